@@ -1,0 +1,171 @@
+//! Flash in words: addresses, spans and sectors, shared by the memory map, the checks and the plan.
+//!
+//! Pure vocabulary. Where sectors come from is [`map`]; what may be written is [`check`]; in which
+//! order it is done is [`plan`].
+
+use std::fmt;
+
+pub mod check;
+pub mod map;
+pub mod plan;
+
+/// Where the Bitcraze bootloader lives: sector 0, 16 KiB.
+pub const LOADER_BASE: Address = Address(0x0800_0000);
+/// Where every Crazyflie firmware is linked and flashed: sector 1 (crazyflie-firmware, `DEF_CLOAD.ld`).
+pub const FIRMWARE_BASE: Address = Address(0x0800_4000);
+/// One past the last byte of the STM32F405's 1 MiB of flash.
+pub const FLASH_END: u64 = 0x0810_0000;
+/// The most that fits behind the bootloader, in bytes (1008 KiB).
+pub const FIRMWARE_MAX: usize = 1_032_192;
+/// The size of sector 0, in bytes: the most that a bootloader may have.
+pub const LOADER_MAX: usize = 16 * 1024;
+
+/// A byte address in the chip's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(pub u32);
+
+impl Address {
+    /// The address as a number wide enough that adding a length cannot overflow.
+    #[must_use]
+    pub fn wide(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    /// The address `bytes` further on, or `None` past the 32-bit space.
+    #[must_use]
+    pub fn checked_add(self, bytes: u32) -> Option<Address> {
+        self.0.checked_add(bytes).map(Address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:08X}", self.0)
+    }
+}
+
+/// A run of bytes in the chip's memory. Never empty, never past the 32-bit space: see [`Span::new`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    start: Address,
+    len: u32,
+}
+
+impl Span {
+    /// `len` bytes from `start`, or `None` if that is nothing or runs out of the 32-bit space.
+    #[must_use]
+    pub fn new(start: Address, len: u32) -> Option<Span> {
+        (len > 0 && start.wide() + u64::from(len) <= 1 << 32).then_some(Span { start, len })
+    }
+
+    /// The bytes from `start` up to, not including, `end`, or `None` if there are none.
+    #[must_use]
+    pub fn between(start: Address, end: u64) -> Option<Span> {
+        let len = u32::try_from(end.checked_sub(start.wide())?).ok()?;
+        Span::new(start, len)
+    }
+
+    /// First byte.
+    #[must_use]
+    pub fn start(self) -> Address {
+        self.start
+    }
+
+    /// Length in bytes, at least one.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a span is never empty")]
+    pub fn len(self) -> u32 {
+        self.len
+    }
+
+    /// Length in bytes, as the size of a slice.
+    #[must_use]
+    pub fn size(self) -> usize {
+        self.len as usize
+    }
+
+    /// One past the last byte.
+    #[must_use]
+    pub fn end(self) -> u64 {
+        self.start.wide() + u64::from(self.len)
+    }
+
+    /// Whether `address` is one of these bytes.
+    #[must_use]
+    pub fn contains(self, address: Address) -> bool {
+        address >= self.start && address.wide() < self.end()
+    }
+
+    /// Whether all of `other` is in here.
+    #[must_use]
+    pub fn covers(self, other: Span) -> bool {
+        other.start >= self.start && other.end() <= self.end()
+    }
+
+    /// The bytes that both have.
+    #[must_use]
+    pub fn intersection(self, other: Span) -> Option<Span> {
+        Span::between(self.start.max(other.start), self.end().min(other.end()))
+    }
+
+    /// The span cut at every multiple of `size`, so that whole blocks line up with sectors.
+    pub fn blocks(self, size: u32) -> impl Iterator<Item = Span> {
+        let size = u64::from(size.max(1));
+        let mut at = self.start.wide();
+        std::iter::from_fn(move || {
+            let end = ((at / size + 1) * size).min(self.end());
+            let block = Span::between(Address(u32::try_from(at).ok()?), end)?;
+            at = end;
+            Some(block)
+        })
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} … 0x{:08X}", self.start, self.end() - 1)
+    }
+}
+
+/// What the device's memory map says may be done with a sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The host may read it (bit 0 of the type letter).
+    pub readable: bool,
+    /// It can be erased by an erase command (bit 1).
+    pub erasable: bool,
+    /// The host may write it (bit 2).
+    pub writable: bool,
+}
+
+/// The smallest unit that can be erased, as the device describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sector {
+    /// Position in the memory map, from 0.
+    pub index: usize,
+    /// Its bytes.
+    pub span: Span,
+    /// What may be done with it.
+    pub access: Access,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_line_up_with_the_grid_and_cover_the_span() {
+        let span = Span::new(Address(0x0800_4004), 0x1000).unwrap();
+        let blocks: Vec<_> = span.blocks(2048).map(|b| (b.start().0, b.len())).collect();
+        assert_eq!(blocks, [(0x0800_4004, 2044), (0x0800_4800, 2048), (0x0800_5000, 4)]);
+    }
+
+    #[test]
+    fn a_span_may_end_at_the_top_of_the_address_space_but_not_past_it() {
+        assert!(Span::new(Address(0xFFFF_FFFC), 4).is_some());
+        assert!(Span::new(Address(0xFFFF_FFFC), 5).is_none());
+        assert!(Span::new(Address(0), 0).is_none());
+        let top = Span::new(Address(0xFFFF_FFFC), 4).unwrap();
+        assert_eq!(top.blocks(2048).count(), 1);
+    }
+}

@@ -1,0 +1,281 @@
+//! May this image be written at all, and where? Answered before any drone is touched.
+//!
+//! [`Admitted`] can only be made here, and the plan takes nothing else: no way around these rules exists.
+
+use thiserror::Error;
+
+use super::map::MemoryMap;
+use super::{Address, FIRMWARE_BASE, FIRMWARE_MAX, LOADER_BASE, LOADER_MAX, Span};
+use crate::image::{Content, Image};
+
+/// What the user insists on. The override is for unknown images; no rule about sector 0 has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// An address given by hand instead of the one that the image is linked for.
+    pub address: Option<Address>,
+    /// Take an image that is not recognised.
+    pub allow_mismatch: bool,
+}
+
+/// Bytes with their place in flash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where the first byte goes.
+    pub address: Address,
+    /// At least one byte.
+    pub data: Vec<u8>,
+}
+
+/// Which part of flash a job may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Everything but the bootloader's sector.
+    Flash,
+    /// The bootloader, and firmware with it.
+    RestoreBootloader,
+}
+
+/// Segments that passed every check which needs no drone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    purpose: Purpose,
+    segments: Vec<Segment>,
+}
+
+impl Admitted {
+    /// Whether the bootloader's sector is meant.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Ascending, not overlapping.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// All bytes of all segments.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.data.len()).sum()
+    }
+}
+
+/// Why an image is not written. Says what the file is and why not; what would be right is in `report`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// For the nRF51.
+    #[error("this image is for the radio chip (nRF51), which USB DFU cannot reach")]
+    Radio,
+    /// `cf2loader` given as firmware.
+    #[error("this is the Bitcraze bootloader, not a firmware")]
+    LoaderAsFirmware,
+    /// Something else given as bootloader.
+    #[error("this is {what}, not the Bitcraze bootloader")]
+    NotALoader {
+        /// What it is, with its article.
+        what: &'static str,
+    },
+    /// Something else given as the firmware of a restore.
+    #[error("this image is not recognised as Crazyflie firmware")]
+    Unknown,
+    /// Linked for another address than it would be written to.
+    #[error("this firmware is linked for {linked} and would not run at {address}")]
+    WrongAddress {
+        /// Where it runs.
+        linked: Address,
+        /// Where it was asked to go.
+        address: Address,
+    },
+    /// Sector 0 without a bootloader restore.
+    #[error("{address} is in the bootloader's sector (0x08000000 … 0x08003FFF)")]
+    BootloaderSector {
+        /// Where it was asked to go.
+        address: Address,
+    },
+    /// Longer than the room there.
+    #[error("the image has {bytes} bytes, but only {room} fit from {address} to the end of flash")]
+    PastTheEnd {
+        /// Where it was asked to go.
+        address: Address,
+        /// Its length.
+        bytes: usize,
+        /// The room there.
+        room: u64,
+    },
+    /// An address that is no flash.
+    #[error("{address} is not in the Crazyflie's flash (0x08000000 … 0x080FFFFF)")]
+    NotFlash {
+        /// Where it was asked to go.
+        address: Address,
+    },
+    /// An address at which the chip's program unit does not start.
+    #[error("{address} is not a multiple of 4")]
+    Unaligned {
+        /// Where it was asked to go.
+        address: Address,
+    },
+}
+
+/// A firmware for its usual place, or an unknown image if the user insists.
+pub fn flash(image: &Image, wish: Wish) -> Result<Admitted, Refusal> {
+    let segment = firmware_segment(image, wish)?;
+    Ok(Admitted { purpose: Purpose::Flash, segments: vec![segment] })
+}
+
+/// The bootloader for sector 0 and, in the same job, a firmware behind it.
+pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<Admitted, Refusal> {
+    let what = match &loader.content {
+        Content::Bootloader => None,
+        Content::Unknown { link: Some(LOADER_BASE) } if wish.allow_mismatch => None,
+        Content::Firmware(_) => Some("a Crazyflie firmware"),
+        Content::Radio => Some("an image for the radio chip (nRF51)"),
+        Content::Unknown { .. } => Some("an image that is not recognised"),
+    };
+    if let Some(what) = what {
+        return Err(Refusal::NotALoader { what });
+    }
+    if loader.data.len() > LOADER_MAX {
+        return Err(Refusal::NotALoader { what: "larger than the bootloader's sector" });
+    }
+    let mut segments = vec![Segment { address: LOADER_BASE, data: loader.data.clone() }];
+    if let Some(firmware) = firmware {
+        segments.push(firmware_segment(firmware, wish)?);
+    }
+    Ok(Admitted { purpose: Purpose::RestoreBootloader, segments })
+}
+
+/// Where an image would be looked for when it is only compared: its own place or the one asked for.
+pub fn compare(image: &Image, wish: Wish) -> Result<Segment, Refusal> {
+    let address = wish.address.or(image.link_address()).unwrap_or(FIRMWARE_BASE);
+    let segment = Segment { address, data: image.data.clone() };
+    fits_flash(&segment)?;
+    Ok(segment)
+}
+
+fn firmware_segment(image: &Image, wish: Wish) -> Result<Segment, Refusal> {
+    let address = wish.address.or(image.link_address()).unwrap_or(FIRMWARE_BASE);
+    match &image.content {
+        Content::Radio => return Err(Refusal::Radio),
+        Content::Bootloader => return Err(Refusal::LoaderAsFirmware),
+        Content::Firmware(firmware) if firmware.link != FIRMWARE_BASE => {
+            return Err(Refusal::WrongAddress { linked: firmware.link, address: FIRMWARE_BASE });
+        }
+        Content::Firmware(firmware) if firmware.link != address => {
+            return Err(Refusal::WrongAddress { linked: firmware.link, address });
+        }
+        Content::Unknown { .. } if !wish.allow_mismatch => return Err(Refusal::Unknown),
+        Content::Firmware(_) | Content::Unknown { .. } => {}
+    }
+    if address < FIRMWARE_BASE && address >= LOADER_BASE {
+        return Err(Refusal::BootloaderSector { address });
+    }
+    let segment = Segment { address, data: image.data.clone() };
+    fits_flash(&segment)?;
+    Ok(segment)
+}
+
+fn fits_flash(segment: &Segment) -> Result<(), Refusal> {
+    let Segment { address, data } = segment;
+    let map = MemoryMap::stm32f405();
+    let Some(sector) = map.sectors().iter().find(|sector| sector.span.contains(*address)) else {
+        return Err(Refusal::NotFlash { address: *address });
+    };
+    if address.0 % 4 != 0 {
+        return Err(Refusal::Unaligned { address: *address });
+    }
+    let end = map.sectors().last().map_or(sector.span.end(), |last| last.span.end());
+    let room = end - address.wide();
+    debug_assert!(room <= (FIRMWARE_MAX + LOADER_MAX) as u64);
+    let span = u32::try_from(data.len()).ok().and_then(|len| Span::new(*address, len));
+    match span {
+        Some(span) if span.end() <= end => Ok(()),
+        _ => Err(Refusal::PastTheEnd { address: *address, bytes: data.len(), room }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Firmware, Format};
+
+    fn image(content: Content, len: usize) -> Image {
+        Image { format: Format::Bin, content, data: vec![1; len], crc32: 0 }
+    }
+
+    fn firmware(link: Address) -> Image {
+        let content = Content::Firmware(Firmware { version: None, revision: None, boards: vec![], link });
+        image(content, 1000)
+    }
+
+    fn at(address: u32) -> Wish {
+        Wish { address: Some(Address(address)), allow_mismatch: false }
+    }
+
+    const INSIST: Wish = Wish { address: None, allow_mismatch: true };
+
+    #[test]
+    fn a_firmware_goes_where_it_is_linked_and_nowhere_else() {
+        let good = firmware(FIRMWARE_BASE);
+        let admitted = flash(&good, Wish::default()).unwrap();
+        assert_eq!(admitted.segments()[0].address, FIRMWARE_BASE);
+        assert_eq!(flash(&good, at(0x0800_4000)).unwrap(), admitted);
+        for address in [0x0800_0000, 0x0800_8000, 0x0800_2000] {
+            let refusal = Refusal::WrongAddress { linked: FIRMWARE_BASE, address: Address(address) };
+            assert_eq!(flash(&good, at(address)), Err(refusal.clone()));
+            let insist = Wish { allow_mismatch: true, ..at(address) };
+            assert_eq!(flash(&good, insist), Err(refusal));
+        }
+        let old = firmware(LOADER_BASE);
+        for wish in [Wish::default(), INSIST, at(0x0800_0000), at(0x0800_4000)] {
+            assert!(matches!(flash(&old, wish), Err(Refusal::WrongAddress { linked: LOADER_BASE, .. })));
+        }
+    }
+
+    #[test]
+    fn sector_0_is_out_of_reach_of_a_flash_whatever_is_insisted_on() {
+        let unknown = image(Content::Unknown { link: None }, 1000);
+        for address in [0x0800_0000, 0x0800_1000, 0x0800_3FFC] {
+            let insist = Wish { allow_mismatch: true, ..at(address) };
+            let refusal = Refusal::BootloaderSector { address: Address(address) };
+            assert_eq!(flash(&unknown, insist), Err(refusal));
+        }
+        let linked_low = image(Content::Unknown { link: Some(LOADER_BASE) }, 1000);
+        assert!(matches!(flash(&linked_low, INSIST), Err(Refusal::BootloaderSector { .. })));
+        assert_eq!(flash(&image(Content::Bootloader, 7256), INSIST), Err(Refusal::LoaderAsFirmware));
+    }
+
+    #[test]
+    fn unknown_images_need_the_override_and_radio_images_have_none() {
+        let unknown = image(Content::Unknown { link: None }, 1000);
+        assert_eq!(flash(&unknown, Wish::default()), Err(Refusal::Unknown));
+        assert_eq!(flash(&unknown, INSIST).unwrap().segments()[0].address, FIRMWARE_BASE);
+        assert_eq!(flash(&image(Content::Radio, 1000), INSIST), Err(Refusal::Radio));
+    }
+
+    #[test]
+    fn an_image_ends_where_the_flash_ends() {
+        let unknown = |len| image(Content::Unknown { link: None }, len);
+        assert!(flash(&unknown(1_032_192), INSIST).is_ok());
+        let refusal = Refusal::PastTheEnd { address: FIRMWARE_BASE, bytes: 1_032_193, room: 1_032_192 };
+        assert_eq!(flash(&unknown(1_032_193), INSIST), Err(refusal));
+        let off = |address| flash(&unknown(8), Wish { allow_mismatch: true, ..at(address) });
+        assert_eq!(off(0x2000_0000), Err(Refusal::NotFlash { address: Address(0x2000_0000) }));
+        assert_eq!(off(0x0810_0000), Err(Refusal::NotFlash { address: Address(0x0810_0000) }));
+        assert_eq!(off(0x0800_4002), Err(Refusal::Unaligned { address: Address(0x0800_4002) }));
+    }
+
+    #[test]
+    fn a_restore_takes_a_bootloader_and_a_firmware_in_that_order_only() {
+        let loader = image(Content::Bootloader, 7256);
+        let good = firmware(FIRMWARE_BASE);
+        let both = restore(&loader, Some(&good), Wish::default()).unwrap();
+        let starts: Vec<_> = both.segments().iter().map(|s| s.address).collect();
+        assert_eq!(starts, [LOADER_BASE, FIRMWARE_BASE]);
+        assert!(matches!(restore(&good, None, INSIST), Err(Refusal::NotALoader { .. })));
+        assert_eq!(restore(&loader, Some(&loader), INSIST), Err(Refusal::LoaderAsFirmware));
+        let large = image(Content::Unknown { link: Some(LOADER_BASE) }, 16 * 1024 + 1);
+        assert!(matches!(restore(&large, None, INSIST), Err(Refusal::NotALoader { .. })));
+    }
+}

@@ -1,0 +1,213 @@
+//! The plan as tables of literal sectors, and its rules as properties.
+
+use proptest::prelude::*;
+
+use super::Comparison::{Blank, Differs, Same};
+use super::*;
+use crate::flash::check::{self, Wish};
+use crate::image::{Content, Firmware, Format, Image};
+
+const BLOCK: u32 = 2048;
+const KIB: u32 = 1024;
+
+/// A firmware of `len` bytes, none of them 0xFF.
+fn firmware(len: usize) -> Image {
+    let identity = Firmware { version: None, revision: None, boards: vec![], link: FIRMWARE_BASE };
+    Image { format: Format::Bin, content: Content::Firmware(identity), data: vec![0xA5; len], crc32: 0 }
+}
+
+fn loader(len: usize) -> Image {
+    Image { format: Format::Bin, content: Content::Bootloader, data: vec![0x5A; len], crc32: 0 }
+}
+
+fn plan(len: usize) -> Plan {
+    Plan::new(&check::flash(&firmware(len), Wish::default()).unwrap(), &MemoryMap::stm32f405()).unwrap()
+}
+
+fn restore_both(len: usize) -> Plan {
+    let admitted = check::restore(&loader(7256), Some(&firmware(len)), Wish::default()).unwrap();
+    Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap()
+}
+
+fn starts(plan: &Plan) -> Vec<u32> {
+    plan.sectors().iter().map(|planned| planned.sector.span.start().0).collect()
+}
+
+fn all_differ(plan: &Plan) -> Work {
+    plan.work(&vec![Differs; plan.sectors().len()], BLOCK)
+}
+
+/// (start, length) pairs, to compare with literals.
+fn pairs(spans: &[Span]) -> Vec<(u32, u32)> {
+    spans.iter().map(|span| (span.start().0, span.len())).collect()
+}
+
+#[test]
+fn sectors_are_found_by_absolute_bounds() {
+    let first_five = [0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000];
+    let table: &[(usize, &[u32])] = &[
+        (1, &[0x0800_4000]),
+        (16 * 1024, &[0x0800_4000]),
+        (16 * 1024 + 1, &[0x0800_4000, 0x0800_8000]),
+        (48 * 1024, &first_five[..3]),
+        (48 * 1024 + 1, &first_five[..4]),
+        // The sizes at which dfu-core's sector list goes wrong.
+        (120_000, &first_five),
+        (253_952, &[0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]),
+        // Exactly to the end of sector 4 and of sector 5, and one byte over.
+        (112 * 1024, &first_five[..4]),
+        (112 * 1024 + 1, &first_five),
+        (240 * 1024, &first_five),
+        (240 * 1024 + 1, &[0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]),
+        (243_176, &first_five),
+        (
+            1_032_192,
+            &[
+                0x0800_4000,
+                0x0800_8000,
+                0x0800_C000,
+                0x0801_0000,
+                0x0802_0000,
+                0x0804_0000,
+                0x0806_0000,
+                0x0808_0000,
+                0x080A_0000,
+                0x080C_0000,
+                0x080E_0000,
+            ],
+        ),
+    ];
+    for (len, expected) in table {
+        assert_eq!(starts(&plan(*len)), *expected, "{len} bytes");
+    }
+}
+
+#[test]
+fn the_head_sector_is_erased_first_and_its_first_word_written_last() {
+    let plan = plan(40_000);
+    let work = all_differ(&plan);
+    let erased: Vec<_> = work.erase.iter().map(|s| s.span.start().0).collect();
+    assert_eq!(erased, [0x0800_4000, 0x0800_8000, 0x0800_C000]);
+    assert_eq!(pairs(&work.write[..2]), [(0x0800_4004, 2044), (0x0800_4800, 2048)]);
+    assert_eq!(pairs(&work.write[work.write.len() - 1..]), [(0x0800_D800, 40_000 - 0x9800)]);
+    assert_eq!(pairs(&work.commit), [(0x0800_4000, 4)]);
+    assert_eq!(work.bytes(), 40_000);
+}
+
+#[test]
+fn a_short_tail_is_padded_to_a_word_with_blank_bytes() {
+    let plan = plan(4097);
+    let work = all_differ(&plan);
+    let last = *work.write.last().unwrap();
+    assert_eq!(pairs(&[last]), [(0x0800_5000, 4)]);
+    assert_eq!(plan.data(last), [0xA5, 0xFF, 0xFF, 0xFF]);
+    assert_eq!(plan.bytes, 4097);
+}
+
+#[test]
+fn only_what_differs_is_rewritten_and_the_head_with_it() {
+    let plan = plan(120_000);
+    assert!(plan.work(&[Same; 5], BLOCK).is_nothing());
+
+    let work = plan.work(&[Same, Same, Same, Same, Differs], BLOCK);
+    let erased: Vec<_> = work.erase.iter().map(|s| s.index).collect();
+    assert_eq!(erased, [1, 5]);
+    assert_eq!(pairs(&work.verify), [(0x0800_4004, 16 * KIB - 4), (0x0802_0000, 120_000 - 112 * KIB)]);
+
+    let work = plan.work(&[Blank, Same, Same, Differs, Same], BLOCK);
+    assert_eq!(work.erase.iter().map(|s| s.index).collect::<Vec<_>>(), [4]);
+    assert_eq!(pairs(&work.commit), [(0x0800_4000, 4)]);
+}
+
+#[test]
+fn blank_blocks_are_not_written_but_verified() {
+    let mut image = firmware(16 * 1024);
+    image.data[4096..8192].fill(0xFF);
+    let admitted = check::flash(&image, Wish::default()).unwrap();
+    let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
+    let work = all_differ(&plan);
+    assert_eq!(work.write.len(), 6);
+    assert_eq!(pairs(&work.verify), [(0x0800_4004, 16 * KIB - 4)]);
+}
+
+#[test]
+fn a_restore_erases_the_firmware_s_head_first_and_commits_the_loader_first() {
+    let plan = restore_both(40_000);
+    let work = all_differ(&plan);
+    assert_eq!(work.erase.iter().map(|s| s.index).collect::<Vec<_>>(), [1, 0, 2, 3]);
+    assert_eq!(pairs(&work.commit), [(0x0800_0000, 4), (0x0800_4000, 4)]);
+
+    // Only the loader differs: the firmware is left alone.
+    let work = plan.work(&[Differs, Same, Same, Same], BLOCK);
+    assert_eq!(work.erase.iter().map(|s| s.index).collect::<Vec<_>>(), [0]);
+    assert_eq!(pairs(&work.commit), [(0x0800_0000, 4)]);
+}
+
+#[test]
+fn a_device_with_other_sectors_is_planned_by_its_own_map() {
+    let admitted = check::flash(&firmware(3000), Wish::default()).unwrap();
+    let fine = MemoryMap::parse("@Flash/0x08000000/16*1Ka,48*1Kg").unwrap();
+    let plan = Plan::new(&admitted, &fine).unwrap();
+    assert_eq!(starts(&plan), [0x0800_4000, 0x0800_4400, 0x0800_4800]);
+
+    let coarse = MemoryMap::parse("@Flash/0x08000000/4*128Kg").unwrap();
+    assert!(matches!(Plan::new(&admitted, &coarse), Err(PlanError::TouchesBootloader(_))));
+    let read_only = MemoryMap::parse("@Flash/0x08000000/64*1Ka").unwrap();
+    assert!(matches!(Plan::new(&admitted, &read_only), Err(PlanError::NotWritable { index: 16, .. })));
+    let small = MemoryMap::parse("@Flash/0x08000000/18*1Kg").unwrap();
+    assert!(matches!(Plan::new(&admitted, &small), Err(PlanError::OutsideMap(_))));
+}
+
+proptest! {
+    #[test]
+    fn each_written_byte_was_erased_and_each_byte_of_the_image_is_accounted_for(
+        len in 1..=1_032_192_usize,
+        answers in prop::collection::vec(0..3_u8, 11),
+        block in prop::sample::select(vec![64_u32, 128, 1024, 2048]),
+        with_loader: bool,
+    ) {
+        let plan = if with_loader { restore_both(len) } else { plan(len) };
+        let found: Vec<_> = (0..plan.sectors().len())
+            .map(|n| [Same, Differs, Blank][answers[n % 11] as usize])
+            .collect();
+        let work = plan.work(&found, block);
+
+        let erased_or_blank = |span: &Span| {
+            plan.sectors().iter().zip(&found).any(|(planned, &found)| {
+                let blank = found == Blank;
+                planned.sector.span.covers(*span) && (blank || work.erase.contains(&planned.sector))
+            })
+        };
+        for span in work.write.iter().chain(&work.commit) {
+            prop_assert!(erased_or_blank(span), "{span} written, not erased");
+            prop_assert!(span.start().0 % 4 == 0 && span.len() % 4 == 0);
+            prop_assert!(span.len() <= block);
+        }
+        // Nothing is written twice, and what is written is verified.
+        let mut written: Vec<Span> = work.write.iter().chain(&work.commit).copied().collect();
+        written.sort();
+        prop_assert!(written.windows(2).all(|pair| pair[0].end() <= pair[1].start().wide()));
+        for span in &work.write {
+            prop_assert!(work.verify.iter().any(|verify| verify.covers(*span)));
+        }
+        // Nothing of the image is neither the same, nor verified, nor a commit word.
+        let same: u64 = plan.sectors().iter().zip(&found)
+            .filter(|(planned, _)| !work.verify.iter().any(|v| planned.sector.span.covers(*v))
+                && !work.commit.iter().any(|c| planned.sector.span.covers(*c)))
+            .inspect(|(_, found)| assert_eq!(**found, Same))
+            .flat_map(|(planned, _)| &planned.filled)
+            .map(|span| u64::from(span.len())).sum();
+        let done: u64 = work.verify.iter().chain(&work.commit).map(|span| u64::from(span.len())).sum();
+        let padded: usize = plan.pieces.iter().map(|piece| piece.data.len()).sum();
+        prop_assert_eq!(same + done, padded as u64);
+        // The bootloader's sector is touched by a restore only.
+        if !with_loader {
+            prop_assert!(work.erase.iter().all(|sector| sector.index != 0));
+            prop_assert!(written.iter().all(|span| span.start() >= FIRMWARE_BASE));
+        }
+        // If anything of the firmware is written, its first word is, last of all.
+        if work.erase.iter().any(|s| s.index > 0) || work.write.iter().any(|s| s.start() > FIRMWARE_BASE) {
+            prop_assert_eq!(work.commit.last().map(|head| head.start()), Some(FIRMWARE_BASE));
+        }
+    }
+}

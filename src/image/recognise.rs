@@ -1,0 +1,298 @@
+//! What a raw image is: Crazyflie firmware, the Bitcraze bootloader, an image for the radio chip, or
+//! something else.
+//!
+//! There is no header, magic number or checksum in these files. Everything is read off the vector table
+//! and the strings of a build, with rules that held on eleven builds of five platforms and five releases.
+//! The initial stack pointer of a good firmware is 0x2001FFFF, odd: it is never asked to be aligned.
+
+use crate::flash::{Address, FIRMWARE_BASE, FIRMWARE_MAX, LOADER_BASE, LOADER_MAX, Span};
+
+/// 98 words: 16 of the core and 82 interrupts (RM0090 table 62).
+const VECTORS: usize = 98;
+/// Enough for the vector table.
+const VECTORS_LEN: usize = VECTORS * 4;
+/// Longest version text that is believed, in bytes.
+const VERSION_MAX: usize = 40;
+/// Length of the abbreviated git hash behind the version.
+const REVISION_LEN: usize = 12;
+/// The name of a board in the firmware's platform table has 30 bytes with its NUL.
+const BOARD_NAME_MAX: usize = 29;
+
+/// What an image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A Crazyflie firmware for the STM32.
+    Firmware(Firmware),
+    /// The Bitcraze bootloader for the STM32 (`cf2loader`).
+    Bootloader,
+    /// For the nRF51 radio chip, which USB DFU does not reach.
+    Radio,
+    /// None of these; with the address it seems to be linked for, if its vectors point into itself.
+    Unknown {
+        /// [`FIRMWARE_BASE`] or [`LOADER_BASE`].
+        link: Option<Address>,
+    },
+}
+
+/// What a firmware says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firmware {
+    /// As in `2026.04` or `2025.02 +12`: the tag and the commits after it.
+    pub version: Option<String>,
+    /// First twelve digits of the git commit.
+    pub revision: Option<String>,
+    /// The boards that it runs on; any other board it halts on, silently.
+    pub boards: Vec<Board>,
+    /// Where it was linked to run.
+    pub link: Address,
+}
+
+/// A kind of board, as firmware and OTP memory name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Board {
+    /// Four characters, as in `CF21`.
+    pub code: String,
+    /// As in `Crazyflie 2.1`.
+    pub name: String,
+}
+
+impl Content {
+    /// The word that `inspect --json` prints.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Content::Firmware(_) => "firmware",
+            Content::Bootloader => "bootloader",
+            Content::Radio => "radio",
+            Content::Unknown { .. } => "unknown",
+        }
+    }
+}
+
+/// Looks at the bytes of a raw image, or at what was read back from a drone.
+pub(super) fn content(bytes: &[u8]) -> Content {
+    let Some(vectors) = Vectors::read(bytes) else { return Content::Unknown { link: None } };
+    if vectors.fit_nrf51() {
+        return Content::Radio;
+    }
+    let link = vectors.link(bytes);
+    if link == Some(LOADER_BASE) && bytes.len() <= LOADER_MAX && has_sector_table(bytes) {
+        return Content::Bootloader;
+    }
+    let (version, revision) = version(bytes).unzip();
+    let boards = boards(bytes);
+    let crazyflie = !boards.is_empty() || (revision.is_some() && find(bytes, b"Bitcraze").is_some());
+    match link {
+        Some(link) if crazyflie && bytes.len() <= FIRMWARE_MAX => {
+            Content::Firmware(Firmware { version, revision, boards, link })
+        }
+        _ => Content::Unknown { link },
+    }
+}
+
+/// The first words of an image: initial stack pointer, reset vector, exception and interrupt handlers.
+struct Vectors {
+    stack: u32,
+    reset: u32,
+    handlers: Vec<u32>,
+}
+
+impl Vectors {
+    fn read(bytes: &[u8]) -> Option<Vectors> {
+        let table = &bytes[..bytes.len().min(VECTORS_LEN)];
+        let mut words = words(table);
+        let (stack, reset) = (words.next()?, words.next()?);
+        Some(Vectors { stack, reset, handlers: words.filter(|&word| word != 0).collect() })
+    }
+
+    /// The nRF51822 has 256 KiB of flash at 0 and 16 or 32 KiB of RAM.
+    fn fit_nrf51(&self) -> bool {
+        (0x2000_0001..=0x2000_8000).contains(&self.stack)
+            && self.reset & 1 == 1
+            && (0x100..0x0004_0000).contains(&self.reset)
+    }
+
+    /// The base address at which stack, reset vector and every handler make sense.
+    ///
+    /// A long image may fit both bases by its addresses alone. Then the start-up code tells: the reset
+    /// vector leads to it from one base only. Failing that, the base is the higher one that fits, as no
+    /// handler of an image for the lower one would by chance leave out its first 16 KiB.
+    fn link(&self, bytes: &[u8]) -> Option<Address> {
+        if bytes.len() < VECTORS_LEN || !(0x2000_0001..=0x2002_0000).contains(&self.stack) {
+            return None;
+        }
+        let fits = |base: Address| {
+            let code = u32::try_from(bytes.len()).ok().and_then(|len| Span::new(base, len));
+            let inside =
+                |word: u32| code.is_some_and(|code| word & 1 == 1 && code.contains(Address(word & !1)));
+            inside(self.reset) && self.handlers.iter().all(|&word| inside(word))
+        };
+        let mut bases = [FIRMWARE_BASE, LOADER_BASE].into_iter().filter(|&base| fits(base)).peekable();
+        let highest = *bases.peek()?;
+        bases.find(|&base| self.starts_at(bytes, base)).or(Some(highest))
+    }
+
+    /// `movs r1, #0` and a branch: the first instructions of ST's start-up file, which all builds share.
+    fn starts_at(&self, bytes: &[u8], base: Address) -> bool {
+        let offset = (self.reset & !1).checked_sub(base.0).map(|offset| offset as usize);
+        offset.and_then(|at| bytes.get(at..at + 4)) == Some(&[0x00, 0x21, 0x03, 0xE0])
+    }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+}
+
+/// The bootloader knows the chip's sectors by a table of their addresses.
+fn has_sector_table(bytes: &[u8]) -> bool {
+    let table: Vec<u8> =
+        [0x0800_0000_u32, 0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]
+            .iter()
+            .flat_map(|address| address.to_le_bytes())
+            .collect();
+    find(bytes, &table).is_some()
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// Version and revision: `<tag>\0<12 hex digits>\0`, back to back in every build.
+fn version(bytes: &[u8]) -> Option<(String, String)> {
+    bytes
+        .windows(REVISION_LEN + 2)
+        .enumerate()
+        .filter(|(_, window)| {
+            window[0] == 0
+                && window[REVISION_LEN + 1] == 0
+                && window[1..=REVISION_LEN].iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
+        })
+        .find_map(|(at, window)| {
+            let revision = String::from_utf8(window[1..=REVISION_LEN].to_vec()).ok()?;
+            Some((version_before(&bytes[..at])?, revision))
+        })
+}
+
+/// The text that ends where `bytes` ends, if it is a release tag such as `2025.02 +12`.
+fn version_before(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().rposition(|&b| b != 0)? + 1;
+    let printable = |b: &&u8| b.is_ascii_alphanumeric() || b". +-".contains(*b);
+    let len = bytes[..end].iter().rev().take(VERSION_MAX).take_while(printable).count();
+    let text = std::str::from_utf8(&bytes[end - len..end]).ok()?;
+    // Other text may stand before it without a NUL: the tag starts at the last year.
+    text.char_indices().rev().map(|(at, _)| &text[at..]).find(|tag| is_release(tag)).map(str::to_owned)
+}
+
+/// `(19|20)dd.` and at least one more character; a count of commits may follow a blank.
+fn is_release(tag: &str) -> bool {
+    let (tag, commits) = tag.split_once(' ').unwrap_or((tag, "+0"));
+    let year = tag.split_once('.').map(|(year, rest)| (year.as_bytes(), rest));
+    let year = matches!(year, Some((&[b'1', b'9', c, d] | &[b'2', b'0', c, d], rest))
+        if c.is_ascii_digit() && d.is_ascii_digit() && rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    let digits =
+        commits.strip_prefix('+').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    year && digits
+}
+
+/// The platform table: a four-character code, NUL, and the name of the board.
+fn boards(bytes: &[u8]) -> Vec<Board> {
+    const FAMILIES: [&[u8]; 3] = [b"Crazyflie", b"Flapper", b"Roadrunner"];
+    let mut boards: Vec<Board> = Vec::new();
+    for at in 5..bytes.len() {
+        let (before, name) = bytes.split_at(at);
+        if before[at - 1] != 0 || !FAMILIES.iter().any(|family| name.starts_with(family)) {
+            continue;
+        }
+        let code = &before[at - 5..at - 1];
+        let len = name.iter().take(BOARD_NAME_MAX + 1).take_while(|b| (b' '..=b'~').contains(b)).count();
+        let terminated = len <= BOARD_NAME_MAX && name.get(len) == Some(&0);
+        if terminated && code.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let board = Board { code: text(code), name: text(&name[..len]) };
+            if !boards.contains(&board) {
+                boards.push(board);
+            }
+        }
+    }
+    boards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image with the vector table and strings of a real build: cf2 2026.04 (SP and reset as measured).
+    fn cf2(base: u32, len: u32) -> Vec<u8> {
+        let mut bytes: Vec<u8> =
+            (0..len).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8 | 1).collect();
+        for (n, word) in [0x2001_FFFF, base + 0x1_5CBD].into_iter().enumerate() {
+            bytes[n * 4..n * 4 + 4].copy_from_slice(&u32::to_le_bytes(word));
+        }
+        for n in 2..VECTORS {
+            let word = if n % 20 == 7 { 0 } else { base + 0x1_5D01 };
+            bytes[n * 4..n * 4 + 4].copy_from_slice(&u32::to_le_bytes(word));
+        }
+        bytes[0x1_5CBC..0x1_5CC0].copy_from_slice(&[0x00, 0x21, 0x03, 0xE0]);
+        let text =
+            b"\0Bitcraze AB\x002026.04\x00992fe7c2e9b0\0\0CF20\0Crazyflie 2.0\0\0\0CF21\0Crazyflie 2.1\0";
+        bytes[0x2_0000..0x2_0000 + text.len()].copy_from_slice(text);
+        bytes
+    }
+
+    fn firmware(bytes: &[u8]) -> Firmware {
+        match content(bytes) {
+            Content::Firmware(firmware) => firmware,
+            other => panic!("not a firmware: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_firmware_tells_version_revision_boards_and_link_address() {
+        let found = firmware(&cf2(0x0800_4000, 291_324));
+        assert_eq!(found.version.as_deref(), Some("2026.04"));
+        assert_eq!(found.revision.as_deref(), Some("992fe7c2e9b0"));
+        let boards: Vec<_> = found.boards.iter().map(|b| (b.code.as_str(), b.name.as_str())).collect();
+        assert_eq!(boards, [("CF20", "Crazyflie 2.0"), ("CF21", "Crazyflie 2.1")]);
+        assert_eq!(found.link, FIRMWARE_BASE);
+    }
+
+    #[test]
+    fn a_firmware_linked_over_the_bootloader_is_told_apart() {
+        assert_eq!(firmware(&cf2(0x0800_0000, 291_324)).link, LOADER_BASE);
+    }
+
+    #[test]
+    fn versions_are_read_as_the_build_writes_them() {
+        let read = |text: &[u8]| version(text).map(|(version, _)| version);
+        assert_eq!(read(b"x\x002025.02 +12\x0080ee72ad480a\0").as_deref(), Some("2025.02 +12"));
+        assert_eq!(read(b"x\x002025.09.1\0\0\x0080ee72ad480a\0").as_deref(), Some("2025.09.1"));
+        assert_eq!(read(b"x\x002022.12-rc1\x0080ee72ad480a\0").as_deref(), Some("2022.12-rc1"));
+        assert_eq!(read(b"v2024.2\x0080ee72ad480a\0").as_deref(), Some("2024.2"));
+        assert_eq!(read(b"x\0NA\x0080ee72ad480a\0"), None);
+        assert_eq!(read(b"x\x002025.02\x0080EE72AD480A\0"), None);
+        assert_eq!(read(b"\x0080ee72ad480a\0"), None);
+    }
+
+    #[test]
+    fn the_bootloader_is_known_by_its_sector_table() {
+        let mut loader = vec![0x55; 7256];
+        for n in 0..VECTORS {
+            loader[n * 4..n * 4 + 4].copy_from_slice(&0x0800_02BD_u32.to_le_bytes());
+        }
+        loader[..4].copy_from_slice(&0x2000_5000_u32.to_le_bytes());
+        assert_eq!(content(&loader), Content::Unknown { link: Some(LOADER_BASE) });
+        for (n, k) in [0, 0x4, 0x8, 0xC, 0x10, 0x20, 0x40].into_iter().enumerate() {
+            let word = 0x0800_0000_u32 + k * 0x1000;
+            loader[0x1C0C + n * 4..0x1C10 + n * 4].copy_from_slice(&word.to_le_bytes());
+        }
+        assert_eq!(content(&loader), Content::Bootloader);
+    }
+
+    #[test]
+    fn an_image_for_the_radio_chip_is_known_by_its_vectors() {
+        let mut radio = vec![0x11; 60_000];
+        radio[..4].copy_from_slice(&0x2000_4000_u32.to_le_bytes());
+        radio[4..8].copy_from_slice(&0x0001_B2C1_u32.to_le_bytes());
+        assert_eq!(content(&radio), Content::Radio);
+    }
+}
