@@ -1,0 +1,134 @@
+//! What a device in DFU mode says of itself: its alternate settings with their memory maps, and the DFU
+//! functional descriptor, which the STM32's ROM puts behind its last setting only.
+
+use thiserror::Error;
+
+use crate::flash::Address;
+use crate::flash::map::{MapError, MemoryMap};
+use crate::usb::descriptor::{self, Interface};
+use crate::usb::{TransferError, Transport};
+
+/// Application specific, device firmware upgrade, DFU mode.
+const DFU_MODE: (u8, u8, u8) = (0xFE, 0x01, 0x02);
+const FUNCTIONAL: u8 = 0x21;
+/// bcdDFUVersion of DfuSe; plain DFU says 0x0100 or 0x0110.
+const DFUSE_VERSION: u16 = 0x011A;
+/// More than any device moves in one control transfer; libusb's limit on Linux is 4096.
+const TRANSFER_SIZE_MAX: u16 = 4096;
+/// Room for a Set Address Pointer command and two words.
+const TRANSFER_SIZE_MIN: u16 = 8;
+
+/// An alternate setting with a memory behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alternate {
+    /// bAlternateSetting.
+    pub number: u8,
+    /// Its memory.
+    pub map: MemoryMap,
+}
+
+/// A DfuSe device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DfuDevice {
+    /// bInterfaceNumber.
+    pub interface: u8,
+    /// wTransferSize in bytes, 8 to 4096.
+    pub transfer_size: u16,
+    /// The settings that describe a memory, in the order of the descriptors.
+    pub alternates: Vec<Alternate>,
+}
+
+/// Why a device cannot be flashed by DfuSe.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DeviceError {
+    /// The descriptors could not be read.
+    #[error("its descriptors cannot be read: {0}")]
+    Transfer(#[from] TransferError),
+    /// No interface of the DFU class in DFU mode.
+    #[error("it has no DFU interface")]
+    NoInterface,
+    /// No functional descriptor.
+    #[error("it has no DFU functional descriptor")]
+    NoFunctional,
+    /// Plain DFU, which knows no addresses.
+    #[error("it speaks DFU version {0:04x}, not ST's DfuSe (011a)")]
+    NotDfuSe(u16),
+    /// A size that no transfer could have.
+    #[error("its transfer size of {0} bytes makes no sense")]
+    TransferSize(u16),
+    /// No memory that could be flashed.
+    #[error("it describes no flash memory: {0}")]
+    NoFlash(MapError),
+}
+
+impl DfuDevice {
+    /// Reads the descriptors of an open device.
+    pub fn read(transport: &mut dyn Transport) -> Result<DfuDevice, DeviceError> {
+        let interfaces = descriptor::interfaces(transport)?;
+        let dfu: Vec<&Interface> = interfaces.iter().filter(|i| i.class == DFU_MODE).collect();
+        let interface = dfu.first().ok_or(DeviceError::NoInterface)?.number;
+        let settings = || dfu.iter().filter(|i| i.number == interface);
+        let functional =
+            settings().find_map(|i| Functional::find(&i.extra)).ok_or(DeviceError::NoFunctional)?;
+        if functional.version != DFUSE_VERSION {
+            return Err(DeviceError::NotDfuSe(functional.version));
+        }
+        if !(TRANSFER_SIZE_MIN..=TRANSFER_SIZE_MAX).contains(&functional.transfer_size) {
+            return Err(DeviceError::TransferSize(functional.transfer_size));
+        }
+        let mut alternates = Vec::new();
+        let mut problem = MapError::NotAMap;
+        for setting in settings() {
+            let name = descriptor::string(transport, setting.name)?;
+            match MemoryMap::parse(&name) {
+                Ok(map) => alternates.push(Alternate { number: setting.alternate, map }),
+                Err(error) => problem = error,
+            }
+        }
+        let device = DfuDevice { interface, transfer_size: functional.transfer_size, alternates };
+        if device.flash().is_none() {
+            return Err(DeviceError::NoFlash(problem));
+        }
+        Ok(device)
+    }
+
+    /// The memory that can be erased: the flash.
+    #[must_use]
+    pub fn flash(&self) -> Option<&Alternate> {
+        let erasable = |alternate: &&Alternate| alternate.map.sectors().iter().any(|s| s.access.erasable);
+        // An old ROM (V3.0) says that option bytes and OTP can be erased, too: the flash is the first.
+        self.alternates.iter().find(erasable)
+    }
+
+    /// The memory that holds `address`.
+    #[must_use]
+    pub fn alternate_at(&self, address: Address) -> Option<&Alternate> {
+        self.alternates.iter().find(|a| a.map.sectors().iter().any(|s| s.span.contains(address)))
+    }
+}
+
+/// The DFU functional descriptor (DFU 1.1 §4.1.3), as far as it matters.
+struct Functional {
+    transfer_size: u16,
+    version: u16,
+}
+
+impl Functional {
+    /// Looks among the descriptors that follow an interface.
+    fn find(mut extra: &[u8]) -> Option<Functional> {
+        while let [len, kind, ..] = *extra {
+            let len = usize::from(len).max(2);
+            let (descriptor, rest) = extra.split_at_checked(len)?;
+            if let (FUNCTIONAL, &[_, _, _, _, _, size_low, size_high, version_low, version_high, ..]) =
+                (kind, descriptor)
+            {
+                return Some(Functional {
+                    transfer_size: u16::from_le_bytes([size_low, size_high]),
+                    version: u16::from_le_bytes([version_low, version_high]),
+                });
+            }
+            extra = rest;
+        }
+        None
+    }
+}

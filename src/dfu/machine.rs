@@ -1,0 +1,549 @@
+//! The DfuSe conversation as a machine: [`Machine::begin`] an operation, do what [`Machine::step`] says,
+//! tell the result to [`Machine::reply`], until it says [`Step::Finished`].
+//!
+//! No USB, no clock, no sleep: waits are steps, and their sum is bounded. The machine knows which state
+//! the device is in and where its address pointer stands, so a run of blocks costs three transfers each
+//! to write and one to read, and nothing is sent that the state does not allow (DFU 1.1 annex A).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::quirks::{Polling, Quirks};
+use super::wire::{self, FIRST_BLOCK, Request, STATUS_LEN, StatusBlock};
+use super::{State, Status};
+use crate::flash::Address;
+use crate::usb::{Setup, TransferError};
+
+/// What the caller wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Bring the device to dfuIDLE from wherever an earlier session left it.
+    Recover,
+    /// Erase the sector that holds this address.
+    Erase(Address),
+    /// Write these bytes, at most one transfer's worth.
+    Write(Address, Vec<u8>),
+    /// Read this many bytes, at most one transfer's worth.
+    Read(Address, u16),
+    /// Be in dfuIDLE, as before another alternate setting is chosen.
+    Idle,
+    /// Leave DFU mode and start what is at this address.
+    Leave(Address),
+}
+
+/// What the caller has to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// A control transfer that writes.
+    Send(Setup, &'a [u8], Duration),
+    /// A control transfer that reads up to this many bytes.
+    Fetch(Setup, usize, Duration),
+    /// Wait, then call [`Machine::waited`].
+    Wait(Duration),
+    /// The operation is over; the bytes are those of a read.
+    Finished(Result<Vec<u8>, DfuError>),
+}
+
+/// Something the log should tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The device was in dfuERROR with this status, and was cleared.
+    Cleared(Status),
+    /// An earlier session had been interrupted in this state.
+    Aborted(State),
+    /// From here on bwPollTimeout is obeyed, since the device answered in this unexpected way.
+    ObeyingPoll(&'static str),
+}
+
+/// Why an operation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum DfuError {
+    /// The transfer itself failed.
+    #[error("{request}: {error}")]
+    Transfer {
+        /// DFU request.
+        request: &'static str,
+        /// How.
+        error: TransferError,
+    },
+    /// The device reports an error.
+    #[error("the device reports {0}")]
+    Status(Status),
+    /// The device is in a state that makes no sense here.
+    #[error("the device is in {0}, which makes no sense here")]
+    State(State),
+    /// GETSTATUS gave no valid answer.
+    #[error("the device's status makes no sense")]
+    Garbled,
+    /// Fewer bytes than asked for.
+    #[error("the device moved {got} bytes instead of {wanted}")]
+    Short {
+        /// Bytes moved.
+        got: usize,
+        /// Bytes asked for.
+        wanted: usize,
+    },
+    /// Still busy after all patience.
+    #[error("the device is still busy after {}", seconds(.0))]
+    Busy(Duration),
+}
+
+impl DfuError {
+    /// Whether the device is gone for this session.
+    #[must_use]
+    pub fn is_disconnect(&self) -> bool {
+        matches!(self, DfuError::Transfer { error: TransferError::Disconnected, .. })
+    }
+}
+
+fn seconds(time: &Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// Time limit of a request that the device answers at once.
+const PROMPT: Duration = Duration::from_secs(2);
+/// Longest time that an operation other than an erase may take.
+const WORK: Duration = Duration::from_secs(5);
+/// Longest time that the erase of one sector may take: the data sheet's maximum is 4 s (DS8626 table 40).
+const ERASE: Duration = Duration::from_secs(10);
+/// A busy device that names no time is asked again after this.
+const PAUSE: Duration = Duration::from_millis(5);
+/// GETSTATUS attempts that may fail in a row while the device works: ROMs of the L4 family stall it.
+const LOST_POLLS: u32 = 3;
+/// Attempts to get from any state to dfuIDLE.
+const RECOVERIES: u32 = 6;
+
+/// One request and what its answer must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Act {
+    /// A command or data to carry out, with the longest time that may take.
+    Download { request: Request, data: Vec<u8>, patience: Duration },
+    /// Bytes to read.
+    Upload { block: u16, len: u16 },
+    /// Back to dfuIDLE.
+    Abort,
+    /// The empty download and the GETSTATUS that start what is in flash.
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Take the next act.
+    Ready,
+    /// The act's own request is to be sent.
+    Send,
+    /// GETSTATUS, which makes the device start a download's work.
+    Start { lost: u32 },
+    /// Wait before asking whether the work is done.
+    Pause { time: Duration, lost: u32 },
+    /// GETSTATUS, which waits for or asks for the end of the work.
+    Poll { poll: Duration, lost: u32 },
+    /// GETSTATUS after the device refused something, to learn why.
+    Diagnose(DfuError),
+    /// GETSTATUS, to see where the device stands.
+    Survey { tries: u32 },
+    /// Wait for an earlier session's work to end, then survey again.
+    Doze { time: Duration, tries: u32 },
+    /// CLRSTATUS or ABORT, after a survey.
+    Settle { tries: u32, with: Request },
+    /// Nothing left.
+    Over,
+}
+
+/// Where the device's address pointer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pointer {
+    base: Address,
+    /// Number of the block that would go on without a gap.
+    next: u16,
+}
+
+/// The host's side of one device in DFU mode.
+pub struct Machine {
+    interface: u8,
+    transfer_size: u16,
+    eager: bool,
+    state: State,
+    pointer: Option<Pointer>,
+    acts: VecDeque<Act>,
+    act: Option<Act>,
+    phase: Phase,
+    waited: Duration,
+    result: Option<Result<Vec<u8>, DfuError>>,
+    notes: Vec<Note>,
+}
+
+impl Machine {
+    /// For a device with these properties, in whatever state. Start with [`Operation::Recover`].
+    #[must_use]
+    pub fn new(interface: u8, transfer_size: u16, quirks: Quirks) -> Machine {
+        Machine {
+            interface,
+            transfer_size,
+            eager: quirks.polling == Polling::Eager,
+            state: State::Error,
+            pointer: None,
+            acts: VecDeque::new(),
+            act: None,
+            phase: Phase::Over,
+            waited: Duration::ZERO,
+            result: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Starts an operation. An unfinished one is forgotten; the device is then in an unknown state.
+    pub fn begin(&mut self, operation: Operation) {
+        self.acts.clear();
+        self.act = None;
+        self.result = None;
+        self.waited = Duration::ZERO;
+        self.phase = Phase::Ready;
+        match operation {
+            Operation::Recover => {
+                self.pointer = None;
+                self.phase = Phase::Survey { tries: 0 };
+            }
+            Operation::Erase(address) => {
+                self.be_ready_to_download();
+                self.command(wire::erase(address), ERASE);
+                self.pointer = None;
+            }
+            Operation::Write(address, data) => {
+                self.be_ready_to_download();
+                let block = self.point_to(address, data.len());
+                self.acts.push_back(Act::Download {
+                    request: Request::Download(block),
+                    data,
+                    patience: WORK,
+                });
+            }
+            Operation::Read(address, len) => {
+                let block = self.point_to(address, usize::from(len));
+                let after_command = !self.acts.is_empty() || self.state == State::DnloadIdle;
+                if after_command {
+                    self.acts.push_back(Act::Abort);
+                }
+                self.acts.push_back(Act::Upload { block, len });
+            }
+            Operation::Idle => {
+                if self.state != State::DfuIdle {
+                    self.acts.push_back(Act::Abort);
+                }
+            }
+            Operation::Leave(address) => {
+                self.be_ready_to_download();
+                self.command(wire::set_address(address), WORK);
+                self.pointer = None;
+                self.acts.push_back(Act::Leave);
+            }
+        }
+    }
+
+    /// What to do now. The same answer until it is told how that went.
+    pub fn step(&mut self) -> Step<'_> {
+        if self.phase == Phase::Ready {
+            self.act = self.acts.pop_front();
+            self.phase = if self.act.is_some() { Phase::Send } else { Phase::Over };
+        }
+        let interface = self.interface;
+        match self.phase {
+            Phase::Send => match &self.act {
+                Some(Act::Download { request, data, .. }) => {
+                    Step::Send(request.setup(interface), data, PROMPT)
+                }
+                Some(Act::Upload { block, len }) => {
+                    Step::Fetch(Request::Upload(*block).setup(interface), usize::from(*len), PROMPT)
+                }
+                Some(Act::Abort) => Step::Send(Request::Abort.setup(interface), &[], PROMPT),
+                Some(Act::Leave) | None => {
+                    Step::Send(Request::Download(FIRST_BLOCK).setup(interface), &[], PROMPT)
+                }
+            },
+            Phase::Pause { time, .. } | Phase::Doze { time, .. } => Step::Wait(time),
+            Phase::Poll { .. } => self.get_status(self.patience()),
+            Phase::Start { .. } | Phase::Diagnose(_) | Phase::Survey { .. } => self.get_status(PROMPT),
+            Phase::Settle { with, .. } => Step::Send(with.setup(interface), &[], PROMPT),
+            Phase::Ready | Phase::Over => {
+                Step::Finished(self.result.clone().unwrap_or_else(|| Ok(Vec::new())))
+            }
+        }
+    }
+
+    /// The wait of [`Step::Wait`] is over.
+    pub fn waited(&mut self) {
+        match self.phase {
+            Phase::Pause { time, lost } => {
+                self.waited += time;
+                self.phase = Phase::Poll { poll: time, lost };
+            }
+            Phase::Doze { tries, .. } => self.phase = Phase::Survey { tries },
+            _ => {}
+        }
+    }
+
+    /// How a transfer went: the bytes of a [`Step::Fetch`], nothing for a [`Step::Send`] that went whole.
+    pub fn reply(&mut self, result: Result<&[u8], TransferError>) {
+        match self.phase {
+            Phase::Send => self.sent(result),
+            Phase::Start { lost } => self.started(result, lost),
+            Phase::Poll { poll, lost } => self.polled(result, poll, lost),
+            Phase::Diagnose(error) => self.diagnosed(result, error),
+            Phase::Survey { tries } => self.surveyed(result, tries),
+            Phase::Settle { tries, with } => self.settled(result, tries, with),
+            Phase::Ready | Phase::Pause { .. } | Phase::Doze { .. } | Phase::Over => {}
+        }
+    }
+
+    /// What happened since the last call that the log should tell.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Forgets where the pointer stands: another alternate setting was chosen.
+    pub fn alternate_changed(&mut self) {
+        self.pointer = None;
+    }
+
+    fn get_status(&self, limit: Duration) -> Step<'static> {
+        Step::Fetch(Request::GetStatus.setup(self.interface), STATUS_LEN, limit)
+    }
+
+    fn patience(&self) -> Duration {
+        match &self.act {
+            Some(Act::Download { patience, .. }) => *patience,
+            _ => WORK,
+        }
+    }
+
+    fn command(&mut self, data: Vec<u8>, patience: Duration) {
+        self.acts.push_back(Act::Download { request: Request::Command, data, patience });
+    }
+
+    /// A download is refused in dfuUPLOAD-IDLE.
+    fn be_ready_to_download(&mut self) {
+        if self.state == State::UploadIdle {
+            self.acts.push_back(Act::Abort);
+        }
+    }
+
+    /// The block number for `len` bytes at `address`, with a Set Address Pointer before it if the run of
+    /// blocks does not simply go on.
+    ///
+    /// Only whole blocks are numbered on: AN3156 §5.1 leaves open whether a short one is placed by its
+    /// own length or by the transfer size.
+    fn point_to(&mut self, address: Address, len: usize) -> u16 {
+        let whole = len == usize::from(self.transfer_size);
+        if let Some(Pointer { base, next }) = self.pointer.filter(|_| whole) {
+            let offset = u32::from(next - FIRST_BLOCK) * u32::from(self.transfer_size);
+            if base.checked_add(offset) == Some(address) {
+                self.pointer = next.checked_add(1).map(|next| Pointer { base, next });
+                return next;
+            }
+        }
+        if self.state == State::UploadIdle && self.acts.is_empty() {
+            self.acts.push_back(Act::Abort);
+        }
+        self.command(wire::set_address(address), WORK);
+        self.pointer = whole.then_some(Pointer { base: address, next: FIRST_BLOCK + 1 });
+        FIRST_BLOCK
+    }
+
+    fn sent(&mut self, result: Result<&[u8], TransferError>) {
+        match (self.act.as_ref(), result) {
+            (Some(Act::Download { .. } | Act::Leave), Ok(_)) => self.phase = Phase::Start { lost: 0 },
+            (Some(Act::Abort), Ok(_)) => self.advance(State::DfuIdle),
+            (Some(Act::Upload { len, .. }), Ok(bytes)) => {
+                let (wanted, got) = (usize::from(*len), bytes.len());
+                // A device may take a short answer for the end of the upload (DFU 1.1 §6.2); ABORT is
+                // right in both states.
+                self.state = State::UploadIdle;
+                if wanted == got {
+                    self.finish(Ok(bytes.to_vec()));
+                } else {
+                    self.fail(DfuError::Short { got, wanted });
+                }
+            }
+            (Some(Act::Leave), Err(TransferError::Disconnected)) => self.finish(Ok(Vec::new())),
+            (act, Err(error)) => {
+                let request = match act {
+                    Some(Act::Download { request, .. }) => request.name(),
+                    Some(Act::Upload { block, .. }) => Request::Upload(*block).name(),
+                    Some(Act::Abort) => Request::Abort.name(),
+                    Some(Act::Leave) | None => Request::Command.name(),
+                };
+                self.refused(DfuError::Transfer { request, error });
+            }
+            (None, Ok(_)) => self.finish(Ok(Vec::new())),
+        }
+    }
+
+    /// After a stall the device has a reason; after anything else it is not worth asking.
+    fn refused(&mut self, error: DfuError) {
+        match error {
+            DfuError::Transfer { error: TransferError::Stall, .. } => self.phase = Phase::Diagnose(error),
+            _ => self.fail(error),
+        }
+    }
+
+    /// The first GETSTATUS after a download: the device starts to work and says how long to wait.
+    fn started(&mut self, result: Result<&[u8], TransferError>, lost: u32) {
+        let leaving = self.act == Some(Act::Leave);
+        let block = match result {
+            Ok(bytes) => StatusBlock::parse(bytes),
+            // It went before it could answer: that is what leaving means.
+            Err(_) if leaving => return self.finish(Ok(Vec::new())),
+            Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
+            Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
+            // The question or the answer was lost. Asking again is safe: it starts the work or reports it.
+            Err(_) => return self.phase = Phase::Start { lost: lost + 1 },
+        };
+        match block {
+            None => self.fail(DfuError::Garbled),
+            Some(StatusBlock { status, .. }) if status != Status::OK => self.reported(status),
+            Some(_) if leaving => self.finish(Ok(Vec::new())),
+            Some(StatusBlock { state: State::Dnbusy | State::DnloadSync, poll, .. }) => {
+                let time = self.bounded(poll);
+                self.phase = if self.eager {
+                    Phase::Poll { poll: time, lost: 0 }
+                } else {
+                    Phase::Pause { time, lost: 0 }
+                };
+            }
+            Some(StatusBlock { state: State::DnloadIdle, .. }) => self.advance(State::DnloadIdle),
+            Some(StatusBlock { state, .. }) => self.fail(DfuError::State(state)),
+        }
+    }
+
+    /// A later GETSTATUS: the work is done, or not yet.
+    fn polled(&mut self, result: Result<&[u8], TransferError>, poll: Duration, lost: u32) {
+        let block = match result {
+            Ok(bytes) => StatusBlock::parse(bytes),
+            Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
+            Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
+            Err(error) => {
+                self.obey(if error == TransferError::Stall {
+                    "GETSTATUS was stalled"
+                } else {
+                    "GETSTATUS was not answered"
+                });
+                return self.pause(poll, lost + 1);
+            }
+        };
+        match block {
+            None => self.fail(DfuError::Garbled),
+            Some(StatusBlock { status, .. }) if status != Status::OK => self.reported(status),
+            Some(StatusBlock { state: State::DnloadIdle, .. }) => self.advance(State::DnloadIdle),
+            Some(StatusBlock { state: State::Dnbusy | State::DnloadSync, poll, .. }) => {
+                self.obey("the device was busy");
+                self.pause(poll, 0);
+            }
+            Some(StatusBlock { state, .. }) => self.fail(DfuError::State(state)),
+        }
+    }
+
+    /// Waits `poll` and asks again, unless the operation has had its time.
+    fn pause(&mut self, poll: Duration, lost: u32) {
+        let limit = self.patience();
+        if self.waited >= limit {
+            return self.fail(DfuError::Busy(self.waited));
+        }
+        self.phase = Phase::Pause { time: self.bounded(poll), lost };
+    }
+
+    /// A device may name hours: no wait is longer than the operation may take.
+    fn bounded(&self, poll: Duration) -> Duration {
+        poll.clamp(PAUSE, self.patience())
+    }
+
+    fn obey(&mut self, why: &'static str) {
+        if self.eager {
+            self.eager = false;
+            self.notes.push(Note::ObeyingPoll(why));
+        }
+    }
+
+    fn diagnosed(&mut self, result: Result<&[u8], TransferError>, error: DfuError) {
+        match result.ok().and_then(StatusBlock::parse) {
+            Some(StatusBlock { status, state: State::Error, .. }) if status != Status::OK => {
+                self.reported(status)
+            }
+            _ => self.fail(error),
+        }
+    }
+
+    fn surveyed(&mut self, result: Result<&[u8], TransferError>, tries: u32) {
+        let block = match result {
+            Ok(bytes) => StatusBlock::parse(bytes),
+            Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
+            Err(error) if tries >= RECOVERIES => return self.fail(lost_status(error)),
+            Err(_) => return self.phase = Phase::Survey { tries: tries + 1 },
+        };
+        let Some(StatusBlock { status, state, poll }) = block else {
+            return self.fail(DfuError::Garbled);
+        };
+        if state != State::DfuIdle && tries >= RECOVERIES {
+            return self.fail(DfuError::State(state));
+        }
+        match state {
+            State::DfuIdle => {
+                self.state = State::DfuIdle;
+                self.finish(Ok(Vec::new()));
+            }
+            // CLRSTATUS in dfuERROR only: strict ROMs stall it in every other state.
+            State::Error => {
+                self.notes.push(Note::Cleared(status));
+                self.phase = Phase::Settle { tries, with: Request::ClearStatus };
+            }
+            State::DnloadIdle | State::UploadIdle => {
+                self.notes.push(Note::Aborted(state));
+                self.phase = Phase::Settle { tries, with: Request::Abort };
+            }
+            State::Dnbusy | State::DnloadSync | State::ManifestSync => {
+                self.phase = Phase::Doze { time: self.bounded(poll), tries: tries + 1 };
+            }
+            _ => self.fail(DfuError::State(state)),
+        }
+    }
+
+    fn settled(&mut self, result: Result<&[u8], TransferError>, tries: u32, with: Request) {
+        match result {
+            Err(error @ (TransferError::Disconnected | TransferError::Access)) => {
+                self.fail(DfuError::Transfer { request: with.name(), error });
+            }
+            _ => self.phase = Phase::Survey { tries: tries + 1 },
+        }
+    }
+
+    fn reported(&mut self, status: Status) {
+        self.fail(DfuError::Status(status));
+    }
+
+    /// The act is done and the device in `state`; on to the next.
+    fn advance(&mut self, state: State) {
+        self.state = state;
+        self.phase = Phase::Ready;
+    }
+
+    fn finish(&mut self, result: Result<Vec<u8>, DfuError>) {
+        self.result = Some(result);
+        self.phase = Phase::Over;
+        self.acts.clear();
+    }
+
+    /// After a failure nothing is known of the pointer; the state is sorted out by [`Operation::Recover`].
+    fn fail(&mut self, error: DfuError) {
+        self.pointer = None;
+        self.state = State::Error;
+        self.finish(Err(error));
+    }
+}
+
+fn lost_status(error: TransferError) -> DfuError {
+    DfuError::Transfer { request: Request::GetStatus.name(), error }
+}
+
+#[cfg(test)]
+mod tests;

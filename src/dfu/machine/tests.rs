@@ -1,0 +1,259 @@
+//! The machine against scripted answers: what goes over the wire, in which order, and how it ends.
+
+use super::*;
+use crate::dfu::quirks::{STANDARD, STM32F405_ROM};
+
+const BASE: Address = Address(0x0800_4000);
+
+/// An answer of the device: to a GETSTATUS (status, poll in ms, state), to an upload, or to a request.
+enum Answer {
+    Status(u8, u8, State),
+    Data(usize),
+    Ack,
+    Fail(TransferError),
+}
+
+use Answer::{Ack, Data, Fail, Status as St};
+
+/// Runs one operation; gives what was done, in words, and how it ended.
+fn run(
+    machine: &mut Machine,
+    operation: Operation,
+    answers: Vec<Answer>,
+) -> (Vec<String>, Result<usize, DfuError>) {
+    let mut said = Vec::new();
+    let mut answers = answers.into_iter();
+    machine.begin(operation);
+    loop {
+        let (sent, data) = match machine.step() {
+            Step::Send(setup, data, _) => {
+                let name = ["DETACH", "DNLOAD", "", "", "CLRSTATUS", "", "ABORT"][usize::from(setup.request)];
+                let body = match data {
+                    [0x21, ..] => " set-address".to_owned(),
+                    [0x41, ..] => " erase".to_owned(),
+                    [] => String::new(),
+                    data => format!(" {} bytes", data.len()),
+                };
+                (format!("{name} {}{body}", setup.value), None)
+            }
+            Step::Fetch(setup, len, _) if setup.request == 2 => {
+                (format!("UPLOAD {}", setup.value), Some(len))
+            }
+            Step::Fetch(..) => ("GETSTATUS".to_owned(), None),
+            Step::Wait(time) => {
+                said.push(format!("wait {} ms", time.as_millis()));
+                machine.waited();
+                continue;
+            }
+            Step::Finished(result) => {
+                assert_eq!(answers.next().map(|_| ()), None, "answers left over after {said:?}");
+                return (said, result.map(|bytes| bytes.len()));
+            }
+        };
+        let _ = data;
+        said.push(sent);
+        match answers.next().unwrap_or_else(|| panic!("no answer for {said:?}")) {
+            St(status, poll, state) => machine.reply(Ok(&[status, poll, 0, 0, state.code(), 0])),
+            Data(len) => machine.reply(Ok(&vec![7; len])),
+            Ack => machine.reply(Ok(&[])),
+            Fail(error) => machine.reply(Err(error)),
+        }
+    }
+}
+
+fn busy() -> Answer {
+    St(0, 104, State::Dnbusy)
+}
+
+fn done() -> Answer {
+    St(0, 0, State::DnloadIdle)
+}
+
+/// A machine whose device is in dfuIDLE.
+fn ready(quirks: Quirks) -> Machine {
+    let mut machine = Machine::new(0, 2048, quirks);
+    let (_, result) = run(&mut machine, Operation::Recover, vec![St(0, 0, State::DfuIdle)]);
+    assert_eq!(result, Ok(0));
+    machine
+}
+
+fn write(address: u32, len: usize) -> Operation {
+    Operation::Write(Address(address), vec![1; len])
+}
+
+#[test]
+fn the_first_error_of_the_rom_is_cleared_once_and_noted() {
+    let mut machine = Machine::new(0, 2048, STM32F405_ROM);
+    let answers = vec![St(10, 0, State::Error), Ack, St(0, 0, State::DfuIdle)];
+    let (said, result) = run(&mut machine, Operation::Recover, answers);
+    assert_eq!(said, ["GETSTATUS", "CLRSTATUS 0", "GETSTATUS"]);
+    assert_eq!(result, Ok(0));
+    assert_eq!(machine.take_notes(), [Note::Cleared(Status::FIRMWARE)]);
+}
+
+#[test]
+fn an_interrupted_session_is_aborted_and_never_cleared() {
+    for state in [State::DnloadIdle, State::UploadIdle] {
+        let mut machine = Machine::new(0, 2048, STM32F405_ROM);
+        let answers = vec![St(0, 0, state), Ack, St(0, 0, State::DfuIdle)];
+        let (said, _) = run(&mut machine, Operation::Recover, answers);
+        assert_eq!(said, ["GETSTATUS", "ABORT 0", "GETSTATUS"]);
+        assert_eq!(machine.take_notes(), [Note::Aborted(state)]);
+    }
+}
+
+#[test]
+fn recovery_is_bounded_for_a_device_that_never_gets_well() {
+    let mut machine = Machine::new(0, 2048, STM32F405_ROM);
+    let mut answers = Vec::new();
+    for _ in 0..RECOVERIES {
+        answers.extend([St(10, 0, State::Error), Ack]);
+    }
+    answers.push(St(10, 0, State::Error));
+    let (_, result) = run(&mut machine, Operation::Recover, answers);
+    assert_eq!(result, Err(DfuError::State(State::Error)));
+}
+
+#[test]
+fn a_run_of_blocks_sets_the_address_once_and_takes_three_transfers_each() {
+    let mut machine = ready(STM32F405_ROM);
+    let first = run(&mut machine, write(BASE.0, 2048), vec![Ack, busy(), done(), Ack, busy(), done()]);
+    assert_eq!(
+        first.0,
+        ["DNLOAD 0 set-address", "GETSTATUS", "GETSTATUS", "DNLOAD 2 2048 bytes", "GETSTATUS", "GETSTATUS"]
+    );
+    for block in 3..40_u32 {
+        let (said, result) =
+            run(&mut machine, write(BASE.0 + (block - 2) * 2048, 2048), vec![Ack, busy(), done()]);
+        assert_eq!(said, [&format!("DNLOAD {block} 2048 bytes"), "GETSTATUS", "GETSTATUS"]);
+        assert_eq!(result, Ok(0));
+    }
+}
+
+#[test]
+fn a_short_block_and_a_gap_get_their_own_address() {
+    let mut machine = ready(STM32F405_ROM);
+    let six = || vec![Ack, busy(), done(), Ack, busy(), done()];
+    run(&mut machine, write(BASE.0, 2048), six()).1.unwrap();
+    let (said, _) = run(&mut machine, write(BASE.0 + 2048, 100), six());
+    assert_eq!((said[0].as_str(), said[3].as_str()), ("DNLOAD 0 set-address", "DNLOAD 2 100 bytes"));
+    let (said, _) = run(&mut machine, write(BASE.0 + 2148, 2048), six());
+    assert_eq!(said[0], "DNLOAD 0 set-address");
+}
+
+#[test]
+fn block_numbers_do_not_wrap() {
+    let mut machine = ready(STM32F405_ROM);
+    machine.pointer = Some(Pointer { base: Address(0x0800_0000), next: u16::MAX });
+    let last = 0x0800_0000 + (u32::from(u16::MAX) - 2) * 2048;
+    let (said, _) = run(&mut machine, write(last, 2048), vec![Ack, busy(), done()]);
+    assert_eq!(said[0], "DNLOAD 65535 2048 bytes");
+    let (said, _) =
+        run(&mut machine, write(last + 2048, 2048), vec![Ack, busy(), done(), Ack, busy(), done()]);
+    assert_eq!(said[0], "DNLOAD 0 set-address");
+}
+
+#[test]
+fn reading_aborts_after_the_address_and_then_takes_one_transfer_a_block() {
+    let mut machine = ready(STM32F405_ROM);
+    let read = |n: u32| Operation::Read(Address(BASE.0 + n * 2048), 2048);
+    let (said, result) = run(&mut machine, read(0), vec![Ack, busy(), done(), Ack, Data(2048)]);
+    assert_eq!(said, ["DNLOAD 0 set-address", "GETSTATUS", "GETSTATUS", "ABORT 0", "UPLOAD 2"]);
+    assert_eq!(result, Ok(2048));
+    let (said, _) = run(&mut machine, read(1), vec![Data(2048)]);
+    assert_eq!(said, ["UPLOAD 3"]);
+    // A download is refused in dfuUPLOAD-IDLE.
+    let (said, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, Ack, busy(), done()]);
+    assert_eq!(said, ["ABORT 0", "DNLOAD 0 erase", "GETSTATUS", "GETSTATUS"]);
+}
+
+#[test]
+fn a_standard_device_is_given_the_time_it_asks_for() {
+    let mut machine = ready(STANDARD);
+    let (said, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
+    assert_eq!(said, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
+}
+
+#[test]
+fn the_rom_is_obeyed_from_the_first_answer_that_is_not_as_expected() {
+    let cases = [
+        (Fail(TransferError::Stall), "GETSTATUS was stalled"),
+        (Fail(TransferError::Timeout), "GETSTATUS was not answered"),
+        (busy(), "the device was busy"),
+    ];
+    for (odd, why) in cases {
+        let mut machine = ready(STM32F405_ROM);
+        let (said, result) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), odd, done()]);
+        assert_eq!(said, ["DNLOAD 0 erase", "GETSTATUS", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
+        assert_eq!(result, Ok(0));
+        assert_eq!(machine.take_notes(), [Note::ObeyingPoll(why)]);
+        let (said, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
+        assert_eq!(said, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
+    }
+}
+
+#[test]
+fn a_device_that_is_busy_for_ever_ends_in_an_error_within_its_limit() {
+    let mut machine = ready(STANDARD);
+    machine.begin(Operation::Erase(BASE));
+    let mut total = Duration::ZERO;
+    let result = loop {
+        match machine.step() {
+            Step::Wait(time) => {
+                total += time;
+                machine.waited();
+            }
+            Step::Finished(result) => break result,
+            // bwPollTimeout of 4.6 hours.
+            _ => machine.reply(Ok(&[0, 0xFF, 0xFF, 0xFF, 4, 0])),
+        }
+    };
+    assert!(matches!(result, Err(DfuError::Busy(_))));
+    assert!(total <= 2 * ERASE);
+}
+
+#[test]
+fn a_refusal_is_explained_by_the_status_behind_it() {
+    let mut machine = ready(STM32F405_ROM);
+    let answers = vec![Ack, busy(), St(11, 0, State::Error)];
+    assert_eq!(run(&mut machine, Operation::Erase(BASE), answers).1, Err(DfuError::Status(Status::VENDOR)));
+
+    let mut machine = ready(STM32F405_ROM);
+    let answers = vec![Ack, busy(), done(), Ack, Fail(TransferError::Stall), St(11, 0, State::Error)];
+    let read = Operation::Read(BASE, 2048);
+    assert_eq!(run(&mut machine, read, answers).1, Err(DfuError::Status(Status::VENDOR)));
+}
+
+#[test]
+fn a_device_that_vanishes_while_leaving_has_left() {
+    let set = || vec![Ack, busy(), done()];
+    let endings = [
+        vec![Ack, St(0, 1, State::Manifest)],
+        vec![Ack, Fail(TransferError::Disconnected)],
+        vec![Ack, Fail(TransferError::Timeout)],
+        vec![Fail(TransferError::Disconnected)],
+    ];
+    for ending in endings {
+        let mut machine = ready(STM32F405_ROM);
+        let answers = set().into_iter().chain(ending).collect();
+        let (said, result) = run(&mut machine, Operation::Leave(BASE), answers);
+        assert_eq!(result, Ok(0), "{said:?}");
+    }
+    let mut machine = ready(STM32F405_ROM);
+    let answers = vec![Fail(TransferError::Disconnected)];
+    let (_, result) = run(&mut machine, Operation::Leave(BASE), answers);
+    assert!(result.unwrap_err().is_disconnect(), "gone before it was asked to leave");
+}
+
+#[test]
+fn garbage_in_a_status_is_an_error_not_a_guess() {
+    for garbage in [&[][..], &[0; 5], &[0, 0, 0, 0, 99, 0], &[0xFF; 6]] {
+        let mut machine = ready(STM32F405_ROM);
+        machine.begin(Operation::Erase(BASE));
+        machine.step();
+        machine.reply(Ok(&[]));
+        machine.step();
+        machine.reply(Ok(garbage));
+        assert!(matches!(machine.step(), Step::Finished(Err(DfuError::Garbled))));
+    }
+}

@@ -1,0 +1,136 @@
+//! Bytes and types of DFU, both ways (DFU 1.1 §3, AN3156 §4 and §5). No order, no waiting: that is `machine`.
+
+use std::time::Duration;
+
+use super::{State, Status};
+use crate::flash::Address;
+use crate::usb::Setup;
+
+/// Host to device, class, interface.
+const CLASS_OUT: u8 = 0x21;
+/// Device to host, class, interface.
+const CLASS_IN: u8 = 0xA1;
+/// The block number that carries commands (AN3156 §5).
+const COMMAND_BLOCK: u16 = 0;
+/// The block at the address pointer itself; 1 is reserved.
+pub const FIRST_BLOCK: u16 = 2;
+/// Bytes of a GETSTATUS answer.
+pub const STATUS_LEN: usize = 6;
+
+/// A DFU request, without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// DFU_DNLOAD of a command.
+    Command,
+    /// DFU_DNLOAD of data, or of nothing to leave.
+    Download(u16),
+    /// DFU_UPLOAD.
+    Upload(u16),
+    /// DFU_GETSTATUS.
+    GetStatus,
+    /// DFU_CLRSTATUS.
+    ClearStatus,
+    /// DFU_ABORT.
+    Abort,
+}
+
+impl Request {
+    /// The setup packet for this request to `interface`.
+    #[must_use]
+    pub fn setup(self, interface: u8) -> Setup {
+        let (request_type, request, value) = match self {
+            Request::Command => (CLASS_OUT, 1, COMMAND_BLOCK),
+            Request::Download(block) => (CLASS_OUT, 1, block),
+            Request::Upload(block) => (CLASS_IN, 2, block),
+            Request::GetStatus => (CLASS_IN, 3, 0),
+            Request::ClearStatus => (CLASS_OUT, 4, 0),
+            Request::Abort => (CLASS_OUT, 6, 0),
+        };
+        Setup { request_type, request, value, index: u16::from(interface) }
+    }
+
+    /// The name in the standard.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Request::Command | Request::Download(_) => "DNLOAD",
+            Request::Upload(_) => "UPLOAD",
+            Request::GetStatus => "GETSTATUS",
+            Request::ClearStatus => "CLRSTATUS",
+            Request::Abort => "ABORT",
+        }
+    }
+}
+
+/// Set Address Pointer (AN3156 §5.2).
+#[must_use]
+pub fn set_address(address: Address) -> Vec<u8> {
+    command(0x21, address)
+}
+
+/// Erase the sector that holds `address` (AN3156 §5.3).
+#[must_use]
+pub fn erase(address: Address) -> Vec<u8> {
+    command(0x41, address)
+}
+
+fn command(code: u8, address: Address) -> Vec<u8> {
+    [&[code][..], &address.0.to_le_bytes()].concat()
+}
+
+/// What GETSTATUS answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusBlock {
+    /// bStatus.
+    pub status: Status,
+    /// bwPollTimeout: how long the device wishes to be left alone.
+    pub poll: Duration,
+    /// bState.
+    pub state: State,
+}
+
+impl StatusBlock {
+    /// Reads an answer; `None` if it is short or names a state that does not exist.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<StatusBlock> {
+        let &[status, low, middle, high, state, _] = bytes else { return None };
+        let poll = Duration::from_millis(u64::from(u32::from_le_bytes([low, middle, high, 0])));
+        Some(StatusBlock { status: Status(status), poll, state: State::from_code(state)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_the_bytes_of_the_standard() {
+        let bytes = |request: Request| {
+            let setup = request.setup(0);
+            (setup.request_type, setup.request, setup.value)
+        };
+        assert_eq!(bytes(Request::Command), (0x21, 1, 0));
+        assert_eq!(bytes(Request::Download(2)), (0x21, 1, 2));
+        assert_eq!(bytes(Request::Upload(2)), (0xA1, 2, 2));
+        assert_eq!(bytes(Request::GetStatus), (0xA1, 3, 0));
+        assert_eq!(bytes(Request::ClearStatus), (0x21, 4, 0));
+        assert_eq!(bytes(Request::Abort), (0x21, 6, 0));
+        assert_eq!(set_address(Address(0x0800_4000)), [0x21, 0x00, 0x40, 0x00, 0x08]);
+        assert_eq!(erase(Address(0x0802_0000)), [0x41, 0x00, 0x00, 0x02, 0x08]);
+    }
+
+    #[test]
+    fn the_first_status_of_the_rom_is_read() {
+        // dfu-util's log of an STM32F4: state 10 dfuERROR, status 10 errFIRMWARE.
+        let block = StatusBlock::parse(&[0x0A, 0, 0, 0, 0x0A, 0]).unwrap();
+        assert_eq!((block.status, block.state), (Status::FIRMWARE, State::Error));
+        let busy = StatusBlock::parse(&[0, 104, 0, 0, 4, 0]).unwrap();
+        assert_eq!((busy.poll, busy.state), (Duration::from_millis(104), State::Dnbusy));
+        assert_eq!(StatusBlock::parse(&[0, 0, 0, 0, 11, 0]), None);
+        assert_eq!(StatusBlock::parse(&[0, 0, 0, 0, 2]), None);
+        assert_eq!(
+            StatusBlock::parse(&[0xFF, 0xFF, 0xFF, 0xFF, 2, 0]).unwrap().poll.as_millis(),
+            0x00FF_FFFF
+        );
+    }
+}

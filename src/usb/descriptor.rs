@@ -1,0 +1,177 @@
+//! USB descriptors, read over the seam and parsed here, so that every bus shows a device alike and a
+//! device's lies about lengths end in this file.
+
+use std::time::Duration;
+
+use super::{Setup, TransferError, Transport};
+
+/// GET_DESCRIPTOR takes a device no time; a hung one should not hold anybody up.
+const LIMIT: Duration = Duration::from_secs(1);
+/// Device to host, standard, device.
+const STANDARD_IN: u8 = 0x80;
+const GET_DESCRIPTOR: u8 = 6;
+const DEVICE: u8 = 1;
+const CONFIGURATION: u8 = 2;
+const STRING: u8 = 3;
+const INTERFACE: u8 = 4;
+const US_ENGLISH: u16 = 0x0409;
+/// A configuration of more bytes than this is cut: real ones have 54 and 98.
+const CONFIGURATION_MAX: usize = 4096;
+
+/// What a device calls itself. Clean to print: see [`clean`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Strings {
+    /// iManufacturer.
+    pub manufacturer: String,
+    /// iProduct.
+    pub product: String,
+    /// iSerialNumber.
+    pub serial: String,
+}
+
+/// An interface descriptor, with the class-specific descriptors that follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// bInterfaceNumber.
+    pub number: u8,
+    /// bAlternateSetting.
+    pub alternate: u8,
+    /// bInterfaceClass, -SubClass, -Protocol.
+    pub class: (u8, u8, u8),
+    /// iInterface, the index of its name.
+    pub name: u8,
+    /// Everything up to the next interface descriptor.
+    pub extra: Vec<u8>,
+}
+
+/// Reads the names of a device. A name that cannot be read is empty: names are a courtesy.
+pub fn strings(transport: &mut dyn Transport) -> Result<Strings, TransferError> {
+    let mut device = [0; 18];
+    let n = get(transport, DEVICE, 0, 0, &mut device)?;
+    let index = |at: usize| if at < n { device[at] } else { 0 };
+    let (manufacturer, product, serial) = (index(14), index(15), index(16));
+    Ok(Strings {
+        manufacturer: string(transport, manufacturer)?,
+        product: string(transport, product)?,
+        serial: string(transport, serial)?,
+    })
+}
+
+/// Reads one string descriptor; empty if the device has none of that index.
+pub fn string(transport: &mut dyn Transport, index: u8) -> Result<String, TransferError> {
+    if index == 0 {
+        return Ok(String::new());
+    }
+    let mut buffer = [0; 255];
+    match get(transport, STRING, index, US_ENGLISH, &mut buffer) {
+        Ok(n) => Ok(parse_string(buffer.get(..n).unwrap_or_default())),
+        Err(TransferError::Stall | TransferError::Timeout | TransferError::Other { .. }) => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the interfaces of the first configuration, every alternate setting on its own.
+pub fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>, TransferError> {
+    let mut header = [0; 9];
+    let n = get(transport, CONFIGURATION, 0, 0, &mut header)?;
+    let total = if n >= 4 { usize::from(u16::from_le_bytes([header[2], header[3]])) } else { 0 };
+    let mut buffer = vec![0; total.min(CONFIGURATION_MAX)];
+    let n = get(transport, CONFIGURATION, 0, 0, &mut buffer)?;
+    Ok(parse_interfaces(buffer.get(..n).unwrap_or_default()))
+}
+
+/// Device text made safe and short: control characters (terminal escapes among them) and what does not
+/// belong in a name are dropped, blanks at the ends cut.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let printable = |c: &char| {
+        !c.is_control()
+            && !matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF0}'..='\u{FFFF}')
+    };
+    text.chars().filter(printable).take(126).collect::<String>().trim().to_owned()
+}
+
+fn get(
+    transport: &mut dyn Transport,
+    kind: u8,
+    index: u8,
+    language: u16,
+    buffer: &mut [u8],
+) -> Result<usize, TransferError> {
+    let value = u16::from_be_bytes([kind, index]);
+    let setup = Setup { request_type: STANDARD_IN, request: GET_DESCRIPTOR, value, index: language };
+    transport.control_in(setup, buffer, LIMIT)
+}
+
+/// The length byte is believed only as far as bytes came: an STM32F427's ROM sends a wrong one.
+fn parse_string(bytes: &[u8]) -> String {
+    let [len, STRING, ..] = *bytes else { return String::new() };
+    let end = usize::from(len).clamp(2, bytes.len());
+    let units = bytes[2..end].chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    clean(&char::decode_utf16(units.take_while(|&unit| unit != 0)).filter_map(Result::ok).collect::<String>())
+}
+
+fn parse_interfaces(mut bytes: &[u8]) -> Vec<Interface> {
+    let mut interfaces: Vec<Interface> = Vec::new();
+    while let [len, kind, ..] = *bytes {
+        let len = usize::from(len);
+        if len < 2 || len > bytes.len() {
+            break;
+        }
+        let (descriptor, rest) = bytes.split_at(len);
+        bytes = rest;
+        match (kind, descriptor) {
+            (INTERFACE, &[_, _, number, alternate, _, class, subclass, protocol, name, ..]) => {
+                let class = (class, subclass, protocol);
+                interfaces.push(Interface { number, alternate, class, name, extra: Vec::new() });
+            }
+            _ => {
+                if let Some(interface) = interfaces.last_mut() {
+                    interface.extra.extend_from_slice(descriptor);
+                }
+            }
+        }
+    }
+    interfaces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_bounded_by_what_came_and_cleaned() {
+        let encode = |text: &str| -> Vec<u8> {
+            let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            [&[u8::try_from(units.len() + 2).unwrap(), 3][..], &units].concat()
+        };
+        assert_eq!(parse_string(&encode("STM32  BOOTLOADER")), "STM32  BOOTLOADER");
+        assert_eq!(parse_string(&encode("\u{1b}[2JCrazyflie\r\n\u{202e}2.x\u{7}")), "[2JCrazyflie2.x");
+        let mut lying = encode("abc");
+        lying[0] = 255;
+        assert_eq!(parse_string(&lying), "abc");
+        lying[0] = 0;
+        assert_eq!(parse_string(&lying), "");
+        for bytes in [&[][..], &[2], &[2, 3], &[3, 3, 65], &[4, 1, 65, 0]] {
+            assert_eq!(parse_string(bytes), "");
+        }
+    }
+
+    /// The configuration of the STM32F4's ROM: the functional descriptor follows only the last setting.
+    #[test]
+    fn the_rom_s_configuration_gives_four_settings_and_one_functional_descriptor() {
+        let mut bytes = vec![9, 2, 54, 0, 1, 1, 0, 0xC0, 50];
+        for alternate in 0..4 {
+            bytes.extend([9, 4, 0, alternate, 0, 0xFE, 1, 2, 4 + alternate]);
+        }
+        bytes.extend([9, 0x21, 0x0B, 0xFF, 0, 0, 8, 0x1A, 1]);
+        let interfaces = parse_interfaces(&bytes);
+        assert_eq!(interfaces.iter().map(|i| i.extra.len()).collect::<Vec<_>>(), [0, 0, 0, 9]);
+        assert_eq!(interfaces[3].name, 7);
+        for cut in 0..bytes.len() {
+            assert!(parse_interfaces(&bytes[..cut]).len() <= 4);
+        }
+        assert!(parse_interfaces(&[0, 4, 1, 1]).is_empty());
+    }
+}

@@ -1,0 +1,127 @@
+//! The real bus: the only file that names `rusb`.
+//!
+//! Uses a context of its own: libusb's global one panics where the kernel has no USB. Nothing of libusb is
+//! ever printed.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rusb::{Context, Device, DeviceHandle, Hotplug, HotplugBuilder, Registration, UsbContext};
+
+use super::{Bus, BusError, Found, Id, Location, Setup, TransferError, Transport};
+
+/// Where there is no hot-plug notice, the bus is looked at this often.
+const POLL: Duration = Duration::from_millis(250);
+
+/// This computer's USB.
+pub struct Libusb {
+    context: Context,
+    /// Kept for as long as arrivals are to end a wait.
+    _arrivals: Mutex<Option<Registration<Context>>>,
+}
+
+impl Libusb {
+    /// Asks the system for its USB.
+    pub fn new() -> Result<Libusb, BusError> {
+        let context = Context::new().map_err(|error| BusError::NoUsb(error.to_string()))?;
+        let arrivals = if rusb::has_hotplug() {
+            HotplugBuilder::new().register(&context, Box::new(Notice)).ok()
+        } else {
+            None
+        };
+        Ok(Libusb { context, _arrivals: Mutex::new(arrivals) })
+    }
+
+    fn devices(&self) -> Result<Vec<Device<Context>>, BusError> {
+        let list = self.context.devices().map_err(|error| BusError::List(error.to_string()))?;
+        Ok(list.iter().collect())
+    }
+}
+
+/// Being called is enough: it ends the wait in `handle_events`.
+struct Notice;
+
+impl Hotplug<Context> for Notice {
+    fn device_arrived(&mut self, _: Device<Context>) {}
+    fn device_left(&mut self, _: Device<Context>) {}
+}
+
+impl Bus for Libusb {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        // A device that goes while the list is made is simply not in it.
+        Ok(self.devices()?.iter().filter_map(found).collect())
+    }
+
+    fn open(&self, wanted: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        let devices = self.devices().map_err(|_| TransferError::Disconnected)?;
+        let device = devices.iter().find(|device| found(device).as_ref() == Some(wanted));
+        let handle = device.ok_or(TransferError::Disconnected)?.open().map_err(error)?;
+        Ok(Box::new(LibusbTransport { handle, claimed: None }))
+    }
+
+    fn wait(&self, limit: Duration) {
+        // Also where nothing is notified this returns in time; an error here would only mean a shorter wait.
+        let _ = self.context.handle_events(Some(limit.min(POLL)));
+    }
+}
+
+fn found(device: &Device<Context>) -> Option<Found> {
+    let descriptor = device.device_descriptor().ok()?;
+    let release = descriptor.device_version();
+    Some(Found {
+        id: Id { vendor: descriptor.vendor_id(), product: descriptor.product_id() },
+        release: u16::from(release.major()) << 8
+            | u16::from(release.minor()) << 4
+            | u16::from(release.sub_minor()),
+        location: Location { bus: device.bus_number(), ports: device.port_numbers().unwrap_or_default() },
+        address: device.address(),
+        simulated: false,
+    })
+}
+
+struct LibusbTransport {
+    handle: DeviceHandle<Context>,
+    claimed: Option<u8>,
+}
+
+impl Transport for LibusbTransport {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
+        let Setup { request_type, request, value, index } = setup;
+        self.handle.read_control(request_type, request, value, index, buffer, limit).map_err(error)
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        let Setup { request_type, request, value, index } = setup;
+        self.handle.write_control(request_type, request, value, index, data, limit).map_err(error)
+    }
+
+    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        if self.claimed != Some(interface) {
+            self.handle.claim_interface(interface).map_err(error)?;
+            self.claimed = Some(interface);
+        }
+        self.handle.set_alternate_setting(interface, alternate).map_err(error)
+    }
+}
+
+fn error(error: rusb::Error) -> TransferError {
+    match error {
+        rusb::Error::Pipe => TransferError::Stall,
+        rusb::Error::Timeout => TransferError::Timeout,
+        rusb::Error::NoDevice | rusb::Error::NotFound => TransferError::Disconnected,
+        rusb::Error::Access => TransferError::Access,
+        rusb::Error::Busy => TransferError::Busy,
+        rusb::Error::Io => TransferError::Other { code: -1 },
+        rusb::Error::InvalidParam => TransferError::Other { code: -2 },
+        rusb::Error::Overflow => TransferError::Other { code: -8 },
+        rusb::Error::Interrupted => TransferError::Other { code: -10 },
+        rusb::Error::NoMem => TransferError::Other { code: -11 },
+        rusb::Error::NotSupported => TransferError::Other { code: -12 },
+        rusb::Error::BadDescriptor | rusb::Error::Other => TransferError::Other { code: -99 },
+    }
+}
