@@ -1,0 +1,172 @@
+//! A simulated Crazyflie behind the same seam as real USB: for the demo, the tests and `simulate`.
+//!
+//! Written from the application notes (AN3156, AN2606, RM0090, DS8626) and shares no code with the host
+//! side beyond the words of the seam: a mistake in one must not be repeated in the other. [`nor`] is the
+//! flash medium, [`rom`] the boot ROM's DFU, [`drone`] the whole board, [`images`] programs for it,
+//! [`scenario`] the situations that can be asked for, [`vhci`] the same board on this computer's own USB.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::usb::{Bus, BusError, Found, Id, Location, Setup, TransferError, Transport};
+
+pub mod drone;
+pub mod images;
+pub mod nor;
+pub mod rom;
+pub mod scenario;
+#[cfg(target_os = "linux")]
+pub mod vhci;
+
+use drone::Drone;
+use rom::Answer;
+
+/// How long the simulated bus sleeps between two looks.
+const GLANCE: Duration = Duration::from_millis(20);
+/// SET_INTERFACE is a control transfer without data.
+const SET_INTERFACE: (u8, u8) = (0x01, 11);
+
+/// Drones on a bus of their own.
+#[derive(Clone)]
+pub struct SimBus {
+    drones: Arc<Mutex<Vec<Drone>>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl SimBus {
+    /// A bus with these drones on its ports 1, 2, ….
+    #[must_use]
+    pub fn new(drones: Vec<Drone>, clock: Arc<dyn Clock>) -> SimBus {
+        SimBus { drones: Arc::new(Mutex::new(drones)), clock }
+    }
+
+    /// How many drones there are, plugged in or not.
+    #[must_use]
+    pub fn drones(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Looks at a drone, or does something to it: `n` counts from 0. `None` if there is no such drone.
+    pub fn with<T>(&self, n: usize, act: impl FnOnce(&mut Drone, Duration) -> T) -> Option<T> {
+        let now = self.clock.now();
+        let mut drones = self.lock();
+        let drone = drones.get_mut(n)?;
+        drone.settle(now);
+        Some(act(drone, now))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Drone>> {
+        // A panic in another thread leaves the drones as they were: they have no invariant across calls.
+        self.drones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time by which its drones live.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// One control transfer to drone `n`; `Err` if it is not there any more in the same guise.
+    fn control(
+        &self,
+        n: usize,
+        guise: u8,
+        setup: Setup,
+        len: usize,
+        data: &[u8],
+        limit: Duration,
+    ) -> Result<Vec<u8>, TransferError> {
+        let (answer, takes) = self
+            .with(n, |drone, now| {
+                (drone.guise() == Some(guise)).then(|| drone.control(setup, len, data, now))
+            })
+            .flatten()
+            .ok_or(TransferError::Disconnected)?;
+        if takes > limit {
+            self.clock.sleep(limit);
+            return Err(TransferError::Timeout);
+        }
+        self.clock.sleep(takes);
+        // The cable may have been pulled in the meantime.
+        if answer != Answer::Silence && self.with(n, |drone, _| drone.guise()).flatten() != Some(guise) {
+            let gone_after_answer = matches!(answer, Answer::Data(_));
+            if !gone_after_answer {
+                return Err(TransferError::Disconnected);
+            }
+        }
+        match answer {
+            Answer::Data(bytes) => Ok(bytes),
+            Answer::Ack => Ok(Vec::new()),
+            Answer::Stall => Err(TransferError::Stall),
+            Answer::Silence => Err(TransferError::Disconnected),
+        }
+    }
+}
+
+impl Bus for SimBus {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let now = self.clock.now();
+        let mut drones = self.lock();
+        let found = drones.iter_mut().enumerate().filter_map(|(n, drone)| {
+            drone.settle(now);
+            let (id, release) = drone.identity()?;
+            Some(Found {
+                id: Id { vendor: id.0, product: id.1 },
+                release,
+                location: Location { bus: 1, ports: vec![u8::try_from(n + 1).ok()?] },
+                address: drone.guise()?,
+                simulated: true,
+            })
+        });
+        Ok(found.collect())
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        let port = found.location.ports.first().copied().unwrap_or_default();
+        let n = usize::from(port).checked_sub(1).ok_or(TransferError::Disconnected)?;
+        match self.with(n, |drone, _| drone.guise()).flatten() {
+            Some(guise) if guise == found.address => {
+                Ok(Box::new(SimTransport { bus: self.clone(), n, guise }))
+            }
+            _ => Err(TransferError::Disconnected),
+        }
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.clock.sleep(limit.min(GLANCE));
+    }
+}
+
+/// An open simulated device, in the guise that it had when it was opened.
+struct SimTransport {
+    bus: SimBus,
+    n: usize,
+    guise: u8,
+}
+
+impl Transport for SimTransport {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
+        let bytes = self.bus.control(self.n, self.guise, setup, buffer.len(), &[], limit)?;
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        self.bus.control(self.n, self.guise, setup, data.len(), data, limit)?;
+        Ok(data.len())
+    }
+
+    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        let (request_type, request) = SET_INTERFACE;
+        let setup = Setup { request_type, request, value: u16::from(alternate), index: u16::from(interface) };
+        let limit = Duration::from_secs(1);
+        self.bus.control(self.n, self.guise, setup, 0, &[], limit).map(drop)
+    }
+}

@@ -1,0 +1,398 @@
+//! A whole simulated Crazyflie: power, what starts after a reset, and what it shows on USB.
+//!
+//! Modes follow the board: with its radio chip running, the bootloader at 0x08000000 starts the firmware,
+//! and the firmware answers the vendor request by resetting into the boot ROM. Entered by hand (button
+//! held at power-on), the radio chip floats and every reset ends in the ROM until the power is cut.
+
+use std::time::Duration;
+
+use super::images;
+use super::nor::Nor;
+use super::rom::{Answer, Effect, Memory, Rom};
+use crate::usb::Setup;
+
+/// A control transfer takes this long on a full-speed bus, and [`PER_BYTE`] for each byte: with these a
+/// read-back of 2 KiB takes 3.72 ms and a status 0.59 ms, as solved from logs of real F405 boards.
+const PER_TRANSFER: Duration = Duration::from_micros(580);
+const PER_BYTE: Duration = Duration::from_nanos(1533);
+/// From the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection
+/// (AN2606 tables 227 and 229: 85 and 270 ms).
+const ENTER_ROM: Duration = Duration::from_millis(450);
+/// From a reset to 0483:5740.
+const BOOT: Duration = Duration::from_millis(1200);
+
+/// What a drone is, beyond the content of its memory.
+#[derive(Clone, Debug)]
+pub struct Traits {
+    /// The 96-bit unique number of the chip, in memory order.
+    pub uid: [u8; 12],
+    /// Firmware before 2022.03: takes the vendor request for another and stays as it is.
+    pub deaf: bool,
+    /// Whether the ROM answers the last GETSTATUS before it leaves.
+    pub answers_leave: bool,
+    /// Whether the ROM refuses to set the programming width.
+    pub refuses_voltage: bool,
+}
+
+impl Default for Traits {
+    /// The serial number of a real drone in public documentation (cfcli).
+    fn default() -> Traits {
+        let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
+        Traits { uid, deaf: false, answers_leave: true, refuses_voltage: false }
+    }
+}
+
+/// What the STM32 is doing.
+#[derive(Clone, Debug)]
+enum Mode {
+    /// No power, or nothing that would show on USB.
+    Off,
+    /// On its way to something else.
+    Starting(Start, Duration),
+    /// The boot ROM in DFU mode.
+    Rom(Rom),
+    /// The firmware.
+    Firmware,
+}
+
+/// What a reset leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Rom,
+    Firmware,
+}
+
+/// One Crazyflie.
+#[derive(Clone, Debug)]
+pub struct Drone {
+    /// Flash, option bytes and OTP.
+    pub memory: Memory,
+    /// What it is.
+    pub traits: Traits,
+    mode: Mode,
+    /// Entered by hand: the radio chip floats until the power is cut.
+    by_hand: bool,
+    /// Counts the enumerations.
+    guise: u8,
+}
+
+impl Drone {
+    /// A drone without power.
+    #[must_use]
+    pub fn new(memory: Memory, traits: Traits) -> Drone {
+        Drone { memory, traits, mode: Mode::Off, by_hand: false, guise: 0 }
+    }
+
+    /// Plugs it in, or switches it on.
+    pub fn power_on(&mut self, now: Duration) {
+        self.by_hand = false;
+        self.reset(now);
+    }
+
+    /// Plugs it in with the button held until it is in DFU mode; it is there at once.
+    pub fn power_on_by_hand(&mut self, now: Duration) {
+        self.by_hand = true;
+        self.mode = Mode::Starting(Start::Rom, now);
+        self.settle(now);
+    }
+
+    /// Pulls the cable (there is no battery): what was under way stays half done.
+    pub fn cut_power(&mut self, now: Duration) {
+        if let Mode::Rom(rom) = &mut self.mode {
+            rom.cut(&mut self.memory, now);
+        }
+        self.mode = Mode::Off;
+    }
+
+    /// Lets what was to happen by `now` happen.
+    pub fn settle(&mut self, now: Duration) {
+        if let Mode::Starting(start, at) = self.mode
+            && now >= at
+        {
+            self.guise = self.guise.wrapping_add(1).max(1);
+            self.mode = match start {
+                Start::Rom => {
+                    let mut rom = Rom::new();
+                    rom.refuses_voltage = self.traits.refuses_voltage;
+                    Mode::Rom(rom)
+                }
+                Start::Firmware => Mode::Firmware,
+            };
+        }
+    }
+
+    /// The number of this enumeration; `None` while nothing is on the bus.
+    #[must_use]
+    pub fn guise(&self) -> Option<u8> {
+        matches!(self.mode, Mode::Rom(_) | Mode::Firmware).then_some(self.guise)
+    }
+
+    /// Vendor, product and release number on the bus.
+    #[must_use]
+    pub fn identity(&self) -> Option<((u16, u16), u16)> {
+        match self.mode {
+            Mode::Rom(_) => Some(((0x0483, 0xDF11), 0x2200)),
+            Mode::Firmware => Some(((0x0483, 0x5740), 0x0200)),
+            Mode::Off | Mode::Starting(..) => None,
+        }
+    }
+
+    /// A control transfer: the answer and how long it takes on the wire and in the chip.
+    pub fn control(&mut self, setup: Setup, len: usize, data: &[u8], now: Duration) -> (Answer, Duration) {
+        let (answer, waited) = if setup.request_type & 0x60 == 0 {
+            (self.standard(setup, len), Duration::ZERO)
+        } else {
+            match &mut self.mode {
+                Mode::Rom(rom) => {
+                    let (answer, waited, effect) = rom.request(&mut self.memory, setup, len, data, now);
+                    (self.after(answer, effect, now + waited), waited)
+                }
+                Mode::Firmware => (self.firmware_request(setup, now), Duration::ZERO),
+                Mode::Off | Mode::Starting(..) => (Answer::Silence, Duration::ZERO),
+            }
+        };
+        let moved = match &answer {
+            Answer::Data(bytes) => bytes.len(),
+            Answer::Ack => data.len(),
+            Answer::Stall | Answer::Silence => 0,
+        };
+        let wire = PER_TRANSFER + PER_BYTE * u32::try_from(moved).unwrap_or(u32::MAX);
+        (answer, waited + wire)
+    }
+
+    fn after(&mut self, answer: Answer, effect: Effect, now: Duration) -> Answer {
+        match effect {
+            Effect::None => answer,
+            Effect::Leave(address) => {
+                self.leave(address, now);
+                if self.traits.answers_leave { answer } else { Answer::Silence }
+            }
+            Effect::Reset => {
+                self.reset(now);
+                Answer::Silence
+            }
+        }
+    }
+
+    /// A reset, or power: the bootloader decides by the radio chip's pins and by the first word of the
+    /// firmware, as `cf2loader` does. Without a bootloader nothing shows.
+    fn reset(&mut self, now: Duration) {
+        let loader = self.memory.flash.read(0x0800_0000, 8).and_then(images::vectors);
+        let loader_runs = loader.is_some_and(|(stack, start)| stack == 0x2000_5000 && start < 0x0800_4000);
+        // A firmware flashed over the bootloader starts too, whatever the radio chip says.
+        let firmware_at_zero = images::runs(self.memory.flash.bytes(), 0x0800_0000, &self.board());
+        self.mode = if loader_runs && self.by_hand {
+            Mode::Starting(Start::Rom, now + ENTER_ROM)
+        } else if loader_runs && images::runs(self.memory.flash.bytes(), 0x0800_4000, &self.board())
+            || firmware_at_zero
+        {
+            Mode::Starting(Start::Firmware, now + BOOT)
+        } else {
+            Mode::Off
+        };
+    }
+
+    /// The ROM jumps through the vector table at `address`.
+    fn leave(&mut self, address: u32, now: Duration) {
+        if address == 0x0800_0000 {
+            self.reset(now);
+        } else if images::runs(self.memory.flash.bytes(), address, &self.board()) {
+            self.mode = Mode::Starting(Start::Firmware, now + BOOT);
+        } else {
+            // "Non-executable content": the ROM resets.
+            self.reset(now);
+        }
+    }
+
+    /// The four characters of the OTP's `0;CF21;…`; a blank OTP stands for a Crazyflie 2.0.
+    fn board(&self) -> String {
+        let text: Vec<u8> = self.memory.otp.iter().copied().take_while(|&b| b != 0 && b != 0xFF).collect();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        text.split(';').nth(1).unwrap_or("CF20").to_owned()
+    }
+
+    /// Vendor requests of the firmware: only a device recipient, CLEAR_FEATURE's number and value 1 get
+    /// through ST's old USB stack; wIndex is the command.
+    fn firmware_request(&mut self, setup: Setup, now: Duration) -> Answer {
+        match (setup.request_type, setup.request, setup.value, setup.index) {
+            (0x40, 1, 1, 2) if !self.traits.deaf => {
+                self.mode = Mode::Starting(Start::Rom, now + ENTER_ROM);
+                Answer::Silence
+            }
+            (0x40, 1, 1, _) => Answer::Ack,
+            // SET_LINE_CODING and its like, from a driver for the serial port.
+            (0x21, ..) => Answer::Ack,
+            (0xA1, 0x21, ..) => Answer::Data(vec![0, 0xC2, 1, 0, 0, 0, 8]),
+            _ => Answer::Stall,
+        }
+    }
+
+    fn standard(&self, setup: Setup, len: usize) -> Answer {
+        const GET_STATUS: u8 = 0;
+        const GET_DESCRIPTOR: u8 = 6;
+        const GET_CONFIGURATION: u8 = 8;
+        const GET_INTERFACE: u8 = 10;
+        match (setup.request_type & 0x80 != 0, setup.request) {
+            (true, GET_DESCRIPTOR) => match self.descriptor(setup.value) {
+                Some(mut bytes) => {
+                    bytes.truncate(len);
+                    Answer::Data(bytes)
+                }
+                None => Answer::Stall,
+            },
+            (true, GET_STATUS) => Answer::Data(vec![1, 0]),
+            (true, GET_CONFIGURATION) => Answer::Data(vec![1]),
+            (true, GET_INTERFACE) => Answer::Data(vec![0]),
+            (true, _) => Answer::Stall,
+            (false, _) => Answer::Ack,
+        }
+    }
+
+    fn descriptor(&self, value: u16) -> Option<Vec<u8>> {
+        let [kind, index] = value.to_be_bytes();
+        let rom = matches!(self.mode, Mode::Rom(_));
+        match (kind, index) {
+            (1, _) if rom => Some(ROM_DEVICE.to_vec()),
+            (1, _) => Some(FIRMWARE_DEVICE.to_vec()),
+            (2, 0) if rom => Some(ROM_CONFIGURATION.concat()),
+            (2, 0) => Some(FIRMWARE_CONFIGURATION.concat()),
+            (3, 0) => Some(vec![4, 3, 0x09, 0x04]),
+            (3, 3) => Some(string(&self.serial(rom))),
+            (3, _) if rom => ROM_STRINGS.get(usize::from(index)).map(|text| string(text)),
+            (3, _) => FIRMWARE_STRINGS.get(usize::from(index)).map(|text| string(text)),
+            _ => None,
+        }
+    }
+
+    /// The firmware shows the unique number as it stands; the ROM folds it (ST's Get_SerialNum), and sees
+    /// ones where a read-protected chip hides it.
+    fn serial(&self, rom: bool) -> String {
+        let uid = self.traits.uid;
+        if !rom {
+            return uid.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().concat();
+        }
+        if self.memory.read_protected() {
+            return "FFFFFFFEFFFF".to_owned();
+        }
+        let word = |at: usize| u32::from_le_bytes([uid[at], uid[at + 1], uid[at + 2], uid[at + 3]]);
+        format!("{:08X}{:04X}", word(0).wrapping_add(word(8)), word(4) >> 16)
+    }
+}
+
+/// Puts the board's name where its factory does.
+pub fn write_otp(memory: &mut Memory, text: &str) {
+    memory.otp[..text.len()].copy_from_slice(text.as_bytes());
+    memory.otp[text.len()] = 0;
+}
+
+/// A drone's memory with these images in flash and this board in OTP.
+#[must_use]
+pub fn memory(flash: Nor, loader: &[u8], firmware: &[u8], board: &str) -> Memory {
+    let mut memory = Memory::new(flash);
+    memory.flash.place(0x0800_0000, loader);
+    memory.flash.place(0x0800_4000, firmware);
+    write_otp(&mut memory, board);
+    memory
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let len = u8::try_from(units.len() + 2).unwrap_or(u8::MAX);
+    [&[len, 3][..], &units].concat()
+}
+
+const ROM_DEVICE: [u8; 18] = [18, 1, 0x00, 0x01, 0, 0, 0, 64, 0x83, 0x04, 0x11, 0xDF, 0x00, 0x22, 1, 2, 3, 1];
+const ROM_CONFIGURATION: [&[u8]; 6] = [
+    &[9, 2, 54, 0, 1, 1, 0, 0xC0, 50],
+    &[9, 4, 0, 0, 0, 0xFE, 1, 2, 4],
+    &[9, 4, 0, 1, 0, 0xFE, 1, 2, 5],
+    &[9, 4, 0, 2, 0, 0xFE, 1, 2, 6],
+    &[9, 4, 0, 3, 0, 0xFE, 1, 2, 7],
+    &[9, 0x21, 0x0B, 0xFF, 0x00, 0x00, 0x08, 0x1A, 0x01],
+];
+const ROM_STRINGS: [&str; 8] = [
+    "",
+    "STMicroelectronics",
+    "STM32  BOOTLOADER",
+    "",
+    "@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg",
+    "@Option Bytes  /0x1FFFC000/01*016 e",
+    "@OTP Memory /0x1FFF7800/01*512 e,01*016 e",
+    "@Device Feature/0xFFFF0000/01*004 e",
+];
+const FIRMWARE_DEVICE: [u8; 18] =
+    [18, 1, 0x00, 0x02, 0, 0, 0, 64, 0x83, 0x04, 0x40, 0x57, 0x00, 0x02, 1, 2, 3, 1];
+/// One vendor interface with bulk endpoints 1, and a serial port (interface association, CDC).
+const FIRMWARE_CONFIGURATION: [&[u8]; 14] = [
+    &[9, 2, 98, 0, 3, 1, 0, 0x80, 50],
+    &[9, 4, 0, 0, 2, 0xFF, 0xFF, 0, 0],
+    &[7, 5, 0x81, 2, 64, 0, 0],
+    &[7, 5, 0x01, 2, 64, 0, 0],
+    &[8, 11, 1, 2, 2, 2, 1, 0],
+    &[9, 4, 1, 0, 1, 2, 2, 1, 0],
+    &[5, 0x24, 0, 0x10, 1],
+    &[5, 0x24, 1, 0, 2],
+    &[4, 0x24, 2, 2],
+    &[5, 0x24, 6, 1, 2],
+    &[7, 5, 0x83, 3, 8, 0, 255],
+    &[9, 4, 2, 0, 2, 10, 0, 0, 0],
+    &[7, 5, 0x82, 2, 64, 0, 0],
+    &[7, 5, 0x02, 2, 64, 0, 0],
+];
+const FIRMWARE_STRINGS: [&str; 4] = ["", "Bitcraze AB", "Crazyflie 2.x", ""];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::nor::Pace;
+
+    #[test]
+    fn the_serial_numbers_are_those_of_a_real_drone() {
+        let drone = Drone::new(Memory::new(Nor::new(Pace::Typical)), Traits::default());
+        assert_eq!(drone.serial(false), "51004F000551343036333233");
+        assert_eq!(drone.serial(true), "338133873034");
+    }
+
+    #[test]
+    fn the_lengths_in_the_descriptors_are_true() {
+        for parts in [&ROM_CONFIGURATION[..], &FIRMWARE_CONFIGURATION[..]] {
+            let bytes = parts.concat();
+            assert_eq!(usize::from(u16::from_le_bytes([bytes[2], bytes[3]])), bytes.len());
+            assert!(parts.iter().all(|part| usize::from(part[0]) == part.len()));
+        }
+    }
+
+    #[test]
+    fn a_healthy_drone_goes_to_dfu_and_back() {
+        let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
+        let memory = memory(Nor::new(Pace::Typical), &images::loader(), &firmware, "0;CF21;R=B1");
+        let mut drone = Drone::new(memory, Traits::default());
+        let at = |ms| Duration::from_millis(ms);
+        drone.power_on(at(0));
+        drone.settle(at(1300));
+        assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0x5740));
+        let setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
+        assert_eq!(drone.control(setup, 0, &[], at(1400)).0, Answer::Silence);
+        assert_eq!(drone.identity(), None);
+        drone.settle(at(2000));
+        assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0xDF11));
+        drone.leave(0x0800_4000, at(2100));
+        drone.settle(at(4000));
+        assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0x5740));
+    }
+
+    #[test]
+    fn half_a_firmware_and_one_for_another_board_do_not_start() {
+        let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
+        let starts = |firmware: &[u8], board: &str| {
+            let memory = memory(Nor::new(Pace::Typical), &images::loader(), firmware, board);
+            let mut drone = Drone::new(memory, Traits::default());
+            drone.power_on(Duration::ZERO);
+            drone.settle(Duration::from_secs(5));
+            drone.identity().is_some()
+        };
+        assert!(starts(&firmware, "0;CF21;R=B1"));
+        assert!(!starts(&firmware, "0;CB10;R=A"));
+        assert!(!starts(&firmware[..10_000], "0;CF21;R=B1"));
+    }
+}

@@ -1,0 +1,110 @@
+//! Programs for the simulated drone: synthetic images with the vector table and the strings of real ones
+//! and a checksum in the place of code, so that the simulation can tell a whole image from half of one.
+//!
+//! No byte of them comes from a real firmware, which is under the GPL.
+
+/// Marks an image of this file, followed by its length and the CRC-32 of everything after the CRC.
+const MARK: &[u8; 16] = b"cfdfu synthetic\0";
+/// Behind the 98 vectors.
+const MARK_AT: usize = 0x188;
+const LEN_AT: usize = MARK_AT + MARK.len();
+const CRC_AT: usize = LEN_AT + 4;
+const TEXT_AT: usize = CRC_AT + 4;
+/// Where the reset vector leads: behind the text.
+const CODE_AT: usize = 0x800;
+/// The first instructions of ST's start-up code: `movs r1, #0`, a branch, a load.
+const CODE: [u8; 12] = [0x00, 0x21, 0x03, 0xE0, 0x0A, 0x4B, 0x5B, 0x58, 0x43, 0x50, 0x04, 0x31];
+
+/// The shortest firmware that [`firmware`] makes, in bytes.
+pub const FIRMWARE_MIN: usize = 4096;
+
+/// A Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards: code and name.
+#[must_use]
+pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
+    let mut text = Vec::new();
+    text.extend_from_slice(b"\0Bitcraze AB\0Crazyflie 2.x\0Raw CRTP interface\0");
+    let revision = format!("{:08x}{:04x}", crc32fast::hash(version.as_bytes()), len & 0xFFFF);
+    text.extend_from_slice(format!("{version}\0{revision}\0\0").as_bytes());
+    for (code, name) in boards {
+        text.extend_from_slice(format!("{code}\0{name}\0").as_bytes());
+        text.resize(text.len().next_multiple_of(44), 0);
+    }
+    program(0x0800_4000, 0x2001_FFFF, &text, len.max(FIRMWARE_MIN), version.len())
+}
+
+/// The bootloader: 7256 bytes like `cf2loader-1.0.bin`, with its table of sectors.
+#[must_use]
+pub fn loader() -> Vec<u8> {
+    let table = [0x0800_0000_u32, 0x0800_4000, 0x0800_8000, 0x0800_C000]
+        .into_iter()
+        .chain((0..8).map(|n| if n == 0 { 0x0801_0000 } else { 0x0800_0000 + n * 0x2_0000 }));
+    let text: Vec<u8> = table.flat_map(u32::to_le_bytes).collect();
+    program(0x0800_0000, 0x2000_5000, &text, 7256, 0)
+}
+
+fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: usize) -> Vec<u8> {
+    let mut bytes = noise(len, seed);
+    let entry = base + u32::try_from(CODE_AT).unwrap_or(0) + 1;
+    for n in 0..98 {
+        // Five of the interrupts have no handler, as in the real vector table.
+        let word = match n {
+            0 => stack,
+            7..=10 | 13 => 0,
+            _ => entry,
+        };
+        bytes[n * 4..n * 4 + 4].copy_from_slice(&word.to_le_bytes());
+    }
+    let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+    put(MARK_AT, MARK);
+    put(LEN_AT, &u32::try_from(len).unwrap_or(0).to_le_bytes());
+    put(TEXT_AT, text);
+    put(CODE_AT, &CODE);
+    let crc = crc32fast::hash(&bytes[TEXT_AT..]);
+    bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Bytes that do not repeat and hold no 0xFF, as code would; another version gives other bytes.
+fn noise(len: usize, seed: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_u32 ^ u32::try_from(seed * 7919 + len).unwrap_or(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state >> 24) as u8 & 0xFE
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Initial stack pointer and start address, if the first eight bytes could be a vector table's.
+#[must_use]
+pub fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
+    let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let (stack, start) = (word(0)?, word(4)?);
+    (stack > 0x2000_0000 && stack <= 0x2002_0000 && start & 1 == 1).then_some((stack, start))
+}
+
+/// Whether the program at `address` of this flash would come up on `board`: its vectors are sound and
+/// lead to code, its checksum is right if it is one of ours, and it names the board.
+#[must_use]
+pub fn runs(flash: &[u8], address: u32, board: &str) -> bool {
+    let Some(image) = address.checked_sub(0x0800_0000).and_then(|from| flash.get(from as usize..)) else {
+        return false;
+    };
+    let Some((_, start)) = vectors(image) else { return false };
+    let Some(entry) = (start & !1).checked_sub(address).map(|at| at as usize) else { return false };
+    if image.get(entry..entry + 4).is_none_or(|code| code == [0xFF; 4]) {
+        return false;
+    }
+    let mut end = image.len();
+    if image[MARK_AT..].starts_with(MARK) {
+        let word = |at: usize| u32::from_le_bytes([image[at], image[at + 1], image[at + 2], image[at + 3]]);
+        end = word(LEN_AT) as usize;
+        match image.get(TEXT_AT..end) {
+            Some(body) if crc32fast::hash(body) == word(CRC_AT) => {}
+            _ => return false,
+        }
+    }
+    let name = [board.as_bytes(), b"\0"].concat();
+    image[..end].windows(name.len()).any(|window| window == name)
+}

@@ -1,0 +1,195 @@
+//! The STM32F405's flash as a medium: erasing gives 0xFF, programming only clears bits, both take time,
+//! and a protected sector ignores both without a word (AN3156 §5.1 note 2).
+
+use std::time::Duration;
+
+/// First address.
+pub const START: u32 = 0x0800_0000;
+/// 1 MiB.
+pub const LEN: usize = 0x10_0000;
+
+/// Start and length of the twelve sectors, written out from RM0090 table 5.
+pub const SECTORS: [(u32, u32); 12] = [
+    (0x0800_0000, 0x4000),
+    (0x0800_4000, 0x4000),
+    (0x0800_8000, 0x4000),
+    (0x0800_C000, 0x4000),
+    (0x0801_0000, 0x1_0000),
+    (0x0802_0000, 0x2_0000),
+    (0x0804_0000, 0x2_0000),
+    (0x0806_0000, 0x2_0000),
+    (0x0808_0000, 0x2_0000),
+    (0x080A_0000, 0x2_0000),
+    (0x080C_0000, 0x2_0000),
+    (0x080E_0000, 0x2_0000),
+];
+
+/// How many bits one program operation takes, set by the supply voltage that the host declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 8 bits: the ROM's start value, for 1.8 to 2.1 V.
+    Byte,
+    /// 16 bits, for 2.1 to 2.7 V.
+    Half,
+    /// 32 bits, for 2.7 to 3.6 V.
+    Word,
+}
+
+/// How fast this chip's flash is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As solved from public logs of real F405 boards for byte mode; the wider modes in the proportion
+    /// of the data sheet's typical times.
+    Typical,
+    /// The data sheet's maximum times (DS8626 table 40): a chip at the end of its life.
+    Worst,
+}
+
+impl Pace {
+    /// The time to erase a sector of `len` bytes, in microseconds.
+    fn erase_micros(self, len: u32, width: Width) -> u64 {
+        let (byte, typical) = match (self, len) {
+            (Pace::Typical, 0..=0x4000) => (364_000, [400, 300, 250]),
+            (Pace::Typical, 0x4001..=0x1_0000) => (1_130_000, [1200, 700, 550]),
+            (Pace::Typical, _) => (1_850_000, [2000, 1300, 1000]),
+            (Pace::Worst, 0..=0x4000) => (800_000, [800, 600, 500]),
+            (Pace::Worst, 0x4001..=0x1_0000) => (2_400_000, [2400, 1400, 1100]),
+            (Pace::Worst, _) => (4_000_000, [4000, 2600, 2000]),
+        };
+        byte * typical[width as usize] / typical[0]
+    }
+
+    /// The time of one program operation, in microseconds, whatever its width.
+    fn program_micros(self) -> u64 {
+        match self {
+            Pace::Typical => 16,
+            Pace::Worst => 100,
+        }
+    }
+}
+
+/// The flash of one chip.
+#[derive(Clone, Debug)]
+pub struct Nor {
+    bytes: Vec<u8>,
+    /// How fast it is.
+    pub pace: Pace,
+    /// Erases of each sector so far.
+    pub erases: [u32; SECTORS.len()],
+}
+
+impl Nor {
+    /// A blank chip.
+    #[must_use]
+    pub fn new(pace: Pace) -> Nor {
+        Nor { bytes: vec![0xFF; LEN], pace, erases: [0; SECTORS.len()] }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes from `address` on, as many as there are up to `len`; `None` outside flash.
+    #[must_use]
+    pub fn read(&self, address: u32, len: usize) -> Option<&[u8]> {
+        let from = address.checked_sub(START)? as usize;
+        self.bytes.get(from..from.checked_add(len)?)
+    }
+
+    /// Which sector holds `address`.
+    #[must_use]
+    pub fn sector_of(address: u32) -> Option<usize> {
+        SECTORS.iter().position(|&(start, len)| address >= start && address - start < len)
+    }
+
+    /// How long the erase of a sector takes.
+    #[must_use]
+    pub fn erase_time(&self, sector: usize, width: Width) -> Duration {
+        Duration::from_micros(self.pace.erase_micros(SECTORS[sector].1, width))
+    }
+
+    /// How long it takes to program `len` bytes.
+    #[must_use]
+    pub fn program_time(&self, len: usize, width: Width) -> Duration {
+        let operations = len.div_ceil(1 << width as usize);
+        Duration::from_micros(self.pace.program_micros() * operations as u64)
+    }
+
+    /// Erases a sector, or the first `share` of it if the power went: `share` is 0.0 to 1.0.
+    pub fn erase(&mut self, sector: usize, share: f64) {
+        let (start, len) = SECTORS[sector];
+        let from = (start - START) as usize;
+        let end = from + part(len as usize, share);
+        self.bytes[from..end].fill(0xFF);
+        self.erases[sector] += 1;
+    }
+
+    /// Programs bytes in ascending order, or the first `share` of them if the power went. Bits are only
+    /// cleared: what was not erased ends as the AND of old and new. Protected sectors keep what they have.
+    pub fn program(&mut self, address: u32, data: &[u8], share: f64, protected: impl Fn(usize) -> bool) {
+        for (&byte, at) in data[..part(data.len(), share)].iter().zip(address..) {
+            if Nor::sector_of(at).is_some_and(|sector| !protected(sector)) {
+                self.bytes[(at - START) as usize] &= byte;
+            }
+        }
+    }
+
+    /// Puts bytes there as the factory would, erasing first.
+    pub fn place(&mut self, address: u32, data: &[u8]) {
+        let from = (address - START) as usize;
+        self.bytes[from..from + data.len()].copy_from_slice(data);
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "0 ≤ share ≤ 1, len ≤ 1 MiB"
+)]
+fn part(len: usize, share: f64) -> usize {
+    ((len as f64 * share.clamp(0.0, 1.0)) as usize).min(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sectors_fill_the_flash_without_a_gap() {
+        let mut at = START;
+        for (start, len) in SECTORS {
+            assert_eq!(start, at);
+            at += len;
+        }
+        assert_eq!((at - START) as usize, LEN);
+    }
+
+    #[test]
+    fn programming_what_is_not_erased_gives_the_and_of_both() {
+        let mut nor = Nor::new(Pace::Typical);
+        nor.program(START, &[0b1100], 1.0, |_| false);
+        nor.program(START, &[0b1010], 1.0, |_| false);
+        assert_eq!(nor.read(START, 2), Some(&[0b1000, 0xFF][..]));
+        nor.program(START + 1, &[0], 1.0, |sector| sector == 0);
+        assert_eq!(nor.read(START, 2), Some(&[0b1000, 0xFF][..]));
+        nor.erase(0, 1.0);
+        assert_eq!(nor.read(START, 1), Some(&[0xFF][..]));
+        assert_eq!(nor.read(START + 0xF_FFFF, 2), None);
+    }
+
+    #[test]
+    fn durations_are_those_of_the_sources() {
+        let nor = Nor::new(Pace::Typical);
+        assert_eq!(nor.erase_time(1, Width::Byte).as_millis(), 364);
+        assert_eq!(nor.erase_time(4, Width::Byte).as_millis(), 1130);
+        assert_eq!(nor.erase_time(5, Width::Byte).as_millis(), 1850);
+        assert_eq!(nor.erase_time(1, Width::Word).as_micros(), 227_500);
+        assert_eq!(nor.erase_time(5, Width::Word).as_millis(), 925);
+        assert_eq!(nor.program_time(2048, Width::Byte).as_micros(), 32_768);
+        assert_eq!(nor.program_time(2048, Width::Word).as_micros(), 8192);
+        assert_eq!(Nor::new(Pace::Worst).erase_time(11, Width::Byte).as_secs(), 4);
+    }
+}

@@ -1,0 +1,411 @@
+//! The boot ROM of the STM32F405 in DFU mode, the device's side, from AN3156 and DFU 1.1 annex A.
+//!
+//! Work is done while the GETSTATUS after the one that started it waits. Knows the time only as a number
+//! that it is given. Numbers are written out here on purpose, not shared with the host's `dfu` modules.
+
+use std::time::Duration;
+
+use super::nor::{self, Nor, Width};
+use crate::usb::Setup;
+
+/// wTransferSize.
+pub const TRANSFER_SIZE: usize = 2048;
+const OPTION_BYTES: u32 = 0x1FFF_C000;
+const OTP: u32 = 0x1FFF_7800;
+const SYSTEM_MEMORY: u32 = 0x1FFF_0000;
+const VOLTAGE: u32 = 0xFFFF_0000;
+const POLL_ERASE: u32 = 100;
+const POLL_OTHER: u32 = 104;
+/// Mass erase, typical, byte and word mode (DS8626 table 40).
+const MASS_ERASE: [u64; 3] = [16, 11, 8];
+
+/// What a device does with a control transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Bytes to the host.
+    Data(Vec<u8>),
+    /// Taken.
+    Ack,
+    /// Refused.
+    Stall,
+    /// None: the device is gone before it could answer.
+    Silence,
+}
+
+/// What keeps its content without power, and the system memory.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// 1 MiB of flash.
+    pub flash: Nor,
+    /// The 16 option bytes: byte 1 is read protection, bit n of the two bytes at 8 is 0 where sector n
+    /// is write-protected (RM0090 §3.9).
+    pub options: [u8; 16],
+    /// 512 bytes that can be programmed once, and 16 lock bytes.
+    pub otp: [u8; 528],
+}
+
+impl Memory {
+    /// A blank chip from the factory.
+    #[must_use]
+    pub fn new(flash: Nor) -> Memory {
+        let mut options = [0xFF; 16];
+        options[..2].copy_from_slice(&[0xEF, 0xAA]);
+        Memory { flash, options, otp: [0xFF; 528] }
+    }
+
+    /// Protection level 1 or 2.
+    #[must_use]
+    pub fn read_protected(&self) -> bool {
+        self.options[1] != 0xAA
+    }
+
+    fn write_protected(&self, sector: usize) -> bool {
+        let mask = u16::from_le_bytes([self.options[8], self.options[9]]);
+        mask >> sector & 1 == 0
+    }
+
+    fn read(&self, address: u32, len: usize, voltage: u8) -> Option<Vec<u8>> {
+        let window = |start: u32, bytes: &[u8]| {
+            let from = address.checked_sub(start)? as usize;
+            bytes.get(from..from.checked_add(len)?).map(<[u8]>::to_vec)
+        };
+        self.flash
+            .read(address, len)
+            .map(<[u8]>::to_vec)
+            .or_else(|| window(OPTION_BYTES, &self.options))
+            .or_else(|| window(OTP, &self.otp))
+            .or_else(|| window(VOLTAGE, &[voltage, 0xFF, 0xFF, 0xFF]))
+            .or_else(|| window(SYSTEM_MEMORY, &system_memory()))
+    }
+}
+
+/// The ROM's own code, as far as anybody looks: its version at 0x1FFF77DE.
+fn system_memory() -> Vec<u8> {
+    let mut rom = vec![0; 0x77E0];
+    rom[0x77DE] = 0x31;
+    rom
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle = 2,
+    DnloadSync = 3,
+    Busy = 4,
+    DnloadIdle = 5,
+    ManifestSync = 6,
+    Manifest = 7,
+    UploadIdle = 9,
+    Error = 10,
+}
+
+const OK: u8 = 0x00;
+const ERR_TARGET: u8 = 0x01;
+const ERR_WRITE: u8 = 0x03;
+const ERR_FIRMWARE: u8 = 0x0A;
+const ERR_VENDOR: u8 = 0x0B;
+const ERR_STALLED: u8 = 0x0F;
+
+/// A download that waits for the GETSTATUS which starts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Work {
+    SetAddress(u32),
+    Erase(u32),
+    MassErase,
+    ReadUnprotect,
+    Write(u32, Vec<u8>),
+}
+
+/// A download under way.
+#[derive(Clone, Debug)]
+struct Busy {
+    work: Work,
+    from: Duration,
+    until: Duration,
+}
+
+/// What the chip does beyond answering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Leaves DFU mode for the program whose vector table is here.
+    Leave(u32),
+    /// Resets, as after a change of the option bytes.
+    Reset,
+}
+
+/// The ROM's volatile state.
+#[derive(Clone, Debug)]
+pub struct Rom {
+    state: State,
+    status: u8,
+    pointer: u32,
+    voltage: u8,
+    pending: Option<Work>,
+    busy: Option<Busy>,
+    /// Whether this chip can do without the voltage switch (none known; to test the fall-back).
+    pub refuses_voltage: bool,
+}
+
+impl Default for Rom {
+    fn default() -> Rom {
+        Rom::new()
+    }
+}
+
+impl Rom {
+    /// Just started: in dfuERROR with errFIRMWARE, as every log of this ROM begins.
+    #[must_use]
+    pub fn new() -> Rom {
+        Rom {
+            state: State::Error,
+            status: ERR_FIRMWARE,
+            pointer: nor::START,
+            voltage: 0,
+            pending: None,
+            busy: None,
+            refuses_voltage: false,
+        }
+    }
+
+    /// A class request to the DFU interface: the answer, how long the chip kept it waiting, and what
+    /// happens besides. `len` is wLength.
+    pub fn request(
+        &mut self,
+        memory: &mut Memory,
+        setup: Setup,
+        len: usize,
+        data: &[u8],
+        now: Duration,
+    ) -> (Answer, Duration, Effect) {
+        // The ROM does its work in the foreground: whatever is asked waits until it is done.
+        let (waited, effect) = self.finish_work(memory, now);
+        if effect != Effect::None {
+            return (Answer::Silence, waited, effect);
+        }
+        let (answer, effect) = match (setup.request_type, setup.request) {
+            (0x21, 1) => (self.download(setup.value, data), Effect::None),
+            (0xA1, 2) => (self.upload(memory, setup.value, len), Effect::None),
+            (0xA1, 3) => self.get_status(memory, now + waited),
+            (0x21, 4) => (self.clear_status(), Effect::None),
+            (0xA1, 5) => (Answer::Data(vec![self.state as u8]), Effect::None),
+            (0x21, 6) => (self.abort(), Effect::None),
+            _ => (self.refuse(ERR_STALLED), Effect::None),
+        };
+        (answer, waited, effect)
+    }
+
+    /// The power goes: what was under way stays half done.
+    pub fn cut(&mut self, memory: &mut Memory, now: Duration) {
+        if let Some(Busy { work, from, until }) = self.busy.take() {
+            let whole = until.saturating_sub(from).as_secs_f64();
+            let share = if whole > 0.0 { now.saturating_sub(from).as_secs_f64() / whole } else { 1.0 };
+            Rom::carry_out(memory, &work, share.min(1.0));
+        }
+    }
+
+    fn finish_work(&mut self, memory: &mut Memory, now: Duration) -> (Duration, Effect) {
+        let Some(Busy { work, until, .. }) = self.busy.take() else { return (Duration::ZERO, Effect::None) };
+        let waited = until.saturating_sub(now);
+        self.state = State::DnloadSync;
+        self.status = OK;
+        let mut effect = Effect::None;
+        match self.check(memory, &work) {
+            Err(status) => {
+                self.state = State::Error;
+                self.status = status;
+            }
+            Ok(()) => match work {
+                Work::SetAddress(address) => self.pointer = address,
+                Work::Write(VOLTAGE, bytes) => self.voltage = bytes[0],
+                Work::Write(OPTION_BYTES, _) | Work::ReadUnprotect => {
+                    Rom::carry_out(memory, &work, 1.0);
+                    effect = Effect::Reset;
+                }
+                work => Rom::carry_out(memory, &work, 1.0),
+            },
+        }
+        (waited, effect)
+    }
+
+    fn download(&mut self, block: u16, data: &[u8]) -> Answer {
+        if !matches!(self.state, State::Idle | State::DnloadIdle) || data.len() > TRANSFER_SIZE {
+            return self.refuse(ERR_STALLED);
+        }
+        let number = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).ok();
+        let work = match (block, data) {
+            (_, []) => {
+                self.state = State::ManifestSync;
+                return Answer::Ack;
+            }
+            (0, [0x21, address @ ..]) => number(address).map(Work::SetAddress),
+            (0, [0x41]) => Some(Work::MassErase),
+            (0, [0x41, address @ ..]) => number(address).map(Work::Erase),
+            (0, [0x92]) => Some(Work::ReadUnprotect),
+            (2.., data) => Some(Work::Write(self.address_of(block), data.to_vec())),
+            _ => None,
+        };
+        let Some(work) = work else { return self.refuse(ERR_STALLED) };
+        self.pending = Some(work);
+        self.state = State::DnloadSync;
+        Answer::Ack
+    }
+
+    fn upload(&mut self, memory: &Memory, block: u16, len: usize) -> Answer {
+        if !matches!(self.state, State::Idle | State::UploadIdle) || len > TRANSFER_SIZE {
+            return self.refuse(ERR_STALLED);
+        }
+        match block {
+            0 => Answer::Data(vec![0x00, 0x21, 0x41, 0x92]),
+            1 => self.refuse(ERR_STALLED),
+            _ if memory.read_protected() => self.refuse(ERR_VENDOR),
+            _ => match memory.read(self.address_of(block), len, self.voltage) {
+                Some(bytes) => {
+                    self.state = State::UploadIdle;
+                    Answer::Data(bytes)
+                }
+                None => self.refuse(ERR_TARGET),
+            },
+        }
+    }
+
+    fn get_status(&mut self, memory: &Memory, now: Duration) -> (Answer, Effect) {
+        let mut poll = 0;
+        let mut effect = Effect::None;
+        match (self.state, self.pending.take()) {
+            (State::DnloadSync, Some(work)) => {
+                poll = if matches!(work, Work::Erase(_) | Work::MassErase) { POLL_ERASE } else { POLL_OTHER };
+                let time = self.time_of(memory, &work);
+                self.busy = Some(Busy { work, from: now, until: now + time });
+                self.state = State::Busy;
+            }
+            (State::DnloadSync, None) => self.state = State::DnloadIdle,
+            (State::ManifestSync, _) => {
+                self.state = State::Manifest;
+                effect = Effect::Leave(self.pointer);
+                poll = 1;
+            }
+            _ => {}
+        }
+        let [a, b, c, _] = poll.to_le_bytes();
+        (Answer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
+    }
+
+    fn clear_status(&mut self) -> Answer {
+        if self.state == State::Error {
+            self.status = OK;
+        }
+        self.state = State::Idle;
+        Answer::Ack
+    }
+
+    fn abort(&mut self) -> Answer {
+        if self.state == State::Error {
+            return Answer::Stall;
+        }
+        self.pending = None;
+        self.state = State::Idle;
+        Answer::Ack
+    }
+
+    fn refuse(&mut self, status: u8) -> Answer {
+        self.state = State::Error;
+        self.status = status;
+        Answer::Stall
+    }
+
+    fn address_of(&self, block: u16) -> u32 {
+        self.pointer.wrapping_add((u32::from(block) - 2) * 2048)
+    }
+
+    fn width(&self) -> Width {
+        match self.voltage {
+            0 => Width::Byte,
+            1 | 2 => Width::Half,
+            _ => Width::Word,
+        }
+    }
+
+    fn time_of(&self, memory: &Memory, work: &Work) -> Duration {
+        let width = self.width();
+        match work {
+            _ if self.check(memory, work).is_err() => Duration::ZERO,
+            Work::SetAddress(_) | Work::ReadUnprotect => Duration::from_micros(100),
+            Work::Erase(address) => match Nor::sector_of(*address) {
+                Some(sector) if !memory.write_protected(sector) => memory.flash.erase_time(sector, width),
+                _ => Duration::ZERO,
+            },
+            Work::MassErase => Duration::from_secs(MASS_ERASE[width as usize]),
+            Work::Write(address, data) if Nor::sector_of(*address).is_some() => {
+                memory.flash.program_time(data.len(), width)
+            }
+            Work::Write(..) => Duration::from_micros(100),
+        }
+    }
+
+    /// What the ROM objects to, as bStatus.
+    fn check(&self, memory: &Memory, work: &Work) -> Result<(), u8> {
+        let in_flash = |address: u32| Nor::sector_of(address).is_some();
+        let last =
+            |address: u32, len: usize| u32::try_from(len - 1).ok().and_then(|n| address.checked_add(n));
+        match work {
+            Work::SetAddress(address) => memory.read(*address, 1, self.voltage).map(drop).ok_or(ERR_TARGET),
+            Work::ReadUnprotect => Ok(()),
+            _ if memory.read_protected() => Err(ERR_VENDOR),
+            Work::MassErase => Ok(()),
+            Work::Erase(address) => in_flash(*address).then_some(()).ok_or(ERR_TARGET),
+            Work::Write(VOLTAGE, bytes) => {
+                let good = matches!(bytes[..], [0..=4] | [0..=4, 0xFF, 0xFF, 0xFF]);
+                (good && !self.refuses_voltage).then_some(()).ok_or(ERR_WRITE)
+            }
+            Work::Write(OPTION_BYTES, bytes) => (bytes.len() == 16).then_some(()).ok_or(ERR_TARGET),
+            Work::Write(address, bytes) if in_flash(*address) => {
+                // AN2606 table 7: word by word, addresses and lengths are multiples of 4.
+                let aligned = address % 4 == 0 && bytes.len() % 4 == 0;
+                let inside = last(*address, bytes.len()).is_some_and(in_flash);
+                if !inside {
+                    Err(ERR_TARGET)
+                } else if self.width() == Width::Word && !aligned {
+                    Err(ERR_WRITE)
+                } else {
+                    Ok(())
+                }
+            }
+            Work::Write(address, bytes) => {
+                let otp = *address >= OTP && last(*address, bytes.len()).is_some_and(|end| end < OTP + 528);
+                otp.then_some(()).ok_or(ERR_TARGET)
+            }
+        }
+    }
+
+    /// Changes memory; `share` is how much of it got done.
+    fn carry_out(memory: &mut Memory, work: &Work, share: f64) {
+        match work {
+            Work::Erase(address) => {
+                if let Some(sector) = Nor::sector_of(*address).filter(|&n| !memory.write_protected(n)) {
+                    memory.flash.erase(sector, share);
+                }
+            }
+            Work::MassErase => (0..nor::SECTORS.len()).for_each(|n| memory.flash.erase(n, share)),
+            Work::ReadUnprotect => {
+                if memory.read_protected() {
+                    (0..nor::SECTORS.len()).for_each(|n| memory.flash.erase(n, share));
+                }
+                memory.options = Memory::new(Nor::new(memory.flash.pace)).options;
+            }
+            Work::Write(OPTION_BYTES, bytes) if bytes.len() == 16 => memory.options.copy_from_slice(bytes),
+            Work::Write(address, bytes) if Nor::sector_of(*address).is_some() => {
+                let mask = u16::from_le_bytes([memory.options[8], memory.options[9]]);
+                memory.flash.program(*address, bytes, share, |sector| mask >> sector & 1 == 0);
+            }
+            Work::Write(address, bytes) => {
+                let from = address.saturating_sub(OTP) as usize;
+                memory.otp.iter_mut().skip(from).zip(bytes).for_each(|(cell, byte)| *cell &= byte);
+            }
+            Work::SetAddress(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

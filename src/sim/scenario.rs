@@ -1,0 +1,147 @@
+//! Situations that the demo and `simulate` can be asked for, by name.
+
+use std::time::Duration;
+
+use super::drone::{self, Drone, Traits};
+use super::images;
+use super::nor::{Nor, Pace};
+
+/// A named situation.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// The word on the command line.
+    pub name: &'static str,
+    /// What it is, in a few words.
+    pub what: &'static str,
+    drones: fn(Duration) -> Vec<Drone>,
+}
+
+/// All of them; the first is the default.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "healthy", what: "a running Crazyflie 2.1 with firmware 2025.02", drones: healthy },
+    Scenario { name: "dfu", what: "the same drone, already in DFU mode (entered by hand)", drones: dfu },
+    Scenario { name: "erased", what: "in DFU mode, bootloader but no firmware", drones: erased },
+    Scenario {
+        name: "overwritten",
+        what: "in DFU mode, the bootloader overwritten by a firmware",
+        drones: overwritten,
+    },
+    Scenario {
+        name: "old",
+        what: "running a firmware from before 2022.03, which cannot enter DFU mode by itself",
+        drones: old,
+    },
+    Scenario {
+        name: "write-protected",
+        what: "in DFU mode, sector 2 write-protected",
+        drones: write_protected,
+    },
+    Scenario { name: "read-protected", what: "in DFU mode, the chip read-protected", drones: read_protected },
+    Scenario { name: "wrong-board", what: "in DFU mode, a Bolt", drones: wrong_board },
+    Scenario {
+        name: "slow",
+        what: "in DFU mode, a worn chip with the data sheet's longest times",
+        drones: slow,
+    },
+    Scenario {
+        name: "byte-mode",
+        what: "in DFU mode, a ROM that refuses faster programming",
+        drones: byte_mode,
+    },
+    Scenario { name: "two", what: "two drones in DFU mode", drones: two },
+    Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
+];
+
+impl Scenario {
+    /// The scenario of that name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<&'static Scenario> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Its drones, as they are at `now`.
+    #[must_use]
+    pub fn drones(&self, now: Duration) -> Vec<Drone> {
+        (self.drones)(now)
+    }
+}
+
+/// What a Crazyflie 2.1 has in its OTP.
+const CF21: &str = "0;CF21;R=B1";
+/// The boards of the `cf2` platform.
+pub const CF2_BOARDS: [(&str, &str); 2] = [("CF20", "Crazyflie 2.0"), ("CF21", "Crazyflie 2.1")];
+
+/// The size of the firmware on the drone, in bytes: that of a real cf2 2025.02.
+const FIRMWARE_LEN: usize = 276_672;
+
+/// A drone with bootloader and firmware 2025.02, without power.
+#[must_use]
+pub fn crazyflie(pace: Pace, board: &str, traits: Traits) -> Drone {
+    let firmware = images::firmware("2025.02", &CF2_BOARDS, FIRMWARE_LEN);
+    Drone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)
+}
+
+/// A drone in DFU mode, changed by `change` before it gets its power.
+fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut Drone)) -> Vec<Drone> {
+    let mut drone = crazyflie(pace, CF21, Traits::default());
+    change(&mut drone);
+    drone.power_on_by_hand(now);
+    vec![drone]
+}
+
+fn healthy(now: Duration) -> Vec<Drone> {
+    let mut drone = crazyflie(Pace::Typical, CF21, Traits::default());
+    // Long enough ago that it is up.
+    drone.power_on(Duration::ZERO);
+    drone.settle(now + Duration::from_secs(60));
+    vec![drone]
+}
+
+fn old(now: Duration) -> Vec<Drone> {
+    let mut drones = healthy(now);
+    for drone in &mut drones {
+        drone.traits.deaf = true;
+    }
+    drones
+}
+
+fn dfu(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |_| {})
+}
+
+fn erased(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| (1..12).for_each(|sector| drone.memory.flash.erase(sector, 1.0)))
+}
+
+fn overwritten(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| {
+        let firmware = drone.memory.flash.bytes()[0x4000..0x4000 + FIRMWARE_LEN].to_vec();
+        drone.memory.flash.place(0x0800_0000, &firmware);
+    })
+}
+
+fn write_protected(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.memory.options[8] &= !(1 << 2))
+}
+
+fn read_protected(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.memory.options[1] = 0x55)
+}
+
+fn wrong_board(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone::write_otp(&mut drone.memory, "0;CB10;R=A"))
+}
+
+fn slow(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Worst, now, |_| {})
+}
+
+fn byte_mode(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.traits.refuses_voltage = true)
+}
+
+fn two(now: Duration) -> Vec<Drone> {
+    let mut drones = dfu(now);
+    drones.extend(in_dfu(Pace::Typical, now, |drone| drone.traits.uid[0] = 0x52));
+    drones
+}

@@ -1,0 +1,238 @@
+//! The simulated drone on this computer's own USB, through Linux' virtual host controller: the kernel's
+//! USB stack, lsusb, dfu-util and this program then see a device that does not exist.
+//!
+//! Speaks USB/IP (kernel documentation, usbip_protocol) over a socket pair, one end of which is handed to
+//! the kernel. Closing the other end is an unplug. Needs root and the module `vhci_hcd`.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::SimBus;
+use crate::usb::{Setup, TransferError};
+
+const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
+/// How often a change of the drone is looked for.
+const GLANCE: Duration = Duration::from_millis(5);
+const CMD_SUBMIT: u32 = 1;
+const CMD_UNLINK: u32 = 2;
+const RET_SUBMIT: u32 = 3;
+const RET_UNLINK: u32 = 4;
+const HEADER: usize = 48;
+/// Linux' error numbers, as the protocol has them.
+const EPIPE: i32 = -32;
+const ECONNRESET: i32 = -104;
+/// USB_SPEED_FULL.
+const FULL_SPEED: u32 = 2;
+/// "Not connected" in the controller's status file.
+const PORT_FREE: &str = "004";
+/// A control transfer has no limit here: the host sets its own.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+/// Whether this computer has the controller.
+#[must_use]
+pub fn is_here() -> bool {
+    Path::new(CONTROLLER).exists()
+}
+
+/// Keeps drone `n` of `bus` plugged in whenever it is on its bus, until `stop` is set. Calls `tell` with
+/// what happens.
+pub fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&str)) -> io::Result<()> {
+    while !stop.load(Ordering::SeqCst) {
+        let Some((guise, id)) = bus.with(n, |drone, _| Some((drone.guise()?, drone.identity()?.0))).flatten()
+        else {
+            thread::sleep(GLANCE);
+            continue;
+        };
+        let (ours, theirs) = UnixStream::pair()?;
+        let port = attach(&theirs, guise)?;
+        drop(theirs);
+        tell(&format!("plugged in as {:04x}:{:04x}", id.0, id.1));
+        let socket = ours.try_clone()?;
+        let device = bus.clone();
+        let serving = thread::spawn(move || Device { bus: device, n, guise }.serve(ours));
+        while !stop.load(Ordering::SeqCst) && bus.with(n, |drone, _| drone.guise()).flatten() == Some(guise) {
+            thread::sleep(GLANCE);
+        }
+        // The kernel takes this for an unplug. If it let go first, that is just as well.
+        let _ = socket.shutdown(Shutdown::Both);
+        let _ = serving.join();
+        tell("gone from the bus");
+        wait_until_free(port);
+    }
+    Ok(())
+}
+
+/// Hands one end of the pair to the kernel, on the first free full- or high-speed port.
+fn attach(socket: &UnixStream, guise: u8) -> io::Result<u32> {
+    let ports = ports()?;
+    let port =
+        ports.iter().find(|(_, free)| *free).ok_or_else(|| io::Error::other("no free port on vhci_hcd"))?.0;
+    let devid = 1 << 16 | (u32::from(guise) + 1);
+    let line = format!("{port} {} {devid} {FULL_SPEED}", socket.as_raw_fd());
+    fs::write(format!("{CONTROLLER}/attach"), line)?;
+    Ok(port)
+}
+
+/// The numbers of the ports for devices below USB 3, and whether they are free.
+fn ports() -> io::Result<Vec<(u32, bool)>> {
+    let status = fs::read_to_string(format!("{CONTROLLER}/status"))?;
+    let row = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (hub, port, state) = (fields.next()?, fields.next()?, fields.next()?);
+        (hub == "hs").then_some((port.parse().ok()?, state == PORT_FREE))
+    };
+    Ok(status.lines().filter_map(row).collect())
+}
+
+fn wait_until_free(port: u32) {
+    for _ in 0..200 {
+        if ports().is_ok_and(|ports| ports.contains(&(port, true))) {
+            return;
+        }
+        thread::sleep(GLANCE);
+    }
+}
+
+/// One enumeration of the drone.
+struct Device {
+    bus: SimBus,
+    n: usize,
+    guise: u8,
+}
+
+/// A request of the kernel.
+struct Urb {
+    seqnum: [u8; 4],
+    endpoint: u32,
+    is_in: bool,
+    len: usize,
+    setup: [u8; 8],
+    data: Vec<u8>,
+}
+
+/// What reader and executor share.
+struct Line {
+    socket: Mutex<UnixStream>,
+    /// Requests that wait for their answer.
+    open: Mutex<HashSet<[u8; 4]>>,
+}
+
+impl Line {
+    fn open(&self) -> MutexGuard<'_, HashSet<[u8; 4]>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, message: &[u8]) {
+        // A line that is cut is noticed by the reader.
+        let _ = self.socket.lock().unwrap_or_else(PoisonError::into_inner).write_all(message);
+    }
+
+    /// Answers a request, unless it was unlinked meanwhile.
+    fn answer(&self, urb: &Urb, status: i32, len: usize, data: &[u8]) {
+        if self.open().remove(&urb.seqnum) {
+            let len = u32::try_from(len).unwrap_or(0);
+            self.send(&[&header(RET_SUBMIT, urb.seqnum, status, len)[..], data].concat());
+        }
+    }
+}
+
+impl Device {
+    /// Answers until the line is cut. Requests are carried out one after the other, as the chip does;
+    /// only an unlink overtakes.
+    fn serve(self, mut socket: UnixStream) {
+        let Ok(writer) = socket.try_clone() else { return };
+        let line = Arc::new(Line { socket: Mutex::new(writer), open: Mutex::default() });
+        let (queue, requests) = channel();
+        let executor_line = Arc::clone(&line);
+        let executor = thread::spawn(move || self.execute(&requests, &executor_line));
+        while let Ok(message) = read_message(&mut socket) {
+            match message {
+                Message::Submit(urb) => {
+                    line.open().insert(urb.seqnum);
+                    if queue.send(urb).is_err() {
+                        break;
+                    }
+                }
+                Message::Unlink { seqnum, victim } => {
+                    let status = if line.open().remove(&victim) { ECONNRESET } else { 0 };
+                    line.send(&header(RET_UNLINK, seqnum, status, 0));
+                }
+            }
+        }
+        drop(queue);
+        let _ = executor.join();
+    }
+
+    fn execute(&self, requests: &Receiver<Urb>, line: &Line) {
+        for urb in requests {
+            match (urb.endpoint, urb.is_in) {
+                (0, _) => self.control(&urb, line),
+                (_, false) => line.answer(&urb, 0, urb.data.len(), &[]),
+                // Nothing to say on the bulk and interrupt endpoints: the request stays open.
+                (_, true) => {}
+            }
+        }
+    }
+
+    fn control(&self, urb: &Urb, line: &Line) {
+        let [request_type, request, value_low, value_high, index_low, index_high, _, _] = urb.setup;
+        let value = u16::from_le_bytes([value_low, value_high]);
+        let index = u16::from_le_bytes([index_low, index_high]);
+        let setup = Setup { request_type, request, value, index };
+        match self.bus.control(self.n, self.guise, setup, urb.len, &urb.data, FOR_EVER) {
+            Ok(bytes) if urb.is_in => {
+                let bytes = &bytes[..bytes.len().min(urb.len)];
+                line.answer(urb, 0, bytes.len(), bytes);
+            }
+            Ok(_) => line.answer(urb, 0, urb.data.len(), &[]),
+            Err(TransferError::Stall) => line.answer(urb, EPIPE, 0, &[]),
+            // No answer: the device is on its way to something else, and the line will be cut.
+            Err(_) => {}
+        }
+    }
+}
+
+enum Message {
+    Submit(Urb),
+    Unlink { seqnum: [u8; 4], victim: [u8; 4] },
+}
+
+fn read_message(socket: &mut UnixStream) -> io::Result<Message> {
+    let mut header = [0; HEADER];
+    socket.read_exact(&mut header)?;
+    let bytes = |at: usize| [header[at], header[at + 1], header[at + 2], header[at + 3]];
+    let number = |at: usize| u32::from_be_bytes(bytes(at));
+    match number(0) {
+        CMD_SUBMIT => {
+            let is_in = number(12) == 1;
+            let len = number(24) as usize;
+            let mut data = vec![0; if is_in { 0 } else { len }];
+            socket.read_exact(&mut data)?;
+            let mut setup = [0; 8];
+            setup.copy_from_slice(&header[40..]);
+            Ok(Message::Submit(Urb { seqnum: bytes(4), endpoint: number(16), is_in, len, setup, data }))
+        }
+        CMD_UNLINK => Ok(Message::Unlink { seqnum: bytes(4), victim: bytes(20) }),
+        other => Err(io::Error::other(format!("USB/IP command {other}"))),
+    }
+}
+
+/// The header of an answer: command, sequence number, three unused words, status, length, and the rest 0.
+fn header(command: u32, seqnum: [u8; 4], status: i32, len: u32) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&command.to_be_bytes());
+    header[4..8].copy_from_slice(&seqnum);
+    header[20..24].copy_from_slice(&status.to_be_bytes());
+    header[24..28].copy_from_slice(&len.to_be_bytes());
+    header
+}
