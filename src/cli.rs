@@ -1,0 +1,227 @@
+//! The command line: what was typed becomes a job for the worker or a look at a file, and what happens
+//! becomes lines, a progress bar, or JSON.
+//!
+//! [`args`] is what can be typed, [`console`] what is shown, [`image_file`] and [`output_file`] are the only
+//! files touched, [`run_job`] joins the worker, [`simulate`] is the drone on this computer's own USB.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::clock::{Clock, FastClock, RealClock};
+use crate::flash::check::{self, Admitted, Wish};
+use crate::flash::{FLASH_END, LOADER_BASE, Span};
+use crate::image::Image;
+use crate::job::{
+    Chip, Compare, Enter, FailureKind, FlashTask, Job, Leave, Outcome, Report, Selector, Task, Verify, Width,
+};
+use crate::report::{self, Exit, Problem};
+use crate::sim::SimBus;
+use crate::sim::scenario::{SCENARIOS, Scenario};
+use crate::usb::Bus;
+use crate::usb::libusb::Libusb;
+use crate::usb::trace::Traced;
+use crate::worker::find;
+
+mod args;
+mod console;
+mod image_file;
+mod output_file;
+mod run_job;
+mod simulate;
+
+use args::{Args, Command, DeviceArgs, FlashArgs, Global};
+use console::Console;
+
+/// After leave the drone is looked for at most this long.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// The whole program: parses the arguments, does what they say, gives the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut console = match Console::new(&args.global) {
+        Ok(console) => console,
+        Err(problem) => return console::complain(&problem),
+    };
+    let exit = match perform(&args, &mut console) {
+        Ok(exit) => exit,
+        Err(problem) => {
+            console.problem(&problem);
+            problem.exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
+    let global = &args.global;
+    match &args.command {
+        Command::Flash { image, flash } => {
+            let wish = wish(flash);
+            let image = image_file::read(image)?;
+            console.image(&image);
+            let admitted = check::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
+            flash_job(global, flash, admitted, console)
+        }
+        Command::RestoreBootloader { loader, firmware, flash } => {
+            let wish = wish(flash);
+            let loader = image_file::read(loader)?;
+            console.image(&loader);
+            let firmware = firmware.as_deref().map(image_file::read).transpose()?;
+            if let Some(firmware) = &firmware {
+                console.image(firmware);
+            }
+            let admitted = check::restore(&loader, firmware.as_ref(), wish)
+                .map_err(|refusal| report::refusal(&refusal))?;
+            flash_job(global, flash, admitted, console)
+        }
+        Command::List => list(global, console),
+        Command::Inspect { image } => {
+            console.inspection(&image_file::read(image)?);
+            Ok(Exit::Done)
+        }
+        Command::Verify { image, address, device } => {
+            let image = image_file::read(image)?;
+            verify_job(global, device, &image, *address, console)
+        }
+        Command::Backup { file, force, device } => backup_job(global, device, file, *force, console),
+        Command::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
+        Command::DemoImage { file, kind, version, size, force } => {
+            let bytes = simulate::demo_image(*kind, version, *size);
+            output_file::Output::create(file, *force)?.write(&bytes)?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn wish(flash: &FlashArgs) -> Wish {
+    Wish { address: flash.address, allow_mismatch: flash.allow_mismatch }
+}
+
+fn flash_job(
+    global: &Global,
+    flash: &FlashArgs,
+    image: Admitted,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    let task = FlashTask {
+        image,
+        compare: if flash.full { Compare::Skip } else { Compare::First },
+        verify: if flash.no_verify { Verify::Skip } else { Verify::ReadBack },
+        leave: if flash.no_leave { Leave::Stay } else { Leave::Start(START_LIMIT) },
+        width: if flash.byte_mode { Width::Byte } else { Width::Fastest },
+        chip: if flash.allow_mismatch { Chip::Any } else { Chip::Crazyflie },
+    };
+    let report = run(global, &flash.device, Task::Flash(task), console)?;
+    console.result(&report, None);
+    Ok(report::exit(&report))
+}
+
+fn verify_job(
+    global: &Global,
+    device: &DeviceArgs,
+    image: &Image,
+    address: Option<crate::flash::Address>,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    console.image(image);
+    let wish = Wish { address, allow_mismatch: true };
+    let segment = check::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
+    let report = run(global, device, Task::Verify(segment), console)?;
+    console.result(&report, None);
+    Ok(report::exit(&report))
+}
+
+fn backup_job(
+    global: &Global,
+    device: &DeviceArgs,
+    file: &std::path::Path,
+    force: bool,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    // Made before the drone is touched, so that a full minute of reading is never for nothing.
+    let output = output_file::Output::create(file, force)?;
+    let flash = Span::between(LOADER_BASE, FLASH_END);
+    let flash = flash.ok_or_else(|| report::other(Exit::Defect, "defect", "no flash", ""))?;
+    let report = run(global, device, Task::Backup(flash), console)?;
+    if let Outcome::Read(bytes) = &report.outcome {
+        output.write(bytes)?;
+        console.result(&report, Some(file));
+    } else {
+        console.result(&report, None);
+    }
+    Ok(report::exit(&report))
+}
+
+fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) -> Result<Report, Problem> {
+    let (bus, clock) = bus(global, console)?;
+    let job = Job {
+        device: selector(global),
+        wait: Duration::from_secs(device.wait),
+        enter: if device.no_enter { Enter::Never } else { Enter::IfRunning },
+        task,
+    };
+    run_job::run(bus, clock, job, console)
+}
+
+fn selector(global: &Global) -> Selector {
+    global.device.clone().unwrap_or_default()
+}
+
+fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
+    let (bus, _) = bus(global, console)?;
+    let mut devices = find::devices(&*bus).map_err(|error| bus_problem(error.into()))?;
+    let selector = selector(global);
+    devices.retain(|device| selector.matches(device));
+    for device in &devices {
+        console.device(device);
+    }
+    match devices.as_slice() {
+        [] => Err(bus_problem(FailureKind::NoDevice)),
+        // A device that is there but closed to this user is no success: scripts would go on without it.
+        all if all.iter().all(|device| device.closed.is_some()) => {
+            Err(bus_problem(FailureKind::NoAccess(all[0].id)))
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn bus_problem(kind: FailureKind) -> Problem {
+    use crate::job::{DroneState, Failure};
+    report::failed(&Failure { kind, place: None, drone: DroneState::Untouched })
+}
+
+/// A bus and the time by which its devices live.
+type World = (Arc<dyn Bus>, Arc<dyn Clock>);
+
+/// The real bus, or the one of the demo.
+fn bus(global: &Global, console: &Console) -> Result<World, Problem> {
+    let clock: Arc<dyn Clock> =
+        if global.demo_fast { Arc::new(FastClock::new()) } else { Arc::new(RealClock::new()) };
+    if let Some(name) = &global.demo {
+        let scenario = scenario(name.as_deref())?;
+        let bus = SimBus::new(scenario.drones(clock.now()), Arc::clone(&clock));
+        return Ok((traced(bus, console), clock));
+    }
+    let bus = Libusb::new().map_err(|error| bus_problem(error.into()))?;
+    Ok((traced(bus, console), clock))
+}
+
+fn traced(bus: impl Bus + 'static, console: &Console) -> Arc<dyn Bus> {
+    match console.transfer_listener() {
+        Some(listener) => Arc::new(Traced::new(bus, listener)),
+        None => Arc::new(bus),
+    }
+}
+
+fn scenario(name: Option<&str>) -> Result<&'static Scenario, Problem> {
+    let name = name.unwrap_or(SCENARIOS[0].name);
+    Scenario::by_name(name).ok_or_else(|| {
+        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        let message = format!("there is no scenario {name:?}");
+        report::other(Exit::Usage, "no_scenario", &message, &format!("There are: {}.", names.join(", ")))
+    })
+}

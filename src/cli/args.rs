@@ -1,0 +1,225 @@
+//! What can be typed. Parsing touches nothing: no file, no device.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
+
+use crate::flash::Address;
+use crate::job::Selector;
+
+const STYLES: Styles =
+    Styles::styled().header(AnsiColor::Green.on_default().bold()).usage(AnsiColor::Green.on_default().bold());
+
+/// Flash, recover and inspect a Bitcraze Crazyflie over USB DFU.
+#[derive(Debug, Parser)]
+#[command(name = "cfdfu", version, styles = STYLES, max_term_width = 100, after_help = EXAMPLES)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cfdfu flash cf2-2026.08.bin           flash the Crazyflie that is plugged in
+  cfdfu flash cf2-2026.08.bin --demo    the same on a simulated one
+  cfdfu inspect cf2-2026.08.bin         what the file is
+  cfdfu backup mine.bin                 copy the whole flash to a file
+
+Exit status: 0 done, 2 usage, 65 image refused, 66 image unreadable, 69 no device or several,
+73 output file, 74 device failed, 75 interrupted (may be repeated), 77 no permission.";
+
+/// Options that every command takes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(super) struct Global {
+    /// Use the built-in simulated Crazyflie instead of USB
+    #[allow(clippy::option_option, reason = "not given, given alone, given with a name")]
+    #[arg(long, global = true, value_name = "SCENARIO", num_args = 0..=1, require_equals = true)]
+    pub(super) demo: Option<Option<String>>,
+    /// Which device: serial number (DFU or run-time form) or BUS-PORT[.PORT]
+    #[arg(long, global = true, value_name = "SEL", value_parser = parse_selector)]
+    pub(super) device: Option<Selector>,
+    /// One JSON object per line on stdout, human text on stderr
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(super) color: ColorChoice,
+    /// Append a log with times to this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) log_file: Option<PathBuf>,
+    /// Say more; twice: every USB transfer
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Let the demo's clock run ahead instead of waiting (for tests)
+    #[arg(long, global = true, hide = true)]
+    pub(super) demo_fast: bool,
+}
+
+/// Options about finding the device.
+#[derive(Debug, clap::Args)]
+pub(super) struct DeviceArgs {
+    /// Wait up to this long for the device to appear
+    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    pub(super) wait: u64,
+    /// Do not ask a running Crazyflie to enter DFU mode
+    #[arg(long)]
+    pub(super) no_enter: bool,
+}
+
+/// Options about writing.
+#[derive(Debug, clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch on the command line")]
+pub(super) struct FlashArgs {
+    /// Where to write instead of where the image is linked for
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    pub(super) address: Option<Address>,
+    /// Do not read back what was written
+    #[arg(long)]
+    pub(super) no_verify: bool,
+    /// Leave the drone in DFU mode
+    #[arg(long)]
+    pub(super) no_leave: bool,
+    /// Write every sector, also those that hold the image already
+    #[arg(long)]
+    pub(super) full: bool,
+    /// Take an image or a chip that is not recognised
+    #[arg(long)]
+    pub(super) allow_mismatch: bool,
+    /// Program byte by byte, as the boot ROM starts (slower)
+    #[arg(long)]
+    pub(super) byte_mode: bool,
+    #[command(flatten)]
+    pub(super) device: DeviceArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Flash a firmware; enters DFU mode by itself if a running Crazyflie is there
+    Flash {
+        /// The image (.bin)
+        image: PathBuf,
+        #[command(flatten)]
+        flash: FlashArgs,
+    },
+    /// Put the Bitcraze bootloader back, and a firmware with it
+    RestoreBootloader {
+        /// The bootloader (cf2loader-1.0.bin)
+        loader: PathBuf,
+        /// A firmware to flash in the same job
+        #[arg(long, value_name = "IMAGE")]
+        firmware: Option<PathBuf>,
+        #[command(flatten)]
+        flash: FlashArgs,
+    },
+    /// Crazyflies and DFU devices, one line each
+    List,
+    /// What a file is: kind, version, boards, address, size, checksum
+    Inspect {
+        /// The image
+        image: PathBuf,
+    },
+    /// Copy the whole flash (1 MiB) to a file
+    Backup {
+        /// The file to write
+        file: PathBuf,
+        /// Replace the file if it exists
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Compare the flash with an image
+    Verify {
+        /// The image
+        image: PathBuf,
+        /// Where to look instead of where the image is linked for
+        #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+        address: Option<Address>,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Put a simulated Crazyflie on this computer's own USB (Linux, root, vhci_hcd)
+    Simulate {
+        /// What situation to simulate
+        scenario: Option<String>,
+    },
+    /// Write a synthetic image, to try cfdfu without a real one
+    #[command(hide = true)]
+    DemoImage {
+        /// The file to write
+        file: PathBuf,
+        /// What it should be
+        #[arg(long, value_enum, default_value = "firmware")]
+        kind: DemoKind,
+        /// The version that a firmware names
+        #[arg(long, default_value = "2026.08")]
+        version: String,
+        /// The size of a firmware in bytes
+        #[arg(long, default_value_t = 243_176)]
+        size: usize,
+        /// Replace the file if it exists
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DemoKind {
+    /// For Crazyflie 2.0 and 2.1
+    Firmware,
+    /// The Bitcraze bootloader's stand-in
+    Loader,
+    /// For the Bolt
+    Bolt,
+}
+
+fn parse_address(text: &str) -> Result<Address, String> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let number = match digits {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map(Address).map_err(|_| "an address is written like 0x08004000".to_owned())
+}
+
+fn parse_selector(text: &str) -> Result<Selector, String> {
+    if text.trim().is_empty() {
+        return Err("a serial number, or a place such as 1-1.2".to_owned());
+    }
+    text.parse().map_err(|never: std::convert::Infallible| match never {})
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_is_hexadecimal_with_a_prefix() {
+        assert_eq!(parse_address("0x08004000"), Ok(Address(0x0800_4000)));
+        assert_eq!(parse_address("134234112"), Ok(Address(0x0800_4000)));
+        for text in ["", "08004000h", "0x", "0x108004000", "-1", "0x0800_4000"] {
+            assert!(parse_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn demo_takes_its_scenario_only_with_an_equals_sign() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' ')).unwrap().global.demo;
+        assert_eq!(parse("cfdfu list --demo"), Some(None));
+        assert_eq!(parse("cfdfu --demo list"), Some(None));
+        assert_eq!(parse("cfdfu list --demo=slow"), Some(Some("slow".to_owned())));
+        assert_eq!(parse("cfdfu list"), None);
+    }
+}

@@ -1,0 +1,375 @@
+//! What is shown: a dfu-util-style log with a progress bar on a terminal, plain lines in a pipe, or JSON on
+//! stdout with the lines on stderr. A terminal that is gone is no reason to stop: nothing here can fail.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::ColorChoice;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::args::Global;
+use crate::clock::{Clock, RealClock};
+use crate::flash::plan::Plan;
+use crate::image::{Content, Image};
+use crate::job::{Device, Event, Level, Outcome, Phase, Report};
+use crate::report::{self, Exit, Problem};
+use crate::usb::trace::{Listener, Transfer};
+
+/// Where text goes.
+pub(super) struct Console {
+    json: bool,
+    verbose: u8,
+    color: bool,
+    /// Whether a progress bar can be drawn.
+    live: bool,
+    bar: Option<(Phase, ProgressBar)>,
+    log: Option<File>,
+    clock: Arc<RealClock>,
+}
+
+/// A problem that comes before there is a console.
+pub(super) fn complain(problem: &Problem) -> ExitCode {
+    let _ = writeln!(io::stderr(), "cfdfu: {}\n{}", problem.message, problem.advice);
+    ExitCode::from(problem.exit as u8)
+}
+
+impl Console {
+    pub(super) fn new(global: &Global) -> Result<Console, Problem> {
+        let log = global.log_file.as_deref().map(|path| {
+            OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+                let message = format!("{}: {error}", path.display());
+                report::other(Exit::CannotCreate, "log_file", &message, "Name another file with --log-file.")
+            })
+        });
+        let err = io::stderr();
+        let color = match global.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => {
+                err.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+            }
+        };
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Ok(Console {
+            json: global.json,
+            verbose: global.verbose,
+            color,
+            live: err.is_terminal() && (global.json || io::stdout().is_terminal()) && !dumb,
+            bar: None,
+            log: log.transpose()?,
+            clock: Arc::new(RealClock::new()),
+        })
+    }
+
+    /// For `-vv`: tells every transfer.
+    pub(super) fn transfer_listener(&self) -> Option<Listener> {
+        let clock = Arc::clone(&self.clock);
+        let tell = move |transfer: &Transfer| {
+            let now = clock.now().as_secs_f64();
+            let _ = writeln!(io::stderr(), "{now:9.4}  {transfer}");
+        };
+        (self.verbose >= 2).then(|| Arc::new(tell) as Listener)
+    }
+
+    /// A line for people, with the demo's label where it matters.
+    pub(super) fn line(&mut self, text: &str) {
+        self.keep(text);
+        let text = if self.verbose > 0 {
+            format!("{:8.3}  {text}", self.clock.now().as_secs_f64())
+        } else {
+            text.to_owned()
+        };
+        let json = self.json;
+        let write = || {
+            let _ = if json { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
+        };
+        match &self.bar {
+            Some((_, bar)) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn keep(&mut self, text: &str) {
+        let now = self.clock.now().as_secs_f64();
+        if let Some(log) = &mut self.log {
+            // A full disk must not stop a flash.
+            let _ = writeln!(log, "{now:9.3}  {text}");
+        }
+    }
+
+    fn object(&self, value: &Value) {
+        if self.json {
+            let _ = writeln!(io::stdout(), "{value}");
+        }
+    }
+
+    /// One event of a job; the last one is for [`Console::result`].
+    pub(super) fn event(&mut self, event: &Event) {
+        match event {
+            Event::Device(device) => {
+                self.object(&device_json(device));
+                self.line(&format!("Using {}", describe(device)));
+            }
+            Event::Planned(plan) => {
+                self.object(&plan_json(plan));
+                self.line(&format!(
+                    "Plan: {} bytes at {}, {} sectors",
+                    plan.bytes,
+                    plan.start(),
+                    plan.sectors().len()
+                ));
+            }
+            Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
+            Event::Sector { .. } => {}
+            Event::Log(level, text) => self.log_line(*level, text),
+            Event::Waiting { what, limit } if !limit.is_zero() => {
+                self.line(&format!("Waiting for {what}, at most {} s ...", limit.as_secs()));
+            }
+            Event::Waiting { .. } => {}
+            Event::Finished(_) => self.end_bar(),
+        }
+    }
+
+    fn log_line(&mut self, level: Level, text: &str) {
+        self.object(&json!({"event": "log", "text": text}));
+        match level {
+            Level::Detail if self.verbose == 0 => self.keep(text),
+            Level::Detail | Level::Info => self.line(text),
+            Level::Warning => self.line(&format!("Warning: {text}")),
+        }
+    }
+
+    fn progress(&mut self, phase: Phase, done: u64, total: u64) {
+        self.object(&json!({"event": "progress", "phase": phase.word(), "done": done, "total": total}));
+        if !self.live {
+            return;
+        }
+        if self.bar.as_ref().is_none_or(|(current, _)| *current != phase) {
+            self.end_bar();
+            let bar = ProgressBar::new(total);
+            let template =
+                "{prefix:>8} [{bar:30}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_prefix(phase.word());
+            self.bar = Some((phase, bar));
+        }
+        if let Some((_, bar)) = &self.bar {
+            bar.set_position(done);
+        }
+    }
+
+    fn end_bar(&mut self) {
+        if let Some((_, bar)) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// What file is about to be used.
+    pub(super) fn image(&mut self, image: &Image) {
+        let text = describe_image(image);
+        self.line(&text);
+    }
+
+    /// The answer of `inspect`.
+    pub(super) fn inspection(&mut self, image: &Image) {
+        self.object(&image_json(image));
+        if !self.json {
+            self.line(&describe_image(image));
+            self.line(&format!("CRC-32 {:08x}", image.crc32));
+        }
+    }
+
+    /// The answer of `list`.
+    pub(super) fn device(&mut self, device: &Device) {
+        self.object(&device_json(device));
+        if !self.json {
+            self.line(&describe(device));
+        }
+    }
+
+    /// The last words of a job.
+    pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
+        self.end_bar();
+        self.object(&result_json(report, file));
+        let took = report.took.as_secs_f64();
+        match &report.outcome {
+            Outcome::Flashed => {
+                let proof = if report.verified { "Flashed and verified" } else { "Flashed, not verified" };
+                self.line(&format!(
+                    "{proof}: {} bytes written, {} sectors erased, {took:.1} s",
+                    report.written, report.erased_sectors
+                ));
+            }
+            Outcome::Unchanged if report.booted.is_none() => {
+                self.line(&format!("Verified: the flash holds all {} bytes, {took:.1} s", report.bytes));
+            }
+            Outcome::Unchanged => {
+                self.line(&format!("Unchanged and verified: {} bytes, {took:.1} s", report.bytes))
+            }
+            Outcome::Read(bytes) => {
+                let name = file.map(|file| format!(" to {}", file.display())).unwrap_or_default();
+                self.line(&format!("Saved {} bytes{name}, {took:.1} s", bytes.len()));
+            }
+            Outcome::Cancelled(state) => {
+                self.error(&format!("Stopped. {}", report::drone_state(*state)));
+                return;
+            }
+            Outcome::Failed(failure) => {
+                let problem = report::failed(failure);
+                self.explain(&problem);
+                return;
+            }
+        }
+        match report.booted {
+            Some(true) => self.line("The Crazyflie is running."),
+            Some(false) => self.line(
+                "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and \
+                 battery, then switch it on.",
+            ),
+            None => {}
+        }
+    }
+
+    /// A problem before or beside a job; in JSON it is the one last result.
+    pub(super) fn problem(&mut self, problem: &Problem) {
+        self.end_bar();
+        self.object(&json!({
+            "event": "result", "outcome": "failed", "bytes": 0, "written": 0, "erased_sectors": 0,
+            "verified": false, "booted": null, "seconds": 0.0, "error": error_json(problem),
+        }));
+        self.explain(problem);
+    }
+
+    fn explain(&mut self, problem: &Problem) {
+        self.error(&problem.message);
+        for line in problem.advice.split(" Or: ").flat_map(|part| textwrap(part, 96)) {
+            self.error_text(&line);
+        }
+    }
+
+    fn error(&mut self, text: &str) {
+        self.keep(text);
+        let label = if self.color { "\x1b[1;31mcfdfu:\x1b[0m" } else { "cfdfu:" };
+        let _ = writeln!(io::stderr(), "{label} {text}");
+    }
+
+    fn error_text(&mut self, text: &str) {
+        self.keep(text);
+        let _ = writeln!(io::stderr(), "  {text}");
+    }
+}
+
+/// Lines of at most `width` characters, broken at blanks.
+fn textwrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn describe(device: &Device) -> String {
+    let name = match (&device.closed, device.strings.product.as_str()) {
+        (Some(error), _) => format!("({error})"),
+        (None, "") => "(no name)".to_owned(),
+        (None, product) => product.to_owned(),
+    };
+    let mode = match device.mode {
+        crate::crazyflie::Mode::Dfu => "DFU mode",
+        crate::crazyflie::Mode::Firmware => "running",
+    };
+    let serial = Some(&device.strings.serial).filter(|s| !s.is_empty()).map(|s| format!("  serial {s}"));
+    let label = if device.simulated { "  SIMULATED" } else { "" };
+    format!("{}  {}  {mode}  {name}{}{label}", device.id, device.location, serial.unwrap_or_default())
+}
+
+fn describe_image(image: &Image) -> String {
+    let what = match &image.content {
+        Content::Firmware(firmware) => {
+            let version = firmware.version.as_deref().unwrap_or("of unknown version");
+            let boards: Vec<&str> = firmware.boards.iter().map(|board| board.code.as_str()).collect();
+            let boards = if boards.is_empty() { "unknown boards".to_owned() } else { boards.join(", ") };
+            format!("Crazyflie firmware {version} for {boards}")
+        }
+        Content::Bootloader => "Bitcraze bootloader".to_owned(),
+        Content::Radio => "image for the radio chip (nRF51)".to_owned(),
+        Content::Unknown { .. } => "image that is not recognised".to_owned(),
+    };
+    let address = image.link_address().map(|address| format!(", linked for {address}")).unwrap_or_default();
+    format!("Image: {what}, {} bytes{address}", image.data.len())
+}
+
+fn device_json(device: &Device) -> Value {
+    json!({
+        "event": "device",
+        "mode": device.mode.word(),
+        "vid": format!("{:04x}", device.id.vendor),
+        "pid": format!("{:04x}", device.id.product),
+        "path": device.location.to_string(),
+        "serial": device.strings.serial,
+        "simulated": device.simulated,
+    })
+}
+
+fn image_json(image: &Image) -> Value {
+    let firmware = match &image.content {
+        Content::Firmware(firmware) => Some(firmware),
+        _ => None,
+    };
+    let boards: Vec<&str> =
+        firmware.iter().flat_map(|f| &f.boards).map(|board| board.code.as_str()).collect();
+    json!({
+        "event": "image",
+        "format": image.format.word(),
+        "kind": image.content.word(),
+        "version": firmware.and_then(|f| f.version.as_deref()),
+        "revision": firmware.and_then(|f| f.revision.as_deref()),
+        "boards": boards,
+        "address": image.link_address().map(|address| address.to_string()),
+        "bytes": image.data.len(),
+        "crc32": format!("{:08x}", image.crc32),
+    })
+}
+
+fn plan_json(plan: &Plan) -> Value {
+    let sectors: Vec<Value> = plan
+        .sectors()
+        .iter()
+        .map(|planned| json!({"address": planned.sector.span.start().to_string(), "size": planned.sector.span.len()}))
+        .collect();
+    json!({"event": "plan", "address": plan.start().to_string(), "bytes": plan.bytes, "sectors": sectors})
+}
+
+fn result_json(report: &Report, file: Option<&Path>) -> Value {
+    let (outcome, error) = match &report.outcome {
+        Outcome::Flashed => ("flashed", Value::Null),
+        Outcome::Unchanged | Outcome::Read(_) => ("unchanged", Value::Null),
+        Outcome::Failed(failure) => ("failed", error_json(&report::failed(failure))),
+        Outcome::Cancelled(_) => ("cancelled", Value::Null),
+    };
+    let mut result = json!({
+        "event": "result", "outcome": outcome, "bytes": report.bytes, "written": report.written,
+        "erased_sectors": report.erased_sectors, "verified": report.verified, "booted": report.booted,
+        "seconds": (report.took.as_secs_f64() * 1000.0).round() / 1000.0, "error": error,
+    });
+    if let (Some(file), Some(object)) = (file, result.as_object_mut()) {
+        object.insert("file".to_owned(), json!(file));
+    }
+    result
+}
+
+fn error_json(problem: &Problem) -> Value {
+    json!({"kind": problem.kind, "message": problem.message, "advice": problem.advice})
+}

@@ -1,0 +1,101 @@
+//! One job from the command line: the worker started, its events shown, signals passed on.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use super::console::Console;
+use crate::clock::Clock;
+use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Report, Task};
+use crate::report::{self, Exit, Problem};
+use crate::usb::Bus;
+use crate::worker::Worker;
+
+/// Runs the job to its end and gives its report.
+pub(super) fn run(
+    bus: Arc<dyn Bus>,
+    clock: Arc<dyn Clock>,
+    job: Job,
+    console: &mut Console,
+) -> Result<Report, Problem> {
+    let worker = Worker::spawn(bus, clock);
+    let writes = matches!(job.task, Task::Flash(_));
+    let signals = Signals::pass_on(worker.commands.clone(), writes)?;
+    // The worker was started just now; if it is gone already, the events say so.
+    let _ = worker.commands.send(Command::Run(job));
+    let mut last = None;
+    for event in &worker.events {
+        console.event(&event);
+        if let Event::Finished(report) = event {
+            last = Some(report);
+            break;
+        }
+    }
+    signals.stop();
+    worker.join();
+    Ok(last.unwrap_or_else(died))
+}
+
+/// The worker's thread ended without its last word: that is a failed job, too.
+fn died() -> Report {
+    let kind = FailureKind::WorkerDied("no report".to_owned());
+    let failure = Failure { kind, place: None, drone: DroneState::WithoutFirmware };
+    Report {
+        outcome: Outcome::Failed(failure),
+        bytes: 0,
+        written: 0,
+        erased_sectors: 0,
+        verified: false,
+        booted: None,
+        took: Duration::ZERO,
+    }
+}
+
+/// SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish: half a flash helps nobody,
+/// and it takes seconds. A job that only reads is stopped by all three.
+#[cfg(unix)]
+struct Signals {
+    handle: signal_hook::iterator::Handle,
+    thread: std::thread::JoinHandle<()>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn pass_on(commands: Sender<Command>, writes: bool) -> Result<Signals, Problem> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
+        let handle = signals.handle();
+        let thread = std::thread::spawn(move || {
+            for signal in signals.forever() {
+                if signal == SIGINT || !writes {
+                    let _ = commands.send(Command::Cancel);
+                }
+            }
+        });
+        Ok(Signals { handle, thread })
+    }
+
+    fn stop(self) {
+        self.handle.close();
+        let _ = self.thread.join();
+    }
+}
+
+/// Elsewhere the system ends the program; the drone is then left as an unplug would leave it.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    #[allow(
+        clippy::unnecessary_wraps,
+        clippy::needless_pass_by_value,
+        reason = "the same signature as on Unix"
+    )]
+    fn pass_on(_commands: Sender<Command>, _writes: bool) -> Result<Signals, Problem> {
+        Ok(Signals)
+    }
+
+    fn stop(self) {}
+}

@@ -1,0 +1,442 @@
+//! The words between the worker and whoever shows what it does: commands in, events out.
+//!
+//! Pure data. The events of one job come in this order: `Device` when one is chosen (again when it came
+//! back as another), `Planned` before anything is changed, then for each phase `Progress` from 0 to its
+//! total with `Sector`s between, `Log` and `Waiting` at any time, and exactly one `Finished`, last.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::crazyflie::{self, Mode};
+use crate::dfu::device::DeviceError;
+use crate::dfu::machine::DfuError;
+use crate::flash::check::{Admitted, Segment};
+use crate::flash::plan::{Plan, PlanError};
+use crate::flash::{Address, Span};
+use crate::usb::descriptor::Strings;
+use crate::usb::{BusError, Id, Location, TransferError};
+
+/// To the worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Do this. Jobs are done one after the other.
+    Run(Job),
+    /// Stop the job under way at the next safe point.
+    Cancel,
+}
+
+/// Something to do to one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Which device.
+    pub device: Selector,
+    /// How long to wait for it to appear.
+    pub wait: Duration,
+    /// Whether a running Crazyflie may be asked to enter DFU mode.
+    pub enter: Enter,
+    /// What to do.
+    pub task: Task,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Write an image.
+    Flash(FlashTask),
+    /// Compare flash with these bytes.
+    Verify(Segment),
+    /// Read this part of flash.
+    Backup(Span),
+}
+
+/// How to write an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlashTask {
+    /// What to write and where.
+    pub image: Admitted,
+    /// Whether sectors that hold the image already are left alone.
+    pub compare: Compare,
+    /// Whether what was written is read back.
+    pub verify: Verify,
+    /// Whether the drone is started afterwards.
+    pub leave: Leave,
+    /// How many bits are programmed at a time.
+    pub width: Width,
+    /// Whether a chip that is not a Crazyflie's is taken.
+    pub chip: Chip,
+}
+
+/// Whether a running Crazyflie may be asked to enter DFU mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enter {
+    /// If no device is in DFU mode already.
+    IfRunning,
+    /// Only take a device that is in DFU mode already.
+    Never,
+}
+
+/// Whether sectors that hold the image already are left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// Read first, write what differs.
+    First,
+    /// Write everything.
+    Skip,
+}
+
+/// Whether what was written is read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// Every byte.
+    ReadBack,
+    /// Not at all.
+    Skip,
+}
+
+/// Whether the drone is started afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// Start it, and wait until it is seen again for at most this long.
+    Start(Duration),
+    /// Leave it in DFU mode.
+    Stay,
+}
+
+/// How many bits are programmed at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 32, if the ROM takes it.
+    Fastest,
+    /// 8, as the ROM starts.
+    Byte,
+}
+
+/// Whether a chip that is not a Crazyflie's is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chip {
+    /// Only the memory map of the Crazyflie's.
+    Crazyflie,
+    /// Any that speaks DfuSe.
+    Any,
+}
+
+/// Which device is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Selector {
+    /// The only one there is.
+    #[default]
+    Only,
+    /// By serial number, as the firmware or as the boot ROM shows it.
+    Serial(String),
+    /// By where it is plugged in.
+    At(Location),
+}
+
+impl FromStr for Selector {
+    type Err = std::convert::Infallible;
+
+    /// `BUS-PORT[.PORT…]` or a serial number.
+    fn from_str(text: &str) -> Result<Selector, Self::Err> {
+        Ok(text.parse().map_or_else(|()| Selector::Serial(text.trim().to_uppercase()), Selector::At))
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Selector::Only => f.write_str("the only one"),
+            Selector::Serial(serial) => f.write_str(serial),
+            Selector::At(location) => location.fmt(f),
+        }
+    }
+}
+
+impl Selector {
+    /// Whether this device is meant.
+    #[must_use]
+    pub fn matches(&self, device: &Device) -> bool {
+        match self {
+            Selector::Only => true,
+            Selector::At(location) => *location == device.location,
+            Selector::Serial(wanted) => {
+                let serial = &device.strings.serial;
+                serial.eq_ignore_ascii_case(wanted)
+                    || crazyflie::dfu_serial(wanted).as_deref() == Some(serial)
+                    || crazyflie::dfu_serial(serial).as_deref() == Some(wanted)
+            }
+        }
+    }
+}
+
+/// A device that may be a Crazyflie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Running, or in DFU mode.
+    pub mode: Mode,
+    /// Vendor and product.
+    pub id: Id,
+    /// Where it is plugged in.
+    pub location: Location,
+    /// Its names; empty if it could not be opened.
+    pub strings: Strings,
+    /// Whether it is made of software.
+    pub simulated: bool,
+    /// Why it could not be opened, if so.
+    pub closed: Option<TransferError>,
+}
+
+/// From the worker.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// This device is used.
+    Device(Device),
+    /// This will be done; nothing is changed yet.
+    Planned(Plan),
+    /// Bytes done of a phase; the first event of a phase has none done.
+    Progress {
+        /// Which.
+        phase: Phase,
+        /// Bytes.
+        done: u64,
+        /// Bytes.
+        total: u64,
+    },
+    /// A sector changed its state.
+    Sector {
+        /// Its position in the memory map.
+        index: usize,
+        /// What became of it.
+        state: SectorState,
+    },
+    /// A line for the log.
+    Log(Level, String),
+    /// Nothing happens until this happens, at most for this long.
+    Waiting {
+        /// What is waited for, as in "the Crazyflie to start".
+        what: &'static str,
+        /// How long.
+        limit: Duration,
+    },
+    /// The job is over.
+    Finished(Report),
+}
+
+/// A part of a job that takes time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Reading what is there.
+    Compare,
+    /// Erasing sectors.
+    Erase,
+    /// Writing blocks.
+    Write,
+    /// Reading back what was written.
+    Verify,
+    /// Reading for a backup.
+    Read,
+}
+
+impl Phase {
+    /// The word that `--json` prints.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Phase::Compare => "compare",
+            Phase::Erase => "erase",
+            Phase::Write => "write",
+            Phase::Verify => "verify",
+            Phase::Read => "read",
+        }
+    }
+}
+
+/// What is known of a sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SectorState {
+    /// Holds the image already.
+    Same,
+    /// Will be erased.
+    ToErase,
+    /// Was erased, or was blank.
+    Erased,
+    /// Is being written.
+    Written,
+    /// Was read back and is right.
+    Verified,
+    /// Reads back wrong.
+    Failed,
+}
+
+/// How much a log line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For `-v`.
+    Detail,
+    /// For everybody.
+    Info,
+    /// Something is not as it should be, and the job goes on.
+    Warning,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// In one word.
+    pub outcome: Outcome,
+    /// Bytes of the image or of the backup.
+    pub bytes: u64,
+    /// Bytes that were written.
+    pub written: u64,
+    /// Sectors that were erased.
+    pub erased_sectors: usize,
+    /// Whether every byte was compared and is right.
+    pub verified: bool,
+    /// Whether the drone was seen running afterwards; `None` if it was not to be started.
+    pub booted: Option<bool>,
+    /// How long the job took.
+    pub took: Duration,
+}
+
+/// How a job ended, in one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The image was written.
+    Flashed,
+    /// Nothing had to be written: flash holds the image.
+    Unchanged,
+    /// What was read.
+    Read(Vec<u8>),
+    /// It did not work.
+    Failed(Failure),
+    /// It was stopped.
+    Cancelled(DroneState),
+}
+
+/// What happened, where, and what state that leaves the drone in.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}{kind}", place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
+pub struct Failure {
+    /// What.
+    pub kind: FailureKind,
+    /// While doing what, as in "erasing sector 5 (0x08020000)".
+    pub place: Option<String>,
+    /// What the drone is left as.
+    pub drone: DroneState,
+}
+
+/// What a drone is left as when a job ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DroneState {
+    /// As it was.
+    Untouched,
+    /// Without a complete firmware, and its bootloader knows: it waits for another try.
+    WithoutFirmware,
+    /// Without a complete bootloader: only DFU mode entered by hand reaches it.
+    WithoutLoader,
+    /// With the new image, complete.
+    Flashed,
+}
+
+/// What can go wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FailureKind {
+    /// The bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// Nothing there.
+    #[error("no Crazyflie and no device in DFU mode found")]
+    NoDevice,
+    /// Something there, but not what was named.
+    #[error("no device matches --device {0}")]
+    NoMatch(String),
+    /// A running Crazyflie, but it may not be asked to enter DFU mode.
+    #[error("the Crazyflie is running, not in DFU mode")]
+    NotInDfu,
+    /// More than one.
+    #[error("{} devices are there and none is named", .0.len())]
+    Several(Vec<Device>),
+    /// The system forbids it.
+    #[error("no permission to open {0}")]
+    NoAccess(Id),
+    /// Somebody else has it.
+    #[error("another program holds the device")]
+    Held,
+    /// It could not be opened for another reason.
+    #[error("the device cannot be opened: {0}")]
+    Open(TransferError),
+    /// Its firmware does not know the request.
+    #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
+    TooOld,
+    /// It restarted, but not in DFU mode.
+    #[error("the Crazyflie restarted, but did not appear in DFU mode within {} s", .0.as_secs())]
+    DidNotEnter(Duration),
+    /// It is no DfuSe device.
+    #[error("the device cannot be flashed: {0}")]
+    NotDfu(#[from] DeviceError),
+    /// Another chip.
+    #[error("this is not a Crazyflie: its flash is laid out differently from an STM32F405's")]
+    OtherChip,
+    /// The image does not fit the device.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Option byte RDP.
+    #[error("the chip is read-protected")]
+    ReadProtected,
+    /// Option bytes nWRP.
+    #[error("write protection is set for sector{} {}", if .0.len() == 1 { "" } else { "s" }, numbers(.0))]
+    WriteProtected(Vec<usize>),
+    /// The conversation.
+    #[error(transparent)]
+    Dfu(#[from] DfuError),
+    /// What was read back is wrong.
+    #[error("{address} holds 0x{found:02X} instead of 0x{expected:02X}")]
+    Mismatch {
+        /// The first wrong byte.
+        address: Address,
+        /// What should be there.
+        expected: u8,
+        /// What is.
+        found: u8,
+    },
+    /// The part to read is not all there.
+    #[error("{0} is not all in the device's flash")]
+    OutOfRange(Span),
+    /// A defect of this program.
+    #[error("the worker stopped unexpectedly: {0}")]
+    WorkerDied(String),
+}
+
+fn numbers(sectors: &[usize]) -> String {
+    sectors.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usb::ROM_DFU;
+
+    #[test]
+    fn a_device_is_named_by_place_or_by_either_of_its_serial_numbers() {
+        let device = |serial: &str| Device {
+            mode: Mode::Dfu,
+            id: ROM_DFU,
+            location: Location { bus: 1, ports: vec![1, 2] },
+            strings: Strings { serial: serial.to_owned(), ..Strings::default() },
+            simulated: true,
+            closed: None,
+        };
+        let matches =
+            |wanted: &str, serial: &str| wanted.parse::<Selector>().unwrap().matches(&device(serial));
+        let (rom, running) = ("338133873034", "51004F000551343036333233");
+        for (wanted, shown) in [(rom, rom), (running, running), (running, rom), (rom, running)] {
+            assert!(matches(wanted, shown), "{wanted} for {shown}");
+        }
+        assert!(matches("51004f000551343036333233", rom));
+        assert!(matches("1-1.2", "anything"));
+        assert!(!matches("1-1", "anything"));
+        assert!(!matches("338133873035", rom));
+    }
+}

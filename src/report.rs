@@ -1,0 +1,276 @@
+//! What happened, what state the drone is in, what to do now: in words for people, and as exit status.
+//!
+//! All advice is here. Modules below return kinds; this file alone knows what helps. Pure.
+
+use crate::flash::check::Refusal;
+use crate::flash::{FIRMWARE_BASE, LOADER_BASE};
+use crate::image::ImageError;
+use crate::job::{DroneState, Failure, FailureKind, Outcome, Report};
+use crate::usb::{CRAZYFLIE, TransferError};
+
+/// Exit statuses, after sysexits.h; scripts rely on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Wrong use of the command line.
+    Usage = 2,
+    /// The image was refused, or is malformed.
+    Image = 65,
+    /// The image cannot be read.
+    NoInput = 66,
+    /// No device, or several and none named.
+    NoDevice = 69,
+    /// A defect of this program.
+    Defect = 70,
+    /// The output file cannot be made.
+    CannotCreate = 73,
+    /// The device failed: USB, DFU status, comparison.
+    Device = 74,
+    /// Interrupted or cancelled; may be repeated.
+    Interrupted = 75,
+    /// No permission.
+    NoPermission = 77,
+}
+
+/// A problem in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// A word for scripts.
+    pub kind: &'static str,
+    /// What happened.
+    pub message: String,
+    /// What to do now; with the state of the drone, where it matters.
+    pub advice: String,
+    /// How the program ends.
+    pub exit: Exit,
+}
+
+impl Problem {
+    fn new(
+        exit: Exit,
+        kind: &'static str,
+        message: &(impl ToString + ?Sized),
+        advice: impl Into<String>,
+    ) -> Problem {
+        Problem { kind, message: message.to_string(), advice: advice.into(), exit }
+    }
+}
+
+/// The exit status of a finished job.
+#[must_use]
+pub fn exit(report: &Report) -> Exit {
+    match &report.outcome {
+        Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) => Exit::Done,
+        Outcome::Cancelled(_) => Exit::Interrupted,
+        Outcome::Failed(failure) => failed(failure).exit,
+    }
+}
+
+/// What a drone is left as.
+#[must_use]
+pub fn drone_state(state: DroneState) -> &'static str {
+    match state {
+        DroneState::Untouched => "Nothing was changed on the drone.",
+        DroneState::WithoutFirmware => {
+            "The drone has no complete firmware now. Its bootloader is intact and waits: flash again, the \
+             drone stays in DFU mode as long as it has power, and what was written is not lost."
+        }
+        DroneState::WithoutLoader => {
+            "The drone's bootloader is not complete now. DFU mode entered by hand still works (it is in ROM): \
+             hold the button while plugging in until the LED blinks fast, let go, and run the restore again."
+        }
+        DroneState::Flashed => "The flash holds the complete image.",
+    }
+}
+
+/// A job that failed.
+#[must_use]
+pub fn failed(failure: &Failure) -> Problem {
+    let problem = failure_kind(&failure.kind);
+    let message = failure.to_string();
+    let advice = match failure.drone {
+        DroneState::Untouched if problem.exit != Exit::Device => problem.advice,
+        state => format!("{} {}", drone_state(state), problem.advice),
+    };
+    Problem { message, advice, ..problem }
+}
+
+fn failure_kind(kind: &FailureKind) -> Problem {
+    const BY_HAND: &str = "Enter DFU mode by hand: unplug USB and battery, hold the button while plugging in \
+        USB until the slow blink becomes clearly faster (about 5 s), let go.";
+    let new = |exit, word, advice: &str| Problem::new(exit, word, kind, advice);
+    match kind {
+        FailureKind::Bus(_) => new(
+            Exit::NoDevice,
+            "no_usb",
+            "Run cfdfu where the Crazyflie is plugged in, or try it with --demo.",
+        ),
+        FailureKind::NoDevice => new(
+            Exit::NoDevice,
+            "no_device",
+            "Plug in the Crazyflie with a cable that carries data. If it does not start, unplug USB and \
+             battery, hold the button while plugging in USB until the slow blink becomes clearly faster \
+             (about 5 s), let go, and run this again. --wait SECS waits for it.",
+        ),
+        FailureKind::NoMatch(_) => new(Exit::NoDevice, "no_match", "`cfdfu list` shows what is there."),
+        FailureKind::NotInDfu => new(
+            Exit::NoDevice,
+            "not_in_dfu",
+            &format!("Leave out --no-enter, and it is asked to enter DFU mode. Or: {BY_HAND}"),
+        ),
+        FailureKind::Several(devices) => {
+            let names: Vec<String> = devices
+                .iter()
+                .map(|d| format!("--device {} ({} {})", d.location, d.strings.product, d.strings.serial))
+                .collect();
+            new(Exit::NoDevice, "several_devices", &format!("Name one of them: {}.", names.join(", ")))
+        }
+        FailureKind::NoAccess(id) => new(Exit::NoPermission, "no_permission", &udev(*id == CRAZYFLIE)),
+        FailureKind::Held => new(
+            Exit::Device,
+            "device_busy",
+            "Close the other program (dfu-util, a second cfdfu, a virtual machine), then run this again.",
+        ),
+        FailureKind::Open(error) => new(Exit::Device, "cannot_open", open_advice(*error)),
+        FailureKind::TooOld => new(Exit::Device, "firmware_too_old", BY_HAND),
+        FailureKind::DidNotEnter(_) => {
+            new(Exit::Device, "no_dfu", &format!("Take off the decks and try again. Or: {BY_HAND}"))
+        }
+        FailureKind::NotDfu(_) => new(
+            Exit::Device,
+            "not_dfuse",
+            "If it is a Crazyflie, unplug USB and battery, enter DFU mode again.",
+        ),
+        FailureKind::OtherChip => new(
+            Exit::NoDevice,
+            "other_chip",
+            "Name the Crazyflie with --device. If you mean this board: --allow-mismatch.",
+        ),
+        FailureKind::Plan(_) => {
+            new(Exit::Image, "does_not_fit", "This image cannot be flashed to this device.")
+        }
+        FailureKind::ReadProtected => new(
+            Exit::Device,
+            "read_protected",
+            "It can neither be read nor flashed until the protection is lifted, which erases everything on \
+             it, bootloader included. cfdfu does not do that by itself: use ST's tools (`dfu-util -a 0 -s \
+             :unprotect:force`), then `cfdfu restore-bootloader`.",
+        ),
+        FailureKind::WriteProtected(_) => new(
+            Exit::Device,
+            "write_protected",
+            "The chip would take the image without a word and keep what it has. Lift the write protection \
+             with ST's tools (option bytes), then flash again.",
+        ),
+        FailureKind::Dfu(error) if error.is_disconnect() => new(
+            Exit::Device,
+            "vanished",
+            "Plug it in again (DFU mode, as before) and repeat: what is done is skipped.",
+        ),
+        FailureKind::Dfu(_) => new(
+            Exit::Device,
+            "dfu",
+            "Unplug USB and battery, enter DFU mode again, repeat: what is done is skipped.",
+        ),
+        FailureKind::Mismatch { .. } => new(
+            Exit::Device,
+            "mismatch",
+            "If that was a flash: repeat it; if it fails at the same place again, the chip's flash is worn \
+             or its supply too low (plug straight into the computer).",
+        ),
+        FailureKind::OutOfRange(_) => {
+            new(Exit::Image, "out_of_range", "A Crazyflie's flash is 0x08000000 … 0x080FFFFF.")
+        }
+        FailureKind::WorkerDied(_) => {
+            new(Exit::Defect, "defect", "This is a defect of cfdfu: please report it, with the text above.")
+        }
+    }
+}
+
+fn open_advice(error: TransferError) -> &'static str {
+    match error {
+        TransferError::Other { code: -12 } => {
+            "Another driver has the device: on Windows, install WinUSB for it with Zadig."
+        }
+        _ => "Unplug the device, plug it in again, repeat.",
+    }
+}
+
+/// Bitcraze's rules cover the running Crazyflie and dfu-util's the boot ROM: either may be missing.
+fn udev(running: bool) -> String {
+    let (product, what) = if running { ("5740", "a running Crazyflie") } else { ("df11", "the DFU mode") };
+    format!(
+        "A udev rule for {what} is missing. As root, put this line into /etc/udev/rules.d/70-cfdfu.rules: \
+         SUBSYSTEM==\"usb\", ATTRS{{idVendor}}==\"0483\", ATTRS{{idProduct}}==\"{product}\", MODE=\"0664\", \
+         GROUP=\"plugdev\", TAG+=\"uaccess\" — then `udevadm control --reload` and plug in again. Or run \
+         this once with sudo."
+    )
+}
+
+/// A file that is no image.
+#[must_use]
+pub fn image_error(error: &ImageError) -> Problem {
+    let advice = match error {
+        ImageError::Empty => "Build or download it again.",
+        ImageError::TooLarge { .. } => "This is no Crazyflie image; firmware has 240 to 310 kB.",
+        ImageError::Blank { .. } => {
+            "A dump of an erased chip looks like this; there is nothing to flash in it."
+        }
+        ImageError::Container { .. } => {
+            "Give the .bin file (cf2-….bin), as the build or the release makes it."
+        }
+    };
+    Problem::new(Exit::Image, "malformed_image", error, format!("{advice} Nothing was touched."))
+}
+
+/// An image that may not go where it would.
+#[must_use]
+pub fn refusal(refusal: &Refusal) -> Problem {
+    let (kind, advice) = match refusal {
+        Refusal::Radio => (
+            "radio_image",
+            "Take the file for the STM32 (cf2-….bin); the radio chip is updated by cfclient over radio."
+                .to_owned(),
+        ),
+        Refusal::LoaderAsFirmware => {
+            ("bootloader_image", "To restore a bootloader: cfdfu restore-bootloader FILE.".to_owned())
+        }
+        Refusal::NotALoader { .. } => (
+            "not_a_bootloader",
+            format!(
+                "The bootloader is cf2loader-1.0.bin, linked for {LOADER_BASE}. To flash a firmware: cfdfu \
+                 flash FILE, or restore-bootloader LOADER --firmware FILE."
+            ),
+        ),
+        Refusal::Unknown => (
+            "unknown_image",
+            "If you are sure of it: --allow-mismatch (and --address, if not 0x08004000).".to_owned(),
+        ),
+        Refusal::WrongAddress { linked, .. } if *linked == FIRMWARE_BASE => {
+            ("wrong_address", format!("Leave out --address: it goes to {FIRMWARE_BASE} by itself."))
+        }
+        Refusal::WrongAddress { .. } => (
+            "wrong_address",
+            format!(
+                "It was built with CLOAD=0 and would overwrite the bootloader. Build it again without, for \
+                 {FIRMWARE_BASE}."
+            ),
+        ),
+        Refusal::BootloaderSector { .. } => (
+            "bootloader_sector",
+            format!("Only restore-bootloader writes there; firmware goes to {FIRMWARE_BASE}."),
+        ),
+        Refusal::PastTheEnd { .. } => ("too_large", "It cannot be a Crazyflie firmware.".to_owned()),
+        Refusal::NotFlash { .. } => ("not_flash", format!("Firmware goes to {FIRMWARE_BASE}.")),
+        Refusal::Unaligned { .. } => ("unaligned", format!("Firmware goes to {FIRMWARE_BASE}.")),
+    };
+    Problem::new(Exit::Image, kind, refusal, format!("{advice} Nothing was touched."))
+}
+
+/// A problem with a file or the command line, which no module below knows.
+#[must_use]
+pub fn other(exit: Exit, kind: &'static str, message: &str, advice: &str) -> Problem {
+    Problem::new(exit, kind, message, advice)
+}

@@ -1,0 +1,223 @@
+//! The thread that does the work: takes commands, drives devices, posts events, and never waits for
+//! whoever shows them.
+//!
+//! [`find`] chooses a device and brings it into DFU mode, [`session`] talks to it, [`flash`] and [`read`]
+//! are the jobs. Beside the simulator this is the only part that waits, by the clock that it is given.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::job::{
+    Command, DroneState, Event, Failure, FailureKind, Job, Level, Outcome, Phase, Report, SectorState, Task,
+};
+use crate::usb::Bus;
+
+pub mod find;
+mod flash;
+mod read;
+mod session;
+
+/// A running worker.
+pub struct Worker {
+    /// Where commands go. When it is dropped, the worker ends after the job under way.
+    pub commands: Sender<Command>,
+    /// What happens.
+    pub events: Receiver<Event>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts a worker for the devices of `bus`.
+    #[must_use]
+    pub fn spawn(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Worker {
+        let (commands, inbox) = channel();
+        let (outbox, events) = channel();
+        let thread = thread::spawn(move || {
+            // A cancel that comes when its job is already over means nothing.
+            while let Ok(command) = inbox.recv() {
+                if let Command::Run(job) = command {
+                    let mut ctx = Ctx::new(&*bus, &*clock, &inbox, &outbox);
+                    let report = perform(&mut ctx, &job);
+                    ctx.post(Event::Finished(report));
+                }
+            }
+        });
+        Worker { commands, events, thread }
+    }
+
+    /// Lets the worker end after the job under way, and waits for that.
+    pub fn join(self) {
+        drop(self.commands);
+        // A panic was caught and reported already.
+        let _ = self.thread.join();
+    }
+}
+
+/// One job, with whatever happens turned into its report: a panic is a failed job, not a dead thread.
+fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
+    let started = ctx.clock.now();
+    let result = catch_unwind(AssertUnwindSafe(|| match &job.task {
+        Task::Flash(task) => flash::flash(ctx, job, task),
+        Task::Verify(segment) => read::verify(ctx, job, segment),
+        Task::Backup(span) => read::backup(ctx, job, *span),
+    }));
+    let outcome = match result {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(Stop::Cancelled)) => Outcome::Cancelled(ctx.drone),
+        Ok(Err(Stop::Failed(kind, place))) => Outcome::Failed(Failure { kind, place, drone: ctx.drone }),
+        Err(panic) => {
+            let kind = FailureKind::WorkerDied(panic_text(&*panic));
+            Outcome::Failed(Failure { kind, place: None, drone: ctx.drone })
+        }
+    };
+    Report { outcome, took: ctx.clock.now().saturating_sub(started), ..ctx.report.clone() }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic").to_owned()
+}
+
+/// Why a job ends early.
+#[derive(Debug)]
+enum Stop {
+    /// The user asked.
+    Cancelled,
+    /// It does not work; with what was being done.
+    Failed(FailureKind, Option<String>),
+}
+
+impl<E: Into<FailureKind>> From<E> for Stop {
+    fn from(error: E) -> Stop {
+        Stop::Failed(error.into(), None)
+    }
+}
+
+impl Stop {
+    /// Says what was being done, unless somebody closer to it did.
+    fn at(self, place: impl FnOnce() -> String) -> Stop {
+        match self {
+            Stop::Failed(kind, None) => Stop::Failed(kind, Some(place())),
+            other => other,
+        }
+    }
+}
+
+/// What every part of a job needs: the bus, the time, and somebody to tell.
+struct Ctx<'a> {
+    bus: &'a dyn Bus,
+    clock: &'a dyn Clock,
+    inbox: &'a Receiver<Command>,
+    outbox: &'a Sender<Event>,
+    cancelled: bool,
+    /// What the drone is left as if the job ends now.
+    drone: DroneState,
+    /// The figures so far.
+    report: Report,
+}
+
+impl<'a> Ctx<'a> {
+    fn new(
+        bus: &'a dyn Bus,
+        clock: &'a dyn Clock,
+        inbox: &'a Receiver<Command>,
+        outbox: &'a Sender<Event>,
+    ) -> Ctx<'a> {
+        let report = Report {
+            outcome: Outcome::Unchanged,
+            bytes: 0,
+            written: 0,
+            erased_sectors: 0,
+            verified: false,
+            booted: None,
+            took: Duration::ZERO,
+        };
+        Ctx { bus, clock, inbox, outbox, cancelled: false, drone: DroneState::Untouched, report }
+    }
+
+    fn post(&self, event: Event) {
+        // Nobody listens any more: the job goes on all the same.
+        let _ = self.outbox.send(event);
+    }
+
+    fn info(&self, text: impl Into<String>) {
+        self.post(Event::Log(Level::Info, text.into()));
+    }
+
+    fn detail(&self, text: impl Into<String>) {
+        self.post(Event::Log(Level::Detail, text.into()));
+    }
+
+    fn warn(&self, text: impl Into<String>) {
+        self.post(Event::Log(Level::Warning, text.into()));
+    }
+
+    fn sector(&self, index: usize, state: SectorState) {
+        self.post(Event::Sector { index, state });
+    }
+
+    /// A safe point: here, and only here, a job can be stopped.
+    fn check_cancelled(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(Command::Cancel) => self.cancelled = true,
+                // One job at a time: another is not lost silently but told.
+                Ok(Command::Run(_)) => self.warn("a job is under way, the new one is not started"),
+                // Whoever sent commands is gone: that is no reason to stop (a lost terminal).
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+        }
+        if self.cancelled { Err(Stop::Cancelled) } else { Ok(()) }
+    }
+
+    /// Waits until `found` gives something, looking whenever the bus changes; `None` after `limit`.
+    fn wait_for<T>(
+        &mut self,
+        what: &'static str,
+        limit: Duration,
+        mut found: impl FnMut(&mut Self) -> Result<Option<T>, Stop>,
+    ) -> Result<Option<T>, Stop> {
+        let start = self.clock.now();
+        self.post(Event::Waiting { what, limit });
+        loop {
+            self.check_cancelled()?;
+            if let Some(it) = found(self)? {
+                return Ok(Some(it));
+            }
+            let waited = self.clock.now().saturating_sub(start);
+            if waited >= limit {
+                return Ok(None);
+            }
+            self.bus.wait(limit.saturating_sub(waited));
+        }
+    }
+}
+
+/// Bytes done of a phase, told as they grow.
+struct Meter {
+    phase: Phase,
+    done: u64,
+    total: u64,
+}
+
+impl Meter {
+    fn start(ctx: &Ctx<'_>, phase: Phase, total: u64) -> Meter {
+        let meter = Meter { phase, done: 0, total };
+        meter.tell(ctx);
+        meter
+    }
+
+    fn add(&mut self, ctx: &Ctx<'_>, bytes: u64) {
+        self.done = (self.done + bytes).min(self.total);
+        self.tell(ctx);
+    }
+
+    fn tell(&self, ctx: &Ctx<'_>) {
+        ctx.post(Event::Progress { phase: self.phase, done: self.done, total: self.total });
+    }
+}

@@ -1,0 +1,167 @@
+//! Choosing a device: what is on the bus, which one is meant, and the way of a running Crazyflie into DFU
+//! mode and back, followed by its place and its serial number.
+
+use std::time::Duration;
+
+use super::{Ctx, Stop};
+use crate::crazyflie::{self, Mode};
+use crate::job::{Device, Enter, Event, FailureKind, Job, Selector};
+use crate::usb::descriptor::{self, Strings};
+use crate::usb::{Bus, BusError, CRAZYFLIE, Found, ROM_DFU, TransferError, Transport};
+
+/// The firmware resets at once; a device that still answers after this has not understood.
+const ENTER_LIMIT: Duration = Duration::from_secs(1);
+/// From the request until 0483:df11 is there.
+const DFU_APPEARS: Duration = Duration::from_secs(10);
+/// A device that was asked to restart is off the bus by then.
+const GONE: Duration = Duration::from_secs(2);
+/// How long udev may take to set the permissions of a device that has just come.
+const UDEV: Duration = Duration::from_secs(2);
+
+/// Everything on the bus that may be a Crazyflie. A device that cannot be opened is in the list, with the
+/// reason, if its numbers are those of the boot ROM or of a running Crazyflie.
+pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
+    let known = |found: &Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
+    Ok(bus.list()?.into_iter().filter(known).filter_map(|found| look(bus, &found)).collect())
+}
+
+fn look(bus: &dyn Bus, found: &Found) -> Option<Device> {
+    let names = bus.open(found).and_then(|mut transport| descriptor::strings(&mut *transport));
+    let (mode, strings, closed) = match names {
+        Ok(strings) => (Mode::of(found.id, &strings)?, strings, None),
+        Err(TransferError::Disconnected) => return None,
+        Err(error) => {
+            let mode = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
+            (mode, Strings::default(), Some(error))
+        }
+    };
+    let Found { id, location, simulated, .. } = found.clone();
+    Some(Device { mode, id, location, strings, simulated, closed })
+}
+
+/// The device that the job means, in DFU mode and open; and whether it was brought there.
+pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dyn Transport>, bool), Stop> {
+    let device = ctx.wait_for("a Crazyflie", job.wait, |ctx| match choose(ctx.bus, &job.device) {
+        // Somebody may plug one in, or unplug one, until the time is over.
+        Err(FailureKind::NoDevice | FailureKind::NoMatch(_)) => Ok(None),
+        other => Ok(Some(other?)),
+    })?;
+    // After the wait the question is asked once more, for the reason.
+    let device = match device {
+        Some(device) => device,
+        None => choose(ctx.bus, &job.device)?,
+    };
+    ctx.post(Event::Device(device.clone()));
+    if let Some(error) = device.closed {
+        return Err(cannot_open(&device, error).into());
+    }
+    match (device.mode, job.enter) {
+        (Mode::Dfu, _) => {
+            let transport = open(ctx, &device)?;
+            Ok((device, transport, false))
+        }
+        (Mode::Firmware, Enter::Never) => Err(FailureKind::NotInDfu.into()),
+        (Mode::Firmware, Enter::IfRunning) => {
+            let device = enter_dfu(ctx, &device)?;
+            ctx.post(Event::Device(device.clone()));
+            let transport = open(ctx, &device)?;
+            Ok((device, transport, true))
+        }
+    }
+}
+
+fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
+    let mut there = devices(bus)?;
+    let none_at_all = there.is_empty();
+    there.retain(|device| selector.matches(device));
+    match there.len() {
+        0 if none_at_all || *selector == Selector::Only => Err(FailureKind::NoDevice),
+        0 => Err(FailureKind::NoMatch(selector.to_string())),
+        1 => Ok(there.remove(0)),
+        _ => Err(FailureKind::Several(there)),
+    }
+}
+
+fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
+    match error {
+        TransferError::Access => FailureKind::NoAccess(device.id),
+        TransferError::Busy => FailureKind::Held,
+        other => FailureKind::Open(other),
+    }
+}
+
+/// Opens the device that is where this one is; waits a moment for its permissions if it has just come.
+fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>, Stop> {
+    let start = ctx.clock.now();
+    loop {
+        let found = ctx.bus.list()?.into_iter().find(|f| f.location == device.location && f.id == device.id);
+        let result = found.ok_or(TransferError::Disconnected).and_then(|found| ctx.bus.open(&found));
+        match result {
+            Ok(transport) => return Ok(transport),
+            Err(TransferError::Access) if ctx.clock.now().saturating_sub(start) < UDEV => {
+                ctx.clock.sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(cannot_open(device, error).into()),
+        }
+    }
+}
+
+/// Asks a running Crazyflie to restart in its boot ROM and waits for that. One repeat: the radio chip may
+/// hold a pin at the wrong moment, which sends the restart elsewhere.
+fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device) -> Result<Device, Stop> {
+    for attempt in 1..=2 {
+        ctx.info(if attempt == 1 {
+            "Asking the Crazyflie to enter DFU mode ..."
+        } else {
+            "Asking once more ..."
+        });
+        let mut transport = open(ctx, running)?;
+        let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
+        drop(transport);
+        if answer.is_ok() {
+            // It answered: either it is going all the same, or it does not know the request.
+            let gone = ctx.wait_for("the Crazyflie to restart", GONE, |ctx| {
+                Ok(here(ctx.bus, running)?.is_none_or(|device| device.mode != Mode::Firmware).then_some(()))
+            })?;
+            if gone.is_none() {
+                return Err(FailureKind::TooOld.into());
+            }
+        }
+        let came = ctx.wait_for("DFU mode", DFU_APPEARS, |ctx| {
+            Ok(here(ctx.bus, running)?.filter(|device| device.mode == Mode::Dfu))
+        })?;
+        if let Some(device) = came {
+            return Ok(device);
+        }
+        // Nothing to ask a second time if it is not running.
+        if here(ctx.bus, running)?.is_none() {
+            break;
+        }
+    }
+    Err(FailureKind::DidNotEnter(DFU_APPEARS).into())
+}
+
+/// Waits until the drone that was `device` is seen running, or back in DFU mode: with its radio chip in
+/// the state that manual entry leaves it in, every reset ends there. Whether it runs.
+pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<bool, Stop> {
+    let mut was_gone = false;
+    let seen = ctx.wait_for("the Crazyflie to start", limit, |ctx| {
+        let now = here(ctx.bus, device)?;
+        was_gone |= now.is_none();
+        Ok(now.filter(|device| device.mode == Mode::Firmware || was_gone))
+    })?;
+    if let Some(device) = &seen {
+        ctx.post(Event::Device(device.clone()));
+    }
+    Ok(seen.is_some_and(|device| device.mode == Mode::Firmware))
+}
+
+/// The device that is the same drone as `device`, in whatever mode: by its serial number, which mode
+/// changes fold but do not hide, or else by its place.
+fn here(bus: &dyn Bus, device: &Device) -> Result<Option<Device>, Stop> {
+    let serial = Selector::Serial(device.strings.serial.clone());
+    let mut there = devices(bus)?;
+    let by_serial = there.iter().position(|d| !device.strings.serial.is_empty() && serial.matches(d));
+    let at = by_serial.or_else(|| there.iter().position(|d| d.location == device.location));
+    Ok(at.map(|at| there.swap_remove(at)))
+}

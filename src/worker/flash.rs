@@ -1,0 +1,276 @@
+//! The flash job: the plan carried out in its order, each change announced before and proven after.
+//!
+//! `ctx.drone` always says what the drone is left as if the job ends at this moment.
+
+use super::find;
+use super::session::{Session, seconds};
+use super::{Ctx, Meter, Stop};
+use crate::dfu::machine::Operation;
+use crate::flash::check::Purpose;
+use crate::flash::plan::{BLANK, Comparison, Plan, PlannedSector, Work};
+use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Span};
+use crate::job::{
+    Chip, Compare, Device, DroneState, Event, FailureKind, FlashTask, Job, Leave, Outcome, Phase,
+    SectorState, Verify, Width,
+};
+
+pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
+    ctx.report.bytes = task.image.bytes() as u64;
+    let (device, transport, _) = find::dfu_device(ctx, job)?;
+    let mut session = Session::open(ctx, &device, transport)?;
+    let map = session.map();
+    if task.chip == Chip::Crazyflie && !map.is_stm32f405() {
+        return Err(FailureKind::OtherChip.into());
+    }
+    let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
+    refuse_protected(ctx, &mut session, &plan)?;
+    ctx.post(Event::Planned(plan.clone()));
+    let mut flashing = Flashing { session, plan, task };
+
+    let outcome = flashing.write_image(ctx);
+    match &outcome {
+        Err(Stop::Cancelled) => flashing.session.settle(ctx),
+        Err(Stop::Failed(..)) => {}
+        Ok(_) => flashing.start(ctx, &device),
+    }
+    outcome
+}
+
+/// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2).
+fn refuse_protected(ctx: &Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<(), Stop> {
+    let Some(protection) =
+        session.protection(ctx).map_err(|stop| stop.at(|| "reading the option bytes".to_owned()))?
+    else {
+        return Ok(());
+    };
+    if protection.read {
+        return Err(FailureKind::ReadProtected.into());
+    }
+    let needed = |sector: &usize| plan.sectors().iter().any(|planned| planned.sector.index == *sector);
+    let blocked: Vec<usize> = protection.sectors.into_iter().filter(needed).collect();
+    if blocked.is_empty() { Ok(()) } else { Err(FailureKind::WriteProtected(blocked).into()) }
+}
+
+struct Flashing<'a> {
+    session: Session,
+    plan: Plan,
+    task: &'a FlashTask,
+}
+
+impl Flashing<'_> {
+    /// Everything up to the proof.
+    fn write_image(&mut self, ctx: &mut Ctx<'_>) -> Result<Outcome, Stop> {
+        let found = match self.task.compare {
+            Compare::First => self.compare(ctx)?,
+            Compare::Skip => vec![Comparison::Differs; self.plan.sectors().len()],
+        };
+        let work = self.plan.work(&found, self.session.block());
+        if work.is_nothing() {
+            ctx.report.verified = true;
+            ctx.info("The flash holds this image already: nothing to write");
+            return Ok(Outcome::Unchanged);
+        }
+        if self.task.width == Width::Fastest {
+            self.session.widen(ctx)?;
+        }
+        for sector in &work.erase {
+            ctx.sector(sector.index, SectorState::ToErase);
+        }
+        self.erase(ctx, &work)?;
+        self.write(ctx, &work)?;
+        ctx.drone = DroneState::Flashed;
+        ctx.report.verified = self.task.verify == Verify::ReadBack;
+        Ok(Outcome::Flashed)
+    }
+
+    /// What each sector of the plan holds, stopping at its first difference.
+    fn compare(&mut self, ctx: &mut Ctx<'_>) -> Result<Vec<Comparison>, Stop> {
+        let total = self.plan.sectors().iter().flat_map(|s| &s.filled).map(|s| u64::from(s.len())).sum();
+        let mut meter = Meter::start(ctx, Phase::Compare, total);
+        let sectors = self.plan.sectors().to_vec();
+        let mut found = Vec::new();
+        for planned in &sectors {
+            let place = || format!("comparing {}", name(&planned.sector));
+            let comparison = self.compare_sector(ctx, planned).map_err(|stop| stop.at(place))?;
+            ctx.sector(
+                planned.sector.index,
+                match comparison {
+                    Comparison::Same => SectorState::Same,
+                    Comparison::Differs => SectorState::ToErase,
+                    Comparison::Blank => SectorState::Erased,
+                },
+            );
+            meter.add(ctx, planned.filled.iter().map(|span| u64::from(span.len())).sum());
+            found.push(comparison);
+        }
+        let same = found.iter().filter(|&&c| c == Comparison::Same).count();
+        ctx.info(format!("{same} of {} sectors hold the image already", found.len()));
+        Ok(found)
+    }
+
+    fn compare_sector(&mut self, ctx: &mut Ctx<'_>, planned: &PlannedSector) -> Result<Comparison, Stop> {
+        let blocks: Vec<Span> =
+            planned.filled.iter().flat_map(|span| span.blocks(self.session.block())).collect();
+        for block in blocks {
+            ctx.check_cancelled()?;
+            let there = self.session.read(ctx, block)?;
+            if there != self.plan.data(block) {
+                // Reading a blank sector to its end is a quarter of the time of erasing it.
+                let blank = is_blank(&there) && self.sector_is_blank(ctx, planned.sector)?;
+                return Ok(if blank { Comparison::Blank } else { Comparison::Differs });
+            }
+        }
+        Ok(Comparison::Same)
+    }
+
+    fn sector_is_blank(&mut self, ctx: &mut Ctx<'_>, sector: Sector) -> Result<bool, Stop> {
+        for block in sector.span.blocks(self.session.block()) {
+            ctx.check_cancelled()?;
+            if !is_blank(&self.session.read(ctx, block)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn erase(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
+        let total = work.erase.iter().map(|sector| u64::from(sector.span.len())).sum();
+        let mut meter = Meter::start(ctx, Phase::Erase, total);
+        for sector in &work.erase {
+            ctx.check_cancelled()?;
+            let started = ctx.clock.now();
+            about_to_change(ctx, sector.span.start());
+            let erased = self.session.run(ctx, &Operation::Erase(sector.span.start()));
+            erased.map_err(|error| Stop::from(error).at(|| format!("erasing {}", name(sector))))?;
+            let took = ctx.clock.now().saturating_sub(started);
+            ctx.info(format!(
+                "Erase    {} {:>4} KiB   {}",
+                sector.span.start(),
+                sector.span.len() / 1024,
+                seconds(took)
+            ));
+            ctx.report.erased_sectors += 1;
+            ctx.sector(sector.index, SectorState::Erased);
+            meter.add(ctx, u64::from(sector.span.len()));
+        }
+        Ok(())
+    }
+
+    /// All but the commit words, then its proof, then the commit words: what would start is whole and
+    /// proven before it can start.
+    fn write(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
+        let mut meter = Meter::start(ctx, Phase::Write, work.bytes());
+        ctx.info(format!("Download {} {} bytes", self.plan.start(), work.bytes()));
+        let started = ctx.clock.now();
+        for block in &work.write {
+            self.write_block(ctx, *block, &mut meter)?;
+        }
+        ctx.detail(format!("Written in {}", seconds(ctx.clock.now().saturating_sub(started))));
+        let started = ctx.clock.now();
+        let mut verified = if self.task.verify == Verify::ReadBack { self.verify(ctx, work)? } else { 0 };
+        for word in &work.commit {
+            self.write_block(ctx, *word, &mut meter)?;
+            if self.task.verify == Verify::ReadBack {
+                self.verify_block(ctx, *word)?;
+                verified += u64::from(word.len());
+            }
+        }
+        if verified > 0 {
+            let took = ctx.clock.now().saturating_sub(started);
+            ctx.info(format!("Verify   {} {verified} bytes   {}", self.plan.start(), seconds(took)));
+        }
+        Ok(())
+    }
+
+    fn write_block(&mut self, ctx: &mut Ctx<'_>, block: Span, meter: &mut Meter) -> Result<(), Stop> {
+        ctx.check_cancelled()?;
+        let sector =
+            self.plan.sectors().iter().find(|s| s.sector.span.contains(block.start())).map(|s| s.sector);
+        if let Some(sector) = sector.filter(|sector| block.start().0 - sector.span.start().0 <= 4) {
+            ctx.sector(sector.index, SectorState::Written);
+        }
+        about_to_change(ctx, block.start());
+        let write = Operation::Write(block.start(), self.plan.data(block).to_vec());
+        let written = self.session.run(ctx, &write);
+        written.map_err(|error| Stop::from(error).at(|| format!("writing {}", block.start())))?;
+        ctx.report.written += u64::from(block.len());
+        meter.add(ctx, u64::from(block.len()));
+        Ok(())
+    }
+
+    /// Reads back everything but the commit words; the number of bytes.
+    fn verify(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<u64, Stop> {
+        let total: u64 = work.verify.iter().map(|span| u64::from(span.len())).sum();
+        let mut meter = Meter::start(ctx, Phase::Verify, total);
+        for span in &work.verify {
+            for block in span.blocks(self.session.block()) {
+                ctx.check_cancelled()?;
+                self.verify_block(ctx, block)?;
+                meter.add(ctx, u64::from(block.len()));
+                self.tell_verified(ctx, block, span.end());
+            }
+        }
+        Ok(total)
+    }
+
+    /// A sector is verified with its last block.
+    fn tell_verified(&self, ctx: &Ctx<'_>, block: Span, end: u64) {
+        let sector = self.plan.sectors().iter().find(|s| s.sector.span.contains(block.start()));
+        if let Some(PlannedSector { sector, .. }) = sector
+            && (block.end() == end || block.end() == sector.span.end())
+        {
+            ctx.sector(sector.index, SectorState::Verified);
+        }
+    }
+
+    fn verify_block(&mut self, ctx: &Ctx<'_>, block: Span) -> Result<(), Stop> {
+        let there = self
+            .session
+            .read(ctx, block)
+            .map_err(|stop| stop.at(|| format!("reading back {}", block.start())))?;
+        let expected = self.plan.data(block);
+        let Some(wrong) = there.iter().zip(expected).position(|(a, b)| a != b) else { return Ok(()) };
+        if let Some(planned) = self.plan.sectors().iter().find(|s| s.sector.span.contains(block.start())) {
+            ctx.sector(planned.sector.index, SectorState::Failed);
+        }
+        let offset = u32::try_from(wrong).unwrap_or(0);
+        let address = block.start().checked_add(offset).unwrap_or(block.start());
+        let mismatch = FailureKind::Mismatch { address, expected: expected[wrong], found: there[wrong] };
+        Err(Stop::Failed(mismatch, Some("verifying".to_owned())))
+    }
+
+    /// Starts the drone and looks whether it comes up. It may not: after manual entry some need their
+    /// power cut. That is told in the report, and no failure.
+    fn start(&mut self, ctx: &mut Ctx<'_>, device: &Device) {
+        let Leave::Start(limit) = self.task.leave else {
+            self.session.settle(ctx);
+            return;
+        };
+        let address = match self.plan.purpose() {
+            Purpose::Flash => self.plan.start(),
+            Purpose::RestoreBootloader => LOADER_BASE,
+        };
+        if let Err(Stop::Failed(kind, _)) = self.session.leave(ctx, address) {
+            ctx.warn(format!("The device did not leave DFU mode: {kind}"));
+        }
+        // The flash is done: a cancel that comes now only ends the wait.
+        ctx.report.booted = Some(find::starts(ctx, device, limit).unwrap_or(false));
+    }
+}
+
+/// From now on the drone is not what it was.
+fn about_to_change(ctx: &mut Ctx<'_>, address: Address) {
+    if address < FIRMWARE_BASE && address >= LOADER_BASE {
+        ctx.drone = DroneState::WithoutLoader;
+    } else if ctx.drone == DroneState::Untouched {
+        ctx.drone = DroneState::WithoutFirmware;
+    }
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == BLANK)
+}
+
+fn name(sector: &Sector) -> String {
+    format!("sector {} ({})", sector.index, sector.span.start())
+}

@@ -1,0 +1,86 @@
+//! The jobs that only read: compare flash with an image, and copy flash to a file.
+
+use std::time::Duration;
+
+use super::find;
+use super::session::Session;
+use super::{Ctx, Meter, Stop};
+use crate::flash::check::Segment;
+use crate::flash::{Address, Span};
+use crate::job::{Device, FailureKind, Job, Outcome, Phase};
+
+/// After the drone was brought into DFU mode for a look, it is started again.
+const START: Duration = Duration::from_secs(10);
+
+pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segment: &Segment) -> Result<Outcome, Stop> {
+    ctx.report.bytes = segment.data.len() as u64;
+    let len = u32::try_from(segment.data.len()).unwrap_or(u32::MAX);
+    let Some(span) = Span::new(segment.address, len) else { return Ok(Outcome::Unchanged) };
+    looking(ctx, job, span, |ctx, session| {
+        let mut meter = Meter::start(ctx, Phase::Verify, u64::from(span.len()));
+        for block in span.blocks(session.block()) {
+            ctx.check_cancelled()?;
+            let there = session.read(ctx, block)?;
+            let from = (block.start().0 - segment.address.0) as usize;
+            let expected = &segment.data[from..from + block.size()];
+            if let Some(wrong) = there.iter().zip(expected).position(|(a, b)| a != b) {
+                let address = Address(block.start().0 + u32::try_from(wrong).unwrap_or(0));
+                return Err(FailureKind::Mismatch {
+                    address,
+                    expected: expected[wrong],
+                    found: there[wrong],
+                }
+                .into());
+            }
+            meter.add(ctx, u64::from(block.len()));
+        }
+        ctx.report.verified = true;
+        Ok(Outcome::Unchanged)
+    })
+}
+
+pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome, Stop> {
+    ctx.report.bytes = u64::from(span.len());
+    looking(ctx, job, span, |ctx, session| {
+        let mut meter = Meter::start(ctx, Phase::Read, u64::from(span.len()));
+        let mut bytes = Vec::with_capacity(span.size());
+        for block in span.blocks(session.block()) {
+            ctx.check_cancelled()?;
+            bytes.extend(session.read(ctx, block)?);
+            meter.add(ctx, u64::from(block.len()));
+        }
+        Ok(Outcome::Read(bytes))
+    })
+}
+
+/// Opens the device, looks, and leaves it as it was found: in DFU mode, or running.
+fn looking(
+    ctx: &mut Ctx<'_>,
+    job: &Job,
+    span: Span,
+    look: impl FnOnce(&mut Ctx<'_>, &mut Session) -> Result<Outcome, Stop>,
+) -> Result<Outcome, Stop> {
+    let (device, transport, was_running) = find::dfu_device(ctx, job)?;
+    let mut session = Session::open(ctx, &device, transport)?;
+    // Past the end of its flash a ROM has been seen to crash.
+    if !session.map().covers(span) {
+        return Err(FailureKind::OutOfRange(span).into());
+    }
+    let reading = || format!("reading {span}");
+    let outcome = match session.protection(ctx) {
+        Ok(Some(protection)) if protection.read => Err(FailureKind::ReadProtected.into()),
+        Ok(_) => look(ctx, &mut session),
+        Err(stop) => Err(stop),
+    };
+    if was_running {
+        restart(ctx, &mut session, &device);
+    } else {
+        session.settle(ctx);
+    }
+    outcome.map_err(|stop| stop.at(reading))
+}
+
+fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device) {
+    let start = session.leave(ctx, crate::flash::FIRMWARE_BASE);
+    ctx.report.booted = Some(start.and_then(|()| find::starts(ctx, device, START)).unwrap_or(false));
+}
