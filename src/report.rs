@@ -97,6 +97,7 @@ pub fn failed(failure: &Failure) -> Problem {
     Problem { message, advice, ..problem }
 }
 
+#[allow(clippy::too_many_lines, reason = "a table, one row a kind")]
 fn failure_kind(kind: &FailureKind) -> Problem {
     const BY_HAND: &str = "Enter DFU mode by hand: unplug USB and battery, hold the button while plugging in \
         USB until the slow blink becomes clearly faster (about 5 s), let go.";

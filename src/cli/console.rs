@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use crate::clock::{Clock, RealClock};
+use crate::crazyflie::Mode;
 use crate::flash::plan::Plan;
 use crate::image::{Content, Image};
 use crate::job::{Device, Event, Level, Outcome, Phase, Report};
@@ -112,7 +113,7 @@ impl Console {
         match event {
             Event::Device(device) => {
                 self.object(&device_json(device));
-                self.line(&format!("Using {}", describe(device)));
+                self.line(&format!("Using {}", describe(device, " ")));
             }
             Event::Planned(plan) => {
                 self.object(&plan_json(plan));
@@ -152,7 +153,7 @@ impl Console {
             self.end_bar();
             let bar = ProgressBar::new(total);
             let template =
-                "{prefix:>8} [{bar:30}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
+                "{prefix:>8} [{wide_bar}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
@@ -189,7 +190,7 @@ impl Console {
     pub(super) fn device(&mut self, device: &Device) {
         self.object(&device_json(device));
         if !self.json {
-            self.line(&describe(device));
+            self.line(&describe(device, "  "));
         }
     }
 
@@ -210,7 +211,7 @@ impl Console {
                 self.line(&format!("Verified: the flash holds all {} bytes, {took:.1} s", report.bytes));
             }
             Outcome::Unchanged => {
-                self.line(&format!("Unchanged and verified: {} bytes, {took:.1} s", report.bytes))
+                self.line(&format!("Unchanged and verified: {} bytes, {took:.1} s", report.bytes));
             }
             Outcome::Read(bytes) => {
                 let name = file.map(|file| format!(" to {}", file.display())).unwrap_or_default();
@@ -280,19 +281,20 @@ fn textwrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-fn describe(device: &Device) -> String {
-    let name = match (&device.closed, device.strings.product.as_str()) {
-        (Some(error), _) => format!("({error})"),
-        (None, "") => "(no name)".to_owned(),
-        (None, product) => product.to_owned(),
-    };
+/// Port, numbers, mode, name, serial number, and the label of the demo.
+fn describe(device: &Device, between: &str) -> String {
     let mode = match device.mode {
-        crate::crazyflie::Mode::Dfu => "DFU mode",
-        crate::crazyflie::Mode::Firmware => "running",
+        Mode::Dfu => "DFU mode",
+        Mode::Firmware => "running",
     };
-    let serial = Some(&device.strings.serial).filter(|s| !s.is_empty()).map(|s| format!("  serial {s}"));
-    let label = if device.simulated { "  SIMULATED" } else { "" };
-    format!("{}  {}  {mode}  {name}{}{label}", device.id, device.location, serial.unwrap_or_default())
+    let name = match device.closed {
+        Some(error) => format!("({error})"),
+        None => device.strings.product.clone(),
+    };
+    let label = if device.simulated { "SIMULATED" } else { "" };
+    let (place, id) = (device.location.to_string(), device.id.to_string());
+    let fields = [&place, &id, mode, &name, &device.strings.serial, label];
+    fields.into_iter().filter(|field| !field.is_empty()).collect::<Vec<_>>().join(between)
 }
 
 fn describe_image(image: &Image) -> String {

@@ -468,7 +468,7 @@ impl Machine {
     fn diagnosed(&mut self, result: Result<&[u8], TransferError>, error: DfuError) {
         match result.ok().and_then(StatusBlock::parse) {
             Some(StatusBlock { status, state: State::Error, .. }) if status != Status::OK => {
-                self.reported(status)
+                self.reported(status);
             }
             _ => self.fail(error),
         }

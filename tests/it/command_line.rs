@@ -1,0 +1,236 @@
+//! The real binary with `--demo` and a pipe: what it prints, where, and with which exit status.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{SEED_LEN, firmware};
+
+/// A folder with a good image in it.
+struct Desk {
+    dir: TempDir,
+}
+
+impl Desk {
+    fn new() -> Desk {
+        let desk = Desk { dir: tempfile::tempdir().unwrap() };
+        desk.file("cf2.bin", &firmware("2026.08", SEED_LEN));
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let mut command = Command::cargo_bin("cfdfu").unwrap();
+        command.current_dir(self.dir.path()).args(line.split_whitespace()).arg("--demo-fast");
+        command.output().unwrap()
+    }
+
+    /// Exit status and standard error.
+    fn fails(&self, line: &str) -> (i32, String) {
+        let output = self.run(line);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn json(&self, line: &str) -> (i32, Vec<Value>) {
+        let output = self.run(&format!("{line} --json"));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let objects = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (output.status.code().unwrap(), objects)
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn a_flash_in_a_pipe_is_plain_lines() {
+    let text = stdout(&Desk::new().run("flash cf2.bin --demo"));
+    assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
+    for line in [
+        "Image: Crazyflie firmware 2026.08 for CF20, CF21, 243176 bytes, linked for 0x08004000",
+        "Using 1-1 0483:5740 running Crazyflie 2.x 51004F000551343036333233 SIMULATED",
+        "Using 1-1 0483:df11 DFU mode STM32  BOOTLOADER 338133873034 SIMULATED",
+        "dfuERROR, status(10) = errFIRMWARE (normal for this boot ROM, cleared once)",
+        "Erase    0x08004000   16 KiB   0.23 s",
+        "Download 0x08004000 243176 bytes",
+        "The Crazyflie is running.",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn the_json_of_a_flash_is_objects_with_one_last_result() {
+    let (exit, objects) = Desk::new().json("flash cf2.bin --demo");
+    assert_eq!(exit, 0);
+    let named = |name: &str| objects.iter().filter(|o| o["event"] == name).cloned().collect::<Vec<_>>();
+    let device = &named("device")[0];
+    assert_eq!(
+        (&device["mode"], &device["vid"], &device["pid"]),
+        (&"firmware".into(), &"0483".into(), &"5740".into())
+    );
+    assert_eq!((&device["path"], &device["simulated"]), (&"1-1".into(), &true.into()));
+    let plan = &named("plan")[0];
+    assert_eq!((&plan["address"], &plan["bytes"]), (&"0x08004000".into(), &SEED_LEN.into()));
+    assert_eq!(plan["sectors"][4]["address"], "0x08020000");
+    assert_eq!(plan["sectors"][4]["size"], 131_072);
+    for phase in ["compare", "erase", "write", "verify"] {
+        let progress: Vec<Value> = named("progress").into_iter().filter(|o| o["phase"] == phase).collect();
+        assert_eq!(progress[0]["done"], 0, "{phase}");
+        assert_eq!(progress.last().unwrap()["done"], progress[0]["total"], "{phase}");
+    }
+    assert_eq!(named("result").len(), 1);
+    let result = objects.last().unwrap();
+    assert_eq!(result["outcome"], "flashed");
+    assert_eq!(
+        (&result["verified"], &result["booted"], &result["error"]),
+        (&true.into(), &true.into(), &Value::Null)
+    );
+    assert_eq!((&result["written"], &result["erased_sectors"]), (&SEED_LEN.into(), &5.into()));
+}
+
+/// One clear message, the right status, and the drone not even asked.
+#[test]
+fn bad_files_are_refused_before_the_drone_is_touched() {
+    let desk = Desk::new();
+    desk.file("empty.bin", b"");
+    desk.file("large.bin", &vec![1; 1024 * 1024 + 1]);
+    desk.file("blank.bin", &[0xFF; 5000]);
+    desk.file("noise.bin", &firmware("2026.08", 9000)[5000..]);
+    desk.file("elf.bin", &[&b"\x7fELF\x01\x01"[..], &[0; 100]].concat());
+    desk.run("demo-image loader.bin --kind loader");
+    let mut radio = vec![9; 4000];
+    radio[..8].copy_from_slice(&[0x00, 0x40, 0x00, 0x20, 0xC1, 0xB2, 0x01, 0x00]);
+    desk.file("radio.bin", &radio);
+    let table = [
+        ("empty.bin", 65, "the file is empty"),
+        ("large.bin", 65, "1048577 bytes, more than the 1048576"),
+        ("blank.bin", 65, "nothing but 0xFF"),
+        ("noise.bin", 65, "not recognised as Crazyflie firmware"),
+        ("elf.bin", 65, "an ELF file"),
+        ("loader.bin", 65, "the Bitcraze bootloader, not a firmware"),
+        ("radio.bin", 65, "radio chip"),
+        ("missing.bin", 66, "No such file"),
+        (".", 66, "is a directory"),
+        ("cf2.bin --address 0x08000000", 65, "linked for 0x08004000 and would not run at 0x08000000"),
+        ("noise.bin --allow-mismatch --address 0x08000000", 65, "the bootloader's sector"),
+        ("noise.bin --allow-mismatch --address 0x20000000", 65, "not in the Crazyflie's flash"),
+    ];
+    for (arguments, exit, words) in table {
+        let (code, text) = desk.fails(&format!("flash {arguments} --demo"));
+        assert_eq!(code, exit, "{arguments}: {text}");
+        assert!(text.contains(words), "{arguments}: {text}");
+        assert!(text.contains("Nothing was touched."), "{arguments}: {text}");
+        let (code, objects) = desk.json(&format!("flash {arguments} --demo"));
+        assert_eq!(code, exit);
+        let last = objects.last().unwrap();
+        assert_eq!((&last["event"], &last["outcome"]), (&"result".into(), &"failed".into()));
+        assert!(
+            objects.iter().all(|object| object["event"] != "device"),
+            "{arguments}: a device was looked for"
+        );
+    }
+    let (code, text) = desk.fails("restore-bootloader cf2.bin --demo=dfu");
+    assert_eq!(
+        (code, text.contains("a Crazyflie firmware, not the Bitcraze bootloader")),
+        (65, true),
+        "{text}"
+    );
+}
+
+#[test]
+fn every_situation_has_its_exit_status_and_its_advice() {
+    let table = [
+        ("flash cf2.bin --demo=none", 69, "Plug in the Crazyflie"),
+        ("flash cf2.bin --demo=two", 69, "--device 1-1"),
+        ("flash cf2.bin --demo --device 1-7", 69, "cfdfu list"),
+        ("flash cf2.bin --demo --no-enter", 69, "--no-enter"),
+        ("flash cf2.bin --demo=old", 74, "by hand"),
+        ("flash cf2.bin --demo=write-protected", 74, "Lift the write protection"),
+        ("flash cf2.bin --demo=read-protected", 74, "unprotect"),
+        ("verify cf2.bin --demo=dfu", 74, "instead of"),
+        ("list --demo=none", 69, "Plug in"),
+        ("flash cf2.bin --demo=nonsense", 2, "There are: healthy"),
+        ("flash", 2, "Usage"),
+        ("flash cf2.bin --address x", 2, "0x08004000"),
+    ];
+    let desk = Desk::new();
+    for (line, exit, words) in table {
+        let (code, text) = desk.fails(line);
+        assert_eq!(code, exit, "{line}: {text}");
+        assert!(text.contains(words), "{line}: {text}");
+    }
+}
+
+#[test]
+fn inspect_tells_what_a_file_is() {
+    let desk = Desk::new();
+    let (exit, objects) = desk.json("inspect cf2.bin");
+    assert_eq!((exit, objects.len()), (0, 1));
+    let image = &objects[0];
+    assert_eq!(
+        (&image["event"], &image["format"], &image["kind"]),
+        (&"image".into(), &"bin".into(), &"firmware".into())
+    );
+    assert_eq!((&image["version"], &image["address"]), (&"2026.08".into(), &"0x08004000".into()));
+    assert_eq!(image["boards"], serde_json::json!(["CF20", "CF21"]));
+    let crc = crc32fast::hash(&fs::read(desk.path("cf2.bin")).unwrap());
+    assert_eq!(image["crc32"], format!("{crc:08x}"));
+}
+
+#[test]
+fn list_is_one_line_a_device() {
+    let desk = Desk::new();
+    let text = stdout(&desk.run("list --demo=two"));
+    assert_eq!(text.lines().count(), 2);
+    assert!(text.lines().all(|line| line.contains("SIMULATED")));
+    let (_, objects) = desk.json("list --demo=two");
+    assert_eq!(objects[1]["serial"], "338133883034");
+    assert_eq!(stdout(&desk.run("list --demo=two --device 338133883034")).lines().count(), 1);
+}
+
+#[test]
+fn a_backup_is_the_whole_flash_and_never_replaces_a_file_unasked() {
+    let desk = Desk::new();
+    stdout(&desk.run("backup mine.bin --demo"));
+    let backup = fs::read(desk.path("mine.bin")).unwrap();
+    assert_eq!(backup.len(), 1024 * 1024);
+    assert_eq!(backup[0x4000..0x4000 + 276_672], firmware("2025.02", 276_672));
+    fs::write(desk.path("mine.bin"), b"precious").unwrap();
+    assert_eq!(desk.fails("backup mine.bin --demo").0, 73);
+    assert_eq!(fs::read(desk.path("mine.bin")).unwrap(), b"precious");
+    assert_eq!(desk.fails("backup missing/mine.bin --demo").0, 73);
+    stdout(&desk.run("backup mine.bin --demo --force"));
+    assert_eq!(desk.fails("backup other.bin --demo=read-protected").0, 74);
+    assert!(!Path::new(&desk.path("other.bin")).exists(), "a failed backup leaves no file");
+}
+
+#[test]
+fn the_log_file_has_what_was_said() {
+    let desk = Desk::new();
+    desk.run("flash cf2.bin --demo --log-file log.txt");
+    let log = fs::read_to_string(desk.path("log.txt")).unwrap();
+    assert!(log.contains("Erase    0x08020000  128 KiB"), "{log}");
+    assert!(log.contains("Flashed and verified"), "{log}");
+    assert_eq!(desk.fails("list --demo --log-file missing/log.txt").0, 73);
+}
+
+#[test]
+fn no_colour_reaches_a_pipe_unless_it_is_asked_for() {
+    let desk = Desk::new();
+    assert!(!desk.fails("flash missing.bin --demo").1.contains('\u{1b}'));
+    assert!(desk.fails("flash missing.bin --demo --color always").1.contains("\u{1b}[1;31m"));
+}

@@ -1,0 +1,323 @@
+//! Whole jobs on the simulated chip: the flash afterwards, the order of changes, transfers and time.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cfdfu::clock::Clock;
+use cfdfu::flash::check::Segment;
+use cfdfu::flash::{Address, Span};
+use cfdfu::job::{
+    Compare, DroneState, Enter, Event, FailureKind, Job, Leave, Outcome, Selector, Task, Verify, Width,
+};
+use cfdfu::sim::{SimBus, images};
+use cfdfu::usb::trace::{Traced, Transfer};
+use cfdfu::usb::{Bus, BusError, Found, TransferError, Transport};
+
+use crate::support::{SEED_LEN, World, firmware, flash_job, restore_job, run, with};
+
+/// Addresses at which the flash changed, as offsets from its start.
+fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
+    (0..before.len()).filter(|&at| before[at] != after[at]).collect()
+}
+
+#[test]
+fn a_running_crazyflie_is_flashed_verified_and_seen_running_again() {
+    let world = World::new("healthy");
+    let image = firmware("2026.08", SEED_LEN);
+    let run = world.run(flash_job(&image));
+    assert_eq!(run.report.outcome, Outcome::Flashed);
+    assert_eq!((run.report.verified, run.report.booted), (true, Some(true)));
+    assert_eq!((run.report.written, run.report.erased_sectors), (SEED_LEN as u64, 5));
+    assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
+    assert_eq!(
+        world.bus.with(0, |drone, _| drone.memory.flash.erases),
+        Some([0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    );
+}
+
+#[test]
+fn the_same_image_again_writes_nothing_unless_everything_is_asked_for() {
+    let world = World::new("dfu");
+    let job = || with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
+    assert_eq!(world.run(job()).report.outcome, Outcome::Flashed);
+    let again = world.run(job()).report;
+    assert_eq!(again.outcome, Outcome::Unchanged);
+    assert_eq!((again.written, again.erased_sectors, again.verified), (0, 0, true));
+    let full = world.run(with(job(), |task| task.compare = Compare::Skip)).report;
+    assert_eq!(full.outcome, Outcome::Flashed);
+    assert_eq!((full.written, full.erased_sectors), (SEED_LEN as u64, 5));
+}
+
+#[test]
+fn a_change_in_the_last_sector_rewrites_that_and_the_first() {
+    let world = World::new("dfu");
+    let mut image = firmware("2026.08", SEED_LEN);
+    let stay = |image: &[u8]| with(flash_job(image), |task| task.leave = Leave::Stay);
+    world.run(stay(&image));
+    image[SEED_LEN - 1] ^= 0x10;
+    let report = world.run(stay(&image)).report;
+    assert_eq!((report.outcome, report.erased_sectors), (Outcome::Flashed, 2));
+    assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
+}
+
+/// Rule 2 of the design: sector 0 belongs to a bootloader restore.
+#[test]
+fn nothing_but_a_restore_touches_the_bootloader() {
+    for scenario in ["healthy", "dfu", "erased", "overwritten", "slow", "byte-mode", "wrong-board"] {
+        for len in [images::FIRMWARE_MIN, 16 * 1024, 120_000, 253_952, 1_032_192] {
+            for compare in [Compare::First, Compare::Skip] {
+                let world = World::new(scenario);
+                let before = world.flash();
+                let job = with(flash_job(&firmware("2026.08", len)), |task| task.compare = compare);
+                assert_eq!(world.run(job).report.outcome, Outcome::Flashed, "{scenario} {len}");
+                assert_eq!(world.flash()[..0x4000], before[..0x4000], "{scenario} {len}");
+                assert_eq!(world.bus.with(0, |drone, _| drone.memory.flash.erases[0]), Some(0));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_overwritten_bootloader_is_restored_together_with_the_firmware() {
+    let world = World::new("overwritten");
+    let (loader, image) = (images::loader(), firmware("2026.08", SEED_LEN));
+    let run = world.run(restore_job(&loader, Some(&image)));
+    assert_eq!(run.report.outcome, Outcome::Flashed);
+    // Entered by hand, every reset ends in DFU mode until the power is cut.
+    assert_eq!(run.report.booted, Some(false));
+    assert_eq!(world.flash()[..loader.len()], loader);
+    assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
+    world.bus.with(0, |drone, now| {
+        drone.cut_power(now);
+        drone.power_on(now);
+    });
+    world.clock.sleep(Duration::from_secs(3));
+    assert_eq!(world.bus.with(0, |drone, _| drone.identity().unwrap().0.1), Some(0x5740));
+}
+
+#[test]
+fn a_restore_of_the_bootloader_alone_leaves_the_firmware() {
+    let world = World::new("overwritten");
+    let before = world.flash();
+    let run = world.run(restore_job(&images::loader(), None));
+    assert_eq!(run.report.outcome, Outcome::Flashed);
+    assert!(changed(&before, &world.flash()).iter().all(|&at| at < 0x4000));
+}
+
+/// What goes over the wire, in the order in which it does.
+fn overhear(world: &World, job: Job) -> (Vec<Transfer>, Outcome) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&heard);
+    let bus = Traced::new(
+        world.bus.clone(),
+        Arc::new(move |t: &Transfer| listener.lock().unwrap().push(t.clone())),
+    );
+    let run = run(Arc::new(bus), world.clock.clone(), job);
+    let transfers = heard.lock().unwrap().clone();
+    (transfers, run.report.outcome)
+}
+
+#[test]
+fn a_block_costs_three_transfers_to_write_and_one_to_read() {
+    let count = |len: usize| {
+        let world = World::new("dfu");
+        let (transfers, outcome) = overhear(&world, flash_job(&firmware("2026.08", len)));
+        assert_eq!(outcome, Outcome::Flashed);
+        transfers.len()
+    };
+    // Of the same five sectors, sixty blocks more: nothing else differs.
+    let (few, many) = (count(0x1_C000 + 2048), count(0x1_C000 + 61 * 2048));
+    assert_eq!(many - few, 60 * (3 + 1));
+    // And the constant for the whole job is small: 119 blocks of the seed file.
+    let seed = count(SEED_LEN);
+    assert!(seed <= 119 * 4 + 160, "{seed} transfers");
+    println!("{seed} control transfers for {SEED_LEN} bytes, verified");
+}
+
+#[test]
+fn the_recognised_rom_is_never_slept_on() {
+    let world = World::new("dfu");
+    let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
+    let from = world.clock.now();
+    assert_eq!(world.run(job).report.outcome, Outcome::Flashed);
+    let took = world.clock.now() - from;
+    // Flash and wire alone take 4.13 s; one bwPollTimeout a block would add 12 s.
+    assert!(took < Duration::from_millis(4300), "{took:?}");
+    println!("{:.3} s of the simulated chip's time for {SEED_LEN} bytes", took.as_secs_f64());
+}
+
+#[test]
+fn byte_mode_and_a_worn_chip_take_longer_and_arrive() {
+    let seconds = |scenario: &str, width: Width| {
+        let world = World::new(scenario);
+        let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+            task.width = width;
+            task.leave = Leave::Stay;
+        });
+        let report = world.run(job).report;
+        assert_eq!(report.outcome, Outcome::Flashed);
+        report.took.as_secs_f64()
+    };
+    let byte = seconds("dfu", Width::Byte);
+    assert!((8.9..9.3).contains(&byte), "{byte}");
+    assert!((seconds("byte-mode", Width::Fastest) - byte).abs() < 0.1);
+    assert!(seconds("slow", Width::Byte) > 30.0);
+}
+
+#[test]
+fn protected_chips_are_refused_before_anything_is_changed() {
+    let refuse = |scenario: &str| {
+        let world = World::new(scenario);
+        let before = world.flash();
+        let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
+        assert_eq!(world.flash(), before);
+        match report.outcome {
+            Outcome::Failed(failure) => {
+                assert_eq!(failure.drone, DroneState::Untouched);
+                failure.kind
+            }
+            other => panic!("{scenario}: {other:?}"),
+        }
+    };
+    assert_eq!(refuse("write-protected"), FailureKind::WriteProtected(vec![2]));
+    assert_eq!(refuse("read-protected"), FailureKind::ReadProtected);
+    assert_eq!(refuse("old"), FailureKind::TooOld);
+    assert_eq!(refuse("none"), FailureKind::NoDevice);
+    assert!(matches!(refuse("two"), FailureKind::Several(devices) if devices.len() == 2));
+}
+
+/// Should the option bytes not tell, the comparison does.
+#[test]
+fn a_sector_that_silently_keeps_its_content_is_found_by_reading_back() {
+    let world = World::new("dfu");
+    // Protected only once the first sector is erased, long after the option bytes were read.
+    let bus = world.bus.clone();
+    let listener = move |_: &Transfer| {
+        bus.with(0, |drone, _| {
+            if drone.memory.flash.erases[1] > 0 {
+                drone.memory.options[8] &= !(1 << 3);
+            }
+        });
+    };
+    let bus = Traced::new(world.bus.clone(), Arc::new(listener));
+    let run = run(Arc::new(bus), world.clock.clone(), flash_job(&firmware("2026.08", SEED_LEN)));
+    match run.report.outcome {
+        Outcome::Failed(failure) => {
+            assert!(matches!(
+                failure.kind,
+                FailureKind::Mismatch { address: Address(0x0800_C000..=0x0800_FFFF), .. }
+            ));
+            assert_eq!(failure.drone, DroneState::WithoutFirmware);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!run.report.verified);
+    assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4], "what is not proven must not start");
+}
+
+#[test]
+fn no_enter_leaves_a_running_crazyflie_alone() {
+    let world = World::new("healthy");
+    let guise = world.bus.with(0, |drone, _| drone.guise());
+    let job = Job { enter: Enter::Never, ..flash_job(&firmware("2026.08", SEED_LEN)) };
+    let report = world.run(job).report;
+    assert!(matches!(report.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::NotInDfu));
+    assert_eq!(world.bus.with(0, |drone, _| drone.guise()), guise);
+}
+
+#[test]
+fn one_of_two_drones_is_flashed_by_serial_number_in_either_form_or_by_place() {
+    for (name, n) in [("338133873034", 0), ("51004F000551343036333233", 0), ("338133883034", 1), ("1-2", 1)] {
+        let world = World::new("two");
+        let image = firmware("2026.08", SEED_LEN);
+        let selector: Selector = name.parse().unwrap();
+        let job = Job { device: selector, ..flash_job(&image) };
+        assert_eq!(world.run(job).report.outcome, Outcome::Flashed, "{name}");
+        let holds = |n: usize| {
+            world
+                .bus
+                .with(n, |drone, _| drone.memory.flash.bytes()[0x4000..0x4000 + SEED_LEN] == image)
+                .unwrap()
+        };
+        assert_eq!((holds(n), holds(1 - n)), (true, false), "{name}");
+    }
+}
+
+/// Somebody plugs the drone in, with the button held, when it is waited for the third time.
+struct Late {
+    inner: SimBus,
+    waits: AtomicU32,
+}
+
+impl Bus for Late {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        self.inner.list()
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        self.inner.open(found)
+    }
+
+    fn wait(&self, limit: Duration) {
+        if self.waits.fetch_add(1, Ordering::SeqCst) == 2 {
+            self.inner.with(0, |drone, now| drone.power_on_by_hand(now));
+        }
+        self.inner.wait(limit);
+    }
+}
+
+#[test]
+fn a_device_that_comes_late_is_waited_for_as_long_as_was_asked() {
+    let late = |wait: Duration| {
+        let world = World::new("dfu");
+        world.bus.with(0, |drone, now| drone.cut_power(now));
+        let bus = Late { inner: world.bus.clone(), waits: AtomicU32::new(0) };
+        let job = Job { wait, ..flash_job(&firmware("2026.08", SEED_LEN)) };
+        run(Arc::new(bus), world.clock.clone(), job).report.outcome
+    };
+    assert_eq!(late(Duration::from_secs(30)), Outcome::Flashed);
+    let Outcome::Failed(failure) = late(Duration::from_millis(30)) else { panic!("flashed nothing") };
+    assert_eq!(failure.kind, FailureKind::NoDevice);
+}
+
+#[test]
+fn verify_and_backup_read_the_flash_and_start_the_drone_again() {
+    let world = World::new("healthy");
+    let flash = world.flash();
+    let task = |task| Job { task, ..flash_job(&firmware("2026.08", SEED_LEN)) };
+    let span = Span::new(Address(0x0800_0000), 1024 * 1024).unwrap();
+    let backup = world.run(task(Task::Backup(span))).report;
+    assert_eq!(backup.outcome, Outcome::Read(flash.clone()));
+    assert_eq!(backup.booted, Some(true));
+
+    let mut segment = Segment { address: Address(0x0800_4000), data: flash[0x4000..0x4000 + 5000].to_vec() };
+    let verified = world.run(task(Task::Verify(segment.clone()))).report;
+    assert_eq!((verified.outcome, verified.verified), (Outcome::Unchanged, true));
+    segment.data[4321] ^= 1;
+    let report = world.run(task(Task::Verify(segment))).report;
+    let Outcome::Failed(failure) = report.outcome else { panic!("{:?}", report.outcome) };
+    assert!(matches!(failure.kind, FailureKind::Mismatch { address: Address(0x0800_50E1), .. }));
+    assert_eq!(world.flash(), flash);
+}
+
+#[test]
+fn without_verify_the_report_does_not_claim_it() {
+    let world = World::new("dfu");
+    let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.verify = Verify::Skip);
+    let report = world.run(job).report;
+    assert_eq!((report.outcome, report.verified), (Outcome::Flashed, false));
+}
+
+#[test]
+fn two_flashes_in_a_row_each_start_afresh() {
+    let world = World::new("healthy");
+    for version in ["2026.04", "2026.08", "2026.04"] {
+        let image = firmware(version, SEED_LEN);
+        let run = world.run(flash_job(&image));
+        assert_eq!((run.report.outcome, run.report.booted), (Outcome::Flashed, Some(true)));
+        assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
+        let first = run.events.iter().find(|event| matches!(event, Event::Progress { .. }));
+        assert!(matches!(first, Some(Event::Progress { done: 0, .. })));
+    }
+}

@@ -1,0 +1,129 @@
+//! The layers of `src/lib.rs`, held: every file's `use crate::…` and forbidden words against one table.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Files that start with `files` may name only these modules of the crate, and none of these words.
+struct Rule {
+    files: &'static [&'static str],
+    may_use: &'static [&'static str],
+    never: &'static [&'static str],
+}
+
+const IO: &[&str] = &[
+    "rusb",
+    "ratatui",
+    "crossterm",
+    "color_eyre",
+    "directories",
+    "std::fs",
+    "std::env",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "mpsc",
+    "indicatif",
+    "clap::",
+];
+
+const RULES: &[Rule] = &[
+    Rule { files: &["flash"], may_use: &["flash", "image"], never: IO },
+    Rule { files: &["image"], may_use: &["flash", "image"], never: IO },
+    Rule { files: &["usb.rs", "usb/descriptor.rs"], may_use: &["usb"], never: IO },
+    Rule { files: &["dfu"], may_use: &["dfu", "flash", "usb"], never: IO },
+    Rule { files: &["crazyflie.rs"], may_use: &["usb"], never: IO },
+    Rule { files: &["job.rs"], may_use: &["crazyflie", "dfu", "flash", "usb"], never: IO },
+    Rule { files: &["report.rs"], may_use: &["flash", "image", "job", "usb"], never: IO },
+    Rule { files: &["usb/libusb.rs"], may_use: &["usb"], never: &["ratatui", "std::thread"] },
+    Rule { files: &["usb/trace.rs", "usb/fault.rs"], may_use: &["usb"], never: IO },
+    Rule { files: &["sim/vhci.rs"], may_use: &["sim", "usb"], never: &["rusb"] },
+    // The simulator shares no host logic: the words of the seam and the clock, nothing else.
+    Rule { files: &["sim"], may_use: &["sim", "usb", "clock"], never: IO },
+    Rule { files: &["clock.rs"], may_use: &[], never: &["rusb"] },
+    Rule {
+        files: &["worker"],
+        may_use: &["clock", "crazyflie", "dfu", "flash", "job", "usb", "worker"],
+        never: &["rusb", "libusb", "std::fs", "std::env", "crate::sim"],
+    },
+    Rule {
+        files: &["cli", "lib.rs", "main.rs"],
+        may_use: &["cli", "clock", "crazyflie", "flash", "image", "job", "report", "sim", "usb", "worker"],
+        never: &["rusb::"],
+    },
+];
+
+/// Only `clock.rs` reads a clock or sleeps; the virtual controller lives in real time.
+const CLOCK_WORDS: &[&str] = &["Instant::now", "SystemTime::now", "thread::sleep"];
+const CLOCK_FILES: &[&str] = &["clock.rs", "sim/vhci.rs"];
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The file's name below `src`, and its lines without comments and tests.
+fn code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
+    let name = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text
+        .lines()
+        .enumerate()
+        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        .map(|(n, line)| (n + 1, line.split("//").next().unwrap_or_default().to_owned()))
+        .collect();
+    (name, lines)
+}
+
+#[test]
+fn every_file_keeps_to_its_layer() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 30, "the sources were not found");
+    let mut wrong = Vec::new();
+    for path in files.iter().filter(|path| !path.ends_with("tests.rs")) {
+        let (name, lines) = code(path, &root);
+        let matches = |rule: &&Rule| rule.files.iter().any(|prefix| name.starts_with(prefix));
+        let longest =
+            |rule: &&Rule| rule.files.iter().filter(|f| name.starts_with(**f)).map(|f| f.len()).max();
+        let rule = RULES.iter().filter(matches).max_by_key(longest);
+        let rule = rule.unwrap_or_else(|| panic!("{name} has no layer"));
+        for (n, line) in lines {
+            for (at, _) in line.match_indices("crate::") {
+                let module: String =
+                    line[at + 7..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if !module.is_empty() && !rule.may_use.contains(&module.as_str()) {
+                    wrong.push(format!("src/{name}:{n} uses {module}"));
+                }
+            }
+            for word in rule.never.iter().filter(|word| line.contains(**word)) {
+                wrong.push(format!("src/{name}:{n} names {word}"));
+            }
+            if !CLOCK_FILES.contains(&name.as_str()) {
+                for word in CLOCK_WORDS.iter().filter(|word| line.contains(**word)) {
+                    wrong.push(format!("src/{name}:{n} names {word}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    sources(&root.join("tests"), &mut files);
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let header = text.lines().take_while(|line| line.starts_with("//!")).count();
+        assert!(header >= 1, "{} has no header", path.display());
+    }
+}

@@ -1,0 +1,26 @@
+//! The integration tests, one binary. What belongs where:
+//!
+//! - `flashing`: worker and simulated chip, whole jobs: what ends up in flash, in which order, how many transfers
+//! - `cuts`: the same with a fault at every transfer
+//! - `oracle`: the worker against a DFU device class that nobody here wrote
+//! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
+//! - `layers`: who may import whom, and who may know a clock
+//!
+//! What needs a USB stack is in `tests/vm`.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::redundant_closure_for_method_calls,
+    clippy::unchecked_time_subtraction,
+    reason = "a test says what went wrong by panicking, and prints its figures"
+)]
+
+mod command_line;
+mod cuts;
+mod flashing;
+mod layers;
+mod oracle;
+mod support;

@@ -1,0 +1,337 @@
+//! The worker against a DFU class that nobody here wrote: `usbd-dfu` on `usb-device`, with its own reading
+//! of the standard, transfers of 128 bytes, pages of 1 KiB, and work that is done between two polls.
+//!
+//! The class lives in a thread of its own; a small bus carries packets of control endpoint 0 to it.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cfdfu::clock::{Clock, FastClock};
+use cfdfu::flash::Address;
+use cfdfu::flash::check::{self, Segment, Wish};
+use cfdfu::job::{
+    Chip, Compare, Enter, FailureKind, FlashTask, Job, Leave, Outcome, Selector, Task, Verify, Width,
+};
+use cfdfu::usb::{Bus, BusError, Found, Location, ROM_DFU, Setup, TransferError, Transport};
+use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
+use usb_device::endpoint::{EndpointAddress, EndpointType};
+use usb_device::prelude::*;
+use usb_device::{Result as UsbResult, UsbDirection};
+use usbd_dfu::{DFUClass, DFUManifestationError, DFUMemError, DFUMemIO};
+
+use crate::support::{firmware, parse, run};
+
+const BASE: u32 = 0x0800_0000;
+const PAGE: usize = 1024;
+const PACKET: usize = 64;
+
+/// 64 pages of flash that can be looked at from outside.
+#[derive(Clone)]
+struct Flash(Arc<Mutex<Vec<u8>>>);
+
+struct Memory {
+    flash: Flash,
+    buffer: Vec<u8>,
+}
+
+impl DFUMemIO for Memory {
+    const INITIAL_ADDRESS_POINTER: u32 = BASE;
+    const MEM_INFO_STRING: &'static str = "@Flash/0x08000000/16*1Ka,48*1Kg";
+    const PROGRAM_TIME_MS: u32 = 8;
+    const ERASE_TIME_MS: u32 = 50;
+    const FULL_ERASE_TIME_MS: u32 = 2000;
+    const MANIFESTATION_TOLERANT: bool = false;
+
+    fn store_write_buffer(&mut self, src: &[u8]) -> Result<(), ()> {
+        self.buffer = src.to_vec();
+        Ok(())
+    }
+
+    fn read(&mut self, address: u32, length: usize) -> Result<&[u8], DFUMemError> {
+        let from = (address - BASE) as usize;
+        let flash = self.flash.0.lock().unwrap();
+        self.buffer = flash.get(from..from + length).ok_or(DFUMemError::Address)?.to_vec();
+        Ok(&self.buffer)
+    }
+
+    fn program(&mut self, address: u32, length: usize) -> Result<(), DFUMemError> {
+        let from = (address - BASE) as usize;
+        let mut flash = self.flash.0.lock().unwrap();
+        let cells = flash.get_mut(from..from + length).ok_or(DFUMemError::Address)?;
+        if cells.iter().any(|&cell| cell != 0xFF) {
+            return Err(DFUMemError::CheckErased);
+        }
+        cells.copy_from_slice(&self.buffer[..length]);
+        Ok(())
+    }
+
+    fn erase(&mut self, address: u32) -> Result<(), DFUMemError> {
+        let from = (address - BASE) as usize / PAGE * PAGE;
+        if from < 16 * PAGE {
+            return Err(DFUMemError::Target);
+        }
+        self.flash.0.lock().unwrap()[from..from + PAGE].fill(0xFF);
+        Ok(())
+    }
+
+    fn erase_all(&mut self) -> Result<(), DFUMemError> {
+        Err(DFUMemError::Erase)
+    }
+
+    fn manifestation(&mut self) -> Result<(), DFUManifestationError> {
+        Ok(())
+    }
+}
+
+/// Endpoint 0 of the device, as packets in a drawer.
+#[derive(Default)]
+struct Wire {
+    reset: bool,
+    /// A packet for the device, and whether it is a setup packet.
+    out: Option<(bool, Vec<u8>)>,
+    /// Packets from the device.
+    sent: VecDeque<Vec<u8>>,
+    taken: bool,
+    stalled: bool,
+}
+
+#[derive(Clone)]
+struct WireBus(Arc<Mutex<Wire>>);
+
+impl UsbBus for WireBus {
+    fn alloc_ep(
+        &mut self,
+        dir: UsbDirection,
+        at: Option<EndpointAddress>,
+        _: EndpointType,
+        _: u16,
+        _: u8,
+    ) -> UsbResult<EndpointAddress> {
+        Ok(at.unwrap_or_else(|| EndpointAddress::from_parts(1, dir)))
+    }
+
+    fn enable(&mut self) {}
+
+    fn reset(&self) {}
+
+    fn set_device_address(&self, _: u8) {}
+
+    fn write(&self, _: EndpointAddress, packet: &[u8]) -> UsbResult<usize> {
+        self.0.lock().unwrap().sent.push_back(packet.to_vec());
+        Ok(packet.len())
+    }
+
+    fn read(&self, _: EndpointAddress, buffer: &mut [u8]) -> UsbResult<usize> {
+        let (_, packet) = self.0.lock().unwrap().out.take().ok_or(UsbError::WouldBlock)?;
+        buffer[..packet.len()].copy_from_slice(&packet);
+        Ok(packet.len())
+    }
+
+    fn set_stalled(&self, _: EndpointAddress, stalled: bool) {
+        self.0.lock().unwrap().stalled |= stalled;
+    }
+
+    fn is_stalled(&self, _: EndpointAddress) -> bool {
+        self.0.lock().unwrap().stalled
+    }
+
+    fn suspend(&self) {}
+
+    fn resume(&self) {}
+
+    fn poll(&self) -> PollResult {
+        let mut wire = self.0.lock().unwrap();
+        if std::mem::take(&mut wire.reset) {
+            return PollResult::Reset;
+        }
+        let in_complete = u16::from(std::mem::take(&mut wire.taken));
+        let (setup, out) = match &wire.out {
+            Some((true, _)) => (1, 0),
+            Some((false, _)) => (0, 1),
+            None => (0, 0),
+        };
+        if (setup, out, in_complete) == (0, 0, 0) {
+            return PollResult::None;
+        }
+        PollResult::Data { ep_out: out, ep_in_complete: in_complete, ep_setup: setup }
+    }
+}
+
+type Answer = Result<Vec<u8>, TransferError>;
+type Question = (Setup, usize, Vec<u8>, Sender<Answer>);
+
+/// Runs the device; questions are control transfers.
+fn device(flash: Flash) -> Sender<Question> {
+    let (questions, inbox) = channel::<Question>();
+    std::thread::spawn(move || {
+        let wire = WireBus(Arc::default());
+        wire.0.lock().unwrap().reset = true;
+        let allocator = UsbBusAllocator::new(wire.clone());
+        let mut dfu = DFUClass::new(&allocator, Memory { flash, buffer: Vec::new() });
+        let strings =
+            StringDescriptors::default().manufacturer("somebody").product("else").serial_number("1");
+        let mut usb = UsbDeviceBuilder::new(&allocator, UsbVidPid(0x0483, 0xDF11))
+            .strings(&[strings])
+            .unwrap()
+            .max_packet_size_0(64)
+            .unwrap()
+            .build();
+        usb.poll(&mut [&mut dfu]);
+        for (setup, len, data, answer) in inbox {
+            let mut poll = || {
+                for _ in 0..4 {
+                    usb.poll(&mut [&mut dfu]);
+                }
+            };
+            let _ = answer.send(transfer(&wire, setup, len, &data, &mut poll));
+        }
+    });
+    questions
+}
+
+/// The three stages of a control transfer (USB 2.0 §8.5.3).
+fn transfer(wire: &WireBus, setup: Setup, len: usize, data: &[u8], poll: &mut dyn FnMut()) -> Answer {
+    let [length_low, length_high] = u16::try_from(len).unwrap().to_le_bytes();
+    let [value_low, value_high] = setup.value.to_le_bytes();
+    let [index_low, index_high] = setup.index.to_le_bytes();
+    let packet = vec![
+        setup.request_type,
+        setup.request,
+        value_low,
+        value_high,
+        index_low,
+        index_high,
+        length_low,
+        length_high,
+    ];
+    {
+        let mut wire = wire.0.lock().unwrap();
+        wire.stalled = false;
+        wire.sent.clear();
+    }
+    let mut give = |is_setup: bool, packet: Vec<u8>| {
+        wire.0.lock().unwrap().out = Some((is_setup, packet));
+        poll();
+        if wire.0.lock().unwrap().stalled { Err(TransferError::Stall) } else { Ok(()) }
+    };
+    give(true, packet)?;
+    if setup.request_type & 0x80 == 0 {
+        for packet in data.chunks(PACKET) {
+            give(false, packet.to_vec())?;
+        }
+        take(wire, poll);
+        return Ok(Vec::new());
+    }
+    let mut bytes = Vec::new();
+    while let Some(packet) = take(wire, poll) {
+        bytes.extend_from_slice(&packet);
+        if packet.len() < PACKET || bytes.len() >= len {
+            break;
+        }
+    }
+    wire.0.lock().unwrap().out = Some((false, Vec::new()));
+    poll();
+    Ok(bytes)
+}
+
+/// A packet from the device, which is told that it arrived.
+fn take(wire: &WireBus, poll: &mut dyn FnMut()) -> Option<Vec<u8>> {
+    let packet = wire.0.lock().unwrap().sent.pop_front()?;
+    wire.0.lock().unwrap().taken = true;
+    poll();
+    Some(packet)
+}
+
+/// A bus with this one device.
+struct OracleBus {
+    questions: Mutex<Sender<Question>>,
+    clock: Arc<FastClock>,
+}
+
+impl Bus for OracleBus {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let location = Location { bus: 1, ports: vec![1] };
+        Ok(vec![Found { id: ROM_DFU, release: 0x0010, location, address: 1, simulated: true }])
+    }
+
+    fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        Ok(Box::new(OracleTransport(self.questions.lock().unwrap().clone())))
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.clock.sleep(limit.min(Duration::from_millis(20)));
+    }
+}
+
+struct OracleTransport(Sender<Question>);
+
+impl OracleTransport {
+    fn ask(&self, setup: Setup, len: usize, data: &[u8]) -> Answer {
+        let (answer, inbox) = channel();
+        self.0.send((setup, len, data.to_vec(), answer)).map_err(|_| TransferError::Disconnected)?;
+        inbox.recv().map_err(|_| TransferError::Disconnected)?
+    }
+}
+
+impl Transport for OracleTransport {
+    fn control_in(&mut self, setup: Setup, buffer: &mut [u8], _: Duration) -> Result<usize, TransferError> {
+        let bytes = self.ask(setup, buffer.len(), &[])?;
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], _: Duration) -> Result<usize, TransferError> {
+        self.ask(setup, data.len(), data).map(|_| data.len())
+    }
+
+    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        let (value, index) = (u16::from(alternate), u16::from(interface));
+        self.ask(Setup { request_type: 0x01, request: 11, value, index }, 0, &[]).map(drop)
+    }
+}
+
+fn job(image: &[u8], chip: Chip) -> Job {
+    let task = FlashTask {
+        image: check::flash(&parse(image), Wish::default()).unwrap(),
+        compare: Compare::First,
+        verify: Verify::ReadBack,
+        leave: Leave::Start(Duration::from_secs(10)),
+        width: Width::Fastest,
+        chip,
+    };
+    Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) }
+}
+
+#[test]
+fn a_device_of_another_make_is_flashed_by_its_own_rules() {
+    let flash = Flash(Arc::new(Mutex::new(vec![0x5A; 64 * PAGE])));
+    let bus = || {
+        let clock = Arc::new(FastClock::new());
+        let questions = Mutex::new(device(flash.clone()));
+        (Arc::new(OracleBus { questions, clock: clock.clone() }), clock)
+    };
+    let image = firmware("2026.08", 40_001);
+
+    let (refusing, clock) = bus();
+    let report = run(refusing, clock, job(&image, Chip::Crazyflie)).report;
+    assert!(matches!(report.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::OtherChip));
+
+    let (taking, clock) = bus();
+    let report = run(taking.clone(), clock.clone(), job(&image, Chip::Any)).report;
+    assert_eq!(report.outcome, Outcome::Flashed);
+    assert_eq!((report.erased_sectors, report.verified, report.booted), (40, true, Some(false)));
+    let content = flash.0.lock().unwrap().clone();
+    assert_eq!(content[..16 * PAGE], vec![0x5A; 16 * PAGE]);
+    assert_eq!(content[16 * PAGE..16 * PAGE + image.len()], image);
+    // It asked for 8 ms a block and 50 ms an erase, and got them.
+    assert!(report.took > Duration::from_millis(40 * 50 + 312 * 8));
+
+    // A new session finds it as the last one left it.
+    let (again, clock) = bus();
+    let task = Task::Verify(Segment { address: Address(BASE + 16 * 1024), data: image });
+    let report = run(again, clock, Job { task, ..job(&firmware("2026.08", 4096), Chip::Any) }).report;
+    assert_eq!((report.outcome, report.verified), (Outcome::Unchanged, true));
+}

@@ -1,0 +1,127 @@
+//! One job on a simulated drone with a clock that runs ahead, and what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cfdfu::clock::{Clock, FastClock};
+use cfdfu::flash::check::{self, Admitted, Wish};
+use cfdfu::image::Image;
+use cfdfu::job::{
+    Chip, Command, Compare, Enter, Event, FlashTask, Job, Leave, Phase, Report, Selector, Task, Verify, Width,
+};
+use cfdfu::sim::SimBus;
+use cfdfu::sim::images;
+use cfdfu::sim::scenario::{CF2_BOARDS, Scenario};
+use cfdfu::usb::Bus;
+use cfdfu::worker::Worker;
+
+/// The size that Bitcraze's own documentation flashes.
+pub const SEED_LEN: usize = 243_176;
+
+/// The drones of a scenario with a clock of their own.
+pub struct World {
+    pub bus: SimBus,
+    pub clock: Arc<FastClock>,
+}
+
+impl World {
+    pub fn new(scenario: &str) -> World {
+        let clock = Arc::new(FastClock::new());
+        let drones = Scenario::by_name(scenario).unwrap().drones(clock.now());
+        World { bus: SimBus::new(drones, clock.clone()), clock }
+    }
+
+    /// The first drone's flash; empty if there is no drone.
+    pub fn flash(&self) -> Vec<u8> {
+        self.bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap_or_default()
+    }
+
+    pub fn run(&self, job: Job) -> Run {
+        run(Arc::new(self.bus.clone()), self.clock.clone(), job)
+    }
+}
+
+/// What a job told.
+pub struct Run {
+    pub events: Vec<Event>,
+    pub report: Report,
+}
+
+/// Runs a job to its end; there must be exactly one last event, and nothing after it.
+pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
+    let worker = Worker::spawn(bus, clock);
+    worker.commands.send(Command::Run(job)).unwrap();
+    let mut events = Vec::new();
+    let report = loop {
+        match worker.events.recv().unwrap() {
+            Event::Finished(report) => break report,
+            event => events.push(event),
+        }
+    };
+    drop(worker.commands);
+    let after: Vec<Event> = worker.events.iter().collect();
+    assert!(after.is_empty(), "events after the last: {after:?}");
+    check_order(&events);
+    Run { events, report }
+}
+
+/// Progress of a phase starts at nothing, grows, and never passes its total; nothing is erased or written
+/// before the plan was told.
+fn check_order(events: &[Event]) {
+    let mut planned = false;
+    let mut current: Option<(Phase, u64)> = None;
+    for event in events {
+        match event {
+            Event::Planned(_) => planned = true,
+            Event::Progress { phase, done, total } => {
+                assert!(planned || matches!(phase, Phase::Verify | Phase::Read), "{phase:?} before the plan");
+                assert!(done <= total);
+                match current {
+                    Some((same, before)) if same == *phase => assert!(*done >= before),
+                    // Writing goes on with the commit word after verifying.
+                    _ => assert!(*done == 0 || *phase == Phase::Write, "{phase:?} starts at {done}"),
+                }
+                current = Some((*phase, *done));
+            }
+            _ => {}
+        }
+    }
+}
+
+pub fn firmware(version: &str, len: usize) -> Vec<u8> {
+    images::firmware(version, &CF2_BOARDS, len)
+}
+
+pub fn parse(bytes: &[u8]) -> Image {
+    Image::parse(bytes.to_vec()).unwrap()
+}
+
+/// A flash of this firmware with every default.
+pub fn flash_job(firmware: &[u8]) -> Job {
+    job(check::flash(&parse(firmware), Wish::default()).unwrap())
+}
+
+pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
+    let firmware = firmware.map(parse);
+    job(check::restore(&parse(loader), firmware.as_ref(), Wish::default()).unwrap())
+}
+
+pub fn job(image: Admitted) -> Job {
+    let task = FlashTask {
+        image,
+        compare: Compare::First,
+        verify: Verify::ReadBack,
+        leave: Leave::Start(Duration::from_secs(10)),
+        width: Width::Fastest,
+        chip: Chip::Crazyflie,
+    };
+    Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) }
+}
+
+/// The job with its flash task changed.
+pub fn with(mut job: Job, change: impl FnOnce(&mut FlashTask)) -> Job {
+    if let Task::Flash(task) = &mut job.task {
+        change(task);
+    }
+    job
+}

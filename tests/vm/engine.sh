@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# In the VM (see boot): the simulated drone on a real USB stack, where lsusb, the real dfu-util and cfdfu
+# meet it. Ends with "N passed, N failed" and a table of both tools' times on the same chip.
+# CFDFU names the binary; the files are made here.
+set -u
+here=$(dirname "$(readlink -f "$0")")
+cfdfu=${CFDFU:-$here/../../target/release/cfdfu}
+work=/dev/shm/engine
+mkdir -p "$work" && cd "$work" || exit 1
+passed=0
+failed=0
+
+# check WORDS COMMAND…: the command must succeed.
+check() {
+  local words=$1
+  shift
+  if "$@" >out 2>&1; then
+    passed=$((passed + 1))
+    echo "ok    $words"
+  else
+    failed=$((failed + 1))
+    echo "FAIL  $words"
+    sed 's/^/      /' out
+  fi
+}
+
+# ends STATUS COMMAND…: the command must end with this status.
+ends() {
+  local status=$1
+  shift
+  "$@"
+  [ $? -eq "$status" ]
+}
+
+# start SCENARIO: plug the simulated drone in; orders go to file descriptor 3.
+start() {
+  rm -f orders
+  mkfifo orders
+  exec 3<>orders
+  "$cfdfu" simulate "$1" <&3 >sim.log 2>&1 &
+  simulator=$!
+  seen "${2:-0483:df11}"
+}
+
+stop() {
+  echo quit >&3
+  wait $simulator
+  exec 3>&-
+}
+
+# seen ID: wait until lsusb shows it.
+seen() {
+  for _ in $(seq 100); do
+    lsusb -d "$1" >/dev/null && return
+    sleep 0.1
+  done
+  return 1
+}
+
+# seconds COMMAND…: its wall time, as "took".
+seconds() {
+  local from=$EPOCHREALTIME
+  "$@" >out 2>&1 || { sed 's/^/      /' out; return 1; }
+  took=$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }')
+}
+
+size=243176
+"$cfdfu" demo-image new.bin --size $size
+"$cfdfu" demo-image old.bin --size $size --version 2026.04
+"$cfdfu" demo-image loader.bin --kind loader
+
+start healthy 0483:5740
+check "a running Crazyflie is seen by lsusb" lsusb -d 0483:5740
+check "list names it" sh -c "'$cfdfu' list | grep -q 'running  Crazyflie 2.x  51004F000551343036333233'"
+check "flash enters DFU mode, flashes, verifies, sees it run again" sh -c "'$cfdfu' flash new.bin >log 2>&1; cat log; grep -q '^Flashed and verified' log && grep -q 'The Crazyflie is running' log"
+check "it is back as a Crazyflie" lsusb -d 0483:5740
+check "verify agrees and starts it again" "$cfdfu" verify new.bin
+check "verify of another image does not" ends 74 "$cfdfu" verify old.bin
+check "a second flash changes nothing" sh -c "'$cfdfu' flash new.bin --json | grep '\"outcome\":\"unchanged\"'"
+check "a drone that is pulled out while it is flashed is named so" sh -c "(sleep 3; echo unplug >orders) & '$cfdfu' flash old.bin --full; [ \$? -eq 74 ]"
+check "what is not plugged in is not found" ends 69 "$cfdfu" flash old.bin
+echo dfu >&3
+check "entered by hand it waits in DFU mode" seen 0483:df11
+check "the job done again completes it" "$cfdfu" flash old.bin --no-leave
+check "and it is whole" "$cfdfu" verify old.bin
+stop
+
+start dfu
+check "dfu-util -l prints our four names" sh -c "
+  dfu-util -l >list 2>&1; cat list
+  grep -qF 'alt=0, name=\"@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg\", serial=\"338133873034\"' list &&
+  grep -qF 'alt=1, name=\"@Option Bytes  /0x1FFFC000/01*016 e\"' list &&
+  grep -qF 'alt=2, name=\"@OTP Memory /0x1FFF7800/01*512 e,01*016 e\"' list &&
+  grep -qF 'alt=3, name=\"@Device Feature/0xFFFF0000/01*004 e\"' list"
+check "we flash" "$cfdfu" flash new.bin --no-leave
+check "dfu-util -U reads the same bytes back" sh -c "dfu-util -a 0 -s 0x08004000:$size -U up.bin && cmp up.bin new.bin"
+check "dfu-util -D flashes" dfu-util -a 0 -s 0x08004000 -D old.bin
+check "our verify agrees with dfu-util" "$cfdfu" verify old.bin
+check "our backup has the same bytes" sh -c "'$cfdfu' backup all.bin && dd if=all.bin bs=16384 skip=1 status=none | head -c $size | cmp - old.bin"
+check "a device that dfu-util holds is busy" sh -c "
+  dfu-util -a 0 -s 0x08004000 -D new.bin >/dev/null 2>&1 & sleep 2
+  '$cfdfu' flash new.bin; status=\$?; wait; [ \$status -eq 74 ]"
+check "whoever is not allowed is told so" sh -c "
+  chmod 600 /dev/bus/usb/*/*; chmod 711 . && chmod 644 new.bin
+  setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' flash new.bin; [ \$? -eq 77 ]"
+check "SIGINT stops at a safe point" sh -c "
+  '$cfdfu' flash new.bin --full & sleep 2; kill -INT \$!; wait \$!; [ \$? -eq 75 ]"
+check "SIGTERM lets the flash finish" sh -c "
+  '$cfdfu' flash old.bin --full --no-leave & sleep 2; kill -TERM \$!; wait \$!; [ \$? -eq 0 ] && '$cfdfu' verify old.bin"
+check "the overwritten bootloader comes back" "$cfdfu" restore-bootloader loader.bin --firmware new.bin
+stop
+
+start two
+check "two devices are not guessed at" ends 69 "$cfdfu" flash new.bin
+check "one is named by its serial number" "$cfdfu" flash new.bin --device 338133883034 --no-leave
+stop
+
+echo
+echo "Wall time in the VM, exec to exit, $size bytes at 0x08004000, on the same simulated chip:"
+start dfu
+# Onto another firmware of the same size, alternately.
+seconds dfu-util -a 0 -s 0x08004000 -D old.bin && theirs=$took
+seconds "$cfdfu" flash new.bin --no-leave && ours=$took
+seconds "$cfdfu" flash new.bin --no-leave && again=$took
+seconds "$cfdfu" flash old.bin --no-leave --byte-mode && bytes=$took
+stop
+for row in "dfu-util 0.11, not verified|${theirs:-}" "cfdfu, verified|${ours:-}" "cfdfu, verified, --byte-mode|${bytes:-}" "cfdfu, the same image again|${again:-}"; do
+  awk -F'|' -v base="${theirs:-0}" '{ printf "  %-30s %6s s   %5.1f times as fast\n", $1, $2, $2 > 0 ? base / $2 : 0 }' <<<"$row"
+done
+echo
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ -n "${ours:-}" ] && [ -n "${theirs:-}" ]
