@@ -72,15 +72,20 @@ pub fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&str)) -> 
     Ok(())
 }
 
-/// Hands one end of the pair to the kernel, on the first free full- or high-speed port.
+/// Hands one end of the pair to the kernel, on the first free full- or high-speed port. Somebody else,
+/// another drone maybe, may be quicker to take it: then the next.
 fn attach(socket: &UnixStream, guise: u8) -> io::Result<u32> {
-    let ports = ports()?;
-    let port =
-        ports.iter().find(|(_, free)| *free).ok_or_else(|| io::Error::other("no free port on vhci_hcd"))?.0;
-    let devid = 1 << 16 | (u32::from(guise) + 1);
-    let line = format!("{port} {} {devid} {FULL_SPEED}", socket.as_raw_fd());
-    fs::write(format!("{CONTROLLER}/attach"), line)?;
-    Ok(port)
+    let mut last = io::Error::other("no free port on vhci_hcd");
+    for (port, _) in ports()?.into_iter().filter(|(_, free)| *free) {
+        let devid = 1 << 16 | (u32::from(guise) + 1);
+        let line = format!("{port} {} {devid} {FULL_SPEED}", socket.as_raw_fd());
+        match fs::write(format!("{CONTROLLER}/attach"), line) {
+            Ok(()) => return Ok(port),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
 }
 
 /// The numbers of the ports for devices below USB 3, and whether they are free.

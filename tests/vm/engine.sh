@@ -111,6 +111,7 @@ check "the overwritten bootloader comes back" "$cfdfu" restore-bootloader loader
 stop
 
 start two
+sleep 1
 check "two devices are not guessed at" ends 69 "$cfdfu" flash new.bin
 check "one is named by its serial number" "$cfdfu" flash new.bin --device 338133883034 --no-leave
 stop
@@ -125,7 +126,7 @@ seconds "$cfdfu" flash new.bin --no-leave && again=$took
 seconds "$cfdfu" flash old.bin --no-leave --byte-mode && bytes=$took
 stop
 for row in "dfu-util 0.11, not verified|${theirs:-}" "cfdfu, verified|${ours:-}" "cfdfu, verified, --byte-mode|${bytes:-}" "cfdfu, the same image again|${again:-}"; do
-  awk -F'|' -v base="${theirs:-0}" '{ printf "  %-30s %6s s   %5.1f times as fast\n", $1, $2, $2 > 0 ? base / $2 : 0 }' <<<"$row"
+  awk -F'|' -v base="${theirs:-0}" '{ printf "  %-30s %6s s   %5.1f times as fast\n", $1, $2, ($2 > 0 ? base / $2 : 0) }' <<<"$row"
 done
 echo
 echo "$passed passed, $failed failed"
