@@ -29,7 +29,7 @@ pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
         text.extend_from_slice(format!("{code}\0{name}\0").as_bytes());
         text.resize(text.len().next_multiple_of(44), 0);
     }
-    program(0x0800_4000, 0x2001_FFFF, &text, len.max(FIRMWARE_MIN), version.len())
+    program(0x0800_4000, 0x2001_FFFF, &text, len.max(FIRMWARE_MIN), crc32fast::hash(version.as_bytes()))
 }
 
 /// The bootloader: 7256 bytes like `cf2loader-1.0.bin`, with its table of sectors.
@@ -39,10 +39,10 @@ pub fn loader() -> Vec<u8> {
         .into_iter()
         .chain((0..8).map(|n| if n == 0 { 0x0801_0000 } else { 0x0800_0000 + n * 0x2_0000 }));
     let text: Vec<u8> = table.flat_map(u32::to_le_bytes).collect();
-    program(0x0800_0000, 0x2000_5000, &text, 7256, 0)
+    program(0x0800_0000, 0x2000_5000, &text, 7256, 1)
 }
 
-fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: usize) -> Vec<u8> {
+fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: u32) -> Vec<u8> {
     let mut bytes = noise(len, seed);
     let entry = base + u32::try_from(CODE_AT).unwrap_or(0) + 1;
     for n in 0..98 {
@@ -65,8 +65,8 @@ fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: usize) -> Vec<u
 }
 
 /// Bytes that do not repeat and hold no 0xFF, as code would; another version gives other bytes.
-fn noise(len: usize, seed: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_u32 ^ u32::try_from(seed * 7919 + len).unwrap_or(1);
+fn noise(len: usize, seed: u32) -> Vec<u8> {
+    let mut state = 0x9E37_79B9 ^ seed;
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 17;

@@ -60,7 +60,8 @@ pub fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&str)) -> 
         let socket = ours.try_clone()?;
         let device = bus.clone();
         let serving = thread::spawn(move || Device { bus: device, n, guise }.serve(ours));
-        while !stop.load(Ordering::SeqCst) && bus.with(n, |drone, _| drone.guise()).flatten() == Some(guise) {
+        let same = || bus.with(n, |drone, _| drone.guise()).flatten() == Some(guise);
+        while !stop.load(Ordering::SeqCst) && !serving.is_finished() && same() {
             thread::sleep(GLANCE);
         }
         // The kernel takes this for an unplug. If it let go first, that is just as well.
@@ -125,29 +126,38 @@ struct Urb {
     data: Vec<u8>,
 }
 
-/// What reader and executor share.
-struct Line {
-    socket: Mutex<UnixStream>,
-    /// Requests that wait for their answer.
-    open: Mutex<HashSet<[u8; 4]>>,
-}
+/// What reader and executor share: the way back, and the requests that wait for their answer. One lock for
+/// both, since an answer must not follow the confirmation that its request was unlinked: the kernel would
+/// take that for a broken line and drop the device.
+struct Line(Mutex<(UnixStream, HashSet<[u8; 4]>)>);
 
 impl Line {
-    fn open(&self) -> MutexGuard<'_, HashSet<[u8; 4]>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(socket: UnixStream) -> Line {
+        Line(Mutex::new((socket, HashSet::new())))
     }
 
-    fn send(&self, message: &[u8]) {
-        // A line that is cut is noticed by the reader.
-        let _ = self.socket.lock().unwrap_or_else(PoisonError::into_inner).write_all(message);
+    fn lock(&self) -> MutexGuard<'_, (UnixStream, HashSet<[u8; 4]>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers a request, unless it was unlinked meanwhile.
+    fn opened(&self, urb: &Urb) {
+        self.lock().1.insert(urb.seqnum);
+    }
+
+    /// Answers a request, unless it was unlinked meanwhile. A line that is cut is noticed by the reader.
     fn answer(&self, urb: &Urb, status: i32, len: usize, data: &[u8]) {
-        if self.open().remove(&urb.seqnum) {
+        let (socket, open) = &mut *self.lock();
+        if open.remove(&urb.seqnum) {
             let len = u32::try_from(len).unwrap_or(0);
-            self.send(&[&header(RET_SUBMIT, urb.seqnum, status, len)[..], data].concat());
+            let _ = socket.write_all(&[&header(RET_SUBMIT, urb.seqnum, status, len)[..], data].concat());
         }
+    }
+
+    /// Confirms that a request will not be answered, or was already.
+    fn unlink(&self, seqnum: [u8; 4], victim: [u8; 4]) {
+        let (socket, open) = &mut *self.lock();
+        let status = if open.remove(&victim) { ECONNRESET } else { 0 };
+        let _ = socket.write_all(&header(RET_UNLINK, seqnum, status, 0));
     }
 }
 
@@ -156,22 +166,19 @@ impl Device {
     /// only an unlink overtakes.
     fn serve(self, mut socket: UnixStream) {
         let Ok(writer) = socket.try_clone() else { return };
-        let line = Arc::new(Line { socket: Mutex::new(writer), open: Mutex::default() });
+        let line = Arc::new(Line::new(writer));
         let (queue, requests) = channel();
         let executor_line = Arc::clone(&line);
         let executor = thread::spawn(move || self.execute(&requests, &executor_line));
         while let Ok(message) = read_message(&mut socket) {
             match message {
                 Message::Submit(urb) => {
-                    line.open().insert(urb.seqnum);
+                    line.opened(&urb);
                     if queue.send(urb).is_err() {
                         break;
                     }
                 }
-                Message::Unlink { seqnum, victim } => {
-                    let status = if line.open().remove(&victim) { ECONNRESET } else { 0 };
-                    line.send(&header(RET_UNLINK, seqnum, status, 0));
-                }
+                Message::Unlink { seqnum, victim } => line.unlink(seqnum, victim),
             }
         }
         drop(queue);

@@ -11,7 +11,7 @@ use crate::flash::plan::{BLANK, Comparison, Plan, PlannedSector, Work};
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Span};
 use crate::job::{
     Chip, Compare, Device, DroneState, Event, FailureKind, FlashTask, Job, Leave, Outcome, Phase,
-    SectorState, Verify, Width,
+    SectorState, Verify,
 };
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
@@ -70,9 +70,7 @@ impl Flashing<'_> {
             ctx.info("The flash holds this image already: nothing to write");
             return Ok(Outcome::Unchanged);
         }
-        if self.task.width == Width::Fastest {
-            self.session.widen(ctx)?;
-        }
+        self.session.set_width(ctx, self.task.width)?;
         for sector in &work.erase {
             ctx.sector(sector.index, SectorState::ToErase);
         }

@@ -42,6 +42,7 @@ fn the_same_image_again_writes_nothing_unless_everything_is_asked_for() {
     let job = || with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
     assert_eq!(world.run(job()).report.outcome, Outcome::Flashed);
     let again = world.run(job()).report;
+    println!("{:.3} s of the simulated chip's time for the same image again", again.took.as_secs_f64());
     assert_eq!(again.outcome, Outcome::Unchanged);
     assert_eq!((again.written, again.erased_sectors, again.verified), (0, 0, true));
     let full = world.run(with(job(), |task| task.compare = Compare::Skip)).report;
@@ -160,9 +161,25 @@ fn byte_mode_and_a_worn_chip_take_longer_and_arrive() {
         report.took.as_secs_f64()
     };
     let byte = seconds("dfu", Width::Byte);
+    println!("{byte:.3} s of the simulated chip's time byte by byte");
     assert!((8.9..9.3).contains(&byte), "{byte}");
     assert!((seconds("byte-mode", Width::Fastest) - byte).abs() < 0.1);
     assert!(seconds("slow", Width::Byte) > 30.0);
+}
+
+/// The setting outlives a session: whoever asks for bytes gets them, whatever was asked for before.
+#[test]
+fn byte_mode_is_set_even_after_word_mode() {
+    let world = World::new("dfu");
+    let seconds = |version: &str, width: Width| {
+        let job = with(flash_job(&firmware(version, SEED_LEN)), |task| {
+            task.width = width;
+            task.leave = Leave::Stay;
+        });
+        world.run(job).report.took.as_secs_f64()
+    };
+    assert!(seconds("2026.04", Width::Fastest) < 4.3);
+    assert!(seconds("2026.08", Width::Byte) > 8.9);
 }
 
 #[test]
