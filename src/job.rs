@@ -300,6 +300,22 @@ pub struct Report {
     pub took: Duration,
 }
 
+impl Report {
+    /// A job that came to this before it did anything.
+    #[must_use]
+    pub fn nothing_done(outcome: Outcome) -> Report {
+        Report {
+            outcome,
+            bytes: 0,
+            written: 0,
+            erased_sectors: 0,
+            verified: false,
+            booted: None,
+            took: Duration::ZERO,
+        }
+    }
+}
+
 /// How a job ended, in one word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -128,15 +128,7 @@ impl<'a> Ctx<'a> {
         inbox: &'a Receiver<Command>,
         outbox: &'a Sender<Event>,
     ) -> Ctx<'a> {
-        let report = Report {
-            outcome: Outcome::Unchanged,
-            bytes: 0,
-            written: 0,
-            erased_sectors: 0,
-            verified: false,
-            booted: None,
-            took: Duration::ZERO,
-        };
+        let report = Report::nothing_done(Outcome::Unchanged);
         Ctx { bus, clock, inbox, outbox, cancelled: false, drone: DroneState::Untouched, report }
     }
 

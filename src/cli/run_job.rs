@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
 use super::console::Console;
 use crate::clock::Clock;
@@ -40,15 +39,7 @@ pub(super) fn run(
 fn died() -> Report {
     let kind = FailureKind::WorkerDied("no report".to_owned());
     let failure = Failure { kind, place: None, drone: DroneState::WithoutFirmware };
-    Report {
-        outcome: Outcome::Failed(failure),
-        bytes: 0,
-        written: 0,
-        erased_sectors: 0,
-        verified: false,
-        booted: None,
-        took: Duration::ZERO,
-    }
+    Report::nothing_done(Outcome::Failed(failure))
 }
 
 /// SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish: half a flash helps nobody,
