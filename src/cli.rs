@@ -15,7 +15,8 @@ use crate::flash::check::{self, Admitted, Wish};
 use crate::flash::{FLASH_END, LOADER_BASE, Span};
 use crate::image::Image;
 use crate::job::{
-    Chip, Compare, Enter, FailureKind, FlashTask, Job, Leave, Outcome, Report, Selector, Task, Verify, Width,
+    Chip, Compare, Confirm, Enter, FailureKind, FlashTask, Job, Keep, Leave, Outcome, Report, Selector, Task,
+    Verify, Width,
 };
 use crate::report::{self, Exit, Problem};
 use crate::sim::SimBus;
@@ -110,6 +111,8 @@ fn flash_job(
     let task = FlashTask {
         image,
         compare: if flash.full { Compare::Skip } else { Compare::First },
+        keep: if flash.no_undo { Keep::No } else { Keep::Copy },
+        confirm: Confirm::Ask,
         verify: if flash.no_verify { Verify::Skip } else { Verify::ReadBack },
         leave: if flash.no_leave { Leave::Stay } else { Leave::Start(START_LIMIT) },
         width: if flash.byte_mode { Width::Byte } else { Width::Fastest },

@@ -1,7 +1,7 @@
 //! The words between the worker and whoever shows what it does: commands in, events out.
 //!
 //! Pure data. The events of one job come in this order: `Device` when one is chosen (again when it came
-//! back as another), `Planned` before anything is changed, then for each phase `Progress` from 0 to its
+//! back as another), `Planned`, then `Ready`, both before anything is changed; for each phase `Progress` from 0 to its
 //! total with `Sector`s between, `Log` and `Waiting` at any time, and exactly one `Finished`, last.
 
 use std::fmt;
@@ -14,8 +14,9 @@ use crate::crazyflie::{self, Mode};
 use crate::dfu::device::DeviceError;
 use crate::dfu::machine::DfuError;
 use crate::flash::check::{Admitted, Segment};
-use crate::flash::plan::{Plan, PlanError};
+use crate::flash::plan::{Comparison, Plan, PlanError, Work};
 use crate::flash::{Address, Span};
+use crate::image::Content;
 use crate::usb::descriptor::Strings;
 use crate::usb::{BusError, Id, Location, TransferError};
 
@@ -24,6 +25,8 @@ use crate::usb::{BusError, Id, Location, TransferError};
 pub enum Command {
     /// Do this. Jobs are done one after the other.
     Run(Job),
+    /// Go on after [`Event::Ready`].
+    Proceed,
     /// Stop the job under way at the next safe point.
     Cancel,
 }
@@ -59,6 +62,10 @@ pub struct FlashTask {
     pub image: Admitted,
     /// Whether sectors that hold the image already are left alone.
     pub compare: Compare,
+    /// Whether what will be overwritten is read first, for an undo.
+    pub keep: Keep,
+    /// Whether somebody looks at the plan before anything is changed.
+    pub confirm: Confirm,
     /// Whether what was written is read back.
     pub verify: Verify,
     /// Whether the drone is started afterwards.
@@ -85,6 +92,39 @@ pub enum Compare {
     First,
     /// Write everything.
     Skip,
+}
+
+/// Whether what will be overwritten is read first, for an undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Every sector of the plan, whole: half a second for a firmware.
+    Copy,
+    /// No more than the comparison needs.
+    No,
+}
+
+/// Whether somebody looks at the plan before anything is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirm {
+    /// Wait for [`Command::Proceed`] after [`Event::Ready`].
+    Ask,
+    /// Go on.
+    Go,
+}
+
+/// What is about to be done, with what was found on the drone. Nothing is changed yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preview {
+    /// The sectors and the image.
+    pub plan: Plan,
+    /// What each sector of the plan holds.
+    pub found: Vec<Comparison>,
+    /// What is left to do.
+    pub work: Work,
+    /// What the sectors of the plan hold now, from the first of them on, if it was read.
+    pub before: Option<Segment>,
+    /// What the firmware among that is.
+    pub firmware: Option<Content>,
 }
 
 /// Whether what was written is read back.
@@ -195,6 +235,8 @@ pub enum Event {
     Device(Device),
     /// This will be done; nothing is changed yet.
     Planned(Plan),
+    /// This is left to do. With [`Confirm::Ask`] nothing happens until [`Command::Proceed`].
+    Ready(Box<Preview>),
     /// Bytes done of a phase; the first event of a phase has none done.
     Progress {
         /// Which.

@@ -12,7 +12,8 @@
 //! | | [`sim`] | a simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`worker`] | time, and the thread that drives devices |
 //! | 3, words | [`report`] | what happened, what state the drone is in, what to do now |
-//! | 4, shell | [`cli`] | the command line, files, terminal, signals |
+//! | 4, shell | [`record`] | what is remembered between runs |
+//! | | [`cli`] | the command line, files, terminal, signals |
 //!
 //! Four promises that the types keep: nothing is written that `flash::check` has not admitted; nothing is
 //! programmed that the plan has not erased; the first word of a firmware is written last, when all else
@@ -25,6 +26,7 @@ pub mod dfu;
 pub mod flash;
 pub mod image;
 pub mod job;
+pub mod record;
 pub mod report;
 pub mod sim;
 pub mod usb;

@@ -153,11 +153,22 @@ impl<'a> Ctx<'a> {
         self.post(Event::Sector { index, state });
     }
 
+    /// Waits until somebody says to go on; whoever is not there any more does not.
+    fn wait_for_leave_to_write(&mut self) -> Result<(), Stop> {
+        self.check_cancelled()?;
+        match self.inbox.recv() {
+            Ok(Command::Proceed) => Ok(()),
+            Ok(Command::Cancel | Command::Run(_)) | Err(_) => Err(Stop::Cancelled),
+        }
+    }
+
     /// A safe point: here, and only here, a job can be stopped.
     fn check_cancelled(&mut self) -> Result<(), Stop> {
         loop {
             match self.inbox.try_recv() {
                 Ok(Command::Cancel) => self.cancelled = true,
+                // Said once too often.
+                Ok(Command::Proceed) => {}
                 // One job at a time: another is not lost silently but told.
                 Ok(Command::Run(_)) => self.warn("a job is under way, the new one is not started"),
                 // Whoever sent commands is gone: that is no reason to stop (a lost terminal).

@@ -87,6 +87,9 @@ pub(super) struct FlashArgs {
     /// Write every sector, also those that hold the image already
     #[arg(long)]
     pub(super) full: bool,
+    /// Do not keep a copy of what is overwritten
+    #[arg(long)]
+    pub(super) no_undo: bool,
     /// Take an image or a chip that is not recognised
     #[arg(long)]
     pub(super) allow_mismatch: bool,

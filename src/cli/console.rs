@@ -16,7 +16,7 @@ use crate::clock::{Clock, RealClock};
 use crate::crazyflie::Mode;
 use crate::flash::plan::Plan;
 use crate::image::{Content, Image};
-use crate::job::{Device, Event, Level, Outcome, Phase, Report};
+use crate::job::{Device, Event, Level, Outcome, Phase, Preview, Report};
 use crate::report::{self, Exit, Problem};
 use crate::usb::trace::{Listener, Transfer};
 
@@ -124,6 +124,7 @@ impl Console {
                     plan.sectors().len()
                 ));
             }
+            Event::Ready(preview) => self.preview(preview),
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
             Event::Sector { .. } => {}
             Event::Log(level, text) => self.log_line(*level, text),
@@ -132,6 +133,18 @@ impl Console {
             }
             Event::Waiting { .. } => {}
             Event::Finished(_) => self.end_bar(),
+        }
+    }
+
+    /// What was found and what will be done.
+    fn preview(&mut self, preview: &Preview) {
+        match &preview.firmware {
+            Some(Content::Firmware(firmware)) => {
+                let version = firmware.version.as_deref().unwrap_or("of unknown version");
+                self.line(&format!("On the drone: firmware {version}"));
+            }
+            Some(_) => self.line("On the drone: something that is no Crazyflie firmware"),
+            None => {}
         }
     }
 

@@ -5,7 +5,8 @@ use std::sync::mpsc::Sender;
 
 use super::console::Console;
 use crate::clock::Clock;
-use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Report, Task};
+use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report, Task};
+use crate::record::Record;
 use crate::report::{self, Exit, Problem};
 use crate::usb::Bus;
 use crate::worker::Worker;
@@ -23,8 +24,21 @@ pub(super) fn run(
     // The worker was started just now; if it is gone already, the events say so.
     let _ = worker.commands.send(Command::Run(job));
     let mut last = None;
+    let (mut serial, mut simulated) = (String::new(), false);
     for event in &worker.events {
         console.event(&event);
+        match &event {
+            Event::Device(device) => {
+                serial.clone_from(&device.strings.serial);
+                simulated = device.simulated;
+            }
+            // Whoever typed the command has made up his mind; only the copy is kept first.
+            Event::Ready(preview) => {
+                keep_copy(preview, &serial, simulated, console);
+                let _ = worker.commands.send(Command::Proceed);
+            }
+            _ => {}
+        }
         if let Event::Finished(report) = event {
             last = Some(report);
             break;
@@ -33,6 +47,18 @@ pub(super) fn run(
     signals.stop();
     worker.join();
     Ok(last.unwrap_or_else(died))
+}
+
+/// What will be overwritten goes to the state directory. If that fails, the flash goes on all the same.
+fn keep_copy(preview: &Preview, serial: &str, simulated: bool, console: &mut Console) {
+    let Some(before) = preview.before.as_ref().filter(|_| !simulated && !preview.work.is_nothing()) else {
+        return;
+    };
+    match Record::of_user().map(|record| record.keep(before, serial)) {
+        Some(Ok(path)) => console.line(&format!("Kept what was there: {}", path.display())),
+        Some(Err(error)) => console.line(&format!("Warning: no copy kept of what was there: {error}")),
+        None => {}
+    }
 }
 
 /// The worker's thread ended without its last word: that is a failed job, too.

@@ -57,6 +57,12 @@ pub struct Board {
 }
 
 impl Content {
+    /// What these bytes are, read from a file or from a drone's flash.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Content {
+        content(bytes)
+    }
+
     /// The word that `inspect --json` prints.
     #[must_use]
     pub fn word(&self) -> &'static str {

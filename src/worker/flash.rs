@@ -6,17 +6,18 @@ use super::find;
 use super::session::{Session, seconds};
 use super::{Ctx, Meter, Stop};
 use crate::dfu::machine::Operation;
-use crate::flash::check::Purpose;
+use crate::flash::check::{Purpose, Segment};
 use crate::flash::plan::{BLANK, Comparison, Plan, PlannedSector, Work};
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Span};
+use crate::image::Content;
 use crate::job::{
-    Chip, Compare, Device, DroneState, Event, FailureKind, FlashTask, Job, Leave, Outcome, Phase,
-    SectorState, Verify,
+    Chip, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave, Outcome,
+    Phase, Preview, SectorState, Verify,
 };
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
-    let (device, transport, _) = find::dfu_device(ctx, job)?;
+    let (device, transport, was_running) = find::dfu_device(ctx, job)?;
     let mut session = Session::open(ctx, &device, transport)?;
     let map = session.map();
     if task.chip == Chip::Crazyflie && !map.is_stm32f405() {
@@ -29,6 +30,10 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
 
     let outcome = flashing.write_image(ctx);
     match &outcome {
+        // Nothing was changed: it may go on with what it did.
+        Err(Stop::Cancelled) if was_running && ctx.drone == DroneState::Untouched => {
+            flashing.start(ctx, &device);
+        }
         Err(Stop::Cancelled) => flashing.session.settle(ctx),
         Err(Stop::Failed(..)) => {}
         Ok(_) => flashing.start(ctx, &device),
@@ -60,11 +65,7 @@ struct Flashing<'a> {
 impl Flashing<'_> {
     /// Everything up to the proof.
     fn write_image(&mut self, ctx: &mut Ctx<'_>) -> Result<Outcome, Stop> {
-        let found = match self.task.compare {
-            Compare::First => self.compare(ctx)?,
-            Compare::Skip => vec![Comparison::Differs; self.plan.sectors().len()],
-        };
-        let work = self.plan.work(&found, self.session.block());
+        let work = self.prepare(ctx)?;
         if work.is_nothing() {
             ctx.report.verified = true;
             ctx.info("The flash holds this image already: nothing to write");
@@ -81,29 +82,87 @@ impl Flashing<'_> {
         Ok(Outcome::Flashed)
     }
 
-    /// What each sector of the plan holds, stopping at its first difference.
-    fn compare(&mut self, ctx: &mut Ctx<'_>) -> Result<Vec<Comparison>, Stop> {
-        let total = self.plan.sectors().iter().flat_map(|s| &s.filled).map(|s| u64::from(s.len())).sum();
-        let mut meter = Meter::start(ctx, Phase::Compare, total);
+    /// Looks at what is there, shows what is left to do, and waits for leave to do it.
+    fn prepare(&mut self, ctx: &mut Ctx<'_>) -> Result<Work, Stop> {
+        let (mut found, before) = match (self.task.compare, self.task.keep) {
+            (Compare::Skip, Keep::No) => (vec![Comparison::Differs; self.plan.sectors().len()], None),
+            (_, keep) => self.compare(ctx, keep)?,
+        };
+        if self.task.compare == Compare::Skip {
+            found.fill(Comparison::Differs);
+        }
+        let work = self.plan.work(&found, self.session.block());
+        let firmware = before.as_ref().and_then(firmware_in);
+        let preview = Preview { plan: self.plan.clone(), found, work: work.clone(), before, firmware };
+        ctx.post(Event::Ready(Box::new(preview)));
+        if self.task.confirm == Confirm::Ask && !work.is_nothing() {
+            ctx.wait_for_leave_to_write()?;
+        }
+        Ok(work)
+    }
+
+    /// What each sector of the plan holds: to its first difference, or whole if it is to be kept.
+    fn compare(&mut self, ctx: &mut Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
         let sectors = self.plan.sectors().to_vec();
+        let size = |planned: &PlannedSector| match keep {
+            Keep::Copy => u64::from(planned.sector.span.len()),
+            Keep::No => planned.filled.iter().map(|span| u64::from(span.len())).sum(),
+        };
+        let mut meter = Meter::start(ctx, Phase::Compare, sectors.iter().map(size).sum());
         let mut found = Vec::new();
+        let mut kept = Vec::new();
         for planned in &sectors {
-            let place = || format!("comparing {}", name(&planned.sector));
-            let comparison = self.compare_sector(ctx, planned).map_err(|stop| stop.at(place))?;
-            ctx.sector(
-                planned.sector.index,
-                match comparison {
-                    Comparison::Same => SectorState::Same,
-                    Comparison::Differs => SectorState::ToErase,
-                    Comparison::Blank => SectorState::Erased,
-                },
-            );
-            meter.add(ctx, planned.filled.iter().map(|span| u64::from(span.len())).sum());
+            let compared = match keep {
+                Keep::Copy => self.copy_sector(ctx, planned, &mut meter, &mut kept),
+                Keep::No => self.compare_sector(ctx, planned),
+            };
+            let comparison =
+                compared.map_err(|stop| stop.at(|| format!("comparing {}", name(&planned.sector))))?;
+            let state = match comparison {
+                Comparison::Same => SectorState::Same,
+                Comparison::Differs => SectorState::ToErase,
+                Comparison::Blank => SectorState::Erased,
+            };
+            ctx.sector(planned.sector.index, state);
+            if keep == Keep::No {
+                meter.add(ctx, size(planned));
+            }
             found.push(comparison);
         }
         let same = found.iter().filter(|&&c| c == Comparison::Same).count();
         ctx.info(format!("{same} of {} sectors hold the image already", found.len()));
-        Ok(found)
+        let start = sectors.first().map(|planned| planned.sector.span.start());
+        let before = start.filter(|_| !kept.is_empty()).map(|address| Segment { address, data: kept });
+        Ok((found, before))
+    }
+
+    /// Reads a sector whole. A gap before it, where the image leaves sectors out, is kept as blank.
+    fn copy_sector(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        planned: &PlannedSector,
+        meter: &mut Meter,
+        kept: &mut Vec<u8>,
+    ) -> Result<Comparison, Stop> {
+        let start = planned.sector.span.start();
+        let first = self.plan.sectors().first().map_or(start, |first| first.sector.span.start());
+        kept.resize((start.0 - first.0) as usize, BLANK);
+        let from = kept.len();
+        for block in planned.sector.span.blocks(self.session.block()) {
+            ctx.check_cancelled()?;
+            kept.extend(self.session.read(ctx, block)?);
+            meter.add(ctx, u64::from(block.len()));
+        }
+        let there = &kept[from..];
+        let holds = |span: &Span| {
+            let at = (span.start().0 - start.0) as usize;
+            there.get(at..at + span.size()) == Some(self.plan.data(*span))
+        };
+        Ok(match () {
+            () if planned.filled.iter().all(holds) => Comparison::Same,
+            () if is_blank(there) => Comparison::Blank,
+            () => Comparison::Differs,
+        })
     }
 
     fn compare_sector(&mut self, ctx: &mut Ctx<'_>, planned: &PlannedSector) -> Result<Comparison, Stop> {
@@ -263,6 +322,15 @@ fn about_to_change(ctx: &mut Ctx<'_>, address: Address) {
     } else if ctx.drone == DroneState::Untouched {
         ctx.drone = DroneState::WithoutFirmware;
     }
+}
+
+/// What the firmware is that these bytes hold, if they hold where a firmware starts. Blank flash after it
+/// is not part of it.
+fn firmware_in(before: &Segment) -> Option<Content> {
+    let from = FIRMWARE_BASE.0.checked_sub(before.address.0)? as usize;
+    let there = before.data.get(from..)?;
+    let len = there.iter().rposition(|&byte| byte != BLANK)? + 1;
+    Some(Content::of(&there[..len]))
 }
 
 fn is_blank(bytes: &[u8]) -> bool {

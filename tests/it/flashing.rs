@@ -7,12 +7,15 @@ use std::time::Duration;
 use cfdfu::clock::Clock;
 use cfdfu::flash::check::Segment;
 use cfdfu::flash::{Address, Span};
+use cfdfu::image::Content;
 use cfdfu::job::{
-    Compare, DroneState, Enter, Event, FailureKind, Job, Leave, Outcome, Selector, Task, Verify, Width,
+    Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, Outcome, Preview,
+    Report, Selector, Task, Verify, Width,
 };
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::usb::{Bus, BusError, Found, TransferError, Transport};
+use cfdfu::worker::Worker;
 
 use crate::support::{SEED_LEN, World, firmware, flash_job, restore_job, run, with};
 
@@ -337,4 +340,46 @@ fn two_flashes_in_a_row_each_start_afresh() {
         let first = run.events.iter().find(|event| matches!(event, Event::Progress { .. }));
         assert!(matches!(first, Some(Event::Progress { done: 0, .. })));
     }
+}
+
+/// A job that asks first, and what it is told when it does.
+fn asked(world: &World, answer: Option<Command>) -> (Preview, Report) {
+    let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+        task.keep = Keep::Copy;
+        task.confirm = Confirm::Ask;
+    });
+    let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+    worker.commands.send(Command::Run(job)).unwrap();
+    let mut preview = None;
+    for event in &worker.events {
+        match event {
+            Event::Ready(ready) => {
+                preview = Some(*ready);
+                if let Some(answer) = &answer {
+                    worker.commands.send(answer.clone()).unwrap();
+                }
+            }
+            Event::Finished(report) => return (preview.unwrap(), report),
+            _ => {}
+        }
+    }
+    panic!("no last event");
+}
+
+#[test]
+fn nothing_is_changed_until_somebody_says_so() {
+    let world = World::new("healthy");
+    let before = world.flash();
+    let (preview, report) = asked(&world, Some(Command::Cancel));
+    assert_eq!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
+    assert_eq!(report.booted, Some(true), "it goes on with what it did");
+    assert_eq!(world.flash(), before);
+    assert_eq!(preview.work.erase.len(), 5);
+    let Some(Content::Firmware(there)) = preview.firmware else { panic!("not recognised") };
+    assert_eq!(there.version.as_deref(), Some("2025.02"));
+    let kept = preview.before.unwrap();
+    assert_eq!((kept.address, &kept.data[..]), (Address(0x0800_4000), &before[0x4000..0x4_0000]));
+
+    let (_, report) = asked(&world, Some(Command::Proceed));
+    assert_eq!(report.outcome, Outcome::Flashed);
 }

@@ -12,7 +12,8 @@ use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::Address;
 use cfdfu::flash::check::{self, Segment, Wish};
 use cfdfu::job::{
-    Chip, Compare, Enter, FailureKind, FlashTask, Job, Leave, Outcome, Selector, Task, Verify, Width,
+    Chip, Compare, Confirm, Enter, FailureKind, FlashTask, Job, Keep, Leave, Outcome, Selector, Task, Verify,
+    Width,
 };
 use cfdfu::usb::{Bus, BusError, Found, Location, ROM_DFU, Setup, TransferError, Transport};
 use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
@@ -297,6 +298,8 @@ fn job(image: &[u8], chip: Chip) -> Job {
     let task = FlashTask {
         image: check::flash(&parse(image), Wish::default()).unwrap(),
         compare: Compare::First,
+        keep: Keep::No,
+        confirm: Confirm::Go,
         verify: Verify::ReadBack,
         leave: Leave::Start(Duration::from_secs(10)),
         width: Width::Fastest,

@@ -7,7 +7,8 @@ use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::check::{self, Admitted, Wish};
 use cfdfu::image::Image;
 use cfdfu::job::{
-    Chip, Command, Compare, Enter, Event, FlashTask, Job, Leave, Phase, Report, Selector, Task, Verify, Width,
+    Chip, Command, Compare, Confirm, Enter, Event, FlashTask, Job, Keep, Leave, Phase, Report, Selector,
+    Task, Verify, Width,
 };
 use cfdfu::sim::SimBus;
 use cfdfu::sim::images;
@@ -110,6 +111,8 @@ pub fn job(image: Admitted) -> Job {
     let task = FlashTask {
         image,
         compare: Compare::First,
+        keep: Keep::No,
+        confirm: Confirm::Go,
         verify: Verify::ReadBack,
         leave: Leave::Start(Duration::from_secs(10)),
         width: Width::Fastest,

@@ -64,6 +64,7 @@ seconds() {
   took=$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }')
 }
 
+export XDG_STATE_HOME=$work/state
 size=243176
 "$cfdfu" demo-image new.bin --size $size
 "$cfdfu" demo-image old.bin --size $size --version 2026.04
@@ -73,6 +74,7 @@ start healthy 0483:5740
 check "a running Crazyflie is seen by lsusb" lsusb -d 0483:5740
 check "list names it" sh -c "'$cfdfu' list | grep -q 'running  Crazyflie 2.x  51004F000551343036333233'"
 check "flash enters DFU mode, flashes, verifies, sees it run again" sh -c "'$cfdfu' flash new.bin >log 2>&1; cat log; grep -q '^Flashed and verified' log && grep -q 'The Crazyflie is running' log"
+check "and keeps a copy of what was there" sh -c "'$cfdfu' inspect state/cfdfu/undo/*/*.bin | grep 'firmware 2025.02'"
 check "it is back as a Crazyflie" lsusb -d 0483:5740
 check "verify agrees and starts it again" "$cfdfu" verify new.bin
 check "verify of another image does not" ends 74 "$cfdfu" verify old.bin
@@ -122,10 +124,11 @@ start dfu
 # Onto another firmware of the same size, alternately.
 seconds dfu-util -a 0 -s 0x08004000 -D old.bin && theirs=$took
 seconds "$cfdfu" flash new.bin --no-leave && ours=$took
-seconds "$cfdfu" flash new.bin --no-leave && again=$took
-seconds "$cfdfu" flash old.bin --no-leave --byte-mode && bytes=$took
+seconds "$cfdfu" flash old.bin --no-leave --no-undo && bare=$took
+seconds "$cfdfu" flash old.bin --no-leave && again=$took
+seconds "$cfdfu" flash new.bin --no-leave --no-undo --byte-mode && bytes=$took
 stop
-for row in "dfu-util 0.11, not verified|${theirs:-}" "cfdfu, verified|${ours:-}" "cfdfu, verified, --byte-mode|${bytes:-}" "cfdfu, the same image again|${again:-}"; do
+for row in "dfu-util 0.11, not verified|${theirs:-}" "cfdfu, verified|${ours:-}" "cfdfu, verified, --no-undo|${bare:-}" "the same with --byte-mode|${bytes:-}" "cfdfu, the same image again|${again:-}"; do
   awk -F'|' -v base="${theirs:-0}" '{ printf "  %-30s %6s s   %5.1f times as fast\n", $1, $2, ($2 > 0 ? base / $2 : 0) }' <<<"$row"
 done
 echo
