@@ -310,7 +310,8 @@ impl Flashing<'_> {
         if let Err(Stop::Failed(kind, _)) = self.session.leave(ctx, address) {
             ctx.warn(format!("The device did not leave DFU mode: {kind}"));
         }
-        // The flash is done: a cancel that comes now only ends the wait.
+        // A cancel brought us here or means nothing any more; one that comes now ends the wait.
+        ctx.cancelled = false;
         ctx.report.booted = Some(find::starts(ctx, device, limit).unwrap_or(false));
     }
 }

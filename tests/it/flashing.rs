@@ -343,7 +343,7 @@ fn two_flashes_in_a_row_each_start_afresh() {
 }
 
 /// A job that asks first, and what it is told when it does.
-fn asked(world: &World, answer: Option<Command>) -> (Preview, Report) {
+fn asked(world: &World, answer: &Command) -> (Preview, Report) {
     let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
         task.keep = Keep::Copy;
         task.confirm = Confirm::Ask;
@@ -355,9 +355,7 @@ fn asked(world: &World, answer: Option<Command>) -> (Preview, Report) {
         match event {
             Event::Ready(ready) => {
                 preview = Some(*ready);
-                if let Some(answer) = &answer {
-                    worker.commands.send(answer.clone()).unwrap();
-                }
+                worker.commands.send(answer.clone()).unwrap();
             }
             Event::Finished(report) => return (preview.unwrap(), report),
             _ => {}
@@ -370,7 +368,7 @@ fn asked(world: &World, answer: Option<Command>) -> (Preview, Report) {
 fn nothing_is_changed_until_somebody_says_so() {
     let world = World::new("healthy");
     let before = world.flash();
-    let (preview, report) = asked(&world, Some(Command::Cancel));
+    let (preview, report) = asked(&world, &Command::Cancel);
     assert_eq!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
     assert_eq!(report.booted, Some(true), "it goes on with what it did");
     assert_eq!(world.flash(), before);
@@ -380,6 +378,6 @@ fn nothing_is_changed_until_somebody_says_so() {
     let kept = preview.before.unwrap();
     assert_eq!((kept.address, &kept.data[..]), (Address(0x0800_4000), &before[0x4000..0x4_0000]));
 
-    let (_, report) = asked(&world, Some(Command::Proceed));
+    let (_, report) = asked(&world, &Command::Proceed);
     assert_eq!(report.outcome, Outcome::Flashed);
 }
