@@ -18,6 +18,9 @@ const PER_BYTE: Duration = Duration::from_nanos(1533);
 /// From the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection
 /// (AN2606 tables 227 and 229: 85 and 270 ms).
 const ENTER_ROM: Duration = Duration::from_millis(450);
+/// The radio chip's thresholds for the button at power-on.
+const SHORT_PRESS: Duration = Duration::from_millis(1500);
+const LONG_PRESS: Duration = Duration::from_secs(5);
 /// From a reset to 0483:5740.
 const BOOT: Duration = Duration::from_millis(1200);
 
@@ -45,8 +48,15 @@ impl Default for Traits {
 /// What the STM32 is doing.
 #[derive(Clone, Debug)]
 enum Mode {
-    /// No power, or nothing that would show on USB.
+    /// No power.
     Off,
+    /// Power, and nothing that would show on USB.
+    Halted,
+    /// Power is on and the button held since then: the radio chip waits for the release and keeps the
+    /// STM32 without power.
+    Held(Duration),
+    /// The radio chip's bootloader: nothing of it shows on USB.
+    RadioBootloader,
     /// On its way to something else.
     Starting(Start, Duration),
     /// The boot ROM in DFU mode.
@@ -72,6 +82,7 @@ pub struct Drone {
     mode: Mode,
     /// Entered by hand: the radio chip floats until the power is cut.
     by_hand: bool,
+    button: bool,
     /// Counts the enumerations.
     guise: u8,
 }
@@ -80,7 +91,7 @@ impl Drone {
     /// A drone without power.
     #[must_use]
     pub fn new(memory: Memory, traits: Traits) -> Drone {
-        Drone { memory, traits, mode: Mode::Off, by_hand: false, guise: 0 }
+        Drone { memory, traits, mode: Mode::Off, by_hand: false, button: false, guise: 0 }
     }
 
     /// Plugs it in, or switches it on.
@@ -102,6 +113,45 @@ impl Drone {
             rom.cut(&mut self.memory, now);
         }
         self.mode = Mode::Off;
+    }
+
+    /// Plugs it in or unplugs it, with or without the button held.
+    pub fn plug_or_unplug(&mut self, now: Duration) {
+        if self.plugged() {
+            self.cut_power(now);
+        } else if self.button {
+            self.mode = Mode::Held(now);
+        } else {
+            self.power_on(now);
+        }
+    }
+
+    /// Presses the button, or lets it go. How long it was held from power-on decides what starts: under
+    /// 1.5 s the firmware, under 5 s the radio bootloader, else the boot ROM (crazyflie2-nrf-mbs).
+    pub fn press_or_release(&mut self, now: Duration) {
+        self.button = !self.button;
+        if let Mode::Held(since) = self.mode {
+            match now.saturating_sub(since) {
+                held if held < SHORT_PRESS => self.power_on(now),
+                held if held < LONG_PRESS => self.mode = Mode::RadioBootloader,
+                _ => {
+                    self.by_hand = true;
+                    self.mode = Mode::Starting(Start::Rom, now + ENTER_ROM);
+                }
+            }
+        }
+    }
+
+    /// Whether it has power.
+    #[must_use]
+    pub fn plugged(&self) -> bool {
+        !matches!(self.mode, Mode::Off)
+    }
+
+    /// Whether its button is held.
+    #[must_use]
+    pub fn button(&self) -> bool {
+        self.button
     }
 
     /// Lets what was to happen by `now` happen.
@@ -133,7 +183,7 @@ impl Drone {
         match self.mode {
             Mode::Rom(_) => Some(((0x0483, 0xDF11), 0x2200)),
             Mode::Firmware => Some(((0x0483, 0x5740), 0x0200)),
-            Mode::Off | Mode::Starting(..) => None,
+            Mode::Off | Mode::Halted | Mode::Held(_) | Mode::RadioBootloader | Mode::Starting(..) => None,
         }
     }
 
@@ -148,7 +198,9 @@ impl Drone {
                     (self.after(answer, effect, now + waited), waited)
                 }
                 Mode::Firmware => (self.firmware_request(setup, now), Duration::ZERO),
-                Mode::Off | Mode::Starting(..) => (Answer::Silence, Duration::ZERO),
+                Mode::Off | Mode::Halted | Mode::Held(_) | Mode::RadioBootloader | Mode::Starting(..) => {
+                    (Answer::Silence, Duration::ZERO)
+                }
             }
         };
         let moved = match &answer {
@@ -188,7 +240,7 @@ impl Drone {
         {
             Mode::Starting(Start::Firmware, now + BOOT)
         } else {
-            Mode::Off
+            Mode::Halted
         };
     }
 
@@ -379,6 +431,24 @@ mod tests {
         drone.leave(0x0800_4000, at(2100));
         drone.settle(at(4000));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0x5740));
+    }
+
+    #[test]
+    fn the_button_decides_by_how_long_it_was_held_from_power_on() {
+        let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
+        let memory = memory(Nor::new(Pace::Typical), &images::loader(), &firmware, "0;CF21;R=B1");
+        let product = |held: u64| {
+            let mut drone = Drone::new(memory.clone(), Traits::default());
+            drone.press_or_release(Duration::from_secs(1));
+            drone.plug_or_unplug(Duration::from_secs(2));
+            assert_eq!(drone.identity(), None);
+            drone.press_or_release(Duration::from_secs(2) + Duration::from_millis(held));
+            drone.settle(Duration::from_secs(30));
+            drone.identity().map(|(id, _)| id.1)
+        };
+        assert_eq!(product(1000), Some(0x5740));
+        assert_eq!(product(3000), None);
+        assert_eq!(product(5100), Some(0xDF11));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "healthy", what: "a running Crazyflie 2.1 with firmware 2025.02", drones: healthy },
     Scenario { name: "dfu", what: "the same drone, already in DFU mode (entered by hand)", drones: dfu },
     Scenario { name: "erased", what: "in DFU mode, bootloader but no firmware", drones: erased },
+    Scenario { name: "dead", what: "unplugged, with half a firmware: it does not boot", drones: dead },
     Scenario {
         name: "overwritten",
         what: "in DFU mode, the bootloader overwritten by a firmware",
@@ -111,6 +112,12 @@ fn dfu(now: Duration) -> Vec<Drone> {
 
 fn erased(now: Duration) -> Vec<Drone> {
     in_dfu(Pace::Typical, now, |drone| (1..12).for_each(|sector| drone.memory.flash.erase(sector, 1.0)))
+}
+
+fn dead(_: Duration) -> Vec<Drone> {
+    let mut drone = crazyflie(Pace::Typical, CF21, Traits::default());
+    (4..12).for_each(|sector| drone.memory.flash.erase(sector, 1.0));
+    vec![drone]
 }
 
 fn overwritten(now: Duration) -> Vec<Drone> {
