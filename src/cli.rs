@@ -1,8 +1,8 @@
 //! The command line: what was typed becomes a job for the worker or a look at a file, and what happens
 //! becomes lines, a progress bar, or JSON.
 //!
-//! [`args`] is what can be typed, [`console`] what is shown, [`image_file`] and [`output_file`] are the only
-//! files touched, [`run_job`] joins the worker, [`simulate`] is the drone on this computer's own USB.
+//! [`args`] is what can be typed, [`console`] what is shown, [`output_file`] writes files, [`run_job`]
+//! joins the worker, [`simulate`] is the drone on this computer's own USB.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,25 +19,22 @@ use crate::job::{
     Verify, Width,
 };
 use crate::report::{self, Exit, Problem};
+use crate::run::{self, files};
 use crate::sim::SimBus;
 use crate::sim::scenario::{SCENARIOS, Scenario};
-use crate::usb::Bus;
 use crate::usb::libusb::Libusb;
 use crate::usb::trace::Traced;
+use crate::usb::{Bus, TransferError};
 use crate::worker::find;
 
 mod args;
 mod console;
-mod image_file;
 mod output_file;
 mod run_job;
 mod simulate;
 
 use args::{Args, Command, DeviceArgs, FlashArgs, Global};
 use console::Console;
-
-/// After leave the drone is looked for at most this long.
-const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The whole program: parses the arguments, does what they say, gives the exit status.
 #[must_use]
@@ -59,19 +56,20 @@ pub fn main() -> ExitCode {
 
 fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     let global = &args.global;
-    match &args.command {
+    let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
+    match command {
         Command::Flash { image, flash } => {
             let wish = wish(flash);
-            let image = image_file::read(image)?;
+            let image = files::read_image(image)?;
             console.image(&image);
             let admitted = check::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
             flash_job(global, flash, admitted, console)
         }
         Command::RestoreBootloader { loader, firmware, flash } => {
             let wish = wish(flash);
-            let loader = image_file::read(loader)?;
+            let loader = files::read_image(loader)?;
             console.image(&loader);
-            let firmware = firmware.as_deref().map(image_file::read).transpose()?;
+            let firmware = firmware.as_deref().map(files::read_image).transpose()?;
             if let Some(firmware) = &firmware {
                 console.image(firmware);
             }
@@ -81,11 +79,11 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         }
         Command::List => list(global, console),
         Command::Inspect { image } => {
-            console.inspection(&image_file::read(image)?);
+            console.inspection(&files::read_image(image)?);
             Ok(Exit::Done)
         }
         Command::Verify { image, address, device } => {
-            let image = image_file::read(image)?;
+            let image = files::read_image(image)?;
             verify_job(global, device, &image, *address, console)
         }
         Command::Backup { file, force, device } => backup_job(global, device, file, *force, console),
@@ -96,6 +94,41 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             Ok(Exit::Done)
         }
     }
+}
+
+/// The terminal interface. Where the kernel has no USB it opens all the same, and says so.
+fn interface(
+    global: &Global,
+    image: Option<&std::path::Path>,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    if !run::has_terminal() {
+        let advice = "Run it in a terminal, or use a command: cfdfu flash IMAGE.";
+        return Err(report::other(Exit::Usage, "no_terminal", "the interface needs a terminal", advice));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+    let world = if let Some(name) = &global.demo {
+        let scenario = scenario(name.as_deref())?;
+        let bus = SimBus::new(scenario.drones(clock.now()), Arc::clone(&clock));
+        run::World { bus: Arc::new(bus.clone()), clock, demo: Some((bus, scenario.name.to_owned())) }
+    } else {
+        let bus: Arc<dyn Bus> = match Libusb::new() {
+            Ok(bus) => Arc::new(bus),
+            Err(error) => Arc::new(run::NoUsb(error, Arc::clone(&clock))),
+        };
+        run::World { bus, clock, demo: None }
+    };
+    let image = image.map(run::absolute);
+    let farewell = run::run(&world, image.as_deref(), &console::theme(global)).map_err(|error| {
+        report::other(
+            Exit::Defect,
+            "terminal",
+            &format!("the terminal: {error}"),
+            "Try a command: cfdfu flash IMAGE.",
+        )
+    })?;
+    console.farewell(&farewell.app);
+    Ok(Exit::Done)
 }
 
 fn wish(flash: &FlashArgs) -> Wish {
@@ -114,7 +147,7 @@ fn flash_job(
         keep: if flash.no_undo { Keep::No } else { Keep::Copy },
         confirm: Confirm::Ask,
         verify: if flash.no_verify { Verify::Skip } else { Verify::ReadBack },
-        leave: if flash.no_leave { Leave::Stay } else { Leave::Start(START_LIMIT) },
+        leave: if flash.no_leave { Leave::Stay } else { Leave::Start },
         width: if flash.byte_mode { Width::Byte } else { Width::Fastest },
         chip: if flash.allow_mismatch { Chip::Any } else { Chip::Crazyflie },
     };
@@ -186,7 +219,8 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
         [] => Err(bus_problem(FailureKind::NoDevice)),
         // A device that is there but closed to this user is no success: scripts would go on without it.
         all if all.iter().all(|device| device.closed.is_some()) => {
-            Err(bus_problem(FailureKind::NoAccess(all[0].id)))
+            let error = all[0].closed.unwrap_or(TransferError::Access);
+            Err(bus_problem(find::cannot_open(&all[0], error)))
         }
         _ => Ok(Exit::Done),
     }

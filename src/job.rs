@@ -29,6 +29,8 @@ pub enum Command {
     Proceed,
     /// Stop the job under way at the next safe point.
     Cancel,
+    /// Stop it if nothing is changed on the drone yet; else let it finish.
+    CancelIfUntouched,
 }
 
 /// Something to do to one device.
@@ -139,8 +141,8 @@ pub enum Verify {
 /// Whether the drone is started afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// Start it, and wait until it is seen again for at most this long.
-    Start(Duration),
+    /// Start it, and wait until it is seen again.
+    Start,
     /// Leave it in DFU mode.
     Stay,
 }

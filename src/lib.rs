@@ -11,14 +11,16 @@
 //! | 1, devices | `usb::{libusb, trace, fault}` | real USB, and decorators on any bus |
 //! | | [`sim`] | a simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`worker`] | time, and the thread that drives devices |
-//! | 3, words | [`report`] | what happened, what state the drone is in, what to do now |
+//! | 3, interface | [`app`], [`report`] | its state and pure `update`; what happened and what to do now |
+//! | | [`ui`] | views: functions of the state and a rectangle |
 //! | 4, shell | [`record`] | what is remembered between runs |
-//! | | [`cli`] | the command line, files, terminal, signals |
+//! | | [`run`], [`cli`] | the interface's loop and terminal; the command line, files, signals |
 //!
 //! Four promises that the types keep: nothing is written that `flash::check` has not admitted; nothing is
 //! programmed that the plan has not erased; the first word of a firmware is written last, when all else
 //! is proven; every wait has a limit.
 
+pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod crazyflie;
@@ -28,6 +30,8 @@ pub mod image;
 pub mod job;
 pub mod record;
 pub mod report;
+pub mod run;
 pub mod sim;
+pub mod ui;
 pub mod usb;
 pub mod worker;

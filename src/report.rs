@@ -74,8 +74,8 @@ pub fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
         DroneState::WithoutFirmware => {
-            "The drone has no complete firmware now. Its bootloader is intact and waits: flash again, the \
-             drone stays in DFU mode as long as it has power, and what was written is not lost."
+            "The drone has no complete firmware now. Its bootloader was not touched and waits: flash \
+             again, the drone stays in DFU mode as long as it has power, and what was written is not lost."
         }
         DroneState::WithoutLoader => {
             "The drone's bootloader is not complete now. DFU mode entered by hand still works (it is in ROM): \
@@ -192,7 +192,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
 
 fn open_advice(error: TransferError) -> &'static str {
     match error {
-        TransferError::Other { code: -12 } => {
+        TransferError::Other { code: -12 | -5 } => {
             "Another driver has the device: on Windows, install WinUSB for it with Zadig."
         }
         _ => "Unplug the device, plug it in again, repeat.",

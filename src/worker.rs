@@ -28,7 +28,8 @@ pub struct Worker {
     pub commands: Sender<Command>,
     /// What happens.
     pub events: Receiver<Event>,
-    thread: JoinHandle<()>,
+    /// Its thread.
+    pub thread: JoinHandle<()>,
 }
 
 impl Worker {
@@ -75,7 +76,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
             Outcome::Failed(Failure { kind, place: None, drone: ctx.drone })
         }
     };
-    Report { outcome, took: ctx.clock.now().saturating_sub(started), ..ctx.report.clone() }
+    Report { outcome, took: ctx.clock.now().saturating_sub(started + ctx.idle), ..ctx.report.clone() }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -115,6 +116,8 @@ struct Ctx<'a> {
     inbox: &'a Receiver<Command>,
     outbox: &'a Sender<Event>,
     cancelled: bool,
+    /// Time spent waiting for leave.
+    idle: Duration,
     /// What the drone is left as if the job ends now.
     drone: DroneState,
     /// The figures so far.
@@ -129,7 +132,16 @@ impl<'a> Ctx<'a> {
         outbox: &'a Sender<Event>,
     ) -> Ctx<'a> {
         let report = Report::nothing_done(Outcome::Unchanged);
-        Ctx { bus, clock, inbox, outbox, cancelled: false, drone: DroneState::Untouched, report }
+        Ctx {
+            bus,
+            clock,
+            inbox,
+            outbox,
+            cancelled: false,
+            idle: Duration::ZERO,
+            drone: DroneState::Untouched,
+            report,
+        }
     }
 
     fn post(&self, event: Event) {
@@ -153,13 +165,20 @@ impl<'a> Ctx<'a> {
         self.post(Event::Sector { index, state });
     }
 
-    /// Waits until somebody says to go on; whoever is not there any more does not.
+    /// Waits until somebody says to go on; whoever is not there any more does not. Reads the commands itself:
+    /// the answer may be there before the wait begins.
     fn wait_for_leave_to_write(&mut self) -> Result<(), Stop> {
-        self.check_cancelled()?;
-        match self.inbox.recv() {
-            Ok(Command::Proceed) => Ok(()),
-            Ok(Command::Cancel | Command::Run(_)) | Err(_) => Err(Stop::Cancelled),
-        }
+        let asked = self.clock.now();
+        let answer = loop {
+            match self.inbox.recv() {
+                Ok(Command::Proceed) => break Ok(()),
+                Ok(Command::Run(_)) => self.warn("a job is under way, the new one is not started"),
+                Ok(Command::Cancel | Command::CancelIfUntouched) | Err(_) => break Err(Stop::Cancelled),
+            }
+        };
+        // Somebody's thinking is not the job's time.
+        self.idle += self.clock.now().saturating_sub(asked);
+        answer
     }
 
     /// A safe point: here, and only here, a job can be stopped.
@@ -167,6 +186,7 @@ impl<'a> Ctx<'a> {
         loop {
             match self.inbox.try_recv() {
                 Ok(Command::Cancel) => self.cancelled = true,
+                Ok(Command::CancelIfUntouched) => self.cancelled |= self.drone == DroneState::Untouched,
                 // Said once too often.
                 Ok(Command::Proceed) => {}
                 // One job at a time: another is not lost silently but told.

@@ -14,16 +14,19 @@ const STYLES: Styles =
 /// Flash, recover and inspect a Bitcraze Crazyflie over USB DFU.
 #[derive(Debug, Parser)]
 #[command(name = "cfdfu", version, styles = STYLES, max_term_width = 100, after_help = EXAMPLES)]
-#[command(arg_required_else_help = true, subcommand_required = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) global: Global,
+    /// Open the interface with this image chosen
+    pub(super) image: Option<PathBuf>,
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: Option<Command>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
+  cfdfu                                 the interface; --demo for a simulated drone
   cfdfu flash cf2-2026.08.bin           flash the Crazyflie that is plugged in
   cfdfu flash cf2-2026.08.bin --demo    the same on a simulated one
   cfdfu inspect cf2-2026.08.bin         what the file is

@@ -12,12 +12,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::args::Global;
+use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
 use crate::crazyflie::Mode;
 use crate::flash::plan::Plan;
 use crate::image::{Content, Image};
 use crate::job::{Device, Event, Level, Outcome, Phase, Preview, Report};
 use crate::report::{self, Exit, Problem};
+use crate::ui::theme::Theme;
 use crate::usb::trace::{Listener, Transfer};
 
 /// Where text goes.
@@ -76,8 +78,9 @@ impl Console {
         (self.verbose >= 2).then(|| Arc::new(tell) as Listener)
     }
 
-    /// A line for people, with the demo's label where it matters.
+    /// A line for people.
     pub(super) fn line(&mut self, text: &str) {
+        let text = &printable(text);
         self.keep(text);
         let text = if self.verbose > 0 {
             format!("{:8.3}  {text}", self.clock.now().as_secs_f64())
@@ -250,6 +253,16 @@ impl Console {
         }
     }
 
+    /// The parting words of the interface, on the normal screen.
+    pub(super) fn farewell(&mut self, app: &App) {
+        if let Screen::Outcome(report) = &app.screen {
+            self.result(report, None);
+            if let Some(device) = &app.device {
+                self.line(&describe(device, "  "));
+            }
+        }
+    }
+
     /// A problem before or beside a job; in JSON it is the one last result.
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.end_bar();
@@ -268,7 +281,8 @@ impl Console {
     }
 
     fn error(&mut self, text: &str) {
-        self.keep(text);
+        let text = printable(text);
+        self.keep(&text);
         let label = if self.color { "\x1b[1;31mcfdfu:\x1b[0m" } else { "cfdfu:" };
         let _ = writeln!(io::stderr(), "{label} {text}");
     }
@@ -277,6 +291,23 @@ impl Console {
         self.keep(text);
         let _ = writeln!(io::stderr(), "  {text}");
     }
+}
+
+/// What a file or a device calls itself must not reach the terminal as a command to it.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// The interface's theme for this terminal.
+pub(super) fn theme(global: &Global) -> Theme {
+    let of = |name: &str| std::env::var(name).unwrap_or_default();
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().map(|name| of(name)).find(|value| !value.is_empty());
+    let no_color = match global.color {
+        ColorChoice::Always => false,
+        ColorChoice::Never => true,
+        ColorChoice::Auto => !of("NO_COLOR").is_empty(),
+    };
+    Theme::for_terminal(&of("TERM"), &locale.unwrap_or_default(), no_color)
 }
 
 /// Lines of at most `width` characters, broken at blanks.
@@ -380,7 +411,7 @@ fn result_json(report: &Report, file: Option<&Path>) -> Value {
         "seconds": (report.took.as_secs_f64() * 1000.0).round() / 1000.0, "error": error,
     });
     if let (Some(file), Some(object)) = (file, result.as_object_mut()) {
-        object.insert("file".to_owned(), json!(file));
+        object.insert("file".to_owned(), json!(file.to_string_lossy()));
     }
     result
 }

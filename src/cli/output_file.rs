@@ -20,6 +20,9 @@ impl Output {
         if !replace && path.symlink_metadata().is_ok() {
             return Err(problem(path, "it exists already", "Name another file, or add --force."));
         }
+        if path.metadata().is_ok_and(|existing| !existing.is_file()) {
+            return Err(problem(path, "it is not a regular file", "Name another file."));
+        }
         let mut name =
             path.file_name().ok_or_else(|| problem(path, "is not a file name", "Name a file."))?.to_owned();
         name.push(format!(".{}.part", std::process::id()));

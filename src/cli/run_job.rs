@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 
 use super::console::Console;
 use crate::clock::Clock;
-use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report, Task};
+use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report};
 use crate::record::Record;
 use crate::report::{self, Exit, Problem};
 use crate::usb::Bus;
@@ -19,8 +19,7 @@ pub(super) fn run(
     console: &mut Console,
 ) -> Result<Report, Problem> {
     let worker = Worker::spawn(bus, clock);
-    let writes = matches!(job.task, Task::Flash(_));
-    let signals = Signals::pass_on(worker.commands.clone(), writes)?;
+    let signals = Signals::pass_on(worker.commands.clone())?;
     // The worker was started just now; if it is gone already, the events say so.
     let _ = worker.commands.send(Command::Run(job));
     let mut last = None;
@@ -68,8 +67,8 @@ fn died() -> Report {
     Report::nothing_done(Outcome::Failed(failure))
 }
 
-/// SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish: half a flash helps nobody,
-/// and it takes seconds. A job that only reads is stopped by all three.
+/// SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish that has begun to write: half a
+/// flash helps nobody, and it takes seconds. Before that, and a job that only reads, they stop, too.
 #[cfg(unix)]
 struct Signals {
     handle: signal_hook::iterator::Handle,
@@ -78,16 +77,15 @@ struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    fn pass_on(commands: Sender<Command>, writes: bool) -> Result<Signals, Problem> {
+    fn pass_on(commands: Sender<Command>) -> Result<Signals, Problem> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
             .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
         let handle = signals.handle();
         let thread = std::thread::spawn(move || {
             for signal in signals.forever() {
-                if signal == SIGINT || !writes {
-                    let _ = commands.send(Command::Cancel);
-                }
+                let stop = if signal == SIGINT { Command::Cancel } else { Command::CancelIfUntouched };
+                let _ = commands.send(stop);
             }
         });
         Ok(Signals { handle, thread })
@@ -110,7 +108,7 @@ impl Signals {
         clippy::needless_pass_by_value,
         reason = "the same signature as on Unix"
     )]
-    fn pass_on(_commands: Sender<Command>, _writes: bool) -> Result<Signals, Problem> {
+    fn pass_on(_commands: Sender<Command>) -> Result<Signals, Problem> {
         Ok(Signals)
     }
 

@@ -137,7 +137,7 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<A
         return Err(Refusal::NotALoader { what });
     }
     if loader.data.len() > LOADER_MAX {
-        return Err(Refusal::NotALoader { what: "larger than the bootloader's sector" });
+        return Err(Refusal::NotALoader { what: "an image larger than the bootloader's sector" });
     }
     let mut segments = vec![Segment { address: LOADER_BASE, data: loader.data.clone() }];
     if let Some(firmware) = firmware {
@@ -166,6 +166,10 @@ fn firmware_segment(image: &Image, wish: Wish) -> Result<Segment, Refusal> {
             return Err(Refusal::WrongAddress { linked: firmware.link, address });
         }
         Content::Unknown { .. } if !wish.allow_mismatch => return Err(Refusal::Unknown),
+        // Its vectors lead elsewhere: it cannot run there, whoever insists.
+        Content::Unknown { link: Some(linked) } if *linked == LOADER_BASE && address >= FIRMWARE_BASE => {
+            return Err(Refusal::WrongAddress { linked: *linked, address });
+        }
         Content::Firmware(_) | Content::Unknown { .. } => {}
     }
     if address < FIRMWARE_BASE && address >= LOADER_BASE {

@@ -113,7 +113,8 @@ fn error(error: rusb::Error) -> TransferError {
     match error {
         rusb::Error::Pipe => TransferError::Stall,
         rusb::Error::Timeout => TransferError::Timeout,
-        rusb::Error::NoDevice | rusb::Error::NotFound => TransferError::Disconnected,
+        rusb::Error::NoDevice => TransferError::Disconnected,
+        rusb::Error::NotFound => TransferError::Other { code: -5 },
         rusb::Error::Access => TransferError::Access,
         rusb::Error::Busy => TransferError::Busy,
         rusb::Error::Io => TransferError::Other { code: -1 },

@@ -51,6 +51,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
         Some(device) => device,
         None => choose(ctx.bus, &job.device)?,
     };
+    let device = with_permission(ctx, device)?;
     ctx.post(Event::Device(device.clone()));
     if let Some(error) = device.closed {
         return Err(cannot_open(&device, error).into());
@@ -64,6 +65,9 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
         (Mode::Firmware, Enter::IfRunning) => {
             let device = enter_dfu(ctx, &device)?;
             ctx.post(Event::Device(device.clone()));
+            if let Some(error) = device.closed {
+                return Err(cannot_open(&device, error).into());
+            }
             let transport = open(ctx, &device)?;
             Ok((device, transport, true))
         }
@@ -82,7 +86,22 @@ fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
     }
 }
 
-fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
+/// The device, looked at again until it can be opened: one that has just come has its permissions from udev
+/// a moment later.
+fn with_permission(ctx: &Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
+    let start = ctx.clock.now();
+    while device.closed == Some(TransferError::Access) && ctx.clock.now().saturating_sub(start) < UDEV {
+        ctx.clock.sleep(Duration::from_millis(50));
+        let again =
+            devices(ctx.bus)?.into_iter().find(|d| d.location == device.location && d.id == device.id);
+        device = again.unwrap_or(device);
+    }
+    Ok(device)
+}
+
+/// Why a device could not be opened, as a kind of failure.
+#[must_use]
+pub fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
     match error {
         TransferError::Access => FailureKind::NoAccess(device.id),
         TransferError::Busy => FailureKind::Held,
@@ -90,20 +109,11 @@ fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
     }
 }
 
-/// Opens the device that is where this one is; waits a moment for its permissions if it has just come.
+/// Opens the device that is where this one is.
 fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>, Stop> {
-    let start = ctx.clock.now();
-    loop {
-        let found = ctx.bus.list()?.into_iter().find(|f| f.location == device.location && f.id == device.id);
-        let result = found.ok_or(TransferError::Disconnected).and_then(|found| ctx.bus.open(&found));
-        match result {
-            Ok(transport) => return Ok(transport),
-            Err(TransferError::Access) if ctx.clock.now().saturating_sub(start) < UDEV => {
-                ctx.clock.sleep(Duration::from_millis(50));
-            }
-            Err(error) => return Err(cannot_open(device, error).into()),
-        }
-    }
+    let found = ctx.bus.list()?.into_iter().find(|f| f.location == device.location && f.id == device.id);
+    let opened = found.ok_or(TransferError::Disconnected).and_then(|found| ctx.bus.open(&found));
+    Ok(opened.map_err(|error| cannot_open(device, error))?)
 }
 
 /// Asks a running Crazyflie to restart in its boot ROM and waits for that. One repeat: the radio chip may
@@ -116,6 +126,11 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device) -> Result<Device, Stop> {
             "Asking once more ..."
         });
         let mut transport = open(ctx, running)?;
+        // Whatever is plugged in there now: the request goes to a Crazyflie and to nothing else.
+        let names = descriptor::strings(&mut *transport).map_err(|error| cannot_open(running, error))?;
+        if Mode::of(running.id, &names) != Some(Mode::Firmware) {
+            return Err(FailureKind::NoDevice.into());
+        }
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
         drop(transport);
         if answer.is_ok() {
@@ -131,7 +146,7 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device) -> Result<Device, Stop> {
             Ok(here(ctx.bus, running)?.filter(|device| device.mode == Mode::Dfu))
         })?;
         if let Some(device) = came {
-            return Ok(device);
+            return with_permission(ctx, device);
         }
         // Nothing to ask a second time if it is not running.
         if here(ctx.bus, running)?.is_none() {

@@ -2,6 +2,8 @@
 //!
 //! `ctx.drone` always says what the drone is left as if the job ends at this moment.
 
+use std::time::Duration;
+
 use super::find;
 use super::session::{Session, seconds};
 use super::{Ctx, Meter, Stop};
@@ -15,30 +17,59 @@ use crate::job::{
     Phase, Preview, SectorState, Verify,
 };
 
+/// After leave the drone is looked for at most this long.
+const START: Duration = Duration::from_secs(10);
+
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
     let (device, transport, was_running) = find::dfu_device(ctx, job)?;
     let mut session = Session::open(ctx, &device, transport)?;
+    let outcome = write(ctx, &mut session, task);
+    match &outcome {
+        Ok(_) => finish(ctx, &mut session, &device, task),
+        // Nothing was changed: it may go on with what it did.
+        Err(_) if was_running && ctx.drone == DroneState::Untouched => {
+            restart(ctx, &mut session, &device, FIRMWARE_BASE);
+        }
+        Err(Stop::Cancelled) => session.settle(ctx),
+        Err(Stop::Failed(..)) => {}
+    }
+    outcome
+}
+
+/// Everything up to the proof.
+fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<Outcome, Stop> {
     let map = session.map();
     if task.chip == Chip::Crazyflie && !map.is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
     }
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
-    refuse_protected(ctx, &mut session, &plan)?;
+    refuse_protected(ctx, session, &plan)?;
     ctx.post(Event::Planned(plan.clone()));
-    let mut flashing = Flashing { session, plan, task };
+    Flashing { session, plan, writing: None, task }.write_image(ctx)
+}
 
-    let outcome = flashing.write_image(ctx);
-    match &outcome {
-        // Nothing was changed: it may go on with what it did.
-        Err(Stop::Cancelled) if was_running && ctx.drone == DroneState::Untouched => {
-            flashing.start(ctx, &device);
-        }
-        Err(Stop::Cancelled) => flashing.session.settle(ctx),
-        Err(Stop::Failed(..)) => {}
-        Ok(_) => flashing.start(ctx, &device),
+/// Starts the drone, unless it is to stay. It may not come up: after manual entry some need their power
+/// cut. That is told in the report, and no failure.
+fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &FlashTask) {
+    if task.leave == Leave::Stay {
+        return session.settle(ctx);
     }
-    outcome
+    let address = match task.image.purpose() {
+        Purpose::Flash => FIRMWARE_BASE,
+        Purpose::RestoreBootloader => LOADER_BASE,
+    };
+    restart(ctx, session, device, address);
+}
+
+/// Leaves DFU mode for the program at `address` and looks whether the drone comes up.
+pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, address: Address) {
+    if let Err(Stop::Failed(kind, _)) = session.leave(ctx, address) {
+        ctx.warn(format!("The device did not leave DFU mode: {kind}"));
+    }
+    // A cancel brought us here or means nothing any more; one that comes now ends the wait.
+    ctx.cancelled = false;
+    ctx.report.booted = Some(find::starts(ctx, device, START).unwrap_or(false));
 }
 
 /// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2).
@@ -57,14 +88,17 @@ fn refuse_protected(ctx: &Ctx<'_>, session: &mut Session, plan: &Plan) -> Result
 }
 
 struct Flashing<'a> {
-    session: Session,
+    session: &'a mut Session,
     plan: Plan,
+    /// The sector that is being written.
+    writing: Option<usize>,
     task: &'a FlashTask,
 }
 
 impl Flashing<'_> {
-    /// Everything up to the proof.
+    /// Looks, erases, writes, proves.
     fn write_image(&mut self, ctx: &mut Ctx<'_>) -> Result<Outcome, Stop> {
+        self.look_at_loader(ctx)?;
         let work = self.prepare(ctx)?;
         if work.is_nothing() {
             ctx.report.verified = true;
@@ -82,6 +116,24 @@ impl Flashing<'_> {
         Ok(Outcome::Flashed)
     }
 
+    /// A firmware alone does not start without the bootloader: whoever flashes one should hear of it.
+    fn look_at_loader(&mut self, ctx: &Ctx<'_>) -> Result<(), Stop> {
+        let head = Span::new(LOADER_BASE, 8).filter(|head| self.session.map().covers(*head));
+        let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(()) };
+        let bytes =
+            self.session.read(ctx, head).map_err(|stop| stop.at(|| "reading the bootloader".to_owned()))?;
+        // Stack pointer and reset vector of cf2loader: the firmware's are others.
+        let is_loader =
+            bytes[..4] == [0x00, 0x50, 0x00, 0x20] && bytes[5..] == [bytes[5], 0x00, 0x08] && bytes[5] < 0x40;
+        if !is_loader {
+            ctx.warn(
+                "The bootloader is not there or was overwritten: this firmware will not start when the drone is \
+                 switched on. Put the bootloader back with it: cfdfu restore-bootloader LOADER --firmware IMAGE",
+            );
+        }
+        Ok(())
+    }
+
     /// Looks at what is there, shows what is left to do, and waits for leave to do it.
     fn prepare(&mut self, ctx: &mut Ctx<'_>) -> Result<Work, Stop> {
         let (mut found, before) = match (self.task.compare, self.task.keep) {
@@ -94,6 +146,7 @@ impl Flashing<'_> {
         let work = self.plan.work(&found, self.session.block());
         let firmware = before.as_ref().and_then(firmware_in);
         let preview = Preview { plan: self.plan.clone(), found, work: work.clone(), before, firmware };
+        ctx.check_cancelled()?;
         ctx.post(Event::Ready(Box::new(preview)));
         if self.task.confirm == Confirm::Ask && !work.is_nothing() {
             ctx.wait_for_leave_to_write()?;
@@ -230,6 +283,12 @@ impl Flashing<'_> {
             if self.task.verify == Verify::ReadBack {
                 self.verify_block(ctx, *word)?;
                 verified += u64::from(word.len());
+                if let Some(sector) = self.sector_at(word.start()) {
+                    ctx.sector(sector.index, SectorState::Verified);
+                }
+                if word.start() == LOADER_BASE {
+                    ctx.drone = DroneState::WithoutFirmware;
+                }
             }
         }
         if verified > 0 {
@@ -241,9 +300,10 @@ impl Flashing<'_> {
 
     fn write_block(&mut self, ctx: &mut Ctx<'_>, block: Span, meter: &mut Meter) -> Result<(), Stop> {
         ctx.check_cancelled()?;
-        let sector =
-            self.plan.sectors().iter().find(|s| s.sector.span.contains(block.start())).map(|s| s.sector);
-        if let Some(sector) = sector.filter(|sector| block.start().0 - sector.span.start().0 <= 4) {
+        if let Some(sector) = self.sector_at(block.start())
+            && self.writing != Some(sector.index)
+        {
+            self.writing = Some(sector.index);
             ctx.sector(sector.index, SectorState::Written);
         }
         about_to_change(ctx, block.start());
@@ -272,12 +332,16 @@ impl Flashing<'_> {
 
     /// A sector is verified with its last block.
     fn tell_verified(&self, ctx: &Ctx<'_>, block: Span, end: u64) {
-        let sector = self.plan.sectors().iter().find(|s| s.sector.span.contains(block.start()));
-        if let Some(PlannedSector { sector, .. }) = sector
+        if let Some(sector) = self.sector_at(block.start())
             && (block.end() == end || block.end() == sector.span.end())
         {
             ctx.sector(sector.index, SectorState::Verified);
         }
+    }
+
+    fn sector_at(&self, address: Address) -> Option<Sector> {
+        let planned = self.plan.sectors().iter().find(|planned| planned.sector.span.contains(address));
+        planned.map(|planned| planned.sector)
     }
 
     fn verify_block(&mut self, ctx: &Ctx<'_>, block: Span) -> Result<(), Stop> {
@@ -287,32 +351,13 @@ impl Flashing<'_> {
             .map_err(|stop| stop.at(|| format!("reading back {}", block.start())))?;
         let expected = self.plan.data(block);
         let Some(wrong) = there.iter().zip(expected).position(|(a, b)| a != b) else { return Ok(()) };
-        if let Some(planned) = self.plan.sectors().iter().find(|s| s.sector.span.contains(block.start())) {
-            ctx.sector(planned.sector.index, SectorState::Failed);
+        if let Some(sector) = self.sector_at(block.start()) {
+            ctx.sector(sector.index, SectorState::Failed);
         }
         let offset = u32::try_from(wrong).unwrap_or(0);
         let address = block.start().checked_add(offset).unwrap_or(block.start());
         let mismatch = FailureKind::Mismatch { address, expected: expected[wrong], found: there[wrong] };
         Err(Stop::Failed(mismatch, Some("verifying".to_owned())))
-    }
-
-    /// Starts the drone and looks whether it comes up. It may not: after manual entry some need their
-    /// power cut. That is told in the report, and no failure.
-    fn start(&mut self, ctx: &mut Ctx<'_>, device: &Device) {
-        let Leave::Start(limit) = self.task.leave else {
-            self.session.settle(ctx);
-            return;
-        };
-        let address = match self.plan.purpose() {
-            Purpose::Flash => self.plan.start(),
-            Purpose::RestoreBootloader => LOADER_BASE,
-        };
-        if let Err(Stop::Failed(kind, _)) = self.session.leave(ctx, address) {
-            ctx.warn(format!("The device did not leave DFU mode: {kind}"));
-        }
-        // A cancel brought us here or means nothing any more; one that comes now ends the wait.
-        ctx.cancelled = false;
-        ctx.report.booted = Some(find::starts(ctx, device, limit).unwrap_or(false));
     }
 }
 

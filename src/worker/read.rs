@@ -1,16 +1,12 @@
 //! The jobs that only read: compare flash with an image, and copy flash to a file.
 
-use std::time::Duration;
-
 use super::find;
+use super::flash::restart;
 use super::session::Session;
 use super::{Ctx, Meter, Stop};
 use crate::flash::check::Segment;
-use crate::flash::{Address, Span};
-use crate::job::{Device, FailureKind, Job, Outcome, Phase};
-
-/// After the drone was brought into DFU mode for a look, it is started again.
-const START: Duration = Duration::from_secs(10);
+use crate::flash::{Address, FIRMWARE_BASE, Span};
+use crate::job::{FailureKind, Job, Outcome, Phase};
 
 pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segment: &Segment) -> Result<Outcome, Stop> {
     ctx.report.bytes = segment.data.len() as u64;
@@ -62,25 +58,18 @@ fn looking(
 ) -> Result<Outcome, Stop> {
     let (device, transport, was_running) = find::dfu_device(ctx, job)?;
     let mut session = Session::open(ctx, &device, transport)?;
-    // Past the end of its flash a ROM has been seen to crash.
-    if !session.map().covers(span) {
-        return Err(FailureKind::OutOfRange(span).into());
-    }
     let reading = || format!("reading {span}");
     let outcome = match session.protection(ctx) {
+        // Past the end of its flash a ROM has been seen to crash.
+        Ok(_) if !session.map().covers(span) => Err(FailureKind::OutOfRange(span).into()),
         Ok(Some(protection)) if protection.read => Err(FailureKind::ReadProtected.into()),
         Ok(_) => look(ctx, &mut session),
         Err(stop) => Err(stop),
     };
     if was_running {
-        restart(ctx, &mut session, &device);
+        restart(ctx, &mut session, &device, FIRMWARE_BASE);
     } else {
         session.settle(ctx);
     }
     outcome.map_err(|stop| stop.at(reading))
-}
-
-fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device) {
-    let start = session.leave(ctx, crate::flash::FIRMWARE_BASE);
-    ctx.report.booted = Some(start.and_then(|()| find::starts(ctx, device, START)).unwrap_or(false));
 }

@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use super::{Ctx, Stop};
-use crate::dfu::device::{Alternate, DfuDevice};
+use crate::dfu::device::{Alternate, DeviceError, DfuDevice};
 use crate::dfu::machine::{DfuError, Machine, Note, Operation, Step};
-use crate::dfu::quirks::{Quirks, STM32F405_ROM};
+use crate::dfu::quirks::Quirks;
 use crate::dfu::{State, Status};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
 use crate::job::{Device, FailureKind, Width};
-use crate::usb::{TransferError, Transport};
+use crate::usb::{TransferError, Transport, descriptor};
+
+/// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
+const OPERATION: Duration = Duration::from_secs(45);
 
 /// An open device in DFU mode, in dfuIDLE or on the way of a run of blocks.
 pub(super) struct Session {
@@ -32,7 +35,10 @@ impl Session {
         mut transport: Box<dyn Transport>,
     ) -> Result<Session, Stop> {
         let device = DfuDevice::read(&mut *transport).map_err(FailureKind::NotDfu)?;
-        let quirks = Quirks::of(info.id, &info.strings.product, &device);
+        // Asked again: what was read when it had just come may be empty.
+        let names =
+            descriptor::strings(&mut *transport).map_err(DeviceError::from).map_err(FailureKind::NotDfu)?;
+        let quirks = Quirks::of(info.id, &names.product, &device);
         ctx.detail(format!("Device {}, {}, transfer size {}", info.id, quirks.name, device.transfer_size));
         let machine = Machine::new(device.interface, device.transfer_size, quirks);
         let alternate = device.flash().map_or(0, |flash| flash.number);
@@ -117,8 +123,14 @@ impl Session {
 
     fn attempt(&mut self, ctx: &Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
         let mut buffer = [0; 4096];
+        let started = ctx.clock.now();
         self.machine.begin(operation);
         loop {
+            // The machine bounds its waits; this bounds what a device does with the transfers between them.
+            let took = ctx.clock.now().saturating_sub(started);
+            if took > OPERATION {
+                return Err(DfuError::Busy(took));
+            }
             match self.machine.step() {
                 Step::Send(setup, data, limit) => {
                     let sent = self.transport.control_out(setup, data, limit);
@@ -198,7 +210,7 @@ impl Session {
     /// known.
     pub(super) fn protection(&mut self, ctx: &Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);
-        let known = self.quirks == STM32F405_ROM;
+        let known = self.map().is_stm32f405();
         let Some(options) = self.alternate_at(OPTIONS).filter(|_| known) else { return Ok(None) };
         let before = self.alternate;
         self.select(ctx, options.number)?;

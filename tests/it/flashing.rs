@@ -9,8 +9,8 @@ use cfdfu::flash::check::Segment;
 use cfdfu::flash::{Address, Span};
 use cfdfu::image::Content;
 use cfdfu::job::{
-    Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, Outcome, Preview,
-    Report, Selector, Task, Verify, Width,
+    Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, Level, Outcome,
+    Preview, Report, Selector, Task, Verify, Width,
 };
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::trace::{Traced, Transfer};
@@ -380,4 +380,34 @@ fn nothing_is_changed_until_somebody_says_so() {
 
     let (_, report) = asked(&world, &Command::Proceed);
     assert_eq!(report.outcome, Outcome::Flashed);
+}
+
+/// The answer may be there before anybody waits for it.
+#[test]
+fn leave_to_write_is_not_lost_however_fast_it_comes() {
+    let image = firmware("2026.08", images::FIRMWARE_MIN);
+    for _ in 0..300 {
+        let world = World::new("erased");
+        let job = with(flash_job(&image), |task| task.confirm = Confirm::Ask);
+        let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+        worker.commands.send(Command::Run(job)).unwrap();
+        let report = loop {
+            match worker.events.recv_timeout(Duration::from_secs(20)).expect("the worker waits for ever") {
+                Event::Ready(_) => worker.commands.send(Command::Proceed).unwrap(),
+                Event::Finished(report) => break report,
+                _ => {}
+            }
+        };
+        assert_eq!(report.outcome, Outcome::Flashed);
+    }
+}
+
+#[test]
+fn a_firmware_without_its_bootloader_is_not_flashed_without_a_word() {
+    let warned = |scenario: &str| {
+        let run = World::new(scenario).run(flash_job(&firmware("2026.08", SEED_LEN)));
+        let is_warning = |event: &Event| matches!(event, Event::Log(Level::Warning, text) if text.contains("restore-bootloader"));
+        run.events.iter().any(is_warning)
+    };
+    assert_eq!((warned("dfu"), warned("overwritten")), (false, true));
 }

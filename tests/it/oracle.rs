@@ -301,7 +301,7 @@ fn job(image: &[u8], chip: Chip) -> Job {
         keep: Keep::No,
         confirm: Confirm::Go,
         verify: Verify::ReadBack,
-        leave: Leave::Start(Duration::from_secs(10)),
+        leave: Leave::Start,
         width: Width::Fastest,
         chip,
     };

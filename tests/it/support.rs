@@ -114,7 +114,7 @@ pub fn job(image: Admitted) -> Job {
         keep: Keep::No,
         confirm: Confirm::Go,
         verify: Verify::ReadBack,
-        leave: Leave::Start(Duration::from_secs(10)),
+        leave: Leave::Start,
         width: Width::Fastest,
         chip: Chip::Crazyflie,
     };

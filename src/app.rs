@@ -1,0 +1,324 @@
+//! The interface without a screen: what it knows ([`App`]), what can happen ([`Msg`]), what it wants done
+//! ([`Effect`]). [`update`](update::update) is the only function that changes it, pure and total; time comes
+//! with each message.
+//!
+//! [`keys`] is the one table of keys, [`wizard`] the way into DFU mode by hand, [`progress`] the figures of
+//! a job, [`picker`] the choice of a file, [`log`] the lines and what they mean.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::image::Image;
+use crate::job::{Device, Event, Job, Preview, Report, SectorState};
+use crate::report::Problem;
+
+pub mod keys;
+pub mod log;
+pub mod picker;
+pub mod progress;
+pub mod update;
+pub mod wizard;
+
+use keys::Key;
+use log::Log;
+use picker::{Entry, Picker};
+use progress::Progress;
+use wizard::Wizard;
+
+/// Sectors of the chip's flash.
+pub const SECTORS: usize = 12;
+
+/// Everything the interface knows.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The time of the last message, since the start.
+    pub now: Duration,
+    /// The simulated situation, if this is the demo; shown always.
+    pub demo: Option<Demo>,
+    /// What is plugged in.
+    pub bus: BusState,
+    /// Which of them is meant, counted from 0.
+    pub chosen: usize,
+    /// The device that a job uses, or used last.
+    pub device: Option<Device>,
+    /// The firmware to flash.
+    pub image: Slot,
+    /// The bootloader to restore.
+    pub loader: Slot,
+    /// What is to be done.
+    pub goal: Goal,
+    /// What the middle of the screen shows.
+    pub screen: Screen,
+    /// What lies on top of it.
+    pub over: Option<Over>,
+    /// What is known of each sector.
+    pub map: [Option<SectorState>; SECTORS],
+    /// What was found and what is left to do, of the job under way or the last.
+    pub preview: Option<Box<Preview>>,
+    /// The log.
+    pub log: Log,
+    /// One line that explains the last key, until it is old.
+    pub notice: Option<(String, Duration)>,
+    /// Why a job without interface goes on: the terminal is gone.
+    pub detached: bool,
+}
+
+/// The demo: the scenario and what the drone's button and cable are like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Demo {
+    /// As on the command line.
+    pub scenario: String,
+    /// Whether the cable is plugged in.
+    pub plugged: bool,
+    /// Whether the button is held.
+    pub button: bool,
+}
+
+/// What is plugged in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusState {
+    /// Not asked yet.
+    Asking,
+    /// There is no USB here.
+    None(String),
+    /// These; maybe none.
+    Devices(Vec<Device>),
+}
+
+/// A file that was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// None yet.
+    Empty,
+    /// It is being read.
+    Loading(PathBuf),
+    /// It cannot be used.
+    Bad(PathBuf, Problem),
+    /// It can.
+    Ready(PathBuf, Box<Image>),
+}
+
+impl Slot {
+    /// The image, if there is one.
+    #[must_use]
+    pub fn image(&self) -> Option<&Image> {
+        match self {
+            Slot::Ready(_, image) => Some(image),
+            _ => None,
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Slot::Empty => None,
+            Slot::Loading(path) | Slot::Bad(path, _) | Slot::Ready(path, _) => Some(path),
+        }
+    }
+}
+
+/// The three jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Flash a firmware.
+    Flash,
+    /// Lead into DFU mode by hand, then flash.
+    Recover,
+    /// Put the bootloader back.
+    Restore,
+}
+
+impl Goal {
+    /// All, in the order of the menu.
+    pub const ALL: [Goal; 3] = [Goal::Flash, Goal::Recover, Goal::Restore];
+
+    /// Its name.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Goal::Flash => "Flash firmware",
+            Goal::Recover => "Recover a drone that does not start",
+            Goal::Restore => "Restore the bootloader",
+        }
+    }
+}
+
+/// Which file a picker chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The firmware.
+    Image,
+    /// The bootloader.
+    Loader,
+}
+
+/// What the middle of the screen shows. Each owns what only it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Screen {
+    /// The three jobs.
+    Home,
+    /// Choosing a file, and what is begun when it is chosen.
+    Pick(Which, Option<Goal>, Picker),
+    /// The way into DFU mode by hand.
+    Wizard(Wizard),
+    /// A job that looks at the drone, or waits for leave to write, or writes.
+    Job(JobView),
+    /// How it ended.
+    Outcome(Box<Report>),
+}
+
+/// A job as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobView {
+    /// How far it is in the plan's own order.
+    pub stage: Stage,
+    /// Bytes, rate, time left.
+    pub progress: Progress,
+    /// What it waits for, since when and for how long at most.
+    pub waiting: Option<(&'static str, Duration, Duration)>,
+    /// Whether a stop was asked for.
+    pub stopping: bool,
+}
+
+/// Where a job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Finding the device, reading what is there.
+    Looking,
+    /// The plan is on the screen; nothing is changed until somebody says so. The text is what was typed of
+    /// the word that a restore asks for.
+    Asking(String),
+    /// Erasing, writing, verifying.
+    Working,
+}
+
+/// What lies on top of the screen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// All keys.
+    Help,
+    /// Whether to stop the job.
+    AskStop,
+    /// The whole log.
+    Log,
+    /// What a line of the log means.
+    Explain(String),
+}
+
+/// What can happen.
+#[derive(Clone, Debug)]
+pub enum Msg {
+    /// A key.
+    Key(Key),
+    /// The screen has another size; nothing to know but that it must be drawn.
+    Resized,
+    /// Time has passed that something on the screen shows.
+    Tick,
+    /// The bus was looked at.
+    Bus(BusState),
+    /// A file was read.
+    Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
+    /// A folder was read.
+    Listed(PathBuf, Vec<Entry>),
+    /// The worker told something.
+    Job(Box<Event>),
+    /// The demo's drone was touched.
+    Demo(Demo),
+    /// The terminal is gone, or somebody wants this program to end.
+    Detached,
+}
+
+/// What the interface wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Give the worker this job.
+    Start(Box<Job>),
+    /// Let the job go on; the copy of what goes is kept first.
+    Proceed,
+    /// Stop the job at the next safe point.
+    Cancel,
+    /// Read and recognise this file.
+    Load(Which, PathBuf),
+    /// Read this folder.
+    List(PathBuf),
+    /// Do this to the demo's drone.
+    Person(Person),
+    /// Beep this many times.
+    Bell(u8),
+    /// Put this text where the terminal keeps what is copied.
+    Copy(String),
+    /// End.
+    Quit,
+}
+
+/// What a person does to the demo's drone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Person {
+    /// Plug it in, or unplug it.
+    Cable,
+    /// Press the button, or let it go.
+    Button,
+}
+
+impl App {
+    /// At the start.
+    #[must_use]
+    pub fn new(demo: Option<Demo>) -> App {
+        App {
+            now: Duration::ZERO,
+            demo,
+            bus: BusState::Asking,
+            chosen: 0,
+            device: None,
+            image: Slot::Empty,
+            loader: Slot::Empty,
+            goal: Goal::Flash,
+            screen: Screen::Home,
+            over: None,
+            map: [None; SECTORS],
+            preview: None,
+            log: Log::default(),
+            notice: None,
+            detached: false,
+        }
+    }
+
+    /// The devices there are.
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        match &self.bus {
+            BusState::Devices(devices) => devices,
+            BusState::Asking | BusState::None(_) => &[],
+        }
+    }
+
+    /// The device that is meant.
+    #[must_use]
+    pub fn chosen_device(&self) -> Option<&Device> {
+        self.devices().get(self.chosen.min(self.devices().len().saturating_sub(1)))
+    }
+
+    /// Whether a job is under way, and whether it may change the drone.
+    #[must_use]
+    pub fn job(&self) -> Option<&JobView> {
+        match &self.screen {
+            Screen::Job(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// When the screen would look different without anything happening; `None` if never.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Duration> {
+        let second = Duration::from_secs(1);
+        let screen = match &self.screen {
+            Screen::Wizard(wizard) => wizard.next_wake(self.now),
+            Screen::Job(JobView { stage: Stage::Asking(_), .. }) => None,
+            Screen::Job(_) => Some(second),
+            _ => None,
+        };
+        let notice = self.notice.as_ref().map(|(_, until)| until.saturating_sub(self.now));
+        screen.into_iter().chain(notice).min().map(|wait| wait.max(Duration::from_millis(10)))
+    }
+}

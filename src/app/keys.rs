@@ -1,0 +1,312 @@
+//! The one table of keys: it feeds dispatch, footer and help, so that none of them can be wrong.
+//!
+//! An action that cannot be done now stays in the table and says why.
+
+use super::wizard::{Leds, Step};
+use super::{App, BusState, Goal, JobView, Over, Person, Screen, Slot, Stage, Which, Wizard};
+
+/// A key, whatever terminal library it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// A character, with shift already in it.
+    Char(char),
+    /// Text that was pasted.
+    Paste(String),
+    #[allow(missing_docs, reason = "the names of the keys")]
+    Enter,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    Esc,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    Tab,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    Backspace,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    Up,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    Down,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    Left,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    Right,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    PageUp,
+    #[allow(missing_docs, reason = "the names of the keys")]
+    PageDown,
+    /// Control and C.
+    CtrlC,
+}
+
+/// What a key does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Begin a job.
+    Begin(Goal),
+    /// Begin the marked job.
+    BeginMarked,
+    /// Choose a file.
+    Choose(Which),
+    /// Mark another row.
+    Step(isize),
+    /// Mean another device.
+    NextDevice,
+    /// Take the marked row.
+    Take,
+    /// Go to the folder above.
+    Parent,
+    /// Type a path.
+    Type,
+    /// Start the wizard's count.
+    Count,
+    /// Say what the LEDs do.
+    Say(Leds),
+    /// Start the wizard again.
+    Again,
+    /// Let the job write.
+    Write,
+    /// Do the same again.
+    Retry,
+    /// Ask whether to stop.
+    AskStop,
+    /// Stop.
+    Stop,
+    /// Copy the equal command line.
+    CopyCommand,
+    /// Show the log.
+    Log,
+    /// Say what the marked line means.
+    Explain,
+    /// Show all keys.
+    Help,
+    /// Back, or close what lies on top.
+    Back,
+    /// Touch the demo's drone.
+    Person(Person),
+    /// End.
+    Quit,
+}
+
+/// A row of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The keys.
+    pub keys: Vec<Key>,
+    /// The key as the footer shows it.
+    pub shown: &'static str,
+    /// What it does, in a word or two.
+    pub label: &'static str,
+    /// What it does.
+    pub action: Action,
+    /// Why it cannot be done now.
+    pub why_not: Option<String>,
+}
+
+fn row(keys: &[Key], shown: &'static str, label: &'static str, action: Action) -> Binding {
+    Binding { keys: keys.to_vec(), shown, label, action, why_not: None }
+}
+
+fn up_down() -> Vec<Binding> {
+    vec![
+        row(&[Key::Up, Key::Char('k')], "↑", "up", Action::Step(-1)),
+        row(&[Key::Down, Key::Char('j')], "↓", "down", Action::Step(1)),
+    ]
+}
+
+/// The keys that work now, most important first.
+#[must_use]
+pub fn bindings(app: &App) -> Vec<Binding> {
+    if let Some(over) = &app.over {
+        return over_bindings(over);
+    }
+    let mut rows = match &app.screen {
+        Screen::Home => home(app),
+        Screen::Pick(_, _, picker) if picker.typing.is_some() => typing(),
+        Screen::Pick(..) => pick(),
+        Screen::Wizard(wizard) => in_wizard(wizard),
+        Screen::Job(view) => in_job(app, view),
+        Screen::Outcome(_) => outcome(),
+    };
+    if app.demo.is_some() && !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app) {
+        rows.push(row(&[Key::Char('P')], "P", "plug", Action::Person(Person::Cable)));
+        rows.push(row(&[Key::Char('B')], "B", "button", Action::Person(Person::Button)));
+    }
+    rows
+}
+
+/// Whether characters go into the word that a restore asks for.
+#[must_use]
+pub fn typing_a_word(app: &App) -> bool {
+    app.goal == Goal::Restore && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
+}
+
+fn home(app: &App) -> Vec<Binding> {
+    let begin = |key: char, shown, label, goal| {
+        let mut row = row(&[Key::Char(key)], shown, label, Action::Begin(goal));
+        row.why_not = why_not(app, goal);
+        row
+    };
+    let mut marked = row(&[Key::Enter], "Enter", "start", Action::BeginMarked);
+    marked.why_not = why_not(app, app.goal);
+    let mut rows = vec![
+        marked,
+        begin('f', "f", "flash", Goal::Flash),
+        begin('r', "r", "recover", Goal::Recover),
+        begin('b', "b", "bootloader", Goal::Restore),
+        row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image)),
+    ];
+    if app.devices().len() > 1 {
+        rows.push(row(&[Key::Tab], "Tab", "device", Action::NextDevice));
+    }
+    rows.extend([
+        row(&[Key::Char('?')], "?", "keys", Action::Help),
+        row(&[Key::Char('q')], "q", "quit", Action::Quit),
+        row(&[Key::Char('l')], "l", "log", Action::Log),
+    ]);
+    rows.extend(up_down());
+    rows
+}
+
+/// Why a job cannot be begun; what is merely missing and can be asked for on the way is no reason.
+#[must_use]
+pub fn why_not(app: &App, goal: Goal) -> Option<String> {
+    if let BusState::None(why) = &app.bus {
+        return Some(format!("there is no USB here ({why}); try --demo"));
+    }
+    let slot = if goal == Goal::Restore { &app.loader } else { &app.image };
+    if let Slot::Loading(_) = slot {
+        return Some("the file is still being read".to_owned());
+    }
+    if goal != Goal::Recover && app.devices().is_empty() {
+        return Some("nothing is plugged in; r leads a drone that does not start into DFU mode".to_owned());
+    }
+    None
+}
+
+fn pick() -> Vec<Binding> {
+    let mut rows = vec![
+        row(&[Key::Enter, Key::Right, Key::Char('l')], "Enter", "take", Action::Take),
+        row(&[Key::Backspace, Key::Left, Key::Char('h')], "←", "folder above", Action::Parent),
+        row(&[Key::Char('/')], "/", "type a path", Action::Type),
+        row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back),
+    ];
+    rows.extend(up_down());
+    rows
+}
+
+fn typing() -> Vec<Binding> {
+    vec![
+        row(&[Key::Enter], "Enter", "take", Action::Take),
+        row(&[Key::Tab], "Tab", "complete", Action::Type),
+        row(&[Key::Esc], "Esc", "back to the list", Action::Back),
+    ]
+}
+
+fn in_wizard(wizard: &Wizard) -> Vec<Binding> {
+    let mut rows = match wizard.step {
+        Step::Prepare => vec![row(&[Key::Enter], "Enter", "start the count", Action::Count)],
+        Step::AskLeds => {
+            let keys = [('1', "1"), ('2', "2"), ('3', "3"), ('4', "4")];
+            let say = |((key, shown), leds): ((char, &'static str), Leds)| {
+                row(&[Key::Char(key)], shown, leds.question(), Action::Say(leds))
+            };
+            keys.into_iter().zip(Leds::ALL).map(say).collect()
+        }
+        Step::Answer(_) => vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)],
+        Step::Early => vec![
+            row(&[Key::Enter], "Enter", "flash it as it runs", Action::Begin(Goal::Flash)),
+            row(&[Key::Char('r')], "r", "try again", Action::Again),
+        ],
+        Step::Count | Step::Hold | Step::Release => Vec::new(),
+    };
+    rows.push(row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back));
+    rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
+    rows
+}
+
+fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
+    match &view.stage {
+        Stage::Asking(_) => {
+            let mut rows = vec![row(&[Key::Enter], "Enter", "write", Action::Write)];
+            if app.goal == Goal::Restore {
+                rows[0].why_not = (!word_is_typed(app)).then(|| "type the word restore first".to_owned());
+                rows.push(row(&[Key::Esc], "Esc", "back", Action::Stop));
+            } else {
+                rows.push(row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Stop));
+                rows.push(row(&[Key::Char('y')], "y", "copy the command", Action::CopyCommand));
+                rows.push(row(&[Key::Char('l')], "l", "log", Action::Log));
+                rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
+            }
+            rows
+        }
+        Stage::Looking | Stage::Working => vec![
+            row(&[Key::Char('q'), Key::CtrlC], "q", "stop", Action::AskStop),
+            row(&[Key::Char('l')], "l", "log", Action::Log),
+            row(&[Key::Char('?')], "?", "keys", Action::Help),
+        ],
+    }
+}
+
+/// A bootloader is not overwritten by a single key.
+#[must_use]
+pub fn word_is_typed(app: &App) -> bool {
+    matches!(app.job(), Some(JobView { stage: Stage::Asking(word), .. }) if word == "restore")
+}
+
+fn outcome() -> Vec<Binding> {
+    vec![
+        row(&[Key::Enter, Key::Esc], "Enter", "on", Action::Back),
+        row(&[Key::Char('r')], "r", "again", Action::Retry),
+        row(&[Key::Char('w')], "w", "wizard", Action::Begin(Goal::Recover)),
+        row(&[Key::Char('l')], "l", "log", Action::Log),
+        row(&[Key::Char('?')], "?", "keys", Action::Help),
+        row(&[Key::Char('q')], "q", "quit", Action::Quit),
+    ]
+}
+
+fn over_bindings(over: &Over) -> Vec<Binding> {
+    let close = row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back);
+    match over {
+        Over::Help | Over::Explain(_) => vec![close],
+        Over::AskStop => vec![
+            row(&[Key::Char('y')], "y", "stop it", Action::Stop),
+            row(&[Key::Char('n'), Key::Esc], "n", "go on", Action::Back),
+        ],
+        Over::Log => {
+            let mut rows = vec![
+                row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain),
+                row(&[Key::PageUp], "PgUp", "page up", Action::Step(-10)),
+                row(&[Key::PageDown], "PgDn", "page down", Action::Step(10)),
+                row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
+            ];
+            rows.extend(up_down());
+            rows
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_means_two_things_on_one_screen() {
+        let mut app = App::new(Some(super::super::Demo {
+            scenario: "healthy".to_owned(),
+            plugged: true,
+            button: false,
+        }));
+        let screens = [
+            Screen::Home,
+            Screen::Wizard(Wizard { step: Step::AskLeds, since: std::time::Duration::ZERO }),
+            Screen::Wizard(Wizard { step: Step::Early, since: std::time::Duration::ZERO }),
+            Screen::Outcome(Box::new(crate::job::Report::nothing_done(crate::job::Outcome::Unchanged))),
+        ];
+        for screen in screens {
+            app.screen = screen;
+            let rows = bindings(&app);
+            let keys: Vec<&Key> = rows.iter().flat_map(|row| &row.keys).collect();
+            for (n, key) in keys.iter().enumerate() {
+                assert!(!keys[..n].contains(key), "{key:?} twice on {:?}", app.screen);
+            }
+        }
+    }
+}

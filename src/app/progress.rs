@@ -1,0 +1,169 @@
+//! How far a job is: phases, bytes, rate, time left. Pure, and never at 100 % with work left.
+
+use std::time::Duration;
+
+use crate::flash::plan::Work;
+use crate::job::Phase;
+
+/// Nanoseconds a byte, on an STM32F405 that programs words: the weights of the phases. Read-back takes
+/// 3.72 ms for 2 KiB, a write with its two statuses 13.1 ms, an erase 925 ms for 128 KiB.
+const fn weight(phase: Phase) -> u64 {
+    match phase {
+        Phase::Compare | Phase::Verify | Phase::Read => 1816,
+        Phase::Write => 6400,
+        Phase::Erase => 8000,
+    }
+}
+
+/// The phases of a flash, in order.
+pub const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify];
+
+/// One phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// When it started.
+    pub since: Duration,
+}
+
+/// All phases that have started, and what is known of those to come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    parts: Vec<(Phase, Part)>,
+    current: Option<Phase>,
+    now: Duration,
+}
+
+impl Progress {
+    /// What is left to do is known: the totals of the phases to come.
+    pub fn plan(&mut self, work: &Work, now: Duration) {
+        let bytes = |spans: &mut dyn Iterator<Item = u32>| spans.map(u64::from).sum::<u64>();
+        let erase = bytes(&mut work.erase.iter().map(|sector| sector.span.len()));
+        let verify = bytes(&mut work.verify.iter().map(|span| span.len()));
+        for (phase, total) in [(Phase::Erase, erase), (Phase::Write, work.bytes()), (Phase::Verify, verify)] {
+            self.part(phase, now).total = total;
+        }
+    }
+
+    /// The worker told how far it is.
+    pub fn set(&mut self, phase: Phase, done: u64, total: u64, now: Duration) {
+        let started = self.current != Some(phase);
+        let part = self.part(phase, now);
+        if started && part.done == 0 {
+            part.since = now;
+        }
+        *part = Part { done: done.min(total), total, since: part.since };
+        self.current = Some(phase);
+        self.now = now;
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    fn part(&mut self, phase: Phase, now: Duration) -> &mut Part {
+        let at = self.parts.iter().position(|(other, _)| *other == phase).unwrap_or_else(|| {
+            self.parts.push((phase, Part { done: 0, total: 0, since: now }));
+            self.parts.len() - 1
+        });
+        &mut self.parts[at].1
+    }
+
+    /// The phase under way.
+    #[must_use]
+    pub fn current(&self) -> Option<(Phase, Part)> {
+        let current = self.current?;
+        self.parts.iter().find(|(phase, _)| *phase == current).copied()
+    }
+
+    /// Whether a phase is over.
+    #[must_use]
+    pub fn is_done(&self, phase: Phase) -> bool {
+        let part = self.parts.iter().find(|(other, _)| *other == phase);
+        part.is_some_and(|(_, part)| part.done == part.total) && self.current.is_some_and(|now| now > phase)
+    }
+
+    /// The share of the work that is done: 0.0 to 0.99; the rest is for the end to say.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        let (done, total) = self.costs();
+        if total == 0 { 0.0 } else { to_f64(done) / to_f64(total) }.clamp(0.0, 0.99)
+    }
+
+    /// Bytes a second of the phase under way, once it has run long enough to tell.
+    #[must_use]
+    pub fn rate(&self) -> Option<f64> {
+        let (_, part) = self.current()?;
+        let time = self.now.saturating_sub(part.since).as_secs_f64();
+        (time >= 0.2 && part.done > 0).then(|| to_f64(part.done) / time)
+    }
+
+    /// How long it will still take, by the weights.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        let (done, total) = self.costs();
+        (total > 0).then(|| Duration::from_nanos(total - done))
+    }
+
+    fn costs(&self) -> (u64, u64) {
+        let sum = |bytes: &dyn Fn(&Part) -> u64| {
+            self.parts.iter().map(|(phase, part)| bytes(part).saturating_mul(weight(*phase))).sum::<u64>()
+        };
+        let total = sum(&|part| part.total);
+        (sum(&|part| part.done).min(total), total)
+    }
+}
+
+/// How long the work will take on a chip that programs words.
+#[must_use]
+pub fn estimate(work: &Work) -> Duration {
+    let mut progress = Progress::default();
+    progress.plan(work, Duration::ZERO);
+    progress.left().unwrap_or_default()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for a bar and a rate")]
+fn to_f64(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_never_goes_back_and_never_says_all_with_work_left() {
+        let mut progress = Progress::default();
+        let mut last = 0.0;
+        let second = Duration::from_secs(1);
+        progress.set(Phase::Compare, 0, 240_000, Duration::ZERO);
+        progress.set(Phase::Compare, 240_000, 240_000, second);
+        assert!(progress.ratio() < 1.0);
+        for (phase, total) in [(Phase::Erase, 245_760), (Phase::Write, 243_176), (Phase::Verify, 243_172)] {
+            progress.part(phase, second).total = total;
+        }
+        for (phase, total) in [(Phase::Erase, 245_760), (Phase::Write, 243_176), (Phase::Verify, 243_172)] {
+            for step in 0..=10 {
+                progress.set(phase, total * step / 10, total, second * 2);
+                assert!(progress.ratio() >= last && progress.ratio() < 1.0);
+                last = progress.ratio();
+            }
+        }
+        assert!(last > 0.98);
+        assert!(progress.is_done(Phase::Write) && !progress.is_done(Phase::Verify));
+        assert_eq!(progress.left(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn nothing_known_is_nothing_claimed() {
+        let progress = Progress::default();
+        assert_eq!((progress.ratio(), progress.rate(), progress.left()), (0.0, None, None));
+        let mut empty = Progress::default();
+        empty.set(Phase::Erase, 0, 0, Duration::ZERO);
+        assert!(empty.ratio() < 1.0);
+    }
+}

@@ -1,0 +1,507 @@
+//! The only function that changes the interface: what happened and when, in; what is to be done, out.
+//!
+//! Total: no message can make it panic, in any state. It never waits and never looks anything up.
+
+use std::time::Duration;
+
+use tui_input::InputRequest;
+
+use super::keys::{self, Action, Key};
+use super::picker::{EntryKind, Picker};
+use super::progress::Progress;
+use super::wizard::{Move, Step};
+use super::{App, BusState, Effect, Goal, JobView, Msg, Over, SECTORS, Screen, Slot, Stage, Which, Wizard};
+use crate::flash::check::{self, Wish};
+use crate::job::{
+    Chip, Compare, Confirm, Enter, Event, FlashTask, Job, Keep, Leave, Level, Phase, Report, Selector, Task,
+    Verify, Width,
+};
+use crate::report;
+
+/// How long a notice stays.
+const NOTICE: Duration = Duration::from_secs(6);
+
+/// Takes one message.
+pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
+    app.now = app.now.max(now);
+    if app.notice.as_ref().is_some_and(|(_, until)| app.now >= *until) {
+        app.notice = None;
+    }
+    match msg {
+        Msg::Key(key) => on_key(app, &key),
+        Msg::Resized => Vec::new(),
+        Msg::Tick => tick(app),
+        Msg::Bus(bus) => on_bus(app, bus),
+        Msg::Loaded(which, path, result) => on_loaded(app, which, path, result),
+        Msg::Listed(folder, entries) => {
+            if let Screen::Pick(_, _, picker) = &mut app.screen
+                && picker.folder == folder
+            {
+                picker.entries = Some(entries);
+                picker.step(0);
+            }
+            Vec::new()
+        }
+        Msg::Job(event) => on_event(app, *event),
+        Msg::Demo(demo) => {
+            app.demo = Some(demo);
+            Vec::new()
+        }
+        Msg::Detached => detach(app),
+    }
+}
+
+fn notice(app: &mut App, text: impl Into<String>) {
+    app.notice = Some((text.into(), app.now + NOTICE));
+}
+
+fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
+    if let Some(effects) = typed(app, key) {
+        return effects;
+    }
+    let rows = keys::bindings(app);
+    match rows.into_iter().find(|row| row.keys.contains(key)) {
+        Some(row) => match row.why_not {
+            Some(why) => {
+                notice(app, why);
+                Vec::new()
+            }
+            None => act(app, row.action),
+        },
+        None if *key == Key::CtrlC => interrupt(app),
+        None => Vec::new(),
+    }
+}
+
+/// Ctrl-C where it is not a key of its own: asks while something would be lost, else ends.
+fn interrupt(app: &mut App) -> Vec<Effect> {
+    match app.job() {
+        Some(JobView { stage: Stage::Asking(_), .. }) => act(app, Action::Stop),
+        Some(_) => {
+            app.over = Some(Over::AskStop);
+            Vec::new()
+        }
+        None => vec![Effect::Quit],
+    }
+}
+
+/// Keys that are text: a path, or the word that a restore asks for.
+fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
+    if app.over.is_some() {
+        return None;
+    }
+    let word = keys::typing_a_word(app);
+    match (&mut app.screen, key) {
+        (Screen::Pick(_, _, picker), Key::Paste(text)) => {
+            picker.start_typing(text.lines().next().unwrap_or_default());
+            Some(Vec::new())
+        }
+        (Screen::Pick(_, _, picker), _) if picker.typing.is_some() => {
+            let request = match key {
+                Key::Char(c) => InputRequest::InsertChar(*c),
+                Key::Backspace => InputRequest::DeletePrevChar,
+                Key::Left => InputRequest::GoToPrevChar,
+                Key::Right => InputRequest::GoToNextChar,
+                _ => return None,
+            };
+            picker.request(request);
+            Some(Vec::new())
+        }
+        (Screen::Job(JobView { stage: Stage::Asking(text), .. }), _) if word => {
+            match key {
+                Key::Char(c) if text.len() < 20 && c.is_ascii() => text.push(*c),
+                Key::Backspace => drop(text.pop()),
+                _ => return None,
+            }
+            Some(Vec::new())
+        }
+        _ => None,
+    }
+}
+
+fn act(app: &mut App, action: Action) -> Vec<Effect> {
+    match action {
+        Action::Begin(goal) => begin(app, goal),
+        Action::BeginMarked => begin(app, app.goal),
+        Action::Choose(which) => open_picker(app, which, None),
+        Action::Step(by) => step(app, by),
+        Action::NextDevice => {
+            app.chosen = (app.chosen + 1) % app.devices().len().max(1);
+            Vec::new()
+        }
+        Action::Take => take(app),
+        Action::Parent => match &app.screen {
+            Screen::Pick(which, then, picker) => match picker.folder.parent() {
+                Some(parent) => show_folder(app, *which, *then, parent.to_owned()),
+                None => Vec::new(),
+            },
+            _ => Vec::new(),
+        },
+        Action::Type => {
+            if let Screen::Pick(_, _, picker) = &mut app.screen {
+                if picker.typing.is_some() { picker.complete() } else { picker.start_typing("") }
+            }
+            Vec::new()
+        }
+        Action::Count => go(app, Step::Count),
+        Action::Say(leds) => go(app, Step::Answer(leds)),
+        Action::Again => go(app, Step::Prepare),
+        Action::Write => write(app),
+        Action::Retry => begin(app, app.goal),
+        Action::AskStop => {
+            app.over = Some(Over::AskStop);
+            Vec::new()
+        }
+        Action::Stop => stop(app),
+        Action::CopyCommand => {
+            notice(app, "the command was sent to your terminal's clipboard");
+            vec![Effect::Copy(command_line(app))]
+        }
+        Action::Log => {
+            app.over = Some(Over::Log);
+            Vec::new()
+        }
+        Action::Explain => {
+            let line = app.log.selected().and_then(|at| app.log.lines().get(at));
+            let text = line.map(|line| format!("{}\n\n{}", line.text, super::log::explain(&line.text)));
+            app.over = text.map(Over::Explain);
+            Vec::new()
+        }
+        Action::Help => {
+            app.over = Some(Over::Help);
+            Vec::new()
+        }
+        Action::Back => back(app),
+        Action::Person(person) => vec![Effect::Person(person)],
+        Action::Quit => vec![Effect::Quit],
+    }
+}
+
+fn step(app: &mut App, by: isize) -> Vec<Effect> {
+    if app.over == Some(Over::Log) {
+        app.log.scroll(by);
+        return Vec::new();
+    }
+    match &mut app.screen {
+        Screen::Pick(_, _, picker) => picker.step(by),
+        Screen::Home => {
+            let at = Goal::ALL.iter().position(|goal| *goal == app.goal).unwrap_or(0);
+            app.goal = Goal::ALL[at.saturating_add_signed(by).min(Goal::ALL.len() - 1)];
+        }
+        _ => {}
+    }
+    Vec::new()
+}
+
+fn back(app: &mut App) -> Vec<Effect> {
+    match app.over.take() {
+        // From the explanation back to the line.
+        Some(Over::Explain(_)) => app.over = Some(Over::Log),
+        Some(Over::Log) => app.log.follow(),
+        Some(_) => {}
+        None => match &mut app.screen {
+            Screen::Pick(_, _, picker) if picker.typing.is_some() => picker.typing = None,
+            Screen::Job(_) => {}
+            _ => app.screen = Screen::Home,
+        },
+    }
+    Vec::new()
+}
+
+/// Begins a job, or asks first for what is missing.
+fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
+    app.over = None;
+    // The wizard keeps what is to be done afterwards.
+    if goal == Goal::Recover {
+        if app.goal != Goal::Restore {
+            app.goal = Goal::Recover;
+        }
+        app.screen = Screen::Wizard(Wizard::new(app.now));
+        let devices = app.devices().to_vec();
+        return wizard_moved(app, |wizard, now| wizard.bus(&devices, now));
+    }
+    app.goal = goal;
+    if let Some(why) = keys::why_not(app, goal) {
+        app.screen = Screen::Home;
+        notice(app, why);
+        return Vec::new();
+    }
+    let missing = match goal {
+        Goal::Restore => app.loader.image().is_none().then_some(Which::Loader),
+        Goal::Flash | Goal::Recover => app.image.image().is_none().then_some(Which::Image),
+    };
+    match missing {
+        Some(which) => open_picker(app, which, Some(goal)),
+        None => start(app),
+    }
+}
+
+/// Everything is there: give the job to the worker. It looks first and asks before it writes.
+fn start(app: &mut App) -> Vec<Effect> {
+    let image = match app.goal {
+        Goal::Restore => {
+            app.loader.image().map(|loader| check::restore(loader, app.image.image(), Wish::default()))
+        }
+        Goal::Flash | Goal::Recover => app.image.image().map(|image| check::flash(image, Wish::default())),
+    };
+    let image = match image {
+        Some(Ok(image)) => image,
+        Some(Err(refusal)) => {
+            notice(app, refusal.to_string());
+            return Vec::new();
+        }
+        None => return Vec::new(),
+    };
+    let device = app.chosen_device().map_or(Selector::Only, |device| Selector::At(device.location.clone()));
+    let task = FlashTask {
+        image,
+        compare: Compare::First,
+        keep: Keep::Copy,
+        confirm: Confirm::Ask,
+        verify: Verify::ReadBack,
+        leave: Leave::Start,
+        width: Width::Fastest,
+        chip: Chip::Crazyflie,
+    };
+    app.map = [None; SECTORS];
+    app.preview = None;
+    app.log.follow();
+    app.screen = Screen::Job(JobView {
+        stage: Stage::Looking,
+        progress: Progress::default(),
+        waiting: None,
+        stopping: false,
+    });
+    let job = Job { device, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) };
+    vec![Effect::Start(Box::new(job))]
+}
+
+fn write(app: &mut App) -> Vec<Effect> {
+    match &mut app.screen {
+        Screen::Job(view) if matches!(view.stage, Stage::Asking(_)) => {
+            view.stage = Stage::Working;
+            vec![Effect::Proceed]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn stop(app: &mut App) -> Vec<Effect> {
+    app.over = None;
+    match &mut app.screen {
+        Screen::Job(view) if !view.stopping => {
+            view.stopping = true;
+            vec![Effect::Cancel]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
+    let slot = if which == Which::Image { &app.image } else { &app.loader };
+    let beside = slot.path().or(app.image.path()).and_then(|path| path.parent());
+    let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(".".as_ref()).to_owned();
+    show_folder(app, which, then, folder)
+}
+
+fn show_folder(app: &mut App, which: Which, then: Option<Goal>, folder: std::path::PathBuf) -> Vec<Effect> {
+    app.screen = Screen::Pick(which, then, Picker::new(folder.clone()));
+    vec![Effect::List(folder)]
+}
+
+fn take(app: &mut App) -> Vec<Effect> {
+    let Screen::Pick(which, then, picker) = &app.screen else { return Vec::new() };
+    let (which, then) = (*which, *then);
+    let path = match (picker.typed_path(), picker.marked()) {
+        (Some(path), _) => path,
+        (None, Some(entry)) if entry.kind == EntryKind::Folder => {
+            let folder = entry.path.clone();
+            return show_folder(app, which, then, folder);
+        }
+        (None, Some(entry)) => entry.path.clone(),
+        (None, None) => return Vec::new(),
+    };
+    *slot(app, which) = Slot::Loading(path.clone());
+    vec![Effect::Load(which, path)]
+}
+
+fn slot(app: &mut App, which: Which) -> &mut Slot {
+    match which {
+        Which::Image => &mut app.image,
+        Which::Loader => &mut app.loader,
+    }
+}
+
+/// A file is taken only if it may be flashed: what cannot be is refused here, before any drone is asked.
+fn on_loaded(
+    app: &mut App,
+    which: Which,
+    path: std::path::PathBuf,
+    result: Result<Box<crate::image::Image>, report::Problem>,
+) -> Vec<Effect> {
+    let admitted = result.and_then(|image| {
+        let refusal = match which {
+            Which::Image => check::flash(&image, Wish::default()).err(),
+            Which::Loader => check::restore(&image, None, Wish::default()).err(),
+        };
+        refusal.map_or(Ok(image), |refusal| Err(report::refusal(&refusal)))
+    });
+    let then = match &app.screen {
+        Screen::Pick(picking, then, _) if *picking == which => Some(*then),
+        _ => None,
+    };
+    match admitted {
+        Ok(image) => {
+            *slot(app, which) = Slot::Ready(path, image);
+            if let Some(then) = then {
+                app.screen = Screen::Home;
+                return then.map_or_else(Vec::new, |goal| begin(app, goal));
+            }
+        }
+        Err(problem) => {
+            notice(app, format!("{}. {}", problem.message, problem.advice));
+            *slot(app, which) = Slot::Bad(path, problem);
+        }
+    }
+    Vec::new()
+}
+
+fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
+    let first = app.bus == BusState::Asking;
+    app.bus = bus;
+    app.chosen = app.chosen.min(app.devices().len().saturating_sub(1));
+    // Until somebody chooses, the sensible job is marked.
+    if first && app.screen == Screen::Home {
+        app.goal = if app.devices().is_empty() { Goal::Recover } else { Goal::Flash };
+    }
+    let devices = app.devices().to_vec();
+    wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
+}
+
+fn tick(app: &mut App) -> Vec<Effect> {
+    if let Screen::Job(view) = &mut app.screen {
+        view.progress.tick(app.now);
+    }
+    wizard_moved(app, Wizard::tick)
+}
+
+fn go(app: &mut App, step: Step) -> Vec<Effect> {
+    let now = app.now;
+    if let Screen::Wizard(wizard) = &mut app.screen {
+        wizard.go(step, now);
+    }
+    Vec::new()
+}
+
+fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Duration) -> Move) -> Vec<Effect> {
+    let now = app.now;
+    let Screen::Wizard(wizard) = &mut app.screen else { return Vec::new() };
+    match change(wizard, now) {
+        Move::Stay => Vec::new(),
+        Move::Beep(times) => vec![Effect::Bell(times)],
+        Move::Arrived => {
+            let goal = if app.goal == Goal::Restore { Goal::Restore } else { Goal::Flash };
+            let dfu = |device: &crate::job::Device| device.mode == crate::crazyflie::Mode::Dfu;
+            app.chosen = app.devices().iter().position(dfu).unwrap_or(0);
+            let mut effects = vec![Effect::Bell(1)];
+            effects.extend(begin(app, goal));
+            effects
+        }
+    }
+}
+
+fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
+    match event {
+        Event::Log(level, text) => app.log.push(app.now, level, &text),
+        Event::Device(device) => app.device = Some(device),
+        Event::Planned(_) => {}
+        Event::Sector { index, state } => {
+            if let Some(sector) = app.map.get_mut(index) {
+                *sector = Some(state);
+            }
+        }
+        Event::Ready(preview) => return ready(app, preview),
+        Event::Progress { phase, done, total } => progress(app, phase, done, total),
+        Event::Waiting { what, limit } => {
+            if let Screen::Job(view) = &mut app.screen
+                && !limit.is_zero()
+            {
+                view.waiting = Some((what, app.now, limit));
+            }
+        }
+        Event::Finished(report) => return finished(app, report),
+    }
+    Vec::new()
+}
+
+fn ready(app: &mut App, preview: Box<crate::job::Preview>) -> Vec<Effect> {
+    let now = app.now;
+    if let Screen::Job(view) = &mut app.screen {
+        view.waiting = None;
+        view.progress.plan(&preview.work, now);
+        if !preview.work.is_nothing() {
+            view.stage = Stage::Asking(String::new());
+        }
+    }
+    app.preview = Some(preview);
+    // Nobody is there to ask: nothing was changed, and nothing will be.
+    if app.detached { vec![Effect::Cancel] } else { Vec::new() }
+}
+
+fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
+    let now = app.now;
+    if let Screen::Job(view) = &mut app.screen {
+        view.waiting = None;
+        view.progress.set(phase, done, total, now);
+        if matches!(phase, Phase::Erase | Phase::Write) {
+            view.stage = Stage::Working;
+        }
+    }
+}
+
+/// The last word of a job. A question about stopping it has become pointless.
+fn finished(app: &mut App, report: Report) -> Vec<Effect> {
+    if app.over == Some(Over::AskStop) {
+        app.over = None;
+    }
+    let untouched =
+        matches!(report.outcome, crate::job::Outcome::Cancelled(crate::job::DroneState::Untouched));
+    if untouched {
+        app.log.push(app.now, Level::Info, "Stopped. Nothing was changed on the drone.");
+        notice(app, "Stopped. Nothing was changed on the drone.");
+        app.screen = Screen::Home;
+    } else {
+        app.screen = Screen::Outcome(Box::new(report));
+    }
+    if app.detached { vec![Effect::Quit] } else { Vec::new() }
+}
+
+/// The terminal is gone. A flash that writes is finished without it; everything else ends.
+fn detach(app: &mut App) -> Vec<Effect> {
+    app.detached = true;
+    match app.job() {
+        Some(JobView { stage: Stage::Working, .. }) => Vec::new(),
+        Some(_) => vec![Effect::Cancel],
+        None => vec![Effect::Quit],
+    }
+}
+
+/// The command without interface that does the same as the job that is planned.
+#[must_use]
+pub fn command_line(app: &App) -> String {
+    let name = |slot: &Slot| slot.path().map(|path| path.display().to_string()).unwrap_or_default();
+    let device = match app.chosen_device() {
+        Some(device) if app.devices().len() > 1 => format!(" --device {}", device.location),
+        _ => String::new(),
+    };
+    match app.goal {
+        Goal::Restore => {
+            let firmware = app.image.image().map(|_| format!(" --firmware {}", name(&app.image)));
+            format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())
+        }
+        Goal::Flash | Goal::Recover => format!("cfdfu flash {}{device}", name(&app.image)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

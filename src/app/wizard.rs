@@ -1,0 +1,214 @@
+//! The way into DFU mode by hand, hands-free: after the first key, time and USB move it on.
+//!
+//! What the drone does, and when, is that of its power chip (crazyflie2-nrf-mbs): held under 1.5 s it boots
+//! normally, under 5 s it starts the radio bootloader, longer the boot ROM, which appears after the release.
+
+use std::time::Duration;
+
+use crate::crazyflie::Mode;
+use crate::job::Device;
+
+/// Seconds counted down before the cable goes in.
+pub const COUNT: u64 = 3;
+/// Held for so long: one second more than needed, for a cable that went in late.
+pub const HOLD: Duration = Duration::from_secs(6);
+/// After the release something should show within this.
+pub const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Where the person is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wizard {
+    /// The step.
+    pub step: Step,
+    /// When it started.
+    pub since: Duration,
+}
+
+/// The steps, in order, and the ways in which they fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Unplug everything, then press the only key.
+    Prepare,
+    /// Hold the button; the cable goes in at zero.
+    Count,
+    /// Hold on.
+    Hold,
+    /// Let go, and watch the bus.
+    Release,
+    /// Nothing came: what do the LEDs do?
+    AskLeds,
+    /// What they said, and what that means.
+    Answer(Leds),
+    /// It boots normally: released too early, but the automatic way is open.
+    Early,
+}
+
+/// What the LEDs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leds {
+    /// Two blue ones blink slowly.
+    TwoSlow,
+    /// One blue one blinks fast.
+    OneFast,
+    /// One blue one is lit.
+    Solid,
+    /// None.
+    Dark,
+}
+
+impl Leds {
+    /// All, in the order of the question.
+    pub const ALL: [Leds; 4] = [Leds::TwoSlow, Leds::OneFast, Leds::Solid, Leds::Dark];
+
+    /// The choice.
+    #[must_use]
+    pub fn question(self) -> &'static str {
+        match self {
+            Leds::TwoSlow => "two blue LEDs blink slowly",
+            Leds::OneFast => "one blue LED blinks fast",
+            Leds::Solid => "a blue LED is lit and does not blink",
+            Leds::Dark => "no LED is lit",
+        }
+    }
+
+    /// What it means and what to do.
+    #[must_use]
+    pub fn answer(self) -> &'static str {
+        match self {
+            Leds::TwoSlow => {
+                "That is the radio bootloader: the button was held too short. Press it once, unplug USB and \
+                 battery, and hold it longer this time."
+            }
+            Leds::OneFast => {
+                "The drone is in DFU mode, but this computer does not see it. Most cables that do this carry \
+                 power only: try another one, plugged straight into the computer. In a virtual machine, pass \
+                 0483:df11 through as well."
+            }
+            Leds::Solid => {
+                "It started normally, or tried to: the button was let go too early, or was not held while \
+                 the cable went in. Unplug USB and battery, and press the button first."
+            }
+            Leds::Dark => {
+                "It has no power: try another cable or port, and see that the button is not held any more \
+                 (while it is held, the main chip gets no power)."
+            }
+        }
+    }
+}
+
+/// What the wizard wants done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// Nothing.
+    Stay,
+    /// Beep this many times.
+    Beep(u8),
+    /// The device is there.
+    Arrived,
+}
+
+/// The blue LED M2 as the drone has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Led {
+    /// Dark.
+    Off,
+    /// Lit.
+    Solid,
+    /// About once a second.
+    Slow,
+    /// About twice a second.
+    Fast,
+}
+
+impl Wizard {
+    /// At its first step.
+    #[must_use]
+    pub fn new(now: Duration) -> Wizard {
+        Wizard { step: Step::Prepare, since: now }
+    }
+
+    /// To another step.
+    pub fn go(&mut self, step: Step, now: Duration) {
+        *self = Wizard { step, since: now };
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Duration) -> Move {
+        let passed = now.saturating_sub(self.since);
+        match self.step {
+            Step::Count if passed >= Duration::from_secs(COUNT) => {
+                self.go(Step::Hold, self.since + Duration::from_secs(COUNT));
+                Move::Beep(1)
+            }
+            Step::Hold if passed >= HOLD => {
+                self.go(Step::Release, self.since + HOLD);
+                Move::Beep(2)
+            }
+            Step::Release if passed >= PATIENCE => {
+                self.go(Step::AskLeds, now);
+                Move::Stay
+            }
+            _ => Move::Stay,
+        }
+    }
+
+    /// The bus has changed.
+    pub fn bus(&mut self, devices: &[Device], now: Duration) -> Move {
+        if devices.iter().any(|device| device.mode == Mode::Dfu) {
+            return Move::Arrived;
+        }
+        let running = devices.iter().any(|device| device.mode == Mode::Firmware);
+        let trying = matches!(self.step, Step::Hold | Step::Release | Step::AskLeds | Step::Answer(_));
+        match (self.step, running) {
+            (_, true) if trying => self.go(Step::Early, now),
+            (Step::Early, false) => self.go(Step::Prepare, now),
+            _ => {}
+        }
+        Move::Stay
+    }
+
+    /// Whole seconds of this step so far.
+    #[must_use]
+    pub fn seconds(&self, now: Duration) -> u64 {
+        now.saturating_sub(self.since).as_secs()
+    }
+
+    /// What M2 should be doing now if the hands do as they are told.
+    #[must_use]
+    pub fn led(&self, now: Duration) -> Led {
+        let held = now.saturating_sub(self.since);
+        match self.step {
+            Step::Prepare | Step::Count | Step::AskLeds | Step::Answer(_) => Led::Off,
+            Step::Hold if held < Duration::from_millis(1500) => Led::Solid,
+            Step::Hold if held < Duration::from_secs(5) => Led::Slow,
+            Step::Hold | Step::Release => Led::Fast,
+            Step::Early => Led::Solid,
+        }
+    }
+
+    /// Whether a blinking M2 is lit at this moment: half periods of 476 and 250 ms.
+    #[must_use]
+    pub fn lit(&self, now: Duration) -> bool {
+        let half = match self.led(now) {
+            Led::Off => return false,
+            Led::Solid => return true,
+            Led::Slow => 476,
+            Led::Fast => 250,
+        };
+        (now.saturating_sub(self.since).as_millis() / half).is_multiple_of(2)
+    }
+
+    /// When it looks different by itself.
+    #[must_use]
+    pub fn next_wake(&self, now: Duration) -> Option<Duration> {
+        let passed = now.saturating_sub(self.since).as_millis();
+        let until =
+            |period: u128| Duration::from_millis(u64::try_from(period - passed % period).unwrap_or(1000));
+        match (self.step, self.led(now)) {
+            (Step::Count | Step::Hold | Step::Release, Led::Fast) => Some(until(250)),
+            (Step::Count | Step::Hold | Step::Release, Led::Slow) => Some(until(476).min(until(1000))),
+            (Step::Count | Step::Hold | Step::Release, _) => Some(until(500)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The terminal interface's shell: the only part of it that does anything. Gathers messages from keys, bus,
+//! worker and signals, gives them to `update` with the time, performs the effects, draws when something
+//! changed.
+//!
+//! [`terminal`] is the screen and its restoration, [`files`] the reading of folders and images. The worker
+//! never waits for any of this.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::app::update::update;
+use crate::app::{App, BusState, Demo, Effect, Msg, Person, Which};
+use crate::clock::Clock;
+use crate::job::{Command, Event, Level};
+use crate::record::Record;
+use crate::sim::SimBus;
+use crate::ui;
+use crate::ui::theme::Theme;
+use crate::usb::Bus;
+use crate::worker::{Worker, find};
+
+pub mod files;
+mod keyboard;
+pub mod terminal;
+
+use terminal::Screen;
+
+/// At most so many frames: keys are drawn at once, progress no faster than this.
+const FRAME: Duration = Duration::from_millis(100);
+/// How often the bus is looked at where nothing is notified.
+const BUS_LOOK: Duration = Duration::from_millis(500);
+
+/// What the interface runs on.
+pub struct World {
+    /// Real or simulated.
+    pub bus: Arc<dyn Bus>,
+    /// The time by which it lives.
+    pub clock: Arc<dyn Clock>,
+    /// The demo's drones, and the name of the scenario.
+    pub demo: Option<(SimBus, String)>,
+}
+
+/// What was last known when the interface ended.
+pub struct Farewell {
+    /// The state at the end.
+    pub app: App,
+}
+
+/// Runs the interface until its end.
+pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<Farewell> {
+    let (messages, inbox) = channel();
+    let mut shell = Shell::start(world, messages.clone());
+    let mut app = App::new(world.demo.as_ref().map(|(bus, name)| demo_state(bus, name)));
+    let mut screen = Screen::open()?;
+    keyboard::listen(messages.clone());
+    let signals = terminal::Signals::listen(messages.clone())?;
+    if let Some(path) = image {
+        shell.perform(&app, Effect::Load(Which::Image, path.to_owned()));
+    }
+    let result = shell.turn(&mut app, &inbox, &mut screen, theme);
+    signals.stop();
+    drop(screen);
+    shell.end();
+    result.map(|()| Farewell { app })
+}
+
+/// What performs effects.
+struct Shell<'a> {
+    world: &'a World,
+    messages: Sender<Msg>,
+    commands: Sender<Command>,
+    worker: Option<thread::JoinHandle<()>>,
+    quit: bool,
+}
+
+impl<'a> Shell<'a> {
+    fn start(world: &'a World, messages: Sender<Msg>) -> Shell<'a> {
+        let Worker { commands, events, thread } =
+            Worker::spawn(Arc::clone(&world.bus), Arc::clone(&world.clock));
+        let outbox = messages.clone();
+        thread::spawn(move || {
+            for event in events {
+                if outbox.send(Msg::Job(Box::new(event))).is_err() {
+                    return;
+                }
+            }
+        });
+        watch_bus(Arc::clone(&world.bus), messages.clone());
+        Shell { world, messages, commands, worker: Some(thread), quit: false }
+    }
+
+    /// The loop: one message at a time, a frame when something changed and it is time for one.
+    fn turn(
+        &mut self,
+        app: &mut App,
+        inbox: &Receiver<Msg>,
+        screen: &mut Screen,
+        theme: &Theme,
+    ) -> io::Result<()> {
+        let clock = &self.world.clock;
+        let start = clock.now();
+        let now = || clock.now().saturating_sub(start);
+        let mut dirty = true;
+        let mut drawn = Duration::ZERO;
+        let mut urgent = true;
+        while !self.quit {
+            let since = now().saturating_sub(drawn);
+            if dirty && (urgent || since >= FRAME) {
+                if !app.detached {
+                    screen.draw(|frame| ui::draw(frame, app, theme))?;
+                }
+                (dirty, urgent, drawn) = (false, false, now());
+            }
+            let wake = if dirty { Some(FRAME.saturating_sub(since)) } else { app.next_wake() };
+            let message = match wake {
+                None => inbox.recv().map_err(io::Error::other)?,
+                Some(wait) => match inbox.recv_timeout(wait) {
+                    Ok(message) => message,
+                    Err(RecvTimeoutError::Timeout) if dirty => continue,
+                    Err(RecvTimeoutError::Timeout) => Msg::Tick,
+                    Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("no more messages")),
+                },
+            };
+            urgent |= matches!(message, Msg::Key(_) | Msg::Resized | Msg::Tick | Msg::Bus(_));
+            dirty = true;
+            if matches!(message, Msg::Resized) && !app.detached {
+                screen.resized()?;
+            }
+            if matches!(message, Msg::Detached) {
+                terminal::abandon();
+            }
+            for effect in update(app, now(), message) {
+                self.perform(app, effect);
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, app: &App, effect: Effect) {
+        match effect {
+            // A worker that is gone has said so in its last event.
+            Effect::Start(job) => drop(self.commands.send(Command::Run(*job))),
+            Effect::Proceed => {
+                self.keep_copy(app);
+                let _ = self.commands.send(Command::Proceed);
+            }
+            Effect::Cancel => drop(self.commands.send(Command::Cancel)),
+            Effect::Load(which, path) => {
+                let messages = self.messages.clone();
+                thread::spawn(move || {
+                    let result = files::read_image(&path).map(Box::new);
+                    let _ = messages.send(Msg::Loaded(which, path, result));
+                });
+            }
+            Effect::List(folder) => {
+                let messages = self.messages.clone();
+                thread::spawn(move || {
+                    let entries = files::list(&folder);
+                    let _ = messages.send(Msg::Listed(folder, entries));
+                });
+            }
+            Effect::Person(person) => self.person(person),
+            Effect::Bell(times) => terminal::bell(times),
+            Effect::Copy(text) => terminal::copy(&text),
+            Effect::Quit => self.quit = true,
+        }
+    }
+
+    /// What goes is kept before the worker may write; if that fails, the log says so and the flash goes on.
+    fn keep_copy(&self, app: &App) {
+        let before = app.preview.as_ref().and_then(|preview| preview.before.as_ref());
+        let Some(before) = before.filter(|_| app.demo.is_none()) else { return };
+        let serial = app.device.as_ref().map(|device| device.strings.serial.as_str()).unwrap_or_default();
+        let text = match Record::of_user().map(|record| record.keep(before, serial)) {
+            Some(Ok(path)) => format!("Kept what was there: {}", path.display()),
+            Some(Err(error)) => format!("No copy kept of what was there: {error}"),
+            None => return,
+        };
+        let line = Event::Log(Level::Info, text);
+        let _ = self.messages.send(Msg::Job(Box::new(line)));
+    }
+
+    fn person(&self, person: Person) {
+        if let Some((bus, name)) = &self.world.demo {
+            bus.with(0, |drone, now| match person {
+                Person::Cable => drone.plug_or_unplug(now),
+                Person::Button => drone.press_or_release(now),
+            });
+            let _ = self.messages.send(Msg::Demo(demo_state(bus, name)));
+        }
+    }
+
+    /// Lets the worker finish what it may not leave half done.
+    fn end(&mut self) {
+        let (closed, _) = channel();
+        self.commands = closed;
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+fn demo_state(bus: &SimBus, name: &str) -> Demo {
+    let state = bus.with(0, |drone, _| (drone.plugged(), drone.button()));
+    let (plugged, button) = state.unwrap_or_default();
+    Demo { scenario: name.to_owned(), plugged, button }
+}
+
+/// Tells what is plugged in, now and whenever that changes.
+fn watch_bus(bus: Arc<dyn Bus>, messages: Sender<Msg>) {
+    thread::spawn(move || {
+        let mut seen = None;
+        let mut told = None;
+        loop {
+            // Names are read again only if the list is another: reading them opens the device.
+            let list = bus.list();
+            if seen.as_ref() != Some(&list) {
+                let state = match find::devices(&*bus) {
+                    Ok(devices) => BusState::Devices(devices),
+                    Err(error) => BusState::None(error.to_string()),
+                };
+                if told.as_ref() != Some(&state) {
+                    told = Some(state.clone());
+                    if messages.send(Msg::Bus(state)).is_err() {
+                        return;
+                    }
+                }
+                seen = Some(list);
+            }
+            bus.wait(BUS_LOOK);
+        }
+    });
+}
+
+/// Where there is no USB at all: a bus with nothing on it, which says why.
+pub struct NoUsb(pub crate::usb::BusError, pub Arc<dyn Clock>);
+
+impl Bus for NoUsb {
+    fn list(&self) -> Result<Vec<crate::usb::Found>, crate::usb::BusError> {
+        Err(self.0.clone())
+    }
+
+    fn open(
+        &self,
+        _: &crate::usb::Found,
+    ) -> Result<Box<dyn crate::usb::Transport>, crate::usb::TransferError> {
+        Err(crate::usb::TransferError::Disconnected)
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.1.sleep(limit.max(Duration::from_secs(2)));
+    }
+}
+
+/// Whether there is a terminal that a full screen can be drawn on.
+#[must_use]
+pub fn has_terminal() -> bool {
+    use std::io::IsTerminal;
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
+    io::stdin().is_terminal() && io::stdout().is_terminal() && !dumb
+}
+
+/// The path as the picker shows folders: absolute.
+#[must_use]
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

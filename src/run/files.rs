@@ -1,0 +1,88 @@
+//! Reading image files and folders: bounded, and with every way in which that can fail told apart from a
+//! bad image.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::app::picker::{Entry, EntryKind};
+use crate::image::{Content, FILE_MAX, Image, ImageError};
+use crate::report::{self, Exit, Problem};
+
+/// Reads and parses an image file.
+pub fn read_image(path: &Path) -> Result<Image, Problem> {
+    let bytes = read_bytes(path).map_err(|error| {
+        let message = format!("{}: {error}", path.display());
+        report::other(
+            Exit::NoInput,
+            "unreadable",
+            &message,
+            "Check the name and the permissions. Nothing was touched.",
+        )
+    })?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(named(path, report::image_error(&ImageError::TooLarge { bytes: bytes.len() as u64 })));
+    }
+    Image::parse(bytes).map_err(|error| named(path, report::image_error(&error)))
+}
+
+fn named(path: &Path, problem: Problem) -> Problem {
+    Problem { message: format!("{}: {}", path.display(), problem.message), ..problem }
+}
+
+/// At most one byte more than is taken, whatever the file system says of the size (a pipe, /dev/zero).
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Rows of a folder that a picker shows at most.
+const ROWS: usize = 500;
+/// Endings of files that are worth recognising.
+const ENDINGS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
+
+/// A folder's folders, and its files that could be images with what each of them is; newest name last. A
+/// folder that cannot be read is empty.
+#[must_use]
+pub fn list(folder: &Path) -> Vec<Entry> {
+    let Ok(read) = fs::read_dir(folder) else { return Vec::new() };
+    let hidden = |path: &Path| path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let mut entries: Vec<Entry> = read
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| !hidden(path))
+        .filter_map(|path| Some(Entry { kind: kind(&path)?, path }))
+        .take(ROWS)
+        .collect();
+    entries
+        .sort_by(|a, b| (a.kind == EntryKind::Folder, &a.path).cmp(&(b.kind == EntryKind::Folder, &b.path)));
+    entries
+}
+
+fn kind(path: &Path) -> Option<EntryKind> {
+    let metadata = fs::metadata(path).ok()?;
+    if metadata.is_dir() {
+        return Some(EntryKind::Folder);
+    }
+    let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+    if !metadata.is_file() || !ENDINGS.contains(&ending.as_str()) {
+        return None;
+    }
+    Some(match read_image(path) {
+        Ok(image) => match &image.content {
+            Content::Firmware(firmware) => {
+                let boards: Vec<&str> = firmware.boards.iter().map(|board| board.code.as_str()).collect();
+                let version = firmware.version.as_deref().unwrap_or("?");
+                EntryKind::File(format!("firmware {version} for {}", boards.join(", ")), true)
+            }
+            Content::Bootloader => EntryKind::File("bootloader".to_owned(), true),
+            Content::Radio => EntryKind::File("for the radio chip".to_owned(), false),
+            Content::Unknown { .. } => EntryKind::File("not recognised".to_owned(), false),
+        },
+        Err(_) => EntryKind::File("no image".to_owned(), false),
+    })
+}

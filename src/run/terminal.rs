@@ -1,0 +1,203 @@
+//! The screen: raw mode and the alternate screen, taken once and given back exactly once on every way out,
+//! with frames that leave in one write. And what survives it: a terminal that is gone must neither stop a
+//! flash nor burn a processor.
+
+use std::io::{self, BufWriter, Stdout, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread;
+
+use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
+use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
+use crossterm::{cursor, execute, queue};
+use ratatui::backend::CrosstermBackend;
+use ratatui::layout::Rect;
+use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
+
+use crate::app::Msg;
+
+/// Room for a whole frame: in smaller pieces it would be seen being drawn.
+const FRAME_BYTES: usize = 64 * 1024;
+/// What a console without a size is taken for.
+const DEFAULT: (u16, u16) = (80, 24);
+
+/// Whether the terminal is ours at the moment.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The terminal while the interface has it.
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+    fixed: bool,
+}
+
+impl Screen {
+    /// Takes the terminal.
+    pub(super) fn open() -> io::Result<Screen> {
+        let size = terminal::size().unwrap_or((0, 0));
+        let fixed = size.0 == 0 || size.1 == 0;
+        let viewport =
+            if fixed { Viewport::Fixed(Rect::new(0, 0, DEFAULT.0, DEFAULT.1)) } else { Viewport::Fullscreen };
+        TAKEN.store(true, Ordering::SeqCst);
+        let taken = take().and_then(|()| {
+            let backend = CrosstermBackend::new(BufWriter::with_capacity(FRAME_BYTES, io::stdout()));
+            Terminal::with_options(backend, TerminalOptions { viewport })
+        });
+        match taken {
+            Ok(terminal) => Ok(Screen { terminal, fixed }),
+            Err(error) => {
+                give_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Draws a frame. A terminal that has gone away is noticed by its signal or by the keyboard.
+    pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.terminal.draw(draw)?;
+        self.terminal.backend_mut().flush()
+    }
+
+    /// Repaints at the new size. `Terminal::clear` would ask the terminal for its cursor and wait.
+    pub(super) fn resized(&mut self) -> io::Result<()> {
+        if self.fixed {
+            return Ok(());
+        }
+        let (width, height) = terminal::size()?;
+        self.terminal.resize(Rect::new(0, 0, width, height))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn take() -> io::Result<()> {
+    // Under NO_COLOR crossterm turns every colour into a full reset, which takes bold and reverse with it.
+    // The theme has no colours then; this keeps the rest.
+    crossterm::style::force_color_output(true);
+    terminal::enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
+}
+
+/// Once, whoever calls it first: closing, dropping, or a panic.
+pub fn give_back() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        let mut out = io::stdout();
+        let _ = queue!(out, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);
+        let _ = out.flush();
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+/// The terminal is gone, or this program is to go on without it: gives it back as far as it is there.
+pub(super) fn abandon() {
+    give_back();
+    replace_standard_streams();
+}
+
+/// Beeps, where the terminal does; it travels over SSH.
+pub(super) fn bell(times: u8) {
+    let mut out = io::stdout();
+    let _ = out.write_all(&vec![7; usize::from(times)]);
+    let _ = out.flush();
+}
+
+/// Sends text to the terminal's clipboard (OSC 52), where TERM is of a kind that takes it.
+pub(super) fn copy(text: &str) {
+    let term = std::env::var("TERM").unwrap_or_default();
+    let kinds = ["xterm", "tmux", "screen", "foot", "alacritty", "wezterm", "rxvt", "kitty"];
+    if kinds.iter().any(|kind| term.starts_with(kind)) {
+        let mut out = io::stdout();
+        let _ = write!(out, "\x1b]52;c;{}\x07", base64(text.as_bytes()));
+        let _ = out.flush();
+    }
+}
+
+/// RFC 4648; for OSC 52 alone, so not worth a library.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let letter = |group: u32, n: u32| char::from(ALPHABET[(group >> (18 - 6 * n) & 63) as usize]);
+    bytes
+        .chunks(3)
+        .flat_map(|chunk| {
+            let byte = |n: usize| u32::from(chunk.get(n).copied().unwrap_or(0));
+            let group = byte(0) << 16 | byte(1) << 8 | byte(2);
+            let used = u32::try_from(chunk.len()).unwrap_or(3);
+            (0..4).map(move |n| if n <= used { letter(group, n) } else { '=' })
+        })
+        .collect()
+}
+
+/// Puts nothing in the place of a terminal that has hung up: an empty pipe to read from, which parks the
+/// keyboard's thread instead of letting it spin, and nowhere to write to.
+#[cfg(unix)]
+fn replace_standard_streams() {
+    use std::fs::OpenOptions;
+    use std::os::fd::OwnedFd;
+    if let Ok((read, write)) = rustix::pipe::pipe() {
+        let _ = rustix::stdio::dup2_stdin(&read);
+        // Kept open for ever: closed, it would be an end of file.
+        std::mem::forget::<OwnedFd>(write);
+    }
+    if let Ok(nowhere) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&nowhere);
+        let _ = rustix::stdio::dup2_stderr(&nowhere);
+    }
+}
+
+#[cfg(not(unix))]
+fn replace_standard_streams() {}
+
+/// SIGHUP and SIGTERM as messages; SIGINT, which only another program sends here, as well.
+#[cfg(unix)]
+pub(super) struct Signals {
+    handle: signal_hook::iterator::Handle,
+    thread: thread::JoinHandle<()>,
+}
+
+#[cfg(unix)]
+impl Signals {
+    pub(super) fn listen(messages: Sender<Msg>) -> io::Result<Signals> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGTERM, SIGINT])?;
+        let handle = signals.handle();
+        let thread = thread::spawn(move || {
+            for _ in signals.forever() {
+                let _ = messages.send(Msg::Detached);
+            }
+        });
+        Ok(Signals { handle, thread })
+    }
+
+    pub(super) fn stop(self) {
+        self.handle.close();
+        let _ = self.thread.join();
+    }
+}
+
+#[cfg(not(unix))]
+pub(super) struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    pub(super) fn listen(_: Sender<Msg>) -> io::Result<Signals> {
+        Ok(Signals)
+    }
+
+    pub(super) fn stop(self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        let pairs = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (text, code) in pairs {
+            assert_eq!(base64(text.as_bytes()), code);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The interface as a picture of [`App`]: pure functions of state and a rectangle.
+//!
+//! ```text
+//! header                                    one row
+//! devices          image                    five rows
+//! flash map                                 four rows
+//! middle: the screen, and the log           the rest
+//! phases and bar                            two rows, while a job runs
+//! notice
+//! footer: the keys that work now            one row
+//! ```
+//! 80×24 is the size it is made for. With fewer rows devices and image, then the map, fold away; the middle,
+//! the bar and the keys stay. Below 60×16 it says so.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Paragraph};
+
+use crate::app::{App, Goal, JobView, Screen, Stage};
+
+mod bar;
+mod flash_map;
+mod log_panel;
+mod middle;
+mod over;
+mod summary;
+pub mod svg;
+pub mod theme;
+mod wizard_panel;
+
+use theme::Theme;
+
+/// The smallest screen, in columns and rows.
+pub const MINIMUM: (u16, u16) = (60, 16);
+
+/// Draws everything.
+pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
+    let area = frame.area();
+    if area.width < MINIMUM.0 || area.height < MINIMUM.1 {
+        let text = format!(
+            "cfdfu needs {} columns and {} rows; this is {}×{}.",
+            MINIMUM.0, MINIMUM.1, area.width, area.height
+        );
+        return frame.render_widget(
+            Paragraph::new(theme.text(&text)).wrap(ratatui::widgets::Wrap { trim: true }),
+            area,
+        );
+    }
+    let tall = area.height >= 22;
+    let rows = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(if tall { 5 } else { 0 }),
+        Constraint::Length(if area.height >= 18 { 4 } else { 0 }),
+        Constraint::Fill(1),
+        Constraint::Length(if app.job().is_some() { 2 } else { 0 }),
+        Constraint::Length(1),
+        Constraint::Length(1),
+    ]);
+    let [header, summary, map, middle, bar, notice, footer] = area.layout(&rows);
+    draw_header(frame, header, app, theme);
+    if tall {
+        let [devices, image] =
+            summary.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]));
+        summary::devices(frame, devices, app, theme);
+        summary::image(frame, image, app, theme);
+    }
+    if map.height > 0 {
+        flash_map::draw(frame, map, app, theme);
+    }
+    middle::draw(frame, middle, app, theme);
+    if let Some(view) = app.job() {
+        bar::draw(frame, bar, view, theme);
+    }
+    draw_notice(frame, notice, app, theme);
+    draw_footer(frame, footer, app, theme);
+    over::draw(frame, area, app, theme);
+}
+
+/// A panel with its title.
+fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
+    Block::bordered()
+        .border_set(theme.borders)
+        .title(format!(" {} ", theme.text(title)))
+        .border_style(theme.faint)
+}
+
+fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let steps = ["device", "image", "plan", "flash", "done"];
+    let at = match &app.screen {
+        Screen::Home | Screen::Wizard(_) => usize::from(!app.devices().is_empty()),
+        Screen::Pick(..) => 1,
+        Screen::Job(JobView { stage: Stage::Working, .. }) => 3,
+        Screen::Job(_) => 2,
+        Screen::Outcome(_) => 4,
+    };
+    let title = match app.goal {
+        Goal::Flash => "Flash firmware",
+        Goal::Recover => "Recover",
+        Goal::Restore => "Restore bootloader",
+    };
+    let mut spans = vec![
+        Span::styled(" cfdfu ", theme.title),
+        Span::raw("  "),
+        Span::styled(title, theme.strong),
+        Span::raw("   "),
+    ];
+    for (n, step) in steps.iter().enumerate() {
+        if n > 0 {
+            spans.push(Span::styled(theme.arrow, theme.faint));
+        }
+        let style = if n == at { theme.strong } else { theme.faint };
+        spans.push(Span::styled(if n == at { step.to_uppercase() } else { (*step).to_owned() }, style));
+    }
+    frame.render_widget(Line::from(spans), area);
+    if let Some(demo) = &app.demo {
+        let cable = if demo.plugged { "" } else { " unplugged" };
+        let button = if demo.button { " button held" } else { "" };
+        let label = Span::styled(format!(" SIMULATED{cable}{button} "), theme.warn_badge);
+        frame.render_widget(Line::from(label).right_aligned(), area);
+    }
+}
+
+fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    if let Some((text, _)) = &app.notice {
+        let line = Line::from(Span::styled(format!(" {}", theme.text(text)), theme.warn));
+        frame.render_widget(line, area);
+    }
+}
+
+/// Keys that fit; what does not fit is in the help.
+fn draw_footer(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let mut spans = Vec::new();
+    let mut used = 0;
+    for row in crate::app::keys::bindings(app) {
+        let key = format!(" {} ", theme.text(row.shown));
+        let label = format!(" {}  ", row.label);
+        let width = key.chars().count() + label.chars().count();
+        if used + width > usize::from(area.width) {
+            continue;
+        }
+        used += width;
+        let style = if row.why_not.is_some() { theme.key_off } else { theme.key };
+        spans.push(Span::styled(key, style));
+        spans.push(Span::styled(label, if row.why_not.is_some() { theme.faint } else { theme.plain }));
+    }
+    frame.render_widget(Line::from(spans), area);
+}

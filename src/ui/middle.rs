@@ -1,0 +1,187 @@
+//! The middle of the screen: the jobs, the picker, the wizard, the plan, the log of a running job, or how it
+//! ended.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::theme::Theme;
+use super::{log_panel, panel, summary, wizard_panel};
+use crate::app::picker::{EntryKind, Picker};
+use crate::app::{App, Goal, JobView, Screen, Stage, keys, progress, update};
+use crate::flash::plan::Comparison;
+use crate::job::{DroneState, Outcome, Preview, Report};
+use crate::report;
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    match &app.screen {
+        Screen::Home => home(frame, area, app, theme),
+        Screen::Pick(_, _, picker) => pick(frame, area, picker, theme),
+        Screen::Wizard(wizard) => wizard_panel::draw(frame, area, app, wizard, theme),
+        Screen::Job(view) => job(frame, area, app, view, theme),
+        Screen::Outcome(report) => outcome(frame, area, app, report, theme),
+    }
+}
+
+fn home(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let [jobs, log] = area.layout(&Layout::vertical([Constraint::Length(5), Constraint::Fill(1)]));
+    let letters = ["f", "r", "b"];
+    let lines: Vec<Line<'_>> = Goal::ALL
+        .iter()
+        .zip(letters)
+        .map(|(goal, letter)| {
+            let marked = *goal == app.goal;
+            let style = if marked { theme.marked } else { theme.plain };
+            let why = keys::why_not(app, *goal).map(|why| Span::styled(format!("  {why}"), theme.faint));
+            let name = Span::styled(format!(" {letter}  {} ", goal.title()), style);
+            Line::from([Some(name), why].into_iter().flatten().collect::<Vec<_>>())
+        })
+        .collect();
+    frame.render_widget(Paragraph::new(lines).block(panel(theme, "What to do")), jobs);
+    log_panel::draw(frame, log, app, theme, false);
+}
+
+fn pick(frame: &mut Frame<'_>, area: Rect, picker: &Picker, theme: &Theme) {
+    let block = panel(theme, &format!("Choose a file in {}", picker.folder.display()));
+    let height = usize::from(area.height.saturating_sub(3));
+    let first = picker.at.saturating_sub(height.saturating_sub(1));
+    let mut lines = vec![match &picker.typing {
+        Some(input) => Line::from(vec![
+            Span::styled("path ", theme.faint),
+            Span::styled(format!("{}_", input.value()), theme.strong),
+        ]),
+        None => Line::from(Span::styled("/ to type or paste a path", theme.faint)),
+    }];
+    if picker.entries.is_none() {
+        lines.push(Line::from(theme.text("reading …")));
+    } else if picker.rows().is_empty() {
+        lines
+            .push(Line::from(Span::styled("No folder and no file that could be an image here.", theme.warn)));
+    }
+    for (n, entry) in picker.rows().iter().enumerate().skip(first).take(height) {
+        let name = entry.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = crate::usb::descriptor::clean(&name);
+        let (name, what, good) = match &entry.kind {
+            EntryKind::Folder => (format!("{name}/"), String::new(), true),
+            EntryKind::File(what, good) => (name, what.clone(), *good),
+        };
+        let style = if n == picker.at { theme.marked } else { theme.plain };
+        let what_style = if good { theme.good } else { theme.faint };
+        lines.push(Line::from(vec![
+            Span::styled(format!(" {name:<32} "), style),
+            Span::styled(format!(" {what}"), what_style),
+        ]));
+    }
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
+    match (&view.stage, &app.preview) {
+        (Stage::Asking(word), Some(preview)) => plan(frame, area, app, preview, word, theme),
+        _ => log_panel::draw(frame, area, app, theme, false),
+    }
+}
+
+/// The plan as a difference: what is there, what will be, what is left alone, how long it takes.
+fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &str, theme: &Theme) {
+    let before = preview.firmware.as_ref().map_or_else(|| "nothing".to_owned(), summary::describe_content);
+    let image = match app.goal {
+        Goal::Restore => app.loader.image(),
+        Goal::Flash | Goal::Recover => app.image.image(),
+    };
+    let coming = image.map(summary::describe).unwrap_or_default();
+    let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();
+    let erase: Vec<String> = preview.work.erase.iter().map(|sector| sector.index.to_string()).collect();
+    let seconds = progress::estimate(&preview.work).as_secs_f64();
+    let row = |name: &str, text: String| {
+        Line::from(vec![Span::styled(format!("{name:<14}"), theme.faint), Span::raw(theme.text(&text))])
+    };
+    let untouched = match app.goal {
+        Goal::Restore => "settings (in EEPROM), the radio chip, decks",
+        Goal::Flash | Goal::Recover => "the bootloader, settings (in EEPROM), the radio chip, decks",
+    };
+    let mut lines = vec![
+        row("on the drone", before),
+        Line::from(vec![
+            Span::styled(format!("{:<14}", "will be"), theme.faint),
+            Span::styled(coming, theme.strong),
+        ]),
+        row("sectors", format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", "))),
+        row(
+            "write",
+            format!(
+                "{} bytes, about {seconds:.0} s, every byte read back",
+                summary::thousands(preview.work.bytes())
+            ),
+        ),
+        row("not touched", untouched.to_owned()),
+        row("the same as", update::command_line(app)),
+    ];
+    if app.goal == Goal::Restore {
+        lines.push(Line::from(vec![
+            Span::styled("This overwrites the bootloader. Type restore, then Enter: ", theme.warn),
+            Span::styled(format!("{word}_"), theme.strong),
+        ]));
+    } else {
+        lines.push(Line::from(vec![
+            Span::raw("Nothing is changed yet. "),
+            Span::styled(" Enter ", theme.key),
+            Span::raw(" writes it, "),
+            Span::styled(" Esc ", theme.key),
+            Span::raw(" goes back."),
+        ]));
+    }
+    frame.render_widget(Paragraph::new(lines).block(panel(theme, "Plan")), area);
+}
+
+fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme: &Theme) {
+    let (tick, _, cross) = theme.ticks;
+    let took = format!("{:.1} s", report.took.as_secs_f64());
+    let (head, style) = match &report.outcome {
+        Outcome::Flashed => (format!("{tick} Flashed and verified in {took}"), theme.good),
+        Outcome::Unchanged | Outcome::Read(_) => {
+            (format!("{tick} Unchanged: the drone holds this image already"), theme.good)
+        }
+        Outcome::Cancelled(_) => (format!("{cross} Stopped after {took}"), theme.warn),
+        Outcome::Failed(failure) => (format!("{cross} {}", theme.text(&failure.to_string())), theme.bad),
+    };
+    let mut lines = vec![Line::from(Span::styled(head, style))];
+    match &report.outcome {
+        Outcome::Failed(failure) => lines.push(Line::from(theme.text(&report::failed(failure).advice))),
+        Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
+        _ => {
+            let sectors = report.erased_sectors;
+            let written = summary::thousands(report.written);
+            lines.push(Line::from(format!(
+                "{written} bytes written, {sectors} sectors erased, every byte compared."
+            )));
+            lines.push(Line::from(next_step(report)));
+        }
+    }
+    if matches!(&report.outcome, Outcome::Failed(failure) if failure.drone != DroneState::Untouched) {
+        lines.push(Line::from(vec![
+            Span::styled(" r ", theme.key),
+            Span::raw(" tries again, "),
+            Span::styled(" w ", theme.key),
+            Span::raw(" leads into DFU mode by hand."),
+        ]));
+    }
+    let wanted = u16::try_from(lines.len() + 4).unwrap_or(8).min(area.height);
+    let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }).block(panel(theme, "Outcome")), top);
+    if log.height > 2 {
+        log_panel::draw(frame, log, app, theme, false);
+    }
+}
+
+fn next_step(report: &Report) -> &'static str {
+    match report.booted {
+        Some(true) => "The Crazyflie is running again: you can fly.",
+        Some(false) => {
+            "It was not seen starting. After DFU mode entered by hand that is normal: unplug USB and battery, \
+             then switch it on."
+        }
+        None => "It is still in DFU mode.",
+    }
+}

@@ -1,0 +1,73 @@
+//! What lies on top: help, the question before stopping, the whole log, the meaning of a line.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Paragraph, Wrap};
+
+use super::theme::Theme;
+use super::{log_panel, panel};
+use crate::app::{App, Over, keys};
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    match &app.over {
+        None => {}
+        Some(Over::Help) => help(frame, area, app, theme),
+        Some(Over::AskStop) => {
+            let text = "Stop the job? It stops at the next safe point. If writing has begun, the drone is left \
+                        without a complete firmware and waits in DFU mode: the same job again completes it.";
+            boxed(frame, area, theme, "Stop?", vec![Line::from(text), Line::from(""), choices(app, theme)]);
+        }
+        Some(Over::Log) => {
+            let rows = area.height.saturating_sub(2);
+            let full = Rect { x: area.x, y: area.y + 1, width: area.width, height: rows };
+            frame.render_widget(Clear, full);
+            log_panel::draw(frame, full, app, theme, true);
+        }
+        Some(Over::Explain(text)) => {
+            let lines = text.lines().map(|line| Line::from(theme.text(line))).collect();
+            boxed(frame, area, theme, "What this line means", lines);
+        }
+    }
+}
+
+fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
+    let spans = keys::bindings(app).into_iter().flat_map(|row| {
+        [Span::styled(format!(" {} ", row.shown), theme.key), Span::raw(format!(" {}   ", row.label))]
+    });
+    Line::from(spans.collect::<Vec<_>>())
+}
+
+/// The keys of the screen below, from the same table that dispatches them.
+fn help(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let below = App { over: None, ..app.clone() };
+    let rows = keys::bindings(&below);
+    let lines = rows.into_iter().map(|row| {
+        let why = row.why_not.map(|why| Span::styled(format!("  ({})", theme.text(&why)), theme.faint));
+        let keys = Span::styled(format!(" {:<6}", theme.text(row.shown)), theme.strong);
+        Line::from([Some(keys), Some(Span::raw(row.label)), why].into_iter().flatten().collect::<Vec<_>>())
+    });
+    boxed(frame, area, theme, "Keys", lines.collect());
+}
+
+fn boxed(frame: &mut Frame<'_>, area: Rect, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
+    let width = area.width.saturating_sub(6).min(72);
+    let paragraph = Paragraph::new(lines).wrap(Wrap { trim: false });
+    let inner = usize::from(width.saturating_sub(2)).max(1);
+    let rows = paragraph_rows(&paragraph, inner);
+    let height = rows.saturating_add(2).min(area.height);
+    let place = area.centered(Constraint::Length(width), Constraint::Length(height));
+    frame.render_widget(Clear, place);
+    frame.render_widget(paragraph.block(panel(theme, title)), place);
+}
+
+/// Rows that the text takes at this width; counted by drawing it, which the widget does exactly.
+fn paragraph_rows(paragraph: &Paragraph<'_>, width: usize) -> u16 {
+    use ratatui::buffer::Buffer;
+    use ratatui::widgets::Widget;
+    let area = Rect::new(0, 0, u16::try_from(width).unwrap_or(72), 40);
+    let mut buffer = Buffer::empty(area);
+    paragraph.clone().render(area, &mut buffer);
+    let used = |y: &u16| (0..area.width).any(|x| buffer[(x, *y)].symbol() != " ");
+    (0..area.height).rev().find(used).map_or(1, |last| last + 1)
+}

@@ -1,0 +1,140 @@
+//! The two panels at the top: what is plugged in, and what is to be flashed.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::panel;
+use super::theme::Theme;
+use crate::app::{App, BusState, Goal, Slot};
+use crate::crazyflie::Mode;
+use crate::image::{Content, Image};
+use crate::job::Device;
+
+/// What is plugged in.
+pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let title = match app.devices().len() {
+        0 | 1 => "Device".to_owned(),
+        n => format!("Device {} of {n}", app.chosen + 1),
+    };
+    let lines = match (&app.bus, app.chosen_device()) {
+        (BusState::Asking, _) => vec![Line::from(Span::styled("looking …", theme.faint))],
+        (BusState::None(_), _) => vec![
+            Line::from(Span::styled("This computer offers no USB.", theme.warn)),
+            Line::from(theme.text("Try cfdfu --demo, or run it where")),
+            Line::from("the drone is plugged in."),
+        ],
+        (BusState::Devices(_), None) => vec![
+            Line::from(Span::styled("Nothing is plugged in.", theme.warn)),
+            Line::from("Plug in the Crazyflie; if it does"),
+            Line::from(vec![
+                Span::raw("not start, press "),
+                Span::styled("r", theme.strong),
+                Span::raw(" for help."),
+            ]),
+        ],
+        (BusState::Devices(_), Some(device)) => device_lines(device, theme),
+    };
+    frame.render_widget(Paragraph::new(lines).block(panel(theme, &title)), area);
+}
+
+fn device_lines<'a>(device: &Device, theme: &Theme) -> Vec<Line<'a>> {
+    let (name, style) = match (device.closed, device.mode) {
+        (Some(_), _) => ("cannot be opened".to_owned(), theme.bad),
+        (None, Mode::Dfu) => ("in DFU mode".to_owned(), theme.good),
+        (None, Mode::Firmware) => (format!("{}, running", device.strings.product), theme.good),
+    };
+    let last = match device.closed {
+        Some(error) => Span::styled(format!("{error}"), theme.bad),
+        None => Span::raw(device.strings.serial.clone()),
+    };
+    vec![
+        Line::from(vec![Span::styled(format!("{} ", theme.dot), style), Span::styled(name, theme.strong)]),
+        Line::from(format!("  {} on port {}", device.id, device.location)),
+        Line::from(vec![Span::raw("  "), last]),
+    ]
+}
+
+/// What is to be flashed.
+pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let (title, slot) = match app.goal {
+        Goal::Restore => ("Bootloader", &app.loader),
+        Goal::Flash | Goal::Recover => ("Image", &app.image),
+    };
+    let mut lines = slot_lines(slot, theme);
+    if app.goal == Goal::Restore
+        && let Some(image) = app.image.image()
+    {
+        lines.truncate(2);
+        lines.push(Line::from(format!("and {}", describe(image))));
+    }
+    frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
+}
+
+fn slot_lines<'a>(slot: &Slot, theme: &Theme) -> Vec<Line<'a>> {
+    let name = |path: &std::path::Path| {
+        let name = path
+            .file_name()
+            .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+        crate::usb::descriptor::clean(&name)
+    };
+    match slot {
+        Slot::Empty => vec![
+            Line::from(Span::styled("No file chosen yet.", theme.warn)),
+            Line::from(vec![
+                Span::raw("Press "),
+                Span::styled("i", theme.strong),
+                Span::raw(" to choose one."),
+            ]),
+        ],
+        Slot::Loading(path) => {
+            vec![Line::from(name(path)), Line::from(Span::styled(theme.text("reading …"), theme.faint))]
+        }
+        Slot::Bad(path, problem) => {
+            vec![Line::from(name(path)), Line::from(Span::styled(problem.message.clone(), theme.bad))]
+        }
+        Slot::Ready(path, image) => vec![
+            Line::from(Span::styled(name(path), theme.strong)),
+            Line::from(describe(image)),
+            Line::from(place(image)),
+        ],
+    }
+}
+
+/// What an image is, in a few words.
+pub(super) fn describe(image: &Image) -> String {
+    describe_content(&image.content)
+}
+
+/// What some bytes are, in a few words.
+pub(super) fn describe_content(content: &Content) -> String {
+    match content {
+        Content::Firmware(firmware) => {
+            let version = firmware.version.as_deref().unwrap_or("of unknown version");
+            let boards: Vec<&str> = firmware.boards.iter().map(|board| board.code.as_str()).collect();
+            format!("firmware {version} for {}", boards.join(", "))
+        }
+        Content::Bootloader => "the Bitcraze bootloader".to_owned(),
+        Content::Radio => "for the radio chip".to_owned(),
+        Content::Unknown { .. } => "not recognised".to_owned(),
+    }
+}
+
+fn place(image: &Image) -> String {
+    let address = image.link_address().map(|address| format!(" at {address}")).unwrap_or_default();
+    format!("{} bytes{address}", thousands(image.data.len() as u64))
+}
+
+/// 243176 as 243,176.
+pub(super) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}

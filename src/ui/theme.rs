@@ -1,0 +1,164 @@
+//! Colours and glyphs in tiers, since no terminal library here looks at TERM: unicode, cp437 (the Linux
+//! console) and ascii, each with colour or without.
+//!
+//! Sixteen named colours only, the terminal's own background, and no meaning in colour alone.
+
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::symbols::border;
+
+/// What the terminal can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glyphs {
+    /// Any font of today.
+    Unicode,
+    /// What the Linux console's fonts have.
+    Cp437,
+    /// Seven bits.
+    Ascii,
+}
+
+/// Styles and glyphs.
+#[derive(Clone, Debug)]
+pub struct Theme {
+    /// The tier.
+    pub glyphs: Glyphs,
+    /// Ordinary text.
+    pub plain: Style,
+    /// What matters.
+    pub strong: Style,
+    /// What does not.
+    pub faint: Style,
+    /// The program's name.
+    pub title: Style,
+    /// A key that works.
+    pub key: Style,
+    /// A key that does not work now.
+    pub key_off: Style,
+    /// Done, right.
+    pub good: Style,
+    /// Look here.
+    pub warn: Style,
+    /// The label of the demo.
+    pub warn_badge: Style,
+    /// Wrong.
+    pub bad: Style,
+    /// Under way.
+    pub busy: Style,
+    /// The marked row.
+    pub marked: Style,
+    /// The blue LED.
+    pub led: Style,
+    /// Panel borders.
+    pub borders: border::Set<'static>,
+    /// Between the steps.
+    pub arrow: &'static str,
+    /// Filled and empty part of a bar.
+    pub bar: (&'static str, &'static str),
+    /// Done, under way, wrong.
+    pub ticks: (&'static str, &'static str, &'static str),
+    /// A device; the mark of a row.
+    pub dot: &'static str,
+    /// A lit and a dark LED.
+    pub leds: (&'static str, &'static str),
+    /// A sector that is unknown, same, to erase, erased, written, verified, failed.
+    pub sectors: [&'static str; 7],
+}
+
+const ASCII_BORDERS: border::Set<'static> = border::Set {
+    top_left: "+",
+    top_right: "+",
+    bottom_left: "+",
+    bottom_right: "+",
+    vertical_left: "|",
+    vertical_right: "|",
+    horizontal_top: "-",
+    horizontal_bottom: "-",
+};
+
+impl Theme {
+    /// The theme of this tier.
+    #[must_use]
+    pub fn new(glyphs: Glyphs, colour: bool) -> Theme {
+        let plain = Style::new();
+        let bold = plain.add_modifier(Modifier::BOLD);
+        let reverse = plain.add_modifier(Modifier::REVERSED);
+        let tint = |colour_of: Color, mono: Style| if colour { plain.fg(colour_of) } else { mono };
+        let theme = Theme {
+            glyphs,
+            plain,
+            strong: bold,
+            faint: plain.add_modifier(Modifier::DIM),
+            title: reverse.add_modifier(Modifier::BOLD),
+            key: reverse,
+            key_off: plain.add_modifier(Modifier::DIM),
+            good: tint(Color::Green, bold),
+            warn: tint(Color::Yellow, bold),
+            warn_badge: tint(Color::Yellow, reverse).add_modifier(Modifier::REVERSED),
+            bad: tint(Color::Red, reverse).add_modifier(Modifier::BOLD),
+            busy: tint(Color::Cyan, bold),
+            marked: reverse,
+            led: tint(Color::Blue, bold).add_modifier(Modifier::BOLD),
+            borders: border::PLAIN,
+            arrow: " › ",
+            bar: ("█", "░"),
+            ticks: ("✓", "▸", "✗"),
+            dot: "●",
+            leds: ("●", "○"),
+            sectors: ["·", "=", "▒", " ", "▓", "█", "✗"],
+        };
+        match glyphs {
+            Glyphs::Unicode => theme,
+            Glyphs::Cp437 => Theme {
+                arrow: " > ",
+                ticks: ("√", "►", "x"),
+                dot: "•",
+                leds: ("•", "○"),
+                sectors: ["·", "=", "▒", " ", "▓", "█", "x"],
+                ..theme
+            },
+            Glyphs::Ascii => Theme {
+                borders: ASCII_BORDERS,
+                arrow: " > ",
+                bar: ("#", "-"),
+                ticks: ("+", ">", "x"),
+                dot: "*",
+                leds: ("*", "o"),
+                sectors: [".", "=", "e", " ", "w", "#", "x"],
+                ..theme
+            },
+        }
+    }
+
+    /// The theme for this terminal, from its TERM, its locale and NO_COLOR.
+    #[must_use]
+    pub fn for_terminal(term: &str, locale: &str, no_color: bool) -> Theme {
+        let utf8 = ["UTF-8", "utf-8", "UTF8", "utf8"].iter().any(|name| locale.contains(name));
+        let glyphs = match term {
+            "linux" => Glyphs::Cp437,
+            _ if utf8 => Glyphs::Unicode,
+            _ => Glyphs::Ascii,
+        };
+        let colourless = no_color || term.starts_with("vt") || term == "dumb";
+        Theme::new(glyphs, !colourless)
+    }
+
+    /// Text as this tier can show it: our own texts have some marks that ASCII and CP437 lack.
+    #[must_use]
+    pub fn text(&self, text: &str) -> String {
+        let replace = |c: char| match (self.glyphs, c) {
+            (Glyphs::Unicode, c) => c.to_string(),
+            (_, '…') => "...".to_owned(),
+            (_, '×') => "x".to_owned(),
+            (Glyphs::Cp437, '↑') => "^".to_owned(),
+            (Glyphs::Cp437, '↓') => "v".to_owned(),
+            (Glyphs::Cp437, '←') => "<".to_owned(),
+            (_, '→') => "->".to_owned(),
+            (Glyphs::Ascii, '↑') => "^".to_owned(),
+            (Glyphs::Ascii, '↓') => "v".to_owned(),
+            (Glyphs::Ascii, '←') => "<".to_owned(),
+            (Glyphs::Ascii, c) if !c.is_ascii() => "?".to_owned(),
+            (_, c) => c.to_string(),
+        };
+        text.chars().map(replace).collect()
+    }
+}
