@@ -61,6 +61,12 @@ impl SimBus {
         self.drones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same drones, looked at by another clock.
+    #[must_use]
+    pub fn on_clock(&self, clock: Arc<dyn Clock>) -> SimBus {
+        SimBus { drones: Arc::clone(&self.drones), clock }
+    }
+
     /// The time by which its drones live.
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {

@@ -13,9 +13,10 @@
 //! the bar and the keys stay. Below 60×16 it says so.
 
 use ratatui::Frame;
+use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Paragraph};
+use ratatui::widgets::{Block, Paragraph, Widget};
 
 use crate::app::{App, Goal, JobView, Screen, Stage};
 
@@ -83,6 +84,15 @@ fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
         .border_set(theme.borders)
         .title(format!(" {} ", theme.text(title)))
         .border_style(theme.faint)
+}
+
+/// Rows that a text takes at this width, counted by drawing it.
+fn rows_of(paragraph: &Paragraph<'_>, width: u16) -> u16 {
+    let area = Rect::new(0, 0, width, 40);
+    let mut buffer = Buffer::empty(area);
+    paragraph.render(area, &mut buffer);
+    let used = |y: &u16| (0..area.width).any(|x| buffer[(x, *y)].symbol() != " ");
+    (0..area.height).rev().find(used).map_or(1, |last| last + 1)
 }
 
 fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {

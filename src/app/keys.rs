@@ -176,7 +176,7 @@ pub fn why_not(app: &App, goal: Goal) -> Option<String> {
         return Some("the file is still being read".to_owned());
     }
     if goal != Goal::Recover && app.devices().is_empty() {
-        return Some("nothing is plugged in; r leads a drone that does not start into DFU mode".to_owned());
+        return Some("nothing is plugged in: r helps if it does not start".to_owned());
     }
     None
 }

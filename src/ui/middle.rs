@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{log_panel, panel, summary, wizard_panel};
+use super::{log_panel, panel, rows_of, summary, wizard_panel};
 use crate::app::picker::{EntryKind, Picker};
 use crate::app::{App, Goal, JobView, Screen, Stage, keys, progress, update};
 use crate::flash::plan::Comparison;
@@ -90,7 +90,10 @@ fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &
         Goal::Restore => app.loader.image(),
         Goal::Flash | Goal::Recover => app.image.image(),
     };
-    let coming = image.map(summary::describe).unwrap_or_default();
+    let mut coming = image.map(summary::describe).unwrap_or_default();
+    if let Some(firmware) = app.image.image().filter(|_| app.goal == Goal::Restore) {
+        coming = format!("{coming} and {}", summary::describe(firmware));
+    }
     let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();
     let erase: Vec<String> = preview.work.erase.iter().map(|sector| sector.index.to_string()).collect();
     let seconds = progress::estimate(&preview.work).as_secs_f64();
@@ -167,9 +170,10 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
             Span::raw(" leads into DFU mode by hand."),
         ]));
     }
-    let wanted = u16::try_from(lines.len() + 4).unwrap_or(8).min(area.height);
+    let paragraph = Paragraph::new(lines).wrap(Wrap { trim: true });
+    let wanted = rows_of(&paragraph, area.width.saturating_sub(2)).saturating_add(2).min(area.height);
     let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }).block(panel(theme, "Outcome")), top);
+    frame.render_widget(paragraph.block(panel(theme, "Outcome")), top);
     if log.height > 2 {
         log_panel::draw(frame, log, app, theme, false);
     }

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{log_panel, panel};
+use super::{log_panel, panel, rows_of};
 use crate::app::{App, Over, keys};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
@@ -53,21 +53,10 @@ fn help(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
 fn boxed(frame: &mut Frame<'_>, area: Rect, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
     let width = area.width.saturating_sub(6).min(72);
     let paragraph = Paragraph::new(lines).wrap(Wrap { trim: false });
-    let inner = usize::from(width.saturating_sub(2)).max(1);
-    let rows = paragraph_rows(&paragraph, inner);
+    let inner = width.saturating_sub(2).max(1);
+    let rows = rows_of(&paragraph, inner);
     let height = rows.saturating_add(2).min(area.height);
     let place = area.centered(Constraint::Length(width), Constraint::Length(height));
     frame.render_widget(Clear, place);
     frame.render_widget(paragraph.block(panel(theme, title)), place);
-}
-
-/// Rows that the text takes at this width; counted by drawing it, which the widget does exactly.
-fn paragraph_rows(paragraph: &Paragraph<'_>, width: usize) -> u16 {
-    use ratatui::buffer::Buffer;
-    use ratatui::widgets::Widget;
-    let area = Rect::new(0, 0, u16::try_from(width).unwrap_or(72), 40);
-    let mut buffer = Buffer::empty(area);
-    paragraph.clone().render(area, &mut buffer);
-    let used = |y: &u16| (0..area.width).any(|x| buffer[(x, *y)].symbol() != " ");
-    (0..area.height).rev().find(used).map_or(1, |last| last + 1)
 }

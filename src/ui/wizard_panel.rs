@@ -15,7 +15,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let [steps, words, drone] = inner.layout(&Layout::horizontal([
-        Constraint::Length(17),
+        Constraint::Length(19),
         Constraint::Fill(1),
         Constraint::Length(16),
     ]));
@@ -59,27 +59,23 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
         ],
         Step::Count => {
             let left = COUNT.saturating_sub(passed);
-            vec![
-                big("Hold the button now, and keep holding.".to_owned()),
-                plain(""),
-                big(format!("Plug in at zero:   {}", count(left))),
-            ]
+            let mut lines =
+                vec![big("Hold the button now, and keep holding.".to_owned()), plain("Plug in at zero:")];
+            lines.extend(big_number(left, theme));
+            lines
         }
         Step::Hold => {
             let left = HOLD.saturating_sub(app.now.saturating_sub(wizard.since)).as_secs() + 1;
-            vec![
-                big("Plugged in? Keep holding the button.".to_owned()),
-                plain("The blue LED lights, then blinks slowly, then clearly faster."),
-                plain(""),
-                big(format!("Let go in   {left} s   (held {passed} s)")),
-            ]
+            let mut lines = vec![big("Plugged in? Keep holding.".to_owned()), plain("Let go in (seconds):")];
+            lines.extend(big_number(left, theme));
+            lines.push(plain("The blue LED is lit, blinks, then faster."));
+            lines
         }
-        Step::Release => vec![
-            big("LET GO of the button.".to_owned()),
-            plain("Now the drone should show up on USB."),
-            plain(""),
-            Line::from(Span::styled(format!("watching USB: {passed} s"), theme.busy)),
-        ],
+        Step::Release => {
+            let mut lines = vec![big("LET GO of the button.".to_owned()), plain("Watching USB (seconds):")];
+            lines.extend(big_number(passed, theme));
+            lines
+        }
         Step::AskLeds => {
             let mut lines = vec![big("Nothing came. What do the LEDs do?".to_owned())];
             lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
@@ -100,8 +96,27 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     }
 }
 
-fn count(left: u64) -> String {
-    (0..=COUNT).rev().filter(|n| *n >= left).map(|n| n.to_string()).collect::<Vec<_>>().join("  ")
+/// A number that can be read across the room: five rows of blocks.
+fn big_number<'a>(number: u64, theme: &Theme) -> Vec<Line<'a>> {
+    const DIGITS: [[&str; 5]; 10] = [
+        ["###", "# #", "# #", "# #", "###"],
+        [" # ", "## ", " # ", " # ", "###"],
+        ["###", "  #", "###", "#  ", "###"],
+        ["###", "  #", "###", "  #", "###"],
+        ["# #", "# #", "###", "  #", "  #"],
+        ["###", "#  ", "###", "  #", "###"],
+        ["###", "#  ", "###", "# #", "###"],
+        ["###", "  #", "  #", "  #", "  #"],
+        ["###", "# #", "###", "# #", "###"],
+        ["###", "# #", "###", "  #", "###"],
+    ];
+    let digits: Vec<usize> = number.to_string().bytes().map(|byte| usize::from(byte - b'0')).collect();
+    let cell = |c: char| if c == '#' { theme.bar.0.repeat(2) } else { "  ".to_owned() };
+    let row = |n: usize| -> String {
+        let digit = |&digit: &usize| DIGITS[digit][n].chars().map(cell).collect::<String>() + "  ";
+        digits.iter().map(digit).collect()
+    };
+    (0..5).map(|n| Line::from(Span::styled(row(n), theme.busy))).collect()
 }
 
 /// The board from above, its USB plug at the front, M2 at the back right.
@@ -121,11 +136,11 @@ fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     };
     vec![
         Line::from("O           O"),
-        Line::from(vec![Span::raw(" \\ "), button, Span::raw("   / ")]),
-        Line::from(format!("  |{cable}  |")),
-        Line::from(vec![Span::raw("  |    "), led, Span::raw("  |")]),
-        Line::from(" /   M2    \\ "),
+        Line::from(vec![Span::raw(" \\   "), button, Span::raw("   / ")]),
+        Line::from(format!("  |  {cable}  |")),
+        Line::from(vec![Span::raw("  |      "), led, Span::raw("  |")]),
+        Line::from(" /      M2 \\ "),
         Line::from("O           O"),
-        Line::from(Span::styled(format!("M2: {blink}"), theme.faint)),
+        Line::from(Span::styled(format!("   M2: {blink}"), theme.faint)),
     ]
 }

@@ -4,6 +4,7 @@
 //! - `cuts`: the same with a fault at every transfer
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
+//! - `screens`: the interface on the simulated drone: its pictures, its flows, every size and tier
 //! - `layers`: who may import whom, and who may know a clock
 //!
 //! What needs a USB stack is in `tests/vm`.
@@ -23,4 +24,5 @@ mod cuts;
 mod flashing;
 mod layers;
 mod oracle;
+mod screens;
 mod support;

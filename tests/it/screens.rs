@@ -1,0 +1,354 @@
+//! The screens as pictures: scenes of the demo drawn by the real views, compared with the SVG files in
+//! `screenshots`, so that those cannot go stale. `UPDATE=1 cargo test screens` writes them anew.
+//!
+//! Each scene is lived through: keys and bus, worker and simulated chip, with a clock that runs ahead.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cfdfu::app::keys::Key;
+use cfdfu::app::update::update;
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Stage, Which};
+use cfdfu::clock::Clock;
+use cfdfu::job::{Command, Event};
+use cfdfu::sim::images;
+use cfdfu::ui;
+use cfdfu::ui::svg;
+use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::worker::{Worker, find};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+
+use crate::support::{SEED_LEN, World, firmware, parse};
+
+/// The interface on a simulated drone, without a terminal.
+pub struct Stand {
+    pub app: App,
+    pub world: World,
+    worker: Worker,
+    pub effects: Vec<Effect>,
+    now: Duration,
+}
+
+impl Stand {
+    pub fn new(scenario: &str) -> Stand {
+        let world = World::new(scenario);
+        let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);
+        let demo = Demo { scenario: scenario.to_owned(), plugged, button: false };
+        let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+        let mut stand =
+            Stand { app: App::new(Some(demo)), world, worker, effects: Vec::new(), now: Duration::ZERO };
+        stand.look();
+        stand
+    }
+
+    /// Gives the message, and does of what it causes all that the shell would.
+    pub fn send(&mut self, msg: Msg) {
+        // Of its own: when the worker's messages arrive is chance, and must not be seen in a picture.
+        self.now += Duration::from_millis(20);
+        for effect in update(&mut self.app, self.now, msg) {
+            match &effect {
+                Effect::Start(job) => self.worker.commands.send(Command::Run((**job).clone())).unwrap(),
+                Effect::Proceed => self.worker.commands.send(Command::Proceed).unwrap(),
+                Effect::Cancel => self.worker.commands.send(Command::Cancel).unwrap(),
+                _ => {}
+            }
+            self.effects.push(effect);
+        }
+    }
+
+    pub fn key(&mut self, key: char) {
+        self.send(Msg::Key(Key::Char(key)));
+    }
+
+    pub fn enter(&mut self) {
+        self.send(Msg::Key(Key::Enter));
+    }
+
+    /// The bus as it is now.
+    pub fn look(&mut self) {
+        // Without taking time on the wire from the worker.
+        let bus = self.world.bus.on_clock(Arc::new(Frozen(self.world.clock.now())));
+        let devices = find::devices(&bus).unwrap();
+        self.send(Msg::Bus(BusState::Devices(devices)));
+    }
+
+    pub fn choose(&mut self, which: Which, name: &str, bytes: &[u8]) {
+        self.send(Msg::Loaded(which, Path::new("/images").join(name), Ok(Box::new(parse(bytes)))));
+    }
+
+    /// Takes the worker's events until one is what is waited for.
+    pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
+        loop {
+            let event =
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event never came");
+            let found = wanted(&event);
+            self.send(Msg::Job(Box::new(event)));
+            if found {
+                self.look();
+                return;
+            }
+        }
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.world.clock.sleep(time);
+        self.now += time;
+        self.send(Msg::Tick);
+        self.look();
+    }
+}
+
+/// A clock that stands still.
+struct Frozen(Duration);
+
+impl Clock for Frozen {
+    fn now(&self) -> Duration {
+        self.0
+    }
+
+    fn sleep(&self, _: Duration) {}
+}
+
+fn theme() -> Theme {
+    Theme::new(Glyphs::Unicode, true)
+}
+
+pub fn draw(app: &App, theme: &Theme, width: u16, height: u16) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| ui::draw(frame, app, theme)).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+pub fn text(buffer: &Buffer) -> String {
+    let row = |y: u16| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    (0..buffer.area.height).map(|y| row(y).trim_end().to_owned() + "\n").collect()
+}
+
+/// The scenes, each at the moment that its picture shows.
+fn scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    let mut stand = Stand::new("healthy");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    scenes.push(("start", stand.app.clone()));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("plan", stand.app.clone()));
+    stand.enter();
+    let half = |event: &Event| {
+        matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
+    };
+    stand.until(half);
+    scenes.push(("flashing", stand.app.clone()));
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("done", stand.app.clone()));
+
+    let mut stand = Stand::new("dead");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('r');
+    stand.enter();
+    stand.wait(Duration::from_millis(3100));
+    stand.wait(Duration::from_millis(2500));
+    scenes.push(("wizard", stand.app.clone()));
+
+    let mut stand = Stand::new("write-protected");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("refused", stand.app.clone()));
+
+    let mut stand = Stand::new("overwritten");
+    stand.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('b');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    "rest".chars().for_each(|c| stand.key(c));
+    scenes.push(("restore", stand.app.clone()));
+    scenes
+}
+
+#[test]
+fn the_pictures_in_the_readme_are_what_the_views_draw() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("screenshots");
+    let update = std::env::var_os("UPDATE").is_some();
+    for (name, app) in scenes() {
+        let picture = svg::picture(&draw(&app, &theme(), 80, 24));
+        let path = folder.join(format!("{name}.svg"));
+        if update {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(&path, &picture).unwrap();
+        }
+        let kept = fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == picture, "{} is not what is drawn now: UPDATE=1 cargo test screens", path.display());
+    }
+}
+
+#[test]
+fn every_scene_can_be_drawn_at_any_size_in_every_tier() {
+    for (name, app) in scenes() {
+        for glyphs in [Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii] {
+            for colour in [true, false] {
+                let theme = Theme::new(glyphs, colour);
+                for (width, height) in
+                    [(80, 24), (120, 40), (60, 16), (59, 16), (200, 60), (1, 1), (3, 10), (80, 5)]
+                {
+                    let shown = text(&draw(&app, &theme, width, height));
+                    let too_small = width < 60 || height < 16;
+                    if too_small && width > 20 {
+                        assert!(shown.contains("needs 60"), "{name} at {width}×{height}:\n{shown}");
+                    }
+                    if !too_small {
+                        assert!(shown.contains("SIMULATED"), "{name} at {width}×{height}:\n{shown}");
+                    }
+                    if glyphs == Glyphs::Ascii {
+                        assert!(shown.is_ascii(), "{name} at {width}×{height}:\n{shown}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is about to be overwritten is named on the page that asks.
+#[test]
+fn the_page_before_writing_names_file_boards_and_what_goes() {
+    for (name, app) in scenes().into_iter().filter(|(name, _)| ["plan", "restore"].contains(name)) {
+        for (width, height) in [(80, 24), (120, 40), (60, 16)] {
+            let shown = text(&draw(&app, &theme(), width, height));
+            let there = if name == "plan" { "firmware 2025.02" } else { "not recognised" };
+            for words in [there, "firmware 2026.08", "cfdfu ", "erase 1"] {
+                assert!(shown.contains(words), "{name} at {width}×{height} does not say {words:?}:\n{shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_written_before_the_plan_is_confirmed() {
+    let mut stand = Stand::new("dfu");
+    let before = stand.world.flash();
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    assert!(matches!(&stand.app.screen, Screen::Job(view) if view.stage == Stage::Asking(String::new())));
+    assert_eq!(stand.world.flash(), before);
+    stand.send(Msg::Key(Key::Esc));
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert_eq!(stand.app.screen, Screen::Home);
+    assert_eq!(stand.world.flash(), before);
+}
+
+#[test]
+fn a_restore_asks_for_a_word_and_then_brings_back_both() {
+    let mut stand = Stand::new("overwritten");
+    let image = firmware("2026.08", SEED_LEN);
+    stand.choose(Which::Loader, "loader.bin", &images::loader());
+    stand.choose(Which::Image, "cf2.bin", &image);
+    stand.key('b');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    assert!(stand.app.notice.as_ref().is_some_and(|(text, _)| text.contains("type the word")));
+    "restore".chars().for_each(|c| stand.key(c));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert!(matches!(&stand.app.screen, Screen::Outcome(report) if report.verified));
+    assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
+}
+
+/// The whole way by hand, with an early release first.
+#[test]
+fn the_wizard_is_lived_through_with_the_hands_of_a_beginner() {
+    let mut stand = Stand::new("dead");
+    let hands = |stand: &mut Stand, what: char| {
+        stand.world.bus.with(0, |drone, now| match what {
+            'P' => drone.plug_or_unplug(now),
+            _ => drone.press_or_release(now),
+        });
+        stand.look();
+    };
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('r');
+    stand.enter();
+    stand.wait(Duration::from_secs(1));
+    hands(&mut stand, 'B');
+    stand.wait(Duration::from_secs(2));
+    hands(&mut stand, 'P');
+    // Too early: the radio bootloader, of which USB shows nothing.
+    stand.wait(Duration::from_secs(3));
+    hands(&mut stand, 'B');
+    for _ in 0..16 {
+        stand.wait(Duration::from_secs(1));
+    }
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("What do the LEDs do?"), "{shown}");
+    stand.key('1');
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("held too short"), "{shown}");
+    stand.enter();
+    hands(&mut stand, 'P');
+    stand.enter();
+    hands(&mut stand, 'B');
+    stand.wait(Duration::from_secs(3));
+    hands(&mut stand, 'P');
+    let beeps = |stand: &Stand| stand.effects.iter().filter(|e| matches!(e, Effect::Bell(_))).count();
+    let before = beeps(&stand);
+    stand.wait(Duration::from_secs(6));
+    assert_eq!(beeps(&stand), before + 1, "told to let go");
+    hands(&mut stand, 'B');
+    stand.wait(Duration::from_secs(1));
+    // Without another key: the plan is on its way.
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("Flashed and verified"), "{shown}");
+}
+
+#[test]
+fn two_flashes_in_a_row_and_the_second_finds_nothing_to_do() {
+    let mut stand = Stand::new("healthy");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    for words in ["Flashed and verified", "Unchanged"] {
+        stand.key('f');
+        if words == "Flashed and verified" {
+            stand.until(|event| matches!(event, Event::Ready(_)));
+            stand.enter();
+        }
+        stand.until(|event| matches!(event, Event::Finished(_)));
+        let shown = text(&draw(&stand.app, &theme(), 80, 24));
+        assert!(shown.contains(words), "{shown}");
+        stand.enter();
+        assert_eq!(stand.app.screen, Screen::Home);
+    }
+}
+
+#[test]
+fn a_cable_pulled_while_writing_is_told_and_the_job_done_again_completes() {
+    let mut stand = Stand::new("dfu");
+    let image = firmware("2026.08", SEED_LEN);
+    stand.choose(Which::Image, "cf2.bin", &image);
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    let bus = stand.world.bus.clone();
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Sector { index: 4, state: cfdfu::job::SectorState::Erased }));
+    bus.with(0, |drone, now| drone.cut_power(now));
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    // The worker may have been quicker than the hand.
+    if !shown.contains("Flashed and verified") {
+        assert!(shown.contains("the device is gone") && shown.contains("tries again"), "{shown}");
+    }
+    bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    stand.look();
+    stand.key('r');
+    stand.until(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
+    stand.enter();
+    if matches!(stand.app.screen, Screen::Job(_)) {
+        stand.until(|event| matches!(event, Event::Finished(_)));
+    }
+    assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
+}
