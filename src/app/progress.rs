@@ -111,7 +111,8 @@ impl Progress {
 
     fn costs(&self) -> (u64, u64) {
         let sum = |bytes: &dyn Fn(&Part) -> u64| {
-            self.parts.iter().map(|(phase, part)| bytes(part).saturating_mul(weight(*phase))).sum::<u64>()
+            let cost = |(phase, part): &(Phase, Part)| bytes(part).saturating_mul(weight(*phase));
+            self.parts.iter().map(cost).fold(0, u64::saturating_add)
         };
         let total = sum(&|part| part.total);
         (sum(&|part| part.done).min(total), total)
@@ -156,6 +157,16 @@ mod tests {
         assert!(last > 0.98);
         assert!(progress.is_done(Phase::Write) && !progress.is_done(Phase::Verify));
         assert_eq!(progress.left(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn absurd_figures_do_not_overflow() {
+        let mut progress = Progress::default();
+        for phase in PHASES {
+            progress.set(phase, u64::MAX - 1, u64::MAX, Duration::ZERO);
+        }
+        assert!(progress.ratio() < 1.0);
+        assert!(progress.left().is_some());
     }
 
     #[test]

@@ -48,15 +48,15 @@ impl Console {
                 report::other(Exit::CannotCreate, "log_file", &message, "Name another file with --log-file.")
             })
         });
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let err = io::stderr();
         let color = match global.color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
             ColorChoice::Auto => {
-                err.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+                !dumb && err.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
             }
         };
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Ok(Console {
             json: global.json,
             verbose: global.verbose,

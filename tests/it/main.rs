@@ -5,6 +5,8 @@
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `screens`: the interface on the simulated drone: its pictures, its flows, every size and tier
+//! - `any_order`: the interface under messages in any order
+//! - `terminal`: the real binary in a pseudo-terminal
 //! - `layers`: who may import whom, and who may know a clock
 //!
 //! What needs a USB stack is in `tests/vm`.
@@ -19,6 +21,7 @@
     reason = "a test says what went wrong by panicking, and prints its figures"
 )]
 
+mod any_order;
 mod command_line;
 mod cuts;
 mod flashing;
@@ -26,3 +29,4 @@ mod layers;
 mod oracle;
 mod screens;
 mod support;
+mod terminal;

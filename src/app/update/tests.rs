@@ -1,1 +1,165 @@
-//! What each message does, as tables, and the rules of the interface as properties.
+//! What messages do, as small tables; whole flows are in `tests/it/screens.rs`.
+
+use super::*;
+use crate::app::Demo;
+use crate::app::picker::Entry;
+use crate::crazyflie::Mode;
+use crate::job::{Device, DroneState, Outcome};
+use crate::usb::descriptor::Strings;
+use crate::usb::{Location, ROM_DFU};
+
+fn device(port: u8) -> Device {
+    Device {
+        mode: Mode::Dfu,
+        id: ROM_DFU,
+        location: Location { bus: 1, ports: vec![port] },
+        strings: Strings::default(),
+        simulated: true,
+        closed: None,
+    }
+}
+
+fn app(devices: usize) -> App {
+    let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false }));
+    let devices = (0..devices).map(|n| device(u8::try_from(n + 1).unwrap())).collect();
+    update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(devices)));
+    app
+}
+
+fn press(app: &mut App, key: Key) -> Vec<Effect> {
+    update(app, app.now, Msg::Key(key))
+}
+
+fn notice_of(app: &App) -> &str {
+    app.notice.as_ref().map_or("", |(text, _)| text)
+}
+
+#[test]
+fn the_sensible_job_is_marked_by_what_is_on_the_bus() {
+    assert_eq!(app(1).goal, Goal::Flash);
+    assert_eq!(app(0).goal, Goal::Recover);
+}
+
+#[test]
+fn a_key_that_cannot_work_says_why_and_does_nothing() {
+    let mut app = app(0);
+    assert_eq!(press(&mut app, Key::Char('f')), []);
+    assert!(notice_of(&app).contains("nothing is plugged in"));
+    assert_eq!(app.screen, Screen::Home);
+    // And the reason goes away by itself.
+    let later = app.now + NOTICE;
+    update(&mut app, later, Msg::Tick);
+    assert_eq!(app.notice, None);
+}
+
+#[test]
+fn a_job_without_its_file_asks_for_the_file() {
+    let mut app = app(1);
+    assert!(matches!(press(&mut app, Key::Char('f'))[..], [Effect::List(_)]));
+    assert!(matches!(app.screen, Screen::Pick(Which::Image, Some(Goal::Flash), _)));
+    press(&mut app, Key::Esc);
+    assert_eq!(app.screen, Screen::Home);
+    press(&mut app, Key::Char('b'));
+    assert!(matches!(app.screen, Screen::Pick(Which::Loader, Some(Goal::Restore), _)));
+}
+
+#[test]
+fn a_pasted_path_is_taken() {
+    let mut app = app(1);
+    press(&mut app, Key::Char('i'));
+    press(&mut app, Key::Paste("/tmp/cf2.bin\nrm -rf /".to_owned()));
+    let effects = press(&mut app, Key::Enter);
+    assert_eq!(effects, [Effect::Load(Which::Image, "/tmp/cf2.bin".into())]);
+}
+
+#[test]
+fn a_folder_that_comes_late_does_not_show_in_another() {
+    let mut app = app(1);
+    press(&mut app, Key::Char('i'));
+    let entry = Entry { path: "/elsewhere/x.bin".into(), kind: EntryKind::Folder };
+    update(&mut app, Duration::ZERO, Msg::Listed("/elsewhere".into(), vec![entry]));
+    assert!(matches!(&app.screen, Screen::Pick(_, _, picker) if picker.entries.is_none()));
+}
+
+#[test]
+fn an_image_that_may_not_be_flashed_is_refused_when_it_is_chosen() {
+    let mut app = app(1);
+    let radio =
+        crate::image::Image::parse([&[0, 0x40, 0, 0x20, 0xC1, 0xB2, 1, 0][..], &[9; 900]].concat()).unwrap();
+    update(&mut app, Duration::ZERO, Msg::Loaded(Which::Image, "nrf.bin".into(), Ok(Box::new(radio))));
+    assert!(matches!(&app.image, Slot::Bad(_, problem) if problem.kind == "radio_image"));
+    assert!(notice_of(&app).contains("radio chip"));
+}
+
+fn working() -> App {
+    let mut app = app(1);
+    app.screen = Screen::Job(JobView {
+        stage: Stage::Working,
+        progress: Progress::default(),
+        waiting: None,
+        stopping: false,
+    });
+    app
+}
+
+#[test]
+fn no_key_stops_a_job_that_writes_without_asking() {
+    for key in [Key::Char('q'), Key::CtrlC] {
+        let mut app = working();
+        assert_eq!(press(&mut app, key), []);
+        assert_eq!(app.over, Some(Over::AskStop));
+        // A third and fourth do no more than the second.
+        assert_eq!(press(&mut app, Key::CtrlC), []);
+        assert_eq!(press(&mut app, Key::Char('q')), []);
+        assert_eq!(press(&mut app, Key::Char('y')), [Effect::Cancel]);
+        assert_eq!(press(&mut app, Key::Char('q')), []);
+        assert_eq!(press(&mut app, Key::Char('y')), [], "asked once is enough");
+    }
+    let mut app = working();
+    assert_eq!(press(&mut app, Key::Esc), []);
+    assert_eq!(app.over, None);
+}
+
+#[test]
+fn the_question_goes_away_by_itself_when_the_job_ends() {
+    let mut app = working();
+    press(&mut app, Key::Char('q'));
+    let report = Report::nothing_done(Outcome::Flashed);
+    update(&mut app, Duration::ZERO, Msg::Job(Box::new(Event::Finished(report))));
+    assert_eq!(app.over, None);
+    assert!(matches!(app.screen, Screen::Outcome(_)));
+}
+
+#[test]
+fn a_lost_terminal_ends_what_has_changed_nothing_and_lets_a_flash_finish() {
+    let mut idle = app(1);
+    assert_eq!(update(&mut idle, Duration::ZERO, Msg::Detached), [Effect::Quit]);
+
+    let mut app = working();
+    assert_eq!(update(&mut app, Duration::ZERO, Msg::Detached), []);
+    let report = Report::nothing_done(Outcome::Flashed);
+    assert_eq!(update(&mut app, Duration::ZERO, Msg::Job(Box::new(Event::Finished(report)))), [Effect::Quit]);
+
+    let mut asking = working();
+    if let Screen::Job(view) = &mut asking.screen {
+        view.stage = Stage::Asking(String::new());
+    }
+    assert_eq!(update(&mut asking, Duration::ZERO, Msg::Detached), [Effect::Cancel]);
+    let report = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
+    assert_eq!(
+        update(&mut asking, Duration::ZERO, Msg::Job(Box::new(Event::Finished(report)))),
+        [Effect::Quit]
+    );
+}
+
+#[test]
+fn of_several_devices_one_is_meant_and_the_command_line_names_it() {
+    let mut app = app(2);
+    press(&mut app, Key::Tab);
+    assert_eq!(app.chosen_device().map(|device| device.location.to_string()).as_deref(), Some("1-2"));
+    assert!(command_line(&app).ends_with("--device 1-2"));
+    press(&mut app, Key::Tab);
+    assert_eq!(app.chosen, 0);
+    update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![device(1)])));
+    assert!(!command_line(&app).contains("--device"));
+}

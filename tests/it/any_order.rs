@@ -1,0 +1,130 @@
+//! The interface under messages in any order: it never panics, draws at any size, and keeps its promises.
+
+use std::time::Duration;
+
+use cfdfu::app::keys::Key;
+use cfdfu::app::update::update;
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Stage, Which};
+use cfdfu::flash::check::{self, Wish};
+use cfdfu::flash::map::MemoryMap;
+use cfdfu::flash::plan::{Comparison, Plan};
+use cfdfu::job::{DroneState, Event, Level, Outcome, Phase, Preview, Report, SectorState};
+use cfdfu::sim::images;
+use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::worker::find;
+use proptest::prelude::*;
+
+use crate::screens::draw;
+use crate::support::{World, firmware, parse};
+
+fn bus(scenario: &str) -> Msg {
+    Msg::Bus(BusState::Devices(find::devices(&World::new(scenario).bus).unwrap()))
+}
+
+fn preview(found: Comparison) -> Event {
+    let admitted = check::flash(&parse(&firmware("2026.08", 20_000)), Wish::default()).unwrap();
+    let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
+    let found = vec![found; plan.sectors().len()];
+    let work = plan.work(&found, 2048);
+    Event::Ready(Box::new(Preview { plan, found, work, before: None, firmware: None }))
+}
+
+fn keys() -> impl Strategy<Value = Key> {
+    prop_oneof![
+        6 => prop::sample::select("frbilqyjkhePBnw?/1234restore".chars().collect::<Vec<_>>()).prop_map(Key::Char),
+        1 => any::<char>().prop_map(Key::Char),
+        1 => ".{0,20}".prop_map(Key::Paste),
+        4 => prop::sample::select(vec![
+            Key::Enter, Key::Esc, Key::Tab, Key::Backspace, Key::Up, Key::Down, Key::Left, Key::Right, Key::PageUp,
+            Key::PageDown, Key::CtrlC,
+        ]),
+    ]
+}
+
+fn phases() -> impl Strategy<Value = Event> {
+    let phase =
+        prop::sample::select(vec![Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify, Phase::Read]);
+    (phase, any::<u64>(), any::<u64>()).prop_map(|(phase, done, total)| Event::Progress {
+        phase,
+        done,
+        total,
+    })
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let outcome = prop_oneof![
+        Just(Outcome::Flashed),
+        Just(Outcome::Unchanged),
+        Just(Outcome::Cancelled(DroneState::Untouched)),
+        Just(Outcome::Cancelled(DroneState::WithoutFirmware)),
+    ];
+    prop_oneof![
+        Just(preview(Comparison::Differs)),
+        Just(preview(Comparison::Same)),
+        phases(),
+        (0..20_usize).prop_map(|index| Event::Sector { index, state: SectorState::Written }),
+        ".{0,200}".prop_map(|text| Event::Log(Level::Info, text)),
+        Just(Event::Waiting { what: "the end", limit: Duration::from_secs(3) }),
+        outcome.prop_map(|outcome| Event::Finished(Report::nothing_done(outcome))),
+    ]
+}
+
+fn messages() -> impl Strategy<Value = Msg> {
+    let image = |bytes: Vec<u8>| Ok(Box::new(parse(&bytes)));
+    prop_oneof![
+        12 => keys().prop_map(Msg::Key),
+        3 => Just(Msg::Tick),
+        1 => Just(Msg::Resized),
+        3 => prop::sample::select(vec!["none", "dfu", "healthy", "two"]).prop_map(bus),
+        1 => Just(Msg::Bus(BusState::None("no USB".to_owned()))),
+        2 => Just(Msg::Loaded(Which::Image, "cf2.bin".into(), image(firmware("2026.08", 20_000)))),
+        2 => Just(Msg::Loaded(Which::Loader, "loader.bin".into(), image(images::loader()))),
+        1 => Just(Msg::Loaded(Which::Image, "loader.bin".into(), image(images::loader()))),
+        6 => events().prop_map(|event| Msg::Job(Box::new(event))),
+        1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true })),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_interface_is_total_and_writes_only_what_was_confirmed(
+        steps in prop::collection::vec((messages(), 0..3000_u64), 1..60),
+        width in 0..200_u16,
+        height in 0..60_u16,
+        glyphs in prop::sample::select(vec![Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii]),
+        colour: bool,
+    ) {
+        let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false }));
+        let theme = Theme::new(glyphs, colour);
+        let mut now = Duration::ZERO;
+        let (mut started, mut cancelled) = (false, false);
+        for (message, millis) in steps {
+            now += Duration::from_millis(millis);
+            let was_asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
+            let is_key = matches!(message, Msg::Key(_));
+            let finished = matches!(&message, Msg::Job(event) if matches!(**event, Event::Finished(_)));
+            for effect in update(&mut app, now, message) {
+                match effect {
+                    Effect::Start(_) => (started, cancelled) = (true, false),
+                    // Only a key, and only on the page that shows the plan, lets the worker write.
+                    Effect::Proceed => prop_assert!(was_asking && is_key && started),
+                    // A job is cancelled once.
+                    Effect::Cancel => {
+                        prop_assert!(!cancelled);
+                        cancelled = true;
+                    }
+                    _ => {}
+                }
+            }
+            if finished {
+                prop_assert!(matches!(app.screen, Screen::Outcome(_) | Screen::Home));
+            }
+            if width > 0 && height > 0 {
+                draw(&app, &theme, width, height);
+            }
+            let _ = app.next_wake();
+        }
+    }
+}

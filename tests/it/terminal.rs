@@ -1,0 +1,267 @@
+//! The real binary in a pseudo-terminal, on the demo in real time: what arrives on the wire, what is on the
+//! screen, how the terminal is left, and what happens when it goes away.
+#![cfg(unix)]
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use tempfile::TempDir;
+
+use crate::support::{SEED_LEN, firmware};
+
+/// A flash with everything around it takes about 7 s here.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+struct Session {
+    child: Box<dyn Child + Send + Sync>,
+    master: Option<Box<dyn MasterPty + Send>>,
+    keys: Option<Box<dyn Write + Send>>,
+    bytes: Arc<Mutex<Vec<u8>>>,
+    size: (u16, u16),
+    dir: TempDir,
+    /// The reader holds the terminal open, too: it lets go with the next bytes after this is set.
+    closing: Arc<AtomicBool>,
+}
+
+impl Session {
+    fn start(arguments: &[&str], env: &[(&str, &str)]) -> Session {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+        let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
+        let mut command = CommandBuilder::new(assert_cmd::cargo::cargo_bin!("cfdfu"));
+        command.args(arguments);
+        command.cwd(dir.path());
+        for (name, value) in [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")].iter().chain(env) {
+            command.env(name, value);
+        }
+        if !env.iter().any(|(name, _)| *name == "NO_COLOR") {
+            command.env_remove("NO_COLOR");
+        }
+        let child = pair.slave.spawn_command(command).unwrap();
+        drop(pair.slave);
+        let mut reader = pair.master.try_clone_reader().unwrap();
+        let keys = pair.master.take_writer().unwrap();
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let closing = Arc::new(AtomicBool::new(false));
+        let (sink, close) = (Arc::clone(&bytes), Arc::clone(&closing));
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                sink.lock().unwrap().extend_from_slice(&buffer[..n]);
+                if close.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        Session { child, master: Some(pair.master), keys: Some(keys), bytes, size: (24, 80), dir, closing }
+    }
+
+    fn press(&mut self, keys: &str) {
+        let writer = self.keys.as_mut().unwrap();
+        writer.write_all(keys.as_bytes()).unwrap();
+        writer.flush().unwrap();
+    }
+
+    fn sent(&self) -> usize {
+        self.bytes.lock().unwrap().len()
+    }
+
+    fn parser(&self) -> vt100::Parser {
+        let mut parser =
+            vt100::Parser::new(self.size.0.try_into().unwrap(), self.size.1.try_into().unwrap(), 0);
+        parser.process(&self.bytes.lock().unwrap());
+        parser
+    }
+
+    fn screen(&self) -> String {
+        self.parser().screen().contents()
+    }
+
+    /// Waits until the screen shows these words.
+    fn until(&self, words: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let screen = self.screen();
+            if screen.contains(words) {
+                return screen;
+            }
+            assert!(start.elapsed() < PATIENCE, "{words:?} never came:\n{screen}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ended(&mut self) -> u32 {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                thread::sleep(Duration::from_millis(100));
+                return status.exit_code();
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The alternate screen left, the cursor shown, pastes plain again.
+    fn is_restored(&self) {
+        let parser = self.parser();
+        let screen = parser.screen();
+        assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+#[test]
+fn a_flash_from_the_first_frame_to_the_parting_words() {
+    let mut session = Session::start(&["cf2.bin", "--demo"], &[]);
+    session.until("firmware 2026.08 for CF20, CF21");
+    session.until("Crazyflie 2.x, running");
+    assert!(session.sent() < 6000, "first frames: {} bytes", session.sent());
+    thread::sleep(Duration::from_millis(300));
+    let before = session.sent();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(session.sent(), before, "an idle interface writes nothing");
+
+    session.press("f");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    session.until("Download");
+    // In mid-flash the window gets another size, more than once.
+    for (rows, cols) in [(40, 120), (16, 60), (24, 80)] {
+        session.size = (rows, cols);
+        let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
+        session.master.as_ref().unwrap().resize(size).unwrap();
+        thread::sleep(Duration::from_millis(150));
+    }
+    session.until("The Crazyflie is running again");
+    let bytes = session.sent();
+    assert!(bytes < 60_000, "{bytes} bytes for a whole flash with three repaints");
+    println!("{bytes} bytes on the wire for a whole demo flash with three changes of size");
+    session.press("q");
+    assert_eq!(session.ended(), 0);
+    session.is_restored();
+    let screen = session.screen();
+    assert!(screen.contains("Flashed and verified: 243176 bytes written"), "{screen}");
+    assert!(screen.contains("SIMULATED"), "{screen}");
+}
+
+#[test]
+fn a_whole_flash_is_quiet_enough_for_a_slow_line() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
+    session.until("in DFU mode");
+    session.press("f");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    session.until("Flashed and verified");
+    let bytes = session.sent();
+    assert!(bytes < 40_000, "{bytes} bytes");
+    println!("{bytes} bytes on the wire for a whole demo flash");
+}
+
+#[test]
+fn a_job_that_writes_is_stopped_only_after_a_question() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
+    session.until("in DFU mode");
+    session.press("f");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    session.until("Erase    0x08008000");
+    session.press("\u{3}");
+    session.until("Stop the job?");
+    session.press("y");
+    let screen = session.until("Stopped after");
+    assert!(screen.contains("no complete firmware"), "{screen}");
+    session.press("r");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    session.until("Flashed and verified");
+}
+
+/// The line drops in mid-flash: the flash is finished all the same, and the processor is not burnt meanwhile.
+#[test]
+fn a_terminal_that_is_closed_does_not_stop_the_flash() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
+    session.until("in DFU mode");
+    session.press("f");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    session.until("Erase    0x08004000");
+    let closed = Instant::now();
+    drop(session.keys.take());
+    drop(session.master.take());
+    session.closing.store(true, Ordering::SeqCst);
+    let pid = session.child.process_id().unwrap();
+    thread::sleep(Duration::from_millis(700));
+    let busy = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after = stat.rsplit(')').next().unwrap_or_default().to_owned();
+        after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
+    };
+    let before = busy(pid);
+    thread::sleep(Duration::from_secs(1));
+    if session.child.try_wait().unwrap().is_none() {
+        assert!(busy(pid) - before < 20, "{} of 100 ticks of a second spent", busy(pid) - before);
+    }
+    assert_eq!(session.ended(), 0);
+    // What was left of erasing and writing takes about 3.5 s.
+    assert!(closed.elapsed() > Duration::from_secs(2), "it ended with the terminal");
+}
+
+#[test]
+fn a_signal_ends_an_idle_interface_cleanly() {
+    let mut session = Session::start(&["--demo"], &[]);
+    session.until("What to do");
+    let pid = i32::try_from(session.child.process_id().unwrap()).unwrap();
+    assert!(std::process::Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+    assert_eq!(session.ended(), 0);
+    session.is_restored();
+}
+
+#[test]
+fn without_colour_the_keys_keep_their_reverse_video() {
+    let session = Session::start(&["--demo"], &[("NO_COLOR", "1")]);
+    session.until("What to do");
+    let text = String::from_utf8_lossy(&session.bytes.lock().unwrap()).into_owned();
+    assert!(text.contains("\u{1b}[7m"), "reverse is used");
+    assert!(!text.contains("38;5"), "no colour is");
+    let parser = session.parser();
+    let screen = parser.screen();
+    let last = (0..80).find(|&col| screen.cell(23, col).is_some_and(|cell| cell.contents() == "E"));
+    assert!(screen.cell(23, last.unwrap()).unwrap().inverse(), "the key is reversed on the screen");
+}
+
+#[test]
+fn other_terminals_get_what_they_can_show() {
+    let linux = Session::start(&["--demo"], &[("TERM", "linux")]);
+    assert!(linux.until("What to do").contains('┌'));
+    let ascii = Session::start(&["--demo"], &[("LC_ALL", "C")]);
+    assert!(ascii.until("What to do").is_ascii());
+    let mut dumb = Session::start(&["--demo"], &[("TERM", "dumb")]);
+    assert_eq!(dumb.ended(), 2);
+    assert!(!dumb.bytes.lock().unwrap().contains(&0x1b), "no escape reaches a dumb terminal");
+}
+
+/// With a folder of images: the picker shows what each of them is, and takes one.
+#[test]
+fn a_file_is_chosen_from_the_list() {
+    let mut session = Session::start(&["--demo=dfu"], &[]);
+    std::fs::write(session.dir.path().join("notes.bin"), [1, 2, 3]).unwrap();
+    session.until("in DFU mode");
+    session.press("i");
+    let screen = session.until("firmware 2026.08");
+    assert!(screen.contains("notes.bin") && screen.contains("not recognised"), "{screen}");
+    session.press("\r");
+    session.until("243,176 bytes at 0x08004000");
+    session.press("i/missing.bin\r");
+    session.until("No such file");
+}
