@@ -63,7 +63,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let image = files::read_image(image)?;
             console.image(&image);
             let admitted = check::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
-            flash_job(global, flash, admitted, console)
+            flash_job(global, flash, admitted, image.boards(), console)
         }
         Command::RestoreBootloader { loader, firmware, flash } => {
             let wish = wish(flash);
@@ -75,7 +75,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             }
             let admitted = check::restore(&loader, firmware.as_ref(), wish)
                 .map_err(|refusal| report::refusal(&refusal))?;
-            flash_job(global, flash, admitted, console)
+            let boards = firmware.as_ref().map(Image::boards).unwrap_or_default();
+            flash_job(global, flash, admitted, boards, console)
         }
         Command::List => list(global, console),
         Command::Inspect { image } => {
@@ -139,10 +140,12 @@ fn flash_job(
     global: &Global,
     flash: &FlashArgs,
     image: Admitted,
+    boards: Vec<String>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let task = FlashTask {
         image,
+        boards,
         compare: if flash.full { Compare::Skip } else { Compare::First },
         keep: if flash.no_undo { Keep::No } else { Keep::Copy },
         confirm: Confirm::Ask,

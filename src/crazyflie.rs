@@ -60,6 +60,28 @@ pub fn dfu_serial(running: &str) -> Option<String> {
     Some(format!("{:08X}{:04X}", first.wrapping_add(third), second >> 16))
 }
 
+/// Bytes of the OTP that hold the board's name: 16 blocks of 32.
+pub const OTP_LEN: u16 = 512;
+
+/// The four characters of the board's type, from the OTP of its chip.
+///
+/// The firmware takes the first block of 32 bytes that does not start with 0 and looks for
+/// `0;TYPE;KEY=VALUE…`; blank OTP stands for a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
+/// `None` if what is there is of no known form: then nothing can be said.
+#[must_use]
+pub fn board_type(otp: &[u8]) -> Option<String> {
+    let block = otp.chunks(32).find(|block| block[0] != 0)?;
+    if block.iter().all(|&byte| byte == 0xFF) {
+        return Some("CF20".to_owned());
+    }
+    let text: Vec<u8> = block.iter().copied().take_while(|&byte| byte != 0).collect();
+    let text = String::from_utf8(text).ok()?;
+    let mut fields = text.split(';');
+    let known =
+        |code: &&str| code.len() == 4 && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    (fields.next()? == "0").then(|| fields.next().filter(known).map(str::to_owned))?
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +94,27 @@ mod tests {
         for other in ["", "338133873034", "51004F00055134303633323Z", "éééééééééééé"] {
             assert_eq!(dfu_serial(other), None);
         }
+    }
+
+    #[test]
+    fn the_otp_tells_the_board() {
+        let otp = |blocks: &[&[u8]]| {
+            let mut otp = [0xFF; 512];
+            for (n, block) in blocks.iter().enumerate() {
+                otp[n * 32..n * 32 + block.len()].copy_from_slice(block);
+            }
+            board_type(&otp)
+        };
+        assert_eq!(otp(&[b"0;CF21;R=B1\0"]).as_deref(), Some("CF21"));
+        assert_eq!(otp(&[b"0;CB10\0"]).as_deref(), Some("CB10"));
+        assert_eq!(otp(&[]).as_deref(), Some("CF20"));
+        // A block that was given up is all zeros; the next one counts.
+        assert_eq!(otp(&[&[0; 32], b"0;RR10;R=B\0"]).as_deref(), Some("RR10"));
+        assert_eq!(otp(&[b"1;CF21\0"]), None);
+        assert_eq!(otp(&[b"0;cf\x1b[2J\0"]), None);
+        assert_eq!(otp(&[&[0xC3; 32]]), None);
+        assert_eq!(board_type(&[]), None);
+        assert_eq!(board_type(&[0; 512]), None);
     }
 
     #[test]

@@ -91,6 +91,15 @@ impl Image {
         Ok(Image { format: Format::Bin, content, crc32: crc32fast::hash(&bytes), data: bytes })
     }
 
+    /// The types of the boards that the image runs on; none if it does not say.
+    #[must_use]
+    pub fn boards(&self) -> Vec<String> {
+        match &self.content {
+            Content::Firmware(firmware) => firmware.boards.iter().map(|board| board.code.clone()).collect(),
+            Content::Bootloader | Content::Radio | Content::Unknown { .. } => Vec::new(),
+        }
+    }
+
     /// Where the image was linked to run, if that can be told.
     #[must_use]
     pub fn link_address(&self) -> Option<Address> {

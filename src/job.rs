@@ -74,7 +74,9 @@ pub struct FlashTask {
     pub leave: Leave,
     /// How many bits are programmed at a time.
     pub width: Width,
-    /// Whether a chip that is not a Crazyflie's is taken.
+    /// The boards that the image runs on; none if it does not say.
+    pub boards: Vec<String>,
+    /// Whether a chip that is not a Crazyflie's, or another board, is taken.
     pub chip: Chip,
 }
 
@@ -156,7 +158,7 @@ pub enum Width {
     Byte,
 }
 
-/// Whether a chip that is not a Crazyflie's is taken.
+/// Whether a chip that is not a Crazyflie's, or another board than the image is for, is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chip {
     /// Only the memory map of the Crazyflie's.
@@ -442,6 +444,14 @@ pub enum FailureKind {
     /// The image does not fit the device.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The image is for other boards than the one that the OTP names.
+    #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
+    OtherBoard {
+        /// From the OTP.
+        board: String,
+        /// From the image.
+        boards: Vec<String>,
+    },
     /// Option byte RDP.
     #[error("the chip is read-protected")]
     ReadProtected,

@@ -149,6 +149,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             "other_chip",
             "Name the Crazyflie with --device. If you mean this board: --allow-mismatch.",
         ),
+        FailureKind::OtherBoard { .. } => new(
+            Exit::Image,
+            "other_board",
+            "On this board it would stop before it starts, and look dead. Take the image for this board. If you \
+             are sure: --allow-mismatch.",
+        ),
         FailureKind::Plan(_) => {
             new(Exit::Image, "does_not_fit", "This image cannot be flashed to this device.")
         }

@@ -12,6 +12,7 @@ use super::progress::Progress;
 use super::wizard::{Move, Step};
 use super::{App, BusState, Effect, Goal, JobView, Msg, Over, SECTORS, Screen, Slot, Stage, Which, Wizard};
 use crate::flash::check::{self, Wish};
+use crate::image::Image;
 use crate::job::{
     Chip, Compare, Confirm, Enter, Event, FlashTask, Job, Keep, Leave, Level, Phase, Report, Selector, Task,
     Verify, Width,
@@ -253,8 +254,10 @@ fn start(app: &mut App) -> Vec<Effect> {
         None => return Vec::new(),
     };
     let device = app.chosen_device().map_or(Selector::Only, |device| Selector::At(device.location.clone()));
+    let boards = app.image.image().map(Image::boards).unwrap_or_default();
     let task = FlashTask {
         image,
+        boards,
         compare: Compare::First,
         keep: Keep::Copy,
         confirm: Confirm::Ask,
@@ -337,7 +340,7 @@ fn on_loaded(
     app: &mut App,
     which: Which,
     path: std::path::PathBuf,
-    result: Result<Box<crate::image::Image>, report::Problem>,
+    result: Result<Box<Image>, report::Problem>,
 ) -> Vec<Effect> {
     let admitted = result.and_then(|image| {
         let refusal = match which {

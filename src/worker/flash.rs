@@ -45,6 +45,7 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
     }
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
     refuse_protected(ctx, session, &plan)?;
+    refuse_other_board(ctx, session, task)?;
     ctx.post(Event::Planned(plan.clone()));
     Flashing { session, plan, writing: None, task }.write_image(ctx)
 }
@@ -70,6 +71,21 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
     ctx.cancelled = false;
     ctx.report.booted = Some(find::starts(ctx, device, START).unwrap_or(false));
+}
+
+/// On another board the firmware stops before it starts anything: the drone would look dead.
+fn refuse_other_board(ctx: &Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<(), Stop> {
+    let board = session.board(ctx).map_err(|stop| stop.at(|| "reading the OTP".to_owned()))?;
+    let Some(board) = board else { return Ok(()) };
+    ctx.info(format!("Board {board}"));
+    if task.boards.is_empty() || task.boards.contains(&board) {
+        return Ok(());
+    }
+    if task.chip == Chip::Any {
+        ctx.warn(format!("The image is not for board {board}; written all the same, as you insisted"));
+        return Ok(());
+    }
+    Err(FailureKind::OtherBoard { board, boards: task.boards.clone() }.into())
 }
 
 /// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2).

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Ctx, Stop};
+use crate::crazyflie;
 use crate::dfu::device::{Alternate, DeviceError, DfuDevice};
 use crate::dfu::machine::{DfuError, Machine, Note, Operation, Step};
 use crate::dfu::quirks::Quirks;
@@ -225,6 +226,19 @@ impl Session {
         };
         self.select(ctx, before)?;
         Ok(protection)
+    }
+
+    /// The board's type from the OTP (AN2606: readable through its own alternate setting); `None` if the
+    /// device has none or it says nothing.
+    pub(super) fn board(&mut self, ctx: &Ctx<'_>) -> Result<Option<String>, Stop> {
+        const OTP: Address = Address(0x1FFF_7800);
+        let known = self.map().is_stm32f405();
+        let Some(otp) = self.alternate_at(OTP).filter(|_| known) else { return Ok(None) };
+        let before = self.alternate;
+        self.select(ctx, otp.number)?;
+        let bytes = self.run(ctx, &Operation::Read(OTP, crazyflie::OTP_LEN))?;
+        self.select(ctx, before)?;
+        Ok(crazyflie::board_type(&bytes))
     }
 
     /// Starts what is at `address`.

@@ -161,6 +161,7 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("flash cf2.bin --demo=old", 74, "by hand"),
         ("flash cf2.bin --demo=write-protected", 74, "Lift the write protection"),
         ("flash cf2.bin --demo=read-protected", 74, "unprotect"),
+        ("flash cf2.bin --demo=wrong-board", 65, "board is CB10, but the image is for CF20, CF21"),
         ("verify cf2.bin --demo=dfu", 74, "instead of"),
         ("list --demo=none", 69, "Plug in"),
         ("flash cf2.bin --demo=nonsense", 2, "There are: healthy"),

@@ -297,6 +297,7 @@ impl Transport for OracleTransport {
 fn job(image: &[u8], chip: Chip) -> Job {
     let task = FlashTask {
         image: check::flash(&parse(image), Wish::default()).unwrap(),
+        boards: Vec::new(),
         compare: Compare::First,
         keep: Keep::No,
         confirm: Confirm::Go,

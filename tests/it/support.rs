@@ -99,7 +99,8 @@ pub fn parse(bytes: &[u8]) -> Image {
 
 /// A flash of this firmware with every default.
 pub fn flash_job(firmware: &[u8]) -> Job {
-    job(check::flash(&parse(firmware), Wish::default()).unwrap())
+    let image = parse(firmware);
+    with(job(check::flash(&image, Wish::default()).unwrap()), |task| task.boards = image.boards())
 }
 
 pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
@@ -110,6 +111,7 @@ pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
 pub fn job(image: Admitted) -> Job {
     let task = FlashTask {
         image,
+        boards: Vec::new(),
         compare: Compare::First,
         keep: Keep::No,
         confirm: Confirm::Go,

@@ -84,8 +84,7 @@ fn a_folder_that_comes_late_does_not_show_in_another() {
 #[test]
 fn an_image_that_may_not_be_flashed_is_refused_when_it_is_chosen() {
     let mut app = app(1);
-    let radio =
-        crate::image::Image::parse([&[0, 0x40, 0, 0x20, 0xC1, 0xB2, 1, 0][..], &[9; 900]].concat()).unwrap();
+    let radio = Image::parse([&[0, 0x40, 0, 0x20, 0xC1, 0xB2, 1, 0][..], &[9; 900]].concat()).unwrap();
     update(&mut app, Duration::ZERO, Msg::Loaded(Which::Image, "nrf.bin".into(), Ok(Box::new(radio))));
     assert!(matches!(&app.image, Slot::Bad(_, problem) if problem.kind == "radio_image"));
     assert!(notice_of(&app).contains("radio chip"));
