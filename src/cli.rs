@@ -103,10 +103,6 @@ fn interface(
     image: Option<&std::path::Path>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    if !run::has_terminal() {
-        let advice = "Run it in a terminal, or use a command: cfdfu flash IMAGE.";
-        return Err(report::other(Exit::Usage, "no_terminal", "the interface needs a terminal", advice));
-    }
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let world = if let Some(name) = &global.demo {
         let scenario = scenario(name.as_deref())?;
@@ -120,15 +116,16 @@ fn interface(
         run::World { bus, clock, demo: None }
     };
     let image = image.map(run::absolute);
-    let farewell = run::run(&world, image.as_deref(), &console::theme(global)).map_err(|error| {
-        report::other(
-            Exit::Defect,
-            "terminal",
-            &format!("the terminal: {error}"),
-            "Try a command: cfdfu flash IMAGE.",
-        )
+    let ended = if global.plain || !run::has_terminal() {
+        run::plain::run(&world, image.as_deref()).map(|_| ())
+    } else {
+        run::run(&world, image.as_deref(), &console::theme(global))
+            .map(|farewell| console.farewell(&farewell.app))
+    };
+    ended.map_err(|error| {
+        let advice = "Try a command: cfdfu flash IMAGE.";
+        report::other(Exit::Defect, "terminal", &format!("the terminal: {error}"), advice)
     })?;
-    console.farewell(&farewell.app);
     Ok(Exit::Done)
 }
 

@@ -1,4 +1,5 @@
-//! What is remembered between runs, in the user's state directory: copies of what was overwritten.
+//! What is remembered between runs, in the user's state directory: copies of what was overwritten, the images
+//! that were used, and how a job ended that nobody saw the end of.
 //!
 //! Nothing is written until there is something to remember, and nothing that is asked of this file can stop
 //! a flash: its errors are for the log.
@@ -15,6 +16,8 @@ use crate::flash::plan::BLANK;
 
 /// Copies of one drone's flash that are kept.
 const COPIES: usize = 5;
+/// Images that are remembered.
+const RECENT: usize = 5;
 
 /// The state directory.
 pub struct Record {
@@ -45,6 +48,46 @@ impl Record {
         forget_oldest(&dir)?;
         Ok(path)
     }
+
+    /// Remembers an image that was chosen.
+    pub fn used(&self, image: &Path) -> io::Result<()> {
+        let mut recent = self.recent();
+        recent.retain(|path| path != image);
+        recent.insert(0, image.to_owned());
+        recent.truncate(RECENT);
+        self.write("recent.json", &serde_json::json!(recent))
+    }
+
+    /// The images that were chosen, the last first. A broken file is as good as none.
+    #[must_use]
+    pub fn recent(&self) -> Vec<PathBuf> {
+        let text = fs::read(self.dir.join("recent.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Remembers how a job ended; `seen` if somebody was there to see it.
+    pub fn ended(&self, words: &str, seen: bool) -> io::Result<()> {
+        let record = serde_json::json!({"time": clock::unix_seconds(), "outcome": words, "seen": seen});
+        self.write("last-run.json", &record)
+    }
+
+    /// How the last job ended, if nobody saw it; after this call somebody has.
+    #[must_use]
+    pub fn unseen_end(&self) -> Option<String> {
+        let text = fs::read(self.dir.join("last-run.json")).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        let words = record["outcome"].as_str().filter(|_| record["seen"] == false)?.to_owned();
+        // If this fails it is told once more.
+        let _ = self.ended(&words, true);
+        Some(words)
+    }
+
+    fn write(&self, name: &str, value: &serde_json::Value) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let draft = self.dir.join(format!("{name}.part"));
+        fs::write(&draft, value.to_string())?;
+        fs::rename(draft, self.dir.join(name))
+    }
 }
 
 /// The names start with the time, so their order is that of age.
@@ -62,6 +105,31 @@ fn forget_oldest(dir: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::flash::FIRMWARE_BASE;
+
+    #[test]
+    fn recent_images_come_last_first_and_a_broken_file_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().join("state") };
+        assert_eq!(record.recent(), Vec::<PathBuf>::new());
+        for name in ["a", "b", "c", "a", "d", "e", "f"] {
+            record.used(Path::new(name)).unwrap();
+        }
+        assert_eq!(record.recent(), ["f", "e", "d", "a", "c"].map(PathBuf::from));
+        fs::write(dir.path().join("state/recent.json"), b"[1, {").unwrap();
+        assert_eq!(record.recent(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn an_end_that_nobody_saw_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        assert_eq!(record.unseen_end(), None);
+        record.ended("Flashed", true).unwrap();
+        assert_eq!(record.unseen_end(), None);
+        record.ended("Flashed", false).unwrap();
+        assert_eq!(record.unseen_end().as_deref(), Some("Flashed"));
+        assert_eq!(record.unseen_end(), None);
+    }
 
     #[test]
     fn the_last_copies_are_kept_without_their_blank_tail() {

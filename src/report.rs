@@ -68,6 +68,38 @@ pub fn exit(report: &Report) -> Exit {
     }
 }
 
+/// How a job ended, in one line.
+#[must_use]
+pub fn headline(report: &Report) -> String {
+    let took = report.took.as_secs_f64();
+    match &report.outcome {
+        Outcome::Flashed => {
+            let proof = if report.verified { "Flashed and verified" } else { "Flashed, not verified" };
+            let (written, erased) = (report.written, report.erased_sectors);
+            format!("{proof}: {written} bytes written, {erased} sectors erased, {took:.1} s")
+        }
+        Outcome::Unchanged => {
+            format!("Unchanged and verified: the flash holds all {} bytes, {took:.1} s", report.bytes)
+        }
+        Outcome::Read(bytes) => format!("Read {} bytes, {took:.1} s", bytes.len()),
+        Outcome::Cancelled(state) => format!("Stopped. {}", drone_state(*state)),
+        Outcome::Failed(failure) => failure.to_string(),
+    }
+}
+
+/// What to do after a job that worked; `None` if it was not to start the drone.
+#[must_use]
+pub fn afterwards(report: &Report) -> Option<&'static str> {
+    report.booted.map(|booted| {
+        if booted {
+            "The Crazyflie is running."
+        } else {
+            "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and battery, then \
+             switch it on."
+        }
+    })
+}
+
 /// What a drone is left as.
 #[must_use]
 pub fn drone_state(state: DroneState) -> &'static str {

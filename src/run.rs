@@ -2,7 +2,8 @@
 //! worker and signals, gives them to `update` with the time, performs the effects, draws when something
 //! changed.
 //!
-//! [`terminal`] is the screen and its restoration, [`files`] the reading of folders and images. The worker
+//! [`terminal`] is the screen and its restoration, [`files`] the reading of folders and images, [`plain`] the
+//! same without a screen. The worker
 //! never waits for any of this.
 
 use std::io;
@@ -13,10 +14,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::app::update::update;
-use crate::app::{App, BusState, Demo, Effect, Msg, Person, Which};
+use crate::app::{App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use crate::clock::Clock;
 use crate::job::{Command, Event, Level};
 use crate::record::Record;
+use crate::report;
 use crate::sim::SimBus;
 use crate::ui;
 use crate::ui::theme::Theme;
@@ -25,6 +27,7 @@ use crate::worker::{Worker, find};
 
 pub mod files;
 mod keyboard;
+pub mod plain;
 pub mod terminal;
 
 use terminal::Screen;
@@ -58,7 +61,9 @@ pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<Far
     let mut screen = Screen::open()?;
     keyboard::listen(messages.clone());
     let signals = terminal::Signals::listen(messages.clone())?;
+    shell.tell_unseen_end();
     if let Some(path) = image {
+        app.image = Slot::Loading(path.to_owned());
         shell.perform(&app, Effect::Load(Which::Image, path.to_owned()));
     }
     let result = shell.turn(&mut app, &inbox, &mut screen, theme);
@@ -74,6 +79,7 @@ struct Shell<'a> {
     messages: Sender<Msg>,
     commands: Sender<Command>,
     worker: Option<thread::JoinHandle<()>>,
+    start: Duration,
     quit: bool,
 }
 
@@ -90,7 +96,7 @@ impl<'a> Shell<'a> {
             }
         });
         watch_bus(Arc::clone(&world.bus), messages.clone());
-        Shell { world, messages, commands, worker: Some(thread), quit: false }
+        Shell { world, messages, commands, worker: Some(thread), start: world.clock.now(), quit: false }
     }
 
     /// The loop: one message at a time, a frame when something changed and it is time for one.
@@ -101,8 +107,7 @@ impl<'a> Shell<'a> {
         screen: &mut Screen,
         theme: &Theme,
     ) -> io::Result<()> {
-        let clock = &self.world.clock;
-        let start = clock.now();
+        let (clock, start) = (&self.world.clock, self.start);
         let now = || clock.now().saturating_sub(start);
         let mut dirty = true;
         let mut drawn = Duration::ZERO;
@@ -133,11 +138,17 @@ impl<'a> Shell<'a> {
             if matches!(message, Msg::Detached) {
                 terminal::abandon();
             }
+            self.remember(&message, app.detached);
             for effect in update(app, now(), message) {
                 self.perform(app, effect);
             }
         }
         Ok(())
+    }
+
+    /// Time since the start.
+    fn now(&self) -> Duration {
+        self.world.clock.now().saturating_sub(self.start)
     }
 
     fn perform(&mut self, app: &App, effect: Effect) {
@@ -158,8 +169,12 @@ impl<'a> Shell<'a> {
             }
             Effect::List(folder) => {
                 let messages = self.messages.clone();
+                let recent = match self.world.demo {
+                    Some(_) => Vec::new(),
+                    None => Record::of_user().map(|record| record.recent()).unwrap_or_default(),
+                };
                 thread::spawn(move || {
-                    let entries = files::list(&folder);
+                    let entries = files::list(&folder, &recent);
                     let _ = messages.send(Msg::Listed(folder, entries));
                 });
             }
@@ -182,6 +197,28 @@ impl<'a> Shell<'a> {
         };
         let line = Event::Log(Level::Info, text);
         let _ = self.messages.send(Msg::Job(Box::new(line)));
+    }
+
+    /// What is worth remembering between runs; the demo leaves no trace, and no failure here matters.
+    fn remember(&self, message: &Msg, detached: bool) {
+        let Some(record) = Record::of_user().filter(|_| self.world.demo.is_none()) else { return };
+        let _ = match message {
+            Msg::Loaded(_, path, Ok(_)) => record.used(path),
+            Msg::Job(event) => match &**event {
+                Event::Finished(report) => record.ended(&report::headline(report), !detached),
+                _ => return,
+            },
+            _ => return,
+        };
+    }
+
+    /// The end of a job that went on without its terminal.
+    fn tell_unseen_end(&self) {
+        let record = Record::of_user().filter(|_| self.world.demo.is_none());
+        if let Some(words) = record.and_then(|record| record.unseen_end()) {
+            let text = format!("The last job ended while nobody was looking: {words}");
+            let _ = self.messages.send(Msg::Job(Box::new(Event::Log(Level::Warning, text))));
+        }
     }
 
     fn person(&self, person: Person) {

@@ -22,6 +22,7 @@ use crate::app::{App, Goal, JobView, Screen, Stage};
 
 mod bar;
 mod flash_map;
+pub mod lines;
 mod log_panel;
 mod middle;
 mod over;

@@ -448,7 +448,7 @@ fn ready(app: &mut App, preview: Box<crate::job::Preview>) -> Vec<Effect> {
     }
     app.preview = Some(preview);
     // Nobody is there to ask: nothing was changed, and nothing will be.
-    if app.detached { vec![Effect::Cancel] } else { Vec::new() }
+    if app.detached { stop(app) } else { Vec::new() }
 }
 
 fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
@@ -484,7 +484,7 @@ fn detach(app: &mut App) -> Vec<Effect> {
     app.detached = true;
     match app.job() {
         Some(JobView { stage: Stage::Working, .. }) => Vec::new(),
-        Some(_) => vec![Effect::Cancel],
+        Some(_) => stop(app),
         None => vec![Effect::Quit],
     }
 }

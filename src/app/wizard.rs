@@ -167,6 +167,40 @@ impl Wizard {
         Move::Stay
     }
 
+    /// What to do now, and a word of explanation.
+    #[must_use]
+    pub fn words(&self) -> (&'static str, &'static str) {
+        match self.step {
+            Step::Prepare => (
+                "Unplug USB and the battery.",
+                "Take the drone in one hand with a finger on its button, the cable in the other. After the next \
+                 key you need no other: it moves on by itself.",
+            ),
+            Step::Count => ("Hold the button now, and keep holding.", "Plug in at zero:"),
+            Step::Hold => ("Plugged in? Keep holding.", "Let go in (seconds):"),
+            Step::Release => ("LET GO of the button.", "Watching USB (seconds):"),
+            Step::AskLeds => ("Nothing came. What do the LEDs do?", ""),
+            Step::Answer(leds) => (leds.question(), leds.answer()),
+            Step::Early => (
+                "It boots: the button was let go too early.",
+                "But a drone that runs can be asked to enter DFU mode by itself: Enter does that. Or try by hand \
+                 again, and hold longer.",
+            ),
+        }
+    }
+
+    /// The number that counts in this step, in seconds.
+    #[must_use]
+    pub fn count(&self, now: Duration) -> Option<u64> {
+        let passed = self.seconds(now);
+        match self.step {
+            Step::Count => Some(COUNT.saturating_sub(passed)),
+            Step::Hold => Some(HOLD.saturating_sub(now.saturating_sub(self.since)).as_secs() + 1),
+            Step::Release => Some(passed),
+            _ => None,
+        }
+    }
+
     /// Whole seconds of this step so far.
     #[must_use]
     pub fn seconds(&self, now: Duration) -> u64 {

@@ -43,6 +43,9 @@ pub(super) struct Global {
     #[allow(clippy::option_option, reason = "not given, given alone, given with a name")]
     #[arg(long, global = true, value_name = "SCENARIO", num_args = 0..=1, require_equals = true)]
     pub(super) demo: Option<Option<String>>,
+    /// The interface in lines, without a full screen
+    #[arg(long, global = true)]
+    pub(super) plain: bool,
     /// Which device: serial number (DFU or run-time form) or BUS-PORT[.PORT]
     #[arg(long, global = true, value_name = "SEL", value_parser = parse_selector)]
     pub(super) device: Option<Selector>,

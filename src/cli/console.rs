@@ -214,42 +214,17 @@ impl Console {
     pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
         self.end_bar();
         self.object(&result_json(report, file));
-        let took = report.took.as_secs_f64();
         match &report.outcome {
-            Outcome::Flashed => {
-                let proof = if report.verified { "Flashed and verified" } else { "Flashed, not verified" };
-                self.line(&format!(
-                    "{proof}: {} bytes written, {} sectors erased, {took:.1} s",
-                    report.written, report.erased_sectors
-                ));
+            Outcome::Cancelled(_) => return self.error(&report::headline(report)),
+            Outcome::Failed(failure) => return self.explain(&report::failed(failure)),
+            Outcome::Read(_) => {
+                let name = file.map(|file| format!(" Saved to {}.", file.display())).unwrap_or_default();
+                self.line(&format!("{}.{name}", report::headline(report)));
             }
-            Outcome::Unchanged if report.booted.is_none() => {
-                self.line(&format!("Verified: the flash holds all {} bytes, {took:.1} s", report.bytes));
-            }
-            Outcome::Unchanged => {
-                self.line(&format!("Unchanged and verified: {} bytes, {took:.1} s", report.bytes));
-            }
-            Outcome::Read(bytes) => {
-                let name = file.map(|file| format!(" to {}", file.display())).unwrap_or_default();
-                self.line(&format!("Saved {} bytes{name}, {took:.1} s", bytes.len()));
-            }
-            Outcome::Cancelled(state) => {
-                self.error(&format!("Stopped. {}", report::drone_state(*state)));
-                return;
-            }
-            Outcome::Failed(failure) => {
-                let problem = report::failed(failure);
-                self.explain(&problem);
-                return;
-            }
+            Outcome::Flashed | Outcome::Unchanged => self.line(&report::headline(report)),
         }
-        match report.booted {
-            Some(true) => self.line("The Crazyflie is running."),
-            Some(false) => self.line(
-                "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and \
-                 battery, then switch it on.",
-            ),
-            None => {}
+        if let Some(words) = report::afterwards(report) {
+            self.line(words);
         }
     }
 

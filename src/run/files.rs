@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::app::picker::{Entry, EntryKind};
 use crate::image::{Content, FILE_MAX, Image, ImageError};
@@ -46,11 +46,19 @@ const ROWS: usize = 500;
 /// Endings of files that are worth recognising.
 const ENDINGS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
-/// A folder's folders, and its files that could be images with what each of them is; newest name last. A
-/// folder that cannot be read is empty.
+/// Recent images that are still there, then a folder's files that could be images with what each of them is,
+/// then its folders. A folder that cannot be read is empty.
 #[must_use]
-pub fn list(folder: &Path) -> Vec<Entry> {
-    let Ok(read) = fs::read_dir(folder) else { return Vec::new() };
+pub fn list(folder: &Path, recent: &[PathBuf]) -> Vec<Entry> {
+    let again =
+        recent.iter().filter(|path| path.parent() != Some(folder)).filter_map(|path| match kind(path)? {
+            EntryKind::File(what, good) => {
+                Some(Entry { path: path.clone(), kind: EntryKind::File(format!("{what} (recent)"), good) })
+            }
+            EntryKind::Folder => None,
+        });
+    let again: Vec<Entry> = again.collect();
+    let Ok(read) = fs::read_dir(folder) else { return again };
     let hidden = |path: &Path| path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
     let mut entries: Vec<Entry> = read
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -60,7 +68,7 @@ pub fn list(folder: &Path) -> Vec<Entry> {
         .collect();
     entries
         .sort_by(|a, b| (a.kind == EntryKind::Folder, &a.path).cmp(&(b.kind == EntryKind::Folder, &b.path)));
-    entries
+    again.into_iter().chain(entries).collect()
 }
 
 fn kind(path: &Path) -> Option<EntryKind> {

@@ -84,7 +84,7 @@ fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &The
 }
 
 /// The plan as a difference: what is there, what will be, what is left alone, how long it takes.
-fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &str, theme: &Theme) {
+pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, String)> {
     let before = preview.firmware.as_ref().map_or_else(|| "nothing".to_owned(), summary::describe_content);
     let image = match app.goal {
         Goal::Restore => app.loader.image(),
@@ -97,30 +97,30 @@ fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &
     let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();
     let erase: Vec<String> = preview.work.erase.iter().map(|sector| sector.index.to_string()).collect();
     let seconds = progress::estimate(&preview.work).as_secs_f64();
-    let row = |name: &str, text: String| {
-        Line::from(vec![Span::styled(format!("{name:<14}"), theme.faint), Span::raw(theme.text(&text))])
-    };
     let untouched = match app.goal {
         Goal::Restore => "settings (in EEPROM), the radio chip, decks",
         Goal::Flash | Goal::Recover => "the bootloader, settings (in EEPROM), the radio chip, decks",
     };
-    let mut lines = vec![
-        row("on the drone", before),
+    let bytes = summary::thousands(preview.work.bytes());
+    vec![
+        ("on the drone", before),
+        ("will be", coming),
+        ("sectors", format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", "))),
+        ("write", format!("{bytes} bytes, about {seconds:.0} s, every byte read back")),
+        ("not touched", untouched.to_owned()),
+        ("the same as", update::command_line(app)),
+    ]
+}
+
+fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &str, theme: &Theme) {
+    let row = |(name, text): (&str, String)| {
+        let style = if name == "will be" { theme.strong } else { theme.plain };
         Line::from(vec![
-            Span::styled(format!("{:<14}", "will be"), theme.faint),
-            Span::styled(coming, theme.strong),
-        ]),
-        row("sectors", format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", "))),
-        row(
-            "write",
-            format!(
-                "{} bytes, about {seconds:.0} s, every byte read back",
-                summary::thousands(preview.work.bytes())
-            ),
-        ),
-        row("not touched", untouched.to_owned()),
-        row("the same as", update::command_line(app)),
-    ];
+            Span::styled(format!("{name:<14}"), theme.faint),
+            Span::styled(theme.text(&text), style),
+        ])
+    };
+    let mut lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
     if app.goal == Goal::Restore {
         lines.push(Line::from(vec![
             Span::styled("This overwrites the bootloader. Type restore, then Enter: ", theme.warn),

@@ -8,7 +8,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::panel;
 use super::theme::Theme;
 use crate::app::App;
-use crate::app::wizard::{COUNT, HOLD, Leds, Step, Wizard};
+use crate::app::wizard::{Leds, Step, Wizard};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard, theme: &Theme) {
     let block = panel(theme, "Into DFU mode by hand");
@@ -45,55 +45,29 @@ fn step_lines<'a>(wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
 }
 
 fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
-    let passed = wizard.seconds(app.now);
-    let big = |text: String| Line::from(Span::styled(text, theme.strong));
-    let plain = |text: &str| Line::from(theme.text(text));
-    match wizard.step {
-        Step::Prepare => vec![
-            big("Unplug USB and the battery.".to_owned()),
-            plain(
-                "Take the drone in one hand with a finger on its button, the cable in the other. After the next key you need no other: the screen moves on by itself.",
-            ),
-            plain(""),
-            Line::from(vec![Span::raw("Then press "), Span::styled(" Enter ", theme.key), Span::raw(".")]),
-        ],
-        Step::Count => {
-            let left = COUNT.saturating_sub(passed);
-            let mut lines =
-                vec![big("Hold the button now, and keep holding.".to_owned()), plain("Plug in at zero:")];
-            lines.extend(big_number(left, theme));
-            lines
-        }
-        Step::Hold => {
-            let left = HOLD.saturating_sub(app.now.saturating_sub(wizard.since)).as_secs() + 1;
-            let mut lines = vec![big("Plugged in? Keep holding.".to_owned()), plain("Let go in (seconds):")];
-            lines.extend(big_number(left, theme));
-            lines.push(plain("The blue LED is lit, blinks, then faster."));
-            lines
-        }
-        Step::Release => {
-            let mut lines = vec![big("LET GO of the button.".to_owned()), plain("Watching USB (seconds):")];
-            lines.extend(big_number(passed, theme));
-            lines
-        }
-        Step::AskLeds => {
-            let mut lines = vec![big("Nothing came. What do the LEDs do?".to_owned())];
-            lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
-                Line::from(vec![
-                    Span::styled(format!(" {} ", n + 1), theme.key),
-                    Span::raw(format!(" {}", leds.question())),
-                ])
-            }));
-            lines
-        }
-        Step::Answer(leds) => vec![big(format!("{}:", leds.question())), plain(leds.answer())],
-        Step::Early => vec![
-            big("It boots: the button was let go too early.".to_owned()),
-            plain(
-                "But a drone that runs can be asked to enter DFU mode by itself: Enter does that. Or try by hand again, and hold longer.",
-            ),
-        ],
+    let (head, detail) = wizard.words();
+    let mut lines = vec![Line::from(Span::styled(head, theme.strong))];
+    if !detail.is_empty() {
+        lines.push(Line::from(theme.text(detail)));
     }
+    lines.extend(wizard.count(app.now).map(|number| big_number(number, theme)).unwrap_or_default());
+    match wizard.step {
+        Step::Prepare => {
+            lines.push(Line::from(""));
+            lines.push(Line::from(vec![
+                Span::raw("Then press "),
+                Span::styled(" Enter ", theme.key),
+                Span::raw("."),
+            ]));
+        }
+        Step::Hold => lines.push(Line::from("The blue LED is lit, blinks, then faster.")),
+        Step::AskLeds => lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
+            let key = Span::styled(format!(" {} ", n + 1), theme.key);
+            Line::from(vec![key, Span::raw(format!(" {}", leds.question()))])
+        })),
+        _ => {}
+    }
+    lines
 }
 
 /// A number that can be read across the room: five rows of blocks.

@@ -413,3 +413,36 @@ fn a_firmware_without_its_bootloader_is_not_flashed_without_a_word() {
     };
     assert_eq!((warned("dfu"), warned("overwritten")), (false, true));
 }
+
+/// A bus on which opening a device is a defect of this program.
+struct Defective(SimBus);
+
+impl Bus for Defective {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        self.0.list()
+    }
+
+    fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        panic!("a defect")
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.0.wait(limit);
+    }
+}
+
+#[test]
+fn a_panic_of_the_worker_is_a_failed_job_and_the_worker_lives() {
+    let world = World::new("dfu");
+    let worker = Worker::spawn(Arc::new(Defective(world.bus.clone())), world.clock.clone());
+    for _ in 0..2 {
+        worker.commands.send(Command::Run(flash_job(&firmware("2026.08", SEED_LEN)))).unwrap();
+        let report = loop {
+            if let Event::Finished(report) = worker.events.recv_timeout(Duration::from_secs(20)).unwrap() {
+                break report;
+            }
+        };
+        let Outcome::Failed(failure) = report.outcome else { panic!("{:?}", report.outcome) };
+        assert_eq!(failure.kind, FailureKind::WorkerDied("a defect".to_owned()));
+    }
+}

@@ -246,9 +246,35 @@ fn other_terminals_get_what_they_can_show() {
     assert!(linux.until("What to do").contains('┌'));
     let ascii = Session::start(&["--demo"], &[("LC_ALL", "C")]);
     assert!(ascii.until("What to do").is_ascii());
-    let mut dumb = Session::start(&["--demo"], &[("TERM", "dumb")]);
-    assert_eq!(dumb.ended(), 2);
+    let mut dumb = Session::start(&["cf2.bin", "--demo"], &[("TERM", "dumb")]);
+    dumb.until("Enter: start");
+    dumb.press("q\n");
+    assert_eq!(dumb.ended(), 0);
     assert!(!dumb.bytes.lock().unwrap().contains(&0x1b), "no escape reaches a dumb terminal");
+}
+
+/// The same in lines, for whoever has no screen: the answers come from a pipe.
+#[test]
+fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+    let plain = |answers: &'static str| {
+        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
+        command.current_dir(dir.path()).args(["cf2.bin", "--demo", "--plain"]).write_stdin(answers);
+        let output = command.timeout(PATIENCE).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = plain("f\n\n");
+    for words in
+        ["SIMULATED", "on the drone: firmware 2025.02", "Enter: write", "Flashed and verified", "is running"]
+    {
+        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'));
+    // Whoever goes away before the answer has nothing written.
+    let text = plain("f\n");
+    assert!(text.contains("Nothing was changed") && !text.contains("Erase "), "{text}");
 }
 
 /// With a folder of images: the picker shows what each of them is, and takes one.

@@ -112,6 +112,16 @@ check "SIGTERM lets the flash finish" sh -c "
 check "the overwritten bootloader comes back" "$cfdfu" restore-bootloader loader.bin --firmware new.bin
 stop
 
+start healthy 0483:5740
+check "the interface in lines flashes over real USB" sh -c "
+  printf 'f\\n\\n' | '$cfdfu' new.bin --plain >log 2>&1; cat log; grep -q '^Flashed and verified' log"
+check "the interface on a terminal flashes over real USB" sh -c "
+  export TERM=linux
+  (sleep 3; printf f; sleep 7; printf '\\r'; sleep 11; printf q) |
+    script -qfec \"stty rows 24 cols 80; '$cfdfu' old.bin\" /dev/null >log 2>&1
+  tail -c 400 log; grep -aq 'Flashed and verified' log && grep -aq 'The Crazyflie is running' log"
+stop
+
 start two
 sleep 1
 check "two devices are not guessed at" ends 69 "$cfdfu" flash new.bin

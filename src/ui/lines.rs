@@ -1,0 +1,100 @@
+//! The interface in lines: the same state for plain terminals, pipes and screen readers.
+//!
+//! What a screen would show as text, and the keys as choices. Said anew whenever it reads differently.
+
+use super::middle::plan_rows;
+use super::summary::describe;
+use crate::app::picker::EntryKind;
+use crate::app::wizard::{Leds, Step};
+use crate::app::{App, BusState, Goal, JobView, Screen, Slot, Stage, keys};
+use crate::job::Outcome;
+use crate::report;
+use crate::usb::descriptor::clean;
+
+/// What the screen says now.
+#[must_use]
+pub fn say(app: &App) -> Vec<String> {
+    match &app.screen {
+        Screen::Home => home(app),
+        Screen::Pick(_, _, picker) => {
+            let mut lines = vec![format!(
+                "Choose a file in {}. Type its path, or only its name:",
+                picker.folder.display()
+            )];
+            lines.extend(picker.rows().iter().map(|entry| {
+                let name =
+                    entry.path.file_name().map(|name| clean(&name.to_string_lossy())).unwrap_or_default();
+                match &entry.kind {
+                    EntryKind::Folder => format!("  {name}/"),
+                    EntryKind::File(what, _) => format!("  {name}   {what}"),
+                }
+            }));
+            lines
+        }
+        Screen::Wizard(wizard) => {
+            let (head, detail) = wizard.words();
+            let mut lines = vec![head.to_owned()];
+            let count = wizard.count(app.now).map(|number| format!(" {number}")).unwrap_or_default();
+            lines.push(format!("{detail}{count}"));
+            if wizard.step == Step::AskLeds {
+                lines.extend(
+                    Leds::ALL.iter().enumerate().map(|(n, leds)| format!("  {}  {}", n + 1, leds.question())),
+                );
+            }
+            lines.retain(|line| !line.is_empty());
+            lines
+        }
+        Screen::Job(JobView { stage: Stage::Asking(_), .. }) => asking(app),
+        Screen::Job(_) => Vec::new(),
+        Screen::Outcome(report) => match &report.outcome {
+            Outcome::Failed(failure) => {
+                let problem = report::failed(failure);
+                vec![problem.message, problem.advice]
+            }
+            _ => [Some(report::headline(report)), report::afterwards(report).map(str::to_owned)]
+                .into_iter()
+                .flatten()
+                .collect(),
+        },
+    }
+}
+
+fn home(app: &App) -> Vec<String> {
+    let device = match (&app.bus, app.chosen_device()) {
+        (BusState::Asking, _) => return Vec::new(),
+        (BusState::None(why), _) => format!("This computer offers no USB ({why})."),
+        (BusState::Devices(_), None) => "Nothing is plugged in.".to_owned(),
+        (BusState::Devices(_), Some(device)) => {
+            format!("Device: {} {} on port {}", device.id, device.strings.product, device.location)
+        }
+    };
+    let image = match &app.image {
+        Slot::Empty => "Image: none chosen".to_owned(),
+        Slot::Loading(_) => return Vec::new(),
+        Slot::Bad(path, problem) => format!("Image: {}: {}", path.display(), problem.message),
+        Slot::Ready(path, image) => format!("Image: {}, {}", path.display(), describe(image)),
+    };
+    let simulated = app.demo.as_ref().map(|demo| format!("SIMULATED: {}", demo.scenario));
+    [simulated, Some(device), Some(image)].into_iter().flatten().collect()
+}
+
+fn asking(app: &App) -> Vec<String> {
+    let rows = app.preview.as_ref().map(|preview| plan_rows(app, preview)).unwrap_or_default();
+    let mut lines: Vec<String> = rows.into_iter().map(|(name, text)| format!("  {name}: {text}")).collect();
+    lines.insert(0, "The plan; nothing is changed yet:".to_owned());
+    if app.goal == Goal::Restore {
+        lines.push("This overwrites the bootloader. Type restore to do it.".to_owned());
+    }
+    lines
+}
+
+/// The choices, as one line.
+#[must_use]
+pub fn choices(app: &App) -> String {
+    let plain = |key: &str| if key == "Enter" { "Enter".to_owned() } else { key.to_owned() };
+    let rows = keys::bindings(app)
+        .into_iter()
+        .filter(|row| row.why_not.is_none() && !["↑", "↓", "←", "/"].contains(&row.shown));
+    let all: Vec<String> = rows.map(|row| format!("{}: {}", plain(row.shown), row.label)).collect();
+    format!("[{}]", all.join(", "))
+}
