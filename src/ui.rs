@@ -123,12 +123,17 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         let style = if n == at { theme.strong } else { theme.faint };
         spans.push(Span::styled(if n == at { step.to_uppercase() } else { (*step).to_owned() }, style));
     }
-    frame.render_widget(Line::from(spans), area);
-    if let Some(demo) = &app.demo {
+    // The label of the demo is never drawn over, and nothing shines through it.
+    let badge = app.demo.as_ref().map(|demo| {
         let cable = if demo.plugged { "" } else { " unplugged" };
         let button = if demo.button { " button held" } else { "" };
-        let label = Span::styled(format!(" SIMULATED{cable}{button} "), theme.warn_badge);
-        frame.render_widget(Line::from(label).right_aligned(), area);
+        Line::from(Span::styled(format!(" SIMULATED{cable}{button} "), theme.warn_badge))
+    });
+    let width = badge.as_ref().map_or(0, |badge| u16::try_from(badge.width()).unwrap_or(0));
+    let [steps, label] = area.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]));
+    frame.render_widget(Line::from(spans), steps);
+    if let Some(badge) = badge {
+        frame.render_widget(badge, label);
     }
 }
 

@@ -98,15 +98,15 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
     let erase: Vec<String> = preview.work.erase.iter().map(|sector| sector.index.to_string()).collect();
     let seconds = progress::estimate(&preview.work).as_secs_f64();
     let untouched = match app.goal {
-        Goal::Restore => "settings (in EEPROM), the radio chip, decks",
-        Goal::Flash | Goal::Recover => "the bootloader, settings (in EEPROM), the radio chip, decks",
+        Goal::Restore => "settings, radio chip, decks",
+        Goal::Flash | Goal::Recover => "bootloader, settings, radio chip, decks",
     };
     let bytes = summary::thousands(preview.work.bytes());
     vec![
         ("on the drone", before),
         ("will be", coming),
         ("sectors", format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", "))),
-        ("write", format!("{bytes} bytes, about {seconds:.0} s, every byte read back")),
+        ("write", format!("{bytes} bytes, about {seconds:.0} s, all of it read back")),
         ("not touched", untouched.to_owned()),
         ("the same as", update::command_line(app)),
     ]
@@ -130,12 +130,32 @@ fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &
         lines.push(Line::from(vec![
             Span::raw("Nothing is changed yet. "),
             Span::styled(" Enter ", theme.key),
-            Span::raw(" writes it, "),
+            Span::raw(" writes, "),
             Span::styled(" Esc ", theme.key),
             Span::raw(" goes back."),
         ]));
     }
-    frame.render_widget(Paragraph::new(lines).block(panel(theme, "Plan")), area);
+    above_the_log(frame, area, app, theme, "Plan", lines);
+}
+
+/// A panel as high as its text, and the log below where there is room.
+fn above_the_log(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    app: &App,
+    theme: &Theme,
+    title: &str,
+    lines: Vec<Line<'_>>,
+) {
+    let paragraph = Paragraph::new(lines).wrap(Wrap { trim: false });
+    let wanted = rows_of(&paragraph, area.width.saturating_sub(2)).saturating_add(2).min(area.height);
+    let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
+    // One or two rows of it would be a border around nothing.
+    let top = if log.height > 2 { top } else { area };
+    frame.render_widget(paragraph.block(panel(theme, title)), top);
+    if log.height > 2 {
+        log_panel::draw(frame, log, app, theme, false);
+    }
 }
 
 fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme: &Theme) {
@@ -170,13 +190,7 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
             Span::raw(" leads into DFU mode by hand."),
         ]));
     }
-    let paragraph = Paragraph::new(lines).wrap(Wrap { trim: true });
-    let wanted = rows_of(&paragraph, area.width.saturating_sub(2)).saturating_add(2).min(area.height);
-    let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
-    frame.render_widget(paragraph.block(panel(theme, "Outcome")), top);
-    if log.height > 2 {
-        log_panel::draw(frame, log, app, theme, false);
-    }
+    above_the_log(frame, area, app, theme, "Outcome", lines);
 }
 
 fn next_step(report: &Report) -> &'static str {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Stage, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Over, Screen, Stage, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::{Command, Event};
 use cfdfu::sim::images;
@@ -170,19 +170,61 @@ fn scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
+/// Compares a picture with the file that was kept of it, or writes the file anew.
+fn check_picture(path: &Path, app: &App, theme: &Theme, size: (u16, u16)) {
+    let picture = svg::picture(&draw(app, theme, size.0, size.1));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, &picture).unwrap();
+    }
+    let kept = fs::read_to_string(path).unwrap_or_default();
+    assert!(kept == picture, "{} is not what is drawn now: UPDATE=1 cargo test screens", path.display());
+}
+
 #[test]
 fn the_pictures_in_the_readme_are_what_the_views_draw() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("screenshots");
-    let update = std::env::var_os("UPDATE").is_some();
     for (name, app) in scenes() {
-        let picture = svg::picture(&draw(&app, &theme(), 80, 24));
-        let path = folder.join(format!("{name}.svg"));
-        if update {
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(&path, &picture).unwrap();
+        check_picture(&folder.join(format!("{name}.svg")), &app, &theme(), (80, 24));
+    }
+}
+
+/// Other sizes and poorer terminals, of the scenes with the most in them; and what lies on top.
+#[test]
+fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
+    let scenes = scenes();
+    let main = scenes.iter().filter(|(name, _)| ["start", "plan", "flashing", "wizard"].contains(name));
+    for (name, app) in main {
+        for (width, height) in [(120, 40), (60, 16), (59, 16)] {
+            check_picture(
+                &folder.join(format!("{name}-{width}x{height}.svg")),
+                app,
+                &theme(),
+                (width, height),
+            );
         }
-        let kept = fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == picture, "{} is not what is drawn now: UPDATE=1 cargo test screens", path.display());
+        for (tier, glyphs, colour) in [("cp437", Glyphs::Cp437, true), ("ascii-mono", Glyphs::Ascii, false)] {
+            check_picture(
+                &folder.join(format!("{name}-{tier}.svg")),
+                app,
+                &Theme::new(glyphs, colour),
+                (80, 24),
+            );
+        }
+    }
+    let flashing = &scenes.iter().find(|(name, _)| *name == "flashing").unwrap().1;
+    let meaning =
+        format!("{}\n\n{}", "dfuERROR, status(10)", cfdfu::app::log::explain("dfuERROR, status(10)"));
+    let overs = [
+        ("help", Over::Help),
+        ("stop", Over::AskStop),
+        ("log", Over::Log),
+        ("explain", Over::Explain(meaning)),
+    ];
+    for (name, over) in overs {
+        let app = App { over: Some(over), ..flashing.clone() };
+        check_picture(&folder.join(format!("over-{name}.svg")), &app, &theme(), (80, 24));
     }
 }
 
