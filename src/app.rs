@@ -8,7 +8,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::image::Image;
+use crate::flash::FIRMWARE_BASE;
+use crate::flash::plan::BLANK;
+use crate::image::{Content, Image};
 use crate::job::{Device, Event, Job, Preview, Report, SectorState};
 use crate::report::Problem;
 
@@ -297,6 +299,23 @@ impl App {
     #[must_use]
     pub fn chosen_device(&self) -> Option<&Device> {
         self.devices().get(self.chosen.min(self.devices().len().saturating_sub(1)))
+    }
+
+    /// The firmware that was there before the last job overwrote it, to go back to; or why there is none.
+    pub fn before(&self) -> Result<Image, &'static str> {
+        let Some(preview) = self.preview.as_ref().filter(|preview| !preview.work.is_nothing()) else {
+            return Err("nothing was overwritten");
+        };
+        let Some(before) = preview.before.as_ref().filter(|before| before.address == FIRMWARE_BASE) else {
+            return Err("no copy was kept that could be put back");
+        };
+        let len = before.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
+        let image = Image::parse(before.data[..len].to_vec()).map_err(|_| "there was nothing before")?;
+        match image.content {
+            // A longer one than the image that replaced it goes on in sectors that were not touched.
+            Content::Firmware(_) => Ok(image),
+            _ => Err("what was there before was no complete firmware"),
+        }
     }
 
     /// Whether a job is under way, and whether it may change the drone.

@@ -65,6 +65,8 @@ pub enum Action {
     Write,
     /// Do the same again.
     Retry,
+    /// Put back what was there before.
+    Undo,
     /// Ask whether to stop.
     AskStop,
     /// Stop.
@@ -123,7 +125,7 @@ pub fn bindings(app: &App) -> Vec<Binding> {
         Screen::Pick(..) => pick(),
         Screen::Wizard(wizard) => in_wizard(wizard),
         Screen::Job(view) => in_job(app, view),
-        Screen::Outcome(_) => outcome(),
+        Screen::Outcome(_) => outcome(app),
     };
     if app.demo.is_some() && !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app) {
         rows.push(row(&[Key::Char('P')], "P", "plug", Action::Person(Person::Cable)));
@@ -251,10 +253,13 @@ pub fn word_is_typed(app: &App) -> bool {
     matches!(app.job(), Some(JobView { stage: Stage::Asking(word), .. }) if word == "restore")
 }
 
-fn outcome() -> Vec<Binding> {
+fn outcome(app: &App) -> Vec<Binding> {
+    let mut undo = row(&[Key::Char('u')], "u", "undo", Action::Undo);
+    undo.why_not = app.before().err().map(str::to_owned);
     vec![
         row(&[Key::Enter, Key::Esc], "Enter", "on", Action::Back),
         row(&[Key::Char('r')], "r", "again", Action::Retry),
+        undo,
         row(&[Key::Char('w')], "w", "wizard", Action::Begin(Goal::Recover)),
         row(&[Key::Char('l')], "l", "log", Action::Log),
         row(&[Key::Char('?')], "?", "keys", Action::Help),

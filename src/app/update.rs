@@ -149,6 +149,16 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Again => go(app, Step::Prepare),
         Action::Write => write(app),
         Action::Retry => begin(app, app.goal),
+        Action::Undo => match app.before() {
+            Ok(image) => {
+                app.image = Slot::Ready("what-was-there-before".into(), Box::new(image));
+                begin(app, Goal::Flash)
+            }
+            Err(why) => {
+                notice(app, why);
+                Vec::new()
+            }
+        },
         Action::AskStop => {
             app.over = Some(Over::AskStop);
             Vec::new()
@@ -223,7 +233,10 @@ fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
     }
     app.goal = goal;
     if let Some(why) = keys::why_not(app, goal) {
-        app.screen = Screen::Home;
+        // An outcome stays until somebody has acknowledged it.
+        if !matches!(app.screen, Screen::Outcome(_)) {
+            app.screen = Screen::Home;
+        }
         notice(app, why);
         return Vec::new();
     }

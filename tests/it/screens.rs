@@ -394,3 +394,20 @@ fn a_cable_pulled_while_writing_is_told_and_the_job_done_again_completes() {
     }
     assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
+
+#[test]
+fn one_key_puts_back_what_was_there_before() {
+    let mut stand = Stand::new("dfu");
+    let before = stand.world.flash();
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    for key in ['f', 'u'] {
+        stand.key(key);
+        stand.until(|event| matches!(event, Event::Ready(_)));
+        stand.enter();
+        stand.until(|event| matches!(event, Event::Finished(_)));
+        // The drone runs now; by hand into DFU mode again.
+        stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+        stand.look();
+    }
+    assert_eq!(stand.world.flash(), before);
+}

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use tempfile::TempDir;
 
+use cfdfu::sim::images;
+
 use crate::support::{SEED_LEN, firmware};
 
 /// A flash with everything around it takes about 7 s here.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Session {
     child: Box<dyn Child + Send + Sync>,
@@ -290,4 +292,69 @@ fn a_file_is_chosen_from_the_list() {
     session.until("243,176 bytes at 0x08004000");
     session.press("i/missing.bin\r");
     session.until("No such file");
+}
+
+/// The whole recovery with two hands, the first time let go too early.
+#[test]
+fn a_drone_that_does_not_start_is_recovered_by_hand() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dead"], &[]);
+    session.until("Nothing is plugged in");
+    session.press("\r");
+    session.until("Unplug USB and the battery");
+    for (hold, next) in [(2500, "What do the LEDs do?"), (6300, "Nothing is changed yet")] {
+        session.press("\r");
+        session.until("Hold the button now");
+        session.press("B");
+        session.until("Keep holding");
+        session.press("P");
+        thread::sleep(Duration::from_millis(hold));
+        session.press("B");
+        session.until(next);
+        if hold < 5000 {
+            session.press("1");
+            session.until("held too short");
+            session.press("P\r");
+            session.until("Unplug USB and the battery");
+        }
+    }
+    session.press("\r");
+    session.until("The Crazyflie is running again");
+}
+
+#[test]
+fn an_overwritten_bootloader_is_restored_by_typed_word() {
+    let mut session = Session::start(&["cf2.bin", "--demo=overwritten"], &[]);
+    std::fs::write(session.dir.path().join("loader.bin"), images::loader()).unwrap();
+    session.until("in DFU mode");
+    session.press("b");
+    session.until("Choose a file");
+    session.press("/loader.bin\r");
+    session.until("Type restore");
+    session.press("\r");
+    session.until("type the word restore first");
+    session.press("restore\r");
+    let screen = session.until("Flashed and verified");
+    assert!(screen.contains("unplug USB and battery"), "{screen}");
+}
+
+#[test]
+fn a_cable_pulled_in_mid_flash_is_told_and_the_job_goes_on_when_it_is_back() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
+    session.until("in DFU mode");
+    session.press("f");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    session.until("Download");
+    session.press("P");
+    session.until("no complete firmware");
+    // Into DFU mode again: the button held while plugging in.
+    session.press("BP");
+    thread::sleep(Duration::from_millis(5300));
+    session.press("rB");
+    session.until("nothing is plugged in");
+    session.until("0483:df11");
+    session.press("r");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    session.until("Flashed and verified");
 }
