@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, Effect, Msg, Over, Screen, Stage, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Over, Person, Screen, Stage, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::{Command, Event};
 use cfdfu::sim::images;
@@ -80,18 +80,24 @@ impl Stand {
         self.send(Msg::Loaded(which, Path::new("/images").join(name), Ok(Box::new(parse(bytes)))));
     }
 
-    /// Takes the worker's events until one is what is waited for.
-    pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
+    /// Takes the worker's events until one is what is waited for. The worker is further on already: what is
+    /// plugged in by then is not looked at.
+    pub fn take(&mut self, wanted: impl Fn(&Event) -> bool) {
         loop {
             let event =
                 self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event never came");
             let found = wanted(&event);
             self.send(Msg::Job(Box::new(event)));
             if found {
-                self.look();
                 return;
             }
         }
+    }
+
+    /// The same, for an event after which the worker waits.
+    pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
+        self.take(wanted);
+        self.look();
     }
 
     pub fn wait(&mut self, time: Duration) {
@@ -141,7 +147,7 @@ fn scenes() -> Vec<(&'static str, App)> {
     let half = |event: &Event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
     };
-    stand.until(half);
+    stand.take(half);
     scenes.push(("flashing", stand.app.clone()));
     stand.until(|event| matches!(event, Event::Finished(_)));
     scenes.push(("done", stand.app.clone()));
@@ -410,4 +416,80 @@ fn one_key_puts_back_what_was_there_before() {
         stand.look();
     }
     assert_eq!(stand.world.flash(), before);
+}
+
+/// A whole recovery as pictures with the time that each is shown, in hundredths of a second.
+fn film() -> Vec<(u32, App)> {
+    let mut frames = Vec::new();
+    let mut stand = Stand::new("dead");
+    let hands = |stand: &mut Stand, what: Person| {
+        stand.world.bus.with(0, |drone, now| match what {
+            Person::Cable => drone.plug_or_unplug(now),
+            Person::Button => drone.press_or_release(now),
+        });
+        let (plugged, button) =
+            stand.world.bus.with(0, |drone, _| (drone.plugged(), drone.button())).unwrap();
+        stand.send(Msg::Demo(Demo { scenario: "dead".to_owned(), plugged, button }));
+        stand.look();
+    };
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    frames.push((150, stand.app.clone()));
+    stand.key('r');
+    frames.push((200, stand.app.clone()));
+    stand.enter();
+    frames.push((100, stand.app.clone()));
+    hands(&mut stand, Person::Button);
+    for _ in 0..2 {
+        stand.wait(Duration::from_secs(1));
+        frames.push((100, stand.app.clone()));
+    }
+    stand.wait(Duration::from_millis(950));
+    hands(&mut stand, Person::Cable);
+    for _ in 0..12 {
+        stand.wait(Duration::from_millis(480));
+        frames.push((48, stand.app.clone()));
+    }
+    stand.wait(Duration::from_millis(300));
+    frames.push((70, stand.app.clone()));
+    hands(&mut stand, Person::Button);
+    stand.wait(Duration::from_secs(1));
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    frames.push((250, stand.app.clone()));
+    stand.enter();
+    let tenth = |event: &Event| matches!(event, Event::Sector { .. } | Event::Progress { .. });
+    let mut last = String::new();
+    while matches!(stand.app.screen, Screen::Job(_)) {
+        stand.take(|event| tenth(event) || matches!(event, Event::Finished(_)));
+        let shown = text(&draw(&stand.app, &theme(), 80, 24));
+        // A picture whenever the bar has gone on by a twelfth.
+        let bar: String = shown
+            .lines()
+            .filter(|line| line.contains(" %"))
+            .map(|line| line.matches('█').count() / 4)
+            .map(|n| n.to_string())
+            .collect();
+        if bar != last {
+            last = bar;
+            frames.push((25, stand.app.clone()));
+        }
+    }
+    stand.look();
+    frames.push((400, stand.app.clone()));
+    frames
+}
+
+/// `FRAMES=folder` keeps the pictures, of which `screenshots/make` makes the film in the README.
+#[test]
+fn a_whole_recovery_makes_a_film() {
+    let frames = film();
+    assert!(frames.len() > 25, "{} frames", frames.len());
+    let last = text(&draw(&frames.last().unwrap().1, &theme(), 80, 24));
+    assert!(last.contains("Flashed and verified"), "{last}");
+    if let Some(folder) = std::env::var_os("FRAMES") {
+        fs::create_dir_all(&folder).unwrap();
+        for (n, (time, app)) in frames.iter().enumerate() {
+            let name = format!("{n:03}-{time}.svg");
+            fs::write(Path::new(&folder).join(name), svg::picture(&draw(app, &theme(), 80, 24))).unwrap();
+        }
+    }
 }
