@@ -23,7 +23,7 @@ use drone::Drone;
 use rom::Answer;
 
 /// How long the simulated bus sleeps between two looks.
-const GLANCE: Duration = Duration::from_millis(20);
+const GLANCE: Duration = Duration::from_millis(50);
 /// SET_INTERFACE is a control transfer without data.
 const SET_INTERFACE: (u8, u8) = (0x01, 11);
 

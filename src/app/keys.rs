@@ -206,11 +206,13 @@ fn in_wizard(wizard: &Wizard) -> Vec<Binding> {
     let mut rows = match wizard.step {
         Step::Prepare => vec![row(&[Key::Enter], "Enter", "start the count", Action::Count)],
         Step::AskLeds => {
-            let keys = [('1', "1"), ('2', "2"), ('3', "3"), ('4', "4")];
-            let say = |((key, shown), leds): ((char, &'static str), Leds)| {
-                row(&[Key::Char(key)], shown, leds.question(), Action::Say(leds))
-            };
-            keys.into_iter().zip(Leds::ALL).map(say).collect()
+            let say = |key: char, shown, label, leds| row(&[Key::Char(key)], shown, label, Action::Say(leds));
+            vec![
+                say('1', "1", "two slow", Leds::TwoSlow),
+                say('2', "2", "one fast", Leds::OneFast),
+                say('3', "3", "lit", Leds::Solid),
+                say('4', "4", "dark", Leds::Dark),
+            ]
         }
         Step::Answer(_) => vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)],
         Step::Early => vec![

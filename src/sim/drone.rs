@@ -33,6 +33,8 @@ pub struct Traits {
     pub deaf: bool,
     /// Whether the ROM answers the last GETSTATUS before it leaves.
     pub answers_leave: bool,
+    /// The cable comes off with this DFU request, counted from the first, once.
+    pub drops_at: Option<u32>,
     /// Whether the ROM refuses to set the programming width.
     pub refuses_voltage: bool,
 }
@@ -41,7 +43,7 @@ impl Default for Traits {
     /// The serial number of a real drone in public documentation (cfcli).
     fn default() -> Traits {
         let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
-        Traits { uid, deaf: false, answers_leave: true, refuses_voltage: false }
+        Traits { uid, deaf: false, answers_leave: true, drops_at: None, refuses_voltage: false }
     }
 }
 
@@ -189,6 +191,10 @@ impl Drone {
 
     /// A control transfer: the answer and how long it takes on the wire and in the chip.
     pub fn control(&mut self, setup: Setup, len: usize, data: &[u8], now: Duration) -> (Answer, Duration) {
+        if setup.request_type == 0x21 && self.cable_comes_off() {
+            self.cut_power(now);
+            return (Answer::Silence, PER_TRANSFER);
+        }
         let (answer, waited) = if setup.request_type & 0x60 == 0 {
             (self.standard(setup, len), Duration::ZERO)
         } else {
@@ -210,6 +216,17 @@ impl Drone {
         };
         let wire = PER_TRANSFER + PER_BYTE * u32::try_from(moved).unwrap_or(u32::MAX);
         (answer, waited + wire)
+    }
+
+    fn cable_comes_off(&mut self) -> bool {
+        self.traits.drops_at = match self.traits.drops_at {
+            Some(0) => {
+                self.traits.drops_at = None;
+                return true;
+            }
+            left => left.map(|left| left - 1),
+        };
+        false
     }
 
     fn after(&mut self, answer: Answer, effect: Effect, now: Duration) -> Answer {

@@ -32,6 +32,7 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "running a firmware from before 2022.03, which cannot enter DFU mode by itself",
         drones: old,
     },
+    Scenario { name: "unplugged", what: "in DFU mode, and the cable comes off half way", drones: unplugged },
     Scenario {
         name: "write-protected",
         what: "in DFU mode, sector 2 write-protected",
@@ -125,6 +126,10 @@ fn overwritten(now: Duration) -> Vec<Drone> {
         let firmware = drone.memory.flash.bytes()[0x4000..0x4000 + FIRMWARE_LEN].to_vec();
         drone.memory.flash.place(0x0800_0000, &firmware);
     })
+}
+
+fn unplugged(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.traits.drops_at = Some(80))
 }
 
 fn write_protected(now: Duration) -> Vec<Drone> {

@@ -446,3 +446,16 @@ fn a_panic_of_the_worker_is_a_failed_job_and_the_worker_lives() {
         assert_eq!(failure.kind, FailureKind::WorkerDied("a defect".to_owned()));
     }
 }
+
+#[test]
+fn a_cable_that_comes_off_half_way_is_told_and_the_job_done_again_completes() {
+    let world = World::new("unplugged");
+    let image = firmware("2026.08", SEED_LEN);
+    let Outcome::Failed(failure) = world.run(flash_job(&image)).report.outcome else {
+        panic!("nothing came off")
+    };
+    assert_eq!(failure.drone, DroneState::WithoutFirmware);
+    assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4]);
+    world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    assert_eq!(world.run(flash_job(&image)).report.outcome, Outcome::Flashed);
+}

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cfdfu::app::keys::Key;
+use cfdfu::app::picker::{Entry, EntryKind, Picker};
 use cfdfu::app::update::update;
+use cfdfu::app::wizard::{Leds, Step, Wizard};
 use cfdfu::app::{App, BusState, Demo, Effect, Msg, Over, Person, Screen, Stage, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::{Command, Event};
@@ -218,6 +220,26 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
                 (80, 24),
             );
         }
+    }
+    let mut wizard = Wizard { step: Step::AskLeds, since: Duration::ZERO };
+    let row = |name: &str, kind: EntryKind| Entry { path: Path::new("/images").join(name), kind };
+    let entries = vec![
+        row("cf2-2026.08.bin", EntryKind::File("firmware 2026.08 for CF20, CF21".to_owned(), true)),
+        row("cf2_nrf-2026.08.bin", EntryKind::File("for the radio chip".to_owned(), false)),
+        row("old", EntryKind::Folder),
+    ];
+    let start = &scenes[0].1;
+    let picker = Picker { entries: Some(entries), ..Picker::new("/images".into()) };
+    let mut screens = vec![("picker", Screen::Pick(Which::Image, None, picker))];
+    for (name, step) in
+        [("leds", Step::AskLeds), ("answer", Step::Answer(Leds::OneFast)), ("early", Step::Early)]
+    {
+        wizard.step = step;
+        screens.push((name, Screen::Wizard(wizard.clone())));
+    }
+    for (name, screen) in screens {
+        let app = App { screen, ..start.clone() };
+        check_picture(&folder.join(format!("{name}.svg")), &app, &theme(), (80, 24));
     }
     let flashing = &scenes.iter().find(|(name, _)| *name == "flashing").unwrap().1;
     let meaning =

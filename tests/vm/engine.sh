@@ -120,6 +120,13 @@ check "the interface on a terminal flashes over real USB" sh -c "
   (sleep 3; printf f; sleep 7; printf '\\r'; sleep 11; printf q) |
     script -qfec \"stty rows 24 cols 80; '$cfdfu' old.bin\" /dev/null >log 2>&1
   tail -c 400 log; grep -aq 'Flashed and verified' log && grep -aq 'The Crazyflie is running' log"
+check "a terminal that hangs up in mid-flash does not stop it, and the next start tells" sh -c "
+  export TERM=linux
+  (sleep 3; printf f; sleep 7; printf '\\r'; sleep 30) |
+    script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >log 2>&1 &
+  sleep 12; pkill -HUP -f 'cfdfu new.bin\$'; sleep 12
+  cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
+  '$cfdfu' --plain </dev/null | grep 'ended while nobody was looking: Flashed and verified'"
 stop
 
 start two

@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""What the interface costs, on the demo, as a person at the other end of a line would feel it.
+
+Starts the release binary in a pseudo-terminal (80x24) several times and prints: time from exec to the first
+frame and its bytes, time from a key to its frame, peak memory, bytes and processor time of ten idle seconds,
+and the size of the binary. Usage: cargo build --release && benches/interface.py
+"""
+import fcntl, os, pty, select, statistics, struct, termios, time
+
+BINARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../target/release/cfdfu")
+RUNS = 9
+
+
+def start():
+    """The binary in a terminal, its exec held back until the clock runs."""
+    hold, go = os.pipe()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.read(hold, 1)
+        environment = dict(os.environ, TERM="xterm-256color", LC_ALL="C.UTF-8")
+        os.execve(BINARY, ["cfdfu", "--demo"], environment)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    begun = time.perf_counter()
+    os.write(go, b"x")
+    seen = b""
+    while b"What to do" not in seen:
+        seen += os.read(terminal, 65536)
+    return pid, terminal, time.perf_counter() - begun, len(seen)
+
+
+def drain(terminal, seconds):
+    """Bytes that come within some time."""
+    count, end = 0, time.perf_counter() + seconds
+    while (left := end - time.perf_counter()) > 0:
+        if select.select([terminal], [], [], left)[0]:
+            count += len(os.read(terminal, 65536))
+    return count
+
+
+def key(terminal, byte):
+    begun = time.perf_counter()
+    os.write(terminal, byte)
+    os.read(terminal, 65536)
+    return time.perf_counter() - begun
+
+
+def ticks(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")")[-1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def peak(pid):
+    return next(int(line.split()[1]) for line in open(f"/proc/{pid}/status") if line.startswith("VmHWM"))
+
+
+def main():
+    frames, sizes, keys, memory = [], [], [], []
+    for run in range(RUNS):
+        pid, terminal, first, size = start()
+        size += drain(terminal, 0.4)
+        for byte in b"jkjkjk":
+            keys.append(key(terminal, bytes([byte])))
+            drain(terminal, 0.05)
+        if run == 0:
+            before = ticks(pid)
+            print(f"idle for 10 s:   {drain(terminal, 10)} bytes, {ticks(pid) - before} ticks of 10 ms")
+        frames.append(first), sizes.append(size), memory.append(peak(pid))
+        os.write(terminal, b"q")
+        try:
+            while os.read(terminal, 65536):
+                pass
+        except OSError:
+            pass
+        os.waitpid(pid, 0)
+    milli = lambda values: f"{statistics.median(values) * 1000:.1f} ms (worst {max(values) * 1000:.1f})"
+    print(f"exec to frame:   {milli(frames)}")
+    print(f"first frames:    {max(sizes)} bytes")
+    print(f"key to frame:    {milli(keys)}")
+    print(f"peak memory:     {max(memory) / 1024:.1f} MiB")
+    print(f"binary:          {os.path.getsize(BINARY) / 1e6:.1f} MB")
+
+
+main()
