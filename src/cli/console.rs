@@ -235,6 +235,11 @@ impl Console {
             if let Some(device) = &app.device {
                 self.line(&describe(device, "  "));
             }
+            let before = app.preview.as_ref().and_then(|preview| preview.firmware.as_ref());
+            if let (Some(Content::Firmware(before)), Some(image)) = (before, app.image.image()) {
+                let version = before.version.as_deref().unwrap_or("of unknown version");
+                self.line(&format!("Before: firmware {version}. {}", describe_image(image)));
+            }
         }
     }
 

@@ -33,8 +33,8 @@ pub struct Traits {
     pub deaf: bool,
     /// Whether the ROM answers the last GETSTATUS before it leaves.
     pub answers_leave: bool,
-    /// The cable comes off with this DFU request, counted from the first, once.
-    pub drops_at: Option<u32>,
+    /// What happens at this DFU request, counted from the first, once.
+    pub mishap: Option<(u32, Mishap)>,
     /// Whether the ROM refuses to set the programming width.
     pub refuses_voltage: bool,
 }
@@ -43,8 +43,17 @@ impl Default for Traits {
     /// The serial number of a real drone in public documentation (cfcli).
     fn default() -> Traits {
         let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
-        Traits { uid, deaf: false, answers_leave: true, drops_at: None, refuses_voltage: false }
+        Traits { uid, deaf: false, answers_leave: true, mishap: None, refuses_voltage: false }
     }
+}
+
+/// Something that goes wrong in the middle of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    /// The cable comes off.
+    Unplugged,
+    /// The program has a defect: to see that the interface survives one.
+    Panic,
 }
 
 /// What the STM32 is doing.
@@ -190,10 +199,20 @@ impl Drone {
     }
 
     /// A control transfer: the answer and how long it takes on the wire and in the chip.
+    ///
+    /// # Panics
+    /// If [`Mishap::Panic`] was asked for and is due.
     pub fn control(&mut self, setup: Setup, len: usize, data: &[u8], now: Duration) -> (Answer, Duration) {
-        if setup.request_type == 0x21 && self.cable_comes_off() {
-            self.cut_power(now);
-            return (Answer::Silence, PER_TRANSFER);
+        if setup.request_type == 0x21 {
+            match self.due_mishap() {
+                Some(Mishap::Unplugged) => {
+                    self.cut_power(now);
+                    return (Answer::Silence, PER_TRANSFER);
+                }
+                #[allow(clippy::panic, reason = "asked for by name")]
+                Some(Mishap::Panic) => panic!("a defect, as asked for"),
+                None => {}
+            }
         }
         let (answer, waited) = if setup.request_type & 0x60 == 0 {
             (self.standard(setup, len), Duration::ZERO)
@@ -218,15 +237,10 @@ impl Drone {
         (answer, waited + wire)
     }
 
-    fn cable_comes_off(&mut self) -> bool {
-        self.traits.drops_at = match self.traits.drops_at {
-            Some(0) => {
-                self.traits.drops_at = None;
-                return true;
-            }
-            left => left.map(|left| left - 1),
-        };
-        false
+    fn due_mishap(&mut self) -> Option<Mishap> {
+        let (left, mishap) = self.traits.mishap?;
+        self.traits.mishap = left.checked_sub(1).map(|left| (left, mishap));
+        (left == 0).then_some(mishap)
     }
 
     fn after(&mut self, answer: Answer, effect: Effect, now: Duration) -> Answer {

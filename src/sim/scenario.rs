@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::drone::{self, Drone, Traits};
+use super::drone::{self, Drone, Mishap, Traits};
 use super::images;
 use super::nor::{Nor, Pace};
 
@@ -51,6 +51,7 @@ pub const SCENARIOS: &[Scenario] = &[
         drones: byte_mode,
     },
     Scenario { name: "two", what: "two drones in DFU mode", drones: two },
+    Scenario { name: "defect", what: "in DFU mode, and cfdfu itself fails half way", drones: defect },
     Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
 ];
 
@@ -129,7 +130,11 @@ fn overwritten(now: Duration) -> Vec<Drone> {
 }
 
 fn unplugged(now: Duration) -> Vec<Drone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.drops_at = Some(80))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Unplugged)))
+}
+
+fn defect(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Panic)))
 }
 
 fn write_protected(now: Duration) -> Vec<Drone> {

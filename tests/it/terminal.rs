@@ -149,11 +149,15 @@ fn a_flash_from_the_first_frame_to_the_parting_words() {
     let bytes = session.sent();
     assert!(bytes < 60_000, "{bytes} bytes for a whole flash with three repaints");
     println!("{bytes} bytes on the wire for a whole demo flash with three changes of size");
+    // A second time in the same session starts afresh, and finds nothing to do.
+    session.press("r");
+    let screen = session.until("Unchanged: the drone holds this image already");
+    assert!(screen.contains("The Crazyflie is running again"), "{screen}");
     session.press("q");
     assert_eq!(session.ended(), 0);
     session.is_restored();
     let screen = session.screen();
-    assert!(screen.contains("Flashed and verified: 243176 bytes written"), "{screen}");
+    assert!(screen.contains("Unchanged and verified: the flash holds all 243176 bytes"), "{screen}");
     assert!(screen.contains("SIMULATED"), "{screen}");
 }
 
@@ -357,4 +361,23 @@ fn a_cable_pulled_in_mid_flash_is_told_and_the_job_goes_on_when_it_is_back() {
     session.until("Nothing is changed yet");
     session.press("\r");
     session.until("Flashed and verified");
+}
+
+/// A defect in the thread that flashes is a failed job: the interface lives, says so, and can do it again.
+#[test]
+fn a_panic_of_the_worker_leaves_the_interface_alive() {
+    let mut session = Session::start(&["cf2.bin", "--demo=defect"], &[]);
+    session.until("in DFU mode");
+    session.press("f");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    let screen = session.until("a defect, as asked for");
+    assert!(screen.contains("please report it") && screen.contains("no complete firmware"), "{screen}");
+    session.press("r");
+    session.until("Nothing is changed yet");
+    session.press("\r");
+    session.until("Flashed and verified");
+    session.press("q");
+    assert_eq!(session.ended(), 0);
+    session.is_restored();
 }
