@@ -217,6 +217,8 @@ pub enum Msg {
     Resized,
     /// Time has passed that something on the screen shows.
     Tick,
+    /// Something was done that was asked for, or could not be.
+    Notice(String),
     /// The bus was looked at.
     Bus(BusState),
     /// A file was read.
@@ -250,6 +252,8 @@ pub enum Effect {
     Bell(u8),
     /// Put this text where the terminal keeps what is copied.
     Copy(String),
+    /// Save the screen, the log and everything that is known, for a report of a problem.
+    Bundle,
     /// End.
     Quit,
 }

@@ -37,15 +37,22 @@ impl Record {
     pub fn keep(&self, before: &Segment, serial: &str) -> io::Result<PathBuf> {
         let len = before.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
         let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
-        let dir = self.dir.join("undo").join(if serial.is_empty() { "unknown" } else { &serial });
+        let folder = Path::new("undo").join(if serial.is_empty() { "unknown" } else { &serial });
+        self.save(&folder, &format!("{:08X}.bin", before.address.0), &before.data[..len], COPIES)
+    }
+
+    /// Keeps a file in this folder of the state directory, its name preceded by the time; of the files with
+    /// the same ending the oldest go, so that `most` are left. Gives the new file.
+    pub fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
+        let dir = self.dir.join(folder);
         fs::create_dir_all(&dir)?;
-        let path = dir.join(format!("{:010}-{:08X}.bin", clock::unix_seconds(), before.address.0));
+        let path = dir.join(format!("{:010}-{name}", clock::unix_seconds()));
         let draft = path.with_extension("part");
         let mut file = File::create(&draft)?;
-        file.write_all(&before.data[..len])?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&draft, &path)?;
-        forget_oldest(&dir)?;
+        forget_oldest(&path, most)?;
         Ok(path)
     }
 
@@ -91,14 +98,15 @@ impl Record {
 }
 
 /// The names start with the time, so their order is that of age.
-fn forget_oldest(dir: &Path) -> io::Result<()> {
-    let mut copies: Vec<PathBuf> = fs::read_dir(dir)?
+fn forget_oldest(newest: &Path, most: usize) -> io::Result<()> {
+    let Some(dir) = newest.parent() else { return Ok(()) };
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "bin"))
+        .filter(|path| path.extension() == newest.extension())
         .collect();
-    copies.sort();
-    let too_many = copies.len().saturating_sub(COPIES);
-    copies[..too_many].iter().try_for_each(fs::remove_file)
+    files.sort();
+    let too_many = files.len().saturating_sub(most);
+    files[..too_many].iter().try_for_each(fs::remove_file)
 }
 
 #[cfg(test)]
@@ -144,7 +152,7 @@ mod tests {
         for n in 0..7 {
             fs::write(folder.join(format!("000000000{n}-08004000.bin")), [n]).unwrap();
         }
-        forget_oldest(folder).unwrap();
+        forget_oldest(&path, COPIES).unwrap();
         let left = fs::read_dir(folder).unwrap().count();
         assert_eq!(left, COPIES);
         assert!(path.exists(), "the newest is among them");

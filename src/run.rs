@@ -25,6 +25,7 @@ use crate::ui::theme::Theme;
 use crate::usb::Bus;
 use crate::worker::{Worker, find};
 
+mod bundle;
 pub mod files;
 mod keyboard;
 pub mod plain;
@@ -36,6 +37,9 @@ use terminal::Screen;
 const FRAME: Duration = Duration::from_millis(100);
 /// How often the bus is looked at where nothing is notified.
 const BUS_LOOK: Duration = Duration::from_millis(500);
+
+/// Logs of runs that are kept.
+const RUNS: usize = 50;
 
 /// What the interface runs on.
 pub struct World {
@@ -138,7 +142,7 @@ impl<'a> Shell<'a> {
             if matches!(message, Msg::Detached) {
                 terminal::abandon();
             }
-            self.remember(&message, app.detached);
+            self.remember(&message, app);
             for effect in update(app, now(), message) {
                 self.perform(app, effect);
             }
@@ -181,6 +185,15 @@ impl<'a> Shell<'a> {
             Effect::Person(person) => self.person(person),
             Effect::Bell(times) => terminal::bell(times),
             Effect::Copy(text) => terminal::copy(&text),
+            Effect::Bundle => {
+                let saved = Record::of_user().map(|record| bundle::save(&record, app));
+                let text = match saved {
+                    Some(Ok(path)) => format!("Saved for a report: {}", path.display()),
+                    Some(Err(error)) => format!("The report could not be saved: {error}"),
+                    None => "There is no home directory to save a report in".to_owned(),
+                };
+                let _ = self.messages.send(Msg::Notice(text));
+            }
             Effect::Quit => self.quit = true,
         }
     }
@@ -200,12 +213,18 @@ impl<'a> Shell<'a> {
     }
 
     /// What is worth remembering between runs; the demo leaves no trace, and no failure here matters.
-    fn remember(&self, message: &Msg, detached: bool) {
+    fn remember(&self, message: &Msg, app: &App) {
         let Some(record) = Record::of_user().filter(|_| self.world.demo.is_none()) else { return };
         let _ = match message {
             Msg::Loaded(_, path, Ok(_)) => record.used(path),
             Msg::Job(event) => match &**event {
-                Event::Finished(report) => record.ended(&report::headline(report), !detached),
+                Event::Finished(report) => {
+                    let words = report::headline(report);
+                    let log = format!("{}{words}\n", bundle::log(app));
+                    record
+                        .ended(&words, !app.detached)
+                        .and(record.save(Path::new("logs"), "run.log", log.as_bytes(), RUNS).map(drop))
+                }
                 _ => return,
             },
             _ => return,

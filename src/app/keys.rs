@@ -77,6 +77,8 @@ pub enum Action {
     Log,
     /// Say what the marked line means.
     Explain,
+    /// Save what is needed for a report of a problem.
+    Bundle,
     /// Show all keys.
     Help,
     /// Back, or close what lies on top.
@@ -266,6 +268,7 @@ fn outcome(app: &App) -> Vec<Binding> {
         row(&[Key::Char('l')], "l", "log", Action::Log),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
         row(&[Key::Char('q')], "q", "quit", Action::Quit),
+        row(&[Key::Char('s')], "s", "save a report", Action::Bundle),
     ]
 }
 
@@ -280,6 +283,7 @@ fn over_bindings(over: &Over) -> Vec<Binding> {
         Over::Log => {
             let mut rows = vec![
                 row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain),
+                row(&[Key::Char('s')], "s", "save a report", Action::Bundle),
                 row(&[Key::PageUp], "PgUp", "page up", Action::Step(-10)),
                 row(&[Key::PageDown], "PgDn", "page down", Action::Step(10)),
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),

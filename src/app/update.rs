@@ -32,6 +32,10 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
         Msg::Key(key) => on_key(app, &key),
         Msg::Resized => Vec::new(),
         Msg::Tick => tick(app),
+        Msg::Notice(text) => {
+            notice(app, text);
+            Vec::new()
+        }
         Msg::Bus(bus) => on_bus(app, bus),
         Msg::Loaded(which, path, result) => on_loaded(app, which, path, result),
         Msg::Listed(folder, entries) => {
@@ -178,6 +182,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             app.over = text.map(Over::Explain);
             Vec::new()
         }
+        Action::Bundle => vec![Effect::Bundle],
         Action::Help => {
             app.over = Some(Over::Help);
             Vec::new()

@@ -71,7 +71,7 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<Farewell> {
             },
         };
         for message in messages {
-            shell.remember(&message, false);
+            shell.remember(&message, &app);
             let now = shell.now();
             for effect in update(&mut app, now, message) {
                 match effect {

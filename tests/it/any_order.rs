@@ -31,7 +31,7 @@ fn preview(found: Comparison) -> Event {
 
 fn keys() -> impl Strategy<Value = Key> {
     prop_oneof![
-        6 => prop::sample::select("frbilqyjkhePBnw?/1234restore".chars().collect::<Vec<_>>()).prop_map(Key::Char),
+        6 => prop::sample::select("frbilqyjkhePBnwsu?/1234restore".chars().collect::<Vec<_>>()).prop_map(Key::Char),
         1 => any::<char>().prop_map(Key::Char),
         1 => ".{0,20}".prop_map(Key::Paste),
         4 => prop::sample::select(vec![

@@ -1,0 +1,74 @@
+//! What somebody needs who is to understand a problem: versions, device, image, plan, log, and the screen as
+//! text. One file in the state directory, named on the screen; nothing is sent anywhere.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+
+use crate::app::App;
+use crate::record::Record;
+use crate::ui;
+use crate::ui::theme::{Glyphs, Theme};
+
+/// Reports that are kept.
+const KEPT: usize = 20;
+
+/// Saves a report and gives its path.
+pub(super) fn save(record: &Record, app: &App) -> io::Result<PathBuf> {
+    record.save(Path::new("reports"), "report.txt", text(app).as_bytes(), KEPT)
+}
+
+fn text(app: &App) -> String {
+    let mut text = format!(
+        "cfdfu {} on {} {}\n\n",
+        env!("CARGO_PKG_VERSION"),
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    );
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "demo: {:?}\nbus: {:?}\ndevice: {:?}", app.demo, app.bus, app.device);
+    for (name, slot) in [("image", &app.image), ("loader", &app.loader)] {
+        let what = slot.image().map(|image| (&image.content, image.data.len(), image.crc32));
+        let _ = writeln!(text, "{name}: {:?} {what:?}", slot.path());
+    }
+    if let Some(preview) = &app.preview {
+        let _ = writeln!(text, "found: {:?}\nwork: {:?}", preview.found, preview.work.erase);
+    }
+    let _ = write!(text, "\nlog:\n{}\nscreen:\n{}", log(app), screen(app));
+    text
+}
+
+/// The log as text.
+pub(super) fn log(app: &App) -> String {
+    let line = |line: &crate::app::log::Line| {
+        format!("{:9.3}  {:?}  {}\n", line.at.as_secs_f64(), line.level, line.text)
+    };
+    app.log.lines().iter().map(line).collect::<Vec<_>>().concat()
+}
+
+fn screen(app: &App) -> String {
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(80, 24));
+    let theme = Theme::new(Glyphs::Ascii, false);
+    let Ok(_) = terminal.draw(|frame| ui::draw(frame, app, &theme));
+    let buffer = terminal.backend().buffer();
+    let row = |y: u16| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    (0..buffer.area.height).map(|y| row(y).trim_end().to_owned() + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_the_version_the_log_and_the_screen() {
+        let mut app = App::new(None);
+        app.log.push(std::time::Duration::ZERO, crate::job::Level::Info, "a line of the log");
+        let text = text(&app);
+        for words in ["cfdfu 0", "a line of the log", "What to do", "bus: Asking"] {
+            assert!(text.contains(words), "{words:?} is not in:\n{text}");
+        }
+    }
+}
