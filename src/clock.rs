@@ -1,4 +1,5 @@
-//! Time, as something that is handed around: the one file that reads a clock or sleeps.
+//! Time, as something that is handed around: the one file that reads a clock or sleeps, beside the
+//! virtual controller's, which lives in the kernel's time.
 //!
 //! The worker and the simulator share one clock. With [`FastClock`] half a minute of flashing takes a
 //! millisecond, and its reading is what the chip itself would have needed, the same on every machine.

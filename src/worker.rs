@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::flash::Address;
 use crate::job::{
     Command, DroneState, Event, Failure, FailureKind, Job, Level, Outcome, Phase, Report, SectorState, Task,
 };
@@ -218,6 +219,17 @@ impl<'a> Ctx<'a> {
             }
             self.bus.wait(limit.saturating_sub(waited));
         }
+    }
+}
+
+/// What was read at `start` against what should be there: the first byte that differs is the failure.
+fn require_same(start: Address, there: &[u8], expected: &[u8]) -> Result<(), FailureKind> {
+    let pairs = there.iter().zip(expected).zip(start.0..);
+    match pairs.into_iter().find(|((found, expected), _)| found != expected) {
+        Some(((&found, &expected), address)) => {
+            Err(FailureKind::Mismatch { address: Address(address), expected, found })
+        }
+        None => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::find;
 use super::session::{Session, seconds};
-use super::{Ctx, Meter, Stop};
+use super::{Ctx, Meter, Stop, require_same};
 use crate::dfu::machine::Operation;
 use crate::flash::check::{Purpose, Segment};
 use crate::flash::plan::{BLANK, Comparison, Plan, PlannedSector, Work};
@@ -366,14 +366,12 @@ impl Flashing<'_> {
             .read(ctx, block)
             .map_err(|stop| stop.at(|| format!("reading back {}", block.start())))?;
         let expected = self.plan.data(block);
-        let Some(wrong) = there.iter().zip(expected).position(|(a, b)| a != b) else { return Ok(()) };
-        if let Some(sector) = self.sector_at(block.start()) {
-            ctx.sector(sector.index, SectorState::Failed);
-        }
-        let offset = u32::try_from(wrong).unwrap_or(0);
-        let address = block.start().checked_add(offset).unwrap_or(block.start());
-        let mismatch = FailureKind::Mismatch { address, expected: expected[wrong], found: there[wrong] };
-        Err(Stop::Failed(mismatch, Some("verifying".to_owned())))
+        require_same(block.start(), &there, expected).map_err(|mismatch| {
+            if let Some(sector) = self.sector_at(block.start()) {
+                ctx.sector(sector.index, SectorState::Failed);
+            }
+            Stop::Failed(mismatch, Some("verifying".to_owned()))
+        })
     }
 }
 

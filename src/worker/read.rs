@@ -3,9 +3,9 @@
 use super::find;
 use super::flash::restart;
 use super::session::Session;
-use super::{Ctx, Meter, Stop};
+use super::{Ctx, Meter, Stop, require_same};
 use crate::flash::check::Segment;
-use crate::flash::{Address, FIRMWARE_BASE, Span};
+use crate::flash::{FIRMWARE_BASE, Span};
 use crate::job::{FailureKind, Job, Outcome, Phase};
 
 pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segment: &Segment) -> Result<Outcome, Stop> {
@@ -19,15 +19,7 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segment: &Segment) -> Result<
             let there = session.read(ctx, block)?;
             let from = (block.start().0 - segment.address.0) as usize;
             let expected = &segment.data[from..from + block.size()];
-            if let Some(wrong) = there.iter().zip(expected).position(|(a, b)| a != b) {
-                let address = Address(block.start().0 + u32::try_from(wrong).unwrap_or(0));
-                return Err(FailureKind::Mismatch {
-                    address,
-                    expected: expected[wrong],
-                    found: there[wrong],
-                }
-                .into());
-            }
+            require_same(block.start(), &there, expected)?;
             meter.add(ctx, u64::from(block.len()));
         }
         ctx.report.verified = true;

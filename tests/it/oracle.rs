@@ -11,10 +11,7 @@ use std::time::Duration;
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::Address;
 use cfdfu::flash::check::{self, Segment, Wish};
-use cfdfu::job::{
-    Chip, Compare, Confirm, Enter, FailureKind, FlashTask, Job, Keep, Leave, Outcome, Selector, Task, Verify,
-    Width,
-};
+use cfdfu::job::{Chip, FailureKind, Job, Outcome, Task};
 use cfdfu::usb::{Bus, BusError, Found, Location, ROM_DFU, Setup, TransferError, Transport};
 use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
 use usb_device::endpoint::{EndpointAddress, EndpointType};
@@ -22,7 +19,7 @@ use usb_device::prelude::*;
 use usb_device::{Result as UsbResult, UsbDirection};
 use usbd_dfu::{DFUClass, DFUManifestationError, DFUMemError, DFUMemIO};
 
-use crate::support::{firmware, parse, run};
+use crate::support::{self, firmware, parse, run, with};
 
 const BASE: u32 = 0x0800_0000;
 const PAGE: usize = 1024;
@@ -294,19 +291,9 @@ impl Transport for OracleTransport {
     }
 }
 
+/// A flash that says nothing of boards: this device has none.
 fn job(image: &[u8], chip: Chip) -> Job {
-    let task = FlashTask {
-        image: check::flash(&parse(image), Wish::default()).unwrap(),
-        boards: Vec::new(),
-        compare: Compare::First,
-        keep: Keep::No,
-        confirm: Confirm::Go,
-        verify: Verify::ReadBack,
-        leave: Leave::Start,
-        width: Width::Fastest,
-        chip,
-    };
-    Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) }
+    with(support::job(check::flash(&parse(image), Wish::default()).unwrap()), |task| task.chip = chip)
 }
 
 #[test]
