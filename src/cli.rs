@@ -165,8 +165,8 @@ fn verify_job(
 ) -> Result<Exit, Problem> {
     console.image(image);
     let wish = Wish { address, allow_mismatch: true };
-    let segment = check::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
-    let report = run(global, device, Task::Verify(segment), console)?;
+    let segments = check::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
+    let report = run(global, device, Task::Verify(segments), console)?;
     console.result(&report, None);
     Ok(report::exit(&report))
 }

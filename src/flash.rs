@@ -127,6 +127,23 @@ impl fmt::Display for Span {
     }
 }
 
+/// Bytes with their place in flash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where the first byte goes.
+    pub address: Address,
+    /// At least one byte.
+    pub data: Vec<u8>,
+}
+
+impl Segment {
+    /// One past the last byte.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.address.wide() + self.data.len() as u64
+    }
+}
+
 /// What the device's memory map says may be done with a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {

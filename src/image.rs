@@ -1,28 +1,39 @@
-//! An image file: its bytes, and what can be known of them without a drone.
+//! An image file: its bytes, where they belong, and what can be known of them without a drone.
 //!
 //! Reads no file itself and decides nothing about flashing: `flash::check` does that with what is
-//! found here. Formats are told apart by content, never by the file's name.
+//! found here. Formats are told apart by content, never by the file's name: [`dfuse`], [`hex`], [`elf`] and
+//! [`release`] read the containers, [`recognise`] tells what the bytes are.
 
 use thiserror::Error;
 
-use crate::flash::{Address, FLASH_END, LOADER_BASE};
+use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment};
 
+mod dfuse;
+mod elf;
+mod hex;
 mod recognise;
+mod release;
 
-pub use recognise::{Board, Content, Firmware};
+pub use recognise::{Board, Content, Firmware, WholeFlash};
 
 /// The largest file that is read at all, in bytes: nothing for a Crazyflie comes near it.
 pub const FILE_MAX: u64 = 16 * 1024 * 1024;
-/// The largest raw image, in bytes: the whole flash.
-const RAW_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64;
-/// The 16 bytes at the end of a file made for DFU (DFU 1.1 appendix B).
-const SUFFIX_LEN: usize = 16;
+/// The most bytes that an image may have: the whole flash.
+const IMAGE_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64;
 
 /// How the file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The bytes as they stand in flash, without an address.
     Bin,
+    /// DfuSe, with addresses.
+    Dfu,
+    /// Intel HEX.
+    Hex,
+    /// What the linker makes.
+    Elf,
+    /// A release with a manifest.
+    Zip,
 }
 
 impl Format {
@@ -31,6 +42,54 @@ impl Format {
     pub fn word(self) -> &'static str {
         match self {
             Format::Bin => "bin",
+            Format::Dfu => "dfu",
+            Format::Hex => "hex",
+            Format::Elf => "elf",
+            Format::Zip => "zip",
+        }
+    }
+}
+
+/// The bytes of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Without an address: where they go follows from what they are.
+    Raw(Vec<u8>),
+    /// With addresses: ascending, not overlapping, none that follows directly on another; at least one.
+    Placed(Vec<Segment>),
+}
+
+impl Payload {
+    /// All bytes of it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Raw(bytes) => bytes.len(),
+            Payload::Placed(segments) => segments.iter().map(|segment| segment.data.len()).sum(),
+        }
+    }
+
+    /// Never: an image without bytes is refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where the file itself says that the image starts.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        match self {
+            Payload::Raw(_) => None,
+            Payload::Placed(segments) => segments.first().map(|segment| segment.address),
+        }
+    }
+
+    /// The bytes at their addresses; raw ones at `address`.
+    #[must_use]
+    pub fn at(&self, address: Address) -> Vec<Segment> {
+        match self {
+            Payload::Raw(bytes) => vec![Segment { address, data: bytes.clone() }],
+            Payload::Placed(segments) => segments.clone(),
         }
     }
 }
@@ -43,9 +102,13 @@ pub struct Image {
     /// What it is.
     pub content: Content,
     /// The bytes to program.
-    pub data: Vec<u8>,
-    /// CRC-32 (zlib's) of [`Image::data`].
+    pub payload: Payload,
+    /// CRC-32 (zlib's) of all bytes of the payload, in the order of their addresses.
     pub crc32: u32,
+    /// The vendor and product number that a DFU suffix names; `None` for any.
+    pub made_for: Option<(u16, u16)>,
+    /// What else there is to say of the file: what was left out, what is odd.
+    pub notes: Vec<String>,
 }
 
 /// Why a file is no image at all. There is no override for any of these.
@@ -55,9 +118,9 @@ pub enum ImageError {
     #[error("the file is empty")]
     Empty,
     /// More bytes than the chip has flash.
-    #[error("the file has {bytes} bytes, more than the {RAW_MAX} of the Crazyflie's flash")]
+    #[error("the file has {bytes} bytes, more than the {IMAGE_MAX} of the Crazyflie's flash")]
     TooLarge {
-        /// Size of the file.
+        /// Size of the image in the file.
         bytes: u64,
     },
     /// Only one value, over and over: a blank dump, not a program.
@@ -66,92 +129,167 @@ pub enum ImageError {
         /// The value.
         byte: u8,
     },
-    /// A container that is recognised but not read.
-    #[error("this is {what}, not a raw .bin image")]
-    Container {
-        /// What it is, with its article.
-        what: &'static str,
+    /// Two parts for one address.
+    #[error("the file holds {0} twice")]
+    Overlap(Address),
+    /// A DfuSe file.
+    #[error("this DfuSe file cannot be used: {0}")]
+    DfuSe(dfuse::Defect),
+    /// A `.bin` with a DFU suffix.
+    #[error("this file with a DFU suffix cannot be used: {0}")]
+    Suffix(dfuse::Defect),
+    /// An Intel HEX file.
+    #[error("this Intel HEX file cannot be used: {0}")]
+    Hex(#[from] hex::Defect),
+    /// An ELF file.
+    #[error("this ELF file cannot be used: {0}")]
+    Elf(#[from] elf::Defect),
+    /// A zip archive.
+    #[error("this zip archive cannot be used: {0}")]
+    Release(#[from] release::Defect),
+    /// A release whose firmware is not the one that it claims.
+    #[error("this release says it is for {claimed}, but its firmware is for {found}")]
+    OtherPlatform {
+        /// The manifest's `fw_platform`.
+        claimed: String,
+        /// The firmware's own.
+        found: &'static str,
     },
 }
 
 impl Image {
-    /// Reads `bytes` as an image file.
+    /// Reads `bytes` as an image file, whatever its format.
     pub fn parse(bytes: Vec<u8>) -> Result<Image, ImageError> {
-        let Some(&first) = bytes.first() else { return Err(ImageError::Empty) };
-        if let Some(what) = container(&bytes) {
-            return Err(ImageError::Container { what });
+        if bytes.is_empty() {
+            return Err(ImageError::Empty);
         }
-        if bytes.len() as u64 > RAW_MAX {
-            return Err(ImageError::TooLarge { bytes: bytes.len() as u64 });
+        if bytes.starts_with(release::SIGNATURE) {
+            Image::from_release(&bytes)
+        } else if bytes.starts_with(dfuse::SIGNATURE) {
+            let file = dfuse::parse(&bytes).map_err(ImageError::DfuSe)?;
+            let mut image = Image::placed(Format::Dfu, file.segments)?;
+            image.made_for = file.made_for;
+            if file.odd_size {
+                image.notes.push(
+                    "the size in its prefix is wrong; all other sizes and the checksum are right".into(),
+                );
+            }
+            Ok(image)
+        } else if bytes.starts_with(elf::SIGNATURE) {
+            Image::placed(Format::Elf, elf::parse(&bytes)?)
+        } else if hex::looks_like(&bytes) {
+            Image::placed(Format::Hex, hex::parse(&bytes)?)
+        } else {
+            Image::raw(bytes)
         }
-        if bytes.iter().all(|&byte| byte == first) {
+    }
+
+    /// A raw image, with a DFU suffix or without.
+    fn raw(mut bytes: Vec<u8>) -> Result<Image, ImageError> {
+        let found = dfuse::without_suffix(&bytes).map_err(ImageError::Suffix)?;
+        let suffix = found.map(|(_, suffix)| suffix);
+        bytes.truncate(found.map_or(bytes.len(), |(rest, _)| rest.len()));
+        let content = recognise::content(&bytes);
+        let mut image = Image::new(Format::Bin, content, Payload::Raw(bytes))?;
+        if let Some(suffix) = suffix {
+            image.made_for = suffix.made_for;
+            image.notes.push(format!("its DFU suffix ({} bytes) was checked and is not flashed", suffix.len));
+        }
+        Ok(image)
+    }
+
+    fn from_release(bytes: &[u8]) -> Result<Image, ImageError> {
+        let release = release::parse(bytes, IMAGE_MAX)?;
+        if release.file.is_empty() {
+            return Err(ImageError::Empty);
+        }
+        let image = Image::raw(release.file)?;
+        if let (Some(claimed), Content::Firmware(firmware)) = (&release.platform, &image.content)
+            && let Some(found) = firmware.platform()
+            && found != claimed
+        {
+            return Err(ImageError::OtherPlatform { claimed: claimed.clone(), found });
+        }
+        let mut image = Image { format: Format::Zip, ..image };
+        if !release.others.is_empty() {
+            let others = release.others.join(", ");
+            image.notes.push(format!("not updated over USB, though in the release: {others}"));
+        }
+        Ok(image)
+    }
+
+    /// An image of parts with addresses, in any order.
+    fn placed(format: Format, segments: Vec<Segment>) -> Result<Image, ImageError> {
+        let segments = joined(segments)?;
+        let content = recognise::content(&flattened(&segments));
+        Image::new(format, content, Payload::Placed(segments))
+    }
+
+    fn new(format: Format, content: Content, payload: Payload) -> Result<Image, ImageError> {
+        let bytes = payload.len() as u64;
+        if bytes > IMAGE_MAX {
+            return Err(ImageError::TooLarge { bytes });
+        }
+        let parts: Vec<&[u8]> = match &payload {
+            Payload::Raw(bytes) => vec![bytes],
+            Payload::Placed(segments) => segments.iter().map(|segment| &segment.data[..]).collect(),
+        };
+        let &first = parts.first().and_then(|part| part.first()).ok_or(ImageError::Empty)?;
+        if parts.iter().all(|part| part.iter().all(|&byte| byte == first)) {
             return Err(ImageError::Blank { byte: first });
         }
-        let content = recognise::content(&bytes);
-        Ok(Image { format: Format::Bin, content, crc32: crc32fast::hash(&bytes), data: bytes })
+        let mut crc = crc32fast::Hasher::new();
+        for part in &parts {
+            crc.update(part);
+        }
+        Ok(Image { format, content, crc32: crc.finalize(), payload, made_for: None, notes: Vec::new() })
     }
 
     /// The types of the boards that the image runs on; none if it does not say.
     #[must_use]
     pub fn boards(&self) -> Vec<String> {
-        match &self.content {
-            Content::Firmware(firmware) => firmware.boards.iter().map(|board| board.code.clone()).collect(),
-            Content::Bootloader | Content::Radio | Content::Unknown { .. } => Vec::new(),
-        }
+        let firmware = self.content.firmware();
+        firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect()
     }
 
-    /// Where the image was linked to run, if that can be told.
+    /// Where the image belongs: where its file says, or else where it was linked to run.
     #[must_use]
-    pub fn link_address(&self) -> Option<Address> {
-        match &self.content {
-            Content::Firmware(firmware) => Some(firmware.link),
-            Content::Bootloader => Some(LOADER_BASE),
-            Content::Radio => None,
-            Content::Unknown { link } => *link,
-        }
+    pub fn address(&self) -> Option<Address> {
+        self.payload.address().or(self.content.link())
     }
 }
 
-/// The name of a well-known file type that is not raw bytes, from its first or last bytes.
-fn container(bytes: &[u8]) -> Option<&'static str> {
-    const MAGIC: [(&[u8], &str); 4] = [
-        (b"\x7fELF", "an ELF file"),
-        (b"PK\x03\x04", "a zip archive"),
-        (b"DfuSe", "a DfuSe (.dfu) file"),
-        (b":02000004", "an Intel HEX file"),
-    ];
-    let magic = MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, what)| *what);
-    // A DFU suffix would be flashed as if it were program: bytes 8..11 of it spell "UFD", then its length.
-    let suffix = bytes.len() > SUFFIX_LEN && &bytes[bytes.len() - 8..bytes.len() - 4] == b"UFD\x10";
-    magic.or(suffix.then_some("a file with a DFU suffix"))
+/// Ascending, and what follows directly on another joined to it.
+fn joined(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
+    segments.sort_by_key(|segment| segment.address);
+    let mut joined: Vec<Segment> = Vec::new();
+    for segment in segments {
+        match joined.last_mut() {
+            Some(last) if last.end() > segment.address.wide() => {
+                return Err(ImageError::Overlap(segment.address));
+            }
+            Some(last) if last.end() == segment.address.wide() => last.data.extend(segment.data),
+            _ => joined.push(segment),
+        }
+    }
+    if joined.is_empty() { Err(ImageError::Empty) } else { Ok(joined) }
+}
+
+/// The bytes as they would stand in erased flash, to be recognised; nothing if they are strewn farther than
+/// flash is long.
+fn flattened(segments: &[Segment]) -> Vec<u8> {
+    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Vec::new() };
+    let len = last.end() - first.address.wide();
+    if len > IMAGE_MAX {
+        return Vec::new();
+    }
+    let mut bytes = Vec::new();
+    for segment in segments {
+        bytes.resize((segment.address.0 - first.address.0) as usize, 0xFF);
+        bytes.extend(&segment.data);
+    }
+    bytes
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_that_are_no_raw_image_are_refused() {
-        assert_eq!(Image::parse(vec![]), Err(ImageError::Empty));
-        assert_eq!(Image::parse(vec![0xFF; 4096]), Err(ImageError::Blank { byte: 0xFF }));
-        let large = vec![1; 1024 * 1024 + 1];
-        assert_eq!(Image::parse(large), Err(ImageError::TooLarge { bytes: 1024 * 1024 + 1 }));
-        for magic in [&b"\x7fELF"[..], b"PK\x03\x04", b"DfuSe\x01", b":020000040800F2"] {
-            let mut file = vec![7; 600];
-            file[..magic.len()].copy_from_slice(magic);
-            assert!(matches!(Image::parse(file), Err(ImageError::Container { .. })));
-        }
-        let mut suffixed = vec![7; 600];
-        suffixed[592..596].copy_from_slice(b"UFD\x10");
-        assert!(matches!(Image::parse(suffixed), Err(ImageError::Container { .. })));
-    }
-
-    #[test]
-    fn one_byte_is_an_unknown_image_not_a_crash() {
-        for len in 1..64 {
-            let mut bytes: Vec<u8> = (0..len).collect();
-            bytes.push(0x80);
-            assert_eq!(Image::parse(bytes).unwrap().content, Content::Unknown { link: None });
-        }
-    }
-}
+mod tests;

@@ -13,9 +13,9 @@ use thiserror::Error;
 use crate::crazyflie::{self, Mode};
 use crate::dfu::device::DeviceError;
 use crate::dfu::machine::DfuError;
-use crate::flash::check::{Admitted, Segment};
+use crate::flash::check::Admitted;
 use crate::flash::plan::{Comparison, Plan, PlanError, Work};
-use crate::flash::{Address, Span};
+use crate::flash::{Address, Segment, Span};
 use crate::image::Content;
 use crate::usb::descriptor::Strings;
 use crate::usb::{BusError, Id, Location, TransferError};
@@ -52,7 +52,7 @@ pub enum Task {
     /// Write an image.
     Flash(FlashTask),
     /// Compare flash with these bytes.
-    Verify(Segment),
+    Verify(Vec<Segment>),
     /// Read this part of flash.
     Backup(Span),
 }

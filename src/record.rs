@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use directories::ProjectDirs;
 
 use crate::clock;
-use crate::flash::check::Segment;
+use crate::flash::Segment;
 use crate::flash::plan::BLANK;
 
 /// Copies of one drone's flash that are kept.

@@ -4,7 +4,7 @@
 
 use crate::flash::check::Refusal;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE};
-use crate::image::ImageError;
+use crate::image::{Firmware, Image, ImageError};
 use crate::job::{DroneState, Failure, FailureKind, Outcome, Report};
 use crate::usb::{CRAZYFLIE, TransferError};
 
@@ -248,6 +248,17 @@ fn udev(running: bool) -> String {
     )
 }
 
+/// What somebody should know of an image that may be flashed.
+#[must_use]
+pub fn caution(image: &Image) -> Option<String> {
+    let flapper = image.content.firmware().and_then(Firmware::platform) == Some("flapper");
+    flapper.then(|| {
+        "this is the Flapper's firmware. A Crazyflie 2.1 or Bolt has the same type of board and would start it, \
+         with the Flapper's controls: flash it to a Flapper only"
+            .to_owned()
+    })
+}
+
 /// A file that is no image.
 #[must_use]
 pub fn image_error(error: &ImageError) -> Problem {
@@ -257,9 +268,15 @@ pub fn image_error(error: &ImageError) -> Problem {
         ImageError::Blank { .. } => {
             "A dump of an erased chip looks like this; there is nothing to flash in it."
         }
-        ImageError::Container { .. } => {
-            "Give the .bin file (cf2-….bin), as the build or the release makes it."
+        ImageError::OtherPlatform { .. } => "Download the release for your board again.",
+        ImageError::Release(_) => {
+            "Releases are named firmware-cf2-….zip; the .bin of the STM32 in one can be given alone, too."
         }
+        ImageError::Overlap(_)
+        | ImageError::DfuSe(_)
+        | ImageError::Suffix(_)
+        | ImageError::Hex(_)
+        | ImageError::Elf(_) => "Build or download it again.",
     };
     Problem::new(Exit::Image, "malformed_image", error, format!("{advice} Nothing was touched."))
 }
@@ -286,6 +303,16 @@ pub fn refusal(refusal: &Refusal) -> Problem {
         Refusal::Unknown => (
             "unknown_image",
             "If you are sure of it: --allow-mismatch (and --address, if not 0x08004000).".to_owned(),
+        ),
+        Refusal::WholeFlash(_) => {
+            ("backup_image", "To put it back, bootloader included: cfdfu restore-bootloader FILE.".to_owned())
+        }
+        Refusal::Placed { placed, .. } => {
+            ("wrong_address", format!("Leave out --address: it goes to {placed} by itself."))
+        }
+        Refusal::OtherDevice { .. } => (
+            "other_device",
+            "Take the file for the Crazyflie. If you are sure of it: --allow-mismatch.".to_owned(),
         ),
         Refusal::WrongAddress { linked, .. } if *linked == FIRMWARE_BASE => {
             ("wrong_address", format!("Leave out --address: it goes to {FIRMWARE_BASE} by itself."))

@@ -65,7 +65,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
     let started = ctx.clock.now();
     let result = catch_unwind(AssertUnwindSafe(|| match &job.task {
         Task::Flash(task) => flash::flash(ctx, job, task),
-        Task::Verify(segment) => read::verify(ctx, job, segment),
+        Task::Verify(segments) => read::verify(ctx, job, segments),
         Task::Backup(span) => read::backup(ctx, job, *span),
     }));
     let outcome = match result {

@@ -110,14 +110,14 @@ pub(super) struct FlashArgs {
 pub(super) enum Command {
     /// Flash a firmware; enters DFU mode by itself if a running Crazyflie is there
     Flash {
-        /// The image (.bin)
+        /// The image: .bin, .dfu, .hex, .elf, or a release .zip
         image: PathBuf,
         #[command(flatten)]
         flash: FlashArgs,
     },
     /// Put the Bitcraze bootloader back, and a firmware with it
     RestoreBootloader {
-        /// The bootloader (cf2loader-1.0.bin)
+        /// The bootloader (cf2loader-1.0.bin), or a backup of the whole flash
         loader: PathBuf,
         /// A firmware to flash in the same job
         #[arg(long, value_name = "IMAGE")]

@@ -15,8 +15,9 @@ use super::args::Global;
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
 use crate::crazyflie::Mode;
+use crate::flash::FIRMWARE_BASE;
 use crate::flash::plan::Plan;
-use crate::image::{Content, Image};
+use crate::image::{Content, Firmware, Format, Image, Payload};
 use crate::job::{Device, Event, Level, Outcome, Phase, Preview, Report};
 use crate::report::{self, Exit, Problem};
 use crate::ui::theme::Theme;
@@ -142,10 +143,7 @@ impl Console {
     /// What was found and what will be done.
     fn preview(&mut self, preview: &Preview) {
         match &preview.firmware {
-            Some(Content::Firmware(firmware)) => {
-                let version = firmware.version.as_deref().unwrap_or("of unknown version");
-                self.line(&format!("On the drone: firmware {version}"));
-            }
+            Some(Content::Firmware(firmware)) => self.line(&format!("On the drone: {firmware}")),
             Some(_) => self.line("On the drone: something that is no Crazyflie firmware"),
             None => {}
         }
@@ -189,15 +187,29 @@ impl Console {
 
     /// What file is about to be used.
     pub(super) fn image(&mut self, image: &Image) {
-        let text = describe_image(image);
-        self.line(&text);
+        self.line(&describe_image(image));
+        for note in image.notes.iter().cloned().chain(report::caution(image)) {
+            self.line(&format!("Note: {note}"));
+        }
     }
 
     /// The answer of `inspect`.
     pub(super) fn inspection(&mut self, image: &Image) {
         self.object(&image_json(image));
         if !self.json {
-            self.line(&describe_image(image));
+            self.image(image);
+            let firmware = image.content.firmware();
+            if let Some(revision) = firmware.and_then(|firmware| firmware.revision.as_deref()) {
+                self.line(&format!("Built from git {revision}"));
+            }
+            for board in firmware.into_iter().flat_map(|firmware| &firmware.boards) {
+                self.line(&format!("Runs on {} ({})", board.code, board.name));
+            }
+            if let Payload::Placed(segments) = &image.payload {
+                for segment in segments.iter().filter(|_| segments.len() > 1) {
+                    self.line(&format!("{} bytes at {}", segment.data.len(), segment.address));
+                }
+            }
             self.line(&format!("CRC-32 {:08x}", image.crc32));
         }
     }
@@ -237,8 +249,7 @@ impl Console {
             }
             let before = app.preview.as_ref().and_then(|preview| preview.firmware.as_ref());
             if let (Some(Content::Firmware(before)), Some(image)) = (before, app.image.image()) {
-                let version = before.version.as_deref().unwrap_or("of unknown version");
-                self.line(&format!("Before: firmware {version}. {}", describe_image(image)));
+                self.line(&format!("Before: {before}. {}", describe_image(image)));
             }
         }
     }
@@ -322,19 +333,13 @@ fn describe(device: &Device, between: &str) -> String {
 }
 
 fn describe_image(image: &Image) -> String {
-    let what = match &image.content {
-        Content::Firmware(firmware) => {
-            let version = firmware.version.as_deref().unwrap_or("of unknown version");
-            let boards: Vec<&str> = firmware.boards.iter().map(|board| board.code.as_str()).collect();
-            let boards = if boards.is_empty() { "unknown boards".to_owned() } else { boards.join(", ") };
-            format!("Crazyflie firmware {version} for {boards}")
-        }
-        Content::Bootloader => "Bitcraze bootloader".to_owned(),
-        Content::Radio => "image for the radio chip (nRF51)".to_owned(),
-        Content::Unknown { .. } => "image that is not recognised".to_owned(),
+    let place = if image.payload.address().is_some() { "at" } else { "linked for" };
+    let address = image.address().map(|address| format!(", {place} {address}")).unwrap_or_default();
+    let format = match image.format {
+        Format::Bin => String::new(),
+        other => format!(", from .{}", other.word()),
     };
-    let address = image.link_address().map(|address| format!(", linked for {address}")).unwrap_or_default();
-    format!("Image: {what}, {} bytes{address}", image.data.len())
+    format!("Image: {}, {} bytes{address}{format}", image.content, image.payload.len())
 }
 
 fn device_json(device: &Device) -> Value {
@@ -350,22 +355,25 @@ fn device_json(device: &Device) -> Value {
 }
 
 fn image_json(image: &Image) -> Value {
-    let firmware = match &image.content {
-        Content::Firmware(firmware) => Some(firmware),
-        _ => None,
-    };
-    let boards: Vec<&str> =
-        firmware.iter().flat_map(|f| &f.boards).map(|board| board.code.as_str()).collect();
+    let firmware = image.content.firmware();
+    let parts = image.payload.at(image.address().unwrap_or(FIRMWARE_BASE));
+    let parts: Vec<Value> = parts
+        .iter()
+        .map(|part| json!({"address": part.address.to_string(), "bytes": part.data.len()}))
+        .collect();
     json!({
         "event": "image",
         "format": image.format.word(),
         "kind": image.content.word(),
         "version": firmware.and_then(|f| f.version.as_deref()),
         "revision": firmware.and_then(|f| f.revision.as_deref()),
-        "boards": boards,
-        "address": image.link_address().map(|address| address.to_string()),
-        "bytes": image.data.len(),
+        "platform": firmware.and_then(Firmware::platform),
+        "boards": image.boards(),
+        "address": image.address().map(|address| address.to_string()),
+        "bytes": image.payload.len(),
+        "segments": parts,
         "crc32": format!("{:08x}", image.crc32),
+        "notes": image.notes,
     })
 }
 

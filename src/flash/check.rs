@@ -5,8 +5,8 @@
 use thiserror::Error;
 
 use super::map::MemoryMap;
-use super::{Address, FIRMWARE_BASE, FIRMWARE_MAX, LOADER_BASE, LOADER_MAX, Span};
-use crate::image::{Content, Image};
+use super::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, Span};
+use crate::image::{Content, Image, WholeFlash};
 
 /// What the user insists on. The override is for unknown images; no rule about sector 0 has one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,15 +15,6 @@ pub struct Wish {
     pub address: Option<Address>,
     /// Take an image that is not recognised.
     pub allow_mismatch: bool,
-}
-
-/// Bytes with their place in flash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// Where the first byte goes.
-    pub address: Address,
-    /// At least one byte.
-    pub data: Vec<u8>,
 }
 
 /// Which part of flash a job may change.
@@ -77,11 +68,32 @@ pub enum Refusal {
         /// What it is, with its article.
         what: &'static str,
     },
-    /// Something else given as the firmware of a restore.
+    /// Neither firmware nor anything else that is known.
     #[error("this image is not recognised as Crazyflie firmware")]
     Unknown,
+    /// A copy of the whole flash given as firmware.
+    #[error("this is a copy of a whole flash ({0}), not a firmware")]
+    WholeFlash(Content),
+    /// The file says where it belongs, and somebody said otherwise.
+    #[error("the file says itself that it belongs at {placed}, not at {asked}")]
+    Placed {
+        /// By the file.
+        placed: Address,
+        /// By hand.
+        asked: Address,
+    },
+    /// The file is made for another USB device.
+    #[error(
+        "this file is made for the USB device {vendor:04x}:{product:04x}, not for a Crazyflie (0483:df11)"
+    )]
+    OtherDevice {
+        /// idVendor.
+        vendor: u16,
+        /// idProduct.
+        product: u16,
+    },
     /// Linked for another address than it would be written to.
-    #[error("this firmware is linked for {linked} and would not run at {address}")]
+    #[error("this image is linked for {linked} and would not run at {address}")]
     WrongAddress {
         /// Where it runs.
         linked: Address,
@@ -120,15 +132,16 @@ pub enum Refusal {
 
 /// A firmware for its usual place, or an unknown image if the user insists.
 pub fn flash(image: &Image, wish: Wish) -> Result<Admitted, Refusal> {
-    let segment = firmware_segment(image, wish)?;
-    Ok(Admitted { purpose: Purpose::Flash, segments: vec![segment] })
+    Ok(Admitted { purpose: Purpose::Flash, segments: firmware_segments(image, wish)? })
 }
 
-/// The bootloader for sector 0 and, in the same job, a firmware behind it.
+/// The bootloader for sector 0 and, in the same job, a firmware behind it; or a copy of the whole flash, of
+/// which a `firmware` takes the place of the one in it.
 pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<Admitted, Refusal> {
     let what = match &loader.content {
-        Content::Bootloader => None,
-        Content::Unknown { link: Some(LOADER_BASE) } if wish.allow_mismatch => None,
+        Content::Bootloader | Content::WholeFlash(WholeFlash { loader: true, .. }) => None,
+        Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) } if wish.allow_mismatch => None,
+        Content::WholeFlash(_) => Some("a copy of a flash without the Bitcraze bootloader"),
         Content::Firmware(_) => Some("a Crazyflie firmware"),
         Content::Radio => Some("an image for the radio chip (nRF51)"),
         Content::Unknown { .. } => Some("an image that is not recognised"),
@@ -136,29 +149,66 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<A
     if let Some(what) = what {
         return Err(Refusal::NotALoader { what });
     }
-    if loader.data.len() > LOADER_MAX {
+    made_for_dfu(loader, wish)?;
+    if let Some(address) = loader.payload.address().filter(|&address| address != LOADER_BASE) {
+        return Err(Refusal::WrongAddress { linked: LOADER_BASE, address });
+    }
+    let mut segments = loader.payload.at(LOADER_BASE);
+    if matches!(loader.content, Content::WholeFlash(_)) {
+        segments = segments.into_iter().flat_map(split).collect();
+        if firmware.is_some() {
+            segments.retain(|segment| segment.address < FIRMWARE_BASE);
+        }
+    } else if segments.iter().any(|segment| segment.end() > FIRMWARE_BASE.wide()) {
         return Err(Refusal::NotALoader { what: "an image larger than the bootloader's sector" });
     }
-    let mut segments = vec![Segment { address: LOADER_BASE, data: loader.data.clone() }];
     if let Some(firmware) = firmware {
-        segments.push(firmware_segment(firmware, wish)?);
+        segments.extend(firmware_segments(firmware, wish)?);
     }
+    segments.iter().try_for_each(fits_flash)?;
     Ok(Admitted { purpose: Purpose::RestoreBootloader, segments })
 }
 
-/// Where an image would be looked for when it is only compared: its own place or the one asked for.
-pub fn compare(image: &Image, wish: Wish) -> Result<Segment, Refusal> {
-    let address = wish.address.or(image.link_address()).unwrap_or(FIRMWARE_BASE);
-    let segment = Segment { address, data: image.data.clone() };
-    fits_flash(&segment)?;
-    Ok(segment)
+/// A copy of what a drone held, to be put back where it was: nothing is asked of what it is, since it was
+/// there.
+pub fn undo(copy: Segment) -> Result<Admitted, Refusal> {
+    fits_flash(&copy)?;
+    let purpose = if copy.address < FIRMWARE_BASE { Purpose::RestoreBootloader } else { Purpose::Flash };
+    Ok(Admitted { purpose, segments: split(copy) })
 }
 
-fn firmware_segment(image: &Image, wish: Wish) -> Result<Segment, Refusal> {
-    let address = wish.address.or(image.link_address()).unwrap_or(FIRMWARE_BASE);
+/// Where an image would be looked for when it is only compared: its own place or the one asked for.
+pub fn compare(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal> {
+    let segments = image.payload.at(place(image, wish)?);
+    segments.iter().try_for_each(fits_flash)?;
+    Ok(segments)
+}
+
+/// Where an image goes: where it was asked to, or where it belongs.
+fn place(image: &Image, wish: Wish) -> Result<Address, Refusal> {
+    match (image.payload.address(), wish.address) {
+        (Some(placed), Some(asked)) if placed != asked => Err(Refusal::Placed { placed, asked }),
+        (_, asked) => Ok(asked.or(image.address()).unwrap_or(FIRMWARE_BASE)),
+    }
+}
+
+/// A DFU suffix names the device that a file is for; most name this boot ROM, or any.
+fn made_for_dfu(image: &Image, wish: Wish) -> Result<(), Refusal> {
+    match image.made_for {
+        Some((vendor, product)) if (vendor, product) != (0x0483, 0xDF11) && !wish.allow_mismatch => {
+            Err(Refusal::OtherDevice { vendor, product })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn firmware_segments(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal> {
+    made_for_dfu(image, wish)?;
+    let address = place(image, wish)?;
     match &image.content {
         Content::Radio => return Err(Refusal::Radio),
         Content::Bootloader => return Err(Refusal::LoaderAsFirmware),
+        Content::WholeFlash(_) => return Err(Refusal::WholeFlash(image.content.clone())),
         Content::Firmware(firmware) if firmware.link != FIRMWARE_BASE => {
             return Err(Refusal::WrongAddress { linked: firmware.link, address: FIRMWARE_BASE });
         }
@@ -172,12 +222,25 @@ fn firmware_segment(image: &Image, wish: Wish) -> Result<Segment, Refusal> {
         }
         Content::Firmware(_) | Content::Unknown { .. } => {}
     }
-    if address < FIRMWARE_BASE && address >= LOADER_BASE {
-        return Err(Refusal::BootloaderSector { address });
+    let segments = image.payload.at(address);
+    for segment in &segments {
+        if segment.address < FIRMWARE_BASE && segment.end() > LOADER_BASE.wide() {
+            return Err(Refusal::BootloaderSector { address: segment.address });
+        }
+        fits_flash(segment)?;
     }
-    let segment = Segment { address, data: image.data.clone() };
-    fits_flash(&segment)?;
-    Ok(segment)
+    Ok(segments)
+}
+
+/// The bootloader's sector and what follows it, as two segments.
+fn split(segment: Segment) -> Vec<Segment> {
+    let Segment { address, mut data } = segment;
+    let room = FIRMWARE_BASE.0.saturating_sub(address.0) as usize;
+    if room == 0 || data.len() <= room {
+        return vec![Segment { address, data }];
+    }
+    let rest = data.split_off(room);
+    vec![Segment { address, data }, Segment { address: FIRMWARE_BASE, data: rest }]
 }
 
 fn fits_flash(segment: &Segment) -> Result<(), Refusal> {
@@ -191,7 +254,6 @@ fn fits_flash(segment: &Segment) -> Result<(), Refusal> {
     }
     let end = map.sectors().last().map_or(sector.span.end(), |last| last.span.end());
     let room = end - address.wide();
-    debug_assert!(room <= (FIRMWARE_MAX + LOADER_MAX) as u64);
     let span = u32::try_from(data.len()).ok().and_then(|len| Span::new(*address, len));
     match span {
         Some(span) if span.end() <= end => Ok(()),
@@ -202,10 +264,11 @@ fn fits_flash(segment: &Segment) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Firmware, Format};
+    use crate::image::{Firmware, Format, Payload};
 
     fn image(content: Content, len: usize) -> Image {
-        Image { format: Format::Bin, content, data: vec![1; len], crc32: 0 }
+        let payload = Payload::Raw(vec![1; len]);
+        Image { format: Format::Bin, content, payload, crc32: 0, made_for: None, notes: vec![] }
     }
 
     fn firmware(link: Address) -> Image {

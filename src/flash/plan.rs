@@ -12,9 +12,9 @@
 
 use thiserror::Error;
 
-use super::check::{Admitted, Purpose, Segment};
+use super::check::{Admitted, Purpose};
 use super::map::MemoryMap;
-use super::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Span};
+use super::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span};
 
 /// The chip programs words: lengths are multiples of this (AN2606, "Bootloader memory management").
 const WORD: u32 = 4;

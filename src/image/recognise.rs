@@ -5,6 +5,8 @@
 //! and the strings of a build, with rules that held on eleven builds of five platforms and five releases.
 //! The initial stack pointer of a good firmware is 0x2001FFFF, odd: it is never asked to be aligned.
 
+use std::fmt;
+
 use crate::flash::{Address, FIRMWARE_BASE, FIRMWARE_MAX, LOADER_BASE, LOADER_MAX, Span};
 
 /// 98 words: 16 of the core and 82 interrupts (RM0090 table 62).
@@ -27,11 +29,22 @@ pub enum Content {
     Bootloader,
     /// For the nRF51 radio chip, which USB DFU does not reach.
     Radio,
+    /// Everything from the bootloader on: a copy of the flash, or both parts in one file.
+    WholeFlash(WholeFlash),
     /// None of these; with the address it seems to be linked for, if its vectors point into itself.
     Unknown {
         /// [`FIRMWARE_BASE`] or [`LOADER_BASE`].
         link: Option<Address>,
     },
+}
+
+/// What stands in a copy of the flash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeFlash {
+    /// Whether it starts with the Bitcraze bootloader.
+    pub loader: bool,
+    /// The firmware behind it, if that is one.
+    pub firmware: Option<Firmware>,
 }
 
 /// What a firmware says of itself.
@@ -56,7 +69,79 @@ pub struct Board {
     pub name: String,
 }
 
+impl Firmware {
+    /// The platform that it was built for, as releases name it; `None` if its boards are of no known one.
+    ///
+    /// The Flapper flies on boards that also other platforms use: there the names decide.
+    #[must_use]
+    pub fn platform(&self) -> Option<&'static str> {
+        let has = |code: &str| self.boards.iter().any(|board| board.code == code);
+        match () {
+            () if self.boards.iter().any(|board| board.name.starts_with("Flapper")) => Some("flapper"),
+            () if has("CF20") || has("CF21") => Some("cf2"),
+            () if has("C21B") => Some("cf21bl"),
+            () if has("RZ10") || has("CB10") || has("CB11") => Some("bolt"),
+            () if has("RR10") => Some("tag"),
+            () => None,
+        }
+    }
+}
+
+impl fmt::Display for Firmware {
+    /// As in "firmware 2026.04 for CF20, CF21".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version.as_deref().unwrap_or("of unknown version");
+        let codes: Vec<&str> = self.boards.iter().map(|board| board.code.as_str()).collect();
+        write!(f, "firmware {version} for ")?;
+        match self.platform() {
+            _ if codes.is_empty() => f.write_str("unknown boards"),
+            Some("flapper") => write!(f, "the Flapper ({})", codes.join(", ")),
+            _ => f.write_str(&codes.join(", ")),
+        }
+    }
+}
+
+impl fmt::Display for Content {
+    /// In a few words, without a full stop.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Firmware(firmware) => firmware.fmt(f),
+            Content::Bootloader => f.write_str("the Bitcraze bootloader"),
+            Content::Radio => f.write_str("for the radio chip (nRF51)"),
+            Content::WholeFlash(WholeFlash { loader, firmware }) => {
+                f.write_str(if *loader { "bootloader and " } else { "a whole flash without bootloader, " })?;
+                match firmware {
+                    Some(firmware) => firmware.fmt(f),
+                    None => f.write_str("no firmware"),
+                }
+            }
+            Content::Unknown { .. } => f.write_str("not recognised"),
+        }
+    }
+}
+
 impl Content {
+    /// The firmware in it.
+    #[must_use]
+    pub fn firmware(&self) -> Option<&Firmware> {
+        match self {
+            Content::Firmware(firmware) => Some(firmware),
+            Content::WholeFlash(whole) => whole.firmware.as_ref(),
+            Content::Bootloader | Content::Radio | Content::Unknown { .. } => None,
+        }
+    }
+
+    /// Where it was linked to run, if that can be told.
+    #[must_use]
+    pub fn link(&self) -> Option<Address> {
+        match self {
+            Content::Firmware(firmware) => Some(firmware.link),
+            Content::Bootloader | Content::WholeFlash(_) => Some(LOADER_BASE),
+            Content::Radio => None,
+            Content::Unknown { link } => *link,
+        }
+    }
+
     /// What these bytes are, read from a file or from a drone's flash.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Content {
@@ -70,6 +155,7 @@ impl Content {
             Content::Firmware(_) => "firmware",
             Content::Bootloader => "bootloader",
             Content::Radio => "radio",
+            Content::WholeFlash(_) => "backup",
             Content::Unknown { .. } => "unknown",
         }
     }
@@ -77,6 +163,26 @@ impl Content {
 
 /// Looks at the bytes of a raw image, or at what was read back from a drone.
 pub(super) fn content(bytes: &[u8]) -> Content {
+    whole_flash(bytes).map_or_else(|| program(bytes), Content::WholeFlash)
+}
+
+/// A bootloader with something behind it, or anything that is exactly as long as the flash.
+fn whole_flash(bytes: &[u8]) -> Option<WholeFlash> {
+    let (first, rest) = bytes.split_at_checked(LOADER_MAX).filter(|(_, rest)| !rest.is_empty())?;
+    let loader = program(first) == Content::Bootloader;
+    if !loader && rest.len() != FIRMWARE_MAX {
+        return None;
+    }
+    let len = rest.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1);
+    let firmware = match program(&rest[..len]) {
+        Content::Firmware(firmware) if firmware.link == FIRMWARE_BASE => Some(firmware),
+        _ => None,
+    };
+    Some(WholeFlash { loader, firmware })
+}
+
+/// A single program.
+fn program(bytes: &[u8]) -> Content {
     let Some(vectors) = Vectors::read(bytes) else { return Content::Unknown { link: None } };
     if vectors.fit_nrf51() {
         return Content::Radio;

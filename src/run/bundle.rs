@@ -31,7 +31,7 @@ fn text(app: &App) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "demo: {:?}\nbus: {:?}\ndevice: {:?}", app.demo, app.bus, app.device);
     for (name, slot) in [("image", &app.image), ("loader", &app.loader)] {
-        let what = slot.image().map(|image| (&image.content, image.data.len(), image.crc32));
+        let what = slot.image().map(|image| (&image.content, image.payload.len(), image.crc32));
         let _ = writeln!(text, "{name}: {:?} {what:?}", slot.path());
     }
     if let Some(preview) = &app.preview {

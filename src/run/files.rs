@@ -81,16 +81,10 @@ fn kind(path: &Path) -> Option<EntryKind> {
         return None;
     }
     Some(match read_image(path) {
-        Ok(image) => match &image.content {
-            Content::Firmware(firmware) => {
-                let boards: Vec<&str> = firmware.boards.iter().map(|board| board.code.as_str()).collect();
-                let version = firmware.version.as_deref().unwrap_or("?");
-                EntryKind::File(format!("firmware {version} for {}", boards.join(", ")), true)
-            }
-            Content::Bootloader => EntryKind::File("bootloader".to_owned(), true),
-            Content::Radio => EntryKind::File("for the radio chip".to_owned(), false),
-            Content::Unknown { .. } => EntryKind::File("not recognised".to_owned(), false),
-        },
+        Ok(Image { content, .. }) => {
+            let good = !matches!(content, Content::Radio | Content::Unknown { .. });
+            EntryKind::File(content.to_string(), good)
+        }
         Err(_) => EntryKind::File("no image".to_owned(), false),
     })
 }

@@ -3,7 +3,6 @@
 //! What a screen would show as text, and the keys as choices. Said anew whenever it reads differently.
 
 use super::middle::plan_rows;
-use super::summary::describe;
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, Step};
 use crate::app::{App, BusState, Goal, JobView, Screen, Slot, Stage, keys};
@@ -72,7 +71,7 @@ fn home(app: &App) -> Vec<String> {
         Slot::Empty => "Image: none chosen".to_owned(),
         Slot::Loading(_) => return Vec::new(),
         Slot::Bad(path, problem) => format!("Image: {}: {}", path.display(), problem.message),
-        Slot::Ready(path, image) => format!("Image: {}, {}", path.display(), describe(image)),
+        Slot::Ready(path, image) => format!("Image: {}, {}", path.display(), image.content),
     };
     let simulated = app.demo.as_ref().map(|demo| format!("SIMULATED: {}", demo.scenario));
     [simulated, Some(device), Some(image)].into_iter().flatten().collect()

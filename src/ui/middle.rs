@@ -11,6 +11,7 @@ use super::{log_panel, panel, rows_of, summary, wizard_panel};
 use crate::app::picker::{EntryKind, Picker};
 use crate::app::{App, Goal, JobView, Screen, Stage, keys, progress, update};
 use crate::flash::plan::Comparison;
+use crate::image::Content;
 use crate::job::{DroneState, Outcome, Preview, Report};
 use crate::report;
 
@@ -85,14 +86,14 @@ fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &The
 
 /// The plan as a difference: what is there, what will be, what is left alone, how long it takes.
 pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, String)> {
-    let before = preview.firmware.as_ref().map_or_else(|| "nothing".to_owned(), summary::describe_content);
+    let before = preview.firmware.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
     let image = match app.goal {
         Goal::Restore => app.loader.image(),
         Goal::Flash | Goal::Recover => app.image.image(),
     };
-    let mut coming = image.map(summary::describe).unwrap_or_default();
+    let mut coming = image.map(|image| image.content.to_string()).unwrap_or_default();
     if let Some(firmware) = app.image.image().filter(|_| app.goal == Goal::Restore) {
-        coming = format!("{coming} and {}", summary::describe(firmware));
+        coming = format!("{coming} and {}", firmware.content);
     }
     let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();
     let erase: Vec<String> = preview.work.erase.iter().map(|sector| sector.index.to_string()).collect();

@@ -9,7 +9,7 @@ use super::panel;
 use super::theme::Theme;
 use crate::app::{App, BusState, Goal, Slot};
 use crate::crazyflie::Mode;
-use crate::image::{Content, Image};
+use crate::image::{Format, Image};
 use crate::job::Device;
 
 /// What is plugged in.
@@ -67,7 +67,7 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
         && let Some(image) = app.image.image()
     {
         lines.truncate(2);
-        lines.push(Line::from(format!("and {}", describe(image))));
+        lines.push(Line::from(format!("and {}", image.content)));
     }
     frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
 }
@@ -96,34 +96,19 @@ fn slot_lines<'a>(slot: &Slot, theme: &Theme) -> Vec<Line<'a>> {
         }
         Slot::Ready(path, image) => vec![
             Line::from(Span::styled(name(path), theme.strong)),
-            Line::from(describe(image)),
+            Line::from(image.content.to_string()),
             Line::from(place(image)),
         ],
     }
 }
 
-/// What an image is, in a few words.
-pub(super) fn describe(image: &Image) -> String {
-    describe_content(&image.content)
-}
-
-/// What some bytes are, in a few words.
-pub(super) fn describe_content(content: &Content) -> String {
-    match content {
-        Content::Firmware(firmware) => {
-            let version = firmware.version.as_deref().unwrap_or("of unknown version");
-            let boards: Vec<&str> = firmware.boards.iter().map(|board| board.code.as_str()).collect();
-            format!("firmware {version} for {}", boards.join(", "))
-        }
-        Content::Bootloader => "the Bitcraze bootloader".to_owned(),
-        Content::Radio => "for the radio chip".to_owned(),
-        Content::Unknown { .. } => "not recognised".to_owned(),
-    }
-}
-
 fn place(image: &Image) -> String {
-    let address = image.link_address().map(|address| format!(" at {address}")).unwrap_or_default();
-    format!("{} bytes{address}", thousands(image.data.len() as u64))
+    let address = image.address().map(|address| format!(" at {address}")).unwrap_or_default();
+    let format = match image.format {
+        Format::Bin => String::new(),
+        other => format!(" ({})", other.word()),
+    };
+    format!("{} bytes{address}{format}", thousands(image.payload.len() as u64))
 }
 
 /// 243176 as 243,176.

@@ -8,9 +8,9 @@ use super::find;
 use super::session::{Session, seconds};
 use super::{Ctx, Meter, Stop, require_same};
 use crate::dfu::machine::Operation;
-use crate::flash::check::{Purpose, Segment};
+use crate::flash::check::Purpose;
 use crate::flash::plan::{BLANK, Comparison, Plan, PlannedSector, Work};
-use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Span};
+use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span};
 use crate::image::Content;
 use crate::job::{
     Chip, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave, Outcome,

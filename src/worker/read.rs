@@ -4,23 +4,25 @@ use super::find;
 use super::flash::restart;
 use super::session::Session;
 use super::{Ctx, Meter, Stop, require_same};
-use crate::flash::check::Segment;
-use crate::flash::{FIRMWARE_BASE, Span};
+use crate::flash::{FIRMWARE_BASE, Segment, Span};
 use crate::job::{FailureKind, Job, Outcome, Phase};
 
-pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segment: &Segment) -> Result<Outcome, Stop> {
-    ctx.report.bytes = segment.data.len() as u64;
-    let len = u32::try_from(segment.data.len()).unwrap_or(u32::MAX);
-    let Some(span) = Span::new(segment.address, len) else { return Ok(Outcome::Unchanged) };
-    looking(ctx, job, span, |ctx, session| {
-        let mut meter = Meter::start(ctx, Phase::Verify, u64::from(span.len()));
-        for block in span.blocks(session.block()) {
-            ctx.check_cancelled()?;
-            let there = session.read(ctx, block)?;
-            let from = (block.start().0 - segment.address.0) as usize;
-            let expected = &segment.data[from..from + block.size()];
-            require_same(block.start(), &there, expected)?;
-            meter.add(ctx, u64::from(block.len()));
+pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Result<Outcome, Stop> {
+    let span = |segment: &Segment| Span::between(segment.address, segment.end());
+    let spans: Vec<Span> = segments.iter().filter_map(span).collect();
+    let total = spans.iter().map(|span| u64::from(span.len())).sum();
+    ctx.report.bytes = total;
+    looking(ctx, job, &spans, |ctx, session| {
+        let mut meter = Meter::start(ctx, Phase::Verify, total);
+        for (segment, span) in segments.iter().zip(&spans) {
+            for block in span.blocks(session.block()) {
+                ctx.check_cancelled()?;
+                let there = session.read(ctx, block)?;
+                let from = (block.start().0 - segment.address.0) as usize;
+                let expected = &segment.data[from..from + block.size()];
+                require_same(block.start(), &there, expected)?;
+                meter.add(ctx, u64::from(block.len()));
+            }
         }
         ctx.report.verified = true;
         Ok(Outcome::Unchanged)
@@ -29,7 +31,7 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segment: &Segment) -> Result<
 
 pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome, Stop> {
     ctx.report.bytes = u64::from(span.len());
-    looking(ctx, job, span, |ctx, session| {
+    looking(ctx, job, &[span], |ctx, session| {
         let mut meter = Meter::start(ctx, Phase::Read, u64::from(span.len()));
         let mut bytes = Vec::with_capacity(span.size());
         for block in span.blocks(session.block()) {
@@ -45,23 +47,24 @@ pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome
 fn looking(
     ctx: &mut Ctx<'_>,
     job: &Job,
-    span: Span,
+    spans: &[Span],
     look: impl FnOnce(&mut Ctx<'_>, &mut Session) -> Result<Outcome, Stop>,
 ) -> Result<Outcome, Stop> {
     let (device, transport, was_running) = find::dfu_device(ctx, job)?;
     let mut session = Session::open(ctx, &device, transport)?;
-    let reading = || format!("reading {span}");
-    let outcome = match session.protection(ctx) {
+    let outside = spans.iter().find(|span| !session.map().covers(**span));
+    let outcome = match (outside, session.protection(ctx)) {
+        (_, Err(stop)) => Err(stop),
         // Past the end of its flash a ROM has been seen to crash.
-        Ok(_) if !session.map().covers(span) => Err(FailureKind::OutOfRange(span).into()),
-        Ok(Some(protection)) if protection.read => Err(FailureKind::ReadProtected.into()),
-        Ok(_) => look(ctx, &mut session),
-        Err(stop) => Err(stop),
+        (Some(span), _) => Err(FailureKind::OutOfRange(*span).into()),
+        (None, Ok(Some(protection))) if protection.read => Err(FailureKind::ReadProtected.into()),
+        (None, Ok(_)) => look(ctx, &mut session),
     };
     if was_running {
         restart(ctx, &mut session, &device, FIRMWARE_BASE);
     } else {
         session.settle(ctx);
     }
-    outcome.map_err(|stop| stop.at(reading))
+    outcome
+        .map_err(|stop| stop.at(|| spans.first().map(|span| format!("reading {span}")).unwrap_or_default()))
 }

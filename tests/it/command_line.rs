@@ -60,7 +60,7 @@ fn a_flash_in_a_pipe_is_plain_lines() {
     let text = stdout(&Desk::new().run("flash cf2.bin --demo"));
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
     for line in [
-        "Image: Crazyflie firmware 2026.08 for CF20, CF21, 243176 bytes, linked for 0x08004000",
+        "Image: firmware 2026.08 for CF20, CF21, 243176 bytes, linked for 0x08004000",
         "Using 1-1 0483:5740 running Crazyflie 2.x 51004F000551343036333233 SIMULATED",
         "Using 1-1 0483:df11 DFU mode STM32  BOOTLOADER 338133873034 SIMULATED",
         "dfuERROR, status(10) = errFIRMWARE (normal for this boot ROM, cleared once)",
@@ -120,7 +120,7 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         ("large.bin", 65, "1048577 bytes, more than the 1048576"),
         ("blank.bin", 65, "nothing but 0xFF"),
         ("noise.bin", 65, "not recognised as Crazyflie firmware"),
-        ("elf.bin", 65, "an ELF file"),
+        ("elf.bin", 65, "this ELF file cannot be used"),
         ("loader.bin", 65, "the Bitcraze bootloader, not a firmware"),
         ("radio.bin", 65, "radio chip"),
         ("missing.bin", 66, "No such file"),

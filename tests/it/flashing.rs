@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfdfu::clock::Clock;
-use cfdfu::flash::check::Segment;
+use cfdfu::flash::Segment;
 use cfdfu::flash::{Address, Span};
 use cfdfu::image::Content;
 use cfdfu::job::{
@@ -314,10 +314,10 @@ fn verify_and_backup_read_the_flash_and_start_the_drone_again() {
     assert_eq!(backup.booted, Some(true));
 
     let mut segment = Segment { address: Address(0x0800_4000), data: flash[0x4000..0x4000 + 5000].to_vec() };
-    let verified = world.run(task(Task::Verify(segment.clone()))).report;
+    let verified = world.run(task(Task::Verify(vec![segment.clone()]))).report;
     assert_eq!((verified.outcome, verified.verified), (Outcome::Unchanged, true));
     segment.data[4321] ^= 1;
-    let report = world.run(task(Task::Verify(segment))).report;
+    let report = world.run(task(Task::Verify(vec![segment]))).report;
     let Outcome::Failed(failure) = report.outcome else { panic!("{:?}", report.outcome) };
     assert!(matches!(failure.kind, FailureKind::Mismatch { address: Address(0x0800_50E1), .. }));
     assert_eq!(world.flash(), flash);

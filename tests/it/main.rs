@@ -4,6 +4,7 @@
 //! - `cuts`: the same with a fault at every transfer
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
+//! - `corpus`: good and malformed image files in every format, and what is said of each
 //! - `screens`: the interface on the simulated drone: its pictures, its flows, every size and tier
 //! - `any_order`: the interface under messages in any order
 //! - `terminal`: the real binary in a pseudo-terminal
@@ -13,6 +14,7 @@
 
 #![allow(
     unreachable_pub,
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
@@ -23,6 +25,7 @@
 
 mod any_order;
 mod command_line;
+mod corpus;
 mod cuts;
 mod flashing;
 mod layers;

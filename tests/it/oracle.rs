@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
-use cfdfu::flash::Address;
-use cfdfu::flash::check::{self, Segment, Wish};
+use cfdfu::flash::check::{self, Wish};
+use cfdfu::flash::{Address, Segment};
 use cfdfu::job::{Chip, FailureKind, Job, Outcome, Task};
 use cfdfu::usb::{Bus, BusError, Found, Location, ROM_DFU, Setup, TransferError, Transport};
 use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
@@ -322,7 +322,7 @@ fn a_device_of_another_make_is_flashed_by_its_own_rules() {
 
     // A new session finds it as the last one left it.
     let (again, clock) = bus();
-    let task = Task::Verify(Segment { address: Address(BASE + 16 * 1024), data: image });
+    let task = Task::Verify(vec![Segment { address: Address(BASE + 16 * 1024), data: image }]);
     let report = run(again, clock, Job { task, ..job(&firmware("2026.08", 4096), Chip::Any) }).report;
     assert_eq!((report.outcome, report.verified), (Outcome::Unchanged, true));
 }

@@ -5,19 +5,30 @@ use proptest::prelude::*;
 use super::Comparison::{Blank, Differs, Same};
 use super::*;
 use crate::flash::check::{self, Wish};
-use crate::image::{Content, Firmware, Format, Image};
+use crate::image::{Content, Firmware, Format, Image, Payload};
 
 const BLOCK: u32 = 2048;
 const KIB: u32 = 1024;
 
 /// A firmware of `len` bytes, none of them 0xFF.
+fn image(content: Content, data: Vec<u8>) -> Image {
+    Image {
+        format: Format::Bin,
+        content,
+        payload: Payload::Raw(data),
+        crc32: 0,
+        made_for: None,
+        notes: vec![],
+    }
+}
+
 fn firmware(len: usize) -> Image {
     let identity = Firmware { version: None, revision: None, boards: vec![], link: FIRMWARE_BASE };
-    Image { format: Format::Bin, content: Content::Firmware(identity), data: vec![0xA5; len], crc32: 0 }
+    image(Content::Firmware(identity), vec![0xA5; len])
 }
 
 fn loader(len: usize) -> Image {
-    Image { format: Format::Bin, content: Content::Bootloader, data: vec![0x5A; len], crc32: 0 }
+    image(Content::Bootloader, vec![0x5A; len])
 }
 
 fn plan(len: usize) -> Plan {
@@ -122,7 +133,8 @@ fn only_what_differs_is_rewritten_and_the_head_with_it() {
 #[test]
 fn blank_blocks_are_not_written_but_verified() {
     let mut image = firmware(16 * 1024);
-    image.data[4096..8192].fill(0xFF);
+    let Payload::Raw(data) = &mut image.payload else { panic!("raw") };
+    data[4096..8192].fill(0xFF);
     let admitted = check::flash(&image, Wish::default()).unwrap();
     let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
     let work = all_differ(&plan);

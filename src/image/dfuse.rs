@@ -1,0 +1,208 @@
+//! Files made for DFU: the DfuSe container (ST UM0391) and the 16-byte suffix of DFU 1.1 (appendix B) that it
+//! and some `.bin` files end with.
+//!
+//! Every number in them is checked against the others: a file that contradicts itself is refused, for it may
+//! be damaged where no check reaches. dfu-util only warns, and flashes what is left.
+
+use thiserror::Error;
+
+use crate::flash::{Address, Segment};
+
+/// What a DfuSe file starts with.
+pub(super) const SIGNATURE: &[u8] = b"DfuSe";
+/// Signature, version, image size, number of targets.
+const PREFIX: usize = 11;
+/// What follows "Target": alternate setting, named, name, size, number of elements.
+const TARGET_NAME: usize = 255;
+/// The shortest suffix; newer ones may be longer, by their own length byte.
+const SUFFIX_MIN: usize = 16;
+/// More elements than this in one target are no image.
+const ELEMENTS_MAX: u32 = 10_000;
+/// bcdDFU of a suffix behind a DfuSe file.
+const DFUSE_VERSION: u16 = 0x011A;
+/// An id that stands for every device.
+const ANY: u16 = 0xFFFF;
+
+/// What is wrong with a file made for DFU.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Defect {
+    /// It is cut off.
+    #[error("it ends in the middle of {0}")]
+    Short(&'static str),
+    /// An unknown version of the format.
+    #[error("it is of version {0} of the DfuSe format, which is not known")]
+    Version(u8),
+    /// Damaged.
+    #[error("its checksum is 0x{stored:08X}, but that of its bytes is 0x{computed:08X}: it is damaged")]
+    Checksum {
+        /// In the file.
+        stored: u32,
+        /// Of the bytes.
+        computed: u32,
+    },
+    /// No suffix where one must be.
+    #[error("the DFU suffix at its end is missing")]
+    NoSuffix,
+    /// The suffix' own length is impossible.
+    #[error("its DFU suffix claims to have {0} bytes")]
+    SuffixLength(u8),
+    /// The suffix is of another standard.
+    #[error("its DFU suffix is of version 0x{0:04X}, which does not belong here")]
+    SuffixVersion(u16),
+    /// Nothing in it.
+    #[error("it holds no target")]
+    NoTargets,
+    /// A target does not start as one.
+    #[error("target {0} does not start as a target")]
+    NoTarget(usize),
+    /// Too few or absurdly many.
+    #[error("target {target} claims to have {count} elements")]
+    Elements {
+        /// Counted from 1.
+        target: usize,
+        /// As the file says.
+        count: u32,
+    },
+    /// Not for the flash.
+    #[error("target {target} is for alternate setting {alternate}, which is not the flash")]
+    Alternate {
+        /// Counted from 1.
+        target: usize,
+        /// As the file says.
+        alternate: u8,
+    },
+    /// Nothing at an address.
+    #[error("the element for {0} is empty")]
+    EmptyElement(Address),
+    /// A target's size is not that of its elements.
+    #[error("target {target} claims to have {said} bytes, its elements have {found}")]
+    TargetSize {
+        /// Counted from 1.
+        target: usize,
+        /// As the file says.
+        said: u32,
+        /// As counted.
+        found: usize,
+    },
+    /// Something follows the last target.
+    #[error("{0} bytes follow its last target")]
+    Leftover(usize),
+}
+
+/// What a suffix says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Suffix {
+    /// Its length in bytes.
+    pub(super) len: usize,
+    /// Vendor and product that the file is made for; `None` for any.
+    pub(super) made_for: Option<(u16, u16)>,
+    version: u16,
+}
+
+/// The content of a DfuSe file.
+pub(super) struct DfuSe {
+    pub(super) segments: Vec<Segment>,
+    pub(super) made_for: Option<(u16, u16)>,
+    /// Whether the size in the prefix is none that a writer is known to put there.
+    pub(super) odd_size: bool,
+}
+
+/// The suffix at the end of `file`, checked; `None` if there is none. A file that ends with a suffix' mark
+/// and a wrong checksum is damaged, not raw.
+pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, Defect> {
+    let Some((rest, tail)) = file.split_last_chunk::<SUFFIX_MIN>() else { return Ok(None) };
+    // From the end: CRC (4), length (1), "UFD" (3), bcdDFU, vendor, product, bcdDevice (2 each).
+    let [_, _, p0, p1, v0, v1, d0, d1, b'U', b'F', b'D', len, c0, c1, c2, c3] = *tail else {
+        return Ok(None);
+    };
+    if usize::from(len) < SUFFIX_MIN || usize::from(len) > rest.len() + SUFFIX_MIN {
+        return Err(Defect::SuffixLength(len));
+    }
+    let stored = u32::from_le_bytes([c0, c1, c2, c3]);
+    // The standard's CRC leaves out the final inversion.
+    let computed = !crc32fast::hash(&file[..file.len() - 4]);
+    if stored != computed {
+        return Err(Defect::Checksum { stored, computed });
+    }
+    let (vendor, product) = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([p0, p1]));
+    let made_for = (vendor != ANY || product != ANY).then_some((vendor, product));
+    Ok(Some(Suffix { len: len.into(), made_for, version: u16::from_le_bytes([d0, d1]) }))
+}
+
+/// The bytes before a plain suffix, if `file` ends with one, and what it says.
+pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, Defect> {
+    let Some(suffix) = suffix(file)? else { return Ok(None) };
+    if ![0x0100, 0x0110, DFUSE_VERSION].contains(&suffix.version) {
+        return Err(Defect::SuffixVersion(suffix.version));
+    }
+    Ok(Some((&file[..file.len() - suffix.len], suffix)))
+}
+
+/// Reads a DfuSe file: all elements of all targets, in the order of the file.
+pub(super) fn parse(file: &[u8]) -> Result<DfuSe, Defect> {
+    let suffix = suffix(file)?.ok_or(Defect::NoSuffix)?;
+    if suffix.version != DFUSE_VERSION {
+        return Err(Defect::SuffixVersion(suffix.version));
+    }
+    let mut rest = Reader(&file[..file.len() - suffix.len]);
+    let prefix = rest.take(PREFIX, "the prefix")?;
+    let (version, size, targets) = (prefix[5], &prefix[6..10], prefix[10]);
+    if version != 1 {
+        return Err(Defect::Version(version));
+    }
+    if targets == 0 {
+        return Err(Defect::NoTargets);
+    }
+    let mut segments = Vec::new();
+    for target in 1..=usize::from(targets) {
+        read_target(&mut rest, target, &mut segments)?;
+    }
+    if !rest.0.is_empty() {
+        return Err(Defect::Leftover(rest.0.len()));
+    }
+    let size = u32::from_le_bytes([size[0], size[1], size[2], size[3]]) as usize;
+    // Without the suffix by the standard, with it by dfuse-pack.py, 0 by some.
+    let odd_size = ![0, file.len(), file.len() - suffix.len].contains(&size);
+    Ok(DfuSe { segments, made_for: suffix.made_for, odd_size })
+}
+
+fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>) -> Result<(), Defect> {
+    if rest.take(6, "a target")? != b"Target" {
+        return Err(Defect::NoTarget(target));
+    }
+    let alternate = rest.take(1, "a target")?[0];
+    rest.take(4 + TARGET_NAME, "a target's name")?;
+    let (said, count) = (rest.number("a target")?, rest.number("a target")?);
+    if count == 0 || count > ELEMENTS_MAX {
+        return Err(Defect::Elements { target, count });
+    }
+    if alternate != 0 {
+        return Err(Defect::Alternate { target, alternate });
+    }
+    let before = rest.0.len();
+    for _ in 0..count {
+        let (address, len) = (Address(rest.number("an element")?), rest.number("an element")?);
+        if len == 0 {
+            return Err(Defect::EmptyElement(address));
+        }
+        segments.push(Segment { address, data: rest.take(len as usize, "an element")?.to_vec() });
+    }
+    let found = before - rest.0.len();
+    if said as usize == found { Ok(()) } else { Err(Defect::TargetSize { target, said, found }) }
+}
+
+/// What is left of the file.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize, part: &'static str) -> Result<&'a [u8], Defect> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(Defect::Short(part))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self, part: &'static str) -> Result<u32, Defect> {
+        let bytes = self.take(4, part)?;
+        Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    }
+}

@@ -1,0 +1,451 @@
+//! A corpus of image files, good and malformed, in every format: what `inspect` says of each, and that a good
+//! one is flashed while a bad one is refused before a drone is touched.
+//!
+//! The writers of the formats here share nothing with the readers of the program.
+
+use std::fs;
+use std::io::{Cursor, Write};
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use cfdfu::sim::images;
+
+use crate::support::firmware;
+
+const BASE: u32 = 0x0800_4000;
+const LEN: usize = 20_000;
+
+/// The DFU 1.1 CRC, bit by bit as its appendix B has it.
+fn crc(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0xFFFF_FFFF, |crc, &byte| {
+        (0..8).fold(
+            crc ^ u32::from(byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 },
+        )
+    })
+}
+
+/// `bytes` with a suffix for this device.
+fn suffixed(mut bytes: Vec<u8>, (vendor, product): (u16, u16), version: u16) -> Vec<u8> {
+    for number in [0_u16, product, vendor, version] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(b"UFD\x10");
+    let crc = crc(&bytes);
+    bytes.extend(crc.to_le_bytes());
+    bytes
+}
+
+/// Targets of a DfuSe file: alternate setting and elements.
+type Target<'a> = (u8, Vec<(u32, &'a [u8])>);
+
+/// A DfuSe file before its suffix.
+fn dfuse_body(targets: &[Target<'_>]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (alternate, elements) in targets {
+        let elements_len: usize = elements.iter().map(|(_, data)| 8 + data.len()).sum();
+        body.extend(b"Target");
+        body.push(*alternate);
+        body.extend(1_u32.to_le_bytes());
+        let mut name = [0; 255];
+        name[..5].copy_from_slice(b"ST...");
+        body.extend(name);
+        body.extend((elements_len as u32).to_le_bytes());
+        body.extend((elements.len() as u32).to_le_bytes());
+        for (address, data) in elements {
+            body.extend(address.to_le_bytes());
+            body.extend((data.len() as u32).to_le_bytes());
+            body.extend(*data);
+        }
+    }
+    let mut file = b"DfuSe\x01".to_vec();
+    file.extend((11 + body.len() as u32).to_le_bytes());
+    file.push(targets.len() as u8);
+    file.extend(body);
+    file
+}
+
+fn dfuse(targets: &[Target<'_>]) -> Vec<u8> {
+    suffixed(dfuse_body(targets), (0x0483, 0xDF11), 0x011A)
+}
+
+/// A DfuSe file with bytes changed before its checksum is made.
+fn bent(targets: &[Target<'_>], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut body = dfuse_body(targets);
+    change(&mut body);
+    suffixed(body, (0x0483, 0xDF11), 0x011A)
+}
+
+/// Intel HEX, 16 bytes a line.
+fn hex(address: u32, bytes: &[u8]) -> String {
+    let line = |kind: u8, offset: u16, data: &[u8]| {
+        let [high, low] = offset.to_be_bytes();
+        let record = [&[data.len() as u8, high, low, kind][..], data].concat();
+        let sum = record.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg();
+        let digits: Vec<String> = record.iter().chain([&sum]).map(|byte| format!("{byte:02X}")).collect();
+        format!(":{}\r\n", digits.concat())
+    };
+    let mut text = String::new();
+    let mut high = None;
+    for (n, data) in bytes.chunks(16).enumerate() {
+        let at = address + n as u32 * 16;
+        if high != Some(at >> 16) {
+            high = Some(at >> 16);
+            text += &line(4, 0, &((at >> 16) as u16).to_be_bytes());
+        }
+        text += &line(0, at as u16, data);
+    }
+    text + &line(5, 0, &[8, 0, 0x4A, 0x01]) + ":00000001FF\r\n"
+}
+
+/// A linked ARM program in two sections; like the GNU linker's, its segment starts with the file's headers.
+fn elf(address: u32, bytes: &[u8]) -> Vec<u8> {
+    const OFFSET: u32 = 0x1000;
+    let (text, data) = bytes.split_at((bytes.len() / 2) & !3);
+    let mut file = vec![0; OFFSET as usize];
+    let sections_at = OFFSET + bytes.len() as u32;
+    let header = [
+        &b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x28\0"[..],
+        &1_u32.to_le_bytes(),
+        &(address + 1).to_le_bytes(),
+        &52_u32.to_le_bytes(),
+        &sections_at.to_le_bytes(),
+        &0x0500_0000_u32.to_le_bytes(),
+        &[52, 0, 32, 0, 2, 0, 40, 0, 5, 0, 4, 0],
+    ];
+    let load = |offset: u32, memory: u32, physical: u32, len: u32| {
+        [1, offset, memory, physical, len, len, 5, 4].map(u32::to_le_bytes).concat()
+    };
+    let split = address + text.len() as u32;
+    let headers = [
+        header.concat(),
+        load(0, address - OFFSET, address - OFFSET, OFFSET + text.len() as u32),
+        // Initialised data: it lies behind the code and is copied to RAM.
+        load(OFFSET + text.len() as u32, 0x2000_0000, split, data.len() as u32),
+    ]
+    .concat();
+    file[..headers.len()].copy_from_slice(&headers);
+    file.extend(bytes);
+    let names = b"\0.text\0.data\0.bss\0.shstrtab\0";
+    let names_at = sections_at + 5 * 40;
+    let section = |name: u32, kind: u32, flags: u32, address: u32, offset: u32, len: u32| {
+        [name, kind, flags, address, offset, len, 0, 0, 4, 0].map(u32::to_le_bytes).concat()
+    };
+    file.extend(section(0, 0, 0, 0, 0, 0));
+    file.extend(section(1, 1, 6, address, OFFSET, text.len() as u32));
+    file.extend(section(7, 1, 3, 0x2000_0000, OFFSET + text.len() as u32, data.len() as u32));
+    file.extend(section(13, 8, 3, 0x2001_0000, OFFSET, 5000));
+    file.extend(section(18, 3, 0, 0, names_at, names.len() as u32));
+    file.extend(names);
+    file
+}
+
+fn zip(files: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        let options = SimpleFileOptions::default().compression_method(method);
+        writer.start_file(*name, options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// A manifest as the release tool writes it.
+fn manifest(version: u32, platform: &str) -> String {
+    let stm32 = json!({"platform": "cf2", "target": "stm32", "type": "fw", "release": "2026.04"});
+    let nrf51 = json!({"platform": "cf2", "target": "nrf51", "type": "fw", "requires": ["sd-s130"]});
+    let deck =
+        json!({"platform": "deck", "target": ["bcColorLedBot:col", "bcColorLedTop:col"], "type": "fw"});
+    let files = json!({"cf2-2026.04.bin": stm32, "cf2_nrf-2026.04.bin": nrf51, "color-led.bin": deck});
+    json!({"version": version, "subversion": 1, "fw_platform": platform, "release": "2026.04", "files": files})
+        .to_string()
+}
+
+fn release(platform: &str, stm32: &[u8], method: CompressionMethod) -> Vec<u8> {
+    let manifest = manifest(2, platform);
+    let files = [
+        ("manifest.json", manifest.as_bytes()),
+        ("cf2_nrf-2026.04.bin", b"radio"),
+        ("color-led.bin", b"led"),
+    ];
+    zip(&[&files[..], &[("cf2-2026.04.bin", stm32)]].concat(), method)
+}
+
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Desk {
+        Desk(tempfile::tempdir().unwrap())
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let mut command = Command::cargo_bin("cfdfu").unwrap();
+        command.current_dir(self.0.path()).args(line.split_whitespace()).arg("--demo-fast").output().unwrap()
+    }
+
+    fn last_object(&self, line: &str) -> (i32, Value) {
+        let output = self.run(&format!("{line} --json"));
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code().unwrap(), serde_json::from_str(text.lines().last().unwrap()).unwrap())
+    }
+}
+
+#[test]
+fn the_same_firmware_is_the_same_in_every_format_and_is_flashed() {
+    let bin = firmware("2026.04", LEN);
+    let (first, second) = bin.split_at(9000);
+    let v1 = manifest(1, "cf2");
+    let files = [
+        ("plain.bin", "bin", bin.clone()),
+        ("suffix.bin", "bin", suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100)),
+        ("any-device.bin", "bin", suffixed(bin.clone(), (0xFFFF, 0xFFFF), 0x0110)),
+        ("one.dfu", "dfu", dfuse(&[(0, vec![(BASE, &bin)])])),
+        ("parts.dfu", "dfu", dfuse(&[(0, vec![(BASE + 9000, second)]), (0, vec![(BASE, first)])])),
+        // Found by content: a name means nothing.
+        ("hex.bin", "hex", hex(BASE, &bin).into_bytes()),
+        ("elf.dfu", "elf", elf(BASE, &bin)),
+        ("stored.zip", "zip", release("cf2", &bin, CompressionMethod::Stored)),
+        ("deflated.zip", "zip", release("cf2", &bin, CompressionMethod::Deflated)),
+        (
+            "folder-v1.zip",
+            "zip",
+            zip(
+                &[("cf2-2026.04/manifest.json", v1.as_bytes()), ("cf2-2026.04/cf2-2026.04.bin", &bin)],
+                CompressionMethod::Stored,
+            ),
+        ),
+    ];
+    let desk = Desk::new();
+    for (name, format, bytes) in files {
+        fs::write(desk.0.path().join(name), bytes).unwrap();
+        let (exit, image) = desk.last_object(&format!("inspect {name}"));
+        assert_eq!(exit, 0, "{name}: {image}");
+        let told = (&image["format"], &image["kind"], &image["version"], &image["address"], &image["bytes"]);
+        let expected =
+            (&json!(format), &json!("firmware"), &json!("2026.04"), &json!("0x08004000"), &json!(LEN));
+        assert_eq!(told, expected, "{name}");
+        assert_eq!(image["crc32"], format!("{:08x}", crc32fast::hash(&bin)), "{name}");
+        let (exit, result) = desk.last_object(&format!("flash {name} --demo"));
+        assert_eq!((exit, &result["verified"], &result["booted"]), (0, &json!(true), &json!(true)), "{name}");
+    }
+    let text = String::from_utf8(desk.run("inspect stored.zip").stdout).unwrap();
+    assert!(text.contains("bcColorLedBot:col, bcColorLedTop:col, nrf51"), "{text}");
+}
+
+/// A file's name, its bytes, and what is said of it.
+type Case = (&'static str, Vec<u8>, &'static str);
+
+/// A file with one bit changed.
+fn damaged(file: &[u8], at: usize) -> Vec<u8> {
+    let mut file = file.to_vec();
+    file[at] ^= 1;
+    file
+}
+
+/// A file with other bytes from `at` on.
+fn with(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut file = file.to_vec();
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    file
+}
+
+fn malformed_dfu() -> Vec<Case> {
+    let bin = firmware("2026.04", LEN);
+    let one: &[Target<'_>] = &[(0, vec![(BASE, &bin)])];
+    let good = dfuse(one);
+    let overlapping = dfuse(&[(0, vec![(BASE, &bin[..])]), (0, vec![(BASE + 4, &bin[..8])])]);
+    vec![
+        ("short.dfu", good[..100].to_vec(), "DFU suffix at its end is missing"),
+        ("cut.dfu", good[..good.len() - 20].to_vec(), "DFU suffix at its end is missing"),
+        ("damaged.dfu", damaged(&good, 5000), "it is damaged"),
+        ("version.dfu", bent(one, |file| file[5] = 2), "version 2 of the DfuSe format"),
+        ("suffix-version.dfu", suffixed(dfuse_body(one), (0x0483, 0xDF11), 0x0100), "version 0x0100"),
+        ("no-target.dfu", bent(&[], |_| {}), "holds no target"),
+        ("missing-target.dfu", bent(one, |file| file[10] = 2), "ends in the middle of a target"),
+        ("bad-target.dfu", bent(one, |file| file[11] = b'X'), "target 1 does not start as a target"),
+        ("options.dfu", dfuse(&[(1, vec![(0x1FFF_C000, &bin[..16])])]), "alternate setting 1"),
+        ("no-element.dfu", bent(one, |file| file[281..285].fill(0)), "claims to have 0 elements"),
+        ("elements.dfu", bent(one, |file| file[281..285].fill(0xFF)), "claims to have 4294967295 elements"),
+        ("empty-element.dfu", dfuse(&[(0, vec![(BASE, &[])])]), "the element for 0x08004000 is empty"),
+        ("long-element.dfu", bent(one, |file| file[292] = 0x7F), "ends in the middle of an element"),
+        ("target-size.dfu", bent(one, |file| file[277] ^= 1), "its elements have 20008"),
+        ("leftover.dfu", bent(one, |file| file.extend([0; 7])), "7 bytes follow its last target"),
+        ("overlap.dfu", overlapping, "holds 0x08004004 twice"),
+        ("suffix.bin", damaged(&suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100), 77), "it is damaged"),
+        (
+            "suffix-len.bin",
+            with(&suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100), LEN + 11, &[15]),
+            "15 bytes",
+        ),
+    ]
+}
+
+fn malformed_others() -> Vec<Case> {
+    let bin = firmware("2026.04", LEN);
+    let bolt = images::firmware("2026.04", &[("CB10", "Crazyflie Bolt")], LEN);
+    let text = hex(BASE, &bin);
+    let zipped = |name: &str, manifest: &str| {
+        zip(&[("manifest.json", manifest.as_bytes()), (name, &bin)], CompressionMethod::Stored)
+    };
+    let bomb = vec![0_u8; 3_000_000];
+    vec![
+        ("line.hex", text.replacen(":10", ":11", 1).into_bytes(), "line 2 is damaged"),
+        ("text.hex", text.replacen("\r\n:10", "\r\nhello\r\n:10", 1).into_bytes(), "line 2 is damaged"),
+        ("cut.hex", text.as_bytes()[..text.len() / 2].to_vec(), "is damaged"),
+        ("no-end.hex", text.replace(":00000001FF\r\n", "").into_bytes(), "last line"),
+        ("after.hex", [text.as_bytes(), b":00000001FF\r\n"].concat(), "follows the end of the file"),
+        ("cut.elf", elf(BASE, &bin)[..9000].to_vec(), "ELF file cannot be used"),
+        ("x86.elf", with(&elf(BASE, &bin), 18, &[0x3E]), "not a linked program for a 32-bit ARM chip"),
+        ("object.elf", with(&elf(BASE, &bin), 16, &[1]), "not a linked program"),
+        (
+            "cut.zip",
+            release("cf2", &bin, CompressionMethod::Stored)[..9000].to_vec(),
+            "zip archive cannot be used",
+        ),
+        ("other.zip", zip(&[("readme.txt", b"hello")], CompressionMethod::Stored), "no manifest.json"),
+        ("manifest.zip", zipped("a", "{"), "manifest is damaged"),
+        ("future.zip", zipped("a", r#"{"version": 3}"#), "version 3; versions 1 and 2 are known"),
+        (
+            "radio.zip",
+            zipped("a", r#"{"version":2,"files":{"a":{"target":"nrf51","type":"fw"}}}"#),
+            "only for: nrf51",
+        ),
+        (
+            "missing.zip",
+            zipped("a", r#"{"version":2,"files":{"../../b":{"target":"stm32","type":"fw"}}}"#),
+            "names ../../b, which is not in it",
+        ),
+        (
+            "two.zip",
+            zipped(
+                "a",
+                r#"{"version":2,"files":{"a":{"target":"stm32","type":"fw"},"b":{"target":["stm32"],"type":"fw"}}}"#,
+            ),
+            "several firmwares for the STM32: a, b",
+        ),
+        (
+            "platform.zip",
+            release("cf2", &bolt, CompressionMethod::Stored),
+            "says it is for cf2, but its firmware is for bolt",
+        ),
+        ("bomb.zip", release("cf2", &bomb, CompressionMethod::Deflated), "larger than the Crazyflie's flash"),
+        (
+            "far.hex",
+            hex(BASE, &[&bin[..], &vec![3; 1024 * 1024]].concat()).into_bytes(),
+            "more than the 1048576",
+        ),
+    ]
+}
+
+#[test]
+fn every_malformed_file_is_refused_with_its_own_reason() {
+    let desk = Desk::new();
+    for (name, bytes, words) in malformed_dfu().into_iter().chain(malformed_others()) {
+        fs::write(desk.0.path().join(name), bytes).unwrap();
+        for command in ["inspect", "flash --demo"] {
+            let output = desk.run(&format!("{command} {name}"));
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(65), "{command} {name}: {text}");
+            assert!(text.to_lowercase().contains(&words.to_lowercase()), "{name}: {text}");
+            assert!(output.stdout.is_empty(), "{name}: nothing was begun");
+        }
+    }
+}
+
+/// Name, bytes, command, exit status, and what is said.
+type Placement = (&'static str, Vec<u8>, &'static str, i32, &'static str);
+
+fn placements() -> Vec<Placement> {
+    let bin = firmware("2026.04", LEN);
+    let loader = images::loader();
+    let ram = dfuse(&[(0, vec![(0x2000_0000, &bin)])]);
+    let both = dfuse(&[(0, vec![(0x0800_0000, &loader), (BASE, &bin)])]);
+    let flapper =
+        images::firmware("2026.04", &[("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")], LEN);
+    vec![
+        (
+            "low.dfu",
+            dfuse(&[(0, vec![(0x0800_0000, &bin)])]),
+            "flash",
+            65,
+            "linked for 0x08004000 and would not run at 0x08000000",
+        ),
+        ("ram.dfu", ram, "flash", 65, "linked for 0x08004000"),
+        (
+            "noise.dfu",
+            dfuse(&[(0, vec![(0x1FFF_7800, &loader[..512])])]),
+            "flash --allow-mismatch",
+            65,
+            "0x1FFF7800 is not in the Crazyflie's flash",
+        ),
+        (
+            "options.hex",
+            hex(0x1FFF_C000, &loader[..16]).into_bytes(),
+            "flash --allow-mismatch",
+            65,
+            "0x1FFFC000 is not in",
+        ),
+        (
+            "loader.dfu",
+            dfuse(&[(0, vec![(0x0800_0000, &loader)])]),
+            "flash",
+            65,
+            "Bitcraze bootloader, not a firmware",
+        ),
+        ("loader.hex", hex(0x0800_0000, &loader).into_bytes(), "restore-bootloader", 0, ""),
+        (
+            "loader-high.dfu",
+            dfuse(&[(0, vec![(BASE, &loader)])]),
+            "restore-bootloader",
+            65,
+            "linked for 0x08000000",
+        ),
+        ("both.dfu", both.clone(), "flash", 65, "copy of a whole flash"),
+        ("both.dfu", both, "restore-bootloader", 0, ""),
+        (
+            "moved.dfu",
+            dfuse(&[(0, vec![(BASE, &bin)])]),
+            "flash --address 0x08008000",
+            65,
+            "belongs at 0x08004000",
+        ),
+        (
+            "leaflabs.bin",
+            suffixed(bin.clone(), (0x1EAF, 0x0003), 0x0100),
+            "flash",
+            65,
+            "USB device 1eaf:0003",
+        ),
+        ("leaflabs.bin", suffixed(bin.clone(), (0x1EAF, 0x0003), 0x0100), "flash --allow-mismatch", 0, ""),
+        (
+            "bolt.zip",
+            release(
+                "bolt",
+                &images::firmware("2026.04", &[("CB10", "Crazyflie Bolt")], LEN),
+                CompressionMethod::Stored,
+            ),
+            "flash",
+            65,
+            "board is CF21, but the image is for CB10",
+        ),
+        ("flapper.bin", flapper, "flash", 0, "Flapper's firmware"),
+    ]
+}
+
+#[test]
+fn a_good_file_for_the_wrong_place_or_device_is_refused_by_name() {
+    let desk = Desk::new();
+    for (name, bytes, command, exit, words) in placements() {
+        fs::write(desk.0.path().join(name), bytes).unwrap();
+        let output = desk.run(&format!("{command} {name} --demo=dfu"));
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(output.status.code(), Some(exit), "{command} {name}: {text}");
+        assert!(text.contains(words), "{command} {name}: {text}");
+    }
+}
