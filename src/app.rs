@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::flash::FIRMWARE_BASE;
+use crate::flash::Segment;
 use crate::flash::plan::BLANK;
 use crate::image::{Content, Image};
 use crate::job::{Device, Event, Job, Preview, Report, SectorState};
@@ -98,6 +98,8 @@ pub enum Slot {
     Bad(PathBuf, Problem),
     /// It can.
     Ready(PathBuf, Box<Image>),
+    /// Not a file: what the last job overwrote, and what that is.
+    Before(Segment, Content),
 }
 
 impl Slot {
@@ -110,11 +112,21 @@ impl Slot {
         }
     }
 
+    /// What it is, if it can be flashed.
+    #[must_use]
+    pub fn content(&self) -> Option<&Content> {
+        match self {
+            Slot::Ready(_, image) => Some(&image.content),
+            Slot::Before(_, content) => Some(content),
+            Slot::Empty | Slot::Loading(_) | Slot::Bad(..) => None,
+        }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> Option<&PathBuf> {
         match self {
-            Slot::Empty => None,
+            Slot::Empty | Slot::Before(..) => None,
             Slot::Loading(path) | Slot::Bad(path, _) | Slot::Ready(path, _) => Some(path),
         }
     }
@@ -305,21 +317,16 @@ impl App {
         self.devices().get(self.chosen.min(self.devices().len().saturating_sub(1)))
     }
 
-    /// The firmware that was there before the last job overwrote it, to go back to; or why there is none.
-    pub fn before(&self) -> Result<Image, &'static str> {
+    /// What was there before the last job overwrote it, to go back to; or why there is none.
+    pub fn before(&self) -> Result<(Segment, Content), &'static str> {
         let Some(preview) = self.preview.as_ref().filter(|preview| !preview.work.is_nothing()) else {
             return Err("nothing was overwritten");
         };
-        let Some(before) = preview.before.as_ref().filter(|before| before.address == FIRMWARE_BASE) else {
-            return Err("no copy was kept that could be put back");
+        let Some(before) = &preview.before else { return Err("no copy was kept") };
+        let Some(last) = before.data.iter().rposition(|&byte| byte != BLANK) else {
+            return Err("there was nothing before");
         };
-        let len = before.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
-        let image = Image::parse(before.data[..len].to_vec()).map_err(|_| "there was nothing before")?;
-        match image.content {
-            // A longer one than the image that replaced it goes on in sectors that were not touched.
-            Content::Firmware(_) => Ok(image),
-            _ => Err("what was there before was no complete firmware"),
-        }
+        Ok((before.clone(), Content::of(&before.data[..=last])))
     }
 
     /// Whether a job is under way, and whether it may change the drone.

@@ -11,13 +11,16 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::clock::{Clock, FastClock, RealClock};
+use crate::crazyflie;
 use crate::flash::check::{self, Admitted, Wish};
+use crate::flash::plan::BLANK;
 use crate::flash::{FLASH_END, LOADER_BASE, Span};
-use crate::image::Image;
+use crate::image::{Content, Image};
 use crate::job::{
-    Chip, Compare, Confirm, Enter, FailureKind, FlashTask, Job, Keep, Leave, Outcome, Report, Selector, Task,
-    Verify, Width,
+    Chip, Compare, Enter, FailureKind, FlashTask, Job, Keep, Leave, Outcome, Report, Selector, Task, Verify,
+    Width,
 };
+use crate::record::Record;
 use crate::report::{self, Exit, Problem};
 use crate::run::{self, files};
 use crate::sim::SimBus;
@@ -87,6 +90,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let image = files::read_image(image)?;
             verify_job(global, device, &image, *address, console)
         }
+        Command::Undo { device } => undo_job(global, device, console),
         Command::Backup { file, force, device } => backup_job(global, device, file, *force, console),
         Command::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
         Command::DemoImage { file, kind, version, size, force } => {
@@ -141,17 +145,55 @@ fn flash_job(
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let task = FlashTask {
-        image,
-        boards,
         compare: if flash.full { Compare::Skip } else { Compare::First },
         keep: if flash.no_undo { Keep::No } else { Keep::Copy },
-        confirm: Confirm::Ask,
         verify: if flash.no_verify { Verify::Skip } else { Verify::ReadBack },
         leave: if flash.no_leave { Leave::Stay } else { Leave::Start },
         width: if flash.byte_mode { Width::Byte } else { Width::Fastest },
         chip: if flash.allow_mismatch { Chip::Any } else { Chip::Crazyflie },
+        ..FlashTask::new(image, boards)
     };
     let report = run(global, &flash.device, Task::Flash(task), console)?;
+    console.result(&report, None);
+    Ok(report::exit(&report))
+}
+
+/// What the last flash of the drone that is plugged in overwrote, put back in its place.
+fn undo_job(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<Exit, Problem> {
+    let (bus, clock) = bus(global, console)?;
+    let start = clock.now();
+    let drone = loop {
+        match find::choose(&*bus, &selector(global)) {
+            Err(FailureKind::NoDevice | FailureKind::NoMatch(_))
+                if clock.now().saturating_sub(start) < Duration::from_secs(device.wait) =>
+            {
+                bus.wait(Duration::from_millis(250));
+            }
+            other => break other.map_err(bus_problem)?,
+        }
+    };
+    let serial = crazyflie::dfu_serial(&drone.strings.serial).unwrap_or(drone.strings.serial);
+    let unreadable = |message: &str| {
+        let advice =
+            "A copy is kept of whatever is overwritten, unless --no-undo is given. Nothing was touched.";
+        report::other(Exit::NoInput, "no_copy", message, advice)
+    };
+    let record =
+        Record::of_user().ok_or_else(|| unreadable("there is no home directory to keep copies in"))?;
+    let copy = record.last_copy(&serial).map_err(|error| unreadable(&error.to_string()))?;
+    let (path, copy, age) =
+        copy.ok_or_else(|| unreadable(&format!("no copy is kept of what was on {serial} before")))?;
+    let bytes = copy.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
+    let content = Content::of(&copy.data[..bytes]);
+    console.line(&format!("Copy made {} ago: {content}, {}", report::age(age), path.display()));
+    let image = check::undo(copy).map_err(|refusal| report::refusal(&refusal))?;
+    let job = Job {
+        device: Selector::At(drone.location),
+        wait: Duration::ZERO,
+        enter: if device.no_enter { Enter::Never } else { Enter::IfRunning },
+        task: Task::Flash(FlashTask::new(image, Vec::new())),
+    };
+    let report = run_job::run(bus, clock, job, console)?;
     console.result(&report, None);
     Ok(report::exit(&report))
 }

@@ -80,6 +80,24 @@ pub struct FlashTask {
     pub chip: Chip,
 }
 
+impl FlashTask {
+    /// With every safeguard: look first, keep a copy, ask, verify, start.
+    #[must_use]
+    pub fn new(image: Admitted, boards: Vec<String>) -> FlashTask {
+        FlashTask {
+            image,
+            compare: Compare::First,
+            keep: Keep::Copy,
+            confirm: Confirm::Ask,
+            verify: Verify::ReadBack,
+            leave: Leave::Start,
+            width: Width::Fastest,
+            boards,
+            chip: Chip::Crazyflie,
+        }
+    }
+}
+
 /// Whether a running Crazyflie may be asked to enter DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enter {

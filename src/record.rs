@@ -5,14 +5,14 @@
 //! a flash: its errors are for the log.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use directories::ProjectDirs;
 
 use crate::clock;
-use crate::flash::Segment;
-use crate::flash::plan::BLANK;
+use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment};
 
 /// Copies of one drone's flash that are kept.
 const COPIES: usize = 5;
@@ -32,13 +32,30 @@ impl Record {
         Some(Record { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
     }
 
-    /// Keeps what a flash is about to overwrite on the drone with this serial number, without the blank
-    /// flash at its end; the oldest copies of that drone go. Gives the new file.
+    /// Keeps what a flash is about to overwrite on the drone that has this serial number in DFU mode; the
+    /// oldest copies of that drone go. Gives the new file.
     pub fn keep(&self, before: &Segment, serial: &str) -> io::Result<PathBuf> {
-        let len = before.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
-        let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
-        let folder = Path::new("undo").join(if serial.is_empty() { "unknown" } else { &serial });
-        self.save(&folder, &format!("{:08X}.bin", before.address.0), &before.data[..len], COPIES)
+        self.save(&copies_of(serial), &format!("{:08X}.bin", before.address.0), &before.data, COPIES)
+    }
+
+    /// The newest copy that was kept of this drone, its file, and how old it is; `None` if there is none.
+    pub fn last_copy(&self, serial: &str) -> io::Result<Option<(PathBuf, Segment, Duration)>> {
+        let mut files: Vec<PathBuf> = match fs::read_dir(self.dir.join(copies_of(serial))) {
+            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        files.sort();
+        let named = |path: &PathBuf| {
+            let (time, address) = path.file_name()?.to_str()?.strip_suffix(".bin")?.split_once('-')?;
+            Some((time.parse::<u64>().ok()?, Address(u32::from_str_radix(address, 16).ok()?)))
+        };
+        let newest = files.into_iter().rev().find_map(|path| Some((named(&path)?, path)));
+        let Some(((time, address), path)) = newest else { return Ok(None) };
+        let mut data = Vec::new();
+        File::open(&path)?.take(FLASH_END - LOADER_BASE.wide() + 1).read_to_end(&mut data)?;
+        let age = Duration::from_secs(clock::unix_seconds().saturating_sub(time));
+        Ok(Some((path, Segment { address, data }, age)))
     }
 
     /// Keeps a file in this folder of the state directory, its name preceded by the time; of the files with
@@ -97,6 +114,12 @@ impl Record {
     }
 }
 
+/// The folder of a drone's copies.
+fn copies_of(serial: &str) -> PathBuf {
+    let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
+    Path::new("undo").join(if serial.is_empty() { "unknown" } else { &serial })
+}
+
 /// The names start with the time, so their order is that of age.
 fn forget_oldest(newest: &Path, most: usize) -> io::Result<()> {
     let Some(dir) = newest.parent() else { return Ok(()) };
@@ -140,21 +163,23 @@ mod tests {
     }
 
     #[test]
-    fn the_last_copies_are_kept_without_their_blank_tail() {
+    fn the_last_copies_are_kept_and_the_newest_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let record = Record { dir: dir.path().join("state") };
-        let mut data = vec![7; 3000];
-        data.resize(5000, 0xFF);
-        let path = record.keep(&Segment { address: FIRMWARE_BASE, data }, "../33813387\u{1b}3034").unwrap();
+        let before = Segment { address: FIRMWARE_BASE, data: vec![7; 3000] };
+        assert_eq!(record.last_copy("338133873034").unwrap(), None);
+        let path = record.keep(&before, "../33813387\u{1b}3034").unwrap();
         assert!(path.starts_with(dir.path().join("state/undo/338133873034")), "{}", path.display());
-        assert_eq!(fs::read(&path).unwrap(), vec![7; 3000]);
+        fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
         let folder = path.parent().unwrap();
         for n in 0..7 {
             fs::write(folder.join(format!("000000000{n}-08004000.bin")), [n]).unwrap();
         }
         forget_oldest(&path, COPIES).unwrap();
         let left = fs::read_dir(folder).unwrap().count();
-        assert_eq!(left, COPIES);
-        assert!(path.exists(), "the newest is among them");
+        assert_eq!(left, COPIES + 1, "and what is no copy");
+        let (newest, copy, age) = record.last_copy("338133873034").unwrap().unwrap();
+        assert_eq!((newest, copy), (path, before));
+        assert!(age < Duration::from_secs(60));
     }
 }

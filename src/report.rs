@@ -2,6 +2,8 @@
 //!
 //! All advice is here. Modules below return kinds; this file alone knows what helps. Pure.
 
+use std::time::Duration;
+
 use crate::flash::check::Refusal;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE};
 use crate::image::{Firmware, Image, ImageError};
@@ -98,6 +100,16 @@ pub fn afterwards(report: &Report) -> Option<&'static str> {
              switch it on."
         }
     })
+}
+
+/// A time that has passed, in the largest unit that fits.
+#[must_use]
+pub fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
+    let (size, unit) = units.into_iter().find(|(size, _)| seconds >= *size).unwrap_or((1, "second"));
+    let n = seconds / size;
+    format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
 }
 
 /// What a drone is left as.

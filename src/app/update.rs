@@ -11,12 +11,10 @@ use super::picker::{EntryKind, Picker};
 use super::progress::Progress;
 use super::wizard::{Move, Step};
 use super::{App, BusState, Effect, Goal, JobView, Msg, Over, SECTORS, Screen, Slot, Stage, Which, Wizard};
+use crate::flash::FIRMWARE_BASE;
 use crate::flash::check::{self, Wish};
 use crate::image::Image;
-use crate::job::{
-    Chip, Compare, Confirm, Enter, Event, FlashTask, Job, Keep, Leave, Level, Phase, Report, Selector, Task,
-    Verify, Width,
-};
+use crate::job::{Enter, Event, FlashTask, Job, Level, Phase, Report, Selector, Task};
 use crate::report;
 
 /// How long a notice stays.
@@ -154,9 +152,11 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Write => write(app),
         Action::Retry => begin(app, app.goal),
         Action::Undo => match app.before() {
-            Ok(image) => {
-                app.image = Slot::Ready("what-was-there-before".into(), Box::new(image));
-                begin(app, Goal::Flash)
+            Ok((copy, content)) => {
+                let goal = if copy.address < FIRMWARE_BASE { Goal::Restore } else { Goal::Flash };
+                let which = if goal == Goal::Restore { Which::Loader } else { Which::Image };
+                *slot(app, which) = Slot::Before(copy, content);
+                begin(app, goal)
             }
             Err(why) => {
                 notice(app, why);
@@ -246,8 +246,8 @@ fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
         return Vec::new();
     }
     let missing = match goal {
-        Goal::Restore => app.loader.image().is_none().then_some(Which::Loader),
-        Goal::Flash | Goal::Recover => app.image.image().is_none().then_some(Which::Image),
+        Goal::Restore => app.loader.content().is_none().then_some(Which::Loader),
+        Goal::Flash | Goal::Recover => app.image.content().is_none().then_some(Which::Image),
     };
     match missing {
         Some(which) => open_picker(app, which, Some(goal)),
@@ -257,11 +257,14 @@ fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
 
 /// Everything is there: give the job to the worker. It looks first and asks before it writes.
 fn start(app: &mut App) -> Vec<Effect> {
-    let image = match app.goal {
-        Goal::Restore => {
-            app.loader.image().map(|loader| check::restore(loader, app.image.image(), Wish::default()))
+    let firmware = app.image.image();
+    let image = match (app.goal, &app.loader, &app.image) {
+        (Goal::Restore, Slot::Before(copy, _), _) => Some(check::undo(copy.clone())),
+        (Goal::Restore, loader, _) => {
+            loader.image().map(|loader| check::restore(loader, firmware, Wish::default()))
         }
-        Goal::Flash | Goal::Recover => app.image.image().map(|image| check::flash(image, Wish::default())),
+        (Goal::Flash | Goal::Recover, _, Slot::Before(copy, _)) => Some(check::undo(copy.clone())),
+        (Goal::Flash | Goal::Recover, ..) => firmware.map(|image| check::flash(image, Wish::default())),
     };
     let image = match image {
         Some(Ok(image)) => image,
@@ -272,18 +275,9 @@ fn start(app: &mut App) -> Vec<Effect> {
         None => return Vec::new(),
     };
     let device = app.chosen_device().map_or(Selector::Only, |device| Selector::At(device.location.clone()));
-    let boards = app.image.image().map(Image::boards).unwrap_or_default();
-    let task = FlashTask {
-        image,
-        boards,
-        compare: Compare::First,
-        keep: Keep::Copy,
-        confirm: Confirm::Ask,
-        verify: Verify::ReadBack,
-        leave: Leave::Start,
-        width: Width::Fastest,
-        chip: Chip::Crazyflie,
-    };
+    let undo = matches!((app.goal, &app.loader), (Goal::Restore, Slot::Before(..)));
+    let boards = firmware.filter(|_| !undo).map(Image::boards).unwrap_or_default();
+    let task = FlashTask::new(image, boards);
     app.map = [None; SECTORS];
     app.preview = None;
     app.log.follow();
@@ -515,7 +509,9 @@ pub fn command_line(app: &App) -> String {
         Some(device) if app.devices().len() > 1 => format!(" --device {}", device.location),
         _ => String::new(),
     };
+    let meant = if app.goal == Goal::Restore { &app.loader } else { &app.image };
     match app.goal {
+        _ if matches!(meant, Slot::Before(..)) => format!("cfdfu undo{device}"),
         Goal::Restore => {
             let firmware = app.image.image().map(|_| format!(" --firmware {}", name(&app.image)));
             format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())

@@ -142,6 +142,11 @@ pub(super) enum Command {
         #[command(flatten)]
         device: DeviceArgs,
     },
+    /// Put back what the last flash of this drone overwrote; again, and that is undone
+    Undo {
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
     /// Compare the flash with an image
     Verify {
         /// The image

@@ -70,6 +70,7 @@ fn home(app: &App) -> Vec<String> {
     let image = match &app.image {
         Slot::Empty => "Image: none chosen".to_owned(),
         Slot::Loading(_) => return Vec::new(),
+        Slot::Before(_, content) => format!("Image: what was there before, {content}"),
         Slot::Bad(path, problem) => format!("Image: {}: {}", path.display(), problem.message),
         Slot::Ready(path, image) => format!("Image: {}, {}", path.display(), image.content),
     };

@@ -88,11 +88,13 @@ fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &The
 pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, String)> {
     let before = preview.firmware.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
     let image = match app.goal {
-        Goal::Restore => app.loader.image(),
-        Goal::Flash | Goal::Recover => app.image.image(),
+        Goal::Restore => app.loader.content(),
+        Goal::Flash | Goal::Recover => app.image.content(),
     };
-    let mut coming = image.map(|image| image.content.to_string()).unwrap_or_default();
-    if let Some(firmware) = app.image.image().filter(|_| app.goal == Goal::Restore) {
+    let mut coming = image.map(Content::to_string).unwrap_or_default();
+    if let Some(firmware) =
+        app.image.image().filter(|_| app.goal == Goal::Restore && app.loader.image().is_some())
+    {
         coming = format!("{coming} and {}", firmware.content);
     }
     let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();

@@ -94,6 +94,11 @@ fn slot_lines<'a>(slot: &Slot, theme: &Theme) -> Vec<Line<'a>> {
         Slot::Bad(path, problem) => {
             vec![Line::from(name(path)), Line::from(Span::styled(problem.message.clone(), theme.bad))]
         }
+        Slot::Before(copy, content) => vec![
+            Line::from(Span::styled("what was there before", theme.strong)),
+            Line::from(content.to_string()),
+            Line::from(format!("{} bytes at {}", thousands(copy.data.len() as u64), copy.address)),
+        ],
         Slot::Ready(path, image) => vec![
             Line::from(Span::styled(name(path), theme.strong)),
             Line::from(image.content.to_string()),

@@ -74,7 +74,8 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
     }
 }
 
-fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
+/// The one device that is meant, as it is now.
+pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
     let mut there = devices(bus)?;
     let none_at_all = there.is_empty();
     there.retain(|device| selector.matches(device));

@@ -205,7 +205,8 @@ impl Flashing<'_> {
         Ok((found, before))
     }
 
-    /// Reads a sector whole. A gap before it, where the image leaves sectors out, is kept as blank.
+    /// Reads a sector whole, with the sectors before it that the image leaves out: the copy has no gap, for
+    /// putting it back would erase what was there.
     fn copy_sector(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -215,7 +216,12 @@ impl Flashing<'_> {
     ) -> Result<Comparison, Stop> {
         let start = planned.sector.span.start();
         let first = self.plan.sectors().first().map_or(start, |first| first.sector.span.start());
-        kept.resize((start.0 - first.0) as usize, BLANK);
+        let size = self.session.block();
+        let so_far = first.checked_add(u32::try_from(kept.len()).unwrap_or(u32::MAX)).unwrap_or(start);
+        for block in Span::between(so_far, start.wide()).into_iter().flat_map(|gap| gap.blocks(size)) {
+            ctx.check_cancelled()?;
+            kept.extend(self.session.read(ctx, block)?);
+        }
         let from = kept.len();
         for block in planned.sector.span.blocks(self.session.block()) {
             ctx.check_cancelled()?;

@@ -220,6 +220,32 @@ fn a_backup_is_the_whole_flash_and_never_replaces_a_file_unasked() {
 }
 
 #[test]
+fn a_backup_goes_back_as_a_restore_and_as_nothing_else() {
+    let desk = Desk::new();
+    stdout(&desk.run("backup mine.bin --demo=dfu"));
+    let (_, objects) = desk.json("inspect mine.bin");
+    assert_eq!((&objects[0]["kind"], &objects[0]["version"]), (&"backup".into(), &"2025.02".into()));
+    let (code, text) = desk.fails("flash mine.bin --demo=dfu");
+    assert!(code == 65 && text.contains("cfdfu restore-bootloader FILE"), "{text}");
+    let (code, objects) = desk.json("restore-bootloader mine.bin --demo=overwritten");
+    let result = objects.last().unwrap();
+    assert_eq!((code, &result["verified"], &result["bytes"]), (0, &true.into(), &(1024 * 1024).into()));
+    stdout(&desk.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten"));
+    // A copy without a bootloader is no bootloader, unless somebody insists.
+    stdout(&desk.run("backup broken.bin --demo=overwritten"));
+    let (code, text) = desk.fails("restore-bootloader broken.bin --demo=dfu");
+    assert!(code == 65 && text.contains("without the Bitcraze bootloader"), "{text}");
+    stdout(&desk.run("restore-bootloader broken.bin --demo=dfu --allow-mismatch"));
+}
+
+#[test]
+fn nothing_is_put_back_where_no_copy_was_kept() {
+    let (code, text) = Desk::new().fails("undo --demo");
+    assert!(code == 66 && text.contains("338133873034"), "{text}");
+    assert_eq!(Desk::new().fails("undo --demo=none").0, 69);
+}
+
+#[test]
 fn the_log_file_has_what_was_said() {
     let desk = Desk::new();
     desk.run("flash cf2.bin --demo --log-file log.txt");

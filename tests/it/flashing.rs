@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfdfu::clock::Clock;
-use cfdfu::flash::Segment;
-use cfdfu::flash::{Address, Span};
+use cfdfu::flash::check::{self, Wish};
+use cfdfu::flash::{Address, Segment, Span};
 use cfdfu::image::Content;
 use cfdfu::job::{
     Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, Level, Outcome,
@@ -17,7 +17,7 @@ use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::usb::{Bus, BusError, Found, TransferError, Transport};
 use cfdfu::worker::Worker;
 
-use crate::support::{SEED_LEN, World, firmware, flash_job, restore_job, run, with};
+use crate::support::{SEED_LEN, World, firmware, flash_job, job, parse, restore_job, run, with};
 
 /// Addresses at which the flash changed, as offsets from its start.
 fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
@@ -382,6 +382,51 @@ fn nothing_is_changed_until_somebody_says_so() {
 
     let (_, report) = asked(&world, &Command::Proceed);
     assert_eq!(report.outcome, Outcome::Flashed);
+}
+
+/// Whatever was there comes back byte by byte: also a firmware that is longer than the one that replaced it,
+/// half a firmware, and what lies between the parts of an image.
+#[test]
+fn what_was_overwritten_can_be_put_back_exactly() {
+    let noise = |at: u32, len: usize| Segment { address: Address(at), data: images::firmware("x", &[], len) };
+    let parts = |segments: Vec<Segment>| {
+        let mut hex = Vec::new();
+        for Segment { address, data } in segments {
+            hex.push(ihex::Record::ExtendedLinearAddress((address.0 >> 16) as u16));
+            let lines = data.chunks(32).enumerate();
+            hex.extend(lines.map(|(n, line)| ihex::Record::Data {
+                offset: (address.0 as u16).wrapping_add(n as u16 * 32),
+                value: line.to_vec(),
+            }));
+        }
+        hex.push(ihex::Record::EndOfFile);
+        let image = parse(ihex::create_object_file_representation(&hex).unwrap().as_bytes());
+        check::flash(&image, Wish { allow_mismatch: true, ..Wish::default() }).unwrap()
+    };
+    let short = check::flash(&parse(&firmware("2026.08", 20_000)), Wish::default()).unwrap();
+    let strewn = parts(vec![noise(0x0800_8000, 5000), noise(0x0802_0000, 6000)]);
+    let loader = check::restore(&parse(&images::loader()), None, Wish::default()).unwrap();
+    for (scenario, image) in [
+        ("dfu", short.clone()),
+        ("erased", short.clone()),
+        ("overwritten", short),
+        ("dfu", strewn),
+        ("overwritten", loader),
+    ] {
+        let world = World::new(scenario);
+        let before = world.flash();
+        let run = world.run(with(job(image), |task| task.keep = Keep::Copy));
+        assert_eq!(run.report.outcome, Outcome::Flashed);
+        assert_ne!(world.flash(), before);
+        let kept = run.events.iter().find_map(|event| match event {
+            Event::Ready(preview) => preview.before.clone(),
+            _ => None,
+        });
+        world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+        let report = world.run(job(check::undo(kept.unwrap()).unwrap())).report;
+        assert_eq!(report.outcome, Outcome::Flashed);
+        assert!(world.flash() == before, "{scenario}: it is as it was");
+    }
 }
 
 /// The answer may be there before anybody waits for it.

@@ -6,10 +6,7 @@ use std::time::Duration;
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::check::{self, Admitted, Wish};
 use cfdfu::image::Image;
-use cfdfu::job::{
-    Chip, Command, Compare, Confirm, Enter, Event, FlashTask, Job, Keep, Leave, Phase, Report, Selector,
-    Task, Verify, Width,
-};
+use cfdfu::job::{Command, Confirm, Enter, Event, FlashTask, Job, Keep, Phase, Report, Selector, Task};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::{CF2_BOARDS, Scenario};
@@ -109,17 +106,7 @@ pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
 }
 
 pub fn job(image: Admitted) -> Job {
-    let task = FlashTask {
-        image,
-        boards: Vec::new(),
-        compare: Compare::First,
-        keep: Keep::No,
-        confirm: Confirm::Go,
-        verify: Verify::ReadBack,
-        leave: Leave::Start,
-        width: Width::Fastest,
-        chip: Chip::Crazyflie,
-    };
+    let task = FlashTask { keep: Keep::No, confirm: Confirm::Go, ..FlashTask::new(image, Vec::new()) };
     Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) }
 }
 
