@@ -78,10 +78,21 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             }
             let admitted = check::restore(&loader, firmware.as_ref(), wish)
                 .map_err(|refusal| report::refusal(&refusal))?;
-            let boards = firmware.as_ref().map(Image::boards).unwrap_or_default();
-            flash_job(global, flash, admitted, boards, console)
+            // The firmware in a backup has boards, too, if it is what is written.
+            let boards = firmware.as_ref().unwrap_or(&loader).boards();
+            let exit = flash_job(global, flash, admitted, boards, console)?;
+            if exit == Exit::Done {
+                console.line(report::RESTORED);
+            }
+            Ok(exit)
         }
         Command::List => list(global, console),
+        Command::Identify { wait } => {
+            let device = DeviceArgs { wait: *wait, no_enter: true };
+            let report = run(global, &device, Task::Identify, console)?;
+            console.result(&report, None);
+            Ok(report::exit(&report))
+        }
         Command::Inspect { image } => {
             console.inspection(&files::read_image(image)?);
             Ok(Exit::Done)
@@ -258,7 +269,14 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
         console.device(device);
     }
     match devices.as_slice() {
-        [] => Err(bus_problem(FailureKind::NoDevice)),
+        [] => match find::choose(&*bus, &selector) {
+            Err(kind) => Err(bus_problem(kind)),
+            // It has come in this very moment.
+            Ok(device) => {
+                console.device(&device);
+                Ok(Exit::Done)
+            }
+        },
         // A device that is there but closed to this user is no success: scripts would go on without it.
         all if all.iter().all(|device| device.closed.is_some()) => {
             let error = all[0].closed.unwrap_or(TransferError::Access);

@@ -1,8 +1,10 @@
 //! The Crazyflie on USB: how it is told from its namesakes, followed through a re-enumeration, and asked
 //! to start its boot ROM. Pure facts; the worker acts on them.
 
-use crate::usb::descriptor::Strings;
-use crate::usb::{CRAZYFLIE, Id, ROM_DFU, Setup};
+use std::fmt;
+
+use crate::usb::descriptor::{Strings, clean};
+use crate::usb::{CRAZYFLIE, Id, Pipe, ROM_DFU, Setup};
 
 /// Asks a running Crazyflie to restart in the boot ROM (crazyflie-firmware 2022.03 and later).
 ///
@@ -45,6 +47,56 @@ impl Mode {
     }
 }
 
+/// What is on USB and is no Crazyflie, but belongs to one or is taken for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relative {
+    /// The radio dongle, either generation.
+    Crazyradio,
+    /// Its bootloader.
+    CrazyradioBootloader,
+    /// A node of the positioning system: shares both of the Crazyflie's numbers.
+    LocoNode,
+    /// A Crazyflie on which PX4's bootloader took the place of Bitcraze's.
+    Px4Bootloader,
+}
+
+impl Relative {
+    /// Numbers that a relative has; [`Relative::of`] wants the names only for the Crazyflie's own.
+    pub const IDS: [Id; 5] = [
+        Id { vendor: 0x1915, product: 0x7777 },
+        Id { vendor: 0x1915, product: 0x0101 },
+        Id { vendor: 0x35F0, product: 0xAD20 },
+        Id { vendor: 0x26AC, product: 0x0016 },
+        CRAZYFLIE,
+    ];
+
+    /// The relative with these numbers and names.
+    #[must_use]
+    pub fn of(id: Id, strings: &Strings) -> Option<Relative> {
+        match (id.vendor, id.product) {
+            (0x1915, 0x7777) | (0x35F0, 0xAD20) => Some(Relative::Crazyradio),
+            (0x1915, 0x0101) => Some(Relative::CrazyradioBootloader),
+            (0x26AC, 0x0016) => Some(Relative::Px4Bootloader),
+            _ if id == CRAZYFLIE && strings.product.starts_with("Loco Positioning") => {
+                Some(Relative::LocoNode)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Relative {
+    /// With its article.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Relative::Crazyradio => "a Crazyradio",
+            Relative::CrazyradioBootloader => "a Crazyradio in its bootloader",
+            Relative::LocoNode => "a Loco Positioning Node",
+            Relative::Px4Bootloader => "a Crazyflie with PX4's bootloader",
+        })
+    }
+}
+
 /// The serial number that the same chip shows in its boot ROM, from the 24 digits that the firmware
 /// shows; `None` if `running` is not of that form.
 ///
@@ -60,26 +112,113 @@ pub fn dfu_serial(running: &str) -> Option<String> {
     Some(format!("{:08X}{:04X}", first.wrapping_add(third), second >> 16))
 }
 
+/// Turns the firmware's CRTP link from the radio to USB: from then on it answers on [`CRTP_OUT`] and
+/// [`CRTP_IN`].
+pub const LINK_TO_USB: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 1 };
+/// Gives the link back to the radio.
+pub const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 0 };
+/// Where CRTP packets go.
+pub const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
+/// Where CRTP packets come from.
+pub const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
+/// The longest CRTP packet, in bytes.
+pub const CRTP_MAX: usize = 64;
+
+/// A question to the running firmware's platform service (CRTP port 13, channel 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// The version, as in `2026.04` or `2025.02 +12`.
+    Version = 1,
+    /// The name of the board, as in `Crazyflie 2.1`; older firmware does not answer.
+    BoardName = 2,
+}
+
+impl Question {
+    /// The packet to send. The two bits between port and channel are set by everybody.
+    #[must_use]
+    pub fn packet(self) -> [u8; 2] {
+        [0xDD, self as u8]
+    }
+
+    /// The text in a packet that answers this question; `None` for every other packet.
+    #[must_use]
+    pub fn answer(self, packet: &[u8]) -> Option<String> {
+        let (&[header, command], text) = packet.split_first_chunk::<2>()?;
+        let ours = header & 0xF3 == 0xD1 && command == self as u8;
+        let text: Vec<u8> = text.iter().copied().take_while(|&byte| byte != 0).collect();
+        let text = clean(&String::from_utf8_lossy(&text));
+        (ours && !text.is_empty()).then_some(text)
+    }
+}
+
 /// Bytes of the OTP that hold the board's name: 16 blocks of 32.
 pub const OTP_LEN: u16 = 512;
 
-/// The four characters of the board's type, from the OTP of its chip.
+/// A board as the OTP of its chip names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Board {
+    /// Four characters, as in `CF21`.
+    pub code: String,
+    /// As in `B1`, if it says.
+    pub revision: Option<String>,
+}
+
+impl Board {
+    /// What people call it; the code itself if it is not known.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        NAMES.iter().find(|(code, _)| *code == self.code).map_or(&self.code, |(_, name)| name)
+    }
+}
+
+impl fmt::Display for Board {
+    /// As in `CF21 (Crazyflie 2.1), revision B1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.code)?;
+        if self.name() != self.code {
+            write!(f, " ({})", self.name())?;
+        }
+        self.revision.iter().try_for_each(|revision| write!(f, ", revision {revision}"))
+    }
+}
+
+/// Device types and names of all platforms (crazyflie-firmware, `platform_*.c`).
+const NAMES: [(&str, &str); 7] = [
+    ("CF20", "Crazyflie 2.0"),
+    ("CF21", "Crazyflie 2.1"),
+    ("C21B", "Crazyflie 2.1 Brushless"),
+    ("RZ10", "Crazyflie Bolt"),
+    ("CB10", "Crazyflie Bolt"),
+    ("CB11", "Crazyflie Bolt 1.1"),
+    ("RR10", "Roadrunner 1.0"),
+];
+
+/// The code of the board that the firmware calls by this name; `None` if none or several are called so.
+#[must_use]
+pub fn code_of(name: &str) -> Option<&'static str> {
+    let mut codes = NAMES.iter().filter(|(_, known)| *known == name).map(|(code, _)| *code);
+    codes.next().filter(|_| codes.next().is_none())
+}
+
+/// The board, from the OTP of its chip.
 ///
 /// The firmware takes the first block of 32 bytes that does not start with 0 and looks for
 /// `0;TYPE;KEY=VALUE…`; blank OTP stands for a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
 /// `None` if what is there is of no known form: then nothing can be said.
 #[must_use]
-pub fn board_type(otp: &[u8]) -> Option<String> {
+pub fn board(otp: &[u8]) -> Option<Board> {
     let block = otp.chunks(32).find(|block| block[0] != 0)?;
     if block.iter().all(|&byte| byte == 0xFF) {
-        return Some("CF20".to_owned());
+        return Some(Board { code: "CF20".to_owned(), revision: None });
     }
-    let text: Vec<u8> = block.iter().copied().take_while(|&byte| byte != 0).collect();
+    let text: Vec<u8> = block.iter().copied().take_while(|&byte| byte != 0 && byte != 0xFF).collect();
     let text = String::from_utf8(text).ok()?;
     let mut fields = text.split(';');
     let known =
         |code: &&str| code.len() == 4 && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-    (fields.next()? == "0").then(|| fields.next().filter(known).map(str::to_owned))?
+    let code = (fields.next()? == "0").then(|| fields.next().filter(known).map(str::to_owned))??;
+    let revision = fields.find_map(|field| field.strip_prefix("R=")).map(clean);
+    Some(Board { code, revision })
 }
 
 #[cfg(test)]
@@ -103,7 +242,7 @@ mod tests {
             for (n, block) in blocks.iter().enumerate() {
                 otp[n * 32..n * 32 + block.len()].copy_from_slice(block);
             }
-            board_type(&otp)
+            board(&otp).map(|board| board.code)
         };
         assert_eq!(otp(&[b"0;CF21;R=B1\0"]).as_deref(), Some("CF21"));
         assert_eq!(otp(&[b"0;CB10\0"]).as_deref(), Some("CB10"));
@@ -113,8 +252,23 @@ mod tests {
         assert_eq!(otp(&[b"1;CF21\0"]), None);
         assert_eq!(otp(&[b"0;cf\x1b[2J\0"]), None);
         assert_eq!(otp(&[&[0xC3; 32]]), None);
-        assert_eq!(board_type(&[]), None);
-        assert_eq!(board_type(&[0; 512]), None);
+        assert_eq!(board(&[]), None);
+        assert_eq!(board(&[0; 512]), None);
+        let board = board(b"0;CF21;R=B1\0").unwrap();
+        assert_eq!(board.to_string(), "CF21 (Crazyflie 2.1), revision B1");
+    }
+
+    #[test]
+    fn an_answer_is_told_from_the_packets_around_it() {
+        let version = |packet: &[u8]| Question::Version.answer(packet);
+        assert_eq!(version(b"\xDD\x012026.04\0").as_deref(), Some("2026.04"));
+        assert_eq!(version(b"\xD1\x012025.02 +12").as_deref(), Some("2025.02 +12"));
+        for other in
+            [&b""[..], b"\xDD", b"\xDD\x01", b"\x00SYS: ok", b"\xDD\x02Crazyflie 2.1", b"\xDC\x012026.04"]
+        {
+            assert_eq!(version(other), None, "{other:?}");
+        }
+        assert_eq!(version(b"\xDD\x01\x1b[2J\xFF").as_deref().map(|text| text.contains('\x1b')), Some(false));
     }
 
     #[test]

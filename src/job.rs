@@ -8,17 +8,19 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use thiserror::Error;
-
-use crate::crazyflie::{self, Mode};
-use crate::dfu::device::DeviceError;
-use crate::dfu::machine::DfuError;
+use crate::crazyflie::{self, Mode, Relative};
 use crate::flash::check::Admitted;
-use crate::flash::plan::{Comparison, Plan, PlanError, Work};
-use crate::flash::{Address, Segment, Span};
+use crate::flash::plan::{Comparison, Plan, Work};
+use crate::flash::{Segment, Span};
 use crate::image::Content;
 use crate::usb::descriptor::Strings;
-use crate::usb::{BusError, Id, Location, TransferError};
+use crate::usb::{Id, Location, TransferError};
+
+mod failure;
+mod identity;
+
+pub use failure::{DroneState, Failure, FailureKind};
+pub use identity::{Identity, Known, Loader, Protection, Running};
 
 /// To the worker.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub enum Task {
     Verify(Vec<Segment>),
     /// Read this part of flash.
     Backup(Span),
+    /// Find out what the device is and what is on it; a running Crazyflie is asked, not restarted.
+    Identify,
 }
 
 /// How to write an image.
@@ -147,6 +151,8 @@ pub struct Preview {
     pub before: Option<Segment>,
     /// What the firmware among that is.
     pub firmware: Option<Content>,
+    /// What stands where the bootloader belongs, where the job leaves that alone.
+    pub loader: Option<Loader>,
 }
 
 /// Whether what was written is read back.
@@ -250,11 +256,24 @@ pub struct Device {
     pub closed: Option<TransferError>,
 }
 
+/// A device that is no Crazyflie but is taken for one, or belongs to one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// What it is.
+    pub what: Relative,
+    /// Vendor and product.
+    pub id: Id,
+    /// Where it is plugged in.
+    pub location: Location,
+}
+
 /// From the worker.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// This device is used.
     Device(Device),
+    /// This was found out about the device.
+    Known(Box<Known>),
     /// This will be done; nothing is changed yet.
     Planned(Plan),
     /// This is left to do. With [`Confirm::Ask`] nothing happens until [`Command::Proceed`].
@@ -360,6 +379,8 @@ pub struct Report {
     pub verified: bool,
     /// Whether the drone was seen running afterwards; `None` if it was not to be started.
     pub booted: Option<bool>,
+    /// The version that the drone said it runs, when it was seen running.
+    pub runs: Option<String>,
     /// How long the job took.
     pub took: Duration,
 }
@@ -375,6 +396,7 @@ impl Report {
             erased_sectors: 0,
             verified: false,
             booted: None,
+            runs: None,
             took: Duration::ZERO,
         }
     }
@@ -389,116 +411,12 @@ pub enum Outcome {
     Unchanged,
     /// What was read.
     Read(Vec<u8>),
+    /// It was looked at; [`Event::Known`] told what it is.
+    Identified,
     /// It did not work.
     Failed(Failure),
     /// It was stopped.
     Cancelled(DroneState),
-}
-
-/// What happened, where, and what state that leaves the drone in.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{}{kind}", place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
-pub struct Failure {
-    /// What.
-    pub kind: FailureKind,
-    /// While doing what, as in "erasing sector 5 (0x08020000)".
-    pub place: Option<String>,
-    /// What the drone is left as.
-    pub drone: DroneState,
-}
-
-/// What a drone is left as when a job ends early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DroneState {
-    /// As it was.
-    Untouched,
-    /// Without a complete firmware, and its bootloader knows: it waits for another try.
-    WithoutFirmware,
-    /// Without a complete bootloader: only DFU mode entered by hand reaches it.
-    WithoutLoader,
-    /// With the new image, complete.
-    Flashed,
-}
-
-/// What can go wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum FailureKind {
-    /// The bus.
-    #[error(transparent)]
-    Bus(#[from] BusError),
-    /// Nothing there.
-    #[error("no Crazyflie and no device in DFU mode found")]
-    NoDevice,
-    /// Something there, but not what was named.
-    #[error("no device matches --device {0}")]
-    NoMatch(String),
-    /// A running Crazyflie, but it may not be asked to enter DFU mode.
-    #[error("the Crazyflie is running, not in DFU mode")]
-    NotInDfu,
-    /// More than one.
-    #[error("{} devices are there and none is named", .0.len())]
-    Several(Vec<Device>),
-    /// The system forbids it.
-    #[error("no permission to open {0}")]
-    NoAccess(Id),
-    /// Somebody else has it.
-    #[error("another program holds the device")]
-    Held,
-    /// It could not be opened for another reason.
-    #[error("the device cannot be opened: {0}")]
-    Open(TransferError),
-    /// Its firmware does not know the request.
-    #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
-    TooOld,
-    /// It restarted, but not in DFU mode.
-    #[error("the Crazyflie restarted, but did not appear in DFU mode within {} s", .0.as_secs())]
-    DidNotEnter(Duration),
-    /// It is no DfuSe device.
-    #[error("the device cannot be flashed: {0}")]
-    NotDfu(#[from] DeviceError),
-    /// Another chip.
-    #[error("this is not a Crazyflie: its flash is laid out differently from an STM32F405's")]
-    OtherChip,
-    /// The image does not fit the device.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The image is for other boards than the one that the OTP names.
-    #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
-    OtherBoard {
-        /// From the OTP.
-        board: String,
-        /// From the image.
-        boards: Vec<String>,
-    },
-    /// Option byte RDP.
-    #[error("the chip is read-protected")]
-    ReadProtected,
-    /// Option bytes nWRP.
-    #[error("write protection is set for sector{} {}", if .0.len() == 1 { "" } else { "s" }, numbers(.0))]
-    WriteProtected(Vec<usize>),
-    /// The conversation.
-    #[error(transparent)]
-    Dfu(#[from] DfuError),
-    /// What was read back is wrong.
-    #[error("{address} holds 0x{found:02X} instead of 0x{expected:02X}")]
-    Mismatch {
-        /// The first wrong byte.
-        address: Address,
-        /// What should be there.
-        expected: u8,
-        /// What is.
-        found: u8,
-    },
-    /// The part to read is not all there.
-    #[error("{0} is not all in the device's flash")]
-    OutOfRange(Span),
-    /// A defect of this program.
-    #[error("the worker stopped unexpectedly: {0}")]
-    WorkerDied(String),
-}
-
-fn numbers(sectors: &[usize]) -> String {
-    sectors.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

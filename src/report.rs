@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
+use crate::crazyflie::{Board, Relative};
 use crate::flash::check::Refusal;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE};
-use crate::image::{Firmware, Image, ImageError};
-use crate::job::{DroneState, Failure, FailureKind, Outcome, Report};
+use crate::image::{Content, Firmware, Image, ImageError};
+use crate::job::{DroneState, Failure, FailureKind, Identity, Known, Loader, Other, Outcome, Report};
 use crate::usb::{CRAZYFLIE, TransferError};
 
 /// Exit statuses, after sysexits.h; scripts rely on them.
@@ -64,7 +65,7 @@ impl Problem {
 #[must_use]
 pub fn exit(report: &Report) -> Exit {
     match &report.outcome {
-        Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) => Exit::Done,
+        Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => Exit::Done,
         Outcome::Cancelled(_) => Exit::Interrupted,
         Outcome::Failed(failure) => failed(failure).exit,
     }
@@ -84,6 +85,7 @@ pub fn headline(report: &Report) -> String {
             format!("Unchanged and verified: the flash holds all {} bytes, {took:.1} s", report.bytes)
         }
         Outcome::Read(bytes) => format!("Read {} bytes, {took:.1} s", bytes.len()),
+        Outcome::Identified => format!("Nothing was changed, {took:.1} s"),
         Outcome::Cancelled(state) => format!("Stopped. {}", drone_state(*state)),
         Outcome::Failed(failure) => failure.to_string(),
     }
@@ -91,16 +93,90 @@ pub fn headline(report: &Report) -> String {
 
 /// What to do after a job that worked; `None` if it was not to start the drone.
 #[must_use]
-pub fn afterwards(report: &Report) -> Option<&'static str> {
-    report.booted.map(|booted| {
-        if booted {
-            "The Crazyflie is running."
-        } else {
-            "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and battery, then \
-             switch it on."
-        }
+pub fn afterwards(report: &Report) -> Option<String> {
+    report.booted.map(|booted| match &report.runs {
+        Some(version) => format!("The Crazyflie is running: it says that it runs {version}."),
+        None if booted => "The Crazyflie is running.".to_owned(),
+        None => "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and battery, \
+                 then switch it on."
+            .to_owned(),
     })
 }
+
+/// What is known of a drone, as rows of a label and a text.
+#[must_use]
+pub fn known(known: &Known) -> Vec<(&'static str, String)> {
+    match known {
+        Known::InDfu(identity) => {
+            let unknown = || "unknown".to_owned();
+            let firmware = match (&identity.firmware, identity.protection.read) {
+                (_, true) => unknown(),
+                (Some(content), _) => content.to_string(),
+                (None, _) => "none".to_owned(),
+            };
+            let protection = &identity.protection;
+            let sectors: Vec<String> = protection.sectors.iter().map(usize::to_string).collect();
+            let protection = match (protection.read, sectors.is_empty()) {
+                (true, _) => "read-protected: nothing can be read or written".to_owned(),
+                (false, true) => "none".to_owned(),
+                (false, false) => format!("write-protected: sector {}", sectors.join(", ")),
+            };
+            vec![
+                ("board", identity.board.as_ref().map_or_else(unknown, Board::to_string)),
+                ("bootloader", identity.loader.map_or_else(unknown, |loader| loader.describe().to_owned())),
+                ("firmware", firmware),
+                ("protection", protection),
+                ("boot ROM", identity.rom.clone().unwrap_or_else(unknown)),
+            ]
+        }
+        Known::Running(running) => {
+            let mut rows = vec![match &running.version {
+                Some(version) => ("runs", version.clone()),
+                None => ("runs", "it did not say what".to_owned()),
+            }];
+            rows.extend(running.board.clone().map(|board| ("board", board)));
+            rows
+        }
+    }
+}
+
+/// What is wrong with a drone in DFU mode, by what is on it, and what helps; `None` if nothing is.
+#[must_use]
+pub fn diagnosis(identity: &Identity) -> Option<String> {
+    let Identity { board, loader, firmware, protection, .. } = identity;
+    if protection.read {
+        return Some("The chip is read-protected: it can neither be read nor flashed.".to_owned());
+    }
+    if let Some(loader) = loader.filter(|&loader| loader != Loader::Bitcraze) {
+        return Some(format!(
+            "The bootloader is gone ({}): the drone cannot start as it should, and cannot be updated over radio. Put it \
+             back, with a firmware: cfdfu restore-bootloader LOADER --firmware IMAGE.",
+            loader.describe()
+        ));
+    }
+    match (firmware, board) {
+        (None, _) => Some("There is no firmware on it. Flash one: cfdfu flash IMAGE.".to_owned()),
+        (Some(Content::Firmware(firmware)), Some(board))
+            if !firmware.boards.is_empty() && firmware.boards.iter().all(|it| it.code != board.code) =>
+        {
+            Some(format!(
+                "Its {firmware} stops at once on this board ({}), without a sign. Flash the one for this board.",
+                board.code
+            ))
+        }
+        (Some(Content::Firmware(_)), _) => None,
+        (Some(_), _) => Some(
+            "What is in the place of the firmware is not recognised: half a firmware, or another one. If it does not \
+             start, flash it: cfdfu flash IMAGE."
+                .to_owned(),
+        ),
+    }
+}
+
+/// What a restored bootloader is good for.
+pub const RESTORED: &str = "The bootloader is back: the drone starts by itself when it is switched on, and can be \
+    updated over radio again (cfclient or cfloader with a Crazyradio; a long press at power-on, 1.5 to 5 s, starts \
+    its radio bootloader).";
 
 /// A time that has passed, in the largest unit that fits.
 #[must_use]
@@ -159,6 +235,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
              battery, hold the button while plugging in USB until the slow blink becomes clearly faster \
              (about 5 s), let go, and run this again. --wait SECS waits for it.",
         ),
+        FailureKind::OnlyOthers(others) => new(Exit::NoDevice, "only_others", &about_others(others)),
         FailureKind::NoMatch(_) => new(Exit::NoDevice, "no_match", "`cfdfu list` shows what is there."),
         FailureKind::NotInDfu => new(
             Exit::NoDevice,
@@ -191,7 +268,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::OtherChip => new(
             Exit::NoDevice,
             "other_chip",
-            "Name the Crazyflie with --device. If you mean this board: --allow-mismatch.",
+            "Name the Crazyflie with --device. To flash this board all the same: --allow-mismatch.",
         ),
         FailureKind::OtherBoard { .. } => new(
             Exit::Image,
@@ -238,6 +315,28 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             new(Exit::Defect, "defect", "This is a defect of cfdfu: please report it, with the text above.")
         }
     }
+}
+
+/// What somebody should do who has only these plugged in.
+fn about_others(others: &[Other]) -> String {
+    const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
+    let advice = |other: &Other| match other.what {
+        Relative::Crazyradio | Relative::CrazyradioBootloader => {
+            "The Crazyradio is for flying and for updates over radio (cfclient)."
+        }
+        Relative::LocoNode => "The Loco Positioning Node is updated with its own tools (lps-node-firmware).",
+        Relative::Px4Bootloader => {
+            "PX4 took the place of Bitcraze's bootloader. To go back: enter DFU mode by hand (unplug USB and battery, \
+             hold the button while plugging in until the blink becomes clearly faster, let go), then cfdfu \
+             restore-bootloader LOADER --firmware IMAGE."
+        }
+    };
+    let mut words: Vec<&str> = others.iter().map(advice).collect();
+    words.dedup();
+    if others.iter().all(|other| other.what != Relative::Px4Bootloader) {
+        words.push(PLUG_IN);
+    }
+    words.join(" ")
 }
 
 fn open_advice(error: TransferError) -> &'static str {

@@ -2,17 +2,19 @@
 //!
 //! Written from the application notes (AN3156, AN2606, RM0090, DS8626) and shares no code with the host
 //! side beyond the words of the seam: a mistake in one must not be repeated in the other. [`nor`] is the
-//! flash medium, [`rom`] the boot ROM's DFU, [`drone`] the whole board, [`images`] programs for it,
-//! [`scenario`] the situations that can be asked for, [`vhci`] the same board on this computer's own USB.
+//! flash medium, [`rom`] the boot ROM's DFU, [`link`] the firmware's packets, [`descriptors`] what each shows
+//! on USB, [`drone`] the whole board, [`images`] programs for it, [`scenario`] the situations that can be asked for, [`vhci`] the same board on this computer's own USB.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::usb::{Bus, BusError, Found, Id, Location, Setup, TransferError, Transport};
+use crate::usb::{Bus, BusError, Found, Id, Location, Pipe, Setup, TransferError, Transport};
 
+pub mod descriptors;
 pub mod drone;
 pub mod images;
+pub mod link;
 pub mod nor;
 pub mod rom;
 pub mod scenario;
@@ -71,6 +73,18 @@ impl SimBus {
     #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    /// A packet to bulk endpoint 1 of drone `n`; how long it takes, `None` if it is not taken.
+    fn packet_out(&self, n: usize, guise: u8, data: &[u8]) -> Result<Option<Duration>, TransferError> {
+        let sent = self.with(n, |drone, _| (drone.guise() == Some(guise)).then(|| drone.packet_out(data)));
+        sent.flatten().ok_or(TransferError::Disconnected)
+    }
+
+    /// A packet from bulk endpoint 1 of drone `n`, and how long it takes; `None` if there is none.
+    fn packet_in(&self, n: usize, guise: u8) -> Result<Option<(Vec<u8>, Duration)>, TransferError> {
+        let came = self.with(n, |drone, _| (drone.guise() == Some(guise)).then(|| drone.packet_in()));
+        came.flatten().ok_or(TransferError::Disconnected)
     }
 
     /// One control transfer to drone `n`; `Err` if it is not there any more in the same guise.
@@ -174,5 +188,22 @@ impl Transport for SimTransport {
         let setup = Setup { request_type, request, value: u16::from(alternate), index: u16::from(interface) };
         let limit = Duration::from_secs(1);
         self.bus.control(self.n, self.guise, setup, 0, &[], limit).map(drop)
+    }
+
+    fn bulk_in(&mut self, _: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        let Some((packet, takes)) = self.bus.packet_in(self.n, self.guise)? else {
+            self.bus.clock.sleep(limit);
+            return Err(TransferError::Timeout);
+        };
+        self.bus.clock.sleep(takes);
+        let len = packet.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&packet[..len]);
+        Ok(len)
+    }
+
+    fn bulk_out(&mut self, _: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        let takes = self.bus.packet_out(self.n, self.guise, data)?;
+        self.bus.clock.sleep(takes.unwrap_or(limit));
+        takes.map(|_| data.len()).ok_or(TransferError::Timeout)
     }
 }

@@ -93,6 +93,15 @@ pub struct Setup {
     pub index: u16,
 }
 
+/// A bulk endpoint and the interface that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pipe {
+    /// bInterfaceNumber.
+    pub interface: u8,
+    /// bEndpointAddress: bit 7 set for data to the host.
+    pub endpoint: u8,
+}
+
 /// How a transfer failed, with what that means in DFU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TransferError {
@@ -143,6 +152,10 @@ pub trait Transport: Send {
     fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError>;
     /// Claims the interface and selects one of its alternate settings.
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError>;
+    /// Reads one packet, at most 64 bytes, from an endpoint whose interface is claimed for it.
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError>;
+    /// Sends one packet to an endpoint whose interface is claimed for it.
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError>;
 }
 
 /// The devices there are.

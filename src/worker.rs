@@ -1,8 +1,8 @@
 //! The thread that does the work: takes commands, drives devices, posts events, and never waits for
 //! whoever shows them.
 //!
-//! [`find`] chooses a device and brings it into DFU mode, [`session`] talks to it, [`flash`] and [`read`]
-//! are the jobs. Beside the simulator this is the only part that waits, by the clock that it is given.
+//! [`find`] chooses a device and brings it into DFU mode, [`session`] talks to it there and [`running`]
+//! where it runs; [`flash`], [`read`] and [`identify`] are the jobs. Beside the simulator this is the only part that waits, by the clock that it is given.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,7 +20,9 @@ use crate::usb::Bus;
 
 pub mod find;
 mod flash;
+mod identify;
 mod read;
+mod running;
 mod session;
 
 /// A running worker.
@@ -67,6 +69,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         Task::Flash(task) => flash::flash(ctx, job, task),
         Task::Verify(segments) => read::verify(ctx, job, segments),
         Task::Backup(span) => read::backup(ctx, job, *span),
+        Task::Identify => identify::identify(ctx, job),
     }));
     let outcome = match result {
         Ok(Ok(outcome)) => outcome,
@@ -117,6 +120,8 @@ struct Ctx<'a> {
     inbox: &'a Receiver<Command>,
     outbox: &'a Sender<Event>,
     cancelled: bool,
+    /// A look in passing: how it was done is of interest to few.
+    quiet: bool,
     /// Time spent waiting for leave.
     idle: Duration,
     /// What the drone is left as if the job ends now.
@@ -139,6 +144,7 @@ impl<'a> Ctx<'a> {
             inbox,
             outbox,
             cancelled: false,
+            quiet: false,
             idle: Duration::ZERO,
             drone: DroneState::Untouched,
             report,
@@ -151,7 +157,8 @@ impl<'a> Ctx<'a> {
     }
 
     fn info(&self, text: impl Into<String>) {
-        self.post(Event::Log(Level::Info, text.into()));
+        let level = if self.quiet { Level::Detail } else { Level::Info };
+        self.post(Event::Log(level, text.into()));
     }
 
     fn detail(&self, text: impl Into<String>) {

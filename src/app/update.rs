@@ -429,7 +429,7 @@ fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     match event {
         Event::Log(level, text) => app.log.push(app.now, level, &text),
         Event::Device(device) => app.device = Some(device),
-        Event::Planned(_) => {}
+        Event::Planned(_) | Event::Known(_) => {}
         Event::Sector { index, state } => {
             if let Some(sector) = app.map.get_mut(index) {
                 *sector = Some(state);

@@ -127,6 +127,12 @@ pub(super) enum Command {
     },
     /// Crazyflies and DFU devices, one line each
     List,
+    /// Board, bootloader, firmware and protection of a drone in DFU mode; of a running one, what it runs
+    Identify {
+        /// Wait up to this long for the device to appear
+        #[arg(long, value_name = "SECS", default_value_t = 0)]
+        wait: u64,
+    },
     /// What a file is: kind, version, boards, address, size, checksum
     Inspect {
         /// The image

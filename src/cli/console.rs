@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use super::args::Global;
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
-use crate::crazyflie::Mode;
+use crate::crazyflie::{self, Board, Mode};
 use crate::flash::FIRMWARE_BASE;
 use crate::flash::plan::Plan;
 use crate::image::{Content, Firmware, Format, Image, Payload};
-use crate::job::{Device, Event, Level, Outcome, Phase, Preview, Report};
+use crate::job::{Device, Event, Identity, Known, Level, Loader, Outcome, Phase, Preview, Report};
 use crate::report::{self, Exit, Problem};
 use crate::ui::theme::Theme;
 use crate::usb::trace::{Listener, Transfer};
@@ -128,6 +128,7 @@ impl Console {
                     plan.sectors().len()
                 ));
             }
+            Event::Known(known) => self.known(known),
             Event::Ready(preview) => self.preview(preview),
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
             Event::Sector { .. } => {}
@@ -137,6 +138,24 @@ impl Console {
             }
             Event::Waiting { .. } => {}
             Event::Finished(_) => self.end_bar(),
+        }
+    }
+
+    /// What a drone is.
+    fn known(&mut self, known: &Known) {
+        self.object(&known_json(known));
+        for (label, text) in report::known(known) {
+            self.line(&format!("{label:<11} {text}"));
+        }
+        match known {
+            Known::InDfu(identity) => {
+                if let Some(words) = report::diagnosis(identity) {
+                    self.line(&words);
+                }
+            }
+            Known::Running(_) => {
+                self.line("In DFU mode, bootloader, board revision and protection can be read, too.");
+            }
         }
     }
 
@@ -233,10 +252,12 @@ impl Console {
                 let name = file.map(|file| format!(" Saved to {}.", file.display())).unwrap_or_default();
                 self.line(&format!("{}.{name}", report::headline(report)));
             }
-            Outcome::Flashed | Outcome::Unchanged => self.line(&report::headline(report)),
+            Outcome::Flashed | Outcome::Unchanged | Outcome::Identified => {
+                self.line(&report::headline(report));
+            }
         }
         if let Some(words) = report::afterwards(report) {
-            self.line(words);
+            self.line(&words);
         }
     }
 
@@ -259,7 +280,7 @@ impl Console {
         self.end_bar();
         self.object(&json!({
             "event": "result", "outcome": "failed", "bytes": 0, "written": 0, "erased_sectors": 0,
-            "verified": false, "booted": null, "seconds": 0.0, "error": error_json(problem),
+            "verified": false, "booted": null, "runs": null, "seconds": 0.0, "error": error_json(problem),
         }));
         self.explain(problem);
     }
@@ -377,6 +398,43 @@ fn image_json(image: &Image) -> Value {
     })
 }
 
+fn known_json(known: &Known) -> Value {
+    match known {
+        Known::InDfu(identity) => {
+            let Identity { board, loader, firmware, protection, rom } = identity;
+            let firmware = firmware.as_ref().map(|content| {
+                let firmware = content.firmware();
+                let boards: Vec<&str> =
+                    firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.as_str()).collect();
+                let version = firmware.and_then(|firmware| firmware.version.as_deref());
+                json!({"kind": content.word(), "version": version, "boards": boards})
+            });
+            json!({
+                "event": "board",
+                "type": board.as_ref().map(|board| &board.code),
+                "name": board.as_ref().map(Board::name),
+                "revision": board.as_ref().and_then(|board| board.revision.as_deref()),
+                "bootloader": loader.map(Loader::word),
+                "firmware": firmware,
+                "read_protected": protection.read,
+                "write_protected_sectors": protection.sectors,
+                "rom": rom,
+            })
+        }
+        Known::Running(running) => json!({
+            "event": "board",
+            "type": running.board.as_deref().and_then(crazyflie::code_of),
+            "name": running.board,
+            "revision": null,
+            "bootloader": null,
+            "firmware": running.version.as_ref().map(|version| json!({"kind": "firmware", "version": version, "boards": []})),
+            "read_protected": null,
+            "write_protected_sectors": null,
+            "rom": null,
+        }),
+    }
+}
+
 fn plan_json(plan: &Plan) -> Value {
     let sectors: Vec<Value> = plan
         .sectors()
@@ -389,14 +447,14 @@ fn plan_json(plan: &Plan) -> Value {
 fn result_json(report: &Report, file: Option<&Path>) -> Value {
     let (outcome, error) = match &report.outcome {
         Outcome::Flashed => ("flashed", Value::Null),
-        Outcome::Unchanged | Outcome::Read(_) => ("unchanged", Value::Null),
+        Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => ("unchanged", Value::Null),
         Outcome::Failed(failure) => ("failed", error_json(&report::failed(failure))),
         Outcome::Cancelled(_) => ("cancelled", Value::Null),
     };
     let mut result = json!({
         "event": "result", "outcome": outcome, "bytes": report.bytes, "written": report.written,
         "erased_sectors": report.erased_sectors, "verified": report.verified, "booted": report.booted,
-        "seconds": (report.took.as_secs_f64() * 1000.0).round() / 1000.0, "error": error,
+        "runs": report.runs, "seconds": (report.took.as_secs_f64() * 1000.0).round() / 1000.0, "error": error,
     });
     if let (Some(file), Some(object)) = (file, result.as_object_mut()) {
         object.insert("file".to_owned(), json!(file.to_string_lossy()));

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
+use super::descriptors::{self, Face};
 use super::images;
+use super::link::Link;
 use super::nor::Nor;
 use super::rom::{Answer, Effect, Memory, Rom};
 use crate::usb::Setup;
@@ -37,13 +39,15 @@ pub struct Traits {
     pub mishap: Option<(u32, Mishap)>,
     /// Whether the ROM refuses to set the programming width.
     pub refuses_voltage: bool,
+    /// What it looks like on USB, if not like a Crazyflie: something else that is plugged in.
+    pub face: Option<&'static Face>,
 }
 
 impl Default for Traits {
     /// The serial number of a real drone in public documentation (cfcli).
     fn default() -> Traits {
         let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
-        Traits { uid, deaf: false, answers_leave: true, mishap: None, refuses_voltage: false }
+        Traits { uid, deaf: false, answers_leave: true, mishap: None, refuses_voltage: false, face: None }
     }
 }
 
@@ -94,6 +98,8 @@ pub struct Drone {
     /// Entered by hand: the radio chip floats until the power is cut.
     by_hand: bool,
     button: bool,
+    /// The firmware's CRTP link over USB.
+    link: Link,
     /// Counts the enumerations.
     guise: u8,
 }
@@ -102,7 +108,15 @@ impl Drone {
     /// A drone without power.
     #[must_use]
     pub fn new(memory: Memory, traits: Traits) -> Drone {
-        Drone { memory, traits, mode: Mode::Off, by_hand: false, button: false, guise: 0 }
+        Drone {
+            memory,
+            traits,
+            mode: Mode::Off,
+            by_hand: false,
+            button: false,
+            link: Link::default(),
+            guise: 0,
+        }
     }
 
     /// Plugs it in, or switches it on.
@@ -171,6 +185,7 @@ impl Drone {
             && now >= at
         {
             self.guise = self.guise.wrapping_add(1).max(1);
+            self.link = Link::default();
             self.mode = match start {
                 Start::Rom => {
                     let mut rom = Rom::new();
@@ -192,8 +207,8 @@ impl Drone {
     #[must_use]
     pub fn identity(&self) -> Option<((u16, u16), u16)> {
         match self.mode {
-            Mode::Rom(_) => Some(((0x0483, 0xDF11), 0x2200)),
-            Mode::Firmware => Some(((0x0483, 0x5740), 0x0200)),
+            Mode::Rom(_) => Some(descriptors::ROM.identity()),
+            Mode::Firmware => Some(self.traits.face.unwrap_or(&descriptors::FIRMWARE).identity()),
             Mode::Off | Mode::Halted | Mode::Held(_) | Mode::RadioBootloader | Mode::Starting(..) => None,
         }
     }
@@ -233,8 +248,24 @@ impl Drone {
             Answer::Ack => data.len(),
             Answer::Stall | Answer::Silence => 0,
         };
-        let wire = PER_TRANSFER + PER_BYTE * u32::try_from(moved).unwrap_or(u32::MAX);
-        (answer, waited + wire)
+        (answer, waited + wire(moved))
+    }
+
+    /// A packet to bulk endpoint 1 of the firmware; `None` if there is nothing that would take it.
+    pub fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
+        let Mode::Firmware = self.mode else { return None };
+        let board = self.board();
+        let flash = self.memory.flash.bytes();
+        let version = images::text_after(flash, 0x0800_4000, b"Raw CRTP interface\0");
+        let name = images::text_after(flash, 0x0800_4000, format!("{board}\0").as_bytes());
+        self.link.packet(data, &version, &name).then(|| wire(data.len()))
+    }
+
+    /// The next packet from bulk endpoint 1; `None` while there is none.
+    pub fn packet_in(&mut self) -> Option<(Vec<u8>, Duration)> {
+        let packet = self.link.fetch()?;
+        let takes = wire(packet.len());
+        Some((packet, takes))
     }
 
     fn due_mishap(&mut self) -> Option<Mishap> {
@@ -298,11 +329,16 @@ impl Drone {
     /// through ST's old USB stack; wIndex is the command.
     fn firmware_request(&mut self, setup: Setup, now: Duration) -> Answer {
         match (setup.request_type, setup.request, setup.value, setup.index) {
+            // Whatever only looks like a running firmware knows nothing of this.
+            _ if self.traits.face.is_some() => Answer::Stall,
             (0x40, 1, 1, 2) if !self.traits.deaf => {
                 self.mode = Mode::Starting(Start::Rom, now + ENTER_ROM);
                 Answer::Silence
             }
-            (0x40, 1, 1, _) => Answer::Ack,
+            (0x40, 1, 1, command) => {
+                self.link.turn(command == 1);
+                Answer::Ack
+            }
             // SET_LINE_CODING and its like, from a driver for the serial port.
             (0x21, ..) => Answer::Ack,
             (0xA1, 0x21, ..) => Answer::Data(vec![0, 0xC2, 1, 0, 0, 0, 8]),
@@ -310,41 +346,13 @@ impl Drone {
         }
     }
 
+    /// Standard requests, answered from the descriptors of what the drone is at the moment.
     fn standard(&self, setup: Setup, len: usize) -> Answer {
-        const GET_STATUS: u8 = 0;
-        const GET_DESCRIPTOR: u8 = 6;
-        const GET_CONFIGURATION: u8 = 8;
-        const GET_INTERFACE: u8 = 10;
-        match (setup.request_type & 0x80 != 0, setup.request) {
-            (true, GET_DESCRIPTOR) => match self.descriptor(setup.value) {
-                Some(mut bytes) => {
-                    bytes.truncate(len);
-                    Answer::Data(bytes)
-                }
-                None => Answer::Stall,
-            },
-            (true, GET_STATUS) => Answer::Data(vec![1, 0]),
-            (true, GET_CONFIGURATION) => Answer::Data(vec![1]),
-            (true, GET_INTERFACE) => Answer::Data(vec![0]),
-            (true, _) => Answer::Stall,
-            (false, _) => Answer::Ack,
-        }
-    }
-
-    fn descriptor(&self, value: u16) -> Option<Vec<u8>> {
-        let [kind, index] = value.to_be_bytes();
-        let rom = matches!(self.mode, Mode::Rom(_));
-        match (kind, index) {
-            (1, _) if rom => Some(ROM_DEVICE.to_vec()),
-            (1, _) => Some(FIRMWARE_DEVICE.to_vec()),
-            (2, 0) if rom => Some(ROM_CONFIGURATION.concat()),
-            (2, 0) => Some(FIRMWARE_CONFIGURATION.concat()),
-            (3, 0) => Some(vec![4, 3, 0x09, 0x04]),
-            (3, 3) => Some(string(&self.serial(rom))),
-            (3, _) if rom => ROM_STRINGS.get(usize::from(index)).map(|text| string(text)),
-            (3, _) => FIRMWARE_STRINGS.get(usize::from(index)).map(|text| string(text)),
-            _ => None,
-        }
+        let face = match (&self.mode, self.traits.face) {
+            (Mode::Rom(_), face) => face.filter(|face| face.is_rom()).unwrap_or(&descriptors::ROM),
+            (_, face) => face.unwrap_or(&descriptors::FIRMWARE),
+        };
+        face.answer(setup, len, &self.serial(matches!(self.mode, Mode::Rom(_))))
     }
 
     /// The firmware shows the unique number as it stands; the ROM folds it (ST's Get_SerialNum), and sees
@@ -360,6 +368,11 @@ impl Drone {
         let word = |at: usize| u32::from_le_bytes([uid[at], uid[at + 1], uid[at + 2], uid[at + 3]]);
         format!("{:08X}{:04X}", word(0).wrapping_add(word(8)), word(4) >> 16)
     }
+}
+
+/// How long a transfer of so many bytes takes on the bus.
+fn wire(bytes: usize) -> Duration {
+    PER_TRANSFER + PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// Puts the board's name where its factory does.
@@ -378,52 +391,6 @@ pub fn memory(flash: Nor, loader: &[u8], firmware: &[u8], board: &str) -> Memory
     memory
 }
 
-fn string(text: &str) -> Vec<u8> {
-    let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let len = u8::try_from(units.len() + 2).unwrap_or(u8::MAX);
-    [&[len, 3][..], &units].concat()
-}
-
-const ROM_DEVICE: [u8; 18] = [18, 1, 0x00, 0x01, 0, 0, 0, 64, 0x83, 0x04, 0x11, 0xDF, 0x00, 0x22, 1, 2, 3, 1];
-const ROM_CONFIGURATION: [&[u8]; 6] = [
-    &[9, 2, 54, 0, 1, 1, 0, 0xC0, 50],
-    &[9, 4, 0, 0, 0, 0xFE, 1, 2, 4],
-    &[9, 4, 0, 1, 0, 0xFE, 1, 2, 5],
-    &[9, 4, 0, 2, 0, 0xFE, 1, 2, 6],
-    &[9, 4, 0, 3, 0, 0xFE, 1, 2, 7],
-    &[9, 0x21, 0x0B, 0xFF, 0x00, 0x00, 0x08, 0x1A, 0x01],
-];
-const ROM_STRINGS: [&str; 8] = [
-    "",
-    "STMicroelectronics",
-    "STM32  BOOTLOADER",
-    "",
-    "@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg",
-    "@Option Bytes  /0x1FFFC000/01*016 e",
-    "@OTP Memory /0x1FFF7800/01*512 e,01*016 e",
-    "@Device Feature/0xFFFF0000/01*004 e",
-];
-const FIRMWARE_DEVICE: [u8; 18] =
-    [18, 1, 0x00, 0x02, 0, 0, 0, 64, 0x83, 0x04, 0x40, 0x57, 0x00, 0x02, 1, 2, 3, 1];
-/// One vendor interface with bulk endpoints 1, and a serial port (interface association, CDC).
-const FIRMWARE_CONFIGURATION: [&[u8]; 14] = [
-    &[9, 2, 98, 0, 3, 1, 0, 0x80, 50],
-    &[9, 4, 0, 0, 2, 0xFF, 0xFF, 0, 0],
-    &[7, 5, 0x81, 2, 64, 0, 0],
-    &[7, 5, 0x01, 2, 64, 0, 0],
-    &[8, 11, 1, 2, 2, 2, 1, 0],
-    &[9, 4, 1, 0, 1, 2, 2, 1, 0],
-    &[5, 0x24, 0, 0x10, 1],
-    &[5, 0x24, 1, 0, 2],
-    &[4, 0x24, 2, 2],
-    &[5, 0x24, 6, 1, 2],
-    &[7, 5, 0x83, 3, 8, 0, 255],
-    &[9, 4, 2, 0, 2, 10, 0, 0, 0],
-    &[7, 5, 0x82, 2, 64, 0, 0],
-    &[7, 5, 0x02, 2, 64, 0, 0],
-];
-const FIRMWARE_STRINGS: [&str; 4] = ["", "Bitcraze AB", "Crazyflie 2.x", ""];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -434,15 +401,6 @@ mod tests {
         let drone = Drone::new(Memory::new(Nor::new(Pace::Typical)), Traits::default());
         assert_eq!(drone.serial(false), "51004F000551343036333233");
         assert_eq!(drone.serial(true), "338133873034");
-    }
-
-    #[test]
-    fn the_lengths_in_the_descriptors_are_true() {
-        for parts in [&ROM_CONFIGURATION[..], &FIRMWARE_CONFIGURATION[..]] {
-            let bytes = parts.concat();
-            assert_eq!(usize::from(u16::from_le_bytes([bytes[2], bytes[3]])), bytes.len());
-            assert!(parts.iter().all(|part| usize::from(part[0]) == part.len()));
-        }
     }
 
     #[test]

@@ -84,6 +84,16 @@ pub fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
     (stack > 0x2000_0000 && stack <= 0x2002_0000 && start & 1 == 1).then_some((stack, start))
 }
 
+/// The text that follows these bytes in the program at `address`, without its NUL; nothing if they are not in it.
+#[must_use]
+pub fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
+    let from = address.saturating_sub(0x0800_0000) as usize;
+    let program = flash.get(from..).unwrap_or_default();
+    let at = program.windows(mark.len()).position(|window| window == mark);
+    let text = at.map(|at| &program[at + mark.len()..]).unwrap_or_default();
+    text.iter().copied().take_while(|&byte| byte != 0).take(60).collect()
+}
+
 /// Whether the program at `address` of this flash would come up on `board`: its vectors are sound and
 /// lead to code, its checksum is right if it is one of ours, and it names the board.
 #[must_use]

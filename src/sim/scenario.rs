@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::descriptors::{self, Face};
 use super::drone::{self, Drone, Mishap, Traits};
 use super::images;
 use super::nor::{Nor, Pace};
@@ -50,6 +51,13 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "in DFU mode, a ROM that refuses faster programming",
         drones: byte_mode,
     },
+    Scenario { name: "px4", what: "a Crazyflie on which PX4's bootloader runs", drones: px4 },
+    Scenario {
+        name: "relatives",
+        what: "no Crazyflie, but a Crazyradio and a Loco Positioning Node",
+        drones: relatives,
+    },
+    Scenario { name: "other-chip", what: "another STM32 in DFU mode", drones: other_chip },
     Scenario { name: "two", what: "two drones in DFU mode", drones: two },
     Scenario { name: "defect", what: "in DFU mode, and cfdfu itself fails half way", drones: defect },
     Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
@@ -155,6 +163,30 @@ fn slow(now: Duration) -> Vec<Drone> {
 
 fn byte_mode(now: Duration) -> Vec<Drone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.refuses_voltage = true)
+}
+
+/// Something else that is plugged in: a drone in all but looks.
+fn with_face(now: Duration, face: &'static Face) -> Vec<Drone> {
+    let mut drones = healthy(now);
+    for drone in &mut drones {
+        drone.traits.face = Some(face);
+    }
+    drones
+}
+
+fn px4(now: Duration) -> Vec<Drone> {
+    with_face(now, &descriptors::PX4_BOOTLOADER)
+}
+
+fn relatives(now: Duration) -> Vec<Drone> {
+    [&descriptors::CRAZYRADIO, &descriptors::LOCO_NODE]
+        .into_iter()
+        .flat_map(|face| with_face(now, face))
+        .collect()
+}
+
+fn other_chip(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.traits.face = Some(&descriptors::OTHER_ROM))
 }
 
 fn two(now: Duration) -> Vec<Drone> {

@@ -4,7 +4,7 @@
 //! Speaks USB/IP (kernel documentation, usbip_protocol) over a socket pair, one end of which is handed to
 //! the kernel. Closing the other end is an unplug. Needs root and the module `vhci_hcd`.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -144,6 +144,10 @@ impl Line {
         self.lock().1.insert(urb.seqnum);
     }
 
+    fn is_open(&self, urb: &Urb) -> bool {
+        self.lock().1.contains(&urb.seqnum)
+    }
+
     /// Answers a request, unless it was unlinked meanwhile. A line that is cut is noticed by the reader.
     fn answer(&self, urb: &Urb, status: i32, len: usize, data: &[u8]) {
         let (socket, open) = &mut *self.lock();
@@ -186,12 +190,28 @@ impl Device {
     }
 
     fn execute(&self, requests: &Receiver<Urb>, line: &Line) {
+        // Requests for packets of the CRTP link that are still to come.
+        let mut readers = VecDeque::new();
         for urb in requests {
             match (urb.endpoint, urb.is_in) {
                 (0, _) => self.control(&urb, line),
+                (1, true) => readers.push_back(urb),
+                // Not taken: the request stays open, until the host gives up.
+                (1, false) => {
+                    if let Ok(Some(_)) = self.bus.packet_out(self.n, self.guise, &urb.data) {
+                        line.answer(&urb, 0, urb.data.len(), &[]);
+                    }
+                }
                 (_, false) => line.answer(&urb, 0, urb.data.len(), &[]),
-                // Nothing to say on the bulk and interrupt endpoints: the request stays open.
+                // Nothing to say on the other bulk and interrupt endpoints.
                 (_, true) => {}
+            }
+            readers.retain(|urb| line.is_open(urb));
+            while let Some(urb) = readers.front()
+                && let Ok(Some((packet, _))) = self.bus.packet_in(self.n, self.guise)
+            {
+                line.answer(urb, 0, packet.len(), &packet);
+                readers.pop_front();
             }
         }
     }

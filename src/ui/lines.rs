@@ -50,10 +50,7 @@ pub fn say(app: &App) -> Vec<String> {
                 let problem = report::failed(failure);
                 vec![problem.message, problem.advice]
             }
-            _ => [Some(report::headline(report)), report::afterwards(report).map(str::to_owned)]
-                .into_iter()
-                .flatten()
-                .collect(),
+            _ => [Some(report::headline(report)), report::afterwards(report)].into_iter().flatten().collect(),
         },
     }
 }

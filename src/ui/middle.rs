@@ -166,7 +166,7 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
     let took = format!("{:.1} s", report.took.as_secs_f64());
     let (head, style) = match &report.outcome {
         Outcome::Flashed => (format!("{tick} Flashed and verified in {took}"), theme.good),
-        Outcome::Unchanged | Outcome::Read(_) => {
+        Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => {
             (format!("{tick} Unchanged: the drone holds this image already"), theme.good)
         }
         Outcome::Cancelled(_) => (format!("{cross} Stopped after {took}"), theme.warn),
@@ -196,13 +196,17 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
     above_the_log(frame, area, app, theme, "Outcome", lines);
 }
 
-fn next_step(report: &Report) -> &'static str {
-    match report.booted {
+fn next_step(report: &Report) -> String {
+    if let Some(version) = &report.runs {
+        return format!("The Crazyflie is running again and says that it runs {version}: you can fly.");
+    }
+    let words = match report.booted {
         Some(true) => "The Crazyflie is running again: you can fly.",
         Some(false) => {
             "It was not seen starting. After DFU mode entered by hand that is normal: unplug USB and battery, \
              then switch it on."
         }
         None => "It is still in DFU mode.",
-    }
+    };
+    words.to_owned()
 }

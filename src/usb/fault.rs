@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Bus, BusError, Found, Setup, TransferError, Transport};
+use super::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
 /// bRequest of GETSTATUS in the class requests of DFU (DFU 1.1 §6.1.2).
 const GETSTATUS: u8 = 3;
@@ -181,5 +181,26 @@ impl Transport for FaultyTransport {
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
         self.fault(None)?;
         self.inner.select(interface, alternate)
+    }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        let fault = self.fault(None)?;
+        let n = self.inner.bulk_in(pipe, buffer, limit)?;
+        match fault {
+            Some(Fault::LostAnswer) => Err(TransferError::Timeout),
+            Some(Fault::Short) => Ok(n / 2),
+            _ => Ok(n),
+        }
+    }
+
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        match self.fault(None)? {
+            Some(Fault::LostAnswer) => {
+                self.inner.bulk_out(pipe, data, limit)?;
+                Err(TransferError::Timeout)
+            }
+            Some(Fault::Short) => Ok(data.len() / 2),
+            _ => self.inner.bulk_out(pipe, data, limit),
+        }
     }
 }

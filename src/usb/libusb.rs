@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusb::{Context, Device, DeviceHandle, Hotplug, HotplugBuilder, Registration, UsbContext};
 
-use super::{Bus, BusError, Found, Id, Location, Setup, TransferError, Transport};
+use super::{Bus, BusError, Found, Id, Location, Pipe, Setup, TransferError, Transport};
 
 /// Where there is no hot-plug notice, the bus is looked at this often.
 const POLL: Duration = Duration::from_millis(250);
@@ -101,11 +101,28 @@ impl Transport for LibusbTransport {
     }
 
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        self.claim(interface)?;
+        self.handle.set_alternate_setting(interface, alternate).map_err(error)
+    }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        self.claim(pipe.interface)?;
+        self.handle.read_bulk(pipe.endpoint, buffer, limit).map_err(error)
+    }
+
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        self.claim(pipe.interface)?;
+        self.handle.write_bulk(pipe.endpoint, data, limit).map_err(error)
+    }
+}
+
+impl LibusbTransport {
+    fn claim(&mut self, interface: u8) -> Result<(), TransferError> {
         if self.claimed != Some(interface) {
             self.handle.claim_interface(interface).map_err(error)?;
             self.claimed = Some(interface);
         }
-        self.handle.set_alternate_setting(interface, alternate).map_err(error)
+        Ok(())
     }
 }
 

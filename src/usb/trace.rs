@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Bus, BusError, Found, Setup, TransferError, Transport};
+use super::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
 /// One transfer as it went over the seam.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Transfer {
     Out(Setup, usize, Result<usize, TransferError>),
     /// An alternate setting was chosen.
     Select(u8, Result<(), TransferError>),
+    /// A packet from or to a bulk endpoint, with what it was.
+    Bulk(u8, Result<Vec<u8>, TransferError>),
 }
 
 /// Who is told.
@@ -78,6 +80,19 @@ impl Transport for TracedTransport {
         (self.listener)(&Transfer::Select(alternate, result));
         result
     }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        let result = self.inner.bulk_in(pipe, buffer, limit);
+        let came = result.map(|n| buffer.get(..n).unwrap_or_default().to_vec());
+        (self.listener)(&Transfer::Bulk(pipe.endpoint, came));
+        result
+    }
+
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        let result = self.inner.bulk_out(pipe, data, limit);
+        (self.listener)(&Transfer::Bulk(pipe.endpoint, result.map(|_| data.to_vec())));
+        result
+    }
 }
 
 impl fmt::Display for Transfer {
@@ -87,18 +102,23 @@ impl fmt::Display for Transfer {
         let setup = |f: &mut fmt::Formatter<'_>, s: &Setup| {
             write!(f, "{:02x} {:02x} value {:04x} index {:04x}", s.request_type, s.request, s.value, s.index)
         };
+        let came = |f: &mut fmt::Formatter<'_>, result: &Result<Vec<u8>, TransferError>| match result {
+            Ok(bytes) => {
+                write!(f, " → {} bytes", bytes.len())?;
+                bytes.iter().take(SHOWN).try_for_each(|byte| write!(f, " {byte:02x}"))?;
+                f.write_str(if bytes.len() > SHOWN { " …" } else { "" })
+            }
+            Err(error) => write!(f, " → {error}"),
+        };
         match self {
             Transfer::In(s, result) => {
                 f.write_str("in  ")?;
                 setup(f, s)?;
-                match result {
-                    Ok(bytes) => {
-                        write!(f, " → {} bytes", bytes.len())?;
-                        bytes.iter().take(SHOWN).try_for_each(|byte| write!(f, " {byte:02x}"))?;
-                        f.write_str(if bytes.len() > SHOWN { " …" } else { "" })
-                    }
-                    Err(error) => write!(f, " → {error}"),
-                }
+                came(f, result)
+            }
+            Transfer::Bulk(endpoint, result) => {
+                write!(f, "bulk {endpoint:02x}")?;
+                came(f, result)
             }
             Transfer::Out(s, len, result) => {
                 f.write_str("out ")?;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{Ctx, Stop};
-use crate::crazyflie::{self, Mode};
-use crate::job::{Device, Enter, Event, FailureKind, Job, Selector};
+use crate::crazyflie::{self, Mode, Relative};
+use crate::job::{Device, Enter, Event, FailureKind, Job, Other, Selector};
 use crate::usb::descriptor::{self, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, ROM_DFU, TransferError, Transport};
 
@@ -25,6 +25,18 @@ pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
     Ok(bus.list()?.into_iter().filter(known).filter_map(|found| look(bus, &found)).collect())
 }
 
+/// Everything on the bus that is no Crazyflie, but belongs to one or is taken for one. Nothing is sent to any
+/// of them but the question for its name.
+pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
+    let known = |found: &Found| Relative::IDS.contains(&found.id);
+    let named = |found: Found| {
+        let strings = bus.open(&found).and_then(|mut transport| descriptor::strings(&mut *transport));
+        let strings = strings.unwrap_or_default();
+        Some(Other { what: Relative::of(found.id, &strings)?, id: found.id, location: found.location })
+    };
+    Ok(bus.list()?.into_iter().filter(known).filter_map(named).collect())
+}
+
 fn look(bus: &dyn Bus, found: &Found) -> Option<Device> {
     let names = bus.open(found).and_then(|mut transport| descriptor::strings(&mut *transport));
     let (mode, strings, closed) = match names {
@@ -39,11 +51,11 @@ fn look(bus: &dyn Bus, found: &Found) -> Option<Device> {
     Some(Device { mode, id, location, strings, simulated, closed })
 }
 
-/// The device that the job means, in DFU mode and open; and whether it was brought there.
-pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dyn Transport>, bool), Stop> {
+/// The device that the job means, as it is.
+pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let device = ctx.wait_for("a Crazyflie", job.wait, |ctx| match choose(ctx.bus, &job.device) {
         // Somebody may plug one in, or unplug one, until the time is over.
-        Err(FailureKind::NoDevice | FailureKind::NoMatch(_)) => Ok(None),
+        Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => Ok(None),
         other => Ok(Some(other?)),
     })?;
     // After the wait the question is asked once more, for the reason.
@@ -53,9 +65,15 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
     };
     let device = with_permission(ctx, device)?;
     ctx.post(Event::Device(device.clone()));
-    if let Some(error) = device.closed {
-        return Err(cannot_open(&device, error).into());
+    match device.closed {
+        Some(error) => Err(cannot_open(&device, error).into()),
+        None => Ok(device),
     }
+}
+
+/// The device that the job means, in DFU mode and open; and whether it was brought there.
+pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dyn Transport>, bool), Stop> {
+    let device = device(ctx, job)?;
     match (device.mode, job.enter) {
         (Mode::Dfu, _) => {
             let transport = open(ctx, &device)?;
@@ -80,7 +98,10 @@ pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind>
     let none_at_all = there.is_empty();
     there.retain(|device| selector.matches(device));
     match there.len() {
-        0 if none_at_all || *selector == Selector::Only => Err(FailureKind::NoDevice),
+        0 if none_at_all || *selector == Selector::Only => match others(bus)? {
+            none if none.is_empty() => Err(FailureKind::NoDevice),
+            others => Err(FailureKind::OnlyOthers(others)),
+        },
         0 => Err(FailureKind::NoMatch(selector.to_string())),
         1 => Ok(there.remove(0)),
         _ => Err(FailureKind::Several(there)),
@@ -111,7 +132,7 @@ pub fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
 }
 
 /// Opens the device that is where this one is.
-fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>, Stop> {
+pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>, Stop> {
     let found = ctx.bus.list()?.into_iter().find(|f| f.location == device.location && f.id == device.id);
     let opened = found.ok_or(TransferError::Disconnected).and_then(|found| ctx.bus.open(&found));
     Ok(opened.map_err(|error| cannot_open(device, error))?)
@@ -158,8 +179,8 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device) -> Result<Device, Stop> {
 }
 
 /// Waits until the drone that was `device` is seen running, or back in DFU mode: with its radio chip in
-/// the state that manual entry leaves it in, every reset ends there. Whether it runs.
-pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<bool, Stop> {
+/// the state that manual entry leaves it in, every reset ends there. The drone, if it runs.
+pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Option<Device>, Stop> {
     let mut was_gone = false;
     let seen = ctx.wait_for("the Crazyflie to start", limit, |ctx| {
         let now = here(ctx.bus, device)?;
@@ -169,7 +190,7 @@ pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Res
     if let Some(device) = &seen {
         ctx.post(Event::Device(device.clone()));
     }
-    Ok(seen.is_some_and(|device| device.mode == Mode::Firmware))
+    Ok(seen.filter(|device| device.mode == Mode::Firmware))
 }
 
 /// The device that is the same drone as `device`, in whatever mode: by its serial number, which mode

@@ -4,21 +4,24 @@
 
 use std::time::Duration;
 
-use super::find;
 use super::session::{Session, seconds};
 use super::{Ctx, Meter, Stop, require_same};
+use super::{find, running};
+use crate::crazyflie::Board;
 use crate::dfu::machine::Operation;
 use crate::flash::check::Purpose;
 use crate::flash::plan::{BLANK, Comparison, Plan, PlannedSector, Work};
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span};
 use crate::image::Content;
 use crate::job::{
-    Chip, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave, Outcome,
-    Phase, Preview, SectorState, Verify,
+    Chip, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave, Loader,
+    Outcome, Phase, Preview, SectorState, Verify,
 };
 
 /// After leave the drone is looked for at most this long.
 const START: Duration = Duration::from_secs(10);
+/// A drone that is seen running has this long to say what it runs.
+const PROOF: Duration = Duration::from_secs(3);
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
@@ -70,7 +73,13 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     }
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
     ctx.cancelled = false;
-    ctx.report.booted = Some(find::starts(ctx, device, START).unwrap_or(false));
+    let running = find::starts(ctx, device, START).unwrap_or(None);
+    ctx.report.booted = Some(running.is_some());
+    // Nobody needs to know so badly that a running drone is waited for much longer.
+    ctx.report.runs = running.and_then(|device| running::ask(ctx, &device, PROOF).version);
+    if let Some(version) = &ctx.report.runs {
+        ctx.info(format!("The Crazyflie says that it runs {version}"));
+    }
 }
 
 /// On another board the firmware stops before it starts anything: the drone would look dead.
@@ -78,14 +87,16 @@ fn refuse_other_board(ctx: &Ctx<'_>, session: &mut Session, task: &FlashTask) ->
     let board = session.board(ctx).map_err(|stop| stop.at(|| "reading the OTP".to_owned()))?;
     let Some(board) = board else { return Ok(()) };
     ctx.info(format!("Board {board}"));
-    if task.boards.is_empty() || task.boards.contains(&board) {
+    if task.boards.is_empty() || task.boards.contains(&board.code) {
         return Ok(());
     }
     if task.chip == Chip::Any {
         ctx.warn(format!("The image is not for board {board}; written all the same, as you insisted"));
         return Ok(());
     }
-    Err(FailureKind::OtherBoard { board, boards: task.boards.clone() }.into())
+    let named = |code: &String| Board { code: code.clone(), revision: None }.to_string();
+    let boards = task.boards.iter().map(named).collect();
+    Err(FailureKind::OtherBoard { board: board.to_string(), boards }.into())
 }
 
 /// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2).
@@ -114,8 +125,8 @@ struct Flashing<'a> {
 impl Flashing<'_> {
     /// Looks, erases, writes, proves.
     fn write_image(&mut self, ctx: &mut Ctx<'_>) -> Result<Outcome, Stop> {
-        self.look_at_loader(ctx)?;
-        let work = self.prepare(ctx)?;
+        let loader = self.look_at_loader(ctx)?;
+        let work = self.prepare(ctx, loader)?;
         if work.is_nothing() {
             ctx.report.verified = true;
             ctx.info("The flash holds this image already: nothing to write");
@@ -133,25 +144,24 @@ impl Flashing<'_> {
     }
 
     /// A firmware alone does not start without the bootloader: whoever flashes one should hear of it.
-    fn look_at_loader(&mut self, ctx: &Ctx<'_>) -> Result<(), Stop> {
+    fn look_at_loader(&mut self, ctx: &Ctx<'_>) -> Result<Option<Loader>, Stop> {
         let head = Span::new(LOADER_BASE, 8).filter(|head| self.session.map().covers(*head));
-        let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(()) };
+        let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
         let bytes =
             self.session.read(ctx, head).map_err(|stop| stop.at(|| "reading the bootloader".to_owned()))?;
-        // Stack pointer and reset vector of cf2loader: the firmware's are others.
-        let is_loader =
-            bytes[..4] == [0x00, 0x50, 0x00, 0x20] && bytes[5..] == [bytes[5], 0x00, 0x08] && bytes[5] < 0x40;
-        if !is_loader {
-            ctx.warn(
-                "The bootloader is not there or was overwritten: this firmware will not start when the drone is \
-                 switched on. Put the bootloader back with it: cfdfu restore-bootloader LOADER --firmware IMAGE",
-            );
+        let loader = Loader::of(&bytes);
+        if loader != Loader::Bitcraze {
+            ctx.warn(format!(
+                "The bootloader is gone ({}): this firmware will not start when the drone is switched on. Put the \
+                 bootloader back with it: cfdfu restore-bootloader LOADER --firmware IMAGE",
+                loader.describe()
+            ));
         }
-        Ok(())
+        Ok(Some(loader))
     }
 
     /// Looks at what is there, shows what is left to do, and waits for leave to do it.
-    fn prepare(&mut self, ctx: &mut Ctx<'_>) -> Result<Work, Stop> {
+    fn prepare(&mut self, ctx: &mut Ctx<'_>, loader: Option<Loader>) -> Result<Work, Stop> {
         let (mut found, before) = match (self.task.compare, self.task.keep) {
             (Compare::Skip, Keep::No) => (vec![Comparison::Differs; self.plan.sectors().len()], None),
             (_, keep) => self.compare(ctx, keep)?,
@@ -161,7 +171,8 @@ impl Flashing<'_> {
         }
         let work = self.plan.work(&found, self.session.block());
         let firmware = before.as_ref().and_then(firmware_in);
-        let preview = Preview { plan: self.plan.clone(), found, work: work.clone(), before, firmware };
+        let preview =
+            Preview { plan: self.plan.clone(), found, work: work.clone(), before, firmware, loader };
         ctx.check_cancelled()?;
         ctx.post(Event::Ready(Box::new(preview)));
         if self.task.confirm == Confirm::Ask && !work.is_nothing() {

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use super::{Ctx, Stop};
-use crate::crazyflie;
+use crate::crazyflie::{self, Board};
 use crate::dfu::device::{Alternate, DeviceError, DfuDevice};
 use crate::dfu::machine::{DfuError, Machine, Note, Operation, Step};
 use crate::dfu::quirks::Quirks;
 use crate::dfu::{State, Status};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
-use crate::job::{Device, FailureKind, Width};
+use crate::job::{Device, FailureKind, Protection, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
 /// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
@@ -228,9 +228,9 @@ impl Session {
         Ok(protection)
     }
 
-    /// The board's type from the OTP (AN2606: readable through its own alternate setting); `None` if the
-    /// device has none or it says nothing.
-    pub(super) fn board(&mut self, ctx: &Ctx<'_>) -> Result<Option<String>, Stop> {
+    /// The board from the OTP (AN2606: readable through its own alternate setting); `None` if the device has
+    /// none or it says nothing.
+    pub(super) fn board(&mut self, ctx: &Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
         let known = self.map().is_stm32f405();
         let Some(otp) = self.alternate_at(OTP).filter(|_| known) else { return Ok(None) };
@@ -238,7 +238,27 @@ impl Session {
         self.select(ctx, otp.number)?;
         let bytes = self.run(ctx, &Operation::Read(OTP, crazyflie::OTP_LEN))?;
         self.select(ctx, before)?;
-        Ok(crazyflie::board_type(&bytes))
+        Ok(crazyflie::board(&bytes))
+    }
+
+    /// The ROM's version (AN2606: byte 0x1FFF77DE, in system memory); `None` on a chip that is not known, or
+    /// where the ROM does not show it. Two bytes around it are read: one alone is less than a ROM must give.
+    pub(super) fn rom_version(&mut self, ctx: &Ctx<'_>) -> Result<Option<String>, Stop> {
+        let place = Span::new(Address(0x1FFF_77DC), 4).filter(|_| self.quirks.width_switch);
+        let Some(place) = place else { return Ok(None) };
+        let flash = self.flash_alternate();
+        self.select(ctx, flash)?;
+        match self.attempt(ctx, Operation::Read(place.start(), 4)) {
+            Ok(bytes) => {
+                let id = bytes.get(2).copied().filter(|id| !matches!(id, 0 | 0xFF));
+                Ok(id.map(|id| format!("{}.{}", id >> 4, id & 0x0F)))
+            }
+            Err(error) if error.is_disconnect() => Err(FailureKind::from(error).into()),
+            Err(_) => {
+                self.run(ctx, &Operation::Recover)?;
+                Ok(None)
+            }
+        }
     }
 
     /// Starts what is at `address`.
@@ -253,24 +273,6 @@ impl Session {
     /// Leaves the device as the next session likes to find it, as far as it still listens.
     pub(super) fn settle(&mut self, ctx: &Ctx<'_>) {
         let _ = self.attempt(ctx, Operation::Idle);
-    }
-}
-
-/// What the option bytes forbid.
-pub(super) struct Protection {
-    /// Level 1 (level 2 has no boot ROM to ask).
-    pub(super) read: bool,
-    /// Sectors that ignore erase and write.
-    pub(super) sectors: Vec<usize>,
-}
-
-impl Protection {
-    /// Byte 1: 0xAA is no read protection. Bytes 8 and 9: a bit for each sector, 0 is protected.
-    fn parse(bytes: &[u8]) -> Option<Protection> {
-        let (rdp, low, high) = (*bytes.get(1)?, *bytes.get(8)?, *bytes.get(9)?);
-        let free = u16::from_le_bytes([low, high]);
-        let sectors = (0..12).filter(|sector| free >> sector & 1 == 0).collect();
-        Some(Protection { read: rdp != 0xAA, sectors })
     }
 }
 

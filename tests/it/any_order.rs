@@ -26,7 +26,7 @@ fn preview(found: Comparison) -> Event {
     let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
     let found = vec![found; plan.sectors().len()];
     let work = plan.work(&found, 2048);
-    Event::Ready(Box::new(Preview { plan, found, work, before: None, firmware: None }))
+    Event::Ready(Box::new(Preview { plan, found, work, before: None, firmware: None, loader: None }))
 }
 
 fn keys() -> impl Strategy<Value = Key> {

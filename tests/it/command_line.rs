@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use assert_cmd::Command;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
@@ -66,7 +66,7 @@ fn a_flash_in_a_pipe_is_plain_lines() {
         "dfuERROR, status(10) = errFIRMWARE (normal for this boot ROM, cleared once)",
         "Erase    0x08004000   16 KiB   0.23 s",
         "Download 0x08004000 243176 bytes",
-        "The Crazyflie is running.",
+        "The Crazyflie is running: it says that it runs 2026.08.",
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} is not in:\n{text}");
     }
@@ -161,9 +161,22 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("flash cf2.bin --demo=old", 74, "by hand"),
         ("flash cf2.bin --demo=write-protected", 74, "Lift the write protection"),
         ("flash cf2.bin --demo=read-protected", 74, "unprotect"),
-        ("flash cf2.bin --demo=wrong-board", 65, "board is CB10, but the image is for CF20, CF21"),
+        (
+            "flash cf2.bin --demo=wrong-board",
+            65,
+            "board is CB10 (Crazyflie Bolt), revision A, but the image is for CF20 (Crazyflie 2.0), CF21",
+        ),
         ("verify cf2.bin --demo=dfu", 74, "instead of"),
         ("list --demo=none", 69, "Plug in"),
+        ("flash cf2.bin --demo=px4", 69, "PX4 took the place of Bitcraze's bootloader"),
+        (
+            "flash cf2.bin --demo=relatives",
+            69,
+            "a Crazyradio on port 1-1, a Loco Positioning Node on port 1-2",
+        ),
+        ("flash cf2.bin --demo=other-chip", 69, "laid out differently from an STM32F405's"),
+        ("list --demo=relatives", 69, "Plug in the Crazyflie itself"),
+        ("identify --demo=other-chip", 69, "not a Crazyflie"),
         ("flash cf2.bin --demo=nonsense", 2, "There are: healthy"),
         ("flash", 2, "Usage"),
         ("flash cf2.bin --address x", 2, "0x08004000"),
@@ -190,6 +203,44 @@ fn inspect_tells_what_a_file_is() {
     assert_eq!(image["boards"], serde_json::json!(["CF20", "CF21"]));
     let crc = crc32fast::hash(&fs::read(desk.path("cf2.bin")).unwrap());
     assert_eq!(image["crc32"], format!("{crc:08x}"));
+}
+
+/// Of each situation: board, bootloader, version at 0x08004000, protection, ROM; and a word of the diagnosis.
+#[test]
+fn identify_tells_what_a_drone_is_and_what_is_on_it() {
+    let desk = Desk::new();
+    let table = [
+        ("healthy", json!(["CF21", null, "2025.02", null, null]), "board       Crazyflie 2.1"),
+        ("old", json!(["CF21", null, "2025.02", null, null]), "In DFU mode"),
+        ("dfu", json!(["CF21", "bitcraze", "2025.02", false, "3.1"]), "revision B1"),
+        ("erased", json!(["CF21", "bitcraze", null, false, "3.1"]), "There is no firmware on it"),
+        ("overwritten", json!(["CF21", "overwritten", null, false, "3.1"]), "cfdfu restore-bootloader"),
+        (
+            "wrong-board",
+            json!(["CB10", "bitcraze", "2025.02", false, "3.1"]),
+            "stops at once on this board (CB10)",
+        ),
+        (
+            "write-protected",
+            json!(["CF21", "bitcraze", "2025.02", false, "3.1"]),
+            "write-protected: sector 2",
+        ),
+        ("read-protected", json!([null, null, null, true, null]), "neither be read nor flashed"),
+    ];
+    for (scenario, expected, words) in table {
+        let (exit, objects) = desk.json(&format!("identify --demo={scenario}"));
+        let board = objects.iter().find(|object| object["event"] == "board").unwrap();
+        let version = board["firmware"]["version"].clone();
+        let told =
+            json!([board["type"], board["bootloader"], version, board["read_protected"], board["rom"]]);
+        assert_eq!((exit, told), (0, expected), "{scenario}");
+        let text = stdout(&desk.run(&format!("identify --demo={scenario}")));
+        assert!(text.contains(words), "{scenario}: {text}");
+        assert!(!text.contains("Claiming"), "{text}");
+    }
+    let (_, objects) = desk.json("identify --demo=write-protected");
+    let board = objects.iter().find(|object| object["event"] == "board").unwrap();
+    assert_eq!(board["write_protected_sectors"], json!([2]));
 }
 
 #[test]

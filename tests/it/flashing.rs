@@ -9,8 +9,8 @@ use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::{Address, Segment, Span};
 use cfdfu::image::Content;
 use cfdfu::job::{
-    Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, Level, Outcome,
-    Preview, Report, Selector, Task, Verify, Width,
+    Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Known, Leave, Level,
+    Outcome, Preview, Report, Running, Selector, Task, Verify, Width,
 };
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::trace::{Traced, Transfer};
@@ -202,8 +202,9 @@ fn protected_chips_are_refused_before_anything_is_changed() {
     };
     assert_eq!(refuse("write-protected"), FailureKind::WriteProtected(vec![2]));
     assert_eq!(refuse("read-protected"), FailureKind::ReadProtected);
-    let boards = vec!["CF20".to_owned(), "CF21".to_owned()];
-    assert_eq!(refuse("wrong-board"), FailureKind::OtherBoard { board: "CB10".to_owned(), boards });
+    let boards = vec!["CF20 (Crazyflie 2.0)".to_owned(), "CF21 (Crazyflie 2.1)".to_owned()];
+    let board = "CB10 (Crazyflie Bolt), revision A".to_owned();
+    assert_eq!(refuse("wrong-board"), FailureKind::OtherBoard { board, boards });
     assert_eq!(refuse("old"), FailureKind::TooOld);
     assert_eq!(refuse("none"), FailureKind::NoDevice);
     assert!(matches!(refuse("two"), FailureKind::Several(devices) if devices.len() == 2));
@@ -382,6 +383,57 @@ fn nothing_is_changed_until_somebody_says_so() {
 
     let (_, report) = asked(&world, &Command::Proceed);
     assert_eq!(report.outcome, Outcome::Flashed);
+}
+
+/// The vendor request that starts the boot ROM, or turns the link, goes to a Crazyflie and to nothing else.
+#[test]
+fn nothing_but_a_crazyflie_is_ever_sent_a_request() {
+    for scenario in ["relatives", "px4", "none"] {
+        for task in [flash_job(&firmware("2026.08", SEED_LEN)).task, Task::Identify] {
+            let world = World::new(scenario);
+            let sent = Arc::new(AtomicU32::new(0));
+            let counter = Arc::clone(&sent);
+            let listener = Arc::new(move |transfer: &Transfer| {
+                let asks = matches!(transfer, Transfer::In(setup, _) if setup.request_type == 0x80);
+                counter.fetch_add(u32::from(!asks), Ordering::SeqCst);
+            });
+            let bus = Arc::new(Traced::new(world.bus.clone(), listener));
+            let job = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task };
+            let report = run(bus, world.clock.clone(), job).report;
+            let Outcome::Failed(failure) = report.outcome else { panic!("{scenario}") };
+            assert_eq!(scenario == "none", failure.kind == FailureKind::NoDevice);
+            assert_eq!(sent.load(Ordering::SeqCst), 0, "{scenario}");
+        }
+    }
+}
+
+#[test]
+fn a_running_drone_is_asked_and_its_link_given_back() {
+    let world = World::new("healthy");
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let listener = Arc::new(move |transfer: &Transfer| log.lock().unwrap().push(transfer.clone()));
+    let bus = Arc::new(Traced::new(world.bus.clone(), listener));
+    let ask = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::Never, task: Task::Identify };
+    let asked = run(bus, world.clock.clone(), ask);
+    assert_eq!(asked.report.outcome, Outcome::Identified);
+    let known = asked.events.iter().find_map(|event| match event {
+        Event::Known(known) => Some((**known).clone()),
+        _ => None,
+    });
+    let running = Running { version: Some("2025.02".to_owned()), board: Some("Crazyflie 2.1".to_owned()) };
+    assert_eq!(known, Some(Known::Running(running)));
+    let seen = seen.lock().unwrap();
+    let commands: Vec<u16> = seen
+        .iter()
+        .filter_map(|transfer| match transfer {
+            Transfer::Out(setup, ..) => Some(setup.index),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(commands, [1, 0], "to USB, and back to the radio");
+    let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
+    assert_eq!(report.runs.as_deref(), Some("2026.08"), "what was flashed is what runs");
 }
 
 /// Whatever was there comes back byte by byte: also a firmware that is longer than the one that replaced it,

@@ -12,7 +12,7 @@ use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::{Address, Segment};
 use cfdfu::job::{Chip, FailureKind, Job, Outcome, Task};
-use cfdfu::usb::{Bus, BusError, Found, Location, ROM_DFU, Setup, TransferError, Transport};
+use cfdfu::usb::{Bus, BusError, Found, Location, Pipe, ROM_DFU, Setup, TransferError, Transport};
 use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
 use usb_device::endpoint::{EndpointAddress, EndpointType};
 use usb_device::prelude::*;
@@ -283,6 +283,14 @@ impl Transport for OracleTransport {
 
     fn control_out(&mut self, setup: Setup, data: &[u8], _: Duration) -> Result<usize, TransferError> {
         self.ask(setup, data.len(), data).map(|_| data.len())
+    }
+
+    fn bulk_in(&mut self, _: Pipe, _: &mut [u8], _: Duration) -> Result<usize, TransferError> {
+        Err(TransferError::Stall)
+    }
+
+    fn bulk_out(&mut self, _: Pipe, _: &[u8], _: Duration) -> Result<usize, TransferError> {
+        Err(TransferError::Stall)
     }
 
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {

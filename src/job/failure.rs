@@ -1,0 +1,130 @@
+//! How a job can fail: what, where, and what state that leaves the drone in. What to do about it is in
+//! `report`.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::{Device, Other};
+use crate::dfu::device::DeviceError;
+use crate::dfu::machine::DfuError;
+use crate::flash::plan::PlanError;
+use crate::flash::{Address, Span};
+use crate::usb::{BusError, Id, TransferError};
+
+/// What happened, where, and what state that leaves the drone in.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}{kind}", place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
+pub struct Failure {
+    /// What.
+    pub kind: FailureKind,
+    /// While doing what, as in "erasing sector 5 (0x08020000)".
+    pub place: Option<String>,
+    /// What the drone is left as.
+    pub drone: DroneState,
+}
+
+/// What a drone is left as when a job ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DroneState {
+    /// As it was.
+    Untouched,
+    /// Without a complete firmware, and its bootloader knows: it waits for another try.
+    WithoutFirmware,
+    /// Without a complete bootloader: only DFU mode entered by hand reaches it.
+    WithoutLoader,
+    /// With the new image, complete.
+    Flashed,
+}
+
+/// What can go wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FailureKind {
+    /// The bus.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// Nothing there.
+    #[error("no Crazyflie and no device in DFU mode found")]
+    NoDevice,
+    /// Nothing there but relatives of the Crazyflie.
+    #[error("no Crazyflie found, but {}", names(.0))]
+    OnlyOthers(Vec<Other>),
+    /// Something there, but not what was named.
+    #[error("no device matches --device {0}")]
+    NoMatch(String),
+    /// A running Crazyflie, but it may not be asked to enter DFU mode.
+    #[error("the Crazyflie is running, not in DFU mode")]
+    NotInDfu,
+    /// More than one.
+    #[error("{} devices are there and none is named", .0.len())]
+    Several(Vec<Device>),
+    /// The system forbids it.
+    #[error("no permission to open {0}")]
+    NoAccess(Id),
+    /// Somebody else has it.
+    #[error("another program holds the device")]
+    Held,
+    /// It could not be opened for another reason.
+    #[error("the device cannot be opened: {0}")]
+    Open(TransferError),
+    /// Its firmware does not know the request.
+    #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
+    TooOld,
+    /// It restarted, but not in DFU mode.
+    #[error("the Crazyflie restarted, but did not appear in DFU mode within {} s", .0.as_secs())]
+    DidNotEnter(Duration),
+    /// It is no DfuSe device.
+    #[error("the device cannot be flashed: {0}")]
+    NotDfu(#[from] DeviceError),
+    /// Another chip.
+    #[error("this is not a Crazyflie: its flash is laid out differently from an STM32F405's")]
+    OtherChip,
+    /// The image does not fit the device.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The image is for other boards than the one that the OTP names.
+    #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
+    OtherBoard {
+        /// From the OTP.
+        board: String,
+        /// From the image.
+        boards: Vec<String>,
+    },
+    /// Option byte RDP.
+    #[error("the chip is read-protected")]
+    ReadProtected,
+    /// Option bytes nWRP.
+    #[error("write protection is set for sector{} {}", if .0.len() == 1 { "" } else { "s" }, numbers(.0))]
+    WriteProtected(Vec<usize>),
+    /// The conversation.
+    #[error(transparent)]
+    Dfu(#[from] DfuError),
+    /// What was read back is wrong.
+    #[error("{address} holds 0x{found:02X} instead of 0x{expected:02X}")]
+    Mismatch {
+        /// The first wrong byte.
+        address: Address,
+        /// What should be there.
+        expected: u8,
+        /// What is.
+        found: u8,
+    },
+    /// The part to read is not all there.
+    #[error("{0} is not all in the device's flash")]
+    OutOfRange(Span),
+    /// A defect of this program.
+    #[error("the worker stopped unexpectedly: {0}")]
+    WorkerDied(String),
+}
+
+fn names(others: &[Other]) -> String {
+    others
+        .iter()
+        .map(|other| format!("{} on port {}", other.what, other.location))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn numbers(sectors: &[usize]) -> String {
+    sectors.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+}

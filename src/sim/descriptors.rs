@@ -1,0 +1,182 @@
+//! What the simulated devices tell of themselves on USB: the boot ROM (from AN3156 and listings of real
+//! boards), the firmware's composite device, and other things that are plugged in beside a Crazyflie.
+
+use super::rom::Answer;
+use crate::usb::Setup;
+
+/// The descriptors of one device.
+#[derive(Debug)]
+pub struct Face {
+    device: [u8; 18],
+    configuration: &'static [&'static [u8]],
+    /// By index; empty at that of the serial number, which each device has of its own.
+    strings: &'static [&'static str],
+}
+
+impl Face {
+    /// Vendor and product, and release number.
+    #[must_use]
+    pub fn identity(&self) -> ((u16, u16), u16) {
+        let word = |at: usize| u16::from_le_bytes([self.device[at], self.device[at + 1]]);
+        ((word(8), word(10)), word(12))
+    }
+
+    /// Whether it is a boot ROM's.
+    #[must_use]
+    pub fn is_rom(&self) -> bool {
+        self.identity().0 == (0x0483, 0xDF11)
+    }
+
+    /// A standard request.
+    #[must_use]
+    pub fn answer(&self, setup: Setup, len: usize, serial: &str) -> Answer {
+        const GET_STATUS: u8 = 0;
+        const GET_DESCRIPTOR: u8 = 6;
+        const GET_CONFIGURATION: u8 = 8;
+        const GET_INTERFACE: u8 = 10;
+        match (setup.request_type & 0x80 != 0, setup.request) {
+            (true, GET_DESCRIPTOR) => match self.descriptor(setup.value, serial) {
+                Some(mut bytes) => {
+                    bytes.truncate(len);
+                    Answer::Data(bytes)
+                }
+                None => Answer::Stall,
+            },
+            (true, GET_STATUS) => Answer::Data(vec![1, 0]),
+            (true, GET_CONFIGURATION) => Answer::Data(vec![1]),
+            (true, GET_INTERFACE) => Answer::Data(vec![0]),
+            (true, _) => Answer::Stall,
+            (false, _) => Answer::Ack,
+        }
+    }
+
+    fn descriptor(&self, value: u16, serial: &str) -> Option<Vec<u8>> {
+        let [kind, index] = value.to_be_bytes();
+        match (kind, index) {
+            (1, _) => Some(self.device.to_vec()),
+            (2, 0) => Some(self.configuration.concat()),
+            (3, 0) => Some(vec![4, 3, 0x09, 0x04]),
+            (3, 3) => Some(string(serial)),
+            (3, _) => self.strings.get(usize::from(index)).map(|text| string(text)),
+            _ => None,
+        }
+    }
+}
+
+fn string(text: &str) -> Vec<u8> {
+    let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let len = u8::try_from(units.len() + 2).unwrap_or(u8::MAX);
+    [&[len, 3][..], &units].concat()
+}
+
+/// A device descriptor: USB version, vendor, product, release; strings 1, 2 and 3.
+const fn device(usb: u8, vendor: u16, product: u16, release: u16) -> [u8; 18] {
+    let ([v0, v1], [p0, p1], [r0, r1]) = (vendor.to_le_bytes(), product.to_le_bytes(), release.to_le_bytes());
+    [18, 1, 0x00, usb, 0, 0, 0, 64, v0, v1, p0, p1, r0, r1, 1, 2, 3, 1]
+}
+
+/// The boot ROM of an STM32F405. The functional descriptor follows only the last alternate setting.
+pub static ROM: Face = Face {
+    device: device(1, 0x0483, 0xDF11, 0x2200),
+    configuration: ROM_CONFIGURATION,
+    strings: &[
+        "",
+        "STMicroelectronics",
+        "STM32  BOOTLOADER",
+        "",
+        "@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg",
+        "@Option Bytes  /0x1FFFC000/01*016 e",
+        "@OTP Memory /0x1FFF7800/01*512 e,01*016 e",
+        "@Device Feature/0xFFFF0000/01*004 e",
+    ],
+};
+
+/// The boot ROM of another STM32 (an F072, as in the Loco Positioning Node): the same numbers and names.
+pub static OTHER_ROM: Face = Face {
+    device: device(1, 0x0483, 0xDF11, 0x2200),
+    configuration: ROM_CONFIGURATION,
+    strings: &[
+        "",
+        "STMicroelectronics",
+        "STM32  BOOTLOADER",
+        "",
+        "@Internal Flash  /0x08000000/064*0002Kg",
+        "@Option Bytes  /0x1FFFF800/01*016 e",
+        "@OTP Memory /0x1FFF7800/01*512 e,01*016 e",
+        "@Device Feature/0xFFFF0000/01*004 e",
+    ],
+};
+
+const ROM_CONFIGURATION: &[&[u8]] = &[
+    &[9, 2, 54, 0, 1, 1, 0, 0xC0, 50],
+    &[9, 4, 0, 0, 0, 0xFE, 1, 2, 4],
+    &[9, 4, 0, 1, 0, 0xFE, 1, 2, 5],
+    &[9, 4, 0, 2, 0, 0xFE, 1, 2, 6],
+    &[9, 4, 0, 3, 0, 0xFE, 1, 2, 7],
+    &[9, 0x21, 0x0B, 0xFF, 0x00, 0x00, 0x08, 0x1A, 0x01],
+];
+
+/// The firmware: one vendor interface with bulk endpoints 1, and a serial port (interface association, CDC).
+pub static FIRMWARE: Face = Face {
+    device: device(2, 0x0483, 0x5740, 0x0200),
+    configuration: &[
+        &[9, 2, 98, 0, 3, 1, 0, 0x80, 50],
+        &[9, 4, 0, 0, 2, 0xFF, 0xFF, 0, 0],
+        &[7, 5, 0x81, 2, 64, 0, 0],
+        &[7, 5, 0x01, 2, 64, 0, 0],
+        &[8, 11, 1, 2, 2, 2, 1, 0],
+        &[9, 4, 1, 0, 1, 2, 2, 1, 0],
+        &[5, 0x24, 0, 0x10, 1],
+        &[5, 0x24, 1, 0, 2],
+        &[4, 0x24, 2, 2],
+        &[5, 0x24, 6, 1, 2],
+        &[7, 5, 0x83, 3, 8, 0, 255],
+        &[9, 4, 2, 0, 2, 10, 0, 0, 0],
+        &[7, 5, 0x82, 2, 64, 0, 0],
+        &[7, 5, 0x02, 2, 64, 0, 0],
+    ],
+    strings: &["", "Bitcraze AB", "Crazyflie 2.x", ""],
+};
+
+/// One vendor interface with two bulk endpoints.
+const SIMPLE_CONFIGURATION: &[&[u8]] = &[
+    &[9, 2, 32, 0, 1, 1, 0, 0x80, 50],
+    &[9, 4, 0, 0, 2, 0xFF, 0xFF, 0, 0],
+    &[7, 5, 0x81, 2, 64, 0, 0],
+    &[7, 5, 0x01, 2, 64, 0, 0],
+];
+
+/// The radio dongle.
+pub static CRAZYRADIO: Face = Face {
+    device: device(2, 0x1915, 0x7777, 0x0054),
+    configuration: SIMPLE_CONFIGURATION,
+    strings: &["", "Bitcraze", "Crazyradio PA USB Dongle", ""],
+};
+
+/// A node of the positioning system, which has both of the Crazyflie's numbers.
+pub static LOCO_NODE: Face = Face {
+    device: device(2, 0x0483, 0x5740, 0x0200),
+    configuration: SIMPLE_CONFIGURATION,
+    strings: &["", "Bitcraze AB", "Loco Positioning Node", ""],
+};
+
+/// A Crazyflie on which PX4's bootloader runs.
+pub static PX4_BOOTLOADER: Face = Face {
+    device: device(2, 0x26AC, 0x0016, 0x0101),
+    configuration: SIMPLE_CONFIGURATION,
+    strings: &["", "Bitcraze AB", "Crazyflie BL", ""],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lengths_in_the_descriptors_are_true() {
+        for face in [&ROM, &OTHER_ROM, &FIRMWARE, &CRAZYRADIO, &LOCO_NODE, &PX4_BOOTLOADER] {
+            let bytes = face.configuration.concat();
+            assert_eq!(usize::from(u16::from_le_bytes([bytes[2], bytes[3]])), bytes.len());
+            assert!(face.configuration.iter().all(|part| usize::from(part[0]) == part.len()));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a device is and what is on it. Changes nothing: a drone in DFU mode is read, a running one is asked.
+
+use std::time::Duration;
+
+use super::session::Session;
+use super::{Ctx, Meter, Stop, find, running};
+use crate::crazyflie::Mode;
+use crate::flash::plan::BLANK;
+use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
+use crate::image::Content;
+use crate::job::{Event, FailureKind, Identity, Job, Known, Loader, Outcome, Phase};
+
+/// A running drone has this long to answer.
+const ANSWER: Duration = Duration::from_secs(1);
+
+pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
+    ctx.quiet = true;
+    let device = find::device(ctx, job)?;
+    let known = match device.mode {
+        Mode::Firmware => Known::Running(running::ask(ctx, &device, ANSWER)),
+        Mode::Dfu => {
+            let transport = find::open(ctx, &device)?;
+            let mut session = Session::open(ctx, &device, transport)?;
+            let identity = read(ctx, &mut session);
+            session.settle(ctx);
+            Known::InDfu(identity?)
+        }
+    };
+    ctx.post(Event::Known(Box::new(known)));
+    Ok(Outcome::Identified)
+}
+
+fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
+    if !session.map().is_stm32f405() {
+        return Err(FailureKind::OtherChip.into());
+    }
+    let protection = session.protection(ctx)?.unwrap_or_default();
+    if protection.read {
+        // Nothing more can be read; what could would only end in errors.
+        return Ok(Identity { board: None, loader: None, firmware: None, protection, rom: None });
+    }
+    let board = session.board(ctx)?;
+    let rom = session.rom_version(ctx)?;
+    let mut meter = Meter::start(ctx, Phase::Read, FLASH_END - LOADER_BASE.wide());
+    let mut sector = read_until_blank(ctx, session, LOADER_BASE, FIRMWARE_BASE.wide(), &mut meter)?;
+    sector.resize(LOADER_MAX, BLANK);
+    let loader = Some(Loader::of(&sector));
+    let program = read_until_blank(ctx, session, FIRMWARE_BASE, FLASH_END, &mut meter)?;
+    let len = program.iter().rposition(|&byte| byte != BLANK).map(|last| last + 1);
+    let firmware = len.map(|len| Content::of(&program[..len]));
+    Ok(Identity { board, loader, firmware, protection, rom })
+}
+
+/// A program has no hole of this size, in bytes.
+const HOLE: usize = 16 * 1024;
+
+/// From `start` to where nothing follows for [`HOLE`] bytes, or to `end`. What is not read counts as blank.
+fn read_until_blank(
+    ctx: &mut Ctx<'_>,
+    session: &mut Session,
+    start: Address,
+    end: u64,
+    meter: &mut Meter,
+) -> Result<Vec<u8>, Stop> {
+    let mut bytes = Vec::new();
+    let size = session.block();
+    for block in Span::between(start, end).into_iter().flat_map(|span| span.blocks(size)) {
+        ctx.check_cancelled()?;
+        let read = session.read(ctx, block)?;
+        meter.add(ctx, u64::from(block.len()));
+        bytes.extend(read);
+        if bytes.iter().rev().take(HOLE).take_while(|&&byte| byte == BLANK).count() >= HOLE {
+            break;
+        }
+    }
+    Ok(bytes)
+}
