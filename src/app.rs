@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::flash::Segment;
 use crate::flash::plan::BLANK;
 use crate::image::{Content, Image};
-use crate::job::{Device, Event, Job, Preview, Report, SectorState};
+use crate::job::{Device, Event, Job, Known, Other, Preview, Report, SectorState};
 use crate::report::Problem;
 
 pub mod keys;
@@ -53,6 +53,8 @@ pub struct App {
     pub screen: Screen,
     /// What lies on top of it.
     pub over: Option<Over>,
+    /// What was found out about a device in passing, to be shown beside it.
+    pub look: Option<Look>,
     /// What is known of each sector.
     pub map: [Option<SectorState>; SECTORS],
     /// What was found and what is left to do, of the job under way or the last.
@@ -63,6 +65,24 @@ pub struct App {
     pub notice: Option<(String, Duration)>,
     /// Why a job without interface goes on: the terminal is gone.
     pub detached: bool,
+}
+
+/// A look at a device, while nothing else is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// At which.
+    pub device: Device,
+    /// What came of it.
+    pub state: LookState,
+}
+
+/// How far a look is, with what it found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookState {
+    /// The worker is at it: all its events up to the last are about this.
+    UnderWay(Option<Box<Known>>),
+    /// It is over.
+    Over(Option<Box<Known>>),
 }
 
 /// The demo: the scenario and what the drone's button and cable are like.
@@ -85,6 +105,8 @@ pub enum BusState {
     None(String),
     /// These; maybe none.
     Devices(Vec<Device>),
+    /// No Crazyflie, but these, which are taken for one or belong to one.
+    Others(Vec<Other>),
 }
 
 /// A file that was chosen.
@@ -294,6 +316,7 @@ impl App {
             goal: Goal::Flash,
             screen: Screen::Home,
             over: None,
+            look: None,
             map: [None; SECTORS],
             preview: None,
             log: Log::default(),
@@ -307,8 +330,16 @@ impl App {
     pub fn devices(&self) -> &[Device] {
         match &self.bus {
             BusState::Devices(devices) => devices,
-            BusState::Asking | BusState::None(_) => &[],
+            BusState::Asking | BusState::None(_) | BusState::Others(_) => &[],
         }
+    }
+
+    /// What is known of the device that is meant.
+    #[must_use]
+    pub fn known(&self) -> Option<&Known> {
+        let look = self.look.as_ref().filter(|look| Some(&look.device) == self.chosen_device())?;
+        let (LookState::UnderWay(known) | LookState::Over(known)) = &look.state;
+        known.as_deref()
     }
 
     /// The device that is meant.

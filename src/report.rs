@@ -318,7 +318,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
 }
 
 /// What somebody should do who has only these plugged in.
-fn about_others(others: &[Other]) -> String {
+#[must_use]
+pub fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let advice = |other: &Other| match other.what {
         Relative::Crazyradio | Relative::CrazyradioBootloader => {
@@ -363,11 +364,7 @@ fn udev(running: bool) -> String {
 #[must_use]
 pub fn caution(image: &Image) -> Option<String> {
     let flapper = image.content.firmware().and_then(Firmware::platform) == Some("flapper");
-    flapper.then(|| {
-        "this is the Flapper's firmware. A Crazyflie 2.1 or Bolt has the same type of board and would start it, \
-         with the Flapper's controls: flash it to a Flapper only"
-            .to_owned()
-    })
+    flapper.then(|| "only for a Flapper: other drones have this type of board, too".to_owned())
 }
 
 /// A file that is no image.

@@ -276,6 +276,10 @@ fn watch_bus(bus: Arc<dyn Bus>, messages: Sender<Msg>) {
             let list = bus.list();
             if seen.as_ref() != Some(&list) {
                 let state = match find::devices(&*bus) {
+                    Ok(devices) if devices.is_empty() => match find::others(&*bus) {
+                        Ok(others) if !others.is_empty() => BusState::Others(others),
+                        _ => BusState::Devices(devices),
+                    },
                     Ok(devices) => BusState::Devices(devices),
                     Err(error) => BusState::None(error.to_string()),
                 };

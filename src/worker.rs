@@ -44,9 +44,11 @@ impl Worker {
         let thread = thread::spawn(move || {
             // A cancel that comes when its job is already over means nothing.
             while let Ok(command) = inbox.recv() {
-                if let Command::Run(job) = command {
+                let mut next = if let Command::Run(job) = command { Some(job) } else { None };
+                while let Some(job) = next {
                     let mut ctx = Ctx::new(&*bus, &*clock, &inbox, &outbox);
                     let report = perform(&mut ctx, &job);
+                    next = ctx.next.take();
                     ctx.post(Event::Finished(report));
                 }
             }
@@ -120,8 +122,10 @@ struct Ctx<'a> {
     inbox: &'a Receiver<Command>,
     outbox: &'a Sender<Event>,
     cancelled: bool,
-    /// A look in passing: how it was done is of interest to few.
+    /// A look in passing: how it was done is of interest to few, and it makes way for another job.
     quiet: bool,
+    /// The job that it made way for.
+    next: Option<Job>,
     /// Time spent waiting for leave.
     idle: Duration,
     /// What the drone is left as if the job ends now.
@@ -145,6 +149,7 @@ impl<'a> Ctx<'a> {
             outbox,
             cancelled: false,
             quiet: false,
+            next: None,
             idle: Duration::ZERO,
             drone: DroneState::Untouched,
             report,
@@ -197,6 +202,10 @@ impl<'a> Ctx<'a> {
                 Ok(Command::CancelIfUntouched) => self.cancelled |= self.drone == DroneState::Untouched,
                 // Said once too often.
                 Ok(Command::Proceed) => {}
+                Ok(Command::Run(job)) if self.quiet => {
+                    self.next = Some(job);
+                    self.cancelled = true;
+                }
                 // One job at a time: another is not lost silently but told.
                 Ok(Command::Run(_)) => self.warn("a job is under way, the new one is not started"),
                 // Whoever sent commands is gone: that is no reason to stop (a lost terminal).

@@ -4,6 +4,7 @@
 
 use super::wizard::{Leds, Step};
 use super::{App, BusState, Goal, JobView, Over, Person, Screen, Slot, Stage, Which, Wizard};
+use crate::image::Content;
 
 /// A key, whatever terminal library it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,10 +137,22 @@ pub fn bindings(app: &App) -> Vec<Binding> {
     rows
 }
 
-/// Whether characters go into the word that a restore asks for.
+/// The word that must be typed before the job may write; `None` if a key is enough.
+#[must_use]
+pub fn word_asked_for(app: &App) -> Option<&'static str> {
+    match (app.goal, app.image.content()) {
+        (Goal::Restore, _) => Some("restore"),
+        (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
+            Some("unknown")
+        }
+        (Goal::Flash | Goal::Recover, _) => None,
+    }
+}
+
+/// Whether characters go into that word.
 #[must_use]
 pub fn typing_a_word(app: &App) -> bool {
-    app.goal == Goal::Restore && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
+    word_asked_for(app).is_some() && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
 }
 
 fn home(app: &App) -> Vec<Binding> {
@@ -180,7 +193,7 @@ pub fn why_not(app: &App, goal: Goal) -> Option<String> {
         return Some("the file is still being read".to_owned());
     }
     if goal != Goal::Recover && app.devices().is_empty() {
-        return Some("nothing is plugged in: r helps if it does not start".to_owned());
+        return Some("no Crazyflie is plugged in: r helps".to_owned());
     }
     None
 }
@@ -232,8 +245,8 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
     match &view.stage {
         Stage::Asking(_) => {
             let mut rows = vec![row(&[Key::Enter], "Enter", "write", Action::Write)];
-            if app.goal == Goal::Restore {
-                rows[0].why_not = (!word_is_typed(app)).then(|| "type the word restore first".to_owned());
+            if let Some(word) = word_asked_for(app) {
+                rows[0].why_not = (!word_is_typed(app)).then(|| format!("type the word {word} first"));
                 rows.push(row(&[Key::Esc], "Esc", "back", Action::Stop));
             } else {
                 rows.push(row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Stop));
@@ -251,10 +264,10 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
     }
 }
 
-/// A bootloader is not overwritten by a single key.
+/// A bootloader is not overwritten, and a strange image not written, by a single key.
 #[must_use]
 pub fn word_is_typed(app: &App) -> bool {
-    matches!(app.job(), Some(JobView { stage: Stage::Asking(word), .. }) if word == "restore")
+    matches!(app.job(), Some(JobView { stage: Stage::Asking(word), .. }) if Some(word.as_str()) == word_asked_for(app))
 }
 
 fn outcome(app: &App) -> Vec<Binding> {

@@ -10,11 +10,16 @@ use super::keys::{self, Action, Key};
 use super::picker::{EntryKind, Picker};
 use super::progress::Progress;
 use super::wizard::{Move, Step};
-use super::{App, BusState, Effect, Goal, JobView, Msg, Over, SECTORS, Screen, Slot, Stage, Which, Wizard};
+use super::{
+    App, BusState, Effect, Goal, JobView, Look, LookState, Msg, Over, SECTORS, Screen, Slot, Stage, Which,
+    Wizard,
+};
 use crate::flash::FIRMWARE_BASE;
 use crate::flash::check::{self, Wish};
-use crate::image::Image;
-use crate::job::{Enter, Event, FlashTask, Job, Level, Phase, Report, Selector, Task};
+use crate::image::{Content, Image};
+use crate::job::{
+    Enter, Event, FlashTask, Identity, Job, Known, Level, Loader, Phase, Report, Selector, Task,
+};
 use crate::report;
 
 /// How long a notice stays.
@@ -26,6 +31,15 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
     if app.notice.as_ref().is_some_and(|(_, until)| app.now >= *until) {
         app.notice = None;
     }
+    let mut effects = handle(app, msg);
+    if effects.contains(&Effect::Quit) && is_looking(app) {
+        effects.insert(0, Effect::Cancel);
+    }
+    effects.extend(look(app));
+    effects
+}
+
+fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
     match msg {
         Msg::Key(key) => on_key(app, &key),
         Msg::Resized => Vec::new(),
@@ -51,6 +65,66 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
             Vec::new()
         }
         Msg::Detached => detach(app),
+    }
+}
+
+/// While nothing else is to be done, the device that is meant is looked at: what it is and what is on it.
+fn look(app: &mut App) -> Option<Effect> {
+    let device = app.chosen_device().filter(|device| device.closed.is_none())?;
+    let seen = app.look.as_ref().is_some_and(|look| look.device == *device);
+    if app.screen != Screen::Home || app.detached || seen || is_looking(app) {
+        return None;
+    }
+    let device = device.clone();
+    let job = Job {
+        device: Selector::At(device.location.clone()),
+        wait: Duration::ZERO,
+        enter: Enter::Never,
+        task: Task::Identify,
+    };
+    app.look = Some(Look { device, state: LookState::UnderWay(None) });
+    Some(Effect::Start(Box::new(job)))
+}
+
+fn is_looking(app: &App) -> bool {
+    app.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_)))
+}
+
+/// An event of the look in passing.
+fn on_look(app: &mut App, event: Event) {
+    match event {
+        Event::Known(known) => {
+            for (label, text) in report::known(&known) {
+                app.log.push(app.now, Level::Info, &format!("{label:<11} {text}"));
+            }
+            if let Known::InDfu(identity) = &*known {
+                diagnose(app, identity);
+            }
+            if let Some(look) = &mut app.look {
+                look.state = LookState::UnderWay(Some(known));
+            }
+        }
+        // What was seen before a job is not what is there after it.
+        Event::Finished(_) if app.screen != Screen::Home => app.look = None,
+        Event::Finished(_) => {
+            if let Some(Look { state, .. }) = &mut app.look
+                && let LookState::UnderWay(known) = state
+            {
+                *state = LookState::Over(known.take());
+            }
+        }
+        Event::Log(level @ Level::Warning, text) => app.log.push(app.now, level, &text),
+        _ => {}
+    }
+}
+
+/// What is wrong with the drone is told, and the job that helps is marked.
+fn diagnose(app: &mut App, identity: &Identity) {
+    let Some(words) = report::diagnosis(identity) else { return };
+    app.log.push(app.now, Level::Warning, &words);
+    if identity.loader.is_some_and(|loader| loader != Loader::Bitcraze) && app.screen == Screen::Home {
+        app.goal = Goal::Restore;
+        notice(app, "The bootloader is gone: b puts it back, with a firmware if one is chosen.");
     }
 }
 
@@ -264,7 +338,7 @@ fn start(app: &mut App) -> Vec<Effect> {
             loader.image().map(|loader| check::restore(loader, firmware, Wish::default()))
         }
         (Goal::Flash | Goal::Recover, _, Slot::Before(copy, _)) => Some(check::undo(copy.clone())),
-        (Goal::Flash | Goal::Recover, ..) => firmware.map(|image| check::flash(image, Wish::default())),
+        (Goal::Flash | Goal::Recover, ..) => firmware.map(|image| check::flash(image, wish_for(image))),
     };
     let image = match image {
         Some(Ok(image)) => image,
@@ -289,6 +363,12 @@ fn start(app: &mut App) -> Vec<Effect> {
     });
     let job = Job { device, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) };
     vec![Effect::Start(Box::new(job))]
+}
+
+/// An image that is not recognised is taken here, since the plan then asks for a word.
+fn wish_for(image: &Image) -> Wish {
+    let allow_mismatch = matches!(image.content, Content::Unknown { .. });
+    Wish { allow_mismatch, ..Wish::default() }
 }
 
 fn write(app: &mut App) -> Vec<Effect> {
@@ -356,7 +436,8 @@ fn on_loaded(
 ) -> Vec<Effect> {
     let admitted = result.and_then(|image| {
         let refusal = match which {
-            Which::Image => check::flash(&image, Wish::default()).err(),
+            // What is not recognised may be flashed by whoever types a word.
+            Which::Image => check::flash(&image, wish_for(&image)).err(),
             Which::Loader => check::restore(&image, None, Wish::default()).err(),
         };
         refusal.map_or(Ok(image), |refusal| Err(report::refusal(&refusal)))
@@ -383,8 +464,18 @@ fn on_loaded(
 
 fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     let first = app.bus == BusState::Asking;
+    if let BusState::Others(others) = &bus
+        && app.bus != bus
+    {
+        app.log.push(app.now, Level::Warning, &report::about_others(others));
+    }
     app.bus = bus;
     app.chosen = app.chosen.min(app.devices().len().saturating_sub(1));
+    // A drone that was unplugged may come back with something else on it.
+    let is_there = |look: &Look| app.devices().contains(&look.device);
+    if !is_looking(app) && !app.look.as_ref().is_some_and(is_there) {
+        app.look = None;
+    }
     // Until somebody chooses, the sensible job is marked.
     if first && app.screen == Screen::Home {
         app.goal = if app.devices().is_empty() { Goal::Recover } else { Goal::Flash };
@@ -426,6 +517,10 @@ fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Duration) -> Mov
 }
 
 fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
+    if is_looking(app) {
+        on_look(app, event);
+        return Vec::new();
+    }
     match event {
         Event::Log(level, text) => app.log.push(app.now, level, &text),
         Event::Device(device) => app.device = Some(device),
@@ -470,6 +565,8 @@ fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
         view.progress.set(phase, done, total, now);
         if matches!(phase, Phase::Erase | Phase::Write) {
             view.stage = Stage::Working;
+            // What was seen before is not what is there from now on.
+            app.look = None;
         }
     }
 }
@@ -479,6 +576,7 @@ fn finished(app: &mut App, report: Report) -> Vec<Effect> {
     if app.over == Some(Over::AskStop) {
         app.over = None;
     }
+    app.look = None;
     let untouched =
         matches!(report.outcome, crate::job::Outcome::Cancelled(crate::job::DroneState::Untouched));
     if untouched {
@@ -516,7 +614,11 @@ pub fn command_line(app: &App) -> String {
             let firmware = app.image.image().map(|_| format!(" --firmware {}", name(&app.image)));
             format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())
         }
-        Goal::Flash | Goal::Recover => format!("cfdfu flash {}{device}", name(&app.image)),
+        Goal::Flash | Goal::Recover => {
+            let insist = app.image.image().is_some_and(|image| wish_for(image).allow_mismatch);
+            let insist = if insist { " --allow-mismatch" } else { "" };
+            format!("cfdfu flash {}{insist}{device}", name(&app.image))
+        }
     }
 }
 

@@ -60,6 +60,10 @@ fn home(app: &App) -> Vec<String> {
         (BusState::Asking, _) => return Vec::new(),
         (BusState::None(why), _) => format!("This computer offers no USB ({why})."),
         (BusState::Devices(_), None) => "Nothing is plugged in.".to_owned(),
+        (BusState::Others(others), _) => {
+            let names: Vec<String> = others.iter().map(|other| other.what.to_string()).collect();
+            format!("No Crazyflie is plugged in, but {}.", names.join(" and "))
+        }
         (BusState::Devices(_), Some(device)) => {
             format!("Device: {} {} on port {}", device.id, device.strings.product, device.location)
         }
@@ -79,8 +83,13 @@ fn asking(app: &App) -> Vec<String> {
     let rows = app.preview.as_ref().map(|preview| plan_rows(app, preview)).unwrap_or_default();
     let mut lines: Vec<String> = rows.into_iter().map(|(name, text)| format!("  {name}: {text}")).collect();
     lines.insert(0, "The plan; nothing is changed yet:".to_owned());
-    if app.goal == Goal::Restore {
-        lines.push("This overwrites the bootloader. Type restore to do it.".to_owned());
+    if let Some(word) = keys::word_asked_for(app) {
+        let what = if app.goal == Goal::Restore {
+            "This overwrites the bootloader"
+        } else {
+            "This image is not recognised"
+        };
+        lines.push(format!("{what}. Type {word} to do it."));
     }
     lines
 }

@@ -12,7 +12,7 @@ use crate::app::picker::{EntryKind, Picker};
 use crate::app::{App, Goal, JobView, Screen, Stage, keys, progress, update};
 use crate::flash::plan::Comparison;
 use crate::image::Content;
-use crate::job::{DroneState, Outcome, Preview, Report};
+use crate::job::{DroneState, Loader, Outcome, Preview, Report};
 use crate::report;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
@@ -105,28 +105,42 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
         Goal::Flash | Goal::Recover => "bootloader, settings, radio chip, decks",
     };
     let bytes = summary::thousands(preview.work.bytes());
-    vec![
+    let gone = preview.loader.filter(|&loader| loader != Loader::Bitcraze);
+    let gone = gone.map(|_| "gone: it will not start; Esc, b restores".to_owned());
+    let note = app.image.image().and_then(report::caution);
+    let warnings = gone.map(|text| ("bootloader", text)).into_iter().chain(note.map(|text| ("note", text)));
+    let mut rows = vec![
         ("on the drone", before),
         ("will be", coming),
         ("sectors", format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", "))),
-        ("write", format!("{bytes} bytes, about {seconds:.0} s, all of it read back")),
+        ("write", format!("{bytes} bytes, about {seconds:.0} s, all read back")),
         ("not touched", untouched.to_owned()),
         ("the same as", update::command_line(app)),
-    ]
+    ];
+    rows.extend(warnings);
+    rows
 }
 
 fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &str, theme: &Theme) {
     let row = |(name, text): (&str, String)| {
-        let style = if name == "will be" { theme.strong } else { theme.plain };
+        let style = match name {
+            "will be" => theme.strong,
+            "bootloader" | "note" => theme.warn,
+            _ => theme.plain,
+        };
         Line::from(vec![
             Span::styled(format!("{name:<14}"), theme.faint),
             Span::styled(theme.text(&text), style),
         ])
     };
     let mut lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
-    if app.goal == Goal::Restore {
+    if let Some(wanted) = keys::word_asked_for(app) {
+        let what = match app.goal {
+            Goal::Restore => "This overwrites the bootloader",
+            Goal::Flash | Goal::Recover => "This image is not recognised",
+        };
         lines.push(Line::from(vec![
-            Span::styled("This overwrites the bootloader. Type restore, then Enter: ", theme.warn),
+            Span::styled(format!("{what}. Type {wanted}, then Enter: "), theme.warn),
             Span::styled(format!("{word}_"), theme.strong),
         ]));
     } else {
@@ -183,6 +197,9 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
                 "{written} bytes written, {sectors} sectors erased, every byte compared."
             )));
             lines.push(Line::from(next_step(report)));
+            if app.goal == Goal::Restore {
+                lines.push(Line::from(theme.text(report::RESTORED)));
+            }
         }
     }
     if matches!(&report.outcome, Outcome::Failed(failure) if failure.drone != DroneState::Untouched) {

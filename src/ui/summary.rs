@@ -9,8 +9,8 @@ use super::panel;
 use super::theme::Theme;
 use crate::app::{App, BusState, Goal, Slot};
 use crate::crazyflie::Mode;
-use crate::image::{Format, Image};
-use crate::job::Device;
+use crate::image::{Content, Format, Image};
+use crate::job::{Device, Identity, Known, Loader, Running};
 
 /// What is plugged in.
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
@@ -34,26 +34,77 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
                 Span::raw(" for help."),
             ]),
         ],
-        (BusState::Devices(_), Some(device)) => device_lines(device, theme),
+        (BusState::Others(others), _) => {
+            let mut lines = vec![Line::from(Span::styled("No Crazyflie, but", theme.warn))];
+            match others.as_slice() {
+                [other] => {
+                    lines.push(Line::from(Span::styled(other.what.to_string(), theme.strong)));
+                    lines.push(Line::from(format!("on port {}", other.location)));
+                }
+                many => lines.extend(
+                    many.iter().map(|other| Line::from(format!("{} on port {}", other.what, other.location))),
+                ),
+            }
+            lines
+        }
+        (BusState::Devices(_), Some(device)) => device_lines(device, app.known(), area.width, theme),
     };
     frame.render_widget(Paragraph::new(lines).block(panel(theme, &title)), area);
 }
 
-fn device_lines<'a>(device: &Device, theme: &Theme) -> Vec<Line<'a>> {
+fn device_lines<'a>(device: &Device, known: Option<&Known>, width: u16, theme: &Theme) -> Vec<Line<'a>> {
     let (name, style) = match (device.closed, device.mode) {
         (Some(_), _) => ("cannot be opened".to_owned(), theme.bad),
         (None, Mode::Dfu) => ("in DFU mode".to_owned(), theme.good),
         (None, Mode::Firmware) => (format!("{}, running", device.strings.product), theme.good),
     };
-    let last = match device.closed {
-        Some(error) => Span::styled(format!("{error}"), theme.bad),
-        None => Span::raw(device.strings.serial.clone()),
+    let head = |more: String| {
+        let dot = Span::styled(format!("{} ", theme.dot), style);
+        Line::from(vec![dot, Span::styled(name, theme.strong), Span::raw(more)])
     };
-    vec![
-        Line::from(vec![Span::styled(format!("{} ", theme.dot), style), Span::styled(name, theme.strong)]),
-        Line::from(format!("  {} on port {}", device.id, device.location)),
-        Line::from(vec![Span::raw("  "), last]),
-    ]
+    let Device { id, location, strings, .. } = device;
+    let place = Line::from(format!("  {id} on port {location}"));
+    match (device.closed, known) {
+        (Some(error), _) => {
+            let why = vec![Span::raw("  "), Span::styled(error.to_string(), theme.bad)];
+            vec![head(String::new()), place, Line::from(why)]
+        }
+        (None, Some(Known::InDfu(identity))) => {
+            let board = identity.board.as_ref();
+            let board =
+                board.map_or_else(|| "unknown board".to_owned(), |it| format!("{} {}", it.code, it.name()));
+            let serial = if width >= 56 { format!("   serial {}", strings.serial) } else { String::new() };
+            let board = Line::from(format!("  {board}{serial}"));
+            vec![head(format!("  {id}  port {location}")), board, on_it(identity, theme)]
+        }
+        (None, Some(Known::Running(Running { version: Some(version), board }))) => {
+            let board = board.as_deref().unwrap_or("it");
+            vec![head(String::new()), place, Line::from(format!("  {board} runs {version}"))]
+        }
+        (None, _) => vec![head(String::new()), place, Line::from(format!("  {}", strings.serial))],
+    }
+}
+
+/// Bootloader and firmware of a drone in DFU mode, in one line.
+fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
+    if identity.protection.read {
+        return Line::from(Span::styled("  read-protected", theme.bad));
+    }
+    let loader = match identity.loader {
+        Some(Loader::Bitcraze) => Span::raw("loader Bitcraze"),
+        Some(Loader::Overwritten) => Span::styled("loader overwritten", theme.bad),
+        Some(Loader::Erased) => Span::styled("loader erased", theme.bad),
+        Some(Loader::Other) => Span::styled("foreign loader", theme.bad),
+        None => Span::raw("loader unknown"),
+    };
+    let firmware = match identity.firmware.as_ref().map(Content::firmware) {
+        None => Span::styled("no firmware", theme.warn),
+        Some(None) => Span::styled("unknown firmware", theme.warn),
+        Some(Some(firmware)) => {
+            Span::raw(format!("firmware {}", firmware.version.as_deref().unwrap_or("of no version")))
+        }
+    };
+    Line::from(vec![Span::raw("  "), loader, Span::raw(", "), firmware])
 }
 
 /// What is to be flashed.

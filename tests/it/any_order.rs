@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Stage, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, LookState, Msg, Screen, Stage, Which};
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::plan::{Comparison, Plan};
-use cfdfu::job::{DroneState, Event, Level, Outcome, Phase, Preview, Report, SectorState};
+use cfdfu::job::{DroneState, Event, Known, Level, Outcome, Phase, Preview, Report, Running, SectorState};
 use cfdfu::sim::images;
 use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::worker::find;
@@ -64,6 +64,7 @@ fn events() -> impl Strategy<Value = Event> {
         phases(),
         (0..20_usize).prop_map(|index| Event::Sector { index, state: SectorState::Written }),
         ".{0,200}".prop_map(|text| Event::Log(Level::Info, text)),
+        Just(Event::Known(Box::new(Known::Running(Running::default())))),
         Just(Event::Waiting { what: "the end", limit: Duration::from_secs(3) }),
         outcome.prop_map(|outcome| Event::Finished(Report::nothing_done(outcome))),
     ]
@@ -105,12 +106,17 @@ proptest! {
             let was_asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
             let is_key = matches!(message, Msg::Key(_));
             let finished = matches!(&message, Msg::Job(event) if matches!(**event, Event::Finished(_)));
-            for effect in update(&mut app, now, message) {
+            // A look in passing has a last event of its own.
+            let looking = app.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_)));
+            let effects = update(&mut app, now, message);
+            let quits = effects.contains(&Effect::Quit);
+            for effect in effects {
                 match effect {
                     Effect::Start(_) => (started, cancelled) = (true, false),
                     // Only a key, and only on the page that shows the plan, lets the worker write.
                     Effect::Proceed => prop_assert!(was_asking && is_key && started),
-                    // A job is cancelled once.
+                    // A job is cancelled once; a look, whenever the interface ends.
+                    Effect::Cancel if looking && quits => {}
                     Effect::Cancel => {
                         prop_assert!(!cancelled);
                         cancelled = true;
@@ -118,7 +124,7 @@ proptest! {
                     _ => {}
                 }
             }
-            if finished {
+            if finished && !looking {
                 prop_assert!(matches!(app.screen, Screen::Outcome(_) | Screen::Home));
             }
             if width > 0 && height > 0 {

@@ -433,7 +433,7 @@ fn placements() -> Vec<Placement> {
             65,
             "board is CF21 (Crazyflie 2.1), revision B1, but the image is for CB10 (Crazyflie Bolt)",
         ),
-        ("flapper.bin", flapper, "flash", 0, "Flapper's firmware"),
+        ("flapper.bin", flapper, "flash", 0, "only for a Flapper"),
     ]
 }
 

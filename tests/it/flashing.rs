@@ -481,6 +481,28 @@ fn what_was_overwritten_can_be_put_back_exactly() {
     }
 }
 
+/// Whoever wants to flash does not wait for a look in passing to end.
+#[test]
+fn a_look_makes_way_for_a_job() {
+    let world = World::new("dfu");
+    let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+    let look =
+        Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::Never, task: Task::Identify };
+    let image = firmware("2026.08", images::FIRMWARE_MIN);
+    worker.commands.send(Command::Run(look)).unwrap();
+    worker.commands.send(Command::Run(flash_job(&image))).unwrap();
+    let ends: Vec<Outcome> = worker
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Finished(report) => Some(report.outcome),
+            _ => None,
+        })
+        .take(2)
+        .collect();
+    assert_eq!(ends, [Outcome::Cancelled(DroneState::Untouched), Outcome::Flashed]);
+}
+
 /// The answer may be there before anybody waits for it.
 #[test]
 fn leave_to_write_is_not_lost_however_fast_it_comes() {

@@ -12,13 +12,14 @@ use cfdfu::app::keys::Key;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
 use cfdfu::app::update::update;
 use cfdfu::app::wizard::{Leds, Step, Wizard};
-use cfdfu::app::{App, BusState, Demo, Effect, Msg, Over, Person, Screen, Stage, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, LookState, Msg, Over, Person, Screen, Stage, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::{Command, Event};
 use cfdfu::sim::images;
 use cfdfu::ui;
 use cfdfu::ui::svg;
 use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::usb::Bus;
 use cfdfu::worker::{Worker, find};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -60,6 +61,12 @@ impl Stand {
             }
             self.effects.push(effect);
         }
+        // A look in passing is over at once: how far it is in a picture must not be chance.
+        while self.app.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_))) {
+            let event =
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the look never ends");
+            update(&mut self.app, self.now, Msg::Job(Box::new(event)));
+        }
     }
 
     pub fn key(&mut self, key: char) {
@@ -74,8 +81,7 @@ impl Stand {
     pub fn look(&mut self) {
         // Without taking time on the wire from the worker.
         let bus = self.world.bus.on_clock(Arc::new(Frozen(self.world.clock.now())));
-        let devices = find::devices(&bus).unwrap();
-        self.send(Msg::Bus(BusState::Devices(devices)));
+        self.send(Msg::Bus(bus_state(&bus)));
     }
 
     pub fn choose(&mut self, which: Which, name: &str, bytes: &[u8]) {
@@ -107,6 +113,17 @@ impl Stand {
         self.now += time;
         self.send(Msg::Tick);
         self.look();
+    }
+}
+
+/// What is plugged in, as the shell tells it.
+fn bus_state(bus: &dyn Bus) -> BusState {
+    let devices = find::devices(bus).unwrap();
+    let others = find::others(bus).unwrap();
+    if devices.is_empty() && !others.is_empty() {
+        BusState::Others(others)
+    } else {
+        BusState::Devices(devices)
     }
 }
 
@@ -176,6 +193,49 @@ fn scenes() -> Vec<(&'static str, App)> {
     "rest".chars().for_each(|c| stand.key(c));
     scenes.push(("restore", stand.app.clone()));
     scenes
+}
+
+/// What is known of boards, bootloaders and files, where it is not as it should be.
+fn board_scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    let mut stand = Stand::new("overwritten");
+    scenes.push(("lost", stand.app.clone()));
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("lost-plan", stand.app.clone()));
+    stand.send(Msg::Key(Key::Esc));
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    stand.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
+    stand.key('b');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    "restore".chars().for_each(|c| stand.key(c));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("restored", stand.app.clone()));
+
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Image, "something.bin", &firmware("2026.08", SEED_LEN)[20_000..]);
+    scenes.push(("dfu", stand.app.clone()));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("strange-plan", stand.app.clone()));
+
+    scenes.push(("relatives", Stand::new("relatives").app.clone()));
+    scenes.push(("px4", Stand::new("px4").app.clone()));
+    scenes.push(("read-protected", Stand::new("read-protected").app.clone()));
+    scenes
+}
+
+#[test]
+fn what_is_wrong_with_a_board_looks_as_it_did_when_somebody_looked() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
+    for (name, app) in board_scenes() {
+        for (width, height) in [(80, 24), (60, 16)] {
+            let path = folder.join(format!("board-{name}-{width}x{height}.svg"));
+            check_picture(&path, &app, &theme(), (width, height));
+        }
+    }
 }
 
 /// Compares a picture with the file that was kept of it, or writes the file anew.

@@ -355,7 +355,7 @@ fn a_cable_pulled_in_mid_flash_is_told_and_the_job_goes_on_when_it_is_back() {
     session.press("BP");
     thread::sleep(Duration::from_millis(5300));
     session.press("rB");
-    session.until("nothing is plugged in");
+    session.until("no Crazyflie is plugged in");
     session.until("0483:df11");
     session.press("r");
     session.until("Nothing is changed yet");

@@ -1,70 +1,9 @@
 #!/usr/bin/env bash
 # In the VM (see boot): the simulated drone on a real USB stack, where lsusb, the real dfu-util and cfdfu
 # meet it. Ends with "N passed, N failed" and a table of both tools' times on the same chip.
-# CFDFU names the binary; the files are made here.
-set -u
-here=$(dirname "$(readlink -f "$0")")
-cfdfu=${CFDFU:-$here/../../target/release/cfdfu}
-work=/dev/shm/engine
-mkdir -p "$work" && cd "$work" || exit 1
-passed=0
-failed=0
+# shellcheck source=tests/vm/lib.sh
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
 
-# check WORDS COMMAND…: the command must succeed.
-check() {
-  local words=$1
-  shift
-  if "$@" >out 2>&1; then
-    passed=$((passed + 1))
-    echo "ok    $words"
-  else
-    failed=$((failed + 1))
-    echo "FAIL  $words"
-    sed 's/^/      /' out
-  fi
-}
-
-# ends STATUS COMMAND…: the command must end with this status.
-ends() {
-  local status=$1
-  shift
-  "$@"
-  [ $? -eq "$status" ]
-}
-
-# start SCENARIO: plug the simulated drone in; orders go to file descriptor 3.
-start() {
-  rm -f orders
-  mkfifo orders
-  exec 3<>orders
-  "$cfdfu" simulate "$1" <&3 >sim.log 2>&1 &
-  simulator=$!
-  seen "${2:-0483:df11}"
-}
-
-stop() {
-  echo quit >&3
-  wait $simulator
-  exec 3>&-
-}
-
-# seen ID: wait until lsusb shows it.
-seen() {
-  for _ in $(seq 100); do
-    lsusb -d "$1" >/dev/null && return
-    sleep 0.1
-  done
-  return 1
-}
-
-# seconds COMMAND…: its wall time, as "took".
-seconds() {
-  local from=$EPOCHREALTIME
-  "$@" >out 2>&1 || { sed 's/^/      /' out; return 1; }
-  took=$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }')
-}
-
-export XDG_STATE_HOME=$work/state
 size=243176
 "$cfdfu" demo-image new.bin --size $size
 "$cfdfu" demo-image old.bin --size $size --version 2026.04
@@ -148,6 +87,4 @@ stop
 for row in "dfu-util 0.11, not verified|${theirs:-}" "cfdfu, verified|${ours:-}" "cfdfu, verified, --no-undo|${bare:-}" "the same with --byte-mode|${bytes:-}" "cfdfu, the same image again|${again:-}"; do
   awk -F'|' -v base="${theirs:-0}" '{ printf "  %-30s %6s s   %5.1f times as fast\n", $1, $2, ($2 > 0 ? base / $2 : 0) }' <<<"$row"
 done
-echo
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ] && [ -n "${ours:-}" ] && [ -n "${theirs:-}" ]
+summary && [ -n "${ours:-}" ] && [ -n "${theirs:-}" ]

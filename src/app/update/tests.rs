@@ -23,7 +23,18 @@ fn app(devices: usize) -> App {
     let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false }));
     let devices = (0..devices).map(|n| device(u8::try_from(n + 1).unwrap())).collect();
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(devices)));
+    if is_looking(&app) {
+        looked(&mut app, None);
+    }
     app
+}
+
+/// The look in passing is over, and told this.
+fn looked(app: &mut App, known: Option<Known>) {
+    let known = known.map(|known| Event::Known(Box::new(known)));
+    for event in known.into_iter().chain([Event::Finished(Report::nothing_done(Outcome::Identified))]) {
+        assert_eq!(update(app, Duration::ZERO, Msg::Job(Box::new(event))), []);
+    }
 }
 
 fn press(app: &mut App, key: Key) -> Vec<Effect> {
@@ -41,10 +52,68 @@ fn the_sensible_job_is_marked_by_what_is_on_the_bus() {
 }
 
 #[test]
+fn a_drone_is_looked_at_once_and_its_diagnosis_marks_the_job_that_helps() {
+    let mut app = App::new(None);
+    let there = Msg::Bus(BusState::Devices(vec![device(1)]));
+    let effects = update(&mut app, Duration::ZERO, there.clone());
+    assert!(
+        matches!(&effects[..], [Effect::Start(job)] if job.task == Task::Identify && job.enter == Enter::Never)
+    );
+    assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "once");
+    let protection = crate::job::Protection::default();
+    let identity =
+        Identity { board: None, loader: Some(Loader::Erased), firmware: None, protection, rom: None };
+    looked(&mut app, Some(Known::InDfu(identity)));
+    assert_eq!(app.goal, Goal::Restore);
+    assert!(notice_of(&app).contains("b puts it back"));
+    assert!(app.known().is_some());
+    assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "it is known");
+    // Unplugged and plugged in again it may be another.
+    update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![])));
+    assert!(app.known().is_none());
+    assert_eq!(update(&mut app, Duration::ZERO, there).len(), 1);
+}
+
+#[test]
+fn what_a_look_tells_is_not_taken_for_the_job_that_was_begun_meanwhile() {
+    let mut app = App::new(None);
+    update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![device(1)])));
+    app.image = Slot::Ready("x.bin".into(), Box::new(Image::parse(vec![1, 2, 3, 4, 5]).unwrap()));
+    assert!(
+        matches!(&press(&mut app, Key::Char('f'))[..], [Effect::Start(job)] if job.task != Task::Identify)
+    );
+    let cancelled = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
+    update(&mut app, Duration::ZERO, Msg::Job(Box::new(Event::Finished(cancelled))));
+    assert!(app.job().is_some(), "the job goes on");
+    let flashed = Report::nothing_done(Outcome::Flashed);
+    update(&mut app, Duration::ZERO, Msg::Job(Box::new(Event::Finished(flashed))));
+    assert!(matches!(app.screen, Screen::Outcome(_)));
+}
+
+#[test]
+fn an_image_that_is_not_recognised_takes_a_typed_word() {
+    let mut app = app(1);
+    let image = Image::parse(vec![1, 2, 3, 4, 5]).unwrap();
+    update(&mut app, Duration::ZERO, Msg::Loaded(Which::Image, "x.bin".into(), Ok(Box::new(image))));
+    assert!(matches!(app.image, Slot::Ready(..)));
+    press(&mut app, Key::Char('f'));
+    if let Screen::Job(view) = &mut app.screen {
+        view.stage = Stage::Asking(String::new());
+    }
+    assert_eq!(press(&mut app, Key::Enter), []);
+    assert!(notice_of(&app).contains("type the word unknown first"));
+    assert!(command_line(&app).starts_with("cfdfu flash x.bin --allow-mismatch"));
+    for letter in "unknown".chars() {
+        press(&mut app, Key::Char(letter));
+    }
+    assert_eq!(press(&mut app, Key::Enter), [Effect::Proceed]);
+}
+
+#[test]
 fn a_key_that_cannot_work_says_why_and_does_nothing() {
     let mut app = app(0);
     assert_eq!(press(&mut app, Key::Char('f')), []);
-    assert!(notice_of(&app).contains("nothing is plugged in"));
+    assert!(notice_of(&app).contains("no Crazyflie is plugged in"));
     assert_eq!(app.screen, Screen::Home);
     // And the reason goes away by itself.
     let later = app.now + NOTICE;
@@ -154,7 +223,9 @@ fn a_lost_terminal_ends_what_has_changed_nothing_and_lets_a_flash_finish() {
 #[test]
 fn of_several_devices_one_is_meant_and_the_command_line_names_it() {
     let mut app = app(2);
-    press(&mut app, Key::Tab);
+    // The other one is looked at in its turn.
+    assert!(matches!(press(&mut app, Key::Tab)[..], [Effect::Start(_)]));
+    looked(&mut app, None);
     assert_eq!(app.chosen_device().map(|device| device.location.to_string()).as_deref(), Some("1-2"));
     assert!(command_line(&app).ends_with("--device 1-2"));
     press(&mut app, Key::Tab);

@@ -1,0 +1,73 @@
+# What the jobs of the VM share: checks that count, and the simulated drone on the guest's own USB.
+# CFDFU names the binary; the files of a job are made in its own folder in memory.
+# shellcheck shell=bash
+set -u
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+cfdfu=${CFDFU:-$here/../../target/release/cfdfu}
+work=/dev/shm/$(basename "$0" .sh)
+mkdir -p "$work" && cd "$work" || exit 1
+passed=0
+failed=0
+
+# check WORDS COMMAND…: the command must succeed.
+check() {
+  local words=$1
+  shift
+  if "$@" >out 2>&1; then
+    passed=$((passed + 1))
+    echo "ok    $words"
+  else
+    failed=$((failed + 1))
+    echo "FAIL  $words"
+    sed 's/^/      /' out
+  fi
+}
+
+# ends STATUS COMMAND…: the command must end with this status.
+ends() {
+  local status=$1
+  shift
+  "$@"
+  [ $? -eq "$status" ]
+}
+
+# start SCENARIO: plug the simulated drone in; orders go to file descriptor 3.
+start() {
+  rm -f orders
+  mkfifo orders
+  exec 3<>orders
+  "$cfdfu" simulate "$1" <&3 >sim.log 2>&1 &
+  simulator=$!
+  seen "${2:-0483:df11}"
+}
+
+stop() {
+  echo quit >&3
+  wait $simulator
+  exec 3>&-
+}
+
+# seen ID: wait until lsusb shows it.
+seen() {
+  for _ in $(seq 100); do
+    lsusb -d "$1" >/dev/null && return
+    sleep 0.1
+  done
+  return 1
+}
+
+# seconds COMMAND…: its wall time, as "took".
+seconds() {
+  local from=$EPOCHREALTIME
+  "$@" >out 2>&1 || { sed 's/^/      /' out; return 1; }
+  took=$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }')
+}
+
+export XDG_STATE_HOME=$work/state
+
+# The last words of a job: its status is that of all checks.
+summary() {
+  echo
+  echo "$passed passed, $failed failed"
+  [ "$failed" -eq 0 ]
+}
