@@ -72,7 +72,7 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     }
     middle::draw(frame, middle, app, theme);
     if let Some(view) = app.job() {
-        bar::draw(frame, bar, view, theme);
+        bar::draw(frame, bar, app, view, theme);
     }
     draw_notice(frame, notice, app, theme);
     draw_footer(frame, footer, app, theme);

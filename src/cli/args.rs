@@ -29,7 +29,10 @@ Examples:
   cfdfu                                 the interface; --demo for a simulated drone
   cfdfu flash cf2-2026.08.bin           flash the Crazyflie that is plugged in
   cfdfu flash cf2-2026.08.bin --demo    the same on a simulated one
-  cfdfu inspect cf2-2026.08.bin         what the file is
+  cfdfu flash cf2.dfu --wait 60         a drone that is put into DFU mode by hand meanwhile
+  cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin
+  cfdfu identify                        board, bootloader and firmware of the drone
+  cfdfu inspect firmware-cf2-2026.08.zip   what the file is
   cfdfu backup mine.bin                 copy the whole flash to a file
 
 Exit status: 0 done, 2 usage, 65 image refused, 66 image unreadable, 69 no device or several,

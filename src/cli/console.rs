@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,7 +31,8 @@ pub(super) struct Console {
     color: bool,
     /// Whether a progress bar can be drawn.
     live: bool,
-    bar: Option<(Phase, ProgressBar)>,
+    /// The bar of a phase, or the count of a wait.
+    bar: Option<(Option<Phase>, ProgressBar)>,
     log: Option<File>,
     clock: Arc<RealClock>,
 }
@@ -116,6 +118,7 @@ impl Console {
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Device(device) => {
+                self.end_wait();
                 self.object(&device_json(device));
                 self.line(&format!("Using {}", describe(device, " ")));
             }
@@ -133,10 +136,7 @@ impl Console {
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
             Event::Sector { .. } => {}
             Event::Log(level, text) => self.log_line(*level, text),
-            Event::Waiting { what, limit } if !limit.is_zero() => {
-                self.line(&format!("Waiting for {what}, at most {} s ...", limit.as_secs()));
-            }
-            Event::Waiting { .. } => {}
+            Event::Waiting { what, limit } => self.waiting(what, *limit),
             Event::Finished(_) => self.end_bar(),
         }
     }
@@ -182,7 +182,7 @@ impl Console {
         if !self.live {
             return;
         }
-        if self.bar.as_ref().is_none_or(|(current, _)| *current != phase) {
+        if self.bar.as_ref().is_none_or(|(current, _)| *current != Some(phase)) {
             self.end_bar();
             let bar = ProgressBar::new(total);
             let template =
@@ -191,10 +191,35 @@ impl Console {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_prefix(phase.word());
-            self.bar = Some((phase, bar));
+            self.bar = Some((Some(phase), bar));
         }
         if let Some((_, bar)) = &self.bar {
             bar.set_position(done);
+        }
+    }
+
+    /// On a terminal the seconds count for as long as the wait lasts.
+    fn waiting(&mut self, what: &str, limit: Duration) {
+        if limit.is_zero() {
+            return;
+        }
+        self.end_bar();
+        self.line(&format!("Waiting for {what}, at most {} s ...", limit.as_secs()));
+        if self.live {
+            let bar = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} of {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_message(format!("{} s for {what}", limit.as_secs()));
+            bar.enable_steady_tick(Duration::from_millis(250));
+            self.bar = Some((None, bar));
+        }
+    }
+
+    /// What was waited for is there.
+    fn end_wait(&mut self) {
+        if matches!(self.bar, Some((None, _))) {
+            self.end_bar();
         }
     }
 

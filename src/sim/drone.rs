@@ -33,6 +33,8 @@ pub struct Traits {
     pub uid: [u8; 12],
     /// Firmware before 2022.03: takes the vendor request for another and stays as it is.
     pub deaf: bool,
+    /// So many times the request to enter DFU mode ends in the firmware again: the radio chip held a pin.
+    pub missed_entries: u8,
     /// Whether the ROM answers the last GETSTATUS before it leaves.
     pub answers_leave: bool,
     /// What happens at this DFU request, counted from the first, once.
@@ -47,7 +49,15 @@ impl Default for Traits {
     /// The serial number of a real drone in public documentation (cfcli).
     fn default() -> Traits {
         let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
-        Traits { uid, deaf: false, answers_leave: true, mishap: None, refuses_voltage: false, face: None }
+        Traits {
+            uid,
+            deaf: false,
+            missed_entries: 0,
+            answers_leave: true,
+            mishap: None,
+            refuses_voltage: false,
+            face: None,
+        }
     }
 }
 
@@ -331,6 +341,11 @@ impl Drone {
         match (setup.request_type, setup.request, setup.value, setup.index) {
             // Whatever only looks like a running firmware knows nothing of this.
             _ if self.traits.face.is_some() => Answer::Stall,
+            (0x40, 1, 1, 2) if self.traits.missed_entries > 0 => {
+                self.traits.missed_entries -= 1;
+                self.mode = Mode::Starting(Start::Firmware, now + BOOT);
+                Answer::Silence
+            }
             (0x40, 1, 1, 2) if !self.traits.deaf => {
                 self.mode = Mode::Starting(Start::Rom, now + ENTER_ROM);
                 Answer::Silence

@@ -1,5 +1,7 @@
 //! The two rows under a running job: its phases with ticks, and one bar with bytes, rate and time left.
 
+use std::time::Duration;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -7,14 +9,14 @@ use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
 use crate::app::progress::PHASES;
-use crate::app::{JobView, Stage};
+use crate::app::{App, JobView, Stage};
 
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
-    let lines = vec![phases(view, theme), bar(view, theme, usize::from(area.width))];
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
+    let lines = vec![phases(view, app.now, theme), bar(view, theme, usize::from(area.width))];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn phases<'a>(view: &JobView, theme: &Theme) -> Line<'a> {
+fn phases<'a>(view: &JobView, now: Duration, theme: &Theme) -> Line<'a> {
     let (done, busy, _) = theme.ticks;
     let current = view.progress.current().map(|(phase, _)| phase);
     let mut spans = vec![Span::raw(" ")];
@@ -28,8 +30,9 @@ fn phases<'a>(view: &JobView, theme: &Theme) -> Line<'a> {
     }
     if view.stopping {
         spans.push(Span::styled("stopping at the next safe point", theme.warn));
-    } else if let Some((what, _, limit)) = view.waiting {
-        spans.push(Span::styled(format!("waiting for {what} (at most {} s)", limit.as_secs()), theme.warn));
+    } else if let Some((what, since, limit)) = view.waiting {
+        let left = (since + limit).saturating_sub(now).as_secs();
+        spans.push(Span::styled(format!("waiting for {what} ({left} s)"), theme.warn));
     }
     Line::from(spans)
 }

@@ -385,6 +385,20 @@ fn nothing_is_changed_until_somebody_says_so() {
     assert_eq!(report.outcome, Outcome::Flashed);
 }
 
+#[test]
+fn a_drone_that_starts_its_firmware_again_is_asked_once_more_and_no_oftener() {
+    let image = firmware("2026.08", images::FIRMWARE_MIN);
+    let outcome = |missed: u8| {
+        let world = World::new("healthy");
+        world.bus.with(0, |drone, _| drone.traits.missed_entries = missed);
+        world.run(flash_job(&image)).report.outcome
+    };
+    assert_eq!(outcome(1), Outcome::Flashed);
+    let Outcome::Failed(failure) = outcome(2) else { panic!("asked a third time") };
+    assert_eq!(failure.kind, FailureKind::DidNotEnter(Duration::from_secs(10)));
+    assert_eq!(failure.drone, DroneState::Untouched);
+}
+
 /// The vendor request that starts the boot ROM, or turns the link, goes to a Crazyflie and to nothing else.
 #[test]
 fn nothing_but_a_crazyflie_is_ever_sent_a_request() {
