@@ -2,9 +2,11 @@
 //! whoever shows them.
 //!
 //! [`find`] chooses a device and brings it into DFU mode, [`session`] talks to it there and [`running`]
-//! where it runs; [`flash`], [`read`] and [`identify`] are the jobs. Beside the simulator this is the only part that waits, by the clock that it is given.
+//! where it runs; [`flash`], [`read`] and [`identify`] are the jobs, and [`timeline`] tells where
+//! their time went. Beside the simulator this is the only part that waits, by the clock that it is given.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -24,6 +26,9 @@ mod identify;
 mod read;
 mod running;
 mod session;
+mod timeline;
+
+use timeline::{Part, Share, Timeline};
 
 /// A running worker.
 pub struct Worker {
@@ -66,7 +71,6 @@ impl Worker {
 
 /// One job, with whatever happens turned into its report: a panic is a failed job, not a dead thread.
 fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
-    let started = ctx.clock.now();
     let result = catch_unwind(AssertUnwindSafe(|| match &job.task {
         Task::Flash(task) => flash::flash(ctx, job, task),
         Task::Verify(segments) => read::verify(ctx, job, segments),
@@ -82,7 +86,12 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
             Outcome::Failed(Failure { kind, place: None, drone: ctx.drone })
         }
     };
-    Report { outcome, took: ctx.clock.now().saturating_sub(started + ctx.idle), ..ctx.report.clone() }
+    let now = ctx.clock.now();
+    let timeline = ctx.timeline.replace(Timeline::new(now));
+    for line in timeline.lines(now) {
+        ctx.detail(line);
+    }
+    Report { outcome, took: now.saturating_sub(ctx.started + ctx.idle), ..ctx.report.clone() }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -126,8 +135,11 @@ struct Ctx<'a> {
     quiet: bool,
     /// The job that it made way for.
     next: Option<Job>,
+    started: Duration,
     /// Time spent waiting for leave.
     idle: Duration,
+    /// Where the time went.
+    timeline: RefCell<Timeline>,
     /// What the drone is left as if the job ends now.
     drone: DroneState,
     /// The figures so far.
@@ -150,7 +162,9 @@ impl<'a> Ctx<'a> {
             cancelled: false,
             quiet: false,
             next: None,
+            started: clock.now(),
             idle: Duration::ZERO,
+            timeline: RefCell::new(Timeline::new(clock.now())),
             drone: DroneState::Untouched,
             report,
         }
@@ -159,6 +173,19 @@ impl<'a> Ctx<'a> {
     fn post(&self, event: Event) {
         // Nobody listens any more: the job goes on all the same.
         let _ = self.outbox.send(event);
+    }
+
+    /// The job enters another part.
+    fn enters(&self, part: Part) {
+        self.timeline.borrow_mut().enter(part, self.clock.now());
+    }
+
+    /// Does something and notes what its time was spent on.
+    fn spend<T>(&self, share: Share, act: impl FnOnce() -> T) -> T {
+        let before = self.clock.now();
+        let result = act();
+        self.timeline.borrow_mut().spend(share, self.clock.now().saturating_sub(before));
+        result
     }
 
     fn info(&self, text: impl Into<String>) {

@@ -14,6 +14,8 @@ const CLASS_IN: u8 = 0xA1;
 const COMMAND_BLOCK: u16 = 0;
 /// The block at the address pointer itself; 1 is reserved.
 pub const FIRST_BLOCK: u16 = 2;
+/// bRequest of DFU_GETSTATUS.
+pub const GETSTATUS: u8 = 3;
 /// Bytes of a GETSTATUS answer.
 pub const STATUS_LEN: usize = 6;
 
@@ -42,7 +44,7 @@ impl Request {
             Request::Command => (CLASS_OUT, 1, COMMAND_BLOCK),
             Request::Download(block) => (CLASS_OUT, 1, block),
             Request::Upload(block) => (CLASS_IN, 2, block),
-            Request::GetStatus => (CLASS_IN, 3, 0),
+            Request::GetStatus => (CLASS_IN, GETSTATUS, 0),
             Request::ClearStatus => (CLASS_OUT, 4, 0),
             Request::Abort => (CLASS_OUT, 6, 0),
         };

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::timeline::Part;
 use super::{Ctx, Stop};
 use crate::crazyflie::{self, Mode, Relative};
 use crate::job::{Device, Enter, Event, FailureKind, Job, Other, Selector};
@@ -141,6 +142,7 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
 /// Asks a running Crazyflie to restart in its boot ROM and waits for that. One repeat: the radio chip may
 /// hold a pin at the wrong moment, which sends the restart elsewhere.
 fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device) -> Result<Device, Stop> {
+    ctx.enters(Part::Enter);
     for attempt in 1..=2 {
         ctx.info(if attempt == 1 {
             "Asking the Crazyflie to enter DFU mode ..."

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::session::{Session, seconds};
+use super::timeline::Part;
 use super::{Ctx, Meter, Stop, require_same};
 use super::{find, running};
 use crate::crazyflie::Board;
@@ -42,6 +43,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
 
 /// Everything up to the proof.
 fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<Outcome, Stop> {
+    ctx.enters(Part::Check);
     let map = session.map();
     if task.chip == Chip::Crazyflie && !map.is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
@@ -68,6 +70,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
 
 /// Leaves DFU mode for the program at `address` and looks whether the drone comes up.
 pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, address: Address) {
+    ctx.enters(Part::Restart);
     if let Err(Stop::Failed(kind, _)) = session.leave(ctx, address) {
         ctx.warn(format!("The device did not leave DFU mode: {kind}"));
     }
@@ -132,6 +135,7 @@ impl Flashing<'_> {
             ctx.info("The flash holds this image already: nothing to write");
             return Ok(Outcome::Unchanged);
         }
+        ctx.enters(Part::Erase);
         self.session.set_width(ctx, self.task.width)?;
         for sector in &work.erase {
             ctx.sector(sector.index, SectorState::ToErase);
@@ -169,6 +173,7 @@ impl Flashing<'_> {
         if self.task.compare == Compare::Skip {
             found.fill(Comparison::Differs);
         }
+        ctx.enters(Part::Plan);
         let work = self.plan.work(&found, self.session.block());
         let firmware = before.as_ref().and_then(firmware_in);
         let preview =
@@ -183,6 +188,7 @@ impl Flashing<'_> {
 
     /// What each sector of the plan holds: to its first difference, or whole if it is to be kept.
     fn compare(&mut self, ctx: &mut Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
+        ctx.enters(Part::Compare);
         let sectors = self.plan.sectors().to_vec();
         let size = |planned: &PlannedSector| match keep {
             Keep::Copy => u64::from(planned.sector.span.len()),
@@ -302,6 +308,7 @@ impl Flashing<'_> {
     /// All but the commit words, then its proof, then the commit words: what would start is whole and
     /// proven before it can start.
     fn write(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
+        ctx.enters(Part::Write);
         let mut meter = Meter::start(ctx, Phase::Write, work.bytes());
         ctx.info(format!("Download {} {} bytes", self.plan.start(), work.bytes()));
         let started = ctx.clock.now();
@@ -309,6 +316,7 @@ impl Flashing<'_> {
             self.write_block(ctx, *block, &mut meter)?;
         }
         ctx.detail(format!("Written in {}", seconds(ctx.clock.now().saturating_sub(started))));
+        ctx.enters(Part::Verify);
         let started = ctx.clock.now();
         let mut verified = if self.task.verify == Verify::ReadBack { self.verify(ctx, work)? } else { 0 };
         for word in &work.commit {

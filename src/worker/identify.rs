@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::session::Session;
+use super::timeline::Part;
 use super::{Ctx, Meter, Stop, find, running};
 use crate::crazyflie::Mode;
 use crate::flash::plan::BLANK;
@@ -31,6 +32,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
 }
 
 fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
+    ctx.enters(Part::Read);
     if !session.map().is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
     }

@@ -3,6 +3,7 @@
 use super::find;
 use super::flash::restart;
 use super::session::Session;
+use super::timeline::Part;
 use super::{Ctx, Meter, Stop, require_same};
 use crate::flash::{FIRMWARE_BASE, Segment, Span};
 use crate::job::{FailureKind, Job, Outcome, Phase};
@@ -52,6 +53,7 @@ fn looking(
 ) -> Result<Outcome, Stop> {
     let (device, transport, was_running) = find::dfu_device(ctx, job)?;
     let mut session = Session::open(ctx, &device, transport)?;
+    ctx.enters(Part::Read);
     let outside = spans.iter().find(|span| !session.map().covers(**span));
     let outcome = match (outside, session.protection(ctx)) {
         (_, Err(stop)) => Err(stop),

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use super::timeline::{Part, Share};
 use super::{Ctx, Stop};
 use crate::crazyflie::{self, Board};
 use crate::dfu::device::{Alternate, DeviceError, DfuDevice};
 use crate::dfu::machine::{DfuError, Machine, Note, Operation, Step};
 use crate::dfu::quirks::Quirks;
-use crate::dfu::{State, Status};
+use crate::dfu::{State, Status, wire};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
 use crate::job::{Device, FailureKind, Protection, Width};
@@ -35,6 +36,7 @@ impl Session {
         info: &Device,
         mut transport: Box<dyn Transport>,
     ) -> Result<Session, Stop> {
+        ctx.enters(Part::Open);
         let device = DfuDevice::read(&mut *transport).map_err(FailureKind::NotDfu)?;
         // Asked again: what was read when it had just come may be empty.
         let names =
@@ -134,7 +136,7 @@ impl Session {
             }
             match self.machine.step() {
                 Step::Send(setup, data, limit) => {
-                    let sent = self.transport.control_out(setup, data, limit);
+                    let sent = ctx.spend(Share::Data, || self.transport.control_out(setup, data, limit));
                     let whole = sent.map(|n| n == data.len());
                     match whole {
                         Ok(true) => self.machine.reply(Ok(&[])),
@@ -145,11 +147,13 @@ impl Session {
                 }
                 Step::Fetch(setup, len, limit) => {
                     let len = len.min(buffer.len());
-                    let came = self.transport.control_in(setup, &mut buffer[..len], limit);
+                    let share = if setup.request == wire::GETSTATUS { Share::Chip } else { Share::Data };
+                    let came =
+                        ctx.spend(share, || self.transport.control_in(setup, &mut buffer[..len], limit));
                     self.machine.reply(came.map(|n| &buffer[..n.min(len)]));
                 }
                 Step::Wait(time) => {
-                    ctx.clock.sleep(time);
+                    ctx.spend(Share::Pause, || ctx.clock.sleep(time));
                     self.machine.waited();
                 }
                 Step::Finished(result) => {

@@ -8,6 +8,7 @@
 //! - `screens`: the interface on the simulated drone: its pictures, its flows, every size and tier
 //! - `any_order`: the interface under messages in any order
 //! - `terminal`: the real binary in a pseudo-terminal
+//! - `speed`: how long whole jobs take by the chip's own clock, held to what was promised
 //! - `layers`: who may import whom, and who may know a clock
 //!
 //! What needs a USB stack is in `tests/vm`.
@@ -31,5 +32,6 @@ mod flashing;
 mod layers;
 mod oracle;
 mod screens;
+mod speed;
 mod support;
 mod terminal;

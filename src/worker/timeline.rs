@@ -1,0 +1,153 @@
+//! Where the time of a job went: its parts in order, and of each how much was data on the wire, the chip at
+//! work, and pauses that the device asked for. The rest is this computer.
+
+use std::time::Duration;
+
+/// A stretch of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Until the device is found.
+    Find,
+    /// From the request until the boot ROM is on the bus.
+    Enter,
+    /// Opening the device and bringing it to rest.
+    Open,
+    /// Board, protection, bootloader.
+    Check,
+    /// Reading what is there.
+    Compare,
+    /// Between the plan and leave to write: the copy goes to the disk.
+    Plan,
+    Erase,
+    Write,
+    Verify,
+    /// Reading for a backup or to identify.
+    Read,
+    /// From leave until the drone runs and has said what.
+    Restart,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Find => "find",
+            Part::Enter => "enter DFU mode",
+            Part::Open => "open",
+            Part::Check => "check",
+            Part::Compare => "compare",
+            Part::Plan => "plan",
+            Part::Erase => "erase",
+            Part::Write => "write",
+            Part::Verify => "verify",
+            Part::Read => "read",
+            Part::Restart => "restart",
+        }
+    }
+}
+
+/// What a part spends its time on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// A transfer that carries data, or a command.
+    Data,
+    /// A status request: the ROM answers it when its work is done.
+    Chip,
+    /// A pause that the device asked for.
+    Pause,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    part: Part,
+    total: Duration,
+    shares: [Duration; 3],
+}
+
+/// The parts so far.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    rows: Vec<Row>,
+    since: Duration,
+}
+
+impl Timeline {
+    /// Begins with looking for the device.
+    pub(super) fn new(now: Duration) -> Timeline {
+        Timeline { rows: vec![Row::new(Part::Find)], since: now }
+    }
+
+    /// From now on it is this step; one that comes again goes on in its row.
+    pub(super) fn enter(&mut self, part: Part, now: Duration) {
+        if let Some(row) = self.rows.last_mut() {
+            row.total += now.saturating_sub(self.since);
+        }
+        self.since = now;
+        let at = self.rows.iter().position(|row| row.part == part);
+        let row = at.map_or(Row::new(part), |at| self.rows.remove(at));
+        self.rows.push(row);
+    }
+
+    /// The part under way spent this.
+    pub(super) fn spend(&mut self, share: Share, time: Duration) {
+        if let Some(row) = self.rows.last_mut() {
+            row.shares[share as usize] += time;
+        }
+    }
+
+    /// A table for `-v`: parts that took no time are left out.
+    pub(super) fn lines(mut self, now: Duration) -> Vec<String> {
+        if let Some(row) = self.rows.last_mut() {
+            row.total += now.saturating_sub(self.since);
+        }
+        let mut all = Row::new(Part::Find);
+        let mut lines =
+            vec![format!("{:<15} {:>8} {:>8} {:>8} {:>8}", "Time line", "total", "data", "chip", "pause")];
+        for row in &self.rows {
+            all.total += row.total;
+            for (sum, share) in all.shares.iter_mut().zip(row.shares) {
+                *sum += share;
+            }
+            if row.total >= Duration::from_millis(1) {
+                lines.push(row.line(row.part.name()));
+            }
+        }
+        lines.push(all.line("in all"));
+        lines
+    }
+}
+
+impl Row {
+    fn new(part: Part) -> Row {
+        Row { part, total: Duration::ZERO, shares: [Duration::ZERO; 3] }
+    }
+
+    fn line(&self, name: &str) -> String {
+        let [data, chip, pause] = self.shares.map(|share| share.as_secs_f64());
+        format!("{name:<15} {:>6.3} s {data:>6.3} s {chip:>6.3} s {pause:>6.3} s", self.total.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_add_up_and_one_that_comes_again_has_one_row() {
+        let at = Duration::from_millis;
+        let mut timeline = Timeline::new(at(1000));
+        timeline.enter(Part::Write, at(1100));
+        timeline.spend(Share::Data, at(300));
+        timeline.enter(Part::Verify, at(2100));
+        timeline.enter(Part::Write, at(2600));
+        timeline.spend(Share::Chip, at(50));
+        let lines = timeline.lines(at(2700));
+        let told = [
+            "Time line          total     data     chip    pause",
+            "find             0.100 s  0.000 s  0.000 s  0.000 s",
+            "verify           0.500 s  0.000 s  0.000 s  0.000 s",
+            "write            1.100 s  0.300 s  0.050 s  0.000 s",
+            "in all           1.700 s  0.300 s  0.050 s  0.000 s",
+        ];
+        assert_eq!(lines, told);
+    }
+}

@@ -1,0 +1,72 @@
+//! How long whole jobs take by the simulated chip's own clock, which is exact and the same on every machine: a
+//! change that makes one of them slower than was promised fails here. The figures are those of the README.
+
+use std::time::Duration;
+
+use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
+use cfdfu::job::{Compare, Enter, FlashTask, Job, Keep, Leave, Outcome, Selector, Task, Width};
+
+use crate::support::{SEED_LEN, World, firmware, flash_job, with};
+
+const FULL_LEN: usize = 1_032_192;
+
+/// A drone in DFU mode and what it takes to bring it `image`, without starting it.
+fn seconds(world: &World, image: &[u8], change: impl FnOnce(&mut FlashTask)) -> f64 {
+    let job = with(flash_job(image), |task| {
+        task.leave = Leave::Stay;
+        change(task);
+    });
+    let report = world.run(job).report;
+    assert!(matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged), "{:?}", report.outcome);
+    assert!(report.verified);
+    report.took.as_secs_f64()
+}
+
+#[test]
+fn no_job_is_slower_on_the_chip_than_was_promised() {
+    let image = firmware("2026.08", SEED_LEN);
+    let mut changed = image.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    let full = firmware("2026.08", FULL_LEN);
+    let as_by_default = |task: &mut FlashTask| task.keep = Keep::Copy;
+    let bare = |_: &mut FlashTask| {};
+    let on = |world: &World| seconds(world, &image, bare);
+
+    let mut rows = vec![
+        ("243,176 bytes, as by default", 4.8, seconds(&World::new("dfu"), &image, as_by_default)),
+        ("--no-undo", 4.3, on(&World::new("dfu"))),
+        ("--no-undo --byte-mode", 9.2, seconds(&World::new("dfu"), &image, |task| task.width = Width::Byte)),
+        ("onto a blank chip, --no-undo", 2.6, on(&World::new("erased"))),
+    ];
+    let world = World::new("dfu");
+    on(&world);
+    rows.push(("the same again", 0.55, seconds(&world, &image, as_by_default)));
+    rows.push(("one byte changed at its end", 2.9, seconds(&world, &changed, as_by_default)));
+    // Over another of that size: every sector is erased.
+    let world = World::new("dfu");
+    seconds(&world, &firmware("2026.04", FULL_LEN), bare);
+    rows.push(("1,032,192 bytes, --no-undo", 16.3, seconds(&world, &full, bare)));
+    let backup = Job {
+        device: Selector::Only,
+        wait: Duration::ZERO,
+        enter: Enter::Never,
+        task: Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap()),
+    };
+    rows.push(("backup of 1 MiB", 2.0, World::new("dfu").run(backup).report.took.as_secs_f64()));
+    for (job, limit, took) in &rows {
+        println!("{job:<30} {took:>7.3} s of the simulated chip's time, at most {limit} s");
+    }
+    for (job, limit, took) in rows {
+        assert!(took <= limit, "{job}: {took:.3} s, not {limit} s");
+    }
+}
+
+/// What is slow only in the sense that the chip is: the data sheet's longest times.
+#[test]
+fn a_chip_that_is_only_slow_is_waited_for() {
+    for change in [Compare::First, Compare::Skip] {
+        let took = seconds(&World::new("slow"), &firmware("2026.08", SEED_LEN), |task| task.compare = change);
+        println!("{took:.1} s of a worn simulated chip's time");
+        assert!(took > 6.0);
+    }
+}
