@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::flash::Segment;
-use crate::flash::plan::BLANK;
+use crate::flash::check::{self, Wish};
 use crate::image::{Content, Image};
-use crate::job::{Device, Event, Job, Known, Other, Preview, Report, SectorState};
+use crate::job::{Confirm, Device, Event, Job, Known, Other, Preview, Report, SectorState, Selector};
 use crate::report::Problem;
 
 pub mod keys;
@@ -41,6 +41,8 @@ pub struct App {
     pub bus: BusState,
     /// Which of them is meant, counted from 0.
     pub chosen: usize,
+    /// The drone that was meant last, to be found again when the bus changes.
+    pub meant: Option<Device>,
     /// The device that a job uses, or used last.
     pub device: Option<Device>,
     /// The firmware to flash.
@@ -55,6 +57,10 @@ pub struct App {
     pub over: Option<Over>,
     /// What was found out about a device in passing, to be shown beside it.
     pub look: Option<Look>,
+    /// What the last job that wrote has overwritten.
+    pub undo: Option<Before>,
+    /// The job that lost its drone, to go on by itself when that is back.
+    pub resume: Option<Resume>,
     /// What is known of each sector.
     pub map: [Option<SectorState>; SECTORS],
     /// What was found and what is left to do, of the job under way or the last.
@@ -65,6 +71,15 @@ pub struct App {
     pub notice: Option<(String, Duration)>,
     /// Why a job without interface goes on: the terminal is gone.
     pub detached: bool,
+}
+
+/// A job that lost its drone in the middle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Which drone that was.
+    pub serial: Selector,
+    /// How the job ended.
+    pub report: Box<Report>,
 }
 
 /// A look at a device, while nothing else is to be done.
@@ -120,8 +135,19 @@ pub enum Slot {
     Bad(PathBuf, Problem),
     /// It can.
     Ready(PathBuf, Box<Image>),
-    /// Not a file: what the last job overwrote, and what that is.
-    Before(Segment, Content),
+    /// Not a file: what a job overwrote; and what was in this slot, to come back after it.
+    Before(Box<Before>, Box<Slot>),
+}
+
+/// What a job overwrote, to be put back on the same drone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// Its bytes.
+    pub copy: Segment,
+    /// What they are.
+    pub content: Content,
+    /// Which drone that is.
+    pub drone: Selector,
 }
 
 impl Slot {
@@ -139,7 +165,7 @@ impl Slot {
     pub fn content(&self) -> Option<&Content> {
         match self {
             Slot::Ready(_, image) => Some(&image.content),
-            Slot::Before(_, content) => Some(content),
+            Slot::Before(before, _) => Some(&before.content),
             Slot::Empty | Slot::Loading(_) | Slot::Bad(..) => None,
         }
     }
@@ -215,6 +241,10 @@ pub struct JobView {
     pub waiting: Option<(&'static str, Duration, Duration)>,
     /// Whether a stop was asked for.
     pub stopping: bool,
+    /// Whether somebody is asked before it writes.
+    pub confirm: Confirm,
+    /// Whether its drone was seen to be away. What is on the bus after that is no echo of what was before.
+    pub was_away: bool,
 }
 
 /// Where a job is.
@@ -310,6 +340,7 @@ impl App {
             demo,
             bus: BusState::Asking,
             chosen: 0,
+            meant: None,
             device: None,
             image: Slot::Empty,
             loader: Slot::Empty,
@@ -317,6 +348,8 @@ impl App {
             screen: Screen::Home,
             over: None,
             look: None,
+            undo: None,
+            resume: None,
             map: [None; SECTORS],
             preview: None,
             log: Log::default(),
@@ -349,15 +382,21 @@ impl App {
     }
 
     /// What was there before the last job overwrote it, to go back to; or why there is none.
-    pub fn before(&self) -> Result<(Segment, Content), &'static str> {
-        let Some(preview) = self.preview.as_ref().filter(|preview| !preview.work.is_nothing()) else {
-            return Err("nothing was overwritten");
-        };
-        let Some(before) = &preview.before else { return Err("no copy was kept") };
-        let Some(last) = before.data.iter().rposition(|&byte| byte != BLANK) else {
-            return Err("there was nothing before");
-        };
-        Ok((before.clone(), Content::of(&before.data[..=last])))
+    pub fn before(&self) -> Result<&Before, &'static str> {
+        let before = self.undo.as_ref().ok_or("nothing was overwritten that could be put back")?;
+        match check::undo(before.copy.clone(), Wish::default()) {
+            Ok(_) => Ok(before),
+            Err(_) => Err("what was there before was no Bitcraze bootloader"),
+        }
+    }
+
+    /// The firmware that a restore writes behind the bootloader; a copy of a whole flash brings its own.
+    #[must_use]
+    pub fn firmware_of_restore(&self) -> Option<&Image> {
+        match self.loader.content() {
+            Some(Content::Bootloader) => self.image.image(),
+            _ => None,
+        }
     }
 
     /// Whether a job is under way, and whether it may change the drone.

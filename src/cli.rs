@@ -14,8 +14,8 @@ use crate::clock::{Clock, FastClock, RealClock};
 use crate::crazyflie;
 use crate::flash::check::{self, Admitted, Wish};
 use crate::flash::plan::BLANK;
-use crate::flash::{FLASH_END, LOADER_BASE, Span};
-use crate::image::{Content, Image};
+use crate::flash::{FLASH_END, LOADER_BASE, Segment, Span};
+use crate::image::{Content, Firmware, Image};
 use crate::job::{
     Chip, Compare, Enter, FailureKind, FlashTask, Job, Keep, Leave, Outcome, Report, Selector, Task, Verify,
     Width,
@@ -42,7 +42,7 @@ use console::Console;
 /// The whole program: parses the arguments, does what they say, gives the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|error| usage(&error));
     let mut console = match Console::new(&args.global) {
         Ok(console) => console,
         Err(problem) => return console::complain(&problem),
@@ -57,6 +57,18 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
+/// Help, or what is wrong with the arguments, which may hold anything: nothing of it is a command to a terminal.
+fn usage(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    if text.chars().all(|c| c == '\n' || crate::usb::descriptor::is_printable(c)) {
+        error.exit();
+    }
+    let text: String =
+        text.chars().filter(|&c| c == '\n' || crate::usb::descriptor::is_printable(c)).collect();
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+    std::process::exit(error.exit_code())
+}
+
 fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     let global = &args.global;
     let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
@@ -66,10 +78,15 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let image = files::read_image(image)?;
             console.image(&image);
             let admitted = check::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
-            flash_job(global, flash, admitted, image.boards(), console)
+            flash_job(global, flash, admitted, image.content.firmware(), console)
         }
         Command::RestoreBootloader { loader, firmware, flash } => {
             let wish = wish(flash);
+            if wish.address.is_some() && firmware.is_none() {
+                let advice = "Leave out --address: the bootloader has one place. With --firmware it is the firmware's.";
+                let message = "--address says nothing of a bootloader";
+                return Err(report::other(Exit::Usage, "address", message, advice));
+            }
             let loader = files::read_image(loader)?;
             console.image(&loader);
             let firmware = firmware.as_deref().map(files::read_image).transpose()?;
@@ -78,11 +95,12 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             }
             let admitted = check::restore(&loader, firmware.as_ref(), wish)
                 .map_err(|refusal| report::refusal(&refusal))?;
+            let restored = report::restored(admitted.segments());
             // The firmware in a backup has boards, too, if it is what is written.
-            let boards = firmware.as_ref().unwrap_or(&loader).boards();
-            let exit = flash_job(global, flash, admitted, boards, console)?;
-            if exit == Exit::Done {
-                console.line(report::RESTORED);
+            let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
+            let exit = flash_job(global, flash, admitted, firmware, console)?;
+            if let Some(words) = restored.filter(|_| exit == Exit::Done) {
+                console.line(&words);
             }
             Ok(exit)
         }
@@ -101,7 +119,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let image = files::read_image(image)?;
             verify_job(global, device, &image, *address, console)
         }
-        Command::Undo { device } => undo_job(global, device, console),
+        Command::Undo { allow_mismatch, device } => undo_job(global, device, *allow_mismatch, console),
         Command::Backup { file, force, device } => backup_job(global, device, file, *force, console),
         Command::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
         Command::DemoImage { file, kind, version, size, force } => {
@@ -152,7 +170,7 @@ fn flash_job(
     global: &Global,
     flash: &FlashArgs,
     image: Admitted,
-    boards: Vec<String>,
+    firmware: Option<&Firmware>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let task = FlashTask {
@@ -162,51 +180,75 @@ fn flash_job(
         leave: if flash.no_leave { Leave::Stay } else { Leave::Start },
         width: if flash.byte_mode { Width::Byte } else { Width::Fastest },
         chip: if flash.allow_mismatch { Chip::Any } else { Chip::Crazyflie },
-        ..FlashTask::new(image, boards)
+        ..FlashTask::new(image, firmware)
     };
-    let report = run(global, &flash.device, Task::Flash(task), console)?;
+    let report = flash_to_the_end(global, flash, task, console)?;
     console.result(&report, None);
     Ok(report::exit(&report))
 }
 
-/// What the last flash of the drone that is plugged in overwrote, put back in its place.
-fn undo_job(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<Exit, Problem> {
+/// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back.
+fn flash_to_the_end(
+    global: &Global,
+    flash: &FlashArgs,
+    mut task: FlashTask,
+    console: &mut Console,
+) -> Result<Report, Problem> {
     let (bus, clock) = bus(global, console)?;
-    let start = clock.now();
-    let drone = loop {
-        match find::choose(&*bus, &selector(global)) {
-            Err(FailureKind::NoDevice | FailureKind::NoMatch(_))
-                if clock.now().saturating_sub(start) < Duration::from_secs(device.wait) =>
-            {
-                bus.wait(Duration::from_millis(250));
-            }
-            other => break other.map_err(bus_problem)?,
+    let mut job = job(global, &flash.device, Task::Flash(task.clone()));
+    loop {
+        let ended = run_job::run(Arc::clone(&bus), Arc::clone(&clock), job.clone(), console)?;
+        let (Outcome::Failed(failure), Some(serial)) = (&ended.report.outcome, ended.serial) else {
+            return Ok(ended.report);
+        };
+        if !failure.is_interruption() || flash.device.wait == 0 {
+            return Ok(ended.report);
         }
-    };
-    let serial = crazyflie::dfu_serial(&drone.strings.serial).unwrap_or(drone.strings.serial);
-    let unreadable = |message: &str| {
+        console.interrupted(failure);
+        task = task.resumed();
+        job = Job { device: Selector::Serial(serial), task: Task::Flash(task.clone()), ..job };
+    }
+}
+
+/// What the last flash of the drone that is plugged in overwrote, put back in its place.
+fn undo_job(
+    global: &Global,
+    device: &DeviceArgs,
+    allow_mismatch: bool,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    let (bus, clock) = bus(global, console)?;
+    let find = job(global, device, Task::Find);
+    let found = run_job::run(Arc::clone(&bus), Arc::clone(&clock), find, console)?;
+    if found.report.outcome != Outcome::Identified {
+        console.result(&found.report, None);
+        return Ok(report::exit(&found.report));
+    }
+    let serial = found.serial.unwrap_or_default();
+    let serial = crazyflie::dfu_serial(&serial).unwrap_or(serial);
+    let (path, copy, age) = last_copy(&serial)?;
+    let bytes = copy.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
+    let content = Content::of(&copy.data[..bytes]);
+    console.line(&format!("Copy made {} ago: {content}, {}", report::age(age), path.display()));
+    let wish = Wish { allow_mismatch, ..Wish::default() };
+    let image = check::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
+    let task = FlashTask::new(image, content.firmware());
+    let again = Job { device: Selector::Serial(serial), ..job(global, device, Task::Flash(task)) };
+    let report = run_job::run(bus, clock, again, console)?.report;
+    console.result(&report, None);
+    Ok(report::exit(&report))
+}
+
+/// The copy to put back, its file and its age.
+fn last_copy(serial: &str) -> Result<(std::path::PathBuf, Segment, Duration), Problem> {
+    let none = |message: &str| {
         let advice =
             "A copy is kept of whatever is overwritten, unless --no-undo is given. Nothing was touched.";
         report::other(Exit::NoInput, "no_copy", message, advice)
     };
-    let record =
-        Record::of_user().ok_or_else(|| unreadable("there is no home directory to keep copies in"))?;
-    let copy = record.last_copy(&serial).map_err(|error| unreadable(&error.to_string()))?;
-    let (path, copy, age) =
-        copy.ok_or_else(|| unreadable(&format!("no copy is kept of what was on {serial} before")))?;
-    let bytes = copy.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
-    let content = Content::of(&copy.data[..bytes]);
-    console.line(&format!("Copy made {} ago: {content}, {}", report::age(age), path.display()));
-    let image = check::undo(copy).map_err(|refusal| report::refusal(&refusal))?;
-    let job = Job {
-        device: Selector::At(drone.location),
-        wait: Duration::ZERO,
-        enter: if device.no_enter { Enter::Never } else { Enter::IfRunning },
-        task: Task::Flash(FlashTask::new(image, Vec::new())),
-    };
-    let report = run_job::run(bus, clock, job, console)?;
-    console.result(&report, None);
-    Ok(report::exit(&report))
+    let record = Record::of_user().ok_or_else(|| none("there is no home directory to keep copies in"))?;
+    let copy = record.last_copy(serial).map_err(|error| none(&error.to_string()))?;
+    copy.ok_or_else(|| none(&format!("no copy is kept of what was on {serial} before")))
 }
 
 fn verify_job(
@@ -247,13 +289,16 @@ fn backup_job(
 
 fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) -> Result<Report, Problem> {
     let (bus, clock) = bus(global, console)?;
-    let job = Job {
+    Ok(run_job::run(bus, clock, job(global, device, task), console)?.report)
+}
+
+fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
+    Job {
         device: selector(global),
         wait: Duration::from_secs(device.wait),
         enter: if device.no_enter { Enter::Never } else { Enter::IfRunning },
         task,
-    };
-    run_job::run(bus, clock, job, console)
+    }
 }
 
 fn selector(global: &Global) -> Selector {

@@ -105,7 +105,7 @@ pub struct Image {
     pub payload: Payload,
     /// CRC-32 (zlib's) of all bytes of the payload, in the order of their addresses.
     pub crc32: u32,
-    /// The vendor and product number that a DFU suffix names; `None` for any.
+    /// The vendor and product number that a DFU suffix names, 0xFFFF for any; `None` without a suffix.
     pub made_for: Option<(u16, u16)>,
     /// What else there is to say of the file: what was left out, what is odd.
     pub notes: Vec<String>,
@@ -129,6 +129,12 @@ pub enum ImageError {
         /// The value.
         byte: u8,
     },
+    /// The file is larger than any that is read.
+    #[error("the file is larger than {} MiB", FILE_MAX / 1024 / 1024)]
+    FileTooLarge,
+    /// Letters and digits throughout.
+    #[error("this is a text file, not an image")]
+    Text,
     /// Two parts for one address.
     #[error("the file holds {0} twice")]
     Overlap(Address),
@@ -168,7 +174,7 @@ impl Image {
         } else if bytes.starts_with(dfuse::SIGNATURE) {
             let file = dfuse::parse(&bytes).map_err(ImageError::DfuSe)?;
             let mut image = Image::placed(Format::Dfu, file.segments)?;
-            image.made_for = file.made_for;
+            image.is_made_for(file.made_for);
             if file.odd_size {
                 image.notes.push(
                     "the size in its prefix is wrong; all other sizes and the checksum are right".into(),
@@ -176,7 +182,7 @@ impl Image {
             }
             Ok(image)
         } else if bytes.starts_with(elf::SIGNATURE) {
-            Image::placed(Format::Elf, elf::parse(&bytes)?)
+            Image::placed(Format::Elf, elf::parse(&bytes, IMAGE_MAX)?)
         } else if hex::looks_like(&bytes) {
             Image::placed(Format::Hex, hex::parse(&bytes)?)
         } else {
@@ -186,16 +192,28 @@ impl Image {
 
     /// A raw image, with a DFU suffix or without.
     fn raw(mut bytes: Vec<u8>) -> Result<Image, ImageError> {
+        let printable = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
+        if bytes.iter().all(printable) {
+            return Err(ImageError::Text);
+        }
         let found = dfuse::without_suffix(&bytes).map_err(ImageError::Suffix)?;
         let suffix = found.map(|(_, suffix)| suffix);
         bytes.truncate(found.map_or(bytes.len(), |(rest, _)| rest.len()));
         let content = recognise::content(&bytes);
         let mut image = Image::new(Format::Bin, content, Payload::Raw(bytes))?;
         if let Some(suffix) = suffix {
-            image.made_for = suffix.made_for;
+            image.is_made_for(suffix.made_for);
             image.notes.push(format!("its DFU suffix ({} bytes) was checked and is not flashed", suffix.len));
         }
         Ok(image)
+    }
+
+    /// Remembers the device that the file is made for; one that is not ours is worth a note.
+    fn is_made_for(&mut self, (vendor, product): (u16, u16)) {
+        self.made_for = Some((vendor, product));
+        if ![(0x0483, 0xDF11), (0xFFFF, 0xFFFF)].contains(&(vendor, product)) {
+            self.notes.push(format!("it is made for the USB device {vendor:04x}:{product:04x}"));
+        }
     }
 
     fn from_release(bytes: &[u8]) -> Result<Image, ImageError> {
@@ -203,7 +221,10 @@ impl Image {
         if release.file.is_empty() {
             return Err(ImageError::Empty);
         }
-        let image = Image::raw(release.file)?;
+        if release.file.starts_with(release::SIGNATURE) {
+            return Err(release::Defect::Archive("its firmware is another archive".to_owned()).into());
+        }
+        let image = Image::parse(release.file)?;
         if let (Some(claimed), Content::Firmware(firmware)) = (&release.platform, &image.content)
             && let Some(found) = firmware.platform()
             && found != claimed
@@ -222,7 +243,15 @@ impl Image {
     fn placed(format: Format, segments: Vec<Segment>) -> Result<Image, ImageError> {
         let segments = joined(segments)?;
         let content = recognise::content(&flattened(&segments));
-        Image::new(format, content, Payload::Placed(segments))
+        let gaps: u64 = segments.windows(2).map(|pair| pair[1].address.wide() - pair[0].end()).sum();
+        let mut image = Image::new(format, content, Payload::Placed(segments))?;
+        if matches!(image.content, Content::Firmware(_)) && gaps > 0 {
+            image.notes.push(format!(
+                "its parts leave out {gaps} bytes between them, which will be blank: usual where a linker aligns, but \
+                 a lost line looks the same"
+            ));
+        }
+        Ok(image)
     }
 
     fn new(format: Format, content: Content, payload: Payload) -> Result<Image, ImageError> {

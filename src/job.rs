@@ -12,7 +12,7 @@ use crate::crazyflie::{self, Mode, Relative};
 use crate::flash::check::Admitted;
 use crate::flash::plan::{Comparison, Plan, Work};
 use crate::flash::{Segment, Span};
-use crate::image::Content;
+use crate::image::{Content, Firmware};
 use crate::usb::descriptor::Strings;
 use crate::usb::{Id, Location, TransferError};
 
@@ -57,6 +57,8 @@ pub enum Task {
     Verify(Vec<Segment>),
     /// Read this part of flash.
     Backup(Span),
+    /// No more than to choose the device, and to say which.
+    Find,
     /// Find out what the device is and what is on it; a running Crazyflie is asked, not restarted.
     Identify,
 }
@@ -80,15 +82,27 @@ pub struct FlashTask {
     pub width: Width,
     /// The boards that the image runs on; none if it does not say.
     pub boards: Vec<String>,
+    /// The version that the drone should say it runs afterwards, if the image names one.
+    pub version: Option<String>,
     /// Whether a chip that is not a Crazyflie's, or another board, is taken.
     pub chip: Chip,
 }
 
 impl FlashTask {
-    /// With every safeguard: look first, keep a copy, ask, verify, start.
+    /// The same, to go on where it was interrupted: what is there now is no copy worth keeping, and somebody
+    /// has said already that it may write.
     #[must_use]
-    pub fn new(image: Admitted, boards: Vec<String>) -> FlashTask {
+    pub fn resumed(self) -> FlashTask {
+        FlashTask { keep: Keep::No, confirm: Confirm::Go, ..self }
+    }
+
+    /// With every safeguard: look first, keep a copy, ask, verify, start. `firmware` is what the image holds of
+    /// one, which the board must be one of and the drone must say it runs.
+    #[must_use]
+    pub fn new(image: Admitted, firmware: Option<&Firmware>) -> FlashTask {
+        let boards = firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect();
         FlashTask {
+            version: firmware.and_then(|firmware| firmware.version.clone()),
             image,
             compare: Compare::First,
             keep: Keep::Copy,
@@ -381,6 +395,10 @@ pub struct Report {
     pub booted: Option<bool>,
     /// The version that the drone said it runs, when it was seen running.
     pub runs: Option<String>,
+    /// Whether that is another one than was flashed.
+    pub runs_other: bool,
+    /// Whether DFU mode was entered by hand: then many a drone starts only after its power was cut.
+    pub by_hand: bool,
     /// How long the job took.
     pub took: Duration,
 }
@@ -397,6 +415,8 @@ impl Report {
             verified: false,
             booted: None,
             runs: None,
+            runs_other: false,
+            by_hand: true,
             took: Duration::ZERO,
         }
     }

@@ -35,27 +35,25 @@ impl Record {
     /// Keeps what a flash is about to overwrite on the drone that has this serial number in DFU mode; the
     /// oldest copies of that drone go. Gives the new file.
     pub fn keep(&self, before: &Segment, serial: &str) -> io::Result<PathBuf> {
-        self.save(&copies_of(serial), &format!("{:08X}.bin", before.address.0), &before.data, COPIES)
+        let folder = copies_of(serial).ok_or_else(|| io::Error::other("the drone shows no serial number"))?;
+        let crc = crc32fast::hash(&before.data);
+        self.save(&folder, &format!("{:08X}-{crc:08x}.bin", before.address.0), &before.data, COPIES)
     }
 
-    /// The newest copy that was kept of this drone, its file, and how old it is; `None` if there is none.
+    /// The newest copy that was kept of this drone and is whole, its file, and how old it is; `None` if there is
+    /// none.
     pub fn last_copy(&self, serial: &str) -> io::Result<Option<(PathBuf, Segment, Duration)>> {
-        let mut files: Vec<PathBuf> = match fs::read_dir(self.dir.join(copies_of(serial))) {
+        let Some(folder) = copies_of(serial) else { return Ok(None) };
+        let mut files: Vec<PathBuf> = match fs::read_dir(self.dir.join(folder)) {
             Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         files.sort();
-        let named = |path: &PathBuf| {
-            let (time, address) = path.file_name()?.to_str()?.strip_suffix(".bin")?.split_once('-')?;
-            Some((time.parse::<u64>().ok()?, Address(u32::from_str_radix(address, 16).ok()?)))
-        };
-        let newest = files.into_iter().rev().find_map(|path| Some((named(&path)?, path)));
-        let Some(((time, address), path)) = newest else { return Ok(None) };
-        let mut data = Vec::new();
-        File::open(&path)?.take(FLASH_END - LOADER_BASE.wide() + 1).read_to_end(&mut data)?;
-        let age = Duration::from_secs(clock::unix_seconds().saturating_sub(time));
-        Ok(Some((path, Segment { address, data }, age)))
+        Ok(files.into_iter().rev().find_map(|path| {
+            let (time, segment) = read_copy(&path)?;
+            Some((path, segment, Duration::from_secs(clock::unix_seconds().saturating_sub(time))))
+        }))
     }
 
     /// Keeps a file in this folder of the state directory, its name preceded by the time; of the files with
@@ -114,10 +112,25 @@ impl Record {
     }
 }
 
-/// The folder of a drone's copies.
-fn copies_of(serial: &str) -> PathBuf {
+/// The folder of a drone's copies; `None` for one without a serial number, which is not to be told from others.
+fn copies_of(serial: &str) -> Option<PathBuf> {
     let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
-    Path::new("undo").join(if serial.is_empty() { "unknown" } else { &serial })
+    (!serial.is_empty()).then(|| Path::new("undo").join(serial))
+}
+
+/// A copy and when it was made, if the file is one and its bytes are those that were kept: its name has their
+/// address and checksum.
+fn read_copy(path: &Path) -> Option<(u64, Segment)> {
+    let mut fields = path.file_name()?.to_str()?.strip_suffix(".bin")?.split('-');
+    let (time, address, crc) = (fields.next()?, fields.next()?, fields.next()?);
+    let address = Address(u32::from_str_radix(address, 16).ok()?);
+    if !path.symlink_metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut data = Vec::new();
+    File::open(path).ok()?.take(FLASH_END - LOADER_BASE.wide() + 1).read_to_end(&mut data).ok()?;
+    (u32::from_str_radix(crc, 16) == Ok(crc32fast::hash(&data))).then_some(())?;
+    Some((time.parse().ok()?, Segment { address, data }))
 }
 
 /// The names start with the time, so their order is that of age.
@@ -171,6 +184,13 @@ mod tests {
         let path = record.keep(&before, "../33813387\u{1b}3034").unwrap();
         assert!(path.starts_with(dir.path().join("state/undo/338133873034")), "{}", path.display());
         fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
+        // A copy that was cut off or changed is passed over, and so is whatever is no file.
+        fs::write(path.with_file_name("9999999998-08004000-00000000.bin"), b"cut").unwrap();
+        fs::create_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
+        let (newest, copy, _) = record.last_copy("338133873034").unwrap().unwrap();
+        assert_eq!((&newest, &copy), (&path, &before));
+        fs::remove_file(path.with_file_name("9999999998-08004000-00000000.bin")).unwrap();
+        fs::remove_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
         let folder = path.parent().unwrap();
         for n in 0..7 {
             fs::write(folder.join(format!("000000000{n}-08004000.bin")), [n]).unwrap();

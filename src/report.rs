@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::crazyflie::{Board, Relative};
 use crate::flash::check::Refusal;
+use crate::flash::{Address, Segment};
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE};
 use crate::image::{Content, Firmware, Image, ImageError};
 use crate::job::{DroneState, Failure, FailureKind, Identity, Known, Loader, Other, Outcome, Report};
@@ -95,12 +96,27 @@ pub fn headline(report: &Report) -> String {
 #[must_use]
 pub fn afterwards(report: &Report) -> Option<String> {
     report.booted.map(|booted| match &report.runs {
+        Some(version) if report.runs_other => {
+            format!(
+                "A Crazyflie is running, but says that it runs {version}: is it the one that was flashed?"
+            )
+        }
         Some(version) => format!("The Crazyflie is running: it says that it runs {version}."),
         None if booted => "The Crazyflie is running.".to_owned(),
-        None => "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and battery, \
-                 then switch it on."
-            .to_owned(),
+        None => not_seen(report).to_owned(),
     })
+}
+
+/// Why a drone was not seen starting after a flash, and what to do.
+#[must_use]
+pub fn not_seen(report: &Report) -> &'static str {
+    if report.by_hand {
+        "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and battery, then \
+         switch it on."
+    } else {
+        "It was not seen starting, though DFU mode was not entered by hand. Unplug USB and battery, then switch it \
+         on; if it does not start, enter DFU mode by hand and `cfdfu identify` tells what is on it."
+    }
 }
 
 /// What is known of a drone, as rows of a label and a text.
@@ -173,10 +189,24 @@ pub fn diagnosis(identity: &Identity) -> Option<String> {
     }
 }
 
-/// What a restored bootloader is good for.
-pub const RESTORED: &str = "The bootloader is back: the drone starts by itself when it is switched on, and can be \
-    updated over radio again (cfclient or cfloader with a Crazyradio; a long press at power-on, 1.5 to 5 s, starts \
-    its radio bootloader).";
+/// What a restored bootloader is good for, and what is missing; `None` if what was written is none.
+#[must_use]
+pub fn restored(written: &[Segment]) -> Option<String> {
+    let at = |base: Address| written.iter().find(|segment| segment.address == base);
+    let loader = at(LOADER_BASE)?;
+    let firmware = at(FIRMWARE_BASE).is_some_and(|it| it.data.iter().take(4).any(|&byte| byte != 0xFF));
+    let starts = if firmware {
+        "The bootloader is back: the drone starts by itself when it is switched on, and"
+    } else {
+        "The bootloader is back. If it finds no good firmware behind it, flash one now: cfdfu flash IMAGE. The drone"
+    };
+    (Loader::of(&loader.data) == Loader::Bitcraze).then(|| {
+        format!(
+            "{starts} can be updated over radio again (cfclient or cfloader with a Crazyradio; a long press at \
+             power-on, 1.5 to 5 s, starts its radio bootloader)."
+        )
+    })
+}
 
 /// A time that has passed, in the largest unit that fits.
 #[must_use]
@@ -200,6 +230,10 @@ pub fn drone_state(state: DroneState) -> &'static str {
         DroneState::WithoutLoader => {
             "The drone's bootloader is not complete now. DFU mode entered by hand still works (it is in ROM): \
              hold the button while plugging in until the LED blinks fast, let go, and run the restore again."
+        }
+        DroneState::Mixed => {
+            "Part of the flash is neither what it was nor what it was to be, and the start of the firmware was left \
+             alone: do not switch it on, do it again."
         }
         DroneState::Flashed => "The flash holds the complete image.",
     }
@@ -268,7 +302,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::OtherChip => new(
             Exit::NoDevice,
             "other_chip",
-            "Name the Crazyflie with --device. To flash this board all the same: --allow-mismatch.",
+            "Name the Crazyflie with --device. To flash this board all the same: cfdfu flash IMAGE --allow-mismatch.",
         ),
         FailureKind::OtherBoard { .. } => new(
             Exit::Image,
@@ -305,8 +339,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Mismatch { .. } => new(
             Exit::Device,
             "mismatch",
-            "If that was a flash: repeat it; if it fails at the same place again, the chip's flash is worn \
-             or its supply too low (plug straight into the computer).",
+            "After `verify`, that is the answer. After a flash: repeat it; if it fails at the same place again, the \
+             chip's flash is worn or its supply too low (plug straight into the computer).",
         ),
         FailureKind::OutOfRange(_) => {
             new(Exit::Image, "out_of_range", "A Crazyflie's flash is 0x08000000 … 0x080FFFFF.")
@@ -371,8 +405,10 @@ pub fn caution(image: &Image) -> Option<String> {
 #[must_use]
 pub fn image_error(error: &ImageError) -> Problem {
     let advice = match error {
-        ImageError::Empty => "Build or download it again.",
-        ImageError::TooLarge { .. } => "This is no Crazyflie image; firmware has 240 to 310 kB.",
+        ImageError::Empty | ImageError::Text => "Build or download it again.",
+        ImageError::TooLarge { .. } | ImageError::FileTooLarge => {
+            "This is no Crazyflie image; firmware has 240 to 310 kB."
+        }
         ImageError::Blank { .. } => {
             "A dump of an erased chip looks like this; there is nothing to flash in it."
         }
@@ -401,6 +437,10 @@ pub fn refusal(refusal: &Refusal) -> Problem {
         Refusal::LoaderAsFirmware => {
             ("bootloader_image", "To restore a bootloader: cfdfu restore-bootloader FILE.".to_owned())
         }
+        Refusal::LoaderElsewhere { .. } => {
+            ("wrong_address", format!("Take the original cf2loader-1.0.bin, which goes to {LOADER_BASE}."))
+        }
+        Refusal::NothingBefore => ("no_copy", "There is nothing to put back.".to_owned()),
         Refusal::NotALoader { .. } => (
             "not_a_bootloader",
             format!(

@@ -75,6 +75,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         Task::Flash(task) => flash::flash(ctx, job, task),
         Task::Verify(segments) => read::verify(ctx, job, segments),
         Task::Backup(span) => read::backup(ctx, job, *span),
+        Task::Find => find::device(ctx, job).map(|_| Outcome::Identified),
         Task::Identify => identify::identify(ctx, job),
     }));
     let outcome = match result {
@@ -223,15 +224,17 @@ impl<'a> Ctx<'a> {
 
     /// A safe point: here, and only here, a job can be stopped.
     fn check_cancelled(&mut self) -> Result<(), Stop> {
-        loop {
+        while self.next.is_none() {
             match self.inbox.try_recv() {
                 Ok(Command::Cancel) => self.cancelled = true,
                 Ok(Command::CancelIfUntouched) => self.cancelled |= self.drone == DroneState::Untouched,
                 // Said once too often.
                 Ok(Command::Proceed) => {}
+                // What is said after that is said to the new job.
                 Ok(Command::Run(job)) if self.quiet => {
                     self.next = Some(job);
                     self.cancelled = true;
+                    break;
                 }
                 // One job at a time: another is not lost silently but told.
                 Ok(Command::Run(_)) => self.warn("a job is under way, the new one is not started"),

@@ -11,14 +11,16 @@ use super::picker::{EntryKind, Picker};
 use super::progress::Progress;
 use super::wizard::{Move, Step};
 use super::{
-    App, BusState, Effect, Goal, JobView, Look, LookState, Msg, Over, SECTORS, Screen, Slot, Stage, Which,
-    Wizard,
+    App, Before, BusState, Effect, Goal, JobView, Look, LookState, Msg, Over, Resume, SECTORS, Screen, Slot,
+    Stage, Which, Wizard,
 };
 use crate::flash::FIRMWARE_BASE;
 use crate::flash::check::{self, Wish};
+use crate::flash::plan::BLANK;
 use crate::image::{Content, Image};
 use crate::job::{
-    Enter, Event, FlashTask, Identity, Job, Known, Level, Loader, Phase, Report, Selector, Task,
+    Confirm, Device, Enter, Event, FlashTask, Identity, Job, Known, Level, Loader, Outcome, Phase, Report,
+    Selector, Task,
 };
 use crate::report;
 
@@ -204,6 +206,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Step(by) => step(app, by),
         Action::NextDevice => {
             app.chosen = (app.chosen + 1) % app.devices().len().max(1);
+            app.meant = app.chosen_device().cloned();
             Vec::new()
         }
         Action::Take => take(app),
@@ -226,10 +229,13 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Write => write(app),
         Action::Retry => begin(app, app.goal),
         Action::Undo => match app.before() {
-            Ok((copy, content)) => {
-                let goal = if copy.address < FIRMWARE_BASE { Goal::Restore } else { Goal::Flash };
+            Ok(before) => {
+                let before = Box::new(before.clone());
+                let goal = if before.copy.address < FIRMWARE_BASE { Goal::Restore } else { Goal::Flash };
                 let which = if goal == Goal::Restore { Which::Loader } else { Which::Image };
-                *slot(app, which) = Slot::Before(copy, content);
+                let slot = slot(app, which);
+                let instead = Box::new(std::mem::replace(slot, Slot::Empty));
+                *slot = Slot::Before(before, instead);
                 begin(app, goal)
             }
             Err(why) => {
@@ -289,9 +295,10 @@ fn back(app: &mut App) -> Vec<Effect> {
         Some(Over::Explain(_)) => app.over = Some(Over::Log),
         Some(Over::Log) => app.log.follow(),
         Some(_) => {}
-        None => match &mut app.screen {
-            Screen::Pick(_, _, picker) if picker.typing.is_some() => picker.typing = None,
-            Screen::Job(_) => {}
+        None => match (&mut app.screen, app.resume.take()) {
+            (Screen::Pick(_, _, picker), _) if picker.typing.is_some() => picker.typing = None,
+            (Screen::Job(_), _) => {}
+            (Screen::Wizard(_), Some(Resume { report, .. })) => app.screen = Screen::Outcome(report),
             _ => app.screen = Screen::Home,
         },
     }
@@ -325,41 +332,50 @@ fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
     };
     match missing {
         Some(which) => open_picker(app, which, Some(goal)),
-        None => start(app),
+        None => start(app, Confirm::Ask),
     }
 }
 
-/// Everything is there: give the job to the worker. It looks first and asks before it writes.
-fn start(app: &mut App) -> Vec<Effect> {
-    let firmware = app.image.image();
-    let image = match (app.goal, &app.loader, &app.image) {
-        (Goal::Restore, Slot::Before(copy, _), _) => Some(check::undo(copy.clone())),
-        (Goal::Restore, loader, _) => {
-            loader.image().map(|loader| check::restore(loader, firmware, Wish::default()))
+/// Everything is there: give the job to the worker. It looks first and, unless it goes on with what was confirmed
+/// before, asks before it writes.
+fn start(app: &mut App, confirm: Confirm) -> Vec<Effect> {
+    let chosen =
+        || app.chosen_device().map_or(Selector::Only, |device| Selector::At(device.location.clone()));
+    let slot = if app.goal == Goal::Restore { &app.loader } else { &app.image };
+    let firmware = app.firmware_of_restore();
+    let (image, firmware, device) = match (slot, slot.image()) {
+        (Slot::Before(before, _), _) => {
+            let image = check::undo(before.copy.clone(), Wish::default());
+            (image, before.content.firmware(), before.drone.clone())
         }
-        (Goal::Flash | Goal::Recover, _, Slot::Before(copy, _)) => Some(check::undo(copy.clone())),
-        (Goal::Flash | Goal::Recover, ..) => firmware.map(|image| check::flash(image, wish_for(image))),
+        (_, Some(loader)) if app.goal == Goal::Restore => {
+            let image = check::restore(loader, firmware, Wish::default());
+            (image, firmware.unwrap_or(loader).content.firmware(), chosen())
+        }
+        (_, Some(image)) => (check::flash(image, wish_for(image)), image.content.firmware(), chosen()),
+        (_, None) => return Vec::new(),
     };
-    let image = match image {
-        Some(Ok(image)) => image,
-        Some(Err(refusal)) => {
+    let task = match image {
+        Ok(image) => FlashTask::new(image, firmware),
+        Err(refusal) => {
             notice(app, refusal.to_string());
             return Vec::new();
         }
-        None => return Vec::new(),
     };
-    let device = app.chosen_device().map_or(Selector::Only, |device| Selector::At(device.location.clone()));
-    let undo = matches!((app.goal, &app.loader), (Goal::Restore, Slot::Before(..)));
-    let boards = firmware.filter(|_| !undo).map(Image::boards).unwrap_or_default();
-    let task = FlashTask::new(image, boards);
+    app.meant = app.chosen_device().cloned();
+    let task = if confirm == Confirm::Go { task.resumed() } else { task };
     app.map = [None; SECTORS];
-    app.preview = None;
+    if confirm == Confirm::Ask {
+        app.preview = None;
+    }
     app.log.follow();
     app.screen = Screen::Job(JobView {
         stage: Stage::Looking,
         progress: Progress::default(),
         waiting: None,
         stopping: false,
+        confirm,
+        was_away: false,
     });
     let job = Job { device, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) };
     vec![Effect::Start(Box::new(job))]
@@ -375,16 +391,36 @@ fn write(app: &mut App) -> Vec<Effect> {
     match &mut app.screen {
         Screen::Job(view) if matches!(view.stage, Stage::Asking(_)) => {
             view.stage = Stage::Working;
+            remember_before(app);
             vec![Effect::Proceed]
         }
         _ => Vec::new(),
     }
 }
 
+/// What is about to be overwritten can be put back. Nothing worth that: then what was there before, on the same
+/// drone, still is.
+fn remember_before(app: &mut App) {
+    let Some(drone) = app.device.as_ref().map(|device| Selector::Serial(device.strings.serial.clone()))
+    else {
+        return;
+    };
+    let copy = app.preview.as_ref().and_then(|preview| preview.before.clone());
+    match copy {
+        Some(copy) => {
+            let len = copy.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
+            let content = Content::of(&copy.data[..len]);
+            app.undo = Some(Before { copy, content, drone });
+        }
+        None if app.undo.as_ref().is_some_and(|before| before.drone != drone) => app.undo = None,
+        None => {}
+    }
+}
+
 fn stop(app: &mut App) -> Vec<Effect> {
     app.over = None;
     match &mut app.screen {
-        Screen::Job(view) if !view.stopping => {
+        Screen::Job(view) if !view.stopping || matches!(view.stage, Stage::Asking(_)) => {
             view.stopping = true;
             vec![Effect::Cancel]
         }
@@ -471,6 +507,17 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     }
     app.bus = bus;
     app.chosen = app.chosen.min(app.devices().len().saturating_sub(1));
+    // The drone that was meant, in whatever mode it is now: by its serial number, or else by its place.
+    if let Some(meant) = &app.meant {
+        let serial = Selector::Serial(meant.strings.serial.clone());
+        let same = |device: &Device| !meant.strings.serial.is_empty() && serial.matches(device);
+        let here = |device: &Device| device.location == meant.location;
+        let at = app.devices().iter().position(same).or_else(|| app.devices().iter().position(here));
+        app.chosen = at.unwrap_or(app.chosen);
+        if let Screen::Job(view) = &mut app.screen {
+            view.was_away |= at.is_none();
+        }
+    }
     // A drone that was unplugged may come back with something else on it.
     let is_there = |look: &Look| app.devices().contains(&look.device);
     if !is_looking(app) && !app.look.as_ref().is_some_and(is_there) {
@@ -505,15 +552,32 @@ fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Duration) -> Mov
     match change(wizard, now) {
         Move::Stay => Vec::new(),
         Move::Beep(times) => vec![Effect::Bell(times)],
+        Move::Arrived if app.resume.is_some() => resume(app),
         Move::Arrived => {
             let goal = if app.goal == Goal::Restore { Goal::Restore } else { Goal::Flash };
-            let dfu = |device: &crate::job::Device| device.mode == crate::crazyflie::Mode::Dfu;
+            let dfu = |device: &Device| device.mode == crate::crazyflie::Mode::Dfu;
             app.chosen = app.devices().iter().position(dfu).unwrap_or(0);
             let mut effects = vec![Effect::Bell(1)];
             effects.extend(begin(app, goal));
             effects
         }
     }
+}
+
+/// The drone that was lost is back: on with it. Another one is not.
+fn resume(app: &mut App) -> Vec<Effect> {
+    let Some(Resume { serial, .. }) = &app.resume else { return Vec::new() };
+    let dfu = |device: &Device| device.mode == crate::crazyflie::Mode::Dfu;
+    let Some(at) = app.devices().iter().position(|device| dfu(device) && serial.matches(device)) else {
+        notice(app, "That is another drone than the one that was lost. Esc gives up on that one.");
+        return Vec::new();
+    };
+    app.chosen = at;
+    app.resume = None;
+    app.log.push(app.now, Level::Info, "It is back: going on where it was");
+    let mut effects = vec![Effect::Bell(1)];
+    effects.extend(start(app, Confirm::Go));
+    effects
 }
 
 fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
@@ -546,16 +610,19 @@ fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
 
 fn ready(app: &mut App, preview: Box<crate::job::Preview>) -> Vec<Effect> {
     let now = app.now;
+    let (mut resumed, mut stopping) = (false, app.detached);
     if let Screen::Job(view) = &mut app.screen {
+        stopping |= view.stopping;
         view.waiting = None;
         view.progress.plan(&preview.work, now);
-        if !preview.work.is_nothing() {
+        resumed = view.confirm == Confirm::Go;
+        if !resumed && !preview.work.is_nothing() {
             view.stage = Stage::Asking(String::new());
         }
     }
     app.preview = Some(preview);
-    // Nobody is there to ask: nothing was changed, and nothing will be.
-    if app.detached { stop(app) } else { Vec::new() }
+    // Nobody is there to ask, or it was to stop already: nothing was changed, and nothing will be.
+    if stopping && !resumed { stop(app) } else { Vec::new() }
 }
 
 fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
@@ -577,16 +644,42 @@ fn finished(app: &mut App, report: Report) -> Vec<Effect> {
         app.over = None;
     }
     app.look = None;
-    let untouched =
-        matches!(report.outcome, crate::job::Outcome::Cancelled(crate::job::DroneState::Untouched));
+    let lost = interrupted(app, &report).filter(|_| !app.detached);
+    if lost.is_none() {
+        put_slots_back(app);
+    }
+    let untouched = matches!(report.outcome, Outcome::Cancelled(crate::job::DroneState::Untouched));
     if untouched {
         app.log.push(app.now, Level::Info, "Stopped. Nothing was changed on the drone.");
         notice(app, "Stopped. Nothing was changed on the drone.");
         app.screen = Screen::Home;
+    } else if let Some(serial) = lost {
+        app.log.push(app.now, Level::Warning, &report::headline(&report));
+        app.resume = Some(Resume { serial, report: Box::new(report) });
+        let is_back = app.job().is_some_and(|view| view.was_away);
+        app.screen = Screen::Wizard(Wizard::new(app.now));
+        let devices = if is_back { app.devices().to_vec() } else { Vec::new() };
+        return wizard_moved(app, |wizard, now| wizard.bus(&devices, now));
     } else {
         app.screen = Screen::Outcome(Box::new(report));
     }
     if app.detached { vec![Effect::Quit] } else { Vec::new() }
+}
+
+/// An undo is over: what was chosen before is chosen again.
+fn put_slots_back(app: &mut App) {
+    for slot in [&mut app.image, &mut app.loader] {
+        if let Slot::Before(_, instead) = slot {
+            *slot = std::mem::replace(instead, Slot::Empty);
+        }
+    }
+}
+
+/// The drone that was lost in the middle of a flash, if that is how it ended.
+fn interrupted(app: &App, report: &Report) -> Option<Selector> {
+    let Outcome::Failed(failure) = &report.outcome else { return None };
+    let serial = app.device.as_ref().map(|device| device.strings.serial.clone())?;
+    (failure.is_interruption() && !serial.is_empty()).then_some(Selector::Serial(serial))
 }
 
 /// The terminal is gone. A flash that writes is finished without it; everything else ends.
@@ -602,7 +695,7 @@ fn detach(app: &mut App) -> Vec<Effect> {
 /// The command without interface that does the same as the job that is planned.
 #[must_use]
 pub fn command_line(app: &App) -> String {
-    let name = |slot: &Slot| slot.path().map(|path| path.display().to_string()).unwrap_or_default();
+    let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
     let device = match app.chosen_device() {
         Some(device) if app.devices().len() > 1 => format!(" --device {}", device.location),
         _ => String::new(),
@@ -611,7 +704,7 @@ pub fn command_line(app: &App) -> String {
     match app.goal {
         _ if matches!(meant, Slot::Before(..)) => format!("cfdfu undo{device}"),
         Goal::Restore => {
-            let firmware = app.image.image().map(|_| format!(" --firmware {}", name(&app.image)));
+            let firmware = app.firmware_of_restore().map(|_| format!(" --firmware {}", name(&app.image)));
             format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())
         }
         Goal::Flash | Goal::Recover => {
@@ -619,6 +712,19 @@ pub fn command_line(app: &App) -> String {
             let insist = if insist { " --allow-mismatch" } else { "" };
             format!("cfdfu flash {}{insist}{device}", name(&app.image))
         }
+    }
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "./_-+=@:,%".contains(c);
+    match path {
+        _ if path.chars().all(plain) => path.to_owned(),
+        _ if path.chars().all(crate::usb::descriptor::is_printable) => {
+            format!("'{}'", path.replace('\'', r"'\''"))
+        }
+        // A command with such a name in it could not be copied.
+        _ => "IMAGE".to_owned(),
     }
 }
 

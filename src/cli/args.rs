@@ -36,7 +36,7 @@ Examples:
   cfdfu backup mine.bin                 copy the whole flash to a file
 
 Exit status: 0 done, 2 usage, 65 image refused, 66 image unreadable, 69 no device or several,
-73 output file, 74 device failed, 75 interrupted (may be repeated), 77 no permission.";
+73 output file, 74 device failed, 75 interrupted (may be repeated), 77 no permission, 70 a defect of cfdfu.";
 
 /// Options that every command takes.
 #[derive(Debug, clap::Args)]
@@ -153,6 +153,9 @@ pub(super) enum Command {
     },
     /// Put back what the last flash of this drone overwrote; again, and that is undone
     Undo {
+        /// Put back also a bootloader's sector that did not hold Bitcraze's
+        #[arg(long)]
+        allow_mismatch: bool,
         #[command(flatten)]
         device: DeviceArgs,
     },
@@ -180,10 +183,10 @@ pub(super) enum Command {
         #[arg(long, value_enum, default_value = "firmware")]
         kind: DemoKind,
         /// The version that a firmware names
-        #[arg(long, default_value = "2026.08")]
+        #[arg(long, default_value = "2026.08", value_parser = parse_version)]
         version: String,
         /// The size of a firmware in bytes
-        #[arg(long, default_value_t = 243_176)]
+        #[arg(long, default_value_t = 243_176, value_parser = parse_size)]
         size: usize,
         /// Replace the file if it exists
         #[arg(long)]
@@ -208,6 +211,19 @@ fn parse_address(text: &str) -> Result<Address, String> {
         None => text.parse(),
     };
     number.map(Address).map_err(|_| "an address is written like 0x08004000".to_owned())
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let size = text.parse().map_err(|_| "a number of bytes".to_owned())?;
+    if (4096..=1_032_192).contains(&size) { Ok(size) } else { Err("4096 to 1032192 bytes".to_owned()) }
+}
+
+fn parse_version(text: &str) -> Result<String, String> {
+    if text.len() <= 40 && text.is_ascii() {
+        Ok(text.to_owned())
+    } else {
+        Err("40 ASCII characters".to_owned())
+    }
 }
 
 fn parse_selector(text: &str) -> Result<Selector, String> {

@@ -19,9 +19,10 @@ use crate::crazyflie::{self, Board, Mode};
 use crate::flash::FIRMWARE_BASE;
 use crate::flash::plan::Plan;
 use crate::image::{Content, Firmware, Format, Image, Payload};
-use crate::job::{Device, Event, Identity, Known, Level, Loader, Outcome, Phase, Preview, Report};
+use crate::job::{Device, Event, Failure, Identity, Known, Level, Loader, Outcome, Phase, Preview, Report};
 use crate::report::{self, Exit, Problem};
 use crate::ui::theme::Theme;
+use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
 
 /// Where text goes.
@@ -39,7 +40,8 @@ pub(super) struct Console {
 
 /// A problem that comes before there is a console.
 pub(super) fn complain(problem: &Problem) -> ExitCode {
-    let _ = writeln!(io::stderr(), "cfdfu: {}\n{}", problem.message, problem.advice);
+    let (message, advice) = (printable(&problem.message), printable(&problem.advice));
+    let _ = writeln!(io::stderr(), "cfdfu: {message}\n{advice}");
     ExitCode::from(problem.exit as u8)
 }
 
@@ -76,7 +78,8 @@ impl Console {
         let clock = Arc::clone(&self.clock);
         let tell = move |transfer: &Transfer| {
             let now = clock.now().as_secs_f64();
-            let _ = writeln!(io::stderr(), "{now:9.4}  {transfer}");
+            // In one piece: standard error has no buffer.
+            let _ = io::stderr().write_all(format!("{now:9.4}  {transfer}\n").as_bytes());
         };
         (self.verbose >= 2).then(|| Arc::new(tell) as Listener)
     }
@@ -110,7 +113,14 @@ impl Console {
 
     fn object(&self, value: &Value) {
         if self.json {
-            let _ = writeln!(io::stdout(), "{value}");
+            // JSON escapes what is below a blank; a terminal obeys more than that.
+            let escaped = |c: char| match u32::from(c) {
+                code @ 0x7F..0xA0 => format!("\\u{code:04x}"),
+                _ => c.to_string(),
+            };
+            let line: Vec<String> = value.to_string().chars().map(escaped).collect();
+            let line = line.concat();
+            let _ = writeln!(io::stdout(), "{line}");
         }
     }
 
@@ -266,6 +276,16 @@ impl Console {
         }
     }
 
+    /// The drone was lost, and is waited for.
+    pub(super) fn interrupted(&mut self, failure: &Failure) {
+        self.end_bar();
+        let text = format!("{failure}. {}", report::drone_state(failure.drone));
+        self.log_line(Level::Warning, &text);
+        self.line(
+            "Plug it in again in DFU mode (hold the button until the blink becomes clearly faster, let go).",
+        );
+    }
+
     /// The last words of a job.
     pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
         self.end_bar();
@@ -332,7 +352,7 @@ impl Console {
 
 /// What a file or a device calls itself must not reach the terminal as a command to it.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
+    text.chars().filter(|&c| descriptor::is_printable(c)).collect()
 }
 
 /// The interface's theme for this terminal.

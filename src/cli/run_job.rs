@@ -11,13 +11,20 @@ use crate::report::{self, Exit, Problem};
 use crate::usb::Bus;
 use crate::worker::Worker;
 
-/// Runs the job to its end and gives its report.
+/// How a job ended.
+pub(super) struct Ended {
+    pub(super) report: Report,
+    /// The serial number of the device that it used, if it came to that.
+    pub(super) serial: Option<String>,
+}
+
+/// Runs the job to its end.
 pub(super) fn run(
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     job: Job,
     console: &mut Console,
-) -> Result<Report, Problem> {
+) -> Result<Ended, Problem> {
     let worker = Worker::spawn(bus, clock);
     let signals = Signals::pass_on(worker.commands.clone())?;
     // The worker was started just now; if it is gone already, the events say so.
@@ -45,7 +52,8 @@ pub(super) fn run(
     }
     signals.stop();
     worker.join();
-    Ok(last.unwrap_or_else(died))
+    let serial = Some(serial).filter(|serial| !serial.is_empty());
+    Ok(Ended { report: last.unwrap_or_else(died), serial })
 }
 
 /// What will be overwritten goes to the state directory. If that fails, the flash goes on all the same.

@@ -68,6 +68,15 @@ pub enum Refusal {
         /// What it is, with its article.
         what: &'static str,
     },
+    /// A bootloader that its file puts somewhere else.
+    #[error("this is the Bitcraze bootloader, but the file puts it at {address} instead of 0x08000000")]
+    LoaderElsewhere {
+        /// Where the file puts it.
+        address: Address,
+    },
+    /// A copy of nothing.
+    #[error("the copy is blank: there was nothing before")]
+    NothingBefore,
     /// Neither firmware nor anything else that is known.
     #[error("this image is not recognised as Crazyflie firmware")]
     Unknown,
@@ -151,7 +160,7 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<A
     }
     made_for_dfu(loader, wish)?;
     if let Some(address) = loader.payload.address().filter(|&address| address != LOADER_BASE) {
-        return Err(Refusal::WrongAddress { linked: LOADER_BASE, address });
+        return Err(Refusal::LoaderElsewhere { address });
     }
     let mut segments = loader.payload.at(LOADER_BASE);
     if matches!(loader.content, Content::WholeFlash(_)) {
@@ -169,12 +178,24 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<A
     Ok(Admitted { purpose: Purpose::RestoreBootloader, segments })
 }
 
-/// A copy of what a drone held, to be put back where it was: nothing is asked of what it is, since it was
-/// there.
-pub fn undo(copy: Segment) -> Result<Admitted, Refusal> {
+/// A copy of what a drone held, to be put back where it was. What it is does not matter, since it was there;
+/// but a bootloader's sector is put back only if it held Bitcraze's, or if the user insists.
+pub fn undo(copy: Segment, wish: Wish) -> Result<Admitted, Refusal> {
     fits_flash(&copy)?;
-    let purpose = if copy.address < FIRMWARE_BASE { Purpose::RestoreBootloader } else { Purpose::Flash };
-    Ok(Admitted { purpose, segments: split(copy) })
+    if copy.data.iter().all(|&byte| byte == 0xFF) {
+        return Err(Refusal::NothingBefore);
+    }
+    let segments = split(copy);
+    let loader = segments.iter().find(|segment| segment.address < FIRMWARE_BASE);
+    match loader.map(|loader| Content::of(&loader.data)) {
+        None => Ok(Admitted { purpose: Purpose::Flash, segments }),
+        Some(content) if content == Content::Bootloader || wish.allow_mismatch => {
+            Ok(Admitted { purpose: Purpose::RestoreBootloader, segments })
+        }
+        Some(_) => {
+            Err(Refusal::NotALoader { what: "a copy of what was there without the Bitcraze bootloader" })
+        }
+    }
 }
 
 /// Where an image would be looked for when it is only compared: its own place or the one asked for.
@@ -194,9 +215,11 @@ fn place(image: &Image, wish: Wish) -> Result<Address, Refusal> {
 
 /// A DFU suffix names the device that a file is for; most name this boot ROM, or any.
 fn made_for_dfu(image: &Image, wish: Wish) -> Result<(), Refusal> {
+    const ANY: u16 = 0xFFFF;
     match image.made_for {
-        Some((vendor, product)) if (vendor, product) != (0x0483, 0xDF11) && !wish.allow_mismatch => {
-            Err(Refusal::OtherDevice { vendor, product })
+        Some((vendor, product)) if !wish.allow_mismatch => {
+            let ours = [0x0483, ANY].contains(&vendor) && [0xDF11, ANY].contains(&product);
+            if ours { Ok(()) } else { Err(Refusal::OtherDevice { vendor, product }) }
         }
         _ => Ok(()),
     }
@@ -224,10 +247,10 @@ fn firmware_segments(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal>
     }
     let segments = image.payload.at(address);
     for segment in &segments {
-        if segment.address < FIRMWARE_BASE && segment.end() > LOADER_BASE.wide() {
+        fits_flash(segment)?;
+        if segment.address < FIRMWARE_BASE {
             return Err(Refusal::BootloaderSector { address: segment.address });
         }
-        fits_flash(segment)?;
     }
     Ok(segments)
 }

@@ -141,6 +141,12 @@ impl Plan {
         self.purpose
     }
 
+    /// The image in its place, padded to whole words.
+    #[must_use]
+    pub fn pieces(&self) -> &[Segment] {
+        &self.pieces
+    }
+
     /// The sectors that the image intersects, ascending.
     #[must_use]
     pub fn sectors(&self) -> &[PlannedSector] {

@@ -16,12 +16,10 @@ const PREFIX: usize = 11;
 const TARGET_NAME: usize = 255;
 /// The shortest suffix; newer ones may be longer, by their own length byte.
 const SUFFIX_MIN: usize = 16;
-/// More elements than this in one target are no image.
+/// More elements than this are no image.
 const ELEMENTS_MAX: u32 = 10_000;
 /// bcdDFU of a suffix behind a DfuSe file.
 const DFUSE_VERSION: u16 = 0x011A;
-/// An id that stands for every device.
-const ANY: u16 = 0xFFFF;
 
 /// What is wrong with a file made for DFU.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -94,15 +92,15 @@ pub enum Defect {
 pub(super) struct Suffix {
     /// Its length in bytes.
     pub(super) len: usize,
-    /// Vendor and product that the file is made for; `None` for any.
-    pub(super) made_for: Option<(u16, u16)>,
+    /// Vendor and product that the file is made for, 0xFFFF for any.
+    pub(super) made_for: (u16, u16),
     version: u16,
 }
 
 /// The content of a DfuSe file.
 pub(super) struct DfuSe {
     pub(super) segments: Vec<Segment>,
-    pub(super) made_for: Option<(u16, u16)>,
+    pub(super) made_for: (u16, u16),
     /// Whether the size in the prefix is none that a writer is known to put there.
     pub(super) odd_size: bool,
 }
@@ -125,14 +123,13 @@ pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, Defect> {
         return Err(Defect::Checksum { stored, computed });
     }
     let (vendor, product) = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([p0, p1]));
-    let made_for = (vendor != ANY || product != ANY).then_some((vendor, product));
-    Ok(Some(Suffix { len: len.into(), made_for, version: u16::from_le_bytes([d0, d1]) }))
+    Ok(Some(Suffix { len: len.into(), made_for: (vendor, product), version: u16::from_le_bytes([d0, d1]) }))
 }
 
 /// The bytes before a plain suffix, if `file` ends with one, and what it says.
 pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, Defect> {
     let Some(suffix) = suffix(file)? else { return Ok(None) };
-    if ![0x0100, 0x0110, DFUSE_VERSION].contains(&suffix.version) {
+    if ![0x0100, 0x0110].contains(&suffix.version) {
         return Err(Defect::SuffixVersion(suffix.version));
     }
     Ok(Some((&file[..file.len() - suffix.len], suffix)))
@@ -156,6 +153,12 @@ pub(super) fn parse(file: &[u8]) -> Result<DfuSe, Defect> {
     let mut segments = Vec::new();
     for target in 1..=usize::from(targets) {
         read_target(&mut rest, target, &mut segments)?;
+        if segments.len() > ELEMENTS_MAX as usize {
+            return Err(Defect::Elements {
+                target,
+                count: u32::try_from(segments.len()).unwrap_or(u32::MAX),
+            });
+        }
     }
     if !rest.0.is_empty() {
         return Err(Defect::Leftover(rest.0.len()));

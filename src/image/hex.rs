@@ -1,6 +1,6 @@
 //! Intel HEX: lines of addresses and bytes, each with its checksum.
 
-use ihex::Record;
+use ihex::{ReaderError, Record};
 use thiserror::Error;
 
 use crate::flash::{Address, Segment};
@@ -22,16 +22,30 @@ pub enum Defect {
     /// Something follows the end.
     #[error("line {0} follows the end of the file")]
     AfterEnd(usize),
+    /// Parts all over the place.
+    #[error("it is strewn over {0} places")]
+    Strewn(usize),
     /// Addresses run past the 32-bit space.
     #[error("line {0} runs out of the address space")]
     Address(usize),
 }
 
-/// Whether this starts as a HEX file: a colon and the digits of the shortest record.
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+/// Within so many bytes a text shows whether it is a HEX file.
+const BEGINNING: usize = 1000;
+/// More separate parts than this are no image.
+const PARTS_MAX: usize = 10_000;
+
+/// Whether this is a HEX file, if a damaged one: near its beginning a line has a colon and the digits of the
+/// shortest record.
 pub(super) fn looks_like(file: &[u8]) -> bool {
-    let text = file.trim_ascii_start();
-    text.first() == Some(&b':')
-        && text.get(1..11).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+    let record = |line: &[u8]| match line.trim_ascii() {
+        [b':', digits @ ..] => digits.len() >= 10 && digits[..10].iter().all(u8::is_ascii_hexdigit),
+        _ => false,
+    };
+    text[..text.len().min(BEGINNING)].split(|&byte| byte == b'\n').any(record)
 }
 
 /// Reads a HEX file: one segment for each run of lines that follow one another.
@@ -39,9 +53,11 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, Defect> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut base = 0_u32;
     let mut ended = false;
-    for (n, line) in file.split(|&byte| byte == b'\n').enumerate() {
+    let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+    for (n, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let (line, at) = (line.trim_ascii(), n + 1);
-        if line.is_empty() {
+        // DOS ends a text with ^Z.
+        if line.iter().all(|&byte| matches!(byte, 0 | 0x1A)) {
             continue;
         }
         if ended {
@@ -49,7 +65,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, Defect> {
         }
         let damaged = |why: String| Defect::Line { line: at, why };
         let text = std::str::from_utf8(line).map_err(|_| damaged("it is not text".to_owned()))?;
-        match Record::from_record_string(text).map_err(|error| damaged(error.to_string()))? {
+        match Record::from_record_string(text).map_err(|error| damaged(why(error)))? {
             Record::Data { offset, value } => {
                 let address = base.checked_add(offset.into()).ok_or(Defect::Address(at))?;
                 append(&mut segments, address, value);
@@ -61,7 +77,20 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, Defect> {
             Record::StartLinearAddress(_) | Record::StartSegmentAddress { .. } => {}
         }
     }
-    if ended { Ok(segments) } else { Err(Defect::NoEnd) }
+    match segments.len() {
+        _ if !ended => Err(Defect::NoEnd),
+        parts if parts > PARTS_MAX => Err(Defect::Strewn(parts)),
+        _ => Ok(segments),
+    }
+}
+
+fn why(error: ReaderError) -> String {
+    match error {
+        ReaderError::ChecksumMismatch(right, found) => {
+            format!("its checksum is {found:02X}, that of its bytes is {right:02X}")
+        }
+        other => other.to_string(),
+    }
 }
 
 fn append(segments: &mut Vec<Segment>, address: u32, bytes: Vec<u8>) {

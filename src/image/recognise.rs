@@ -15,6 +15,8 @@ const VECTORS: usize = 98;
 const VECTORS_LEN: usize = VECTORS * 4;
 /// Longest version text that is believed, in bytes.
 const VERSION_MAX: usize = 40;
+/// A platform has three boards at most; more are no platform table.
+const BOARDS_MAX: usize = 16;
 /// Length of the abbreviated git hash behind the version.
 const REVISION_LEN: usize = 12;
 /// The name of a board in the firmware's platform table has 30 bytes with its NUL.
@@ -166,11 +168,12 @@ pub(super) fn content(bytes: &[u8]) -> Content {
     whole_flash(bytes).map_or_else(|| program(bytes), Content::WholeFlash)
 }
 
-/// A bootloader with something behind it, or anything that is exactly as long as the flash.
+/// A bootloader with a firmware behind it, or anything that is exactly as long as the flash.
 fn whole_flash(bytes: &[u8]) -> Option<WholeFlash> {
-    let (first, rest) = bytes.split_at_checked(LOADER_MAX).filter(|(_, rest)| !rest.is_empty())?;
+    let (first, rest) = bytes.split_at_checked(LOADER_MAX)?;
     let loader = program(first) == Content::Bootloader;
-    if !loader && rest.len() != FIRMWARE_MAX {
+    let whole = rest.len() == FIRMWARE_MAX;
+    if !loader && !whole {
         return None;
     }
     let len = rest.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1);
@@ -178,7 +181,8 @@ fn whole_flash(bytes: &[u8]) -> Option<WholeFlash> {
         Content::Firmware(firmware) if firmware.link == FIRMWARE_BASE => Some(firmware),
         _ => None,
     };
-    Some(WholeFlash { loader, firmware })
+    // A bootloader with no more than padding behind it is no copy of a flash: the padding would be written.
+    (whole || firmware.is_some()).then_some(WholeFlash { loader, firmware })
 }
 
 /// A single program.
@@ -311,6 +315,9 @@ fn boards(bytes: &[u8]) -> Vec<Board> {
     const FAMILIES: [&[u8]; 3] = [b"Crazyflie", b"Flapper", b"Roadrunner"];
     let mut boards: Vec<Board> = Vec::new();
     for at in 5..bytes.len() {
+        if boards.len() >= BOARDS_MAX {
+            break;
+        }
         let (before, name) = bytes.split_at(at);
         if before[at - 1] != 0 || !FAMILIES.iter().any(|family| name.starts_with(family)) {
             continue;

@@ -18,6 +18,8 @@ const MANIFEST: &str = "manifest.json";
 const FILES_MAX: usize = 256;
 /// A manifest has about 3 kB.
 const MANIFEST_MAX: u64 = 256 * 1024;
+/// Targets that are named.
+const OTHERS_MAX: usize = 20;
 /// Longest text of the manifest that is shown.
 const TEXT_MAX: usize = 60;
 
@@ -25,7 +27,7 @@ const TEXT_MAX: usize = 60;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Defect {
     /// The archive itself.
-    #[error("it is damaged: {0}")]
+    #[error("it cannot be read: {0}")]
     Archive(String),
     /// Far too many files.
     #[error("it holds {0} files, more than any release")]
@@ -40,8 +42,8 @@ pub enum Defect {
     #[error("its manifest is of version {0}; versions 1 and 2 are known")]
     Version(String),
     /// Nothing for the STM32.
-    #[error("it holds no firmware for the STM32 (only for: {0})")]
-    NoFirmware(String),
+    #[error("it holds no firmware for the STM32")]
+    NoFirmware,
     /// More than one for the STM32.
     #[error("it holds several firmwares for the STM32: {0}")]
     Several(String),
@@ -72,8 +74,12 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Release, Defect> {
     }
     // Archives that were packed again may have everything in a folder.
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
-    let manifests = names.filter(|name| name.rsplit('/').next() == Some(MANIFEST));
-    let name = manifests.min_by_key(String::len).ok_or(Defect::NoManifest)?;
+    let manifests: Vec<String> = names.filter(|name| name.rsplit('/').next() == Some(MANIFEST)).collect();
+    let name = match manifests.as_slice() {
+        [] => return Err(Defect::NoManifest),
+        [name] => name.clone(),
+        many => return Err(Defect::Manifest(format!("there are {} of them", many.len()))),
+    };
     let folder = name.strip_suffix(MANIFEST).unwrap_or_default();
     let text = read(&mut archive, &name, MANIFEST_MAX)?;
     let manifest: Value =
@@ -95,14 +101,23 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Release, Defect> {
     }
     others.sort();
     others.dedup();
+    let more = others.len().saturating_sub(OTHERS_MAX);
+    others.truncate(OTHERS_MAX);
+    if more > 0 {
+        others.push(format!("{more} more"));
+    }
     let file = match ours.as_slice() {
         [file] => file.as_str(),
-        [] => return Err(Defect::NoFirmware(others.join(", "))),
+        [] => return Err(Defect::NoFirmware),
         many => {
             return Err(Defect::Several(many.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")));
         }
     };
-    let platform = manifest["fw_platform"].as_str().map(shown);
+    let platform = match &manifest["fw_platform"] {
+        Value::Null => None,
+        Value::String(platform) => Some(shown(platform)),
+        _ => return Err(Defect::Manifest("its fw_platform is no text".to_owned())),
+    };
     Ok(Release { file: read(&mut archive, &format!("{folder}{file}"), most)?, platform, others })
 }
 
@@ -122,14 +137,20 @@ fn read(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: u64) -> Resul
     };
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(|error| Defect::Archive(error.to_string()))?;
-    if bytes.len() as u64 > most { Err(Defect::TooLarge(shown(name))) } else { Ok(bytes) }
+    if bytes.len() as u64 <= most {
+        Ok(bytes)
+    } else if most == MANIFEST_MAX {
+        Err(Defect::Manifest("it is longer than any".to_owned()))
+    } else {
+        Err(Defect::TooLarge(shown(name)))
+    }
 }
 
 fn damaged(error: &ZipError) -> Defect {
     Defect::Archive(error.to_string())
 }
 
-/// A text of the manifest as it may be shown.
+/// A text of the manifest as it may be shown: ASCII, and short.
 fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(TEXT_MAX).collect()
+    text.chars().filter(|c| c.is_ascii() && !c.is_control()).take(TEXT_MAX).collect()
 }

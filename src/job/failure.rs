@@ -33,6 +33,8 @@ pub enum DroneState {
     WithoutFirmware,
     /// Without a complete bootloader: only DFU mode entered by hand reaches it.
     WithoutLoader,
+    /// Part of the flash behind the start of the firmware is neither what it was nor what it was to be.
+    Mixed,
     /// With the new image, complete.
     Flashed,
 }
@@ -115,6 +117,19 @@ pub enum FailureKind {
     /// A defect of this program.
     #[error("the worker stopped unexpectedly: {0}")]
     WorkerDied(String),
+}
+
+impl Failure {
+    /// Whether the drone was lost in the middle of the work: plugged in again, it can be gone on with.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        let lost = match &self.kind {
+            FailureKind::Dfu(error) => error.is_disconnect(),
+            FailureKind::Open(error) => *error == TransferError::Disconnected,
+            _ => false,
+        };
+        lost && matches!(self.drone, DroneState::WithoutFirmware | DroneState::WithoutLoader)
+    }
 }
 
 fn names(others: &[Other]) -> String {

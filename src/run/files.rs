@@ -21,7 +21,7 @@ pub fn read_image(path: &Path) -> Result<Image, Problem> {
         )
     })?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(named(path, report::image_error(&ImageError::TooLarge { bytes: bytes.len() as u64 })));
+        return Err(named(path, report::image_error(&ImageError::FileTooLarge)));
     }
     Image::parse(bytes).map_err(|error| named(path, report::image_error(&error)))
 }

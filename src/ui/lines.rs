@@ -18,7 +18,7 @@ pub fn say(app: &App) -> Vec<String> {
         Screen::Pick(_, _, picker) => {
             let mut lines = vec![format!(
                 "Choose a file in {}. Type its path, or only its name:",
-                picker.folder.display()
+                clean(&picker.folder.display().to_string())
             )];
             lines.extend(picker.rows().iter().map(|entry| {
                 let name =
@@ -33,6 +33,9 @@ pub fn say(app: &App) -> Vec<String> {
         Screen::Wizard(wizard) => {
             let (head, detail) = wizard.words();
             let mut lines = vec![head.to_owned()];
+            if app.resume.is_some() && wizard.step == Step::Prepare {
+                lines.insert(0, super::wizard_panel::LOST.to_owned());
+            }
             let count = wizard.count(app.now).map(|number| format!(" {number}")).unwrap_or_default();
             lines.push(format!("{detail}{count}"));
             if wizard.step == Step::AskLeds {
@@ -71,9 +74,11 @@ fn home(app: &App) -> Vec<String> {
     let image = match &app.image {
         Slot::Empty => "Image: none chosen".to_owned(),
         Slot::Loading(_) => return Vec::new(),
-        Slot::Before(_, content) => format!("Image: what was there before, {content}"),
-        Slot::Bad(path, problem) => format!("Image: {}: {}", path.display(), problem.message),
-        Slot::Ready(path, image) => format!("Image: {}, {}", path.display(), image.content),
+        Slot::Before(before, _) => format!("Image: what was there before, {}", before.content),
+        Slot::Bad(_, problem) => format!("Image: {}", clean(&problem.message)),
+        Slot::Ready(path, image) => {
+            format!("Image: {}, {}", clean(&path.display().to_string()), image.content)
+        }
     };
     let simulated = app.demo.as_ref().map(|demo| format!("SIMULATED: {}", demo.scenario));
     [simulated, Some(device), Some(image)].into_iter().flatten().collect()

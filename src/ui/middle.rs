@@ -92,9 +92,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
         Goal::Flash | Goal::Recover => app.image.content(),
     };
     let mut coming = image.map(Content::to_string).unwrap_or_default();
-    if let Some(firmware) =
-        app.image.image().filter(|_| app.goal == Goal::Restore && app.loader.image().is_some())
-    {
+    if let Some(firmware) = app.firmware_of_restore().filter(|_| app.goal == Goal::Restore) {
         coming = format!("{coming} and {}", firmware.content);
     }
     let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();
@@ -198,7 +196,9 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
             )));
             lines.push(Line::from(next_step(report)));
             if app.goal == Goal::Restore {
-                lines.push(Line::from(theme.text(report::RESTORED)));
+                let restored =
+                    app.preview.as_ref().and_then(|preview| report::restored(preview.plan.pieces()));
+                lines.extend(restored.map(|words| Line::from(theme.text(&words))));
             }
         }
     }
@@ -214,15 +214,15 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
 }
 
 fn next_step(report: &Report) -> String {
+    if report.runs_other {
+        return report::afterwards(report).unwrap_or_default();
+    }
     if let Some(version) = &report.runs {
         return format!("The Crazyflie is running again and says that it runs {version}: you can fly.");
     }
     let words = match report.booted {
         Some(true) => "The Crazyflie is running again: you can fly.",
-        Some(false) => {
-            "It was not seen starting. After DFU mode entered by hand that is normal: unplug USB and battery, \
-             then switch it on."
-        }
+        Some(false) => report::not_seen(report),
         None => "It is still in DFU mode.",
     };
     words.to_owned()

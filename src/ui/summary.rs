@@ -115,7 +115,7 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
     };
     let mut lines = slot_lines(slot, theme);
     if app.goal == Goal::Restore
-        && let Some(image) = app.image.image()
+        && let Some(image) = app.firmware_of_restore()
     {
         lines.truncate(2);
         lines.push(Line::from(format!("and {}", image.content)));
@@ -145,10 +145,14 @@ fn slot_lines<'a>(slot: &Slot, theme: &Theme) -> Vec<Line<'a>> {
         Slot::Bad(path, problem) => {
             vec![Line::from(name(path)), Line::from(Span::styled(problem.message.clone(), theme.bad))]
         }
-        Slot::Before(copy, content) => vec![
+        Slot::Before(before, _) => vec![
             Line::from(Span::styled("what was there before", theme.strong)),
-            Line::from(content.to_string()),
-            Line::from(format!("{} bytes at {}", thousands(copy.data.len() as u64), copy.address)),
+            Line::from(before.content.to_string()),
+            Line::from(format!(
+                "{} bytes at {}",
+                thousands(before.copy.data.len() as u64),
+                before.copy.address
+            )),
         ],
         Slot::Ready(path, image) => vec![
             Line::from(Span::styled(name(path), theme.strong)),

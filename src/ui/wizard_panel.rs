@@ -10,6 +10,10 @@ use super::theme::Theme;
 use crate::app::App;
 use crate::app::wizard::{Leds, Step, Wizard};
 
+/// Why somebody is here who did not ask for it.
+pub(super) const LOST: &str = "The drone was lost in mid-flash and waits without a firmware. Back in DFU mode, it is \
+    gone on with by itself.";
+
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard, theme: &Theme) {
     let block = panel(theme, "Into DFU mode by hand");
     let inner = block.inner(area);
@@ -47,6 +51,9 @@ fn step_lines<'a>(wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
 fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let (head, detail) = wizard.words();
     let mut lines = vec![Line::from(Span::styled(head, theme.strong))];
+    if app.resume.is_some() && wizard.step == Step::Prepare {
+        lines.insert(0, Line::from(Span::styled(LOST, theme.warn)));
+    }
     if !detail.is_empty() {
         lines.push(Line::from(theme.text(detail)));
     }

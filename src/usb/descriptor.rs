@@ -84,12 +84,15 @@ pub fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>, Trans
 /// belong in a name are dropped, blanks at the ends cut.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let printable = |c: &char| {
-        !c.is_control()
-            && !matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
-        | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF0}'..='\u{FFFF}')
-    };
-    text.chars().filter(printable).take(126).collect::<String>().trim().to_owned()
+    text.chars().filter(|&c| is_printable(c)).take(126).collect::<String>().trim().to_owned()
+}
+
+/// Whether a character may reach a terminal: neither a command to it nor one that changes how others are read.
+#[must_use]
+pub fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF0}'..='\u{FFFF}')
 }
 
 fn get(

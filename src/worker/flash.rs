@@ -27,10 +27,14 @@ const PROOF: Duration = Duration::from_secs(3);
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
     let (device, transport, was_running) = find::dfu_device(ctx, job)?;
+    ctx.report.by_hand = !was_running;
     let mut session = Session::open(ctx, &device, transport)?;
     let outcome = write(ctx, &mut session, task);
     match &outcome {
-        Ok(_) => finish(ctx, &mut session, &device, task),
+        Ok(_) => {
+            finish(ctx, &mut session, &device, task);
+            compare_version(ctx, task);
+        }
         // Nothing was changed: it may go on with what it did.
         Err(_) if was_running && ctx.drone == DroneState::Untouched => {
             restart(ctx, &mut session, &device, FIRMWARE_BASE);
@@ -66,6 +70,16 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
         Purpose::RestoreBootloader => LOADER_BASE,
     };
     restart(ctx, session, device, address);
+}
+
+/// What the drone says that it runs, against what was flashed.
+fn compare_version(ctx: &mut Ctx<'_>, task: &FlashTask) {
+    if let (Some(runs), Some(flashed)) = (&ctx.report.runs, &task.version)
+        && runs != flashed
+    {
+        ctx.warn(format!("That is not {flashed}, which was flashed: is it the drone that was flashed?"));
+        ctx.report.runs_other = true;
+    }
 }
 
 /// Leaves DFU mode for the program at `address` and looks whether the drone comes up.
@@ -219,6 +233,7 @@ impl Flashing<'_> {
         ctx.info(format!("{same} of {} sectors hold the image already", found.len()));
         let start = sectors.first().map(|planned| planned.sector.span.start());
         let before = start.filter(|_| !kept.is_empty()).map(|address| Segment { address, data: kept });
+        let before = before.filter(is_worth_keeping);
         Ok((found, before))
     }
 
@@ -288,7 +303,7 @@ impl Flashing<'_> {
         for sector in &work.erase {
             ctx.check_cancelled()?;
             let started = ctx.clock.now();
-            about_to_change(ctx, sector.span.start());
+            self.about_to_change(ctx, sector.span.start());
             let erased = self.session.run(ctx, &Operation::Erase(sector.span.start()));
             erased.map_err(|error| Stop::from(error).at(|| format!("erasing {}", name(sector))))?;
             let took = ctx.clock.now().saturating_sub(started);
@@ -347,7 +362,7 @@ impl Flashing<'_> {
             self.writing = Some(sector.index);
             ctx.sector(sector.index, SectorState::Written);
         }
-        about_to_change(ctx, block.start());
+        self.about_to_change(ctx, block.start());
         let write = Operation::Write(block.start(), self.plan.data(block).to_vec());
         let written = self.session.run(ctx, &write);
         written.map_err(|error| Stop::from(error).at(|| format!("writing {}", block.start())))?;
@@ -385,6 +400,17 @@ impl Flashing<'_> {
         planned.map(|planned| planned.sector)
     }
 
+    /// From now on the drone is not what it was.
+    fn about_to_change(&self, ctx: &mut Ctx<'_>, address: Address) {
+        let starts_firmware = self.plan.sectors().iter().any(|it| it.sector.span.contains(FIRMWARE_BASE));
+        if address < FIRMWARE_BASE && address >= LOADER_BASE {
+            ctx.drone = DroneState::WithoutLoader;
+        } else if ctx.drone == DroneState::Untouched {
+            let without = if starts_firmware { DroneState::WithoutFirmware } else { DroneState::Mixed };
+            ctx.drone = without;
+        }
+    }
+
     fn verify_block(&mut self, ctx: &Ctx<'_>, block: Span) -> Result<(), Stop> {
         let there = self
             .session
@@ -400,13 +426,15 @@ impl Flashing<'_> {
     }
 }
 
-/// From now on the drone is not what it was.
-fn about_to_change(ctx: &mut Ctx<'_>, address: Address) {
-    if address < FIRMWARE_BASE && address >= LOADER_BASE {
-        ctx.drone = DroneState::WithoutLoader;
-    } else if ctx.drone == DroneState::Untouched {
-        ctx.drone = DroneState::WithoutFirmware;
-    }
+/// A copy of nothing, or of a firmware that an interrupted flash left without its first word, is not worth
+/// keeping: it would push out the copy of what worked.
+fn is_worth_keeping(before: &Segment) -> bool {
+    let word = |at: Address| {
+        let from = at.0.checked_sub(before.address.0)? as usize;
+        before.data.get(from..from + 4)
+    };
+    let heads: Vec<&[u8]> = [LOADER_BASE, FIRMWARE_BASE].into_iter().filter_map(word).collect();
+    if heads.is_empty() { !is_blank(&before.data) } else { heads.iter().any(|head| !is_blank(head)) }
 }
 
 /// What the firmware is that these bytes hold, if they hold where a firmware starts. Blank flash after it

@@ -58,6 +58,7 @@ fn looking(
     let outcome = match (outside, session.protection(ctx)) {
         (_, Err(stop)) => Err(stop),
         // Past the end of its flash a ROM has been seen to crash.
+        (Some(_), _) if !session.map().is_stm32f405() => Err(FailureKind::OtherChip.into()),
         (Some(span), _) => Err(FailureKind::OutOfRange(*span).into()),
         (None, Ok(Some(protection))) if protection.read => Err(FailureKind::ReadProtected.into()),
         (None, Ok(_)) => look(ctx, &mut session),
@@ -67,6 +68,12 @@ fn looking(
     } else {
         session.settle(ctx);
     }
-    outcome
-        .map_err(|stop| stop.at(|| spans.first().map(|span| format!("reading {span}")).unwrap_or_default()))
+    match outcome {
+        // These name their place themselves.
+        Err(Stop::Failed(
+            kind @ (FailureKind::OtherChip | FailureKind::OutOfRange(_) | FailureKind::Mismatch { .. }),
+            _,
+        )) => Err(Stop::Failed(kind, None)),
+        other => other.map_err(|stop| stop.at(|| "reading the flash".to_owned())),
+    }
 }

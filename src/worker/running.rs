@@ -10,6 +10,8 @@ use crate::usb::{TransferError, Transport, descriptor};
 
 /// Setting the link takes no time; a packet comes within a tick of the firmware.
 const PACKET: Duration = Duration::from_millis(100);
+/// Nothing comes before the link is turned: long enough to notice that the interface is ours.
+const CLAIM: Duration = Duration::from_millis(10);
 /// How long one question waits for its answer among the packets of the console.
 const ANSWER: Duration = Duration::from_millis(300);
 /// How long until a device that has just come can be opened.
@@ -30,6 +32,15 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let names = descriptor::strings(&mut *transport);
     if !names.is_ok_and(|names| Mode::of(device.id, &names) == Some(Mode::Firmware)) {
         return Running::default();
+    }
+    // Reading claims the interface. Whoever has it, cfclient maybe, is not to lose the link.
+    let mut packet = [0; CRTP_MAX];
+    match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
+        Ok(_) | Err(TransferError::Timeout) => {}
+        Err(error) => {
+            ctx.detail(format!("The Crazyflie cannot be asked what it runs: {error}"));
+            return Running::default();
+        }
     }
     let mut running = Running::default();
     if transport.control_out(LINK_TO_USB, &[], PACKET).is_ok() {

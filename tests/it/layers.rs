@@ -47,7 +47,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         files: &["app"],
-        may_use: &["app", "crazyflie", "flash", "image", "job", "report"],
+        may_use: &["app", "crazyflie", "flash", "image", "job", "report", "usb"],
         never: &[
             "rusb",
             "ratatui",

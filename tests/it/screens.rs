@@ -12,9 +12,10 @@ use cfdfu::app::keys::Key;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
 use cfdfu::app::update::update;
 use cfdfu::app::wizard::{Leds, Step, Wizard};
-use cfdfu::app::{App, BusState, Demo, Effect, LookState, Msg, Over, Person, Screen, Stage, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, LookState, Msg, Over, Person, Screen, Slot, Stage, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::{Command, Event};
+use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::ui;
 use cfdfu::ui::svg;
@@ -456,31 +457,97 @@ fn two_flashes_in_a_row_and_the_second_finds_nothing_to_do() {
 }
 
 #[test]
-fn a_cable_pulled_while_writing_is_told_and_the_job_done_again_completes() {
+fn a_cable_pulled_while_writing_is_told_and_the_job_goes_on_by_itself_when_it_is_back() {
     let mut stand = Stand::new("dfu");
+    let before = stand.world.flash();
     let image = firmware("2026.08", SEED_LEN);
     stand.choose(Which::Image, "cf2.bin", &image);
     stand.key('f');
     stand.until(|event| matches!(event, Event::Ready(_)));
-    let bus = stand.world.bus.clone();
+    // At a transfer in the middle of writing: when the worker gets there is not left to chance.
+    stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
     stand.enter();
-    stand.until(|event| matches!(event, Event::Sector { index: 4, state: cfdfu::job::SectorState::Erased }));
-    bus.with(0, |drone, now| drone.cut_power(now));
     stand.until(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&stand.app, &theme(), 80, 24));
-    // The worker may have been quicker than the hand.
-    if !shown.contains("Flashed and verified") {
-        assert!(shown.contains("the device is gone") && shown.contains("tries again"), "{shown}");
-    }
-    bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    assert!(shown.contains("lost in mid-flash") && shown.contains("Unplug USB"), "{shown}");
+
+    // Another drone is not taken for it.
+    let mut other = find::devices(&World::new("two").bus).unwrap().remove(1);
+    other.location.ports = vec![7];
+    stand.send(Msg::Bus(BusState::Devices(vec![other])));
+    assert!(stand.app.job().is_none() && stand.app.notice.as_ref().unwrap().0.contains("another drone"));
+
+    stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     stand.look();
-    stand.key('r');
-    stand.until(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
-    stand.enter();
-    if matches!(stand.app.screen, Screen::Job(_)) {
-        stand.until(|event| matches!(event, Event::Finished(_)));
-    }
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert!(matches!(stand.app.screen, Screen::Outcome(_)), "no key was needed");
     assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
+
+    // What was there before the first try is what can be put back, not what the interruption left.
+    stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    stand.look();
+    stand.key('u');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert!(stand.world.flash() == before);
+}
+
+/// With several drones plugged in, a job and its undo stay with the one that was chosen, though it leaves the
+/// bus and comes back.
+#[test]
+fn an_undo_goes_to_the_drone_that_it_is_of() {
+    let mut stand = Stand::new("two");
+    let flash = |stand: &Stand, n: usize| {
+        stand.world.bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap()
+    };
+    let before = [flash(&stand, 0), flash(&stand, 1)];
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.send(Msg::Key(Key::Tab));
+    for key in ['f', 'u'] {
+        stand.key(key);
+        stand.until(|event| matches!(event, Event::Ready(_)));
+        stand.enter();
+        stand.until(|event| matches!(event, Event::Finished(_)));
+        assert!(flash(&stand, 0) == before[0], "{key}: the other drone was touched");
+        assert_eq!(flash(&stand, 1) == before[1], key == 'u');
+        // While it restarts it is away; then it is back.
+        stand.look();
+        stand.world.bus.with(1, |drone, now| drone.power_on_by_hand(now));
+        stand.look();
+        assert_eq!(stand.app.chosen, 1);
+    }
+    assert!(matches!(stand.app.image, Slot::Ready(..)), "the file is chosen again");
+}
+
+/// A backup brings its own firmware, and its boards are checked as a firmware's are.
+#[test]
+fn a_backup_is_restored_as_it_is_and_only_to_its_kind_of_board() {
+    let whole = |firmware: &[u8]| {
+        let mut whole = images::loader();
+        whole.resize(0x4000, 0xFF);
+        whole.extend(firmware);
+        whole.resize(1024 * 1024, 0xFF);
+        whole
+    };
+    let restore = |firmware_in_it: &[u8]| {
+        let mut stand = Stand::new("overwritten");
+        stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+        stand.choose(Which::Loader, "backup.bin", &whole(firmware_in_it));
+        stand.key('b');
+        stand.until(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
+        stand
+    };
+    let mut stand = restore(&firmware("2024.10", SEED_LEN));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(!shown.contains("2026.08"), "{shown}");
+    "restore".chars().for_each(|c| stand.key(c));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], firmware("2024.10", SEED_LEN));
+    let bolt = images::firmware("2024.10", &[("CB10", "Crazyflie Bolt")], SEED_LEN);
+    let shown = text(&draw(&restore(&bolt).app, &theme(), 80, 24));
+    assert!(shown.contains("this drone's board is CF21"), "{shown}");
 }
 
 #[test]

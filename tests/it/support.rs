@@ -97,7 +97,10 @@ pub fn parse(bytes: &[u8]) -> Image {
 /// A flash of this firmware with every default.
 pub fn flash_job(firmware: &[u8]) -> Job {
     let image = parse(firmware);
-    with(job(check::flash(&image, Wish::default()).unwrap()), |task| task.boards = image.boards())
+    with(job(check::flash(&image, Wish::default()).unwrap()), |task| {
+        task.boards = image.boards();
+        task.version = image.content.firmware().and_then(|firmware| firmware.version.clone());
+    })
 }
 
 pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
@@ -106,7 +109,7 @@ pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
 }
 
 pub fn job(image: Admitted) -> Job {
-    let task = FlashTask { keep: Keep::No, confirm: Confirm::Go, ..FlashTask::new(image, Vec::new()) };
+    let task = FlashTask { keep: Keep::No, confirm: Confirm::Go, ..FlashTask::new(image, None) };
     Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) }
 }
 

@@ -8,6 +8,7 @@ size=60000
 "$cfdfu" demo-image new.bin --size $size
 "$cfdfu" demo-image old.bin --size $size --version 2026.04
 "$cfdfu" demo-image loader.bin --kind loader
+"$cfdfu" demo-image big.bin
 "$cfdfu" demo-image bolt.bin --kind bolt --size $size
 
 # says WORDS COMMAND…: the command succeeds and says this.
@@ -94,6 +95,16 @@ check "dfu-util flashes the same .dfu" dfu-util -a 0 -D parts.dfu
 check "and both tools wrote the same flash" "$cfdfu" verify parts.dfu
 check "by its bytes, too" flashed new.bin
 check "a backup goes back as a restore" says "every part of the backup" sh -c "'$cfdfu' restore-bootloader whole.bin --no-leave && '$cfdfu' verify whole.bin && echo every part of the backup"
+stop
+
+echo "== lost in mid-flash"
+start unplugged
+(sleep 9; echo dfu >&3) &
+check "with --wait a drone that is lost in mid-flash is gone on with when it is back" \
+  says "Flashed and verified" "$cfdfu" flash big.bin --no-leave --wait 60
+wait $!
+check "it said what state the drone was in" grep -q "no complete firmware now" said
+check "and undo knows what worked, not what the interruption left" says "firmware 2025.02" "$cfdfu" undo
 stop
 
 echo "== the bootloader is gone"

@@ -4,7 +4,7 @@ use super::*;
 use crate::app::Demo;
 use crate::app::picker::Entry;
 use crate::crazyflie::Mode;
-use crate::job::{Device, DroneState, Outcome};
+use crate::job::{Device, DroneState};
 use crate::usb::descriptor::Strings;
 use crate::usb::{Location, ROM_DFU};
 
@@ -166,6 +166,8 @@ fn working() -> App {
         progress: Progress::default(),
         waiting: None,
         stopping: false,
+        confirm: Confirm::Ask,
+        was_away: false,
     });
     app
 }
