@@ -1,7 +1,8 @@
 //! The integration tests, one binary. What belongs where:
 //!
 //! - `flashing`: worker and simulated chip, whole jobs: what ends up in flash, in which order, how many transfers
-//! - `cuts`: the same with a fault at every transfer
+//! - `matrix`: every job with every fault at every transfer
+//! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `corpus`: good and malformed image files in every format, and what is said of each
@@ -30,6 +31,7 @@ mod corpus;
 mod cuts;
 mod flashing;
 mod layers;
+mod matrix;
 mod oracle;
 mod screens;
 mod speed;

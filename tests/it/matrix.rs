@@ -1,0 +1,260 @@
+//! Every job × every transfer of it × every way in which a transfer can go wrong. Whatever happens and when:
+//! the job ends, in bounded time, with one last event; nothing is claimed for wrong bytes; the bootloader is as it
+//! was unless it is restored; at 0x08004000 is the whole image or a blank first word, or nothing was changed yet;
+//! what only reads changes nothing; and the same job on the same drone, done again, succeeds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cfdfu::clock::{Clock, FastClock};
+use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Span};
+use cfdfu::job::{DroneState, Enter, Job, Keep, Leave, Outcome, Report, Selector, Task};
+use cfdfu::sim::drone::Drone;
+use cfdfu::sim::scenario::Scenario;
+use cfdfu::sim::{SimBus, images};
+use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
+
+use crate::support::{World, firmware, flash_job, restore_job, run, with};
+
+/// Sectors 1 and 2 and a little of sector 3: every kind of step, in few transfers.
+const LEN: usize = 33 * 1024;
+const BLANK: [u8; 4] = [0xFF; 4];
+const LOADER_LEN: usize = 0x4000;
+
+const FAULTS: [Fault; 12] = [
+    Fault::Unplug,
+    Fault::Stall,
+    Fault::Timeout,
+    Fault::LostAnswer,
+    Fault::Short,
+    Fault::Busy,
+    // dfuMANIFEST, dfuIDLE, a number that is no state; errWRITE, errVENDOR, errSTALLEDPKT.
+    Fault::State(7),
+    Fault::State(2),
+    Fault::State(0xEE),
+    Fault::Status(0x0B),
+    Fault::Status(3),
+    Fault::Status(0x0F),
+];
+
+/// A drone as it is before the job, and a clock for it.
+fn plugged_in(drone: &Drone) -> World {
+    let clock = Arc::new(FastClock::new());
+    World { bus: SimBus::new(vec![drone.clone()], clock.clone()), clock }
+}
+
+fn drone(scenario: &str) -> Drone {
+    Scenario::by_name(scenario).unwrap().drones(Duration::ZERO).remove(0)
+}
+
+fn bytes(drone: &Drone) -> Vec<u8> {
+    drone.memory.flash.bytes().to_vec()
+}
+
+/// A job with this fault; the report, what the drone holds then, and how many transfers there were.
+fn cut(world: &World, job: Job, script: Option<Script>) -> (Report, Vec<u8>, u64) {
+    let bus = world.bus.clone();
+    let faults = Faults::new(script, move || {
+        bus.with(0, |drone, now| drone.cut_power(now));
+    });
+    let started = world.clock.now();
+    let bus = Faulty::new(world.bus.clone(), Arc::clone(&faults));
+    let report = run(Arc::new(bus), world.clock.clone(), job).report;
+    let took = world.clock.now() - started;
+    assert!(took < Duration::from_secs(150), "{script:?} took {took:?}");
+    (report, world.flash(), faults.count())
+}
+
+/// All cases of one job: `holds` says whether success would be true of these bytes; `check` looks at the rest.
+fn matrix(
+    name: &str,
+    drone: &Drone,
+    job: &Job,
+    holds: impl Fn(&[u8]) -> bool,
+    check: impl Fn(&[u8], &[u8], &Report, Script),
+) {
+    let before = bytes(drone);
+    let (report, after, transfers) = cut(&plugged_in(drone), job.clone(), None);
+    assert!(ended_well(&report.outcome) && holds(&after), "{name}: {:?}", report.outcome);
+    let mut outcomes: BTreeMap<&str, u32> = BTreeMap::new();
+    for (fault, at) in FAULTS.into_iter().flat_map(|fault| (0..transfers).map(move |at| (fault, at))) {
+        let script = Script { at, fault };
+        let world = plugged_in(drone);
+        let (report, after, _) = cut(&world, job.clone(), Some(script));
+        *outcomes.entry(word(&report.outcome)).or_default() += 1;
+        assert!(!ended_well(&report.outcome) || holds(&after), "{name} {script:?}: success for wrong bytes");
+        if let Outcome::Failed(failure) = &report.outcome
+            && failure.drone == DroneState::Untouched
+        {
+            assert!(after == before, "{name} {script:?}: not untouched");
+        }
+        check(&before, &after, &report, script);
+        world.bus.with(0, |drone, now| {
+            drone.cut_power(now);
+            drone.power_on_by_hand(now);
+        });
+        let again = world.run(job.clone()).report.outcome;
+        assert!(ended_well(&again) && holds(&world.flash()), "{name} {script:?}: then {again:?}");
+    }
+    println!("{name}: {} cases over {transfers} transfers: {outcomes:?}", outcomes.values().sum::<u32>());
+}
+
+fn ended_well(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::Failed(_) | Outcome::Cancelled(_))
+}
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Flashed => "flashed",
+        Outcome::Unchanged => "unchanged",
+        Outcome::Read(_) => "read",
+        Outcome::Identified => "identified",
+        Outcome::Failed(failure) => match failure.drone {
+            DroneState::Untouched => "failed, untouched",
+            DroneState::WithoutFirmware => "failed, without firmware",
+            DroneState::WithoutLoader => "failed, without bootloader",
+            DroneState::Mixed => "failed, mixed",
+            DroneState::Flashed => "failed, flashed",
+        },
+        Outcome::Cancelled(_) => "cancelled",
+    }
+}
+
+/// The rules of a flash: the bootloader as it was, and no half firmware that would be started.
+fn no_half_firmware(image: &[u8]) -> impl Fn(&[u8], &[u8], &Report, Script) {
+    move |before, after, _, script| {
+        assert!(after[..LOADER_LEN] == before[..LOADER_LEN], "{script:?}: the bootloader was touched");
+        let head = &after[LOADER_LEN..LOADER_LEN + 4];
+        let whole = after[LOADER_LEN..].starts_with(image);
+        assert!(whole || head == BLANK || after == before, "{script:?}: half a firmware would start");
+    }
+}
+
+fn stay(job: Job) -> Job {
+    with(job, |task| task.leave = Leave::Stay)
+}
+
+fn flash_matrix(name: &str, drone: &Drone, job: &Job, image: &[u8]) {
+    matrix(name, drone, job, |after| after[LOADER_LEN..].starts_with(image), no_half_firmware(image));
+}
+
+#[test]
+fn flash() {
+    let image = firmware("2026.08", LEN);
+    flash_matrix("flash", &drone("dfu"), &stay(flash_job(&image)), &image);
+}
+
+#[test]
+fn flash_with_a_copy_kept() {
+    let image = firmware("2026.08", LEN);
+    let job = with(stay(flash_job(&image)), |task| task.keep = Keep::Copy);
+    flash_matrix("flash with a copy kept", &drone("dfu"), &job, &image);
+}
+
+/// From the vendor request to the proof of what runs.
+#[test]
+fn flash_of_a_running_drone() {
+    let image = firmware("2026.08", LEN);
+    flash_matrix("flash of a running drone", &drone("healthy"), &flash_job(&image), &image);
+}
+
+#[test]
+fn resume() {
+    let image = firmware("2026.08", LEN);
+    let job = stay(flash_job(&image));
+    let world = plugged_in(&drone("dfu"));
+    cut(&world, job.clone(), Some(Script { at: 110, fault: Fault::Unplug }));
+    let half = world
+        .bus
+        .with(0, |drone, now| {
+            drone.power_on_by_hand(now);
+            drone.clone()
+        })
+        .unwrap();
+    let there = bytes(&half);
+    assert!(there[LOADER_LEN..LOADER_LEN + 4] == BLANK && !there[LOADER_LEN..].starts_with(&image));
+    flash_matrix("resume", &half, &job, &image);
+}
+
+#[test]
+fn the_same_image_again() {
+    let image = firmware("2026.08", LEN);
+    let world = plugged_in(&drone("dfu"));
+    world.run(stay(flash_job(&image)));
+    let flashed = world.bus.with(0, |drone, _| drone.clone()).unwrap();
+    let job = stay(flash_job(&image));
+    let is_there = |after: &[u8]| after[LOADER_LEN..].starts_with(&image);
+    matrix("the same image again", &flashed, &job, is_there, |before, after, _, script| {
+        assert!(after == before, "{script:?}");
+    });
+}
+
+/// The rules of a restore: bootloader and firmware are each whole, or blank in their first word, or as before.
+fn restore_matrix(name: &str, image: Option<&[u8]>) {
+    let loader = images::loader();
+    let job = stay(restore_job(&loader, image));
+    let holds = |after: &[u8]| {
+        after.starts_with(&loader) && image.is_none_or(|image| after[LOADER_LEN..].starts_with(image))
+    };
+    matrix(name, &drone("overwritten"), &job, holds, |before, after, _, script| {
+        let sound = |from: usize, to: usize, part: &[u8]| {
+            let (there, then) = (&after[from..to], &before[from..to]);
+            there.starts_with(part) || there[..4] == BLANK || there == then
+        };
+        assert!(sound(0, LOADER_LEN, &loader), "{script:?}: half a bootloader");
+        match image {
+            Some(image) => assert!(sound(LOADER_LEN, after.len(), image), "{script:?}: half a firmware"),
+            None => assert!(after[LOADER_LEN..] == before[LOADER_LEN..], "{script:?}: firmware touched"),
+        }
+    });
+}
+
+#[test]
+fn restore() {
+    restore_matrix("restore", None);
+}
+
+#[test]
+fn restore_with_firmware() {
+    restore_matrix("restore with firmware", Some(&firmware("2026.08", images::FIRMWARE_MIN)));
+}
+
+/// What only reads changes nothing, whatever happens to it.
+fn looking_matrix(name: &str, scenario: &str, task: Task) {
+    let job = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task };
+    matrix(
+        name,
+        &drone(scenario),
+        &job,
+        |_| true,
+        |before, after, _, script| {
+            assert!(after == before, "{script:?}");
+        },
+    );
+}
+
+#[test]
+fn backup() {
+    // The first 64 KiB: a longer one is only more of the same transfers.
+    let span = Span::between(LOADER_BASE, LOADER_BASE.wide() + 0x1_0000).unwrap();
+    looking_matrix("backup", "dfu", Task::Backup(span));
+}
+
+#[test]
+fn verify() {
+    let there = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
+    let segment = cfdfu::flash::Segment { address: FIRMWARE_BASE, data: there };
+    looking_matrix("verify", "dfu", Task::Verify(vec![segment]));
+}
+
+#[test]
+fn identify() {
+    looking_matrix("identify", "erased", Task::Identify);
+    looking_matrix("identify, overwritten", "overwritten", Task::Identify);
+}
+
+#[test]
+fn identify_a_running_drone() {
+    looking_matrix("identify a running drone", "healthy", Task::Identify);
+}
