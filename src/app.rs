@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::flash::Segment;
 use crate::flash::check::{self, Wish};
 use crate::image::{Content, Image};
-use crate::job::{Confirm, Device, Event, Job, Known, Other, Preview, Report, SectorState, Selector};
+use crate::job::{AtWork, Confirm, Device, Event, Job, Known, Other, Preview, Report, SectorState, Selector};
 use crate::report::Problem;
 
 pub mod keys;
@@ -61,6 +61,8 @@ pub struct App {
     pub undo: Option<Before>,
     /// The job that lost its drone, to go on by itself when that is back.
     pub resume: Option<Resume>,
+    /// What other runs on this computer are at.
+    pub elsewhere: Vec<AtWork>,
     /// What is known of each sector.
     pub map: [Option<SectorState>; SECTORS],
     /// What was found and what is left to do, of the job under way or the last.
@@ -289,6 +291,8 @@ pub enum Msg {
     Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
     /// A folder was read.
     Listed(PathBuf, Vec<Entry>),
+    /// What other runs are at has changed.
+    Elsewhere(Vec<AtWork>),
     /// The worker told something.
     Job(Box<Event>),
     /// The demo's drone was touched.
@@ -348,6 +352,7 @@ impl App {
             screen: Screen::Home,
             over: None,
             look: None,
+            elsewhere: Vec::new(),
             undo: None,
             resume: None,
             map: [None; SECTORS],
@@ -365,6 +370,13 @@ impl App {
             BusState::Devices(devices) => devices,
             BusState::Asking | BusState::None(_) | BusState::Others(_) => &[],
         }
+    }
+
+    /// The other run that has the device that is meant.
+    #[must_use]
+    pub fn held_by(&self) -> Option<&AtWork> {
+        let place = self.chosen_device()?.location.to_string();
+        self.elsewhere.iter().find(|work| work.place == place)
     }
 
     /// What is known of the device that is meant.

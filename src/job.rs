@@ -8,6 +8,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::crazyflie::{self, Mode, Relative};
 use crate::flash::check::Admitted;
 use crate::flash::plan::{Comparison, Plan, Work};
@@ -279,6 +281,27 @@ pub struct Other {
     pub id: Id,
     /// Where it is plugged in.
     pub location: Location,
+}
+
+/// A job that another cfdfu on this computer is at, as far as it tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtWork {
+    /// Its process.
+    pub pid: u32,
+    /// Where its device is plugged in, as in `1-1.2`.
+    pub place: String,
+    /// What it does, as in `write`.
+    pub doing: String,
+    /// How much of that is done.
+    pub percent: u8,
+}
+
+impl fmt::Display for AtWork {
+    /// As in `cfdfu (process 4711) is at work on port 1-1.2: write 42 %`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AtWork { pid, place, doing, percent } = self;
+        write!(f, "cfdfu (process {pid}) is at work on port {place}: {doing} {percent} %")
+    }
 }
 
 /// From the worker.

@@ -13,9 +13,15 @@ use directories::ProjectDirs;
 
 use crate::clock;
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment};
+use crate::job::{AtWork, Event};
+use crate::usb::descriptor::clean;
 
 /// Copies of one drone's flash that are kept.
 const COPIES: usize = 5;
+/// The folder in which runs tell each other what they are at.
+const RUNS: &str = "runs";
+/// No oftener than this.
+const TELL: Duration = Duration::from_millis(250);
 /// Images that are remembered.
 const RECENT: usize = 5;
 
@@ -104,6 +110,33 @@ impl Record {
         Some(words)
     }
 
+    /// Tells other runs what this one is at.
+    fn tell_work(&self, work: &AtWork) -> io::Result<()> {
+        fs::create_dir_all(self.dir.join(RUNS))?;
+        self.write(&format!("{RUNS}/{}.json", work.pid), &serde_json::json!(work))
+    }
+
+    /// What other runs are at, in the order of their numbers. What one left that is no more goes.
+    #[must_use]
+    pub fn others_at_work(&self) -> Vec<AtWork> {
+        let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
+        let mut others = Vec::new();
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let work = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<AtWork>(&text).ok());
+            match work {
+                Some(work) if work.pid == std::process::id() => {}
+                Some(work) if is_alive(work.pid) => {
+                    others.push(AtWork { place: clean(&work.place), doing: clean(&work.doing), ..work });
+                }
+                // A draft is another's, about to be renamed.
+                _ if path.extension().is_some_and(|ending| ending == "part") => {}
+                _ => drop(fs::remove_file(&path)),
+            }
+        }
+        others.sort_by_key(|work| work.pid);
+        others
+    }
+
     fn write(&self, name: &str, value: &serde_json::Value) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let draft = self.dir.join(format!("{name}.part"));
@@ -131,6 +164,69 @@ fn read_copy(path: &Path) -> Option<(u64, Segment)> {
     File::open(path).ok()?.take(FLASH_END - LOADER_BASE.wide() + 1).read_to_end(&mut data).ok()?;
     (u32::from_str_radix(crc, 16) == Ok(crc32fast::hash(&data))).then_some(())?;
     Some((time.parse().ok()?, Segment { address, data }))
+}
+
+/// Whether there is such a process; where that cannot be asked, there is.
+#[cfg(unix)]
+fn is_alive(pid: u32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+}
+
+#[cfg(not(unix))]
+fn is_alive(_: u32) -> bool {
+    true
+}
+
+/// What this run is at, told to others a few times a second; taken back when it is over.
+pub struct Presence {
+    record: Option<Record>,
+    work: AtWork,
+    /// When it was told last; `None` while there is nothing to tell.
+    told: Option<Duration>,
+}
+
+impl Presence {
+    /// With nothing to tell yet. The demo has nobody to tell.
+    #[must_use]
+    pub fn new(demo: bool) -> Presence {
+        let record = if demo { None } else { Record::of_user() };
+        Presence { record, work: AtWork { pid: std::process::id(), ..AtWork::default() }, told: None }
+    }
+
+    /// Follows a job by its events. A device made of software on the demo's bus is nobody's business.
+    pub fn follow(&mut self, now: Duration, event: &Event) {
+        match event {
+            Event::Device(device) if !device.simulated => self.work.place = device.location.to_string(),
+            Event::Progress { phase, done, total } if !self.work.place.is_empty() => {
+                let percent = (done.saturating_mul(100) / (*total).max(1)).min(100);
+                let percent = u8::try_from(percent).unwrap_or(100);
+                let other = self.work.doing != phase.word();
+                let due = self.told.is_none_or(|told| now.saturating_sub(told) >= TELL);
+                if other || due {
+                    self.work = AtWork { doing: phase.word().to_owned(), percent, ..self.work.clone() };
+                    self.told = Some(now);
+                    // Nobody is told then: no reason to stop.
+                    let _ = self.record.as_ref().map(|record| record.tell_work(&self.work));
+                }
+            }
+            Event::Finished(_) => self.over(),
+            _ => {}
+        }
+    }
+
+    fn over(&mut self) {
+        if let (Some(record), Some(_)) = (&self.record, self.told.take()) {
+            let _ = fs::remove_file(record.dir.join(format!("{RUNS}/{}.json", self.work.pid)));
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.over();
+    }
 }
 
 /// The names start with the time, so their order is that of age.
@@ -161,6 +257,25 @@ mod tests {
         assert_eq!(record.recent(), ["f", "e", "d", "a", "c"].map(PathBuf::from));
         fs::write(dir.path().join("state/recent.json"), b"[1, {").unwrap();
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_run_is_seen_by_others_until_it_is_over_or_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = || Record { dir: dir.path().to_owned() };
+        let alive = AtWork {
+            pid: std::os::unix::process::parent_id(),
+            place: "1-2".into(),
+            doing: "write".into(),
+            percent: 42,
+        };
+        record().tell_work(&alive).unwrap();
+        record().tell_work(&AtWork { pid: 0x3FFF_FFFF, ..alive.clone() }).unwrap();
+        record().tell_work(&AtWork { pid: std::process::id(), ..alive.clone() }).unwrap();
+        fs::write(dir.path().join("runs/x.json"), b"{").unwrap();
+        assert_eq!(record().others_at_work(), std::slice::from_ref(&alive));
+        assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 2, "what the dead left is gone");
+        assert!(alive.to_string().ends_with("on port 1-2: write 42 %"));
     }
 
     #[test]

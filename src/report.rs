@@ -277,10 +277,15 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             &format!("Leave out --no-enter, and it is asked to enter DFU mode. Or: {BY_HAND}"),
         ),
         FailureKind::Several(devices) => {
-            let names: Vec<String> = devices
+            const NAMED: usize = 8;
+            let mut names: Vec<String> = devices
                 .iter()
+                .take(NAMED)
                 .map(|d| format!("--device {} ({} {})", d.location, d.strings.product, d.strings.serial))
                 .collect();
+            if devices.len() > NAMED {
+                names.push(format!("{} more: `cfdfu list` shows all", devices.len() - NAMED));
+            }
             new(Exit::NoDevice, "several_devices", &format!("Name one of them: {}.", names.join(", ")))
         }
         FailureKind::NoAccess(id) => new(Exit::NoPermission, "no_permission", &udev(*id == CRAZYFLIE)),

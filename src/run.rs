@@ -17,7 +17,7 @@ use crate::app::update::update;
 use crate::app::{App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use crate::clock::Clock;
 use crate::job::{Command, Event, Level};
-use crate::record::Record;
+use crate::record::{Presence, Record};
 use crate::report;
 use crate::sim::SimBus;
 use crate::ui;
@@ -85,6 +85,7 @@ struct Shell<'a> {
     worker: Option<thread::JoinHandle<()>>,
     start: Duration,
     quit: bool,
+    presence: Presence,
 }
 
 impl<'a> Shell<'a> {
@@ -100,7 +101,18 @@ impl<'a> Shell<'a> {
             }
         });
         watch_bus(Arc::clone(&world.bus), messages.clone());
-        Shell { world, messages, commands, worker: Some(thread), start: world.clock.now(), quit: false }
+        if world.demo.is_none() {
+            watch_others(Arc::clone(&world.clock), messages.clone());
+        }
+        Shell {
+            world,
+            messages,
+            commands,
+            worker: Some(thread),
+            start: world.clock.now(),
+            quit: false,
+            presence: Presence::new(world.demo.is_some()),
+        }
     }
 
     /// The loop: one message at a time, a frame when something changed and it is time for one.
@@ -213,7 +225,10 @@ impl<'a> Shell<'a> {
     }
 
     /// What is worth remembering between runs; the demo leaves no trace, and no failure here matters.
-    fn remember(&self, message: &Msg, app: &App) {
+    fn remember(&mut self, message: &Msg, app: &App) {
+        if let Msg::Job(event) = message {
+            self.presence.follow(self.now(), event);
+        }
         let Some(record) = Record::of_user().filter(|_| self.world.demo.is_none()) else { return };
         let _ = match message {
             Msg::Loaded(_, path, Ok(_)) => record.used(path),
@@ -234,9 +249,8 @@ impl<'a> Shell<'a> {
     /// The end of a job that went on without its terminal.
     fn tell_unseen_end(&self) {
         let record = Record::of_user().filter(|_| self.world.demo.is_none());
-        if let Some(words) = record.and_then(|record| record.unseen_end()) {
-            let text = format!("The last job ended while nobody was looking: {words}");
-            let _ = self.messages.send(Msg::Job(Box::new(Event::Log(Level::Warning, text))));
+        if let Some(line) = record.and_then(|record| unseen_end(&record)) {
+            let _ = self.messages.send(Msg::Job(Box::new(line)));
         }
     }
 
@@ -294,6 +308,33 @@ fn watch_bus(bus: Arc<dyn Bus>, messages: Sender<Msg>) {
             bus.wait(BUS_LOOK);
         }
     });
+}
+
+/// Tells what other runs are at, whenever that changes; and how one ended that nobody saw the end of.
+fn watch_others(clock: Arc<dyn Clock>, messages: Sender<Msg>) {
+    thread::spawn(move || {
+        let mut told = Vec::new();
+        while let Some(record) = Record::of_user() {
+            let others = record.others_at_work();
+            if others != told {
+                let ended = others.is_empty();
+                told.clone_from(&others);
+                if messages.send(Msg::Elsewhere(others)).is_err() {
+                    return;
+                }
+                if ended && let Some(text) = unseen_end(&record) {
+                    let _ = messages.send(Msg::Job(Box::new(text)));
+                }
+            }
+            clock.sleep(BUS_LOOK);
+        }
+    });
+}
+
+/// The end of a job that went on without its terminal, as a line for the log.
+fn unseen_end(record: &Record) -> Option<Event> {
+    let words = record.unseen_end()?;
+    Some(Event::Log(Level::Warning, format!("The last job ended while nobody was looking: {words}")))
 }
 
 /// Where there is no USB at all: a bus with nothing on it, which says why.

@@ -138,8 +138,9 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
 }
 
 fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    if let Some((text, _)) = &app.notice {
-        let line = Line::from(Span::styled(format!(" {}", theme.text(text)), theme.warn));
+    let other = || app.elsewhere.first().map(ToString::to_string);
+    if let Some(text) = app.notice.as_ref().map(|(text, _)| text.clone()).or_else(other) {
+        let line = Line::from(Span::styled(format!(" {}", theme.text(&text)), theme.warn));
         frame.render_widget(line, area);
     }
 }

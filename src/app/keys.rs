@@ -192,6 +192,9 @@ pub fn why_not(app: &App, goal: Goal) -> Option<String> {
     if let Slot::Loading(_) = slot {
         return Some("the file is still being read".to_owned());
     }
+    if let Some(work) = app.held_by() {
+        return Some(format!("{work}"));
+    }
     if goal != Goal::Recover && app.devices().is_empty() {
         return Some("no Crazyflie is plugged in: r helps".to_owned());
     }

@@ -61,6 +61,10 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             }
             Vec::new()
         }
+        Msg::Elsewhere(others) => {
+            app.elsewhere = others;
+            Vec::new()
+        }
         Msg::Job(event) => on_event(app, *event),
         Msg::Demo(demo) => {
             app.demo = Some(demo);
@@ -74,7 +78,8 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
 fn look(app: &mut App) -> Option<Effect> {
     let device = app.chosen_device().filter(|device| device.closed.is_none())?;
     let seen = app.look.as_ref().is_some_and(|look| look.device == *device);
-    if app.screen != Screen::Home || app.detached || seen || is_looking(app) {
+    let busy = app.detached || is_looking(app) || app.held_by().is_some();
+    if app.screen != Screen::Home || seen || busy {
         return None;
     }
     let device = device.clone();

@@ -1,12 +1,13 @@
 //! One job from the command line: the worker started, its events shown, signals passed on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
 use super::console::Console;
 use crate::clock::Clock;
 use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report};
-use crate::record::Record;
+use crate::record::{Presence, Record};
 use crate::report::{self, Exit, Problem};
 use crate::usb::Bus;
 use crate::worker::Worker;
@@ -25,14 +26,17 @@ pub(super) fn run(
     job: Job,
     console: &mut Console,
 ) -> Result<Ended, Problem> {
+    let now = Arc::clone(&clock);
     let worker = Worker::spawn(bus, clock);
     let signals = Signals::pass_on(worker.commands.clone())?;
     // The worker was started just now; if it is gone already, the events say so.
     let _ = worker.commands.send(Command::Run(job));
+    let mut presence = Presence::new(false);
     let mut last = None;
     let (mut serial, mut simulated) = (String::new(), false);
     for event in &worker.events {
         console.event(&event);
+        presence.follow(now.now(), &event);
         match &event {
             Event::Device(device) => {
                 serial.clone_from(&device.strings.serial);
@@ -50,10 +54,27 @@ pub(super) fn run(
             break;
         }
     }
-    signals.stop();
+    let hung_up = signals.stop();
     worker.join();
+    if let (Some(report), false) = (&last, simulated || serial.is_empty()) {
+        remember(report, hung_up, console);
+    }
     let serial = Some(serial).filter(|serial| !serial.is_empty());
     Ok(Ended { report: last.unwrap_or_else(died), serial })
+}
+
+/// How a job ended that changed something, for the next start; and who has the device that this one did not get.
+fn remember(report: &Report, hung_up: bool, console: &mut Console) {
+    let Some(record) = Record::of_user() else { return };
+    match &report.outcome {
+        Outcome::Failed(Failure { kind: FailureKind::Held, .. }) => {
+            record.others_at_work().iter().for_each(|work| console.line(&work.to_string()));
+        }
+        // Whoever reads it here has seen it.
+        Outcome::Identified | Outcome::Read(_) => {}
+        _ if hung_up => drop(record.ended(&report::headline(report), false)),
+        _ => {}
+    }
 }
 
 /// What will be overwritten goes to the state directory. If that fails, the flash goes on all the same.
@@ -81,6 +102,8 @@ fn died() -> Report {
 struct Signals {
     handle: signal_hook::iterator::Handle,
     thread: std::thread::JoinHandle<()>,
+    /// Whether the terminal is gone, or somebody wanted an end.
+    hung_up: Arc<AtomicBool>,
 }
 
 #[cfg(unix)]
@@ -90,18 +113,23 @@ impl Signals {
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
             .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
         let handle = signals.handle();
+        let hung_up = Arc::new(AtomicBool::new(false));
+        let noted = Arc::clone(&hung_up);
         let thread = std::thread::spawn(move || {
             for signal in signals.forever() {
+                noted.fetch_or(signal != SIGINT, Ordering::SeqCst);
                 let stop = if signal == SIGINT { Command::Cancel } else { Command::CancelIfUntouched };
                 let _ = commands.send(stop);
             }
         });
-        Ok(Signals { handle, thread })
+        Ok(Signals { handle, thread, hung_up })
     }
 
-    fn stop(self) {
+    /// Whether one of them came that means that nobody is there any more.
+    fn stop(self) -> bool {
         self.handle.close();
         let _ = self.thread.join();
+        self.hung_up.load(Ordering::SeqCst)
     }
 }
 
@@ -120,5 +148,8 @@ impl Signals {
         Ok(Signals)
     }
 
-    fn stop(self) {}
+    #[allow(clippy::unused_self, reason = "the same signature as on Unix")]
+    fn stop(self) -> bool {
+        false
+    }
 }

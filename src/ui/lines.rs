@@ -81,7 +81,8 @@ fn home(app: &App) -> Vec<String> {
         }
     };
     let simulated = app.demo.as_ref().map(|demo| format!("SIMULATED: {}", demo.scenario));
-    [simulated, Some(device), Some(image)].into_iter().flatten().collect()
+    let others = app.elsewhere.iter().map(ToString::to_string);
+    [simulated, Some(device), Some(image)].into_iter().flatten().chain(others).collect()
 }
 
 fn asking(app: &App) -> Vec<String> {

@@ -109,11 +109,18 @@ pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind>
     }
 }
 
+/// Whether it is more than a device's coming or going that keeps it from being opened.
+fn is_lasting(error: TransferError) -> bool {
+    matches!(error, TransferError::Access | TransferError::Busy)
+}
+
 /// The device, looked at again until it can be opened: one that has just come has its permissions from udev
-/// a moment later.
+/// a moment later, and may not answer yet.
 fn with_permission(ctx: &Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
     let start = ctx.clock.now();
-    while device.closed == Some(TransferError::Access) && ctx.clock.now().saturating_sub(start) < UDEV {
+    while device.closed.is_some_and(|error| error != TransferError::Busy)
+        && ctx.clock.now().saturating_sub(start) < UDEV
+    {
         ctx.clock.sleep(Duration::from_millis(50));
         let again =
             devices(ctx.bus)?.into_iter().find(|d| d.location == device.location && d.id == device.id);
@@ -187,7 +194,9 @@ pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Res
     let seen = ctx.wait_for("the Crazyflie to start", limit, |ctx| {
         let now = here(ctx.bus, device)?;
         was_gone |= now.is_none();
-        Ok(now.filter(|device| device.mode == Mode::Firmware || was_gone))
+        // One that is on its way out may be listed for a moment longer, and fails in any way when it is asked.
+        let answers = |device: &Device| device.closed.is_none_or(is_lasting);
+        Ok(now.filter(answers).filter(|device| device.mode == Mode::Firmware || was_gone))
     })?;
     if let Some(device) = &seen {
         ctx.post(Event::Device(device.clone()));

@@ -538,6 +538,50 @@ fn a_cancel_is_for_the_job_that_it_was_said_to() {
     assert_eq!(ends[1], Outcome::Cancelled(DroneState::Untouched));
 }
 
+/// A bus on which a device that has gone is still listed for a while, and fails when it is opened: at first as
+/// gone, then with any error. So does Linux' when a device leaves.
+struct Lingering {
+    inner: SimBus,
+    last: Mutex<Option<Found>>,
+    looks: AtomicU32,
+}
+
+impl Bus for Lingering {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let mut there = self.inner.list()?;
+        let mut last = self.last.lock().unwrap();
+        match (there.first(), last.clone()) {
+            (Some(found), _) => *last = Some(found.clone()),
+            (None, Some(gone)) if self.looks.load(Ordering::SeqCst) < 6 => there.push(gone),
+            _ => {}
+        }
+        Ok(there)
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        if self.inner.list().unwrap().contains(found) {
+            self.looks.store(0, Ordering::SeqCst);
+            return self.inner.open(found);
+        }
+        match self.looks.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(TransferError::Disconnected),
+            _ => Err(TransferError::Other { code: -1 }),
+        }
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.inner.wait(limit.min(Duration::from_millis(5)));
+    }
+}
+
+#[test]
+fn a_device_that_lingers_on_the_bus_is_not_taken_for_one_that_came_back() {
+    let world = World::new("healthy");
+    let bus = Lingering { inner: world.bus.clone(), last: Mutex::new(None), looks: AtomicU32::new(0) };
+    let report = run(Arc::new(bus), world.clock.clone(), flash_job(&firmware("2026.08", SEED_LEN))).report;
+    assert_eq!((report.outcome, report.booted), (Outcome::Flashed, Some(true)));
+}
+
 /// Whoever wants to flash does not wait for a look in passing to end.
 #[test]
 fn a_look_makes_way_for_a_job() {

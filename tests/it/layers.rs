@@ -70,7 +70,7 @@ const RULES: &[Rule] = &[
         may_use: &["app", "clock", "image", "job", "record", "report", "run", "sim", "ui", "usb", "worker"],
         never: &["rusb"],
     },
-    Rule { files: &["record.rs"], may_use: &["clock", "flash"], never: &["rusb", "ratatui"] },
+    Rule { files: &["record.rs"], may_use: &["clock", "flash", "job", "usb"], never: &["rusb", "ratatui"] },
     Rule {
         files: &["cli", "lib.rs", "main.rs"],
         may_use: &[

@@ -6,6 +6,9 @@
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `corpus`: good and malformed image files in every format, and what is said of each
+//! - `files`: writers of every format, for `corpus` and for random files
+//! - `hostile`: devices and files that answer anything
+//! - `soak`: hundreds of flashes in a row on one interface
 //! - `screens`: the interface on the simulated drone: its pictures, its flows, every size and tier
 //! - `any_order`: the interface under messages in any order
 //! - `terminal`: the real binary in a pseudo-terminal
@@ -29,11 +32,14 @@ mod any_order;
 mod command_line;
 mod corpus;
 mod cuts;
+mod files;
 mod flashing;
+mod hostile;
 mod layers;
 mod matrix;
 mod oracle;
 mod screens;
+mod soak;
 mod speed;
 mod support;
 mod terminal;

@@ -1,0 +1,165 @@
+//! Random and damaged inputs for every parser that reads what somebody else made: `cargo bench --bench fuzz`, ten
+//! million for each by default, `cargo bench --bench fuzz -- 100000` for fewer. A panic, an image larger than the flash
+//! or an input that takes longer than a second ends it; else it prints how many were taken and how many refused.
+
+#![allow(
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "as in the tests: it says what went wrong by panicking, and prints its figures"
+)]
+
+#[allow(dead_code, reason = "the tests use all of them")]
+#[path = "../tests/it/files.rs"]
+mod files;
+
+use std::time::{Duration, Instant};
+
+use cfdfu::crazyflie::{Question, board};
+use cfdfu::dfu::wire::StatusBlock;
+use cfdfu::flash::map::MemoryMap;
+use cfdfu::image::{Content, Image};
+use cfdfu::job::{Loader, Protection};
+use cfdfu::sim::images;
+use zip::CompressionMethod;
+
+const INPUTS: u64 = 10_000_000;
+
+/// A row of numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.roll() as usize % n.max(1)
+    }
+
+    /// One of the numbers at which programs go wrong.
+    fn edge(&mut self) -> u32 {
+        [0, 1, 3, 4, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFC, 0xFFFF_FFFF]
+            [self.below(12)]
+    }
+
+    /// The input with a few things changed.
+    fn damaged(&mut self, seed: &[u8]) -> Vec<u8> {
+        let mut bytes = seed.to_vec();
+        for _ in 0..=self.below(6) {
+            let len = bytes.len();
+            if len < 8 {
+                break;
+            }
+            let at = self.below(len);
+            match self.below(8) {
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => bytes[at] = self.roll() as u8,
+                2 => bytes[at] = self.edge() as u8,
+                3 => {
+                    let at = at.min(len - 4);
+                    let number = self.edge().to_le_bytes();
+                    bytes[at..at + 4].copy_from_slice(&number);
+                }
+                4 => bytes.truncate(at),
+                5 => drop(bytes.remove(at)),
+                6 => bytes.insert(at, self.roll() as u8),
+                _ => {
+                    let part = bytes[at..(at + 1 + self.below(40)).min(len)].to_vec();
+                    let to = self.below(len);
+                    bytes.splice(to..to, part);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// What became of the inputs of one parser.
+fn fuzz(name: &str, inputs: u64, seeds: &[Vec<u8>], parse: impl Fn(Vec<u8>, &mut Dice) -> bool) {
+    let mut dice = Dice(0x2545_F491_4F6C_DD1D);
+    let (mut taken, mut slowest) = (0, Duration::ZERO);
+    let started = Instant::now();
+    for n in 0..inputs {
+        let seed = &seeds[dice.below(seeds.len())];
+        let input = match n % 16 {
+            0 => (0..dice.below(300)).map(|_| dice.roll() as u8).collect(),
+            _ => dice.damaged(seed),
+        };
+        let before = Instant::now();
+        taken += u64::from(parse(input, &mut dice));
+        slowest = slowest.max(before.elapsed());
+        assert!(slowest < Duration::from_secs(1), "{name}: input {n} takes {slowest:?}");
+    }
+    let took = started.elapsed().as_secs_f64();
+    println!(
+        "{name:<24} {inputs} inputs, {taken} taken, {} refused, {took:.0} s, slowest {slowest:?}",
+        inputs - taken
+    );
+}
+
+fn image(bytes: Vec<u8>) -> bool {
+    match Image::parse(bytes) {
+        Ok(image) => {
+            assert!(image.payload.len() <= 1024 * 1024);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// With the checksum at the end made right in half of the cases: else nothing behind it is reached.
+fn mended(mut bytes: Vec<u8>, dice: &mut Dice) -> Vec<u8> {
+    if bytes.len() > 16 && dice.below(2) == 0 {
+        let end = bytes.len() - 4;
+        let crc = !crc32fast::hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+    }
+    bytes
+}
+
+fn main() {
+    let inputs = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(INPUTS);
+    let part: Vec<u8> = (0..200_u32).map(|n| (n * 37 % 251) as u8).collect();
+    let base = 0x0800_4000;
+    let firmware = images::firmware("2026.08", &[("CF21", "Crazyflie 2.1")], 4096);
+    let head = firmware[..1200].to_vec();
+
+    fuzz("raw image", inputs, &[head.clone(), images::loader()[..1000].to_vec()], |bytes, _| image(bytes));
+    let suffixed = files::suffixed(part.clone(), (0x0483, 0xDF11), 0x0100);
+    fuzz("DFU suffix", inputs, &[suffixed], |bytes, dice| image(mended(bytes, dice)));
+    let one = files::dfuse(&[(0, vec![(base, &part)])]);
+    let two = files::dfuse(&[(0, vec![(base, &part), (base + 200, &part)]), (0, vec![(base + 800, &part)])]);
+    fuzz("DfuSe", inputs, &[one, two], |bytes, dice| image(mended(bytes, dice)));
+    let hex = files::hex(base, &part).into_bytes();
+    fuzz("Intel HEX", inputs, &[hex], |bytes, _| image(bytes));
+    let elf = files::elf(base, &part);
+    // Without the room that the linker leaves before the first section, which is nearly all of the file.
+    fuzz("ELF", inputs, &[elf], |bytes, _| image(bytes));
+    let zips =
+        [CompressionMethod::Stored, CompressionMethod::Deflated].map(|way| files::release("cf2", &part, way));
+    fuzz("release", inputs, &zips, |bytes, _| image(bytes));
+
+    let maps =
+        ["@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg", "@x/0x0/1*1 e,2*2Be/0xFFFFFFF0/1*16 a"];
+    let maps = maps.map(|text| text.as_bytes().to_vec());
+    fuzz("memory map", inputs, &maps, |bytes, _| MemoryMap::parse(&String::from_utf8_lossy(&bytes)).is_ok());
+    fuzz("GETSTATUS", inputs, &[vec![0, 100, 0, 0, 4, 0, 0, 0]], |bytes, _| {
+        StatusBlock::parse(&bytes).is_some()
+    });
+    fuzz("OTP", inputs, &[b"0;CF21;R=B1\0".to_vec()], |bytes, _| board(&bytes).is_some());
+    fuzz("CRTP answer", inputs, &[b"\xDD\x012026.04\0".to_vec()], |bytes, _| {
+        Question::Version.answer(&bytes).is_some()
+    });
+    fuzz("option bytes, loader", inputs, &[head[..64].to_vec()], |bytes, _| {
+        let _ = Loader::of(&bytes);
+        Protection::parse(&bytes).is_some()
+    });
+    fuzz("read-back of a firmware", inputs, &[head], |bytes, _| {
+        matches!(Content::of(&bytes), Content::Firmware(_))
+    });
+}

@@ -1,0 +1,301 @@
+//! Devices and files that answer anything: nothing panics, everything ends in bounded time, nothing is claimed that
+//! is not so. `benches/fuzz.rs` does the same to every parser ten million times.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cfdfu::clock::{Clock, FastClock};
+use cfdfu::flash::map::MemoryMap;
+use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
+use cfdfu::image::Image;
+use cfdfu::job::{Enter, FailureKind, Job, Outcome, Selector, Task};
+use cfdfu::report;
+use cfdfu::usb::{
+    Bus, BusError, CRAZYFLIE, Found, Id, Location, Pipe, ROM_DFU, Setup, TransferError, Transport, descriptor,
+};
+use cfdfu::worker::find;
+use proptest::prelude::*;
+use zip::CompressionMethod;
+
+use crate::files;
+use crate::support::{SEED_LEN, firmware, flash_job, run};
+
+/// A row of numbers that look random and are the same each time.
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        self.roll() as usize % n.max(1)
+    }
+}
+
+/// One device that makes up its answers, some of them so that the host believes it for a while.
+#[derive(Clone)]
+struct Liar {
+    dice: Arc<Mutex<Dice>>,
+    clock: Arc<FastClock>,
+    id: Id,
+    /// How often in a hundred the answer is the one of a real device.
+    honest: usize,
+}
+
+const DEVICE: &[u8] = &[18, 1, 0, 1, 0, 0, 0, 64, 0x83, 4, 0x11, 0xDF, 0, 0x22, 1, 2, 3, 1];
+const CONFIGURATION: &[u8] =
+    &[9, 2, 27, 0, 1, 1, 0, 0xC0, 50, 9, 4, 0, 0, 0, 0xFE, 1, 2, 4, 9, 0x21, 0x0B, 0xFF, 0, 0, 8, 0x1A, 1];
+const STRINGS: [&str; 6] = [
+    "Bitcraze AB",
+    "STM32  BOOTLOADER",
+    "@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg",
+    "@Internal Flash  /0x08000000/999*999Mg,999*999Mg/0xFFFFFFFF/1*1Kg",
+    "@\u{1b}[2J\u{202E}/0x/…",
+    "Crazyflie 2.x",
+];
+
+impl Liar {
+    /// Bytes of a real device's answer, or nothing that makes sense.
+    fn answer(&self, setup: Setup, len: usize) -> Result<Vec<u8>, TransferError> {
+        let mut dice = self.dice.lock().unwrap();
+        let mut noise = || {
+            let len = [0, 1, 2, 6, len / 2, len][dice.below(6)].min(len);
+            (0..len).map(|_| dice.roll() as u8).collect::<Vec<u8>>()
+        };
+        let made_up = noise();
+        if dice.below(100) >= self.honest {
+            return match dice.below(6) {
+                0 => Err(TransferError::Stall),
+                1 => Err(TransferError::Timeout),
+                2 if dice.below(20) == 0 => Err(TransferError::Disconnected),
+                _ => Ok(made_up),
+            };
+        }
+        let text = STRINGS[dice.below(STRINGS.len())];
+        let states = [2, 4, 5, 9, 10, 3];
+        let state = states[dice.below(states.len())];
+        let mut bytes = match (setup.request_type, setup.request, setup.value >> 8) {
+            (0x80, 6, 1) => DEVICE.to_vec(),
+            (0x80, 6, 2) => CONFIGURATION.to_vec(),
+            (0x80, 6, 3) => {
+                let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+                [&[units.len() as u8 + 2, 3][..], &units].concat()
+            }
+            (0xA1, 3, _) => vec![0, 1, 0, 0, state, 0],
+            _ => made_up,
+        };
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    fn wait(&self, result: &Result<Vec<u8>, TransferError>, limit: Duration) {
+        let took = if *result == Err(TransferError::Timeout) { limit } else { Duration::from_millis(1) };
+        self.clock.sleep(took);
+    }
+}
+
+impl Transport for Liar {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
+        let answer = self.answer(setup, buffer.len());
+        self.wait(&answer, limit);
+        let answer = answer?;
+        buffer[..answer.len()].copy_from_slice(&answer);
+        Ok(answer.len())
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        let answer = self.answer(setup, data.len());
+        self.wait(&answer, limit);
+        answer.map(|_| data.len())
+    }
+
+    fn select(&mut self, _: u8, _: u8) -> Result<(), TransferError> {
+        Ok(())
+    }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        let setup = Setup { request_type: pipe.endpoint, request: 0, value: 0, index: 0 };
+        self.control_in(setup, buffer, limit)
+    }
+
+    fn bulk_out(&mut self, _: Pipe, data: &[u8], _: Duration) -> Result<usize, TransferError> {
+        Ok(data.len())
+    }
+}
+
+impl Bus for Liar {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let mut dice = self.dice.lock().unwrap();
+        // It comes and goes, as this or as that, under another number each time.
+        let id = if dice.below(100) < self.honest { self.id } else { [ROM_DFU, CRAZYFLIE][dice.below(2)] };
+        let location = Location { bus: 1, ports: vec![1] };
+        let found = Found { id, release: 0x2200, location, address: dice.roll() as u8, simulated: true };
+        Ok(if dice.below(100) < self.honest.max(50) { vec![found] } else { Vec::new() })
+    }
+
+    fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.clock.sleep(limit.min(Duration::from_millis(50)));
+    }
+}
+
+#[test]
+fn a_device_that_answers_anything_ends_every_job_in_bounded_time() {
+    let image = firmware("2026.08", 9000);
+    let backup = Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap());
+    let flash = flash_job(&image).task;
+    let (mut jobs, mut wrong) = (0, 0);
+    for seed in 1..=400_u64 {
+        for honest in [0, 60, 90, 99] {
+            for (id, task) in [
+                (ROM_DFU, flash.clone()),
+                (ROM_DFU, Task::Identify),
+                (CRAZYFLIE, Task::Identify),
+                (ROM_DFU, backup.clone()),
+            ] {
+                let clock = Arc::new(FastClock::new());
+                let dice =
+                    Arc::new(Mutex::new(Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + honest as u64)));
+                let liar = Liar { dice, clock: clock.clone(), id, honest };
+                let job = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task };
+                let ended = run(Arc::new(liar), clock.clone(), job);
+                assert!(clock.now() < Duration::from_secs(1800), "seed {seed}: {:?}", clock.now());
+                assert!(
+                    !matches!(&ended.report.outcome, Outcome::Failed(failure)
+                    if matches!(failure.kind, FailureKind::WorkerDied(_))),
+                    "seed {seed}: {:?}",
+                    ended.report
+                );
+                assert_ne!(
+                    ended.report.outcome,
+                    Outcome::Flashed,
+                    "seed {seed}: a device that holds nothing"
+                );
+                if let Outcome::Failed(failure) = &ended.report.outcome {
+                    let problem = report::failed(failure);
+                    let text = format!("{} {}", problem.message, problem.advice);
+                    assert!(text.chars().all(descriptor::is_printable), "seed {seed}: {text:?}");
+                    wrong += 1;
+                }
+                jobs += 1;
+            }
+        }
+    }
+    println!("{jobs} jobs on devices that lie, {wrong} of them failed");
+}
+
+/// A hub full of them: told in a few lines.
+struct Crowd(usize, AtomicU32);
+
+impl Bus for Crowd {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let found = |n: usize| Found {
+            id: ROM_DFU,
+            release: 0x2200,
+            location: Location { bus: 1, ports: vec![(n / 250) as u8, (n % 250) as u8] },
+            address: n as u8,
+            simulated: true,
+        };
+        Ok((0..self.0).map(found).collect())
+    }
+
+    fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Err(TransferError::Access)
+    }
+
+    fn wait(&self, _: Duration) {}
+}
+
+#[test]
+fn hundreds_of_devices_are_told_in_a_few_lines() {
+    let crowd = Crowd(400, AtomicU32::new(0));
+    assert_eq!(find::devices(&crowd).unwrap().len(), 400);
+    let kind = find::choose(&crowd, &Selector::Only).unwrap_err();
+    let failure = cfdfu::job::Failure { kind, place: None, drone: cfdfu::job::DroneState::Untouched };
+    let problem = report::failed(&failure);
+    assert!(problem.message.contains("400 devices") && problem.advice.len() < 1000, "{}", problem.advice);
+}
+
+/// A valid file of every format.
+fn seeds() -> Vec<Vec<u8>> {
+    let bin = firmware("2026.04", 5000);
+    let (first, second) = bin.split_at(3000);
+    vec![
+        bin.clone(),
+        files::suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100),
+        files::dfuse(&[(0, vec![(0x0800_4000, first)]), (0, vec![(0x0800_4000 + 3000, second)])]),
+        files::hex(0x0800_4000, &bin).into_bytes(),
+        files::elf(0x0800_4000, &bin),
+        files::release("cf2", &bin, CompressionMethod::Deflated),
+        files::release("cf2", &bin, CompressionMethod::Stored),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A file with something changed is refused or is an image; it is never more than the flash holds.
+    #[test]
+    fn a_changed_file_is_refused_or_an_image(
+        seed in 0..7_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        mend: bool,
+    ) {
+        let mut file = seeds()[seed].clone();
+        for (at, byte) in changes {
+            let at = at.index(file.len());
+            file[at] = byte;
+        }
+        if let Some(cut) = cut {
+            file.truncate(cut.index(file.len()));
+        }
+        if mend && file.len() > 20 {
+            let end = file.len() - 4;
+            let crc = !crc32fast::hash(&file[..end]);
+            file[end..].copy_from_slice(&crc.to_le_bytes());
+        }
+        if let Ok(image) = Image::parse(file) {
+            prop_assert!(image.payload.len() <= 1024 * 1024 && !image.payload.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_refused_or_an_image(bytes in prop::collection::vec(any::<u8>(), 0..3000), magic in 0..6_usize) {
+        let magics: [&[u8]; 6] = [b"", b"\x7fELF\x01\x01\x01", b"PK\x03\x04", b"DfuSe\x01", b":020000040800F2\n", b"PK\x05\x06"];
+        let _ = Image::parse([magics[magic], &bytes].concat());
+    }
+
+    #[test]
+    fn any_memory_map_is_refused_or_sound(text in "@.{0,30}/0x[0-9A-F]{1,8}/([0-9]{1,4}\\*[0-9]{0,4}[BKM ]?[a-g]?,?){0,6}(/.{0,40})?") {
+        if let Ok(map) = MemoryMap::parse(&text) {
+            prop_assert!(map.sectors().len() < 10_000);
+            for pair in map.sectors().windows(2) {
+                prop_assert!(pair[0].index < pair[1].index);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_seeds_are_good() {
+    for seed in seeds() {
+        assert!(Image::parse(seed).is_ok());
+    }
+    assert_eq!(firmware("2026.08", SEED_LEN).len(), SEED_LEN);
+}

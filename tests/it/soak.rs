@@ -1,0 +1,101 @@
+//! Five hundred flashes in a row on one interface, with the cable pulled and stops asked for at any moment: no
+//! stuck state, no memory that grows.
+
+use std::fs;
+use std::process::Command;
+
+use cfdfu::app::keys::Key;
+use cfdfu::app::{BusState, Msg, Screen, Which};
+use cfdfu::job::Event;
+use cfdfu::sim::drone::Mishap;
+
+use crate::screens::Stand;
+use crate::support::firmware;
+
+const FLASHES: u32 = 500;
+/// Small, so that five hundred take seconds.
+const LEN: usize = 9000;
+
+/// Bytes of memory of this process that are in use, where the system tells.
+fn resident() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/statm").ok()?;
+    text.split_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * 4096)
+}
+
+/// In a process of its own: what other tests need of memory says nothing about this one.
+#[test]
+fn five_hundred_flashes_with_mishaps_leave_no_trace() {
+    const CHILD: &str = "CFDFU_SOAK";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "soak::five_hundred_flashes_with_mishaps_leave_no_trace";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let output = child.args([name, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    soak();
+}
+
+fn soak() {
+    let images = [firmware("2026.04", LEN), firmware("2026.08", LEN)];
+    let mut stand = Stand::new("dfu");
+    let (mut done, mut lost, mut stopped) = (0, 0, 0);
+    let mut early = None;
+    for n in 0..FLASHES {
+        let image = &images[n as usize % 2];
+        stand.choose(Which::Image, "cf2.bin", image);
+        let mishap = (n % 3 == 1).then_some((8 + n * 7 % 40, Mishap::Unplugged));
+        stand.world.bus.with(0, |drone, _| drone.traits.mishap = mishap);
+        stand.key('f');
+        let mut asked_to_stop = n % 5 != 2;
+        // Whatever happens, it comes to an end with no more than these hands.
+        for _ in 0..20 {
+            match &stand.app.screen {
+                Screen::Job(_) => {
+                    stand.take(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
+                    if stand.app.job().is_some() {
+                        stand.enter();
+                    }
+                    if !asked_to_stop && stand.app.job().is_some() {
+                        asked_to_stop = true;
+                        stand.key('q');
+                        stand.key('y');
+                    }
+                }
+                Screen::Wizard(_) => {
+                    lost += 1;
+                    stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+                    stand.look();
+                }
+                Screen::Outcome(_) | Screen::Home => break,
+                Screen::Pick(..) => panic!("flash {n}: no file"),
+            }
+        }
+        assert!(matches!(stand.app.screen, Screen::Outcome(_) | Screen::Home), "flash {n} is stuck");
+        let whole = stand.world.flash()[0x4000..].starts_with(image);
+        done += u32::from(whole);
+        stopped += u32::from(!whole);
+        // Back to the beginning, the drone in DFU mode.
+        if matches!(stand.app.screen, Screen::Outcome(_)) {
+            stand.send(Msg::Key(Key::Enter));
+        }
+        stand.send(Msg::Bus(BusState::Devices(Vec::new())));
+        stand.world.bus.with(0, |drone, now| {
+            drone.traits.mishap = None;
+            drone.cut_power(now);
+            drone.power_on_by_hand(now);
+        });
+        stand.look();
+        stand.effects.clear();
+        if n == 100 {
+            early = resident();
+        }
+    }
+    println!("{done} flashed, {lost} times lost, {stopped} stopped or failed");
+    assert!(done > 350 && lost > 40, "{done} {lost} {stopped}");
+    if let (Some(early), Some(late)) = (early, resident()) {
+        println!("{} kB after 100, {} kB after {FLASHES}", early / 1024, late / 1024);
+        assert!(late < early + 2 * 1024 * 1024, "memory grows: {early} to {late}");
+    }
+}

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# In the VM (see boot): unplugs, signals, lost lines, killed processes, full disks, over a real USB stack. Whatever
+# happens, it can be done again.
+# shellcheck source=tests/vm/lib.sh
+. "$(dirname "$(readlink -f "$0")")/lib.sh"
+
+"$cfdfu" demo-image new.bin
+"$cfdfu" demo-image old.bin --version 2026.04
+
+# on_terminal COMMAND: a terminal of 80×24 that is kept in "screen".
+on_terminal() { script -qfec "stty rows 24 cols 80; exec $1" /dev/null >screen 2>&1; }
+export TERM=linux
+
+echo "== unplugged"
+start dfu
+check "in the interface: the job goes on by itself when the drone is back" sh -c "
+  (sleep 14; echo unplug >orders; sleep 3; echo dfu >orders) &
+  (sleep 3; printf f; sleep 7; printf '\\r'; sleep 28; printf q) |
+    script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >screen 2>&1
+  grep -aq 'lost in mid-flash' screen && grep -aq 'going on where it was' screen && grep -aq 'Flashed and verified' screen"
+check "and the image is whole" "$cfdfu" verify new.bin
+
+echo "== signals"
+check "SIGINT twice is one stop at the safe point" sh -c "
+  '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & sleep 3; kill -INT \$!; sleep 0.2; kill -INT \$!; wait \$!
+  status=\$?; cat log; [ \$status -eq 75 ] && grep -q 'no complete firmware now' log"
+check "and the job done again completes it" "$cfdfu" flash old.bin --no-leave
+check "SIGHUP lets the flash finish, and the next start tells" sh -c "
+  setsid '$cfdfu' flash new.bin --full --no-leave >/dev/null 2>&1 & sleep 3; kill -HUP \$!; wait \$!
+  [ \$? -eq 0 ] && '$cfdfu' verify new.bin && sleep 1 | '$cfdfu' --plain | grep 'ended while nobody was looking: Flashed and verified'"
+check "SIGKILL in mid-flash: a new start completes it" sh -c "
+  '$cfdfu' flash old.bin --full --no-leave >/dev/null 2>&1 & sleep 3; kill -KILL \$!; wait \$!
+  '$cfdfu' flash old.bin --no-leave && '$cfdfu' verify old.bin"
+
+echo "== two at once"
+check "a second cfdfu shows the run that goes on, and how far it is" sh -c "
+  '$cfdfu' flash new.bin --full --no-leave >/dev/null 2>&1 & sleep 3
+  sleep 2 | '$cfdfu' --plain >plain; wait; cat plain; grep -q 'is at work on port .*: [a-z]* [0-9]* %' plain"
+check "on a screen, too" sh -c "
+  '$cfdfu' flash old.bin --full --no-leave >/dev/null 2>&1 & sleep 2
+  (sleep 3; printf q) | script -qfec \"stty rows 24 cols 80; exec '$cfdfu'\" /dev/null >screen 2>&1; wait
+  grep -aq 'is at work on port' screen"
+check "on the same device it says who holds it" sh -c "
+  '$cfdfu' flash new.bin --full --no-leave >/dev/null 2>&1 & first=\$!; sleep 3
+  '$cfdfu' flash old.bin >log 2>&1; status=\$?; wait; cat log; [ \$status -eq 74 ] && grep -q \"process \$first\" log"
+check "the first was not disturbed" "$cfdfu" verify new.bin
+
+echo "== nowhere to write"
+check "an unwritable home is no reason to stop" sh -c "
+  XDG_STATE_HOME=/proc/nothing '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
+  [ \$status -eq 0 ] && grep -q 'no copy kept' log"
+mkdir -p full && mount -t tmpfs -o size=64k tmpfs full
+check "a full disk neither" sh -c "
+  XDG_STATE_HOME=\$PWD/full '$cfdfu' flash new.bin --no-leave --log-file full/log >log 2>&1; status=\$?; cat log
+  [ \$status -eq 0 ] && grep -q 'no copy kept' log"
+check "a backup that does not fit leaves nothing" sh -c "
+  '$cfdfu' backup full/all.bin >log 2>&1; status=\$?; cat log; [ \$status -eq 73 ] && [ ! -e full/all.bin ]"
+check "a backup is never put over another" sh -c "
+  echo precious >mine.bin; '$cfdfu' backup mine.bin; [ \$? -eq 73 ] && grep -q precious mine.bin"
+stop
+
+echo "== whoever may not"
+start healthy 0483:5740
+chmod 755 . && chmod 644 new.bin
+check "no right to a running drone is told from no right to the boot ROM" sh -c "
+  chmod 600 /dev/bus/usb/*/*
+  setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' flash new.bin >log 2>&1; status=\$?; cat log
+  [ \$status -eq 77 ] && grep -q 5740 log"
+check "with the rights of the rules no root is needed" sh -c "
+  (while sleep 0.05; do chmod 666 /dev/bus/usb/*/* 2>/dev/null; done) & rights=\$!
+  setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/nonexistent XDG_STATE_HOME=/nonexistent \
+    '$cfdfu' flash new.bin >log 2>&1; status=\$?; kill \$rights; cat log; [ \$status -eq 0 ]"
+stop
+
+summary
