@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::doctor::Check;
 use crate::flash::Segment;
 use crate::flash::check::{self, Wish};
 use crate::image::{Content, Image};
@@ -272,6 +273,8 @@ pub enum Over {
     Log,
     /// What a line of the log means.
     Explain(String),
+    /// Why nothing is found or opened.
+    Doctor(Vec<Check>),
 }
 
 /// What can happen.
@@ -295,6 +298,8 @@ pub enum Msg {
     Elsewhere(Vec<AtWork>),
     /// The worker told something.
     Job(Box<Event>),
+    /// This computer was looked at.
+    Doctor(Vec<Check>),
     /// The demo's drone was touched.
     Demo(Demo),
     /// The terminal is gone, or somebody wants this program to end.
@@ -320,6 +325,8 @@ pub enum Effect {
     Bell(u8),
     /// Put this text where the terminal keeps what is copied.
     Copy(String),
+    /// Look why nothing is found or opened.
+    Doctor,
     /// Save the screen, the log and everything that is known, for a report of a problem.
     Bundle,
     /// End.

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::clock::{Clock, FastClock, RealClock};
 use crate::crazyflie;
+use crate::doctor;
 use crate::flash::check::{self, Admitted, Wish};
 use crate::flash::plan::BLANK;
 use crate::flash::{FLASH_END, LOADER_BASE, Segment, Span};
@@ -35,6 +36,7 @@ mod console;
 mod output_file;
 mod run_job;
 mod simulate;
+mod udev;
 
 use args::{Args, Command, DeviceArgs, FlashArgs, Global};
 use console::Console;
@@ -121,6 +123,19 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         }
         Command::Undo { allow_mismatch, device } => undo_job(global, device, *allow_mismatch, console),
         Command::Backup { file, force, device } => backup_job(global, device, file, *force, console),
+        Command::Doctor => doctor(global, console),
+        Command::Udev { install } => udev::udev(*install, console),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Args::command(), "cfdfu", &mut script);
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
+            Ok(Exit::Done)
+        }
+        Command::Man => {
+            // A reader that has seen enough is no problem.
+            let _ = clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout());
+            Ok(Exit::Done)
+        }
         Command::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
         Command::DemoImage { file, kind, version, size, force } => {
             let bytes = simulate::demo_image(*kind, version, *size);
@@ -303,6 +318,21 @@ fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
 
 fn selector(global: &Global) -> Selector {
     global.device.clone().unwrap_or_default()
+}
+
+/// Why nothing is found or opened, as a check-list.
+fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
+    let bus: Result<Arc<dyn Bus>, _> = if global.demo.is_some() {
+        Ok(bus(global, console)?.0)
+    } else {
+        Libusb::new().map(|bus| Arc::new(bus) as Arc<dyn Bus>)
+    };
+    let checks = doctor::diagnose(&run::symptoms::gather(bus.as_deref()));
+    for check in &checks {
+        console.check(check);
+    }
+    let bad = checks.iter().any(|check| check.verdict == doctor::Verdict::Bad);
+    Ok(if bad { Exit::NoDevice } else { Exit::Done })
 }
 
 fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {

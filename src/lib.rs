@@ -11,7 +11,7 @@
 //! | 1, devices | `usb::{libusb, trace, fault}` | real USB, and decorators on any bus |
 //! | | [`sim`] | a simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`worker`] | time, and the thread that drives devices |
-//! | 3, interface | [`app`], [`report`] | its state and pure `update`; what happened and what to do now |
+//! | 3, interface | [`app`], [`report`], [`doctor`] | its state and pure `update`; what happened and what to do now; why nothing is found |
 //! | | [`ui`] | views: functions of the state and a rectangle |
 //! | 4, shell | [`record`] | what is remembered between runs |
 //! | | [`run`], [`cli`] | the interface's loop and terminal; the command line, files, signals |
@@ -25,6 +25,7 @@ pub mod cli;
 pub mod clock;
 pub mod crazyflie;
 pub mod dfu;
+pub mod doctor;
 pub mod flash;
 pub mod image;
 pub mod job;

@@ -392,10 +392,8 @@ fn open_advice(error: TransferError) -> &'static str {
 fn udev(running: bool) -> String {
     let (product, what) = if running { ("5740", "a running Crazyflie") } else { ("df11", "the DFU mode") };
     format!(
-        "A udev rule for {what} is missing. As root, put this line into /etc/udev/rules.d/70-cfdfu.rules: \
-         SUBSYSTEM==\"usb\", ATTRS{{idVendor}}==\"0483\", ATTRS{{idProduct}}==\"{product}\", MODE=\"0664\", \
-         GROUP=\"plugdev\", TAG+=\"uaccess\" — then `udevadm control --reload` and plug in again. Or run \
-         this once with sudo."
+        "A udev rule for {what} (0483:{product}) is missing: `sudo cfdfu udev --install` puts it in its place, then \
+         plug in again. `cfdfu doctor` tells more. Or run this once with sudo."
     )
 }
 

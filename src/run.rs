@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::app::update::update;
 use crate::app::{App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use crate::clock::Clock;
+use crate::doctor;
 use crate::job::{Command, Event, Level};
 use crate::record::{Presence, Record};
 use crate::report;
@@ -29,6 +30,7 @@ mod bundle;
 pub mod files;
 mod keyboard;
 pub mod plain;
+pub mod symptoms;
 pub mod terminal;
 
 use terminal::Screen;
@@ -205,6 +207,13 @@ impl<'a> Shell<'a> {
                     None => "There is no home directory to save a report in".to_owned(),
                 };
                 let _ = self.messages.send(Msg::Notice(text));
+            }
+            Effect::Doctor => {
+                let (bus, messages) = (Arc::clone(&self.world.bus), self.messages.clone());
+                thread::spawn(move || {
+                    let checks = doctor::diagnose(&symptoms::gather(Ok(&*bus)));
+                    let _ = messages.send(Msg::Doctor(checks));
+                });
             }
             Effect::Quit => self.quit = true,
         }

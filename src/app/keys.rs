@@ -80,6 +80,8 @@ pub enum Action {
     Explain,
     /// Save what is needed for a report of a problem.
     Bundle,
+    /// Look why nothing is found or opened.
+    Doctor,
     /// Show all keys.
     Help,
     /// Back, or close what lies on top.
@@ -170,6 +172,9 @@ fn home(app: &App) -> Vec<Binding> {
         begin('b', "b", "bootloader", Goal::Restore),
         row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image)),
     ];
+    if app.demo.is_none() && app.chosen_device().is_none_or(|device| device.closed.is_some()) {
+        rows.push(row(&[Key::Char('d')], "d", "doctor", Action::Doctor));
+    }
     if app.devices().len() > 1 {
         rows.push(row(&[Key::Tab], "Tab", "device", Action::NextDevice));
     }
@@ -291,7 +296,7 @@ fn outcome(app: &App) -> Vec<Binding> {
 fn over_bindings(over: &Over) -> Vec<Binding> {
     let close = row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back);
     match over {
-        Over::Help | Over::Explain(_) => vec![close],
+        Over::Help | Over::Explain(_) | Over::Doctor(_) => vec![close],
         Over::AskStop => vec![
             row(&[Key::Char('y')], "y", "stop it", Action::Stop),
             row(&[Key::Char('n'), Key::Esc], "n", "go on", Action::Back),

@@ -66,6 +66,13 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             Vec::new()
         }
         Msg::Job(event) => on_event(app, *event),
+        Msg::Doctor(checks) => {
+            // It may have taken a while: only where nobody has gone on meanwhile.
+            if app.screen == Screen::Home && app.over.is_none() {
+                app.over = Some(Over::Doctor(checks));
+            }
+            Vec::new()
+        }
         Msg::Demo(demo) => {
             app.demo = Some(demo);
             Vec::new()
@@ -268,6 +275,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             Vec::new()
         }
         Action::Bundle => vec![Effect::Bundle],
+        Action::Doctor => vec![Effect::Doctor],
         Action::Help => {
             app.over = Some(Over::Help);
             Vec::new()

@@ -169,6 +169,21 @@ pub(super) enum Command {
         #[command(flatten)]
         device: DeviceArgs,
     },
+    /// Why no device is found or opened: USB, cable, permissions, drivers, udev
+    Doctor,
+    /// Print the udev rules for a Crazyflie, running and in DFU mode
+    Udev {
+        /// Put them into /etc/udev/rules.d instead (as root)
+        #[arg(long)]
+        install: bool,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
     /// Put a simulated Crazyflie on this computer's own USB (Linux, root, vhci_hcd)
     Simulate {
         /// What situation to simulate

@@ -16,6 +16,7 @@ use super::args::Global;
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
 use crate::crazyflie::{self, Board, Mode};
+use crate::doctor::{Check, Verdict};
 use crate::flash::FIRMWARE_BASE;
 use crate::flash::plan::Plan;
 use crate::image::{Content, Firmware, Format, Image, Payload};
@@ -265,6 +266,26 @@ impl Console {
                 }
             }
             self.line(&format!("CRC-32 {:08x}", image.crc32));
+        }
+    }
+
+    /// A row of `doctor`.
+    pub(super) fn check(&mut self, check: &Check) {
+        let Check { name, verdict, found, remedy } = check;
+        self.object(&json!({
+            "event": "check", "name": name, "verdict": verdict.word(), "found": found, "remedy": remedy,
+        }));
+        if !self.json {
+            let mark = match verdict {
+                Verdict::Good => "ok",
+                Verdict::Doubtful => "??",
+                Verdict::Bad => "NO",
+                Verdict::Unknown => "--",
+            };
+            self.line(&format!("{mark}  {name:<16} {found}"));
+            for line in textwrap(remedy, 90) {
+                self.line(&format!("      {line}"));
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use ratatui::widgets::{Clear, Paragraph, Wrap};
 use super::theme::Theme;
 use super::{log_panel, panel, rows_of};
 use crate::app::{App, Over, keys};
+use crate::doctor::{Check, Verdict};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     match &app.over {
@@ -24,11 +25,34 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             frame.render_widget(Clear, full);
             log_panel::draw(frame, full, app, theme, true);
         }
+        Some(Over::Doctor(checks)) => doctor(frame, area, checks, theme),
         Some(Over::Explain(text)) => {
             let lines = text.lines().map(|line| Line::from(theme.text(line))).collect();
             boxed(frame, area, theme, "What this line means", lines);
         }
     }
+}
+
+/// The check-list: what is wrong first catches the eye, with its remedy.
+fn doctor(frame: &mut Frame<'_>, area: Rect, checks: &[Check], theme: &Theme) {
+    let (tick, _, cross) = theme.ticks;
+    let mut lines = Vec::new();
+    for check in checks {
+        let (mark, style) = match check.verdict {
+            Verdict::Good => (tick, theme.good),
+            Verdict::Bad => (cross, theme.bad),
+            Verdict::Doubtful => ("!", theme.warn),
+            Verdict::Unknown => ("?", theme.faint),
+        };
+        lines.push(Line::from(vec![
+            Span::styled(format!("{mark} {}: ", check.name), style),
+            Span::raw(theme.text(&check.found)),
+        ]));
+        if !check.remedy.is_empty() {
+            lines.push(Line::from(Span::styled(theme.text(&check.remedy), theme.strong)));
+        }
+    }
+    boxed(frame, area, theme, "Doctor", lines);
 }
 
 fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {

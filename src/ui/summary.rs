@@ -27,11 +27,15 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         ],
         (BusState::Devices(_), None) => vec![
             Line::from(Span::styled("Nothing is plugged in.", theme.warn)),
-            Line::from("Plug in the Crazyflie; if it does"),
             Line::from(vec![
-                Span::raw("not start, press "),
+                Span::raw("It does not start: "),
                 Span::styled("r", theme.strong),
-                Span::raw(" for help."),
+                Span::raw(" helps."),
+            ]),
+            Line::from(vec![
+                Span::raw("It is not seen: "),
+                Span::styled("d", theme.strong),
+                Span::raw(" looks why."),
             ]),
         ],
         (BusState::Others(others), _) => {

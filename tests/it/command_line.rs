@@ -297,6 +297,35 @@ fn nothing_is_put_back_where_no_copy_was_kept() {
 }
 
 #[test]
+fn the_doctor_looks_at_this_computer_and_says_what_helps() {
+    let desk = Desk::new();
+    let (exit, objects) = desk.json("doctor --demo=relatives");
+    let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
+    assert_eq!((exit, &drone["verdict"]), (69, &json!("bad")));
+    assert!(drone["found"].as_str().unwrap().contains("a Crazyradio on port 1-1"), "{drone}");
+    let text = String::from_utf8(desk.run("doctor --demo=two").stdout).unwrap();
+    assert!(text.contains("ok  USB") && text.contains("ok  opens"), "{text}");
+}
+
+#[test]
+fn rules_completions_and_manual_come_from_the_program_itself() {
+    let desk = Desk::new();
+    let rules = stdout(&desk.run("udev"));
+    for product in ["5740", "df11"] {
+        assert!(rules.lines().any(|line| line.contains(product) && line.contains("uaccess")), "{rules}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&desk.run(&format!("completions {shell}")));
+        assert!(script.contains("restore-bootloader") && script.contains("no-undo"), "{shell}");
+    }
+    let manual = stdout(&desk.run("man"));
+    assert!(manual.contains(".TH cfdfu 1") && manual.contains("Exit status"), "{manual}");
+    // Everything that can be typed is explained within 80 columns.
+    let help = stdout(&desk.run("--help"));
+    assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+}
+
+#[test]
 fn the_log_file_has_what_was_said() {
     let desk = Desk::new();
     desk.run("flash cf2.bin --demo --log-file log.txt");

@@ -33,6 +33,7 @@ const RULES: &[Rule] = &[
     Rule { files: &["dfu"], may_use: &["dfu", "flash", "usb"], never: IO },
     Rule { files: &["crazyflie.rs"], may_use: &["usb"], never: IO },
     Rule { files: &["job.rs", "job"], may_use: &["crazyflie", "dfu", "flash", "image", "usb"], never: IO },
+    Rule { files: &["doctor.rs"], may_use: &["usb"], never: IO },
     Rule { files: &["report.rs"], may_use: &["crazyflie", "flash", "image", "job", "usb"], never: IO },
     Rule { files: &["usb/libusb.rs"], may_use: &["usb"], never: &["ratatui", "std::thread"] },
     Rule { files: &["usb/trace.rs", "usb/fault.rs"], may_use: &["usb"], never: IO },
@@ -47,7 +48,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         files: &["app"],
-        may_use: &["app", "crazyflie", "flash", "image", "job", "report", "usb"],
+        may_use: &["app", "crazyflie", "doctor", "flash", "image", "job", "report", "usb"],
         never: &[
             "rusb",
             "ratatui",
@@ -62,12 +63,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         files: &["ui"],
-        may_use: &["app", "crazyflie", "flash", "image", "job", "report", "ui", "usb"],
+        may_use: &["app", "crazyflie", "doctor", "flash", "image", "job", "report", "ui", "usb"],
         never: &["crossterm", "rusb", "std::fs", "std::env", "std::thread", "&mut App"],
     },
     Rule {
         files: &["run"],
-        may_use: &["app", "clock", "image", "job", "record", "report", "run", "sim", "ui", "usb", "worker"],
+        may_use: &[
+            "app", "clock", "doctor", "image", "job", "record", "report", "run", "sim", "ui", "usb", "worker",
+        ],
         never: &["rusb"],
     },
     Rule { files: &["record.rs"], may_use: &["clock", "flash", "job", "usb"], never: &["rusb", "ratatui"] },
@@ -78,6 +81,7 @@ const RULES: &[Rule] = &[
             "cli",
             "clock",
             "crazyflie",
+            "doctor",
             "flash",
             "image",
             "job",

@@ -358,6 +358,19 @@ fn a_cable_pulled_in_mid_flash_is_told_and_the_job_goes_on_when_it_is_back() {
     session.until("Flashed and verified");
 }
 
+/// Without a drone, and mostly without USB where tests run: one key tells why.
+#[test]
+fn the_doctor_is_one_key_away_where_nothing_is_found() {
+    let mut session = Session::start(&[], &[]);
+    session.until("What to do");
+    session.press("d");
+    let screen = session.until("Doctor");
+    assert!(screen.contains("USB") && screen.contains("drone"), "{screen}");
+    session.press("\x1b");
+    session.until("Enter");
+    session.press("q");
+}
+
 /// A defect in the thread that flashes is a failed job: the interface lives, says so, and can do it again.
 #[test]
 fn a_panic_of_the_worker_leaves_the_interface_alive() {

@@ -66,10 +66,27 @@ check "no right to a running drone is told from no right to the boot ROM" sh -c 
   chmod 600 /dev/bus/usb/*/*
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' flash new.bin >log 2>&1; status=\$?; cat log
   [ \$status -eq 77 ] && grep -q 5740 log"
+check "the doctor tells which of the two cannot be opened, and what helps" sh -c "
+  setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' doctor >log 2>&1; status=\$?; cat log
+  [ \$status -eq 69 ] && grep -q 'NO  opens.*0483:5740.*no permission' log && grep -q 'udev --install' log"
 check "with the rights of the rules no root is needed" sh -c "
   (while sleep 0.05; do chmod 666 /dev/bus/usb/*/* 2>/dev/null; done) & rights=\$!
   setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/nonexistent XDG_STATE_HOME=/nonexistent \
     '$cfdfu' flash new.bin >log 2>&1; status=\$?; kill \$rights; cat log; [ \$status -eq 0 ]"
 stop
+
+echo "== the doctor"
+start dfu
+check "it names who has the drone open" sh -c "
+  dfu-util -a 0 -s 0x08004000 -D old.bin >/dev/null 2>&1 & holder=\$!; sleep 2
+  '$cfdfu' doctor >log; kill \$holder; wait; cat log; grep -q \"dfu-util (process \$holder) has it open\" log"
+stop
+if [ -d /etc/udev ] && mount -t tmpfs tmpfs /etc/udev; then
+  mkdir /etc/udev/rules.d
+  check "udev --install puts the rules in their place" sh -c "'$cfdfu' udev --install && '$cfdfu' udev | cmp - /etc/udev/rules.d/70-cfdfu.rules"
+  check "again it changes nothing" sh -c "'$cfdfu' udev --install | grep 'there already'"
+  echo '# mine' >/etc/udev/rules.d/70-cfdfu.rules
+  check "another's rules are left alone" sh -c "'$cfdfu' udev --install; [ \$? -eq 73 ] && grep -q mine /etc/udev/rules.d/70-cfdfu.rules"
+fi
 
 summary

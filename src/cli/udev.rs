@@ -1,0 +1,50 @@
+//! `cfdfu udev`: prints the rules that let a user use a Crazyflie without root, or puts them where udev finds
+//! them. A file that exists is never changed unless it is ours as it stands.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::console::Console;
+use super::output_file::Output;
+use crate::doctor::UDEV_RULES;
+use crate::report::{self, Exit, Problem};
+
+/// Before 73, as `uaccess` needs.
+const FILE: &str = "/etc/udev/rules.d/70-cfdfu.rules";
+const RELOAD: &str = "Now, as root: `udevadm control --reload`, then plug the drone in again. For the group: `groupadd -f \
+    plugdev`, `usermod -a -G plugdev USER`, and log in again (over SSH only the group counts).";
+
+pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem> {
+    if !install {
+        // Alone on standard output, so that it can go into a file.
+        let _ = io::stdout().write_all(UDEV_RULES.as_bytes());
+        return Ok(Exit::Done);
+    }
+    match fs::read_to_string(FILE) {
+        Ok(there) if there == UDEV_RULES => {
+            console.line(&format!("{FILE} is there already."));
+            console.line(RELOAD);
+            return Ok(Exit::Done);
+        }
+        Ok(_) => {
+            let advice = format!("It is not changed. Look at it, or remove it: rm {FILE}");
+            let message = format!("{FILE} exists and holds something else");
+            return Err(report::other(Exit::CannotCreate, "rules_exist", &message, &advice));
+        }
+        Err(_) => {}
+    }
+    if let Err(error) = fs::metadata("/etc/udev/rules.d") {
+        let message = format!("there is no /etc/udev/rules.d: {error}");
+        return Err(report::other(Exit::CannotCreate, "no_udev", &message, "This system has no udev."));
+    }
+    Output::create(Path::new(FILE), false).and_then(|output| output.write(UDEV_RULES.as_bytes())).map_err(
+        |problem| {
+            let advice = "It takes root: sudo cfdfu udev --install";
+            report::other(Exit::NoPermission, "no_permission", &problem.message, advice)
+        },
+    )?;
+    console.line(&format!("{FILE} is written."));
+    console.line(RELOAD);
+    Ok(Exit::Done)
+}

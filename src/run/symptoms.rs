@@ -1,0 +1,164 @@
+//! What can be found out about this computer when no drone is found or none opens: looked up for `doctor`, which
+//! judges it. Reads only, and runs nothing.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::doctor::{Drone, Rule, Symptoms, rules_in};
+use crate::usb::descriptor::clean;
+use crate::usb::{Bus, BusError, Found, TransferError};
+use crate::worker::find;
+
+/// Where udev looks for rules; a name in an earlier folder hides the same one in a later.
+const RULES: [&str; 4] =
+    ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
+
+/// Everything that can be found out.
+#[must_use]
+pub fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
+    let list = bus.map_err(Clone::clone).and_then(Bus::list);
+    let no_usb = list.as_ref().err().map(ToString::to_string);
+    let found = list.unwrap_or_default();
+    let drones = bus.ok().and_then(|bus| find::devices(bus).ok()).unwrap_or_default();
+    let others = bus.ok().and_then(|bus| find::others(bus).ok()).unwrap_or_default();
+    let drone = |device: crate::job::Device| {
+        let at = found.iter().find(|found| found.location == device.location && found.id == device.id);
+        Drone {
+            id: device.id,
+            place: device.location.to_string(),
+            closed: device.closed.map(|error| (error == TransferError::Access, error.to_string())),
+            holders: at.map(holders).unwrap_or_default(),
+        }
+    };
+    Symptoms {
+        no_usb,
+        devices: found.len(),
+        drones: drones.into_iter().map(drone).collect(),
+        others: others.iter().map(|other| format!("{} on port {}", other.what, other.location)).collect(),
+        rules: rules(),
+        groups: groups(),
+        root: is_root(),
+        ssh: env::var_os("SSH_CONNECTION").is_some() || env::var_os("SSH_TTY").is_some(),
+        guest: guest(),
+        kernel: kernel(),
+    }
+}
+
+/// Other processes that have the device's file open.
+fn holders(found: &Found) -> Vec<String> {
+    let device = format!("/dev/bus/usb/{:03}/{:03}", found.location.bus, found.address);
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let has_it = |process: &PathBuf| {
+        let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file == Path::new(&device))
+    };
+    let name = |process: PathBuf| {
+        let number: u32 = process.file_name()?.to_str()?.parse().ok()?;
+        if number == std::process::id() || !has_it(&process) {
+            return None;
+        }
+        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        Some(format!("{} (process {number})", clean(name.trim())))
+    };
+    processes.flatten().filter_map(|entry| name(entry.path())).collect()
+}
+
+/// The rules for both numbers; `None` where there is no udev.
+fn rules() -> Option<[Vec<Rule>; 2]> {
+    if !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
+        return None;
+    }
+    let mut seen = Vec::new();
+    let mut all = [Vec::new(), Vec::new()];
+    for path in
+        RULES.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten().map(|it| it.path())
+    {
+        let name = path.file_name().map(|name| clean(&name.to_string_lossy())).unwrap_or_default();
+        if path.extension().is_none_or(|ending| ending != "rules") || seen.contains(&name) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        for (all, found) in all.iter_mut().zip(rules_in(&name, &text)) {
+            all.extend(found);
+        }
+        seen.push(name);
+    }
+    Some(all)
+}
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    false
+}
+
+/// The names of this process' groups, by the system's own file.
+#[cfg(unix)]
+fn groups() -> Vec<String> {
+    let mut numbers: Vec<u32> = rustix::process::getgroups()
+        .unwrap_or_default()
+        .into_iter()
+        .map(rustix::process::Gid::as_raw)
+        .collect();
+    numbers.push(rustix::process::getegid().as_raw());
+    let text = fs::read_to_string("/etc/group").unwrap_or_default();
+    let name = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+        numbers.contains(&number).then(|| name.to_owned())
+    };
+    text.lines().filter_map(name).collect()
+}
+
+#[cfg(not(unix))]
+fn groups() -> Vec<String> {
+    Vec::new()
+}
+
+/// What kind of guest this computer is.
+fn guest() -> Option<String> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    if read("/proc/sys/kernel/osrelease").to_lowercase().contains("microsoft") {
+        return Some("WSL".to_owned());
+    }
+    if Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists() {
+        return Some("a container".to_owned());
+    }
+    let machine = read("/sys/class/dmi/id/sys_vendor") + &read("/sys/class/dmi/id/product_name");
+    let makers = ["VirtualBox", "VMware", "QEMU", "KVM", "Parallels", "Virtual Machine"];
+    makers.iter().find(|maker| machine.contains(**maker)).map(|maker| format!("a virtual machine ({maker})"))
+}
+
+/// What the kernel said of devices that it could not enumerate; `None` if it may not be asked.
+#[cfg(target_os = "linux")]
+fn kernel() -> Option<Vec<String>> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    /// Reading ends where there is nothing more, instead of waiting for it.
+    const O_NONBLOCK: i32 = 0o4000;
+    const RECORDS: usize = 10_000;
+    const COMPLAINTS: [&str; 4] =
+        ["unable to enumerate", "device descriptor read", "not accepting address", "over-current"];
+    let mut file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg").ok()?;
+    let mut record = [0; 8192];
+    let mut lines = Vec::new();
+    for _ in 0..RECORDS {
+        let Ok(len) = file.read(&mut record) else { break };
+        let text = String::from_utf8_lossy(&record[..len]);
+        let text = text.split_once(';').map_or("", |(_, text)| text).lines().next().unwrap_or_default();
+        if text.contains("usb") && COMPLAINTS.iter().any(|complaint| text.contains(complaint)) {
+            lines.push(clean(text));
+        }
+    }
+    Some(lines)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kernel() -> Option<Vec<String>> {
+    None
+}
