@@ -129,7 +129,7 @@ fn main() {
     let firmware = images::firmware("2026.08", &[("CF21", "Crazyflie 2.1")], 4096);
     let head = firmware[..1200].to_vec();
 
-    fuzz("raw image", inputs, &[head.clone(), images::loader()[..1000].to_vec()], |bytes, _| image(bytes));
+    fuzz("raw image", inputs, &[firmware.clone(), head.clone()], |bytes, _| image(bytes));
     let suffixed = files::suffixed(part.clone(), (0x0483, 0xDF11), 0x0100);
     fuzz("DFU suffix", inputs, &[suffixed], |bytes, dice| image(mended(bytes, dice)));
     let one = files::dfuse(&[(0, vec![(base, &part)])]);
@@ -159,7 +159,7 @@ fn main() {
         let _ = Loader::of(&bytes);
         Protection::parse(&bytes).is_some()
     });
-    fuzz("read-back of a firmware", inputs, &[head], |bytes, _| {
+    fuzz("read-back of a firmware", inputs, &[firmware], |bytes, _| {
         matches!(Content::of(&bytes), Content::Firmware(_))
     });
 }

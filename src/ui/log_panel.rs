@@ -11,14 +11,18 @@ use crate::app::App;
 use crate::app::log;
 use crate::job::Level;
 
-/// Draws as many lines as fit, ending with the one that is looked at; marks it if `marked`.
+/// Draws as many lines as fit, ending with the one that is looked at; marks it, and shows details, if `marked`.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, marked: bool) {
     let height = usize::from(area.height.saturating_sub(2));
     let selected = app.log.selected();
     let end = selected.map_or(0, |at| at + 1);
-    let lines = app.log.lines().iter().enumerate().take(end).skip(end.saturating_sub(height));
-    let lines: Vec<Line<'_>> =
-        lines.map(|(n, line)| row(line, marked && Some(n) == selected, theme)).collect();
+    // Where there is little room the details are left out; on top of the screen everything is shown.
+    let shown = |(_, line): &(usize, &log::Line)| marked || line.level > Level::Detail;
+    let lines: Vec<_> = app.log.lines().iter().enumerate().take(end).filter(shown).collect();
+    let lines: Vec<Line<'_>> = lines[lines.len().saturating_sub(height)..]
+        .iter()
+        .map(|&(n, line)| row(line, marked && Some(n) == selected, theme))
+        .collect();
     let block = panel(theme, "Log");
     let state = if app.log.following() { " following " } else { " paused " };
     let block = block.title(Line::from(Span::styled(state, theme.faint)).right_aligned());

@@ -32,11 +32,14 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
                 Span::styled("r", theme.strong),
                 Span::raw(" helps."),
             ]),
-            Line::from(vec![
-                Span::raw("It is not seen: "),
-                Span::styled("d", theme.strong),
-                Span::raw(" looks why."),
-            ]),
+            match app.demo {
+                Some(_) => Line::from(""),
+                None => Line::from(vec![
+                    Span::raw("It is not seen: "),
+                    Span::styled("d", theme.strong),
+                    Span::raw(" looks why."),
+                ]),
+            },
         ],
         (BusState::Others(others), _) => {
             let mut lines = vec![Line::from(Span::styled("No Crazyflie, but", theme.warn))];
