@@ -46,6 +46,8 @@ pub struct App {
     pub meant: Option<Device>,
     /// The device that a job uses, or used last.
     pub device: Option<Device>,
+    /// Where files are chosen before there is one, if not in the folder that it was started in.
+    pub folder: Option<PathBuf>,
     /// The firmware to flash.
     pub image: Slot,
     /// The bootloader to restore.
@@ -353,6 +355,7 @@ impl App {
             chosen: 0,
             meant: None,
             device: None,
+            folder: None,
             image: Slot::Empty,
             loader: Slot::Empty,
             goal: Goal::Flash,

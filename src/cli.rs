@@ -24,6 +24,7 @@ use crate::job::{
 use crate::record::Record;
 use crate::report::{self, Exit, Problem};
 use crate::run::{self, files};
+use crate::settings::Settings;
 use crate::sim::SimBus;
 use crate::sim::scenario::{SCENARIOS, Scenario};
 use crate::usb::libusb::Libusb;
@@ -152,23 +153,29 @@ fn interface(
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+    let settings = Settings::load();
+    let theme = console::theme(global, &settings.0);
     let world = if let Some(name) = &global.demo {
         let scenario = scenario(name.as_deref())?;
         let bus = SimBus::new(scenario.drones(clock.now()), Arc::clone(&clock));
-        run::World { bus: Arc::new(bus.clone()), clock, demo: Some((bus, scenario.name.to_owned())) }
+        run::World {
+            bus: Arc::new(bus.clone()),
+            clock,
+            demo: Some((bus, scenario.name.to_owned())),
+            settings,
+        }
     } else {
         let bus: Arc<dyn Bus> = match Libusb::new() {
             Ok(bus) => Arc::new(bus),
             Err(error) => Arc::new(run::NoUsb(error, Arc::clone(&clock))),
         };
-        run::World { bus, clock, demo: None }
+        run::World { bus, clock, demo: None, settings }
     };
     let image = image.map(run::absolute);
     let ended = if global.plain || !run::has_terminal() {
         run::plain::run(&world, image.as_deref()).map(|_| ())
     } else {
-        run::run(&world, image.as_deref(), &console::theme(global))
-            .map(|farewell| console.farewell(&farewell.app))
+        run::run(&world, image.as_deref(), &theme).map(|farewell| console.farewell(&farewell.app))
     };
     ended.map_err(|error| {
         let advice = "Try a command: cfdfu flash IMAGE.";

@@ -13,7 +13,7 @@
 //! | 2, work | [`clock`], [`worker`] | time, and the thread that drives devices |
 //! | 3, interface | [`app`], [`report`], [`doctor`] | its state and pure `update`; what happened and what to do now; why nothing is found |
 //! | | [`ui`] | views: functions of the state and a rectangle |
-//! | 4, shell | [`record`] | what is remembered between runs |
+//! | 4, shell | [`record`], [`settings`] | what is remembered between runs; what the user has set |
 //! | | [`run`], [`cli`] | the interface's loop and terminal; the command line, files, signals |
 //!
 //! Four promises that the types keep: nothing is written that `flash::check` has not admitted; nothing is
@@ -32,6 +32,7 @@ pub mod job;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod settings;
 pub mod sim;
 pub mod ui;
 pub mod usb;

@@ -20,6 +20,7 @@ use crate::doctor;
 use crate::job::{Command, Event, Level};
 use crate::record::{Presence, Record};
 use crate::report;
+use crate::settings::Settings;
 use crate::sim::SimBus;
 use crate::ui;
 use crate::ui::theme::Theme;
@@ -40,6 +41,8 @@ const FRAME: Duration = Duration::from_millis(100);
 /// How often the bus is looked at where nothing is notified.
 const BUS_LOOK: Duration = Duration::from_millis(500);
 
+/// A complaint about the settings is on the screen for so long; it is in the log, too.
+const COMPLAINT: Duration = Duration::from_secs(10);
 /// Logs of runs that are kept.
 const RUNS: usize = 50;
 
@@ -51,6 +54,21 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// The demo's drones, and the name of the scenario.
     pub demo: Option<(SimBus, String)>,
+    /// What the user has set, and what is wrong with that.
+    pub settings: (Settings, Option<String>),
+}
+
+impl World {
+    /// The interface at its start.
+    fn app(&self) -> App {
+        let demo = self.demo.as_ref().map(|(bus, name)| demo_state(bus, name));
+        let mut app = App { folder: self.settings.0.images.clone(), ..App::new(demo) };
+        if let Some(complaint) = &self.settings.1 {
+            app.log.push(Duration::ZERO, Level::Warning, complaint);
+            app.notice = Some((complaint.clone(), COMPLAINT));
+        }
+        app
+    }
 }
 
 /// What was last known when the interface ended.
@@ -63,7 +81,7 @@ pub struct Farewell {
 pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<Farewell> {
     let (messages, inbox) = channel();
     let mut shell = Shell::start(world, messages.clone());
-    let mut app = App::new(world.demo.as_ref().map(|(bus, name)| demo_state(bus, name)));
+    let mut app = world.app();
     let mut screen = Screen::open()?;
     keyboard::listen(messages.clone());
     let signals = terminal::Signals::listen(messages.clone())?;
@@ -245,9 +263,10 @@ impl<'a> Shell<'a> {
                 Event::Finished(report) => {
                     let words = report::headline(report);
                     let log = format!("{}{words}\n", bundle::log(app));
+                    let logs = self.world.settings.0.logs.unwrap_or(RUNS).max(1);
                     record
                         .ended(&words, !app.detached)
-                        .and(record.save(Path::new("logs"), "run.log", log.as_bytes(), RUNS).map(drop))
+                        .and(record.save(Path::new("logs"), "run.log", log.as_bytes(), logs).map(drop))
                 }
                 _ => return,
             },

@@ -444,7 +444,8 @@ fn stop(app: &mut App) -> Vec<Effect> {
 fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
     let slot = if which == Which::Image { &app.image } else { &app.loader };
     let beside = slot.path().or(app.image.path()).and_then(|path| path.parent());
-    let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(".".as_ref()).to_owned();
+    let usual = app.folder.as_deref().unwrap_or(".".as_ref());
+    let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(usual).to_owned();
     show_folder(app, which, then, folder)
 }
 

@@ -22,7 +22,8 @@ use crate::flash::plan::Plan;
 use crate::image::{Content, Firmware, Format, Image, Payload};
 use crate::job::{Device, Event, Failure, Identity, Known, Level, Loader, Outcome, Phase, Preview, Report};
 use crate::report::{self, Exit, Problem};
-use crate::ui::theme::Theme;
+use crate::settings::{Color, GlyphSet, Settings};
+use crate::ui::theme::{Glyphs, Theme};
 use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
 
@@ -377,15 +378,22 @@ fn printable(text: &str) -> String {
 }
 
 /// The interface's theme for this terminal.
-pub(super) fn theme(global: &Global) -> Theme {
+pub(super) fn theme(global: &Global, settings: &Settings) -> Theme {
     let of = |name: &str| std::env::var(name).unwrap_or_default();
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().map(|name| of(name)).find(|value| !value.is_empty());
-    let no_color = match global.color {
-        ColorChoice::Always => false,
-        ColorChoice::Never => true,
-        ColorChoice::Auto => !of("NO_COLOR").is_empty(),
+    let no_color = match (global.color, settings.color) {
+        (ColorChoice::Always, _) => false,
+        (ColorChoice::Never, _) => true,
+        (ColorChoice::Auto, _) if !of("NO_COLOR").is_empty() => true,
+        (ColorChoice::Auto, color) => color == Some(Color::Never),
     };
-    Theme::for_terminal(&of("TERM"), &locale.unwrap_or_default(), no_color)
+    let (glyphs, colour) = Theme::tier(&of("TERM"), &locale.unwrap_or_default(), no_color);
+    let glyphs = settings.glyphs.map_or(glyphs, |glyphs| match glyphs {
+        GlyphSet::Unicode => Glyphs::Unicode,
+        GlyphSet::Cp437 => Glyphs::Cp437,
+        GlyphSet::Ascii => Glyphs::Ascii,
+    });
+    Theme::new(glyphs, colour || settings.color == Some(Color::Always) && !no_color)
 }
 
 /// Lines of at most `width` characters, broken at blanks.

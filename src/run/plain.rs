@@ -26,7 +26,7 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<Farewell> {
     let (messages, from_shell) = channel();
     let (inputs, inbox) = channel();
     let mut shell = Shell::start(world, messages);
-    let mut app = App::new(world.demo.as_ref().map(|(bus, name)| super::demo_state(bus, name)));
+    let mut app = world.app();
     shell.tell_unseen_end();
     if let Some(path) = image {
         app.image = Slot::Loading(path.to_owned());

@@ -132,6 +132,13 @@ impl Theme {
     /// The theme for this terminal, from its TERM, its locale and NO_COLOR.
     #[must_use]
     pub fn for_terminal(term: &str, locale: &str, no_color: bool) -> Theme {
+        let (glyphs, colour) = Theme::tier(term, locale, no_color);
+        Theme::new(glyphs, colour)
+    }
+
+    /// What a terminal can show: glyphs, and whether there is colour.
+    #[must_use]
+    pub fn tier(term: &str, locale: &str, no_color: bool) -> (Glyphs, bool) {
         let utf8 = ["UTF-8", "utf-8", "UTF8", "utf8"].iter().any(|name| locale.contains(name));
         let glyphs = match term {
             "linux" => Glyphs::Cp437,
@@ -139,7 +146,7 @@ impl Theme {
             _ => Glyphs::Ascii,
         };
         let colourless = no_color || term.starts_with("vt") || term == "dumb";
-        Theme::new(glyphs, !colourless)
+        (glyphs, !colourless)
     }
 
     /// Text as this tier can show it: our own texts have some marks that ASCII and CP437 lack.

@@ -69,10 +69,12 @@ const RULES: &[Rule] = &[
     Rule {
         files: &["run"],
         may_use: &[
-            "app", "clock", "doctor", "image", "job", "record", "report", "run", "sim", "ui", "usb", "worker",
+            "app", "clock", "doctor", "image", "job", "record", "report", "run", "settings", "sim", "ui",
+            "usb", "worker",
         ],
         never: &["rusb"],
     },
+    Rule { files: &["settings.rs"], may_use: &[], never: &["rusb", "ratatui"] },
     Rule { files: &["record.rs"], may_use: &["clock", "flash", "job", "usb"], never: &["rusb", "ratatui"] },
     Rule {
         files: &["cli", "lib.rs", "main.rs"],
@@ -88,6 +90,7 @@ const RULES: &[Rule] = &[
             "record",
             "report",
             "run",
+            "settings",
             "sim",
             "ui",
             "usb",

@@ -358,6 +358,30 @@ fn a_cable_pulled_in_mid_flash_is_told_and_the_job_goes_on_when_it_is_back() {
     session.until("Flashed and verified");
 }
 
+/// What is set for good is used; what is broken is told, and nothing else happens.
+#[test]
+fn settings_are_used_and_a_broken_file_is_told() {
+    let config = tempfile::tempdir().unwrap();
+    let write = |text: &str| {
+        std::fs::create_dir_all(config.path().join("cfdfu")).unwrap();
+        std::fs::write(config.path().join("cfdfu/config.toml"), text).unwrap();
+    };
+    let home = config.path().to_str().unwrap().to_owned();
+    let variables = [("XDG_CONFIG_HOME", home.as_str())];
+    write("glyphs = \"ascii\"\nimages = \"/\"\n");
+    let mut session = Session::start(&["--demo=dfu"], &variables);
+    let screen = session.until("boot ROM");
+    assert!(!screen.contains('│') && screen.contains('|'), "{screen}");
+    session.press("i");
+    session.until("Choose a file in /");
+    session.press("\x1bq");
+    write("glyphs = \"runes\"\n");
+    let mut session = Session::start(&["--demo=dfu"], &variables);
+    let screen = session.until("boot ROM");
+    assert!(screen.contains("config.toml is not used") && screen.contains('│'), "{screen}");
+    session.press("q");
+}
+
 /// Without a drone, and mostly without USB where tests run: one key tells why.
 #[test]
 fn the_doctor_is_one_key_away_where_nothing_is_found() {
