@@ -2,7 +2,7 @@
 //! ([`Effect`]). [`update`](update::update) is the only function that changes it, pure and total; time comes
 //! with each message.
 //!
-//! [`keys`] is the one table of keys, [`wizard`] the way into DFU mode by hand, [`progress`] the figures of
+//! [`keys`] is the one table of keys, [`command_line`] the equal command, [`wizard`] the way into DFU mode by hand, [`progress`] the figures of
 //! a job, [`picker`] the choice of a file, [`log`] the lines and what they mean.
 
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use crate::image::{Content, Image};
 use crate::job::{AtWork, Confirm, Device, Event, Job, Known, Other, Preview, Report, SectorState, Selector};
 use crate::report::Problem;
 
+pub mod command_line;
 pub mod keys;
 pub mod log;
 pub mod picker;

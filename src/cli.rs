@@ -1,8 +1,9 @@
 //! The command line: what was typed becomes a job for the worker or a look at a file, and what happens
 //! becomes lines, a progress bar, or JSON.
 //!
-//! [`args`] is what can be typed, [`console`] what is shown, [`output_file`] writes files, [`run_job`]
-//! joins the worker, [`simulate`] is the drone on this computer's own USB.
+//! [`args`] is what can be typed, [`console`] what is shown, [`json`] the same for scripts, [`output_file`]
+//! writes files, [`run_job`] joins the worker, [`udev`] has the rules, [`simulate`] is the drone on this
+//! computer's own USB.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::worker::find;
 
 mod args;
 mod console;
+mod json;
 mod output_file;
 mod run_job;
 mod simulate;

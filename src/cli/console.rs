@@ -10,17 +10,16 @@ use std::time::Duration;
 
 use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::args::Global;
+use super::json;
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
-use crate::crazyflie::{self, Board, Mode};
+use crate::crazyflie::Mode;
 use crate::doctor::{Check, Verdict};
-use crate::flash::FIRMWARE_BASE;
-use crate::flash::plan::Plan;
-use crate::image::{Content, Firmware, Format, Image, Payload};
-use crate::job::{Device, Event, Failure, Identity, Known, Level, Loader, Outcome, Phase, Preview, Report};
+use crate::image::{Content, Format, Image, Payload};
+use crate::job::{Device, Event, Failure, Known, Level, Outcome, Phase, Preview, Report};
 use crate::report::{self, Exit, Problem};
 use crate::settings::{Color, GlyphSet, Settings};
 use crate::ui::theme::{Glyphs, Theme};
@@ -131,11 +130,11 @@ impl Console {
         match event {
             Event::Device(device) => {
                 self.end_wait();
-                self.object(&device_json(device));
+                self.object(&json::device(device));
                 self.line(&format!("Using {}", describe(device, " ")));
             }
             Event::Planned(plan) => {
-                self.object(&plan_json(plan));
+                self.object(&json::plan(plan));
                 self.line(&format!(
                     "Plan: {} bytes at {}, {} sectors",
                     plan.bytes,
@@ -155,7 +154,7 @@ impl Console {
 
     /// What a drone is.
     fn known(&mut self, known: &Known) {
-        self.object(&known_json(known));
+        self.object(&json::known(known));
         for (label, text) in report::known(known) {
             self.line(&format!("{label:<11} {text}"));
         }
@@ -181,7 +180,7 @@ impl Console {
     }
 
     fn log_line(&mut self, level: Level, text: &str) {
-        self.object(&json!({"event": "log", "text": text}));
+        self.object(&serde_json::json!({"event": "log", "text": text}));
         match level {
             Level::Detail if self.verbose == 0 => self.keep(text),
             Level::Detail | Level::Info => self.line(text),
@@ -190,7 +189,9 @@ impl Console {
     }
 
     fn progress(&mut self, phase: Phase, done: u64, total: u64) {
-        self.object(&json!({"event": "progress", "phase": phase.word(), "done": done, "total": total}));
+        self.object(
+            &serde_json::json!({"event": "progress", "phase": phase.word(), "done": done, "total": total}),
+        );
         if !self.live {
             return;
         }
@@ -251,7 +252,7 @@ impl Console {
 
     /// The answer of `inspect`.
     pub(super) fn inspection(&mut self, image: &Image) {
-        self.object(&image_json(image));
+        self.object(&json::image(image));
         if !self.json {
             self.image(image);
             let firmware = image.content.firmware();
@@ -273,7 +274,7 @@ impl Console {
     /// A row of `doctor`.
     pub(super) fn check(&mut self, check: &Check) {
         let Check { name, verdict, found, remedy } = check;
-        self.object(&json!({
+        self.object(&serde_json::json!({
             "event": "check", "name": name, "verdict": verdict.word(), "found": found, "remedy": remedy,
         }));
         if !self.json {
@@ -292,7 +293,7 @@ impl Console {
 
     /// The answer of `list`.
     pub(super) fn device(&mut self, device: &Device) {
-        self.object(&device_json(device));
+        self.object(&json::device(device));
         if !self.json {
             self.line(&describe(device, "  "));
         }
@@ -311,7 +312,7 @@ impl Console {
     /// The last words of a job.
     pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
         self.end_bar();
-        self.object(&result_json(report, file));
+        self.object(&json::result(report, file));
         match &report.outcome {
             Outcome::Cancelled(_) => return self.error(&report::headline(report)),
             Outcome::Failed(failure) => return self.explain(&report::failed(failure)),
@@ -345,9 +346,9 @@ impl Console {
     /// A problem before or beside a job; in JSON it is the one last result.
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.end_bar();
-        self.object(&json!({
+        self.object(&serde_json::json!({
             "event": "result", "outcome": "failed", "bytes": 0, "written": 0, "erased_sectors": 0,
-            "verified": false, "booted": null, "runs": null, "seconds": 0.0, "error": error_json(problem),
+            "verified": false, "booted": null, "runs": null, "seconds": 0.0, "error": json::error(problem),
         }));
         self.explain(problem);
     }
@@ -435,107 +436,4 @@ fn describe_image(image: &Image) -> String {
         other => format!(", from .{}", other.word()),
     };
     format!("Image: {}, {} bytes{address}{format}", image.content, image.payload.len())
-}
-
-fn device_json(device: &Device) -> Value {
-    json!({
-        "event": "device",
-        "mode": device.mode.word(),
-        "vid": format!("{:04x}", device.id.vendor),
-        "pid": format!("{:04x}", device.id.product),
-        "path": device.location.to_string(),
-        "serial": device.strings.serial,
-        "simulated": device.simulated,
-    })
-}
-
-fn image_json(image: &Image) -> Value {
-    let firmware = image.content.firmware();
-    let parts = image.payload.at(image.address().unwrap_or(FIRMWARE_BASE));
-    let parts: Vec<Value> = parts
-        .iter()
-        .map(|part| json!({"address": part.address.to_string(), "bytes": part.data.len()}))
-        .collect();
-    json!({
-        "event": "image",
-        "format": image.format.word(),
-        "kind": image.content.word(),
-        "version": firmware.and_then(|f| f.version.as_deref()),
-        "revision": firmware.and_then(|f| f.revision.as_deref()),
-        "platform": firmware.and_then(Firmware::platform),
-        "boards": image.boards(),
-        "address": image.address().map(|address| address.to_string()),
-        "bytes": image.payload.len(),
-        "segments": parts,
-        "crc32": format!("{:08x}", image.crc32),
-        "notes": image.notes,
-    })
-}
-
-fn known_json(known: &Known) -> Value {
-    match known {
-        Known::InDfu(identity) => {
-            let Identity { board, loader, firmware, protection, rom } = identity;
-            let firmware = firmware.as_ref().map(|content| {
-                let firmware = content.firmware();
-                let boards: Vec<&str> =
-                    firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.as_str()).collect();
-                let version = firmware.and_then(|firmware| firmware.version.as_deref());
-                json!({"kind": content.word(), "version": version, "boards": boards})
-            });
-            json!({
-                "event": "board",
-                "type": board.as_ref().map(|board| &board.code),
-                "name": board.as_ref().map(Board::name),
-                "revision": board.as_ref().and_then(|board| board.revision.as_deref()),
-                "bootloader": loader.map(Loader::word),
-                "firmware": firmware,
-                "read_protected": protection.read,
-                "write_protected_sectors": protection.sectors,
-                "rom": rom,
-            })
-        }
-        Known::Running(running) => json!({
-            "event": "board",
-            "type": running.board.as_deref().and_then(crazyflie::code_of),
-            "name": running.board,
-            "revision": null,
-            "bootloader": null,
-            "firmware": running.version.as_ref().map(|version| json!({"kind": "firmware", "version": version, "boards": []})),
-            "read_protected": null,
-            "write_protected_sectors": null,
-            "rom": null,
-        }),
-    }
-}
-
-fn plan_json(plan: &Plan) -> Value {
-    let sectors: Vec<Value> = plan
-        .sectors()
-        .iter()
-        .map(|planned| json!({"address": planned.sector.span.start().to_string(), "size": planned.sector.span.len()}))
-        .collect();
-    json!({"event": "plan", "address": plan.start().to_string(), "bytes": plan.bytes, "sectors": sectors})
-}
-
-fn result_json(report: &Report, file: Option<&Path>) -> Value {
-    let (outcome, error) = match &report.outcome {
-        Outcome::Flashed => ("flashed", Value::Null),
-        Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => ("unchanged", Value::Null),
-        Outcome::Failed(failure) => ("failed", error_json(&report::failed(failure))),
-        Outcome::Cancelled(_) => ("cancelled", Value::Null),
-    };
-    let mut result = json!({
-        "event": "result", "outcome": outcome, "bytes": report.bytes, "written": report.written,
-        "erased_sectors": report.erased_sectors, "verified": report.verified, "booted": report.booted,
-        "runs": report.runs, "seconds": (report.took.as_secs_f64() * 1000.0).round() / 1000.0, "error": error,
-    });
-    if let (Some(file), Some(object)) = (file, result.as_object_mut()) {
-        object.insert("file".to_owned(), json!(file.to_string_lossy()));
-    }
-    result
-}
-
-fn error_json(problem: &Problem) -> Value {
-    json!({"kind": problem.kind, "message": problem.message, "advice": problem.advice})
 }

@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::theme::Theme;
 use super::{log_panel, panel, rows_of, summary, wizard_panel};
 use crate::app::picker::{EntryKind, Picker};
-use crate::app::{App, Goal, JobView, Screen, Stage, keys, progress, update};
+use crate::app::{App, Goal, JobView, Screen, Stage, command_line, keys, progress};
 use crate::flash::plan::Comparison;
 use crate::image::Content;
 use crate::job::{DroneState, Loader, Outcome, Preview, Report};
@@ -113,7 +113,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
         ("sectors", format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", "))),
         ("write", format!("{bytes} bytes, about {seconds:.0} s, all read back")),
         ("not touched", untouched.to_owned()),
-        ("the same as", update::command_line(app)),
+        ("the same as", command_line::command_line(app)),
     ];
     rows.extend(warnings);
     rows

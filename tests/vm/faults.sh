@@ -40,6 +40,13 @@ check "on a screen, too" sh -c "
   '$cfdfu' flash old.bin --full --no-leave >/dev/null 2>&1 & sleep 2
   (sleep 3; printf q) | script -qfec \"stty rows 24 cols 80; exec '$cfdfu'\" /dev/null >screen 2>&1; wait
   grep -aq 'is at work on port' screen"
+check "a run whose line dropped, too" sh -c "
+  (sleep 3; printf f; sleep 7; printf '\\r'; sleep 20) |
+    script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >screen 2>&1 &
+  sleep 11.5; pkill -HUP -f 'cfdfu new.bin\$'; sleep 0.3; sleep 2 | '$cfdfu' --plain >plain; cat plain; wait
+  grep -q 'is at work on port' plain && '$cfdfu' verify new.bin"
+echo dfu >&3
+seen 0483:df11
 check "on the same device it says who holds it" sh -c "
   '$cfdfu' flash new.bin --full --no-leave >/dev/null 2>&1 & first=\$!; sleep 3
   '$cfdfu' flash old.bin >log 2>&1; status=\$?; wait; cat log; [ \$status -eq 74 ] && grep -q \"process \$first\" log"

@@ -2,9 +2,13 @@
 
 use super::*;
 use crate::app::Demo;
-use crate::app::picker::Entry;
-use crate::crazyflie::Mode;
-use crate::job::{Device, DroneState};
+use crate::app::command_line::command_line;
+use crate::app::picker::{Entry, EntryKind};
+use crate::app::progress::Progress;
+use crate::image::Image;
+use crate::job::{
+    Device, DroneState, Enter, Event, Identity, Known, Loader, Outcome, Protection, Report, Task,
+};
 use crate::usb::descriptor::Strings;
 use crate::usb::{Location, ROM_DFU};
 
@@ -60,7 +64,7 @@ fn a_drone_is_looked_at_once_and_its_diagnosis_marks_the_job_that_helps() {
         matches!(&effects[..], [Effect::Start(job)] if job.task == Task::Identify && job.enter == Enter::Never)
     );
     assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "once");
-    let protection = crate::job::Protection::default();
+    let protection = Protection::default();
     let identity =
         Identity { board: None, loader: Some(Loader::Erased), firmware: None, protection, rom: None };
     looked(&mut app, Some(Known::InDfu(identity)));

@@ -1,0 +1,41 @@
+//! The command without interface that does the same as the job that is planned.
+
+use super::update::needs_insisting;
+use super::{App, Goal, Slot};
+use crate::usb::descriptor::is_printable;
+
+/// The command without interface that does the same as the job that is planned.
+#[must_use]
+pub fn command_line(app: &App) -> String {
+    let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
+    let device = match app.chosen_device() {
+        Some(device) if app.devices().len() > 1 => format!(" --device {}", device.location),
+        _ => String::new(),
+    };
+    let meant = if app.goal == Goal::Restore { &app.loader } else { &app.image };
+    match app.goal {
+        _ if matches!(meant, Slot::Before(..)) => format!("cfdfu undo{device}"),
+        Goal::Restore => {
+            let firmware = app.firmware_of_restore().map(|_| format!(" --firmware {}", name(&app.image)));
+            format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())
+        }
+        Goal::Flash | Goal::Recover => {
+            let insist = app.image.image().is_some_and(needs_insisting);
+            let insist = if insist { " --allow-mismatch" } else { "" };
+            format!("cfdfu flash {}{insist}{device}", name(&app.image))
+        }
+    }
+}
+
+/// A path as a shell takes it for one word.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "./_-+=@:,%".contains(c);
+    match path {
+        _ if path.chars().all(plain) => path.to_owned(),
+        _ if path.chars().all(is_printable) => {
+            format!("'{}'", path.replace('\'', r"'\''"))
+        }
+        // A command with such a name in it could not be copied.
+        _ => "IMAGE".to_owned(),
+    }
+}

@@ -1,0 +1,82 @@
+//! Choosing a file, and taking it or not.
+
+use std::path::PathBuf;
+
+use super::job::wish_for;
+use super::{begin, notice};
+use crate::app::picker::{EntryKind, Picker};
+use crate::app::{App, Effect, Goal, Screen, Slot, Which};
+use crate::flash::check::{self, Wish};
+use crate::image::Image;
+use crate::report::{self, Problem};
+
+pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
+    let slot = if which == Which::Image { &app.image } else { &app.loader };
+    let beside = slot.path().or(app.image.path()).and_then(|path| path.parent());
+    let usual = app.folder.as_deref().unwrap_or(".".as_ref());
+    let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(usual).to_owned();
+    show_folder(app, which, then, folder)
+}
+
+pub(super) fn show_folder(app: &mut App, which: Which, then: Option<Goal>, folder: PathBuf) -> Vec<Effect> {
+    app.screen = Screen::Pick(which, then, Picker::new(folder.clone()));
+    vec![Effect::List(folder)]
+}
+
+pub(super) fn take(app: &mut App) -> Vec<Effect> {
+    let Screen::Pick(which, then, picker) = &app.screen else { return Vec::new() };
+    let (which, then) = (*which, *then);
+    let path = match (picker.typed_path(), picker.marked()) {
+        (Some(path), _) => path,
+        (None, Some(entry)) if entry.kind == EntryKind::Folder => {
+            let folder = entry.path.clone();
+            return show_folder(app, which, then, folder);
+        }
+        (None, Some(entry)) => entry.path.clone(),
+        (None, None) => return Vec::new(),
+    };
+    *slot(app, which) = Slot::Loading(path.clone());
+    vec![Effect::Load(which, path)]
+}
+
+pub(super) fn slot(app: &mut App, which: Which) -> &mut Slot {
+    match which {
+        Which::Image => &mut app.image,
+        Which::Loader => &mut app.loader,
+    }
+}
+
+/// A file is taken only if it may be flashed: what cannot be is refused here, before any drone is asked.
+pub(super) fn on_loaded(
+    app: &mut App,
+    which: Which,
+    path: PathBuf,
+    result: Result<Box<Image>, Problem>,
+) -> Vec<Effect> {
+    let admitted = result.and_then(|image| {
+        let refusal = match which {
+            // What is not recognised may be flashed by whoever types a word.
+            Which::Image => check::flash(&image, wish_for(&image)).err(),
+            Which::Loader => check::restore(&image, None, Wish::default()).err(),
+        };
+        refusal.map_or(Ok(image), |refusal| Err(report::refusal(&refusal)))
+    });
+    let then = match &app.screen {
+        Screen::Pick(picking, then, _) if *picking == which => Some(*then),
+        _ => None,
+    };
+    match admitted {
+        Ok(image) => {
+            *slot(app, which) = Slot::Ready(path, image);
+            if let Some(then) = then {
+                app.screen = Screen::Home;
+                return then.map_or_else(Vec::new, |goal| begin(app, goal));
+            }
+        }
+        Err(problem) => {
+            notice(app, format!("{}. {}", problem.message, problem.advice));
+            *slot(app, which) = Slot::Bad(path, problem);
+        }
+    }
+    Vec::new()
+}

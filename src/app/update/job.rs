@@ -1,0 +1,238 @@
+//! A job from its beginning to its last word, as the interface sees it: started, shown, confirmed, stopped, gone on
+//! with after its drone was lost.
+
+use std::time::Duration;
+
+use super::look::{is_looking, on_look};
+use super::{notice, wizard_moved};
+use crate::app::progress::Progress;
+use crate::app::{App, Before, Effect, Goal, JobView, Over, Resume, SECTORS, Screen, Slot, Stage, Wizard};
+use crate::crazyflie::Mode;
+use crate::flash::check::{self, Wish};
+use crate::flash::plan::BLANK;
+use crate::image::{Content, Image};
+use crate::job::{
+    Confirm, Device, DroneState, Enter, Event, FlashTask, Job, Level, Outcome, Phase, Preview, Report,
+    Selector, Task,
+};
+use crate::report;
+
+/// Everything is there: give the job to the worker. It looks first and, unless it goes on with what was confirmed
+/// before, asks before it writes.
+pub(super) fn start(app: &mut App, confirm: Confirm) -> Vec<Effect> {
+    let chosen =
+        || app.chosen_device().map_or(Selector::Only, |device| Selector::At(device.location.clone()));
+    let slot = if app.goal == Goal::Restore { &app.loader } else { &app.image };
+    let firmware = app.firmware_of_restore();
+    let (image, firmware, device) = match (slot, slot.image()) {
+        (Slot::Before(before, _), _) => {
+            let image = check::undo(before.copy.clone(), Wish::default());
+            (image, before.content.firmware(), before.drone.clone())
+        }
+        (_, Some(loader)) if app.goal == Goal::Restore => {
+            let image = check::restore(loader, firmware, Wish::default());
+            (image, firmware.unwrap_or(loader).content.firmware(), chosen())
+        }
+        (_, Some(image)) => (check::flash(image, wish_for(image)), image.content.firmware(), chosen()),
+        (_, None) => return Vec::new(),
+    };
+    let task = match image {
+        Ok(image) => FlashTask::new(image, firmware),
+        Err(refusal) => {
+            notice(app, refusal.to_string());
+            return Vec::new();
+        }
+    };
+    app.meant = app.chosen_device().cloned();
+    let task = if confirm == Confirm::Go { task.resumed() } else { task };
+    app.map = [None; SECTORS];
+    if confirm == Confirm::Ask {
+        app.preview = None;
+    }
+    app.log.follow();
+    app.screen = Screen::Job(JobView {
+        stage: Stage::Looking,
+        progress: Progress::default(),
+        waiting: None,
+        stopping: false,
+        confirm,
+        was_away: false,
+    });
+    let job = Job { device, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) };
+    vec![Effect::Start(Box::new(job))]
+}
+
+/// An image that is not recognised is taken here, since the plan then asks for a word.
+pub(super) fn wish_for(image: &Image) -> Wish {
+    let allow_mismatch = matches!(image.content, Content::Unknown { .. });
+    Wish { allow_mismatch, ..Wish::default() }
+}
+
+pub(super) fn write(app: &mut App) -> Vec<Effect> {
+    match &mut app.screen {
+        Screen::Job(view) if matches!(view.stage, Stage::Asking(_)) => {
+            view.stage = Stage::Working;
+            remember_before(app);
+            vec![Effect::Proceed]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What is about to be overwritten can be put back. Nothing worth that: then what was there before, on the same
+/// drone, still is.
+pub(super) fn remember_before(app: &mut App) {
+    let Some(drone) = app.device.as_ref().map(|device| Selector::Serial(device.strings.serial.clone()))
+    else {
+        return;
+    };
+    let copy = app.preview.as_ref().and_then(|preview| preview.before.clone());
+    match copy {
+        Some(copy) => {
+            let len = copy.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
+            let content = Content::of(&copy.data[..len]);
+            app.undo = Some(Before { copy, content, drone });
+        }
+        None if app.undo.as_ref().is_some_and(|before| before.drone != drone) => app.undo = None,
+        None => {}
+    }
+}
+
+pub(super) fn stop(app: &mut App) -> Vec<Effect> {
+    app.over = None;
+    match &mut app.screen {
+        Screen::Job(view) if !view.stopping || matches!(view.stage, Stage::Asking(_)) => {
+            view.stopping = true;
+            vec![Effect::Cancel]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The drone that was lost is back: on with it. Another one is not.
+pub(super) fn resume(app: &mut App) -> Vec<Effect> {
+    let Some(Resume { serial, .. }) = &app.resume else { return Vec::new() };
+    let dfu = |device: &Device| device.mode == Mode::Dfu;
+    let Some(at) = app.devices().iter().position(|device| dfu(device) && serial.matches(device)) else {
+        notice(app, "That is another drone than the one that was lost. Esc gives up on that one.");
+        return Vec::new();
+    };
+    app.chosen = at;
+    app.resume = None;
+    app.log.push(app.now, Level::Info, "It is back: going on where it was");
+    let mut effects = vec![Effect::Bell(1)];
+    effects.extend(start(app, Confirm::Go));
+    effects
+}
+
+pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
+    if is_looking(app) {
+        on_look(app, event);
+        return Vec::new();
+    }
+    match event {
+        Event::Log(level, text) => app.log.push(app.now, level, &text),
+        Event::Device(device) => app.device = Some(device),
+        Event::Planned(_) | Event::Known(_) => {}
+        Event::Sector { index, state } => {
+            if let Some(sector) = app.map.get_mut(index) {
+                *sector = Some(state);
+            }
+        }
+        Event::Ready(preview) => return ready(app, preview),
+        Event::Progress { phase, done, total } => progress(app, phase, done, total),
+        Event::Waiting { what, limit } => {
+            if let Screen::Job(view) = &mut app.screen
+                && !limit.is_zero()
+            {
+                view.waiting = Some((what, app.now, limit));
+            }
+        }
+        Event::Finished(report) => return finished(app, report),
+    }
+    Vec::new()
+}
+
+pub(super) fn ready(app: &mut App, preview: Box<Preview>) -> Vec<Effect> {
+    let now = app.now;
+    let (mut resumed, mut stopping) = (false, app.detached);
+    if let Screen::Job(view) = &mut app.screen {
+        stopping |= view.stopping;
+        view.waiting = None;
+        view.progress.plan(&preview.work, now);
+        resumed = view.confirm == Confirm::Go;
+        if !resumed && !preview.work.is_nothing() {
+            view.stage = Stage::Asking(String::new());
+        }
+    }
+    app.preview = Some(preview);
+    // Nobody is there to ask, or it was to stop already: nothing was changed, and nothing will be.
+    if stopping && !resumed { stop(app) } else { Vec::new() }
+}
+
+pub(super) fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
+    let now = app.now;
+    if let Screen::Job(view) = &mut app.screen {
+        view.waiting = None;
+        view.progress.set(phase, done, total, now);
+        if matches!(phase, Phase::Erase | Phase::Write) {
+            view.stage = Stage::Working;
+            // What was seen before is not what is there from now on.
+            app.look = None;
+        }
+    }
+}
+
+/// The last word of a job. A question about stopping it has become pointless.
+pub(super) fn finished(app: &mut App, report: Report) -> Vec<Effect> {
+    if app.over == Some(Over::AskStop) {
+        app.over = None;
+    }
+    app.look = None;
+    let lost = interrupted(app, &report).filter(|_| !app.detached);
+    if lost.is_none() {
+        put_slots_back(app);
+    }
+    let untouched = matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
+    if untouched {
+        app.log.push(app.now, Level::Info, "Stopped. Nothing was changed on the drone.");
+        notice(app, "Stopped. Nothing was changed on the drone.");
+        app.screen = Screen::Home;
+    } else if let Some(serial) = lost {
+        app.log.push(app.now, Level::Warning, &report::headline(&report));
+        app.resume = Some(Resume { serial, report: Box::new(report) });
+        let is_back = app.job().is_some_and(|view| view.was_away);
+        app.screen = Screen::Wizard(Wizard::new(app.now));
+        let devices = if is_back { app.devices().to_vec() } else { Vec::new() };
+        return wizard_moved(app, |wizard, now| wizard.bus(&devices, now));
+    } else {
+        app.screen = Screen::Outcome(Box::new(report));
+    }
+    if app.detached { vec![Effect::Quit] } else { Vec::new() }
+}
+
+/// An undo is over: what was chosen before is chosen again.
+pub(super) fn put_slots_back(app: &mut App) {
+    for slot in [&mut app.image, &mut app.loader] {
+        if let Slot::Before(_, instead) = slot {
+            *slot = std::mem::replace(instead, Slot::Empty);
+        }
+    }
+}
+
+/// The drone that was lost in the middle of a flash, if that is how it ended.
+pub(super) fn interrupted(app: &App, report: &Report) -> Option<Selector> {
+    let Outcome::Failed(failure) = &report.outcome else { return None };
+    let serial = app.device.as_ref().map(|device| device.strings.serial.clone())?;
+    (failure.is_interruption() && !serial.is_empty()).then_some(Selector::Serial(serial))
+}
+
+/// The terminal is gone. A flash that writes is finished without it; everything else ends.
+pub(super) fn detach(app: &mut App) -> Vec<Effect> {
+    app.detached = true;
+    match app.job() {
+        Some(JobView { stage: Stage::Working, .. }) => Vec::new(),
+        Some(_) => stop(app),
+        None => vec![Effect::Quit],
+    }
+}
