@@ -33,24 +33,27 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     }
 }
 
-/// The check-list: what is wrong first catches the eye, with its remedy.
+/// The check-list: what is wrong with its remedy, then in one line all that is as it should be.
 fn doctor(frame: &mut Frame<'_>, area: Rect, checks: &[Check], theme: &Theme) {
     let (tick, _, cross) = theme.ticks;
     let mut lines = Vec::new();
-    for check in checks {
+    for check in checks.iter().filter(|check| check.verdict != Verdict::Good) {
         let (mark, style) = match check.verdict {
             Verdict::Good => (tick, theme.good),
             Verdict::Bad => (cross, theme.bad),
             Verdict::Doubtful => ("!", theme.warn),
             Verdict::Unknown => ("?", theme.faint),
         };
-        lines.push(Line::from(vec![
-            Span::styled(format!("{mark} {}: ", check.name), style),
-            Span::raw(theme.text(&check.found)),
-        ]));
+        let name = Span::styled(format!("{mark} {}: ", check.name), style);
+        lines.push(Line::from(vec![name, Span::raw(theme.text(&check.found))]));
         if !check.remedy.is_empty() {
             lines.push(Line::from(Span::styled(theme.text(&check.remedy), theme.strong)));
         }
+    }
+    let good: Vec<&str> =
+        checks.iter().filter(|check| check.verdict == Verdict::Good).map(|check| check.name).collect();
+    if !good.is_empty() {
+        lines.push(Line::from(Span::styled(format!("{tick} {}", good.join("; ")), theme.good)));
     }
     boxed(frame, area, theme, "Doctor", lines);
 }
