@@ -6,6 +6,7 @@
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `corpus`: good and malformed image files in every format, and what is said of each
+//! - `examples`: the examples, run
 //! - `files`: writers of every format, for `corpus` and for random files
 //! - `hostile`: devices and files that answer anything
 //! - `soak`: hundreds of flashes in a row on one interface
@@ -32,6 +33,7 @@ mod any_order;
 mod command_line;
 mod corpus;
 mod cuts;
+mod examples;
 mod files;
 mod flashing;
 mod hostile;
