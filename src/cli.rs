@@ -220,17 +220,20 @@ fn flash_to_the_end(
 ) -> Result<Report, Problem> {
     let (bus, clock) = bus(global, console)?;
     let mut job = job(global, &flash.device, Task::Flash(task.clone()));
+    let mut lost = None;
     loop {
         let ended = run_job::run(Arc::clone(&bus), Arc::clone(&clock), job.clone(), console)?;
-        let (Outcome::Failed(failure), Some(serial)) = (&ended.report.outcome, ended.serial) else {
-            return Ok(ended.report);
+        let Outcome::Failed(failure) = &ended.report.outcome else { return Ok(ended.report) };
+        let serial = match ended.serial {
+            Some(serial) if failure.is_interruption() && flash.device.wait > 0 => serial,
+            // It did not come back: what it was left as is what there is to say.
+            None => return Ok(lost.unwrap_or(ended.report)),
+            Some(_) => return Ok(ended.report),
         };
-        if !failure.is_interruption() || flash.device.wait == 0 {
-            return Ok(ended.report);
-        }
         console.interrupted(failure);
         task = task.resumed();
         job = Job { device: Selector::Serial(serial), task: Task::Flash(task.clone()), ..job };
+        lost = Some(ended.report);
     }
 }
 

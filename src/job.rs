@@ -2,7 +2,8 @@
 //!
 //! Pure data. The events of one job come in this order: `Device` when one is chosen (again when it came
 //! back as another), `Planned`, then `Ready`, both before anything is changed; for each phase `Progress` from 0 to its
-//! total with `Sector`s between, `Log` and `Waiting` at any time, and exactly one `Finished`, last.
+//! total with `Sector`s between, `Log` and `Waiting` at any time, `Known` when the device was identified, and exactly one
+//! `Finished`, last.
 
 use std::fmt;
 use std::str::FromStr;

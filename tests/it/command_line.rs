@@ -290,6 +290,18 @@ fn a_backup_goes_back_as_a_restore_and_as_nothing_else() {
 }
 
 #[test]
+fn a_drone_that_does_not_come_back_is_told_as_it_was_left() {
+    let desk = Desk::new();
+    for wait in ["", "--wait 3"] {
+        let (code, objects) = desk.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
+        let results = objects.iter().filter(|object| object["event"] == "result").count();
+        let error = &objects.last().unwrap()["error"];
+        assert_eq!((code, results, &error["kind"]), (74, 1, &"vanished".into()), "{wait}: {error}");
+        assert!(error["advice"].as_str().unwrap().contains("no complete firmware now"), "{wait}: {error}");
+    }
+}
+
+#[test]
 fn nothing_is_put_back_where_no_copy_was_kept() {
     let (code, text) = Desk::new().fails("undo --demo");
     assert!(code == 66 && text.contains("338133873034"), "{text}");
