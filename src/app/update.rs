@@ -1,7 +1,7 @@
 //! The only function that changes the interface: what happened and when, in; what is to be done, out.
 //!
 //! Total: no message can make it panic, in any state. It never waits and never looks anything up. [`job`] is what
-//! a job and its events do, [`look`] the look in passing, [`files`] the choice of a file.
+//! a job and its events do, [`mod@look`] the look in passing, [`files`] the choice of a file.
 
 use std::time::Duration;
 
