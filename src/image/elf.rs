@@ -14,6 +14,9 @@ pub(super) const SIGNATURE: &[u8] = b"\x7fELF";
 /// A firmware has three program headers and about twenty sections.
 const HEADERS_MAX: usize = 1000;
 
+/// The linker aligns segments by pages of this size, in bytes.
+const PAGE: u64 = 64 * 1024;
+
 /// What is wrong with an ELF file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Defect {
@@ -37,7 +40,7 @@ impl From<object::Error> for Defect {
     }
 }
 
-/// Reads an ELF file: the bytes of its sections, at the addresses that they are loaded to.
+/// Reads an ELF file: of each segment what its sections hold, at the address that it is loaded to.
 ///
 /// A segment may begin with the file's own headers, for the linker aligns it by pages: only what the sections
 /// hold is program. And all that they hold is: one that is not wholly in a segment is missing from the file.
@@ -62,33 +65,39 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, Defect> {
             Ok(Load { offset, address, runs_at: load.p_vaddr(endian), data, used: Vec::new() })
         })
         .collect::<Result<_, Defect>>()?;
+    // Before the first section a page may be headers; more than that is no image, however it is cut up.
+    if loads.iter().map(|load| load.data.len() as u64).sum::<u64>() > most + PAGE {
+        return Err(Defect::TooLarge);
+    }
     let loaded = sections.iter().filter(|section| {
         let kind = section.sh_type(endian);
         section.sh_flags(endian).contains(SHF_ALLOC) && kind != SHT_NOBITS && section.sh_size(endian) > 0
     });
-    let mut segments = Vec::new();
-    let mut bytes = 0;
     for section in loaded {
         let (offset, len, runs_at) =
             (section.sh_offset(endian), section.sh_size(endian), section.sh_addr(endian));
-        let segment = loads.iter_mut().find_map(|load| load.take(offset, len, runs_at));
-        let segment = segment.ok_or_else(|| Defect::Damaged("a section is in no segment".to_owned()))?;
-        bytes += segment.data.len() as u64;
-        segments.push(segment);
-        if bytes > most {
-            return Err(Defect::TooLarge);
+        if !loads.iter_mut().any(|load| load.takes(offset, len, runs_at)) {
+            return Err(Defect::Damaged("a section is in no segment".to_owned()));
         }
     }
     if sections.is_empty() {
-        bytes = loads.iter().map(|load| load.data.len() as u64).sum();
-        if bytes > most {
-            return Err(Defect::TooLarge);
-        }
-        segments.extend(loads.iter().filter(|load| !load.data.is_empty()).map(Load::whole));
+        loads
+            .iter_mut()
+            .filter(|load| !load.data.is_empty())
+            .for_each(|load| load.used.push((0, load.data.len())));
     } else if loads.iter().any(Load::has_more) {
         return Err(Defect::Damaged("a segment holds bytes of no section".to_owned()));
     }
-    if bytes == 0 { Err(Defect::Nothing) } else { Ok(segments) }
+    let bytes: u64 = loads.iter().filter_map(Load::program).map(|(from, to)| (to - from) as u64).sum();
+    match bytes {
+        0 => Err(Defect::Nothing),
+        bytes if bytes > most => Err(Defect::TooLarge),
+        _ => {
+            let used = loads.iter().filter(|load| load.program().is_some());
+            let beyond = || Defect::Damaged("a segment runs out of the address space".to_owned());
+            used.map(|load| load.segment().ok_or_else(beyond)).collect()
+        }
+    }
 }
 
 /// A segment of the file with the address that it is loaded to.
@@ -102,20 +111,27 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// The section of `len` bytes at `offset` in the file, if it is wholly in here and in its place.
-    fn take(&mut self, offset: u32, len: u32, runs_at: u32) -> Option<Segment> {
-        let from = offset.checked_sub(self.offset)?;
-        let data = self.data.get(from as usize..)?.get(..len as usize)?;
-        let address = Address(self.address.checked_add(from)?);
-        if self.runs_at.checked_add(from) != Some(runs_at) {
-            return None;
+    /// Whether the section of `len` bytes at `offset` in the file is wholly in here and in its place.
+    fn takes(&mut self, offset: u32, len: u32, runs_at: u32) -> bool {
+        let Some(from) = offset.checked_sub(self.offset) else { return false };
+        let to = from as usize + len as usize;
+        let fits = to <= self.data.len() && self.runs_at.checked_add(from) == Some(runs_at);
+        if fits {
+            self.used.push((from as usize, to));
         }
-        self.used.push((from as usize, from as usize + data.len()));
-        Some(Segment { address, data: data.to_vec() })
+        fits
     }
 
-    fn whole(&self) -> Segment {
-        Segment { address: Address(self.address), data: self.data.to_vec() }
+    /// From its first section to its last, with the fill between them, as `objcopy` takes it.
+    fn program(&self) -> Option<(usize, usize)> {
+        let from = self.used.iter().map(|(from, _)| *from).min()?;
+        Some((from, self.used.iter().map(|(_, to)| *to).max()?))
+    }
+
+    fn segment(&self) -> Option<Segment> {
+        let (from, to) = self.program()?;
+        let address = Address(self.address.checked_add(u32::try_from(from).ok()?)?);
+        Some(Segment { address, data: self.data.get(from..to)?.to_vec() })
     }
 
     /// Whether something other than fill stands between and behind its sections. Before the first there may be
