@@ -165,6 +165,7 @@ fn a_flash_from_the_first_frame_to_the_parting_words() {
 fn a_whole_flash_is_quiet_enough_for_a_slow_line() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
     session.until("in DFU mode");
+    session.until("243,176 bytes");
     session.press("f");
     session.until("Nothing is changed yet");
     session.press("\r");
@@ -178,6 +179,7 @@ fn a_whole_flash_is_quiet_enough_for_a_slow_line() {
 fn a_job_that_writes_is_stopped_only_after_a_question() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
     session.until("in DFU mode");
+    session.until("243,176 bytes");
     session.press("f");
     session.until("Nothing is changed yet");
     session.press("\r");
@@ -198,6 +200,7 @@ fn a_job_that_writes_is_stopped_only_after_a_question() {
 fn a_terminal_that_is_closed_does_not_stop_the_flash() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
     session.until("in DFU mode");
+    session.until("243,176 bytes");
     session.press("f");
     session.until("Nothing is changed yet");
     session.press("\r");
@@ -345,6 +348,7 @@ fn an_overwritten_bootloader_is_restored_by_typed_word() {
 fn a_cable_pulled_in_mid_flash_is_told_and_the_job_goes_on_when_it_is_back() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
     session.until("in DFU mode");
+    session.until("243,176 bytes");
     session.press("f");
     session.until("Nothing is changed yet");
     session.press("\r");
@@ -400,6 +404,7 @@ fn the_doctor_is_one_key_away_where_nothing_is_found() {
 fn a_panic_of_the_worker_leaves_the_interface_alive() {
     let mut session = Session::start(&["cf2.bin", "--demo=defect"], &[]);
     session.until("in DFU mode");
+    session.until("243,176 bytes");
     session.press("f");
     session.until("Nothing is changed yet");
     session.press("\r");
