@@ -383,6 +383,12 @@ impl App {
         }
     }
 
+    /// Whether a device is looked at in passing: what the worker tells until its last word is about that.
+    #[must_use]
+    pub fn is_looking(&self) -> bool {
+        self.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_)))
+    }
+
     /// The other run that has the device that is meant.
     #[must_use]
     pub fn held_by(&self) -> Option<&AtWork> {

@@ -105,6 +105,8 @@ struct Shell<'a> {
     worker: Option<thread::JoinHandle<()>>,
     start: Duration,
     quit: bool,
+    /// The demo leaves no trace.
+    record: Option<Record>,
     presence: Presence,
 }
 
@@ -121,8 +123,8 @@ impl<'a> Shell<'a> {
             }
         });
         watch_bus(Arc::clone(&world.bus), messages.clone());
-        if world.demo.is_none() {
-            watch_others(Arc::clone(&world.clock), messages.clone());
+        if let (None, Some(record)) = (&world.demo, Record::of_user()) {
+            watch_others(record, Arc::clone(&world.clock), messages.clone());
         }
         Shell {
             world,
@@ -131,6 +133,7 @@ impl<'a> Shell<'a> {
             worker: Some(thread),
             start: world.clock.now(),
             quit: false,
+            record: if world.demo.is_some() { None } else { Record::of_user() },
             presence: Presence::new(world.demo.is_some()),
         }
     }
@@ -205,10 +208,7 @@ impl<'a> Shell<'a> {
             }
             Effect::List(folder) => {
                 let messages = self.messages.clone();
-                let recent = match self.world.demo {
-                    Some(_) => Vec::new(),
-                    None => Record::of_user().map(|record| record.recent()).unwrap_or_default(),
-                };
+                let recent = self.record.as_ref().map(Record::recent).unwrap_or_default();
                 thread::spawn(move || {
                     let entries = files::list(&folder, &recent);
                     let _ = messages.send(Msg::Listed(folder, entries));
@@ -240,44 +240,37 @@ impl<'a> Shell<'a> {
     /// What goes is kept before the worker may write; if that fails, the log says so and the flash goes on.
     fn keep_copy(&self, app: &App) {
         let before = app.preview.as_ref().and_then(|preview| preview.before.as_ref());
-        let Some(before) = before.filter(|_| app.demo.is_none()) else { return };
+        let (Some(before), Some(record)) = (before, &self.record) else { return };
         let serial = app.device.as_ref().map(|device| device.strings.serial.as_str()).unwrap_or_default();
-        let text = match Record::of_user().map(|record| record.keep(before, serial)) {
-            Some(Ok(path)) => format!("Kept what was there: {}", path.display()),
-            Some(Err(error)) => format!("No copy kept of what was there: {error}"),
-            None => return,
+        let text = match record.keep(before, serial) {
+            Ok(path) => format!("Kept what was there: {}", path.display()),
+            Err(error) => format!("No copy kept of what was there: {error}"),
         };
         let line = Event::Log(Level::Info, text);
         let _ = self.messages.send(Msg::Job(Box::new(line)));
     }
 
-    /// What is worth remembering between runs; the demo leaves no trace, and no failure here matters.
+    /// What is worth remembering between runs: nothing of a look in passing. No failure here matters.
     fn remember(&mut self, message: &Msg, app: &App) {
-        if let Msg::Job(event) = message {
-            self.presence.follow(self.now(), event);
-        }
-        let Some(record) = Record::of_user().filter(|_| self.world.demo.is_none()) else { return };
-        let _ = match message {
-            Msg::Loaded(_, path, Ok(_)) => record.used(path),
-            Msg::Job(event) => match &**event {
-                Event::Finished(report) => {
+        match message {
+            Msg::Loaded(_, path, Ok(_)) => drop(self.record.as_ref().map(|record| record.used(path))),
+            Msg::Job(event) if !app.is_looking() => {
+                self.presence.follow(self.now(), event);
+                if let (Event::Finished(report), Some(record)) = (&**event, &self.record) {
                     let words = report::headline(report);
                     let log = format!("{}{words}\n", bundle::log(app));
                     let logs = self.world.settings.0.logs.unwrap_or(RUNS).max(1);
-                    record
-                        .ended(&words, !app.detached)
-                        .and(record.save(Path::new("logs"), "run.log", log.as_bytes(), logs).map(drop))
+                    let _ = record.ended(&words, !app.detached);
+                    let _ = record.save(Path::new("logs"), "run.log", log.as_bytes(), logs);
                 }
-                _ => return,
-            },
-            _ => return,
-        };
+            }
+            _ => {}
+        }
     }
 
     /// The end of a job that went on without its terminal.
     fn tell_unseen_end(&self) {
-        let record = Record::of_user().filter(|_| self.world.demo.is_none());
-        if let Some(line) = record.and_then(|record| unseen_end(&record)) {
+        if let Some(line) = self.record.as_ref().and_then(unseen_end) {
             let _ = self.messages.send(Msg::Job(Box::new(line)));
         }
     }
@@ -339,10 +332,10 @@ fn watch_bus(bus: Arc<dyn Bus>, messages: Sender<Msg>) {
 }
 
 /// Tells what other runs are at, whenever that changes; and how one ended that nobody saw the end of.
-fn watch_others(clock: Arc<dyn Clock>, messages: Sender<Msg>) {
+fn watch_others(record: Record, clock: Arc<dyn Clock>, messages: Sender<Msg>) {
     thread::spawn(move || {
         let mut told = Vec::new();
-        while let Some(record) = Record::of_user() {
+        loop {
             let others = record.others_at_work();
             if others != told {
                 let ended = others.is_empty();

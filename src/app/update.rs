@@ -24,7 +24,7 @@ mod look;
 
 use files::{on_loaded, open_picker, show_folder, slot, take};
 use job::{detach, on_event, resume, start, stop, write};
-use look::{is_looking, look};
+use look::look;
 
 /// How long a notice stays.
 const NOTICE: Duration = Duration::from_secs(6);
@@ -36,7 +36,7 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
         app.notice = None;
     }
     let mut effects = handle(app, msg);
-    if effects.contains(&Effect::Quit) && is_looking(app) {
+    if effects.contains(&Effect::Quit) && app.is_looking() {
         effects.insert(0, Effect::Cancel);
     }
     effects.extend(look(app));
@@ -312,7 +312,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     }
     // A drone that was unplugged may come back with something else on it.
     let is_there = |look: &Look| app.devices().contains(&look.device);
-    if !is_looking(app) && !app.look.as_ref().is_some_and(is_there) {
+    if !app.is_looking() && !app.look.as_ref().is_some_and(is_there) {
         app.look = None;
     }
     // Until somebody chooses, the sensible job is marked.

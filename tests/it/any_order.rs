@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, Effect, LookState, Msg, Screen, Stage, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Stage, Which};
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::plan::{Comparison, Plan};
@@ -107,7 +107,7 @@ proptest! {
             let is_key = matches!(message, Msg::Key(_));
             let finished = matches!(&message, Msg::Job(event) if matches!(**event, Event::Finished(_)));
             // A look in passing has a last event of its own.
-            let looking = app.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_)));
+            let looking = app.is_looking();
             let effects = update(&mut app, now, message);
             let quits = effects.contains(&Effect::Quit);
             for effect in effects {

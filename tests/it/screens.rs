@@ -12,7 +12,7 @@ use cfdfu::app::keys::Key;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
 use cfdfu::app::update::update;
 use cfdfu::app::wizard::{Leds, Step, Wizard};
-use cfdfu::app::{App, BusState, Demo, Effect, LookState, Msg, Over, Person, Screen, Slot, Stage, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Over, Person, Screen, Slot, Stage, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::{Command, Event};
 use cfdfu::sim::drone::Mishap;
@@ -63,7 +63,7 @@ impl Stand {
             self.effects.push(effect);
         }
         // A look in passing is over at once: how far it is in a picture must not be chance.
-        while self.app.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_))) {
+        while self.app.is_looking() {
             let event =
                 self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the look never ends");
             update(&mut self.app, self.now, Msg::Job(Box::new(event)));

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::look::{is_looking, on_look};
+use super::look::on_look;
 use super::{notice, wizard_moved};
 use crate::app::progress::Progress;
 use crate::app::{App, Before, Effect, Goal, JobView, Over, Resume, SECTORS, Screen, Slot, Stage, Wizard};
@@ -126,7 +126,7 @@ pub(super) fn resume(app: &mut App) -> Vec<Effect> {
 }
 
 pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
-    if is_looking(app) {
+    if app.is_looking() {
         on_look(app, event);
         return Vec::new();
     }

@@ -12,7 +12,7 @@ use crate::report;
 pub(super) fn look(app: &mut App) -> Option<Effect> {
     let device = app.chosen_device().filter(|device| device.closed.is_none())?;
     let seen = app.look.as_ref().is_some_and(|look| look.device == *device);
-    let busy = app.detached || is_looking(app) || app.held_by().is_some();
+    let busy = app.detached || app.is_looking() || app.held_by().is_some();
     if app.screen != Screen::Home || seen || busy {
         return None;
     }
@@ -25,10 +25,6 @@ pub(super) fn look(app: &mut App) -> Option<Effect> {
     };
     app.look = Some(Look { device, state: LookState::UnderWay(None) });
     Some(Effect::Start(Box::new(job)))
-}
-
-pub(super) fn is_looking(app: &App) -> bool {
-    app.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_)))
 }
 
 /// An event of the look in passing.
@@ -60,7 +56,7 @@ pub(super) fn on_look(app: &mut App, event: Event) {
 }
 
 /// What is wrong with the drone is told, and the job that helps is marked.
-pub(super) fn diagnose(app: &mut App, identity: &Identity) {
+fn diagnose(app: &mut App, identity: &Identity) {
     let Some(words) = report::diagnosis(identity) else { return };
     app.log.push(app.now, Level::Warning, &words);
     if identity.loader.is_some_and(|loader| loader != Loader::Bitcraze) && app.screen == Screen::Home {

@@ -27,7 +27,7 @@ fn app(devices: usize) -> App {
     let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false }));
     let devices = (0..devices).map(|n| device(u8::try_from(n + 1).unwrap())).collect();
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(devices)));
-    if is_looking(&app) {
+    if app.is_looking() {
         looked(&mut app, None);
     }
     app
