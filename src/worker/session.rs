@@ -211,42 +211,49 @@ impl Session {
         self.select(ctx, before)
     }
 
+    /// Looks into the memory that holds `address`, through its own alternate setting, and comes back; `None` on
+    /// a chip whose memories are not known, or that does not have this one.
+    fn elsewhere<T>(
+        &mut self,
+        ctx: &Ctx<'_>,
+        address: Address,
+        look: impl FnOnce(&mut Session) -> Result<T, Stop>,
+    ) -> Result<Option<T>, Stop> {
+        let known = self.map().is_stm32f405();
+        let Some(memory) = self.alternate_at(address).filter(|_| known) else { return Ok(None) };
+        let before = self.alternate;
+        self.select(ctx, memory.number)?;
+        let seen = look(self)?;
+        self.select(ctx, before)?;
+        Ok(Some(seen))
+    }
+
     /// Protection as the option bytes have it (RM0090 §3.9); `None` on a chip whose option bytes are not
     /// known.
     pub(super) fn protection(&mut self, ctx: &Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);
-        let known = self.map().is_stm32f405();
-        let Some(options) = self.alternate_at(OPTIONS).filter(|_| known) else { return Ok(None) };
-        let before = self.alternate;
-        self.select(ctx, options.number)?;
-        let read = self.run(ctx, &Operation::Read(OPTIONS, 16));
-        let protection = match read {
-            Ok(bytes) => Protection::parse(&bytes),
-            Err(FailureKind::Dfu(DfuError::Status(Status::VENDOR))) => {
-                self.run(ctx, &Operation::Recover)?;
-                Some(Protection { read: true, sectors: Vec::new() })
-            }
-            Err(error) => return Err(error.into()),
-        };
-        self.select(ctx, before)?;
-        Ok(protection)
+        let seen =
+            self.elsewhere(ctx, OPTIONS, |session| match session.run(ctx, &Operation::Read(OPTIONS, 16)) {
+                Ok(bytes) => Ok(Protection::parse(&bytes)),
+                Err(FailureKind::Dfu(DfuError::Status(Status::VENDOR))) => {
+                    session.run(ctx, &Operation::Recover)?;
+                    Ok(Some(Protection { read: true, sectors: Vec::new() }))
+                }
+                Err(error) => Err(error.into()),
+            });
+        Ok(seen?.flatten())
     }
 
-    /// The board from the OTP (AN2606: readable through its own alternate setting); `None` if the device has
-    /// none or it says nothing.
+    /// The board from the OTP; `None` if the device has none or it says nothing.
     pub(super) fn board(&mut self, ctx: &Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
-        let known = self.map().is_stm32f405();
-        let Some(otp) = self.alternate_at(OTP).filter(|_| known) else { return Ok(None) };
-        let before = self.alternate;
-        self.select(ctx, otp.number)?;
-        let bytes = self.run(ctx, &Operation::Read(OTP, crazyflie::OTP_LEN))?;
-        self.select(ctx, before)?;
-        Ok(crazyflie::board(&bytes))
+        let read = Operation::Read(OTP, crazyflie::OTP_LEN);
+        let otp = self.elsewhere(ctx, OTP, |session| Ok(session.run(ctx, &read)?))?;
+        Ok(otp.and_then(|bytes| crazyflie::board(&bytes)))
     }
 
     /// The ROM's version (AN2606: byte 0x1FFF77DE, in system memory); `None` on a chip that is not known, or
-    /// where the ROM does not show it. Two bytes around it are read: one alone is less than a ROM must give.
+    /// where the ROM does not show it. The word around it is read: one byte alone is less than a ROM must give.
     pub(super) fn rom_version(&mut self, ctx: &Ctx<'_>) -> Result<Option<String>, Stop> {
         let place = Span::new(Address(0x1FFF_77DC), 4).filter(|_| self.quirks.width_switch);
         let Some(place) = place else { return Ok(None) };

@@ -76,7 +76,7 @@ impl Timeline {
         Timeline { rows: vec![Row::new(Part::Find)], since: now }
     }
 
-    /// From now on it is this step; one that comes again goes on in its row.
+    /// From now on it is this part; one that comes again goes on in its row.
     pub(super) fn enter(&mut self, part: Part, now: Duration) {
         if let Some(row) = self.rows.last_mut() {
             row.total += now.saturating_sub(self.since);
