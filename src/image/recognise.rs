@@ -150,6 +150,13 @@ impl Content {
         content(bytes)
     }
 
+    /// What stands in this part of a flash, whose blank end is not part of it; `None` if all of it is blank.
+    #[must_use]
+    pub fn in_flash(bytes: &[u8]) -> Option<Content> {
+        let there = without_blank_end(bytes);
+        (!there.is_empty()).then(|| content(there))
+    }
+
     /// The word that `inspect --json` prints.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -176,13 +183,17 @@ fn whole_flash(bytes: &[u8]) -> Option<WholeFlash> {
     if !loader && !whole {
         return None;
     }
-    let len = rest.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1);
-    let firmware = match program(&rest[..len]) {
+    let firmware = match program(without_blank_end(rest)) {
         Content::Firmware(firmware) if firmware.link == FIRMWARE_BASE => Some(firmware),
         _ => None,
     };
     // A bootloader with no more than padding behind it is no copy of a flash: the padding would be written.
     (whole || firmware.is_some()).then_some(WholeFlash { loader, firmware })
+}
+
+fn without_blank_end(bytes: &[u8]) -> &[u8] {
+    let len = bytes.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1);
+    &bytes[..len]
 }
 
 /// A single program.

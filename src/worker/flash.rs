@@ -402,12 +402,11 @@ impl Flashing<'_> {
 
     /// From now on the drone is not what it was.
     fn about_to_change(&self, ctx: &mut Ctx<'_>, address: Address) {
-        let starts_firmware = self.plan.sectors().iter().any(|it| it.sector.span.contains(FIRMWARE_BASE));
         if address < FIRMWARE_BASE && address >= LOADER_BASE {
             ctx.drone = DroneState::WithoutLoader;
         } else if ctx.drone == DroneState::Untouched {
-            let without = if starts_firmware { DroneState::WithoutFirmware } else { DroneState::Mixed };
-            ctx.drone = without;
+            let starts_firmware = self.sector_at(FIRMWARE_BASE).is_some();
+            ctx.drone = if starts_firmware { DroneState::WithoutFirmware } else { DroneState::Mixed };
         }
     }
 
@@ -437,13 +436,10 @@ fn is_worth_keeping(before: &Segment) -> bool {
     if heads.is_empty() { !is_blank(&before.data) } else { heads.iter().any(|head| !is_blank(head)) }
 }
 
-/// What the firmware is that these bytes hold, if they hold where a firmware starts. Blank flash after it
-/// is not part of it.
+/// What the firmware is that these bytes hold, if they hold where a firmware starts.
 fn firmware_in(before: &Segment) -> Option<Content> {
     let from = FIRMWARE_BASE.0.checked_sub(before.address.0)? as usize;
-    let there = before.data.get(from..)?;
-    let len = there.iter().rposition(|&byte| byte != BLANK)? + 1;
-    Some(Content::of(&there[..len]))
+    Content::in_flash(before.data.get(from..)?)
 }
 
 fn is_blank(bytes: &[u8]) -> bool {

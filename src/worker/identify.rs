@@ -48,9 +48,7 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     sector.resize(LOADER_MAX, BLANK);
     let loader = Some(Loader::of(&sector));
     let program = read_until_blank(ctx, session, FIRMWARE_BASE, FLASH_END, &mut meter)?;
-    let len = program.iter().rposition(|&byte| byte != BLANK).map(|last| last + 1);
-    let firmware = len.map(|len| Content::of(&program[..len]));
-    Ok(Identity { board, loader, firmware, protection, rom })
+    Ok(Identity { board, loader, firmware: Content::in_flash(&program), protection, rom })
 }
 
 /// A program has no hole of this size, in bytes.
