@@ -15,7 +15,6 @@ use crate::clock::{Clock, FastClock, RealClock};
 use crate::crazyflie;
 use crate::doctor;
 use crate::flash::check::{self, Admitted, Wish};
-use crate::flash::plan::BLANK;
 use crate::flash::{FLASH_END, LOADER_BASE, Segment, Span};
 use crate::image::{Content, Firmware, Image};
 use crate::job::{
@@ -28,6 +27,7 @@ use crate::run::{self, files};
 use crate::settings::Settings;
 use crate::sim::SimBus;
 use crate::sim::scenario::{SCENARIOS, Scenario};
+use crate::usb::descriptor::is_printable;
 use crate::usb::libusb::Libusb;
 use crate::usb::trace::Traced;
 use crate::usb::{Bus, TransferError};
@@ -65,12 +65,11 @@ pub fn main() -> ExitCode {
 /// Help, or what is wrong with the arguments, which may hold anything: nothing of it is a command to a terminal.
 fn usage(error: &clap::Error) -> ! {
     let text = error.render().to_string();
-    if text.chars().all(|c| c == '\n' || crate::usb::descriptor::is_printable(c)) {
+    let printable: String = text.chars().filter(|&c| c == '\n' || is_printable(c)).collect();
+    if printable == text {
         error.exit();
     }
-    let text: String =
-        text.chars().filter(|&c| c == '\n' || crate::usb::descriptor::is_printable(c)).collect();
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), printable.as_bytes());
     std::process::exit(error.exit_code())
 }
 
@@ -113,8 +112,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         Command::Identify { wait } => {
             let device = DeviceArgs { wait: *wait, no_enter: true };
             let report = run(global, &device, Task::Identify, console)?;
-            console.result(&report, None);
-            Ok(report::exit(&report))
+            Ok(console.conclude(&report))
         }
         Command::Inspect { image } => {
             console.inspection(&files::read_image(image)?);
@@ -207,8 +205,7 @@ fn flash_job(
         ..FlashTask::new(image, firmware)
     };
     let report = flash_to_the_end(global, flash, task, console)?;
-    console.result(&report, None);
-    Ok(report::exit(&report))
+    Ok(console.conclude(&report))
 }
 
 /// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back.
@@ -248,22 +245,20 @@ fn undo_job(
     let find = job(global, device, Task::Find);
     let found = run_job::run(Arc::clone(&bus), Arc::clone(&clock), find, console)?;
     if found.report.outcome != Outcome::Identified {
-        console.result(&found.report, None);
-        return Ok(report::exit(&found.report));
+        return Ok(console.conclude(&found.report));
     }
     let serial = found.serial.unwrap_or_default();
     let serial = crazyflie::dfu_serial(&serial).unwrap_or(serial);
     let (path, copy, age) = last_copy(&serial)?;
-    let bytes = copy.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
-    let content = Content::of(&copy.data[..bytes]);
-    console.line(&format!("Copy made {} ago: {content}, {}", report::age(age), path.display()));
+    let content = Content::in_flash(&copy.data);
+    let what = content.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
+    console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
     let wish = Wish { allow_mismatch, ..Wish::default() };
     let image = check::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
-    let task = FlashTask::new(image, content.firmware());
+    let task = FlashTask::new(image, content.as_ref().and_then(Content::firmware));
     let again = Job { device: Selector::Serial(serial), ..job(global, device, Task::Flash(task)) };
     let report = run_job::run(bus, clock, again, console)?.report;
-    console.result(&report, None);
-    Ok(report::exit(&report))
+    Ok(console.conclude(&report))
 }
 
 /// The copy to put back, its file and its age.
@@ -289,8 +284,7 @@ fn verify_job(
     let wish = Wish { address, allow_mismatch: true };
     let segments = check::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
     let report = run(global, device, Task::Verify(segments), console)?;
-    console.result(&report, None);
-    Ok(report::exit(&report))
+    Ok(console.conclude(&report))
 }
 
 fn backup_job(

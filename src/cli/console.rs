@@ -309,6 +309,12 @@ impl Console {
         );
     }
 
+    /// The last words of a job that made no file, and the exit status that they mean.
+    pub(super) fn conclude(&mut self, report: &Report) -> Exit {
+        self.result(report, None);
+        report::exit(report)
+    }
+
     /// The last words of a job.
     pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
         self.end_bar();
