@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::doctor::Check;
-use crate::flash::Segment;
-use crate::flash::check::{self, Wish};
+use crate::flash::check::Admitted;
 use crate::image::{Content, Image};
 use crate::job::{AtWork, Confirm, Device, Event, Job, Known, Other, Preview, Report, SectorState, Selector};
 use crate::report::Problem;
@@ -61,8 +60,8 @@ pub struct App {
     pub over: Option<Over>,
     /// What was found out about a device in passing, to be shown beside it.
     pub look: Option<Look>,
-    /// What the last job that wrote has overwritten.
-    pub undo: Option<Before>,
+    /// What the last job that wrote has overwritten, ready to be put back; or why there is nothing to put back.
+    pub undo: Result<Before, &'static str>,
     /// The job that lost its drone, to go on by itself when that is back.
     pub resume: Option<Resume>,
     /// What other runs on this computer are at.
@@ -148,8 +147,8 @@ pub enum Slot {
 /// What a job overwrote, to be put back on the same drone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
-    /// Its bytes.
-    pub copy: Segment,
+    /// Its bytes, in their place.
+    pub image: Admitted,
     /// What they are.
     pub content: Content,
     /// Which drone that is.
@@ -364,7 +363,7 @@ impl App {
             over: None,
             look: None,
             elsewhere: Vec::new(),
-            undo: None,
+            undo: Err("nothing was overwritten that could be put back"),
             resume: None,
             map: [None; SECTORS],
             preview: None,
@@ -408,15 +407,6 @@ impl App {
     #[must_use]
     pub fn chosen_device(&self) -> Option<&Device> {
         self.devices().get(self.chosen.min(self.devices().len().saturating_sub(1)))
-    }
-
-    /// What was there before the last job overwrote it, to go back to; or why there is none.
-    pub fn before(&self) -> Result<&Before, &'static str> {
-        let before = self.undo.as_ref().ok_or("nothing was overwritten that could be put back")?;
-        match check::undo(before.copy.clone(), Wish::default()) {
-            Ok(_) => Ok(before),
-            Err(_) => Err("what was there before was no Bitcraze bootloader"),
-        }
     }
 
     /// The firmware that a restore writes behind the bootloader; a copy of a whole flash brings its own.

@@ -280,7 +280,7 @@ pub fn word_is_typed(app: &App) -> bool {
 
 fn outcome(app: &App) -> Vec<Binding> {
     let mut undo = row(&[Key::Char('u')], "u", "undo", Action::Undo);
-    undo.why_not = app.before().err().map(str::to_owned);
+    undo.why_not = app.undo.as_ref().err().map(ToString::to_string);
     vec![
         row(&[Key::Enter, Key::Esc], "Enter", "on", Action::Back),
         row(&[Key::Char('r')], "r", "again", Action::Retry),

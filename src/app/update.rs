@@ -14,7 +14,7 @@ use super::{
     App, BusState, Effect, Goal, JobView, Look, Msg, Over, Resume, Screen, Slot, Stage, Which, Wizard,
 };
 use crate::crazyflie::Mode;
-use crate::flash::FIRMWARE_BASE;
+use crate::flash::check::Purpose;
 use crate::job::{Confirm, Device, Level, Selector};
 use crate::report;
 
@@ -181,14 +181,15 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Again => go(app, Step::Prepare),
         Action::Write => write(app),
         Action::Retry => begin(app, app.goal),
-        Action::Undo => match app.before() {
+        Action::Undo => match app.undo.clone() {
             Ok(before) => {
-                let before = Box::new(before.clone());
-                let goal = if before.copy.address < FIRMWARE_BASE { Goal::Restore } else { Goal::Flash };
-                let which = if goal == Goal::Restore { Which::Loader } else { Which::Image };
+                let (goal, which) = match before.image.purpose() {
+                    Purpose::RestoreBootloader => (Goal::Restore, Which::Loader),
+                    Purpose::Flash => (Goal::Flash, Which::Image),
+                };
                 let slot = slot(app, which);
                 let instead = Box::new(std::mem::replace(slot, Slot::Empty));
-                *slot = Slot::Before(before, instead);
+                *slot = Slot::Before(Box::new(before), instead);
                 begin(app, goal)
             }
             Err(why) => {

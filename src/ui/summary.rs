@@ -155,11 +155,12 @@ fn slot_lines<'a>(slot: &Slot, theme: &Theme) -> Vec<Line<'a>> {
         Slot::Before(before, _) => vec![
             Line::from(Span::styled("what was there before", theme.strong)),
             Line::from(before.content.to_string()),
-            Line::from(format!(
-                "{} bytes at {}",
-                thousands(before.copy.data.len() as u64),
-                before.copy.address
-            )),
+            Line::from(match before.image.segments().first() {
+                Some(first) => {
+                    format!("{} bytes at {}", thousands(before.image.bytes() as u64), first.address)
+                }
+                None => String::new(),
+            }),
         ],
         Slot::Ready(path, image) => vec![
             Line::from(Span::styled(name(path), theme.strong)),

@@ -9,7 +9,6 @@ use crate::app::progress::Progress;
 use crate::app::{App, Before, Effect, Goal, JobView, Over, Resume, SECTORS, Screen, Slot, Stage, Wizard};
 use crate::crazyflie::Mode;
 use crate::flash::check::{self, Wish};
-use crate::flash::plan::BLANK;
 use crate::image::{Content, Image};
 use crate::job::{
     Confirm, Device, DroneState, Enter, Event, FlashTask, Job, Level, Outcome, Phase, Preview, Report,
@@ -26,8 +25,7 @@ pub(super) fn start(app: &mut App, confirm: Confirm) -> Vec<Effect> {
     let firmware = app.firmware_of_restore();
     let (image, firmware, device) = match (slot, slot.image()) {
         (Slot::Before(before, _), _) => {
-            let image = check::undo(before.copy.clone(), Wish::default());
-            (image, before.content.firmware(), before.drone.clone())
+            (Ok(before.image.clone()), before.content.firmware(), before.drone.clone())
         }
         (_, Some(loader)) if app.goal == Goal::Restore => {
             let image = check::restore(loader, firmware, Wish::default());
@@ -87,13 +85,12 @@ pub(super) fn remember_before(app: &mut App) {
         return;
     };
     let copy = app.preview.as_ref().and_then(|preview| preview.before.clone());
-    match copy {
-        Some(copy) => {
-            let len = copy.data.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
-            let content = Content::of(&copy.data[..len]);
-            app.undo = Some(Before { copy, content, drone });
+    match copy.map(|copy| (Content::in_flash(&copy.data), check::undo(copy, Wish::default()))) {
+        Some((Some(content), Ok(image))) => app.undo = Ok(Before { image, content, drone }),
+        Some(_) => app.undo = Err("what was there before was no Bitcraze bootloader"),
+        None if app.undo.as_ref().is_ok_and(|before| before.drone != drone) => {
+            app.undo = Err("nothing was overwritten that could be put back");
         }
-        None if app.undo.as_ref().is_some_and(|before| before.drone != drone) => app.undo = None,
         None => {}
     }
 }
