@@ -10,6 +10,8 @@
     reason = "as in the tests: it says what went wrong by panicking, and prints its figures"
 )]
 
+#[path = "../tests/it/dice.rs"]
+mod dice;
 #[allow(dead_code, reason = "the tests use all of them")]
 #[path = "../tests/it/files.rs"]
 mod files;
@@ -24,23 +26,11 @@ use cfdfu::job::{Loader, Protection};
 use cfdfu::sim::images;
 use zip::CompressionMethod;
 
+use dice::Dice;
+
 const INPUTS: u64 = 10_000_000;
 
-/// A row of numbers that look random and are the same each time.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u32
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        self.roll() as usize % n.max(1)
-    }
-
     /// One of the numbers at which programs go wrong.
     fn edge(&mut self) -> u32 {
         [0, 1, 3, 4, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFC, 0xFFFF_FFFF]

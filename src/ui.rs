@@ -19,6 +19,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Widget};
 
 use crate::app::{App, Goal, JobView, Screen, Stage};
+use crate::usb::descriptor::is_printable;
 
 mod bar;
 mod flash_map;
@@ -77,6 +78,16 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     draw_notice(frame, notice, app, theme);
     draw_footer(frame, footer, app, theme);
     over::draw(frame, area, app, theme);
+    scrub(frame.buffer_mut());
+}
+
+/// Names of files and devices are text and nothing else: what has no width (marks that reverse the direction, say) would
+/// otherwise reach the terminal behind the character before it.
+fn scrub(buffer: &mut Buffer) {
+    for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().chars().all(is_printable)) {
+        let text: String = cell.symbol().chars().filter(|&c| is_printable(c)).collect();
+        cell.set_symbol(if text.is_empty() { " " } else { &text });
+    }
 }
 
 /// A panel with its title.

@@ -31,11 +31,33 @@ pub fn command_line(app: &App) -> String {
 fn quoted(path: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "./_-+=@:,%".contains(c);
     match path {
+        // Not an option.
+        _ if path.starts_with('-') => quoted(&format!("./{path}")),
         _ if path.chars().all(plain) => path.to_owned(),
         _ if path.chars().all(is_printable) => {
             format!("'{}'", path.replace('\'', r"'\''"))
         }
         // A command with such a name in it could not be copied.
         _ => "IMAGE".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        for (path, word) in [
+            ("build/cf2.bin", "build/cf2.bin"),
+            ("my drone.bin", "'my drone.bin'"),
+            ("it's; rm -rf $HOME", r"'it'\''s; rm -rf $HOME'"),
+            ("~/cf2.bin", "'~/cf2.bin'"),
+            ("-n.bin", "./-n.bin"),
+            ("\u{1b}[2J.bin", "IMAGE"),
+            ("two\nlines", "IMAGE"),
+        ] {
+            assert_eq!(quoted(path), word);
+        }
     }
 }

@@ -368,4 +368,21 @@ mod tests {
         let large = image(Content::Unknown { link: Some(LOADER_BASE) }, 16 * 1024 + 1);
         assert!(matches!(restore(&large, None, INSIST), Err(Refusal::NotALoader { .. })));
     }
+
+    #[test]
+    fn what_was_there_goes_back_but_a_strange_bootloader_only_by_insisting() {
+        let copy = |address, data| Segment { address, data };
+        assert_eq!(undo(copy(FIRMWARE_BASE, vec![0xFF; 64]), INSIST), Err(Refusal::NothingBefore));
+        let strange = copy(LOADER_BASE, vec![0x5A; 0x4000 + 64]);
+        assert!(matches!(undo(strange.clone(), Wish::default()), Err(Refusal::NotALoader { .. })));
+        let admitted = undo(strange, INSIST).unwrap();
+        assert_eq!(admitted.purpose(), Purpose::RestoreBootloader);
+        let parts: Vec<_> = admitted.segments().iter().map(|part| (part.address, part.data.len())).collect();
+        assert_eq!(parts, [(LOADER_BASE, 0x4000), (FIRMWARE_BASE, 64)]);
+        // What stood behind the bootloader goes back whatever it was: a user had it there.
+        let admitted = undo(copy(Address(0x0800_8000), vec![1; 64]), Wish::default()).unwrap();
+        assert_eq!(admitted.purpose(), Purpose::Flash);
+        let past = undo(copy(Address(0x080F_FFF0), vec![1; 64]), INSIST);
+        assert!(matches!(past, Err(Refusal::PastTheEnd { .. })));
+    }
 }

@@ -149,6 +149,9 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         (65, true),
         "{text}"
     );
+    desk.run("demo-image loader.bin --kind loader --force");
+    let (code, text) = desk.fails("restore-bootloader loader.bin --address 0x08004000 --demo=dfu");
+    assert!(code == 2 && text.contains("--address says nothing of a bootloader"), "{code}: {text}");
 }
 
 #[test]

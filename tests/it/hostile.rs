@@ -18,25 +18,9 @@ use cfdfu::worker::find;
 use proptest::prelude::*;
 use zip::CompressionMethod;
 
+use crate::dice::Dice;
 use crate::files;
 use crate::support::{SEED_LEN, firmware, flash_job, run};
-
-/// A row of numbers that look random and are the same each time.
-#[derive(Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u32
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        self.roll() as usize % n.max(1)
-    }
-}
 
 /// One device that makes up its answers, some of them so that the host believes it for a while.
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `corpus`: good and malformed image files in every format, and what is said of each
+//! - `dice`: random numbers that are the same each time, for `hostile` and `benches/fuzz.rs`
 //! - `examples`: the examples, run
 //! - `files`: writers of every format, for `corpus` and for random files
 //! - `hostile`: devices and files that answer anything
@@ -33,6 +34,7 @@ mod any_order;
 mod command_line;
 mod corpus;
 mod cuts;
+mod dice;
 mod examples;
 mod files;
 mod flashing;

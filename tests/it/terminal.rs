@@ -63,6 +63,22 @@ impl Session {
         Session { child, master: Some(pair.master), keys: Some(keys), bytes, size: (24, 80), dir, closing }
     }
 
+    /// The file given, the drone in DFU mode, the plan seen and agreed to.
+    fn flashing(scenario: &str) -> Session {
+        let mut session = Session::start(&["cf2.bin", &format!("--demo={scenario}")], &[]);
+        session.until("in DFU mode");
+        session.until("243,176 bytes");
+        session.press("f");
+        session.agree();
+        session
+    }
+
+    /// Waits for the plan and says yes to it.
+    fn agree(&mut self) {
+        self.until("Nothing is changed yet");
+        self.press("\r");
+    }
+
     fn press(&mut self, keys: &str) {
         let writer = self.keys.as_mut().unwrap();
         writer.write_all(keys.as_bytes()).unwrap();
@@ -135,8 +151,7 @@ fn a_flash_from_the_first_frame_to_the_parting_words() {
     assert_eq!(session.sent(), before, "an idle interface writes nothing");
 
     session.press("f");
-    session.until("Nothing is changed yet");
-    session.press("\r");
+    session.agree();
     session.until("Download");
     // In mid-flash the window gets another size, more than once.
     for (rows, cols) in [(40, 120), (16, 60), (24, 80)] {
@@ -163,12 +178,7 @@ fn a_flash_from_the_first_frame_to_the_parting_words() {
 
 #[test]
 fn a_whole_flash_is_quiet_enough_for_a_slow_line() {
-    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
-    session.until("in DFU mode");
-    session.until("243,176 bytes");
-    session.press("f");
-    session.until("Nothing is changed yet");
-    session.press("\r");
+    let session = Session::flashing("dfu");
     session.until("Flashed and verified");
     let bytes = session.sent();
     assert!(bytes < 40_000, "{bytes} bytes");
@@ -177,12 +187,7 @@ fn a_whole_flash_is_quiet_enough_for_a_slow_line() {
 
 #[test]
 fn a_job_that_writes_is_stopped_only_after_a_question() {
-    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
-    session.until("in DFU mode");
-    session.until("243,176 bytes");
-    session.press("f");
-    session.until("Nothing is changed yet");
-    session.press("\r");
+    let mut session = Session::flashing("dfu");
     session.until("Erase    0x08008000");
     session.press("\u{3}");
     session.until("Stop the job?");
@@ -190,20 +195,14 @@ fn a_job_that_writes_is_stopped_only_after_a_question() {
     let screen = session.until("Stopped after");
     assert!(screen.contains("no complete firmware"), "{screen}");
     session.press("r");
-    session.until("Nothing is changed yet");
-    session.press("\r");
+    session.agree();
     session.until("Flashed and verified");
 }
 
 /// The line drops in mid-flash: the flash is finished all the same, and the processor is not burnt meanwhile.
 #[test]
 fn a_terminal_that_is_closed_does_not_stop_the_flash() {
-    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
-    session.until("in DFU mode");
-    session.until("243,176 bytes");
-    session.press("f");
-    session.until("Nothing is changed yet");
-    session.press("\r");
+    let mut session = Session::flashing("dfu");
     session.until("Erase    0x08004000");
     let closed = Instant::now();
     drop(session.keys.take());
@@ -286,6 +285,36 @@ fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
     assert!(text.contains("Nothing was changed") && !text.contains("Erase "), "{text}");
 }
 
+/// A file's name may hold anything: nothing of it is a command to a terminal, on the screen or in lines.
+#[test]
+fn the_name_of_a_file_is_only_text() {
+    let name = "\u{1b}[2J\u{1b}]0;mine\u{7}\u{202e}cf2.bin";
+    let dir = tempfile::tempdir().unwrap();
+    for bytes in [firmware("2026.08", SEED_LEN), vec![1, 2, 3]] {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
+        command.current_dir(dir.path()).args([name, "--demo", "--plain"]).write_stdin("f\n\nq\n");
+        let output = command.timeout(PATIENCE).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(text.contains("cf2.bin"), "{text:?}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
+    }
+    let mut session = Session::start(&[&format!("./{name}"), "--demo=dfu"], &[]);
+    session.until("in DFU mode");
+    session.until("No such file");
+    std::fs::write(session.dir.path().join(name), firmware("2026.08", SEED_LEN)).unwrap();
+    session.press("i");
+    session.until("minecf2.bin                 firmware 2026.08");
+    session.press("\x1b");
+    session.until("What to do");
+    session.press("q");
+    assert_eq!(session.ended(), 0);
+    let bytes = session.bytes.lock().unwrap().clone();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(!text.contains("]0;mine") || !text.contains('\u{7}'), "{text:?}");
+    assert!(!text.contains('\u{202e}'));
+}
+
 /// With a folder of images: the picker shows what each of them is, and takes one.
 #[test]
 fn a_file_is_chosen_from_the_list() {
@@ -346,12 +375,7 @@ fn an_overwritten_bootloader_is_restored_by_typed_word() {
 
 #[test]
 fn a_cable_pulled_in_mid_flash_is_told_and_the_job_goes_on_when_it_is_back() {
-    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
-    session.until("in DFU mode");
-    session.until("243,176 bytes");
-    session.press("f");
-    session.until("Nothing is changed yet");
-    session.press("\r");
+    let mut session = Session::flashing("dfu");
     session.until("Download");
     session.press("P");
     session.until("lost in mid-flash");
@@ -402,17 +426,11 @@ fn the_doctor_is_one_key_away_where_nothing_is_found() {
 /// A defect in the thread that flashes is a failed job: the interface lives, says so, and can do it again.
 #[test]
 fn a_panic_of_the_worker_leaves_the_interface_alive() {
-    let mut session = Session::start(&["cf2.bin", "--demo=defect"], &[]);
-    session.until("in DFU mode");
-    session.until("243,176 bytes");
-    session.press("f");
-    session.until("Nothing is changed yet");
-    session.press("\r");
+    let mut session = Session::flashing("defect");
     let screen = session.until("a defect, as asked for");
     assert!(screen.contains("please report it") && screen.contains("no complete firmware"), "{screen}");
     session.press("r");
-    session.until("Nothing is changed yet");
-    session.press("\r");
+    session.agree();
     session.until("Flashed and verified");
     session.press("q");
     assert_eq!(session.ended(), 0);

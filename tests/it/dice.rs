@@ -1,0 +1,17 @@
+//! A row of numbers that look random and are the same each time; for the tests and for `benches/fuzz.rs`.
+
+#[derive(Clone)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        self.roll() as usize % n.max(1)
+    }
+}
