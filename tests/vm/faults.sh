@@ -7,8 +7,6 @@
 "$cfdfu" demo-image new.bin
 "$cfdfu" demo-image old.bin --version 2026.04
 
-# on_terminal COMMAND: a terminal of 80×24 that is kept in "screen".
-on_terminal() { script -qfec "stty rows 24 cols 80; exec $1" /dev/null >screen 2>&1; }
 export TERM=linux
 
 echo "== unplugged"
@@ -67,6 +65,22 @@ check "a backup that does not fit leaves nothing" sh -c "
   '$cfdfu' backup full/all.bin >log 2>&1; status=\$?; cat log; [ \$status -eq 73 ] && [ ! -e full/all.bin ]"
 check "a backup is never put over another" sh -c "
   echo precious >mine.bin; '$cfdfu' backup mine.bin; [ \$? -eq 73 ] && grep -q precious mine.bin"
+stop
+
+echo "== the same from dfu-util, on the same chip: what the README says of it"
+head -c 1024 new.bin >short.bin
+start dfu
+check "killed in mid-flash it leaves half a firmware that would be started" sh -c "
+  dfu-util -a 0 -s 0x08004000 -D old.bin >log 2>&1 & sleep 20; kill -KILL \$!; wait \$!; cat log
+  '$cfdfu' backup half.bin >log 2>&1 && dd if=half.bin bs=16384 skip=1 status=none >rest.bin
+  cmp -n 4096 rest.bin old.bin && ! cmp -n 243176 rest.bin old.bin"
+check "killed in mid-flash ours leaves none: the first word is blank" sh -c "
+  '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & sleep 3; kill -KILL \$!; wait \$!; cat log
+  '$cfdfu' backup none.bin >log 2>&1 && dd if=none.bin bs=16384 skip=1 status=none >rest.bin; od -An -tx1 -N4 rest.bin
+  printf '\\377\\377\\377\\377' | cmp -n 4 - rest.bin"
+check "at 0x08000000 it overwrites the bootloader" sh -c "
+  '$cfdfu' identify >before && dfu-util -a 0 -s 0x08000000 -D short.bin >log 2>&1; '$cfdfu' identify >after; cat before log after
+  grep -q 'bootloader  the Bitcraze bootloader' before && grep -q 'bootloader  overwritten by a firmware' after"
 stop
 
 echo "== whoever may not"
