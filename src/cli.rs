@@ -175,7 +175,7 @@ fn interface(
     let ended = if global.plain || !run::has_terminal() {
         run::plain::run(&world, image.as_deref()).map(|_| ())
     } else {
-        run::run(&world, image.as_deref(), &theme).map(|farewell| console.farewell(&farewell.app))
+        run::run(&world, image.as_deref(), &theme).map(|app| console.farewell(&app))
     };
     ended.map_err(|error| {
         let advice = "Try a command: cfdfu flash IMAGE.";

@@ -31,9 +31,11 @@ mod bundle;
 pub mod files;
 mod keyboard;
 pub mod plain;
+pub mod signals;
 pub mod symptoms;
 pub mod terminal;
 
+use signals::Signals;
 use terminal::Screen;
 
 /// At most so many frames: keys are drawn at once, progress no faster than this.
@@ -71,20 +73,16 @@ impl World {
     }
 }
 
-/// What was last known when the interface ended.
-pub struct Farewell {
-    /// The state at the end.
-    pub app: App,
-}
-
-/// Runs the interface until its end.
-pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<Farewell> {
+/// Runs the interface until its end; its state is what was last known then.
+pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<App> {
     let (messages, inbox) = channel();
     let mut shell = Shell::start(world, messages.clone());
     let mut app = world.app();
     let mut screen = Screen::open()?;
     keyboard::listen(messages.clone());
-    let signals = terminal::Signals::listen(messages.clone())?;
+    // Also SIGINT means that: the key arrives as a key, and only another program sends the signal.
+    let outbox = messages.clone();
+    let signals = Signals::listen(move |_| drop(outbox.send(Msg::Detached)))?;
     shell.tell_unseen_end();
     if let Some(path) = image {
         app.image = Slot::Loading(path.to_owned());
@@ -94,7 +92,7 @@ pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<Far
     signals.stop();
     drop(screen);
     shell.end();
-    result.map(|()| Farewell { app })
+    result.map(|()| app)
 }
 
 /// What performs effects.

@@ -60,7 +60,7 @@ impl FromStr for Location {
     /// `BUS-PORT[.PORT…]`, as in `1-1.2`.
     fn from_str(text: &str) -> Result<Location, ()> {
         let (bus, ports) = text.split_once('-').ok_or(())?;
-        let ports: Result<Vec<u8>, _> = ports.split('.').map(str::parse).collect();
+        let ports: Result<Vec<u8>, _> = ports.split('.').map(str::parse::<u8>).collect();
         Ok(Location { bus: bus.parse().map_err(drop)?, ports: ports.map_err(drop)? })
     }
 }

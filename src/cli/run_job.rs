@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 
 use super::console::Console;
 use crate::clock::Clock;
 use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report};
 use crate::record::{Presence, Record};
 use crate::report::{self, Exit, Problem};
+use crate::run::signals::{Signal, Signals};
 use crate::usb::Bus;
 use crate::worker::Worker;
 
@@ -28,7 +28,18 @@ pub(super) fn run(
 ) -> Result<Ended, Problem> {
     let now = Arc::clone(&clock);
     let worker = Worker::spawn(bus, clock);
-    let signals = Signals::pass_on(worker.commands.clone())?;
+    // SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish that has begun to write: half a
+    // flash helps nobody, and it takes seconds. Before that, and a job that only reads, they stop, too.
+    let hung_up = Arc::new(AtomicBool::new(false));
+    let (commands, noted) = (worker.commands.clone(), Arc::clone(&hung_up));
+    let signals = Signals::listen(move |signal| {
+        noted.fetch_or(signal == Signal::Alone, Ordering::SeqCst);
+        let _ = commands.send(match signal {
+            Signal::Stop => Command::Cancel,
+            Signal::Alone => Command::CancelIfUntouched,
+        });
+    })
+    .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
     // The worker was started just now; if it is gone already, the events say so.
     let _ = worker.commands.send(Command::Run(job));
     let mut presence = Presence::new(false);
@@ -54,10 +65,10 @@ pub(super) fn run(
             break;
         }
     }
-    let hung_up = signals.stop();
+    signals.stop();
     worker.join();
     if let (Some(report), false) = (&last, simulated || serial.is_empty()) {
-        remember(report, hung_up, console);
+        remember(report, hung_up.load(Ordering::SeqCst), console);
     }
     let serial = Some(serial).filter(|serial| !serial.is_empty());
     Ok(Ended { report: last.unwrap_or_else(died), serial })
@@ -94,62 +105,4 @@ fn died() -> Report {
     let kind = FailureKind::WorkerDied("no report".to_owned());
     let failure = Failure { kind, place: None, drone: DroneState::WithoutFirmware };
     Report::nothing_done(Outcome::Failed(failure))
-}
-
-/// SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish that has begun to write: half a
-/// flash helps nobody, and it takes seconds. Before that, and a job that only reads, they stop, too.
-#[cfg(unix)]
-struct Signals {
-    handle: signal_hook::iterator::Handle,
-    thread: std::thread::JoinHandle<()>,
-    /// Whether the terminal is gone, or somebody wanted an end.
-    hung_up: Arc<AtomicBool>,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn pass_on(commands: Sender<Command>) -> Result<Signals, Problem> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
-            .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
-        let handle = signals.handle();
-        let hung_up = Arc::new(AtomicBool::new(false));
-        let noted = Arc::clone(&hung_up);
-        let thread = std::thread::spawn(move || {
-            for signal in signals.forever() {
-                noted.fetch_or(signal != SIGINT, Ordering::SeqCst);
-                let stop = if signal == SIGINT { Command::Cancel } else { Command::CancelIfUntouched };
-                let _ = commands.send(stop);
-            }
-        });
-        Ok(Signals { handle, thread, hung_up })
-    }
-
-    /// Whether one of them came that means that nobody is there any more.
-    fn stop(self) -> bool {
-        self.handle.close();
-        let _ = self.thread.join();
-        self.hung_up.load(Ordering::SeqCst)
-    }
-}
-
-/// Elsewhere the system ends the program; the drone is then left as an unplug would leave it.
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    #[allow(
-        clippy::unnecessary_wraps,
-        clippy::needless_pass_by_value,
-        reason = "the same signature as on Unix"
-    )]
-    fn pass_on(_commands: Sender<Command>) -> Result<Signals, Problem> {
-        Ok(Signals)
-    }
-
-    #[allow(clippy::unused_self, reason = "the same signature as on Unix")]
-    fn stop(self) -> bool {
-        false
-    }
 }

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use super::{Farewell, Shell, World};
+use super::{Shell, World};
 use crate::app::keys::{self, Key};
 use crate::app::update::update;
 use crate::app::{App, BusState, Effect, Msg, Screen, Slot, Stage, Which};
@@ -22,7 +22,7 @@ enum Input {
 }
 
 /// Runs until the end of the input or until it is told to quit.
-pub fn run(world: &World, image: Option<&Path>) -> io::Result<Farewell> {
+pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (messages, from_shell) = channel();
     let (inputs, inbox) = channel();
     let mut shell = Shell::start(world, messages);
@@ -83,7 +83,7 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<Farewell> {
     }
     said.tell(&app);
     shell.end();
-    Ok(Farewell { app })
+    Ok(app)
 }
 
 /// The next thing that happens, or the tick that is due.

@@ -4,8 +4,6 @@
 
 use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
-use std::thread;
 
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
@@ -13,8 +11,6 @@ use crossterm::{cursor, execute, queue};
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
-
-use crate::app::Msg;
 
 /// Room for a whole frame: in smaller pieces it would be seen being drawn.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -149,45 +145,6 @@ fn replace_standard_streams() {
 
 #[cfg(not(unix))]
 fn replace_standard_streams() {}
-
-/// SIGHUP and SIGTERM as messages; SIGINT, which only another program sends here, as well.
-#[cfg(unix)]
-pub(super) struct Signals {
-    handle: signal_hook::iterator::Handle,
-    thread: thread::JoinHandle<()>,
-}
-
-#[cfg(unix)]
-impl Signals {
-    pub(super) fn listen(messages: Sender<Msg>) -> io::Result<Signals> {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGTERM, SIGINT])?;
-        let handle = signals.handle();
-        let thread = thread::spawn(move || {
-            for _ in signals.forever() {
-                let _ = messages.send(Msg::Detached);
-            }
-        });
-        Ok(Signals { handle, thread })
-    }
-
-    pub(super) fn stop(self) {
-        self.handle.close();
-        let _ = self.thread.join();
-    }
-}
-
-#[cfg(not(unix))]
-pub(super) struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    pub(super) fn listen(_: Sender<Msg>) -> io::Result<Signals> {
-        Ok(Signals)
-    }
-
-    pub(super) fn stop(self) {}
-}
 
 #[cfg(test)]
 mod tests {
