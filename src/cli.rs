@@ -36,6 +36,7 @@ use crate::worker::find;
 mod args;
 mod console;
 mod json;
+mod man;
 mod output_file;
 mod run_job;
 mod simulate;
@@ -125,7 +126,14 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         Command::Undo { allow_mismatch, device } => undo_job(global, device, *allow_mismatch, console),
         Command::Backup { file, force, device } => backup_job(global, device, file, *force, console),
         Command::Doctor => doctor(global, console),
-        Command::Udev { install } => udev::udev(*install, console),
+        Command::Udev { check: true, .. } => {
+            let rules = doctor::rules(&symptoms(global, console)?);
+            if rules.is_empty() {
+                console.line("This system has no udev.");
+            }
+            Ok(if checks(&rules, console) { Exit::Done } else { Exit::NoPermission })
+        }
+        Command::Udev { install, .. } => udev::udev(*install, console),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Args::command(), "cfdfu", &mut script);
@@ -134,7 +142,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         }
         Command::Man => {
             // A reader that has seen enough is no problem.
-            let _ = clap_mangen::Man::new(Args::command()).render(&mut std::io::stdout());
+            let page = man::page(Args::command());
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), page.as_bytes());
             Ok(Exit::Done)
         }
         Command::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
@@ -328,17 +337,25 @@ fn selector(global: &Global) -> Selector {
 
 /// Why nothing is found or opened, as a check-list.
 fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
+    let good = checks(&doctor::diagnose(&symptoms(global, console)?), console);
+    Ok(if good { Exit::Done } else { Exit::NoDevice })
+}
+
+fn symptoms(global: &Global, console: &Console) -> Result<doctor::Symptoms, Problem> {
     let bus: Result<Arc<dyn Bus>, _> = if global.demo.is_some() {
         Ok(bus(global, console)?.0)
     } else {
         Libusb::new().map(|bus| Arc::new(bus) as Arc<dyn Bus>)
     };
-    let checks = doctor::diagnose(&run::symptoms::gather(bus.as_deref()));
-    for check in &checks {
+    Ok(run::symptoms::gather(bus.as_deref()))
+}
+
+/// Prints the list; whether nothing on it is bad.
+fn checks(checks: &[doctor::Check], console: &mut Console) -> bool {
+    for check in checks {
         console.check(check);
     }
-    let bad = checks.iter().any(|check| check.verdict == doctor::Verdict::Bad);
-    Ok(if bad { Exit::NoDevice } else { Exit::Done })
+    checks.iter().all(|check| check.verdict != doctor::Verdict::Bad)
 }
 
 fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {

@@ -42,9 +42,25 @@ pub struct Check {
     pub remedy: String,
 }
 
+/// What this computer runs: on each, something else stands between a user and a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum System {
+    /// Rights come from udev.
+    #[default]
+    Linux,
+    /// No driver and no right is needed.
+    Mac,
+    /// Every device needs a driver that lets programs have it.
+    Windows,
+    /// Nothing is known of it.
+    Other,
+}
+
 /// What was found out about this computer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symptoms {
+    /// What it runs.
+    pub system: System,
     /// Why there is no USB, if there is none.
     pub no_usb: Option<String>,
     /// How many devices are on it.
@@ -55,8 +71,12 @@ pub struct Symptoms {
     pub others: Vec<String>,
     /// Files with udev rules for the running Crazyflie and for the boot ROM; `None` where there is no udev.
     pub rules: Option<[Vec<Rule>; 2]>,
-    /// Groups of this user.
+    /// Whether udev is at work, without which rules are only files.
+    pub udev: bool,
+    /// Groups that this session has.
     pub groups: Vec<String>,
+    /// Groups that this user is in; those that are not in `groups`, too, came after the session began.
+    pub enrolled: Vec<String>,
     /// Whether it is root.
     pub root: bool,
     /// Whether somebody came over SSH.
@@ -97,13 +117,29 @@ pub struct Rule {
 #[must_use]
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     let mut checks = vec![usb(symptoms), drones(symptoms)];
-    checks.extend(symptoms.drones.iter().map(opens));
-    if let Some([running, dfu]) = &symptoms.rules {
-        checks.push(rule("rules, running", CRAZYFLIE, running, symptoms));
-        checks.push(rule("rules, DFU mode", ROM_DFU, dfu, symptoms));
-    }
+    checks.extend(symptoms.drones.iter().map(|drone| opens(drone, symptoms)));
+    checks.extend(rules(symptoms));
     checks.extend(guest(symptoms));
-    checks.push(kernel(symptoms));
+    checks.extend((symptoms.system == System::Linux).then(|| kernel(symptoms)));
+    checks
+}
+
+/// The rows about udev: its rules for the running Crazyflie and for the boot ROM, and whether anybody reads them.
+#[must_use]
+pub fn rules(symptoms: &Symptoms) -> Vec<Check> {
+    let Some([running, dfu]) = &symptoms.rules else { return Vec::new() };
+    let mut checks = vec![
+        rule("rules, running", CRAZYFLIE, running, symptoms),
+        rule("rules, DFU mode", ROM_DFU, dfu, symptoms),
+    ];
+    if !symptoms.udev && !symptoms.root {
+        checks.push(check(
+            "udev",
+            Verdict::Doubtful,
+            "it does not run here: nobody reads the rules",
+            "In a container or a small system the host gives the rights: the rules belong there.",
+        ));
+    }
     checks
 }
 
@@ -146,7 +182,7 @@ fn drones(symptoms: &Symptoms) -> Check {
     }
 }
 
-fn opens(drone: &Drone) -> Check {
+fn opens(drone: &Drone, symptoms: &Symptoms) -> Check {
     let holders = drone.holders.join(", ");
     let Some((permission, why)) = &drone.closed else {
         let found = format!("{} on port {}", drone.id, drone.place);
@@ -156,14 +192,36 @@ fn opens(drone: &Drone) -> Check {
         return check("opens", Verdict::Doubtful, found, format!("{holders} has it open, too: close that."));
     };
     let found = format!("{} on port {} does not: {why}", drone.id, drone.place);
-    let remedy = match (permission, drone.holders.is_empty()) {
-        (true, _) => "See the rules below: `sudo cfdfu udev --install`, then plug it in again.".to_owned(),
-        (false, false) => format!("{holders} has it open: close that."),
-        (false, true) => {
-            "Unplug it, plug it in again. In Windows, install WinUSB for it with Zadig.".to_owned()
+    let remedy = match symptoms.system {
+        _ if !drone.holders.is_empty() && !permission => format!("{holders} has it open: close that."),
+        System::Windows => driver(drone.id).to_owned(),
+        System::Linux if *permission && is_let(drone.id, symptoms) => "The rules below would let you, but they were not \
+            asked when it was plugged in: `sudo udevadm control --reload`, then unplug it and plug it in again."
+            .to_owned(),
+        System::Linux if *permission => {
+            "See the rules below: `sudo cfdfu udev --install`, then plug it in again.".to_owned()
         }
+        _ => "Close what may have it open (cfclient, a virtual machine), unplug it, plug it in again.".to_owned(),
     };
     check("opens", Verdict::Bad, found, remedy)
+}
+
+/// How Windows lets a program have the device. ST's own driver and libusb-win32 do not, for libusb 1.0.
+fn driver(id: Id) -> &'static str {
+    if id == ROM_DFU {
+        "It has another driver than WinUSB. Run Zadig (zadig.akeo.ie): Options, List All Devices, choose `STM32  \
+         BOOTLOADER`, WinUSB, Replace Driver. Then plug it in again."
+    } else {
+        "It has another driver than WinUSB. Put it into DFU mode by hand instead, which is another device; or run Zadig \
+         (zadig.akeo.ie): Options, List All Devices, choose interface 0 of the Crazyflie, WinUSB, Replace Driver (cfclient \
+         then no longer reaches it by USB)."
+    }
+}
+
+/// Whether a rule lets this user have the device.
+fn is_let(id: Id, symptoms: &Symptoms) -> bool {
+    let Some([running, dfu]) = &symptoms.rules else { return false };
+    rule("", id, if id == ROM_DFU { dfu } else { running }, symptoms).verdict == Verdict::Good
 }
 
 /// Whether this user gets a device with these rules.
@@ -186,6 +244,9 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
     }
     let group = rules.iter().find_map(|rule| rule.group.clone());
     let remedy = match group {
+        Some(group) if symptoms.enrolled.contains(&group) => {
+            format!("You are in the group {group}, but were not when you logged in: log in again.")
+        }
         Some(group) => format!("`sudo usermod -a -G {group} $USER`, then log in again."),
         None => {
             format!("It lets only whoever sits at the computer (uaccess), not who comes over SSH. {INSTALL}")
@@ -273,7 +334,8 @@ mod tests {
     }
 
     fn with_rules(text: &str) -> Symptoms {
-        Symptoms { devices: 3, rules: Some(rules_in("99-x.rules", text)), ..Symptoms::default() }
+        let rules = Some(rules_in("99-x.rules", text));
+        Symptoms { devices: 3, rules, udev: true, ..Symptoms::default() }
     }
 
     #[test]
@@ -285,8 +347,34 @@ mod tests {
         symptoms.ssh = true;
         let (bad, words) = verdict(&symptoms, "rules, DFU mode");
         assert!(bad == Verdict::Bad && words.contains("usermod -a -G plugdev"), "{words}");
+        symptoms.enrolled = vec!["plugdev".to_owned()];
+        assert!(verdict(&symptoms, "rules, DFU mode").1.contains("log in again"));
         symptoms.groups = vec!["plugdev".to_owned()];
         assert_eq!(verdict(&symptoms, "rules, DFU mode").0, Verdict::Good);
+        // Rules that let somebody, and a device that is closed all the same: they came after it.
+        let closed = Some((true, "no permission".to_owned()));
+        symptoms.drones = vec![Drone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders: vec![] }];
+        assert!(verdict(&symptoms, "opens").1.contains("udevadm control --reload"));
+        symptoms.udev = false;
+        assert!(verdict(&symptoms, "udev").1.contains("nobody reads the rules"));
+    }
+
+    #[test]
+    fn each_system_has_its_own_words() {
+        let drone = |id| Drone {
+            id,
+            place: "1-1".to_owned(),
+            closed: Some((false, "no".to_owned())),
+            holders: vec![],
+        };
+        let on = |system, id| Symptoms { system, devices: 2, drones: vec![drone(id)], ..Symptoms::default() };
+        assert!(verdict(&on(System::Windows, ROM_DFU), "opens").1.contains("`STM32  BOOTLOADER`, WinUSB"));
+        assert!(verdict(&on(System::Windows, CRAZYFLIE), "opens").1.contains("interface 0"));
+        for system in [System::Mac, System::Linux, System::Other] {
+            let words = verdict(&on(system, ROM_DFU), "opens").1;
+            assert!(!words.contains("WinUSB") && words.contains("plug it in again"), "{words}");
+        }
+        assert!(diagnose(&on(System::Mac, ROM_DFU)).iter().all(|check| check.name != "kernel"));
     }
 
     /// Bitcraze's own rules have no DFU mode, those of Debian's dfu-util nothing else.

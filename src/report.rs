@@ -382,7 +382,7 @@ pub fn about_others(others: &[Other]) -> String {
 fn open_advice(error: TransferError) -> &'static str {
     match error {
         TransferError::Other { code: -12 | -5 } => {
-            "Another driver has the device: on Windows, install WinUSB for it with Zadig."
+            "Another driver has the device (in Windows it needs WinUSB): `cfdfu doctor` tells what helps."
         }
         _ => "Unplug the device, plug it in again, repeat.",
     }

@@ -13,30 +13,62 @@ const STYLES: Styles =
 
 /// Flash, recover and inspect a Bitcraze Crazyflie over USB DFU.
 #[derive(Debug, Parser)]
-#[command(name = "cfdfu", version, styles = STYLES, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "cfdfu", version, styles = STYLES, max_term_width = 100, after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
-    #[command(flatten)]
-    pub(super) global: Global,
     /// Open the interface with this image chosen
     pub(super) image: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) global: Global,
     #[command(subcommand)]
     pub(super) command: Option<Command>,
 }
 
-const EXAMPLES: &str = "\
+// Lines of at most 79 columns: what clap wraps is no table any more.
+pub(super) const EXAMPLES: &str = "\
 Examples:
-  cfdfu                                 the interface; --demo for a simulated drone
-  cfdfu flash cf2-2026.08.bin           flash the Crazyflie that is plugged in
-  cfdfu flash cf2-2026.08.bin --demo    the same on a simulated one
-  cfdfu flash cf2.dfu --wait 60         a drone that is put into DFU mode by hand meanwhile
-  cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin
-  cfdfu identify                        board, bootloader and firmware of the drone
-  cfdfu inspect firmware-cf2-2026.08.zip   what the file is
-  cfdfu backup mine.bin                 copy the whole flash to a file
+  cfdfu                               the interface; --demo: simulated drone
+  cfdfu flash cf2-2026.08.bin         flash the Crazyflie that is plugged in
+  cfdfu flash cf2-2026.08.bin --demo  the same on a simulated one
+  cfdfu flash cf2.bin --wait 60       the drone is put into DFU mode by hand
+  cfdfu identify                      its board, bootloader and firmware
+  cfdfu backup mine.bin               copy the whole flash to a file
+  cfdfu inspect firmware-cf2-2026.08.zip
+  cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin";
 
-Exit status: 0 done, 2 usage, 65 image refused, 66 image unreadable, 69 no device or several,
-73 output file, 74 device failed, 75 interrupted (may be repeated), 77 no permission, 70 a defect of cfdfu.";
+pub(super) const EXIT_STATUS: &str = "\
+Exit status:
+  0   done                            70  a defect of cfdfu
+  2   usage                           73  output file
+  65  image refused                   74  device failed
+  66  image unreadable                75  interrupted, may be repeated
+  69  no device, or several           77  no permission";
+
+const FLASH_EXAMPLES: &str = "\
+Examples:
+  cfdfu flash cf2-2026.08.bin            running: it enters DFU mode by itself
+  cfdfu flash build/cf2.elf --wait 60    a drone that does not start: by hand
+  cfdfu flash cf2.bin --device 1-1.2     one of several, by port or serial
+  cfdfu flash cf2.bin --json | tail -1   how it went, for scripts";
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  cfdfu restore-bootloader cf2loader-1.0.bin
+  cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin
+  cfdfu restore-bootloader mine.bin      a backup of the whole flash";
+
+const IDENTIFY_NOTE: &str = "\
+All of it is read in DFU mode. A running drone is only asked what it runs, and
+is not restarted.";
+
+const UNDO_NOTE: &str = "\
+A flash keeps a copy of what it overwrites, for each drone, unless it is told
+--no-undo. An undo is a flash, too: a second one puts back what the first took.";
+
+const SIMULATE_NOTE: &str = "\
+On Linux's virtual USB controller (modprobe vhci_hcd), where lsusb and dfu-util
+see it, too. Orders come on standard input: unplug, plug, dfu (plug in with the
+button held), quit.";
 
 /// Options that every command takes.
 #[derive(Debug, clap::Args)]
@@ -49,10 +81,10 @@ pub(super) struct Global {
     /// The interface in lines, without a full screen
     #[arg(long, global = true)]
     pub(super) plain: bool,
-    /// Which device: serial number (DFU or run-time form) or BUS-PORT[.PORT]
+    /// Which drone: serial number, or port as in 1-1.2
     #[arg(long, global = true, value_name = "SEL", value_parser = parse_selector)]
     pub(super) device: Option<Selector>,
-    /// One JSON object per line on stdout, human text on stderr
+    /// One JSON object per line on stdout
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// When to use colour
@@ -72,8 +104,8 @@ pub(super) struct Global {
 /// Options about finding the device.
 #[derive(Debug, clap::Args)]
 pub(super) struct DeviceArgs {
-    /// Wait up to this long for the device to appear
-    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    /// Wait up to this long for the drone to appear
+    #[arg(long, value_name = "SECS", default_value_t = 0, hide_default_value = true)]
     pub(super) wait: u64,
     /// Do not ask a running Crazyflie to enter DFU mode
     #[arg(long)]
@@ -84,7 +116,7 @@ pub(super) struct DeviceArgs {
 #[derive(Debug, clap::Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch on the command line")]
 pub(super) struct FlashArgs {
-    /// Where to write instead of where the image is linked for
+    /// Where to write, not where the image is linked for
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(super) address: Option<Address>,
     /// Do not read back what was written
@@ -93,7 +125,7 @@ pub(super) struct FlashArgs {
     /// Leave the drone in DFU mode
     #[arg(long)]
     pub(super) no_leave: bool,
-    /// Write every sector, also those that hold the image already
+    /// Write every sector, also where the image is already
     #[arg(long)]
     pub(super) full: bool,
     /// Do not keep a copy of what is overwritten
@@ -111,7 +143,8 @@ pub(super) struct FlashArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Flash a firmware; enters DFU mode by itself if a running Crazyflie is there
+    /// Flash a firmware; a running drone is sent into DFU mode
+    #[command(after_help = FLASH_EXAMPLES)]
     Flash {
         /// The image: .bin, .dfu, .hex, .elf, or a release .zip
         image: PathBuf,
@@ -119,6 +152,7 @@ pub(super) enum Command {
         flash: FlashArgs,
     },
     /// Put the Bitcraze bootloader back, and a firmware with it
+    #[command(after_help = RESTORE_EXAMPLES)]
     RestoreBootloader {
         /// The bootloader (cf2loader-1.0.bin), or a backup of the whole flash
         loader: PathBuf,
@@ -130,13 +164,14 @@ pub(super) enum Command {
     },
     /// Crazyflies and DFU devices, one line each
     List,
-    /// Board, bootloader, firmware and protection of a drone in DFU mode; of a running one, what it runs
+    /// Board, bootloader, firmware, protection of a drone
+    #[command(after_help = IDENTIFY_NOTE)]
     Identify {
-        /// Wait up to this long for the device to appear
-        #[arg(long, value_name = "SECS", default_value_t = 0)]
+        /// Wait up to this long for the drone to appear
+        #[arg(long, value_name = "SECS", default_value_t = 0, hide_default_value = true)]
         wait: u64,
     },
-    /// What a file is: kind, version, boards, address, size, checksum
+    /// What a file is: kind, version, boards, address, size
     Inspect {
         /// The image
         image: PathBuf,
@@ -151,9 +186,10 @@ pub(super) enum Command {
         #[command(flatten)]
         device: DeviceArgs,
     },
-    /// Put back what the last flash of this drone overwrote; again, and that is undone
+    /// Put back what the last flash overwrote; again: redo
+    #[command(after_help = UNDO_NOTE)]
     Undo {
-        /// Put back also a bootloader's sector that did not hold Bitcraze's
+        /// Put back also a bootloader that was not Bitcraze's
         #[arg(long)]
         allow_mismatch: bool,
         #[command(flatten)]
@@ -169,13 +205,16 @@ pub(super) enum Command {
         #[command(flatten)]
         device: DeviceArgs,
     },
-    /// Why no device is found or opened: USB, cable, permissions, drivers, udev
+    /// Why no drone is found or opened: cable, rights, drivers
     Doctor,
-    /// Print the udev rules for a Crazyflie, running and in DFU mode
+    /// Print, check or install the udev rules
     Udev {
         /// Put them into /etc/udev/rules.d instead (as root)
         #[arg(long)]
         install: bool,
+        /// Tell which rules there are, and whether they let you
+        #[arg(long, conflicts_with = "install")]
+        check: bool,
     },
     /// Print the completions of a shell
     Completions {
@@ -184,7 +223,8 @@ pub(super) enum Command {
     },
     /// Print the manual page
     Man,
-    /// Put a simulated Crazyflie on this computer's own USB (Linux, root, vhci_hcd)
+    /// Plug a simulated Crazyflie into this computer (as root)
+    #[command(after_help = SIMULATE_NOTE)]
     Simulate {
         /// What situation to simulate
         scenario: Option<String>,
@@ -257,6 +297,32 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Args::command().debug_assert();
+    }
+
+    /// A table that is wrapped is none.
+    #[test]
+    fn the_help_fits_80_columns() {
+        let mut command = Args::command().term_width(80);
+        command.build();
+        for name in [None]
+            .into_iter()
+            .chain(command.clone().get_subcommands().map(|it| Some(it.get_name().to_owned())))
+        {
+            let command = match &name {
+                Some(name) => command.find_subcommand_mut(name).unwrap(),
+                None => &mut command,
+            };
+            let texts = [
+                command.get_after_help().map(ToString::to_string),
+                command.get_about().map(ToString::to_string),
+            ];
+            for (limit, text) in [79, 60].iter().zip(texts) {
+                let text = text.unwrap_or_default();
+                assert!(text.lines().all(|line| line.len() <= *limit), "{name:?}: {text}");
+            }
+            let help = command.render_help().to_string();
+            assert!(command.is_hide_set() || !help.contains("see more with"), "{name:?} has two helps");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::doctor::{Drone, Rule, Symptoms, rules_in};
+use crate::doctor::{Drone, Rule, Symptoms, System, rules_in};
 use crate::usb::descriptor::clean;
 use crate::usb::{Bus, BusError, Found, TransferError};
 use crate::worker::find;
@@ -31,13 +31,17 @@ pub fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
             holders: at.map(holders).unwrap_or_default(),
         }
     };
+    let (groups, enrolled) = groups();
     Symptoms {
+        system: system(),
         no_usb,
         devices: found.len(),
         drones: drones.into_iter().map(drone).collect(),
         others: others.iter().map(|other| format!("{} on port {}", other.what, other.location)).collect(),
         rules: rules(),
-        groups: groups(),
+        udev: Path::new("/run/udev/control").exists(),
+        groups,
+        enrolled,
         root: is_root(),
         ssh: env::var_os("SSH_CONNECTION").is_some() || env::var_os("SSH_TTY").is_some(),
         guest: guest(),
@@ -97,27 +101,63 @@ fn is_root() -> bool {
     false
 }
 
-/// The names of this process' groups, by the system's own file.
+/// The groups of this process, and those that its user is in by now, both by the system's own files.
 #[cfg(unix)]
-fn groups() -> Vec<String> {
+fn groups() -> (Vec<String>, Vec<String>) {
     let mut numbers: Vec<u32> = rustix::process::getgroups()
         .unwrap_or_default()
         .into_iter()
         .map(rustix::process::Gid::as_raw)
         .collect();
     numbers.push(rustix::process::getegid().as_raw());
+    let user = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = user_in(&user, rustix::process::getuid().as_raw());
     let text = fs::read_to_string("/etc/group").unwrap_or_default();
-    let name = |line: &str| {
-        let mut fields = line.split(':');
-        let (name, number) = (fields.next()?, fields.nth(1)?.parse().ok()?);
-        numbers.contains(&number).then(|| name.to_owned())
-    };
-    text.lines().filter_map(name).collect()
+    groups_in(&text, &numbers, user.as_deref())
 }
 
 #[cfg(not(unix))]
-fn groups() -> Vec<String> {
-    Vec::new()
+fn groups() -> (Vec<String>, Vec<String>) {
+    (Vec::new(), Vec::new())
+}
+
+/// The name of a user in `/etc/passwd`.
+#[cfg(unix)]
+fn user_in(text: &str, number: u32) -> Option<String> {
+    let name = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(number)).then(|| name.to_owned())
+    };
+    text.lines().find_map(name)
+}
+
+/// Of the groups in `/etc/group`, the names of those with these numbers, and of those that list the user.
+#[cfg(unix)]
+fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, Vec<String>) {
+    let (mut of_session, mut of_user) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mut fields = line.split(':');
+        let (Some(name), Some(number), members) = (fields.next(), fields.nth(1), fields.next()) else {
+            continue;
+        };
+        if number.parse().is_ok_and(|number| numbers.contains(&number)) {
+            of_session.push(name.to_owned());
+        }
+        if user.is_some_and(|user| members.unwrap_or_default().split(',').any(|member| member == user)) {
+            of_user.push(name.to_owned());
+        }
+    }
+    (of_session, of_user)
+}
+
+fn system() -> System {
+    match env::consts::OS {
+        "linux" => System::Linux,
+        "macos" => System::Mac,
+        "windows" => System::Windows,
+        _ => System::Other,
+    }
 }
 
 /// What kind of guest this computer is.
@@ -161,4 +201,21 @@ fn kernel() -> Option<Vec<String>> {
 #[cfg(not(target_os = "linux"))]
 fn kernel() -> Option<Vec<String>> {
     None
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_came_after_the_login_is_told_apart() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nstudent:x:1000:1000::/home/student:/bin/sh\n";
+        assert_eq!(user_in(passwd, 1000).as_deref(), Some("student"));
+        assert_eq!(user_in(passwd, 1001), None);
+        let group =
+            "root:x:0:\nplugdev:x:46:other,student\nstudents:x:47:studentx\nstudent:x:1000:\nbroken\n";
+        let (session, user) = groups_in(group, &[1000], Some("student"));
+        assert_eq!((session, user), (vec!["student".to_owned()], vec!["plugdev".to_owned()]));
+        assert_eq!(groups_in(group, &[46], None).0, ["plugdev"]);
+    }
 }

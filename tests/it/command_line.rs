@@ -326,6 +326,8 @@ fn the_doctor_looks_at_this_computer_and_says_what_helps() {
 fn rules_completions_and_manual_come_from_the_program_itself() {
     let desk = Desk::new();
     let rules = stdout(&desk.run("udev"));
+    let checked = desk.run("udev --check --demo");
+    assert!([0, 77].contains(&checked.status.code().unwrap()) && !stdout(&checked).is_empty());
     for product in ["5740", "df11"] {
         assert!(rules.lines().any(|line| line.contains(product) && line.contains("uaccess")), "{rules}");
     }
@@ -334,10 +336,16 @@ fn rules_completions_and_manual_come_from_the_program_itself() {
         assert!(script.contains("restore-bootloader") && script.contains("no-undo"), "{shell}");
     }
     let manual = stdout(&desk.run("man"));
-    assert!(manual.contains(".TH cfdfu 1") && manual.contains("Exit status"), "{manual}");
-    // Everything that can be typed is explained within 80 columns.
-    let help = stdout(&desk.run("--help"));
-    assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    for words in [
+        ".TH cfdfu 1",
+        ".SH EXIT STATUS",
+        r".SS restore\-bootloader LOADER",
+        r"\-\-no\-undo",
+        "auto, always, never",
+    ] {
+        assert!(manual.contains(words), "{words}: {manual}");
+    }
+    assert!(!manual.contains("demo\\-fast") && !manual.contains("demo\\-image"), "{manual}");
 }
 
 #[test]

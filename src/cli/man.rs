@@ -1,0 +1,94 @@
+//! The manual page, from the definition of the command line: one page for everything, since somebody without a network
+//! reads it from top to bottom.
+
+use std::fmt::Write;
+
+use clap::{Arg, Command};
+
+use super::args::{EXAMPLES, EXIT_STATUS};
+
+const DESCRIPTION: &str = "\
+Flashes the STM32F405 of a Bitcraze Crazyflie over USB: a drone that runs, one that no longer boots, or one whose bootloader \
+was overwritten. Without a command it opens an interface in the terminal, which leads through all of it.";
+
+const FILES: [(&str, &str); 2] = [
+    ("~/.config/cfdfu/config.toml", "Settings: glyphs, color, images (a folder), logs (how many are kept)."),
+    ("~/.local/state/cfdfu", "Copies for undo, recent images, logs, reports."),
+];
+
+/// The page in the language of man(7).
+pub(super) fn page(mut command: Command) -> String {
+    command.build();
+    let mut page = String::new();
+    let version = command.get_version().unwrap_or_default();
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let _ = writeln!(page, ".TH cfdfu 1 \"\" \"cfdfu {version}\" \"User Commands\"");
+    let _ = writeln!(page, ".SH NAME\ncfdfu \\- {}", plain(&about));
+    page += ".SH SYNOPSIS\n.B cfdfu\n[OPTIONS] [IMAGE]\n.br\n.B cfdfu\nCOMMAND [OPTIONS] ...\n";
+    let _ = writeln!(page, ".SH DESCRIPTION\n{}", plain(DESCRIPTION));
+    page += ".SH OPTIONS OF EVERY COMMAND\n";
+    command.get_arguments().filter(|arg| !arg.is_positional()).for_each(|arg| option(&mut page, arg));
+    page += ".SH COMMANDS\n";
+    for command in command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help") {
+        section(&mut page, command);
+    }
+    page += ".SH FILES\n";
+    for (file, what) in FILES {
+        let _ = writeln!(page, ".TP\n.I {}\n{}", plain(file), plain(what));
+    }
+    for (title, text) in [("EXAMPLES", EXAMPLES), ("EXIT STATUS", EXIT_STATUS)] {
+        let lines = text.split_once('\n').map_or("", |(_, lines)| lines);
+        let _ = writeln!(page, ".SH {title}\n.nf\n{}\n.fi", plain(lines));
+    }
+    page
+}
+
+/// What one command does, with the options that only some have.
+fn section(page: &mut String, command: &Command) {
+    let _ = write!(page, ".SS {}", plain(command.get_name()));
+    for arg in command.get_positionals() {
+        let name = value(arg);
+        let name = if arg.is_required_set() { name } else { format!("[{name}]") };
+        let _ = write!(page, " {}", plain(&name));
+    }
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let _ = writeln!(page, "\n{}.", plain(&about));
+    let own = |arg: &&Arg| !arg.is_global_set() && !matches!(arg.get_id().as_str(), "help" | "version");
+    command.get_arguments().filter(own).for_each(|arg| option(page, arg));
+    if let Some(text) = command.get_after_help() {
+        let _ = writeln!(page, ".PP\n.nf\n{}\n.fi", plain(&text.to_string()));
+    }
+}
+
+fn option(page: &mut String, arg: &Arg) {
+    if arg.is_hide_set() {
+        return;
+    }
+    let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
+    let name = match (arg.get_long(), arg.get_action().takes_values()) {
+        (None, _) => value(arg),
+        (Some(long), false) => format!("{short}--{long}"),
+        (Some(long), true) if arg.is_require_equals_set() => format!("{short}--{long}[={}]", value(arg)),
+        (Some(long), true) => format!("{short}--{long} {}", value(arg)),
+    };
+    let mut help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let choices: Vec<_> = arg.get_possible_values().iter().map(|it| it.get_name().to_owned()).collect();
+    if arg.get_action().takes_values() && !choices.is_empty() {
+        let _ = write!(help, ": {}", choices.join(", "));
+    }
+    let _ = writeln!(page, ".TP\n.B {}\n{}", plain(&name), plain(&help));
+}
+
+/// What stands for a value.
+fn value(arg: &Arg) -> String {
+    let names = arg.get_value_names().unwrap_or_default();
+    names.first().map_or_else(|| arg.get_id().as_str().to_uppercase(), ToString::to_string)
+}
+
+/// Text that says nothing to man itself: no escape, no hyphen to break at, no line that is a request.
+fn plain(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    let line =
+        |line: &str| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
