@@ -114,9 +114,9 @@ impl Console {
 
     fn object(&self, value: &Value) {
         if self.json {
-            // JSON escapes what is below a blank; a terminal obeys more than that.
+            // JSON escapes what is below a blank; a terminal obeys more than that. All of it has four digits.
             let escaped = |c: char| match u32::from(c) {
-                code @ 0x7F..0xA0 => format!("\\u{code:04x}"),
+                code if !descriptor::is_printable(c) => format!("\\u{code:04x}"),
                 _ => c.to_string(),
             };
             let line: Vec<String> = value.to_string().chars().map(escaped).collect();
@@ -154,6 +154,7 @@ impl Console {
 
     /// What a drone is.
     fn known(&mut self, known: &Known) {
+        self.end_bar();
         self.object(&json::known(known));
         for (label, text) in report::known(known) {
             self.line(&format!("{label:<11} {text}"));

@@ -295,7 +295,11 @@ fn the_name_of_a_file_is_only_text() {
         let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
         command.current_dir(dir.path()).args([name, "--demo", "--plain"]).write_stdin("f\n\nq\n");
         let output = command.timeout(PATIENCE).output().unwrap();
-        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
+        let json =
+            command.current_dir(dir.path()).args(["flash", name, "--demo=none", "--json"]).output().unwrap();
+        let text =
+            String::from_utf8([output.stdout, output.stderr, json.stdout, json.stderr].concat()).unwrap();
         assert!(text.contains("cf2.bin"), "{text:?}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
     }
