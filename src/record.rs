@@ -4,10 +4,11 @@
 //! Nothing is written until there is something to remember, and nothing that is asked of this file can stop
 //! a flash: its errors are for the log.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use directories::ProjectDirs;
 
@@ -67,13 +68,22 @@ impl Record {
     pub fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
         let dir = self.dir.join(folder);
         fs::create_dir_all(&dir)?;
-        let path = dir.join(format!("{:010}-{name}", clock::unix_seconds()));
+        let ending = Path::new(name).extension();
+        let mut others = saved(&dir, ending);
+        // A clock that was set back, or runs behind until the network is there, does not make the newest the oldest.
+        let after = others.last().and_then(|path| time_of(path)).map_or(0, |time| time.saturating_add(1));
+        let path = dir.join(format!("{:010}-{name}", clock::unix_seconds().max(after)));
         let draft = path.with_extension("part");
-        let mut file = File::create(&draft)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&draft, &path)?;
-        forget_oldest(&path, most)?;
+        let written = File::create(&draft)
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&draft, &path));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&draft);
+            return Err(error);
+        }
+        // What cannot be removed, or is removed by another run, is no reason to fail: the file is kept.
+        let too_many = (others.len() + 1).saturating_sub(most);
+        others.drain(..too_many.min(others.len())).for_each(|old| drop(fs::remove_file(old)));
         Ok(path)
     }
 
@@ -123,13 +133,15 @@ impl Record {
         let mut others = Vec::new();
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let work = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<AtWork>(&text).ok());
+            let draft = path.extension().is_some_and(|ending| ending == "part");
             match work {
+                _ if is_old(&path) => drop(fs::remove_file(&path)),
+                // It is about to be renamed.
+                _ if draft => {}
                 Some(work) if work.pid == std::process::id() => {}
                 Some(work) if is_alive(work.pid) => {
                     others.push(AtWork { place: clean(&work.place), doing: clean(&work.doing), ..work });
                 }
-                // A draft is another's, about to be renamed.
-                _ if path.extension().is_some_and(|ending| ending == "part") => {}
                 _ => drop(fs::remove_file(&path)),
             }
         }
@@ -139,7 +151,8 @@ impl Record {
 
     fn write(&self, name: &str, value: &serde_json::Value) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        let draft = self.dir.join(format!("{name}.part"));
+        // Another run may write the same file at the same time.
+        let draft = self.dir.join(format!("{name}.{}.part", std::process::id()));
         fs::write(&draft, value.to_string())?;
         fs::rename(draft, self.dir.join(name))
     }
@@ -164,6 +177,15 @@ fn read_copy(path: &Path) -> Option<(u64, Segment)> {
     File::open(path).ok()?.take(FLASH_END - LOADER_BASE.wide() + 1).read_to_end(&mut data).ok()?;
     (u32::from_str_radix(crc, 16) == Ok(crc32fast::hash(&data))).then_some(())?;
     Some((time.parse().ok()?, Segment { address, data }))
+}
+
+/// Whether a file was last written so long ago that the run that wrote it, which does so a few times a second, is no
+/// more, whoever has its number now.
+fn is_old(path: &Path) -> bool {
+    const LONG: u64 = 3600;
+    let written = path.metadata().and_then(|it| it.modified()).ok();
+    let written = written.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    written.is_some_and(|written| clock::unix_seconds().saturating_sub(written.as_secs()) > LONG)
 }
 
 /// Whether there is such a process; where that cannot be asked, there is.
@@ -229,16 +251,20 @@ impl Drop for Presence {
     }
 }
 
-/// The names start with the time, so their order is that of age.
-fn forget_oldest(newest: &Path, most: usize) -> io::Result<()> {
-    let Some(dir) = newest.parent() else { return Ok(()) };
-    let mut files: Vec<PathBuf> = fs::read_dir(dir)?
+/// The files in a folder that have this ending, the oldest first: their names start with the time.
+fn saved(dir: &Path, ending: Option<&OsStr>) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension() == newest.extension())
+        .filter(|path| path.extension() == ending)
         .collect();
     files.sort();
-    let too_many = files.len().saturating_sub(most);
-    files[..too_many].iter().try_for_each(fs::remove_file)
+    files
+}
+
+/// The time in a name, in seconds since 1970.
+fn time_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
 }
 
 #[cfg(test)]
@@ -275,6 +301,16 @@ mod tests {
         fs::write(dir.path().join("runs/x.json"), b"{").unwrap();
         assert_eq!(record().others_at_work(), std::slice::from_ref(&alive));
         assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 2, "what the dead left is gone");
+        // Another process has the number of one that is long dead; a draft is nobody's run.
+        let file = |name: &str| dir.path().join("runs").join(name);
+        fs::copy(file(&format!("{}.json", alive.pid)), file("9.json.9.part")).unwrap();
+        assert_eq!(record().others_at_work().len(), 1);
+        let long_ago = SystemTime::now() - Duration::from_secs(7200);
+        for entry in fs::read_dir(dir.path().join("runs")).unwrap() {
+            File::options().write(true).open(entry.unwrap().path()).unwrap().set_modified(long_ago).unwrap();
+        }
+        assert_eq!(record().others_at_work(), []);
+        assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 0);
         assert!(alive.to_string().ends_with("on port 1-2: write 42 %"));
     }
 
@@ -310,11 +346,33 @@ mod tests {
         for n in 0..7 {
             fs::write(folder.join(format!("000000000{n}-08004000.bin")), [n]).unwrap();
         }
-        forget_oldest(&path, COPIES).unwrap();
+        let again = record.keep(&before, "338133873034").unwrap();
         let left = fs::read_dir(folder).unwrap().count();
         assert_eq!(left, COPIES + 1, "and what is no copy");
         let (newest, copy, age) = record.last_copy("338133873034").unwrap().unwrap();
-        assert_eq!((newest, copy), (path, before));
+        assert_eq!((newest, copy), (again, before));
         assert!(age < Duration::from_secs(60));
+    }
+
+    /// A small computer without a battery begins in 1970, or where it stopped: the newest copy is the newest all the same.
+    #[test]
+    fn a_clock_that_runs_behind_does_not_cost_the_newest_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        let copy = |byte| Segment { address: FIRMWARE_BASE, data: vec![byte; 64] };
+        let folder = dir.path().join("undo/A1");
+        fs::create_dir_all(&folder).unwrap();
+        for n in 0..COPIES {
+            fs::write(folder.join(format!("{}-08004000-00000000.bin", 4_000_000_000 + n)), b"later").unwrap();
+        }
+        for byte in 1..=3 {
+            let path = record.keep(&copy(byte), "A1").unwrap();
+            let (newest, kept, _) = record.last_copy("A1").unwrap().unwrap();
+            assert_eq!((newest, kept), (path, copy(byte)), "also twice in one second");
+        }
+        // One that cannot be removed is no reason to fail, and nothing half written is left.
+        fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
+        record.keep(&copy(4), "A1").unwrap();
+        assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
     }
 }
