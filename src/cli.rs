@@ -18,8 +18,8 @@ use crate::flash::check::{self, Admitted, Wish};
 use crate::flash::{FLASH_END, LOADER_BASE, Segment, Span};
 use crate::image::{Content, Firmware, Image};
 use crate::job::{
-    Chip, Compare, Enter, FailureKind, FlashTask, Job, Keep, Leave, Outcome, Report, Selector, Task, Verify,
-    Width,
+    Compare, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector, Task,
+    Verify, Width,
 };
 use crate::record::Record;
 use crate::report::{self, Exit, Problem};
@@ -210,7 +210,7 @@ fn flash_job(
         verify: if flash.no_verify { Verify::Skip } else { Verify::ReadBack },
         leave: if flash.no_leave { Leave::Stay } else { Leave::Start },
         width: if flash.byte_mode { Width::Byte } else { Width::Fastest },
-        chip: if flash.allow_mismatch { Chip::Any } else { Chip::Crazyflie },
+        mismatch: if flash.allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
         ..FlashTask::new(image, firmware)
     };
     let report = flash_to_the_end(global, flash, task, console)?;

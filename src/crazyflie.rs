@@ -151,6 +151,10 @@ impl Question {
     }
 }
 
+/// How somebody brings a Crazyflie into DFU mode, as an order (§4.2 of Bitcraze's DFU page): works whatever is on it.
+pub const ENTER_BY_HAND: &str = "unplug USB and battery, hold the button while plugging in USB until the slow blink of the \
+    blue LED becomes clearly faster (about 5 s), let go";
+
 /// Bytes of the OTP that hold the board's name: 16 blocks of 32.
 pub const OTP_LEN: u16 = 512;
 
@@ -182,7 +186,7 @@ impl fmt::Display for Board {
     }
 }
 
-/// Device types and names of all platforms (crazyflie-firmware, `platform_*.c`).
+/// Device types and names of the platforms (crazyflie-firmware, `platform_*.c`); the Flapper shares the types of others.
 const NAMES: [(&str, &str); 7] = [
     ("CF20", "Crazyflie 2.0"),
     ("CF21", "Crazyflie 2.1"),

@@ -114,7 +114,7 @@ impl Status {
             Status(0x06) => "programming failed",
             Status(0x07) => "the programmed memory reads back wrong",
             Status(0x08) => "the address is out of range",
-            Status::FIRMWARE => "normal for this boot ROM, cleared once",
+            Status::FIRMWARE => "this boot ROM says so when it was just entered",
             Status::VENDOR => "the chip is read-protected",
             Status::STALLED_PACKET => "the request did not fit the state of the device",
             _ => "the device gives no further reason",

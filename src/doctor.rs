@@ -1,6 +1,7 @@
 //! Why no drone is found, or none can be opened: what was found out about this computer becomes a check-list with
 //! a verdict each, and the remedy. Pure: `run::symptoms` gathers what is judged here.
 
+use crate::crazyflie::ENTER_BY_HAND;
 use crate::usb::{CRAZYFLIE, Id, ROM_DFU};
 
 /// What a check came to.
@@ -65,7 +66,7 @@ pub struct Symptoms {
     pub no_usb: Option<String>,
     /// How many devices are on it.
     pub devices: usize,
-    /// Crazyflies and boot ROMs: number, place, name, and why it cannot be opened.
+    /// Crazyflies and boot ROMs that are seen.
     pub drones: Vec<Drone>,
     /// Relatives of the Crazyflie, by name and port.
     pub others: Vec<String>,
@@ -160,16 +161,17 @@ fn usb(symptoms: &Symptoms) -> Check {
 }
 
 fn drones(symptoms: &Symptoms) -> Check {
-    const CABLE: &str = "Plug it in with a cable that carries data (a charging cable does not), straight into the \
-        computer. If its LEDs stay as they are, put it into DFU mode by hand: unplug USB and battery, hold the button \
-        while plugging in until the slow blink becomes clearly faster, let go.";
+    let cable = format!(
+        "Plug it in with a cable that carries data (a charging cable does not), straight into the computer. If its LEDs \
+         stay as they are, put it into DFU mode by hand: {ENTER_BY_HAND}."
+    );
     match (&symptoms.drones[..], &symptoms.others[..]) {
-        ([], []) => check("drone", Verdict::Bad, "no Crazyflie and no boot ROM is seen", CABLE),
+        ([], []) => check("drone", Verdict::Bad, "no Crazyflie and no boot ROM is seen", cable),
         ([], others) => check(
             "drone",
             Verdict::Bad,
             format!("no Crazyflie is seen, but {}", others.join(", ")),
-            format!("That is another device. {CABLE}"),
+            format!("That is another device. {cable}"),
         ),
         (drones, _) => {
             let name = |drone: &Drone| {
@@ -311,11 +313,12 @@ pub fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
         let rule = Rule {
             file: file.to_owned(),
             group: value("GROUP").filter(|_| mode & 0o060 == 0o060).map(str::to_owned),
-            uaccess: line.contains("\"uaccess\""),
+            // systemd's 73-seat-late.rules acts on the tag: a file that comes after it sets it for nothing.
+            uaccess: line.contains("\"uaccess\"") && file < "73",
             everybody: mode & 0o006 == 0o006,
         };
         for (product, rules) in ["5740", "df11"].iter().zip(&mut found) {
-            if is("{idProduct}", product) {
+            if value("{idProduct}").is_none() || is("{idProduct}", product) {
                 rules.push(rule.clone());
             }
         }
@@ -334,7 +337,7 @@ mod tests {
     }
 
     fn with_rules(text: &str) -> Symptoms {
-        let rules = Some(rules_in("99-x.rules", text));
+        let rules = Some(rules_in("70-x.rules", text));
         Symptoms { devices: 3, rules, udev: true, ..Symptoms::default() }
     }
 
@@ -391,6 +394,14 @@ mod tests {
         symptoms.ssh = true;
         let (bad, words) = verdict(&symptoms, "rules, DFU mode");
         assert!(bad == Verdict::Bad && words.contains("not who comes over SSH"), "{words}");
+        // Behind 73 the tag comes too late; a vendor's rule without a product is for both.
+        let late = Some(rules_in("99-x.rules", dfu_util));
+        assert_eq!(
+            verdict(&Symptoms { rules: late, ..Symptoms::default() }, "rules, DFU mode").0,
+            Verdict::Bad
+        );
+        let both = with_rules(r#"SUBSYSTEM=="usb", ATTRS{idVendor}=="0483", MODE="0666""#);
+        assert_eq!(verdict(&both, "rules, running").0, Verdict::Good);
         let commented = with_rules(&format!("#{bitcraze}"));
         assert_eq!(verdict(&commented, "rules, running").0, Verdict::Bad);
     }

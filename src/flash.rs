@@ -20,6 +20,15 @@ pub const FIRMWARE_MAX: usize = 1_032_192;
 /// The size of sector 0, in bytes: the most that a bootloader may have.
 pub const LOADER_MAX: usize = 16 * 1024;
 
+/// What erased flash reads as.
+pub const BLANK: u8 = 0xFF;
+
+/// Whether these bytes are what erased flash reads as.
+#[must_use]
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == BLANK)
+}
+
 /// A byte address in the chip's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(pub u32);

@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment};
+use crate::flash::{Address, BLANK, FLASH_END, LOADER_BASE, Segment};
 
 mod dfuse;
 mod elf;
@@ -14,7 +14,7 @@ mod hex;
 mod recognise;
 mod release;
 
-pub use recognise::{Board, Content, Firmware, WholeFlash};
+pub use recognise::{BoardKind, Content, Firmware, WholeFlash};
 
 /// The largest file that is read at all, in bytes: nothing for a Crazyflie comes near it.
 pub const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -208,10 +208,20 @@ impl Image {
         Ok(image)
     }
 
+    /// Vendor and product of the device that the file is made for, if that is neither this boot ROM nor any.
+    #[must_use]
+    pub fn other_device(&self) -> Option<(u16, u16)> {
+        const ANY: u16 = 0xFFFF;
+        let ours = |&(vendor, product): &(u16, u16)| {
+            [0x0483, ANY].contains(&vendor) && [0xDF11, ANY].contains(&product)
+        };
+        self.made_for.filter(|made_for| !ours(made_for))
+    }
+
     /// Remembers the device that the file is made for; one that is not ours is worth a note.
-    fn is_made_for(&mut self, (vendor, product): (u16, u16)) {
-        self.made_for = Some((vendor, product));
-        if ![(0x0483, 0xDF11), (0xFFFF, 0xFFFF)].contains(&(vendor, product)) {
+    fn is_made_for(&mut self, made_for: (u16, u16)) {
+        self.made_for = Some(made_for);
+        if let Some((vendor, product)) = self.other_device() {
             self.notes.push(format!("it is made for the USB device {vendor:04x}:{product:04x}"));
         }
     }
@@ -314,7 +324,7 @@ fn flattened(segments: &[Segment]) -> Vec<u8> {
     }
     let mut bytes = Vec::new();
     for segment in segments {
-        bytes.resize((segment.address.0 - first.address.0) as usize, 0xFF);
+        bytes.resize((segment.address.0 - first.address.0) as usize, BLANK);
         bytes.extend(&segment.data);
     }
     bytes

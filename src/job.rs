@@ -60,7 +60,7 @@ pub enum Task {
     Verify(Vec<Segment>),
     /// Read this part of flash.
     Backup(Span),
-    /// No more than to choose the device, and to say which.
+    /// Only choose the device, and say which.
     Find,
     /// Find out what the device is and what is on it; a running Crazyflie is asked, not restarted.
     Identify,
@@ -88,7 +88,7 @@ pub struct FlashTask {
     /// The version that the drone should say it runs afterwards, if the image names one.
     pub version: Option<String>,
     /// Whether a chip that is not a Crazyflie's, or another board, is taken.
-    pub chip: Chip,
+    pub mismatch: Mismatch,
 }
 
 impl FlashTask {
@@ -114,7 +114,7 @@ impl FlashTask {
             leave: Leave::Start,
             width: Width::Fastest,
             boards,
-            chip: Chip::Crazyflie,
+            mismatch: Mismatch::Refuse,
         }
     }
 }
@@ -201,11 +201,11 @@ pub enum Width {
 
 /// Whether a chip that is not a Crazyflie's, or another board than the image is for, is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chip {
-    /// Only the memory map of the Crazyflie's.
-    Crazyflie,
+pub enum Mismatch {
+    /// Only the memory map of the Crazyflie's, and a board that the image runs on.
+    Refuse,
     /// Any that speaks DfuSe.
-    Any,
+    Take,
 }
 
 /// Which device is meant.
@@ -440,7 +440,7 @@ impl Report {
             booted: None,
             runs: None,
             runs_other: false,
-            by_hand: true,
+            by_hand: false,
             took: Duration::ZERO,
         }
     }

@@ -16,9 +16,9 @@
 //! | 4, shell | [`record`], [`settings`] | what is remembered between runs; what the user has set |
 //! | | [`run`], [`cli`] | the interface's loop and terminal; the command line, files, signals |
 //!
-//! Four promises that the types keep: nothing is written that `flash::check` has not admitted; nothing is
-//! programmed that the plan has not erased; the first word of a firmware is written last, when all else
-//! is proven; every wait has a limit.
+//! Four promises: nothing is written that `flash::check` has not admitted (a type keeps it); nothing is programmed that is
+//! not blank; the first word of a firmware is written last, when all else is proven (unless `--no-verify`); every wait for a
+//! device has a limit.
 
 pub mod app;
 pub mod cli;

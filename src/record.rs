@@ -71,7 +71,10 @@ impl Record {
         let ending = Path::new(name).extension();
         let mut others = saved(&dir, ending);
         // A clock that was set back, or runs behind until the network is there, does not make the newest the oldest.
-        let after = others.last().and_then(|path| time_of(path)).map_or(0, |time| time.saturating_add(1));
+        let after = others
+            .last()
+            .and_then(|path| time_of(path))
+            .map_or(0, |time| time.saturating_add(1).min(9_999_999_999));
         let path = dir.join(format!("{:010}-{name}", clock::unix_seconds().max(after)));
         let draft = path.with_extension("part");
         let written = File::create(&draft)

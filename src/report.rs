@@ -1,13 +1,13 @@
 //! What happened, what state the drone is in, what to do now: in words for people, and as exit status.
 //!
-//! All advice is here. Modules below return kinds; this file alone knows what helps. Pure.
+//! Modules below return kinds; what helps against each is here, but for what `doctor` finds and for what only the command
+//! line knows. Pure.
 
 use std::time::Duration;
 
-use crate::crazyflie::{Board, Relative};
+use crate::crazyflie::{Board, ENTER_BY_HAND, Relative};
 use crate::flash::check::Refusal;
-use crate::flash::{Address, Segment};
-use crate::flash::{FIRMWARE_BASE, LOADER_BASE};
+use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
 use crate::image::{Content, Firmware, Image, ImageError};
 use crate::job::{DroneState, Failure, FailureKind, Identity, Known, Loader, Other, Outcome, Report};
 use crate::usb::{CRAZYFLIE, TransferError};
@@ -80,7 +80,8 @@ pub fn headline(report: &Report) -> String {
         Outcome::Flashed => {
             let proof = if report.verified { "Flashed and verified" } else { "Flashed, not verified" };
             let (written, erased) = (report.written, report.erased_sectors);
-            format!("{proof}: {written} bytes written, {erased} sectors erased, {took:.1} s")
+            let s = if erased == 1 { "" } else { "s" };
+            format!("{proof}: {written} bytes written, {erased} sector{s} erased, {took:.1} s")
         }
         Outcome::Unchanged => {
             format!("Unchanged and verified: the flash holds all {} bytes, {took:.1} s", report.bytes)
@@ -194,7 +195,7 @@ pub fn diagnosis(identity: &Identity) -> Option<String> {
 pub fn restored(written: &[Segment]) -> Option<String> {
     let at = |base: Address| written.iter().find(|segment| segment.address == base);
     let loader = at(LOADER_BASE)?;
-    let firmware = at(FIRMWARE_BASE).is_some_and(|it| it.data.iter().take(4).any(|&byte| byte != 0xFF));
+    let firmware = at(FIRMWARE_BASE).is_some_and(|it| !is_blank(&it.data[..it.data.len().min(4)]));
     let starts = if firmware {
         "The bootloader is back: the drone starts by itself when it is switched on, and"
     } else {
@@ -224,12 +225,12 @@ pub fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
         DroneState::WithoutFirmware => {
-            "The drone has no complete firmware now. Its bootloader was not touched and waits: flash \
-             again, the drone stays in DFU mode as long as it has power, and what was written is not lost."
+            "The drone has no complete firmware now, and starts none: do the same again. It stays in DFU mode as long \
+             as it has power, and what was written is not lost."
         }
         DroneState::WithoutLoader => {
-            "The drone's bootloader is not complete now. DFU mode entered by hand still works (it is in ROM): \
-             hold the button while plugging in until the LED blinks fast, let go, and run the restore again."
+            "The drone's bootloader is not complete now: run the restore again. If it is no longer in DFU mode, enter that \
+             by hand, which still works (it is in ROM)."
         }
         DroneState::Mixed => {
             "Part of the flash is neither what it was nor what it was to be, and the start of the firmware was left \
@@ -253,8 +254,7 @@ pub fn failed(failure: &Failure) -> Problem {
 
 #[allow(clippy::too_many_lines, reason = "a table, one row a kind")]
 fn failure_kind(kind: &FailureKind) -> Problem {
-    const BY_HAND: &str = "Enter DFU mode by hand: unplug USB and battery, hold the button while plugging in \
-        USB until the slow blink becomes clearly faster (about 5 s), let go.";
+    let by_hand = format!("Enter DFU mode by hand: {ENTER_BY_HAND}.");
     let new = |exit, word, advice: &str| Problem::new(exit, word, kind, advice);
     match kind {
         FailureKind::Bus(_) => new(
@@ -265,16 +265,17 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::NoDevice => new(
             Exit::NoDevice,
             "no_device",
-            "Plug in the Crazyflie with a cable that carries data. If it does not start, unplug USB and \
-             battery, hold the button while plugging in USB until the slow blink becomes clearly faster \
-             (about 5 s), let go, and run this again. --wait SECS waits for it.",
+            &format!(
+                "Plug in the Crazyflie with a cable that carries data. If it does not start, {ENTER_BY_HAND}, and run this \
+                 again. --wait SECS waits for it."
+            ),
         ),
         FailureKind::OnlyOthers(others) => new(Exit::NoDevice, "only_others", &about_others(others)),
         FailureKind::NoMatch(_) => new(Exit::NoDevice, "no_match", "`cfdfu list` shows what is there."),
         FailureKind::NotInDfu => new(
             Exit::NoDevice,
             "not_in_dfu",
-            &format!("Leave out --no-enter, and it is asked to enter DFU mode. Or: {BY_HAND}"),
+            &format!("Leave out --no-enter, and it is asked to enter DFU mode. Or: {by_hand}"),
         ),
         FailureKind::Several(devices) => {
             const NAMED: usize = 8;
@@ -295,9 +296,9 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             "Close the other program (dfu-util, a second cfdfu, a virtual machine), then run this again.",
         ),
         FailureKind::Open(error) => new(Exit::Device, "cannot_open", open_advice(*error)),
-        FailureKind::TooOld => new(Exit::Device, "firmware_too_old", BY_HAND),
+        FailureKind::TooOld => new(Exit::Device, "firmware_too_old", &by_hand),
         FailureKind::DidNotEnter(_) => {
-            new(Exit::Device, "no_dfu", &format!("Take off the decks and try again. Or: {BY_HAND}"))
+            new(Exit::Device, "no_dfu", &format!("Take off the decks and try again. Or: {by_hand}"))
         }
         FailureKind::NotDfu(_) => new(
             Exit::Device,
@@ -322,8 +323,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::Device,
             "read_protected",
             "It can neither be read nor flashed until the protection is lifted, which erases everything on \
-             it, bootloader included. cfdfu does not do that by itself: use ST's tools (`dfu-util -a 0 -s \
-             :unprotect:force`), then `cfdfu restore-bootloader`.",
+             it, bootloader included. cfdfu does not do that by itself: use `dfu-util -a 0 -s :unprotect:force` or \
+             STM32CubeProgrammer, then `cfdfu restore-bootloader`.",
         ),
         FailureKind::WriteProtected(_) => new(
             Exit::Device,
@@ -360,19 +361,23 @@ fn failure_kind(kind: &FailureKind) -> Problem {
 #[must_use]
 pub fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
+    let px4 = format!(
+        "PX4 took the place of Bitcraze's bootloader. To go back, enter DFU mode by hand: {ENTER_BY_HAND}. Then: cfdfu \
+         restore-bootloader LOADER --firmware IMAGE."
+    );
     let advice = |other: &Other| match other.what {
         Relative::Crazyradio | Relative::CrazyradioBootloader => {
             "The Crazyradio is for flying and for updates over radio (cfclient)."
         }
         Relative::LocoNode => "The Loco Positioning Node is updated with its own tools (lps-node-firmware).",
-        Relative::Px4Bootloader => {
-            "PX4 took the place of Bitcraze's bootloader. To go back: enter DFU mode by hand (unplug USB and battery, \
-             hold the button while plugging in until the blink becomes clearly faster, let go), then cfdfu \
-             restore-bootloader LOADER --firmware IMAGE."
-        }
+        Relative::Px4Bootloader => &px4,
     };
-    let mut words: Vec<&str> = others.iter().map(advice).collect();
-    words.dedup();
+    let mut words: Vec<&str> = Vec::new();
+    for advice in others.iter().map(advice) {
+        if !words.contains(&advice) {
+            words.push(advice);
+        }
+    }
     if others.iter().all(|other| other.what != Relative::Px4Bootloader) {
         words.push(PLUG_IN);
     }
@@ -392,8 +397,8 @@ fn open_advice(error: TransferError) -> &'static str {
 fn udev(running: bool) -> String {
     let (product, what) = if running { ("5740", "a running Crazyflie") } else { ("df11", "the DFU mode") };
     format!(
-        "A udev rule for {what} (0483:{product}) is missing: `sudo cfdfu udev --install` puts it in its place, then \
-         plug in again. `cfdfu doctor` tells more. Or run this once with sudo."
+        "On Linux a udev rule for {what} (0483:{product}) may be missing: `sudo cfdfu udev --install` puts it in its \
+         place, then plug in again. `cfdfu doctor` tells what it is. Or run this once with sudo."
     )
 }
 
@@ -441,14 +446,18 @@ pub fn refusal(refusal: &Refusal) -> Problem {
             ("bootloader_image", "To restore a bootloader: cfdfu restore-bootloader FILE.".to_owned())
         }
         Refusal::LoaderElsewhere { .. } => {
-            ("wrong_address", format!("Take the original cf2loader-1.0.bin, which goes to {LOADER_BASE}."))
+            ("wrong_address", format!("Take the original file, which goes to {LOADER_BASE}."))
         }
+        Refusal::NoLoaderBefore => (
+            "not_a_bootloader",
+            "A restored bootloader stays, unless you insist: cfdfu undo --allow-mismatch.".to_owned(),
+        ),
         Refusal::NothingBefore => ("no_copy", "There is nothing to put back.".to_owned()),
         Refusal::NotALoader { .. } => (
             "not_a_bootloader",
             format!(
                 "The bootloader is cf2loader-1.0.bin, linked for {LOADER_BASE}. To flash a firmware: cfdfu \
-                 flash FILE, or restore-bootloader LOADER --firmware FILE."
+                 flash FILE, or restore-bootloader LOADER --firmware FILE. If you are sure of it: --allow-mismatch."
             ),
         ),
         Refusal::Unknown => (
@@ -467,6 +476,13 @@ pub fn refusal(refusal: &Refusal) -> Problem {
         ),
         Refusal::WrongAddress { linked, .. } if *linked == FIRMWARE_BASE => {
             ("wrong_address", format!("Leave out --address: it goes to {FIRMWARE_BASE} by itself."))
+        }
+        Refusal::Misplaced { .. } => (
+            "wrong_address",
+            "This file was packed for the wrong address: take the .bin, or pack it again.".to_owned(),
+        ),
+        Refusal::Foreign { .. } => {
+            ("wrong_address", format!("It is no Crazyflie firmware, which is linked for {FIRMWARE_BASE}."))
         }
         Refusal::WrongAddress { .. } => (
             "wrong_address",

@@ -1,5 +1,5 @@
 //! What a user has set for good, in `config.toml` of the configuration directory. Read once at the start, never
-//! written. A file that cannot be used is told, and everything is as without it.
+//! written. A file that cannot be used is reported, and everything is as without it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -128,6 +128,17 @@ enum Act {
     Leave,
 }
 
+impl Act {
+    fn request(&self) -> Request {
+        match self {
+            Act::Download { request, .. } => *request,
+            Act::Upload { block, .. } => Request::Upload(*block),
+            Act::Abort => Request::Abort,
+            Act::Leave => Request::Download(FIRST_BLOCK),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// Take the next act.
@@ -254,13 +265,13 @@ impl Machine {
                 Some(Act::Download { request, data, .. }) => {
                     Step::Send(request.setup(interface), data, PROMPT)
                 }
-                Some(Act::Upload { block, len }) => {
-                    Step::Fetch(Request::Upload(*block).setup(interface), usize::from(*len), PROMPT)
+                Some(act @ Act::Upload { len, .. }) => {
+                    Step::Fetch(act.request().setup(interface), usize::from(*len), PROMPT)
                 }
-                Some(Act::Abort) => Step::Send(Request::Abort.setup(interface), &[], PROMPT),
-                Some(Act::Leave) | None => {
-                    Step::Send(Request::Download(FIRST_BLOCK).setup(interface), &[], PROMPT)
+                Some(act @ (Act::Abort | Act::Leave)) => {
+                    Step::Send(act.request().setup(interface), &[], PROMPT)
                 }
+                None => Step::Finished(Ok(Vec::new())),
             },
             Phase::Pause { time, .. } | Phase::Doze { time, .. } => Step::Wait(time),
             Phase::Poll { .. } => self.get_status(self.patience()),
@@ -368,12 +379,7 @@ impl Machine {
             }
             (Some(Act::Leave), Err(TransferError::Disconnected)) => self.finish(Ok(Vec::new())),
             (act, Err(error)) => {
-                let request = match act {
-                    Some(Act::Download { request, .. }) => request.name(),
-                    Some(Act::Upload { block, .. }) => Request::Upload(*block).name(),
-                    Some(Act::Abort) => Request::Abort.name(),
-                    Some(Act::Leave) | None => Request::Command.name(),
-                };
+                let request = act.map_or("nothing", |act| act.request().name());
                 self.refused(DfuError::Transfer { request, error });
             }
             (None, Ok(_)) => self.finish(Ok(Vec::new())),

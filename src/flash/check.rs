@@ -4,16 +4,16 @@
 
 use thiserror::Error;
 
-use super::map::MemoryMap;
-use super::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, Span};
+use super::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
 use crate::image::{Content, Image, WholeFlash};
 
-/// What the user insists on. The override is for unknown images; no rule about sector 0 has one.
+/// What the user wants otherwise than the image says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     /// An address given by hand instead of the one that the image is linked for.
     pub address: Option<Address>,
-    /// Take an image that is not recognised.
+    /// Take an image that is not recognised, or whose DFU suffix names another device; and, for sector 0, a bootloader that
+    /// is not Bitcraze's, if a restore or an undo is asked for. A flash never reaches sector 0, whoever insists.
     pub allow_mismatch: bool,
 }
 
@@ -68,12 +68,15 @@ pub enum Refusal {
         /// What it is, with its article.
         what: &'static str,
     },
-    /// A bootloader that its file puts somewhere else.
-    #[error("this is the Bitcraze bootloader, but the file puts it at {address} instead of 0x08000000")]
+    /// Something for sector 0 that its file puts somewhere else.
+    #[error("it belongs at 0x08000000, but the file puts it at {address}")]
     LoaderElsewhere {
         /// Where the file puts it.
         address: Address,
     },
+    /// A copy of a flash whose bootloader was not Bitcraze's.
+    #[error("what was there before had no Bitcraze bootloader")]
+    NoLoaderBefore,
     /// A copy of nothing.
     #[error("the copy is blank: there was nothing before")]
     NothingBefore,
@@ -101,7 +104,21 @@ pub enum Refusal {
         /// idProduct.
         product: u16,
     },
-    /// Linked for another address than it would be written to.
+    /// The file puts a firmware where it would not run.
+    #[error("the file puts this firmware at {placed}, but it is linked for {linked} and would not run there")]
+    Misplaced {
+        /// Where it runs.
+        linked: Address,
+        /// Where the file puts it.
+        placed: Address,
+    },
+    /// No firmware that is known, linked for the place of the bootloader.
+    #[error("this image is linked for 0x08000000, where the bootloader is, and would not run at {address}")]
+    Foreign {
+        /// Where it would go.
+        address: Address,
+    },
+    /// A firmware linked for another address than it would be written to.
     #[error("this image is linked for {linked} and would not run at {address}")]
     WrongAddress {
         /// Where it runs.
@@ -182,7 +199,7 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<A
 /// but a bootloader's sector is put back only if it held Bitcraze's, or if the user insists.
 pub fn undo(copy: Segment, wish: Wish) -> Result<Admitted, Refusal> {
     fits_flash(&copy)?;
-    if copy.data.iter().all(|&byte| byte == 0xFF) {
+    if is_blank(&copy.data) {
         return Err(Refusal::NothingBefore);
     }
     let segments = split(copy);
@@ -192,9 +209,7 @@ pub fn undo(copy: Segment, wish: Wish) -> Result<Admitted, Refusal> {
         Some(content) if content == Content::Bootloader || wish.allow_mismatch => {
             Ok(Admitted { purpose: Purpose::RestoreBootloader, segments })
         }
-        Some(_) => {
-            Err(Refusal::NotALoader { what: "a copy of what was there without the Bitcraze bootloader" })
-        }
+        Some(_) => Err(Refusal::NoLoaderBefore),
     }
 }
 
@@ -213,20 +228,21 @@ fn place(image: &Image, wish: Wish) -> Result<Address, Refusal> {
     }
 }
 
-/// A DFU suffix names the device that a file is for; most name this boot ROM, or any.
 fn made_for_dfu(image: &Image, wish: Wish) -> Result<(), Refusal> {
-    const ANY: u16 = 0xFFFF;
-    match image.made_for {
-        Some((vendor, product)) if !wish.allow_mismatch => {
-            let ours = [0x0483, ANY].contains(&vendor) && [0xDF11, ANY].contains(&product);
-            if ours { Ok(()) } else { Err(Refusal::OtherDevice { vendor, product }) }
-        }
+    match image.other_device() {
+        Some((vendor, product)) if !wish.allow_mismatch => Err(Refusal::OtherDevice { vendor, product }),
         _ => Ok(()),
     }
 }
 
 fn firmware_segments(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal> {
     made_for_dfu(image, wish)?;
+    if let (Content::Firmware(firmware), Some(placed)) = (&image.content, image.payload.address())
+        && firmware.link == FIRMWARE_BASE
+        && firmware.link != placed
+    {
+        return Err(Refusal::Misplaced { linked: firmware.link, placed });
+    }
     let address = place(image, wish)?;
     match &image.content {
         Content::Radio => return Err(Refusal::Radio),
@@ -241,7 +257,7 @@ fn firmware_segments(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal>
         Content::Unknown { .. } if !wish.allow_mismatch => return Err(Refusal::Unknown),
         // Its vectors lead elsewhere: it cannot run there, whoever insists.
         Content::Unknown { link: Some(linked) } if *linked == LOADER_BASE && address >= FIRMWARE_BASE => {
-            return Err(Refusal::WrongAddress { linked: *linked, address });
+            return Err(Refusal::Foreign { address });
         }
         Content::Firmware(_) | Content::Unknown { .. } => {}
     }
@@ -268,18 +284,16 @@ fn split(segment: Segment) -> Vec<Segment> {
 
 fn fits_flash(segment: &Segment) -> Result<(), Refusal> {
     let Segment { address, data } = segment;
-    let map = MemoryMap::stm32f405();
-    let Some(sector) = map.sectors().iter().find(|sector| sector.span.contains(*address)) else {
+    if !(LOADER_BASE.wide()..FLASH_END).contains(&address.wide()) {
         return Err(Refusal::NotFlash { address: *address });
-    };
+    }
     if address.0 % 4 != 0 {
         return Err(Refusal::Unaligned { address: *address });
     }
-    let end = map.sectors().last().map_or(sector.span.end(), |last| last.span.end());
-    let room = end - address.wide();
+    let room = FLASH_END - address.wide();
     let span = u32::try_from(data.len()).ok().and_then(|len| Span::new(*address, len));
     match span {
-        Some(span) if span.end() <= end => Ok(()),
+        Some(span) if span.end() <= FLASH_END => Ok(()),
         _ => Err(Refusal::PastTheEnd { address: *address, bytes: data.len(), room }),
     }
 }
@@ -374,7 +388,7 @@ mod tests {
         let copy = |address, data| Segment { address, data };
         assert_eq!(undo(copy(FIRMWARE_BASE, vec![0xFF; 64]), INSIST), Err(Refusal::NothingBefore));
         let strange = copy(LOADER_BASE, vec![0x5A; 0x4000 + 64]);
-        assert!(matches!(undo(strange.clone(), Wish::default()), Err(Refusal::NotALoader { .. })));
+        assert_eq!(undo(strange.clone(), Wish::default()), Err(Refusal::NoLoaderBefore));
         let admitted = undo(strange, INSIST).unwrap();
         assert_eq!(admitted.purpose(), Purpose::RestoreBootloader);
         let parts: Vec<_> = admitted.segments().iter().map(|part| (part.address, part.data.len())).collect();

@@ -14,12 +14,10 @@ use thiserror::Error;
 
 use super::check::{Admitted, Purpose};
 use super::map::MemoryMap;
-use super::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span};
+use super::{Address, BLANK, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
 
 /// The chip programs words: lengths are multiples of this (AN2606, "Bootloader memory management").
 const WORD: u32 = 4;
-/// What erased flash reads as.
-pub const BLANK: u8 = 0xFF;
 
 /// The sectors of one job with the bytes that belong there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,7 +204,7 @@ impl Plan {
             .flat_map(|filled| without(*filled, &self.heads))
             .collect();
         let blocks = verify.iter().flat_map(|span| span.blocks(block));
-        let write = blocks.filter(|block| self.data(*block).iter().any(|&byte| byte != BLANK)).collect();
+        let write = blocks.filter(|block| !is_blank(self.data(*block))).collect();
         let touched =
             |head: &&Span| sectors.iter().any(|&n| self.sectors[n].sector.span.contains(head.start()));
         let commit = self.heads.iter().filter(touched).copied().collect();

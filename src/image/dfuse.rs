@@ -12,7 +12,7 @@ use crate::flash::{Address, Segment};
 pub(super) const SIGNATURE: &[u8] = b"DfuSe";
 /// Signature, version, image size, number of targets.
 const PREFIX: usize = 11;
-/// What follows "Target": alternate setting, named, name, size, number of elements.
+/// Bytes of a target's name.
 const TARGET_NAME: usize = 255;
 /// The shortest suffix; newer ones may be longer, by their own length byte.
 const SUFFIX_MIN: usize = 16;

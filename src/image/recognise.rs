@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use crate::flash::{Address, FIRMWARE_BASE, FIRMWARE_MAX, LOADER_BASE, LOADER_MAX, Span};
+use crate::flash::{Address, BLANK, FIRMWARE_BASE, FIRMWARE_MAX, LOADER_BASE, LOADER_MAX, Span};
 
 /// 98 words: 16 of the core and 82 interrupts (RM0090 table 62).
 const VECTORS: usize = 98;
@@ -15,7 +15,7 @@ const VECTORS: usize = 98;
 const VECTORS_LEN: usize = VECTORS * 4;
 /// Longest version text that is believed, in bytes.
 const VERSION_MAX: usize = 40;
-/// A platform has three boards at most; more are no platform table.
+/// A platform has three boards at most; of a longer table no more are read.
 const BOARDS_MAX: usize = 16;
 /// Length of the abbreviated git hash behind the version.
 const REVISION_LEN: usize = 12;
@@ -57,14 +57,14 @@ pub struct Firmware {
     /// First twelve digits of the git commit.
     pub revision: Option<String>,
     /// The boards that it runs on; any other board it halts on, silently.
-    pub boards: Vec<Board>,
+    pub boards: Vec<BoardKind>,
     /// Where it was linked to run.
     pub link: Address,
 }
 
-/// A kind of board, as firmware and OTP memory name it.
+/// A kind of board, as a firmware names those that it runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Board {
+pub struct BoardKind {
     /// Four characters, as in `CF21`.
     pub code: String,
     /// As in `Crazyflie 2.1`.
@@ -192,7 +192,7 @@ fn whole_flash(bytes: &[u8]) -> Option<WholeFlash> {
 }
 
 fn without_blank_end(bytes: &[u8]) -> &[u8] {
-    let len = bytes.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1);
+    let len = bytes.iter().rposition(|&byte| byte != BLANK).map_or(0, |last| last + 1);
     &bytes[..len]
 }
 
@@ -322,9 +322,9 @@ fn is_release(tag: &str) -> bool {
 }
 
 /// The platform table: a four-character code, NUL, and the name of the board.
-fn boards(bytes: &[u8]) -> Vec<Board> {
+fn boards(bytes: &[u8]) -> Vec<BoardKind> {
     const FAMILIES: [&[u8]; 3] = [b"Crazyflie", b"Flapper", b"Roadrunner"];
-    let mut boards: Vec<Board> = Vec::new();
+    let mut boards: Vec<BoardKind> = Vec::new();
     for at in 5..bytes.len() {
         if boards.len() >= BOARDS_MAX {
             break;
@@ -338,7 +338,7 @@ fn boards(bytes: &[u8]) -> Vec<Board> {
         let terminated = len <= BOARD_NAME_MAX && name.get(len) == Some(&0);
         if terminated && code.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit()) {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let board = Board { code: text(code), name: text(&name[..len]) };
+            let board = BoardKind { code: text(code), name: text(&name[..len]) };
             if !boards.contains(&board) {
                 boards.push(board);
             }

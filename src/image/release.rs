@@ -82,6 +82,7 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Release, Defect> {
     };
     let folder = name.strip_suffix(MANIFEST).unwrap_or_default();
     let text = read(&mut archive, &name, MANIFEST_MAX)?;
+    let text = text.ok_or_else(|| Defect::Manifest("it is longer than any".to_owned()))?;
     let manifest: Value =
         serde_json::from_slice(&text).map_err(|error| Defect::Manifest(error.to_string()))?;
     if !matches!(manifest["version"].as_u64(), Some(1 | 2)) {
@@ -118,7 +119,9 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Release, Defect> {
         Value::String(platform) => Some(shown(platform)),
         _ => return Err(Defect::Manifest("its fw_platform is no text".to_owned())),
     };
-    Ok(Release { file: read(&mut archive, &format!("{folder}{file}"), most)?, platform, others })
+    let name = format!("{folder}{file}");
+    let file = read(&mut archive, &name, most)?.ok_or_else(|| Defect::TooLarge(shown(&name)))?;
+    Ok(Release { file, platform, others })
 }
 
 /// A target is a name or a list of names.
@@ -129,7 +132,8 @@ fn targets(value: &Value) -> Vec<&str> {
     }
 }
 
-fn read(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: u64) -> Result<Vec<u8>, Defect> {
+/// A file of the archive; `None` if it is longer than `most` bytes.
+fn read(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: u64) -> Result<Option<Vec<u8>>, Defect> {
     let file = match archive.by_name(name) {
         Ok(file) => file,
         Err(ZipError::FileNotFound) => return Err(Defect::Missing(shown(name))),
@@ -137,13 +141,7 @@ fn read(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: u64) -> Resul
     };
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(|error| Defect::Archive(error.to_string()))?;
-    if bytes.len() as u64 <= most {
-        Ok(bytes)
-    } else if most == MANIFEST_MAX {
-        Err(Defect::Manifest("it is longer than any".to_owned()))
-    } else {
-        Err(Defect::TooLarge(shown(name)))
-    }
+    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= most))
 }
 
 fn damaged(error: &ZipError) -> Defect {

@@ -1,7 +1,7 @@
 //! What a drone is and what is on it, as far as it can be told without changing anything.
 
 use crate::crazyflie::Board;
-use crate::flash::{LOADER_BASE, LOADER_MAX, Span};
+use crate::flash::{LOADER_BASE, LOADER_MAX, Span, is_blank};
 use crate::image::Content;
 
 /// What was found out about a device.
@@ -69,7 +69,7 @@ impl Loader {
                 if whole { Loader::Bitcraze } else { Loader::Other }
             }
             (Some(0x2001_FFFF), _) => Loader::Overwritten,
-            _ if sector.iter().all(|&byte| byte == 0xFF) => Loader::Erased,
+            _ if is_blank(sector) => Loader::Erased,
             _ => Loader::Other,
         }
     }
@@ -97,7 +97,7 @@ impl Loader {
     }
 }
 
-/// What the option bytes forbid (RM0090 §3.9).
+/// What the option bytes forbid (RM0090 §3.7).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
     /// Level 1 (level 2 has no boot ROM to ask).

@@ -24,7 +24,7 @@ pub enum Fault {
     LostAnswer,
     /// Half of the data comes, or goes.
     Short,
-    /// From here on, GETSTATUS reports this bStatus with dfuERROR, once.
+    /// The next GETSTATUS reports this bStatus with dfuERROR, once.
     Status(u8),
     /// GETSTATUS reports this bState, once.
     State(u8),

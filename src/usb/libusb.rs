@@ -10,7 +10,7 @@ use rusb::{Context, Device, DeviceHandle, Hotplug, HotplugBuilder, Registration,
 
 use super::{Bus, BusError, Found, Id, Location, Pipe, Setup, TransferError, Transport};
 
-/// Where there is no hot-plug notice, the bus is looked at this often.
+/// The bus is looked at this often at least, for where there is no hot-plug notice.
 const POLL: Duration = Duration::from_millis(250);
 
 /// This computer's USB.

@@ -55,8 +55,9 @@ fn look(bus: &dyn Bus, found: &Found) -> Option<Device> {
 /// The device that the job means, as it is.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let device = ctx.wait_for("a Crazyflie", job.wait, |ctx| match choose(ctx.bus, &job.device) {
-        // Somebody may plug one in, or unplug one, until the time is over.
+        // Somebody may plug one in, or unplug one, until the time is over; and one may be opened a moment later.
         Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => Ok(None),
+        Err(FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_)) => Ok(None),
         other => Ok(Some(other?)),
     })?;
     // After the wait the question is asked once more, for the reason.
@@ -77,6 +78,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
     let device = device(ctx, job)?;
     match (device.mode, job.enter) {
         (Mode::Dfu, _) => {
+            ctx.report.by_hand = true;
             let transport = open(ctx, &device)?;
             Ok((device, transport, false))
         }
@@ -97,13 +99,18 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
 pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
     let mut there = devices(bus)?;
     let none_at_all = there.is_empty();
+    // One that cannot be opened does not tell its serial number: it may be the one that is meant.
+    let closed = there.iter().find_map(|device| Some(cannot_open(device, device.closed?)));
     there.retain(|device| selector.matches(device));
     match there.len() {
         0 if none_at_all || *selector == Selector::Only => match others(bus)? {
             none if none.is_empty() => Err(FailureKind::NoDevice),
             others => Err(FailureKind::OnlyOthers(others)),
         },
-        0 => Err(FailureKind::NoMatch(selector.to_string())),
+        0 => match (selector, closed) {
+            (Selector::Serial(_), Some(closed)) => Err(closed),
+            _ => Err(FailureKind::NoMatch(selector.to_string())),
+        },
         1 => Ok(there.remove(0)),
         _ => Err(FailureKind::Several(there)),
     }

@@ -11,11 +11,11 @@ use super::{find, running};
 use crate::crazyflie::Board;
 use crate::dfu::machine::Operation;
 use crate::flash::check::Purpose;
-use crate::flash::plan::{BLANK, Comparison, Plan, PlannedSector, Work};
-use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span};
+use crate::flash::plan::{Comparison, Plan, PlannedSector, Work};
+use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
 use crate::image::Content;
 use crate::job::{
-    Chip, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave, Loader,
+    Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave, Loader, Mismatch,
     Outcome, Phase, Preview, SectorState, Verify,
 };
 
@@ -27,7 +27,6 @@ const PROOF: Duration = Duration::from_secs(3);
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
     let (device, transport, was_running) = find::dfu_device(ctx, job)?;
-    ctx.report.by_hand = !was_running;
     let mut session = Session::open(ctx, &device, transport)?;
     let outcome = write(ctx, &mut session, task);
     match &outcome {
@@ -49,7 +48,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
 fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.enters(Part::Check);
     let map = session.map();
-    if task.chip == Chip::Crazyflie && !map.is_stm32f405() {
+    if task.mismatch == Mismatch::Refuse && !map.is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
     }
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
@@ -107,7 +106,7 @@ fn refuse_other_board(ctx: &Ctx<'_>, session: &mut Session, task: &FlashTask) ->
     if task.boards.is_empty() || task.boards.contains(&board.code) {
         return Ok(());
     }
-    if task.chip == Chip::Any {
+    if task.mismatch == Mismatch::Take {
         ctx.warn(format!("The image is not for board {board}; written all the same, as you insisted"));
         return Ok(());
     }
@@ -440,10 +439,6 @@ fn is_worth_keeping(before: &Segment) -> bool {
 fn firmware_in(before: &Segment) -> Option<Content> {
     let from = FIRMWARE_BASE.0.checked_sub(before.address.0)? as usize;
     Content::in_flash(before.data.get(from..)?)
-}
-
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == BLANK)
 }
 
 fn name(sector: &Sector) -> String {

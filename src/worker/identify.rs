@@ -6,8 +6,7 @@ use super::session::Session;
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop, find, running};
 use crate::crazyflie::Mode;
-use crate::flash::plan::BLANK;
-use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
+use crate::flash::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
 use crate::image::Content;
 use crate::job::{Event, FailureKind, Identity, Job, Known, Loader, Outcome, Phase};
 

@@ -228,7 +228,7 @@ impl Session {
         Ok(Some(seen))
     }
 
-    /// Protection as the option bytes have it (RM0090 §3.9); `None` on a chip whose option bytes are not
+    /// Protection as the option bytes have it (RM0090 §3.7); `None` on a chip whose option bytes are not
     /// known.
     pub(super) fn protection(&mut self, ctx: &Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);

@@ -63,7 +63,7 @@ fn a_flash_in_a_pipe_is_plain_lines() {
         "Image: firmware 2026.08 for CF20, CF21, 243176 bytes, linked for 0x08004000",
         "Using 1-1 0483:5740 running Crazyflie 2.x 51004F000551343036333233 SIMULATED",
         "Using 1-1 0483:df11 DFU mode STM32  BOOTLOADER 338133873034 SIMULATED",
-        "dfuERROR, status(10) = errFIRMWARE (normal for this boot ROM, cleared once)",
+        "dfuERROR, status(10) = errFIRMWARE (this boot ROM says so when it was just entered)",
         "Erase    0x08004000   16 KiB   0.23 s",
         "Download 0x08004000 243176 bytes",
         "The Crazyflie is running: it says that it runs 2026.08.",
@@ -177,6 +177,8 @@ fn every_situation_has_its_exit_status_and_its_advice() {
             69,
             "a Crazyradio on port 1-1, a Loco Positioning Node on port 1-2",
         ),
+        // Named once, though there are several.
+        ("list --demo=relatives", 69, "(lps-node-firmware). Plug in"),
         ("flash cf2.bin --demo=other-chip", 69, "laid out differently from an STM32F405's"),
         ("list --demo=relatives", 69, "Plug in the Crazyflie itself"),
         ("identify --demo=other-chip", 69, "not a Crazyflie"),

@@ -251,11 +251,17 @@ fn every_malformed_file_is_refused_with_its_own_reason() {
 /// Name, bytes, command, exit status, and what is said.
 type Placement = (&'static str, Vec<u8>, &'static str, i32, &'static str);
 
+#[allow(clippy::too_many_lines, reason = "a table, one row a file")]
 fn placements() -> Vec<Placement> {
     let bin = firmware("2026.04", LEN);
     let loader = images::loader();
     let ram = dfuse(&[(0, vec![(0x2000_0000, &bin)])]);
     let both = dfuse(&[(0, vec![(0x0800_0000, &loader), (BASE, &bin)])]);
+    // Another project's firmware for this chip: vectors into itself, from the start of flash.
+    let mut linked_low = vec![0x5A; 20_000];
+    for (word, at) in [0x2002_0000_u32].into_iter().chain([0x0800_0401; 97]).zip((0..).step_by(4)) {
+        linked_low[at..at + 4].copy_from_slice(&word.to_le_bytes());
+    }
     let flapper =
         images::firmware("2026.04", &[("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")], LEN);
     vec![
@@ -264,9 +270,23 @@ fn placements() -> Vec<Placement> {
             dfuse(&[(0, vec![(0x0800_0000, &bin)])]),
             "flash",
             65,
-            "linked for 0x08004000 and would not run at 0x08000000",
+            "puts this firmware at 0x08000000, but it is linked for 0x08004000",
         ),
         ("ram.dfu", ram, "flash", 65, "linked for 0x08004000"),
+        (
+            "low.hex",
+            hex(0x0800_0000, &bin).into_bytes(),
+            "flash --address 0x08004000",
+            65,
+            "packed for the wrong address: take the .bin",
+        ),
+        (
+            "other.bin",
+            linked_low,
+            "flash --allow-mismatch --address 0x08004000",
+            65,
+            "It is no Crazyflie firmware",
+        ),
         (
             "noise.dfu",
             dfuse(&[(0, vec![(0x1FFF_7800, &loader[..512])])]),
@@ -294,7 +314,7 @@ fn placements() -> Vec<Placement> {
             dfuse(&[(0, vec![(BASE, &loader)])]),
             "restore-bootloader",
             65,
-            "puts it at 0x08004000 instead of 0x08000000",
+            "belongs at 0x08000000, but the file puts it at 0x08004000",
         ),
         ("both.dfu", both.clone(), "flash", 65, "copy of a whole flash"),
         ("both.dfu", both, "restore-bootloader", 0, ""),

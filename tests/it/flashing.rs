@@ -1,6 +1,5 @@
 //! Whole jobs on the simulated chip: the flash afterwards, the order of changes, transfers and time.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,12 +8,11 @@ use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::{Address, Segment, Span};
 use cfdfu::image::Content;
 use cfdfu::job::{
-    Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Known, Leave, Level,
-    Outcome, Preview, Report, Running, Selector, Task, Verify, Width,
+    Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, Level, Outcome,
+    Preview, Report, Selector, Task, Verify, Width,
 };
-use cfdfu::sim::{SimBus, images};
+use cfdfu::sim::images;
 use cfdfu::usb::trace::{Traced, Transfer};
-use cfdfu::usb::{Bus, BusError, Found, TransferError, Transport};
 use cfdfu::worker::Worker;
 
 use crate::support::{SEED_LEN, World, firmware, flash_job, job, parse, restore_job, run, with};
@@ -240,71 +238,6 @@ fn a_sector_that_silently_keeps_its_content_is_found_by_reading_back() {
 }
 
 #[test]
-fn no_enter_leaves_a_running_crazyflie_alone() {
-    let world = World::new("healthy");
-    let guise = world.bus.with(0, |drone, _| drone.guise());
-    let job = Job { enter: Enter::Never, ..flash_job(&firmware("2026.08", SEED_LEN)) };
-    let report = world.run(job).report;
-    assert!(matches!(report.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::NotInDfu));
-    assert_eq!(world.bus.with(0, |drone, _| drone.guise()), guise);
-}
-
-#[test]
-fn one_of_two_drones_is_flashed_by_serial_number_in_either_form_or_by_place() {
-    for (name, n) in [("338133873034", 0), ("51004F000551343036333233", 0), ("338133883034", 1), ("1-2", 1)] {
-        let world = World::new("two");
-        let image = firmware("2026.08", SEED_LEN);
-        let selector: Selector = name.parse().unwrap();
-        let job = Job { device: selector, ..flash_job(&image) };
-        assert_eq!(world.run(job).report.outcome, Outcome::Flashed, "{name}");
-        let holds = |n: usize| {
-            world
-                .bus
-                .with(n, |drone, _| drone.memory.flash.bytes()[0x4000..0x4000 + SEED_LEN] == image)
-                .unwrap()
-        };
-        assert_eq!((holds(n), holds(1 - n)), (true, false), "{name}");
-    }
-}
-
-/// Somebody plugs the drone in, with the button held, when it is waited for the third time.
-struct Late {
-    inner: SimBus,
-    waits: AtomicU32,
-}
-
-impl Bus for Late {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        self.inner.list()
-    }
-
-    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        self.inner.open(found)
-    }
-
-    fn wait(&self, limit: Duration) {
-        if self.waits.fetch_add(1, Ordering::SeqCst) == 2 {
-            self.inner.with(0, |drone, now| drone.power_on_by_hand(now));
-        }
-        self.inner.wait(limit);
-    }
-}
-
-#[test]
-fn a_device_that_comes_late_is_waited_for_as_long_as_was_asked() {
-    let late = |wait: Duration| {
-        let world = World::new("dfu");
-        world.bus.with(0, |drone, now| drone.cut_power(now));
-        let bus = Late { inner: world.bus.clone(), waits: AtomicU32::new(0) };
-        let job = Job { wait, ..flash_job(&firmware("2026.08", SEED_LEN)) };
-        run(Arc::new(bus), world.clock.clone(), job).report.outcome
-    };
-    assert_eq!(late(Duration::from_secs(30)), Outcome::Flashed);
-    let Outcome::Failed(failure) = late(Duration::from_millis(30)) else { panic!("flashed nothing") };
-    assert_eq!(failure.kind, FailureKind::NoDevice);
-}
-
-#[test]
 fn verify_and_backup_read_the_flash_and_start_the_drone_again() {
     let world = World::new("healthy");
     let flash = world.flash();
@@ -383,71 +316,6 @@ fn nothing_is_changed_until_somebody_says_so() {
 
     let (_, report) = asked(&world, &Command::Proceed);
     assert_eq!(report.outcome, Outcome::Flashed);
-}
-
-#[test]
-fn a_drone_that_starts_its_firmware_again_is_asked_once_more_and_no_oftener() {
-    let image = firmware("2026.08", images::FIRMWARE_MIN);
-    let outcome = |missed: u8| {
-        let world = World::new("healthy");
-        world.bus.with(0, |drone, _| drone.traits.missed_entries = missed);
-        world.run(flash_job(&image)).report.outcome
-    };
-    assert_eq!(outcome(1), Outcome::Flashed);
-    let Outcome::Failed(failure) = outcome(2) else { panic!("asked a third time") };
-    assert_eq!(failure.kind, FailureKind::DidNotEnter(Duration::from_secs(10)));
-    assert_eq!(failure.drone, DroneState::Untouched);
-}
-
-/// The vendor request that starts the boot ROM, or turns the link, goes to a Crazyflie and to nothing else.
-#[test]
-fn nothing_but_a_crazyflie_is_ever_sent_a_request() {
-    for scenario in ["relatives", "px4", "none"] {
-        for task in [flash_job(&firmware("2026.08", SEED_LEN)).task, Task::Identify] {
-            let world = World::new(scenario);
-            let sent = Arc::new(AtomicU32::new(0));
-            let counter = Arc::clone(&sent);
-            let listener = Arc::new(move |transfer: &Transfer| {
-                let asks = matches!(transfer, Transfer::In(setup, _) if setup.request_type == 0x80);
-                counter.fetch_add(u32::from(!asks), Ordering::SeqCst);
-            });
-            let bus = Arc::new(Traced::new(world.bus.clone(), listener));
-            let job = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task };
-            let report = run(bus, world.clock.clone(), job).report;
-            let Outcome::Failed(failure) = report.outcome else { panic!("{scenario}") };
-            assert_eq!(scenario == "none", failure.kind == FailureKind::NoDevice);
-            assert_eq!(sent.load(Ordering::SeqCst), 0, "{scenario}");
-        }
-    }
-}
-
-#[test]
-fn a_running_drone_is_asked_and_its_link_given_back() {
-    let world = World::new("healthy");
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&seen);
-    let listener = Arc::new(move |transfer: &Transfer| log.lock().unwrap().push(transfer.clone()));
-    let bus = Arc::new(Traced::new(world.bus.clone(), listener));
-    let ask = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::Never, task: Task::Identify };
-    let asked = run(bus, world.clock.clone(), ask);
-    assert_eq!(asked.report.outcome, Outcome::Identified);
-    let known = asked.events.iter().find_map(|event| match event {
-        Event::Known(known) => Some((**known).clone()),
-        _ => None,
-    });
-    let running = Running { version: Some("2025.02".to_owned()), board: Some("Crazyflie 2.1".to_owned()) };
-    assert_eq!(known, Some(Known::Running(running)));
-    let seen = seen.lock().unwrap();
-    let commands: Vec<u16> = seen
-        .iter()
-        .filter_map(|transfer| match transfer {
-            Transfer::Out(setup, ..) => Some(setup.index),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(commands, [1, 0], "to USB, and back to the radio");
-    let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
-    assert_eq!(report.runs.as_deref(), Some("2026.08"), "what was flashed is what runs");
 }
 
 /// Whatever was there comes back byte by byte: also a firmware that is longer than the one that replaced it,
@@ -538,50 +406,6 @@ fn a_cancel_is_for_the_job_that_it_was_said_to() {
     assert_eq!(ends[1], Outcome::Cancelled(DroneState::Untouched));
 }
 
-/// A bus on which a device that has gone is still listed for a while, and fails when it is opened: at first as
-/// gone, then with any error. So does Linux' when a device leaves.
-struct Lingering {
-    inner: SimBus,
-    last: Mutex<Option<Found>>,
-    looks: AtomicU32,
-}
-
-impl Bus for Lingering {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        let mut there = self.inner.list()?;
-        let mut last = self.last.lock().unwrap();
-        match (there.first(), last.clone()) {
-            (Some(found), _) => *last = Some(found.clone()),
-            (None, Some(gone)) if self.looks.load(Ordering::SeqCst) < 6 => there.push(gone),
-            _ => {}
-        }
-        Ok(there)
-    }
-
-    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        if self.inner.list().unwrap().contains(found) {
-            self.looks.store(0, Ordering::SeqCst);
-            return self.inner.open(found);
-        }
-        match self.looks.fetch_add(1, Ordering::SeqCst) {
-            0 => Err(TransferError::Disconnected),
-            _ => Err(TransferError::Other { code: -1 }),
-        }
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.inner.wait(limit.min(Duration::from_millis(5)));
-    }
-}
-
-#[test]
-fn a_device_that_lingers_on_the_bus_is_not_taken_for_one_that_came_back() {
-    let world = World::new("healthy");
-    let bus = Lingering { inner: world.bus.clone(), last: Mutex::new(None), looks: AtomicU32::new(0) };
-    let report = run(Arc::new(bus), world.clock.clone(), flash_job(&firmware("2026.08", SEED_LEN))).report;
-    assert_eq!((report.outcome, report.booted), (Outcome::Flashed, Some(true)));
-}
-
 /// Whoever wants to flash does not wait for a look in passing to end.
 #[test]
 fn a_look_makes_way_for_a_job() {
@@ -634,39 +458,6 @@ fn a_firmware_without_its_bootloader_is_not_flashed_without_a_word() {
         run.events.iter().any(is_warning)
     };
     assert_eq!((warned("dfu"), warned("overwritten")), (false, true));
-}
-
-/// A bus on which opening a device is a defect of this program.
-struct Defective(SimBus);
-
-impl Bus for Defective {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        self.0.list()
-    }
-
-    fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        panic!("a defect")
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.0.wait(limit);
-    }
-}
-
-#[test]
-fn a_panic_of_the_worker_is_a_failed_job_and_the_worker_lives() {
-    let world = World::new("dfu");
-    let worker = Worker::spawn(Arc::new(Defective(world.bus.clone())), world.clock.clone());
-    for _ in 0..2 {
-        worker.commands.send(Command::Run(flash_job(&firmware("2026.08", SEED_LEN)))).unwrap();
-        let report = loop {
-            if let Event::Finished(report) = worker.events.recv_timeout(Duration::from_secs(20)).unwrap() {
-                break report;
-            }
-        };
-        let Outcome::Failed(failure) = report.outcome else { panic!("{:?}", report.outcome) };
-        assert_eq!(failure.kind, FailureKind::WorkerDied("a defect".to_owned()));
-    }
 }
 
 #[test]

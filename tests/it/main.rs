@@ -1,6 +1,7 @@
 //! The integration tests, one binary. What belongs where:
 //!
 //! - `flashing`: worker and simulated chip, whole jobs: what ends up in flash, in which order, how many transfers
+//! - `finding`: which device a job uses, and how it comes to it
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
@@ -37,6 +38,7 @@ mod cuts;
 mod dice;
 mod examples;
 mod files;
+mod finding;
 mod flashing;
 mod hostile;
 mod layers;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::{Address, Segment};
-use cfdfu::job::{Chip, FailureKind, Job, Outcome, Task};
+use cfdfu::job::{FailureKind, Job, Mismatch, Outcome, Task};
 use cfdfu::usb::{Bus, BusError, Found, Location, Pipe, ROM_DFU, Setup, TransferError, Transport};
 use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
 use usb_device::endpoint::{EndpointAddress, EndpointType};
@@ -300,8 +300,8 @@ impl Transport for OracleTransport {
 }
 
 /// A flash that says nothing of boards: this device has none.
-fn job(image: &[u8], chip: Chip) -> Job {
-    with(support::job(check::flash(&parse(image), Wish::default()).unwrap()), |task| task.chip = chip)
+fn job(image: &[u8], mismatch: Mismatch) -> Job {
+    with(support::job(check::flash(&parse(image), Wish::default()).unwrap()), |task| task.mismatch = mismatch)
 }
 
 #[test]
@@ -315,11 +315,11 @@ fn a_device_of_another_make_is_flashed_by_its_own_rules() {
     let image = firmware("2026.08", 40_001);
 
     let (refusing, clock) = bus();
-    let report = run(refusing, clock, job(&image, Chip::Crazyflie)).report;
+    let report = run(refusing, clock, job(&image, Mismatch::Refuse)).report;
     assert!(matches!(report.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::OtherChip));
 
     let (taking, clock) = bus();
-    let report = run(taking.clone(), clock.clone(), job(&image, Chip::Any)).report;
+    let report = run(taking.clone(), clock.clone(), job(&image, Mismatch::Take)).report;
     assert_eq!(report.outcome, Outcome::Flashed);
     assert_eq!((report.erased_sectors, report.verified, report.booted), (40, true, Some(false)));
     let content = flash.0.lock().unwrap().clone();
@@ -331,6 +331,6 @@ fn a_device_of_another_make_is_flashed_by_its_own_rules() {
     // A new session finds it as the last one left it.
     let (again, clock) = bus();
     let task = Task::Verify(vec![Segment { address: Address(BASE + 16 * 1024), data: image }]);
-    let report = run(again, clock, Job { task, ..job(&firmware("2026.08", 4096), Chip::Any) }).report;
+    let report = run(again, clock, Job { task, ..job(&firmware("2026.08", 4096), Mismatch::Take) }).report;
     assert_eq!((report.outcome, report.verified), (Outcome::Unchanged, true));
 }
