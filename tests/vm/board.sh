@@ -90,7 +90,7 @@ for file in new.dfu parts.dfu suffix.bin new.hex release.zip; do
   check "and is what is there" flashed new.bin
 done
 check "the radio chip's part of a release is named" says "not updated over USB, though in the release: nrf51" "$cfdfu" inspect release.zip
-"$cfdfu" flash old.bin --no-leave --no-undo >/dev/null 2>&1
+check "old firmware again" "$cfdfu" flash old.bin --no-leave --no-undo
 check "dfu-util flashes the same .dfu" dfu-util -a 0 -D parts.dfu
 check "and both tools wrote the same flash" "$cfdfu" verify parts.dfu
 check "by its bytes, too" flashed new.bin

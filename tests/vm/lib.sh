@@ -59,6 +59,7 @@ seen() {
 # seconds COMMAND…: its wall time, as "took".
 seconds() {
   local from=$EPOCHREALTIME
+  took=
   "$@" >out 2>&1 || { sed 's/^/      /' out; return 1; }
   took=$(awk -v a="$from" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }')
 }

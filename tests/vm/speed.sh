@@ -32,6 +32,7 @@ row() {
   echo "ROW $job|$dfu_took|$took"
 }
 
+set -e
 start dfu
 dfu old.bin
 row "default" new.bin old.bin
