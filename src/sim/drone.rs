@@ -37,7 +37,7 @@ pub struct Traits {
     pub missed_entries: u8,
     /// Whether the ROM answers the last GETSTATUS before it leaves.
     pub answers_leave: bool,
-    /// What happens at this DFU request, counted from the first, once.
+    /// What happens at this DFU request to the device (DNLOAD, CLRSTATUS, ABORT), counted from the first, once.
     pub mishap: Option<(u32, Mishap)>,
     /// Whether the ROM refuses to set the programming width.
     pub refuses_voltage: bool,

@@ -15,6 +15,8 @@ const CODE_AT: usize = 0x800;
 /// The first instructions of ST's start-up code: `movs r1, #0`, a branch, a load.
 const CODE: [u8; 12] = [0x00, 0x21, 0x03, 0xE0, 0x0A, 0x4B, 0x5B, 0x58, 0x43, 0x50, 0x04, 0x31];
 
+/// The size of the firmware in Bitcraze's documentation, in bytes.
+pub const FIRMWARE_LEN: usize = 243_176;
 /// The shortest firmware that [`firmware`] makes, in bytes.
 pub const FIRMWARE_MIN: usize = 4096;
 
@@ -107,7 +109,7 @@ pub fn runs(flash: &[u8], address: u32, board: &str) -> bool {
         return false;
     }
     let mut end = image.len();
-    if image[MARK_AT..].starts_with(MARK) {
+    if image.get(MARK_AT..).is_some_and(|rest| rest.starts_with(MARK)) {
         let word = |at: usize| u32::from_le_bytes([image[at], image[at + 1], image[at + 2], image[at + 3]]);
         end = word(LEN_AT) as usize;
         match image.get(TEXT_AT..end) {

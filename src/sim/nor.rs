@@ -91,7 +91,7 @@ impl Nor {
         &self.bytes
     }
 
-    /// The bytes from `address` on, as many as there are up to `len`; `None` outside flash.
+    /// `len` bytes from `address` on; `None` if they are not all in flash.
     #[must_use]
     pub fn read(&self, address: u32, len: usize) -> Option<&[u8]> {
         let from = address.checked_sub(START)? as usize;
@@ -136,7 +136,7 @@ impl Nor {
         }
     }
 
-    /// Puts bytes there as the factory would, erasing first.
+    /// Puts bytes there as the factory would, whatever was there.
     pub fn place(&mut self, address: u32, data: &[u8]) {
         let from = (address - START) as usize;
         self.bytes[from..from + data.len()].copy_from_slice(data);

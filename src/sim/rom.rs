@@ -8,15 +8,16 @@ use std::time::Duration;
 use super::nor::{self, Nor, Width};
 use crate::usb::Setup;
 
-/// wTransferSize.
-pub const TRANSFER_SIZE: usize = 2048;
+/// wTransferSize, in bytes.
+pub const TRANSFER_SIZE: usize = TRANSFER_LEN as usize;
+const TRANSFER_LEN: u32 = 2048;
 const OPTION_BYTES: u32 = 0x1FFF_C000;
 const OTP: u32 = 0x1FFF_7800;
 const SYSTEM_MEMORY: u32 = 0x1FFF_0000;
 const VOLTAGE: u32 = 0xFFFF_0000;
 const POLL_ERASE: u32 = 100;
 const POLL_OTHER: u32 = 104;
-/// Mass erase, typical, byte and word mode (DS8626 table 40).
+/// Mass erase in seconds, typical, 8, 16 and 32 bits at a time (DS8626 table 40).
 const MASS_ERASE: [u64; 3] = [16, 11, 8];
 
 /// What a device does with a control transfer.
@@ -143,7 +144,7 @@ pub struct Rom {
     voltage: u8,
     pending: Option<Work>,
     busy: Option<Busy>,
-    /// Whether this chip can do without the voltage switch (none known; to test the fall-back).
+    /// Whether this chip refuses the voltage switch (none known; to test the fall-back).
     pub refuses_voltage: bool,
 }
 
@@ -200,7 +201,10 @@ impl Rom {
         if let Some(Busy { work, from, until }) = self.busy.take() {
             let whole = until.saturating_sub(from).as_secs_f64();
             let share = if whole > 0.0 { now.saturating_sub(from).as_secs_f64() / whole } else { 1.0 };
-            Rom::carry_out(memory, &work, share.min(1.0));
+            // What the chip refuses it does not do half, either.
+            if self.check(memory, &work).is_ok() {
+                Rom::carry_out(memory, &work, share.min(1.0));
+            }
         }
     }
 
@@ -315,7 +319,7 @@ impl Rom {
     }
 
     fn address_of(&self, block: u16) -> u32 {
-        self.pointer.wrapping_add((u32::from(block) - 2) * 2048)
+        self.pointer.wrapping_add((u32::from(block) - 2) * TRANSFER_LEN)
     }
 
     fn width(&self) -> Width {

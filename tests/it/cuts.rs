@@ -2,13 +2,16 @@
 //! of the firmware is blank, or the whole image is there, or nothing was changed yet, and the job simply done
 //! again succeeds. Faults of single transfers are in `matrix`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::job::{Command, DroneState, Event, Job, Leave, Outcome};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::scenario::Scenario;
+use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
 
 use crate::support::{World, firmware, flash_job, run, with};
@@ -44,6 +47,12 @@ fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
         assert!(outcome != Outcome::Flashed || whole);
         half_erased += u32::from(after[0x4000] == 0xFF && after[0x7FFF] == before[0x7FFF]);
         incomplete += u32::from(!whole);
+        bus.with(0, |drone, now| {
+            drone.cut_power(now);
+            drone.power_on_by_hand(now);
+        });
+        let again = run(Arc::new(bus), clock, stay(flash_job(&image))).report.outcome;
+        assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged), "at {moment:?}: then {again:?}");
     }
     // The cuts do hit the middle of things.
     println!("{half_erased} with half a sector erased, {incomplete} of {MOMENTS} incomplete");
@@ -74,33 +83,50 @@ impl Clock for Guillotine {
     }
 }
 
+/// Said in the middle of a transfer, which is when somebody says it.
 #[test]
 fn a_cancel_stops_at_a_safe_point_and_the_job_can_be_done_again() {
     let image = firmware("2026.08", LEN);
-    for wanted in 0..60 {
+    let mut outcomes = [0; 3];
+    for wanted in 0..120 {
         let world = World::new("dfu");
-        let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
-        worker.commands.send(Command::Run(stay(flash_job(&image)))).unwrap();
-        let mut seen = 0;
-        let report = loop {
-            match worker.events.recv().unwrap() {
-                Event::Finished(report) => break report,
-                _ if seen == wanted => worker.commands.send(Command::Cancel).unwrap(),
-                _ => {}
+        let says = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
+        let (seen, voice) = (AtomicU32::new(0), Arc::clone(&says));
+        let listener = Arc::new(move |_: &Transfer| {
+            if seen.fetch_add(1, Ordering::SeqCst) == wanted * 2 {
+                let _ = voice.get().unwrap().lock().unwrap().send(Command::Cancel);
             }
-            seen += 1;
-        };
-        worker.join();
+        });
+        let bus = Arc::new(Traced::new(world.bus.clone(), listener));
+        let worker = Worker::spawn(bus, world.clock.clone());
+        assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
+        worker.commands.send(Command::Run(stay(flash_job(&image)))).unwrap();
+        let report = worker.events.iter().find_map(|event| match event {
+            Event::Finished(report) => Some(report),
+            _ => None,
+        });
         let after = world.flash();
         let whole = after[0x4000..0x4000 + LEN] == image;
-        match report.outcome {
-            Outcome::Flashed => assert!(whole),
-            Outcome::Cancelled(DroneState::Untouched) => assert_eq!(after, World::new("dfu").flash()),
-            Outcome::Cancelled(_) => assert_eq!(after[0x4000..0x4004], BLANK),
+        match report.unwrap().outcome {
+            Outcome::Flashed => {
+                outcomes[0] += 1;
+                assert!(whole);
+            }
+            Outcome::Cancelled(DroneState::Untouched) => {
+                outcomes[1] += 1;
+                assert_eq!(after, World::new("dfu").flash());
+            }
+            Outcome::Cancelled(_) => {
+                outcomes[2] += 1;
+                assert_eq!(after[0x4000..0x4004], BLANK);
+            }
             other => panic!("{other:?}"),
         }
         // Without a replug: the session was left in order.
         let again = world.run(stay(flash_job(&image))).report.outcome;
         assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged));
     }
+    let [flashed, untouched, halfway] = outcomes;
+    println!("{flashed} flashed, {untouched} stopped before anything, {halfway} stopped halfway");
+    assert!(untouched > 10 && halfway > 40, "{outcomes:?}");
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
-use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Span};
+use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, Span};
 use cfdfu::job::{DroneState, Enter, Job, Keep, Leave, Outcome, Report, Selector, Task};
 use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
@@ -66,24 +66,28 @@ fn cut(world: &World, job: Job, script: Option<Script>) -> (Report, Vec<u8>, u64
     (report, world.flash(), faults.count())
 }
 
-/// All cases of one job: `holds` says whether success would be true of these bytes; `check` looks at the rest.
+/// All cases of one job: `holds` says whether a success is true, by what the drone holds and what was reported; `check`
+/// looks at the rest.
 fn matrix(
     name: &str,
     drone: &Drone,
     job: &Job,
-    holds: impl Fn(&[u8]) -> bool,
+    holds: impl Fn(&[u8], &Report) -> bool,
     check: impl Fn(&[u8], &[u8], &Report, Script),
 ) {
     let before = bytes(drone);
     let (report, after, transfers) = cut(&plugged_in(drone), job.clone(), None);
-    assert!(ended_well(&report.outcome) && holds(&after), "{name}: {:?}", report.outcome);
+    assert!(ended_well(&report.outcome) && holds(&after, &report), "{name}: {:?}", report.outcome);
     let mut outcomes: BTreeMap<&str, u32> = BTreeMap::new();
     for (fault, at) in FAULTS.into_iter().flat_map(|fault| (0..transfers).map(move |at| (fault, at))) {
         let script = Script { at, fault };
         let world = plugged_in(drone);
         let (report, after, _) = cut(&world, job.clone(), Some(script));
         *outcomes.entry(word(&report.outcome)).or_default() += 1;
-        assert!(!ended_well(&report.outcome) || holds(&after), "{name} {script:?}: success for wrong bytes");
+        assert!(
+            !ended_well(&report.outcome) || holds(&after, &report),
+            "{name} {script:?}: success for wrong bytes"
+        );
         if let Outcome::Failed(failure) = &report.outcome
             && failure.drone == DroneState::Untouched
         {
@@ -94,8 +98,9 @@ fn matrix(
             drone.cut_power(now);
             drone.power_on_by_hand(now);
         });
-        let again = world.run(job.clone()).report.outcome;
-        assert!(ended_well(&again) && holds(&world.flash()), "{name} {script:?}: then {again:?}");
+        let again = world.run(job.clone()).report;
+        let well = ended_well(&again.outcome) && holds(&world.flash(), &again);
+        assert!(well, "{name} {script:?}: then {:?}", again.outcome);
     }
     println!("{name}: {} cases over {transfers} transfers: {outcomes:?}", outcomes.values().sum::<u32>());
 }
@@ -136,7 +141,7 @@ fn stay(job: Job) -> Job {
 }
 
 fn flash_matrix(name: &str, drone: &Drone, job: &Job, image: &[u8]) {
-    matrix(name, drone, job, |after| after[LOADER_LEN..].starts_with(image), no_half_firmware(image));
+    matrix(name, drone, job, |after, _| after[LOADER_LEN..].starts_with(image), no_half_firmware(image));
 }
 
 #[test]
@@ -184,7 +189,7 @@ fn the_same_image_again() {
     world.run(stay(flash_job(&image)));
     let flashed = world.bus.with(0, |drone, _| drone.clone()).unwrap();
     let job = stay(flash_job(&image));
-    let is_there = |after: &[u8]| after[LOADER_LEN..].starts_with(&image);
+    let is_there = |after: &[u8], _: &Report| after[LOADER_LEN..].starts_with(&image);
     matrix("the same image again", &flashed, &job, is_there, |before, after, _, script| {
         assert!(after == before, "{script:?}");
     });
@@ -194,7 +199,7 @@ fn the_same_image_again() {
 fn restore_matrix(name: &str, image: Option<&[u8]>) {
     let loader = images::loader();
     let job = stay(restore_job(&loader, image));
-    let holds = |after: &[u8]| {
+    let holds = |after: &[u8], _: &Report| {
         after.starts_with(&loader) && image.is_none_or(|image| after[LOADER_LEN..].starts_with(image))
     };
     matrix(name, &drone("overwritten"), &job, holds, |before, after, _, script| {
@@ -220,14 +225,14 @@ fn restore_with_firmware() {
     restore_matrix("restore with firmware", Some(&firmware("2026.08", images::FIRMWARE_MIN)));
 }
 
-/// What only reads changes nothing, whatever happens to it.
-fn looking_matrix(name: &str, scenario: &str, task: Task) {
+/// What only reads changes nothing, whatever happens to it, and tells nothing that is not so.
+fn looking_matrix(name: &str, scenario: &str, task: Task, told: impl Fn(&Outcome) -> bool) {
     let job = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task };
     matrix(
         name,
         &drone(scenario),
         &job,
-        |_| true,
+        |_, report| told(&report.outcome),
         |before, after, _, script| {
             assert!(after == before, "{script:?}");
         },
@@ -238,23 +243,46 @@ fn looking_matrix(name: &str, scenario: &str, task: Task) {
 fn backup() {
     // The first 64 KiB: a longer one is only more of the same transfers.
     let span = Span::between(LOADER_BASE, LOADER_BASE.wide() + 0x1_0000).unwrap();
-    looking_matrix("backup", "dfu", Task::Backup(span));
+    let there = bytes(&drone("dfu"))[..0x1_0000].to_vec();
+    looking_matrix("backup", "dfu", Task::Backup(span), |outcome| *outcome == Outcome::Read(there.clone()));
 }
 
 #[test]
 fn verify() {
     let there = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
-    let segment = cfdfu::flash::Segment { address: FIRMWARE_BASE, data: there };
-    looking_matrix("verify", "dfu", Task::Verify(vec![segment]));
+    let segment = Segment { address: FIRMWARE_BASE, data: there };
+    looking_matrix("verify", "dfu", Task::Verify(vec![segment]), |outcome| *outcome == Outcome::Unchanged);
+}
+
+/// Another image is never said to be there: not once, whatever goes wrong.
+#[test]
+fn verify_of_another_image() {
+    let mut other = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
+    other[LEN - 1] ^= 1;
+    let segments = vec![Segment { address: FIRMWARE_BASE, data: other }];
+    let job = |segments| Job {
+        device: Selector::Only,
+        wait: Duration::ZERO,
+        enter: Enter::IfRunning,
+        task: Task::Verify(segments),
+    };
+    let (_, _, transfers) = cut(&plugged_in(&drone("dfu")), job(segments.clone()), None);
+    for (fault, at) in FAULTS.into_iter().flat_map(|fault| (0..transfers).map(move |at| (fault, at))) {
+        let script = Script { at, fault };
+        let (report, ..) = cut(&plugged_in(&drone("dfu")), job(segments.clone()), Some(script));
+        assert!(matches!(report.outcome, Outcome::Failed(_)), "{script:?}: {:?}", report.outcome);
+    }
 }
 
 #[test]
 fn identify() {
-    looking_matrix("identify", "erased", Task::Identify);
-    looking_matrix("identify, overwritten", "overwritten", Task::Identify);
+    let told = |outcome: &Outcome| *outcome == Outcome::Identified;
+    looking_matrix("identify", "erased", Task::Identify, told);
+    looking_matrix("identify, overwritten", "overwritten", Task::Identify, told);
 }
 
 #[test]
 fn identify_a_running_drone() {
-    looking_matrix("identify a running drone", "healthy", Task::Identify);
+    let told = |outcome: &Outcome| *outcome == Outcome::Identified;
+    looking_matrix("identify a running drone", "healthy", Task::Identify, told);
 }
