@@ -12,7 +12,7 @@ use crate::doctor::Check;
 use crate::flash::check::Admitted;
 use crate::image::{Content, Image};
 use crate::job::{AtWork, Confirm, Device, Event, Job, Known, Other, Preview, Report, SectorState, Selector};
-use crate::report::Problem;
+use crate::report::{Exit, Problem};
 
 pub mod command_line;
 pub mod keys;
@@ -54,6 +54,8 @@ pub struct App {
     pub loader: Slot,
     /// What is to be done.
     pub goal: Goal,
+    /// Whether somebody has chosen that; until then it is what makes sense.
+    pub chose: bool,
     /// What the middle of the screen shows.
     pub screen: Screen,
     /// What lies on top of it.
@@ -76,6 +78,8 @@ pub struct App {
     pub notice: Option<(String, Duration)>,
     /// Why a job without interface goes on: the terminal is gone.
     pub detached: bool,
+    /// How the last job ended, which is how the program ends.
+    pub ended: Exit,
 }
 
 /// A job that lost its drone in the middle.
@@ -358,6 +362,7 @@ impl App {
             folder: None,
             image: Slot::Empty,
             loader: Slot::Empty,
+            chose: false,
             goal: Goal::Flash,
             screen: Screen::Home,
             over: None,
@@ -370,6 +375,7 @@ impl App {
             log: Log::default(),
             notice: None,
             detached: false,
+            ended: Exit::Done,
         }
     }
 
@@ -407,6 +413,12 @@ impl App {
     #[must_use]
     pub fn chosen_device(&self) -> Option<&Device> {
         self.devices().get(self.chosen.min(self.devices().len().saturating_sub(1)))
+    }
+
+    /// What is done when the wizard has led into DFU mode.
+    #[must_use]
+    pub fn goal_of_wizard(&self) -> Goal {
+        if self.goal == Goal::Restore { Goal::Restore } else { Goal::Flash }
     }
 
     /// The firmware that a restore writes behind the bootloader; a copy of a whole flash brings its own.

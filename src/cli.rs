@@ -137,21 +137,27 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Args::command(), "cfdfu", &mut script);
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
-            Ok(Exit::Done)
+            print(&script)
         }
-        Command::Man => {
-            // A reader that has seen enough is no problem.
-            let page = man::page(Args::command());
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), page.as_bytes());
-            Ok(Exit::Done)
-        }
+        Command::Man => print(man::page(Args::command()).as_bytes()),
         Command::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
         Command::DemoImage { file, kind, version, size, force } => {
             let bytes = simulate::demo_image(*kind, version, *size);
             output_file::Output::create(file, *force)?.write(&bytes)?;
             Ok(Exit::Done)
         }
+    }
+}
+
+/// Alone on standard output, so that it can go into a file. A reader that has seen enough is no problem.
+fn print(bytes: &[u8]) -> Result<Exit, Problem> {
+    let mut out = std::io::stdout();
+    match std::io::Write::write_all(&mut out, bytes).and_then(|()| std::io::Write::flush(&mut out)) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let message = format!("standard output: {error}");
+            Err(report::other(Exit::CannotCreate, "output", &message, "Make room, or write it elsewhere."))
+        }
+        _ => Ok(Exit::Done),
     }
 }
 
@@ -164,33 +170,30 @@ fn interface(
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let settings = Settings::load();
     let theme = console::theme(global, &settings.0);
-    let world = if let Some(name) = &global.demo {
+    let (bus, demo): (Arc<dyn Bus>, _) = if let Some(name) = &global.demo {
         let scenario = scenario(name.as_deref())?;
         let bus = SimBus::new(scenario.drones(clock.now()), Arc::clone(&clock));
-        run::World {
-            bus: Arc::new(bus.clone()),
-            clock,
-            demo: Some((bus, scenario.name.to_owned())),
-            settings,
-        }
+        (Arc::new(bus.clone()), Some((bus, scenario.name.to_owned())))
     } else {
         let bus: Arc<dyn Bus> = match Libusb::new() {
             Ok(bus) => Arc::new(bus),
             Err(error) => Arc::new(run::NoUsb(error, Arc::clone(&clock))),
         };
-        run::World { bus, clock, demo: None, settings }
+        (bus, None)
     };
+    let meant = global.device.clone().unwrap_or_default();
+    let world = run::World { bus, clock, demo, settings, meant, log: console.take_log() };
     let image = image.map(run::absolute);
     let ended = if global.plain || !run::has_terminal() {
-        run::plain::run(&world, image.as_deref()).map(|_| ())
+        run::plain::run(&world, image.as_deref())
     } else {
-        run::run(&world, image.as_deref(), &theme).map(|app| console.farewell(&app))
+        run::run(&world, image.as_deref(), &theme).inspect(|app| console.farewell(app))
     };
-    ended.map_err(|error| {
+    let app = ended.map_err(|error| {
         let advice = "Try a command: cfdfu flash IMAGE.";
         report::other(Exit::Defect, "terminal", &format!("the terminal: {error}"), advice)
     })?;
-    Ok(Exit::Done)
+    Ok(app.ended)
 }
 
 fn wish(flash: &FlashArgs) -> Wish {
@@ -237,7 +240,7 @@ fn flash_to_the_end(
             Some(_) => return Ok(ended.report),
         };
         console.interrupted(failure);
-        task = task.resumed();
+        task = task.resumed(failure.drone);
         job = Job { device: Selector::Serial(serial), task: Task::Flash(task.clone()), ..job };
         lost = Some(ended.report);
     }
@@ -303,7 +306,7 @@ fn backup_job(
     force: bool,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    // Made before the drone is touched, so that a full minute of reading is never for nothing.
+    // Made before the drone is touched, so that reading is never for nothing.
     let output = output_file::Output::create(file, force)?;
     let flash = Span::between(LOADER_BASE, FLASH_END);
     let flash = flash.ok_or_else(|| report::other(Exit::Defect, "defect", "no flash", ""))?;

@@ -62,6 +62,8 @@ pub enum System {
 pub struct Symptoms {
     /// What it runs.
     pub system: System,
+    /// The program as root would call it.
+    pub program: String,
     /// Why there is no USB, if there is none.
     pub no_usb: Option<String>,
     /// How many devices are on it.
@@ -156,7 +158,12 @@ fn usb(symptoms: &Symptoms) -> Check {
             why.clone(),
             "Run cfdfu where the drone is plugged in. A container needs --device /dev/bus/usb.",
         ),
-        None => check("USB", Verdict::Good, format!("{} devices are on it", symptoms.devices), ""),
+        None => check(
+            "USB",
+            Verdict::Good,
+            format!("{} device{} on it", symptoms.devices, if symptoms.devices == 1 { "" } else { "s" }),
+            "",
+        ),
     }
 }
 
@@ -201,7 +208,7 @@ fn opens(drone: &Drone, symptoms: &Symptoms) -> Check {
             asked when it was plugged in: `sudo udevadm control --reload`, then unplug it and plug it in again."
             .to_owned(),
         System::Linux if *permission => {
-            "See the rules below: `sudo cfdfu udev --install`, then plug it in again.".to_owned()
+            format!("See the rules below: {}, then plug it in again.", install(symptoms))
         }
         _ => "Close what may have it open (cfclient, a virtual machine), unplug it, plug it in again.".to_owned(),
     };
@@ -226,16 +233,21 @@ fn is_let(id: Id, symptoms: &Symptoms) -> bool {
     rule("", id, if id == ROM_DFU { dfu } else { running }, symptoms).verdict == Verdict::Good
 }
 
+/// The command as sudo finds it, which looks only into the system's folders.
+fn install(symptoms: &Symptoms) -> String {
+    format!("`sudo {} udev --install`", symptoms.program)
+}
+
 /// Whether this user gets a device with these rules.
 fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Check {
-    const INSTALL: &str = "`sudo cfdfu udev --install`, then plug the drone in again.";
+    let install = || format!("{}, then plug the drone in again.", install(symptoms));
     let files = rules.iter().map(|rule| rule.file.as_str()).collect::<Vec<_>>().join(", ");
     let in_group = |rule: &Rule| rule.group.as_ref().is_some_and(|group| symptoms.groups.contains(group));
     if symptoms.root {
         return check(name, Verdict::Good, "root needs none", "");
     }
     if rules.is_empty() {
-        return check(name, Verdict::Bad, format!("none for {id}"), INSTALL);
+        return check(name, Verdict::Bad, format!("none for {id}"), install());
     }
     if rules.iter().any(|rule| rule.everybody || in_group(rule)) {
         return check(name, Verdict::Good, files, "");
@@ -251,7 +263,10 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
         }
         Some(group) => format!("`sudo usermod -a -G {group} $USER`, then log in again."),
         None => {
-            format!("It lets only whoever sits at the computer (uaccess), not who comes over SSH. {INSTALL}")
+            format!(
+                "It lets only whoever sits at the computer (uaccess), not who comes over SSH. {}",
+                install()
+            )
         }
     };
     check(name, Verdict::Bad, format!("{files}, but not for you"), remedy)

@@ -28,7 +28,7 @@ pub use identity::{Identity, Known, Loader, Protection, Running};
 /// To the worker.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Do this. Jobs are done one after the other.
+    /// Do this. While a job is under way another is refused, but for one that a look in passing makes way for.
     Run(Job),
     /// Go on after [`Event::Ready`].
     Proceed,
@@ -89,14 +89,16 @@ pub struct FlashTask {
     pub version: Option<String>,
     /// Whether a chip that is not a Crazyflie's, or another board, is taken.
     pub mismatch: Mismatch,
+    /// What an earlier try has left the drone as: that is how it is as long as this one changes nothing.
+    pub left: DroneState,
 }
 
 impl FlashTask {
-    /// The same, to go on where it was interrupted: what is there now is no copy worth keeping, and somebody
-    /// has said already that it may write.
+    /// The same, to go on where it was interrupted and left the drone like this: what is there now is no copy worth
+    /// keeping, and somebody has said already that it may write.
     #[must_use]
-    pub fn resumed(self) -> FlashTask {
-        FlashTask { keep: Keep::No, confirm: Confirm::Go, ..self }
+    pub fn resumed(self, left: DroneState) -> FlashTask {
+        FlashTask { keep: Keep::No, confirm: Confirm::Go, left, ..self }
     }
 
     /// With every safeguard: look first, keep a copy, ask, verify, start. `firmware` is what the image holds of
@@ -115,6 +117,7 @@ impl FlashTask {
             width: Width::Fastest,
             boards,
             mismatch: Mismatch::Refuse,
+            left: DroneState::Untouched,
         }
     }
 }
@@ -344,6 +347,9 @@ pub enum Event {
     /// The job is over.
     Finished(Report),
 }
+
+/// What [`Event::Waiting`] says of a drone that is to be plugged in.
+pub const A_CRAZYFLIE: &str = "a Crazyflie";
 
 /// A part of a job that takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -120,6 +120,10 @@ pub fn not_seen(report: &Report) -> &'static str {
     }
 }
 
+/// What a flash cannot mend.
+pub const WITHOUT_LOADER: &str = "Its bootloader is gone: it will not start when it is switched on. Put it back: cfdfu \
+    restore-bootloader LOADER (b in the interface).";
+
 /// What is known of a drone, as rows of a label and a text.
 #[must_use]
 pub fn known(known: &Known) -> Vec<(&'static str, String)> {
@@ -345,9 +349,10 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Mismatch { .. } => new(
             Exit::Device,
             "mismatch",
-            "After `verify`, that is the answer. After a flash: repeat it; if it fails at the same place again, the \
-             chip's flash is worn or its supply too low (plug straight into the computer).",
+            "Repeat it; if it fails at the same place again, the chip's flash is worn or its supply too low (plug straight \
+             into the computer).",
         ),
+        FailureKind::Differs { .. } => new(Exit::Device, "mismatch", "To flash it: cfdfu flash IMAGE."),
         FailureKind::OutOfRange(_) => {
             new(Exit::Image, "out_of_range", "A Crazyflie's flash is 0x08000000 … 0x080FFFFF.")
         }

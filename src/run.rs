@@ -2,11 +2,13 @@
 //! worker and signals, gives them to `update` with the time, performs the effects, draws when something
 //! changed.
 //!
-//! [`terminal`] is the screen and its restoration, [`files`] the reading of folders and images, [`plain`] the
-//! same without a screen. The worker
-//! never waits for any of this.
+//! [`terminal`] is the screen and its restoration, [`keyboard`] and [`signals`] what comes from outside, [`files`] the
+//! reading of folders and images, [`bundle`] what is saved for a report, [`symptoms`] what the doctor judges, [`plain`] the
+//! same without a screen. The worker never waits for any of this.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -17,11 +19,13 @@ use crate::app::update::update;
 use crate::app::{App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use crate::clock::Clock;
 use crate::doctor;
-use crate::job::{Command, Event, Level};
+use crate::image::Image;
+use crate::job::{Command, Device, Event, Level, Selector};
 use crate::record::{Presence, Record};
 use crate::report;
 use crate::settings::Settings;
-use crate::sim::SimBus;
+use crate::sim::scenario::CF2_BOARDS;
+use crate::sim::{SimBus, images};
 use crate::ui;
 use crate::ui::theme::Theme;
 use crate::usb::Bus;
@@ -48,6 +52,9 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 /// Logs of runs that are kept.
 const RUNS: usize = 50;
 
+/// The name of the image that the demo brings along.
+const DEMO_IMAGE: &str = "demo.bin";
+
 /// What the interface runs on.
 pub struct World {
     /// Real or simulated.
@@ -58,36 +65,22 @@ pub struct World {
     pub demo: Option<(SimBus, String)>,
     /// What the user has set, and what is wrong with that.
     pub settings: (Settings, Option<String>),
-}
-
-impl World {
-    /// The interface at its start.
-    fn app(&self) -> App {
-        let demo = self.demo.as_ref().map(|(bus, name)| demo_state(bus, name));
-        let mut app = App { folder: self.settings.0.images.clone(), ..App::new(demo) };
-        if let Some(complaint) = &self.settings.1 {
-            app.log.push(Duration::ZERO, Level::Warning, complaint);
-            app.notice = Some((complaint.clone(), COMPLAINT));
-        }
-        app
-    }
+    /// The drones that are shown.
+    pub meant: Selector,
+    /// Where the log goes, if to a file.
+    pub log: Option<File>,
 }
 
 /// Runs the interface until its end; its state is what was last known then.
 pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<App> {
     let (messages, inbox) = channel();
     let mut shell = Shell::start(world, messages.clone());
-    let mut app = world.app();
     let mut screen = Screen::open()?;
     keyboard::listen(messages.clone());
     // Also SIGINT means that: the key arrives as a key, and only another program sends the signal.
     let outbox = messages.clone();
     let signals = Signals::listen(move |_| drop(outbox.send(Msg::Detached)))?;
-    shell.tell_unseen_end();
-    if let Some(path) = image {
-        app.image = Slot::Loading(path.to_owned());
-        shell.perform(&app, Effect::Load(Which::Image, path.to_owned()));
-    }
+    let mut app = shell.open(image);
     let result = shell.turn(&mut app, &inbox, &mut screen, theme);
     signals.stop();
     drop(screen);
@@ -120,7 +113,7 @@ impl<'a> Shell<'a> {
                 }
             }
         });
-        watch_bus(Arc::clone(&world.bus), messages.clone());
+        watch_bus(Arc::clone(&world.bus), world.meant.clone(), messages.clone());
         if let (None, Some(record)) = (&world.demo, Record::of_user()) {
             watch_others(record, Arc::clone(&world.clock), messages.clone());
         }
@@ -134,6 +127,34 @@ impl<'a> Shell<'a> {
             record: if world.demo.is_some() { None } else { Record::of_user() },
             presence: Presence::new(world.demo.is_some()),
         }
+    }
+
+    /// The interface at its start, with this image on its way.
+    fn open(&mut self, image: Option<&Path>) -> App {
+        let demo = self.world.demo.as_ref().map(|(bus, name)| demo_state(bus, name));
+        let (settings, complaint) = &self.world.settings;
+        let folder = settings.images.clone().or_else(|| Some(absolute(Path::new("."))));
+        let mut app = App { folder, ..App::new(demo) };
+        if let Some(complaint) = complaint {
+            app.log.push(Duration::ZERO, Level::Warning, complaint);
+            app.notice = Some((complaint.clone(), COMPLAINT));
+        }
+        // The end of a job that went on without its terminal.
+        if let Some(line) = self.record.as_ref().and_then(unseen_end) {
+            let _ = self.messages.send(Msg::Job(Box::new(line)));
+        }
+        if let Some(path) = image {
+            app.image = Slot::Loading(path.to_owned());
+            self.perform(&app, Effect::Load(Which::Image, path.to_owned()));
+        } else if app.demo.is_some() {
+            // Whoever tries it has no image at hand; the one that `demo-image` writes.
+            let path = PathBuf::from(DEMO_IMAGE);
+            app.image = Slot::Loading(path.clone());
+            let image = Image::parse(images::firmware("2026.08", &CF2_BOARDS, images::FIRMWARE_LEN));
+            let image = image.map(Box::new).map_err(|error| report::image_error(&error));
+            let _ = self.messages.send(Msg::Loaded(Which::Image, path, image));
+        }
+        app
     }
 
     /// The loop: one message at a time, a frame when something changed and it is time for one.
@@ -152,8 +173,8 @@ impl<'a> Shell<'a> {
         while !self.quit {
             let since = now().saturating_sub(drawn);
             if dirty && (urgent || since >= FRAME) {
-                if !app.detached {
-                    screen.draw(|frame| ui::draw(frame, app, theme))?;
+                if !app.detached && screen.draw(|frame| ui::draw(frame, app, theme)).is_err() {
+                    self.hung_up();
                 }
                 (dirty, urgent, drawn) = (false, false, now());
             }
@@ -169,8 +190,8 @@ impl<'a> Shell<'a> {
             };
             urgent |= matches!(message, Msg::Key(_) | Msg::Resized | Msg::Tick | Msg::Bus(_));
             dirty = true;
-            if matches!(message, Msg::Resized) && !app.detached {
-                screen.resized()?;
+            if matches!(message, Msg::Resized) && !app.detached && screen.resized().is_err() {
+                self.hung_up();
             }
             if matches!(message, Msg::Detached) {
                 terminal::abandon();
@@ -181,6 +202,11 @@ impl<'a> Shell<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The terminal can no longer be drawn on: it is gone, and the signal that says so may have gone elsewhere.
+    fn hung_up(&self) {
+        let _ = self.messages.send(Msg::Detached);
     }
 
     /// Time since the start.
@@ -200,7 +226,9 @@ impl<'a> Shell<'a> {
             Effect::Load(which, path) => {
                 let messages = self.messages.clone();
                 thread::spawn(move || {
-                    let result = files::read_image(&path).map(Box::new);
+                    // A defect in a parser must not leave the file being read for ever.
+                    let read = catch_unwind(|| files::read_image(&path));
+                    let result = read.unwrap_or_else(|_| Err(files::defect(&path))).map(Box::new);
                     let _ = messages.send(Msg::Loaded(which, path, result));
                 });
             }
@@ -250,6 +278,7 @@ impl<'a> Shell<'a> {
 
     /// What is worth remembering between runs: nothing of a look in passing. No failure here matters.
     fn remember(&mut self, message: &Msg, app: &App) {
+        self.write_log(message);
         match message {
             Msg::Loaded(_, path, Ok(_)) => drop(self.record.as_ref().map(|record| record.used(path))),
             Msg::Job(event) if !app.is_looking() => {
@@ -266,11 +295,17 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// The end of a job that went on without its terminal.
-    fn tell_unseen_end(&self) {
-        if let Some(line) = self.record.as_ref().and_then(unseen_end) {
-            let _ = self.messages.send(Msg::Job(Box::new(line)));
-        }
+    /// What `--log-file` asks for.
+    fn write_log(&self, message: &Msg) {
+        let (Msg::Job(event), Some(mut log)) = (message, self.world.log.as_ref()) else { return };
+        let text = match &**event {
+            Event::Log(_, text) => text.clone(),
+            Event::Finished(report) => report::headline(report),
+            _ => return,
+        };
+        // In one piece; a full disk must not stop a flash.
+        let line = format!("{:9.3}  {text}\n", self.now().as_secs_f64());
+        let _ = log.write_all(line.as_bytes());
     }
 
     fn person(&self, person: Person) {
@@ -299,30 +334,32 @@ fn demo_state(bus: &SimBus, name: &str) -> Demo {
     Demo { scenario: name.to_owned(), plugged, button }
 }
 
-/// Tells what is plugged in, now and whenever that changes.
-fn watch_bus(bus: Arc<dyn Bus>, messages: Sender<Msg>) {
+/// Tells which of the drones that are meant are plugged in, now and whenever that changes.
+fn watch_bus(bus: Arc<dyn Bus>, meant: Selector, messages: Sender<Msg>) {
+    // One that cannot be opened does not tell its serial number: it may be meant.
+    let is_meant = move |device: &Device| {
+        meant.matches(device) || matches!(meant, Selector::Serial(_)) && device.closed.is_some()
+    };
     thread::spawn(move || {
-        let mut seen = None;
+        let mut known = find::Known::default();
         let mut told = None;
         loop {
-            // Names are read again only if the list is another: reading them opens the device.
-            let list = bus.list();
-            if seen.as_ref() != Some(&list) {
-                let state = match find::devices(&*bus) {
-                    Ok(devices) if devices.is_empty() => match find::others(&*bus) {
-                        Ok(others) if !others.is_empty() => BusState::Others(others),
-                        _ => BusState::Devices(devices),
-                    },
-                    Ok(devices) => BusState::Devices(devices),
-                    Err(error) => BusState::None(error.to_string()),
-                };
-                if told.as_ref() != Some(&state) {
-                    told = Some(state.clone());
-                    if messages.send(Msg::Bus(state)).is_err() {
-                        return;
+            let state = match known.look(&*bus) {
+                Ok((devices, others)) => {
+                    let devices: Vec<Device> = devices.into_iter().filter(&is_meant).collect();
+                    if devices.is_empty() && !others.is_empty() {
+                        BusState::Others(others)
+                    } else {
+                        BusState::Devices(devices)
                     }
                 }
-                seen = Some(list);
+                Err(error) => BusState::None(error.to_string()),
+            };
+            if told.as_ref() != Some(&state) {
+                told = Some(state.clone());
+                if messages.send(Msg::Bus(state)).is_err() {
+                    return;
+                }
             }
             bus.wait(BUS_LOOK);
         }
@@ -372,7 +409,7 @@ impl Bus for NoUsb {
     }
 
     fn wait(&self, limit: Duration) {
-        self.1.sleep(limit.max(Duration::from_secs(2)));
+        self.1.sleep(limit);
     }
 }
 
@@ -380,7 +417,8 @@ impl Bus for NoUsb {
 #[must_use]
 pub fn has_terminal() -> bool {
     use std::io::IsTerminal;
-    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb" || term.is_empty());
+    // Windows has no TERM.
+    let dumb = std::env::var_os("TERM").map_or(cfg!(unix), |term| term == "dumb" || term.is_empty());
     io::stdin().is_terminal() && io::stdout().is_terminal() && !dumb
 }
 

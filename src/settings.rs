@@ -78,15 +78,10 @@ impl Settings {
                 });
                 (settings, None)
             }
-            // One line of it: what and where.
-            Err(error) => complaint(
-                error
-                    .to_string()
-                    .lines()
-                    .filter(|line| !line.trim().is_empty())
-                    .collect::<Vec<_>>()
-                    .join(" "),
-            ),
+            Err(error) => {
+                let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+                complaint(format!("line {line}: {}", error.message()))
+            }
         }
     }
 }

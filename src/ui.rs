@@ -18,6 +18,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Widget};
 
+use crate::app::keys::{Action, Binding};
 use crate::app::{App, Goal, JobView, Screen, Stage};
 use crate::usb::descriptor::is_printable;
 
@@ -32,7 +33,7 @@ pub mod svg;
 pub mod theme;
 mod wizard_panel;
 
-use theme::Theme;
+use theme::{Glyphs, Theme};
 
 /// The smallest screen, in columns and rows.
 pub const MINIMUM: (u16, u16) = (60, 16);
@@ -78,15 +79,17 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     draw_notice(frame, notice, app, theme);
     draw_footer(frame, footer, app, theme);
     over::draw(frame, area, app, theme);
-    scrub(frame.buffer_mut());
+    scrub(frame.buffer_mut(), theme);
 }
 
 /// Names of files and devices are text and nothing else: what has no width (marks that reverse the direction, say) would
-/// otherwise reach the terminal behind the character before it.
-fn scrub(buffer: &mut Buffer) {
-    for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().chars().all(is_printable)) {
-        let text: String = cell.symbol().chars().filter(|&c| is_printable(c)).collect();
-        cell.set_symbol(if text.is_empty() { " " } else { &text });
+/// otherwise reach the terminal behind the character before it. And of what this terminal cannot show, nothing.
+fn scrub(buffer: &mut Buffer, theme: &Theme) {
+    let shows = |c: char| is_printable(c) && (theme.glyphs != Glyphs::Ascii || c.is_ascii());
+    for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().chars().all(shows)) {
+        let text: String = cell.symbol().chars().filter(|&c| shows(c)).collect();
+        let none = if cell.symbol().chars().any(is_printable) { "?" } else { " " };
+        cell.set_symbol(if text.is_empty() { none } else { &text });
     }
 }
 
@@ -96,6 +99,22 @@ fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
         .border_set(theme.borders)
         .title(format!(" {} ", theme.text(title)))
         .border_style(theme.faint)
+}
+
+/// A paragraph in lines of at most this width; a longer word is left whole.
+#[must_use]
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Rows that a text takes at this width, counted by drawing it.
@@ -108,7 +127,7 @@ fn rows_of(paragraph: &Paragraph<'_>, width: u16) -> u16 {
 }
 
 fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let steps = ["device", "image", "plan", "flash", "done"];
+    const STEPS: [&str; 5] = ["device", "image", "plan", "flash", "done"];
     let at = match &app.screen {
         Screen::Home | Screen::Wizard(_) => usize::from(!app.devices().is_empty()),
         Screen::Pick(..) => 1,
@@ -121,19 +140,6 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         Goal::Recover => "Recover",
         Goal::Restore => "Restore bootloader",
     };
-    let mut spans = vec![
-        Span::styled(" cfdfu ", theme.title),
-        Span::raw("  "),
-        Span::styled(title, theme.strong),
-        Span::raw("   "),
-    ];
-    for (n, step) in steps.iter().enumerate() {
-        if n > 0 {
-            spans.push(Span::styled(theme.arrow, theme.faint));
-        }
-        let style = if n == at { theme.strong } else { theme.faint };
-        spans.push(Span::styled(if n == at { step.to_uppercase() } else { (*step).to_owned() }, style));
-    }
     // The label of the demo is never drawn over, and nothing shines through it.
     let badge = app.demo.as_ref().map(|demo| {
         let cable = if demo.plugged { "" } else { " unplugged" };
@@ -142,6 +148,25 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     });
     let width = badge.as_ref().map_or(0, |badge| u16::try_from(badge.width()).unwrap_or(0));
     let [steps, label] = area.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]));
+    let mut spans = vec![
+        Span::styled(" cfdfu ", theme.title),
+        Span::raw("  "),
+        Span::styled(title, theme.strong),
+        Span::raw("   "),
+    ];
+    let all = STEPS.iter().map(|step| step.len() + 3).sum::<usize>() - 3;
+    let used = Line::from(spans.clone()).width();
+    if used + all > usize::from(steps.width) {
+        spans.push(Span::styled(STEPS[at].to_uppercase(), theme.strong));
+    } else {
+        for (n, step) in STEPS.iter().enumerate() {
+            if n > 0 {
+                spans.push(Span::styled(theme.arrow, theme.faint));
+            }
+            let style = if n == at { theme.strong } else { theme.faint };
+            spans.push(Span::styled(if n == at { step.to_uppercase() } else { (*step).to_owned() }, style));
+        }
+    }
     frame.render_widget(Line::from(spans), steps);
     if let Some(badge) = badge {
         frame.render_widget(badge, label);
@@ -156,21 +181,26 @@ fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
-/// Keys that fit; what does not fit is in the help.
+/// Keys that fit, that of the help always; what does not fit is there.
 fn draw_footer(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let mut spans = Vec::new();
-    let mut used = 0;
-    for row in crate::app::keys::bindings(app) {
-        let key = format!(" {} ", theme.text(row.shown));
-        let label = format!(" {}  ", row.label);
-        let width = key.chars().count() + label.chars().count();
-        if used + width > usize::from(area.width) {
-            continue;
+    let rows = crate::app::keys::bindings(app);
+    let width = |row: &Binding| theme.text(row.shown).chars().count() + row.label.chars().count() + 4;
+    let is_help = |row: &Binding| row.action == Action::Help;
+    let help = rows.iter().find(|row| is_help(row)).map_or(0, width);
+    let (mut used, mut spans) = (help, Vec::new());
+    for row in rows {
+        if !is_help(&row) {
+            if used + width(&row) > usize::from(area.width) {
+                continue;
+            }
+            used += width(&row);
         }
-        used += width;
-        let style = if row.why_not.is_some() { theme.key_off } else { theme.key };
-        spans.push(Span::styled(key, style));
-        spans.push(Span::styled(label, if row.why_not.is_some() { theme.faint } else { theme.plain }));
+        let (key, label) = match row.why_not {
+            Some(_) => (theme.key_off, theme.faint),
+            None => (theme.key, theme.plain),
+        };
+        spans.push(Span::styled(format!(" {} ", theme.text(row.shown)), key));
+        spans.push(Span::styled(format!(" {} ", row.label), label));
     }
     frame.render_widget(Line::from(spans), area);
 }

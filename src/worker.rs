@@ -3,7 +3,7 @@
 //!
 //! [`find`] chooses a device and brings it into DFU mode, [`session`] talks to it there and [`running`]
 //! where it runs; [`flash`], [`read`] and [`identify`] are the jobs, and [`timeline`] tells where
-//! their time went. Beside the simulator this is the only part that waits, by the clock that it is given.
+//! their time went. Whatever it waits for, it waits by the clock that it is given.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -78,13 +78,17 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         Task::Find => find::device(ctx, job).map(|_| Outcome::Identified),
         Task::Identify => identify::identify(ctx, job),
     }));
+    let drone = match (&job.task, ctx.drone) {
+        (Task::Flash(task), DroneState::Untouched) => task.left,
+        (_, drone) => drone,
+    };
     let outcome = match result {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(Stop::Cancelled)) => Outcome::Cancelled(ctx.drone),
-        Ok(Err(Stop::Failed(kind, place))) => Outcome::Failed(Failure { kind, place, drone: ctx.drone }),
+        Ok(Err(Stop::Cancelled)) => Outcome::Cancelled(drone),
+        Ok(Err(Stop::Failed(kind, place))) => Outcome::Failed(Failure { kind, place, drone }),
         Err(panic) => {
             let kind = FailureKind::WorkerDied(panic_text(&*panic));
-            Outcome::Failed(Failure { kind, place: None, drone: ctx.drone })
+            Outcome::Failed(Failure { kind, place: None, drone })
         }
     };
     let now = ctx.clock.now();
@@ -141,7 +145,7 @@ struct Ctx<'a> {
     idle: Duration,
     /// Where the time went.
     timeline: RefCell<Timeline>,
-    /// What the drone is left as if the job ends now.
+    /// What this job leaves the drone as if it ends now.
     drone: DroneState,
     /// The figures so far.
     report: Report,

@@ -12,6 +12,9 @@ pub fn command_line(app: &App) -> String {
         Some(device) if app.devices().len() > 1 => format!(" --device {}", device.location),
         _ => String::new(),
     };
+    // What would be copied must not reach for a real drone from the demo.
+    let demo = app.demo.as_ref().map(|demo| format!(" --demo={}", demo.scenario)).unwrap_or_default();
+    let device = device + &demo;
     let meant = if app.goal == Goal::Restore { &app.loader } else { &app.image };
     match app.goal {
         _ if matches!(meant, Slot::Before(..)) => format!("cfdfu undo{device}"),

@@ -128,12 +128,12 @@ pub fn bindings(app: &App) -> Vec<Binding> {
         Screen::Home => home(app),
         Screen::Pick(_, _, picker) if picker.typing.is_some() => typing(),
         Screen::Pick(..) => pick(),
-        Screen::Wizard(wizard) => in_wizard(wizard),
+        Screen::Wizard(wizard) => in_wizard(app, wizard),
         Screen::Job(view) => in_job(app, view),
         Screen::Outcome(_) => outcome(app),
     };
     if app.demo.is_some() && !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app) {
-        rows.push(row(&[Key::Char('P')], "P", "plug", Action::Person(Person::Cable)));
+        rows.push(row(&[Key::Char('P')], "P", "cable", Action::Person(Person::Cable)));
         rows.push(row(&[Key::Char('B')], "B", "button", Action::Person(Person::Button)));
     }
     rows
@@ -170,8 +170,13 @@ fn home(app: &App) -> Vec<Binding> {
         begin('f', "f", "flash", Goal::Flash),
         begin('r', "r", "recover", Goal::Recover),
         begin('b', "b", "bootloader", Goal::Restore),
-        row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image)),
     ];
+    if app.goal == Goal::Restore {
+        rows.push(row(&[Key::Char('i')], "i", "file", Action::Choose(Which::Loader)));
+        rows.push(row(&[Key::Char('o')], "o", "firmware", Action::Choose(Which::Image)));
+    } else {
+        rows.push(row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image)));
+    }
     if app.demo.is_none() && app.chosen_device().is_none_or(|device| device.closed.is_some()) {
         rows.push(row(&[Key::Char('d')], "d", "doctor", Action::Doctor));
     }
@@ -200,8 +205,10 @@ pub fn why_not(app: &App, goal: Goal) -> Option<String> {
     if let Some(work) = app.held_by() {
         return Some(format!("{work}"));
     }
-    if goal != Goal::Recover && app.devices().is_empty() {
-        return Some("no Crazyflie is plugged in: r helps".to_owned());
+    // A restore leads into DFU mode itself.
+    if goal == Goal::Flash && app.devices().is_empty() {
+        let key = if matches!(app.screen, Screen::Outcome(_)) { "w" } else { "r" };
+        return Some(format!("no Crazyflie is plugged in: {key} helps"));
     }
     None
 }
@@ -225,7 +232,7 @@ fn typing() -> Vec<Binding> {
     ]
 }
 
-fn in_wizard(wizard: &Wizard) -> Vec<Binding> {
+fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
     let mut rows = match wizard.step {
         Step::Prepare => vec![row(&[Key::Enter], "Enter", "start the count", Action::Count)],
         Step::AskLeds => {
@@ -239,7 +246,7 @@ fn in_wizard(wizard: &Wizard) -> Vec<Binding> {
         }
         Step::Answer(_) => vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)],
         Step::Early => vec![
-            row(&[Key::Enter], "Enter", "flash it as it runs", Action::Begin(Goal::Flash)),
+            row(&[Key::Enter], "Enter", "go on as it runs", Action::Begin(app.goal_of_wizard())),
             row(&[Key::Char('r')], "r", "try again", Action::Again),
         ],
         Step::Count | Step::Hold | Step::Release => Vec::new(),
@@ -252,9 +259,15 @@ fn in_wizard(wizard: &Wizard) -> Vec<Binding> {
 fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
     match &view.stage {
         Stage::Asking(_) => {
-            let mut rows = vec![row(&[Key::Enter], "Enter", "write", Action::Write)];
-            if let Some(word) = word_asked_for(app) {
-                rows[0].why_not = (!word_is_typed(app)).then(|| format!("type the word {word} first"));
+            let mut write = row(&[Key::Enter], "Enter", "write", Action::Write);
+            let word = word_asked_for(app);
+            write.why_not = match word {
+                _ if view.stopping => Some("it is being stopped, and nothing is written".to_owned()),
+                Some(word) if !word_is_typed(app) => Some(format!("type the word {word} first")),
+                _ => None,
+            };
+            let mut rows = vec![write];
+            if word.is_some() {
                 rows.push(row(&[Key::Esc], "Esc", "back", Action::Stop));
             } else {
                 rows.push(row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Stop));
@@ -282,7 +295,7 @@ fn outcome(app: &App) -> Vec<Binding> {
     let mut undo = row(&[Key::Char('u')], "u", "undo", Action::Undo);
     undo.why_not = app.undo.as_ref().err().map(ToString::to_string);
     vec![
-        row(&[Key::Enter, Key::Esc], "Enter", "on", Action::Back),
+        row(&[Key::Enter, Key::Esc], "Enter", "home", Action::Back),
         row(&[Key::Char('r')], "r", "again", Action::Retry),
         undo,
         row(&[Key::Char('w')], "w", "wizard", Action::Begin(Goal::Recover)),

@@ -23,6 +23,8 @@ pub struct Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     lines: VecDeque<Line>,
+    /// Lines that there ever were.
+    pushed: usize,
     /// The line that is looked at, counted from the end; `None` follows the end.
     back: Option<usize>,
 }
@@ -33,6 +35,7 @@ impl Log {
         if self.lines.len() == KEPT {
             self.lines.pop_front();
         }
+        self.pushed += 1;
         self.lines.push_back(Line { at, level, text: text.to_owned() });
         if let Some(back) = &mut self.back {
             *back = (*back + 1).min(self.lines.len() - 1);
@@ -43,6 +46,12 @@ impl Log {
     #[must_use]
     pub fn lines(&self) -> &VecDeque<Line> {
         &self.lines
+    }
+
+    /// How many lines there ever were: more than are kept, after a while.
+    #[must_use]
+    pub fn pushed(&self) -> usize {
+        self.pushed
     }
 
     /// Whether the end is followed.

@@ -86,7 +86,9 @@ impl Picker {
     pub fn complete(&mut self) {
         let Some(input) = &self.typing else { return };
         let typed = input.value().to_owned();
-        let names = self.rows().iter().filter_map(|entry| {
+        // Recent files of other folders are rows, too.
+        let here = self.rows().iter().filter(|entry| entry.path.parent() == Some(&self.folder));
+        let names = here.filter_map(|entry| {
             let name = entry.path.file_name()?.to_str()?;
             name.starts_with(&typed).then_some(name)
         });

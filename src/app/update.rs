@@ -11,11 +11,12 @@ use super::command_line;
 use super::keys::{self, Action, Key};
 use super::wizard::{Move, Step};
 use super::{
-    App, BusState, Effect, Goal, JobView, Look, Msg, Over, Resume, Screen, Slot, Stage, Which, Wizard,
+    App, BusState, Effect, Goal, JobView, Look, Msg, Over, Resume, SECTORS, Screen, Slot, Stage, Which,
+    Wizard,
 };
-use crate::crazyflie::Mode;
+use crate::crazyflie::{Mode, Relative};
 use crate::flash::check::Purpose;
-use crate::job::{Confirm, Device, Level, Selector};
+use crate::job::{Device, Level, Other, Selector};
 use crate::report;
 
 mod files;
@@ -23,7 +24,7 @@ mod job;
 mod look;
 
 use files::{on_loaded, open_picker, show_folder, slot, take};
-use job::{detach, on_event, resume, start, stop, write};
+use job::{detach, on_event, put_slots_back, resume, start, stop, write};
 use look::look;
 
 /// How long a notice stays.
@@ -38,6 +39,9 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
     let mut effects = handle(app, msg);
     if effects.contains(&Effect::Quit) && app.is_looking() {
         effects.insert(0, Effect::Cancel);
+    }
+    if app.screen == Screen::Home {
+        put_slots_back(app);
     }
     effects.extend(look(app));
     effects
@@ -88,6 +92,8 @@ fn notice(app: &mut App, text: impl Into<String>) {
 }
 
 fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
+    // It was read, or is about what was done before.
+    app.notice = None;
     if let Some(effects) = typed(app, key) {
         return effects;
     }
@@ -158,8 +164,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Choose(which) => open_picker(app, which, None),
         Action::Step(by) => step(app, by),
         Action::NextDevice => {
-            app.chosen = (app.chosen + 1) % app.devices().len().max(1);
-            app.meant = app.chosen_device().cloned();
+            mean(app, (app.chosen + 1) % app.devices().len().max(1));
             Vec::new()
         }
         Action::Take => take(app),
@@ -176,35 +181,26 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             }
             Vec::new()
         }
-        Action::Count => go(app, Step::Count),
+        Action::Count => {
+            if app.devices().iter().any(|device| device.mode == Mode::Firmware) {
+                notice(app, "It still runs: unplug USB and the battery first.");
+            }
+            go(app, Step::Count)
+        }
         Action::Say(leds) => go(app, Step::Answer(leds)),
         Action::Again => go(app, Step::Prepare),
         Action::Write => write(app),
         Action::Retry => begin(app, app.goal),
-        Action::Undo => match app.undo.clone() {
-            Ok(before) => {
-                let (goal, which) = match before.image.purpose() {
-                    Purpose::RestoreBootloader => (Goal::Restore, Which::Loader),
-                    Purpose::Flash => (Goal::Flash, Which::Image),
-                };
-                let slot = slot(app, which);
-                let instead = Box::new(std::mem::replace(slot, Slot::Empty));
-                *slot = Slot::Before(Box::new(before), instead);
-                begin(app, goal)
-            }
-            Err(why) => {
-                notice(app, why);
-                Vec::new()
-            }
-        },
+        Action::Undo => undo(app),
         Action::AskStop => {
             app.over = Some(Over::AskStop);
             Vec::new()
         }
         Action::Stop => stop(app),
         Action::CopyCommand => {
-            notice(app, "the command was sent to your terminal's clipboard");
-            vec![Effect::Copy(command_line::command_line(app))]
+            let command = command_line::command_line(app);
+            notice(app, format!("for the clipboard: {command}"));
+            vec![Effect::Copy(command)]
         }
         Action::Log => {
             app.over = Some(Over::Log);
@@ -228,6 +224,44 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
     }
 }
 
+/// What was there before takes the place of what was chosen, until somebody goes back to the start.
+fn undo(app: &mut App) -> Vec<Effect> {
+    let before = match app.undo.clone() {
+        Ok(before) => before,
+        Err(why) => {
+            notice(app, why);
+            return Vec::new();
+        }
+    };
+    let (goal, which) = match before.image.purpose() {
+        Purpose::RestoreBootloader => (Goal::Restore, Which::Loader),
+        Purpose::Flash => (Goal::Flash, Which::Image),
+    };
+    if let Some(why) = keys::why_not(app, goal) {
+        notice(app, why);
+        return Vec::new();
+    }
+    if let Some(at) = app.devices().iter().position(|device| before.drone.matches(device)) {
+        mean(app, at);
+    }
+    let slot = slot(app, which);
+    let instead = match std::mem::replace(slot, Slot::Empty) {
+        Slot::Before(_, instead) => instead,
+        chosen => Box::new(chosen),
+    };
+    *slot = Slot::Before(Box::new(before), instead);
+    begin(app, goal)
+}
+
+/// The device that is meant from now on.
+fn mean(app: &mut App, at: usize) {
+    if at != app.chosen {
+        app.map = [None; SECTORS];
+    }
+    app.chosen = at;
+    app.meant = app.chosen_device().cloned();
+}
+
 fn step(app: &mut App, by: isize) -> Vec<Effect> {
     if app.over == Some(Over::Log) {
         app.log.scroll(by);
@@ -238,6 +272,7 @@ fn step(app: &mut App, by: isize) -> Vec<Effect> {
         Screen::Home => {
             let at = Goal::ALL.iter().position(|goal| *goal == app.goal).unwrap_or(0);
             app.goal = Goal::ALL[at.saturating_add_signed(by).min(Goal::ALL.len() - 1)];
+            app.chose = true;
         }
         _ => {}
     }
@@ -263,14 +298,14 @@ fn back(app: &mut App) -> Vec<Effect> {
 /// Begins a job, or asks first for what is missing.
 fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
     app.over = None;
+    app.resume = None;
+    app.chose = true;
     // The wizard keeps what is to be done afterwards.
     if goal == Goal::Recover {
         if app.goal != Goal::Restore {
             app.goal = Goal::Recover;
         }
-        app.screen = Screen::Wizard(Wizard::new(app.now));
-        let devices = app.devices().to_vec();
-        return wizard_moved(app, |wizard, now| wizard.bus(&devices, now));
+        return into_dfu_mode(app);
     }
     app.goal = goal;
     if let Some(why) = keys::why_not(app, goal) {
@@ -287,14 +322,23 @@ fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
     };
     match missing {
         Some(which) => open_picker(app, which, Some(goal)),
-        None => start(app, Confirm::Ask),
+        // Without a bootloader it never comes by itself.
+        None if app.devices().is_empty() => into_dfu_mode(app),
+        None => start(app, None),
     }
 }
 
+/// The wizard, which goes on with what is to be done as soon as the drone is there.
+fn into_dfu_mode(app: &mut App) -> Vec<Effect> {
+    app.screen = Screen::Wizard(Wizard::new(app.now));
+    let devices = app.devices().to_vec();
+    wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
+}
+
 fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
-    let first = app.bus == BusState::Asking;
+    let changed = app.bus != bus;
     if let BusState::Others(others) = &bus
-        && app.bus != bus
+        && changed
     {
         app.log.push(app.now, Level::Warning, &report::about_others(others));
     }
@@ -317,18 +361,32 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
         app.look = None;
     }
     // Until somebody chooses, the sensible job is marked.
-    if first && app.screen == Screen::Home {
-        app.goal = if app.devices().is_empty() { Goal::Recover } else { Goal::Flash };
+    if changed && !app.chose && app.screen == Screen::Home {
+        app.goal = match &app.bus {
+            BusState::Devices(devices) if !devices.is_empty() => Goal::Flash,
+            BusState::Others(others) if others.iter().any(is_px4) => Goal::Restore,
+            _ => Goal::Recover,
+        };
     }
     let devices = app.devices().to_vec();
     wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
+}
+
+fn is_px4(other: &Other) -> bool {
+    other.what == Relative::Px4Bootloader
 }
 
 fn tick(app: &mut App) -> Vec<Effect> {
     if let Screen::Job(view) = &mut app.screen {
         view.progress.tick(app.now);
     }
-    wizard_moved(app, Wizard::tick)
+    let mut effects = wizard_moved(app, Wizard::tick);
+    // Nothing new came; one that was there all the time runs.
+    if matches!(&app.screen, Screen::Wizard(Wizard { step: Step::AskLeds, .. })) {
+        let devices = app.devices().to_vec();
+        effects.extend(wizard_moved(app, |wizard, now| wizard.bus(&devices, now)));
+    }
+    effects
 }
 
 fn go(app: &mut App, step: Step) -> Vec<Effect> {
@@ -347,9 +405,10 @@ fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Duration) -> Mov
         Move::Beep(times) => vec![Effect::Bell(times)],
         Move::Arrived if app.resume.is_some() => resume(app),
         Move::Arrived => {
-            let goal = if app.goal == Goal::Restore { Goal::Restore } else { Goal::Flash };
+            let goal = app.goal_of_wizard();
             let dfu = |device: &Device| device.mode == Mode::Dfu;
-            app.chosen = app.devices().iter().position(dfu).unwrap_or(0);
+            let at = app.devices().iter().position(dfu).unwrap_or(0);
+            mean(app, at);
             let mut effects = vec![Effect::Bell(1)];
             effects.extend(begin(app, goal));
             effects

@@ -207,12 +207,15 @@ impl Wizard {
         now.saturating_sub(self.since).as_secs()
     }
 
-    /// What M2 should be doing now if the hands do as they are told.
+    /// What M2 should be doing now if the hands do as they are told, or what it was said to do.
     #[must_use]
     pub fn led(&self, now: Duration) -> Led {
         let held = now.saturating_sub(self.since);
         match self.step {
-            Step::Prepare | Step::Count | Step::AskLeds | Step::Answer(_) => Led::Off,
+            Step::Prepare | Step::Count | Step::AskLeds | Step::Answer(Leds::Dark) => Led::Off,
+            Step::Answer(Leds::TwoSlow) => Led::Slow,
+            Step::Answer(Leds::OneFast) => Led::Fast,
+            Step::Answer(Leds::Solid) => Led::Solid,
             Step::Hold if held < Duration::from_millis(1500) => Led::Solid,
             Step::Hold if held < Duration::from_secs(5) => Led::Slow,
             Step::Hold | Step::Release => Led::Fast,

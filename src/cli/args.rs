@@ -7,6 +7,7 @@ use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
 
 use crate::flash::Address;
 use crate::job::Selector;
+use crate::sim::images;
 
 const STYLES: Styles =
     Styles::styled().header(AnsiColor::Green.on_default().bold()).usage(AnsiColor::Green.on_default().bold());
@@ -14,7 +15,6 @@ const STYLES: Styles =
 /// Flash, recover and inspect a Bitcraze Crazyflie over USB DFU.
 #[derive(Debug, Parser)]
 #[command(name = "cfdfu", version, styles = STYLES, max_term_width = 100, after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     /// Open the interface with this image chosen
     pub(super) image: Option<PathBuf>,
@@ -241,7 +241,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "2026.08", value_parser = parse_version)]
         version: String,
         /// The size of a firmware in bytes
-        #[arg(long, default_value_t = 243_176, value_parser = parse_size)]
+        #[arg(long, default_value_t = images::FIRMWARE_LEN, value_parser = parse_size)]
         size: usize,
         /// Replace the file if it exists
         #[arg(long)]

@@ -16,13 +16,18 @@ use super::args::Global;
 use super::json;
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
+use crate::crazyflie::ENTER_BY_HAND;
 use crate::crazyflie::Mode;
 use crate::doctor::{Check, Verdict};
 use crate::image::{Content, Format, Image, Payload};
-use crate::job::{Device, Event, Failure, Known, Level, Outcome, Phase, Preview, Report};
+use crate::job::{
+    A_CRAZYFLIE, Device, Event, Failure, Known, Level, Loader, Outcome, Phase, Preview, Report,
+};
 use crate::report::{self, Exit, Problem};
+use crate::run::symptoms;
 use crate::settings::{Color, GlyphSet, Settings};
 use crate::ui::theme::{Glyphs, Theme};
+use crate::ui::wrapped;
 use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
 
@@ -33,8 +38,12 @@ pub(super) struct Console {
     color: bool,
     /// Whether a progress bar can be drawn.
     live: bool,
+    /// Columns for a paragraph.
+    width: usize,
     /// The bar of a phase, or the count of a wait.
     bar: Option<(Option<Phase>, ProgressBar)>,
+    /// What stands where the bootloader belongs, where a job leaves that alone.
+    loader: Option<Loader>,
     log: Option<File>,
     clock: Arc<RealClock>,
 }
@@ -63,15 +72,23 @@ impl Console {
                 !dumb && err.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
             }
         };
+        let live = err.is_terminal() && (global.json || io::stdout().is_terminal()) && !dumb;
         Ok(Console {
             json: global.json,
             verbose: global.verbose,
             color,
-            live: err.is_terminal() && (global.json || io::stdout().is_terminal()) && !dumb,
+            live,
+            width: if live { columns().clamp(40, 98) } else { 98 },
             bar: None,
+            loader: None,
             log: log.transpose()?,
             clock: Arc::new(RealClock::new()),
         })
+    }
+
+    /// The file of `--log-file`, for the interface.
+    pub(super) fn take_log(&mut self) -> Option<File> {
+        self.log.take()
     }
 
     /// For `-vv`: tells every transfer.
@@ -173,6 +190,7 @@ impl Console {
 
     /// What was found and what will be done.
     fn preview(&mut self, preview: &Preview) {
+        self.loader = preview.loader;
         match &preview.firmware {
             Some(Content::Firmware(firmware)) => self.line(&format!("On the drone: {firmware}")),
             Some(_) => self.line("On the drone: something that is no Crazyflie firmware"),
@@ -219,6 +237,13 @@ impl Console {
         }
         self.end_bar();
         self.line(&format!("Waiting for {what}, at most {} s ...", limit.as_secs()));
+        if what == A_CRAZYFLIE {
+            let words = format!("One that does not start comes into DFU mode by hand: {ENTER_BY_HAND}.");
+            let width = self.width.saturating_sub(2);
+            for line in wrapped(&words, width) {
+                self.line(&format!("  {line}"));
+            }
+        }
         if self.live {
             let bar = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} of {msg}") {
@@ -286,7 +311,7 @@ impl Console {
                 Verdict::Unknown => "--",
             };
             self.line(&format!("{mark}  {name:<16} {found}"));
-            for line in textwrap(remedy, 90) {
+            for line in wrapped(remedy, self.width.saturating_sub(6)) {
                 self.line(&format!("      {line}"));
             }
         }
@@ -305,9 +330,6 @@ impl Console {
         self.end_bar();
         let text = format!("{failure}. {}", report::drone_state(failure.drone));
         self.log_line(Level::Warning, &text);
-        self.line(
-            "Plug it in again in DFU mode (hold the button until the blink becomes clearly faster, let go).",
-        );
     }
 
     /// The last words of a job that made no file, and the exit status that they mean.
@@ -333,6 +355,9 @@ impl Console {
         }
         if let Some(words) = report::afterwards(report) {
             self.line(&words);
+        }
+        if self.loader.is_some_and(|loader| loader != Loader::Bitcraze) {
+            self.line(report::WITHOUT_LOADER);
         }
     }
 
@@ -361,8 +386,14 @@ impl Console {
     }
 
     fn explain(&mut self, problem: &Problem) {
+        // As sudo finds it.
+        let problem = &Problem {
+            advice: problem.advice.replace("sudo cfdfu", &format!("sudo {}", symptoms::program())),
+            ..problem.clone()
+        };
         self.error(&problem.message);
-        for line in problem.advice.split(" Or: ").flat_map(|part| textwrap(part, 96)) {
+        let width = self.width.saturating_sub(2);
+        for line in problem.advice.split(" Or: ").flat_map(|part| wrapped(part, width)) {
             self.error_text(&line);
         }
     }
@@ -378,6 +409,11 @@ impl Console {
         self.keep(text);
         let _ = writeln!(io::stderr(), "  {text}");
     }
+}
+
+/// The terminal's width.
+fn columns() -> usize {
+    crossterm::terminal::size().map_or(80, |(width, _)| usize::from(width))
 }
 
 /// What a file or a device calls itself must not reach the terminal as a command to it.
@@ -402,21 +438,6 @@ pub(super) fn theme(global: &Global, settings: &Settings) -> Theme {
         GlyphSet::Ascii => Glyphs::Ascii,
     });
     Theme::new(glyphs, colour || settings.color == Some(Color::Always) && !no_color)
-}
-
-/// Lines of at most `width` characters, broken at blanks.
-fn textwrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 /// Port, numbers, mode, name, serial number, and the label of the demo.

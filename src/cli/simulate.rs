@@ -34,8 +34,8 @@ mod on_linux {
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    use super::super::scenario;
     use super::{Console, Exit, Problem};
+    use crate::cli::scenario;
     use crate::clock::{Clock, RealClock};
     use crate::report;
     use crate::sim::{SimBus, vhci};

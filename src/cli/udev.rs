@@ -1,14 +1,14 @@
 //! `cfdfu udev`: prints the rules that let a user use a Crazyflie without root, or puts them where udev finds
-//! them. A file that exists is never changed unless it is ours as it stands.
+//! them. A file that exists is never changed.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
 use super::console::Console;
 use super::output_file::Output;
 use crate::doctor::UDEV_RULES;
 use crate::report::{self, Exit, Problem};
+use crate::run::symptoms;
 
 /// Before 73, as `uaccess` needs.
 const FILE: &str = "/etc/udev/rules.d/70-cfdfu.rules";
@@ -17,9 +17,7 @@ const RELOAD: &str = "Now, as root: `udevadm control --reload`, then plug the dr
 
 pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem> {
     if !install {
-        // Alone on standard output, so that it can go into a file.
-        let _ = io::stdout().write_all(UDEV_RULES.as_bytes());
-        return Ok(Exit::Done);
+        return super::print(UDEV_RULES.as_bytes());
     }
     match fs::read_to_string(FILE) {
         Ok(there) if there == UDEV_RULES => {
@@ -38,12 +36,15 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         let message = format!("there is no /etc/udev/rules.d: {error}");
         return Err(report::other(Exit::CannotCreate, "no_udev", &message, "This system has no udev."));
     }
-    Output::create(Path::new(FILE), false).and_then(|output| output.write(UDEV_RULES.as_bytes())).map_err(
-        |problem| {
-            let advice = "It takes root: sudo cfdfu udev --install";
-            report::other(Exit::NoPermission, "no_permission", &problem.message, advice)
-        },
-    )?;
+    let written =
+        Output::create(Path::new(FILE), false).and_then(|output| output.write(UDEV_RULES.as_bytes()));
+    written.map_err(|problem| {
+        if symptoms::is_root() {
+            return problem;
+        }
+        let advice = "It takes root: sudo cfdfu udev --install";
+        report::other(Exit::NoPermission, "no_permission", &problem.message, advice)
+    })?;
     console.line(&format!("{FILE} is written."));
     console.line(RELOAD);
     Ok(Exit::Done)

@@ -101,7 +101,17 @@ pub enum FailureKind {
     /// The conversation.
     #[error(transparent)]
     Dfu(#[from] DfuError),
-    /// What was read back is wrong.
+    /// The answer of a comparison.
+    #[error("the drone does not hold this image: {address} holds 0x{found:02X} instead of 0x{expected:02X}")]
+    Differs {
+        /// The first place.
+        address: Address,
+        /// What should be there.
+        expected: u8,
+        /// What is there.
+        found: u8,
+    },
+    /// A byte that was written reads back wrong.
     #[error("{address} holds 0x{found:02X} instead of 0x{expected:02X}")]
     Mismatch {
         /// The first wrong byte.

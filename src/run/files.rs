@@ -26,6 +26,18 @@ pub fn read_image(path: &Path) -> Result<Image, Problem> {
     Image::parse(bytes).map_err(|error| named(path, report::image_error(&error)))
 }
 
+/// A parser that panicked, which is a defect of this program.
+#[must_use]
+pub fn defect(path: &Path) -> Problem {
+    let message = format!("{}: reading it is more than this program can do", path.display());
+    report::other(
+        Exit::Defect,
+        "defect",
+        &message,
+        "This is a defect of cfdfu: please report it, with the file.",
+    )
+}
+
 fn named(path: &Path, problem: Problem) -> Problem {
     Problem { message: format!("{}: {}", path.display(), problem.message), ..problem }
 }

@@ -8,32 +8,33 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use super::signals::{Signal, Signals};
 use super::{Shell, World};
 use crate::app::keys::{self, Key};
 use crate::app::update::update;
-use crate::app::{App, BusState, Effect, Msg, Screen, Slot, Stage, Which};
+use crate::app::{App, BusState, Effect, Msg, Screen, Slot, Stage};
 use crate::ui::lines;
 
-/// A line from standard input, or its end.
+/// A word that was typed wrong is not longer.
+const WORD_MAX: usize = 20;
+
+/// What comes from outside: a line from standard input or its end, a signal, or a message.
 enum Input {
     Message(Msg),
     Line(String),
     End,
+    Signal(Signal),
 }
 
-/// Runs until the end of the input or until it is told to quit.
+/// Runs until the end of the input or until it is told to quit; the state is what was last known then.
 pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (messages, from_shell) = channel();
     let (inputs, inbox) = channel();
     let mut shell = Shell::start(world, messages);
-    let mut app = world.app();
-    shell.tell_unseen_end();
-    if let Some(path) = image {
-        app.image = Slot::Loading(path.to_owned());
-        shell.perform(&app, Effect::Load(Which::Image, path.to_owned()));
-    }
-    let forward = inputs.clone();
+    let mut app = shell.open(image);
+    let (forward, hear) = (inputs.clone(), inputs.clone());
     thread::spawn(move || from_shell.iter().all(|message| forward.send(Input::Message(message)).is_ok()));
+    let signals = Signals::listen(move |signal| drop(hear.send(Input::Signal(signal))))?;
     thread::spawn(move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             if inputs.send(Input::Line(line)).is_err() {
@@ -51,15 +52,16 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         said.tell(&app);
         // Lines that came early wait until there is something that they can answer.
         let line = if is_ready(&app, interactive) { answers.pop_front() } else { None };
+        // Nobody will answer any more: what is under way is finished, if it writes.
+        let alone = ended && answers.is_empty() && is_ready(&app, interactive) && !app.detached;
         let messages = match line {
             Some(line) => keys_of(&app, &line),
-            None if ended && answers.is_empty() && is_ready(&app, interactive) => match app.job() {
-                // Nobody will answer any more, and nothing is changed yet.
-                Some(_) => vec![Msg::Detached],
-                None => break,
-            },
+            None if alone && app.job().is_none() => break,
+            None if alone => vec![Msg::Detached],
             None => match next(&inbox, &app)? {
                 Input::Message(message) => vec![message],
+                Input::Signal(Signal::Alone) => vec![Msg::Detached],
+                Input::Signal(Signal::Stop) => interrupt(&app),
                 Input::Line(line) => {
                     answers.push_back(line);
                     continue;
@@ -82,8 +84,16 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         }
     }
     said.tell(&app);
+    signals.stop();
     shell.end();
     Ok(app)
+}
+
+/// Ctrl-C stops a job at the next safe point, without a question, and else ends the program.
+fn interrupt(app: &App) -> Vec<Msg> {
+    let asked = app.job().is_some_and(|view| !matches!(view.stage, Stage::Asking(_)));
+    let yes = asked.then_some(Msg::Key(Key::Char('y')));
+    [Msg::Key(Key::CtrlC)].into_iter().chain(yes).collect()
 }
 
 /// The next thing that happens, or the tick that is due.
@@ -115,11 +125,20 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let key = |key: Key| Msg::Key(key);
     let line = line.trim();
     match &app.screen {
-        Screen::Pick(..) if !line.is_empty() && line != "q" => {
+        _ if app.over.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
+        // Out of the path first, if one was typed that was not good.
+        Screen::Pick(_, _, picker) if line == "q" => {
+            let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
+            typed.into_iter().chain([key(Key::Esc)]).collect()
+        }
+        Screen::Pick(..) if !line.is_empty() => {
             vec![key(Key::Paste(line.to_owned())), key(Key::Enter)]
         }
+        _ if keys::typing_a_word(app) && line == "q" => vec![key(Key::Esc)],
+        // What was typed wrong before goes.
         _ if keys::typing_a_word(app) && !line.is_empty() => {
-            line.chars().map(|c| key(Key::Char(c))).chain([key(Key::Enter)]).collect()
+            let word = line.chars().map(|c| key(Key::Char(c)));
+            std::iter::repeat_n(key(Key::Backspace), WORD_MAX).chain(word).chain([key(Key::Enter)]).collect()
         }
         _ => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
     }
@@ -143,14 +162,17 @@ impl Said {
     fn tell(&mut self, app: &App) {
         let mut out = io::stdout().lock();
         // A reader that is gone is noticed as the end of the input.
-        for line in app.log.lines().iter().skip(self.logged) {
+        let lines = app.log.lines();
+        let new = app.log.pushed().saturating_sub(self.logged);
+        for line in lines.iter().skip(lines.len().saturating_sub(new)) {
             let _ = writeln!(out, "{}", line.text);
         }
-        self.logged = app.log.lines().len();
+        self.logged = app.log.pushed();
         let notice = app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
         if notice != self.notice {
             self.notice.clone_from(&notice);
-            if !notice.is_empty() {
+            // Some are in the log, too.
+            if !notice.is_empty() && lines.back().is_none_or(|line| line.text != notice) {
                 let _ = writeln!(out, "{notice}");
             }
         }
@@ -160,7 +182,11 @@ impl Said {
                 let _ = writeln!(out, "{line}");
             }
             // While the hands are busy, and while a number counts, no question is asked.
-            if !screen.is_empty() && app.next_wake().is_none() {
+            let counts = match &app.screen {
+                Screen::Wizard(wizard) => wizard.next_wake(app.now).is_some(),
+                _ => false,
+            };
+            if !screen.is_empty() && !counts {
                 let _ = writeln!(out, "{}", lines::choices(app));
             }
             self.screen = screen;

@@ -34,6 +34,7 @@ pub fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let (groups, enrolled) = groups();
     Symptoms {
         system: system(),
+        program: program(),
         no_usb,
         devices: found.len(),
         drones: drones.into_iter().map(drone).collect(),
@@ -91,13 +92,17 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
     Some(all)
 }
 
+/// Whether this is root.
 #[cfg(unix)]
-fn is_root() -> bool {
+#[must_use]
+pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Whether this is root; here nobody is.
 #[cfg(not(unix))]
-fn is_root() -> bool {
+#[must_use]
+pub fn is_root() -> bool {
     false
 }
 
@@ -149,6 +154,15 @@ fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, V
         }
     }
     (of_session, of_user)
+}
+
+/// This program's name where sudo looks for it, or else its path.
+#[must_use]
+pub fn program() -> String {
+    let system = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/usr/local/sbin", "/sbin"];
+    let path = env::current_exe().unwrap_or_default();
+    let found = path.parent().is_none_or(|folder| system.iter().any(|name| folder == Path::new(name)));
+    if found { "cfdfu".to_owned() } else { clean(&path.display().to_string()) }
 }
 
 fn system() -> System {

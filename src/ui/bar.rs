@@ -12,11 +12,11 @@ use crate::app::progress::PHASES;
 use crate::app::{App, JobView, Stage};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
-    let lines = vec![phases(view, app.now, theme), bar(view, theme, usize::from(area.width))];
+    let lines = vec![phases(view, theme), bar(view, app.now, theme, usize::from(area.width))];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn phases<'a>(view: &JobView, now: Duration, theme: &Theme) -> Line<'a> {
+fn phases<'a>(view: &JobView, theme: &Theme) -> Line<'a> {
     let (done, busy, _) = theme.ticks;
     let current = view.progress.current().map(|(phase, _)| phase);
     let mut spans = vec![Span::raw(" ")];
@@ -30,17 +30,20 @@ fn phases<'a>(view: &JobView, now: Duration, theme: &Theme) -> Line<'a> {
     }
     if view.stopping {
         spans.push(Span::styled("stopping at the next safe point", theme.warn));
-    } else if let Some((what, since, limit)) = view.waiting {
-        let left = (since + limit).saturating_sub(now).as_secs();
-        spans.push(Span::styled(format!("waiting for {what} ({left} s)"), theme.warn));
     }
     Line::from(spans)
 }
 
-fn bar<'a>(view: &JobView, theme: &Theme, width: usize) -> Line<'a> {
+fn bar<'a>(view: &JobView, now: Duration, theme: &Theme, width: usize) -> Line<'a> {
     let asking = matches!(view.stage, Stage::Asking(_));
     let ratio = if asking { 0.0 } else { view.progress.ratio() };
-    let figures = if asking { "nothing is changed yet".to_owned() } else { figures(view) };
+    let figures = match view.waiting {
+        _ if asking => "nothing is changed yet".to_owned(),
+        Some((what, since, limit)) => {
+            format!("waiting for {what} ({} s)", (since + limit).saturating_sub(now).as_secs())
+        }
+        None => figures(view),
+    };
     let room = width.saturating_sub(figures.chars().count() + 10).max(10);
     let filled = share(room, ratio);
     Line::from(vec![

@@ -2,17 +2,21 @@
 //!
 //! What a screen would show as text, and the keys as choices. Said anew whenever it reads differently.
 
-use super::middle::plan_rows;
+use super::middle::{entry_name, plan_rows};
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, Step};
-use crate::app::{App, BusState, Goal, JobView, Screen, Slot, Stage, keys};
+use crate::app::{App, BusState, Goal, JobView, Over, Screen, Slot, Stage, keys};
+use crate::doctor::Check;
 use crate::job::Outcome;
 use crate::report;
 use crate::usb::descriptor::clean;
 
-/// What the screen says now.
+/// What the screen says now; what lies on top of it first.
 #[must_use]
 pub fn say(app: &App) -> Vec<String> {
+    if let Some(over) = &app.over {
+        return say_over(app, over);
+    }
     match &app.screen {
         Screen::Home => home(app),
         Screen::Pick(_, _, picker) => {
@@ -21,8 +25,7 @@ pub fn say(app: &App) -> Vec<String> {
                 clean(&picker.folder.display().to_string())
             )];
             lines.extend(picker.rows().iter().map(|entry| {
-                let name =
-                    entry.path.file_name().map(|name| clean(&name.to_string_lossy())).unwrap_or_default();
+                let name = entry_name(picker, entry);
                 match &entry.kind {
                     EntryKind::Folder => format!("  {name}/"),
                     EntryKind::File(what, _) => format!("  {name}   {what}"),
@@ -58,10 +61,33 @@ pub fn say(app: &App) -> Vec<String> {
     }
 }
 
+fn say_over(app: &App, over: &Over) -> Vec<String> {
+    match over {
+        Over::Help => {
+            let below = App { over: None, ..app.clone() };
+            let row = |row: &keys::Binding| {
+                let why = row.why_not.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                format!("  {:<6} {}{why}", row.shown, row.label)
+            };
+            keys::bindings(&below).iter().map(row).collect()
+        }
+        Over::AskStop => vec!["Stop the job? It stops at the next safe point.".to_owned()],
+        Over::Log => vec!["The log is what was printed so far.".to_owned()],
+        Over::Explain(text) => text.lines().map(str::to_owned).collect(),
+        Over::Doctor(checks) => {
+            let row = |check: &Check| {
+                let head = format!("{}: {}: {}", check.name, check.verdict.word(), check.found);
+                [Some(head), Some(format!("  {}", check.remedy)).filter(|_| !check.remedy.is_empty())]
+            };
+            checks.iter().flat_map(row).flatten().collect()
+        }
+    }
+}
+
 fn home(app: &App) -> Vec<String> {
     let device = match (&app.bus, app.chosen_device()) {
         (BusState::Asking, _) => return Vec::new(),
-        (BusState::None(why), _) => format!("This computer offers no USB ({why})."),
+        (BusState::None(why), _) => format!("No USB: {why}."),
         (BusState::Devices(_), None) => "Nothing is plugged in.".to_owned(),
         (BusState::Others(others), _) => {
             let names: Vec<String> = others.iter().map(|other| other.what.to_string()).collect();
@@ -103,10 +129,9 @@ fn asking(app: &App) -> Vec<String> {
 /// The choices, as one line.
 #[must_use]
 pub fn choices(app: &App) -> String {
-    let plain = |key: &str| if key == "Enter" { "Enter".to_owned() } else { key.to_owned() };
     let rows = keys::bindings(app)
         .into_iter()
-        .filter(|row| row.why_not.is_none() && !["↑", "↓", "←", "/"].contains(&row.shown));
-    let all: Vec<String> = rows.map(|row| format!("{}: {}", plain(row.shown), row.label)).collect();
+        .filter(|row| row.why_not.is_none() && !["↑", "↓", "←", "/", "PgUp", "PgDn"].contains(&row.shown));
+    let all: Vec<String> = rows.map(|row| format!("{}: {}", row.shown, row.label)).collect();
     format!("[{}]", all.join(", "))
 }

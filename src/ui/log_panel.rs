@@ -1,12 +1,14 @@
 //! The log: the last lines in the middle of the screen, or all of it on top.
 
+use std::collections::VecDeque;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::panel;
 use super::theme::Theme;
+use super::{panel, wrapped};
 use crate::app::App;
 use crate::app::log;
 use crate::job::Level;
@@ -18,18 +20,27 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
     let end = selected.map_or(0, |at| at + 1);
     // Where there is little room the details are left out; on top of the screen everything is shown.
     let shown = |(_, line): &(usize, &log::Line)| marked || line.level > Level::Detail;
-    let lines: Vec<_> = app.log.lines().iter().enumerate().take(end).filter(shown).collect();
-    let lines: Vec<Line<'_>> = lines[lines.len().saturating_sub(height)..]
-        .iter()
-        .map(|&(n, line)| row(line, marked && Some(n) == selected, theme))
-        .collect();
+    let lines = app.log.lines().iter().enumerate().take(end).filter(shown);
+    let width = usize::from(area.width.saturating_sub(2));
+    // From the end on, as far as there is room.
+    let mut rows = VecDeque::new();
+    for (n, line) in lines.rev() {
+        for row in self::rows(line, marked && Some(n) == selected, width, theme).into_iter().rev() {
+            rows.push_front(row);
+        }
+        if rows.len() >= height {
+            break;
+        }
+    }
+    let lines: Vec<Line<'_>> = rows.into_iter().rev().take(height).rev().collect();
     let block = panel(theme, "Log");
     let state = if app.log.following() { " following " } else { " paused " };
     let block = block.title(Line::from(Span::styled(state, theme.faint)).right_aligned());
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-fn row<'a>(line: &log::Line, marked: bool, theme: &Theme) -> Line<'a> {
+/// A line of the log, in as many rows as it needs.
+fn rows<'a>(line: &log::Line, marked: bool, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     let style = match (marked, line.level) {
         (true, _) => theme.marked,
         (false, Level::Warning) => theme.warn,
@@ -37,5 +48,10 @@ fn row<'a>(line: &log::Line, marked: bool, theme: &Theme) -> Line<'a> {
         (false, Level::Info) => theme.plain,
     };
     let time = format!("{:7.3} ", line.at.as_secs_f64());
-    Line::from(vec![Span::styled(time, theme.faint), Span::styled(theme.text(&line.text), style)])
+    let room = width.saturating_sub(time.chars().count());
+    let text = theme.text(&line.text);
+    let texts = if text.chars().count() > room { wrapped(&text, room) } else { vec![text] };
+    let head = |n: usize| if n == 0 { time.clone() } else { " ".repeat(time.chars().count()) };
+    let row = |(n, text)| Line::from(vec![Span::styled(head(n), theme.faint), Span::styled(text, style)]);
+    texts.into_iter().enumerate().map(row).collect()
 }

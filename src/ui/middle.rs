@@ -8,12 +8,13 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::theme::Theme;
 use super::{log_panel, panel, rows_of, summary, wizard_panel};
-use crate::app::picker::{EntryKind, Picker};
+use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{App, Goal, JobView, Screen, Stage, command_line, keys, progress};
 use crate::flash::plan::Comparison;
 use crate::image::Content;
 use crate::job::{DroneState, Loader, Outcome, Preview, Report};
 use crate::report;
+use crate::usb::descriptor::clean;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     match &app.screen {
@@ -61,8 +62,7 @@ fn pick(frame: &mut Frame<'_>, area: Rect, picker: &Picker, theme: &Theme) {
             .push(Line::from(Span::styled("No folder and no file that could be an image here.", theme.warn)));
     }
     for (n, entry) in picker.rows().iter().enumerate().skip(first).take(height) {
-        let name = entry.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let name = crate::usb::descriptor::clean(&name);
+        let name = entry_name(picker, entry);
         let (name, what, good) = match &entry.kind {
             EntryKind::Folder => (format!("{name}/"), String::new(), true),
             EntryKind::File(what, good) => (name, what.clone(), *good),
@@ -75,6 +75,13 @@ fn pick(frame: &mut Frame<'_>, area: Rect, picker: &Picker, theme: &Theme) {
         ]));
     }
     frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// A row's name: that of its file, and of a recent one in another folder all of its path.
+pub(super) fn entry_name(picker: &Picker, entry: &Entry) -> String {
+    let elsewhere = entry.kind != EntryKind::Folder && entry.path.parent() != Some(&picker.folder);
+    let name = entry.path.file_name().filter(|_| !elsewhere).unwrap_or(entry.path.as_os_str());
+    clean(&name.to_string_lossy())
 }
 
 fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
@@ -113,9 +120,9 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
         ("sectors", format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", "))),
         ("write", format!("{bytes} bytes, about {seconds:.0} s, all read back")),
         ("not touched", untouched.to_owned()),
-        ("the same as", command_line::command_line(app)),
     ];
     rows.extend(warnings);
+    rows.push(("the same as", command_line::command_line(app)));
     rows
 }
 
@@ -131,29 +138,30 @@ fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &
             Span::styled(theme.text(&text), style),
         ])
     };
-    let mut lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
-    if let Some(wanted) = keys::word_asked_for(app) {
+    let lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
+    let question = if let Some(wanted) = keys::word_asked_for(app) {
         let what = match app.goal {
             Goal::Restore => "This overwrites the bootloader",
             Goal::Flash | Goal::Recover => "This image is not recognised",
         };
-        lines.push(Line::from(vec![
+        Line::from(vec![
             Span::styled(format!("{what}. Type {wanted}, then Enter: "), theme.warn),
             Span::styled(format!("{word}_"), theme.strong),
-        ]));
+        ])
     } else {
-        lines.push(Line::from(vec![
+        Line::from(vec![
             Span::raw("Nothing is changed yet. "),
             Span::styled(" Enter ", theme.key),
             Span::raw(" writes, "),
             Span::styled(" Esc ", theme.key),
             Span::raw(" goes back."),
-        ]));
-    }
-    above_the_log(frame, area, app, theme, "Plan", lines);
+        ])
+    };
+    above_the_log(frame, area, app, theme, "Plan", lines, Some(question));
 }
 
-/// A panel as high as its text, and the log below where there is room.
+/// A panel as high as its text, and the log below where there is room. The last line, a question, is there however
+/// little room the others leave it.
 fn above_the_log(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -161,13 +169,30 @@ fn above_the_log(
     theme: &Theme,
     title: &str,
     lines: Vec<Line<'_>>,
+    question: Option<Line<'_>>,
 ) {
-    let paragraph = Paragraph::new(lines).wrap(Wrap { trim: false });
-    let wanted = rows_of(&paragraph, area.width.saturating_sub(2)).saturating_add(2).min(area.height);
+    let width = area.width.saturating_sub(2);
+    let text = Paragraph::new(lines).wrap(Wrap { trim: false });
+    let question = question.map(|line| Paragraph::new(line).wrap(Wrap { trim: false }));
+    let rows = rows_of(&text, width);
+    let last = question.as_ref().map_or(0, |question| rows_of(question, width));
+    let wanted = rows.saturating_add(last).saturating_add(2).min(area.height);
     let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
     // One or two rows of it would be a border around nothing.
     let top = if log.height > 2 { top } else { area };
-    frame.render_widget(paragraph.block(panel(theme, title)), top);
+    let block = panel(theme, title);
+    let inner = block.inner(top);
+    frame.render_widget(block, top);
+    let above = rows.min(inner.height.saturating_sub(last));
+    let [above, below, _] = inner.layout(&Layout::vertical([
+        Constraint::Length(above),
+        Constraint::Length(last),
+        Constraint::Fill(1),
+    ]));
+    frame.render_widget(text, above);
+    if let Some(question) = question {
+        frame.render_widget(question, below);
+    }
     if log.height > 2 {
         log_panel::draw(frame, log, app, theme, false);
     }
@@ -190,11 +215,16 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
             let sectors = report.erased_sectors;
+            let s = if sectors == 1 { "" } else { "s" };
             let written = summary::thousands(report.written);
             lines.push(Line::from(format!(
-                "{written} bytes written, {sectors} sectors erased, every byte compared."
+                "{written} bytes written, {sectors} sector{s} erased, every byte compared."
             )));
             lines.push(Line::from(next_step(report)));
+            let loader = app.preview.as_ref().and_then(|preview| preview.loader);
+            if loader.is_some_and(|loader| loader != Loader::Bitcraze) {
+                lines.push(Line::from(Span::styled(theme.text(report::WITHOUT_LOADER), theme.warn)));
+            }
             if app.goal == Goal::Restore {
                 let restored =
                     app.preview.as_ref().and_then(|preview| report::restored(preview.plan.pieces()));
@@ -210,7 +240,7 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
             Span::raw(" leads into DFU mode by hand."),
         ]));
     }
-    above_the_log(frame, area, app, theme, "Outcome", lines);
+    above_the_log(frame, area, app, theme, "Outcome", lines, None);
 }
 
 fn next_step(report: &Report) -> String {

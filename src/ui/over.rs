@@ -20,7 +20,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             boxed(frame, area, theme, "Stop?", vec![Line::from(text), Line::from(""), choices(app, theme)]);
         }
         Some(Over::Log) => {
-            let rows = area.height.saturating_sub(2);
+            // Header, notice and keys stay.
+            let rows = area.height.saturating_sub(3);
             let full = Rect { x: area.x, y: area.y + 1, width: area.width, height: rows };
             frame.render_widget(Clear, full);
             log_panel::draw(frame, full, app, theme, true);

@@ -5,10 +5,10 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::panel;
 use super::theme::Theme;
-use crate::app::{App, BusState, Goal, Slot};
-use crate::crazyflie::Mode;
+use super::{panel, wrapped};
+use crate::app::{App, BusState, Goal, Screen, Slot};
+use crate::crazyflie::{Mode, Relative};
 use crate::image::{Content, Format, Image};
 use crate::job::{Device, Identity, Known, Loader, Running};
 
@@ -19,12 +19,19 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         n => format!("Device {} of {n}", app.chosen + 1),
     };
     let lines = match (&app.bus, app.chosen_device()) {
-        (BusState::Asking, _) => vec![Line::from(Span::styled("looking …", theme.faint))],
+        (BusState::Asking, _) => vec![Line::from(Span::styled(theme.text("looking …"), theme.faint))],
         (BusState::None(_), _) => vec![
             Line::from(Span::styled("This computer offers no USB.", theme.warn)),
             Line::from(theme.text("Try cfdfu --demo, or run it where")),
             Line::from("the drone is plugged in."),
         ],
+        // The keys are those of the start.
+        (BusState::Devices(_), None) if app.job().is_some_and(|view| view.waiting.is_some()) => {
+            vec![Line::from(Span::styled(theme.text("restarting …"), theme.faint))]
+        }
+        (BusState::Devices(_), None) if app.screen != Screen::Home => {
+            vec![Line::from(Span::styled("Nothing is plugged in.", theme.warn))]
+        }
         (BusState::Devices(_), None) => vec![
             Line::from(Span::styled("Nothing is plugged in.", theme.warn)),
             Line::from(vec![
@@ -42,7 +49,9 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             },
         ],
         (BusState::Others(others), _) => {
-            let mut lines = vec![Line::from(Span::styled("No Crazyflie, but", theme.warn))];
+            let px4 = others.iter().all(|other| other.what == Relative::Px4Bootloader);
+            let head = if px4 { "Not as Bitcraze made it:" } else { "No Crazyflie, but" };
+            let mut lines = vec![Line::from(Span::styled(head, theme.warn))];
             match others.as_slice() {
                 [other] => {
                     lines.push(Line::from(Span::styled(other.what.to_string(), theme.strong)));
@@ -88,7 +97,7 @@ fn device_lines<'a>(device: &Device, known: Option<&Known>, width: u16, theme: &
             let board = board.as_deref().unwrap_or("it");
             vec![head(String::new()), place, Line::from(format!("  {board} runs {version}"))]
         }
-        (None, _) => vec![head(String::new()), place, Line::from(format!("  {}", strings.serial))],
+        (None, _) => vec![head(String::new()), place, Line::from(format!("  serial {}", strings.serial))],
     }
 }
 
@@ -120,7 +129,10 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
         Goal::Restore => ("Bootloader", &app.loader),
         Goal::Flash | Goal::Recover => ("Image", &app.image),
     };
-    let mut lines = slot_lines(slot, theme);
+    let mut lines = slot_lines(slot, usize::from(area.width), theme);
+    if app.screen != Screen::Home && *slot == Slot::Empty {
+        lines.truncate(1);
+    }
     if app.goal == Goal::Restore
         && let Some(image) = app.firmware_of_restore()
     {
@@ -130,7 +142,7 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
     frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
 }
 
-fn slot_lines<'a>(slot: &Slot, theme: &Theme) -> Vec<Line<'a>> {
+fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     let name = |path: &std::path::Path| {
         let name = path
             .file_name()
@@ -150,7 +162,12 @@ fn slot_lines<'a>(slot: &Slot, theme: &Theme) -> Vec<Line<'a>> {
             vec![Line::from(name(path)), Line::from(Span::styled(theme.text("reading …"), theme.faint))]
         }
         Slot::Bad(path, problem) => {
-            vec![Line::from(name(path)), Line::from(Span::styled(problem.message.clone(), theme.bad))]
+            // The name is above; why, and what helps, is in the log, too.
+            let why =
+                problem.message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&problem.message);
+            let why = wrapped(why, width.saturating_sub(2)).into_iter().take(2);
+            let head = Line::from(name(path));
+            std::iter::once(head).chain(why.map(|line| Line::from(Span::styled(line, theme.bad)))).collect()
         }
         Slot::Before(before, _) => vec![
             Line::from(Span::styled("what was there before", theme.strong)),

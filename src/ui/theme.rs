@@ -129,13 +129,6 @@ impl Theme {
         }
     }
 
-    /// The theme for this terminal, from its TERM, its locale and NO_COLOR.
-    #[must_use]
-    pub fn for_terminal(term: &str, locale: &str, no_color: bool) -> Theme {
-        let (glyphs, colour) = Theme::tier(term, locale, no_color);
-        Theme::new(glyphs, colour)
-    }
-
     /// What a terminal can show: glyphs, and whether there is colour.
     #[must_use]
     pub fn tier(term: &str, locale: &str, no_color: bool) -> (Glyphs, bool) {
@@ -156,13 +149,10 @@ impl Theme {
             (Glyphs::Unicode, c) => c.to_string(),
             (_, '…') => "...".to_owned(),
             (_, '×') => "x".to_owned(),
-            (Glyphs::Cp437, '↑') => "^".to_owned(),
-            (Glyphs::Cp437, '↓') => "v".to_owned(),
-            (Glyphs::Cp437, '←') => "<".to_owned(),
+            (_, '↑') => "^".to_owned(),
+            (_, '↓') => "v".to_owned(),
+            (_, '←') => "<".to_owned(),
             (_, '→') => "->".to_owned(),
-            (Glyphs::Ascii, '↑') => "^".to_owned(),
-            (Glyphs::Ascii, '↓') => "v".to_owned(),
-            (Glyphs::Ascii, '←') => "<".to_owned(),
             (Glyphs::Ascii, c) if !c.is_ascii() => "?".to_owned(),
             (_, c) => c.to_string(),
         };

@@ -18,10 +18,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
     let block = panel(theme, "Into DFU mode by hand");
     let inner = block.inner(area);
     frame.render_widget(block, area);
+    // On a narrow screen the words are worth more than the drawing.
+    let drawing = if inner.width >= 70 { 16 } else { 0 };
     let [steps, words, drone] = inner.layout(&Layout::horizontal([
         Constraint::Length(19),
         Constraint::Fill(1),
-        Constraint::Length(16),
+        Constraint::Length(drawing),
     ]));
     frame.render_widget(Paragraph::new(step_lines(wizard, theme)), steps);
     frame.render_widget(Paragraph::new(word_lines(app, wizard, theme)).wrap(Wrap { trim: false }), words);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::timeline::Part;
 use super::{Ctx, Stop};
 use crate::crazyflie::{self, Mode, Relative};
-use crate::job::{Device, Enter, Event, FailureKind, Job, Other, Selector};
+use crate::job::{A_CRAZYFLIE, Device, Enter, Event, FailureKind, Job, Other, Selector};
 use crate::usb::descriptor::{self, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, ROM_DFU, TransferError, Transport};
 
@@ -38,6 +38,40 @@ pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
     Ok(bus.list()?.into_iter().filter(known).filter_map(named).collect())
 }
 
+/// What is known of the devices on the bus, for whoever looks at it again and again: reading a device's name opens it, so
+/// that is done once, and again only while it may not be opened (udev may be slower).
+#[derive(Default)]
+pub struct Known {
+    devices: Vec<(Found, Device)>,
+    others: Option<(Vec<Found>, Vec<Other>)>,
+}
+
+impl Known {
+    /// What [`devices`] and [`others`] would say.
+    pub fn look(&mut self, bus: &dyn Bus) -> Result<(Vec<Device>, Vec<Other>), BusError> {
+        let list = bus.list()?;
+        self.devices.retain(|(found, device)| list.contains(found) && device.closed.is_none());
+        let ours = |found: &&Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
+        for found in list.iter().filter(ours) {
+            if self.devices.iter().all(|(known, _)| known != found)
+                && let Some(device) = look(bus, found)
+            {
+                self.devices.push((found.clone(), device));
+            }
+        }
+        let place = |found: &Found| list.iter().position(|other| other == found);
+        self.devices.sort_by_key(|(found, _)| place(found));
+        let relatives: Vec<Found> =
+            list.iter().filter(|found| Relative::IDS.contains(&found.id)).cloned().collect();
+        let others = match &self.others {
+            Some((known, others)) if *known == relatives => others.clone(),
+            _ => others(bus)?,
+        };
+        self.others = Some((relatives, others.clone()));
+        Ok((self.devices.iter().map(|(_, device)| device.clone()).collect(), others))
+    }
+}
+
 fn look(bus: &dyn Bus, found: &Found) -> Option<Device> {
     let names = bus.open(found).and_then(|mut transport| descriptor::strings(&mut *transport));
     let (mode, strings, closed) = match names {
@@ -54,7 +88,7 @@ fn look(bus: &dyn Bus, found: &Found) -> Option<Device> {
 
 /// The device that the job means, as it is.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
-    let device = ctx.wait_for("a Crazyflie", job.wait, |ctx| match choose(ctx.bus, &job.device) {
+    let device = ctx.wait_for(A_CRAZYFLIE, job.wait, |ctx| match choose(ctx.bus, &job.device) {
         // Somebody may plug one in, or unplug one, until the time is over; and one may be opened a moment later.
         Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => Ok(None),
         Err(FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_)) => Ok(None),

@@ -84,8 +84,10 @@ fn compare_version(ctx: &mut Ctx<'_>, task: &FlashTask) {
 /// Leaves DFU mode for the program at `address` and looks whether the drone comes up.
 pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, address: Address) {
     ctx.enters(Part::Restart);
-    if let Err(Stop::Failed(kind, _)) = session.leave(ctx, address) {
-        ctx.warn(format!("The device did not leave DFU mode: {kind}"));
+    match session.leave(ctx, address) {
+        Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
+        Err(Stop::Failed(kind, _)) => ctx.warn(format!("The device did not leave DFU mode: {kind}")),
+        Ok(()) | Err(Stop::Cancelled) => {}
     }
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
     ctx.cancelled = false;

@@ -21,7 +21,7 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Resu
                 let there = session.read(ctx, block)?;
                 let from = (block.start().0 - segment.address.0) as usize;
                 let expected = &segment.data[from..from + block.size()];
-                require_same(block.start(), &there, expected)?;
+                require_same(block.start(), &there, expected).map_err(differs)?;
                 meter.add(ctx, u64::from(block.len()));
             }
         }
@@ -42,6 +42,16 @@ pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome
         }
         Ok(Outcome::Read(bytes))
     })
+}
+
+/// A byte that nobody has just written is no fault, but the answer.
+fn differs(kind: FailureKind) -> FailureKind {
+    match kind {
+        FailureKind::Mismatch { address, expected, found } => {
+            FailureKind::Differs { address, expected, found }
+        }
+        other => other,
+    }
 }
 
 /// Opens the device, looks, and leaves it as it was found: in DFU mode, or running.
@@ -71,7 +81,7 @@ fn looking(
     match outcome {
         // These name their place themselves.
         Err(Stop::Failed(
-            kind @ (FailureKind::OtherChip | FailureKind::OutOfRange(_) | FailureKind::Mismatch { .. }),
+            kind @ (FailureKind::OtherChip | FailureKind::OutOfRange(_) | FailureKind::Differs { .. }),
             _,
         )) => Err(Stop::Failed(kind, None)),
         other => other.map_err(|stop| stop.at(|| "reading the flash".to_owned())),

@@ -1,5 +1,5 @@
 //! Where the time of a job went: its parts in order, and of each how much was data on the wire, the chip at
-//! work, and pauses that the device asked for. The rest is this computer.
+//! work, and pauses that the device asked for. The rest is this computer, or waiting for the drone or for somebody's leave.
 
 use std::time::Duration;
 

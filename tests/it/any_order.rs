@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Stage, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Slot, Stage, Which};
+use cfdfu::dfu::machine::DfuError;
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::plan::{Comparison, Plan};
-use cfdfu::job::{DroneState, Event, Known, Level, Outcome, Phase, Preview, Report, Running, SectorState};
+use cfdfu::flash::{FIRMWARE_BASE, Segment};
+use cfdfu::job::{
+    AtWork, Device, DroneState, Event, Failure, Known, Level, Outcome, Phase, Preview, Report, Running,
+    SectorState,
+};
 use cfdfu::sim::images;
 use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::usb::TransferError;
 use cfdfu::worker::find;
 use proptest::prelude::*;
 
@@ -26,7 +32,18 @@ fn preview(found: Comparison) -> Event {
     let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
     let found = vec![found; plan.sectors().len()];
     let work = plan.work(&found, 2048);
-    Event::Ready(Box::new(Preview { plan, found, work, before: None, firmware: None, loader: None }))
+    let before = Some(Segment { address: FIRMWARE_BASE, data: firmware("2025.02", 20_000) });
+    Event::Ready(Box::new(Preview { plan, found, work, before, firmware: None, loader: None }))
+}
+
+/// The cable came off in mid-flash.
+fn lost() -> Outcome {
+    let kind = DfuError::Transfer { request: "DNLOAD", error: TransferError::Disconnected }.into();
+    Outcome::Failed(Failure { kind, place: None, drone: DroneState::WithoutFirmware })
+}
+
+fn device(scenario: &str) -> Device {
+    find::devices(&World::new(scenario).bus).unwrap().remove(0)
 }
 
 fn keys() -> impl Strategy<Value = Key> {
@@ -57,6 +74,7 @@ fn events() -> impl Strategy<Value = Event> {
         Just(Outcome::Unchanged),
         Just(Outcome::Cancelled(DroneState::Untouched)),
         Just(Outcome::Cancelled(DroneState::WithoutFirmware)),
+        Just(lost()),
     ];
     prop_oneof![
         Just(preview(Comparison::Differs)),
@@ -65,6 +83,7 @@ fn events() -> impl Strategy<Value = Event> {
         (0..20_usize).prop_map(|index| Event::Sector { index, state: SectorState::Written }),
         ".{0,200}".prop_map(|text| Event::Log(Level::Info, text)),
         Just(Event::Known(Box::new(Known::Running(Running::default())))),
+        prop::sample::select(vec!["dfu", "healthy"]).prop_map(|name| Event::Device(device(name))),
         Just(Event::Waiting { what: "the end", limit: Duration::from_secs(3) }),
         outcome.prop_map(|outcome| Event::Finished(Report::nothing_done(outcome))),
     ]
@@ -82,6 +101,12 @@ fn messages() -> impl Strategy<Value = Msg> {
         2 => Just(Msg::Loaded(Which::Loader, "loader.bin".into(), image(images::loader()))),
         1 => Just(Msg::Loaded(Which::Image, "loader.bin".into(), image(images::loader()))),
         6 => events().prop_map(|event| Msg::Job(Box::new(event))),
+        1 => Just(Msg::Bus(BusState::Others(find::others(&World::new("px4").bus).unwrap()))),
+        1 => Just(Msg::Detached),
+        1 => Just(Msg::Doctor(Vec::new())),
+        1 => Just(Msg::Elsewhere(vec![AtWork { pid: 7, place: "1-1".to_owned(), ..AtWork::default() }])),
+        1 => Just(Msg::Elsewhere(Vec::new())),
+        1 => Just(Msg::Listed(".".into(), Vec::new())),
         1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true })),
     ]
 }
@@ -97,7 +122,12 @@ proptest! {
         glyphs in prop::sample::select(vec![Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii]),
         colour: bool,
     ) {
-        let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false }));
+        let demo = Demo { scenario: "dfu".to_owned(), plugged: true, button: false };
+        let mut app = App {
+            image: Slot::Loading("cf2.bin".into()),
+            loader: Slot::Loading("loader.bin".into()),
+            ..App::new(Some(demo))
+        };
         let theme = Theme::new(glyphs, colour);
         let mut now = Duration::ZERO;
         let (mut started, mut cancelled) = (false, false);
@@ -127,8 +157,15 @@ proptest! {
                 }
             }
             if finished && !looking {
-                prop_assert!(matches!(app.screen, Screen::Outcome(_) | Screen::Home));
+                let lost = app.resume.is_some();
+                prop_assert!(matches!(app.screen, Screen::Outcome(_) | Screen::Home) || lost);
             }
+            // What was there before is an image only as long as somebody is at putting it back.
+            let before = |slot: &Slot| matches!(slot, Slot::Before(..));
+            prop_assert!(app.screen != Screen::Home || !before(&app.image) && !before(&app.loader));
+            let nested = |slot: &Slot| matches!(slot, Slot::Before(_, instead) if before(instead));
+            prop_assert!(!nested(&app.image) && !nested(&app.loader));
+            prop_assert!(app.resume.is_none() || matches!(app.screen, Screen::Wizard(_)), "{:?}", app.screen);
             if width > 0 && height > 0 {
                 draw(&app, &theme, width, height);
             }

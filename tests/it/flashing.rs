@@ -253,7 +253,7 @@ fn verify_and_backup_read_the_flash_and_start_the_drone_again() {
     segment.data[4321] ^= 1;
     let report = world.run(task(Task::Verify(vec![segment]))).report;
     let Outcome::Failed(failure) = report.outcome else { panic!("{:?}", report.outcome) };
-    assert!(matches!(failure.kind, FailureKind::Mismatch { address: Address(0x0800_50E1), .. }));
+    assert!(matches!(failure.kind, FailureKind::Differs { address: Address(0x0800_50E1), .. }));
     assert_eq!(world.flash(), flash);
 }
 
@@ -471,4 +471,26 @@ fn a_cable_that_comes_off_half_way_is_told_and_the_job_done_again_completes() {
     assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4]);
     world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     assert_eq!(world.run(flash_job(&image)).report.outcome, Outcome::Flashed);
+}
+
+/// What an earlier try left is not forgotten by one that comes to nothing.
+#[test]
+fn a_job_that_goes_on_with_another_says_what_that_left() {
+    let world = World::new("dfu");
+    world.bus.with(0, |drone, now| drone.cut_power(now));
+    let resumed = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+        *task = task.clone().resumed(DroneState::WithoutFirmware);
+    });
+    let Outcome::Failed(failure) = world.run(resumed.clone()).report.outcome else {
+        panic!("flashed nothing")
+    };
+    assert_eq!((failure.kind, failure.drone), (FailureKind::NoDevice, DroneState::WithoutFirmware));
+    let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+    worker.commands.send(Command::Run(Job { wait: Duration::from_secs(3_000_000), ..resumed })).unwrap();
+    worker.commands.send(Command::Cancel).unwrap();
+    let report = worker.events.iter().find_map(|event| match event {
+        Event::Finished(report) => Some(report),
+        _ => None,
+    });
+    assert_eq!(report.unwrap().outcome, Outcome::Cancelled(DroneState::WithoutFirmware));
 }

@@ -14,7 +14,7 @@ use cfdfu::app::update::update;
 use cfdfu::app::wizard::{Leds, Step, Wizard};
 use cfdfu::app::{App, BusState, Demo, Effect, Msg, Over, Person, Screen, Slot, Stage, Which};
 use cfdfu::clock::Clock;
-use cfdfu::job::{Command, Event};
+use cfdfu::job::{Command, DroneState, Event, Outcome};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::ui;
@@ -86,7 +86,12 @@ impl Stand {
     }
 
     pub fn choose(&mut self, which: Which, name: &str, bytes: &[u8]) {
-        self.send(Msg::Loaded(which, Path::new("/images").join(name), Ok(Box::new(parse(bytes)))));
+        let path = Path::new("/images").join(name);
+        match which {
+            Which::Image => self.app.image = Slot::Loading(path.clone()),
+            Which::Loader => self.app.loader = Slot::Loading(path.clone()),
+        }
+        self.send(Msg::Loaded(which, path, Ok(Box::new(parse(bytes)))));
     }
 
     /// Takes the worker's events until one is what is waited for. The worker is further on already: what is
@@ -517,7 +522,74 @@ fn an_undo_goes_to_the_drone_that_it_is_of() {
         stand.look();
         assert_eq!(stand.app.chosen, 1);
     }
+    // Again it is put back what is there already; home, the file is chosen again.
+    stand.key('r');
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert_eq!(flash(&stand, 1), before[1]);
+    stand.enter();
     assert!(matches!(stand.app.image, Slot::Ready(..)), "the file is chosen again");
+}
+
+/// An undo that cannot begin leaves everything as it is; one of an undo puts back what the first took.
+#[test]
+fn an_undo_is_undone_and_one_that_cannot_begin_changes_nothing() {
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    let before = stand.world.flash();
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    let flashed = stand.world.flash();
+    stand.world.bus.with(0, |drone, now| drone.cut_power(now));
+    stand.look();
+    stand.key('u');
+    assert!(matches!((&stand.app.screen, &stand.app.image), (Screen::Outcome(_), Slot::Ready(..))));
+    for expected in [&before, &flashed, &before] {
+        stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+        stand.look();
+        stand.key('u');
+        stand.until(|event| matches!(event, Event::Ready(_)));
+        stand.enter();
+        stand.until(|event| matches!(event, Event::Finished(_)));
+        assert!(stand.world.flash() == *expected);
+    }
+    stand.enter();
+    assert!(matches!(&stand.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")));
+}
+
+/// The drone's own restart into DFU mode is no coming back: a cable that is pulled later is waited for.
+#[test]
+fn a_running_drone_that_is_pulled_in_mid_flash_is_waited_for() {
+    let mut stand = Stand::new("healthy");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    // The bus is seen while the drone restarts, and when it is there in DFU mode.
+    stand.send(Msg::Bus(BusState::Devices(Vec::new())));
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.look();
+    stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    // The bus was not looked at since: the drone that is on the list is the one that is gone.
+    assert!(
+        matches!(stand.app.screen, Screen::Wizard(_)) && stand.app.resume.is_some(),
+        "{:?}",
+        stand.app.screen
+    );
+    stand.look();
+    // Stopped while it is gone on with, it is still half flashed.
+    stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    stand.look();
+    assert!(stand.app.job().is_some());
+    stand.key('q');
+    stand.key('y');
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    let Screen::Outcome(report) = &stand.app.screen else { panic!("{:?}", stand.app.screen) };
+    assert!(
+        matches!(report.outcome, Outcome::Cancelled(DroneState::WithoutFirmware) | Outcome::Flashed),
+        "{report:?}"
+    );
 }
 
 /// A backup brings its own firmware, and its boards are checked as a firmware's are.

@@ -14,7 +14,7 @@ use cfdfu::usb::Bus;
 use cfdfu::worker::Worker;
 
 /// The size that Bitcraze's own documentation flashes.
-pub const SEED_LEN: usize = 243_176;
+pub const SEED_LEN: usize = images::FIRMWARE_LEN;
 
 /// The drones of a scenario with a clock of their own.
 pub struct World {

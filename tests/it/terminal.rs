@@ -38,7 +38,11 @@ impl Session {
         let mut command = CommandBuilder::new(assert_cmd::cargo::cargo_bin!("cfdfu"));
         command.args(arguments);
         command.cwd(dir.path());
-        for (name, value) in [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")].iter().chain(env) {
+        // Nobody's own settings, and nothing of what he did before.
+        let home = dir.path().join("home").display().to_string();
+        let own = ["XDG_CONFIG_HOME", "XDG_STATE_HOME"].map(|name| (name, home.as_str()));
+        let terminal = [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")];
+        for (name, value) in own.iter().chain(&terminal).chain(env) {
             command.env(name, value);
         }
         if !env.iter().any(|(name, _)| *name == "NO_COLOR") {
@@ -139,6 +143,13 @@ impl Drop for Session {
     }
 }
 
+/// Processor time that a process has used, in hundredths of a second.
+fn busy(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default().to_owned();
+    after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
+}
+
 #[test]
 fn a_flash_from_the_first_frame_to_the_parting_words() {
     let mut session = Session::start(&["cf2.bin", "--demo"], &[]);
@@ -210,11 +221,6 @@ fn a_terminal_that_is_closed_does_not_stop_the_flash() {
     session.closing.store(true, Ordering::SeqCst);
     let pid = session.child.process_id().unwrap();
     thread::sleep(Duration::from_millis(700));
-    let busy = |pid: u32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let after = stat.rsplit(')').next().unwrap_or_default().to_owned();
-        after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
-    };
     let before = busy(pid);
     thread::sleep(Duration::from_secs(1));
     if session.child.try_wait().unwrap().is_none() {
@@ -238,7 +244,8 @@ fn a_signal_ends_an_idle_interface_cleanly() {
 #[test]
 fn without_colour_the_keys_keep_their_reverse_video() {
     let session = Session::start(&["--demo"], &[("NO_COLOR", "1")]);
-    session.until("What to do");
+    session.until("Crazyflie 2.x, running");
+    session.until("243,176 bytes");
     let text = String::from_utf8_lossy(&session.bytes.lock().unwrap()).into_owned();
     assert!(text.contains("\u{1b}[7m"), "reverse is used");
     assert!(!text.contains("38;5"), "no colour is");
@@ -270,10 +277,10 @@ fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
         let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
         command.current_dir(dir.path()).args(["cf2.bin", "--demo", "--plain"]).write_stdin(answers);
         let output = command.timeout(PATIENCE).output().unwrap();
-        assert!(output.status.success());
-        String::from_utf8(output.stdout).unwrap()
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
-    let text = plain("f\n\n");
+    let (code, text) = plain("f\n\n");
+    assert_eq!(code, Some(0), "{text}");
     for words in
         ["SIMULATED", "on the drone: firmware 2025.02", "Enter: write", "Flashed and verified", "is running"]
     {
@@ -281,7 +288,8 @@ fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
     }
     assert!(!text.contains('\u{1b}'));
     // Whoever goes away before the answer has nothing written.
-    let text = plain("f\n");
+    let (code, text) = plain("f\n");
+    assert_eq!(code, Some(75), "it ends as its last job did: {text}");
     assert!(text.contains("Nothing was changed") && !text.contains("Erase "), "{text}");
 }
 
@@ -312,11 +320,65 @@ fn the_name_of_a_file_is_only_text() {
     session.press("\x1b");
     session.until("What to do");
     session.press("q");
-    assert_eq!(session.ended(), 0);
+    assert_eq!(session.ended(), 66, "the file that was named was not there");
     let bytes = session.bytes.lock().unwrap().clone();
     let text = String::from_utf8_lossy(&bytes);
     assert!(!text.contains("]0;mine") || !text.contains('\u{7}'), "{text:?}");
     assert!(!text.contains('\u{202e}'));
+}
+
+/// The demo brings an image along: the first key flashes.
+#[test]
+fn the_demo_flashes_without_a_file() {
+    let mut session = Session::start(&["--demo"], &[]);
+    session.until("243,176 bytes");
+    session.until("running");
+    session.press("f");
+    session.agree();
+    session.until("you can fly");
+}
+
+/// SIGTERM and the end of the input let a flash in lines finish, as they do on a screen; a broken line is not spun on.
+#[test]
+fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
+    for signal in [None, Some("TERM"), Some("HUP")] {
+        let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
+        session.until("Image: ");
+        session.press("f\n");
+        session.until("Enter: write");
+        session.press("\n");
+        session.until("Erase    0x08004000");
+        let pid = session.child.process_id().unwrap();
+        match signal {
+            None => session.press("\u{4}"),
+            Some(name) => {
+                let kill = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status();
+                assert!(kill.unwrap().success());
+            }
+        }
+        let before = busy(pid);
+        thread::sleep(Duration::from_secs(1));
+        assert!(busy(pid) - before < 20, "{signal:?}: {} of 100 ticks of a second", busy(pid) - before);
+        assert_eq!(session.ended(), 0, "{signal:?}: {}", session.screen());
+        assert!(session.screen().contains("Flashed and verified"), "{signal:?}: {}", session.screen());
+    }
+}
+
+/// Ctrl-C in lines stops at the next safe point, without a question.
+#[test]
+fn plain_mode_is_stopped_by_the_interrupt() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
+    session.until("Image: ");
+    session.press("f\n");
+    session.until("Enter: write");
+    session.press("\n");
+    session.until("Erase    0x08008000");
+    session.press("\u{3}");
+    session.until("no complete firmware");
+    session.press("?\n");
+    session.until("save a report");
+    session.press("q\nq\n");
+    assert_eq!(session.ended(), 75);
 }
 
 /// With a folder of images: the picker shows what each of them is, and takes one.
@@ -326,8 +388,8 @@ fn a_file_is_chosen_from_the_list() {
     std::fs::write(session.dir.path().join("notes.bin"), [1, 2, 3]).unwrap();
     session.until("in DFU mode");
     session.press("i");
-    let screen = session.until("firmware 2026.08");
-    assert!(screen.contains("notes.bin") && screen.contains("not recognised"), "{screen}");
+    let screen = session.until("notes.bin");
+    assert!(screen.contains("cf2.bin") && screen.contains("not recognised"), "{screen}");
     session.press("\r");
     session.until("243,176 bytes at 0x08004000");
     session.press("i/missing.bin\r");

@@ -8,7 +8,8 @@ use crate::app::picker::{EntryKind, Picker};
 use crate::app::{App, Effect, Goal, Screen, Slot, Which};
 use crate::flash::check::{self, Wish};
 use crate::image::Image;
-use crate::report::{self, Problem};
+use crate::job::Level;
+use crate::report::{self, Exit, Problem};
 
 pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
     let slot = if which == Which::Image { &app.image } else { &app.loader };
@@ -53,6 +54,10 @@ pub(super) fn on_loaded(
     path: PathBuf,
     result: Result<Box<Image>, Problem>,
 ) -> Vec<Effect> {
+    // Something else was chosen meanwhile.
+    if !matches!(slot(app, which), Slot::Loading(waited) if *waited == path) {
+        return Vec::new();
+    }
     let admitted = result.and_then(|image| {
         let refusal = match which {
             // What is not recognised may be flashed by whoever types a word.
@@ -67,6 +72,7 @@ pub(super) fn on_loaded(
     };
     match admitted {
         Ok(image) => {
+            app.ended = Exit::Done;
             *slot(app, which) = Slot::Ready(path, image);
             if let Some(then) = then {
                 app.screen = Screen::Home;
@@ -74,7 +80,10 @@ pub(super) fn on_loaded(
             }
         }
         Err(problem) => {
-            notice(app, format!("{}. {}", problem.message, problem.advice));
+            let words = format!("{}. {}", problem.message, problem.advice);
+            app.log.push(app.now, Level::Warning, &words);
+            notice(app, words);
+            app.ended = problem.exit;
             *slot(app, which) = Slot::Bad(path, problem);
         }
     }

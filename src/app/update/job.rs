@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::look::on_look;
-use super::{notice, wizard_moved};
+use super::{mean, notice, wizard_moved};
 use crate::app::progress::Progress;
 use crate::app::{App, Before, Effect, Goal, JobView, Over, Resume, SECTORS, Screen, Slot, Stage, Wizard};
 use crate::crazyflie::Mode;
@@ -16,9 +16,9 @@ use crate::job::{
 };
 use crate::report;
 
-/// Everything is there: give the job to the worker. It looks first and, unless it goes on with what was confirmed
-/// before, asks before it writes.
-pub(super) fn start(app: &mut App, confirm: Confirm) -> Vec<Effect> {
+/// Everything is there: give the job to the worker. It looks first and asks before it writes, unless it goes on with what
+/// was confirmed before and `left` the drone like this.
+pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
     let chosen =
         || app.chosen_device().map_or(Selector::Only, |device| Selector::At(device.location.clone()));
     let slot = if app.goal == Goal::Restore { &app.loader } else { &app.image };
@@ -42,7 +42,10 @@ pub(super) fn start(app: &mut App, confirm: Confirm) -> Vec<Effect> {
         }
     };
     app.meant = app.chosen_device().cloned();
-    let task = if confirm == Confirm::Go { task.resumed() } else { task };
+    let (task, confirm) = match left {
+        Some(left) => (task.resumed(left), Confirm::Go),
+        None => (task, Confirm::Ask),
+    };
     app.map = [None; SECTORS];
     if confirm == Confirm::Ask {
         app.preview = None;
@@ -108,17 +111,21 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
 
 /// The drone that was lost is back: on with it. Another one is not.
 pub(super) fn resume(app: &mut App) -> Vec<Effect> {
-    let Some(Resume { serial, .. }) = &app.resume else { return Vec::new() };
+    let Some(Resume { serial, report }) = &app.resume else { return Vec::new() };
+    let left = match &report.outcome {
+        Outcome::Failed(failure) => failure.drone,
+        _ => DroneState::Untouched,
+    };
     let dfu = |device: &Device| device.mode == Mode::Dfu;
     let Some(at) = app.devices().iter().position(|device| dfu(device) && serial.matches(device)) else {
         notice(app, "That is another drone than the one that was lost. Esc gives up on that one.");
         return Vec::new();
     };
-    app.chosen = at;
+    mean(app, at);
     app.resume = None;
     app.log.push(app.now, Level::Info, "It is back: going on where it was");
     let mut effects = vec![Effect::Bell(1)];
-    effects.extend(start(app, Confirm::Go));
+    effects.extend(start(app, Some(left)));
     effects
 }
 
@@ -129,7 +136,10 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     }
     match event {
         Event::Log(level, text) => app.log.push(app.now, level, &text),
-        Event::Device(device) => app.device = Some(device),
+        Event::Device(device) => {
+            app.device = Some(device);
+            is_here(app);
+        }
         Event::Planned(_) | Event::Known(_) => {}
         Event::Sector { index, state } => {
             if let Some(sector) = app.map.get_mut(index) {
@@ -167,8 +177,16 @@ pub(super) fn ready(app: &mut App, preview: Box<Preview>) -> Vec<Effect> {
     if stopping && !resumed { stop(app) } else { Vec::new() }
 }
 
+/// The worker has the device: whatever was seen of its going is over, and was maybe its own restart.
+fn is_here(app: &mut App) {
+    if let Screen::Job(view) = &mut app.screen {
+        view.was_away = false;
+    }
+}
+
 pub(super) fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
     let now = app.now;
+    is_here(app);
     if let Screen::Job(view) = &mut app.screen {
         view.waiting = None;
         view.progress.set(phase, done, total, now);
@@ -186,12 +204,12 @@ pub(super) fn finished(app: &mut App, report: Report) -> Vec<Effect> {
         app.over = None;
     }
     app.look = None;
+    app.ended = report::exit(&report);
     let lost = interrupted(app, &report).filter(|_| !app.detached);
-    if lost.is_none() {
-        put_slots_back(app);
-    }
+    app.resume = None;
     let untouched = matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
     if untouched {
+        app.map = [None; SECTORS];
         app.log.push(app.now, Level::Info, "Stopped. Nothing was changed on the drone.");
         notice(app, "Stopped. Nothing was changed on the drone.");
         app.screen = Screen::Home;
@@ -208,7 +226,7 @@ pub(super) fn finished(app: &mut App, report: Report) -> Vec<Effect> {
     if app.detached { vec![Effect::Quit] } else { Vec::new() }
 }
 
-/// An undo is over: what was chosen before is chosen again.
+/// Nobody goes on with an undo from here: what was chosen before it is chosen again.
 pub(super) fn put_slots_back(app: &mut App) {
     for slot in [&mut app.image, &mut app.loader] {
         if let Slot::Before(_, instead) = slot {

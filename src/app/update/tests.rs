@@ -7,7 +7,7 @@ use crate::app::picker::{Entry, EntryKind};
 use crate::app::progress::Progress;
 use crate::image::Image;
 use crate::job::{
-    Device, DroneState, Enter, Event, Identity, Known, Loader, Outcome, Protection, Report, Task,
+    Confirm, Device, DroneState, Enter, Event, Identity, Known, Loader, Outcome, Protection, Report, Task,
 };
 use crate::usb::descriptor::Strings;
 use crate::usb::{Location, ROM_DFU};
@@ -98,7 +98,11 @@ fn what_a_look_tells_is_not_taken_for_the_job_that_was_begun_meanwhile() {
 fn an_image_that_is_not_recognised_takes_a_typed_word() {
     let mut app = app(1);
     let image = Image::parse(vec![1, 2, 3, 4, 5]).unwrap();
-    update(&mut app, Duration::ZERO, Msg::Loaded(Which::Image, "x.bin".into(), Ok(Box::new(image))));
+    let loaded = |name: &str| Msg::Loaded(Which::Image, name.into(), Ok(Box::new(image.clone())));
+    app.image = Slot::Loading("x.bin".into());
+    update(&mut app, Duration::ZERO, loaded("chosen-before.bin"));
+    assert!(matches!(app.image, Slot::Loading(_)), "what was chosen before comes too late");
+    update(&mut app, Duration::ZERO, loaded("x.bin"));
     assert!(matches!(app.image, Slot::Ready(..)));
     press(&mut app, Key::Char('f'));
     if let Screen::Job(view) = &mut app.screen {
@@ -158,6 +162,7 @@ fn a_folder_that_comes_late_does_not_show_in_another() {
 fn an_image_that_may_not_be_flashed_is_refused_when_it_is_chosen() {
     let mut app = app(1);
     let radio = Image::parse([&[0, 0x40, 0, 0x20, 0xC1, 0xB2, 1, 0][..], &[9; 900]].concat()).unwrap();
+    app.image = Slot::Loading("nrf.bin".into());
     update(&mut app, Duration::ZERO, Msg::Loaded(Which::Image, "nrf.bin".into(), Ok(Box::new(radio))));
     assert!(matches!(&app.image, Slot::Bad(_, problem) if problem.kind == "radio_image"));
     assert!(notice_of(&app).contains("radio chip"));
@@ -233,7 +238,7 @@ fn of_several_devices_one_is_meant_and_the_command_line_names_it() {
     assert!(matches!(press(&mut app, Key::Tab)[..], [Effect::Start(_)]));
     looked(&mut app, None);
     assert_eq!(app.chosen_device().map(|device| device.location.to_string()).as_deref(), Some("1-2"));
-    assert!(command_line(&app).ends_with("--device 1-2"));
+    assert!(command_line(&app).ends_with("--device 1-2 --demo=dfu"), "{}", command_line(&app));
     press(&mut app, Key::Tab);
     assert_eq!(app.chosen, 0);
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![device(1)])));
