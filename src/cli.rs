@@ -63,11 +63,22 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
+/// A command that is none is taken for an image, and what follows it is what clap complains of.
+fn tip(error: &clap::Error) -> String {
+    let arguments = std::env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned());
+    let first = arguments.into_iter().find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let is_command = Args::command().get_subcommands().any(|command| command.get_name() == first);
+    if is_command || first.is_empty() || error.kind() != clap::error::ErrorKind::UnknownArgument {
+        return String::new();
+    }
+    format!("\n'{first}' is no command and was taken for an image; `cfdfu --help` lists the commands.\n")
+}
+
 /// Help, or what is wrong with the arguments, which may hold anything: nothing of it is a command to a terminal.
 fn usage(error: &clap::Error) -> ! {
-    let text = error.render().to_string();
+    let text = error.render().to_string() + &tip(error);
     let printable: String = text.chars().filter(|&c| c == '\n' || is_printable(c)).collect();
-    if printable == text {
+    if printable == error.render().to_string() {
         error.exit();
     }
     let _ = std::io::Write::write_all(&mut std::io::stderr(), printable.as_bytes());

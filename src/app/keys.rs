@@ -339,18 +339,49 @@ mod tests {
             plugged: true,
             button: false,
         }));
+        let wizard = |step| Screen::Wizard(Wizard { step, since: std::time::Duration::ZERO });
+        let picker = |typing: bool| {
+            let mut picker = super::super::picker::Picker::new("/".into());
+            if typing {
+                picker.start_typing("");
+            }
+            Screen::Pick(Which::Image, None, picker)
+        };
+        let job = |stage| {
+            Screen::Job(JobView {
+                stage,
+                progress: super::super::progress::Progress::default(),
+                waiting: None,
+                stopping: false,
+                confirm: crate::job::Confirm::Ask,
+                was_away: false,
+            })
+        };
         let screens = [
             Screen::Home,
-            Screen::Wizard(Wizard { step: Step::AskLeds, since: std::time::Duration::ZERO }),
-            Screen::Wizard(Wizard { step: Step::Early, since: std::time::Duration::ZERO }),
+            picker(false),
+            picker(true),
+            wizard(Step::Prepare),
+            wizard(Step::AskLeds),
+            wizard(Step::Answer(Leds::Dark)),
+            wizard(Step::Early),
+            job(Stage::Looking),
+            job(Stage::Asking(String::new())),
+            job(Stage::Working),
             Screen::Outcome(Box::new(crate::job::Report::nothing_done(crate::job::Outcome::Unchanged))),
         ];
-        for screen in screens {
-            app.screen = screen;
+        let overs =
+            [Over::Help, Over::AskStop, Over::Log, Over::Explain(String::new()), Over::Doctor(Vec::new())];
+        let all = screens.into_iter().flat_map(|screen| {
+            let over = overs.iter().cloned().map(Some).chain([None]);
+            over.map(move |over| (screen.clone(), over)).collect::<Vec<_>>()
+        });
+        for ((screen, over), goal) in all.flat_map(|it| Goal::ALL.map(|goal| (it.clone(), goal))) {
+            (app.screen, app.over, app.goal) = (screen, over, goal);
             let rows = bindings(&app);
             let keys: Vec<&Key> = rows.iter().flat_map(|row| &row.keys).collect();
             for (n, key) in keys.iter().enumerate() {
-                assert!(!keys[..n].contains(key), "{key:?} twice on {:?}", app.screen);
+                assert!(!keys[..n].contains(key), "{key:?} twice on {:?} {:?}", app.screen, app.over);
             }
         }
     }

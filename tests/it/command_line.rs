@@ -184,6 +184,8 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("identify --demo=other-chip", 69, "not a Crazyflie"),
         ("flash cf2.bin --demo=nonsense", 2, "There are: healthy"),
         ("flash", 2, "Usage"),
+        ("flsh cf2.bin", 2, "'flsh' is no command"),
+        ("--demo=none flash cf2.bin", 69, "Plug in the Crazyflie"),
         ("flash cf2.bin --address x", 2, "0x08004000"),
     ];
     let desk = Desk::new();

@@ -1,7 +1,8 @@
-//! The screens as pictures: scenes of the demo drawn by the real views, compared with the SVG files in
-//! `screenshots`, so that those cannot go stale. `UPDATE=1 cargo test screens` writes them anew.
+//! The screens as pictures: scenes of the demo drawn by the real views, compared with the SVG files in `screenshots` and
+//! `tests/pictures`, so that those cannot go stale. `UPDATE=1 cargo test screens` writes them anew.
 //!
-//! Each scene is lived through: keys and bus, worker and simulated chip, with a clock that runs ahead.
+//! The scenes are lived through: keys and bus, worker and simulated chip, with a clock that runs ahead. Only the picker's
+//! rows and some steps of the wizard are put together.
 
 use std::fs;
 use std::path::Path;
@@ -14,13 +15,14 @@ use cfdfu::app::update::update;
 use cfdfu::app::wizard::{Leds, Step, Wizard};
 use cfdfu::app::{App, BusState, Demo, Effect, Msg, Over, Person, Screen, Slot, Stage, Which};
 use cfdfu::clock::Clock;
+use cfdfu::doctor;
 use cfdfu::job::{Command, DroneState, Event, Outcome};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::ui;
 use cfdfu::ui::svg;
 use cfdfu::ui::theme::{Glyphs, Theme};
-use cfdfu::usb::Bus;
+use cfdfu::usb::{Bus, TransferError};
 use cfdfu::worker::{Worker, find};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -233,13 +235,65 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
+/// What goes wrong, and what takes long.
+fn trouble_scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    stand.look();
+    scenes.push(("unplugged", stand.app.clone()));
+    stand.send(Msg::Key(Key::Esc));
+    scenes.push(("given-up", stand.app.clone()));
+
+    let mut stand = Stand::new("healthy");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    stand.take(|event| matches!(event, Event::Waiting { what: "the Crazyflie to start", .. }));
+    stand.send(Msg::Bus(BusState::Devices(Vec::new())));
+    scenes.push(("restarting", stand.app.clone()));
+
+    // A drone without a rule for it, seen over SSH.
+    let mut stand = Stand::new("none");
+    let mut device = find::devices(&World::new("dfu").bus).unwrap().remove(0);
+    device.closed = Some(TransferError::Access);
+    let drone = doctor::Drone {
+        id: device.id,
+        place: device.location.to_string(),
+        closed: Some((true, TransferError::Access.to_string())),
+        holders: Vec::new(),
+    };
+    stand.send(Msg::Bus(BusState::Devices(vec![device])));
+    scenes.push(("closed", stand.app.clone()));
+    let symptoms = doctor::Symptoms {
+        program: "cfdfu".to_owned(),
+        devices: 4,
+        drones: vec![drone],
+        rules: Some(Default::default()),
+        udev: true,
+        ssh: true,
+        ..doctor::Symptoms::default()
+    };
+    stand.send(Msg::Doctor(doctor::diagnose(&symptoms)));
+    scenes.push(("doctor", stand.app.clone()));
+    scenes
+}
+
 #[test]
 fn what_is_wrong_with_a_board_looks_as_it_did_when_somebody_looked() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
-    for (name, app) in board_scenes() {
-        for (width, height) in [(80, 24), (60, 16)] {
-            let path = folder.join(format!("board-{name}-{width}x{height}.svg"));
-            check_picture(&path, &app, &theme(), (width, height));
+    for (kind, scenes) in [("board", board_scenes()), ("trouble", trouble_scenes())] {
+        for (name, app) in scenes {
+            for (width, height) in [(80, 24), (60, 16)] {
+                let path = folder.join(format!("{kind}-{name}-{width}x{height}.svg"));
+                check_picture(&path, &app, &theme(), (width, height));
+            }
         }
     }
 }
@@ -355,7 +409,11 @@ fn the_page_before_writing_names_file_boards_and_what_goes() {
         for (width, height) in [(80, 24), (120, 40), (60, 16)] {
             let shown = text(&draw(&app, &theme(), width, height));
             let there = if name == "plan" { "firmware 2025.02" } else { "not recognised" };
-            for words in [there, "firmware 2026.08", "cfdfu ", "erase 1"] {
+            let (question, typed) = match name {
+                "plan" => ("Nothing is changed yet", "Enter"),
+                _ => ("Type restore, then Enter:", "rest_"),
+            };
+            for words in [there, "firmware 2026.08", "cfdfu ", "erase 1", question, typed] {
                 assert!(shown.contains(words), "{name} at {width}×{height} does not say {words:?}:\n{shown}");
             }
         }
