@@ -7,9 +7,12 @@
 use std::fmt;
 
 pub mod device;
+mod error;
 pub mod machine;
 pub mod quirks;
 pub mod wire;
+
+pub use error::DfuError;
 
 /// bState.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use super::quirks::{Polling, Quirks};
 use super::wire::{self, FIRST_BLOCK, Request, STATUS_LEN, StatusBlock};
-use super::{State, Status};
+use super::{DfuError, State, Status};
 use crate::flash::Address;
 use crate::usb::{Setup, TransferError};
 
@@ -55,51 +53,6 @@ pub enum Note {
     Aborted(State),
     /// From here on bwPollTimeout is obeyed, since the device answered in this unexpected way.
     ObeyingPoll(&'static str),
-}
-
-/// Why an operation failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum DfuError {
-    /// The transfer itself failed.
-    #[error("{request}: {error}")]
-    Transfer {
-        /// DFU request.
-        request: &'static str,
-        /// How.
-        error: TransferError,
-    },
-    /// The device reports an error.
-    #[error("the device reports {0}")]
-    Status(Status),
-    /// The device is in a state that makes no sense here.
-    #[error("the device is in {0}, which makes no sense here")]
-    State(State),
-    /// GETSTATUS gave no valid answer.
-    #[error("the device's status makes no sense")]
-    Garbled,
-    /// Fewer bytes than asked for.
-    #[error("the device moved {got} bytes instead of {wanted}")]
-    Short {
-        /// Bytes moved.
-        got: usize,
-        /// Bytes asked for.
-        wanted: usize,
-    },
-    /// Still busy after all patience.
-    #[error("the device is still busy after {}", seconds(.0))]
-    Busy(Duration),
-}
-
-impl DfuError {
-    /// Whether the device is gone for this session.
-    #[must_use]
-    pub fn is_disconnect(&self) -> bool {
-        matches!(self, DfuError::Transfer { error: TransferError::Disconnected, .. })
-    }
-}
-
-fn seconds(time: &Duration) -> String {
-    format!("{:.1} s", time.as_secs_f64())
 }
 
 /// Time limit of a request that the device answers at once.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{Device, Other};
+use crate::dfu::DfuError;
 use crate::dfu::device::DeviceError;
-use crate::dfu::machine::DfuError;
 use crate::flash::plan::PlanError;
 use crate::flash::{Address, Span};
 use crate::usb::{BusError, Id, TransferError};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Slot, Stage, Which};
-use cfdfu::dfu::machine::DfuError;
+use cfdfu::dfu::DfuError;
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::plan::{Comparison, Plan};
@@ -20,7 +20,7 @@ use cfdfu::usb::TransferError;
 use cfdfu::worker::find;
 use proptest::prelude::*;
 
-use crate::screens::draw;
+use crate::stand::draw;
 use crate::support::{World, firmware, parse};
 
 fn bus(scenario: &str) -> Msg {

@@ -34,7 +34,11 @@ const RULES: &[Rule] = &[
     Rule { files: &["crazyflie.rs"], may_use: &["usb"], never: IO },
     Rule { files: &["job.rs", "job"], may_use: &["crazyflie", "dfu", "flash", "image", "usb"], never: IO },
     Rule { files: &["doctor.rs"], may_use: &["crazyflie", "usb"], never: IO },
-    Rule { files: &["report.rs"], may_use: &["crazyflie", "flash", "image", "job", "usb"], never: IO },
+    Rule {
+        files: &["report.rs", "report"],
+        may_use: &["crazyflie", "flash", "image", "job", "usb"],
+        never: IO,
+    },
     Rule { files: &["usb/libusb.rs"], may_use: &["usb"], never: &["ratatui", "std::thread"] },
     Rule { files: &["usb/trace.rs", "usb/fault.rs"], may_use: &["usb"], never: IO },
     Rule { files: &["sim/vhci.rs"], may_use: &["sim", "usb"], never: &["rusb"] },

@@ -12,7 +12,9 @@
 //! - `files`: writers of every format, for `corpus` and for random files
 //! - `hostile`: devices and files that answer anything
 //! - `soak`: hundreds of flashes in a row on one interface
-//! - `screens`: the interface on the simulated drone: its pictures, its flows, every size and tier
+//! - `stand`: the interface on the simulated drone, without a terminal; for the next three, and `soak`
+//! - `screens`: its flows
+//! - `pictures`: its pictures, in every size and tier
 //! - `any_order`: the interface under messages in any order
 //! - `terminal`: the real binary in a pseudo-terminal
 //! - `speed`: how long whole jobs take by the chip's own clock, held to what was promised
@@ -44,8 +46,10 @@ mod hostile;
 mod layers;
 mod matrix;
 mod oracle;
+mod pictures;
 mod screens;
 mod soak;
 mod speed;
+mod stand;
 mod support;
 mod terminal;

@@ -9,7 +9,7 @@ use cfdfu::app::{BusState, Msg, Screen, Which};
 use cfdfu::job::Event;
 use cfdfu::sim::drone::Mishap;
 
-use crate::screens::Stand;
+use crate::stand::Stand;
 use crate::support::firmware;
 
 const FLASHES: u32 = 500;

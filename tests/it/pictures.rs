@@ -1,0 +1,359 @@
+//! The screens as pictures: scenes of the demo drawn by the real views, compared with the SVG files in `screenshots` and
+//! `tests/pictures`, so that those cannot go stale. `UPDATE=1 cargo test pictures` writes them anew.
+//!
+//! The scenes are lived through. Only the picker's rows and some steps of the wizard are put together.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use cfdfu::app::keys::Key;
+use cfdfu::app::picker::{Entry, EntryKind, Picker};
+use cfdfu::app::wizard::{Leds, Step, Wizard};
+use cfdfu::app::{App, BusState, Demo, Msg, Over, Person, Screen, Which};
+use cfdfu::doctor;
+use cfdfu::job::Event;
+use cfdfu::sim::drone::Mishap;
+use cfdfu::sim::images;
+use cfdfu::ui::svg;
+use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::usb::TransferError;
+use cfdfu::worker::find;
+
+use crate::stand::{Stand, draw, text, theme};
+use crate::support::{SEED_LEN, World, firmware};
+
+/// The scenes, each at the moment that its picture shows.
+fn scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    let mut stand = Stand::new("healthy");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    scenes.push(("start", stand.app.clone()));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("plan", stand.app.clone()));
+    stand.enter();
+    let half = |event: &Event| {
+        matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
+    };
+    stand.take(half);
+    scenes.push(("flashing", stand.app.clone()));
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("done", stand.app.clone()));
+
+    let mut stand = Stand::new("dead");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('r');
+    stand.enter();
+    stand.wait(Duration::from_millis(3100));
+    stand.wait(Duration::from_millis(2500));
+    scenes.push(("wizard", stand.app.clone()));
+
+    let mut stand = Stand::new("write-protected");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("refused", stand.app.clone()));
+
+    let mut stand = Stand::new("overwritten");
+    stand.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('b');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    "rest".chars().for_each(|c| stand.key(c));
+    scenes.push(("restore", stand.app.clone()));
+    scenes
+}
+
+/// What is known of boards, bootloaders and files, where it is not as it should be.
+fn board_scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    let mut stand = Stand::new("overwritten");
+    scenes.push(("lost", stand.app.clone()));
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("lost-plan", stand.app.clone()));
+    stand.send(Msg::Key(Key::Esc));
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    stand.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
+    stand.key('b');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    "restore".chars().for_each(|c| stand.key(c));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("restored", stand.app.clone()));
+
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Image, "something.bin", &firmware("2026.08", SEED_LEN)[20_000..]);
+    scenes.push(("dfu", stand.app.clone()));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("strange-plan", stand.app.clone()));
+
+    scenes.push(("relatives", Stand::new("relatives").app.clone()));
+    scenes.push(("px4", Stand::new("px4").app.clone()));
+    scenes.push(("read-protected", Stand::new("read-protected").app.clone()));
+    scenes
+}
+
+/// What goes wrong, and what takes long.
+fn trouble_scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    stand.look();
+    scenes.push(("unplugged", stand.app.clone()));
+    stand.send(Msg::Key(Key::Esc));
+    scenes.push(("given-up", stand.app.clone()));
+
+    let mut stand = Stand::new("healthy");
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    stand.take(|event| matches!(event, Event::Waiting { what: "the Crazyflie to start", .. }));
+    stand.send(Msg::Bus(BusState::Devices(Vec::new())));
+    scenes.push(("restarting", stand.app.clone()));
+
+    // A drone without a rule for it, seen over SSH.
+    let mut stand = Stand::new("none");
+    let mut device = find::devices(&World::new("dfu").bus).unwrap().remove(0);
+    device.closed = Some(TransferError::Access);
+    let drone = doctor::Drone {
+        id: device.id,
+        place: device.location.to_string(),
+        closed: Some((true, TransferError::Access.to_string())),
+        holders: Vec::new(),
+    };
+    stand.send(Msg::Bus(BusState::Devices(vec![device])));
+    scenes.push(("closed", stand.app.clone()));
+    let symptoms = doctor::Symptoms {
+        program: "cfdfu".to_owned(),
+        devices: 4,
+        drones: vec![drone],
+        rules: Some(Default::default()),
+        udev: true,
+        ssh: true,
+        ..doctor::Symptoms::default()
+    };
+    stand.send(Msg::Doctor(doctor::diagnose(&symptoms)));
+    scenes.push(("doctor", stand.app.clone()));
+    scenes
+}
+
+#[test]
+fn what_is_wrong_with_a_board_looks_as_it_did_when_somebody_looked() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
+    for (kind, scenes) in [("board", board_scenes()), ("trouble", trouble_scenes())] {
+        for (name, app) in scenes {
+            for (width, height) in [(80, 24), (60, 16)] {
+                let path = folder.join(format!("{kind}-{name}-{width}x{height}.svg"));
+                check_picture(&path, &app, &theme(), (width, height));
+            }
+        }
+    }
+}
+
+/// Compares a picture with the file that was kept of it, or writes the file anew.
+fn check_picture(path: &Path, app: &App, theme: &Theme, size: (u16, u16)) {
+    let picture = svg::picture(&draw(app, theme, size.0, size.1));
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, &picture).unwrap();
+    }
+    let kept = fs::read_to_string(path).unwrap_or_default();
+    assert!(kept == picture, "{} is not what is drawn now: UPDATE=1 cargo test pictures", path.display());
+}
+
+#[test]
+fn the_pictures_in_the_readme_are_what_the_views_draw() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("screenshots");
+    for (name, app) in scenes() {
+        check_picture(&folder.join(format!("{name}.svg")), &app, &theme(), (80, 24));
+    }
+}
+
+/// Other sizes and poorer terminals, of the scenes with the most in them; and what lies on top.
+#[test]
+fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
+    let scenes = scenes();
+    let main = scenes.iter().filter(|(name, _)| ["start", "plan", "flashing", "wizard"].contains(name));
+    for (name, app) in main {
+        for (width, height) in [(120, 40), (60, 16), (59, 16)] {
+            check_picture(
+                &folder.join(format!("{name}-{width}x{height}.svg")),
+                app,
+                &theme(),
+                (width, height),
+            );
+        }
+        for (tier, glyphs, colour) in [("cp437", Glyphs::Cp437, true), ("ascii-mono", Glyphs::Ascii, false)] {
+            check_picture(
+                &folder.join(format!("{name}-{tier}.svg")),
+                app,
+                &Theme::new(glyphs, colour),
+                (80, 24),
+            );
+        }
+    }
+    let mut wizard = Wizard { step: Step::AskLeds, since: Duration::ZERO };
+    let row = |name: &str, kind: EntryKind| Entry { path: Path::new("/images").join(name), kind };
+    let entries = vec![
+        row("cf2-2026.08.bin", EntryKind::File("firmware 2026.08 for CF20, CF21".to_owned(), true)),
+        row("cf2_nrf-2026.08.bin", EntryKind::File("for the radio chip".to_owned(), false)),
+        row("old", EntryKind::Folder),
+    ];
+    let start = &scenes[0].1;
+    let picker = Picker { entries: Some(entries), ..Picker::new("/images".into()) };
+    let mut screens = vec![("picker", Screen::Pick(Which::Image, None, picker))];
+    for (name, step) in
+        [("leds", Step::AskLeds), ("answer", Step::Answer(Leds::OneFast)), ("early", Step::Early)]
+    {
+        wizard.step = step;
+        screens.push((name, Screen::Wizard(wizard.clone())));
+    }
+    for (name, screen) in screens {
+        let app = App { screen, ..start.clone() };
+        check_picture(&folder.join(format!("{name}.svg")), &app, &theme(), (80, 24));
+    }
+    let flashing = &scenes.iter().find(|(name, _)| *name == "flashing").unwrap().1;
+    let meaning =
+        format!("{}\n\n{}", "dfuERROR, status(10)", cfdfu::app::log::explain("dfuERROR, status(10)"));
+    let overs = [
+        ("help", Over::Help),
+        ("stop", Over::AskStop),
+        ("log", Over::Log),
+        ("explain", Over::Explain(meaning)),
+    ];
+    for (name, over) in overs {
+        let app = App { over: Some(over), ..flashing.clone() };
+        check_picture(&folder.join(format!("over-{name}.svg")), &app, &theme(), (80, 24));
+    }
+}
+
+#[test]
+fn every_scene_can_be_drawn_at_any_size_in_every_tier() {
+    for (name, app) in scenes() {
+        for glyphs in [Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii] {
+            for colour in [true, false] {
+                let theme = Theme::new(glyphs, colour);
+                for (width, height) in
+                    [(80, 24), (120, 40), (60, 16), (59, 16), (200, 60), (1, 1), (3, 10), (80, 5)]
+                {
+                    let shown = text(&draw(&app, &theme, width, height));
+                    let too_small = width < 60 || height < 16;
+                    if too_small && width > 20 {
+                        assert!(shown.contains("needs 60"), "{name} at {width}×{height}:\n{shown}");
+                    }
+                    if !too_small {
+                        assert!(shown.contains("SIMULATED"), "{name} at {width}×{height}:\n{shown}");
+                    }
+                    if glyphs == Glyphs::Ascii {
+                        assert!(shown.is_ascii(), "{name} at {width}×{height}:\n{shown}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is about to be overwritten is named on the page that asks.
+#[test]
+fn the_page_before_writing_names_file_boards_and_what_goes() {
+    for (name, app) in scenes().into_iter().filter(|(name, _)| ["plan", "restore"].contains(name)) {
+        for (width, height) in [(80, 24), (120, 40), (60, 16)] {
+            let shown = text(&draw(&app, &theme(), width, height));
+            let there = if name == "plan" { "firmware 2025.02" } else { "not recognised" };
+            let (question, typed) = match name {
+                "plan" => ("Nothing is changed yet", "Enter"),
+                _ => ("Type restore, then Enter:", "rest_"),
+            };
+            for words in [there, "firmware 2026.08", "cfdfu ", "erase 1", question, typed] {
+                assert!(shown.contains(words), "{name} at {width}×{height} does not say {words:?}:\n{shown}");
+            }
+        }
+    }
+}
+
+/// A whole recovery as pictures with the time that each is shown, in hundredths of a second.
+fn film() -> Vec<(u32, App)> {
+    let mut frames = Vec::new();
+    let mut stand = Stand::new("dead");
+    let hands = |stand: &mut Stand, what: Person| {
+        stand.world.bus.with(0, |drone, now| match what {
+            Person::Cable => drone.plug_or_unplug(now),
+            Person::Button => drone.press_or_release(now),
+        });
+        let (plugged, button) =
+            stand.world.bus.with(0, |drone, _| (drone.plugged(), drone.button())).unwrap();
+        stand.send(Msg::Demo(Demo { scenario: "dead".to_owned(), plugged, button }));
+        stand.look();
+    };
+    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    frames.push((150, stand.app.clone()));
+    stand.key('r');
+    frames.push((200, stand.app.clone()));
+    stand.enter();
+    frames.push((100, stand.app.clone()));
+    hands(&mut stand, Person::Button);
+    for _ in 0..2 {
+        stand.wait(Duration::from_secs(1));
+        frames.push((100, stand.app.clone()));
+    }
+    stand.wait(Duration::from_millis(950));
+    hands(&mut stand, Person::Cable);
+    for _ in 0..12 {
+        stand.wait(Duration::from_millis(480));
+        frames.push((48, stand.app.clone()));
+    }
+    stand.wait(Duration::from_millis(300));
+    frames.push((70, stand.app.clone()));
+    hands(&mut stand, Person::Button);
+    stand.wait(Duration::from_secs(1));
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    frames.push((250, stand.app.clone()));
+    stand.enter();
+    let tenth = |event: &Event| matches!(event, Event::Sector { .. } | Event::Progress { .. });
+    let mut last = String::new();
+    while matches!(stand.app.screen, Screen::Job(_)) {
+        stand.take(|event| tenth(event) || matches!(event, Event::Finished(_)));
+        let shown = text(&draw(&stand.app, &theme(), 80, 24));
+        // A picture whenever the bar has gone on by a twelfth.
+        let bar: String = shown
+            .lines()
+            .filter(|line| line.contains(" %"))
+            .map(|line| line.matches('█').count() / 4)
+            .map(|n| n.to_string())
+            .collect();
+        if bar != last {
+            last = bar;
+            frames.push((25, stand.app.clone()));
+        }
+    }
+    stand.look();
+    frames.push((400, stand.app.clone()));
+    frames
+}
+
+/// `FRAMES=folder` keeps the pictures, of which `screenshots/make` makes the film in the README.
+#[test]
+fn a_whole_recovery_makes_a_film() {
+    let frames = film();
+    assert!(frames.len() > 25, "{} frames", frames.len());
+    let last = text(&draw(&frames.last().unwrap().1, &theme(), 80, 24));
+    assert!(last.contains("Flashed and verified"), "{last}");
+    if let Some(folder) = std::env::var_os("FRAMES") {
+        fs::create_dir_all(&folder).unwrap();
+        for (n, (time, app)) in frames.iter().enumerate() {
+            let name = format!("{n:03}-{time}.svg");
+            fs::write(Path::new(&folder).join(name), svg::picture(&draw(app, &theme(), 80, 24))).unwrap();
+        }
+    }
+}

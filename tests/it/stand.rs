@@ -1,0 +1,152 @@
+//! The interface on a simulated drone, without a terminal: keys and bus, worker and simulated chip, with a clock that
+//! runs ahead.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cfdfu::app::keys::Key;
+use cfdfu::app::update::update;
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Slot, Which};
+use cfdfu::clock::Clock;
+use cfdfu::job::{Command, Event};
+use cfdfu::ui;
+use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::usb::Bus;
+use cfdfu::worker::{Worker, find};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+
+use crate::support::{World, parse};
+
+/// The interface on a simulated drone, without a terminal.
+pub struct Stand {
+    pub app: App,
+    pub world: World,
+    worker: Worker,
+    pub effects: Vec<Effect>,
+    now: Duration,
+}
+
+impl Stand {
+    pub fn new(scenario: &str) -> Stand {
+        let world = World::new(scenario);
+        let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);
+        let demo = Demo { scenario: scenario.to_owned(), plugged, button: false };
+        let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+        let mut stand =
+            Stand { app: App::new(Some(demo)), world, worker, effects: Vec::new(), now: Duration::ZERO };
+        stand.look();
+        stand
+    }
+
+    /// Gives the message, and does of what it causes all that the shell would.
+    pub fn send(&mut self, msg: Msg) {
+        // Of its own: when the worker's messages arrive is chance, and must not be seen in a picture.
+        self.now += Duration::from_millis(20);
+        for effect in update(&mut self.app, self.now, msg) {
+            match &effect {
+                Effect::Start(job) => self.worker.commands.send(Command::Run((**job).clone())).unwrap(),
+                Effect::Proceed => self.worker.commands.send(Command::Proceed).unwrap(),
+                Effect::Cancel => self.worker.commands.send(Command::Cancel).unwrap(),
+                _ => {}
+            }
+            self.effects.push(effect);
+        }
+        // A look in passing is over at once: how far it is in a picture must not be chance.
+        while self.app.is_looking() {
+            let event =
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the look never ends");
+            update(&mut self.app, self.now, Msg::Job(Box::new(event)));
+        }
+    }
+
+    pub fn key(&mut self, key: char) {
+        self.send(Msg::Key(Key::Char(key)));
+    }
+
+    pub fn enter(&mut self) {
+        self.send(Msg::Key(Key::Enter));
+    }
+
+    /// The bus as it is now.
+    pub fn look(&mut self) {
+        // Without taking time on the wire from the worker.
+        let bus = self.world.bus.on_clock(Arc::new(Frozen(self.world.clock.now())));
+        self.send(Msg::Bus(bus_state(&bus)));
+    }
+
+    pub fn choose(&mut self, which: Which, name: &str, bytes: &[u8]) {
+        let path = Path::new("/images").join(name);
+        match which {
+            Which::Image => self.app.image = Slot::Loading(path.clone()),
+            Which::Loader => self.app.loader = Slot::Loading(path.clone()),
+        }
+        self.send(Msg::Loaded(which, path, Ok(Box::new(parse(bytes)))));
+    }
+
+    /// Takes the worker's events until one is what is waited for. The worker is further on already: what is
+    /// plugged in by then is not looked at.
+    pub fn take(&mut self, wanted: impl Fn(&Event) -> bool) {
+        loop {
+            let event =
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event never came");
+            let found = wanted(&event);
+            self.send(Msg::Job(Box::new(event)));
+            if found {
+                return;
+            }
+        }
+    }
+
+    /// The same, for an event after which the worker waits.
+    pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
+        self.take(wanted);
+        self.look();
+    }
+
+    pub fn wait(&mut self, time: Duration) {
+        self.world.clock.sleep(time);
+        self.now += time;
+        self.send(Msg::Tick);
+        self.look();
+    }
+}
+
+/// What is plugged in, as the shell tells it.
+pub fn bus_state(bus: &dyn Bus) -> BusState {
+    let devices = find::devices(bus).unwrap();
+    let others = find::others(bus).unwrap();
+    if devices.is_empty() && !others.is_empty() {
+        BusState::Others(others)
+    } else {
+        BusState::Devices(devices)
+    }
+}
+
+/// A clock that stands still.
+struct Frozen(Duration);
+
+impl Clock for Frozen {
+    fn now(&self) -> Duration {
+        self.0
+    }
+
+    fn sleep(&self, _: Duration) {}
+}
+
+pub fn theme() -> Theme {
+    Theme::new(Glyphs::Unicode, true)
+}
+
+pub fn draw(app: &App, theme: &Theme, width: u16, height: u16) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| ui::draw(frame, app, theme)).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+pub fn text(buffer: &Buffer) -> String {
+    let row = |y: u16| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    (0..buffer.area.height).map(|y| row(y).trim_end().to_owned() + "\n").collect()
+}
