@@ -1,9 +1,9 @@
 //! The interface without a screen: what it knows ([`App`]), what can happen ([`Msg`]), what it wants done
-//! ([`Effect`]). [`update`](update::update) is the only function that changes it, pure and total; time comes
-//! with each message.
+//! ([`Effect`]). Once it is open, [`update`](update::update) is the only function that changes it, pure and total; time
+//! comes with each message.
 //!
-//! [`keys`] is the one table of keys, [`command_line`] the equal command, [`wizard`] the way into DFU mode by hand, [`progress`] the figures of
-//! a job, [`picker`] the choice of a file, [`log`] the lines and what they mean.
+//! [`keys`] is the one table of keys, [`command_line`] the equal command, [`wizard`] the way into DFU mode by hand,
+//! [`progress`] the figures of a job, [`picker`] the choice of a file, [`log`] the lines and what they mean.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -78,8 +78,8 @@ pub struct App {
     pub notice: Option<(String, Duration)>,
     /// Why a job without interface goes on: the terminal is gone.
     pub detached: bool,
-    /// How the last job ended, which is how the program ends.
-    pub ended: Exit,
+    /// How the last job ended, which is how the program ends; `None` if there was none.
+    pub ended: Option<Exit>,
 }
 
 /// A job that lost its drone in the middle.
@@ -375,7 +375,7 @@ impl App {
             log: Log::default(),
             notice: None,
             detached: false,
-            ended: Exit::Done,
+            ended: None,
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
+use crate::app::Slot;
 use crate::clock::{Clock, FastClock, RealClock};
 use crate::crazyflie;
 use crate::doctor;
@@ -65,10 +66,13 @@ pub fn main() -> ExitCode {
 
 /// A command that is none is taken for an image, and what follows it is what clap complains of.
 fn tip(error: &clap::Error) -> String {
-    let arguments = std::env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned());
-    let first = arguments.into_iter().find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let is_command = Args::command().get_subcommands().any(|command| command.get_name() == first);
-    if is_command || first.is_empty() || error.kind() != clap::error::ErrorKind::UnknownArgument {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned()).collect();
+    let is_command =
+        |word: &String| Args::command().get_subcommands().any(|command| command.get_name() == word);
+    let first = arguments.first().filter(|first| !first.starts_with('-'));
+    let Some(first) = first.filter(|_| !arguments.iter().any(is_command)) else { return String::new() };
+    if error.kind() != clap::error::ErrorKind::UnknownArgument {
         return String::new();
     }
     format!("\n'{first}' is no command and was taken for an image; `cfdfu --help` lists the commands.\n")
@@ -88,6 +92,10 @@ fn usage(error: &clap::Error) -> ! {
 fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     let global = &args.global;
     let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
+    if let Some(image) = &args.image {
+        let message = format!("'{}' stands before the command, where only options do", image.display());
+        return Err(report::other(Exit::Usage, "usage", &message, "`cfdfu --help` lists the commands."));
+    }
     match command {
         Command::Flash { image, flash } => {
             let wish = wish(flash);
@@ -204,7 +212,12 @@ fn interface(
         let advice = "Try a command: cfdfu flash IMAGE.";
         report::other(Exit::Defect, "terminal", &format!("the terminal: {error}"), advice)
     })?;
-    Ok(app.ended)
+    // Without a job, a file that could not be used is how it ended.
+    let file = match &app.image {
+        Slot::Bad(_, problem) => problem.exit,
+        _ => Exit::Done,
+    };
+    Ok(app.ended.unwrap_or(file))
 }
 
 fn wish(flash: &FlashArgs) -> Wish {

@@ -156,8 +156,12 @@ impl Record {
         fs::create_dir_all(&self.dir)?;
         // Another run may write the same file at the same time.
         let draft = self.dir.join(format!("{name}.{}.part", std::process::id()));
-        fs::write(&draft, value.to_string())?;
-        fs::rename(draft, self.dir.join(name))
+        let written =
+            fs::write(&draft, value.to_string()).and_then(|()| fs::rename(&draft, self.dir.join(name)));
+        if written.is_err() {
+            let _ = fs::remove_file(&draft);
+        }
+        written
     }
 }
 
@@ -182,8 +186,8 @@ fn read_copy(path: &Path) -> Option<(u64, Segment)> {
     Some((time.parse().ok()?, Segment { address, data }))
 }
 
-/// Whether a file was last written so long ago that the run that wrote it, which does so a few times a second, is no
-/// more, whoever has its number now.
+/// Whether a file was last written so long ago that it is hardly the run that wrote it which has its number now: while it
+/// works it writes a few times a second.
 fn is_old(path: &Path) -> bool {
     const LONG: u64 = 3600;
     let written = path.metadata().and_then(|it| it.modified()).ok();

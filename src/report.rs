@@ -1,8 +1,7 @@
 //! What happened, what state the drone is in, what to do now: in words for people, and as exit status.
 //!
-//! Modules below return kinds; what helps against each is here, but for what `doctor` finds and for what only the command
-//! line knows. Pure. [`mod@image`] is what
-//! may be wrong with a file.
+//! Modules below return kinds; what helps against each is here, but for what `doctor` finds and for what only the
+//! command line knows. Pure. [`mod@image`] is what may be wrong with a file.
 
 use std::time::Duration;
 

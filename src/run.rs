@@ -345,8 +345,12 @@ fn watch_bus(bus: Arc<dyn Bus>, meant: Selector, messages: Sender<Msg>) {
         let mut told = None;
         loop {
             let state = match known.look(&*bus) {
-                Ok((devices, others)) => {
-                    let devices: Vec<Device> = devices.into_iter().filter(&is_meant).collect();
+                Ok((all, others)) => {
+                    let devices: Vec<Device> = all.iter().filter(|it| is_meant(it)).cloned().collect();
+                    if devices.is_empty() && !all.is_empty() && told != Some(BusState::Devices(Vec::new())) {
+                        let text = "The drone that --device names is not plugged in, but another is.";
+                        let _ = messages.send(Msg::Notice(text.to_owned()));
+                    }
                     if devices.is_empty() && !others.is_empty() {
                         BusState::Others(others)
                     } else {

@@ -337,6 +337,7 @@ fn into_dfu_mode(app: &mut App) -> Vec<Effect> {
 
 fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     let changed = app.bus != bus;
+    let before = Some(&app.bus).filter(|bus| **bus != BusState::Asking).map(sensible);
     if let BusState::Others(others) = &bus
         && changed
     {
@@ -361,19 +362,22 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
         app.look = None;
     }
     // Until somebody chooses, the sensible job is marked.
-    if changed && !app.chose && app.screen == Screen::Home {
-        app.goal = match &app.bus {
-            BusState::Devices(devices) if !devices.is_empty() => Goal::Flash,
-            BusState::Others(others) if others.iter().any(is_px4) => Goal::Restore,
-            _ => Goal::Recover,
-        };
+    let now = sensible(&app.bus);
+    if before != Some(now) && !app.chose && app.screen == Screen::Home {
+        app.goal = now;
     }
     let devices = app.devices().to_vec();
     wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
 }
 
-fn is_px4(other: &Other) -> bool {
-    other.what == Relative::Px4Bootloader
+/// The job that makes sense by what is plugged in.
+fn sensible(bus: &BusState) -> Goal {
+    let is_px4 = |other: &Other| other.what == Relative::Px4Bootloader;
+    match bus {
+        BusState::Devices(devices) if !devices.is_empty() => Goal::Flash,
+        BusState::Others(others) if others.iter().any(is_px4) => Goal::Restore,
+        _ => Goal::Recover,
+    }
 }
 
 fn tick(app: &mut App) -> Vec<Effect> {

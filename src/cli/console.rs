@@ -378,6 +378,7 @@ impl Console {
     /// A problem before or beside a job; in JSON it is the one last result.
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.end_bar();
+        let problem = &as_sudo_finds_it(problem);
         self.object(&serde_json::json!({
             "event": "result", "outcome": "failed", "bytes": 0, "written": 0, "erased_sectors": 0,
             "verified": false, "booted": null, "runs": null, "seconds": 0.0, "error": json::error(problem),
@@ -386,11 +387,7 @@ impl Console {
     }
 
     fn explain(&mut self, problem: &Problem) {
-        // As sudo finds it.
-        let problem = &Problem {
-            advice: problem.advice.replace("sudo cfdfu", &format!("sudo {}", symptoms::program())),
-            ..problem.clone()
-        };
+        let problem = &as_sudo_finds_it(problem);
         self.error(&problem.message);
         let width = self.width.saturating_sub(2);
         for line in problem.advice.split(" Or: ").flat_map(|part| wrapped(part, width)) {
@@ -409,6 +406,12 @@ impl Console {
         self.keep(text);
         let _ = writeln!(io::stderr(), "  {text}");
     }
+}
+
+/// sudo looks only into the system's folders.
+fn as_sudo_finds_it(problem: &Problem) -> Problem {
+    let command = format!("sudo {}", symptoms::program());
+    Problem { advice: problem.advice.replace("sudo cfdfu", &command), ..problem.clone() }
 }
 
 /// The terminal's width.

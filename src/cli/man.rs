@@ -27,7 +27,8 @@ pub(super) fn page(mut command: Command) -> String {
     page += ".SH SYNOPSIS\n.B cfdfu\n[OPTIONS] [IMAGE]\n.br\n.B cfdfu\nCOMMAND [OPTIONS] ...\n";
     let _ = writeln!(page, ".SH DESCRIPTION\n{}", plain(DESCRIPTION));
     page += ".SH OPTIONS OF EVERY COMMAND\n";
-    command.get_arguments().filter(|arg| !arg.is_positional()).for_each(|arg| option(&mut page, arg));
+    let of_all = |arg: &&Arg| !arg.is_positional() && arg.get_id() != "version";
+    command.get_arguments().filter(of_all).for_each(|arg| option(&mut page, arg));
     page += ".SH COMMANDS\n";
     for command in command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help") {
         section(&mut page, command);

@@ -77,7 +77,11 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
             let now = shell.now();
             for effect in update(&mut app, now, message) {
                 match effect {
-                    Effect::Copy(text) => said.print(&text),
+                    // There is no clipboard.
+                    Effect::Copy(text) => {
+                        app.notice = None;
+                        said.print(&text);
+                    }
                     effect => shell.perform(&app, effect),
                 }
             }

@@ -69,7 +69,7 @@ fn say_over(app: &App, over: &Over) -> Vec<String> {
                 let why = row.why_not.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
                 format!("  {:<6} {}{why}", row.shown, row.label)
             };
-            keys::bindings(&below).iter().map(row).collect()
+            keys::bindings(&below).iter().filter(|row| is_choice(row)).map(row).collect()
         }
         Over::AskStop => vec!["Stop the job? It stops at the next safe point.".to_owned()],
         Over::Log => vec!["The log is what was printed so far.".to_owned()],
@@ -126,12 +126,15 @@ fn asking(app: &App) -> Vec<String> {
     lines
 }
 
+/// Whether a key is one in lines, too: nothing is marked or scrolled there.
+fn is_choice(row: &keys::Binding) -> bool {
+    !["↑", "↓", "←", "/", "PgUp", "PgDn"].contains(&row.shown)
+}
+
 /// The choices, as one line.
 #[must_use]
 pub fn choices(app: &App) -> String {
-    let rows = keys::bindings(app)
-        .into_iter()
-        .filter(|row| row.why_not.is_none() && !["↑", "↓", "←", "/", "PgUp", "PgDn"].contains(&row.shown));
+    let rows = keys::bindings(app).into_iter().filter(|row| row.why_not.is_none() && is_choice(row));
     let all: Vec<String> = rows.map(|row| format!("{}: {}", row.shown, row.label)).collect();
     format!("[{}]", all.join(", "))
 }

@@ -23,7 +23,7 @@ const UDEV: Duration = Duration::from_secs(2);
 /// reason, if its numbers are those of the boot ROM or of a running Crazyflie.
 pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
     let known = |found: &Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
-    Ok(bus.list()?.into_iter().filter(known).filter_map(|found| look(bus, &found)).collect())
+    Ok(bus.list()?.into_iter().filter(known).filter_map(|found| look(bus, &found).ok()?).collect())
 }
 
 /// Everything on the bus that is no Crazyflie, but belongs to one or is taken for one. Nothing is sent to any
@@ -42,7 +42,8 @@ pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
 /// that is done once, and again only while it may not be opened (udev may be slower).
 #[derive(Default)]
 pub struct Known {
-    devices: Vec<(Found, Device)>,
+    /// What each of them is; `None` for one that is no Crazyflie.
+    devices: Vec<(Found, Option<Device>)>,
     others: Option<(Vec<Found>, Vec<Other>)>,
 }
 
@@ -50,11 +51,12 @@ impl Known {
     /// What [`devices`] and [`others`] would say.
     pub fn look(&mut self, bus: &dyn Bus) -> Result<(Vec<Device>, Vec<Other>), BusError> {
         let list = bus.list()?;
-        self.devices.retain(|(found, device)| list.contains(found) && device.closed.is_none());
+        let is_open = |device: &Option<Device>| device.as_ref().is_none_or(|device| device.closed.is_none());
+        self.devices.retain(|(found, device)| list.contains(found) && is_open(device));
         let ours = |found: &&Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
         for found in list.iter().filter(ours) {
             if self.devices.iter().all(|(known, _)| known != found)
-                && let Some(device) = look(bus, found)
+                && let Ok(device) = look(bus, found)
             {
                 self.devices.push((found.clone(), device));
             }
@@ -68,30 +70,40 @@ impl Known {
             _ => others(bus)?,
         };
         self.others = Some((relatives, others.clone()));
-        Ok((self.devices.iter().map(|(_, device)| device.clone()).collect(), others))
+        Ok((self.devices.iter().filter_map(|(_, device)| device.clone()).collect(), others))
     }
 }
 
-fn look(bus: &dyn Bus, found: &Found) -> Option<Device> {
+/// What this is, `None` if it is no Crazyflie; an error only if it has gone.
+fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
     let names = bus.open(found).and_then(|mut transport| descriptor::strings(&mut *transport));
     let (mode, strings, closed) = match names {
-        Ok(strings) => (Mode::of(found.id, &strings)?, strings, None),
-        Err(TransferError::Disconnected) => return None,
+        Ok(strings) => match Mode::of(found.id, &strings) {
+            Some(mode) => (mode, strings, None),
+            None => return Ok(None),
+        },
+        Err(gone @ TransferError::Disconnected) => return Err(gone),
         Err(error) => {
             let mode = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
             (mode, Strings::default(), Some(error))
         }
     };
     let Found { id, location, simulated, .. } = found.clone();
-    Some(Device { mode, id, location, strings, simulated, closed })
+    Ok(Some(Device { mode, id, location, strings, simulated, closed }))
 }
 
 /// The device that the job means, as it is.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
+    let mut closed_since = None;
     let device = ctx.wait_for(A_CRAZYFLIE, job.wait, |ctx| match choose(ctx.bus, &job.device) {
-        // Somebody may plug one in, or unplug one, until the time is over; and one may be opened a moment later.
+        // Somebody may plug one in, or unplug one, until the time is over.
         Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => Ok(None),
-        Err(FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_)) => Ok(None),
+        // One that has just come may be opened a moment later.
+        Err(kind @ (FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_))) => {
+            let now = ctx.clock.now();
+            let waited = now.saturating_sub(*closed_since.get_or_insert(now));
+            if waited < UDEV { Ok(None) } else { Err(kind.into()) }
+        }
         other => Ok(Some(other?)),
     })?;
     // After the wait the question is asked once more, for the reason.

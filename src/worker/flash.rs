@@ -405,6 +405,9 @@ impl Flashing<'_> {
     fn about_to_change(&self, ctx: &mut Ctx<'_>, address: Address) {
         if address < FIRMWARE_BASE && address >= LOADER_BASE {
             ctx.drone = DroneState::WithoutLoader;
+        } else if ctx.drone == DroneState::Untouched && self.task.left == DroneState::WithoutLoader {
+            // An earlier try erased it, and it is written at the end.
+            ctx.drone = DroneState::WithoutLoader;
         } else if ctx.drone == DroneState::Untouched {
             let starts_firmware = self.sector_at(FIRMWARE_BASE).is_some();
             ctx.drone = if starts_firmware { DroneState::WithoutFirmware } else { DroneState::Mixed };

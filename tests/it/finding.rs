@@ -12,7 +12,7 @@ use cfdfu::job::{
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::usb::{Bus, BusError, Found, ROM_DFU, TransferError, Transport};
-use cfdfu::worker::Worker;
+use cfdfu::worker::{Worker, find};
 
 use crate::support::{SEED_LEN, World, firmware, flash_job, parse, run};
 
@@ -251,4 +251,60 @@ fn every_job_knows_how_dfu_mode_was_entered() {
             assert_eq!(report.by_hand, by_hand, "{scenario}: {report:?}");
         }
     }
+}
+
+/// Reading a name opens the device: not again and again, and not one that is being flashed.
+#[test]
+fn whoever_looks_at_the_bus_again_and_again_opens_each_device_once() {
+    let opened = Arc::new(AtomicU32::new(0));
+    for (scenario, drones) in [("two", 2), ("relatives", 0), ("px4", 0), ("other-chip", 1)] {
+        let world = World::new(scenario);
+        let bus = Counting(world.bus.clone(), Arc::clone(&opened));
+        let mut known = find::Known::default();
+        opened.store(0, Ordering::SeqCst);
+        let first = known.look(&bus).unwrap();
+        assert_eq!(first.0, find::devices(&world.bus).unwrap(), "{scenario}");
+        assert_eq!((first.0.len(), &first.1), (drones, &find::others(&world.bus).unwrap()), "{scenario}");
+        let once = opened.load(Ordering::SeqCst);
+        assert_eq!(known.look(&bus).unwrap(), first);
+        assert_eq!(opened.load(Ordering::SeqCst), once, "{scenario}: opened again");
+        world.bus.with(0, |drone, now| drone.cut_power(now));
+        let (left, _) = known.look(&bus).unwrap();
+        assert_eq!(left, find::devices(&world.bus).unwrap(), "{scenario}");
+    }
+    // One that may not be opened yet is tried again.
+    let world = World::new("dfu");
+    let mut known = find::Known::default();
+    let locked = Door(world.bus.clone(), || Err(TransferError::Access));
+    assert_eq!(known.look(&locked).unwrap().0[0].closed, Some(TransferError::Access));
+    assert_eq!(known.look(&world.bus).unwrap().0[0].closed, None);
+}
+
+/// A bus that counts how often a device is opened.
+struct Counting(SimBus, Arc<AtomicU32>);
+
+impl Bus for Counting {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        self.0.list()
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.open(found)
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.0.wait(limit);
+    }
+}
+
+/// With a time to wait, one that may not be opened is told soon, and not when the time is over.
+#[test]
+fn no_right_is_told_long_before_the_wait_is_over() {
+    let world = World::new("dfu");
+    let device = Selector::Serial("338133873034".to_owned());
+    let job = Job { device, wait: Duration::from_secs(60), ..flash_job(&firmware("2026.08", 4096)) };
+    let bus = Door(world.bus.clone(), || Err(TransferError::Access));
+    let report = run(Arc::new(bus), world.clock.clone(), job).report;
+    assert!(report.took < Duration::from_secs(10), "{report:?}");
 }

@@ -11,6 +11,7 @@ use cfdfu::job::{
     Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, Level, Outcome,
     Preview, Report, Selector, Task, Verify, Width,
 };
+use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
@@ -493,4 +494,29 @@ fn a_job_that_goes_on_with_another_says_what_that_left() {
         _ => None,
     });
     assert_eq!(report.unwrap().outcome, Outcome::Cancelled(DroneState::WithoutFirmware));
+}
+
+/// A restore that is cut twice: the bootloader that the first try erased is not forgotten by the second.
+#[test]
+fn a_restore_that_is_cut_twice_says_that_the_bootloader_is_missing() {
+    let restore = restore_job(&images::loader(), Some(&firmware("2026.08", images::FIRMWARE_MIN)));
+    let mut missing = 0;
+    for (first, second) in (4..30).flat_map(|first| (4..24).map(move |second| (first, second))) {
+        let world = World::new("overwritten");
+        let mut left = DroneState::Untouched;
+        for at in [first, second] {
+            world.bus.with(0, |drone, now| {
+                drone.power_on_by_hand(now);
+                drone.traits.mishap = Some((at, Mishap::Unplugged));
+            });
+            let job = with(restore.clone(), |task| *task = task.clone().resumed(left));
+            let Outcome::Failed(failure) = world.run(job).report.outcome else { continue };
+            left = failure.drone;
+            if world.flash()[..4] == [0xFF; 4] {
+                assert_eq!(left, DroneState::WithoutLoader, "{first}, then {second}");
+                missing += 1;
+            }
+        }
+    }
+    assert!(missing > 100, "{missing}");
 }

@@ -71,11 +71,11 @@ echo "== the same from dfu-util, on the same chip: what the README says of it"
 head -c 1024 new.bin >short.bin
 start dfu
 check "killed in mid-flash it leaves half a firmware that would be started" sh -c "
-  dfu-util -a 0 -s 0x08004000 -D old.bin >log 2>&1 & sleep 20; kill -KILL \$!; wait \$!; cat log
+  rm -f log; dfu-util -a 0 -s 0x08004000 -D old.bin >log 2>&1 & until cat log 2>/dev/null | tr '\\r' '\\n' | grep -q 'Download.* [34][0-9]%'; do sleep 0.2; done; kill -KILL \$!; wait \$!; cat log
   '$cfdfu' backup half.bin >log 2>&1 && dd if=half.bin bs=16384 skip=1 status=none >rest.bin
   cmp -n 4096 rest.bin old.bin && ! cmp -n 243176 rest.bin old.bin"
 check "killed in mid-flash ours leaves none: the first word is blank" sh -c "
-  '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & sleep 3; kill -KILL \$!; wait \$!; cat log
+  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & until grep -qs Download log; do sleep 0.1; done; kill -KILL \$!; wait \$!; cat log
   '$cfdfu' backup none.bin >log 2>&1 && dd if=none.bin bs=16384 skip=1 status=none >rest.bin; od -An -tx1 -N4 rest.bin
   printf '\\377\\377\\377\\377' | cmp -n 4 - rest.bin"
 check "at 0x08000000 it overwrites the bootloader" sh -c "

@@ -9,7 +9,7 @@ use crate::app::{App, Effect, Goal, Screen, Slot, Which};
 use crate::flash::check::{self, Wish};
 use crate::image::Image;
 use crate::job::Level;
-use crate::report::{self, Exit, Problem};
+use crate::report::{self, Problem};
 
 pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
     let slot = if which == Which::Image { &app.image } else { &app.loader };
@@ -72,7 +72,6 @@ pub(super) fn on_loaded(
     };
     match admitted {
         Ok(image) => {
-            app.ended = Exit::Done;
             *slot(app, which) = Slot::Ready(path, image);
             if let Some(then) = then {
                 app.screen = Screen::Home;
@@ -83,7 +82,6 @@ pub(super) fn on_loaded(
             let words = format!("{}. {}", problem.message, problem.advice);
             app.log.push(app.now, Level::Warning, &words);
             notice(app, words);
-            app.ended = problem.exit;
             *slot(app, which) = Slot::Bad(path, problem);
         }
     }

@@ -204,7 +204,7 @@ pub(super) fn finished(app: &mut App, report: Report) -> Vec<Effect> {
         app.over = None;
     }
     app.look = None;
-    app.ended = report::exit(&report);
+    app.ended = Some(report::exit(&report));
     let lost = interrupted(app, &report).filter(|_| !app.detached);
     app.resume = None;
     let untouched = matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));

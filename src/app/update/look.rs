@@ -60,7 +60,9 @@ fn diagnose(app: &mut App, identity: &Identity) {
     let Some(words) = report::diagnosis(identity) else { return };
     app.log.push(app.now, Level::Warning, &words);
     if identity.loader.is_some_and(|loader| loader != Loader::Bitcraze) && app.screen == Screen::Home {
-        app.goal = Goal::Restore;
+        if !app.chose {
+            app.goal = Goal::Restore;
+        }
         notice(app, "The bootloader is gone: b puts it back, with a firmware if one is chosen.");
     }
 }
