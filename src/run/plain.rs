@@ -13,6 +13,7 @@ use super::{Shell, World};
 use crate::app::keys::{self, Key};
 use crate::app::update::update;
 use crate::app::{App, BusState, Effect, Msg, Screen, Slot, Stage};
+use crate::job::Level;
 use crate::ui::lines;
 
 /// A word that was typed wrong is not longer.
@@ -153,6 +154,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
 struct Said {
     logged: usize,
     screen: Vec<String>,
+    choices: String,
     notice: String,
 }
 
@@ -168,7 +170,8 @@ impl Said {
         // A reader that is gone is noticed as the end of the input.
         let lines = app.log.lines();
         let new = app.log.pushed().saturating_sub(self.logged);
-        for line in lines.iter().skip(lines.len().saturating_sub(new)) {
+        let new = lines.iter().skip(lines.len().saturating_sub(new));
+        for line in new.filter(|line| line.level > Level::Detail) {
             let _ = writeln!(out, "{}", line.text);
         }
         self.logged = app.log.pushed();
@@ -185,16 +188,17 @@ impl Said {
             for line in &screen {
                 let _ = writeln!(out, "{line}");
             }
-            // While the hands are busy, and while a number counts, no question is asked.
-            let counts = match &app.screen {
-                Screen::Wizard(wizard) => wizard.next_wake(app.now).is_some(),
-                _ => false,
-            };
-            if !screen.is_empty() && !counts {
-                let _ = writeln!(out, "{}", lines::choices(app));
-            }
-            self.screen = screen;
         }
+        // While the hands are busy, and while a number counts, no question is asked.
+        let counts = match &app.screen {
+            Screen::Wizard(wizard) => wizard.next_wake(app.now).is_some(),
+            _ => false,
+        };
+        let choices = if screen.is_empty() || counts { String::new() } else { lines::choices(app) };
+        if !choices.is_empty() && (screen != self.screen || choices != self.choices) {
+            let _ = writeln!(out, "{choices}");
+        }
+        (self.screen, self.choices) = (screen, choices);
         let _ = out.flush();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What a screen would show as text, and the keys as choices. Said anew whenever it reads differently.
 
-use super::middle::{entry_name, plan_rows};
+use super::middle::{about_the_loader, entry_name, plan_rows};
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, Step};
 use crate::app::{App, BusState, Goal, JobView, Over, Screen, Slot, Stage, keys};
@@ -19,6 +19,8 @@ pub fn say(app: &App) -> Vec<String> {
     }
     match &app.screen {
         Screen::Home => home(app),
+        // It is said when it was read.
+        Screen::Pick(_, _, picker) if picker.entries.is_none() => Vec::new(),
         Screen::Pick(_, _, picker) => {
             let mut lines = vec![format!(
                 "Choose a file in {}. Type its path, or only its name:",
@@ -56,7 +58,12 @@ pub fn say(app: &App) -> Vec<String> {
                 let problem = report::failed(failure);
                 vec![problem.message, problem.advice]
             }
-            _ => [Some(report::headline(report)), report::afterwards(report)].into_iter().flatten().collect(),
+            Outcome::Cancelled(_) => vec![report::headline(report)],
+            _ => {
+                let loader = about_the_loader(app).map(|(words, _)| words);
+                let words = [Some(report::headline(report)), report::afterwards(report), loader];
+                words.into_iter().flatten().collect()
+            }
         },
     }
 }
@@ -67,7 +74,7 @@ fn say_over(app: &App, over: &Over) -> Vec<String> {
             let below = App { over: None, ..app.clone() };
             let row = |row: &keys::Binding| {
                 let why = row.why_not.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-                format!("  {:<6} {}{why}", row.shown, row.label)
+                format!("  {:<6} {}{why}", shown(row), row.label)
             };
             keys::bindings(&below).iter().filter(|row| is_choice(row)).map(row).collect()
         }
@@ -131,10 +138,15 @@ fn is_choice(row: &keys::Binding) -> bool {
     !["↑", "↓", "←", "/", "PgUp", "PgDn"].contains(&row.shown)
 }
 
+/// The key as it is typed in a line: nobody types Esc there, and q does the same.
+fn shown(row: &keys::Binding) -> &'static str {
+    if row.shown == "Esc" { "q" } else { row.shown }
+}
+
 /// The choices, as one line.
 #[must_use]
 pub fn choices(app: &App) -> String {
     let rows = keys::bindings(app).into_iter().filter(|row| row.why_not.is_none() && is_choice(row));
-    let all: Vec<String> = rows.map(|row| format!("{}: {}", row.shown, row.label)).collect();
+    let all: Vec<String> = rows.map(|row| format!("{}: {}", shown(&row), row.label)).collect();
     format!("[{}]", all.join(", "))
 }

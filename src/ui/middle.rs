@@ -221,15 +221,9 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
                 "{written} bytes written, {sectors} sector{s} erased, every byte compared."
             )));
             lines.push(Line::from(next_step(report)));
-            let loader = app.preview.as_ref().and_then(|preview| preview.loader);
-            if loader.is_some_and(|loader| loader != Loader::Bitcraze) {
-                lines.push(Line::from(Span::styled(theme.text(report::WITHOUT_LOADER), theme.warn)));
-            }
-            if app.goal == Goal::Restore {
-                let restored =
-                    app.preview.as_ref().and_then(|preview| report::restored(preview.plan.pieces()));
-                lines.extend(restored.map(|words| Line::from(theme.text(&words))));
-            }
+            lines.extend(about_the_loader(app).map(|(words, bad)| {
+                Line::from(Span::styled(theme.text(&words), if bad { theme.warn } else { theme.plain }))
+            }));
         }
     }
     if matches!(&report.outcome, Outcome::Failed(failure) if failure.drone != DroneState::Untouched) {
@@ -241,6 +235,16 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
         ]));
     }
     above_the_log(frame, area, app, theme, "Outcome", lines, None);
+}
+
+/// What a job that worked means for the bootloader, and whether that is bad; nothing if it is there and was not touched.
+pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
+    let preview = app.preview.as_ref()?;
+    if preview.loader.is_some_and(|loader| loader != Loader::Bitcraze) {
+        return Some((report::WITHOUT_LOADER.to_owned(), true));
+    }
+    let restored = report::restored(preview.plan.pieces()).filter(|_| app.goal == Goal::Restore);
+    restored.map(|words| (words, false))
 }
 
 fn next_step(report: &Report) -> String {

@@ -12,11 +12,13 @@
 //! - `files`: writers of every format, for `corpus` and for random files
 //! - `hostile`: devices and files that answer anything
 //! - `soak`: hundreds of flashes in a row on one interface
-//! - `stand`: the interface on the simulated drone, without a terminal; for the next three, and `soak`
+//! - `stand`: the interface on the simulated drone, without a terminal; for `any_order`, `pictures`, `screens`, `soak`
 //! - `screens`: its flows
 //! - `pictures`: its pictures, in every size and tier
 //! - `any_order`: the interface under messages in any order
-//! - `terminal`: the real binary in a pseudo-terminal
+//! - `pty`: the real binary in a pseudo-terminal; for the next two
+//! - `terminal`: on a screen
+//! - `plain`: in lines
 //! - `speed`: how long whole jobs take by the chip's own clock, held to what was promised
 //! - `layers`: who may import whom, and who may know a clock
 //!
@@ -47,6 +49,8 @@ mod layers;
 mod matrix;
 mod oracle;
 mod pictures;
+mod plain;
+mod pty;
 mod screens;
 mod soak;
 mod speed;

@@ -2,153 +2,16 @@
 //! screen, how the terminal is left, and what happens when it goes away.
 #![cfg(unix)]
 
-use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
-use tempfile::TempDir;
+use portable_pty::PtySize;
 
 use cfdfu::sim::images;
 
+use crate::pty::{PATIENCE, Session, busy};
 use crate::support::{SEED_LEN, firmware};
-
-/// A flash with everything around it takes about 7 s here.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Session {
-    child: Box<dyn Child + Send + Sync>,
-    master: Option<Box<dyn MasterPty + Send>>,
-    keys: Option<Box<dyn Write + Send>>,
-    bytes: Arc<Mutex<Vec<u8>>>,
-    size: (u16, u16),
-    dir: TempDir,
-    /// The reader holds the terminal open, too: it lets go with the next bytes after this is set.
-    closing: Arc<AtomicBool>,
-}
-
-impl Session {
-    fn start(arguments: &[&str], env: &[(&str, &str)]) -> Session {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
-        let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
-        let pair = native_pty_system().openpty(size).unwrap();
-        let mut command = CommandBuilder::new(assert_cmd::cargo::cargo_bin!("cfdfu"));
-        command.args(arguments);
-        command.cwd(dir.path());
-        // Nobody's own settings, and nothing of what he did before.
-        let home = dir.path().join("home").display().to_string();
-        let own = ["XDG_CONFIG_HOME", "XDG_STATE_HOME"].map(|name| (name, home.as_str()));
-        let terminal = [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")];
-        for (name, value) in own.iter().chain(&terminal).chain(env) {
-            command.env(name, value);
-        }
-        if !env.iter().any(|(name, _)| *name == "NO_COLOR") {
-            command.env_remove("NO_COLOR");
-        }
-        let child = pair.slave.spawn_command(command).unwrap();
-        drop(pair.slave);
-        let mut reader = pair.master.try_clone_reader().unwrap();
-        let keys = pair.master.take_writer().unwrap();
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let closing = Arc::new(AtomicBool::new(false));
-        let (sink, close) = (Arc::clone(&bytes), Arc::clone(&closing));
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = reader.read(&mut buffer) {
-                sink.lock().unwrap().extend_from_slice(&buffer[..n]);
-                if close.load(Ordering::SeqCst) {
-                    break;
-                }
-            }
-        });
-        Session { child, master: Some(pair.master), keys: Some(keys), bytes, size: (24, 80), dir, closing }
-    }
-
-    /// The file given, the drone in DFU mode, the plan seen and agreed to.
-    fn flashing(scenario: &str) -> Session {
-        let mut session = Session::start(&["cf2.bin", &format!("--demo={scenario}")], &[]);
-        session.until("in DFU mode");
-        session.until("243,176 bytes");
-        session.press("f");
-        session.agree();
-        session
-    }
-
-    /// Waits for the plan and says yes to it.
-    fn agree(&mut self) {
-        self.until("Nothing is changed yet");
-        self.press("\r");
-    }
-
-    fn press(&mut self, keys: &str) {
-        let writer = self.keys.as_mut().unwrap();
-        writer.write_all(keys.as_bytes()).unwrap();
-        writer.flush().unwrap();
-    }
-
-    fn sent(&self) -> usize {
-        self.bytes.lock().unwrap().len()
-    }
-
-    fn parser(&self) -> vt100::Parser {
-        let mut parser =
-            vt100::Parser::new(self.size.0.try_into().unwrap(), self.size.1.try_into().unwrap(), 0);
-        parser.process(&self.bytes.lock().unwrap());
-        parser
-    }
-
-    fn screen(&self) -> String {
-        self.parser().screen().contents()
-    }
-
-    /// Waits until the screen shows these words.
-    fn until(&self, words: &str) -> String {
-        let start = Instant::now();
-        loop {
-            let screen = self.screen();
-            if screen.contains(words) {
-                return screen;
-            }
-            assert!(start.elapsed() < PATIENCE, "{words:?} never came:\n{screen}");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn ended(&mut self) -> u32 {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                thread::sleep(Duration::from_millis(100));
-                return status.exit_code();
-            }
-            assert!(start.elapsed() < PATIENCE, "it does not end");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// The alternate screen left, the cursor shown, pastes plain again.
-    fn is_restored(&self) {
-        let parser = self.parser();
-        let screen = parser.screen();
-        assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-    }
-}
-
-/// Processor time that a process has used, in hundredths of a second.
-fn busy(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after = stat.rsplit(')').next().unwrap_or_default().to_owned();
-    after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
-}
 
 #[test]
 fn a_flash_from_the_first_frame_to_the_parting_words() {
@@ -268,31 +131,6 @@ fn other_terminals_get_what_they_can_show() {
     assert!(!dumb.bytes.lock().unwrap().contains(&0x1b), "no escape reaches a dumb terminal");
 }
 
-/// The same in lines, for whoever has no screen: the answers come from a pipe.
-#[test]
-fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
-    let plain = |answers: &'static str| {
-        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
-        command.current_dir(dir.path()).args(["cf2.bin", "--demo", "--plain"]).write_stdin(answers);
-        let output = command.timeout(PATIENCE).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    let (code, text) = plain("f\n\n");
-    assert_eq!(code, Some(0), "{text}");
-    for words in
-        ["SIMULATED", "on the drone: firmware 2025.02", "Enter: write", "Flashed and verified", "is running"]
-    {
-        assert!(text.contains(words), "{words:?} is not in:\n{text}");
-    }
-    assert!(!text.contains('\u{1b}'));
-    // Whoever goes away before the answer has nothing written.
-    let (code, text) = plain("f\n");
-    assert_eq!(code, Some(75), "it ends as its last job did: {text}");
-    assert!(text.contains("Nothing was changed") && !text.contains("Erase "), "{text}");
-}
-
 /// A file's name may hold anything: nothing of it is a command to a terminal, on the screen or in lines.
 #[test]
 fn the_name_of_a_file_is_only_text() {
@@ -336,49 +174,6 @@ fn the_demo_flashes_without_a_file() {
     session.press("f");
     session.agree();
     session.until("you can fly");
-}
-
-/// SIGTERM and the end of the input let a flash in lines finish, as they do on a screen; a broken line is not spun on.
-#[test]
-fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
-    for signal in [None, Some("TERM"), Some("HUP")] {
-        let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
-        session.until("Image: ");
-        session.press("f\n");
-        session.until("Enter: write");
-        session.press("\n");
-        session.until("Erase    0x08004000");
-        let pid = session.child.process_id().unwrap();
-        match signal {
-            None => session.press("\u{4}"),
-            Some(name) => {
-                let kill = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status();
-                assert!(kill.unwrap().success());
-            }
-        }
-        let before = busy(pid);
-        thread::sleep(Duration::from_secs(1));
-        assert!(busy(pid) - before < 20, "{signal:?}: {} of 100 ticks of a second", busy(pid) - before);
-        assert_eq!(session.ended(), 0, "{signal:?}: {}", session.screen());
-        assert!(session.screen().contains("Flashed and verified"), "{signal:?}: {}", session.screen());
-    }
-}
-
-/// Ctrl-C in lines stops at the next safe point, without a question.
-#[test]
-fn plain_mode_is_stopped_by_the_interrupt() {
-    let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
-    session.until("Image: ");
-    session.press("f\n");
-    session.until("Enter: write");
-    session.press("\n");
-    session.until("Erase    0x08008000");
-    session.press("\u{3}");
-    session.until("no complete firmware");
-    session.press("?\n");
-    session.until("save a report");
-    session.press("q\nq\n");
-    assert_eq!(session.ended(), 75);
 }
 
 /// With a folder of images: the picker shows what each of them is, and takes one.

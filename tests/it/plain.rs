@@ -1,0 +1,127 @@
+//! The interface in lines: answers from a pipe or a terminal, signals, and nobody there any more.
+#![cfg(unix)]
+
+use std::thread;
+use std::time::Duration;
+
+use cfdfu::sim::images;
+
+use crate::pty::{PATIENCE, Session, busy};
+use crate::support::{SEED_LEN, firmware};
+
+/// The same in lines, for whoever has no screen: the answers come from a pipe.
+#[test]
+fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+    let plain = |answers: &'static str| {
+        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
+        command.current_dir(dir.path()).args(["cf2.bin", "--demo", "--plain"]).write_stdin(answers);
+        let output = command.timeout(PATIENCE).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = plain("f\n\n");
+    assert_eq!(code, Some(0), "{text}");
+    for words in
+        ["SIMULATED", "on the drone: firmware 2025.02", "Enter: write", "Flashed and verified", "is running"]
+    {
+        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+    }
+    assert!(!text.contains('\u{1b}'));
+    // Whoever goes away before the answer has nothing written.
+    let (code, text) = plain("f\n");
+    assert_eq!(code, Some(75), "it ends as its last job did: {text}");
+    assert!(text.contains("Nothing was changed") && !text.contains("Erase "), "{text}");
+}
+
+/// SIGTERM and the end of the input let a flash in lines finish, as they do on a screen; a broken line is not spun on.
+#[test]
+fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
+    for signal in [None, Some("TERM"), Some("HUP")] {
+        let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
+        session.until("Image: ");
+        session.press("f\n");
+        session.until("Enter: write");
+        session.press("\n");
+        session.until("Erase    0x08004000");
+        let pid = session.child.process_id().unwrap();
+        match signal {
+            None => session.press("\u{4}"),
+            Some(name) => {
+                let kill = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status();
+                assert!(kill.unwrap().success());
+            }
+        }
+        let before = busy(pid);
+        thread::sleep(Duration::from_secs(1));
+        assert!(busy(pid) - before < 20, "{signal:?}: {} of 100 ticks of a second", busy(pid) - before);
+        assert_eq!(session.ended(), 0, "{signal:?}: {}", session.screen());
+        assert!(session.screen().contains("Flashed and verified"), "{signal:?}: {}", session.screen());
+    }
+}
+
+/// Ctrl-C in lines stops at the next safe point, without a question.
+#[test]
+fn plain_mode_is_stopped_by_the_interrupt() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
+    session.until("Image: ");
+    session.press("f\n");
+    session.until("Enter: write");
+    session.press("\n");
+    session.until("Erase    0x08008000");
+    session.press("\u{3}");
+    session.until("no complete firmware");
+    session.press("?\n");
+    session.until("save a report");
+    session.press("q\nq\n");
+    assert_eq!(session.ended(), 75);
+}
+
+/// What is said for every command holds for the interface.
+#[test]
+fn the_interface_keeps_to_the_drone_that_was_named_and_writes_the_log() {
+    let mut session = Session::start(
+        &["cf2.bin", "--demo=two", "--plain", "--device", "338133883034", "--log-file", "log.txt"],
+        &[],
+    );
+    session.until("on port 1-2");
+    session.press("f\n");
+    session.until("Enter: write");
+    session.press("\n");
+    session.until("Flashed and verified");
+    session.press("q\n");
+    assert_eq!(session.ended(), 0);
+    let log = std::fs::read_to_string(session.dir.path().join("log.txt")).unwrap();
+    assert!(log.contains("Erase    0x08004000") && log.contains("Flashed and verified"), "{log}");
+    let mut session = Session::start(&["cf2.bin", "--demo=two", "--plain", "--device", "1-7"], &[]);
+    session.until("The drone that --device names is not plugged in, but another is.");
+    session.press("q\n");
+    session.ended();
+}
+
+/// A bootloader is restored in lines, too: what was typed wrong can be left, and what is on top can be closed.
+#[test]
+fn plain_mode_restores_a_bootloader_by_typed_word() {
+    let mut session = Session::start(&["cf2.bin", "--demo=overwritten", "--plain"], &[]);
+    std::fs::write(session.dir.path().join("loader.bin"), images::loader()).unwrap();
+    let lines = [
+        ("", "o: firmware"),
+        ("?", "q: close"),
+        ("q", "o: firmware"),
+        ("b", "loader.bin   the Bitcraze bootloader"),
+        ("nope.bin", "No such file"),
+        ("q", "o: firmware"),
+        ("b", "loader.bin   the Bitcraze bootloader"),
+        ("loader.bin", "Type restore to do it"),
+        ("no", "type the word restore first"),
+        ("restore", "The bootloader is back"),
+    ];
+    for (line, words) in lines {
+        if !line.is_empty() {
+            session.press(&format!("{line}\n"));
+        }
+        session.until(words);
+    }
+    session.press("q\n");
+    assert_eq!(session.ended(), 0, "{}", session.screen());
+}

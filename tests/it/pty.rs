@@ -1,0 +1,148 @@
+//! The real binary in a pseudo-terminal, on the demo in real time.
+#![cfg(unix)]
+
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use tempfile::TempDir;
+
+use crate::support::{SEED_LEN, firmware};
+
+/// A flash with everything around it takes about 7 s here.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Session {
+    pub child: Box<dyn Child + Send + Sync>,
+    pub master: Option<Box<dyn MasterPty + Send>>,
+    pub keys: Option<Box<dyn Write + Send>>,
+    pub bytes: Arc<Mutex<Vec<u8>>>,
+    pub size: (u16, u16),
+    pub dir: TempDir,
+    /// The reader holds the terminal open, too: it lets go with the next bytes after this is set.
+    pub closing: Arc<AtomicBool>,
+}
+
+impl Session {
+    pub fn start(arguments: &[&str], env: &[(&str, &str)]) -> Session {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+        let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
+        let mut command = CommandBuilder::new(assert_cmd::cargo::cargo_bin!("cfdfu"));
+        command.args(arguments);
+        command.cwd(dir.path());
+        // Nobody's own settings, and nothing of what he did before.
+        let home = dir.path().join("home").display().to_string();
+        let own = ["XDG_CONFIG_HOME", "XDG_STATE_HOME"].map(|name| (name, home.as_str()));
+        let terminal = [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")];
+        for (name, value) in own.iter().chain(&terminal).chain(env) {
+            command.env(name, value);
+        }
+        if !env.iter().any(|(name, _)| *name == "NO_COLOR") {
+            command.env_remove("NO_COLOR");
+        }
+        let child = pair.slave.spawn_command(command).unwrap();
+        drop(pair.slave);
+        let mut reader = pair.master.try_clone_reader().unwrap();
+        let keys = pair.master.take_writer().unwrap();
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let closing = Arc::new(AtomicBool::new(false));
+        let (sink, close) = (Arc::clone(&bytes), Arc::clone(&closing));
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                sink.lock().unwrap().extend_from_slice(&buffer[..n]);
+                if close.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        Session { child, master: Some(pair.master), keys: Some(keys), bytes, size: (24, 80), dir, closing }
+    }
+
+    /// The file given, the drone in DFU mode, the plan seen and agreed to.
+    pub fn flashing(scenario: &str) -> Session {
+        let mut session = Session::start(&["cf2.bin", &format!("--demo={scenario}")], &[]);
+        session.until("in DFU mode");
+        session.until("243,176 bytes");
+        session.press("f");
+        session.agree();
+        session
+    }
+
+    /// Waits for the plan and says yes to it.
+    pub fn agree(&mut self) {
+        self.until("Nothing is changed yet");
+        self.press("\r");
+    }
+
+    pub fn press(&mut self, keys: &str) {
+        let writer = self.keys.as_mut().unwrap();
+        writer.write_all(keys.as_bytes()).unwrap();
+        writer.flush().unwrap();
+    }
+
+    pub fn sent(&self) -> usize {
+        self.bytes.lock().unwrap().len()
+    }
+
+    pub fn parser(&self) -> vt100::Parser {
+        let mut parser =
+            vt100::Parser::new(self.size.0.try_into().unwrap(), self.size.1.try_into().unwrap(), 0);
+        parser.process(&self.bytes.lock().unwrap());
+        parser
+    }
+
+    pub fn screen(&self) -> String {
+        self.parser().screen().contents()
+    }
+
+    /// Waits until the screen shows these words.
+    pub fn until(&self, words: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let screen = self.screen();
+            if screen.contains(words) {
+                return screen;
+            }
+            assert!(start.elapsed() < PATIENCE, "{words:?} never came:\n{screen}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn ended(&mut self) -> u32 {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                thread::sleep(Duration::from_millis(100));
+                return status.exit_code();
+            }
+            assert!(start.elapsed() < PATIENCE, "it does not end");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The alternate screen left, the cursor shown, pastes plain again.
+    pub fn is_restored(&self) {
+        let parser = self.parser();
+        let screen = parser.screen();
+        assert!(!screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+/// Processor time that a process has used, in hundredths of a second.
+pub fn busy(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default().to_owned();
+    after.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
+}
