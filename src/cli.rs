@@ -80,9 +80,10 @@ fn tip(error: &clap::Error) -> String {
 
 /// Help, or what is wrong with the arguments, which may hold anything: nothing of it is a command to a terminal.
 fn usage(error: &clap::Error) -> ! {
-    let text = error.render().to_string() + &tip(error);
+    let rendered = error.render().to_string();
+    let text = rendered.clone() + &tip(error);
     let printable: String = text.chars().filter(|&c| c == '\n' || is_printable(c)).collect();
-    if printable == error.render().to_string() {
+    if printable == rendered {
         error.exit();
     }
     let _ = std::io::Write::write_all(&mut std::io::stderr(), printable.as_bytes());

@@ -171,7 +171,7 @@ pub fn diagnosis(identity: &Identity) -> Option<String> {
     if protection.read {
         return Some("The chip is read-protected: it can neither be read nor flashed.".to_owned());
     }
-    if let Some(loader) = loader.filter(|&loader| loader != Loader::Bitcraze) {
+    if let Some(loader) = loader.filter(|loader| loader.is_gone()) {
         return Some(format!(
             "The bootloader is gone ({}): the drone cannot start as it should, and cannot be updated over radio. Put it \
              back, with a firmware: cfdfu restore-bootloader LOADER --firmware IMAGE.",

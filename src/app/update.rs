@@ -331,8 +331,7 @@ fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
 /// The wizard, which goes on with what is to be done as soon as the drone is there.
 fn into_dfu_mode(app: &mut App) -> Vec<Effect> {
     app.screen = Screen::Wizard(Wizard::new(app.now));
-    let devices = app.devices().to_vec();
-    wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
+    wizard_sees_bus(app)
 }
 
 fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
@@ -366,8 +365,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     if before != Some(now) && !app.chose && app.screen == Screen::Home {
         app.goal = now;
     }
-    let devices = app.devices().to_vec();
-    wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
+    wizard_sees_bus(app)
 }
 
 /// The job that makes sense by what is plugged in.
@@ -387,8 +385,7 @@ fn tick(app: &mut App) -> Vec<Effect> {
     let mut effects = wizard_moved(app, Wizard::tick);
     // Nothing new came; one that was there all the time runs.
     if matches!(&app.screen, Screen::Wizard(Wizard { step: Step::AskLeds, .. })) {
-        let devices = app.devices().to_vec();
-        effects.extend(wizard_moved(app, |wizard, now| wizard.bus(&devices, now)));
+        effects.extend(wizard_sees_bus(app));
     }
     effects
 }
@@ -399,6 +396,11 @@ fn go(app: &mut App, step: Step) -> Vec<Effect> {
         wizard.go(step, now);
     }
     Vec::new()
+}
+
+fn wizard_sees_bus(app: &mut App) -> Vec<Effect> {
+    let devices = app.devices().to_vec();
+    wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
 }
 
 fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Duration) -> Move) -> Vec<Effect> {

@@ -356,7 +356,7 @@ impl Console {
         if let Some(words) = report::afterwards(report) {
             self.line(&words);
         }
-        if self.loader.is_some_and(|loader| loader != Loader::Bitcraze) {
+        if self.loader.is_some_and(Loader::is_gone) {
             self.line(report::WITHOUT_LOADER);
         }
     }

@@ -51,6 +51,12 @@ pub enum Loader {
 }
 
 impl Loader {
+    /// Whether what the drone starts with, and is updated over radio by, is not there.
+    #[must_use]
+    pub fn is_gone(self) -> bool {
+        self != Loader::Bitcraze
+    }
+
     /// What these bytes from 0x08000000 on are: at least the first eight, which suffice for a glance, or the
     /// whole sector for certainty.
     #[must_use]

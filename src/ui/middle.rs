@@ -110,8 +110,8 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
         Goal::Flash | Goal::Recover => "bootloader, settings, radio chip, decks",
     };
     let bytes = summary::thousands(preview.work.bytes());
-    let gone = preview.loader.filter(|&loader| loader != Loader::Bitcraze);
-    let gone = gone.map(|_| "gone: it will not start; Esc, b restores".to_owned());
+    let gone = preview.loader.is_some_and(Loader::is_gone);
+    let gone = gone.then(|| "gone: it will not start; Esc, b restores".to_owned());
     let note = app.image.image().and_then(report::caution);
     let warnings = gone.map(|text| ("bootloader", text)).into_iter().chain(note.map(|text| ("note", text)));
     let mut rows = vec![
@@ -240,7 +240,7 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
 /// What a job that worked means for the bootloader, and whether that is bad; nothing if it is there and was not touched.
 pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
     let preview = app.preview.as_ref()?;
-    if preview.loader.is_some_and(|loader| loader != Loader::Bitcraze) {
+    if preview.loader.is_some_and(Loader::is_gone) {
         return Some((report::WITHOUT_LOADER.to_owned(), true));
     }
     let restored = report::restored(preview.plan.pieces()).filter(|_| app.goal == Goal::Restore);

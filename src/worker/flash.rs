@@ -169,7 +169,7 @@ impl Flashing<'_> {
         let bytes =
             self.session.read(ctx, head).map_err(|stop| stop.at(|| "reading the bootloader".to_owned()))?;
         let loader = Loader::of(&bytes);
-        if loader != Loader::Bitcraze {
+        if loader.is_gone() {
             ctx.warn(format!(
                 "The bootloader is gone ({}): this firmware will not start when the drone is switched on. Put the \
                  bootloader back with it: cfdfu restore-bootloader LOADER --firmware IMAGE",

@@ -103,10 +103,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     let mut stand = Stand::new("dfu");
     stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
     stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    stand.enter();
-    stand.until(|event| matches!(event, Event::Finished(_)));
+    stand.confirm('f');
     stand.look();
     scenes.push(("unplugged", stand.app.clone()));
     stand.send(Msg::Key(Key::Esc));

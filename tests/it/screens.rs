@@ -141,10 +141,7 @@ fn a_cable_pulled_while_writing_is_told_and_the_job_goes_on_by_itself_when_it_is
     // What was there before the first try is what can be put back, not what the interruption left.
     stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     stand.look();
-    stand.key('u');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    stand.enter();
-    stand.until(|event| matches!(event, Event::Finished(_)));
+    stand.confirm('u');
     assert!(stand.world.flash() == before);
 }
 
@@ -160,10 +157,7 @@ fn an_undo_goes_to_the_drone_that_it_is_of() {
     stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     stand.send(Msg::Key(Key::Tab));
     for key in ['f', 'u'] {
-        stand.key(key);
-        stand.until(|event| matches!(event, Event::Ready(_)));
-        stand.enter();
-        stand.until(|event| matches!(event, Event::Finished(_)));
+        stand.confirm(key);
         assert!(flash(&stand, 0) == before[0], "{key}: the other drone was touched");
         assert_eq!(flash(&stand, 1) == before[1], key == 'u');
         // While it restarts it is away; then it is back.
@@ -186,10 +180,7 @@ fn an_undo_is_undone_and_one_that_cannot_begin_changes_nothing() {
     let mut stand = Stand::new("dfu");
     stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     let before = stand.world.flash();
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    stand.enter();
-    stand.until(|event| matches!(event, Event::Finished(_)));
+    stand.confirm('f');
     let flashed = stand.world.flash();
     stand.world.bus.with(0, |drone, now| drone.cut_power(now));
     stand.look();
@@ -198,10 +189,7 @@ fn an_undo_is_undone_and_one_that_cannot_begin_changes_nothing() {
     for expected in [&before, &flashed, &before] {
         stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         stand.look();
-        stand.key('u');
-        stand.until(|event| matches!(event, Event::Ready(_)));
-        stand.enter();
-        stand.until(|event| matches!(event, Event::Finished(_)));
+        stand.confirm('u');
         assert!(stand.world.flash() == *expected);
     }
     stand.enter();
@@ -278,10 +266,7 @@ fn one_key_puts_back_what_was_there_before() {
     let before = stand.world.flash();
     stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     for key in ['f', 'u'] {
-        stand.key(key);
-        stand.until(|event| matches!(event, Event::Ready(_)));
-        stand.enter();
-        stand.until(|event| matches!(event, Event::Finished(_)));
+        stand.confirm(key);
         // The drone runs now; by hand into DFU mode again.
         stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         stand.look();

@@ -70,6 +70,14 @@ impl Stand {
         self.send(Msg::Key(Key::Enter));
     }
 
+    /// A job that a key begins, its plan confirmed, to its end.
+    pub fn confirm(&mut self, key: char) {
+        self.key(key);
+        self.until(|event| matches!(event, Event::Ready(_)));
+        self.enter();
+        self.until(|event| matches!(event, Event::Finished(_)));
+    }
+
     /// The bus as it is now.
     pub fn look(&mut self) {
         // Without taking time on the wire from the worker.

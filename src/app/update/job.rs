@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::look::on_look;
-use super::{mean, notice, wizard_moved};
+use super::{mean, notice, wizard_sees_bus};
 use crate::app::progress::Progress;
 use crate::app::{App, Before, Effect, Goal, JobView, Over, Resume, SECTORS, Screen, Slot, Stage, Wizard};
 use crate::crazyflie::Mode;
@@ -218,8 +218,8 @@ pub(super) fn finished(app: &mut App, report: Report) -> Vec<Effect> {
         app.resume = Some(Resume { serial, report: Box::new(report) });
         let is_back = app.job().is_some_and(|view| view.was_away);
         app.screen = Screen::Wizard(Wizard::new(app.now));
-        let devices = if is_back { app.devices().to_vec() } else { Vec::new() };
-        return wizard_moved(app, |wizard, now| wizard.bus(&devices, now));
+        // Else the list is older than the loss.
+        return if is_back { wizard_sees_bus(app) } else { Vec::new() };
     } else {
         app.screen = Screen::Outcome(Box::new(report));
     }

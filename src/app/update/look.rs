@@ -59,7 +59,7 @@ pub(super) fn on_look(app: &mut App, event: Event) {
 fn diagnose(app: &mut App, identity: &Identity) {
     let Some(words) = report::diagnosis(identity) else { return };
     app.log.push(app.now, Level::Warning, &words);
-    if identity.loader.is_some_and(|loader| loader != Loader::Bitcraze) && app.screen == Screen::Home {
+    if identity.loader.is_some_and(Loader::is_gone) && app.screen == Screen::Home {
         if !app.chose {
             app.goal = Goal::Restore;
         }
