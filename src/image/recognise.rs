@@ -267,7 +267,7 @@ impl Vectors {
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+    bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word))
 }
 
 /// The bootloader knows the chip's sectors by a table of their addresses.

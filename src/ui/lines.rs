@@ -84,7 +84,8 @@ fn say_over(app: &App, over: &Over) -> Vec<String> {
         Over::Doctor(checks) => {
             let row = |check: &Check| {
                 let head = format!("{}: {}: {}", check.name, check.verdict.word(), check.found);
-                [Some(head), Some(format!("  {}", check.remedy)).filter(|_| !check.remedy.is_empty())]
+                let remedy = (!check.remedy.is_empty()).then(|| format!("  {}", check.remedy));
+                [Some(head), remedy]
             };
             checks.iter().flat_map(row).flatten().collect()
         }

@@ -142,7 +142,7 @@ fn a_cable_pulled_while_writing_is_told_and_the_job_goes_on_by_itself_when_it_is
     stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     stand.look();
     stand.confirm('u');
-    assert!(stand.world.flash() == before);
+    assert_eq!(crc32fast::hash(&stand.world.flash()), crc32fast::hash(&before));
 }
 
 /// With several drones plugged in, a job and its undo stay with the one that was chosen, though it leaves the
@@ -190,7 +190,7 @@ fn an_undo_is_undone_and_one_that_cannot_begin_changes_nothing() {
         stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         stand.look();
         stand.confirm('u');
-        assert!(stand.world.flash() == *expected);
+        assert_eq!(crc32fast::hash(&stand.world.flash()), crc32fast::hash(expected));
     }
     stand.enter();
     assert!(matches!(&stand.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")));

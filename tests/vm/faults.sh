@@ -105,8 +105,7 @@ check "it names who has the drone open" sh -c "
   dfu-util -a 0 -s 0x08004000 -D old.bin >/dev/null 2>&1 & holder=\$!; sleep 2
   '$cfdfu' doctor >log; kill \$holder; wait; cat log; grep -q \"dfu-util (process \$holder) has it open\" log"
 stop
-# A copy of /etc in memory takes its place: nothing of this reaches the machine outside.
-cp -a /etc etc && mount --bind etc /etc && mkdir -p /etc/udev/rules.d && rm -f /etc/udev/rules.d/70-cfdfu.rules
+mkdir -p /etc/udev/rules.d && rm -f /etc/udev/rules.d/70-cfdfu.rules
 check "udev --install puts the rules in their place" sh -c "
   '$cfdfu' udev --install && '$cfdfu' udev | cmp - /etc/udev/rules.d/70-cfdfu.rules"
 check "again it changes nothing" sh -c "'$cfdfu' udev --install | grep 'there already'"

@@ -1,11 +1,12 @@
 # What the jobs of the VM share: checks that count, and the simulated drone on the guest's own USB.
-# CFDFU names the binary; the files of a job are made in its own folder in memory.
+# The files of a job are made in its own folder in memory; the binary is copied there, too, since the jobs run it with
+# the rights of others, who may have none to the folder of the checkout.
 # shellcheck shell=bash
 set -u
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-cfdfu=${CFDFU:-$here/../../target/release/cfdfu}
 work=/dev/shm/$(basename "$0" .sh)
-mkdir -p "$work" && cd "$work" || exit 1
+cfdfu=/dev/shm/bin/cfdfu
+mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/release/cfdfu" "$cfdfu" && cd "$work" || exit 1
 passed=0
 failed=0
 
