@@ -147,7 +147,7 @@ pub(super) enum Command {
     /// Flash a firmware; a running drone is sent into DFU mode
     #[command(after_help = FLASH_EXAMPLES)]
     Flash {
-        /// The image: .bin, .dfu, .hex, .elf, or a release .zip
+        /// The image: .bin, .dfu, .hex, .elf, a release .zip; - reads stdin
         image: PathBuf,
         #[command(flatten)]
         flash: FlashArgs,

@@ -9,10 +9,13 @@ use crate::app::picker::{Entry, EntryKind};
 use crate::image::{Content, FILE_MAX, Image, ImageError};
 use crate::report::{self, Exit, Problem};
 
-/// Reads and parses an image file.
+/// In place of a file's name: standard input.
+const STDIN: &str = "-";
+
+/// Reads and parses an image file, or standard input for `-`.
 pub fn read_image(path: &Path) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
-        let message = format!("{}: {error}", path.display());
+        let message = format!("{}: {error}", shown(path));
         report::other(
             Exit::NoInput,
             "unreadable",
@@ -38,17 +41,26 @@ pub fn defect(path: &Path) -> Problem {
     )
 }
 
-fn named(path: &Path, problem: Problem) -> Problem {
-    Problem { message: format!("{}: {}", path.display(), problem.message), ..problem }
+fn shown(path: &Path) -> String {
+    if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// At most one byte more than is taken, whatever the file system says of the size (a pipe, /dev/zero).
+fn named(path: &Path, problem: Problem) -> Problem {
+    Problem { message: format!("{}: {}", shown(path), problem.message), ..problem }
+}
+
+/// The whole file, or standard input for `-`. At most one byte more than is taken, whatever the file system says of the
+/// size (a pipe, /dev/zero).
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if path == Path::new(STDIN) {
+        io::stdin().take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+        return Ok(bytes);
+    }
     let file = File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a directory"));
     }
-    let mut bytes = Vec::new();
     file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

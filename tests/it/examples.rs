@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use cfdfu::sim::images;
 use tempfile::TempDir;
 
-use crate::support::{SEED_LEN, firmware};
+use crate::support::{SEED_LEN, firmware, program};
 
 /// A folder with an image where a build leaves it, and the program on the path: in front of it a script that keeps it from
 /// the drones of whoever runs the tests. DEMO says what it finds instead.
@@ -31,6 +31,15 @@ fn desk() -> (TempDir, String) {
     (desk, path)
 }
 
+/// The variables that the examples read are not the caller's.
+fn example_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for name in ["CFDFU", "IMAGE", "LOADER", "OPTIONS", "SSH"] {
+        command.env_remove(name);
+    }
+    command
+}
+
 fn example(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name).display().to_string()
 }
@@ -42,8 +51,9 @@ fn text(output: &Output) -> String {
 #[test]
 fn the_makefile_flashes_as_the_firmware_s_own_does() {
     let (desk, path) = desk();
+    let Some(program) = program("make") else { return };
     let make = |target: &str, demo: &str, more: &str| {
-        let mut make = Command::new("make");
+        let mut make = example_command(&program);
         make.args(["-f", &example("Makefile"), target, more]).current_dir(&desk);
         make.env("PATH", &path).env("DEMO", demo).output().unwrap()
     };
@@ -65,45 +75,63 @@ fn the_makefile_flashes_as_the_firmware_s_own_does() {
 
 /// With a stand-in for SSH that runs what it is given, here.
 #[test]
-fn a_fleet_is_flashed_over_ssh_and_each_says_how_it_ended() {
+fn a_fleet_is_flashed_over_ssh_and_each_host_reports_how_it_ended() {
     let (desk, path) = desk();
-    let ssh = desk.path().join("ssh");
-    fs::write(&ssh, "#!/bin/sh\nOPTIONS=$1; shift; exec sh -c \"$*\"\n").unwrap();
-    let run = |ssh: &str, demo: &str| {
-        let mut fleet = Command::new("sh");
-        fleet.args([&example("fleet.sh"), "build/cf2.bin", "lab1", "lab2"]).current_dir(&desk);
-        fleet.env("PATH", &path).env("SSH", ssh).env("DEMO", demo).output().unwrap()
+    let file = |name: &str, text: &str| fs::write(desk.path().join(name), text).unwrap();
+    file("here", "#!/bin/sh\nshift; exec sh -c \"$*\"\n");
+    file("says", r#"echo '{"event":"result","outcome":"flashed","booted":false}'"#);
+    file("down", "exit 255");
+    file("bare", "exit 127");
+    let run = |image: &str, ssh: &str, demo: &str| {
+        let mut fleet = example_command(Path::new("sh"));
+        fleet.args([&example("fleet.sh"), image, "lab1", "lab2"]).current_dir(&desk);
+        let ssh = format!("sh ./{ssh}");
+        let output = fleet.env("PATH", &path).env("SSH", ssh).env("DEMO", demo).output().unwrap();
+        (output.status.code(), text(&output))
     };
-    let ssh = format!("sh {}", ssh.display());
-    let good = run(&ssh, "healthy");
-    assert_eq!((good.status.code(), text(&good).as_str()), (Some(0), "lab1: ok\nlab2: ok\n"));
-    let says = desk.path().join("says");
-    fs::write(&says, r#"echo '{"event":"result","outcome":"flashed","booted":false}'"#).unwrap();
-    let says = format!("sh {}", says.display());
-    for (ssh, demo, words) in
-        [(&*ssh, "none", "no_device"), (&*says, "", "not seen starting"), ("false", "", "no answer")]
-    {
-        let bad = run(ssh, demo);
-        assert!(bad.status.code() == Some(1) && text(&bad).contains(words), "{}", text(&bad));
+    let good = run("build/cf2.bin", "here", "healthy");
+    assert_eq!(good, (Some(0), "lab1: ok\nlab2: ok\n".to_owned()));
+    for (image, ssh, demo, status, words) in [
+        ("build/cf2.bin", "here", "none", 1, "lab2: no Crazyflie and no device in DFU mode found"),
+        ("build/loader.bin", "here", "healthy", 1, "lab1: this is the Bitcraze bootloader, not a firmware"),
+        ("build/cf2.bin", "says", "", 1, "lab1: flashed, but not seen running"),
+        ("build/cf2.bin", "down", "", 1, "lab1: ssh cannot connect"),
+        ("build/cf2.bin", "bare", "", 1, "lab1: cfdfu is not on the PATH there"),
+        ("build/missing.bin", "here", "healthy", 66, "cannot read build/missing.bin"),
+    ] {
+        let (code, text) = run(image, ssh, demo);
+        assert!(code == Some(status) && text.contains(words), "{image} {ssh} {demo}: {code:?} {text}");
     }
 }
 
 #[test]
 fn the_steps_of_a_ci_job_run() {
     let (desk, path) = desk();
-    let steps = fs::read_to_string(example("ci.yml")).unwrap();
-    let runs: Vec<&str> = steps.lines().filter_map(|line| line.trim().strip_prefix("run: ")).collect();
-    assert_eq!(runs.len(), 3);
+    let steps = runs(&fs::read_to_string(example("ci.yml")).unwrap());
+    assert!(steps[0].starts_with("cargo install --locked --git "), "{steps:?}");
     let step = |run: &str, demo: &str| {
-        let mut step = Command::new("sh");
+        let mut step = example_command(Path::new("sh"));
         step.args(["-ec", run]).current_dir(&desk).env("PATH", &path).env("DEMO", demo).output().unwrap()
     };
-    for run in &runs {
+    for run in &steps[1..] {
         for demo in ["none", "healthy"] {
             let output = step(run, demo);
             assert!(output.status.success(), "{run}: {}", text(&output));
         }
     }
-    assert!(text(&step(runs[2], "healthy")).contains("\"outcome\":\"flashed\""));
-    assert!(!step(runs[2], "write-protected").status.success(), "a drone that is not flashed fails the job");
+    let last = steps.last().unwrap();
+    assert!(text(&step(last, "healthy")).contains("\"outcome\":\"flashed\""));
+    assert!(!step(last, "write-protected").status.success(), "a drone that is not flashed fails the job");
+}
+
+/// The commands of a workflow's steps, on one line or as a block below.
+fn runs(workflow: &str) -> Vec<String> {
+    let lines: Vec<&str> = workflow.lines().collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let command = |(n, line): (usize, &&str)| {
+        let run = line.trim().strip_prefix("run: ")?;
+        let block = lines[n + 1..].iter().take_while(|below| indent(below) > indent(line));
+        Some(if run == "|" { block.copied().collect::<Vec<_>>().join("\n") } else { run.to_owned() })
+    };
+    lines.iter().enumerate().filter_map(command).collect()
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use cfdfu::sim::images;
+use rustix::process::Signal;
 
 use crate::pty::{PATIENCE, Session, busy};
 use crate::support::{SEED_LEN, firmware};
@@ -37,7 +38,7 @@ fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
 /// SIGTERM and the end of the input let a flash in lines finish, as they do on a screen; a broken line is not spun on.
 #[test]
 fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
-    for signal in [None, Some("TERM"), Some("HUP")] {
+    for signal in [None, Some(Signal::TERM), Some(Signal::HUP)] {
         let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
         session.until("Image: ");
         session.press("f\n");
@@ -47,10 +48,7 @@ fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
         let pid = session.child.process_id().unwrap();
         match signal {
             None => session.press("\u{4}"),
-            Some(name) => {
-                let kill = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status();
-                assert!(kill.unwrap().success());
-            }
+            Some(signal) => session.signal(signal),
         }
         let before = busy(pid);
         thread::sleep(Duration::from_secs(1));

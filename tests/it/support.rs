@@ -1,5 +1,6 @@
 //! One job on a simulated drone with a clock that runs ahead, and what came of it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,17 @@ impl World {
     pub fn run(&self, job: Job) -> Run {
         run(Arc::new(self.bus.clone()), self.clock.clone(), job)
     }
+}
+
+/// Where a program is that a test needs and a machine may lack. Without it the test ends early and says so; `tests/all`
+/// lists what is missing, and its `--strict` makes that a failure.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        println!("not checked: {name} is not installed");
+    }
+    found
 }
 
 /// What a job told.

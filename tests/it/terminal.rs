@@ -10,6 +10,8 @@ use portable_pty::PtySize;
 
 use cfdfu::sim::images;
 
+use rustix::process::Signal;
+
 use crate::pty::{PATIENCE, Session, busy};
 use crate::support::{SEED_LEN, firmware};
 
@@ -98,8 +100,7 @@ fn a_terminal_that_is_closed_does_not_stop_the_flash() {
 fn a_signal_ends_an_idle_interface_cleanly() {
     let mut session = Session::start(&["--demo"], &[]);
     session.until("What to do");
-    let pid = i32::try_from(session.child.process_id().unwrap()).unwrap();
-    assert!(std::process::Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+    session.signal(Signal::TERM);
     assert_eq!(session.ended(), 0);
     session.is_restored();
 }

@@ -44,7 +44,7 @@ start() {
 
 stop() {
   echo quit >&3
-  wait $simulator
+  wait "$simulator"
   exec 3>&-
 }
 
@@ -58,6 +58,7 @@ seen() {
 }
 
 # seconds COMMAND…: its wall time, as "took".
+# shellcheck disable=SC2034
 seconds() {
   local from=$EPOCHREALTIME
   took=
