@@ -28,6 +28,9 @@ use picker::{Entry, Picker};
 use progress::Progress;
 use wizard::Wizard;
 
+/// The name of the image that the demo brings along, which is no file.
+pub const DEMO_IMAGE: &str = "demo.bin";
+
 /// Sectors of the chip's flash.
 pub const SECTORS: usize = 12;
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use crate::app::Slot;
 use crate::clock::{Clock, FastClock, RealClock};
@@ -27,6 +27,7 @@ use crate::report::{self, Exit, Problem};
 use crate::run::{self, files};
 use crate::settings::Settings;
 use crate::sim::SimBus;
+use crate::sim::drone::Helper;
 use crate::sim::scenario::{SCENARIOS, Scenario};
 use crate::usb::descriptor::is_printable;
 use crate::usb::libusb::Libusb;
@@ -35,6 +36,7 @@ use crate::usb::{Bus, TransferError};
 use crate::worker::find;
 
 mod args;
+mod completions;
 mod console;
 mod json;
 mod man;
@@ -43,24 +45,22 @@ mod run_job;
 mod simulate;
 mod udev;
 
-use args::{Args, Command, DeviceArgs, FlashArgs, Global};
+use args::{Args, Command, DemoKind, DeviceArgs, FlashArgs, Global};
 use console::Console;
 
 /// The whole program: parses the arguments, does what they say, gives the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::try_parse().unwrap_or_else(|error| usage(&error));
+    let args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| usage(&error));
     let mut console = match Console::new(&args.global) {
         Ok(console) => console,
-        Err(problem) => return console::complain(&problem),
+        Err(problem) => return console::complain(&problem, args.global.json),
     };
-    let exit = match perform(&args, &mut console) {
-        Ok(exit) => exit,
-        Err(problem) => {
-            console.problem(&problem);
-            problem.exit
-        }
-    };
+    let exit = perform(&args, &mut console).unwrap_or_else(|problem| {
+        console.problem(&problem);
+        problem.exit
+    });
+    console.end(exit);
     ExitCode::from(exit as u8)
 }
 
@@ -81,6 +81,11 @@ fn tip(error: &clap::Error) -> String {
 /// Help, or what is wrong with the arguments, which may hold anything: nothing of it is a command to a terminal.
 fn usage(error: &clap::Error) -> ! {
     let rendered = error.render().to_string();
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let problem = report::other(Exit::Usage, "usage", message, "`cfdfu --help` lists what can be typed.");
+        console::print_object(&json::problem(&problem));
+    }
     let text = rendered.clone() + &tip(error);
     let printable: String = text.chars().filter(|&c| c == '\n' || is_printable(c)).collect();
     if printable == rendered {
@@ -92,6 +97,10 @@ fn usage(error: &clap::Error) -> ! {
 
 fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     let global = &args.global;
+    if global.demo.as_ref().is_some_and(|name| name.as_deref() == Some(args::DEMO_HELP)) {
+        list_scenarios(console);
+        return Ok(Exit::Done);
+    }
     let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
     if let Some(image) = &args.image {
         let message = format!("'{}' stands before the command, where only options do", image.display());
@@ -100,34 +109,14 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     match command {
         Command::Flash { image, flash } => {
             let wish = wish(flash);
-            let image = files::read_image(image)?;
+            let image = image_or_demo(image.as_deref(), || simulate::demo_image(DemoKind::Firmware))?;
             console.image(&image);
             let admitted = check::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
-            flash_job(global, flash, admitted, image.content.firmware(), console)
+            let report = flash_job(global, flash, admitted, image.content.firmware(), console)?;
+            Ok(report::exit(&report))
         }
         Command::RestoreBootloader { loader, firmware, flash } => {
-            let wish = wish(flash);
-            if wish.address.is_some() && firmware.is_none() {
-                let advice = "Leave out --address: the bootloader has one place. With --firmware it is the firmware's.";
-                let message = "--address says nothing of a bootloader";
-                return Err(report::other(Exit::Usage, "address", message, advice));
-            }
-            let loader = files::read_image(loader)?;
-            console.image(&loader);
-            let firmware = firmware.as_deref().map(files::read_image).transpose()?;
-            if let Some(firmware) = &firmware {
-                console.image(firmware);
-            }
-            let admitted = check::restore(&loader, firmware.as_ref(), wish)
-                .map_err(|refusal| report::refusal(&refusal))?;
-            let restored = report::restored(admitted.segments());
-            // The firmware in a backup has boards, too, if it is what is written.
-            let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
-            let exit = flash_job(global, flash, admitted, firmware, console)?;
-            if let Some(words) = restored.filter(|_| exit == Exit::Done) {
-                console.line(&words);
-            }
-            Ok(exit)
+            restore_job(global, loader.as_deref(), firmware.as_deref(), flash, console)
         }
         Command::List => list(global, console),
         Command::Identify { wait } => {
@@ -154,25 +143,65 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             Ok(if checks(&rules, console) { Exit::Done } else { Exit::NoPermission })
         }
         Command::Udev { install, .. } => udev::udev(*install, console),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Args::command(), "cfdfu", &mut script);
-            print(&script)
-        }
-        Command::Man => print(man::page(Args::command()).as_bytes()),
+        Command::Completions { shell } => print(console, &completions::script(*shell)),
+        Command::Man => print(console, &man::page(Args::command())),
         Command::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
         Command::DemoImage { file, kind, version, size, force } => {
-            let bytes = simulate::demo_image(*kind, version, *size);
+            let bytes = simulate::image(*kind, version, *size);
             output_file::Output::create(file, *force)?.write(&bytes)?;
+            console.line(&format!(
+                "Wrote {}, {} bytes, for the simulated Crazyflie",
+                file.display(),
+                bytes.len()
+            ));
             Ok(Exit::Done)
         }
     }
 }
 
+/// The bootloader, and a firmware with it.
+fn restore_job(
+    global: &Global,
+    loader: Option<&std::path::Path>,
+    firmware: Option<&std::path::Path>,
+    flash: &FlashArgs,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    let wish = wish(flash);
+    if wish.address.is_some() && firmware.is_none() {
+        let advice =
+            "Leave out --address: the bootloader has one place. With --firmware it is the firmware's.";
+        let message = "--address says nothing of a bootloader";
+        return Err(report::other(Exit::Usage, "address", message, advice));
+    }
+    let loader = image_or_demo(loader, || simulate::demo_image(DemoKind::Loader))?;
+    console.image(&loader);
+    let firmware = firmware.map(files::read_image).transpose()?;
+    if let Some(firmware) = &firmware {
+        console.image(firmware);
+    }
+    let admitted =
+        check::restore(&loader, firmware.as_ref(), wish).map_err(|refusal| report::refusal(&refusal))?;
+    let restored = report::restored(admitted.segments());
+    // The firmware in a backup has boards, too, if it is what is written.
+    let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
+    let report = flash_job(global, flash, admitted, firmware, console)?;
+    match &report.outcome {
+        Outcome::Flashed => restored.into_iter().for_each(|words| console.line(&words)),
+        Outcome::Unchanged => console.line("The bootloader was there already."),
+        _ => {}
+    }
+    Ok(report::exit(&report))
+}
+
 /// Alone on standard output, so that it can go into a file. A reader that has seen enough is no problem.
-fn print(bytes: &[u8]) -> Result<Exit, Problem> {
+fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
+    if console.text(text) {
+        return Ok(Exit::Done);
+    }
     let mut out = std::io::stdout();
-    match std::io::Write::write_all(&mut out, bytes).and_then(|()| std::io::Write::flush(&mut out)) {
+    match std::io::Write::write_all(&mut out, text.as_bytes()).and_then(|()| std::io::Write::flush(&mut out))
+    {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             let message = format!("standard output: {error}");
             Err(report::other(Exit::CannotCreate, "output", &message, "Make room, or write it elsewhere."))
@@ -187,11 +216,15 @@ fn interface(
     image: Option<&std::path::Path>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
+    if global.json {
+        let advice = "Name a command: cfdfu flash IMAGE --json. `cfdfu --help` lists them.";
+        return Err(report::other(Exit::Usage, "no_command", "--json needs a command", advice));
+    }
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let settings = Settings::load();
     let theme = console::theme(global, &settings.0);
     let (bus, demo): (Arc<dyn Bus>, _) = if let Some(name) = &global.demo {
-        let scenario = scenario(name.as_deref())?;
+        let scenario = scenario(name.as_deref());
         let bus = SimBus::new(scenario.drones(clock.now()), Arc::clone(&clock));
         (Arc::new(bus.clone()), Some((bus, scenario.name.to_owned())))
     } else {
@@ -231,7 +264,7 @@ fn flash_job(
     image: Admitted,
     firmware: Option<&Firmware>,
     console: &mut Console,
-) -> Result<Exit, Problem> {
+) -> Result<Report, Problem> {
     let task = FlashTask {
         compare: if flash.full { Compare::Skip } else { Compare::First },
         keep: if flash.no_undo { Keep::No } else { Keep::Copy },
@@ -242,7 +275,16 @@ fn flash_job(
         ..FlashTask::new(image, firmware)
     };
     let report = flash_to_the_end(global, flash, task, console)?;
-    Ok(console.conclude(&report))
+    console.conclude(&report);
+    Ok(report)
+}
+
+/// The image that is named; none needs to be on the demo, which brings its own.
+fn image_or_demo(path: Option<&std::path::Path>, demo: impl FnOnce() -> Vec<u8>) -> Result<Image, Problem> {
+    match path {
+        Some(path) => files::read_image(path),
+        None => Image::parse(demo()).map_err(|error| report::image_error(&error)),
+    }
 }
 
 /// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back.
@@ -252,7 +294,7 @@ fn flash_to_the_end(
     mut task: FlashTask,
     console: &mut Console,
 ) -> Result<Report, Problem> {
-    let (bus, clock) = bus(global, console)?;
+    let (bus, clock) = bus_for(global, Some(&flash.device), console)?;
     let mut job = job(global, &flash.device, Task::Flash(task.clone()));
     let mut lost = None;
     loop {
@@ -278,7 +320,7 @@ fn undo_job(
     allow_mismatch: bool,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let (bus, clock) = bus(global, console)?;
+    let (bus, clock) = bus_for(global, Some(device), console)?;
     let find = job(global, device, Task::Find);
     let found = run_job::run(Arc::clone(&bus), Arc::clone(&clock), find, console)?;
     if found.report.outcome != Outcome::Identified {
@@ -346,7 +388,7 @@ fn backup_job(
 }
 
 fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) -> Result<Report, Problem> {
-    let (bus, clock) = bus(global, console)?;
+    let (bus, clock) = bus_for(global, Some(device), console)?;
     Ok(run_job::run(bus, clock, job(global, device, task), console)?.report)
 }
 
@@ -369,7 +411,7 @@ fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     Ok(if good { Exit::Done } else { Exit::NoDevice })
 }
 
-fn symptoms(global: &Global, console: &Console) -> Result<doctor::Symptoms, Problem> {
+fn symptoms(global: &Global, console: &mut Console) -> Result<doctor::Symptoms, Problem> {
     let bus: Result<Arc<dyn Bus>, _> = if global.demo.is_some() {
         Ok(bus(global, console)?.0)
     } else {
@@ -421,12 +463,27 @@ fn bus_problem(kind: FailureKind) -> Problem {
 type World = (Arc<dyn Bus>, Arc<dyn Clock>);
 
 /// The real bus, or the one of the demo.
-fn bus(global: &Global, console: &Console) -> Result<World, Problem> {
+fn bus(global: &Global, console: &mut Console) -> Result<World, Problem> {
+    bus_for(global, None, console)
+}
+
+/// The bus for a job. With `--wait` someone is at the demo's drone and brings it into DFU mode by hand.
+fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) -> Result<World, Problem> {
     let clock: Arc<dyn Clock> =
         if global.demo_fast { Arc::new(FastClock::new()) } else { Arc::new(RealClock::new()) };
     if let Some(name) = &global.demo {
-        let scenario = scenario(name.as_deref())?;
-        let bus = SimBus::new(scenario.drones(clock.now()), Arc::clone(&clock));
+        let scenario = scenario(name.as_deref());
+        let mut drones = scenario.drones(clock.now());
+        if let Some(device) = device.filter(|device| device.wait > 0) {
+            let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
+            for drone in &mut drones {
+                drone.traits.helper = Some(helper);
+            }
+            if !drones.is_empty() {
+                console.line("SIMULATED: if the drone needs a hand, it is brought into DFU mode after 3 s.");
+            }
+        }
+        let bus = SimBus::new(drones, Arc::clone(&clock));
         return Ok((traced(bus, console), clock));
     }
     let bus = Libusb::new().map_err(|error| bus_problem(error.into()))?;
@@ -440,11 +497,14 @@ fn traced(bus: impl Bus + 'static, console: &Console) -> Arc<dyn Bus> {
     }
 }
 
-fn scenario(name: Option<&str>) -> Result<&'static Scenario, Problem> {
-    let name = name.unwrap_or(SCENARIOS[0].name);
-    Scenario::by_name(name).ok_or_else(|| {
-        let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
-        let message = format!("there is no scenario {name:?}");
-        report::other(Exit::Usage, "no_scenario", &message, &format!("There are: {}.", names.join(", ")))
-    })
+/// The scenario of that name, or the first one. The names that can be typed are checked with the arguments.
+fn scenario(name: Option<&str>) -> &'static Scenario {
+    name.and_then(Scenario::by_name).unwrap_or(&SCENARIOS[0])
+}
+
+/// `--demo=help`, with any command or none.
+fn list_scenarios(console: &mut Console) {
+    for Scenario { name, what, .. } in SCENARIOS {
+        console.scenario(name, what);
+    }
 }

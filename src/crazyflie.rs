@@ -171,7 +171,7 @@ impl Board {
     /// What people call it; the code itself if it is not known.
     #[must_use]
     pub fn name(&self) -> &str {
-        NAMES.iter().find(|(code, _)| *code == self.code).map_or(&self.code, |(_, name)| name)
+        BOARDS.iter().find(|board| board.code == self.code).map_or(&self.code, |board| board.name)
     }
 }
 
@@ -186,22 +186,43 @@ impl fmt::Display for Board {
     }
 }
 
-/// Device types and names of the platforms (crazyflie-firmware, `platform_*.c`); the Flapper shares the types of others.
-const NAMES: [(&str, &str); 7] = [
-    ("CF20", "Crazyflie 2.0"),
-    ("CF21", "Crazyflie 2.1"),
-    ("C21B", "Crazyflie 2.1 Brushless"),
-    ("RZ10", "Crazyflie Bolt"),
-    ("CB10", "Crazyflie Bolt"),
-    ("CB11", "Crazyflie Bolt 1.1"),
-    ("RR10", "Roadrunner 1.0"),
+/// A type of board that Bitcraze makes.
+#[derive(Clone, Copy, Debug)]
+pub struct BoardType {
+    /// As the OTP has it.
+    pub code: &'static str,
+    /// As the firmware calls it.
+    pub name: &'static str,
+    /// The platform whose firmware runs on it, as in the names of releases. The Flapper's runs on types of others.
+    pub platform: &'static str,
+}
+
+const fn board_type(code: &'static str, name: &'static str, platform: &'static str) -> BoardType {
+    BoardType { code, name, platform }
+}
+
+/// The types of boards (crazyflie-firmware, `platform_*.c`).
+pub const BOARDS: &[BoardType] = &[
+    board_type("CF20", "Crazyflie 2.0", "cf2"),
+    board_type("CF21", "Crazyflie 2.1", "cf2"),
+    board_type("C21B", "Crazyflie 2.1 Brushless", "cf21bl"),
+    board_type("RZ10", "Crazyflie Bolt", "bolt"),
+    board_type("CB10", "Crazyflie Bolt", "bolt"),
+    board_type("CB11", "Crazyflie Bolt 1.1", "bolt"),
+    board_type("RR10", "Roadrunner 1.0", "tag"),
 ];
 
 /// The code of the board that the firmware calls by this name; `None` if none or several are called so.
 #[must_use]
 pub fn code_of(name: &str) -> Option<&'static str> {
-    let mut codes = NAMES.iter().filter(|(_, known)| *known == name).map(|(code, _)| *code);
+    let mut codes = BOARDS.iter().filter(|board| board.name == name).map(|board| board.code);
     codes.next().filter(|_| codes.next().is_none())
+}
+
+/// The platform of the board with this code.
+#[must_use]
+pub fn platform_of(code: &str) -> Option<&'static str> {
+    BOARDS.iter().find(|board| board.code == code).map(|board| board.platform)
 }
 
 /// The board, from the OTP of its chip.

@@ -21,6 +21,8 @@ pub use image::{caution, image_error, refusal};
 pub enum Exit {
     /// Done.
     Done = 0,
+    /// `verify` found a difference, as `cmp` and `diff` report one.
+    Differs = 1,
     /// Wrong use of the command line.
     Usage = 2,
     /// The image was refused, or is malformed.
@@ -355,7 +357,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             "Repeat it; if it fails at the same place again, the chip's flash is worn or its supply too low (plug straight \
              into the computer).",
         ),
-        FailureKind::Differs { .. } => new(Exit::Device, "mismatch", "To flash it: cfdfu flash IMAGE."),
+        FailureKind::Differs { .. } => new(Exit::Differs, "differs", "To flash it: cfdfu flash IMAGE."),
         FailureKind::OutOfRange(_) => {
             new(Exit::Image, "out_of_range", "A Crazyflie's flash is 0x08000000 … 0x080FFFFF.")
         }

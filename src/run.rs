@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::app::update::update;
-use crate::app::{App, BusState, Demo, Effect, Msg, Person, Slot, Which};
+use crate::app::{self, App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use crate::clock::Clock;
 use crate::doctor;
 use crate::image::Image;
@@ -51,9 +51,6 @@ const BUS_LOOK: Duration = Duration::from_millis(500);
 const COMPLAINT: Duration = Duration::from_secs(10);
 /// Logs of runs that are kept.
 const RUNS: usize = 50;
-
-/// The name of the image that the demo brings along.
-const DEMO_IMAGE: &str = "demo.bin";
 
 /// What the interface runs on.
 pub struct World {
@@ -148,9 +145,9 @@ impl<'a> Shell<'a> {
             self.perform(&app, Effect::Load(Which::Image, path.to_owned()));
         } else if app.demo.is_some() {
             // Whoever tries it has no image at hand; the one that `demo-image` writes.
-            let path = PathBuf::from(DEMO_IMAGE);
+            let path = PathBuf::from(app::DEMO_IMAGE);
             app.image = Slot::Loading(path.clone());
-            let image = Image::parse(images::firmware("2026.08", &CF2_BOARDS, images::FIRMWARE_LEN));
+            let image = Image::parse(images::firmware(images::VERSION, &CF2_BOARDS, images::FIRMWARE_LEN));
             let image = image.map(Box::new).map_err(|error| report::image_error(&error));
             let _ = self.messages.send(Msg::Loaded(Which::Image, path, image));
         }

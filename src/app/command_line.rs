@@ -1,7 +1,9 @@
 //! The command without interface that does the same as the job that is planned.
 
+use std::path::Path;
+
 use super::update::needs_insisting;
-use super::{App, Goal, Slot};
+use super::{App, DEMO_IMAGE, Goal, Slot};
 use crate::usb::descriptor::is_printable;
 
 /// The command without interface that does the same as the job that is planned.
@@ -25,7 +27,11 @@ pub fn command_line(app: &App) -> String {
         Goal::Flash | Goal::Recover => {
             let insist = app.image.image().is_some_and(needs_insisting);
             let insist = if insist { " --allow-mismatch" } else { "" };
-            format!("cfdfu flash {}{insist}{device}", name(&app.image))
+            // The demo's own image is no file: there the command needs none.
+            let own =
+                app.demo.is_some() && app.image.path().is_some_and(|path| path == Path::new(DEMO_IMAGE));
+            let image = if own { String::new() } else { format!(" {}", name(&app.image)) };
+            format!("cfdfu flash{image}{insist}{device}")
         }
     }
 }

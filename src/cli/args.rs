@@ -1,13 +1,16 @@
 //! What can be typed. Parsing touches nothing: no file, no device.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{ColorChoice, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::flash::Address;
 use crate::job::Selector;
 use crate::sim::images;
+use crate::sim::scenario::SCENARIOS;
 
 const STYLES: Styles =
     Styles::styled().header(AnsiColor::Green.on_default().bold()).usage(AnsiColor::Green.on_default().bold());
@@ -25,6 +28,21 @@ pub(super) struct Args {
     pub(super) command: Option<Command>,
 }
 
+impl Args {
+    /// What was typed. The demo brings its own images, so with it none needs to be named.
+    pub(super) fn of(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
+        let is_demo =
+            |argument: &OsString| argument == "--demo" || argument.to_string_lossy().starts_with("--demo=");
+        let mut command = Args::command();
+        if arguments.iter().any(is_demo) {
+            for (name, id) in [("flash", "image"), ("restore-bootloader", "loader")] {
+                command = command.mut_subcommand(name, |it| it.mut_arg(id, |arg| arg.required(false)));
+            }
+        }
+        Args::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+}
+
 // Lines of at most 79 columns: what clap wraps is no table any more.
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -40,10 +58,11 @@ Examples:
 pub(super) const EXIT_STATUS: &str = "\
 Exit status:
   0   done                            70  a defect of cfdfu
-  2   usage                           73  output file
-  65  image refused                   74  device failed
-  66  image unreadable                75  interrupted, may be repeated
-  69  no device, or several           77  no permission";
+  1   verify: not the same            73  output file
+  2   usage                           74  device failed
+  65  image refused                   75  interrupted, may be repeated
+  66  image unreadable                77  no permission
+  69  no device, or several";
 
 const FLASH_EXAMPLES: &str = "\
 Examples:
@@ -75,9 +94,10 @@ button held), quit.";
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(super) struct Global {
-    /// Use the built-in simulated Crazyflie instead of USB
+    /// Use the built-in simulated Crazyflie; --demo=help lists scenarios
     #[allow(clippy::option_option, reason = "not given, given alone, given with a name")]
     #[arg(long, global = true, value_name = "SCENARIO", num_args = 0..=1, require_equals = true)]
+    #[arg(value_parser = scenarios(Some(DEMO_HELP)), hide_possible_values = true)]
     pub(super) demo: Option<Option<String>>,
     /// The interface in lines, without a full screen
     #[arg(long, global = true)]
@@ -148,7 +168,8 @@ pub(super) enum Command {
     #[command(after_help = FLASH_EXAMPLES)]
     Flash {
         /// The image: .bin, .dfu, .hex, .elf, a release .zip; - reads stdin
-        image: PathBuf,
+        #[arg(required = true)]
+        image: Option<PathBuf>,
         #[command(flatten)]
         flash: FlashArgs,
     },
@@ -156,7 +177,8 @@ pub(super) enum Command {
     #[command(after_help = RESTORE_EXAMPLES)]
     RestoreBootloader {
         /// The bootloader (cf2loader-1.0.bin), or a backup of the whole flash
-        loader: PathBuf,
+        #[arg(required = true)]
+        loader: Option<PathBuf>,
         /// A firmware to flash in the same job
         #[arg(long, value_name = "IMAGE")]
         firmware: Option<PathBuf>,
@@ -219,7 +241,7 @@ pub(super) enum Command {
     },
     /// Print the completions of a shell
     Completions {
-        /// Which
+        /// Which shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
@@ -227,7 +249,8 @@ pub(super) enum Command {
     /// Plug a simulated Crazyflie into this computer (as root)
     #[command(after_help = SIMULATE_NOTE)]
     Simulate {
-        /// What situation to simulate
+        /// What to simulate; --demo=help describes each
+        #[arg(value_parser = scenarios(None), hide_possible_values = true)]
         scenario: Option<String>,
     },
     /// Write a synthetic image, to try cfdfu without a real one
@@ -235,11 +258,11 @@ pub(super) enum Command {
     DemoImage {
         /// The file to write
         file: PathBuf,
-        /// What it should be
+        /// What to write
         #[arg(long, value_enum, default_value = "firmware")]
         kind: DemoKind,
         /// The version that a firmware names
-        #[arg(long, default_value = "2026.08", value_parser = parse_version)]
+        #[arg(long, default_value = images::VERSION, value_parser = parse_version)]
         version: String,
         /// The size of a firmware in bytes
         #[arg(long, default_value_t = images::FIRMWARE_LEN, value_parser = parse_size)]
@@ -252,12 +275,19 @@ pub(super) enum Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum DemoKind {
-    /// For Crazyflie 2.0 and 2.1
     Firmware,
-    /// The Bitcraze bootloader's stand-in
     Loader,
-    /// For the Bolt
     Bolt,
+}
+
+/// The scenario that lists the others.
+pub(super) const DEMO_HELP: &str = "help";
+
+/// The names of the scenarios, with what each is: for the check of what was typed, and for completions.
+fn scenarios(more: Option<&'static str>) -> PossibleValuesParser {
+    let more = more.map(|name| PossibleValue::new(name).help("list the scenarios"));
+    let named = SCENARIOS.iter().map(|scenario| PossibleValue::new(scenario.name).help(scenario.what));
+    named.chain(more).collect::<Vec<_>>().into()
 }
 
 fn parse_address(text: &str) -> Result<Address, String> {

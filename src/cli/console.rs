@@ -32,6 +32,7 @@ use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
 
 /// Where text goes.
+#[allow(clippy::struct_excessive_bools, reason = "each is about another stream")]
 pub(super) struct Console {
     json: bool,
     verbose: u8,
@@ -46,10 +47,26 @@ pub(super) struct Console {
     loader: Option<Loader>,
     log: Option<File>,
     clock: Arc<RealClock>,
+    /// The one last result of `--json` is printed.
+    concluded: bool,
+}
+
+/// One object on a line of standard output.
+pub(super) fn print_object(value: &Value) {
+    // JSON escapes what is below a blank; a terminal obeys more than that. All of it has four digits.
+    let escaped = |c: char| match u32::from(c) {
+        code if !descriptor::is_printable(c) => format!("\\u{code:04x}"),
+        _ => c.to_string(),
+    };
+    let line: String = value.to_string().chars().map(escaped).collect();
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// A problem that comes before there is a console.
-pub(super) fn complain(problem: &Problem) -> ExitCode {
+pub(super) fn complain(problem: &Problem, json: bool) -> ExitCode {
+    if json {
+        print_object(&json::problem(problem));
+    }
     let (message, advice) = (printable(&problem.message), printable(&problem.advice));
     let _ = writeln!(io::stderr(), "cfdfu: {message}\n{advice}");
     ExitCode::from(problem.exit as u8)
@@ -83,6 +100,7 @@ impl Console {
             loader: None,
             log: log.transpose()?,
             clock: Arc::new(RealClock::new()),
+            concluded: false,
         })
     }
 
@@ -131,15 +149,43 @@ impl Console {
 
     fn object(&self, value: &Value) {
         if self.json {
-            // JSON escapes what is below a blank; a terminal obeys more than that. All of it has four digits.
-            let escaped = |c: char| match u32::from(c) {
-                code if !descriptor::is_printable(c) => format!("\\u{code:04x}"),
-                _ => c.to_string(),
-            };
-            let line: Vec<String> = value.to_string().chars().map(escaped).collect();
-            let line = line.concat();
-            let _ = writeln!(io::stdout(), "{line}");
+            print_object(value);
         }
+    }
+
+    /// The one last object.
+    fn last_object(&mut self, value: &Value) {
+        self.object(value);
+        self.concluded = true;
+    }
+
+    /// A text that is the whole answer of a command, if it is to be an object; else the command prints it.
+    pub(super) fn text(&self, text: &str) -> bool {
+        self.object(&serde_json::json!({"event": "text", "text": text}));
+        self.json
+    }
+
+    /// A row of `--demo=help`.
+    pub(super) fn scenario(&mut self, name: &str, what: &str) {
+        self.object(&serde_json::json!({"event": "scenario", "name": name, "what": what}));
+        if !self.json {
+            self.line(&format!("{name:<16} {what}"));
+        }
+    }
+
+    /// The end of a command; one that ran no job gets its one result here.
+    pub(super) fn end(&mut self, exit: Exit) {
+        if self.concluded {
+            return;
+        }
+        let object = match exit {
+            Exit::Done => json::ended("unchanged", &Value::Null),
+            other => {
+                let advice = "The check events name each remedy.";
+                json::problem(&report::other(other, "checks", "not every check is good", advice))
+            }
+        };
+        self.last_object(&object);
     }
 
     /// One event of a job; the last one is for [`Console::result`].
@@ -341,7 +387,7 @@ impl Console {
     /// The last words of a job.
     pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
         self.end_bar();
-        self.object(&json::result(report, file));
+        self.last_object(&json::result(report, file));
         match &report.outcome {
             Outcome::Cancelled(_) => return self.error(&report::headline(report)),
             Outcome::Failed(failure) => return self.explain(&report::failed(failure)),
@@ -379,10 +425,7 @@ impl Console {
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.end_bar();
         let problem = &as_sudo_finds_it(problem);
-        self.object(&serde_json::json!({
-            "event": "result", "outcome": "failed", "bytes": 0, "written": 0, "erased_sectors": 0,
-            "verified": false, "booted": null, "runs": null, "seconds": 0.0, "error": json::error(problem),
-        }));
+        self.last_object(&json::problem(problem));
         self.explain(problem);
     }
 

@@ -110,6 +110,19 @@ pub(super) fn result(report: &Report, file: Option<&Path>) -> Value {
     result
 }
 
-pub(super) fn error(problem: &Problem) -> Value {
+/// The last object of a command that ended before or beside a job.
+pub(super) fn problem(problem: &Problem) -> Value {
+    ended("failed", &error(problem))
+}
+
+/// The last object of a command that ran no job.
+pub(super) fn ended(outcome: &str, error: &Value) -> Value {
+    json!({
+        "event": "result", "outcome": outcome, "bytes": 0, "written": 0, "erased_sectors": 0,
+        "verified": false, "booted": null, "runs": null, "seconds": 0.0, "error": error,
+    })
+}
+
+fn error(problem: &Problem) -> Value {
     json!({"kind": problem.kind, "message": problem.message, "advice": problem.advice})
 }

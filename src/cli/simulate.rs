@@ -7,8 +7,13 @@ use crate::report::{Exit, Problem};
 use crate::sim::images;
 use crate::sim::scenario::CF2_BOARDS;
 
+/// The image of this kind that the demo brings along.
+pub(super) fn demo_image(kind: DemoKind) -> Vec<u8> {
+    image(kind, images::VERSION, images::FIRMWARE_LEN)
+}
+
 /// A synthetic image of this kind.
-pub(super) fn demo_image(kind: DemoKind, version: &str, size: usize) -> Vec<u8> {
+pub(super) fn image(kind: DemoKind, version: &str, size: usize) -> Vec<u8> {
     match kind {
         DemoKind::Firmware => images::firmware(version, &CF2_BOARDS, size),
         DemoKind::Loader => images::loader(),
@@ -41,7 +46,7 @@ mod on_linux {
     use crate::sim::{SimBus, vhci};
 
     pub(in crate::cli) fn simulate(name: Option<&str>, console: &mut Console) -> Result<Exit, Problem> {
-        let scenario = scenario(name)?;
+        let scenario = scenario(name);
         if !vhci::is_here() {
             let advice = "Run `modprobe vhci_hcd` as root first. Without it, --demo gives the same drone to every \
                 command of cfdfu itself.";

@@ -17,7 +17,7 @@ const RELOAD: &str = "Now, as root: `udevadm control --reload`, then plug the dr
 
 pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem> {
     if !install {
-        return super::print(UDEV_RULES.as_bytes());
+        return super::print(console, UDEV_RULES);
     }
     match fs::read_to_string(FILE) {
         Ok(there) if there == UDEV_RULES => {

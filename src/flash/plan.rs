@@ -70,6 +70,24 @@ impl Work {
         self.erase.is_empty() && self.commit.is_empty()
     }
 
+    /// The stretches that are rewritten, ascending, with the commit words in them: where the work really is, which may
+    /// start far behind the start of the image.
+    #[must_use]
+    pub fn stretches(&self) -> Vec<Span> {
+        let mut spans: Vec<Span> = self.verify.iter().chain(&self.commit).copied().collect();
+        spans.sort_by_key(|span| span.start());
+        let mut stretches: Vec<Span> = Vec::new();
+        for span in spans {
+            match stretches.last_mut() {
+                Some(last) if last.end() == span.start().wide() => {
+                    *last = Span::between(last.start(), span.end()).unwrap_or(span);
+                }
+                _ => stretches.push(span),
+            }
+        }
+        stretches
+    }
+
     /// Bytes that will be written.
     #[must_use]
     pub fn bytes(&self) -> u64 {

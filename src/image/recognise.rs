@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use crate::crazyflie;
 use crate::flash::{Address, BLANK, FIRMWARE_BASE, FIRMWARE_MAX, LOADER_BASE, LOADER_MAX, Span};
 
 /// 98 words: 16 of the core and 82 interrupts (RM0090 table 62).
@@ -77,15 +78,10 @@ impl Firmware {
     /// The Flapper flies on boards that also other platforms use: there the names decide.
     #[must_use]
     pub fn platform(&self) -> Option<&'static str> {
-        let has = |code: &str| self.boards.iter().any(|board| board.code == code);
-        match () {
-            () if self.boards.iter().any(|board| board.name.starts_with("Flapper")) => Some("flapper"),
-            () if has("CF20") || has("CF21") => Some("cf2"),
-            () if has("C21B") => Some("cf21bl"),
-            () if has("RZ10") || has("CB10") || has("CB11") => Some("bolt"),
-            () if has("RR10") => Some("tag"),
-            () => None,
+        if self.boards.iter().any(|board| board.name.starts_with("Flapper")) {
+            return Some("flapper");
         }
+        self.boards.iter().find_map(|board| crazyflie::platform_of(&board.code))
     }
 }
 

@@ -23,6 +23,8 @@ const ENTER_ROM: Duration = Duration::from_millis(450);
 /// The radio chip's thresholds for the button at power-on.
 const SHORT_PRESS: Duration = Duration::from_millis(1500);
 const LONG_PRESS: Duration = Duration::from_secs(5);
+/// A helper takes so long to unplug the drone and plug it in with the button held.
+const HELP_AFTER: Duration = Duration::from_secs(3);
 /// From a reset to 0483:5740.
 const BOOT: Duration = Duration::from_millis(1200);
 
@@ -43,6 +45,17 @@ pub struct Traits {
     pub refuses_voltage: bool,
     /// What it looks like on USB, if not like a Crazyflie: something else that is plugged in.
     pub face: Option<&'static Face>,
+    /// Someone is at the drone who brings it into DFU mode by hand while a command waits for it.
+    pub helper: Option<Helper>,
+}
+
+/// When a [`Traits::helper`] comes in, [`HELP_AFTER`] a moment in which it was needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Helper {
+    /// While the drone is not on USB, or runs a firmware that did not understand the request.
+    IfStuck,
+    /// While the drone is not in DFU mode.
+    IfNotInDfu,
 }
 
 impl Default for Traits {
@@ -57,6 +70,7 @@ impl Default for Traits {
             mishap: None,
             refuses_voltage: false,
             face: None,
+            helper: None,
         }
     }
 }
@@ -112,6 +126,10 @@ pub struct Drone {
     link: Link,
     /// Counts the enumerations.
     guise: u8,
+    /// The running firmware was asked to enter DFU mode and took the request for another.
+    misunderstood: bool,
+    /// Since when a helper is needed.
+    stuck_since: Option<Duration>,
 }
 
 impl Drone {
@@ -126,6 +144,8 @@ impl Drone {
             button: false,
             link: Link::default(),
             guise: 0,
+            misunderstood: false,
+            stuck_since: None,
         }
     }
 
@@ -191,6 +211,16 @@ impl Drone {
 
     /// Lets what was to happen by `now` happen.
     pub fn settle(&mut self, now: Duration) {
+        if self.needs_help() {
+            let since = *self.stuck_since.get_or_insert(now);
+            if now >= since + HELP_AFTER {
+                self.cut_power(now);
+                self.by_hand = true;
+                self.mode = Mode::Starting(Start::Rom, now);
+            }
+        } else {
+            self.stuck_since = None;
+        }
         if let Mode::Starting(start, at) = self.mode
             && now >= at
         {
@@ -204,6 +234,14 @@ impl Drone {
                 }
                 Start::Firmware => Mode::Firmware,
             };
+        }
+    }
+
+    fn needs_help(&self) -> bool {
+        match (self.traits.helper, &self.mode) {
+            (None, _) | (_, Mode::Rom(_) | Mode::Starting(..)) => false,
+            (Some(Helper::IfStuck), Mode::Firmware) => self.misunderstood,
+            (Some(_), _) => true,
         }
     }
 
@@ -351,6 +389,7 @@ impl Drone {
                 Answer::Silence
             }
             (0x40, 1, 1, command) => {
+                self.misunderstood |= command == 2;
                 self.link.turn(command == 1);
                 Answer::Ack
             }

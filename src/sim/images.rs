@@ -15,6 +15,9 @@ const CODE_AT: usize = 0x800;
 /// The first instructions of ST's start-up code: `movs r1, #0`, a branch, a load.
 const CODE: [u8; 12] = [0x00, 0x21, 0x03, 0xE0, 0x0A, 0x4B, 0x5B, 0x58, 0x43, 0x50, 0x04, 0x31];
 
+/// The version that the firmware of the demo names.
+pub const VERSION: &str = "2026.08";
+
 /// The size of the firmware in Bitcraze's documentation, in bytes.
 pub const FIRMWARE_LEN: usize = 243_176;
 /// The shortest firmware that [`firmware`] makes, in bytes.

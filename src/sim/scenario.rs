@@ -30,7 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "old",
-        what: "running a firmware from before 2022.03, which cannot enter DFU mode by itself",
+        what: "running firmware 2021.06, too old to enter DFU mode by itself",
         drones: old,
     },
     Scenario { name: "unplugged", what: "in DFU mode, and the cable comes off half way", drones: unplugged },
@@ -109,8 +109,10 @@ fn healthy(now: Duration) -> Vec<Drone> {
 }
 
 fn old(now: Duration) -> Vec<Drone> {
+    let firmware = images::firmware("2021.06", &CF2_BOARDS, FIRMWARE_LEN);
     let mut drones = healthy(now);
     for drone in &mut drones {
+        drone.memory.flash.place(0x0800_4000, &firmware);
         drone.traits.deaf = true;
     }
     drones

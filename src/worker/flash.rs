@@ -326,7 +326,7 @@ impl Flashing<'_> {
     fn write(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
         ctx.enters(Part::Write);
         let mut meter = Meter::start(ctx, Phase::Write, work.bytes());
-        ctx.info(format!("Download {} {} bytes", self.plan.start(), work.bytes()));
+        ctx.info(format!("Download {}", stretches(work, &[&work.write, &work.commit])));
         let started = ctx.clock.now();
         for block in &work.write {
             self.write_block(ctx, *block, &mut meter)?;
@@ -334,12 +334,13 @@ impl Flashing<'_> {
         ctx.detail(format!("Written in {}", seconds(ctx.clock.now().saturating_sub(started))));
         ctx.enters(Part::Verify);
         let started = ctx.clock.now();
-        let mut verified = if self.task.verify == Verify::ReadBack { self.verify(ctx, work)? } else { 0 };
+        if self.task.verify == Verify::ReadBack {
+            self.verify(ctx, work)?;
+        }
         for word in &work.commit {
             self.write_block(ctx, *word, &mut meter)?;
             if self.task.verify == Verify::ReadBack {
                 self.verify_block(ctx, *word)?;
-                verified += u64::from(word.len());
                 if let Some(sector) = self.sector_at(word.start()) {
                     ctx.sector(sector.index, SectorState::Verified);
                 }
@@ -348,9 +349,13 @@ impl Flashing<'_> {
                 }
             }
         }
-        if verified > 0 {
+        if self.task.verify == Verify::ReadBack {
             let took = ctx.clock.now().saturating_sub(started);
-            ctx.info(format!("Verify   {} {verified} bytes   {}", self.plan.start(), seconds(took)));
+            ctx.info(format!(
+                "Verify   {}   {}",
+                stretches(work, &[&work.verify, &work.commit]),
+                seconds(took)
+            ));
         }
         Ok(())
     }
@@ -372,8 +377,8 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Reads back everything but the commit words; the number of bytes.
-    fn verify(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<u64, Stop> {
+    /// Reads back everything but the commit words.
+    fn verify(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
         let total: u64 = work.verify.iter().map(|span| u64::from(span.len())).sum();
         let mut meter = Meter::start(ctx, Phase::Verify, total);
         for span in &work.verify {
@@ -384,7 +389,7 @@ impl Flashing<'_> {
                 self.tell_verified(ctx, block, span.end());
             }
         }
-        Ok(total)
+        Ok(())
     }
 
     /// A sector is verified with its last block.
@@ -444,6 +449,16 @@ fn is_worth_keeping(before: &Segment) -> bool {
 fn firmware_in(before: &Segment) -> Option<Content> {
     let from = FIRMWARE_BASE.0.checked_sub(before.address.0)? as usize;
     Content::in_flash(before.data.get(from..)?)
+}
+
+/// Where the work is, with how many bytes of these spans are there, as in `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
+fn stretches(work: &Work, spans: &[&[Span]]) -> String {
+    let bytes = |stretch: &Span| {
+        let inside = spans.iter().copied().flatten().filter(|span| stretch.covers(**span));
+        inside.map(|span| u64::from(span.len())).sum::<u64>()
+    };
+    let named = |stretch: &Span| format!("{} {} bytes", stretch.start(), bytes(stretch));
+    work.stretches().iter().map(named).collect::<Vec<_>>().join(", ")
 }
 
 fn name(sector: &Sector) -> String {

@@ -169,7 +169,7 @@ fn every_situation_has_its_exit_status_and_its_advice() {
             65,
             "board is CB10 (Crazyflie Bolt), revision A, but the image is for CF20 (Crazyflie 2.0), CF21",
         ),
-        ("verify cf2.bin --demo=dfu", 74, "instead of"),
+        ("verify cf2.bin --demo=dfu", 1, "instead of"),
         ("list --demo=none", 69, "Plug in"),
         ("flash cf2.bin --demo=px4", 69, "PX4 took the place of Bitcraze's bootloader"),
         (
@@ -182,7 +182,7 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("flash cf2.bin --demo=other-chip", 69, "laid out differently from an STM32F405's"),
         ("list --demo=relatives", 69, "Plug in the Crazyflie itself"),
         ("identify --demo=other-chip", 69, "not a Crazyflie"),
-        ("flash cf2.bin --demo=nonsense", 2, "There are: healthy"),
+        ("flash cf2.bin --demo=nonsense", 2, "possible values: healthy"),
         ("flash", 2, "Usage"),
         ("flsh cf2.bin", 2, "'flsh' is no command"),
         ("flsh flash cf2.bin --demo", 2, "'flsh' stands before the command"),
@@ -197,11 +197,40 @@ fn every_situation_has_its_exit_status_and_its_advice() {
     }
 }
 
+/// The log names the place of the work, not the start of the image: on a recovery that would frighten.
+#[test]
+fn the_log_names_where_it_writes() {
+    let desk = Desk::new();
+    stdout(&desk.run("demo-image loader.bin --kind loader"));
+    let text = stdout(&desk.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu"));
+    for words in ["Download 0x08004000 243176 bytes", "Verify   0x08004000 243176 bytes"] {
+        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+    }
+    let text = stdout(&desk.run("restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten"));
+    assert!(text.contains("Download 0x08000000 7256 bytes, 0x08004000 243176 bytes"), "{text}");
+}
+
+/// What can be typed with no file at hand: the demo brings its own images.
+#[test]
+fn the_demo_needs_no_file() {
+    let desk = Desk { dir: tempfile::tempdir().unwrap() };
+    for line in ["flash --demo", "--demo=dfu flash", "restore-bootloader --demo=overwritten"] {
+        let text = stdout(&desk.run(line));
+        assert!(text.contains("Flashed and verified"), "{line}: {text}");
+    }
+    let text = stdout(&desk.run("restore-bootloader --demo=dfu"));
+    assert!(text.contains("The bootloader was there already."), "{text}");
+    let (code, text) = desk.fails("flash");
+    assert!(code == 2 && text.contains("<IMAGE>"), "{text}");
+    let text = stdout(&desk.run("--demo=help"));
+    assert!(text.contains("overwritten      in DFU mode, the bootloader overwritten"), "{text}");
+}
+
 #[test]
 fn inspect_tells_what_a_file_is() {
     let desk = Desk::new();
     let (exit, objects) = desk.json("inspect cf2.bin");
-    assert_eq!((exit, objects.len()), (0, 1));
+    assert_eq!((exit, objects.len()), (0, 2), "the image and the result");
     let image = &objects[0];
     assert_eq!(
         (&image["event"], &image["format"], &image["kind"]),
@@ -219,7 +248,7 @@ fn identify_tells_what_a_drone_is_and_what_is_on_it() {
     let desk = Desk::new();
     let table = [
         ("healthy", json!(["CF21", null, "2025.02", null, null]), "board       Crazyflie 2.1"),
-        ("old", json!(["CF21", null, "2025.02", null, null]), "In DFU mode"),
+        ("old", json!(["CF21", null, "2021.06", null, null]), "In DFU mode"),
         ("dfu", json!(["CF21", "bitcraze", "2025.02", false, "3.1"]), "revision B1"),
         ("erased", json!(["CF21", "bitcraze", null, false, "3.1"]), "There is no firmware on it"),
         ("overwritten", json!(["CF21", "overwritten", null, false, "3.1"]), "cfdfu restore-bootloader"),
@@ -300,12 +329,23 @@ fn a_backup_goes_back_as_a_restore_and_as_nothing_else() {
 #[test]
 fn a_drone_that_does_not_come_back_is_told_as_it_was_left() {
     let desk = Desk::new();
-    for wait in ["", "--wait 3"] {
+    // Longer than this, the demo's helper would bring it back.
+    for wait in ["", "--wait 2"] {
         let (code, objects) = desk.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
         let results = objects.iter().filter(|object| object["event"] == "result").count();
         let error = &objects.last().unwrap()["error"];
         assert_eq!((code, results, &error["kind"]), (74, 1, &"vanished".into()), "{wait}: {error}");
         assert!(error["advice"].as_str().unwrap().contains("no complete firmware now"), "{wait}: {error}");
+    }
+}
+
+/// What the README says of a drone that does not start can be tried on the demo.
+#[test]
+fn while_a_command_waits_the_demo_s_drone_is_brought_into_dfu_mode() {
+    for scenario in ["dead", "unplugged"] {
+        let text = stdout(&Desk::new().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")));
+        assert!(text.contains("it is brought into DFU mode after 3 s"), "{text}");
+        assert!(text.contains("Flashed and verified"), "{text}");
     }
 }
 
@@ -346,7 +386,10 @@ fn rules_completions_and_manual_come_from_the_program_itself() {
     }
     let manual = stdout(&desk.run("man"));
     for words in [
-        ".TH cfdfu 1",
+        ".TH CFDFU 1 20",
+        ".SH ENVIRONMENT",
+        "write\\-protected",
+        ".BR dfu\\-util (1)",
         ".SH EXIT STATUS",
         r".SS restore\-bootloader LOADER",
         r"\-\-no\-undo",

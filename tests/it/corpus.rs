@@ -29,10 +29,12 @@ impl Desk {
         command.current_dir(self.0.path()).args(line.split_whitespace()).arg("--demo-fast").output().unwrap()
     }
 
-    fn last_object(&self, line: &str) -> (i32, Value) {
+    /// The last object of this event.
+    fn object(&self, line: &str, event: &str) -> (i32, Value) {
         let output = self.run(&format!("{line} --json"));
         let text = String::from_utf8(output.stdout).unwrap();
-        (output.status.code().unwrap(), serde_json::from_str(text.lines().last().unwrap()).unwrap())
+        let objects = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        (output.status.code().unwrap(), objects.rev().find(|object| object["event"] == event).unwrap())
     }
 }
 
@@ -75,14 +77,14 @@ fn the_same_firmware_is_the_same_in_every_format_and_is_flashed() {
     let desk = Desk::new();
     for (name, format, bytes) in files {
         fs::write(desk.0.path().join(name), bytes).unwrap();
-        let (exit, image) = desk.last_object(&format!("inspect {name}"));
+        let (exit, image) = desk.object(&format!("inspect {name}"), "image");
         assert_eq!(exit, 0, "{name}: {image}");
         let told = (&image["format"], &image["kind"], &image["version"], &image["address"], &image["bytes"]);
         let expected =
             (&json!(format), &json!("firmware"), &json!("2026.04"), &json!("0x08004000"), &json!(LEN));
         assert_eq!(told, expected, "{name}");
         assert_eq!(image["crc32"], format!("{:08x}", crc32fast::hash(&bin)), "{name}");
-        let (exit, result) = desk.last_object(&format!("flash {name} --demo"));
+        let (exit, result) = desk.object(&format!("flash {name} --demo"), "result");
         assert_eq!((exit, &result["verified"], &result["booted"]), (0, &json!(true), &json!(true)), "{name}");
     }
     let text = String::from_utf8(desk.run("inspect stored.zip").stdout).unwrap();

@@ -20,7 +20,7 @@ fn desk() -> (TempDir, String) {
     fs::write(desk.path().join("build/loader.bin"), images::loader()).unwrap();
     let program = PathBuf::from(assert_cmd::cargo::cargo_bin!("cfdfu"));
     let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *--demo*|inspect*) exec {0} \"$@\" ;; esac\nexec {0} \"$@\" --demo=$DEMO --demo-fast\n",
+        "#!/bin/sh\ncase \"$*\" in *--demo*|inspect*) exec '{0}' \"$@\" ;; esac\nexec '{0}' \"$@\" --demo=$DEMO --demo-fast\n",
         program.display()
     );
     fs::create_dir(desk.path().join("bin")).unwrap();

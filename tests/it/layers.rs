@@ -28,7 +28,8 @@ const IO: &[&str] = &[
 
 const RULES: &[Rule] = &[
     Rule { files: &["flash"], may_use: &["flash", "image"], never: IO },
-    Rule { files: &["image"], may_use: &["flash", "image"], never: IO },
+    // The table of boards is the Crazyflie's.
+    Rule { files: &["image"], may_use: &["crazyflie", "flash", "image"], never: IO },
     Rule { files: &["usb.rs", "usb/descriptor.rs"], may_use: &["usb"], never: IO },
     Rule { files: &["dfu"], may_use: &["dfu", "flash", "usb"], never: IO },
     Rule { files: &["crazyflie.rs"], may_use: &["usb"], never: IO },

@@ -5,6 +5,7 @@
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
+//! - `completions`: Tab pressed in real shells
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `corpus`: good and malformed image files in every format, and what is said of each
 //! - `dice`: random numbers that are the same each time, for `hostile` and `benches/fuzz.rs`
@@ -20,6 +21,8 @@
 //! - `terminal`: on a screen
 //! - `plain`: in lines
 //! - `speed`: how long whole jobs take by the chip's own clock, held to what was promised
+//! - `tables`: scenarios, boards, explanations: whole, with every new row
+//! - `json`: every command's `--json` against the schema in `docs`
 //! - `layers`: who may import whom, and who may know a clock
 //!
 //! What needs a USB stack is in `tests/vm`.
@@ -37,6 +40,7 @@
 
 mod any_order;
 mod command_line;
+mod completions;
 mod corpus;
 mod cuts;
 mod dice;
@@ -45,6 +49,7 @@ mod files;
 mod finding;
 mod flashing;
 mod hostile;
+mod json;
 mod layers;
 mod matrix;
 mod oracle;
@@ -56,4 +61,5 @@ mod soak;
 mod speed;
 mod stand;
 mod support;
+mod tables;
 mod terminal;

@@ -35,6 +35,23 @@ fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
     assert!(text.contains("Nothing was changed") && !text.contains("Erase "), "{text}");
 }
 
+/// The command that the plan shows does the same when it is pasted: on the demo, too, where the image is no file.
+#[test]
+fn the_command_that_the_plan_shows_can_be_pasted() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str], answers: &'static str| {
+        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
+        command.current_dir(dir.path()).args(arguments).write_stdin(answers);
+        let output = command.timeout(PATIENCE).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (_, text) = run(&["--demo", "--plain"], "f\n");
+    let shown = text.lines().find_map(|line| line.split_once("cfdfu flash").map(|(_, rest)| rest));
+    let arguments: Vec<&str> = shown.unwrap_or_else(|| panic!("{text}")).split_whitespace().collect();
+    let (code, text) = run(&[&["flash", "--demo-fast"], &*arguments].concat(), "");
+    assert!(code == Some(0) && text.contains("Flashed and verified"), "{arguments:?}: {text}");
+}
+
 /// SIGTERM and the end of the input let a flash in lines finish, as they do on a screen; a broken line is not spun on.
 #[test]
 fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {

@@ -31,8 +31,6 @@ impl Session {
     pub fn start(arguments: &[&str], env: &[(&str, &str)]) -> Session {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
-        let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
-        let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(assert_cmd::cargo::cargo_bin!("cfdfu"));
         command.args(arguments);
         command.cwd(dir.path());
@@ -46,6 +44,13 @@ impl Session {
         if !env.iter().any(|(name, _)| *name == "NO_COLOR") {
             command.env_remove("NO_COLOR");
         }
+        Session::spawn(command, dir)
+    }
+
+    /// Any program, in this folder.
+    pub fn spawn(command: CommandBuilder, dir: TempDir) -> Session {
+        let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
         let mut reader = pair.master.try_clone_reader().unwrap();

@@ -1,0 +1,94 @@
+//! The completions, by pressing Tab in real shells. A script that only looks right completes nothing.
+#![cfg(unix)]
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portable_pty::CommandBuilder;
+
+use crate::pty::{PATIENCE, Session};
+use crate::support::program;
+
+/// What is typed before Tab, and what must be on the line or below it afterwards.
+const COMPLETED: &[(&str, &str)] = &[
+    ("cfdfu res", "restore-bootloader"),
+    ("cfdfu flash --no-u", "--no-undo"),
+    ("cfdfu flash images/bu", "images/build.bin"),
+    ("cfdfu udev --ins", "--install"),
+    ("cfdfu list --demo=over", "--demo=overwritten"),
+    ("cfdfu simulate wro", "wrong-board"),
+    ("cfdfu completions el", "elvish"),
+];
+/// What help does not show, a shell does not offer.
+const HIDDEN: &[(&str, &str)] = &[("cfdfu demo-im", "demo-image"), ("cfdfu list --demo-f", "--demo-fast")];
+
+/// A shell that has loaded its completions, at its prompt.
+fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
+    let program = program(name)?;
+    let dir = tempfile::tempdir().unwrap();
+    let script =
+        assert_cmd::Command::cargo_bin("cfdfu").unwrap().args(["completions", name]).output().unwrap();
+    fs::write(dir.path().join("_cfdfu"), script.stdout).unwrap();
+    fs::create_dir(dir.path().join("images")).unwrap();
+    fs::write(dir.path().join("images/build.bin"), "").unwrap();
+    let mut command = CommandBuilder::new(program);
+    command.args(arguments);
+    command.cwd(dir.path());
+    for (name, value) in [("HOME", "."), ("TERM", "xterm"), ("PS1", "ready> "), ("LC_ALL", "C.UTF-8")] {
+        command.env(name, value);
+    }
+    let mut session = Session::spawn(command, dir);
+    session.press(setup);
+    // The quotes keep the echo of the command from being taken for its output.
+    session.press("echo lo''aded\n");
+    session.until("loaded");
+    Some(session)
+}
+
+/// The screen after this was typed and Tab pressed, once it shows the words or has not changed for a while.
+fn tab(session: &mut Session, typed: &str, words: &str) -> String {
+    // Ctrl-U and Ctrl-L: an empty line on an empty screen.
+    session.press("\u{15}\u{c}");
+    session.press(typed);
+    session.until(typed);
+    session.press("\t");
+    let mut screen = session.screen();
+    let mut since = Instant::now();
+    let start = since;
+    while !screen.contains(words) && since.elapsed() < Duration::from_secs(1) && start.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(20));
+        let now = session.screen();
+        if now != screen {
+            (screen, since) = (now, Instant::now());
+        }
+    }
+    screen
+}
+
+fn complete(name: &str, arguments: &[&str], setup: &str) {
+    let Some(mut session) = shell(name, arguments, setup) else { return };
+    for (typed, words) in COMPLETED {
+        let screen = tab(&mut session, typed, words);
+        assert!(screen.contains(words), "{name}: {typed:?} and Tab:\n{screen}");
+    }
+    for (typed, words) in HIDDEN {
+        let screen = tab(&mut session, typed, words);
+        assert!(!screen.contains(words), "{name}: {typed:?} and Tab:\n{screen}");
+    }
+}
+
+#[test]
+fn bash_completes_commands_options_files_and_scenarios() {
+    complete("bash", &["--norc", "--noprofile", "-i"], "source ./_cfdfu\n");
+}
+
+#[test]
+fn zsh_completes_commands_options_files_and_scenarios() {
+    complete("zsh", &["-f", "-i"], "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D\n");
+}
+
+#[test]
+fn fish_completes_commands_options_files_and_scenarios() {
+    complete("fish", &["--no-config", "-i"], "source ./_cfdfu\n");
+}

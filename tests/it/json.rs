@@ -1,0 +1,97 @@
+//! `--json` as `docs/json.schema.json` has it: each line of every command valid, and one result, last.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use assert_cmd::Command;
+use cfdfu::sim::images;
+use serde_json::Value;
+
+use crate::support::{SEED_LEN, firmware};
+
+const SCHEMA: &str = include_str!("../../docs/json.schema.json");
+
+/// Each command in a good and a bad case; `{}` in a line is every scenario.
+const LINES: &[&str] = &[
+    "flash cf2.bin --demo={}",
+    "identify --demo={}",
+    "list --demo={}",
+    "verify cf2.bin --demo=dfu",
+    "verify cf2.bin --demo=none",
+    "backup mine.bin --demo",
+    "backup missing/mine.bin --demo",
+    "restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten",
+    "restore-bootloader cf2.bin --demo=dfu",
+    "undo --demo",
+    "inspect cf2.bin",
+    "inspect loader.bin",
+    "inspect noise.bin",
+    "inspect missing.bin",
+    "flash noise.bin --demo",
+    "flash cf2.bin --demo --no-enter",
+    "flash cf2.bin --demo --address 0x08000000",
+    "flash bolt.bin --demo",
+    "doctor --demo",
+    "doctor --demo=none",
+    "udev",
+    "udev --check --demo",
+    "completions bash",
+    "man",
+    "demo-image new.bin",
+    "demo-image cf2.bin",
+    "--demo=help",
+    "--demo",
+    "flash",
+    "flash cf2.bin --demo=nonsense",
+    "flash cf2.bin --demo --log-file missing/log",
+    "flsh cf2.bin",
+];
+
+#[test]
+fn every_command_prints_json_as_documented_and_ends_in_one_result() {
+    let desk = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| fs::write(desk.path().join(name), bytes).unwrap();
+    file("cf2.bin", &firmware("2026.08", SEED_LEN));
+    file("bolt.bin", &images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
+    file("loader.bin", &images::loader());
+    file("noise.bin", &[1, 2, 3]);
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let mut seen = BTreeSet::new();
+    let scenarios = cfdfu::sim::scenario::SCENARIOS.iter().map(|scenario| scenario.name);
+    let all = |line: &&str| -> Vec<String> {
+        if line.contains("{}") {
+            scenarios.clone().map(|name| line.replace("{}", name)).collect()
+        } else {
+            vec![(*line).to_owned()]
+        }
+    };
+    for line in LINES.iter().flat_map(all) {
+        let mut command = Command::cargo_bin("cfdfu").unwrap();
+        command.current_dir(&desk).args(line.split(' ')).args(["--json", "--demo-fast"]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let objects: Vec<Value> = text.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+        for object in &objects {
+            let event = object["event"].as_str().unwrap_or_default().to_owned();
+            // Against the event's own part, for a message that names what is wrong with it.
+            let parts = schema["oneOf"].as_array().unwrap();
+            let part = parts.iter().find(|part| part["properties"]["event"]["const"] == *event);
+            let part = part.unwrap_or_else(|| panic!("{line}: no such event is documented: {object}"));
+            if let Err(error) = jsonschema::validate(part, object) {
+                panic!("{line}: {error} in {object}");
+            }
+            assert!(validator.is_valid(object), "{line}: {object}");
+            seen.insert(event);
+        }
+        let results = objects.iter().filter(|object| object["event"] == "result").count();
+        let last = objects.last().map(|object| object["event"].clone());
+        assert_eq!((results, last), (1, Some("result".into())), "{line}: {text}");
+        let failed = objects.last().unwrap()["outcome"] == "failed";
+        assert_eq!(failed, output.status.code() != Some(0), "{line}: {text}");
+    }
+    for part in schema["oneOf"].as_array().unwrap() {
+        let event = part["properties"]["event"]["const"].as_str().unwrap();
+        assert!(seen.contains(event), "{event:?} is documented and was never seen");
+    }
+}
