@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::doctor::Check;
 use crate::flash::check::Admitted;
 use crate::image::{Content, Image};
-use crate::job::{AtWork, Confirm, Device, Event, Job, Known, Other, Preview, Report, SectorState, Selector};
+use crate::job::{AtWork, Confirm, Device, DroneAt, Event, Job, Known, Other, Preview, Report, SectorState};
 use crate::report::{Exit, Problem};
 
 pub mod command_line;
@@ -89,7 +89,7 @@ pub struct App {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
     /// Which drone that was.
-    pub serial: Selector,
+    pub drone: DroneAt,
     /// How the job ended.
     pub report: Box<Report>,
 }
@@ -159,7 +159,7 @@ pub struct Before {
     /// What they are.
     pub content: Content,
     /// Which drone that is.
-    pub drone: Selector,
+    pub drone: DroneAt,
 }
 
 impl Slot {
@@ -389,6 +389,14 @@ impl App {
             BusState::Devices(devices) => devices,
             BusState::Asking | BusState::None(_) | BusState::Others(_) => &[],
         }
+    }
+
+    /// The drone of the job under way: with its whole serial number, if it was seen running at this port before.
+    #[must_use]
+    pub fn job_drone(&self) -> Option<DroneAt> {
+        let device = self.device.as_ref()?;
+        let running = self.meant.as_ref().map(Device::drone).filter(|meant| meant.is(device));
+        Some(running.unwrap_or_else(|| device.drone()))
     }
 
     /// Whether a device is looked at in passing: what the worker tells until its last word is about that.

@@ -13,14 +13,13 @@ use clap::CommandFactory;
 
 use crate::app::Slot;
 use crate::clock::{Clock, FastClock, RealClock};
-use crate::crazyflie;
 use crate::doctor;
 use crate::flash::check::{self, Admitted, Wish};
 use crate::flash::{FLASH_END, LOADER_BASE, Segment, Span};
 use crate::image::{Content, Firmware, Image};
 use crate::job::{
-    Compare, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector, Task,
-    Verify, Width,
+    Compare, DroneAt, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector,
+    Task, Verify, Width,
 };
 use crate::record::Record;
 use crate::report::{self, Exit, Problem};
@@ -34,6 +33,7 @@ use crate::usb::libusb::Libusb;
 use crate::usb::trace::Traced;
 use crate::usb::{Bus, TransferError};
 use crate::worker::find;
+use crate::worker::patient::Patient;
 
 mod args;
 mod completions;
@@ -300,15 +300,15 @@ fn flash_to_the_end(
     loop {
         let ended = run_job::run(Arc::clone(&bus), Arc::clone(&clock), job.clone(), console)?;
         let Outcome::Failed(failure) = &ended.report.outcome else { return Ok(ended.report) };
-        let serial = match ended.serial {
-            Some(serial) if failure.is_interruption() && flash.device.wait > 0 => serial,
+        let drone = match ended.drone {
+            Some(drone) if failure.is_interruption() && flash.device.wait > 0 => drone,
             // It did not come back: what it was left as is what there is to say.
             None => return Ok(lost.unwrap_or(ended.report)),
             Some(_) => return Ok(ended.report),
         };
         console.interrupted(failure);
         task = task.resumed(failure.drone);
-        job = Job { device: Selector::Serial(serial), task: Task::Flash(task.clone()), ..job };
+        job = Job { task: Task::Flash(task.clone()), ..job.of(drone) };
         lost = Some(ended.report);
     }
 }
@@ -326,30 +326,32 @@ fn undo_job(
     if found.report.outcome != Outcome::Identified {
         return Ok(console.conclude(&found.report));
     }
-    let serial = found.serial.unwrap_or_default();
-    let serial = crazyflie::dfu_serial(&serial).unwrap_or(serial);
-    let (path, copy, age) = last_copy(&serial)?;
+    let Some(drone) = found.drone else { return Ok(console.conclude(&found.report)) };
+    let (path, copy, age) = last_copy(&drone)?;
     let content = Content::in_flash(&copy.data);
     let what = content.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
     console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
     let wish = Wish { allow_mismatch, ..Wish::default() };
     let image = check::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
     let task = FlashTask::new(image, content.as_ref().and_then(Content::firmware));
-    let again = Job { device: Selector::Serial(serial), ..job(global, device, Task::Flash(task)) };
+    let again = job(global, device, Task::Flash(task)).of(drone);
     let report = run_job::run(bus, clock, again, console)?.report;
     Ok(console.conclude(&report))
 }
 
 /// The copy to put back, its file and its age.
-fn last_copy(serial: &str) -> Result<(std::path::PathBuf, Segment, Duration), Problem> {
+fn last_copy(drone: &DroneAt) -> Result<(std::path::PathBuf, Segment, Duration), Problem> {
     let none = |message: &str| {
         let advice =
             "A copy is kept of whatever is overwritten, unless --no-undo is given. Nothing was touched.";
         report::other(Exit::NoInput, "no_copy", message, advice)
     };
     let record = Record::of_user().ok_or_else(|| none("there is no home directory to keep copies in"))?;
-    let copy = record.last_copy(serial).map_err(|error| none(&error.to_string()))?;
-    copy.ok_or_else(|| none(&format!("no copy is kept of what was on {serial} before")))
+    let copy = record.last_copy(drone).map_err(|error| none(&error.to_string()))?;
+    let serial = &drone.serial;
+    copy.ok_or_else(|| {
+        none(&format!("no copy is kept of what was on {serial} at port {} before", drone.port))
+    })
 }
 
 fn verify_job(
@@ -395,6 +397,7 @@ fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) 
 fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
     Job {
         device: selector(global),
+        serial: None,
         wait: Duration::from_secs(device.wait),
         enter: if device.no_enter { Enter::Never } else { Enter::IfRunning },
         task,
@@ -412,12 +415,13 @@ fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
 }
 
 fn symptoms(global: &Global, console: &mut Console) -> Result<doctor::Symptoms, Problem> {
-    let bus: Result<Arc<dyn Bus>, _> = if global.demo.is_some() {
-        Ok(bus(global, console)?.0)
+    let world: Result<World, _> = if global.demo.is_some() {
+        Ok(bus(global, console)?)
     } else {
-        Libusb::new().map(|bus| Arc::new(bus) as Arc<dyn Bus>)
+        Libusb::new().map(|bus| (Arc::new(bus) as Arc<dyn Bus>, Arc::new(RealClock::new()) as Arc<dyn Clock>))
     };
-    Ok(run::symptoms::gather(bus.as_deref()))
+    let bus = world.map(patient);
+    Ok(run::symptoms::gather(bus.as_ref().map(|bus| bus as &dyn Bus)))
 }
 
 /// Prints the list; whether nothing on it is bad.
@@ -429,15 +433,15 @@ fn checks(checks: &[doctor::Check], console: &mut Console) -> bool {
 }
 
 fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
-    let (bus, _) = bus(global, console)?;
-    let mut devices = find::devices(&*bus).map_err(|error| bus_problem(error.into()))?;
+    let bus = patient(bus(global, console)?);
+    let mut devices = find::devices(&bus).map_err(|error| bus_problem(error.into()))?;
     let selector = selector(global);
     devices.retain(|device| selector.matches(device));
     for device in &devices {
         console.device(device);
     }
     match devices.as_slice() {
-        [] => match find::choose(&*bus, &selector) {
+        [] => match find::choose(&bus, &selector) {
             Err(kind) => Err(bus_problem(kind)),
             // It has come in this very moment.
             Ok(device) => {
@@ -488,6 +492,11 @@ fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) 
     }
     let bus = Libusb::new().map_err(|error| bus_problem(error.into()))?;
     Ok((traced(bus, console), clock))
+}
+
+/// For looks at the bus beside a worker, which has one of its own.
+fn patient((bus, clock): World) -> Patient<Arc<dyn Bus>> {
+    Patient::new(bus, clock)
 }
 
 fn traced(bus: impl Bus + 'static, console: &Console) -> Arc<dyn Bus> {

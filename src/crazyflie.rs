@@ -112,6 +112,19 @@ pub fn dfu_serial(running: &str) -> Option<String> {
     Some(format!("{:08X}{:04X}", first.wrapping_add(third), second >> 16))
 }
 
+/// Whether two serial numbers, in whatever mode each was shown, can be those of one chip. An unknown one is not. The
+/// other way round, equal numbers in DFU mode prove nothing: chips of one batch may share theirs (RM0090 §39.1).
+#[must_use]
+pub fn is_same_serial(one: &str, other: &str) -> bool {
+    let folded = |serial: &str| dfu_serial(serial).unwrap_or_else(|| serial.to_ascii_uppercase());
+    let both_running = one.len() == 24 && other.len() == 24;
+    let same = if both_running { one.eq_ignore_ascii_case(other) } else { folded(one) == folded(other) };
+    same && !one.is_empty() && !other.is_empty()
+}
+
+/// What every read-protected chip shows in place of its serial number, as the ROM cannot read it.
+pub const HIDDEN_SERIAL: &str = "FFFFFFFEFFFF";
+
 /// Turns the firmware's CRTP link from the radio to USB: from then on it answers on [`CRTP_OUT`] and
 /// [`CRTP_IN`].
 pub const LINK_TO_USB: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 1 };
@@ -155,6 +168,32 @@ impl Question {
 pub const ENTER_BY_HAND: &str = "unplug USB and battery, hold the button while plugging in USB until the slow blink of the \
     blue LED becomes clearly faster (about 5 s), let go";
 
+/// The version of the chip's boot ROM, two digits (AN2606).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RomVersion(u8);
+
+impl RomVersion {
+    /// From the byte in system memory; `None` for one that is no version.
+    #[must_use]
+    pub fn of(byte: u8) -> Option<RomVersion> {
+        (!matches!(byte, 0 | 0xFF)).then_some(RomVersion(byte))
+    }
+
+    /// Whether the ROM leaves the CCM memory switched off (AN2606 tables 74 and 76: all of V3, and V9.0). The
+    /// Crazyflie's start-up code writes there first, faults, and shows nothing on USB until the power was cut.
+    #[must_use]
+    pub fn leaves_drone_dark(self) -> bool {
+        self.0 >> 4 == 3 || self.0 == 0x90
+    }
+}
+
+impl fmt::Display for RomVersion {
+    /// As in `9.1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0 >> 4, self.0 & 0x0F)
+    }
+}
+
 /// Bytes of the OTP that hold the board's name: 16 blocks of 32.
 pub const OTP_LEN: u16 = 512;
 
@@ -165,9 +204,17 @@ pub struct Board {
     pub code: String,
     /// As in `B1`, if it says.
     pub revision: Option<String>,
+    /// The OTP is blank, and the firmware takes the board for this one.
+    pub assumed: bool,
 }
 
 impl Board {
+    /// A board of this type, of any revision.
+    #[must_use]
+    pub fn named(code: &str) -> Board {
+        Board { code: code.to_owned(), revision: None, assumed: false }
+    }
+
     /// What people call it; the code itself if it is not known.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -181,6 +228,9 @@ impl fmt::Display for Board {
         f.write_str(&self.code)?;
         if self.name() != self.code {
             write!(f, " ({})", self.name())?;
+        }
+        if self.assumed {
+            f.write_str(", as no board is in the OTP")?;
         }
         self.revision.iter().try_for_each(|revision| write!(f, ", revision {revision}"))
     }
@@ -234,7 +284,7 @@ pub fn platform_of(code: &str) -> Option<&'static str> {
 pub fn board(otp: &[u8]) -> Option<Board> {
     let block = otp.chunks(32).find(|block| block[0] != 0)?;
     if block.iter().all(|&byte| byte == 0xFF) {
-        return Some(Board { code: "CF20".to_owned(), revision: None });
+        return Some(Board { code: "CF20".to_owned(), revision: None, assumed: true });
     }
     let text: Vec<u8> = block.iter().copied().take_while(|&byte| byte != 0 && byte != 0xFF).collect();
     let text = String::from_utf8(text).ok()?;
@@ -243,7 +293,7 @@ pub fn board(otp: &[u8]) -> Option<Board> {
         |code: &&str| code.len() == 4 && code.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
     let code = (fields.next()? == "0").then(|| fields.next().filter(known).map(str::to_owned))??;
     let revision = fields.find_map(|field| field.strip_prefix("R=")).map(clean);
-    Some(Board { code, revision })
+    Some(Board { code, revision, assumed: false })
 }
 
 #[cfg(test)]

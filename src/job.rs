@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::crazyflie::{self, Mode, Relative};
+use crate::crazyflie::{self, Mode, Relative, RomVersion};
 use crate::flash::check::Admitted;
 use crate::flash::plan::{Comparison, Plan, Work};
 use crate::flash::{Segment, Span};
@@ -43,12 +43,24 @@ pub enum Command {
 pub struct Job {
     /// Which device.
     pub device: Selector,
+    /// The serial number of the drone that it must be, where an earlier job began: another one at the same port is not
+    /// touched.
+    pub serial: Option<String>,
     /// How long to wait for it to appear.
     pub wait: Duration,
     /// Whether a running Crazyflie may be asked to enter DFU mode.
     pub enter: Enter,
     /// What to do.
     pub task: Task,
+}
+
+impl Job {
+    /// The same for this very drone: another one at its port is not touched.
+    #[must_use]
+    pub fn of(self, drone: DroneAt) -> Job {
+        let serial = Some(drone.serial).filter(|serial| !serial.is_empty());
+        Job { device: Selector::At(drone.port), serial, ..self }
+    }
 }
 
 /// What to do.
@@ -173,6 +185,17 @@ pub struct Preview {
     pub firmware: Option<Content>,
     /// What stands where the bootloader belongs, where the job leaves that alone.
     pub loader: Option<Loader>,
+    /// Whether the image is for this board; [`BoardCheck::Unknown`] needs more than a key to confirm.
+    pub board: BoardCheck,
+}
+
+/// What a check of the board came to; one that failed is a failed job instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoardCheck {
+    /// The image is for it, or for every board, or the user has insisted.
+    Passed,
+    /// The board could not be read.
+    Unknown,
 }
 
 /// Whether what was written is read back.
@@ -207,6 +230,8 @@ pub enum Width {
 pub enum Mismatch {
     /// Only the memory map of the Crazyflie's, and a board that the image runs on.
     Refuse,
+    /// The same, but a board that cannot be read is for whoever confirms to decide: [`Preview::board`].
+    Ask,
     /// Any that speaks DfuSe.
     Take,
 }
@@ -251,9 +276,7 @@ impl Selector {
             Selector::At(location) => *location == device.location,
             Selector::Serial(wanted) => {
                 let serial = &device.strings.serial;
-                serial.eq_ignore_ascii_case(wanted)
-                    || crazyflie::dfu_serial(wanted).as_deref() == Some(serial)
-                    || crazyflie::dfu_serial(serial).as_deref() == Some(wanted)
+                crazyflie::is_same_serial(wanted, serial)
             }
         }
     }
@@ -268,12 +291,39 @@ pub struct Device {
     pub id: Id,
     /// Where it is plugged in.
     pub location: Location,
+    /// The bus's number for this enumeration: another one means that it was restarted, or is another drone.
+    pub address: u8,
     /// Its names; empty if it could not be opened.
     pub strings: Strings,
     /// Whether it is made of software.
     pub simulated: bool,
     /// Why it could not be opened, if so.
     pub closed: Option<TransferError>,
+}
+
+/// One drone, as far as drones can be told apart: its port, and the serial number that it shows there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroneAt {
+    /// Where it is plugged in.
+    pub port: Location,
+    /// In the form of whichever mode it was seen in; empty if it could not be read.
+    pub serial: String,
+}
+
+impl DroneAt {
+    /// Whether this device is that drone, in whatever mode. One whose serial number is unknown is not.
+    #[must_use]
+    pub fn is(&self, device: &Device) -> bool {
+        self.port == device.location && crazyflie::is_same_serial(&self.serial, &device.strings.serial)
+    }
+}
+
+impl Device {
+    /// The drone that it is.
+    #[must_use]
+    pub fn drone(&self) -> DroneAt {
+        DroneAt { port: self.location.clone(), serial: self.strings.serial.clone() }
+    }
 }
 
 /// A device that is no Crazyflie but is taken for one, or belongs to one.
@@ -348,6 +398,8 @@ pub enum Event {
     Finished(Report),
 }
 
+/// What [`Event::Waiting`] says of a drone that runs and is to be brought into DFU mode by hand.
+pub const BY_HAND: &str = "DFU mode, entered by hand";
 /// What [`Event::Waiting`] says of a drone that is to be plugged in.
 pub const A_CRAZYFLIE: &str = "a Crazyflie";
 
@@ -421,12 +473,16 @@ pub struct Report {
     pub erased_sectors: usize,
     /// Whether every byte was compared and is right.
     pub verified: bool,
-    /// Whether the drone was seen running afterwards; `None` if it was not to be started.
+    /// Whether the drone was seen running afterwards and stayed up; `None` if it was not to be started, or not watched.
     pub booted: Option<bool>,
     /// The version that the drone said it runs, when it was seen running.
     pub runs: Option<String>,
     /// Whether that is another one than was flashed.
     pub runs_other: bool,
+    /// Whether it was seen running and then started again and again.
+    pub restarting: bool,
+    /// The version of the boot ROM that was left, if it could be read: some leave the drone dark.
+    pub rom: Option<RomVersion>,
     /// Whether DFU mode was entered by hand: then many a drone starts only after its power was cut.
     pub by_hand: bool,
     /// How long the job took.
@@ -446,6 +502,8 @@ impl Report {
             booted: None,
             runs: None,
             runs_other: false,
+            restarting: false,
+            rom: None,
             by_hand: false,
             took: Duration::ZERO,
         }
@@ -480,6 +538,7 @@ mod tests {
             mode: Mode::Dfu,
             id: ROM_DFU,
             location: Location { bus: 1, ports: vec![1, 2] },
+            address: 1,
             strings: Strings { serial: serial.to_owned(), ..Strings::default() },
             simulated: true,
             closed: None,

@@ -13,10 +13,13 @@ use std::time::{Duration, SystemTime};
 use directories::ProjectDirs;
 
 use crate::clock;
+use crate::crazyflie;
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment};
-use crate::job::{AtWork, Event};
+use crate::job::{AtWork, DroneAt, Event};
 use crate::usb::descriptor::clean;
 
+/// The folder of the copies.
+const UNDO: &str = "undo";
 /// Copies of one drone's flash that are kept.
 const COPIES: usize = 5;
 /// The folder in which runs tell each other what they are at.
@@ -39,24 +42,39 @@ impl Record {
         Some(Record { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
     }
 
-    /// Keeps what a flash is about to overwrite on the drone that has this serial number in DFU mode; the
-    /// oldest copies of that drone go. Gives the new file.
-    pub fn keep(&self, before: &Segment, serial: &str) -> io::Result<PathBuf> {
-        let folder = copies_of(serial).ok_or_else(|| io::Error::other("the drone shows no serial number"))?;
+    /// Keeps what a flash is about to overwrite on this drone; the oldest copies of that drone go. Gives the new file.
+    ///
+    /// Chips of one batch may share the serial number that they show in DFU mode, so the copies of a drone are kept by
+    /// that and its port. Where its whole number is known, that is in the file's name.
+    pub fn keep(&self, before: &Segment, drone: &DroneAt) -> io::Result<PathBuf> {
+        let folder = copies_of(drone).ok_or_else(|| io::Error::other("the drone shows no serial number"))?;
         let crc = crc32fast::hash(&before.data);
-        self.save(&folder, &format!("{:08X}-{crc:08x}.bin", before.address.0), &before.data, COPIES)
+        let whole = whole_serial(drone).map(|serial| format!("-{serial}")).unwrap_or_default();
+        let name = format!("{:08X}-{crc:08x}{whole}.bin", before.address.0);
+        self.save(&folder, &name, &before.data, COPIES)
     }
 
     /// The newest copy that was kept of this drone and is whole, its file, and how old it is; `None` if there is
-    /// none.
-    pub fn last_copy(&self, serial: &str) -> io::Result<Option<(PathBuf, Segment, Duration)>> {
-        let Some(folder) = copies_of(serial) else { return Ok(None) };
-        let mut files: Vec<PathBuf> = match fs::read_dir(self.dir.join(folder)) {
-            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+    /// none. What was kept at another port is this drone's only if both whole numbers are known and equal.
+    pub fn last_copy(&self, drone: &DroneAt) -> io::Result<Option<(PathBuf, Segment, Duration)>> {
+        let Some(folder) = copies_of(drone) else { return Ok(None) };
+        let here = self.dir.join(folder);
+        let folders = match fs::read_dir(self.dir.join(UNDO)) {
+            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        files.sort();
+        let whole = whole_serial(drone);
+        let mut files: Vec<PathBuf> = Vec::new();
+        for folder in folders {
+            let is_its = |path: &Path| match (copied_serial(path), &whole) {
+                (Some(copied), Some(whole)) => copied == *whole,
+                _ => folder == here,
+            };
+            let entries = fs::read_dir(&folder).into_iter().flatten();
+            files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_its(path)));
+        }
+        files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
         Ok(files.into_iter().rev().find_map(|path| {
             let (time, segment) = read_copy(&path)?;
             Some((path, segment, Duration::from_secs(clock::unix_seconds().saturating_sub(time))))
@@ -166,9 +184,20 @@ impl Record {
 }
 
 /// The folder of a drone's copies; `None` for one without a serial number, which is not to be told from others.
-fn copies_of(serial: &str) -> Option<PathBuf> {
+fn copies_of(drone: &DroneAt) -> Option<PathBuf> {
+    let serial = crazyflie::dfu_serial(&drone.serial).unwrap_or_else(|| drone.serial.clone());
     let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
-    (!serial.is_empty()).then(|| Path::new("undo").join(serial))
+    (!serial.is_empty()).then(|| Path::new(UNDO).join(format!("{serial}@{}", drone.port)))
+}
+
+/// The whole number of the drone's chip, which a running firmware shows.
+fn whole_serial(drone: &DroneAt) -> Option<String> {
+    crazyflie::dfu_serial(&drone.serial).map(|_| drone.serial.to_ascii_uppercase())
+}
+
+/// The whole number in the name of a copy.
+fn copied_serial(copy: &Path) -> Option<String> {
+    copy.file_stem()?.to_str()?.split('-').nth(3).map(str::to_owned)
 }
 
 /// A copy and when it was made, if the file is one and its bytes are those that were kept: its name has their
@@ -333,19 +362,45 @@ mod tests {
         assert_eq!(record.unseen_end(), None);
     }
 
+    fn at(port: &str, serial: &str) -> DroneAt {
+        DroneAt { port: port.parse().unwrap(), serial: serial.to_owned() }
+    }
+
+    /// Two chips of one batch with one serial number in DFU mode.
+    #[test]
+    fn twins_never_share_a_copy_and_a_drone_that_moved_finds_its_own() {
+        // The wafer is in byte 4 only, which the number in DFU mode leaves out.
+        let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
+        assert_eq!(crazyflie::dfu_serial(one), crazyflie::dfu_serial(twin));
+        let dfu = crazyflie::dfu_serial(one).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        let copy = |byte| Segment { address: FIRMWARE_BASE, data: vec![byte; 64] };
+        let last = |drone: &DroneAt| record.last_copy(drone).unwrap().map(|(_, copy, _)| copy.data[0]);
+        record.keep(&copy(1), &at("1-1", one)).unwrap();
+        record.keep(&copy(2), &at("1-2", &dfu)).unwrap();
+        assert_eq!(last(&at("1-1", one)), Some(1));
+        assert_eq!(last(&at("1-3", one)), Some(1), "moved");
+        assert_eq!(last(&at("1-1", &dfu)), Some(1), "by hand, at the same port");
+        assert_eq!(last(&at("1-2", &dfu)), Some(2));
+        assert_eq!(last(&at("1-3", &dfu)), None, "which of the two is unknown");
+        assert_eq!(last(&at("1-1", twin)), None, "another chip at the port");
+    }
+
     #[test]
     fn the_last_copies_are_kept_and_the_newest_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let record = Record { dir: dir.path().join("state") };
         let before = Segment { address: FIRMWARE_BASE, data: vec![7; 3000] };
-        assert_eq!(record.last_copy("338133873034").unwrap(), None);
-        let path = record.keep(&before, "../33813387\u{1b}3034").unwrap();
-        assert!(path.starts_with(dir.path().join("state/undo/338133873034")), "{}", path.display());
+        let drone = at("1-2", "338133873034");
+        assert_eq!(record.last_copy(&drone).unwrap(), None);
+        let path = record.keep(&before, &at("1-2", "../33813387\u{1b}3034")).unwrap();
+        assert!(path.starts_with(dir.path().join("state/undo/338133873034@1-2")), "{}", path.display());
         fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
         // A copy that was cut off or changed is passed over, and so is whatever is no file.
         fs::write(path.with_file_name("9999999998-08004000-00000000.bin"), b"cut").unwrap();
         fs::create_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
-        let (newest, copy, _) = record.last_copy("338133873034").unwrap().unwrap();
+        let (newest, copy, _) = record.last_copy(&drone).unwrap().unwrap();
         assert_eq!((&newest, &copy), (&path, &before));
         fs::remove_file(path.with_file_name("9999999998-08004000-00000000.bin")).unwrap();
         fs::remove_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
@@ -353,10 +408,10 @@ mod tests {
         for n in 0..7 {
             fs::write(folder.join(format!("000000000{n}-08004000.bin")), [n]).unwrap();
         }
-        let again = record.keep(&before, "338133873034").unwrap();
+        let again = record.keep(&before, &drone).unwrap();
         let left = fs::read_dir(folder).unwrap().count();
         assert_eq!(left, COPIES + 1, "and what is no copy");
-        let (newest, copy, age) = record.last_copy("338133873034").unwrap().unwrap();
+        let (newest, copy, age) = record.last_copy(&drone).unwrap().unwrap();
         assert_eq!((newest, copy), (again, before));
         assert!(age < Duration::from_secs(60));
     }
@@ -367,19 +422,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let record = Record { dir: dir.path().to_owned() };
         let copy = |byte| Segment { address: FIRMWARE_BASE, data: vec![byte; 64] };
-        let folder = dir.path().join("undo/A1");
+        let folder = dir.path().join("undo/A1@1-1");
         fs::create_dir_all(&folder).unwrap();
         for n in 0..COPIES {
             fs::write(folder.join(format!("{}-08004000-00000000.bin", 4_000_000_000 + n)), b"later").unwrap();
         }
         for byte in 1..=3 {
-            let path = record.keep(&copy(byte), "A1").unwrap();
-            let (newest, kept, _) = record.last_copy("A1").unwrap().unwrap();
+            let path = record.keep(&copy(byte), &at("1-1", "A1")).unwrap();
+            let (newest, kept, _) = record.last_copy(&at("1-1", "A1")).unwrap().unwrap();
             assert_eq!((newest, kept), (path, copy(byte)), "also twice in one second");
         }
         // One that cannot be removed is no reason to fail, and nothing half written is left.
         fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
-        record.keep(&copy(4), "A1").unwrap();
+        record.keep(&copy(4), &at("1-1", "A1")).unwrap();
         assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
     }
 }

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use crate::crazyflie::{Board, ENTER_BY_HAND, Relative};
+use crate::crazyflie::{Board, ENTER_BY_HAND, Relative, RomVersion};
+use crate::dfu::DfuError;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
 use crate::image::Content;
-use crate::job::{DroneState, Failure, FailureKind, Identity, Known, Loader, Other, Outcome, Report};
+use crate::job::{
+    DroneState, Failure, FailureKind, Identity, Known, Loader, Other, Outcome, Protection, Report,
+};
 use crate::usb::{CRAZYFLIE, TransferError};
 
 mod image;
@@ -102,6 +105,7 @@ pub fn headline(report: &Report) -> String {
 #[must_use]
 pub fn afterwards(report: &Report) -> Option<String> {
     report.booted.map(|booted| match &report.runs {
+        _ if report.restarting => RESTARTING.to_owned(),
         Some(version) if report.runs_other => {
             format!(
                 "A Crazyflie is running, but says that it runs {version}: is it the one that was flashed?"
@@ -113,10 +117,17 @@ pub fn afterwards(report: &Report) -> Option<String> {
     })
 }
 
+/// A drone that keeps restarting after a flash.
+const RESTARTING: &str = "The Crazyflie starts, and restarts again and again: its firmware stops itself, mostly for a sensor or a \
+    deck that it does not find. Take off the decks and switch it off and on. If that does not help, go back: cfdfu undo.";
+
 /// Why a drone was not seen starting after a flash, and what to do.
 #[must_use]
 pub fn not_seen(report: &Report) -> &'static str {
-    if report.by_hand {
+    if report.rom.is_some_and(RomVersion::leaves_drone_dark) {
+        "It was not seen starting. That is normal with the boot ROM of this chip: unplug USB and battery, then switch it \
+         on."
+    } else if report.by_hand {
         "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and battery, then \
          switch it on."
     } else {
@@ -135,24 +146,26 @@ pub fn known(known: &Known) -> Vec<(&'static str, String)> {
     match known {
         Known::InDfu(identity) => {
             let unknown = || "unknown".to_owned();
-            let firmware = match (&identity.firmware, identity.protection.read) {
-                (_, true) => unknown(),
-                (Some(content), _) => content.to_string(),
-                (None, _) => "none".to_owned(),
+            let firmware = match &identity.firmware {
+                _ if identity.is_read_protected() => unknown(),
+                Some(content) => content.to_string(),
+                None => "none".to_owned(),
             };
-            let protection = &identity.protection;
-            let sectors: Vec<String> = protection.sectors.iter().map(usize::to_string).collect();
-            let protection = match (protection.read, sectors.is_empty()) {
-                (true, _) => "read-protected: nothing can be read or written".to_owned(),
-                (false, true) => "none".to_owned(),
-                (false, false) => format!("write-protected: sector {}", sectors.join(", ")),
+            let sectors = |protection: &Protection| -> Vec<String> {
+                protection.sectors.iter().map(usize::to_string).collect()
+            };
+            let protection = match &identity.protection {
+                None => unknown(),
+                Some(it) if it.read => "read-protected: nothing can be read or written".to_owned(),
+                Some(it) if it.sectors.is_empty() => "none".to_owned(),
+                Some(it) => format!("write-protected: sector {}", sectors(it).join(", ")),
             };
             vec![
                 ("board", identity.board.as_ref().map_or_else(unknown, Board::to_string)),
                 ("bootloader", identity.loader.map_or_else(unknown, |loader| loader.describe().to_owned())),
                 ("firmware", firmware),
                 ("protection", protection),
-                ("boot ROM", identity.rom.clone().unwrap_or_else(unknown)),
+                ("boot ROM", identity.rom.map_or_else(unknown, |rom| rom.to_string())),
             ]
         }
         Known::Running(running) => {
@@ -169,8 +182,8 @@ pub fn known(known: &Known) -> Vec<(&'static str, String)> {
 /// What is wrong with a drone in DFU mode, by what is on it, and what helps; `None` if nothing is.
 #[must_use]
 pub fn diagnosis(identity: &Identity) -> Option<String> {
-    let Identity { board, loader, firmware, protection, .. } = identity;
-    if protection.read {
+    let Identity { board, loader, firmware, .. } = identity;
+    if identity.is_read_protected() {
         return Some("The chip is read-protected: it can neither be read nor flashed.".to_owned());
     }
     if let Some(loader) = loader.filter(|loader| loader.is_gone()) {
@@ -319,6 +332,23 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             "other_chip",
             "Name the Crazyflie with --device. To flash this board all the same: cfdfu flash IMAGE --allow-mismatch.",
         ),
+        FailureKind::OtherDrone { .. } => new(
+            Exit::NoDevice,
+            "other_drone",
+            "It was not touched. Plug the drone of this job into its port again, or start a new job for this one.",
+        ),
+        FailureKind::UnknownBoard { .. } => new(
+            Exit::Image,
+            "unknown_board",
+            "On another board it would stop before it starts, and look dead. Plug it in again and repeat. If you are \
+             sure that the image is for this board: --allow-mismatch.",
+        ),
+        FailureKind::NotErased(_) => new(
+            Exit::Device,
+            "write_protected",
+            "The chip took the erase and kept what it has. Lift the write protection with ST's tools (option bytes), then \
+             flash again.",
+        ),
         FailureKind::OtherBoard { .. } => new(
             Exit::Image,
             "other_board",
@@ -345,6 +375,19 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::Device,
             "vanished",
             "Plug it in again (DFU mode, as before) and repeat: what is done is skipped.",
+        ),
+        FailureKind::Dfu(DfuError::Silent(_)) => new(
+            Exit::Device,
+            "silent",
+            "It is still on the bus. Unplug USB and battery, enter DFU mode again, repeat: what is done is skipped.",
+        ),
+        FailureKind::Dfu(DfuError::Transfer {
+            error: TransferError::Io | TransferError::Timeout, ..
+        }) => new(
+            Exit::Device,
+            "wire",
+            "This is mostly a cable, a hub or a port: use a short cable, straight into the computer, another port. Unplug USB \
+             and battery, enter DFU mode again, repeat: what is done is skipped.",
         ),
         FailureKind::Dfu(_) => new(
             Exit::Device,
@@ -398,6 +441,9 @@ fn open_advice(error: TransferError) -> &'static str {
     match error {
         TransferError::Other { code: -12 | -5 } => {
             "Another driver has the device (in Windows it needs WinUSB): `cfdfu doctor` tells what helps."
+        }
+        TransferError::Io | TransferError::Timeout => {
+            "This is mostly a cable, a hub or a port: use a short cable, straight into the computer, another port."
         }
         _ => "Unplug the device, plug it in again, repeat.",
     }

@@ -29,6 +29,7 @@ use crate::sim::{SimBus, images};
 use crate::ui;
 use crate::ui::theme::Theme;
 use crate::usb::Bus;
+use crate::worker::patient::Patient;
 use crate::worker::{Worker, find};
 
 mod bundle;
@@ -110,7 +111,8 @@ impl<'a> Shell<'a> {
                 }
             }
         });
-        watch_bus(Arc::clone(&world.bus), world.meant.clone(), messages.clone());
+        let bus = Patient::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
+        watch_bus(bus, world.meant.clone(), messages.clone());
         if let (None, Some(record)) = (&world.demo, Record::of_user()) {
             watch_others(record, Arc::clone(&world.clock), messages.clone());
         }
@@ -264,8 +266,8 @@ impl<'a> Shell<'a> {
     fn keep_copy(&self, app: &App) {
         let before = app.preview.as_ref().and_then(|preview| preview.before.as_ref());
         let (Some(before), Some(record)) = (before, &self.record) else { return };
-        let serial = app.device.as_ref().map(|device| device.strings.serial.as_str()).unwrap_or_default();
-        let text = match record.keep(before, serial) {
+        let Some(drone) = app.job_drone() else { return };
+        let text = match record.keep(before, &drone) {
             Ok(path) => format!("Kept what was there: {}", path.display()),
             Err(error) => format!("No copy kept of what was there: {error}"),
         };
@@ -332,7 +334,7 @@ fn demo_state(bus: &SimBus, name: &str) -> Demo {
 }
 
 /// Tells which of the drones that are meant are plugged in, now and whenever that changes.
-fn watch_bus(bus: Arc<dyn Bus>, meant: Selector, messages: Sender<Msg>) {
+fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
     // One that cannot be opened does not tell its serial number: it may be meant.
     let is_meant = move |device: &Device| {
         meant.matches(device) || matches!(meant, Selector::Serial(_)) && device.closed.is_some()
@@ -341,7 +343,7 @@ fn watch_bus(bus: Arc<dyn Bus>, meant: Selector, messages: Sender<Msg>) {
         let mut known = find::Known::default();
         let mut told = None;
         loop {
-            let state = match known.look(&*bus) {
+            let state = match known.look(&bus) {
                 Ok((all, others)) => {
                     let devices: Vec<Device> = all.iter().filter(|it| is_meant(it)).cloned().collect();
                     if devices.is_empty() && !all.is_empty() && told != Some(BusState::Devices(Vec::new())) {

@@ -26,6 +26,7 @@ use rom::Answer;
 
 /// How long the simulated bus sleeps between two looks.
 const GLANCE: Duration = Duration::from_millis(50);
+const HOUR: Duration = Duration::from_secs(3600);
 /// SET_INTERFACE is a control transfer without data.
 const SET_INTERFACE: (u8, u8) = (0x01, 11);
 
@@ -103,6 +104,13 @@ impl SimBus {
             })
             .flatten()
             .ok_or(TransferError::Disconnected)?;
+        if answer == Answer::Hang {
+            // A host without a limit of its own gives up by itself.
+            if limit < HOUR {
+                self.clock.sleep(limit);
+            }
+            return Err(TransferError::Timeout);
+        }
         if takes > limit {
             self.clock.sleep(limit);
             return Err(TransferError::Timeout);
@@ -119,7 +127,8 @@ impl SimBus {
             Answer::Data(bytes) => Ok(bytes),
             Answer::Ack => Ok(Vec::new()),
             Answer::Stall => Err(TransferError::Stall),
-            Answer::Silence => Err(TransferError::Disconnected),
+            Answer::Silence | Answer::Hang => Err(TransferError::Disconnected),
+            Answer::Noise => Err(TransferError::Io),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -120,12 +121,35 @@ pub enum TransferError {
     /// Another program or driver holds the interface.
     #[error("another program holds the device")]
     Busy,
+    /// The transfer failed on the wire: EPROTO, EIO and their like. A burst of these comes before a pulled device is
+    /// gone (Linux, Documentation/driver-api/usb/error-codes.rst).
+    #[error("the transfer failed on the wire")]
+    Io,
+    /// Fewer bytes went than were sent.
+    #[error("the device took only a part of the transfer")]
+    Short,
     /// Anything else, with libusb's number.
     #[error("USB error {code}")]
     Other {
         /// A libusb error number, negative.
         code: i32,
     },
+}
+
+impl TransferError {
+    /// A repeat may succeed: the wire or the device had a moment's trouble. Not so where the system forbids it, another
+    /// program is in the way, or the device is gone.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        match self {
+            TransferError::Stall
+            | TransferError::Timeout
+            | TransferError::Io
+            | TransferError::Short
+            | TransferError::Other { .. } => true,
+            TransferError::Disconnected | TransferError::Access | TransferError::Busy => false,
+        }
+    }
 }
 
 /// How the bus itself failed.
@@ -166,6 +190,20 @@ pub trait Bus: Send + Sync {
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError>;
     /// Waits until the list may have changed, at most for `limit`.
     fn wait(&self, limit: Duration);
+}
+
+impl<B: Bus + ?Sized> Bus for Arc<B> {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        (**self).list()
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        (**self).open(found)
+    }
+
+    fn wait(&self, limit: Duration) {
+        (**self).wait(limit);
+    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! whoever shows them.
 //!
 //! [`find`] chooses a device and brings it into DFU mode, [`session`] talks to it there and [`running`]
-//! where it runs; [`flash`], [`read`] and [`identify`] are the jobs, and [`timeline`] tells where
-//! their time went. Whatever it waits for, it waits by the clock that it is given.
+//! where it runs; [`flash`], [`read`] and [`identify`] are the jobs, [`patient`] is the retry policy, and [`timeline`]
+//! tells where their time went. Whatever it waits for, it waits by the clock that it is given.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -23,11 +23,13 @@ use crate::usb::Bus;
 pub mod find;
 mod flash;
 mod identify;
+pub mod patient;
 mod read;
 mod running;
 mod session;
 mod timeline;
 
+use patient::Patient;
 use timeline::{Part, Share, Timeline};
 
 /// A running worker.
@@ -46,6 +48,7 @@ impl Worker {
     pub fn spawn(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Worker {
         let (commands, inbox) = channel();
         let (outbox, events) = channel();
+        let bus: Arc<dyn Bus> = Arc::new(Patient::new(bus, Arc::clone(&clock)));
         let thread = thread::spawn(move || {
             // A cancel that comes when its job is already over means nothing.
             while let Ok(command) = inbox.recv() {

@@ -5,6 +5,7 @@
 use super::wizard::{Leds, Step};
 use super::{App, BusState, Goal, JobView, Over, Person, Screen, Slot, Stage, Which, Wizard};
 use crate::image::Content;
+use crate::job::BoardCheck;
 
 /// A key, whatever terminal library it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +146,11 @@ pub fn word_asked_for(app: &App) -> Option<&'static str> {
     match (app.goal, app.image.content()) {
         (Goal::Restore, _) => Some("restore"),
         (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
+            Some("unknown")
+        }
+        (Goal::Flash | Goal::Recover, _)
+            if app.preview.as_ref().is_some_and(|preview| preview.board == BoardCheck::Unknown) =>
+        {
             Some("unknown")
         }
         (Goal::Flash | Goal::Recover, _) => None,

@@ -135,6 +135,11 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
         "The boot ROM is asked to start the firmware. It then vanishes from USB, and the drone comes back as a \
          running Crazyflie.",
     ),
+    (
+        "Boot ROM",
+        "The chip's own boot program, which can never be changed. Versions 3 and 9.0 leave a part of the memory switched \
+         off, so the drone stays dark after a flash until it is switched off and on.",
+    ),
     ("The Crazyflie says that it runs", "The firmware that runs now was asked for its version over USB."),
     (
         "Asking the Crazyflie",
@@ -150,8 +155,8 @@ pub const EXPLANATIONS: &[(&str, &str)] = &[
         "A copy of what is overwritten, to go back to. It can be flashed like any image.",
     ),
     (
-        "trying once more",
-        "A transfer went wrong. Repeating it does no harm; should it fail again, the job stops.",
+        "trying again",
+        "A transfer went wrong. Repeating it does no harm; should it fail three times more, the job stops.",
     ),
 ];
 

@@ -14,9 +14,9 @@ use super::{
     App, BusState, Effect, Goal, JobView, Look, Msg, Over, Resume, SECTORS, Screen, Slot, Stage, Which,
     Wizard,
 };
-use crate::crazyflie::{Mode, Relative};
+use crate::crazyflie::{self, Mode, Relative};
 use crate::flash::check::Purpose;
-use crate::job::{Device, Level, Other, Selector};
+use crate::job::{Device, Level, Other};
 use crate::report;
 
 mod files;
@@ -241,7 +241,7 @@ fn undo(app: &mut App) -> Vec<Effect> {
         notice(app, why);
         return Vec::new();
     }
-    if let Some(at) = app.devices().iter().position(|device| before.drone.matches(device)) {
+    if let Some(at) = app.devices().iter().position(|device| before.drone.is(device)) {
         mean(app, at);
     }
     let slot = slot(app, which);
@@ -344,12 +344,14 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     }
     app.bus = bus;
     app.chosen = app.chosen.min(app.devices().len().saturating_sub(1));
-    // The drone that was meant, in whatever mode it is now: by its serial number, or else by its place.
+    // The drone that was meant, in whatever mode it is now, stays chosen at its port. Elsewhere only if it can be no other.
     if let Some(meant) = &app.meant {
-        let serial = Selector::Serial(meant.strings.serial.clone());
-        let same = |device: &Device| !meant.strings.serial.is_empty() && serial.matches(device);
+        let serial = &meant.strings.serial;
+        let same = |device: &&Device| crazyflie::is_same_serial(serial, &device.strings.serial);
         let here = |device: &Device| device.location == meant.location;
-        let at = app.devices().iter().position(same).or_else(|| app.devices().iter().position(here));
+        let only = app.devices().iter().filter(same).count() == 1;
+        let elsewhere = || app.devices().iter().position(|device| only && same(&device));
+        let at = app.devices().iter().position(here).or_else(elsewhere);
         app.chosen = at.unwrap_or(app.chosen);
         if let Screen::Job(view) = &mut app.screen {
             view.was_away |= at.is_none();

@@ -64,9 +64,9 @@ pub(super) fn known(known: &Known) -> Value {
                 "revision": board.as_ref().and_then(|board| board.revision.as_deref()),
                 "bootloader": loader.map(Loader::word),
                 "firmware": firmware,
-                "read_protected": protection.read,
-                "write_protected_sectors": protection.sectors,
-                "rom": rom,
+                "read_protected": protection.as_ref().map(|protection| protection.read),
+                "write_protected_sectors": protection.as_ref().map(|protection| &protection.sectors),
+                "rom": rom.map(|rom| rom.to_string()),
             })
         }
         Known::Running(running) => json!({

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::console::Console;
 use crate::clock::Clock;
-use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report};
+use crate::crazyflie::Mode;
+use crate::job::{Command, DroneAt, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report};
 use crate::record::{Presence, Record};
 use crate::report::{self, Exit, Problem};
 use crate::run::signals::{Signal, Signals};
@@ -15,8 +16,8 @@ use crate::worker::Worker;
 /// How a job ended.
 pub(super) struct Ended {
     pub(super) report: Report,
-    /// The serial number of the device that it used, if it came to that.
-    pub(super) serial: Option<String>,
+    /// The drone that it used, if it came to that.
+    pub(super) drone: Option<DroneAt>,
 }
 
 /// Runs the job to its end.
@@ -44,18 +45,21 @@ pub(super) fn run(
     let _ = worker.commands.send(Command::Run(job));
     let mut presence = Presence::new(false);
     let mut last = None;
-    let (mut serial, mut simulated) = (String::new(), false);
+    let (mut drone, mut simulated): (Option<DroneAt>, _) = (None, false);
     for event in &worker.events {
         console.event(&event);
         presence.follow(now.now(), &event);
         match &event {
             Event::Device(device) => {
-                serial.clone_from(&device.strings.serial);
+                // The whole serial number, which it shows while it runs, says more than the one of DFU mode.
+                if !drone.as_ref().is_some_and(|drone| drone.is(device) && device.mode == Mode::Dfu) {
+                    drone = Some(device.drone());
+                }
                 simulated = device.simulated;
             }
             // Whoever typed the command has made up his mind; only the copy is kept first.
             Event::Ready(preview) => {
-                keep_copy(preview, &serial, simulated, console);
+                keep_copy(preview, drone.as_ref(), simulated, console);
                 let _ = worker.commands.send(Command::Proceed);
             }
             _ => {}
@@ -67,11 +71,11 @@ pub(super) fn run(
     }
     signals.stop();
     worker.join();
-    if let (Some(report), false) = (&last, simulated || serial.is_empty()) {
+    if let (Some(report), false) = (&last, simulated || drone.is_none()) {
         remember(report, hung_up.load(Ordering::SeqCst), console);
     }
-    let serial = Some(serial).filter(|serial| !serial.is_empty());
-    Ok(Ended { report: last.unwrap_or_else(died), serial })
+    let drone = drone.filter(|drone| !drone.serial.is_empty());
+    Ok(Ended { report: last.unwrap_or_else(died), drone })
 }
 
 /// How a job ended that changed something, for the next start; and who has the device that this one did not get.
@@ -89,11 +93,10 @@ fn remember(report: &Report, hung_up: bool, console: &mut Console) {
 }
 
 /// What will be overwritten goes to the state directory. If that fails, the flash goes on all the same.
-fn keep_copy(preview: &Preview, serial: &str, simulated: bool, console: &mut Console) {
-    let Some(before) = preview.before.as_ref().filter(|_| !simulated && !preview.work.is_nothing()) else {
-        return;
-    };
-    match Record::of_user().map(|record| record.keep(before, serial)) {
+fn keep_copy(preview: &Preview, drone: Option<&DroneAt>, simulated: bool, console: &mut Console) {
+    let before = preview.before.as_ref().filter(|_| !simulated && !preview.work.is_nothing());
+    let (Some(before), Some(drone)) = (before, drone) else { return };
+    match Record::of_user().map(|record| record.keep(before, drone)) {
         Some(Ok(path)) => console.line(&format!("Kept what was there: {}", path.display())),
         Some(Err(error)) => console.line(&format!("Warning: no copy kept of what was there: {error}")),
         None => {}

@@ -36,6 +36,8 @@ pub struct DfuDevice {
     pub transfer_size: u16,
     /// The settings that describe a memory, in the order of the descriptors.
     pub alternates: Vec<Alternate>,
+    /// The settings whose name was lost: what memory they have is unknown.
+    pub unnamed: Vec<u8>,
 }
 
 /// Why a device cannot be flashed by DfuSe.
@@ -76,18 +78,24 @@ impl DfuDevice {
         if !(TRANSFER_SIZE_MIN..=TRANSFER_SIZE_MAX).contains(&functional.transfer_size) {
             return Err(DeviceError::TransferSize(functional.transfer_size));
         }
-        let mut alternates = Vec::new();
-        let mut problem = MapError::NotAMap;
+        let (mut alternates, mut unnamed) = (Vec::new(), Vec::new());
+        let mut problem = DeviceError::NoFlash(MapError::NotAMap);
         for setting in settings() {
-            let name = descriptor::string(transport, setting.name)?;
-            match MemoryMap::parse(&name) {
-                Ok(map) => alternates.push(Alternate { number: setting.alternate, map }),
-                Err(error) => problem = error,
+            match descriptor::string(transport, setting.name) {
+                Ok(name) => match MemoryMap::parse(&name) {
+                    Ok(map) => alternates.push(Alternate { number: setting.alternate, map }),
+                    Err(error) => problem = DeviceError::NoFlash(error),
+                },
+                Err(error) if error.is_transient() => {
+                    unnamed.push(setting.alternate);
+                    problem = error.into();
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        let device = DfuDevice { interface, transfer_size: functional.transfer_size, alternates };
+        let device = DfuDevice { interface, transfer_size: functional.transfer_size, alternates, unnamed };
         if device.flash().is_none() {
-            return Err(DeviceError::NoFlash(problem));
+            return Err(problem);
         }
         Ok(device)
     }
@@ -96,8 +104,10 @@ impl DfuDevice {
     #[must_use]
     pub fn flash(&self) -> Option<&Alternate> {
         let erasable = |alternate: &&Alternate| alternate.map.sectors().iter().any(|s| s.access.erasable);
-        // An old ROM (V3.0) says that option bytes and OTP can be erased, too: the flash is the first.
-        self.alternates.iter().find(erasable)
+        // An old ROM (V3.0) says that option bytes and OTP can be erased, too: the flash is the first. If a name before
+        // it was lost, that may have been the flash.
+        let flash = self.alternates.iter().find(erasable)?;
+        self.unnamed.iter().all(|lost| *lost > flash.number).then_some(flash)
     }
 
     /// The memory that holds `address`.

@@ -35,6 +35,9 @@ pub enum DfuError {
         /// Bytes asked for.
         wanted: usize,
     },
+    /// On the bus, and no answer to anything.
+    #[error("the device does not answer any more, for {}", seconds(.0))]
+    Silent(Duration),
     /// Still busy after all patience.
     #[error("the device is still busy after {}", seconds(.0))]
     Busy(Duration),

@@ -460,6 +460,11 @@ impl Machine {
                 self.notes.push(Note::Aborted(state));
                 self.phase = Phase::Settle { tries, with: Request::Abort };
             }
+            // One try: a ROM that an earlier session left in here mostly takes nothing but a power cut.
+            State::Manifest if tries == 0 => {
+                self.notes.push(Note::Aborted(state));
+                self.phase = Phase::Settle { tries: RECOVERIES, with: Request::Abort };
+            }
             State::Dnbusy | State::DnloadSync | State::ManifestSync => {
                 self.phase = Phase::Doze { time: self.bounded(poll), tries: tries + 1 };
             }

@@ -10,7 +10,7 @@ use crate::dfu::DfuError;
 use crate::dfu::device::DeviceError;
 use crate::flash::plan::PlanError;
 use crate::flash::{Address, Span};
-use crate::usb::{BusError, Id, TransferError};
+use crate::usb::{BusError, Id, Location, TransferError};
 
 /// What happened, where, and what state that leaves the drone in.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -84,6 +84,23 @@ pub enum FailureKind {
     /// The image does not fit the device.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Another drone where the one of this job was.
+    #[error("another drone is on port {port} now{}", found.as_ref().map(|it| format!(" ({it})")).unwrap_or_default())]
+    OtherDrone {
+        /// Where.
+        port: Location,
+        /// Its serial number; `None` if it cannot be read.
+        found: Option<String>,
+    },
+    /// The board could not be read, and the image is for some boards only.
+    #[error("the board of this drone could not be read, and the image is for {}", .boards.join(", "))]
+    UnknownBoard {
+        /// From the image.
+        boards: Vec<String>,
+    },
+    /// A sector that was erased, where the option bytes could not be read, holds what it held.
+    #[error("sector {0} did not change when it was erased: it seems to be write-protected")]
+    NotErased(usize),
     /// The image is for other boards than the one that the OTP names.
     #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
     OtherBoard {

@@ -1,6 +1,6 @@
 //! What a drone is and what is on it, as far as it can be told without changing anything.
 
-use crate::crazyflie::Board;
+use crate::crazyflie::{Board, RomVersion};
 use crate::flash::{LOADER_BASE, LOADER_MAX, Span, is_blank};
 use crate::image::Content;
 
@@ -16,16 +16,24 @@ pub enum Known {
 /// What a drone in DFU mode is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// From the OTP; `None` if it says nothing that is known.
+    /// From the OTP; `None` if it could not be read, or says nothing that is known.
     pub board: Option<Board>,
     /// What is at 0x08000000; `None` if the chip may not be read.
     pub loader: Option<Loader>,
     /// What is at 0x08004000; `None` if nothing is, or the chip may not be read.
     pub firmware: Option<Content>,
-    /// What the option bytes forbid.
-    pub protection: Protection,
-    /// Version of the boot ROM, as in `3.1`.
-    pub rom: Option<String>,
+    /// What the option bytes forbid; `None` if they could not be read.
+    pub protection: Option<Protection>,
+    /// Version of the boot ROM.
+    pub rom: Option<RomVersion>,
+}
+
+impl Identity {
+    /// Read protection is set: nothing can be read or written.
+    #[must_use]
+    pub fn is_read_protected(&self) -> bool {
+        self.protection.as_ref().is_some_and(|protection| protection.read)
+    }
 }
 
 /// What a running Crazyflie says of itself.

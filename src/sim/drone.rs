@@ -10,7 +10,7 @@ use super::descriptors::{self, Face};
 use super::images;
 use super::link::Link;
 use super::nor::Nor;
-use super::rom::{Answer, Effect, Memory, Rom};
+use super::rom::{Answer, Effect, Memory, Rom, Switch};
 use crate::usb::Setup;
 
 /// A control transfer takes this long on a full-speed bus, and [`PER_BYTE`] for each byte: with these a
@@ -18,8 +18,10 @@ use crate::usb::Setup;
 const PER_TRANSFER: Duration = Duration::from_micros(580);
 const PER_BYTE: Duration = Duration::from_nanos(1533);
 /// From the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection
-/// (AN2606 tables 227 and 229: 85 and 270 ms).
-const ENTER_ROM: Duration = Duration::from_millis(450);
+/// (AN2606 tables 227 and 229: 85 and 270 ms), and Bitcraze's own script waits more than 500 ms.
+const ENTER_ROM: Duration = Duration::from_millis(800);
+/// How long errors on the wire last before a pulled drone is off the bus.
+const LOOSE: Duration = Duration::from_millis(250);
 /// The radio chip's thresholds for the button at power-on.
 const SHORT_PRESS: Duration = Duration::from_millis(1500);
 const LONG_PRESS: Duration = Duration::from_secs(5);
@@ -41,8 +43,16 @@ pub struct Traits {
     pub answers_leave: bool,
     /// What happens at this DFU request to the device (DNLOAD, CLRSTATUS, ABORT), counted from the first, once.
     pub mishap: Option<(u32, Mishap)>,
-    /// Whether the ROM refuses to set the programming width.
-    pub refuses_voltage: bool,
+    /// What the ROM's switch for the programming width does.
+    pub switch: Switch,
+    /// Whether SET_INTERFACE to another setting than 0 is refused.
+    pub refuses_alternates: bool,
+    /// Read protection shows when bytes are read, not when the pointer is set.
+    pub late_refusal: bool,
+    /// So much longer than usual until the ROM is on the bus: enumeration that failed and was tried again.
+    pub late_rom: Duration,
+    /// The firmware restarts by itself after so long: a failed assertion.
+    pub crashes_after: Option<Duration>,
     /// What it looks like on USB, if not like a Crazyflie: something else that is plugged in.
     pub face: Option<&'static Face>,
     /// Someone is at the drone who brings it into DFU mode by hand while a command waits for it.
@@ -68,7 +78,11 @@ impl Default for Traits {
             missed_entries: 0,
             answers_leave: true,
             mishap: None,
-            refuses_voltage: false,
+            switch: Switch::Works,
+            refuses_alternates: false,
+            late_refusal: false,
+            late_rom: Duration::ZERO,
+            crashes_after: None,
             face: None,
             helper: None,
         }
@@ -80,6 +94,10 @@ impl Default for Traits {
 pub enum Mishap {
     /// The cable comes off.
     Unplugged,
+    /// The same, as real host controllers show it: errors on the wire first, until the hub notices.
+    Loose,
+    /// It answers nothing more and stays on the bus.
+    Hung,
     /// The program has a defect: to see that the interface survives one.
     Panic,
 }
@@ -130,6 +148,11 @@ pub struct Drone {
     misunderstood: bool,
     /// Since when a helper is needed.
     stuck_since: Option<Duration>,
+    /// When the cable that is coming off is off.
+    loose_until: Option<Duration>,
+    hung: bool,
+    /// When the firmware restarts by itself.
+    crash: Option<Duration>,
 }
 
 impl Drone {
@@ -146,6 +169,9 @@ impl Drone {
             guise: 0,
             misunderstood: false,
             stuck_since: None,
+            loose_until: None,
+            hung: false,
+            crash: None,
         }
     }
 
@@ -168,6 +194,7 @@ impl Drone {
             rom.cut(&mut self.memory, now);
         }
         self.mode = Mode::Off;
+        (self.loose_until, self.hung, self.crash) = (None, false, None);
     }
 
     /// Plugs it in or unplugs it, with or without the button held.
@@ -211,6 +238,13 @@ impl Drone {
 
     /// Lets what was to happen by `now` happen.
     pub fn settle(&mut self, now: Duration) {
+        if self.loose_until.is_some_and(|until| now >= until) {
+            self.cut_power(now);
+        }
+        if self.crash.is_some_and(|at| now >= at) {
+            self.crash = None;
+            self.reset(now);
+        }
         if self.needs_help() {
             let since = *self.stuck_since.get_or_insert(now);
             if now >= since + HELP_AFTER {
@@ -229,10 +263,14 @@ impl Drone {
             self.mode = match start {
                 Start::Rom => {
                     let mut rom = Rom::new();
-                    rom.refuses_voltage = self.traits.refuses_voltage;
+                    rom.switch = self.traits.switch;
+                    rom.late_refusal = self.traits.late_refusal;
                     Mode::Rom(rom)
                 }
-                Start::Firmware => Mode::Firmware,
+                Start::Firmware => {
+                    self.crash = self.traits.crashes_after.map(|after| now + after);
+                    Mode::Firmware
+                }
             };
         }
     }
@@ -272,10 +310,18 @@ impl Drone {
                     self.cut_power(now);
                     return (Answer::Silence, PER_TRANSFER);
                 }
+                Some(Mishap::Loose) => self.loose_until = Some(now + LOOSE),
+                Some(Mishap::Hung) => self.hung = true,
                 #[allow(clippy::panic, reason = "asked for by name")]
                 Some(Mishap::Panic) => panic!("a defect, as asked for"),
                 None => {}
             }
+        }
+        if self.loose_until.is_some() {
+            return (Answer::Noise, PER_TRANSFER);
+        }
+        if self.hung {
+            return (Answer::Hang, Duration::ZERO);
         }
         let (answer, waited) = if setup.request_type & 0x60 == 0 {
             (self.standard(setup, len), Duration::ZERO)
@@ -294,7 +340,7 @@ impl Drone {
         let moved = match &answer {
             Answer::Data(bytes) => bytes.len(),
             Answer::Ack => data.len(),
-            Answer::Stall | Answer::Silence => 0,
+            Answer::Stall | Answer::Silence | Answer::Noise | Answer::Hang => 0,
         };
         (answer, waited + wire(moved))
     }
@@ -354,10 +400,15 @@ impl Drone {
         };
     }
 
-    /// The ROM jumps through the vector table at `address`.
+    /// The ROM jumps through the vector table at `address`. V3.x and V9.0 leave the CCM memory off (AN2606 tables 74 and
+    /// 76): the Crazyflie's start-up code faults there, and nothing shows until the power was cut.
     fn leave(&mut self, address: u32, now: Duration) {
+        let version = self.memory.rom_version;
+        let dark = version >> 4 == 3 || version == 0x90;
         if address == 0x0800_0000 {
             self.reset(now);
+        } else if dark && images::runs(self.memory.flash.bytes(), address, &self.board()) {
+            self.mode = Mode::Halted;
         } else if images::runs(self.memory.flash.bytes(), address, &self.board()) {
             self.mode = Mode::Starting(Start::Firmware, now + BOOT);
         } else {
@@ -385,7 +436,7 @@ impl Drone {
                 Answer::Silence
             }
             (0x40, 1, 1, 2) if !self.traits.deaf => {
-                self.mode = Mode::Starting(Start::Rom, now + ENTER_ROM);
+                self.mode = Mode::Starting(Start::Rom, now + ENTER_ROM + self.traits.late_rom);
                 Answer::Silence
             }
             (0x40, 1, 1, command) => {
@@ -402,6 +453,9 @@ impl Drone {
 
     /// Standard requests, answered from the descriptors of what the drone is at the moment.
     fn standard(&self, setup: Setup, len: usize) -> Answer {
+        if setup.request == 11 && setup.value > 0 && self.traits.refuses_alternates {
+            return Answer::Stall;
+        }
         let face = match (&self.mode, self.traits.face) {
             (Mode::Rom(_), face) => face.filter(|face| face.is_rom()).unwrap_or(&descriptors::ROM),
             (_, face) => face.unwrap_or(&descriptors::FIRMWARE),
@@ -469,9 +523,9 @@ mod tests {
         let setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
         assert_eq!(drone.control(setup, 0, &[], at(1400)).0, Answer::Silence);
         assert_eq!(drone.identity(), None);
-        drone.settle(at(2000));
+        drone.settle(at(2300));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0xDF11));
-        drone.leave(0x0800_4000, at(2100));
+        drone.leave(0x0800_4000, at(2400));
         drone.settle(at(4000));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0x5740));
     }

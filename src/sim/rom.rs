@@ -31,6 +31,10 @@ pub enum Answer {
     Stall,
     /// None: the device is gone before it could answer.
     Silence,
+    /// Errors on the wire: the cable is coming off.
+    Noise,
+    /// None, and the device stays on the bus.
+    Hang,
 }
 
 /// What keeps its content without power, and the system memory.
@@ -43,15 +47,20 @@ pub struct Memory {
     pub options: [u8; 16],
     /// 512 bytes that can be programmed once, and 16 lock bytes.
     pub otp: [u8; 528],
+    /// The byte at 0x1FFF77DE; 0 is a ROM that does not show it.
+    pub rom_version: u8,
 }
+
+/// As a chip comes: each byte or word with its complement behind it, twice (read off an STM32F413; the F405 has 12
+/// sectors to protect).
+const FACTORY_OPTIONS: [u8; 16] =
+    [0xEF, 0xAA, 0x10, 0x55, 0xEF, 0xAA, 0x10, 0x55, 0xFF, 0x0F, 0x00, 0xF0, 0xFF, 0x0F, 0x00, 0xF0];
 
 impl Memory {
     /// A blank chip from the factory.
     #[must_use]
     pub fn new(flash: Nor) -> Memory {
-        let mut options = [0xFF; 16];
-        options[..2].copy_from_slice(&[0xEF, 0xAA]);
-        Memory { flash, options, otp: [0xFF; 528] }
+        Memory { flash, options: FACTORY_OPTIONS, otp: [0xFF; 528], rom_version: 0x91 }
     }
 
     /// Protection level 1 or 2.
@@ -76,15 +85,22 @@ impl Memory {
             .or_else(|| window(OPTION_BYTES, &self.options))
             .or_else(|| window(OTP, &self.otp))
             .or_else(|| window(VOLTAGE, &[voltage, 0xFF, 0xFF, 0xFF]))
-            .or_else(|| window(SYSTEM_MEMORY, &system_memory()))
+            .or_else(|| window(SYSTEM_MEMORY, &self.system_memory()))
+    }
+
+    /// The ROM's own code, as far as anybody looks: its version at 0x1FFF77DE.
+    fn system_memory(&self) -> Vec<u8> {
+        let mut rom = vec![0; 0x77E0];
+        rom[0x77DE] = self.rom_version;
+        rom
     }
 }
 
-/// The ROM's own code, as far as anybody looks: its version at 0x1FFF77DE.
-fn system_memory() -> Vec<u8> {
-    let mut rom = vec![0; 0x77E0];
-    rom[0x77DE] = 0x31;
-    rom
+/// Whether the ROM lets the pointer be set here and then reads nothing: what follows the OTP (seen at 0x1FFF7A10 of an
+/// F40x), and its own code on one that does not show it.
+fn is_empty(memory: &Memory, address: u32) -> bool {
+    let hidden = memory.rom_version == 0 && (SYSTEM_MEMORY..OTP).contains(&address);
+    hidden || (OTP + 528..OPTION_BYTES).contains(&address)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +160,24 @@ pub struct Rom {
     voltage: u8,
     pending: Option<Work>,
     busy: Option<Busy>,
-    /// Whether this chip refuses the voltage switch (none known; to test the fall-back).
-    pub refuses_voltage: bool,
+    /// What the voltage switch does.
+    pub switch: Switch,
+    /// Read protection is reported when bytes are read, not when the pointer is set.
+    pub late_refusal: bool,
+}
+
+/// What comes of writing to 0xFFFF0000. No host is known to use it, so each is possible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Switch {
+    /// As AN2606 has it.
+    #[default]
+    Works,
+    /// The write is refused.
+    Refused,
+    /// Taken and read back, and programming is as slow as before.
+    NoEffect,
+    /// Taken, and cannot be read back.
+    WriteOnly,
 }
 
 impl Default for Rom {
@@ -165,7 +197,8 @@ impl Rom {
             voltage: 0,
             pending: None,
             busy: None,
-            refuses_voltage: false,
+            switch: Switch::Works,
+            late_refusal: false,
         }
     }
 
@@ -262,6 +295,11 @@ impl Rom {
         match block {
             0 => Answer::Data(vec![0x00, 0x21, 0x41, 0x92]),
             1 => self.refuse(ERR_STALLED),
+            _ if self.pointer == VOLTAGE && self.switch == Switch::WriteOnly => self.refuse(ERR_TARGET),
+            _ if is_empty(memory, self.pointer) => {
+                self.state = State::Idle;
+                Answer::Data(Vec::new())
+            }
             _ if memory.read_protected() => self.refuse(ERR_VENDOR),
             _ => match memory.read(self.address_of(block), len, self.voltage) {
                 Some(bytes) => {
@@ -295,10 +333,12 @@ impl Rom {
         (Answer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
     }
 
+    /// In every other state it is a request that does not fit: a host that sends it there was seen to fail for ever.
     fn clear_status(&mut self) -> Answer {
-        if self.state == State::Error {
-            self.status = OK;
+        if self.state != State::Error {
+            return self.refuse(ERR_STALLED);
         }
+        self.status = OK;
         self.state = State::Idle;
         Answer::Ack
     }
@@ -324,6 +364,7 @@ impl Rom {
 
     fn width(&self) -> Width {
         match self.voltage {
+            _ if self.switch == Switch::NoEffect => Width::Byte,
             0 => Width::Byte,
             1 | 2 => Width::Half,
             _ => Width::Word,
@@ -353,6 +394,8 @@ impl Rom {
         let last =
             |address: u32, len: usize| u32::try_from(len - 1).ok().and_then(|n| address.checked_add(n));
         match work {
+            Work::SetAddress(_) if memory.read_protected() && !self.late_refusal => Err(ERR_VENDOR),
+            Work::SetAddress(address) if is_empty(memory, *address) => Ok(()),
             Work::SetAddress(address) => memory.read(*address, 1, self.voltage).map(drop).ok_or(ERR_TARGET),
             Work::ReadUnprotect => Ok(()),
             _ if memory.read_protected() => Err(ERR_VENDOR),
@@ -360,7 +403,7 @@ impl Rom {
             Work::Erase(address) => in_flash(*address).then_some(()).ok_or(ERR_TARGET),
             Work::Write(VOLTAGE, bytes) => {
                 let good = matches!(bytes[..], [0..=4] | [0..=4, 0xFF, 0xFF, 0xFF]);
-                (good && !self.refuses_voltage).then_some(()).ok_or(ERR_WRITE)
+                (good && self.switch != Switch::Refused).then_some(()).ok_or(ERR_WRITE)
             }
             Work::Write(OPTION_BYTES, bytes) => (bytes.len() == 16).then_some(()).ok_or(ERR_TARGET),
             Work::Write(address, bytes) if in_flash(*address) => {

@@ -6,6 +6,7 @@ use super::descriptors::{self, Face};
 use super::drone::{self, Drone, Mishap, Traits};
 use super::images;
 use super::nor::{Nor, Pace};
+use super::rom::Switch;
 
 /// A named situation.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +149,9 @@ fn defect(now: Duration) -> Vec<Drone> {
 }
 
 fn write_protected(now: Duration) -> Vec<Drone> {
-    in_dfu(Pace::Typical, now, |drone| drone.memory.options[8] &= !(1 << 2))
+    in_dfu(Pace::Typical, now, |drone| {
+        drone.memory.options[8..].copy_from_slice(&[0xFB, 0x0F, 0x04, 0xF0, 0xFB, 0x0F, 0x04, 0xF0])
+    })
 }
 
 fn read_protected(now: Duration) -> Vec<Drone> {
@@ -164,7 +167,7 @@ fn slow(now: Duration) -> Vec<Drone> {
 }
 
 fn byte_mode(now: Duration) -> Vec<Drone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.refuses_voltage = true)
+    in_dfu(Pace::Typical, now, |drone| drone.traits.switch = Switch::Refused)
 }
 
 /// Something else that is plugged in: a drone in all but looks.

@@ -30,6 +30,7 @@ const RET_UNLINK: u32 = 4;
 const HEADER: usize = 48;
 /// Linux' error numbers, as the protocol has them.
 const EPIPE: i32 = -32;
+const EPROTO: i32 = -71;
 const ECONNRESET: i32 = -104;
 /// USB_SPEED_FULL.
 const FULL_SPEED: u32 = 2;
@@ -228,6 +229,7 @@ impl Device {
             }
             Ok(_) => line.answer(urb, 0, urb.data.len(), &[]),
             Err(TransferError::Stall) => line.answer(urb, EPIPE, 0, &[]),
+            Err(TransferError::Io) => line.answer(urb, EPROTO, 0, &[]),
             // No answer: the device is on its way to something else, and the line will be cut.
             Err(_) => {}
         }

@@ -103,7 +103,7 @@ fn device_lines<'a>(device: &Device, known: Option<&Known>, width: u16, theme: &
 
 /// Bootloader and firmware of a drone in DFU mode, in one line.
 fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
-    if identity.protection.read {
+    if identity.is_read_protected() {
         return Line::from(Span::styled("  read-protected", theme.bad));
     }
     let loader = match identity.loader {

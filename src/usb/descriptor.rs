@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Setup, TransferError, Transport};
 
 /// GET_DESCRIPTOR takes a device no time; a hung one should not hold anybody up.
-const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_millis(500);
 /// Device to host, standard, device.
 const STANDARD_IN: u8 = 0x80;
 const GET_DESCRIPTOR: u8 = 6;
@@ -44,17 +44,29 @@ pub struct Interface {
     pub extra: Vec<u8>,
 }
 
-/// Reads the names of a device. A name that cannot be read is empty: names are a courtesy.
-pub fn strings(transport: &mut dyn Transport) -> Result<Strings, TransferError> {
+/// What a device calls itself, as far as it could be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// A name that was lost is empty.
+    pub strings: Strings,
+    /// Why one of them was lost. What depends on the names is then unknown.
+    pub lost: Option<TransferError>,
+}
+
+/// Reads the names of a device.
+pub fn names(transport: &mut dyn Transport) -> Result<Names, TransferError> {
     let mut device = [0; 18];
     let n = get(transport, DEVICE, 0, 0, &mut device)?;
-    let index = |at: usize| if at < n { device[at] } else { 0 };
-    let (manufacturer, product, serial) = (index(14), index(15), index(16));
-    Ok(Strings {
-        manufacturer: string(transport, manufacturer)?,
-        product: string(transport, product)?,
-        serial: string(transport, serial)?,
-    })
+    let mut lost = None;
+    let mut name = |at: usize| match string(transport, if at < n { device[at] } else { 0 }) {
+        Err(error) if error.is_transient() => {
+            lost = Some(error);
+            Ok(String::new())
+        }
+        name => name,
+    };
+    let strings = Strings { manufacturer: name(14)?, product: name(15)?, serial: name(16)? };
+    Ok(Names { strings, lost })
 }
 
 /// Reads one string descriptor; empty if the device has none of that index.
@@ -63,11 +75,8 @@ pub fn string(transport: &mut dyn Transport, index: u8) -> Result<String, Transf
         return Ok(String::new());
     }
     let mut buffer = [0; 255];
-    match get(transport, STRING, index, US_ENGLISH, &mut buffer) {
-        Ok(n) => Ok(parse_string(buffer.get(..n).unwrap_or_default())),
-        Err(TransferError::Stall | TransferError::Timeout | TransferError::Other { .. }) => Ok(String::new()),
-        Err(error) => Err(error),
-    }
+    let n = get(transport, STRING, index, US_ENGLISH, &mut buffer)?;
+    Ok(parse_string(buffer.get(..n).unwrap_or_default()))
 }
 
 /// Reads the interfaces of the first configuration, every alternate setting on its own.
@@ -77,6 +86,9 @@ pub fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>, Trans
     let total = if n >= 4 { usize::from(u16::from_le_bytes([header[2], header[3]])) } else { 0 };
     let mut buffer = vec![0; total.min(CONFIGURATION_MAX)];
     let n = get(transport, CONFIGURATION, 0, 0, &mut buffer)?;
+    if n < buffer.len() {
+        return Err(TransferError::Short);
+    }
     Ok(parse_interfaces(buffer.get(..n).unwrap_or_default()))
 }
 

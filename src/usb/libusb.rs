@@ -134,7 +134,7 @@ fn error(error: rusb::Error) -> TransferError {
         rusb::Error::NotFound => TransferError::Other { code: -5 },
         rusb::Error::Access => TransferError::Access,
         rusb::Error::Busy => TransferError::Busy,
-        rusb::Error::Io => TransferError::Other { code: -1 },
+        rusb::Error::Io => TransferError::Io,
         rusb::Error::InvalidParam => TransferError::Other { code: -2 },
         rusb::Error::Overflow => TransferError::Other { code: -8 },
         rusb::Error::Interrupted => TransferError::Other { code: -10 },

@@ -1,19 +1,28 @@
 //! Choosing a device: what is on the bus, which one is meant, and the way of a running Crazyflie into DFU
-//! mode and back, followed by its place and its serial number.
+//! mode and back. A drone is followed by the port that it is plugged into; its serial number is a check, since chips of
+//! one batch may show the same one in DFU mode.
 
 use std::time::Duration;
 
 use super::timeline::Part;
 use super::{Ctx, Stop};
-use crate::crazyflie::{self, Mode, Relative};
-use crate::job::{A_CRAZYFLIE, Device, Enter, Event, FailureKind, Job, Other, Selector};
+use crate::crazyflie::{self, HIDDEN_SERIAL, Mode, Relative};
+use crate::job::{A_CRAZYFLIE, BY_HAND, Device, Enter, Event, FailureKind, Job, Other, Selector};
 use crate::usb::descriptor::{self, Strings};
-use crate::usb::{Bus, BusError, CRAZYFLIE, Found, ROM_DFU, TransferError, Transport};
+use crate::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport};
 
 /// The firmware resets at once; a device that still answers after this has not understood.
 const ENTER_LIMIT: Duration = Duration::from_secs(1);
-/// From the request until 0483:df11 is there.
+/// From the request until 0483:df11 is there: typically below one second, more where a virtual machine takes it over.
 const DFU_APPEARS: Duration = Duration::from_secs(10);
+/// On other F405 boards one request reaches the boot ROM in 0 to 50 % of cases: the ROM takes a wrong clock, resets, and
+/// the firmware starts again (CircuitPython PR 11270: 5 of 12). Eight tries at 42 % miss 1.3 %.
+const ENTRY_TRIES: u32 = 8;
+/// All tries together.
+const ENTRY: Duration = Duration::from_secs(60);
+/// A drone that is seen running must still be there after this, with the same address: one whose firmware fails an
+/// assertion restarts about every second.
+const STAYS: Duration = Duration::from_secs(3);
 /// A device that was asked to restart is off the bus by then.
 const GONE: Duration = Duration::from_secs(2);
 /// How long udev may take to set the permissions of a device that has just come.
@@ -31,8 +40,8 @@ pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
 pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
     let known = |found: &Found| Relative::IDS.contains(&found.id);
     let named = |found: Found| {
-        let strings = bus.open(&found).and_then(|mut transport| descriptor::strings(&mut *transport));
-        let strings = strings.unwrap_or_default();
+        let names = bus.open(&found).and_then(|mut transport| descriptor::names(&mut *transport));
+        let strings = names.unwrap_or_default().strings;
         Some(Other { what: Relative::of(found.id, &strings)?, id: found.id, location: found.location })
     };
     Ok(bus.list()?.into_iter().filter(known).filter_map(named).collect())
@@ -74,28 +83,37 @@ impl Known {
     }
 }
 
-/// What this is, `None` if it is no Crazyflie; an error only if it has gone.
+/// What this is, `None` if it is not a Crazyflie; an error only if it has gone. Names that cannot be read hide nothing:
+/// what has a Crazyflie's numbers is shown, and not used as one.
 fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
-    let names = bus.open(found).and_then(|mut transport| descriptor::strings(&mut *transport));
+    let mode_by_id = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
+    let names = bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport));
     let (mode, strings, closed) = match names {
-        Ok(strings) => match Mode::of(found.id, &strings) {
-            Some(mode) => (mode, strings, None),
-            None => return Ok(None),
+        Ok(names) => match (Mode::of(found.id, &names.strings), names.lost) {
+            // The boot ROM is told by its numbers.
+            (Some(mode @ Mode::Dfu), _) | (Some(mode), None) => (mode, names.strings, None),
+            (_, Some(error)) => (mode_by_id, names.strings, Some(error)),
+            (None, None) => return Ok(None),
         },
         Err(gone @ TransferError::Disconnected) => return Err(gone),
-        Err(error) => {
-            let mode = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
-            (mode, Strings::default(), Some(error))
-        }
+        Err(error) => (mode_by_id, Strings::default(), Some(error)),
     };
-    let Found { id, location, simulated, .. } = found.clone();
-    Ok(Some(Device { mode, id, location, strings, simulated, closed }))
+    let Found { id, location, address, simulated, .. } = found.clone();
+    Ok(Some(Device { mode, id, location, address, strings, simulated, closed }))
 }
 
 /// The device that the job means, as it is.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let mut closed_since = None;
-    let device = ctx.wait_for(A_CRAZYFLIE, job.wait, |ctx| match choose(ctx.bus, &job.device) {
+    let mut other_drone = false;
+    let device = ctx.wait_for(A_CRAZYFLIE, job.wait, |ctx| match chosen(ctx.bus, job) {
+        // The drone of this job may yet come back to its port.
+        Err(kind @ FailureKind::OtherDrone { .. }) if !job.wait.is_zero() => {
+            if !std::mem::replace(&mut other_drone, true) {
+                ctx.warn(format!("{kind}: it is left alone"));
+            }
+            Ok(None)
+        }
         // Somebody may plug one in, or unplug one, until the time is over.
         Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => Ok(None),
         // One that has just come may be opened a moment later.
@@ -109,7 +127,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     // After the wait the question is asked once more, for the reason.
     let device = match device {
         Some(device) => device,
-        None => choose(ctx.bus, &job.device)?,
+        None => chosen(ctx.bus, job)?,
     };
     let device = with_permission(ctx, device)?;
     ctx.post(Event::Device(device.clone()));
@@ -122,23 +140,58 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
 /// The device that the job means, in DFU mode and open; and whether it was brought there.
 pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dyn Transport>, bool), Stop> {
     let device = device(ctx, job)?;
-    match (device.mode, job.enter) {
-        (Mode::Dfu, _) => {
-            ctx.report.by_hand = true;
-            let transport = open(ctx, &device)?;
-            Ok((device, transport, false))
-        }
-        (Mode::Firmware, Enter::Never) => Err(FailureKind::NotInDfu.into()),
-        (Mode::Firmware, Enter::IfRunning) => {
-            let device = enter_dfu(ctx, &device)?;
-            ctx.post(Event::Device(device.clone()));
-            if let Some(error) = device.closed {
-                return Err(cannot_open(&device, error).into());
-            }
-            let transport = open(ctx, &device)?;
-            Ok((device, transport, true))
-        }
+    if device.mode == Mode::Dfu {
+        ctx.report.by_hand = true;
+        let transport = open(ctx, &device)?;
+        return Ok((device, transport, false));
     }
+    let entered = match job.enter {
+        Enter::IfRunning => enter_dfu(ctx, &device, job.wait),
+        Enter::Never => Err(FailureKind::NotInDfu.into()),
+    };
+    let (device, by_hand) = match entered {
+        Ok(entered) => (entered, false),
+        // Who waits may do by hand what the drone does not do by itself.
+        Err(Stop::Failed(
+            kind @ (FailureKind::NotInDfu | FailureKind::TooOld | FailureKind::DidNotEnter(_)),
+            _,
+        )) if !job.wait.is_zero() => {
+            if job.enter == Enter::IfRunning {
+                ctx.warn(kind.to_string());
+            }
+            let came = appears_in_dfu(ctx, BY_HAND, &device, job.wait)?;
+            (came.ok_or(kind)?, true)
+        }
+        Err(stop) => return Err(stop),
+    };
+    ctx.report.by_hand = by_hand;
+    ctx.post(Event::Device(device.clone()));
+    if let Some(error) = device.closed {
+        return Err(cannot_open(&device, error).into());
+    }
+    let transport = open(ctx, &device)?;
+    Ok((device, transport, !by_hand))
+}
+
+/// The one device that this job is for: where an earlier job began, the very drone.
+fn chosen(bus: &dyn Bus, job: &Job) -> Result<Device, FailureKind> {
+    let device = choose(bus, &job.device)?;
+    match &job.serial {
+        Some(serial) => require_same_drone(serial, &device).map(|()| device),
+        None => Ok(device),
+    }
+}
+
+/// A read-protected chip hides its serial number: it is refused as such later. Any other that does not match, or cannot be
+/// read, is another drone.
+fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
+    let shown = &device.strings.serial;
+    // What cannot be opened is told by its own name.
+    if device.closed.is_some() || shown == HIDDEN_SERIAL || crazyflie::is_same_serial(serial, shown) {
+        return Ok(());
+    }
+    let found = Some(shown.clone()).filter(|shown| !shown.is_empty());
+    Err(FailureKind::OtherDrone { port: device.location.clone(), found })
 }
 
 /// The one device that is meant, as it is now.
@@ -175,8 +228,7 @@ fn with_permission(ctx: &Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
         && ctx.clock.now().saturating_sub(start) < UDEV
     {
         ctx.clock.sleep(Duration::from_millis(50));
-        let again =
-            devices(ctx.bus)?.into_iter().find(|d| d.location == device.location && d.id == device.id);
+        let again = at(ctx.bus, &device.location)?.filter(|again| again.id == device.id);
         device = again.unwrap_or(device);
     }
     Ok(device)
@@ -192,27 +244,45 @@ pub fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
     }
 }
 
-/// Opens the device that is where this one is.
+/// Opens the device that is where this one is, if it is still the same enumeration of it.
 pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>, Stop> {
-    let found = ctx.bus.list()?.into_iter().find(|f| f.location == device.location && f.id == device.id);
+    let is_it = |found: &Found| {
+        (&found.location, found.id, found.address) == (&device.location, device.id, device.address)
+    };
+    let found = ctx.bus.list()?.into_iter().find(is_it);
     let opened = found.ok_or(TransferError::Disconnected).and_then(|found| ctx.bus.open(&found));
     Ok(opened.map_err(|error| cannot_open(device, error))?)
 }
 
-/// Asks a running Crazyflie to restart in its boot ROM and waits for that. One repeat: the radio chip may
-/// hold a pin at the wrong moment, which sends the restart elsewhere.
-fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device) -> Result<Device, Stop> {
+/// What came of a request to enter DFU mode.
+enum Entered {
+    /// The boot ROM.
+    Dfu(Device),
+    /// The firmware started again instead.
+    Missed(Device),
+}
+
+/// Asks a running Crazyflie to restart in its boot ROM and waits for that, as often as it comes back in its firmware.
+fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Device, Stop> {
     ctx.enters(Part::Enter);
-    for attempt in 1..=2 {
-        ctx.info(if attempt == 1 {
-            "Asking the Crazyflie to enter DFU mode ..."
+    let started = ctx.clock.now();
+    let appears = DFU_APPEARS.max(wait);
+    let mut drone = running.clone();
+    for attempt in 1..=ENTRY_TRIES {
+        if attempt == 1 {
+            ctx.info("Asking the Crazyflie to enter DFU mode ...");
         } else {
-            "Asking once more ..."
-        });
-        let mut transport = open(ctx, running)?;
-        // Whatever is plugged in there now: the request goes to a Crazyflie and to nothing else.
-        let names = descriptor::strings(&mut *transport).map_err(|error| cannot_open(running, error))?;
-        if Mode::of(running.id, &names) != Some(Mode::Firmware) {
+            ctx.info(format!(
+                "It restarted in its firmware: asking again (try {attempt} of {ENTRY_TRIES}) ..."
+            ));
+        }
+        let mut transport = open(ctx, &drone)?;
+        // Whatever is plugged in there now: the request goes to a Crazyflie, and to nothing whose name is unknown.
+        let names = descriptor::names(&mut *transport).map_err(|error| cannot_open(&drone, error))?;
+        if let Some(error) = names.lost {
+            return Err(cannot_open(&drone, error).into());
+        }
+        if Mode::of(drone.id, &names.strings) != Some(Mode::Firmware) {
             return Err(FailureKind::NoDevice.into());
         }
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
@@ -220,49 +290,120 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device) -> Result<Device, Stop> {
         if answer.is_ok() {
             // It answered: either it is going all the same, or it does not know the request.
             let gone = ctx.wait_for("the Crazyflie to restart", GONE, |ctx| {
-                Ok(here(ctx.bus, running)?.is_none_or(|device| device.mode != Mode::Firmware).then_some(()))
+                let there = at(ctx.bus, &drone.location)?;
+                Ok(there.is_none_or(|there| there.address != drone.address).then_some(()))
             })?;
             if gone.is_none() {
                 return Err(FailureKind::TooOld.into());
             }
         }
-        let came = ctx.wait_for("DFU mode", DFU_APPEARS, |ctx| {
-            Ok(here(ctx.bus, running)?.filter(|device| device.mode == Mode::Dfu))
+        let came = ctx.wait_for("DFU mode", appears, |ctx| {
+            let there = at(ctx.bus, &drone.location)?;
+            Ok(there.and_then(|there| match there.mode {
+                Mode::Dfu => Some(Entered::Dfu(there)),
+                Mode::Firmware if there.address != drone.address => Some(Entered::Missed(there)),
+                Mode::Firmware => None,
+            }))
         })?;
-        if let Some(device) = came {
-            return with_permission(ctx, device);
+        match came {
+            Some(Entered::Dfu(device)) => {
+                let device = with_permission(ctx, device)?;
+                require_same_drone(&running.strings.serial, &device)?;
+                return Ok(device);
+            }
+            Some(Entered::Missed(device)) => {
+                drone = with_permission(ctx, device)?;
+                require_same_drone(&running.strings.serial, &drone)?;
+            }
+            None => break,
         }
-        // Nothing to ask a second time if it is not running.
-        if here(ctx.bus, running)?.is_none() {
+        if ctx.clock.now().saturating_sub(started) > ENTRY {
             break;
         }
     }
-    Err(FailureKind::DidNotEnter(DFU_APPEARS).into())
+    Err(FailureKind::DidNotEnter(appears).into())
 }
 
-/// Waits until the drone that was `device` is seen running, or back in DFU mode: with its radio chip in
-/// the state that manual entry leaves it in, every reset ends there. The drone, if it runs.
-pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Option<Device>, Stop> {
-    let mut was_gone = false;
-    let seen = ctx.wait_for("the Crazyflie to start", limit, |ctx| {
-        let now = here(ctx.bus, device)?;
-        was_gone |= now.is_none();
-        // One that is on its way out may be listed for a moment longer, and fails in any way when it is asked.
-        let answers = |device: &Device| device.closed.is_none_or(is_lasting);
-        Ok(now.filter(answers).filter(|device| device.mode == Mode::Firmware || was_gone))
+/// Waits until this drone is in DFU mode at its port.
+fn appears_in_dfu(
+    ctx: &mut Ctx<'_>,
+    what: &'static str,
+    drone: &Device,
+    limit: Duration,
+) -> Result<Option<Device>, Stop> {
+    let mut warned = false;
+    let came = ctx.wait_for(what, limit, |ctx| {
+        let there = at(ctx.bus, &drone.location)?.filter(|there| there.mode == Mode::Dfu);
+        let Some(there) = there else { return Ok(None) };
+        match require_same_drone(&drone.strings.serial, &there) {
+            Ok(()) => Ok(Some(there)),
+            Err(kind) => {
+                if !std::mem::replace(&mut warned, true) {
+                    ctx.warn(format!("{kind}: it is left alone"));
+                }
+                Ok(None)
+            }
+        }
     })?;
-    if let Some(device) = &seen {
-        ctx.post(Event::Device(device.clone()));
-    }
-    Ok(seen.filter(|device| device.mode == Mode::Firmware))
+    came.map(|device| with_permission(ctx, device)).transpose()
 }
 
-/// The device that is the same drone as `device`, in whatever mode: by its serial number, which mode
-/// changes fold but do not hide, or else by its place.
-fn here(bus: &dyn Bus, device: &Device) -> Result<Option<Device>, Stop> {
-    let serial = Selector::Serial(device.strings.serial.clone());
-    let mut there = devices(bus)?;
-    let by_serial = there.iter().position(|d| !device.strings.serial.is_empty() && serial.matches(d));
-    let at = by_serial.or_else(|| there.iter().position(|d| d.location == device.location));
-    Ok(at.map(|at| there.swap_remove(at)))
+/// How a drone started after leave.
+pub(super) enum Started {
+    /// Seen running; [`stays`] tells whether it goes on.
+    Running(Device),
+    /// In DFU mode again: with its radio chip in the state that manual entry leaves it in, every reset ends there.
+    InDfu,
+    /// Not seen.
+    Dark,
+}
+
+/// Waits until the drone that was `device` is seen running, or back in DFU mode.
+pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started, Stop> {
+    let seen = ctx.wait_for("the Crazyflie to start", limit, |ctx| {
+        let there = at(ctx.bus, &device.location)?.filter(|there| there.address != device.address);
+        // One that is still coming up may fail in any way when it is asked.
+        let answers = |device: &Device| device.closed.is_none_or(is_lasting);
+        Ok(there.filter(answers))
+    })?;
+    let Some(seen) = seen else { return Ok(Started::Dark) };
+    ctx.post(Event::Device(seen.clone()));
+    // Another drone that was plugged in there says nothing of the one that was flashed.
+    if require_same_drone(&device.strings.serial, &seen).is_err() {
+        ctx.warn(format!("Another drone is on port {} now", seen.location));
+        return Ok(Started::Dark);
+    }
+    Ok(if seen.mode == Mode::Firmware { Started::Running(seen) } else { Started::InDfu })
+}
+
+/// Whether a drone that was seen running is still there, in the same run, [`STAYS`] after `seen`; `false` is one that keeps
+/// restarting. One restart is forgiven: the drone may have been touched.
+pub(super) fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Result<bool, Stop> {
+    let mut since = Some((device.address, seen));
+    let mut restarts = 0;
+    let limit = STAYS * 3;
+    let steady = ctx.wait_for("the Crazyflie to stay up", limit, |ctx| {
+        let now = ctx.clock.now();
+        let list = ctx.bus.list()?;
+        let address = list.iter().find(|found| found.location == device.location).map(|found| found.address);
+        match (address, since) {
+            (Some(address), Some((same, from))) if address == same => {
+                return Ok((now.saturating_sub(from) >= STAYS).then_some(true));
+            }
+            (Some(address), _) => {
+                restarts += 1;
+                since = Some((address, now));
+            }
+            (None, _) => since = None,
+        }
+        Ok((restarts > 2).then_some(false))
+    })?;
+    Ok(steady.unwrap_or(false))
+}
+
+/// What is plugged in at this port, if it may be a Crazyflie.
+fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop> {
+    let ours = |found: &Found| found.location == *port && (found.id == ROM_DFU || found.id == CRAZYFLIE);
+    let found = bus.list()?.into_iter().find(ours);
+    Ok(found.and_then(|found| look(bus, &found).ok()?))
 }

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use super::session::{Session, seconds};
+use super::find::Started;
+use super::session::{Programming, Session, seconds};
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop, require_same};
 use super::{find, running};
@@ -15,8 +16,8 @@ use crate::flash::plan::{Comparison, Plan, PlannedSector, Work};
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
 use crate::image::Content;
 use crate::job::{
-    Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave, Loader, Mismatch,
-    Outcome, Phase, Preview, SectorState, Verify,
+    BoardCheck, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
+    Loader, Mismatch, Outcome, Phase, Preview, SectorState, Verify,
 };
 
 /// After leave the drone is looked for at most this long.
@@ -52,10 +53,11 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
         return Err(FailureKind::OtherChip.into());
     }
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
-    refuse_protected(ctx, session, &plan)?;
-    refuse_other_board(ctx, session, task)?;
+    let protection = refuse_protected(ctx, session, &plan)?;
+    let board = refuse_other_board(ctx, session, task)?;
     ctx.post(Event::Planned(plan.clone()));
-    Flashing { session, plan, writing: None, task }.write_image(ctx)
+    let judge = WidthJudge::default();
+    Flashing { session, plan, writing: None, task, protection, board, judge }.write_image(ctx)
 }
 
 /// Starts the drone, unless it is to stay. It may not come up: after manual entry some need their power
@@ -81,9 +83,20 @@ fn compare_version(ctx: &mut Ctx<'_>, task: &FlashTask) {
     }
 }
 
-/// Leaves DFU mode for the program at `address` and looks whether the drone comes up.
+/// Leaves DFU mode for the program at `address`, or with a reset if `address` is blank, and looks whether the drone comes
+/// up and stays up.
 pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, address: Address) {
     ctx.enters(Part::Restart);
+    ctx.report.rom = session.rom_version(ctx).unwrap_or(None);
+    match ctx.report.rom {
+        Some(rom) if rom.leaves_drone_dark() => {
+            ctx.info(format!(
+                "Boot ROM {rom}: the drone may stay dark after this until it is switched off and on"
+            ));
+        }
+        Some(rom) => ctx.info(format!("Boot ROM {rom}")),
+        None => ctx.info("Boot ROM of unknown version"),
+    }
     match session.leave(ctx, address) {
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
         Err(Stop::Failed(kind, _)) => ctx.warn(format!("The device did not leave DFU mode: {kind}")),
@@ -91,45 +104,116 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     }
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
     ctx.cancelled = false;
-    let running = find::starts(ctx, device, START).unwrap_or(None);
-    ctx.report.booted = Some(running.is_some());
+    let started = find::starts(ctx, device, START).unwrap_or(Started::Dark);
+    let Started::Running(running) = started else {
+        ctx.report.booted = Some(false);
+        return;
+    };
+    let seen = ctx.clock.now();
     // Nobody needs to know so badly that a running drone is waited for much longer.
-    ctx.report.runs = running.and_then(|device| running::ask(ctx, &device, PROOF).version);
+    ctx.report.runs = running::ask(ctx, &running, PROOF).version;
     if let Some(version) = &ctx.report.runs {
         ctx.info(format!("The Crazyflie says that it runs {version}"));
     }
+    // The job is done: to watch whether the drone stays up is not its time.
+    let watched = ctx.clock.now();
+    ctx.report.booted = match find::stays(ctx, &running, seen) {
+        Ok(stays) => Some(stays),
+        // A cancel skips it: nothing is known then.
+        Err(_) => None,
+    };
+    ctx.report.restarting = ctx.report.booted == Some(false);
+    ctx.cancelled = false;
+    ctx.idle += ctx.clock.now().saturating_sub(watched);
 }
 
-/// On another board the firmware stops before it starts anything: the drone would look dead.
-fn refuse_other_board(ctx: &Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<(), Stop> {
+/// On another board the firmware stops before it starts anything: the drone would look dead. Whether the board could be
+/// read; one that could not has passed no check.
+fn refuse_other_board(ctx: &Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<BoardCheck, Stop> {
     let board = session.board(ctx).map_err(|stop| stop.at(|| "reading the OTP".to_owned()))?;
-    let Some(board) = board else { return Ok(()) };
+    let named = |code: &String| Board::named(code).to_string();
+    let boards = || task.boards.iter().map(named).collect();
+    let Some(board) = board else {
+        ctx.warn("The board of this drone could not be read");
+        return match task.mismatch {
+            // What runs on every board needs no check.
+            _ if task.boards.is_empty() => Ok(BoardCheck::Passed),
+            Mismatch::Refuse => Err(FailureKind::UnknownBoard { boards: boards() }.into()),
+            Mismatch::Ask => Ok(BoardCheck::Unknown),
+            Mismatch::Take => {
+                ctx.warn("The image may be for another board; written all the same, as you insisted");
+                Ok(BoardCheck::Passed)
+            }
+        };
+    };
     ctx.info(format!("Board {board}"));
     if task.boards.is_empty() || task.boards.contains(&board.code) {
-        return Ok(());
+        return Ok(BoardCheck::Passed);
     }
     if task.mismatch == Mismatch::Take {
         ctx.warn(format!("The image is not for board {board}; written all the same, as you insisted"));
-        return Ok(());
+        return Ok(BoardCheck::Passed);
     }
-    let named = |code: &String| Board { code: code.clone(), revision: None }.to_string();
-    let boards = task.boards.iter().map(named).collect();
-    Err(FailureKind::OtherBoard { board: board.to_string(), boards }.into())
+    Err(FailureKind::OtherBoard { board: board.to_string(), boards: boards() }.into())
 }
 
-/// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2).
-fn refuse_protected(ctx: &Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<(), Stop> {
+/// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2). Whether that could
+/// be looked up: where not, each erase is checked.
+fn refuse_protected(ctx: &Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<ProtectionCheck, Stop> {
     let Some(protection) =
         session.protection(ctx).map_err(|stop| stop.at(|| "reading the option bytes".to_owned()))?
     else {
-        return Ok(());
+        ctx.warn("Whether sectors are write-protected could not be read: each erase is checked instead");
+        return Ok(ProtectionCheck::Unknown);
     };
     if protection.read {
         return Err(FailureKind::ReadProtected.into());
     }
     let needed = |sector: &usize| plan.sectors().iter().any(|planned| planned.sector.index == *sector);
     let blocked: Vec<usize> = protection.sectors.into_iter().filter(needed).collect();
-    if blocked.is_empty() { Ok(()) } else { Err(FailureKind::WriteProtected(blocked).into()) }
+    if blocked.is_empty() {
+        Ok(ProtectionCheck::Passed)
+    } else {
+        Err(FailureKind::WriteProtected(blocked).into())
+    }
+}
+
+/// What the option bytes said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProtectionCheck {
+    Passed,
+    Unknown,
+}
+
+/// Judges by the clock whether the chip programs 32 bits at a time: a full block takes about 13 ms then and 38 ms at 8
+/// bits (16 µs an operation, DS8626 table 40, and the transfer).
+#[derive(Default)]
+struct WidthJudge {
+    blocks: u32,
+    time: Duration,
+    told: bool,
+}
+
+impl WidthJudge {
+    /// Bytes of a block that counts.
+    const FULL: u32 = 2048;
+    /// Blocks that are measured.
+    const BLOCKS: u32 = 8;
+    /// Between the two.
+    const LIMIT: Duration = Duration::from_millis(22);
+
+    /// A block was written; `Some` once there is a verdict, `true` for 32 bits.
+    fn block(&mut self, len: u32, took: Duration) -> Option<bool> {
+        if len == WidthJudge::FULL && !self.told {
+            self.blocks += 1;
+            self.time += took;
+        }
+        if self.blocks < WidthJudge::BLOCKS || self.told {
+            return None;
+        }
+        self.told = true;
+        Some(self.time / self.blocks < WidthJudge::LIMIT)
+    }
 }
 
 struct Flashing<'a> {
@@ -138,6 +222,9 @@ struct Flashing<'a> {
     /// The sector that is being written.
     writing: Option<usize>,
     task: &'a FlashTask,
+    protection: ProtectionCheck,
+    board: BoardCheck,
+    judge: WidthJudge,
 }
 
 impl Flashing<'_> {
@@ -191,8 +278,8 @@ impl Flashing<'_> {
         ctx.enters(Part::Plan);
         let work = self.plan.work(&found, self.session.block());
         let firmware = before.as_ref().and_then(firmware_in);
-        let preview =
-            Preview { plan: self.plan.clone(), found, work: work.clone(), before, firmware, loader };
+        let (plan, board) = (self.plan.clone(), self.board);
+        let preview = Preview { plan, found, work: work.clone(), before, firmware, loader, board };
         ctx.check_cancelled()?;
         ctx.post(Event::Ready(Box::new(preview)));
         if self.task.confirm == Confirm::Ask && !work.is_nothing() {
@@ -304,9 +391,11 @@ impl Flashing<'_> {
         for sector in &work.erase {
             ctx.check_cancelled()?;
             let started = ctx.clock.now();
+            let left = ctx.drone;
             self.about_to_change(ctx, sector.span.start());
             let erased = self.session.run(ctx, &Operation::Erase(sector.span.start()));
             erased.map_err(|error| Stop::from(error).at(|| format!("erasing {}", name(sector))))?;
+            self.require_erased(ctx, sector, left)?;
             let took = ctx.clock.now().saturating_sub(started);
             ctx.info(format!(
                 "Erase    {} {:>4} KiB   {}",
@@ -319,6 +408,23 @@ impl Flashing<'_> {
             meter.add(ctx, u64::from(sector.span.len()));
         }
         Ok(())
+    }
+
+    /// Where protection is unknown, an erase that changed nothing is noticed at once. The first sector is the one that a
+    /// start depends on, so at that moment nothing is lost.
+    fn require_erased(&mut self, ctx: &mut Ctx<'_>, sector: &Sector, left: DroneState) -> Result<(), Stop> {
+        let Some(block) = sector.span.blocks(self.session.block()).next() else { return Ok(()) };
+        if self.protection == ProtectionCheck::Passed {
+            return Ok(());
+        }
+        let there =
+            self.session.read(ctx, block).map_err(|stop| stop.at(|| format!("checking {}", name(sector))))?;
+        if is_blank(&there) {
+            return Ok(());
+        }
+        ctx.drone = left;
+        ctx.sector(sector.index, SectorState::Failed);
+        Err(FailureKind::NotErased(sector.index).into())
     }
 
     /// All but the commit words, then its proof, then the commit words: what would start is whole and
@@ -370,8 +476,13 @@ impl Flashing<'_> {
         }
         self.about_to_change(ctx, block.start());
         let write = Operation::Write(block.start(), self.plan.data(block).to_vec());
+        let started = ctx.clock.now();
         let written = self.session.run(ctx, &write);
         written.map_err(|error| Stop::from(error).at(|| format!("writing {}", block.start())))?;
+        let took = ctx.clock.now().saturating_sub(started);
+        if self.session.width == Programming::Words && self.judge.block(block.len(), took) == Some(false) {
+            ctx.warn("The boot ROM took the setting for 32 bits, but its blocks are as slow as with 8");
+        }
         ctx.report.written += u64::from(block.len());
         meter.add(ctx, u64::from(block.len()));
         Ok(())
@@ -419,19 +530,36 @@ impl Flashing<'_> {
         }
     }
 
+    /// A byte that differs is read once more before it counts as wrong: what was read may be what is wrong.
     fn verify_block(&mut self, ctx: &Ctx<'_>, block: Span) -> Result<(), Stop> {
-        let there = self
-            .session
-            .read(ctx, block)
-            .map_err(|stop| stop.at(|| format!("reading back {}", block.start())))?;
-        let expected = self.plan.data(block);
-        require_same(block.start(), &there, expected).map_err(|mismatch| {
-            if let Some(sector) = self.sector_at(block.start()) {
+        let checked = require_in_flash(ctx, self.session, block, self.plan.data(block));
+        checked.map_err(|stop| {
+            if let (Stop::Failed(FailureKind::Mismatch { .. }, _), Some(sector)) =
+                (&stop, self.sector_at(block.start()))
+            {
                 ctx.sector(sector.index, SectorState::Failed);
+                return stop.at(|| "verifying".to_owned());
             }
-            Stop::Failed(mismatch, Some("verifying".to_owned()))
+            stop.at(|| format!("reading back {}", block.start()))
         })
     }
+}
+
+/// Reads a block that should hold these bytes, once more if it seems not to.
+pub(super) fn require_in_flash(
+    ctx: &Ctx<'_>,
+    session: &mut Session,
+    block: Span,
+    expected: &[u8],
+) -> Result<(), Stop> {
+    let there = session.read(ctx, block)?;
+    if require_same(block.start(), &there, expected).is_ok() {
+        return Ok(());
+    }
+    let again = session.read(ctx, block)?;
+    require_same(block.start(), &again, expected)?;
+    ctx.warn(format!("{} was read wrong once, and right the second time", block.start()));
+    Ok(())
 }
 
 /// A copy of nothing, or of a firmware that an interrupted flash left without its first word, is not worth

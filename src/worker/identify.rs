@@ -35,8 +35,8 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     if !session.map().is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
     }
-    let protection = session.protection(ctx)?.unwrap_or_default();
-    if protection.read {
+    let protection = session.protection(ctx)?;
+    if protection.as_ref().is_some_and(|protection| protection.read) {
         // Nothing more can be read; what could would only end in errors.
         return Ok(Identity { board: None, loader: None, firmware: None, protection, rom: None });
     }

@@ -1,10 +1,10 @@
 //! The jobs that only read: compare flash with an image, and copy flash to a file.
 
 use super::find;
-use super::flash::restart;
+use super::flash::{require_in_flash, restart};
 use super::session::Session;
 use super::timeline::Part;
-use super::{Ctx, Meter, Stop, require_same};
+use super::{Ctx, Meter, Stop};
 use crate::flash::{FIRMWARE_BASE, Segment, Span};
 use crate::job::{FailureKind, Job, Outcome, Phase};
 
@@ -18,10 +18,9 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Resu
         for (segment, span) in segments.iter().zip(&spans) {
             for block in span.blocks(session.block()) {
                 ctx.check_cancelled()?;
-                let there = session.read(ctx, block)?;
                 let from = (block.start().0 - segment.address.0) as usize;
                 let expected = &segment.data[from..from + block.size()];
-                require_same(block.start(), &there, expected).map_err(differs)?;
+                require_in_flash(ctx, session, block, expected).map_err(differs)?;
                 meter.add(ctx, u64::from(block.len()));
             }
         }
@@ -45,10 +44,10 @@ pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome
 }
 
 /// A byte that nobody has just written is no fault, but the answer.
-fn differs(kind: FailureKind) -> FailureKind {
-    match kind {
-        FailureKind::Mismatch { address, expected, found } => {
-            FailureKind::Differs { address, expected, found }
+fn differs(stop: Stop) -> Stop {
+    match stop {
+        Stop::Failed(FailureKind::Mismatch { address, expected, found }, place) => {
+            Stop::Failed(FailureKind::Differs { address, expected, found }, place)
         }
         other => other,
     }

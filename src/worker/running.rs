@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::{Ctx, find};
 use crate::crazyflie::{CRTP_IN, CRTP_MAX, CRTP_OUT, LINK_TO_RADIO, LINK_TO_USB, Mode, Question};
 use crate::job::{Device, Running};
-use crate::usb::{TransferError, Transport, descriptor};
+use crate::usb::descriptor::{self, Names};
+use crate::usb::{TransferError, Transport};
 
 /// Setting the link takes no time; a packet comes within a tick of the firmware.
 const PACKET: Duration = Duration::from_millis(100);
@@ -29,8 +30,10 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
         }
     };
     // Whatever is plugged in there now: this goes to a Crazyflie and to nothing else.
-    let names = descriptor::strings(&mut *transport);
-    if !names.is_ok_and(|names| Mode::of(device.id, &names) == Some(Mode::Firmware)) {
+    let names = descriptor::names(&mut *transport);
+    let is_crazyflie =
+        |names: Names| names.lost.is_none() && Mode::of(device.id, &names.strings) == Some(Mode::Firmware);
+    if !names.is_ok_and(is_crazyflie) {
         return Running::default();
     }
     // Reading claims the interface. Whoever has it, cfclient maybe, is not to lose the link.

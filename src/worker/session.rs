@@ -1,11 +1,12 @@
 //! A conversation with one device in DFU mode: steps the machine over the transport, waits where it says
-//! so, tells its notes to the log, and tries once more where that is safe.
+//! so, reports its notes to the log, and repeats where that is safe.
 
 use std::time::Duration;
 
+use super::patient::PAUSES;
 use super::timeline::{Part, Share};
 use super::{Ctx, Stop};
-use crate::crazyflie::{self, Board};
+use crate::crazyflie::{self, Board, RomVersion};
 use crate::dfu::DfuError;
 use crate::dfu::device::{Alternate, DeviceError, DfuDevice};
 use crate::dfu::machine::{Machine, Note, Operation, Step};
@@ -14,20 +15,48 @@ use crate::dfu::{State, Status, wire};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
 use crate::job::{Device, FailureKind, Protection, Width};
-use crate::usb::{TransferError, Transport, descriptor};
+use crate::usb::{Found, Location, TransferError, Transport, descriptor};
 
 /// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
 const OPERATION: Duration = Duration::from_secs(45);
+/// A device that has not answered anything for this long is given up: longer than the longest erase of a sector (4 s,
+/// DS8626 table 40), and short enough that the whole job ends within 15 s.
+const SILENCE: Duration = Duration::from_secs(6);
+/// Between two looks at the list of devices.
+const GLANCE: Duration = Duration::from_millis(50);
+/// The virtual address that decides how many bits are programmed at a time, and what is written there (AN2606, "Bootloader
+/// memory management", table 4).
+const WIDTH_SWITCH: Address = Address(0xFFFF_0000);
+const EIGHT_BITS: [u8; 4] = [0x00, 0xFF, 0xFF, 0xFF];
+const THIRTY_TWO_BITS: [u8; 4] = [0x03, 0xFF, 0xFF, 0xFF];
+/// A pulled device may fail in any way before the hub notices that it is gone.
+const GOING: Duration = Duration::from_secs(1);
 
 /// An open device in DFU mode, in dfuIDLE or on the way of a run of blocks.
 pub(super) struct Session {
     transport: Box<dyn Transport>,
     machine: Machine,
     device: DfuDevice,
+    /// Where the device is, and its number there.
+    location: Location,
+    address: u8,
     /// The alternate setting that is selected.
     alternate: u8,
+    /// When the device answered last.
+    heard: Duration,
+    /// How wide it programs, as far as it can be known.
+    pub(super) width: Programming,
     /// Everything that is known to be special about the device.
     pub(super) quirks: Quirks,
+}
+
+/// How many bits are programmed at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Programming {
+    /// 8, as the ROM starts.
+    Bytes,
+    /// 32, as the ROM's answer has it. Only the clock can tell whether that is so.
+    Words,
 }
 
 impl Session {
@@ -38,15 +67,30 @@ impl Session {
         mut transport: Box<dyn Transport>,
     ) -> Result<Session, Stop> {
         ctx.enters(Part::Open);
-        let device = DfuDevice::read(&mut *transport).map_err(FailureKind::NotDfu)?;
-        // Asked again: what was read when it had just come may be empty.
+        // Asked again: what was read when it had just come may be empty. And whatever is there now, only the drone that
+        // was chosen is used.
         let names =
-            descriptor::strings(&mut *transport).map_err(DeviceError::from).map_err(FailureKind::NotDfu)?;
-        let quirks = Quirks::of(info.id, &names.product, &device);
+            descriptor::names(&mut *transport).map_err(DeviceError::from).map_err(FailureKind::NotDfu)?;
+        if let Some(error) = names.lost {
+            ctx.warn(format!(
+                "The name of the device cannot be read ({error}): it is driven in the slow, safe way"
+            ));
+        }
+        let serial = names.strings.serial;
+        if !info.strings.serial.is_empty() && !crazyflie::is_same_serial(&info.strings.serial, &serial) {
+            let found = Some(serial).filter(|serial| !serial.is_empty());
+            return Err(FailureKind::OtherDrone { port: info.location.clone(), found }.into());
+        }
+        let device = DfuDevice::read(&mut *transport).map_err(FailureKind::NotDfu)?;
+        let quirks = Quirks::of(info.id, &names.strings.product, &device);
         ctx.detail(format!("Device {}, {}, transfer size {}", info.id, quirks.name, device.transfer_size));
         let machine = Machine::new(device.interface, device.transfer_size, quirks);
         let alternate = device.flash().map_or(0, |flash| flash.number);
-        let mut session = Session { transport, machine, device, alternate, quirks };
+        let (location, address) = (info.location.clone(), info.address);
+        let heard = ctx.clock.now();
+        let width = Programming::Bytes;
+        let mut session =
+            Session { transport, machine, device, location, address, alternate, heard, width, quirks };
         ctx.info("Claiming USB DFU interface ...");
         session.select_now(ctx, alternate)?;
         ctx.info("Determining device status ...");
@@ -84,12 +128,26 @@ impl Session {
         Ok(())
     }
 
+    /// A device that refuses SET_INTERFACE keeps what is selected: the ROM has one address pointer for all its
+    /// memories, so every one of them can be reached from there.
     fn select_now(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         ctx.info(format!("Setting Alternate Interface #{alternate} ..."));
-        self.transport.select(self.device.interface, alternate).map_err(|error| match error {
-            TransferError::Busy => FailureKind::Held,
-            other => FailureKind::Open(other),
-        })?;
+        match self.transport.select(self.device.interface, alternate) {
+            Ok(()) => {}
+            Err(TransferError::Busy) => return Err(FailureKind::Held.into()),
+            Err(error) if error.is_transient() => {
+                if let FailureKind::Dfu(gone) =
+                    self.verdict(ctx, DfuError::Transfer { request: "SET_INTERFACE", error })
+                    && gone.is_disconnect()
+                {
+                    return Err(FailureKind::Dfu(gone).into());
+                }
+                ctx.warn(format!(
+                    "Alternate setting {alternate} cannot be selected ({error}): going on without it"
+                ));
+            }
+            Err(error) => return Err(FailureKind::Open(error).into()),
+        }
         self.alternate = alternate;
         Ok(())
     }
@@ -100,29 +158,63 @@ impl Session {
         Ok(self.run(ctx, &Operation::Read(span.start(), len))?)
     }
 
-    /// Runs an operation to its end. If the device refuses it or an answer is lost, it is brought back to
-    /// dfuIDLE and the operation tried once more: each of them may be repeated without harm, even a write,
-    /// which programs the same bits again.
+    /// Runs an operation to its end. If the device refuses it or an answer is lost, it is brought back to dfuIDLE and
+    /// the operation repeated, after a pause, at most three times: each of them may be repeated without harm, even a
+    /// write, which programs the same bits again. A block of an F411 was seen to fail by chance, at 2, 12 and 13 % of
+    /// three attempts (dfu-util tickets 140 and 141).
     pub(super) fn run(&mut self, ctx: &Ctx<'_>, operation: &Operation) -> Result<Vec<u8>, FailureKind> {
-        let error = match self.attempt(ctx, operation.clone()) {
+        let first = match self.attempt(ctx, operation.clone()) {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
-        let hopeless = match error {
-            DfuError::Status(status) => matches!(status, Status::VENDOR | Status::TARGET),
-            DfuError::Busy(_) => true,
-            _ => error.is_disconnect(),
-        };
-        if hopeless || *operation == Operation::Recover {
-            return Err(error.into());
+        if !may_be_repeated(first) || *operation == Operation::Recover {
+            return Err(self.verdict(ctx, first));
         }
-        ctx.warn(format!("{error}; trying once more"));
-        match self.attempt(ctx, Operation::Recover).and_then(|_| self.attempt(ctx, operation.clone())) {
-            Ok(bytes) => Ok(bytes),
-            // Gone says more than what was seen while it went.
-            Err(gone) if gone.is_disconnect() => Err(gone.into()),
-            Err(_) => Err(error.into()),
+        for pause in PAUSES {
+            ctx.warn(format!("{first}; trying again"));
+            ctx.clock.sleep(pause);
+            let ready = self.attempt(ctx, Operation::Recover).map(drop);
+            let ready = ready.and_then(|()| self.program_bytes(ctx, operation));
+            match ready.and_then(|()| self.attempt(ctx, operation.clone())) {
+                Ok(bytes) => return Ok(bytes),
+                // Gone, or silent, says more than what was seen before.
+                Err(error) if error.is_disconnect() || matches!(error, DfuError::Silent(_)) => {
+                    return Err(self.verdict(ctx, error));
+                }
+                Err(error) if !may_be_repeated(error) => break,
+                Err(_) => {}
+            }
         }
+        Err(self.verdict(ctx, first))
+    }
+
+    /// What a write that failed at 32 bits is repeated with: the supply may be lower than was declared.
+    fn program_bytes(&mut self, ctx: &Ctx<'_>, operation: &Operation) -> Result<(), DfuError> {
+        let flash = MemoryMap::stm32f405();
+        let writes = matches!(operation, Operation::Write(at, _)
+            if flash.sectors().iter().any(|sector| sector.span.contains(*at)));
+        if !writes || self.width == Programming::Bytes {
+            return Ok(());
+        }
+        ctx.warn("Programming 8 bits at a time from here on");
+        self.width = Programming::Bytes;
+        self.attempt(ctx, Operation::Write(WIDTH_SWITCH, EIGHT_BITS.to_vec())).map(drop)
+    }
+
+    /// What an error means in the end: after one of a transfer, a device that is not on the bus any more was pulled.
+    fn verdict(&self, ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
+        let asked = ctx.clock.now();
+        let may_be_gone = matches!(error, DfuError::Transfer { error, .. } if error.is_transient());
+        while may_be_gone && ctx.clock.now().saturating_sub(asked) < GOING {
+            let list = ctx.bus.list().unwrap_or_default();
+            let is_there = |found: &Found| found.location == self.location && found.address == self.address;
+            if !list.iter().any(is_there) {
+                let DfuError::Transfer { request, .. } = error else { break };
+                return DfuError::Transfer { request, error: TransferError::Disconnected }.into();
+            }
+            ctx.clock.sleep(GLANCE);
+        }
+        error.into()
     }
 
     fn attempt(&mut self, ctx: &Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
@@ -135,16 +227,14 @@ impl Session {
             if took > OPERATION {
                 return Err(DfuError::Busy(took));
             }
-            match self.machine.step() {
+            let error = match self.machine.step() {
                 Step::Send(setup, data, limit) => {
                     let sent = ctx.spend(Share::Data, || self.transport.control_out(setup, data, limit));
-                    let whole = sent.map(|n| n == data.len());
-                    match whole {
-                        Ok(true) => self.machine.reply(Ok(&[])),
-                        // Half a block is as good as none: the device has not taken it.
-                        Ok(false) => self.machine.reply(Err(TransferError::Other { code: 0 })),
-                        Err(error) => self.machine.reply(Err(error)),
-                    }
+                    // Half a block is as good as none: the device has not taken it.
+                    let sent =
+                        sent.and_then(|n| if n == data.len() { Ok(()) } else { Err(TransferError::Short) });
+                    self.machine.reply(sent.map(|()| &[][..]));
+                    sent.err()
                 }
                 Step::Fetch(setup, len, limit) => {
                     let len = len.min(buffer.len());
@@ -152,15 +242,28 @@ impl Session {
                     let came =
                         ctx.spend(share, || self.transport.control_in(setup, &mut buffer[..len], limit));
                     self.machine.reply(came.map(|n| &buffer[..n.min(len)]));
+                    came.err()
                 }
                 Step::Wait(time) => {
                     ctx.spend(Share::Pause, || ctx.clock.sleep(time));
                     self.machine.waited();
+                    // Time that the device asked for is no silence.
+                    self.heard += time;
+                    continue;
                 }
                 Step::Finished(result) => {
                     self.tell_notes(ctx);
                     return result;
                 }
+            };
+            let now = ctx.clock.now();
+            if error.is_none_or(|error| error == TransferError::Stall) {
+                self.heard = now;
+            }
+            let silent = now.saturating_sub(self.heard);
+            if silent >= SILENCE && error != Some(TransferError::Disconnected) {
+                self.tell_notes(ctx);
+                return Err(DfuError::Silent(silent));
             }
         }
     }
@@ -182,89 +285,124 @@ impl Session {
 
     /// Declares the supply voltage, which decides how many bits are programmed at a time: with 2.7 to 3.6 V
     /// words instead of bytes, four times as fast, and half the time for an erase. Bitcraze's own bootloader
-    /// works in that range on every radio update. The setting is gone with the next reset. Not taken, or not
-    /// read back: the log says so, and the ROM goes on as it started.
+    /// works in that range on every radio update. The setting is gone with the next reset.
+    ///
+    /// No host is known that uses this (AN2606 alone describes it), so nothing depends on it: not taken, the ROM goes on
+    /// as it started; taken but not to be read back, or without effect, the times of the blocks tell (`flash`).
     pub(super) fn set_width(&mut self, ctx: &Ctx<'_>, width: Width) -> Result<(), Stop> {
-        const SWITCH: Address = Address(0xFFFF_0000);
+        if !self.quirks.width_switch {
+            return Ok(());
+        }
         let range = match width {
-            Width::Fastest => [0x03, 0xFF, 0xFF, 0xFF],
-            Width::Byte => [0x00, 0xFF, 0xFF, 0xFF],
+            Width::Fastest => THIRTY_TWO_BITS,
+            Width::Byte => EIGHT_BITS,
         };
-        let feature = self.alternate_at(SWITCH).filter(|_| self.quirks.width_switch);
-        let Some(feature) = feature else { return Ok(()) };
         let before = self.alternate;
-        self.select(ctx, feature.number)?;
-        let write = self.attempt(ctx, Operation::Write(SWITCH, range.to_vec()));
-        let read = write.and_then(|_| self.attempt(ctx, Operation::Read(SWITCH, 4)));
-        match read {
-            Ok(bytes) if bytes == range => match width {
-                Width::Fastest => ctx.info("Programming 32 bits at a time"),
-                Width::Byte => ctx.info("Programming 8 bits at a time"),
-            },
-            Err(error) if error.is_disconnect() => return Err(FailureKind::from(error).into()),
-            Ok(_) | Err(_) => {
-                ctx.warn(
-                    "The boot ROM does not let the programming width be set: going on as it started, 8 bits",
-                );
+        if let Some(feature) = self.alternate_at(WIDTH_SWITCH) {
+            self.select(ctx, feature.number)?;
+        }
+        let wrote = self.attempt(ctx, Operation::Write(WIDTH_SWITCH, range.to_vec()));
+        let read = wrote.map(|_| self.attempt(ctx, Operation::Read(WIDTH_SWITCH, 4)));
+        let refused = |session: &mut Session| {
+            ctx.warn(
+                "The boot ROM does not let the programming width be set: going on as it started, 8 bits",
+            );
+            session.run(ctx, &Operation::Recover)
+        };
+        match (read, width) {
+            (Err(error) | Ok(Err(error)), _) if error.is_disconnect() => {
+                return Err(FailureKind::from(error).into());
+            }
+            (Ok(Ok(bytes)), Width::Fastest) if bytes == range => {
+                self.width = Programming::Words;
+                ctx.info("Programming 32 bits at a time");
+            }
+            (Ok(Ok(bytes)), Width::Byte) if bytes == range => ctx.info("Programming 8 bits at a time"),
+            (Ok(Err(_)), Width::Fastest) => {
+                self.width = Programming::Words;
+                ctx.info("Programming 32 bits at a time, as far as the boot ROM tells: it does not show the setting");
                 self.run(ctx, &Operation::Recover)?;
             }
+            (Ok(Err(_)), Width::Byte) => drop(self.run(ctx, &Operation::Recover)?),
+            (Err(_) | Ok(Ok(_)), _) => drop(refused(self)?),
         }
         self.select(ctx, before)
     }
 
-    /// Looks into the memory that holds `address`, through its own alternate setting, and comes back; `None` on
-    /// a chip whose memories are not known, or that does not have this one.
+    /// Looks into the memory that holds `address`, through its own alternate setting, and comes back. Where that setting
+    /// cannot be told or selected, through the one that is: the address pointer is one for all. `None` is unknown: a chip
+    /// whose memories are not known, or a look that failed, all repeats included.
     fn elsewhere<T>(
         &mut self,
         ctx: &Ctx<'_>,
         address: Address,
-        look: impl FnOnce(&mut Session) -> Result<T, Stop>,
+        look: impl Fn(&mut Session) -> Result<T, FailureKind>,
     ) -> Result<Option<T>, Stop> {
-        let known = self.map().is_stm32f405();
-        let Some(memory) = self.alternate_at(address).filter(|_| known) else { return Ok(None) };
+        if !self.map().is_stm32f405() {
+            return Ok(None);
+        }
         let before = self.alternate;
-        self.select(ctx, memory.number)?;
-        let seen = look(self)?;
+        let memory = self.alternate_at(address).map_or(before, |memory| memory.number);
+        self.select(ctx, memory)?;
+        let mut seen = self.look(ctx, &look)?;
         self.select(ctx, before)?;
-        Ok(Some(seen))
+        if seen.is_none() && memory != before {
+            seen = self.look(ctx, &look)?;
+        }
+        Ok(seen)
     }
 
-    /// Protection as the option bytes have it (RM0090 §3.7); `None` on a chip whose option bytes are not
-    /// known.
+    /// A look that failed leaves the device ready for the next one; only one that is gone or silent ends the job.
+    fn look<T>(
+        &mut self,
+        ctx: &Ctx<'_>,
+        look: &impl Fn(&mut Session) -> Result<T, FailureKind>,
+    ) -> Result<Option<T>, Stop> {
+        match look(self) {
+            Ok(seen) => Ok(Some(seen)),
+            Err(FailureKind::Dfu(error))
+                if !error.is_disconnect() && !matches!(error, DfuError::Silent(_)) =>
+            {
+                self.run(ctx, &Operation::Recover)?;
+                Ok(None)
+            }
+            Err(kind) => Err(kind.into()),
+        }
+    }
+
+    /// Protection as the option bytes have it (RM0090 §3.7); `None` if it could not be read.
     pub(super) fn protection(&mut self, ctx: &Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);
         let seen =
             self.elsewhere(ctx, OPTIONS, |session| match session.run(ctx, &Operation::Read(OPTIONS, 16)) {
                 Ok(bytes) => Ok(Protection::parse(&bytes)),
+                // At Set Address or at the read, as ROMs differ.
                 Err(FailureKind::Dfu(DfuError::Status(Status::VENDOR))) => {
                     session.run(ctx, &Operation::Recover)?;
                     Ok(Some(Protection { read: true, sectors: Vec::new() }))
                 }
-                Err(error) => Err(error.into()),
+                Err(error) => Err(error),
             });
         Ok(seen?.flatten())
     }
 
-    /// The board from the OTP; `None` if the device has none or it says nothing.
+    /// The board from the OTP; `None` if it could not be read, or is of no known form.
     pub(super) fn board(&mut self, ctx: &Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
         let read = Operation::Read(OTP, crazyflie::OTP_LEN);
-        let otp = self.elsewhere(ctx, OTP, |session| Ok(session.run(ctx, &read)?))?;
+        let otp = self.elsewhere(ctx, OTP, |session| session.run(ctx, &read))?;
         Ok(otp.and_then(|bytes| crazyflie::board(&bytes)))
     }
 
     /// The ROM's version (AN2606: byte 0x1FFF77DE, in system memory); `None` on a chip that is not known, or
     /// where the ROM does not show it. The word around it is read: one byte alone is less than a ROM must give.
-    pub(super) fn rom_version(&mut self, ctx: &Ctx<'_>) -> Result<Option<String>, Stop> {
+    pub(super) fn rom_version(&mut self, ctx: &Ctx<'_>) -> Result<Option<RomVersion>, Stop> {
         let place = Span::new(Address(0x1FFF_77DC), 4).filter(|_| self.quirks.width_switch);
         let Some(place) = place else { return Ok(None) };
         let flash = self.flash_alternate();
         self.select(ctx, flash)?;
         match self.attempt(ctx, Operation::Read(place.start(), 4)) {
-            Ok(bytes) => {
-                let id = bytes.get(2).copied().filter(|id| !matches!(id, 0 | 0xFF));
-                Ok(id.map(|id| format!("{}.{}", id >> 4, id & 0x0F)))
-            }
+            Ok(bytes) => Ok(bytes.get(2).copied().and_then(RomVersion::of)),
             Err(error) if error.is_disconnect() => Err(FailureKind::from(error).into()),
             Err(_) => {
                 self.run(ctx, &Operation::Recover)?;
@@ -285,6 +423,16 @@ impl Session {
     /// Leaves the device as the next session likes to find it, as far as it still listens.
     pub(super) fn settle(&mut self, ctx: &Ctx<'_>) {
         let _ = self.attempt(ctx, Operation::Idle);
+    }
+}
+
+/// Whether a repeat may help: not where the ROM has said for good what it does not do.
+fn may_be_repeated(error: DfuError) -> bool {
+    match error {
+        DfuError::Status(status) => !matches!(status, Status::VENDOR | Status::TARGET),
+        DfuError::Busy(_) | DfuError::Silent(_) => false,
+        DfuError::Transfer { error, .. } => error.is_transient(),
+        DfuError::State(_) | DfuError::Garbled | DfuError::Short { .. } => true,
     }
 }
 

@@ -11,8 +11,8 @@ use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::plan::{Comparison, Plan};
 use cfdfu::flash::{FIRMWARE_BASE, Segment};
 use cfdfu::job::{
-    AtWork, Device, DroneState, Event, Failure, Known, Level, Outcome, Phase, Preview, Report, Running,
-    SectorState,
+    AtWork, BoardCheck, Device, DroneState, Event, Failure, Known, Level, Outcome, Phase, Preview, Report,
+    Running, SectorState,
 };
 use cfdfu::sim::images;
 use cfdfu::ui::theme::{Glyphs, Theme};
@@ -33,7 +33,15 @@ fn preview(found: Comparison) -> Event {
     let found = vec![found; plan.sectors().len()];
     let work = plan.work(&found, 2048);
     let before = Some(Segment { address: FIRMWARE_BASE, data: firmware("2025.02", 20_000) });
-    Event::Ready(Box::new(Preview { plan, found, work, before, firmware: None, loader: None }))
+    Event::Ready(Box::new(Preview {
+        plan,
+        found,
+        work,
+        before,
+        firmware: None,
+        loader: None,
+        board: BoardCheck::Passed,
+    }))
 }
 
 /// The cable came off in mid-flash.

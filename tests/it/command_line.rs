@@ -249,17 +249,17 @@ fn identify_tells_what_a_drone_is_and_what_is_on_it() {
     let table = [
         ("healthy", json!(["CF21", null, "2025.02", null, null]), "board       Crazyflie 2.1"),
         ("old", json!(["CF21", null, "2021.06", null, null]), "In DFU mode"),
-        ("dfu", json!(["CF21", "bitcraze", "2025.02", false, "3.1"]), "revision B1"),
-        ("erased", json!(["CF21", "bitcraze", null, false, "3.1"]), "There is no firmware on it"),
-        ("overwritten", json!(["CF21", "overwritten", null, false, "3.1"]), "cfdfu restore-bootloader"),
+        ("dfu", json!(["CF21", "bitcraze", "2025.02", false, "9.1"]), "revision B1"),
+        ("erased", json!(["CF21", "bitcraze", null, false, "9.1"]), "There is no firmware on it"),
+        ("overwritten", json!(["CF21", "overwritten", null, false, "9.1"]), "cfdfu restore-bootloader"),
         (
             "wrong-board",
-            json!(["CB10", "bitcraze", "2025.02", false, "3.1"]),
+            json!(["CB10", "bitcraze", "2025.02", false, "9.1"]),
             "stops at once on this board (CB10)",
         ),
         (
             "write-protected",
-            json!(["CF21", "bitcraze", "2025.02", false, "3.1"]),
+            json!(["CF21", "bitcraze", "2025.02", false, "9.1"]),
             "write-protected: sector 2",
         ),
         ("read-protected", json!([null, null, null, true, null]), "neither be read nor flashed"),
@@ -352,7 +352,7 @@ fn while_a_command_waits_the_demo_s_drone_is_brought_into_dfu_mode() {
 #[test]
 fn nothing_is_put_back_where_no_copy_was_kept() {
     let (code, text) = Desk::new().fails("undo --demo");
-    assert!(code == 66 && text.contains("338133873034"), "{text}");
+    assert!(code == 66 && text.contains("51004F000551343036333233 at port 1-1"), "{text}");
     assert_eq!(Desk::new().fails("undo --demo=none").0, 69);
 }
 

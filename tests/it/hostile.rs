@@ -155,7 +155,13 @@ fn a_device_that_answers_anything_ends_every_job_in_bounded_time() {
                 let dice =
                     Arc::new(Mutex::new(Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + honest as u64)));
                 let liar = Liar { dice, clock: clock.clone(), id, honest };
-                let job = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task };
+                let job = Job {
+                    device: Selector::Only,
+                    serial: None,
+                    wait: Duration::ZERO,
+                    enter: Enter::IfRunning,
+                    task,
+                };
                 let ended = run(Arc::new(liar), clock.clone(), job);
                 assert!(clock.now() < Duration::from_secs(1800), "seed {seed}: {:?}", clock.now());
                 assert!(

@@ -37,7 +37,7 @@ const RULES: &[Rule] = &[
     Rule { files: &["doctor.rs"], may_use: &["crazyflie", "usb"], never: IO },
     Rule {
         files: &["report.rs", "report"],
-        may_use: &["crazyflie", "flash", "image", "job", "usb"],
+        may_use: &["crazyflie", "dfu", "flash", "image", "job", "usb"],
         never: IO,
     },
     Rule { files: &["usb/libusb.rs"], may_use: &["usb"], never: &["ratatui", "std::thread"] },
@@ -80,7 +80,11 @@ const RULES: &[Rule] = &[
         never: &["rusb"],
     },
     Rule { files: &["settings.rs"], may_use: &[], never: &["rusb", "ratatui"] },
-    Rule { files: &["record.rs"], may_use: &["clock", "flash", "job", "usb"], never: &["rusb", "ratatui"] },
+    Rule {
+        files: &["record.rs"],
+        may_use: &["clock", "crazyflie", "flash", "job", "usb"],
+        never: &["rusb", "ratatui"],
+    },
     Rule {
         files: &["cli", "lib.rs", "main.rs"],
         may_use: &[

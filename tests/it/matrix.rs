@@ -227,7 +227,8 @@ fn restore_with_firmware() {
 
 /// What only reads changes nothing, whatever happens to it, and tells nothing that is not so.
 fn looking_matrix(name: &str, scenario: &str, task: Task, told: impl Fn(&Outcome) -> bool) {
-    let job = Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task };
+    let job =
+        Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter: Enter::IfRunning, task };
     matrix(
         name,
         &drone(scenario),
@@ -262,6 +263,7 @@ fn verify_of_another_image() {
     let segments = vec![Segment { address: FIRMWARE_BASE, data: other }];
     let job = |segments| Job {
         device: Selector::Only,
+        serial: None,
         wait: Duration::ZERO,
         enter: Enter::IfRunning,
         task: Task::Verify(segments),

@@ -48,6 +48,7 @@ fn no_job_is_slower_on_the_chip_than_was_promised() {
     rows.push(("1,032,192 bytes, --no-undo", 16.3, seconds(&world, &full, bare)));
     let backup = Job {
         device: Selector::Only,
+        serial: None,
         wait: Duration::ZERO,
         enter: Enter::Never,
         task: Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap()),

@@ -122,7 +122,13 @@ pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
 
 pub fn job(image: Admitted) -> Job {
     let task = FlashTask { keep: Keep::No, confirm: Confirm::Go, ..FlashTask::new(image, None) };
-    Job { device: Selector::Only, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) }
+    Job {
+        device: Selector::Only,
+        serial: None,
+        wait: Duration::ZERO,
+        enter: Enter::IfRunning,
+        task: Task::Flash(task),
+    }
 }
 
 /// The job with its flash task changed.

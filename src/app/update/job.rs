@@ -11,21 +11,21 @@ use crate::crazyflie::Mode;
 use crate::flash::check::{self, Wish};
 use crate::image::{Content, Image};
 use crate::job::{
-    Confirm, Device, DroneState, Enter, Event, FlashTask, Job, Level, Outcome, Phase, Preview, Report,
-    Selector, Task,
+    Confirm, Device, DroneAt, DroneState, Enter, Event, FlashTask, Job, Level, Mismatch, Outcome, Phase,
+    Preview, Report, Selector, Task,
 };
 use crate::report;
 
 /// Everything is there: give the job to the worker. It looks first and asks before it writes, unless it goes on with what
 /// was confirmed before and `left` the drone like this.
 pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
-    let chosen =
-        || app.chosen_device().map_or(Selector::Only, |device| Selector::At(device.location.clone()));
+    // The drone that was lost is back in DFU mode at its port: that one and no other.
+    let chosen = || app.chosen_device().map(Device::drone);
     let slot = if app.goal == Goal::Restore { &app.loader } else { &app.image };
     let firmware = app.firmware_of_restore();
-    let (image, firmware, device) = match (slot, slot.image()) {
+    let (image, firmware, drone) = match (slot, slot.image()) {
         (Slot::Before(before, _), _) => {
-            (Ok(before.image.clone()), before.content.firmware(), before.drone.clone())
+            (Ok(before.image.clone()), before.content.firmware(), Some(before.drone.clone()))
         }
         (_, Some(loader)) if app.goal == Goal::Restore => {
             let image = check::restore(loader, firmware, Wish::default());
@@ -35,7 +35,7 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
         (_, None) => return Vec::new(),
     };
     let task = match image {
-        Ok(image) => FlashTask::new(image, firmware),
+        Ok(image) => FlashTask { mismatch: Mismatch::Ask, ..FlashTask::new(image, firmware) },
         Err(refusal) => {
             notice(app, refusal.to_string());
             return Vec::new();
@@ -59,8 +59,17 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
         confirm,
         was_away: false,
     });
-    let job = Job { device, wait: Duration::ZERO, enter: Enter::IfRunning, task: Task::Flash(task) };
-    vec![Effect::Start(Box::new(job))]
+    let job = Job {
+        device: Selector::Only,
+        serial: None,
+        wait: Duration::ZERO,
+        enter: Enter::IfRunning,
+        task: Task::Flash(task),
+    };
+    vec![Effect::Start(Box::new(match drone {
+        Some(drone) => job.of(drone),
+        None => job,
+    }))]
 }
 
 /// An image that is not recognised is taken here, since the plan then asks for a word.
@@ -83,15 +92,12 @@ pub(super) fn write(app: &mut App) -> Vec<Effect> {
 /// What is about to be overwritten can be put back. Nothing worth that: then what was there before, on the same
 /// drone, still is.
 pub(super) fn remember_before(app: &mut App) {
-    let Some(drone) = app.device.as_ref().map(|device| Selector::Serial(device.strings.serial.clone()))
-    else {
-        return;
-    };
+    let Some(drone) = app.device.as_ref().map(Device::drone) else { return };
     let copy = app.preview.as_ref().and_then(|preview| preview.before.clone());
     match copy.map(|copy| (Content::in_flash(&copy.data), check::undo(copy, Wish::default()))) {
         Some((Some(content), Ok(image))) => app.undo = Ok(Before { image, content, drone }),
         Some(_) => app.undo = Err("what was there before was no Bitcraze bootloader"),
-        None if app.undo.as_ref().is_ok_and(|before| before.drone != drone) => {
+        None if app.undo.as_ref().is_ok_and(|before| before.drone.port != drone.port) => {
             app.undo = Err("nothing was overwritten that could be put back");
         }
         None => {}
@@ -111,14 +117,17 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
 
 /// The drone that was lost is back: on with it. Another one is not.
 pub(super) fn resume(app: &mut App) -> Vec<Effect> {
-    let Some(Resume { serial, report }) = &app.resume else { return Vec::new() };
+    let Some(Resume { drone, report }) = &app.resume else { return Vec::new() };
     let left = match &report.outcome {
         Outcome::Failed(failure) => failure.drone,
         _ => DroneState::Untouched,
     };
     let dfu = |device: &Device| device.mode == Mode::Dfu;
-    let Some(at) = app.devices().iter().position(|device| dfu(device) && serial.matches(device)) else {
-        notice(app, "That is another drone than the one that was lost. Esc gives up on that one.");
+    let Some(at) = app.devices().iter().position(|device| dfu(device) && drone.is(device)) else {
+        notice(
+            app,
+            "That is another drone, or another port, than the one that was lost. Esc gives up on that one.",
+        );
         return Vec::new();
     };
     mean(app, at);
@@ -213,9 +222,9 @@ pub(super) fn finished(app: &mut App, report: Report) -> Vec<Effect> {
         app.log.push(app.now, Level::Info, "Stopped. Nothing was changed on the drone.");
         notice(app, "Stopped. Nothing was changed on the drone.");
         app.screen = Screen::Home;
-    } else if let Some(serial) = lost {
+    } else if let Some(drone) = lost {
         app.log.push(app.now, Level::Warning, &report::headline(&report));
-        app.resume = Some(Resume { serial, report: Box::new(report) });
+        app.resume = Some(Resume { drone, report: Box::new(report) });
         let is_back = app.job().is_some_and(|view| view.was_away);
         app.screen = Screen::Wizard(Wizard::new(app.now));
         // Else the list is older than the loss.
@@ -236,10 +245,10 @@ pub(super) fn put_slots_back(app: &mut App) {
 }
 
 /// The drone that was lost in the middle of a flash, if that is how it ended.
-pub(super) fn interrupted(app: &App, report: &Report) -> Option<Selector> {
+pub(super) fn interrupted(app: &App, report: &Report) -> Option<DroneAt> {
     let Outcome::Failed(failure) = &report.outcome else { return None };
-    let serial = app.device.as_ref().map(|device| device.strings.serial.clone())?;
-    (failure.is_interruption() && !serial.is_empty()).then_some(Selector::Serial(serial))
+    let drone = app.device.as_ref().map(Device::drone)?;
+    (failure.is_interruption() && !drone.serial.is_empty()).then_some(drone)
 }
 
 /// The terminal is gone. A flash that writes is finished without it; everything else ends.

@@ -19,6 +19,7 @@ pub(super) fn look(app: &mut App) -> Option<Effect> {
     let device = device.clone();
     let job = Job {
         device: Selector::At(device.location.clone()),
+        serial: None,
         wait: Duration::ZERO,
         enter: Enter::Never,
         task: Task::Identify,

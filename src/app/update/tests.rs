@@ -17,6 +17,7 @@ fn device(port: u8) -> Device {
         mode: Mode::Dfu,
         id: ROM_DFU,
         location: Location { bus: 1, ports: vec![port] },
+        address: 1,
         strings: Strings::default(),
         simulated: true,
         closed: None,
@@ -64,7 +65,7 @@ fn a_drone_is_looked_at_once_and_its_diagnosis_marks_the_job_that_helps() {
         matches!(&effects[..], [Effect::Start(job)] if job.task == Task::Identify && job.enter == Enter::Never)
     );
     assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "once");
-    let protection = Protection::default();
+    let protection = Some(Protection::default());
     let identity =
         Identity { board: None, loader: Some(Loader::Erased), firmware: None, protection, rom: None };
     looked(&mut app, Some(Known::InDfu(identity)));

@@ -135,12 +135,19 @@ fn a_write_protected_sector_takes_everything_and_changes_nothing() {
 fn a_read_protected_chip_answers_with_a_vendor_error() {
     let mut chip = Chip::new();
     chip.memory.options[1] = 0x55;
+    // At Set Address, as Betaflight's configurator has it of every F405 board.
+    chip.out(1, 0, &[0x21, 0x00, 0x40, 0x00, 0x08]);
+    chip.status();
+    assert_eq!(chip.status(), [ERR_VENDOR, 0, 10]);
+    chip.out(4, 0, &[]);
+    assert_eq!(chip.erase(0x0800_4000).0, [ERR_VENDOR, 0, 10]);
+    // Or later, when bytes are read.
+    chip.out(4, 0, &[]);
+    chip.rom.late_refusal = true;
     chip.point_to(0x0800_4000);
     chip.out(6, 0, &[]);
     assert_eq!(chip.input(2, 2, 64).0, Answer::Stall);
     assert_eq!(chip.status(), [ERR_VENDOR, 0, 10]);
-    chip.out(4, 0, &[]);
-    assert_eq!(chip.erase(0x0800_4000).0, [ERR_VENDOR, 0, 10]);
 }
 
 #[test]
