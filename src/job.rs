@@ -473,14 +473,12 @@ pub struct Report {
     pub erased_sectors: usize,
     /// Whether every byte was compared and is right.
     pub verified: bool,
-    /// Whether the drone was seen running afterwards and stayed up; `None` if it was not to be started, or not watched.
-    pub booted: Option<bool>,
+    /// What the drone did afterwards.
+    pub boot: Boot,
     /// The version that the drone said it runs, when it was seen running.
     pub runs: Option<String>,
     /// Whether that is another one than was flashed.
     pub runs_other: bool,
-    /// Whether it was seen running and then started again and again.
-    pub restarting: bool,
     /// The version of the boot ROM that was left, if it could be read: some leave the drone dark.
     pub rom: Option<RomVersion>,
     /// Whether DFU mode was entered by hand: then many a drone starts only after its power was cut.
@@ -490,6 +488,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether the drone runs; `None` if it was not to be started, or not watched.
+    #[must_use]
+    pub fn booted(&self) -> Option<bool> {
+        match self.boot {
+            Boot::NotAsked | Boot::NotWatched => None,
+            Boot::StaysUp => Some(true),
+            Boot::Restarts | Boot::NotSeen => Some(false),
+        }
+    }
+
     /// A job that came to this before it did anything.
     #[must_use]
     pub fn nothing_done(outcome: Outcome) -> Report {
@@ -499,15 +507,29 @@ impl Report {
             written: 0,
             erased_sectors: 0,
             verified: false,
-            booted: None,
+            boot: Boot::NotAsked,
             runs: None,
             runs_other: false,
-            restarting: false,
             rom: None,
             by_hand: false,
             took: Duration::ZERO,
         }
     }
+}
+
+/// What a drone did after it was asked to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// It was not to be started.
+    NotAsked,
+    /// It was seen running, and somebody did not want to wait whether it stays up.
+    NotWatched,
+    /// It was seen running, and was still there some seconds later.
+    StaysUp,
+    /// It was seen running, and started again and again.
+    Restarts,
+    /// It was not seen running.
+    NotSeen,
 }
 
 /// How a job ended, in one word.

@@ -10,7 +10,7 @@ use crate::dfu::DfuError;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
 use crate::image::Content;
 use crate::job::{
-    DroneState, Failure, FailureKind, Identity, Known, Loader, Other, Outcome, Protection, Report,
+    Boot, DroneState, Failure, FailureKind, Identity, Known, Loader, Other, Outcome, Protection, Report,
 };
 use crate::usb::{CRAZYFLIE, TransferError};
 
@@ -104,21 +104,23 @@ pub fn headline(report: &Report) -> String {
 /// What to do after a job that worked; `None` if it was not to start the drone.
 #[must_use]
 pub fn afterwards(report: &Report) -> Option<String> {
-    report.booted.map(|booted| match &report.runs {
-        _ if report.restarting => RESTARTING.to_owned(),
-        Some(version) if report.runs_other => {
+    let words = match (report.boot, &report.runs) {
+        (Boot::NotAsked, _) => return None,
+        (Boot::Restarts, _) => RESTARTING.to_owned(),
+        (_, Some(version)) if report.runs_other => {
             format!(
                 "A Crazyflie is running, but says that it runs {version}: is it the one that was flashed?"
             )
         }
-        Some(version) => format!("The Crazyflie is running: it says that it runs {version}."),
-        None if booted => "The Crazyflie is running.".to_owned(),
-        None => not_seen(report).to_owned(),
-    })
+        (_, Some(version)) => format!("The Crazyflie is running: it says that it runs {version}."),
+        (Boot::StaysUp | Boot::NotWatched, None) => "The Crazyflie is running.".to_owned(),
+        (Boot::NotSeen, None) => not_seen(report).to_owned(),
+    };
+    Some(words)
 }
 
 /// A drone that keeps restarting after a flash.
-const RESTARTING: &str = "The Crazyflie starts, and restarts again and again: its firmware stops itself, mostly for a sensor or a \
+pub const RESTARTING: &str = "The Crazyflie starts, and restarts again and again: its firmware stops itself, mostly for a sensor or a \
     deck that it does not find. Take off the decks and switch it off and on. If that does not help, go back: cfdfu undo.";
 
 /// Why a drone was not seen starting after a flash, and what to do.

@@ -101,7 +101,7 @@ pub(super) fn result(report: &Report, file: Option<&Path>) -> Value {
     };
     let mut result = json!({
         "event": "result", "outcome": outcome, "bytes": report.bytes, "written": report.written,
-        "erased_sectors": report.erased_sectors, "verified": report.verified, "booted": report.booted,
+        "erased_sectors": report.erased_sectors, "verified": report.verified, "booted": report.booted(),
         "runs": report.runs, "seconds": (report.took.as_secs_f64() * 1000.0).round() / 1000.0, "error": error,
     });
     if let (Some(file), Some(object)) = (file, result.as_object_mut()) {

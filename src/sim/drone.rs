@@ -31,6 +31,7 @@ const HELP_AFTER: Duration = Duration::from_secs(3);
 const BOOT: Duration = Duration::from_millis(1200);
 
 /// What a drone is, beyond the content of its memory.
+#[allow(clippy::struct_excessive_bools, reason = "each is another manner of a chip")]
 #[derive(Clone, Debug)]
 pub struct Traits {
     /// The 96-bit unique number of the chip, in memory order.
@@ -130,6 +131,7 @@ enum Start {
 }
 
 /// One Crazyflie.
+#[allow(clippy::struct_excessive_bools, reason = "a board has buttons and pins")]
 #[derive(Clone, Debug)]
 pub struct Drone {
     /// Flash, option bytes and OTP.

@@ -149,9 +149,9 @@ fn defect(now: Duration) -> Vec<Drone> {
 }
 
 fn write_protected(now: Duration) -> Vec<Drone> {
-    in_dfu(Pace::Typical, now, |drone| {
-        drone.memory.options[8..].copy_from_slice(&[0xFB, 0x0F, 0x04, 0xF0, 0xFB, 0x0F, 0x04, 0xF0])
-    })
+    // Bit 2 is 0, and set in the complement.
+    const PROTECTED: [u8; 8] = [0xFB, 0x0F, 0x04, 0xF0, 0xFB, 0x0F, 0x04, 0xF0];
+    in_dfu(Pace::Typical, now, |drone| drone.memory.options[8..].copy_from_slice(&PROTECTED))
 }
 
 fn read_protected(now: Duration) -> Vec<Drone> {

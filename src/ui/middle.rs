@@ -12,7 +12,7 @@ use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{App, Goal, JobView, Screen, Stage, command_line, keys, progress};
 use crate::flash::plan::Comparison;
 use crate::image::Content;
-use crate::job::{DroneState, Loader, Outcome, Preview, Report};
+use crate::job::{Boot, DroneState, Loader, Outcome, Preview, Report};
 use crate::report;
 use crate::usb::descriptor::clean;
 
@@ -248,16 +248,17 @@ pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
 }
 
 fn next_step(report: &Report) -> String {
-    if report.runs_other {
+    if report.runs_other || report.boot == Boot::Restarts {
         return report::afterwards(report).unwrap_or_default();
     }
     if let Some(version) = &report.runs {
         return format!("The Crazyflie is running again and says that it runs {version}: you can fly.");
     }
-    let words = match report.booted {
-        Some(true) => "The Crazyflie is running again: you can fly.",
-        Some(false) => report::not_seen(report),
-        None => "It is still in DFU mode.",
+    let words = match report.boot {
+        Boot::StaysUp | Boot::NotWatched => "The Crazyflie is running again: you can fly.",
+        Boot::Restarts => report::RESTARTING,
+        Boot::NotSeen => report::not_seen(report),
+        Boot::NotAsked => "It is still in DFU mode.",
     };
     words.to_owned()
 }

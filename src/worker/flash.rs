@@ -16,12 +16,12 @@ use crate::flash::plan::{Comparison, Plan, PlannedSector, Work};
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
 use crate::image::Content;
 use crate::job::{
-    BoardCheck, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
+    BoardCheck, Boot, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
     Loader, Mismatch, Outcome, Phase, Preview, SectorState, Verify,
 };
 
 /// After leave the drone is looked for at most this long.
-const START: Duration = Duration::from_secs(10);
+const APPEARS: Duration = Duration::from_secs(10);
 /// A drone that is seen running has this long to say what it runs.
 const PROOF: Duration = Duration::from_secs(3);
 
@@ -104,9 +104,9 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     }
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
     ctx.cancelled = false;
-    let started = find::starts(ctx, device, START).unwrap_or(Started::Dark);
+    let started = find::starts(ctx, device, APPEARS).unwrap_or(Started::Dark);
     let Started::Running(running) = started else {
-        ctx.report.booted = Some(false);
+        ctx.report.boot = Boot::NotSeen;
         return;
     };
     let seen = ctx.clock.now();
@@ -117,12 +117,12 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     }
     // The job is done: to watch whether the drone stays up is not its time.
     let watched = ctx.clock.now();
-    ctx.report.booted = match find::stays(ctx, &running, seen) {
-        Ok(stays) => Some(stays),
-        // A cancel skips it: nothing is known then.
-        Err(_) => None,
+    ctx.report.boot = match find::stays(ctx, &running, seen) {
+        Ok(true) => Boot::StaysUp,
+        Ok(false) => Boot::Restarts,
+        // A cancel skips it.
+        Err(_) => Boot::NotWatched,
     };
-    ctx.report.restarting = ctx.report.booted == Some(false);
     ctx.cancelled = false;
     ctx.idle += ctx.clock.now().saturating_sub(watched);
 }

@@ -204,7 +204,7 @@ fn a_device_that_lingers_on_the_bus_is_not_taken_for_one_that_came_back() {
     let world = World::new("healthy");
     let bus = Lingering { inner: world.bus.clone(), last: Mutex::new(None), looks: AtomicU32::new(0) };
     let report = run(Arc::new(bus), world.clock.clone(), flash_job(&firmware("2026.08", SEED_LEN))).report;
-    assert_eq!((report.outcome, report.booted), (Outcome::Flashed, Some(true)));
+    assert_eq!((report.booted(), report.outcome), (Some(true), Outcome::Flashed));
 }
 
 /// A bus on which a device is opened by somebody else's rules.

@@ -29,7 +29,7 @@ fn a_running_crazyflie_is_flashed_verified_and_seen_running_again() {
     let image = firmware("2026.08", SEED_LEN);
     let run = world.run(flash_job(&image));
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    assert_eq!((run.report.verified, run.report.booted), (true, Some(true)));
+    assert_eq!((run.report.verified, run.report.booted()), (true, Some(true)));
     assert_eq!((run.report.written, run.report.erased_sectors), (SEED_LEN as u64, 5));
     assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
     assert_eq!(
@@ -88,7 +88,7 @@ fn an_overwritten_bootloader_is_restored_together_with_the_firmware() {
     let run = world.run(restore_job(&loader, Some(&image)));
     assert_eq!(run.report.outcome, Outcome::Flashed);
     // Entered by hand, every reset ends in DFU mode until the power is cut.
-    assert_eq!(run.report.booted, Some(false));
+    assert_eq!(run.report.booted(), Some(false));
     assert_eq!(world.flash()[..loader.len()], loader);
     assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
     world.bus.with(0, |drone, now| {
@@ -247,7 +247,7 @@ fn verify_and_backup_read_the_flash_and_start_the_drone_again() {
     let span = Span::new(Address(0x0800_0000), 1024 * 1024).unwrap();
     let backup = world.run(task(Task::Backup(span))).report;
     assert_eq!(backup.outcome, Outcome::Read(flash.clone()));
-    assert_eq!(backup.booted, Some(true));
+    assert_eq!(backup.booted(), Some(true));
 
     let mut segment = Segment { address: Address(0x0800_4000), data: flash[0x4000..0x4000 + 5000].to_vec() };
     let verified = world.run(task(Task::Verify(vec![segment.clone()]))).report;
@@ -273,7 +273,7 @@ fn two_flashes_in_a_row_each_start_afresh() {
     for version in ["2026.04", "2026.08", "2026.04"] {
         let image = firmware(version, SEED_LEN);
         let run = world.run(flash_job(&image));
-        assert_eq!((run.report.outcome, run.report.booted), (Outcome::Flashed, Some(true)));
+        assert_eq!((run.report.booted(), run.report.outcome), (Some(true), Outcome::Flashed));
         assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
         let first = run.events.iter().find(|event| matches!(event, Event::Progress { .. }));
         assert!(matches!(first, Some(Event::Progress { done: 0, .. })));
@@ -308,7 +308,7 @@ fn nothing_is_changed_until_somebody_says_so() {
     let before = world.flash();
     let (preview, report) = asked(&world, &Command::Cancel);
     assert_eq!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
-    assert_eq!(report.booted, Some(true), "it goes on with what it did");
+    assert_eq!(report.booted(), Some(true), "it goes on with what it did");
     assert_eq!(world.flash(), before);
     assert_eq!(preview.work.erase.len(), 5);
     let Some(Content::Firmware(there)) = preview.firmware else { panic!("not recognised") };

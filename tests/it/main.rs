@@ -2,6 +2,7 @@
 //!
 //! - `flashing`: worker and simulated chip, whole jobs: what ends up in flash, in which order, how many transfers
 //! - `finding`: which device a job uses, and how it comes to it
+//! - `lost`: answers that a check depends on, lost once or for ever
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
@@ -51,6 +52,7 @@ mod flashing;
 mod hostile;
 mod json;
 mod layers;
+mod lost;
 mod matrix;
 mod oracle;
 mod pictures;

@@ -321,7 +321,7 @@ fn a_device_of_another_make_is_flashed_by_its_own_rules() {
     let (taking, clock) = bus();
     let report = run(taking.clone(), clock.clone(), job(&image, Mismatch::Take)).report;
     assert_eq!(report.outcome, Outcome::Flashed);
-    assert_eq!((report.erased_sectors, report.verified, report.booted), (40, true, Some(false)));
+    assert_eq!((report.erased_sectors, report.verified, report.booted()), (40, true, Some(false)));
     let content = flash.0.lock().unwrap().clone();
     assert_eq!(content[..16 * PAGE], vec![0x5A; 16 * PAGE]);
     assert_eq!(content[16 * PAGE..16 * PAGE + image.len()], image);

@@ -1,0 +1,297 @@
+//! Answers that a check depends on, lost once or for ever, in each way that a bus loses them. A check that could not be
+//! carried out has not passed: the drone is flashed with the right image, or it is left as it was.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use cfdfu::clock::FastClock;
+use cfdfu::job::{Event, FailureKind, FlashTask, Level, Mismatch, Outcome};
+use cfdfu::sim::SimBus;
+use cfdfu::sim::images;
+use cfdfu::sim::scenario::Scenario;
+use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
+
+use crate::support::{Run, firmware, flash_job, run, with};
+
+/// Which answer is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The string with this index of the boot ROM: 1 manufacturer, 2 product, 3 serial number, 4 to 7 the alternate
+    /// settings.
+    Name(u8),
+    /// SET_INTERFACE to this setting.
+    Select(u8),
+    /// UPLOAD after the address pointer was set to this address.
+    Read(u32),
+    /// DNLOAD of a Set Address Pointer to this address.
+    Point(u32),
+}
+
+const OPTIONS: u32 = 0x1FFF_C000;
+const OTP: u32 = 0x1FFF_7800;
+
+/// A bus that loses one kind of answer, so many times.
+struct Lossy {
+    inner: SimBus,
+    answer: Answer,
+    left: Arc<AtomicU32>,
+    error: TransferError,
+}
+
+impl Bus for Lossy {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        self.inner.list()
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        let inner = self.inner.open(found)?;
+        let (answer, left, error) = (self.answer, Arc::clone(&self.left), self.error);
+        Ok(Box::new(LossyTransport { inner, answer, left, error, pointer: 0 }))
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.inner.wait(limit);
+    }
+}
+
+struct LossyTransport {
+    inner: Box<dyn Transport>,
+    answer: Answer,
+    left: Arc<AtomicU32>,
+    error: TransferError,
+    pointer: u32,
+}
+
+impl LossyTransport {
+    fn lose(&self, answer: Answer) -> Result<(), TransferError> {
+        let take = |left: u32| left.checked_sub(1);
+        let lost =
+            answer == self.answer && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
+        if lost { Err(self.error) } else { Ok(()) }
+    }
+}
+
+impl Transport for LossyTransport {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
+        let [kind, index] = setup.value.to_be_bytes();
+        match (setup.request_type, setup.request, kind) {
+            (0x80, 6, 3) => self.lose(Answer::Name(index))?,
+            (0xA1, 2, _) => self.lose(Answer::Read(self.pointer))?,
+            _ => {}
+        }
+        self.inner.control_in(setup, buffer, limit)
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        if let (0x21, 1, 0, [0x21, address @ ..]) = (setup.request_type, setup.request, setup.value, data) {
+            self.pointer = u32::from_le_bytes(address.try_into().unwrap());
+            self.lose(Answer::Point(self.pointer))?;
+        }
+        self.inner.control_out(setup, data, limit)
+    }
+
+    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        self.lose(Answer::Select(alternate))?;
+        self.inner.select(interface, alternate)
+    }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        self.inner.bulk_in(pipe, buffer, limit)
+    }
+
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        self.inner.bulk_out(pipe, data, limit)
+    }
+}
+
+/// The drone of a scenario before and after a flash of a cf2 image on such a bus, and what the job said.
+struct Flashed {
+    before: Vec<u8>,
+    after: Vec<u8>,
+    run: Run,
+}
+
+fn flash(
+    scenario: &str,
+    answer: Answer,
+    times: u32,
+    error: TransferError,
+    change: fn(&mut FlashTask),
+) -> Flashed {
+    let clock = Arc::new(FastClock::new());
+    let drones = Scenario::by_name(scenario).unwrap().drones(Duration::ZERO);
+    let inner = SimBus::new(drones, clock.clone());
+    let bytes = |bus: &SimBus| bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
+    let before = bytes(&inner);
+    let bus = Lossy { inner: inner.clone(), answer, left: Arc::new(AtomicU32::new(times)), error };
+    let job = with(flash_job(&firmware("2026.08", images::FIRMWARE_MIN)), change);
+    let run = run(Arc::new(bus), clock, job);
+    assert!(run.report.took < Duration::from_secs(40), "{answer:?} {times} {error:?}: {:?}", run.report.took);
+    Flashed { before, after: bytes(&inner), run }
+}
+
+impl Flashed {
+    fn is_untouched(&self) -> bool {
+        self.before == self.after
+    }
+
+    fn holds_the_image(&self) -> bool {
+        self.after[0x4000..].starts_with(&firmware("2026.08", images::FIRMWARE_MIN))
+    }
+
+    fn warns(&self, words: &str) -> bool {
+        let is_it = |event: &Event| matches!(event, Event::Log(Level::Warning, text) if text.contains(words));
+        self.run.events.iter().any(is_it)
+    }
+}
+
+const ERRORS: [TransferError; 3] = [TransferError::Stall, TransferError::Timeout, TransferError::Io];
+const ONCE: u32 = 1;
+const ALWAYS: u32 = u32::MAX;
+
+const ANSWERS: [Answer; 13] = [
+    Answer::Name(1),
+    Answer::Name(2),
+    Answer::Name(4),
+    Answer::Name(5),
+    Answer::Name(6),
+    Answer::Name(7),
+    Answer::Select(1),
+    Answer::Select(2),
+    Answer::Select(3),
+    Answer::Read(OPTIONS),
+    Answer::Read(OTP),
+    Answer::Point(OPTIONS),
+    Answer::Point(OTP),
+];
+
+/// The good drone. Lost once, an answer is asked for again and nothing else changes. Lost for ever, the column says what
+/// comes of it.
+#[test]
+fn a_lost_answer_is_asked_for_again_and_then_unknown() {
+    for error in ERRORS {
+        for answer in ANSWERS {
+            let once = flash("dfu", answer, ONCE, error, |_| {});
+            assert_eq!(once.run.report.outcome, Outcome::Flashed, "{answer:?} once {error:?}");
+            assert!(once.holds_the_image(), "{answer:?} once {error:?}");
+            assert!(!once.warns("could not be read"), "{answer:?} once {error:?}: known in the end");
+
+            let always = flash("dfu", answer, ALWAYS, error, |_| {});
+            let outcome = &always.run.report.outcome;
+            let unknown_board = matches!(outcome, Outcome::Failed(failure) if matches!(failure.kind, FailureKind::UnknownBoard { .. }));
+            match answer {
+                // The board cannot be read: not flashed.
+                Answer::Read(OTP) | Answer::Point(OTP) => {
+                    assert!(unknown_board && always.is_untouched(), "{answer:?} {error:?}: {outcome:?}");
+                }
+                // Without the memory map nothing is known of the flash.
+                Answer::Name(4) => {
+                    assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {error:?}: {outcome:?}");
+                    assert!(always.is_untouched(), "{answer:?} {error:?}");
+                }
+                // Protection is unknown: each erase is checked instead.
+                Answer::Read(OPTIONS) | Answer::Point(OPTIONS) => {
+                    assert_eq!(*outcome, Outcome::Flashed, "{answer:?} {error:?}");
+                    assert!(always.holds_the_image() && always.warns("write-protected could not be read"));
+                }
+                // The pointer is global: everything is reached without the name or the setting.
+                _ => {
+                    assert_eq!(*outcome, Outcome::Flashed, "{answer:?} {error:?}");
+                    assert!(always.holds_the_image(), "{answer:?} {error:?}");
+                }
+            }
+        }
+    }
+}
+
+/// A Bolt, and an image for the Crazyflie 2: whatever is lost, it is not flashed.
+#[test]
+fn no_lost_answer_lets_an_image_onto_another_board() {
+    for error in ERRORS {
+        for answer in ANSWERS {
+            for times in [ONCE, ALWAYS] {
+                let bolt = flash("wrong-board", answer, times, error, |_| {});
+                let outcome = &bolt.run.report.outcome;
+                assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {times} {error:?}: {outcome:?}");
+                assert!(bolt.is_untouched(), "{answer:?} {times} {error:?}");
+            }
+        }
+    }
+}
+
+/// A write-protected sector of the image: refused before anything is erased; or, where that could not be looked up, noticed
+/// with the first erase that changes nothing.
+#[test]
+fn no_lost_answer_costs_the_firmware_of_a_protected_drone() {
+    for error in ERRORS {
+        for answer in ANSWERS {
+            for times in [ONCE, ALWAYS] {
+                let clock = Arc::new(FastClock::new());
+                let mut drones = Scenario::by_name("dfu").unwrap().drones(Duration::ZERO);
+                // Sector 1: that of the first word.
+                drones[0].memory.options[8] &= !(1 << 1);
+                let inner = SimBus::new(drones, clock.clone());
+                let bytes =
+                    |bus: &SimBus| bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
+                let before = bytes(&inner);
+                let left = Arc::new(AtomicU32::new(times));
+                let bus = Lossy { inner: inner.clone(), answer, left, error };
+                let job = flash_job(&firmware("2026.08", images::FIRMWARE_MIN));
+                let outcome = run(Arc::new(bus), clock, job).report.outcome;
+                assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {times} {error:?}: {outcome:?}");
+                assert!(bytes(&inner) == before, "{answer:?} {times} {error:?}: it lost its firmware");
+            }
+        }
+    }
+}
+
+/// Who insists may flash a drone whose OTP cannot be read; the log says that the board is unknown.
+#[test]
+fn an_unknown_board_is_flashed_by_who_insists() {
+    let insisted = |task: &mut FlashTask| task.mismatch = Mismatch::Take;
+    for error in ERRORS {
+        let flashed = flash("dfu", Answer::Read(OTP), ALWAYS, error, insisted);
+        assert_eq!(flashed.run.report.outcome, Outcome::Flashed, "{error:?}");
+        assert!(flashed.holds_the_image() && flashed.warns("as you insisted"), "{error:?}");
+    }
+}
+
+/// An OTP of a form that nobody knows says nothing of the board.
+#[test]
+fn an_otp_of_unknown_form_is_an_unknown_board() {
+    let world = crate::support::World::new("dfu");
+    world.bus.with(0, |drone, _| drone.memory.otp[..8].copy_from_slice(b"9;XXXX;?"));
+    let before = world.flash();
+    let job = || flash_job(&firmware("2026.08", images::FIRMWARE_MIN));
+    let Outcome::Failed(failure) = world.run(job()).report.outcome else { panic!("flashed") };
+    assert!(matches!(failure.kind, FailureKind::UnknownBoard { .. }), "{failure}");
+    assert!(world.flash() == before);
+    let insisted = world.run(with(job(), |task| task.mismatch = Mismatch::Take));
+    assert_eq!(insisted.report.outcome, Outcome::Flashed);
+}
+
+/// The names of a running drone: without them it is neither hidden nor sent the request.
+#[test]
+fn a_running_drone_whose_name_is_lost_is_shown_and_not_asked() {
+    for error in ERRORS {
+        for name in [1, 2] {
+            let once = flash("healthy", Answer::Name(name), ONCE, error, |_| {});
+            assert_eq!(once.run.report.outcome, Outcome::Flashed, "name {name} once {error:?}");
+            let always = flash("healthy", Answer::Name(name), ALWAYS, error, |_| {});
+            let Outcome::Failed(failure) = &always.run.report.outcome else {
+                panic!("name {name} {error:?}: it was asked")
+            };
+            assert_eq!(failure.kind, FailureKind::Open(error), "name {name}");
+            assert!(always.is_untouched());
+        }
+        // Another drone could be there: without the serial number it is not known that it is the same one.
+        let serial = flash("healthy", Answer::Name(3), ONCE, error, |_| {});
+        assert_eq!(serial.run.report.outcome, Outcome::Flashed, "{error:?}");
+    }
+}
