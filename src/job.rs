@@ -212,6 +212,9 @@ pub enum Verify {
 pub enum Leave {
     /// Start it, and wait until it is seen again.
     Start,
+    /// The same, but by a reset: the boot ROM resets the chip if it is to leave for an address that holds nothing
+    /// (AN2662). That suits every ROM version, and was never tried on a real drone.
+    Reset,
     /// Leave it in DFU mode.
     Stay,
 }

@@ -199,6 +199,12 @@ impl Drone {
         (self.loose_until, self.hung, self.crash) = (None, false, None);
     }
 
+    /// Another drone takes its place at the port. The bus counts on: what comes is not taken for what was there.
+    pub fn swap_for(&mut self, other: Drone) {
+        let guise = self.guise.wrapping_add(1).max(1);
+        *self = Drone { guise, ..other };
+    }
+
     /// Plugs it in or unplugs it, with or without the button held.
     pub fn plug_or_unplug(&mut self, now: Duration) {
         if self.plugged() {

@@ -70,7 +70,25 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
         Purpose::Flash => FIRMWARE_BASE,
         Purpose::RestoreBootloader => LOADER_BASE,
     };
-    restart(ctx, session, device, address);
+    let blank = match task.leave {
+        Leave::Reset => blank_place(ctx, session),
+        Leave::Start | Leave::Stay => None,
+    };
+    if task.leave == Leave::Reset && blank.is_none() {
+        ctx.warn("No blank place in flash to leave at: starting the firmware instead of resetting");
+    }
+    restart(ctx, session, device, blank.unwrap_or(address));
+}
+
+/// Where the flash was just seen to be blank: the end of the last sector that is.
+fn blank_place(ctx: &Ctx<'_>, session: &mut Session) -> Option<Address> {
+    let sectors: Vec<Sector> = session.map().sectors().to_vec();
+    sectors.into_iter().rev().find_map(|sector| {
+        let end = Address(u32::try_from(sector.span.end()).ok()?);
+        let word = Span::between(Address(end.0.checked_sub(8)?), sector.span.end())?;
+        let there = session.read(ctx, word).ok()?;
+        is_blank(&there).then_some(word.start())
+    })
 }
 
 /// What the drone says that it runs, against what was flashed.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::job::{Command, DroneState, Event, Job, Leave, Outcome};
 use cfdfu::sim::SimBus;
+use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
@@ -33,9 +34,7 @@ fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
     let before = World::new("dfu").flash();
     let (mut half_erased, mut incomplete) = (0, 0);
     for moment in (0..MOMENTS).map(|n| whole_job * n / MOMENTS) {
-        let clock = Arc::new(Guillotine { time: FastClock::new(), moment, bus: OnceLock::new() });
-        let bus = SimBus::new(Scenario::by_name("dfu").unwrap().drones(Duration::ZERO), clock.clone());
-        assert!(clock.bus.set(bus.clone()).is_ok());
+        let (clock, bus) = Guillotine::at(moment, "dfu", Drone::cut_power);
         let outcome = run(Arc::new(bus.clone()), clock.clone(), stay(flash_job(&image))).report.outcome;
         let after = bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let whole = after[0x4000..0x4000 + LEN] == image;
@@ -59,11 +58,22 @@ fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
     assert!(half_erased > 20 && incomplete > 500);
 }
 
-/// A clock that pulls the cable at a moment, whoever is waiting.
-struct Guillotine {
+/// A clock that does something to the drone at a moment, whoever is waiting.
+pub struct Guillotine {
     time: FastClock,
     moment: Duration,
+    blow: fn(&mut Drone, Duration),
     bus: OnceLock<SimBus>,
+}
+
+impl Guillotine {
+    /// With the drones of a scenario, the first of which is hit.
+    pub fn at(moment: Duration, scenario: &str, blow: fn(&mut Drone, Duration)) -> (Arc<Guillotine>, SimBus) {
+        let clock = Arc::new(Guillotine { time: FastClock::new(), moment, blow, bus: OnceLock::new() });
+        let bus = SimBus::new(Scenario::by_name(scenario).unwrap().drones(Duration::ZERO), clock.clone());
+        assert!(clock.bus.set(bus.clone()).is_ok());
+        (clock, bus)
+    }
 }
 
 impl Clock for Guillotine {
@@ -75,7 +85,7 @@ impl Clock for Guillotine {
         let now = self.time.now();
         if now < self.moment && now + time >= self.moment {
             self.time.sleep(self.moment - now);
-            self.bus.get().unwrap().with(0, |drone, now| drone.cut_power(now));
+            self.bus.get().unwrap().with(0, self.blow);
             self.time.sleep(now + time - self.moment);
         } else {
             self.time.sleep(time);

@@ -3,6 +3,7 @@
 //! - `flashing`: worker and simulated chip, whole jobs: what ends up in flash, in which order, how many transfers
 //! - `finding`: which device a job uses, and how it comes to it
 //! - `lost`: answers that a check depends on, lost once or for ever
+//! - `real_chips`: what logs of real chips show, replayed
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
@@ -58,6 +59,7 @@ mod oracle;
 mod pictures;
 mod plain;
 mod pty;
+mod real_chips;
 mod screens;
 mod soak;
 mod speed;

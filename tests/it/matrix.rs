@@ -38,10 +38,24 @@ const FAULTS: [Fault; 12] = [
     Fault::Status(0x0F),
 ];
 
-/// A drone as it is before the job, and a clock for it.
+/// A drone as it is before the job on port 1, its twin in DFU mode on port 2, and a clock for them. The twin shows the same
+/// serial number there: nothing that happens to the first may lead a job to it.
 fn plugged_in(drone: &Drone) -> World {
     let clock = Arc::new(FastClock::new());
-    World { bus: SimBus::new(vec![drone.clone()], clock.clone()), clock }
+    let mut twin = drone.clone();
+    twin.traits.uid[4] ^= 1;
+    twin.cut_power(Duration::ZERO);
+    twin.power_on_by_hand(Duration::ZERO);
+    World { bus: SimBus::new(vec![drone.clone(), twin], clock.clone()), clock }
+}
+
+/// The job for the drone on port 1.
+fn on_port_1(job: &Job) -> Job {
+    Job { device: Selector::At("1-1".parse().unwrap()), ..job.clone() }
+}
+
+fn twin_is_untouched(world: &World, before: &[u8]) -> bool {
+    world.bus.with(1, |twin, _| twin.memory.flash.bytes() == before).unwrap()
 }
 
 fn drone(scenario: &str) -> Drone {
@@ -76,6 +90,7 @@ fn matrix(
     check: impl Fn(&[u8], &[u8], &Report, Script),
 ) {
     let before = bytes(drone);
+    let job = &on_port_1(job);
     let (report, after, transfers) = cut(&plugged_in(drone), job.clone(), None);
     assert!(ended_well(&report.outcome) && holds(&after, &report), "{name}: {:?}", report.outcome);
     let mut outcomes: BTreeMap<&str, u32> = BTreeMap::new();
@@ -94,6 +109,7 @@ fn matrix(
             assert!(after == before, "{name} {script:?}: not untouched");
         }
         check(&before, &after, &report, script);
+        assert!(twin_is_untouched(&world, &before), "{name} {script:?}: the twin was written");
         world.bus.with(0, |drone, now| {
             drone.cut_power(now);
             drone.power_on_by_hand(now);
@@ -169,7 +185,7 @@ fn resume() {
     let image = firmware("2026.08", LEN);
     let job = stay(flash_job(&image));
     let world = plugged_in(&drone("dfu"));
-    cut(&world, job.clone(), Some(Script { at: 110, fault: Fault::Unplug }));
+    cut(&world, on_port_1(&job), Some(Script { at: 110, fault: Fault::Unplug }));
     let half = world
         .bus
         .with(0, |drone, now| {
@@ -186,7 +202,8 @@ fn resume() {
 fn the_same_image_again() {
     let image = firmware("2026.08", LEN);
     let world = plugged_in(&drone("dfu"));
-    world.run(stay(flash_job(&image)));
+    let flashed = world.run(on_port_1(&stay(flash_job(&image)))).report.outcome;
+    assert_eq!(flashed, Outcome::Flashed);
     let flashed = world.bus.with(0, |drone, _| drone.clone()).unwrap();
     let job = stay(flash_job(&image));
     let is_there = |after: &[u8], _: &Report| after[LOADER_LEN..].starts_with(&image);
@@ -262,7 +279,7 @@ fn verify_of_another_image() {
     other[LEN - 1] ^= 1;
     let segments = vec![Segment { address: FIRMWARE_BASE, data: other }];
     let job = |segments| Job {
-        device: Selector::Only,
+        device: Selector::At("1-1".parse().unwrap()),
         serial: None,
         wait: Duration::ZERO,
         enter: Enter::IfRunning,

@@ -1,0 +1,495 @@
+//! What logs and threads about real F405 chips show, replayed: R1 to R16. Figures only, each with its source. First what
+//! goes over the wire, then whole jobs on a simulated chip with that manner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cfdfu::clock::Clock;
+use cfdfu::crazyflie::{self, RomVersion};
+use cfdfu::dfu::device::DfuDevice;
+use cfdfu::dfu::machine::{Machine, Operation, Step};
+use cfdfu::dfu::quirks::{Polling, Quirks, STM32F405_ROM};
+use cfdfu::dfu::{DfuError, Status};
+use cfdfu::flash::{Address, FIRMWARE_BASE};
+use cfdfu::job::{Boot, DroneState, Event, FailureKind, Job, Leave, Level, Outcome, Protection, Selector};
+use cfdfu::sim::descriptors::ROM;
+use cfdfu::sim::drone::{Drone, Mishap};
+use cfdfu::sim::nor::{Nor, Pace, Width};
+use cfdfu::sim::rom::Switch;
+use cfdfu::sim::scenario::Scenario;
+use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
+use cfdfu::usb::{Bus, ROM_DFU, TransferError};
+
+use crate::support::{Run, SEED_LEN, World, firmware, flash_job, run, with};
+
+/// An answer of a device: to a GETSTATUS (status, poll in ms, state), to an UPLOAD, or to a request that writes.
+#[derive(Clone, Copy)]
+enum Reply {
+    Status(u8, u8, u8),
+    Bytes(&'static [u8]),
+    Done,
+    Lost(TransferError),
+}
+
+use Reply::{Bytes, Done, Lost, Status as St};
+
+/// Runs an operation against recorded answers; all of them must be asked for.
+fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Result<Vec<u8>, DfuError> {
+    let mut answers = answers.iter().copied();
+    machine.begin(operation);
+    loop {
+        match machine.step() {
+            Step::Wait(_) => {
+                machine.waited();
+                continue;
+            }
+            Step::Finished(result) => {
+                assert!(answers.next().is_none(), "not all of the record was asked for");
+                return result;
+            }
+            Step::Send(..) | Step::Fetch(..) => {}
+        }
+        match answers.next().expect("more was asked for than was recorded") {
+            St(status, poll, state) => machine.reply(Ok(&[status, poll, 0, 0, state, 0])),
+            Bytes(bytes) => machine.reply(Ok(bytes)),
+            Done => machine.reply(Ok(&[])),
+            Lost(error) => machine.reply(Err(error)),
+        }
+    }
+}
+
+/// R1, bitcraze dfu.md: dfuERROR with errFIRMWARE first, cleared to dfuIDLE; at the end state 7.
+fn opened() -> Machine {
+    let mut machine = Machine::new(0, 2048, STM32F405_ROM);
+    let opened = replay(&mut machine, Operation::Recover, &[St(0x0A, 0, 10), Done, St(0, 0, 2)]);
+    assert_eq!(opened, Ok(Vec::new()));
+    machine
+}
+
+#[test]
+fn r1_the_documented_session_opens_and_leaves() {
+    let mut machine = opened();
+    let leave = [Done, St(0, 104, 4), St(0, 0, 5), Done, St(0, 1, 7)];
+    assert_eq!(replay(&mut machine, Operation::Leave(FIRMWARE_BASE), &leave), Ok(Vec::new()));
+}
+
+/// R2, log of an F469: an erase polls 100 ms, then 0; writes of 2048 and of 12 bytes 104, then 0.
+#[test]
+fn r2_each_download_is_busy_once_and_then_done() {
+    let mut machine = opened();
+    let erase = [Done, St(0, 100, 4), St(0, 0, 5)];
+    assert_eq!(replay(&mut machine, Operation::Erase(FIRMWARE_BASE), &erase), Ok(Vec::new()));
+    for len in [2048, 12] {
+        let write = Operation::Write(FIRMWARE_BASE, vec![1; len]);
+        let answers = [Done, St(0, 104, 4), St(0, 0, 5), Done, St(0, 104, 4), St(0, 0, 5)];
+        assert_eq!(replay(&mut machine, write, &answers), Ok(Vec::new()));
+    }
+}
+
+/// R3, ixox and forum t=1144: four names, and a serial number of six bytes.
+/// R4, lsusb of an F407: bcdDevice 22.00, bcdUSB 1.00, 0x36 bytes, 0xC0, 0x32, 0x0B, 2048, 01.1A.
+#[test]
+fn r3_r4_the_descriptors_are_read_as_they_are_printed() {
+    let world = World::new("dfu");
+    let found = world.bus.list().unwrap().remove(0);
+    let mut transport = world.bus.open(&found).unwrap();
+    let device = DfuDevice::read(&mut *transport).unwrap();
+    assert_eq!((found.release, device.transfer_size, device.alternates.len()), (0x2200, 2048, 4));
+    assert!(device.flash().unwrap().map.is_stm32f405());
+    assert_eq!(Quirks::of(ROM_DFU, "STM32  BOOTLOADER", &device), STM32F405_ROM);
+    assert_eq!(ROM.identity(), ((0x0483, 0xDF11), 0x2200));
+    // UPLOAD out of dfuDNLOAD-IDLE was answered with a stall: an ABORT comes first.
+    let mut machine = opened();
+    let write = [Done, St(0, 104, 4), St(0, 0, 5), Done, St(0, 104, 4), St(0, 0, 5)];
+    replay(&mut machine, Operation::Write(FIRMWARE_BASE, vec![1; 4]), &write).unwrap();
+    let read = [Done, St(0, 104, 4), St(0, 0, 5), Done, Bytes(&[1, 2, 3, 4])];
+    assert_eq!(replay(&mut machine, Operation::Read(FIRMWARE_BASE, 4), &read), Ok(vec![1, 2, 3, 4]));
+}
+
+/// R5, lsusb of an old stm32f4discovery: bcdDevice 21.00, and the letter g for every memory, as if all could be erased.
+#[test]
+fn r5_an_old_rom_that_would_erase_its_option_bytes_has_one_flash() {
+    use cfdfu::dfu::device::Alternate;
+    use cfdfu::flash::map::MemoryMap;
+    let names = [
+        "@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg",
+        "@Option Bytes  /0x1FFFC000/01*016 g",
+        "@OTP Memory /0x1FFF7800/01*512 g,01*016 g",
+        "@Device Feature/0xFFFF0000/01*004 g",
+    ];
+    let alternate = |(number, name): (usize, &&str)| Alternate {
+        number: u8::try_from(number).unwrap(),
+        map: MemoryMap::parse(name).unwrap(),
+    };
+    let alternates: Vec<Alternate> = names.iter().enumerate().map(alternate).collect();
+    let mut device = DfuDevice { interface: 0, transfer_size: 2048, alternates, unnamed: Vec::new() };
+    assert_eq!(device.flash().unwrap().number, 0);
+    // With the name of the flash lost, the option bytes are not taken for it.
+    device.alternates.remove(0);
+    device.unnamed.push(0);
+    assert_eq!(device.flash(), None);
+}
+
+/// R6, Betaflight's configurator: read protection shows at Set Address, status 0x0B in dfuERROR.
+/// R7, a thread about an F407: Set Address 0 is busy first, then errTARGET.
+#[test]
+fn r6_r7_a_refused_address_says_why() {
+    for (code, status) in [(0x0B, Status::VENDOR), (0x01, Status::TARGET)] {
+        let answers = [Done, St(0, 104, 4), St(code, 0, 10)];
+        let read = replay(&mut opened(), Operation::Read(Address(0), 16), &answers);
+        assert_eq!(read, Err(DfuError::Status(status)));
+    }
+    for late in [false, true] {
+        let world = manner("dfu", |drone| {
+            drone.memory.options[1] = 0x55;
+            drone.traits.late_refusal = late;
+        });
+        let Outcome::Failed(failure) = flash(&world).report.outcome else { panic!("flashed") };
+        assert_eq!((failure.kind, failure.drone), (FailureKind::ReadProtected, DroneState::Untouched));
+    }
+}
+
+/// R8, comma's panda: option bytes with their complements, twice.
+#[test]
+fn r8_option_bytes_are_read_between_their_complements() {
+    let panda =
+        [0xEF, 0xAA, 0x10, 0x55, 0xEF, 0xAA, 0x10, 0x55, 0xFF, 0x7F, 0x00, 0x80, 0xFF, 0x7F, 0x00, 0x80];
+    assert_eq!(Protection::parse(&panda), Some(Protection::default()));
+    let world = World::new("dfu");
+    assert_eq!(
+        world.bus.with(0, |drone, _| Protection::parse(&drone.memory.options)),
+        Some(Some(Protection::default()))
+    );
+}
+
+/// R9, dfu-util tickets 140 and 141: a DNLOAD is stalled once, at 2, 12 or 13 % of the image.
+#[test]
+fn r9_a_block_that_fails_by_chance_is_written_again() {
+    let whole = counted(&World::new("dfu"), None).1;
+    for percent in [2, 12, 13, 50, 90] {
+        let at = whole * percent / 100;
+        let (run, _, world) = faulty(Some(Script { at, fault: Fault::Stall }));
+        assert_eq!(run.report.outcome, Outcome::Flashed, "at {percent} %");
+        assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "at {percent} %");
+    }
+}
+
+/// R10: serial numbers of two drones, each in both modes; and of two chips of one batch.
+#[test]
+fn r10_a_serial_number_is_followed_through_the_modes() {
+    assert!(crazyflie::is_same_serial("206437A1304E", "206437a1304e"));
+    assert!(crazyflie::is_same_serial("51004F000551343036333233", "338133873034"));
+    assert!(!crazyflie::is_same_serial("51004F000551343036333233", "206437A1304E"));
+    assert!(!crazyflie::is_same_serial("51004F000551343036333233", "51004F000651343036333233"), "both whole");
+    assert!(!crazyflie::is_same_serial("", "") && !crazyflie::is_same_serial("", "338133873034"), "unknown");
+}
+
+/// R11, CircuitPython PR 11270: 5 of 12 entries reach the ROM, the others reset into the firmware.
+#[test]
+fn r11_an_entry_that_ends_in_the_firmware_is_tried_again_at_once() {
+    let world = manner("healthy", |drone| drone.traits.missed_entries = 7);
+    let report = flash(&world).report;
+    assert_eq!((report.booted(), &report.outcome), (Some(true), &Outcome::Flashed));
+    assert!(report.took < Duration::from_secs(25), "{:?}", report.took);
+}
+
+/// R12, a thread about an F40x: behind the OTP the address is taken, and UPLOAD gives nothing.
+#[test]
+fn r12_a_place_that_reads_empty_is_unknown_and_no_failure() {
+    let answers = [Done, St(0, 104, 4), St(0, 0, 5), Done, Bytes(&[])];
+    let read = replay(&mut opened(), Operation::Read(Address(0x1FFF_7A10), 12), &answers);
+    assert_eq!(read, Err(DfuError::Short { got: 0, wanted: 12 }));
+    let world = manner("dfu", |drone| drone.memory.rom_version = 0);
+    let report = flash(&world).report;
+    assert_eq!((report.rom, &report.outcome), (None, &Outcome::Flashed));
+}
+
+/// R13, dfu-util ticket 40 (an L43x): GETSTATUS is stalled while the chip is busy; asked later it is done.
+#[test]
+fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_time() {
+    assert_eq!(STM32F405_ROM.polling, Polling::Eager);
+    let mut machine = opened();
+    let answers = [Done, St(0, 100, 4), Lost(TransferError::Stall), St(0, 0, 5)];
+    assert_eq!(replay(&mut machine, Operation::Erase(FIRMWARE_BASE), &answers), Ok(Vec::new()));
+    assert_eq!(
+        machine.take_notes().len(),
+        2,
+        "the first error cleared, and the poll time obeyed from here on"
+    );
+}
+
+/// R14, CubeProgrammer on an F412: sectors 0 to 4, 6 and 7 take 6 s +- 1 at 8 bits; 1024 bytes are read in 5 ms.
+#[test]
+fn r14_the_simulated_chip_is_as_fast_as_a_real_relative() {
+    let nor = Nor::new(Pace::Typical);
+    let seven: Duration =
+        [0, 1, 2, 3, 4, 6, 7].into_iter().map(|sector| nor.erase_time(sector, Width::Byte)).sum();
+    assert!((5.0..=7.0).contains(&seven.as_secs_f64()), "{seven:?}");
+    let world = World::new("dfu");
+    let found = world.bus.list().unwrap().remove(0);
+    let mut transport = world.bus.open(&found).unwrap();
+    let before = world.clock.now();
+    let clear = cfdfu::usb::Setup { request_type: 0x21, request: 4, value: 0, index: 0 };
+    transport.control_out(clear, &[], Duration::from_secs(1)).unwrap();
+    let upload = cfdfu::usb::Setup { request_type: 0xA1, request: 2, value: 2, index: 0 };
+    transport.control_in(upload, &mut [0; 1024], Duration::from_secs(1)).unwrap();
+    assert!(world.clock.now() - before < Duration::from_millis(5));
+}
+
+/// R15, rusefi 4847: state 7 is answered, and then there is no device, for ever.
+#[test]
+fn r15_a_drone_that_stays_dark_after_leave_is_flashed_all_the_same() {
+    for (version, dark) in [(0x31, true), (0x90, true), (0x91, false)] {
+        assert_eq!(RomVersion::of(version).unwrap().leaves_drone_dark(), dark);
+        let world = manner("healthy", |drone| drone.memory.rom_version = version);
+        let report = flash(&world).report;
+        assert_eq!((report.verified, &report.outcome), (true, &Outcome::Flashed));
+        assert_eq!(report.boot, if dark { Boot::NotSeen } else { Boot::StaysUp }, "{version:#x}");
+        // Leaving at a blank address resets the chip, which starts on every ROM.
+        let world = manner("healthy", |drone| drone.memory.rom_version = version);
+        let report = run_on(&world, with(job(), |task| task.leave = Leave::Reset)).report;
+        assert_eq!(report.boot, Boot::StaysUp, "{version:#x}, by a reset");
+    }
+}
+
+/// By hand, the radio chip holds the pins, and a reset ends in DFU mode again: seen, and told.
+#[test]
+fn r15_by_hand_a_reset_comes_back_in_dfu_mode() {
+    let world = manner("dfu", |drone| drone.memory.rom_version = 0x31);
+    let report = run_on(&world, with(job(), |task| task.leave = Leave::Reset)).report;
+    assert_eq!((report.boot, report.by_hand), (Boot::NotSeen, true));
+    assert_eq!(world.bus.list().unwrap()[0].id, ROM_DFU);
+}
+
+/// R16, dfu-util ticket 3: GETSTATUS stays without an answer for more than 5 s while the chip erases, and then it is done.
+#[test]
+fn r16_a_long_erase_is_waited_for() {
+    let world = manner("slow", |_| {});
+    let run = run_on(&world, with(job(), |task| task.width = cfdfu::job::Width::Byte));
+    assert_eq!(run.report.outcome, Outcome::Flashed);
+}
+
+// ---- the programming width, judged by the clock
+
+#[test]
+fn a_width_that_has_no_effect_is_noticed_and_the_rest_goes_on() {
+    for (switch, words) in [
+        (Switch::NoEffect, "as slow as with 8"),
+        (Switch::Refused, "does not let the programming width be set"),
+        (Switch::WriteOnly, "does not show the setting"),
+    ] {
+        let world = manner("dfu", |drone| drone.traits.switch = switch);
+        let run = flash(&world);
+        assert_eq!(run.report.outcome, Outcome::Flashed, "{switch:?}");
+        assert!(logged(&run, words), "{switch:?}: {:#?}", run.events);
+        assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
+    }
+    let plain = flash(&World::new("dfu"));
+    assert!(!logged(&plain, "as slow as"), "a chip that does program words is not blamed");
+    let world = manner("dfu", |drone| drone.traits.refuses_alternates = true);
+    let run = flash(&world);
+    assert_eq!(run.report.outcome, Outcome::Flashed);
+    assert!(logged(&run, "Programming 32 bits at a time"), "through the setting that is selected");
+}
+
+/// After a failed write at 32 bits the repeat, and all that follows, is in byte mode.
+#[test]
+fn a_write_that_failed_at_32_bits_is_repeated_at_8() {
+    let (_, whole, _) = faulty(None);
+    let (run, _, world) = faulty(Some(Script { at: whole * 40 / 100, fault: Fault::Status(3) }));
+    assert_eq!(run.report.outcome, Outcome::Flashed);
+    assert!(logged(&run, "Programming 8 bits at a time from here on"), "{:#?}", run.events);
+    assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
+}
+
+// ---- the bus
+
+/// A pulled drone shows errors on the wire before it is gone: that is an interruption, at every transfer.
+#[test]
+fn errors_before_the_drone_is_gone_are_an_interruption() {
+    for at in [12, 20, 40, 80, 120, 145] {
+        let world = manner("dfu", |drone| drone.traits.mishap = Some((at, Mishap::Loose)));
+        let report = flash(&world).report;
+        let Outcome::Failed(failure) = &report.outcome else { panic!("flashed, at {at}") };
+        let gone = matches!(&failure.kind, FailureKind::Dfu(error) if error.is_disconnect());
+        assert!(gone, "at {at}: {failure}");
+        assert_eq!(failure.is_interruption(), failure.drone == DroneState::WithoutFirmware, "at {at}");
+    }
+}
+
+/// A drone that answers nothing more and stays on the bus ends the job within 15 s, and the message is just that.
+#[test]
+fn a_silent_drone_ends_the_job_in_time() {
+    for at in [0, 5, 12, 20, 40, 80, 120, 145] {
+        let world = manner("dfu", |drone| drone.traits.mishap = Some((at, Mishap::Hung)));
+        let started = world.clock.now();
+        let healthy_time = Duration::from_secs(8);
+        let report = flash(&world).report;
+        let took = world.clock.now() - started;
+        assert!(took < healthy_time + Duration::from_secs(15), "at {at}: {took:?}");
+        let Outcome::Failed(failure) = &report.outcome else { panic!("at {at}") };
+        assert!(failure.to_string().contains("does not answer any more"), "at {at}: {failure}");
+    }
+}
+
+/// A ROM that enumerates late is waited for.
+#[test]
+fn a_rom_that_comes_late_is_waited_for() {
+    let world = manner("healthy", |drone| drone.traits.late_rom = Duration::from_secs(5));
+    assert_eq!(flash(&world).report.outcome, Outcome::Flashed);
+    let world = manner("healthy", |drone| drone.traits.late_rom = Duration::from_secs(20));
+    let report = run_on(&world, Job { wait: Duration::from_secs(30), ..job() }).report;
+    assert_eq!(
+        report.outcome,
+        Outcome::Flashed,
+        "with --wait: a virtual machine may take 20 s to take it over"
+    );
+}
+
+// ---- the start
+
+/// A firmware that fails an assertion comes back about every second: that is no success.
+#[test]
+fn a_drone_that_keeps_restarting_has_not_booted() {
+    let world = manner("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(150)));
+    world.bus.with(0, |drone, now| {
+        drone.cut_power(now);
+        drone.traits.crashes_after = None;
+        drone.power_on(now);
+        drone.settle(now + Duration::from_secs(2));
+        drone.traits.crashes_after = Some(Duration::from_millis(150));
+    });
+    world.clock.sleep(Duration::from_secs(3));
+    let report = flash(&world).report;
+    assert_eq!((report.boot, &report.outcome), (Boot::Restarts, &Outcome::Flashed));
+    assert_eq!(report.booted(), Some(false));
+}
+
+#[test]
+fn watching_a_drone_is_not_the_time_of_the_job() {
+    let world = World::new("healthy");
+    let started = world.clock.now();
+    let report = flash(&world).report;
+    let waited = world.clock.now() - started;
+    assert_eq!(report.boot, Boot::StaysUp);
+    assert!(waited - report.took > Duration::from_secs(2), "{waited:?} {:?}", report.took);
+}
+
+// ---- twins
+
+/// Two drones with one serial number in DFU mode. Whichever mode each is in, the one at the named port is flashed and the
+/// other is not.
+#[test]
+fn a_named_port_means_that_port_whatever_the_serial_numbers() {
+    for (one, two) in [("dfu", "dfu"), ("healthy", "dfu"), ("dfu", "healthy"), ("healthy", "healthy")] {
+        for port in [1_u8, 2] {
+            let world = twins(one, two);
+            let before = flashes(&world);
+            let device = Selector::At(format!("1-{port}").parse().unwrap());
+            let report = run_on(&world, Job { device, ..job() }).report;
+            assert_eq!(report.outcome, Outcome::Flashed, "{one} {two} {port}");
+            let after = flashes(&world);
+            let (meant, other) = (usize::from(port) - 1, 2 - usize::from(port));
+            assert!(after[meant][0x4000..].starts_with(&firmware("2026.08", SEED_LEN)), "{one} {two} {port}");
+            assert!(after[other] == before[other], "{one} {two} {port}: the other one was written");
+            assert_eq!(report.booted(), Some(true), "{one} {two} {port}");
+        }
+    }
+}
+
+/// Another drone that is plugged into the port at any moment of the job, in place of the one that was chosen, is not
+/// written: neither one with another serial number, nor a twin, which is told by its new address.
+#[test]
+fn a_drone_that_takes_the_place_of_another_is_not_written() {
+    use crate::cuts::Guillotine;
+    let whole = flash(&World::new("healthy")).report.took;
+    for moment in (1..40).map(|n| whole * n / 40) {
+        let (clock, bus) = Guillotine::at(moment, "healthy", |drone, now| {
+            let mut other = Scenario::by_name("dfu").unwrap().drones(now).remove(0);
+            other.traits.uid[0] ^= 0x40;
+            drone.swap_for(other);
+        });
+        let before = Scenario::by_name("dfu").unwrap().drones(Duration::ZERO).remove(0);
+        let report = run(Arc::new(bus.clone()), clock, job()).report;
+        let after = bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
+        assert!(after == before.memory.flash.bytes(), "at {moment:?}: {:?}", report.outcome);
+        assert_ne!(report.booted(), Some(true), "at {moment:?}");
+    }
+}
+
+/// What an earlier job began on one drone does not go on on another.
+#[test]
+fn a_job_for_one_drone_refuses_another_at_its_port() {
+    let world = World::new("dfu");
+    let before = world.flash();
+    let job = Job { serial: Some("206437A1304E".to_owned()), ..job() };
+    let Outcome::Failed(failure) = run_on(&world, job).report.outcome else { panic!("flashed") };
+    assert!(
+        matches!(&failure.kind, FailureKind::OtherDrone { found: Some(serial), .. } if serial == "338133873034")
+    );
+    assert!(world.flash() == before);
+}
+
+// ---- helpers
+
+fn job() -> Job {
+    flash_job(&firmware("2026.08", SEED_LEN))
+}
+
+fn run_on(world: &World, job: Job) -> Run {
+    world.run(job)
+}
+
+fn flash(world: &World) -> Run {
+    world.run(job())
+}
+
+/// A drone of a scenario with this manner of its chip from its start on.
+fn manner(scenario: &str, change: impl FnOnce(&mut Drone)) -> World {
+    let world = World::new(scenario);
+    world.bus.with(0, |drone, now| {
+        change(drone);
+        // The ROM takes its manners when it starts.
+        if scenario != "healthy" {
+            drone.cut_power(now);
+            drone.power_on_by_hand(now);
+        }
+    });
+    world
+}
+
+fn logged(run: &Run, words: &str) -> bool {
+    let is_it = |event: &Event| matches!(event, Event::Log(Level::Info | Level::Warning, text) if text.contains(words));
+    run.events.iter().any(is_it)
+}
+
+fn holds(world: &World, image: &[u8]) -> bool {
+    world.flash()[0x4000..].starts_with(image)
+}
+
+/// A flash with this fault; and how many transfers there were.
+fn faulty(script: Option<Script>) -> (Run, u64, World) {
+    let world = World::new("dfu");
+    let (run, count) = counted(&world, script);
+    (run, count, world)
+}
+
+fn counted(world: &World, script: Option<Script>) -> (Run, u64) {
+    let faults = Faults::new(script, || {});
+    let bus = Faulty::new(world.bus.clone(), Arc::clone(&faults));
+    let run = run(Arc::new(bus), world.clock.clone(), job());
+    (run, faults.count())
+}
+
+/// Two drones whose chips differ only in the number of the wafer, which the serial number in DFU mode leaves out.
+fn twins(one: &str, two: &str) -> World {
+    let clock = Arc::new(cfdfu::clock::FastClock::new());
+    let mut drones = Scenario::by_name(one).unwrap().drones(clock.now());
+    drones.extend(Scenario::by_name(two).unwrap().drones(clock.now()));
+    drones[1].traits.uid[4] ^= 0x01;
+    World { bus: cfdfu::sim::SimBus::new(drones, clock.clone()), clock }
+}
+
+fn flashes(world: &World) -> Vec<Vec<u8>> {
+    (0..2).map(|n| world.bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap()).collect()
+}
