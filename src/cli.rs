@@ -454,7 +454,13 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
             let error = all[0].closed.unwrap_or(TransferError::Access);
             Err(bus_problem(find::cannot_open(&all[0], error)))
         }
-        _ => Ok(Exit::Done),
+        _ => {
+            let others = find::others(&bus).map_err(|error| bus_problem(error.into()))?;
+            for other in others.iter().filter(|other| other.what.foreign().is_some()) {
+                console.note(&format!("{other} is not a Crazyflie: cfdfu does not write to it"));
+            }
+            Ok(Exit::Done)
+        }
     }
 }
 

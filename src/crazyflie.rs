@@ -58,32 +58,89 @@ pub enum Relative {
     LocoNode,
     /// A Crazyflie on which PX4's bootloader took the place of Bitcraze's.
     Px4Bootloader,
+    /// A loader of another make in DFU mode, taken for the STM32's boot ROM.
+    Foreign(&'static ForeignLoader),
 }
 
 impl Relative {
-    /// Numbers that a relative has; [`Relative::of`] wants the names only for the Crazyflie's own.
-    pub const IDS: [Id; 5] = [
-        Id { vendor: 0x1915, product: 0x7777 },
-        Id { vendor: 0x1915, product: 0x0101 },
-        Id { vendor: 0x35F0, product: 0xAD20 },
-        Id { vendor: 0x26AC, product: 0x0016 },
-        CRAZYFLIE,
-    ];
+    /// The relative with these numbers. `names` reads the names of the device and is called only for the
+    /// Crazyflie's own numbers, which the Loco Positioning Node shares: all others need not be opened.
+    pub fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<Relative> {
+        if id == CRAZYFLIE {
+            return names().product.starts_with("Loco Positioning").then_some(Relative::LocoNode);
+        }
+        let by_numbers = RELATIVES.iter().find(|(known, _)| *known == id).map(|&(_, relative)| relative);
+        let foreign = || FOREIGN_LOADERS.iter().find(|loader| loader.id == id).map(Relative::Foreign);
+        by_numbers.or_else(foreign)
+    }
 
-    /// The relative with these numbers and names.
+    /// A device with these numbers can be a relative.
     #[must_use]
-    pub fn of(id: Id, strings: &Strings) -> Option<Relative> {
-        match (id.vendor, id.product) {
-            (0x1915, 0x7777) | (0x35F0, 0xAD20) => Some(Relative::Crazyradio),
-            (0x1915, 0x0101) => Some(Relative::CrazyradioBootloader),
-            (0x26AC, 0x0016) => Some(Relative::Px4Bootloader),
-            _ if id == CRAZYFLIE && strings.product.starts_with("Loco Positioning") => {
-                Some(Relative::LocoNode)
-            }
+    pub fn is_possible(id: Id) -> bool {
+        id == CRAZYFLIE || Relative::of(id, Strings::default).is_some()
+    }
+
+    /// The loader of another make, if this is one.
+    #[must_use]
+    pub fn foreign(self) -> Option<&'static ForeignLoader> {
+        match self {
+            Relative::Foreign(loader) => Some(loader),
             _ => None,
         }
     }
 }
+
+const fn id(vendor: u16, product: u16) -> Id {
+    Id { vendor, product }
+}
+
+/// Relatives with numbers of their own.
+const RELATIVES: &[(Id, Relative)] = &[
+    (id(0x1915, 0x7777), Relative::Crazyradio),
+    (id(0x35F0, 0xAD20), Relative::Crazyradio),
+    (id(0x1915, 0x0101), Relative::CrazyradioBootloader),
+    (id(0x26AC, 0x0016), Relative::Px4Bootloader),
+];
+
+/// A loader in DFU mode that is not an STM32's boot ROM. Most of them follow DfuSe, so a write would succeed:
+/// they are named, and never opened.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ForeignLoader {
+    /// Vendor and product.
+    pub id: Id,
+    /// With its article.
+    pub name: &'static str,
+    /// The subject of `meaning`.
+    subject: &'static str,
+    meaning: &'static str,
+}
+
+impl ForeignLoader {
+    /// What it means that this device is plugged in, in sentences.
+    #[must_use]
+    pub fn meaning(&self) -> String {
+        format!("{} {}", self.subject, self.meaning)
+    }
+}
+
+const CLONE: &str = "is not the STM32 of a Crazyflie, and cfdfu does not write to it. If you expected your Crazyflie \
+    here, another board is plugged in, or its chip is a clone and not made by ST.";
+const MAPLE: &str = "runs on small boards with an STM32F103, never on a Crazyflie, and cfdfu does not write to it. If \
+    you expected your Crazyflie here, another board is plugged in.";
+
+const fn foreign(id: Id, name: &'static str, subject: &'static str, meaning: &'static str) -> ForeignLoader {
+    ForeignLoader { id, name, subject, meaning }
+}
+
+/// Loaders that users meet in the place of an STM32's boot ROM. Sources: riscv-mcu/gd32-dfu-utils#5,
+/// qmk/qmk_toolbox#238 (APM32) and #481 (AT32), QMK's tables of bootloaders (WB32, Maple).
+pub const FOREIGN_LOADERS: &[ForeignLoader] = &[
+    foreign(id(0x28E9, 0x0189), "a GigaDevice GD32 in DFU mode", "A GD32", CLONE),
+    foreign(id(0x314B, 0x0106), "a Geehy APM32 in DFU mode", "An APM32", CLONE),
+    foreign(id(0x2E3C, 0xDF11), "an Artery AT32 in DFU mode", "An AT32", CLONE),
+    foreign(id(0x342D, 0xDFA0), "a Westberry WB32 in DFU mode", "A WB32", CLONE),
+    foreign(id(0x1EAF, 0x0003), "a board in the Maple bootloader", "The Maple bootloader", MAPLE),
+];
 
 impl fmt::Display for Relative {
     /// With its article.
@@ -93,6 +150,7 @@ impl fmt::Display for Relative {
             Relative::CrazyradioBootloader => "a Crazyradio in its bootloader",
             Relative::LocoNode => "a Loco Positioning Node",
             Relative::Px4Bootloader => "a Crazyflie with PX4's bootloader",
+            Relative::Foreign(loader) => loader.name,
         })
     }
 }
@@ -344,6 +402,18 @@ mod tests {
             assert_eq!(version(other), None, "{other:?}");
         }
         assert_eq!(version(b"\xDD\x01\x1b[2J\xFF").as_deref().map(|text| text.contains('\x1b')), Some(false));
+    }
+
+    #[test]
+    fn foreign_loaders_are_known_by_their_numbers_alone() {
+        for loader in FOREIGN_LOADERS {
+            let relative = Relative::of(loader.id, || panic!("opened {}", loader.id));
+            assert_eq!(relative.and_then(Relative::foreign), Some(loader));
+            assert_eq!(Mode::of(loader.id, &Strings::default()), None, "{}", loader.name);
+        }
+        assert_eq!(Relative::of(ROM_DFU, Strings::default), None);
+        assert_eq!(Relative::of(CRAZYFLIE, Strings::default), None);
+        assert!(!Relative::is_possible(ROM_DFU) && Relative::is_possible(CRAZYFLIE));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Why no drone is found, or none can be opened: what was found out about this computer becomes a check-list with
 //! a verdict each, and the remedy. Pure: `run::symptoms` gathers what is judged here.
 
-use crate::crazyflie::ENTER_BY_HAND;
+use crate::crazyflie::{ENTER_BY_HAND, ForeignLoader, Relative};
 use crate::usb::{CRAZYFLIE, Id, ROM_DFU};
 
 /// What a check came to.
@@ -70,8 +70,8 @@ pub struct Symptoms {
     pub devices: usize,
     /// Crazyflies and boot ROMs that are seen.
     pub drones: Vec<Drone>,
-    /// Relatives of the Crazyflie, by name and port.
-    pub others: Vec<String>,
+    /// Relatives of the Crazyflie, and the port of each, as in `1-1.2`.
+    pub others: Vec<(Relative, String)>,
     /// Files with udev rules for the running Crazyflie and for the boot ROM; `None` where there is no udev.
     pub rules: Option<[Vec<Rule>; 2]>,
     /// Whether udev is at work, without which rules are only files.
@@ -169,23 +169,28 @@ fn usb(symptoms: &Symptoms) -> Check {
 
 fn drones(symptoms: &Symptoms) -> Check {
     let cable = format!(
-        "Plug it in with a cable that carries data (a charging cable does not), straight into the computer. If its LEDs \
-         stay as they are, put it into DFU mode by hand: {ENTER_BY_HAND}."
+        "Plug the Crazyflie in with a cable that carries data (a charging cable does not), straight into the computer. \
+         If its LEDs stay as they are, put it into DFU mode by hand: {ENTER_BY_HAND}."
     );
-    match (&symptoms.drones[..], &symptoms.others[..]) {
-        ([], []) => check("drone", Verdict::Bad, "no Crazyflie and no boot ROM is seen", cable),
-        ([], others) => check(
-            "drone",
-            Verdict::Bad,
-            format!("no Crazyflie is seen, but {}", others.join(", ")),
-            format!("That is another device. {cable}"),
-        ),
-        (drones, _) => {
+    let others = symptoms.others.iter().map(|(what, place)| format!("{what} on port {place}"));
+    let others = others.collect::<Vec<_>>().join(", ");
+    match &symptoms.drones[..] {
+        [] if others.is_empty() => {
+            check("drone", Verdict::Bad, "no Crazyflie and no boot ROM is seen", cable)
+        }
+        [] => {
+            let foreign = symptoms.others.iter().find_map(|(what, _)| what.foreign());
+            let meaning = foreign.map_or("That is another device.".to_owned(), ForeignLoader::meaning);
+            let found = format!("no Crazyflie is seen, but {others}");
+            check("drone", Verdict::Bad, found, format!("{meaning} {cable}"))
+        }
+        drones => {
             let name = |drone: &Drone| {
                 let what = if drone.id == ROM_DFU { "a boot ROM in DFU mode" } else { "a running Crazyflie" };
                 format!("{what} ({}) on port {}", drone.id, drone.place)
             };
-            let names: Vec<String> = drones.iter().map(name).collect();
+            let mut names: Vec<String> = drones.iter().map(name).collect();
+            names.extend((!others.is_empty()).then(|| format!("and beside it {others}")));
             check("drone", Verdict::Good, names.join(", "), "")
         }
     }
@@ -344,6 +349,7 @@ pub fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crazyflie::FOREIGN_LOADERS;
 
     fn verdict(symptoms: &Symptoms, name: &str) -> (Verdict, String) {
         let checks = diagnose(symptoms);
@@ -427,13 +433,18 @@ mod tests {
         assert!(verdict(&none, "USB").1.contains("where the drone is plugged in"));
         let empty = Symptoms { devices: 2, ..Symptoms::default() };
         assert!(verdict(&empty, "drone").1.contains("cable that carries data"));
-        let radio = Symptoms { others: vec!["a Crazyradio on port 1-1".to_owned()], ..empty.clone() };
-        assert!(verdict(&radio, "drone").1.contains("another device"));
+        let beside = |what| Symptoms { others: vec![(what, "1-2".to_owned())], ..empty.clone() };
+        assert!(verdict(&beside(Relative::Crazyradio), "drone").1.contains("another device"));
+        let clone = beside(Relative::Foreign(&FOREIGN_LOADERS[0]));
+        assert!(verdict(&clone, "drone").1.contains("cfdfu does not write to it"));
         let drone = |closed, holders| Symptoms {
             drones: vec![Drone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders }],
             ..empty.clone()
         };
         assert_eq!(verdict(&drone(None, vec![]), "opens").0, Verdict::Good);
+        let both = Symptoms { others: clone.others, ..drone(None, vec![]) };
+        let found = diagnose(&both).into_iter().find(|check| check.name == "drone").unwrap();
+        assert!(found.verdict == Verdict::Good && found.found.contains("GD32 in DFU mode on port 1-2"));
         assert!(
             verdict(&drone(Some((true, "no permission".to_owned())), vec![]), "opens")
                 .1

@@ -329,7 +329,7 @@ impl Device {
     }
 }
 
-/// A device that is no Crazyflie but is taken for one, or belongs to one.
+/// A device that is not a Crazyflie but is taken for one, or belongs to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Other {
     /// What it is.
@@ -338,6 +338,12 @@ pub struct Other {
     pub id: Id,
     /// Where it is plugged in.
     pub location: Location,
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on port {}", self.what, self.location)
+    }
 }
 
 /// A job that another cfdfu on this computer is at, as far as it tells.

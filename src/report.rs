@@ -422,19 +422,22 @@ pub fn about_others(others: &[Other]) -> String {
     );
     let advice = |other: &Other| match other.what {
         Relative::Crazyradio | Relative::CrazyradioBootloader => {
-            "The Crazyradio is for flying and for updates over radio (cfclient)."
+            "The Crazyradio is for flying and for updates over radio (cfclient).".to_owned()
         }
-        Relative::LocoNode => "The Loco Positioning Node is updated with its own tools (lps-node-firmware).",
-        Relative::Px4Bootloader => &px4,
+        Relative::LocoNode => {
+            "The Loco Positioning Node is updated with its own tools (lps-node-firmware).".to_owned()
+        }
+        Relative::Px4Bootloader => px4.clone(),
+        Relative::Foreign(loader) => loader.meaning(),
     };
-    let mut words: Vec<&str> = Vec::new();
+    let mut words: Vec<String> = Vec::new();
     for advice in others.iter().map(advice) {
         if !words.contains(&advice) {
             words.push(advice);
         }
     }
     if others.iter().all(|other| other.what != Relative::Px4Bootloader) {
-        words.push(PLUG_IN);
+        words.push(PLUG_IN.to_owned());
     }
     words.join(" ")
 }

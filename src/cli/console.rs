@@ -371,6 +371,13 @@ impl Console {
         }
     }
 
+    /// A remark for people, on stderr: the lines on stdout may go to a script.
+    pub(super) fn note(&mut self, text: &str) {
+        let text = &printable(text);
+        self.keep(text);
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+
     /// The drone was lost, and is waited for.
     pub(super) fn interrupted(&mut self, failure: &Failure) {
         self.end_bar();

@@ -160,11 +160,7 @@ impl Failure {
 }
 
 fn names(others: &[Other]) -> String {
-    others
-        .iter()
-        .map(|other| format!("{} on port {}", other.what, other.location))
-        .collect::<Vec<_>>()
-        .join(", ")
+    others.iter().map(Other::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn numbers(sectors: &[usize]) -> String {

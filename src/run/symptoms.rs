@@ -38,7 +38,7 @@ pub fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         no_usb,
         devices: found.len(),
         drones: drones.into_iter().map(drone).collect(),
-        others: others.iter().map(|other| format!("{} on port {}", other.what, other.location)).collect(),
+        others: others.iter().map(|other| (other.what, other.location.to_string())).collect(),
         rules: rules(),
         udev: Path::new("/run/udev/control").exists(),
         groups,

@@ -9,7 +9,7 @@ use crate::usb::Setup;
 pub struct Face {
     device: [u8; 18],
     configuration: &'static [&'static [u8]],
-    /// By index; empty at that of the serial number, which each device has of its own.
+    /// By index; empty at that of the serial number where each device has its own.
     strings: &'static [&'static str],
 }
 
@@ -21,10 +21,10 @@ impl Face {
         ((word(8), word(10)), word(12))
     }
 
-    /// Whether it is a boot ROM's.
+    /// Whether it is a boot ROM's: its first interface is one in DFU mode (DFU 1.1 §4.2.3).
     #[must_use]
     pub fn is_rom(&self) -> bool {
-        self.identity().0 == (0x0483, 0xDF11)
+        self.configuration.get(1).is_some_and(|interface| interface.get(5..8) == Some(&[0xFE, 1, 2]))
     }
 
     /// A standard request.
@@ -56,7 +56,7 @@ impl Face {
             (1, _) => Some(self.device.to_vec()),
             (2, 0) => Some(self.configuration.concat()),
             (3, 0) => Some(vec![4, 3, 0x09, 0x04]),
-            (3, 3) => Some(string(serial)),
+            (3, 3) if self.strings[3].is_empty() => Some(string(serial)),
             (3, _) => self.strings.get(usize::from(index)).map(|text| string(text)),
             _ => None,
         }
@@ -104,6 +104,26 @@ pub static OTHER_ROM: Face = Face {
         "@Option Bytes  /0x1FFFF800/01*016 e",
         "@OTP Memory /0x1FFF7800/01*512 e,01*016 e",
         "@Device Feature/0xFFFF0000/01*004 e",
+    ],
+};
+
+/// The boot ROM of a GigaDevice GD32, as dfu-util lists that of a GD32VF103 (riscv-mcu/gd32-dfu-utils#5 and
+/// dfu-util's ticket 148). Every chip shows the same serial number.
+pub static GD32_ROM: Face = Face {
+    device: device(2, 0x28E9, 0x0189, 0x1000),
+    configuration: &[
+        &[9, 2, 36, 0, 1, 1, 0, 0x80, 50],
+        &[9, 4, 0, 0, 0, 0xFE, 1, 2, 4],
+        &[9, 4, 0, 1, 0, 0xFE, 1, 2, 5],
+        &[9, 0x21, 0x0B, 0xFF, 0x00, 0x00, 0x08, 0x1A, 0x01],
+    ],
+    strings: &[
+        "",
+        "GDMicroelectronics",
+        "GD32 DFU Bootloader",
+        "3CBJ",
+        "@Internal Flash  /0x08000000/512*002Kg",
+        "@Option Bytes  /0x1FFFF800/01*016 g",
     ],
 };
 
@@ -173,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_lengths_in_the_descriptors_are_true() {
-        for face in [&ROM, &OTHER_ROM, &FIRMWARE, &CRAZYRADIO, &LOCO_NODE, &PX4_BOOTLOADER] {
+        for face in [&ROM, &OTHER_ROM, &GD32_ROM, &FIRMWARE, &CRAZYRADIO, &LOCO_NODE, &PX4_BOOTLOADER] {
             let bytes = face.configuration.concat();
             assert_eq!(usize::from(u16::from_le_bytes([bytes[2], bytes[3]])), bytes.len());
             assert!(face.configuration.iter().all(|part| usize::from(part[0]) == part.len()));

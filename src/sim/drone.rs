@@ -301,8 +301,7 @@ impl Drone {
     #[must_use]
     pub fn identity(&self) -> Option<((u16, u16), u16)> {
         match self.mode {
-            Mode::Rom(_) => Some(descriptors::ROM.identity()),
-            Mode::Firmware => Some(self.traits.face.unwrap_or(&descriptors::FIRMWARE).identity()),
+            Mode::Rom(_) | Mode::Firmware => Some(self.face().identity()),
             Mode::Off | Mode::Halted | Mode::Held(_) | Mode::RadioBootloader | Mode::Starting(..) => None,
         }
     }
@@ -464,11 +463,15 @@ impl Drone {
         if setup.request == 11 && setup.value > 0 && self.traits.refuses_alternates {
             return Answer::Stall;
         }
-        let face = match (&self.mode, self.traits.face) {
+        self.face().answer(setup, len, &self.serial(matches!(self.mode, Mode::Rom(_))))
+    }
+
+    /// What it looks like on USB at the moment.
+    fn face(&self) -> &'static Face {
+        match (&self.mode, self.traits.face) {
             (Mode::Rom(_), face) => face.filter(|face| face.is_rom()).unwrap_or(&descriptors::ROM),
             (_, face) => face.unwrap_or(&descriptors::FIRMWARE),
-        };
-        face.answer(setup, len, &self.serial(matches!(self.mode, Mode::Rom(_))))
+        }
     }
 
     /// The firmware shows the unique number as it stands; the ROM folds it (ST's Get_SerialNum), and sees

@@ -59,6 +59,16 @@ pub const SCENARIOS: &[Scenario] = &[
         drones: relatives,
     },
     Scenario { name: "other-chip", what: "another STM32 in DFU mode", drones: other_chip },
+    Scenario {
+        name: "clone",
+        what: "a GigaDevice GD32 in DFU mode, as on boards with a cloned chip",
+        drones: clone,
+    },
+    Scenario {
+        name: "beside",
+        what: "a GigaDevice GD32 in DFU mode, and beside it a running Crazyflie 2.1",
+        drones: beside,
+    },
     Scenario { name: "two", what: "two drones in DFU mode", drones: two },
     Scenario { name: "defect", what: "in DFU mode, and cfdfu itself fails half way", drones: defect },
     Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
@@ -192,6 +202,14 @@ fn relatives(now: Duration) -> Vec<Drone> {
 
 fn other_chip(now: Duration) -> Vec<Drone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.face = Some(&descriptors::OTHER_ROM))
+}
+
+fn clone(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.traits.face = Some(&descriptors::GD32_ROM))
+}
+
+fn beside(now: Duration) -> Vec<Drone> {
+    [clone(now), healthy(now)].concat()
 }
 
 fn two(now: Duration) -> Vec<Drone> {

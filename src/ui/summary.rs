@@ -55,10 +55,12 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             match others.as_slice() {
                 [other] => {
                     lines.push(Line::from(Span::styled(other.what.to_string(), theme.strong)));
-                    lines.push(Line::from(format!("on port {}", other.location)));
+                    let never = if other.what.foreign().is_some() { "; never written to" } else { "" };
+                    lines.push(Line::from(format!("on port {}{never}", other.location)));
                 }
+                // The port first: a long name is cut at its end.
                 many => lines.extend(
-                    many.iter().map(|other| Line::from(format!("{} on port {}", other.what, other.location))),
+                    many.iter().map(|other| Line::from(format!("{}: {}", other.location, other.what))),
                 ),
             }
             lines

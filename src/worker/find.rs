@@ -35,16 +35,17 @@ pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
     Ok(bus.list()?.into_iter().filter(known).filter_map(|found| look(bus, &found).ok()?).collect())
 }
 
-/// Everything on the bus that is no Crazyflie, but belongs to one or is taken for one. Nothing is sent to any
-/// of them but the question for its name.
+/// Everything on the bus that is not a Crazyflie, but belongs to one or is taken for one. A device is opened, and
+/// asked for its names, only where its numbers are the Crazyflie's: the others may be busy with another tool.
 pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
-    let known = |found: &Found| Relative::IDS.contains(&found.id);
     let named = |found: Found| {
-        let names = bus.open(&found).and_then(|mut transport| descriptor::names(&mut *transport));
-        let strings = names.unwrap_or_default().strings;
-        Some(Other { what: Relative::of(found.id, &strings)?, id: found.id, location: found.location })
+        let names = || {
+            let names = bus.open(&found).and_then(|mut transport| descriptor::names(&mut *transport));
+            names.unwrap_or_default().strings
+        };
+        Some(Other { what: Relative::of(found.id, names)?, id: found.id, location: found.location })
     };
-    Ok(bus.list()?.into_iter().filter(known).filter_map(named).collect())
+    Ok(bus.list()?.into_iter().filter_map(named).collect())
 }
 
 /// What is known of the devices on the bus, for whoever looks at it again and again: reading a device's name opens it, so
@@ -73,7 +74,7 @@ impl Known {
         let place = |found: &Found| list.iter().position(|other| other == found);
         self.devices.sort_by_key(|(found, _)| place(found));
         let relatives: Vec<Found> =
-            list.iter().filter(|found| Relative::IDS.contains(&found.id)).cloned().collect();
+            list.iter().filter(|found| Relative::is_possible(found.id)).cloned().collect();
         let others = match &self.others {
             Some((known, others)) if *known == relatives => others.clone(),
             _ => others(bus)?,

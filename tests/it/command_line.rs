@@ -182,6 +182,15 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("flash cf2.bin --demo=other-chip", 69, "laid out differently from an STM32F405's"),
         ("list --demo=relatives", 69, "Plug in the Crazyflie itself"),
         ("identify --demo=other-chip", 69, "not a Crazyflie"),
+        ("flash cf2.bin --demo=clone", 69, "a GigaDevice GD32 in DFU mode on port 1-1"),
+        (
+            "flash cf2.bin --demo=clone --device 1-1 --allow-mismatch",
+            69,
+            "its chip is a clone and not made by ST",
+        ),
+        ("verify cf2.bin --demo=clone", 69, "a GigaDevice GD32 in DFU mode on port 1-1"),
+        ("list --demo=clone", 69, "cfdfu does not write to it"),
+        ("identify --demo=clone", 69, "a GigaDevice GD32 in DFU mode on port 1-1"),
         ("flash cf2.bin --demo=nonsense", 2, "possible values: healthy"),
         ("flash", 2, "Usage"),
         ("flsh cf2.bin", 2, "'flsh' is no command"),
@@ -356,6 +365,16 @@ fn nothing_is_put_back_where_no_copy_was_kept() {
     assert_eq!(Desk::new().fails("undo --demo=none").0, 69);
 }
 
+/// On stderr: stdout lists the drones, one a line.
+#[test]
+fn list_names_a_foreign_boot_rom_beside_a_crazyflie() {
+    let output = Desk::new().run("list --demo=beside");
+    let drones = stdout(&output);
+    assert!(drones.lines().count() == 1 && drones.starts_with("1-2 "), "{drones}");
+    let note = String::from_utf8_lossy(&output.stderr);
+    assert!(note.contains("a GigaDevice GD32 in DFU mode on port 1-1 is not a Crazyflie"), "{note}");
+}
+
 #[test]
 fn the_doctor_looks_at_this_computer_and_says_what_helps() {
     let desk = Desk::new();
@@ -363,6 +382,18 @@ fn the_doctor_looks_at_this_computer_and_says_what_helps() {
     let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
     assert_eq!((exit, &drone["verdict"]), (69, &json!("bad")));
     assert!(drone["found"].as_str().unwrap().contains("a Crazyradio on port 1-1"), "{drone}");
+    let (exit, objects) = desk.json("doctor --demo=clone");
+    let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
+    assert_eq!((exit, &drone["verdict"]), (69, &json!("bad")));
+    assert!(
+        drone["found"].as_str().unwrap().contains("a GigaDevice GD32 in DFU mode on port 1-1"),
+        "{drone}"
+    );
+    assert!(drone["remedy"].as_str().unwrap().contains("cfdfu does not write to it"), "{drone}");
+    let (exit, objects) = desk.json("doctor --demo=beside");
+    let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
+    assert_eq!(drone["verdict"], json!("ok"), "{exit}: {drone}");
+    assert!(drone["found"].as_str().unwrap().contains("beside it a GigaDevice GD32"), "{drone}");
     let text = String::from_utf8(desk.run("doctor --demo=two").stdout).unwrap();
     assert!(text.contains("ok  USB") && text.contains("ok  opens"), "{text}");
 }

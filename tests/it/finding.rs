@@ -11,7 +11,7 @@ use cfdfu::job::{
 };
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::trace::{Traced, Transfer};
-use cfdfu::usb::{Bus, BusError, Found, ROM_DFU, TransferError, Transport};
+use cfdfu::usb::{Bus, BusError, Found, Id, ROM_DFU, TransferError, Transport};
 use cfdfu::worker::{Worker, find};
 
 use crate::support::{SEED_LEN, World, firmware, flash_job, parse, run};
@@ -103,7 +103,7 @@ fn a_drone_that_starts_its_firmware_again_is_asked_eight_times_and_no_oftener() 
 /// The vendor request that starts the boot ROM, or turns the link, goes to a Crazyflie and to nothing else.
 #[test]
 fn nothing_but_a_crazyflie_is_ever_sent_a_request() {
-    for scenario in ["relatives", "px4", "none"] {
+    for scenario in ["relatives", "px4", "clone", "none"] {
         for task in [flash_job(&firmware("2026.08", SEED_LEN)).task, Task::Identify] {
             let world = World::new(scenario);
             let sent = Arc::new(AtomicU32::new(0));
@@ -125,6 +125,47 @@ fn nothing_but_a_crazyflie_is_ever_sent_a_request() {
             assert_eq!(scenario == "none", failure.kind == FailureKind::NoDevice);
             assert_eq!(sent.load(Ordering::SeqCst), 0, "{scenario}");
         }
+    }
+}
+
+/// A GD32 follows DfuSe, so every write would succeed: its numbers alone must keep cfdfu away from it.
+#[test]
+fn a_foreign_boot_rom_is_named_and_never_opened() {
+    let image = firmware("2026.08", SEED_LEN);
+    let read_whole = Task::Backup(Span::new(LOADER_BASE, 4096).unwrap());
+    for task in [flash_job(&image).task, Task::Identify, read_whole] {
+        for device in [Selector::Only, "1-1".parse().unwrap()] {
+            let world = World::new("clone");
+            let before = world.flash();
+            let opened = Arc::new(AtomicU32::new(0));
+            let bus = Arc::new(Counting(world.bus.clone(), Arc::clone(&opened)));
+            let job = Job { device, task: task.clone(), ..flash_job(&image) };
+            let Outcome::Failed(failure) = run(bus, world.clock.clone(), job).report.outcome else {
+                panic!("{task:?} did not fail")
+            };
+            let FailureKind::OnlyOthers(others) = &failure.kind else { panic!("{failure:?}") };
+            let [other] = others.as_slice() else { panic!("{others:?}") };
+            let gd32 = Id { vendor: 0x28E9, product: 0x0189 };
+            assert_eq!((other.id, other.what.foreign().map(|loader| loader.id)), (gd32, Some(gd32)));
+            assert_eq!((opened.load(Ordering::SeqCst), world.flash() == before), (0, true), "{task:?}");
+        }
+    }
+}
+
+#[test]
+fn a_crazyflie_beside_a_foreign_boot_rom_is_flashed() {
+    let image = firmware("2026.08", SEED_LEN);
+    let world = World::new("beside");
+    let before = world.flash();
+    for mode in ["running", "in DFU mode by hand"] {
+        let report = world.run(flash_job(&image)).report;
+        assert_eq!((report.outcome, report.written > 0), (Outcome::Flashed, true), "{mode}");
+        assert!(world.flash() == before, "{mode}: the GD32 was written");
+        world.bus.with(1, |drone, now| {
+            drone.memory.flash.erase(1, 1.0);
+            drone.cut_power(now);
+            drone.power_on_by_hand(now);
+        });
     }
 }
 
@@ -274,7 +315,7 @@ fn every_job_knows_how_dfu_mode_was_entered() {
 #[test]
 fn whoever_looks_at_the_bus_again_and_again_opens_each_device_once() {
     let opened = Arc::new(AtomicU32::new(0));
-    for (scenario, drones) in [("two", 2), ("relatives", 0), ("px4", 0), ("other-chip", 1)] {
+    for (scenario, drones) in [("two", 2), ("relatives", 0), ("px4", 0), ("clone", 0), ("other-chip", 1)] {
         let world = World::new(scenario);
         let bus = Counting(world.bus.clone(), Arc::clone(&opened));
         let mut known = find::Known::default();

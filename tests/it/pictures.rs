@@ -93,6 +93,7 @@ fn board_scenes() -> Vec<(&'static str, App)> {
 
     scenes.push(("relatives", Stand::new("relatives").app.clone()));
     scenes.push(("px4", Stand::new("px4").app.clone()));
+    scenes.push(("clone", Stand::new("clone").app.clone()));
     scenes.push(("read-protected", Stand::new("read-protected").app.clone()));
     scenes
 }

@@ -127,6 +127,12 @@ stop
 start px4 26ac:0016
 check "PX4's bootloader is told by name" refuses 69 "PX4 took the place" "$cfdfu" list
 stop
+start clone 28e9:0189
+check "a GD32 is told by name, and what it means" refuses 69 "a GigaDevice GD32 in DFU mode" "$cfdfu" flash new.bin
+check "that it is never written to, too" grep -q "cfdfu does not write to it" said
+check "list names it" refuses 69 "a GigaDevice GD32 in DFU mode" "$cfdfu" list
+check "it stays as it was" lsusb -d 28e9:0189
+stop
 start other-chip
 check "another STM32 is refused" refuses 69 "not a Crazyflie" "$cfdfu" flash new.bin
 check "by identify, too" refuses 69 "not a Crazyflie" "$cfdfu" identify
