@@ -113,7 +113,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             console.image(&image);
             let admitted = check::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
             let report = flash_job(global, flash, admitted, image.content.firmware(), console)?;
-            Ok(report::exit(&report))
+            Ok(flash_exit(&report, flash))
         }
         Command::RestoreBootloader { loader, firmware, flash } => {
             restore_job(global, loader.as_deref(), firmware.as_deref(), flash, console)
@@ -122,7 +122,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         Command::Identify { wait } => {
             let device = DeviceArgs { wait: *wait, no_enter: true };
             let report = run(global, &device, Task::Identify, console)?;
-            Ok(console.conclude(&report))
+            Ok(console.conclude(&report, false))
         }
         Command::Inspect { image } => {
             console.inspection(&files::read_image(image)?);
@@ -191,7 +191,7 @@ fn restore_job(
         Outcome::Unchanged => console.line("The bootloader was there already."),
         _ => {}
     }
-    Ok(report::exit(&report))
+    Ok(flash_exit(&report, flash))
 }
 
 /// Alone on standard output, so that it can go into a file. A reader that has seen enough is no problem.
@@ -269,14 +269,26 @@ fn flash_job(
         compare: if flash.full { Compare::Skip } else { Compare::First },
         keep: if flash.no_undo { Keep::No } else { Keep::Copy },
         verify: if flash.no_verify { Verify::Skip } else { Verify::ReadBack },
-        leave: if flash.no_leave { Leave::Stay } else { Leave::Start },
+        leave: match (flash.no_leave, flash.leave_by_reset) {
+            (true, _) => Leave::Stay,
+            (false, true) => Leave::Reset,
+            (false, false) => Leave::Start,
+        },
         width: if flash.byte_mode { Width::Byte } else { Width::Fastest },
         mismatch: if flash.allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
         ..FlashTask::new(image, firmware)
     };
     let report = flash_to_the_end(global, flash, task, console)?;
-    console.conclude(&report);
+    console.conclude(&report, flash.require_boot);
     Ok(report)
+}
+
+/// The exit status of a flash; with `--require-boot` one that was not seen running is no success.
+fn flash_exit(report: &Report, flash: &FlashArgs) -> Exit {
+    match report::exit(report) {
+        Exit::Done if flash.require_boot && report.booted() != Some(true) => Exit::NotRunning,
+        exit => exit,
+    }
 }
 
 /// The image that is named; none needs to be on the demo, which brings its own.
@@ -324,9 +336,9 @@ fn undo_job(
     let find = job(global, device, Task::Find);
     let found = run_job::run(Arc::clone(&bus), Arc::clone(&clock), find, console)?;
     if found.report.outcome != Outcome::Identified {
-        return Ok(console.conclude(&found.report));
+        return Ok(console.conclude(&found.report, false));
     }
-    let Some(drone) = found.drone else { return Ok(console.conclude(&found.report)) };
+    let Some(drone) = found.drone else { return Ok(console.conclude(&found.report, false)) };
     let (path, copy, age) = last_copy(&drone)?;
     let content = Content::in_flash(&copy.data);
     let what = content.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
@@ -336,7 +348,7 @@ fn undo_job(
     let task = FlashTask::new(image, content.as_ref().and_then(Content::firmware));
     let again = job(global, device, Task::Flash(task)).of(drone);
     let report = run_job::run(bus, clock, again, console)?.report;
-    Ok(console.conclude(&report))
+    Ok(console.conclude(&report, false))
 }
 
 /// The copy to put back, its file and its age.
@@ -365,7 +377,7 @@ fn verify_job(
     let wish = Wish { address, allow_mismatch: true };
     let segments = check::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
     let report = run(global, device, Task::Verify(segments), console)?;
-    Ok(console.conclude(&report))
+    Ok(console.conclude(&report, false))
 }
 
 fn backup_job(

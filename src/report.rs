@@ -42,6 +42,8 @@ pub enum Exit {
     Device = 74,
     /// Interrupted or cancelled; may be repeated.
     Interrupted = 75,
+    /// Flashed, but with `--require-boot` not seen running and staying up.
+    NotRunning = 76,
     /// No permission.
     NoPermission = 77,
 }
@@ -117,6 +119,18 @@ pub fn afterwards(report: &Report) -> Option<String> {
         (Boot::NotSeen, None) => not_seen(report).to_owned(),
     };
     Some(words)
+}
+
+/// What `--require-boot` asks for and did not happen; `None` for a drone that runs, and for a job that failed by itself.
+#[must_use]
+pub fn not_running(report: &Report) -> Option<Problem> {
+    let words = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
+    Some(Problem::new(
+        Exit::NotRunning,
+        "not_running",
+        "the image is on the drone, and the drone was not seen running",
+        words,
+    ))
 }
 
 /// A drone that keeps restarting after a flash.
@@ -321,9 +335,14 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         ),
         FailureKind::Open(error) => new(Exit::Device, "cannot_open", open_advice(*error)),
         FailureKind::TooOld => new(Exit::Device, "firmware_too_old", &by_hand),
-        FailureKind::DidNotEnter(_) => {
+        FailureKind::DidNotEnter { now: Some(_), .. } => {
             new(Exit::Device, "no_dfu", &format!("Take off the decks and try again. Or: {by_hand}"))
         }
+        FailureKind::DidNotEnter { now: None, .. } => new(
+            Exit::Device,
+            "no_dfu",
+            &format!("Try again with --wait 60, which waits longer for DFU mode. Or: {by_hand}"),
+        ),
         FailureKind::NotDfu(_) => new(
             Exit::Device,
             "not_dfuse",

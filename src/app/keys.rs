@@ -5,7 +5,7 @@
 use super::wizard::{Leds, Step};
 use super::{App, BusState, Goal, JobView, Over, Person, Screen, Slot, Stage, Which, Wizard};
 use crate::image::Content;
-use crate::job::BoardCheck;
+use crate::job::{BoardCheck, STAYS_UP};
 
 /// A key, whatever terminal library it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,21 +140,46 @@ pub fn bindings(app: &App) -> Vec<Binding> {
     rows
 }
 
+/// Why a single key does not confirm a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Danger {
+    /// It overwrites the bootloader.
+    Bootloader,
+    /// What the image is cannot be told.
+    UnknownImage,
+    /// What board the drone has could not be read.
+    UnknownBoard,
+}
+
+impl Danger {
+    /// The word that must be typed.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Danger::Bootloader => "restore",
+            Danger::UnknownImage | Danger::UnknownBoard => "unknown",
+        }
+    }
+}
+
+/// Why a word must be typed before the job may write; `None` if a key is enough.
+#[must_use]
+pub fn danger(app: &App) -> Option<Danger> {
+    let board = app.preview.as_ref().map(|preview| preview.board);
+    match (app.goal, app.image.content()) {
+        (Goal::Restore, _) => Some(Danger::Bootloader),
+        (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
+            Some(Danger::UnknownImage)
+        }
+        (Goal::Flash | Goal::Recover, _) if board == Some(BoardCheck::Unknown) => Some(Danger::UnknownBoard),
+        (Goal::Flash | Goal::Recover, _) => None,
+    }
+}
+
 /// The word that must be typed before the job may write; `None` if a key is enough.
 #[must_use]
 pub fn word_asked_for(app: &App) -> Option<&'static str> {
-    match (app.goal, app.image.content()) {
-        (Goal::Restore, _) => Some("restore"),
-        (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
-            Some("unknown")
-        }
-        (Goal::Flash | Goal::Recover, _)
-            if app.preview.as_ref().is_some_and(|preview| preview.board == BoardCheck::Unknown) =>
-        {
-            Some("unknown")
-        }
-        (Goal::Flash | Goal::Recover, _) => None,
-    }
+    danger(app).map(Danger::word)
 }
 
 /// Whether characters go into that word.
@@ -283,6 +308,12 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
             }
             rows
         }
+        // The flash is done and proven: only whether the drone stays up is still watched.
+        Stage::Working if view.waiting.is_some_and(|(what, ..)| what == STAYS_UP) => vec![
+            row(&[Key::Enter, Key::Esc, Key::Char('q')], "Enter", "do not wait", Action::Stop),
+            row(&[Key::Char('l')], "l", "log", Action::Log),
+            row(&[Key::Char('?')], "?", "keys", Action::Help),
+        ],
         Stage::Looking | Stage::Working => vec![
             row(&[Key::Char('q'), Key::CtrlC], "q", "stop", Action::AskStop),
             row(&[Key::Char('l')], "l", "log", Action::Log),

@@ -61,8 +61,8 @@ Exit status:
   1   verify: not the same            73  output file
   2   usage                           74  device failed
   65  image refused                   75  interrupted, may be repeated
-  66  image unreadable                77  no permission
-  69  no device, or several";
+  66  image unreadable                76  --require-boot: not seen running
+  69  no device, or several           77  no permission";
 
 const FLASH_EXAMPLES: &str = "\
 Examples:
@@ -158,6 +158,12 @@ pub(super) struct FlashArgs {
     /// Program byte by byte, as the boot ROM starts (slower)
     #[arg(long)]
     pub(super) byte_mode: bool,
+    /// Fail (76) if the drone is not seen running and staying up
+    #[arg(long, conflicts_with = "no_leave")]
+    pub(super) require_boot: bool,
+    /// Start the drone by a reset, for a boot ROM that leaves it dark (not tried on a real drone yet)
+    #[arg(long, hide = true, conflicts_with = "no_leave")]
+    pub(super) leave_by_reset: bool,
     #[command(flatten)]
     pub(super) device: DeviceArgs,
 }

@@ -21,7 +21,8 @@ use crate::crazyflie::Mode;
 use crate::doctor::{Check, Verdict};
 use crate::image::{Content, Format, Image, Payload};
 use crate::job::{
-    A_CRAZYFLIE, Device, Event, Failure, Known, Level, Loader, Outcome, Phase, Preview, Report,
+    A_CRAZYFLIE, BY_HAND, Device, Event, Failure, FailureKind, Known, Level, Loader, Outcome, Phase, Preview,
+    Report,
 };
 use crate::report::{self, Exit, Problem};
 use crate::run::symptoms;
@@ -283,7 +284,7 @@ impl Console {
         }
         self.end_bar();
         self.line(&format!("Waiting for {what}, at most {} s ...", limit.as_secs()));
-        if what == A_CRAZYFLIE {
+        if what == A_CRAZYFLIE || what == BY_HAND {
             let words = format!("One that does not start comes into DFU mode by hand: {ENTER_BY_HAND}.");
             let width = self.width.saturating_sub(2);
             for line in wrapped(&words, width) {
@@ -386,18 +387,27 @@ impl Console {
     }
 
     /// The last words of a job that made no file, and the exit status that they mean.
-    pub(super) fn conclude(&mut self, report: &Report) -> Exit {
-        self.result(report, None);
+    pub(super) fn conclude(&mut self, report: &Report, require_boot: bool) -> Exit {
+        let not_running = report::not_running(report).filter(|_| require_boot);
+        self.last_words(report, None, not_running.as_ref());
         report::exit(report)
     }
 
     /// The last words of a job.
     pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
+        self.last_words(report, file, None);
+    }
+
+    /// `problem` is one that the job itself does not know.
+    fn last_words(&mut self, report: &Report, file: Option<&Path>, problem: Option<&Problem>) {
         self.end_bar();
-        self.last_object(&json::result(report, file));
+        self.last_object(&json::result(report, file, problem));
         match &report.outcome {
             Outcome::Cancelled(_) => return self.error(&report::headline(report)),
-            Outcome::Failed(failure) => return self.explain(&report::failed(failure)),
+            Outcome::Failed(failure) => {
+                self.explain(&report::failed(failure));
+                return self.mention_guest(failure);
+            }
             Outcome::Read(_) => {
                 let name = file.map(|file| format!(" Saved to {}.", file.display())).unwrap_or_default();
                 self.line(&format!("{}.{name}", report::headline(report)));
@@ -406,8 +416,10 @@ impl Console {
                 self.line(&report::headline(report));
             }
         }
-        if let Some(words) = report::afterwards(report) {
-            self.line(&words);
+        match (problem, report::afterwards(report)) {
+            (Some(problem), _) => self.explain(problem),
+            (None, Some(words)) => self.line(&words),
+            (None, None) => {}
         }
         if self.loader.is_some_and(Loader::is_gone) {
             self.line(report::WITHOUT_LOADER);
@@ -434,6 +446,14 @@ impl Console {
         let problem = &as_sudo_finds_it(problem);
         self.last_object(&json::problem(problem));
         self.explain(problem);
+    }
+
+    /// A virtual machine sees a device only if it is passed through, and DFU mode is another device.
+    fn mention_guest(&mut self, failure: &Failure) {
+        let unseen = matches!(failure.kind, FailureKind::DidNotEnter { now: None, .. });
+        if let Some(guest) = symptoms::guest().filter(|_| unseen) {
+            self.error_text(&format!("This is {guest}: pass 0483:df11 through to it, too."));
+        }
     }
 
     fn explain(&mut self, problem: &Problem) {

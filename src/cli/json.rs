@@ -92,13 +92,14 @@ pub(super) fn plan(plan: &Plan) -> Value {
     json!({"event": "plan", "address": plan.start().to_string(), "bytes": plan.bytes, "sectors": sectors})
 }
 
-pub(super) fn result(report: &Report, file: Option<&Path>) -> Value {
-    let (outcome, error) = match &report.outcome {
+pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Problem>) -> Value {
+    let (outcome, failure) = match &report.outcome {
         Outcome::Flashed => ("flashed", Value::Null),
         Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => ("unchanged", Value::Null),
         Outcome::Failed(failure) => ("failed", error(&report::failed(failure))),
         Outcome::Cancelled(_) => ("cancelled", Value::Null),
     };
+    let error = problem.map_or(failure, error);
     let mut result = json!({
         "event": "result", "outcome": outcome, "bytes": report.bytes, "written": report.written,
         "erased_sectors": report.erased_sectors, "verified": report.verified, "booted": report.booted(),

@@ -36,7 +36,7 @@ pub enum DfuError {
         wanted: usize,
     },
     /// On the bus, and no answer to anything.
-    #[error("the device does not answer any more, for {}", seconds(.0))]
+    #[error("the device does not answer: nothing came for {}", seconds(.0))]
     Silent(Duration),
     /// Still busy after all patience.
     #[error("the device is still busy after {}", seconds(.0))]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{Device, Other};
+use crate::crazyflie::Mode;
 use crate::dfu::DfuError;
 use crate::dfu::device::DeviceError;
 use crate::flash::plan::PlanError;
@@ -73,8 +74,15 @@ pub enum FailureKind {
     #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
     TooOld,
     /// It restarted, but not in DFU mode.
-    #[error("the Crazyflie restarted, but did not appear in DFU mode within {} s", .0.as_secs())]
-    DidNotEnter(Duration),
+    #[error("{}", did_not_enter(*tries, *limit, *now))]
+    DidNotEnter {
+        /// How often it was asked.
+        tries: u32,
+        /// How long DFU mode was waited for, the last time.
+        limit: Duration,
+        /// What it is now; `None` if it is not on USB.
+        now: Option<Mode>,
+    },
     /// It is no DfuSe device.
     #[error("the device cannot be flashed: {0}")]
     NotDfu(#[from] DeviceError),
@@ -156,6 +164,18 @@ impl Failure {
             _ => false,
         };
         lost && matches!(self.drone, DroneState::WithoutFirmware | DroneState::WithoutLoader)
+    }
+}
+
+fn did_not_enter(tries: u32, limit: Duration, now: Option<Mode>) -> String {
+    let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    match now {
+        Some(_) => format!("the Crazyflie was asked {times} to enter DFU mode, and runs its firmware again"),
+        None => format!(
+            "the Crazyflie restarted, and nothing is on its port {} s later: it may be in DFU mode (M2 blinks fast) where \
+             this computer does not see it",
+            limit.as_secs()
+        ),
     }
 }
 

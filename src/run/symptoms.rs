@@ -175,7 +175,8 @@ fn system() -> System {
 }
 
 /// What kind of guest this computer is.
-fn guest() -> Option<String> {
+#[must_use]
+pub fn guest() -> Option<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     if read("/proc/sys/kernel/osrelease").to_lowercase().contains("microsoft") {
         return Some("WSL".to_owned());

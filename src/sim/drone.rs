@@ -46,13 +46,15 @@ pub struct Traits {
     pub mishap: Option<(u32, Mishap)>,
     /// What the ROM's switch for the programming width does.
     pub switch: Switch,
+    /// The ROM's string with this index is stalled.
+    pub lost_name: Option<u8>,
     /// Whether SET_INTERFACE to another setting than 0 is refused.
     pub refuses_alternates: bool,
     /// Read protection shows when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
     /// So much longer than usual until the ROM is on the bus: enumeration that failed and was tried again.
     pub late_rom: Duration,
-    /// The firmware restarts by itself after so long: a failed assertion.
+    /// A firmware that was started from the ROM restarts by itself after so long, again and again: a failed assertion.
     pub crashes_after: Option<Duration>,
     /// What it looks like on USB, if not like a Crazyflie: something else that is plugged in.
     pub face: Option<&'static Face>,
@@ -80,6 +82,7 @@ impl Default for Traits {
             answers_leave: true,
             mishap: None,
             switch: Switch::Works,
+            lost_name: None,
             refuses_alternates: false,
             late_refusal: false,
             late_rom: Duration::ZERO,
@@ -153,6 +156,8 @@ pub struct Drone {
     /// When the cable that is coming off is off.
     loose_until: Option<Duration>,
     hung: bool,
+    /// It was in the ROM since it was made.
+    was_in_rom: bool,
     /// When the firmware restarts by itself.
     crash: Option<Duration>,
 }
@@ -173,6 +178,7 @@ impl Drone {
             stuck_since: None,
             loose_until: None,
             hung: false,
+            was_in_rom: false,
             crash: None,
         }
     }
@@ -270,13 +276,15 @@ impl Drone {
             self.link = Link::default();
             self.mode = match start {
                 Start::Rom => {
+                    self.was_in_rom = true;
                     let mut rom = Rom::new();
                     rom.switch = self.traits.switch;
                     rom.late_refusal = self.traits.late_refusal;
                     Mode::Rom(rom)
                 }
                 Start::Firmware => {
-                    self.crash = self.traits.crashes_after.map(|after| now + after);
+                    let after = self.traits.crashes_after.filter(|_| self.was_in_rom);
+                    self.crash = after.map(|after| now + after);
                     Mode::Firmware
                 }
             };
@@ -461,6 +469,11 @@ impl Drone {
     /// Standard requests, answered from the descriptors of what the drone is at the moment.
     fn standard(&self, setup: Setup, len: usize) -> Answer {
         if setup.request == 11 && setup.value > 0 && self.traits.refuses_alternates {
+            return Answer::Stall;
+        }
+        let [kind, index] = setup.value.to_be_bytes();
+        let in_rom = matches!(self.mode, Mode::Rom(_));
+        if in_rom && setup.request == 6 && kind == 3 && self.traits.lost_name == Some(index) {
             return Answer::Stall;
         }
         self.face().answer(setup, len, &self.serial(matches!(self.mode, Mode::Rom(_))))

@@ -70,6 +70,40 @@ pub const SCENARIOS: &[Scenario] = &[
         drones: beside,
     },
     Scenario { name: "two", what: "two drones in DFU mode", drones: two },
+    Scenario {
+        name: "twins",
+        what: "two drones of one batch in DFU mode, with the same serial number",
+        drones: twins,
+    },
+    Scenario {
+        name: "unknown-board",
+        what: "in DFU mode, a board that its chip does not name",
+        drones: unknown_board,
+    },
+    Scenario {
+        name: "nameless",
+        what: "in DFU mode, a Bolt that does not name its memory for the board",
+        drones: nameless,
+    },
+    Scenario { name: "missed", what: "running; DFU mode is reached at the fifth try", drones: missed },
+    Scenario { name: "late", what: "running; DFU mode appears 15 s after it was asked for", drones: late },
+    Scenario {
+        name: "dark",
+        what: "running; dark after a flash until it is switched off and on",
+        drones: dark,
+    },
+    Scenario {
+        name: "restarting",
+        what: "running; restarts again and again after a flash",
+        drones: restarting,
+    },
+    Scenario { name: "loose", what: "in DFU mode, and the cable works loose half way", drones: loose },
+    Scenario { name: "hung", what: "in DFU mode, and it stops answering half way", drones: hung },
+    Scenario {
+        name: "no-effect",
+        what: "in DFU mode, a ROM that takes faster programming and stays slow",
+        drones: no_effect,
+    },
     Scenario { name: "defect", what: "in DFU mode, and cfdfu itself fails half way", drones: defect },
     Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
 ];
@@ -216,4 +250,57 @@ fn two(now: Duration) -> Vec<Drone> {
     let mut drones = dfu(now);
     drones.extend(in_dfu(Pace::Typical, now, |drone| drone.traits.uid[0] = 0x52));
     drones
+}
+
+fn twins(now: Duration) -> Vec<Drone> {
+    let mut drones = dfu(now);
+    // The number of the wafer, which the serial number in DFU mode leaves out.
+    drones.extend(in_dfu(Pace::Typical, now, |drone| drone.traits.uid[4] ^= 1));
+    drones
+}
+
+fn unknown_board(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone::write_otp(&mut drone.memory, "7;CF2X;R=?"))
+}
+
+fn nameless(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| {
+        drone::write_otp(&mut drone.memory, "0;CB10;R=A");
+        drone.traits.lost_name = Some(6);
+    })
+}
+
+/// A running drone with this manner.
+fn running(now: Duration, change: impl Fn(&mut Drone)) -> Vec<Drone> {
+    let mut drones = healthy(now);
+    drones.iter_mut().for_each(change);
+    drones
+}
+
+fn missed(now: Duration) -> Vec<Drone> {
+    running(now, |drone| drone.traits.missed_entries = 4)
+}
+
+fn late(now: Duration) -> Vec<Drone> {
+    running(now, |drone| drone.traits.late_rom = Duration::from_secs(15))
+}
+
+fn dark(now: Duration) -> Vec<Drone> {
+    running(now, |drone| drone.memory.rom_version = 0x31)
+}
+
+fn restarting(now: Duration) -> Vec<Drone> {
+    running(now, |drone| drone.traits.crashes_after = Some(Duration::from_millis(700)))
+}
+
+fn loose(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Loose)))
+}
+
+fn hung(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Hung)))
+}
+
+fn no_effect(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.traits.switch = Switch::NoEffect)
 }

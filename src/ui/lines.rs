@@ -3,9 +3,10 @@
 //! What a screen would show as text, and the keys as choices. Said anew whenever it reads differently.
 
 use super::middle::{about_the_loader, entry_name, plan_rows};
+use crate::app::keys::Danger;
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, Step};
-use crate::app::{App, BusState, Goal, JobView, Over, Screen, Slot, Stage, keys};
+use crate::app::{App, BusState, JobView, Over, Screen, Slot, Stage, keys};
 use crate::doctor::Check;
 use crate::job::Outcome;
 use crate::report;
@@ -123,15 +124,20 @@ fn asking(app: &App) -> Vec<String> {
     let rows = app.preview.as_ref().map(|preview| plan_rows(app, preview)).unwrap_or_default();
     let mut lines: Vec<String> = rows.into_iter().map(|(name, text)| format!("  {name}: {text}")).collect();
     lines.insert(0, "The plan; nothing is changed yet:".to_owned());
-    if let Some(word) = keys::word_asked_for(app) {
-        let what = if app.goal == Goal::Restore {
-            "This overwrites the bootloader"
-        } else {
-            "This image is not recognised"
-        };
-        lines.push(format!("{what}. Type {word} to do it."));
+    if let Some(why) = keys::danger(app) {
+        lines.push(format!("{}. Type {} to do it.", danger(why), why.word()));
     }
     lines
+}
+
+/// What is dangerous, in words.
+#[must_use]
+pub fn danger(danger: Danger) -> &'static str {
+    match danger {
+        Danger::Bootloader => "This overwrites the bootloader",
+        Danger::UnknownImage => "This image is not recognised",
+        Danger::UnknownBoard => "The board of this drone cannot be read",
+    }
 }
 
 /// Whether a key is one in lines, too: nothing is marked or scrolled there.

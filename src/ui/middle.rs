@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{log_panel, panel, rows_of, summary, wizard_panel};
+use super::{lines, log_panel, panel, rows_of, summary, wizard_panel};
 use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{App, Goal, JobView, Screen, Stage, command_line, keys, progress};
 use crate::flash::plan::Comparison;
@@ -139,11 +139,8 @@ fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &
         ])
     };
     let lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
-    let question = if let Some(wanted) = keys::word_asked_for(app) {
-        let what = match app.goal {
-            Goal::Restore => "This overwrites the bootloader",
-            Goal::Flash | Goal::Recover => "This image is not recognised",
-        };
+    let question = if let Some(danger) = keys::danger(app) {
+        let (what, wanted) = (lines::danger(danger), danger.word());
         Line::from(vec![
             Span::styled(format!("{what}. Type {wanted}, then Enter: "), theme.warn),
             Span::styled(format!("{word}_"), theme.strong),

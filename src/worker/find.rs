@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::timeline::Part;
 use super::{Ctx, Stop};
 use crate::crazyflie::{self, HIDDEN_SERIAL, Mode, Relative};
-use crate::job::{A_CRAZYFLIE, BY_HAND, Device, Enter, Event, FailureKind, Job, Other, Selector};
+use crate::job::{A_CRAZYFLIE, BY_HAND, Device, Enter, Event, FailureKind, Job, Other, STAYS_UP, Selector};
 use crate::usb::descriptor::{self, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport};
 
@@ -154,7 +154,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
         Ok(entered) => (entered, false),
         // Who waits may do by hand what the drone does not do by itself.
         Err(Stop::Failed(
-            kind @ (FailureKind::NotInDfu | FailureKind::TooOld | FailureKind::DidNotEnter(_)),
+            kind @ (FailureKind::NotInDfu | FailureKind::TooOld | FailureKind::DidNotEnter { .. }),
             _,
         )) if !job.wait.is_zero() => {
             if job.enter == Enter::IfRunning {
@@ -269,7 +269,9 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
     let started = ctx.clock.now();
     let appears = DFU_APPEARS.max(wait);
     let mut drone = running.clone();
+    let mut tries = 0;
     for attempt in 1..=ENTRY_TRIES {
+        tries = attempt;
         if attempt == 1 {
             ctx.info("Asking the Crazyflie to enter DFU mode ...");
         } else {
@@ -322,7 +324,8 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
             break;
         }
     }
-    Err(FailureKind::DidNotEnter(appears).into())
+    let now = at(ctx.bus, &drone.location)?.map(|there| there.mode);
+    Err(FailureKind::DidNotEnter { tries, limit: appears, now }.into())
 }
 
 /// Waits until this drone is in DFU mode at its port.
@@ -383,7 +386,7 @@ pub(super) fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Resul
     let mut since = Some((device.address, seen));
     let mut restarts = 0;
     let limit = STAYS * 3;
-    let steady = ctx.wait_for("the Crazyflie to stay up", limit, |ctx| {
+    let steady = ctx.wait_for(STAYS_UP, limit, |ctx| {
         let now = ctx.clock.now();
         let list = ctx.bus.list()?;
         let address = list.iter().find(|found| found.location == device.location).map(|found| found.address);

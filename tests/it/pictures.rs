@@ -12,7 +12,7 @@ use cfdfu::app::picker::{Entry, EntryKind, Picker};
 use cfdfu::app::wizard::{Leds, Step, Wizard};
 use cfdfu::app::{App, BusState, Demo, Msg, Over, Person, Screen, Which};
 use cfdfu::doctor;
-use cfdfu::job::Event;
+use cfdfu::job::{Event, STAYS_UP};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::ui::svg;
@@ -118,6 +118,22 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     stand.take(|event| matches!(event, Event::Waiting { what: "the Crazyflie to start", .. }));
     stand.send(Msg::Bus(BusState::Devices(Vec::new())));
     scenes.push(("restarting", stand.app.clone()));
+
+    for scenario in ["unknown-board", "restarting"] {
+        let mut stand = Stand::new(scenario);
+        stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+        stand.key('f');
+        stand.until(|event| matches!(event, Event::Ready(_)));
+        if scenario == "unknown-board" {
+            scenes.push(("unknown-board-plan", stand.app.clone()));
+            continue;
+        }
+        stand.enter();
+        stand.take(|event| matches!(event, Event::Waiting { what: STAYS_UP, .. }));
+        scenes.push(("watching", stand.app.clone()));
+        stand.until(|event| matches!(event, Event::Finished(_)));
+        scenes.push(("keeps-restarting", stand.app.clone()));
+    }
 
     // A drone without a rule for it, seen over SSH.
     let mut stand = Stand::new("none");

@@ -328,7 +328,7 @@ fn a_silent_drone_ends_the_job_in_time() {
         let took = world.clock.now() - started;
         assert!(took < healthy_time + Duration::from_secs(15), "at {at}: {took:?}");
         let Outcome::Failed(failure) = &report.outcome else { panic!("at {at}") };
-        assert!(failure.to_string().contains("does not answer any more"), "at {at}: {failure}");
+        assert!(failure.to_string().contains("the device does not answer"), "at {at}: {failure}");
     }
 }
 
@@ -352,14 +352,6 @@ fn a_rom_that_comes_late_is_waited_for() {
 #[test]
 fn a_drone_that_keeps_restarting_has_not_booted() {
     let world = manner("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(150)));
-    world.bus.with(0, |drone, now| {
-        drone.cut_power(now);
-        drone.traits.crashes_after = None;
-        drone.power_on(now);
-        drone.settle(now + Duration::from_secs(2));
-        drone.traits.crashes_after = Some(Duration::from_millis(150));
-    });
-    world.clock.sleep(Duration::from_secs(3));
     let report = flash(&world).report;
     assert_eq!((report.boot, &report.outcome), (Boot::Restarts, &Outcome::Flashed));
     assert_eq!(report.booted(), Some(false));

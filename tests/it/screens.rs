@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Which};
-use cfdfu::job::{DroneState, Event, Outcome};
+use cfdfu::job::{DroneState, Event, Outcome, STAYS_UP};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::worker::find;
@@ -91,6 +91,56 @@ fn the_wizard_is_lived_through_with_the_hands_of_a_beginner() {
     stand.until(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&stand.app, &theme(), 80, 24));
     assert!(shown.contains("Flashed and verified"), "{shown}");
+}
+
+/// A board that could not be read is for you to decide: by a typed word, not by a key.
+#[test]
+fn an_unknown_board_is_flashed_only_after_a_typed_word() {
+    let mut stand = Stand::new("unknown-board");
+    let before = stand.world.flash();
+    let image = firmware("2026.08", SEED_LEN);
+    stand.choose(Which::Image, "cf2.bin", &image);
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("The board of this drone cannot be read. Type unknown"), "{shown}");
+    stand.enter();
+    assert!(matches!(&stand.app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_))));
+    assert!(stand.world.flash() == before);
+    "unknown".chars().for_each(|key| stand.key(key));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
+}
+
+/// Whether the drone stays up is watched, and a key skips that: the flash is done.
+#[test]
+fn a_key_skips_the_watch_after_a_flash() {
+    let mut stand = Stand::new("healthy");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.enter();
+    stand.take(|event| matches!(event, Event::Waiting { what: STAYS_UP, .. }));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(
+        shown.contains("waiting for the Crazyflie to stay up") && shown.contains("do not wait"),
+        "{shown}"
+    );
+    stand.enter();
+    stand.take(|event| matches!(event, Event::Finished(_)));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("Flashed and verified") && shown.contains("runs 2026.08"), "{shown}");
+}
+
+#[test]
+fn a_drone_that_keeps_restarting_is_told_as_that() {
+    let mut stand = Stand::new("restarting");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.confirm('f');
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("restarts again and again"), "{shown}");
+    assert!(!shown.contains("you can fly"), "{shown}");
 }
 
 #[test]

@@ -45,9 +45,10 @@ check "whoever is not allowed is told so" sh -c "
   chmod 600 /dev/bus/usb/*/*; chmod 711 . && chmod 644 new.bin
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' flash new.bin; [ \$? -eq 77 ]"
 check "SIGINT stops at a safe point" sh -c "
-  '$cfdfu' flash new.bin --full & sleep 2; kill -INT \$!; wait \$!; [ \$? -eq 75 ]"
+  rm -f log; '$cfdfu' flash new.bin --full >log 2>&1 & shows log Erase; kill -INT \$!; wait \$!; status=\$?; cat log; [ \$status -eq 75 ]"
 check "SIGTERM lets the flash finish" sh -c "
-  '$cfdfu' flash old.bin --full --no-leave & sleep 2; kill -TERM \$!; wait \$!; [ \$? -eq 0 ] && '$cfdfu' verify old.bin"
+  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase; kill -TERM \$!; wait \$!; status=\$?; cat log
+  [ \$status -eq 0 ] && '$cfdfu' verify old.bin"
 check "the overwritten bootloader comes back" "$cfdfu" restore-bootloader loader.bin --firmware new.bin
 stop
 
@@ -56,14 +57,14 @@ check "the interface in lines flashes over real USB" sh -c "
   printf 'f\\n\\n' | '$cfdfu' new.bin --plain >log 2>&1; cat log; grep -q '^Flashed and verified' log"
 check "the interface on a terminal flashes over real USB" sh -c "
   export TERM=linux
-  (sleep 3; printf f; sleep 7; printf '\\r'; sleep 11; printf q) |
+  rm -f log; (shows log 'What to do'; sleep 2; printf f; shows log 'Nothing is changed yet'; printf '\\r'; shows log 'running again'; printf q) |
     script -qfec \"stty rows 24 cols 80; '$cfdfu' old.bin\" /dev/null >log 2>&1
   tail -c 400 log; grep -aq 'Flashed and verified' log && grep -aq 'The Crazyflie is running' log"
 check "a terminal that hangs up in mid-flash does not stop it, and the next start tells" sh -c "
   export TERM=linux
-  (sleep 3; printf f; sleep 7; printf '\\r'; sleep 30) |
+  rm -f log; (shows log 'What to do'; sleep 2; printf f; shows log 'Nothing is changed yet'; printf '\\r'; sleep 30) |
     script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >log 2>&1 &
-  sleep 12; pkill -HUP -f 'cfdfu new.bin\$'; sleep 12
+  shows log 'Erase '; pkill -HUP -f 'cfdfu new.bin\$'; shows state/cfdfu/last-run.json 'Flashed and verified'
   cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
   '$cfdfu' --plain </dev/null | grep 'ended while nobody was looking: Flashed and verified'"
 stop

@@ -12,41 +12,41 @@ export TERM=linux
 echo "== unplugged"
 start dfu
 check "in the interface: the job goes on by itself when the drone is back" sh -c "
-  (sleep 14; echo unplug >orders; sleep 3; echo dfu >orders) &
-  (sleep 3; printf f; sleep 7; printf '\\r'; sleep 28; printf q) |
+  rm -f screen; (shows screen 'Erase '; sleep 2; echo unplug >orders; sleep 3; echo dfu >orders) &
+  (shows screen 'What to do'; sleep 2; printf f; shows screen 'Nothing is changed yet'; printf '\\r'; shows screen 'Flashed and verified'; sleep 1; printf q; sleep 1; printf q) |
     script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >screen 2>&1
   grep -aq 'lost in mid-flash' screen && grep -aq 'Flashed and verified' screen"
 check "and the image is whole" "$cfdfu" verify new.bin
 
 echo "== signals"
 check "SIGINT twice is one stop at the safe point" sh -c "
-  '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & sleep 3; kill -INT \$!; sleep 0.2; kill -INT \$!; wait \$!
+  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase; kill -INT \$!; sleep 0.2; kill -INT \$!; wait \$!
   status=\$?; cat log; [ \$status -eq 75 ] && grep -q 'no complete firmware now' log"
 check "and the job done again completes it" "$cfdfu" flash old.bin --no-leave
 check "SIGHUP lets the flash finish, and the next start tells" sh -c "
-  setsid '$cfdfu' flash new.bin --full --no-leave >/dev/null 2>&1 & sleep 3; kill -HUP \$!; wait \$!
+  rm -f log; setsid '$cfdfu' flash new.bin --full --no-leave >log 2>&1 & shows log Erase; kill -HUP \$!; wait \$!
   [ \$? -eq 0 ] && '$cfdfu' verify new.bin && sleep 1 | '$cfdfu' --plain | grep 'ended while nobody was looking: Flashed and verified'"
 check "SIGKILL in mid-flash: a new start completes it" sh -c "
-  '$cfdfu' flash old.bin --full --no-leave >/dev/null 2>&1 & sleep 3; kill -KILL \$!; wait \$!
+  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase; kill -KILL \$!; wait \$!
   '$cfdfu' flash old.bin --no-leave && '$cfdfu' verify old.bin"
 
 echo "== two at once"
 check "a second cfdfu shows the run that goes on, and how far it is" sh -c "
-  '$cfdfu' flash new.bin --full --no-leave >/dev/null 2>&1 & sleep 3
+  rm -f log; '$cfdfu' flash new.bin --full --no-leave >log 2>&1 & shows log Erase
   sleep 2 | '$cfdfu' --plain >plain; wait; cat plain; grep -q 'is at work on port .*: [a-z]* [0-9]* %' plain"
 check "on a screen, too" sh -c "
-  '$cfdfu' flash old.bin --full --no-leave >/dev/null 2>&1 & sleep 2
+  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase
   (sleep 3; printf q) | script -qfec \"stty rows 24 cols 80; exec '$cfdfu'\" /dev/null >screen 2>&1; wait
   grep -aq 'is at work on port' screen"
 check "a run whose line dropped, too" sh -c "
-  (sleep 3; printf f; sleep 7; printf '\\r'; sleep 20) |
+  rm -f screen; (shows screen 'What to do'; sleep 2; printf f; shows screen 'Nothing is changed yet'; printf '\\r'; sleep 20) |
     script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >screen 2>&1 &
-  sleep 11.5; pkill -HUP -f 'cfdfu new.bin\$'; sleep 0.3; sleep 2 | '$cfdfu' --plain >plain; cat plain; wait
+  shows screen 'Erase '; pkill -HUP -f 'cfdfu new.bin\$'; sleep 0.3; sleep 2 | '$cfdfu' --plain >plain; cat plain; wait
   grep -q 'is at work on port' plain && '$cfdfu' verify new.bin"
 echo dfu >&3
 seen 0483:df11
 check "on the same device it says who holds it" sh -c "
-  '$cfdfu' flash new.bin --full --no-leave >/dev/null 2>&1 & first=\$!; sleep 3
+  rm -f first; '$cfdfu' flash new.bin --full --no-leave >first 2>&1 & first=\$!; shows first Erase
   '$cfdfu' flash old.bin >log 2>&1; status=\$?; wait; cat log; [ \$status -eq 74 ] && grep -q \"process \$first\" log"
 check "the first was not disturbed" "$cfdfu" verify new.bin
 

@@ -10,6 +10,19 @@ mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/release/cfdfu" "$cfdfu" 
 passed=0
 failed=0
 
+# shows FILE WORDS: waits until the file has the words, at most a minute. On the path, for the `sh -c` of checks: how long a
+# job takes to get somewhere depends on the machine, so nothing is timed.
+cat >/dev/shm/bin/shows <<'END'
+#!/bin/sh
+for _ in $(seq 600); do
+  grep -aqs -- "$2" "$1" && exit
+  sleep 0.1
+done
+exit 1
+END
+chmod +x /dev/shm/bin/shows
+PATH=$PATH:/dev/shm/bin
+
 # check WORDS COMMAND…: the command must succeed.
 check() {
   local words=$1
