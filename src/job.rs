@@ -408,7 +408,7 @@ pub enum Event {
 }
 
 /// What [`Event::Waiting`] says of a drone that was flashed and seen running: a cancel skips this wait.
-pub const STAYS_UP: &str = "the Crazyflie to stay up";
+pub const STAYS_UP: &str = "it to stay up";
 /// What [`Event::Waiting`] says of a drone that runs and is to be brought into DFU mode by hand.
 pub const BY_HAND: &str = "DFU mode, entered by hand";
 /// What [`Event::Waiting`] says of a drone that is to be plugged in.

@@ -135,7 +135,7 @@ pub fn not_running(report: &Report) -> Option<Problem> {
 
 /// A drone that keeps restarting after a flash.
 pub const RESTARTING: &str = "The Crazyflie starts, and restarts again and again: its firmware stops itself, mostly for a sensor or a \
-    deck that it does not find. Take off the decks and switch it off and on. If that does not help, go back: cfdfu undo.";
+    deck that it does not find. Take off the decks and switch it off and on. If that does not help, undo the flash.";
 
 /// Why a drone was not seen starting after a flash, and what to do.
 #[must_use]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::update::needs_insisting;
 use super::{App, DEMO_IMAGE, Goal, Slot};
+use crate::job::BoardCheck;
 use crate::usb::descriptor::is_printable;
 
 /// The command without interface that does the same as the job that is planned.
@@ -25,7 +26,9 @@ pub fn command_line(app: &App) -> String {
             format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())
         }
         Goal::Flash | Goal::Recover => {
-            let insist = app.image.image().is_some_and(needs_insisting);
+            let unknown_board =
+                app.preview.as_ref().is_some_and(|preview| preview.board == BoardCheck::Unknown);
+            let insist = unknown_board || app.image.image().is_some_and(needs_insisting);
             let insist = if insist { " --allow-mismatch" } else { "" };
             // The demo's own image is no file: there the command needs none.
             let own =

@@ -123,10 +123,7 @@ fn a_key_skips_the_watch_after_a_flash() {
     stand.enter();
     stand.take(|event| matches!(event, Event::Waiting { what: STAYS_UP, .. }));
     let shown = text(&draw(&stand.app, &theme(), 80, 24));
-    assert!(
-        shown.contains("waiting for the Crazyflie to stay up") && shown.contains("do not wait"),
-        "{shown}"
-    );
+    assert!(shown.contains("waiting for it to stay up") && shown.contains("do not wait"), "{shown}");
     stand.enter();
     stand.take(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&stand.app, &theme(), 80, 24));
