@@ -242,6 +242,9 @@ impl Console {
             Some(_) => self.line("On the drone: something that is no Crazyflie firmware"),
             None => {}
         }
+        if let Some(change) = preview.platform_change {
+            self.log_line(Level::Warning, &report::platform_change(change));
+        }
     }
 
     fn log_line(&mut self, level: Level, text: &str) {
@@ -339,7 +342,13 @@ impl Console {
                     self.line(&format!("{} bytes at {}", segment.data.len(), segment.address));
                 }
             }
+            self.line(match image.extent.complete() {
+                Some(true) => "Complete: it has all that its start-up code needs",
+                Some(false) => "Incomplete: its end is missing, and it would not start",
+                None => "Its start-up code is not known: it cannot be told whether it is complete",
+            });
             self.line(&format!("CRC-32 {:08x}", image.crc32));
+            self.line(&format!("SHA-256 {}", image.sha256));
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{Device, Other};
+use crate::crazyflie::Board;
 use crate::dfu::DfuError;
 use crate::dfu::device::DeviceError;
 use crate::flash::plan::PlanError;
@@ -88,7 +89,7 @@ pub enum FailureKind {
     #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
     OtherBoard {
         /// From the OTP.
-        board: String,
+        board: Board,
         /// From the image.
         boards: Vec<String>,
     },
