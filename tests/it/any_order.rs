@@ -33,7 +33,15 @@ fn preview(found: Comparison) -> Event {
     let found = vec![found; plan.sectors().len()];
     let work = plan.work(&found, 2048);
     let before = Some(Segment { address: FIRMWARE_BASE, data: firmware("2025.02", 20_000) });
-    Event::Ready(Box::new(Preview { plan, found, work, before, firmware: None, loader: None }))
+    Event::Ready(Box::new(Preview {
+        plan,
+        found,
+        work,
+        before,
+        firmware: None,
+        platform_change: None,
+        loader: None,
+    }))
 }
 
 /// The cable came off in mid-flash.
