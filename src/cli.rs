@@ -128,7 +128,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         Command::Inspect { image } => {
             let image = files::read_image(image)?;
             console.inspection(&image);
-            // A copy of a flash is what it is, be there half a firmware in it or a whole one.
+            // A backup of a drone with an incomplete firmware is not a damaged file.
             if !matches!(image.content, Content::WholeFlash(_)) {
                 check::all_there(&image).map_err(|refusal| report::refusal(&refusal))?;
             }

@@ -3,7 +3,7 @@
 //! Reads no file itself and decides nothing about flashing: `flash::check` does that with what is
 //! found here. Formats are told apart by content, never by the file's name: [`dfuse`], [`hex`], [`elf`] and
 //! [`release`] read the containers, [`recognise`] tells what the bytes are, [`startup`] whether they are all there, and
-//! [`foreign`] names files that are no image.
+//! [`foreign`] names files that are not images.
 
 use std::ops::Range;
 
@@ -191,7 +191,7 @@ impl Image {
         Ok(Image { sha256, ..image })
     }
 
-    /// An image file that is no zip archive. Its SHA-256 is left to the caller, who has the file.
+    /// Reads any format but zip. The caller has the whole file and sets the SHA-256.
     fn unzipped(bytes: Vec<u8>) -> Result<Image, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
@@ -328,12 +328,10 @@ impl Image {
     fn is_same_program(&self, other: &Image) -> bool {
         let [mine, theirs] = [self, other].map(|it| it.payload.at(it.address().unwrap_or(FIRMWARE_BASE)));
         let agree = |a: &Segment, b: &Segment| {
-            let start = a.address.max(b.address).wide();
-            let end = a.end().min(b.end());
+            let (start, end) = (a.address.max(b.address).wide(), a.end().min(b.end()));
             let part = |it: &Segment| {
-                let from = it.address.wide();
-                let range = (start - from) as usize..(end - from) as usize;
-                it.data.get(range).map(<[u8]>::to_vec)
+                let offset = |at: u64| usize::try_from(at - it.address.wide()).ok();
+                it.data.get(offset(start)?..offset(end)?).map(<[u8]>::to_vec)
             };
             start >= end || part(a) == part(b)
         };

@@ -343,9 +343,9 @@ impl Console {
                 }
             }
             self.line(match image.extent.complete() {
-                Some(true) => "Complete: it has all that its start-up code needs",
-                Some(false) => "Incomplete: its end is missing, and it would not start",
-                None => "Its start-up code is not known: it cannot be told whether it is complete",
+                Some(true) => "Complete: it has everything that its start-up code needs",
+                Some(false) => "Incomplete: it lacks bytes that its start-up code needs",
+                None => "Unknown whether it is complete: its start-up code is not recognised",
             });
             self.line(&format!("CRC-32 {:08x}", image.crc32));
             self.line(&format!("SHA-256 {}", image.sha256));

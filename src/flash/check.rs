@@ -80,7 +80,7 @@ pub enum Refusal {
     /// A copy of nothing.
     #[error("the copy is blank: there was nothing before")]
     NothingBefore,
-    /// Ends before its own start-up code does.
+    /// Ends before the last byte that its own start-up code reads.
     #[error("the file ends after {bytes} bytes, but its own start-up code needs {needs}: it was cut off")]
     CutOff {
         /// Its length.
@@ -88,13 +88,13 @@ pub enum Refusal {
         /// The least that it would need.
         needs: usize,
     },
-    /// Addresses in the file leave out what its own start-up code copies.
+    /// Has a gap where its own start-up code reads.
     #[error("the file leaves out {bytes} bytes that its own start-up code needs")]
     LeavesOut {
         /// How many.
         bytes: usize,
     },
-    /// A copy of a flash that held half a firmware.
+    /// A backup of a flash with an incomplete firmware.
     #[error("the firmware in this copy of a flash is incomplete")]
     IncompleteCopy,
     /// Neither firmware nor anything else that is known.
@@ -256,7 +256,7 @@ fn place(image: &Image, wish: Wish) -> Result<Address, Refusal> {
     }
 }
 
-/// Half an image is never written, whoever insists: it would be flashed, verified, and dead.
+/// An incomplete image has no override: it would be flashed and verified, and the drone would not start.
 pub fn all_there(image: &Image) -> Result<(), Refusal> {
     match image.extent {
         Extent::Cut { bytes, needs } => Err(Refusal::CutOff { bytes, needs }),
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_image_is_refused_whatever_is_insisted_on() {
+    fn an_incomplete_image_has_no_override() {
         let half =
             |content| Image { extent: Extent::Cut { bytes: 1000, needs: 2000 }, ..image(content, 1000) };
         let refusal = Refusal::CutOff { bytes: 1000, needs: 2000 };

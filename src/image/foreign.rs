@@ -40,7 +40,7 @@ pub(super) fn is_web_page(file: &[u8]) -> bool {
     markup && (says(b"<!doctype html") || says(b"<html") || says(b"<head") || says(b"<body"))
 }
 
-/// Whether this is a text: UTF-8, or UTF-16 with a byte order mark. No image is: they hold zeros.
+/// Whether this is a text: UTF-8, or UTF-16 with a byte order mark. Images are not, since they contain zeros.
 pub(super) fn is_text(file: &[u8]) -> bool {
     let printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0C');
     let units = |decode: fn([u8; 2]) -> u16| {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_known_in_both_encodings_and_an_image_is_none() {
+    fn texts_are_known_in_both_encodings_and_images_are_not_texts() {
         let text = "Crazyflie för alla\r\n";
         assert!(is_text(text.as_bytes()));
         assert!(is_text(&[b"\xFF\xFE", &utf16(text, u16::to_le_bytes)[..]].concat()));

@@ -205,7 +205,7 @@ fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)
     }
     let behind = |at: usize| at.saturating_sub(LOADER_MAX);
     let (content, extent) = match origin {
-        // As long as the flash: a copy of one, whose blank end is no padding.
+        // As long as the flash: a copy of one, whose end is blank flash and not padding.
         Origin::File { .. } if whole => program(without_blank_end(rest), &Origin::Flash { read: rest.len() }),
         Origin::File { holes } => {
             let holes = holes.iter().map(|hole| behind(hole.start)..behind(hole.end));

@@ -41,7 +41,7 @@ pub enum Defect {
     /// An archive in the archive.
     #[error("{0} in it is another zip archive")]
     Nested(String),
-    /// Neither a manifest nor a file that is known.
+    /// Neither a manifest nor a firmware.
     #[error("it has no manifest.json and holds no firmware{}", explained(.0))]
     NothingKnown(Vec<String>),
     /// Without a manifest all files are looked at.
@@ -67,7 +67,7 @@ pub enum Defect {
     TooLarge(String),
 }
 
-/// What was found and why it will not do, for the end of a sentence.
+/// What the files are instead, as the end of a sentence.
 fn explained(others: &[String]) -> String {
     match others {
         [] => String::new(),

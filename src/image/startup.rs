@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use crate::flash::{Address, FLASH_END};
 
-/// How much of an image is there, by its own start-up code.
+/// Whether an image has all bytes that its own start-up code reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// No start-up code of the known shape; or blank flash at the end, where the values may just as well be blank.
+    /// The start-up code is not recognised, or the end is blank flash that may just as well be blank values.
     #[default]
     Unknown,
     /// All that is copied to RAM is there.
@@ -63,7 +63,7 @@ const LOOP: [(u16, u16); 11] = [
 const LITERALS: [usize; 3] = [2, 6, 7];
 
 /// The parts of an image linked for `base` that the reset handler at `reset` copies to RAM, as offsets into it. They may
-/// lie past its end. None if there is no copy loop of the known shape, or if its addresses make no sense.
+/// lie past its end. Empty without a copy loop of the known shape, or if its addresses make no sense.
 pub(super) fn copied(bytes: &[u8], base: Address, reset: u32) -> Vec<Range<usize>> {
     let Some(start) = (reset & !1).checked_sub(base.0).map(|offset| offset as usize) else {
         return Vec::new();
@@ -104,7 +104,7 @@ fn source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
     (ram && from_flash).then(|| offset..offset + len as usize)
 }
 
-/// How much of a file of `len` bytes is there, whose addresses leave out `holes`. Padding behind the end is fine.
+/// The extent of a file of `len` bytes, whose addresses leave out `holes`. Padding after the end is fine.
 pub(super) fn of_file(copied: &[Range<usize>], len: usize, holes: &[Range<usize>]) -> Extent {
     let Some(needs) = copied.iter().map(|part| part.end).max() else { return Extent::Unknown };
     if len < needs {
@@ -117,14 +117,14 @@ pub(super) fn of_file(copied: &[Range<usize>], len: usize, holes: &[Range<usize>
     if bytes > 0 { Extent::Gap { bytes } } else { Extent::Complete }
 }
 
-/// No program has so many blank bytes in its middle.
+/// A program does not have so many blank bytes in its middle.
 const HOLE: usize = 16 * 1024;
 
-/// How much is there of a program in a flash of which `read` bytes were read, the last `read - end` of them blank.
+/// The extent of a program in flash, of which `read` bytes were read and those from `end` on are blank.
 ///
-/// Initial values that are 0xFF look like flash that was never written. So the program is incomplete only if all of
-/// these values are blank, which no firmware's are: they hold pointers. If the blank part begins among them, or if what
-/// was read may end before the program does, there is no answer.
+/// Initial values that are 0xFF look like flash that was never written. So the program counts as incomplete only if all
+/// of these values are blank, which does not occur in a firmware: they include pointers. If the blank part begins among
+/// them, or if reading may have stopped before the end of the program, the answer is [`Extent::Unknown`].
 pub(super) fn in_flash(copied: &[Range<usize>], end: usize, read: usize) -> Extent {
     let needs = copied.iter().map(|part| part.end).max();
     let (Some(needs), Some(first)) = (needs, copied.iter().map(|part| part.start).min()) else {
@@ -143,7 +143,9 @@ mod tests {
     use super::*;
     use crate::flash::FIRMWARE_BASE;
 
+    /// Where the reset handler is, in bytes from the start.
     const RESET: usize = 0x800;
+    const RESET_VECTOR: u32 = FIRMWARE_BASE.0 + 0x801;
 
     /// A copy loop with its three literals `pool` bytes behind it.
     fn copy_loop(bytes: &mut [u8], at: usize, pool: usize, literals: [u32; 3]) {
@@ -165,13 +167,13 @@ mod tests {
     }
 
     fn found(bytes: &[u8]) -> Vec<Range<usize>> {
-        copied(bytes, FIRMWARE_BASE, FIRMWARE_BASE.0 + RESET as u32 + 1)
+        copied(bytes, FIRMWARE_BASE, RESET_VECTOR)
     }
 
     #[test]
     fn the_literals_of_both_copy_loops_are_found() {
         let mut bytes = image([0x0800_5000, 0x2000_0000, 0x2000_0400]);
-        assert_eq!(found(&bytes), [0x1000..0x1400]);
+        assert_eq!(found(&bytes), vec![0x1000..0x1400; 1]);
         // Not at a multiple of four: the pool is counted from the rounded address.
         copy_loop(&mut bytes, RESET + 42, 0x8A0, [0x0800_5400, 0x1000_0000, 0x1000_0010]);
         assert_eq!(found(&bytes), [0x1000..0x1400, 0x1400..0x1410]);
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_code_is_no_copy_loop() {
+    fn any_other_code_is_not_a_copy_loop() {
         let good = image([0x0800_5000, 0x2000_0000, 0x2000_0400]);
         for (n, (_, mask)) in LOOP.into_iter().enumerate() {
             let mut bent = good.clone();

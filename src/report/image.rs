@@ -44,7 +44,7 @@ pub fn image_error(error: &ImageError) -> Problem {
         ImageError::WebPage => &format!("The browser saved the page, not the file that it links to. {right}"),
         ImageError::Packed(_) => &format!("Unpack it first. {right}"),
         ImageError::TooLarge { .. } | ImageError::FileTooLarge => {
-            &format!("This is no Crazyflie image; firmware has 240 to 310 kB. {right}")
+            &format!("This is not a Crazyflie image; firmware has 240 to 310 kB. {right}")
         }
         ImageError::Blank { .. } => {
             "A dump of an erased chip looks like this; there is nothing to flash in it."
@@ -65,6 +65,7 @@ pub fn image_error(error: &ImageError) -> Problem {
 
 /// An image that may not go where it would.
 #[must_use]
+#[allow(clippy::too_many_lines, reason = "a table, one row a refusal")]
 pub fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
         Refusal::CutOff { .. } => {
@@ -129,7 +130,7 @@ pub fn refusal(refusal: &Refusal) -> Problem {
         Refusal::Foreign { .. } => (
             "wrong_address",
             format!(
-                "It is no Crazyflie firmware, which is linked for {FIRMWARE_BASE}. Take {}.",
+                "It is not a Crazyflie firmware, which is linked for {FIRMWARE_BASE}. Take {}.",
                 any_image()
             ),
         ),

@@ -17,7 +17,7 @@ pub fn read_image(path: &Path) -> Result<Image, Problem> {
     read_image_of(path, None)
 }
 
-/// The same for a file whose SHA-256 is known. A damaged download may be no image at all: the checksum comes first.
+/// The same for a file whose SHA-256 is known. The checksum is compared first, since a damaged download may be malformed.
 pub fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
         let message = format!("{}: {error}", shown(path));

@@ -283,7 +283,7 @@ fn cut_off() -> Vec<Case> {
     let bin = firmware("2026.04", LEN);
     let half = &bin[..HALF];
     let words = "the file ends after 12000 bytes, but its own start-up code needs 20000: it was cut off";
-    // Parts with addresses may leave out the middle of what is copied to RAM, and go on behind it.
+    // A gap in what is copied to RAM, with the rest after it.
     let holed = dfuse(&[(0, vec![(BASE, &bin[..LEN - 500]), (BASE + LEN as u32 - 400, &bin[LEN - 400..])])]);
     vec![
         ("half.bin", half.to_vec(), words),
@@ -302,7 +302,7 @@ fn cut_off() -> Vec<Case> {
     ]
 }
 
-/// Every byte is needed, padding does no harm, and no override lets half an image through.
+/// Every byte is needed, padding does no harm, and there is no override.
 #[test]
 fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
     let desk = Desk::new();
@@ -473,7 +473,7 @@ fn every_malformed_file_is_refused_with_its_own_reason() {
             assert_eq!(output.status.code(), Some(65), "{command} {name}: {text}");
             let said = |words: &str| text.to_lowercase().contains(&words.to_lowercase());
             assert!(words.split('|').any(said), "{name}: {text}");
-            // Of half an image it is said what it is.
+            // `inspect` describes an incomplete image before it refuses it.
             let text = String::from_utf8(output.stdout).unwrap();
             assert!(!text.contains("Using"), "{name}: nothing was begun: {text}");
         }
@@ -517,7 +517,7 @@ fn placements() -> Vec<Placement> {
             linked_low,
             "flash --allow-mismatch --address 0x08004000",
             65,
-            "It is no Crazyflie firmware",
+            "It is not a Crazyflie firmware",
         ),
         (
             "noise.dfu",
