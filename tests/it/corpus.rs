@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use zip::CompressionMethod;
 
-use cfdfu::image::Sha256;
+use cfdfu::image::{Content, Sha256};
 use cfdfu::sim::images;
 
 use crate::files::{Target, bent, dfuse, dfuse_body, elf, hex, manifest, release, suffixed, zip};
@@ -355,6 +355,43 @@ fn a_file_that_ends_before_its_code_does_is_refused_by_its_vectors() {
     fs::write(desk.0.path().join("cut.bin"), cut).unwrap();
     let (exit, result) = desk.object("flash cut.bin --demo --allow-mismatch", "result");
     assert_eq!((exit, &result["error"]["kind"]), (65, &json!("incomplete_image")));
+}
+
+/// Read back from a drone, the blank end of the flash may be missing bytes, or values that are 0xFF.
+#[test]
+fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_values_are_blank() {
+    const ALL: usize = 1008 * 1024;
+    let bin = firmware("2026.04", SEED_LEN);
+    let complete = |there: &[u8], read: usize| {
+        let mut flash = there.to_vec();
+        flash.resize(read, 0xFF);
+        let content = Content::in_flash(&flash).unwrap();
+        let firmware = content.firmware().unwrap();
+        let named = content.to_string().starts_with("incomplete firmware 2026.04");
+        assert_eq!(named, firmware.extent.complete() == Some(false));
+        firmware.extent.complete()
+    };
+    assert_eq!(complete(&bin, ALL), Some(true));
+    assert_eq!(complete(&bin[..48 * 1024], ALL), Some(false));
+    // `identify` stops where nothing follows for 16 KiB; a copy for undo stops at the end of a sector.
+    assert_eq!(complete(&bin[..48 * 1024], 64 * 1024), Some(false));
+    assert_eq!(complete(&bin[..48 * 1024], 48 * 1024), None);
+    // The last values of a complete firmware are 0xFF.
+    assert_eq!(complete(&bin[..SEED_LEN - 64], ALL), None);
+    // A backup of the same drone is a backup, with an incomplete firmware in it, and can be inspected.
+    let mut backup = images::loader();
+    backup.resize(16 * 1024, 0xFF);
+    backup.extend(&bin[..48 * 1024]);
+    backup.resize(1024 * 1024, 0xFF);
+    let desk = Desk::new();
+    fs::write(desk.0.path().join("mine.bin"), backup).unwrap();
+    let (exit, image) = desk.object("inspect mine.bin", "image");
+    assert_eq!((exit, &image["kind"], &image["complete"]), (0, &json!("backup"), &json!(false)));
+    let (exit, result) = desk.object("restore-bootloader mine.bin --demo=dfu", "result");
+    assert_eq!((exit, &result["error"]["kind"]), (65, &json!("incomplete_image")));
+    fs::write(desk.0.path().join("cf2.bin"), &bin).unwrap();
+    let output = desk.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// What a build in CI packs: no manifest, and the same firmware in several formats.
