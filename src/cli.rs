@@ -16,7 +16,7 @@ use crate::clock::{Clock, FastClock, RealClock};
 use crate::doctor;
 use crate::flash::check::{self, Admitted, Wish};
 use crate::flash::{FLASH_END, LOADER_BASE, Segment, Span};
-use crate::image::{Content, Firmware, Image};
+use crate::image::{Content, Firmware, Image, Sha256};
 use crate::job::{
     Compare, DroneAt, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector,
     Task, Verify, Width,
@@ -107,9 +107,10 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         return Err(report::other(Exit::Usage, "usage", &message, "`cfdfu --help` lists the commands."));
     }
     match command {
-        Command::Flash { image, flash } => {
+        Command::Flash { image, sha256, flash } => {
             let wish = wish(flash);
-            let image = image_or_demo(image.as_deref(), || simulate::demo_image(DemoKind::Firmware))?;
+            let image =
+                image_or_demo(image.as_deref(), *sha256, || simulate::demo_image(DemoKind::Firmware))?;
             console.image(&image);
             let admitted = check::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
             let report = flash_job(global, flash, admitted, image.content.firmware(), console)?;
@@ -125,7 +126,12 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             Ok(console.conclude(&report, false))
         }
         Command::Inspect { image } => {
-            console.inspection(&files::read_image(image)?);
+            let image = files::read_image(image)?;
+            console.inspection(&image);
+            // A backup of a drone with an incomplete firmware is not a damaged file.
+            if !matches!(image.content, Content::WholeFlash(_)) {
+                check::all_there(&image).map_err(|refusal| report::refusal(&refusal))?;
+            }
             Ok(Exit::Done)
         }
         Command::Verify { image, address, device } => {
@@ -174,7 +180,7 @@ fn restore_job(
         let message = "--address says nothing of a bootloader";
         return Err(report::other(Exit::Usage, "address", message, advice));
     }
-    let loader = image_or_demo(loader, || simulate::demo_image(DemoKind::Loader))?;
+    let loader = image_or_demo(loader, None, || simulate::demo_image(DemoKind::Loader))?;
     console.image(&loader);
     let firmware = firmware.map(files::read_image).transpose()?;
     if let Some(firmware) = &firmware {
@@ -292,11 +298,19 @@ fn flash_exit(report: &Report, flash: &FlashArgs) -> Exit {
 }
 
 /// The image that is named; none needs to be on the demo, which brings its own.
-fn image_or_demo(path: Option<&std::path::Path>, demo: impl FnOnce() -> Vec<u8>) -> Result<Image, Problem> {
-    match path {
-        Some(path) => files::read_image(path),
-        None => Image::parse(demo()).map_err(|error| report::image_error(&error)),
-    }
+fn image_or_demo(
+    path: Option<&std::path::Path>,
+    sha256: Option<Sha256>,
+    demo: impl FnOnce() -> Vec<u8>,
+) -> Result<Image, Problem> {
+    let Some(path) = path else {
+        let image = Image::parse(demo()).map_err(|error| report::image_error(&error))?;
+        return match sha256 {
+            Some(expected) if image.sha256 != expected => Err(report::wrong_checksum(expected, image.sha256)),
+            _ => Ok(image),
+        };
+    };
+    files::read_image_of(path, sha256)
 }
 
 /// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back.

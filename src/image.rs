@@ -2,19 +2,29 @@
 //!
 //! Reads no file itself and decides nothing about flashing: `flash::check` does that with what is
 //! found here. Formats are told apart by content, never by the file's name: [`dfuse`], [`hex`], [`elf`] and
-//! [`release`] read the containers, [`recognise`] tells what the bytes are.
+//! [`release`] read the containers, [`recognise`] tells what the bytes are, [`startup`] whether they are all there, and
+//! [`foreign`] names files that are not images.
+
+use std::ops::Range;
 
 use thiserror::Error;
 
-use crate::flash::{Address, BLANK, FLASH_END, LOADER_BASE, Segment};
+use crate::flash::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment};
 
 mod dfuse;
+mod digest;
 mod elf;
+mod foreign;
 mod hex;
 mod recognise;
 mod release;
+mod startup;
+
+pub use digest::Sha256;
+use release::{Loose, Packing, Release};
 
 pub use recognise::{BoardKind, Content, Firmware, WholeFlash};
+pub use startup::Extent;
 
 /// The largest file that is read at all, in bytes: nothing for a Crazyflie comes near it.
 pub const FILE_MAX: u64 = 16 * 1024 * 1024;
@@ -32,7 +42,7 @@ pub enum Format {
     Hex,
     /// What the linker makes.
     Elf,
-    /// A release with a manifest.
+    /// A release with a manifest, or an archive of one firmware.
     Zip,
 }
 
@@ -101,10 +111,14 @@ pub struct Image {
     pub format: Format,
     /// What it is.
     pub content: Content,
+    /// How much of it is there.
+    pub extent: Extent,
     /// The bytes to program.
     pub payload: Payload,
     /// CRC-32 (zlib's) of all bytes of the payload, in the order of their addresses.
     pub crc32: u32,
+    /// SHA-256 of the file as it was given, container and all.
+    pub sha256: Sha256,
     /// The vendor and product number that a DFU suffix names, 0xFFFF for any; `None` without a suffix.
     pub made_for: Option<(u16, u16)>,
     /// What else there is to say of the file: what was left out, what is odd.
@@ -135,6 +149,12 @@ pub enum ImageError {
     /// Letters and digits throughout.
     #[error("this is a text file, not an image")]
     Text,
+    /// HTML: what a browser saves in place of the file that a page links to.
+    #[error("this is a web page (HTML), not an image")]
+    WebPage,
+    /// Compressed, or an archive of a format that is not read.
+    #[error("this is a {0} file, not an image")]
+    Packed(&'static str),
     /// Two parts for one address.
     #[error("the file holds {0} twice")]
     Overlap(Address),
@@ -166,12 +186,20 @@ pub enum ImageError {
 impl Image {
     /// Reads `bytes` as an image file, whatever its format.
     pub fn parse(bytes: Vec<u8>) -> Result<Image, ImageError> {
+        let sha256 = Sha256::of(&bytes);
+        let image = if release::is_zip(&bytes) { Image::from_zip(&bytes)? } else { Image::unzipped(bytes)? };
+        Ok(Image { sha256, ..image })
+    }
+
+    /// Reads any format but zip. The caller has the whole file and sets the SHA-256.
+    fn unzipped(bytes: Vec<u8>) -> Result<Image, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
         }
-        if bytes.starts_with(release::SIGNATURE) {
-            Image::from_release(&bytes)
-        } else if bytes.starts_with(dfuse::SIGNATURE) {
+        if let Some(name) = foreign::archive(&bytes) {
+            return Err(ImageError::Packed(name));
+        }
+        if bytes.starts_with(dfuse::SIGNATURE) {
             let file = dfuse::parse(&bytes).map_err(ImageError::DfuSe)?;
             let mut image = Image::placed(Format::Dfu, file.segments)?;
             image.is_made_for(file.made_for);
@@ -192,15 +220,20 @@ impl Image {
 
     /// A raw image, with a DFU suffix or without.
     fn raw(mut bytes: Vec<u8>) -> Result<Image, ImageError> {
-        let printable = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~');
-        if bytes.iter().all(printable) {
+        if foreign::is_web_page(&bytes) {
+            return Err(ImageError::WebPage);
+        }
+        if foreign::is_text(&bytes) {
             return Err(ImageError::Text);
         }
         let found = dfuse::without_suffix(&bytes).map_err(ImageError::Suffix)?;
         let suffix = found.map(|(_, suffix)| suffix);
         bytes.truncate(found.map_or(bytes.len(), |(rest, _)| rest.len()));
-        let content = recognise::content(&bytes);
-        let mut image = Image::new(Format::Bin, content, Payload::Raw(bytes))?;
+        if bytes.len() as u64 > IMAGE_MAX {
+            return Err(ImageError::TooLarge { bytes: bytes.len() as u64 });
+        }
+        let look = recognise::look(&bytes, &[]);
+        let mut image = Image::new(Format::Bin, look, Payload::Raw(bytes))?;
         if let Some(suffix) = suffix {
             image.is_made_for(suffix.made_for);
             image.notes.push(format!("its DFU suffix ({} bytes) was checked and is not flashed", suffix.len));
@@ -226,22 +259,25 @@ impl Image {
         }
     }
 
-    fn from_release(bytes: &[u8]) -> Result<Image, ImageError> {
-        let release = release::parse(bytes, IMAGE_MAX)?;
-        if release.file.is_empty() {
-            return Err(ImageError::Empty);
+    fn from_zip(bytes: &[u8]) -> Result<Image, ImageError> {
+        let image = match release::parse(bytes, IMAGE_MAX)? {
+            Packing::Release(release) => Image::from_release(release)?,
+            Packing::Loose(files) => Image::only_one(files)?,
+        };
+        Ok(Image { format: Format::Zip, ..image })
+    }
+
+    fn from_release(release: Release) -> Result<Image, ImageError> {
+        if release::is_zip(&release.file) {
+            return Err(release::Defect::Nested(release.name).into());
         }
-        if release.file.starts_with(release::SIGNATURE) {
-            return Err(release::Defect::Archive("its firmware is another archive".to_owned()).into());
-        }
-        let image = Image::parse(release.file)?;
+        let mut image = Image::unzipped(release.file)?;
         if let (Some(claimed), Content::Firmware(firmware)) = (&release.platform, &image.content)
             && let Some(found) = firmware.platform()
             && found != claimed
         {
             return Err(ImageError::OtherPlatform { claimed: claimed.clone(), found });
         }
-        let mut image = Image { format: Format::Zip, ..image };
         if !release.others.is_empty() {
             let others = release.others.join(", ");
             image.notes.push(format!("not updated over USB, though in the release: {others}"));
@@ -249,12 +285,69 @@ impl Image {
         Ok(image)
     }
 
+    /// The only firmware among these files, as a build in CI packs it: without a manifest, and often in several formats.
+    fn only_one(files: Vec<Loose>) -> Result<Image, ImageError> {
+        let mut found: Vec<(String, Image)> = Vec::new();
+        let mut others = Vec::new();
+        let mut nested = None;
+        for Loose { name, bytes } in files {
+            if release::is_zip(&bytes) {
+                nested = nested.or(Some(name));
+                continue;
+            }
+            match Image::unzipped(bytes) {
+                // The same in another format.
+                Ok(image) if found.iter().any(|(_, first)| first.is_same_program(&image)) => {}
+                Ok(image) if image.is_known() => found.push((name, image)),
+                Ok(image) => others.push(format!("{name} is {}", image.content)),
+                Err(ImageError::Empty | ImageError::Text | ImageError::Blank { .. }) => {}
+                Err(error @ ImageError::WebPage) => return Err(error),
+                Err(error) => others.push(format!("{name}: {error}")),
+            }
+        }
+        match (found.len(), nested) {
+            (0, Some(name)) => Err(release::Defect::Nested(name).into()),
+            (0, None) => Err(release::Defect::NothingKnown(others).into()),
+            (1, _) => found.pop().map(|(_, image)| image).ok_or(ImageError::Empty),
+            _ => {
+                let names: Vec<String> = found.into_iter().map(|(name, _)| name).collect();
+                Err(release::Defect::Several(names.join(", ")).into())
+            }
+        }
+    }
+
+    /// Something for the STM32 of a Crazyflie, or what is left of it.
+    fn is_known(&self) -> bool {
+        let known =
+            matches!(self.content, Content::Firmware(_) | Content::Bootloader | Content::WholeFlash(_));
+        known || self.extent.complete() == Some(false)
+    }
+
+    /// Whether both are the same program, be it in different formats. What one of them leaves out between its parts, the
+    /// other may fill in as it likes.
+    fn is_same_program(&self, other: &Image) -> bool {
+        let [mine, theirs] = [self, other].map(|it| it.payload.at(it.address().unwrap_or(FIRMWARE_BASE)));
+        let agree = |a: &Segment, b: &Segment| {
+            let (start, end) = (a.address.max(b.address).wide(), a.end().min(b.end()));
+            let part = |it: &Segment| {
+                let offset = |at: u64| usize::try_from(at - it.address.wide()).ok();
+                it.data.get(offset(start)?..offset(end)?).map(<[u8]>::to_vec)
+            };
+            start >= end || part(a) == part(b)
+        };
+        let ends = |segments: &[Segment]| Some((segments.first()?.address, segments.last()?.end()));
+        self.content == other.content
+            && ends(&mine) == ends(&theirs)
+            && mine.iter().all(|a| theirs.iter().all(|b| agree(a, b)))
+    }
+
     /// An image of parts with addresses, in any order.
     fn placed(format: Format, segments: Vec<Segment>) -> Result<Image, ImageError> {
         let segments = joined(segments)?;
-        let content = recognise::content(&flattened(&segments));
+        let holes = holes(&segments);
         let gaps: u64 = segments.windows(2).map(|pair| pair[1].address.wide() - pair[0].end()).sum();
-        let mut image = Image::new(format, content, Payload::Placed(segments))?;
+        let look = recognise::look(&flattened(&segments), &holes);
+        let mut image = Image::new(format, look, Payload::Placed(segments))?;
         if matches!(image.content, Content::Firmware(_)) && gaps > 0 {
             image.notes.push(format!(
                 "its parts leave out {gaps} bytes between them, which will be blank: usual where a linker aligns, but \
@@ -264,7 +357,11 @@ impl Image {
         Ok(image)
     }
 
-    fn new(format: Format, content: Content, payload: Payload) -> Result<Image, ImageError> {
+    fn new(
+        format: Format,
+        (content, extent): (Content, Extent),
+        payload: Payload,
+    ) -> Result<Image, ImageError> {
         let bytes = payload.len() as u64;
         if bytes > IMAGE_MAX {
             return Err(ImageError::TooLarge { bytes });
@@ -281,7 +378,16 @@ impl Image {
         for part in &parts {
             crc.update(part);
         }
-        Ok(Image { format, content, crc32: crc.finalize(), payload, made_for: None, notes: Vec::new() })
+        Ok(Image {
+            format,
+            content,
+            extent,
+            crc32: crc.finalize(),
+            sha256: Sha256::default(),
+            payload,
+            made_for: None,
+            notes: Vec::new(),
+        })
     }
 
     /// The types of the boards that the image runs on; none if it does not say.
@@ -312,6 +418,13 @@ fn joined(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
         }
     }
     if joined.is_empty() { Err(ImageError::Empty) } else { Ok(joined) }
+}
+
+/// What lies between the segments, counted from the start of the first.
+fn holes(segments: &[Segment]) -> Vec<Range<usize>> {
+    let start = segments.first().map_or(0, |first| first.address.wide());
+    let offset = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
+    segments.windows(2).map(|pair| offset(pair[0].end())..offset(pair[1].address.wide())).collect()
 }
 
 /// The bytes as they would stand in erased flash, to be recognised; nothing if they are strewn farther than

@@ -97,6 +97,8 @@ pub struct FlashTask {
     pub width: Width,
     /// The boards that the image runs on; none if it does not say.
     pub boards: Vec<String>,
+    /// The platform that the image is for, if it says.
+    pub platform: Option<&'static str>,
     /// The version that the drone should say it runs afterwards, if the image names one.
     pub version: Option<String>,
     /// Whether a chip that is not a Crazyflie's, or another board, is taken.
@@ -119,6 +121,7 @@ impl FlashTask {
     pub fn new(image: Admitted, firmware: Option<&Firmware>) -> FlashTask {
         let boards = firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect();
         FlashTask {
+            platform: firmware.and_then(Firmware::platform),
             version: firmware.and_then(|firmware| firmware.version.clone()),
             image,
             compare: Compare::First,
@@ -183,6 +186,8 @@ pub struct Preview {
     pub before: Option<Segment>,
     /// What the firmware among that is.
     pub firmware: Option<Content>,
+    /// Whether the drone gets a firmware for another kind of drone than the one that it has.
+    pub platform_change: Option<PlatformChange>,
     /// What stands where the bootloader belongs, where the job leaves that alone.
     pub loader: Option<Loader>,
     /// Whether the image is for this board; [`BoardCheck::Unknown`] needs more than a key to confirm.
@@ -196,6 +201,16 @@ pub enum BoardCheck {
     Passed,
     /// The board could not be read.
     Unknown,
+}
+
+/// A firmware in the place of one for another platform, by their names in releases. Several platforms share types of
+/// boards (crazyflie-firmware, `platform_flapper.c`), so that the check of the board does not see this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlatformChange {
+    /// What is there.
+    pub from: &'static str,
+    /// What is to be written.
+    pub to: &'static str,
 }
 
 /// Whether what was written is read back.

@@ -15,8 +15,10 @@ use crate::job::{
 use crate::usb::{CRAZYFLIE, TransferError};
 
 mod image;
+mod right_file;
 
-pub use image::{caution, image_error, refusal};
+pub use image::{caution, image_error, platform_change, refusal, wrong_checksum};
+pub use right_file::{RIGHT_LOADER, any_image, right_image};
 
 /// Exit statuses, after sysexits.h; scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +156,8 @@ pub fn not_seen(report: &Report) -> &'static str {
 
 /// What a flash cannot mend.
 pub const WITHOUT_LOADER: &str = "Its bootloader is gone: it will not start when it is switched on. Put it back: cfdfu \
-    restore-bootloader LOADER (b in the interface).";
+    restore-bootloader LOADER (b in the interface). LOADER is cf2loader-1.0.bin from \
+    github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
 
 /// What is known of a drone, as rows of a label and a text.
 #[must_use]
@@ -205,27 +208,45 @@ pub fn diagnosis(identity: &Identity) -> Option<String> {
     if let Some(loader) = loader.filter(|loader| loader.is_gone()) {
         return Some(format!(
             "The bootloader is gone ({}): the drone cannot start as it should, and cannot be updated over radio. Put it \
-             back, with a firmware: cfdfu restore-bootloader LOADER --firmware IMAGE.",
-            loader.describe()
+             back, with a firmware: cfdfu restore-bootloader LOADER --firmware IMAGE. LOADER is {RIGHT_LOADER}; IMAGE is \
+             {}.",
+            loader.describe(),
+            right_for(board.as_ref())
         ));
     }
     match (firmware, board) {
-        (None, _) => Some("There is no firmware on it. Flash one: cfdfu flash IMAGE.".to_owned()),
+        (None, board) => Some(format!(
+            "There is no firmware on it. Flash one: cfdfu flash IMAGE, with {}.",
+            right_for(board.as_ref())
+        )),
+        (Some(Content::Firmware(firmware)), board) if firmware.extent.complete() == Some(false) => {
+            Some(format!(
+                "Its firmware is incomplete: its end is missing, and it does not start. Flash it again: cfdfu flash IMAGE, \
+             with {}.",
+                right_for(board.as_ref())
+            ))
+        }
         (Some(Content::Firmware(firmware)), Some(board))
             if !firmware.boards.is_empty() && firmware.boards.iter().all(|it| it.code != board.code) =>
         {
             Some(format!(
-                "Its {firmware} stops at once on this board ({}), without a sign. Flash the one for this board.",
-                board.code
+                "Its {firmware} stops at once on this board ({}), without a sign. Flash the one for this board: {}.",
+                board.code,
+                right_image(&board.code)
             ))
         }
         (Some(Content::Firmware(_)), _) => None,
-        (Some(_), _) => Some(
+        (Some(_), board) => Some(format!(
             "What is in the place of the firmware is not recognised: half a firmware, or another one. If it does not \
-             start, flash it: cfdfu flash IMAGE."
-                .to_owned(),
-        ),
+             start, flash it: cfdfu flash IMAGE, with {}.",
+            right_for(board.as_ref())
+        )),
     }
+}
+
+/// The firmware for a board that may not be known.
+fn right_for(board: Option<&Board>) -> String {
+    board.map_or_else(any_image, |board| right_image(&board.code))
 }
 
 /// What a restored bootloader is good for, and what is missing; `None` if what was written is none.
@@ -370,11 +391,14 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             "The chip took the erase and kept what it has. Lift the write protection with ST's tools (option bytes), then \
              flash again.",
         ),
-        FailureKind::OtherBoard { .. } => new(
+        FailureKind::OtherBoard { board, .. } => new(
             Exit::Image,
             "other_board",
-            "On this board it would stop before it starts, and look dead. Take the image for this board. If you \
-             are sure: --allow-mismatch.",
+            &format!(
+                "On this board it would stop before it starts, and look dead. Take the image for this board: {}. If you \
+                 are sure of this one: --allow-mismatch.",
+                right_image(&board.code)
+            ),
         ),
         FailureKind::Plan(_) => {
             new(Exit::Image, "does_not_fit", "This image cannot be flashed to this device.")
@@ -437,7 +461,8 @@ pub fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(
         "PX4 took the place of Bitcraze's bootloader. To go back, enter DFU mode by hand: {ENTER_BY_HAND}. Then: cfdfu \
-         restore-bootloader LOADER --firmware IMAGE."
+         restore-bootloader LOADER --firmware IMAGE. LOADER is {RIGHT_LOADER}; IMAGE is cf2-….bin or what is right for \
+         the board."
     );
     let advice = |other: &Other| match other.what {
         Relative::Crazyradio | Relative::CrazyradioBootloader => {

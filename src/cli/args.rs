@@ -8,6 +8,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::flash::Address;
+use crate::image::Sha256;
 use crate::job::Selector;
 use crate::sim::images;
 use crate::sim::scenario::SCENARIOS;
@@ -176,6 +177,9 @@ pub(super) enum Command {
         /// The image: .bin, .dfu, .hex, .elf, a release .zip; - reads stdin
         #[arg(required = true)]
         image: Option<PathBuf>,
+        /// The SHA-256 that the file must have, as published
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<Sha256>,
         #[command(flatten)]
         flash: FlashArgs,
     },

@@ -243,6 +243,9 @@ impl Console {
             Some(_) => self.line("On the drone: something that is no Crazyflie firmware"),
             None => {}
         }
+        if let Some(change) = preview.platform_change {
+            self.log_line(Level::Warning, &report::platform_change(change));
+        }
     }
 
     fn log_line(&mut self, level: Level, text: &str) {
@@ -340,7 +343,13 @@ impl Console {
                     self.line(&format!("{} bytes at {}", segment.data.len(), segment.address));
                 }
             }
+            self.line(match image.extent.complete() {
+                Some(true) => "Complete: it has everything that its start-up code needs",
+                Some(false) => "Incomplete: it lacks bytes that its start-up code needs",
+                None => "Unknown whether it is complete: its start-up code is not recognised",
+            });
             self.line(&format!("CRC-32 {:08x}", image.crc32));
+            self.line(&format!("SHA-256 {}", image.sha256));
         }
     }
 

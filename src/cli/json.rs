@@ -41,7 +41,9 @@ pub(super) fn image(image: &Image) -> Value {
         "address": image.address().map(|address| address.to_string()),
         "bytes": image.payload.len(),
         "segments": parts,
+        "complete": image.extent.complete(),
         "crc32": format!("{:08x}", image.crc32),
+        "sha256": image.sha256.to_string(),
         "notes": image.notes,
     })
 }
@@ -55,7 +57,8 @@ pub(super) fn known(known: &Known) -> Value {
                 let boards: Vec<&str> =
                     firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.as_str()).collect();
                 let version = firmware.and_then(|firmware| firmware.version.as_deref());
-                json!({"kind": content.word(), "version": version, "boards": boards})
+                let complete = firmware.and_then(|firmware| firmware.extent.complete());
+                json!({"kind": content.word(), "version": version, "boards": boards, "complete": complete})
             });
             json!({
                 "event": "board",
@@ -75,7 +78,9 @@ pub(super) fn known(known: &Known) -> Value {
             "name": running.board,
             "revision": null,
             "bootloader": null,
-            "firmware": running.version.as_ref().map(|version| json!({"kind": "firmware", "version": version, "boards": []})),
+            "firmware": running.version.as_ref().map(|version| {
+                json!({"kind": "firmware", "version": version, "boards": [], "complete": null})
+            }),
             "read_protected": null,
             "write_protected_sectors": null,
             "rom": null,

@@ -5,7 +5,7 @@
 use thiserror::Error;
 
 use super::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
-use crate::image::{Content, Image, WholeFlash};
+use crate::image::{Content, Extent, Image, WholeFlash};
 
 /// What the user wants otherwise than the image says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,23 @@ pub enum Refusal {
     /// A copy of nothing.
     #[error("the copy is blank: there was nothing before")]
     NothingBefore,
+    /// Ends before the last byte that its own start-up code reads.
+    #[error("the file ends after {bytes} bytes, but its own start-up code needs {needs}: it was cut off")]
+    CutOff {
+        /// Its length.
+        bytes: usize,
+        /// The least that it would need.
+        needs: usize,
+    },
+    /// Has a gap where its own start-up code reads.
+    #[error("the file leaves out {bytes} bytes that its own start-up code needs")]
+    LeavesOut {
+        /// How many.
+        bytes: usize,
+    },
+    /// A backup of a flash with an incomplete firmware.
+    #[error("the firmware in this copy of a flash is incomplete")]
+    IncompleteCopy,
     /// Neither firmware nor anything else that is known.
     #[error("this image is not recognised as Crazyflie firmware")]
     Unknown,
@@ -164,6 +181,14 @@ pub fn flash(image: &Image, wish: Wish) -> Result<Admitted, Refusal> {
 /// The bootloader for sector 0 and, in the same job, a firmware behind it; or a copy of the whole flash, of
 /// which a `firmware` takes the place of the one in it.
 pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<Admitted, Refusal> {
+    match loader.content {
+        // Its firmware is not written.
+        Content::WholeFlash(_) if firmware.is_some() => {}
+        Content::WholeFlash(_) if loader.extent.complete() == Some(false) => {
+            return Err(Refusal::IncompleteCopy);
+        }
+        _ => all_there(loader)?,
+    }
     let what = match &loader.content {
         Content::Bootloader | Content::WholeFlash(WholeFlash { loader: true, .. }) => None,
         Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) } if wish.allow_mismatch => None,
@@ -215,6 +240,9 @@ pub fn undo(copy: Segment, wish: Wish) -> Result<Admitted, Refusal> {
 
 /// Where an image would be looked for when it is only compared: its own place or the one asked for.
 pub fn compare(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal> {
+    if !matches!(image.content, Content::WholeFlash(_)) {
+        all_there(image)?;
+    }
     let segments = image.payload.at(place(image, wish)?);
     segments.iter().try_for_each(fits_flash)?;
     Ok(segments)
@@ -228,6 +256,15 @@ fn place(image: &Image, wish: Wish) -> Result<Address, Refusal> {
     }
 }
 
+/// An incomplete image has no override: it would be flashed and verified, and the drone would not start.
+pub fn all_there(image: &Image) -> Result<(), Refusal> {
+    match image.extent {
+        Extent::Cut { bytes, needs } => Err(Refusal::CutOff { bytes, needs }),
+        Extent::Gap { bytes } => Err(Refusal::LeavesOut { bytes }),
+        Extent::Unknown | Extent::Complete => Ok(()),
+    }
+}
+
 fn made_for_dfu(image: &Image, wish: Wish) -> Result<(), Refusal> {
     match image.other_device() {
         Some((vendor, product)) if !wish.allow_mismatch => Err(Refusal::OtherDevice { vendor, product }),
@@ -236,6 +273,10 @@ fn made_for_dfu(image: &Image, wish: Wish) -> Result<(), Refusal> {
 }
 
 fn firmware_segments(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal> {
+    // A copy of a flash is refused for what it is.
+    if !matches!(image.content, Content::WholeFlash(_)) {
+        all_there(image)?;
+    }
     made_for_dfu(image, wish)?;
     if let (Content::Firmware(firmware), Some(placed)) = (&image.content, image.payload.address())
         && firmware.link == FIRMWARE_BASE
@@ -301,15 +342,26 @@ fn fits_flash(segment: &Segment) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Firmware, Format, Payload};
+    use crate::image::{Firmware, Format, Payload, Sha256};
 
     fn image(content: Content, len: usize) -> Image {
         let payload = Payload::Raw(vec![1; len]);
-        Image { format: Format::Bin, content, payload, crc32: 0, made_for: None, notes: vec![] }
+        Image {
+            format: Format::Bin,
+            content,
+            extent: Extent::Unknown,
+            payload,
+            crc32: 0,
+            sha256: Sha256::default(),
+            made_for: None,
+            notes: vec![],
+        }
     }
 
     fn firmware(link: Address) -> Image {
-        let content = Content::Firmware(Firmware { version: None, revision: None, boards: vec![], link });
+        let extent = Extent::Unknown;
+        let content =
+            Content::Firmware(Firmware { version: None, revision: None, boards: vec![], link, extent });
         image(content, 1000)
     }
 
@@ -356,6 +408,30 @@ mod tests {
         assert_eq!(flash(&unknown, Wish::default()), Err(Refusal::Unknown));
         assert_eq!(flash(&unknown, INSIST).unwrap().segments()[0].address, FIRMWARE_BASE);
         assert_eq!(flash(&image(Content::Radio, 1000), INSIST), Err(Refusal::Radio));
+    }
+
+    #[test]
+    fn an_incomplete_image_has_no_override() {
+        let half =
+            |content| Image { extent: Extent::Cut { bytes: 1000, needs: 2000 }, ..image(content, 1000) };
+        let refusal = Refusal::CutOff { bytes: 1000, needs: 2000 };
+        let unknown = half(Content::Unknown { link: Some(LOADER_BASE) });
+        let good = firmware(FIRMWARE_BASE);
+        let bad = half(good.content.clone());
+        for it in [&unknown, &bad] {
+            assert_eq!(flash(it, INSIST), Err(refusal.clone()));
+            assert_eq!(compare(it, INSIST), Err(refusal.clone()));
+            assert_eq!(restore(it, Some(&good), INSIST), Err(refusal.clone()));
+        }
+        let loader = image(Content::Bootloader, 7256);
+        assert_eq!(restore(&loader, Some(&bad), INSIST), Err(refusal));
+        let gap = Image { extent: Extent::Gap { bytes: 16 }, ..good.clone() };
+        assert_eq!(flash(&gap, INSIST), Err(Refusal::LeavesOut { bytes: 16 }));
+        // A backup of a drone with half a firmware: its bootloader is good, with another firmware.
+        let copy = half(Content::WholeFlash(WholeFlash { loader: true, firmware: None }));
+        assert_eq!(restore(&copy, None, INSIST), Err(Refusal::IncompleteCopy));
+        assert!(restore(&copy, Some(&good), Wish::default()).is_ok());
+        assert!(compare(&copy, Wish::default()).is_ok());
     }
 
     #[test]

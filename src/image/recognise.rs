@@ -6,9 +6,11 @@
 //! The initial stack pointer of a good firmware is 0x2001FFFF, odd: it is never asked to be aligned.
 
 use std::fmt;
+use std::ops::Range;
 
+use super::startup::{self, Extent};
 use crate::crazyflie;
-use crate::flash::{Address, BLANK, FIRMWARE_BASE, FIRMWARE_MAX, LOADER_BASE, LOADER_MAX, Span};
+use crate::flash::{Address, BLANK, FIRMWARE_BASE, FIRMWARE_MAX, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
 
 /// 98 words: 16 of the core and 82 interrupts (RM0090 table 62).
 const VECTORS: usize = 98;
@@ -61,6 +63,8 @@ pub struct Firmware {
     pub boards: Vec<BoardKind>,
     /// Where it was linked to run.
     pub link: Address,
+    /// How much of it is there.
+    pub extent: Extent,
 }
 
 /// A kind of board, as a firmware names those that it runs on.
@@ -86,10 +90,13 @@ impl Firmware {
 }
 
 impl fmt::Display for Firmware {
-    /// As in "firmware 2026.04 for CF20, CF21".
+    /// As in "firmware 2026.04 for CF20, CF21", or "incomplete firmware …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = self.version.as_deref().unwrap_or("of unknown version");
         let codes: Vec<&str> = self.boards.iter().map(|board| board.code.as_str()).collect();
+        if self.extent.complete() == Some(false) {
+            f.write_str("incomplete ")?;
+        }
         write!(f, "firmware {version} for ")?;
         match self.platform() {
             _ if codes.is_empty() => f.write_str("unknown boards"),
@@ -140,17 +147,17 @@ impl Content {
         }
     }
 
-    /// What these bytes are, read from a file or from a drone's flash.
+    /// What these bytes are, as a file or a part of one.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Content {
-        content(bytes)
+        look(bytes, &[]).0
     }
 
     /// What stands in this part of a flash, whose blank end is not part of it; `None` if all of it is blank.
     #[must_use]
     pub fn in_flash(bytes: &[u8]) -> Option<Content> {
         let there = without_blank_end(bytes);
-        (!there.is_empty()).then(|| content(there))
+        (!there.is_empty()).then(|| recognise(there, &Origin::Flash { read: bytes.len() }).0)
     }
 
     /// The word that `inspect --json` prints.
@@ -166,25 +173,52 @@ impl Content {
     }
 }
 
-/// Looks at the bytes of a raw image, or at what was read back from a drone.
-pub(super) fn content(bytes: &[u8]) -> Content {
-    whole_flash(bytes).map_or_else(|| program(bytes), Content::WholeFlash)
+/// Where the bytes of a program come from, which decides what a missing end looks like.
+enum Origin<'a> {
+    /// A file, with the parts that its addresses leave out.
+    File { holes: &'a [Range<usize>] },
+    /// A flash of which so many bytes were read; the blank ones at the end are cut.
+    Flash { read: usize },
 }
 
-/// A bootloader with a firmware behind it, or anything that is exactly as long as the flash.
-fn whole_flash(bytes: &[u8]) -> Option<WholeFlash> {
+/// What the bytes of an image file are, and how much of that is there. `holes` are the parts of them that the file left
+/// out, if it has addresses.
+pub(super) fn look(bytes: &[u8], holes: &[Range<usize>]) -> (Content, Extent) {
+    recognise(bytes, &Origin::File { holes })
+}
+
+fn recognise(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
+    match whole_flash(bytes, origin) {
+        Some((whole, extent)) => (Content::WholeFlash(whole), extent),
+        None => program(bytes, origin),
+    }
+}
+
+/// A bootloader with a firmware behind it, or anything that is exactly as long as the flash; and how much is there of
+/// its firmware.
+fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)> {
     let (first, rest) = bytes.split_at_checked(LOADER_MAX)?;
-    let loader = program(first) == Content::Bootloader;
+    let loader = program(first, &Origin::File { holes: &[] }).0 == Content::Bootloader;
     let whole = rest.len() == FIRMWARE_MAX;
     if !loader && !whole {
         return None;
     }
-    let firmware = match program(without_blank_end(rest)) {
-        Content::Firmware(firmware) if firmware.link == FIRMWARE_BASE => Some(firmware),
-        _ => None,
+    let behind = |at: usize| at.saturating_sub(LOADER_MAX);
+    let (content, extent) = match origin {
+        // As long as the flash: a copy of one, whose end is blank flash and not padding.
+        Origin::File { .. } if whole => program(without_blank_end(rest), &Origin::Flash { read: rest.len() }),
+        Origin::File { holes } => {
+            let holes = holes.iter().map(|hole| behind(hole.start)..behind(hole.end));
+            program(rest, &Origin::File { holes: &holes.collect::<Vec<_>>() })
+        }
+        Origin::Flash { read } => program(rest, &Origin::Flash { read: behind(*read) }),
+    };
+    let (firmware, extent) = match content {
+        Content::Firmware(firmware) if firmware.link == FIRMWARE_BASE => (Some(firmware), extent),
+        _ => (None, Extent::Unknown),
     };
     // A bootloader with no more than padding behind it is no copy of a flash: the padding would be written.
-    (whole || firmware.is_some()).then_some(WholeFlash { loader, firmware })
+    (whole || firmware.is_some()).then_some((WholeFlash { loader, firmware }, extent))
 }
 
 fn without_blank_end(bytes: &[u8]) -> &[u8] {
@@ -192,25 +226,34 @@ fn without_blank_end(bytes: &[u8]) -> &[u8] {
     &bytes[..len]
 }
 
-/// A single program.
-fn program(bytes: &[u8]) -> Content {
-    let Some(vectors) = Vectors::read(bytes) else { return Content::Unknown { link: None } };
+/// A single program, and how much of it is there.
+fn program(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
+    let unknown = |extent| (Content::Unknown { link: None }, extent);
+    let Some(vectors) = Vectors::read(bytes) else { return unknown(Extent::Unknown) };
     if vectors.fit_nrf51() {
-        return Content::Radio;
+        return (Content::Radio, Extent::Unknown);
     }
-    let link = vectors.link(bytes);
-    if link == Some(LOADER_BASE) && bytes.len() <= LOADER_MAX && has_sector_table(bytes) {
-        return Content::Bootloader;
+    let Some(link) = vectors.link(bytes) else {
+        let is_file = matches!(origin, Origin::File { .. });
+        return unknown(if is_file { vectors.extent(bytes.len()) } else { Extent::Unknown });
+    };
+    let copied = startup::copied(bytes, link, vectors.reset);
+    let extent = match origin {
+        Origin::File { holes } => startup::of_file(&copied, bytes.len(), holes),
+        Origin::Flash { read } => startup::in_flash(&copied, bytes.len(), *read),
+    };
+    if link == LOADER_BASE && bytes.len() <= LOADER_MAX && has_sector_table(bytes) {
+        return (Content::Bootloader, extent);
     }
     let (version, revision) = version(bytes).unzip();
     let boards = boards(bytes);
     let crazyflie = !boards.is_empty() || (revision.is_some() && find(bytes, b"Bitcraze").is_some());
-    match link {
-        Some(link) if crazyflie && bytes.len() <= FIRMWARE_MAX => {
-            Content::Firmware(Firmware { version, revision, boards, link })
-        }
-        _ => Content::Unknown { link },
-    }
+    let content = if crazyflie && bytes.len() <= FIRMWARE_MAX {
+        Content::Firmware(Firmware { version, revision, boards, link, extent })
+    } else {
+        Content::Unknown { link: Some(link) }
+    };
+    (content, extent)
 }
 
 /// The first words of an image: initial stack pointer, reset vector, exception and interrupt handlers.
@@ -253,6 +296,22 @@ impl Vectors {
         let mut bases = [FIRMWARE_BASE, LOADER_BASE].into_iter().filter(|&base| fits(base)).peekable();
         let highest = *bases.peek()?;
         bases.find(|&base| self.starts_at(bytes, base)).or(Some(highest))
+    }
+
+    /// A Crazyflie firmware that was cut off before its last handler: the initial stack pointer is the one of its linker
+    /// script (crazyflie-firmware, `DEF_CLOAD.ld`), and all handlers are behind the bootloader. This says no more than
+    /// that something is missing; how much, the code says that is not there.
+    fn extent(&self, bytes: usize) -> Extent {
+        let sound = |word: u32| {
+            word & 1 == 1 && (FIRMWARE_BASE.wide() + VECTORS_LEN as u64..FLASH_END).contains(&u64::from(word))
+        };
+        let all = || std::iter::once(self.reset).chain(self.handlers.iter().copied());
+        let needs = all().max().map_or(0, |last| last.saturating_sub(FIRMWARE_BASE.0) as usize + 1);
+        if self.stack == 0x2001_FFFF && bytes >= VECTORS_LEN && all().all(sound) && needs > bytes {
+            Extent::Cut { bytes, needs }
+        } else {
+            Extent::Unknown
+        }
     }
 
     /// `movs r1, #0` and a branch: the first instructions of ST's start-up file, which all builds share.
@@ -366,7 +425,7 @@ mod tests {
     }
 
     fn firmware(bytes: &[u8]) -> Firmware {
-        match content(bytes) {
+        match Content::of(bytes) {
             Content::Firmware(firmware) => firmware,
             other => panic!("not a firmware: {other:?}"),
         }
@@ -406,12 +465,12 @@ mod tests {
             loader[n * 4..n * 4 + 4].copy_from_slice(&0x0800_02BD_u32.to_le_bytes());
         }
         loader[..4].copy_from_slice(&0x2000_5000_u32.to_le_bytes());
-        assert_eq!(content(&loader), Content::Unknown { link: Some(LOADER_BASE) });
+        assert_eq!(Content::of(&loader), Content::Unknown { link: Some(LOADER_BASE) });
         for (n, k) in [0, 0x4, 0x8, 0xC, 0x10, 0x20, 0x40].into_iter().enumerate() {
             let word = 0x0800_0000_u32 + k * 0x1000;
             loader[0x1C0C + n * 4..0x1C10 + n * 4].copy_from_slice(&word.to_le_bytes());
         }
-        assert_eq!(content(&loader), Content::Bootloader);
+        assert_eq!(Content::of(&loader), Content::Bootloader);
     }
 
     #[test]
@@ -419,6 +478,6 @@ mod tests {
         let mut radio = vec![0x11; 60_000];
         radio[..4].copy_from_slice(&0x2000_4000_u32.to_le_bytes());
         radio[4..8].copy_from_slice(&0x0001_B2C1_u32.to_le_bytes());
-        assert_eq!(content(&radio), Content::Radio);
+        assert_eq!(Content::of(&radio), Content::Radio);
     }
 }

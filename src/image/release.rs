@@ -1,5 +1,6 @@
-//! A release of Bitcraze's: a zip archive with a manifest and an image for each chip. The one for the STM32
-//! is taken; what else is in it cannot be updated over USB DFU, and is named.
+//! A zip archive: a release of Bitcraze's, which has a manifest and an image for each chip, or what a build in CI leaves,
+//! which has no manifest. Of a release the image for the STM32 is taken; what else is in it cannot be updated over USB
+//! DFU, and is named.
 //!
 //! Nothing is unpacked to disk, so no name in the archive can lead anywhere. Sizes are those of the bytes
 //! that come out, not those that the archive claims.
@@ -11,11 +12,16 @@ use thiserror::Error;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-/// What a zip archive starts with.
-pub(super) const SIGNATURE: &[u8] = b"PK\x03\x04";
+/// Whether this is a zip archive, even one without files.
+pub(super) fn is_zip(file: &[u8]) -> bool {
+    file.starts_with(b"PK\x03\x04") || file.starts_with(b"PK\x05\x06")
+}
+
 const MANIFEST: &str = "manifest.json";
 /// A release has about fifteen files.
 const FILES_MAX: usize = 256;
+/// A build in CI may pack its ELF file with everything for the debugger: about 6 MB.
+const LOOSE_MAX: u64 = 32 * 1024 * 1024;
 /// A manifest has about 3 kB.
 const MANIFEST_MAX: u64 = 256 * 1024;
 /// Targets that are named.
@@ -32,9 +38,15 @@ pub enum Defect {
     /// Far too many files.
     #[error("it holds {0} files, more than any release")]
     Crowded(usize),
-    /// Another archive.
-    #[error("it has no manifest.json, so it is no release of Bitcraze's")]
-    NoManifest,
+    /// An archive in the archive.
+    #[error("{0} in it is another zip archive")]
+    Nested(String),
+    /// Neither a manifest nor a firmware.
+    #[error("it has no manifest.json and holds no firmware{}", explained(.0))]
+    NothingKnown(Vec<String>),
+    /// Without a manifest all files are looked at.
+    #[error("its files have more than {} MiB", LOOSE_MAX / 1024 / 1024)]
+    Swollen,
     /// The manifest cannot be read.
     #[error("its manifest is damaged: {0}")]
     Manifest(String),
@@ -55,8 +67,33 @@ pub enum Defect {
     TooLarge(String),
 }
 
+/// What the files are instead, as the end of a sentence.
+fn explained(others: &[String]) -> String {
+    match others {
+        [] => String::new(),
+        others => format!(": {}", others.iter().take(OTHERS_MAX).cloned().collect::<Vec<_>>().join("; ")),
+    }
+}
+
+/// What a zip archive holds.
+pub(super) enum Packing {
+    /// A release with its manifest.
+    Release(Release),
+    /// Files without one.
+    Loose(Vec<Loose>),
+}
+
+/// A file that no manifest describes.
+pub(super) struct Loose {
+    /// As in the archive.
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
+}
+
 /// The firmware of a release.
 pub(super) struct Release {
+    /// The name of the file for the STM32.
+    pub(super) name: String,
     /// The image file for the STM32.
     pub(super) file: Vec<u8>,
     /// `cf2`, `bolt`, …: what the whole release is for (`fw_platform`; the `platform` of the files is `cf2`
@@ -66,8 +103,8 @@ pub(super) struct Release {
     pub(super) others: Vec<String>,
 }
 
-/// Reads a release; no file of it longer than `most` bytes.
-pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Release, Defect> {
+/// Reads an archive. No file of a release may be longer than `most` bytes.
+pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, Defect> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
     if archive.len() > FILES_MAX {
         return Err(Defect::Crowded(archive.len()));
@@ -76,7 +113,7 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Release, Defect> {
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
     let manifests: Vec<String> = names.filter(|name| name.rsplit('/').next() == Some(MANIFEST)).collect();
     let name = match manifests.as_slice() {
-        [] => return Err(Defect::NoManifest),
+        [] => return loose(&mut archive).map(Packing::Loose),
         [name] => name.clone(),
         many => return Err(Defect::Manifest(format!("there are {} of them", many.len()))),
     };
@@ -121,7 +158,20 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Release, Defect> {
     };
     let name = format!("{folder}{file}");
     let file = read(&mut archive, &name, most)?.ok_or_else(|| Defect::TooLarge(shown(&name)))?;
-    Ok(Release { file, platform, others })
+    Ok(Packing::Release(Release { name: shown(&name), file, platform, others }))
+}
+
+/// All files of an archive without a manifest, but for those that a Mac adds to hold a file's attributes.
+fn loose(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose>, Defect> {
+    let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
+    let mut room = LOOSE_MAX;
+    let mut files = Vec::new();
+    for name in names.iter().filter(|name| !name.ends_with('/') && !name.starts_with("__MACOSX/")) {
+        let bytes = read(archive, name, room)?.ok_or(Defect::Swollen)?;
+        room -= bytes.len() as u64;
+        files.push(Loose { name: shown(name), bytes });
+    }
+    Ok(files)
 }
 
 /// A target is a name or a list of names.

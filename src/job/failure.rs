@@ -6,7 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{Device, Other};
-use crate::crazyflie::Mode;
+use crate::crazyflie::{Board, Mode};
 use crate::dfu::DfuError;
 use crate::dfu::device::DeviceError;
 use crate::flash::plan::PlanError;
@@ -113,7 +113,7 @@ pub enum FailureKind {
     #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
     OtherBoard {
         /// From the OTP.
-        board: String,
+        board: Board,
         /// From the image.
         boards: Vec<String>,
     },

@@ -1,9 +1,11 @@
 //! Why a file is no image, or may not go where it would, and what to take instead.
 
+use super::right_file::{RIGHT_LOADER, any_image, called};
 use super::{Exit, Problem};
 use crate::flash::check::Refusal;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE};
-use crate::image::{Firmware, Image, ImageError};
+use crate::image::{Firmware, Image, ImageError, Sha256};
+use crate::job::PlatformChange;
 
 /// What somebody should know of an image that may be flashed.
 #[must_use]
@@ -12,20 +14,45 @@ pub fn caution(image: &Image) -> Option<String> {
     flapper.then(|| "only for a Flapper: other drones have this type of board, too".to_owned())
 }
 
+/// What a drone runs and what it is about to get, if these are for different kinds of drones.
+#[must_use]
+pub fn platform_change(change: PlatformChange) -> String {
+    let PlatformChange { from, to } = change;
+    format!(
+        "the drone has a firmware for the {} ({from}), this one is for the {} ({to})",
+        called(from),
+        called(to)
+    )
+}
+
+/// A file that is not the one that was published.
+#[must_use]
+pub fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
+    let message = format!("its SHA-256 is {found}, not {expected}");
+    let advice =
+        "It is damaged, or another file than the one that was meant: download it again. Nothing was touched.";
+    Problem::new(Exit::Image, "wrong_checksum", &message, advice)
+}
+
 /// A file that is no image.
 #[must_use]
 pub fn image_error(error: &ImageError) -> Problem {
+    let right = format!("Take {}.", any_image());
     let advice = match error {
-        ImageError::Empty | ImageError::Text => "Build or download it again.",
+        ImageError::Empty => "Build or download it again.",
+        ImageError::Text => &right,
+        ImageError::WebPage => &format!("The browser saved the page, not the file that it links to. {right}"),
+        ImageError::Packed(_) => &format!("Unpack it first. {right}"),
         ImageError::TooLarge { .. } | ImageError::FileTooLarge => {
-            "This is no Crazyflie image; firmware has 240 to 310 kB."
+            &format!("This is not a Crazyflie image; firmware has 240 to 310 kB. {right}")
         }
         ImageError::Blank { .. } => {
             "A dump of an erased chip looks like this; there is nothing to flash in it."
         }
         ImageError::OtherPlatform { .. } => "Download the release for your board again.",
         ImageError::Release(_) => {
-            "Releases are named firmware-cf2-….zip; the .bin of the STM32 in one can be given alone, too."
+            "Releases are named firmware-cf2-….zip (github.com/bitcraze/crazyflie-release/releases); the .bin of the STM32 \
+             in one can be given alone, too."
         }
         ImageError::Overlap(_)
         | ImageError::DfuSe(_)
@@ -38,18 +65,32 @@ pub fn image_error(error: &ImageError) -> Problem {
 
 /// An image that may not go where it would.
 #[must_use]
+#[allow(clippy::too_many_lines, reason = "a table, one row a refusal")]
 pub fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
+        Refusal::CutOff { .. } => {
+            ("incomplete_image", format!("Download or build it again: {}.", any_image()))
+        }
+        Refusal::LeavesOut { .. } => {
+            ("incomplete_image", "A part of it was lost: build it again, or take the .bin.".to_owned())
+        }
+        Refusal::IncompleteCopy => (
+            "incomplete_image",
+            "Give a complete firmware with it: cfdfu restore-bootloader FILE --firmware IMAGE.".to_owned(),
+        ),
         Refusal::Radio => (
             "radio_image",
-            "Take the file for the STM32 (cf2-….bin); the radio chip is updated by cfclient over radio."
-                .to_owned(),
+            format!("The radio chip is updated by cfclient over radio. For the STM32 take {}.", any_image()),
         ),
-        Refusal::LoaderAsFirmware => {
-            ("bootloader_image", "To restore a bootloader: cfdfu restore-bootloader FILE.".to_owned())
-        }
+        Refusal::LoaderAsFirmware => (
+            "bootloader_image",
+            format!(
+                "To restore a bootloader: cfdfu restore-bootloader FILE. To flash a firmware, take {}.",
+                any_image()
+            ),
+        ),
         Refusal::LoaderElsewhere { .. } => {
-            ("wrong_address", format!("Take the original file, which goes to {LOADER_BASE}."))
+            ("wrong_address", format!("Take the original file, which goes to {LOADER_BASE}: {RIGHT_LOADER}."))
         }
         Refusal::NoLoaderBefore => (
             "not_a_bootloader",
@@ -59,13 +100,16 @@ pub fn refusal(refusal: &Refusal) -> Problem {
         Refusal::NotALoader { .. } => (
             "not_a_bootloader",
             format!(
-                "The bootloader is cf2loader-1.0.bin, linked for {LOADER_BASE}. To flash a firmware: cfdfu \
+                "Take {RIGHT_LOADER}. To flash a firmware: cfdfu \
                  flash FILE, or restore-bootloader LOADER --firmware FILE. If you are sure of it: --allow-mismatch."
             ),
         ),
         Refusal::Unknown => (
             "unknown_image",
-            "If you are sure of it: --allow-mismatch (and --address, if not 0x08004000).".to_owned(),
+            format!(
+                "Take {}. If you are sure of this one: --allow-mismatch (and --address, if not 0x08004000).",
+                any_image()
+            ),
         ),
         Refusal::WholeFlash(_) => {
             ("backup_image", "To put it back, bootloader included: cfdfu restore-bootloader FILE.".to_owned())
@@ -73,10 +117,9 @@ pub fn refusal(refusal: &Refusal) -> Problem {
         Refusal::Placed { placed, .. } => {
             ("wrong_address", format!("Leave out --address: it goes to {placed} by itself."))
         }
-        Refusal::OtherDevice { .. } => (
-            "other_device",
-            "Take the file for the Crazyflie. If you are sure of it: --allow-mismatch.".to_owned(),
-        ),
+        Refusal::OtherDevice { .. } => {
+            ("other_device", format!("Take {}. If you are sure of this one: --allow-mismatch.", any_image()))
+        }
         Refusal::WrongAddress { linked, .. } if *linked == FIRMWARE_BASE => {
             ("wrong_address", format!("Leave out --address: it goes to {FIRMWARE_BASE} by itself."))
         }
@@ -84,9 +127,13 @@ pub fn refusal(refusal: &Refusal) -> Problem {
             "wrong_address",
             "This file was packed for the wrong address: take the .bin, or pack it again.".to_owned(),
         ),
-        Refusal::Foreign { .. } => {
-            ("wrong_address", format!("It is no Crazyflie firmware, which is linked for {FIRMWARE_BASE}."))
-        }
+        Refusal::Foreign { .. } => (
+            "wrong_address",
+            format!(
+                "It is not a Crazyflie firmware, which is linked for {FIRMWARE_BASE}. Take {}.",
+                any_image()
+            ),
+        ),
         Refusal::WrongAddress { .. } => (
             "wrong_address",
             format!(
@@ -98,7 +145,9 @@ pub fn refusal(refusal: &Refusal) -> Problem {
             "bootloader_sector",
             format!("Only restore-bootloader writes there; firmware goes to {FIRMWARE_BASE}."),
         ),
-        Refusal::PastTheEnd { .. } => ("too_large", "It cannot be a Crazyflie firmware.".to_owned()),
+        Refusal::PastTheEnd { .. } => {
+            ("too_large", format!("It cannot be a Crazyflie firmware. Take {}.", any_image()))
+        }
         Refusal::NotFlash { .. } => ("not_flash", format!("Firmware goes to {FIRMWARE_BASE}.")),
         Refusal::Unaligned { .. } => ("unaligned", format!("Firmware goes to {FIRMWARE_BASE}.")),
     };

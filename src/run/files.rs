@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::app::picker::{Entry, EntryKind};
-use crate::image::{Content, FILE_MAX, Image, ImageError};
+use crate::image::{Content, FILE_MAX, Image, ImageError, Sha256};
 use crate::report::{self, Exit, Problem};
 
 /// In place of a file's name: standard input.
@@ -14,6 +14,11 @@ const STDIN: &str = "-";
 
 /// Reads and parses an image file, or standard input for `-`.
 pub fn read_image(path: &Path) -> Result<Image, Problem> {
+    read_image_of(path, None)
+}
+
+/// The same for a file whose SHA-256 is known. The checksum is compared first, since a damaged download may be malformed.
+pub fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
         let message = format!("{}: {error}", shown(path));
         report::other(
@@ -25,6 +30,12 @@ pub fn read_image(path: &Path) -> Result<Image, Problem> {
     })?;
     if bytes.len() as u64 > FILE_MAX {
         return Err(named(path, report::image_error(&ImageError::FileTooLarge)));
+    }
+    if let Some(expected) = expected {
+        let found = Sha256::of(&bytes);
+        if found != expected {
+            return Err(named(path, report::wrong_checksum(expected, found)));
+        }
     }
     Image::parse(bytes).map_err(|error| named(path, report::image_error(&error)))
 }
@@ -105,8 +116,9 @@ fn kind(path: &Path) -> Option<EntryKind> {
         return None;
     }
     Some(match read_image(path) {
-        Ok(Image { content, .. }) => {
-            let good = !matches!(content, Content::Radio | Content::Unknown { .. });
+        Ok(Image { content, extent, .. }) => {
+            let whole = extent.complete() != Some(false);
+            let good = whole && !matches!(content, Content::Radio | Content::Unknown { .. });
             EntryKind::File(content.to_string(), good)
         }
         Err(_) => EntryKind::File("no image".to_owned(), false),

@@ -12,8 +12,16 @@ const CRC_AT: usize = LEN_AT + 4;
 const TEXT_AT: usize = CRC_AT + 4;
 /// Where the reset vector leads: behind the text.
 const CODE_AT: usize = 0x800;
-/// The first instructions of ST's start-up code: `movs r1, #0`, a branch, a load.
-const CODE: [u8; 12] = [0x00, 0x21, 0x03, 0xE0, 0x0A, 0x4B, 0x5B, 0x58, 0x43, 0x50, 0x04, 0x31];
+/// The copy loop of ST's start-up code, in halfwords; the literals of its three `ldr` follow [`POOL_AT`].
+const COPY: [u16; 11] =
+    [0x2100, 0xE003, 0x4B00, 0x585B, 0x5043, 0x3104, 0x4800, 0x4B00, 0x1842, 0x429A, 0xD3F6];
+/// The loops that fill with zeros, and the call of `main`, in place of which there are `nop`s.
+const NOP: u16 = 0xBF00;
+/// The literal pool, behind both copy loops.
+const POOL_AT: usize = CODE_AT + 0x60;
+/// The initial values at the end of an image that the start-up code copies to RAM, and those for the CCM, in bytes.
+const DATA_LEN: usize = 1024;
+const CCM_LEN: usize = 64;
 
 /// The version that the firmware of the demo names.
 pub const VERSION: &str = "2026.08";
@@ -63,10 +71,33 @@ fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: u32) -> Vec<u8>
     put(MARK_AT, MARK);
     put(LEN_AT, &u32::try_from(len).unwrap_or(0).to_le_bytes());
     put(TEXT_AT, text);
-    put(CODE_AT, &CODE);
+    put(CODE_AT, &start_up(base, len));
     let crc = crc32fast::hash(&bytes[TEXT_AT..]);
     bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// ST's start-up code in the Crazyflie's variant: the loop that copies `.data`, the one for `.ccmdata`, and their literal
+/// pool.
+fn start_up(base: u32, len: usize) -> Vec<u8> {
+    let address = |offset: usize| base + u32::try_from(offset).unwrap_or(0);
+    let copied = |ram: u32, len: usize| [ram, ram + u32::try_from(len).unwrap_or(0)];
+    let [data, ccm] = [len - CCM_LEN - DATA_LEN, len - CCM_LEN];
+    let pool = [
+        [&[address(data)][..], &copied(0x2000_0000, DATA_LEN)].concat(),
+        [&[address(ccm)][..], &copied(0x1000_0000, CCM_LEN)].concat(),
+    ]
+    .concat();
+    let mut code = vec![NOP; (POOL_AT - CODE_AT) / 2];
+    for (nth, at) in [0, 20].into_iter().enumerate() {
+        code[at..at + COPY.len()].copy_from_slice(&COPY);
+        for (literal, index) in [2, 6, 7].into_iter().enumerate() {
+            let place = POOL_AT + (nth * 3 + literal) * 4;
+            let counter = (CODE_AT + (at + index) * 2 + 4) & !3;
+            code[at + index] |= u16::try_from((place - counter) / 4).unwrap_or(0);
+        }
+    }
+    code.into_iter().flat_map(u16::to_le_bytes).chain(pool.into_iter().flat_map(u32::to_le_bytes)).collect()
 }
 
 /// Bytes that do not repeat and hold no 0xFF, as code would; another version gives other bytes.

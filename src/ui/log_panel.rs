@@ -50,7 +50,13 @@ fn rows<'a>(line: &log::Line, marked: bool, width: usize, theme: &Theme) -> Vec<
     let time = format!("{:7.3} ", line.at.as_secs_f64());
     let room = width.saturating_sub(time.chars().count());
     let text = theme.text(&line.text);
-    let texts = if text.chars().count() > room { wrapped(&text, room) } else { vec![text] };
+    // An address of a web page is longer than a narrow log, and nothing of it may be lost.
+    let broken = |line: String| -> Vec<String> {
+        let letters: Vec<char> = line.chars().collect();
+        letters.chunks(room.max(1)).map(|part| part.iter().collect()).collect()
+    };
+    let long = text.chars().count() > room;
+    let texts = if long { wrapped(&text, room).into_iter().flat_map(broken).collect() } else { vec![text] };
     let head = |n: usize| if n == 0 { time.clone() } else { " ".repeat(time.chars().count()) };
     let row = |(n, text)| Line::from(vec![Span::styled(head(n), theme.faint), Span::styled(text, style)]);
     texts.into_iter().enumerate().map(row).collect()

@@ -112,7 +112,10 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
     let bytes = summary::thousands(preview.work.bytes());
     let gone = preview.loader.is_some_and(Loader::is_gone);
     let gone = gone.then(|| "gone: it will not start; Esc, b restores".to_owned());
-    let note = app.image.image().and_then(report::caution);
+    // The change says more than the caution does of the image alone.
+    let change =
+        preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
+    let note = change.or_else(|| app.image.image().and_then(report::caution));
     let warnings = gone.map(|text| ("bootloader", text)).into_iter().chain(note.map(|text| ("note", text)));
     let mut rows = vec![
         ("on the drone", before),

@@ -118,6 +118,9 @@ fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
     let firmware = match identity.firmware.as_ref().map(Content::firmware) {
         None => Span::styled("no firmware", theme.warn),
         Some(None) => Span::styled("unknown firmware", theme.warn),
+        Some(Some(firmware)) if firmware.extent.complete() == Some(false) => {
+            Span::styled("incomplete firmware", theme.bad)
+        }
         Some(Some(firmware)) => {
             Span::raw(format!("firmware {}", firmware.version.as_deref().unwrap_or("of no version")))
         }

@@ -14,10 +14,10 @@ use crate::dfu::machine::Operation;
 use crate::flash::check::Purpose;
 use crate::flash::plan::{Comparison, Plan, PlannedSector, Work};
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
-use crate::image::Content;
+use crate::image::{Content, Firmware};
 use crate::job::{
     BoardCheck, Boot, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
-    Loader, Mismatch, Outcome, Phase, Preview, SectorState, Verify,
+    Loader, Mismatch, Outcome, Phase, PlatformChange, Preview, SectorState, Verify,
 };
 
 /// After leave the drone is looked for at most this long.
@@ -172,7 +172,7 @@ fn refuse_other_board(ctx: &Ctx<'_>, session: &mut Session, task: &FlashTask) ->
         ctx.warn(format!("The image is not for board {board}; written all the same, as you insisted"));
         return Ok(BoardCheck::Passed);
     }
-    Err(FailureKind::OtherBoard { board: board.to_string(), boards: boards() }.into())
+    Err(FailureKind::OtherBoard { board, boards: boards() }.into())
 }
 
 /// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2). Whether that could
@@ -296,14 +296,22 @@ impl Flashing<'_> {
         ctx.enters(Part::Plan);
         let work = self.plan.work(&found, self.session.block());
         let firmware = before.as_ref().and_then(firmware_in);
+        let platform_change = self.platform_change(firmware.as_ref());
         let (plan, board) = (self.plan.clone(), self.board);
-        let preview = Preview { plan, found, work: work.clone(), before, firmware, loader, board };
+        let preview =
+            Preview { plan, found, work: work.clone(), before, firmware, platform_change, loader, board };
         ctx.check_cancelled()?;
         ctx.post(Event::Ready(Box::new(preview)));
         if self.task.confirm == Confirm::Ask && !work.is_nothing() {
             ctx.wait_for_leave_to_write()?;
         }
         Ok(work)
+    }
+
+    /// Only where both say what they are for.
+    fn platform_change(&self, there: Option<&Content>) -> Option<PlatformChange> {
+        let from = there.and_then(Content::firmware).and_then(Firmware::platform)?;
+        self.task.platform.filter(|&to| to != from).map(|to| PlatformChange { from, to })
     }
 
     /// What each sector of the plan holds: to its first difference, or whole if it is to be kept.

@@ -39,6 +39,7 @@ fn preview(found: Comparison) -> Event {
         work,
         before,
         firmware: None,
+        platform_change: None,
         loader: None,
         board: BoardCheck::Passed,
     }))

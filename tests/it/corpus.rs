@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use zip::CompressionMethod;
 
+use cfdfu::image::{Content, Sha256};
 use cfdfu::sim::images;
 
 use crate::files::{Target, bent, dfuse, dfuse_body, elf, hex, manifest, release, suffixed, zip};
-use crate::support::firmware;
+use crate::support::{SEED_LEN, firmware};
 
 const BASE: u32 = 0x0800_4000;
 const LEN: usize = 20_000;
@@ -182,7 +183,7 @@ fn malformed_others() -> Vec<Case> {
         (
             "nested.zip",
             release("cf2", &release("cf2", &bin, CompressionMethod::Stored), CompressionMethod::Stored),
-            "another archive",
+            "cf2-2026.04.bin in it is another zip archive",
         ),
         (
             "manifests.zip",
@@ -199,7 +200,11 @@ fn malformed_others() -> Vec<Case> {
             release("cf2", &bin, CompressionMethod::Stored)[..9000].to_vec(),
             "zip archive cannot be used",
         ),
-        ("other.zip", zip(&[("readme.txt", b"hello")], CompressionMethod::Stored), "no manifest.json"),
+        (
+            "other.zip",
+            zip(&[("readme.txt", b"hello")], CompressionMethod::Stored),
+            "no manifest.json and holds no firmware",
+        ),
         ("manifest.zip", zipped("a", "{"), "manifest is damaged"),
         ("future.zip", zipped("a", r#"{"version": 3}"#), "version 3; versions 1 and 2 are known"),
         (
@@ -234,10 +239,270 @@ fn malformed_others() -> Vec<Case> {
     ]
 }
 
+/// The page that a browser saves in place of the file that it links to.
+const PAGE: &str = "\r\n\t<!DOCTYPE html>\n<html lang=\"sv\"><title>Utgåvor</title></html>\n";
+
+/// Files that are taken for an image, each of which is refused for what it is.
+fn foreign() -> Vec<Case> {
+    let bin = firmware("2026.04", LEN);
+    let bolt = images::firmware("2026.04", &[("CB10", "Crazyflie Bolt")], LEN);
+    let radio = [&[0, 0x40, 0, 0x20, 0xC1, 0xB2, 1, 0][..], &[9; 900]].concat();
+    let stored = |files: &[(&str, &[u8])]| zip(files, CompressionMethod::Stored);
+    let utf16 = |mark: &[u8], encode: fn(u16) -> [u8; 2]| {
+        [mark, &PAGE.encode_utf16().flat_map(encode).collect::<Vec<_>>()].concat()
+    };
+    let page = "this is a web page (HTML), not an image";
+    vec![
+        ("page.bin", PAGE.as_bytes().to_vec(), page),
+        ("mark.bin", [b"\xEF\xBB\xBF", PAGE.as_bytes()].concat(), page),
+        ("little.bin", utf16(b"\xFF\xFE", u16::to_le_bytes), page),
+        ("big.bin", utf16(b"\xFE\xFF", u16::to_be_bytes), page),
+        ("page.zip", PAGE.as_bytes().to_vec(), page),
+        ("in.zip", stored(&[("cf2.bin", PAGE.as_bytes())]), page),
+        ("release-in.zip", release("cf2", PAGE.as_bytes(), CompressionMethod::Stored), page),
+        ("utf8.txt", "Utgåvor\n".as_bytes().to_vec(), "a text file"),
+        ("cf2.bin.gz", [b"\x1F\x8B\x08\0", &bin[..]].concat(), "this is a gzip file|Unpack it first"),
+        (
+            "zip-in.zip",
+            stored(&[("cf2.zip", &stored(&[("cf2.bin", &bin)]))]),
+            "cf2.zip in it is another zip archive",
+        ),
+        ("empty.zip", stored(&[]), "holds no firmware"),
+        ("radio-only.zip", stored(&[("nrf.bin", &radio)]), "nrf.bin is for the radio chip (nRF51)"),
+        (
+            "two-in.zip",
+            stored(&[("cf2.bin", &bin), ("bolt.bin", &bolt)]),
+            "several firmwares for the STM32: cf2.bin, bolt.bin",
+        ),
+    ]
+}
+
+/// Half a firmware in each kind of file: 12,000 of 20,000 bytes.
+fn cut_off() -> Vec<Case> {
+    const HALF: usize = 12_000;
+    let bin = firmware("2026.04", LEN);
+    let half = &bin[..HALF];
+    let words = "the file ends after 12000 bytes, but its own start-up code needs 20000: it was cut off";
+    // A gap in what is copied to RAM, with the rest after it.
+    let holed = dfuse(&[(0, vec![(BASE, &bin[..LEN - 500]), (BASE + LEN as u32 - 400, &bin[LEN - 400..])])]);
+    vec![
+        ("half.bin", half.to_vec(), words),
+        ("half-suffix.bin", suffixed(half.to_vec(), (0x0483, 0xDF11), 0x0100), words),
+        ("half.dfu", dfuse(&[(0, vec![(BASE, half)])]), words),
+        ("half.hex", hex(BASE, half).into_bytes(), words),
+        ("half.elf", elf(BASE, half), words),
+        ("half.zip", release("cf2", half, CompressionMethod::Stored), words),
+        ("half-in.zip", zip(&[("cf2.bin", half)], CompressionMethod::Stored), words),
+        ("holed.dfu", holed, "the file leaves out 100 bytes that its own start-up code needs"),
+        (
+            "half-loader.bin",
+            images::loader()[..5000].to_vec(),
+            "ends after 5000 bytes, but its own start-up code needs 7256",
+        ),
+    ]
+}
+
+/// Every byte is needed, padding does no harm, and there is no override.
+#[test]
+fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
+    let desk = Desk::new();
+    let bin = firmware("2026.04", SEED_LEN);
+    let file = |name: &str, bytes: &[u8]| fs::write(desk.0.path().join(name), bytes).unwrap();
+    for len in [50_000, 200_000, SEED_LEN - 1] {
+        file("cut.bin", &bin[..len]);
+        let (exit, image) = desk.object("inspect cut.bin", "image");
+        assert_eq!((exit, &image["complete"], &image["bytes"]), (65, &json!(false), &json!(len)));
+        for line in [
+            "flash cut.bin --demo",
+            "flash cut.bin --demo=dfu --allow-mismatch --address 0x08004000",
+            "restore-bootloader cut.bin --demo=dfu --allow-mismatch",
+            "verify cut.bin --demo=dfu",
+        ] {
+            let output = desk.run(&format!("{line} --json"));
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(65), "{line}: {text}");
+            assert!(text.contains("\"incomplete_image\""), "{line}: {text}");
+            assert!(text.contains(&format!("needs {SEED_LEN}")), "{line}: {text}");
+            // The drone is not so much as looked for.
+            assert!(!text.contains("\"device\""), "{line}: {text}");
+        }
+    }
+    for (padding, len) in [(0xFF, 1), (0, 4096), (0x55, 60_000)] {
+        let mut padded = bin.clone();
+        padded.resize(SEED_LEN + len, padding);
+        file("padded.bin", &padded);
+        let (exit, image) = desk.object("inspect padded.bin", "image");
+        assert_eq!((exit, &image["complete"]), (0, &json!(true)), "{len} times {padding:#04X}");
+        assert_eq!(desk.run("flash padded.bin --demo=dfu").status.code(), Some(0));
+    }
+    // Without the literals nothing can be said of it, and it is taken as before.
+    let other = with(&bin, 0x800 + 4, &[0, 0xBF]);
+    let other = with(&other, 0x800 + 44, &[0, 0xBF]);
+    file("other.bin", &other[..200_000]);
+    let (exit, image) = desk.object("inspect other.bin", "image");
+    assert_eq!((exit, &image["kind"], &image["complete"]), (0, &json!("firmware"), &Value::Null));
+}
+
+/// The firmware of `len` bytes as a real linker lays it out, cut before its last handler: its vectors lead past the end.
+#[test]
+fn a_file_that_ends_before_its_code_does_is_refused_by_its_vectors() {
+    let desk = Desk::new();
+    let mut cut = vec![0x11; 50_000];
+    for n in 0..98 {
+        let word: u32 = if n == 0 { 0x2001_FFFF } else { 0x0801_77AD };
+        cut[n * 4..n * 4 + 4].copy_from_slice(&word.to_le_bytes());
+    }
+    fs::write(desk.0.path().join("cut.bin"), cut).unwrap();
+    let (exit, result) = desk.object("flash cut.bin --demo --allow-mismatch", "result");
+    assert_eq!((exit, &result["error"]["kind"]), (65, &json!("incomplete_image")));
+}
+
+/// Read back from a drone, the blank end of the flash may be missing bytes, or values that are 0xFF.
+#[test]
+fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_values_are_blank() {
+    const ALL: usize = 1008 * 1024;
+    let bin = firmware("2026.04", SEED_LEN);
+    let complete = |there: &[u8], read: usize| {
+        let mut flash = there.to_vec();
+        flash.resize(read, 0xFF);
+        let content = Content::in_flash(&flash).unwrap();
+        let firmware = content.firmware().unwrap();
+        let named = content.to_string().starts_with("incomplete firmware 2026.04");
+        assert_eq!(named, firmware.extent.complete() == Some(false));
+        firmware.extent.complete()
+    };
+    assert_eq!(complete(&bin, ALL), Some(true));
+    assert_eq!(complete(&bin[..48 * 1024], ALL), Some(false));
+    // `identify` stops where nothing follows for 16 KiB; a copy for undo stops at the end of a sector.
+    assert_eq!(complete(&bin[..48 * 1024], 64 * 1024), Some(false));
+    assert_eq!(complete(&bin[..48 * 1024], 48 * 1024), None);
+    // The last values of a complete firmware are 0xFF.
+    assert_eq!(complete(&bin[..SEED_LEN - 64], ALL), None);
+    // A backup of the same drone is a backup, with an incomplete firmware in it, and can be inspected.
+    let mut backup = images::loader();
+    backup.resize(16 * 1024, 0xFF);
+    backup.extend(&bin[..48 * 1024]);
+    backup.resize(1024 * 1024, 0xFF);
+    let desk = Desk::new();
+    fs::write(desk.0.path().join("mine.bin"), backup).unwrap();
+    let (exit, image) = desk.object("inspect mine.bin", "image");
+    assert_eq!((exit, &image["kind"], &image["complete"]), (0, &json!("backup"), &json!(false)));
+    let (exit, result) = desk.object("restore-bootloader mine.bin --demo=dfu", "result");
+    assert_eq!((exit, &result["error"]["kind"]), (65, &json!("incomplete_image")));
+    fs::write(desk.0.path().join("cf2.bin"), &bin).unwrap();
+    let output = desk.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What a build in CI packs: no manifest, and the same firmware in several formats.
+#[test]
+fn an_archive_of_one_firmware_is_taken_like_the_firmware() {
+    let desk = Desk::new();
+    let bin = firmware("2026.04", LEN);
+    let (hex, elf) = (hex(BASE, &bin), elf(BASE, &bin));
+    let files: &[(&str, &[u8])] = &[
+        ("build/", b""),
+        ("build/cf2.map", b"Memory Configuration"),
+        ("build/cf2.bin", &bin),
+        ("build/cf2.hex", hex.as_bytes()),
+        ("build/cf2.elf", &elf),
+        ("__MACOSX/build/._cf2.bin", b"\0\x05\x16\x07"),
+    ];
+    for (name, files) in [("one.zip", &files[2..3]), ("all.zip", files)] {
+        fs::write(desk.0.path().join(name), zip(files, CompressionMethod::Deflated)).unwrap();
+        let (exit, image) = desk.object(&format!("inspect {name}"), "image");
+        assert_eq!(
+            (exit, &image["format"], &image["version"]),
+            (0, &json!("zip"), &json!("2026.04")),
+            "{name}"
+        );
+        assert_eq!(desk.run(&format!("flash {name} --demo")).status.code(), Some(0), "{name}");
+    }
+    let loader = zip(&[("cf2loader.bin", &images::loader())], CompressionMethod::Deflated);
+    fs::write(desk.0.path().join("loader.zip"), loader).unwrap();
+    assert_eq!(desk.run("restore-bootloader loader.zip --demo=overwritten").status.code(), Some(0));
+}
+
+#[test]
+fn the_sha_256_is_that_of_the_file_and_another_one_refuses_it() {
+    let desk = Desk::new();
+    let bin = firmware("2026.04", LEN);
+    let file = release("cf2", &bin, CompressionMethod::Stored);
+    fs::write(desk.0.path().join("cf2.zip"), &file).unwrap();
+    let right = Sha256::of(&file).to_string();
+    let (_, image) = desk.object("inspect cf2.zip", "image");
+    assert_eq!(image["sha256"], json!(right));
+    assert!(String::from_utf8_lossy(&desk.run("inspect cf2.zip").stdout).contains(&right));
+    for sum in [right.clone(), format!("sha256:{}", right.to_uppercase())] {
+        assert_eq!(desk.run(&format!("flash cf2.zip --demo --sha256 {sum}")).status.code(), Some(0), "{sum}");
+    }
+    // Not that of what is in it; and a damaged file is called that before it is called malformed.
+    fs::write(desk.0.path().join("damaged.zip"), &file[..9000]).unwrap();
+    let inside = Sha256::of(&bin).to_string();
+    for (name, sum) in [("cf2.zip", &inside), ("damaged.zip", &right)] {
+        let line = format!("flash {name} --demo --sha256 {sum} --json");
+        let text = String::from_utf8(desk.run(&line).stdout).unwrap();
+        assert!(text.contains("\"wrong_checksum\"") && !text.contains("\"device\""), "{name}: {text}");
+        assert_eq!(desk.run(&line).status.code(), Some(65), "{name}");
+    }
+    assert_eq!(desk.run("flash cf2.zip --demo --sha256 abc").status.code(), Some(2));
+    let mut command = Command::cargo_bin("cfdfu").unwrap();
+    let line = format!("flash - --demo --demo-fast --sha256 {right}");
+    command.args(line.split(' ')).write_stdin(file).assert().success();
+}
+
+/// The board fits, but it is another kind of drone: no refusal, a warning before anything is written.
+#[test]
+fn a_firmware_of_another_platform_is_warned_of_before_it_is_written() {
+    let desk = Desk::new();
+    let boards = [("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")];
+    fs::write(desk.0.path().join("flapper.bin"), images::firmware("2026.04", &boards, LEN)).unwrap();
+    let output = desk.run("flash flapper.bin --demo=dfu");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words:?} in {text}"));
+    let words = "Warning: the drone has a firmware for the Crazyflie 2.x (cf2), this one is for the Flapper (flapper)";
+    assert!(at(words) < at("Erase"), "{text}");
+    assert_eq!(output.status.code(), Some(0));
+    fs::write(desk.0.path().join("cf2.bin"), firmware("2026.04", LEN)).unwrap();
+    let text = String::from_utf8(desk.run("flash cf2.bin --demo=dfu").stdout).unwrap();
+    assert!(!text.contains("Warning: the drone has"), "{text}");
+}
+
+/// Each of these names the file that would be right for the board, and where it is published.
+#[test]
+fn what_is_missing_or_wrong_names_the_file_that_is_right() {
+    let desk = Desk::new();
+    let releases = "github.com/bitcraze/crazyflie-firmware/releases";
+    let (bolt, cf2) = ("bolt-….bin (on a Flapper: flapper-….bin) from ", "cf2-….bin from ");
+    let loader = "cf2loader-1.0.bin from github.com/bitcraze/crazyflie2-stm-bootloader/releases";
+    for (line, words) in [
+        (
+            "identify --demo=erased",
+            format!("There is no firmware on it. Flash one: cfdfu flash IMAGE, with {cf2}{releases}"),
+        ),
+        ("identify --demo=dead --wait 30", format!("firmware is incomplete|with {cf2}{releases}")),
+        ("identify --demo=dead --wait 30", "incomplete firmware 2025.02 for CF20, CF21".to_owned()),
+        ("identify --demo=overwritten", format!("LOADER is {loader}; IMAGE is {cf2}{releases}")),
+        ("flash --demo=wrong-board", format!("Take the image for this board: {bolt}{releases}")),
+        ("flash --demo=overwritten", loader.to_owned()),
+        (
+            "flash --demo=dead --wait 30",
+            "On the drone: incomplete firmware 2025.02 for CF20, CF21".to_owned(),
+        ),
+    ] {
+        let output = desk.run(line);
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        // Long advice is wrapped.
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.split('|').all(|words| text.contains(words)), "{line}: {words}\n{text}");
+    }
+}
+
 #[test]
 fn every_malformed_file_is_refused_with_its_own_reason() {
     let desk = Desk::new();
-    for (name, bytes, words) in malformed_dfu().into_iter().chain(malformed_others()) {
+    let cases = malformed_dfu().into_iter().chain(malformed_others()).chain(foreign());
+    for (name, bytes, words) in cases.chain(cut_off()) {
         fs::write(desk.0.path().join(name), bytes).unwrap();
         for command in ["inspect", "flash --demo"] {
             let output = desk.run(&format!("{command} {name}"));
@@ -245,7 +510,9 @@ fn every_malformed_file_is_refused_with_its_own_reason() {
             assert_eq!(output.status.code(), Some(65), "{command} {name}: {text}");
             let said = |words: &str| text.to_lowercase().contains(&words.to_lowercase());
             assert!(words.split('|').any(said), "{name}: {text}");
-            assert!(output.stdout.is_empty(), "{name}: nothing was begun");
+            // `inspect` describes an incomplete image before it refuses it.
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(!text.contains("Using"), "{name}: nothing was begun: {text}");
         }
     }
 }
@@ -287,7 +554,7 @@ fn placements() -> Vec<Placement> {
             linked_low,
             "flash --allow-mismatch --address 0x08004000",
             65,
-            "It is no Crazyflie firmware",
+            "It is not a Crazyflie firmware",
         ),
         (
             "noise.dfu",

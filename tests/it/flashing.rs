@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfdfu::clock::Clock;
+use cfdfu::crazyflie::Board;
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::{Address, Segment, Span};
 use cfdfu::image::Content;
@@ -203,7 +204,7 @@ fn protected_chips_are_refused_before_anything_is_changed() {
     assert_eq!(refuse("write-protected"), FailureKind::WriteProtected(vec![2]));
     assert_eq!(refuse("read-protected"), FailureKind::ReadProtected);
     let boards = vec!["CF20 (Crazyflie 2.0)".to_owned(), "CF21 (Crazyflie 2.1)".to_owned()];
-    let board = "CB10 (Crazyflie Bolt), revision A".to_owned();
+    let board = Board { revision: Some("A".to_owned()), ..Board::named("CB10") };
     assert_eq!(refuse("wrong-board"), FailureKind::OtherBoard { board, boards });
     assert_eq!(refuse("old"), FailureKind::TooOld);
     assert_eq!(refuse("none"), FailureKind::NoDevice);

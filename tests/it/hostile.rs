@@ -233,6 +233,7 @@ fn seeds() -> Vec<Vec<u8>> {
         files::elf(0x0800_4000, &bin),
         files::release("cf2", &bin, CompressionMethod::Deflated),
         files::release("cf2", &bin, CompressionMethod::Stored),
+        files::zip(&[("cf2.map", b"text"), ("cf2.bin", &bin)], CompressionMethod::Stored),
     ]
 }
 
@@ -242,7 +243,7 @@ proptest! {
     /// A file with something changed is refused or is an image; it is never more than the flash holds.
     #[test]
     fn a_changed_file_is_refused_or_an_image(
-        seed in 0..7_usize,
+        seed in 0..8_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in prop::option::of(any::<prop::sample::Index>()),
         mend: bool,

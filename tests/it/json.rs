@@ -26,6 +26,9 @@ const LINES: &[&str] = &[
     "inspect cf2.bin",
     "inspect loader.bin",
     "inspect noise.bin",
+    "inspect cut.bin",
+    "flash cut.bin --demo",
+    "flash cf2.bin --demo --sha256 0000000000000000000000000000000000000000000000000000000000000000",
     "inspect missing.bin",
     "flash noise.bin --demo",
     "flash cf2.bin --demo --no-enter",
@@ -55,6 +58,7 @@ fn every_command_prints_json_as_documented_and_ends_in_one_result() {
     file("bolt.bin", &images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
     file("loader.bin", &images::loader());
     file("noise.bin", &[1, 2, 3]);
+    file("cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let mut seen = BTreeSet::new();

@@ -91,6 +91,19 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     stand.until(|event| matches!(event, Event::Ready(_)));
     scenes.push(("strange-plan", stand.app.clone()));
 
+    let mut stand = Stand::new("dfu");
+    let boards = [("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")];
+    stand.choose(Which::Image, "flapper-2026.08.bin", &images::firmware("2026.08", &boards, SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("flapper-plan", stand.app.clone()));
+
+    let mut stand = Stand::new("dead");
+    stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    stand.look();
+    stand.choose(Which::Image, "cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
+    scenes.push(("half", stand.app.clone()));
+
     scenes.push(("relatives", Stand::new("relatives").app.clone()));
     scenes.push(("px4", Stand::new("px4").app.clone()));
     scenes.push(("clone", Stand::new("clone").app.clone()));

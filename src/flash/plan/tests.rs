@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::Comparison::{Blank, Differs, Same};
 use super::*;
 use crate::flash::check::{self, Wish};
-use crate::image::{Content, Firmware, Format, Image, Payload};
+use crate::image::{Content, Extent, Firmware, Format, Image, Payload, Sha256};
 
 const BLOCK: u32 = 2048;
 const KIB: u32 = 1024;
@@ -15,15 +15,18 @@ fn image(content: Content, data: Vec<u8>) -> Image {
     Image {
         format: Format::Bin,
         content,
+        extent: Extent::Unknown,
         payload: Payload::Raw(data),
         crc32: 0,
+        sha256: Sha256::default(),
         made_for: None,
         notes: vec![],
     }
 }
 
 fn firmware(len: usize) -> Image {
-    let identity = Firmware { version: None, revision: None, boards: vec![], link: FIRMWARE_BASE };
+    let extent = Extent::Unknown;
+    let identity = Firmware { version: None, revision: None, boards: vec![], link: FIRMWARE_BASE, extent };
     image(Content::Firmware(identity), vec![0xA5; len])
 }
 

@@ -1,0 +1,62 @@
+//! The SHA-256 of a file, to be compared with the one that is published beside it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::Digest as _;
+
+/// A SHA-256.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sha256([u8; 32]);
+
+impl Sha256 {
+    /// That of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Sha256 {
+        Sha256(sha2::Sha256::digest(bytes).into())
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Sha256 {
+    type Err = &'static str;
+
+    /// 64 hexadecimal digits, in either case. GitHub's page of a release shows them behind `sha256:`.
+    fn from_str(text: &str) -> Result<Sha256, Self::Err> {
+        const WRONG: &str = "a SHA-256 has 64 hexadecimal digits";
+        let digits = text.trim();
+        let digits = digits.strip_prefix("sha256:").unwrap_or(digits).as_bytes();
+        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let mut bytes = [0; 32];
+        if digits.len() != 2 * bytes.len() {
+            return Err(WRONG);
+        }
+        for (byte, &[high, low]) in bytes.iter_mut().zip(digits.as_chunks().0) {
+            *byte = value(high).ok_or(WRONG)? << 4 | value(low).ok_or(WRONG)?;
+        }
+        Ok(Sha256(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_read_as_it_is_written() {
+        // FIPS 180-4's example.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Sha256::of(b"abc").to_string(), abc);
+        for text in [abc.to_owned(), abc.to_uppercase(), format!("sha256:{abc}"), format!(" {abc}\n")] {
+            assert_eq!(text.parse(), Ok(Sha256::of(b"abc")), "{text}");
+        }
+        for text in ["", "ba78", &abc[1..], &format!("{abc}0"), &abc.replace('f', "g"), &"é".repeat(32)] {
+            assert!(text.parse::<Sha256>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Files that are often taken for an image: the web page around a download, a text, an archive. Each is refused by its
+//! own name, since as a raw image it would only be "not recognised", which can be overridden.
+
+/// Within so many bytes a web page shows that it is one.
+const BEGINNING: usize = 2048;
+
+/// Archives and compressed files, by their first bytes.
+const ARCHIVES: [(&[u8], &str); 7] = [
+    (b"\x1F\x8B", "gzip"),
+    (b"\xFD7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"\x28\xB5\x2F\xFD", "zstd"),
+    (b"7z\xBC\xAF\x27\x1C", "7z"),
+    (b"Rar!\x1A\x07", "RAR"),
+    (b"PK\x07\x08", "split zip"),
+];
+
+/// The name of this archive's format. A zip archive is not among them: it is read.
+pub(super) fn archive(file: &[u8]) -> Option<&'static str> {
+    let tar = file.get(257..262) == Some(b"ustar");
+    let named = ARCHIVES.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name);
+    named.or(tar.then_some("tar"))
+}
+
+/// Whether this is an HTML page, in any encoding that a browser saves: UTF-8, UTF-16 or UTF-32 with or without a byte
+/// order mark, or one of eight bits.
+pub(super) fn is_web_page(file: &[u8]) -> bool {
+    // Markup is ASCII; without their zeros all of these encodings are the same.
+    let text: Vec<u8> = file
+        .iter()
+        .take(4 * BEGINNING)
+        .copied()
+        .filter(|&byte| byte != 0)
+        .map(|byte| byte.to_ascii_lowercase())
+        .collect();
+    let marks: [&[u8]; 3] = [b"\xEF\xBB\xBF", b"\xFF\xFE", b"\xFE\xFF"];
+    let text = marks.iter().find_map(|mark| text.strip_prefix(*mark)).unwrap_or(&text).trim_ascii_start();
+    let markup = matches!(text, [b'<', b'!' | b'?' | b'a'..=b'z', ..]);
+    let says = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
+    markup && (says(b"<!doctype html") || says(b"<html") || says(b"<head") || says(b"<body"))
+}
+
+/// Whether this is a text: UTF-8, or UTF-16 with a byte order mark. Images are not, since they contain zeros.
+pub(super) fn is_text(file: &[u8]) -> bool {
+    let printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0C');
+    let units = |decode: fn([u8; 2]) -> u16| {
+        let (pairs, rest) = file[2..].as_chunks::<2>();
+        let text = char::decode_utf16(pairs.iter().map(|&pair| decode(pair)));
+        rest.is_empty() && text.into_iter().all(|c| c.is_ok_and(printable))
+    };
+    match file {
+        [0xFF, 0xFE, ..] => units(u16::from_le_bytes),
+        [0xFE, 0xFF, ..] => units(u16::from_be_bytes),
+        _ => std::str::from_utf8(file).is_ok_and(|text| text.chars().all(printable)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str =
+        "\r\n  <!DOCTYPE html>\n<html lang=\"sv\"><body>Firmware för Crazyflie</body></html>\n";
+
+    fn utf16(text: &str, encode: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(encode).collect()
+    }
+
+    #[test]
+    fn a_web_page_is_known_in_every_encoding() {
+        let latin1: Vec<u8> = PAGE.chars().map(|c| u8::try_from(c).unwrap()).collect();
+        let utf32: Vec<u8> = PAGE.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
+        let (little, big) = (utf16(PAGE, u16::to_le_bytes), utf16(PAGE, u16::to_be_bytes));
+        for (name, file) in [
+            ("UTF-8", PAGE.as_bytes().to_vec()),
+            ("UTF-8 with mark", [b"\xEF\xBB\xBF", PAGE.as_bytes()].concat()),
+            ("UTF-16 LE with mark", [b"\xFF\xFE", &little[..]].concat()),
+            ("UTF-16 BE with mark", [b"\xFE\xFF", &big[..]].concat()),
+            ("UTF-16 LE", little),
+            ("UTF-16 BE", big),
+            ("UTF-32 LE", utf32),
+            ("Latin-1", latin1),
+            ("without doctype", b"<HTML><HEAD>".to_vec()),
+            ("XHTML", b"<?xml version='1.0'?><!DOCTYPE html PUBLIC".to_vec()),
+            ("with a comment", b"<!-- saved --><html>".to_vec()),
+        ] {
+            assert!(is_web_page(&file), "{name}");
+        }
+        for other in [&b""[..], b"<", b"<svg>", b"A page: <html>", b"\xFF\xFF\x01\x20<html>"] {
+            assert!(!is_web_page(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_known_in_both_encodings_and_images_are_not_texts() {
+        let text = "Crazyflie för alla\r\n";
+        assert!(is_text(text.as_bytes()));
+        assert!(is_text(&[b"\xFF\xFE", &utf16(text, u16::to_le_bytes)[..]].concat()));
+        assert!(is_text(&[b"\xFE\xFF", &utf16(text, u16::to_be_bytes)[..]].concat()));
+        for other in [&b"\xFF\xFF\x01\x20"[..], b"\xFF\xFE\x00\x00", b"\xFF\xFEa", b"a\0", b"\x80", b"\x7F"] {
+            assert!(!is_text(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn archives_are_known_by_their_first_bytes() {
+        assert_eq!(archive(b"\x1F\x8B\x08\0"), Some("gzip"));
+        assert_eq!(archive(&[&[0; 257][..], b"ustar\0"].concat()), Some("tar"));
+        assert_eq!(archive(b"PK\x03\x04"), None);
+        assert_eq!(archive(b""), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! What ST's start-up code copies from flash to RAM, and so how far an image must reach.
+//!
+//! A raw image has no header, length or checksum. Its reset handler, though, copies the initial values of `.data` (and
+//! in the Crazyflie's variant those of `.ccmdata`) from the end of the image to RAM. The addresses stand in the
+//! handler's literal pool: `_sidata`, `_sdata` and `_edata`. A file that ends before the last of these values was cut
+//! off (crazyflie-firmware, `startup_stm32f40xx.S` and `sections_FLASH.ld`).
+
+use std::ops::Range;
+
+use crate::flash::{Address, FLASH_END};
+
+/// Whether an image has all bytes that its own start-up code reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// The start-up code is not recognised, or the end is blank flash that may just as well be blank values.
+    #[default]
+    Unknown,
+    /// All that is copied to RAM is there.
+    Complete,
+    /// It ends early.
+    Cut {
+        /// Where it ends, in bytes from its start.
+        bytes: usize,
+        /// Where it would have to end at least.
+        needs: usize,
+    },
+    /// A file with addresses leaves out some of the values that are copied to RAM.
+    Gap {
+        /// How many bytes of them.
+        bytes: usize,
+    },
+}
+
+impl Extent {
+    /// As `inspect --json` prints it.
+    #[must_use]
+    pub fn complete(self) -> Option<bool> {
+        match self {
+            Extent::Unknown => None,
+            Extent::Complete => Some(true),
+            Extent::Cut { .. } | Extent::Gap { .. } => Some(false),
+        }
+    }
+}
+
+/// Both copy loops are within so many bytes of the reset handler; the second one starts at 40.
+const CODE_LEN: usize = 128;
+/// A halfword each, from `movs r1, #0` to `bcc`; the low byte of a `ldr` from the literal pool is its offset.
+const LOOP: [(u16, u16); 11] = [
+    (0x2100, 0xFFFF), // movs r1, #0
+    (0xE003, 0xFFFF), // b    1f
+    (0x4B00, 0xFF00), // 0: ldr r3, =_sidata
+    (0x585B, 0xFFFF), // ldr  r3, [r3, r1]
+    (0x5043, 0xFFFF), // str  r3, [r0, r1]
+    (0x3104, 0xFFFF), // adds r1, #4
+    (0x4800, 0xFF00), // 1: ldr r0, =_sdata
+    (0x4B00, 0xFF00), // ldr  r3, =_edata
+    (0x1842, 0xFFFF), // adds r2, r0, r1
+    (0x429A, 0xFFFF), // cmp  r2, r3
+    (0xD3F6, 0xFFFF), // bcc  0b
+];
+/// Where in [`LOOP`] the literals are loaded: `_sidata`, `_sdata`, `_edata`.
+const LITERALS: [usize; 3] = [2, 6, 7];
+
+/// The parts of an image linked for `base` that the reset handler at `reset` copies to RAM, as offsets into it. They may
+/// lie past its end. Empty without a copy loop of the known shape, or if its addresses make no sense.
+pub(super) fn copied(bytes: &[u8], base: Address, reset: u32) -> Vec<Range<usize>> {
+    let Some(start) = (reset & !1).checked_sub(base.0).map(|offset| offset as usize) else {
+        return Vec::new();
+    };
+    (start..start.saturating_add(CODE_LEN))
+        .step_by(2)
+        .filter_map(|at| source(literals(bytes, at)?, base))
+        .filter(|part| !part.is_empty())
+        .collect()
+}
+
+/// `_sidata`, `_sdata` and `_edata` of the copy loop at this offset.
+fn literals(bytes: &[u8], at: usize) -> Option<[u32; 3]> {
+    let code = bytes.get(at..at.checked_add(LOOP.len() * 2)?)?;
+    let code = code.as_chunks::<2>().0.iter().map(|&half| u16::from_le_bytes(half));
+    let code: Vec<u16> = code.collect();
+    if code.iter().zip(LOOP).any(|(half, (opcode, mask))| half & mask != opcode) {
+        return None;
+    }
+    let literal = |index: usize| {
+        // ARMv7-M ARM A7.7.43, encoding T1: relative to the instruction's address plus 4, rounded down to a word. The
+        // base is a multiple of 4, so offsets will do.
+        let place = ((at + index * 2 + 4) & !3) + usize::from(code[index] & 0xFF) * 4;
+        let word = bytes.get(place..place + 4)?;
+        Some(u32::from_le_bytes(word.try_into().ok()?))
+    };
+    let [from, start, end] = LITERALS;
+    Some([literal(from)?, literal(start)?, literal(end)?])
+}
+
+/// Where the copied bytes come from, if the addresses are possible ones: from flash, to RAM or CCM.
+fn source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
+    let within = |low: u32, high: u32| (low..=high).contains(&start) && (start..=high).contains(&end);
+    let ram = within(0x2000_0000, 0x2002_0000) || within(0x1000_0000, 0x1001_0000);
+    let len = end.checked_sub(start)?;
+    let from_flash = from >= base.0 && u64::from(from) + u64::from(len) <= FLASH_END;
+    let offset = from.checked_sub(base.0)? as usize;
+    (ram && from_flash).then(|| offset..offset + len as usize)
+}
+
+/// The extent of a file of `len` bytes, whose addresses leave out `holes`. Padding after the end is fine.
+pub(super) fn of_file(copied: &[Range<usize>], len: usize, holes: &[Range<usize>]) -> Extent {
+    let Some(needs) = copied.iter().map(|part| part.end).max() else { return Extent::Unknown };
+    if len < needs {
+        return Extent::Cut { bytes: len, needs };
+    }
+    let shared = |part: &Range<usize>, hole: &Range<usize>| {
+        part.end.min(hole.end).saturating_sub(part.start.max(hole.start))
+    };
+    let bytes = copied.iter().flat_map(|part| holes.iter().map(move |hole| shared(part, hole))).sum();
+    if bytes > 0 { Extent::Gap { bytes } } else { Extent::Complete }
+}
+
+/// A program does not have so many blank bytes in its middle.
+const HOLE: usize = 16 * 1024;
+
+/// The extent of a program in flash, of which `read` bytes were read and those from `end` on are blank.
+///
+/// Initial values that are 0xFF look like flash that was never written. So the program counts as incomplete only if all
+/// of these values are blank, which does not occur in a firmware: they include pointers. If the blank part begins among
+/// them, or if reading may have stopped before the end of the program, the answer is [`Extent::Unknown`].
+pub(super) fn in_flash(copied: &[Range<usize>], end: usize, read: usize) -> Extent {
+    let needs = copied.iter().map(|part| part.end).max();
+    let (Some(needs), Some(first)) = (needs, copied.iter().map(|part| part.start).min()) else {
+        return Extent::Unknown;
+    };
+    let blank = read.saturating_sub(end);
+    match () {
+        () if end >= needs => Extent::Complete,
+        () if end <= first && (read >= needs || blank >= HOLE) => Extent::Cut { bytes: end, needs },
+        () => Extent::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flash::FIRMWARE_BASE;
+
+    /// Where the reset handler is, in bytes from the start.
+    const RESET: usize = 0x800;
+    const RESET_VECTOR: u32 = FIRMWARE_BASE.0 + 0x801;
+
+    /// A copy loop with its three literals `pool` bytes behind it.
+    fn copy_loop(bytes: &mut [u8], at: usize, pool: usize, literals: [u32; 3]) {
+        for (n, (opcode, _)) in LOOP.into_iter().enumerate() {
+            let literal = LITERALS.iter().position(|&index| index == n);
+            let offset = literal.map_or(0, |index| (pool + index * 4 - ((at + n * 2 + 4) & !3)) / 4);
+            let half = opcode | u16::try_from(offset).unwrap();
+            bytes[at + n * 2..at + n * 2 + 2].copy_from_slice(&half.to_le_bytes());
+        }
+        for (n, word) in literals.into_iter().enumerate() {
+            bytes[pool + n * 4..pool + n * 4 + 4].copy_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    fn image(literals: [u32; 3]) -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        copy_loop(&mut bytes, RESET, 0x880, literals);
+        bytes
+    }
+
+    fn found(bytes: &[u8]) -> Vec<Range<usize>> {
+        copied(bytes, FIRMWARE_BASE, RESET_VECTOR)
+    }
+
+    #[test]
+    fn the_literals_of_both_copy_loops_are_found() {
+        let mut bytes = image([0x0800_5000, 0x2000_0000, 0x2000_0400]);
+        assert_eq!(found(&bytes), vec![0x1000..0x1400; 1]);
+        // Not at a multiple of four: the pool is counted from the rounded address.
+        copy_loop(&mut bytes, RESET + 42, 0x8A0, [0x0800_5400, 0x1000_0000, 0x1000_0010]);
+        assert_eq!(found(&bytes), [0x1000..0x1400, 0x1400..0x1410]);
+    }
+
+    #[test]
+    fn an_empty_section_needs_nothing() {
+        assert_eq!(found(&image([0x0800_5000, 0x2000_0000, 0x2000_0000])), []);
+    }
+
+    #[test]
+    fn addresses_that_make_no_sense_are_ignored() {
+        for literals in [
+            [0x0800_3000, 0x2000_0000, 0x2000_0400],
+            [0x0810_0000, 0x2000_0000, 0x2000_0400],
+            [0xFFFF_FFFC, 0x2000_0000, 0x2000_0400],
+            [0x0800_5000, 0x2000_0400, 0x2000_0000],
+            [0x0800_5000, 0x2000_0000, 0x2002_0004],
+            [0x0800_5000, 0x1000_0000, 0x2000_0000],
+            [0x0800_5000, 0x4000_0000, 0x4000_0400],
+            [0; 3],
+            [u32::MAX; 3],
+        ] {
+            assert_eq!(found(&image(literals)), [], "{literals:X?}");
+        }
+    }
+
+    #[test]
+    fn any_other_code_is_not_a_copy_loop() {
+        let good = image([0x0800_5000, 0x2000_0000, 0x2000_0400]);
+        for (n, (_, mask)) in LOOP.into_iter().enumerate() {
+            let mut bent = good.clone();
+            bent[RESET + n * 2 + 1] ^= 0x40;
+            assert_eq!(found(&bent), [], "high byte of {n}");
+            if mask == 0xFFFF {
+                let mut bent = good.clone();
+                bent[RESET + n * 2] ^= 1;
+                assert_eq!(found(&bent), [], "low byte of {n}");
+            }
+        }
+        // Cut in the code, and in the literal pool.
+        for len in (0..RESET + 22).chain(0x880..0x88C) {
+            assert_eq!(found(&good[..len]), [], "{len}");
+        }
+        for reset in [0, 1, 0x0800_3FFF, u32::MAX] {
+            assert_eq!(copied(&good, FIRMWARE_BASE, reset), [], "{reset:X}");
+        }
+    }
+
+    #[test]
+    fn a_file_must_reach_the_end_of_what_is_copied() {
+        let parts = [1000..1400, 1400..1416];
+        assert_eq!(of_file(&[], 7, &[]), Extent::Unknown);
+        assert_eq!(of_file(&parts, 1415, &[]), Extent::Cut { bytes: 1415, needs: 1416 });
+        assert_eq!(of_file(&parts, 1416, &[]), Extent::Complete);
+        assert_eq!(of_file(&parts, 100_000, &[]), Extent::Complete);
+        let hole = |hole: Range<usize>| of_file(&parts, 2000, &[hole]);
+        assert_eq!(hole(900..1000), Extent::Complete);
+        assert_eq!(hole(900..1010), Extent::Gap { bytes: 10 });
+        assert_eq!(hole(1390..1500), Extent::Gap { bytes: 26 });
+        assert_eq!(hole(1416..1500), Extent::Complete);
+    }
+
+    #[test]
+    fn blank_flash_is_a_missing_part_only_where_no_value_can_be_blank() {
+        let parts = [100_000..100_400, 100_400..100_416];
+        let cut = |bytes| Extent::Cut { bytes, needs: 100_416 };
+        assert_eq!(in_flash(&parts, 100_416, 100_416), Extent::Complete);
+        assert_eq!(in_flash(&parts, 100_416, 200_000), Extent::Complete);
+        // All of the flash was read, and no initial value is there.
+        assert_eq!(in_flash(&parts, 50_000, 200_000), cut(50_000));
+        assert_eq!(in_flash(&parts, 100_000, 100_416), cut(100_000));
+        // Values of 0xFF at the end of a complete firmware.
+        assert_eq!(in_flash(&parts, 100_415, 200_000), Extent::Unknown);
+        assert_eq!(in_flash(&parts, 100_001, 200_000), Extent::Unknown);
+        // Reading stopped: in a blank part that no program has, or just so.
+        assert_eq!(in_flash(&parts, 50_000, 50_000 + HOLE), cut(50_000));
+        assert_eq!(in_flash(&parts, 50_000, 50_000 + HOLE - 1), Extent::Unknown);
+        assert_eq!(in_flash(&parts, 50_000, 50_000), Extent::Unknown);
+        assert_eq!(in_flash(&[], 50_000, 200_000), Extent::Unknown);
+    }
+}

@@ -1,0 +1,70 @@
+//! Which file would be right, and where it is published.
+
+use crate::crazyflie::{BOARDS, platform_of};
+
+/// Bitcraze's releases of the firmware.
+const FIRMWARE: &str = "github.com/bitcraze/crazyflie-firmware/releases";
+
+/// The bootloader, which is the same for all boards.
+pub const RIGHT_LOADER: &str =
+    "cf2loader-1.0.bin from github.com/bitcraze/crazyflie2-stm-bootloader/releases";
+
+/// The firmware for the board of this code.
+#[must_use]
+pub fn right_image(code: &str) -> String {
+    match platform_of(code) {
+        // The Flapper's firmware runs on the Bolt's boards, too (crazyflie-firmware, `platform_flapper.c`).
+        Some("bolt") => format!("bolt-….bin (on a Flapper: flapper-….bin) from {FIRMWARE}"),
+        Some(platform) => format!("{platform}-….bin from {FIRMWARE}"),
+        None => any_image(),
+    }
+}
+
+/// The firmware for each platform, where the board is not known.
+#[must_use]
+pub fn any_image() -> String {
+    let mut platforms: Vec<&str> = BOARDS.iter().map(|board| board.platform).collect();
+    platforms.dedup();
+    let named: Vec<String> = platforms
+        .into_iter()
+        .chain(["flapper"])
+        .map(|platform| format!("{platform}-….bin for the {}", called(platform)))
+        .collect();
+    format!("{}, from {FIRMWARE}", named.join(", "))
+}
+
+/// What people call the drones of a platform.
+#[must_use]
+pub(super) fn called(platform: &str) -> &str {
+    match platform {
+        "cf2" => "Crazyflie 2.x",
+        "cf21bl" => "Crazyflie 2.1 Brushless",
+        "bolt" => "Crazyflie Bolt",
+        "tag" => "Roadrunner",
+        "flapper" => "Flapper",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_board_has_a_file_and_a_place() {
+        for (code, file) in [
+            ("CF20", "cf2-….bin from"),
+            ("CF21", "cf2-….bin from"),
+            ("C21B", "cf21bl-….bin from"),
+            ("CB10", "bolt-….bin (on a Flapper: flapper-….bin) from"),
+            ("RR10", "tag-….bin from"),
+        ] {
+            let words = right_image(code);
+            assert!(words.starts_with(file) && words.ends_with(FIRMWARE), "{code}: {words}");
+        }
+        let unknown = right_image("XY99");
+        for platform in ["cf2-", "cf21bl-", "bolt-", "tag-", "flapper-"] {
+            assert_eq!(unknown.matches(platform).count(), 1, "{unknown}");
+        }
+    }
+}
