@@ -288,7 +288,7 @@ impl fmt::Display for Board {
             write!(f, " ({})", self.name())?;
         }
         if self.assumed {
-            f.write_str(", as no board is in the OTP")?;
+            f.write_str(", assumed since no board is in the OTP")?;
         }
         self.revision.iter().try_for_each(|revision| write!(f, ", revision {revision}"))
     }

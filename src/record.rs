@@ -51,7 +51,15 @@ impl Record {
         let crc = crc32fast::hash(&before.data);
         let whole = whole_serial(drone).map(|serial| format!("-{serial}")).unwrap_or_default();
         let name = format!("{:08X}-{crc:08x}{whole}.bin", before.address.0);
-        self.save(&folder, &name, &before.data, COPIES)
+        let path = self.save(&folder, &name, &before.data, COPIES)?;
+        // What is about to be overwritten exists nowhere else from then on: the copy is read back, as the flash is.
+        match read_copy(&path) {
+            Some((_, copy)) if copy == *before => Ok(path),
+            _ => {
+                let _ = fs::remove_file(&path);
+                Err(io::Error::other("the copy does not read back as it was written"))
+            }
+        }
     }
 
     /// The newest copy that was kept of this drone and is whole, its file, and how old it is; `None` if there is

@@ -80,6 +80,7 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "in DFU mode, a board that its chip does not name",
         drones: unknown_board,
     },
+    Scenario { name: "blank-otp", what: "in DFU mode, no board written into its chip", drones: blank_otp },
     Scenario {
         name: "nameless",
         what: "in DFU mode, a Bolt that does not name its memory for the board",
@@ -261,6 +262,10 @@ fn twins(now: Duration) -> Vec<Drone> {
 
 fn unknown_board(now: Duration) -> Vec<Drone> {
     in_dfu(Pace::Typical, now, |drone| drone::write_otp(&mut drone.memory, "7;CF2X;R=?"))
+}
+
+fn blank_otp(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| drone.memory.otp = [0xFF; 528])
 }
 
 fn nameless(now: Duration) -> Vec<Drone> {

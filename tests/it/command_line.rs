@@ -177,6 +177,12 @@ fn every_situation_has_its_exit_status_and_its_advice() {
             69,
             "a Crazyradio on port 1-1, a Loco Positioning Node on port 1-2",
         ),
+        ("flash cf2.bin --demo=unknown-board", 65, "could not be read"),
+        ("flash cf2.bin --demo=nameless", 65, "board is CB10"),
+        ("flash cf2.bin --demo=hung", 74, "does not answer"),
+        ("flash cf2.bin --demo=restarting --require-boot", 76, "restarts again and again"),
+        ("flash cf2.bin --demo=dark --require-boot", 76, "normal with the boot ROM of this chip"),
+        ("flash cf2.bin --demo=late", 74, "--wait 60"),
         // Named once, though there are several.
         ("list --demo=relatives", 69, "(lps-node-firmware). Plug in"),
         ("flash cf2.bin --demo=other-chip", 69, "laid out differently from an STM32F405's"),
@@ -272,6 +278,12 @@ fn identify_tells_what_a_drone_is_and_what_is_on_it() {
             "write-protected: sector 2",
         ),
         ("read-protected", json!([null, null, null, true, null]), "neither be read nor flashed"),
+        (
+            "blank-otp",
+            json!(["CF20", "bitcraze", "2025.02", false, "9.1"]),
+            "assumed since no board is in the OTP",
+        ),
+        ("unknown-board", json!([null, "bitcraze", "2025.02", false, "9.1"]), "board       unknown"),
     ];
     for (scenario, expected, words) in table {
         let (exit, objects) = desk.json(&format!("identify --demo={scenario}"));

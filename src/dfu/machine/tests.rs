@@ -257,3 +257,15 @@ fn garbage_in_a_status_is_an_error_not_a_guess() {
         assert!(matches!(machine.step(), Step::Finished(Err(DfuError::Garbled))));
     }
 }
+
+/// One ABORT for a device that an earlier session left in dfuMANIFEST; if that does not help, only a power cut does.
+#[test]
+fn a_device_left_in_manifest_gets_one_try() {
+    let mut machine = Machine::new(0, 2048, STM32F405_ROM);
+    let stuck = vec![St(0, 0, State::Manifest), Ack, St(0, 0, State::Manifest)];
+    let (said, result) = run(&mut machine, Operation::Recover, stuck);
+    assert_eq!(said, ["GETSTATUS", "ABORT 0", "GETSTATUS"]);
+    assert_eq!(result, Err(DfuError::State(State::Manifest)));
+    let freed = vec![St(0, 0, State::Manifest), Ack, St(0, 0, State::DfuIdle)];
+    assert_eq!(run(&mut machine, Operation::Recover, freed).1, Ok(0));
+}
