@@ -62,7 +62,8 @@ check "the interface on a terminal flashes over real USB" sh -c "
   tail -c 400 log; grep -aq 'Flashed and verified' log && grep -aq 'The Crazyflie is running' log"
 check "a terminal that hangs up in mid-flash does not stop it, and the next start tells" sh -c "
   export TERM=linux
-  rm -f log; (shows log 'What to do'; sleep 2; printf f; shows log 'Nothing is changed yet'; printf '\\r'; sleep 30) |
+  rm -f log state/cfdfu/last-run.json
+  (shows log 'What to do'; sleep 2; printf f; shows log 'Nothing is changed yet'; printf '\\r'; sleep 30) |
     script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >log 2>&1 &
   shows log 'Erase '; pkill -HUP -f 'cfdfu new.bin\$'; shows state/cfdfu/last-run.json 'Flashed and verified'
   cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
