@@ -42,8 +42,8 @@ pub(super) struct Session {
     address: u8,
     /// The alternate setting that is selected.
     alternate: u8,
-    /// When the device answered last.
-    heard: Duration,
+    /// When the first of the transfers began that were not answered since the last answer.
+    silent_since: Option<Duration>,
     /// How wide it programs, as far as it can be known.
     pub(super) width: Programming,
     /// Everything that is known to be special about the device.
@@ -87,10 +87,10 @@ impl Session {
         let machine = Machine::new(device.interface, device.transfer_size, quirks);
         let alternate = device.flash().map_or(0, |flash| flash.number);
         let (location, address) = (info.location.clone(), info.address);
-        let heard = ctx.clock.now();
         let width = Programming::Bytes;
+        let silent_since = None;
         let mut session =
-            Session { transport, machine, device, location, address, alternate, heard, width, quirks };
+            Session { transport, machine, device, location, address, alternate, silent_since, width, quirks };
         ctx.info("Claiming USB DFU interface ...");
         session.select_now(ctx, alternate)?;
         ctx.info("Determining device status ...");
@@ -227,6 +227,7 @@ impl Session {
             if took > OPERATION {
                 return Err(DfuError::Busy(took));
             }
+            let asked = ctx.clock.now();
             let error = match self.machine.step() {
                 Step::Send(setup, data, limit) => {
                     let sent = ctx.spend(Share::Data, || self.transport.control_out(setup, data, limit));
@@ -247,8 +248,6 @@ impl Session {
                 Step::Wait(time) => {
                     ctx.spend(Share::Pause, || ctx.clock.sleep(time));
                     self.machine.waited();
-                    // Time that the device asked for is no silence.
-                    self.heard += time;
                     continue;
                 }
                 Step::Finished(result) => {
@@ -256,11 +255,12 @@ impl Session {
                     return result;
                 }
             };
-            let now = ctx.clock.now();
+            // A stall is an answer, too. Time in which nothing was asked is no silence.
             if error.is_none_or(|error| error == TransferError::Stall) {
-                self.heard = now;
+                self.silent_since = None;
+                continue;
             }
-            let silent = now.saturating_sub(self.heard);
+            let silent = ctx.clock.now().saturating_sub(*self.silent_since.get_or_insert(asked));
             if silent >= SILENCE && error != Some(TransferError::Disconnected) {
                 self.tell_notes(ctx);
                 return Err(DfuError::Silent(silent));

@@ -332,6 +332,40 @@ fn a_silent_drone_ends_the_job_in_time() {
     }
 }
 
+/// The time in which you read the plan is not the drone's silence: the first answer after it, if it is lost, is asked for
+/// again.
+#[test]
+fn a_long_look_at_the_plan_is_not_a_silent_drone() {
+    use cfdfu::job::{Command, Confirm};
+    use cfdfu::worker::Worker;
+    let flash = |script: Option<Script>| {
+        let world = World::new("dfu");
+        let faults = Faults::new(script, || {});
+        let bus = Faulty::new(world.bus.clone(), Arc::clone(&faults));
+        let worker = Worker::spawn(Arc::new(bus), world.clock.clone());
+        worker.commands.send(Command::Run(with(job(), |task| task.confirm = Confirm::Ask))).unwrap();
+        let mut before_plan = 0;
+        loop {
+            match worker.events.recv().unwrap() {
+                Event::Ready(_) => {
+                    before_plan = faults.count();
+                    world.clock.sleep(Duration::from_secs(60));
+                    worker.commands.send(Command::Proceed).unwrap();
+                }
+                Event::Finished(report) => return (report.outcome, before_plan),
+                _ => {}
+            }
+        }
+    };
+    let (outcome, at) = flash(None);
+    assert_eq!(outcome, Outcome::Flashed);
+    for fault in [Fault::Timeout, Fault::LostAnswer] {
+        for at in at..at + 20 {
+            assert_eq!(flash(Some(Script { at, fault })).0, Outcome::Flashed, "{fault:?} at {at}");
+        }
+    }
+}
+
 /// A ROM that enumerates late is waited for.
 #[test]
 fn a_rom_that_comes_late_is_waited_for() {
