@@ -120,9 +120,12 @@ pub fn refusal(refusal: &Refusal) -> Problem {
         Refusal::OtherDevice { .. } => {
             ("other_device", format!("Take {}. If you are sure of this one: --allow-mismatch.", any_image()))
         }
-        Refusal::WrongAddress { linked, .. } if *linked == FIRMWARE_BASE => {
-            ("wrong_address", format!("Leave out --address: it goes to {FIRMWARE_BASE} by itself."))
-        }
+        Refusal::WrongAddress { linked, .. } if *linked == FIRMWARE_BASE => (
+            "wrong_address",
+            format!(
+                "Leave out --address: it goes to {FIRMWARE_BASE} by itself. --allow-mismatch does not change that."
+            ),
+        ),
         Refusal::Misplaced { .. } => (
             "wrong_address",
             "This file was packed for the wrong address: take the .bin, or pack it again.".to_owned(),
