@@ -352,7 +352,10 @@ fn undo_job(
     if found.report.outcome != Outcome::Identified {
         return Ok(console.conclude(&found.report, false));
     }
-    let Some(drone) = found.drone else { return Ok(console.conclude(&found.report, false)) };
+    let drone = found.drone.ok_or_else(|| {
+        let advice = "Which copy is its own is unknown. Plug it in again and repeat. Nothing was touched.";
+        report::other(Exit::Device, "no_serial", "the serial number of the drone could not be read", advice)
+    })?;
     let (path, copy, age) = last_copy(&drone)?;
     let content = Content::in_flash(&copy.data);
     let what = content.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);

@@ -329,6 +329,12 @@ pub struct DroneAt {
 }
 
 impl DroneAt {
+    /// Whether both are one drone, as far as it is known.
+    #[must_use]
+    pub fn may_be(&self, other: &DroneAt) -> bool {
+        self.port == other.port && crazyflie::is_same_serial(&self.serial, &other.serial)
+    }
+
     /// Whether this device is that drone, in whatever mode. One whose serial number is unknown is not.
     #[must_use]
     pub fn is(&self, device: &Device) -> bool {
@@ -552,7 +558,7 @@ pub enum Boot {
     NotWatched,
     /// It was seen running, and was still there some seconds later.
     StaysUp,
-    /// It was seen running, and started again and again.
+    /// It was seen running, and restarted by itself.
     Restarts,
     /// It was not seen running.
     NotSeen,

@@ -127,6 +127,12 @@ pub fn afterwards(report: &Report) -> Option<String> {
 #[must_use]
 pub fn not_running(report: &Report) -> Option<Problem> {
     let words = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
+    let words = match report.boot {
+        Boot::NotWatched => {
+            "It was seen running, but not for long enough to tell that it stays up.".to_owned()
+        }
+        _ => words,
+    };
     Some(Problem::new(
         Exit::NotRunning,
         "not_running",
@@ -136,7 +142,7 @@ pub fn not_running(report: &Report) -> Option<Problem> {
 }
 
 /// A drone that keeps restarting after a flash.
-pub const RESTARTING: &str = "The Crazyflie starts, and restarts again and again: its firmware stops itself, mostly for a sensor or a \
+pub const RESTARTING: &str = "The Crazyflie starts, and restarts by itself: its firmware stops itself, mostly for a sensor or a \
     deck that it does not find. Take off the decks and switch it off and on. If that does not help, undo the flash.";
 
 /// Why a drone was not seen starting after a flash, and what to do.

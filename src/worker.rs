@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::dfu::DfuError;
 use crate::flash::Address;
 use crate::job::{
     Command, DroneState, Event, Failure, FailureKind, Job, Level, Outcome, Phase, Report, SectorState, Task,
@@ -123,6 +124,16 @@ impl<E: Into<FailureKind>> From<E> for Stop {
 }
 
 impl Stop {
+    /// Whether the device is there and talks after this, so that it can be asked to restart.
+    fn still_answers(&self) -> bool {
+        match self {
+            Stop::Failed(FailureKind::Dfu(error), _) => {
+                !error.is_disconnect() && !matches!(error, DfuError::Silent(_))
+            }
+            Stop::Failed(..) | Stop::Cancelled => true,
+        }
+    }
+
     /// Says what was being done, unless somebody closer to it did.
     fn at(self, place: impl FnOnce() -> String) -> Stop {
         match self {

@@ -266,6 +266,12 @@ impl Machine {
         std::mem::take(&mut self.notes)
     }
 
+    /// Whether the device is asked again at once instead of after bwPollTimeout.
+    #[must_use]
+    pub fn is_eager(&self) -> bool {
+        self.eager
+    }
+
     /// Forgets where the pointer stands: another alternate setting was chosen.
     pub fn alternate_changed(&mut self) {
         self.pointer = None;

@@ -160,7 +160,9 @@ impl Failure {
     pub fn is_interruption(&self) -> bool {
         let lost = match &self.kind {
             FailureKind::Dfu(error) => error.is_disconnect(),
-            FailureKind::Open(error) => *error == TransferError::Disconnected,
+            FailureKind::Open(error) | FailureKind::NotDfu(DeviceError::Transfer(error)) => {
+                *error == TransferError::Disconnected
+            }
             _ => false,
         };
         lost && matches!(self.drone, DroneState::WithoutFirmware | DroneState::WithoutLoader)

@@ -82,6 +82,11 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "blank-otp", what: "in DFU mode, no board written into its chip", drones: blank_otp },
     Scenario {
+        name: "no-serial",
+        what: "in DFU mode, its serial number cannot be read",
+        drones: |now| in_dfu(Pace::Typical, now, |drone| drone.traits.lost_name = Some(3)),
+    },
+    Scenario {
         name: "nameless",
         what: "in DFU mode, a Bolt that does not name its memory for the board",
         drones: nameless,
@@ -93,11 +98,7 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "running; dark after a flash until it is switched off and on",
         drones: dark,
     },
-    Scenario {
-        name: "restarting",
-        what: "running; restarts again and again after a flash",
-        drones: restarting,
-    },
+    Scenario { name: "restarting", what: "running; restarts by itself after a flash", drones: restarting },
     Scenario { name: "loose", what: "in DFU mode, and the cable works loose half way", drones: loose },
     Scenario { name: "hung", what: "in DFU mode, and it stops answering half way", drones: hung },
     Scenario {

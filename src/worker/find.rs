@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::timeline::Part;
 use super::{Ctx, Stop};
 use crate::crazyflie::{self, HIDDEN_SERIAL, Mode, Relative};
-use crate::job::{A_CRAZYFLIE, BY_HAND, Device, Enter, Event, FailureKind, Job, Other, STAYS_UP, Selector};
+use crate::job::{
+    A_CRAZYFLIE, BY_HAND, Boot, Device, Enter, Event, FailureKind, Job, Other, STAYS_UP, Selector,
+};
 use crate::usb::descriptor::{self, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport};
 
@@ -116,7 +118,10 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
             Ok(None)
         }
         // Somebody may plug one in, or unplug one, until the time is over.
-        Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => Ok(None),
+        Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => {
+            closed_since = None;
+            Ok(None)
+        }
         // One that has just come may be opened a moment later.
         Err(kind @ (FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_))) => {
             let now = ctx.clock.now();
@@ -131,6 +136,10 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
         None => chosen(ctx.bus, job)?,
     };
     let device = with_permission(ctx, device)?;
+    // A device that could not be opened before shows only now which drone it is.
+    if let Some(serial) = &job.serial {
+        require_same_drone(serial, &device)?;
+    }
     ctx.post(Event::Device(device.clone()));
     match device.closed {
         Some(error) => Err(cannot_open(&device, error).into()),
@@ -300,11 +309,14 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
                 return Err(FailureKind::TooOld.into());
             }
         }
+        let asked = ctx.clock.now();
         let came = ctx.wait_for("DFU mode", appears, |ctx| {
             let there = at(ctx.bus, &drone.location)?;
+            // Still the same run: the request was lost on its way.
+            let lost = ctx.clock.now().saturating_sub(asked) > GONE;
             Ok(there.and_then(|there| match there.mode {
                 Mode::Dfu => Some(Entered::Dfu(there)),
-                Mode::Firmware if there.address != drone.address => Some(Entered::Missed(there)),
+                Mode::Firmware if lost || there.address != drone.address => Some(Entered::Missed(there)),
                 Mode::Firmware => None,
             }))
         })?;
@@ -349,7 +361,10 @@ fn appears_in_dfu(
             }
         }
     })?;
-    came.map(|device| with_permission(ctx, device)).transpose()
+    let Some(came) = came else { return Ok(None) };
+    let device = with_permission(ctx, came)?;
+    require_same_drone(&drone.strings.serial, &device)?;
+    Ok(Some(device))
 }
 
 /// How a drone started after leave.
@@ -380,29 +395,25 @@ pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Res
     Ok(if seen.mode == Mode::Firmware { Started::Running(seen) } else { Started::InDfu })
 }
 
-/// Whether a drone that was seen running is still there, in the same run, [`STAYS`] after `seen`; `false` is one that keeps
-/// restarting. One restart is forgiven: the drone may have been touched.
-pub(super) fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Result<bool, Stop> {
-    let mut since = Some((device.address, seen));
-    let mut restarts = 0;
-    let limit = STAYS * 3;
-    let steady = ctx.wait_for(STAYS_UP, limit, |ctx| {
+/// What a drone does that was seen running: it stays up if it is still there, in the same run, [`STAYS`] after `seen`. One
+/// that comes back as anything else has restarted by itself: after a failed assertion the firmware may then sit in its
+/// failed self-test, steady on USB, and after manual entry every reset ends in DFU mode.
+pub(super) fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Result<Boot, Stop> {
+    let mut gone_since = None;
+    let boot = ctx.wait_for(STAYS_UP, STAYS * 3, |ctx| {
         let now = ctx.clock.now();
         let list = ctx.bus.list()?;
-        let address = list.iter().find(|found| found.location == device.location).map(|found| found.address);
-        match (address, since) {
-            (Some(address), Some((same, from))) if address == same => {
-                return Ok((now.saturating_sub(from) >= STAYS).then_some(true));
+        let there = list.iter().find(|found| found.location == device.location);
+        Ok(match there {
+            Some(there) if (there.id, there.address) == (device.id, device.address) => {
+                (now.saturating_sub(seen) >= STAYS).then_some(Boot::StaysUp)
             }
-            (Some(address), _) => {
-                restarts += 1;
-                since = Some((address, now));
-            }
-            (None, _) => since = None,
-        }
-        Ok((restarts > 2).then_some(false))
+            Some(there) if there.id == CRAZYFLIE || there.id == ROM_DFU => Some(Boot::Restarts),
+            // Unplugged, it seems: a restart takes about a second.
+            _ => (now.saturating_sub(*gone_since.get_or_insert(now)) >= STAYS).then_some(Boot::NotWatched),
+        })
     })?;
-    Ok(steady.unwrap_or(false))
+    Ok(boot.unwrap_or(Boot::NotWatched))
 }
 
 /// What is plugged in at this port, if it may be a Crazyflie.

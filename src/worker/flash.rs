@@ -2,6 +2,7 @@
 //!
 //! `ctx.drone` always says what the drone is left as if the job ends at this moment.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::find::Started;
@@ -36,7 +37,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
             compare_version(ctx, task);
         }
         // Nothing was changed: it may go on with what it did.
-        Err(_) if was_running && ctx.drone == DroneState::Untouched => {
+        Err(stop) if was_running && ctx.drone == DroneState::Untouched && stop.still_answers() => {
             restart(ctx, &mut session, &device, FIRMWARE_BASE);
         }
         Err(Stop::Cancelled) => session.settle(ctx),
@@ -57,7 +58,8 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
     let board = refuse_other_board(ctx, session, task)?;
     ctx.post(Event::Planned(plan.clone()));
     let judge = WidthJudge::default();
-    Flashing { session, plan, writing: None, task, protection, board, judge }.write_image(ctx)
+    let in_words = BTreeSet::new();
+    Flashing { session, plan, writing: None, task, protection, board, judge, in_words }.write_image(ctx)
 }
 
 /// Starts the drone, unless it is to stay. It may not come up: after manual entry some need their power
@@ -117,7 +119,11 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     }
     match session.leave(ctx, address) {
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
-        Err(Stop::Failed(kind, _)) => ctx.warn(format!("The device did not leave DFU mode: {kind}")),
+        Err(Stop::Failed(kind, _)) => {
+            ctx.warn(format!("The device did not leave DFU mode: {kind}"));
+            ctx.report.boot = Boot::NotSeen;
+            return;
+        }
         Ok(()) | Err(Stop::Cancelled) => {}
     }
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
@@ -136,8 +142,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     // The job is done: to watch whether the drone stays up is not its time.
     let watched = ctx.clock.now();
     ctx.report.boot = match find::stays(ctx, &running, seen) {
-        Ok(true) => Boot::StaysUp,
-        Ok(false) => Boot::Restarts,
+        Ok(boot) => boot,
         // A cancel skips it.
         Err(_) => Boot::NotWatched,
     };
@@ -243,6 +248,8 @@ struct Flashing<'a> {
     protection: ProtectionCheck,
     board: BoardCheck,
     judge: WidthJudge,
+    /// Sectors that were written 32 bits at a time, and not again since.
+    in_words: BTreeSet<usize>,
 }
 
 impl Flashing<'_> {
@@ -506,7 +513,13 @@ impl Flashing<'_> {
         let written = self.session.run(ctx, &write);
         written.map_err(|error| Stop::from(error).at(|| format!("writing {}", block.start())))?;
         let took = ctx.clock.now().saturating_sub(started);
-        if self.session.width == Programming::Words && self.judge.block(block.len(), took) == Some(false) {
+        if let Some(sector) =
+            self.sector_at(block.start()).filter(|_| self.session.width == Programming::Words)
+        {
+            self.in_words.insert(sector.index);
+        }
+        let judged = self.session.width == Programming::Words && self.session.is_timed();
+        if judged && self.judge.block(block.len(), took) == Some(false) {
             ctx.warn("The boot ROM took the setting for 32 bits, but its blocks are as slow as with 8");
         }
         ctx.report.written += u64::from(block.len());
@@ -521,9 +534,42 @@ impl Flashing<'_> {
         for span in &work.verify {
             for block in span.blocks(self.session.block()) {
                 ctx.check_cancelled()?;
-                self.verify_block(ctx, block)?;
+                if let Err(stop) = self.verify_block(ctx, block) {
+                    self.write_in_bytes(ctx, work, block, stop)?;
+                }
                 meter.add(ctx, u64::from(block.len()));
                 self.tell_verified(ctx, block, span.end());
+            }
+        }
+        Ok(())
+    }
+
+    /// What was written 32 bits at a time and reads back wrong gets one more chance at 8 bits, its whole sector: the supply
+    /// may be lower than was declared (RM0090 §3). Its first word, if it is the one that a start depends on, comes last as
+    /// always.
+    fn write_in_bytes(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        work: &Work,
+        wrong: Span,
+        stop: Stop,
+    ) -> Result<(), Stop> {
+        let is_wrong = matches!(stop, Stop::Failed(FailureKind::Mismatch { .. }, _));
+        let sector = self.sector_at(wrong.start());
+        let Some(sector) = sector.filter(|sector| is_wrong && self.in_words.remove(&sector.index)) else {
+            return Err(stop);
+        };
+        ctx.warn(format!("{} reads back wrong: writing it again, 8 bits at a time", name(&sector)));
+        self.session.narrow(ctx)?;
+        self.session.run(ctx, &Operation::Erase(sector.span.start()))?;
+        ctx.report.erased_sectors += 1;
+        for block in work.write.iter().filter(|block| sector.span.covers(**block)) {
+            self.session.run(ctx, &Operation::Write(block.start(), self.plan.data(*block).to_vec()))?;
+        }
+        for span in work.verify.iter().filter(|span| sector.span.covers(**span)) {
+            for block in span.blocks(self.session.block()) {
+                ctx.check_cancelled()?;
+                self.verify_block(ctx, block)?;
             }
         }
         Ok(())

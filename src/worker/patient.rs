@@ -14,6 +14,8 @@ use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 pub(super) const PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(100)];
 
+/// A request that may be repeated is answered in milliseconds.
+const SLOW: Duration = Duration::from_secs(1);
 /// Device to host, standard, device; and GET_DESCRIPTOR.
 const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
 
@@ -58,7 +60,13 @@ impl PatientTransport {
         &mut self,
         mut act: impl FnMut(&mut dyn Transport) -> Result<T, TransferError>,
     ) -> Result<T, TransferError> {
+        let asked = self.clock.now();
         let mut result = act(&mut *self.inner);
+        // What takes so long is no moment's trouble, whatever the system calls it: SET_INTERFACE has a limit of 5 s in
+        // Linux, and none of ours.
+        if self.clock.now().saturating_sub(asked) >= SLOW {
+            self.worn_out = true;
+        }
         let pauses = if self.worn_out { &[] } else { &PAUSES[..] };
         for pause in pauses {
             match result {

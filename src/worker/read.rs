@@ -72,9 +72,10 @@ fn looking(
         (None, Ok(Some(protection))) if protection.read => Err(FailureKind::ReadProtected.into()),
         (None, Ok(_)) => look(ctx, &mut session),
     };
-    if was_running {
+    let answers = outcome.as_ref().err().is_none_or(Stop::still_answers);
+    if was_running && answers {
         restart(ctx, &mut session, &device, FIRMWARE_BASE);
-    } else {
+    } else if answers {
         session.settle(ctx);
     }
     match outcome {

@@ -98,6 +98,11 @@ impl Session {
         Ok(session)
     }
 
+    /// Whether the times of its answers are its own: not so while it gets the pauses that it asks for.
+    pub(super) fn is_timed(&self) -> bool {
+        self.machine.is_eager()
+    }
+
     /// The flash's memory map.
     pub(super) fn map(&self) -> MemoryMap {
         self.device.flash().map_or_else(MemoryMap::stm32f405, |flash| flash.map.clone())
@@ -193,12 +198,18 @@ impl Session {
         let flash = MemoryMap::stm32f405();
         let writes = matches!(operation, Operation::Write(at, _)
             if flash.sectors().iter().any(|sector| sector.span.contains(*at)));
-        if !writes || self.width == Programming::Bytes {
+        if writes { self.narrow(ctx) } else { Ok(()) }
+    }
+
+    /// Back to 8 bits at a time, if it is not there.
+    pub(super) fn narrow(&mut self, ctx: &Ctx<'_>) -> Result<(), DfuError> {
+        if self.width == Programming::Bytes {
             return Ok(());
         }
         ctx.warn("Programming 8 bits at a time from here on");
+        self.attempt(ctx, Operation::Write(WIDTH_SWITCH, EIGHT_BITS.to_vec()))?;
         self.width = Programming::Bytes;
-        self.attempt(ctx, Operation::Write(WIDTH_SWITCH, EIGHT_BITS.to_vec())).map(drop)
+        Ok(())
     }
 
     /// What an error means in the end: after one of a transfer, a device that is not on the bus any more was pulled.
@@ -206,7 +217,8 @@ impl Session {
         let asked = ctx.clock.now();
         let may_be_gone = matches!(error, DfuError::Transfer { error, .. } if error.is_transient());
         while may_be_gone && ctx.clock.now().saturating_sub(asked) < GOING {
-            let list = ctx.bus.list().unwrap_or_default();
+            // A list that cannot be had says nothing.
+            let Ok(list) = ctx.bus.list() else { break };
             let is_there = |found: &Found| found.location == self.location && found.address == self.address;
             if !list.iter().any(is_there) {
                 let DfuError::Transfer { request, .. } = error else { break };
@@ -324,7 +336,14 @@ impl Session {
                 self.run(ctx, &Operation::Recover)?;
             }
             (Ok(Err(_)), Width::Byte) => drop(self.run(ctx, &Operation::Recover)?),
-            (Err(_) | Ok(Ok(_)), _) => drop(refused(self)?),
+            (Err(error), _) => {
+                // An answer that was lost leaves open what the ROM does: a write that fails sets 8 bits for certain.
+                if matches!(error, DfuError::Transfer { .. }) && width == Width::Fastest {
+                    self.width = Programming::Words;
+                }
+                drop(refused(self)?);
+            }
+            (Ok(Ok(_)), _) => drop(refused(self)?),
         }
         self.select(ctx, before)
     }

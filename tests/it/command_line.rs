@@ -180,7 +180,7 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("flash cf2.bin --demo=unknown-board", 65, "could not be read"),
         ("flash cf2.bin --demo=nameless", 65, "board is CB10"),
         ("flash cf2.bin --demo=hung", 74, "does not answer"),
-        ("flash cf2.bin --demo=restarting --require-boot", 76, "restarts again and again"),
+        ("flash cf2.bin --demo=restarting --require-boot", 76, "restarts by itself"),
         ("flash cf2.bin --demo=dark --require-boot", 76, "normal with the boot ROM of this chip"),
         ("flash cf2.bin --demo=late", 74, "--wait 60"),
         // Named once, though there are several.
@@ -385,6 +385,13 @@ fn list_names_a_foreign_boot_rom_beside_a_crazyflie() {
     assert!(drones.lines().count() == 1 && drones.starts_with("1-2 "), "{drones}");
     let note = String::from_utf8_lossy(&output.stderr);
     assert!(note.contains("a GigaDevice GD32 in DFU mode on port 1-1 is not a Crazyflie"), "{note}");
+}
+
+/// Which copy is its own cannot be told: that is no success.
+#[test]
+fn an_undo_of_a_drone_without_a_serial_number_fails() {
+    let (code, text) = Desk::new().fails("undo --demo=no-serial");
+    assert!(code == 74 && text.contains("could not be read"), "{code}: {text}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use cfdfu::sim::nor::{Nor, Pace, Width};
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
-use cfdfu::usb::{Bus, ROM_DFU, TransferError};
+use cfdfu::usb::{Bus, BusError, Found, ROM_DFU, TransferError, Transport};
 
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, run, with};
 
@@ -302,6 +302,16 @@ fn a_write_that_failed_at_32_bits_is_repeated_at_8() {
     assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
 }
 
+/// The same for what reads back wrong: the sector is written again at 8 bits.
+#[test]
+fn what_reads_back_wrong_at_32_bits_is_written_again_at_8() {
+    let world = manner("dfu", |drone| drone.traits.switch = Switch::LowSupply);
+    let run = flash(&world);
+    assert_eq!((&run.report.outcome, run.report.verified), (&Outcome::Flashed, true));
+    assert!(logged(&run, "writing it again, 8 bits at a time"));
+    assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
+}
+
 // ---- the bus
 
 /// A pulled drone shows errors on the wire before it is gone: that is an interruption, at every transfer.
@@ -320,13 +330,16 @@ fn errors_before_the_drone_is_gone_are_an_interruption() {
 /// A drone that answers nothing more and stays on the bus ends the job within 15 s, and the message is just that.
 #[test]
 fn a_silent_drone_ends_the_job_in_time() {
-    for at in [0, 5, 12, 20, 40, 80, 120, 145] {
-        let world = manner("dfu", |drone| drone.traits.mishap = Some((at, Mishap::Hung)));
+    for (scenario, at) in
+        ["dfu", "healthy"].into_iter().flat_map(|it| [0, 3, 6, 12, 20, 40, 80, 120, 145].map(|at| (it, at)))
+    {
+        let world = manner(scenario, |drone| drone.traits.mishap = Some((at, Mishap::Hung)));
         let started = world.clock.now();
-        let healthy_time = Duration::from_secs(8);
+        // No more than the job would have taken up to then, and 15 s.
+        let before = Duration::from_secs(if at <= 12 { 2 } else { 6 });
         let report = flash(&world).report;
         let took = world.clock.now() - started;
-        assert!(took < healthy_time + Duration::from_secs(15), "at {at}: {took:?}");
+        assert!(took < before + Duration::from_secs(15), "{scenario} at {at}: {took:?}");
         let Outcome::Failed(failure) = &report.outcome else { panic!("at {at}") };
         assert!(failure.to_string().contains("the device does not answer"), "at {at}: {failure}");
     }
@@ -382,13 +395,36 @@ fn a_rom_that_comes_late_is_waited_for() {
 
 // ---- the start
 
-/// A firmware that fails an assertion comes back about every second: that is no success.
+/// A firmware that fails an assertion comes back about every second, or once and then sits in its failed self-test: that
+/// is no success.
 #[test]
-fn a_drone_that_keeps_restarting_has_not_booted() {
-    let world = manner("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(150)));
-    let report = flash(&world).report;
-    assert_eq!((report.boot, &report.outcome), (Boot::Restarts, &Outcome::Flashed));
-    assert_eq!(report.booted(), Some(false));
+fn a_drone_that_restarts_by_itself_has_not_booted() {
+    for after in [150, 700, 1500, 2500] {
+        let world =
+            manner("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
+        let report = flash(&world).report;
+        assert_eq!((report.boot, &report.outcome), (Boot::Restarts, &Outcome::Flashed), "{after} ms");
+        assert_eq!(report.booted(), Some(false));
+        // After manual entry every reset ends in DFU mode: there, too, it has not stayed up.
+        let world = manner("dfu", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
+        let report = flash(&world).report;
+        assert_eq!(
+            (report.boot, &report.outcome),
+            (Boot::Restarts, &Outcome::Flashed),
+            "{after} ms, by hand"
+        );
+    }
+}
+
+/// To unplug a drone that has just started is not to find it broken.
+#[test]
+fn a_drone_that_is_unplugged_after_its_start_was_not_watched() {
+    let world = World::new("healthy");
+    let whole = flash(&world).report.took;
+    let (clock, bus) =
+        crate::cuts::Guillotine::at(whole + Duration::from_secs(1), "healthy", Drone::cut_power);
+    let report = run(Arc::new(bus), clock, job()).report;
+    assert_eq!((report.boot, report.outcome), (Boot::NotWatched, Outcome::Flashed));
 }
 
 #[test]
@@ -454,6 +490,40 @@ fn a_job_for_one_drone_refuses_another_at_its_port() {
         matches!(&failure.kind, FailureKind::OtherDrone { found: Some(serial), .. } if serial == "338133873034")
     );
     assert!(world.flash() == before);
+}
+
+/// Nor is one that udev lets us open only a moment later, when it shows which drone it is.
+#[test]
+fn another_drone_that_opens_late_is_not_written() {
+    /// Nothing can be opened in the first moment.
+    struct Closed(cfdfu::sim::SimBus, Arc<cfdfu::clock::FastClock>);
+    impl Bus for Closed {
+        fn list(&self) -> Result<Vec<Found>, BusError> {
+            self.0.list()
+        }
+        fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+            if self.1.now() < Duration::from_millis(100) {
+                Err(TransferError::Access)
+            } else {
+                self.0.open(found)
+            }
+        }
+        fn wait(&self, limit: Duration) {
+            self.0.wait(limit);
+        }
+    }
+    for wait in [Duration::ZERO, Duration::from_secs(5)] {
+        let world = World::new("dfu");
+        let before = world.flash();
+        let bus = Closed(world.bus.clone(), world.clock.clone());
+        let device = Selector::At("1-1".parse().unwrap());
+        let job = Job { device, serial: Some("206437A1304E".to_owned()), wait, ..job() };
+        let Outcome::Failed(failure) = run(Arc::new(bus), world.clock.clone(), job).report.outcome else {
+            panic!("flashed")
+        };
+        assert!(matches!(failure.kind, FailureKind::OtherDrone { .. }), "{failure}");
+        assert!(world.flash() == before);
+    }
 }
 
 // ---- helpers

@@ -66,7 +66,7 @@ stop
 
 echo "== after the flash"
 start restarting 0483:5740
-check "a drone that keeps restarting is no success for --require-boot" says "restarts again and again" 76 "$cfdfu" flash new.bin --require-boot
+check "a drone that keeps restarting is no success for --require-boot" says "restarts by itself" 76 "$cfdfu" flash new.bin --require-boot
 stop
 start dark 0483:5740
 check "a drone that stays dark is flashed, with one instruction" says "normal with the boot ROM of this chip" 0 "$cfdfu" flash new.bin

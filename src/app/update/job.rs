@@ -11,8 +11,8 @@ use crate::crazyflie::Mode;
 use crate::flash::check::{self, Wish};
 use crate::image::{Content, Image};
 use crate::job::{
-    Confirm, Device, DroneAt, DroneState, Enter, Event, FlashTask, Job, Level, Mismatch, Outcome, Phase,
-    Preview, Report, Selector, Task,
+    BoardCheck, Confirm, Device, DroneAt, DroneState, Enter, Event, FlashTask, Job, Level, Mismatch, Outcome,
+    Phase, Preview, Report, Selector, Task,
 };
 use crate::report;
 
@@ -35,7 +35,7 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
         (_, None) => return Vec::new(),
     };
     let task = match image {
-        Ok(image) => FlashTask { mismatch: Mismatch::Ask, ..FlashTask::new(image, firmware) },
+        Ok(image) => FlashTask { mismatch: mismatch(app, left.is_some()), ..FlashTask::new(image, firmware) },
         Err(refusal) => {
             notice(app, refusal.to_string());
             return Vec::new();
@@ -72,6 +72,16 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
     }))]
 }
 
+/// A board that cannot be read is asked about. A job that carries on asks nothing, so it takes only what was confirmed.
+fn mismatch(app: &App, carries_on: bool) -> Mismatch {
+    let was_unknown = app.preview.as_ref().is_some_and(|preview| preview.board == BoardCheck::Unknown);
+    match (carries_on, was_unknown) {
+        (false, _) => Mismatch::Ask,
+        (true, true) => Mismatch::Take,
+        (true, false) => Mismatch::Refuse,
+    }
+}
+
 /// An image that is not recognised is taken here, since the plan then asks for a word.
 pub(super) fn wish_for(image: &Image) -> Wish {
     let allow_mismatch = matches!(image.content, Content::Unknown { .. });
@@ -92,12 +102,12 @@ pub(super) fn write(app: &mut App) -> Vec<Effect> {
 /// What is about to be overwritten can be put back. Nothing worth that: then what was there before, on the same
 /// drone, still is.
 pub(super) fn remember_before(app: &mut App) {
-    let Some(drone) = app.device.as_ref().map(Device::drone) else { return };
+    let Some(drone) = app.job_drone() else { return };
     let copy = app.preview.as_ref().and_then(|preview| preview.before.clone());
     match copy.map(|copy| (Content::in_flash(&copy.data), check::undo(copy, Wish::default()))) {
         Some((Some(content), Ok(image))) => app.undo = Ok(Before { image, content, drone }),
         Some(_) => app.undo = Err("what was there before was no Bitcraze bootloader"),
-        None if app.undo.as_ref().is_ok_and(|before| before.drone.port != drone.port) => {
+        None if app.undo.as_ref().is_ok_and(|before| !before.drone.may_be(&drone)) => {
             app.undo = Err("nothing was overwritten that could be put back");
         }
         None => {}
@@ -247,7 +257,7 @@ pub(super) fn put_slots_back(app: &mut App) {
 /// The drone that was lost in the middle of a flash, if that is how it ended.
 pub(super) fn interrupted(app: &App, report: &Report) -> Option<DroneAt> {
     let Outcome::Failed(failure) = &report.outcome else { return None };
-    let drone = app.device.as_ref().map(Device::drone)?;
+    let drone = app.job_drone()?;
     (failure.is_interruption() && !drone.serial.is_empty()).then_some(drone)
 }
 
