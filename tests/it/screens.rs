@@ -113,6 +113,29 @@ fn an_unknown_board_is_flashed_only_after_a_typed_word() {
     assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
+/// A drone of the same batch at the same port, with the same serial number in DFU mode, does not get what was on the other.
+#[test]
+fn an_undo_does_not_go_to_a_twin() {
+    let mut stand = Stand::new("healthy");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.confirm('f');
+    let swap = |stand: &mut Stand| {
+        stand.world.bus.with(0, |drone, _| {
+            let mut twin = drone.clone();
+            twin.traits.uid[4] ^= 1;
+            drone.swap_for(twin);
+        });
+        stand.look();
+    };
+    swap(&mut stand);
+    let before = stand.world.flash();
+    stand.key('u');
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("another drone is on port 1-1"), "{shown}");
+    assert!(stand.world.flash() == before);
+}
+
 /// Whether the drone stays up is watched, and a key skips that: the flash is done.
 #[test]
 fn a_key_skips_the_watch_after_a_flash() {
