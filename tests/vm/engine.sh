@@ -56,18 +56,17 @@ start healthy 0483:5740
 check "the interface in lines flashes over real USB" sh -c "
   printf 'f\\n\\n' | '$cfdfu' new.bin --plain >log 2>&1; cat log; grep -q '^Flashed and verified' log"
 check "the interface on a terminal flashes over real USB" sh -c "
-  export TERM=linux
-  rm -f log; (shows log 'What to do'; sleep 2; printf f; shows log 'Nothing is changed yet'; printf '\\r'; shows log 'running again'; printf q) |
-    script -qfec \"stty rows 24 cols 80; '$cfdfu' old.bin\" /dev/null >log 2>&1
+  export TERM=linux; rm -f ilog
+  keys 'Flashed and verified:' |
+    timeout 120 script -qfec \"stty rows 24 cols 80; '$cfdfu' --log-file ilog old.bin\" /dev/null >log 2>&1
   tail -c 400 log; grep -aq 'Flashed and verified' log && grep -aq 'The Crazyflie is running' log"
 check "a terminal that hangs up in mid-flash does not stop it, and the next start tells" sh -c "
-  export TERM=linux
-  rm -f log state/cfdfu/last-run.json
-  (shows log 'What to do'; sleep 2; printf f; shows log 'Nothing is changed yet'; printf '\\r'; sleep 30) |
-    script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >log 2>&1 &
-  shows log 'Erase '; pkill -HUP -f 'cfdfu new.bin\$'; shows state/cfdfu/last-run.json 'Flashed and verified'
+  export TERM=linux; rm -f ilog state/cfdfu/last-run.json
+  keys never |
+    timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >log 2>&1 &
+  shows ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; shows state/cfdfu/last-run.json 'Flashed and verified'
   cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
-  '$cfdfu' --plain </dev/null | grep 'ended while nobody was looking: Flashed and verified'"
+  timeout 60 '$cfdfu' --plain </dev/null | grep 'ended while nobody was looking: Flashed and verified'"
 stop
 
 start two

@@ -12,10 +12,10 @@ export TERM=linux
 echo "== unplugged"
 start dfu
 check "in the interface: the job goes on by itself when the drone is back" sh -c "
-  rm -f screen; (shows screen 'Erase '; sleep 2; echo unplug >orders; sleep 3; echo dfu >orders) &
-  (shows screen 'What to do'; sleep 2; printf f; shows screen 'Nothing is changed yet'; printf '\\r'; shows screen 'Flashed and verified'; sleep 1; printf q; sleep 1; printf q) |
-    script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >screen 2>&1
-  grep -aq 'lost in mid-flash' screen && grep -aq 'Flashed and verified' screen"
+  rm -f ilog; (shows ilog 'Erase '; sleep 2; echo unplug >orders; sleep 3; echo dfu >orders) &
+  keys 'Flashed and verified:' |
+    timeout 150 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >screen 2>&1
+  cat ilog; grep -q 'is gone' ilog && grep -aq 'Flashed and verified' screen"
 check "and the image is whole" "$cfdfu" verify new.bin
 
 echo "== signals"
@@ -39,9 +39,9 @@ check "on a screen, too" sh -c "
   (sleep 3; printf q) | script -qfec \"stty rows 24 cols 80; exec '$cfdfu'\" /dev/null >screen 2>&1; wait
   grep -aq 'is at work on port' screen"
 check "a run whose line dropped, too" sh -c "
-  rm -f screen; (shows screen 'What to do'; sleep 2; printf f; shows screen 'Nothing is changed yet'; printf '\\r'; sleep 20) |
-    script -qfec \"stty rows 24 cols 80; exec '$cfdfu' new.bin\" /dev/null >screen 2>&1 &
-  shows screen 'Erase '; pkill -HUP -f 'cfdfu new.bin\$'; sleep 0.3; sleep 2 | '$cfdfu' --plain >plain; cat plain; wait
+  rm -f ilog; keys never |
+    timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >screen 2>&1 &
+  shows ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; sleep 0.3; sleep 2 | timeout 60 '$cfdfu' --plain >plain; cat plain; wait
   grep -q 'is at work on port' plain && '$cfdfu' verify new.bin"
 echo dfu >&3
 seen 0483:df11

@@ -20,7 +20,23 @@ for _ in $(seq 600); do
 done
 exit 1
 END
-chmod +x /dev/shm/bin/shows
+# keys WORDS: the keys of a flash in the interface, each when the interface is there, as its --log-file ilog tells: the
+# screen is drawn in pieces. Quits once the log has the words.
+cat >/dev/shm/bin/keys <<'END'
+#!/bin/sh
+shows ilog 'Nothing was changed'
+sleep 1
+printf f
+shows ilog 'sectors hold the image'
+sleep 1
+printf '\r'
+shows ilog "$1" || exit
+sleep 1
+printf q
+sleep 1
+printf q
+END
+chmod +x /dev/shm/bin/shows /dev/shm/bin/keys
 PATH=$PATH:/dev/shm/bin
 
 # check WORDS COMMAND…: the command must succeed.
