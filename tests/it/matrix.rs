@@ -11,6 +11,7 @@ use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, Span};
 use cfdfu::job::{DroneState, Enter, Job, Keep, Leave, Outcome, Report, Selector, Task};
 use cfdfu::sim::drone::Drone;
+use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
@@ -164,6 +165,35 @@ fn flash_matrix(name: &str, drone: &Drone, job: &Job, image: &[u8]) {
 fn flash() {
     let image = firmware("2026.08", LEN);
     flash_matrix("flash", &drone("dfu"), &stay(flash_job(&image)), &image);
+}
+
+/// A drone in DFU mode whose chip has this manner.
+fn chip(manner: impl FnOnce(&mut Drone)) -> Drone {
+    let mut drone = drone("dfu");
+    manner(&mut drone);
+    // The ROM takes its manners when it starts.
+    drone.cut_power(Duration::ZERO);
+    drone.power_on_by_hand(Duration::ZERO);
+    drone
+}
+
+/// The manners that real chips have or may have, each with every fault at every transfer.
+#[test]
+fn flash_on_every_kind_of_chip() {
+    let image = firmware("2026.08", images::FIRMWARE_MIN);
+    let job = stay(flash_job(&image));
+    for switch in [Switch::Refused, Switch::NoEffect, Switch::WriteOnly, Switch::LowSupply] {
+        let drone = chip(|drone| drone.traits.switch = switch);
+        flash_matrix(&format!("flash, {switch:?}"), &drone, &job, &image);
+    }
+    let alternates = chip(|drone| drone.traits.refuses_alternates = true);
+    flash_matrix("flash, SET_INTERFACE refused", &alternates, &job, &image);
+    let nameless = chip(|drone| drone.traits.lost_name = Some(6));
+    flash_matrix("flash, a name lost", &nameless, &job, &image);
+    let dark = chip(|drone| drone.memory.rom_version = 0x31);
+    flash_matrix("flash, a ROM that leaves it dark", &dark, &flash_job(&image), &image);
+    let reset = with(flash_job(&image), |task| task.leave = Leave::Reset);
+    flash_matrix("flash, left by a reset", &dark, &reset, &image);
 }
 
 #[test]
