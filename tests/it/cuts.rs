@@ -28,13 +28,22 @@ fn stay(job: Job) -> Job {
 /// The cable pulled in the middle of a transfer, an erase or a write leaves them half done.
 #[test]
 fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
-    const MOMENTS: u32 = 1000;
+    let (half_erased, incomplete) = cut_everywhere("dfu", 1000);
+    // The cuts do hit the middle of things.
+    assert!(half_erased > 20 && incomplete > 500, "{half_erased}, {incomplete}");
+    for scenario in ["byte-mode", "no-effect", "blank-otp"] {
+        cut_everywhere(scenario, 100);
+    }
+}
+
+/// How many cuts left half a sector erased, and how many an incomplete image.
+fn cut_everywhere(scenario: &str, moments: u32) -> (u32, u32) {
     let image = firmware("2026.08", LEN);
-    let whole_job = World::new("dfu").run(stay(flash_job(&image))).report.took;
-    let before = World::new("dfu").flash();
+    let whole_job = World::new(scenario).run(stay(flash_job(&image))).report.took;
+    let before = World::new(scenario).flash();
     let (mut half_erased, mut incomplete) = (0, 0);
-    for moment in (0..MOMENTS).map(|n| whole_job * n / MOMENTS) {
-        let (clock, bus) = Guillotine::at(moment, "dfu", Drone::cut_power);
+    for moment in (0..moments).map(|n| whole_job * n / moments) {
+        let (clock, bus) = Guillotine::at(moment, scenario, Drone::cut_power);
         let outcome = run(Arc::new(bus.clone()), clock.clone(), stay(flash_job(&image))).report.outcome;
         let after = bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let whole = after[0x4000..0x4000 + LEN] == image;
@@ -53,9 +62,8 @@ fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
         let again = run(Arc::new(bus), clock, stay(flash_job(&image))).report.outcome;
         assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged), "at {moment:?}: then {again:?}");
     }
-    // The cuts do hit the middle of things.
-    println!("{half_erased} with half a sector erased, {incomplete} of {MOMENTS} incomplete");
-    assert!(half_erased > 20 && incomplete > 500);
+    println!("{scenario}: {half_erased} with half a sector erased, {incomplete} of {moments} incomplete");
+    (half_erased, incomplete)
 }
 
 /// A clock that does something to the drone at a moment, whoever is waiting.
