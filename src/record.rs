@@ -53,9 +53,11 @@ impl Record {
         let name = format!("{:08X}-{crc:08x}{whole}.bin", before.address.0);
         let path = self.save(&folder, &name, &before.data, COPIES)?;
         // What is about to be overwritten exists nowhere else from then on: the copy is read back, as the flash is.
-        match read_copy(&path) {
-            Some((_, copy)) if copy == *before => Ok(path),
-            _ => {
+        let is_whole = || read_copy(&path).is_some_and(|(_, copy)| copy == *before);
+        // Once more before it counts as wrong.
+        match is_whole() || is_whole() {
+            true => Ok(path),
+            false => {
                 let _ = fs::remove_file(&path);
                 Err(io::Error::other("the copy does not read back as it was written"))
             }

@@ -14,7 +14,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::dfu::DfuError;
 use crate::flash::Address;
 use crate::job::{
     Command, DroneState, Event, Failure, FailureKind, Job, Level, Outcome, Phase, Report, SectorState, Task,
@@ -127,9 +126,7 @@ impl Stop {
     /// Whether the device is there and talks after this, so that it can be asked to restart.
     fn still_answers(&self) -> bool {
         match self {
-            Stop::Failed(FailureKind::Dfu(error), _) => {
-                !error.is_disconnect() && !matches!(error, DfuError::Silent(_))
-            }
+            Stop::Failed(FailureKind::Dfu(error), _) => !error.ends_session(),
             Stop::Failed(..) | Stop::Cancelled => true,
         }
     }

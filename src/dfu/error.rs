@@ -51,6 +51,14 @@ impl DfuError {
     }
 }
 
+impl DfuError {
+    /// Whether nothing more can be asked of the device: it is gone, or on the bus without an answer.
+    #[must_use]
+    pub fn ends_session(&self) -> bool {
+        self.is_disconnect() || matches!(self, DfuError::Silent(_))
+    }
+}
+
 fn seconds(time: &Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }

@@ -180,6 +180,8 @@ pub enum Switch {
     WriteOnly,
     /// Taken, though the supply is too low for it: words come out wrong.
     LowSupply,
+    /// The same, but for single words only.
+    LowSupplyForWords,
 }
 
 impl Default for Rom {
@@ -377,7 +379,8 @@ impl Rom {
     fn weakened(&self, work: Work) -> Work {
         match work {
             Work::Write(address, mut bytes)
-                if self.switch == Switch::LowSupply
+                if (self.switch == Switch::LowSupply
+                    || self.switch == Switch::LowSupplyForWords && bytes.len() == 4)
                     && self.width() == Width::Word
                     && Nor::sector_of(address).is_some() =>
             {

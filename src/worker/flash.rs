@@ -479,7 +479,11 @@ impl Flashing<'_> {
         for word in &work.commit {
             self.write_block(ctx, *word, &mut meter)?;
             if self.task.verify == Verify::ReadBack {
-                self.verify_block(ctx, *word)?;
+                if let Err(stop) = self.verify_block(ctx, *word) {
+                    self.write_in_bytes(ctx, work, *word, stop)?;
+                    self.write_block(ctx, *word, &mut meter)?;
+                    self.verify_block(ctx, *word)?;
+                }
                 if let Some(sector) = self.sector_at(word.start()) {
                     ctx.sector(sector.index, SectorState::Verified);
                 }

@@ -183,7 +183,7 @@ impl Session {
             match ready.and_then(|()| self.attempt(ctx, operation.clone())) {
                 Ok(bytes) => return Ok(bytes),
                 // Gone, or silent, says more than what was seen before.
-                Err(error) if error.is_disconnect() || matches!(error, DfuError::Silent(_)) => {
+                Err(error) if error.ends_session() => {
                     return Err(self.verdict(ctx, error));
                 }
                 Err(error) if !may_be_repeated(error) => break,
