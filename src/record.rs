@@ -55,13 +55,11 @@ impl Record {
         // What is about to be overwritten exists nowhere else from then on: the copy is read back, as the flash is.
         let is_whole = || read_copy(&path).is_some_and(|(_, copy)| copy == *before);
         // Once more before it counts as wrong.
-        match is_whole() || is_whole() {
-            true => Ok(path),
-            false => {
-                let _ = fs::remove_file(&path);
-                Err(io::Error::other("the copy does not read back as it was written"))
-            }
+        if is_whole() || is_whole() {
+            return Ok(path);
         }
+        let _ = fs::remove_file(&path);
+        Err(io::Error::other("the copy does not read back as it was written"))
     }
 
     /// The newest copy that was kept of this drone and is whole, its file, and how old it is; `None` if there is
