@@ -76,13 +76,15 @@ pub struct Nor {
     pub pace: Pace,
     /// Erases of each sector so far.
     pub erases: [u32; SECTORS.len()],
+    /// A worn cell: at this address these bits can no longer be cleared.
+    pub worn: Option<(u32, u8)>,
 }
 
 impl Nor {
     /// A blank chip.
     #[must_use]
     pub fn new(pace: Pace) -> Nor {
-        Nor { bytes: vec![0xFF; LEN], pace, erases: [0; SECTORS.len()] }
+        Nor { bytes: vec![0xFF; LEN], pace, erases: [0; SECTORS.len()], worn: None }
     }
 
     /// All of it.
@@ -131,7 +133,8 @@ impl Nor {
     pub fn program(&mut self, address: u32, data: &[u8], share: f64, protected: impl Fn(usize) -> bool) {
         for (&byte, at) in data[..part(data.len(), share)].iter().zip(address..) {
             if Nor::sector_of(at).is_some_and(|sector| !protected(sector)) {
-                self.bytes[(at - START) as usize] &= byte;
+                let worn = self.worn.filter(|(address, _)| *address == at).map_or(0, |(_, bits)| bits);
+                self.bytes[(at - START) as usize] &= byte | worn;
             }
         }
     }

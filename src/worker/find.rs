@@ -194,7 +194,7 @@ fn chosen(bus: &dyn Bus, job: &Job) -> Result<Device, FailureKind> {
 
 /// A read-protected chip hides its serial number: it is refused as such later. Any other that does not match, or cannot be
 /// read, is another drone.
-fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
+pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
     let shown = &device.strings.serial;
     // What cannot be opened is told by its own name.
     if device.closed.is_some() || shown == HIDDEN_SERIAL || crazyflie::is_same_serial(serial, shown) {

@@ -477,20 +477,7 @@ impl Flashing<'_> {
             self.verify(ctx, work)?;
         }
         for word in &work.commit {
-            self.write_block(ctx, *word, &mut meter)?;
-            if self.task.verify == Verify::ReadBack {
-                if let Err(stop) = self.verify_block(ctx, *word) {
-                    self.write_in_bytes(ctx, work, *word, stop)?;
-                    self.write_block(ctx, *word, &mut meter)?;
-                    self.verify_block(ctx, *word)?;
-                }
-                if let Some(sector) = self.sector_at(word.start()) {
-                    ctx.sector(sector.index, SectorState::Verified);
-                }
-                if word.start() == LOADER_BASE {
-                    ctx.drone = DroneState::WithoutFirmware;
-                }
-            }
+            self.commit(ctx, *word, &mut meter)?;
         }
         if self.task.verify == Verify::ReadBack {
             let took = ctx.clock.now().saturating_sub(started);
@@ -501,6 +488,42 @@ impl Flashing<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// Writes a commit word, 8 bits at a time: at 32 bits and too low a supply it could come out wrong, and a wrong word
+    /// starts a firmware as well as a right one does.
+    fn commit(&mut self, ctx: &mut Ctx<'_>, word: Span, meter: &mut Meter) -> Result<(), Stop> {
+        self.session.program_bytes(ctx)?;
+        self.write_block(ctx, word, meter)?;
+        if self.task.verify == Verify::Skip {
+            return Ok(());
+        }
+        if let Err(stop) = self.verify_block(ctx, word) {
+            self.take_back(ctx, word, &stop);
+            return Err(stop);
+        }
+        if let Some(sector) = self.sector_at(word.start()) {
+            ctx.sector(sector.index, SectorState::Verified);
+        }
+        if word.start() == LOADER_BASE {
+            ctx.drone = DroneState::WithoutFirmware;
+        }
+        Ok(())
+    }
+
+    /// Erases the sector of a commit word that reads back wrong, so that nothing is started by it.
+    fn take_back(&mut self, ctx: &mut Ctx<'_>, word: Span, stop: &Stop) {
+        let is_wrong = matches!(stop, Stop::Failed(FailureKind::Mismatch { .. }, _));
+        let Some(sector) = self.sector_at(word.start()).filter(|_| is_wrong) else { return };
+        match self.session.run(ctx, &Operation::Erase(sector.span.start())) {
+            Ok(_) => {
+                ctx.report.erased_sectors += 1;
+                ctx.warn(format!("{} is erased again: its first word is wrong", name(&sector)));
+            }
+            Err(error) => {
+                ctx.warn(format!("The wrong first word of {} cannot be erased: {error}", name(&sector)));
+            }
+        }
     }
 
     fn write_block(&mut self, ctx: &mut Ctx<'_>, block: Span, meter: &mut Meter) -> Result<(), Stop> {

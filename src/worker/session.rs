@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::patient::PAUSES;
 use super::timeline::{Part, Share};
-use super::{Ctx, Stop};
+use super::{Ctx, Stop, find};
 use crate::crazyflie::{self, Board, RomVersion};
 use crate::dfu::DfuError;
 use crate::dfu::device::{Alternate, DeviceError, DfuDevice};
@@ -76,10 +76,9 @@ impl Session {
                 "The name of the device cannot be read ({error}): it is driven in the slow, safe way"
             ));
         }
-        let serial = names.strings.serial;
-        if !info.strings.serial.is_empty() && !crazyflie::is_same_serial(&info.strings.serial, &serial) {
-            let found = Some(serial).filter(|serial| !serial.is_empty());
-            return Err(FailureKind::OtherDrone { port: info.location.clone(), found }.into());
+        if !info.strings.serial.is_empty() {
+            let now = Device { strings: names.strings.clone(), ..info.clone() };
+            find::require_same_drone(&info.strings.serial, &now)?;
         }
         let device = DfuDevice::read(&mut *transport).map_err(FailureKind::NotDfu)?;
         let quirks = Quirks::of(info.id, &names.strings.product, &device);
@@ -179,7 +178,7 @@ impl Session {
             ctx.warn(format!("{first}; trying again"));
             ctx.clock.sleep(pause);
             let ready = self.attempt(ctx, Operation::Recover).map(drop);
-            let ready = ready.and_then(|()| self.program_bytes(ctx, operation));
+            let ready = ready.and_then(|()| self.narrow_for(ctx, operation));
             match ready.and_then(|()| self.attempt(ctx, operation.clone())) {
                 Ok(bytes) => return Ok(bytes),
                 // Gone, or silent, says more than what was seen before.
@@ -193,15 +192,15 @@ impl Session {
         Err(self.verdict(ctx, first))
     }
 
-    /// What a write that failed at 32 bits is repeated with: the supply may be lower than was declared.
-    fn program_bytes(&mut self, ctx: &Ctx<'_>, operation: &Operation) -> Result<(), DfuError> {
+    /// A write that failed at 32 bits is repeated at 8: the supply may be lower than was declared.
+    fn narrow_for(&mut self, ctx: &Ctx<'_>, operation: &Operation) -> Result<(), DfuError> {
         let flash = MemoryMap::stm32f405();
         let writes = matches!(operation, Operation::Write(at, _)
             if flash.sectors().iter().any(|sector| sector.span.contains(*at)));
         if writes { self.narrow(ctx) } else { Ok(()) }
     }
 
-    /// Back to 8 bits at a time, if it is not there.
+    /// Back to 8 bits at a time, if it is not there, since something failed.
     pub(super) fn narrow(&mut self, ctx: &Ctx<'_>) -> Result<(), DfuError> {
         if self.width == Programming::Bytes {
             return Ok(());
@@ -209,6 +208,21 @@ impl Session {
         ctx.warn("Programming 8 bits at a time from here on");
         self.attempt(ctx, Operation::Write(WIDTH_SWITCH, EIGHT_BITS.to_vec()))?;
         self.width = Programming::Bytes;
+        Ok(())
+    }
+
+    /// Back to 8 bits at a time where that matters more than speed. A ROM that does not take it goes on as it is.
+    pub(super) fn program_bytes(&mut self, ctx: &Ctx<'_>) -> Result<(), Stop> {
+        if self.width == Programming::Bytes {
+            return Ok(());
+        }
+        match self.run(ctx, &Operation::Write(WIDTH_SWITCH, EIGHT_BITS.to_vec())) {
+            Ok(_) => self.width = Programming::Bytes,
+            Err(FailureKind::Dfu(error)) if !error.ends_session() => {
+                self.run(ctx, &Operation::Recover)?;
+            }
+            Err(kind) => return Err(kind.into()),
+        }
         Ok(())
     }
 

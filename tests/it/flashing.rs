@@ -134,9 +134,9 @@ fn a_block_costs_three_transfers_to_write_and_one_to_read() {
     let (few, many) = (count(0x1_C000 + 2048), count(0x1_C000 + 61 * 2048));
     assert_eq!(many - few, 60 * (3 + 1));
     // And the constant for the whole job is small: 119 blocks of the seed file. The last five of it read the version of
-    // the boot ROM before leave.
+    // the boot ROM before leave, six more go back to 8 bits for the first word.
     let seed = count(SEED_LEN);
-    assert!(seed <= 119 * 4 + 165, "{seed} transfers");
+    assert!(seed <= 119 * 4 + 171, "{seed} transfers");
     println!("{seed} control transfers for {SEED_LEN} bytes, verified");
 }
 

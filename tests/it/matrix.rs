@@ -182,7 +182,9 @@ fn chip(manner: impl FnOnce(&mut Drone)) -> Drone {
 fn flash_on_every_kind_of_chip() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     let job = stay(flash_job(&image));
-    for switch in [Switch::Refused, Switch::NoEffect, Switch::WriteOnly, Switch::LowSupply] {
+    for switch in
+        [Switch::Refused, Switch::NoEffect, Switch::WriteOnly, Switch::LowSupply, Switch::LowSupplyForWords]
+    {
         let drone = chip(|drone| drone.traits.switch = switch);
         flash_matrix(&format!("flash, {switch:?}"), &drone, &job, &image);
     }

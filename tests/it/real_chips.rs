@@ -302,17 +302,29 @@ fn a_write_that_failed_at_32_bits_is_repeated_at_8() {
     assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
 }
 
-/// The same for what reads back wrong: the sector is written again at 8 bits.
+/// The same for what reads back wrong: the sector is written again at 8 bits. The first word of the firmware, which is
+/// written last, is written at 8 bits from the start.
 #[test]
 fn what_reads_back_wrong_at_32_bits_is_written_again_at_8() {
-    // The second: only the first word of the firmware, which is written last.
-    for switch in [Switch::LowSupply, Switch::LowSupplyForWords] {
+    for (switch, repeats) in [(Switch::LowSupply, true), (Switch::LowSupplyForWords, false)] {
         let world = manner("dfu", |drone| drone.traits.switch = switch);
         let run = flash(&world);
         assert_eq!((&run.report.outcome, run.report.verified), (&Outcome::Flashed, true), "{switch:?}");
-        assert!(logged(&run, "writing it again, 8 bits at a time"), "{switch:?}");
+        assert_eq!(logged(&run, "writing it again, 8 bits at a time"), repeats, "{switch:?}");
         assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
     }
+}
+
+/// A worn cell in the first word: the flash fails, and nothing is left that the bootloader would start.
+#[test]
+fn a_first_word_that_reads_back_wrong_is_erased() {
+    let world = manner("dfu", |drone| drone.memory.flash.worn = Some((FIRMWARE_BASE.0 + 2, 0x10)));
+    let report = flash(&world).report;
+    let Outcome::Failed(failure) = &report.outcome else { panic!("flashed") };
+    assert!(matches!(failure.kind, FailureKind::Mismatch { .. }), "{failure}");
+    assert_eq!(failure.drone, DroneState::WithoutFirmware);
+    let head = world.bus.with(0, |drone, _| drone.memory.flash.read(FIRMWARE_BASE.0, 4).map(<[u8]>::to_vec));
+    assert_eq!(head.flatten(), Some(vec![0xFF; 4]));
 }
 
 // ---- the bus
