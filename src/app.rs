@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::doctor::Check;
 use crate::flash::check::Admitted;
+use crate::flash::undo::{NoCopy, Tracked};
 use crate::image::{Content, Image};
 use crate::job::{AtWork, Confirm, Device, DroneAt, Event, Job, Known, Other, Preview, Report, SectorState};
 use crate::report::{Exit, Problem};
@@ -66,7 +67,9 @@ pub struct App {
     /// What was found out about a device in passing, to be shown beside it.
     pub look: Option<Look>,
     /// What the last job that wrote has overwritten, ready to be put back; or why there is nothing to put back.
-    pub undo: Result<Before, &'static str>,
+    pub undo: Result<Before, String>,
+    /// Where that comes from, and for which drone.
+    pub past: Option<(DroneAt, Tracked)>,
     /// The job that lost its drone, to go on by itself when that is back.
     pub resume: Option<Resume>,
     /// What other runs on this computer are at.
@@ -371,7 +374,8 @@ impl App {
             over: None,
             look: None,
             elsewhere: Vec::new(),
-            undo: Err("nothing was overwritten that could be put back"),
+            undo: Err(NoCopy::NeverFlashed.to_string()),
+            past: None,
             resume: None,
             map: [None; SECTORS],
             preview: None,
@@ -397,6 +401,13 @@ impl App {
         let device = self.device.as_ref()?;
         let running = self.meant.as_ref().map(Device::drone).filter(|meant| meant.is(device));
         Some(running.unwrap_or_else(|| device.drone()))
+    }
+
+    /// Whether the job at hand puts back what was there before.
+    #[must_use]
+    pub fn is_undoing(&self) -> bool {
+        let slot = if self.goal == Goal::Restore { &self.loader } else { &self.image };
+        matches!(slot, Slot::Before(..))
     }
 
     /// Whether a device is looked at in passing: what the worker tells until its last word is about that.

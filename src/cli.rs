@@ -15,13 +15,14 @@ use crate::app::Slot;
 use crate::clock::{Clock, FastClock, RealClock};
 use crate::doctor;
 use crate::flash::check::{self, Admitted, Wish};
-use crate::flash::{FLASH_END, LOADER_BASE, Segment, Span};
+use crate::flash::undo::{Change, NoCopy};
+use crate::flash::{FLASH_END, LOADER_BASE, Span};
 use crate::image::{Content, Firmware, Image, Sha256};
 use crate::job::{
     Compare, DroneAt, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector,
     Task, Verify, Width,
 };
-use crate::record::Record;
+use crate::record::{Record, Target};
 use crate::report::{self, Exit, Problem};
 use crate::run::{self, files};
 use crate::settings::Settings;
@@ -284,7 +285,8 @@ fn flash_job(
         mismatch: if flash.allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
         ..FlashTask::new(image, firmware)
     };
-    let report = flash_to_the_end(global, flash, task, console)?;
+    let world = bus_for(global, Some(&flash.device), console)?;
+    let report = flash_to_the_end(&world, job(global, &flash.device, Task::Flash(task)), console)?;
     console.conclude(&report, flash.require_boot);
     Ok(report)
 }
@@ -314,27 +316,22 @@ fn image_or_demo(
 }
 
 /// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back.
-fn flash_to_the_end(
-    global: &Global,
-    flash: &FlashArgs,
-    mut task: FlashTask,
-    console: &mut Console,
-) -> Result<Report, Problem> {
-    let (bus, clock) = bus_for(global, Some(&flash.device), console)?;
-    let mut job = job(global, &flash.device, Task::Flash(task.clone()));
+fn flash_to_the_end((bus, clock): &World, mut job: Job, console: &mut Console) -> Result<Report, Problem> {
     let mut lost = None;
     loop {
-        let ended = run_job::run(Arc::clone(&bus), Arc::clone(&clock), job.clone(), console)?;
+        let ended = run_job::run(Arc::clone(bus), Arc::clone(clock), job.clone(), console)?;
         let Outcome::Failed(failure) = &ended.report.outcome else { return Ok(ended.report) };
         let drone = match ended.drone {
-            Some(drone) if failure.is_interruption() && flash.device.wait > 0 => drone,
+            Some(drone) if failure.is_interruption() && !job.wait.is_zero() => drone,
             // It did not come back: what it was left as is what there is to say.
             None => return Ok(lost.unwrap_or(ended.report)),
             Some(_) => return Ok(ended.report),
         };
         console.interrupted(failure);
-        task = task.resumed(failure.drone);
-        job = Job { task: Task::Flash(task.clone()), ..job.of(drone) };
+        if let Task::Flash(task) = job.task {
+            job.task = Task::Flash(task.resumed(failure.drone));
+        }
+        job = job.of(drone);
         lost = Some(ended.report);
     }
 }
@@ -356,31 +353,48 @@ fn undo_job(
         let advice = "Which copy is its own is unknown. Plug it in again and repeat. Nothing was touched.";
         report::other(Exit::Device, "no_serial", "the serial number of the drone could not be read", advice)
     })?;
-    let (path, copy, age) = last_copy(&drone)?;
+    let Target { path, copy, age } = undo_target(&drone)?;
     let content = Content::in_flash(&copy.data);
     let what = content.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
     console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
     let wish = Wish { allow_mismatch, ..Wish::default() };
     let image = check::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
-    let task = FlashTask::new(image, content.as_ref().and_then(Content::firmware));
+    let task = FlashTask {
+        change: Change::Undo,
+        mismatch: if allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
+        ..FlashTask::new(image, content.as_ref().and_then(Content::firmware))
+    };
     let again = job(global, device, Task::Flash(task)).of(drone);
-    let report = run_job::run(bus, clock, again, console)?.report;
+    let report = flash_to_the_end(&(bus, clock), again, console)?;
     Ok(console.conclude(&report, false))
 }
 
-/// The copy to put back, its file and its age.
-fn last_copy(drone: &DroneAt) -> Result<(std::path::PathBuf, Segment, Duration), Problem> {
-    let none = |message: &str| {
-        let advice =
-            "A copy is kept of whatever is overwritten, unless --no-undo is given. Nothing was touched.";
-        report::other(Exit::NoInput, "no_copy", message, advice)
+/// What goes back, or why nothing does.
+fn undo_target(drone: &DroneAt) -> Result<Target, Problem> {
+    let none = |message: &str, advice: &str| {
+        Err(report::other(Exit::NoInput, "no_copy", message, &format!("{advice} Nothing was touched.")))
     };
-    let record = Record::of_user().ok_or_else(|| none("there is no home directory to keep copies in"))?;
-    let copy = record.last_copy(drone).map_err(|error| none(&error.to_string()))?;
-    let serial = &drone.serial;
-    copy.ok_or_else(|| {
-        none(&format!("no copy is kept of what was on {serial} at port {} before", drone.port))
-    })
+    let kept = "A copy is kept of whatever is overwritten, unless --no-undo is given.";
+    let Some(record) = Record::of_user() else {
+        return none("there is no home directory to keep copies in", kept);
+    };
+    match record.target(drone) {
+        Ok(Ok(target)) => Ok(target),
+        Ok(Err(NoCopy::NeverFlashed)) => {
+            let DroneAt { port, serial } = drone;
+            none(&format!("no copy is kept of what was on {serial} at port {port} before"), kept)
+        }
+        Ok(Err(why)) => {
+            let message = format!("there is nothing to put back: {why}");
+            match record.folder_of_copies(drone) {
+                Some(folder) => {
+                    none(&message, &format!("Earlier copies, if any, are in {}.", folder.display()))
+                }
+                None => none(&message, kept),
+            }
+        }
+        Err(error) => none(&error.to_string(), kept),
+    }
 }
 
 fn verify_job(

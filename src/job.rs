@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::crazyflie::{self, Mode, Relative, RomVersion};
 use crate::flash::check::Admitted;
 use crate::flash::plan::{Comparison, Plan, Work};
+use crate::flash::undo::Change;
 use crate::flash::{Segment, Span};
 use crate::image::{Content, Firmware};
 use crate::usb::descriptor::Strings;
@@ -105,6 +106,8 @@ pub struct FlashTask {
     pub mismatch: Mismatch,
     /// What an earlier try has left the drone as: that is how it is as long as this one changes nothing.
     pub left: DroneState,
+    /// An image from outside, or a copy that goes back.
+    pub change: Change,
 }
 
 impl FlashTask {
@@ -133,6 +136,7 @@ impl FlashTask {
             boards,
             mismatch: Mismatch::Refuse,
             left: DroneState::Untouched,
+            change: Change::Flash,
         }
     }
 }

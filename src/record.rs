@@ -4,24 +4,17 @@
 //! Nothing is written until there is something to remember, and nothing that is asked of this file can stop
 //! a flash: its errors are for the log.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use directories::ProjectDirs;
 
 use crate::clock;
-use crate::crazyflie;
-use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment};
-use crate::job::{AtWork, DroneAt, Event};
+use crate::job::{AtWork, Event};
 use crate::usb::descriptor::clean;
 
-/// The folder of the copies.
-const UNDO: &str = "undo";
-/// Copies of one drone's flash that are kept.
-const COPIES: usize = 5;
 /// The folder in which runs tell each other what they are at.
 const RUNS: &str = "runs";
 /// No oftener than this.
@@ -29,7 +22,12 @@ const TELL: Duration = Duration::from_millis(250);
 /// Images that are remembered.
 const RECENT: usize = 5;
 
+mod undo;
+
+pub use undo::{Begun, Kept, Target};
+
 /// The state directory.
+#[derive(Clone)]
 pub struct Record {
     dir: PathBuf,
 }
@@ -42,65 +40,17 @@ impl Record {
         Some(Record { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
     }
 
-    /// Keeps what a flash is about to overwrite on this drone; the oldest copies of that drone go. Gives the new file.
-    ///
-    /// Chips of one batch may share the serial number that they show in DFU mode, so the copies of a drone are kept by
-    /// that and its port. Where its whole number is known, that is in the file's name.
-    pub fn keep(&self, before: &Segment, drone: &DroneAt) -> io::Result<PathBuf> {
-        let folder = copies_of(drone).ok_or_else(|| io::Error::other("the drone shows no serial number"))?;
-        let crc = crc32fast::hash(&before.data);
-        let whole = whole_serial(drone).map(|serial| format!("-{serial}")).unwrap_or_default();
-        let name = format!("{:08X}-{crc:08x}{whole}.bin", before.address.0);
-        let path = self.save(&folder, &name, &before.data, COPIES)?;
-        // What is about to be overwritten exists nowhere else from then on: the copy is read back, as the flash is.
-        let is_whole = || read_copy(&path).is_some_and(|(_, copy)| copy == *before);
-        // Once more before it counts as wrong.
-        if is_whole() || is_whole() {
-            return Ok(path);
-        }
-        let _ = fs::remove_file(&path);
-        Err(io::Error::other("the copy does not read back as it was written"))
-    }
-
-    /// The newest copy that was kept of this drone and is whole, its file, and how old it is; `None` if there is
-    /// none. What was kept at another port is this drone's only if both whole numbers are known and equal.
-    pub fn last_copy(&self, drone: &DroneAt) -> io::Result<Option<(PathBuf, Segment, Duration)>> {
-        let Some(folder) = copies_of(drone) else { return Ok(None) };
-        let here = self.dir.join(folder);
-        let folders = match fs::read_dir(self.dir.join(UNDO)) {
-            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let whole = whole_serial(drone);
-        let mut files: Vec<PathBuf> = Vec::new();
-        for folder in folders {
-            let is_its = |path: &Path| match (copied_serial(path), &whole) {
-                (Some(copied), Some(whole)) => copied == *whole,
-                _ => folder == here,
-            };
-            let entries = fs::read_dir(&folder).into_iter().flatten();
-            files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_its(path)));
-        }
-        files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-        Ok(files.into_iter().rev().find_map(|path| {
-            let (time, segment) = read_copy(&path)?;
-            Some((path, segment, Duration::from_secs(clock::unix_seconds().saturating_sub(time))))
-        }))
-    }
-
     /// Keeps a file in this folder of the state directory, its name preceded by the time; of the files with
     /// the same ending the oldest go, so that `most` are left. Gives the new file.
     pub fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
         let dir = self.dir.join(folder);
         fs::create_dir_all(&dir)?;
         let ending = Path::new(name).extension();
-        let mut others = saved(&dir, ending);
+        let mut others = saved(&dir);
         // A clock that was set back, or runs behind until the network is there, does not make the newest the oldest.
-        let after = others
-            .last()
-            .and_then(|path| time_of(path))
-            .map_or(0, |time| time.saturating_add(1).min(9_999_999_999));
+        let newest = others.iter().filter_map(|path| time_of(path)).max();
+        let after = newest.map_or(0, |time| time.saturating_add(1).min(9_999_999_999));
+        others.retain(|path| path.extension() == ending);
         let path = dir.join(format!("{:010}-{name}", clock::unix_seconds().max(after)));
         let draft = path.with_extension("part");
         let written = File::create(&draft)
@@ -191,38 +141,6 @@ impl Record {
     }
 }
 
-/// The folder of a drone's copies; `None` for one without a serial number, which is not to be told from others.
-fn copies_of(drone: &DroneAt) -> Option<PathBuf> {
-    let serial = crazyflie::dfu_serial(&drone.serial).unwrap_or_else(|| drone.serial.clone());
-    let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
-    (!serial.is_empty()).then(|| Path::new(UNDO).join(format!("{serial}@{}", drone.port)))
-}
-
-/// The whole number of the drone's chip, which a running firmware shows.
-fn whole_serial(drone: &DroneAt) -> Option<String> {
-    crazyflie::dfu_serial(&drone.serial).map(|_| drone.serial.to_ascii_uppercase())
-}
-
-/// The whole number in the name of a copy.
-fn copied_serial(copy: &Path) -> Option<String> {
-    copy.file_stem()?.to_str()?.split('-').nth(3).map(str::to_owned)
-}
-
-/// A copy and when it was made, if the file is one and its bytes are those that were kept: its name has their
-/// address and checksum.
-fn read_copy(path: &Path) -> Option<(u64, Segment)> {
-    let mut fields = path.file_name()?.to_str()?.strip_suffix(".bin")?.split('-');
-    let (time, address, crc) = (fields.next()?, fields.next()?, fields.next()?);
-    let address = Address(u32::from_str_radix(address, 16).ok()?);
-    if !path.symlink_metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut data = Vec::new();
-    File::open(path).ok()?.take(FLASH_END - LOADER_BASE.wide() + 1).read_to_end(&mut data).ok()?;
-    (u32::from_str_radix(crc, 16) == Ok(crc32fast::hash(&data))).then_some(())?;
-    Some((time.parse().ok()?, Segment { address, data }))
-}
-
 /// Whether a file was last written so long ago that it is hardly the run that wrote it which has its number now: while it
 /// works it writes a few times a second.
 fn is_old(path: &Path) -> bool {
@@ -295,13 +213,10 @@ impl Drop for Presence {
     }
 }
 
-/// The files in a folder that have this ending, the oldest first: their names start with the time.
-fn saved(dir: &Path, ending: Option<&OsStr>) -> Vec<PathBuf> {
+/// The files in a folder, the oldest first: their names start with the time.
+fn saved(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten();
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension() == ending)
-        .collect();
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.sort();
     files
 }
@@ -314,7 +229,6 @@ fn time_of(path: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flash::FIRMWARE_BASE;
 
     #[test]
     fn recent_images_come_last_first_and_a_broken_file_is_none() {
@@ -368,81 +282,5 @@ mod tests {
         record.ended("Flashed", false).unwrap();
         assert_eq!(record.unseen_end().as_deref(), Some("Flashed"));
         assert_eq!(record.unseen_end(), None);
-    }
-
-    fn at(port: &str, serial: &str) -> DroneAt {
-        DroneAt { port: port.parse().unwrap(), serial: serial.to_owned() }
-    }
-
-    /// Two chips of one batch with one serial number in DFU mode.
-    #[test]
-    fn twins_never_share_a_copy_and_a_drone_that_moved_finds_its_own() {
-        // The wafer is in byte 4 only, which the number in DFU mode leaves out.
-        let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
-        assert_eq!(crazyflie::dfu_serial(one), crazyflie::dfu_serial(twin));
-        let dfu = crazyflie::dfu_serial(one).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
-        let copy = |byte| Segment { address: FIRMWARE_BASE, data: vec![byte; 64] };
-        let last = |drone: &DroneAt| record.last_copy(drone).unwrap().map(|(_, copy, _)| copy.data[0]);
-        record.keep(&copy(1), &at("1-1", one)).unwrap();
-        record.keep(&copy(2), &at("1-2", &dfu)).unwrap();
-        assert_eq!(last(&at("1-1", one)), Some(1));
-        assert_eq!(last(&at("1-3", one)), Some(1), "moved");
-        assert_eq!(last(&at("1-1", &dfu)), Some(1), "by hand, at the same port");
-        assert_eq!(last(&at("1-2", &dfu)), Some(2));
-        assert_eq!(last(&at("1-3", &dfu)), None, "which of the two is unknown");
-        assert_eq!(last(&at("1-1", twin)), None, "another chip at the port");
-    }
-
-    #[test]
-    fn the_last_copies_are_kept_and_the_newest_comes_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().join("state") };
-        let before = Segment { address: FIRMWARE_BASE, data: vec![7; 3000] };
-        let drone = at("1-2", "338133873034");
-        assert_eq!(record.last_copy(&drone).unwrap(), None);
-        let path = record.keep(&before, &at("1-2", "../33813387\u{1b}3034")).unwrap();
-        assert!(path.starts_with(dir.path().join("state/undo/338133873034@1-2")), "{}", path.display());
-        fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
-        // A copy that was cut off or changed is passed over, and so is whatever is no file.
-        fs::write(path.with_file_name("9999999998-08004000-00000000.bin"), b"cut").unwrap();
-        fs::create_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
-        let (newest, copy, _) = record.last_copy(&drone).unwrap().unwrap();
-        assert_eq!((&newest, &copy), (&path, &before));
-        fs::remove_file(path.with_file_name("9999999998-08004000-00000000.bin")).unwrap();
-        fs::remove_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
-        let folder = path.parent().unwrap();
-        for n in 0..7 {
-            fs::write(folder.join(format!("000000000{n}-08004000.bin")), [n]).unwrap();
-        }
-        let again = record.keep(&before, &drone).unwrap();
-        let left = fs::read_dir(folder).unwrap().count();
-        assert_eq!(left, COPIES + 1, "and what is no copy");
-        let (newest, copy, age) = record.last_copy(&drone).unwrap().unwrap();
-        assert_eq!((newest, copy), (again, before));
-        assert!(age < Duration::from_secs(60));
-    }
-
-    /// A small computer without a battery begins in 1970, or where it stopped: the newest copy is the newest all the same.
-    #[test]
-    fn a_clock_that_runs_behind_does_not_cost_the_newest_copy() {
-        let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
-        let copy = |byte| Segment { address: FIRMWARE_BASE, data: vec![byte; 64] };
-        let folder = dir.path().join("undo/A1@1-1");
-        fs::create_dir_all(&folder).unwrap();
-        for n in 0..COPIES {
-            fs::write(folder.join(format!("{}-08004000-00000000.bin", 4_000_000_000 + n)), b"later").unwrap();
-        }
-        for byte in 1..=3 {
-            let path = record.keep(&copy(byte), &at("1-1", "A1")).unwrap();
-            let (newest, kept, _) = record.last_copy(&at("1-1", "A1")).unwrap().unwrap();
-            assert_eq!((newest, kept), (path, copy(byte)), "also twice in one second");
-        }
-        // One that cannot be removed is no reason to fail, and nothing half written is left.
-        fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
-        record.keep(&copy(4), &at("1-1", "A1")).unwrap();
-        assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
     }
 }

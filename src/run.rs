@@ -19,9 +19,10 @@ use crate::app::update::update;
 use crate::app::{self, App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use crate::clock::Clock;
 use crate::doctor;
+use crate::flash::undo::{Change, NoCopy};
 use crate::image::Image;
-use crate::job::{Command, Device, Event, Level, Selector};
-use crate::record::{Presence, Record};
+use crate::job::{Command, Confirm, Device, Event, Level, Outcome, Selector};
+use crate::record::{Begun, Kept, Presence, Record};
 use crate::report;
 use crate::settings::Settings;
 use crate::sim::scenario::CF2_BOARDS;
@@ -97,6 +98,8 @@ struct Shell<'a> {
     /// The demo leaves no trace.
     record: Option<Record>,
     presence: Presence,
+    /// What the job under way has put on record.
+    begun: Option<Begun>,
 }
 
 impl<'a> Shell<'a> {
@@ -125,6 +128,7 @@ impl<'a> Shell<'a> {
             quit: false,
             record: if world.demo.is_some() { None } else { Record::of_user() },
             presence: Presence::new(world.demo.is_some()),
+            begun: None,
         }
     }
 
@@ -218,7 +222,7 @@ impl<'a> Shell<'a> {
             // A worker that is gone has said so in its last event.
             Effect::Start(job) => drop(self.commands.send(Command::Run(*job))),
             Effect::Proceed => {
-                self.keep_copy(app);
+                self.begin(app);
                 let _ = self.commands.send(Command::Proceed);
             }
             Effect::Cancel => drop(self.commands.send(Command::Cancel)),
@@ -263,16 +267,51 @@ impl<'a> Shell<'a> {
     }
 
     /// What goes is kept before the worker may write; if that fails, the log says so and the flash goes on.
-    fn keep_copy(&self, app: &App) {
-        let before = app.preview.as_ref().and_then(|preview| preview.before.as_ref());
-        let (Some(before), Some(record)) = (before, &self.record) else { return };
-        let Some(drone) = app.job_drone() else { return };
-        let text = match record.keep(before, &drone) {
-            Ok(path) => format!("Kept what was there: {}", path.display()),
-            Err(error) => format!("No copy kept of what was there: {error}"),
+    fn begin(&mut self, app: &App) {
+        let (Some(preview), Some(drone)) = (&app.preview, app.job_drone()) else { return };
+        if app.demo.is_some() {
+            return;
+        }
+        let change = if app.is_undoing() { Change::Undo } else { Change::Flash };
+        let begun = self
+            .record
+            .as_ref()
+            .map(|record| record.begin(&drone, preview.plan.pieces(), preview.before.as_ref(), change));
+        let no_copy = |why: &str| (Level::Warning, format!("No copy is kept of what is there: {why}"));
+        let (level, text) = match begun {
+            None => no_copy("there is no home directory"),
+            Some(Err(error)) => no_copy(&error.to_string()),
+            Some(Ok(begun)) => {
+                let said = match &begun.kept {
+                    Kept::Copy(path) => {
+                        Some((Level::Info, format!("Kept what was there: {}", path.display())))
+                    }
+                    Kept::Earlier => {
+                        let text = "An interrupted flash left what is there: undo goes back to before it";
+                        Some((Level::Info, text.to_owned()))
+                    }
+                    Kept::None(NoCopy::WasIncomplete) => Some(no_copy("it is not complete")),
+                    Kept::None(_) => None,
+                };
+                self.begun = Some(begun);
+                let Some(said) = said else { return };
+                said
+            }
         };
-        let line = Event::Log(Level::Info, text);
-        let _ = self.messages.send(Msg::Job(Box::new(line)));
+        let _ = self.messages.send(Msg::Job(Box::new(Event::Log(level, text))));
+    }
+
+    /// A job is over: so is what it began, here or before its drone was lost.
+    fn end_begun(&mut self, app: &App, outcome: &Outcome) {
+        let (Some(record), Some(drone)) = (&self.record, app.job_drone()) else { return };
+        let carried_on = app.job().is_some_and(|view| view.confirm == Confirm::Go);
+        let begun = self.begun.take().or_else(|| carried_on.then(|| record.carry_on(&drone)));
+        if begun.is_none() && app.is_undoing() && *outcome == Outcome::Unchanged {
+            record.undone(&drone);
+        }
+        if let Some(begun) = begun {
+            begun.end(outcome);
+        }
     }
 
     /// What is worth remembering between runs: nothing of a look in passing. No failure here matters.
@@ -282,6 +321,9 @@ impl<'a> Shell<'a> {
             Msg::Loaded(_, path, Ok(_)) => drop(self.record.as_ref().map(|record| record.used(path))),
             Msg::Job(event) if !app.is_looking() => {
                 self.presence.follow(self.now(), event);
+                if let Event::Finished(report) = &**event {
+                    self.end_begun(app, &report.outcome);
+                }
                 if let (Event::Finished(report), Some(record)) = (&**event, &self.record) {
                     let words = report::headline(report);
                     let log = format!("{}{words}\n", bundle::log(app));

@@ -330,7 +330,7 @@ pub fn word_is_typed(app: &App) -> bool {
 
 fn outcome(app: &App) -> Vec<Binding> {
     let mut undo = row(&[Key::Char('u')], "u", "undo", Action::Undo);
-    undo.why_not = app.undo.as_ref().err().map(ToString::to_string);
+    undo.why_not = app.undo.as_ref().err().cloned();
     vec![
         row(&[Key::Enter, Key::Esc], "Enter", "home", Action::Back),
         row(&[Key::Char('r')], "r", "again", Action::Retry),

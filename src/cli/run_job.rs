@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::console::Console;
 use crate::clock::Clock;
 use crate::crazyflie::Mode;
-use crate::job::{Command, DroneAt, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report};
-use crate::record::{Presence, Record};
+use crate::flash::undo::{Change, NoCopy};
+use crate::job::{
+    Command, DroneAt, DroneState, Event, Failure, FailureKind, Job, Keep, Outcome, Preview, Report, Task,
+};
+use crate::record::{Begun, Kept, Presence, Record};
 use crate::report::{self, Exit, Problem};
 use crate::run::signals::{Signal, Signals};
 use crate::usb::Bus;
@@ -42,8 +45,10 @@ pub(super) fn run(
     })
     .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
     // The worker was started just now; if it is gone already, the events say so.
+    let task = job.task.clone();
     let _ = worker.commands.send(Command::Run(job));
     let mut presence = Presence::new(false);
+    let mut begun = None;
     let mut last = None;
     let (mut drone, mut simulated): (Option<DroneAt>, _) = (None, false);
     for event in &worker.events {
@@ -59,12 +64,17 @@ pub(super) fn run(
             }
             // Whoever typed the command has made up his mind; only the copy is kept first.
             Event::Ready(preview) => {
-                keep_copy(preview, drone.as_ref(), simulated, console);
+                if !simulated && let Some(drone) = &drone {
+                    begun = begin(&task, preview, drone, console);
+                }
                 let _ = worker.commands.send(Command::Proceed);
             }
             _ => {}
         }
         if let Event::Finished(report) = event {
+            if let Some(begun) = begun {
+                begun.end(&report.outcome);
+            }
             last = Some(report);
             break;
         }
@@ -93,13 +103,41 @@ fn remember(report: &Report, hung_up: bool, console: &mut Console) {
 }
 
 /// What will be overwritten goes to the state directory. If that fails, the flash goes on all the same.
-fn keep_copy(preview: &Preview, drone: Option<&DroneAt>, simulated: bool, console: &mut Console) {
-    let before = preview.before.as_ref().filter(|_| !simulated && !preview.work.is_nothing());
-    let (Some(before), Some(drone)) = (before, drone) else { return };
-    match Record::of_user().map(|record| record.keep(before, drone)) {
-        Some(Ok(path)) => console.line(&format!("Kept what was there: {}", path.display())),
-        Some(Err(error)) => console.line(&format!("Warning: no copy kept of what was there: {error}")),
-        None => {}
+fn begin(task: &Task, preview: &Preview, drone: &DroneAt, console: &mut Console) -> Option<Begun> {
+    let Task::Flash(task) = task else { return None };
+    let no_copy =
+        |why: &str| format!("Warning: no copy is kept of what is there, so it cannot be undone: {why}");
+    let Some(record) = Record::of_user() else {
+        if !preview.work.is_nothing() && task.keep == Keep::Copy {
+            console.line(&no_copy("there is no home directory"));
+        }
+        return None;
+    };
+    if task.left != DroneState::Untouched {
+        return Some(record.carry_on(drone));
+    }
+    if preview.work.is_nothing() {
+        if task.change == Change::Undo {
+            record.undone(drone);
+        }
+        return None;
+    }
+    match record.begin(drone, preview.plan.pieces(), preview.before.as_ref(), task.change) {
+        Ok(begun) => {
+            match &begun.kept {
+                Kept::Copy(path) => console.line(&format!("Kept what was there: {}", path.display())),
+                Kept::Earlier => {
+                    console.line("An interrupted flash left what is there: undo goes back to before it.");
+                }
+                Kept::None(NoCopy::WasIncomplete) => console.line(&no_copy("it is not complete")),
+                Kept::None(_) => {}
+            }
+            Some(begun)
+        }
+        Err(error) => {
+            console.line(&no_copy(&error.to_string()));
+            None
+        }
     }
 }
 

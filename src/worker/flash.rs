@@ -354,7 +354,6 @@ impl Flashing<'_> {
         ctx.info(format!("{same} of {} sectors hold the image already", found.len()));
         let start = sectors.first().map(|planned| planned.sector.span.start());
         let before = start.filter(|_| !kept.is_empty()).map(|address| Segment { address, data: kept });
-        let before = before.filter(is_worth_keeping);
         Ok((found, before))
     }
 
@@ -659,17 +658,6 @@ pub(super) fn require_in_flash(
     require_same(block.start(), &again, expected)?;
     ctx.warn(format!("{} was read wrong once, and right the second time", block.start()));
     Ok(())
-}
-
-/// A copy of nothing, or of a firmware that an interrupted flash left without its first word, is not worth
-/// keeping: it would push out the copy of what worked.
-fn is_worth_keeping(before: &Segment) -> bool {
-    let word = |at: Address| {
-        let from = at.0.checked_sub(before.address.0)? as usize;
-        before.data.get(from..from + 4)
-    };
-    let heads: Vec<&[u8]> = [LOADER_BASE, FIRMWARE_BASE].into_iter().filter_map(word).collect();
-    if heads.is_empty() { !is_blank(&before.data) } else { heads.iter().any(|head| !is_blank(head)) }
 }
 
 /// What the firmware is that these bytes hold, if they hold where a firmware starts.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use cfdfu::clock::Clock;
 use cfdfu::crazyflie::Board;
 use cfdfu::flash::check::{self, Wish};
-use cfdfu::flash::{Address, Segment, Span};
+use cfdfu::flash::undo::{Change, History, Last, NoCopy};
+use cfdfu::flash::{Address, Segment, Span, is_blank};
 use cfdfu::image::Content;
 use cfdfu::job::{
     Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, Level, Outcome,
@@ -363,22 +364,27 @@ fn what_was_overwritten_can_be_put_back_exactly() {
     }
 }
 
-/// The copy of what worked is not pushed out by one of what an interruption left.
+/// The copy of what worked is not pushed out by one of what an interruption left, and the start of a blank chip is none.
 #[test]
 fn half_a_firmware_and_nothing_at_all_are_not_kept() {
     let image = firmware("2026.08", SEED_LEN);
-    let keeps = |world: &World| {
+    let keeps = |world: &World, history: &mut History| {
         let run = world.run(with(flash_job(&image), |task| task.keep = Keep::Copy));
-        run.events.iter().find_map(|event| match event {
-            Event::Ready(preview) => Some(preview.before.is_some()),
+        let previews = run.events.iter().filter_map(|event| match event {
+            Event::Ready(preview) => Some(preview),
             _ => None,
-        })
+        });
+        for preview in previews {
+            *history = history.begin(preview.plan.pieces(), preview.before.as_ref(), Change::Flash);
+        }
+        history.last.clone()
     };
-    assert_eq!(keeps(&World::new("erased")), Some(false));
-    let world = World::new("unplugged");
-    assert_eq!(keeps(&world), Some(true));
+    assert_eq!(keeps(&World::new("erased"), &mut History::default()), Last::None(NoCopy::WasBlank));
+    let (world, mut history) = (World::new("unplugged"), History::default());
+    let before = keeps(&world, &mut history);
+    assert!(matches!(&before, Last::Copy(copy) if !is_blank(&copy.data[..4])));
     world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-    assert_eq!(keeps(&world), Some(false), "what the first try left");
+    assert_eq!(keeps(&world, &mut history), before, "what the first try left");
 }
 
 #[test]

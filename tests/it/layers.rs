@@ -74,15 +74,15 @@ const RULES: &[Rule] = &[
     Rule {
         files: &["run"],
         may_use: &[
-            "app", "clock", "doctor", "image", "job", "record", "report", "run", "settings", "sim", "ui",
-            "usb", "worker",
+            "app", "clock", "doctor", "flash", "image", "job", "record", "report", "run", "settings", "sim",
+            "ui", "usb", "worker",
         ],
         never: &["rusb"],
     },
     Rule { files: &["settings.rs"], may_use: &[], never: &["rusb", "ratatui"] },
     Rule {
-        files: &["record.rs"],
-        may_use: &["clock", "crazyflie", "flash", "job", "usb"],
+        files: &["record.rs", "record"],
+        may_use: &["clock", "crazyflie", "flash", "job", "record", "usb"],
         never: &["rusb", "ratatui"],
     },
     Rule {

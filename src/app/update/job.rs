@@ -9,10 +9,11 @@ use crate::app::progress::Progress;
 use crate::app::{App, Before, Effect, Goal, JobView, Over, Resume, SECTORS, Screen, Slot, Stage, Wizard};
 use crate::crazyflie::Mode;
 use crate::flash::check::{self, Wish};
+use crate::flash::undo::Change;
 use crate::image::{Content, Image};
 use crate::job::{
-    BoardCheck, Confirm, Device, DroneAt, DroneState, Enter, Event, FlashTask, Job, Level, Mismatch, Outcome,
-    Phase, Preview, Report, Selector, Task,
+    BoardCheck, Confirm, Device, DroneAt, DroneState, Enter, Event, Failure, FlashTask, Job, Level, Mismatch,
+    Outcome, Phase, Preview, Report, Selector, Task,
 };
 use crate::report;
 
@@ -35,7 +36,11 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
         (_, None) => return Vec::new(),
     };
     let task = match image {
-        Ok(image) => FlashTask { mismatch: mismatch(app, left.is_some()), ..FlashTask::new(image, firmware) },
+        Ok(image) => FlashTask {
+            mismatch: mismatch(app, left.is_some()),
+            change: if app.is_undoing() { Change::Undo } else { Change::Flash },
+            ..FlashTask::new(image, firmware)
+        },
         Err(refusal) => {
             notice(app, refusal.to_string());
             return Vec::new();
@@ -99,19 +104,40 @@ pub(super) fn write(app: &mut App) -> Vec<Effect> {
     }
 }
 
-/// What is about to be overwritten can be put back. Nothing worth that: then what was there before, on the same
-/// drone, still is.
+/// What is about to be overwritten can be put back.
 pub(super) fn remember_before(app: &mut App) {
-    let Some(drone) = app.job_drone() else { return };
-    let copy = app.preview.as_ref().and_then(|preview| preview.before.clone());
-    match copy.map(|copy| (Content::in_flash(&copy.data), check::undo(copy, Wish::default()))) {
-        Some((Some(content), Ok(image))) => app.undo = Ok(Before { image, content, drone }),
-        Some(_) => app.undo = Err("what was there before was no Bitcraze bootloader"),
-        None if app.undo.as_ref().is_ok_and(|before| !before.drone.may_be(&drone)) => {
-            app.undo = Err("nothing was overwritten that could be put back");
-        }
-        None => {}
+    let (Some(drone), Some(preview)) = (app.job_drone(), &app.preview) else { return };
+    let change = if app.is_undoing() { Change::Undo } else { Change::Flash };
+    let past = app.past.take().filter(|(of, _)| of.may_be(&drone));
+    let mut past = past.map(|(_, past)| past).unwrap_or_default();
+    past.begin(preview.plan.pieces(), preview.before.as_ref(), change);
+    app.past = Some((drone, past));
+    offer_undo(app);
+}
+
+/// What can be put back after a job that ended like this.
+fn remember_end(app: &mut App, outcome: &Outcome) {
+    let undoing = app.is_undoing();
+    let Some((_, past)) = &mut app.past else { return };
+    match outcome {
+        Outcome::Flashed => past.end(),
+        Outcome::Unchanged if undoing => past.undone(),
+        Outcome::Cancelled(DroneState::Untouched)
+        | Outcome::Failed(Failure { drone: DroneState::Untouched, .. }) => past.revert(),
+        _ => past.leave(),
     }
+    offer_undo(app);
+}
+
+fn offer_undo(app: &mut App) {
+    let Some((drone, past)) = &app.past else { return };
+    app.undo = match past.history().target() {
+        Ok(copy) => match (Content::in_flash(&copy.data), check::undo(copy.clone(), Wish::default())) {
+            (Some(content), Ok(image)) => Ok(Before { image, content, drone: drone.clone() }),
+            _ => Err("what was there before was no Bitcraze bootloader".to_owned()),
+        },
+        Err(why) => Err(why.to_string()),
+    };
 }
 
 pub(super) fn stop(app: &mut App) -> Vec<Effect> {
@@ -224,6 +250,7 @@ pub(super) fn finished(app: &mut App, report: Report) -> Vec<Effect> {
     }
     app.look = None;
     app.ended = Some(report::exit(&report));
+    remember_end(app, &report.outcome);
     let lost = interrupted(app, &report).filter(|_| !app.detached);
     app.resume = None;
     let untouched = matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));

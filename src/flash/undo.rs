@@ -1,0 +1,294 @@
+//! What is remembered of one drone's flash, so that its last change can be undone, whatever interrupts.
+//!
+//! Three rules. The copy is what the user last had running: what an interrupted job left on the drone never takes its
+//! place. It holds every sector that was changed since. And an undo that was interrupted is carried on by the next one.
+//! Pure: `record` keeps the history in files, the interface in memory.
+
+use std::ops::Range;
+
+use thiserror::Error;
+
+use super::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
+
+/// What is remembered of one drone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// What the last change overwrote.
+    pub last: Last,
+    /// A change that was begun, and has not been seen to its end.
+    pub unfinished: Option<Unfinished>,
+}
+
+/// What the last change overwrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// This, whole.
+    Copy(Segment),
+    /// There is no copy, for this reason.
+    None(NoCopy),
+}
+
+/// Why there is nothing to put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoCopy {
+    /// No change to this drone is on record.
+    #[error("nothing was overwritten that could be put back")]
+    NeverFlashed,
+    /// `--no-undo`, or the copy could not be saved.
+    #[error("the last flash kept no copy of what it overwrote")]
+    NotKept,
+    /// There was nothing.
+    #[error("the last flash went to an empty place")]
+    WasBlank,
+    /// Another program's interrupted flash, say.
+    #[error("what was there before the last flash was incomplete")]
+    WasIncomplete,
+    /// The file of the copy was changed or cut off.
+    #[error("the copy of what was there before is damaged")]
+    Damaged,
+}
+
+/// A change that was begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The copy that it was to put back, if it was an undo.
+    pub undoes: Option<Segment>,
+    /// What it writes.
+    pub writes: Vec<Piece>,
+    /// What earlier changes were to write that are not finished either.
+    pub earlier: Vec<Piece>,
+}
+
+/// Bytes that were to be written, to be known again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where.
+    pub span: Span,
+    /// CRC-32.
+    pub crc: u32,
+}
+
+impl Piece {
+    fn of(segment: &Segment) -> Option<Piece> {
+        let span = Span::between(segment.address, segment.end())?;
+        Some(Piece { span, crc: crc32fast::hash(&segment.data) })
+    }
+
+    /// Whether it is there; `None` if that cannot be seen.
+    fn is_in(self, segment: &Segment) -> Option<bool> {
+        let range = self.span.start().wide()..self.span.end();
+        let there = within(segment, range).filter(|there| there.data.len() == self.span.size())?;
+        Some(crc32fast::hash(&there.data) == self.crc)
+    }
+}
+
+/// The two parts of the flash, each started by its first word: sector 0, and all behind it.
+const LOADER: Range<u64> = LOADER_BASE.0 as u64..FIRMWARE_BASE.0 as u64;
+const FIRMWARE: Range<u64> = FIRMWARE_BASE.0 as u64..FLASH_END;
+
+fn has_part(pieces: &[Piece], part: &Range<u64>) -> bool {
+    pieces.iter().any(|piece| piece.span.start().wide() < part.end && piece.span.end() > part.start)
+}
+
+/// What kind of change a job makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Writes an image.
+    Flash,
+    /// Puts back what [`History::target`] gives.
+    Undo,
+}
+
+/// What is remembered of one drone in this run, and what a job under way changes in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tracked {
+    history: History,
+    /// As it was before the job under way, if that has begun.
+    before: Option<History>,
+}
+
+impl Tracked {
+    /// The history as it is.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// As [`History::begin`].
+    pub fn begin(&mut self, writes: &[Segment], before: Option<&Segment>, change: Change) {
+        let next = self.history.begin(writes, before, change);
+        self.before = Some(std::mem::replace(&mut self.history, next));
+    }
+
+    /// The job changed nothing after all.
+    pub fn revert(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.history = before;
+        }
+    }
+
+    /// As [`History::end`].
+    pub fn end(&mut self) {
+        self.before = None;
+        self.history = std::mem::take(&mut self.history).end();
+    }
+
+    /// As [`History::undone`].
+    pub fn undone(&mut self) {
+        self.history = std::mem::take(&mut self.history).undone();
+    }
+
+    /// The job ended and left something unfinished.
+    pub fn leave(&mut self) {
+        self.before = None;
+    }
+}
+
+impl Default for Last {
+    fn default() -> Last {
+        Last::None(NoCopy::NeverFlashed)
+    }
+}
+
+impl History {
+    /// What an undo puts back.
+    pub fn target(&self) -> Result<&Segment, NoCopy> {
+        match (self.unfinished.as_ref().and_then(|it| it.undoes.as_ref()), &self.last) {
+            (Some(copy), _) | (None, Last::Copy(copy)) => Ok(copy),
+            (None, Last::None(why)) => Err(*why),
+        }
+    }
+
+    /// The history once a job begins to write these segments. `before` is what their sectors hold, without gaps; `None` if
+    /// that was not read.
+    #[must_use]
+    pub fn begin(&self, writes: &[Segment], before: Option<&Segment>, change: Change) -> History {
+        let undoes = self.target().ok().filter(|_| change == Change::Undo).cloned();
+        // A change whose end was not seen may be complete all the same.
+        let is_complete = |it: &Unfinished| {
+            let is_there = |piece: &Piece| before.and_then(|before| piece.is_in(before)) == Some(true);
+            it.writes.iter().all(is_there)
+        };
+        let past =
+            if self.unfinished.as_ref().is_some_and(is_complete) { self.clone().end() } else { self.clone() };
+        let last = before.map_or(Last::None(NoCopy::NotKept), |before| past.last_with(before));
+        let earlier = past.unfinished.map(|it| [it.writes, it.earlier].concat()).unwrap_or_default();
+        let writes = writes.iter().filter_map(Piece::of).collect();
+        History { last, unfinished: Some(Unfinished { undoes, writes, earlier }) }
+    }
+
+    /// The history once that job has written everything.
+    #[must_use]
+    pub fn end(self) -> History {
+        let left = self.unfinished.map(|it| {
+            let is_open = |part: &Range<u64>| !has_part(&it.writes, part);
+            let earlier = it.earlier.iter().copied();
+            let left = earlier.filter(|piece| {
+                [LOADER, FIRMWARE].iter().any(|part| is_open(part) && has_part(&[*piece], part))
+            });
+            left.collect::<Vec<Piece>>()
+        });
+        let left = left.filter(|left| !left.is_empty());
+        let unfinished = left.map(|writes| Unfinished { undoes: None, writes, earlier: Vec::new() });
+        History { unfinished, ..self }
+    }
+
+    /// The history once an undo found everything in place: if it was carried on, it is finished.
+    #[must_use]
+    pub fn undone(self) -> History {
+        if self.is_undoing() { self.end() } else { self }
+    }
+
+    /// Whether an undo is unfinished.
+    #[must_use]
+    pub fn is_undoing(&self) -> bool {
+        self.unfinished.as_ref().is_some_and(|it| it.undoes.is_some())
+    }
+
+    /// What becomes of [`History::last`] when `before` is about to be overwritten: of a part that an interrupted job has
+    /// left incomplete, what was kept then.
+    fn last_with(&self, before: &Segment) -> Last {
+        let open =
+            self.unfinished.as_ref().map(|it| [&it.writes[..], &it.earlier[..]].concat()).unwrap_or_default();
+        let (kept, none_kept) = match &self.last {
+            Last::Copy(kept) => (Some(kept), NoCopy::WasIncomplete),
+            Last::None(why) if self.unfinished.is_some() => (None, *why),
+            Last::None(_) => (None, NoCopy::WasIncomplete),
+        };
+        // A program without its first word, what was kept with a part erased, or what an interrupted job has written.
+        let is_left_over = |there: &Segment, kept: &Segment| {
+            let own = |piece: &Piece| piece.is_in(there) == Some(true);
+            is_half(there) || is_partly_erased(there, kept) || open.iter().any(own)
+        };
+        let part = |which: Range<u64>| {
+            let open = has_part(&open, &which);
+            let there = within(before, which.clone());
+            let kept = kept.and_then(|kept| within(kept, which)).filter(|_| open);
+            match (there, kept) {
+                (Some(there), Some(kept)) if is_left_over(&there, &kept) => union(&kept, &there)
+                    .filter(|whole| !is_half(whole))
+                    .map(Some)
+                    .ok_or(NoCopy::WasIncomplete),
+                (Some(_), None) if open => Err(none_kept),
+                (Some(there), _) if is_half(&there) => Err(none_kept),
+                (Some(there), _) => Ok(Some(there)),
+                (None, kept) => Ok(kept),
+            }
+        };
+        let whole = match (part(LOADER), part(FIRMWARE)) {
+            (Err(why), _) | (_, Err(why)) => return Last::None(why),
+            (Ok(Some(loader)), Ok(Some(firmware))) => union(&loader, &firmware),
+            (Ok(loader), Ok(firmware)) => loader.or(firmware),
+        };
+        match whole {
+            None => Last::None(NoCopy::WasIncomplete),
+            Some(whole) if is_blank(&whole.data) => Last::None(NoCopy::WasBlank),
+            Some(whole) => Last::Copy(whole),
+        }
+    }
+}
+
+/// Whether this is `kept` with some of it erased, or all as it was.
+fn is_partly_erased(there: &Segment, kept: &Segment) -> bool {
+    let from = there.address.max(kept.address);
+    let mut pairs = bytes_from(there, from).iter().zip(bytes_from(kept, from));
+    pairs.all(|(&now, &then)| now == then || now == BLANK)
+}
+
+/// Whether a program lacks its first word, which is written last, and is not blank.
+fn is_half(part: &Segment) -> bool {
+    let starts = part.address == LOADER_BASE || part.address == FIRMWARE_BASE;
+    starts && part.data.iter().take(4).all(|&byte| byte == BLANK) && !is_blank(&part.data)
+}
+
+/// The bytes of a segment at these addresses, if there are any.
+fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
+    let start = segment.address.wide().max(addresses.start);
+    let len =
+        usize::try_from(segment.end().min(addresses.end).checked_sub(start)?).ok().filter(|&len| len > 0)?;
+    let address = Address(u32::try_from(start).ok()?);
+    Some(Segment { address, data: bytes_from(segment, address).get(..len)?.to_vec() })
+}
+
+/// `kept`, and what `there` has before and behind it; `None` if bytes between them are unknown.
+fn union(kept: &Segment, there: &Segment) -> Option<Segment> {
+    if there.end() < kept.address.wide() || kept.end() < there.address.wide() {
+        return None;
+    }
+    let address = kept.address.min(there.address);
+    let ahead = (kept.address.0 - address.0) as usize;
+    let mut data = there.data.get(..ahead).unwrap_or_default().to_vec();
+    data.extend(&kept.data);
+    let behind = Address(u32::try_from(kept.end()).ok()?);
+    data.extend(bytes_from(there, behind));
+    Some(Segment { address, data })
+}
+
+/// The bytes of a segment from this address on; none if it ends before.
+fn bytes_from(segment: &Segment, start: Address) -> &[u8] {
+    let from = start.0.saturating_sub(segment.address.0) as usize;
+    segment.data.get(from..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,461 @@
+//! The copies of what was overwritten, and what was under way: the history of each drone, in files.
+//!
+//! A folder for each drone, named by the serial number of DFU mode and the port, since chips of one batch may share the
+//! number. The files in it begin with their time, and the newest says what the last change overwrote: `TIME-ADDRESS-CRC.bin`
+//! is a copy, `TIME-none-WHY.mark` says that there is none. `TIME-unfinished-….json` is a change whose end was not seen.
+//! Where the drone's whole number is known, it is the fourth field of each name, so that a drone that moved is found.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::clock;
+use crate::crazyflie;
+use crate::flash::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
+use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment, Span};
+use crate::job::{DroneAt, DroneState, Failure, Outcome};
+
+/// The folder of the copies.
+const UNDO: &str = "undo";
+/// Copies of one drone's flash that are kept.
+const COPIES: usize = 5;
+/// How each reason is named in a file's name.
+const REASONS: [(NoCopy, &str); 4] = [
+    (NoCopy::NotKept, "notkept"),
+    (NoCopy::WasBlank, "blank"),
+    (NoCopy::WasIncomplete, "incomplete"),
+    (NoCopy::Damaged, "damaged"),
+];
+
+/// The content of an `unfinished` file: the name of the copy that was to be put back, and the pieces as address, length
+/// and checksum.
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    undoes: Option<String>,
+    writes: Vec<(u32, u32, u32)>,
+    earlier: Vec<(u32, u32, u32)>,
+}
+
+/// A change that has begun, on record.
+pub struct Begun {
+    record: Record,
+    drone: DroneAt,
+    /// What was saved for it.
+    saved: Vec<PathBuf>,
+    /// The marks that its own takes the place of.
+    older: Vec<PathBuf>,
+    /// What is kept of what it overwrites.
+    pub kept: Kept,
+}
+
+/// What is kept of what a job overwrites.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// This copy.
+    Copy(PathBuf),
+    /// The copy from before an interrupted job, which left what is there now.
+    Earlier,
+    /// Nothing.
+    None(NoCopy),
+}
+
+/// What an undo would put back.
+pub struct Target {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub copy: Segment,
+    /// How old it is.
+    pub age: Duration,
+}
+
+impl Record {
+    /// Puts on record that this job begins to write. An error means that what it overwrites is not kept.
+    pub fn begin(
+        &self,
+        drone: &DroneAt,
+        writes: &[Segment],
+        before: Option<&Segment>,
+        change: Change,
+    ) -> io::Result<Begun> {
+        let folder = copies_of(drone).ok_or_else(|| io::Error::other("the drone shows no serial number"))?;
+        let files = self.files_of(drone)?;
+        let past = history(&files);
+        let mut next = past.begin(writes, before, change);
+        let older = files.into_iter().filter(|path| is_mark(path)).collect();
+        let mut begun = Begun {
+            record: self.clone(),
+            drone: drone.clone(),
+            saved: Vec::new(),
+            older,
+            kept: Kept::Earlier,
+        };
+        let mut problem = None;
+        if next.last != past.last
+            && let Last::Copy(copy) = &next.last
+        {
+            match self.save_copy(&folder, drone, copy) {
+                Ok(path) => {
+                    begun.kept = Kept::Copy(path.clone());
+                    begun.saved.push(path);
+                }
+                Err(error) => {
+                    problem = Some(error);
+                    next.last = Last::None(NoCopy::NotKept);
+                }
+            }
+        }
+        if let Last::None(why) = next.last {
+            begun.kept = Kept::None(why);
+            let reason =
+                REASONS.iter().find(|(reason, _)| *reason == why).map_or("notkept", |(_, word)| word);
+            let name = format!("none-{reason}{}.mark", whole_field(drone));
+            begun.saved.extend(self.save(&folder, &name, b"", COPIES));
+        }
+        if let Some(unfinished) = &next.unfinished {
+            begun.saved.extend(self.save_mark(drone, unfinished));
+        }
+        problem.map_or(Ok(begun), Err)
+    }
+
+    /// What an undo of this drone's last change would put back.
+    pub fn target(&self, drone: &DroneAt) -> io::Result<Result<Target, NoCopy>> {
+        let files = self.files_of(drone)?;
+        let history = history(&files);
+        let copy = match history.target() {
+            Ok(copy) => copy,
+            Err(why) => return Ok(Err(why)),
+        };
+        let found = files.iter().rev().find_map(|path| {
+            let (time, there) = read_copy(path)?;
+            let age = Duration::from_secs(clock::unix_seconds().saturating_sub(time));
+            (there == *copy).then(|| Target { path: path.clone(), copy: there, age })
+        });
+        Ok(found.ok_or(NoCopy::Damaged))
+    }
+
+    /// Where the copies of this drone are.
+    #[must_use]
+    pub fn folder_of_copies(&self, drone: &DroneAt) -> Option<PathBuf> {
+        copies_of(drone).map(|folder| self.dir.join(folder))
+    }
+
+    /// The change that is on record as begun goes on.
+    #[must_use]
+    pub fn carry_on(&self, drone: &DroneAt) -> Begun {
+        let files = self.files_of(drone).unwrap_or_default();
+        let mut marks: Vec<PathBuf> = files.into_iter().filter(|path| is_mark(path)).collect();
+        let saved = marks.pop().into_iter().collect();
+        Begun { record: self.clone(), drone: drone.clone(), saved, older: marks, kept: Kept::Earlier }
+    }
+
+    /// An undo found everything in place: if an earlier one is on record as unfinished, it is finished.
+    pub fn undone(&self, drone: &DroneAt) {
+        if history(&self.files_of(drone).unwrap_or_default()).is_undoing() {
+            self.carry_on(drone).end(&Outcome::Flashed);
+        }
+    }
+
+    /// Everything on record of this drone, the oldest first. What was kept at another port is this drone's only if both
+    /// whole numbers are known and equal.
+    fn files_of(&self, drone: &DroneAt) -> io::Result<Vec<PathBuf>> {
+        let Some(folder) = copies_of(drone) else { return Ok(Vec::new()) };
+        let here = self.dir.join(folder);
+        let folders = match fs::read_dir(self.dir.join(UNDO)) {
+            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let whole = whole_serial(drone);
+        let mut files: Vec<PathBuf> = Vec::new();
+        for folder in folders {
+            let is_its = |path: &Path| match (copied_serial(path), &whole) {
+                (Some(copied), Some(whole)) => copied == *whole,
+                _ => folder == here,
+            };
+            let entries = fs::read_dir(&folder).into_iter().flatten();
+            files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_its(path)));
+        }
+        files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
+        Ok(files)
+    }
+
+    /// Saves a copy; the oldest copies of that drone go.
+    fn save_copy(&self, folder: &Path, drone: &DroneAt, copy: &Segment) -> io::Result<PathBuf> {
+        let crc = crc32fast::hash(&copy.data);
+        let name = format!("{:08X}-{crc:08x}{}.bin", copy.address.0, whole_field(drone));
+        let path = self.save(folder, &name, &copy.data, COPIES)?;
+        // What is about to be overwritten exists nowhere else from then on: the copy is read back, as the flash is.
+        let is_whole = || read_copy(&path).is_some_and(|(_, there)| there == *copy);
+        // Once more before it counts as wrong.
+        if is_whole() || is_whole() {
+            return Ok(path);
+        }
+        let _ = fs::remove_file(&path);
+        Err(io::Error::other("the copy does not read back as it was written"))
+    }
+
+    fn save_mark(&self, drone: &DroneAt, unfinished: &Unfinished) -> io::Result<PathBuf> {
+        let folder = copies_of(drone).ok_or(io::ErrorKind::NotFound)?;
+        let numbers = |pieces: &[Piece]| {
+            pieces.iter().map(|piece| (piece.span.start().0, piece.span.len(), piece.crc)).collect()
+        };
+        let undoes = unfinished.undoes.as_ref().and_then(|copy| {
+            let files = self.files_of(drone).unwrap_or_default();
+            let path =
+                files.iter().rev().find(|path| read_copy(path).is_some_and(|(_, there)| there == *copy))?;
+            Some(path.file_name()?.to_str()?.to_owned())
+        });
+        let kind = if undoes.is_some() { "undo" } else { "flash" };
+        let mark =
+            Mark { undoes, writes: numbers(&unfinished.writes), earlier: numbers(&unfinished.earlier) };
+        let name = format!("unfinished-{kind}{}.json", whole_field(drone));
+        self.save(&folder, &name, serde_json::json!(mark).to_string().as_bytes(), COPIES)
+    }
+}
+
+impl Begun {
+    /// How that job ended. Nothing of this can be made undone: if it fails, the next job finds an unfinished change, and
+    /// looks whether it is complete.
+    pub fn end(self, outcome: &Outcome) {
+        let remove = |files: &[PathBuf]| files.iter().for_each(|path| drop(fs::remove_file(path)));
+        match outcome {
+            Outcome::Failed(Failure { drone: DroneState::Untouched, .. })
+            | Outcome::Cancelled(DroneState::Untouched) => remove(&self.saved),
+            // A job that is carried on may find that everything was written.
+            Outcome::Flashed | Outcome::Unchanged => {
+                let left = history(&self.record.files_of(&self.drone).unwrap_or_default()).end().unfinished;
+                let own: Vec<PathBuf> = self.saved.into_iter().filter(|path| is_mark(path)).collect();
+                if let Some(left) = left {
+                    let _ = self.record.save_mark(&self.drone, &left);
+                }
+                remove(&own);
+                remove(&self.older);
+            }
+            _ => remove(&self.older),
+        }
+    }
+}
+
+/// The history that these files hold, the oldest first.
+fn history(files: &[PathBuf]) -> History {
+    let last = files.iter().rev().find_map(|path| match copy_named(path) {
+        Some(_) if !path.symlink_metadata().is_ok_and(|it| it.is_file()) => None,
+        Some(_) => Some(read_copy(path).map_or(Last::None(NoCopy::Damaged), |(_, copy)| Last::Copy(copy))),
+        None => none_named(path).map(Last::None),
+    });
+    let unfinished = files.iter().rev().filter(|path| is_mark(path)).find_map(|path| {
+        let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(path)?).ok()?;
+        let pieces = |numbers: Vec<(u32, u32, u32)>| {
+            let piece = |(at, len, crc)| Some(Piece { span: Span::new(Address(at), len)?, crc });
+            numbers.into_iter().filter_map(piece).collect()
+        };
+        let is_it = |path: &&PathBuf| {
+            undoes.is_some() && path.file_name().and_then(|it| it.to_str()) == undoes.as_deref()
+        };
+        let undoes = files.iter().find(is_it).and_then(|path| read_copy(path)).map(|(_, copy)| copy);
+        Some(Unfinished { undoes, writes: pieces(writes), earlier: pieces(earlier) })
+    });
+    History { last: last.unwrap_or_default(), unfinished }
+}
+
+/// The folder of a drone's copies; `None` for one without a serial number, which is not to be told from others.
+fn copies_of(drone: &DroneAt) -> Option<PathBuf> {
+    let serial = crazyflie::dfu_serial(&drone.serial).unwrap_or_else(|| drone.serial.clone());
+    let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
+    (!serial.is_empty()).then(|| Path::new(UNDO).join(format!("{serial}@{}", drone.port)))
+}
+
+/// The whole number of the drone's chip, which a running firmware shows.
+fn whole_serial(drone: &DroneAt) -> Option<String> {
+    crazyflie::dfu_serial(&drone.serial).map(|_| drone.serial.to_ascii_uppercase())
+}
+
+/// The same as the last field of a file's name.
+fn whole_field(drone: &DroneAt) -> String {
+    whole_serial(drone).map(|serial| format!("-{serial}")).unwrap_or_default()
+}
+
+/// The fields of a file's name, less its ending.
+fn fields(path: &Path) -> Option<Vec<&str>> {
+    Some(path.file_stem()?.to_str()?.split('-').collect())
+}
+
+/// The whole number in the name of a file.
+fn copied_serial(path: &Path) -> Option<String> {
+    fields(path)?.get(3).map(|&serial| serial.to_owned())
+}
+
+fn is_mark(path: &Path) -> bool {
+    path.extension().is_some_and(|it| it == "json")
+        && fields(path).is_some_and(|it| it.get(1) == Some(&"unfinished"))
+}
+
+fn none_named(path: &Path) -> Option<NoCopy> {
+    let fields = fields(path).filter(|it| it.get(1) == Some(&"none"))?;
+    let is_it = |(_, word): &&(NoCopy, &str)| fields.get(2) == Some(word);
+    REASONS.iter().find(is_it).map(|(why, _)| *why)
+}
+
+/// When a copy was made, its address and its checksum, if this is the name of one.
+fn copy_named(path: &Path) -> Option<(u64, Address, u32)> {
+    let fields = fields(path).filter(|_| path.extension().is_some_and(|it| it == "bin"))?;
+    let number = |at: usize| u32::from_str_radix(fields.get(at)?, 16).ok();
+    Some((fields.first()?.parse().ok()?, Address(number(1)?), number(2)?))
+}
+
+/// A copy and when it was made, if the file is one and its bytes are those that were kept: its name has their
+/// address and checksum.
+fn read_copy(path: &Path) -> Option<(u64, Segment)> {
+    let (time, address, crc) = copy_named(path)?;
+    let data = read(path)?;
+    (crc32fast::hash(&data) == crc).then_some((time, Segment { address, data }))
+}
+
+/// A file of the state directory, which others may have put there: no longer than a copy can be.
+fn read(path: &Path) -> Option<Vec<u8>> {
+    if !path.symlink_metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut data = Vec::new();
+    File::open(path).ok()?.take(FLASH_END - LOADER_BASE.wide() + 1).read_to_end(&mut data).ok()?;
+    Some(data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flash::FIRMWARE_BASE;
+
+    fn at(port: &str, serial: &str) -> DroneAt {
+        DroneAt { port: port.parse().unwrap(), serial: serial.to_owned() }
+    }
+
+    fn copy(byte: u8) -> Segment {
+        Segment { address: FIRMWARE_BASE, data: vec![byte; 64] }
+    }
+
+    /// A flash over this, to its end; the file of the copy.
+    fn flashed_over(record: &Record, drone: &DroneAt, before: &Segment) -> PathBuf {
+        let begun = record.begin(drone, &[copy(0x77)], Some(before), Change::Flash).unwrap();
+        let Kept::Copy(path) = begun.kept.clone() else { panic!("{:?}", begun.kept) };
+        begun.end(&Outcome::Flashed);
+        path
+    }
+
+    fn target(record: &Record, drone: &DroneAt) -> Result<u8, NoCopy> {
+        record.target(drone).unwrap().map(|target| target.copy.data[0])
+    }
+
+    /// Two chips of one batch with one serial number in DFU mode.
+    #[test]
+    fn twins_never_share_a_copy_and_a_drone_that_moved_finds_its_own() {
+        // The wafer is in byte 4 only, which the number in DFU mode leaves out.
+        let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
+        assert_eq!(crazyflie::dfu_serial(one), crazyflie::dfu_serial(twin));
+        let dfu = crazyflie::dfu_serial(one).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        flashed_over(&record, &at("1-1", one), &copy(1));
+        flashed_over(&record, &at("1-2", &dfu), &copy(2));
+        assert_eq!(target(&record, &at("1-1", one)), Ok(1));
+        assert_eq!(target(&record, &at("1-3", one)), Ok(1), "moved");
+        assert_eq!(target(&record, &at("1-1", &dfu)), Ok(1), "by hand, at the same port");
+        assert_eq!(target(&record, &at("1-2", &dfu)), Ok(2));
+        assert_eq!(
+            target(&record, &at("1-3", &dfu)),
+            Err(NoCopy::NeverFlashed),
+            "which of the two is unknown"
+        );
+        assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "another chip at the port");
+    }
+
+    #[test]
+    fn the_last_copies_are_kept_and_the_newest_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().join("state") };
+        let drone = at("1-2", "338133873034");
+        assert_eq!(target(&record, &drone), Err(NoCopy::NeverFlashed));
+        let path = flashed_over(&record, &at("1-2", "../33813387\u{1b}3034"), &copy(7));
+        assert!(path.starts_with(dir.path().join("state/undo/338133873034@1-2")), "{}", path.display());
+        let folder = path.parent().unwrap();
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "and no mark is left");
+        // Whatever is no file is passed over, and so is what is no copy by its name.
+        fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
+        fs::create_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
+        assert_eq!(target(&record, &drone), Ok(7));
+        fs::remove_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
+        for n in 1..=COPIES {
+            flashed_over(&record, &drone, &copy(10 + u8::try_from(n).unwrap()));
+        }
+        assert_eq!(fs::read_dir(folder).unwrap().count(), COPIES + 1, "and what is no copy");
+        let newest = record.target(&drone).unwrap().unwrap();
+        assert_eq!((newest.copy.data[0], newest.age < Duration::from_secs(60)), (15, true));
+        // A copy that was cut off or changed does not make an older one the newest.
+        fs::write(&newest.path, b"cut").unwrap();
+        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged));
+    }
+
+    /// A small computer without a battery begins in 1970, or where it stopped: the newest copy is the newest all the same.
+    #[test]
+    fn a_clock_that_runs_behind_does_not_cost_the_newest_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        let folder = dir.path().join("undo/A1@1-1");
+        fs::create_dir_all(&folder).unwrap();
+        for n in 0..COPIES {
+            fs::write(folder.join(format!("{}-08004000-00000000.bin", 4_000_000_000 + n)), b"later").unwrap();
+        }
+        for byte in 1..=3 {
+            flashed_over(&record, &at("1-1", "A1"), &copy(byte));
+            assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "also twice in one second");
+        }
+        // One that cannot be removed is no reason to fail, and nothing half written is left.
+        fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
+        flashed_over(&record, &at("1-1", "A1"), &copy(4));
+        assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
+    }
+
+    /// The same in files as in memory: an undo that is cut is carried on by the next, whichever process that is.
+    #[test]
+    fn an_interrupted_change_is_on_record_until_it_is_finished() {
+        let lost = |drone| {
+            let kind = crate::job::FailureKind::NoDevice;
+            Outcome::Failed(Failure { kind, place: None, drone })
+        };
+        let cut = || lost(DroneState::WithoutFirmware);
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        let drone = at("1-1", "338133873034");
+        let half = Segment { address: FIRMWARE_BASE, data: [vec![0xFF; 8], vec![2; 56]].concat() };
+        flashed_over(&record, &drone, &copy(1));
+        // Put back, and cut: it is still that undo, though a newer copy is there.
+        let begun = record.begin(&drone, &[copy(1)], Some(&copy(2)), Change::Undo).unwrap();
+        assert!(matches!(begun.kept, Kept::Copy(_)));
+        begun.end(&cut());
+        assert_eq!(target(&record, &drone), Ok(1));
+        // Cut again; then not even begun; then to its end.
+        let begun = record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap();
+        assert_eq!(begun.kept, Kept::Earlier);
+        begun.end(&cut());
+        let begun = record.begin(&drone, &[copy(9)], Some(&half), Change::Flash).unwrap();
+        begun.end(&lost(DroneState::Untouched));
+        assert_eq!(target(&record, &drone), Ok(1));
+        record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap().end(&Outcome::Flashed);
+        assert_eq!(target(&record, &drone), Ok(2), "what the undo overwrote");
+        // A flash without a copy, and one that finds half a firmware of which nothing is known, say why not.
+        record.begin(&drone, &[copy(3)], None, Change::Flash).unwrap().end(&Outcome::Flashed);
+        assert_eq!(target(&record, &drone), Err(NoCopy::NotKept));
+        record.begin(&drone, &[copy(3)], Some(&half), Change::Flash).unwrap().end(&Outcome::Flashed);
+        assert_eq!(target(&record, &drone), Err(NoCopy::WasIncomplete));
+        // Carried on by another process: nothing is left open.
+        record.begin(&drone, &[copy(4)], Some(&copy(3)), Change::Flash).unwrap().end(&cut());
+        record.carry_on(&drone).end(&Outcome::Flashed);
+        assert_eq!(target(&record, &drone), Ok(3));
+        assert_eq!(history(&record.files_of(&drone).unwrap()).unfinished, None);
+    }
+}
