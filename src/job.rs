@@ -205,6 +205,16 @@ pub enum BoardCheck {
     Passed,
     /// The board could not be read.
     Unknown,
+    /// Nothing says that it is a Crazyflie at all.
+    NoCrazyflie,
+}
+
+impl BoardCheck {
+    /// The image may be written without being insisted on.
+    #[must_use]
+    pub fn is_passed(self) -> bool {
+        self == BoardCheck::Passed
+    }
 }
 
 /// A firmware in the place of one for another platform, by their names in releases. Several platforms share types of

@@ -391,6 +391,20 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             "On another board it would stop before it starts, and look dead. Plug it in again and repeat. If you are \
              sure that the image is for this board: --allow-mismatch.",
         ),
+        FailureKind::NotACrazyflie { loader } => new(
+            Exit::Image,
+            "not_a_crazyflie",
+            match loader {
+                Loader::Erased => {
+                    "Nothing was touched. A Crazyflie without a bootloader needs that first: cfdfu restore-bootloader LOADER \
+                     --firmware IMAGE."
+                }
+                _ => {
+                    "Nothing was touched: what is on it would be lost. If it is a Crazyflie, put back its bootloader as well: \
+                     cfdfu restore-bootloader LOADER --firmware IMAGE --allow-mismatch."
+                }
+            },
+        ),
         FailureKind::NotErased(_) => new(
             Exit::Device,
             "write_protected",

@@ -156,6 +156,8 @@ struct Ctx<'a> {
     idle: Duration,
     /// Where the time went.
     timeline: RefCell<Timeline>,
+    /// The device that is used was seen running as a Crazyflie.
+    seen_running: bool,
     /// What this job leaves the drone as if it ends now.
     drone: DroneState,
     /// The figures so far.
@@ -181,6 +183,7 @@ impl<'a> Ctx<'a> {
             started: clock.now(),
             idle: Duration::ZERO,
             timeline: RefCell::new(Timeline::new(clock.now())),
+            seen_running: false,
             drone: DroneState::Untouched,
             report,
         }

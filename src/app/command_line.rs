@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::update::needs_insisting;
 use super::{App, DEMO_IMAGE, Goal, Slot};
-use crate::job::BoardCheck;
 use crate::usb::descriptor::is_printable;
 
 /// The command without interface that does the same as the job that is planned.
@@ -26,8 +25,7 @@ pub fn command_line(app: &App) -> String {
             format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())
         }
         Goal::Flash | Goal::Recover => {
-            let unknown_board =
-                app.preview.as_ref().is_some_and(|preview| preview.board == BoardCheck::Unknown);
+            let unknown_board = app.preview.as_ref().is_some_and(|preview| !preview.board.is_passed());
             let insist = unknown_board || app.image.image().is_some_and(needs_insisting);
             let insist = if insist { " --allow-mismatch" } else { "" };
             // The demo's own image is no file: there the command needs none.

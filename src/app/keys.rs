@@ -149,6 +149,8 @@ pub enum Danger {
     UnknownImage,
     /// What board the drone has could not be read.
     UnknownBoard,
+    /// It may be no Crazyflie at all.
+    NoCrazyflie,
 }
 
 impl Danger {
@@ -157,7 +159,7 @@ impl Danger {
     pub fn word(self) -> &'static str {
         match self {
             Danger::Bootloader => "restore",
-            Danger::UnknownImage | Danger::UnknownBoard => "unknown",
+            Danger::UnknownImage | Danger::UnknownBoard | Danger::NoCrazyflie => "unknown",
         }
     }
 }
@@ -171,8 +173,11 @@ pub fn danger(app: &App) -> Option<Danger> {
         (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
             Some(Danger::UnknownImage)
         }
-        (Goal::Flash | Goal::Recover, _) if board == Some(BoardCheck::Unknown) => Some(Danger::UnknownBoard),
-        (Goal::Flash | Goal::Recover, _) => None,
+        (Goal::Flash | Goal::Recover, _) => match board {
+            Some(BoardCheck::Unknown) => Some(Danger::UnknownBoard),
+            Some(BoardCheck::NoCrazyflie) => Some(Danger::NoCrazyflie),
+            Some(BoardCheck::Passed) | None => None,
+        },
     }
 }
 

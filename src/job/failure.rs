@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Device, Other};
+use super::{Device, Loader, Other};
 use crate::crazyflie::{Board, Mode};
 use crate::dfu::DfuError;
 use crate::dfu::device::DeviceError;
@@ -105,6 +105,15 @@ pub enum FailureKind {
     UnknownBoard {
         /// From the image.
         boards: Vec<String>,
+    },
+    /// Another board with this chip, as it seems: what is on it would be lost.
+    #[error(
+        "nothing says that this is a Crazyflie: no board is named in its chip, and where the bootloader belongs is {}",
+        loader.instead()
+    )]
+    NotACrazyflie {
+        /// What is there.
+        loader: Loader,
     },
     /// A sector that was erased, where the option bytes could not be read, holds what it held.
     #[error("sector {0} did not change when it was erased: it seems to be write-protected")]

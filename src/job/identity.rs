@@ -99,6 +99,17 @@ impl Loader {
         }
     }
 
+    /// What is in its place.
+    #[must_use]
+    pub fn instead(self) -> &'static str {
+        match self {
+            Loader::Bitcraze => "the Bitcraze bootloader",
+            Loader::Overwritten => "a Crazyflie firmware",
+            Loader::Erased => "nothing",
+            Loader::Other => "another program",
+        }
+    }
+
     /// In a few words.
     #[must_use]
     pub fn describe(self) -> &'static str {

@@ -55,6 +55,12 @@ pub fn loader() -> Vec<u8> {
     program(0x0800_0000, 0x2000_5000, &text, 7256, 1)
 }
 
+/// A program of this length that is not a Crazyflie's, as other flight controllers have it from the start of the flash on.
+#[must_use]
+pub fn foreign(len: usize) -> Vec<u8> {
+    program(0x0800_0000, 0x2002_0000, b"another flight controller", len, 3)
+}
+
 fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: u32) -> Vec<u8> {
     let mut bytes = noise(len, seed);
     let entry = base + u32::try_from(CODE_AT).unwrap_or(0) + 1;

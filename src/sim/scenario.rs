@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::descriptors::{self, Face};
 use super::drone::{self, Drone, Mishap, Traits};
 use super::images;
-use super::nor::{Nor, Pace};
+use super::nor::{self, Nor, Pace};
 use super::rom::Switch;
 
 /// A named situation.
@@ -79,6 +79,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "unknown-board",
         what: "in DFU mode, a board that its chip does not name",
         drones: unknown_board,
+    },
+    Scenario {
+        name: "foreign",
+        what: "in DFU mode, another maker's flight controller with the same chip",
+        drones: foreign,
     },
     Scenario { name: "blank-otp", what: "in DFU mode, no board written into its chip", drones: blank_otp },
     Scenario {
@@ -267,6 +272,14 @@ fn unknown_board(now: Duration) -> Vec<Drone> {
 
 fn blank_otp(now: Duration) -> Vec<Drone> {
     in_dfu(Pace::Typical, now, |drone| drone.memory.otp = [0xFF; 528])
+}
+
+/// A firmware of 500 kB from the start of the flash on, and nothing in the OTP.
+fn foreign(now: Duration) -> Vec<Drone> {
+    in_dfu(Pace::Typical, now, |drone| {
+        drone.memory.otp = [0xFF; 528];
+        drone.memory.flash.place(nor::START, &images::foreign(500_000));
+    })
 }
 
 fn nameless(now: Duration) -> Vec<Drone> {

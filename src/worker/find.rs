@@ -150,6 +150,9 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
 /// The device that the job means, in DFU mode and open; and whether it was brought there.
 pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dyn Transport>, bool), Stop> {
     let device = device(ctx, job)?;
+    // An earlier job saw it running: only then has it shown its whole serial number.
+    let known = job.serial.as_deref().and_then(crazyflie::dfu_serial).is_some();
+    ctx.seen_running = known || device.mode == Mode::Firmware;
     if device.mode == Mode::Dfu {
         ctx.report.by_hand = true;
         let transport = open(ctx, &device)?;

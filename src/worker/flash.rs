@@ -14,7 +14,8 @@ use crate::crazyflie::Board;
 use crate::dfu::machine::Operation;
 use crate::flash::check::Purpose;
 use crate::flash::plan::{Comparison, Plan, PlannedSector, Work};
-use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
+use crate::flash::undo::Change;
+use crate::flash::{Address, BLANK, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
 use crate::image::{Content, Firmware};
 use crate::job::{
     BoardCheck, Boot, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
@@ -55,7 +56,15 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
     }
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
     let protection = refuse_protected(ctx, session, &plan)?;
-    let board = refuse_other_board(ctx, session, task)?;
+    let there = session.board(ctx).map_err(|stop| stop.at(|| "reading the OTP".to_owned()))?;
+    let mut board = refuse_other_board(ctx, there.as_ref(), task)?;
+    if task.mismatch == Mismatch::Take || is_crazyflie(ctx, session, task, there.as_ref())? {
+        // Known for one, or not asked about.
+    } else if task.mismatch == Mismatch::Refuse {
+        return Err(FailureKind::NotACrazyflie { loader: loader_there(ctx, session)? }.into());
+    } else {
+        board = BoardCheck::NoCrazyflie;
+    }
     ctx.post(Event::Planned(plan.clone()));
     let judge = WidthJudge::default();
     let in_words = BTreeSet::new();
@@ -152,8 +161,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
 
 /// On another board the firmware stops before it starts anything: the drone would look dead. Whether the board could be
 /// read; one that could not has passed no check.
-fn refuse_other_board(ctx: &Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<BoardCheck, Stop> {
-    let board = session.board(ctx).map_err(|stop| stop.at(|| "reading the OTP".to_owned()))?;
+fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) -> Result<BoardCheck, Stop> {
     let named = |code: &String| Board::named(code).to_string();
     let boards = || task.boards.iter().map(named).collect();
     let Some(board) = board else {
@@ -177,7 +185,50 @@ fn refuse_other_board(ctx: &Ctx<'_>, session: &mut Session, task: &FlashTask) ->
         ctx.warn(format!("The image is not for board {board}; written all the same, as you insisted"));
         return Ok(BoardCheck::Passed);
     }
-    Err(FailureKind::OtherBoard { board, boards: boards() }.into())
+    Err(FailureKind::OtherBoard { board: board.clone(), boards: boards() }.into())
+}
+
+/// Whether anything says that this is a Crazyflie and not another board with this chip, whose firmware would be lost: a
+/// board in the OTP, having been seen running, Bitcraze's bootloader, or the start of a Crazyflie firmware. What an earlier
+/// try was allowed to change is not asked about again, nor what a copy was made of; and a bootloader may be restored where
+/// none starts.
+fn is_crazyflie(
+    ctx: &Ctx<'_>,
+    session: &mut Session,
+    task: &FlashTask,
+    board: Option<&Board>,
+) -> Result<bool, Stop> {
+    let known = board.is_some_and(|board| !board.assumed) || ctx.seen_running;
+    if known || task.left != DroneState::Untouched || task.change == Change::Undo {
+        return Ok(true);
+    }
+    let loader = loader_there(ctx, session)?;
+    if matches!(loader, Loader::Bitcraze | Loader::Overwritten) {
+        return Ok(true);
+    }
+    if task.image.purpose() == Purpose::RestoreBootloader && is_blank(&head(ctx, session, LOADER_BASE)?[..4])
+    {
+        return Ok(true);
+    }
+    Ok(Loader::of(&head(ctx, session, FIRMWARE_BASE)?) == Loader::Overwritten)
+}
+
+/// The first two words of a program.
+fn head(ctx: &Ctx<'_>, session: &mut Session, start: Address) -> Result<Vec<u8>, Stop> {
+    let Some(head) = Span::new(start, 8) else { return Ok(vec![BLANK; 8]) };
+    session.read(ctx, head).map_err(|stop| stop.at(|| format!("reading {start}")))
+}
+
+/// What stands in sector 0.
+fn loader_there(ctx: &Ctx<'_>, session: &mut Session) -> Result<Loader, Stop> {
+    let mut sector = Vec::new();
+    let size = session.block();
+    for block in Span::between(LOADER_BASE, FIRMWARE_BASE.wide()).into_iter().flat_map(|it| it.blocks(size)) {
+        sector.extend(
+            session.read(ctx, block).map_err(|stop| stop.at(|| "reading the bootloader".to_owned()))?,
+        );
+    }
+    Ok(Loader::of(&sector))
 }
 
 /// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2). Whether that could

@@ -10,6 +10,7 @@
 //! - `completions`: Tab pressed in real shells
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `corpus`: good and malformed image files in every format, and what is said of each
+//! - `defects`: what attacks on the binary have found, each by its number
 //! - `dice`: random numbers that are the same each time, for `hostile` and `benches/fuzz.rs`
 //! - `examples`: the examples, run
 //! - `files`: writers of every format, for `corpus` and for random files
@@ -45,6 +46,7 @@ mod command_line;
 mod completions;
 mod corpus;
 mod cuts;
+mod defects;
 mod dice;
 mod examples;
 mod files;

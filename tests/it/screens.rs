@@ -93,24 +93,29 @@ fn the_wizard_is_lived_through_with_the_hands_of_a_beginner() {
     assert!(shown.contains("Flashed and verified"), "{shown}");
 }
 
-/// A board that could not be read is for you to decide: by a typed word, not by a key.
+/// A board that could not be read, or one that may be no Crazyflie, is for you to decide: by a typed word, not by a key.
 #[test]
 fn an_unknown_board_is_flashed_only_after_a_typed_word() {
-    let mut stand = Stand::new("unknown-board");
-    let before = stand.world.flash();
-    let image = firmware("2026.08", SEED_LEN);
-    stand.choose(Which::Image, "cf2.bin", &image);
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    let shown = text(&draw(&stand.app, &theme(), 80, 24));
-    assert!(shown.contains("The board of this drone cannot be read. Type unknown"), "{shown}");
-    stand.enter();
-    assert!(matches!(&stand.app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_))));
-    assert!(stand.world.flash() == before);
-    "unknown".chars().for_each(|key| stand.key(key));
-    stand.enter();
-    stand.until(|event| matches!(event, Event::Finished(_)));
-    assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
+    for (scenario, words) in [
+        ("unknown-board", "The board of this drone cannot be read. Type unknown"),
+        ("foreign", "Nothing says that this is a Crazyflie. Type unknown"),
+    ] {
+        let mut stand = Stand::new(scenario);
+        let before = stand.world.flash();
+        let image = firmware("2026.08", SEED_LEN);
+        stand.choose(Which::Image, "cf2.bin", &image);
+        stand.key('f');
+        stand.until(|event| matches!(event, Event::Ready(_)));
+        let shown = text(&draw(&stand.app, &theme(), 80, 24));
+        assert!(shown.contains(words), "{shown}");
+        stand.enter();
+        assert!(matches!(&stand.app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_))));
+        assert!(stand.world.flash() == before);
+        "unknown".chars().for_each(|key| stand.key(key));
+        stand.enter();
+        stand.until(|event| matches!(event, Event::Finished(_)));
+        assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image, "{scenario}");
+    }
 }
 
 /// A drone of the same batch at the same port, with the same serial number in DFU mode, does not get what was on the other.

@@ -12,8 +12,8 @@ use crate::flash::check::{self, Wish};
 use crate::flash::undo::Change;
 use crate::image::{Content, Image};
 use crate::job::{
-    BoardCheck, Confirm, Device, DroneAt, DroneState, Enter, Event, Failure, FlashTask, Job, Level, Mismatch,
-    Outcome, Phase, Preview, Report, Selector, Task,
+    Confirm, Device, DroneAt, DroneState, Enter, Event, Failure, FlashTask, Job, Level, Mismatch, Outcome,
+    Phase, Preview, Report, Selector, Task,
 };
 use crate::report;
 
@@ -79,7 +79,7 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
 
 /// A board that cannot be read is asked about. A job that carries on asks nothing, so it takes only what was confirmed.
 fn mismatch(app: &App, carries_on: bool) -> Mismatch {
-    let was_unknown = app.preview.as_ref().is_some_and(|preview| preview.board == BoardCheck::Unknown);
+    let was_unknown = app.preview.as_ref().is_some_and(|preview| !preview.board.is_passed());
     match (carries_on, was_unknown) {
         (false, _) => Mismatch::Ask,
         (true, true) => Mismatch::Take,
