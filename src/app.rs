@@ -12,7 +12,9 @@ use crate::doctor::Check;
 use crate::flash::check::Admitted;
 use crate::flash::undo::{NoCopy, Tracked};
 use crate::image::{Content, Image};
-use crate::job::{AtWork, Confirm, Device, DroneAt, Event, Job, Known, Other, Preview, Report, SectorState};
+use crate::job::{
+    AtWork, Confirm, Device, DroneAt, Event, Headway, Job, Known, Other, Preview, Report, SectorState,
+};
 use crate::report::{Exit, Problem};
 
 pub mod command_line;
@@ -72,6 +74,8 @@ pub struct App {
     pub past: Option<(DroneAt, Tracked)>,
     /// The job that lost its drone, to go on by itself when that is back.
     pub resume: Option<Resume>,
+    /// Whether that brings it further.
+    pub headway: Headway,
     /// What other runs on this computer are at.
     pub elsewhere: Vec<AtWork>,
     /// What is known of each sector.
@@ -377,6 +381,7 @@ impl App {
             undo: Err(NoCopy::NeverFlashed.to_string()),
             past: None,
             resume: None,
+            headway: Headway::default(),
             map: [None; SECTORS],
             preview: None,
             log: Log::default(),

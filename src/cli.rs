@@ -19,8 +19,8 @@ use crate::flash::undo::{Change, NoCopy};
 use crate::flash::{FLASH_END, LOADER_BASE, Span};
 use crate::image::{Content, Firmware, Image, Sha256};
 use crate::job::{
-    Compare, DroneAt, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector,
-    Task, Verify, Width,
+    Compare, DroneAt, Enter, FailureKind, FlashTask, Headway, Job, Keep, Leave, Mismatch, Outcome, Report,
+    Selector, Task, Verify, Width,
 };
 use crate::record::{Record, Target};
 use crate::report::{self, Exit, Problem};
@@ -315,18 +315,25 @@ fn image_or_demo(
     files::read_image_of(path, sha256)
 }
 
-/// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back.
+/// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back, as long as
+/// that brings it further. Once the terminal is gone nobody is there to plug it in again.
 fn flash_to_the_end((bus, clock): &World, mut job: Job, console: &mut Console) -> Result<Report, Problem> {
     let mut lost = None;
+    let mut headway = Headway::default();
     loop {
         let ended = run_job::run(Arc::clone(bus), Arc::clone(clock), job.clone(), console)?;
         let Outcome::Failed(failure) = &ended.report.outcome else { return Ok(ended.report) };
+        let again = failure.is_interruption() && !job.wait.is_zero() && !ended.hung_up;
         let drone = match ended.drone {
-            Some(drone) if failure.is_interruption() && !job.wait.is_zero() => drone,
+            Some(drone) if again => drone,
             // It did not come back: what it was left as is what there is to say.
             None => return Ok(lost.unwrap_or(ended.report)),
             Some(_) => return Ok(ended.report),
         };
+        if headway.is_stuck(ended.left) {
+            console.line(report::STUCK);
+            return Ok(ended.report);
+        }
         console.interrupted(failure);
         if let Task::Flash(task) = job.task {
             job.task = Task::Flash(task.resumed(failure.drone));
@@ -442,7 +449,11 @@ fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
         device: selector(global),
         serial: None,
         wait: Duration::from_secs(device.wait),
-        enter: if device.no_enter { Enter::Never } else { Enter::IfRunning },
+        enter: match device.no_enter {
+            true => Enter::Never,
+            false if global.demo.is_none() && run::symptoms::boot_rom_is_closed() => Enter::NotAllowed,
+            false => Enter::IfRunning,
+        },
         task,
     }
 }

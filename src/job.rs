@@ -115,7 +115,8 @@ impl FlashTask {
     /// keeping, and somebody has said already that it may write.
     #[must_use]
     pub fn resumed(self, left: DroneState) -> FlashTask {
-        FlashTask { keep: Keep::No, confirm: Confirm::Go, left, ..self }
+        // What was written already is not erased again.
+        FlashTask { keep: Keep::No, confirm: Confirm::Go, compare: Compare::First, left, ..self }
     }
 
     /// With every safeguard: look first, keep a copy, ask, verify, start. `firmware` is what the image holds of
@@ -141,6 +142,32 @@ impl FlashTask {
     }
 }
 
+/// Whether a flash that is lost and carried on, again and again, gets any further: each session erases a sector again,
+/// and a sector takes 10,000 erases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headway {
+    /// The least that was left to write, in bytes.
+    least: Option<u64>,
+    /// Sessions since then.
+    stuck: u32,
+}
+
+impl Headway {
+    /// Sessions in a row that bring a flash no further, after which it is given up.
+    const STUCK: u32 = 3;
+
+    /// A session was lost that had this left to write at its start, in bytes; whether it is time to give up.
+    pub fn is_stuck(&mut self, left: Option<u64>) -> bool {
+        let Some(left) = left else { return false };
+        if self.least.is_none_or(|least| left < least) {
+            (self.least, self.stuck) = (Some(left), 0);
+        } else {
+            self.stuck += 1;
+        }
+        self.stuck >= Headway::STUCK
+    }
+}
+
 /// Whether a running Crazyflie may be asked to enter DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enter {
@@ -148,6 +175,8 @@ pub enum Enter {
     IfRunning,
     /// Only take a device that is in DFU mode already.
     Never,
+    /// The same, since this user may not open the boot ROM: a Crazyflie that went there would stay there.
+    NotAllowed,
 }
 
 /// Whether sectors that hold the image already are left alone.

@@ -160,6 +160,10 @@ pub fn not_seen(report: &Report) -> &'static str {
     }
 }
 
+/// Of a flash that is lost and carried on, again and again.
+pub const STUCK: &str = "The connection drops again and again, and the flash gets no further. Check the cable, and plug the \
+    drone in without a hub.";
+
 /// What a flash cannot mend.
 pub const WITHOUT_LOADER: &str = "Its bootloader is gone: it will not start when it is switched on. Put it back: cfdfu \
     restore-bootloader LOADER (b in the interface). LOADER is cf2loader-1.0.bin from \
@@ -289,6 +293,10 @@ pub fn age(age: Duration) -> String {
 pub fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
+        DroneState::Stopped => {
+            "Nothing was changed on the drone, but it has left its firmware and does not run now. Unplug USB and battery, \
+             and it runs again."
+        }
         DroneState::WithoutFirmware => {
             "The drone has no complete firmware now, and starts none: do the same again. It stays in DFU mode as long \
              as it has power, and what was written is not lost."

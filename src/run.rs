@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::doctor;
 use crate::flash::undo::{Change, NoCopy};
 use crate::image::Image;
-use crate::job::{Command, Confirm, Device, Event, Level, Outcome, Selector};
+use crate::job::{Command, Confirm, Device, Enter, Event, Level, Outcome, Selector};
 use crate::record::{Begun, Kept, Presence, Record};
 use crate::report;
 use crate::settings::Settings;
@@ -220,7 +220,16 @@ impl<'a> Shell<'a> {
     fn perform(&mut self, app: &App, effect: Effect) {
         match effect {
             // A worker that is gone has said so in its last event.
-            Effect::Start(job) => drop(self.commands.send(Command::Run(*job))),
+            Effect::Start(mut job) => {
+                // Looked up each time: the rules may have been put there meanwhile.
+                if job.enter == Enter::IfRunning
+                    && self.world.demo.is_none()
+                    && symptoms::boot_rom_is_closed()
+                {
+                    job.enter = Enter::NotAllowed;
+                }
+                let _ = self.commands.send(Command::Run(*job));
+            }
             Effect::Proceed => {
                 self.begin(app);
                 let _ = self.commands.send(Command::Proceed);

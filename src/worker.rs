@@ -82,7 +82,8 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         Task::Identify => identify::identify(ctx, job),
     }));
     let drone = match (&job.task, ctx.drone) {
-        (Task::Flash(task), DroneState::Untouched) => task.left,
+        (Task::Flash(task), DroneState::Untouched) if task.left != DroneState::Untouched => task.left,
+        (_, DroneState::Untouched) if ctx.was == Was::Stopped => DroneState::Stopped,
         (_, drone) => drone,
     };
     let outcome = match result {
@@ -156,12 +157,27 @@ struct Ctx<'a> {
     idle: Duration,
     /// Where the time went.
     timeline: RefCell<Timeline>,
-    /// The device that is used was seen running as a Crazyflie.
-    seen_running: bool,
+    /// Whether the device that is used runs, or ran.
+    was: Was,
+    /// What an earlier try has left the drone as, once it is there again.
+    left: DroneState,
     /// What this job leaves the drone as if it ends now.
     drone: DroneState,
     /// The figures so far.
     report: Report,
+}
+
+/// What is known of a drone's running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Was {
+    /// It was in DFU mode when it was found.
+    InDfu,
+    /// The same, and an earlier job saw it running.
+    Seen,
+    /// It runs.
+    Running,
+    /// It ran, was brought into DFU mode, and was not seen running again.
+    Stopped,
 }
 
 impl<'a> Ctx<'a> {
@@ -183,7 +199,8 @@ impl<'a> Ctx<'a> {
             started: clock.now(),
             idle: Duration::ZERO,
             timeline: RefCell::new(Timeline::new(clock.now())),
-            seen_running: false,
+            was: Was::InDfu,
+            left: DroneState::Untouched,
             drone: DroneState::Untouched,
             report,
         }
@@ -245,7 +262,10 @@ impl<'a> Ctx<'a> {
         while self.next.is_none() {
             match self.inbox.try_recv() {
                 Ok(Command::Cancel) => self.cancelled = true,
-                Ok(Command::CancelIfUntouched) => self.cancelled |= self.drone == DroneState::Untouched,
+                Ok(Command::CancelIfUntouched) => {
+                    let untouched = (self.drone, self.left) == (DroneState::Untouched, DroneState::Untouched);
+                    self.cancelled |= untouched;
+                }
                 // Said once too often.
                 Ok(Command::Proceed) => {}
                 // What is said after that is said to the new job.

@@ -21,6 +21,10 @@ pub(super) struct Ended {
     pub(super) report: Report,
     /// The drone that it used, if it came to that.
     pub(super) drone: Option<DroneAt>,
+    /// What was left to write at its start, in bytes.
+    pub(super) left: Option<u64>,
+    /// The terminal went, or the system asked to end.
+    pub(super) hung_up: bool,
 }
 
 /// Runs the job to its end.
@@ -48,7 +52,7 @@ pub(super) fn run(
     let task = job.task.clone();
     let _ = worker.commands.send(Command::Run(job));
     let mut presence = Presence::new(false);
-    let mut begun = None;
+    let (mut begun, mut left) = (None, None);
     let mut last = None;
     let (mut drone, mut simulated): (Option<DroneAt>, _) = (None, false);
     for event in &worker.events {
@@ -64,6 +68,7 @@ pub(super) fn run(
             }
             // Whoever typed the command has made up his mind; only the copy is kept first.
             Event::Ready(preview) => {
+                left = Some(preview.work.bytes());
                 if !simulated && let Some(drone) = &drone {
                     begun = begin(&task, preview, drone, console);
                 }
@@ -81,11 +86,12 @@ pub(super) fn run(
     }
     signals.stop();
     worker.join();
+    let hung_up = hung_up.load(Ordering::SeqCst);
     if let (Some(report), false) = (&last, simulated || drone.is_none()) {
-        remember(report, hung_up.load(Ordering::SeqCst), console);
+        remember(report, hung_up, console);
     }
     let drone = drone.filter(|drone| !drone.serial.is_empty());
-    Ok(Ended { report: last.unwrap_or_else(died), drone })
+    Ok(Ended { report: last.unwrap_or_else(died), drone, left, hung_up })
 }
 
 /// How a job ended that changed something, for the next start; and who has the device that this one did not get.

@@ -30,6 +30,8 @@ pub struct Failure {
 pub enum DroneState {
     /// As it was.
     Untouched,
+    /// With what it had, but it was running before and is in DFU mode, or dark, now.
+    Stopped,
     /// Without a complete firmware, and its bootloader knows: it waits for another try.
     WithoutFirmware,
     /// Without a complete bootloader: only DFU mode entered by hand reaches it.
@@ -161,6 +163,14 @@ pub enum FailureKind {
     /// A defect of this program.
     #[error("the worker stopped unexpectedly: {0}")]
     WorkerDied(String),
+}
+
+impl DroneState {
+    /// Nothing was written or erased.
+    #[must_use]
+    pub fn is_unchanged(self) -> bool {
+        matches!(self, DroneState::Untouched | DroneState::Stopped)
+    }
 }
 
 impl Failure {

@@ -17,7 +17,7 @@ use crate::clock;
 use crate::crazyflie;
 use crate::flash::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment, Span};
-use crate::job::{DroneAt, DroneState, Failure, Outcome};
+use crate::job::{DroneAt, Failure, Outcome};
 
 /// The folder of the copies.
 const UNDO: &str = "undo";
@@ -224,8 +224,9 @@ impl Begun {
     pub fn end(self, outcome: &Outcome) {
         let remove = |files: &[PathBuf]| files.iter().for_each(|path| drop(fs::remove_file(path)));
         match outcome {
-            Outcome::Failed(Failure { drone: DroneState::Untouched, .. })
-            | Outcome::Cancelled(DroneState::Untouched) => remove(&self.saved),
+            Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone) if drone.is_unchanged() => {
+                remove(&self.saved);
+            }
             // A job that is carried on may find that everything was written.
             Outcome::Flashed | Outcome::Unchanged => {
                 let left = history(&self.record.files_of(&self.drone).unwrap_or_default()).end().unfinished;
@@ -330,6 +331,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::flash::FIRMWARE_BASE;
+    use crate::job::DroneState;
 
     fn at(port: &str, serial: &str) -> DroneAt {
         DroneAt { port: port.parse().unwrap(), serial: serial.to_owned() }

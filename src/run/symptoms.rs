@@ -92,6 +92,14 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
     Some(all)
 }
 
+/// Whether this user may open a running Crazyflie by udev's rules, but not the boot ROM that it goes to: Bitcraze's own
+/// rules have the first only. `false` where that cannot be told.
+#[must_use]
+pub fn boot_rom_is_closed() -> bool {
+    let udev = Path::new("/run/udev/control").exists();
+    udev && !is_root() && matches!(rules(), Some([running, rom]) if !running.is_empty() && rom.is_empty())
+}
+
 /// Whether this is root.
 #[cfg(unix)]
 #[must_use]

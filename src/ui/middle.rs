@@ -12,7 +12,7 @@ use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{App, Goal, JobView, Screen, Stage, command_line, keys, progress};
 use crate::flash::plan::Comparison;
 use crate::image::Content;
-use crate::job::{Boot, DroneState, Loader, Outcome, Preview, Report};
+use crate::job::{Boot, Loader, Outcome, Preview, Report};
 use crate::report;
 use crate::usb::descriptor::clean;
 
@@ -226,7 +226,7 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
             }));
         }
     }
-    if matches!(&report.outcome, Outcome::Failed(failure) if failure.drone != DroneState::Untouched) {
+    if matches!(&report.outcome, Outcome::Failed(failure) if !failure.drone.is_unchanged()) {
         lines.push(Line::from(vec![
             Span::styled(" r ", theme.key),
             Span::raw(" tries again, "),

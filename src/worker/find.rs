@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::timeline::Part;
-use super::{Ctx, Stop};
+use super::{Ctx, Stop, Was};
 use crate::crazyflie::{self, HIDDEN_SERIAL, Mode, Relative};
 use crate::job::{
     A_CRAZYFLIE, BY_HAND, Boot, Device, Enter, Event, FailureKind, Job, Other, STAYS_UP, Selector,
@@ -152,7 +152,11 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
     let device = device(ctx, job)?;
     // An earlier job saw it running: only then has it shown its whole serial number.
     let known = job.serial.as_deref().and_then(crazyflie::dfu_serial).is_some();
-    ctx.seen_running = known || device.mode == Mode::Firmware;
+    ctx.was = match device.mode {
+        Mode::Firmware => Was::Running,
+        Mode::Dfu if known => Was::Seen,
+        Mode::Dfu => Was::InDfu,
+    };
     if device.mode == Mode::Dfu {
         ctx.report.by_hand = true;
         let transport = open(ctx, &device)?;
@@ -161,6 +165,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
     let entered = match job.enter {
         Enter::IfRunning => enter_dfu(ctx, &device, job.wait),
         Enter::Never => Err(FailureKind::NotInDfu.into()),
+        Enter::NotAllowed => Err(FailureKind::NoAccess(ROM_DFU).into()),
     };
     let (device, by_hand) = match entered {
         Ok(entered) => (entered, false),
@@ -325,6 +330,7 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
         })?;
         match came {
             Some(Entered::Dfu(device)) => {
+                ctx.was = Was::Stopped;
                 let device = with_permission(ctx, device)?;
                 require_same_drone(&running.strings.serial, &device)?;
                 return Ok(device);

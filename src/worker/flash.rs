@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::find::Started;
 use super::session::{Programming, Session, seconds};
 use super::timeline::Part;
-use super::{Ctx, Meter, Stop, require_same};
+use super::{Ctx, Meter, Stop, Was, require_same};
 use super::{find, running};
 use crate::crazyflie::Board;
 use crate::dfu::machine::Operation;
@@ -30,6 +30,7 @@ const PROOF: Duration = Duration::from_secs(3);
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
     let (device, transport, was_running) = find::dfu_device(ctx, job)?;
+    ctx.left = task.left;
     let mut session = Session::open(ctx, &device, transport)?;
     let outcome = write(ctx, &mut session, task);
     match &outcome {
@@ -142,6 +143,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
         ctx.report.boot = Boot::NotSeen;
         return;
     };
+    ctx.was = Was::Running;
     let seen = ctx.clock.now();
     // Nobody needs to know so badly that a running drone is waited for much longer.
     ctx.report.runs = running::ask(ctx, &running, PROOF).version;
@@ -198,7 +200,7 @@ fn is_crazyflie(
     task: &FlashTask,
     board: Option<&Board>,
 ) -> Result<bool, Stop> {
-    let known = board.is_some_and(|board| !board.assumed) || ctx.seen_running;
+    let known = board.is_some_and(|board| !board.assumed) || ctx.was != Was::InDfu;
     if known || task.left != DroneState::Untouched || task.change == Change::Undo {
         return Ok(true);
     }

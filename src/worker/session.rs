@@ -29,6 +29,8 @@ const GLANCE: Duration = Duration::from_millis(50);
 const WIDTH_SWITCH: Address = Address(0xFFFF_0000);
 const EIGHT_BITS: [u8; 4] = [0x00, 0xFF, 0xFF, 0xFF];
 const THIRTY_TWO_BITS: [u8; 4] = [0x03, 0xFF, 0xFF, 0xFF];
+/// Another program may hold the device for so long.
+const HELD: Duration = Duration::from_secs(3);
 /// A pulled device may fail in any way before the hub notices that it is gone.
 const GOING: Duration = Duration::from_secs(1);
 
@@ -42,8 +44,8 @@ pub(super) struct Session {
     address: u8,
     /// The alternate setting that is selected.
     alternate: u8,
-    /// When the first of the transfers began that were not answered since the last answer.
-    silent_since: Option<Duration>,
+    /// How long nothing was answered, of the time in which something was asked.
+    silence: Duration,
     /// How wide it programs, as far as it can be known.
     pub(super) width: Programming,
     /// Everything that is known to be special about the device.
@@ -62,7 +64,7 @@ pub(super) enum Programming {
 impl Session {
     /// Reads what the device is, claims it and brings it to dfuIDLE.
     pub(super) fn open(
-        ctx: &Ctx<'_>,
+        ctx: &mut Ctx<'_>,
         info: &Device,
         mut transport: Box<dyn Transport>,
     ) -> Result<Session, Stop> {
@@ -87,11 +89,11 @@ impl Session {
         let alternate = device.flash().map_or(0, |flash| flash.number);
         let (location, address) = (info.location.clone(), info.address);
         let width = Programming::Bytes;
-        let silent_since = None;
+        let silence = Duration::ZERO;
         let mut session =
-            Session { transport, machine, device, location, address, alternate, silent_since, width, quirks };
+            Session { transport, machine, device, location, address, alternate, silence, width, quirks };
         ctx.info("Claiming USB DFU interface ...");
-        session.select_now(ctx, alternate)?;
+        session.claim(ctx, alternate)?;
         ctx.info("Determining device status ...");
         session.run(ctx, &Operation::Recover)?;
         Ok(session)
@@ -130,6 +132,27 @@ impl Session {
             self.machine.alternate_changed();
         }
         Ok(())
+    }
+
+    /// Selects the first setting, which takes the device. Another program may hold it for a moment: a look at a drone that
+    /// has just come, of another cfdfu, takes a second.
+    fn claim(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
+        let started = ctx.clock.now();
+        let mut waits = false;
+        loop {
+            match self.select_now(ctx, alternate) {
+                Err(Stop::Failed(FailureKind::Held, _))
+                    if !ctx.quiet && ctx.clock.now().saturating_sub(started) < HELD =>
+                {
+                    if !std::mem::replace(&mut waits, true) {
+                        ctx.info("Another program holds the device: waiting for it");
+                    }
+                    ctx.check_cancelled()?;
+                    ctx.clock.sleep(PAUSES[0]);
+                }
+                claimed => return claimed,
+            }
+        }
     }
 
     /// A device that refuses SET_INTERFACE keeps what is selected: the ROM has one address pointer for all its
@@ -245,23 +268,23 @@ impl Session {
 
     fn attempt(&mut self, ctx: &Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
         let mut buffer = [0; 4096];
-        let started = ctx.clock.now();
+        let mut took = Duration::ZERO;
         self.machine.begin(operation);
         loop {
+            let asked = ctx.clock.now();
+            let step = self.machine.step();
             // The machine bounds its waits; this bounds what a device does with the transfers between them.
-            let took = ctx.clock.now().saturating_sub(started);
-            if took > OPERATION {
+            if took > OPERATION && !matches!(step, Step::Finished(_)) {
                 return Err(DfuError::Busy(took));
             }
-            let asked = ctx.clock.now();
-            let error = match self.machine.step() {
+            let (error, limit) = match step {
                 Step::Send(setup, data, limit) => {
                     let sent = ctx.spend(Share::Data, || self.transport.control_out(setup, data, limit));
                     // Half a block is as good as none: the device has not taken it.
                     let sent =
                         sent.and_then(|n| if n == data.len() { Ok(()) } else { Err(TransferError::Short) });
                     self.machine.reply(sent.map(|()| &[][..]));
-                    sent.err()
+                    (sent.err(), limit)
                 }
                 Step::Fetch(setup, len, limit) => {
                     let len = len.min(buffer.len());
@@ -269,11 +292,12 @@ impl Session {
                     let came =
                         ctx.spend(share, || self.transport.control_in(setup, &mut buffer[..len], limit));
                     self.machine.reply(came.map(|n| &buffer[..n.min(len)]));
-                    came.err()
+                    (came.err(), limit)
                 }
                 Step::Wait(time) => {
                     ctx.spend(Share::Pause, || ctx.clock.sleep(time));
                     self.machine.waited();
+                    took += time;
                     continue;
                 }
                 Step::Finished(result) => {
@@ -281,15 +305,19 @@ impl Session {
                     return result;
                 }
             };
-            // A stall is an answer, too. Time in which nothing was asked is no silence.
+            // Only time in which something was asked counts, and no more than it may take: while this process is stopped
+            // (Ctrl-Z) nothing is.
+            let spent = ctx.clock.now().saturating_sub(asked).min(limit + PAUSES[0]);
+            took += spent;
+            // A stall is an answer, too.
             if error.is_none_or(|error| error == TransferError::Stall) {
-                self.silent_since = None;
+                self.silence = Duration::ZERO;
                 continue;
             }
-            let silent = ctx.clock.now().saturating_sub(*self.silent_since.get_or_insert(asked));
-            if silent >= SILENCE && error != Some(TransferError::Disconnected) {
+            self.silence += spent;
+            if self.silence >= SILENCE && error != Some(TransferError::Disconnected) {
                 self.tell_notes(ctx);
-                return Err(DfuError::Silent(silent));
+                return Err(DfuError::Silent(self.silence));
             }
         }
     }

@@ -1,14 +1,25 @@
 //! What attacks on the release binary have found, where it can be seen on the simulated bus: each test names its defect
 //! as the list of that attack has it (H high, M medium, L low). What needs a kernel's USB stack is in `tests/vm`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::undo::Change;
 use cfdfu::flash::{LOADER_BASE, Segment};
-use cfdfu::job::{DroneState, FailureKind, FlashTask, Job, Loader, Mismatch, Outcome};
+use cfdfu::job::{
+    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Loader, Mismatch,
+    Outcome, Phase, Task,
+};
+use cfdfu::report;
 use cfdfu::sim::drone::Drone;
-use cfdfu::sim::{images, nor};
+use cfdfu::sim::scenario::Scenario;
+use cfdfu::sim::{SimBus, images, nor};
+use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Pipe, ROM_DFU, Setup, TransferError, Transport};
+use cfdfu::worker::Worker;
 
-use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, restore_job, with};
+use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, restore_job, run, with};
 
 fn changed(scenario: &str, change: impl FnOnce(&mut Drone)) -> World {
     let world = World::new(scenario);
@@ -90,4 +101,171 @@ fn h4_what_was_allowed_once_is_not_asked_about_again() {
     assert_eq!(World::new("foreign").run(undo).report.outcome, Outcome::Flashed);
     let resumed = with(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
     assert_eq!(World::new("foreign").run(resumed).report.outcome, Outcome::Flashed);
+}
+
+// ---- M1, M2: another program holds the boot ROM, or this user may not open it
+
+/// A bus on which devices in DFU mode cannot be taken until this time.
+struct Held {
+    bus: SimBus,
+    clock: Arc<FastClock>,
+    until: Duration,
+    error: TransferError,
+}
+
+struct HeldTransport(Box<dyn Transport>, Arc<FastClock>, Duration, TransferError);
+
+impl Bus for Held {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        self.bus.list()
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        let transport = self.bus.open(found)?;
+        if found.id != ROM_DFU {
+            return Ok(transport);
+        }
+        if self.error == TransferError::Access && self.clock.now() < self.until {
+            return Err(self.error);
+        }
+        Ok(Box::new(HeldTransport(transport, self.clock.clone(), self.until, self.error)))
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.bus.wait(limit);
+    }
+}
+
+impl Transport for HeldTransport {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
+        self.0.control_in(setup, buffer, limit)
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        self.0.control_out(setup, data, limit)
+    }
+
+    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        if self.3 == TransferError::Busy && self.1.now() < self.2 {
+            return Err(TransferError::Busy);
+        }
+        self.0.select(interface, alternate)
+    }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        self.0.bulk_in(pipe, buffer, limit)
+    }
+
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        self.0.bulk_out(pipe, data, limit)
+    }
+}
+
+fn held(scenario: &str, until: Duration, error: TransferError) -> (World, Run) {
+    let world = World::new(scenario);
+    let bus = Held { bus: world.bus.clone(), clock: world.clock.clone(), until, error };
+    let report = run(Arc::new(bus), world.clock.clone(), flash_job(&new_image()));
+    (world, report)
+}
+
+/// For a moment: it is waited for. For good: the drone stays in DFU mode, and the outcome says so and what helps.
+#[test]
+fn m1_a_drone_that_cannot_be_opened_in_dfu_mode_is_not_left_there_without_a_word() {
+    for error in [TransferError::Busy, TransferError::Access] {
+        for scenario in ["healthy", "dfu"] {
+            let (_, run) = held(scenario, Duration::from_secs(2), error);
+            assert_eq!(run.report.outcome, Outcome::Flashed, "{scenario} {error:?}");
+            let (world, run) = held(scenario, Duration::MAX, error);
+            let Outcome::Failed(failure) = &run.report.outcome else { panic!("{:?}", run.report.outcome) };
+            let left = if scenario == "healthy" { DroneState::Stopped } else { DroneState::Untouched };
+            assert_eq!(failure.drone, left, "{scenario} {error:?}: {failure}");
+            let advice = report::failed(failure).advice;
+            assert_eq!(
+                advice.contains("Unplug USB and battery, and it runs again"),
+                scenario == "healthy",
+                "{advice}"
+            );
+            assert!(world.bus.list().unwrap().iter().all(|found| found.id == ROM_DFU));
+        }
+    }
+}
+
+/// Who may not open the boot ROM is told before the drone is asked to go there.
+#[test]
+fn m1_a_drone_is_not_asked_into_a_boot_rom_that_may_not_be_opened() {
+    let world = World::new("healthy");
+    let run = world.run(Job { enter: Enter::NotAllowed, ..flash_job(&new_image()) });
+    assert!(matches!(failure(&run), FailureKind::NoAccess(ROM_DFU)));
+    assert!(world.bus.list().unwrap().iter().all(|found| found.id == CRAZYFLIE));
+}
+
+// ---- M9: a signal while a flash is carried on
+
+#[test]
+fn m9_a_flash_that_is_carried_on_is_not_stopped_by_a_hang_up() {
+    let world = World::new("dfu");
+    let resumed = with(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
+    let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+    worker.commands.send(Command::Run(resumed)).unwrap();
+    let report = loop {
+        match worker.events.recv().unwrap() {
+            Event::Finished(report) => break report,
+            // While it compares: nothing is written in this session yet.
+            Event::Progress { phase: Phase::Compare, .. } => {
+                worker.commands.send(Command::CancelIfUntouched).unwrap();
+            }
+            _ => {}
+        }
+    };
+    assert_eq!(report.outcome, Outcome::Flashed);
+}
+
+// ---- M7: a cable that loses the drone again and again
+
+#[test]
+fn m7_a_flash_that_gets_no_further_is_given_up() {
+    let mut headway = Headway::default();
+    let stuck: Vec<bool> =
+        [900, 500, 500, 400, 400, 400, 400].map(|left| headway.is_stuck(Some(left))).into();
+    assert_eq!(stuck, [false, false, false, false, false, false, true]);
+    // What was written is compared, not written again, whatever was asked for at first.
+    let full = with(flash_job(&new_image()), |task| task.compare = Compare::Skip);
+    let Task::Flash(task) = full.task else { panic!() };
+    assert_eq!(task.resumed(DroneState::WithoutFirmware).compare, Compare::First);
+}
+
+// ---- M14: the process is stopped in mid-flash
+
+/// A clock that jumps while a transfer is under way, as it does over Ctrl-Z and `fg`.
+struct Jumping {
+    time: FastClock,
+    at: Duration,
+    by: Duration,
+}
+
+impl Clock for Jumping {
+    fn now(&self) -> Duration {
+        let now = self.time.now();
+        if now < self.at { now } else { now + self.by }
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.time.sleep(time);
+    }
+}
+
+#[test]
+fn m14_a_process_that_was_stopped_for_minutes_carries_on() {
+    for millis in [100, 300, 600, 1500, 2500, 3500] {
+        let by = Duration::from_secs(300);
+        let clock = Arc::new(Jumping { time: FastClock::new(), at: Duration::from_millis(millis), by });
+        let bus = SimBus::new(Scenario::by_name("dfu").unwrap().drones(Duration::ZERO), clock.clone());
+        let run = run(Arc::new(bus), clock, flash_job(&new_image()));
+        assert_eq!(run.report.outcome, Outcome::Flashed, "at {millis} ms");
+    }
 }

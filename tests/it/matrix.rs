@@ -15,6 +15,7 @@ use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
+use cfdfu::usb::{Bus, CRAZYFLIE, Found, Id, ROM_DFU};
 
 use crate::support::{World, firmware, flash_job, restore_job, run, with};
 
@@ -55,6 +56,12 @@ fn on_port_1(job: &Job) -> Job {
     Job { device: Selector::At("1-1".parse().unwrap()), ..job.clone() }
 }
 
+/// What the drone is on the bus, if it is there.
+fn modes_on_port_1(world: &World) -> Vec<Id> {
+    let port_1 = |found: &Found| found.location == "1-1".parse().unwrap();
+    world.bus.list().unwrap().iter().filter(|found| port_1(found)).map(|found| found.id).collect()
+}
+
 fn twin_is_untouched(world: &World, before: &[u8]) -> bool {
     world.bus.with(1, |twin, _| twin.memory.flash.bytes() == before).unwrap()
 }
@@ -91,6 +98,7 @@ fn matrix(
     check: impl Fn(&[u8], &[u8], &Report, Script),
 ) {
     let before = bytes(drone);
+    let ran = modes_on_port_1(&plugged_in(drone)) == [CRAZYFLIE];
     let job = &on_port_1(job);
     let (report, after, transfers) = cut(&plugged_in(drone), job.clone(), None);
     assert!(ended_well(&report.outcome) && holds(&after, &report), "{name}: {:?}", report.outcome);
@@ -104,10 +112,16 @@ fn matrix(
             !ended_well(&report.outcome) || holds(&after, &report),
             "{name} {script:?}: success for wrong bytes"
         );
-        if let Outcome::Failed(failure) = &report.outcome
-            && failure.drone == DroneState::Untouched
-        {
-            assert!(after == before, "{name} {script:?}: not untouched");
+        if let Outcome::Failed(failure) = &report.outcome {
+            assert!(!failure.drone.is_unchanged() || after == before, "{name} {script:?}: not untouched");
+            // A drone that ran is never left in DFU mode without a word.
+            let is_left = ran && modes_on_port_1(&world) == [ROM_DFU];
+            assert!(
+                !is_left || failure.drone != DroneState::Untouched,
+                "{name} {script:?}: left in DFU mode"
+            );
+            let runs = modes_on_port_1(&world) == [CRAZYFLIE];
+            assert!(!runs || failure.drone != DroneState::Stopped, "{name} {script:?}: it runs");
         }
         check(&before, &after, &report, script);
         assert!(twin_is_untouched(&world, &before), "{name} {script:?}: the twin was written");
@@ -134,6 +148,7 @@ fn word(outcome: &Outcome) -> &'static str {
         Outcome::Identified => "identified",
         Outcome::Failed(failure) => match failure.drone {
             DroneState::Untouched => "failed, untouched",
+            DroneState::Stopped => "failed, untouched, no longer running",
             DroneState::WithoutFirmware => "failed, without firmware",
             DroneState::WithoutLoader => "failed, without bootloader",
             DroneState::Mixed => "failed, mixed",

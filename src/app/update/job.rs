@@ -12,8 +12,8 @@ use crate::flash::check::{self, Wish};
 use crate::flash::undo::Change;
 use crate::image::{Content, Image};
 use crate::job::{
-    Confirm, Device, DroneAt, DroneState, Enter, Event, Failure, FlashTask, Job, Level, Mismatch, Outcome,
-    Phase, Preview, Report, Selector, Task,
+    Confirm, Device, DroneAt, DroneState, Enter, Event, Failure, FlashTask, Headway, Job, Level, Mismatch,
+    Outcome, Phase, Preview, Report, Selector, Task,
 };
 use crate::report;
 
@@ -122,8 +122,9 @@ fn remember_end(app: &mut App, outcome: &Outcome) {
     match outcome {
         Outcome::Flashed => past.end(),
         Outcome::Unchanged if undoing => past.undone(),
-        Outcome::Cancelled(DroneState::Untouched)
-        | Outcome::Failed(Failure { drone: DroneState::Untouched, .. }) => past.revert(),
+        Outcome::Cancelled(drone) | Outcome::Failed(Failure { drone, .. }) if drone.is_unchanged() => {
+            past.revert();
+        }
         _ => past.leave(),
     }
     offer_undo(app);
@@ -259,7 +260,7 @@ pub(super) fn finished(app: &mut App, report: Report) -> Vec<Effect> {
         app.log.push(app.now, Level::Info, "Stopped. Nothing was changed on the drone.");
         notice(app, "Stopped. Nothing was changed on the drone.");
         app.screen = Screen::Home;
-    } else if let Some(drone) = lost {
+    } else if let Some(drone) = lost.filter(|_| !is_stuck(app)) {
         app.log.push(app.now, Level::Warning, &report::headline(&report));
         app.resume = Some(Resume { drone, report: Box::new(report) });
         let is_back = app.job().is_some_and(|view| view.was_away);
@@ -279,6 +280,19 @@ pub(super) fn put_slots_back(app: &mut App) {
             *slot = std::mem::replace(instead, Slot::Empty);
         }
     }
+}
+
+/// Whether a flash that is lost again and again gets no further.
+fn is_stuck(app: &mut App) -> bool {
+    let left = app.preview.as_ref().map(|preview| preview.work.bytes());
+    if app.job().is_some_and(|view| view.confirm == Confirm::Ask) {
+        app.headway = Headway::default();
+    }
+    let stuck = app.headway.is_stuck(left);
+    if stuck {
+        app.log.push(app.now, Level::Warning, report::STUCK);
+    }
+    stuck
 }
 
 /// The drone that was lost in the middle of a flash, if that is how it ended.
