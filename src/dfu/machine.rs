@@ -17,7 +17,10 @@ use crate::usb::{Setup, TransferError};
 /// What the caller wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Bring the device to dfuIDLE from wherever an earlier session left it.
+    /// Bring the device of an earlier session to dfuIDLE. What that session had sent and not started is dropped: the
+    /// GETSTATUS which would tell the state would carry it out, an erase by a program that was killed, say.
+    TakeOver,
+    /// Bring the device to dfuIDLE after an operation that failed.
     Recover,
     /// Erase the sector that holds this address.
     Erase(Address),
@@ -106,12 +109,14 @@ enum Phase {
     Poll { poll: Duration, lost: u32 },
     /// GETSTATUS after the device refused something, to learn why.
     Diagnose(DfuError),
+    /// GETSTATE, which changes nothing, to see whether something waits to be started.
+    Peek { tries: u32 },
     /// GETSTATUS, to see where the device stands.
     Survey { tries: u32 },
     /// Wait for an earlier session's work to end, then survey again.
     Doze { time: Duration, tries: u32 },
-    /// CLRSTATUS or ABORT, after a survey.
-    Settle { tries: u32, with: Request },
+    /// CLRSTATUS or ABORT, after a look at where the device stands.
+    Settle { tries: u32, with: Request, peek: bool },
     /// Nothing left.
     Over,
 }
@@ -166,6 +171,10 @@ impl Machine {
         self.waited = Duration::ZERO;
         self.phase = Phase::Ready;
         match operation {
+            Operation::TakeOver => {
+                self.pointer = None;
+                self.phase = Phase::Peek { tries: 0 };
+            }
             Operation::Recover => {
                 self.pointer = None;
                 self.phase = Phase::Survey { tries: 0 };
@@ -227,6 +236,7 @@ impl Machine {
                 None => Step::Finished(Ok(Vec::new())),
             },
             Phase::Pause { time, .. } | Phase::Doze { time, .. } => Step::Wait(time),
+            Phase::Peek { .. } => Step::Fetch(Request::GetState.setup(interface), 1, PROMPT),
             Phase::Poll { .. } => self.get_status(self.patience()),
             Phase::Start { .. } | Phase::Diagnose(_) | Phase::Survey { .. } => self.get_status(PROMPT),
             Phase::Settle { with, .. } => Step::Send(with.setup(interface), &[], PROMPT),
@@ -255,8 +265,9 @@ impl Machine {
             Phase::Start { lost } => self.started(result, lost),
             Phase::Poll { poll, lost } => self.polled(result, poll, lost),
             Phase::Diagnose(error) => self.diagnosed(result, error),
+            Phase::Peek { tries } => self.peeked(result, tries),
             Phase::Survey { tries } => self.surveyed(result, tries),
-            Phase::Settle { tries, with } => self.settled(result, tries, with),
+            Phase::Settle { tries, with, peek } => self.settled(result, tries, with, peek),
             Phase::Ready | Phase::Pause { .. } | Phase::Doze { .. } | Phase::Over => {}
         }
     }
@@ -439,6 +450,28 @@ impl Machine {
         }
     }
 
+    fn peeked(&mut self, result: Result<&[u8], TransferError>, tries: u32) {
+        let state = match result {
+            Ok(&[code]) => State::from_code(code),
+            Ok(_) => None,
+            // A device that does not know the request: what waits cannot be told then.
+            Err(TransferError::Stall) if tries >= LOST_POLLS => None,
+            Err(error) if tries >= LOST_POLLS || error == TransferError::Disconnected => {
+                return self.fail(DfuError::Transfer { request: Request::GetState.name(), error });
+            }
+            Err(_) => return self.phase = Phase::Peek { tries: tries + 1 },
+        };
+        match state {
+            Some(state @ (State::DnloadSync | State::ManifestSync)) if tries < LOST_POLLS => {
+                self.notes.push(Note::Aborted(state));
+                self.phase = Phase::Settle { tries: tries + 1, with: Request::Abort, peek: true };
+            }
+            // It does not let go.
+            Some(state @ (State::DnloadSync | State::ManifestSync)) => self.fail(DfuError::State(state)),
+            _ => self.phase = Phase::Survey { tries: 0 },
+        }
+    }
+
     fn surveyed(&mut self, result: Result<&[u8], TransferError>, tries: u32) {
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
@@ -460,16 +493,16 @@ impl Machine {
             // CLRSTATUS in dfuERROR only: strict ROMs stall it in every other state.
             State::Error => {
                 self.notes.push(Note::Cleared(status));
-                self.phase = Phase::Settle { tries, with: Request::ClearStatus };
+                self.phase = Phase::Settle { tries, with: Request::ClearStatus, peek: false };
             }
             State::DnloadIdle | State::UploadIdle => {
                 self.notes.push(Note::Aborted(state));
-                self.phase = Phase::Settle { tries, with: Request::Abort };
+                self.phase = Phase::Settle { tries, with: Request::Abort, peek: false };
             }
             // One try: a ROM that an earlier session left in here mostly takes nothing but a power cut.
             State::Manifest if tries == 0 => {
                 self.notes.push(Note::Aborted(state));
-                self.phase = Phase::Settle { tries: RECOVERIES, with: Request::Abort };
+                self.phase = Phase::Settle { tries: RECOVERIES, with: Request::Abort, peek: false };
             }
             State::Dnbusy | State::DnloadSync | State::ManifestSync => {
                 self.phase = Phase::Doze { time: self.bounded(poll), tries: tries + 1 };
@@ -478,11 +511,12 @@ impl Machine {
         }
     }
 
-    fn settled(&mut self, result: Result<&[u8], TransferError>, tries: u32, with: Request) {
+    fn settled(&mut self, result: Result<&[u8], TransferError>, tries: u32, with: Request, peek: bool) {
         match result {
             Err(error @ (TransferError::Disconnected | TransferError::Access)) => {
                 self.fail(DfuError::Transfer { request: with.name(), error });
             }
+            _ if peek => self.phase = Phase::Peek { tries },
             _ => self.phase = Phase::Survey { tries: tries + 1 },
         }
     }

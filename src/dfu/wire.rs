@@ -32,6 +32,8 @@ pub enum Request {
     GetStatus,
     /// DFU_CLRSTATUS.
     ClearStatus,
+    /// DFU_GETSTATE, which starts nothing.
+    GetState,
     /// DFU_ABORT.
     Abort,
 }
@@ -46,6 +48,7 @@ impl Request {
             Request::Upload(block) => (CLASS_IN, 2, block),
             Request::GetStatus => (CLASS_IN, GETSTATUS, 0),
             Request::ClearStatus => (CLASS_OUT, 4, 0),
+            Request::GetState => (CLASS_IN, 5, 0),
             Request::Abort => (CLASS_OUT, 6, 0),
         };
         Setup { request_type, request, value, index: u16::from(interface) }
@@ -59,6 +62,7 @@ impl Request {
             Request::Upload(_) => "UPLOAD",
             Request::GetStatus => "GETSTATUS",
             Request::ClearStatus => "CLRSTATUS",
+            Request::GetState => "GETSTATE",
             Request::Abort => "ABORT",
         }
     }
@@ -116,6 +120,7 @@ mod tests {
         assert_eq!(bytes(Request::Upload(2)), (0xA1, 2, 2));
         assert_eq!(bytes(Request::GetStatus), (0xA1, 3, 0));
         assert_eq!(bytes(Request::ClearStatus), (0x21, 4, 0));
+        assert_eq!(bytes(Request::GetState), (0xA1, 5, 0));
         assert_eq!(bytes(Request::Abort), (0x21, 6, 0));
         assert_eq!(set_address(Address(0x0800_4000)), [0x21, 0x00, 0x40, 0x00, 0x08]);
         assert_eq!(erase(Address(0x0802_0000)), [0x41, 0x00, 0x00, 0x02, 0x08]);

@@ -95,7 +95,7 @@ impl Session {
         ctx.info("Claiming USB DFU interface ...");
         session.claim(ctx, alternate)?;
         ctx.info("Determining device status ...");
-        session.run(ctx, &Operation::Recover)?;
+        session.run(ctx, &Operation::TakeOver)?;
         Ok(session)
     }
 
@@ -194,7 +194,7 @@ impl Session {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
-        if !may_be_repeated(first) || *operation == Operation::Recover {
+        if !may_be_repeated(first) || matches!(operation, Operation::Recover | Operation::TakeOver) {
             return Err(self.verdict(ctx, first));
         }
         for pause in PAUSES {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::undo::Change;
-use cfdfu::flash::{LOADER_BASE, Segment};
+use cfdfu::flash::{FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span};
 use cfdfu::job::{
     Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Loader, Mismatch,
     Outcome, Phase, Task,
@@ -267,5 +267,39 @@ fn m14_a_process_that_was_stopped_for_minutes_carries_on() {
         let bus = SimBus::new(Scenario::by_name("dfu").unwrap().drones(Duration::ZERO), clock.clone());
         let run = run(Arc::new(bus), clock, flash_job(&new_image()));
         assert_eq!(run.report.outcome, Outcome::Flashed, "at {millis} ms");
+    }
+}
+
+// ---- M8: what a killed session had sent and not started
+
+/// An erase of the firmware's first sector waits for the GETSTATUS that starts it; nothing that only looks may send that.
+#[test]
+fn m8_a_look_does_not_carry_out_what_a_killed_session_left() {
+    let erase = [0x41, 0x00, 0x40, 0x00, 0x08];
+    let jobs: [fn() -> Task; 3] = [
+        || Task::Identify,
+        || Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap()),
+        || Task::Verify(vec![Segment { address: FIRMWARE_BASE, data: vec![0xFF; 4] }]),
+    ];
+    for (n, task) in jobs.into_iter().enumerate() {
+        let world = World::new("dfu");
+        let before = world.flash();
+        let found = world.bus.list().unwrap().remove(0);
+        let mut transport = world.bus.open(&found).unwrap();
+        // The state is dfuERROR after a start; CLRSTATUS, then the erase, then nothing more.
+        let limit = Duration::from_secs(1);
+        transport.select(0, 0).unwrap();
+        for (request, data) in [(4, &[][..]), (1, &erase[..])] {
+            let setup = Setup { request_type: 0x21, request, value: 0, index: 0 };
+            transport.control_out(setup, data, limit).unwrap();
+        }
+        drop(transport);
+        let job = Job { enter: Enter::Never, task: task(), ..flash_job(&new_image()) };
+        let run = world.run(job);
+        let differs = matches!(&run.report.outcome, Outcome::Failed(it) if matches!(it.kind, FailureKind::Differs { .. }));
+        assert!(differs == (n == 2), "{:?}", run.report.outcome);
+        assert!(world.flash() == before, "job {n}");
+        // Written to, it is flashed like any other.
+        assert_eq!(world.run(flash_job(&new_image())).report.outcome, Outcome::Flashed);
     }
 }

@@ -8,12 +8,13 @@ const BASE: Address = Address(0x0800_4000);
 /// An answer of the device: to a GETSTATUS (status, poll in ms, state), to an upload, or to a request.
 enum Answer {
     Status(u8, u8, State),
+    State(State),
     Data(usize),
     Ack,
     Fail(TransferError),
 }
 
-use Answer::{Ack, Data, Fail, Status as St};
+use Answer::{Ack, Data, Fail, State as Is, Status as St};
 
 /// Runs one operation; gives what was done, in words, and how it ended.
 fn run(
@@ -39,6 +40,7 @@ fn run(
             Step::Fetch(setup, len, _) if setup.request == 2 => {
                 (format!("UPLOAD {}", setup.value), Some(len))
             }
+            Step::Fetch(setup, ..) if setup.request == 5 => ("GETSTATE".to_owned(), None),
             Step::Fetch(..) => ("GETSTATUS".to_owned(), None),
             Step::Wait(time) => {
                 said.push(format!("wait {} ms", time.as_millis()));
@@ -54,6 +56,7 @@ fn run(
         said.push(sent);
         match answers.next().unwrap_or_else(|| panic!("no answer for {said:?}")) {
             St(status, poll, state) => machine.reply(Ok(&[status, poll, 0, 0, state.code(), 0])),
+            Is(state) => machine.reply(Ok(&[state.code()])),
             Data(len) => machine.reply(Ok(&vec![7; len])),
             Ack => machine.reply(Ok(&[])),
             Fail(error) => machine.reply(Err(error)),
@@ -89,6 +92,27 @@ fn the_first_error_of_the_rom_is_cleared_once_and_noted() {
     assert_eq!(said, ["GETSTATUS", "CLRSTATUS 0", "GETSTATUS"]);
     assert_eq!(result, Ok(0));
     assert_eq!(machine.take_notes(), [Note::Cleared(Status::FIRMWARE)]);
+}
+
+/// GETSTATUS in dfuDNLOAD-SYNC would start what a dead session had sent.
+#[test]
+fn what_a_dead_session_had_sent_is_dropped_and_never_started() {
+    let mut machine = Machine::new(0, 2048, STM32F405_ROM);
+    let free = || St(0, 0, State::DfuIdle);
+    let answers = vec![Fail(TransferError::Timeout), Is(State::DnloadSync), Ack, Is(State::DfuIdle), free()];
+    let (said, result) = run(&mut machine, Operation::TakeOver, answers);
+    assert_eq!(said, ["GETSTATE", "GETSTATE", "ABORT 0", "GETSTATE", "GETSTATUS"]);
+    assert_eq!((result, machine.take_notes()), (Ok(0), vec![Note::Aborted(State::DnloadSync)]));
+    // One that does not let go is left alone, and one that cannot be asked, too; one that does not know the request is
+    // taken as it is.
+    let mut answers: Vec<Answer> = (0..3).flat_map(|_| [Is(State::DnloadSync), Ack]).collect();
+    answers.push(Is(State::DnloadSync));
+    assert_eq!(run(&mut machine, Operation::TakeOver, answers).1, Err(DfuError::State(State::DnloadSync)));
+    let lost = (0..4).map(|_| Fail(TransferError::Timeout)).collect();
+    assert!(run(&mut machine, Operation::TakeOver, lost).1.is_err());
+    let mut stalled: Vec<Answer> = (0..4).map(|_| Fail(TransferError::Stall)).collect();
+    stalled.push(free());
+    assert_eq!(run(&mut machine, Operation::TakeOver, stalled).1, Ok(0));
 }
 
 #[test]
