@@ -415,9 +415,9 @@ impl fmt::Display for Other {
 pub struct AtWork {
     /// Its process.
     pub pid: u32,
-    /// Where its device is plugged in, as in `1-1.2`.
+    /// Where its device is plugged in, as in `1-1.2`; empty while it waits for one.
     pub place: String,
-    /// What it does, as in `write`.
+    /// What it does, as in `write`; empty before it does anything.
     pub doing: String,
     /// How much of that is done.
     pub percent: u8,
@@ -427,7 +427,13 @@ impl fmt::Display for AtWork {
     /// As in `cfdfu (process 4711) is at work on port 1-1.2: write 42 %`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let AtWork { pid, place, doing, percent } = self;
-        write!(f, "cfdfu (process {pid}) is at work on port {place}: {doing} {percent} %")
+        match (place.is_empty(), doing.is_empty()) {
+            (true, _) => write!(f, "cfdfu (process {pid}) waits for a Crazyflie"),
+            (false, true) => write!(f, "cfdfu (process {pid}) is at work on port {place}"),
+            (false, false) => {
+                write!(f, "cfdfu (process {pid}) is at work on port {place}: {doing} {percent} %")
+            }
+        }
     }
 }
 

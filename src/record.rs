@@ -5,25 +5,23 @@
 //! a flash: its errors are for the log.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use directories::ProjectDirs;
 
 use crate::clock;
-use crate::job::{AtWork, Event};
-use crate::usb::descriptor::clean;
 
-/// The folder in which runs tell each other what they are at.
-const RUNS: &str = "runs";
-/// No oftener than this.
-const TELL: Duration = Duration::from_millis(250);
+/// No record in this format is longer, in bytes.
+const JSON_MAX: u64 = 64 * 1024;
 /// Images that are remembered.
 const RECENT: usize = 5;
 
+mod presence;
 mod undo;
 
+pub use presence::Presence;
 pub use undo::{Begun, Kept, Target};
 
 /// The state directory.
@@ -45,6 +43,7 @@ impl Record {
     pub fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
         let dir = self.dir.join(folder);
         fs::create_dir_all(&dir)?;
+        remove_old_drafts(&dir);
         let ending = Path::new(name).extension();
         let mut others = saved(&dir);
         // A clock that was set back, or runs behind until the network is there, does not make the newest the oldest.
@@ -78,7 +77,7 @@ impl Record {
     /// The images that were chosen, the last first. A broken file is as good as none.
     #[must_use]
     pub fn recent(&self) -> Vec<PathBuf> {
-        let text = fs::read(self.dir.join("recent.json")).unwrap_or_default();
+        let text = read(&self.dir.join("recent.json"), JSON_MAX).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
@@ -91,7 +90,7 @@ impl Record {
     /// How the last job ended, if nobody saw it; after this call somebody has.
     #[must_use]
     pub fn unseen_end(&self) -> Option<String> {
-        let text = fs::read(self.dir.join("last-run.json")).ok()?;
+        let text = read(&self.dir.join("last-run.json"), JSON_MAX)?;
         let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
         let words = record["outcome"].as_str().filter(|_| record["seen"] == false)?.to_owned();
         // If this fails it is told once more.
@@ -99,37 +98,9 @@ impl Record {
         Some(words)
     }
 
-    /// Tells other runs what this one is at.
-    fn tell_work(&self, work: &AtWork) -> io::Result<()> {
-        fs::create_dir_all(self.dir.join(RUNS))?;
-        self.write(&format!("{RUNS}/{}.json", work.pid), &serde_json::json!(work))
-    }
-
-    /// What other runs are at, in the order of their numbers. What one left that is no more goes.
-    #[must_use]
-    pub fn others_at_work(&self) -> Vec<AtWork> {
-        let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
-        let mut others = Vec::new();
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            let work = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<AtWork>(&text).ok());
-            let draft = path.extension().is_some_and(|ending| ending == "part");
-            match work {
-                _ if is_old(&path) => drop(fs::remove_file(&path)),
-                // It is about to be renamed.
-                _ if draft => {}
-                Some(work) if work.pid == std::process::id() => {}
-                Some(work) if is_alive(work.pid) => {
-                    others.push(AtWork { place: clean(&work.place), doing: clean(&work.doing), ..work });
-                }
-                _ => drop(fs::remove_file(&path)),
-            }
-        }
-        others.sort_by_key(|work| work.pid);
-        others
-    }
-
     fn write(&self, name: &str, value: &serde_json::Value) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
+        remove_old_drafts(&self.dir);
         // Another run may write the same file at the same time.
         let draft = self.dir.join(format!("{name}.{}.part", std::process::id()));
         let written =
@@ -141,76 +112,31 @@ impl Record {
     }
 }
 
-/// Whether a file was last written so long ago that it is hardly the run that wrote it which has its number now: while it
-/// works it writes a few times a second.
-fn is_old(path: &Path) -> bool {
-    const LONG: u64 = 3600;
+/// Whether a file was last written longer ago than this, in seconds.
+fn is_older(path: &Path, seconds: u64) -> bool {
     let written = path.metadata().and_then(|it| it.modified()).ok();
     let written = written.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    written.is_some_and(|written| clock::unix_seconds().saturating_sub(written.as_secs()) > LONG)
+    written.is_some_and(|written| clock::unix_seconds().saturating_sub(written.as_secs()) > seconds)
 }
 
-/// Whether there is such a process; where that cannot be asked, there is.
-#[cfg(unix)]
-fn is_alive(pid: u32) -> bool {
-    use rustix::process::{Pid, test_kill_process};
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)))
+/// Drafts of runs that were killed.
+fn remove_old_drafts(dir: &Path) {
+    const HOUR: u64 = 3600;
+    let is_draft = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "part");
+    saved(dir)
+        .iter()
+        .filter(|path| is_draft(path) && is_older(path, HOUR))
+        .for_each(|path| drop(fs::remove_file(path)));
 }
 
-#[cfg(not(unix))]
-fn is_alive(_: u32) -> bool {
-    true
-}
-
-/// What this run is at, told to others a few times a second; taken back when it is over.
-pub struct Presence {
-    record: Option<Record>,
-    work: AtWork,
-    /// When it was told last; `None` while there is nothing to tell.
-    told: Option<Duration>,
-}
-
-impl Presence {
-    /// With nothing to tell yet. The demo has nobody to tell.
-    #[must_use]
-    pub fn new(demo: bool) -> Presence {
-        let record = if demo { None } else { Record::of_user() };
-        Presence { record, work: AtWork { pid: std::process::id(), ..AtWork::default() }, told: None }
+/// A file of the state directory, which others may have put there: at most so long, and no pipe that is waited for.
+fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
+    if !path.symlink_metadata().ok()?.is_file() {
+        return None;
     }
-
-    /// Follows a job by its events. A device made of software on the demo's bus is nobody's business.
-    pub fn follow(&mut self, now: Duration, event: &Event) {
-        match event {
-            Event::Device(device) if !device.simulated => self.work.place = device.location.to_string(),
-            Event::Progress { phase, done, total } if !self.work.place.is_empty() => {
-                let percent = (done.saturating_mul(100) / (*total).max(1)).min(100);
-                let percent = u8::try_from(percent).unwrap_or(100);
-                let other = self.work.doing != phase.word();
-                let due = self.told.is_none_or(|told| now.saturating_sub(told) >= TELL);
-                if other || due {
-                    self.work = AtWork { doing: phase.word().to_owned(), percent, ..self.work.clone() };
-                    self.told = Some(now);
-                    // Nobody is told then: no reason to stop.
-                    let _ = self.record.as_ref().map(|record| record.tell_work(&self.work));
-                }
-            }
-            Event::Finished(_) => self.over(),
-            _ => {}
-        }
-    }
-
-    fn over(&mut self) {
-        if let (Some(record), Some(_)) = (&self.record, self.told.take()) {
-            let _ = fs::remove_file(record.dir.join(format!("{RUNS}/{}.json", self.work.pid)));
-        }
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.over();
-    }
+    let mut data = Vec::new();
+    File::open(path).ok()?.take(most).read_to_end(&mut data).ok()?;
+    Some(data)
 }
 
 /// The files in a folder, the oldest first: their names start with the time.
@@ -243,33 +169,22 @@ mod tests {
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
     }
 
+    /// Whatever stands in their place: a pipe is not waited for, and a large file is not read.
+    #[cfg(unix)]
     #[test]
-    fn a_run_is_seen_by_others_until_it_is_over_or_dead() {
+    fn a_strange_file_in_the_state_directory_is_as_good_as_none() {
         let dir = tempfile::tempdir().unwrap();
-        let record = || Record { dir: dir.path().to_owned() };
-        let alive = AtWork {
-            pid: std::os::unix::process::parent_id(),
-            place: "1-2".into(),
-            doing: "write".into(),
-            percent: 42,
-        };
-        record().tell_work(&alive).unwrap();
-        record().tell_work(&AtWork { pid: 0x3FFF_FFFF, ..alive.clone() }).unwrap();
-        record().tell_work(&AtWork { pid: std::process::id(), ..alive.clone() }).unwrap();
-        fs::write(dir.path().join("runs/x.json"), b"{").unwrap();
-        assert_eq!(record().others_at_work(), std::slice::from_ref(&alive));
-        assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 2, "what the dead left is gone");
-        // Another process has the number of one that is long dead; a draft is nobody's run.
-        let file = |name: &str| dir.path().join("runs").join(name);
-        fs::copy(file(&format!("{}.json", alive.pid)), file("9.json.9.part")).unwrap();
-        assert_eq!(record().others_at_work().len(), 1);
-        let long_ago = SystemTime::now() - Duration::from_secs(7200);
-        for entry in fs::read_dir(dir.path().join("runs")).unwrap() {
-            File::options().write(true).open(entry.unwrap().path()).unwrap().set_modified(long_ago).unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        for name in ["last-run.json", "recent.json"] {
+            let made = std::process::Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap();
+            assert!(made.success());
         }
-        assert_eq!(record().others_at_work(), []);
-        assert_eq!(fs::read_dir(dir.path().join("runs")).unwrap().count(), 0);
-        assert!(alive.to_string().ends_with("on port 1-2: write 42 %"));
+        assert_eq!((record.unseen_end(), record.recent()), (None, Vec::<PathBuf>::new()));
+        for name in ["last-run.json", "recent.json"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name), vec![b'['; 1 << 20]).unwrap();
+        }
+        assert_eq!((record.unseen_end(), record.recent()), (None, Vec::<PathBuf>::new()));
     }
 
     #[test]

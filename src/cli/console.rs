@@ -35,6 +35,7 @@ use crate::usb::trace::{Listener, Transfer};
 /// Where text goes.
 #[allow(clippy::struct_excessive_bools, reason = "each is about another stream")]
 pub(super) struct Console {
+    demo: bool,
     json: bool,
     verbose: u8,
     color: bool,
@@ -92,6 +93,7 @@ impl Console {
         };
         let live = err.is_terminal() && (global.json || io::stdout().is_terminal()) && !dumb;
         Ok(Console {
+            demo: global.demo.is_some(),
             json: global.json,
             verbose: global.verbose,
             color,
@@ -103,6 +105,11 @@ impl Console {
             clock: Arc::new(RealClock::new()),
             concluded: false,
         })
+    }
+
+    /// Whether all of this is the demo.
+    pub(super) fn is_demo(&self) -> bool {
+        self.demo
     }
 
     /// The file of `--log-file`, for the interface.

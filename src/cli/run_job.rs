@@ -51,7 +51,7 @@ pub(super) fn run(
     // The worker was started just now; if it is gone already, the events say so.
     let task = job.task.clone();
     let _ = worker.commands.send(Command::Run(job));
-    let mut presence = Presence::new(false);
+    let mut presence = Presence::new(console.is_demo());
     let (mut begun, mut left) = (None, None);
     let mut last = None;
     let (mut drone, mut simulated): (Option<DroneAt>, _) = (None, false);

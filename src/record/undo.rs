@@ -5,14 +5,14 @@
 //! is a copy, `TIME-none-WHY.mark` says that there is none. `TIME-unfinished-….json` is a change whose end was not seen.
 //! Where the drone's whole number is known, it is the fourth field of each name, so that a drone that moved is found.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{Record, read};
 use crate::clock;
 use crate::crazyflie;
 use crate::flash::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
@@ -23,6 +23,8 @@ use crate::job::{DroneAt, Failure, Outcome};
 const UNDO: &str = "undo";
 /// Copies of one drone's flash that are kept.
 const COPIES: usize = 5;
+/// No copy is longer, in bytes; one more shows that a file is.
+const COPY_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64 + 1;
 /// How each reason is named in a file's name.
 const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::NotKept, "notkept"),
@@ -250,7 +252,7 @@ fn history(files: &[PathBuf]) -> History {
         None => none_named(path).map(Last::None),
     });
     let unfinished = files.iter().rev().filter(|path| is_mark(path)).find_map(|path| {
-        let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(path)?).ok()?;
+        let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(path, COPY_MAX)?).ok()?;
         let pieces = |numbers: Vec<(u32, u32, u32)>| {
             let piece = |(at, len, crc)| Some(Piece { span: Span::new(Address(at), len)?, crc });
             numbers.into_iter().filter_map(piece).collect()
@@ -313,18 +315,8 @@ fn copy_named(path: &Path) -> Option<(u64, Address, u32)> {
 /// address and checksum.
 fn read_copy(path: &Path) -> Option<(u64, Segment)> {
     let (time, address, crc) = copy_named(path)?;
-    let data = read(path)?;
+    let data = read(path, COPY_MAX)?;
     (crc32fast::hash(&data) == crc).then_some((time, Segment { address, data }))
-}
-
-/// A file of the state directory, which others may have put there: no longer than a copy can be.
-fn read(path: &Path) -> Option<Vec<u8>> {
-    if !path.symlink_metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut data = Vec::new();
-    File::open(path).ok()?.take(FLASH_END - LOADER_BASE.wide() + 1).read_to_end(&mut data).ok()?;
-    Some(data)
 }
 
 #[cfg(test)]

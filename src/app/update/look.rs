@@ -12,7 +12,9 @@ use crate::report;
 pub(super) fn look(app: &mut App) -> Option<Effect> {
     let device = app.chosen_device().filter(|device| device.closed.is_none())?;
     let seen = app.look.as_ref().is_some_and(|look| look.device == *device);
-    let busy = app.detached || app.is_looking() || app.held_by().is_some();
+    // Another run that waits for a drone is to have it first.
+    let is_awaited = app.elsewhere.iter().any(|work| work.place.is_empty());
+    let busy = app.detached || app.is_looking() || app.held_by().is_some() || is_awaited;
     if app.screen != Screen::Home || seen || busy {
         return None;
     }
