@@ -145,6 +145,7 @@ impl Bus for SimBus {
                 release,
                 location: Location { bus: 1, ports: vec![u8::try_from(n + 1).ok()?] },
                 address: drone.guise()?,
+                names: None,
                 simulated: true,
             })
         });

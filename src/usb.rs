@@ -16,6 +16,8 @@ pub mod fault;
 pub mod libusb;
 pub mod trace;
 
+use descriptor::Strings;
+
 /// A vendor and product number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id {
@@ -77,6 +79,8 @@ pub struct Found {
     pub location: Location,
     /// The bus's number for this enumeration: changes when the device comes back.
     pub address: u8,
+    /// What it calls itself, if the system tells that without its being opened.
+    pub names: Option<Strings>,
     /// Whether it is made of software.
     pub simulated: bool,
 }

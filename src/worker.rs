@@ -6,7 +6,7 @@
 //! tells where their time went. Whatever it waits for, it waits by the clock that it is given.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -147,11 +147,11 @@ struct Ctx<'a> {
     clock: &'a dyn Clock,
     inbox: &'a Receiver<Command>,
     outbox: &'a Sender<Event>,
-    cancelled: bool,
+    cancelled: Cell<bool>,
     /// A look in passing: how it was done is of interest to few, and it makes way for another job.
     quiet: bool,
     /// The job that it made way for.
-    next: Option<Job>,
+    next: RefCell<Option<Job>>,
     started: Duration,
     /// Time spent waiting for leave.
     idle: Duration,
@@ -193,9 +193,9 @@ impl<'a> Ctx<'a> {
             clock,
             inbox,
             outbox,
-            cancelled: false,
+            cancelled: Cell::new(false),
             quiet: false,
-            next: None,
+            next: RefCell::new(None),
             started: clock.now(),
             idle: Duration::ZERO,
             timeline: RefCell::new(Timeline::new(clock.now())),
@@ -258,20 +258,20 @@ impl<'a> Ctx<'a> {
     }
 
     /// A safe point: here, and only here, a job can be stopped.
-    fn check_cancelled(&mut self) -> Result<(), Stop> {
-        while self.next.is_none() {
+    fn check_cancelled(&self) -> Result<(), Stop> {
+        while self.next.borrow().is_none() {
             match self.inbox.try_recv() {
-                Ok(Command::Cancel) => self.cancelled = true,
+                Ok(Command::Cancel) => self.cancelled.set(true),
                 Ok(Command::CancelIfUntouched) => {
                     let untouched = (self.drone, self.left) == (DroneState::Untouched, DroneState::Untouched);
-                    self.cancelled |= untouched;
+                    self.cancelled.set(self.cancelled.get() || untouched);
                 }
                 // Said once too often.
                 Ok(Command::Proceed) => {}
                 // What is said after that is said to the new job.
                 Ok(Command::Run(job)) if self.quiet => {
-                    self.next = Some(job);
-                    self.cancelled = true;
+                    self.next.replace(Some(job));
+                    self.cancelled.set(true);
                     break;
                 }
                 // One job at a time: another is not lost silently but told.
@@ -280,7 +280,7 @@ impl<'a> Ctx<'a> {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        if self.cancelled { Err(Stop::Cancelled) } else { Ok(()) }
+        if self.cancelled.get() { Err(Stop::Cancelled) } else { Ok(()) }
     }
 
     /// Waits until `found` gives something, looking whenever the bus changes; `None` after `limit`.

@@ -63,9 +63,12 @@ pub enum DeviceError {
     NoFlash(MapError),
 }
 
+/// No known device has more than five alternate settings; a descriptor could have hundreds.
+const ALTERNATES_MAX: usize = 16;
+
 impl DfuDevice {
-    /// Reads the descriptors of an open device.
-    pub fn read(transport: &mut dyn Transport) -> Result<DfuDevice, DeviceError> {
+    /// Reads the descriptors of an open device. Names that are not read in time are done without.
+    pub fn read(transport: &mut dyn Transport, in_time: impl Fn() -> bool) -> Result<DfuDevice, DeviceError> {
         let interfaces = descriptor::interfaces(transport)?;
         let dfu: Vec<&Interface> = interfaces.iter().filter(|i| i.class == DFU_MODE).collect();
         let interface = dfu.first().ok_or(DeviceError::NoInterface)?.number;
@@ -80,8 +83,13 @@ impl DfuDevice {
         }
         let (mut alternates, mut unnamed) = (Vec::new(), Vec::new());
         let mut problem = DeviceError::NoFlash(MapError::NotAMap);
-        for setting in settings() {
-            match descriptor::string(transport, setting.name) {
+        for setting in settings().take(ALTERNATES_MAX) {
+            let name = if in_time() {
+                descriptor::string(transport, setting.name)
+            } else {
+                Err(TransferError::Timeout)
+            };
+            match name {
                 Ok(name) => match MemoryMap::parse(&name) {
                     Ok(map) => alternates.push(Alternate { number: setting.alternate, map }),
                     Err(error) => problem = DeviceError::NoFlash(error),

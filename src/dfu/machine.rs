@@ -65,7 +65,7 @@ const WORK: Duration = Duration::from_secs(5);
 /// Longest time that the erase of one sector may take: the data sheet's maximum is 4 s (DS8626 table 40).
 const ERASE: Duration = Duration::from_secs(10);
 /// A busy device that names no time is asked again after this.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(20);
 /// GETSTATUS attempts that may fail in a row while the device works: ROMs of the L4 family stall it.
 const LOST_POLLS: u32 = 3;
 /// Attempts to get from any state to dfuIDLE.
@@ -253,7 +253,10 @@ impl Machine {
                 self.waited += time;
                 self.phase = Phase::Poll { poll: time, lost };
             }
-            Phase::Doze { tries, .. } => self.phase = Phase::Survey { tries },
+            Phase::Doze { time, tries } => {
+                self.waited += time;
+                self.phase = Phase::Survey { tries };
+            }
             _ => {}
         }
     }
@@ -504,6 +507,7 @@ impl Machine {
                 self.notes.push(Note::Aborted(state));
                 self.phase = Phase::Settle { tries: RECOVERIES, with: Request::Abort, peek: false };
             }
+            _ if self.waited >= ERASE => self.fail(DfuError::Busy(self.waited)),
             State::Dnbusy | State::DnloadSync | State::ManifestSync => {
                 self.phase = Phase::Doze { time: self.bounded(poll), tries: tries + 1 };
             }

@@ -3,12 +3,16 @@
 //! Uses a context of its own: libusb's global one panics where the kernel has no USB. Nothing of libusb is
 //! ever printed.
 
-use std::sync::Mutex;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use rusb::{Context, Device, DeviceHandle, Hotplug, HotplugBuilder, Registration, UsbContext};
 
-use super::{Bus, BusError, Found, Id, Location, Pipe, Setup, TransferError, Transport};
+use super::descriptor::{Strings, clean};
+use super::{Bus, BusError, CRAZYFLIE, Found, Id, Location, Pipe, Setup, TransferError, Transport};
 
 /// The bus is looked at this often at least, for where there is no hot-plug notice.
 const POLL: Duration = Duration::from_millis(250);
@@ -54,29 +58,59 @@ impl Bus for Libusb {
 
     fn open(&self, wanted: &Found) -> Result<Box<dyn Transport>, TransferError> {
         let devices = self.devices().map_err(|_| TransferError::Disconnected)?;
-        let device = devices.iter().find(|device| found(device).as_ref() == Some(wanted));
+        let is_it = |device: &&Device<Context>| {
+            let same = |it: Found| {
+                (it.id, it.location, it.address) == (wanted.id, wanted.location.clone(), wanted.address)
+            };
+            found(device).is_some_and(same)
+        };
+        let device = devices.iter().find(is_it);
         let handle = device.ok_or(TransferError::Disconnected)?.open().map_err(error)?;
         Ok(Box::new(LibusbTransport { handle, claimed: None }))
     }
 
     fn wait(&self, limit: Duration) {
-        // Also where nothing is notified this returns in time; an error here would only mean a shorter wait.
-        let _ = self.context.handle_events(Some(limit.min(POLL)));
+        // Also where nothing is notified this returns in time. One that fails does so at once: whoever waits in a loop
+        // would spin.
+        let limit = limit.min(POLL);
+        if self.context.handle_events(Some(limit)).is_err()
+            && let Ok(guard) = Mutex::new(()).lock()
+        {
+            let _ = Condvar::new().wait_timeout(guard, limit);
+        }
     }
 }
 
 fn found(device: &Device<Context>) -> Option<Found> {
     let descriptor = device.device_descriptor().ok()?;
     let release = descriptor.device_version();
+    let id = Id { vendor: descriptor.vendor_id(), product: descriptor.product_id() };
+    let location = Location { bus: device.bus_number(), ports: device.port_numbers().unwrap_or_default() };
     Some(Found {
-        id: Id { vendor: descriptor.vendor_id(), product: descriptor.product_id() },
+        id,
         release: u16::from(release.major()) << 8
             | u16::from(release.minor()) << 4
             | u16::from(release.sub_minor()),
-        location: Location { bus: device.bus_number(), ports: device.port_numbers().unwrap_or_default() },
+        names: if id == CRAZYFLIE { names(&location, device.address()) } else { None },
+        location,
         address: device.address(),
         simulated: false,
     })
+}
+
+/// What Linux has read of a device when it came: everybody may read that, also of a device that only others may open.
+fn names(location: &Location, address: u8) -> Option<Strings> {
+    const LONGEST: u64 = 1024;
+    let folder = Path::new("/sys/bus/usb/devices").join(location.to_string());
+    let read = |name: &str| {
+        let mut text = Vec::new();
+        File::open(folder.join(name)).ok()?.take(LONGEST).read_to_end(&mut text).ok()?;
+        Some(clean(&String::from_utf8_lossy(&text)))
+    };
+    let (manufacturer, product) = (read("manufacturer")?, read("product")?);
+    let strings = Strings { manufacturer, product, serial: read("serial").unwrap_or_default() };
+    // Read last: if it is still this enumeration now, the names were its own.
+    (read("devnum")?.parse() == Ok(address)).then_some(strings)
 }
 
 struct LibusbTransport {

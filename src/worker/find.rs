@@ -42,8 +42,8 @@ pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
 pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
     let named = |found: Found| {
         let names = || {
-            let names = bus.open(&found).and_then(|mut transport| descriptor::names(&mut *transport));
-            names.unwrap_or_default().strings
+            let read = || bus.open(&found).and_then(|mut transport| descriptor::names(&mut *transport));
+            found.names.clone().unwrap_or_else(|| read().unwrap_or_default().strings)
         };
         Some(Other { what: Relative::of(found.id, names)?, id: found.id, location: found.location })
     };
@@ -87,9 +87,13 @@ impl Known {
 }
 
 /// What this is, `None` if it is not a Crazyflie; an error only if it has gone. Names that cannot be read hide nothing:
-/// what has a Crazyflie's numbers is shown, and not used as one.
+/// what has a Crazyflie's numbers is shown, and not used as one. A device that the system shows to be another is not opened.
 fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
     let mode_by_id = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
+    if found.names.as_ref().is_some_and(|names| Mode::of(found.id, names).is_none()) {
+        return Ok(None);
+    }
+    let known = || found.names.clone().unwrap_or_default();
     let names = bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport));
     let (mode, strings, closed) = match names {
         Ok(names) => match (Mode::of(found.id, &names.strings), names.lost) {
@@ -99,10 +103,16 @@ fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
             (None, None) => return Ok(None),
         },
         Err(gone @ TransferError::Disconnected) => return Err(gone),
-        Err(error) => (mode_by_id, Strings::default(), Some(error)),
+        Err(error) => (mode_by_id, known(), Some(error)),
     };
     let Found { id, location, address, simulated, .. } = found.clone();
     Ok(Some(Device { mode, id, location, address, strings, simulated, closed }))
+}
+
+/// A device with the numbers of a running Crazyflie that cannot be opened and does not tell its names: it may be any
+/// board of ST's.
+fn is_doubtful(device: &Device) -> bool {
+    device.mode == Mode::Firmware && device.closed.is_some() && device.strings == Strings::default()
 }
 
 /// The device that the job means, as it is.
@@ -122,6 +132,9 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
             closed_since = None;
             Ok(None)
         }
+        // It may be another board, and the Crazyflie yet to come.
+        Ok(device) if is_doubtful(&device) && !job.wait.is_zero() => Ok(None),
+        Err(FailureKind::NoAccess(CRAZYFLIE)) if !job.wait.is_zero() => Ok(None),
         // One that has just come may be opened a moment later.
         Err(kind @ (FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_))) => {
             let now = ctx.clock.now();
@@ -219,6 +232,10 @@ pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind>
     // One that cannot be opened does not tell its serial number: it may be the one that is meant.
     let closed = there.iter().find_map(|device| Some(cannot_open(device, device.closed?)));
     there.retain(|device| selector.matches(device));
+    // What may be any board yields to what is a Crazyflie.
+    if there.iter().any(|device| !is_doubtful(device)) {
+        there.retain(|device| !is_doubtful(device));
+    }
     match there.len() {
         0 if none_at_all || *selector == Selector::Only => match others(bus)? {
             none if none.is_empty() => Err(FailureKind::NoDevice),

@@ -137,7 +137,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
         Ok(()) | Err(Stop::Cancelled) => {}
     }
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
-    ctx.cancelled = false;
+    ctx.cancelled.set(false);
     let started = find::starts(ctx, device, APPEARS).unwrap_or(Started::Dark);
     let Started::Running(running) = started else {
         ctx.report.boot = Boot::NotSeen;
@@ -157,7 +157,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
         // A cancel skips it.
         Err(_) => Boot::NotWatched,
     };
-    ctx.cancelled = false;
+    ctx.cancelled.set(false);
     ctx.idle += ctx.clock.now().saturating_sub(watched);
 }
 
@@ -375,7 +375,7 @@ impl Flashing<'_> {
     }
 
     /// What each sector of the plan holds: to its first difference, or whole if it is to be kept.
-    fn compare(&mut self, ctx: &mut Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
+    fn compare(&mut self, ctx: &Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
         ctx.enters(Part::Compare);
         let sectors = self.plan.sectors().to_vec();
         let size = |planned: &PlannedSector| match keep {
@@ -414,7 +414,7 @@ impl Flashing<'_> {
     /// putting it back would erase what was there.
     fn copy_sector(
         &mut self,
-        ctx: &mut Ctx<'_>,
+        ctx: &Ctx<'_>,
         planned: &PlannedSector,
         meter: &mut Meter,
         kept: &mut Vec<u8>,
@@ -445,7 +445,7 @@ impl Flashing<'_> {
         })
     }
 
-    fn compare_sector(&mut self, ctx: &mut Ctx<'_>, planned: &PlannedSector) -> Result<Comparison, Stop> {
+    fn compare_sector(&mut self, ctx: &Ctx<'_>, planned: &PlannedSector) -> Result<Comparison, Stop> {
         let blocks: Vec<Span> =
             planned.filled.iter().flat_map(|span| span.blocks(self.session.block())).collect();
         for block in blocks {
@@ -460,7 +460,7 @@ impl Flashing<'_> {
         Ok(Comparison::Same)
     }
 
-    fn sector_is_blank(&mut self, ctx: &mut Ctx<'_>, sector: Sector) -> Result<bool, Stop> {
+    fn sector_is_blank(&mut self, ctx: &Ctx<'_>, sector: Sector) -> Result<bool, Stop> {
         for block in sector.span.blocks(self.session.block()) {
             ctx.check_cancelled()?;
             if !is_blank(&self.session.read(ctx, block)?) {

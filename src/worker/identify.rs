@@ -30,7 +30,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     Ok(Outcome::Identified)
 }
 
-fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
+fn read(ctx: &Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     ctx.enters(Part::Read);
     if !session.map().is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
@@ -55,7 +55,7 @@ const HOLE: usize = 16 * 1024;
 
 /// From `start` to where nothing follows for [`HOLE`] bytes, or to `end`. What is not read counts as blank.
 fn read_until_blank(
-    ctx: &mut Ctx<'_>,
+    ctx: &Ctx<'_>,
     session: &mut Session,
     start: Address,
     end: u64,

@@ -14,7 +14,7 @@ use crate::dfu::quirks::Quirks;
 use crate::dfu::{State, Status, wire};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
-use crate::job::{Device, FailureKind, Protection, Width};
+use crate::job::{Device, Event, FailureKind, Protection, Width};
 use crate::usb::{Found, Location, TransferError, Transport, descriptor};
 
 /// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
@@ -22,6 +22,10 @@ const OPERATION: Duration = Duration::from_secs(45);
 /// A device that has not answered anything for this long is given up: longer than the longest erase of a sector (4 s,
 /// DS8626 table 40), and short enough that the whole job ends within 15 s.
 const SILENCE: Duration = Duration::from_secs(6);
+/// The names of all memories come within this, or are done without.
+const NAMES: Duration = Duration::from_secs(5);
+/// No longer pause goes by without a look for a cancel.
+const SLICE: Duration = Duration::from_secs(1);
 /// Between two looks at the list of devices.
 const GLANCE: Duration = Duration::from_millis(50);
 /// The virtual address that decides how many bits are programmed at a time, and what is written there (AN2606, "Bootloader
@@ -64,7 +68,7 @@ pub(super) enum Programming {
 impl Session {
     /// Reads what the device is, claims it and brings it to dfuIDLE.
     pub(super) fn open(
-        ctx: &mut Ctx<'_>,
+        ctx: &Ctx<'_>,
         info: &Device,
         mut transport: Box<dyn Transport>,
     ) -> Result<Session, Stop> {
@@ -82,7 +86,16 @@ impl Session {
             let now = Device { strings: names.strings.clone(), ..info.clone() };
             find::require_same_drone(&info.strings.serial, &now)?;
         }
-        let device = DfuDevice::read(&mut *transport).map_err(FailureKind::NotDfu)?;
+        // Without a number no copy can be kept, and it could not be told from another after a loss.
+        if info.strings.serial.is_empty() && !names.strings.serial.is_empty() {
+            ctx.post(Event::Device(Device { strings: names.strings.clone(), ..info.clone() }));
+        }
+        ctx.check_cancelled()?;
+        let started = ctx.clock.now();
+        let in_time = || ctx.check_cancelled().is_ok() && ctx.clock.now().saturating_sub(started) < NAMES;
+        let device = DfuDevice::read(&mut *transport, in_time);
+        ctx.check_cancelled()?;
+        let device = device.map_err(FailureKind::NotDfu)?;
         let quirks = Quirks::of(info.id, &names.strings.product, &device);
         ctx.detail(format!("Device {}, {}, transfer size {}", info.id, quirks.name, device.transfer_size));
         let machine = Machine::new(device.interface, device.transfer_size, quirks);
@@ -95,7 +108,9 @@ impl Session {
         ctx.info("Claiming USB DFU interface ...");
         session.claim(ctx, alternate)?;
         ctx.info("Determining device status ...");
-        session.run(ctx, &Operation::TakeOver)?;
+        let taken = session.run(ctx, &Operation::TakeOver);
+        ctx.check_cancelled()?;
+        taken?;
         Ok(session)
     }
 
@@ -136,7 +151,7 @@ impl Session {
 
     /// Selects the first setting, which takes the device. Another program may hold it for a moment: a look at a drone that
     /// has just come, of another cfdfu, takes a second.
-    fn claim(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
+    fn claim(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         let started = ctx.clock.now();
         let mut waits = false;
         loop {
@@ -269,6 +284,7 @@ impl Session {
     fn attempt(&mut self, ctx: &Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
         let mut buffer = [0; 4096];
         let mut took = Duration::ZERO;
+        let is_take_over = operation == Operation::TakeOver;
         self.machine.begin(operation);
         loop {
             let asked = ctx.clock.now();
@@ -295,7 +311,16 @@ impl Session {
                     (came.err(), limit)
                 }
                 Step::Wait(time) => {
-                    ctx.spend(Share::Pause, || ctx.clock.sleep(time));
+                    let mut left = time;
+                    while !left.is_zero() {
+                        // Before anything is begun a cancel need not wait for what another session began.
+                        if is_take_over && ctx.check_cancelled().is_err() {
+                            return Err(DfuError::Busy(took));
+                        }
+                        let slice = left.min(SLICE);
+                        ctx.spend(Share::Pause, || ctx.clock.sleep(slice));
+                        left -= slice;
+                    }
                     self.machine.waited();
                     took += time;
                     continue;

@@ -10,14 +10,15 @@ use cfdfu::flash::undo::Change;
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span};
 use cfdfu::job::{
     Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Loader, Mismatch,
-    Outcome, Phase, Task,
+    Outcome, Phase, Selector, Task,
 };
 use cfdfu::report;
 use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images, nor};
-use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Pipe, ROM_DFU, Setup, TransferError, Transport};
-use cfdfu::worker::Worker;
+use cfdfu::usb::descriptor::Strings;
+use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Location, Pipe, ROM_DFU, Setup, TransferError, Transport};
+use cfdfu::worker::{Worker, find};
 
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, restore_job, run, with};
 
@@ -302,4 +303,144 @@ fn m8_a_look_does_not_carry_out_what_a_killed_session_left() {
         // Written to, it is flashed like any other.
         assert_eq!(world.run(flash_job(&new_image())).report.outcome, Outcome::Flashed);
     }
+}
+
+// ---- M3: a foreign 0483:5740 that this user may not open
+
+/// A bus with a board of ST's in front of the drones: it cannot be opened, and what it is called only the system may know.
+struct Beside {
+    bus: SimBus,
+    names: Option<Strings>,
+}
+
+impl Bus for Beside {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let location: Location = "2-1".parse().unwrap();
+        let names = self.names.clone();
+        let board = Found { id: CRAZYFLIE, release: 0x0200, location, address: 9, names, simulated: true };
+        Ok([vec![board], self.bus.list()?].concat())
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        if found.location.bus == 2 {
+            assert!(self.names.is_none(), "a board that is known to be another was opened");
+            return Err(TransferError::Access);
+        }
+        self.bus.open(found)
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.bus.wait(limit);
+    }
+}
+
+#[test]
+fn m3_a_foreign_board_that_may_not_be_opened_is_in_nobody_s_way() {
+    let names = |manufacturer: &str, product: &str| {
+        Some(Strings { manufacturer: manufacturer.into(), product: product.into(), serial: "7".into() })
+    };
+    for names in
+        [None, names("Betaflight", "Betaflight STM32F405"), names("Flipper Devices Inc.", "Flipper Zero")]
+    {
+        for scenario in ["healthy", "dfu"] {
+            let world = World::new(scenario);
+            let bus = Arc::new(Beside { bus: world.bus.clone(), names: names.clone() });
+            assert_eq!(find::devices(&bus).unwrap().len(), 1 + usize::from(names.is_none()));
+            let run = run(bus, world.clock.clone(), flash_job(&new_image()));
+            assert_eq!(run.report.outcome, Outcome::Flashed, "{scenario} {names:?}");
+        }
+        // The drone comes later: waited for to the end, by its number, too.
+        for device in [Selector::Only, Selector::Serial("51004F000551343036333233".to_owned())] {
+            let comes = Duration::from_secs(10);
+            let (clock, bus) = crate::cuts::Guillotine::at(comes, "healthy", Drone::plug_or_unplug);
+            bus.with(0, |drone, now| drone.plug_or_unplug(now));
+            let bus = Arc::new(Beside { bus, names: names.clone() });
+            let job = Job { device, wait: Duration::from_secs(30), ..flash_job(&new_image()) };
+            let outcome = run(bus, clock, job).report.outcome;
+            assert_eq!(outcome, Outcome::Flashed, "{names:?}");
+        }
+    }
+    // Alone, it is not taken for a Crazyflie whose rules are missing, unless it may be one.
+    let world = World::new("none");
+    let bus = Beside { bus: world.bus, names: names("Betaflight", "STM32F405") };
+    assert!(matches!(find::choose(&bus, &Selector::Only), Err(FailureKind::NoDevice)));
+}
+
+// ---- M12, L7: a device that makes everything slow
+
+/// Hundreds of memories whose names never come: it ends by itself, and a cancel is heard in between.
+#[test]
+fn m12_names_that_never_come_do_not_hold_the_job() {
+    struct Mute(u64, Arc<FastClock>);
+    impl Transport for Mute {
+        fn control_in(
+            &mut self,
+            setup: Setup,
+            buffer: &mut [u8],
+            limit: Duration,
+        ) -> Result<usize, TransferError> {
+            let bytes: Vec<u8> = match setup.value {
+                0x0200 => {
+                    let settings = (0..250u8).flat_map(|n| [9, 4, 0, n, 0, 0xFE, 1, 2, 4]);
+                    let total = 9 + 250 * 9 + 9;
+                    let [low, high] = u16::to_le_bytes(total);
+                    let mut bytes = vec![9, 2, low, high, 1, 1, 0, 0xC0, 50];
+                    bytes.extend(settings);
+                    bytes.extend([9, 0x21, 0x0B, 0xFF, 0, 0, 8, 0x1A, 1]);
+                    bytes
+                }
+                0x0100 => vec![18, 1, 0, 1, 0, 0, 0, 64, 0x83, 4, 0x11, 0xDF, 0, 0x22, 0, 0, 0, 1],
+                _ => {
+                    self.0 += 1;
+                    self.1.sleep(limit);
+                    return Err(TransferError::Timeout);
+                }
+            };
+            let len = bytes.len().min(buffer.len());
+            buffer[..len].copy_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+
+        fn control_out(&mut self, _: Setup, data: &[u8], _: Duration) -> Result<usize, TransferError> {
+            Ok(data.len())
+        }
+
+        fn select(&mut self, _: u8, _: u8) -> Result<(), TransferError> {
+            Ok(())
+        }
+
+        fn bulk_in(&mut self, _: Pipe, _: &mut [u8], _: Duration) -> Result<usize, TransferError> {
+            Err(TransferError::Stall)
+        }
+
+        fn bulk_out(&mut self, _: Pipe, _: &[u8], _: Duration) -> Result<usize, TransferError> {
+            Err(TransferError::Stall)
+        }
+    }
+    struct MuteBus(Arc<FastClock>);
+    impl Bus for MuteBus {
+        fn list(&self) -> Result<Vec<Found>, BusError> {
+            let location: Location = "1-1".parse().unwrap();
+            Ok(vec![Found {
+                id: ROM_DFU,
+                release: 0x2200,
+                location,
+                address: 3,
+                names: None,
+                simulated: true,
+            }])
+        }
+
+        fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
+            Ok(Box::new(Mute(0, self.0.clone())))
+        }
+
+        fn wait(&self, limit: Duration) {
+            self.0.sleep(limit);
+        }
+    }
+    let clock = Arc::new(FastClock::new());
+    let run = run(Arc::new(MuteBus(clock.clone())), clock.clone(), flash_job(&new_image()));
+    assert!(matches!(run.report.outcome, Outcome::Failed(_)));
+    assert!(clock.now() < Duration::from_secs(15), "{:?}", clock.now());
 }

@@ -124,7 +124,8 @@ impl Bus for Liar {
         // It comes and goes, as this or as that, under another number each time.
         let id = if dice.below(100) < self.honest { self.id } else { [ROM_DFU, CRAZYFLIE][dice.below(2)] };
         let location = Location { bus: 1, ports: vec![1] };
-        let found = Found { id, release: 0x2200, location, address: dice.roll() as u8, simulated: true };
+        let found =
+            Found { id, release: 0x2200, location, address: dice.roll() as u8, names: None, simulated: true };
         Ok(if dice.below(100) < self.honest.max(50) { vec![found] } else { Vec::new() })
     }
 
@@ -198,6 +199,7 @@ impl Bus for Crowd {
             release: 0x2200,
             location: Location { bus: 1, ports: vec![(n / 250) as u8, (n % 250) as u8] },
             address: n as u8,
+            names: None,
             simulated: true,
         };
         Ok((0..self.0).map(found).collect())

@@ -251,6 +251,21 @@ fn no_lost_answer_costs_the_firmware_of_a_protected_drone() {
     }
 }
 
+/// M15: a serial number that is lost in the first moments and read when the device is opened is told: the copy is kept under
+/// it, and the flash can be carried on.
+#[test]
+fn a_serial_number_that_comes_late_is_told() {
+    let flashed = flash("dfu", Answer::Name(3), 4, TransferError::Timeout, |_| {});
+    let serial = |event: &Event| match event {
+        Event::Device(device) => Some(device.strings.serial.clone()),
+        _ => None,
+    };
+    let serials: Vec<String> = flashed.run.events.iter().filter_map(serial).collect();
+    assert_eq!(serials.first().map(String::as_str), Some(""), "{serials:?}");
+    assert!(serials.iter().any(|serial| serial == "338133873034"), "{serials:?}");
+    assert_eq!(flashed.run.report.outcome, Outcome::Flashed);
+}
+
 /// Who insists may flash a drone whose OTP cannot be read; the log says that the board is unknown.
 #[test]
 fn an_unknown_board_is_flashed_by_who_insists() {

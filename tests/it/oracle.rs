@@ -251,7 +251,7 @@ struct OracleBus {
 impl Bus for OracleBus {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let location = Location { bus: 1, ports: vec![1] };
-        Ok(vec![Found { id: ROM_DFU, release: 0x0010, location, address: 1, simulated: true }])
+        Ok(vec![Found { id: ROM_DFU, release: 0x0010, location, address: 1, names: None, simulated: true }])
     }
 
     fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {

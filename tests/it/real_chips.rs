@@ -93,7 +93,7 @@ fn r3_r4_the_descriptors_are_read_as_they_are_printed() {
     let world = World::new("dfu");
     let found = world.bus.list().unwrap().remove(0);
     let mut transport = world.bus.open(&found).unwrap();
-    let device = DfuDevice::read(&mut *transport).unwrap();
+    let device = DfuDevice::read(&mut *transport, || true).unwrap();
     assert_eq!((found.release, device.transfer_size, device.alternates.len()), (0x2200, 2048, 4));
     assert!(device.flash().unwrap().map.is_stm32f405());
     assert_eq!(Quirks::of(ROM_DFU, "STM32  BOOTLOADER", &device), STM32F405_ROM);
