@@ -5,13 +5,13 @@
 //! [`keys`] is the one table of keys, [`command_line`] the equal command, [`wizard`] the way into DFU mode by hand,
 //! [`progress`] the figures of a job, [`picker`] the choice of a file, [`log`] the lines and what they mean.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::doctor::Check;
 use crate::flash::check::Admitted;
 use crate::flash::undo::{NoCopy, Tracked};
-use crate::image::{Content, Image};
+use crate::image::{Content, Image, Sha256};
 use crate::job::{
     AtWork, Confirm, Device, DroneAt, Event, Headway, Job, Known, Other, Preview, Report, SectorState,
 };
@@ -312,6 +312,8 @@ pub enum Msg {
     Listed(PathBuf, Vec<Entry>),
     /// What other runs are at has changed.
     Elsewhere(Vec<AtWork>),
+    /// A file holds something else than when it was read; the job that was to write it has not begun.
+    Changed(Which, PathBuf, Result<Box<Image>, Problem>),
     /// The worker told something.
     Job(Box<Event>),
     /// This computer was looked at.
@@ -406,6 +408,20 @@ impl App {
         let device = self.device.as_ref()?;
         let running = self.meant.as_ref().map(Device::drone).filter(|meant| meant.is(device));
         Some(running.unwrap_or_else(|| device.drone()))
+    }
+
+    /// The files that the job at hand writes, as they were read. The demo's own image is none.
+    #[must_use]
+    pub fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
+        let file = |which: Which, slot: &Slot| match slot {
+            Slot::Ready(path, image) if path != Path::new(DEMO_IMAGE) => {
+                Some((which, path.clone(), image.sha256))
+            }
+            _ => None,
+        };
+        let loader = file(Which::Loader, &self.loader).filter(|_| self.goal == Goal::Restore);
+        let written = self.goal != Goal::Restore || self.firmware_of_restore().is_some();
+        loader.into_iter().chain(file(Which::Image, &self.image).filter(|_| written)).collect()
     }
 
     /// Whether the job at hand puts back what was there before.

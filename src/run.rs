@@ -21,9 +21,9 @@ use crate::clock::Clock;
 use crate::doctor;
 use crate::flash::undo::{Change, NoCopy};
 use crate::image::Image;
-use crate::job::{Command, Confirm, Device, Enter, Event, Level, Outcome, Selector};
+use crate::job::{Command, Confirm, Device, Enter, Event, Job, Level, Outcome, Selector, Task};
 use crate::record::{Begun, Kept, Presence, Record};
-use crate::report;
+use crate::report::{self, Problem};
 use crate::settings::Settings;
 use crate::sim::scenario::CF2_BOARDS;
 use crate::sim::{SimBus, images};
@@ -219,7 +219,6 @@ impl<'a> Shell<'a> {
 
     fn perform(&mut self, app: &App, effect: Effect) {
         match effect {
-            // A worker that is gone has said so in its last event.
             Effect::Start(mut job) => {
                 // Looked up each time: the rules may have been put there meanwhile.
                 if job.enter == Enter::IfRunning
@@ -228,7 +227,7 @@ impl<'a> Shell<'a> {
                 {
                     job.enter = Enter::NotAllowed;
                 }
-                let _ = self.commands.send(Command::Run(*job));
+                self.start_job(app, job);
             }
             Effect::Proceed => {
                 self.begin(app);
@@ -238,9 +237,7 @@ impl<'a> Shell<'a> {
             Effect::Load(which, path) => {
                 let messages = self.messages.clone();
                 thread::spawn(move || {
-                    // A defect in a parser must not leave the file being read for ever.
-                    let read = catch_unwind(|| files::read_image(&path));
-                    let result = read.unwrap_or_else(|_| Err(files::defect(&path))).map(Box::new);
+                    let result = read_image(&path);
                     let _ = messages.send(Msg::Loaded(which, path, result));
                 });
             }
@@ -273,6 +270,28 @@ impl<'a> Shell<'a> {
             }
             Effect::Quit => self.quit = true,
         }
+    }
+
+    /// A job that writes files begins if they are what they were when they were read: what is shown is what is written.
+    fn start_job(&self, app: &App, job: Box<Job>) {
+        let is_fresh = matches!(&job.task, Task::Flash(task) if task.confirm == Confirm::Ask);
+        let files = if is_fresh && !app.is_undoing() { app.files_of_job() } else { Vec::new() };
+        if files.is_empty() {
+            // A worker that is gone has said so in its last event.
+            let _ = self.commands.send(Command::Run(*job));
+            return;
+        }
+        let (commands, messages) = (self.commands.clone(), self.messages.clone());
+        thread::spawn(move || {
+            for (which, path, before) in files {
+                let now = read_image(&path);
+                if !now.as_ref().is_ok_and(|image| image.sha256 == before) {
+                    let _ = messages.send(Msg::Changed(which, path, now));
+                    return;
+                }
+            }
+            let _ = commands.send(Command::Run(*job));
+        });
     }
 
     /// What goes is kept before the worker may write; if that fails, the log says so and the flash goes on.
@@ -376,6 +395,12 @@ impl<'a> Shell<'a> {
             let _ = worker.join();
         }
     }
+}
+
+/// A defect in a parser must not leave a file being read for ever.
+fn read_image(path: &Path) -> Result<Box<Image>, Problem> {
+    let read = catch_unwind(|| files::read_image(path));
+    read.unwrap_or_else(|_| Err(files::defect(path))).map(Box::new)
 }
 
 fn demo_state(bus: &SimBus, name: &str) -> Demo {

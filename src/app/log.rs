@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::job::Level;
+use crate::usb::descriptor::is_printable;
 
 /// Lines that are kept; a flash has about thirty.
 const KEPT: usize = 2000;
@@ -36,7 +37,9 @@ impl Log {
             self.lines.pop_front();
         }
         self.pushed += 1;
-        self.lines.push_back(Line { at, level, text: text.to_owned() });
+        // A file's name may be in it, with anything in that.
+        let text = text.chars().filter(|&c| is_printable(c)).collect();
+        self.lines.push_back(Line { at, level, text });
         if let Some(back) = &mut self.back {
             *back = (*back + 1).min(self.lines.len() - 1);
         }

@@ -18,12 +18,13 @@ use crate::crazyflie::{self, Mode, Relative};
 use crate::flash::check::Purpose;
 use crate::job::{Device, Level, Other};
 use crate::report;
+use crate::usb::descriptor::is_printable;
 
 mod files;
 mod job;
 mod look;
 
-use files::{on_loaded, open_picker, show_folder, slot, take};
+use files::{on_changed, on_loaded, open_picker, show_folder, slot, take};
 use job::{detach, on_event, put_slots_back, resume, start, stop, write};
 use look::look;
 
@@ -67,6 +68,7 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             }
             Vec::new()
         }
+        Msg::Changed(which, path, result) => on_changed(app, which, path, result),
         Msg::Elsewhere(others) => {
             app.elsewhere = others;
             Vec::new()
@@ -88,7 +90,9 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
 }
 
 fn notice(app: &mut App, text: impl Into<String>) {
-    app.notice = Some((text.into(), app.now + NOTICE));
+    // As in the log: nothing in it is a command to a terminal.
+    let text: String = text.into().chars().filter(|&c| c == '\n' || is_printable(c)).collect();
+    app.notice = Some((text, app.now + NOTICE));
 }
 
 fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {

@@ -78,49 +78,77 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Rows of a folder that a picker shows at most.
 const ROWS: usize = 500;
+/// Entries of a folder that are looked at at most.
+const ENTRIES: usize = 20_000;
+/// Bytes of files that are recognised for one list: the rest is shown by its name.
+const RECOGNISED: u64 = 32 * 1024 * 1024;
 /// Endings of files that are worth recognising.
 const ENDINGS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
 /// Recent images that are still there, then a folder's files that could be images with what each of them is,
-/// then its folders. A folder that cannot be read is empty.
+/// then its folders, each by name. A folder that cannot be read is empty.
 #[must_use]
 pub fn list(folder: &Path, recent: &[PathBuf]) -> Vec<Entry> {
-    let again =
-        recent.iter().filter(|path| path.parent() != Some(folder)).filter_map(|path| match kind(path)? {
-            EntryKind::File(what, good) => {
-                Some(Entry { path: path.clone(), kind: EntryKind::File(format!("{what} (recent)"), good) })
-            }
-            EntryKind::Folder => None,
-        });
-    let again: Vec<Entry> = again.collect();
-    let Ok(read) = fs::read_dir(folder) else { return again };
+    let mut left = RECOGNISED;
+    let mut entries: Vec<Entry> = Vec::new();
+    for path in recent.iter().filter(|path| path.parent() != Some(folder)) {
+        if let Some(Listed::File(bytes)) = listed(path)
+            && let EntryKind::File(what, good) = kind(path, bytes, &mut left)
+        {
+            entries
+                .push(Entry { path: path.clone(), kind: EntryKind::File(format!("{what} (recent)"), good) });
+        }
+    }
+    let Ok(read) = fs::read_dir(folder) else { return entries };
     let hidden = |path: &Path| path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
-    let mut entries: Vec<Entry> = read
+    let mut there: Vec<(Listed, PathBuf)> = read
+        .take(ENTRIES)
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| !hidden(path))
-        .filter_map(|path| Some(Entry { kind: kind(&path)?, path }))
-        .take(ROWS)
+        .filter_map(|path| Some((listed(&path)?, path)))
         .collect();
+    // By name before it is cut: the first of an alphabet, not of a disk.
+    there.sort_by(|a, b| (a.0 == Listed::Folder, &a.1).cmp(&(b.0 == Listed::Folder, &b.1)));
+    there.truncate(ROWS);
+    entries.extend(there.into_iter().map(|(what, path)| {
+        let kind = match what {
+            Listed::Folder => EntryKind::Folder,
+            Listed::File(bytes) => kind(&path, bytes, &mut left),
+        };
+        Entry { path, kind }
+    }));
     entries
-        .sort_by(|a, b| (a.kind == EntryKind::Folder, &a.path).cmp(&(b.kind == EntryKind::Folder, &b.path)));
-    again.into_iter().chain(entries).collect()
 }
 
-fn kind(path: &Path) -> Option<EntryKind> {
+/// What a picker lists, before anything is read of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    Folder,
+    /// With its size.
+    File(u64),
+}
+
+fn listed(path: &Path) -> Option<Listed> {
     let metadata = fs::metadata(path).ok()?;
     if metadata.is_dir() {
-        return Some(EntryKind::Folder);
+        return Some(Listed::Folder);
     }
     let ending = path.extension()?.to_str()?.to_ascii_lowercase();
-    if !metadata.is_file() || !ENDINGS.contains(&ending.as_str()) {
-        return None;
-    }
-    Some(match read_image(path) {
+    (metadata.is_file() && ENDINGS.contains(&ending.as_str())).then_some(Listed::File(metadata.len()))
+}
+
+/// What a file is; one for which too much was read already is not looked at.
+fn kind(path: &Path, bytes: u64, left: &mut u64) -> EntryKind {
+    let Some(rest) = left.checked_sub(bytes) else {
+        return EntryKind::File(format!("{} KiB, not looked at", bytes.div_ceil(1024)), true);
+    };
+    *left = rest;
+    match read_image(path) {
         Ok(Image { content, extent, .. }) => {
             let whole = extent.complete() != Some(false);
             let good = whole && !matches!(content, Content::Radio | Content::Unknown { .. });
             EntryKind::File(content.to_string(), good)
         }
         Err(_) => EntryKind::File("no image".to_owned(), false),
-    })
+    }
 }

@@ -2,9 +2,9 @@
 //! `update`, with lines out and lines in. No escape sequence ever.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ use crate::ui::lines;
 
 /// A word that was typed wrong is not longer.
 const WORD_MAX: usize = 20;
+/// A line that is an answer is not longer, in bytes: the longest is a path.
+const LINE_MAX: u64 = 4096;
+/// Lines that wait until there is something that they can answer.
+const AHEAD: usize = 16;
 
 /// What comes from outside: a line from standard input or its end, a signal, or a message.
 enum Input {
@@ -36,9 +40,12 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (forward, hear) = (inputs.clone(), inputs.clone());
     thread::spawn(move || from_shell.iter().all(|message| forward.send(Input::Message(message)).is_ok()));
     let signals = Signals::listen(move |signal| drop(hear.send(Input::Signal(signal))))?;
+    // A line is read only when one of those before it was used: nobody answers so far ahead.
+    let (taken, free) = sync_channel(AHEAD);
     thread::spawn(move || {
-        for line in io::stdin().lock().lines().map_while(Result::ok) {
-            if inputs.send(Input::Line(line)).is_err() {
+        let mut input = io::stdin().lock();
+        while let Some(line) = next_line(&mut input) {
+            if taken.send(()).is_err() || inputs.send(Input::Line(line)).is_err() {
                 return;
             }
         }
@@ -53,6 +60,9 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         said.tell(&app);
         // Lines that came early wait until there is something that they can answer.
         let line = if is_ready(&app, interactive) { answers.pop_front() } else { None };
+        if line.is_some() {
+            let _ = free.try_recv();
+        }
         // Nobody will answer any more: what is under way is finished, if it writes.
         let alone = ended && answers.is_empty() && is_ready(&app, interactive) && !app.detached;
         let messages = match line {
@@ -92,6 +102,22 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     signals.stop();
     shell.end();
     Ok(app)
+}
+
+/// The next line, whatever is in it; what is longer than an answer can be is cut. `None` at the end.
+fn next_line(input: &mut impl BufRead) -> Option<String> {
+    let mut line = Vec::new();
+    input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line).ok().filter(|&n| n > 0)?;
+    let mut ended = line.ends_with(b"\n");
+    while !ended {
+        let rest = input.fill_buf().ok().filter(|rest| !rest.is_empty());
+        let Some(rest) = rest else { break };
+        let end = rest.iter().position(|&byte| byte == b'\n');
+        let used = end.map_or(rest.len(), |end| end + 1);
+        ended = end.is_some();
+        input.consume(used);
+    }
+    Some(String::from_utf8_lossy(&line).into_owned())
 }
 
 /// Ctrl-C stops a job at the next safe point, without a question, and else ends the program.
@@ -200,5 +226,22 @@ impl Said {
         }
         (self.screen, self.choices) = (screen, choices);
         let _ = out.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_and_may_hold_anything() {
+        let text = [&b"f\n\xff\xfe\n"[..], &vec![b'x'; 10_000], b"\nlast"].concat();
+        let mut input = io::BufReader::with_capacity(100, &text[..]);
+        let lines: Vec<String> = std::iter::from_fn(|| next_line(&mut input)).collect();
+        assert_eq!(lines.iter().map(|line| line.trim_end().len()).collect::<Vec<_>>(), [1, 6, 4096, 4]);
+        assert_eq!((&*lines[0], &*lines[3]), ("f\n", "last"));
+        // What has no end is not read to its end.
+        let mut endless = io::BufReader::new(io::repeat(b'\n'));
+        assert_eq!(next_line(&mut endless).as_deref(), Some("\n"));
     }
 }

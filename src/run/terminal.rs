@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, queue};
-use ratatui::backend::CrosstermBackend;
+use ratatui::backend::{Backend, ClearType, CrosstermBackend};
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
@@ -16,6 +16,8 @@ use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 const FRAME_BYTES: usize = 64 * 1024;
 /// What a console without a size is taken for.
 const DEFAULT: (u16, u16) = (80, 24);
+/// No screen that somebody reads has more columns and rows.
+const LARGEST: (u16, u16) = (500, 300);
 
 /// Whether the terminal is ours at the moment.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -31,8 +33,8 @@ impl Screen {
     pub(super) fn open() -> io::Result<Screen> {
         let size = terminal::size().unwrap_or((0, 0));
         let fixed = size.0 == 0 || size.1 == 0;
-        let viewport =
-            if fixed { Viewport::Fixed(Rect::new(0, 0, DEFAULT.0, DEFAULT.1)) } else { Viewport::Fullscreen };
+        // Its size is set here alone: left to itself ratatui takes whatever the terminal says.
+        let viewport = Viewport::Fixed(if fixed { area(DEFAULT) } else { area(size) });
         TAKEN.store(true, Ordering::SeqCst);
         let taken = take().and_then(|()| {
             let backend = CrosstermBackend::new(BufWriter::with_capacity(FRAME_BYTES, io::stdout()));
@@ -50,7 +52,7 @@ impl Screen {
     /// Draws a frame. A terminal that has gone away is noticed by its signal or by the keyboard.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         self.terminal.draw(draw)?;
-        self.terminal.backend_mut().flush()
+        Write::flush(self.terminal.backend_mut())
     }
 
     /// Repaints at the new size. `Terminal::clear` would ask the terminal for its cursor and wait.
@@ -58,9 +60,15 @@ impl Screen {
         if self.fixed {
             return Ok(());
         }
-        let (width, height) = terminal::size()?;
-        self.terminal.resize(Rect::new(0, 0, width, height))
+        let area = area(terminal::size()?);
+        self.terminal.backend_mut().clear_region(ClearType::All)?;
+        self.terminal.resize(area)
     }
+}
+
+/// The screen, or as much of it as makes sense: a terminal has been seen to report 65535 by 65535.
+fn area((width, height): (u16, u16)) -> Rect {
+    Rect::new(0, 0, width.min(LARGEST.0), height.min(LARGEST.1))
 }
 
 impl Drop for Screen {

@@ -140,3 +140,49 @@ fn plain_mode_restores_a_bootloader_by_typed_word() {
     session.press("q\n");
     assert_eq!(session.ended(), 0, "{}", session.screen());
 }
+
+/// M10: answers without end are read no further than they are needed, and a line without end is no line.
+#[cfg(target_os = "linux")]
+#[test]
+fn m10_endless_input_takes_no_memory() {
+    for endless in ["yes ''", "cat /dev/zero"] {
+        let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
+        // A quarter of a gigabyte of address space more than it needs; both have taken ten times that in seconds.
+        let line = format!(
+            "ulimit -v 700000; {endless} | timeout 6 '{}' --plain --demo >out 2>err; echo ${{PIPESTATUS[1]}}",
+            cfdfu.display()
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let output =
+            std::process::Command::new("bash").current_dir(dir.path()).args(["-c", &line]).output().unwrap();
+        let status = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let err = std::fs::read_to_string(dir.path().join("err")).unwrap();
+        // 124: it was still there, and well, when its time was over. Or it was told to quit by what came.
+        assert!(status == "124" || status == "0", "{endless}: {status} {err}");
+        assert!(!err.contains("memory"), "{endless}: {err}");
+    }
+}
+
+/// M11: a file's name is no command to a terminal.
+#[test]
+fn m11_a_file_s_name_does_not_reach_the_terminal_as_a_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "x\u{1b}[31mRED\u{1b}]0;pwned\u{7}.bin";
+    std::fs::write(dir.path().join(name), b"no image").unwrap();
+    let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
+    command.current_dir(dir.path()).args(["--plain", "--demo", name]).write_stdin("");
+    let output = command.timeout(PATIENCE).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("RED") && !text.contains('\u{1b}') && !text.contains('\u{7}'), "{text:?}");
+}
+
+/// L12: a line that is not UTF-8 is not the end of the input.
+#[test]
+fn l12_a_line_that_is_not_text_is_not_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
+    command.current_dir(dir.path()).args(["--plain", "--demo=dfu"]).write_stdin(&b"\xff\xfe\nf\n\n"[..]);
+    let output = command.timeout(PATIENCE).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("Flashed and verified"), "{text}");
+}

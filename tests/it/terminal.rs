@@ -298,3 +298,41 @@ fn a_panic_of_the_worker_leaves_the_interface_alive() {
     assert_eq!(session.ended(), 0);
     session.is_restored();
 }
+
+/// M5: a build that was made anew after the file was chosen is what is flashed, and the plan says so.
+#[test]
+fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
+    session.until("firmware 2026.08 for CF20");
+    session.until("in DFU mode");
+    std::fs::write(session.dir.path().join("cf2.bin"), firmware("2099.01", SEED_LEN)).unwrap();
+    session.press("f");
+    session.until("The file changed since it was chosen");
+    let screen = session.until("Nothing is changed yet");
+    assert!(screen.contains("firmware 2099.01"), "{screen}");
+    session.press("\r");
+    session.until("says that it runs 2099.01");
+    // One that is gone is not flashed.
+    session.press("\r");
+    session.until("What to do");
+    std::fs::remove_file(session.dir.path().join("cf2.bin")).unwrap();
+    session.press("f");
+    session.until("No such file");
+    session.press("q");
+}
+
+/// L3: a terminal that reports an absurd size is drawn on as far as somebody may see.
+#[test]
+fn l3_an_absurd_size_is_not_drawn() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
+    session.until("in DFU mode");
+    let size = PtySize { rows: 65535, cols: 65535, pixel_width: 0, pixel_height: 0 };
+    session.master.as_ref().unwrap().resize(size).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+    session.master.as_ref().unwrap().resize(size).unwrap();
+    session.press("?");
+    session.until("Keys");
+    session.press("qq");
+    assert_eq!(session.ended(), 0);
+}

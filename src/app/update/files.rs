@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::job::wish_for;
 use super::{begin, notice};
 use crate::app::picker::{EntryKind, Picker};
-use crate::app::{App, Effect, Goal, Screen, Slot, Which};
+use crate::app::{App, Effect, Goal, Screen, Slot, Stage, Which};
 use crate::flash::check::{self, Wish};
 use crate::image::Image;
 use crate::job::Level;
@@ -86,4 +86,25 @@ pub(super) fn on_loaded(
         }
     }
     Vec::new()
+}
+
+/// The plan is made anew, for the file as it is now; whoever has stopped meanwhile is not led back to it.
+pub(super) fn on_changed(
+    app: &mut App,
+    which: Which,
+    path: PathBuf,
+    result: Result<Box<Image>, Problem>,
+) -> Vec<Effect> {
+    let waits = app.job().is_some_and(|view| view.stage == Stage::Looking && !view.stopping);
+    app.screen = Screen::Home;
+    *slot(app, which) = Slot::Loading(path.clone());
+    on_loaded(app, which, path, result);
+    if !waits || slot(app, which).image().is_none() {
+        return Vec::new();
+    }
+    let effects = begin(app, app.goal);
+    let words = "The file changed since it was chosen: this is for the file as it is now.";
+    app.log.push(app.now, Level::Warning, words);
+    notice(app, words);
+    effects
 }
