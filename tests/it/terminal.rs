@@ -311,7 +311,7 @@ fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
     let screen = session.until("Nothing is changed yet");
     assert!(screen.contains("firmware 2099.01"), "{screen}");
     session.press("\r");
-    session.until("says that it runs 2099.01");
+    session.until("it runs 2099.01: you can fly");
     // One that is gone is not flashed.
     session.press("\r");
     session.until("What to do");
