@@ -180,6 +180,13 @@ pub static LOCO_NODE: Face = Face {
     strings: &["", "Bitcraze AB", "Loco Positioning Node", ""],
 };
 
+/// Another flight controller that runs, with the numbers that ST gives to every virtual serial port.
+pub static FLIGHT_CONTROLLER: Face = Face {
+    device: device(2, 0x0483, 0x5740, 0x0200),
+    configuration: SIMPLE_CONFIGURATION,
+    strings: &["", "Betaflight", "Betaflight STM32F405", "0x8000000"],
+};
+
 /// A Crazyflie on which PX4's bootloader runs.
 pub static PX4_BOOTLOADER: Face = Face {
     device: device(2, 0x26AC, 0x0016, 0x0101),
@@ -193,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_lengths_in_the_descriptors_are_true() {
-        for face in [&ROM, &OTHER_ROM, &GD32_ROM, &FIRMWARE, &CRAZYRADIO, &LOCO_NODE, &PX4_BOOTLOADER] {
+        for face in [&ROM, &OTHER_ROM, &GD32_ROM, &FIRMWARE, &CRAZYRADIO, &LOCO_NODE, &FLIGHT_CONTROLLER, &PX4_BOOTLOADER] {
             let bytes = face.configuration.concat();
             assert_eq!(usize::from(u16::from_le_bytes([bytes[2], bytes[3]])), bytes.len());
             assert!(face.configuration.iter().all(|part| usize::from(part[0]) == part.len()));

@@ -69,6 +69,11 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "a GigaDevice GD32 in DFU mode, and beside it a running Crazyflie 2.1",
         drones: beside,
     },
+    Scenario {
+        name: "bystander",
+        what: "a running flight controller of another maker, and beside it a Crazyflie in DFU mode",
+        drones: |now| [with_face(now, &descriptors::FLIGHT_CONTROLLER), dfu(now)].concat(),
+    },
     Scenario { name: "two", what: "two drones in DFU mode", drones: two },
     Scenario {
         name: "twins",
