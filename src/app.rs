@@ -76,6 +76,10 @@ pub struct App {
     pub resume: Option<Resume>,
     /// Whether that brings it further.
     pub headway: Headway,
+    /// When the last key came.
+    pub last_key: Duration,
+    /// How long there was none before it: a key that is held comes every 30 ms or so.
+    pub quiet: Duration,
     /// What other runs on this computer are at.
     pub elsewhere: Vec<AtWork>,
     /// What is known of each sector.
@@ -271,11 +275,32 @@ pub struct JobView {
 pub enum Stage {
     /// Finding the device, reading what is there.
     Looking,
-    /// The plan is on the screen; nothing is changed until somebody says so. The text is what was typed of
-    /// the word that a restore asks for.
-    Asking(String),
+    /// The plan is on the screen; nothing is changed until somebody says so.
+    Asking(Question),
     /// Erasing, writing, verifying.
     Working,
+}
+
+/// What is asked before a job may write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// What was typed of the word that is asked for, where one is.
+    pub word: String,
+    /// Since when the plan is on the screen.
+    pub shown: Duration,
+    /// The drone of this job was on the list of devices since then: if it is not any more, it has gone.
+    pub seen: bool,
+}
+
+impl Question {
+    /// A plan that has just appeared cannot have been read: a key that was typed ahead is none for it.
+    pub const READ: Duration = Duration::from_millis(700);
+
+    /// How long until it can have been read; `None` if it can.
+    #[must_use]
+    pub fn until_read(&self, now: Duration) -> Option<Duration> {
+        (self.shown + Question::READ).checked_sub(now).filter(|left| !left.is_zero())
+    }
 }
 
 /// What lies on top of the screen.
@@ -384,6 +409,8 @@ impl App {
             past: None,
             resume: None,
             headway: Headway::default(),
+            last_key: Duration::ZERO,
+            quiet: Duration::ZERO,
             map: [None; SECTORS],
             preview: None,
             log: Log::default(),
@@ -488,7 +515,7 @@ impl App {
         let second = Duration::from_secs(1);
         let screen = match &self.screen {
             Screen::Wizard(wizard) => wizard.next_wake(self.now),
-            Screen::Job(JobView { stage: Stage::Asking(_), .. }) => None,
+            Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(self.now),
             Screen::Job(_) => Some(second),
             _ => None,
         };

@@ -160,6 +160,10 @@ pub fn not_seen(report: &Report) -> &'static str {
     }
 }
 
+/// Of a drone that was lost in mid-flash: it has no power, so it is in no mode.
+const LOST: &str = "The drone has no complete firmware now, and starts none. Plug it in in DFU mode and do the same again: what \
+    was written is not lost.";
+
 /// Of a flash that is lost and carried on, again and again.
 pub const STUCK: &str = "The connection drops again and again, and the flash gets no further. Check the cable, and plug the \
     drone in without a hub.";
@@ -320,6 +324,7 @@ pub fn failed(failure: &Failure) -> Problem {
     let message = failure.to_string();
     let advice = match failure.drone {
         DroneState::Untouched if problem.exit != Exit::Device => problem.advice,
+        DroneState::WithoutFirmware if failure.is_interruption() => format!("{LOST} {}", problem.advice),
         state => format!("{} {}", drone_state(state), problem.advice),
     };
     Problem { message, advice, ..problem }

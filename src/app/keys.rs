@@ -169,7 +169,10 @@ impl Danger {
 pub fn danger(app: &App) -> Option<Danger> {
     let board = app.preview.as_ref().map(|preview| preview.board);
     match (app.goal, app.image.content()) {
-        (Goal::Restore, _) => Some(Danger::Bootloader),
+        (Goal::Restore, _) if app.preview.as_ref().is_none_or(|preview| preview.work.writes_loader()) => {
+            Some(Danger::Bootloader)
+        }
+        (Goal::Restore, _) => None,
         (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
             Some(Danger::UnknownImage)
         }
@@ -274,10 +277,12 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
         Step::AskLeds => {
             let say = |key: char, shown, label, leds| row(&[Key::Char(key)], shown, label, Action::Say(leds));
             vec![
-                say('1', "1", "two slow", Leds::TwoSlow),
-                say('2', "2", "one fast", Leds::OneFast),
-                say('3', "3", "lit", Leds::Solid),
-                say('4', "4", "dark", Leds::Dark),
+                say('1', "1", "slow", Leds::TwoSlow),
+                say('2', "2", "fast", Leds::OneFast),
+                say('3', "3", "flicker", Leds::Flicker),
+                say('4', "4", "lit", Leds::Solid),
+                say('5', "5", "dark", Leds::Dark),
+                say('6', "6", "other", Leds::Other),
             ]
         }
         Step::Answer(_) => vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)],
@@ -295,8 +300,12 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
 fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
     match &view.stage {
         Stage::Asking(_) => {
-            let mut write = row(&[Key::Enter], "Enter", "write", Action::Write);
             let word = word_asked_for(app);
+            // Not the key that has led here: one that is held or comes twice must not confirm.
+            let mut write = match word {
+                Some(_) => row(&[Key::Enter], "Enter", "write", Action::Write),
+                None => row(&[Key::Char('w')], "w", "write", Action::Write),
+            };
             write.why_not = match word {
                 _ if view.stopping => Some("it is being stopped, and nothing is written".to_owned()),
                 Some(word) if !word_is_typed(app) => Some(format!("type the word {word} first")),
@@ -330,7 +339,8 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
 /// A bootloader is not overwritten, and a strange image not written, by a single key.
 #[must_use]
 pub fn word_is_typed(app: &App) -> bool {
-    matches!(app.job(), Some(JobView { stage: Stage::Asking(word), .. }) if Some(word.as_str()) == word_asked_for(app))
+    matches!(app.job(), Some(JobView { stage: Stage::Asking(question), .. })
+        if Some(question.word.as_str()) == word_asked_for(app))
 }
 
 fn outcome(app: &App) -> Vec<Binding> {
@@ -373,6 +383,7 @@ fn over_bindings(over: &Over) -> Vec<Binding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::Question;
 
     #[test]
     fn no_key_means_two_things_on_one_screen() {
@@ -408,7 +419,7 @@ mod tests {
             wizard(Step::Answer(Leds::Dark)),
             wizard(Step::Early),
             job(Stage::Looking),
-            job(Stage::Asking(String::new())),
+            job(Stage::Asking(Question::default())),
             job(Stage::Working),
             Screen::Outcome(Box::new(crate::job::Report::nothing_done(crate::job::Outcome::Unchanged))),
         ];

@@ -15,6 +15,9 @@ const fn weight(phase: Phase) -> u64 {
     }
 }
 
+/// What was done tells how fast it goes once it is worth so many seconds.
+const ENOUGH: f64 = 0.1;
+
 /// The phases of a flash, in order.
 pub const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify];
 
@@ -27,6 +30,8 @@ pub struct Part {
     pub total: u64,
     /// When it started.
     pub since: Duration,
+    /// When it was over.
+    pub until: Option<Duration>,
 }
 
 /// All phases that have started, and what is known of those to come.
@@ -55,7 +60,8 @@ impl Progress {
         if started && part.done == 0 {
             part.since = now;
         }
-        *part = Part { done: done.min(total), total, since: part.since };
+        let until = part.until.or((done >= total).then_some(now));
+        *part = Part { done: done.min(total), total, since: part.since, until };
         self.current = Some(phase);
         self.now = now;
     }
@@ -67,7 +73,7 @@ impl Progress {
 
     fn part(&mut self, phase: Phase, now: Duration) -> &mut Part {
         let at = self.parts.iter().position(|(other, _)| *other == phase).unwrap_or_else(|| {
-            self.parts.push((phase, Part { done: 0, total: 0, since: now }));
+            self.parts.push((phase, Part { done: 0, total: 0, since: now, until: None }));
             self.parts.len() - 1
         });
         &mut self.parts[at].1
@@ -103,11 +109,29 @@ impl Progress {
         (time >= 0.2 && part.done > 0).then(|| to_f64(part.done) / time)
     }
 
-    /// How long it will still take, by the weights.
+    /// How long it will still take: by the weights, stretched by how much longer than that the work under way and the
+    /// work before it took.
     #[must_use]
     pub fn left(&self) -> Option<Duration> {
         let (done, total) = self.costs();
-        (total > 0).then(|| Duration::from_nanos(total - done))
+        let left = Duration::from_nanos(total - done);
+        (total > 0).then(|| left.mul_f64(self.pace()))
+    }
+
+    /// Time by time of the weights, of the phases that change something or, before these, of all; 1.0 as long as too little
+    /// was done to tell. A chip that is slow in one of them is slow in the others.
+    fn pace(&self) -> f64 {
+        let slow = |phase: Phase| matches!(phase, Phase::Erase | Phase::Write);
+        let started = |(_, part): &&(Phase, Part)| part.done > 0;
+        let any_slow = self.parts.iter().filter(started).any(|(phase, _)| slow(*phase));
+        let (mut took, mut weighed) = (0.0, 0.0);
+        for (phase, part) in self.parts.iter().filter(started).filter(|(phase, _)| !any_slow || slow(*phase))
+        {
+            let until = part.until.unwrap_or(self.now);
+            took += until.saturating_sub(part.since).as_secs_f64();
+            weighed += Duration::from_nanos(part.done.saturating_mul(weight(*phase))).as_secs_f64();
+        }
+        if weighed < ENOUGH { 1.0 } else { (took / weighed).clamp(0.2, 50.0) }
     }
 
     fn costs(&self) -> (u64, u64) {
@@ -160,6 +184,29 @@ mod tests {
         assert_eq!(progress.left(), Some(Duration::ZERO));
         progress.set(Phase::Verify, 243_171, 243_172, second * 3);
         assert!(!progress.is_done(Phase::Verify), "a byte is left");
+    }
+
+    /// B2: on a chip that takes three times as long, the time left is three times as long as soon as that shows.
+    #[test]
+    fn the_time_left_follows_the_rate() {
+        let mut progress = Progress::default();
+        let at = |seconds: f64| Duration::from_secs_f64(seconds);
+        for (phase, total) in [(Phase::Erase, 245_760), (Phase::Write, 243_176), (Phase::Verify, 243_172)] {
+            progress.part(phase, Duration::ZERO).total = total;
+        }
+        let by_weights = progress.left().unwrap().as_secs_f64();
+        let mut now = 0.0;
+        for (phase, total) in [(Phase::Erase, 245_760_u64), (Phase::Write, 243_176)] {
+            let seconds = Duration::from_nanos(total * weight(phase)).as_secs_f64() * 3.0;
+            for step in 0..=100_u64 {
+                progress.set(phase, total * step / 100, total, at(now + seconds * to_f64(step) / 100.0));
+                let truly = 3.0 * (by_weights - (now + seconds * to_f64(step) / 100.0) / 3.0);
+                let left = progress.left().unwrap().as_secs_f64();
+                let known = phase == Phase::Write || step > 10;
+                assert!(!known || (left / truly - 1.0).abs() < 0.1, "{phase:?} {step}: {left} of {truly}");
+            }
+            now += seconds;
+        }
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::command_line;
 use super::keys::{self, Action, Key};
 use super::wizard::{Move, Step};
 use super::{
-    App, BusState, Effect, Goal, JobView, Look, Msg, Over, Resume, SECTORS, Screen, Slot, Stage, Which,
-    Wizard,
+    App, BusState, Effect, Goal, JobView, Look, Msg, Over, Question, Resume, SECTORS, Screen, Slot, Stage,
+    Which, Wizard,
 };
 use crate::crazyflie::{self, Mode, Relative};
 use crate::flash::check::Purpose;
@@ -25,7 +25,7 @@ mod job;
 mod look;
 
 use files::{on_changed, on_loaded, open_picker, show_folder, slot, take};
-use job::{detach, on_event, put_slots_back, resume, start, stop, write};
+use job::{detach, on_event, put_slots_back, require_drone, resume, start, stop, write};
 use look::look;
 
 /// How long a notice stays.
@@ -98,6 +98,8 @@ fn notice(app: &mut App, text: impl Into<String>) {
 fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     // It was read, or is about what was done before.
     app.notice = None;
+    app.quiet = app.now.saturating_sub(app.last_key);
+    app.last_key = app.now;
     if let Some(effects) = typed(app, key) {
         return effects;
     }
@@ -132,7 +134,7 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     if app.over.is_some() {
         return None;
     }
-    let word = keys::typing_a_word(app);
+    let asks = keys::typing_a_word(app);
     match (&mut app.screen, key) {
         (Screen::Pick(_, _, picker), Key::Paste(text)) => {
             picker.start_typing(text.lines().next().unwrap_or_default());
@@ -149,10 +151,10 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
             picker.request(request);
             Some(Vec::new())
         }
-        (Screen::Job(JobView { stage: Stage::Asking(text), .. }), _) if word => {
+        (Screen::Job(JobView { stage: Stage::Asking(Question { word, .. }), .. }), _) if asks => {
             match key {
-                Key::Char(c) if text.len() < 20 && c.is_ascii() => text.push(*c),
-                Key::Backspace => drop(text.pop()),
+                Key::Char(c) if word.len() < 20 && c.is_ascii() => word.push(*c),
+                Key::Backspace => drop(word.pop()),
                 _ => return None,
             }
             Some(Vec::new())
@@ -289,6 +291,9 @@ fn back(app: &mut App) -> Vec<Effect> {
         Some(Over::Explain(_)) => app.over = Some(Over::Log),
         Some(Over::Log) => app.log.follow(),
         Some(_) => {}
+        None if matches!(&app.screen, Screen::Wizard(Wizard { step: Step::Answer(_), .. })) => {
+            return go(app, Step::AskLeds);
+        }
         None => match (&mut app.screen, app.resume.take()) {
             (Screen::Pick(_, _, picker), _) if picker.typing.is_some() => picker.typing = None,
             (Screen::Job(_), _) => {}
@@ -371,7 +376,9 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     if before != Some(now) && !app.chose && app.screen == Screen::Home {
         app.goal = now;
     }
-    wizard_sees_bus(app)
+    let mut effects = require_drone(app);
+    effects.extend(wizard_sees_bus(app));
+    effects
 }
 
 /// The job that makes sense by what is plugged in.

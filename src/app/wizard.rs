@@ -12,6 +12,8 @@ use crate::job::Device;
 pub const COUNT: u64 = 3;
 /// Held for so long: one second more than needed, for a cable that went in late.
 pub const HOLD: Duration = Duration::from_secs(6);
+/// At zero the cable goes in, which takes a hand so long.
+const PLUGGING: Duration = Duration::from_secs(2);
 /// After the release something should show within this.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -50,24 +52,31 @@ pub enum Leds {
     TwoSlow,
     /// One blue one blinks fast.
     OneFast,
+    /// One blue one blinks so fast that it flickers.
+    Flicker,
     /// One blue one is lit.
     Solid,
     /// None.
     Dark,
+    /// Something else, or it cannot be told.
+    Other,
 }
 
 impl Leds {
     /// All, in the order of the question.
-    pub const ALL: [Leds; 4] = [Leds::TwoSlow, Leds::OneFast, Leds::Solid, Leds::Dark];
+    pub const ALL: [Leds; 6] =
+        [Leds::TwoSlow, Leds::OneFast, Leds::Flicker, Leds::Solid, Leds::Dark, Leds::Other];
 
     /// The choice.
     #[must_use]
     pub fn question(self) -> &'static str {
         match self {
             Leds::TwoSlow => "two blue LEDs blink slowly",
-            Leds::OneFast => "one blue LED blinks fast",
+            Leds::OneFast => "one blue LED blinks twice a second",
+            Leds::Flicker => "one blue LED flickers, much faster",
             Leds::Solid => "a blue LED is lit and does not blink",
             Leds::Dark => "no LED is lit",
+            Leds::Other => "something else, or you cannot tell",
         }
     }
 
@@ -80,17 +89,23 @@ impl Leds {
                  battery, and hold it longer this time."
             }
             Leds::OneFast => {
-                "The drone is in DFU mode, but this computer does not see it. Most cables that do this carry \
-                 power only: try another one, plugged straight into the computer. In a virtual machine, pass \
+                "Is the button still held? While it is, the LED blinks just so and the main chip has no power: let go. If \
+                 nothing comes then, the drone is in DFU mode and this computer does not see it. Most cables that do \
+                 this carry power only: try another one, plugged straight into the computer. In a virtual machine, pass \
                  0483:df11 through as well."
+            }
+            Leds::Flicker => {
+                "The button was pressed again while the drone was in DFU mode, and that leaves it. Unplug USB and battery, \
+                 and start again."
             }
             Leds::Solid => {
                 "It started normally, or tried to: the button was let go too early, or was not held while \
                  the cable went in. Unplug USB and battery, and press the button first."
             }
-            Leds::Dark => {
-                "It has no power: try another cable or port, and see that the button is not held any more \
-                 (while it is held, the main chip gets no power)."
+            Leds::Dark => "It has no power: try another cable or port, without a hub.",
+            Leds::Other => {
+                "Unplug USB and battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the button: \
+                 lit, a slow blink, then about twice a second. Let go only then."
             }
         }
     }
@@ -169,7 +184,7 @@ impl Wizard {
 
     /// What to do now, and a word of explanation.
     #[must_use]
-    pub fn words(&self) -> (&'static str, &'static str) {
+    pub fn words(&self, now: Duration) -> (&'static str, &'static str) {
         match self.step {
             Step::Prepare => (
                 "Unplug USB and the battery.",
@@ -177,9 +192,10 @@ impl Wizard {
                  key you need no other: it moves on by itself.",
             ),
             Step::Count => ("Hold the button now, and keep holding.", "Plug in at zero:"),
-            Step::Hold => ("Plugged in? Keep holding.", "Let go in (seconds):"),
+            Step::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
+            Step::Hold => ("Keep holding the button.", "Let go in (seconds):"),
             Step::Release => ("LET GO of the button.", "Watching USB (seconds):"),
-            Step::AskLeds => ("Nothing came. What do the LEDs do?", ""),
+            Step::AskLeds => ("Nothing came. Let go of the button.", "What do the LEDs do?"),
             Step::Answer(leds) => (leds.question(), leds.answer()),
             Step::Early => (
                 "It boots: the button was let go too early.",
@@ -195,10 +211,17 @@ impl Wizard {
         let passed = self.seconds(now);
         match self.step {
             Step::Count => Some(COUNT.saturating_sub(passed)),
+            Step::Hold if self.is_plugging(now) => None,
             Step::Hold => Some(HOLD.saturating_sub(now.saturating_sub(self.since)).as_secs() + 1),
             Step::Release => Some(passed),
             _ => None,
         }
+    }
+
+    /// The moment for the cable: from zero on, for as long as a hand takes.
+    #[must_use]
+    pub fn is_plugging(&self, now: Duration) -> bool {
+        self.step == Step::Hold && now.saturating_sub(self.since) < PLUGGING
     }
 
     /// Whole seconds of this step so far.
@@ -212,9 +235,9 @@ impl Wizard {
     pub fn led(&self, now: Duration) -> Led {
         let held = now.saturating_sub(self.since);
         match self.step {
-            Step::Prepare | Step::Count | Step::AskLeds | Step::Answer(Leds::Dark) => Led::Off,
+            Step::Prepare | Step::Count | Step::AskLeds | Step::Answer(Leds::Dark | Leds::Other) => Led::Off,
             Step::Answer(Leds::TwoSlow) => Led::Slow,
-            Step::Answer(Leds::OneFast) => Led::Fast,
+            Step::Answer(Leds::OneFast | Leds::Flicker) => Led::Fast,
             Step::Answer(Leds::Solid) => Led::Solid,
             Step::Hold if held < Duration::from_millis(1500) => Led::Solid,
             Step::Hold if held < Duration::from_secs(5) => Led::Slow,

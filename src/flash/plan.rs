@@ -64,6 +64,14 @@ pub struct Work {
 }
 
 impl Work {
+    /// Whether the bootloader's sector is erased or written.
+    #[must_use]
+    pub fn writes_loader(&self) -> bool {
+        let in_loader = |start: Address| start < FIRMWARE_BASE;
+        self.erase.iter().any(|sector| in_loader(sector.span.start()))
+            || self.write.iter().chain(&self.commit).any(|span| in_loader(span.start()))
+    }
+
     /// Whether the flash already holds the image.
     #[must_use]
     pub fn is_nothing(&self) -> bool {

@@ -12,7 +12,7 @@ use super::signals::{Signal, Signals};
 use super::{Shell, World};
 use crate::app::keys::{self, Key};
 use crate::app::update::update;
-use crate::app::{App, BusState, Effect, Msg, Screen, Slot, Stage};
+use crate::app::{App, BusState, Effect, JobView, Msg, Screen, Slot, Stage};
 use crate::job::Level;
 use crate::ui::lines;
 
@@ -57,7 +57,14 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let mut ended = false;
     let interactive = io::stdin().is_terminal();
     while !shell.quit {
+        let asked = said.asked;
         said.tell(&app);
+        // At a keyboard, what was typed before the plan was said is no answer to it.
+        if said.asked && !asked && interactive {
+            for _ in answers.drain(..) {
+                let _ = free.try_recv();
+            }
+        }
         // Lines that came early wait until there is something that they can answer.
         let line = if is_ready(&app, interactive) { answers.pop_front() } else { None };
         if line.is_some() {
@@ -74,7 +81,15 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
                 Input::Signal(Signal::Alone) => vec![Msg::Detached],
                 Input::Signal(Signal::Stop) => interrupt(&app),
                 Input::Line(line) => {
-                    answers.push_back(line);
+                    let too_soon = keys::word_asked_for(&app).is_none()
+                        && matches!(app.job().map(|view| &view.stage), Some(Stage::Asking(question))
+                            if question.until_read(shell.now()).is_some());
+                    if interactive && too_soon {
+                        let _ = free.try_recv();
+                        said.print("That came before the plan could be read. Type it once more.");
+                    } else {
+                        answers.push_back(line);
+                    }
                     continue;
                 }
                 Input::End => {
@@ -143,7 +158,10 @@ fn next(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
 fn is_ready(app: &App, interactive: bool) -> bool {
     let loading = [&app.image, &app.loader].iter().any(|slot| matches!(slot, Slot::Loading(_)));
     let busy = match &app.screen {
-        Screen::Job(view) => !matches!(view.stage, Stage::Asking(_)) && !interactive || view.stopping,
+        Screen::Job(JobView { stage: Stage::Asking(question), stopping: false, .. }) => {
+            question.until_read(app.now).is_some()
+        }
+        Screen::Job(view) => !interactive || view.stopping,
         Screen::Pick(_, _, picker) => picker.entries.is_none(),
         _ => false,
     };
@@ -182,6 +200,8 @@ struct Said {
     screen: Vec<String>,
     choices: String,
     notice: String,
+    /// Whether a plan is asked about.
+    asked: bool,
 }
 
 impl Said {
@@ -192,6 +212,7 @@ impl Said {
 
     /// Says what is new: log lines, a notice, the screen, the choices.
     fn tell(&mut self, app: &App) {
+        self.asked = app.job().is_some_and(|view| matches!(view.stage, Stage::Asking(_)));
         let mut out = io::stdout().lock();
         // A reader that is gone is noticed as the end of the input.
         let lines = app.log.lines();

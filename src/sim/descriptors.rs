@@ -200,7 +200,16 @@ mod tests {
 
     #[test]
     fn the_lengths_in_the_descriptors_are_true() {
-        for face in [&ROM, &OTHER_ROM, &GD32_ROM, &FIRMWARE, &CRAZYRADIO, &LOCO_NODE, &FLIGHT_CONTROLLER, &PX4_BOOTLOADER] {
+        for face in [
+            &ROM,
+            &OTHER_ROM,
+            &GD32_ROM,
+            &FIRMWARE,
+            &CRAZYRADIO,
+            &LOCO_NODE,
+            &FLIGHT_CONTROLLER,
+            &PX4_BOOTLOADER,
+        ] {
             let bytes = face.configuration.concat();
             assert_eq!(usize::from(u16::from_le_bytes([bytes[2], bytes[3]])), bytes.len());
             assert!(face.configuration.iter().all(|part| usize::from(part[0]) == part.len()));

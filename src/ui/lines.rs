@@ -37,7 +37,7 @@ pub fn say(app: &App) -> Vec<String> {
             lines
         }
         Screen::Wizard(wizard) => {
-            let (head, detail) = wizard.words();
+            let (head, detail) = wizard.words(app.now);
             let mut lines = vec![head.to_owned()];
             if app.resume.is_some() && wizard.step == Step::Prepare {
                 lines.insert(0, super::wizard_panel::LOST.to_owned());

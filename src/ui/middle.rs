@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::theme::Theme;
 use super::{lines, log_panel, panel, rows_of, summary, wizard_panel};
 use crate::app::picker::{Entry, EntryKind, Picker};
-use crate::app::{App, Goal, JobView, Screen, Stage, command_line, keys, progress};
+use crate::app::{App, Goal, JobView, Question, Screen, Stage, command_line, keys, progress};
 use crate::flash::plan::Comparison;
 use crate::image::Content;
 use crate::job::{Boot, Loader, Outcome, Preview, Report};
@@ -86,7 +86,9 @@ pub(super) fn entry_name(picker: &Picker, entry: &Entry) -> String {
 
 fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
     match (&view.stage, &app.preview) {
-        (Stage::Asking(word), Some(preview)) => plan(frame, area, app, preview, word, theme),
+        (Stage::Asking(question), Some(preview)) => {
+            plan(frame, area, app, preview, question, view.stopping, theme);
+        }
         _ => log_panel::draw(frame, area, app, theme, false),
     }
 }
@@ -129,7 +131,15 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
     rows
 }
 
-fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &str, theme: &Theme) {
+fn plan(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    app: &App,
+    preview: &Preview,
+    question: &Question,
+    stopping: bool,
+    theme: &Theme,
+) {
     let row = |(name, text): (&str, String)| {
         let style = match name {
             "will be" => theme.strong,
@@ -142,16 +152,20 @@ fn plan(frame: &mut Frame<'_>, area: Rect, app: &App, preview: &Preview, word: &
         ])
     };
     let lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
-    let question = if let Some(danger) = keys::danger(app) {
+    let question = if stopping {
+        Line::from(theme.text("Going back. Nothing was changed …"))
+    } else if let Some(danger) = keys::danger(app) {
         let (what, wanted) = (lines::danger(danger), danger.word());
         Line::from(vec![
             Span::styled(format!("{what}. Type {wanted}, then Enter: "), theme.warn),
-            Span::styled(format!("{word}_"), theme.strong),
+            Span::styled(format!("{}_", question.word), theme.strong),
         ])
     } else {
+        // It takes a key once it can have been read.
+        let key = if question.until_read(app.now).is_some() { theme.faint } else { theme.key };
         Line::from(vec![
             Span::raw("Nothing is changed yet. "),
-            Span::styled(" Enter ", theme.key),
+            Span::styled(" w ", key),
             Span::raw(" writes, "),
             Span::styled(" Esc ", theme.key),
             Span::raw(" goes back."),

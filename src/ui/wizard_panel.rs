@@ -1,5 +1,7 @@
 //! The wizard: its steps with ticks, the words for the hands, big seconds, and the drone with its LED.
 
+use std::time::Duration;
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
@@ -25,16 +27,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
         Constraint::Fill(1),
         Constraint::Length(drawing),
     ]));
-    frame.render_widget(Paragraph::new(step_lines(wizard, theme)), steps);
+    frame.render_widget(Paragraph::new(step_lines(wizard, app.now, theme)), steps);
     frame.render_widget(Paragraph::new(word_lines(app, wizard, theme)).wrap(Wrap { trim: false }), words);
     frame.render_widget(Paragraph::new(drone_lines(app, wizard, theme)), drone);
 }
 
-fn step_lines<'a>(wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
+fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>> {
     let names = ["unplug", "hold the button", "plug in", "hold on", "let go"];
     let at = match wizard.step {
         Step::Prepare => 0,
         Step::Count => 1,
+        Step::Hold if wizard.is_plugging(now) => 2,
         Step::Hold => 3,
         Step::Release | Step::AskLeds | Step::Answer(_) | Step::Early => 4,
     };
@@ -51,8 +54,12 @@ fn step_lines<'a>(wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
 }
 
 fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
-    let (head, detail) = wizard.words();
-    let mut lines = vec![Line::from(Span::styled(head, theme.strong))];
+    let (head, detail) = wizard.words(app.now);
+    // What the hands must do at once is in the style of a key.
+    let at_once = wizard.is_plugging(app.now) || wizard.step == Step::Release;
+    let head =
+        if at_once { Span::styled(format!(" {head} "), theme.key) } else { Span::styled(head, theme.strong) };
+    let mut lines = vec![Line::from(head)];
     if app.resume.is_some() && wizard.step == Step::Prepare {
         lines.insert(0, Line::from(Span::styled(LOST, theme.warn)));
     }

@@ -138,8 +138,11 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     }
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
     ctx.cancelled.set(false);
+    let left = ctx.clock.now();
     let started = find::starts(ctx, device, APPEARS).unwrap_or(Started::Dark);
     let Started::Running(running) = started else {
+        // The job was done; looking for a drone that stays dark is not its time.
+        ctx.idle += ctx.clock.now().saturating_sub(left);
         ctx.report.boot = Boot::NotSeen;
         return;
     };
@@ -522,6 +525,7 @@ impl Flashing<'_> {
         for block in &work.write {
             self.write_block(ctx, *block, &mut meter)?;
         }
+        self.writing.take().into_iter().for_each(|last| ctx.sector(last, SectorState::Written));
         ctx.detail(format!("Written in {}", seconds(ctx.clock.now().saturating_sub(started))));
         ctx.enters(Part::Verify);
         let started = ctx.clock.now();
@@ -580,11 +584,11 @@ impl Flashing<'_> {
 
     fn write_block(&mut self, ctx: &mut Ctx<'_>, block: Span, meter: &mut Meter) -> Result<(), Stop> {
         ctx.check_cancelled()?;
-        if let Some(sector) = self.sector_at(block.start())
-            && self.writing != Some(sector.index)
-        {
-            self.writing = Some(sector.index);
-            ctx.sector(sector.index, SectorState::Written);
+        let sector = self.sector_at(block.start()).map(|sector| sector.index);
+        if sector != self.writing {
+            // The one before it is complete, but for its first word.
+            self.writing.into_iter().for_each(|before| ctx.sector(before, SectorState::Written));
+            self.writing = sector;
         }
         self.about_to_change(ctx, block.start());
         let write = Operation::Write(block.start(), self.plan.data(block).to_vec());

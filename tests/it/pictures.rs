@@ -32,7 +32,7 @@ fn scenes() -> Vec<(&'static str, App)> {
     stand.key('f');
     stand.until(|event| matches!(event, Event::Ready(_)));
     scenes.push(("plan", stand.app.clone()));
-    stand.enter();
+    stand.key('w');
     let half = |event: &Event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
     };
@@ -127,7 +127,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
     stand.key('f');
     stand.until(|event| matches!(event, Event::Ready(_)));
-    stand.enter();
+    stand.key('w');
     stand.take(|event| matches!(event, Event::Waiting { what: "the Crazyflie to start", .. }));
     stand.send(Msg::Bus(BusState::Devices(Vec::new())));
     scenes.push(("restarting", stand.app.clone()));
@@ -141,7 +141,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
             scenes.push(("unknown-board-plan", stand.app.clone()));
             continue;
         }
-        stand.enter();
+        stand.key('w');
         stand.take(|event| matches!(event, Event::Waiting { what: STAYS_UP, .. }));
         scenes.push(("watching", stand.app.clone()));
         stand.until(|event| matches!(event, Event::Finished(_)));
@@ -299,7 +299,7 @@ fn the_page_before_writing_names_file_boards_and_what_goes() {
             let shown = text(&draw(&app, &theme(), width, height));
             let there = if name == "plan" { "firmware 2025.02" } else { "not recognised" };
             let (question, typed) = match name {
-                "plan" => ("Nothing is changed yet", "Enter"),
+                "plan" => ("Nothing is changed yet", " w "),
                 _ => ("Type restore, then Enter:", "rest_"),
             };
             for words in [there, "firmware 2026.08", "cfdfu ", "erase 1", question, typed] {
@@ -346,7 +346,7 @@ fn film() -> Vec<(u32, App)> {
     stand.wait(Duration::from_secs(1));
     stand.until(|event| matches!(event, Event::Ready(_)));
     frames.push((250, stand.app.clone()));
-    stand.enter();
+    stand.key('w');
     let tenth = |event: &Event| matches!(event, Event::Sector { .. } | Event::Progress { .. });
     let mut last = String::new();
     while matches!(stand.app.screen, Screen::Job(_)) {

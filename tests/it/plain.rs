@@ -7,7 +7,7 @@ use std::time::Duration;
 use cfdfu::sim::images;
 use rustix::process::Signal;
 
-use crate::pty::{PATIENCE, Session, busy};
+use crate::pty::{PATIENCE, READ, Session, busy};
 use crate::support::{SEED_LEN, firmware};
 
 /// The same in lines, for whoever has no screen: the answers come from a pipe.
@@ -21,10 +21,10 @@ fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
         let output = command.timeout(PATIENCE).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
-    let (code, text) = plain("f\n\n");
+    let (code, text) = plain("f\nw\n");
     assert_eq!(code, Some(0), "{text}");
     for words in
-        ["SIMULATED", "on the drone: firmware 2025.02", "Enter: write", "Flashed and verified", "is running"]
+        ["SIMULATED", "on the drone: firmware 2025.02", "w: write", "Flashed and verified", "is running"]
     {
         assert!(text.contains(words), "{words:?} is not in:\n{text}");
     }
@@ -59,8 +59,9 @@ fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
         let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
         session.until("Image: ");
         session.press("f\n");
-        session.until("Enter: write");
-        session.press("\n");
+        session.until("w: write");
+        thread::sleep(READ);
+        session.press("w\n");
         session.until("Erase    0x08004000");
         let pid = session.child.process_id().unwrap();
         match signal {
@@ -75,14 +76,30 @@ fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
     }
 }
 
+/// B1: a line that was typed ahead of the plan does not confirm it, at a keyboard; from a pipe it waits for the plan.
+#[test]
+fn b1_a_line_that_was_typed_ahead_confirms_nothing() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
+    session.until("Image: ");
+    session.press("f\nw\nw\nw\n");
+    session.until("w: write");
+    thread::sleep(Duration::from_secs(2));
+    assert!(!session.screen().contains("Erase "), "{}", session.screen());
+    session.press("q\n");
+    session.until("Nothing was changed");
+    session.press("q\n");
+    session.ended();
+}
+
 /// Ctrl-C in lines stops at the next safe point, without a question.
 #[test]
 fn plain_mode_is_stopped_by_the_interrupt() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
     session.until("Image: ");
     session.press("f\n");
-    session.until("Enter: write");
-    session.press("\n");
+    session.until("w: write");
+    thread::sleep(READ);
+    session.press("w\n");
     session.until("Erase    0x08008000");
     session.press("\u{3}");
     session.until("no complete firmware");
@@ -101,8 +118,9 @@ fn the_interface_keeps_to_the_drone_that_was_named_and_writes_the_log() {
     );
     session.until("on port 1-2");
     session.press("f\n");
-    session.until("Enter: write");
-    session.press("\n");
+    session.until("w: write");
+    thread::sleep(READ);
+    session.press("w\n");
     session.until("Flashed and verified");
     session.press("q\n");
     assert_eq!(session.ended(), 0);
@@ -181,7 +199,7 @@ fn m11_a_file_s_name_does_not_reach_the_terminal_as_a_command() {
 fn l12_a_line_that_is_not_text_is_not_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
-    command.current_dir(dir.path()).args(["--plain", "--demo=dfu"]).write_stdin(&b"\xff\xfe\nf\n\n"[..]);
+    command.current_dir(dir.path()).args(["--plain", "--demo=dfu"]).write_stdin(&b"\xff\xfe\nf\nw\n"[..]);
     let output = command.timeout(PATIENCE).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("Flashed and verified"), "{text}");

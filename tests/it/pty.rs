@@ -13,6 +13,8 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
 
+/// A plan takes its key once it can have been read.
+pub const READ: Duration = Duration::from_secs(1);
 /// A flash with everything around it takes about 7 s here.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -83,7 +85,8 @@ impl Session {
     /// Waits for the plan and says yes to it.
     pub fn agree(&mut self) {
         self.until("Nothing is changed yet");
-        self.press("\r");
+        thread::sleep(READ);
+        self.press("w");
     }
 
     pub fn press(&mut self, keys: &str) {

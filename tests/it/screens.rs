@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cfdfu::app::keys::Key;
+use cfdfu::app::update::update;
 use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::job::{DroneState, Event, Outcome, STAYS_UP};
 use cfdfu::sim::drone::Mishap;
@@ -19,7 +20,7 @@ fn nothing_is_written_before_the_plan_is_confirmed() {
     stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     stand.key('f');
     stand.until(|event| matches!(event, Event::Ready(_)));
-    assert!(matches!(&stand.app.screen, Screen::Job(view) if view.stage == Stage::Asking(String::new())));
+    assert!(matches!(&stand.app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_))));
     assert_eq!(stand.world.flash(), before);
     stand.send(Msg::Key(Key::Esc));
     stand.until(|event| matches!(event, Event::Finished(_)));
@@ -87,7 +88,7 @@ fn the_wizard_is_lived_through_with_the_hands_of_a_beginner() {
     stand.wait(Duration::from_secs(1));
     // Without another key: the plan is on its way.
     stand.until(|event| matches!(event, Event::Ready(_)));
-    stand.enter();
+    stand.key('w');
     stand.until(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&stand.app, &theme(), 80, 24));
     assert!(shown.contains("Flashed and verified"), "{shown}");
@@ -148,7 +149,7 @@ fn a_key_skips_the_watch_after_a_flash() {
     stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     stand.key('f');
     stand.until(|event| matches!(event, Event::Ready(_)));
-    stand.enter();
+    stand.key('w');
     stand.take(|event| matches!(event, Event::Waiting { what: STAYS_UP, .. }));
     let shown = text(&draw(&stand.app, &theme(), 80, 24));
     assert!(shown.contains("waiting for it to stay up") && shown.contains("do not wait"), "{shown}");
@@ -176,7 +177,7 @@ fn two_flashes_in_a_row_and_the_second_finds_nothing_to_do() {
         stand.key('f');
         if words == "Flashed and verified" {
             stand.until(|event| matches!(event, Event::Ready(_)));
-            stand.enter();
+            stand.key('w');
         }
         stand.until(|event| matches!(event, Event::Finished(_)));
         let shown = text(&draw(&stand.app, &theme(), 80, 24));
@@ -196,7 +197,7 @@ fn a_cable_pulled_while_writing_is_told_and_the_job_goes_on_by_itself_when_it_is
     stand.until(|event| matches!(event, Event::Ready(_)));
     // At a transfer in the middle of writing: when the worker gets there is not left to chance.
     stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
-    stand.enter();
+    stand.key('w');
     stand.until(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&stand.app, &theme(), 80, 24));
     assert!(shown.contains("lost in mid-flash") && shown.contains("Unplug USB"), "{shown}");
@@ -282,7 +283,7 @@ fn a_running_drone_that_is_pulled_in_mid_flash_is_waited_for() {
     stand.until(|event| matches!(event, Event::Ready(_)));
     stand.look();
     stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
-    stand.enter();
+    stand.key('w');
     stand.until(|event| matches!(event, Event::Finished(_)));
     // The bus was not looked at since: the drone that is on the list is the one that is gone.
     assert!(
@@ -347,4 +348,107 @@ fn one_key_puts_back_what_was_there_before() {
         stand.look();
     }
     assert_eq!(stand.world.flash(), before);
+}
+
+/// B1: a key that is held, or was typed ahead of the plan, confirms nothing; one press after it was read does.
+#[test]
+fn b1_a_held_key_does_not_confirm_a_plan() {
+    let mut stand = Stand::new("dfu");
+    let before = stand.world.flash();
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    // As a keyboard repeats it, over two seconds: whichever key it is.
+    for key in [Key::Enter, Key::Char('f'), Key::Char('w')] {
+        for _ in 0..100 {
+            stand.send(Msg::Key(key.clone()));
+        }
+    }
+    let asking = |stand: &Stand| matches!(stand.app.job().map(|view| &view.stage), Some(Stage::Asking(_)));
+    assert!(asking(&stand) && stand.world.flash() == before);
+    stand.wait(Duration::from_millis(300));
+    stand.key('w');
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert!(stand.world.flash() != before);
+}
+
+/// B1: the same for a key in the moment in which the plan appears.
+#[test]
+fn b1_a_key_that_was_typed_ahead_does_not_confirm_a_plan() {
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    let preview = loop {
+        stand.take(|_| true);
+        if let Some(Stage::Asking(question)) = stand.app.job().map(|view| &view.stage) {
+            break question.clone();
+        }
+    };
+    assert!(preview.until_read(preview.shown).is_some());
+    let mut app = stand.app.clone();
+    app.now = preview.shown;
+    let effects = update(&mut app, preview.shown + Duration::from_millis(600), Msg::Key(Key::Char('w')));
+    assert!(effects.is_empty());
+    let effects = update(&mut app, preview.shown + Duration::from_millis(900), Msg::Key(Key::Char('w')));
+    assert_eq!(effects, [Effect::Proceed]);
+}
+
+/// B7: a plan is for a drone that is there. If it goes, nothing is left to confirm.
+#[test]
+fn b7_a_plan_is_disarmed_when_its_drone_goes() {
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    stand.world.bus.with(0, |drone, now| drone.cut_power(now));
+    stand.look();
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(!shown.contains("writes"), "{shown}");
+    stand.key('w');
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert_eq!(stand.app.screen, Screen::Home);
+    assert!(
+        stand.app.log.lines().iter().any(|line| line.text.contains("unplugged before anything was written"))
+    );
+}
+
+/// B8: a restore that leaves the bootloader as it is does not ask for the word that says that it is overwritten.
+#[test]
+fn b8_a_restore_that_leaves_the_bootloader_alone_asks_for_no_word() {
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Loader, "loader.bin", &images::loader());
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    stand.key('b');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(!shown.contains("Type restore"), "{shown}");
+    stand.key('w');
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert!(matches!(&stand.app.screen, Screen::Outcome(report) if report.verified));
+}
+
+/// B3, B4: the moment for the cable is said, and a button that is still held is asked about.
+#[test]
+fn b3_b4_the_wizard_says_when_to_plug_in_and_when_to_let_go() {
+    let mut stand = Stand::new("dead");
+    stand.key('r');
+    stand.enter();
+    let mut said = Vec::new();
+    for _ in 0..40 {
+        stand.wait(Duration::from_millis(500));
+        said.push(text(&draw(&stand.app, &theme(), 80, 24)));
+    }
+    let first = |words: &str| {
+        said.iter().position(|shown| shown.contains(words)).unwrap_or_else(|| panic!("{words}"))
+    };
+    assert!(first("Plug in at zero") < first("PLUG IN NOW"));
+    assert!(first("PLUG IN NOW") < first("Let go in (seconds)"));
+    assert!(first("Let go in (seconds)") < first("LET GO of the button"));
+    assert!(said.last().unwrap().contains("Let go of the button."));
+    stand.key('2');
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("Is the button still held?"), "{shown}");
+    // Back to the question, not out of the wizard.
+    stand.send(Msg::Key(Key::Esc));
+    assert!(text(&draw(&stand.app, &theme(), 80, 24)).contains("What do the LEDs do?"));
 }

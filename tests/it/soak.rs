@@ -55,7 +55,7 @@ fn soak() {
                 Screen::Job(_) => {
                     stand.take(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
                     if stand.app.job().is_some() {
-                        stand.enter();
+                        stand.key('w');
                     }
                     if !asked_to_stop && stand.app.job().is_some() {
                         asked_to_stop = true;

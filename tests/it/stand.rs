@@ -74,7 +74,7 @@ impl Stand {
     pub fn confirm(&mut self, key: char) {
         self.key(key);
         self.until(|event| matches!(event, Event::Ready(_)));
-        self.enter();
+        self.key('w');
         self.until(|event| matches!(event, Event::Finished(_)));
     }
 
@@ -101,7 +101,12 @@ impl Stand {
             let event =
                 self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event never came");
             let found = wanted(&event);
+            let plan = matches!(event, Event::Ready(_));
             self.send(Msg::Job(Box::new(event)));
+            if plan {
+                // It is read before anything is pressed.
+                self.now += Duration::from_secs(1);
+            }
             if found {
                 return;
             }

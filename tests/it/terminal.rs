@@ -215,7 +215,7 @@ fn a_drone_that_does_not_start_is_recovered_by_hand() {
             session.until("Unplug USB and the battery");
         }
     }
-    session.press("\r");
+    session.agree();
     session.until("The Crazyflie is running again");
 }
 
@@ -310,7 +310,7 @@ fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
     session.until("The file changed since it was chosen");
     let screen = session.until("Nothing is changed yet");
     assert!(screen.contains("firmware 2099.01"), "{screen}");
-    session.press("\r");
+    session.agree();
     session.until("it runs 2099.01: you can fly");
     // One that is gone is not flashed.
     session.press("\r");

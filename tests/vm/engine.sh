@@ -54,7 +54,7 @@ stop
 
 start healthy 0483:5740
 check "the interface in lines flashes over real USB" sh -c "
-  printf 'f\\n\\n' | '$cfdfu' new.bin --plain >log 2>&1; cat log; grep -q '^Flashed and verified' log"
+  printf 'f\\nw\\n' | '$cfdfu' new.bin --plain >log 2>&1; cat log; grep -q '^Flashed and verified' log"
 check "the interface on a terminal flashes over real USB" sh -c "
   export TERM=linux; rm -f ilog
   keys 'Flashed and verified:' |

@@ -29,7 +29,7 @@ sleep 1
 printf f
 shows ilog 'sectors hold the image'
 sleep 1
-printf '\r'
+printf w
 shows ilog "$1" || exit
 sleep 1
 printf q

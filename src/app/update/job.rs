@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::look::on_look;
 use super::{mean, notice, wizard_sees_bus};
 use crate::app::progress::Progress;
-use crate::app::{App, Before, Effect, Goal, JobView, Over, Resume, SECTORS, Screen, Slot, Stage, Wizard};
+use crate::app::{
+    App, Before, Effect, Goal, JobView, Over, Question, Resume, SECTORS, Screen, Slot, Stage, Wizard, keys,
+};
 use crate::crazyflie::Mode;
 use crate::flash::check::{self, Wish};
 use crate::flash::undo::Change;
@@ -93,15 +95,39 @@ pub(super) fn wish_for(image: &Image) -> Wish {
     Wish { allow_mismatch, ..Wish::default() }
 }
 
+/// A key that confirms comes by itself, not out of a row of them: one that is held does not confirm.
+const PAUSE: Duration = Duration::from_millis(250);
+
 pub(super) fn write(app: &mut App) -> Vec<Effect> {
-    match &mut app.screen {
-        Screen::Job(view) if matches!(view.stage, Stage::Asking(_)) => {
-            view.stage = Stage::Working;
-            remember_before(app);
-            vec![Effect::Proceed]
-        }
-        _ => Vec::new(),
+    let Some(JobView { stage: Stage::Asking(question), .. }) = app.job() else { return Vec::new() };
+    // A word that was typed is no accident.
+    let by_key = keys::word_asked_for(app).is_none();
+    if by_key && (question.until_read(app.now).is_some() || app.quiet < PAUSE) {
+        notice(app, "Nothing is written yet: read the plan, then press the key once more.");
+        return Vec::new();
     }
+    if let Screen::Job(view) = &mut app.screen {
+        view.stage = Stage::Working;
+    }
+    remember_before(app);
+    vec![Effect::Proceed]
+}
+
+/// The plan is for a drone that is there: if it goes, nothing is left to confirm.
+pub(super) fn require_drone(app: &mut App) -> Vec<Effect> {
+    let is_it = |device: &&Device| {
+        app.device.as_ref().is_some_and(|it| (&it.location, it.address) == (&device.location, device.address))
+    };
+    let is_there = app.devices().iter().any(|device| is_it(&device));
+    let Screen::Job(JobView { stage: Stage::Asking(question), stopping: false, .. }) = &mut app.screen else {
+        return Vec::new();
+    };
+    if is_there || !question.seen {
+        question.seen |= is_there;
+        return Vec::new();
+    }
+    app.log.push(app.now, Level::Warning, "The drone was unplugged before anything was written");
+    stop(app)
 }
 
 /// What is about to be overwritten can be put back.
@@ -215,10 +241,11 @@ pub(super) fn ready(app: &mut App, preview: Box<Preview>) -> Vec<Effect> {
         view.progress.plan(&preview.work, now);
         resumed = view.confirm == Confirm::Go;
         if !resumed && !preview.work.is_nothing() {
-            view.stage = Stage::Asking(String::new());
+            view.stage = Stage::Asking(Question { shown: now, ..Question::default() });
         }
     }
     app.preview = Some(preview);
+    require_drone(app);
     // Nobody is there to ask, or it was to stop already: nothing was changed, and nothing will be.
     if stopping && !resumed { stop(app) } else { Vec::new() }
 }

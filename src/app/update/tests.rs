@@ -107,7 +107,7 @@ fn an_image_that_is_not_recognised_takes_a_typed_word() {
     assert!(matches!(app.image, Slot::Ready(..)));
     press(&mut app, Key::Char('f'));
     if let Screen::Job(view) = &mut app.screen {
-        view.stage = Stage::Asking(String::new());
+        view.stage = Stage::Asking(Question::default());
     }
     assert_eq!(press(&mut app, Key::Enter), []);
     assert!(notice_of(&app).contains("type the word unknown first"));
@@ -222,7 +222,7 @@ fn a_lost_terminal_ends_what_has_changed_nothing_and_lets_a_flash_finish() {
 
     let mut asking = working();
     if let Screen::Job(view) = &mut asking.screen {
-        view.stage = Stage::Asking(String::new());
+        view.stage = Stage::Asking(Question::default());
     }
     assert_eq!(update(&mut asking, Duration::ZERO, Msg::Detached), [Effect::Cancel]);
     let report = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
