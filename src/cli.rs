@@ -323,7 +323,8 @@ fn flash_to_the_end((bus, clock): &World, mut job: Job, console: &mut Console) -
     loop {
         let ended = run_job::run(Arc::clone(bus), Arc::clone(clock), job.clone(), console)?;
         let Outcome::Failed(failure) = &ended.report.outcome else { return Ok(ended.report) };
-        let again = failure.is_interruption() && !job.wait.is_zero() && !ended.hung_up;
+        // Whoever waits for a drone waits for one whose contact bounces when it is plugged in, too.
+        let again = failure.is_lost() && !job.wait.is_zero() && !ended.hung_up;
         let drone = match ended.drone {
             Some(drone) if again => drone,
             // It did not come back: what it was left as is what there is to say.
@@ -335,9 +336,10 @@ fn flash_to_the_end((bus, clock): &World, mut job: Job, console: &mut Console) -
             return Ok(ended.report);
         }
         console.interrupted(failure);
-        if let Task::Flash(task) = job.task {
-            job.task = Task::Flash(task.resumed(failure.drone));
-        }
+        job.task = match job.task {
+            Task::Flash(task) if failure.is_interruption() => Task::Flash(task.resumed(failure.drone)),
+            task => task,
+        };
         job = job.of(drone);
         lost = Some(ended.report);
     }

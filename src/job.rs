@@ -150,21 +150,27 @@ pub struct Headway {
     least: Option<u64>,
     /// Sessions since then.
     stuck: u32,
+    /// Sessions that were lost before anything was compared, which wears nothing.
+    bounced: u32,
 }
 
 impl Headway {
     /// Sessions in a row that bring a flash no further, after which it is given up.
     const STUCK: u32 = 3;
+    /// The same for sessions that came to nothing.
+    const BOUNCES: u32 = 20;
 
     /// A session was lost that had this left to write at its start, in bytes; whether it is time to give up.
     pub fn is_stuck(&mut self, left: Option<u64>) -> bool {
-        let Some(left) = left else { return false };
-        if self.least.is_none_or(|least| left < least) {
-            (self.least, self.stuck) = (Some(left), 0);
-        } else {
-            self.stuck += 1;
+        match left {
+            Some(left) if self.least.is_none_or(|least| left < least) => {
+                (self.least, self.stuck) = (Some(left), 0);
+            }
+            // No further, or not even so far that it was known what is left.
+            Some(_) => self.stuck += 1,
+            None => self.bounced += 1,
         }
-        self.stuck >= Headway::STUCK
+        self.stuck >= Headway::STUCK || self.bounced >= Headway::BOUNCES
     }
 }
 

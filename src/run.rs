@@ -355,9 +355,11 @@ impl<'a> Shell<'a> {
                 if let (Event::Finished(report), Some(record)) = (&**event, &self.record) {
                     let words = report::headline(report);
                     let log = format!("{}{words}\n", bundle::log(app));
+                    // Two runs may end in one second.
+                    let name = format!("{}-run.log", std::process::id());
                     let logs = self.world.settings.0.logs.unwrap_or(RUNS).max(1);
                     let _ = record.ended(&words, !app.detached);
-                    let _ = record.save(Path::new("logs"), "run.log", log.as_bytes(), logs);
+                    let _ = record.save(Path::new("logs"), &name, log.as_bytes(), logs);
                 }
             }
             _ => {}

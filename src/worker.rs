@@ -18,7 +18,7 @@ use crate::flash::Address;
 use crate::job::{
     Command, DroneState, Event, Failure, FailureKind, Job, Level, Outcome, Phase, Report, SectorState, Task,
 };
-use crate::usb::Bus;
+use crate::usb::{Bus, Location, TransferError};
 
 pub mod find;
 mod flash;
@@ -31,6 +31,11 @@ mod timeline;
 
 use patient::Patient;
 use timeline::{Part, Share, Timeline};
+
+/// A pulled device may fail in any way before the hub notices that it is gone.
+const GOING: Duration = Duration::from_secs(1);
+/// Between two looks at the list of devices.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// A running worker.
 pub struct Worker {
@@ -86,6 +91,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         (_, DroneState::Untouched) if ctx.was == Was::Stopped => DroneState::Stopped,
         (_, drone) => drone,
     };
+    let result = result.map(|result| result.map_err(|stop| ctx.verdict(stop)));
     let outcome = match result {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(Stop::Cancelled)) => Outcome::Cancelled(drone),
@@ -159,6 +165,8 @@ struct Ctx<'a> {
     timeline: RefCell<Timeline>,
     /// Whether the device that is used runs, or ran.
     was: Was,
+    /// Where it is plugged in, and its number there.
+    at: RefCell<Option<(Location, u8)>>,
     /// What an earlier try has left the drone as, once it is there again.
     left: DroneState,
     /// What this job leaves the drone as if it ends now.
@@ -200,6 +208,7 @@ impl<'a> Ctx<'a> {
             idle: Duration::ZERO,
             timeline: RefCell::new(Timeline::new(clock.now())),
             was: Was::InDfu,
+            at: RefCell::new(None),
             left: DroneState::Untouched,
             drone: DroneState::Untouched,
             report,
@@ -207,8 +216,41 @@ impl<'a> Ctx<'a> {
     }
 
     fn post(&self, event: Event) {
+        if let Event::Device(device) = &event {
+            self.at.replace(Some((device.location.clone(), device.address)));
+        }
         // Nobody listens any more: the job goes on all the same.
         let _ = self.outbox.send(event);
+    }
+
+    /// Whether the device that is used is not on the bus any more, or goes within [`GOING`]: what the wire showed before
+    /// that means nothing. The one definition of a lost drone, by what the bus lists.
+    fn is_gone(&self) -> bool {
+        let Some((location, address)) = self.at.borrow().clone() else { return false };
+        let asked = self.clock.now();
+        loop {
+            // A list that cannot be had says nothing.
+            let Ok(list) = self.bus.list() else { return false };
+            if !list.iter().any(|found| (&found.location, found.address) == (&location, address)) {
+                return true;
+            }
+            if self.clock.now().saturating_sub(asked) >= GOING {
+                return false;
+            }
+            self.clock.sleep(GLANCE);
+        }
+    }
+
+    /// What a failure means in the end: one of the wire is a lost drone, if that is gone.
+    fn verdict(&self, stop: Stop) -> Stop {
+        match stop {
+            Stop::Failed(kind, place)
+                if kind.transfer().is_some_and(TransferError::is_transient) && self.is_gone() =>
+            {
+                Stop::Failed(kind.of_a_gone_device(), place)
+            }
+            other => other,
+        }
     }
 
     /// The job enters another part.

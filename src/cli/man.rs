@@ -36,7 +36,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 const KEYS: &str = "\
 The keys that work are at the bottom of every screen; ? lists all of them. f flashes, r leads a drone that does not start \
 into DFU mode, b restores the bootloader, i chooses a file, u undoes the last flash, d opens the doctor, l the log, q \
-quits. Arrows or h, j, k, l move, Enter confirms, Esc goes back.";
+quits. Arrows or h, j, k, l move, Enter starts, w writes what the plan shows, Esc goes back.";
 
 const JSON: &str = "\
 With --json every command prints one object per line on standard output and ends in one object whose event is result. Its \

@@ -8,7 +8,8 @@ use crate::clock::Clock;
 use crate::crazyflie::Mode;
 use crate::flash::undo::{Change, NoCopy};
 use crate::job::{
-    Command, DroneAt, DroneState, Event, Failure, FailureKind, Job, Keep, Outcome, Preview, Report, Task,
+    AtWork, Command, DroneAt, DroneState, Event, Failure, FailureKind, Job, Keep, Outcome, Preview, Report,
+    Task,
 };
 use crate::record::{Begun, Kept, Presence, Record};
 use crate::report::{self, Exit, Problem};
@@ -52,10 +53,27 @@ pub(super) fn run(
     let task = job.task.clone();
     let _ = worker.commands.send(Command::Run(job));
     let mut presence = Presence::new(console.is_demo());
-    let (mut begun, mut left) = (None, None);
+    let record = Record::of_user().filter(|_| !console.is_demo());
+    let (mut begun, mut left, mut held_by) = (None, None, None);
     let mut last = None;
     let (mut drone, mut simulated): (Option<DroneAt>, _) = (None, false);
-    for event in &worker.events {
+    for mut event in &worker.events {
+        // Another run that is at work on this drone has it; a look in passing, which tells nobody, is waited for.
+        if let Event::Device(device) = &event
+            && held_by.is_none()
+            && let Some(record) = &record
+        {
+            let place = device.location.to_string();
+            held_by = record.others_at_work().into_iter().find(|work| work.place == place);
+            if held_by.is_some() {
+                let _ = worker.commands.send(Command::Cancel);
+            }
+        }
+        if let (Event::Finished(Report { outcome, .. }), Some(_)) = (&mut event, &held_by)
+            && let Outcome::Cancelled(drone) = *outcome
+        {
+            *outcome = Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone });
+        }
         console.event(&event);
         presence.follow(now.now(), &event);
         match &event {
@@ -88,19 +106,20 @@ pub(super) fn run(
     worker.join();
     let hung_up = hung_up.load(Ordering::SeqCst);
     if let (Some(report), false) = (&last, simulated || drone.is_none()) {
-        remember(report, hung_up, console);
+        remember(report, hung_up, held_by.as_ref(), console);
     }
     let drone = drone.filter(|drone| !drone.serial.is_empty());
     Ok(Ended { report: last.unwrap_or_else(died), drone, left, hung_up })
 }
 
 /// How a job ended that changed something, for the next start; and who has the device that this one did not get.
-fn remember(report: &Report, hung_up: bool, console: &mut Console) {
+fn remember(report: &Report, hung_up: bool, held_by: Option<&AtWork>, console: &mut Console) {
     let Some(record) = Record::of_user() else { return };
     match &report.outcome {
-        Outcome::Failed(Failure { kind: FailureKind::Held, .. }) => {
-            record.others_at_work().iter().for_each(|work| console.line(&work.to_string()));
-        }
+        Outcome::Failed(Failure { kind: FailureKind::Held, .. }) => match held_by {
+            Some(work) => console.line(&work.to_string()),
+            None => record.others_at_work().iter().for_each(|work| console.line(&work.to_string())),
+        },
         // Whoever reads it here has seen it.
         Outcome::Identified | Outcome::Read(_) => {}
         _ if hung_up => drop(record.ended(&report::headline(report), false)),

@@ -165,6 +165,33 @@ pub enum FailureKind {
     WorkerDied(String),
 }
 
+impl FailureKind {
+    /// The transfer that failed, if one did.
+    #[must_use]
+    pub fn transfer(&self) -> Option<TransferError> {
+        match self {
+            FailureKind::Dfu(DfuError::Transfer { error, .. })
+            | FailureKind::Open(error)
+            | FailureKind::NotDfu(DeviceError::Transfer(error)) => Some(*error),
+            _ => None,
+        }
+    }
+
+    /// The same of a device that turned out to be gone: what the wire showed before that means nothing.
+    #[must_use]
+    pub fn of_a_gone_device(self) -> FailureKind {
+        let error = TransferError::Disconnected;
+        match self {
+            FailureKind::Dfu(DfuError::Transfer { request, .. }) => {
+                DfuError::Transfer { request, error }.into()
+            }
+            FailureKind::Open(_) => FailureKind::Open(error),
+            FailureKind::NotDfu(DeviceError::Transfer(_)) => DeviceError::Transfer(error).into(),
+            other => other,
+        }
+    }
+}
+
 impl DroneState {
     /// Nothing was written or erased.
     #[must_use]
@@ -174,17 +201,16 @@ impl DroneState {
 }
 
 impl Failure {
-    /// Whether the drone was lost in the middle of the work: plugged in again, it can be gone on with.
+    /// Whether the drone was lost: plugged in again, the job can be done.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.kind.transfer() == Some(TransferError::Disconnected)
+    }
+
+    /// Whether it was lost in the middle of the work: plugged in again, it can be gone on with.
     #[must_use]
     pub fn is_interruption(&self) -> bool {
-        let lost = match &self.kind {
-            FailureKind::Dfu(error) => error.is_disconnect(),
-            FailureKind::Open(error) | FailureKind::NotDfu(DeviceError::Transfer(error)) => {
-                *error == TransferError::Disconnected
-            }
-            _ => false,
-        };
-        lost && matches!(self.drone, DroneState::WithoutFirmware | DroneState::WithoutLoader)
+        self.is_lost() && matches!(self.drone, DroneState::WithoutFirmware | DroneState::WithoutLoader)
     }
 }
 

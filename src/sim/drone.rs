@@ -196,6 +196,11 @@ impl Drone {
         self.settle(now);
     }
 
+    /// The cable works loose: errors on the wire from now on, then it is gone.
+    pub fn work_loose(&mut self, now: Duration) {
+        self.loose_until = Some(now + LOOSE);
+    }
+
     /// Pulls the cable (there is no battery): what was under way stays half done.
     pub fn cut_power(&mut self, now: Duration) {
         if let Mode::Rom(rom) = &mut self.mode {

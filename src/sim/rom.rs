@@ -299,6 +299,8 @@ impl Rom {
         match block {
             0 => Answer::Data(vec![0x00, 0x21, 0x41, 0x92]),
             1 => self.refuse(ERR_STALLED),
+            // 2 to 2048 bytes, says AN3156 §4; what a ROM does with one is not known.
+            _ if len < 2 => self.refuse(ERR_STALLED),
             _ if self.pointer == VOLTAGE && self.switch == Switch::WriteOnly => self.refuse(ERR_TARGET),
             _ if is_empty(memory, self.pointer) => {
                 self.state = State::Idle;

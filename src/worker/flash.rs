@@ -24,6 +24,8 @@ use crate::job::{
 
 /// After leave the drone is looked for at most this long.
 const APPEARS: Duration = Duration::from_secs(10);
+/// No copy is larger, in bytes: twice the flash of an STM32F405. Another device may describe sectors of a gigabyte.
+const COPY_MAX: u64 = 2 * 1024 * 1024;
 /// A drone that is seen running has this long to say what it runs.
 const PROOF: Duration = Duration::from_secs(3);
 
@@ -381,6 +383,11 @@ impl Flashing<'_> {
     fn compare(&mut self, ctx: &Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
         ctx.enters(Part::Compare);
         let sectors = self.plan.sectors().to_vec();
+        let all: u64 = sectors.iter().map(|planned| u64::from(planned.sector.span.len())).sum();
+        let keep = if all > COPY_MAX { Keep::No } else { keep };
+        if keep == Keep::No && self.task.keep == Keep::Copy {
+            ctx.warn("No copy is kept: this device's sectors are larger than any flash of an STM32F4");
+        }
         let size = |planned: &PlannedSector| match keep {
             Keep::Copy => u64::from(planned.sector.span.len()),
             Keep::No => planned.filled.iter().map(|span| u64::from(span.len())).sum(),

@@ -20,13 +20,19 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Resu
                 ctx.check_cancelled()?;
                 let from = (block.start().0 - segment.address.0) as usize;
                 let expected = &segment.data[from..from + block.size()];
-                require_in_flash(ctx, session, block, expected).map_err(differs)?;
+                require_in_flash(ctx, session, whole_words(session, block), expected).map_err(differs)?;
                 meter.add(ctx, u64::from(block.len()));
             }
         }
         ctx.report.verified = true;
         Ok(Outcome::Unchanged)
     })
+}
+
+/// A ROM must give 2 to 2048 bytes (AN3156 §4): an image that ends on an odd byte is read with what follows.
+fn whole_words(session: &Session, block: Span) -> Span {
+    let whole = Span::new(block.start(), block.len().next_multiple_of(4));
+    whole.filter(|whole| session.map().covers(*whole)).unwrap_or(block)
 }
 
 pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome, Stop> {

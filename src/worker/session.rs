@@ -15,7 +15,7 @@ use crate::dfu::{State, Status, wire};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
 use crate::job::{Device, Event, FailureKind, Protection, Width};
-use crate::usb::{Found, Location, TransferError, Transport, descriptor};
+use crate::usb::{TransferError, Transport, descriptor};
 
 /// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
 const OPERATION: Duration = Duration::from_secs(45);
@@ -26,8 +26,6 @@ const SILENCE: Duration = Duration::from_secs(6);
 const NAMES: Duration = Duration::from_secs(5);
 /// No longer pause goes by without a look for a cancel.
 const SLICE: Duration = Duration::from_secs(1);
-/// Between two looks at the list of devices.
-const GLANCE: Duration = Duration::from_millis(50);
 /// The virtual address that decides how many bits are programmed at a time, and what is written there (AN2606, "Bootloader
 /// memory management", table 4).
 const WIDTH_SWITCH: Address = Address(0xFFFF_0000);
@@ -35,17 +33,12 @@ const EIGHT_BITS: [u8; 4] = [0x00, 0xFF, 0xFF, 0xFF];
 const THIRTY_TWO_BITS: [u8; 4] = [0x03, 0xFF, 0xFF, 0xFF];
 /// Another program may hold the device for so long.
 const HELD: Duration = Duration::from_secs(3);
-/// A pulled device may fail in any way before the hub notices that it is gone.
-const GOING: Duration = Duration::from_secs(1);
 
 /// An open device in DFU mode, in dfuIDLE or on the way of a run of blocks.
 pub(super) struct Session {
     transport: Box<dyn Transport>,
     machine: Machine,
     device: DfuDevice,
-    /// Where the device is, and its number there.
-    location: Location,
-    address: u8,
     /// The alternate setting that is selected.
     alternate: u8,
     /// How long nothing was answered, of the time in which something was asked.
@@ -100,11 +93,9 @@ impl Session {
         ctx.detail(format!("Device {}, {}, transfer size {}", info.id, quirks.name, device.transfer_size));
         let machine = Machine::new(device.interface, device.transfer_size, quirks);
         let alternate = device.flash().map_or(0, |flash| flash.number);
-        let (location, address) = (info.location.clone(), info.address);
         let width = Programming::Bytes;
         let silence = Duration::ZERO;
-        let mut session =
-            Session { transport, machine, device, location, address, alternate, silence, width, quirks };
+        let mut session = Session { transport, machine, device, alternate, silence, width, quirks };
         ctx.info("Claiming USB DFU interface ...");
         session.claim(ctx, alternate)?;
         ctx.info("Determining device status ...");
@@ -143,6 +134,7 @@ impl Session {
     pub(super) fn select(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         if alternate != self.alternate {
             self.run(ctx, &Operation::Idle)?;
+            ctx.info(format!("Setting Alternate Interface #{alternate} ..."));
             self.select_now(ctx, alternate)?;
             self.machine.alternate_changed();
         }
@@ -152,6 +144,7 @@ impl Session {
     /// Selects the first setting, which takes the device. Another program may hold it for a moment: a look at a drone that
     /// has just come, of another cfdfu, takes a second.
     fn claim(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
+        ctx.info(format!("Setting Alternate Interface #{alternate} ..."));
         let started = ctx.clock.now();
         let mut waits = false;
         loop {
@@ -173,13 +166,12 @@ impl Session {
     /// A device that refuses SET_INTERFACE keeps what is selected: the ROM has one address pointer for all its
     /// memories, so every one of them can be reached from there.
     fn select_now(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
-        ctx.info(format!("Setting Alternate Interface #{alternate} ..."));
         match self.transport.select(self.device.interface, alternate) {
             Ok(()) => {}
             Err(TransferError::Busy) => return Err(FailureKind::Held.into()),
             Err(error) if error.is_transient() => {
                 if let FailureKind::Dfu(gone) =
-                    self.verdict(ctx, DfuError::Transfer { request: "SET_INTERFACE", error })
+                    verdict(ctx, DfuError::Transfer { request: "SET_INTERFACE", error })
                     && gone.is_disconnect()
                 {
                     return Err(FailureKind::Dfu(gone).into());
@@ -210,7 +202,7 @@ impl Session {
             Err(error) => error,
         };
         if !may_be_repeated(first) || matches!(operation, Operation::Recover | Operation::TakeOver) {
-            return Err(self.verdict(ctx, first));
+            return Err(verdict(ctx, first));
         }
         for pause in PAUSES {
             ctx.warn(format!("{first}; trying again"));
@@ -221,13 +213,13 @@ impl Session {
                 Ok(bytes) => return Ok(bytes),
                 // Gone, or silent, says more than what was seen before.
                 Err(error) if error.ends_session() => {
-                    return Err(self.verdict(ctx, error));
+                    return Err(verdict(ctx, error));
                 }
                 Err(error) if !may_be_repeated(error) => break,
                 Err(_) => {}
             }
         }
-        Err(self.verdict(ctx, first))
+        Err(verdict(ctx, first))
     }
 
     /// A write that failed at 32 bits is repeated at 8: the supply may be lower than was declared.
@@ -262,23 +254,6 @@ impl Session {
             Err(kind) => return Err(kind.into()),
         }
         Ok(())
-    }
-
-    /// What an error means in the end: after one of a transfer, a device that is not on the bus any more was pulled.
-    fn verdict(&self, ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
-        let asked = ctx.clock.now();
-        let may_be_gone = matches!(error, DfuError::Transfer { error, .. } if error.is_transient());
-        while may_be_gone && ctx.clock.now().saturating_sub(asked) < GOING {
-            // A list that cannot be had says nothing.
-            let Ok(list) = ctx.bus.list() else { break };
-            let is_there = |found: &Found| found.location == self.location && found.address == self.address;
-            if !list.iter().any(is_there) {
-                let DfuError::Transfer { request, .. } = error else { break };
-                return DfuError::Transfer { request, error: TransferError::Disconnected }.into();
-            }
-            ctx.clock.sleep(GLANCE);
-        }
-        error.into()
     }
 
     fn attempt(&mut self, ctx: &Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
@@ -509,6 +484,14 @@ impl Session {
     /// Leaves the device as the next session likes to find it, as far as it still listens.
     pub(super) fn settle(&mut self, ctx: &Ctx<'_>) {
         let _ = self.attempt(ctx, Operation::Idle);
+    }
+}
+
+/// What an error means in the end: see [`Ctx::verdict`].
+fn verdict(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
+    match ctx.verdict(error.into()) {
+        Stop::Failed(kind, _) => kind,
+        Stop::Cancelled => error.into(),
     }
 }
 

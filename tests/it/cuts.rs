@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
-use cfdfu::job::{Command, DroneState, Event, Job, Leave, Outcome};
+use cfdfu::job::{Command, DroneState, Event, Failure, FailureKind, Job, Leave, Outcome, Report, Selector};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
+use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
 
@@ -28,23 +29,77 @@ fn stay(job: Job) -> Job {
 /// The cable pulled in the middle of a transfer, an erase or a write leaves them half done.
 #[test]
 fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
-    let (half_erased, incomplete) = cut_everywhere("dfu", 1000);
+    let (half_erased, incomplete) = cut_everywhere("dfu", 1000, Drone::cut_power);
     // The cuts do hit the middle of things.
     assert!(half_erased > 20 && incomplete > 500, "{half_erased}, {incomplete}");
-    for scenario in ["byte-mode", "no-effect", "blank-otp"] {
-        cut_everywhere(scenario, 100);
+    for scenario in ["byte-mode", "no-effect", "blank-otp", "twins"] {
+        cut_everywhere(scenario, 100, Drone::cut_power);
     }
 }
 
-/// How many cuts left half a sector erased, and how many an incomplete image.
-fn cut_everywhere(scenario: &str, moments: u32) -> (u32, u32) {
+/// H1: as host controllers show it: errors on the wire for a while, then it is gone. Whenever that happens, the drone is
+/// known to be lost.
+#[test]
+fn a_cable_that_works_loose_at_any_moment_is_a_lost_drone() {
+    for (scenario, moments) in [("dfu", 300), ("twins", 60), ("byte-mode", 60)] {
+        cut_everywhere(scenario, moments, Drone::work_loose);
+    }
+}
+
+/// M16: the contact bounces when the drone is plugged in again: lost once more at any transfer, it is still lost, and the
+/// flash is carried on when it is back.
+#[test]
+fn a_contact_that_bounces_is_a_lost_drone() {
     let image = firmware("2026.08", LEN);
-    let whole_job = World::new(scenario).run(stay(flash_job(&image))).report.took;
+    let lost = |report: &Report| match &report.outcome {
+        Outcome::Failed(failure) => is_gone(failure).then_some(failure.drone),
+        _ => None,
+    };
+    for at in 0..60 {
+        let world = World::new("dfu");
+        let unplugs = |world: &World, at: u64| {
+            let bus = world.bus.clone();
+            let script = Script { at, fault: Fault::Unplug };
+            let faults = Faults::new(Some(script), move || {
+                bus.with(0, |drone, now| drone.cut_power(now));
+            });
+            Arc::new(Faulty::new(world.bus.clone(), faults))
+        };
+        let first = run(unplugs(&world, 110), world.clock.clone(), stay(flash_job(&image))).report;
+        let left = lost(&first).expect("lost in mid-flash");
+        assert_eq!(left, DroneState::WithoutFirmware);
+        world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+        let resumed = || {
+            let serial = Some("338133873034".to_owned());
+            let job = Job { serial, device: Selector::At("1-1".parse().unwrap()), ..stay(flash_job(&image)) };
+            with(job, |task| *task = task.clone().resumed(left))
+        };
+        let second = run(unplugs(&world, at), world.clock.clone(), resumed()).report;
+        assert_eq!(lost(&second), Some(left), "at {at}: {:?}", second.outcome);
+        world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+        assert_eq!(world.run(resumed()).report.outcome, Outcome::Flashed, "at {at}");
+    }
+}
+
+/// Lost; or not yet chosen when it went, for which a job that waits goes on waiting.
+fn is_gone(failure: &Failure) -> bool {
+    failure.is_lost() || matches!(failure.kind, FailureKind::NoDevice | FailureKind::NoMatch(_))
+}
+
+/// How many cuts left half a sector erased, and how many an incomplete image.
+fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut Drone, Duration)) -> (u32, u32) {
+    let image = firmware("2026.08", LEN);
+    let job = || Job { device: Selector::At("1-1".parse().unwrap()), ..stay(flash_job(&image)) };
+    let twin = |bus: &SimBus| bus.with(1, |drone, _| drone.memory.flash.bytes().to_vec());
+    let whole_job = World::new(scenario).run(job()).report.took;
+    let twin_before = twin(&World::new(scenario).bus);
     let before = World::new(scenario).flash();
     let (mut half_erased, mut incomplete) = (0, 0);
     for moment in (0..moments).map(|n| whole_job * n / moments) {
-        let (clock, bus) = Guillotine::at(moment, scenario, Drone::cut_power);
-        let outcome = run(Arc::new(bus.clone()), clock.clone(), stay(flash_job(&image))).report.outcome;
+        let (clock, bus) = Guillotine::at(moment, scenario, blow);
+        let outcome = run(Arc::new(bus.clone()), clock.clone(), job()).report.outcome;
+        assert!(!matches!(&outcome, Outcome::Failed(it) if !is_gone(it)), "at {moment:?}: {outcome:?}");
+        assert!(twin(&bus) == twin_before, "at {moment:?}: the twin was written");
         let after = bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let whole = after[0x4000..0x4000 + LEN] == image;
         let head = &after[0x4000..0x4004];
@@ -59,7 +114,7 @@ fn cut_everywhere(scenario: &str, moments: u32) -> (u32, u32) {
             drone.cut_power(now);
             drone.power_on_by_hand(now);
         });
-        let again = run(Arc::new(bus), clock, stay(flash_job(&image))).report.outcome;
+        let again = run(Arc::new(bus), clock, job()).report.outcome;
         assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged), "at {moment:?}: then {again:?}");
     }
     println!("{scenario}: {half_erased} with half a sector erased, {incomplete} of {moments} incomplete");

@@ -9,8 +9,8 @@ use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::undo::Change;
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span};
 use cfdfu::job::{
-    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Loader, Mismatch,
-    Outcome, Phase, Selector, Task,
+    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Leave, Loader,
+    Mismatch, Outcome, Phase, Selector, Task,
 };
 use cfdfu::report;
 use cfdfu::sim::drone::Drone;
@@ -443,4 +443,26 @@ fn m12_names_that_never_come_do_not_hold_the_job() {
     let run = run(Arc::new(MuteBus(clock.clone())), clock.clone(), flash_job(&new_image()));
     assert!(matches!(run.report.outcome, Outcome::Failed(_)));
     assert!(clock.now() < Duration::from_secs(15), "{:?}", clock.now());
+}
+
+// ---- L1: an image that ends on an odd byte
+
+/// A boot ROM need not give a single byte (AN3156 §4).
+#[test]
+fn l1_an_image_of_one_byte_more_than_blocks_is_verified() {
+    for odd in [1, 2, 3, 5] {
+        let image = firmware("2026.08", 60 * 2048 + odd);
+        let world = World::new("dfu");
+        let flash = with(flash_job(&image), |task| task.leave = Leave::Stay);
+        assert_eq!(world.run(flash).report.outcome, Outcome::Flashed);
+        let verify = Task::Verify(vec![Segment { address: FIRMWARE_BASE, data: image.clone() }]);
+        let run = world.run(Job { enter: Enter::Never, task: verify, ..flash_job(&image) });
+        assert_eq!(run.report.outcome, Outcome::Unchanged, "{odd}");
+        // The last byte is compared all the same.
+        let mut other = image;
+        *other.last_mut().unwrap() ^= 1;
+        let verify = Task::Verify(vec![Segment { address: FIRMWARE_BASE, data: other.clone() }]);
+        let run = world.run(Job { enter: Enter::Never, task: verify, ..flash_job(&other) });
+        assert!(matches!(failure(&run), FailureKind::Differs { .. }), "{odd}");
+    }
 }
