@@ -61,8 +61,7 @@ pub fn main() -> ExitCode {
         console.problem(&problem);
         problem.exit
     });
-    console.end(exit);
-    ExitCode::from(exit as u8)
+    ExitCode::from(console.end(exit) as u8)
 }
 
 /// A command that is none is taken for an image, and what follows it is what clap complains of.
@@ -85,7 +84,7 @@ fn usage(error: &clap::Error) -> ! {
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let problem = report::other(Exit::Usage, "usage", message, "`cfdfu --help` lists what can be typed.");
-        console::print_object(&json::problem(&problem));
+        let _ = console::print_object(&json::problem(&problem));
     }
     let text = rendered.clone() + &tip(error);
     let printable: String = text.chars().filter(|&c| c == '\n' || is_printable(c)).collect();

@@ -1,6 +1,7 @@
 //! What is shown: a dfu-util-style log with a progress bar on a terminal, plain lines in a pipe, or JSON on
 //! stdout with the lines on stderr. A terminal that is gone is no reason to stop: nothing here can fail.
 
+use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -51,23 +52,25 @@ pub(super) struct Console {
     clock: Arc<RealClock>,
     /// The one last result of `--json` is printed.
     concluded: bool,
+    /// What standard output did not take. A reader that has seen enough is no problem.
+    lost_output: OnceCell<io::Error>,
 }
 
 /// One object on a line of standard output.
-pub(super) fn print_object(value: &Value) {
+pub(super) fn print_object(value: &Value) -> io::Result<()> {
     // JSON escapes what is below a blank; a terminal obeys more than that. All of it has four digits.
     let escaped = |c: char| match u32::from(c) {
         code if !descriptor::is_printable(c) => format!("\\u{code:04x}"),
         _ => c.to_string(),
     };
     let line: String = value.to_string().chars().map(escaped).collect();
-    let _ = writeln!(io::stdout(), "{line}");
+    writeln!(io::stdout(), "{line}")
 }
 
 /// A problem that comes before there is a console.
 pub(super) fn complain(problem: &Problem, json: bool) -> ExitCode {
     if json {
-        print_object(&json::problem(problem));
+        let _ = print_object(&json::problem(problem));
     }
     let (message, advice) = (printable(&problem.message), printable(&problem.advice));
     let _ = writeln!(io::stderr(), "cfdfu: {message}\n{advice}");
@@ -104,6 +107,7 @@ impl Console {
             log: log.transpose()?,
             clock: Arc::new(RealClock::new()),
             concluded: false,
+            lost_output: OnceCell::new(),
         })
     }
 
@@ -138,12 +142,13 @@ impl Console {
             text.to_owned()
         };
         let json = self.json;
-        let write = || {
-            let _ = if json { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
-        };
-        match &self.bar {
+        let write = || if json { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
+        let written = match &self.bar {
             Some((_, bar)) => bar.suspend(write),
             None => write(),
+        };
+        if !json {
+            self.note_output(written);
         }
     }
 
@@ -157,7 +162,8 @@ impl Console {
 
     fn object(&self, value: &Value) {
         if self.json {
-            print_object(value);
+            let written = print_object(value);
+            self.note_output(written);
         }
     }
 
@@ -181,8 +187,28 @@ impl Console {
         }
     }
 
-    /// The end of a command; one that ran no job gets its one result here.
-    pub(super) fn end(&mut self, exit: Exit) {
+    fn note_output(&self, written: io::Result<()>) {
+        if let Err(error) = written
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            let _ = self.lost_output.set(error);
+        }
+    }
+
+    /// The end of a command, as it is known outside: one whose output was lost has not done what it was asked.
+    pub(super) fn end(&mut self, exit: Exit) -> Exit {
+        self.conclude_run(exit);
+        match self.lost_output.get() {
+            Some(error) if exit == Exit::Done => {
+                let _ = writeln!(io::stderr(), "cfdfu: standard output: {error}");
+                Exit::CannotCreate
+            }
+            _ => exit,
+        }
+    }
+
+    /// One that ran no job gets its one result here.
+    fn conclude_run(&mut self, exit: Exit) {
         if self.concluded {
             return;
         }

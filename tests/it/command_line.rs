@@ -466,3 +466,25 @@ fn no_colour_reaches_a_pipe_unless_it_is_asked_for() {
     assert!(!desk.fails("flash missing.bin --demo").1.contains('\u{1b}'));
     assert!(desk.fails("flash missing.bin --demo --color always").1.contains("\u{1b}[1;31m"));
 }
+
+/// L6: output that nothing took is no success.
+#[cfg(target_os = "linux")]
+#[test]
+fn l6_a_full_disk_is_an_error_and_a_reader_that_left_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+    let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
+    let run = |arguments: &str, to: &str| {
+        let line = format!("'{}' {arguments} {to}", cfdfu.display());
+        let output =
+            std::process::Command::new("bash").current_dir(dir.path()).args(["-c", &line]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for arguments in ["list --demo", "list --demo --json", "inspect cf2.bin", "inspect cf2.bin --json", "man"]
+    {
+        let (code, err) = run(arguments, ">/dev/full");
+        assert!(code == Some(73) && err.contains("No space left"), "{arguments}: {code:?} {err}");
+        let (code, _) = run(arguments, "| true; exit ${PIPESTATUS[0]}");
+        assert_eq!(code, Some(0), "{arguments}");
+    }
+}
