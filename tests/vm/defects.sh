@@ -70,6 +70,15 @@ check "L5: without a home that is said before the flash" sh -c "
   [ \$status -eq 0 ] && grep -q 'no copy is kept' log"
 stop
 
+echo "== nobody is there any more (L8)"
+start dfu
+check "a drone that is lost after the terminal hung up is not waited for" bash -c "
+  rm -f log; setsid '$cfdfu' flash new.bin --full --no-leave --wait 60 >log 2>&1 & shows log Erase; kill -HUP \$!; sleep 0.5
+  echo unplug >orders; began=\$SECONDS; wait \$!; status=\$?; cat log; [ \$status -eq 74 ] && [ \$((SECONDS - began)) -lt 20 ]"
+back
+check "and the same command again completes it" "$cfdfu" flash new.bin --no-leave
+stop
+
 echo "== rules for one number only (M1)"
 start healthy 0483:5740
 sleep 1
