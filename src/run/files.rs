@@ -76,7 +76,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Rows of a folder that a picker shows at most.
+/// Files of a folder that a picker shows at most, and as many folders.
 const ROWS: usize = 500;
 /// Entries of a folder that are looked at at most.
 const ENTRIES: usize = 20_000;
@@ -109,7 +109,9 @@ pub fn list(folder: &Path, recent: &[PathBuf]) -> Vec<Entry> {
         .collect();
     // By name before it is cut: the first of an alphabet, not of a disk.
     there.sort_by(|a, b| (a.0 == Listed::Folder, &a.1).cmp(&(b.0 == Listed::Folder, &b.1)));
+    let folders = there.split_off(there.partition_point(|(what, _)| *what != Listed::Folder));
     there.truncate(ROWS);
+    there.extend(folders.into_iter().take(ROWS));
     entries.extend(there.into_iter().map(|(what, path)| {
         let kind = match what {
             Listed::Folder => EntryKind::Folder,
@@ -150,5 +152,34 @@ fn kind(path: &Path, bytes: u64, left: &mut u64) -> EntryKind {
             EntryKind::File(content.to_string(), good)
         }
         Err(_) => EntryKind::File("no image".to_owned(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first of the alphabet, whatever order the disk has them in; and no more is read than makes sense.
+    #[test]
+    fn a_full_folder_is_listed_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in (0..600).rev() {
+            fs::write(dir.path().join(format!("{n:04}.bin")), b"no image").unwrap();
+        }
+        fs::create_dir(dir.path().join("0000")).unwrap();
+        let names = |entries: &[Entry]| -> Vec<String> {
+            entries
+                .iter()
+                .map(|entry| entry.path.file_name().unwrap().to_string_lossy().into_owned())
+                .collect()
+        };
+        let listed = list(dir.path(), &[]);
+        let mut expected: Vec<String> = (0..ROWS).map(|n| format!("{n:04}.bin")).collect();
+        expected.push("0000".to_owned());
+        assert_eq!(names(&listed), expected);
+        let mut left = 10;
+        let path = dir.path().join("0001.bin");
+        assert_eq!(kind(&path, 8, &mut left), EntryKind::File("no image".to_owned(), false));
+        assert_eq!(kind(&path, 8, &mut left), EntryKind::File("1 KiB, not looked at".to_owned(), true));
     }
 }

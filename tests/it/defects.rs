@@ -1,15 +1,16 @@
 //! What attacks on the release binary have found, where it can be seen on the simulated bus: each test names its defect
 //! as the list of that attack has it (H high, M medium, L low). What needs a kernel's USB stack is in `tests/vm`.
 
-use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::check::{self, Wish};
-use cfdfu::flash::undo::Change;
+use cfdfu::flash::undo::{Change, History};
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span};
 use cfdfu::job::{
-    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Leave, Loader,
+    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Keep, Leave, Loader,
     Mismatch, Outcome, Phase, Selector, Task,
 };
 use cfdfu::report;
@@ -464,5 +465,134 @@ fn l1_an_image_of_one_byte_more_than_blocks_is_verified() {
         let verify = Task::Verify(vec![Segment { address: FIRMWARE_BASE, data: other.clone() }]);
         let run = world.run(Job { enter: Enter::Never, task: verify, ..flash_job(&other) });
         assert!(matches!(failure(&run), FailureKind::Differs { .. }), "{odd}");
+    }
+}
+
+// ---- L7: a device that is busy for hours
+
+/// A boot ROM that says that it is busy, and for how long, whenever it is asked; `asked` hears of it.
+struct Busy<F>(SimBus, F);
+
+struct BusyTransport<F>(Box<dyn Transport>, F);
+
+impl<F: Fn() + Clone + Send + Sync + 'static> Bus for Busy<F> {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        self.0.list()
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        Ok(Box::new(BusyTransport(self.0.open(found)?, self.1.clone())))
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.0.wait(limit);
+    }
+}
+
+impl<F: Fn() + Send> Transport for BusyTransport<F> {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
+        let answer: &[u8] = match (setup.request_type, setup.request) {
+            (0xA1, 3) => &[0, 0xFF, 0xFF, 0xFF, 4, 0],
+            (0xA1, 5) => &[4],
+            _ => return self.0.control_in(setup, buffer, limit),
+        };
+        (self.1)();
+        buffer[..answer.len()].copy_from_slice(answer);
+        Ok(answer.len())
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        self.0.control_out(setup, data, limit)
+    }
+
+    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        self.0.select(interface, alternate)
+    }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        self.0.bulk_in(pipe, buffer, limit)
+    }
+
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        self.0.bulk_out(pipe, data, limit)
+    }
+}
+
+/// It ends by itself within 15 s, and a cancel is heard within 2 s.
+#[test]
+fn l7_a_cancel_is_heard_while_a_device_says_that_it_is_busy() {
+    let world = World::new("dfu");
+    let alone = run(Arc::new(Busy(world.bus.clone(), || {})), world.clock.clone(), flash_job(&new_image()));
+    assert!(matches!(alone.report.outcome, Outcome::Failed(_)));
+    assert!(world.clock.now() < Duration::from_secs(15), "{:?}", world.clock.now());
+
+    let world = World::new("dfu");
+    let says = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
+    let voice = Arc::clone(&says);
+    let cancel = move || drop(voice.get().unwrap().lock().unwrap().send(Command::Cancel));
+    let worker = Worker::spawn(Arc::new(Busy(world.bus.clone(), cancel)), world.clock.clone());
+    assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
+    worker.commands.send(Command::Run(flash_job(&new_image()))).unwrap();
+    let outcome = worker.events.iter().find_map(|event| match event {
+        Event::Finished(report) => Some(report.outcome),
+        _ => None,
+    });
+    assert_eq!(outcome, Some(Outcome::Cancelled(DroneState::Untouched)));
+    assert!(world.clock.now() < Duration::from_secs(2), "{:?}", world.clock.now());
+}
+
+// ---- H3: a restore that is interrupted, and undone
+
+/// Cut at any moment, done again to its end, and undone: what comes back is what was there before the first try.
+#[test]
+fn h3_a_restore_that_was_cut_is_undone_to_what_was_there_before_it() {
+    const LEN: usize = 50 * 1024;
+    let (image, loader) = (firmware("2026.08", LEN), images::loader());
+    let restore = || {
+        with(restore_job(&loader, Some(&image)), |task| {
+            task.leave = Leave::Stay;
+            task.keep = Keep::Copy;
+        })
+    };
+    // With another bootloader, so that all of it is written.
+    let other_loader = |drone: &mut Drone| drone.memory.flash.place(nor::START + 0x1000, &[0x55; 64]);
+    let begin = |history: &History, run: &Run, change: Change| {
+        let preview = run.events.iter().find_map(|event| match event {
+            Event::Ready(preview) => Some(preview),
+            _ => None,
+        });
+        let preview = preview.filter(|preview| !preview.work.is_nothing());
+        preview.map(|preview| history.begin(preview.plan.pieces(), preview.before.as_ref(), change))
+    };
+    let whole_job = changed("dfu", other_loader).run(restore()).report.took;
+    let before = changed("dfu", other_loader).flash();
+    for moment in (0..60).map(|n| whole_job * n / 60) {
+        let (clock, bus) = crate::cuts::Guillotine::at(moment, "dfu", Drone::cut_power);
+        bus.with(0, |drone, _| other_loader(drone));
+        let flash = || bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
+        let mut history = History::default();
+        let first = run(Arc::new(bus.clone()), clock.clone(), restore());
+        history = begin(&history, &first, Change::Flash).unwrap_or(history);
+        bus.with(0, |drone, now| {
+            drone.cut_power(now);
+            drone.power_on_by_hand(now);
+        });
+        let second = run(Arc::new(bus.clone()), clock.clone(), restore());
+        let again = begin(&history, &second, Change::Flash);
+        assert!(matches!(second.report.outcome, Outcome::Flashed | Outcome::Unchanged), "at {moment:?}");
+        history = again.unwrap_or(history).end();
+        let copy = history.target().unwrap_or_else(|why| panic!("at {moment:?}: {why}")).clone();
+        let undo = job(check::undo(copy, Wish { allow_mismatch: true, ..Wish::default() }).unwrap());
+        let undo = with(undo, |task| {
+            task.leave = Leave::Stay;
+            task.change = Change::Undo;
+        });
+        assert_eq!(run(Arc::new(bus.clone()), clock, undo).report.outcome, Outcome::Flashed, "at {moment:?}");
+        assert!(flash() == before, "at {moment:?}: something else came back");
     }
 }
