@@ -264,6 +264,8 @@ pub struct JobView {
     pub waiting: Option<(&'static str, Duration, Duration)>,
     /// Whether a stop was asked for.
     pub stopping: bool,
+    /// Whether it is known what is left to write.
+    pub compared: bool,
     /// Whether somebody is asked before it writes.
     pub confirm: Confirm,
     /// Whether its drone was seen to be away. What is on the bus after that is no echo of what was before.

@@ -41,13 +41,25 @@ impl Record {
     /// Keeps a file in this folder of the state directory, its name preceded by the time; of the files with
     /// the same ending the oldest go, so that `most` are left. Gives the new file.
     pub fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
+        self.save_after(folder, name, bytes, most, None)
+    }
+
+    /// The same, and later than this time.
+    fn save_after(
+        &self,
+        folder: &Path,
+        name: &str,
+        bytes: &[u8],
+        most: usize,
+        newest: Option<u64>,
+    ) -> io::Result<PathBuf> {
         let dir = self.dir.join(folder);
         fs::create_dir_all(&dir)?;
         remove_old_drafts(&dir);
         let ending = Path::new(name).extension();
         let mut others = saved(&dir);
         // A clock that was set back, or runs behind until the network is there, does not make the newest the oldest.
-        let newest = others.iter().filter_map(|path| time_of(path)).max();
+        let newest = others.iter().filter_map(|path| time_of(path)).chain(newest).max();
         let after = newest.map_or(0, |time| time.saturating_add(1).min(9_999_999_999));
         others.retain(|path| path.extension() == ending);
         let path = dir.join(format!("{:010}-{name}", clock::unix_seconds().max(after)));

@@ -6,11 +6,12 @@
 //! reading of folders and images, [`bundle`] what is saved for a report, [`symptoms`] what the doctor judges, [`plain`] the
 //! same without a screen. The worker never waits for any of this.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -21,7 +22,9 @@ use crate::clock::Clock;
 use crate::doctor;
 use crate::flash::undo::{Change, NoCopy};
 use crate::image::Image;
-use crate::job::{Command, Confirm, Device, Enter, Event, Job, Level, Outcome, Selector, Task};
+use crate::job::{
+    Command, Confirm, Device, DroneState, Enter, Event, Job, Level, Outcome, Report, Selector, Task,
+};
 use crate::record::{Begun, Kept, Presence, Record};
 use crate::report::{self, Problem};
 use crate::settings::Settings;
@@ -100,6 +103,8 @@ struct Shell<'a> {
     presence: Presence,
     /// What the job under way has put on record.
     begun: Option<Begun>,
+    /// The last job that was begun, until it is given to the worker: whether somebody has taken it.
+    starting: Option<Arc<AtomicBool>>,
 }
 
 impl<'a> Shell<'a> {
@@ -129,6 +134,7 @@ impl<'a> Shell<'a> {
             record: if world.demo.is_some() { None } else { Record::of_user() },
             presence: Presence::new(world.demo.is_some()),
             begun: None,
+            starting: None,
         }
     }
 
@@ -233,7 +239,15 @@ impl<'a> Shell<'a> {
                 self.begin(app);
                 let _ = self.commands.send(Command::Proceed);
             }
-            Effect::Cancel => drop(self.commands.send(Command::Cancel)),
+            Effect::Cancel => {
+                // A job whose file is still being read has not begun.
+                if self.starting.take().is_some_and(|taken| !taken.swap(true, Ordering::SeqCst)) {
+                    let report = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
+                    let _ = self.messages.send(Msg::Job(Box::new(Event::Finished(report))));
+                } else {
+                    let _ = self.commands.send(Command::Cancel);
+                }
+            }
             Effect::Load(which, path) => {
                 let messages = self.messages.clone();
                 thread::spawn(move || {
@@ -273,7 +287,7 @@ impl<'a> Shell<'a> {
     }
 
     /// A job that writes files begins if they are what they were when they were read: what is shown is what is written.
-    fn start_job(&self, app: &App, job: Box<Job>) {
+    fn start_job(&mut self, app: &App, job: Box<Job>) {
         let is_fresh = matches!(&job.task, Task::Flash(task) if task.confirm == Confirm::Ask);
         let files = if is_fresh && !app.is_undoing() { app.files_of_job() } else { Vec::new() };
         if files.is_empty() {
@@ -282,15 +296,26 @@ impl<'a> Shell<'a> {
             return;
         }
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
+        // Whoever comes first takes it: the thread, or a cancel while it still reads (a file may hang).
+        let taken = Arc::new(AtomicBool::new(false));
+        self.starting = Some(Arc::clone(&taken));
         thread::spawn(move || {
-            for (which, path, before) in files {
+            // What is no file (a pipe) gives its content once.
+            let files =
+                files.into_iter().filter(|(_, path, _)| !fs::metadata(path).is_ok_and(|it| !it.is_file()));
+            let mut changed = files.filter_map(|(which, path, before)| {
                 let now = read_image(&path);
-                if !now.as_ref().is_ok_and(|image| image.sha256 == before) {
-                    let _ = messages.send(Msg::Changed(which, path, now));
-                    return;
-                }
+                let same = now.as_ref().is_ok_and(|image| image.sha256 == before);
+                (!same).then_some(Msg::Changed(which, path, now))
+            });
+            let changed = changed.next();
+            if taken.swap(true, Ordering::SeqCst) {
+                return;
             }
-            let _ = commands.send(Command::Run(*job));
+            match changed {
+                Some(changed) => drop(messages.send(changed)),
+                None => drop(commands.send(Command::Run(*job))),
+            }
         });
     }
 
@@ -311,6 +336,9 @@ impl<'a> Shell<'a> {
             Some(Err(error)) => no_copy(&error.to_string()),
             Some(Ok(begun)) => {
                 let said = match &begun.kept {
+                    _ if begun.problem.is_some() => {
+                        begun.problem.as_ref().map(|error| no_copy(&error.to_string()))
+                    }
                     Kept::Copy(path) => {
                         Some((Level::Info, format!("Kept what was there: {}", path.display())))
                     }

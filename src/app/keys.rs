@@ -172,11 +172,10 @@ pub fn danger(app: &App) -> Option<Danger> {
         (Goal::Restore, _) if app.preview.as_ref().is_none_or(|preview| preview.work.writes_loader()) => {
             Some(Danger::Bootloader)
         }
-        (Goal::Restore, _) => None,
         (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
             Some(Danger::UnknownImage)
         }
-        (Goal::Flash | Goal::Recover, _) => match board {
+        (Goal::Flash | Goal::Recover | Goal::Restore, _) => match board {
             Some(BoardCheck::Unknown) => Some(Danger::UnknownBoard),
             Some(BoardCheck::NoCrazyflie) => Some(Danger::NoCrazyflie),
             Some(BoardCheck::Passed) | None => None,
@@ -406,6 +405,7 @@ mod tests {
                 progress: super::super::progress::Progress::default(),
                 waiting: None,
                 stopping: false,
+                compared: false,
                 confirm: crate::job::Confirm::Ask,
                 was_away: false,
             })

@@ -15,7 +15,8 @@ use crate::record::{Begun, Kept, Presence, Record};
 use crate::report::{self, Exit, Problem};
 use crate::run::signals::{Signal, Signals};
 use crate::usb::Bus;
-use crate::worker::Worker;
+use crate::worker::patient::Patient;
+use crate::worker::{Worker, find};
 
 /// How a job ended.
 pub(super) struct Ended {
@@ -36,6 +37,9 @@ pub(super) fn run(
     console: &mut Console,
 ) -> Result<Ended, Problem> {
     let now = Arc::clone(&clock);
+    if let Some(ended) = held(&bus, &clock, &job, console) {
+        return Ok(ended);
+    }
     let worker = Worker::spawn(bus, clock);
     // SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish that has begun to write: half a
     // flash helps nobody, and it takes seconds. Before that, and a job that only reads, they stop, too.
@@ -112,6 +116,22 @@ pub(super) fn run(
     Ok(Ended { report: last.unwrap_or_else(died), drone, left, hung_up })
 }
 
+/// The end of a job whose drone another run is at work on: a running one must not even be asked into DFU mode.
+fn held(bus: &Arc<dyn Bus>, clock: &Arc<dyn Clock>, job: &Job, console: &mut Console) -> Option<Ended> {
+    let others = Record::of_user().filter(|_| !console.is_demo())?.others_at_work();
+    if others.is_empty() {
+        return None;
+    }
+    let bus = Patient::new(Arc::clone(bus), Arc::clone(clock));
+    let device = find::choose(&bus, &job.device).ok()?;
+    let place = device.location.to_string();
+    let work = others.into_iter().find(|work| work.place == place)?;
+    console.line(&work.to_string());
+    let failure = Failure { kind: FailureKind::Held, place: None, drone: DroneState::Untouched };
+    let report = Report::nothing_done(Outcome::Failed(failure));
+    Some(Ended { report, drone: None, left: None, hung_up: false })
+}
+
 /// How a job ended that changed something, for the next start; and who has the device that this one did not get.
 fn remember(report: &Report, hung_up: bool, held_by: Option<&AtWork>, console: &mut Console) {
     let Some(record) = Record::of_user() else { return };
@@ -149,13 +169,16 @@ fn begin(task: &Task, preview: &Preview, drone: &DroneAt, console: &mut Console)
     }
     match record.begin(drone, preview.plan.pieces(), preview.before.as_ref(), task.change) {
         Ok(begun) => {
-            match &begun.kept {
-                Kept::Copy(path) => console.line(&format!("Kept what was there: {}", path.display())),
-                Kept::Earlier => {
-                    console.line("An interrupted flash left what is there: undo goes back to before it.");
-                }
-                Kept::None(NoCopy::WasIncomplete) => console.line(&no_copy("it is not complete")),
-                Kept::None(_) => {}
+            match (&begun.problem, &begun.kept) {
+                (Some(error), _) => console.line(&no_copy(&error.to_string())),
+                (None, kept) => match kept {
+                    Kept::Copy(path) => console.line(&format!("Kept what was there: {}", path.display())),
+                    Kept::Earlier => {
+                        console.line("An interrupted flash left what is there: undo goes back to before it.");
+                    }
+                    Kept::None(NoCopy::WasIncomplete) => console.line(&no_copy("it is not complete")),
+                    Kept::None(_) => {}
+                },
             }
             Some(begun)
         }

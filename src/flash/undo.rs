@@ -74,6 +74,12 @@ impl Piece {
         Some(Piece { span, crc: crc32fast::hash(&segment.data) })
     }
 
+    /// Whether its first word, which is written last, is blank there.
+    fn is_headless_in(self, segment: &Segment) -> bool {
+        let start = self.span.start().wide();
+        within(segment, start..start + 4).is_some_and(|head| head.data.len() == 4 && is_blank(&head.data))
+    }
+
     /// Whether it is there; `None` if that cannot be seen.
     fn is_in(self, segment: &Segment) -> Option<bool> {
         let range = self.span.start().wide()..self.span.end();
@@ -217,7 +223,7 @@ impl History {
         };
         // A program without its first word, what was kept with a part erased, or what an interrupted job has written.
         let is_left_over = |there: &Segment, kept: &Segment| {
-            let own = |piece: &Piece| piece.is_in(there) == Some(true);
+            let own = |piece: &Piece| piece.is_in(there) == Some(true) || piece.is_headless_in(there);
             is_half(there) || is_partly_erased(there, kept) || open.iter().any(own)
         };
         let part = |which: Range<u64>| {

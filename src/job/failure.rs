@@ -210,7 +210,7 @@ impl Failure {
     /// Whether it was lost in the middle of the work: plugged in again, it can be gone on with.
     #[must_use]
     pub fn is_interruption(&self) -> bool {
-        self.is_lost() && matches!(self.drone, DroneState::WithoutFirmware | DroneState::WithoutLoader)
+        self.is_lost() && !self.drone.is_unchanged() && self.drone != DroneState::Flashed
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Record, read};
+use super::{Record, read, time_of};
 use crate::clock;
 use crate::crazyflie;
 use crate::flash::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
@@ -52,6 +52,8 @@ pub struct Begun {
     older: Vec<PathBuf>,
     /// What is kept of what it overwrites.
     pub kept: Kept,
+    /// Why it could not be kept.
+    pub problem: Option<io::Error>,
 }
 
 /// What is kept of what a job overwrites.
@@ -76,7 +78,7 @@ pub struct Target {
 }
 
 impl Record {
-    /// Puts on record that this job begins to write. An error means that what it overwrites is not kept.
+    /// Puts on record that this job begins to write. An error means that nothing is on record, and nothing kept.
     pub fn begin(
         &self,
         drone: &DroneAt,
@@ -86,6 +88,8 @@ impl Record {
     ) -> io::Result<Begun> {
         let folder = copies_of(drone).ok_or_else(|| io::Error::other("the drone shows no serial number"))?;
         let files = self.files_of(drone)?;
+        // Across all its ports: a clock that runs behind does not make an older copy the newest.
+        let newest = files.iter().filter_map(|path| time_of(path)).max();
         let past = history(&files);
         let mut next = past.begin(writes, before, change);
         let older = files.into_iter().filter(|path| is_mark(path)).collect();
@@ -95,18 +99,18 @@ impl Record {
             saved: Vec::new(),
             older,
             kept: Kept::Earlier,
+            problem: None,
         };
-        let mut problem = None;
         if next.last != past.last
             && let Last::Copy(copy) = &next.last
         {
-            match self.save_copy(&folder, drone, copy) {
+            match self.save_copy(&folder, drone, copy, newest) {
                 Ok(path) => {
                     begun.kept = Kept::Copy(path.clone());
                     begun.saved.push(path);
                 }
                 Err(error) => {
-                    problem = Some(error);
+                    begun.problem = Some(error);
                     next.last = Last::None(NoCopy::NotKept);
                 }
             }
@@ -116,12 +120,12 @@ impl Record {
             let reason =
                 REASONS.iter().find(|(reason, _)| *reason == why).map_or("notkept", |(_, word)| word);
             let name = format!("none-{reason}{}.mark", whole_field(drone));
-            begun.saved.extend(self.save(&folder, &name, b"", COPIES));
+            begun.saved.extend(self.save_after(&folder, &name, b"", COPIES, newest));
         }
         if let Some(unfinished) = &next.unfinished {
             begun.saved.extend(self.save_mark(drone, unfinished));
         }
-        problem.map_or(Ok(begun), Err)
+        Ok(begun)
     }
 
     /// What an undo of this drone's last change would put back.
@@ -152,7 +156,14 @@ impl Record {
         let files = self.files_of(drone).unwrap_or_default();
         let mut marks: Vec<PathBuf> = files.into_iter().filter(|path| is_mark(path)).collect();
         let saved = marks.pop().into_iter().collect();
-        Begun { record: self.clone(), drone: drone.clone(), saved, older: marks, kept: Kept::Earlier }
+        Begun {
+            record: self.clone(),
+            drone: drone.clone(),
+            saved,
+            older: marks,
+            kept: Kept::Earlier,
+            problem: None,
+        }
     }
 
     /// An undo found everything in place: if an earlier one is on record as unfinished, it is finished.
@@ -175,22 +186,34 @@ impl Record {
         let whole = whole_serial(drone);
         let mut files: Vec<PathBuf> = Vec::new();
         for folder in folders {
-            let is_its = |path: &Path| match (copied_serial(path), &whole) {
-                (Some(copied), Some(whole)) => copied == *whole,
-                _ => folder == here,
-            };
             let entries = fs::read_dir(&folder).into_iter().flatten();
-            files.extend(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_its(path)));
+            let there: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            // Drones that share the number of DFU mode have been here: what is not named by its whole number is no one's.
+            let mut known: Vec<String> =
+                there.iter().filter_map(|path| copied_serial(path)).chain(whole.clone()).collect();
+            known.sort();
+            known.dedup();
+            let is_its = |path: &PathBuf| match (copied_serial(path), &whole) {
+                (Some(copied), Some(whole)) => copied == *whole,
+                _ => folder == here && known.len() <= 1,
+            };
+            files.extend(there.into_iter().filter(is_its));
         }
         files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
         Ok(files)
     }
 
     /// Saves a copy; the oldest copies of that drone go.
-    fn save_copy(&self, folder: &Path, drone: &DroneAt, copy: &Segment) -> io::Result<PathBuf> {
+    fn save_copy(
+        &self,
+        folder: &Path,
+        drone: &DroneAt,
+        copy: &Segment,
+        newest: Option<u64>,
+    ) -> io::Result<PathBuf> {
         let crc = crc32fast::hash(&copy.data);
         let name = format!("{:08X}-{crc:08x}{}.bin", copy.address.0, whole_field(drone));
-        let path = self.save(folder, &name, &copy.data, COPIES)?;
+        let path = self.save_after(folder, &name, &copy.data, COPIES, newest)?;
         // What is about to be overwritten exists nowhere else from then on: the copy is read back, as the flash is.
         let is_whole = || read_copy(&path).is_some_and(|(_, there)| there == *copy);
         // Once more before it counts as wrong.
@@ -216,7 +239,8 @@ impl Record {
         let mark =
             Mark { undoes, writes: numbers(&unfinished.writes), earlier: numbers(&unfinished.earlier) };
         let name = format!("unfinished-{kind}{}.json", whole_field(drone));
-        self.save(&folder, &name, serde_json::json!(mark).to_string().as_bytes(), COPIES)
+        let newest = self.files_of(drone)?.iter().filter_map(|path| time_of(path)).max();
+        self.save_after(&folder, &name, serde_json::json!(mark).to_string().as_bytes(), COPIES, newest)
     }
 }
 
@@ -239,7 +263,9 @@ impl Begun {
                 remove(&own);
                 remove(&self.older);
             }
-            _ => remove(&self.older),
+            // Its own mark takes their place, if it could be saved.
+            _ if self.saved.iter().any(|path| is_mark(path)) => remove(&self.older),
+            _ => {}
         }
     }
 }
@@ -366,6 +392,39 @@ mod tests {
             "which of the two is unknown"
         );
         assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "another chip at the port");
+    }
+
+    /// Twins that were both seen running at one port: by hand it cannot be told which of them it is.
+    #[test]
+    fn a_copy_is_not_given_to_one_of_two_drones_that_share_a_number() {
+        let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
+        let dfu = crazyflie::dfu_serial(one).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        flashed_over(&record, &at("1-1", one), &copy(1));
+        flashed_over(&record, &at("1-1", twin), &copy(2));
+        assert_eq!(target(&record, &at("1-1", &dfu)), Err(NoCopy::NeverFlashed));
+        assert_eq!((target(&record, &at("1-1", one)), target(&record, &at("1-1", twin))), (Ok(1), Ok(2)));
+        // By hand, with another one known at that port: that is neither's.
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        flashed_over(&record, &at("1-1", &dfu), &copy(1));
+        assert_eq!(target(&record, &at("1-1", one)), Ok(1), "the only one that was ever there");
+        flashed_over(&record, &at("1-1", twin), &copy(2));
+        assert_eq!(target(&record, &at("1-1", one)), Err(NoCopy::NeverFlashed));
+    }
+
+    /// At another port, by a clock that runs behind: what was kept last is still the newest.
+    #[test]
+    fn the_order_of_copies_holds_across_ports() {
+        let serial = "51004F000551343036333233";
+        let dir = tempfile::tempdir().unwrap();
+        let record = Record { dir: dir.path().to_owned() };
+        let path = flashed_over(&record, &at("1-1", serial), &copy(1));
+        let name = path.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1.to_owned();
+        fs::rename(&path, path.with_file_name(format!("4000000000-{name}"))).unwrap();
+        flashed_over(&record, &at("1-2", serial), &copy(2));
+        assert_eq!(target(&record, &at("1-3", serial)), Ok(2));
     }
 
     #[test]

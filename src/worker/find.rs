@@ -323,6 +323,8 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
             return Err(FailureKind::NoDevice.into());
         }
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
+        // From now on it is on its way, whoever stops waiting for it.
+        ctx.was = Was::Stopped;
         drop(transport);
         if answer.is_ok() {
             // It answered: either it is going all the same, or it does not know the request.
@@ -331,6 +333,7 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
                 Ok(there.is_none_or(|there| there.address != drone.address).then_some(()))
             })?;
             if gone.is_none() {
+                ctx.was = Was::Running;
                 return Err(FailureKind::TooOld.into());
             }
         }
@@ -347,12 +350,12 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
         })?;
         match came {
             Some(Entered::Dfu(device)) => {
-                ctx.was = Was::Stopped;
                 let device = with_permission(ctx, device)?;
                 require_same_drone(&running.strings.serial, &device)?;
                 return Ok(device);
             }
             Some(Entered::Missed(device)) => {
+                ctx.was = Was::Running;
                 drone = with_permission(ctx, device)?;
                 require_same_drone(&running.strings.serial, &drone)?;
             }
@@ -363,6 +366,9 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
         }
     }
     let now = at(ctx.bus, &drone.location)?.map(|there| there.mode);
+    if now == Some(Mode::Firmware) {
+        ctx.was = Was::Running;
+    }
     Err(FailureKind::DidNotEnter { tries, limit: appears, now }.into())
 }
 

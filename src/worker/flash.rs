@@ -34,7 +34,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     let (device, transport, was_running) = find::dfu_device(ctx, job)?;
     ctx.left = task.left;
     let mut session = Session::open(ctx, &device, transport)?;
-    let outcome = write(ctx, &mut session, task);
+    let outcome = write(ctx, &mut session, task).map_err(|stop| ctx.verdict(stop));
     match &outcome {
         Ok(_) => {
             finish(ctx, &mut session, &device, task);
@@ -129,7 +129,10 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
         Some(rom) => ctx.info(format!("Boot ROM {rom}")),
         None => ctx.info("Boot ROM of unknown version"),
     }
-    match session.leave(ctx, address) {
+    let left = session.leave(ctx, address);
+    // That it goes is what was asked for.
+    ctx.at.replace(None);
+    match left {
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
         Err(Stop::Failed(kind, _)) => {
             ctx.warn(format!("The device did not leave DFU mode: {kind}"));

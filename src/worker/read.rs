@@ -78,6 +78,7 @@ fn looking(
         (None, Ok(Some(protection))) if protection.read => Err(FailureKind::ReadProtected.into()),
         (None, Ok(_)) => look(ctx, &mut session),
     };
+    let outcome = outcome.map_err(|stop| ctx.verdict(stop));
     let answers = outcome.as_ref().err().is_none_or(Stop::still_answers);
     if was_running && answers {
         restart(ctx, &mut session, &device, FIRMWARE_BASE);

@@ -596,3 +596,42 @@ fn h3_a_restore_that_was_cut_is_undone_to_what_was_there_before_it() {
         assert!(flash() == before, "at {moment:?}: something else came back");
     }
 }
+
+/// A bus that tells when nothing is on it.
+struct Watched<F>(SimBus, F);
+
+impl<F: Fn() + Send + Sync> Bus for Watched<F> {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let list = self.0.list()?;
+        if list.is_empty() {
+            (self.1)();
+        }
+        Ok(list)
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        self.0.open(found)
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.0.wait(limit);
+    }
+}
+
+/// A cancel while the drone is on its way into DFU mode: that it does not run any more is said.
+#[test]
+fn m1_a_drone_that_was_sent_on_its_way_is_not_called_untouched() {
+    let world = World::new("late");
+    let says = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
+    let voice = Arc::clone(&says);
+    let cancel = move || drop(voice.get().unwrap().lock().unwrap().send(Command::Cancel));
+    let worker = Worker::spawn(Arc::new(Watched(world.bus.clone(), cancel)), world.clock.clone());
+    assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
+    let wait = Duration::from_secs(60);
+    worker.commands.send(Command::Run(Job { wait, ..flash_job(&new_image()) })).unwrap();
+    let outcome = worker.events.iter().find_map(|event| match event {
+        Event::Finished(report) => Some(report.outcome),
+        _ => None,
+    });
+    assert_eq!(outcome, Some(Outcome::Cancelled(DroneState::Stopped)));
+}

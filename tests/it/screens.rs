@@ -452,3 +452,47 @@ fn b3_b4_the_wizard_says_when_to_plug_in_and_when_to_let_go() {
     stand.send(Msg::Key(Key::Esc));
     assert!(text(&draw(&stand.app, &theme(), 80, 24)).contains("What do the LEDs do?"));
 }
+
+/// A board that could not be read is asked about by a word, in a restore that leaves the bootloader alone, too.
+#[test]
+fn an_unknown_board_is_asked_about_in_a_restore_as_well() {
+    let mut stand = Stand::new("unknown-board");
+    stand.choose(Which::Loader, "loader.bin", &images::loader());
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    let before = stand.world.flash();
+    stand.key('b');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(shown.contains("cannot be read. Type unknown"), "{shown}");
+    stand.key('w');
+    assert!(stand.world.flash() == before && stand.app.job().is_some());
+}
+
+/// Confirmed once, an unknown board stays confirmed however often the drone is lost.
+#[test]
+fn a_board_that_was_confirmed_stays_confirmed_over_two_losses() {
+    let mut stand = Stand::new("unknown-board");
+    let image = firmware("2026.08", SEED_LEN);
+    stand.choose(Which::Image, "cf2.bin", &image);
+    stand.key('f');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    "unknown".chars().for_each(|key| stand.key(key));
+    stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    stand.enter();
+    for again in [Some((60, Mishap::Unplugged)), None] {
+        stand.until(|event| matches!(event, Event::Finished(_)));
+        assert!(stand.app.resume.is_some(), "{:?}", stand.app.screen);
+        stand.world.bus.with(0, |drone, now| {
+            drone.traits.mishap = again;
+            drone.power_on_by_hand(now);
+        });
+        stand.look();
+    }
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert!(
+        matches!(&stand.app.screen, Screen::Outcome(report) if report.verified),
+        "{:?}",
+        stand.app.screen
+    );
+    assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
+}

@@ -336,3 +336,21 @@ fn l3_an_absurd_size_is_not_drawn() {
     session.press("qq");
     assert_eq!(session.ended(), 0);
 }
+
+/// A pipe gives its content once: it is not read again when a job begins.
+#[test]
+fn a_firmware_from_a_pipe_is_flashed() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe.bin");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let to = pipe.clone();
+    let writer = thread::spawn(move || std::fs::write(to, firmware("2026.08", SEED_LEN)).unwrap());
+    let mut session = Session::start(&[pipe.to_str().unwrap(), "--demo=dfu"], &[]);
+    session.until("243,176 bytes");
+    session.until("in DFU mode");
+    session.press("f");
+    session.agree();
+    session.until("Flashed and verified");
+    session.press("q");
+    writer.join().unwrap();
+}

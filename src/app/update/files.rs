@@ -95,6 +95,9 @@ pub(super) fn on_changed(
     path: PathBuf,
     result: Result<Box<Image>, Problem>,
 ) -> Vec<Effect> {
+    if app.detached {
+        return vec![Effect::Quit];
+    }
     let waits = app.job().is_some_and(|view| view.stage == Stage::Looking && !view.stopping);
     app.screen = Screen::Home;
     *slot(app, which) = Slot::Loading(path.clone());

@@ -63,6 +63,7 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
         progress: Progress::default(),
         waiting: None,
         stopping: false,
+        compared: false,
         confirm,
         was_away: false,
     });
@@ -159,6 +160,8 @@ fn remember_end(app: &mut App, outcome: &Outcome) {
 fn offer_undo(app: &mut App) {
     let Some((drone, past)) = &app.past else { return };
     app.undo = match past.history().target() {
+        // Without a number it could not be told from another drone at its port.
+        Ok(_) if drone.serial.is_empty() => Err("the drone shows no serial number".to_owned()),
         Ok(copy) => match (Content::in_flash(&copy.data), check::undo(copy.clone(), Wish::default())) {
             (Some(content), Ok(image)) => Ok(Before { image, content, drone: drone.clone() }),
             _ => Err("what was there before was no Bitcraze bootloader".to_owned()),
@@ -232,17 +235,22 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     Vec::new()
 }
 
-pub(super) fn ready(app: &mut App, preview: Box<Preview>) -> Vec<Effect> {
+pub(super) fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     let now = app.now;
     let (mut resumed, mut stopping) = (false, app.detached);
     if let Screen::Job(view) = &mut app.screen {
         stopping |= view.stopping;
         view.waiting = None;
+        view.compared = true;
         view.progress.plan(&preview.work, now);
         resumed = view.confirm == Confirm::Go;
         if !resumed && !preview.work.is_nothing() {
             view.stage = Stage::Asking(Question { shown: now, ..Question::default() });
         }
+    }
+    // What was confirmed of the board stays confirmed.
+    if let Some(confirmed) = app.preview.as_ref().filter(|_| resumed) {
+        preview.board = confirmed.board;
     }
     app.preview = Some(preview);
     require_drone(app);
@@ -311,7 +319,8 @@ pub(super) fn put_slots_back(app: &mut App) {
 
 /// Whether a flash that is lost again and again gets no further.
 fn is_stuck(app: &mut App) -> bool {
-    let left = app.preview.as_ref().map(|preview| preview.work.bytes());
+    let compared = app.job().is_some_and(|view| view.compared);
+    let left = app.preview.as_ref().filter(|_| compared).map(|preview| preview.work.bytes());
     if app.job().is_some_and(|view| view.confirm == Confirm::Ask) {
         app.headway = Headway::default();
     }
@@ -333,7 +342,8 @@ pub(super) fn interrupted(app: &App, report: &Report) -> Option<DroneAt> {
 pub(super) fn detach(app: &mut App) -> Vec<Effect> {
     app.detached = true;
     match app.job() {
-        Some(JobView { stage: Stage::Working, .. }) => Vec::new(),
+        // One that is carried on has begun to write before.
+        Some(JobView { stage: Stage::Working, .. } | JobView { confirm: Confirm::Go, .. }) => Vec::new(),
         Some(_) => stop(app),
         None => vec![Effect::Quit],
     }

@@ -176,6 +176,7 @@ fn working() -> App {
         progress: Progress::default(),
         waiting: None,
         stopping: false,
+        compared: false,
         confirm: Confirm::Ask,
         was_away: false,
     });
