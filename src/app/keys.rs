@@ -291,7 +291,10 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
         ],
         Step::Count | Step::Hold | Step::Release => Vec::new(),
     };
-    rows.push(row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back));
+    let back = row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back);
+    // The choices are in the panel, too: where not all fits, the way back is shown.
+    let at = if wizard.step == Step::AskLeds { 0 } else { rows.len() };
+    rows.insert(at, back);
     rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
     rows
 }
