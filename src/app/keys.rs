@@ -237,7 +237,8 @@ pub fn why_not(app: &App, goal: Goal) -> Option<String> {
         return Some(format!("there is no USB here ({why}); try --demo"));
     }
     let slot = if goal == Goal::Restore { &app.loader } else { &app.image };
-    if let Slot::Loading(_) = slot {
+    // The way into DFU mode takes longer than any file.
+    if matches!(slot, Slot::Loading(_)) && goal != Goal::Recover {
         return Some("the file is still being read".to_owned());
     }
     if let Some(work) = app.held_by() {

@@ -50,6 +50,16 @@ fn notice_of(app: &App) -> &str {
     app.notice.as_ref().map_or("", |(text, _)| text)
 }
 
+/// A file on a slow disk does not keep anybody from the way into DFU mode.
+#[test]
+fn a_recovery_begins_while_the_file_is_still_being_read() {
+    let mut app = App::new(None);
+    update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(Vec::new())));
+    app.image = Slot::Loading("/nfs/cf2.bin".into());
+    press(&mut app, Key::Enter);
+    assert!(matches!(app.screen, Screen::Wizard(_)), "{:?}", app.notice);
+}
+
 #[test]
 fn the_sensible_job_is_marked_by_what_is_on_the_bus() {
     assert_eq!(app(1).goal, Goal::Flash);
