@@ -3,7 +3,7 @@
 use super::right_file::{RIGHT_LOADER, any_image, called};
 use super::{Exit, Problem};
 use crate::flash::check::Refusal;
-use crate::flash::{FIRMWARE_BASE, LOADER_BASE};
+use crate::flash::{FIRMWARE_BASE, LOADER_BASE, LOADER_MAX};
 use crate::image::{Firmware, Image, ImageError, Sha256};
 use crate::job::PlatformChange;
 
@@ -68,6 +68,10 @@ pub fn image_error(error: &ImageError) -> Problem {
 #[allow(clippy::too_many_lines, reason = "a table, one row a refusal")]
 pub fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
+        // No firmware fits into the bootloader's sector.
+        Refusal::CutOff { needs, .. } if *needs <= LOADER_MAX => {
+            ("incomplete_image", format!("Download it again: {RIGHT_LOADER}."))
+        }
         Refusal::CutOff { .. } => {
             ("incomplete_image", format!("Download or build it again: {}.", any_image()))
         }

@@ -488,3 +488,19 @@ fn l6_a_full_disk_is_an_error_and_a_reader_that_left_is_none() {
         assert_eq!(code, Some(0), "{arguments}");
     }
 }
+
+/// S5: a bootloader that was cut off is refused, and the file that is right is named.
+#[test]
+fn s5_a_bootloader_that_was_cut_off_is_refused_for_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let loader = cfdfu::sim::images::loader();
+    fs::write(dir.path().join("ld.bin"), &loader[..loader.len() - 40]).unwrap();
+    let output = std::process::Command::new(assert_cmd::cargo::cargo_bin!("cfdfu"))
+        .current_dir(dir.path())
+        .args(["restore-bootloader", "ld.bin", "--demo=dfu"])
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(65) && err.contains("cf2loader-1.0.bin"), "{err}");
+    assert!(!err.contains("crazyflie-firmware"), "{err}");
+}
