@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::find::Started;
+use super::identify::read_sector_0;
 use super::session::{Programming, Session, seconds};
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop, Was, require_same};
@@ -15,7 +16,7 @@ use crate::dfu::machine::Operation;
 use crate::flash::check::Purpose;
 use crate::flash::plan::{Comparison, Plan, PlannedSector, Work};
 use crate::flash::undo::Change;
-use crate::flash::{Address, BLANK, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
+use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
 use crate::image::{Content, Firmware};
 use crate::job::{
     BoardCheck, Boot, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
@@ -61,11 +62,10 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
     let protection = refuse_protected(ctx, session, &plan)?;
     let there = session.board(ctx).map_err(|stop| stop.at(|| "reading the OTP".to_owned()))?;
     let mut board = refuse_other_board(ctx, there.as_ref(), task)?;
-    if task.mismatch == Mismatch::Take || is_crazyflie(ctx, session, task, there.as_ref())? {
-        // Known for one, or not asked about.
-    } else if task.mismatch == Mismatch::Refuse {
-        return Err(FailureKind::NotACrazyflie { loader: loader_there(ctx, session)? }.into());
-    } else {
+    if let Some(loader) = foreign(ctx, session, task, there.as_ref())? {
+        if task.mismatch == Mismatch::Refuse {
+            return Err(FailureKind::NotACrazyflie { loader }.into());
+        }
         board = BoardCheck::NoCrazyflie;
     }
     ctx.post(Event::Planned(plan.clone()));
@@ -198,47 +198,32 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
     Err(FailureKind::OtherBoard { board: board.clone(), boards: boards() }.into())
 }
 
-/// Whether anything says that this is a Crazyflie and not another board with this chip, whose firmware would be lost: a
-/// board in the OTP, having been seen running, Bitcraze's bootloader, or the start of a Crazyflie firmware. What an earlier
-/// try was allowed to change is not asked about again, nor what a copy was made of; and a bootloader may be restored where
-/// none starts.
-fn is_crazyflie(
+/// What sector 0 holds of a device that may be another board with this chip, whose firmware would be lost; `None` if it is a
+/// Crazyflie: by a board in the OTP, having been seen running, Bitcraze's bootloader, or the start of a Crazyflie firmware.
+/// Not asked about: what the user insists on, what an earlier try was allowed to change, what a copy was made of, and a
+/// bootloader that is restored where none starts.
+fn foreign(
     ctx: &Ctx<'_>,
     session: &mut Session,
     task: &FlashTask,
     board: Option<&Board>,
-) -> Result<bool, Stop> {
+) -> Result<Option<Loader>, Stop> {
     let known = board.is_some_and(|board| !board.assumed) || ctx.was != Was::InDfu;
-    if known || task.left != DroneState::Untouched || task.change == Change::Undo {
-        return Ok(true);
+    let allowed =
+        task.mismatch == Mismatch::Take || task.left != DroneState::Untouched || task.change == Change::Undo;
+    if known || allowed {
+        return Ok(None);
     }
-    let loader = loader_there(ctx, session)?;
-    if matches!(loader, Loader::Bitcraze | Loader::Overwritten) {
-        return Ok(true);
+    let reading = |stop: Stop| stop.at(|| "looking whether it is a Crazyflie".to_owned());
+    let sector = read_sector_0(ctx, session, |_| {}).map_err(reading)?;
+    let loader = Loader::of(&sector);
+    let restores = task.image.purpose() == Purpose::RestoreBootloader;
+    if matches!(loader, Loader::Bitcraze | Loader::Overwritten) || restores && is_blank(&sector[..4]) {
+        return Ok(None);
     }
-    if task.image.purpose() == Purpose::RestoreBootloader && is_blank(&head(ctx, session, LOADER_BASE)?[..4])
-    {
-        return Ok(true);
-    }
-    Ok(Loader::of(&head(ctx, session, FIRMWARE_BASE)?) == Loader::Overwritten)
-}
-
-/// The first two words of a program.
-fn head(ctx: &Ctx<'_>, session: &mut Session, start: Address) -> Result<Vec<u8>, Stop> {
-    let Some(head) = Span::new(start, 8) else { return Ok(vec![BLANK; 8]) };
-    session.read(ctx, head).map_err(|stop| stop.at(|| format!("reading {start}")))
-}
-
-/// What stands in sector 0.
-fn loader_there(ctx: &Ctx<'_>, session: &mut Session) -> Result<Loader, Stop> {
-    let mut sector = Vec::new();
-    let size = session.block();
-    for block in Span::between(LOADER_BASE, FIRMWARE_BASE.wide()).into_iter().flat_map(|it| it.blocks(size)) {
-        sector.extend(
-            session.read(ctx, block).map_err(|stop| stop.at(|| "reading the bootloader".to_owned()))?,
-        );
-    }
-    Ok(Loader::of(&sector))
+    let Some(head) = Span::new(FIRMWARE_BASE, 8) else { return Ok(Some(loader)) };
+    let head = session.read(ctx, head).map_err(reading)?;
+    Ok(Some(loader).filter(|_| Loader::of(&head) != Loader::Overwritten))
 }
 
 /// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2). Whether that could

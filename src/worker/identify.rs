@@ -43,11 +43,20 @@ fn read(ctx: &Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     let board = session.board(ctx)?;
     let rom = session.rom_version(ctx)?;
     let mut meter = Meter::start(ctx, Phase::Read, FLASH_END - LOADER_BASE.wide());
-    let mut sector = read_until_blank(ctx, session, LOADER_BASE, FIRMWARE_BASE.wide(), &mut meter)?;
-    sector.resize(LOADER_MAX, BLANK);
-    let loader = Some(Loader::of(&sector));
-    let program = read_until_blank(ctx, session, FIRMWARE_BASE, FLASH_END, &mut meter)?;
+    let loader = Some(Loader::of(&read_sector_0(ctx, session, |bytes| meter.add(ctx, bytes))?));
+    let program = read_until_blank(ctx, session, FIRMWARE_BASE, FLASH_END, |bytes| meter.add(ctx, bytes))?;
     Ok(Identity { board, loader, firmware: Content::in_flash(&program), protection, rom })
+}
+
+/// The whole of sector 0. `progress` gets the bytes of each block that was read.
+pub(super) fn read_sector_0(
+    ctx: &Ctx<'_>,
+    session: &mut Session,
+    progress: impl FnMut(u64),
+) -> Result<Vec<u8>, Stop> {
+    let mut sector = read_until_blank(ctx, session, LOADER_BASE, FIRMWARE_BASE.wide(), progress)?;
+    sector.resize(LOADER_MAX, BLANK);
+    Ok(sector)
 }
 
 /// A program has no hole of this size, in bytes.
@@ -59,14 +68,14 @@ fn read_until_blank(
     session: &mut Session,
     start: Address,
     end: u64,
-    meter: &mut Meter,
+    mut progress: impl FnMut(u64),
 ) -> Result<Vec<u8>, Stop> {
     let mut bytes = Vec::new();
     let size = session.block();
     for block in Span::between(start, end).into_iter().flat_map(|span| span.blocks(size)) {
         ctx.check_cancelled()?;
         let read = session.read(ctx, block)?;
-        meter.add(ctx, u64::from(block.len()));
+        progress(u64::from(block.len()));
         bytes.extend(read);
         if bytes.iter().rev().take(HOLE).take_while(|&&byte| byte == BLANK).count() >= HOLE {
             break;

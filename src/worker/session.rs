@@ -75,13 +75,12 @@ impl Session {
                 "The name of the device cannot be read ({error}): it is driven in the slow, safe way"
             ));
         }
+        let now = Device { strings: names.strings.clone(), ..info.clone() };
         if !info.strings.serial.is_empty() {
-            let now = Device { strings: names.strings.clone(), ..info.clone() };
             find::require_same_drone(&info.strings.serial, &now)?;
-        }
-        // Without a number no copy can be kept, and it could not be told from another after a loss.
-        if info.strings.serial.is_empty() && !names.strings.serial.is_empty() {
-            ctx.post(Event::Device(Device { strings: names.strings.clone(), ..info.clone() }));
+        } else if !now.strings.serial.is_empty() {
+            // It was lost before. Without it no copy can be kept, nor a lost drone be told from another.
+            ctx.post(Event::Device(now));
         }
         ctx.check_cancelled()?;
         let started = ctx.clock.now();
@@ -170,11 +169,9 @@ impl Session {
             Ok(()) => {}
             Err(TransferError::Busy) => return Err(FailureKind::Held.into()),
             Err(error) if error.is_transient() => {
-                if let FailureKind::Dfu(gone) =
-                    verdict(ctx, DfuError::Transfer { request: "SET_INTERFACE", error })
-                    && gone.is_disconnect()
-                {
-                    return Err(FailureKind::Dfu(gone).into());
+                if ctx.is_gone() {
+                    let error = TransferError::Disconnected;
+                    return Err(DfuError::Transfer { request: "SET_INTERFACE", error }.into());
                 }
                 ctx.warn(format!(
                     "Alternate setting {alternate} cannot be selected ({error}): going on without it"
