@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::doctor::Check;
 use crate::flash::check::Admitted;
-use crate::flash::undo::{NoCopy, Tracked};
+use crate::flash::undo::{Change, NoCopy, Tracked};
 use crate::image::{Content, Image, Sha256};
 use crate::job::{
     AtWork, Confirm, Device, DroneAt, Event, Headway, Job, Known, Other, Preview, Report, SectorState,
@@ -453,11 +453,11 @@ impl App {
         loader.into_iter().chain(file(Which::Image, &self.image).filter(|_| written)).collect()
     }
 
-    /// Whether the job at hand puts back what was there before.
+    /// Whether the job at hand writes a file or puts back what was there before.
     #[must_use]
-    pub fn is_undoing(&self) -> bool {
+    pub fn change(&self) -> Change {
         let slot = if self.goal == Goal::Restore { &self.loader } else { &self.image };
-        matches!(slot, Slot::Before(..))
+        if matches!(slot, Slot::Before(..)) { Change::Undo } else { Change::Flash }
     }
 
     /// Whether a device is looked at in passing: what the worker tells until its last word is about that.

@@ -22,7 +22,7 @@ mod presence;
 mod undo;
 
 pub use presence::Presence;
-pub use undo::{Begun, Kept, Target};
+pub use undo::{Begun, Target, begin};
 
 /// The state directory.
 #[derive(Clone)]

@@ -20,12 +20,12 @@ use crate::app::update::update;
 use crate::app::{self, App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use crate::clock::Clock;
 use crate::doctor;
-use crate::flash::undo::{Change, NoCopy};
+use crate::flash::undo::Change;
 use crate::image::Image;
 use crate::job::{
     Command, Confirm, Device, DroneState, Enter, Event, Job, Level, Outcome, Report, Selector, Task,
 };
-use crate::record::{Begun, Kept, Presence, Record};
+use crate::record::{self, Begun, Presence, Record};
 use crate::report::{self, Problem};
 use crate::settings::Settings;
 use crate::sim::scenario::CF2_BOARDS;
@@ -289,7 +289,7 @@ impl<'a> Shell<'a> {
     /// A job that writes files begins if they are what they were when they were read: what is shown is what is written.
     fn start_job(&mut self, app: &App, job: Box<Job>) {
         let is_fresh = matches!(&job.task, Task::Flash(task) if task.confirm == Confirm::Ask);
-        let files = if is_fresh && !app.is_undoing() { app.files_of_job() } else { Vec::new() };
+        let files = if is_fresh && app.change() == Change::Flash { app.files_of_job() } else { Vec::new() };
         if files.is_empty() {
             // A worker that is gone has said so in its last event.
             let _ = self.commands.send(Command::Run(*job));
@@ -325,36 +325,11 @@ impl<'a> Shell<'a> {
         if app.demo.is_some() {
             return;
         }
-        let change = if app.is_undoing() { Change::Undo } else { Change::Flash };
-        let begun = self
-            .record
-            .as_ref()
-            .map(|record| record.begin(&drone, preview.plan.pieces(), preview.before.as_ref(), change));
-        let no_copy = |why: &str| (Level::Warning, format!("No copy is kept of what is there: {why}"));
-        let (level, text) = match begun {
-            None => no_copy("there is no home directory"),
-            Some(Err(error)) => no_copy(&error.to_string()),
-            Some(Ok(begun)) => {
-                let said = match &begun.kept {
-                    _ if begun.problem.is_some() => {
-                        begun.problem.as_ref().map(|error| no_copy(&error.to_string()))
-                    }
-                    Kept::Copy(path) => {
-                        Some((Level::Info, format!("Kept what was there: {}", path.display())))
-                    }
-                    Kept::Earlier => {
-                        let text = "An interrupted flash left what is there: undo goes back to before it";
-                        Some((Level::Info, text.to_owned()))
-                    }
-                    Kept::None(NoCopy::WasIncomplete) => Some(no_copy("it is not complete")),
-                    Kept::None(_) => None,
-                };
-                self.begun = Some(begun);
-                let Some(said) = said else { return };
-                said
-            }
-        };
-        let _ = self.messages.send(Msg::Job(Box::new(Event::Log(level, text))));
+        let (begun, line) = record::begin(self.record.as_ref(), &drone, preview, app.change());
+        self.begun = begun;
+        if let Some((level, text)) = line {
+            let _ = self.messages.send(Msg::Job(Box::new(Event::Log(level, text))));
+        }
     }
 
     /// A job is over: so is what it began, here or before its drone was lost.
@@ -362,7 +337,7 @@ impl<'a> Shell<'a> {
         let (Some(record), Some(drone)) = (&self.record, app.job_drone()) else { return };
         let carried_on = app.job().is_some_and(|view| view.confirm == Confirm::Go);
         let begun = self.begun.take().or_else(|| carried_on.then(|| record.carry_on(&drone)));
-        if begun.is_none() && app.is_undoing() && *outcome == Outcome::Unchanged {
+        if begun.is_none() && app.change() == Change::Undo && *outcome == Outcome::Unchanged {
             record.undone(&drone);
         }
         if let Some(begun) = begun {

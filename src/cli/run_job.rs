@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::console::Console;
 use crate::clock::Clock;
 use crate::crazyflie::Mode;
-use crate::flash::undo::{Change, NoCopy};
+use crate::flash::undo::Change;
 use crate::job::{
-    AtWork, Command, DroneAt, DroneState, Event, Failure, FailureKind, Job, Keep, Outcome, Preview, Report,
-    Task,
+    AtWork, Command, DroneAt, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report, Task,
 };
-use crate::record::{Begun, Kept, Presence, Record};
+use crate::record::{self, Begun, Presence, Record};
 use crate::report::{self, Exit, Problem};
 use crate::run::signals::{Signal, Signals};
 use crate::usb::Bus;
@@ -29,6 +28,13 @@ pub(super) struct Ended {
     pub(super) hung_up: bool,
 }
 
+/// What is to go on record of a job that writes.
+struct Begins {
+    change: Change,
+    /// An earlier session of it is on record.
+    carries_on: bool,
+}
+
 /// Runs the job to its end.
 pub(super) fn run(
     bus: Arc<dyn Bus>,
@@ -37,8 +43,12 @@ pub(super) fn run(
     console: &mut Console,
 ) -> Result<Ended, Problem> {
     let now = Arc::clone(&clock);
-    if let Some(ended) = held(&bus, &clock, &job, console) {
-        return Ok(ended);
+    let record = Record::of_user().filter(|_| !console.is_demo());
+    // A running drone that another run is at work on must not even be asked into DFU mode.
+    if let Some(work) = record.as_ref().and_then(|record| held_by(record, &bus, &clock, &job)) {
+        console.line(&work.to_string());
+        let report = Report::nothing_done(held(DroneState::Untouched));
+        return Ok(Ended { report, drone: None, left: None, hung_up: false });
     }
     let worker = Worker::spawn(bus, clock);
     // SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish that has begun to write: half a
@@ -54,29 +64,29 @@ pub(super) fn run(
     })
     .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
     // The worker was started just now; if it is gone already, the events say so.
-    let task = job.task.clone();
+    let begins = match &job.task {
+        Task::Flash(task) => {
+            Some(Begins { change: task.change, carries_on: task.left != DroneState::Untouched })
+        }
+        _ => None,
+    };
     let _ = worker.commands.send(Command::Run(job));
     let mut presence = Presence::new(console.is_demo());
-    let record = Record::of_user().filter(|_| !console.is_demo());
-    let (mut begun, mut left, mut held_by) = (None, None, None);
+    let (mut begun, mut left, mut holder) = (None, None, None);
     let mut last = None;
     let (mut drone, mut simulated): (Option<DroneAt>, _) = (None, false);
     for mut event in &worker.events {
-        // Another run that is at work on this drone has it; a look in passing, which tells nobody, is waited for.
-        if let Event::Device(device) = &event
-            && held_by.is_none()
-            && let Some(record) = &record
-        {
-            let place = device.location.to_string();
-            held_by = record.others_at_work().into_iter().find(|work| work.place == place);
-            if held_by.is_some() {
+        // Another run may have come first; a background identify, which announces nothing, is waited for.
+        if let (Event::Device(device), Some(record), None) = (&event, &record, &holder) {
+            holder = record.at_work_on(&device.location);
+            if holder.is_some() {
                 let _ = worker.commands.send(Command::Cancel);
             }
         }
-        if let (Event::Finished(Report { outcome, .. }), Some(_)) = (&mut event, &held_by)
+        if let (Event::Finished(Report { outcome, .. }), Some(_)) = (&mut event, &holder)
             && let Outcome::Cancelled(drone) = *outcome
         {
-            *outcome = Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone });
+            *outcome = held(drone);
         }
         console.event(&event);
         presence.follow(now.now(), &event);
@@ -91,8 +101,8 @@ pub(super) fn run(
             // Whoever typed the command has made up his mind; only the copy is kept first.
             Event::Ready(preview) => {
                 left = Some(preview.work.bytes());
-                if !simulated && let Some(drone) = &drone {
-                    begun = begin(&task, preview, drone, console);
+                if let (false, Some(begins), Some(drone)) = (simulated, &begins, &drone) {
+                    begun = begin(begins, preview, drone, console);
                 }
                 let _ = worker.commands.send(Command::Proceed);
             }
@@ -110,33 +120,31 @@ pub(super) fn run(
     worker.join();
     let hung_up = hung_up.load(Ordering::SeqCst);
     if let (Some(report), false) = (&last, simulated || drone.is_none()) {
-        remember(report, hung_up, held_by.as_ref(), console);
+        remember(report, hung_up, holder.as_ref(), console);
     }
     let drone = drone.filter(|drone| !drone.serial.is_empty());
     Ok(Ended { report: last.unwrap_or_else(died), drone, left, hung_up })
 }
 
-/// The end of a job whose drone another run is at work on: a running one must not even be asked into DFU mode.
-fn held(bus: &Arc<dyn Bus>, clock: &Arc<dyn Clock>, job: &Job, console: &mut Console) -> Option<Ended> {
-    let others = Record::of_user().filter(|_| !console.is_demo())?.others_at_work();
-    if others.is_empty() {
+/// The other run that is at work on the drone that this job means.
+fn held_by(record: &Record, bus: &Arc<dyn Bus>, clock: &Arc<dyn Clock>, job: &Job) -> Option<AtWork> {
+    // Without another run nothing is looked at.
+    if record.others_at_work().is_empty() {
         return None;
     }
     let bus = Patient::new(Arc::clone(bus), Arc::clone(clock));
-    let device = find::choose(&bus, &job.device).ok()?;
-    let place = device.location.to_string();
-    let work = others.into_iter().find(|work| work.place == place)?;
-    console.line(&work.to_string());
-    let failure = Failure { kind: FailureKind::Held, place: None, drone: DroneState::Untouched };
-    let report = Report::nothing_done(Outcome::Failed(failure));
-    Some(Ended { report, drone: None, left: None, hung_up: false })
+    record.at_work_on(&find::choose(&bus, &job.device).ok()?.location)
+}
+
+fn held(drone: DroneState) -> Outcome {
+    Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone })
 }
 
 /// How a job ended that changed something, for the next start; and who has the device that this one did not get.
-fn remember(report: &Report, hung_up: bool, held_by: Option<&AtWork>, console: &mut Console) {
+fn remember(report: &Report, hung_up: bool, holder: Option<&AtWork>, console: &mut Console) {
     let Some(record) = Record::of_user() else { return };
     match &report.outcome {
-        Outcome::Failed(Failure { kind: FailureKind::Held, .. }) => match held_by {
+        Outcome::Failed(Failure { kind: FailureKind::Held, .. }) => match holder {
             Some(work) => console.line(&work.to_string()),
             None => record.others_at_work().iter().for_each(|work| console.line(&work.to_string())),
         },
@@ -147,46 +155,25 @@ fn remember(report: &Report, hung_up: bool, held_by: Option<&AtWork>, console: &
     }
 }
 
-/// What will be overwritten goes to the state directory. If that fails, the flash goes on all the same.
-fn begin(task: &Task, preview: &Preview, drone: &DroneAt, console: &mut Console) -> Option<Begun> {
-    let Task::Flash(task) = task else { return None };
-    let no_copy =
-        |why: &str| format!("Warning: no copy is kept of what is there, so it cannot be undone: {why}");
-    let Some(record) = Record::of_user() else {
-        if !preview.work.is_nothing() && task.keep == Keep::Copy {
-            console.line(&no_copy("there is no home directory"));
+/// Puts on record what the job does to the drone, before it writes.
+fn begin(task: &Begins, preview: &Preview, drone: &DroneAt, console: &mut Console) -> Option<Begun> {
+    let record = Record::of_user();
+    if let Some(record) = &record {
+        if task.carries_on {
+            return Some(record.carry_on(drone));
         }
-        return None;
-    };
-    if task.left != DroneState::Untouched {
-        return Some(record.carry_on(drone));
-    }
-    if preview.work.is_nothing() {
-        if task.change == Change::Undo {
+        if preview.work.is_nothing() && task.change == Change::Undo {
             record.undone(drone);
         }
+    }
+    if task.carries_on || preview.work.is_nothing() {
         return None;
     }
-    match record.begin(drone, preview.plan.pieces(), preview.before.as_ref(), task.change) {
-        Ok(begun) => {
-            match (&begun.problem, &begun.kept) {
-                (Some(error), _) => console.line(&no_copy(&error.to_string())),
-                (None, kept) => match kept {
-                    Kept::Copy(path) => console.line(&format!("Kept what was there: {}", path.display())),
-                    Kept::Earlier => {
-                        console.line("An interrupted flash left what is there: undo goes back to before it.");
-                    }
-                    Kept::None(NoCopy::WasIncomplete) => console.line(&no_copy("it is not complete")),
-                    Kept::None(_) => {}
-                },
-            }
-            Some(begun)
-        }
-        Err(error) => {
-            console.line(&no_copy(&error.to_string()));
-            None
-        }
+    let (begun, line) = record::begin(record.as_ref(), drone, preview, task.change);
+    if let Some((_, line)) = line {
+        console.line(&line);
     }
+    begun
 }
 
 /// The worker's thread ended without its last word: that is a failed job, too.

@@ -144,8 +144,8 @@ impl Tracked {
         self.history = std::mem::take(&mut self.history).undone();
     }
 
-    /// The job ended and left something unfinished.
-    pub fn leave(&mut self) {
+    /// The job ended and did not finish what it began.
+    pub fn keep_unfinished(&mut self) {
         self.before = None;
     }
 }

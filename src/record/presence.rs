@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{JSON_MAX, Record, is_older, read};
 use crate::job::{A_CRAZYFLIE, AtWork, Event};
+use crate::usb::Location;
 use crate::usb::descriptor::clean;
 
 /// The folder of these files.
@@ -100,6 +101,13 @@ impl Record {
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
         lock(&file)?;
         Ok((path, file))
+    }
+
+    /// The other run that is at work on this port.
+    #[must_use]
+    pub fn at_work_on(&self, port: &Location) -> Option<AtWork> {
+        let place = port.to_string();
+        self.others_at_work().into_iter().find(|work| work.place == place)
     }
 
     /// What other runs on this computer are at, in the order of their numbers.

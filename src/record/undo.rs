@@ -5,6 +5,7 @@
 //! is a copy, `TIME-none-WHY.mark` says that there is none. `TIME-unfinished-….json` is a change whose end was not seen.
 //! Where the drone's whole number is known, it is the fourth field of each name, so that a drone that moved is found.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::clock;
 use crate::crazyflie;
 use crate::flash::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment, Span};
-use crate::job::{DroneAt, Failure, Outcome};
+use crate::job::{DroneAt, Failure, Level, Outcome, Preview};
 
 /// The folder of the copies.
 const UNDO: &str = "undo";
@@ -241,6 +242,43 @@ impl Record {
         let name = format!("unfinished-{kind}{}.json", whole_field(drone));
         let newest = self.files_of(drone)?.iter().filter_map(|path| time_of(path)).max();
         self.save_after(&folder, &name, serde_json::json!(mark).to_string().as_bytes(), COPIES, newest)
+    }
+}
+
+/// Puts a job on record before it writes, in this state directory, if there is one; with the line that the log should
+/// have of it. That nothing is kept stops no flash, but is always said, unless `--no-undo` asked for it or nothing was there.
+#[must_use]
+pub fn begin(
+    record: Option<&Record>,
+    drone: &DroneAt,
+    preview: &Preview,
+    change: Change,
+) -> (Option<Begun>, Option<(Level, String)>) {
+    let no_copy = |why: &dyn fmt::Display| {
+        let text = format!("Warning: no copy is kept of what is there, so it cannot be undone: {why}");
+        Some((Level::Warning, text))
+    };
+    let before = preview.before.as_ref();
+    let Some(record) = record else {
+        return (None, before.and_then(|_| no_copy(&"there is no home directory")));
+    };
+    match record.begin(drone, preview.plan.pieces(), before, change) {
+        Err(error) => (None, no_copy(&error)),
+        Ok(begun) => {
+            let line = match (&begun.problem, &begun.kept) {
+                (Some(error), _) => no_copy(error),
+                (None, Kept::Copy(path)) => {
+                    Some((Level::Info, format!("Kept what was there: {}", path.display())))
+                }
+                (None, Kept::Earlier) => {
+                    let text = "An interrupted flash left what is there: undo goes back to before it";
+                    Some((Level::Info, text.to_owned()))
+                }
+                (None, Kept::None(NoCopy::WasIncomplete)) => no_copy(&"it is not complete"),
+                (None, Kept::None(_)) => None,
+            };
+            (Some(begun), line)
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
     let task = match image {
         Ok(image) => FlashTask {
             mismatch: mismatch(app, left.is_some()),
-            change: if app.is_undoing() { Change::Undo } else { Change::Flash },
+            change: app.change(),
             ..FlashTask::new(image, firmware)
         },
         Err(refusal) => {
@@ -134,7 +134,7 @@ pub(super) fn require_drone(app: &mut App) -> Vec<Effect> {
 /// What is about to be overwritten can be put back.
 pub(super) fn remember_before(app: &mut App) {
     let (Some(drone), Some(preview)) = (app.job_drone(), &app.preview) else { return };
-    let change = if app.is_undoing() { Change::Undo } else { Change::Flash };
+    let change = app.change();
     let past = app.past.take().filter(|(of, _)| of.may_be(&drone));
     let mut past = past.map(|(_, past)| past).unwrap_or_default();
     past.begin(preview.plan.pieces(), preview.before.as_ref(), change);
@@ -144,7 +144,7 @@ pub(super) fn remember_before(app: &mut App) {
 
 /// What can be put back after a job that ended like this.
 fn remember_end(app: &mut App, outcome: &Outcome) {
-    let undoing = app.is_undoing();
+    let undoing = app.change() == Change::Undo;
     let Some((_, past)) = &mut app.past else { return };
     match outcome {
         Outcome::Flashed => past.end(),
@@ -152,7 +152,7 @@ fn remember_end(app: &mut App, outcome: &Outcome) {
         Outcome::Cancelled(drone) | Outcome::Failed(Failure { drone, .. }) if drone.is_unchanged() => {
             past.revert();
         }
-        _ => past.leave(),
+        _ => past.keep_unfinished(),
     }
     offer_undo(app);
 }
