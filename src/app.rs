@@ -277,7 +277,7 @@ pub struct JobView {
 pub enum Stage {
     /// Finding the device, reading what is there.
     Looking,
-    /// The plan is on the screen; nothing is changed until somebody says so.
+    /// The plan is on the screen; nothing is changed until it is confirmed.
     Asking(Question),
     /// Erasing, writing, verifying.
     Working,
@@ -295,7 +295,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// A plan that has just appeared cannot have been read: a key that was typed ahead is none for it.
+    /// A plan needs this long to be read: an earlier key was typed ahead and does not confirm it.
     pub const READ: Duration = Duration::from_millis(700);
 
     /// How long until it can have been read; `None` if it can.
@@ -439,7 +439,7 @@ impl App {
         Some(running.unwrap_or_else(|| device.drone()))
     }
 
-    /// The files that the job at hand writes, as they were read. The demo's own image is none.
+    /// The files that the job at hand writes, as they were read. The demo's own image is not a file.
     #[must_use]
     pub fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
         let file = |which: Which, slot: &Slot| match slot {

@@ -315,14 +315,14 @@ fn image_or_demo(
 }
 
 /// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back, as long as
-/// that brings it further. Once the terminal is gone nobody is there to plug it in again.
+/// that brings it further, and until the terminal is gone.
 fn flash_to_the_end((bus, clock): &World, mut job: Job, console: &mut Console) -> Result<Report, Problem> {
     let mut lost = None;
     let mut headway = Headway::default();
     loop {
         let ended = run_job::run(Arc::clone(bus), Arc::clone(clock), job.clone(), console)?;
         let Outcome::Failed(failure) = &ended.report.outcome else { return Ok(ended.report) };
-        // Whoever waits for a drone waits for one whose contact bounces when it is plugged in, too.
+        // `--wait` covers a contact that bounces while the drone is plugged in.
         let again = failure.is_lost() && !job.wait.is_zero() && !ended.hung_up;
         let drone = match ended.drone {
             Some(drone) if again => drone,

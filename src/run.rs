@@ -103,7 +103,7 @@ struct Shell<'a> {
     presence: Presence,
     /// What the job under way has put on record.
     begun: Option<Begun>,
-    /// The last job that was begun, until it is given to the worker: whether somebody has taken it.
+    /// The last job whose files are read before it starts; set once it was started or cancelled.
     starting: Option<Arc<AtomicBool>>,
 }
 
@@ -296,11 +296,11 @@ impl<'a> Shell<'a> {
             return;
         }
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
-        // Whoever comes first takes it: the thread, or a cancel while it still reads (a file may hang).
+        // Set by whichever is first: this thread, or a cancel while it still reads (a file system may hang).
         let taken = Arc::new(AtomicBool::new(false));
         self.starting = Some(Arc::clone(&taken));
         thread::spawn(move || {
-            // What is no file (a pipe) gives its content once.
+            // A pipe can be read only once.
             let files =
                 files.into_iter().filter(|(_, path, _)| !fs::metadata(path).is_ok_and(|it| !it.is_file()));
             let mut changed = files.filter_map(|(which, path, before)| {

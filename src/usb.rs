@@ -79,7 +79,7 @@ pub struct Found {
     pub location: Location,
     /// The bus's number for this enumeration: changes when the device comes back.
     pub address: u8,
-    /// What it calls itself, if the system tells that without its being opened.
+    /// Its names, where the system shows them without opening the device.
     pub names: Option<Strings>,
     /// Whether it is made of software.
     pub simulated: bool,

@@ -15,7 +15,7 @@ const fn weight(phase: Phase) -> u64 {
     }
 }
 
-/// What was done tells how fast it goes once it is worth so many seconds.
+/// The pace is measured from this many seconds of weighted work on.
 const ENOUGH: f64 = 0.1;
 
 /// The phases of a flash, in order.

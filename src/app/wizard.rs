@@ -58,7 +58,7 @@ pub enum Leds {
     Solid,
     /// None.
     Dark,
-    /// Something else, or it cannot be told.
+    /// Something else, or not visible.
     Other,
 }
 

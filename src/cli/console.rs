@@ -52,7 +52,7 @@ pub(super) struct Console {
     clock: Arc<RealClock>,
     /// The one last result of `--json` is printed.
     concluded: bool,
-    /// What standard output did not take. A reader that has seen enough is no problem.
+    /// The first error of standard output. A reader that closed the pipe is not an error.
     lost_output: OnceCell<io::Error>,
 }
 

@@ -457,7 +457,7 @@ impl Machine {
         let state = match result {
             Ok(&[code]) => State::from_code(code),
             Ok(_) => None,
-            // A device that does not know the request: what waits cannot be told then.
+            // The device does not know the request, so what is pending stays unknown.
             Err(TransferError::Stall) if tries >= LOST_POLLS => None,
             Err(error) if tries >= LOST_POLLS || error == TransferError::Disconnected => {
                 return self.fail(DfuError::Transfer { request: Request::GetState.name(), error });

@@ -1,5 +1,5 @@
 //! What the runs of cfdfu on this computer tell each other: who is at work on which port. The file of a run is locked as
-//! long as it lives, so that one that was killed is not believed, whoever has its number by now.
+//! long as it lives, so the file of a killed run is ignored even if its process number is in use again.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,24 +13,24 @@ use crate::usb::descriptor::clean;
 
 /// The folder of these files.
 const RUNS: &str = "runs";
-/// Told no oftener than this.
+/// At most one update in this time.
 const TELL: Duration = Duration::from_millis(250);
 /// The length of a file: it is written in one piece and in place, since its lock stays with it.
 const LEN: usize = 512;
 /// A file that is not locked was left, unless it is so new that its run may be about to lock it; in seconds.
 const NEW: u64 = 2;
 
-/// What this run is at, told to others a few times a second; taken back when it is over.
+/// What this run does, written for other runs a few times a second and removed when it is over.
 pub struct Presence {
     record: Option<Record>,
     work: AtWork,
-    /// When it was told last; `None` while there is nothing to tell.
+    /// When it was last written; `None` while there is nothing to write.
     told: Option<Duration>,
     file: Option<(PathBuf, File)>,
 }
 
 impl Presence {
-    /// With nothing to tell yet. The demo has nobody to tell.
+    /// With nothing to announce yet. The demo announces nothing.
     #[must_use]
     pub fn new(demo: bool) -> Presence {
         let record = if demo { None } else { Record::of_user() };
@@ -71,7 +71,7 @@ impl Presence {
         if self.file.is_none() {
             self.file = record.open_run(self.work.pid).ok();
         }
-        // Nobody is told then: no reason to stop.
+        // An unannounced flash is better than none.
         if let Some((_, file)) = &self.file {
             let _ = write_in_place(file, &self.work);
         }
@@ -190,7 +190,7 @@ fn lock(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// A run tells a few times a second what it does, so a file that is older was left.
+/// A live run updates its file a few times a second, so an older file was left behind.
 #[cfg(not(unix))]
 fn is_locked(path: &Path, _: u32) -> bool {
     const MINUTE: u64 = 60;

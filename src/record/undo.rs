@@ -2,7 +2,7 @@
 //!
 //! A folder for each drone, named by the serial number of DFU mode and the port, since chips of one batch may share the
 //! number. The files in it begin with their time, and the newest says what the last change overwrote: `TIME-ADDRESS-CRC.bin`
-//! is a copy, `TIME-none-WHY.mark` says that there is none. `TIME-unfinished-….json` is a change whose end was not seen.
+//! is a copy, `TIME-none-WHY.mark` says why there is no copy. `TIME-unfinished-….json` is a change whose end was not seen.
 //! Where the drone's whole number is known, it is the fourth field of each name, so that a drone that moved is found.
 
 use std::fmt;
@@ -189,7 +189,7 @@ impl Record {
         for folder in folders {
             let entries = fs::read_dir(&folder).into_iter().flatten();
             let there: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            // Drones that share the number of DFU mode have been here: what is not named by its whole number is no one's.
+            // If drones that share the DFU number were here, a file without a whole number belongs to neither.
             let mut known: Vec<String> =
                 there.iter().filter_map(|path| copied_serial(path)).chain(whole.clone()).collect();
             known.sort();
@@ -330,7 +330,7 @@ fn history(files: &[PathBuf]) -> History {
     History { last: last.unwrap_or_default(), unfinished }
 }
 
-/// The folder of a drone's copies; `None` for one without a serial number, which is not to be told from others.
+/// The folder of a drone's copies; `None` without a serial number, since such drones cannot be told apart.
 fn copies_of(drone: &DroneAt) -> Option<PathBuf> {
     let serial = crazyflie::dfu_serial(&drone.serial).unwrap_or_else(|| drone.serial.clone());
     let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();

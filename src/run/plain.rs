@@ -40,7 +40,7 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (forward, hear) = (inputs.clone(), inputs.clone());
     thread::spawn(move || from_shell.iter().all(|message| forward.send(Input::Message(message)).is_ok()));
     let signals = Signals::listen(move |signal| drop(hear.send(Input::Signal(signal))))?;
-    // A line is read only when one of those before it was used: nobody answers so far ahead.
+    // At most this many unused lines are held; the reader waits until one is used.
     let (taken, free) = sync_channel(AHEAD);
     thread::spawn(move || {
         let mut input = io::stdin().lock();
@@ -59,7 +59,7 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     while !shell.quit {
         let asked = said.asked;
         said.tell(&app);
-        // At a keyboard, what was typed before the plan was said is no answer to it.
+        // At a keyboard, lines typed before the plan was shown do not answer it.
         if said.asked && !asked && interactive {
             for _ in answers.drain(..) {
                 let _ = free.try_recv();

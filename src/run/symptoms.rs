@@ -93,7 +93,7 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
 }
 
 /// Whether this user may open a running Crazyflie by udev's rules, but not the boot ROM that it goes to: Bitcraze's own
-/// rules have the first only. `false` where that cannot be told.
+/// rules have the first only. `false` if unknown.
 #[must_use]
 pub fn boot_rom_is_closed() -> bool {
     let udev = Path::new("/run/udev/control").exists();

@@ -16,7 +16,7 @@ use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 const FRAME_BYTES: usize = 64 * 1024;
 /// What a console without a size is taken for.
 const DEFAULT: (u16, u16) = (80, 24);
-/// No screen that somebody reads has more columns and rows.
+/// The largest area that is drawn: more is not readable, and 65535 by 65535 cells do not fit into memory.
 const LARGEST: (u16, u16) = (500, 300);
 
 /// Whether the terminal is ours at the moment.
@@ -66,7 +66,7 @@ impl Screen {
     }
 }
 
-/// The screen, or as much of it as makes sense: a terminal has been seen to report 65535 by 65535.
+/// The screen, cut to [`LARGEST`].
 fn area((width, height): (u16, u16)) -> Rect {
     Rect::new(0, 0, width.min(LARGEST.0), height.min(LARGEST.1))
 }

@@ -70,8 +70,7 @@ impl Bus for Libusb {
     }
 
     fn wait(&self, limit: Duration) {
-        // Also where nothing is notified this returns in time. One that fails does so at once: whoever waits in a loop
-        // would spin.
+        // Returns in time even without hot-plug notices. A failure returns at once, and a caller in a loop would spin.
         let limit = limit.min(POLL);
         if self.context.handle_events(Some(limit)).is_err()
             && let Ok(guard) = Mutex::new(()).lock()

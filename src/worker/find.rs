@@ -323,7 +323,7 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
             return Err(FailureKind::NoDevice.into());
         }
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
-        // From now on it is on its way, whoever stops waiting for it.
+        // It leaves its firmware now, even if the wait for it is cancelled.
         ctx.was = Was::Stopped;
         drop(transport);
         if answer.is_ok() {

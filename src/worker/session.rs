@@ -79,7 +79,7 @@ impl Session {
         if !info.strings.serial.is_empty() {
             find::require_same_drone(&info.strings.serial, &now)?;
         } else if !now.strings.serial.is_empty() {
-            // It was lost before. Without it no copy can be kept, nor a lost drone be told from another.
+            // Missed at first. Without it no copy can be kept, and a lost drone cannot be recognised.
             ctx.post(Event::Device(now));
         }
         ctx.check_cancelled()?;

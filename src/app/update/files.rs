@@ -88,7 +88,7 @@ pub(super) fn on_loaded(
     Vec::new()
 }
 
-/// The plan is made anew, for the file as it is now; whoever has stopped meanwhile is not led back to it.
+/// Makes the plan again, for the file as it is now, unless the job was stopped meanwhile.
 pub(super) fn on_changed(
     app: &mut App,
     which: Which,

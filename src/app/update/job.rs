@@ -96,12 +96,12 @@ pub(super) fn wish_for(image: &Image) -> Wish {
     Wish { allow_mismatch, ..Wish::default() }
 }
 
-/// A key that confirms comes by itself, not out of a row of them: one that is held does not confirm.
+/// A held key repeats every 30 ms or so: a key that follows another this soon does not confirm.
 const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn write(app: &mut App) -> Vec<Effect> {
     let Some(JobView { stage: Stage::Asking(question), .. }) = app.job() else { return Vec::new() };
-    // A word that was typed is no accident.
+    // Typing a word is deliberate enough.
     let by_key = keys::word_asked_for(app).is_none();
     if by_key && (question.until_read(app.now).is_some() || app.quiet < PAUSE) {
         notice(app, "Nothing is written yet: read the plan, then press the key once more.");
@@ -160,7 +160,7 @@ fn remember_end(app: &mut App, outcome: &Outcome) {
 fn offer_undo(app: &mut App) {
     let Some((drone, past)) = &app.past else { return };
     app.undo = match past.history().target() {
-        // Without a number it could not be told from another drone at its port.
+        // Without a serial number another drone at its port would look the same.
         Ok(_) if drone.serial.is_empty() => Err("the drone shows no serial number".to_owned()),
         Ok(copy) => match (Content::in_flash(&copy.data), check::undo(copy.clone(), Wish::default())) {
             (Some(content), Ok(image)) => Ok(Before { image, content, drone: drone.clone() }),

@@ -37,7 +37,7 @@ fn step() -> impl Strategy<Value = (Deed, Option<usize>)> {
 }
 
 fn bytes(seed: u8, len: usize) -> Vec<u8> {
-    // No blank bytes: a whole image is told from a half one by its first word only.
+    // No blank bytes: only the first word tells a whole image from a half one.
     (0..len).map(|n| seed.wrapping_add(u8::try_from(n * 7 % 251).unwrap()).min(0xFE)).collect()
 }
 
