@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
-use cfdfu::job::{Command, DroneState, Event, Failure, FailureKind, Job, Leave, Outcome, Report, Selector};
+use cfdfu::job::{Command, DroneState, Failure, FailureKind, Job, Leave, Outcome, Report, Selector};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
@@ -16,7 +16,7 @@ use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
 
-use crate::support::{World, firmware, flash_job, run, with};
+use crate::support::{World, firmware, flash_job, outcome, run, with};
 
 /// Sectors 1 to 3 and one block of 4: every kind of step, in few transfers.
 const LEN: usize = 50 * 1024;
@@ -174,13 +174,10 @@ fn a_cancel_stops_at_a_safe_point_and_the_job_can_be_done_again() {
         let worker = Worker::spawn(bus, world.clock.clone());
         assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
         worker.commands.send(Command::Run(stay(flash_job(&image)))).unwrap();
-        let report = worker.events.iter().find_map(|event| match event {
-            Event::Finished(report) => Some(report),
-            _ => None,
-        });
+        let outcome = outcome(&worker).unwrap();
         let after = world.flash();
         let whole = after[0x4000..0x4000 + LEN] == image;
-        match report.unwrap().outcome {
+        match outcome {
             Outcome::Flashed => {
                 outcomes[0] += 1;
                 assert!(whole);

@@ -18,10 +18,11 @@ use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images, nor};
 use cfdfu::usb::descriptor::Strings;
-use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Location, Pipe, ROM_DFU, Setup, TransferError, Transport};
+use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, Setup, TransferError, Transport};
 use cfdfu::worker::{Worker, find};
 
-use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, restore_job, run, with};
+use crate::bent::{Ask, Bent, BentTransport};
+use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, outcome, restore_job, run, with};
 
 fn changed(scenario: &str, change: impl FnOnce(&mut Drone)) -> World {
     let world = World::new(scenario);
@@ -107,72 +108,25 @@ fn h4_what_was_allowed_once_is_not_asked_about_again() {
 
 // ---- M1, M2: another program holds the boot ROM, or this user may not open it
 
-/// A bus on which devices in DFU mode cannot be taken until this time.
-struct Held {
-    bus: SimBus,
-    clock: Arc<FastClock>,
-    until: Duration,
-    error: TransferError,
-}
-
-struct HeldTransport(Box<dyn Transport>, Arc<FastClock>, Duration, TransferError);
-
-impl Bus for Held {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        self.bus.list()
-    }
-
-    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        let transport = self.bus.open(found)?;
-        if found.id != ROM_DFU {
-            return Ok(transport);
-        }
-        if self.error == TransferError::Access && self.clock.now() < self.until {
-            return Err(self.error);
-        }
-        Ok(Box::new(HeldTransport(transport, self.clock.clone(), self.until, self.error)))
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.bus.wait(limit);
-    }
-}
-
-impl Transport for HeldTransport {
-    fn control_in(
-        &mut self,
-        setup: Setup,
-        buffer: &mut [u8],
-        limit: Duration,
-    ) -> Result<usize, TransferError> {
-        self.0.control_in(setup, buffer, limit)
-    }
-
-    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        self.0.control_out(setup, data, limit)
-    }
-
-    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
-        if self.3 == TransferError::Busy && self.1.now() < self.2 {
-            return Err(TransferError::Busy);
-        }
-        self.0.select(interface, alternate)
-    }
-
-    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
-        self.0.bulk_in(pipe, buffer, limit)
-    }
-
-    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        self.0.bulk_out(pipe, data, limit)
-    }
-}
-
+/// A flash on a bus on which devices in DFU mode cannot be opened (Access) or taken (Busy) until this time.
 fn held(scenario: &str, until: Duration, error: TransferError) -> (World, Run) {
     let world = World::new(scenario);
-    let bus = Held { bus: world.bus.clone(), clock: world.clock.clone(), until, error };
-    let report = run(Arc::new(bus), world.clock.clone(), flash_job(&new_image()));
-    (world, report)
+    let clock = world.clock.clone();
+    let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+        let inner = bus.open(found)?;
+        if found.id == ROM_DFU && error == TransferError::Access && clock.now() < until {
+            return Err(error);
+        }
+        let (rom, clock) = (found.id == ROM_DFU, clock.clone());
+        let bend = move |ask: Ask<'_>| {
+            let is_held = rom && error == TransferError::Busy && clock.now() < until;
+            (is_held && matches!(ask, Ask::Select(_))).then_some(Err(error))
+        };
+        Ok(Box::new(BentTransport { inner, bend }))
+    };
+    let bus = Bent { bus: world.bus.clone(), open };
+    let run = run(Arc::new(bus), world.clock.clone(), flash_job(&new_image()));
+    (world, run)
 }
 
 /// For a moment: it is waited for. For good: the drone stays in DFU mode, and the outcome says so and what helps.
@@ -372,78 +326,34 @@ fn m3_a_foreign_board_that_may_not_be_opened_is_in_nobody_s_way() {
 /// Hundreds of memories whose names never come: it ends by itself, and a cancel is heard in between.
 #[test]
 fn m12_names_that_never_come_do_not_hold_the_job() {
-    struct Mute(u64, Arc<FastClock>);
-    impl Transport for Mute {
-        fn control_in(
-            &mut self,
-            setup: Setup,
-            buffer: &mut [u8],
-            limit: Duration,
-        ) -> Result<usize, TransferError> {
-            let bytes: Vec<u8> = match setup.value {
-                0x0200 => {
-                    let settings = (0..250u8).flat_map(|n| [9, 4, 0, n, 0, 0xFE, 1, 2, 4]);
-                    let total = 9 + 250 * 9 + 9;
-                    let [low, high] = u16::to_le_bytes(total);
-                    let mut bytes = vec![9, 2, low, high, 1, 1, 0, 0xC0, 50];
-                    bytes.extend(settings);
-                    bytes.extend([9, 0x21, 0x0B, 0xFF, 0, 0, 8, 0x1A, 1]);
-                    bytes
-                }
-                0x0100 => vec![18, 1, 0, 1, 0, 0, 0, 64, 0x83, 4, 0x11, 0xDF, 0, 0x22, 0, 0, 0, 1],
-                _ => {
-                    self.0 += 1;
-                    self.1.sleep(limit);
-                    return Err(TransferError::Timeout);
-                }
-            };
-            let len = bytes.len().min(buffer.len());
-            buffer[..len].copy_from_slice(&bytes[..len]);
-            Ok(len)
-        }
-
-        fn control_out(&mut self, _: Setup, data: &[u8], _: Duration) -> Result<usize, TransferError> {
-            Ok(data.len())
-        }
-
-        fn select(&mut self, _: u8, _: u8) -> Result<(), TransferError> {
-            Ok(())
-        }
-
-        fn bulk_in(&mut self, _: Pipe, _: &mut [u8], _: Duration) -> Result<usize, TransferError> {
-            Err(TransferError::Stall)
-        }
-
-        fn bulk_out(&mut self, _: Pipe, _: &[u8], _: Duration) -> Result<usize, TransferError> {
-            Err(TransferError::Stall)
-        }
-    }
-    struct MuteBus(Arc<FastClock>);
-    impl Bus for MuteBus {
-        fn list(&self) -> Result<Vec<Found>, BusError> {
-            let location: Location = "1-1".parse().unwrap();
-            Ok(vec![Found {
-                id: ROM_DFU,
-                release: 0x2200,
-                location,
-                address: 3,
-                names: None,
-                simulated: true,
-            }])
-        }
-
-        fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
-            Ok(Box::new(Mute(0, self.0.clone())))
-        }
-
-        fn wait(&self, limit: Duration) {
-            self.0.sleep(limit);
-        }
-    }
-    let clock = Arc::new(FastClock::new());
-    let run = run(Arc::new(MuteBus(clock.clone())), clock.clone(), flash_job(&new_image()));
+    let world = World::new("dfu");
+    let clock = world.clock.clone();
+    let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+        let clock = clock.clone();
+        let bend = move |ask: Ask<'_>| match ask {
+            Ask::In(Setup { value: 0x0200, .. }, _) => {
+                let settings = (0..250u8).flat_map(|n| [9, 4, 0, n, 0, 0xFE, 1, 2, 4]);
+                let [low, high] = u16::to_le_bytes(9 + 250 * 9 + 9);
+                let mut bytes = vec![9, 2, low, high, 1, 1, 0, 0xC0, 50];
+                bytes.extend(settings);
+                bytes.extend([9, 0x21, 0x0B, 0xFF, 0, 0, 8, 0x1A, 1]);
+                Some(Ok(bytes))
+            }
+            Ask::In(Setup { value: 0x0100, .. }, _) => {
+                Some(Ok(vec![18, 1, 0, 1, 0, 0, 0, 64, 0x83, 4, 0x11, 0xDF, 0, 0x22, 0, 0, 0, 1]))
+            }
+            Ask::In(_, limit) => {
+                clock.sleep(limit);
+                Some(Err(TransferError::Timeout))
+            }
+            Ask::Out(..) | Ask::Select(_) => Some(Ok(Vec::new())),
+        };
+        Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
+    };
+    let bus = Bent { bus: world.bus.clone(), open };
+    let run = run(Arc::new(bus), world.clock.clone(), flash_job(&new_image()));
     assert!(matches!(run.report.outcome, Outcome::Failed(_)));
-    assert!(clock.now() < Duration::from_secs(15), "{:?}", clock.now());
+    assert!(world.clock.now() < Duration::from_secs(15), "{:?}", world.clock.now());
 }
 
 // ---- L1: an image that ends on an odd byte
@@ -470,64 +380,30 @@ fn l1_an_image_of_one_byte_more_than_blocks_is_verified() {
 
 // ---- L7: a device that is busy for hours
 
-/// A boot ROM that says that it is busy, and for how long, whenever it is asked; `asked` hears of it.
-struct Busy<F>(SimBus, F);
-
-struct BusyTransport<F>(Box<dyn Transport>, F);
-
-impl<F: Fn() + Clone + Send + Sync + 'static> Bus for Busy<F> {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        self.0.list()
-    }
-
-    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        Ok(Box::new(BusyTransport(self.0.open(found)?, self.1.clone())))
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.0.wait(limit);
-    }
-}
-
-impl<F: Fn() + Send> Transport for BusyTransport<F> {
-    fn control_in(
-        &mut self,
-        setup: Setup,
-        buffer: &mut [u8],
-        limit: Duration,
-    ) -> Result<usize, TransferError> {
-        let answer: &[u8] = match (setup.request_type, setup.request) {
-            (0xA1, 3) => &[0, 0xFF, 0xFF, 0xFF, 4, 0],
-            (0xA1, 5) => &[4],
-            _ => return self.0.control_in(setup, buffer, limit),
+/// A boot ROM that says that it is busy, for hours, whenever it is asked; `asked` hears of it.
+fn busy(bus: SimBus, asked: impl Fn() + Clone + Send + Sync + 'static) -> impl Bus {
+    let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+        let asked = asked.clone();
+        let bend = move |ask: Ask<'_>| {
+            let Ask::In(Setup { request_type: 0xA1, request, .. }, _) = ask else { return None };
+            let answer = match request {
+                3 => vec![0, 0xFF, 0xFF, 0xFF, 4, 0],
+                5 => vec![4],
+                _ => return None,
+            };
+            asked();
+            Some(Ok(answer))
         };
-        (self.1)();
-        buffer[..answer.len()].copy_from_slice(answer);
-        Ok(answer.len())
-    }
-
-    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        self.0.control_out(setup, data, limit)
-    }
-
-    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
-        self.0.select(interface, alternate)
-    }
-
-    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
-        self.0.bulk_in(pipe, buffer, limit)
-    }
-
-    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        self.0.bulk_out(pipe, data, limit)
-    }
+        Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
+    };
+    Bent { bus, open }
 }
 
 /// It ends by itself within 15 s, and a cancel is heard within 2 s.
 #[test]
 fn l7_a_cancel_is_heard_while_a_device_says_that_it_is_busy() {
     let world = World::new("dfu");
-    let alone = run(Arc::new(Busy(world.bus.clone(), || {})), world.clock.clone(), flash_job(&new_image()));
+    let alone = run(Arc::new(busy(world.bus.clone(), || {})), world.clock.clone(), flash_job(&new_image()));
     assert!(matches!(alone.report.outcome, Outcome::Failed(_)));
     assert!(world.clock.now() < Duration::from_secs(15), "{:?}", world.clock.now());
 
@@ -535,14 +411,10 @@ fn l7_a_cancel_is_heard_while_a_device_says_that_it_is_busy() {
     let says = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
     let voice = Arc::clone(&says);
     let cancel = move || drop(voice.get().unwrap().lock().unwrap().send(Command::Cancel));
-    let worker = Worker::spawn(Arc::new(Busy(world.bus.clone(), cancel)), world.clock.clone());
+    let worker = Worker::spawn(Arc::new(busy(world.bus.clone(), cancel)), world.clock.clone());
     assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
     worker.commands.send(Command::Run(flash_job(&new_image()))).unwrap();
-    let outcome = worker.events.iter().find_map(|event| match event {
-        Event::Finished(report) => Some(report.outcome),
-        _ => None,
-    });
-    assert_eq!(outcome, Some(Outcome::Cancelled(DroneState::Untouched)));
+    assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Untouched)));
     assert!(world.clock.now() < Duration::from_secs(2), "{:?}", world.clock.now());
 }
 
@@ -629,9 +501,5 @@ fn m1_a_drone_that_was_sent_on_its_way_is_not_called_untouched() {
     assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
     let wait = Duration::from_secs(60);
     worker.commands.send(Command::Run(Job { wait, ..flash_job(&new_image()) })).unwrap();
-    let outcome = worker.events.iter().find_map(|event| match event {
-        Event::Finished(report) => Some(report.outcome),
-        _ => None,
-    });
-    assert_eq!(outcome, Some(Outcome::Cancelled(DroneState::Stopped)));
+    assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Stopped)));
 }

@@ -15,6 +15,7 @@ use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::usb::{Bus, BusError, Found, Id, ROM_DFU, TransferError, Transport};
 use cfdfu::worker::{Worker, find};
 
+use crate::bent::Bent;
 use crate::support::{SEED_LEN, World, firmware, flash_job, parse, run};
 
 #[test]
@@ -252,27 +253,18 @@ fn a_device_that_lingers_on_the_bus_is_not_taken_for_one_that_came_back() {
     assert_eq!((report.booted(), report.outcome), (Some(true), Outcome::Flashed));
 }
 
-/// A bus on which a device is opened by somebody else's rules.
-struct Door(SimBus, fn() -> Result<Box<dyn Transport>, TransferError>);
-
-impl Bus for Door {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        self.0.list()
-    }
-
-    fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        (self.1)()
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.0.wait(limit);
-    }
+/// A bus on which no device opens.
+fn locked(bus: &SimBus) -> impl Bus + use<> {
+    Bent { bus: bus.clone(), open: |_: &SimBus, _: &Found| Err(TransferError::Access) }
 }
 
 #[test]
 fn a_panic_of_the_worker_is_a_failed_job_and_the_worker_lives() {
     let world = World::new("dfu");
-    let worker = Worker::spawn(Arc::new(Door(world.bus.clone(), || panic!("a defect"))), world.clock.clone());
+    let worker = Worker::spawn(
+        Arc::new(Bent { bus: world.bus.clone(), open: |_: &SimBus, _: &Found| panic!("a defect") }),
+        world.clock.clone(),
+    );
     for _ in 0..2 {
         worker.commands.send(Command::Run(flash_job(&firmware("2026.08", SEED_LEN)))).unwrap();
         let report = loop {
@@ -291,9 +283,7 @@ fn a_drone_that_may_not_be_opened_is_told_so_also_when_it_is_named_by_serial() {
     for serial in ["338133873034", "51004F000551343036333233"] {
         let device = Selector::Serial(serial.to_owned());
         let job = Job { device, ..flash_job(&firmware("2026.08", SEED_LEN)) };
-        let report =
-            run(Arc::new(Door(world.bus.clone(), || Err(TransferError::Access))), world.clock.clone(), job)
-                .report;
+        let report = run(Arc::new(locked(&world.bus)), world.clock.clone(), job).report;
         let Outcome::Failed(failure) = report.outcome else { panic!("{:?}", report.outcome) };
         assert_eq!(failure.kind, FailureKind::NoAccess(ROM_DFU));
     }
@@ -337,7 +327,7 @@ fn whoever_looks_at_the_bus_again_and_again_opens_each_device_once() {
     // One that may not be opened yet is tried again.
     let world = World::new("dfu");
     let mut known = find::Known::default();
-    let locked = Door(world.bus.clone(), || Err(TransferError::Access));
+    let locked = locked(&world.bus);
     assert_eq!(known.look(&locked).unwrap().0[0].closed, Some(TransferError::Access));
     assert_eq!(known.look(&world.bus).unwrap().0[0].closed, None);
 }
@@ -366,7 +356,7 @@ fn no_right_is_told_long_before_the_wait_is_over() {
     let world = World::new("dfu");
     let device = Selector::Serial("338133873034".to_owned());
     let job = Job { device, wait: Duration::from_secs(60), ..flash_job(&firmware("2026.08", 4096)) };
-    let bus = Door(world.bus.clone(), || Err(TransferError::Access));
+    let bus = locked(&world.bus);
     let report = run(Arc::new(bus), world.clock.clone(), job).report;
     assert!(report.took < Duration::from_secs(10), "{report:?}");
 }

@@ -10,8 +10,9 @@ use cfdfu::job::{Event, FailureKind, FlashTask, Level, Mismatch, Outcome};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::Scenario;
-use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
+use cfdfu::usb::{Bus, Found, Setup, TransferError, Transport};
 
+use crate::bent::{Ask, Bent, BentTransport};
 use crate::support::{Run, firmware, flash_job, run, with};
 
 /// Which answer is lost.
@@ -32,82 +33,31 @@ const OPTIONS: u32 = 0x1FFF_C000;
 const OTP: u32 = 0x1FFF_7800;
 
 /// A bus that loses one kind of answer, so many times.
-struct Lossy {
-    inner: SimBus,
-    answer: Answer,
-    left: Arc<AtomicU32>,
-    error: TransferError,
-}
-
-impl Bus for Lossy {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        self.inner.list()
-    }
-
-    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        let inner = self.inner.open(found)?;
-        let (answer, left, error) = (self.answer, Arc::clone(&self.left), self.error);
-        Ok(Box::new(LossyTransport { inner, answer, left, error, pointer: 0 }))
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.inner.wait(limit);
-    }
-}
-
-struct LossyTransport {
-    inner: Box<dyn Transport>,
-    answer: Answer,
-    left: Arc<AtomicU32>,
-    error: TransferError,
-    pointer: u32,
-}
-
-impl LossyTransport {
-    fn lose(&self, answer: Answer) -> Result<(), TransferError> {
-        let take = |left: u32| left.checked_sub(1);
-        let lost =
-            answer == self.answer && self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
-        if lost { Err(self.error) } else { Ok(()) }
-    }
-}
-
-impl Transport for LossyTransport {
-    fn control_in(
-        &mut self,
-        setup: Setup,
-        buffer: &mut [u8],
-        limit: Duration,
-    ) -> Result<usize, TransferError> {
-        let [kind, index] = setup.value.to_be_bytes();
-        match (setup.request_type, setup.request, kind) {
-            (0x80, 6, 3) => self.lose(Answer::Name(index))?,
-            (0xA1, 2, _) => self.lose(Answer::Read(self.pointer))?,
-            _ => {}
-        }
-        self.inner.control_in(setup, buffer, limit)
-    }
-
-    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        if let (0x21, 1, 0, [0x21, address @ ..]) = (setup.request_type, setup.request, setup.value, data) {
-            self.pointer = u32::from_le_bytes(address.try_into().unwrap());
-            self.lose(Answer::Point(self.pointer))?;
-        }
-        self.inner.control_out(setup, data, limit)
-    }
-
-    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
-        self.lose(Answer::Select(alternate))?;
-        self.inner.select(interface, alternate)
-    }
-
-    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
-        self.inner.bulk_in(pipe, buffer, limit)
-    }
-
-    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        self.inner.bulk_out(pipe, data, limit)
-    }
+fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) -> impl Bus {
+    let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+        let (mut pointer, left) = (0, Arc::clone(&left));
+        let bend = move |ask: Ask<'_>| {
+            let answer = match ask {
+                Ask::In(setup, _) => match (setup.request_type, setup.request, setup.value.to_be_bytes()) {
+                    (0x80, 6, [3, index]) => Answer::Name(index),
+                    (0xA1, 2, _) => Answer::Read(pointer),
+                    _ => return None,
+                },
+                Ask::Out(Setup { request_type: 0x21, request: 1, value: 0, .. }, [0x21, address @ ..]) => {
+                    pointer = u32::from_le_bytes(address.try_into().unwrap());
+                    Answer::Point(pointer)
+                }
+                Ask::Out(..) => return None,
+                Ask::Select(alternate) => Answer::Select(alternate),
+            };
+            let take = |left: u32| left.checked_sub(1);
+            let is_lost =
+                answer == lost && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
+            is_lost.then_some(Err(error))
+        };
+        Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
+    };
+    Bent { bus, open }
 }
 
 /// The drone of a scenario before and after a flash of a cf2 image on such a bus, and what the job said.
@@ -129,7 +79,7 @@ fn flash(
     let inner = SimBus::new(drones, clock.clone());
     let bytes = |bus: &SimBus| bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
     let before = bytes(&inner);
-    let bus = Lossy { inner: inner.clone(), answer, left: Arc::new(AtomicU32::new(times)), error };
+    let bus = lossy(inner.clone(), answer, Arc::new(AtomicU32::new(times)), error);
     let job = with(flash_job(&firmware("2026.08", images::FIRMWARE_MIN)), change);
     let run = run(Arc::new(bus), clock, job);
     assert!(run.report.took < Duration::from_secs(40), "{answer:?} {times} {error:?}: {:?}", run.report.took);
@@ -241,7 +191,7 @@ fn no_lost_answer_costs_the_firmware_of_a_protected_drone() {
                     |bus: &SimBus| bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
                 let before = bytes(&inner);
                 let left = Arc::new(AtomicU32::new(times));
-                let bus = Lossy { inner: inner.clone(), answer, left, error };
+                let bus = lossy(inner.clone(), answer, left, error);
                 let job = flash_job(&firmware("2026.08", images::FIRMWARE_MIN));
                 let outcome = run(Arc::new(bus), clock, job).report.outcome;
                 assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {times} {error:?}: {outcome:?}");
@@ -274,6 +224,20 @@ fn an_unknown_board_is_flashed_by_who_insists() {
         let flashed = flash("dfu", Answer::Read(OTP), ALWAYS, error, insisted);
         assert_eq!(flashed.run.report.outcome, Outcome::Flashed, "{error:?}");
         assert!(flashed.holds_the_image() && flashed.warns("as you insisted"), "{error:?}");
+    }
+}
+
+/// What says that it is a Crazyflie is read again when it is lost; lost for ever, nothing is written.
+#[test]
+fn a_device_that_cannot_be_recognised_is_not_written() {
+    for error in ERRORS {
+        for scenario in ["blank-otp", "foreign"] {
+            let once = flash(scenario, Answer::Read(0x0800_0000), 1, error, |_| {});
+            assert_eq!(once.holds_the_image(), scenario == "blank-otp", "{scenario} {error:?}");
+            let always = flash(scenario, Answer::Read(0x0800_0000), ALWAYS, error, |_| {});
+            assert!(always.is_untouched(), "{scenario} {error:?}");
+            assert!(matches!(always.run.report.outcome, Outcome::Failed(_)), "{scenario} {error:?}");
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! - `completions`: Tab pressed in real shells
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `corpus`: good and malformed image files in every format, and what is said of each
+//! - `bent`: a bus whose opens and answers a test bends; for `defects`, `finding`, `lost`, `real_chips`
 //! - `defects`: what attacks on the binary have found, each by its number
 //! - `dice`: random numbers that are the same each time, for `hostile` and `benches/fuzz.rs`
 //! - `examples`: the examples, run
@@ -42,6 +43,7 @@
 )]
 
 mod any_order;
+mod bent;
 mod command_line;
 mod completions;
 mod corpus;

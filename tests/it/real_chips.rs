@@ -12,14 +12,16 @@ use cfdfu::dfu::quirks::{Polling, Quirks, STM32F405_ROM};
 use cfdfu::dfu::{DfuError, Status};
 use cfdfu::flash::{Address, FIRMWARE_BASE};
 use cfdfu::job::{Boot, DroneState, Event, FailureKind, Job, Leave, Level, Outcome, Protection, Selector};
+use cfdfu::sim::SimBus;
 use cfdfu::sim::descriptors::ROM;
 use cfdfu::sim::drone::{Drone, Mishap};
 use cfdfu::sim::nor::{Nor, Pace, Width};
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
-use cfdfu::usb::{Bus, BusError, Found, ROM_DFU, TransferError, Transport};
+use cfdfu::usb::{Bus, Found, ROM_DFU, TransferError};
 
+use crate::bent::Bent;
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, run, with};
 
 /// An answer of a device: to a GETSTATUS (status, poll in ms, state), to an UPLOAD, or to a request that writes.
@@ -510,27 +512,15 @@ fn a_job_for_one_drone_refuses_another_at_its_port() {
 /// Nor is one that udev lets us open only a moment later, when it shows which drone it is.
 #[test]
 fn another_drone_that_opens_late_is_not_written() {
-    /// Nothing can be opened in the first moment.
-    struct Closed(cfdfu::sim::SimBus, Arc<cfdfu::clock::FastClock>);
-    impl Bus for Closed {
-        fn list(&self) -> Result<Vec<Found>, BusError> {
-            self.0.list()
-        }
-        fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-            if self.1.now() < Duration::from_millis(100) {
-                Err(TransferError::Access)
-            } else {
-                self.0.open(found)
-            }
-        }
-        fn wait(&self, limit: Duration) {
-            self.0.wait(limit);
-        }
-    }
     for wait in [Duration::ZERO, Duration::from_secs(5)] {
         let world = World::new("dfu");
         let before = world.flash();
-        let bus = Closed(world.bus.clone(), world.clock.clone());
+        let clock = world.clock.clone();
+        let late = move |bus: &SimBus, found: &Found| {
+            let closed = clock.now() < Duration::from_millis(100);
+            if closed { Err(TransferError::Access) } else { bus.open(found) }
+        };
+        let bus = Bent { bus: world.bus.clone(), open: late };
         let device = Selector::At("1-1".parse().unwrap());
         let job = Job { device, serial: Some("206437A1304E".to_owned()), wait, ..job() };
         let Outcome::Failed(failure) = run(Arc::new(bus), world.clock.clone(), job).report.outcome else {
@@ -598,7 +588,7 @@ fn twins(one: &str, two: &str) -> World {
     let mut drones = Scenario::by_name(one).unwrap().drones(clock.now());
     drones.extend(Scenario::by_name(two).unwrap().drones(clock.now()));
     drones[1].traits.uid[4] ^= 0x01;
-    World { bus: cfdfu::sim::SimBus::new(drones, clock.clone()), clock }
+    World { bus: SimBus::new(drones, clock.clone()), clock }
 }
 
 fn flashes(world: &World) -> Vec<Vec<u8>> {

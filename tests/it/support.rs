@@ -7,7 +7,9 @@ use std::time::Duration;
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::check::{self, Admitted, Wish};
 use cfdfu::image::Image;
-use cfdfu::job::{Command, Confirm, Enter, Event, FlashTask, Job, Keep, Phase, Report, Selector, Task};
+use cfdfu::job::{
+    Command, Confirm, Enter, Event, FlashTask, Job, Keep, Outcome, Phase, Report, Selector, Task,
+};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::{CF2_BOARDS, Scenario};
@@ -55,6 +57,14 @@ pub fn program(name: &str) -> Option<PathBuf> {
 pub struct Run {
     pub events: Vec<Event>,
     pub report: Report,
+}
+
+/// How the job under way ends.
+pub fn outcome(worker: &Worker) -> Option<Outcome> {
+    worker.events.iter().find_map(|event| match event {
+        Event::Finished(report) => Some(report.outcome),
+        _ => None,
+    })
 }
 
 /// Runs a job to its end; there must be exactly one last event, and nothing after it.

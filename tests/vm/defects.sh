@@ -16,16 +16,6 @@ as_nobody() {
 # node ID: its device file.
 node() { lsusb -d "$1" | sed -n '1s|Bus \(...\) Device \(...\):.*|/dev/bus/usb/\1/\2|p'; }
 
-# says WORDS STATUS COMMAND…: it ends with this status and says this.
-says() {
-  local words=$1 status=$2
-  shift 2
-  "$@" >said 2>&1
-  local ended=$?
-  cat said
-  [ $ended -eq "$status" ] && grep -qF -- "$words" said
-}
-
 # unplugged_at WORDS COMMAND…: the cable comes off once the command has said this.
 unplugged_at() {
   local words=$1 status

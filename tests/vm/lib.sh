@@ -61,6 +61,16 @@ ends() {
   [ $? -eq "$status" ]
 }
 
+# says WORDS STATUS COMMAND…: it ends with this status and says this.
+says() {
+  local words=$1 status=$2
+  shift 2
+  "$@" >said 2>&1
+  local ended=$?
+  cat said
+  [ $ended -eq "$status" ] && grep -qF -- "$words" said
+}
+
 # start SCENARIO: plug the simulated drone in; orders go to file descriptor 3.
 start() {
   rm -f orders

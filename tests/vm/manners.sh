@@ -8,16 +8,6 @@ size=60000
 "$cfdfu" demo-image new.bin --size $size
 "$cfdfu" demo-image big.bin
 
-# says WORDS STATUS COMMAND…: it ends with this status and says this.
-says() {
-  local words=$1 status=$2
-  shift 2
-  "$@" >said 2>&1
-  local ended=$?
-  cat said
-  [ $ended -eq "$status" ] && grep -qF -- "$words" said
-}
-
 # port N: where the Nth drone is plugged in.
 port() { "$cfdfu" list | sed -n "$1s/ .*//p"; }
 
