@@ -315,19 +315,30 @@ fn history(files: &[PathBuf]) -> History {
         Some(_) => Some(read_copy(path).map_or(Last::None(NoCopy::Damaged), |(_, copy)| Last::Copy(copy))),
         None => none_named(path).map(Last::None),
     });
-    let unfinished = files.iter().rev().filter(|path| is_mark(path)).find_map(|path| {
-        let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(path, COPY_MAX)?).ok()?;
-        let pieces = |numbers: Vec<(u32, u32, u32)>| {
-            let piece = |(at, len, crc)| Some(Piece { span: Span::new(Address(at), len)?, crc });
-            numbers.into_iter().filter_map(piece).collect()
-        };
-        let is_it = |path: &&PathBuf| {
-            undoes.is_some() && path.file_name().and_then(|it| it.to_str()) == undoes.as_deref()
-        };
-        let undoes = files.iter().find(is_it).and_then(|path| read_copy(path)).map(|(_, copy)| copy);
-        Some(Unfinished { undoes, writes: pieces(writes), earlier: pieces(earlier) })
-    });
-    History { last: last.unwrap_or_default(), unfinished }
+    let last = last.unwrap_or_default();
+    match files.iter().rev().find(|path| is_mark(path)).map(|mark| unfinished(mark, files)) {
+        None => History { last, unfinished: None },
+        Some(Some(unfinished)) => History { last, unfinished: Some(unfinished) },
+        // Without it the newest copy may be the wrong one to put back.
+        Some(None) => History { last: Last::None(NoCopy::Damaged), unfinished: None },
+    }
+}
+
+/// The change that this mark is of; `None` if it, or the copy that it was to put back, cannot be read.
+fn unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
+    let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(mark, COPY_MAX)?).ok()?;
+    let pieces = |numbers: Vec<(u32, u32, u32)>| {
+        let piece = |(at, len, crc)| Some(Piece { span: Span::new(Address(at), len)?, crc });
+        numbers.into_iter().filter_map(piece).collect()
+    };
+    let undoes = match undoes {
+        Some(name) => {
+            let file = files.iter().find(|path| path.file_name().is_some_and(|it| *it == *name))?;
+            Some(read_copy(file)?.1)
+        }
+        None => None,
+    };
+    Some(Unfinished { undoes, writes: pieces(writes), earlier: pieces(earlier) })
 }
 
 /// The folder of a drone's copies; `None` without a serial number, since such drones cannot be told apart.
@@ -463,6 +474,28 @@ mod tests {
         fs::rename(&path, path.with_file_name(format!("4000000000-{name}"))).unwrap();
         flashed_over(&record, &at("1-2", serial), &copy(2));
         assert_eq!(target(&record, &at("1-3", serial)), Ok(2));
+    }
+
+    /// The newest copy is what an interrupted undo overwrote: it is not the one to put back, whatever is damaged.
+    #[test]
+    fn an_undo_on_record_that_cannot_be_read_is_not_taken_for_none() {
+        let interrupted = || {
+            let dir = tempfile::tempdir().unwrap();
+            let record = Record { dir: dir.path().to_owned() };
+            let drone = at("1-1", "338133873034");
+            let first = flashed_over(&record, &drone, &copy(1));
+            let begun = record.begin(&drone, &[copy(1)], Some(&copy(2)), Change::Undo).unwrap();
+            let mark = begun.saved.iter().find(|path| is_mark(path)).unwrap().clone();
+            begun.end(&Outcome::Cancelled(DroneState::WithoutFirmware));
+            assert_eq!(target(&record, &drone), Ok(1));
+            (dir, record, drone, first, mark)
+        };
+        let (_dir, record, drone, first, _) = interrupted();
+        fs::write(first, b"cut").unwrap();
+        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "its copy");
+        let (_dir, record, drone, _, mark) = interrupted();
+        fs::write(mark, b"{").unwrap();
+        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "its mark");
     }
 
     #[test]
