@@ -450,10 +450,12 @@ fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
         device: selector(global),
         serial: None,
         wait: Duration::from_secs(device.wait),
-        enter: match device.no_enter {
-            true => Enter::Never,
-            false if global.demo.is_none() && run::symptoms::boot_rom_is_closed() => Enter::NotAllowed,
-            false => Enter::IfRunning,
+        enter: match &task {
+            _ if device.no_enter => Enter::Never,
+            // They ask nothing to restart, so the rules need not be read.
+            Task::Find | Task::Identify => Enter::Never,
+            _ if global.demo.is_some() => Enter::IfRunning,
+            _ => run::symptoms::may_enter(),
         },
         task,
     }

@@ -227,11 +227,8 @@ impl<'a> Shell<'a> {
         match effect {
             Effect::Start(mut job) => {
                 // Looked up each time: the rules may have been put there meanwhile.
-                if job.enter == Enter::IfRunning
-                    && self.world.demo.is_none()
-                    && symptoms::boot_rom_is_closed()
-                {
-                    job.enter = Enter::NotAllowed;
+                if job.enter == Enter::IfRunning && self.world.demo.is_none() {
+                    job.enter = symptoms::may_enter();
                 }
                 self.start_job(app, job);
             }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::doctor::{Drone, Rule, Symptoms, System, rules_in};
+use crate::job::Enter;
 use crate::usb::descriptor::clean;
 use crate::usb::{Bus, BusError, Found, TransferError};
 use crate::worker::find;
@@ -92,12 +93,15 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
     Some(all)
 }
 
-/// Whether this user may open a running Crazyflie by udev's rules, but not the boot ROM that it goes to: Bitcraze's own
-/// rules have the first only. `false` if unknown.
+/// Whether a running Crazyflie may be asked into DFU mode: not if udev's rules let this user open it, but not the boot ROM
+/// that it goes to. Bitcraze's own rules have the first only. Allowed if unknown.
 #[must_use]
-pub fn boot_rom_is_closed() -> bool {
+pub fn may_enter() -> Enter {
     let udev = Path::new("/run/udev/control").exists();
-    udev && !is_root() && matches!(rules(), Some([running, rom]) if !running.is_empty() && rom.is_empty())
+    let closed = udev
+        && !is_root()
+        && matches!(rules(), Some([running, rom]) if !running.is_empty() && rom.is_empty());
+    if closed { Enter::NotAllowed } else { Enter::IfRunning }
 }
 
 /// Whether this is root.
