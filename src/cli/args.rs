@@ -150,7 +150,7 @@ pub(super) struct FlashArgs {
     /// Write every sector, also where the image is already
     #[arg(long)]
     pub(super) full: bool,
-    /// Do not keep a copy of what is overwritten
+    /// Do not read and keep what is overwritten: no undo, and no warning of another platform
     #[arg(long)]
     pub(super) no_undo: bool,
     /// Take an image or a chip that is not recognised
