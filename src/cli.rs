@@ -361,7 +361,7 @@ fn undo_job(
         let advice = "Which copy is its own is unknown. Plug it in again and repeat. Nothing was touched.";
         report::other(Exit::Device, "no_serial", "the serial number of the drone could not be read", advice)
     })?;
-    let Target { path, copy, age } = undo_target(&drone)?;
+    let Target { path, copy, age, expected } = undo_target(&drone)?;
     let content = Content::in_flash(&copy.data);
     let what = content.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
     console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
@@ -369,6 +369,7 @@ fn undo_job(
     let image = check::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
     let task = FlashTask {
         change: Change::Undo,
+        expected,
         mismatch: if allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
         ..FlashTask::new(image, content.as_ref().and_then(Content::firmware))
     };

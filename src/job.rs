@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::crazyflie::{self, Mode, Relative, RomVersion};
 use crate::flash::check::Admitted;
 use crate::flash::plan::{Comparison, Plan, Work};
-use crate::flash::undo::Change;
+use crate::flash::undo::{Change, Piece};
 use crate::flash::{Segment, Span};
 use crate::image::{Content, Firmware};
 use crate::usb::descriptor::Strings;
@@ -108,6 +108,8 @@ pub struct FlashTask {
     pub left: DroneState,
     /// An image from outside, or a copy that goes back.
     pub change: Change,
+    /// What a copy that goes back expects to take the place of; a drone that holds something else was changed since.
+    pub expected: Vec<Piece>,
 }
 
 impl FlashTask {
@@ -116,7 +118,8 @@ impl FlashTask {
     #[must_use]
     pub fn resumed(self, left: DroneState) -> FlashTask {
         // What was written already is not erased again.
-        FlashTask { keep: Keep::No, confirm: Confirm::Go, compare: Compare::First, left, ..self }
+        let expected = Vec::new();
+        FlashTask { keep: Keep::No, confirm: Confirm::Go, compare: Compare::First, left, expected, ..self }
     }
 
     /// With every safeguard: look first, keep a copy, ask, verify, start. `firmware` is what the image holds of
@@ -138,6 +141,7 @@ impl FlashTask {
             mismatch: Mismatch::Refuse,
             left: DroneState::Untouched,
             change: Change::Flash,
+            expected: Vec::new(),
         }
     }
 }
@@ -231,6 +235,8 @@ pub struct Preview {
     pub loader: Option<Loader>,
     /// Whether the image is for this board; [`BoardCheck::Unknown`] needs more than a key to confirm.
     pub board: BoardCheck,
+    /// An undo finds something else than the last change wrote: another program has changed the drone since.
+    pub changed_since: bool,
 }
 
 /// What a check of the board came to; one that failed is a failed job instead.

@@ -418,6 +418,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
                 }
             },
         ),
+        FailureKind::ChangedSince => new(
+            Exit::Image,
+            "changed_since",
+            "An undo goes back to before that flash, and would overwrite what the other program wrote. To do it anyway: \
+             cfdfu undo --allow-mismatch.",
+        ),
         FailureKind::NotErased(_) => new(
             Exit::Device,
             "write_protected",

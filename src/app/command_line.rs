@@ -19,7 +19,10 @@ pub fn command_line(app: &App) -> String {
     let device = device + &demo;
     let meant = if app.goal == Goal::Restore { &app.loader } else { &app.image };
     match app.goal {
-        _ if matches!(meant, Slot::Before(..)) => format!("cfdfu undo{device}"),
+        _ if matches!(meant, Slot::Before(..)) => {
+            let insist = app.preview.as_ref().is_some_and(|preview| preview.changed_since);
+            format!("cfdfu undo{}{device}", if insist { " --allow-mismatch" } else { "" })
+        }
         Goal::Restore => {
             let firmware = app.firmware_of_restore().map(|_| format!(" --firmware {}", name(&app.image)));
             format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())

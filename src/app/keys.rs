@@ -151,6 +151,8 @@ pub enum Danger {
     UnknownBoard,
     /// It may be no Crazyflie at all.
     NoCrazyflie,
+    /// An undo would overwrite what another program wrote.
+    ChangedSince,
 }
 
 impl Danger {
@@ -159,6 +161,7 @@ impl Danger {
     pub fn word(self) -> &'static str {
         match self {
             Danger::Bootloader => "restore",
+            Danger::ChangedSince => "undo",
             Danger::UnknownImage | Danger::UnknownBoard | Danger::NoCrazyflie => "unknown",
         }
     }
@@ -168,6 +171,7 @@ impl Danger {
 #[must_use]
 pub fn danger(app: &App) -> Option<Danger> {
     let board = app.preview.as_ref().map(|preview| preview.board);
+    let changed_since = app.preview.as_ref().is_some_and(|preview| preview.changed_since);
     match (app.goal, app.image.content()) {
         (Goal::Restore, _) if app.preview.as_ref().is_none_or(|preview| preview.work.writes_loader()) => {
             Some(Danger::Bootloader)
@@ -175,6 +179,7 @@ pub fn danger(app: &App) -> Option<Danger> {
         (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
             Some(Danger::UnknownImage)
         }
+        (Goal::Flash | Goal::Recover | Goal::Restore, _) if changed_since => Some(Danger::ChangedSince),
         (Goal::Flash | Goal::Recover | Goal::Restore, _) => match board {
             Some(BoardCheck::Unknown) => Some(Danger::UnknownBoard),
             Some(BoardCheck::NoCrazyflie) => Some(Danger::NoCrazyflie),

@@ -17,6 +17,8 @@ pub struct History {
     pub last: Last,
     /// A change that was begun, and has not been seen to its end.
     pub unfinished: Option<Unfinished>,
+    /// What the last change wrote, if it was seen to its end.
+    pub wrote: Vec<Piece>,
 }
 
 /// What the last change overwrote.
@@ -69,7 +71,9 @@ pub struct Piece {
 }
 
 impl Piece {
-    fn of(segment: &Segment) -> Option<Piece> {
+    /// These bytes; `None` for none, or past the end of the addresses.
+    #[must_use]
+    pub fn of(segment: &Segment) -> Option<Piece> {
         let span = Span::between(segment.address, segment.end())?;
         Some(Piece { span, crc: crc32fast::hash(&segment.data) })
     }
@@ -81,7 +85,8 @@ impl Piece {
     }
 
     /// Whether it is there; `None` if that cannot be seen.
-    fn is_in(self, segment: &Segment) -> Option<bool> {
+    #[must_use]
+    pub fn is_in(self, segment: &Segment) -> Option<bool> {
         let range = self.span.start().wide()..self.span.end();
         let there = within(segment, range).filter(|there| there.data.len() == self.span.size())?;
         Some(crc32fast::hash(&there.data) == self.crc)
@@ -180,12 +185,13 @@ impl History {
         let last = before.map_or(Last::None(NoCopy::NotKept), |before| past.last_with(before));
         let earlier = past.unfinished.map(|it| [it.writes, it.earlier].concat()).unwrap_or_default();
         let writes = writes.iter().filter_map(Piece::of).collect();
-        History { last, unfinished: Some(Unfinished { undoes, writes, earlier }) }
+        History { last, unfinished: Some(Unfinished { undoes, writes, earlier }), wrote: Vec::new() }
     }
 
     /// The history once that job has written everything.
     #[must_use]
     pub fn end(self) -> History {
+        let wrote = self.unfinished.as_ref().map_or(self.wrote, |it| it.writes.clone());
         let left = self.unfinished.map(|it| {
             let is_open = |part: &Range<u64>| !has_part(&it.writes, part);
             let earlier = it.earlier.iter().copied();
@@ -196,7 +202,14 @@ impl History {
         });
         let left = left.filter(|left| !left.is_empty());
         let unfinished = left.map(|writes| Unfinished { undoes: None, writes, earlier: Vec::new() });
-        History { unfinished, ..self }
+        History { last: self.last, unfinished, wrote }
+    }
+
+    /// What the drone must still hold for an undo to be right; nothing while a change is unfinished, which may have
+    /// left anything. Where this differs, another program has changed the drone since.
+    #[must_use]
+    pub fn expected(&self) -> &[Piece] {
+        if self.unfinished.is_some() { &[] } else { &self.wrote }
     }
 
     /// The history once an undo found everything in place: if it was carried on, it is finished.

@@ -117,6 +117,9 @@ pub enum FailureKind {
         /// What is there.
         loader: Loader,
     },
+    /// An undo finds something else than the last change wrote.
+    #[error("the drone was changed by another program after its last flash")]
+    ChangedSince,
     /// A sector that was erased, where the option bytes could not be read, holds what it held.
     #[error("sector {0} did not change when it was erased: it seems to be write-protected")]
     NotErased(usize),

@@ -2,7 +2,8 @@
 //!
 //! A folder for each drone, named by the serial number of DFU mode and the port, since chips of one batch may share the
 //! number. The files in it begin with their time, and the newest says what the last change overwrote: `TIME-ADDRESS-CRC.bin`
-//! is a copy, `TIME-none-WHY.mark` says why there is no copy. `TIME-unfinished-….json` is a change whose end was not seen.
+//! is a copy, `TIME-none-WHY.mark` says why there is no copy. `TIME-unfinished-….json` is a change whose end was not seen,
+//! `TIME-wrote-….json` what a finished one wrote.
 //! Where the drone's whole number is known, it is the fourth field of each name, so that a drone that moved is found.
 
 use std::fmt;
@@ -34,9 +35,10 @@ const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::Damaged, "damaged"),
 ];
 
-/// The content of an `unfinished` file: the name of the copy that was to be put back, and the pieces as address, length
-/// and checksum.
-#[derive(Serialize, Deserialize)]
+/// The content of an `unfinished` or `wrote` file: the name of the copy that was to be put back, and the pieces as address,
+/// length and checksum.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Mark {
     undoes: Option<String>,
     writes: Vec<(u32, u32, u32)>,
@@ -76,6 +78,8 @@ pub struct Target {
     pub copy: Segment,
     /// How old it is.
     pub age: Duration,
+    /// What the drone must still hold: [`History::expected`].
+    pub expected: Vec<Piece>,
 }
 
 impl Record {
@@ -93,7 +97,7 @@ impl Record {
         let newest = files.iter().filter_map(|path| time_of(path)).max();
         let past = history(&files);
         let mut next = past.begin(writes, before, change);
-        let older = files.into_iter().filter(|path| is_mark(path)).collect();
+        let older = files.into_iter().filter(|path| is_mark(path) || is_wrote(path)).collect();
         let mut begun = Begun {
             record: self.clone(),
             drone: drone.clone(),
@@ -140,7 +144,8 @@ impl Record {
         let found = files.iter().rev().find_map(|path| {
             let (time, there) = read_copy(path)?;
             let age = Duration::from_secs(clock::unix_seconds().saturating_sub(time));
-            (there == *copy).then(|| Target { path: path.clone(), copy: there, age })
+            let expected = history.expected().to_vec();
+            (there == *copy).then(|| Target { path: path.clone(), copy: there, age, expected })
         });
         Ok(found.ok_or(NoCopy::Damaged))
     }
@@ -155,16 +160,17 @@ impl Record {
     #[must_use]
     pub fn carry_on(&self, drone: &DroneAt) -> Begun {
         let files = self.files_of(drone).unwrap_or_default();
-        let mut marks: Vec<PathBuf> = files.into_iter().filter(|path| is_mark(path)).collect();
-        let saved = marks.pop().into_iter().collect();
-        Begun {
-            record: self.clone(),
-            drone: drone.clone(),
-            saved,
-            older: marks,
-            kept: Kept::Earlier,
-            problem: None,
+        let (mut older, mut marks) = (Vec::new(), Vec::new());
+        for path in files {
+            if is_mark(&path) {
+                marks.push(path);
+            } else if is_wrote(&path) {
+                older.push(path);
+            }
         }
+        let saved = marks.pop().into_iter().collect();
+        older.extend(marks);
+        Begun { record: self.clone(), drone: drone.clone(), saved, older, kept: Kept::Earlier, problem: None }
     }
 
     /// An undo found everything in place: if an earlier one is on record as unfinished, it is finished.
@@ -226,10 +232,6 @@ impl Record {
     }
 
     fn save_mark(&self, drone: &DroneAt, unfinished: &Unfinished) -> io::Result<PathBuf> {
-        let folder = copies_of(drone).ok_or(io::ErrorKind::NotFound)?;
-        let numbers = |pieces: &[Piece]| {
-            pieces.iter().map(|piece| (piece.span.start().0, piece.span.len(), piece.crc)).collect()
-        };
         let undoes = unfinished.undoes.as_ref().and_then(|copy| {
             let files = self.files_of(drone).unwrap_or_default();
             let path =
@@ -239,7 +241,12 @@ impl Record {
         let kind = if undoes.is_some() { "undo" } else { "flash" };
         let mark =
             Mark { undoes, writes: numbers(&unfinished.writes), earlier: numbers(&unfinished.earlier) };
-        let name = format!("unfinished-{kind}{}.json", whole_field(drone));
+        self.save_json(drone, &format!("unfinished-{kind}"), &mark)
+    }
+
+    fn save_json(&self, drone: &DroneAt, name: &str, mark: &Mark) -> io::Result<PathBuf> {
+        let folder = copies_of(drone).ok_or(io::ErrorKind::NotFound)?;
+        let name = format!("{name}{}.json", whole_field(drone));
         let newest = self.files_of(drone)?.iter().filter_map(|path| time_of(path)).max();
         self.save_after(&folder, &name, serde_json::json!(mark).to_string().as_bytes(), COPIES, newest)
     }
@@ -293,9 +300,11 @@ impl Begun {
             }
             // A job that is carried on may find that everything was written.
             Outcome::Flashed | Outcome::Unchanged => {
-                let left = history(&self.record.files_of(&self.drone).unwrap_or_default()).end().unfinished;
+                let ended = history(&self.record.files_of(&self.drone).unwrap_or_default()).end();
                 let own: Vec<PathBuf> = self.saved.into_iter().filter(|path| is_mark(path)).collect();
-                if let Some(left) = left {
+                let wrote = Mark { writes: numbers(&ended.wrote), ..Mark::default() };
+                let _ = self.record.save_json(&self.drone, "wrote-image", &wrote);
+                if let Some(left) = ended.unfinished {
                     let _ = self.record.save_mark(&self.drone, &left);
                 }
                 remove(&own);
@@ -316,21 +325,34 @@ fn history(files: &[PathBuf]) -> History {
         None => none_named(path).map(Last::None),
     });
     let last = last.unwrap_or_default();
+    let wrote = wrote(files);
     match files.iter().rev().find(|path| is_mark(path)).map(|mark| unfinished(mark, files)) {
-        None => History { last, unfinished: None },
-        Some(Some(unfinished)) => History { last, unfinished: Some(unfinished) },
+        None => History { last, unfinished: None, wrote },
+        Some(Some(unfinished)) => History { last, unfinished: Some(unfinished), wrote },
         // Without it the newest copy may be the wrong one to put back.
-        Some(None) => History { last: Last::None(NoCopy::Damaged), unfinished: None },
+        Some(None) => History { last: Last::None(NoCopy::Damaged), unfinished: None, wrote },
     }
+}
+
+/// What the last change wrote, if its end is on record: a copy that is newer is of another change.
+fn wrote(files: &[PathBuf]) -> Vec<Piece> {
+    let newest = files.iter().rev().find(|path| !is_mark(path)).filter(|path| is_wrote(path));
+    let mark = newest.and_then(|path| serde_json::from_slice::<Mark>(&read(path, COPY_MAX)?).ok());
+    mark.map(|mark| pieces(mark.writes)).unwrap_or_default()
+}
+
+fn pieces(numbers: Vec<(u32, u32, u32)>) -> Vec<Piece> {
+    let piece = |(at, len, crc)| Some(Piece { span: Span::new(Address(at), len)?, crc });
+    numbers.into_iter().filter_map(piece).collect()
+}
+
+fn numbers(pieces: &[Piece]) -> Vec<(u32, u32, u32)> {
+    pieces.iter().map(|piece| (piece.span.start().0, piece.span.len(), piece.crc)).collect()
 }
 
 /// The change that this mark is of; `None` if it, or the copy that it was to put back, cannot be read.
 fn unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
     let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(mark, COPY_MAX)?).ok()?;
-    let pieces = |numbers: Vec<(u32, u32, u32)>| {
-        let piece = |(at, len, crc)| Some(Piece { span: Span::new(Address(at), len)?, crc });
-        numbers.into_iter().filter_map(piece).collect()
-    };
     let undoes = match undoes {
         Some(name) => {
             let file = files.iter().find(|path| path.file_name().is_some_and(|it| *it == *name))?;
@@ -369,8 +391,15 @@ fn copied_serial(path: &Path) -> Option<String> {
 }
 
 fn is_mark(path: &Path) -> bool {
-    path.extension().is_some_and(|it| it == "json")
-        && fields(path).is_some_and(|it| it.get(1) == Some(&"unfinished"))
+    is_json(path, "unfinished")
+}
+
+fn is_wrote(path: &Path) -> bool {
+    is_json(path, "wrote")
+}
+
+fn is_json(path: &Path, kind: &str) -> bool {
+    path.extension().is_some_and(|it| it == "json") && fields(path).is_some_and(|it| it.get(1) == Some(&kind))
 }
 
 fn none_named(path: &Path) -> Option<NoCopy> {
@@ -418,6 +447,10 @@ mod tests {
 
     fn target(record: &Record, drone: &DroneAt) -> Result<u8, NoCopy> {
         record.target(drone).unwrap().map(|target| target.copy.data[0])
+    }
+
+    fn expected(record: &Record, drone: &DroneAt) -> Vec<Piece> {
+        record.target(drone).unwrap().map(|target| target.expected).unwrap()
     }
 
     /// Two chips of one batch with one serial number in DFU mode.
@@ -507,7 +540,7 @@ mod tests {
         let path = flashed_over(&record, &at("1-2", "../33813387\u{1b}3034"), &copy(7));
         assert!(path.starts_with(dir.path().join("state/undo/338133873034@1-2")), "{}", path.display());
         let folder = path.parent().unwrap();
-        assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "and no mark is left");
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 2, "what was written, and no mark is left");
         // Whatever is no file is passed over, and so is what is no copy by its name.
         fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
         fs::create_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
@@ -516,7 +549,11 @@ mod tests {
         for n in 1..=COPIES {
             flashed_over(&record, &drone, &copy(10 + u8::try_from(n).unwrap()));
         }
-        assert_eq!(fs::read_dir(folder).unwrap().count(), COPIES + 1, "and what is no copy");
+        assert_eq!(
+            fs::read_dir(folder).unwrap().count(),
+            COPIES + 2,
+            "the last that was written, and what is no copy"
+        );
         let newest = record.target(&drone).unwrap().unwrap();
         assert_eq!((newest.copy.data[0], newest.age < Duration::from_secs(60)), (15, true));
         // A copy that was cut off or changed does not make an older one the newest.
@@ -569,8 +606,10 @@ mod tests {
         let begun = record.begin(&drone, &[copy(9)], Some(&half), Change::Flash).unwrap();
         begun.end(&lost(DroneState::Untouched));
         assert_eq!(target(&record, &drone), Ok(1));
+        assert_eq!(expected(&record, &drone), [], "a change is unfinished");
         record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(2), "what the undo overwrote");
+        assert_eq!(expected(&record, &drone), [Piece::of(&copy(1)).unwrap()]);
         // A flash without a copy, and one that finds half a firmware of which nothing is known, say why not.
         record.begin(&drone, &[copy(3)], None, Change::Flash).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Err(NoCopy::NotKept));
@@ -581,5 +620,10 @@ mod tests {
         record.carry_on(&drone).end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(3));
         assert_eq!(history(&record.files_of(&drone).unwrap()).unfinished, None);
+        // A copy that is newer than what was written is of a change whose end is not on record.
+        assert_eq!(expected(&record, &drone), [Piece::of(&copy(4)).unwrap()]);
+        let begun = record.begin(&drone, &[copy(5)], Some(&copy(4)), Change::Flash).unwrap();
+        begun.saved.iter().filter(|path| is_mark(path)).for_each(|mark| fs::remove_file(mark).unwrap());
+        assert_eq!((target(&record, &drone), expected(&record, &drone)), (Ok(4), vec![]));
     }
 }

@@ -137,6 +137,7 @@ pub fn danger(danger: Danger) -> &'static str {
         Danger::Bootloader => "This overwrites the bootloader",
         Danger::UnknownImage => "This image is not recognised",
         Danger::UnknownBoard => "The board of this drone cannot be read",
+        Danger::ChangedSince => "Another program has changed this drone since its last flash",
         Danger::NoCrazyflie => "Nothing says that this is a Crazyflie",
     }
 }

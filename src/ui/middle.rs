@@ -118,6 +118,8 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
     let note = change.or_else(|| app.image.image().and_then(report::caution));
+    let since = "another program has changed the drone since its last flash: that goes";
+    let note = note.or_else(|| preview.changed_since.then(|| since.to_owned()));
     let warnings = gone.map(|text| ("bootloader", text)).into_iter().chain(note.map(|text| ("note", text)));
     let mut rows = vec![
         ("on the drone", before),

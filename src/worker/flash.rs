@@ -350,15 +350,40 @@ impl Flashing<'_> {
         let work = self.plan.work(&found, self.session.block());
         let firmware = before.as_ref().and_then(firmware_in);
         let platform_change = self.platform_change(firmware.as_ref());
-        let (plan, board) = (self.plan.clone(), self.board);
-        let preview =
-            Preview { plan, found, work: work.clone(), before, firmware, platform_change, loader, board };
+        let changed_since = self.is_changed_since(ctx, before.as_ref())?;
+        let preview = Preview {
+            plan: self.plan.clone(),
+            found,
+            work: work.clone(),
+            before,
+            firmware,
+            platform_change,
+            loader,
+            board: self.board,
+            changed_since,
+        };
         ctx.check_cancelled()?;
         ctx.post(Event::Ready(Box::new(preview)));
         if self.task.confirm == Confirm::Ask && !work.is_nothing() {
             ctx.wait_for_leave_to_write()?;
         }
         Ok(work)
+    }
+
+    /// Whether an undo would overwrite what another program wrote, where whoever confirms decides.
+    fn is_changed_since(&self, ctx: &Ctx<'_>, before: Option<&Segment>) -> Result<bool, Stop> {
+        let Some(before) = before else { return Ok(false) };
+        if self.task.expected.iter().all(|piece| piece.is_in(before) != Some(false)) {
+            return Ok(false);
+        }
+        match self.task.mismatch {
+            Mismatch::Refuse => Err(FailureKind::ChangedSince.into()),
+            Mismatch::Ask => Ok(true),
+            Mismatch::Take => {
+                ctx.warn("Another program has changed the drone since its last flash; that is overwritten");
+                Ok(false)
+            }
+        }
     }
 
     /// Only where both say what they are for.

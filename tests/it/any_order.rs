@@ -42,6 +42,7 @@ fn preview(found: Comparison) -> Event {
         platform_change: None,
         loader: None,
         board: BoardCheck::Passed,
+        changed_since: false,
     }))
 }
 

@@ -11,7 +11,7 @@ use cfdfu::flash::undo::{Change, History};
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span};
 use cfdfu::job::{
     Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Keep, Leave, Loader,
-    Mismatch, Outcome, Phase, Selector, Task,
+    Mismatch, Outcome, Phase, Preview, Selector, Task,
 };
 use cfdfu::report;
 use cfdfu::sim::drone::Drone;
@@ -33,6 +33,11 @@ fn changed(scenario: &str, change: impl FnOnce(&mut Drone)) -> World {
 fn failure(run: &Run) -> &FailureKind {
     let Outcome::Failed(failure) = &run.report.outcome else { panic!("{:?}", run.report.outcome) };
     &failure.kind
+}
+
+fn ready(run: &Run) -> &Preview {
+    let ready = |event| if let &Event::Ready(ref preview) = event { Some(&**preview) } else { None };
+    run.events.iter().find_map(ready).expect("it came to a plan")
 }
 
 fn new_image() -> Vec<u8> {
@@ -104,6 +109,40 @@ fn h4_what_was_allowed_once_is_not_asked_about_again() {
     assert_eq!(World::new("foreign").run(undo).report.outcome, Outcome::Flashed);
     let resumed = with(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
     assert_eq!(World::new("foreign").run(resumed).report.outcome, Outcome::Flashed);
+}
+
+// ---- H2: an undo of what is not there any more
+
+/// Flashed here, then over radio: the copy is from before both, and does not go over the second without a word.
+#[test]
+fn an_undo_does_not_overwrite_what_another_program_wrote() {
+    let world = World::new("dfu");
+    let old = world.flash();
+    let kept = |task: &mut FlashTask| (task.keep, task.leave) = (Keep::Copy, Leave::Stay);
+    let flashed = world.run(with(flash_job(&new_image()), kept));
+    let preview = ready(&flashed);
+    let history =
+        History::default().begin(preview.plan.pieces(), preview.before.as_ref(), Change::Flash).end();
+    let undo = || {
+        let copy = history.target().unwrap().clone();
+        with(job(check::undo(copy, Wish::default()).unwrap()), |task| {
+            kept(task);
+            (task.change, task.expected) = (Change::Undo, history.expected().to_vec());
+        })
+    };
+    let radio = firmware("2025.12", SEED_LEN);
+    let other = || world.bus.with(0, |drone, _| drone.memory.flash.place(FIRMWARE_BASE.0, &radio));
+    other();
+    let before = world.flash();
+    assert_eq!(failure(&world.run(undo())), &FailureKind::ChangedSince);
+    assert!(world.flash() == before);
+    // Whoever insists, or answers the question, gets it.
+    let asked = world.run(with(undo(), |task| task.mismatch = Mismatch::Ask));
+    assert!(ready(&asked).changed_since);
+    assert!(world.flash() == old);
+    other();
+    assert_eq!(world.run(insist(undo())).report.outcome, Outcome::Flashed);
+    assert!(world.flash() == old);
 }
 
 // ---- M1, M2: another program holds the boot ROM, or this user may not open it

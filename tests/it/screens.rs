@@ -5,6 +5,7 @@ use std::time::Duration;
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
 use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Which};
+use cfdfu::flash::FIRMWARE_BASE;
 use cfdfu::job::{DroneState, Event, Outcome, STAYS_UP};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
@@ -270,6 +271,33 @@ fn an_undo_is_undone_and_one_that_cannot_begin_changes_nothing() {
     }
     stand.enter();
     assert!(matches!(&stand.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")));
+}
+
+/// What another program has flashed since is not overwritten by a single key.
+#[test]
+fn an_undo_over_what_another_program_wrote_asks_for_a_word() {
+    let mut stand = Stand::new("dfu");
+    stand.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    let before = stand.world.flash();
+    stand.confirm('f');
+    let radio = firmware("2025.12", SEED_LEN);
+    stand.world.bus.with(0, |drone, now| {
+        drone.power_on_by_hand(now);
+        drone.memory.flash.place(FIRMWARE_BASE.0, &radio);
+    });
+    stand.look();
+    stand.key('u');
+    stand.until(|event| matches!(event, Event::Ready(_)));
+    let screen = text(&draw(&stand.app, &theme(), 80, 24));
+    assert!(screen.contains("Another program has changed this drone"), "{screen}");
+    stand.key('w');
+    stand.enter();
+    assert!(stand.world.flash() != before);
+    stand.send(Msg::Key(Key::Backspace));
+    "undo".chars().for_each(|c| stand.key(c));
+    stand.enter();
+    stand.until(|event| matches!(event, Event::Finished(_)));
+    assert!(stand.world.flash() == before);
 }
 
 /// The drone's own restart into DFU mode is no coming back: a cable that is pulled later is waited for.

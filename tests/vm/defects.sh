@@ -51,6 +51,11 @@ check "a forced image of another board" "$cfdfu" flash bolt.bin --allow-mismatch
 check "over which the right one is flashed" "$cfdfu" flash new.bin --no-leave
 check "M6: its undo is refused" says "--allow-mismatch" 65 "$cfdfu" undo
 check "M6: and done by who insists" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch --no-enter
+echo "== another program flashed it since"
+dfu-util -a 0 -s 0x08004000 -D old.bin >/dev/null 2>&1
+check "an undo refuses to overwrite that" says "changed by another program" 65 "$cfdfu" undo
+check "nothing of it is lost" says "2026.04" 0 "$cfdfu" identify
+check "and who insists goes back" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch
 check "without a copy undo says why not" sh -c "
   '$cfdfu' flash new.bin --no-leave --no-undo && '$cfdfu' undo >log 2>&1; status=\$?; cat log
   [ \$status -eq 66 ] && grep -q 'kept no copy' log"

@@ -11,7 +11,7 @@ use crate::app::{
 };
 use crate::crazyflie::Mode;
 use crate::flash::check::{self, Wish};
-use crate::flash::undo::Change;
+use crate::flash::undo::{Change, Piece};
 use crate::image::{Content, Image};
 use crate::job::{
     Confirm, Device, DroneAt, DroneState, Enter, Event, Failure, FlashTask, Headway, Job, Level, Mismatch,
@@ -41,6 +41,7 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
         Ok(image) => FlashTask {
             mismatch: mismatch(app, left.is_some()),
             change: app.change(),
+            expected: expected(app),
             ..FlashTask::new(image, firmware)
         },
         Err(refusal) => {
@@ -78,6 +79,12 @@ pub(super) fn start(app: &mut App, left: Option<DroneState>) -> Vec<Effect> {
         Some(drone) => job.of(drone),
         None => job,
     }))]
+}
+
+/// What an undo expects to take the place of.
+fn expected(app: &App) -> Vec<Piece> {
+    let past = app.past.as_ref().filter(|_| app.change() == Change::Undo);
+    past.map(|(_, past)| past.history().expected().to_vec()).unwrap_or_default()
 }
 
 /// A board that cannot be read is asked about. A job that carries on asks nothing, so it takes only what was confirmed.

@@ -16,9 +16,21 @@ const BLOCK: u32 = 32;
 /// What a user does.
 #[derive(Clone, Debug)]
 enum Deed {
-    Flash { len: usize, seed: u8, keep: bool },
-    Restore { seed: u8, firmware: Option<usize> },
+    Flash {
+        len: usize,
+        seed: u8,
+        keep: bool,
+    },
+    Restore {
+        seed: u8,
+        firmware: Option<usize>,
+    },
     Undo,
+    /// Another program writes a whole firmware.
+    Other {
+        len: usize,
+        seed: u8,
+    },
 }
 
 fn deed() -> impl Strategy<Value = Deed> {
@@ -26,6 +38,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     prop_oneof![
         3 => (len.clone(), 1..250u8, prop::bool::weighted(0.9))
             .prop_map(|(len, seed, keep)| Deed::Flash { len, seed, keep }),
+        1 => (len.clone(), 1..250u8).prop_map(|(len, seed)| Deed::Other { len, seed }),
         2 => (1..250u8, prop::option::of(len)).prop_map(|(seed, firmware)| Deed::Restore { seed, firmware }),
         4 => Just(Deed::Undo),
     ]
@@ -106,6 +119,8 @@ struct Memory {
     broken: Both<bool>,
     /// Which parts the last change was to.
     changed: Both<bool>,
+    /// Another program has written since.
+    changed_since: bool,
     /// What an undo that was cut was to bring back.
     undoing: Option<Box<Memory>>,
 }
@@ -175,6 +190,18 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
                     continue;
                 }
             },
+            Deed::Other { len, seed } => {
+                // Over a change that is unfinished it cannot be told from what that has left.
+                if history.unfinished.is_none() {
+                    chip.at(FIRMWARE_BASE, LEN - 0x4000).fill(BLANK);
+                    chip.at(FIRMWARE_BASE, *len).copy_from_slice(&bytes(*seed, *len));
+                    // No image begins like this: one that another goes on from is that one, as far as it goes.
+                    chip.at(FIRMWARE_BASE, 4).fill(0xFB);
+                    memory.whole[1].push(parts(&chip.0)[1].to_vec());
+                    memory.changed_since = true;
+                }
+                continue;
+            }
         };
         let plan = Plan::new(&check::undo(copy, insist()).unwrap(), &map).unwrap();
         let found = chip.compare(&plan);
@@ -190,6 +217,18 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
         let span = (first.start(), usize::try_from(last.end() - first.start().wide()).unwrap());
         let before = Segment { address: span.0, data: chip.at(span.0, span.1).to_vec() };
         let was = chip.0.clone();
+        if change == Change::Undo {
+            let is_refused = history.expected().iter().any(|piece| piece.is_in(&before) == Some(false));
+            assert!(!is_refused || memory.changed_since, "the drone holds what was written last");
+            if is_refused {
+                continue;
+            }
+            // The other program may have written what was there, or the last change went elsewhere.
+            let wrote = history.expected().iter().filter(|piece| piece.span.end() > FIRMWARE_BASE.wide());
+            let same = wrote.clone().all(|piece| piece.is_in(&before) == Some(true));
+            assert!(!memory.changed_since || !memory.changed[1] || same && wrote.count() > 0);
+        }
+        memory.changed_since = false;
         let goal = memory.undoing.take().map_or_else(|| memory.clone(), |goal| *goal);
         let sectors = Span::between(span.0, last.end()).unwrap();
         memory.change(sectors, &was, keep);
