@@ -7,6 +7,7 @@
 "$cfdfu" demo-image new.bin
 "$cfdfu" demo-image old.bin --version 2026.04
 "$cfdfu" demo-image bolt.bin --kind bolt
+"$cfdfu" demo-image radio.bin --version 2025.12
 
 # as_nobody COMMAND…: with the rights to the devices only.
 as_nobody() {
@@ -51,11 +52,6 @@ check "a forced image of another board" "$cfdfu" flash bolt.bin --allow-mismatch
 check "over which the right one is flashed" "$cfdfu" flash new.bin --no-leave
 check "M6: its undo is refused" says "--allow-mismatch" 65 "$cfdfu" undo
 check "M6: and done by who insists" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch --no-enter
-echo "== another program flashed it since"
-dfu-util -a 0 -s 0x08004000 -D old.bin >/dev/null 2>&1
-check "an undo refuses to overwrite that" says "changed by another program" 65 "$cfdfu" undo
-check "nothing of it is lost" says "2026.04" 0 "$cfdfu" identify
-check "and who insists goes back" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch
 check "without a copy undo says why not" sh -c "
   '$cfdfu' flash new.bin --no-leave --no-undo && '$cfdfu' undo >log 2>&1; status=\$?; cat log
   [ \$status -eq 66 ] && grep -q 'kept no copy' log"
@@ -63,6 +59,12 @@ check "L5: without a home that is said before the flash" sh -c "
   chmod 666 $(node 0483:df11)
   setpriv --reuid 65534 --regid 65534 --clear-groups env -i '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
   [ \$status -eq 0 ] && grep -q 'no copy is kept' log"
+echo "== another program flashed it since"
+check "a flash" "$cfdfu" flash new.bin --no-leave
+dfu-util -a 0 -s 0x08004000 -D radio.bin >/dev/null 2>&1
+check "an undo refuses to overwrite that" says "changed by another program" 65 "$cfdfu" undo
+check "nothing of it is lost" says "2025.12" 0 "$cfdfu" identify
+check "and who insists goes back" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch
 stop
 
 echo "== nobody is there any more (L8)"
