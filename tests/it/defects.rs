@@ -1,6 +1,7 @@
 //! What attacks on the release binary have found, where it can be seen on the simulated bus: each test names its defect
 //! as the list of that attack has it (H high, M medium, L low). What needs a kernel's USB stack is in `tests/vm`.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -415,6 +416,38 @@ fn l1_an_image_of_one_byte_more_than_blocks_is_verified() {
         let run = world.run(Job { enter: Enter::Never, task: verify, ..flash_job(&other) });
         assert!(matches!(failure(&run), FailureKind::Differs { .. }), "{odd}");
     }
+}
+
+// ---- S1: a device that describes a sector of nearly a gigabyte
+
+/// It is not read into memory for a copy, and that there is none is said.
+#[test]
+fn s1_a_huge_sector_is_not_copied() {
+    let world = World::new("dfu");
+    let uploads = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&uploads);
+    let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+        let counter = Arc::clone(&counter);
+        let bend = move |ask: Ask<'_>| match ask {
+            Ask::In(Setup { request_type: 0x80, request: 6, value: 0x0304, .. }, _) => {
+                let text = "@Internal Flash  /0x08000000/01*016Kg,01*999Mg";
+                let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+                Some(Ok([&[units.len() as u8 + 2, 3][..], &units].concat()))
+            }
+            Ask::In(Setup { request_type: 0xA1, request: 2, .. }, _) => {
+                counter.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+            _ => None,
+        };
+        Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
+    };
+    let bus = Bent { bus: world.bus.clone(), open };
+    let job = with(insist(flash_job(&new_image())), |task| task.keep = Keep::Copy);
+    let run = run(Arc::new(bus), world.clock.clone(), job);
+    let said = |event: &Event| matches!(event, Event::Log(_, text) if text.contains("No copy is kept"));
+    assert!(run.events.iter().any(said), "{:?}", run.report);
+    assert!(uploads.load(Ordering::Relaxed) < 1024, "{uploads:?} blocks were read");
 }
 
 // ---- L7: a device that is busy for hours
