@@ -14,6 +14,7 @@ use crate::flash::undo::{Change, NoCopy, Tracked};
 use crate::image::{Content, Image, Sha256};
 use crate::job::{
     AtWork, Confirm, Device, DroneAt, Event, Headway, Job, Known, Other, Preview, Report, SectorState,
+    WaitFor,
 };
 use crate::report::{Exit, Problem};
 
@@ -261,7 +262,7 @@ pub struct JobView {
     /// Bytes, rate, time left.
     pub progress: Progress,
     /// What it waits for, since when and for how long at most.
-    pub waiting: Option<(&'static str, Duration, Duration)>,
+    pub waiting: Option<(WaitFor, Duration, Duration)>,
     /// Whether a stop was asked for.
     pub stopping: bool,
     /// Whether it is known what is left to write.

@@ -176,6 +176,12 @@ pub struct Sector {
     pub access: Access,
 }
 
+impl fmt::Display for Sector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sector {} ({})", self.index, self.span.start())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

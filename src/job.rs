@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::crazyflie::{self, Mode, Relative, RomVersion};
 use crate::flash::check::Admitted;
@@ -22,15 +23,17 @@ use crate::usb::{Id, Location, TransferError};
 
 mod failure;
 mod identity;
+mod log_entry;
 
-pub use failure::{DroneState, Failure, FailureKind};
+pub use failure::{DroneState, Failure, FailureKind, Place};
 pub use identity::{Identity, Known, Loader, Protection, Running};
+pub use log_entry::{CopyProblem, LogEntry, Stretches};
 
 /// To the worker.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Do this. While a job is under way another is refused, but for one that a look in passing makes way for.
-    Run(Job),
+    Run(Box<Job>),
     /// Go on after [`Event::Ready`].
     Proceed,
     /// Stop the job under way at the next safe point.
@@ -476,12 +479,11 @@ pub enum Event {
         /// What became of it.
         state: SectorState,
     },
-    /// A line for the log.
-    Log(Level, String),
+    /// A line for the log. Its level is the entry's own, but for a background identify, of which most is detail.
+    Log(Level, LogEntry),
     /// Nothing happens until this happens, at most for this long.
     Waiting {
-        /// What is waited for, as in "the Crazyflie to start".
-        what: &'static str,
+        what: WaitFor,
         /// How long.
         limit: Duration,
     },
@@ -489,12 +491,25 @@ pub enum Event {
     Finished(Report),
 }
 
-/// What [`Event::Waiting`] says of a drone that was flashed and seen running: a cancel skips this wait.
-pub const STAYS_UP: &str = "it to stay up";
-/// What [`Event::Waiting`] says of a drone that runs and is to be brought into DFU mode by hand.
-pub const BY_HAND: &str = "DFU mode, entered by hand";
-/// What [`Event::Waiting`] says of a drone that is to be plugged in.
-pub const A_CRAZYFLIE: &str = "a Crazyflie";
+/// What a job waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum WaitFor {
+    /// A drone that is to be plugged in.
+    #[error("a Crazyflie")]
+    Crazyflie,
+    #[error("the Crazyflie to restart")]
+    Restart,
+    #[error("DFU mode")]
+    DfuMode,
+    /// By the user's hand, of a drone that runs.
+    #[error("DFU mode, entered by hand")]
+    DfuByHand,
+    #[error("the Crazyflie to start")]
+    Start,
+    /// A drone that was flashed and seen running: a cancel skips this wait.
+    #[error("it to stay up")]
+    StayUp,
+}
 
 /// A part of a job that takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -527,7 +527,7 @@ pub fn about_others(others: &[Other]) -> String {
 
 fn open_advice(error: TransferError) -> &'static str {
     match error {
-        TransferError::Other { code: -12 | -5 } => {
+        TransferError::NotSupported | TransferError::NotFound => {
             "Another driver has the device (in Windows it needs WinUSB): `cfdfu doctor` tells what helps."
         }
         TransferError::Io | TransferError::Timeout => {

@@ -23,7 +23,7 @@ use crate::doctor;
 use crate::flash::undo::Change;
 use crate::image::Image;
 use crate::job::{
-    Command, Confirm, Device, DroneState, Enter, Event, Job, Level, Outcome, Report, Selector, Task,
+    Command, Confirm, Device, DroneState, Enter, Event, Job, Level, LogEntry, Outcome, Report, Selector, Task,
 };
 use crate::record::{self, Begun, Presence, Record};
 use crate::report::{self, Problem};
@@ -289,7 +289,7 @@ impl<'a> Shell<'a> {
         let files = if is_fresh && app.change() == Change::Flash { app.files_of_job() } else { Vec::new() };
         if files.is_empty() {
             // A worker that is gone has said so in its last event.
-            let _ = self.commands.send(Command::Run(*job));
+            let _ = self.commands.send(Command::Run(job));
             return;
         }
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
@@ -311,7 +311,7 @@ impl<'a> Shell<'a> {
             }
             match changed {
                 Some(changed) => drop(messages.send(changed)),
-                None => drop(commands.send(Command::Run(*job))),
+                None => drop(commands.send(Command::Run(job))),
             }
         });
     }
@@ -324,8 +324,8 @@ impl<'a> Shell<'a> {
         }
         let (begun, line) = record::begin(self.record.as_ref(), &drone, preview, app.change());
         self.begun = begun;
-        if let Some((level, text)) = line {
-            let _ = self.messages.send(Msg::Job(Box::new(Event::Log(level, text))));
+        if let Some(entry) = line {
+            let _ = self.messages.send(Msg::Job(Box::new(Event::Log(entry.level(), entry))));
         }
     }
 
@@ -370,7 +370,7 @@ impl<'a> Shell<'a> {
     fn write_log(&self, message: &Msg) {
         let (Msg::Job(event), Some(mut log)) = (message, self.world.log.as_ref()) else { return };
         let text = match &**event {
-            Event::Log(_, text) => text.clone(),
+            Event::Log(_, entry) => entry.to_string(),
             Event::Finished(report) => report::headline(report),
             _ => return,
         };
@@ -470,8 +470,8 @@ fn watch_others(record: Record, clock: Arc<dyn Clock>, messages: Sender<Msg>) {
 
 /// The end of a job that went on without its terminal, as a line for the log.
 fn unseen_end(record: &Record) -> Option<Event> {
-    let words = record.unseen_end()?;
-    Some(Event::Log(Level::Warning, format!("The last job ended while nobody was looking: {words}")))
+    let entry = LogEntry::EndedUnseen(record.unseen_end()?);
+    Some(Event::Log(entry.level(), entry))
 }
 
 /// Where there is no USB at all: a bus with nothing on it, which says why.

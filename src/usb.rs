@@ -132,6 +132,12 @@ pub enum TransferError {
     /// Fewer bytes went than were sent.
     #[error("the device took only a part of the transfer")]
     Short,
+    /// The system's driver for the device does not do this: in Windows it has another driver than WinUSB.
+    #[error("USB error -12")]
+    NotSupported,
+    /// The interface is not there for programs, mostly for the same reason.
+    #[error("USB error -5")]
+    NotFound,
     /// Anything else, with libusb's number.
     #[error("USB error {code}")]
     Other {
@@ -150,6 +156,8 @@ impl TransferError {
             | TransferError::Timeout
             | TransferError::Io
             | TransferError::Short
+            | TransferError::NotSupported
+            | TransferError::NotFound
             | TransferError::Other { .. } => true,
             TransferError::Disconnected | TransferError::Access | TransferError::Busy => false,
         }

@@ -16,7 +16,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::flash::Address;
 use crate::job::{
-    Command, DroneState, Event, Failure, FailureKind, Job, Level, Outcome, Phase, Report, SectorState, Task,
+    Command, DroneState, Event, Failure, FailureKind, Job, Level, LogEntry, Outcome, Phase, Place, Report,
+    SectorState, Task, WaitFor,
 };
 use crate::usb::{Bus, Location, TransferError};
 
@@ -103,9 +104,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
     };
     let now = ctx.clock.now();
     let timeline = ctx.timeline.replace(Timeline::new(now));
-    for line in timeline.lines(now) {
-        ctx.detail(line);
-    }
+    timeline.rows(now).into_iter().for_each(|row| ctx.log(row));
     Report { outcome, took: now.saturating_sub(ctx.started + ctx.idle), ..ctx.report.clone() }
 }
 
@@ -120,7 +119,7 @@ enum Stop {
     /// The user asked.
     Cancelled,
     /// It does not work; with what was being done.
-    Failed(FailureKind, Option<String>),
+    Failed(FailureKind, Option<Place>),
 }
 
 impl<E: Into<FailureKind>> From<E> for Stop {
@@ -139,9 +138,9 @@ impl Stop {
     }
 
     /// Says what was being done, unless somebody closer to it did.
-    fn at(self, place: impl FnOnce() -> String) -> Stop {
+    fn at(self, place: Place) -> Stop {
         match self {
-            Stop::Failed(kind, None) => Stop::Failed(kind, Some(place())),
+            Stop::Failed(kind, None) => Stop::Failed(kind, Some(place)),
             other => other,
         }
     }
@@ -157,7 +156,7 @@ struct Ctx<'a> {
     /// A look in passing: how it was done is of interest to few, and it makes way for another job.
     quiet: bool,
     /// The job that it made way for.
-    next: RefCell<Option<Job>>,
+    next: RefCell<Option<Box<Job>>>,
     started: Duration,
     /// Time spent waiting for leave.
     idle: Duration,
@@ -266,17 +265,12 @@ impl<'a> Ctx<'a> {
         result
     }
 
-    fn info(&self, text: impl Into<String>) {
-        let level = if self.quiet { Level::Detail } else { Level::Info };
-        self.post(Event::Log(level, text.into()));
-    }
-
-    fn detail(&self, text: impl Into<String>) {
-        self.post(Event::Log(Level::Detail, text.into()));
-    }
-
-    fn warn(&self, text: impl Into<String>) {
-        self.post(Event::Log(Level::Warning, text.into()));
+    fn log(&self, entry: LogEntry) {
+        let level = match entry.level() {
+            Level::Info if self.quiet => Level::Detail,
+            level => level,
+        };
+        self.post(Event::Log(level, entry));
     }
 
     fn sector(&self, index: usize, state: SectorState) {
@@ -290,7 +284,7 @@ impl<'a> Ctx<'a> {
         let answer = loop {
             match self.inbox.recv() {
                 Ok(Command::Proceed) => break Ok(()),
-                Ok(Command::Run(_)) => self.warn("a job is under way, the new one is not started"),
+                Ok(Command::Run(_)) => self.log(LogEntry::JobRefused),
                 Ok(Command::Cancel | Command::CancelIfUntouched) | Err(_) => break Err(Stop::Cancelled),
             }
         };
@@ -317,7 +311,7 @@ impl<'a> Ctx<'a> {
                     break;
                 }
                 // One job at a time: another is not lost silently but told.
-                Ok(Command::Run(_)) => self.warn("a job is under way, the new one is not started"),
+                Ok(Command::Run(_)) => self.log(LogEntry::JobRefused),
                 // Whoever sent commands is gone: that is no reason to stop (a lost terminal).
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
@@ -328,7 +322,7 @@ impl<'a> Ctx<'a> {
     /// Waits until `found` gives something, looking whenever the bus changes; `None` after `limit`.
     fn wait_for<T>(
         &mut self,
-        what: &'static str,
+        what: WaitFor,
         limit: Duration,
         mut found: impl FnMut(&mut Self) -> Result<Option<T>, Stop>,
     ) -> Result<Option<T>, Stop> {

@@ -5,7 +5,7 @@
 use super::wizard::{Leds, Step};
 use super::{App, BusState, Goal, JobView, Over, Person, Screen, Slot, Stage, Which, Wizard};
 use crate::image::Content;
-use crate::job::{BoardCheck, STAYS_UP};
+use crate::job::{BoardCheck, WaitFor};
 
 /// A key, whatever terminal library it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -331,7 +331,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
             rows
         }
         // The flash is done and proven: only whether the drone stays up is still watched.
-        Stage::Working if view.waiting.is_some_and(|(what, ..)| what == STAYS_UP) => vec![
+        Stage::Working if view.waiting.is_some_and(|(what, ..)| what == WaitFor::StayUp) => vec![
             row(&[Key::Enter, Key::Esc, Key::Char('q')], "Enter", "do not wait", Action::Stop),
             row(&[Key::Char('l')], "l", "log", Action::Log),
             row(&[Key::Char('?')], "?", "keys", Action::Help),

@@ -214,7 +214,15 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         }
         Action::Explain => {
             let line = app.log.selected().and_then(|at| app.log.lines().get(at));
-            let text = line.map(|line| format!("{}\n\n{}", line.text, super::log::explain(&line.text)));
+            let explained = |line: &super::log::Line| {
+                let text = line.entry.as_ref().and_then(super::log::explain);
+                format!(
+                    "{}\n\n{}",
+                    line.text,
+                    text.unwrap_or("There is nothing more to say about this line.")
+                )
+            };
+            let text = line.map(explained);
             app.over = text.map(Over::Explain);
             Vec::new()
         }

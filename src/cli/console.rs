@@ -22,8 +22,7 @@ use crate::crazyflie::Mode;
 use crate::doctor::{Check, Verdict};
 use crate::image::{Content, Format, Image, Payload};
 use crate::job::{
-    A_CRAZYFLIE, BY_HAND, Device, Event, Failure, FailureKind, Known, Level, Loader, Outcome, Phase, Preview,
-    Report,
+    Device, Event, Failure, FailureKind, Known, Level, Loader, Outcome, Phase, Preview, Report, WaitFor,
 };
 use crate::report::{self, Exit, Problem};
 use crate::run::symptoms;
@@ -243,8 +242,8 @@ impl Console {
             Event::Ready(preview) => self.preview(preview),
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
             Event::Sector { .. } => {}
-            Event::Log(level, text) => self.log_line(*level, text),
-            Event::Waiting { what, limit } => self.waiting(what, *limit),
+            Event::Log(level, entry) => self.log_line(*level, &entry.to_string()),
+            Event::Waiting { what, limit } => self.waiting(*what, *limit),
             Event::Finished(_) => self.end_bar(),
         }
     }
@@ -314,13 +313,13 @@ impl Console {
     }
 
     /// On a terminal the seconds count for as long as the wait lasts.
-    fn waiting(&mut self, what: &str, limit: Duration) {
+    fn waiting(&mut self, what: WaitFor, limit: Duration) {
         if limit.is_zero() {
             return;
         }
         self.end_bar();
         self.line(&format!("Waiting for {what}, at most {} s ...", limit.as_secs()));
-        if what == A_CRAZYFLIE || what == BY_HAND {
+        if matches!(what, WaitFor::Crazyflie | WaitFor::DfuByHand) {
             let words = format!("One that does not start comes into DFU mode by hand: {ENTER_BY_HAND}.");
             let width = self.width.saturating_sub(2);
             for line in wrapped(&words, width) {

@@ -70,7 +70,7 @@ pub(super) fn run(
         }
         _ => None,
     };
-    let _ = worker.commands.send(Command::Run(job));
+    let _ = worker.commands.send(Command::Run(Box::new(job)));
     let mut presence = Presence::new(console.is_demo());
     let (mut begun, mut left, mut holder) = (None, None, None);
     let mut last = None;
@@ -170,8 +170,8 @@ fn begin(task: &Begins, preview: &Preview, drone: &DroneAt, console: &mut Consol
         return None;
     }
     let (begun, line) = record::begin(record.as_ref(), drone, preview, task.change);
-    if let Some((_, line)) = line {
-        console.line(&line);
+    if let Some(entry) = line {
+        console.event(&Event::Log(entry.level(), entry));
     }
     begun
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::wire::Request;
 use super::{State, Status};
 use crate::usb::TransferError;
 
@@ -14,10 +15,13 @@ pub enum DfuError {
     #[error("{request}: {error}")]
     Transfer {
         /// DFU request.
-        request: &'static str,
+        request: Request,
         /// How.
         error: TransferError,
     },
+    /// SET_INTERFACE failed.
+    #[error("SET_INTERFACE: {0}")]
+    Select(TransferError),
     /// The device reports an error.
     #[error("the device reports {0}")]
     Status(Status),
@@ -44,14 +48,20 @@ pub enum DfuError {
 }
 
 impl DfuError {
+    /// The transfer that failed, if one did.
+    pub fn transfer(&self) -> Option<TransferError> {
+        match self {
+            DfuError::Transfer { error, .. } | DfuError::Select(error) => Some(*error),
+            _ => None,
+        }
+    }
+
     /// Whether the device is gone for this session.
     #[must_use]
     pub fn is_disconnect(&self) -> bool {
-        matches!(self, DfuError::Transfer { error: TransferError::Disconnected, .. })
+        self.transfer() == Some(TransferError::Disconnected)
     }
-}
 
-impl DfuError {
     /// Whether nothing more can be asked of the device: it is gone, or on the bus without an answer.
     #[must_use]
     pub fn ends_session(&self) -> bool {

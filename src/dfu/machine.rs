@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use thiserror::Error;
+
 use super::quirks::{Polling, Quirks};
 use super::wire::{self, FIRST_BLOCK, Request, STATUS_LEN, StatusBlock};
 use super::{DfuError, State, Status};
@@ -55,7 +57,18 @@ pub enum Note {
     /// An earlier session had been interrupted in this state.
     Aborted(State),
     /// From here on bwPollTimeout is obeyed, since the device answered in this unexpected way.
-    ObeyingPoll(&'static str),
+    ObeyingPoll(PollReason),
+}
+
+/// What showed that a device needs the time that it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PollReason {
+    #[error("GETSTATUS was stalled")]
+    Stalled,
+    #[error("GETSTATUS was not answered")]
+    Unanswered,
+    #[error("the device was busy")]
+    Busy,
 }
 
 /// Time limit of a request that the device answers at once.
@@ -93,20 +106,29 @@ impl Act {
             Act::Leave => Request::Download(FIRST_BLOCK),
         }
     }
+
+    /// The longest time that it may take.
+    fn patience(&self) -> Duration {
+        match self {
+            Act::Download { patience, .. } => *patience,
+            Act::Upload { .. } | Act::Abort | Act::Leave => WORK,
+        }
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the machine waits for. Each phase owns the act that it carries out.
+#[derive(Debug)]
 enum Phase {
     /// Take the next act.
     Ready,
     /// The act's own request is to be sent.
-    Send,
+    Send(Act),
     /// GETSTATUS, which makes the device start a download's work.
-    Start { lost: u32 },
+    Start { act: Act, lost: u32 },
     /// Wait before asking whether the work is done.
-    Pause { time: Duration, lost: u32 },
+    Pause { act: Act, time: Duration, lost: u32 },
     /// GETSTATUS, which waits for or asks for the end of the work.
-    Poll { poll: Duration, lost: u32 },
+    Poll { act: Act, poll: Duration, lost: u32 },
     /// GETSTATUS after the device refused something, to learn why.
     Diagnose(DfuError),
     /// GETSTATE, which changes nothing, to see whether something waits to be started.
@@ -117,8 +139,8 @@ enum Phase {
     Doze { time: Duration, tries: u32 },
     /// CLRSTATUS or ABORT, after a look at where the device stands.
     Settle { tries: u32, with: Request, peek: bool },
-    /// Nothing left.
-    Over,
+    /// The operation is over.
+    Over(Result<Vec<u8>, DfuError>),
 }
 
 /// Where the device's address pointer stands.
@@ -134,31 +156,28 @@ pub struct Machine {
     interface: u8,
     transfer_size: u16,
     eager: bool,
-    state: State,
+    /// Where the device stands; `None` until that was seen, and after a failure.
+    state: Option<State>,
     pointer: Option<Pointer>,
     acts: VecDeque<Act>,
-    act: Option<Act>,
     phase: Phase,
+    /// How long this operation has waited.
     waited: Duration,
-    result: Option<Result<Vec<u8>, DfuError>>,
     notes: Vec<Note>,
 }
 
 impl Machine {
-    /// For a device with these properties, in whatever state. Start with [`Operation::Recover`].
-    #[must_use]
+    /// For a device with these properties, in whatever state. Start with [`Operation::TakeOver`].
     pub fn new(interface: u8, transfer_size: u16, quirks: Quirks) -> Machine {
         Machine {
             interface,
             transfer_size,
             eager: quirks.polling == Polling::Eager,
-            state: State::Error,
+            state: None,
             pointer: None,
             acts: VecDeque::new(),
-            act: None,
-            phase: Phase::Over,
+            phase: Phase::Over(Ok(Vec::new())),
             waited: Duration::ZERO,
-            result: None,
             notes: Vec::new(),
         }
     }
@@ -166,8 +185,6 @@ impl Machine {
     /// Starts an operation. An unfinished one is forgotten; the device is then in an unknown state.
     pub fn begin(&mut self, operation: Operation) {
         self.acts.clear();
-        self.act = None;
-        self.result = None;
         self.waited = Duration::ZERO;
         self.phase = Phase::Ready;
         match operation {
@@ -195,14 +212,14 @@ impl Machine {
             }
             Operation::Read(address, len) => {
                 let block = self.point_to(address, usize::from(len));
-                let after_command = !self.acts.is_empty() || self.state == State::DnloadIdle;
+                let after_command = !self.acts.is_empty() || self.state == Some(State::DnloadIdle);
                 if after_command {
                     self.acts.push_back(Act::Abort);
                 }
                 self.acts.push_back(Act::Upload { block, len });
             }
             Operation::Idle => {
-                if self.state != State::DfuIdle {
+                if self.state != Some(State::DfuIdle) {
                     self.acts.push_back(Act::Abort);
                 }
             }
@@ -217,61 +234,64 @@ impl Machine {
 
     /// What to do now. The same answer until it is told how that went.
     pub fn step(&mut self) -> Step<'_> {
-        if self.phase == Phase::Ready {
-            self.act = self.acts.pop_front();
-            self.phase = if self.act.is_some() { Phase::Send } else { Phase::Over };
+        if matches!(self.phase, Phase::Ready) {
+            self.phase = self.acts.pop_front().map_or(Phase::Over(Ok(Vec::new())), Phase::Send);
         }
         let interface = self.interface;
-        match self.phase {
-            Phase::Send => match &self.act {
-                Some(Act::Download { request, data, .. }) => {
-                    Step::Send(request.setup(interface), data, PROMPT)
-                }
-                Some(act @ Act::Upload { len, .. }) => {
-                    Step::Fetch(act.request().setup(interface), usize::from(*len), PROMPT)
-                }
-                Some(act @ (Act::Abort | Act::Leave)) => {
-                    Step::Send(act.request().setup(interface), &[], PROMPT)
-                }
-                None => Step::Finished(Ok(Vec::new())),
-            },
-            Phase::Pause { time, .. } | Phase::Doze { time, .. } => Step::Wait(time),
-            Phase::Peek { .. } => Step::Fetch(Request::GetState.setup(interface), 1, PROMPT),
-            Phase::Poll { .. } => self.get_status(self.patience()),
-            Phase::Start { .. } | Phase::Diagnose(_) | Phase::Survey { .. } => self.get_status(PROMPT),
-            Phase::Settle { with, .. } => Step::Send(with.setup(interface), &[], PROMPT),
-            Phase::Ready | Phase::Over => {
-                Step::Finished(self.result.clone().unwrap_or_else(|| Ok(Vec::new())))
+        let get_status =
+            |limit: Duration| Step::Fetch(Request::GetStatus.setup(interface), STATUS_LEN, limit);
+        match &self.phase {
+            Phase::Send(Act::Download { request, data, .. }) => {
+                Step::Send(request.setup(interface), data, PROMPT)
             }
+            Phase::Send(act @ Act::Upload { len, .. }) => {
+                Step::Fetch(act.request().setup(interface), usize::from(*len), PROMPT)
+            }
+            Phase::Send(act @ (Act::Abort | Act::Leave)) => {
+                Step::Send(act.request().setup(interface), &[], PROMPT)
+            }
+            Phase::Pause { time, .. } | Phase::Doze { time, .. } => Step::Wait(*time),
+            Phase::Peek { .. } => Step::Fetch(Request::GetState.setup(interface), 1, PROMPT),
+            Phase::Poll { act, .. } => get_status(act.patience()),
+            Phase::Start { .. } | Phase::Diagnose(_) | Phase::Survey { .. } => get_status(PROMPT),
+            Phase::Settle { with, .. } => Step::Send(with.setup(interface), &[], PROMPT),
+            Phase::Over(result) => Step::Finished(result.clone()),
+            Phase::Ready => Step::Finished(Ok(Vec::new())),
         }
     }
 
     /// The wait of [`Step::Wait`] is over.
     pub fn waited(&mut self) {
-        match self.phase {
-            Phase::Pause { time, lost } => {
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Ready) {
+            Phase::Pause { act, time, lost } => {
                 self.waited += time;
-                self.phase = Phase::Poll { poll: time, lost };
+                Phase::Poll { act, poll: time, lost }
             }
             Phase::Doze { time, tries } => {
                 self.waited += time;
-                self.phase = Phase::Survey { tries };
+                Phase::Survey { tries }
             }
-            _ => {}
-        }
+            other => {
+                debug_assert!(false, "no wait was asked for in {other:?}");
+                other
+            }
+        };
     }
 
     /// How a transfer went: the bytes of a [`Step::Fetch`], nothing for a [`Step::Send`] that went whole.
     pub fn reply(&mut self, result: Result<&[u8], TransferError>) {
-        match self.phase {
-            Phase::Send => self.sent(result),
-            Phase::Start { lost } => self.started(result, lost),
-            Phase::Poll { poll, lost } => self.polled(result, poll, lost),
+        match std::mem::replace(&mut self.phase, Phase::Ready) {
+            Phase::Send(act) => self.sent(act, result),
+            Phase::Start { act, lost } => self.started(act, result, lost),
+            Phase::Poll { act, poll, lost } => self.polled(act, result, poll, lost),
             Phase::Diagnose(error) => self.diagnosed(result, error),
             Phase::Peek { tries } => self.peeked(result, tries),
             Phase::Survey { tries } => self.surveyed(result, tries),
             Phase::Settle { tries, with, peek } => self.settled(result, tries, with, peek),
-            Phase::Ready | Phase::Pause { .. } | Phase::Doze { .. } | Phase::Over => {}
+            other @ (Phase::Ready | Phase::Pause { .. } | Phase::Doze { .. } | Phase::Over(_)) => {
+                debug_assert!(false, "no transfer was asked for in {other:?}");
+                self.phase = other;
+            }
         }
     }
 
@@ -291,24 +311,13 @@ impl Machine {
         self.pointer = None;
     }
 
-    fn get_status(&self, limit: Duration) -> Step<'static> {
-        Step::Fetch(Request::GetStatus.setup(self.interface), STATUS_LEN, limit)
-    }
-
-    fn patience(&self) -> Duration {
-        match &self.act {
-            Some(Act::Download { patience, .. }) => *patience,
-            _ => WORK,
-        }
-    }
-
     fn command(&mut self, data: Vec<u8>, patience: Duration) {
         self.acts.push_back(Act::Download { request: Request::Command, data, patience });
     }
 
     /// A download is refused in dfuUPLOAD-IDLE.
     fn be_ready_to_download(&mut self) {
-        if self.state == State::UploadIdle {
+        if self.state == Some(State::UploadIdle) {
             self.acts.push_back(Act::Abort);
         }
     }
@@ -327,7 +336,7 @@ impl Machine {
                 return next;
             }
         }
-        if self.state == State::UploadIdle && self.acts.is_empty() {
+        if self.state == Some(State::UploadIdle) && self.acts.is_empty() {
             self.acts.push_back(Act::Abort);
         }
         self.command(wire::set_address(address), WORK);
@@ -335,27 +344,23 @@ impl Machine {
         FIRST_BLOCK
     }
 
-    fn sent(&mut self, result: Result<&[u8], TransferError>) {
-        match (self.act.as_ref(), result) {
-            (Some(Act::Download { .. } | Act::Leave), Ok(_)) => self.phase = Phase::Start { lost: 0 },
-            (Some(Act::Abort), Ok(_)) => self.advance(State::DfuIdle),
-            (Some(Act::Upload { len, .. }), Ok(bytes)) => {
+    fn sent(&mut self, act: Act, result: Result<&[u8], TransferError>) {
+        match (&act, result) {
+            (Act::Download { .. } | Act::Leave, Ok(_)) => self.phase = Phase::Start { act, lost: 0 },
+            (Act::Abort, Ok(_)) => self.advance(State::DfuIdle),
+            (Act::Upload { len, .. }, Ok(bytes)) => {
                 let (wanted, got) = (usize::from(*len), bytes.len());
                 // A device may take a short answer for the end of the upload (DFU 1.1 §6.2); ABORT is
                 // right in both states.
-                self.state = State::UploadIdle;
+                self.state = Some(State::UploadIdle);
                 if wanted == got {
                     self.finish(Ok(bytes.to_vec()));
                 } else {
                     self.fail(DfuError::Short { got, wanted });
                 }
             }
-            (Some(Act::Leave), Err(TransferError::Disconnected)) => self.finish(Ok(Vec::new())),
-            (act, Err(error)) => {
-                let request = act.map_or("nothing", |act| act.request().name());
-                self.refused(DfuError::Transfer { request, error });
-            }
-            (None, Ok(_)) => self.finish(Ok(Vec::new())),
+            (Act::Leave, Err(TransferError::Disconnected)) => self.finish(Ok(Vec::new())),
+            (act, Err(error)) => self.refused(DfuError::Transfer { request: act.request(), error }),
         }
     }
 
@@ -368,8 +373,8 @@ impl Machine {
     }
 
     /// The first GETSTATUS after a download: the device starts to work and says how long to wait.
-    fn started(&mut self, result: Result<&[u8], TransferError>, lost: u32) {
-        let leaving = self.act == Some(Act::Leave);
+    fn started(&mut self, act: Act, result: Result<&[u8], TransferError>, lost: u32) {
+        let leaving = act == Act::Leave;
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
             // It went before it could answer: that is what leaving means.
@@ -377,18 +382,18 @@ impl Machine {
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
             Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
             // The question or the answer was lost. Asking again is safe: it starts the work or reports it.
-            Err(_) => return self.phase = Phase::Start { lost: lost + 1 },
+            Err(_) => return self.phase = Phase::Start { act, lost: lost + 1 },
         };
         match block {
             None => self.fail(DfuError::Garbled),
             Some(StatusBlock { status, .. }) if status != Status::OK => self.reported(status),
             Some(_) if leaving => self.finish(Ok(Vec::new())),
             Some(StatusBlock { state: State::Dnbusy | State::DnloadSync, poll, .. }) => {
-                let time = self.bounded(poll);
+                let time = bounded(poll, &act);
                 self.phase = if self.eager {
-                    Phase::Poll { poll: time, lost: 0 }
+                    Phase::Poll { act, poll: time, lost: 0 }
                 } else {
-                    Phase::Pause { time, lost: 0 }
+                    Phase::Pause { act, time, lost: 0 }
                 };
             }
             Some(StatusBlock { state: State::DnloadIdle, .. }) => self.advance(State::DnloadIdle),
@@ -397,18 +402,18 @@ impl Machine {
     }
 
     /// A later GETSTATUS: the work is done, or not yet.
-    fn polled(&mut self, result: Result<&[u8], TransferError>, poll: Duration, lost: u32) {
+    fn polled(&mut self, act: Act, result: Result<&[u8], TransferError>, poll: Duration, lost: u32) {
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
             Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
             Err(error) => {
                 self.obey(if error == TransferError::Stall {
-                    "GETSTATUS was stalled"
+                    PollReason::Stalled
                 } else {
-                    "GETSTATUS was not answered"
+                    PollReason::Unanswered
                 });
-                return self.pause(poll, lost + 1);
+                return self.pause(act, poll, lost + 1);
             }
         };
         match block {
@@ -416,28 +421,23 @@ impl Machine {
             Some(StatusBlock { status, .. }) if status != Status::OK => self.reported(status),
             Some(StatusBlock { state: State::DnloadIdle, .. }) => self.advance(State::DnloadIdle),
             Some(StatusBlock { state: State::Dnbusy | State::DnloadSync, poll, .. }) => {
-                self.obey("the device was busy");
-                self.pause(poll, 0);
+                self.obey(PollReason::Busy);
+                self.pause(act, poll, 0);
             }
             Some(StatusBlock { state, .. }) => self.fail(DfuError::State(state)),
         }
     }
 
     /// Waits `poll` and asks again, unless the operation has had its time.
-    fn pause(&mut self, poll: Duration, lost: u32) {
-        let limit = self.patience();
-        if self.waited >= limit {
+    fn pause(&mut self, act: Act, poll: Duration, lost: u32) {
+        if self.waited >= act.patience() {
             return self.fail(DfuError::Busy(self.waited));
         }
-        self.phase = Phase::Pause { time: self.bounded(poll), lost };
+        let time = bounded(poll, &act);
+        self.phase = Phase::Pause { act, time, lost };
     }
 
-    /// A device may name hours: no wait is longer than the operation may take.
-    fn bounded(&self, poll: Duration) -> Duration {
-        poll.clamp(PAUSE, self.patience())
-    }
-
-    fn obey(&mut self, why: &'static str) {
+    fn obey(&mut self, why: PollReason) {
         if self.eager {
             self.eager = false;
             self.notes.push(Note::ObeyingPoll(why));
@@ -460,7 +460,7 @@ impl Machine {
             // The device does not know the request, so what is pending stays unknown.
             Err(TransferError::Stall) if tries >= LOST_POLLS => None,
             Err(error) if tries >= LOST_POLLS || error == TransferError::Disconnected => {
-                return self.fail(DfuError::Transfer { request: Request::GetState.name(), error });
+                return self.fail(DfuError::Transfer { request: Request::GetState, error });
             }
             Err(_) => return self.phase = Phase::Peek { tries: tries + 1 },
         };
@@ -490,7 +490,7 @@ impl Machine {
         }
         match state {
             State::DfuIdle => {
-                self.state = State::DfuIdle;
+                self.state = Some(State::DfuIdle);
                 self.finish(Ok(Vec::new()));
             }
             // CLRSTATUS in dfuERROR only: strict ROMs stall it in every other state.
@@ -509,7 +509,7 @@ impl Machine {
             }
             _ if self.waited >= ERASE => self.fail(DfuError::Busy(self.waited)),
             State::Dnbusy | State::DnloadSync | State::ManifestSync => {
-                self.phase = Phase::Doze { time: self.bounded(poll), tries: tries + 1 };
+                self.phase = Phase::Doze { time: poll.clamp(PAUSE, WORK), tries: tries + 1 };
             }
             _ => self.fail(DfuError::State(state)),
         }
@@ -518,7 +518,7 @@ impl Machine {
     fn settled(&mut self, result: Result<&[u8], TransferError>, tries: u32, with: Request, peek: bool) {
         match result {
             Err(error @ (TransferError::Disconnected | TransferError::Access)) => {
-                self.fail(DfuError::Transfer { request: with.name(), error });
+                self.fail(DfuError::Transfer { request: with, error });
             }
             _ if peek => self.phase = Phase::Peek { tries },
             _ => self.phase = Phase::Survey { tries: tries + 1 },
@@ -531,26 +531,30 @@ impl Machine {
 
     /// The act is done and the device in `state`; on to the next.
     fn advance(&mut self, state: State) {
-        self.state = state;
+        self.state = Some(state);
         self.phase = Phase::Ready;
     }
 
     fn finish(&mut self, result: Result<Vec<u8>, DfuError>) {
-        self.result = Some(result);
-        self.phase = Phase::Over;
+        self.phase = Phase::Over(result);
         self.acts.clear();
     }
 
-    /// After a failure nothing is known of the pointer; the state is sorted out by [`Operation::Recover`].
+    /// After a failure nothing is known of the pointer and the state; [`Operation::Recover`] sorts that out.
     fn fail(&mut self, error: DfuError) {
         self.pointer = None;
-        self.state = State::Error;
+        self.state = None;
         self.finish(Err(error));
     }
 }
 
+/// A device may name hours: no wait is longer than the act may take.
+fn bounded(poll: Duration, act: &Act) -> Duration {
+    poll.clamp(PAUSE, act.patience())
+}
+
 fn lost_status(error: TransferError) -> DfuError {
-    DfuError::Transfer { request: Request::GetStatus.name(), error }
+    DfuError::Transfer { request: Request::GetStatus, error }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Bytes and types of DFU, both ways (DFU 1.1 §3, AN3156 §4 and §5). No order, no waiting: that is `machine`.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::{State, Status};
@@ -53,18 +54,19 @@ impl Request {
         };
         Setup { request_type, request, value, index: u16::from(interface) }
     }
+}
 
+impl fmt::Display for Request {
     /// The name in the standard.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Request::Command | Request::Download(_) => "DNLOAD",
             Request::Upload(_) => "UPLOAD",
             Request::GetStatus => "GETSTATUS",
             Request::ClearStatus => "CLRSTATUS",
             Request::GetState => "GETSTATE",
             Request::Abort => "ABORT",
-        }
+        })
     }
 }
 

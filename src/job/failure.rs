@@ -10,7 +10,7 @@ use crate::crazyflie::{Board, Mode};
 use crate::dfu::DfuError;
 use crate::dfu::device::DeviceError;
 use crate::flash::plan::PlanError;
-use crate::flash::{Address, Span};
+use crate::flash::{Address, Sector, Span};
 use crate::usb::{BusError, Id, Location, TransferError};
 
 /// What happened, where, and what state that leaves the drone in.
@@ -19,10 +19,36 @@ use crate::usb::{BusError, Id, Location, TransferError};
 pub struct Failure {
     /// What.
     pub kind: FailureKind,
-    /// While doing what, as in "erasing sector 5 (0x08020000)".
-    pub place: Option<String>,
+    pub place: Option<Place>,
     /// What the drone is left as.
     pub drone: DroneState,
+}
+
+/// What was being done when a job failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Place {
+    #[error("reading the OTP")]
+    Otp,
+    #[error("reading the option bytes")]
+    OptionBytes,
+    #[error("looking whether it is a Crazyflie")]
+    Evidence,
+    #[error("reading the bootloader")]
+    Loader,
+    #[error("comparing {0}")]
+    Comparing(Sector),
+    #[error("erasing {0}")]
+    Erasing(Sector),
+    #[error("checking {0}")]
+    CheckingErased(Sector),
+    #[error("writing {0}")]
+    Writing(Address),
+    #[error("reading back {0}")]
+    ReadingBack(Address),
+    #[error("verifying")]
+    Verifying,
+    #[error("reading the flash")]
+    Flash,
 }
 
 /// What a drone is left as when a job ends early.
@@ -173,9 +199,8 @@ impl FailureKind {
     #[must_use]
     pub fn transfer(&self) -> Option<TransferError> {
         match self {
-            FailureKind::Dfu(DfuError::Transfer { error, .. })
-            | FailureKind::Open(error)
-            | FailureKind::NotDfu(DeviceError::Transfer(error)) => Some(*error),
+            FailureKind::Dfu(error) => error.transfer(),
+            FailureKind::Open(error) | FailureKind::NotDfu(DeviceError::Transfer(error)) => Some(*error),
             _ => None,
         }
     }
@@ -188,6 +213,7 @@ impl FailureKind {
             FailureKind::Dfu(DfuError::Transfer { request, .. }) => {
                 DfuError::Transfer { request, error }.into()
             }
+            FailureKind::Dfu(DfuError::Select(_)) => DfuError::Select(error).into(),
             FailureKind::Open(_) => FailureKind::Open(error),
             FailureKind::NotDfu(DeviceError::Transfer(_)) => DeviceError::Transfer(error).into(),
             other => other,

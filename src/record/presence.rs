@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{JSON_MAX, Record, is_older, read};
-use crate::job::{A_CRAZYFLIE, AtWork, Event};
+use crate::job::{AtWork, Event, WaitFor};
 use crate::usb::Location;
 use crate::usb::descriptor::clean;
 
@@ -43,7 +43,7 @@ impl Presence {
     pub fn follow(&mut self, now: Duration, event: &Event) {
         match event {
             Event::Waiting { what, limit }
-                if *what == A_CRAZYFLIE && !limit.is_zero() && self.told.is_none() =>
+                if *what == WaitFor::Crazyflie && !limit.is_zero() && self.told.is_none() =>
             {
                 self.tell(now);
             }

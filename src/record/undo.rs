@@ -6,7 +6,6 @@
 //! `TIME-wrote-….json` what a finished one wrote.
 //! Where the drone's whole number is known, it is the fourth field of each name, so that a drone that moved is found.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ use crate::clock;
 use crate::crazyflie;
 use crate::flash::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment, Span};
-use crate::job::{DroneAt, Failure, Level, Outcome, Preview};
+use crate::job::{CopyProblem, DroneAt, Failure, LogEntry, Outcome, Preview};
 
 /// The folder of the copies.
 const UNDO: &str = "undo";
@@ -90,9 +89,9 @@ impl Record {
         writes: &[Segment],
         before: Option<&Segment>,
         change: Change,
-    ) -> io::Result<Begun> {
-        let folder = copies_of(drone).ok_or_else(|| io::Error::other("the drone shows no serial number"))?;
-        let files = self.files_of(drone)?;
+    ) -> Result<Begun, CopyProblem> {
+        let folder = copies_of(drone).ok_or(CopyProblem::NoSerial)?;
+        let files = self.files_of(drone).map_err(|error| CopyProblem::Io(error.to_string()))?;
         // Across all its ports: a clock that runs behind does not make an older copy the newest.
         let newest = files.iter().filter_map(|path| time_of(path)).max();
         let past = history(&files);
@@ -254,37 +253,27 @@ impl Record {
 
 /// Puts a job on record before it writes, in this state directory, if there is one; with the line that the log should
 /// have of it. That nothing is kept stops no flash, but is always said, unless `--no-undo` asked for it or nothing was there.
-#[must_use]
 pub fn begin(
     record: Option<&Record>,
     drone: &DroneAt,
     preview: &Preview,
     change: Change,
-) -> (Option<Begun>, Option<(Level, String)>) {
-    let no_copy = |why: &dyn fmt::Display| {
-        let text = format!("Warning: no copy is kept of what is there, so it cannot be undone: {why}");
-        Some((Level::Warning, text))
-    };
+) -> (Option<Begun>, Option<LogEntry>) {
     let before = preview.before.as_ref();
     let Some(record) = record else {
-        return (None, before.and_then(|_| no_copy(&"there is no home directory")));
+        return (None, before.map(|_| LogEntry::NoCopy(CopyProblem::NoHome)));
     };
     match record.begin(drone, preview.plan.pieces(), before, change) {
-        Err(error) => (None, no_copy(&error)),
+        Err(problem) => (None, Some(LogEntry::NoCopy(problem))),
         Ok(begun) => {
-            let line = match (&begun.problem, &begun.kept) {
-                (Some(error), _) => no_copy(error),
-                (None, Kept::Copy(path)) => {
-                    Some((Level::Info, format!("Kept what was there: {}", path.display())))
-                }
-                (None, Kept::Earlier) => {
-                    let text = "An interrupted flash left what is there: undo goes back to before it";
-                    Some((Level::Info, text.to_owned()))
-                }
-                (None, Kept::None(NoCopy::WasIncomplete)) => no_copy(&"it is not complete"),
+            let entry = match (&begun.problem, &begun.kept) {
+                (Some(error), _) => Some(LogEntry::NoCopy(CopyProblem::Io(error.to_string()))),
+                (None, Kept::Copy(path)) => Some(LogEntry::CopyKept(path.clone())),
+                (None, Kept::Earlier) => Some(LogEntry::EarlierCopyKept),
+                (None, Kept::None(NoCopy::WasIncomplete)) => Some(LogEntry::NoCopy(CopyProblem::Incomplete)),
                 (None, Kept::None(_)) => None,
             };
-            (Some(begun), line)
+            (Some(begun), entry)
         }
     }
 }

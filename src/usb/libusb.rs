@@ -164,7 +164,7 @@ fn error(error: rusb::Error) -> TransferError {
         rusb::Error::Pipe => TransferError::Stall,
         rusb::Error::Timeout => TransferError::Timeout,
         rusb::Error::NoDevice => TransferError::Disconnected,
-        rusb::Error::NotFound => TransferError::Other { code: -5 },
+        rusb::Error::NotFound => TransferError::NotFound,
         rusb::Error::Access => TransferError::Access,
         rusb::Error::Busy => TransferError::Busy,
         rusb::Error::Io => TransferError::Io,
@@ -172,7 +172,7 @@ fn error(error: rusb::Error) -> TransferError {
         rusb::Error::Overflow => TransferError::Other { code: -8 },
         rusb::Error::Interrupted => TransferError::Other { code: -10 },
         rusb::Error::NoMem => TransferError::Other { code: -11 },
-        rusb::Error::NotSupported => TransferError::Other { code: -12 },
+        rusb::Error::NotSupported => TransferError::NotSupported,
         rusb::Error::BadDescriptor | rusb::Error::Other => TransferError::Other { code: -99 },
     }
 }

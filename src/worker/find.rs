@@ -7,9 +7,7 @@ use std::time::Duration;
 use super::timeline::Part;
 use super::{Ctx, Stop, Was};
 use crate::crazyflie::{self, HIDDEN_SERIAL, Mode, Relative};
-use crate::job::{
-    A_CRAZYFLIE, BY_HAND, Boot, Device, Enter, Event, FailureKind, Job, Other, STAYS_UP, Selector,
-};
+use crate::job::{Boot, Device, Enter, Event, FailureKind, Job, LogEntry, Other, Selector, WaitFor};
 use crate::usb::descriptor::{self, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport};
 
@@ -119,11 +117,11 @@ fn is_doubtful(device: &Device) -> bool {
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let mut closed_since = None;
     let mut other_drone = false;
-    let device = ctx.wait_for(A_CRAZYFLIE, job.wait, |ctx| match chosen(ctx.bus, job) {
+    let device = ctx.wait_for(WaitFor::Crazyflie, job.wait, |ctx| match chosen(ctx.bus, job) {
         // The drone of this job may yet come back to its port.
         Err(kind @ FailureKind::OtherDrone { .. }) if !job.wait.is_zero() => {
             if !std::mem::replace(&mut other_drone, true) {
-                ctx.warn(format!("{kind}: it is left alone"));
+                ctx.log(LogEntry::LeftAlone(kind));
             }
             Ok(None)
         }
@@ -188,9 +186,9 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
             _,
         )) if !job.wait.is_zero() => {
             if job.enter == Enter::IfRunning {
-                ctx.warn(kind.to_string());
+                ctx.log(LogEntry::EntryFailed(kind.clone()));
             }
-            let came = appears_in_dfu(ctx, BY_HAND, &device, job.wait)?;
+            let came = appears_in_dfu(ctx, &device, job.wait)?;
             (came.ok_or(kind)?, true)
         }
         Err(stop) => return Err(stop),
@@ -306,13 +304,7 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
     let mut tries = 0;
     for attempt in 1..=ENTRY_TRIES {
         tries = attempt;
-        if attempt == 1 {
-            ctx.info("Asking the Crazyflie to enter DFU mode ...");
-        } else {
-            ctx.info(format!(
-                "It restarted in its firmware: asking again (try {attempt} of {ENTRY_TRIES}) ..."
-            ));
-        }
+        ctx.log(LogEntry::Entering { attempt, tries: ENTRY_TRIES });
         let mut transport = open(ctx, &drone)?;
         // Whatever is plugged in there now: the request goes to a Crazyflie, and to nothing whose name is unknown.
         let names = descriptor::names(&mut *transport).map_err(|error| cannot_open(&drone, error))?;
@@ -328,7 +320,7 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
         drop(transport);
         if answer.is_ok() {
             // It answered: either it is going all the same, or it does not know the request.
-            let gone = ctx.wait_for("the Crazyflie to restart", GONE, |ctx| {
+            let gone = ctx.wait_for(WaitFor::Restart, GONE, |ctx| {
                 let there = at(ctx.bus, &drone.location)?;
                 Ok(there.is_none_or(|there| there.address != drone.address).then_some(()))
             })?;
@@ -338,7 +330,7 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
             }
         }
         let asked = ctx.clock.now();
-        let came = ctx.wait_for("DFU mode", appears, |ctx| {
+        let came = ctx.wait_for(WaitFor::DfuMode, appears, |ctx| {
             let there = at(ctx.bus, &drone.location)?;
             // Still the same run: the request was lost on its way.
             let lost = ctx.clock.now().saturating_sub(asked) > GONE;
@@ -373,21 +365,16 @@ fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Devi
 }
 
 /// Waits until this drone is in DFU mode at its port.
-fn appears_in_dfu(
-    ctx: &mut Ctx<'_>,
-    what: &'static str,
-    drone: &Device,
-    limit: Duration,
-) -> Result<Option<Device>, Stop> {
+fn appears_in_dfu(ctx: &mut Ctx<'_>, drone: &Device, limit: Duration) -> Result<Option<Device>, Stop> {
     let mut warned = false;
-    let came = ctx.wait_for(what, limit, |ctx| {
+    let came = ctx.wait_for(WaitFor::DfuByHand, limit, |ctx| {
         let there = at(ctx.bus, &drone.location)?.filter(|there| there.mode == Mode::Dfu);
         let Some(there) = there else { return Ok(None) };
         match require_same_drone(&drone.strings.serial, &there) {
             Ok(()) => Ok(Some(there)),
             Err(kind) => {
                 if !std::mem::replace(&mut warned, true) {
-                    ctx.warn(format!("{kind}: it is left alone"));
+                    ctx.log(LogEntry::LeftAlone(kind));
                 }
                 Ok(None)
             }
@@ -411,7 +398,7 @@ pub(super) enum Started {
 
 /// Waits until the drone that was `device` is seen running, or back in DFU mode.
 pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started, Stop> {
-    let seen = ctx.wait_for("the Crazyflie to start", limit, |ctx| {
+    let seen = ctx.wait_for(WaitFor::Start, limit, |ctx| {
         let there = at(ctx.bus, &device.location)?.filter(|there| there.address != device.address);
         // One that is still coming up may fail in any way when it is asked.
         let answers = |device: &Device| device.closed.is_none_or(is_lasting);
@@ -421,7 +408,7 @@ pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Res
     ctx.post(Event::Device(seen.clone()));
     // Another drone that was plugged in there says nothing of the one that was flashed.
     if require_same_drone(&device.strings.serial, &seen).is_err() {
-        ctx.warn(format!("Another drone is on port {} now", seen.location));
+        ctx.log(LogEntry::OtherDroneThere(seen.location));
         return Ok(Started::Dark);
     }
     Ok(if seen.mode == Mode::Firmware { Started::Running(seen) } else { Started::InDfu })
@@ -432,7 +419,7 @@ pub(super) fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Res
 /// failed self-test, steady on USB, and after manual entry every reset ends in DFU mode.
 pub(super) fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Result<Boot, Stop> {
     let mut gone_since = None;
-    let boot = ctx.wait_for(STAYS_UP, STAYS * 3, |ctx| {
+    let boot = ctx.wait_for(WaitFor::StayUp, STAYS * 3, |ctx| {
         let now = ctx.clock.now();
         let list = ctx.bus.list()?;
         let there = list.iter().find(|found| found.location == device.location);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::find::Started;
 use super::identify::read_sector_0;
-use super::session::{Programming, Session, seconds};
+use super::session::{Programming, Session};
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop, Was, require_same};
 use super::{find, running};
@@ -20,7 +20,8 @@ use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, i
 use crate::image::{Content, Firmware};
 use crate::job::{
     BoardCheck, Boot, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
-    Loader, Mismatch, Outcome, Phase, PlatformChange, Preview, SectorState, Verify,
+    Loader, LogEntry, Mismatch, Outcome, Phase, Place, PlatformChange, Preview, SectorState, Stretches,
+    Verify,
 };
 
 /// After leave the drone is looked for at most this long.
@@ -60,7 +61,7 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
     }
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
     let protection = refuse_protected(ctx, session, &plan)?;
-    let there = session.board(ctx).map_err(|stop| stop.at(|| "reading the OTP".to_owned()))?;
+    let there = session.board(ctx).map_err(|stop| stop.at(Place::Otp))?;
     let mut board = refuse_other_board(ctx, there.as_ref(), task)?;
     if let Some(loader) = foreign(ctx, session, task, there.as_ref())? {
         if task.mismatch == Mismatch::Refuse {
@@ -89,7 +90,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
         Leave::Start | Leave::Stay => None,
     };
     if task.leave == Leave::Reset && blank.is_none() {
-        ctx.warn("No blank place in flash to leave at: starting the firmware instead of resetting");
+        ctx.log(LogEntry::NoBlankPlace);
     }
     restart(ctx, session, device, blank.unwrap_or(address));
 }
@@ -110,7 +111,7 @@ fn compare_version(ctx: &mut Ctx<'_>, task: &FlashTask) {
     if let (Some(runs), Some(flashed)) = (&ctx.report.runs, &task.version)
         && runs != flashed
     {
-        ctx.warn(format!("That is not {flashed}, which was flashed: is it the drone that was flashed?"));
+        ctx.log(LogEntry::RunsOther { flashed: flashed.clone() });
         ctx.report.runs_other = true;
     }
 }
@@ -120,22 +121,14 @@ fn compare_version(ctx: &mut Ctx<'_>, task: &FlashTask) {
 pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, address: Address) {
     ctx.enters(Part::Restart);
     ctx.report.rom = session.rom_version(ctx).unwrap_or(None);
-    match ctx.report.rom {
-        Some(rom) if rom.leaves_drone_dark() => {
-            ctx.info(format!(
-                "Boot ROM {rom}: the drone may stay dark after this until it is switched off and on"
-            ));
-        }
-        Some(rom) => ctx.info(format!("Boot ROM {rom}")),
-        None => ctx.info("Boot ROM of unknown version"),
-    }
+    ctx.log(LogEntry::Rom(ctx.report.rom));
     let left = session.leave(ctx, address);
     // That it goes is what was asked for.
     ctx.at.replace(None);
     match left {
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
         Err(Stop::Failed(kind, _)) => {
-            ctx.warn(format!("The device did not leave DFU mode: {kind}"));
+            ctx.log(LogEntry::NotLeft(kind));
             ctx.report.boot = Boot::NotSeen;
             return;
         }
@@ -156,7 +149,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     // Nobody needs to know so badly that a running drone is waited for much longer.
     ctx.report.runs = running::ask(ctx, &running, PROOF).version;
     if let Some(version) = &ctx.report.runs {
-        ctx.info(format!("The Crazyflie says that it runs {version}"));
+        ctx.log(LogEntry::Runs(version.clone()));
     }
     // The job is done: to watch whether the drone stays up is not its time.
     let watched = ctx.clock.now();
@@ -175,24 +168,24 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
     let named = |code: &String| Board::named(code).to_string();
     let boards = || task.boards.iter().map(named).collect();
     let Some(board) = board else {
-        ctx.warn("The board of this drone could not be read");
+        ctx.log(LogEntry::BoardUnread);
         return match task.mismatch {
             // What runs on every board needs no check.
             _ if task.boards.is_empty() => Ok(BoardCheck::Passed),
             Mismatch::Refuse => Err(FailureKind::UnknownBoard { boards: boards() }.into()),
             Mismatch::Ask => Ok(BoardCheck::Unknown),
             Mismatch::Take => {
-                ctx.warn("The image may be for another board; written all the same, as you insisted");
+                ctx.log(LogEntry::BoardNotChecked);
                 Ok(BoardCheck::Passed)
             }
         };
     };
-    ctx.info(format!("Board {board}"));
+    ctx.log(LogEntry::Board(board.clone()));
     if task.boards.is_empty() || task.boards.contains(&board.code) {
         return Ok(BoardCheck::Passed);
     }
     if task.mismatch == Mismatch::Take {
-        ctx.warn(format!("The image is not for board {board}; written all the same, as you insisted"));
+        ctx.log(LogEntry::OtherBoardTaken(board.clone()));
         return Ok(BoardCheck::Passed);
     }
     Err(FailureKind::OtherBoard { board: board.clone(), boards: boards() }.into())
@@ -214,7 +207,7 @@ fn foreign(
     if known || allowed {
         return Ok(None);
     }
-    let reading = |stop: Stop| stop.at(|| "looking whether it is a Crazyflie".to_owned());
+    let reading = |stop: Stop| stop.at(Place::Evidence);
     let sector = read_sector_0(ctx, session, |_| {}).map_err(reading)?;
     let loader = Loader::of(&sector);
     let restores = task.image.purpose() == Purpose::RestoreBootloader;
@@ -229,10 +222,8 @@ fn foreign(
 /// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2). Whether that could
 /// be looked up: where not, each erase is checked.
 fn refuse_protected(ctx: &Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<ProtectionCheck, Stop> {
-    let Some(protection) =
-        session.protection(ctx).map_err(|stop| stop.at(|| "reading the option bytes".to_owned()))?
-    else {
-        ctx.warn("Whether sectors are write-protected could not be read: each erase is checked instead");
+    let Some(protection) = session.protection(ctx).map_err(|stop| stop.at(Place::OptionBytes))? else {
+        ctx.log(LogEntry::ProtectionUnread);
         return Ok(ProtectionCheck::Unknown);
     };
     if protection.read {
@@ -305,7 +296,7 @@ impl Flashing<'_> {
         let work = self.prepare(ctx, loader)?;
         if work.is_nothing() {
             ctx.report.verified = true;
-            ctx.info("The flash holds this image already: nothing to write");
+            ctx.log(LogEntry::NothingToWrite);
             return Ok(Outcome::Unchanged);
         }
         ctx.enters(Part::Erase);
@@ -324,15 +315,10 @@ impl Flashing<'_> {
     fn look_at_loader(&mut self, ctx: &Ctx<'_>) -> Result<Option<Loader>, Stop> {
         let head = Span::new(LOADER_BASE, 8).filter(|head| self.session.map().covers(*head));
         let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
-        let bytes =
-            self.session.read(ctx, head).map_err(|stop| stop.at(|| "reading the bootloader".to_owned()))?;
+        let bytes = self.session.read(ctx, head).map_err(|stop| stop.at(Place::Loader))?;
         let loader = Loader::of(&bytes);
         if loader.is_gone() {
-            ctx.warn(format!(
-                "The bootloader is gone ({}): this firmware will not start when the drone is switched on. Put the \
-                 bootloader back with it: cfdfu restore-bootloader LOADER --firmware IMAGE",
-                loader.describe()
-            ));
+            ctx.log(LogEntry::LoaderGone(loader));
         }
         Ok(Some(loader))
     }
@@ -380,7 +366,7 @@ impl Flashing<'_> {
             Mismatch::Refuse => Err(FailureKind::ChangedSince.into()),
             Mismatch::Ask => Ok(true),
             Mismatch::Take => {
-                ctx.warn("Another program has changed the drone since its last flash; that is overwritten");
+                ctx.log(LogEntry::ChangedSinceTaken);
                 Ok(false)
             }
         }
@@ -399,7 +385,7 @@ impl Flashing<'_> {
         let all: u64 = sectors.iter().map(|planned| u64::from(planned.sector.span.len())).sum();
         let keep = if all > COPY_MAX { Keep::No } else { keep };
         if keep == Keep::No && self.task.keep == Keep::Copy {
-            ctx.warn("No copy is kept: this device's sectors are larger than any flash of an STM32F4");
+            ctx.log(LogEntry::NoCopyOfHugeSectors);
         }
         let size = |planned: &PlannedSector| match keep {
             Keep::Copy => u64::from(planned.sector.span.len()),
@@ -413,8 +399,7 @@ impl Flashing<'_> {
                 Keep::Copy => self.copy_sector(ctx, planned, &mut meter, &mut kept),
                 Keep::No => self.compare_sector(ctx, planned),
             };
-            let comparison =
-                compared.map_err(|stop| stop.at(|| format!("comparing {}", name(&planned.sector))))?;
+            let comparison = compared.map_err(|stop| stop.at(Place::Comparing(planned.sector)))?;
             let state = match comparison {
                 Comparison::Same => SectorState::Same,
                 Comparison::Differs => SectorState::ToErase,
@@ -427,7 +412,7 @@ impl Flashing<'_> {
             found.push(comparison);
         }
         let same = found.iter().filter(|&&c| c == Comparison::Same).count();
-        ctx.info(format!("{same} of {} sectors hold the image already", found.len()));
+        ctx.log(LogEntry::Compared { same, of: found.len() });
         let start = sectors.first().map(|planned| planned.sector.span.start());
         let before = start.filter(|_| !kept.is_empty()).map(|address| Segment { address, data: kept });
         Ok((found, before))
@@ -502,15 +487,10 @@ impl Flashing<'_> {
             let left = ctx.drone;
             self.about_to_change(ctx, sector.span.start());
             let erased = self.session.run(ctx, &Operation::Erase(sector.span.start()));
-            erased.map_err(|error| Stop::from(error).at(|| format!("erasing {}", name(sector))))?;
+            erased.map_err(|error| Stop::from(error).at(Place::Erasing(*sector)))?;
             self.require_erased(ctx, sector, left)?;
             let took = ctx.clock.now().saturating_sub(started);
-            ctx.info(format!(
-                "Erase    {} {:>4} KiB   {}",
-                sector.span.start(),
-                sector.span.len() / 1024,
-                seconds(took)
-            ));
+            ctx.log(LogEntry::Erased { sector: *sector, took });
             ctx.report.erased_sectors += 1;
             ctx.sector(sector.index, SectorState::Erased);
             meter.add(ctx, u64::from(sector.span.len()));
@@ -525,8 +505,7 @@ impl Flashing<'_> {
         if self.protection == ProtectionCheck::Passed {
             return Ok(());
         }
-        let there =
-            self.session.read(ctx, block).map_err(|stop| stop.at(|| format!("checking {}", name(sector))))?;
+        let there = self.session.read(ctx, block).map_err(|stop| stop.at(Place::CheckingErased(*sector)))?;
         if is_blank(&there) {
             return Ok(());
         }
@@ -540,13 +519,13 @@ impl Flashing<'_> {
     fn write(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
         ctx.enters(Part::Write);
         let mut meter = Meter::start(ctx, Phase::Write, work.bytes());
-        ctx.info(format!("Download {}", stretches(work, &[&work.write, &work.commit])));
+        ctx.log(LogEntry::Download(stretches(work, &[&work.write, &work.commit])));
         let started = ctx.clock.now();
         for block in &work.write {
             self.write_block(ctx, *block, &mut meter)?;
         }
         self.writing.take().into_iter().for_each(|last| ctx.sector(last, SectorState::Written));
-        ctx.detail(format!("Written in {}", seconds(ctx.clock.now().saturating_sub(started))));
+        ctx.log(LogEntry::Written(ctx.clock.now().saturating_sub(started)));
         ctx.enters(Part::Verify);
         let started = ctx.clock.now();
         if self.task.verify == Verify::ReadBack {
@@ -557,11 +536,7 @@ impl Flashing<'_> {
         }
         if self.task.verify == Verify::ReadBack {
             let took = ctx.clock.now().saturating_sub(started);
-            ctx.info(format!(
-                "Verify   {}   {}",
-                stretches(work, &[&work.verify, &work.commit]),
-                seconds(took)
-            ));
+            ctx.log(LogEntry::Verified(stretches(work, &[&work.verify, &work.commit]), took));
         }
         Ok(())
     }
@@ -594,10 +569,10 @@ impl Flashing<'_> {
         match self.session.run(ctx, &Operation::Erase(sector.span.start())) {
             Ok(_) => {
                 ctx.report.erased_sectors += 1;
-                ctx.warn(format!("{} is erased again: its first word is wrong", name(&sector)));
+                ctx.log(LogEntry::WrongWordErased(sector));
             }
             Err(error) => {
-                ctx.warn(format!("The wrong first word of {} cannot be erased: {error}", name(&sector)));
+                ctx.log(LogEntry::WrongWordLeft(sector, error));
             }
         }
     }
@@ -614,7 +589,7 @@ impl Flashing<'_> {
         let write = Operation::Write(block.start(), self.plan.data(block).to_vec());
         let started = ctx.clock.now();
         let written = self.session.run(ctx, &write);
-        written.map_err(|error| Stop::from(error).at(|| format!("writing {}", block.start())))?;
+        written.map_err(|error| Stop::from(error).at(Place::Writing(block.start())))?;
         let took = ctx.clock.now().saturating_sub(started);
         if let Some(sector) =
             self.sector_at(block.start()).filter(|_| self.session.width == Programming::Words)
@@ -623,7 +598,7 @@ impl Flashing<'_> {
         }
         let judged = self.session.width == Programming::Words && self.session.is_timed();
         if judged && self.judge.block(block.len(), took) == Some(false) {
-            ctx.warn("The boot ROM took the setting for 32 bits, but its blocks are as slow as with 8");
+            ctx.log(LogEntry::WordsAreSlow);
         }
         ctx.report.written += u64::from(block.len());
         meter.add(ctx, u64::from(block.len()));
@@ -662,7 +637,7 @@ impl Flashing<'_> {
         let Some(sector) = sector.filter(|sector| is_wrong && self.in_words.remove(&sector.index)) else {
             return Err(stop);
         };
-        ctx.warn(format!("{} reads back wrong: writing it again, 8 bits at a time", name(&sector)));
+        ctx.log(LogEntry::RepeatedInBytes(sector));
         self.session.narrow(ctx)?;
         self.session.run(ctx, &Operation::Erase(sector.span.start()))?;
         ctx.report.erased_sectors += 1;
@@ -713,9 +688,9 @@ impl Flashing<'_> {
                 (&stop, self.sector_at(block.start()))
             {
                 ctx.sector(sector.index, SectorState::Failed);
-                return stop.at(|| "verifying".to_owned());
+                return stop.at(Place::Verifying);
             }
-            stop.at(|| format!("reading back {}", block.start()))
+            stop.at(Place::ReadingBack(block.start()))
         })
     }
 }
@@ -733,7 +708,7 @@ pub(super) fn require_in_flash(
     }
     let again = session.read(ctx, block)?;
     require_same(block.start(), &again, expected)?;
-    ctx.warn(format!("{} was read wrong once, and right the second time", block.start()));
+    ctx.log(LogEntry::ReadWrongOnce(block.start()));
     Ok(())
 }
 
@@ -744,15 +719,10 @@ fn firmware_in(before: &Segment) -> Option<Content> {
 }
 
 /// Where the work is, with how many bytes of these spans are there, as in `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
-fn stretches(work: &Work, spans: &[&[Span]]) -> String {
+fn stretches(work: &Work, spans: &[&[Span]]) -> Stretches {
     let bytes = |stretch: &Span| {
         let inside = spans.iter().copied().flatten().filter(|span| stretch.covers(**span));
         inside.map(|span| u64::from(span.len())).sum::<u64>()
     };
-    let named = |stretch: &Span| format!("{} {} bytes", stretch.start(), bytes(stretch));
-    work.stretches().iter().map(named).collect::<Vec<_>>().join(", ")
-}
-
-fn name(sector: &Sector) -> String {
-    format!("sector {} ({})", sector.index, sector.span.start())
+    Stretches(work.stretches().iter().map(|stretch| (stretch.start(), bytes(stretch))).collect())
 }

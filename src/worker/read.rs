@@ -6,7 +6,7 @@ use super::session::Session;
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop};
 use crate::flash::{FIRMWARE_BASE, Segment, Span};
-use crate::job::{FailureKind, Job, Outcome, Phase};
+use crate::job::{FailureKind, Job, Outcome, Phase, Place};
 
 pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Result<Outcome, Stop> {
     let span = |segment: &Segment| Span::between(segment.address, segment.end());
@@ -91,6 +91,6 @@ fn looking(
             kind @ (FailureKind::OtherChip | FailureKind::OutOfRange(_) | FailureKind::Differs { .. }),
             _,
         )) => Err(Stop::Failed(kind, None)),
-        other => other.map_err(|stop| stop.at(|| "reading the flash".to_owned())),
+        other => other.map_err(|stop| stop.at(Place::Flash)),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Ctx, find};
 use crate::crazyflie::{CRTP_IN, CRTP_MAX, CRTP_OUT, LINK_TO_RADIO, LINK_TO_USB, Mode, Question};
-use crate::job::{Device, Running};
+use crate::job::{Device, LogEntry, Running};
 use crate::usb::descriptor::{self, Names};
 use crate::usb::{TransferError, Transport};
 
@@ -41,7 +41,7 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
     match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
         Ok(_) | Err(TransferError::Timeout) => {}
         Err(error) => {
-            ctx.detail(format!("The Crazyflie cannot be asked what it runs: {error}"));
+            ctx.log(LogEntry::NotAsked(error));
             return Running::default();
         }
     }
@@ -51,7 +51,7 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
             match question(ctx, &mut *transport, Question::Version) {
                 Ok(version) => running.version = version,
                 Err(error) => {
-                    ctx.detail(format!("The Crazyflie cannot be asked what it runs: {error}"));
+                    ctx.log(LogEntry::NotAsked(error));
                     break;
                 }
             }

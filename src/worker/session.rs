@@ -11,10 +11,10 @@ use crate::dfu::DfuError;
 use crate::dfu::device::{Alternate, DeviceError, DfuDevice};
 use crate::dfu::machine::{Machine, Note, Operation, Step};
 use crate::dfu::quirks::Quirks;
-use crate::dfu::{State, Status, wire};
+use crate::dfu::{Status, wire};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
-use crate::job::{Device, Event, FailureKind, Protection, Width};
+use crate::job::{Device, Event, FailureKind, LogEntry, Protection, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
 /// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
@@ -71,9 +71,7 @@ impl Session {
         let names =
             descriptor::names(&mut *transport).map_err(DeviceError::from).map_err(FailureKind::NotDfu)?;
         if let Some(error) = names.lost {
-            ctx.warn(format!(
-                "The name of the device cannot be read ({error}): it is driven in the slow, safe way"
-            ));
+            ctx.log(LogEntry::NameUnread(error));
         }
         let now = Device { strings: names.strings.clone(), ..info.clone() };
         if !info.strings.serial.is_empty() {
@@ -89,15 +87,15 @@ impl Session {
         ctx.check_cancelled()?;
         let device = device.map_err(FailureKind::NotDfu)?;
         let quirks = Quirks::of(info.id, &names.strings.product, &device);
-        ctx.detail(format!("Device {}, {}, transfer size {}", info.id, quirks.name, device.transfer_size));
+        ctx.log(LogEntry::Opened { id: info.id, quirks: quirks.name, transfer_size: device.transfer_size });
         let machine = Machine::new(device.interface, device.transfer_size, quirks);
         let alternate = device.flash().map_or(0, |flash| flash.number);
         let width = Programming::Bytes;
         let silence = Duration::ZERO;
         let mut session = Session { transport, machine, device, alternate, silence, width, quirks };
-        ctx.info("Claiming USB DFU interface ...");
+        ctx.log(LogEntry::Claiming);
         session.claim(ctx, alternate)?;
-        ctx.info("Determining device status ...");
+        ctx.log(LogEntry::AskingStatus);
         let taken = session.run(ctx, &Operation::TakeOver);
         ctx.check_cancelled()?;
         taken?;
@@ -133,7 +131,7 @@ impl Session {
     pub(super) fn select(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         if alternate != self.alternate {
             self.run(ctx, &Operation::Idle)?;
-            ctx.info(format!("Setting Alternate Interface #{alternate} ..."));
+            ctx.log(LogEntry::SelectingAlternate(alternate));
             self.select_now(ctx, alternate)?;
             self.machine.alternate_changed();
         }
@@ -143,7 +141,7 @@ impl Session {
     /// Selects the first setting, which takes the device. Another program may hold it for a moment: a look at a drone that
     /// has just come, of another cfdfu, takes a second.
     fn claim(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
-        ctx.info(format!("Setting Alternate Interface #{alternate} ..."));
+        ctx.log(LogEntry::SelectingAlternate(alternate));
         let started = ctx.clock.now();
         let mut waits = false;
         loop {
@@ -152,7 +150,7 @@ impl Session {
                     if !ctx.quiet && ctx.clock.now().saturating_sub(started) < HELD =>
                 {
                     if !std::mem::replace(&mut waits, true) {
-                        ctx.info("Another program holds the device: waiting for it");
+                        ctx.log(LogEntry::Held);
                     }
                     ctx.check_cancelled()?;
                     ctx.clock.sleep(PAUSES[0]);
@@ -170,12 +168,9 @@ impl Session {
             Err(TransferError::Busy) => return Err(FailureKind::Held.into()),
             Err(error) if error.is_transient() => {
                 if ctx.is_gone() {
-                    let error = TransferError::Disconnected;
-                    return Err(DfuError::Transfer { request: "SET_INTERFACE", error }.into());
+                    return Err(DfuError::Select(TransferError::Disconnected).into());
                 }
-                ctx.warn(format!(
-                    "Alternate setting {alternate} cannot be selected ({error}): going on without it"
-                ));
+                ctx.log(LogEntry::AlternateRefused { alternate, error });
             }
             Err(error) => return Err(FailureKind::Open(error).into()),
         }
@@ -202,7 +197,7 @@ impl Session {
             return Err(verdict(ctx, first));
         }
         for pause in PAUSES {
-            ctx.warn(format!("{first}; trying again"));
+            ctx.log(LogEntry::Repeating(first));
             ctx.clock.sleep(pause);
             let ready = self.attempt(ctx, Operation::Recover).map(drop);
             let ready = ready.and_then(|()| self.narrow_for(ctx, operation));
@@ -232,7 +227,7 @@ impl Session {
         if self.width == Programming::Bytes {
             return Ok(());
         }
-        ctx.warn("Programming 8 bits at a time from here on");
+        ctx.log(LogEntry::Narrowed);
         self.attempt(ctx, Operation::Write(WIDTH_SWITCH, EIGHT_BITS.to_vec()))?;
         self.width = Programming::Bytes;
         Ok(())
@@ -323,13 +318,11 @@ impl Session {
         for note in self.machine.take_notes() {
             match note {
                 Note::Cleared(status) => {
-                    ctx.info(format!("{}, status({}) = {status}", State::Error, status.0));
-                    ctx.info("Clearing status");
+                    ctx.log(LogEntry::InError(status));
+                    ctx.log(LogEntry::ClearingStatus);
                 }
-                Note::Aborted(state) => ctx.info(format!("Aborting what an earlier session left in {state}")),
-                Note::ObeyingPoll(why) => {
-                    ctx.warn(format!("{why}: from here on the device gets the time that it asks for"));
-                }
+                Note::Aborted(state) => ctx.log(LogEntry::Aborting(state)),
+                Note::ObeyingPoll(why) => ctx.log(LogEntry::ObeyingPoll(why)),
             }
         }
     }
@@ -355,9 +348,7 @@ impl Session {
         let wrote = self.attempt(ctx, Operation::Write(WIDTH_SWITCH, range.to_vec()));
         let read = wrote.map(|_| self.attempt(ctx, Operation::Read(WIDTH_SWITCH, 4)));
         let refused = |session: &mut Session| {
-            ctx.warn(
-                "The boot ROM does not let the programming width be set: going on as it started, 8 bits",
-            );
+            ctx.log(LogEntry::WidthRefused);
             session.run(ctx, &Operation::Recover)
         };
         match (read, width) {
@@ -366,12 +357,14 @@ impl Session {
             }
             (Ok(Ok(bytes)), Width::Fastest) if bytes == range => {
                 self.width = Programming::Words;
-                ctx.info("Programming 32 bits at a time");
+                ctx.log(LogEntry::WidthSet { words: true, assumed: false });
             }
-            (Ok(Ok(bytes)), Width::Byte) if bytes == range => ctx.info("Programming 8 bits at a time"),
+            (Ok(Ok(bytes)), Width::Byte) if bytes == range => {
+                ctx.log(LogEntry::WidthSet { words: false, assumed: false });
+            }
             (Ok(Err(_)), Width::Fastest) => {
                 self.width = Programming::Words;
-                ctx.info("Programming 32 bits at a time, as far as the boot ROM tells: it does not show the setting");
+                ctx.log(LogEntry::WidthSet { words: true, assumed: true });
                 self.run(ctx, &Operation::Recover)?;
             }
             (Ok(Err(_)), Width::Byte) => drop(self.run(ctx, &Operation::Recover)?),
@@ -473,7 +466,7 @@ impl Session {
     pub(super) fn leave(&mut self, ctx: &Ctx<'_>, address: Address) -> Result<(), Stop> {
         let flash = self.flash_alternate();
         self.select(ctx, flash)?;
-        ctx.info("Submitting leave request ...");
+        ctx.log(LogEntry::Leaving);
         self.run(ctx, &Operation::Leave(address))?;
         Ok(())
     }
@@ -497,12 +490,7 @@ fn may_be_repeated(error: DfuError) -> bool {
     match error {
         DfuError::Status(status) => !matches!(status, Status::VENDOR | Status::TARGET),
         DfuError::Busy(_) | DfuError::Silent(_) => false,
-        DfuError::Transfer { error, .. } => error.is_transient(),
+        DfuError::Transfer { error, .. } | DfuError::Select(error) => error.is_transient(),
         DfuError::State(_) | DfuError::Garbled | DfuError::Short { .. } => true,
     }
-}
-
-/// How long something took, for the log.
-pub(super) fn seconds(time: Duration) -> String {
-    format!("{:.2} s", time.as_secs_f64())
 }

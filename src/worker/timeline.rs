@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::job::LogEntry;
+
 /// A stretch of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
@@ -95,24 +97,23 @@ impl Timeline {
     }
 
     /// A table for `-v`: parts that took no time are left out.
-    pub(super) fn lines(mut self, now: Duration) -> Vec<String> {
+    pub(super) fn rows(mut self, now: Duration) -> Vec<LogEntry> {
         if let Some(row) = self.rows.last_mut() {
             row.total += now.saturating_sub(self.since);
         }
         let mut all = Row::new(Part::Find);
-        let mut lines =
-            vec![format!("{:<15} {:>8} {:>8} {:>8} {:>8}", "Time line", "total", "data", "chip", "pause")];
+        let mut table = vec![LogEntry::Time { part: None, total: Duration::ZERO, shares: all.shares }];
         for row in &self.rows {
             all.total += row.total;
             for (sum, share) in all.shares.iter_mut().zip(row.shares) {
                 *sum += share;
             }
             if row.total >= Duration::from_millis(1) {
-                lines.push(row.line(row.part.name()));
+                table.push(row.entry(row.part.name()));
             }
         }
-        lines.push(all.line("in all"));
-        lines
+        table.push(all.entry("in all"));
+        table
     }
 }
 
@@ -121,9 +122,8 @@ impl Row {
         Row { part, total: Duration::ZERO, shares: [Duration::ZERO; 3] }
     }
 
-    fn line(&self, name: &str) -> String {
-        let [data, chip, pause] = self.shares.map(|share| share.as_secs_f64());
-        format!("{name:<15} {:>6.3} s {data:>6.3} s {chip:>6.3} s {pause:>6.3} s", self.total.as_secs_f64())
+    fn entry(&self, name: &'static str) -> LogEntry {
+        LogEntry::Time { part: Some(name), total: self.total, shares: self.shares }
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
         timeline.enter(Part::Verify, at(2100));
         timeline.enter(Part::Write, at(2600));
         timeline.spend(Share::Chip, at(50));
-        let lines = timeline.lines(at(2700));
+        let lines: Vec<String> = timeline.rows(at(2700)).iter().map(ToString::to_string).collect();
         let told = [
             "Time line          total     data     chip    pause",
             "find             0.100 s  0.000 s  0.000 s  0.000 s",

@@ -6,13 +6,14 @@ use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::dfu::DfuError;
+use cfdfu::dfu::wire::Request;
 use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::plan::{Comparison, Plan};
 use cfdfu::flash::{FIRMWARE_BASE, Segment};
 use cfdfu::job::{
-    AtWork, BoardCheck, Device, DroneState, Event, Failure, Known, Level, Outcome, Phase, Preview, Report,
-    Running, SectorState,
+    AtWork, BoardCheck, Device, DroneState, Event, Failure, Known, Level, LogEntry, Outcome, Phase, Preview,
+    Report, Running, SectorState, WaitFor,
 };
 use cfdfu::sim::images;
 use cfdfu::ui::theme::{Glyphs, Theme};
@@ -48,7 +49,7 @@ fn preview(found: Comparison) -> Event {
 
 /// The cable came off in mid-flash.
 fn lost() -> Outcome {
-    let kind = DfuError::Transfer { request: "DNLOAD", error: TransferError::Disconnected }.into();
+    let kind = DfuError::Transfer { request: Request::Command, error: TransferError::Disconnected }.into();
     Outcome::Failed(Failure { kind, place: None, drone: DroneState::WithoutFirmware })
 }
 
@@ -91,10 +92,10 @@ fn events() -> impl Strategy<Value = Event> {
         Just(preview(Comparison::Same)),
         phases(),
         (0..20_usize).prop_map(|index| Event::Sector { index, state: SectorState::Written }),
-        ".{0,200}".prop_map(|text| Event::Log(Level::Info, text)),
+        ".{0,200}".prop_map(|text| Event::Log(Level::Info, LogEntry::Runs(text))),
         Just(Event::Known(Box::new(Known::Running(Running::default())))),
         prop::sample::select(vec!["dfu", "healthy"]).prop_map(|name| Event::Device(device(name))),
-        Just(Event::Waiting { what: "the end", limit: Duration::from_secs(3) }),
+        Just(Event::Waiting { what: WaitFor::Start, limit: Duration::from_secs(3) }),
         outcome.prop_map(|outcome| Event::Finished(Report::nothing_done(outcome))),
     ]
 }

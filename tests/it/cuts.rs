@@ -173,7 +173,7 @@ fn a_cancel_stops_at_a_safe_point_and_the_job_can_be_done_again() {
         let bus = Arc::new(Traced::new(world.bus.clone(), listener));
         let worker = Worker::spawn(bus, world.clock.clone());
         assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
-        worker.commands.send(Command::Run(stay(flash_job(&image)))).unwrap();
+        worker.commands.send(Command::Run(Box::new(stay(flash_job(&image))))).unwrap();
         let outcome = outcome(&worker).unwrap();
         let after = world.flash();
         let whole = after[0x4000..0x4000 + LEN] == image;

@@ -12,7 +12,7 @@ use cfdfu::flash::undo::{Change, History};
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span};
 use cfdfu::job::{
     Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Keep, Leave, Loader,
-    Mismatch, Outcome, Phase, Preview, Selector, Task,
+    LogEntry, Mismatch, Outcome, Phase, Preview, Selector, Task,
 };
 use cfdfu::report;
 use cfdfu::sim::drone::Drone;
@@ -37,8 +37,11 @@ fn failure(run: &Run) -> &FailureKind {
 }
 
 fn ready(run: &Run) -> &Preview {
-    let ready = |event| if let &Event::Ready(ref preview) = event { Some(&**preview) } else { None };
-    run.events.iter().find_map(ready).expect("it came to a plan")
+    let preview = run.events.iter().find_map(|event| match event {
+        Event::Ready(preview) => Some(&**preview),
+        _ => None,
+    });
+    preview.expect("it came to a plan")
 }
 
 fn new_image() -> Vec<u8> {
@@ -207,7 +210,7 @@ fn m9_a_flash_that_is_carried_on_is_not_stopped_by_a_hang_up() {
     let world = World::new("dfu");
     let resumed = with(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
-    worker.commands.send(Command::Run(resumed)).unwrap();
+    worker.commands.send(Command::Run(Box::new(resumed))).unwrap();
     let report = loop {
         match worker.events.recv().unwrap() {
             Event::Finished(report) => break report,
@@ -445,7 +448,7 @@ fn s1_a_huge_sector_is_not_copied() {
     let bus = Bent { bus: world.bus.clone(), open };
     let job = with(insist(flash_job(&new_image())), |task| task.keep = Keep::Copy);
     let run = run(Arc::new(bus), world.clock.clone(), job);
-    let said = |event: &Event| matches!(event, Event::Log(_, text) if text.contains("No copy is kept"));
+    let said = |event: &Event| matches!(event, Event::Log(_, LogEntry::NoCopyOfHugeSectors));
     assert!(run.events.iter().any(said), "{:?}", run.report);
     assert!(uploads.load(Ordering::Relaxed) < 1024, "{uploads:?} blocks were read");
 }
@@ -485,7 +488,7 @@ fn l7_a_cancel_is_heard_while_a_device_says_that_it_is_busy() {
     let cancel = move || drop(voice.get().unwrap().lock().unwrap().send(Command::Cancel));
     let worker = Worker::spawn(Arc::new(busy(world.bus.clone(), cancel)), world.clock.clone());
     assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
-    worker.commands.send(Command::Run(flash_job(&new_image()))).unwrap();
+    worker.commands.send(Command::Run(Box::new(flash_job(&new_image())))).unwrap();
     assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Untouched)));
     assert!(world.clock.now() < Duration::from_secs(2), "{:?}", world.clock.now());
 }
@@ -572,6 +575,6 @@ fn m1_a_drone_that_was_sent_on_its_way_is_not_called_untouched() {
     let worker = Worker::spawn(Arc::new(Watched(world.bus.clone(), cancel)), world.clock.clone());
     assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
     let wait = Duration::from_secs(60);
-    worker.commands.send(Command::Run(Job { wait, ..flash_job(&new_image()) })).unwrap();
+    worker.commands.send(Command::Run(Box::new(Job { wait, ..flash_job(&new_image()) }))).unwrap();
     assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Stopped)));
 }

@@ -266,7 +266,7 @@ fn a_panic_of_the_worker_is_a_failed_job_and_the_worker_lives() {
         world.clock.clone(),
     );
     for _ in 0..2 {
-        worker.commands.send(Command::Run(flash_job(&firmware("2026.08", SEED_LEN)))).unwrap();
+        worker.commands.send(Command::Run(Box::new(flash_job(&firmware("2026.08", SEED_LEN))))).unwrap();
         let report = loop {
             if let Event::Finished(report) = worker.events.recv_timeout(Duration::from_secs(20)).unwrap() {
                 break report;

@@ -53,7 +53,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         files: &["app"],
-        may_use: &["app", "crazyflie", "doctor", "flash", "image", "job", "report", "usb"],
+        may_use: &["app", "crazyflie", "dfu", "doctor", "flash", "image", "job", "report", "usb"],
         never: &[
             "rusb",
             "ratatui",

@@ -96,7 +96,7 @@ impl Flashed {
     }
 
     fn warns(&self, words: &str) -> bool {
-        let is_it = |event: &Event| matches!(event, Event::Log(Level::Warning, text) if text.contains(words));
+        let is_it = |event: &Event| matches!(event, Event::Log(Level::Warning, entry) if entry.to_string().contains(words));
         self.run.events.iter().any(is_it)
     }
 }

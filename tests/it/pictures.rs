@@ -8,11 +8,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use cfdfu::app::keys::Key;
+use cfdfu::app::log::explain;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
 use cfdfu::app::wizard::{Leds, Step, Wizard};
 use cfdfu::app::{App, BusState, Demo, Msg, Over, Person, Screen, Which};
+use cfdfu::dfu::Status;
 use cfdfu::doctor;
-use cfdfu::job::{Event, STAYS_UP};
+use cfdfu::job::{Event, LogEntry, WaitFor};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::ui::svg;
@@ -128,7 +130,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     stand.key('f');
     stand.until(|event| matches!(event, Event::Ready(_)));
     stand.key('w');
-    stand.take(|event| matches!(event, Event::Waiting { what: "the Crazyflie to start", .. }));
+    stand.take(|event| matches!(event, Event::Waiting { what: WaitFor::Start, .. }));
     stand.send(Msg::Bus(BusState::Devices(Vec::new())));
     scenes.push(("restarting", stand.app.clone()));
 
@@ -142,7 +144,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
             continue;
         }
         stand.key('w');
-        stand.take(|event| matches!(event, Event::Waiting { what: STAYS_UP, .. }));
+        stand.take(|event| matches!(event, Event::Waiting { what: WaitFor::StayUp, .. }));
         scenes.push(("watching", stand.app.clone()));
         stand.until(|event| matches!(event, Event::Finished(_)));
         scenes.push(("keeps-restarting", stand.app.clone()));
@@ -251,8 +253,8 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
         check_picture(&folder.join(format!("{name}.svg")), &app, &theme(), (80, 24));
     }
     let flashing = &scenes.iter().find(|(name, _)| *name == "flashing").unwrap().1;
-    let meaning =
-        format!("{}\n\n{}", "dfuERROR, status(10)", cfdfu::app::log::explain("dfuERROR, status(10)"));
+    let meaning = explain(&LogEntry::InError(Status::FIRMWARE)).unwrap();
+    let meaning = format!("dfuERROR, status(10)\n\n{meaning}");
     let overs = [
         ("help", Over::Help),
         ("stop", Over::AskStop),

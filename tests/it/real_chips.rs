@@ -373,7 +373,10 @@ fn a_long_look_at_the_plan_is_not_a_silent_drone() {
         let faults = Faults::new(script, || {});
         let bus = Faulty::new(world.bus.clone(), Arc::clone(&faults));
         let worker = Worker::spawn(Arc::new(bus), world.clock.clone());
-        worker.commands.send(Command::Run(with(job(), |task| task.confirm = Confirm::Ask))).unwrap();
+        worker
+            .commands
+            .send(Command::Run(Box::new(with(job(), |task| task.confirm = Confirm::Ask))))
+            .unwrap();
         let mut before_plan = 0;
         loop {
             match worker.events.recv().unwrap() {
@@ -560,7 +563,7 @@ fn manner(scenario: &str, change: impl FnOnce(&mut Drone)) -> World {
 }
 
 fn logged(run: &Run, words: &str) -> bool {
-    let is_it = |event: &Event| matches!(event, Event::Log(Level::Info | Level::Warning, text) if text.contains(words));
+    let is_it = |event: &Event| matches!(event, Event::Log(Level::Info | Level::Warning, entry) if entry.to_string().contains(words));
     run.events.iter().any(is_it)
 }
 

@@ -6,7 +6,7 @@ use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
 use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::flash::FIRMWARE_BASE;
-use cfdfu::job::{DroneState, Event, Outcome, STAYS_UP};
+use cfdfu::job::{DroneState, Event, Outcome, WaitFor};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::worker::find;
@@ -151,7 +151,7 @@ fn a_key_skips_the_watch_after_a_flash() {
     stand.key('f');
     stand.until(|event| matches!(event, Event::Ready(_)));
     stand.key('w');
-    stand.take(|event| matches!(event, Event::Waiting { what: STAYS_UP, .. }));
+    stand.take(|event| matches!(event, Event::Waiting { what: WaitFor::StayUp, .. }));
     let shown = text(&draw(&stand.app, &theme(), 80, 24));
     assert!(shown.contains("waiting for it to stay up") && shown.contains("do not wait"), "{shown}");
     stand.enter();

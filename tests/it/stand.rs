@@ -47,7 +47,7 @@ impl Stand {
         self.now += Duration::from_millis(20);
         for effect in update(&mut self.app, self.now, msg) {
             match &effect {
-                Effect::Start(job) => self.worker.commands.send(Command::Run((**job).clone())).unwrap(),
+                Effect::Start(job) => self.worker.commands.send(Command::Run(job.clone())).unwrap(),
                 Effect::Proceed => self.worker.commands.send(Command::Proceed).unwrap(),
                 Effect::Cancel => self.worker.commands.send(Command::Cancel).unwrap(),
                 _ => {}

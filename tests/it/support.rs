@@ -70,7 +70,7 @@ pub fn outcome(worker: &Worker) -> Option<Outcome> {
 /// Runs a job to its end; there must be exactly one last event, and nothing after it.
 pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
     let worker = Worker::spawn(bus, clock);
-    worker.commands.send(Command::Run(job)).unwrap();
+    worker.commands.send(Command::Run(Box::new(job))).unwrap();
     let mut events = Vec::new();
     let report = loop {
         match worker.events.recv().unwrap() {

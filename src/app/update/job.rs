@@ -217,7 +217,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
         return Vec::new();
     }
     match event {
-        Event::Log(level, text) => app.log.push(app.now, level, &text),
+        Event::Log(level, entry) => app.log.record(app.now, level, entry),
         Event::Device(device) => {
             app.device = Some(device);
             is_here(app);

@@ -53,7 +53,7 @@ pub(super) fn on_look(app: &mut App, event: Event) {
                 *state = LookState::Over(known.take());
             }
         }
-        Event::Log(level @ Level::Warning, text) => app.log.push(app.now, level, &text),
+        Event::Log(level @ Level::Warning, entry) => app.log.record(app.now, level, entry),
         _ => {}
     }
 }

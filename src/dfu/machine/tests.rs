@@ -201,9 +201,9 @@ fn a_standard_device_is_given_the_time_it_asks_for() {
 #[test]
 fn the_rom_is_obeyed_from_the_first_answer_that_is_not_as_expected() {
     let cases = [
-        (Fail(TransferError::Stall), "GETSTATUS was stalled"),
-        (Fail(TransferError::Timeout), "GETSTATUS was not answered"),
-        (busy(), "the device was busy"),
+        (Fail(TransferError::Stall), PollReason::Stalled),
+        (Fail(TransferError::Timeout), PollReason::Unanswered),
+        (busy(), PollReason::Busy),
     ];
     for (odd, why) in cases {
         let mut machine = ready(STM32F405_ROM);

@@ -162,6 +162,7 @@ fn insist() -> Wish {
     Wish { allow_mismatch: true, ..Wish::default() }
 }
 
+#[allow(clippy::too_many_lines, reason = "a model, deed by deed")]
 fn run(deeds: Vec<(Deed, Option<usize>)>) {
     let map = MemoryMap::parse(MAP).unwrap();
     let mut chip = Chip(vec![BLANK; LEN]);
