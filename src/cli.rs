@@ -23,7 +23,7 @@ use crate::job::{
     Selector, Task, Verify, Width,
 };
 use crate::record::{Record, Target};
-use crate::report::{self, Exit, Problem};
+use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::run::{self, files};
 use crate::settings::Settings;
 use crate::sim::SimBus;
@@ -83,7 +83,8 @@ fn usage(error: &clap::Error) -> ! {
     let rendered = error.render().to_string();
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        let problem = report::other(Exit::Usage, "usage", message, "`cfdfu --help` lists what can be typed.");
+        let problem = Problem::new(Exit::Usage, ProblemKind::Usage, message)
+            .advise("`cfdfu --help` lists what can be typed.");
         let _ = console::print_object(&json::problem(&problem));
     }
     let text = rendered.clone() + &tip(error);
@@ -104,7 +105,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
     if let Some(image) = &args.image {
         let message = format!("'{}' stands before the command, where only options do", image.display());
-        return Err(report::other(Exit::Usage, "usage", &message, "`cfdfu --help` lists the commands."));
+        return Err(Problem::new(Exit::Usage, ProblemKind::Usage, &message)
+            .advise("`cfdfu --help` lists the commands."));
     }
     match command {
         Command::Flash { image, sha256, flash } => {
@@ -178,7 +180,7 @@ fn restore_job(
         let advice =
             "Leave out --address: the bootloader has one place. With --firmware it is the firmware's.";
         let message = "--address says nothing of a bootloader";
-        return Err(report::other(Exit::Usage, "address", message, advice));
+        return Err(Problem::new(Exit::Usage, ProblemKind::Address, message).advise(advice));
     }
     let loader = image_or_demo(loader, None, || simulate::demo_image(DemoKind::Loader))?;
     console.image(&loader);
@@ -210,7 +212,8 @@ fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
     {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             let message = format!("standard output: {error}");
-            Err(report::other(Exit::CannotCreate, "output", &message, "Make room, or write it elsewhere."))
+            Err(Problem::new(Exit::CannotCreate, ProblemKind::Output, &message)
+                .advise("Make room, or write it elsewhere."))
         }
         _ => Ok(Exit::Done),
     }
@@ -224,7 +227,9 @@ fn interface(
 ) -> Result<Exit, Problem> {
     if global.json {
         let advice = "Name a command: cfdfu flash IMAGE --json. `cfdfu --help` lists them.";
-        return Err(report::other(Exit::Usage, "no_command", "--json needs a command", advice));
+        return Err(
+            Problem::new(Exit::Usage, ProblemKind::NoCommand, "--json needs a command").advise(advice)
+        );
     }
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let settings = Settings::load();
@@ -250,7 +255,7 @@ fn interface(
     };
     let app = ended.map_err(|error| {
         let advice = "Try a command: cfdfu flash IMAGE.";
-        report::other(Exit::Defect, "terminal", &format!("the terminal: {error}"), advice)
+        Problem::new(Exit::Defect, ProblemKind::Terminal, format!("the terminal: {error}")).advise(advice)
     })?;
     // Without a job, a file that could not be used is how it ended.
     let file = match &app.image {
@@ -359,7 +364,8 @@ fn undo_job(
     }
     let drone = found.drone.ok_or_else(|| {
         let advice = "Which copy is its own is unknown. Plug it in again and repeat. Nothing was touched.";
-        report::other(Exit::Device, "no_serial", "the serial number of the drone could not be read", advice)
+        Problem::new(Exit::Device, ProblemKind::NoSerial, "the serial number of the drone could not be read")
+            .advise(advice)
     })?;
     let Target { path, copy, age, expected } = undo_target(&drone)?;
     let content = Content::in_flash(&copy.data);
@@ -381,7 +387,8 @@ fn undo_job(
 /// What goes back, or why nothing does.
 fn undo_target(drone: &DroneAt) -> Result<Target, Problem> {
     let none = |message: &str, advice: &str| {
-        Err(report::other(Exit::NoInput, "no_copy", message, &format!("{advice} Nothing was touched.")))
+        Err(Problem::new(Exit::NoInput, ProblemKind::NoCopy, message)
+            .advise(format!("{advice} Nothing was touched.")))
     };
     let kept = "A copy is kept of whatever is overwritten, unless --no-undo is given.";
     let Some(record) = Record::of_user() else {
@@ -430,7 +437,7 @@ fn backup_job(
     // Made before the drone is touched, so that reading is never for nothing.
     let output = output_file::Output::create(file, force)?;
     let flash = Span::between(LOADER_BASE, FLASH_END);
-    let flash = flash.ok_or_else(|| report::other(Exit::Defect, "defect", "no flash", ""))?;
+    let flash = flash.ok_or_else(|| Problem::new(Exit::Defect, ProblemKind::Defect, "no flash"))?;
     let report = run(global, device, Task::Backup(flash), console)?;
     if let Outcome::Read(bytes) = &report.outcome {
         output.write(bytes)?;

@@ -15,9 +15,11 @@ use crate::job::{
 use crate::usb::{CRAZYFLIE, TransferError};
 
 mod image;
+mod problem;
 mod right_file;
 
 pub use image::{caution, image_error, platform_change, refusal, wrong_checksum};
+pub use problem::{Advice, Problem, ProblemKind, Remedy};
 pub use right_file::{RIGHT_LOADER, any_image, right_image};
 
 /// Exit statuses, after sysexits.h; scripts rely on them.
@@ -48,30 +50,6 @@ pub enum Exit {
     NotRunning = 76,
     /// No permission.
     NoPermission = 77,
-}
-
-/// A problem in full.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// A word for scripts.
-    pub kind: &'static str,
-    /// What happened.
-    pub message: String,
-    /// What to do now; with the state of the drone, where it matters.
-    pub advice: String,
-    /// How the program ends.
-    pub exit: Exit,
-}
-
-impl Problem {
-    fn new(
-        exit: Exit,
-        kind: &'static str,
-        message: &(impl ToString + ?Sized),
-        advice: impl Into<String>,
-    ) -> Problem {
-        Problem { kind, message: message.to_string(), advice: advice.into(), exit }
-    }
 }
 
 /// The exit status of a finished job.
@@ -133,12 +111,14 @@ pub fn not_running(report: &Report) -> Option<Problem> {
         }
         _ => words,
     };
-    Some(Problem::new(
-        Exit::NotRunning,
-        "not_running",
-        "the image is on the drone, and the drone was not seen running",
-        words,
-    ))
+    Some(
+        Problem::new(
+            Exit::NotRunning,
+            ProblemKind::NotRunning,
+            "the image is on the drone, and the drone was not seen running",
+        )
+        .advise(words),
+    )
 }
 
 /// A drone that keeps restarting after a flash.
@@ -321,40 +301,45 @@ pub fn drone_state(state: DroneState) -> &'static str {
 #[must_use]
 pub fn failed(failure: &Failure) -> Problem {
     let problem = failure_kind(&failure.kind);
-    let message = failure.to_string();
-    let advice = match failure.drone {
-        DroneState::Untouched if problem.exit != Exit::Device => problem.advice,
-        DroneState::WithoutFirmware if failure.is_interruption() => format!("{LOST} {}", problem.advice),
-        state => format!("{} {}", drone_state(state), problem.advice),
+    let state = match failure.drone {
+        DroneState::Untouched if problem.exit != Exit::Device => None,
+        DroneState::WithoutFirmware if failure.is_interruption() => Some(LOST),
+        state => Some(drone_state(state)),
     };
-    Problem { message, advice, ..problem }
+    let advice = Advice { state, ..problem.advice };
+    Problem { message: failure.to_string(), advice, ..problem }
 }
 
 #[allow(clippy::too_many_lines, reason = "a table, one row a kind")]
 fn failure_kind(kind: &FailureKind) -> Problem {
     let by_hand = format!("Enter DFU mode by hand: {ENTER_BY_HAND}.");
-    let new = |exit, word, advice: &str| Problem::new(exit, word, kind, advice);
+    let new = |exit, word, advice: &str| Problem::new(exit, word, kind).advise(advice);
     match kind {
         FailureKind::Bus(_) => new(
             Exit::NoDevice,
-            "no_usb",
+            ProblemKind::NoUsb,
             "Run cfdfu where the Crazyflie is plugged in, or try it with --demo.",
         ),
         FailureKind::NoDevice => new(
             Exit::NoDevice,
-            "no_device",
+            ProblemKind::NoDevice,
             &format!(
                 "Plug in the Crazyflie with a cable that carries data. If it does not start, {ENTER_BY_HAND}, and run this \
                  again. --wait SECS waits for it."
             ),
         ),
-        FailureKind::OnlyOthers(others) => new(Exit::NoDevice, "only_others", &about_others(others)),
-        FailureKind::NoMatch(_) => new(Exit::NoDevice, "no_match", "`cfdfu list` shows what is there."),
+        FailureKind::OnlyOthers(others) => {
+            new(Exit::NoDevice, ProblemKind::OnlyOthers, &about_others(others))
+        }
+        FailureKind::NoMatch(_) => {
+            new(Exit::NoDevice, ProblemKind::NoMatch, "`cfdfu list` shows what is there.")
+        }
         FailureKind::NotInDfu => new(
             Exit::NoDevice,
-            "not_in_dfu",
-            &format!("Leave out --no-enter, and it is asked to enter DFU mode. Or: {by_hand}"),
-        ),
+            ProblemKind::NotInDfu,
+            "Leave out --no-enter, and it is asked to enter DFU mode.",
+        )
+        .or(by_hand),
         FailureKind::Several(devices) => {
             const NAMED: usize = 8;
             let mut names: Vec<String> = devices
@@ -365,48 +350,57 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             if devices.len() > NAMED {
                 names.push(format!("{} more: `cfdfu list` shows all", devices.len() - NAMED));
             }
-            new(Exit::NoDevice, "several_devices", &format!("Name one of them: {}.", names.join(", ")))
+            new(
+                Exit::NoDevice,
+                ProblemKind::SeveralDevices,
+                &format!("Name one of them: {}.", names.join(", ")),
+            )
         }
-        FailureKind::NoAccess(id) => new(Exit::NoPermission, "no_permission", &udev(*id == CRAZYFLIE)),
+        FailureKind::NoAccess(id) => Problem::new(Exit::NoPermission, ProblemKind::NoPermission, kind)
+            .advise(Advice {
+                state: None,
+                remedies: vec![Remedy::InstallRules { running: *id == CRAZYFLIE }],
+            }),
         FailureKind::Held => new(
             Exit::Device,
-            "device_busy",
+            ProblemKind::DeviceBusy,
             "Close the other program (dfu-util, a second cfdfu, a virtual machine), then run this again.",
         ),
-        FailureKind::Open(error) => new(Exit::Device, "cannot_open", open_advice(*error)),
-        FailureKind::TooOld => new(Exit::Device, "firmware_too_old", &by_hand),
+        FailureKind::Open(error) => new(Exit::Device, ProblemKind::CannotOpen, open_advice(*error)),
+        FailureKind::TooOld => new(Exit::Device, ProblemKind::FirmwareTooOld, &by_hand),
         FailureKind::DidNotEnter { now: Some(_), .. } => {
-            new(Exit::Device, "no_dfu", &format!("Take off the decks and try again. Or: {by_hand}"))
+            new(Exit::Device, ProblemKind::NoDfu, "Take off the decks and try again.").or(by_hand)
         }
         FailureKind::DidNotEnter { now: None, .. } => new(
             Exit::Device,
-            "no_dfu",
-            &format!("Try again with --wait 60, which waits longer for DFU mode. Or: {by_hand}"),
-        ),
+            ProblemKind::NoDfu,
+            "Try again with --wait 60, which waits longer for DFU mode.",
+        )
+        .or(by_hand),
         FailureKind::NotDfu(_) => new(
             Exit::Device,
-            "not_dfuse",
+            ProblemKind::NotDfuse,
             "If it is a Crazyflie, unplug USB and battery, enter DFU mode again.",
         ),
         FailureKind::OtherChip => new(
             Exit::NoDevice,
-            "other_chip",
+            ProblemKind::OtherChip,
             "Name the Crazyflie with --device. To flash this board all the same: cfdfu flash IMAGE --allow-mismatch.",
         ),
         FailureKind::OtherDrone { .. } => new(
             Exit::NoDevice,
-            "other_drone",
+            ProblemKind::OtherDrone,
             "It was not touched. Plug the drone of this job into its port again, or start a new job for this one.",
         ),
         FailureKind::UnknownBoard { .. } => new(
             Exit::Image,
-            "unknown_board",
+            ProblemKind::UnknownBoard,
             "On another board it would stop before it starts, and look dead. Plug it in again and repeat. If you are \
              sure that the image is for this board: --allow-mismatch.",
         ),
         FailureKind::NotACrazyflie { loader } => new(
             Exit::Image,
-            "not_a_crazyflie",
+            ProblemKind::NotACrazyflie,
             match loader {
                 Loader::Erased => {
                     "Nothing was touched. A Crazyflie without a bootloader needs that first: cfdfu restore-bootloader LOADER \
@@ -420,19 +414,19 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         ),
         FailureKind::ChangedSince => new(
             Exit::Image,
-            "changed_since",
+            ProblemKind::ChangedSince,
             "An undo goes back to before that flash, and would overwrite what the other program wrote. To do it anyway: \
              cfdfu undo --allow-mismatch.",
         ),
         FailureKind::NotErased(_) => new(
             Exit::Device,
-            "write_protected",
+            ProblemKind::WriteProtected,
             "The chip took the erase and kept what it has. Lift the write protection with ST's tools (option bytes), then \
              flash again.",
         ),
         FailureKind::OtherBoard { board, .. } => new(
             Exit::Image,
-            "other_board",
+            ProblemKind::OtherBoard,
             &format!(
                 "On this board it would stop before it starts, and look dead. Take the image for this board: {}. If you \
                  are sure of this one: --allow-mismatch.",
@@ -440,57 +434,61 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ),
         ),
         FailureKind::Plan(_) => {
-            new(Exit::Image, "does_not_fit", "This image cannot be flashed to this device.")
+            new(Exit::Image, ProblemKind::DoesNotFit, "This image cannot be flashed to this device.")
         }
         FailureKind::ReadProtected => new(
             Exit::Device,
-            "read_protected",
+            ProblemKind::ReadProtected,
             "It can neither be read nor flashed until the protection is lifted, which erases everything on \
              it, bootloader included. cfdfu does not do that by itself: use `dfu-util -a 0 -s :unprotect:force` or \
              STM32CubeProgrammer, then `cfdfu restore-bootloader`.",
         ),
         FailureKind::WriteProtected(_) => new(
             Exit::Device,
-            "write_protected",
+            ProblemKind::WriteProtected,
             "The chip would take the image without a word and keep what it has. Lift the write protection \
              with ST's tools (option bytes), then flash again.",
         ),
         FailureKind::Dfu(error) if error.is_disconnect() => new(
             Exit::Device,
-            "vanished",
+            ProblemKind::Vanished,
             "Plug it in again (DFU mode, as before) and repeat: what is done is skipped.",
         ),
         FailureKind::Dfu(DfuError::Silent(_)) => new(
             Exit::Device,
-            "silent",
+            ProblemKind::Silent,
             "It is still on the bus. Unplug USB and battery, enter DFU mode again, repeat: what is done is skipped.",
         ),
         FailureKind::Dfu(DfuError::Transfer {
             error: TransferError::Io | TransferError::Timeout, ..
         }) => new(
             Exit::Device,
-            "wire",
+            ProblemKind::Wire,
             "This is mostly a cable, a hub or a port: use a short cable, straight into the computer, another port. Unplug USB \
              and battery, enter DFU mode again, repeat: what is done is skipped.",
         ),
         FailureKind::Dfu(_) => new(
             Exit::Device,
-            "dfu",
+            ProblemKind::Dfu,
             "Unplug USB and battery, enter DFU mode again, repeat: what is done is skipped.",
         ),
         FailureKind::Mismatch { .. } => new(
             Exit::Device,
-            "mismatch",
+            ProblemKind::Mismatch,
             "Repeat it; if it fails at the same place again, the chip's flash is worn or its supply too low (plug straight \
              into the computer).",
         ),
-        FailureKind::Differs { .. } => new(Exit::Differs, "differs", "To flash it: cfdfu flash IMAGE."),
+        FailureKind::Differs { .. } => {
+            new(Exit::Differs, ProblemKind::Differs, "To flash it: cfdfu flash IMAGE.")
+        }
         FailureKind::OutOfRange(_) => {
-            new(Exit::Image, "out_of_range", "A Crazyflie's flash is 0x08000000 … 0x080FFFFF.")
+            new(Exit::Image, ProblemKind::OutOfRange, "A Crazyflie's flash is 0x08000000 … 0x080FFFFF.")
         }
-        FailureKind::WorkerDied(_) => {
-            new(Exit::Defect, "defect", "This is a defect of cfdfu: please report it, with the text above.")
-        }
+        FailureKind::WorkerDied(_) => new(
+            Exit::Defect,
+            ProblemKind::Defect,
+            "This is a defect of cfdfu: please report it, with the text above.",
+        ),
     }
 }
 
@@ -535,19 +533,4 @@ fn open_advice(error: TransferError) -> &'static str {
         }
         _ => "Unplug the device, plug it in again, repeat.",
     }
-}
-
-/// Bitcraze's rules cover the running Crazyflie and dfu-util's the boot ROM: either may be missing.
-fn udev(running: bool) -> String {
-    let (product, what) = if running { ("5740", "a running Crazyflie") } else { ("df11", "the DFU mode") };
-    format!(
-        "On Linux a udev rule for {what} (0483:{product}) may be missing: `sudo cfdfu udev --install` puts it in its \
-         place, then plug in again. `cfdfu doctor` tells what it is. Or run this once with sudo."
-    )
-}
-
-/// A problem with a file or the command line, which no module below knows.
-#[must_use]
-pub fn other(exit: Exit, kind: &'static str, message: &str, advice: &str) -> Problem {
-    Problem::new(exit, kind, message, advice)
 }

@@ -24,7 +24,7 @@ use crate::image::{Content, Format, Image, Payload};
 use crate::job::{
     Device, Event, Failure, FailureKind, Known, Level, Loader, Outcome, Phase, Preview, Report, WaitFor,
 };
-use crate::report::{self, Exit, Problem};
+use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::run::symptoms;
 use crate::settings::{Color, GlyphSet, Settings};
 use crate::ui::theme::{Glyphs, Theme};
@@ -71,7 +71,7 @@ pub(super) fn complain(problem: &Problem, json: bool) -> ExitCode {
     if json {
         let _ = print_object(&json::problem(problem));
     }
-    let (message, advice) = (printable(&problem.message), printable(&problem.advice));
+    let (message, advice) = (printable(&problem.to_string()), printable(&problem.advice.to_string()));
     let _ = writeln!(io::stderr(), "cfdfu: {message}\n{advice}");
     ExitCode::from(problem.exit as u8)
 }
@@ -81,7 +81,8 @@ impl Console {
         let log = global.log_file.as_deref().map(|path| {
             OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
                 let message = format!("{}: {error}", path.display());
-                report::other(Exit::CannotCreate, "log_file", &message, "Name another file with --log-file.")
+                Problem::new(Exit::CannotCreate, ProblemKind::LogFile, &message)
+                    .advise("Name another file with --log-file.")
             })
         });
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -215,7 +216,9 @@ impl Console {
             Exit::Done => json::ended("unchanged", &Value::Null),
             other => {
                 let advice = "The check events name each remedy.";
-                json::problem(&report::other(other, "checks", "not every check is good", advice))
+                json::problem(
+                    &Problem::new(other, ProblemKind::Checks, "not every check is good").advise(advice),
+                )
             }
         };
         self.last_object(&object);
@@ -484,7 +487,6 @@ impl Console {
     /// A problem before or beside a job; in JSON it is the one last result.
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.end_bar();
-        let problem = &as_sudo_finds_it(problem);
         self.last_object(&json::problem(problem));
         self.explain(problem);
     }
@@ -498,11 +500,12 @@ impl Console {
     }
 
     fn explain(&mut self, problem: &Problem) {
-        let problem = &as_sudo_finds_it(problem);
-        self.error(&problem.message);
+        self.error(&problem.to_string());
         let width = self.width.saturating_sub(2);
-        for line in problem.advice.split(" Or: ").flat_map(|part| wrapped(part, width)) {
-            self.error_text(&line);
+        for paragraph in problem.advice.paragraphs(&symptoms::program()) {
+            for line in wrapped(&paragraph, width) {
+                self.error_text(&line);
+            }
         }
     }
 
@@ -517,12 +520,6 @@ impl Console {
         self.keep(text);
         let _ = writeln!(io::stderr(), "  {text}");
     }
-}
-
-/// sudo looks only into the system's folders.
-fn as_sudo_finds_it(problem: &Problem) -> Problem {
-    let command = format!("sudo {}", symptoms::program());
-    Problem { advice: problem.advice.replace("sudo cfdfu", &command), ..problem.clone() }
 }
 
 /// The terminal's width.

@@ -10,6 +10,7 @@ use crate::flash::plan::Plan;
 use crate::image::{Firmware, Image};
 use crate::job::{Device, Identity, Known, Loader, Outcome, Report};
 use crate::report::{self, Problem};
+use crate::run::symptoms;
 
 pub(super) fn device(device: &Device) -> Value {
     json!({
@@ -130,5 +131,6 @@ pub(super) fn ended(outcome: &str, error: &Value) -> Value {
 }
 
 fn error(problem: &Problem) -> Value {
-    json!({"kind": problem.kind, "message": problem.message, "advice": problem.advice})
+    let advice = problem.advice.text(&symptoms::program());
+    json!({"kind": problem.kind, "message": problem.to_string(), "advice": advice})
 }

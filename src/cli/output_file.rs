@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::report::{self, Exit, Problem};
+use crate::report::{Exit, Problem, ProblemKind};
 
 /// A file to come: written beside its place under another name, then moved there.
 pub(super) struct Output {
@@ -68,7 +68,9 @@ fn failed(path: &Path, error: &io::Error) -> Problem {
 }
 
 fn problem(path: &Path, what: &str, advice: &str) -> Problem {
-    report::other(Exit::CannotCreate, "output_file", &format!("{}: {what}", path.display()), advice)
+    Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, what)
+        .about(path.display().to_string())
+        .advise(advice)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::job::{
     AtWork, Command, DroneAt, DroneState, Event, Failure, FailureKind, Job, Outcome, Preview, Report, Task,
 };
 use crate::record::{self, Begun, Presence, Record};
-use crate::report::{self, Exit, Problem};
+use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::run::signals::{Signal, Signals};
 use crate::usb::Bus;
 use crate::worker::patient::Patient;
@@ -62,7 +62,7 @@ pub(super) fn run(
             Signal::Alone => Command::CancelIfUntouched,
         });
     })
-    .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
+    .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
     // The worker was started just now; if it is gone already, the events say so.
     let begins = match &job.task {
         Task::Flash(task) => {

@@ -3,7 +3,7 @@
 
 use super::args::DemoKind;
 use super::console::Console;
-use crate::report::{Exit, Problem};
+use crate::report::{Exit, Problem, ProblemKind};
 use crate::sim::images;
 use crate::sim::scenario::CF2_BOARDS;
 
@@ -24,7 +24,8 @@ pub(super) fn image(kind: DemoKind, version: &str, size: usize) -> Vec<u8> {
 #[cfg(not(target_os = "linux"))]
 pub(super) fn simulate(_scenario: Option<&str>, _console: &mut Console) -> Result<Exit, Problem> {
     let advice = "Elsewhere, --demo gives the same drone to every command of cfdfu itself.";
-    Err(crate::report::other(Exit::NoDevice, "not_linux", "only Linux has a virtual USB controller", advice))
+    Err(Problem::new(Exit::NoDevice, ProblemKind::NotLinux, "only Linux has a virtual USB controller")
+        .advise(advice))
 }
 
 #[cfg(target_os = "linux")]
@@ -39,10 +40,9 @@ mod on_linux {
 
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    use super::{Console, Exit, Problem};
+    use super::{Console, Exit, Problem, ProblemKind};
     use crate::cli::scenario;
     use crate::clock::{Clock, RealClock};
-    use crate::report;
     use crate::sim::{SimBus, vhci};
 
     pub(in crate::cli) fn simulate(name: Option<&str>, console: &mut Console) -> Result<Exit, Problem> {
@@ -50,12 +50,12 @@ mod on_linux {
         if !vhci::is_here() {
             let advice = "Run `modprobe vhci_hcd` as root first. Without it, --demo gives the same drone to every \
                 command of cfdfu itself.";
-            return Err(report::other(
+            return Err(Problem::new(
                 Exit::NoDevice,
-                "no_vhci",
+                ProblemKind::NoVhci,
                 "this kernel has no virtual USB controller loaded",
-                advice,
-            ));
+            )
+            .advise(advice));
         }
         let clock = Arc::new(RealClock::new());
         let bus = SimBus::new(scenario.drones(clock.now()), clock);
@@ -64,7 +64,7 @@ mod on_linux {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&stop))
-                .map_err(|error| report::other(Exit::Defect, "signals", &error.to_string(), ""))?;
+                .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
         }
         let (orders, quit) = (bus.clone(), Arc::clone(&stop));
         std::thread::spawn(move || take_orders(&orders, &quit));
@@ -74,7 +74,8 @@ mod on_linux {
                 io::ErrorKind::PermissionDenied => Exit::NoPermission,
                 _ => Exit::Device,
             };
-            report::other(exit, "vhci", &format!("the virtual USB controller: {error}"), advice)
+            Problem::new(exit, ProblemKind::Vhci, format!("the virtual USB controller: {error}"))
+                .advise(advice)
         })?;
         Ok(Exit::Done)
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::console::Console;
 use super::output_file::Output;
 use crate::doctor::UDEV_RULES;
-use crate::report::{self, Exit, Problem};
+use crate::report::{Exit, Problem, ProblemKind};
 use crate::run::symptoms;
 
 /// Before 73, as `uaccess` needs.
@@ -28,13 +28,14 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         Ok(_) => {
             let advice = format!("It is not changed. Look at it, or remove it: rm {FILE}");
             let message = format!("{FILE} exists and holds something else");
-            return Err(report::other(Exit::CannotCreate, "rules_exist", &message, &advice));
+            return Err(Problem::new(Exit::CannotCreate, ProblemKind::RulesExist, &message).advise(&advice));
         }
         Err(_) => {}
     }
     if let Err(error) = fs::metadata("/etc/udev/rules.d") {
         let message = format!("there is no /etc/udev/rules.d: {error}");
-        return Err(report::other(Exit::CannotCreate, "no_udev", &message, "This system has no udev."));
+        return Err(Problem::new(Exit::CannotCreate, ProblemKind::NoUdev, &message)
+            .advise("This system has no udev."));
     }
     let written =
         Output::create(Path::new(FILE), false).and_then(|output| output.write(UDEV_RULES.as_bytes()));
@@ -43,7 +44,7 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
             return problem;
         }
         let advice = "It takes root: sudo cfdfu udev --install";
-        report::other(Exit::NoPermission, "no_permission", &problem.message, advice)
+        Problem::new(Exit::NoPermission, ProblemKind::NoPermission, &problem).advise(advice)
     })?;
     console.line(&format!("{FILE} is written."));
     console.line(RELOAD);

@@ -1,7 +1,7 @@
 //! Why a file is no image, or may not go where it would, and what to take instead.
 
 use super::right_file::{RIGHT_LOADER, any_image, called};
-use super::{Exit, Problem};
+use super::{Exit, Problem, ProblemKind};
 use crate::flash::check::Refusal;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE, LOADER_MAX};
 use crate::image::{Firmware, Image, ImageError, Sha256};
@@ -31,7 +31,7 @@ pub fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
     let message = format!("its SHA-256 is {found}, not {expected}");
     let advice =
         "It is damaged, or another file than the one that was meant: download it again. Nothing was touched.";
-    Problem::new(Exit::Image, "wrong_checksum", &message, advice)
+    Problem::new(Exit::Image, ProblemKind::WrongChecksum, &message).advise(advice)
 }
 
 /// A file that is no image.
@@ -60,7 +60,8 @@ pub fn image_error(error: &ImageError) -> Problem {
         | ImageError::Hex(_)
         | ImageError::Elf(_) => "Build or download it again.",
     };
-    Problem::new(Exit::Image, "malformed_image", error, format!("{advice} Nothing was touched."))
+    Problem::new(Exit::Image, ProblemKind::MalformedImage, error)
+        .advise(format!("{advice} Nothing was touched."))
 }
 
 /// An image that may not go where it would.
@@ -70,93 +71,97 @@ pub fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
         // No firmware fits into the bootloader's sector.
         Refusal::CutOff { needs, .. } if *needs <= LOADER_MAX => {
-            ("incomplete_image", format!("Download it again: {RIGHT_LOADER}."))
+            (ProblemKind::IncompleteImage, format!("Download it again: {RIGHT_LOADER}."))
         }
         Refusal::CutOff { .. } => {
-            ("incomplete_image", format!("Download or build it again: {}.", any_image()))
+            (ProblemKind::IncompleteImage, format!("Download or build it again: {}.", any_image()))
         }
-        Refusal::LeavesOut { .. } => {
-            ("incomplete_image", "A part of it was lost: build it again, or take the .bin.".to_owned())
-        }
+        Refusal::LeavesOut { .. } => (
+            ProblemKind::IncompleteImage,
+            "A part of it was lost: build it again, or take the .bin.".to_owned(),
+        ),
         Refusal::IncompleteCopy => (
-            "incomplete_image",
+            ProblemKind::IncompleteImage,
             "Give a complete firmware with it: cfdfu restore-bootloader FILE --firmware IMAGE.".to_owned(),
         ),
         Refusal::Radio => (
-            "radio_image",
+            ProblemKind::RadioImage,
             format!("The radio chip is updated by cfclient over radio. For the STM32 take {}.", any_image()),
         ),
         Refusal::LoaderAsFirmware => (
-            "bootloader_image",
+            ProblemKind::BootloaderImage,
             format!(
                 "To restore a bootloader: cfdfu restore-bootloader FILE. To flash a firmware, take {}.",
                 any_image()
             ),
         ),
-        Refusal::LoaderElsewhere { .. } => {
-            ("wrong_address", format!("Take the original file, which goes to {LOADER_BASE}: {RIGHT_LOADER}."))
-        }
+        Refusal::LoaderElsewhere { .. } => (
+            ProblemKind::WrongAddress,
+            format!("Take the original file, which goes to {LOADER_BASE}: {RIGHT_LOADER}."),
+        ),
         Refusal::NoLoaderBefore => (
-            "not_a_bootloader",
+            ProblemKind::NotABootloader,
             "A restored bootloader stays, unless you insist: cfdfu undo --allow-mismatch.".to_owned(),
         ),
-        Refusal::NothingBefore => ("no_copy", "There is nothing to put back.".to_owned()),
+        Refusal::NothingBefore => (ProblemKind::NoCopy, "There is nothing to put back.".to_owned()),
         Refusal::NotALoader { .. } => (
-            "not_a_bootloader",
+            ProblemKind::NotABootloader,
             format!(
                 "Take {RIGHT_LOADER}. To flash a firmware: cfdfu \
                  flash FILE, or restore-bootloader LOADER --firmware FILE. If you are sure of it: --allow-mismatch."
             ),
         ),
         Refusal::Unknown => (
-            "unknown_image",
+            ProblemKind::UnknownImage,
             format!(
                 "Take {}. If you are sure of this one: --allow-mismatch (and --address, if not 0x08004000).",
                 any_image()
             ),
         ),
-        Refusal::WholeFlash(_) => {
-            ("backup_image", "To put it back, bootloader included: cfdfu restore-bootloader FILE.".to_owned())
-        }
+        Refusal::WholeFlash(_) => (
+            ProblemKind::BackupImage,
+            "To put it back, bootloader included: cfdfu restore-bootloader FILE.".to_owned(),
+        ),
         Refusal::Placed { placed, .. } => {
-            ("wrong_address", format!("Leave out --address: it goes to {placed} by itself."))
+            (ProblemKind::WrongAddress, format!("Leave out --address: it goes to {placed} by itself."))
         }
-        Refusal::OtherDevice { .. } => {
-            ("other_device", format!("Take {}. If you are sure of this one: --allow-mismatch.", any_image()))
-        }
+        Refusal::OtherDevice { .. } => (
+            ProblemKind::OtherDevice,
+            format!("Take {}. If you are sure of this one: --allow-mismatch.", any_image()),
+        ),
         Refusal::WrongAddress { linked, .. } if *linked == FIRMWARE_BASE => (
-            "wrong_address",
+            ProblemKind::WrongAddress,
             format!(
                 "Leave out --address: it goes to {FIRMWARE_BASE} by itself. --allow-mismatch does not change that."
             ),
         ),
         Refusal::Misplaced { .. } => (
-            "wrong_address",
+            ProblemKind::WrongAddress,
             "This file was packed for the wrong address: take the .bin, or pack it again.".to_owned(),
         ),
         Refusal::Foreign { .. } => (
-            "wrong_address",
+            ProblemKind::WrongAddress,
             format!(
                 "It is not a Crazyflie firmware, which is linked for {FIRMWARE_BASE}. Take {}.",
                 any_image()
             ),
         ),
         Refusal::WrongAddress { .. } => (
-            "wrong_address",
+            ProblemKind::WrongAddress,
             format!(
                 "It was built with CLOAD=0 and would overwrite the bootloader. Build it again without, for \
                  {FIRMWARE_BASE}."
             ),
         ),
         Refusal::BootloaderSector { .. } => (
-            "bootloader_sector",
+            ProblemKind::BootloaderSector,
             format!("Only restore-bootloader writes there; firmware goes to {FIRMWARE_BASE}."),
         ),
         Refusal::PastTheEnd { .. } => {
-            ("too_large", format!("It cannot be a Crazyflie firmware. Take {}.", any_image()))
+            (ProblemKind::TooLarge, format!("It cannot be a Crazyflie firmware. Take {}.", any_image()))
         }
-        Refusal::NotFlash { .. } => ("not_flash", format!("Firmware goes to {FIRMWARE_BASE}.")),
-        Refusal::Unaligned { .. } => ("unaligned", format!("Firmware goes to {FIRMWARE_BASE}.")),
+        Refusal::NotFlash { .. } => (ProblemKind::NotFlash, format!("Firmware goes to {FIRMWARE_BASE}.")),
+        Refusal::Unaligned { .. } => (ProblemKind::Unaligned, format!("Firmware goes to {FIRMWARE_BASE}.")),
     };
-    Problem::new(Exit::Image, kind, refusal, format!("{advice} Nothing was touched."))
+    Problem::new(Exit::Image, kind, refusal).advise(format!("{advice} Nothing was touched."))
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::app::picker::{Entry, EntryKind};
 use crate::image::{Content, FILE_MAX, Image, ImageError, Sha256};
-use crate::report::{self, Exit, Problem};
+use crate::report::{self, Exit, Problem, ProblemKind};
 
 /// In place of a file's name: standard input.
 const STDIN: &str = "-";
@@ -20,44 +20,32 @@ pub fn read_image(path: &Path) -> Result<Image, Problem> {
 /// The same for a file whose SHA-256 is known. The checksum is compared first, since a damaged download may be malformed.
 pub fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
-        let message = format!("{}: {error}", shown(path));
-        report::other(
-            Exit::NoInput,
-            "unreadable",
-            &message,
-            "Check the name and the permissions. Nothing was touched.",
-        )
+        Problem::new(Exit::NoInput, ProblemKind::Unreadable, &error)
+            .about(shown(path))
+            .advise("Check the name and the permissions. Nothing was touched.")
     })?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(named(path, report::image_error(&ImageError::FileTooLarge)));
+        return Err(report::image_error(&ImageError::FileTooLarge).about(shown(path)));
     }
     if let Some(expected) = expected {
         let found = Sha256::of(&bytes);
         if found != expected {
-            return Err(named(path, report::wrong_checksum(expected, found)));
+            return Err(report::wrong_checksum(expected, found).about(shown(path)));
         }
     }
-    Image::parse(bytes).map_err(|error| named(path, report::image_error(&error)))
+    Image::parse(bytes).map_err(|error| report::image_error(&error).about(shown(path)))
 }
 
 /// A parser that panicked, which is a defect of this program.
 #[must_use]
 pub fn defect(path: &Path) -> Problem {
-    let message = format!("{}: reading it is more than this program can do", path.display());
-    report::other(
-        Exit::Defect,
-        "defect",
-        &message,
-        "This is a defect of cfdfu: please report it, with the file.",
-    )
+    Problem::new(Exit::Defect, ProblemKind::Defect, "reading it is more than this program can do")
+        .about(shown(path))
+        .advise("This is a defect of cfdfu: please report it, with the file.")
 }
 
 fn shown(path: &Path) -> String {
     if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() }
-}
-
-fn named(path: &Path, problem: Problem) -> Problem {
-    Problem { message: format!("{}: {}", shown(path), problem.message), ..problem }
 }
 
 /// The whole file, or standard input for `-`. At most one byte more than is taken, whatever the file system says of the

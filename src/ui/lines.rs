@@ -2,8 +2,8 @@
 //!
 //! What a screen would show as text, and the keys as choices. Said anew whenever it reads differently.
 
-use super::middle::{about_the_loader, entry_name, plan_rows};
-use crate::app::keys::Danger;
+use super::middle::{PlanRow, about_the_loader, entry_name, plan_rows};
+use crate::app::keys::{Action, Danger, Key};
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, Step};
 use crate::app::{App, BusState, JobView, Over, Screen, Slot, Stage, keys};
@@ -57,7 +57,7 @@ pub fn say(app: &App) -> Vec<String> {
         Screen::Outcome(report) => match &report.outcome {
             Outcome::Failed(failure) => {
                 let problem = report::failed(failure);
-                vec![problem.message, problem.advice]
+                vec![problem.to_string(), problem.advice.to_string()]
             }
             Outcome::Cancelled(_) => vec![report::headline(report)],
             _ => {
@@ -110,7 +110,7 @@ fn home(app: &App) -> Vec<String> {
         Slot::Empty => "Image: none chosen".to_owned(),
         Slot::Loading(_) => return Vec::new(),
         Slot::Before(before, _) => format!("Image: what was there before, {}", before.content),
-        Slot::Bad(_, problem) => format!("Image: {}", clean(&problem.message)),
+        Slot::Bad(_, problem) => format!("Image: {}", clean(&problem.to_string())),
         Slot::Ready(path, image) => {
             format!("Image: {}, {}", clean(&path.display().to_string()), image.content)
         }
@@ -122,7 +122,8 @@ fn home(app: &App) -> Vec<String> {
 
 fn asking(app: &App) -> Vec<String> {
     let rows = app.preview.as_ref().map(|preview| plan_rows(app, preview)).unwrap_or_default();
-    let mut lines: Vec<String> = rows.into_iter().map(|(name, text)| format!("  {name}: {text}")).collect();
+    let mut lines: Vec<String> =
+        rows.into_iter().map(|PlanRow { what, text }| format!("  {}: {text}", what.label())).collect();
     lines.insert(0, "The plan; nothing is changed yet:".to_owned());
     if let Some(why) = keys::danger(app) {
         lines.push(format!("{}. Type {} to do it.", danger(why), why.word()));
@@ -144,12 +145,12 @@ pub fn danger(danger: Danger) -> &'static str {
 
 /// Whether a key is one in lines, too: nothing is marked or scrolled there.
 fn is_choice(row: &keys::Binding) -> bool {
-    !["↑", "↓", "←", "/", "PgUp", "PgDn"].contains(&row.shown)
+    !matches!(row.action, Action::Step(_) | Action::Parent | Action::Type)
 }
 
 /// The key as it is typed in a line: nobody types Esc there, and q does the same.
 fn shown(row: &keys::Binding) -> &'static str {
-    if row.shown == "Esc" { "q" } else { row.shown }
+    if row.keys.first() == Some(&Key::Esc) { "q" } else { row.shown }
 }
 
 /// The choices, as one line.

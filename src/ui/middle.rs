@@ -93,8 +93,41 @@ fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &The
     }
 }
 
+/// A row of the plan.
+pub(super) struct PlanRow {
+    pub(super) what: PlanRowKind,
+    pub(super) text: String,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum PlanRowKind {
+    OnTheDrone,
+    WillBe,
+    Sectors,
+    Write,
+    NotTouched,
+    LoaderGone,
+    Note,
+    SameAs,
+}
+
+impl PlanRowKind {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            PlanRowKind::OnTheDrone => "on the drone",
+            PlanRowKind::WillBe => "will be",
+            PlanRowKind::Sectors => "sectors",
+            PlanRowKind::Write => "write",
+            PlanRowKind::NotTouched => "not touched",
+            PlanRowKind::LoaderGone => "bootloader",
+            PlanRowKind::Note => "note",
+            PlanRowKind::SameAs => "the same as",
+        }
+    }
+}
+
 /// The plan as a difference: what is there, what will be, what is left alone, how long it takes.
-pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, String)> {
+pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let before = preview.firmware.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
     let image = match app.goal {
         Goal::Restore => app.loader.content(),
@@ -120,16 +153,21 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<(&'static str, Stri
     let note = change.or_else(|| app.image.image().and_then(report::caution));
     let since = "another program has changed the drone since its last flash: that goes";
     let note = note.or_else(|| preview.changed_since.then(|| since.to_owned()));
-    let warnings = gone.map(|text| ("bootloader", text)).into_iter().chain(note.map(|text| ("note", text)));
+    let row = |what, text| PlanRow { what, text };
+    let gone = gone.map(|text| row(PlanRowKind::LoaderGone, text));
+    let note = note.map(|text| row(PlanRowKind::Note, text));
     let mut rows = vec![
-        ("on the drone", before),
-        ("will be", coming),
-        ("sectors", format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", "))),
-        ("write", format!("{bytes} bytes, about {seconds:.0} s, all read back")),
-        ("not touched", untouched.to_owned()),
+        row(PlanRowKind::OnTheDrone, before),
+        row(PlanRowKind::WillBe, coming),
+        row(
+            PlanRowKind::Sectors,
+            format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", ")),
+        ),
+        row(PlanRowKind::Write, format!("{bytes} bytes, about {seconds:.0} s, all read back")),
+        row(PlanRowKind::NotTouched, untouched.to_owned()),
     ];
-    rows.extend(warnings);
-    rows.push(("the same as", command_line::command_line(app)));
+    rows.extend(gone.into_iter().chain(note));
+    rows.push(row(PlanRowKind::SameAs, command_line::command_line(app)));
     rows
 }
 
@@ -142,14 +180,14 @@ fn plan(
     stopping: bool,
     theme: &Theme,
 ) {
-    let row = |(name, text): (&str, String)| {
-        let style = match name {
-            "will be" => theme.strong,
-            "bootloader" | "note" => theme.warn,
+    let row = |PlanRow { what, text }: PlanRow| {
+        let style = match what {
+            PlanRowKind::WillBe => theme.strong,
+            PlanRowKind::LoaderGone | PlanRowKind::Note => theme.warn,
             _ => theme.plain,
         };
         Line::from(vec![
-            Span::styled(format!("{name:<14}"), theme.faint),
+            Span::styled(format!("{:<14}", what.label()), theme.faint),
             Span::styled(theme.text(&text), style),
         ])
     };
@@ -227,7 +265,9 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
     };
     let mut lines = vec![Line::from(Span::styled(head, style))];
     match &report.outcome {
-        Outcome::Failed(failure) => lines.push(Line::from(theme.text(&report::failed(failure).advice))),
+        Outcome::Failed(failure) => {
+            lines.push(Line::from(theme.text(&report::failed(failure).advice.to_string())));
+        }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
             let sectors = report.erased_sectors;

@@ -168,9 +168,7 @@ fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
         }
         Slot::Bad(path, problem) => {
             // The name is above; why, and what helps, is in the log, too.
-            let why =
-                problem.message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&problem.message);
-            let why = wrapped(why, width.saturating_sub(2)).into_iter().take(2);
+            let why = wrapped(&problem.message, width.saturating_sub(2)).into_iter().take(2);
             let head = Line::from(name(path));
             std::iter::once(head).chain(why.map(|line| Line::from(Span::styled(line, theme.bad)))).collect()
         }

@@ -185,7 +185,7 @@ fn m1_a_drone_that_cannot_be_opened_in_dfu_mode_is_not_left_there_without_a_word
             assert_eq!(failure.drone, left, "{scenario} {error:?}: {failure}");
             let advice = report::failed(failure).advice;
             assert_eq!(
-                advice.contains("Unplug USB and battery, and it runs again"),
+                advice.to_string().contains("Unplug USB and battery, and it runs again"),
                 scenario == "healthy",
                 "{advice}"
             );

@@ -220,7 +220,11 @@ fn hundreds_of_devices_are_told_in_a_few_lines() {
     let kind = find::choose(&crowd, &Selector::Only).unwrap_err();
     let failure = cfdfu::job::Failure { kind, place: None, drone: cfdfu::job::DroneState::Untouched };
     let problem = report::failed(&failure);
-    assert!(problem.message.contains("400 devices") && problem.advice.len() < 1000, "{}", problem.advice);
+    assert!(
+        problem.message.contains("400 devices") && problem.advice.to_string().len() < 1000,
+        "{}",
+        problem.advice
+    );
 }
 
 /// A valid file of every format.

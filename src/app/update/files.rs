@@ -79,7 +79,7 @@ pub(super) fn on_loaded(
             }
         }
         Err(problem) => {
-            let words = format!("{}. {}", problem.message, problem.advice);
+            let words = format!("{problem}. {}", problem.advice);
             app.log.push(app.now, Level::Warning, &words);
             notice(app, words);
             *slot(app, which) = Slot::Bad(path, problem);

@@ -9,6 +9,7 @@ use crate::image::Image;
 use crate::job::{
     Confirm, Device, DroneState, Enter, Event, Identity, Known, Loader, Outcome, Protection, Report, Task,
 };
+use crate::report::ProblemKind;
 use crate::usb::descriptor::Strings;
 use crate::usb::{Location, ROM_DFU};
 
@@ -175,7 +176,7 @@ fn an_image_that_may_not_be_flashed_is_refused_when_it_is_chosen() {
     let radio = Image::parse([&[0, 0x40, 0, 0x20, 0xC1, 0xB2, 1, 0][..], &[9; 900]].concat()).unwrap();
     app.image = Slot::Loading("nrf.bin".into());
     update(&mut app, Duration::ZERO, Msg::Loaded(Which::Image, "nrf.bin".into(), Ok(Box::new(radio))));
-    assert!(matches!(&app.image, Slot::Bad(_, problem) if problem.kind == "radio_image"));
+    assert!(matches!(&app.image, Slot::Bad(_, problem) if problem.kind == ProblemKind::RadioImage));
     assert!(notice_of(&app).contains("radio chip"));
 }
 
