@@ -38,14 +38,12 @@ pub const DEMO_IMAGE: &str = "demo.bin";
 /// Sectors of the chip's flash.
 pub const SECTORS: usize = 12;
 
-/// Everything the interface knows.
 #[derive(Clone, Debug)]
 pub struct App {
     /// The time of the last message, since the start.
     pub now: Duration,
     /// The simulated situation, if this is the demo; shown always.
     pub demo: Option<Demo>,
-    /// What is plugged in.
     pub bus: BusState,
     /// Which of them is meant, counted from 0.
     pub chosen: usize,
@@ -55,9 +53,7 @@ pub struct App {
     pub device: Option<Device>,
     /// Where files are chosen before there is one, if not in the folder that it was started in.
     pub folder: Option<PathBuf>,
-    /// The firmware to flash.
     pub image: Slot,
-    /// The bootloader to restore.
     pub loader: Slot,
     /// What is to be done.
     pub goal: Goal,
@@ -87,7 +83,6 @@ pub struct App {
     pub map: [Option<SectorState>; SECTORS],
     /// What was found and what is left to do, of the job under way or the last.
     pub preview: Option<Box<Preview>>,
-    /// The log.
     pub log: Log,
     /// One line that explains the last key, until it is old.
     pub notice: Option<(String, Duration)>,
@@ -100,18 +95,14 @@ pub struct App {
 /// A job that lost its drone in the middle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
-    /// Which drone that was.
     pub drone: DroneAt,
-    /// How the job ended.
     pub report: Box<Report>,
 }
 
 /// A look at a device, while nothing else is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// At which.
     pub device: Device,
-    /// What came of it.
     pub state: LookState,
 }
 
@@ -120,7 +111,6 @@ pub struct Look {
 pub enum LookState {
     /// The worker is at it: all its events up to the last are about this.
     UnderWay(Option<Box<Known>>),
-    /// It is over.
     Over(Option<Box<Known>>),
 }
 
@@ -135,14 +125,11 @@ pub struct Demo {
     pub button: bool,
 }
 
-/// What is plugged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusState {
-    /// Not asked yet.
     Asking,
     /// There is no USB here.
     None(String),
-    /// These; maybe none.
     Devices(Vec<Device>),
     /// No Crazyflie, but these, which are taken for one or belong to one.
     Others(Vec<Other>),
@@ -151,13 +138,9 @@ pub enum BusState {
 /// A file that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {
-    /// None yet.
     Empty,
-    /// It is being read.
     Loading(PathBuf),
-    /// It cannot be used.
     Bad(PathBuf, Problem),
-    /// It can.
     Ready(PathBuf, Box<Image>),
     /// Not a file: what a job overwrote; and what was in this slot, to come back after it.
     Before(Box<Before>, Box<Slot>),
@@ -168,15 +151,12 @@ pub enum Slot {
 pub struct Before {
     /// Its bytes, in their place.
     pub image: Admitted,
-    /// What they are.
     pub content: Content,
-    /// Which drone that is.
     pub drone: DroneAt,
 }
 
 impl Slot {
     /// The image, if there is one.
-    #[must_use]
     pub fn image(&self) -> Option<&Image> {
         match self {
             Slot::Ready(_, image) => Some(image),
@@ -185,7 +165,6 @@ impl Slot {
     }
 
     /// What it is, if it can be flashed.
-    #[must_use]
     pub fn content(&self) -> Option<&Content> {
         match self {
             Slot::Ready(_, image) => Some(&image.content),
@@ -194,8 +173,6 @@ impl Slot {
         }
     }
 
-    /// Where it is.
-    #[must_use]
     pub fn path(&self) -> Option<&PathBuf> {
         match self {
             Slot::Empty | Slot::Before(..) => None,
@@ -204,14 +181,11 @@ impl Slot {
     }
 }
 
-/// The three jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// Flash a firmware.
     Flash,
     /// Lead into DFU mode by hand, then flash.
     Recover,
-    /// Put the bootloader back.
     Restore,
 }
 
@@ -219,8 +193,6 @@ impl Goal {
     /// All, in the order of the menu.
     pub const ALL: [Goal; 3] = [Goal::Flash, Goal::Recover, Goal::Restore];
 
-    /// Its name.
-    #[must_use]
     pub fn title(self) -> &'static str {
         match self {
             Goal::Flash => "Flash firmware",
@@ -233,16 +205,13 @@ impl Goal {
 /// Which file a picker chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// The firmware.
     Image,
-    /// The bootloader.
     Loader,
 }
 
 /// What the middle of the screen shows. Each owns what only it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Screen {
-    /// The three jobs.
     Home,
     /// Choosing a file, and what is begun when it is chosen.
     Pick(Which, Option<Goal>, Picker),
@@ -250,7 +219,6 @@ pub enum Screen {
     Wizard(Wizard),
     /// A job that looks at the drone, or waits for leave to write, or writes.
     Job(JobView),
-    /// How it ended.
     Outcome(Box<Report>),
 }
 
@@ -259,7 +227,6 @@ pub enum Screen {
 pub struct JobView {
     /// How far it is in the plan's own order.
     pub stage: Stage,
-    /// Bytes, rate, time left.
     pub progress: Progress,
     /// What it waits for, since when and for how long at most.
     pub waiting: Option<(WaitFor, Duration, Duration)>,
@@ -273,14 +240,12 @@ pub struct JobView {
     pub was_away: bool,
 }
 
-/// Where a job is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Finding the device, reading what is there.
     Looking,
     /// The plan is on the screen; nothing is changed until it is confirmed.
     Asking(Question),
-    /// Erasing, writing, verifying.
     Working,
 }
 
@@ -300,7 +265,6 @@ impl Question {
     pub const READ: Duration = Duration::from_millis(700);
 
     /// How long until it can have been read; `None` if it can.
-    #[must_use]
     pub fn until_read(&self, now: Duration) -> Option<Duration> {
         (self.shown + Question::READ).checked_sub(now).filter(|left| !left.is_zero())
     }
@@ -309,11 +273,9 @@ impl Question {
 /// What lies on top of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Over {
-    /// All keys.
     Help,
     /// Whether to stop the job.
     AskStop,
-    /// The whole log.
     Log,
     /// What a line of the log means.
     Explain(String),
@@ -321,10 +283,8 @@ pub enum Over {
     Doctor(Vec<Check>),
 }
 
-/// What can happen.
 #[derive(Clone, Debug)]
 pub enum Msg {
-    /// A key.
     Key(Key),
     /// The screen has another size; nothing to know but that it must be drawn.
     Resized,
@@ -334,7 +294,6 @@ pub enum Msg {
     Notice(String),
     /// The bus was looked at.
     Bus(BusState),
-    /// A file was read.
     Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
     /// A folder was read.
     Listed(PathBuf, Vec<Entry>),
@@ -342,7 +301,6 @@ pub enum Msg {
     Elsewhere(Vec<AtWork>),
     /// A file holds something else than when it was read; the job that was to write it has not begun.
     Changed(Which, PathBuf, Result<Box<Image>, Problem>),
-    /// The worker told something.
     Job(Box<Event>),
     /// This computer was looked at.
     Doctor(Vec<Check>),
@@ -367,7 +325,6 @@ pub enum Effect {
     List(PathBuf),
     /// Do this to the demo's drone.
     Person(Person),
-    /// Beep this many times.
     Bell(u8),
     /// Put this text where the terminal keeps what is copied.
     Copy(String),
@@ -375,7 +332,6 @@ pub enum Effect {
     Doctor,
     /// Save the screen, the log and everything that is known, for a report of a problem.
     Bundle,
-    /// End.
     Quit,
 }
 
@@ -389,8 +345,6 @@ pub enum Person {
 }
 
 impl App {
-    /// At the start.
-    #[must_use]
     pub fn new(demo: Option<Demo>) -> App {
         App {
             now: Duration::ZERO,
@@ -423,8 +377,6 @@ impl App {
         }
     }
 
-    /// The devices there are.
-    #[must_use]
     pub fn devices(&self) -> &[Device] {
         match &self.bus {
             BusState::Devices(devices) => devices,
@@ -433,7 +385,6 @@ impl App {
     }
 
     /// The drone of the job under way: with its whole serial number, if it was seen running at this port before.
-    #[must_use]
     pub fn job_drone(&self) -> Option<DroneAt> {
         let device = self.device.as_ref()?;
         let running = self.meant.as_ref().map(Device::drone).filter(|meant| meant.is(device));
@@ -441,7 +392,6 @@ impl App {
     }
 
     /// The files that the job at hand writes, as they were read. The demo's own image is not a file.
-    #[must_use]
     pub fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
         let file = |which: Which, slot: &Slot| match slot {
             Slot::Ready(path, image) if path != Path::new(DEMO_IMAGE) => {
@@ -455,27 +405,23 @@ impl App {
     }
 
     /// Whether the job at hand writes a file or puts back what was there before.
-    #[must_use]
     pub fn change(&self) -> Change {
         let slot = if self.goal == Goal::Restore { &self.loader } else { &self.image };
         if matches!(slot, Slot::Before(..)) { Change::Undo } else { Change::Flash }
     }
 
     /// Whether a device is looked at in passing: what the worker tells until its last word is about that.
-    #[must_use]
     pub fn is_looking(&self) -> bool {
         self.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_)))
     }
 
     /// The other run that has the device that is meant.
-    #[must_use]
     pub fn held_by(&self) -> Option<&AtWork> {
         let place = self.chosen_device()?.location.to_string();
         self.elsewhere.iter().find(|work| work.place == place)
     }
 
     /// What is known of the device that is meant.
-    #[must_use]
     pub fn known(&self) -> Option<&Known> {
         let look = self.look.as_ref().filter(|look| Some(&look.device) == self.chosen_device())?;
         let (LookState::UnderWay(known) | LookState::Over(known)) = &look.state;
@@ -483,19 +429,16 @@ impl App {
     }
 
     /// The device that is meant.
-    #[must_use]
     pub fn chosen_device(&self) -> Option<&Device> {
         self.devices().get(self.chosen.min(self.devices().len().saturating_sub(1)))
     }
 
     /// What is done when the wizard has led into DFU mode.
-    #[must_use]
     pub fn goal_of_wizard(&self) -> Goal {
         if self.goal == Goal::Restore { Goal::Restore } else { Goal::Flash }
     }
 
     /// The firmware that a restore writes behind the bootloader; a copy of a whole flash brings its own.
-    #[must_use]
     pub fn firmware_of_restore(&self) -> Option<&Image> {
         match self.loader.content() {
             Some(Content::Bootloader) => self.image.image(),
@@ -504,7 +447,6 @@ impl App {
     }
 
     /// Whether a job is under way, and whether it may change the drone.
-    #[must_use]
     pub fn job(&self) -> Option<&JobView> {
         match &self.screen {
             Screen::Job(view) => Some(view),
@@ -513,7 +455,6 @@ impl App {
     }
 
     /// When the screen would look different without anything happening; `None` if never.
-    #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
         let second = Duration::from_secs(1);
         let screen = match &self.screen {

@@ -50,7 +50,6 @@ use args::{Args, Command, DemoKind, DeviceArgs, FlashArgs, Global};
 use console::Console;
 
 /// The whole program: parses the arguments, does what they say, gives the exit status.
-#[must_use]
 pub fn main() -> ExitCode {
     let args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| usage(&error));
     let mut console = match Console::new(&args.global) {

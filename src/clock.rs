@@ -15,14 +15,11 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, time: Duration);
 }
 
-/// The computer's own.
 pub struct RealClock {
     start: Instant,
 }
 
 impl RealClock {
-    /// Starts now.
-    #[must_use]
     pub fn new() -> RealClock {
         RealClock { start: Instant::now() }
     }
@@ -51,8 +48,6 @@ pub struct FastClock {
 }
 
 impl FastClock {
-    /// Starts at zero.
-    #[must_use]
     pub fn new() -> FastClock {
         FastClock::default()
     }
@@ -70,7 +65,6 @@ impl Clock for FastClock {
 }
 
 /// Seconds since 1970, to name files and stamp records.
-#[must_use]
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

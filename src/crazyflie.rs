@@ -27,7 +27,6 @@ impl Mode {
     ///
     /// 0483:5740 is also every other ST serial port and Bitcraze's Loco Positioning Node, which must never
     /// be sent the request: the names decide.
-    #[must_use]
     pub fn of(id: Id, strings: &Strings) -> Option<Mode> {
         let crazyflie = strings.manufacturer == "Bitcraze AB" && strings.product.starts_with("Crazyflie");
         match id {
@@ -38,7 +37,6 @@ impl Mode {
     }
 
     /// The word that `list --json` prints.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Mode::Firmware => "firmware",
@@ -52,7 +50,6 @@ impl Mode {
 pub enum Relative {
     /// The radio dongle, either generation.
     Crazyradio,
-    /// Its bootloader.
     CrazyradioBootloader,
     /// A node of the positioning system: shares both of the Crazyflie's numbers.
     LocoNode,
@@ -75,13 +72,11 @@ impl Relative {
     }
 
     /// A device with these numbers can be a relative.
-    #[must_use]
     pub fn is_possible(id: Id) -> bool {
         id == CRAZYFLIE || Relative::of(id, Strings::default).is_some()
     }
 
     /// The loader of another make, if this is one.
-    #[must_use]
     pub fn foreign(self) -> Option<&'static ForeignLoader> {
         match self {
             Relative::Foreign(loader) => Some(loader),
@@ -106,9 +101,7 @@ const RELATIVES: &[(Id, Relative)] = &[
 /// they are named, and never opened.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ForeignLoader {
-    /// Vendor and product.
     pub id: Id,
-    /// With its article.
     pub name: &'static str,
     /// The subject of `meaning`.
     subject: &'static str,
@@ -117,7 +110,6 @@ pub struct ForeignLoader {
 
 impl ForeignLoader {
     /// What it means that this device is plugged in, in sentences.
-    #[must_use]
     pub fn meaning(&self) -> String {
         format!("{} {}", self.subject, self.meaning)
     }
@@ -143,7 +135,6 @@ pub const FOREIGN_LOADERS: &[ForeignLoader] = &[
 ];
 
 impl fmt::Display for Relative {
-    /// With its article.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Relative::Crazyradio => "a Crazyradio",
@@ -160,7 +151,6 @@ impl fmt::Display for Relative {
 ///
 /// The firmware shows the twelve bytes of the unique number in memory order; the ROM shows the sum of the
 /// first and third word and the upper half of the second (ST's `Get_SerialNum`).
-#[must_use]
 pub fn dfu_serial(running: &str) -> Option<String> {
     if running.len() != 24 || !running.is_ascii() {
         return None;
@@ -172,7 +162,6 @@ pub fn dfu_serial(running: &str) -> Option<String> {
 
 /// Whether two serial numbers, in whatever mode each was shown, can be those of one chip. An unknown one is not. The
 /// other way round, equal numbers in DFU mode prove nothing: chips of one batch may share theirs (RM0090 §39.1).
-#[must_use]
 pub fn is_same_serial(one: &str, other: &str) -> bool {
     let folded = |serial: &str| dfu_serial(serial).unwrap_or_else(|| serial.to_ascii_uppercase());
     let both_running = one.len() == 24 && other.len() == 24;
@@ -206,13 +195,11 @@ pub enum Question {
 
 impl Question {
     /// The packet to send. The two bits between port and channel are set by everybody.
-    #[must_use]
     pub fn packet(self) -> [u8; 2] {
         [0xDD, self as u8]
     }
 
     /// The text in a packet that answers this question; `None` for every other packet.
-    #[must_use]
     pub fn answer(self, packet: &[u8]) -> Option<String> {
         let (&[header, command], text) = packet.split_first_chunk::<2>()?;
         let ours = header & 0xF3 == 0xD1 && command == self as u8;
@@ -232,14 +219,12 @@ pub struct RomVersion(u8);
 
 impl RomVersion {
     /// From the byte in system memory; `None` for one that is no version.
-    #[must_use]
     pub fn of(byte: u8) -> Option<RomVersion> {
         (!matches!(byte, 0 | 0xFF)).then_some(RomVersion(byte))
     }
 
     /// Whether the ROM leaves the CCM memory switched off (AN2606 tables 74 and 76: all of V3, and V9.0). The
     /// Crazyflie's start-up code writes there first, faults, and shows nothing on USB until the power was cut.
-    #[must_use]
     pub fn leaves_drone_dark(self) -> bool {
         self.0 >> 4 == 3 || self.0 == 0x90
     }
@@ -268,13 +253,11 @@ pub struct Board {
 
 impl Board {
     /// A board of this type, of any revision.
-    #[must_use]
     pub fn named(code: &str) -> Board {
         Board { code: code.to_owned(), revision: None, assumed: false }
     }
 
     /// What people call it; the code itself if it is not known.
-    #[must_use]
     pub fn name(&self) -> &str {
         BOARDS.iter().find(|board| board.code == self.code).map_or(&self.code, |board| board.name)
     }
@@ -321,14 +304,12 @@ pub const BOARDS: &[BoardType] = &[
 ];
 
 /// The code of the board that the firmware calls by this name; `None` if none or several are called so.
-#[must_use]
 pub fn code_of(name: &str) -> Option<&'static str> {
     let mut codes = BOARDS.iter().filter(|board| board.name == name).map(|board| board.code);
     codes.next().filter(|_| codes.next().is_none())
 }
 
 /// The platform of the board with this code.
-#[must_use]
 pub fn platform_of(code: &str) -> Option<&'static str> {
     BOARDS.iter().find(|board| board.code == code).map(|board| board.platform)
 }
@@ -338,7 +319,6 @@ pub fn platform_of(code: &str) -> Option<&'static str> {
 /// The firmware takes the first block of 32 bytes that does not start with 0 and looks for
 /// `0;TYPE;KEY=VALUE…`; blank OTP stands for a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
 /// `None` if what is there is of no known form: then nothing can be said.
-#[must_use]
 pub fn board(otp: &[u8]) -> Option<Board> {
     let block = otp.chunks(32).find(|block| block[0] != 0)?;
     if block.iter().all(|&byte| byte == 0xFF) {

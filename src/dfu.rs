@@ -47,13 +47,10 @@ impl State {
     ];
 
     /// The state of this number, if there is one.
-    #[must_use]
     pub fn from_code(code: u8) -> Option<State> {
         State::ALL.get(usize::from(code)).map(|(state, _)| *state)
     }
 
-    /// Its number.
-    #[must_use]
     pub fn code(self) -> u8 {
         self as u8
     }
@@ -70,7 +67,6 @@ impl fmt::Display for State {
 pub struct Status(pub u8);
 
 impl Status {
-    /// No error.
     pub const OK: Status = Status(0x00);
     /// On ST's ROM: the address is wrong (AN3156 §5.1).
     pub const TARGET: Status = Status(0x01);
@@ -81,8 +77,6 @@ impl Status {
     /// The request does not fit the state.
     pub const STALLED_PACKET: Status = Status(0x0F);
 
-    /// The standard's name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         const NAMES: [&str; 16] = [
             "OK",
@@ -106,7 +100,6 @@ impl Status {
     }
 
     /// What it means when ST's ROM says it.
-    #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
             Status::OK => "no error",

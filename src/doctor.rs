@@ -7,11 +7,9 @@ use crate::usb::{CRAZYFLIE, Id, ROM_DFU};
 /// What a check came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it should be.
     Good,
     /// It may be the reason, or become one.
     Doubtful,
-    /// It is a reason.
     Bad,
     /// It could not be found out.
     Unknown,
@@ -19,7 +17,6 @@ pub enum Verdict {
 
 impl Verdict {
     /// The word that `doctor --json` prints.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Verdict::Good => "ok",
@@ -33,11 +30,8 @@ impl Verdict {
 /// A row of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What was looked at.
     pub name: &'static str,
-    /// What it came to.
     pub verdict: Verdict,
-    /// What was found.
     pub found: String,
     /// What helps; empty if nothing is to be done.
     pub remedy: String,
@@ -46,7 +40,6 @@ pub struct Check {
 /// What this computer runs: on each, something else stands between a user and a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum System {
-    /// Rights come from udev.
     #[default]
     Linux,
     /// No driver and no right is needed.
@@ -60,7 +53,6 @@ pub enum System {
 /// What was found out about this computer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symptoms {
-    /// What it runs.
     pub system: System,
     /// The program as root would call it.
     pub program: String,
@@ -80,7 +72,6 @@ pub struct Symptoms {
     pub groups: Vec<String>,
     /// Groups that this user is in; those that are not in `groups`, too, came after the session began.
     pub enrolled: Vec<String>,
-    /// Whether it is root.
     pub root: bool,
     /// Whether somebody came over SSH.
     pub ssh: bool,
@@ -93,7 +84,6 @@ pub struct Symptoms {
 /// A drone that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drone {
-    /// Which of the two.
     pub id: Id,
     /// As in `1-1.2`.
     pub place: String,
@@ -106,18 +96,15 @@ pub struct Drone {
 /// A udev rule for one of the two numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The file.
     pub file: String,
     /// The group that it gives the device to.
     pub group: Option<String>,
     /// Whether it lets whoever sits at the computer.
     pub uaccess: bool,
-    /// Whether it lets everybody.
     pub everybody: bool,
 }
 
 /// The check-list, in the order in which things must work.
-#[must_use]
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     let mut checks = vec![usb(symptoms), drones(symptoms)];
     checks.extend(symptoms.drones.iter().map(|drone| opens(drone, symptoms)));
@@ -128,7 +115,6 @@ pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
 }
 
 /// The rows about udev: its rules for the running Crazyflie and for the boot ROM, and whether anybody reads them.
-#[must_use]
 pub fn rules(symptoms: &Symptoms) -> Vec<Check> {
     let Some([running, dfu]) = &symptoms.rules else { return Vec::new() };
     let mut checks = vec![
@@ -316,7 +302,6 @@ SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"df11\", MODE=
 ";
 
 /// The rules in this text for the running Crazyflie and for the boot ROM.
-#[must_use]
 pub fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
     let mut found = [Vec::new(), Vec::new()];
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {

@@ -25,7 +25,6 @@ pub const LOADER_MAX: usize = 16 * 1024;
 pub const BLANK: u8 = 0xFF;
 
 /// Whether these bytes are what erased flash reads as.
-#[must_use]
 pub fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == BLANK)
 }
@@ -36,13 +35,11 @@ pub struct Address(pub u32);
 
 impl Address {
     /// The address as a number wide enough that adding a length cannot overflow.
-    #[must_use]
     pub fn wide(self) -> u64 {
         u64::from(self.0)
     }
 
     /// The address `bytes` further on, or `None` past the 32-bit space.
-    #[must_use]
     pub fn checked_add(self, bytes: u32) -> Option<Address> {
         self.0.checked_add(bytes).map(Address)
     }
@@ -63,57 +60,47 @@ pub struct Span {
 
 impl Span {
     /// `len` bytes from `start`, or `None` if that is nothing or runs out of the 32-bit space.
-    #[must_use]
     pub fn new(start: Address, len: u32) -> Option<Span> {
         (len > 0 && start.wide() + u64::from(len) <= 1 << 32).then_some(Span { start, len })
     }
 
     /// The bytes from `start` up to, not including, `end`, or `None` if there are none.
-    #[must_use]
     pub fn between(start: Address, end: u64) -> Option<Span> {
         let len = u32::try_from(end.checked_sub(start.wide())?).ok()?;
         Span::new(start, len)
     }
 
-    /// First byte.
-    #[must_use]
     pub fn start(self) -> Address {
         self.start
     }
 
     /// Length in bytes, at least one.
-    #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "a span is never empty")]
     pub fn len(self) -> u32 {
         self.len
     }
 
     /// Length in bytes, as the size of a slice.
-    #[must_use]
     pub fn size(self) -> usize {
         self.len as usize
     }
 
     /// One past the last byte.
-    #[must_use]
     pub fn end(self) -> u64 {
         self.start.wide() + u64::from(self.len)
     }
 
     /// Whether `address` is one of these bytes.
-    #[must_use]
     pub fn contains(self, address: Address) -> bool {
         address >= self.start && address.wide() < self.end()
     }
 
     /// Whether all of `other` is in here.
-    #[must_use]
     pub fn covers(self, other: Span) -> bool {
         other.start >= self.start && other.end() <= self.end()
     }
 
     /// The bytes that both have.
-    #[must_use]
     pub fn intersection(self, other: Span) -> Option<Span> {
         Span::between(self.start.max(other.start), self.end().min(other.end()))
     }
@@ -142,13 +129,11 @@ impl fmt::Display for Span {
 pub struct Segment {
     /// Where the first byte goes.
     pub address: Address,
-    /// At least one byte.
     pub data: Vec<u8>,
 }
 
 impl Segment {
     /// One past the last byte.
-    #[must_use]
     pub fn end(&self) -> u64 {
         self.address.wide() + self.data.len() as u64
     }

@@ -36,11 +36,8 @@ const IMAGE_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64;
 pub enum Format {
     /// The bytes as they stand in flash, without an address.
     Bin,
-    /// DfuSe, with addresses.
     Dfu,
-    /// Intel HEX.
     Hex,
-    /// What the linker makes.
     Elf,
     /// A release with a manifest, or an archive of one firmware.
     Zip,
@@ -48,7 +45,6 @@ pub enum Format {
 
 impl Format {
     /// The word that `inspect --json` prints.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Format::Bin => "bin",
@@ -70,8 +66,6 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// All bytes of it.
-    #[must_use]
     pub fn len(&self) -> usize {
         match self {
             Payload::Raw(bytes) => bytes.len(),
@@ -80,13 +74,11 @@ impl Payload {
     }
 
     /// Never: an image without bytes is refused.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Where the file itself says that the image starts.
-    #[must_use]
     pub fn address(&self) -> Option<Address> {
         match self {
             Payload::Raw(_) => None,
@@ -95,7 +87,6 @@ impl Payload {
     }
 
     /// The bytes at their addresses; raw ones at `address`.
-    #[must_use]
     pub fn at(&self, address: Address) -> Vec<Segment> {
         match self {
             Payload::Raw(bytes) => vec![Segment { address, data: bytes.clone() }],
@@ -107,13 +98,10 @@ impl Payload {
 /// A file that was read and understood as far as it can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
-    /// How it was packed.
     pub format: Format,
-    /// What it is.
     pub content: Content,
     /// How much of it is there.
     pub extent: Extent,
-    /// The bytes to program.
     pub payload: Payload,
     /// CRC-32 (zlib's) of all bytes of the payload, in the order of their addresses.
     pub crc32: u32,
@@ -139,14 +127,10 @@ pub enum ImageError {
     },
     /// Only one value, over and over: a blank dump, not a program.
     #[error("the file holds nothing but 0x{byte:02X}")]
-    Blank {
-        /// The value.
-        byte: u8,
-    },
+    Blank { byte: u8 },
     /// The file is larger than any that is read.
     #[error("the file is larger than {} MiB", FILE_MAX / 1024 / 1024)]
     FileTooLarge,
-    /// Letters and digits throughout.
     #[error("this is a text file, not an image")]
     Text,
     /// HTML: what a browser saves in place of the file that a page links to.
@@ -158,19 +142,15 @@ pub enum ImageError {
     /// Two parts for one address.
     #[error("the file holds {0} twice")]
     Overlap(Address),
-    /// A DfuSe file.
     #[error("this DfuSe file cannot be used: {0}")]
     DfuSe(dfuse::Defect),
     /// A `.bin` with a DFU suffix.
     #[error("this file with a DFU suffix cannot be used: {0}")]
     Suffix(dfuse::Defect),
-    /// An Intel HEX file.
     #[error("this Intel HEX file cannot be used: {0}")]
     Hex(#[from] hex::Defect),
-    /// An ELF file.
     #[error("this ELF file cannot be used: {0}")]
     Elf(#[from] elf::Defect),
-    /// A zip archive.
     #[error("this zip archive cannot be used: {0}")]
     Release(#[from] release::Defect),
     /// A release whose firmware is not the one that it claims.
@@ -178,7 +158,6 @@ pub enum ImageError {
     OtherPlatform {
         /// The manifest's `fw_platform`.
         claimed: String,
-        /// The firmware's own.
         found: &'static str,
     },
 }
@@ -242,7 +221,6 @@ impl Image {
     }
 
     /// Vendor and product of the device that the file is made for, if that is neither this boot ROM nor any.
-    #[must_use]
     pub fn other_device(&self) -> Option<(u16, u16)> {
         const ANY: u16 = 0xFFFF;
         let ours = |&(vendor, product): &(u16, u16)| {
@@ -391,14 +369,12 @@ impl Image {
     }
 
     /// The types of the boards that the image runs on; none if it does not say.
-    #[must_use]
     pub fn boards(&self) -> Vec<String> {
         let firmware = self.content.firmware();
         firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect()
     }
 
     /// Where the image belongs: where its file says, or else where it was linked to run.
-    #[must_use]
     pub fn address(&self) -> Option<Address> {
         self.payload.address().or(self.content.link())
     }

@@ -29,7 +29,6 @@ pub use failure::{DroneState, Failure, FailureKind, Place};
 pub use identity::{Identity, Known, Loader, Protection, Running};
 pub use log_entry::{CopyProblem, LogEntry, Stretches};
 
-/// To the worker.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Do this. While a job is under way another is refused, but for one that a look in passing makes way for.
@@ -45,7 +44,6 @@ pub enum Command {
 /// Something to do to one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Which device.
     pub device: Selector,
     /// The serial number of the drone that it must be, where an earlier job began: another one at the same port is not
     /// touched.
@@ -54,23 +52,19 @@ pub struct Job {
     pub wait: Duration,
     /// Whether a running Crazyflie may be asked to enter DFU mode.
     pub enter: Enter,
-    /// What to do.
     pub task: Task,
 }
 
 impl Job {
     /// The same for this very drone: another one at its port is not touched.
-    #[must_use]
     pub fn of(self, drone: DroneAt) -> Job {
         let serial = Some(drone.serial).filter(|serial| !serial.is_empty());
         Job { device: Selector::At(drone.port), serial, ..self }
     }
 }
 
-/// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Write an image.
     Flash(FlashTask),
     /// Compare flash with these bytes.
     Verify(Vec<Segment>),
@@ -118,7 +112,6 @@ pub struct FlashTask {
 impl FlashTask {
     /// The same, to go on where it was interrupted and left the drone like this: what is there now is no copy worth
     /// keeping, and somebody has said already that it may write.
-    #[must_use]
     pub fn resumed(self, left: DroneState) -> FlashTask {
         // What was written already is not erased again.
         let expected = Vec::new();
@@ -127,7 +120,6 @@ impl FlashTask {
 
     /// With every safeguard: look first, keep a copy, ask, verify, start. `firmware` is what the image holds of
     /// one, which the board must be one of and the drone must say it runs.
-    #[must_use]
     pub fn new(image: Admitted, firmware: Option<&Firmware>) -> FlashTask {
         let boards = firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect();
         FlashTask {
@@ -155,7 +147,6 @@ impl FlashTask {
 pub struct Headway {
     /// The least that was left to write, in bytes.
     least: Option<u64>,
-    /// Sessions since then.
     stuck: u32,
     /// Sessions that were lost before anything was compared, which wears nothing.
     bounced: u32,
@@ -197,7 +188,6 @@ pub enum Enter {
 pub enum Compare {
     /// Read first, write what differs.
     First,
-    /// Write everything.
     Skip,
 }
 
@@ -215,7 +205,6 @@ pub enum Keep {
 pub enum Confirm {
     /// Wait for [`Command::Proceed`] after [`Event::Ready`].
     Ask,
-    /// Go on.
     Go,
 }
 
@@ -255,7 +244,6 @@ pub enum BoardCheck {
 
 impl BoardCheck {
     /// The image may be written without being insisted on.
-    #[must_use]
     pub fn is_passed(self) -> bool {
         self == BoardCheck::Passed
     }
@@ -265,7 +253,6 @@ impl BoardCheck {
 /// boards (crazyflie-firmware, `platform_flapper.c`), so that the check of the board does not see this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlatformChange {
-    /// What is there.
     pub from: &'static str,
     /// What is to be written.
     pub to: &'static str,
@@ -274,9 +261,7 @@ pub struct PlatformChange {
 /// Whether what was written is read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Every byte.
     ReadBack,
-    /// Not at all.
     Skip,
 }
 
@@ -308,11 +293,9 @@ pub enum Mismatch {
     Refuse,
     /// The same, but a board that cannot be read is for whoever confirms to decide: [`Preview::board`].
     Ask,
-    /// Any that speaks DfuSe.
     Take,
 }
 
-/// Which device is meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Selector {
     /// The only one there is.
@@ -345,7 +328,6 @@ impl fmt::Display for Selector {
 
 impl Selector {
     /// Whether this device is meant.
-    #[must_use]
     pub fn matches(&self, device: &Device) -> bool {
         match self {
             Selector::Only => true,
@@ -363,7 +345,6 @@ impl Selector {
 pub struct Device {
     /// Running, or in DFU mode.
     pub mode: Mode,
-    /// Vendor and product.
     pub id: Id,
     /// Where it is plugged in.
     pub location: Location,
@@ -388,13 +369,11 @@ pub struct DroneAt {
 
 impl DroneAt {
     /// Whether both are one drone, as far as it is known.
-    #[must_use]
     pub fn may_be(&self, other: &DroneAt) -> bool {
         self.port == other.port && crazyflie::is_same_serial(&self.serial, &other.serial)
     }
 
     /// Whether this device is that drone, in whatever mode. One whose serial number is unknown is not.
-    #[must_use]
     pub fn is(&self, device: &Device) -> bool {
         self.port == device.location && crazyflie::is_same_serial(&self.serial, &device.strings.serial)
     }
@@ -402,7 +381,6 @@ impl DroneAt {
 
 impl Device {
     /// The drone that it is.
-    #[must_use]
     pub fn drone(&self) -> DroneAt {
         DroneAt { port: self.location.clone(), serial: self.strings.serial.clone() }
     }
@@ -411,9 +389,7 @@ impl Device {
 /// A device that is not a Crazyflie but is taken for one, or belongs to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Other {
-    /// What it is.
     pub what: Relative,
-    /// Vendor and product.
     pub id: Id,
     /// Where it is plugged in.
     pub location: Location,
@@ -428,7 +404,6 @@ impl fmt::Display for Other {
 /// A job that another cfdfu on this computer is at, as far as it tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AtWork {
-    /// Its process.
     pub pid: u32,
     /// Where its device is plugged in, as in `1-1.2`; empty while it waits for one.
     pub place: String,
@@ -452,10 +427,8 @@ impl fmt::Display for AtWork {
     }
 }
 
-/// From the worker.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// This device is used.
     Device(Device),
     /// This was found out about the device.
     Known(Box<Known>),
@@ -465,18 +438,14 @@ pub enum Event {
     Ready(Box<Preview>),
     /// Bytes done of a phase; the first event of a phase has none done.
     Progress {
-        /// Which.
         phase: Phase,
-        /// Bytes.
         done: u64,
-        /// Bytes.
         total: u64,
     },
     /// A sector changed its state.
     Sector {
         /// Its position in the memory map.
         index: usize,
-        /// What became of it.
         state: SectorState,
     },
     /// A line for the log. Its level is the entry's own, but for a background identify, of which most is detail.
@@ -484,10 +453,8 @@ pub enum Event {
     /// Nothing happens until this happens, at most for this long.
     Waiting {
         what: WaitFor,
-        /// How long.
         limit: Duration,
     },
-    /// The job is over.
     Finished(Report),
 }
 
@@ -514,21 +481,16 @@ pub enum WaitFor {
 /// A part of a job that takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Reading what is there.
     Compare,
-    /// Erasing sectors.
     Erase,
-    /// Writing blocks.
     Write,
     /// Reading back what was written.
     Verify,
-    /// Reading for a backup.
     Read,
 }
 
 impl Phase {
     /// The word that `--json` prints.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Phase::Compare => "compare",
@@ -543,17 +505,13 @@ impl Phase {
 /// What is known of a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectorState {
-    /// Holds the image already.
     Same,
-    /// Will be erased.
     ToErase,
     /// Was erased, or was blank.
     Erased,
-    /// Is being written.
     Written,
     /// Was read back and is right.
     Verified,
-    /// Reads back wrong.
     Failed,
 }
 
@@ -562,22 +520,17 @@ pub enum SectorState {
 pub enum Level {
     /// For `-v`.
     Detail,
-    /// For everybody.
     Info,
     /// Something is not as it should be, and the job goes on.
     Warning,
 }
 
-/// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// In one word.
     pub outcome: Outcome,
     /// Bytes of the image or of the backup.
     pub bytes: u64,
-    /// Bytes that were written.
     pub written: u64,
-    /// Sectors that were erased.
     pub erased_sectors: usize,
     /// Whether every byte was compared and is right.
     pub verified: bool,
@@ -597,7 +550,6 @@ pub struct Report {
 
 impl Report {
     /// Whether the drone runs; `None` if it was not to be started, or not watched.
-    #[must_use]
     pub fn booted(&self) -> Option<bool> {
         match self.boot {
             Boot::NotAsked | Boot::NotWatched => None,
@@ -607,7 +559,6 @@ impl Report {
     }
 
     /// A job that came to this before it did anything.
-    #[must_use]
     pub fn nothing_done(outcome: Outcome) -> Report {
         Report {
             outcome,
@@ -643,17 +594,13 @@ pub enum Boot {
 /// How a job ended, in one word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The image was written.
     Flashed,
     /// Nothing had to be written: flash holds the image.
     Unchanged,
-    /// What was read.
     Read(Vec<u8>),
     /// It was looked at; [`Event::Known`] told what it is.
     Identified,
-    /// It did not work.
     Failed(Failure),
-    /// It was stopped.
     Cancelled(DroneState),
 }
 

@@ -15,7 +15,6 @@ use crate::clock;
 
 /// No record in this format is longer, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
-/// Images that are remembered.
 const RECENT: usize = 5;
 
 mod presence;
@@ -24,7 +23,6 @@ mod undo;
 pub use presence::Presence;
 pub use undo::{Begun, Target, begin};
 
-/// The state directory.
 #[derive(Clone)]
 pub struct Record {
     dir: PathBuf,
@@ -32,7 +30,6 @@ pub struct Record {
 
 impl Record {
     /// The user's; `None` where there is no home.
-    #[must_use]
     pub fn of_user() -> Option<Record> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
         Some(Record { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
@@ -87,7 +84,6 @@ impl Record {
     }
 
     /// The images that were chosen, the last first. A broken file is as good as none.
-    #[must_use]
     pub fn recent(&self) -> Vec<PathBuf> {
         let text = read(&self.dir.join("recent.json"), JSON_MAX).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
@@ -100,7 +96,6 @@ impl Record {
     }
 
     /// How the last job ended, if nobody saw it; after this call somebody has.
-    #[must_use]
     pub fn unseen_end(&self) -> Option<String> {
         let text = read(&self.dir.join("last-run.json"), JSON_MAX)?;
         let record: serde_json::Value = serde_json::from_slice(&text).ok()?;

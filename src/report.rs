@@ -26,7 +26,6 @@ pub use right_file::{RIGHT_LOADER, any_image, right_image};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done.
     Done = 0,
     /// `verify` found a difference, as `cmp` and `diff` report one.
     Differs = 1,
@@ -48,12 +47,10 @@ pub enum Exit {
     Interrupted = 75,
     /// Flashed, but with `--require-boot` not seen running and staying up.
     NotRunning = 76,
-    /// No permission.
     NoPermission = 77,
 }
 
 /// The exit status of a finished job.
-#[must_use]
 pub fn exit(report: &Report) -> Exit {
     match &report.outcome {
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => Exit::Done,
@@ -63,7 +60,6 @@ pub fn exit(report: &Report) -> Exit {
 }
 
 /// How a job ended, in one line.
-#[must_use]
 pub fn headline(report: &Report) -> String {
     let took = report.took.as_secs_f64();
     match &report.outcome {
@@ -84,7 +80,6 @@ pub fn headline(report: &Report) -> String {
 }
 
 /// What to do after a job that worked; `None` if it was not to start the drone.
-#[must_use]
 pub fn afterwards(report: &Report) -> Option<String> {
     let words = match (report.boot, &report.runs) {
         (Boot::NotAsked, _) => return None,
@@ -102,7 +97,6 @@ pub fn afterwards(report: &Report) -> Option<String> {
 }
 
 /// What `--require-boot` asks for and did not happen; `None` for a drone that runs, and for a job that failed by itself.
-#[must_use]
 pub fn not_running(report: &Report) -> Option<Problem> {
     let words = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
     let words = match report.boot {
@@ -126,7 +120,6 @@ pub const RESTARTING: &str = "The Crazyflie starts, and restarts by itself: its 
     deck that it does not find. Take off the decks and switch it off and on. If that does not help, undo the flash.";
 
 /// Why a drone was not seen starting after a flash, and what to do.
-#[must_use]
 pub fn not_seen(report: &Report) -> &'static str {
     if report.rom.is_some_and(RomVersion::leaves_drone_dark) {
         "It was not seen starting. That is normal with the boot ROM of this chip: unplug USB and battery, then switch it \
@@ -154,7 +147,6 @@ pub const WITHOUT_LOADER: &str = "Its bootloader is gone: it will not start when
     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
 
 /// What is known of a drone, as rows of a label and a text.
-#[must_use]
 pub fn known(known: &Known) -> Vec<(&'static str, String)> {
     match known {
         Known::InDfu(identity) => {
@@ -193,7 +185,6 @@ pub fn known(known: &Known) -> Vec<(&'static str, String)> {
 }
 
 /// What is wrong with a drone in DFU mode, by what is on it, and what helps; `None` if nothing is.
-#[must_use]
 pub fn diagnosis(identity: &Identity) -> Option<String> {
     let Identity { board, loader, firmware, .. } = identity;
     if identity.is_read_protected() {
@@ -244,7 +235,6 @@ fn right_for(board: Option<&Board>) -> String {
 }
 
 /// What a restored bootloader is good for, and what is missing; `None` if what was written is none.
-#[must_use]
 pub fn restored(written: &[Segment]) -> Option<String> {
     let at = |base: Address| written.iter().find(|segment| segment.address == base);
     let loader = at(LOADER_BASE)?;
@@ -263,7 +253,6 @@ pub fn restored(written: &[Segment]) -> Option<String> {
 }
 
 /// A time that has passed, in the largest unit that fits.
-#[must_use]
 pub fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
@@ -273,7 +262,6 @@ pub fn age(age: Duration) -> String {
 }
 
 /// What a drone is left as.
-#[must_use]
 pub fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
@@ -297,8 +285,6 @@ pub fn drone_state(state: DroneState) -> &'static str {
     }
 }
 
-/// A job that failed.
-#[must_use]
 pub fn failed(failure: &Failure) -> Problem {
     let problem = failure_kind(&failure.kind);
     let state = match failure.drone {
@@ -493,7 +479,6 @@ fn failure_kind(kind: &FailureKind) -> Problem {
 }
 
 /// What somebody should do who has only these plugged in.
-#[must_use]
 pub fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(

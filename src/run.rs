@@ -59,7 +59,6 @@ const RUNS: usize = 50;
 
 /// What the interface runs on.
 pub struct World {
-    /// Real or simulated.
     pub bus: Arc<dyn Bus>,
     /// The time by which it lives.
     pub clock: Arc<dyn Clock>,
@@ -90,7 +89,6 @@ pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<App
     result.map(|()| app)
 }
 
-/// What performs effects.
 struct Shell<'a> {
     world: &'a World,
     messages: Sender<Msg>,
@@ -218,7 +216,6 @@ impl<'a> Shell<'a> {
         let _ = self.messages.send(Msg::Detached);
     }
 
-    /// Time since the start.
     fn now(&self) -> Duration {
         self.world.clock.now().saturating_sub(self.start)
     }
@@ -495,7 +492,6 @@ impl Bus for NoUsb {
 }
 
 /// Whether there is a terminal that a full screen can be drawn on.
-#[must_use]
 pub fn has_terminal() -> bool {
     use std::io::IsTerminal;
     // Windows has no TERM.
@@ -504,7 +500,6 @@ pub fn has_terminal() -> bool {
 }
 
 /// The path as the picker shows folders: absolute.
-#[must_use]
 pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -36,19 +36,15 @@ pub enum GlyphSet {
     Ascii,
 }
 
-/// When to use colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Color {
-    /// Always.
     Always,
-    /// Never.
     Never,
 }
 
 impl Settings {
     /// The user's, and what is wrong with the file if it cannot be used.
-    #[must_use]
     pub fn load() -> (Settings, Option<String>) {
         let Some(dirs) = ProjectDirs::from("", "", "cfdfu") else { return (Settings::default(), None) };
         let home = BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());

@@ -39,13 +39,11 @@ pub struct SimBus {
 
 impl SimBus {
     /// A bus with these drones on its ports 1, 2, ….
-    #[must_use]
     pub fn new(drones: Vec<Drone>, clock: Arc<dyn Clock>) -> SimBus {
         SimBus { drones: Arc::new(Mutex::new(drones)), clock }
     }
 
     /// How many drones there are, plugged in or not.
-    #[must_use]
     pub fn drones(&self) -> usize {
         self.lock().len()
     }
@@ -65,13 +63,11 @@ impl SimBus {
     }
 
     /// The same drones, looked at by another clock.
-    #[must_use]
     pub fn on_clock(&self, clock: Arc<dyn Clock>) -> SimBus {
         SimBus { drones: Arc::clone(&self.drones), clock }
     }
 
     /// The time by which its drones live.
-    #[must_use]
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }

@@ -38,7 +38,6 @@ use theme::{Glyphs, Theme};
 /// The smallest screen, in columns and rows.
 pub const MINIMUM: (u16, u16) = (60, 16);
 
-/// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     let area = frame.area();
     if area.width < MINIMUM.0 || area.height < MINIMUM.1 {
@@ -102,7 +101,6 @@ fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
 }
 
 /// A paragraph in lines of at most this width; a longer word is left whole.
-#[must_use]
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -41,7 +41,6 @@ impl fmt::Display for Id {
 /// Where a device is plugged in: stays the same when it comes back as something else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
-    /// Bus number.
     pub bus: u8,
     /// Port numbers from the root hub to the device; empty for the root hub itself.
     pub ports: Vec<u8>,
@@ -71,7 +70,6 @@ impl FromStr for Location {
 /// A device on the bus, as far as it is known without opening it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Vendor and product.
     pub id: Id,
     /// bcdDevice, as in 0x2200.
     pub release: u16,
@@ -149,7 +147,6 @@ pub enum TransferError {
 impl TransferError {
     /// A repeat may succeed: the wire or the device had a moment's trouble. Not so where the system forbids it, another
     /// program is in the way, or the device is gone.
-    #[must_use]
     pub fn is_transient(self) -> bool {
         match self {
             TransferError::Stall
@@ -194,7 +191,6 @@ pub trait Transport: Send {
     fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError>;
 }
 
-/// The devices there are.
 pub trait Bus: Send + Sync {
     /// What is plugged in now.
     fn list(&self) -> Result<Vec<Found>, BusError>;

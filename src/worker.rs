@@ -38,19 +38,15 @@ const GOING: Duration = Duration::from_secs(1);
 /// Between two looks at the list of devices.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// A running worker.
 pub struct Worker {
     /// Where commands go. When it is dropped, the worker ends after the job under way.
     pub commands: Sender<Command>,
-    /// What happens.
     pub events: Receiver<Event>,
-    /// Its thread.
     pub thread: JoinHandle<()>,
 }
 
 impl Worker {
     /// Starts a worker for the devices of `bus`.
-    #[must_use]
     pub fn spawn(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Worker {
         let (commands, inbox) = channel();
         let (outbox, events) = channel();
@@ -116,7 +112,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 /// Why a job ends early.
 #[derive(Debug)]
 enum Stop {
-    /// The user asked.
     Cancelled,
     /// It does not work; with what was being done.
     Failed(FailureKind, Option<Place>),
@@ -160,7 +155,6 @@ struct Ctx<'a> {
     started: Duration,
     /// Time spent waiting for leave.
     idle: Duration,
-    /// Where the time went.
     timeline: RefCell<Timeline>,
     /// Whether the device that is used runs, or ran.
     was: Was,
@@ -170,7 +164,6 @@ struct Ctx<'a> {
     left: DroneState,
     /// What this job leaves the drone as if it ends now.
     drone: DroneState,
-    /// The figures so far.
     report: Report,
 }
 
@@ -181,7 +174,6 @@ enum Was {
     InDfu,
     /// The same, and an earlier job saw it running.
     Seen,
-    /// It runs.
     Running,
     /// It ran, was brought into DFU mode, and was not seen running again.
     Stopped,

@@ -7,7 +7,6 @@ use super::{App, DEMO_IMAGE, Goal, Slot};
 use crate::usb::descriptor::is_printable;
 
 /// The command without interface that does the same as the job that is planned.
-#[must_use]
 pub fn command_line(app: &App) -> String {
     let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
     let device = match app.chosen_device() {

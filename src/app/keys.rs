@@ -12,7 +12,6 @@ use crate::job::{BoardCheck, WaitFor};
 pub enum Key {
     /// A character, with shift already in it.
     Char(char),
-    /// Text that was pasted.
     Paste(String),
     #[allow(missing_docs, reason = "the names of the keys")]
     Enter,
@@ -34,48 +33,32 @@ pub enum Key {
     PageUp,
     #[allow(missing_docs, reason = "the names of the keys")]
     PageDown,
-    /// Control and C.
     CtrlC,
 }
 
-/// What a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Begin a job.
     Begin(Goal),
-    /// Begin the marked job.
     BeginMarked,
-    /// Choose a file.
     Choose(Which),
-    /// Mark another row.
     Step(isize),
-    /// Mean another device.
     NextDevice,
-    /// Take the marked row.
     Take,
     /// Go to the folder above.
     Parent,
-    /// Type a path.
     Type,
-    /// Start the wizard's count.
     Count,
     /// Say what the LEDs do.
     Say(Leds),
-    /// Start the wizard again.
     Again,
-    /// Let the job write.
     Write,
-    /// Do the same again.
     Retry,
     /// Put back what was there before.
     Undo,
-    /// Ask whether to stop.
     AskStop,
-    /// Stop.
     Stop,
     /// Copy the equal command line.
     CopyCommand,
-    /// Show the log.
     Log,
     /// Say what the marked line means.
     Explain,
@@ -83,26 +66,21 @@ pub enum Action {
     Bundle,
     /// Look why nothing is found or opened.
     Doctor,
-    /// Show all keys.
     Help,
     /// Back, or close what lies on top.
     Back,
-    /// Touch the demo's drone.
     Person(Person),
-    /// End.
     Quit,
 }
 
 /// A row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// The keys.
     pub keys: Vec<Key>,
     /// The key as the footer shows it.
     pub shown: &'static str,
     /// What it does, in a word or two.
     pub label: &'static str,
-    /// What it does.
     pub action: Action,
     /// Why it cannot be done now.
     pub why_not: Option<String>,
@@ -120,7 +98,6 @@ fn up_down() -> Vec<Binding> {
 }
 
 /// The keys that work now, most important first.
-#[must_use]
 pub fn bindings(app: &App) -> Vec<Binding> {
     if let Some(over) = &app.over {
         return over_bindings(over);
@@ -143,7 +120,6 @@ pub fn bindings(app: &App) -> Vec<Binding> {
 /// Why a single key does not confirm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Danger {
-    /// It overwrites the bootloader.
     Bootloader,
     /// What the image is cannot be told.
     UnknownImage,
@@ -157,7 +133,6 @@ pub enum Danger {
 
 impl Danger {
     /// The word that must be typed.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Danger::Bootloader => "restore",
@@ -168,7 +143,6 @@ impl Danger {
 }
 
 /// Why a word must be typed before the job may write; `None` if a key is enough.
-#[must_use]
 pub fn danger(app: &App) -> Option<Danger> {
     let board = app.preview.as_ref().map(|preview| preview.board);
     let changed_since = app.preview.as_ref().is_some_and(|preview| preview.changed_since);
@@ -189,13 +163,11 @@ pub fn danger(app: &App) -> Option<Danger> {
 }
 
 /// The word that must be typed before the job may write; `None` if a key is enough.
-#[must_use]
 pub fn word_asked_for(app: &App) -> Option<&'static str> {
     danger(app).map(Danger::word)
 }
 
 /// Whether characters go into that word.
-#[must_use]
 pub fn typing_a_word(app: &App) -> bool {
     word_asked_for(app).is_some() && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
 }
@@ -236,7 +208,6 @@ fn home(app: &App) -> Vec<Binding> {
 }
 
 /// Why a job cannot be begun; what is merely missing and can be asked for on the way is no reason.
-#[must_use]
 pub fn why_not(app: &App, goal: Goal) -> Option<String> {
     if let BusState::None(why) = &app.bus {
         return Some(format!("there is no USB here ({why}); try --demo"));
@@ -345,7 +316,6 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
 }
 
 /// A bootloader is not overwritten, and a strange image not written, by a single key.
-#[must_use]
 pub fn word_is_typed(app: &App) -> bool {
     matches!(app.job(), Some(JobView { stage: Stage::Asking(question), .. })
         if Some(question.word.as_str()) == word_asked_for(app))

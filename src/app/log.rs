@@ -10,14 +10,10 @@ use crate::usb::descriptor::is_printable;
 /// Lines that are kept; a flash has about thirty.
 const KEPT: usize = 2000;
 
-/// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// When.
     pub at: Duration,
-    /// How much it matters.
     pub level: Level,
-    /// What.
     pub text: String,
     /// What the worker did, if the line is of that.
     pub entry: Option<LogEntry>,
@@ -58,25 +54,21 @@ impl Log {
     }
 
     /// All lines, oldest first.
-    #[must_use]
     pub fn lines(&self) -> &VecDeque<Line> {
         &self.lines
     }
 
     /// How many lines there ever were: more than are kept, after a while.
-    #[must_use]
     pub fn pushed(&self) -> usize {
         self.pushed
     }
 
     /// Whether the end is followed.
-    #[must_use]
     pub fn following(&self) -> bool {
         self.back.is_none()
     }
 
     /// The line that is looked at.
-    #[must_use]
     pub fn selected(&self) -> Option<usize> {
         self.lines.len().checked_sub(1 + self.back.unwrap_or(0))
     }
@@ -88,7 +80,6 @@ impl Log {
         self.back = (back > 0).then_some(back);
     }
 
-    /// Follows the end again.
     pub fn follow(&mut self) {
         self.back = None;
     }

@@ -4,16 +4,13 @@ use std::path::{Path, PathBuf};
 
 use tui_input::{Input, InputRequest};
 
-/// A row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The file or folder.
     pub path: PathBuf,
-    /// What it is.
     pub kind: EntryKind,
 }
 
-/// What a row is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// A folder to go into.
@@ -22,7 +19,6 @@ pub enum EntryKind {
     File(String, bool),
 }
 
-/// The choice under way.
 #[derive(Clone, Debug)]
 pub struct Picker {
     /// The folder.
@@ -47,24 +43,18 @@ impl Eq for Picker {}
 
 impl Picker {
     /// In a folder whose content is still to come.
-    #[must_use]
     pub fn new(folder: PathBuf) -> Picker {
         Picker { folder, entries: None, at: 0, typing: None }
     }
 
-    /// The rows.
-    #[must_use]
     pub fn rows(&self) -> &[Entry] {
         self.entries.as_deref().unwrap_or_default()
     }
 
-    /// The marked row.
-    #[must_use]
     pub fn marked(&self) -> Option<&Entry> {
         self.rows().get(self.at)
     }
 
-    /// Moves the mark.
     pub fn step(&mut self, by: isize) {
         let last = self.rows().len().saturating_sub(1);
         self.at = self.at.saturating_add_signed(by).min(last);
@@ -75,7 +65,6 @@ impl Picker {
         self.typing = Some(Input::new(text.to_owned()));
     }
 
-    /// Types on.
     pub fn request(&mut self, request: InputRequest) {
         if let Some(input) = &mut self.typing {
             input.handle(request);
@@ -105,7 +94,6 @@ impl Picker {
     }
 
     /// The path that was typed, from the folder on.
-    #[must_use]
     pub fn typed_path(&self) -> Option<PathBuf> {
         let text = self.typing.as_ref()?.value().trim();
         // A path that was dragged or pasted may come in quotes.

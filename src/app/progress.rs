@@ -21,16 +21,11 @@ const ENOUGH: f64 = 0.1;
 /// The phases of a flash, in order.
 pub const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify];
 
-/// One phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Bytes done.
     pub done: u64,
-    /// Bytes in all.
     pub total: u64,
-    /// When it started.
     pub since: Duration,
-    /// When it was over.
     pub until: Option<Duration>,
 }
 
@@ -66,7 +61,6 @@ impl Progress {
         self.now = now;
     }
 
-    /// Time has passed.
     pub fn tick(&mut self, now: Duration) {
         self.now = now;
     }
@@ -79,15 +73,12 @@ impl Progress {
         &mut self.parts[at].1
     }
 
-    /// The phase under way.
-    #[must_use]
     pub fn current(&self) -> Option<(Phase, Part)> {
         let current = self.current?;
         self.parts.iter().find(|(phase, _)| *phase == current).copied()
     }
 
     /// Whether a phase is over.
-    #[must_use]
     pub fn is_done(&self, phase: Phase) -> bool {
         let part = self.parts.iter().find(|(other, _)| *other == phase);
         let passed = self.current.is_some_and(|now| now > phase);
@@ -95,14 +86,12 @@ impl Progress {
     }
 
     /// The share of the work that is done: 0.0 to 0.99; the rest is for the end to say.
-    #[must_use]
     pub fn ratio(&self) -> f64 {
         let (done, total) = self.costs();
         if total == 0 { 0.0 } else { to_f64(done) / to_f64(total) }.clamp(0.0, 0.99)
     }
 
     /// Bytes a second of the phase under way, once it has run long enough to tell.
-    #[must_use]
     pub fn rate(&self) -> Option<f64> {
         let (_, part) = self.current()?;
         let time = self.now.saturating_sub(part.since).as_secs_f64();
@@ -111,7 +100,6 @@ impl Progress {
 
     /// How long it will still take: by the weights, stretched by how much longer than that the work under way and the
     /// work before it took.
-    #[must_use]
     pub fn left(&self) -> Option<Duration> {
         let (done, total) = self.costs();
         let left = Duration::from_nanos(total - done);
@@ -145,7 +133,6 @@ impl Progress {
 }
 
 /// How long the work will take on a chip that programs words.
-#[must_use]
 pub fn estimate(work: &Work) -> Duration {
     let mut progress = Progress::default();
     progress.plan(work, Duration::ZERO);

@@ -31,7 +31,6 @@ use look::look;
 /// How long a notice stays.
 const NOTICE: Duration = Duration::from_secs(6);
 
-/// Takes one message.
 pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
     app.now = app.now.max(now);
     if app.notice.as_ref().is_some_and(|(_, until)| app.now >= *until) {

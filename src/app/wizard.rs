@@ -17,12 +17,9 @@ const PLUGGING: Duration = Duration::from_secs(2);
 /// After the release something should show within this.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Where the person is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wizard {
-    /// The step.
     pub step: Step,
-    /// When it started.
     pub since: Duration,
 }
 
@@ -45,7 +42,6 @@ pub enum Step {
     Early,
 }
 
-/// What the LEDs do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leds {
     /// Two blue ones blink slowly.
@@ -56,7 +52,6 @@ pub enum Leds {
     Flicker,
     /// One blue one is lit.
     Solid,
-    /// None.
     Dark,
     /// Something else, or not visible.
     Other,
@@ -67,8 +62,6 @@ impl Leds {
     pub const ALL: [Leds; 6] =
         [Leds::TwoSlow, Leds::OneFast, Leds::Flicker, Leds::Solid, Leds::Dark, Leds::Other];
 
-    /// The choice.
-    #[must_use]
     pub fn question(self) -> &'static str {
         match self {
             Leds::TwoSlow => "two blue LEDs blink slowly",
@@ -81,7 +74,6 @@ impl Leds {
     }
 
     /// What it means and what to do.
-    #[must_use]
     pub fn answer(self) -> &'static str {
         match self {
             Leds::TwoSlow => {
@@ -114,20 +106,15 @@ impl Leds {
 /// What the wizard wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {
-    /// Nothing.
     Stay,
-    /// Beep this many times.
     Beep(u8),
-    /// The device is there.
     Arrived,
 }
 
 /// The blue LED M2 as the drone has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Led {
-    /// Dark.
     Off,
-    /// Lit.
     Solid,
     /// About once a second.
     Slow,
@@ -136,18 +123,14 @@ pub enum Led {
 }
 
 impl Wizard {
-    /// At its first step.
-    #[must_use]
     pub fn new(now: Duration) -> Wizard {
         Wizard { step: Step::Prepare, since: now }
     }
 
-    /// To another step.
     pub fn go(&mut self, step: Step, now: Duration) {
         *self = Wizard { step, since: now };
     }
 
-    /// Time has passed.
     pub fn tick(&mut self, now: Duration) -> Move {
         let passed = now.saturating_sub(self.since);
         match self.step {
@@ -167,7 +150,6 @@ impl Wizard {
         }
     }
 
-    /// The bus has changed.
     pub fn bus(&mut self, devices: &[Device], now: Duration) -> Move {
         if devices.iter().any(|device| device.mode == Mode::Dfu) {
             return Move::Arrived;
@@ -183,7 +165,6 @@ impl Wizard {
     }
 
     /// What to do now, and a word of explanation.
-    #[must_use]
     pub fn words(&self, now: Duration) -> (&'static str, &'static str) {
         match self.step {
             Step::Prepare => (
@@ -206,7 +187,6 @@ impl Wizard {
     }
 
     /// The number that counts in this step, in seconds.
-    #[must_use]
     pub fn count(&self, now: Duration) -> Option<u64> {
         let passed = self.seconds(now);
         match self.step {
@@ -219,19 +199,16 @@ impl Wizard {
     }
 
     /// The moment for the cable: from zero on, for as long as a hand takes.
-    #[must_use]
     pub fn is_plugging(&self, now: Duration) -> bool {
         self.step == Step::Hold && now.saturating_sub(self.since) < PLUGGING
     }
 
     /// Whole seconds of this step so far.
-    #[must_use]
     pub fn seconds(&self, now: Duration) -> u64 {
         now.saturating_sub(self.since).as_secs()
     }
 
     /// What M2 should be doing now if the hands do as they are told, or what it was said to do.
-    #[must_use]
     pub fn led(&self, now: Duration) -> Led {
         let held = now.saturating_sub(self.since);
         match self.step {
@@ -247,7 +224,6 @@ impl Wizard {
     }
 
     /// Whether a blinking M2 is lit at this moment: half periods of 476 and 250 ms.
-    #[must_use]
     pub fn lit(&self, now: Duration) -> bool {
         let half = match self.led(now) {
             Led::Off => return false,
@@ -259,7 +235,6 @@ impl Wizard {
     }
 
     /// When it looks different by itself.
-    #[must_use]
     pub fn next_wake(&self, now: Duration) -> Option<Duration> {
         let passed = now.saturating_sub(self.since).as_millis();
         let until =

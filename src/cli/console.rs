@@ -32,7 +32,6 @@ use crate::ui::wrapped;
 use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
 
-/// Where text goes.
 #[allow(clippy::struct_excessive_bools, reason = "each is about another stream")]
 pub(super) struct Console {
     demo: bool,
@@ -41,7 +40,6 @@ pub(super) struct Console {
     color: bool,
     /// Whether a progress bar can be drawn.
     live: bool,
-    /// Columns for a paragraph.
     width: usize,
     /// The bar of a phase, or the count of a wait.
     bar: Option<(Option<Phase>, ProgressBar)>,
@@ -132,7 +130,6 @@ impl Console {
         (self.verbose >= 2).then(|| Arc::new(tell) as Listener)
     }
 
-    /// A line for people.
     pub(super) fn line(&mut self, text: &str) {
         let text = &printable(text);
         self.keep(text);
@@ -167,7 +164,6 @@ impl Console {
         }
     }
 
-    /// The one last object.
     fn last_object(&mut self, value: &Value) {
         self.object(value);
         self.concluded = true;
@@ -251,7 +247,6 @@ impl Console {
         }
     }
 
-    /// What a drone is.
     fn known(&mut self, known: &Known) {
         self.end_bar();
         self.object(&json::known(known));
@@ -522,7 +517,6 @@ impl Console {
     }
 }
 
-/// The terminal's width.
 fn columns() -> usize {
     crossterm::terminal::size().map_or(80, |(width, _)| usize::from(width))
 }

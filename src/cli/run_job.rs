@@ -17,7 +17,6 @@ use crate::usb::Bus;
 use crate::worker::patient::Patient;
 use crate::worker::{Worker, find};
 
-/// How a job ended.
 pub(super) struct Ended {
     pub(super) report: Report,
     /// The drone that it used, if it came to that.

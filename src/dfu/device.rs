@@ -23,11 +23,9 @@ const TRANSFER_SIZE_MIN: u16 = 8;
 pub struct Alternate {
     /// bAlternateSetting.
     pub number: u8,
-    /// Its memory.
     pub map: MemoryMap,
 }
 
-/// A DfuSe device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DfuDevice {
     /// bInterfaceNumber.
@@ -49,7 +47,6 @@ pub enum DeviceError {
     /// No interface of the DFU class in DFU mode.
     #[error("it has no DFU interface")]
     NoInterface,
-    /// No functional descriptor.
     #[error("it has no DFU functional descriptor")]
     NoFunctional,
     /// Plain DFU, which knows no addresses.
@@ -109,7 +106,6 @@ impl DfuDevice {
     }
 
     /// The memory that can be erased: the flash.
-    #[must_use]
     pub fn flash(&self) -> Option<&Alternate> {
         let erasable = |alternate: &&Alternate| alternate.map.sectors().iter().any(|s| s.access.erasable);
         // An old ROM (V3.0) says that option bytes and OTP can be erased, too: the flash is the first. If a name before
@@ -119,7 +115,6 @@ impl DfuDevice {
     }
 
     /// The memory that holds `address`.
-    #[must_use]
     pub fn alternate_at(&self, address: Address) -> Option<&Alternate> {
         self.alternates.iter().find(|a| a.map.sectors().iter().any(|s| s.span.contains(address)))
     }

@@ -8,18 +8,10 @@ use super::wire::Request;
 use super::{State, Status};
 use crate::usb::TransferError;
 
-/// Why an operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DfuError {
-    /// The transfer itself failed.
     #[error("{request}: {error}")]
-    Transfer {
-        /// DFU request.
-        request: Request,
-        /// How.
-        error: TransferError,
-    },
-    /// SET_INTERFACE failed.
+    Transfer { request: Request, error: TransferError },
     #[error("SET_INTERFACE: {0}")]
     Select(TransferError),
     /// The device reports an error.
@@ -33,12 +25,7 @@ pub enum DfuError {
     Garbled,
     /// Fewer bytes than asked for.
     #[error("the device moved {got} bytes instead of {wanted}")]
-    Short {
-        /// Bytes moved.
-        got: usize,
-        /// Bytes asked for.
-        wanted: usize,
-    },
+    Short { got: usize, wanted: usize },
     /// On the bus, and no answer to anything.
     #[error("the device does not answer: nothing came for {}", seconds(.0))]
     Silent(Duration),
@@ -57,13 +44,11 @@ impl DfuError {
     }
 
     /// Whether the device is gone for this session.
-    #[must_use]
     pub fn is_disconnect(&self) -> bool {
         self.transfer() == Some(TransferError::Disconnected)
     }
 
     /// Whether nothing more can be asked of the device: it is gone, or on the bus without an answer.
-    #[must_use]
     pub fn ends_session(&self) -> bool {
         self.is_disconnect() || matches!(self, DfuError::Silent(_))
     }

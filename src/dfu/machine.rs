@@ -88,10 +88,15 @@ const RECOVERIES: u32 = 6;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Act {
     /// A command or data to carry out, with the longest time that may take.
-    Download { request: Request, data: Vec<u8>, patience: Duration },
-    /// Bytes to read.
-    Upload { block: u16, len: u16 },
-    /// Back to dfuIDLE.
+    Download {
+        request: Request,
+        data: Vec<u8>,
+        patience: Duration,
+    },
+    Upload {
+        block: u16,
+        len: u16,
+    },
     Abort,
     /// The empty download and the GETSTATUS that start what is in flash.
     Leave,
@@ -119,27 +124,47 @@ impl Act {
 /// What the machine waits for. Each phase owns the act that it carries out.
 #[derive(Debug)]
 enum Phase {
-    /// Take the next act.
     Ready,
     /// The act's own request is to be sent.
     Send(Act),
     /// GETSTATUS, which makes the device start a download's work.
-    Start { act: Act, lost: u32 },
+    Start {
+        act: Act,
+        lost: u32,
+    },
     /// Wait before asking whether the work is done.
-    Pause { act: Act, time: Duration, lost: u32 },
+    Pause {
+        act: Act,
+        time: Duration,
+        lost: u32,
+    },
     /// GETSTATUS, which waits for or asks for the end of the work.
-    Poll { act: Act, poll: Duration, lost: u32 },
+    Poll {
+        act: Act,
+        poll: Duration,
+        lost: u32,
+    },
     /// GETSTATUS after the device refused something, to learn why.
     Diagnose(DfuError),
     /// GETSTATE, which changes nothing, to see whether something waits to be started.
-    Peek { tries: u32 },
+    Peek {
+        tries: u32,
+    },
     /// GETSTATUS, to see where the device stands.
-    Survey { tries: u32 },
+    Survey {
+        tries: u32,
+    },
     /// Wait for an earlier session's work to end, then survey again.
-    Doze { time: Duration, tries: u32 },
+    Doze {
+        time: Duration,
+        tries: u32,
+    },
     /// CLRSTATUS or ABORT, after a look at where the device stands.
-    Settle { tries: u32, with: Request, peek: bool },
-    /// The operation is over.
+    Settle {
+        tries: u32,
+        with: Request,
+        peek: bool,
+    },
     Over(Result<Vec<u8>, DfuError>),
 }
 
@@ -301,7 +326,6 @@ impl Machine {
     }
 
     /// Whether the device is asked again at once instead of after bwPollTimeout.
-    #[must_use]
     pub fn is_eager(&self) -> bool {
         self.eager
     }

@@ -16,9 +16,7 @@ pub enum Polling {
 /// A known kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quirks {
-    /// For the log.
     pub name: &'static str,
-    /// How to wait.
     pub polling: Polling,
     /// Whether 0xFFFF0000 (alternate setting 3) sets the programming width (AN2606, "Bootloader memory
     /// management", table 4).
@@ -35,7 +33,6 @@ pub const STM32F405_ROM: Quirks =
 
 impl Quirks {
     /// The quirks of a device, by everything that it says of itself.
-    #[must_use]
     pub fn of(id: Id, product: &str, device: &DfuDevice) -> Quirks {
         let f405 = device.flash().is_some_and(|flash| flash.map.is_stm32f405());
         // The product has two blanks on the F405; other ROMs have one.

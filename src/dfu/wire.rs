@@ -41,7 +41,6 @@ pub enum Request {
 
 impl Request {
     /// The setup packet for this request to `interface`.
-    #[must_use]
     pub fn setup(self, interface: u8) -> Setup {
         let (request_type, request, value) = match self {
             Request::Command => (CLASS_OUT, 1, COMMAND_BLOCK),
@@ -71,13 +70,11 @@ impl fmt::Display for Request {
 }
 
 /// Set Address Pointer (AN3156 §5.2).
-#[must_use]
 pub fn set_address(address: Address) -> Vec<u8> {
     command(0x21, address)
 }
 
 /// Erase the sector that holds `address` (AN3156 §5.3).
-#[must_use]
 pub fn erase(address: Address) -> Vec<u8> {
     command(0x41, address)
 }
@@ -86,7 +83,6 @@ fn command(code: u8, address: Address) -> Vec<u8> {
     [&[code][..], &address.0.to_le_bytes()].concat()
 }
 
-/// What GETSTATUS answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusBlock {
     /// bStatus.
@@ -99,7 +95,6 @@ pub struct StatusBlock {
 
 impl StatusBlock {
     /// Reads an answer; `None` if it is short or names a state that does not exist.
-    #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<StatusBlock> {
         let &[status, low, middle, high, state, _] = bytes else { return None };
         let poll = Duration::from_millis(u64::from(u32::from_le_bytes([low, middle, high, 0])));

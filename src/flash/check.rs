@@ -35,19 +35,16 @@ pub struct Admitted {
 
 impl Admitted {
     /// Whether the bootloader's sector is meant.
-    #[must_use]
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
 
     /// Ascending, not overlapping.
-    #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
     /// All bytes of all segments.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.segments.iter().map(|segment| segment.data.len()).sum()
     }
@@ -77,23 +74,18 @@ pub enum Refusal {
     /// A copy of a flash whose bootloader was not Bitcraze's.
     #[error("what was there before had no Bitcraze bootloader")]
     NoLoaderBefore,
-    /// A copy of nothing.
     #[error("the copy is blank: there was nothing before")]
     NothingBefore,
     /// Ends before the last byte that its own start-up code reads.
     #[error("the file ends after {bytes} bytes, but its own start-up code needs {needs}: it was cut off")]
     CutOff {
-        /// Its length.
         bytes: usize,
         /// The least that it would need.
         needs: usize,
     },
     /// Has a gap where its own start-up code reads.
     #[error("the file leaves out {bytes} bytes that its own start-up code needs")]
-    LeavesOut {
-        /// How many.
-        bytes: usize,
-    },
+    LeavesOut { bytes: usize },
     /// A backup of a flash with an incomplete firmware.
     #[error("the firmware in this copy of a flash is incomplete")]
     IncompleteCopy,
@@ -105,12 +97,7 @@ pub enum Refusal {
     WholeFlash(Content),
     /// The file says where it belongs, and somebody said otherwise.
     #[error("the file says itself that it belongs at {placed}, not at {asked}")]
-    Placed {
-        /// By the file.
-        placed: Address,
-        /// By hand.
-        asked: Address,
-    },
+    Placed { placed: Address, asked: Address },
     /// The file is made for another USB device.
     #[error(
         "this file is made for the USB device {vendor:04x}:{product:04x}, not for a Crazyflie (0483:df11)"
@@ -124,21 +111,16 @@ pub enum Refusal {
     /// The file puts a firmware where it would not run.
     #[error("the file puts this firmware at {placed}, but it is linked for {linked} and would not run there")]
     Misplaced {
-        /// Where it runs.
         linked: Address,
         /// Where the file puts it.
         placed: Address,
     },
     /// No firmware that is known, linked for the place of the bootloader.
     #[error("this image is linked for 0x08000000, where the bootloader is, and would not run at {address}")]
-    Foreign {
-        /// Where it would go.
-        address: Address,
-    },
+    Foreign { address: Address },
     /// A firmware linked for another address than it would be written to.
     #[error("this image is linked for {linked} and would not run at {address}")]
     WrongAddress {
-        /// Where it runs.
         linked: Address,
         /// Where it was asked to go.
         address: Address,
@@ -154,9 +136,7 @@ pub enum Refusal {
     PastTheEnd {
         /// Where it was asked to go.
         address: Address,
-        /// Its length.
         bytes: usize,
-        /// The room there.
         room: u64,
     },
     /// An address that is no flash.

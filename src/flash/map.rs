@@ -68,7 +68,6 @@ impl MemoryMap {
     }
 
     /// The map of an STM32F405 with 1 MiB, to check an image before any device is there (RM0090 table 5).
-    #[must_use]
     pub fn stm32f405() -> MemoryMap {
         let access = Access { readable: true, erasable: true, writable: true };
         let mut start = 0x0800_0000;
@@ -82,13 +81,11 @@ impl MemoryMap {
     }
 
     /// All sectors, ascending.
-    #[must_use]
     pub fn sectors(&self) -> &[Sector] {
         &self.sectors
     }
 
     /// Whether this is the flash of an STM32F405 with 1 MiB: same bounds, whatever the name.
-    #[must_use]
     pub fn is_stm32f405(&self) -> bool {
         let spans = |map: &MemoryMap| map.sectors.iter().map(|s| s.span).collect::<Vec<_>>();
         spans(self) == spans(&MemoryMap::stm32f405())
@@ -100,7 +97,6 @@ impl MemoryMap {
     }
 
     /// Whether every byte of `span` is in some sector.
-    #[must_use]
     pub fn covers(&self, span: Span) -> bool {
         let inside: u64 = self
             .intersecting(span)

@@ -33,7 +33,6 @@ pub struct Plan {
 /// A sector that the image intersects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedSector {
-    /// The sector.
     pub sector: Sector,
     /// The parts of it that the image fills, ascending.
     pub filled: Vec<Span>,
@@ -42,7 +41,6 @@ pub struct PlannedSector {
 /// What the comparison found of one planned sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// Holds the image already.
     Same,
     /// Does not, and holds something that must be erased first.
     Differs,
@@ -65,7 +63,6 @@ pub struct Work {
 
 impl Work {
     /// Whether the bootloader's sector is erased or written.
-    #[must_use]
     pub fn writes_loader(&self) -> bool {
         let in_loader = |start: Address| start < FIRMWARE_BASE;
         self.erase.iter().any(|sector| in_loader(sector.span.start()))
@@ -73,14 +70,12 @@ impl Work {
     }
 
     /// Whether the flash already holds the image.
-    #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.erase.is_empty() && self.commit.is_empty()
     }
 
     /// The stretches that are rewritten, ascending, with the commit words in them: where the work really is, which may
     /// start far behind the start of the image.
-    #[must_use]
     pub fn stretches(&self) -> Vec<Span> {
         let mut spans: Vec<Span> = self.verify.iter().chain(&self.commit).copied().collect();
         spans.sort_by_key(|span| span.start());
@@ -97,7 +92,6 @@ impl Work {
     }
 
     /// Bytes that will be written.
-    #[must_use]
     pub fn bytes(&self) -> u64 {
         self.write.iter().chain(&self.commit).map(|block| u64::from(block.len())).sum()
     }
@@ -112,7 +106,6 @@ pub enum PlanError {
     /// The device does not let this sector be erased and written.
     #[error("the device does not allow sector {index} ({span}) to be erased and written")]
     NotWritable {
-        /// Position in the map.
         index: usize,
         /// Its bytes.
         span: Span,
@@ -160,31 +153,26 @@ impl Plan {
     }
 
     /// Whether the bootloader's sector is meant.
-    #[must_use]
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
 
     /// The image in its place, padded to whole words.
-    #[must_use]
     pub fn pieces(&self) -> &[Segment] {
         &self.pieces
     }
 
     /// The sectors that the image intersects, ascending.
-    #[must_use]
     pub fn sectors(&self) -> &[PlannedSector] {
         &self.sectors
     }
 
     /// Where the image starts: the lowest address of it.
-    #[must_use]
     pub fn start(&self) -> Address {
         self.pieces.first().map_or(FIRMWARE_BASE, |piece| piece.address)
     }
 
     /// The image's bytes at `span`, which lies in one of the filled parts.
-    #[must_use]
     pub fn data(&self, span: Span) -> &[u8] {
         let piece = self.pieces.iter().rfind(|piece| piece.address <= span.start());
         piece.map_or(&[], |piece| {
@@ -197,7 +185,6 @@ impl Plan {
     ///
     /// If anything of a part must be written, its head sector is rewritten too, even where it is the same:
     /// else an interrupted job would leave an old head on a new body.
-    #[must_use]
     pub fn work(&self, found: &[Comparison], block: u32) -> Work {
         let mut found = found.to_vec();
         found.resize(self.sectors.len(), Comparison::Differs);

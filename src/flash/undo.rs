@@ -24,7 +24,6 @@ pub struct History {
 /// What the last change overwrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Last {
-    /// This, whole.
     Copy(Segment),
     /// There is no copy, for this reason.
     None(NoCopy),
@@ -39,7 +38,6 @@ pub enum NoCopy {
     /// `--no-undo`, or the copy could not be saved.
     #[error("the last flash kept no copy of what it overwrote")]
     NotKept,
-    /// There was nothing.
     #[error("the last flash went to an empty place")]
     WasBlank,
     /// Another program's interrupted flash, say.
@@ -55,7 +53,6 @@ pub enum NoCopy {
 pub struct Unfinished {
     /// The copy that it was to put back, if it was an undo.
     pub undoes: Option<Segment>,
-    /// What it writes.
     pub writes: Vec<Piece>,
     /// What earlier changes were to write that are not finished either.
     pub earlier: Vec<Piece>,
@@ -64,7 +61,6 @@ pub struct Unfinished {
 /// Bytes that were to be written, to be known again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Where.
     pub span: Span,
     /// CRC-32.
     pub crc: u32,
@@ -72,7 +68,6 @@ pub struct Piece {
 
 impl Piece {
     /// These bytes; `None` for none, or past the end of the addresses.
-    #[must_use]
     pub fn of(segment: &Segment) -> Option<Piece> {
         let span = Span::between(segment.address, segment.end())?;
         Some(Piece { span, crc: crc32fast::hash(&segment.data) })
@@ -85,7 +80,6 @@ impl Piece {
     }
 
     /// Whether it is there; `None` if that cannot be seen.
-    #[must_use]
     pub fn is_in(self, segment: &Segment) -> Option<bool> {
         let range = self.span.start().wide()..self.span.end();
         let there = within(segment, range).filter(|there| there.data.len() == self.span.size())?;
@@ -104,7 +98,6 @@ fn has_part(pieces: &[Piece], part: &Range<u64>) -> bool {
 /// What kind of change a job makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Writes an image.
     Flash,
     /// Puts back what [`History::target`] gives.
     Undo,
@@ -120,7 +113,6 @@ pub struct Tracked {
 
 impl Tracked {
     /// The history as it is.
-    #[must_use]
     pub fn history(&self) -> &History {
         &self.history
     }
@@ -172,7 +164,6 @@ impl History {
 
     /// The history once a job begins to write these segments. `before` is what their sectors hold, without gaps; `None` if
     /// that was not read.
-    #[must_use]
     pub fn begin(&self, writes: &[Segment], before: Option<&Segment>, change: Change) -> History {
         let undoes = self.target().ok().filter(|_| change == Change::Undo).cloned();
         // A change whose end was not seen may be complete all the same.
@@ -189,7 +180,6 @@ impl History {
     }
 
     /// The history once that job has written everything.
-    #[must_use]
     pub fn end(self) -> History {
         let wrote = self.unfinished.as_ref().map_or(self.wrote, |it| it.writes.clone());
         let left = self.unfinished.map(|it| {
@@ -207,19 +197,16 @@ impl History {
 
     /// What the drone must still hold for an undo to be right; nothing while a change is unfinished, which may have
     /// left anything. Where this differs, another program has changed the drone since.
-    #[must_use]
     pub fn expected(&self) -> &[Piece] {
         if self.unfinished.is_some() { &[] } else { &self.wrote }
     }
 
     /// The history once an undo found everything in place: if it was carried on, it is finished.
-    #[must_use]
     pub fn undone(self) -> History {
         if self.is_undoing() { self.end() } else { self }
     }
 
     /// Whether an undo is unfinished.
-    #[must_use]
     pub fn is_undoing(&self) -> bool {
         self.unfinished.as_ref().is_some_and(|it| it.undoes.is_some())
     }

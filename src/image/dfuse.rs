@@ -24,16 +24,13 @@ const DFUSE_VERSION: u16 = 0x011A;
 /// What is wrong with a file made for DFU.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Defect {
-    /// It is cut off.
     #[error("it ends in the middle of {0}")]
     Short(&'static str),
     /// An unknown version of the format.
     #[error("it is of version {0} of the DfuSe format, which is not known")]
     Version(u8),
-    /// Damaged.
     #[error("its checksum is 0x{stored:08X}, but that of its bytes is 0x{computed:08X}: it is damaged")]
     Checksum {
-        /// In the file.
         stored: u32,
         /// Of the bytes.
         computed: u32,
@@ -47,7 +44,6 @@ pub enum Defect {
     /// The suffix is of another standard.
     #[error("its DFU suffix is of version 0x{0:04X}, which does not belong here")]
     SuffixVersion(u16),
-    /// Nothing in it.
     #[error("it holds no target")]
     NoTargets,
     /// A target does not start as one.
@@ -58,18 +54,14 @@ pub enum Defect {
     Elements {
         /// Counted from 1.
         target: usize,
-        /// As the file says.
         count: u32,
     },
-    /// Not for the flash.
     #[error("target {target} is for alternate setting {alternate}, which is not the flash")]
     Alternate {
         /// Counted from 1.
         target: usize,
-        /// As the file says.
         alternate: u8,
     },
-    /// Nothing at an address.
     #[error("the element for {0} is empty")]
     EmptyElement(Address),
     /// A target's size is not that of its elements.
@@ -77,9 +69,7 @@ pub enum Defect {
     TargetSize {
         /// Counted from 1.
         target: usize,
-        /// As the file says.
         said: u32,
-        /// As counted.
         found: usize,
     },
     /// Something follows the last target.
@@ -87,7 +77,6 @@ pub enum Defect {
     Leftover(usize),
 }
 
-/// What a suffix says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suffix {
     /// Its length in bytes.

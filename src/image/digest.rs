@@ -11,7 +11,6 @@ pub struct Sha256([u8; 32]);
 
 impl Sha256 {
     /// That of these bytes.
-    #[must_use]
     pub fn of(bytes: &[u8]) -> Sha256 {
         Sha256(sha2::Sha256::digest(bytes).into())
     }

@@ -29,7 +29,6 @@ pub enum Defect {
     /// More than the chip has flash.
     #[error("it holds more than the Crazyflie's flash")]
     TooLarge,
-    /// Nothing to load.
     #[error("it holds nothing to flash")]
     Nothing,
 }

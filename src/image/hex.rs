@@ -16,10 +16,8 @@ pub enum Defect {
         /// In the words of the reader.
         why: String,
     },
-    /// It is cut off.
     #[error("its last line is not that of a complete file")]
     NoEnd,
-    /// Something follows the end.
     #[error("line {0} follows the end of the file")]
     AfterEnd(usize),
     /// Parts all over the place.

@@ -25,7 +25,6 @@ const REVISION_LEN: usize = 12;
 /// The name of a board in the firmware's platform table has 30 bytes with its NUL.
 const BOARD_NAME_MAX: usize = 29;
 
-/// What an image is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A Crazyflie firmware for the STM32.
@@ -80,7 +79,6 @@ impl Firmware {
     /// The platform that it was built for, as releases name it; `None` if its boards are of no known one.
     ///
     /// The Flapper flies on boards that also other platforms use: there the names decide.
-    #[must_use]
     pub fn platform(&self) -> Option<&'static str> {
         if self.boards.iter().any(|board| board.name.starts_with("Flapper")) {
             return Some("flapper");
@@ -126,8 +124,6 @@ impl fmt::Display for Content {
 }
 
 impl Content {
-    /// The firmware in it.
-    #[must_use]
     pub fn firmware(&self) -> Option<&Firmware> {
         match self {
             Content::Firmware(firmware) => Some(firmware),
@@ -137,7 +133,6 @@ impl Content {
     }
 
     /// Where it was linked to run, if that can be told.
-    #[must_use]
     pub fn link(&self) -> Option<Address> {
         match self {
             Content::Firmware(firmware) => Some(firmware.link),
@@ -148,20 +143,17 @@ impl Content {
     }
 
     /// What these bytes are, as a file or a part of one.
-    #[must_use]
     pub fn of(bytes: &[u8]) -> Content {
         look(bytes, &[]).0
     }
 
     /// What stands in this part of a flash, whose blank end is not part of it; `None` if all of it is blank.
-    #[must_use]
     pub fn in_flash(bytes: &[u8]) -> Option<Content> {
         let there = without_blank_end(bytes);
         (!there.is_empty()).then(|| recognise(there, &Origin::Flash { read: bytes.len() }).0)
     }
 
     /// The word that `inspect --json` prints.
-    #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
             Content::Firmware(_) => "firmware",

@@ -24,7 +24,6 @@ const FILES_MAX: usize = 256;
 const LOOSE_MAX: u64 = 32 * 1024 * 1024;
 /// A manifest has about 3 kB.
 const MANIFEST_MAX: u64 = 256 * 1024;
-/// Targets that are named.
 const OTHERS_MAX: usize = 20;
 /// Longest text of the manifest that is shown.
 const TEXT_MAX: usize = 60;
@@ -32,10 +31,8 @@ const TEXT_MAX: usize = 60;
 /// What is wrong with a release.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Defect {
-    /// The archive itself.
     #[error("it cannot be read: {0}")]
     Archive(String),
-    /// Far too many files.
     #[error("it holds {0} files, more than any release")]
     Crowded(usize),
     /// An archive in the archive.
@@ -79,7 +76,6 @@ fn explained(others: &[String]) -> String {
 pub(super) enum Packing {
     /// A release with its manifest.
     Release(Release),
-    /// Files without one.
     Loose(Vec<Loose>),
 }
 

@@ -17,7 +17,6 @@ pub enum Extent {
     Unknown,
     /// All that is copied to RAM is there.
     Complete,
-    /// It ends early.
     Cut {
         /// Where it ends, in bytes from its start.
         bytes: usize,
@@ -33,7 +32,6 @@ pub enum Extent {
 
 impl Extent {
     /// As `inspect --json` prints it.
-    #[must_use]
     pub fn complete(self) -> Option<bool> {
         match self {
             Extent::Unknown => None,

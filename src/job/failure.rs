@@ -17,7 +17,6 @@ use crate::usb::{BusError, Id, Location, TransferError};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}{kind}", place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
 pub struct Failure {
-    /// What.
     pub kind: FailureKind,
     pub place: Option<Place>,
     /// What the drone is left as.
@@ -54,7 +53,6 @@ pub enum Place {
 /// What a drone is left as when a job ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DroneState {
-    /// As it was.
     Untouched,
     /// With what it had, but it was running before and is in DFU mode, or dark, now.
     Stopped,
@@ -68,13 +66,10 @@ pub enum DroneState {
     Flashed,
 }
 
-/// What can go wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FailureKind {
-    /// The bus.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// Nothing there.
     #[error("no Crazyflie and no device in DFU mode found")]
     NoDevice,
     /// Nothing there but relatives of the Crazyflie.
@@ -86,13 +81,10 @@ pub enum FailureKind {
     /// A running Crazyflie, but it may not be asked to enter DFU mode.
     #[error("the Crazyflie is running, not in DFU mode")]
     NotInDfu,
-    /// More than one.
     #[error("{} devices are there and none is named", .0.len())]
     Several(Vec<Device>),
-    /// The system forbids it.
     #[error("no permission to open {0}")]
     NoAccess(Id),
-    /// Somebody else has it.
     #[error("another program holds the device")]
     Held,
     /// It could not be opened for another reason.
@@ -114,7 +106,6 @@ pub enum FailureKind {
     /// It is no DfuSe device.
     #[error("the device cannot be flashed: {0}")]
     NotDfu(#[from] DeviceError),
-    /// Another chip.
     #[error("this is not a Crazyflie: its flash is laid out differently from an STM32F405's")]
     OtherChip,
     /// The image does not fit the device.
@@ -123,26 +114,19 @@ pub enum FailureKind {
     /// Another drone where the one of this job was.
     #[error("another drone is on port {port} now{}", found.as_ref().map(|it| format!(" ({it})")).unwrap_or_default())]
     OtherDrone {
-        /// Where.
         port: Location,
         /// Its serial number; `None` if it cannot be read.
         found: Option<String>,
     },
     /// The board could not be read, and the image is for some boards only.
     #[error("the board of this drone could not be read, and the image is for {}", .boards.join(", "))]
-    UnknownBoard {
-        /// From the image.
-        boards: Vec<String>,
-    },
+    UnknownBoard { boards: Vec<String> },
     /// Another board with this chip, as it seems: what is on it would be lost.
     #[error(
         "nothing says that this is a Crazyflie: no board is named in its chip, and where the bootloader belongs is {}",
         loader.instead()
     )]
-    NotACrazyflie {
-        /// What is there.
-        loader: Loader,
-    },
+    NotACrazyflie { loader: Loader },
     /// An undo finds something else than the last change wrote.
     #[error("the drone was changed by another program after its last flash")]
     ChangedSince,
@@ -151,41 +135,19 @@ pub enum FailureKind {
     NotErased(usize),
     /// The image is for other boards than the one that the OTP names.
     #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
-    OtherBoard {
-        /// From the OTP.
-        board: Board,
-        /// From the image.
-        boards: Vec<String>,
-    },
-    /// Option byte RDP.
+    OtherBoard { board: Board, boards: Vec<String> },
     #[error("the chip is read-protected")]
     ReadProtected,
-    /// Option bytes nWRP.
     #[error("write protection is set for sector{} {}", if .0.len() == 1 { "" } else { "s" }, numbers(.0))]
     WriteProtected(Vec<usize>),
-    /// The conversation.
     #[error(transparent)]
     Dfu(#[from] DfuError),
     /// The answer of a comparison.
     #[error("the drone does not hold this image: {address} holds 0x{found:02X} instead of 0x{expected:02X}")]
-    Differs {
-        /// The first place.
-        address: Address,
-        /// What should be there.
-        expected: u8,
-        /// What is there.
-        found: u8,
-    },
+    Differs { address: Address, expected: u8, found: u8 },
     /// A byte that was written reads back wrong.
     #[error("{address} holds 0x{found:02X} instead of 0x{expected:02X}")]
-    Mismatch {
-        /// The first wrong byte.
-        address: Address,
-        /// What should be there.
-        expected: u8,
-        /// What is.
-        found: u8,
-    },
+    Mismatch { address: Address, expected: u8, found: u8 },
     /// The part to read is not all there.
     #[error("{0} is not all in the device's flash")]
     OutOfRange(Span),
@@ -196,7 +158,6 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// The transfer that failed, if one did.
-    #[must_use]
     pub fn transfer(&self) -> Option<TransferError> {
         match self {
             FailureKind::Dfu(error) => error.transfer(),
@@ -206,7 +167,6 @@ impl FailureKind {
     }
 
     /// The same of a device that turned out to be gone: what the wire showed before that means nothing.
-    #[must_use]
     pub fn of_a_gone_device(self) -> FailureKind {
         let error = TransferError::Disconnected;
         match self {
@@ -223,7 +183,6 @@ impl FailureKind {
 
 impl DroneState {
     /// Nothing was written or erased.
-    #[must_use]
     pub fn is_unchanged(self) -> bool {
         matches!(self, DroneState::Untouched | DroneState::Stopped)
     }
@@ -231,13 +190,11 @@ impl DroneState {
 
 impl Failure {
     /// Whether the drone was lost: plugged in again, the job can be done.
-    #[must_use]
     pub fn is_lost(&self) -> bool {
         self.kind.transfer() == Some(TransferError::Disconnected)
     }
 
     /// Whether it was lost in the middle of the work: plugged in again, it can be gone on with.
-    #[must_use]
     pub fn is_interruption(&self) -> bool {
         self.is_lost() && !self.drone.is_unchanged() && self.drone != DroneState::Flashed
     }

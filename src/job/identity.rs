@@ -30,7 +30,6 @@ pub struct Identity {
 
 impl Identity {
     /// Read protection is set: nothing can be read or written.
-    #[must_use]
     pub fn is_read_protected(&self) -> bool {
         self.protection.as_ref().is_some_and(|protection| protection.read)
     }
@@ -48,11 +47,9 @@ pub struct Running {
 /// What stands where the bootloader belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loader {
-    /// The Bitcraze bootloader.
     Bitcraze,
     /// A Crazyflie firmware that was flashed over it.
     Overwritten,
-    /// Nothing.
     Erased,
     /// Something else: PX4's or Betaflight's, or half a bootloader.
     Other,
@@ -60,14 +57,12 @@ pub enum Loader {
 
 impl Loader {
     /// Whether what the drone starts with, and is updated over radio by, is not there.
-    #[must_use]
     pub fn is_gone(self) -> bool {
         self != Loader::Bitcraze
     }
 
     /// What these bytes from 0x08000000 on are: at least the first eight, which suffice for a glance, or the
     /// whole sector for certainty.
-    #[must_use]
     pub fn of(sector: &[u8]) -> Loader {
         let word = |at: usize| {
             let bytes = sector.get(at..at + 4)?;
@@ -89,7 +84,6 @@ impl Loader {
     }
 
     /// The word that `identify --json` prints.
-    #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Loader::Bitcraze => "bitcraze",
@@ -100,7 +94,6 @@ impl Loader {
     }
 
     /// What is in its place.
-    #[must_use]
     pub fn instead(self) -> &'static str {
         match self {
             Loader::Bitcraze => "the Bitcraze bootloader",
@@ -110,8 +103,6 @@ impl Loader {
         }
     }
 
-    /// In a few words.
-    #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
             Loader::Bitcraze => "the Bitcraze bootloader",
@@ -133,7 +124,6 @@ pub struct Protection {
 
 impl Protection {
     /// Byte 1: 0xAA is no read protection. Bytes 8 and 9: a bit for each sector, 0 is protected.
-    #[must_use]
     pub fn parse(options: &[u8]) -> Option<Protection> {
         let (rdp, low, high) = (*options.get(1)?, *options.get(8)?, *options.get(9)?);
         let free = u16::from_le_bytes([low, high]);

@@ -31,7 +31,6 @@ pub struct Presence {
 
 impl Presence {
     /// With nothing to announce yet. The demo announces nothing.
-    #[must_use]
     pub fn new(demo: bool) -> Presence {
         let record = if demo { None } else { Record::of_user() };
         let work = AtWork { pid: std::process::id(), ..AtWork::default() };
@@ -104,14 +103,12 @@ impl Record {
     }
 
     /// The other run that is at work on this port.
-    #[must_use]
     pub fn at_work_on(&self, port: &Location) -> Option<AtWork> {
         let place = port.to_string();
         self.others_at_work().into_iter().find(|work| work.place == place)
     }
 
     /// What other runs on this computer are at, in the order of their numbers.
-    #[must_use]
     pub fn others_at_work(&self) -> Vec<AtWork> {
         let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
         let own = format!("{}-", host());

@@ -61,21 +61,17 @@ pub struct Begun {
 /// What is kept of what a job overwrites.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// This copy.
     Copy(PathBuf),
     /// The copy from before an interrupted job, which left what is there now.
     Earlier,
-    /// Nothing.
     None(NoCopy),
 }
 
 /// What an undo would put back.
 pub struct Target {
-    /// Its file.
     pub path: PathBuf,
     /// Its bytes.
     pub copy: Segment,
-    /// How old it is.
     pub age: Duration,
     /// What the drone must still hold: [`History::expected`].
     pub expected: Vec<Piece>,
@@ -150,13 +146,11 @@ impl Record {
     }
 
     /// Where the copies of this drone are.
-    #[must_use]
     pub fn folder_of_copies(&self, drone: &DroneAt) -> Option<PathBuf> {
         copies_of(drone).map(|folder| self.dir.join(folder))
     }
 
     /// The change that is on record as begun goes on.
-    #[must_use]
     pub fn carry_on(&self, drone: &DroneAt) -> Begun {
         let files = self.files_of(drone).unwrap_or_default();
         let (mut older, mut marks) = (Vec::new(), Vec::new());

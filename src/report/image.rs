@@ -8,14 +8,12 @@ use crate::image::{Firmware, Image, ImageError, Sha256};
 use crate::job::PlatformChange;
 
 /// What somebody should know of an image that may be flashed.
-#[must_use]
 pub fn caution(image: &Image) -> Option<String> {
     let flapper = image.content.firmware().and_then(Firmware::platform) == Some("flapper");
     flapper.then(|| "only for a Flapper: other drones have this type of board, too".to_owned())
 }
 
 /// What a drone runs and what it is about to get, if these are for different kinds of drones.
-#[must_use]
 pub fn platform_change(change: PlatformChange) -> String {
     let PlatformChange { from, to } = change;
     format!(
@@ -26,7 +24,6 @@ pub fn platform_change(change: PlatformChange) -> String {
 }
 
 /// A file that is not the one that was published.
-#[must_use]
 pub fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
     let message = format!("its SHA-256 is {found}, not {expected}");
     let advice =
@@ -35,7 +32,6 @@ pub fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
 }
 
 /// A file that is no image.
-#[must_use]
 pub fn image_error(error: &ImageError) -> Problem {
     let right = format!("Take {}.", any_image());
     let advice = match error {
@@ -65,7 +61,6 @@ pub fn image_error(error: &ImageError) -> Problem {
 }
 
 /// An image that may not go where it would.
-#[must_use]
 #[allow(clippy::too_many_lines, reason = "a table, one row a refusal")]
 pub fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {

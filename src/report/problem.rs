@@ -110,7 +110,6 @@ impl Problem {
         Problem { advice: advice.into(), ..self }
     }
 
-    /// With another remedy.
     pub fn or(self, remedy: impl Into<String>) -> Problem {
         Problem { advice: self.advice.or(remedy), ..self }
     }

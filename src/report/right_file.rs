@@ -10,7 +10,6 @@ pub const RIGHT_LOADER: &str =
     "cf2loader-1.0.bin from github.com/bitcraze/crazyflie2-stm-bootloader/releases";
 
 /// The firmware for the board of this code.
-#[must_use]
 pub fn right_image(code: &str) -> String {
     match platform_of(code) {
         // The Flapper's firmware runs on the Bolt's boards, too (crazyflie-firmware, `platform_flapper.c`).
@@ -21,7 +20,6 @@ pub fn right_image(code: &str) -> String {
 }
 
 /// The firmware for each platform, where the board is not known.
-#[must_use]
 pub fn any_image() -> String {
     let mut platforms: Vec<&str> = BOARDS.iter().map(|board| board.platform).collect();
     platforms.dedup();
@@ -34,7 +32,6 @@ pub fn any_image() -> String {
 }
 
 /// What people call the drones of a platform.
-#[must_use]
 pub(super) fn called(platform: &str) -> &str {
     match platform {
         "cf2" => "Crazyflie 2.x",

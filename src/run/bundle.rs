@@ -13,7 +13,6 @@ use crate::record::Record;
 use crate::ui;
 use crate::ui::theme::{Glyphs, Theme};
 
-/// Reports that are kept.
 const KEPT: usize = 20;
 
 /// Saves a report and gives its path.
@@ -41,7 +40,6 @@ fn text(app: &App) -> String {
     text
 }
 
-/// The log as text.
 pub(super) fn log(app: &App) -> String {
     let line = |line: &crate::app::log::Line| {
         format!("{:9.3}  {:?}  {}\n", line.at.as_secs_f64(), line.level, line.text)

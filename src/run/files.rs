@@ -37,7 +37,6 @@ pub fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Pro
 }
 
 /// A parser that panicked, which is a defect of this program.
-#[must_use]
 pub fn defect(path: &Path) -> Problem {
     Problem::new(Exit::Defect, ProblemKind::Defect, "reading it is more than this program can do")
         .about(shown(path))
@@ -75,7 +74,6 @@ const ENDINGS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
 /// Recent images that are still there, then a folder's files that could be images with what each of them is,
 /// then its folders, each by name. A folder that cannot be read is empty.
-#[must_use]
 pub fn list(folder: &Path, recent: &[PathBuf]) -> Vec<Entry> {
     let mut left = RECOGNISED;
     let mut entries: Vec<Entry> = Vec::new();
@@ -114,7 +112,6 @@ pub fn list(folder: &Path, recent: &[PathBuf]) -> Vec<Entry> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Listed {
     Folder,
-    /// With its size.
     File(u64),
 }
 

@@ -193,7 +193,6 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     }
 }
 
-/// What was said already.
 #[derive(Default)]
 struct Said {
     logged: usize,

@@ -44,12 +44,10 @@ impl Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    /// Nothing is heard.
     #[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
     pub fn listen(_hear: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
         Ok(Signals {})
     }
 
-    /// Nothing was heard.
     pub fn stop(self) {}
 }

@@ -29,7 +29,6 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal.
     pub(super) fn open() -> io::Result<Screen> {
         let size = terminal::size().unwrap_or((0, 0));
         let fixed = size.0 == 0 || size.1 == 0;

@@ -15,20 +15,16 @@ pub struct Face {
 
 impl Face {
     /// Vendor and product, and release number.
-    #[must_use]
     pub fn identity(&self) -> ((u16, u16), u16) {
         let word = |at: usize| u16::from_le_bytes([self.device[at], self.device[at + 1]]);
         ((word(8), word(10)), word(12))
     }
 
     /// Whether it is a boot ROM's: its first interface is one in DFU mode (DFU 1.1 §4.2.3).
-    #[must_use]
     pub fn is_rom(&self) -> bool {
         self.configuration.get(1).is_some_and(|interface| interface.get(5..8) == Some(&[0xFE, 1, 2]))
     }
 
-    /// A standard request.
-    #[must_use]
     pub fn answer(&self, setup: Setup, len: usize, serial: &str) -> Answer {
         const GET_STATUS: u8 = 0;
         const GET_DESCRIPTOR: u8 = 6;
@@ -166,7 +162,6 @@ const SIMPLE_CONFIGURATION: &[&[u8]] = &[
     &[7, 5, 0x01, 2, 64, 0, 0],
 ];
 
-/// The radio dongle.
 pub static CRAZYRADIO: Face = Face {
     device: device(2, 0x1915, 0x7777, 0x0054),
     configuration: SIMPLE_CONFIGURATION,

@@ -96,7 +96,6 @@ impl Default for Traits {
 /// Something that goes wrong in the middle of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mishap {
-    /// The cable comes off.
     Unplugged,
     /// The same, as real host controllers show it: errors on the wire first, until the hub notices.
     Loose,
@@ -109,7 +108,6 @@ pub enum Mishap {
 /// What the STM32 is doing.
 #[derive(Clone, Debug)]
 enum Mode {
-    /// No power.
     Off,
     /// Power, and nothing that would show on USB.
     Halted,
@@ -122,7 +120,6 @@ enum Mode {
     Starting(Start, Duration),
     /// The boot ROM in DFU mode.
     Rom(Rom),
-    /// The firmware.
     Firmware,
 }
 
@@ -133,13 +130,11 @@ enum Start {
     Firmware,
 }
 
-/// One Crazyflie.
 #[allow(clippy::struct_excessive_bools, reason = "a board has buttons and pins")]
 #[derive(Clone, Debug)]
 pub struct Drone {
     /// Flash, option bytes and OTP.
     pub memory: Memory,
-    /// What it is.
     pub traits: Traits,
     mode: Mode,
     /// Entered by hand: the radio chip floats until the power is cut.
@@ -147,7 +142,6 @@ pub struct Drone {
     button: bool,
     /// The firmware's CRTP link over USB.
     link: Link,
-    /// Counts the enumerations.
     guise: u8,
     /// The running firmware was asked to enter DFU mode and took the request for another.
     misunderstood: bool,
@@ -163,8 +157,6 @@ pub struct Drone {
 }
 
 impl Drone {
-    /// A drone without power.
-    #[must_use]
     pub fn new(memory: Memory, traits: Traits) -> Drone {
         Drone {
             memory,
@@ -243,14 +235,11 @@ impl Drone {
         }
     }
 
-    /// Whether it has power.
-    #[must_use]
     pub fn plugged(&self) -> bool {
         !matches!(self.mode, Mode::Off)
     }
 
     /// Whether its button is held.
-    #[must_use]
     pub fn button(&self) -> bool {
         self.button
     }
@@ -305,13 +294,11 @@ impl Drone {
     }
 
     /// The number of this enumeration; `None` while nothing is on the bus.
-    #[must_use]
     pub fn guise(&self) -> Option<u8> {
         matches!(self.mode, Mode::Rom(_) | Mode::Firmware).then_some(self.guise)
     }
 
     /// Vendor, product and release number on the bus.
-    #[must_use]
     pub fn identity(&self) -> Option<((u16, u16), u16)> {
         match self.mode {
             Mode::Rom(_) | Mode::Firmware => Some(self.face().identity()),
@@ -519,7 +506,6 @@ pub fn write_otp(memory: &mut Memory, text: &str) {
 }
 
 /// A drone's memory with these images in flash and this board in OTP.
-#[must_use]
 pub fn memory(flash: Nor, loader: &[u8], firmware: &[u8], board: &str) -> Memory {
     let mut memory = Memory::new(flash);
     memory.flash.place(0x0800_0000, loader);

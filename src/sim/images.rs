@@ -32,7 +32,6 @@ pub const FIRMWARE_LEN: usize = 243_176;
 pub const FIRMWARE_MIN: usize = 4096;
 
 /// A Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards: code and name.
-#[must_use]
 pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
     let mut text = Vec::new();
     text.extend_from_slice(b"\0Bitcraze AB\0Crazyflie 2.x\0Raw CRTP interface\0");
@@ -46,7 +45,6 @@ pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
 }
 
 /// The bootloader: 7256 bytes like `cf2loader-1.0.bin`, with its table of sectors.
-#[must_use]
 pub fn loader() -> Vec<u8> {
     let table = [0x0800_0000_u32, 0x0800_4000, 0x0800_8000, 0x0800_C000]
         .into_iter()
@@ -56,7 +54,6 @@ pub fn loader() -> Vec<u8> {
 }
 
 /// A program of this length that is not a Crazyflie's, as other flight controllers have it from the start of the flash on.
-#[must_use]
 pub fn foreign(len: usize) -> Vec<u8> {
     program(0x0800_0000, 0x2002_0000, b"another flight controller", len, 3)
 }
@@ -119,7 +116,6 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
 }
 
 /// Initial stack pointer and start address, if the first eight bytes could be a vector table's.
-#[must_use]
 pub fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (stack, start) = (word(0)?, word(4)?);
@@ -127,7 +123,6 @@ pub fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// The text that follows these bytes in the program at `address`, without its NUL; nothing if they are not in it.
-#[must_use]
 pub fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
     let from = address.saturating_sub(0x0800_0000) as usize;
     let program = flash.get(from..).unwrap_or_default();
@@ -138,7 +133,6 @@ pub fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
 
 /// Whether the program at `address` of this flash would come up on `board`: its vectors are sound and
 /// lead to code, its checksum is right if it is one of ours, and it names the board.
-#[must_use]
 pub fn runs(flash: &[u8], address: u32, board: &str) -> bool {
     let Some(image) = address.checked_sub(0x0800_0000).and_then(|from| flash.get(from as usize..)) else {
         return false;

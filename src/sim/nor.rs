@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-/// First address.
 pub const START: u32 = 0x0800_0000;
 /// 1 MiB.
 pub const LEN: usize = 0x10_0000;
@@ -72,7 +71,6 @@ impl Pace {
 #[derive(Clone, Debug)]
 pub struct Nor {
     bytes: Vec<u8>,
-    /// How fast it is.
     pub pace: Pace,
     /// Erases of each sector so far.
     pub erases: [u32; SECTORS.len()],
@@ -81,39 +79,31 @@ pub struct Nor {
 }
 
 impl Nor {
-    /// A blank chip.
-    #[must_use]
     pub fn new(pace: Pace) -> Nor {
         Nor { bytes: vec![0xFF; LEN], pace, erases: [0; SECTORS.len()], worn: None }
     }
 
-    /// All of it.
-    #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// `len` bytes from `address` on; `None` if they are not all in flash.
-    #[must_use]
     pub fn read(&self, address: u32, len: usize) -> Option<&[u8]> {
         let from = address.checked_sub(START)? as usize;
         self.bytes.get(from..from.checked_add(len)?)
     }
 
     /// Which sector holds `address`.
-    #[must_use]
     pub fn sector_of(address: u32) -> Option<usize> {
         SECTORS.iter().position(|&(start, len)| address >= start && address - start < len)
     }
 
     /// How long the erase of a sector takes.
-    #[must_use]
     pub fn erase_time(&self, sector: usize, width: Width) -> Duration {
         Duration::from_micros(self.pace.erase_micros(SECTORS[sector].1, width))
     }
 
     /// How long it takes to program `len` bytes.
-    #[must_use]
     pub fn program_time(&self, len: usize, width: Width) -> Duration {
         let operations = len.div_ceil(1 << width as usize);
         Duration::from_micros(self.pace.program_micros() * operations as u64)

@@ -23,11 +23,8 @@ const MASS_ERASE: [u64; 3] = [16, 11, 8];
 /// What a device does with a control transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Bytes to the host.
     Data(Vec<u8>),
-    /// Taken.
     Ack,
-    /// Refused.
     Stall,
     /// None: the device is gone before it could answer.
     Silence,
@@ -58,13 +55,11 @@ const FACTORY_OPTIONS: [u8; 16] =
 
 impl Memory {
     /// A blank chip from the factory.
-    #[must_use]
     pub fn new(flash: Nor) -> Memory {
         Memory { flash, options: FACTORY_OPTIONS, otp: [0xFF; 528], rom_version: 0x91 }
     }
 
     /// Protection level 1 or 2.
-    #[must_use]
     pub fn read_protected(&self) -> bool {
         self.options[1] != 0xAA
     }
@@ -132,7 +127,6 @@ enum Work {
     Write(u32, Vec<u8>),
 }
 
-/// A download under way.
 #[derive(Clone, Debug)]
 struct Busy {
     work: Work,
@@ -143,7 +137,6 @@ struct Busy {
 /// What the chip does beyond answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing.
     None,
     /// Leaves DFU mode for the program whose vector table is here.
     Leave(u32),
@@ -151,7 +144,6 @@ pub enum Effect {
     Reset,
 }
 
-/// The ROM's volatile state.
 #[derive(Clone, Debug)]
 pub struct Rom {
     state: State,
@@ -172,7 +164,6 @@ pub enum Switch {
     /// As AN2606 has it.
     #[default]
     Works,
-    /// The write is refused.
     Refused,
     /// Taken and read back, and programming is as slow as before.
     NoEffect,
@@ -192,7 +183,6 @@ impl Default for Rom {
 
 impl Rom {
     /// Just started: in dfuERROR with errFIRMWARE, as every log of this ROM begins.
-    #[must_use]
     pub fn new() -> Rom {
         Rom {
             state: State::Error,

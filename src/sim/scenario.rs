@@ -8,7 +8,6 @@ use super::images;
 use super::nor::{self, Nor, Pace};
 use super::rom::Switch;
 
-/// A named situation.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     /// The word on the command line.
@@ -122,13 +121,11 @@ pub const SCENARIOS: &[Scenario] = &[
 
 impl Scenario {
     /// The scenario of that name.
-    #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Scenario> {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
     /// Its drones, as they are at `now`.
-    #[must_use]
     pub fn drones(&self, now: Duration) -> Vec<Drone> {
         (self.drones)(now)
     }
@@ -143,7 +140,6 @@ pub const CF2_BOARDS: [(&str, &str); 2] = [("CF20", "Crazyflie 2.0"), ("CF21", "
 const FIRMWARE_LEN: usize = 276_672;
 
 /// A drone with bootloader and firmware 2025.02, without power.
-#[must_use]
 pub fn crazyflie(pace: Pace, board: &str, traits: Traits) -> Drone {
     let firmware = images::firmware("2025.02", &CF2_BOARDS, FIRMWARE_LEN);
     Drone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)

@@ -40,7 +40,6 @@ const PORT_FREE: &str = "004";
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Whether this computer has the controller.
-#[must_use]
 pub fn is_here() -> bool {
     Path::new(CONTROLLER).exists()
 }

@@ -13,7 +13,6 @@ use crate::report;
 use crate::usb::descriptor::clean;
 
 /// What the screen says now; what lies on top of it first.
-#[must_use]
 pub fn say(app: &App) -> Vec<String> {
     if let Some(over) = &app.over {
         return say_over(app, over);
@@ -132,7 +131,6 @@ fn asking(app: &App) -> Vec<String> {
 }
 
 /// What is dangerous, in words.
-#[must_use]
 pub fn danger(danger: Danger) -> &'static str {
     match danger {
         Danger::Bootloader => "This overwrites the bootloader",
@@ -154,7 +152,6 @@ fn shown(row: &keys::Binding) -> &'static str {
 }
 
 /// The choices, as one line.
-#[must_use]
 pub fn choices(app: &App) -> String {
     let rows = keys::bindings(app).into_iter().filter(|row| row.why_not.is_none() && is_choice(row));
     let all: Vec<String> = rows.map(|row| format!("{}: {}", shown(&row), row.label)).collect();

@@ -12,7 +12,6 @@ use crate::crazyflie::{Mode, Relative};
 use crate::image::{Content, Format, Image};
 use crate::job::{Device, Identity, Known, Loader, Running};
 
-/// What is plugged in.
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let title = match app.devices().len() {
         0 | 1 => "Device".to_owned(),

@@ -11,7 +11,6 @@ const PAPER: &str = "#16181d";
 const INK: &str = "#d6d8dc";
 
 /// The picture of a screen.
-#[must_use]
 pub fn picture(buffer: &Buffer) -> String {
     let (columns, rows) = (buffer.area.width, buffer.area.height);
     let (width, height) = (columns * CELL.0 + 16, rows * CELL.1 + 16);

@@ -17,44 +17,28 @@ pub enum Glyphs {
     Ascii,
 }
 
-/// Styles and glyphs.
 #[derive(Clone, Debug)]
 pub struct Theme {
-    /// The tier.
     pub glyphs: Glyphs,
-    /// Ordinary text.
     pub plain: Style,
-    /// What matters.
     pub strong: Style,
-    /// What does not.
     pub faint: Style,
-    /// The program's name.
     pub title: Style,
-    /// A key that works.
     pub key: Style,
     /// A key that does not work now.
     pub key_off: Style,
-    /// Done, right.
     pub good: Style,
-    /// Look here.
     pub warn: Style,
     /// The label of the demo.
     pub warn_badge: Style,
-    /// Wrong.
     pub bad: Style,
-    /// Under way.
     pub busy: Style,
-    /// The marked row.
     pub marked: Style,
-    /// The blue LED.
     pub led: Style,
-    /// Panel borders.
     pub borders: border::Set<'static>,
-    /// Between the steps.
     pub arrow: &'static str,
     /// Filled and empty part of a bar.
     pub bar: (&'static str, &'static str),
-    /// Done, under way, wrong.
     pub ticks: (&'static str, &'static str, &'static str),
     /// A device; the mark of a row.
     pub dot: &'static str,
@@ -77,7 +61,6 @@ const ASCII_BORDERS: border::Set<'static> = border::Set {
 
 impl Theme {
     /// The theme of this tier.
-    #[must_use]
     pub fn new(glyphs: Glyphs, colour: bool) -> Theme {
         let plain = Style::new();
         let bold = plain.add_modifier(Modifier::BOLD);
@@ -130,7 +113,6 @@ impl Theme {
     }
 
     /// What a terminal can show: glyphs, and whether there is colour.
-    #[must_use]
     pub fn tier(term: &str, locale: &str, no_color: bool) -> (Glyphs, bool) {
         let utf8 = ["UTF-8", "utf-8", "UTF8", "utf8"].iter().any(|name| locale.contains(name));
         let glyphs = match term {
@@ -143,7 +125,6 @@ impl Theme {
     }
 
     /// Text as this tier can show it: our own texts have some marks that ASCII and CP437 lack.
-    #[must_use]
     pub fn text(&self, text: &str) -> String {
         let replace = |c: char| match (self.glyphs, c) {
             (Glyphs::Unicode, c) => c.to_string(),

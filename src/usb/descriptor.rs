@@ -94,13 +94,11 @@ pub fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>, Trans
 
 /// Device text made safe and short: control characters (terminal escapes among them) and what does not
 /// belong in a name are dropped, blanks at the ends cut.
-#[must_use]
 pub fn clean(text: &str) -> String {
     text.chars().filter(|&c| is_printable(c)).take(126).collect::<String>().trim().to_owned()
 }
 
 /// Whether a character may reach a terminal: neither a command to it nor one that changes how others are read.
-#[must_use]
 pub fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'

@@ -11,7 +11,6 @@ use super::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 /// bRequest of GETSTATUS in the class requests of DFU (DFU 1.1 §6.1.2).
 const GETSTATUS: u8 = 3;
 
-/// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The cable is pulled before the transfer; the device stays away until it is plugged in again.
@@ -35,9 +34,7 @@ pub enum Fault {
 /// A fault and the transfer that it hits, counted over all devices from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// Number of the transfer.
     pub at: u64,
-    /// What happens to it.
     pub fault: Fault,
 }
 
@@ -61,7 +58,6 @@ impl Faults {
         })
     }
 
-    /// Transfers so far.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }

@@ -17,7 +17,6 @@ use super::{Bus, BusError, CRAZYFLIE, Found, Id, Location, Pipe, Setup, Transfer
 /// The bus is looked at this often at least, for where there is no hot-plug notice.
 const POLL: Duration = Duration::from_millis(250);
 
-/// This computer's USB.
 pub struct Libusb {
     context: Context,
     /// Kept for as long as arrivals are to end a wait.

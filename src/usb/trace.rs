@@ -20,7 +20,6 @@ pub enum Transfer {
     Bulk(u8, Result<Vec<u8>, TransferError>),
 }
 
-/// Who is told.
 pub type Listener = Arc<dyn Fn(&Transfer) + Send + Sync>;
 
 /// The bus `inner`, overheard by `listener`.

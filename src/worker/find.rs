@@ -18,7 +18,6 @@ const DFU_APPEARS: Duration = Duration::from_secs(10);
 /// On other F405 boards one request reaches the boot ROM in 0 to 50 % of cases: the ROM takes a wrong clock, resets, and
 /// the firmware starts again (CircuitPython PR 11270: 5 of 12). Eight tries at 42 % miss 1.3 %.
 const ENTRY_TRIES: u32 = 8;
-/// All tries together.
 const ENTRY: Duration = Duration::from_secs(60);
 /// A drone that is seen running must still be there after this, with the same address: one whose firmware fails an
 /// assertion restarts about every second.
@@ -268,7 +267,6 @@ fn with_permission(ctx: &Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
 }
 
 /// Why a device could not be opened, as a kind of failure.
-#[must_use]
 pub fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
     match error {
         TransferError::Access => FailureKind::NoAccess(device.id),
@@ -289,7 +287,6 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
 
 /// What came of a request to enter DFU mode.
 enum Entered {
-    /// The boot ROM.
     Dfu(Device),
     /// The firmware started again instead.
     Missed(Device),
@@ -392,7 +389,6 @@ pub(super) enum Started {
     Running(Device),
     /// In DFU mode again: with its radio chip in the state that manual entry leaves it in, every reset ends there.
     InDfu,
-    /// Not seen.
     Dark,
 }
 

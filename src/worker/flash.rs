@@ -257,9 +257,7 @@ struct WidthJudge {
 impl WidthJudge {
     /// Bytes of a block that counts.
     const FULL: u32 = 2048;
-    /// Blocks that are measured.
     const BLOCKS: u32 = 8;
-    /// Between the two.
     const LIMIT: Duration = Duration::from_millis(22);
 
     /// A block was written; `Some` once there is a verdict, `true` for 32 bits.
@@ -290,7 +288,6 @@ struct Flashing<'a> {
 }
 
 impl Flashing<'_> {
-    /// Looks, erases, writes, proves.
     fn write_image(&mut self, ctx: &mut Ctx<'_>) -> Result<Outcome, Stop> {
         let loader = self.look_at_loader(ctx)?;
         let work = self.prepare(ctx, loader)?;

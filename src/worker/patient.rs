@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// Before each repeat.
 pub(super) const PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(100)];
 

@@ -107,7 +107,6 @@ impl Session {
         self.machine.is_eager()
     }
 
-    /// The flash's memory map.
     pub(super) fn map(&self) -> MemoryMap {
         self.device.flash().map_or_else(MemoryMap::stm32f405, |flash| flash.map.clone())
     }

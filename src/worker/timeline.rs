@@ -14,9 +14,7 @@ pub(super) enum Part {
     Enter,
     /// Opening the device and bringing it to rest.
     Open,
-    /// Board, protection, bootloader.
     Check,
-    /// Reading what is there.
     Compare,
     /// Between the plan and leave to write: the copy goes to the disk.
     Plan,
@@ -65,7 +63,6 @@ struct Row {
     shares: [Duration; 3],
 }
 
-/// The parts so far.
 #[derive(Debug)]
 pub(super) struct Timeline {
     rows: Vec<Row>,

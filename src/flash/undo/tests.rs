@@ -13,7 +13,6 @@ const MAP: &str = "@Flash /0x08000000/01*016Kg,03*064Bg,01*128Bg,02*256Bg";
 const LEN: usize = 0x4000 + 3 * 64 + 128 + 2 * 256;
 const BLOCK: u32 = 32;
 
-/// What a user does.
 #[derive(Clone, Debug)]
 enum Deed {
     Flash {
@@ -54,7 +53,6 @@ fn bytes(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|n| seed.wrapping_add(u8::try_from(n * 7 % 251).unwrap()).min(0xFE)).collect()
 }
 
-/// The chip.
 struct Chip(Vec<u8>);
 
 impl Chip {
@@ -103,7 +101,6 @@ impl Chip {
     }
 }
 
-/// Loader and firmware.
 type Both<T> = [T; 2];
 
 /// What must come back, by what happened and nothing else.
