@@ -9,16 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::doctor::Check;
-use crate::flash::check::Admitted;
-use crate::flash::undo::{Change, NoCopy, Tracked};
+use crate::flash::check::{self, Admitted, Purpose, Wish};
+use crate::flash::undo::Piece;
 use crate::image::{Content, Image, Sha256};
-use crate::job::{
-    AtWork, Confirm, Device, DroneAt, Event, Headway, Job, Known, Other, Preview, Report, SectorState,
-    WaitFor,
-};
+use crate::job::{AtWork, Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
 use crate::report::{Exit, Problem};
+use crate::supervise::{Ended, NoUndo, UndoTarget};
+use crate::usb::descriptor::is_printable;
 
 pub mod command_line;
+pub mod devices;
 pub mod keys;
 pub mod log;
 pub mod picker;
@@ -26,6 +26,7 @@ pub mod progress;
 pub mod update;
 pub mod wizard;
 
+pub use devices::{BackgroundIdentify, BusState, Devices, SECTORS};
 use keys::Key;
 use log::Log;
 use picker::{Entry, Picker};
@@ -35,54 +36,28 @@ use wizard::Wizard;
 /// The name of the image that the demo brings along, which is no file.
 pub const DEMO_IMAGE: &str = "demo.bin";
 
-/// Sectors of the chip's flash.
-pub const SECTORS: usize = 12;
-
 #[derive(Clone, Debug)]
 pub struct App {
     /// The time of the last message, since the start.
     pub now: Duration,
     /// The simulated situation, if this is the demo; shown always.
     pub demo: Option<Demo>,
-    pub bus: BusState,
-    /// Which of them is meant, counted from 0.
-    pub chosen: usize,
-    /// The drone that was meant last, to be found again when the bus changes.
-    pub meant: Option<Device>,
-    /// The device that a job uses, or used last.
-    pub device: Option<Device>,
+    pub devices: Devices,
     /// Where files are chosen before there is one, if not in the folder that it was started in.
     pub folder: Option<PathBuf>,
+    /// The firmware to flash.
     pub image: Slot,
+    /// The bootloader to restore.
     pub loader: Slot,
-    /// What is to be done.
     pub goal: Goal,
-    /// Whether somebody has chosen that; until then it is what makes sense.
-    pub chose: bool,
+    /// The user picked the goal; until then it is what makes sense.
+    pub goal_is_explicit: bool,
     /// What the middle of the screen shows.
     pub screen: Screen,
     /// What lies on top of it.
     pub over: Option<Over>,
-    /// What was found out about a device in passing, to be shown beside it.
-    pub look: Option<Look>,
-    /// What the last job that wrote has overwritten, ready to be put back; or why there is nothing to put back.
-    pub undo: Result<Before, String>,
-    /// Where that comes from, and for which drone.
-    pub past: Option<(DroneAt, Tracked)>,
-    /// The job that lost its drone, to go on by itself when that is back.
-    pub resume: Option<Resume>,
-    /// Whether that brings it further.
-    pub headway: Headway,
-    /// When the last key came.
-    pub last_key: Duration,
-    /// How long there was none before it: a key that is held comes every 30 ms or so.
-    pub quiet: Duration,
-    /// What other runs on this computer are at.
-    pub elsewhere: Vec<AtWork>,
-    /// What is known of each sector.
-    pub map: [Option<SectorState>; SECTORS],
-    /// What was found and what is left to do, of the job under way or the last.
-    pub preview: Option<Box<Preview>>,
+    pub undo: Undo,
+    pub rhythm: KeyRhythm,
     pub log: Log,
     /// One line that explains the last key, until it is old.
     pub notice: Option<(String, Duration)>,
@@ -92,26 +67,113 @@ pub struct App {
     pub ended: Option<Exit>,
 }
 
+/// When keys come: one that is held repeats every 30 ms or so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyRhythm {
+    last: Duration,
+    /// How long there was none before the last.
+    pub quiet: Duration,
+}
+
+impl KeyRhythm {
+    pub fn key(&mut self, now: Duration) {
+        self.quiet = now.saturating_sub(self.last);
+        self.last = now;
+    }
+}
+
+/// What can be put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undo {
+    Nothing(NoUndo),
+    /// What was there in the place of the bootloader is none, so that it takes the command line to put it back.
+    NotABootloader,
+    Ready(Box<Before>),
+}
+
+impl Undo {
+    fn of(target: Result<Box<UndoTarget>, NoUndo>) -> Undo {
+        let target = match target {
+            Ok(target) => *target,
+            Err(why) => return Undo::Nothing(why),
+        };
+        match (target.content, check::undo(target.copy, Wish::default())) {
+            (Some(content), Ok(image)) => {
+                let (drone, expected) = (target.drone, target.expected);
+                Undo::Ready(Box::new(Before { image, content, drone, expected }))
+            }
+            _ => Undo::NotABootloader,
+        }
+    }
+
+    /// `None` if there is something to put back.
+    pub fn why_not(&self) -> Option<String> {
+        match self {
+            Undo::Ready(_) => None,
+            Undo::Nothing(why) => Some(why.to_string()),
+            Undo::NotABootloader => Some("what was there before was no Bitcraze bootloader".to_owned()),
+        }
+    }
+}
+
+/// What a job writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The files that are chosen.
+    Chosen,
+    /// What was there before.
+    Undo(Box<Before>),
+}
+
+/// What is known of a job, during and after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobFacts {
+    pub source: Source,
+    /// The device that it uses, or used last.
+    pub device: Option<Device>,
+    /// What was found and what is left to do.
+    pub preview: Option<Box<Preview>>,
+}
+
+impl JobFacts {
+    pub fn new(source: Source) -> JobFacts {
+        JobFacts { source, device: None, preview: None }
+    }
+
+    /// Which file it stands for, if it is an undo.
+    fn undoes(&self) -> Option<(Which, &Before)> {
+        match &self.source {
+            Source::Chosen => None,
+            Source::Undo(before) => Some((before.which(), before)),
+        }
+    }
+}
+
 /// A job that lost its drone in the middle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
+    /// Which drone that was.
     pub drone: DroneAt,
+    /// How the job ended.
     pub report: Box<Report>,
+    /// The rest of it.
+    pub job: Box<Job>,
+    pub facts: JobFacts,
 }
 
-/// A look at a device, while nothing else is to be done.
+/// The way into DFU mode by hand, and what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    pub device: Device,
-    pub state: LookState,
+pub struct WizardView {
+    pub wizard: Wizard,
+    pub aim: Aim,
 }
 
-/// How far a look is, with what it found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LookState {
-    /// The worker is at it: all its events up to the last are about this.
-    UnderWay(Option<Box<Known>>),
-    Over(Option<Box<Known>>),
+pub enum Aim {
+    /// The job at hand begins.
+    Begin(Source),
+    /// The job that lost its drone goes on by itself.
+    Resume(Box<Resume>),
 }
 
 /// The demo: the scenario and what the drone's button and cable are like.
@@ -125,16 +187,6 @@ pub struct Demo {
     pub button: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BusState {
-    Asking,
-    /// There is no USB here.
-    None(String),
-    Devices(Vec<Device>),
-    /// No Crazyflie, but these, which are taken for one or belong to one.
-    Others(Vec<Other>),
-}
-
 /// A file that was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {
@@ -142,8 +194,6 @@ pub enum Slot {
     Loading(PathBuf),
     Bad(PathBuf, Problem),
     Ready(PathBuf, Box<Image>),
-    /// Not a file: what a job overwrote; and what was in this slot, to come back after it.
-    Before(Box<Before>, Box<Slot>),
 }
 
 /// What a job overwrote, to be put back on the same drone.
@@ -153,6 +203,17 @@ pub struct Before {
     pub image: Admitted,
     pub content: Content,
     pub drone: DroneAt,
+    /// What the drone must still hold.
+    pub expected: Vec<Piece>,
+}
+
+impl Before {
+    pub fn which(&self) -> Which {
+        match self.image.purpose() {
+            Purpose::RestoreBootloader => Which::Loader,
+            Purpose::Flash => Which::Image,
+        }
+    }
 }
 
 impl Slot {
@@ -168,14 +229,13 @@ impl Slot {
     pub fn content(&self) -> Option<&Content> {
         match self {
             Slot::Ready(_, image) => Some(&image.content),
-            Slot::Before(before, _) => Some(&before.content),
             Slot::Empty | Slot::Loading(_) | Slot::Bad(..) => None,
         }
     }
 
     pub fn path(&self) -> Option<&PathBuf> {
         match self {
-            Slot::Empty | Slot::Before(..) => None,
+            Slot::Empty => None,
             Slot::Loading(path) | Slot::Bad(path, _) | Slot::Ready(path, _) => Some(path),
         }
     }
@@ -190,6 +250,14 @@ pub enum Goal {
 }
 
 impl Goal {
+    /// The file that it takes.
+    pub fn file(self) -> Which {
+        match self {
+            Goal::Flash | Goal::Recover => Which::Image,
+            Goal::Restore => Which::Loader,
+        }
+    }
+
     /// All, in the order of the menu.
     pub const ALL: [Goal; 3] = [Goal::Flash, Goal::Recover, Goal::Restore];
 
@@ -215,16 +283,16 @@ pub enum Screen {
     Home,
     /// Choosing a file, and what is begun when it is chosen.
     Pick(Which, Option<Goal>, Picker),
-    /// The way into DFU mode by hand.
-    Wizard(Wizard),
-    /// A job that looks at the drone, or waits for leave to write, or writes.
+    Wizard(WizardView),
+    /// A job that looks at the drone, or waits for confirmation, or writes.
     Job(JobView),
-    Outcome(Box<Report>),
+    Outcome(Box<Report>, JobFacts),
 }
 
 /// A job as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobView {
+    pub facts: JobFacts,
     /// How far it is in the plan's own order.
     pub stage: Stage,
     pub progress: Progress,
@@ -232,8 +300,6 @@ pub struct JobView {
     pub waiting: Option<(WaitFor, Duration, Duration)>,
     /// Whether a stop was asked for.
     pub stopping: bool,
-    /// Whether it is known what is left to write.
-    pub compared: bool,
     /// Whether somebody is asked before it writes.
     pub confirm: Confirm,
     /// Whether its drone was seen to be away. What is on the bus after that is no echo of what was before.
@@ -301,7 +367,9 @@ pub enum Msg {
     Elsewhere(Vec<AtWork>),
     /// A file holds something else than when it was read; the job that was to write it has not begun.
     Changed(Which, PathBuf, Result<Box<Image>, Problem>),
+    /// An event of the job under way, or of a background identify; never its last.
     Job(Box<Event>),
+    Ended(Box<Ended>),
     /// This computer was looked at.
     Doctor(Vec<Check>),
     /// The demo's drone was touched.
@@ -315,6 +383,10 @@ pub enum Msg {
 pub enum Effect {
     /// Give the worker this job.
     Start(Box<Job>),
+    /// Give it the rest of a job that lost its drone.
+    Resume(Box<Job>),
+    /// Let it find out what is on a drone.
+    Identify(Box<Job>),
     /// Let the job go on; the copy of what goes is kept first.
     Proceed,
     /// Stop the job at the next safe point.
@@ -349,27 +421,16 @@ impl App {
         App {
             now: Duration::ZERO,
             demo,
-            bus: BusState::Asking,
-            chosen: 0,
-            meant: None,
-            device: None,
+            devices: Devices::default(),
             folder: None,
             image: Slot::Empty,
             loader: Slot::Empty,
-            chose: false,
+            goal_is_explicit: false,
             goal: Goal::Flash,
             screen: Screen::Home,
             over: None,
-            look: None,
-            elsewhere: Vec::new(),
-            undo: Err(NoCopy::NeverFlashed.to_string()),
-            past: None,
-            resume: None,
-            headway: Headway::default(),
-            last_key: Duration::ZERO,
-            quiet: Duration::ZERO,
-            map: [None; SECTORS],
-            preview: None,
+            undo: Undo::Nothing(NoUndo::default()),
+            rhythm: KeyRhythm::default(),
             log: Log::default(),
             notice: None,
             detached: false,
@@ -377,18 +438,58 @@ impl App {
         }
     }
 
-    pub fn devices(&self) -> &[Device] {
-        match &self.bus {
-            BusState::Devices(devices) => devices,
-            BusState::Asking | BusState::None(_) | BusState::Others(_) => &[],
+    /// What is known of the job that is on the screen.
+    pub fn facts(&self) -> Option<&JobFacts> {
+        match &self.screen {
+            Screen::Job(view) => Some(&view.facts),
+            Screen::Outcome(_, facts) => Some(facts),
+            Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => Some(&resume.facts),
+            _ => None,
         }
     }
 
-    /// The drone of the job under way: with its whole serial number, if it was seen running at this port before.
-    pub fn job_drone(&self) -> Option<DroneAt> {
-        let device = self.device.as_ref()?;
-        let running = self.meant.as_ref().map(Device::drone).filter(|meant| meant.is(device));
-        Some(running.unwrap_or_else(|| device.drone()))
+    pub fn preview(&self) -> Option<&Preview> {
+        self.facts()?.preview.as_deref()
+    }
+
+    /// What is put back in the place of this file, if the job on the screen is an undo.
+    pub fn undoes(&self, which: Which) -> Option<&Before> {
+        let begins = match &self.screen {
+            Screen::Wizard(WizardView { aim: Aim::Begin(Source::Undo(before)), .. }) => Some(&**before),
+            _ => None,
+        };
+        let before = begins.or_else(|| Some(self.facts()?.undoes()?.1))?;
+        (before.which() == which).then_some(before)
+    }
+
+    /// What the file of this goal is.
+    pub fn content(&self) -> Option<&Content> {
+        let which = self.goal.file();
+        self.undoes(which).map(|before| &before.content).or_else(|| self.slot(which).content())
+    }
+
+    pub fn slot(&self, which: Which) -> &Slot {
+        match which {
+            Which::Image => &self.image,
+            Which::Loader => &self.loader,
+        }
+    }
+
+    /// The job that lost its drone and goes on by itself when that is back.
+    pub fn resume(&self) -> Option<&Resume> {
+        match &self.screen {
+            Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => Some(resume),
+            _ => None,
+        }
+    }
+
+    /// Shows a line for a while.
+    pub fn notify(&mut self, text: impl Into<String>) {
+        /// How long a notice stays.
+        const NOTICE: Duration = Duration::from_secs(6);
+        // As in the log: nothing in it is a command to a terminal.
+        let text: String = text.into().chars().filter(|&c| c == '\n' || is_printable(c)).collect();
+        self.notice = Some((text, self.now + NOTICE));
     }
 
     /// The files that the job at hand writes, as they were read. The demo's own image is not a file.
@@ -402,35 +503,6 @@ impl App {
         let loader = file(Which::Loader, &self.loader).filter(|_| self.goal == Goal::Restore);
         let written = self.goal != Goal::Restore || self.firmware_of_restore().is_some();
         loader.into_iter().chain(file(Which::Image, &self.image).filter(|_| written)).collect()
-    }
-
-    /// Whether the job at hand writes a file or puts back what was there before.
-    pub fn change(&self) -> Change {
-        let slot = if self.goal == Goal::Restore { &self.loader } else { &self.image };
-        if matches!(slot, Slot::Before(..)) { Change::Undo } else { Change::Flash }
-    }
-
-    /// Whether a device is looked at in passing: what the worker tells until its last word is about that.
-    pub fn is_looking(&self) -> bool {
-        self.look.as_ref().is_some_and(|look| matches!(look.state, LookState::UnderWay(_)))
-    }
-
-    /// The other run that has the device that is meant.
-    pub fn held_by(&self) -> Option<&AtWork> {
-        let place = self.chosen_device()?.location.to_string();
-        self.elsewhere.iter().find(|work| work.place == place)
-    }
-
-    /// What is known of the device that is meant.
-    pub fn known(&self) -> Option<&Known> {
-        let look = self.look.as_ref().filter(|look| Some(&look.device) == self.chosen_device())?;
-        let (LookState::UnderWay(known) | LookState::Over(known)) = &look.state;
-        known.as_deref()
-    }
-
-    /// The device that is meant.
-    pub fn chosen_device(&self) -> Option<&Device> {
-        self.devices().get(self.chosen.min(self.devices().len().saturating_sub(1)))
     }
 
     /// What is done when the wizard has led into DFU mode.
@@ -458,7 +530,7 @@ impl App {
     pub fn next_wake(&self) -> Option<Duration> {
         let second = Duration::from_secs(1);
         let screen = match &self.screen {
-            Screen::Wizard(wizard) => wizard.next_wake(self.now),
+            Screen::Wizard(view) => view.wizard.next_wake(self.now),
             Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(self.now),
             Screen::Job(_) => Some(second),
             _ => None,
@@ -466,4 +538,10 @@ impl App {
         let notice = self.notice.as_ref().map(|(_, until)| until.saturating_sub(self.now));
         screen.into_iter().chain(notice).min().map(|wait| wait.max(Duration::from_millis(10)))
     }
+}
+
+/// An image that is not recognised is taken here, since the plan then asks for a word.
+pub fn wish_for(image: &Image) -> Wish {
+    let allow_mismatch = matches!(image.content, Content::Unknown { .. });
+    Wish { allow_mismatch, ..Wish::default() }
 }

@@ -19,16 +19,17 @@ use crate::flash::undo::{Change, NoCopy};
 use crate::flash::{FLASH_END, LOADER_BASE, Span};
 use crate::image::{Content, Firmware, Image, Sha256};
 use crate::job::{
-    Compare, DroneAt, Enter, FailureKind, FlashTask, Headway, Job, Keep, Leave, Mismatch, Outcome, Report,
-    Selector, Task, Verify, Width,
+    Compare, DroneAt, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector,
+    Task, Verify, Width,
 };
-use crate::record::{Record, Target};
+use crate::record::Record;
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::run::{self, files};
 use crate::settings::Settings;
 use crate::sim::SimBus;
 use crate::sim::drone::Helper;
 use crate::sim::scenario::{SCENARIOS, Scenario};
+use crate::supervise::{NoUndo, UndoTarget, Waits};
 use crate::usb::descriptor::is_printable;
 use crate::usb::libusb::Libusb;
 use crate::usb::trace::Traced;
@@ -48,6 +49,7 @@ mod udev;
 
 use args::{Args, Command, DemoKind, DeviceArgs, FlashArgs, Global};
 use console::Console;
+use run_job::Jobs;
 
 /// The whole program: parses the arguments, does what they say, gives the exit status.
 pub fn main() -> ExitCode {
@@ -288,8 +290,9 @@ fn flash_job(
         mismatch: if flash.allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
         ..FlashTask::new(image, firmware)
     };
-    let world = bus_for(global, Some(&flash.device), console)?;
-    let report = flash_to_the_end(&world, job(global, &flash.device, Task::Flash(task)), console)?;
+    let mut jobs = jobs(global, &flash.device, console)?;
+    let report = jobs.run_to_the_end(job(global, &flash.device, Task::Flash(task)), console);
+    jobs.finish();
     console.conclude(&report, flash.require_boot);
     Ok(report)
 }
@@ -318,36 +321,6 @@ fn image_or_demo(
     files::read_image_of(path, sha256)
 }
 
-/// Runs the job and, with `--wait`, once more each time that the drone is lost in mid-flash and comes back, as long as
-/// that brings it further, and until the terminal is gone.
-fn flash_to_the_end((bus, clock): &World, mut job: Job, console: &mut Console) -> Result<Report, Problem> {
-    let mut lost = None;
-    let mut headway = Headway::default();
-    loop {
-        let ended = run_job::run(Arc::clone(bus), Arc::clone(clock), job.clone(), console)?;
-        let Outcome::Failed(failure) = &ended.report.outcome else { return Ok(ended.report) };
-        // `--wait` covers a contact that bounces while the drone is plugged in.
-        let again = failure.is_lost() && !job.wait.is_zero() && !ended.hung_up;
-        let drone = match ended.drone {
-            Some(drone) if again => drone,
-            // It did not come back: what it was left as is what there is to say.
-            None => return Ok(lost.unwrap_or(ended.report)),
-            Some(_) => return Ok(ended.report),
-        };
-        if headway.is_stuck(ended.left) {
-            console.line(report::STUCK);
-            return Ok(ended.report);
-        }
-        console.interrupted(failure);
-        job.task = match job.task {
-            Task::Flash(task) if failure.is_interruption() => Task::Flash(task.resumed(failure.drone)),
-            task => task,
-        };
-        job = job.of(drone);
-        lost = Some(ended.report);
-    }
-}
-
 /// What the last flash of the drone that is plugged in overwrote, put back in its place.
 fn undo_job(
     global: &Global,
@@ -355,21 +328,21 @@ fn undo_job(
     allow_mismatch: bool,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let (bus, clock) = bus_for(global, Some(device), console)?;
-    let find = job(global, device, Task::Find);
-    let found = run_job::run(Arc::clone(&bus), Arc::clone(&clock), find, console)?;
+    let mut jobs = jobs(global, device, console)?;
+    let found = jobs.run(job(global, device, Task::Find), console);
     if found.report.outcome != Outcome::Identified {
+        jobs.finish();
         return Ok(console.conclude(&found.report, false));
     }
     let drone = found.drone.ok_or_else(|| {
-        let advice = "Which copy is its own is unknown. Plug it in again and repeat. Nothing was touched.";
         Problem::new(Exit::Device, ProblemKind::NoSerial, "the serial number of the drone could not be read")
-            .advise(advice)
+            .advise("Which copy is its own is unknown. Plug it in again and repeat. Nothing was touched.")
     })?;
-    let Target { path, copy, age, expected } = undo_target(&drone)?;
-    let content = Content::in_flash(&copy.data);
+    let UndoTarget { copy, content, expected, file, .. } = undo_target(found.undo, &drone)?;
     let what = content.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
-    console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
+    if let Some((path, age)) = file {
+        console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
+    }
     let wish = Wish { allow_mismatch, ..Wish::default() };
     let image = check::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
     let task = FlashTask {
@@ -378,38 +351,36 @@ fn undo_job(
         mismatch: if allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
         ..FlashTask::new(image, content.as_ref().and_then(Content::firmware))
     };
-    let again = job(global, device, Task::Flash(task)).of(drone);
-    let report = flash_to_the_end(&(bus, clock), again, console)?;
+    let report = jobs.run_to_the_end(job(global, device, Task::Flash(task)).of(drone), console);
+    jobs.finish();
     Ok(console.conclude(&report, false))
 }
 
 /// What goes back, or why nothing does.
-fn undo_target(drone: &DroneAt) -> Result<Target, Problem> {
-    let none = |message: &str, advice: &str| {
-        Err(Problem::new(Exit::NoInput, ProblemKind::NoCopy, message)
-            .advise(format!("{advice} Nothing was touched.")))
+fn undo_target(target: Result<Box<UndoTarget>, NoUndo>, drone: &DroneAt) -> Result<UndoTarget, Problem> {
+    let none = |message: String, advice: &str| {
+        Problem::new(Exit::NoInput, ProblemKind::NoCopy, message)
+            .advise(format!("{advice} Nothing was touched."))
     };
     let kept = "A copy is kept of whatever is overwritten, unless --no-undo is given.";
-    let Some(record) = Record::of_user() else {
-        return none("there is no home directory to keep copies in", kept);
-    };
-    match record.target(drone) {
-        Ok(Ok(target)) => Ok(target),
-        Ok(Err(NoCopy::NeverFlashed)) => {
+    let record = Record::of_user();
+    target.map(|target| *target).map_err(|why| match (why, &record) {
+        (_, None) => none("there is no home directory to keep copies in".to_owned(), kept),
+        (NoUndo::NoCopy(NoCopy::NeverFlashed), _) => {
             let DroneAt { port, serial } = drone;
-            none(&format!("no copy is kept of what was on {serial} at port {port} before"), kept)
+            none(format!("no copy is kept of what was on {serial} at port {port} before"), kept)
         }
-        Ok(Err(why)) => {
+        (NoUndo::NoCopy(why), Some(record)) => {
             let message = format!("there is nothing to put back: {why}");
             match record.folder_of_copies(drone) {
                 Some(folder) => {
-                    none(&message, &format!("Earlier copies, if any, are in {}.", folder.display()))
+                    none(message, &format!("Earlier copies, if any, are in {}.", folder.display()))
                 }
-                None => none(&message, kept),
+                None => none(message, kept),
             }
         }
-        Err(error) => none(&error.to_string(), kept),
-    }
+        (why @ (NoUndo::NoSerial | NoUndo::Io(_)), _) => none(why.to_string(), kept),
+    })
 }
 
 fn verify_job(
@@ -448,8 +419,16 @@ fn backup_job(
 }
 
 fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) -> Result<Report, Problem> {
-    let (bus, clock) = bus_for(global, Some(device), console)?;
-    Ok(run_job::run(bus, clock, job(global, device, task), console)?.report)
+    let mut jobs = jobs(global, device, console)?;
+    let ended = jobs.run(job(global, device, task), console);
+    jobs.finish();
+    Ok(ended.report)
+}
+
+fn jobs(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<Jobs, Problem> {
+    let world = bus_for(global, Some(device), console)?;
+    let waits = if device.wait > 0 { Waits::Lost } else { Waits::No };
+    Jobs::new(world, waits, console)
 }
 
 fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {

@@ -118,6 +118,11 @@ impl FlashTask {
         FlashTask { keep: Keep::No, confirm: Confirm::Go, compare: Compare::First, left, expected, ..self }
     }
 
+    /// It goes on where an earlier job was interrupted.
+    pub fn carries_on(&self) -> bool {
+        self.left != DroneState::Untouched
+    }
+
     /// With every safeguard: look first, keep a copy, ask, verify, start. `firmware` is what the image holds of
     /// one, which the board must be one of and the drone must say it runs.
     pub fn new(image: Admitted, firmware: Option<&Firmware>) -> FlashTask {
@@ -138,37 +143,6 @@ impl FlashTask {
             change: Change::Flash,
             expected: Vec::new(),
         }
-    }
-}
-
-/// Whether a flash that is lost and carried on, again and again, gets any further: each session erases a sector again,
-/// and a sector takes 10,000 erases.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Headway {
-    /// The least that was left to write, in bytes.
-    least: Option<u64>,
-    stuck: u32,
-    /// Sessions that were lost before anything was compared, which wears nothing.
-    bounced: u32,
-}
-
-impl Headway {
-    /// Sessions in a row that bring a flash no further, after which it is given up.
-    const STUCK: u32 = 3;
-    /// The same for sessions that came to nothing.
-    const BOUNCES: u32 = 20;
-
-    /// A session was lost that had this left to write at its start, in bytes; whether it is time to give up.
-    pub fn is_stuck(&mut self, left: Option<u64>) -> bool {
-        match left {
-            Some(left) if self.least.is_none_or(|least| left < least) => {
-                (self.least, self.stuck) = (Some(left), 0);
-            }
-            // No further, or not even so far that it was known what is left.
-            Some(_) => self.stuck += 1,
-            None => self.bounced += 1,
-        }
-        self.stuck >= Headway::STUCK || self.bounced >= Headway::BOUNCES
     }
 }
 
@@ -602,6 +576,13 @@ pub enum Outcome {
     Identified,
     Failed(Failure),
     Cancelled(DroneState),
+}
+
+impl Outcome {
+    /// Another program has the device.
+    pub fn held(drone: DroneState) -> Outcome {
+        Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone })
+    }
 }
 
 #[cfg(test)]

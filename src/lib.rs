@@ -11,9 +11,10 @@
 //! | 1, devices | `usb::{libusb, trace, fault}` | real USB, and decorators on any bus |
 //! | | [`sim`] | a simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`worker`] | time, and the thread that drives devices |
-//! | 3, interface | [`app`], [`report`], [`doctor`] | its state and pure `update`; what happened and what to do now; why nothing is found |
+//! | 3, supervision | [`record`], [`supervise`] | what is remembered between runs; what goes on beside a job, whoever shows it |
+//! | 4, interface | [`app`], [`report`], [`doctor`] | its state and pure `update`; what happened and what to do now; why nothing is found |
 //! | | [`ui`] | views: functions of the state and a rectangle |
-//! | 4, shell | [`record`], [`settings`] | what is remembered between runs; what the user has set |
+//! | 5, shell | [`settings`] | what the user has set |
 //! | | [`run`], [`cli`] | the interface's loop and terminal; the command line, files, signals |
 //!
 //! Four promises: nothing is written that `flash::check` has not admitted (a type keeps it); nothing is programmed that is
@@ -34,6 +35,7 @@ pub mod report;
 pub mod run;
 pub mod settings;
 pub mod sim;
+pub mod supervise;
 pub mod ui;
 pub mod usb;
 pub mod worker;

@@ -74,6 +74,13 @@ impl Record {
         Ok(path)
     }
 
+    /// Keeps the log of a job; so many are kept.
+    pub fn save_log(&self, log: &str, most: usize) -> io::Result<PathBuf> {
+        // Two runs may end in one second.
+        let name = format!("{}-run.log", std::process::id());
+        self.save(Path::new("logs"), &name, log.as_bytes(), most)
+    }
+
     /// Remembers an image that was chosen.
     pub fn used(&self, image: &Path) -> io::Result<()> {
         let mut recent = self.recent();

@@ -22,14 +22,13 @@ use crate::clock::Clock;
 use crate::doctor;
 use crate::flash::undo::Change;
 use crate::image::Image;
-use crate::job::{
-    Command, Confirm, Device, DroneState, Enter, Event, Job, Level, LogEntry, Outcome, Report, Selector, Task,
-};
-use crate::record::{self, Begun, Presence, Record};
+use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Selector, Task};
+use crate::record::Record;
 use crate::report::{self, Problem};
 use crate::settings::Settings;
 use crate::sim::scenario::CF2_BOARDS;
 use crate::sim::{SimBus, images};
+use crate::supervise::{Observed, Supervisor, Waits};
 use crate::ui;
 use crate::ui::theme::Theme;
 use crate::usb::Bus;
@@ -54,8 +53,6 @@ const BUS_LOOK: Duration = Duration::from_millis(500);
 
 /// A complaint about the settings is on the screen for so long; it is in the log, too.
 const COMPLAINT: Duration = Duration::from_secs(10);
-/// Logs of runs that are kept.
-const RUNS: usize = 50;
 
 /// What the interface runs on.
 pub struct World {
@@ -89,18 +86,17 @@ pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<App
     result.map(|()| app)
 }
 
+/// What performs effects.
 struct Shell<'a> {
     world: &'a World,
     messages: Sender<Msg>,
+    supervisor: Supervisor,
     commands: Sender<Command>,
-    worker: Option<thread::JoinHandle<()>>,
+    worker: thread::JoinHandle<()>,
     start: Duration,
     quit: bool,
     /// The demo leaves no trace.
     record: Option<Record>,
-    presence: Presence,
-    /// What the job under way has put on record.
-    begun: Option<Begun>,
     /// The last job whose files are read before it starts; set once it was started or cancelled.
     starting: Option<Arc<AtomicBool>>,
 }
@@ -122,16 +118,16 @@ impl<'a> Shell<'a> {
         if let (None, Some(record)) = (&world.demo, Record::of_user()) {
             watch_others(record, Arc::clone(&world.clock), messages.clone());
         }
+        let (is_demo, logs) = (world.demo.is_some(), world.settings.0.logs());
         Shell {
             world,
             messages,
+            supervisor: Supervisor::new(commands.clone(), is_demo, Waits::Interrupted, logs),
             commands,
-            worker: Some(thread),
+            worker: thread,
             start: world.clock.now(),
             quit: false,
             record: if world.demo.is_some() { None } else { Record::of_user() },
-            presence: Presence::new(world.demo.is_some()),
-            begun: None,
             starting: None,
         }
     }
@@ -203,7 +199,7 @@ impl<'a> Shell<'a> {
             if matches!(message, Msg::Detached) {
                 terminal::abandon();
             }
-            self.remember(&message, app);
+            let message = self.supervised(message);
             for effect in update(app, now(), message) {
                 self.perform(app, effect);
             }
@@ -229,17 +225,19 @@ impl<'a> Shell<'a> {
                 }
                 self.start_job(app, job);
             }
+            Effect::Resume(job) => self.supervisor.resume(job),
+            Effect::Identify(job) => self.supervisor.start_background(job),
             Effect::Proceed => {
-                self.begin(app);
-                let _ = self.commands.send(Command::Proceed);
+                if let Some(entry) = self.supervisor.proceed() {
+                    let _ = self.messages.send(Msg::Job(Box::new(Event::Log(entry.level(), entry))));
+                }
             }
             Effect::Cancel => {
                 // A job whose file is still being read has not begun.
                 if self.starting.take().is_some_and(|taken| !taken.swap(true, Ordering::SeqCst)) {
-                    let report = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
-                    let _ = self.messages.send(Msg::Job(Box::new(Event::Finished(report))));
+                    let _ = self.messages.send(Msg::Ended(self.supervisor.abandon()));
                 } else {
-                    let _ = self.commands.send(Command::Cancel);
+                    self.supervisor.cancel();
                 }
             }
             Effect::Load(which, path) => {
@@ -282,13 +280,12 @@ impl<'a> Shell<'a> {
 
     /// A job that writes files begins if they are what they were when they were read: what is shown is what is written.
     fn start_job(&mut self, app: &App, job: Box<Job>) {
-        let is_fresh = matches!(&job.task, Task::Flash(task) if task.confirm == Confirm::Ask);
-        let files = if is_fresh && app.change() == Change::Flash { app.files_of_job() } else { Vec::new() };
+        let writes_files = matches!(&job.task, Task::Flash(task) if task.change == Change::Flash);
+        let files = if writes_files { app.files_of_job() } else { Vec::new() };
         if files.is_empty() {
-            // A worker that is gone has said so in its last event.
-            let _ = self.commands.send(Command::Run(job));
-            return;
+            return self.supervisor.start(job);
         }
+        self.supervisor.watch(&job);
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
         // Set by whichever is first: this thread, or a cancel while it still reads (a file system may hang).
         let taken = Arc::new(AtomicBool::new(false));
@@ -313,60 +310,33 @@ impl<'a> Shell<'a> {
         });
     }
 
-    /// What goes is kept before the worker may write; if that fails, the log says so and the flash goes on.
-    fn begin(&mut self, app: &App) {
-        let (Some(preview), Some(drone)) = (&app.preview, app.job_drone()) else { return };
-        if app.demo.is_some() {
-            return;
-        }
-        let (begun, line) = record::begin(self.record.as_ref(), &drone, preview, app.change());
-        self.begun = begun;
-        if let Some(entry) = line {
-            let _ = self.messages.send(Msg::Job(Box::new(Event::Log(entry.level(), entry))));
-        }
-    }
-
-    /// A job is over: so is what it began, here or before its drone was lost.
-    fn end_begun(&mut self, app: &App, outcome: &Outcome) {
-        let (Some(record), Some(drone)) = (&self.record, app.job_drone()) else { return };
-        let carried_on = app.job().is_some_and(|view| view.confirm == Confirm::Go);
-        let begun = self.begun.take().or_else(|| carried_on.then(|| record.carry_on(&drone)));
-        if begun.is_none() && app.change() == Change::Undo && *outcome == Outcome::Unchanged {
-            record.undone(&drone);
-        }
-        if let Some(begun) = begun {
-            begun.end(outcome);
-        }
-    }
-
-    /// What is worth remembering between runs: nothing of a look in passing. No failure here matters.
-    fn remember(&mut self, message: &Msg, app: &App) {
-        self.write_log(message);
+    /// A message on its way to the interface: what is worth remembering is, and the worker's events are supervised.
+    fn supervised(&mut self, message: Msg) -> Msg {
         match message {
-            Msg::Loaded(_, path, Ok(_)) => drop(self.record.as_ref().map(|record| record.used(path))),
-            Msg::Job(event) if !app.is_looking() => {
-                self.presence.follow(self.now(), event);
-                if let Event::Finished(report) = &**event {
-                    self.end_begun(app, &report.outcome);
-                }
-                if let (Event::Finished(report), Some(record)) = (&**event, &self.record) {
-                    let words = report::headline(report);
-                    let log = format!("{}{words}\n", bundle::log(app));
-                    // Two runs may end in one second.
-                    let name = format!("{}-run.log", std::process::id());
-                    let logs = self.world.settings.0.logs.unwrap_or(RUNS).max(1);
-                    let _ = record.ended(&words, !app.detached);
-                    let _ = record.save(Path::new("logs"), &name, log.as_bytes(), logs);
+            Msg::Loaded(which, path, Ok(image)) => {
+                // No failure here matters.
+                let _ = self.record.as_ref().map(|record| record.used(&path));
+                Msg::Loaded(which, path, Ok(image))
+            }
+            Msg::Detached => {
+                self.supervisor.hang_up();
+                Msg::Detached
+            }
+            Msg::Job(event) => {
+                self.write_log(&event);
+                match self.supervisor.observe(self.now(), *event) {
+                    Observed::Event(event) => Msg::Job(Box::new(event)),
+                    Observed::Ended(ended) => Msg::Ended(ended),
                 }
             }
-            _ => {}
+            other => other,
         }
     }
 
     /// What `--log-file` asks for.
-    fn write_log(&self, message: &Msg) {
-        let (Msg::Job(event), Some(mut log)) = (message, self.world.log.as_ref()) else { return };
-        let text = match &**event {
+    fn write_log(&self, event: &Event) {
+        let Some(mut log) = self.world.log.as_ref() else { return };
+        let text = match event {
             Event::Log(_, entry) => entry.to_string(),
             Event::Finished(report) => report::headline(report),
             _ => return,
@@ -387,12 +357,10 @@ impl<'a> Shell<'a> {
     }
 
     /// Lets the worker finish what it may not leave half done.
-    fn end(&mut self) {
-        let (closed, _) = channel();
-        self.commands = closed;
-        if let Some(worker) = self.worker.take() {
-            let _ = worker.join();
-        }
+    fn end(self) {
+        let Shell { supervisor, commands, worker, .. } = self;
+        drop((supervisor, commands));
+        let _ = worker.join();
     }
 }
 

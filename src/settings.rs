@@ -44,6 +44,12 @@ pub enum Color {
 }
 
 impl Settings {
+    /// How many logs of jobs are kept.
+    pub fn logs(&self) -> usize {
+        const LOGS: usize = 50;
+        self.logs.unwrap_or(LOGS).max(1)
+    }
+
     /// The user's, and what is wrong with the file if it cannot be used.
     pub fn load() -> (Settings, Option<String>) {
         let Some(dirs) = ProjectDirs::from("", "", "cfdfu") else { return (Settings::default(), None) };

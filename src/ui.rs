@@ -127,11 +127,11 @@ fn rows_of(paragraph: &Paragraph<'_>, width: u16) -> u16 {
 fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     const STEPS: [&str; 5] = ["device", "image", "plan", "flash", "done"];
     let at = match &app.screen {
-        Screen::Home | Screen::Wizard(_) => usize::from(!app.devices().is_empty()),
+        Screen::Home | Screen::Wizard(_) => usize::from(!app.devices.list().is_empty()),
         Screen::Pick(..) => 1,
         Screen::Job(JobView { stage: Stage::Working, .. }) => 3,
         Screen::Job(_) => 2,
-        Screen::Outcome(_) => 4,
+        Screen::Outcome(..) => 4,
     };
     let title = match app.goal {
         Goal::Flash => "Flash firmware",
@@ -172,7 +172,7 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
 }
 
 fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let other = || app.elsewhere.first().map(ToString::to_string);
+    let other = || app.devices.others_at_work.first().map(ToString::to_string);
     if let Some(text) = app.notice.as_ref().map(|(text, _)| text.clone()).or_else(other) {
         let line = Line::from(Span::styled(format!(" {}", theme.text(&text)), theme.warn));
         frame.render_widget(line, area);

@@ -2,24 +2,22 @@
 
 use std::path::Path;
 
-use super::update::needs_insisting;
-use super::{App, DEMO_IMAGE, Goal, Slot};
+use super::{App, DEMO_IMAGE, Goal, Slot, wish_for};
 use crate::usb::descriptor::is_printable;
 
 /// The command without interface that does the same as the job that is planned.
 pub fn command_line(app: &App) -> String {
     let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
-    let device = match app.chosen_device() {
-        Some(device) if app.devices().len() > 1 => format!(" --device {}", device.location),
+    let device = match app.devices.selected() {
+        Some(device) if app.devices.list().len() > 1 => format!(" --device {}", device.location),
         _ => String::new(),
     };
     // What would be copied must not reach for a real drone from the demo.
     let demo = app.demo.as_ref().map(|demo| format!(" --demo={}", demo.scenario)).unwrap_or_default();
     let device = device + &demo;
-    let meant = if app.goal == Goal::Restore { &app.loader } else { &app.image };
     match app.goal {
-        _ if matches!(meant, Slot::Before(..)) => {
-            let insist = app.preview.as_ref().is_some_and(|preview| preview.changed_since);
+        _ if app.undoes(app.goal.file()).is_some() => {
+            let insist = app.preview().is_some_and(|preview| preview.changed_since);
             format!("cfdfu undo{}{device}", if insist { " --allow-mismatch" } else { "" })
         }
         Goal::Restore => {
@@ -27,8 +25,9 @@ pub fn command_line(app: &App) -> String {
             format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())
         }
         Goal::Flash | Goal::Recover => {
-            let unknown_board = app.preview.as_ref().is_some_and(|preview| !preview.board.is_passed());
-            let insist = unknown_board || app.image.image().is_some_and(needs_insisting);
+            let unknown_board = app.preview().is_some_and(|preview| !preview.board.is_passed());
+            let insist =
+                unknown_board || app.image.image().is_some_and(|image| wish_for(image).allow_mismatch);
             let insist = if insist { " --allow-mismatch" } else { "" };
             // The demo's own image is no file: there the command needs none.
             let own =

@@ -99,16 +99,21 @@ fn up_down() -> Vec<Binding> {
 
 /// The keys that work now, most important first.
 pub fn bindings(app: &App) -> Vec<Binding> {
-    if let Some(over) = &app.over {
-        return over_bindings(over);
+    match &app.over {
+        Some(over) => over_bindings(over),
+        None => bindings_below(app),
     }
+}
+
+/// The keys of the screen, whatever lies on top of it.
+pub fn bindings_below(app: &App) -> Vec<Binding> {
     let mut rows = match &app.screen {
         Screen::Home => home(app),
         Screen::Pick(_, _, picker) if picker.typing.is_some() => typing(),
         Screen::Pick(..) => pick(),
-        Screen::Wizard(wizard) => in_wizard(app, wizard),
+        Screen::Wizard(view) => in_wizard(app, &view.wizard),
         Screen::Job(view) => in_job(app, view),
-        Screen::Outcome(_) => outcome(app),
+        Screen::Outcome(..) => outcome(app),
     };
     if app.demo.is_some() && !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app) {
         rows.push(row(&[Key::Char('P')], "P", "cable", Action::Person(Person::Cable)));
@@ -144,13 +149,15 @@ impl Danger {
 
 /// Why a word must be typed before the job may write; `None` if a key is enough.
 pub fn danger(app: &App) -> Option<Danger> {
-    let board = app.preview.as_ref().map(|preview| preview.board);
-    let changed_since = app.preview.as_ref().is_some_and(|preview| preview.changed_since);
-    match (app.goal, app.image.content()) {
-        (Goal::Restore, _) if app.preview.as_ref().is_none_or(|preview| preview.work.writes_loader()) => {
+    let board = app.preview().map(|preview| preview.board);
+    let changed_since = app.preview().is_some_and(|preview| preview.changed_since);
+    match (app.goal, app.content()) {
+        (Goal::Restore, _) if app.preview().is_none_or(|preview| preview.work.writes_loader()) => {
             Some(Danger::Bootloader)
         }
-        (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. })) if app.image.image().is_some() => {
+        (Goal::Flash | Goal::Recover, Some(Content::Unknown { .. }))
+            if app.undoes(Which::Image).is_none() =>
+        {
             Some(Danger::UnknownImage)
         }
         (Goal::Flash | Goal::Recover | Goal::Restore, _) if changed_since => Some(Danger::ChangedSince),
@@ -192,10 +199,10 @@ fn home(app: &App) -> Vec<Binding> {
     } else {
         rows.push(row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image)));
     }
-    if app.demo.is_none() && app.chosen_device().is_none_or(|device| device.closed.is_some()) {
+    if app.demo.is_none() && app.devices.selected().is_none_or(|device| device.closed.is_some()) {
         rows.push(row(&[Key::Char('d')], "d", "doctor", Action::Doctor));
     }
-    if app.devices().len() > 1 {
+    if app.devices.list().len() > 1 {
         rows.push(row(&[Key::Tab], "Tab", "device", Action::NextDevice));
     }
     rows.extend([
@@ -209,20 +216,20 @@ fn home(app: &App) -> Vec<Binding> {
 
 /// Why a job cannot be begun; what is merely missing and can be asked for on the way is no reason.
 pub fn why_not(app: &App, goal: Goal) -> Option<String> {
-    if let BusState::None(why) = &app.bus {
+    if let BusState::None(why) = &app.devices.bus {
         return Some(format!("there is no USB here ({why}); try --demo"));
     }
-    let slot = if goal == Goal::Restore { &app.loader } else { &app.image };
+    let slot = app.slot(goal.file());
     // The way into DFU mode takes longer than any file.
     if matches!(slot, Slot::Loading(_)) && goal != Goal::Recover {
         return Some("the file is still being read".to_owned());
     }
-    if let Some(work) = app.held_by() {
+    if let Some(work) = app.devices.held_by() {
         return Some(format!("{work}"));
     }
     // A restore leads into DFU mode itself.
-    if goal == Goal::Flash && app.devices().is_empty() {
-        let key = if matches!(app.screen, Screen::Outcome(_)) { "w" } else { "r" };
+    if goal == Goal::Flash && app.devices.list().is_empty() {
+        let key = if matches!(app.screen, Screen::Outcome(..)) { "w" } else { "r" };
         return Some(format!("no Crazyflie is plugged in: {key} helps"));
     }
     None
@@ -323,7 +330,7 @@ pub fn word_is_typed(app: &App) -> bool {
 
 fn outcome(app: &App) -> Vec<Binding> {
     let mut undo = row(&[Key::Char('u')], "u", "undo", Action::Undo);
-    undo.why_not = app.undo.as_ref().err().cloned();
+    undo.why_not = app.undo.why_not();
     vec![
         row(&[Key::Enter, Key::Esc], "Enter", "home", Action::Back),
         row(&[Key::Char('r')], "r", "again", Action::Retry),
@@ -361,7 +368,7 @@ fn over_bindings(over: &Over) -> Vec<Binding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::Question;
+    use crate::app::{Aim, JobFacts, Question, Source, WizardView};
 
     #[test]
     fn no_key_means_two_things_on_one_screen() {
@@ -370,7 +377,10 @@ mod tests {
             plugged: true,
             button: false,
         }));
-        let wizard = |step| Screen::Wizard(Wizard { step, since: std::time::Duration::ZERO });
+        let wizard = |step| {
+            let wizard = Wizard { step, since: std::time::Duration::ZERO };
+            Screen::Wizard(WizardView { wizard, aim: Aim::Begin(Source::Chosen) })
+        };
         let picker = |typing: bool| {
             let mut picker = super::super::picker::Picker::new("/".into());
             if typing {
@@ -380,11 +390,11 @@ mod tests {
         };
         let job = |stage| {
             Screen::Job(JobView {
+                facts: JobFacts::new(Source::Chosen),
                 stage,
                 progress: super::super::progress::Progress::default(),
                 waiting: None,
                 stopping: false,
-                compared: false,
                 confirm: crate::job::Confirm::Ask,
                 was_away: false,
             })
@@ -400,7 +410,10 @@ mod tests {
             job(Stage::Looking),
             job(Stage::Asking(Question::default())),
             job(Stage::Working),
-            Screen::Outcome(Box::new(crate::job::Report::nothing_done(crate::job::Outcome::Unchanged))),
+            Screen::Outcome(
+                Box::new(crate::job::Report::nothing_done(crate::job::Outcome::Unchanged)),
+                JobFacts::new(Source::Chosen),
+            ),
         ];
         let overs =
             [Over::Help, Over::AskStop, Over::Log, Over::Explain(String::new()), Over::Doctor(Vec::new())];

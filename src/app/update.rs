@@ -9,27 +9,19 @@ use tui_input::InputRequest;
 
 use super::command_line;
 use super::keys::{self, Action, Key};
-use super::wizard::{Move, Step};
+use super::wizard::{Step, Wizard};
 use super::{
-    App, BusState, Effect, Goal, JobView, Look, Msg, Over, Question, Resume, SECTORS, Screen, Slot, Stage,
-    Which, Wizard,
+    Aim, App, BusState, Effect, Goal, JobView, Msg, Over, Question, Screen, Source, Stage, WizardView,
 };
-use crate::crazyflie::{self, Mode, Relative};
-use crate::flash::check::Purpose;
-use crate::job::{Device, Level, Other};
+use crate::crazyflie::{Mode, Relative};
+use crate::job::{Level, Other};
 use crate::report;
-use crate::usb::descriptor::is_printable;
 
 mod files;
 mod job;
 mod look;
 
-use files::{on_changed, on_loaded, open_picker, show_folder, slot, take};
-use job::{detach, on_event, put_slots_back, require_drone, resume, start, stop, write};
-use look::look;
-
-/// How long a notice stays.
-const NOTICE: Duration = Duration::from_secs(6);
+use files::{on_changed, on_loaded, open_picker, show_folder, take};
 
 pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
     app.now = app.now.max(now);
@@ -37,13 +29,10 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
         app.notice = None;
     }
     let mut effects = handle(app, msg);
-    if effects.contains(&Effect::Quit) && app.is_looking() {
+    if effects.contains(&Effect::Quit) && app.devices.is_identifying() {
         effects.insert(0, Effect::Cancel);
     }
-    if app.screen == Screen::Home {
-        put_slots_back(app);
-    }
-    effects.extend(look(app));
+    effects.extend(look::identify(app));
     effects
 }
 
@@ -53,11 +42,14 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Resized => Vec::new(),
         Msg::Tick => tick(app),
         Msg::Notice(text) => {
-            notice(app, text);
+            app.notify(text);
             Vec::new()
         }
         Msg::Bus(bus) => on_bus(app, bus),
-        Msg::Loaded(which, path, result) => on_loaded(app, which, path, result),
+        Msg::Loaded(which, path, result) => match on_loaded(app, which, path, result) {
+            Some(goal) => job::begin(app, goal, Source::Chosen),
+            None => Vec::new(),
+        },
         Msg::Listed(folder, entries) => {
             if let Screen::Pick(_, _, picker) = &mut app.screen
                 && picker.folder == folder
@@ -67,12 +59,29 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             }
             Vec::new()
         }
-        Msg::Changed(which, path, result) => on_changed(app, which, path, result),
+        Msg::Changed(..) if app.detached => vec![Effect::Quit],
+        Msg::Changed(which, path, result) => {
+            let Some(goal) = on_changed(app, which, path, result) else { return Vec::new() };
+            let effects = job::begin(app, goal, Source::Chosen);
+            let words = "The file changed since it was chosen: this is for the file as it is now.";
+            app.log.push(app.now, Level::Warning, words);
+            app.notify(words);
+            effects
+        }
         Msg::Elsewhere(others) => {
-            app.elsewhere = others;
+            app.devices.others_at_work = others;
             Vec::new()
         }
-        Msg::Job(event) => on_event(app, *event),
+        Msg::Job(event) if app.devices.is_identifying() => {
+            look::on_event(app, *event);
+            Vec::new()
+        }
+        Msg::Job(event) => job::on_event(app, *event),
+        Msg::Ended(ended) if ended.background => {
+            look::ended(app);
+            Vec::new()
+        }
+        Msg::Ended(ended) => job::ended(app, *ended),
         Msg::Doctor(checks) => {
             // It may have taken a while: only where nobody has gone on meanwhile.
             if app.screen == Screen::Home && app.over.is_none() {
@@ -84,21 +93,14 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             app.demo = Some(demo);
             Vec::new()
         }
-        Msg::Detached => detach(app),
+        Msg::Detached => job::detach(app),
     }
-}
-
-fn notice(app: &mut App, text: impl Into<String>) {
-    // As in the log: nothing in it is a command to a terminal.
-    let text: String = text.into().chars().filter(|&c| c == '\n' || is_printable(c)).collect();
-    app.notice = Some((text, app.now + NOTICE));
 }
 
 fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     // It was read, or is about what was done before.
     app.notice = None;
-    app.quiet = app.now.saturating_sub(app.last_key);
-    app.last_key = app.now;
+    app.rhythm.key(app.now);
     if let Some(effects) = typed(app, key) {
         return effects;
     }
@@ -106,7 +108,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     match rows.into_iter().find(|row| row.keys.contains(key)) {
         Some(row) => match row.why_not {
             Some(why) => {
-                notice(app, why);
+                app.notify(why);
                 Vec::new()
             }
             None => act(app, row.action),
@@ -164,12 +166,12 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
 
 fn act(app: &mut App, action: Action) -> Vec<Effect> {
     match action {
-        Action::Begin(goal) => begin(app, goal),
-        Action::BeginMarked => begin(app, app.goal),
+        Action::Begin(goal) => job::begin(app, goal, job::source_of(app)),
+        Action::BeginMarked => job::begin(app, app.goal, Source::Chosen),
         Action::Choose(which) => open_picker(app, which, None),
         Action::Step(by) => step(app, by),
         Action::NextDevice => {
-            mean(app, (app.chosen + 1) % app.devices().len().max(1));
+            app.devices.select_next();
             Vec::new()
         }
         Action::Take => take(app),
@@ -187,24 +189,24 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             Vec::new()
         }
         Action::Count => {
-            if app.devices().iter().any(|device| device.mode == Mode::Firmware) {
-                notice(app, "It still runs: unplug USB and the battery first.");
+            if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
+                app.notify("It still runs: unplug USB and the battery first.");
             }
             go(app, Step::Count)
         }
         Action::Say(leds) => go(app, Step::Answer(leds)),
         Action::Again => go(app, Step::Prepare),
-        Action::Write => write(app),
-        Action::Retry => begin(app, app.goal),
-        Action::Undo => undo(app),
+        Action::Write => job::write(app),
+        Action::Retry => job::retry(app),
+        Action::Undo => job::undo(app),
         Action::AskStop => {
             app.over = Some(Over::AskStop);
             Vec::new()
         }
-        Action::Stop => stop(app),
+        Action::Stop => job::stop(app),
         Action::CopyCommand => {
             let command = command_line::command_line(app);
-            notice(app, format!("for the clipboard: {command}"));
+            app.notify(format!("for the clipboard: {command}"));
             vec![Effect::Copy(command)]
         }
         Action::Log => {
@@ -237,44 +239,6 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
     }
 }
 
-/// What was there before takes the place of what was chosen, until somebody goes back to the start.
-fn undo(app: &mut App) -> Vec<Effect> {
-    let before = match app.undo.clone() {
-        Ok(before) => before,
-        Err(why) => {
-            notice(app, why);
-            return Vec::new();
-        }
-    };
-    let (goal, which) = match before.image.purpose() {
-        Purpose::RestoreBootloader => (Goal::Restore, Which::Loader),
-        Purpose::Flash => (Goal::Flash, Which::Image),
-    };
-    if let Some(why) = keys::why_not(app, goal) {
-        notice(app, why);
-        return Vec::new();
-    }
-    if let Some(at) = app.devices().iter().position(|device| before.drone.is(device)) {
-        mean(app, at);
-    }
-    let slot = slot(app, which);
-    let instead = match std::mem::replace(slot, Slot::Empty) {
-        Slot::Before(_, instead) => instead,
-        chosen => Box::new(chosen),
-    };
-    *slot = Slot::Before(Box::new(before), instead);
-    begin(app, goal)
-}
-
-/// The device that is meant from now on.
-fn mean(app: &mut App, at: usize) {
-    if at != app.chosen {
-        app.map = [None; SECTORS];
-    }
-    app.chosen = at;
-    app.meant = app.chosen_device().cloned();
-}
-
 fn step(app: &mut App, by: isize) -> Vec<Effect> {
     if app.over == Some(Over::Log) {
         app.log.scroll(by);
@@ -285,7 +249,7 @@ fn step(app: &mut App, by: isize) -> Vec<Effect> {
         Screen::Home => {
             let at = Goal::ALL.iter().position(|goal| *goal == app.goal).unwrap_or(0);
             app.goal = Goal::ALL[at.saturating_add_signed(by).min(Goal::ALL.len() - 1)];
-            app.chose = true;
+            app.goal_is_explicit = true;
         }
         _ => {}
     }
@@ -298,93 +262,47 @@ fn back(app: &mut App) -> Vec<Effect> {
         Some(Over::Explain(_)) => app.over = Some(Over::Log),
         Some(Over::Log) => app.log.follow(),
         Some(_) => {}
-        None if matches!(&app.screen, Screen::Wizard(Wizard { step: Step::Answer(_), .. })) => {
+        None if wizard_step(app).is_some_and(|step| matches!(step, Step::Answer(_))) => {
             return go(app, Step::AskLeds);
         }
-        None => match (&mut app.screen, app.resume.take()) {
-            (Screen::Pick(_, _, picker), _) if picker.typing.is_some() => picker.typing = None,
-            (Screen::Job(_), _) => {}
-            (Screen::Wizard(_), Some(Resume { report, .. })) => app.screen = Screen::Outcome(report),
+        None => match &mut app.screen {
+            Screen::Pick(_, _, picker) if picker.typing.is_some() => picker.typing = None,
+            Screen::Job(_) => {}
+            Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => {
+                app.screen = Screen::Outcome(resume.report.clone(), resume.facts.clone());
+            }
             _ => app.screen = Screen::Home,
         },
     }
     Vec::new()
 }
 
-/// Begins a job, or asks first for what is missing.
-fn begin(app: &mut App, goal: Goal) -> Vec<Effect> {
-    app.over = None;
-    app.resume = None;
-    app.chose = true;
-    // The wizard keeps what is to be done afterwards.
-    if goal == Goal::Recover {
-        if app.goal != Goal::Restore {
-            app.goal = Goal::Recover;
-        }
-        return into_dfu_mode(app);
+fn wizard_step(app: &App) -> Option<Step> {
+    match &app.screen {
+        Screen::Wizard(view) => Some(view.wizard.step),
+        _ => None,
     }
-    app.goal = goal;
-    if let Some(why) = keys::why_not(app, goal) {
-        // An outcome stays until somebody has acknowledged it.
-        if !matches!(app.screen, Screen::Outcome(_)) {
-            app.screen = Screen::Home;
-        }
-        notice(app, why);
-        return Vec::new();
-    }
-    let missing = match goal {
-        Goal::Restore => app.loader.content().is_none().then_some(Which::Loader),
-        Goal::Flash | Goal::Recover => app.image.content().is_none().then_some(Which::Image),
-    };
-    match missing {
-        Some(which) => open_picker(app, which, Some(goal)),
-        // Without a bootloader it never comes by itself.
-        None if app.devices().is_empty() => into_dfu_mode(app),
-        None => start(app, None),
-    }
-}
-
-/// The wizard, which goes on with what is to be done as soon as the drone is there.
-fn into_dfu_mode(app: &mut App) -> Vec<Effect> {
-    app.screen = Screen::Wizard(Wizard::new(app.now));
-    wizard_sees_bus(app)
 }
 
 fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
-    let changed = app.bus != bus;
-    let before = Some(&app.bus).filter(|bus| **bus != BusState::Asking).map(sensible);
+    let changed = app.devices.bus != bus;
+    let before = Some(&app.devices.bus).filter(|bus| **bus != BusState::Asking).map(sensible);
     if let BusState::Others(others) = &bus
         && changed
     {
         app.log.push(app.now, Level::Warning, &report::about_others(others));
     }
-    app.bus = bus;
-    app.chosen = app.chosen.min(app.devices().len().saturating_sub(1));
-    // The drone that was meant, in whatever mode it is now, stays chosen at its port. Elsewhere only if it can be no other.
-    if let Some(meant) = &app.meant {
-        let serial = &meant.strings.serial;
-        let same = |device: &&Device| crazyflie::is_same_serial(serial, &device.strings.serial);
-        let here = |device: &Device| device.location == meant.location;
-        let only = app.devices().iter().filter(same).count() == 1;
-        let elsewhere = || app.devices().iter().position(|device| only && same(&device));
-        let at = app.devices().iter().position(here).or_else(elsewhere);
-        app.chosen = at.unwrap_or(app.chosen);
-        if let Screen::Job(view) = &mut app.screen {
-            view.was_away |= at.is_none();
-        }
+    let is_there = app.devices.take(bus);
+    if let (Screen::Job(view), Some(false)) = (&mut app.screen, is_there) {
+        view.was_away = true;
     }
-    // A drone that was unplugged may come back with something else on it.
-    let is_there = |look: &Look| app.devices().contains(&look.device);
-    if !app.is_looking() && !app.look.as_ref().is_some_and(is_there) {
-        app.look = None;
-    }
-    // Until somebody chooses, the sensible job is marked.
-    let now = sensible(&app.bus);
-    if before != Some(now) && !app.chose && app.screen == Screen::Home {
+    // Until the user chooses, the sensible job is marked.
+    let now = sensible(&app.devices.bus);
+    if before != Some(now) && !app.goal_is_explicit && app.screen == Screen::Home {
         app.goal = now;
     }
-    let mut effects = require_drone(app);
-    effects.extend(wizard_sees_bus(app));
+    let mut effects = job::require_drone(app);
+    effects.extend(job::wizard_sees_bus(app));
     effects
 }
 
@@ -402,49 +320,20 @@ fn tick(app: &mut App) -> Vec<Effect> {
     if let Screen::Job(view) = &mut app.screen {
         view.progress.tick(app.now);
     }
-    let mut effects = wizard_moved(app, Wizard::tick);
+    let mut effects = job::wizard_moved(app, Wizard::tick);
     // Nothing new came; one that was there all the time runs.
-    if matches!(&app.screen, Screen::Wizard(Wizard { step: Step::AskLeds, .. })) {
-        effects.extend(wizard_sees_bus(app));
+    if wizard_step(app) == Some(Step::AskLeds) {
+        effects.extend(job::wizard_sees_bus(app));
     }
     effects
 }
 
 fn go(app: &mut App, step: Step) -> Vec<Effect> {
     let now = app.now;
-    if let Screen::Wizard(wizard) = &mut app.screen {
-        wizard.go(step, now);
+    if let Screen::Wizard(view) = &mut app.screen {
+        view.wizard.go(step, now);
     }
     Vec::new()
-}
-
-fn wizard_sees_bus(app: &mut App) -> Vec<Effect> {
-    let devices = app.devices().to_vec();
-    wizard_moved(app, |wizard, now| wizard.bus(&devices, now))
-}
-
-fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Duration) -> Move) -> Vec<Effect> {
-    let now = app.now;
-    let Screen::Wizard(wizard) = &mut app.screen else { return Vec::new() };
-    match change(wizard, now) {
-        Move::Stay => Vec::new(),
-        Move::Beep(times) => vec![Effect::Bell(times)],
-        Move::Arrived if app.resume.is_some() => resume(app),
-        Move::Arrived => {
-            let goal = app.goal_of_wizard();
-            let dfu = |device: &Device| device.mode == Mode::Dfu;
-            let at = app.devices().iter().position(dfu).unwrap_or(0);
-            mean(app, at);
-            let mut effects = vec![Effect::Bell(1)];
-            effects.extend(begin(app, goal));
-            effects
-        }
-    }
-}
-
-/// Whether an image is taken only by somebody who insists.
-pub(super) fn needs_insisting(image: &crate::image::Image) -> bool {
-    job::wish_for(image).allow_mismatch
 }
 
 #[cfg(test)]

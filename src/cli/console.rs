@@ -220,7 +220,12 @@ impl Console {
         self.last_object(&object);
     }
 
-    /// One event of a job; the last one is for [`Console::result`].
+    /// A job is over: its bar goes. Its end is for [`Console::result`].
+    pub(super) fn end_progress(&mut self) {
+        self.end_bar();
+    }
+
+    /// One event of a job.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Device(device) => {
@@ -467,12 +472,12 @@ impl Console {
 
     /// The parting words of the interface, on the normal screen.
     pub(super) fn farewell(&mut self, app: &App) {
-        if let Screen::Outcome(report) = &app.screen {
+        if let Screen::Outcome(report, facts) = &app.screen {
             self.result(report, None);
-            if let Some(device) = &app.device {
+            if let Some(device) = &facts.device {
                 self.line(&describe(device, "  "));
             }
-            let before = app.preview.as_ref().and_then(|preview| preview.firmware.as_ref());
+            let before = facts.preview.as_ref().and_then(|preview| preview.firmware.as_ref());
             if let (Some(Content::Firmware(before)), Some(image)) = (before, app.image.image()) {
                 self.line(&format!("Before: {before}. {}", describe_image(image)));
             }

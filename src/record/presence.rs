@@ -30,9 +30,8 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// With nothing to announce yet. The demo announces nothing.
-    pub fn new(demo: bool) -> Presence {
-        let record = if demo { None } else { Record::of_user() };
+    /// With nothing to announce yet, in this state directory if there is one.
+    pub fn new(record: Option<Record>) -> Presence {
         let work = AtWork { pid: std::process::id(), ..AtWork::default() };
         Presence { record, work, told: None, file: None }
     }

@@ -245,18 +245,14 @@ impl Record {
     }
 }
 
-/// Puts a job on record before it writes, in this state directory, if there is one; with the line that the log should
-/// have of it. That nothing is kept stops no flash, but is always said, unless `--no-undo` asked for it or nothing was there.
+/// Puts a job on record before it writes, with the line that the log should have of it.
 pub fn begin(
-    record: Option<&Record>,
+    record: &Record,
     drone: &DroneAt,
     preview: &Preview,
     change: Change,
 ) -> (Option<Begun>, Option<LogEntry>) {
     let before = preview.before.as_ref();
-    let Some(record) = record else {
-        return (None, before.map(|_| LogEntry::NoCopy(CopyProblem::NoHome)));
-    };
     match record.begin(drone, preview.plan.pieces(), before, change) {
         Err(problem) => (None, Some(LogEntry::NoCopy(problem))),
         Ok(begun) => {

@@ -28,12 +28,13 @@ fn text(app: &App) -> String {
         std::env::consts::ARCH
     );
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "demo: {:?}\nbus: {:?}\ndevice: {:?}", app.demo, app.bus, app.device);
+    let device = app.facts().and_then(|facts| facts.device.as_ref());
+    let _ = writeln!(text, "demo: {:?}\nbus: {:?}\ndevice: {:?}", app.demo, app.devices.bus, device);
     for (name, slot) in [("image", &app.image), ("loader", &app.loader)] {
         let what = slot.image().map(|image| (&image.content, image.payload.len(), image.crc32));
         let _ = writeln!(text, "{name}: {:?} {what:?}", slot.path());
     }
-    if let Some(preview) = &app.preview {
+    if let Some(preview) = app.preview() {
         let _ = writeln!(text, "found: {:?}\nwork: {:?}", preview.found, preview.work.erase);
     }
     let _ = write!(text, "\nlog:\n{}\nscreen:\n{}", log(app), screen(app));

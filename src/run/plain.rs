@@ -99,7 +99,7 @@ pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
             },
         };
         for message in messages {
-            shell.remember(&message, &app);
+            let message = shell.supervised(message);
             let now = shell.now();
             for effect in update(&mut app, now, message) {
                 match effect {
@@ -165,7 +165,7 @@ fn is_ready(app: &App, interactive: bool) -> bool {
         Screen::Pick(_, _, picker) => picker.entries.is_none(),
         _ => false,
     };
-    app.bus != BusState::Asking && !loading && !busy
+    app.devices.bus != BusState::Asking && !loading && !busy
 }
 
 /// A line as the keys that it stands for: a path while a file is chosen, a word while one is asked for, else
@@ -237,7 +237,7 @@ impl Said {
         }
         // While the hands are busy, and while a number counts, no question is asked.
         let counts = match &app.screen {
-            Screen::Wizard(wizard) => wizard.next_wake(app.now).is_some(),
+            Screen::Wizard(view) => view.wizard.next_wake(app.now).is_some(),
             _ => false,
         };
         let choices = if screen.is_empty() || counts { String::new() } else { lines::choices(app) };

@@ -18,7 +18,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     let mut cells = Vec::new();
     let mut names = Vec::new();
     for (index, &width) in widths.iter().enumerate() {
-        let (glyph, style) = look(app.map[index], theme);
+        let (glyph, style) = look(app.devices.map[index], theme);
         cells.push(Span::styled(glyph.repeat(usize::from(width)), style));
         cells.push(Span::raw(" "));
         names.push(Span::styled(format!("{index:<width$} ", width = usize::from(width)), theme.faint));

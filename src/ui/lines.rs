@@ -6,7 +6,7 @@ use super::middle::{PlanRow, about_the_loader, entry_name, plan_rows};
 use crate::app::keys::{Action, Danger, Key};
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, Step};
-use crate::app::{App, BusState, JobView, Over, Screen, Slot, Stage, keys};
+use crate::app::{App, BusState, JobView, Over, Screen, Slot, Stage, WizardView, keys};
 use crate::doctor::Check;
 use crate::job::Outcome;
 use crate::report;
@@ -35,10 +35,10 @@ pub fn say(app: &App) -> Vec<String> {
             }));
             lines
         }
-        Screen::Wizard(wizard) => {
+        Screen::Wizard(WizardView { wizard, .. }) => {
             let (head, detail) = wizard.words(app.now);
             let mut lines = vec![head.to_owned()];
-            if app.resume.is_some() && wizard.step == Step::Prepare {
+            if app.resume().is_some() && wizard.step == Step::Prepare {
                 lines.insert(0, super::wizard_panel::LOST.to_owned());
             }
             let count = wizard.count(app.now).map(|number| format!(" {number}")).unwrap_or_default();
@@ -53,7 +53,7 @@ pub fn say(app: &App) -> Vec<String> {
         }
         Screen::Job(JobView { stage: Stage::Asking(_), .. }) => asking(app),
         Screen::Job(_) => Vec::new(),
-        Screen::Outcome(report) => match &report.outcome {
+        Screen::Outcome(report, _) => match &report.outcome {
             Outcome::Failed(failure) => {
                 let problem = report::failed(failure);
                 vec![problem.to_string(), problem.advice.to_string()]
@@ -71,12 +71,11 @@ pub fn say(app: &App) -> Vec<String> {
 fn say_over(app: &App, over: &Over) -> Vec<String> {
     match over {
         Over::Help => {
-            let below = App { over: None, ..app.clone() };
             let row = |row: &keys::Binding| {
                 let why = row.why_not.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
                 format!("  {:<6} {}{why}", shown(row), row.label)
             };
-            keys::bindings(&below).iter().filter(|row| is_choice(row)).map(row).collect()
+            keys::bindings_below(app).iter().filter(|row| is_choice(row)).map(row).collect()
         }
         Over::AskStop => vec!["Stop the job? It stops at the next safe point.".to_owned()],
         Over::Log => vec!["The log is what was printed so far.".to_owned()],
@@ -93,7 +92,7 @@ fn say_over(app: &App, over: &Over) -> Vec<String> {
 }
 
 fn home(app: &App) -> Vec<String> {
-    let device = match (&app.bus, app.chosen_device()) {
+    let device = match (&app.devices.bus, app.devices.selected()) {
         (BusState::Asking, _) => return Vec::new(),
         (BusState::None(why), _) => format!("No USB: {why}."),
         (BusState::Devices(_), None) => "Nothing is plugged in.".to_owned(),
@@ -108,19 +107,18 @@ fn home(app: &App) -> Vec<String> {
     let image = match &app.image {
         Slot::Empty => "Image: none chosen".to_owned(),
         Slot::Loading(_) => return Vec::new(),
-        Slot::Before(before, _) => format!("Image: what was there before, {}", before.content),
         Slot::Bad(_, problem) => format!("Image: {}", clean(&problem.to_string())),
         Slot::Ready(path, image) => {
             format!("Image: {}, {}", clean(&path.display().to_string()), image.content)
         }
     };
     let simulated = app.demo.as_ref().map(|demo| format!("SIMULATED: {}", demo.scenario));
-    let others = app.elsewhere.iter().map(ToString::to_string);
+    let others = app.devices.others_at_work.iter().map(ToString::to_string);
     [simulated, Some(device), Some(image)].into_iter().flatten().chain(others).collect()
 }
 
 fn asking(app: &App) -> Vec<String> {
-    let rows = app.preview.as_ref().map(|preview| plan_rows(app, preview)).unwrap_or_default();
+    let rows = app.preview().map(|preview| plan_rows(app, preview)).unwrap_or_default();
     let mut lines: Vec<String> =
         rows.into_iter().map(|PlanRow { what, text }| format!("  {}: {text}", what.label())).collect();
     lines.insert(0, "The plan; nothing is changed yet:".to_owned());

@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::theme::Theme;
 use super::{lines, log_panel, panel, rows_of, summary, wizard_panel};
 use crate::app::picker::{Entry, EntryKind, Picker};
-use crate::app::{App, Goal, JobView, Question, Screen, Stage, command_line, keys, progress};
+use crate::app::{App, Goal, JobView, Question, Screen, Stage, Which, command_line, keys, progress};
 use crate::flash::plan::Comparison;
 use crate::image::Content;
 use crate::job::{Boot, Loader, Outcome, Preview, Report};
@@ -20,9 +20,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     match &app.screen {
         Screen::Home => home(frame, area, app, theme),
         Screen::Pick(_, _, picker) => pick(frame, area, picker, theme),
-        Screen::Wizard(wizard) => wizard_panel::draw(frame, area, app, wizard, theme),
+        Screen::Wizard(view) => wizard_panel::draw(frame, area, app, &view.wizard, theme),
         Screen::Job(view) => job(frame, area, app, view, theme),
-        Screen::Outcome(report) => outcome(frame, area, app, report, theme),
+        Screen::Outcome(report, _) => outcome(frame, area, app, report, theme),
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn entry_name(picker: &Picker, entry: &Entry) -> String {
 }
 
 fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
-    match (&view.stage, &app.preview) {
+    match (&view.stage, &view.facts.preview) {
         (Stage::Asking(question), Some(preview)) => {
             plan(frame, area, app, preview, question, view.stopping, theme);
         }
@@ -129,11 +129,7 @@ impl PlanRowKind {
 /// The plan as a difference: what is there, what will be, what is left alone, how long it takes.
 pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let before = preview.firmware.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
-    let image = match app.goal {
-        Goal::Restore => app.loader.content(),
-        Goal::Flash | Goal::Recover => app.image.content(),
-    };
-    let mut coming = image.map(Content::to_string).unwrap_or_default();
+    let mut coming = app.content().map(Content::to_string).unwrap_or_default();
     if let Some(firmware) = app.firmware_of_restore().filter(|_| app.goal == Goal::Restore) {
         coming = format!("{coming} and {}", firmware.content);
     }
@@ -150,7 +146,8 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     // The change says more than the caution does of the image alone.
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
-    let note = change.or_else(|| app.image.image().and_then(report::caution));
+    let file = app.image.image().filter(|_| app.undoes(Which::Image).is_none());
+    let note = change.or_else(|| file.and_then(report::caution));
     let since = "another program has changed the drone since its last flash: that goes";
     let note = note.or_else(|| preview.changed_since.then(|| since.to_owned()));
     let row = |what, text| PlanRow { what, text };
@@ -295,7 +292,7 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
 
 /// What a job that worked means for the bootloader, and whether that is bad; nothing if it is there and was not touched.
 pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
-    let preview = app.preview.as_ref()?;
+    let preview = app.preview()?;
     if preview.loader.is_some_and(Loader::is_gone) {
         return Some((report::WITHOUT_LOADER.to_owned(), true));
     }

@@ -68,8 +68,7 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
 
 /// The keys of the screen below, from the same table that dispatches them.
 fn help(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let below = App { over: None, ..app.clone() };
-    let rows = keys::bindings(&below);
+    let rows = keys::bindings_below(app);
     let lines = rows.into_iter().map(|row| {
         let why = row.why_not.map(|why| Span::styled(format!("  ({})", theme.text(&why)), theme.faint));
         let keys = Span::styled(format!(" {:<6}", theme.text(row.shown)), theme.strong);

@@ -7,17 +7,17 @@ use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
 use super::{panel, wrapped};
-use crate::app::{App, BusState, Goal, Screen, Slot};
+use crate::app::{App, Before, BusState, Goal, Screen, Slot, Which};
 use crate::crazyflie::{Mode, Relative};
 use crate::image::{Content, Format, Image};
 use crate::job::{Device, Identity, Known, Loader, Running};
 
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let title = match app.devices().len() {
+    let title = match app.devices.list().len() {
         0 | 1 => "Device".to_owned(),
-        n => format!("Device {} of {n}", app.chosen + 1),
+        n => format!("Device {} of {n}", app.devices.position() + 1),
     };
-    let lines = match (&app.bus, app.chosen_device()) {
+    let lines = match (&app.devices.bus, app.devices.selected()) {
         (BusState::Asking, _) => vec![Line::from(Span::styled(theme.text("looking …"), theme.faint))],
         (BusState::None(_), _) => vec![
             Line::from(Span::styled("This computer offers no USB.", theme.warn)),
@@ -64,7 +64,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             }
             lines
         }
-        (BusState::Devices(_), Some(device)) => device_lines(device, app.known(), area.width, theme),
+        (BusState::Devices(_), Some(device)) => device_lines(device, app.devices.known(), area.width, theme),
     };
     frame.render_widget(Paragraph::new(lines).block(panel(theme, &title)), area);
 }
@@ -129,12 +129,16 @@ fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
 
 /// What is to be flashed.
 pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let (title, slot) = match app.goal {
-        Goal::Restore => ("Bootloader", &app.loader),
-        Goal::Flash | Goal::Recover => ("Image", &app.image),
+    let which = app.goal.file();
+    let title = match which {
+        Which::Loader => "Bootloader",
+        Which::Image => "Image",
     };
-    let mut lines = slot_lines(slot, usize::from(area.width), theme);
-    if app.screen != Screen::Home && *slot == Slot::Empty {
+    let mut lines = match app.undoes(which) {
+        Some(before) => before_lines(before, theme),
+        None => slot_lines(app.slot(which), usize::from(area.width), theme),
+    };
+    if app.screen != Screen::Home && *app.slot(which) == Slot::Empty {
         lines.truncate(1);
     }
     if app.goal == Goal::Restore
@@ -144,6 +148,19 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
         lines.push(Line::from(format!("and {}", image.content)));
     }
     frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
+}
+
+fn before_lines<'a>(before: &Before, theme: &Theme) -> Vec<Line<'a>> {
+    let place = before
+        .image
+        .segments()
+        .first()
+        .map(|first| format!("{} bytes at {}", thousands(before.image.bytes() as u64), first.address));
+    vec![
+        Line::from(Span::styled("what was there before", theme.strong)),
+        Line::from(before.content.to_string()),
+        Line::from(place.unwrap_or_default()),
+    ]
 }
 
 fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
@@ -171,16 +188,6 @@ fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
             let head = Line::from(name(path));
             std::iter::once(head).chain(why.map(|line| Line::from(Span::styled(line, theme.bad)))).collect()
         }
-        Slot::Before(before, _) => vec![
-            Line::from(Span::styled("what was there before", theme.strong)),
-            Line::from(before.content.to_string()),
-            Line::from(match before.image.segments().first() {
-                Some(first) => {
-                    format!("{} bytes at {}", thousands(before.image.bytes() as u64), first.address)
-                }
-                None => String::new(),
-            }),
-        ],
         Slot::Ready(path, image) => vec![
             Line::from(Span::styled(name(path), theme.strong)),
             Line::from(image.content.to_string()),

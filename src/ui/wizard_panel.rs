@@ -60,7 +60,7 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let head =
         if at_once { Span::styled(format!(" {head} "), theme.key) } else { Span::styled(head, theme.strong) };
     let mut lines = vec![Line::from(head)];
-    if app.resume.is_some() && wizard.step == Step::Prepare {
+    if app.resume().is_some() && wizard.step == Step::Prepare {
         lines.insert(0, Line::from(Span::styled(LOST, theme.warn)));
     }
     if !detail.is_empty() {

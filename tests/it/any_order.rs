@@ -12,17 +12,18 @@ use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::plan::{Comparison, Plan};
 use cfdfu::flash::{FIRMWARE_BASE, Segment};
 use cfdfu::job::{
-    AtWork, BoardCheck, Device, DroneState, Event, Failure, Known, Level, LogEntry, Outcome, Phase, Preview,
-    Report, Running, SectorState, WaitFor,
+    AtWork, BoardCheck, Confirm, Device, DroneState, Event, Failure, Known, Level, LogEntry, Outcome, Phase,
+    Preview, Report, Running, SectorState, WaitFor,
 };
 use cfdfu::sim::images;
+use cfdfu::supervise::{Ended, Next};
 use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::usb::TransferError;
 use cfdfu::worker::find;
 use proptest::prelude::*;
 
 use crate::stand::draw;
-use crate::support::{World, firmware, parse};
+use crate::support::{World, firmware, flash_job, parse};
 
 fn bus(scenario: &str) -> Msg {
     Msg::Bus(BusState::Devices(find::devices(&World::new(scenario).bus).unwrap()))
@@ -80,13 +81,6 @@ fn phases() -> impl Strategy<Value = Event> {
 }
 
 fn events() -> impl Strategy<Value = Event> {
-    let outcome = prop_oneof![
-        Just(Outcome::Flashed),
-        Just(Outcome::Unchanged),
-        Just(Outcome::Cancelled(DroneState::Untouched)),
-        Just(Outcome::Cancelled(DroneState::WithoutFirmware)),
-        Just(lost()),
-    ];
     prop_oneof![
         Just(preview(Comparison::Differs)),
         Just(preview(Comparison::Same)),
@@ -96,8 +90,27 @@ fn events() -> impl Strategy<Value = Event> {
         Just(Event::Known(Box::new(Known::Running(Running::default())))),
         prop::sample::select(vec!["dfu", "healthy"]).prop_map(|name| Event::Device(device(name))),
         Just(Event::Waiting { what: WaitFor::Start, limit: Duration::from_secs(3) }),
-        outcome.prop_map(|outcome| Event::Finished(Report::nothing_done(outcome))),
     ]
+}
+
+/// The last word of a job: sometimes its drone was lost, and it goes on when that is back.
+fn ends() -> impl Strategy<Value = Msg> {
+    let outcome = prop_oneof![
+        Just(Outcome::Flashed),
+        Just(Outcome::Unchanged),
+        Just(Outcome::Cancelled(DroneState::Untouched)),
+        Just(Outcome::Cancelled(DroneState::WithoutFirmware)),
+        Just(lost()),
+    ];
+    (outcome, any::<bool>()).prop_map(|(outcome, background)| {
+        let mut ended = Ended::of(Report::nothing_done(outcome), background);
+        if ended.report.outcome == lost() && !background {
+            let drone = device("dfu").drone();
+            ended.next = Next::Resume(Box::new(flash_job(&firmware("2026.08", 20_000)).of(drone.clone())));
+            ended.drone = Some(drone);
+        }
+        Msg::Ended(Box::new(ended))
+    })
 }
 
 fn messages() -> impl Strategy<Value = Msg> {
@@ -112,6 +125,7 @@ fn messages() -> impl Strategy<Value = Msg> {
         2 => Just(Msg::Loaded(Which::Loader, "loader.bin".into(), image(images::loader()))),
         1 => Just(Msg::Loaded(Which::Image, "loader.bin".into(), image(images::loader()))),
         6 => events().prop_map(|event| Msg::Job(Box::new(event))),
+        2 => ends(),
         1 => Just(Msg::Bus(BusState::Others(find::others(&World::new("px4").bus).unwrap()))),
         1 => Just(Msg::Detached),
         1 => Just(Msg::Doctor(Vec::new())),
@@ -146,14 +160,14 @@ proptest! {
             now += Duration::from_millis(millis);
             let was_asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
             let is_key = matches!(message, Msg::Key(_));
-            let finished = matches!(&message, Msg::Job(event) if matches!(**event, Event::Finished(_)));
+            let finished = matches!(&message, Msg::Ended(ended) if !ended.background);
             // A look in passing has a last event of its own.
-            let looking = app.is_looking();
+            let looking = app.devices.is_identifying();
             let effects = update(&mut app, now, message);
             let quits = effects.contains(&Effect::Quit);
             for effect in effects {
                 match effect {
-                    Effect::Start(_) => (started, cancelled) = (true, false),
+                    Effect::Start(_) | Effect::Resume(_) | Effect::Identify(_) => (started, cancelled) = (true, false),
                     // Only a key, and only on the page that shows the plan, lets the worker write.
                     Effect::Proceed => prop_assert!(was_asking && is_key && started),
                     // A job is cancelled once; a look, whenever the interface ends.
@@ -167,16 +181,12 @@ proptest! {
                     _ => {}
                 }
             }
-            if finished && !looking {
-                let lost = app.resume.is_some();
-                prop_assert!(matches!(app.screen, Screen::Outcome(_) | Screen::Home) || lost);
+            if finished {
+                let lost = app.resume().is_some();
+                // One that was away is back already.
+                let resumed = app.job().is_some_and(|view| view.confirm == Confirm::Go);
+                prop_assert!(matches!(app.screen, Screen::Outcome(..) | Screen::Home) || lost || resumed);
             }
-            // What was there before is an image only as long as somebody is at putting it back.
-            let before = |slot: &Slot| matches!(slot, Slot::Before(..));
-            prop_assert!(app.screen != Screen::Home || !before(&app.image) && !before(&app.loader));
-            let nested = |slot: &Slot| matches!(slot, Slot::Before(_, instead) if before(instead));
-            prop_assert!(!nested(&app.image) && !nested(&app.loader));
-            prop_assert!(app.resume.is_none() || matches!(app.screen, Screen::Wizard(_)), "{:?}", app.screen);
             if width > 0 && height > 0 {
                 draw(&app, &theme, width, height);
             }

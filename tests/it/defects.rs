@@ -11,13 +11,14 @@ use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::undo::{Change, History};
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span};
 use cfdfu::job::{
-    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Headway, Job, Keep, Leave, Loader,
-    LogEntry, Mismatch, Outcome, Phase, Preview, Selector, Task,
+    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Job, Keep, Leave, Loader, LogEntry,
+    Mismatch, Outcome, Phase, Preview, Selector, Task,
 };
 use cfdfu::report;
 use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images, nor};
+use cfdfu::supervise::Headway;
 use cfdfu::usb::descriptor::Strings;
 use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, Setup, TransferError, Transport};
 use cfdfu::worker::{Worker, find};

@@ -11,7 +11,7 @@ use cfdfu::app::keys::Key;
 use cfdfu::app::log::explain;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
 use cfdfu::app::wizard::{Leds, Step, Wizard};
-use cfdfu::app::{App, BusState, Demo, Msg, Over, Person, Screen, Which};
+use cfdfu::app::{Aim, App, BusState, Demo, Msg, Over, Person, Screen, Source, Which, WizardView};
 use cfdfu::dfu::Status;
 use cfdfu::doctor;
 use cfdfu::job::{Event, LogEntry, WaitFor};
@@ -246,7 +246,8 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
         [("leds", Step::AskLeds), ("answer", Step::Answer(Leds::OneFast)), ("early", Step::Early)]
     {
         wizard.step = step;
-        screens.push((name, Screen::Wizard(wizard.clone())));
+        let view = WizardView { wizard: wizard.clone(), aim: Aim::Begin(Source::Chosen) };
+        screens.push((name, Screen::Wizard(view)));
     }
     for (name, screen) in screens {
         let app = App { screen, ..start.clone() };

@@ -42,7 +42,7 @@ fn a_restore_asks_for_a_word_and_then_brings_back_both() {
     "restore".chars().for_each(|c| stand.key(c));
     stand.enter();
     stand.until(|event| matches!(event, Event::Finished(_)));
-    assert!(matches!(&stand.app.screen, Screen::Outcome(report) if report.verified));
+    assert!(matches!(&stand.app.screen, Screen::Outcome(report, _) if report.verified));
     assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
@@ -212,7 +212,7 @@ fn a_cable_pulled_while_writing_is_told_and_the_job_goes_on_by_itself_when_it_is
     stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     stand.look();
     stand.until(|event| matches!(event, Event::Finished(_)));
-    assert!(matches!(stand.app.screen, Screen::Outcome(_)), "no key was needed");
+    assert!(matches!(stand.app.screen, Screen::Outcome(..)), "no key was needed");
     assert_eq!(stand.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 
     // What was there before the first try is what can be put back, not what the interruption left.
@@ -241,7 +241,7 @@ fn an_undo_goes_to_the_drone_that_it_is_of() {
         stand.look();
         stand.world.bus.with(1, |drone, now| drone.power_on_by_hand(now));
         stand.look();
-        assert_eq!(stand.app.chosen, 1);
+        assert_eq!(stand.app.devices.position(), 1);
     }
     // Again it is put back what is there already; home, the file is chosen again.
     stand.key('r');
@@ -262,7 +262,7 @@ fn an_undo_is_undone_and_one_that_cannot_begin_changes_nothing() {
     stand.world.bus.with(0, |drone, now| drone.cut_power(now));
     stand.look();
     stand.key('u');
-    assert!(matches!((&stand.app.screen, &stand.app.image), (Screen::Outcome(_), Slot::Ready(..))));
+    assert!(matches!((&stand.app.screen, &stand.app.image), (Screen::Outcome(..), Slot::Ready(..))));
     for expected in [&before, &flashed, &before] {
         stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         stand.look();
@@ -315,7 +315,7 @@ fn a_running_drone_that_is_pulled_in_mid_flash_is_waited_for() {
     stand.until(|event| matches!(event, Event::Finished(_)));
     // The bus was not looked at since: the drone that is on the list is the one that is gone.
     assert!(
-        matches!(stand.app.screen, Screen::Wizard(_)) && stand.app.resume.is_some(),
+        matches!(stand.app.screen, Screen::Wizard(_)) && stand.app.resume().is_some(),
         "{:?}",
         stand.app.screen
     );
@@ -327,7 +327,7 @@ fn a_running_drone_that_is_pulled_in_mid_flash_is_waited_for() {
     stand.key('q');
     stand.key('y');
     stand.until(|event| matches!(event, Event::Finished(_)));
-    let Screen::Outcome(report) = &stand.app.screen else { panic!("{:?}", stand.app.screen) };
+    let Screen::Outcome(report, _) = &stand.app.screen else { panic!("{:?}", stand.app.screen) };
     assert!(
         matches!(report.outcome, Outcome::Cancelled(DroneState::WithoutFirmware) | Outcome::Flashed),
         "{report:?}"
@@ -452,7 +452,7 @@ fn b8_a_restore_that_leaves_the_bootloader_alone_asks_for_no_word() {
     assert!(!shown.contains("Type restore"), "{shown}");
     stand.key('w');
     stand.until(|event| matches!(event, Event::Finished(_)));
-    assert!(matches!(&stand.app.screen, Screen::Outcome(report) if report.verified));
+    assert!(matches!(&stand.app.screen, Screen::Outcome(report, _) if report.verified));
 }
 
 /// B3, B4: the moment for the cable is said, and a button that is still held is asked about.
@@ -509,7 +509,7 @@ fn a_board_that_was_confirmed_stays_confirmed_over_two_losses() {
     stand.enter();
     for again in [Some((60, Mishap::Unplugged)), None] {
         stand.until(|event| matches!(event, Event::Finished(_)));
-        assert!(stand.app.resume.is_some(), "{:?}", stand.app.screen);
+        assert!(stand.app.resume().is_some(), "{:?}", stand.app.screen);
         stand.world.bus.with(0, |drone, now| {
             drone.traits.mishap = again;
             drone.power_on_by_hand(now);
@@ -518,7 +518,7 @@ fn a_board_that_was_confirmed_stays_confirmed_over_two_losses() {
     }
     stand.until(|event| matches!(event, Event::Finished(_)));
     assert!(
-        matches!(&stand.app.screen, Screen::Outcome(report) if report.verified),
+        matches!(&stand.app.screen, Screen::Outcome(report, _) if report.verified),
         "{:?}",
         stand.app.screen
     );

@@ -68,16 +68,16 @@ fn soak() {
                     stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
                     stand.look();
                 }
-                Screen::Outcome(_) | Screen::Home => break,
+                Screen::Outcome(..) | Screen::Home => break,
                 Screen::Pick(..) => panic!("flash {n}: no file"),
             }
         }
-        assert!(matches!(stand.app.screen, Screen::Outcome(_) | Screen::Home), "flash {n} is stuck");
+        assert!(matches!(stand.app.screen, Screen::Outcome(..) | Screen::Home), "flash {n} is stuck");
         let whole = stand.world.flash()[0x4000..].starts_with(image);
         done += u32::from(whole);
         stopped += u32::from(!whole);
         // Back to the beginning, the drone in DFU mode.
-        if matches!(stand.app.screen, Screen::Outcome(_)) {
+        if matches!(stand.app.screen, Screen::Outcome(..)) {
             stand.send(Msg::Key(Key::Enter));
         }
         stand.send(Msg::Bus(BusState::Devices(Vec::new())));

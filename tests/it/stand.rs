@@ -9,7 +9,8 @@ use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BusState, Demo, Effect, Msg, Slot, Which};
 use cfdfu::clock::Clock;
-use cfdfu::job::{Command, Event};
+use cfdfu::job::Event;
+use cfdfu::supervise::{Observed, Supervisor, Waits};
 use cfdfu::ui;
 use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::usb::Bus;
@@ -25,6 +26,7 @@ pub struct Stand {
     pub app: App,
     pub world: World,
     worker: Worker,
+    supervisor: Supervisor,
     pub effects: Vec<Effect>,
     now: Duration,
 }
@@ -35,8 +37,9 @@ impl Stand {
         let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);
         let demo = Demo { scenario: scenario.to_owned(), plugged, button: false };
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
-        let mut stand =
-            Stand { app: App::new(Some(demo)), world, worker, effects: Vec::new(), now: Duration::ZERO };
+        let supervisor = Supervisor::new(worker.commands.clone(), true, Waits::Interrupted, 0);
+        let (app, effects, now) = (App::new(Some(demo)), Vec::new(), Duration::ZERO);
+        let mut stand = Stand { app, world, worker, supervisor, effects, now };
         stand.look();
         stand
     }
@@ -45,20 +48,38 @@ impl Stand {
     pub fn send(&mut self, msg: Msg) {
         // Of its own: when the worker's messages arrive is chance, and must not be seen in a picture.
         self.now += Duration::from_millis(20);
+        let msg = self.supervised(msg);
         for effect in update(&mut self.app, self.now, msg) {
             match &effect {
-                Effect::Start(job) => self.worker.commands.send(Command::Run(job.clone())).unwrap(),
-                Effect::Proceed => self.worker.commands.send(Command::Proceed).unwrap(),
-                Effect::Cancel => self.worker.commands.send(Command::Cancel).unwrap(),
+                Effect::Start(job) => self.supervisor.start(job.clone()),
+                Effect::Resume(job) => self.supervisor.resume(job.clone()),
+                Effect::Identify(job) => self.supervisor.start_background(job.clone()),
+                Effect::Proceed => drop(self.supervisor.proceed()),
+                Effect::Cancel => self.supervisor.cancel(),
                 _ => {}
             }
             self.effects.push(effect);
         }
         // A look in passing is over at once: how far it is in a picture must not be chance.
-        while self.app.is_looking() {
+        while self.app.devices.is_identifying() {
             let event =
                 self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the look never ends");
-            update(&mut self.app, self.now, Msg::Job(Box::new(event)));
+            let msg = self.supervised(Msg::Job(Box::new(event)));
+            update(&mut self.app, self.now, msg);
+        }
+    }
+
+    fn supervised(&mut self, msg: Msg) -> Msg {
+        match msg {
+            Msg::Job(event) => match self.supervisor.observe(self.now, *event) {
+                Observed::Event(event) => Msg::Job(Box::new(event)),
+                Observed::Ended(ended) => Msg::Ended(ended),
+            },
+            Msg::Detached => {
+                self.supervisor.hang_up();
+                Msg::Detached
+            }
+            other => other,
         }
     }
 

@@ -2,18 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::job::wish_for;
-use super::{begin, notice};
 use crate::app::picker::{EntryKind, Picker};
-use crate::app::{App, Effect, Goal, Screen, Slot, Stage, Which};
+use crate::app::{App, Effect, Goal, Screen, Slot, Stage, Which, wish_for};
 use crate::flash::check::{self, Wish};
 use crate::image::Image;
 use crate::job::Level;
 use crate::report::{self, Problem};
 
 pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
-    let slot = if which == Which::Image { &app.image } else { &app.loader };
-    let beside = slot.path().or(app.image.path()).and_then(|path| path.parent());
+    let beside = app.slot(which).path().or(app.image.path()).and_then(|path| path.parent());
     let usual = app.folder.as_deref().unwrap_or(".".as_ref());
     let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(usual).to_owned();
     show_folder(app, which, then, folder)
@@ -47,16 +44,17 @@ pub(super) fn slot(app: &mut App, which: Which) -> &mut Slot {
     }
 }
 
-/// A file is taken only if it may be flashed: what cannot be is refused here, before any drone is asked.
+/// A file is taken only if it may be flashed: what cannot be is refused here, before any drone is asked. Gives the job that
+/// waited for it.
 pub(super) fn on_loaded(
     app: &mut App,
     which: Which,
     path: PathBuf,
     result: Result<Box<Image>, Problem>,
-) -> Vec<Effect> {
+) -> Option<Goal> {
     // Something else was chosen meanwhile.
     if !matches!(slot(app, which), Slot::Loading(waited) if *waited == path) {
-        return Vec::new();
+        return None;
     }
     let admitted = result.and_then(|image| {
         let refusal = match which {
@@ -75,39 +73,30 @@ pub(super) fn on_loaded(
             *slot(app, which) = Slot::Ready(path, image);
             if let Some(then) = then {
                 app.screen = Screen::Home;
-                return then.map_or_else(Vec::new, |goal| begin(app, goal));
+                return then;
             }
         }
         Err(problem) => {
             let words = format!("{problem}. {}", problem.advice);
             app.log.push(app.now, Level::Warning, &words);
-            notice(app, words);
+            app.notify(words);
             *slot(app, which) = Slot::Bad(path, problem);
         }
     }
-    Vec::new()
+    None
 }
 
-/// Makes the plan again, for the file as it is now, unless the job was stopped meanwhile.
+/// The file of the job at hand is another now. Gives the job to begin again, for the file as it is, unless it was stopped
+/// meanwhile.
 pub(super) fn on_changed(
     app: &mut App,
     which: Which,
     path: PathBuf,
     result: Result<Box<Image>, Problem>,
-) -> Vec<Effect> {
-    if app.detached {
-        return vec![Effect::Quit];
-    }
+) -> Option<Goal> {
     let waits = app.job().is_some_and(|view| view.stage == Stage::Looking && !view.stopping);
     app.screen = Screen::Home;
     *slot(app, which) = Slot::Loading(path.clone());
     on_loaded(app, which, path, result);
-    if !waits || slot(app, which).image().is_none() {
-        return Vec::new();
-    }
-    let effects = begin(app, app.goal);
-    let words = "The file changed since it was chosen: this is for the file as it is now.";
-    app.log.push(app.now, Level::Warning, words);
-    notice(app, words);
-    effects
+    (waits && app.slot(which).image().is_some()).then_some(app.goal)
 }

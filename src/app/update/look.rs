@@ -1,20 +1,20 @@
-//! The look in passing: while nothing else is to be done, the device that is meant is identified, and what is wrong
-//! with it marks the job that helps.
+//! The background identify: while nothing else is to be done, the selected device is identified, and what is wrong with it
+//! marks the job that helps.
 
 use std::time::Duration;
 
-use super::notice;
-use crate::app::{App, Effect, Goal, Look, LookState, Screen};
+use crate::app::{App, BackgroundIdentify, Effect, Goal, Screen};
 use crate::job::{Enter, Event, Identity, Job, Known, Level, Loader, Selector, Task};
 use crate::report;
 
-/// While nothing else is to be done, the device that is meant is looked at: what it is and what is on it.
-pub(super) fn look(app: &mut App) -> Option<Effect> {
-    let device = app.chosen_device().filter(|device| device.closed.is_none())?;
-    let seen = app.look.as_ref().is_some_and(|look| look.device == *device);
+/// The job that identifies the selected device, if nothing speaks against it.
+pub(super) fn identify(app: &mut App) -> Option<Effect> {
+    let devices = &mut app.devices;
+    let device = devices.selected().filter(|device| device.closed.is_none())?;
+    let seen = devices.identified.as_ref().is_some_and(|it| it.device == *device);
     // Another run that waits for a drone is to have it first.
-    let is_awaited = app.elsewhere.iter().any(|work| work.place.is_empty());
-    let busy = app.detached || app.is_looking() || app.held_by().is_some() || is_awaited;
+    let is_awaited = devices.others_at_work.iter().any(|work| work.place.is_empty());
+    let busy = app.detached || devices.is_identifying() || devices.held_by().is_some() || is_awaited;
     if app.screen != Screen::Home || seen || busy {
         return None;
     }
@@ -26,12 +26,12 @@ pub(super) fn look(app: &mut App) -> Option<Effect> {
         enter: Enter::Never,
         task: Task::Identify,
     };
-    app.look = Some(Look { device, state: LookState::UnderWay(None) });
-    Some(Effect::Start(Box::new(job)))
+    devices.identified = Some(BackgroundIdentify { device, known: None, is_under_way: true });
+    Some(Effect::Identify(Box::new(job)))
 }
 
-/// An event of the look in passing.
-pub(super) fn on_look(app: &mut App, event: Event) {
+/// An event of the background identify.
+pub(super) fn on_event(app: &mut App, event: Event) {
     match event {
         Event::Known(known) => {
             for (label, text) in report::known(&known) {
@@ -40,21 +40,20 @@ pub(super) fn on_look(app: &mut App, event: Event) {
             if let Known::InDfu(identity) = &*known {
                 diagnose(app, identity);
             }
-            if let Some(look) = &mut app.look {
-                look.state = LookState::UnderWay(Some(known));
-            }
-        }
-        // What was seen before a job is not what is there after it.
-        Event::Finished(_) if app.screen != Screen::Home => app.look = None,
-        Event::Finished(_) => {
-            if let Some(Look { state, .. }) = &mut app.look
-                && let LookState::UnderWay(known) = state
-            {
-                *state = LookState::Over(known.take());
+            if let Some(identified) = &mut app.devices.identified {
+                identified.known = Some(known);
             }
         }
         Event::Log(level @ Level::Warning, entry) => app.log.record(app.now, level, entry),
         _ => {}
+    }
+}
+
+/// Its end. What was seen before a job is not what is there after it.
+pub(super) fn ended(app: &mut App) {
+    match &mut app.devices.identified {
+        Some(identified) if app.screen == Screen::Home => identified.is_under_way = false,
+        identified => *identified = None,
     }
 }
 
@@ -63,9 +62,9 @@ fn diagnose(app: &mut App, identity: &Identity) {
     let Some(words) = report::diagnosis(identity) else { return };
     app.log.push(app.now, Level::Warning, &words);
     if identity.loader.is_some_and(Loader::is_gone) && app.screen == Screen::Home {
-        if !app.chose {
+        if !app.goal_is_explicit {
             app.goal = Goal::Restore;
         }
-        notice(app, "The bootloader is gone: b puts it back, with a firmware if one is chosen.");
+        app.notify("The bootloader is gone: b puts it back, with a firmware if one is chosen.");
     }
 }

@@ -1,15 +1,16 @@
 //! What messages do, as small tables; whole flows are in `tests/it/screens.rs`.
 
 use super::*;
-use crate::app::Demo;
 use crate::app::command_line::command_line;
 use crate::app::picker::{Entry, EntryKind};
 use crate::app::progress::Progress;
+use crate::app::{Demo, JobFacts, Slot, Which};
 use crate::image::Image;
 use crate::job::{
     Confirm, Device, DroneState, Enter, Event, Identity, Known, Loader, Outcome, Protection, Report, Task,
 };
 use crate::report::ProblemKind;
+use crate::supervise::Ended;
 use crate::usb::descriptor::Strings;
 use crate::usb::{Location, ROM_DFU};
 
@@ -29,7 +30,7 @@ fn app(devices: usize) -> App {
     let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false }));
     let devices = (0..devices).map(|n| device(u8::try_from(n + 1).unwrap())).collect();
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(devices)));
-    if app.is_looking() {
+    if app.devices.is_identifying() {
         looked(&mut app, None);
     }
     app
@@ -37,10 +38,14 @@ fn app(devices: usize) -> App {
 
 /// The look in passing is over, and told this.
 fn looked(app: &mut App, known: Option<Known>) {
-    let known = known.map(|known| Event::Known(Box::new(known)));
-    for event in known.into_iter().chain([Event::Finished(Report::nothing_done(Outcome::Identified))]) {
-        assert_eq!(update(app, Duration::ZERO, Msg::Job(Box::new(event))), []);
+    let known = known.map(|known| Msg::Job(Box::new(Event::Known(Box::new(known)))));
+    for message in known.into_iter().chain([ended(Outcome::Identified, true)]) {
+        assert_eq!(update(app, Duration::ZERO, message), []);
     }
+}
+
+fn ended(outcome: Outcome, background: bool) -> Msg {
+    Msg::Ended(Box::new(Ended::of(Report::nothing_done(outcome), background)))
 }
 
 fn press(app: &mut App, key: Key) -> Vec<Effect> {
@@ -73,7 +78,7 @@ fn a_drone_is_looked_at_once_and_its_diagnosis_marks_the_job_that_helps() {
     let there = Msg::Bus(BusState::Devices(vec![device(1)]));
     let effects = update(&mut app, Duration::ZERO, there.clone());
     assert!(
-        matches!(&effects[..], [Effect::Start(job)] if job.task == Task::Identify && job.enter == Enter::Never)
+        matches!(&effects[..], [Effect::Identify(job)] if job.task == Task::Identify && job.enter == Enter::Never)
     );
     assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "once");
     let protection = Some(Protection::default());
@@ -82,11 +87,11 @@ fn a_drone_is_looked_at_once_and_its_diagnosis_marks_the_job_that_helps() {
     looked(&mut app, Some(Known::InDfu(identity)));
     assert_eq!(app.goal, Goal::Restore);
     assert!(notice_of(&app).contains("b puts it back"));
-    assert!(app.known().is_some());
+    assert!(app.devices.known().is_some());
     assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "it is known");
     // Unplugged and plugged in again it may be another.
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![])));
-    assert!(app.known().is_none());
+    assert!(app.devices.known().is_none());
     assert_eq!(update(&mut app, Duration::ZERO, there).len(), 1);
 }
 
@@ -98,12 +103,10 @@ fn what_a_look_tells_is_not_taken_for_the_job_that_was_begun_meanwhile() {
     assert!(
         matches!(&press(&mut app, Key::Char('f'))[..], [Effect::Start(job)] if job.task != Task::Identify)
     );
-    let cancelled = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
-    update(&mut app, Duration::ZERO, Msg::Job(Box::new(Event::Finished(cancelled))));
+    update(&mut app, Duration::ZERO, ended(Outcome::Cancelled(DroneState::Untouched), true));
     assert!(app.job().is_some(), "the job goes on");
-    let flashed = Report::nothing_done(Outcome::Flashed);
-    update(&mut app, Duration::ZERO, Msg::Job(Box::new(Event::Finished(flashed))));
-    assert!(matches!(app.screen, Screen::Outcome(_)));
+    update(&mut app, Duration::ZERO, ended(Outcome::Flashed, false));
+    assert!(matches!(app.screen, Screen::Outcome(..)));
 }
 
 #[test]
@@ -136,7 +139,7 @@ fn a_key_that_cannot_work_says_why_and_does_nothing() {
     assert!(notice_of(&app).contains("no Crazyflie is plugged in"));
     assert_eq!(app.screen, Screen::Home);
     // And the reason goes away by itself.
-    let later = app.now + NOTICE;
+    let later = app.now + Duration::from_secs(6);
     update(&mut app, later, Msg::Tick);
     assert_eq!(app.notice, None);
 }
@@ -183,11 +186,11 @@ fn an_image_that_may_not_be_flashed_is_refused_when_it_is_chosen() {
 fn working() -> App {
     let mut app = app(1);
     app.screen = Screen::Job(JobView {
+        facts: JobFacts::new(Source::Chosen),
         stage: Stage::Working,
         progress: Progress::default(),
         waiting: None,
         stopping: false,
-        compared: false,
         confirm: Confirm::Ask,
         was_away: false,
     });
@@ -216,10 +219,9 @@ fn no_key_stops_a_job_that_writes_without_asking() {
 fn the_question_goes_away_by_itself_when_the_job_ends() {
     let mut app = working();
     press(&mut app, Key::Char('q'));
-    let report = Report::nothing_done(Outcome::Flashed);
-    update(&mut app, Duration::ZERO, Msg::Job(Box::new(Event::Finished(report))));
+    update(&mut app, Duration::ZERO, ended(Outcome::Flashed, false));
     assert_eq!(app.over, None);
-    assert!(matches!(app.screen, Screen::Outcome(_)));
+    assert!(matches!(app.screen, Screen::Outcome(..)));
 }
 
 #[test]
@@ -229,31 +231,27 @@ fn a_lost_terminal_ends_what_has_changed_nothing_and_lets_a_flash_finish() {
 
     let mut app = working();
     assert_eq!(update(&mut app, Duration::ZERO, Msg::Detached), []);
-    let report = Report::nothing_done(Outcome::Flashed);
-    assert_eq!(update(&mut app, Duration::ZERO, Msg::Job(Box::new(Event::Finished(report)))), [Effect::Quit]);
+    assert_eq!(update(&mut app, Duration::ZERO, ended(Outcome::Flashed, false)), [Effect::Quit]);
 
     let mut asking = working();
     if let Screen::Job(view) = &mut asking.screen {
         view.stage = Stage::Asking(Question::default());
     }
     assert_eq!(update(&mut asking, Duration::ZERO, Msg::Detached), [Effect::Cancel]);
-    let report = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
-    assert_eq!(
-        update(&mut asking, Duration::ZERO, Msg::Job(Box::new(Event::Finished(report)))),
-        [Effect::Quit]
-    );
+    let cancelled = ended(Outcome::Cancelled(DroneState::Untouched), false);
+    assert_eq!(update(&mut asking, Duration::ZERO, cancelled), [Effect::Quit]);
 }
 
 #[test]
 fn of_several_devices_one_is_meant_and_the_command_line_names_it() {
     let mut app = app(2);
     // The other one is looked at in its turn.
-    assert!(matches!(press(&mut app, Key::Tab)[..], [Effect::Start(_)]));
+    assert!(matches!(press(&mut app, Key::Tab)[..], [Effect::Identify(_)]));
     looked(&mut app, None);
-    assert_eq!(app.chosen_device().map(|device| device.location.to_string()).as_deref(), Some("1-2"));
+    assert_eq!(app.devices.selected().map(|device| device.location.to_string()).as_deref(), Some("1-2"));
     assert!(command_line(&app).ends_with("--device 1-2 --demo=dfu"), "{}", command_line(&app));
     press(&mut app, Key::Tab);
-    assert_eq!(app.chosen, 0);
+    assert_eq!(app.devices.position(), 0);
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![device(1)])));
     assert!(!command_line(&app).contains("--device"));
 }

@@ -193,8 +193,9 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
                 if history.unfinished.is_none() {
                     chip.at(FIRMWARE_BASE, LEN - 0x4000).fill(BLANK);
                     chip.at(FIRMWARE_BASE, *len).copy_from_slice(&bytes(*seed, *len));
-                    // No image begins like this: one that another goes on from is that one, as far as it goes.
-                    chip.at(FIRMWARE_BASE, 4).fill(0xFB);
+                    // No two images begin alike: one that another only goes on from counts as that one.
+                    let [low, high, ..] = len.to_le_bytes();
+                    chip.at(FIRMWARE_BASE, 4).copy_from_slice(&[0xFB, 0xFB, low, high]);
                     memory.whole[1].push(parts(&chip.0)[1].to_vec());
                     memory.changed_since = true;
                 }

@@ -1,0 +1,124 @@
+//! What is plugged in, which drone is selected, and what a background identify has found out about it.
+
+use crate::crazyflie;
+use crate::job::{AtWork, Device, DroneAt, Known, Other, SectorState};
+
+/// Sectors of the chip's flash.
+pub const SECTORS: usize = 12;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Devices {
+    pub bus: BusState,
+    /// Counted from 0.
+    selected: usize,
+    /// The drone that was selected last, to be found again when the bus changes.
+    remembered: Option<Device>,
+    pub identified: Option<BackgroundIdentify>,
+    /// What other runs on this computer are at.
+    pub others_at_work: Vec<AtWork>,
+    /// What is known of each sector of the selected drone.
+    pub map: [Option<SectorState>; SECTORS],
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BusState {
+    /// Not asked yet.
+    #[default]
+    Asking,
+    /// There is no USB here, for this reason.
+    None(String),
+    Devices(Vec<Device>),
+    /// No Crazyflie, but these, which are taken for one or belong to one.
+    Others(Vec<Other>),
+}
+
+/// A look at a device, while nothing else is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackgroundIdentify {
+    pub device: Device,
+    pub known: Option<Box<Known>>,
+    /// The worker is at it: all its events up to the last are about this.
+    pub is_under_way: bool,
+}
+
+impl Devices {
+    pub fn list(&self) -> &[Device] {
+        match &self.bus {
+            BusState::Devices(devices) => devices,
+            BusState::Asking | BusState::None(_) | BusState::Others(_) => &[],
+        }
+    }
+
+    pub fn selected(&self) -> Option<&Device> {
+        self.list().get(self.position())
+    }
+
+    /// Counted from 0.
+    pub fn position(&self) -> usize {
+        self.selected.min(self.list().len().saturating_sub(1))
+    }
+
+    pub fn select(&mut self, at: usize) {
+        if at != self.selected {
+            self.map = [None; SECTORS];
+        }
+        self.selected = at;
+        self.remember();
+    }
+
+    pub fn select_next(&mut self) {
+        self.select((self.selected + 1) % self.list().len().max(1));
+    }
+
+    /// The drone that is selected now is to be found again.
+    pub fn remember(&mut self) {
+        self.remembered = self.selected().cloned();
+    }
+
+    /// Takes what is on the bus now; whether the remembered drone is there, if there is one. In whatever mode it is, it
+    /// stays selected at its port; elsewhere only if it can be no other.
+    pub fn take(&mut self, bus: BusState) -> Option<bool> {
+        self.bus = bus;
+        self.selected = self.position();
+        let found = self.remembered.as_ref().map(|drone| {
+            let serial = &drone.strings.serial;
+            let same = |device: &&Device| crazyflie::is_same_serial(serial, &device.strings.serial);
+            let list = self.list();
+            let here = list.iter().position(|device| device.location == drone.location);
+            let only = list.iter().filter(same).count() == 1;
+            here.or_else(|| list.iter().position(|device| only && same(&device)))
+        });
+        if let Some(Some(at)) = found {
+            self.selected = at;
+        }
+        // A drone that was unplugged may come back with something else on it.
+        let is_there = |it: &BackgroundIdentify| self.list().contains(&it.device);
+        if !self.is_identifying() && !self.identified.as_ref().is_some_and(is_there) {
+            self.identified = None;
+        }
+        found.map(|at| at.is_some())
+    }
+
+    /// This device as a drone: with its whole serial number, if it was seen running at this port before.
+    pub fn drone_of(&self, device: &Device) -> DroneAt {
+        let running = self.remembered.as_ref().map(Device::drone).filter(|drone| drone.is(device));
+        running.unwrap_or_else(|| device.drone())
+    }
+
+    /// A background identify is under way: the worker's events are about that.
+    pub fn is_identifying(&self) -> bool {
+        self.identified.as_ref().is_some_and(|it| it.is_under_way)
+    }
+
+    /// What is known of the selected device.
+    pub fn known(&self) -> Option<&Known> {
+        let identified = self.identified.as_ref().filter(|it| Some(&it.device) == self.selected())?;
+        identified.known.as_deref()
+    }
+
+    /// The other run that has the selected device.
+    pub fn held_by(&self) -> Option<&AtWork> {
+        let place = self.selected()?.location.to_string();
+        self.others_at_work.iter().find(|work| work.place == place)
+    }
+}

@@ -1,0 +1,151 @@
+//! The copies for an undo: in the state directory, or in memory where nothing may outlive this run (the demo) or nothing can
+//! (no home directory).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::flash::Segment;
+use crate::flash::undo::{Change, NoCopy, Piece, Tracked};
+use crate::image::Content;
+use crate::job::{CopyProblem, DroneAt, Failure, LogEntry, Outcome, Preview};
+use crate::record::{self, Record, Target};
+
+pub(super) enum Copies {
+    Files(Record),
+    Memory {
+        of: Option<Box<(DroneAt, Tracked)>>,
+        /// The user expects them to outlive this run.
+        is_makeshift: bool,
+    },
+}
+
+/// What an undo would put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndoTarget {
+    pub drone: DroneAt,
+    pub copy: Segment,
+    /// What the copy is; `None` if it is blank.
+    pub content: Option<Content>,
+    /// What the drone must still hold: [`crate::flash::undo::History::expected`].
+    pub expected: Vec<Piece>,
+    /// Its file and its age, where it is one.
+    pub file: Option<(PathBuf, Duration)>,
+}
+
+/// Why nothing can be put back.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NoUndo {
+    #[error(transparent)]
+    NoCopy(NoCopy),
+    /// Another drone at its port would look the same.
+    #[error("the drone shows no serial number")]
+    NoSerial,
+    #[error("{0}")]
+    Io(String),
+}
+
+impl Default for NoUndo {
+    fn default() -> NoUndo {
+        NoUndo::NoCopy(NoCopy::NeverFlashed)
+    }
+}
+
+/// A change that a job has begun.
+pub(super) enum Begun {
+    Files(record::Begun),
+    Memory,
+}
+
+impl Copies {
+    pub(super) fn new(record: Option<Record>, demo: bool) -> Copies {
+        record.map_or(Copies::Memory { of: None, is_makeshift: !demo }, Copies::Files)
+    }
+
+    /// A job is about to write: what it overwrites is kept. That it cannot be kept stops no flash, but is said, unless
+    /// `--no-undo` asked for it or nothing was there.
+    pub(super) fn begin(
+        &mut self,
+        drone: &DroneAt,
+        preview: &Preview,
+        change: Change,
+    ) -> (Option<Begun>, Option<LogEntry>) {
+        match self {
+            Copies::Files(record) => {
+                let (begun, entry) = record::begin(record, drone, preview, change);
+                (begun.map(Begun::Files), entry)
+            }
+            Copies::Memory { of, is_makeshift } => {
+                let past = of.take().filter(|it| it.0.may_be(drone));
+                let mut past = past.map(|it| it.1).unwrap_or_default();
+                past.begin(preview.plan.pieces(), preview.before.as_ref(), change);
+                *of = Some(Box::new((drone.clone(), past)));
+                let is_lost = *is_makeshift && preview.before.is_some();
+                (Some(Begun::Memory), is_lost.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
+            }
+        }
+    }
+
+    /// A job carries on what an earlier one had begun.
+    pub(super) fn carry_on(&self, drone: &DroneAt) -> Begun {
+        match self {
+            Copies::Files(record) => Begun::Files(record.carry_on(drone)),
+            Copies::Memory { .. } => Begun::Memory,
+        }
+    }
+
+    /// An undo found everything in place.
+    pub(super) fn undone(&mut self, drone: &DroneAt) {
+        match self {
+            Copies::Files(record) => record.undone(drone),
+            Copies::Memory { of: Some(it), .. } => it.1.undone(),
+            Copies::Memory { of: None, .. } => {}
+        }
+    }
+
+    /// How the job ended that had begun this.
+    pub(super) fn end(&mut self, begun: Begun, outcome: &Outcome) {
+        match (self, begun) {
+            (_, Begun::Files(begun)) => begun.end(outcome),
+            (Copies::Memory { of: Some(it), .. }, Begun::Memory) => match outcome {
+                // A job that is carried on may find that everything was written.
+                Outcome::Flashed | Outcome::Unchanged => it.1.end(),
+                Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone)
+                    if drone.is_unchanged() =>
+                {
+                    it.1.revert();
+                }
+                _ => it.1.keep_unfinished(),
+            },
+            (_, Begun::Memory) => {}
+        }
+    }
+
+    /// What an undo of this drone's last change would put back.
+    pub(super) fn target(&self, drone: &DroneAt) -> Result<UndoTarget, NoUndo> {
+        if drone.serial.is_empty() {
+            return Err(NoUndo::NoSerial);
+        }
+        let target = |copy: Segment, expected: Vec<Piece>, file| UndoTarget {
+            drone: drone.clone(),
+            content: Content::in_flash(&copy.data),
+            copy,
+            expected,
+            file,
+        };
+        match self {
+            Copies::Files(record) => match record.target(drone) {
+                Ok(Ok(Target { path, copy, age, expected })) => Ok(target(copy, expected, Some((path, age)))),
+                Ok(Err(why)) => Err(NoUndo::NoCopy(why)),
+                Err(error) => Err(NoUndo::Io(error.to_string())),
+            },
+            Copies::Memory { of, .. } => {
+                let past = of.as_ref().filter(|it| it.0.may_be(drone)).map(|it| it.1.history());
+                let past = past.ok_or(NoUndo::NoCopy(NoCopy::NeverFlashed))?;
+                let copy = past.target().map_err(NoUndo::NoCopy)?;
+                Ok(target(copy.clone(), past.expected().to_vec(), None))
+            }
+        }
+    }
+}
