@@ -18,11 +18,12 @@ mod files;
 
 use std::time::{Duration, Instant};
 
+use cfdfu::crazyflie::Protection;
 use cfdfu::crazyflie::{Question, board};
 use cfdfu::dfu::wire::StatusBlock;
 use cfdfu::flash::map::MemoryMap;
+use cfdfu::image::Loader;
 use cfdfu::image::{Content, Image};
-use cfdfu::job::{Loader, Protection};
 use cfdfu::sim::images;
 use zip::CompressionMethod;
 

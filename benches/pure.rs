@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BusState, Msg, Which};
-use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::map::MemoryMap;
-use cfdfu::flash::plan::{Comparison, Plan};
 use cfdfu::image::Image;
+use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::{Comparison, Plan};
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::CF2_BOARDS;
 use cfdfu::ui;
@@ -54,13 +54,13 @@ fn parse(criterion: &mut Criterion) {
 
 fn plan(criterion: &mut Criterion) {
     let Ok(image) = Image::parse(images::firmware("2026.08", &CF2_BOARDS, LEN)) else { return };
-    let Ok(admitted) = check::flash(&image, Wish::default()) else { return };
+    let Ok(admitted) = admission::flash(&image, Wish::default()) else { return };
     let map = MemoryMap::stm32f405();
     criterion.bench_function("plan a flash and its work", |bench| {
         bench.iter(|| {
             let plan = Plan::new(black_box(&admitted), &map)?;
             let found = vec![Comparison::Differs; plan.sectors().len()];
-            Ok::<_, cfdfu::flash::plan::PlanError>(plan.work(&found, 2048))
+            Ok::<_, cfdfu::plan::PlanError>(plan.work(&found, 2048))
         });
     });
 }

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::doctor::Check;
-use crate::flash::check::{self, Admitted, Purpose, Wish};
-use crate::flash::undo::Piece;
 use crate::image::{Content, Image, Sha256};
-use crate::job::{AtWork, Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
+use crate::job::{Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
+use crate::plan::admission::{self, Admitted, Purpose, Wish};
+use crate::plan::undo::Piece;
 use crate::report::{Exit, Problem};
-use crate::supervise::{Ended, NoUndo, UndoTarget};
+use crate::supervise::{Ended, NoUndo, RunningInstance, UndoTarget};
 use crate::usb::descriptor::is_printable;
 
 pub mod command_line;
@@ -97,7 +97,7 @@ impl Undo {
             Ok(target) => *target,
             Err(why) => return Undo::Nothing(why),
         };
-        match (target.content, check::undo(target.copy, Wish::default())) {
+        match (target.content, admission::undo(target.copy, Wish::default())) {
             (Some(content), Ok(image)) => {
                 let (drone, expected) = (target.drone, target.expected);
                 Undo::Ready(Box::new(Before { image, content, drone, expected }))
@@ -364,7 +364,7 @@ pub enum Msg {
     /// A folder was read.
     Listed(PathBuf, Vec<Entry>),
     /// What other runs are at has changed.
-    Elsewhere(Vec<AtWork>),
+    Elsewhere(Vec<RunningInstance>),
     /// A file holds something else than when it was read; the job that was to write it has not begun.
     Changed(Which, PathBuf, Result<Box<Image>, Problem>),
     /// An event of the job under way, or of a background identify; never its last.

@@ -14,27 +14,28 @@ use clap::CommandFactory;
 use crate::app::Slot;
 use crate::clock::{Clock, FastClock, RealClock};
 use crate::doctor;
-use crate::flash::check::{self, Admitted, Wish};
-use crate::flash::undo::{Change, NoCopy};
 use crate::flash::{FLASH_END, LOADER_BASE, Span};
 use crate::image::{Content, Firmware, Image, Sha256};
 use crate::job::{
     Compare, DroneAt, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector,
     Task, Verify, Width,
 };
+use crate::plan::admission::{self, Admitted, Wish};
+use crate::plan::undo::{Change, NoCopy};
 use crate::record::Record;
 use crate::report::{self, Exit, Problem, ProblemKind};
-use crate::run::{self, files};
+use crate::scan;
 use crate::settings::Settings;
 use crate::sim::SimBus;
 use crate::sim::drone::Helper;
 use crate::sim::scenario::{SCENARIOS, Scenario};
 use crate::supervise::{NoUndo, UndoTarget, Waits};
+use crate::sys::{self, files};
+use crate::tui;
 use crate::usb::descriptor::is_printable;
 use crate::usb::libusb::Libusb;
 use crate::usb::trace::Traced;
 use crate::usb::{Bus, TransferError};
-use crate::worker::find;
 use crate::worker::patient::Patient;
 
 mod args;
@@ -115,7 +116,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let image =
                 image_or_demo(image.as_deref(), *sha256, || simulate::demo_image(DemoKind::Firmware))?;
             console.image(&image);
-            let admitted = check::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
+            let admitted = admission::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
             let report = flash_job(global, flash, admitted, image.content.firmware(), console)?;
             Ok(flash_exit(&report, flash))
         }
@@ -133,7 +134,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             console.inspection(&image);
             // A backup of a drone with an incomplete firmware is not a damaged file.
             if !matches!(image.content, Content::WholeFlash(_)) {
-                check::all_there(&image).map_err(|refusal| report::refusal(&refusal))?;
+                admission::all_there(&image).map_err(|refusal| report::refusal(&refusal))?;
             }
             Ok(Exit::Done)
         }
@@ -190,7 +191,7 @@ fn restore_job(
         console.image(firmware);
     }
     let admitted =
-        check::restore(&loader, firmware.as_ref(), wish).map_err(|refusal| report::refusal(&refusal))?;
+        admission::restore(&loader, firmware.as_ref(), wish).map_err(|refusal| report::refusal(&refusal))?;
     let restored = report::restored(admitted.segments());
     // The firmware in a backup has boards, too, if it is what is written.
     let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
@@ -242,17 +243,17 @@ fn interface(
     } else {
         let bus: Arc<dyn Bus> = match Libusb::new() {
             Ok(bus) => Arc::new(bus),
-            Err(error) => Arc::new(run::NoUsb(error, Arc::clone(&clock))),
+            Err(error) => Arc::new(sys::NoUsb(error, Arc::clone(&clock))),
         };
         (bus, None)
     };
     let meant = global.device.clone().unwrap_or_default();
-    let world = run::World { bus, clock, demo, settings, meant, log: console.take_log() };
-    let image = image.map(run::absolute);
-    let ended = if global.plain || !run::has_terminal() {
-        run::plain::run(&world, image.as_deref())
+    let world = tui::World { bus, clock, demo, settings, meant, log: console.take_log() };
+    let image = image.map(sys::absolute);
+    let ended = if global.plain || !tui::has_terminal() {
+        tui::plain::run(&world, image.as_deref())
     } else {
-        run::run(&world, image.as_deref(), &theme).inspect(|app| console.farewell(app))
+        tui::run(&world, image.as_deref(), &theme).inspect(|app| console.farewell(app))
     };
     let app = ended.map_err(|error| {
         let advice = "Try a command: cfdfu flash IMAGE.";
@@ -344,7 +345,7 @@ fn undo_job(
         console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
     }
     let wish = Wish { allow_mismatch, ..Wish::default() };
-    let image = check::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
+    let image = admission::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
     let task = FlashTask {
         change: Change::Undo,
         expected,
@@ -392,7 +393,7 @@ fn verify_job(
 ) -> Result<Exit, Problem> {
     console.image(image);
     let wish = Wish { address, allow_mismatch: true };
-    let segments = check::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
+    let segments = admission::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
     let report = run(global, device, Task::Verify(segments), console)?;
     Ok(console.conclude(&report, false))
 }
@@ -441,7 +442,7 @@ fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
             // They ask nothing to restart, so the rules need not be read.
             Task::Find | Task::Identify => Enter::Never,
             _ if global.demo.is_some() => Enter::IfRunning,
-            _ => run::symptoms::may_enter(),
+            _ => sys::symptoms::may_enter(),
         },
         task,
     }
@@ -464,7 +465,7 @@ fn symptoms(global: &Global, console: &mut Console) -> Result<doctor::Symptoms, 
         Libusb::new().map(|bus| (Arc::new(bus) as Arc<dyn Bus>, Arc::new(RealClock::new()) as Arc<dyn Clock>))
     };
     let bus = world.map(patient);
-    Ok(run::symptoms::gather(bus.as_ref().map(|bus| bus as &dyn Bus)))
+    Ok(sys::symptoms::gather(bus.as_ref().map(|bus| bus as &dyn Bus)))
 }
 
 /// Prints the list; whether nothing on it is bad.
@@ -477,14 +478,14 @@ fn checks(checks: &[doctor::Check], console: &mut Console) -> bool {
 
 fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let bus = patient(bus(global, console)?);
-    let mut devices = find::devices(&bus).map_err(|error| bus_problem(error.into()))?;
+    let mut devices = scan::devices(&bus).map_err(|error| bus_problem(error.into()))?;
     let selector = selector(global);
     devices.retain(|device| selector.matches(device));
     for device in &devices {
         console.device(device);
     }
     match devices.as_slice() {
-        [] => match find::choose(&bus, &selector) {
+        [] => match scan::choose(&bus, &selector) {
             Err(kind) => Err(bus_problem(kind)),
             // It has come in this very moment.
             Ok(device) => {
@@ -495,10 +496,10 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
         // A device that is there but closed to this user is no success: scripts would go on without it.
         all if all.iter().all(|device| device.closed.is_some()) => {
             let error = all[0].closed.unwrap_or(TransferError::Access);
-            Err(bus_problem(find::cannot_open(&all[0], error)))
+            Err(bus_problem(scan::cannot_open(&all[0], error)))
         }
         _ => {
-            let others = find::others(&bus).map_err(|error| bus_problem(error.into()))?;
+            let others = scan::others(&bus).map_err(|error| bus_problem(error.into()))?;
             for other in others.iter().filter(|other| other.what.foreign().is_some()) {
                 console.note(&format!("{other} is not a Crazyflie: cfdfu does not write to it"));
             }

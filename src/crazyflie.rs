@@ -334,6 +334,25 @@ pub fn board(otp: &[u8]) -> Option<Board> {
     Some(Board { code, revision, assumed: false })
 }
 
+/// What the option bytes forbid (RM0090 §3.7).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Protection {
+    /// Level 1 (level 2 has no boot ROM to ask).
+    pub read: bool,
+    /// Sectors that ignore erase and write.
+    pub sectors: Vec<usize>,
+}
+
+impl Protection {
+    /// Byte 1: 0xAA is no read protection. Bytes 8 and 9: a bit for each sector, 0 is protected.
+    pub fn parse(options: &[u8]) -> Option<Protection> {
+        let (rdp, low, high) = (*options.get(1)?, *options.get(8)?, *options.get(9)?);
+        let free = u16::from_le_bytes([low, high]);
+        let sectors = (0..12).filter(|sector| (free >> sector) & 1 == 0).collect();
+        Some(Protection { read: rdp != 0xAA, sectors })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

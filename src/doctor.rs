@@ -1,5 +1,5 @@
 //! Why no drone is found, or none can be opened: what was found out about this computer becomes a check-list with
-//! a verdict each, and the remedy. Pure: `run::symptoms` gathers what is judged here.
+//! a verdict each, and the remedy. Pure: `sys::symptoms` gathers what is judged here.
 
 use crate::crazyflie::{ENTER_BY_HAND, ForeignLoader, Relative};
 use crate::usb::{CRAZYFLIE, Id, ROM_DFU};

@@ -1,14 +1,10 @@
 //! Flash in words: addresses, spans and sectors, shared by the memory map, the checks and the plan.
 //!
-//! Pure vocabulary. Where sectors come from is [`map`]; what may be written is [`check`]; in which
-//! order it is done is [`plan`]; what is kept of it, so that it can be undone, is [`undo`].
+//! Pure vocabulary. Where sectors come from is [`map`].
 
 use std::fmt;
 
-pub mod check;
 pub mod map;
-pub mod plan;
-pub mod undo;
 
 /// Where the Bitcraze bootloader lives: sector 0, 16 KiB.
 pub const LOADER_BASE: Address = Address(0x0800_0000);

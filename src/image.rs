@@ -16,11 +16,13 @@ mod digest;
 mod elf;
 mod foreign;
 mod hex;
+mod loader;
 mod recognise;
 mod release;
 mod startup;
 
 pub use digest::Sha256;
+pub use loader::Loader;
 use release::{Loose, Packing, Release};
 
 pub use recognise::{BoardKind, Content, Firmware, WholeFlash};

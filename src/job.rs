@@ -9,15 +9,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::crazyflie::{self, Mode, Relative, RomVersion};
-use crate::flash::check::Admitted;
-use crate::flash::plan::{Comparison, Plan, Work};
-use crate::flash::undo::{Change, Piece};
 use crate::flash::{Segment, Span};
-use crate::image::{Content, Firmware};
+use crate::image::{Content, Firmware, Loader};
+use crate::plan::admission::Admitted;
+use crate::plan::undo::{Change, Piece};
+use crate::plan::{Comparison, Plan, Work};
 use crate::usb::descriptor::Strings;
 use crate::usb::{Id, Location, TransferError};
 
@@ -26,7 +25,7 @@ mod identity;
 mod log_entry;
 
 pub use failure::{DroneState, Failure, FailureKind, Place};
-pub use identity::{Identity, Known, Loader, Protection, Running};
+pub use identity::{Identity, Known, Running};
 pub use log_entry::{CopyProblem, LogEntry, Stretches};
 
 #[derive(Clone, Debug)]
@@ -372,32 +371,6 @@ pub struct Other {
 impl fmt::Display for Other {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on port {}", self.what, self.location)
-    }
-}
-
-/// A job that another cfdfu on this computer is at, as far as it tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AtWork {
-    pub pid: u32,
-    /// Where its device is plugged in, as in `1-1.2`; empty while it waits for one.
-    pub place: String,
-    /// What it does, as in `write`; empty before it does anything.
-    pub doing: String,
-    /// How much of that is done.
-    pub percent: u8,
-}
-
-impl fmt::Display for AtWork {
-    /// As in `cfdfu (process 4711) is at work on port 1-1.2: write 42 %`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AtWork { pid, place, doing, percent } = self;
-        match (place.is_empty(), doing.is_empty()) {
-            (true, _) => write!(f, "cfdfu (process {pid}) waits for a Crazyflie"),
-            (false, true) => write!(f, "cfdfu (process {pid}) is at work on port {place}"),
-            (false, false) => {
-                write!(f, "cfdfu (process {pid}) is at work on port {place}: {doing} {percent} %")
-            }
-        }
     }
 }
 

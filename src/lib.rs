@@ -5,19 +5,24 @@
 //!
 //! | layer | modules | what |
 //! |---|---|---|
-//! | 0, pure | [`flash`], [`image`] | addresses and sectors, image files, what may be written, the plan |
-//! | | [`usb`], [`dfu`], [`crazyflie`] | the words of USB, the DfuSe conversation without I/O, the board |
-//! | | [`job`] | commands and events between the worker and whoever shows them |
-//! | 1, devices | `usb::{libusb, trace, fault}` | real USB, and decorators on any bus |
+//! | 0, pure | [`flash`], [`usb`] | addresses and sectors; the words of USB and the seam to a bus |
+//! | | [`crazyflie`], [`image`] | the board; image files and what is in them |
+//! | | [`plan`] | which image may go where ([`plan::admission`]), in which order, and what an undo brings back |
+//! | | [`dfu`] | the DfuSe conversation without I/O |
+//! | | [`job`] | the contract with the worker: job, event, log entry, failure, report |
+//! | | [`report`], [`doctor`] | what happened and what helps, in words; why nothing is found |
+//! | 1, devices | `usb::{libusb, trace}` | real USB, and a decorator that tells every transfer |
 //! | | [`sim`] | a simulated Crazyflie, which shares no code with the host side |
-//! | 2, work | [`clock`], [`worker`] | time, and the thread that drives devices |
-//! | 3, supervision | [`record`], [`supervise`] | what is remembered between runs; what goes on beside a job, whoever shows it |
-//! | 4, interface | [`app`], [`report`], [`doctor`] | its state and pure `update`; what happened and what to do now; why nothing is found |
-//! | | [`ui`] | views: functions of the state and a rectangle |
-//! | 5, shell | [`settings`] | what the user has set |
-//! | | [`run`], [`cli`] | the interface's loop and terminal; the command line, files, signals |
+//! | 2, work | [`clock`], [`scan`], [`worker`] | time; who is on the bus; the thread that drives a drone |
+//! | 3, supervision | [`record`], [`supervise`] | what outlives a run; the copy, the record and the resume beside every job |
+//! | 4, interface | [`app`], [`ui`] | its state and pure `update`; views of it |
+//! | 5, shell | [`settings`], [`sys`] | what the user has set; files, signals, symptoms |
+//! | | [`tui`], [`cli`] | the interface's loop and terminal; the command line |
 //!
-//! Four promises: nothing is written that `flash::check` has not admitted (a type keeps it); nothing is programmed that is
+//! Where to begin: a board is a row in `crazyflie::BOARDS`; a line of the log is worded in `job::LogEntry`, and explained in
+//! `app::log`; advice on a failure is in [`report`]; whether a lost drone is waited for decides `supervise::resume`.
+//!
+//! Four promises: nothing is written that `plan::admission` has not admitted (a type keeps it); nothing is programmed that is
 //! not blank; the first word of a firmware is written last, when all else is proven (unless `--no-verify`); every wait for a
 //! device has a limit.
 
@@ -30,12 +35,15 @@ pub mod doctor;
 pub mod flash;
 pub mod image;
 pub mod job;
+pub mod plan;
 pub mod record;
 pub mod report;
-pub mod run;
+pub mod scan;
 pub mod settings;
 pub mod sim;
 pub mod supervise;
+pub mod sys;
+pub mod tui;
 pub mod ui;
 pub mod usb;
 pub mod worker;

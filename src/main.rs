@@ -22,7 +22,7 @@ fn report_panics() {
     let _ = eyre.install();
     std::panic::set_hook(Box::new(move |info| {
         if thread::current().id() == main_thread {
-            cfdfu::run::terminal::give_back();
+            cfdfu::tui::terminal::give_back();
             let report = panic.panic_report(info).to_string();
             let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{report}\n").as_bytes());
         }

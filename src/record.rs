@@ -20,7 +20,7 @@ const RECENT: usize = 5;
 mod presence;
 mod undo;
 
-pub use presence::Presence;
+pub use presence::{Presence, RunningInstance};
 pub use undo::{Begun, Target, begin};
 
 #[derive(Clone)]

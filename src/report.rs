@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
+use crate::crazyflie::Protection;
 use crate::crazyflie::{Board, ENTER_BY_HAND, Relative, RomVersion};
 use crate::dfu::DfuError;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
 use crate::image::Content;
-use crate::job::{
-    Boot, DroneState, Failure, FailureKind, Identity, Known, Loader, Other, Outcome, Protection, Report,
-};
+use crate::image::Loader;
+use crate::job::{Boot, DroneState, Failure, FailureKind, Identity, Known, Other, Outcome, Report};
 use crate::usb::{CRAZYFLIE, TransferError};
 
 mod image;

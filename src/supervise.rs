@@ -10,15 +10,16 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::crazyflie::Mode;
-use crate::flash::undo::Change;
 use crate::job::{
-    AtWork, Command, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job, LogEntry, Outcome,
-    Preview, Report, Selector, Task,
+    Command, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job, LogEntry, Outcome, Preview,
+    Report, Selector, Task,
 };
+use crate::plan::undo::Change;
+pub use crate::record::RunningInstance;
 use crate::record::{Presence, Record};
 use crate::report;
+use crate::scan;
 use crate::usb::Bus;
-use crate::worker::find;
 use crate::worker::patient::Patient;
 
 mod copies;
@@ -55,7 +56,7 @@ struct Watched {
     preview: Option<Box<Preview>>,
     begun: Option<Begun>,
     /// The other run that has this drone.
-    holder: Option<AtWork>,
+    holder: Option<RunningInstance>,
     log: String,
 }
 
@@ -74,7 +75,7 @@ pub struct Ended {
     /// The drone that it used, if it came to that and its serial number is known.
     pub drone: Option<DroneAt>,
     /// The other runs of cfdfu, where the device was held by another program.
-    pub others: Vec<AtWork>,
+    pub others: Vec<RunningInstance>,
     pub next: Next,
     /// What an undo of this drone's last change would put back.
     pub undo: Result<Box<UndoTarget>, NoUndo>,
@@ -108,10 +109,10 @@ impl Supervisor {
 
     /// The other run that is at work on the drone of this job: that must not even be asked into DFU mode. Without another
     /// run the bus is left alone.
-    pub fn held_by(&self, bus: &Arc<dyn Bus>, clock: &Arc<dyn Clock>, job: &Job) -> Option<AtWork> {
+    pub fn held_by(&self, bus: &Arc<dyn Bus>, clock: &Arc<dyn Clock>, job: &Job) -> Option<RunningInstance> {
         let record = self.record.as_ref().filter(|record| !record.others_at_work().is_empty())?;
         let bus = Patient::new(Arc::clone(bus), Arc::clone(clock));
-        record.at_work_on(&find::choose(&bus, &job.device).ok()?.location)
+        record.at_work_on(&scan::choose(&bus, &job.device).ok()?.location)
     }
 
     /// Gives the worker this job.

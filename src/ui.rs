@@ -29,7 +29,6 @@ mod log_panel;
 mod middle;
 mod over;
 mod summary;
-pub mod svg;
 pub mod theme;
 mod wizard_panel;
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub mod descriptor;
-pub mod fault;
 pub mod libusb;
 pub mod trace;
 

@@ -21,11 +21,13 @@ use crate::job::{
 };
 use crate::usb::{Bus, Location, TransferError};
 
-pub mod find;
+mod find;
 mod flash;
 mod identify;
 pub mod patient;
+mod port;
 mod read;
+mod reboot;
 mod running;
 mod session;
 mod timeline;

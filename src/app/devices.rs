@@ -1,7 +1,8 @@
 //! What is plugged in, which drone is selected, and what a background identify has found out about it.
 
 use crate::crazyflie;
-use crate::job::{AtWork, Device, DroneAt, Known, Other, SectorState};
+use crate::job::{Device, DroneAt, Known, Other, SectorState};
+use crate::supervise::RunningInstance;
 
 /// Sectors of the chip's flash.
 pub const SECTORS: usize = 12;
@@ -15,7 +16,7 @@ pub struct Devices {
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
     /// What other runs on this computer are at.
-    pub others_at_work: Vec<AtWork>,
+    pub others_at_work: Vec<RunningInstance>,
     /// What is known of each sector of the selected drone.
     pub map: [Option<SectorState>; SECTORS],
 }
@@ -117,7 +118,7 @@ impl Devices {
     }
 
     /// The other run that has the selected device.
-    pub fn held_by(&self) -> Option<&AtWork> {
+    pub fn held_by(&self) -> Option<&RunningInstance> {
         let place = self.selected()?.location.to_string();
         self.others_at_work.iter().find(|work| work.place == place)
     }

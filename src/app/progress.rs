@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::flash::plan::Work;
 use crate::job::Phase;
+use crate::plan::Work;
 
 /// Nanoseconds a byte, on an STM32F405 that programs words: the weights of the phases. Read-back takes
 /// 3.72 ms for 2 KiB, a write with its two statuses 13.1 ms, an erase 925 ms for 128 KiB.

@@ -20,13 +20,14 @@ use crate::clock::{Clock, RealClock};
 use crate::crazyflie::ENTER_BY_HAND;
 use crate::crazyflie::Mode;
 use crate::doctor::{Check, Verdict};
+use crate::image::Loader;
 use crate::image::{Content, Format, Image, Payload};
 use crate::job::{
-    Device, Event, Failure, FailureKind, Known, Level, Loader, Outcome, Phase, Preview, Report, WaitFor,
+    Device, Event, Failure, FailureKind, Known, Level, Outcome, Phase, Preview, Report, WaitFor,
 };
 use crate::report::{self, Exit, Problem, ProblemKind};
-use crate::run::symptoms;
 use crate::settings::{Color, GlyphSet, Settings};
+use crate::sys::symptoms;
 use crate::ui::theme::{Glyphs, Theme};
 use crate::ui::wrapped;
 use crate::usb::descriptor;

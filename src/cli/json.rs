@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use crate::crazyflie::{self, Board};
 use crate::flash::FIRMWARE_BASE;
-use crate::flash::plan::Plan;
+use crate::image::Loader;
 use crate::image::{Firmware, Image};
-use crate::job::{Device, Identity, Known, Loader, Outcome, Report};
+use crate::job::{Device, Identity, Known, Outcome, Report};
+use crate::plan::Plan;
 use crate::report::{self, Problem};
-use crate::run::symptoms;
+use crate::sys::symptoms;
 
 pub(super) fn device(device: &Device) -> Value {
     json!({

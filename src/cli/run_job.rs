@@ -7,9 +7,9 @@ use super::console::Console;
 use crate::clock::Clock;
 use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Report};
 use crate::report::{self, Exit, Problem, ProblemKind};
-use crate::run::signals::{Signal, Signals};
 use crate::settings::Settings;
 use crate::supervise::{Ended, Next, Observed, Supervisor, Waits};
+use crate::sys::signals::{Signal, Signals};
 use crate::usb::Bus;
 use crate::worker::Worker;
 

@@ -8,7 +8,7 @@ use super::console::Console;
 use super::output_file::Output;
 use crate::doctor::UDEV_RULES;
 use crate::report::{Exit, Problem, ProblemKind};
-use crate::run::symptoms;
+use crate::sys::symptoms;
 
 /// Before 73, as `uaccess` needs.
 const FILE: &str = "/etc/udev/rules.d/70-cfdfu.rules";

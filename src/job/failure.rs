@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Device, Loader, Other};
+use super::{Device, Other};
 use crate::crazyflie::{Board, Mode};
 use crate::dfu::DfuError;
 use crate::dfu::device::DeviceError;
-use crate::flash::plan::PlanError;
 use crate::flash::{Address, Sector, Span};
+use crate::image::Loader;
+use crate::plan::PlanError;
 use crate::usb::{BusError, Id, Location, TransferError};
 
 /// What happened, where, and what state that leaves the drone in.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{FailureKind, Level, Loader};
+use super::{FailureKind, Level};
 use crate::crazyflie::{Board, RomVersion};
 use crate::dfu::machine::PollReason;
 use crate::dfu::{DfuError, State, Status};
 use crate::flash::{Address, Sector};
+use crate::image::Loader;
 use crate::usb::{Id, Location, TransferError};
 
 #[derive(Clone, Debug, PartialEq, Eq)]

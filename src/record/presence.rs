@@ -1,13 +1,16 @@
 //! What the runs of cfdfu on this computer tell each other: who is at work on which port. The file of a run is locked as
 //! long as it lives, so the file of a killed run is ignored even if its process number is in use again.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{JSON_MAX, Record, is_older, read};
-use crate::job::{AtWork, Event, WaitFor};
+use crate::job::{Event, WaitFor};
 use crate::usb::Location;
 use crate::usb::descriptor::clean;
 
@@ -20,10 +23,36 @@ const LEN: usize = 512;
 /// A file that is not locked was left, unless it is so new that its run may be about to lock it; in seconds.
 const NEW: u64 = 2;
 
+/// A job that another cfdfu on this computer is at, as far as it tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningInstance {
+    pub pid: u32,
+    /// Where its device is plugged in, as in `1-1.2`; empty while it waits for one.
+    pub place: String,
+    /// What it does, as in `write`; empty before it does anything.
+    pub doing: String,
+    /// How much of that is done.
+    pub percent: u8,
+}
+
+impl fmt::Display for RunningInstance {
+    /// As in `cfdfu (process 4711) is at work on port 1-1.2: write 42 %`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RunningInstance { pid, place, doing, percent } = self;
+        match (place.is_empty(), doing.is_empty()) {
+            (true, _) => write!(f, "cfdfu (process {pid}) waits for a Crazyflie"),
+            (false, true) => write!(f, "cfdfu (process {pid}) is at work on port {place}"),
+            (false, false) => {
+                write!(f, "cfdfu (process {pid}) is at work on port {place}: {doing} {percent} %")
+            }
+        }
+    }
+}
+
 /// What this run does, written for other runs a few times a second and removed when it is over.
 pub struct Presence {
     record: Option<Record>,
-    work: AtWork,
+    work: RunningInstance,
     /// When it was last written; `None` while there is nothing to write.
     told: Option<Duration>,
     file: Option<(PathBuf, File)>,
@@ -32,7 +61,7 @@ pub struct Presence {
 impl Presence {
     /// With nothing to announce yet, in this state directory if there is one.
     pub fn new(record: Option<Record>) -> Presence {
-        let work = AtWork { pid: std::process::id(), ..AtWork::default() };
+        let work = RunningInstance { pid: std::process::id(), ..RunningInstance::default() };
         Presence { record, work, told: None, file: None }
     }
 
@@ -77,7 +106,7 @@ impl Presence {
 
     fn over(&mut self) {
         self.told = None;
-        self.work = AtWork { pid: self.work.pid, ..AtWork::default() };
+        self.work = RunningInstance { pid: self.work.pid, ..RunningInstance::default() };
         if let Some((path, _file)) = self.file.take() {
             let _ = fs::remove_file(path);
         }
@@ -102,13 +131,13 @@ impl Record {
     }
 
     /// The other run that is at work on this port.
-    pub fn at_work_on(&self, port: &Location) -> Option<AtWork> {
+    pub fn at_work_on(&self, port: &Location) -> Option<RunningInstance> {
         let place = port.to_string();
         self.others_at_work().into_iter().find(|work| work.place == place)
     }
 
     /// What other runs on this computer are at, in the order of their numbers.
-    pub fn others_at_work(&self) -> Vec<AtWork> {
+    pub fn others_at_work(&self) -> Vec<RunningInstance> {
         let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
         let own = format!("{}-", host());
         let mut others = Vec::new();
@@ -128,9 +157,15 @@ impl Record {
                 }
                 continue;
             }
-            let work = read(&path, JSON_MAX).and_then(|text| serde_json::from_slice::<AtWork>(&text).ok());
+            let work =
+                read(&path, JSON_MAX).and_then(|text| serde_json::from_slice::<RunningInstance>(&text).ok());
             if let Some(work) = work {
-                others.push(AtWork { pid, place: clean(&work.place), doing: clean(&work.doing), ..work });
+                others.push(RunningInstance {
+                    pid,
+                    place: clean(&work.place),
+                    doing: clean(&work.doing),
+                    ..work
+                });
             }
         }
         others.sort_by_key(|work| work.pid);
@@ -147,7 +182,7 @@ fn host() -> String {
     name.chars().filter(char::is_ascii_alphanumeric).take(32).collect()
 }
 
-fn write_in_place(mut file: &File, work: &AtWork) -> io::Result<()> {
+fn write_in_place(mut file: &File, work: &RunningInstance) -> io::Result<()> {
     use std::io::{Seek, Write};
     let mut text = serde_json::json!(work).to_string().into_bytes();
     text.resize(text.len().max(LEN), b' ');
@@ -199,7 +234,7 @@ mod tests {
     use super::*;
 
     /// Another process, as far as files can tell: a number of its own, and its lock on its file.
-    fn other(record: &Record, pid: u32, work: &AtWork) -> io::Result<(PathBuf, File)> {
+    fn other(record: &Record, pid: u32, work: &RunningInstance) -> io::Result<(PathBuf, File)> {
         let (path, file) = record.open_run(pid)?;
         write_in_place(&file, work)?;
         Ok((path, file))
@@ -210,14 +245,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let record = Record { dir: dir.path().to_owned() };
         let runs = || fs::read_dir(dir.path().join(RUNS)).unwrap().count();
-        let work = AtWork { pid: 7, place: "1-2".into(), doing: "write".into(), percent: 42 };
+        let work = RunningInstance { pid: 7, place: "1-2".into(), doing: "write".into(), percent: 42 };
         // The number of a process that lives for certain: that alone is not believed.
         let parent = std::os::unix::process::parent_id();
         let (path, file) = other(&record, parent, &work).unwrap();
-        assert_eq!(record.others_at_work(), [AtWork { pid: parent, ..work.clone() }]);
+        assert_eq!(record.others_at_work(), [RunningInstance { pid: parent, ..work.clone() }]);
         assert!(record.others_at_work()[0].to_string().ends_with("on port 1-2: write 42 %"));
         // Shorter than before, in place; and this run's own is not another's.
-        write_in_place(&file, &AtWork { doing: String::new(), ..work.clone() }).unwrap();
+        write_in_place(&file, &RunningInstance { doing: String::new(), ..work.clone() }).unwrap();
         assert!(record.others_at_work()[0].to_string().ends_with("on port 1-2"));
         let own = other(&record, std::process::id(), &work).unwrap();
         assert_eq!(record.others_at_work().len(), 1);

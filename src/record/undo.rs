@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::{Record, read, time_of};
 use crate::clock;
 use crate::crazyflie;
-use crate::flash::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment, Span};
 use crate::job::{CopyProblem, DroneAt, Failure, LogEntry, Outcome, Preview};
+use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 
 /// The folder of the copies.
 const UNDO: &str = "undo";

@@ -2,10 +2,10 @@
 
 use super::right_file::{RIGHT_LOADER, any_image, called};
 use super::{Exit, Problem, ProblemKind};
-use crate::flash::check::Refusal;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE, LOADER_MAX};
 use crate::image::{Firmware, Image, ImageError, Sha256};
 use crate::job::PlatformChange;
+use crate::plan::admission::Refusal;
 
 /// What somebody should know of an image that may be flashed.
 pub fn caution(image: &Image) -> Option<String> {

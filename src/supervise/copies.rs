@@ -7,9 +7,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::flash::Segment;
-use crate::flash::undo::{Change, NoCopy, Piece, Tracked};
 use crate::image::Content;
 use crate::job::{CopyProblem, DroneAt, Failure, LogEntry, Outcome, Preview};
+use crate::plan::undo::{Change, NoCopy, Piece, Tracked};
 use crate::record::{self, Record, Target};
 
 pub(super) enum Copies {
@@ -28,7 +28,7 @@ pub struct UndoTarget {
     pub copy: Segment,
     /// What the copy is; `None` if it is blank.
     pub content: Option<Content>,
-    /// What the drone must still hold: [`crate::flash::undo::History::expected`].
+    /// What the drone must still hold: [`crate::plan::undo::History::expected`].
     pub expected: Vec<Piece>,
     /// Its file and its age, where it is one.
     pub file: Option<(PathBuf, Duration)>,

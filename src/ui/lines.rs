@@ -2,8 +2,8 @@
 //!
 //! What a screen would show as text, and the keys as choices. Said anew whenever it reads differently.
 
-use super::middle::{PlanRow, about_the_loader, entry_name, plan_rows};
-use crate::app::keys::{Action, Danger, Key};
+use super::middle::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
+use crate::app::keys::{Action, Key};
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, Step};
 use crate::app::{App, BusState, JobView, Over, Screen, Slot, Stage, WizardView, keys};
@@ -123,20 +123,9 @@ fn asking(app: &App) -> Vec<String> {
         rows.into_iter().map(|PlanRow { what, text }| format!("  {}: {text}", what.label())).collect();
     lines.insert(0, "The plan; nothing is changed yet:".to_owned());
     if let Some(why) = keys::danger(app) {
-        lines.push(format!("{}. Type {} to do it.", danger(why), why.word()));
+        lines.push(format!("{}. Type {} to do it.", danger_words(why), why.word()));
     }
     lines
-}
-
-/// What is dangerous, in words.
-pub fn danger(danger: Danger) -> &'static str {
-    match danger {
-        Danger::Bootloader => "This overwrites the bootloader",
-        Danger::UnknownImage => "This image is not recognised",
-        Danger::UnknownBoard => "The board of this drone cannot be read",
-        Danger::ChangedSince => "Another program has changed this drone since its last flash",
-        Danger::NoCrazyflie => "Nothing says that this is a Crazyflie",
-    }
 }
 
 /// Whether a key is one in lines, too: nothing is marked or scrolled there.

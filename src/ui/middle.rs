@@ -7,12 +7,14 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{lines, log_panel, panel, rows_of, summary, wizard_panel};
+use super::{log_panel, panel, rows_of, summary, wizard_panel};
+use crate::app::keys::Danger;
 use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{App, Goal, JobView, Question, Screen, Stage, Which, command_line, keys, progress};
-use crate::flash::plan::Comparison;
 use crate::image::Content;
-use crate::job::{Boot, Loader, Outcome, Preview, Report};
+use crate::image::Loader;
+use crate::job::{Boot, Outcome, Preview, Report};
+use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
 
@@ -192,7 +194,7 @@ fn plan(
     let question = if stopping {
         Line::from(theme.text("Going back. Nothing was changed …"))
     } else if let Some(danger) = keys::danger(app) {
-        let (what, wanted) = (lines::danger(danger), danger.word());
+        let (what, wanted) = (danger_words(danger), danger.word());
         Line::from(vec![
             Span::styled(format!("{what}. Type {wanted}, then Enter: "), theme.warn),
             Span::styled(format!("{}_", question.word), theme.strong),
@@ -314,4 +316,15 @@ fn next_step(report: &Report) -> String {
         Boot::NotAsked => "It is still in DFU mode.",
     };
     words.to_owned()
+}
+
+/// What is dangerous, in words.
+pub(super) fn danger_words(danger: Danger) -> &'static str {
+    match danger {
+        Danger::Bootloader => "This overwrites the bootloader",
+        Danger::UnknownImage => "This image is not recognised",
+        Danger::UnknownBoard => "The board of this drone cannot be read",
+        Danger::ChangedSince => "Another program has changed this drone since its last flash",
+        Danger::NoCrazyflie => "Nothing says that this is a Crazyflie",
+    }
 }

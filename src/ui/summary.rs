@@ -9,8 +9,9 @@ use super::theme::Theme;
 use super::{panel, wrapped};
 use crate::app::{App, Before, BusState, Goal, Screen, Slot, Which};
 use crate::crazyflie::{Mode, Relative};
+use crate::image::Loader;
 use crate::image::{Content, Format, Image};
-use crate::job::{Device, Identity, Known, Loader, Running};
+use crate::job::{Device, Identity, Known, Running};
 
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let title = match app.devices.list().len() {

@@ -5,31 +5,26 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::find::Started;
 use super::identify::read_sector_0;
 use super::session::{Programming, Session};
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop, Was, require_same};
-use super::{find, running};
+use super::{find, reboot};
 use crate::crazyflie::Board;
 use crate::dfu::machine::Operation;
-use crate::flash::check::Purpose;
-use crate::flash::plan::{Comparison, Plan, PlannedSector, Work};
-use crate::flash::undo::Change;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
+use crate::image::Loader;
 use crate::image::{Content, Firmware};
 use crate::job::{
-    BoardCheck, Boot, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
-    Loader, LogEntry, Mismatch, Outcome, Phase, Place, PlatformChange, Preview, SectorState, Stretches,
-    Verify,
+    BoardCheck, Compare, Confirm, Device, DroneState, Event, FailureKind, FlashTask, Job, Keep, Leave,
+    LogEntry, Mismatch, Outcome, Phase, Place, PlatformChange, Preview, SectorState, Stretches, Verify,
 };
+use crate::plan::admission::Purpose;
+use crate::plan::undo::Change;
+use crate::plan::{Comparison, Plan, PlannedSector, Work};
 
-/// After leave the drone is looked for at most this long.
-const APPEARS: Duration = Duration::from_secs(10);
 /// No copy is larger, in bytes: twice the flash of an STM32F405. Another device may describe sectors of a gigabyte.
 const COPY_MAX: u64 = 2 * 1024 * 1024;
-/// A drone that is seen running has this long to say what it runs.
-const PROOF: Duration = Duration::from_secs(3);
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
@@ -44,7 +39,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
         }
         // Nothing was changed: it may go on with what it did.
         Err(stop) if was_running && ctx.drone == DroneState::Untouched && stop.still_answers() => {
-            restart(ctx, &mut session, &device, FIRMWARE_BASE);
+            reboot::restart(ctx, &mut session, &device, FIRMWARE_BASE);
         }
         Err(Stop::Cancelled) => session.settle(ctx),
         Err(Stop::Failed(..)) => {}
@@ -92,7 +87,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
     if task.leave == Leave::Reset && blank.is_none() {
         ctx.log(LogEntry::NoBlankPlace);
     }
-    restart(ctx, session, device, blank.unwrap_or(address));
+    reboot::restart(ctx, session, device, blank.unwrap_or(address));
 }
 
 /// Where the flash was just seen to be blank: the end of the last sector that is.
@@ -114,52 +109,6 @@ fn compare_version(ctx: &mut Ctx<'_>, task: &FlashTask) {
         ctx.log(LogEntry::RunsOther { flashed: flashed.clone() });
         ctx.report.runs_other = true;
     }
-}
-
-/// Leaves DFU mode for the program at `address`, or with a reset if `address` is blank, and looks whether the drone comes
-/// up and stays up.
-pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, address: Address) {
-    ctx.enters(Part::Restart);
-    ctx.report.rom = session.rom_version(ctx).unwrap_or(None);
-    ctx.log(LogEntry::Rom(ctx.report.rom));
-    let left = session.leave(ctx, address);
-    // That it goes is what was asked for.
-    ctx.at.replace(None);
-    match left {
-        Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
-        Err(Stop::Failed(kind, _)) => {
-            ctx.log(LogEntry::NotLeft(kind));
-            ctx.report.boot = Boot::NotSeen;
-            return;
-        }
-        Ok(()) | Err(Stop::Cancelled) => {}
-    }
-    // A cancel brought us here or means nothing any more; one that comes now ends the wait.
-    ctx.cancelled.set(false);
-    let left = ctx.clock.now();
-    let started = find::starts(ctx, device, APPEARS).unwrap_or(Started::Dark);
-    let Started::Running(running) = started else {
-        // The job was done; looking for a drone that stays dark is not its time.
-        ctx.idle += ctx.clock.now().saturating_sub(left);
-        ctx.report.boot = Boot::NotSeen;
-        return;
-    };
-    ctx.was = Was::Running;
-    let seen = ctx.clock.now();
-    // Nobody needs to know so badly that a running drone is waited for much longer.
-    ctx.report.runs = running::ask(ctx, &running, PROOF).version;
-    if let Some(version) = &ctx.report.runs {
-        ctx.log(LogEntry::Runs(version.clone()));
-    }
-    // The job is done: to watch whether the drone stays up is not its time.
-    let watched = ctx.clock.now();
-    ctx.report.boot = match find::stays(ctx, &running, seen) {
-        Ok(boot) => boot,
-        // A cancel skips it.
-        Err(_) => Boot::NotWatched,
-    };
-    ctx.cancelled.set(false);
-    ctx.idle += ctx.clock.now().saturating_sub(watched);
 }
 
 /// On another board the firmware stops before it starts anything: the drone would look dead. Whether the board could be

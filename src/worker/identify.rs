@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::session::Session;
 use super::timeline::Part;
-use super::{Ctx, Meter, Stop, find, running};
+use super::{Ctx, Meter, Stop, find, port, running};
 use crate::crazyflie::Mode;
 use crate::flash::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
 use crate::image::Content;
-use crate::job::{Event, FailureKind, Identity, Job, Known, Loader, Outcome, Phase};
+use crate::image::Loader;
+use crate::job::{Event, FailureKind, Identity, Job, Known, Outcome, Phase};
 
 /// A running drone has this long to answer.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -19,7 +20,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     let known = match device.mode {
         Mode::Firmware => Known::Running(running::ask(ctx, &device, ANSWER)),
         Mode::Dfu => {
-            let transport = find::open(ctx, &device)?;
+            let transport = port::open(ctx, &device)?;
             let mut session = Session::open(ctx, &device, transport)?;
             let identity = read(ctx, &mut session);
             session.settle(ctx);

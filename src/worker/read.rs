@@ -1,7 +1,8 @@
 //! The jobs that only read: compare flash with an image, and copy flash to a file.
 
 use super::find;
-use super::flash::{require_in_flash, restart};
+use super::flash::require_in_flash;
+use super::reboot::restart;
 use super::session::Session;
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Ctx, find};
+use super::{Ctx, port};
 use crate::crazyflie::{CRTP_IN, CRTP_MAX, CRTP_OUT, LINK_TO_RADIO, LINK_TO_USB, Mode, Question};
 use crate::job::{Device, LogEntry, Running};
 use crate::usb::descriptor::{self, Names};
@@ -23,7 +23,7 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let start = ctx.clock.now();
     let in_time = || ctx.clock.now().saturating_sub(start) < limit;
     let mut transport = loop {
-        match find::open(ctx, device) {
+        match port::open(ctx, device) {
             Ok(transport) => break transport,
             Err(_) if in_time() => ctx.clock.sleep(GLANCE),
             Err(_) => return Running::default(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::patient::PAUSES;
 use super::timeline::{Part, Share};
-use super::{Ctx, Stop, find};
+use super::{Ctx, Stop, port};
+use crate::crazyflie::Protection;
 use crate::crazyflie::{self, Board, RomVersion};
 use crate::dfu::DfuError;
 use crate::dfu::device::{Alternate, DeviceError, DfuDevice};
@@ -14,7 +15,7 @@ use crate::dfu::quirks::Quirks;
 use crate::dfu::{Status, wire};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
-use crate::job::{Device, Event, FailureKind, LogEntry, Protection, Width};
+use crate::job::{Device, Event, FailureKind, LogEntry, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
 /// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
@@ -75,7 +76,7 @@ impl Session {
         }
         let now = Device { strings: names.strings.clone(), ..info.clone() };
         if !info.strings.serial.is_empty() {
-            find::require_same_drone(&info.strings.serial, &now)?;
+            port::require_same_drone(&info.strings.serial, &now)?;
         } else if !now.strings.serial.is_empty() {
             // Missed at first. Without it no copy can be kept, and a lost drone cannot be recognised.
             ctx.post(Event::Device(now));

@@ -7,30 +7,30 @@ use cfdfu::app::update::update;
 use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::dfu::DfuError;
 use cfdfu::dfu::wire::Request;
-use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::map::MemoryMap;
-use cfdfu::flash::plan::{Comparison, Plan};
 use cfdfu::flash::{FIRMWARE_BASE, Segment};
 use cfdfu::job::{
-    AtWork, BoardCheck, Confirm, Device, DroneState, Event, Failure, Known, Level, LogEntry, Outcome, Phase,
-    Preview, Report, Running, SectorState, WaitFor,
+    BoardCheck, Confirm, Device, DroneState, Event, Failure, Known, Level, LogEntry, Outcome, Phase, Preview,
+    Report, Running, SectorState, WaitFor,
 };
+use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::{Comparison, Plan};
+use cfdfu::scan;
 use cfdfu::sim::images;
-use cfdfu::supervise::{Ended, Next};
+use cfdfu::supervise::{Ended, Next, RunningInstance};
 use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::usb::TransferError;
-use cfdfu::worker::find;
 use proptest::prelude::*;
 
 use crate::stand::draw;
 use crate::support::{World, firmware, flash_job, parse};
 
 fn bus(scenario: &str) -> Msg {
-    Msg::Bus(BusState::Devices(find::devices(&World::new(scenario).bus).unwrap()))
+    Msg::Bus(BusState::Devices(scan::devices(&World::new(scenario).bus).unwrap()))
 }
 
 fn preview(found: Comparison) -> Event {
-    let admitted = check::flash(&parse(&firmware("2026.08", 20_000)), Wish::default()).unwrap();
+    let admitted = admission::flash(&parse(&firmware("2026.08", 20_000)), Wish::default()).unwrap();
     let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
     let found = vec![found; plan.sectors().len()];
     let work = plan.work(&found, 2048);
@@ -55,7 +55,7 @@ fn lost() -> Outcome {
 }
 
 fn device(scenario: &str) -> Device {
-    find::devices(&World::new(scenario).bus).unwrap().remove(0)
+    scan::devices(&World::new(scenario).bus).unwrap().remove(0)
 }
 
 fn keys() -> impl Strategy<Value = Key> {
@@ -126,10 +126,10 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => Just(Msg::Loaded(Which::Image, "loader.bin".into(), image(images::loader()))),
         6 => events().prop_map(|event| Msg::Job(Box::new(event))),
         2 => ends(),
-        1 => Just(Msg::Bus(BusState::Others(find::others(&World::new("px4").bus).unwrap()))),
+        1 => Just(Msg::Bus(BusState::Others(scan::others(&World::new("px4").bus).unwrap()))),
         1 => Just(Msg::Detached),
         1 => Just(Msg::Doctor(Vec::new())),
-        1 => Just(Msg::Elsewhere(vec![AtWork { pid: 7, place: "1-1".to_owned(), ..AtWork::default() }])),
+        1 => Just(Msg::Elsewhere(vec![RunningInstance { pid: 7, place: "1-1".to_owned(), ..RunningInstance::default() }])),
         1 => Just(Msg::Elsewhere(Vec::new())),
         1 => Just(Msg::Listed(".".into(), Vec::new())),
         1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true })),

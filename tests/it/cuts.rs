@@ -7,12 +7,12 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use crate::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::job::{Command, DroneState, Failure, FailureKind, Job, Leave, Outcome, Report, Selector};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
-use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
 

@@ -7,21 +7,23 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
-use cfdfu::flash::check::{self, Wish};
-use cfdfu::flash::undo::{Change, History};
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span};
+use cfdfu::image::Loader;
 use cfdfu::job::{
-    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Job, Keep, Leave, Loader, LogEntry,
-    Mismatch, Outcome, Phase, Preview, Selector, Task,
+    Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Job, Keep, Leave, LogEntry, Mismatch,
+    Outcome, Phase, Preview, Selector, Task,
 };
+use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::undo::{Change, History};
 use cfdfu::report;
+use cfdfu::scan;
 use cfdfu::sim::drone::Drone;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images, nor};
 use cfdfu::supervise::Headway;
 use cfdfu::usb::descriptor::Strings;
 use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, Setup, TransferError, Transport};
-use cfdfu::worker::{Worker, find};
+use cfdfu::worker::Worker;
 
 use crate::bent::{Ask, Bent, BentTransport};
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, outcome, restore_job, run, with};
@@ -109,7 +111,7 @@ fn h4_a_crazyflie_without_a_board_in_its_chip_is_known_by_what_is_on_it() {
 fn h4_what_was_allowed_once_is_not_asked_about_again() {
     let copy = Segment { address: LOADER_BASE, data: images::foreign(40_000) };
     let wish = Wish { allow_mismatch: true, ..Wish::default() };
-    let undo = job(check::undo(copy, wish).unwrap());
+    let undo = job(admission::undo(copy, wish).unwrap());
     let undo = with(undo, |task: &mut FlashTask| task.change = Change::Undo);
     assert_eq!(World::new("foreign").run(undo).report.outcome, Outcome::Flashed);
     let resumed = with(flash_job(&new_image()), |task| task.left = DroneState::WithoutFirmware);
@@ -130,7 +132,7 @@ fn an_undo_does_not_overwrite_what_another_program_wrote() {
         History::default().begin(preview.plan.pieces(), preview.before.as_ref(), Change::Flash).end();
     let undo = || {
         let copy = history.target().unwrap().clone();
-        with(job(check::undo(copy, Wish::default()).unwrap()), |task| {
+        with(job(admission::undo(copy, Wish::default()).unwrap()), |task| {
             kept(task);
             (task.change, task.expected) = (Change::Undo, history.expected().to_vec());
         })
@@ -344,7 +346,7 @@ fn m3_a_foreign_board_that_may_not_be_opened_is_in_nobody_s_way() {
         for scenario in ["healthy", "dfu"] {
             let world = World::new(scenario);
             let bus = Arc::new(Beside { bus: world.bus.clone(), names: names.clone() });
-            assert_eq!(find::devices(&bus).unwrap().len(), 1 + usize::from(names.is_none()));
+            assert_eq!(scan::devices(&bus).unwrap().len(), 1 + usize::from(names.is_none()));
             let run = run(bus, world.clock.clone(), flash_job(&new_image()));
             assert_eq!(run.report.outcome, Outcome::Flashed, "{scenario} {names:?}");
         }
@@ -362,7 +364,7 @@ fn m3_a_foreign_board_that_may_not_be_opened_is_in_nobody_s_way() {
     // Alone, it is not taken for a Crazyflie whose rules are missing, unless it may be one.
     let world = World::new("none");
     let bus = Beside { bus: world.bus, names: names("Betaflight", "STM32F405") };
-    assert!(matches!(find::choose(&bus, &Selector::Only), Err(FailureKind::NoDevice)));
+    assert!(matches!(scan::choose(&bus, &Selector::Only), Err(FailureKind::NoDevice)));
 }
 
 // ---- M12, L7: a device that makes everything slow
@@ -535,7 +537,7 @@ fn h3_a_restore_that_was_cut_is_undone_to_what_was_there_before_it() {
         assert!(matches!(second.report.outcome, Outcome::Flashed | Outcome::Unchanged), "at {moment:?}");
         history = again.unwrap_or(history).end();
         let copy = history.target().unwrap_or_else(|why| panic!("at {moment:?}: {why}")).clone();
-        let undo = job(check::undo(copy, Wish { allow_mismatch: true, ..Wish::default() }).unwrap());
+        let undo = job(admission::undo(copy, Wish { allow_mismatch: true, ..Wish::default() }).unwrap());
         let undo = with(undo, |task| {
             task.leave = Leave::Stay;
             task.change = Change::Undo;

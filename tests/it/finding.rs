@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfdfu::crazyflie::Mode;
-use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::{LOADER_BASE, Span};
 use cfdfu::job::{
     Command, DroneState, Enter, Event, FailureKind, Job, Known, Outcome, Running, Selector, Task,
 };
+use cfdfu::plan::admission::{self, Wish};
+use cfdfu::scan;
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::usb::{Bus, BusError, Found, Id, ROM_DFU, TransferError, Transport};
-use cfdfu::worker::{Worker, find};
+use cfdfu::worker::Worker;
 
 use crate::bent::Bent;
 use crate::support::{SEED_LEN, World, firmware, flash_job, parse, run};
@@ -293,7 +294,7 @@ fn a_drone_that_may_not_be_opened_is_told_so_also_when_it_is_named_by_serial() {
 #[test]
 fn every_job_knows_how_dfu_mode_was_entered() {
     let image = firmware("2026.08", 4096);
-    let segments = check::compare(&parse(&image), Wish::default()).unwrap();
+    let segments = admission::compare(&parse(&image), Wish::default()).unwrap();
     for task in
         [Task::Verify(segments), Task::Backup(Span::new(LOADER_BASE, 4096).unwrap()), flash_job(&image).task]
     {
@@ -312,21 +313,21 @@ fn whoever_looks_at_the_bus_again_and_again_opens_each_device_once() {
     for (scenario, drones) in [("two", 2), ("relatives", 0), ("px4", 0), ("clone", 0), ("other-chip", 1)] {
         let world = World::new(scenario);
         let bus = Counting(world.bus.clone(), Arc::clone(&opened));
-        let mut known = find::Known::default();
+        let mut known = scan::Known::default();
         opened.store(0, Ordering::SeqCst);
         let first = known.look(&bus).unwrap();
-        assert_eq!(first.0, find::devices(&world.bus).unwrap(), "{scenario}");
-        assert_eq!((first.0.len(), &first.1), (drones, &find::others(&world.bus).unwrap()), "{scenario}");
+        assert_eq!(first.0, scan::devices(&world.bus).unwrap(), "{scenario}");
+        assert_eq!((first.0.len(), &first.1), (drones, &scan::others(&world.bus).unwrap()), "{scenario}");
         let once = opened.load(Ordering::SeqCst);
         assert_eq!(known.look(&bus).unwrap(), first);
         assert_eq!(opened.load(Ordering::SeqCst), once, "{scenario}: opened again");
         world.bus.with(0, |drone, now| drone.cut_power(now));
         let (left, _) = known.look(&bus).unwrap();
-        assert_eq!(left, find::devices(&world.bus).unwrap(), "{scenario}");
+        assert_eq!(left, scan::devices(&world.bus).unwrap(), "{scenario}");
     }
     // One that may not be opened yet is tried again.
     let world = World::new("dfu");
-    let mut known = find::Known::default();
+    let mut known = scan::Known::default();
     let locked = locked(&world.bus);
     assert_eq!(known.look(&locked).unwrap().0[0].closed, Some(TransferError::Access));
     assert_eq!(known.look(&world.bus).unwrap().0[0].closed, None);

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use cfdfu::clock::Clock;
 use cfdfu::crazyflie::Board;
-use cfdfu::flash::check::{self, Wish};
-use cfdfu::flash::undo::{Change, History, Last, NoCopy};
 use cfdfu::flash::{Address, Segment, Span, is_blank};
 use cfdfu::image::Content;
 use cfdfu::job::{
     Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, LogEntry, Outcome,
     Preview, Report, Selector, Task, Verify, Width,
 };
+use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::undo::{Change, History, Last, NoCopy};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
 use cfdfu::usb::trace::{Traced, Transfer};
@@ -339,11 +339,11 @@ fn what_was_overwritten_can_be_put_back_exactly() {
         }
         hex.push(ihex::Record::EndOfFile);
         let image = parse(ihex::create_object_file_representation(&hex).unwrap().as_bytes());
-        check::flash(&image, Wish { allow_mismatch: true, ..Wish::default() }).unwrap()
+        admission::flash(&image, Wish { allow_mismatch: true, ..Wish::default() }).unwrap()
     };
-    let short = check::flash(&parse(&firmware("2026.08", 20_000)), Wish::default()).unwrap();
+    let short = admission::flash(&parse(&firmware("2026.08", 20_000)), Wish::default()).unwrap();
     let strewn = parts(vec![noise(0x0800_8000, 5000), noise(0x0802_0000, 6000)]);
-    let loader = check::restore(&parse(&images::loader()), None, Wish::default()).unwrap();
+    let loader = admission::restore(&parse(&images::loader()), None, Wish::default()).unwrap();
     let insist = Wish { allow_mismatch: true, ..Wish::default() };
     for (scenario, image) in
         [("dfu", short.clone()), ("overwritten", short), ("dfu", strewn), ("overwritten", loader)]
@@ -358,7 +358,7 @@ fn what_was_overwritten_can_be_put_back_exactly() {
             _ => None,
         });
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-        let report = world.run(job(check::undo(kept.unwrap(), insist).unwrap())).report;
+        let report = world.run(job(admission::undo(kept.unwrap(), insist).unwrap())).report;
         assert_eq!(report.outcome, Outcome::Flashed);
         assert!(world.flash() == before, "{scenario}: it is as it was");
     }

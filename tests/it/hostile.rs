@@ -11,10 +11,10 @@ use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
 use cfdfu::image::Image;
 use cfdfu::job::{Enter, FailureKind, Job, Outcome, Selector, Task};
 use cfdfu::report;
+use cfdfu::scan;
 use cfdfu::usb::{
     Bus, BusError, CRAZYFLIE, Found, Id, Location, Pipe, ROM_DFU, Setup, TransferError, Transport, descriptor,
 };
-use cfdfu::worker::find;
 use proptest::prelude::*;
 use zip::CompressionMethod;
 
@@ -216,8 +216,8 @@ impl Bus for Crowd {
 #[test]
 fn hundreds_of_devices_are_told_in_a_few_lines() {
     let crowd = Crowd(400, AtomicU32::new(0));
-    assert_eq!(find::devices(&crowd).unwrap().len(), 400);
-    let kind = find::choose(&crowd, &Selector::Only).unwrap_err();
+    assert_eq!(scan::devices(&crowd).unwrap().len(), 400);
+    let kind = scan::choose(&crowd, &Selector::Only).unwrap_err();
     let failure = cfdfu::job::Failure { kind, place: None, drone: cfdfu::job::DroneState::Untouched };
     let problem = report::failed(&failure);
     assert!(

@@ -4,6 +4,7 @@
 //! - `finding`: which device a job uses, and how it comes to it
 //! - `lost`: answers that a check depends on, lost once or for ever
 //! - `real_chips`: what logs of real chips show, replayed
+//! - `fault`: a bus on which one transfer goes wrong; for `cuts`, `matrix`, `real_chips`
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
@@ -20,6 +21,7 @@
 //! - `stand`: the interface on the simulated drone, without a terminal; for `any_order`, `pictures`, `screens`, `soak`
 //! - `screens`: its flows
 //! - `pictures`: its pictures, in every size and tier
+//! - `svg`: a screen as a picture; for `pictures`
 //! - `any_order`: the interface under messages in any order
 //! - `pty`: the real binary in a pseudo-terminal; for the next two
 //! - `terminal`: on a screen
@@ -51,6 +53,7 @@ mod cuts;
 mod defects;
 mod dice;
 mod examples;
+mod fault;
 mod files;
 mod finding;
 mod flashing;
@@ -69,5 +72,6 @@ mod soak;
 mod speed;
 mod stand;
 mod support;
+mod svg;
 mod tables;
 mod terminal;

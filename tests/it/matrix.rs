@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, Span};
 use cfdfu::job::{DroneState, Enter, Job, Keep, Leave, Outcome, Report, Selector, Task};
@@ -14,7 +15,6 @@ use cfdfu::sim::drone::Drone;
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images};
-use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::usb::{Bus, CRAZYFLIE, Found, Id, ROM_DFU};
 
 use crate::support::{World, firmware, flash_job, restore_job, run, with};

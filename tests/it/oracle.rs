@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
-use cfdfu::flash::check::{self, Wish};
 use cfdfu::flash::{Address, Segment};
 use cfdfu::job::{FailureKind, Job, Mismatch, Outcome, Task};
+use cfdfu::plan::admission::{self, Wish};
 use cfdfu::usb::{Bus, BusError, Found, Location, Pipe, ROM_DFU, Setup, TransferError, Transport};
 use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
 use usb_device::endpoint::{EndpointAddress, EndpointType};
@@ -301,7 +301,9 @@ impl Transport for OracleTransport {
 
 /// A flash that says nothing of boards: this device has none.
 fn job(image: &[u8], mismatch: Mismatch) -> Job {
-    with(support::job(check::flash(&parse(image), Wish::default()).unwrap()), |task| task.mismatch = mismatch)
+    with(support::job(admission::flash(&parse(image), Wish::default()).unwrap()), |task| {
+        task.mismatch = mismatch;
+    })
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::svg;
 use cfdfu::app::keys::Key;
 use cfdfu::app::log::explain;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
@@ -15,12 +16,11 @@ use cfdfu::app::{Aim, App, BusState, Demo, Msg, Over, Person, Screen, Source, Wh
 use cfdfu::dfu::Status;
 use cfdfu::doctor;
 use cfdfu::job::{Event, LogEntry, WaitFor};
+use cfdfu::scan;
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
-use cfdfu::ui::svg;
 use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::usb::TransferError;
-use cfdfu::worker::find;
 
 use crate::stand::{Stand, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware};
@@ -152,7 +152,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
 
     // A drone without a rule for it, seen over SSH.
     let mut stand = Stand::new("none");
-    let mut device = find::devices(&World::new("dfu").bus).unwrap().remove(0);
+    let mut device = scan::devices(&World::new("dfu").bus).unwrap().remove(0);
     device.closed = Some(TransferError::Access);
     let drone = doctor::Drone {
         id: device.id,

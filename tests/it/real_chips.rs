@@ -4,21 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::clock::Clock;
+use cfdfu::crazyflie::Protection;
 use cfdfu::crazyflie::{self, RomVersion};
 use cfdfu::dfu::device::DfuDevice;
 use cfdfu::dfu::machine::{Machine, Operation, Step};
 use cfdfu::dfu::quirks::{Polling, Quirks, STM32F405_ROM};
 use cfdfu::dfu::{DfuError, Status};
 use cfdfu::flash::{Address, FIRMWARE_BASE};
-use cfdfu::job::{Boot, DroneState, Event, FailureKind, Job, Leave, Level, Outcome, Protection, Selector};
+use cfdfu::job::{Boot, DroneState, Event, FailureKind, Job, Leave, Level, Outcome, Selector};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::descriptors::ROM;
 use cfdfu::sim::drone::{Drone, Mishap};
 use cfdfu::sim::nor::{Nor, Pace, Width};
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
-use cfdfu::usb::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::usb::{Bus, Found, ROM_DFU, TransferError};
 
 use crate::bent::Bent;

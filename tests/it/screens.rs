@@ -7,9 +7,9 @@ use cfdfu::app::update::update;
 use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::flash::FIRMWARE_BASE;
 use cfdfu::job::{DroneState, Event, Outcome, WaitFor};
+use cfdfu::scan;
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
-use cfdfu::worker::find;
 
 use crate::stand::{Stand, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware};
@@ -204,7 +204,7 @@ fn a_cable_pulled_while_writing_is_told_and_the_job_goes_on_by_itself_when_it_is
     assert!(shown.contains("lost in mid-flash") && shown.contains("Unplug USB"), "{shown}");
 
     // Another drone is not taken for it.
-    let mut other = find::devices(&World::new("two").bus).unwrap().remove(1);
+    let mut other = scan::devices(&World::new("two").bus).unwrap().remove(1);
     other.location.ports = vec![7];
     stand.send(Msg::Bus(BusState::Devices(vec![other])));
     assert!(stand.app.job().is_none() && stand.app.notice.as_ref().unwrap().0.contains("another drone"));

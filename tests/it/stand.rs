@@ -10,11 +10,12 @@ use cfdfu::app::update::update;
 use cfdfu::app::{App, BusState, Demo, Effect, Msg, Slot, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::Event;
+use cfdfu::scan;
 use cfdfu::supervise::{Observed, Supervisor, Waits};
 use cfdfu::ui;
 use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::usb::Bus;
-use cfdfu::worker::{Worker, find};
+use cfdfu::worker::Worker;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -150,8 +151,8 @@ impl Stand {
 
 /// What is plugged in, as the shell tells it.
 pub fn bus_state(bus: &dyn Bus) -> BusState {
-    let devices = find::devices(bus).unwrap();
-    let others = find::others(bus).unwrap();
+    let devices = scan::devices(bus).unwrap();
+    let others = scan::others(bus).unwrap();
     if devices.is_empty() && !others.is_empty() {
         BusState::Others(others)
     } else {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
-use cfdfu::flash::check::{self, Admitted, Wish};
 use cfdfu::image::Image;
 use cfdfu::job::{
     Command, Confirm, Enter, Event, FlashTask, Job, Keep, Outcome, Phase, Report, Selector, Task,
 };
+use cfdfu::plan::admission::{self, Admitted, Wish};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::{CF2_BOARDS, Scenario};
@@ -119,7 +119,7 @@ pub fn parse(bytes: &[u8]) -> Image {
 /// A flash of this firmware with every default.
 pub fn flash_job(firmware: &[u8]) -> Job {
     let image = parse(firmware);
-    with(job(check::flash(&image, Wish::default()).unwrap()), |task| {
+    with(job(admission::flash(&image, Wish::default()).unwrap()), |task| {
         task.boards = image.boards();
         task.version = image.content.firmware().and_then(|firmware| firmware.version.clone());
     })
@@ -127,7 +127,7 @@ pub fn flash_job(firmware: &[u8]) -> Job {
 
 pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
     let firmware = firmware.map(parse);
-    job(check::restore(&parse(loader), firmware.as_ref(), Wish::default()).unwrap())
+    job(admission::restore(&parse(loader), firmware.as_ref(), Wish::default()).unwrap())
 }
 
 pub fn job(image: Admitted) -> Job {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use crate::app::picker::{EntryKind, Picker};
 use crate::app::{App, Effect, Goal, Screen, Slot, Stage, Which, wish_for};
-use crate::flash::check::{self, Wish};
 use crate::image::Image;
 use crate::job::Level;
+use crate::plan::admission::{self, Wish};
 use crate::report::{self, Problem};
 
 pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
@@ -59,8 +59,8 @@ pub(super) fn on_loaded(
     let admitted = result.and_then(|image| {
         let refusal = match which {
             // What is not recognised may be flashed by whoever types a word.
-            Which::Image => check::flash(&image, wish_for(&image)).err(),
-            Which::Loader => check::restore(&image, None, Wish::default()).err(),
+            Which::Image => admission::flash(&image, wish_for(&image)).err(),
+            Which::Loader => admission::restore(&image, None, Wish::default()).err(),
         };
         refusal.map_or(Ok(image), |refusal| Err(report::refusal(&refusal)))
     });

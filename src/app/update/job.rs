@@ -11,12 +11,12 @@ use crate::app::{
     Which, Wizard, WizardView, keys, wish_for,
 };
 use crate::crazyflie::Mode;
-use crate::flash::check::{self, Wish};
-use crate::flash::undo::Change;
 use crate::job::{
     Confirm, Device, DroneState, Enter, Event, FlashTask, Job, Level, Mismatch, Outcome, Phase, Preview,
     Selector, Task,
 };
+use crate::plan::admission::{self, Wish};
+use crate::plan::undo::Change;
 use crate::report;
 use crate::supervise::{Ended, Next};
 
@@ -129,11 +129,11 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
             (Ok(before.image.clone()), before.content.firmware(), Some(before.drone.clone()))
         }
         (Source::Chosen, Some(loader)) if app.goal == Goal::Restore => {
-            let image = check::restore(loader, firmware, Wish::default());
+            let image = admission::restore(loader, firmware, Wish::default());
             (image, firmware.unwrap_or(loader).content.firmware(), selected)
         }
         (Source::Chosen, Some(image)) => {
-            (check::flash(image, wish_for(image)), image.content.firmware(), selected)
+            (admission::flash(image, wish_for(image)), image.content.firmware(), selected)
         }
         (Source::Chosen, None) => return Vec::new(),
     };

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::app::{App, BackgroundIdentify, Effect, Goal, Screen};
-use crate::job::{Enter, Event, Identity, Job, Known, Level, Loader, Selector, Task};
+use crate::image::Loader;
+use crate::job::{Enter, Event, Identity, Job, Known, Level, Selector, Task};
 use crate::report;
 
 /// The job that identifies the selected device, if nothing speaks against it.

@@ -5,10 +5,10 @@ use crate::app::command_line::command_line;
 use crate::app::picker::{Entry, EntryKind};
 use crate::app::progress::Progress;
 use crate::app::{Demo, JobFacts, Slot, Which};
+use crate::crazyflie::Protection;
 use crate::image::Image;
-use crate::job::{
-    Confirm, Device, DroneState, Enter, Event, Identity, Known, Loader, Outcome, Protection, Report, Task,
-};
+use crate::image::Loader;
+use crate::job::{Confirm, Device, DroneState, Enter, Event, Identity, Known, Outcome, Report, Task};
 use crate::report::ProblemKind;
 use crate::supervise::Ended;
 use crate::usb::descriptor::Strings;

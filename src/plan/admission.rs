@@ -4,7 +4,7 @@
 
 use thiserror::Error;
 
-use super::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
+use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
 use crate::image::{Content, Extent, Image, WholeFlash};
 
 /// What the user wants otherwise than the image says.

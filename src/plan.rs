@@ -12,9 +12,13 @@
 
 use thiserror::Error;
 
-use super::check::{Admitted, Purpose};
-use super::map::MemoryMap;
-use super::{Address, BLANK, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
+use crate::flash::map::MemoryMap;
+use crate::flash::{Address, BLANK, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
+
+pub mod admission;
+pub mod undo;
+
+use admission::{Admitted, Purpose};
 
 /// The chip programs words: lengths are multiples of this (AN2606, "Bootloader memory management").
 const WORD: u32 = 4;

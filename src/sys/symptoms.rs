@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::doctor::{Drone, Rule, Symptoms, System, rules_in};
 use crate::job::Enter;
+use crate::scan;
 use crate::usb::descriptor::clean;
 use crate::usb::{Bus, BusError, Found, TransferError};
-use crate::worker::find;
 
 /// Where udev looks for rules; a name in an earlier folder hides the same one in a later.
 const RULES: [&str; 4] =
@@ -20,8 +20,8 @@ pub fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let list = bus.map_err(Clone::clone).and_then(Bus::list);
     let no_usb = list.as_ref().err().map(ToString::to_string);
     let found = list.unwrap_or_default();
-    let drones = bus.ok().and_then(|bus| find::devices(bus).ok()).unwrap_or_default();
-    let others = bus.ok().and_then(|bus| find::others(bus).ok()).unwrap_or_default();
+    let drones = bus.ok().and_then(|bus| scan::devices(bus).ok()).unwrap_or_default();
+    let others = bus.ok().and_then(|bus| scan::others(bus).ok()).unwrap_or_default();
     let drone = |device: crate::job::Device| {
         let at = found.iter().find(|found| found.location == device.location && found.id == device.id);
         Drone {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use super::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
+use crate::flash::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
 
 /// What is remembered of one drone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,12 +8,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use super::signals::{Signal, Signals};
 use super::{Shell, World};
 use crate::app::keys::{self, Key};
 use crate::app::update::update;
 use crate::app::{App, BusState, Effect, JobView, Msg, Screen, Slot, Stage};
 use crate::job::Level;
+use crate::sys::signals::{Signal, Signals};
 use crate::ui::lines;
 
 /// A word that was typed wrong is not longer.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
+use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
 /// bRequest of GETSTATUS in the class requests of DFU (DFU 1.1 §6.1.2).
 const GETSTATUS: u8 = 3;

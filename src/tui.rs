@@ -20,11 +20,12 @@ use crate::app::update::update;
 use crate::app::{self, App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use crate::clock::Clock;
 use crate::doctor;
-use crate::flash::undo::Change;
 use crate::image::Image;
 use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Selector, Task};
+use crate::plan::undo::Change;
 use crate::record::Record;
 use crate::report::{self, Problem};
+use crate::scan;
 use crate::settings::Settings;
 use crate::sim::scenario::CF2_BOARDS;
 use crate::sim::{SimBus, images};
@@ -32,18 +33,16 @@ use crate::supervise::{Observed, Supervisor, Waits};
 use crate::ui;
 use crate::ui::theme::Theme;
 use crate::usb::Bus;
+use crate::worker::Worker;
 use crate::worker::patient::Patient;
-use crate::worker::{Worker, find};
 
 mod bundle;
-pub mod files;
 mod keyboard;
 pub mod plain;
-pub mod signals;
-pub mod symptoms;
 pub mod terminal;
 
-use signals::Signals;
+use crate::sys::signals::Signals;
+use crate::sys::{absolute, files, symptoms};
 use terminal::Screen;
 
 /// At most so many frames: keys are drawn at once, progress no faster than this.
@@ -383,7 +382,7 @@ fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
         meant.matches(device) || matches!(meant, Selector::Serial(_)) && device.closed.is_some()
     };
     thread::spawn(move || {
-        let mut known = find::Known::default();
+        let mut known = scan::Known::default();
         let mut told = None;
         loop {
             let state = match known.look(&bus) {
@@ -439,35 +438,10 @@ fn unseen_end(record: &Record) -> Option<Event> {
     Some(Event::Log(entry.level(), entry))
 }
 
-/// Where there is no USB at all: a bus with nothing on it, which says why.
-pub struct NoUsb(pub crate::usb::BusError, pub Arc<dyn Clock>);
-
-impl Bus for NoUsb {
-    fn list(&self) -> Result<Vec<crate::usb::Found>, crate::usb::BusError> {
-        Err(self.0.clone())
-    }
-
-    fn open(
-        &self,
-        _: &crate::usb::Found,
-    ) -> Result<Box<dyn crate::usb::Transport>, crate::usb::TransferError> {
-        Err(crate::usb::TransferError::Disconnected)
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.1.sleep(limit);
-    }
-}
-
 /// Whether there is a terminal that a full screen can be drawn on.
 pub fn has_terminal() -> bool {
     use std::io::IsTerminal;
     // Windows has no TERM.
     let dumb = std::env::var_os("TERM").map_or(cfg!(unix), |term| term == "dumb" || term.is_empty());
     io::stdin().is_terminal() && io::stdout().is_terminal() && !dumb
-}
-
-/// The path as the picker shows folders: absolute.
-pub fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -4,9 +4,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::flash::check::{self, Wish};
 use crate::flash::map::MemoryMap;
-use crate::flash::plan::{Comparison, Plan, Work};
+use crate::plan::admission::{self, Wish};
+use crate::plan::{Comparison, Plan, Work};
 
 /// Sector 0 has its real size, the others hold a few words.
 const MAP: &str = "@Flash /0x08000000/01*016Kg,03*064Bg,01*128Bg,02*256Bg";
@@ -62,7 +62,7 @@ impl Chip {
     }
 
     fn compare(&mut self, plan: &Plan) -> Vec<Comparison> {
-        let compare = |planned: &crate::flash::plan::PlannedSector| {
+        let compare = |planned: &crate::plan::PlannedSector| {
             let span = planned.sector.span;
             if planned.filled.iter().all(|part| *self.at(part.start(), part.size()) == *plan.data(*part)) {
                 Comparison::Same
@@ -202,7 +202,7 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
                 continue;
             }
         };
-        let plan = Plan::new(&check::undo(copy, insist()).unwrap(), &map).unwrap();
+        let plan = Plan::new(&admission::undo(copy, insist()).unwrap(), &map).unwrap();
         let found = chip.compare(&plan);
         let work = plan.work(&found, BLOCK);
         if work.is_nothing() {

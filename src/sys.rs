@@ -1,0 +1,34 @@
+//! What is asked of the operating system: [`files`], [`signals`], and the [`symptoms`] that the doctor judges.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::usb::{Bus, BusError, Found, TransferError, Transport};
+
+pub mod files;
+pub mod signals;
+pub mod symptoms;
+
+/// Where there is no USB at all: a bus with nothing on it, which says why.
+pub struct NoUsb(pub BusError, pub Arc<dyn Clock>);
+
+impl Bus for NoUsb {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        Err(self.0.clone())
+    }
+
+    fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        Err(TransferError::Disconnected)
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.1.sleep(limit);
+    }
+}
+
+/// The path as the picker shows folders: absolute.
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
