@@ -19,7 +19,7 @@ mod files;
 use std::time::{Duration, Instant};
 
 use cfdfu::crazyflie::Protection;
-use cfdfu::crazyflie::{Question, board};
+use cfdfu::crazyflie::{CrtpQuestion, board};
 use cfdfu::dfu::wire::StatusBlock;
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::image::Loader;
@@ -144,7 +144,7 @@ fn main() {
     });
     fuzz("OTP", inputs, &[b"0;CF21;R=B1\0".to_vec()], |bytes, _| board(&bytes).is_some());
     fuzz("CRTP answer", inputs, &[b"\xDD\x012026.04\0".to_vec()], |bytes, _| {
-        Question::Version.answer(&bytes).is_some()
+        CrtpQuestion::Version.answer(&bytes).is_some()
     });
     fuzz("option bytes, loader", inputs, &[head[..64].to_vec()], |bytes, _| {
         let _ = Loader::of(&bytes);

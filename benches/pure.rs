@@ -8,7 +8,7 @@ use cfdfu::app::update::update;
 use cfdfu::app::{App, BusState, Msg, Which};
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::image::Image;
-use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::{Comparison, Plan};
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::CF2_BOARDS;
@@ -54,7 +54,7 @@ fn parse(criterion: &mut Criterion) {
 
 fn plan(criterion: &mut Criterion) {
     let Ok(image) = Image::parse(images::firmware("2026.08", &CF2_BOARDS, LEN)) else { return };
-    let Ok(admitted) = admission::flash(&image, Wish::default()) else { return };
+    let Ok(admitted) = admission::flash(&image, Overrides::default()) else { return };
     let map = MemoryMap::stm32f405();
     criterion.bench_function("plan a flash and its work", |bench| {
         bench.iter(|| {

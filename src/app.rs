@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::doctor::Check;
 use crate::image::{Content, Image, Sha256};
 use crate::job::{Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
-use crate::plan::admission::{self, Admitted, Purpose, Wish};
+use crate::plan::admission::{self, ApprovedImage, Overrides, Purpose};
 use crate::plan::undo::Piece;
 use crate::report::{Exit, Problem};
 use crate::supervise::{Ended, NoUndo, RunningInstance, UndoTarget};
@@ -55,7 +55,7 @@ pub struct App {
     /// What the middle of the screen shows.
     pub screen: Screen,
     /// What lies on top of it.
-    pub over: Option<Over>,
+    pub over: Option<Overlay>,
     pub undo: Undo,
     pub rhythm: KeyRhythm,
     pub log: Log,
@@ -97,7 +97,7 @@ impl Undo {
             Ok(target) => *target,
             Err(why) => return Undo::Nothing(why),
         };
-        match (target.content, admission::undo(target.copy, Wish::default())) {
+        match (target.content, admission::undo(target.copy, Overrides::default())) {
             (Some(content), Ok(image)) => {
                 let (drone, expected) = (target.drone, target.expected);
                 Undo::Ready(Box::new(Before { image, content, drone, expected }))
@@ -200,7 +200,7 @@ pub enum Slot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
     /// Its bytes, in their place.
-    pub image: Admitted,
+    pub image: ApprovedImage,
     pub content: Content,
     pub drone: DroneAt,
     /// What the drone must still hold.
@@ -311,13 +311,13 @@ pub enum Stage {
     /// Finding the device, reading what is there.
     Looking,
     /// The plan is on the screen; nothing is changed until it is confirmed.
-    Asking(Question),
+    Asking(Confirmation),
     Working,
 }
 
 /// What is asked before a job may write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Question {
+pub struct Confirmation {
     /// What was typed of the word that is asked for, where one is.
     pub word: String,
     /// Since when the plan is on the screen.
@@ -326,19 +326,19 @@ pub struct Question {
     pub seen: bool,
 }
 
-impl Question {
+impl Confirmation {
     /// A plan needs this long to be read: an earlier key was typed ahead and does not confirm it.
     pub const READ: Duration = Duration::from_millis(700);
 
     /// How long until it can have been read; `None` if it can.
     pub fn until_read(&self, now: Duration) -> Option<Duration> {
-        (self.shown + Question::READ).checked_sub(now).filter(|left| !left.is_zero())
+        (self.shown + Confirmation::READ).checked_sub(now).filter(|left| !left.is_zero())
     }
 }
 
 /// What lies on top of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum Overlay {
     Help,
     /// Whether to stop the job.
     AskStop,
@@ -541,7 +541,7 @@ impl App {
 }
 
 /// An image that is not recognised is taken here, since the plan then asks for a word.
-pub fn wish_for(image: &Image) -> Wish {
+pub fn wish_for(image: &Image) -> Overrides {
     let allow_mismatch = matches!(image.content, Content::Unknown { .. });
-    Wish { allow_mismatch, ..Wish::default() }
+    Overrides { allow_mismatch, ..Overrides::default() }
 }

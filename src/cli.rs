@@ -20,9 +20,9 @@ use crate::job::{
     Compare, DroneAt, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector,
     Task, Verify, Width,
 };
-use crate::plan::admission::{self, Admitted, Wish};
+use crate::plan::admission::{self, ApprovedImage, Overrides};
 use crate::plan::undo::{Change, NoCopy};
-use crate::record::Record;
+use crate::record::StateDir;
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::scan;
 use crate::settings::Settings;
@@ -48,7 +48,7 @@ mod run_job;
 mod simulate;
 mod udev;
 
-use args::{Args, Command, DemoKind, DeviceArgs, FlashArgs, Global};
+use args::{Args, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global};
 use console::Console;
 use run_job::Jobs;
 
@@ -111,7 +111,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             .advise("`cfdfu --help` lists the commands."));
     }
     match command {
-        Command::Flash { image, sha256, flash } => {
+        CliCommand::Flash { image, sha256, flash } => {
             let wish = wish(flash);
             let image =
                 image_or_demo(image.as_deref(), *sha256, || simulate::demo_image(DemoKind::Firmware))?;
@@ -120,16 +120,16 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let report = flash_job(global, flash, admitted, image.content.firmware(), console)?;
             Ok(flash_exit(&report, flash))
         }
-        Command::RestoreBootloader { loader, firmware, flash } => {
+        CliCommand::RestoreBootloader { loader, firmware, flash } => {
             restore_job(global, loader.as_deref(), firmware.as_deref(), flash, console)
         }
-        Command::List => list(global, console),
-        Command::Identify { wait } => {
+        CliCommand::List => list(global, console),
+        CliCommand::Identify { wait } => {
             let device = DeviceArgs { wait: *wait, no_enter: true };
             let report = run(global, &device, Task::Identify, console)?;
             Ok(console.conclude(&report, false))
         }
-        Command::Inspect { image } => {
+        CliCommand::Inspect { image } => {
             let image = files::read_image(image)?;
             console.inspection(&image);
             // A backup of a drone with an incomplete firmware is not a damaged file.
@@ -138,25 +138,25 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             }
             Ok(Exit::Done)
         }
-        Command::Verify { image, address, device } => {
+        CliCommand::Verify { image, address, device } => {
             let image = files::read_image(image)?;
             verify_job(global, device, &image, *address, console)
         }
-        Command::Undo { allow_mismatch, device } => undo_job(global, device, *allow_mismatch, console),
-        Command::Backup { file, force, device } => backup_job(global, device, file, *force, console),
-        Command::Doctor => doctor(global, console),
-        Command::Udev { check: true, .. } => {
+        CliCommand::Undo { allow_mismatch, device } => undo_job(global, device, *allow_mismatch, console),
+        CliCommand::Backup { file, force, device } => backup_job(global, device, file, *force, console),
+        CliCommand::Doctor => doctor(global, console),
+        CliCommand::Udev { check: true, .. } => {
             let rules = doctor::rules(&symptoms(global, console)?);
             if rules.is_empty() {
                 console.line("This system has no udev.");
             }
             Ok(if checks(&rules, console) { Exit::Done } else { Exit::NoPermission })
         }
-        Command::Udev { install, .. } => udev::udev(*install, console),
-        Command::Completions { shell } => print(console, &completions::script(*shell)),
-        Command::Man => print(console, &man::page(Args::command())),
-        Command::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
-        Command::DemoImage { file, kind, version, size, force } => {
+        CliCommand::Udev { install, .. } => udev::udev(*install, console),
+        CliCommand::Completions { shell } => print(console, &completions::script(*shell)),
+        CliCommand::Man => print(console, &man::page(Args::command())),
+        CliCommand::Simulate { scenario } => simulate::simulate(scenario.as_deref(), console),
+        CliCommand::DemoImage { file, kind, version, size, force } => {
             let bytes = simulate::image(*kind, version, *size);
             output_file::Output::create(file, *force)?.write(&bytes)?;
             console.line(&format!(
@@ -267,14 +267,14 @@ fn interface(
     Ok(app.ended.unwrap_or(file))
 }
 
-fn wish(flash: &FlashArgs) -> Wish {
-    Wish { address: flash.address, allow_mismatch: flash.allow_mismatch }
+fn wish(flash: &FlashArgs) -> Overrides {
+    Overrides { address: flash.address, allow_mismatch: flash.allow_mismatch }
 }
 
 fn flash_job(
     global: &Global,
     flash: &FlashArgs,
-    image: Admitted,
+    image: ApprovedImage,
     firmware: Option<&Firmware>,
     console: &mut Console,
 ) -> Result<Report, Problem> {
@@ -344,7 +344,7 @@ fn undo_job(
     if let Some((path, age)) = file {
         console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
     }
-    let wish = Wish { allow_mismatch, ..Wish::default() };
+    let wish = Overrides { allow_mismatch, ..Overrides::default() };
     let image = admission::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
     let task = FlashTask {
         change: Change::Undo,
@@ -364,7 +364,7 @@ fn undo_target(target: Result<Box<UndoTarget>, NoUndo>, drone: &DroneAt) -> Resu
             .advise(format!("{advice} Nothing was touched."))
     };
     let kept = "A copy is kept of whatever is overwritten, unless --no-undo is given.";
-    let record = Record::of_user();
+    let record = StateDir::of_user();
     target.map(|target| *target).map_err(|why| match (why, &record) {
         (_, None) => none("there is no home directory to keep copies in".to_owned(), kept),
         (NoUndo::NoCopy(NoCopy::NeverFlashed), _) => {
@@ -392,7 +392,7 @@ fn verify_job(
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     console.image(image);
-    let wish = Wish { address, allow_mismatch: true };
+    let wish = Overrides { address, allow_mismatch: true };
     let segments = admission::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
     let report = run(global, device, Task::Verify(segments), console)?;
     Ok(console.conclude(&report, false))

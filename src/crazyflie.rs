@@ -186,14 +186,14 @@ pub const CRTP_MAX: usize = 64;
 
 /// A question to the running firmware's platform service (CRTP port 13, channel 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum CrtpQuestion {
     /// The version, as in `2026.04` or `2025.02 +12`.
     Version = 1,
     /// The name of the board, as in `Crazyflie 2.1`; older firmware does not answer.
     BoardName = 2,
 }
 
-impl Question {
+impl CrtpQuestion {
     /// The packet to send. The two bits between port and channel are set by everybody.
     pub fn packet(self) -> [u8; 2] {
         [0xDD, self as u8]
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_told_from_the_packets_around_it() {
-        let version = |packet: &[u8]| Question::Version.answer(packet);
+        let version = |packet: &[u8]| CrtpQuestion::Version.answer(packet);
         assert_eq!(version(b"\xDD\x012026.04\0").as_deref(), Some("2026.04"));
         assert_eq!(version(b"\xD1\x012025.02 +12").as_deref(), Some("2025.02 +12"));
         for other in

@@ -61,7 +61,7 @@ pub struct Symptoms {
     /// How many devices are on it.
     pub devices: usize,
     /// Crazyflies and boot ROMs that are seen.
-    pub drones: Vec<Drone>,
+    pub drones: Vec<SeenDrone>,
     /// Relatives of the Crazyflie, and the port of each, as in `1-1.2`.
     pub others: Vec<(Relative, String)>,
     /// Files with udev rules for the running Crazyflie and for the boot ROM; `None` where there is no udev.
@@ -83,7 +83,7 @@ pub struct Symptoms {
 
 /// A drone that was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drone {
+pub struct SeenDrone {
     pub id: Id,
     /// As in `1-1.2`.
     pub place: String,
@@ -171,7 +171,7 @@ fn drones(symptoms: &Symptoms) -> Check {
             check("drone", Verdict::Bad, found, format!("{meaning} {cable}"))
         }
         drones => {
-            let name = |drone: &Drone| {
+            let name = |drone: &SeenDrone| {
                 let what = if drone.id == ROM_DFU { "a boot ROM in DFU mode" } else { "a running Crazyflie" };
                 format!("{what} ({}) on port {}", drone.id, drone.place)
             };
@@ -182,7 +182,7 @@ fn drones(symptoms: &Symptoms) -> Check {
     }
 }
 
-fn opens(drone: &Drone, symptoms: &Symptoms) -> Check {
+fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
     let holders = drone.holders.join(", ");
     let Some((permission, why)) = &drone.closed else {
         let found = format!("{} on port {}", drone.id, drone.place);
@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(verdict(&symptoms, "rules, DFU mode").0, Verdict::Good);
         // Rules that let somebody, and a device that is closed all the same: they came after it.
         let closed = Some((true, "no permission".to_owned()));
-        symptoms.drones = vec![Drone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders: vec![] }];
+        symptoms.drones = vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders: vec![] }];
         assert!(verdict(&symptoms, "opens").1.contains("udevadm control --reload"));
         symptoms.udev = false;
         assert!(verdict(&symptoms, "udev").1.contains("nobody reads the rules"));
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn each_system_has_its_own_words() {
-        let drone = |id| Drone {
+        let drone = |id| SeenDrone {
             id,
             place: "1-1".to_owned(),
             closed: Some((false, "no".to_owned())),
@@ -423,7 +423,7 @@ mod tests {
         let clone = beside(Relative::Foreign(&FOREIGN_LOADERS[0]));
         assert!(verdict(&clone, "drone").1.contains("cfdfu does not write to it"));
         let drone = |closed, holders| Symptoms {
-            drones: vec![Drone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders }],
+            drones: vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders }],
             ..empty.clone()
         };
         assert_eq!(verdict(&drone(None, vec![]), "opens").0, Verdict::Good);

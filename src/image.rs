@@ -145,16 +145,16 @@ pub enum ImageError {
     #[error("the file holds {0} twice")]
     Overlap(Address),
     #[error("this DfuSe file cannot be used: {0}")]
-    DfuSe(dfuse::Defect),
+    DfuSe(dfuse::DfuSeDefect),
     /// A `.bin` with a DFU suffix.
     #[error("this file with a DFU suffix cannot be used: {0}")]
-    Suffix(dfuse::Defect),
+    Suffix(dfuse::DfuSeDefect),
     #[error("this Intel HEX file cannot be used: {0}")]
-    Hex(#[from] hex::Defect),
+    Hex(#[from] hex::HexDefect),
     #[error("this ELF file cannot be used: {0}")]
-    Elf(#[from] elf::Defect),
+    Elf(#[from] elf::ElfDefect),
     #[error("this zip archive cannot be used: {0}")]
-    Release(#[from] release::Defect),
+    Release(#[from] release::ReleaseDefect),
     /// A release whose firmware is not the one that it claims.
     #[error("this release says it is for {claimed}, but its firmware is for {found}")]
     OtherPlatform {
@@ -249,7 +249,7 @@ impl Image {
 
     fn from_release(release: Release) -> Result<Image, ImageError> {
         if release::is_zip(&release.file) {
-            return Err(release::Defect::Nested(release.name).into());
+            return Err(release::ReleaseDefect::Nested(release.name).into());
         }
         let mut image = Image::unzipped(release.file)?;
         if let (Some(claimed), Content::Firmware(firmware)) = (&release.platform, &image.content)
@@ -286,12 +286,12 @@ impl Image {
             }
         }
         match (found.len(), nested) {
-            (0, Some(name)) => Err(release::Defect::Nested(name).into()),
-            (0, None) => Err(release::Defect::NothingKnown(others).into()),
+            (0, Some(name)) => Err(release::ReleaseDefect::Nested(name).into()),
+            (0, None) => Err(release::ReleaseDefect::NothingKnown(others).into()),
             (1, _) => found.pop().map(|(_, image)| image).ok_or(ImageError::Empty),
             _ => {
                 let names: Vec<String> = found.into_iter().map(|(name, _)| name).collect();
-                Err(release::Defect::Several(names.join(", ")).into())
+                Err(release::ReleaseDefect::Several(names.join(", ")).into())
             }
         }
     }

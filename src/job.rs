@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::crazyflie::{self, Mode, Relative, RomVersion};
 use crate::flash::{Segment, Span};
 use crate::image::{Content, Firmware, Loader};
-use crate::plan::admission::Admitted;
+use crate::plan::admission::ApprovedImage;
 use crate::plan::undo::{Change, Piece};
 use crate::plan::{Comparison, Plan, Work};
 use crate::usb::descriptor::Strings;
@@ -25,7 +25,7 @@ mod identity;
 mod log_entry;
 
 pub use failure::{DroneState, Failure, FailureKind, Place};
-pub use identity::{Identity, Known, Running};
+pub use identity::{DeviceInfo, Identity, Running};
 pub use log_entry::{CopyProblem, LogEntry, Stretches};
 
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ pub enum Task {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlashTask {
     /// What to write and where.
-    pub image: Admitted,
+    pub image: ApprovedImage,
     /// Whether sectors that hold the image already are left alone.
     pub compare: Compare,
     /// Whether what will be overwritten is read first, for an undo.
@@ -124,7 +124,7 @@ impl FlashTask {
 
     /// With every safeguard: look first, keep a copy, ask, verify, start. `firmware` is what the image holds of
     /// one, which the board must be one of and the drone must say it runs.
-    pub fn new(image: Admitted, firmware: Option<&Firmware>) -> FlashTask {
+    pub fn new(image: ApprovedImage, firmware: Option<&Firmware>) -> FlashTask {
         let boards = firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect();
         FlashTask {
             platform: firmware.and_then(Firmware::platform),
@@ -378,7 +378,7 @@ impl fmt::Display for Other {
 pub enum Event {
     Device(Device),
     /// This was found out about the device.
-    Known(Box<Known>),
+    Known(Box<DeviceInfo>),
     /// This will be done; nothing is changed yet.
     Planned(Plan),
     /// This is left to do. With [`Confirm::Ask`] nothing happens until [`Command::Proceed`].

@@ -18,7 +18,7 @@ use crate::flash::{Address, BLANK, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, 
 pub mod admission;
 pub mod undo;
 
-use admission::{Admitted, Purpose};
+use admission::{ApprovedImage, Purpose};
 
 /// The chip programs words: lengths are multiples of this (AN2606, "Bootloader memory management").
 const WORD: u32 = 4;
@@ -124,7 +124,7 @@ pub enum PlanError {
 
 impl Plan {
     /// Lays the segments out on the device's sectors.
-    pub fn new(admitted: &Admitted, map: &MemoryMap) -> Result<Plan, PlanError> {
+    pub fn new(admitted: &ApprovedImage, map: &MemoryMap) -> Result<Plan, PlanError> {
         let mut pieces: Vec<Segment> = admitted.segments().iter().map(padded).collect();
         pieces.sort_by_key(|piece| piece.address);
         let spans: Vec<Span> = pieces.iter().filter_map(span_of).collect();

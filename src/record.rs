@@ -24,15 +24,15 @@ pub use presence::{Presence, RunningInstance};
 pub use undo::{Begun, Target, begin};
 
 #[derive(Clone)]
-pub struct Record {
+pub struct StateDir {
     dir: PathBuf,
 }
 
-impl Record {
+impl StateDir {
     /// The user's; `None` where there is no home.
-    pub fn of_user() -> Option<Record> {
+    pub fn of_user() -> Option<StateDir> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
-        Some(Record { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
+        Some(StateDir { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
     }
 
     /// Keeps a file in this folder of the state directory, its name preceded by the time; of the files with
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn recent_images_come_last_first_and_a_broken_file_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().join("state") };
+        let record = StateDir { dir: dir.path().join("state") };
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
         for name in ["a", "b", "c", "a", "d", "e", "f"] {
             record.used(Path::new(name)).unwrap();
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_strange_file_in_the_state_directory_is_as_good_as_none() {
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         for name in ["last-run.json", "recent.json"] {
             let made = std::process::Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap();
             assert!(made.success());
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn an_end_that_nobody_saw_is_told_once() {
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         assert_eq!(record.unseen_end(), None);
         record.ended("Flashed", true).unwrap();
         assert_eq!(record.unseen_end(), None);

@@ -11,7 +11,7 @@ use crate::dfu::DfuError;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
 use crate::image::Content;
 use crate::image::Loader;
-use crate::job::{Boot, DroneState, Failure, FailureKind, Identity, Known, Other, Outcome, Report};
+use crate::job::{Boot, DeviceInfo, DroneState, Failure, FailureKind, Identity, Other, Outcome, Report};
 use crate::usb::{CRAZYFLIE, TransferError};
 
 mod image;
@@ -147,9 +147,9 @@ pub const WITHOUT_LOADER: &str = "Its bootloader is gone: it will not start when
     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
 
 /// What is known of a drone, as rows of a label and a text.
-pub fn known(known: &Known) -> Vec<(&'static str, String)> {
+pub fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
     match known {
-        Known::InDfu(identity) => {
+        DeviceInfo::InDfu(identity) => {
             let unknown = || "unknown".to_owned();
             let firmware = match &identity.firmware {
                 _ if identity.is_read_protected() => unknown(),
@@ -173,7 +173,7 @@ pub fn known(known: &Known) -> Vec<(&'static str, String)> {
                 ("boot ROM", identity.rom.map_or_else(unknown, |rom| rom.to_string())),
             ]
         }
-        Known::Running(running) => {
+        DeviceInfo::Running(running) => {
             let mut rows = vec![match &running.version {
                 Some(version) => ("runs", version.clone()),
                 None => ("runs", "it did not say what".to_owned()),

@@ -29,13 +29,13 @@ pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
 /// What is known of the devices on the bus, for whoever looks at it again and again: reading a device's name opens it, so
 /// that is done once, and again only while it may not be opened (udev may be slower).
 #[derive(Default)]
-pub struct Known {
+pub struct ScanCache {
     /// What each of them is; `None` for one that is no Crazyflie.
     devices: Vec<(Found, Option<Device>)>,
     others: Option<(Vec<Found>, Vec<Other>)>,
 }
 
-impl Known {
+impl ScanCache {
     /// What [`devices`] and [`others`] would say.
     pub fn look(&mut self, bus: &dyn Bus) -> Result<(Vec<Device>, Vec<Other>), BusError> {
         let list = bus.list()?;

@@ -21,8 +21,8 @@ pub mod scenario;
 #[cfg(target_os = "linux")]
 pub mod vhci;
 
-use drone::Drone;
-use rom::Answer;
+use drone::SimDrone;
+use rom::RomAnswer;
 
 /// How long the simulated bus sleeps between two looks.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -33,13 +33,13 @@ const SET_INTERFACE: (u8, u8) = (0x01, 11);
 /// Drones on a bus of their own.
 #[derive(Clone)]
 pub struct SimBus {
-    drones: Arc<Mutex<Vec<Drone>>>,
+    drones: Arc<Mutex<Vec<SimDrone>>>,
     clock: Arc<dyn Clock>,
 }
 
 impl SimBus {
     /// A bus with these drones on its ports 1, 2, ….
-    pub fn new(drones: Vec<Drone>, clock: Arc<dyn Clock>) -> SimBus {
+    pub fn new(drones: Vec<SimDrone>, clock: Arc<dyn Clock>) -> SimBus {
         SimBus { drones: Arc::new(Mutex::new(drones)), clock }
     }
 
@@ -49,7 +49,7 @@ impl SimBus {
     }
 
     /// Looks at a drone, or does something to it: `n` counts from 0. `None` if there is no such drone.
-    pub fn with<T>(&self, n: usize, act: impl FnOnce(&mut Drone, Duration) -> T) -> Option<T> {
+    pub fn with<T>(&self, n: usize, act: impl FnOnce(&mut SimDrone, Duration) -> T) -> Option<T> {
         let now = self.clock.now();
         let mut drones = self.lock();
         let drone = drones.get_mut(n)?;
@@ -57,7 +57,7 @@ impl SimBus {
         Some(act(drone, now))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Drone>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<SimDrone>> {
         // A panic in another thread leaves the drones as they were: they have no invariant across calls.
         self.drones.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +100,7 @@ impl SimBus {
             })
             .flatten()
             .ok_or(TransferError::Disconnected)?;
-        if answer == Answer::Hang {
+        if answer == RomAnswer::Hang {
             // A host without a limit of its own gives up by itself.
             if limit < HOUR {
                 self.clock.sleep(limit);
@@ -113,18 +113,18 @@ impl SimBus {
         }
         self.clock.sleep(takes);
         // The cable may have been pulled in the meantime.
-        if answer != Answer::Silence && self.with(n, |drone, _| drone.guise()).flatten() != Some(guise) {
-            let gone_after_answer = matches!(answer, Answer::Data(_));
+        if answer != RomAnswer::Silence && self.with(n, |drone, _| drone.guise()).flatten() != Some(guise) {
+            let gone_after_answer = matches!(answer, RomAnswer::Data(_));
             if !gone_after_answer {
                 return Err(TransferError::Disconnected);
             }
         }
         match answer {
-            Answer::Data(bytes) => Ok(bytes),
-            Answer::Ack => Ok(Vec::new()),
-            Answer::Stall => Err(TransferError::Stall),
-            Answer::Silence | Answer::Hang => Err(TransferError::Disconnected),
-            Answer::Noise => Err(TransferError::Io),
+            RomAnswer::Data(bytes) => Ok(bytes),
+            RomAnswer::Ack => Ok(Vec::new()),
+            RomAnswer::Stall => Err(TransferError::Stall),
+            RomAnswer::Silence | RomAnswer::Hang => Err(TransferError::Disconnected),
+            RomAnswer::Noise => Err(TransferError::Io),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::job::{
 };
 use crate::plan::undo::Change;
 pub use crate::record::RunningInstance;
-use crate::record::{Presence, Record};
+use crate::record::{Presence, StateDir};
 use crate::report;
 use crate::scan;
 use crate::usb::Bus;
@@ -25,13 +25,13 @@ use crate::worker::patient::Patient;
 mod copies;
 mod resume;
 
-use copies::{Begun, Copies};
+use copies::{BegunCopy, Copies};
 pub use copies::{NoUndo, UndoTarget};
 pub use resume::{Headway, Next, Waits};
 
 pub struct Supervisor {
     commands: Sender<Command>,
-    record: Option<Record>,
+    record: Option<StateDir>,
     copies: Copies,
     presence: Presence,
     waits: Waits,
@@ -54,7 +54,7 @@ struct Watched {
     /// The job came to use it.
     seen: bool,
     preview: Option<Box<Preview>>,
-    begun: Option<Begun>,
+    begun: Option<BegunCopy>,
     /// The other run that has this drone.
     holder: Option<RunningInstance>,
     log: String,
@@ -85,14 +85,14 @@ impl Ended {
     /// A job that came to nothing, with nothing to follow.
     pub fn of(report: Report, background: bool) -> Ended {
         let undo = Err(NoUndo::default());
-        Ended { report, background, drone: None, others: Vec::new(), next: Next::Over, undo }
+        Ended { report, background, drone: None, others: Vec::new(), next: Next::Overlay, undo }
     }
 }
 
 impl Supervisor {
     /// For the worker that takes these commands. The demo, which has no record, leaves no trace.
     pub fn new(commands: Sender<Command>, demo: bool, waits: Waits, logs: usize) -> Supervisor {
-        let record = if demo { None } else { Record::of_user() };
+        let record = if demo { None } else { StateDir::of_user() };
         Supervisor {
             commands,
             copies: Copies::new(record.clone(), demo),

@@ -23,7 +23,7 @@ use crate::doctor;
 use crate::image::Image;
 use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Selector, Task};
 use crate::plan::undo::Change;
-use crate::record::Record;
+use crate::record::StateDir;
 use crate::report::{self, Problem};
 use crate::scan;
 use crate::settings::Settings;
@@ -43,7 +43,7 @@ pub mod terminal;
 
 use crate::sys::signals::Signals;
 use crate::sys::{absolute, files, symptoms};
-use terminal::Screen;
+use terminal::TerminalScreen;
 
 /// At most so many frames: keys are drawn at once, progress no faster than this.
 const FRAME: Duration = Duration::from_millis(100);
@@ -72,7 +72,7 @@ pub struct World {
 pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<App> {
     let (messages, inbox) = channel();
     let mut shell = Shell::start(world, messages.clone());
-    let mut screen = Screen::open()?;
+    let mut screen = TerminalScreen::open()?;
     keyboard::listen(messages.clone());
     // Also SIGINT means that: the key arrives as a key, and only another program sends the signal.
     let outbox = messages.clone();
@@ -95,7 +95,7 @@ struct Shell<'a> {
     start: Duration,
     quit: bool,
     /// The demo leaves no trace.
-    record: Option<Record>,
+    record: Option<StateDir>,
     /// The last job whose files are read before it starts; set once it was started or cancelled.
     starting: Option<Arc<AtomicBool>>,
 }
@@ -114,7 +114,7 @@ impl<'a> Shell<'a> {
         });
         let bus = Patient::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
         watch_bus(bus, world.meant.clone(), messages.clone());
-        if let (None, Some(record)) = (&world.demo, Record::of_user()) {
+        if let (None, Some(record)) = (&world.demo, StateDir::of_user()) {
             watch_others(record, Arc::clone(&world.clock), messages.clone());
         }
         let (is_demo, logs) = (world.demo.is_some(), world.settings.0.logs());
@@ -126,7 +126,7 @@ impl<'a> Shell<'a> {
             worker: thread,
             start: world.clock.now(),
             quit: false,
-            record: if world.demo.is_some() { None } else { Record::of_user() },
+            record: if world.demo.is_some() { None } else { StateDir::of_user() },
             starting: None,
         }
     }
@@ -164,7 +164,7 @@ impl<'a> Shell<'a> {
         &mut self,
         app: &mut App,
         inbox: &Receiver<Msg>,
-        screen: &mut Screen,
+        screen: &mut TerminalScreen,
         theme: &Theme,
     ) -> io::Result<()> {
         let (clock, start) = (&self.world.clock, self.start);
@@ -248,7 +248,7 @@ impl<'a> Shell<'a> {
             }
             Effect::List(folder) => {
                 let messages = self.messages.clone();
-                let recent = self.record.as_ref().map(Record::recent).unwrap_or_default();
+                let recent = self.record.as_ref().map(StateDir::recent).unwrap_or_default();
                 thread::spawn(move || {
                     let entries = files::list(&folder, &recent);
                     let _ = messages.send(Msg::Listed(folder, entries));
@@ -258,7 +258,7 @@ impl<'a> Shell<'a> {
             Effect::Bell(times) => terminal::bell(times),
             Effect::Copy(text) => terminal::copy(&text),
             Effect::Bundle => {
-                let saved = Record::of_user().map(|record| bundle::save(&record, app));
+                let saved = StateDir::of_user().map(|record| bundle::save(&record, app));
                 let text = match saved {
                     Some(Ok(path)) => format!("Saved for a report: {}", path.display()),
                     Some(Err(error)) => format!("The report could not be saved: {error}"),
@@ -382,7 +382,7 @@ fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
         meant.matches(device) || matches!(meant, Selector::Serial(_)) && device.closed.is_some()
     };
     thread::spawn(move || {
-        let mut known = scan::Known::default();
+        let mut known = scan::ScanCache::default();
         let mut told = None;
         loop {
             let state = match known.look(&bus) {
@@ -412,7 +412,7 @@ fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
 }
 
 /// Tells what other runs are at, whenever that changes; and how one ended that nobody saw the end of.
-fn watch_others(record: Record, clock: Arc<dyn Clock>, messages: Sender<Msg>) {
+fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) {
     thread::spawn(move || {
         let mut told = Vec::new();
         loop {
@@ -433,7 +433,7 @@ fn watch_others(record: Record, clock: Arc<dyn Clock>, messages: Sender<Msg>) {
 }
 
 /// The end of a job that went on without its terminal, as a line for the log.
-fn unseen_end(record: &Record) -> Option<Event> {
+fn unseen_end(record: &StateDir) -> Option<Event> {
     let entry = LogEntry::EndedUnseen(record.unseen_end()?);
     Some(Event::Log(entry.level(), entry))
 }

@@ -1,7 +1,7 @@
 //! What is plugged in, which drone is selected, and what a background identify has found out about it.
 
 use crate::crazyflie;
-use crate::job::{Device, DroneAt, Known, Other, SectorState};
+use crate::job::{Device, DeviceInfo, DroneAt, Other, SectorState};
 use crate::supervise::RunningInstance;
 
 /// Sectors of the chip's flash.
@@ -37,7 +37,7 @@ pub enum BusState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackgroundIdentify {
     pub device: Device,
-    pub known: Option<Box<Known>>,
+    pub known: Option<Box<DeviceInfo>>,
     /// The worker is at it: all its events up to the last are about this.
     pub is_under_way: bool,
 }
@@ -112,7 +112,7 @@ impl Devices {
     }
 
     /// What is known of the selected device.
-    pub fn known(&self) -> Option<&Known> {
+    pub fn known(&self) -> Option<&DeviceInfo> {
         let identified = self.identified.as_ref().filter(|it| Some(&it.device) == self.selected())?;
         identified.known.as_deref()
     }

@@ -2,8 +2,8 @@
 //!
 //! An action that cannot be done now stays in the table and says why.
 
-use super::wizard::{Leds, Step};
-use super::{App, BusState, Goal, JobView, Over, Person, Screen, Slot, Stage, Which, Wizard};
+use super::wizard::{Leds, WizardStep};
+use super::{App, BusState, Goal, JobView, Overlay, Person, Screen, Slot, Stage, Which, Wizard};
 use crate::image::Content;
 use crate::job::{BoardCheck, WaitFor};
 
@@ -41,7 +41,7 @@ pub enum Action {
     Begin(Goal),
     BeginMarked,
     Choose(Which),
-    Step(isize),
+    WizardStep(isize),
     NextDevice,
     Take,
     /// Go to the folder above.
@@ -92,8 +92,8 @@ fn row(keys: &[Key], shown: &'static str, label: &'static str, action: Action) -
 
 fn up_down() -> Vec<Binding> {
     vec![
-        row(&[Key::Up, Key::Char('k')], "↑", "up", Action::Step(-1)),
-        row(&[Key::Down, Key::Char('j')], "↓", "down", Action::Step(1)),
+        row(&[Key::Up, Key::Char('k')], "↑", "up", Action::WizardStep(-1)),
+        row(&[Key::Down, Key::Char('j')], "↓", "down", Action::WizardStep(1)),
     ]
 }
 
@@ -256,8 +256,8 @@ fn typing() -> Vec<Binding> {
 
 fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
     let mut rows = match wizard.step {
-        Step::Prepare => vec![row(&[Key::Enter], "Enter", "start the count", Action::Count)],
-        Step::AskLeds => {
+        WizardStep::Prepare => vec![row(&[Key::Enter], "Enter", "start the count", Action::Count)],
+        WizardStep::AskLeds => {
             let say = |key: char, shown, label, leds| row(&[Key::Char(key)], shown, label, Action::Say(leds));
             vec![
                 say('1', "1", "slow", Leds::TwoSlow),
@@ -268,16 +268,18 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
                 say('6', "6", "other", Leds::Other),
             ]
         }
-        Step::Answer(_) => vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)],
-        Step::Early => vec![
+        WizardStep::Answer(_) => {
+            vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)]
+        }
+        WizardStep::Early => vec![
             row(&[Key::Enter], "Enter", "go on as it runs", Action::Begin(app.goal_of_wizard())),
             row(&[Key::Char('r')], "r", "try again", Action::Again),
         ],
-        Step::Count | Step::Hold | Step::Release => Vec::new(),
+        WizardStep::Count | WizardStep::Hold | WizardStep::Release => Vec::new(),
     };
     let back = row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back);
     // The choices are in the panel, too: where not all fits, the way back is shown.
-    let at = if wizard.step == Step::AskLeds { 0 } else { rows.len() };
+    let at = if wizard.step == WizardStep::AskLeds { 0 } else { rows.len() };
     rows.insert(at, back);
     rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
     rows
@@ -343,20 +345,20 @@ fn outcome(app: &App) -> Vec<Binding> {
     ]
 }
 
-fn over_bindings(over: &Over) -> Vec<Binding> {
+fn over_bindings(over: &Overlay) -> Vec<Binding> {
     let close = row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back);
     match over {
-        Over::Help | Over::Explain(_) | Over::Doctor(_) => vec![close],
-        Over::AskStop => vec![
+        Overlay::Help | Overlay::Explain(_) | Overlay::Doctor(_) => vec![close],
+        Overlay::AskStop => vec![
             row(&[Key::Char('y')], "y", "stop it", Action::Stop),
             row(&[Key::Char('n'), Key::Esc], "n", "go on", Action::Back),
         ],
-        Over::Log => {
+        Overlay::Log => {
             let mut rows = vec![
                 row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain),
                 row(&[Key::Char('s')], "s", "save a report", Action::Bundle),
-                row(&[Key::PageUp], "PgUp", "page up", Action::Step(-10)),
-                row(&[Key::PageDown], "PgDn", "page down", Action::Step(10)),
+                row(&[Key::PageUp], "PgUp", "page up", Action::WizardStep(-10)),
+                row(&[Key::PageDown], "PgDn", "page down", Action::WizardStep(10)),
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
             ];
             rows.extend(up_down());
@@ -368,7 +370,7 @@ fn over_bindings(over: &Over) -> Vec<Binding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{Aim, JobFacts, Question, Source, WizardView};
+    use crate::app::{Aim, Confirmation, JobFacts, Source, WizardView};
 
     #[test]
     fn no_key_means_two_things_on_one_screen() {
@@ -403,20 +405,25 @@ mod tests {
             Screen::Home,
             picker(false),
             picker(true),
-            wizard(Step::Prepare),
-            wizard(Step::AskLeds),
-            wizard(Step::Answer(Leds::Dark)),
-            wizard(Step::Early),
+            wizard(WizardStep::Prepare),
+            wizard(WizardStep::AskLeds),
+            wizard(WizardStep::Answer(Leds::Dark)),
+            wizard(WizardStep::Early),
             job(Stage::Looking),
-            job(Stage::Asking(Question::default())),
+            job(Stage::Asking(Confirmation::default())),
             job(Stage::Working),
             Screen::Outcome(
                 Box::new(crate::job::Report::nothing_done(crate::job::Outcome::Unchanged)),
                 JobFacts::new(Source::Chosen),
             ),
         ];
-        let overs =
-            [Over::Help, Over::AskStop, Over::Log, Over::Explain(String::new()), Over::Doctor(Vec::new())];
+        let overs = [
+            Overlay::Help,
+            Overlay::AskStop,
+            Overlay::Log,
+            Overlay::Explain(String::new()),
+            Overlay::Doctor(Vec::new()),
+        ];
         let all = screens.into_iter().flat_map(|screen| {
             let over = overs.iter().cloned().map(Some).chain([None]);
             over.map(move |over| (screen.clone(), over)).collect::<Vec<_>>()

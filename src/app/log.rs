@@ -11,7 +11,7 @@ use crate::usb::descriptor::is_printable;
 const KEPT: usize = 2000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct LogLine {
     pub at: Duration,
     pub level: Level,
     pub text: String,
@@ -22,7 +22,7 @@ pub struct Line {
 /// The lines, and the place in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
-    lines: VecDeque<Line>,
+    lines: VecDeque<LogLine>,
     /// Lines that there ever were.
     pushed: usize,
     /// The line that is looked at, counted from the end; `None` follows the end.
@@ -47,14 +47,14 @@ impl Log {
         self.pushed += 1;
         // A file's name may be in it, with anything in that.
         let text = text.chars().filter(|&c| is_printable(c)).collect();
-        self.lines.push_back(Line { at, level, text, entry });
+        self.lines.push_back(LogLine { at, level, text, entry });
         if let Some(back) = &mut self.back {
             *back = (*back + 1).min(self.lines.len() - 1);
         }
     }
 
     /// All lines, oldest first.
-    pub fn lines(&self) -> &VecDeque<Line> {
+    pub fn lines(&self) -> &VecDeque<LogLine> {
         &self.lines
     }
 

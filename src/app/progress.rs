@@ -22,7 +22,7 @@ const ENOUGH: f64 = 0.1;
 pub const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct PhaseProgress {
     pub done: u64,
     pub total: u64,
     pub since: Duration,
@@ -32,7 +32,7 @@ pub struct Part {
 /// All phases that have started, and what is known of those to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    parts: Vec<(Phase, Part)>,
+    parts: Vec<(Phase, PhaseProgress)>,
     current: Option<Phase>,
     now: Duration,
 }
@@ -56,7 +56,7 @@ impl Progress {
             part.since = now;
         }
         let until = part.until.or((done >= total).then_some(now));
-        *part = Part { done: done.min(total), total, since: part.since, until };
+        *part = PhaseProgress { done: done.min(total), total, since: part.since, until };
         self.current = Some(phase);
         self.now = now;
     }
@@ -65,15 +65,15 @@ impl Progress {
         self.now = now;
     }
 
-    fn part(&mut self, phase: Phase, now: Duration) -> &mut Part {
+    fn part(&mut self, phase: Phase, now: Duration) -> &mut PhaseProgress {
         let at = self.parts.iter().position(|(other, _)| *other == phase).unwrap_or_else(|| {
-            self.parts.push((phase, Part { done: 0, total: 0, since: now, until: None }));
+            self.parts.push((phase, PhaseProgress { done: 0, total: 0, since: now, until: None }));
             self.parts.len() - 1
         });
         &mut self.parts[at].1
     }
 
-    pub fn current(&self) -> Option<(Phase, Part)> {
+    pub fn current(&self) -> Option<(Phase, PhaseProgress)> {
         let current = self.current?;
         self.parts.iter().find(|(phase, _)| *phase == current).copied()
     }
@@ -110,7 +110,7 @@ impl Progress {
     /// was done to tell. A chip that is slow in one of them is slow in the others.
     fn pace(&self) -> f64 {
         let slow = |phase: Phase| matches!(phase, Phase::Erase | Phase::Write);
-        let started = |(_, part): &&(Phase, Part)| part.done > 0;
+        let started = |(_, part): &&(Phase, PhaseProgress)| part.done > 0;
         let any_slow = self.parts.iter().filter(started).any(|(phase, _)| slow(*phase));
         let (mut took, mut weighed) = (0.0, 0.0);
         for (phase, part) in self.parts.iter().filter(started).filter(|(phase, _)| !any_slow || slow(*phase))
@@ -123,8 +123,8 @@ impl Progress {
     }
 
     fn costs(&self) -> (u64, u64) {
-        let sum = |bytes: &dyn Fn(&Part) -> u64| {
-            let cost = |(phase, part): &(Phase, Part)| bytes(part).saturating_mul(weight(*phase));
+        let sum = |bytes: &dyn Fn(&PhaseProgress) -> u64| {
+            let cost = |(phase, part): &(Phase, PhaseProgress)| bytes(part).saturating_mul(weight(*phase));
             self.parts.iter().map(cost).fold(0, u64::saturating_add)
         };
         let total = sum(&|part| part.total);

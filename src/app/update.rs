@@ -9,9 +9,9 @@ use tui_input::InputRequest;
 
 use super::command_line;
 use super::keys::{self, Action, Key};
-use super::wizard::{Step, Wizard};
+use super::wizard::{Wizard, WizardStep};
 use super::{
-    Aim, App, BusState, Effect, Goal, JobView, Msg, Over, Question, Screen, Source, Stage, WizardView,
+    Aim, App, BusState, Confirmation, Effect, Goal, JobView, Msg, Overlay, Screen, Source, Stage, WizardView,
 };
 use crate::crazyflie::{Mode, Relative};
 use crate::job::{Level, Other};
@@ -85,7 +85,7 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Doctor(checks) => {
             // It may have taken a while: only where nobody has gone on meanwhile.
             if app.screen == Screen::Home && app.over.is_none() {
-                app.over = Some(Over::Doctor(checks));
+                app.over = Some(Overlay::Doctor(checks));
             }
             Vec::new()
         }
@@ -123,7 +123,7 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
     match app.job() {
         Some(JobView { stage: Stage::Asking(_), .. }) => act(app, Action::Stop),
         Some(_) => {
-            app.over = Some(Over::AskStop);
+            app.over = Some(Overlay::AskStop);
             Vec::new()
         }
         None => vec![Effect::Quit],
@@ -152,7 +152,7 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
             picker.request(request);
             Some(Vec::new())
         }
-        (Screen::Job(JobView { stage: Stage::Asking(Question { word, .. }), .. }), _) if asks => {
+        (Screen::Job(JobView { stage: Stage::Asking(Confirmation { word, .. }), .. }), _) if asks => {
             match key {
                 Key::Char(c) if word.len() < 20 && c.is_ascii() => word.push(*c),
                 Key::Backspace => drop(word.pop()),
@@ -169,7 +169,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Begin(goal) => job::begin(app, goal, job::source_of(app)),
         Action::BeginMarked => job::begin(app, app.goal, Source::Chosen),
         Action::Choose(which) => open_picker(app, which, None),
-        Action::Step(by) => step(app, by),
+        Action::WizardStep(by) => step(app, by),
         Action::NextDevice => {
             app.devices.select_next();
             Vec::new()
@@ -192,15 +192,15 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
                 app.notify("It still runs: unplug USB and the battery first.");
             }
-            go(app, Step::Count)
+            go(app, WizardStep::Count)
         }
-        Action::Say(leds) => go(app, Step::Answer(leds)),
-        Action::Again => go(app, Step::Prepare),
+        Action::Say(leds) => go(app, WizardStep::Answer(leds)),
+        Action::Again => go(app, WizardStep::Prepare),
         Action::Write => job::write(app),
         Action::Retry => job::retry(app),
         Action::Undo => job::undo(app),
         Action::AskStop => {
-            app.over = Some(Over::AskStop);
+            app.over = Some(Overlay::AskStop);
             Vec::new()
         }
         Action::Stop => job::stop(app),
@@ -210,12 +210,12 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             vec![Effect::Copy(command)]
         }
         Action::Log => {
-            app.over = Some(Over::Log);
+            app.over = Some(Overlay::Log);
             Vec::new()
         }
         Action::Explain => {
             let line = app.log.selected().and_then(|at| app.log.lines().get(at));
-            let explained = |line: &super::log::Line| {
+            let explained = |line: &super::log::LogLine| {
                 let text = line.entry.as_ref().and_then(super::log::explain);
                 format!(
                     "{}\n\n{}",
@@ -224,13 +224,13 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
                 )
             };
             let text = line.map(explained);
-            app.over = text.map(Over::Explain);
+            app.over = text.map(Overlay::Explain);
             Vec::new()
         }
         Action::Bundle => vec![Effect::Bundle],
         Action::Doctor => vec![Effect::Doctor],
         Action::Help => {
-            app.over = Some(Over::Help);
+            app.over = Some(Overlay::Help);
             Vec::new()
         }
         Action::Back => back(app),
@@ -240,7 +240,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
 }
 
 fn step(app: &mut App, by: isize) -> Vec<Effect> {
-    if app.over == Some(Over::Log) {
+    if app.over == Some(Overlay::Log) {
         app.log.scroll(by);
         return Vec::new();
     }
@@ -259,11 +259,11 @@ fn step(app: &mut App, by: isize) -> Vec<Effect> {
 fn back(app: &mut App) -> Vec<Effect> {
     match app.over.take() {
         // From the explanation back to the line.
-        Some(Over::Explain(_)) => app.over = Some(Over::Log),
-        Some(Over::Log) => app.log.follow(),
+        Some(Overlay::Explain(_)) => app.over = Some(Overlay::Log),
+        Some(Overlay::Log) => app.log.follow(),
         Some(_) => {}
-        None if wizard_step(app).is_some_and(|step| matches!(step, Step::Answer(_))) => {
-            return go(app, Step::AskLeds);
+        None if wizard_step(app).is_some_and(|step| matches!(step, WizardStep::Answer(_))) => {
+            return go(app, WizardStep::AskLeds);
         }
         None => match &mut app.screen {
             Screen::Pick(_, _, picker) if picker.typing.is_some() => picker.typing = None,
@@ -277,7 +277,7 @@ fn back(app: &mut App) -> Vec<Effect> {
     Vec::new()
 }
 
-fn wizard_step(app: &App) -> Option<Step> {
+fn wizard_step(app: &App) -> Option<WizardStep> {
     match &app.screen {
         Screen::Wizard(view) => Some(view.wizard.step),
         _ => None,
@@ -322,13 +322,13 @@ fn tick(app: &mut App) -> Vec<Effect> {
     }
     let mut effects = job::wizard_moved(app, Wizard::tick);
     // Nothing new came; one that was there all the time runs.
-    if wizard_step(app) == Some(Step::AskLeds) {
+    if wizard_step(app) == Some(WizardStep::AskLeds) {
         effects.extend(job::wizard_sees_bus(app));
     }
     effects
 }
 
-fn go(app: &mut App, step: Step) -> Vec<Effect> {
+fn go(app: &mut App, step: WizardStep) -> Vec<Effect> {
     let now = app.now;
     if let Screen::Wizard(view) = &mut app.screen {
         view.wizard.go(step, now);

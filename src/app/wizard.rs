@@ -19,13 +19,13 @@ pub const PATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wizard {
-    pub step: Step,
+    pub step: WizardStep,
     pub since: Duration,
 }
 
 /// The steps, in order, and the ways in which they fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum WizardStep {
     /// Unplug everything, then press the only key.
     Prepare,
     /// Hold the button; the cable goes in at zero.
@@ -124,26 +124,26 @@ pub enum Led {
 
 impl Wizard {
     pub fn new(now: Duration) -> Wizard {
-        Wizard { step: Step::Prepare, since: now }
+        Wizard { step: WizardStep::Prepare, since: now }
     }
 
-    pub fn go(&mut self, step: Step, now: Duration) {
+    pub fn go(&mut self, step: WizardStep, now: Duration) {
         *self = Wizard { step, since: now };
     }
 
     pub fn tick(&mut self, now: Duration) -> Move {
         let passed = now.saturating_sub(self.since);
         match self.step {
-            Step::Count if passed >= Duration::from_secs(COUNT) => {
-                self.go(Step::Hold, self.since + Duration::from_secs(COUNT));
+            WizardStep::Count if passed >= Duration::from_secs(COUNT) => {
+                self.go(WizardStep::Hold, self.since + Duration::from_secs(COUNT));
                 Move::Beep(1)
             }
-            Step::Hold if passed >= HOLD => {
-                self.go(Step::Release, self.since + HOLD);
+            WizardStep::Hold if passed >= HOLD => {
+                self.go(WizardStep::Release, self.since + HOLD);
                 Move::Beep(2)
             }
-            Step::Release if passed >= PATIENCE => {
-                self.go(Step::AskLeds, now);
+            WizardStep::Release if passed >= PATIENCE => {
+                self.go(WizardStep::AskLeds, now);
                 Move::Stay
             }
             _ => Move::Stay,
@@ -155,10 +155,13 @@ impl Wizard {
             return Move::Arrived;
         }
         let running = devices.iter().any(|device| device.mode == Mode::Firmware);
-        let trying = matches!(self.step, Step::Hold | Step::Release | Step::AskLeds | Step::Answer(_));
+        let trying = matches!(
+            self.step,
+            WizardStep::Hold | WizardStep::Release | WizardStep::AskLeds | WizardStep::Answer(_)
+        );
         match (self.step, running) {
-            (_, true) if trying => self.go(Step::Early, now),
-            (Step::Early, false) => self.go(Step::Prepare, now),
+            (_, true) if trying => self.go(WizardStep::Early, now),
+            (WizardStep::Early, false) => self.go(WizardStep::Prepare, now),
             _ => {}
         }
         Move::Stay
@@ -167,18 +170,18 @@ impl Wizard {
     /// What to do now, and a word of explanation.
     pub fn words(&self, now: Duration) -> (&'static str, &'static str) {
         match self.step {
-            Step::Prepare => (
+            WizardStep::Prepare => (
                 "Unplug USB and the battery.",
                 "Take the drone in one hand with a finger on its button, the cable in the other. After the next \
                  key you need no other: it moves on by itself.",
             ),
-            Step::Count => ("Hold the button now, and keep holding.", "Plug in at zero:"),
-            Step::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
-            Step::Hold => ("Keep holding the button.", "Let go in (seconds):"),
-            Step::Release => ("LET GO of the button.", "Watching USB (seconds):"),
-            Step::AskLeds => ("Nothing came. Let go of the button.", "What do the LEDs do?"),
-            Step::Answer(leds) => (leds.question(), leds.answer()),
-            Step::Early => (
+            WizardStep::Count => ("Hold the button now, and keep holding.", "Plug in at zero:"),
+            WizardStep::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
+            WizardStep::Hold => ("Keep holding the button.", "Let go in (seconds):"),
+            WizardStep::Release => ("LET GO of the button.", "Watching USB (seconds):"),
+            WizardStep::AskLeds => ("Nothing came. Let go of the button.", "What do the LEDs do?"),
+            WizardStep::Answer(leds) => (leds.question(), leds.answer()),
+            WizardStep::Early => (
                 "It boots: the button was let go too early.",
                 "But a drone that runs can be asked to enter DFU mode by itself: Enter does that. Or try by hand \
                  again, and hold longer.",
@@ -190,17 +193,17 @@ impl Wizard {
     pub fn count(&self, now: Duration) -> Option<u64> {
         let passed = self.seconds(now);
         match self.step {
-            Step::Count => Some(COUNT.saturating_sub(passed)),
-            Step::Hold if self.is_plugging(now) => None,
-            Step::Hold => Some(HOLD.saturating_sub(now.saturating_sub(self.since)).as_secs() + 1),
-            Step::Release => Some(passed),
+            WizardStep::Count => Some(COUNT.saturating_sub(passed)),
+            WizardStep::Hold if self.is_plugging(now) => None,
+            WizardStep::Hold => Some(HOLD.saturating_sub(now.saturating_sub(self.since)).as_secs() + 1),
+            WizardStep::Release => Some(passed),
             _ => None,
         }
     }
 
     /// The moment for the cable: from zero on, for as long as a hand takes.
     pub fn is_plugging(&self, now: Duration) -> bool {
-        self.step == Step::Hold && now.saturating_sub(self.since) < PLUGGING
+        self.step == WizardStep::Hold && now.saturating_sub(self.since) < PLUGGING
     }
 
     /// Whole seconds of this step so far.
@@ -212,14 +215,17 @@ impl Wizard {
     pub fn led(&self, now: Duration) -> Led {
         let held = now.saturating_sub(self.since);
         match self.step {
-            Step::Prepare | Step::Count | Step::AskLeds | Step::Answer(Leds::Dark | Leds::Other) => Led::Off,
-            Step::Answer(Leds::TwoSlow) => Led::Slow,
-            Step::Answer(Leds::OneFast | Leds::Flicker) => Led::Fast,
-            Step::Answer(Leds::Solid) => Led::Solid,
-            Step::Hold if held < Duration::from_millis(1500) => Led::Solid,
-            Step::Hold if held < Duration::from_secs(5) => Led::Slow,
-            Step::Hold | Step::Release => Led::Fast,
-            Step::Early => Led::Solid,
+            WizardStep::Prepare
+            | WizardStep::Count
+            | WizardStep::AskLeds
+            | WizardStep::Answer(Leds::Dark | Leds::Other) => Led::Off,
+            WizardStep::Answer(Leds::TwoSlow) => Led::Slow,
+            WizardStep::Answer(Leds::OneFast | Leds::Flicker) => Led::Fast,
+            WizardStep::Answer(Leds::Solid) => Led::Solid,
+            WizardStep::Hold if held < Duration::from_millis(1500) => Led::Solid,
+            WizardStep::Hold if held < Duration::from_secs(5) => Led::Slow,
+            WizardStep::Hold | WizardStep::Release => Led::Fast,
+            WizardStep::Early => Led::Solid,
         }
     }
 
@@ -240,9 +246,11 @@ impl Wizard {
         let until =
             |period: u128| Duration::from_millis(u64::try_from(period - passed % period).unwrap_or(1000));
         match (self.step, self.led(now)) {
-            (Step::Count | Step::Hold | Step::Release, Led::Fast) => Some(until(250)),
-            (Step::Count | Step::Hold | Step::Release, Led::Slow) => Some(until(476).min(until(1000))),
-            (Step::Count | Step::Hold | Step::Release, _) => Some(until(500)),
+            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, Led::Fast) => Some(until(250)),
+            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, Led::Slow) => {
+                Some(until(476).min(until(1000)))
+            }
+            (WizardStep::Count | WizardStep::Hold | WizardStep::Release, _) => Some(until(500)),
             _ => None,
         }
     }

@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[command(flatten)]
     pub(super) global: Global,
     #[command(subcommand)]
-    pub(super) command: Option<Command>,
+    pub(super) command: Option<CliCommand>,
 }
 
 impl Args {
@@ -170,7 +170,7 @@ pub(super) struct FlashArgs {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum CliCommand {
     /// Flash a firmware; a running drone is sent into DFU mode
     #[command(after_help = FLASH_EXAMPLES)]
     Flash {

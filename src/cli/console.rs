@@ -23,7 +23,7 @@ use crate::doctor::{Check, Verdict};
 use crate::image::Loader;
 use crate::image::{Content, Format, Image, Payload};
 use crate::job::{
-    Device, Event, Failure, FailureKind, Known, Level, Outcome, Phase, Preview, Report, WaitFor,
+    Device, DeviceInfo, Event, Failure, FailureKind, Level, Outcome, Phase, Preview, Report, WaitFor,
 };
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::settings::{Color, GlyphSet, Settings};
@@ -253,19 +253,19 @@ impl Console {
         }
     }
 
-    fn known(&mut self, known: &Known) {
+    fn known(&mut self, known: &DeviceInfo) {
         self.end_bar();
         self.object(&json::known(known));
         for (label, text) in report::known(known) {
             self.line(&format!("{label:<11} {text}"));
         }
         match known {
-            Known::InDfu(identity) => {
+            DeviceInfo::InDfu(identity) => {
                 if let Some(words) = report::diagnosis(identity) {
                     self.line(&words);
                 }
             }
-            Known::Running(_) => {
+            DeviceInfo::Running(_) => {
                 self.line("In DFU mode, bootloader, board revision and protection can be read, too.");
             }
         }

@@ -8,7 +8,7 @@ use crate::crazyflie::{self, Board};
 use crate::flash::FIRMWARE_BASE;
 use crate::image::Loader;
 use crate::image::{Firmware, Image};
-use crate::job::{Device, Identity, Known, Outcome, Report};
+use crate::job::{Device, DeviceInfo, Identity, Outcome, Report};
 use crate::plan::Plan;
 use crate::report::{self, Problem};
 use crate::sys::symptoms;
@@ -50,9 +50,9 @@ pub(super) fn image(image: &Image) -> Value {
     })
 }
 
-pub(super) fn known(known: &Known) -> Value {
+pub(super) fn known(known: &DeviceInfo) -> Value {
     match known {
-        Known::InDfu(identity) => {
+        DeviceInfo::InDfu(identity) => {
             let Identity { board, loader, firmware, protection, rom } = identity;
             let firmware = firmware.as_ref().map(|content| {
                 let firmware = content.firmware();
@@ -74,7 +74,7 @@ pub(super) fn known(known: &Known) -> Value {
                 "rom": rom.map(|rom| rom.to_string()),
             })
         }
-        Known::Running(running) => json!({
+        DeviceInfo::Running(running) => json!({
             "event": "board",
             "type": running.board.as_deref().and_then(crazyflie::code_of),
             "name": running.board,

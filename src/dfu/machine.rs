@@ -123,7 +123,7 @@ impl Act {
 
 /// What the machine waits for. Each phase owns the act that it carries out.
 #[derive(Debug)]
-enum Phase {
+enum MachinePhase {
     Ready,
     /// The act's own request is to be sent.
     Send(Act),
@@ -165,7 +165,7 @@ enum Phase {
         with: Request,
         peek: bool,
     },
-    Over(Result<Vec<u8>, DfuError>),
+    Overlay(Result<Vec<u8>, DfuError>),
 }
 
 /// Where the device's address pointer stands.
@@ -185,7 +185,7 @@ pub struct Machine {
     state: Option<State>,
     pointer: Option<Pointer>,
     acts: VecDeque<Act>,
-    phase: Phase,
+    phase: MachinePhase,
     /// How long this operation has waited.
     waited: Duration,
     notes: Vec<Note>,
@@ -201,7 +201,7 @@ impl Machine {
             state: None,
             pointer: None,
             acts: VecDeque::new(),
-            phase: Phase::Over(Ok(Vec::new())),
+            phase: MachinePhase::Overlay(Ok(Vec::new())),
             waited: Duration::ZERO,
             notes: Vec::new(),
         }
@@ -211,15 +211,15 @@ impl Machine {
     pub fn begin(&mut self, operation: Operation) {
         self.acts.clear();
         self.waited = Duration::ZERO;
-        self.phase = Phase::Ready;
+        self.phase = MachinePhase::Ready;
         match operation {
             Operation::TakeOver => {
                 self.pointer = None;
-                self.phase = Phase::Peek { tries: 0 };
+                self.phase = MachinePhase::Peek { tries: 0 };
             }
             Operation::Recover => {
                 self.pointer = None;
-                self.phase = Phase::Survey { tries: 0 };
+                self.phase = MachinePhase::Survey { tries: 0 };
             }
             Operation::Erase(address) => {
                 self.be_ready_to_download();
@@ -259,42 +259,45 @@ impl Machine {
 
     /// What to do now. The same answer until it is told how that went.
     pub fn step(&mut self) -> Step<'_> {
-        if matches!(self.phase, Phase::Ready) {
-            self.phase = self.acts.pop_front().map_or(Phase::Over(Ok(Vec::new())), Phase::Send);
+        if matches!(self.phase, MachinePhase::Ready) {
+            self.phase =
+                self.acts.pop_front().map_or(MachinePhase::Overlay(Ok(Vec::new())), MachinePhase::Send);
         }
         let interface = self.interface;
         let get_status =
             |limit: Duration| Step::Fetch(Request::GetStatus.setup(interface), STATUS_LEN, limit);
         match &self.phase {
-            Phase::Send(Act::Download { request, data, .. }) => {
+            MachinePhase::Send(Act::Download { request, data, .. }) => {
                 Step::Send(request.setup(interface), data, PROMPT)
             }
-            Phase::Send(act @ Act::Upload { len, .. }) => {
+            MachinePhase::Send(act @ Act::Upload { len, .. }) => {
                 Step::Fetch(act.request().setup(interface), usize::from(*len), PROMPT)
             }
-            Phase::Send(act @ (Act::Abort | Act::Leave)) => {
+            MachinePhase::Send(act @ (Act::Abort | Act::Leave)) => {
                 Step::Send(act.request().setup(interface), &[], PROMPT)
             }
-            Phase::Pause { time, .. } | Phase::Doze { time, .. } => Step::Wait(*time),
-            Phase::Peek { .. } => Step::Fetch(Request::GetState.setup(interface), 1, PROMPT),
-            Phase::Poll { act, .. } => get_status(act.patience()),
-            Phase::Start { .. } | Phase::Diagnose(_) | Phase::Survey { .. } => get_status(PROMPT),
-            Phase::Settle { with, .. } => Step::Send(with.setup(interface), &[], PROMPT),
-            Phase::Over(result) => Step::Finished(result.clone()),
-            Phase::Ready => Step::Finished(Ok(Vec::new())),
+            MachinePhase::Pause { time, .. } | MachinePhase::Doze { time, .. } => Step::Wait(*time),
+            MachinePhase::Peek { .. } => Step::Fetch(Request::GetState.setup(interface), 1, PROMPT),
+            MachinePhase::Poll { act, .. } => get_status(act.patience()),
+            MachinePhase::Start { .. } | MachinePhase::Diagnose(_) | MachinePhase::Survey { .. } => {
+                get_status(PROMPT)
+            }
+            MachinePhase::Settle { with, .. } => Step::Send(with.setup(interface), &[], PROMPT),
+            MachinePhase::Overlay(result) => Step::Finished(result.clone()),
+            MachinePhase::Ready => Step::Finished(Ok(Vec::new())),
         }
     }
 
     /// The wait of [`Step::Wait`] is over.
     pub fn waited(&mut self) {
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Ready) {
-            Phase::Pause { act, time, lost } => {
+        self.phase = match std::mem::replace(&mut self.phase, MachinePhase::Ready) {
+            MachinePhase::Pause { act, time, lost } => {
                 self.waited += time;
-                Phase::Poll { act, poll: time, lost }
+                MachinePhase::Poll { act, poll: time, lost }
             }
-            Phase::Doze { time, tries } => {
+            MachinePhase::Doze { time, tries } => {
                 self.waited += time;
-                Phase::Survey { tries }
+                MachinePhase::Survey { tries }
             }
             other => {
                 debug_assert!(false, "no wait was asked for in {other:?}");
@@ -305,15 +308,18 @@ impl Machine {
 
     /// How a transfer went: the bytes of a [`Step::Fetch`], nothing for a [`Step::Send`] that went whole.
     pub fn reply(&mut self, result: Result<&[u8], TransferError>) {
-        match std::mem::replace(&mut self.phase, Phase::Ready) {
-            Phase::Send(act) => self.sent(act, result),
-            Phase::Start { act, lost } => self.started(act, result, lost),
-            Phase::Poll { act, poll, lost } => self.polled(act, result, poll, lost),
-            Phase::Diagnose(error) => self.diagnosed(result, error),
-            Phase::Peek { tries } => self.peeked(result, tries),
-            Phase::Survey { tries } => self.surveyed(result, tries),
-            Phase::Settle { tries, with, peek } => self.settled(result, tries, with, peek),
-            other @ (Phase::Ready | Phase::Pause { .. } | Phase::Doze { .. } | Phase::Over(_)) => {
+        match std::mem::replace(&mut self.phase, MachinePhase::Ready) {
+            MachinePhase::Send(act) => self.sent(act, result),
+            MachinePhase::Start { act, lost } => self.started(act, result, lost),
+            MachinePhase::Poll { act, poll, lost } => self.polled(act, result, poll, lost),
+            MachinePhase::Diagnose(error) => self.diagnosed(result, error),
+            MachinePhase::Peek { tries } => self.peeked(result, tries),
+            MachinePhase::Survey { tries } => self.surveyed(result, tries),
+            MachinePhase::Settle { tries, with, peek } => self.settled(result, tries, with, peek),
+            other @ (MachinePhase::Ready
+            | MachinePhase::Pause { .. }
+            | MachinePhase::Doze { .. }
+            | MachinePhase::Overlay(_)) => {
                 debug_assert!(false, "no transfer was asked for in {other:?}");
                 self.phase = other;
             }
@@ -370,7 +376,7 @@ impl Machine {
 
     fn sent(&mut self, act: Act, result: Result<&[u8], TransferError>) {
         match (&act, result) {
-            (Act::Download { .. } | Act::Leave, Ok(_)) => self.phase = Phase::Start { act, lost: 0 },
+            (Act::Download { .. } | Act::Leave, Ok(_)) => self.phase = MachinePhase::Start { act, lost: 0 },
             (Act::Abort, Ok(_)) => self.advance(State::DfuIdle),
             (Act::Upload { len, .. }, Ok(bytes)) => {
                 let (wanted, got) = (usize::from(*len), bytes.len());
@@ -391,7 +397,9 @@ impl Machine {
     /// After a stall the device has a reason; after anything else it is not worth asking.
     fn refused(&mut self, error: DfuError) {
         match error {
-            DfuError::Transfer { error: TransferError::Stall, .. } => self.phase = Phase::Diagnose(error),
+            DfuError::Transfer { error: TransferError::Stall, .. } => {
+                self.phase = MachinePhase::Diagnose(error);
+            }
             _ => self.fail(error),
         }
     }
@@ -406,7 +414,7 @@ impl Machine {
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
             Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
             // The question or the answer was lost. Asking again is safe: it starts the work or reports it.
-            Err(_) => return self.phase = Phase::Start { act, lost: lost + 1 },
+            Err(_) => return self.phase = MachinePhase::Start { act, lost: lost + 1 },
         };
         match block {
             None => self.fail(DfuError::Garbled),
@@ -415,9 +423,9 @@ impl Machine {
             Some(StatusBlock { state: State::Dnbusy | State::DnloadSync, poll, .. }) => {
                 let time = bounded(poll, &act);
                 self.phase = if self.eager {
-                    Phase::Poll { act, poll: time, lost: 0 }
+                    MachinePhase::Poll { act, poll: time, lost: 0 }
                 } else {
-                    Phase::Pause { act, time, lost: 0 }
+                    MachinePhase::Pause { act, time, lost: 0 }
                 };
             }
             Some(StatusBlock { state: State::DnloadIdle, .. }) => self.advance(State::DnloadIdle),
@@ -458,7 +466,7 @@ impl Machine {
             return self.fail(DfuError::Busy(self.waited));
         }
         let time = bounded(poll, &act);
-        self.phase = Phase::Pause { act, time, lost };
+        self.phase = MachinePhase::Pause { act, time, lost };
     }
 
     fn obey(&mut self, why: PollReason) {
@@ -486,16 +494,16 @@ impl Machine {
             Err(error) if tries >= LOST_POLLS || error == TransferError::Disconnected => {
                 return self.fail(DfuError::Transfer { request: Request::GetState, error });
             }
-            Err(_) => return self.phase = Phase::Peek { tries: tries + 1 },
+            Err(_) => return self.phase = MachinePhase::Peek { tries: tries + 1 },
         };
         match state {
             Some(state @ (State::DnloadSync | State::ManifestSync)) if tries < LOST_POLLS => {
                 self.notes.push(Note::Aborted(state));
-                self.phase = Phase::Settle { tries: tries + 1, with: Request::Abort, peek: true };
+                self.phase = MachinePhase::Settle { tries: tries + 1, with: Request::Abort, peek: true };
             }
             // It does not let go.
             Some(state @ (State::DnloadSync | State::ManifestSync)) => self.fail(DfuError::State(state)),
-            _ => self.phase = Phase::Survey { tries: 0 },
+            _ => self.phase = MachinePhase::Survey { tries: 0 },
         }
     }
 
@@ -504,7 +512,7 @@ impl Machine {
             Ok(bytes) => StatusBlock::parse(bytes),
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
             Err(error) if tries >= RECOVERIES => return self.fail(lost_status(error)),
-            Err(_) => return self.phase = Phase::Survey { tries: tries + 1 },
+            Err(_) => return self.phase = MachinePhase::Survey { tries: tries + 1 },
         };
         let Some(StatusBlock { status, state, poll }) = block else {
             return self.fail(DfuError::Garbled);
@@ -520,20 +528,20 @@ impl Machine {
             // CLRSTATUS in dfuERROR only: strict ROMs stall it in every other state.
             State::Error => {
                 self.notes.push(Note::Cleared(status));
-                self.phase = Phase::Settle { tries, with: Request::ClearStatus, peek: false };
+                self.phase = MachinePhase::Settle { tries, with: Request::ClearStatus, peek: false };
             }
             State::DnloadIdle | State::UploadIdle => {
                 self.notes.push(Note::Aborted(state));
-                self.phase = Phase::Settle { tries, with: Request::Abort, peek: false };
+                self.phase = MachinePhase::Settle { tries, with: Request::Abort, peek: false };
             }
             // One try: a ROM that an earlier session left in here mostly takes nothing but a power cut.
             State::Manifest if tries == 0 => {
                 self.notes.push(Note::Aborted(state));
-                self.phase = Phase::Settle { tries: RECOVERIES, with: Request::Abort, peek: false };
+                self.phase = MachinePhase::Settle { tries: RECOVERIES, with: Request::Abort, peek: false };
             }
             _ if self.waited >= ERASE => self.fail(DfuError::Busy(self.waited)),
             State::Dnbusy | State::DnloadSync | State::ManifestSync => {
-                self.phase = Phase::Doze { time: poll.clamp(PAUSE, WORK), tries: tries + 1 };
+                self.phase = MachinePhase::Doze { time: poll.clamp(PAUSE, WORK), tries: tries + 1 };
             }
             _ => self.fail(DfuError::State(state)),
         }
@@ -544,8 +552,8 @@ impl Machine {
             Err(error @ (TransferError::Disconnected | TransferError::Access)) => {
                 self.fail(DfuError::Transfer { request: with, error });
             }
-            _ if peek => self.phase = Phase::Peek { tries },
-            _ => self.phase = Phase::Survey { tries: tries + 1 },
+            _ if peek => self.phase = MachinePhase::Peek { tries },
+            _ => self.phase = MachinePhase::Survey { tries: tries + 1 },
         }
     }
 
@@ -556,11 +564,11 @@ impl Machine {
     /// The act is done and the device in `state`; on to the next.
     fn advance(&mut self, state: State) {
         self.state = Some(state);
-        self.phase = Phase::Ready;
+        self.phase = MachinePhase::Ready;
     }
 
     fn finish(&mut self, result: Result<Vec<u8>, DfuError>) {
-        self.phase = Phase::Over(result);
+        self.phase = MachinePhase::Overlay(result);
         self.acts.clear();
     }
 

@@ -23,7 +23,7 @@ const DFUSE_VERSION: u16 = 0x011A;
 
 /// What is wrong with a file made for DFU.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Defect {
+pub enum DfuSeDefect {
     #[error("it ends in the middle of {0}")]
     Short(&'static str),
     /// An unknown version of the format.
@@ -96,61 +96,61 @@ pub(super) struct DfuSe {
 
 /// The suffix at the end of `file`, checked; `None` if there is none. A file that ends with a suffix' mark
 /// and a wrong checksum is damaged, not raw.
-pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, Defect> {
+pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
     let Some((rest, tail)) = file.split_last_chunk::<SUFFIX_MIN>() else { return Ok(None) };
     // From the end: CRC (4), length (1), "UFD" (3), bcdDFU, vendor, product, bcdDevice (2 each).
     let [_, _, p0, p1, v0, v1, d0, d1, b'U', b'F', b'D', len, c0, c1, c2, c3] = *tail else {
         return Ok(None);
     };
     if usize::from(len) < SUFFIX_MIN || usize::from(len) > rest.len() + SUFFIX_MIN {
-        return Err(Defect::SuffixLength(len));
+        return Err(DfuSeDefect::SuffixLength(len));
     }
     let stored = u32::from_le_bytes([c0, c1, c2, c3]);
     // The standard's CRC leaves out the final inversion.
     let computed = !crc32fast::hash(&file[..file.len() - 4]);
     if stored != computed {
-        return Err(Defect::Checksum { stored, computed });
+        return Err(DfuSeDefect::Checksum { stored, computed });
     }
     let (vendor, product) = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([p0, p1]));
     Ok(Some(Suffix { len: len.into(), made_for: (vendor, product), version: u16::from_le_bytes([d0, d1]) }))
 }
 
 /// The bytes before a plain suffix, if `file` ends with one, and what it says.
-pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, Defect> {
+pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, DfuSeDefect> {
     let Some(suffix) = suffix(file)? else { return Ok(None) };
     if ![0x0100, 0x0110].contains(&suffix.version) {
-        return Err(Defect::SuffixVersion(suffix.version));
+        return Err(DfuSeDefect::SuffixVersion(suffix.version));
     }
     Ok(Some((&file[..file.len() - suffix.len], suffix)))
 }
 
 /// Reads a DfuSe file: all elements of all targets, in the order of the file.
-pub(super) fn parse(file: &[u8]) -> Result<DfuSe, Defect> {
-    let suffix = suffix(file)?.ok_or(Defect::NoSuffix)?;
+pub(super) fn parse(file: &[u8]) -> Result<DfuSe, DfuSeDefect> {
+    let suffix = suffix(file)?.ok_or(DfuSeDefect::NoSuffix)?;
     if suffix.version != DFUSE_VERSION {
-        return Err(Defect::SuffixVersion(suffix.version));
+        return Err(DfuSeDefect::SuffixVersion(suffix.version));
     }
     let mut rest = Reader(&file[..file.len() - suffix.len]);
     let prefix = rest.take(PREFIX, "the prefix")?;
     let (version, size, targets) = (prefix[5], &prefix[6..10], prefix[10]);
     if version != 1 {
-        return Err(Defect::Version(version));
+        return Err(DfuSeDefect::Version(version));
     }
     if targets == 0 {
-        return Err(Defect::NoTargets);
+        return Err(DfuSeDefect::NoTargets);
     }
     let mut segments = Vec::new();
     for target in 1..=usize::from(targets) {
         read_target(&mut rest, target, &mut segments)?;
         if segments.len() > ELEMENTS_MAX as usize {
-            return Err(Defect::Elements {
+            return Err(DfuSeDefect::Elements {
                 target,
                 count: u32::try_from(segments.len()).unwrap_or(u32::MAX),
             });
         }
     }
     if !rest.0.is_empty() {
-        return Err(Defect::Leftover(rest.0.len()));
+        return Err(DfuSeDefect::Leftover(rest.0.len()));
     }
     let size = u32::from_le_bytes([size[0], size[1], size[2], size[3]]) as usize;
     // Without the suffix by the standard, with it by dfuse-pack.py, 0 by some.
@@ -158,42 +158,42 @@ pub(super) fn parse(file: &[u8]) -> Result<DfuSe, Defect> {
     Ok(DfuSe { segments, made_for: suffix.made_for, odd_size })
 }
 
-fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>) -> Result<(), Defect> {
+fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>) -> Result<(), DfuSeDefect> {
     if rest.take(6, "a target")? != b"Target" {
-        return Err(Defect::NoTarget(target));
+        return Err(DfuSeDefect::NoTarget(target));
     }
     let alternate = rest.take(1, "a target")?[0];
     rest.take(4 + TARGET_NAME, "a target's name")?;
     let (said, count) = (rest.number("a target")?, rest.number("a target")?);
     if count == 0 || count > ELEMENTS_MAX {
-        return Err(Defect::Elements { target, count });
+        return Err(DfuSeDefect::Elements { target, count });
     }
     if alternate != 0 {
-        return Err(Defect::Alternate { target, alternate });
+        return Err(DfuSeDefect::Alternate { target, alternate });
     }
     let before = rest.0.len();
     for _ in 0..count {
         let (address, len) = (Address(rest.number("an element")?), rest.number("an element")?);
         if len == 0 {
-            return Err(Defect::EmptyElement(address));
+            return Err(DfuSeDefect::EmptyElement(address));
         }
         segments.push(Segment { address, data: rest.take(len as usize, "an element")?.to_vec() });
     }
     let found = before - rest.0.len();
-    if said as usize == found { Ok(()) } else { Err(Defect::TargetSize { target, said, found }) }
+    if said as usize == found { Ok(()) } else { Err(DfuSeDefect::TargetSize { target, said, found }) }
 }
 
 /// What is left of the file.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize, part: &'static str) -> Result<&'a [u8], Defect> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or(Defect::Short(part))?;
+    fn take(&mut self, len: usize, part: &'static str) -> Result<&'a [u8], DfuSeDefect> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(DfuSeDefect::Short(part))?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn number(&mut self, part: &'static str) -> Result<u32, Defect> {
+    fn number(&mut self, part: &'static str) -> Result<u32, DfuSeDefect> {
         let bytes = self.take(4, part)?;
         Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }

@@ -19,7 +19,7 @@ const PAGE: u64 = 64 * 1024;
 
 /// What is wrong with an ELF file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Defect {
+pub enum ElfDefect {
     /// It contradicts itself, or is cut off.
     #[error("it is damaged: {0}")]
     Damaged(String),
@@ -33,9 +33,9 @@ pub enum Defect {
     Nothing,
 }
 
-impl From<object::Error> for Defect {
-    fn from(error: object::Error) -> Defect {
-        Defect::Damaged(error.to_string())
+impl From<object::Error> for ElfDefect {
+    fn from(error: object::Error) -> ElfDefect {
+        ElfDefect::Damaged(error.to_string())
     }
 }
 
@@ -43,30 +43,31 @@ impl From<object::Error> for Defect {
 ///
 /// A segment may begin with the file's own headers, for the linker aligns it by pages: only what the sections
 /// hold is program. And all that they hold is: one that is not wholly in a segment is missing from the file.
-pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, Defect> {
-    let header = FileHeader32::<LittleEndian>::parse(file).map_err(|_| Defect::NotForArm)?;
-    let endian = header.endian().map_err(|_| Defect::NotForArm)?;
+pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
+    let header = FileHeader32::<LittleEndian>::parse(file).map_err(|_| ElfDefect::NotForArm)?;
+    let endian = header.endian().map_err(|_| ElfDefect::NotForArm)?;
     if header.e_machine(endian) != EM_ARM || header.e_type(endian) != ET_EXEC {
-        return Err(Defect::NotForArm);
+        return Err(ElfDefect::NotForArm);
     }
     let loads = header.program_headers(endian, file)?;
     let sections = header.section_headers(endian, file)?;
     if loads.len() > HEADERS_MAX || sections.len() > HEADERS_MAX {
-        return Err(Defect::Damaged("it has far too many headers".to_owned()));
+        return Err(ElfDefect::Damaged("it has far too many headers".to_owned()));
     }
     let mut loads: Vec<Load<'_>> = loads
         .iter()
         .filter(|load| load.p_type(endian) == PT_LOAD)
         .map(|load| {
-            let data =
-                load.data(endian, file).map_err(|()| Defect::Damaged("a segment is cut off".to_owned()))?;
+            let data = load
+                .data(endian, file)
+                .map_err(|()| ElfDefect::Damaged("a segment is cut off".to_owned()))?;
             let (offset, address) = (load.p_offset(endian), load.p_paddr(endian));
             Ok(Load { offset, address, runs_at: load.p_vaddr(endian), data, used: Vec::new() })
         })
-        .collect::<Result<_, Defect>>()?;
+        .collect::<Result<_, ElfDefect>>()?;
     // Before the first section a page may be headers; more than that is no image, however it is cut up.
     if loads.iter().map(|load| load.data.len() as u64).sum::<u64>() > most + PAGE {
-        return Err(Defect::TooLarge);
+        return Err(ElfDefect::TooLarge);
     }
     let loaded = sections.iter().filter(|section| {
         let kind = section.sh_type(endian);
@@ -76,7 +77,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, Defect> {
         let (offset, len, runs_at) =
             (section.sh_offset(endian), section.sh_size(endian), section.sh_addr(endian));
         if !loads.iter_mut().any(|load| load.takes(offset, len, runs_at)) {
-            return Err(Defect::Damaged("a section is in no segment".to_owned()));
+            return Err(ElfDefect::Damaged("a section is in no segment".to_owned()));
         }
     }
     if sections.is_empty() {
@@ -85,15 +86,15 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, Defect> {
             .filter(|load| !load.data.is_empty())
             .for_each(|load| load.used.push((0, load.data.len())));
     } else if loads.iter().any(Load::has_more) {
-        return Err(Defect::Damaged("a segment holds bytes of no section".to_owned()));
+        return Err(ElfDefect::Damaged("a segment holds bytes of no section".to_owned()));
     }
     let bytes: u64 = loads.iter().filter_map(Load::program).map(|(from, to)| (to - from) as u64).sum();
     match bytes {
-        0 => Err(Defect::Nothing),
-        bytes if bytes > most => Err(Defect::TooLarge),
+        0 => Err(ElfDefect::Nothing),
+        bytes if bytes > most => Err(ElfDefect::TooLarge),
         _ => {
             let used = loads.iter().filter(|load| load.program().is_some());
-            let beyond = || Defect::Damaged("a segment runs out of the address space".to_owned());
+            let beyond = || ElfDefect::Damaged("a segment runs out of the address space".to_owned());
             used.map(|load| load.segment().ok_or_else(beyond)).collect()
         }
     }

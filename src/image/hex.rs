@@ -7,7 +7,7 @@ use crate::flash::{Address, Segment};
 
 /// What is wrong with a HEX file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Defect {
+pub enum HexDefect {
     /// A line is not sound.
     #[error("line {line} is damaged: {why}")]
     Line {
@@ -47,7 +47,7 @@ pub(super) fn looks_like(file: &[u8]) -> bool {
 }
 
 /// Reads a HEX file: one segment for each run of lines that follow one another.
-pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, Defect> {
+pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut base = 0_u32;
     let mut ended = false;
@@ -59,13 +59,13 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, Defect> {
             continue;
         }
         if ended {
-            return Err(Defect::AfterEnd(at));
+            return Err(HexDefect::AfterEnd(at));
         }
-        let damaged = |why: String| Defect::Line { line: at, why };
+        let damaged = |why: String| HexDefect::Line { line: at, why };
         let text = std::str::from_utf8(line).map_err(|_| damaged("it is not text".to_owned()))?;
         match Record::from_record_string(text).map_err(|error| damaged(why(error)))? {
             Record::Data { offset, value } => {
-                let address = base.checked_add(offset.into()).ok_or(Defect::Address(at))?;
+                let address = base.checked_add(offset.into()).ok_or(HexDefect::Address(at))?;
                 append(&mut segments, address, value);
             }
             Record::ExtendedLinearAddress(high) => base = u32::from(high) << 16,
@@ -76,8 +76,8 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, Defect> {
         }
     }
     match segments.len() {
-        _ if !ended => Err(Defect::NoEnd),
-        parts if parts > PARTS_MAX => Err(Defect::Strewn(parts)),
+        _ if !ended => Err(HexDefect::NoEnd),
+        parts if parts > PARTS_MAX => Err(HexDefect::Strewn(parts)),
         _ => Ok(segments),
     }
 }

@@ -30,7 +30,7 @@ const TEXT_MAX: usize = 60;
 
 /// What is wrong with a release.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Defect {
+pub enum ReleaseDefect {
     #[error("it cannot be read: {0}")]
     Archive(String),
     #[error("it holds {0} files, more than any release")]
@@ -100,10 +100,10 @@ pub(super) struct Release {
 }
 
 /// Reads an archive. No file of a release may be longer than `most` bytes.
-pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, Defect> {
+pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, ReleaseDefect> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
     if archive.len() > FILES_MAX {
-        return Err(Defect::Crowded(archive.len()));
+        return Err(ReleaseDefect::Crowded(archive.len()));
     }
     // Archives that were packed again may have everything in a folder.
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
@@ -111,15 +111,15 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, Defect> {
     let name = match manifests.as_slice() {
         [] => return loose(&mut archive).map(Packing::Loose),
         [name] => name.clone(),
-        many => return Err(Defect::Manifest(format!("there are {} of them", many.len()))),
+        many => return Err(ReleaseDefect::Manifest(format!("there are {} of them", many.len()))),
     };
     let folder = name.strip_suffix(MANIFEST).unwrap_or_default();
     let text = read(&mut archive, &name, MANIFEST_MAX)?;
-    let text = text.ok_or_else(|| Defect::Manifest("it is longer than any".to_owned()))?;
+    let text = text.ok_or_else(|| ReleaseDefect::Manifest("it is longer than any".to_owned()))?;
     let manifest: Value =
-        serde_json::from_slice(&text).map_err(|error| Defect::Manifest(error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| ReleaseDefect::Manifest(error.to_string()))?;
     if !matches!(manifest["version"].as_u64(), Some(1 | 2)) {
-        return Err(Defect::Version(shown(&manifest["version"].to_string())));
+        return Err(ReleaseDefect::Version(shown(&manifest["version"].to_string())));
     }
     let nothing = Map::new();
     let files = manifest["files"].as_object().unwrap_or(&nothing);
@@ -142,28 +142,30 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, Defect> {
     }
     let file = match ours.as_slice() {
         [file] => file.as_str(),
-        [] => return Err(Defect::NoFirmware),
+        [] => return Err(ReleaseDefect::NoFirmware),
         many => {
-            return Err(Defect::Several(many.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ")));
+            return Err(ReleaseDefect::Several(
+                many.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", "),
+            ));
         }
     };
     let platform = match &manifest["fw_platform"] {
         Value::Null => None,
         Value::String(platform) => Some(shown(platform)),
-        _ => return Err(Defect::Manifest("its fw_platform is no text".to_owned())),
+        _ => return Err(ReleaseDefect::Manifest("its fw_platform is no text".to_owned())),
     };
     let name = format!("{folder}{file}");
-    let file = read(&mut archive, &name, most)?.ok_or_else(|| Defect::TooLarge(shown(&name)))?;
+    let file = read(&mut archive, &name, most)?.ok_or_else(|| ReleaseDefect::TooLarge(shown(&name)))?;
     Ok(Packing::Release(Release { name: shown(&name), file, platform, others }))
 }
 
 /// All files of an archive without a manifest, but for those that a Mac adds to hold a file's attributes.
-fn loose(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose>, Defect> {
+fn loose(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose>, ReleaseDefect> {
     let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let mut room = LOOSE_MAX;
     let mut files = Vec::new();
     for name in names.iter().filter(|name| !name.ends_with('/') && !name.starts_with("__MACOSX/")) {
-        let bytes = read(archive, name, room)?.ok_or(Defect::Swollen)?;
+        let bytes = read(archive, name, room)?.ok_or(ReleaseDefect::Swollen)?;
         room -= bytes.len() as u64;
         files.push(Loose { name: shown(name), bytes });
     }
@@ -179,19 +181,23 @@ fn targets(value: &Value) -> Vec<&str> {
 }
 
 /// A file of the archive; `None` if it is longer than `most` bytes.
-fn read(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: u64) -> Result<Option<Vec<u8>>, Defect> {
+fn read(
+    archive: &mut ZipArchive<Cursor<&[u8]>>,
+    name: &str,
+    most: u64,
+) -> Result<Option<Vec<u8>>, ReleaseDefect> {
     let file = match archive.by_name(name) {
         Ok(file) => file,
-        Err(ZipError::FileNotFound) => return Err(Defect::Missing(shown(name))),
+        Err(ZipError::FileNotFound) => return Err(ReleaseDefect::Missing(shown(name))),
         Err(error) => return Err(damaged(&error)),
     };
     let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| Defect::Archive(error.to_string()))?;
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| ReleaseDefect::Archive(error.to_string()))?;
     Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= most))
 }
 
-fn damaged(error: &ZipError) -> Defect {
-    Defect::Archive(error.to_string())
+fn damaged(error: &ZipError) -> ReleaseDefect {
+    ReleaseDefect::Archive(error.to_string())
 }
 
 /// A text of the manifest as it may be shown: ASCII, and short.

@@ -5,7 +5,7 @@ use crate::image::{Content, Loader};
 
 /// What was found out about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum DeviceInfo {
     /// In DFU mode its memory can be read.
     InDfu(Identity),
     /// Running, it says a little of itself.

@@ -1,6 +1,6 @@
 //! May this image be written at all, and where? Answered before any drone is touched.
 //!
-//! [`Admitted`] can only be made here, and the plan takes nothing else: no way around these rules exists.
+//! [`ApprovedImage`] can only be made here, and the plan takes nothing else: no way around these rules exists.
 
 use thiserror::Error;
 
@@ -9,7 +9,7 @@ use crate::image::{Content, Extent, Image, WholeFlash};
 
 /// What the user wants otherwise than the image says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct Overrides {
     /// An address given by hand instead of the one that the image is linked for.
     pub address: Option<Address>,
     /// Take an image that is not recognised, or whose DFU suffix names another device; and, for sector 0, a bootloader that
@@ -28,12 +28,12 @@ pub enum Purpose {
 
 /// Segments that passed every check which needs no drone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admitted {
+pub struct ApprovedImage {
     purpose: Purpose,
     segments: Vec<Segment>,
 }
 
-impl Admitted {
+impl ApprovedImage {
     /// Whether the bootloader's sector is meant.
     pub fn purpose(&self) -> Purpose {
         self.purpose
@@ -154,13 +154,13 @@ pub enum Refusal {
 }
 
 /// A firmware for its usual place, or an unknown image if the user insists.
-pub fn flash(image: &Image, wish: Wish) -> Result<Admitted, Refusal> {
-    Ok(Admitted { purpose: Purpose::Flash, segments: firmware_segments(image, wish)? })
+pub fn flash(image: &Image, wish: Overrides) -> Result<ApprovedImage, Refusal> {
+    Ok(ApprovedImage { purpose: Purpose::Flash, segments: firmware_segments(image, wish)? })
 }
 
 /// The bootloader for sector 0 and, in the same job, a firmware behind it; or a copy of the whole flash, of
 /// which a `firmware` takes the place of the one in it.
-pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<Admitted, Refusal> {
+pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Overrides) -> Result<ApprovedImage, Refusal> {
     match loader.content {
         // Its firmware is not written.
         Content::WholeFlash(_) if firmware.is_some() => {}
@@ -197,12 +197,12 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Wish) -> Result<A
         segments.extend(firmware_segments(firmware, wish)?);
     }
     segments.iter().try_for_each(fits_flash)?;
-    Ok(Admitted { purpose: Purpose::RestoreBootloader, segments })
+    Ok(ApprovedImage { purpose: Purpose::RestoreBootloader, segments })
 }
 
 /// A copy of what a drone held, to be put back where it was. What it is does not matter, since it was there;
 /// but a bootloader's sector is put back only if it held Bitcraze's, or if the user insists.
-pub fn undo(copy: Segment, wish: Wish) -> Result<Admitted, Refusal> {
+pub fn undo(copy: Segment, wish: Overrides) -> Result<ApprovedImage, Refusal> {
     fits_flash(&copy)?;
     if is_blank(&copy.data) {
         return Err(Refusal::NothingBefore);
@@ -210,16 +210,16 @@ pub fn undo(copy: Segment, wish: Wish) -> Result<Admitted, Refusal> {
     let segments = split(copy);
     let loader = segments.iter().find(|segment| segment.address < FIRMWARE_BASE);
     match loader.map(|loader| Content::of(&loader.data)) {
-        None => Ok(Admitted { purpose: Purpose::Flash, segments }),
+        None => Ok(ApprovedImage { purpose: Purpose::Flash, segments }),
         Some(content) if content == Content::Bootloader || wish.allow_mismatch => {
-            Ok(Admitted { purpose: Purpose::RestoreBootloader, segments })
+            Ok(ApprovedImage { purpose: Purpose::RestoreBootloader, segments })
         }
         Some(_) => Err(Refusal::NoLoaderBefore),
     }
 }
 
 /// Where an image would be looked for when it is only compared: its own place or the one asked for.
-pub fn compare(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal> {
+pub fn compare(image: &Image, wish: Overrides) -> Result<Vec<Segment>, Refusal> {
     if !matches!(image.content, Content::WholeFlash(_)) {
         all_there(image)?;
     }
@@ -229,7 +229,7 @@ pub fn compare(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal> {
 }
 
 /// Where an image goes: where it was asked to, or where it belongs.
-fn place(image: &Image, wish: Wish) -> Result<Address, Refusal> {
+fn place(image: &Image, wish: Overrides) -> Result<Address, Refusal> {
     match (image.payload.address(), wish.address) {
         (Some(placed), Some(asked)) if placed != asked => Err(Refusal::Placed { placed, asked }),
         (_, asked) => Ok(asked.or(image.address()).unwrap_or(FIRMWARE_BASE)),
@@ -245,14 +245,14 @@ pub fn all_there(image: &Image) -> Result<(), Refusal> {
     }
 }
 
-fn made_for_dfu(image: &Image, wish: Wish) -> Result<(), Refusal> {
+fn made_for_dfu(image: &Image, wish: Overrides) -> Result<(), Refusal> {
     match image.other_device() {
         Some((vendor, product)) if !wish.allow_mismatch => Err(Refusal::OtherDevice { vendor, product }),
         _ => Ok(()),
     }
 }
 
-fn firmware_segments(image: &Image, wish: Wish) -> Result<Vec<Segment>, Refusal> {
+fn firmware_segments(image: &Image, wish: Overrides) -> Result<Vec<Segment>, Refusal> {
     // A copy of a flash is refused for what it is.
     if !matches!(image.content, Content::WholeFlash(_)) {
         all_there(image)?;
@@ -345,26 +345,26 @@ mod tests {
         image(content, 1000)
     }
 
-    fn at(address: u32) -> Wish {
-        Wish { address: Some(Address(address)), allow_mismatch: false }
+    fn at(address: u32) -> Overrides {
+        Overrides { address: Some(Address(address)), allow_mismatch: false }
     }
 
-    const INSIST: Wish = Wish { address: None, allow_mismatch: true };
+    const INSIST: Overrides = Overrides { address: None, allow_mismatch: true };
 
     #[test]
     fn a_firmware_goes_where_it_is_linked_and_nowhere_else() {
         let good = firmware(FIRMWARE_BASE);
-        let admitted = flash(&good, Wish::default()).unwrap();
+        let admitted = flash(&good, Overrides::default()).unwrap();
         assert_eq!(admitted.segments()[0].address, FIRMWARE_BASE);
         assert_eq!(flash(&good, at(0x0800_4000)).unwrap(), admitted);
         for address in [0x0800_0000, 0x0800_8000, 0x0800_2000] {
             let refusal = Refusal::WrongAddress { linked: FIRMWARE_BASE, address: Address(address) };
             assert_eq!(flash(&good, at(address)), Err(refusal.clone()));
-            let insist = Wish { allow_mismatch: true, ..at(address) };
+            let insist = Overrides { allow_mismatch: true, ..at(address) };
             assert_eq!(flash(&good, insist), Err(refusal));
         }
         let old = firmware(LOADER_BASE);
-        for wish in [Wish::default(), INSIST, at(0x0800_0000), at(0x0800_4000)] {
+        for wish in [Overrides::default(), INSIST, at(0x0800_0000), at(0x0800_4000)] {
             assert!(matches!(flash(&old, wish), Err(Refusal::WrongAddress { linked: LOADER_BASE, .. })));
         }
     }
@@ -373,7 +373,7 @@ mod tests {
     fn sector_0_is_out_of_reach_of_a_flash_whatever_is_insisted_on() {
         let unknown = image(Content::Unknown { link: None }, 1000);
         for address in [0x0800_0000, 0x0800_1000, 0x0800_3FFC] {
-            let insist = Wish { allow_mismatch: true, ..at(address) };
+            let insist = Overrides { allow_mismatch: true, ..at(address) };
             let refusal = Refusal::BootloaderSector { address: Address(address) };
             assert_eq!(flash(&unknown, insist), Err(refusal));
         }
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn unknown_images_need_the_override_and_radio_images_have_none() {
         let unknown = image(Content::Unknown { link: None }, 1000);
-        assert_eq!(flash(&unknown, Wish::default()), Err(Refusal::Unknown));
+        assert_eq!(flash(&unknown, Overrides::default()), Err(Refusal::Unknown));
         assert_eq!(flash(&unknown, INSIST).unwrap().segments()[0].address, FIRMWARE_BASE);
         assert_eq!(flash(&image(Content::Radio, 1000), INSIST), Err(Refusal::Radio));
     }
@@ -410,8 +410,8 @@ mod tests {
         // A backup of a drone with half a firmware: its bootloader is good, with another firmware.
         let copy = half(Content::WholeFlash(WholeFlash { loader: true, firmware: None }));
         assert_eq!(restore(&copy, None, INSIST), Err(Refusal::IncompleteCopy));
-        assert!(restore(&copy, Some(&good), Wish::default()).is_ok());
-        assert!(compare(&copy, Wish::default()).is_ok());
+        assert!(restore(&copy, Some(&good), Overrides::default()).is_ok());
+        assert!(compare(&copy, Overrides::default()).is_ok());
     }
 
     #[test]
@@ -420,7 +420,7 @@ mod tests {
         assert!(flash(&unknown(1_032_192), INSIST).is_ok());
         let refusal = Refusal::PastTheEnd { address: FIRMWARE_BASE, bytes: 1_032_193, room: 1_032_192 };
         assert_eq!(flash(&unknown(1_032_193), INSIST), Err(refusal));
-        let off = |address| flash(&unknown(8), Wish { allow_mismatch: true, ..at(address) });
+        let off = |address| flash(&unknown(8), Overrides { allow_mismatch: true, ..at(address) });
         assert_eq!(off(0x2000_0000), Err(Refusal::NotFlash { address: Address(0x2000_0000) }));
         assert_eq!(off(0x0810_0000), Err(Refusal::NotFlash { address: Address(0x0810_0000) }));
         assert_eq!(off(0x0800_4002), Err(Refusal::Unaligned { address: Address(0x0800_4002) }));
@@ -430,7 +430,7 @@ mod tests {
     fn a_restore_takes_a_bootloader_and_a_firmware_in_that_order_only() {
         let loader = image(Content::Bootloader, 7256);
         let good = firmware(FIRMWARE_BASE);
-        let both = restore(&loader, Some(&good), Wish::default()).unwrap();
+        let both = restore(&loader, Some(&good), Overrides::default()).unwrap();
         let starts: Vec<_> = both.segments().iter().map(|s| s.address).collect();
         assert_eq!(starts, [LOADER_BASE, FIRMWARE_BASE]);
         assert!(matches!(restore(&good, None, INSIST), Err(Refusal::NotALoader { .. })));
@@ -444,13 +444,13 @@ mod tests {
         let copy = |address, data| Segment { address, data };
         assert_eq!(undo(copy(FIRMWARE_BASE, vec![0xFF; 64]), INSIST), Err(Refusal::NothingBefore));
         let strange = copy(LOADER_BASE, vec![0x5A; 0x4000 + 64]);
-        assert_eq!(undo(strange.clone(), Wish::default()), Err(Refusal::NoLoaderBefore));
+        assert_eq!(undo(strange.clone(), Overrides::default()), Err(Refusal::NoLoaderBefore));
         let admitted = undo(strange, INSIST).unwrap();
         assert_eq!(admitted.purpose(), Purpose::RestoreBootloader);
         let parts: Vec<_> = admitted.segments().iter().map(|part| (part.address, part.data.len())).collect();
         assert_eq!(parts, [(LOADER_BASE, 0x4000), (FIRMWARE_BASE, 64)]);
         // What stood behind the bootloader goes back whatever it was: a user had it there.
-        let admitted = undo(copy(Address(0x0800_8000), vec![1; 64]), Wish::default()).unwrap();
+        let admitted = undo(copy(Address(0x0800_8000), vec![1; 64]), Overrides::default()).unwrap();
         assert_eq!(admitted.purpose(), Purpose::Flash);
         let past = undo(copy(Address(0x080F_FFF0), vec![1; 64]), INSIST);
         assert!(matches!(past, Err(Refusal::PastTheEnd { .. })));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::Comparison::{Blank, Differs, Same};
 use super::*;
 use crate::image::{Content, Extent, Firmware, Format, Image, Payload, Sha256};
-use crate::plan::admission::{self, Wish};
+use crate::plan::admission::{self, Overrides};
 
 const BLOCK: u32 = 2048;
 const KIB: u32 = 1024;
@@ -35,11 +35,12 @@ fn loader(len: usize) -> Image {
 }
 
 fn plan(len: usize) -> Plan {
-    Plan::new(&admission::flash(&firmware(len), Wish::default()).unwrap(), &MemoryMap::stm32f405()).unwrap()
+    Plan::new(&admission::flash(&firmware(len), Overrides::default()).unwrap(), &MemoryMap::stm32f405())
+        .unwrap()
 }
 
 fn restore_both(len: usize) -> Plan {
-    let admitted = admission::restore(&loader(7256), Some(&firmware(len)), Wish::default()).unwrap();
+    let admitted = admission::restore(&loader(7256), Some(&firmware(len)), Overrides::default()).unwrap();
     Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap()
 }
 
@@ -138,7 +139,7 @@ fn blank_blocks_are_not_written_but_verified() {
     let mut image = firmware(16 * 1024);
     let Payload::Raw(data) = &mut image.payload else { panic!("raw") };
     data[4096..8192].fill(0xFF);
-    let admitted = admission::flash(&image, Wish::default()).unwrap();
+    let admitted = admission::flash(&image, Overrides::default()).unwrap();
     let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
     let work = all_differ(&plan);
     assert_eq!(work.write.len(), 6);
@@ -160,7 +161,7 @@ fn a_restore_erases_the_firmware_s_head_first_and_commits_the_loader_first() {
 
 #[test]
 fn a_device_with_other_sectors_is_planned_by_its_own_map() {
-    let admitted = admission::flash(&firmware(3000), Wish::default()).unwrap();
+    let admitted = admission::flash(&firmware(3000), Overrides::default()).unwrap();
     let fine = MemoryMap::parse("@Flash/0x08000000/16*1Ka,48*1Kg").unwrap();
     let plan = Plan::new(&admitted, &fine).unwrap();
     assert_eq!(starts(&plan), [0x0800_4000, 0x0800_4400, 0x0800_4800]);

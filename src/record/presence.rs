@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{JSON_MAX, Record, is_older, read};
+use super::{JSON_MAX, StateDir, is_older, read};
 use crate::job::{Event, WaitFor};
 use crate::usb::Location;
 use crate::usb::descriptor::clean;
@@ -51,7 +51,7 @@ impl fmt::Display for RunningInstance {
 
 /// What this run does, written for other runs a few times a second and removed when it is over.
 pub struct Presence {
-    record: Option<Record>,
+    record: Option<StateDir>,
     work: RunningInstance,
     /// When it was last written; `None` while there is nothing to write.
     told: Option<Duration>,
@@ -60,7 +60,7 @@ pub struct Presence {
 
 impl Presence {
     /// With nothing to announce yet, in this state directory if there is one.
-    pub fn new(record: Option<Record>) -> Presence {
+    pub fn new(record: Option<StateDir>) -> Presence {
         let work = RunningInstance { pid: std::process::id(), ..RunningInstance::default() };
         Presence { record, work, told: None, file: None }
     }
@@ -119,7 +119,7 @@ impl Drop for Presence {
     }
 }
 
-impl Record {
+impl StateDir {
     /// This run's file, locked. What runs have left that are no more goes.
     fn open_run(&self, pid: u32) -> io::Result<(PathBuf, File)> {
         fs::create_dir_all(self.dir.join(RUNS))?;
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     /// Another process, as far as files can tell: a number of its own, and its lock on its file.
-    fn other(record: &Record, pid: u32, work: &RunningInstance) -> io::Result<(PathBuf, File)> {
+    fn other(record: &StateDir, pid: u32, work: &RunningInstance) -> io::Result<(PathBuf, File)> {
         let (path, file) = record.open_run(pid)?;
         write_in_place(&file, work)?;
         Ok((path, file))
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_run_is_seen_by_others_as_long_as_it_lives_whatever_its_number() {
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         let runs = || fs::read_dir(dir.path().join(RUNS)).unwrap().count();
         let work = RunningInstance { pid: 7, place: "1-2".into(), doing: "write".into(), percent: 42 };
         // The number of a process that lives for certain: that alone is not believed.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Record, read, time_of};
+use super::{StateDir, read, time_of};
 use crate::clock;
 use crate::crazyflie;
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment, Span};
@@ -46,7 +46,7 @@ struct Mark {
 
 /// A change that has begun, on record.
 pub struct Begun {
-    record: Record,
+    record: StateDir,
     drone: DroneAt,
     /// What was saved for it.
     saved: Vec<PathBuf>,
@@ -77,7 +77,7 @@ pub struct Target {
     pub expected: Vec<Piece>,
 }
 
-impl Record {
+impl StateDir {
     /// Puts on record that this job begins to write. An error means that nothing is on record, and nothing kept.
     pub fn begin(
         &self,
@@ -247,7 +247,7 @@ impl Record {
 
 /// Puts a job on record before it writes, with the line that the log should have of it.
 pub fn begin(
-    record: &Record,
+    record: &StateDir,
     drone: &DroneAt,
     preview: &Preview,
     change: Change,
@@ -417,18 +417,18 @@ mod tests {
     }
 
     /// A flash over this, to its end; the file of the copy.
-    fn flashed_over(record: &Record, drone: &DroneAt, before: &Segment) -> PathBuf {
+    fn flashed_over(record: &StateDir, drone: &DroneAt, before: &Segment) -> PathBuf {
         let begun = record.begin(drone, &[copy(0x77)], Some(before), Change::Flash).unwrap();
         let Kept::Copy(path) = begun.kept.clone() else { panic!("{:?}", begun.kept) };
         begun.end(&Outcome::Flashed);
         path
     }
 
-    fn target(record: &Record, drone: &DroneAt) -> Result<u8, NoCopy> {
+    fn target(record: &StateDir, drone: &DroneAt) -> Result<u8, NoCopy> {
         record.target(drone).unwrap().map(|target| target.copy.data[0])
     }
 
-    fn expected(record: &Record, drone: &DroneAt) -> Vec<Piece> {
+    fn expected(record: &StateDir, drone: &DroneAt) -> Vec<Piece> {
         record.target(drone).unwrap().map(|target| target.expected).unwrap()
     }
 
@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(crazyflie::dfu_serial(one), crazyflie::dfu_serial(twin));
         let dfu = crazyflie::dfu_serial(one).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         flashed_over(&record, &at("1-1", one), &copy(1));
         flashed_over(&record, &at("1-2", &dfu), &copy(2));
         assert_eq!(target(&record, &at("1-1", one)), Ok(1));
@@ -461,14 +461,14 @@ mod tests {
         let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
         let dfu = crazyflie::dfu_serial(one).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         flashed_over(&record, &at("1-1", one), &copy(1));
         flashed_over(&record, &at("1-1", twin), &copy(2));
         assert_eq!(target(&record, &at("1-1", &dfu)), Err(NoCopy::NeverFlashed));
         assert_eq!((target(&record, &at("1-1", one)), target(&record, &at("1-1", twin))), (Ok(1), Ok(2)));
         // By hand, with another one known at that port: that is neither's.
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         flashed_over(&record, &at("1-1", &dfu), &copy(1));
         assert_eq!(target(&record, &at("1-1", one)), Ok(1), "the only one that was ever there");
         flashed_over(&record, &at("1-1", twin), &copy(2));
@@ -480,7 +480,7 @@ mod tests {
     fn the_order_of_copies_holds_across_ports() {
         let serial = "51004F000551343036333233";
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         let path = flashed_over(&record, &at("1-1", serial), &copy(1));
         let name = path.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().1.to_owned();
         fs::rename(&path, path.with_file_name(format!("4000000000-{name}"))).unwrap();
@@ -493,7 +493,7 @@ mod tests {
     fn an_undo_on_record_that_cannot_be_read_is_not_taken_for_none() {
         let interrupted = || {
             let dir = tempfile::tempdir().unwrap();
-            let record = Record { dir: dir.path().to_owned() };
+            let record = StateDir { dir: dir.path().to_owned() };
             let drone = at("1-1", "338133873034");
             let first = flashed_over(&record, &drone, &copy(1));
             let begun = record.begin(&drone, &[copy(1)], Some(&copy(2)), Change::Undo).unwrap();
@@ -513,7 +513,7 @@ mod tests {
     #[test]
     fn the_last_copies_are_kept_and_the_newest_comes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().join("state") };
+        let record = StateDir { dir: dir.path().join("state") };
         let drone = at("1-2", "338133873034");
         assert_eq!(target(&record, &drone), Err(NoCopy::NeverFlashed));
         let path = flashed_over(&record, &at("1-2", "../33813387\u{1b}3034"), &copy(7));
@@ -544,7 +544,7 @@ mod tests {
     #[test]
     fn a_clock_that_runs_behind_does_not_cost_the_newest_copy() {
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         let folder = dir.path().join("undo/A1@1-1");
         fs::create_dir_all(&folder).unwrap();
         for n in 0..COPIES {
@@ -569,7 +569,7 @@ mod tests {
         };
         let cut = || lost(DroneState::WithoutFirmware);
         let dir = tempfile::tempdir().unwrap();
-        let record = Record { dir: dir.path().to_owned() };
+        let record = StateDir { dir: dir.path().to_owned() };
         let drone = at("1-1", "338133873034");
         let half = Segment { address: FIRMWARE_BASE, data: [vec![0xFF; 8], vec![2; 56]].concat() };
         flashed_over(&record, &drone, &copy(1));

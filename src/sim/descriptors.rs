@@ -1,7 +1,7 @@
 //! What the simulated devices tell of themselves on USB: the boot ROM (from AN3156 and listings of real
 //! boards), the firmware's composite device, and other things that are plugged in beside a Crazyflie.
 
-use super::rom::Answer;
+use super::rom::RomAnswer;
 use crate::usb::Setup;
 
 /// The descriptors of one device.
@@ -25,7 +25,7 @@ impl Face {
         self.configuration.get(1).is_some_and(|interface| interface.get(5..8) == Some(&[0xFE, 1, 2]))
     }
 
-    pub fn answer(&self, setup: Setup, len: usize, serial: &str) -> Answer {
+    pub fn answer(&self, setup: Setup, len: usize, serial: &str) -> RomAnswer {
         const GET_STATUS: u8 = 0;
         const GET_DESCRIPTOR: u8 = 6;
         const GET_CONFIGURATION: u8 = 8;
@@ -34,15 +34,15 @@ impl Face {
             (true, GET_DESCRIPTOR) => match self.descriptor(setup.value, serial) {
                 Some(mut bytes) => {
                     bytes.truncate(len);
-                    Answer::Data(bytes)
+                    RomAnswer::Data(bytes)
                 }
-                None => Answer::Stall,
+                None => RomAnswer::Stall,
             },
-            (true, GET_STATUS) => Answer::Data(vec![1, 0]),
-            (true, GET_CONFIGURATION) => Answer::Data(vec![1]),
-            (true, GET_INTERFACE) => Answer::Data(vec![0]),
-            (true, _) => Answer::Stall,
-            (false, _) => Answer::Ack,
+            (true, GET_STATUS) => RomAnswer::Data(vec![1, 0]),
+            (true, GET_CONFIGURATION) => RomAnswer::Data(vec![1]),
+            (true, GET_INTERFACE) => RomAnswer::Data(vec![0]),
+            (true, _) => RomAnswer::Stall,
+            (false, _) => RomAnswer::Ack,
         }
     }
 

@@ -10,7 +10,7 @@ use super::descriptors::{self, Face};
 use super::images;
 use super::link::Link;
 use super::nor::Nor;
-use super::rom::{Answer, Effect, Memory, Rom, Switch};
+use super::rom::{Memory, Rom, RomAnswer, RomEffect, Switch};
 use crate::usb::Setup;
 
 /// A control transfer takes this long on a full-speed bus, and [`PER_BYTE`] for each byte: with these a
@@ -107,7 +107,7 @@ pub enum Mishap {
 
 /// What the STM32 is doing.
 #[derive(Clone, Debug)]
-enum Mode {
+enum SimMode {
     Off,
     /// Power, and nothing that would show on USB.
     Halted,
@@ -132,11 +132,11 @@ enum Start {
 
 #[allow(clippy::struct_excessive_bools, reason = "a board has buttons and pins")]
 #[derive(Clone, Debug)]
-pub struct Drone {
+pub struct SimDrone {
     /// Flash, option bytes and OTP.
     pub memory: Memory,
     pub traits: Traits,
-    mode: Mode,
+    mode: SimMode,
     /// Entered by hand: the radio chip floats until the power is cut.
     by_hand: bool,
     button: bool,
@@ -156,12 +156,12 @@ pub struct Drone {
     crash: Option<Duration>,
 }
 
-impl Drone {
-    pub fn new(memory: Memory, traits: Traits) -> Drone {
-        Drone {
+impl SimDrone {
+    pub fn new(memory: Memory, traits: Traits) -> SimDrone {
+        SimDrone {
             memory,
             traits,
-            mode: Mode::Off,
+            mode: SimMode::Off,
             by_hand: false,
             button: false,
             link: Link::default(),
@@ -184,7 +184,7 @@ impl Drone {
     /// Plugs it in with the button held until it is in DFU mode; it is there at once.
     pub fn power_on_by_hand(&mut self, now: Duration) {
         self.by_hand = true;
-        self.mode = Mode::Starting(Start::Rom, now);
+        self.mode = SimMode::Starting(Start::Rom, now);
         self.settle(now);
     }
 
@@ -195,17 +195,17 @@ impl Drone {
 
     /// Pulls the cable (there is no battery): what was under way stays half done.
     pub fn cut_power(&mut self, now: Duration) {
-        if let Mode::Rom(rom) = &mut self.mode {
+        if let SimMode::Rom(rom) = &mut self.mode {
             rom.cut(&mut self.memory, now);
         }
-        self.mode = Mode::Off;
+        self.mode = SimMode::Off;
         (self.loose_until, self.hung, self.crash) = (None, false, None);
     }
 
     /// Another drone takes its place at the port. The bus counts on: what comes is not taken for what was there.
-    pub fn swap_for(&mut self, other: Drone) {
+    pub fn swap_for(&mut self, other: SimDrone) {
         let guise = self.guise.wrapping_add(1).max(1);
-        *self = Drone { guise, ..other };
+        *self = SimDrone { guise, ..other };
     }
 
     /// Plugs it in or unplugs it, with or without the button held.
@@ -213,7 +213,7 @@ impl Drone {
         if self.plugged() {
             self.cut_power(now);
         } else if self.button {
-            self.mode = Mode::Held(now);
+            self.mode = SimMode::Held(now);
         } else {
             self.power_on(now);
         }
@@ -223,20 +223,20 @@ impl Drone {
     /// 1.5 s the firmware, under 5 s the radio bootloader, else the boot ROM (crazyflie2-nrf-mbs).
     pub fn press_or_release(&mut self, now: Duration) {
         self.button = !self.button;
-        if let Mode::Held(since) = self.mode {
+        if let SimMode::Held(since) = self.mode {
             match now.saturating_sub(since) {
                 held if held < SHORT_PRESS => self.power_on(now),
-                held if held < LONG_PRESS => self.mode = Mode::RadioBootloader,
+                held if held < LONG_PRESS => self.mode = SimMode::RadioBootloader,
                 _ => {
                     self.by_hand = true;
-                    self.mode = Mode::Starting(Start::Rom, now + ENTER_ROM);
+                    self.mode = SimMode::Starting(Start::Rom, now + ENTER_ROM);
                 }
             }
         }
     }
 
     pub fn plugged(&self) -> bool {
-        !matches!(self.mode, Mode::Off)
+        !matches!(self.mode, SimMode::Off)
     }
 
     /// Whether its button is held.
@@ -258,12 +258,12 @@ impl Drone {
             if now >= since + HELP_AFTER {
                 self.cut_power(now);
                 self.by_hand = true;
-                self.mode = Mode::Starting(Start::Rom, now);
+                self.mode = SimMode::Starting(Start::Rom, now);
             }
         } else {
             self.stuck_since = None;
         }
-        if let Mode::Starting(start, at) = self.mode
+        if let SimMode::Starting(start, at) = self.mode
             && now >= at
         {
             self.guise = self.guise.wrapping_add(1).max(1);
@@ -274,12 +274,12 @@ impl Drone {
                     let mut rom = Rom::new();
                     rom.switch = self.traits.switch;
                     rom.late_refusal = self.traits.late_refusal;
-                    Mode::Rom(rom)
+                    SimMode::Rom(rom)
                 }
                 Start::Firmware => {
                     let after = self.traits.crashes_after.filter(|_| self.was_in_rom);
                     self.crash = after.map(|after| now + after);
-                    Mode::Firmware
+                    SimMode::Firmware
                 }
             };
         }
@@ -287,22 +287,26 @@ impl Drone {
 
     fn needs_help(&self) -> bool {
         match (self.traits.helper, &self.mode) {
-            (None, _) | (_, Mode::Rom(_) | Mode::Starting(..)) => false,
-            (Some(Helper::IfStuck), Mode::Firmware) => self.misunderstood,
+            (None, _) | (_, SimMode::Rom(_) | SimMode::Starting(..)) => false,
+            (Some(Helper::IfStuck), SimMode::Firmware) => self.misunderstood,
             (Some(_), _) => true,
         }
     }
 
     /// The number of this enumeration; `None` while nothing is on the bus.
     pub fn guise(&self) -> Option<u8> {
-        matches!(self.mode, Mode::Rom(_) | Mode::Firmware).then_some(self.guise)
+        matches!(self.mode, SimMode::Rom(_) | SimMode::Firmware).then_some(self.guise)
     }
 
     /// Vendor, product and release number on the bus.
     pub fn identity(&self) -> Option<((u16, u16), u16)> {
         match self.mode {
-            Mode::Rom(_) | Mode::Firmware => Some(self.face().identity()),
-            Mode::Off | Mode::Halted | Mode::Held(_) | Mode::RadioBootloader | Mode::Starting(..) => None,
+            SimMode::Rom(_) | SimMode::Firmware => Some(self.face().identity()),
+            SimMode::Off
+            | SimMode::Halted
+            | SimMode::Held(_)
+            | SimMode::RadioBootloader
+            | SimMode::Starting(..) => None,
         }
     }
 
@@ -310,12 +314,12 @@ impl Drone {
     ///
     /// # Panics
     /// If [`Mishap::Panic`] was asked for and is due.
-    pub fn control(&mut self, setup: Setup, len: usize, data: &[u8], now: Duration) -> (Answer, Duration) {
+    pub fn control(&mut self, setup: Setup, len: usize, data: &[u8], now: Duration) -> (RomAnswer, Duration) {
         if setup.request_type == 0x21 {
             match self.due_mishap() {
                 Some(Mishap::Unplugged) => {
                     self.cut_power(now);
-                    return (Answer::Silence, PER_TRANSFER);
+                    return (RomAnswer::Silence, PER_TRANSFER);
                 }
                 Some(Mishap::Loose) => self.loose_until = Some(now + LOOSE),
                 Some(Mishap::Hung) => self.hung = true,
@@ -325,36 +329,38 @@ impl Drone {
             }
         }
         if self.loose_until.is_some() {
-            return (Answer::Noise, PER_TRANSFER);
+            return (RomAnswer::Noise, PER_TRANSFER);
         }
         if self.hung {
-            return (Answer::Hang, Duration::ZERO);
+            return (RomAnswer::Hang, Duration::ZERO);
         }
         let (answer, waited) = if setup.request_type & 0x60 == 0 {
             (self.standard(setup, len), Duration::ZERO)
         } else {
             match &mut self.mode {
-                Mode::Rom(rom) => {
+                SimMode::Rom(rom) => {
                     let (answer, waited, effect) = rom.request(&mut self.memory, setup, len, data, now);
                     (self.after(answer, effect, now + waited), waited)
                 }
-                Mode::Firmware => (self.firmware_request(setup, now), Duration::ZERO),
-                Mode::Off | Mode::Halted | Mode::Held(_) | Mode::RadioBootloader | Mode::Starting(..) => {
-                    (Answer::Silence, Duration::ZERO)
-                }
+                SimMode::Firmware => (self.firmware_request(setup, now), Duration::ZERO),
+                SimMode::Off
+                | SimMode::Halted
+                | SimMode::Held(_)
+                | SimMode::RadioBootloader
+                | SimMode::Starting(..) => (RomAnswer::Silence, Duration::ZERO),
             }
         };
         let moved = match &answer {
-            Answer::Data(bytes) => bytes.len(),
-            Answer::Ack => data.len(),
-            Answer::Stall | Answer::Silence | Answer::Noise | Answer::Hang => 0,
+            RomAnswer::Data(bytes) => bytes.len(),
+            RomAnswer::Ack => data.len(),
+            RomAnswer::Stall | RomAnswer::Silence | RomAnswer::Noise | RomAnswer::Hang => 0,
         };
         (answer, waited + wire(moved))
     }
 
     /// A packet to bulk endpoint 1 of the firmware; `None` if there is nothing that would take it.
     pub fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
-        let Mode::Firmware = self.mode else { return None };
+        let SimMode::Firmware = self.mode else { return None };
         let board = self.board();
         let flash = self.memory.flash.bytes();
         let version = images::text_after(flash, 0x0800_4000, b"Raw CRTP interface\0");
@@ -375,16 +381,16 @@ impl Drone {
         (left == 0).then_some(mishap)
     }
 
-    fn after(&mut self, answer: Answer, effect: Effect, now: Duration) -> Answer {
+    fn after(&mut self, answer: RomAnswer, effect: RomEffect, now: Duration) -> RomAnswer {
         match effect {
-            Effect::None => answer,
-            Effect::Leave(address) => {
+            RomEffect::None => answer,
+            RomEffect::Leave(address) => {
                 self.leave(address, now);
-                if self.traits.answers_leave { answer } else { Answer::Silence }
+                if self.traits.answers_leave { answer } else { RomAnswer::Silence }
             }
-            Effect::Reset => {
+            RomEffect::Reset => {
                 self.reset(now);
-                Answer::Silence
+                RomAnswer::Silence
             }
         }
     }
@@ -397,13 +403,13 @@ impl Drone {
         // A firmware flashed over the bootloader starts too, whatever the radio chip says.
         let firmware_at_zero = images::runs(self.memory.flash.bytes(), 0x0800_0000, &self.board());
         self.mode = if loader_runs && self.by_hand {
-            Mode::Starting(Start::Rom, now + ENTER_ROM)
+            SimMode::Starting(Start::Rom, now + ENTER_ROM)
         } else if loader_runs && images::runs(self.memory.flash.bytes(), 0x0800_4000, &self.board())
             || firmware_at_zero
         {
-            Mode::Starting(Start::Firmware, now + BOOT)
+            SimMode::Starting(Start::Firmware, now + BOOT)
         } else {
-            Mode::Halted
+            SimMode::Halted
         };
     }
 
@@ -415,9 +421,9 @@ impl Drone {
         if address == 0x0800_0000 {
             self.reset(now);
         } else if dark && images::runs(self.memory.flash.bytes(), address, &self.board()) {
-            self.mode = Mode::Halted;
+            self.mode = SimMode::Halted;
         } else if images::runs(self.memory.flash.bytes(), address, &self.board()) {
-            self.mode = Mode::Starting(Start::Firmware, now + BOOT);
+            self.mode = SimMode::Starting(Start::Firmware, now + BOOT);
         } else {
             // "Non-executable content": the ROM resets.
             self.reset(now);
@@ -433,48 +439,48 @@ impl Drone {
 
     /// Vendor requests of the firmware: only a device recipient, CLEAR_FEATURE's number and value 1 get
     /// through ST's old USB stack; wIndex is the command.
-    fn firmware_request(&mut self, setup: Setup, now: Duration) -> Answer {
+    fn firmware_request(&mut self, setup: Setup, now: Duration) -> RomAnswer {
         match (setup.request_type, setup.request, setup.value, setup.index) {
             // Whatever only looks like a running firmware knows nothing of this.
-            _ if self.traits.face.is_some() => Answer::Stall,
+            _ if self.traits.face.is_some() => RomAnswer::Stall,
             (0x40, 1, 1, 2) if self.traits.missed_entries > 0 => {
                 self.traits.missed_entries -= 1;
-                self.mode = Mode::Starting(Start::Firmware, now + BOOT);
-                Answer::Silence
+                self.mode = SimMode::Starting(Start::Firmware, now + BOOT);
+                RomAnswer::Silence
             }
             (0x40, 1, 1, 2) if !self.traits.deaf => {
-                self.mode = Mode::Starting(Start::Rom, now + ENTER_ROM + self.traits.late_rom);
-                Answer::Silence
+                self.mode = SimMode::Starting(Start::Rom, now + ENTER_ROM + self.traits.late_rom);
+                RomAnswer::Silence
             }
             (0x40, 1, 1, command) => {
                 self.misunderstood |= command == 2;
                 self.link.turn(command == 1);
-                Answer::Ack
+                RomAnswer::Ack
             }
             // SET_LINE_CODING and its like, from a driver for the serial port.
-            (0x21, ..) => Answer::Ack,
-            (0xA1, 0x21, ..) => Answer::Data(vec![0, 0xC2, 1, 0, 0, 0, 8]),
-            _ => Answer::Stall,
+            (0x21, ..) => RomAnswer::Ack,
+            (0xA1, 0x21, ..) => RomAnswer::Data(vec![0, 0xC2, 1, 0, 0, 0, 8]),
+            _ => RomAnswer::Stall,
         }
     }
 
     /// Standard requests, answered from the descriptors of what the drone is at the moment.
-    fn standard(&self, setup: Setup, len: usize) -> Answer {
+    fn standard(&self, setup: Setup, len: usize) -> RomAnswer {
         if setup.request == 11 && setup.value > 0 && self.traits.refuses_alternates {
-            return Answer::Stall;
+            return RomAnswer::Stall;
         }
         let [kind, index] = setup.value.to_be_bytes();
-        let in_rom = matches!(self.mode, Mode::Rom(_));
+        let in_rom = matches!(self.mode, SimMode::Rom(_));
         if in_rom && setup.request == 6 && kind == 3 && self.traits.lost_name == Some(index) {
-            return Answer::Stall;
+            return RomAnswer::Stall;
         }
-        self.face().answer(setup, len, &self.serial(matches!(self.mode, Mode::Rom(_))))
+        self.face().answer(setup, len, &self.serial(matches!(self.mode, SimMode::Rom(_))))
     }
 
     /// What it looks like on USB at the moment.
     fn face(&self) -> &'static Face {
         match (&self.mode, self.traits.face) {
-            (Mode::Rom(_), face) => face.filter(|face| face.is_rom()).unwrap_or(&descriptors::ROM),
+            (SimMode::Rom(_), face) => face.filter(|face| face.is_rom()).unwrap_or(&descriptors::ROM),
             (_, face) => face.unwrap_or(&descriptors::FIRMWARE),
         }
     }
@@ -521,7 +527,7 @@ mod tests {
 
     #[test]
     fn the_serial_numbers_are_those_of_a_real_drone() {
-        let drone = Drone::new(Memory::new(Nor::new(Pace::Typical)), Traits::default());
+        let drone = SimDrone::new(Memory::new(Nor::new(Pace::Typical)), Traits::default());
         assert_eq!(drone.serial(false), "51004F000551343036333233");
         assert_eq!(drone.serial(true), "338133873034");
     }
@@ -530,13 +536,13 @@ mod tests {
     fn a_healthy_drone_goes_to_dfu_and_back() {
         let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
         let memory = memory(Nor::new(Pace::Typical), &images::loader(), &firmware, "0;CF21;R=B1");
-        let mut drone = Drone::new(memory, Traits::default());
+        let mut drone = SimDrone::new(memory, Traits::default());
         let at = |ms| Duration::from_millis(ms);
         drone.power_on(at(0));
         drone.settle(at(1300));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0x5740));
         let setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
-        assert_eq!(drone.control(setup, 0, &[], at(1400)).0, Answer::Silence);
+        assert_eq!(drone.control(setup, 0, &[], at(1400)).0, RomAnswer::Silence);
         assert_eq!(drone.identity(), None);
         drone.settle(at(2300));
         assert_eq!(drone.identity().map(|(id, _)| id.1), Some(0xDF11));
@@ -550,7 +556,7 @@ mod tests {
         let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
         let memory = memory(Nor::new(Pace::Typical), &images::loader(), &firmware, "0;CF21;R=B1");
         let product = |held: u64| {
-            let mut drone = Drone::new(memory.clone(), Traits::default());
+            let mut drone = SimDrone::new(memory.clone(), Traits::default());
             drone.press_or_release(Duration::from_secs(1));
             drone.plug_or_unplug(Duration::from_secs(2));
             assert_eq!(drone.identity(), None);
@@ -568,7 +574,7 @@ mod tests {
         let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
         let starts = |firmware: &[u8], board: &str| {
             let memory = memory(Nor::new(Pace::Typical), &images::loader(), firmware, board);
-            let mut drone = Drone::new(memory, Traits::default());
+            let mut drone = SimDrone::new(memory, Traits::default());
             drone.power_on(Duration::ZERO);
             drone.settle(Duration::from_secs(5));
             drone.identity().is_some()

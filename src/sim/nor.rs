@@ -25,7 +25,7 @@ pub const SECTORS: [(u32, u32); 12] = [
 
 /// How many bits one program operation takes, set by the supply voltage that the host declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
+pub enum ProgramWidth {
     /// 8 bits: the ROM's start value, for 1.8 to 2.1 V.
     Byte,
     /// 16 bits, for 2.1 to 2.7 V.
@@ -46,7 +46,7 @@ pub enum Pace {
 
 impl Pace {
     /// The time to erase a sector of `len` bytes, in microseconds.
-    fn erase_micros(self, len: u32, width: Width) -> u64 {
+    fn erase_micros(self, len: u32, width: ProgramWidth) -> u64 {
         let (byte, typical) = match (self, len) {
             (Pace::Typical, 0..=0x4000) => (364_000, [400, 300, 250]),
             (Pace::Typical, 0x4001..=0x1_0000) => (1_130_000, [1200, 700, 550]),
@@ -99,12 +99,12 @@ impl Nor {
     }
 
     /// How long the erase of a sector takes.
-    pub fn erase_time(&self, sector: usize, width: Width) -> Duration {
+    pub fn erase_time(&self, sector: usize, width: ProgramWidth) -> Duration {
         Duration::from_micros(self.pace.erase_micros(SECTORS[sector].1, width))
     }
 
     /// How long it takes to program `len` bytes.
-    pub fn program_time(&self, len: usize, width: Width) -> Duration {
+    pub fn program_time(&self, len: usize, width: ProgramWidth) -> Duration {
         let operations = len.div_ceil(1 << width as usize);
         Duration::from_micros(self.pace.program_micros() * operations as u64)
     }
@@ -176,13 +176,13 @@ mod tests {
     #[test]
     fn durations_are_those_of_the_sources() {
         let nor = Nor::new(Pace::Typical);
-        assert_eq!(nor.erase_time(1, Width::Byte).as_millis(), 364);
-        assert_eq!(nor.erase_time(4, Width::Byte).as_millis(), 1130);
-        assert_eq!(nor.erase_time(5, Width::Byte).as_millis(), 1850);
-        assert_eq!(nor.erase_time(1, Width::Word).as_micros(), 227_500);
-        assert_eq!(nor.erase_time(5, Width::Word).as_millis(), 925);
-        assert_eq!(nor.program_time(2048, Width::Byte).as_micros(), 32_768);
-        assert_eq!(nor.program_time(2048, Width::Word).as_micros(), 8192);
-        assert_eq!(Nor::new(Pace::Worst).erase_time(11, Width::Byte).as_secs(), 4);
+        assert_eq!(nor.erase_time(1, ProgramWidth::Byte).as_millis(), 364);
+        assert_eq!(nor.erase_time(4, ProgramWidth::Byte).as_millis(), 1130);
+        assert_eq!(nor.erase_time(5, ProgramWidth::Byte).as_millis(), 1850);
+        assert_eq!(nor.erase_time(1, ProgramWidth::Word).as_micros(), 227_500);
+        assert_eq!(nor.erase_time(5, ProgramWidth::Word).as_millis(), 925);
+        assert_eq!(nor.program_time(2048, ProgramWidth::Byte).as_micros(), 32_768);
+        assert_eq!(nor.program_time(2048, ProgramWidth::Word).as_micros(), 8192);
+        assert_eq!(Nor::new(Pace::Worst).erase_time(11, ProgramWidth::Byte).as_secs(), 4);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::nor::{self, Nor, Width};
+use super::nor::{self, Nor, ProgramWidth};
 use crate::usb::Setup;
 
 /// wTransferSize, in bytes.
@@ -22,7 +22,7 @@ const MASS_ERASE: [u64; 3] = [16, 11, 8];
 
 /// What a device does with a control transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum RomAnswer {
     Data(Vec<u8>),
     Ack,
     Stall,
@@ -99,7 +99,7 @@ fn is_empty(memory: &Memory, address: u32) -> bool {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum RomState {
     Idle = 2,
     DnloadSync = 3,
     Busy = 4,
@@ -119,7 +119,7 @@ const ERR_STALLED: u8 = 0x0F;
 
 /// A download that waits for the GETSTATUS which starts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Work {
+enum RomWork {
     SetAddress(u32),
     Erase(u32),
     MassErase,
@@ -129,14 +129,14 @@ enum Work {
 
 #[derive(Clone, Debug)]
 struct Busy {
-    work: Work,
+    work: RomWork,
     from: Duration,
     until: Duration,
 }
 
 /// What the chip does beyond answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum RomEffect {
     None,
     /// Leaves DFU mode for the program whose vector table is here.
     Leave(u32),
@@ -146,11 +146,11 @@ pub enum Effect {
 
 #[derive(Clone, Debug)]
 pub struct Rom {
-    state: State,
+    state: RomState,
     status: u8,
     pointer: u32,
     voltage: u8,
-    pending: Option<Work>,
+    pending: Option<RomWork>,
     busy: Option<Busy>,
     /// What the voltage switch does.
     pub switch: Switch,
@@ -185,7 +185,7 @@ impl Rom {
     /// Just started: in dfuERROR with errFIRMWARE, as every log of this ROM begins.
     pub fn new() -> Rom {
         Rom {
-            state: State::Error,
+            state: RomState::Error,
             status: ERR_FIRMWARE,
             pointer: nor::START,
             voltage: 0,
@@ -205,20 +205,20 @@ impl Rom {
         len: usize,
         data: &[u8],
         now: Duration,
-    ) -> (Answer, Duration, Effect) {
+    ) -> (RomAnswer, Duration, RomEffect) {
         // The ROM does its work in the foreground: whatever is asked waits until it is done.
         let (waited, effect) = self.finish_work(memory, now);
-        if effect != Effect::None {
-            return (Answer::Silence, waited, effect);
+        if effect != RomEffect::None {
+            return (RomAnswer::Silence, waited, effect);
         }
         let (answer, effect) = match (setup.request_type, setup.request) {
-            (0x21, 1) => (self.download(setup.value, data), Effect::None),
-            (0xA1, 2) => (self.upload(memory, setup.value, len), Effect::None),
+            (0x21, 1) => (self.download(setup.value, data), RomEffect::None),
+            (0xA1, 2) => (self.upload(memory, setup.value, len), RomEffect::None),
             (0xA1, 3) => self.get_status(memory, now + waited),
-            (0x21, 4) => (self.clear_status(), Effect::None),
-            (0xA1, 5) => (Answer::Data(vec![self.state as u8]), Effect::None),
-            (0x21, 6) => (self.abort(), Effect::None),
-            _ => (self.refuse(ERR_STALLED), Effect::None),
+            (0x21, 4) => (self.clear_status(), RomEffect::None),
+            (0xA1, 5) => (RomAnswer::Data(vec![self.state as u8]), RomEffect::None),
+            (0x21, 6) => (self.abort(), RomEffect::None),
+            _ => (self.refuse(ERR_STALLED), RomEffect::None),
         };
         (answer, waited, effect)
     }
@@ -235,23 +235,25 @@ impl Rom {
         }
     }
 
-    fn finish_work(&mut self, memory: &mut Memory, now: Duration) -> (Duration, Effect) {
-        let Some(Busy { work, until, .. }) = self.busy.take() else { return (Duration::ZERO, Effect::None) };
+    fn finish_work(&mut self, memory: &mut Memory, now: Duration) -> (Duration, RomEffect) {
+        let Some(Busy { work, until, .. }) = self.busy.take() else {
+            return (Duration::ZERO, RomEffect::None);
+        };
         let waited = until.saturating_sub(now);
-        self.state = State::DnloadSync;
+        self.state = RomState::DnloadSync;
         self.status = OK;
-        let mut effect = Effect::None;
+        let mut effect = RomEffect::None;
         match self.check(memory, &work) {
             Err(status) => {
-                self.state = State::Error;
+                self.state = RomState::Error;
                 self.status = status;
             }
             Ok(()) => match work {
-                Work::SetAddress(address) => self.pointer = address,
-                Work::Write(VOLTAGE, bytes) => self.voltage = bytes[0],
-                Work::Write(OPTION_BYTES, _) | Work::ReadUnprotect => {
+                RomWork::SetAddress(address) => self.pointer = address,
+                RomWork::Write(VOLTAGE, bytes) => self.voltage = bytes[0],
+                RomWork::Write(OPTION_BYTES, _) | RomWork::ReadUnprotect => {
                     Rom::carry_out(memory, &work, 1.0);
-                    effect = Effect::Reset;
+                    effect = RomEffect::Reset;
                 }
                 work => Rom::carry_out(memory, &self.weakened(work), 1.0),
             },
@@ -259,178 +261,184 @@ impl Rom {
         (waited, effect)
     }
 
-    fn download(&mut self, block: u16, data: &[u8]) -> Answer {
-        if !matches!(self.state, State::Idle | State::DnloadIdle) || data.len() > TRANSFER_SIZE {
+    fn download(&mut self, block: u16, data: &[u8]) -> RomAnswer {
+        if !matches!(self.state, RomState::Idle | RomState::DnloadIdle) || data.len() > TRANSFER_SIZE {
             return self.refuse(ERR_STALLED);
         }
         let number = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).ok();
         let work = match (block, data) {
             (_, []) => {
-                self.state = State::ManifestSync;
-                return Answer::Ack;
+                self.state = RomState::ManifestSync;
+                return RomAnswer::Ack;
             }
-            (0, [0x21, address @ ..]) => number(address).map(Work::SetAddress),
-            (0, [0x41]) => Some(Work::MassErase),
-            (0, [0x41, address @ ..]) => number(address).map(Work::Erase),
-            (0, [0x92]) => Some(Work::ReadUnprotect),
-            (2.., data) => Some(Work::Write(self.address_of(block), data.to_vec())),
+            (0, [0x21, address @ ..]) => number(address).map(RomWork::SetAddress),
+            (0, [0x41]) => Some(RomWork::MassErase),
+            (0, [0x41, address @ ..]) => number(address).map(RomWork::Erase),
+            (0, [0x92]) => Some(RomWork::ReadUnprotect),
+            (2.., data) => Some(RomWork::Write(self.address_of(block), data.to_vec())),
             _ => None,
         };
         let Some(work) = work else { return self.refuse(ERR_STALLED) };
         self.pending = Some(work);
-        self.state = State::DnloadSync;
-        Answer::Ack
+        self.state = RomState::DnloadSync;
+        RomAnswer::Ack
     }
 
-    fn upload(&mut self, memory: &Memory, block: u16, len: usize) -> Answer {
-        if !matches!(self.state, State::Idle | State::UploadIdle) || len > TRANSFER_SIZE {
+    fn upload(&mut self, memory: &Memory, block: u16, len: usize) -> RomAnswer {
+        if !matches!(self.state, RomState::Idle | RomState::UploadIdle) || len > TRANSFER_SIZE {
             return self.refuse(ERR_STALLED);
         }
         match block {
-            0 => Answer::Data(vec![0x00, 0x21, 0x41, 0x92]),
+            0 => RomAnswer::Data(vec![0x00, 0x21, 0x41, 0x92]),
             1 => self.refuse(ERR_STALLED),
             // 2 to 2048 bytes, says AN3156 §4; what a ROM does with one is not known.
             _ if len < 2 => self.refuse(ERR_STALLED),
             _ if self.pointer == VOLTAGE && self.switch == Switch::WriteOnly => self.refuse(ERR_TARGET),
             _ if is_empty(memory, self.pointer) => {
-                self.state = State::Idle;
-                Answer::Data(Vec::new())
+                self.state = RomState::Idle;
+                RomAnswer::Data(Vec::new())
             }
             _ if memory.read_protected() => self.refuse(ERR_VENDOR),
             _ => match memory.read(self.address_of(block), len, self.voltage) {
                 Some(bytes) => {
-                    self.state = State::UploadIdle;
-                    Answer::Data(bytes)
+                    self.state = RomState::UploadIdle;
+                    RomAnswer::Data(bytes)
                 }
                 None => self.refuse(ERR_TARGET),
             },
         }
     }
 
-    fn get_status(&mut self, memory: &Memory, now: Duration) -> (Answer, Effect) {
+    fn get_status(&mut self, memory: &Memory, now: Duration) -> (RomAnswer, RomEffect) {
         let mut poll = 0;
-        let mut effect = Effect::None;
+        let mut effect = RomEffect::None;
         match (self.state, self.pending.take()) {
-            (State::DnloadSync, Some(work)) => {
-                poll = if matches!(work, Work::Erase(_) | Work::MassErase) { POLL_ERASE } else { POLL_OTHER };
+            (RomState::DnloadSync, Some(work)) => {
+                poll = if matches!(work, RomWork::Erase(_) | RomWork::MassErase) {
+                    POLL_ERASE
+                } else {
+                    POLL_OTHER
+                };
                 let time = self.time_of(memory, &work);
                 self.busy = Some(Busy { work, from: now, until: now + time });
-                self.state = State::Busy;
+                self.state = RomState::Busy;
             }
-            (State::DnloadSync, None) => self.state = State::DnloadIdle,
-            (State::ManifestSync, _) => {
-                self.state = State::Manifest;
-                effect = Effect::Leave(self.pointer);
+            (RomState::DnloadSync, None) => self.state = RomState::DnloadIdle,
+            (RomState::ManifestSync, _) => {
+                self.state = RomState::Manifest;
+                effect = RomEffect::Leave(self.pointer);
                 poll = 1;
             }
             _ => {}
         }
         let [a, b, c, _] = poll.to_le_bytes();
-        (Answer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
+        (RomAnswer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
     }
 
     /// In every other state it is a request that does not fit: a host that sends it there was seen to fail for ever.
-    fn clear_status(&mut self) -> Answer {
-        if self.state != State::Error {
+    fn clear_status(&mut self) -> RomAnswer {
+        if self.state != RomState::Error {
             return self.refuse(ERR_STALLED);
         }
         self.status = OK;
-        self.state = State::Idle;
-        Answer::Ack
+        self.state = RomState::Idle;
+        RomAnswer::Ack
     }
 
-    fn abort(&mut self) -> Answer {
-        if self.state == State::Error {
-            return Answer::Stall;
+    fn abort(&mut self) -> RomAnswer {
+        if self.state == RomState::Error {
+            return RomAnswer::Stall;
         }
         self.pending = None;
-        self.state = State::Idle;
-        Answer::Ack
+        self.state = RomState::Idle;
+        RomAnswer::Ack
     }
 
-    fn refuse(&mut self, status: u8) -> Answer {
-        self.state = State::Error;
+    fn refuse(&mut self, status: u8) -> RomAnswer {
+        self.state = RomState::Error;
         self.status = status;
-        Answer::Stall
+        RomAnswer::Stall
     }
 
     fn address_of(&self, block: u16) -> u32 {
         self.pointer.wrapping_add((u32::from(block) - 2) * TRANSFER_LEN)
     }
 
-    fn width(&self) -> Width {
+    fn width(&self) -> ProgramWidth {
         match self.voltage {
-            _ if self.switch == Switch::NoEffect => Width::Byte,
-            0 => Width::Byte,
-            1 | 2 => Width::Half,
-            _ => Width::Word,
+            _ if self.switch == Switch::NoEffect => ProgramWidth::Byte,
+            0 => ProgramWidth::Byte,
+            1 | 2 => ProgramWidth::Half,
+            _ => ProgramWidth::Word,
         }
     }
 
     /// What really gets into flash where the supply is too low for the width: the first byte of a block loses all its bits.
-    fn weakened(&self, work: Work) -> Work {
+    fn weakened(&self, work: RomWork) -> RomWork {
         match work {
-            Work::Write(address, mut bytes)
+            RomWork::Write(address, mut bytes)
                 if (self.switch == Switch::LowSupply
                     || self.switch == Switch::LowSupplyForWords && bytes.len() == 4)
-                    && self.width() == Width::Word
+                    && self.width() == ProgramWidth::Word
                     && Nor::sector_of(address).is_some() =>
             {
                 bytes[0] = 0;
-                Work::Write(address, bytes)
+                RomWork::Write(address, bytes)
             }
             work => work,
         }
     }
 
-    fn time_of(&self, memory: &Memory, work: &Work) -> Duration {
+    fn time_of(&self, memory: &Memory, work: &RomWork) -> Duration {
         let width = self.width();
         match work {
             _ if self.check(memory, work).is_err() => Duration::ZERO,
-            Work::SetAddress(_) | Work::ReadUnprotect => Duration::from_micros(100),
-            Work::Erase(address) => match Nor::sector_of(*address) {
+            RomWork::SetAddress(_) | RomWork::ReadUnprotect => Duration::from_micros(100),
+            RomWork::Erase(address) => match Nor::sector_of(*address) {
                 Some(sector) if !memory.write_protected(sector) => memory.flash.erase_time(sector, width),
                 _ => Duration::ZERO,
             },
-            Work::MassErase => Duration::from_secs(MASS_ERASE[width as usize]),
-            Work::Write(address, data) if Nor::sector_of(*address).is_some() => {
+            RomWork::MassErase => Duration::from_secs(MASS_ERASE[width as usize]),
+            RomWork::Write(address, data) if Nor::sector_of(*address).is_some() => {
                 memory.flash.program_time(data.len(), width)
             }
-            Work::Write(..) => Duration::from_micros(100),
+            RomWork::Write(..) => Duration::from_micros(100),
         }
     }
 
     /// What the ROM objects to, as bStatus.
-    fn check(&self, memory: &Memory, work: &Work) -> Result<(), u8> {
+    fn check(&self, memory: &Memory, work: &RomWork) -> Result<(), u8> {
         let in_flash = |address: u32| Nor::sector_of(address).is_some();
         let last =
             |address: u32, len: usize| u32::try_from(len - 1).ok().and_then(|n| address.checked_add(n));
         match work {
-            Work::SetAddress(_) if memory.read_protected() && !self.late_refusal => Err(ERR_VENDOR),
-            Work::SetAddress(address) if is_empty(memory, *address) => Ok(()),
-            Work::SetAddress(address) => memory.read(*address, 1, self.voltage).map(drop).ok_or(ERR_TARGET),
-            Work::ReadUnprotect => Ok(()),
+            RomWork::SetAddress(_) if memory.read_protected() && !self.late_refusal => Err(ERR_VENDOR),
+            RomWork::SetAddress(address) if is_empty(memory, *address) => Ok(()),
+            RomWork::SetAddress(address) => {
+                memory.read(*address, 1, self.voltage).map(drop).ok_or(ERR_TARGET)
+            }
+            RomWork::ReadUnprotect => Ok(()),
             _ if memory.read_protected() => Err(ERR_VENDOR),
-            Work::MassErase => Ok(()),
-            Work::Erase(address) => in_flash(*address).then_some(()).ok_or(ERR_TARGET),
-            Work::Write(VOLTAGE, bytes) => {
+            RomWork::MassErase => Ok(()),
+            RomWork::Erase(address) => in_flash(*address).then_some(()).ok_or(ERR_TARGET),
+            RomWork::Write(VOLTAGE, bytes) => {
                 let good = matches!(bytes[..], [0..=4] | [0..=4, 0xFF, 0xFF, 0xFF]);
                 (good && self.switch != Switch::Refused).then_some(()).ok_or(ERR_WRITE)
             }
-            Work::Write(OPTION_BYTES, bytes) => (bytes.len() == 16).then_some(()).ok_or(ERR_TARGET),
-            Work::Write(address, bytes) if in_flash(*address) => {
+            RomWork::Write(OPTION_BYTES, bytes) => (bytes.len() == 16).then_some(()).ok_or(ERR_TARGET),
+            RomWork::Write(address, bytes) if in_flash(*address) => {
                 // AN2606 table 7: word by word, addresses and lengths are multiples of 4.
                 let aligned = address % 4 == 0 && bytes.len() % 4 == 0;
                 let inside = last(*address, bytes.len()).is_some_and(in_flash);
                 if !inside {
                     Err(ERR_TARGET)
-                } else if self.width() == Width::Word && !aligned {
+                } else if self.width() == ProgramWidth::Word && !aligned {
                     Err(ERR_WRITE)
                 } else {
                     Ok(())
                 }
             }
-            Work::Write(address, bytes) => {
+            RomWork::Write(address, bytes) => {
                 let otp = *address >= OTP && last(*address, bytes.len()).is_some_and(|end| end < OTP + 528);
                 otp.then_some(()).ok_or(ERR_TARGET)
             }
@@ -438,30 +446,30 @@ impl Rom {
     }
 
     /// Changes memory; `share` is how much of it got done.
-    fn carry_out(memory: &mut Memory, work: &Work, share: f64) {
+    fn carry_out(memory: &mut Memory, work: &RomWork, share: f64) {
         match work {
-            Work::Erase(address) => {
+            RomWork::Erase(address) => {
                 if let Some(sector) = Nor::sector_of(*address).filter(|&n| !memory.write_protected(n)) {
                     memory.flash.erase(sector, share);
                 }
             }
-            Work::MassErase => (0..nor::SECTORS.len()).for_each(|n| memory.flash.erase(n, share)),
-            Work::ReadUnprotect => {
+            RomWork::MassErase => (0..nor::SECTORS.len()).for_each(|n| memory.flash.erase(n, share)),
+            RomWork::ReadUnprotect => {
                 if memory.read_protected() {
                     (0..nor::SECTORS.len()).for_each(|n| memory.flash.erase(n, share));
                 }
                 memory.options = Memory::new(Nor::new(memory.flash.pace)).options;
             }
-            Work::Write(OPTION_BYTES, bytes) if bytes.len() == 16 => memory.options.copy_from_slice(bytes),
-            Work::Write(address, bytes) if Nor::sector_of(*address).is_some() => {
+            RomWork::Write(OPTION_BYTES, bytes) if bytes.len() == 16 => memory.options.copy_from_slice(bytes),
+            RomWork::Write(address, bytes) if Nor::sector_of(*address).is_some() => {
                 let mask = u16::from_le_bytes([memory.options[8], memory.options[9]]);
                 memory.flash.program(*address, bytes, share, |sector| mask >> sector & 1 == 0);
             }
-            Work::Write(address, bytes) => {
+            RomWork::Write(address, bytes) => {
                 let from = address.saturating_sub(OTP) as usize;
                 memory.otp.iter_mut().skip(from).zip(bytes).for_each(|(cell, byte)| *cell &= byte);
             }
-            Work::SetAddress(_) => {}
+            RomWork::SetAddress(_) => {}
         }
     }
 }

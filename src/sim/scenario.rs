@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::descriptors::{self, Face};
-use super::drone::{self, Drone, Mishap, Traits};
+use super::drone::{self, Mishap, SimDrone, Traits};
 use super::images;
 use super::nor::{self, Nor, Pace};
 use super::rom::Switch;
@@ -14,7 +14,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it is, in a few words.
     pub what: &'static str,
-    drones: fn(Duration) -> Vec<Drone>,
+    drones: fn(Duration) -> Vec<SimDrone>,
 }
 
 /// All of them; the first is the default.
@@ -126,7 +126,7 @@ impl Scenario {
     }
 
     /// Its drones, as they are at `now`.
-    pub fn drones(&self, now: Duration) -> Vec<Drone> {
+    pub fn drones(&self, now: Duration) -> Vec<SimDrone> {
         (self.drones)(now)
     }
 }
@@ -140,20 +140,20 @@ pub const CF2_BOARDS: [(&str, &str); 2] = [("CF20", "Crazyflie 2.0"), ("CF21", "
 const FIRMWARE_LEN: usize = 276_672;
 
 /// A drone with bootloader and firmware 2025.02, without power.
-pub fn crazyflie(pace: Pace, board: &str, traits: Traits) -> Drone {
+pub fn crazyflie(pace: Pace, board: &str, traits: Traits) -> SimDrone {
     let firmware = images::firmware("2025.02", &CF2_BOARDS, FIRMWARE_LEN);
-    Drone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)
+    SimDrone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)
 }
 
 /// A drone in DFU mode, changed by `change` before it gets its power.
-fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut Drone)) -> Vec<Drone> {
+fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut SimDrone)) -> Vec<SimDrone> {
     let mut drone = crazyflie(pace, CF21, Traits::default());
     change(&mut drone);
     drone.power_on_by_hand(now);
     vec![drone]
 }
 
-fn healthy(now: Duration) -> Vec<Drone> {
+fn healthy(now: Duration) -> Vec<SimDrone> {
     let mut drone = crazyflie(Pace::Typical, CF21, Traits::default());
     // Long enough ago that it is up.
     drone.power_on(Duration::ZERO);
@@ -161,7 +161,7 @@ fn healthy(now: Duration) -> Vec<Drone> {
     vec![drone]
 }
 
-fn old(now: Duration) -> Vec<Drone> {
+fn old(now: Duration) -> Vec<SimDrone> {
     let firmware = images::firmware("2021.06", &CF2_BOARDS, FIRMWARE_LEN);
     let mut drones = healthy(now);
     for drone in &mut drones {
@@ -171,59 +171,59 @@ fn old(now: Duration) -> Vec<Drone> {
     drones
 }
 
-fn dfu(now: Duration) -> Vec<Drone> {
+fn dfu(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |_| {})
 }
 
-fn erased(now: Duration) -> Vec<Drone> {
+fn erased(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| (1..12).for_each(|sector| drone.memory.flash.erase(sector, 1.0)))
 }
 
-fn dead(_: Duration) -> Vec<Drone> {
+fn dead(_: Duration) -> Vec<SimDrone> {
     let mut drone = crazyflie(Pace::Typical, CF21, Traits::default());
     (4..12).for_each(|sector| drone.memory.flash.erase(sector, 1.0));
     vec![drone]
 }
 
-fn overwritten(now: Duration) -> Vec<Drone> {
+fn overwritten(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| {
         let firmware = drone.memory.flash.bytes()[0x4000..0x4000 + FIRMWARE_LEN].to_vec();
         drone.memory.flash.place(0x0800_0000, &firmware);
     })
 }
 
-fn unplugged(now: Duration) -> Vec<Drone> {
+fn unplugged(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Unplugged)))
 }
 
-fn defect(now: Duration) -> Vec<Drone> {
+fn defect(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Panic)))
 }
 
-fn write_protected(now: Duration) -> Vec<Drone> {
+fn write_protected(now: Duration) -> Vec<SimDrone> {
     // Bit 2 is 0, and set in the complement.
     const PROTECTED: [u8; 8] = [0xFB, 0x0F, 0x04, 0xF0, 0xFB, 0x0F, 0x04, 0xF0];
     in_dfu(Pace::Typical, now, |drone| drone.memory.options[8..].copy_from_slice(&PROTECTED))
 }
 
-fn read_protected(now: Duration) -> Vec<Drone> {
+fn read_protected(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.memory.options[1] = 0x55)
 }
 
-fn wrong_board(now: Duration) -> Vec<Drone> {
+fn wrong_board(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone::write_otp(&mut drone.memory, "0;CB10;R=A"))
 }
 
-fn slow(now: Duration) -> Vec<Drone> {
+fn slow(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Worst, now, |_| {})
 }
 
-fn byte_mode(now: Duration) -> Vec<Drone> {
+fn byte_mode(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.switch = Switch::Refused)
 }
 
 /// Something else that is plugged in: a drone in all but looks.
-fn with_face(now: Duration, face: &'static Face) -> Vec<Drone> {
+fn with_face(now: Duration, face: &'static Face) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     for drone in &mut drones {
         drone.traits.face = Some(face);
@@ -231,59 +231,59 @@ fn with_face(now: Duration, face: &'static Face) -> Vec<Drone> {
     drones
 }
 
-fn px4(now: Duration) -> Vec<Drone> {
+fn px4(now: Duration) -> Vec<SimDrone> {
     with_face(now, &descriptors::PX4_BOOTLOADER)
 }
 
-fn relatives(now: Duration) -> Vec<Drone> {
+fn relatives(now: Duration) -> Vec<SimDrone> {
     [&descriptors::CRAZYRADIO, &descriptors::LOCO_NODE]
         .into_iter()
         .flat_map(|face| with_face(now, face))
         .collect()
 }
 
-fn other_chip(now: Duration) -> Vec<Drone> {
+fn other_chip(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.face = Some(&descriptors::OTHER_ROM))
 }
 
-fn clone(now: Duration) -> Vec<Drone> {
+fn clone(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.face = Some(&descriptors::GD32_ROM))
 }
 
-fn beside(now: Duration) -> Vec<Drone> {
+fn beside(now: Duration) -> Vec<SimDrone> {
     [clone(now), healthy(now)].concat()
 }
 
-fn two(now: Duration) -> Vec<Drone> {
+fn two(now: Duration) -> Vec<SimDrone> {
     let mut drones = dfu(now);
     drones.extend(in_dfu(Pace::Typical, now, |drone| drone.traits.uid[0] = 0x52));
     drones
 }
 
-fn twins(now: Duration) -> Vec<Drone> {
+fn twins(now: Duration) -> Vec<SimDrone> {
     let mut drones = dfu(now);
     // The number of the wafer, which the serial number in DFU mode leaves out.
     drones.extend(in_dfu(Pace::Typical, now, |drone| drone.traits.uid[4] ^= 1));
     drones
 }
 
-fn unknown_board(now: Duration) -> Vec<Drone> {
+fn unknown_board(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone::write_otp(&mut drone.memory, "7;CF2X;R=?"))
 }
 
-fn blank_otp(now: Duration) -> Vec<Drone> {
+fn blank_otp(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.memory.otp = [0xFF; 528])
 }
 
 /// A firmware of 500 kB from the start of the flash on, and nothing in the OTP.
-fn foreign(now: Duration) -> Vec<Drone> {
+fn foreign(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| {
         drone.memory.otp = [0xFF; 528];
         drone.memory.flash.place(nor::START, &images::foreign(500_000));
     })
 }
 
-fn nameless(now: Duration) -> Vec<Drone> {
+fn nameless(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| {
         drone::write_otp(&mut drone.memory, "0;CB10;R=A");
         drone.traits.lost_name = Some(6);
@@ -291,36 +291,36 @@ fn nameless(now: Duration) -> Vec<Drone> {
 }
 
 /// A running drone with this manner.
-fn running(now: Duration, change: impl Fn(&mut Drone)) -> Vec<Drone> {
+fn running(now: Duration, change: impl Fn(&mut SimDrone)) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     drones.iter_mut().for_each(change);
     drones
 }
 
-fn missed(now: Duration) -> Vec<Drone> {
+fn missed(now: Duration) -> Vec<SimDrone> {
     running(now, |drone| drone.traits.missed_entries = 4)
 }
 
-fn late(now: Duration) -> Vec<Drone> {
+fn late(now: Duration) -> Vec<SimDrone> {
     running(now, |drone| drone.traits.late_rom = Duration::from_secs(15))
 }
 
-fn dark(now: Duration) -> Vec<Drone> {
+fn dark(now: Duration) -> Vec<SimDrone> {
     running(now, |drone| drone.memory.rom_version = 0x31)
 }
 
-fn restarting(now: Duration) -> Vec<Drone> {
+fn restarting(now: Duration) -> Vec<SimDrone> {
     running(now, |drone| drone.traits.crashes_after = Some(Duration::from_millis(700)))
 }
 
-fn loose(now: Duration) -> Vec<Drone> {
+fn loose(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Loose)))
 }
 
-fn hung(now: Duration) -> Vec<Drone> {
+fn hung(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Hung)))
 }
 
-fn no_effect(now: Duration) -> Vec<Drone> {
+fn no_effect(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.switch = Switch::NoEffect)
 }

@@ -59,7 +59,7 @@ pub fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&str)) -> 
         tell(&format!("plugged in as {:04x}:{:04x}", id.0, id.1));
         let socket = ours.try_clone()?;
         let device = bus.clone();
-        let serving = thread::spawn(move || Device { bus: device, n, guise }.serve(ours));
+        let serving = thread::spawn(move || VirtualDevice { bus: device, n, guise }.serve(ours));
         let same = || bus.with(n, |drone, _| drone.guise()).flatten() == Some(guise);
         while !stop.load(Ordering::SeqCst) && !serving.is_finished() && same() {
             thread::sleep(GLANCE);
@@ -110,7 +110,7 @@ fn wait_until_free(port: u32) {
 }
 
 /// One enumeration of the drone.
-struct Device {
+struct VirtualDevice {
     bus: SimBus,
     n: usize,
     guise: u8,
@@ -129,11 +129,11 @@ struct Urb {
 /// What reader and executor share: the way back, and the requests that wait for their answer. One lock for
 /// both, since an answer must not follow the confirmation that its request was unlinked: the kernel would
 /// take that for a broken line and drop the device.
-struct Line(Mutex<(UnixStream, HashSet<[u8; 4]>)>);
+struct UrbLine(Mutex<(UnixStream, HashSet<[u8; 4]>)>);
 
-impl Line {
-    fn new(socket: UnixStream) -> Line {
-        Line(Mutex::new((socket, HashSet::new())))
+impl UrbLine {
+    fn new(socket: UnixStream) -> UrbLine {
+        UrbLine(Mutex::new((socket, HashSet::new())))
     }
 
     fn lock(&self) -> MutexGuard<'_, (UnixStream, HashSet<[u8; 4]>)> {
@@ -165,12 +165,12 @@ impl Line {
     }
 }
 
-impl Device {
+impl VirtualDevice {
     /// Answers until the line is cut. Requests are carried out one after the other, as the chip does;
     /// only an unlink overtakes.
     fn serve(self, mut socket: UnixStream) {
         let Ok(writer) = socket.try_clone() else { return };
-        let line = Arc::new(Line::new(writer));
+        let line = Arc::new(UrbLine::new(writer));
         let (queue, requests) = channel();
         let executor_line = Arc::clone(&line);
         let executor = thread::spawn(move || self.execute(&requests, &executor_line));
@@ -189,7 +189,7 @@ impl Device {
         let _ = executor.join();
     }
 
-    fn execute(&self, requests: &Receiver<Urb>, line: &Line) {
+    fn execute(&self, requests: &Receiver<Urb>, line: &UrbLine) {
         // Requests for packets of the CRTP link that are still to come.
         let mut readers = VecDeque::new();
         for urb in requests {
@@ -216,7 +216,7 @@ impl Device {
         }
     }
 
-    fn control(&self, urb: &Urb, line: &Line) {
+    fn control(&self, urb: &Urb, line: &UrbLine) {
         let [request_type, request, value_low, value_high, index_low, index_high, _, _] = urb.setup;
         let value = u16::from_le_bytes([value_low, value_high]);
         let index = u16::from_le_bytes([index_low, index_high]);

@@ -10,10 +10,10 @@ use crate::flash::Segment;
 use crate::image::Content;
 use crate::job::{CopyProblem, DroneAt, Failure, LogEntry, Outcome, Preview};
 use crate::plan::undo::{Change, NoCopy, Piece, Tracked};
-use crate::record::{self, Record, Target};
+use crate::record::{self, StateDir, Target};
 
 pub(super) enum Copies {
-    Files(Record),
+    Files(StateDir),
     Memory {
         of: Option<Box<(DroneAt, Tracked)>>,
         /// The user expects them to outlive this run.
@@ -53,13 +53,13 @@ impl Default for NoUndo {
 }
 
 /// A change that a job has begun.
-pub(super) enum Begun {
+pub(super) enum BegunCopy {
     Files(record::Begun),
     Memory,
 }
 
 impl Copies {
-    pub(super) fn new(record: Option<Record>, demo: bool) -> Copies {
+    pub(super) fn new(record: Option<StateDir>, demo: bool) -> Copies {
         record.map_or(Copies::Memory { of: None, is_makeshift: !demo }, Copies::Files)
     }
 
@@ -70,11 +70,11 @@ impl Copies {
         drone: &DroneAt,
         preview: &Preview,
         change: Change,
-    ) -> (Option<Begun>, Option<LogEntry>) {
+    ) -> (Option<BegunCopy>, Option<LogEntry>) {
         match self {
             Copies::Files(record) => {
                 let (begun, entry) = record::begin(record, drone, preview, change);
-                (begun.map(Begun::Files), entry)
+                (begun.map(BegunCopy::Files), entry)
             }
             Copies::Memory { of, is_makeshift } => {
                 let past = of.take().filter(|it| it.0.may_be(drone));
@@ -82,16 +82,16 @@ impl Copies {
                 past.begin(preview.plan.pieces(), preview.before.as_ref(), change);
                 *of = Some(Box::new((drone.clone(), past)));
                 let is_lost = *is_makeshift && preview.before.is_some();
-                (Some(Begun::Memory), is_lost.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
+                (Some(BegunCopy::Memory), is_lost.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
             }
         }
     }
 
     /// A job carries on what an earlier one had begun.
-    pub(super) fn carry_on(&self, drone: &DroneAt) -> Begun {
+    pub(super) fn carry_on(&self, drone: &DroneAt) -> BegunCopy {
         match self {
-            Copies::Files(record) => Begun::Files(record.carry_on(drone)),
-            Copies::Memory { .. } => Begun::Memory,
+            Copies::Files(record) => BegunCopy::Files(record.carry_on(drone)),
+            Copies::Memory { .. } => BegunCopy::Memory,
         }
     }
 
@@ -105,10 +105,10 @@ impl Copies {
     }
 
     /// How the job ended that had begun this.
-    pub(super) fn end(&mut self, begun: Begun, outcome: &Outcome) {
+    pub(super) fn end(&mut self, begun: BegunCopy, outcome: &Outcome) {
         match (self, begun) {
-            (_, Begun::Files(begun)) => begun.end(outcome),
-            (Copies::Memory { of: Some(it), .. }, Begun::Memory) => match outcome {
+            (_, BegunCopy::Files(begun)) => begun.end(outcome),
+            (Copies::Memory { of: Some(it), .. }, BegunCopy::Memory) => match outcome {
                 // A job that is carried on may find that everything was written.
                 Outcome::Flashed | Outcome::Unchanged => it.1.end(),
                 Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone)
@@ -118,7 +118,7 @@ impl Copies {
                 }
                 _ => it.1.keep_unfinished(),
             },
-            (_, Begun::Memory) => {}
+            (_, BegunCopy::Memory) => {}
         }
     }
 

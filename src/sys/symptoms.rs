@@ -5,7 +5,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::doctor::{Drone, Rule, Symptoms, System, rules_in};
+use crate::doctor::{Rule, SeenDrone, Symptoms, System, rules_in};
 use crate::job::Enter;
 use crate::scan;
 use crate::usb::descriptor::clean;
@@ -24,7 +24,7 @@ pub fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let others = bus.ok().and_then(|bus| scan::others(bus).ok()).unwrap_or_default();
     let drone = |device: crate::job::Device| {
         let at = found.iter().find(|found| found.location == device.location && found.id == device.id);
-        Drone {
+        SeenDrone {
             id: device.id,
             place: device.location.to_string(),
             closed: device.closed.map(|error| (error == TransferError::Access, error.to_string())),

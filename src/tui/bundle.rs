@@ -9,14 +9,14 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use crate::app::App;
-use crate::record::Record;
+use crate::record::StateDir;
 use crate::ui;
 use crate::ui::theme::{Glyphs, Theme};
 
 const KEPT: usize = 20;
 
 /// Saves a report and gives its path.
-pub(super) fn save(record: &Record, app: &App) -> io::Result<PathBuf> {
+pub(super) fn save(record: &StateDir, app: &App) -> io::Result<PathBuf> {
     record.save(Path::new("reports"), "report.txt", text(app).as_bytes(), KEPT)
 }
 
@@ -42,7 +42,7 @@ fn text(app: &App) -> String {
 }
 
 pub(super) fn log(app: &App) -> String {
-    let line = |line: &crate::app::log::Line| {
+    let line = |line: &crate::app::log::LogLine| {
         format!("{:9.3}  {:?}  {}\n", line.at.as_secs_f64(), line.level, line.text)
     };
     app.log.lines().iter().map(line).collect::<Vec<_>>().concat()

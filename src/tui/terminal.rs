@@ -23,13 +23,13 @@ const LARGEST: (u16, u16) = (500, 300);
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The terminal while the interface has it.
-pub(super) struct Screen {
+pub(super) struct TerminalScreen {
     terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
     fixed: bool,
 }
 
-impl Screen {
-    pub(super) fn open() -> io::Result<Screen> {
+impl TerminalScreen {
+    pub(super) fn open() -> io::Result<TerminalScreen> {
         let size = terminal::size().unwrap_or((0, 0));
         let fixed = size.0 == 0 || size.1 == 0;
         // Its size is set here alone: left to itself ratatui takes whatever the terminal says.
@@ -40,7 +40,7 @@ impl Screen {
             Terminal::with_options(backend, TerminalOptions { viewport })
         });
         match taken {
-            Ok(terminal) => Ok(Screen { terminal, fixed }),
+            Ok(terminal) => Ok(TerminalScreen { terminal, fixed }),
             Err(error) => {
                 give_back();
                 Err(error)
@@ -70,7 +70,7 @@ fn area((width, height): (u16, u16)) -> Rect {
     Rect::new(0, 0, width.min(LARGEST.0), height.min(LARGEST.1))
 }
 
-impl Drop for Screen {
+impl Drop for TerminalScreen {
     fn drop(&mut self) {
         give_back();
     }

@@ -5,8 +5,8 @@
 use super::middle::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
 use crate::app::keys::{Action, Key};
 use crate::app::picker::EntryKind;
-use crate::app::wizard::{Leds, Step};
-use crate::app::{App, BusState, JobView, Over, Screen, Slot, Stage, WizardView, keys};
+use crate::app::wizard::{Leds, WizardStep};
+use crate::app::{App, BusState, JobView, Overlay, Screen, Slot, Stage, WizardView, keys};
 use crate::doctor::Check;
 use crate::job::Outcome;
 use crate::report;
@@ -38,12 +38,12 @@ pub fn say(app: &App) -> Vec<String> {
         Screen::Wizard(WizardView { wizard, .. }) => {
             let (head, detail) = wizard.words(app.now);
             let mut lines = vec![head.to_owned()];
-            if app.resume().is_some() && wizard.step == Step::Prepare {
+            if app.resume().is_some() && wizard.step == WizardStep::Prepare {
                 lines.insert(0, super::wizard_panel::LOST.to_owned());
             }
             let count = wizard.count(app.now).map(|number| format!(" {number}")).unwrap_or_default();
             lines.push(format!("{detail}{count}"));
-            if wizard.step == Step::AskLeds {
+            if wizard.step == WizardStep::AskLeds {
                 lines.extend(
                     Leds::ALL.iter().enumerate().map(|(n, leds)| format!("  {}  {}", n + 1, leds.question())),
                 );
@@ -68,19 +68,19 @@ pub fn say(app: &App) -> Vec<String> {
     }
 }
 
-fn say_over(app: &App, over: &Over) -> Vec<String> {
+fn say_over(app: &App, over: &Overlay) -> Vec<String> {
     match over {
-        Over::Help => {
+        Overlay::Help => {
             let row = |row: &keys::Binding| {
                 let why = row.why_not.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
                 format!("  {:<6} {}{why}", shown(row), row.label)
             };
             keys::bindings_below(app).iter().filter(|row| is_choice(row)).map(row).collect()
         }
-        Over::AskStop => vec!["Stop the job? It stops at the next safe point.".to_owned()],
-        Over::Log => vec!["The log is what was printed so far.".to_owned()],
-        Over::Explain(text) => text.lines().map(str::to_owned).collect(),
-        Over::Doctor(checks) => {
+        Overlay::AskStop => vec!["Stop the job? It stops at the next safe point.".to_owned()],
+        Overlay::Log => vec!["The log is what was printed so far.".to_owned()],
+        Overlay::Explain(text) => text.lines().map(str::to_owned).collect(),
+        Overlay::Doctor(checks) => {
             let row = |check: &Check| {
                 let head = format!("{}: {}: {}", check.name, check.verdict.word(), check.found);
                 let remedy = (!check.remedy.is_empty()).then(|| format!("  {}", check.remedy));
@@ -130,7 +130,7 @@ fn asking(app: &App) -> Vec<String> {
 
 /// Whether a key is one in lines, too: nothing is marked or scrolled there.
 fn is_choice(row: &keys::Binding) -> bool {
-    !matches!(row.action, Action::Step(_) | Action::Parent | Action::Type)
+    !matches!(row.action, Action::WizardStep(_) | Action::Parent | Action::Type)
 }
 
 /// The key as it is typed in a line: nobody types Esc there, and q does the same.

@@ -19,7 +19,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
     let selected = app.log.selected();
     let end = selected.map_or(0, |at| at + 1);
     // Where there is little room the details are left out; on top of the screen everything is shown.
-    let shown = |(_, line): &(usize, &log::Line)| marked || line.level > Level::Detail;
+    let shown = |(_, line): &(usize, &log::LogLine)| marked || line.level > Level::Detail;
     let lines = app.log.lines().iter().enumerate().take(end).filter(shown);
     let width = usize::from(area.width.saturating_sub(2));
     // From the end on, as far as there is room.
@@ -40,7 +40,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
 }
 
 /// A line of the log, in as many rows as it needs.
-fn rows<'a>(line: &log::Line, marked: bool, width: usize, theme: &Theme) -> Vec<Line<'a>> {
+fn rows<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     let style = match (marked, line.level) {
         (true, _) => theme.marked,
         (false, Level::Warning) => theme.warn,

@@ -10,7 +10,7 @@ use super::theme::Theme;
 use super::{log_panel, panel, rows_of, summary, wizard_panel};
 use crate::app::keys::Danger;
 use crate::app::picker::{Entry, EntryKind, Picker};
-use crate::app::{App, Goal, JobView, Question, Screen, Stage, Which, command_line, keys, progress};
+use crate::app::{App, Confirmation, Goal, JobView, Screen, Stage, Which, command_line, keys, progress};
 use crate::image::Content;
 use crate::image::Loader;
 use crate::job::{Boot, Outcome, Preview, Report};
@@ -175,7 +175,7 @@ fn plan(
     area: Rect,
     app: &App,
     preview: &Preview,
-    question: &Question,
+    question: &Confirmation,
     stopping: bool,
     theme: &Theme,
 ) {

@@ -7,27 +7,27 @@ use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::theme::Theme;
 use super::{log_panel, panel, rows_of};
-use crate::app::{App, Over, keys};
+use crate::app::{App, Overlay, keys};
 use crate::doctor::{Check, Verdict};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     match &app.over {
         None => {}
-        Some(Over::Help) => help(frame, area, app, theme),
-        Some(Over::AskStop) => {
+        Some(Overlay::Help) => help(frame, area, app, theme),
+        Some(Overlay::AskStop) => {
             let text = "Stop the job? It stops at the next safe point. If writing has begun, the drone is left \
                         without a complete firmware and waits in DFU mode: the same job again completes it.";
             boxed(frame, area, theme, "Stop?", vec![Line::from(text), Line::from(""), choices(app, theme)]);
         }
-        Some(Over::Log) => {
+        Some(Overlay::Log) => {
             // Header, notice and keys stay.
             let rows = area.height.saturating_sub(3);
             let full = Rect { x: area.x, y: area.y + 1, width: area.width, height: rows };
             frame.render_widget(Clear, full);
             log_panel::draw(frame, full, app, theme, true);
         }
-        Some(Over::Doctor(checks)) => doctor(frame, area, checks, theme),
-        Some(Over::Explain(text)) => {
+        Some(Overlay::Doctor(checks)) => doctor(frame, area, checks, theme),
+        Some(Overlay::Explain(text)) => {
             let lines = text.lines().map(|line| Line::from(theme.text(line))).collect();
             boxed(frame, area, theme, "What this line means", lines);
         }

@@ -11,7 +11,7 @@ use crate::app::{App, Before, BusState, Goal, Screen, Slot, Which};
 use crate::crazyflie::{Mode, Relative};
 use crate::image::Loader;
 use crate::image::{Content, Format, Image};
-use crate::job::{Device, Identity, Known, Running};
+use crate::job::{Device, DeviceInfo, Identity, Running};
 
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let title = match app.devices.list().len() {
@@ -70,7 +70,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
     frame.render_widget(Paragraph::new(lines).block(panel(theme, &title)), area);
 }
 
-fn device_lines<'a>(device: &Device, known: Option<&Known>, width: u16, theme: &Theme) -> Vec<Line<'a>> {
+fn device_lines<'a>(device: &Device, known: Option<&DeviceInfo>, width: u16, theme: &Theme) -> Vec<Line<'a>> {
     let (name, style) = match (device.closed, device.mode) {
         (Some(_), _) => ("cannot be opened".to_owned(), theme.bad),
         (None, Mode::Dfu) => ("in DFU mode".to_owned(), theme.good),
@@ -87,7 +87,7 @@ fn device_lines<'a>(device: &Device, known: Option<&Known>, width: u16, theme: &
             let why = vec![Span::raw("  "), Span::styled(error.to_string(), theme.bad)];
             vec![head(String::new()), place, Line::from(why)]
         }
-        (None, Some(Known::InDfu(identity))) => {
+        (None, Some(DeviceInfo::InDfu(identity))) => {
             let board = identity.board.as_ref();
             let board =
                 board.map_or_else(|| "unknown board".to_owned(), |it| format!("{} {}", it.code, it.name()));
@@ -95,7 +95,7 @@ fn device_lines<'a>(device: &Device, known: Option<&Known>, width: u16, theme: &
             let board = Line::from(format!("  {board}{serial}"));
             vec![head(format!("  {id}  port {location}")), board, on_it(identity, theme)]
         }
-        (None, Some(Known::Running(Running { version: Some(version), board }))) => {
+        (None, Some(DeviceInfo::Running(Running { version: Some(version), board }))) => {
             let board = board.as_deref().unwrap_or("it");
             vec![head(String::new()), place, Line::from(format!("  {board} runs {version}"))]
         }

@@ -10,7 +10,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::panel;
 use super::theme::Theme;
 use crate::app::App;
-use crate::app::wizard::{Leds, Step, Wizard};
+use crate::app::wizard::{Leds, Wizard, WizardStep};
 
 /// Why somebody is here who did not ask for it.
 pub(super) const LOST: &str = "The drone was lost in mid-flash and waits without a firmware. Back in DFU mode, it is \
@@ -35,11 +35,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
 fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>> {
     let names = ["unplug", "hold the button", "plug in", "hold on", "let go"];
     let at = match wizard.step {
-        Step::Prepare => 0,
-        Step::Count => 1,
-        Step::Hold if wizard.is_plugging(now) => 2,
-        Step::Hold => 3,
-        Step::Release | Step::AskLeds | Step::Answer(_) | Step::Early => 4,
+        WizardStep::Prepare => 0,
+        WizardStep::Count => 1,
+        WizardStep::Hold if wizard.is_plugging(now) => 2,
+        WizardStep::Hold => 3,
+        WizardStep::Release | WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early => 4,
     };
     let (done, busy, _) = theme.ticks;
     names
@@ -56,11 +56,11 @@ fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>
 fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let (head, detail) = wizard.words(app.now);
     // What the hands must do at once is in the style of a key.
-    let at_once = wizard.is_plugging(app.now) || wizard.step == Step::Release;
+    let at_once = wizard.is_plugging(app.now) || wizard.step == WizardStep::Release;
     let head =
         if at_once { Span::styled(format!(" {head} "), theme.key) } else { Span::styled(head, theme.strong) };
     let mut lines = vec![Line::from(head)];
-    if app.resume().is_some() && wizard.step == Step::Prepare {
+    if app.resume().is_some() && wizard.step == WizardStep::Prepare {
         lines.insert(0, Line::from(Span::styled(LOST, theme.warn)));
     }
     if !detail.is_empty() {
@@ -68,7 +68,7 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     }
     lines.extend(wizard.count(app.now).map(|number| big_number(number, theme)).unwrap_or_default());
     match wizard.step {
-        Step::Prepare => {
+        WizardStep::Prepare => {
             lines.push(Line::from(""));
             lines.push(Line::from(vec![
                 Span::raw("Then press "),
@@ -76,8 +76,8 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
                 Span::raw("."),
             ]));
         }
-        Step::Hold => lines.push(Line::from("The blue LED is lit, blinks, then faster.")),
-        Step::AskLeds => lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
+        WizardStep::Hold => lines.push(Line::from("The blue LED is lit, blinks, then faster.")),
+        WizardStep::AskLeds => lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
             let key = Span::styled(format!(" {} ", n + 1), theme.key);
             Line::from(vec![key, Span::raw(format!(" {}", leds.question()))])
         })),
@@ -114,9 +114,9 @@ fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let lit = wizard.lit(app.now);
     let led =
         if lit { Span::styled(theme.leds.0, theme.led) } else { Span::styled(theme.leds.1, theme.faint) };
-    let plugged = matches!(wizard.step, Step::Hold | Step::Release | Step::Early);
+    let plugged = matches!(wizard.step, WizardStep::Hold | WizardStep::Release | WizardStep::Early);
     let cable = if plugged { "[USB]" } else { "     " };
-    let held = matches!(wizard.step, Step::Count | Step::Hold);
+    let held = matches!(wizard.step, WizardStep::Count | WizardStep::Hold);
     let button = if held { Span::styled("(#)", theme.strong) } else { Span::raw("( )") };
     let blink = match wizard.led(app.now) {
         crate::app::wizard::Led::Off => "dark",

@@ -9,7 +9,7 @@ use crate::crazyflie::Mode;
 use crate::flash::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
 use crate::image::Content;
 use crate::image::Loader;
-use crate::job::{Event, FailureKind, Identity, Job, Known, Outcome, Phase};
+use crate::job::{DeviceInfo, Event, FailureKind, Identity, Job, Outcome, Phase};
 
 /// A running drone has this long to answer.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -18,13 +18,13 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     ctx.quiet = true;
     let device = find::device(ctx, job)?;
     let known = match device.mode {
-        Mode::Firmware => Known::Running(running::ask(ctx, &device, ANSWER)),
+        Mode::Firmware => DeviceInfo::Running(running::ask(ctx, &device, ANSWER)),
         Mode::Dfu => {
             let transport = port::open(ctx, &device)?;
             let mut session = Session::open(ctx, &device, transport)?;
             let identity = read(ctx, &mut session);
             session.settle(ctx);
-            Known::InDfu(identity?)
+            DeviceInfo::InDfu(identity?)
         }
     };
     ctx.post(Event::Known(Box::new(known)));

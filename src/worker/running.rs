@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Ctx, port};
-use crate::crazyflie::{CRTP_IN, CRTP_MAX, CRTP_OUT, LINK_TO_RADIO, LINK_TO_USB, Mode, Question};
+use crate::crazyflie::{CRTP_IN, CRTP_MAX, CRTP_OUT, CrtpQuestion, LINK_TO_RADIO, LINK_TO_USB, Mode};
 use crate::job::{Device, LogEntry, Running};
 use crate::usb::descriptor::{self, Names};
 use crate::usb::{TransferError, Transport};
@@ -48,7 +48,7 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let mut running = Running::default();
     if transport.control_out(LINK_TO_USB, &[], PACKET).is_ok() {
         while running.version.is_none() && in_time() {
-            match question(ctx, &mut *transport, Question::Version) {
+            match question(ctx, &mut *transport, CrtpQuestion::Version) {
                 Ok(version) => running.version = version,
                 Err(error) => {
                     ctx.log(LogEntry::NotAsked(error));
@@ -57,7 +57,7 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
             }
         }
         if running.version.is_some() {
-            running.board = question(ctx, &mut *transport, Question::BoardName).unwrap_or(None);
+            running.board = question(ctx, &mut *transport, CrtpQuestion::BoardName).unwrap_or(None);
         }
     }
     // Whoever flies it by radio wants the link back, also if nothing was answered.
@@ -69,7 +69,7 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
 fn question(
     ctx: &Ctx<'_>,
     transport: &mut dyn Transport,
-    question: Question,
+    question: CrtpQuestion,
 ) -> Result<Option<String>, TransferError> {
     let start = ctx.clock.now();
     match transport.bulk_out(CRTP_OUT, &question.packet(), PACKET) {

@@ -10,10 +10,10 @@ use cfdfu::dfu::wire::Request;
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::{FIRMWARE_BASE, Segment};
 use cfdfu::job::{
-    BoardCheck, Confirm, Device, DroneState, Event, Failure, Known, Level, LogEntry, Outcome, Phase, Preview,
-    Report, Running, SectorState, WaitFor,
+    BoardCheck, Confirm, Device, DeviceInfo, DroneState, Event, Failure, Level, LogEntry, Outcome, Phase,
+    Preview, Report, Running, SectorState, WaitFor,
 };
-use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::{Comparison, Plan};
 use cfdfu::scan;
 use cfdfu::sim::images;
@@ -30,7 +30,7 @@ fn bus(scenario: &str) -> Msg {
 }
 
 fn preview(found: Comparison) -> Event {
-    let admitted = admission::flash(&parse(&firmware("2026.08", 20_000)), Wish::default()).unwrap();
+    let admitted = admission::flash(&parse(&firmware("2026.08", 20_000)), Overrides::default()).unwrap();
     let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
     let found = vec![found; plan.sectors().len()];
     let work = plan.work(&found, 2048);
@@ -87,7 +87,7 @@ fn events() -> impl Strategy<Value = Event> {
         phases(),
         (0..20_usize).prop_map(|index| Event::Sector { index, state: SectorState::Written }),
         ".{0,200}".prop_map(|text| Event::Log(Level::Info, LogEntry::Runs(text))),
-        Just(Event::Known(Box::new(Known::Running(Running::default())))),
+        Just(Event::Known(Box::new(DeviceInfo::Running(Running::default())))),
         prop::sample::select(vec!["dfu", "healthy"]).prop_map(|name| Event::Device(device(name))),
         Just(Event::Waiting { what: WaitFor::Start, limit: Duration::from_secs(3) }),
     ]

@@ -11,7 +11,7 @@ use crate::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::job::{Command, DroneState, Failure, FailureKind, Job, Leave, Outcome, Report, Selector};
 use cfdfu::sim::SimBus;
-use cfdfu::sim::drone::Drone;
+use cfdfu::sim::drone::SimDrone;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
@@ -29,11 +29,11 @@ fn stay(job: Job) -> Job {
 /// The cable pulled in the middle of a transfer, an erase or a write leaves them half done.
 #[test]
 fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
-    let (half_erased, incomplete) = cut_everywhere("dfu", 1000, Drone::cut_power);
+    let (half_erased, incomplete) = cut_everywhere("dfu", 1000, SimDrone::cut_power);
     // The cuts do hit the middle of things.
     assert!(half_erased > 20 && incomplete > 500, "{half_erased}, {incomplete}");
     for scenario in ["byte-mode", "no-effect", "blank-otp", "twins"] {
-        cut_everywhere(scenario, 100, Drone::cut_power);
+        cut_everywhere(scenario, 100, SimDrone::cut_power);
     }
 }
 
@@ -42,7 +42,7 @@ fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
 #[test]
 fn a_cable_that_works_loose_at_any_moment_is_a_lost_drone() {
     for (scenario, moments) in [("dfu", 300), ("twins", 60), ("byte-mode", 60)] {
-        cut_everywhere(scenario, moments, Drone::work_loose);
+        cut_everywhere(scenario, moments, SimDrone::work_loose);
     }
 }
 
@@ -87,7 +87,7 @@ fn is_gone(failure: &Failure) -> bool {
 }
 
 /// How many cuts left half a sector erased, and how many an incomplete image.
-fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut Drone, Duration)) -> (u32, u32) {
+fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut SimDrone, Duration)) -> (u32, u32) {
     let image = firmware("2026.08", LEN);
     let job = || Job { device: Selector::At("1-1".parse().unwrap()), ..stay(flash_job(&image)) };
     let twin = |bus: &SimBus| bus.with(1, |drone, _| drone.memory.flash.bytes().to_vec());
@@ -125,13 +125,17 @@ fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut Drone, Duration)) 
 pub struct Guillotine {
     time: FastClock,
     moment: Duration,
-    blow: fn(&mut Drone, Duration),
+    blow: fn(&mut SimDrone, Duration),
     bus: OnceLock<SimBus>,
 }
 
 impl Guillotine {
     /// With the drones of a scenario, the first of which is hit.
-    pub fn at(moment: Duration, scenario: &str, blow: fn(&mut Drone, Duration)) -> (Arc<Guillotine>, SimBus) {
+    pub fn at(
+        moment: Duration,
+        scenario: &str,
+        blow: fn(&mut SimDrone, Duration),
+    ) -> (Arc<Guillotine>, SimBus) {
         let clock = Arc::new(Guillotine { time: FastClock::new(), moment, blow, bus: OnceLock::new() });
         let bus = SimBus::new(Scenario::by_name(scenario).unwrap().drones(Duration::ZERO), clock.clone());
         assert!(clock.bus.set(bus.clone()).is_ok());

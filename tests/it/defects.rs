@@ -13,11 +13,11 @@ use cfdfu::job::{
     Command, Compare, DroneState, Enter, Event, FailureKind, FlashTask, Job, Keep, Leave, LogEntry, Mismatch,
     Outcome, Phase, Preview, Selector, Task,
 };
-use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::undo::{Change, History};
 use cfdfu::report;
 use cfdfu::scan;
-use cfdfu::sim::drone::Drone;
+use cfdfu::sim::drone::SimDrone;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images, nor};
 use cfdfu::supervise::Headway;
@@ -28,7 +28,7 @@ use cfdfu::worker::Worker;
 use crate::bent::{Ask, Bent, BentTransport};
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, outcome, restore_job, run, with};
 
-fn changed(scenario: &str, change: impl FnOnce(&mut Drone)) -> World {
+fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, _| change(drone));
     world
@@ -79,15 +79,15 @@ fn h4_another_maker_s_board_is_not_overwritten() {
 /// With a blank OTP any one of these says that it is a Crazyflie.
 #[test]
 fn h4_a_crazyflie_without_a_board_in_its_chip_is_known_by_what_is_on_it() {
-    let blank = |drone: &mut Drone| drone.memory.otp = [0xFF; 528];
-    let erase = |drone: &mut Drone, from: usize, to: usize| {
+    let blank = |drone: &mut SimDrone| drone.memory.otp = [0xFF; 528];
+    let erase = |drone: &mut SimDrone, from: usize, to: usize| {
         drone.memory.flash.place(nor::START + from as u32, &vec![0xFF; to - from]);
     };
     let flashes = |world: &World, job: Job| world.run(job).report.outcome == Outcome::Flashed;
     // Its bootloader alone; a firmware where the bootloader belongs; its firmware alone.
     assert!(flashes(&changed("erased", blank), flash_job(&new_image())));
     assert!(flashes(&changed("overwritten", blank), flash_job(&new_image())));
-    let firmware_alone = |drone: &mut Drone| {
+    let firmware_alone = |drone: &mut SimDrone| {
         blank(drone);
         erase(drone, 0, 0x4000);
     };
@@ -95,7 +95,7 @@ fn h4_a_crazyflie_without_a_board_in_its_chip_is_known_by_what_is_on_it() {
     // It was seen running.
     assert!(flashes(&changed("healthy", blank), flash_job(&new_image())));
     // Nothing at all: a firmware alone would not start, the bootloader may go where nothing is.
-    let nothing = |drone: &mut Drone| {
+    let nothing = |drone: &mut SimDrone| {
         blank(drone);
         erase(drone, 0, nor::LEN);
     };
@@ -110,7 +110,7 @@ fn h4_a_crazyflie_without_a_board_in_its_chip_is_known_by_what_is_on_it() {
 #[test]
 fn h4_what_was_allowed_once_is_not_asked_about_again() {
     let copy = Segment { address: LOADER_BASE, data: images::foreign(40_000) };
-    let wish = Wish { allow_mismatch: true, ..Wish::default() };
+    let wish = Overrides { allow_mismatch: true, ..Overrides::default() };
     let undo = job(admission::undo(copy, wish).unwrap());
     let undo = with(undo, |task: &mut FlashTask| task.change = Change::Undo);
     assert_eq!(World::new("foreign").run(undo).report.outcome, Outcome::Flashed);
@@ -132,7 +132,7 @@ fn an_undo_does_not_overwrite_what_another_program_wrote() {
         History::default().begin(preview.plan.pieces(), preview.before.as_ref(), Change::Flash).end();
     let undo = || {
         let copy = history.target().unwrap().clone();
-        with(job(admission::undo(copy, Wish::default()).unwrap()), |task| {
+        with(job(admission::undo(copy, Overrides::default()).unwrap()), |task| {
             kept(task);
             (task.change, task.expected) = (Change::Undo, history.expected().to_vec());
         })
@@ -353,7 +353,7 @@ fn m3_a_foreign_board_that_may_not_be_opened_is_in_nobody_s_way() {
         // The drone comes later: waited for to the end, by its number, too.
         for device in [Selector::Only, Selector::Serial("51004F000551343036333233".to_owned())] {
             let comes = Duration::from_secs(10);
-            let (clock, bus) = crate::cuts::Guillotine::at(comes, "healthy", Drone::plug_or_unplug);
+            let (clock, bus) = crate::cuts::Guillotine::at(comes, "healthy", SimDrone::plug_or_unplug);
             bus.with(0, |drone, now| drone.plug_or_unplug(now));
             let bus = Arc::new(Beside { bus, names: names.clone() });
             let job = Job { device, wait: Duration::from_secs(30), ..flash_job(&new_image()) };
@@ -510,7 +510,7 @@ fn h3_a_restore_that_was_cut_is_undone_to_what_was_there_before_it() {
         })
     };
     // With another bootloader, so that all of it is written.
-    let other_loader = |drone: &mut Drone| drone.memory.flash.place(nor::START + 0x1000, &[0x55; 64]);
+    let other_loader = |drone: &mut SimDrone| drone.memory.flash.place(nor::START + 0x1000, &[0x55; 64]);
     let begin = |history: &History, run: &Run, change: Change| {
         let preview = run.events.iter().find_map(|event| match event {
             Event::Ready(preview) => Some(preview),
@@ -522,7 +522,7 @@ fn h3_a_restore_that_was_cut_is_undone_to_what_was_there_before_it() {
     let whole_job = changed("dfu", other_loader).run(restore()).report.took;
     let before = changed("dfu", other_loader).flash();
     for moment in (0..60).map(|n| whole_job * n / 60) {
-        let (clock, bus) = crate::cuts::Guillotine::at(moment, "dfu", Drone::cut_power);
+        let (clock, bus) = crate::cuts::Guillotine::at(moment, "dfu", SimDrone::cut_power);
         bus.with(0, |drone, _| other_loader(drone));
         let flash = || bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let mut history = History::default();
@@ -537,7 +537,8 @@ fn h3_a_restore_that_was_cut_is_undone_to_what_was_there_before_it() {
         assert!(matches!(second.report.outcome, Outcome::Flashed | Outcome::Unchanged), "at {moment:?}");
         history = again.unwrap_or(history).end();
         let copy = history.target().unwrap_or_else(|why| panic!("at {moment:?}: {why}")).clone();
-        let undo = job(admission::undo(copy, Wish { allow_mismatch: true, ..Wish::default() }).unwrap());
+        let undo =
+            job(admission::undo(copy, Overrides { allow_mismatch: true, ..Overrides::default() }).unwrap());
         let undo = with(undo, |task| {
             task.leave = Leave::Stay;
             task.change = Change::Undo;

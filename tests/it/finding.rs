@@ -7,9 +7,9 @@ use std::time::Duration;
 use cfdfu::crazyflie::Mode;
 use cfdfu::flash::{LOADER_BASE, Span};
 use cfdfu::job::{
-    Command, DroneState, Enter, Event, FailureKind, Job, Known, Outcome, Running, Selector, Task,
+    Command, DeviceInfo, DroneState, Enter, Event, FailureKind, Job, Outcome, Running, Selector, Task,
 };
-use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::scan;
 use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::trace::{Traced, Transfer};
@@ -196,7 +196,7 @@ fn a_running_drone_is_asked_and_its_link_given_back() {
         _ => None,
     });
     let running = Running { version: Some("2025.02".to_owned()), board: Some("Crazyflie 2.1".to_owned()) };
-    assert_eq!(known, Some(Known::Running(running)));
+    assert_eq!(known, Some(DeviceInfo::Running(running)));
     let seen = seen.lock().unwrap();
     let commands: Vec<u16> = seen
         .iter()
@@ -294,7 +294,7 @@ fn a_drone_that_may_not_be_opened_is_told_so_also_when_it_is_named_by_serial() {
 #[test]
 fn every_job_knows_how_dfu_mode_was_entered() {
     let image = firmware("2026.08", 4096);
-    let segments = admission::compare(&parse(&image), Wish::default()).unwrap();
+    let segments = admission::compare(&parse(&image), Overrides::default()).unwrap();
     for task in
         [Task::Verify(segments), Task::Backup(Span::new(LOADER_BASE, 4096).unwrap()), flash_job(&image).task]
     {
@@ -313,7 +313,7 @@ fn whoever_looks_at_the_bus_again_and_again_opens_each_device_once() {
     for (scenario, drones) in [("two", 2), ("relatives", 0), ("px4", 0), ("clone", 0), ("other-chip", 1)] {
         let world = World::new(scenario);
         let bus = Counting(world.bus.clone(), Arc::clone(&opened));
-        let mut known = scan::Known::default();
+        let mut known = scan::ScanCache::default();
         opened.store(0, Ordering::SeqCst);
         let first = known.look(&bus).unwrap();
         assert_eq!(first.0, scan::devices(&world.bus).unwrap(), "{scenario}");
@@ -327,7 +327,7 @@ fn whoever_looks_at_the_bus_again_and_again_opens_each_device_once() {
     }
     // One that may not be opened yet is tried again.
     let world = World::new("dfu");
-    let mut known = scan::Known::default();
+    let mut known = scan::ScanCache::default();
     let locked = locked(&world.bus);
     assert_eq!(known.look(&locked).unwrap().0[0].closed, Some(TransferError::Access));
     assert_eq!(known.look(&world.bus).unwrap().0[0].closed, None);

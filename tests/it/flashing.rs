@@ -11,7 +11,7 @@ use cfdfu::job::{
     Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, LogEntry, Outcome,
     Preview, Report, Selector, Task, Verify, Width,
 };
-use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::undo::{Change, History, Last, NoCopy};
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
@@ -339,12 +339,12 @@ fn what_was_overwritten_can_be_put_back_exactly() {
         }
         hex.push(ihex::Record::EndOfFile);
         let image = parse(ihex::create_object_file_representation(&hex).unwrap().as_bytes());
-        admission::flash(&image, Wish { allow_mismatch: true, ..Wish::default() }).unwrap()
+        admission::flash(&image, Overrides { allow_mismatch: true, ..Overrides::default() }).unwrap()
     };
-    let short = admission::flash(&parse(&firmware("2026.08", 20_000)), Wish::default()).unwrap();
+    let short = admission::flash(&parse(&firmware("2026.08", 20_000)), Overrides::default()).unwrap();
     let strewn = parts(vec![noise(0x0800_8000, 5000), noise(0x0802_0000, 6000)]);
-    let loader = admission::restore(&parse(&images::loader()), None, Wish::default()).unwrap();
-    let insist = Wish { allow_mismatch: true, ..Wish::default() };
+    let loader = admission::restore(&parse(&images::loader()), None, Overrides::default()).unwrap();
+    let insist = Overrides { allow_mismatch: true, ..Overrides::default() };
     for (scenario, image) in
         [("dfu", short.clone()), ("overwritten", short), ("dfu", strewn), ("overwritten", loader)]
     {

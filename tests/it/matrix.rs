@@ -11,7 +11,7 @@ use crate::fault::{Fault, Faults, Faulty, Script};
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, Span};
 use cfdfu::job::{DroneState, Enter, Job, Keep, Leave, Outcome, Report, Selector, Task};
-use cfdfu::sim::drone::Drone;
+use cfdfu::sim::drone::SimDrone;
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::sim::{SimBus, images};
@@ -42,7 +42,7 @@ const FAULTS: [Fault; 12] = [
 
 /// A drone as it is before the job on port 1, its twin in DFU mode on port 2, and a clock for them. The twin shows the same
 /// serial number there: nothing that happens to the first may lead a job to it.
-fn plugged_in(drone: &Drone) -> World {
+fn plugged_in(drone: &SimDrone) -> World {
     let clock = Arc::new(FastClock::new());
     let mut twin = drone.clone();
     twin.traits.uid[4] ^= 1;
@@ -66,11 +66,11 @@ fn twin_is_untouched(world: &World, before: &[u8]) -> bool {
     world.bus.with(1, |twin, _| twin.memory.flash.bytes() == before).unwrap()
 }
 
-fn drone(scenario: &str) -> Drone {
+fn drone(scenario: &str) -> SimDrone {
     Scenario::by_name(scenario).unwrap().drones(Duration::ZERO).remove(0)
 }
 
-fn bytes(drone: &Drone) -> Vec<u8> {
+fn bytes(drone: &SimDrone) -> Vec<u8> {
     drone.memory.flash.bytes().to_vec()
 }
 
@@ -92,7 +92,7 @@ fn cut(world: &World, job: Job, script: Option<Script>) -> (Report, Vec<u8>, u64
 /// looks at the rest.
 fn matrix(
     name: &str,
-    drone: &Drone,
+    drone: &SimDrone,
     job: &Job,
     holds: impl Fn(&[u8], &Report) -> bool,
     check: impl Fn(&[u8], &[u8], &Report, Script),
@@ -172,7 +172,7 @@ fn stay(job: Job) -> Job {
     with(job, |task| task.leave = Leave::Stay)
 }
 
-fn flash_matrix(name: &str, drone: &Drone, job: &Job, image: &[u8]) {
+fn flash_matrix(name: &str, drone: &SimDrone, job: &Job, image: &[u8]) {
     matrix(name, drone, job, |after, _| after[LOADER_LEN..].starts_with(image), no_half_firmware(image));
 }
 
@@ -183,7 +183,7 @@ fn flash() {
 }
 
 /// A drone in DFU mode whose chip has this manner.
-fn chip(manner: impl FnOnce(&mut Drone)) -> Drone {
+fn chip(manner: impl FnOnce(&mut SimDrone)) -> SimDrone {
     let mut drone = drone("dfu");
     manner(&mut drone);
     // The ROM takes its manners when it starts.

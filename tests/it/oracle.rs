@@ -11,7 +11,7 @@ use std::time::Duration;
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::{Address, Segment};
 use cfdfu::job::{FailureKind, Job, Mismatch, Outcome, Task};
-use cfdfu::plan::admission::{self, Wish};
+use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::usb::{Bus, BusError, Found, Location, Pipe, ROM_DFU, Setup, TransferError, Transport};
 use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
 use usb_device::endpoint::{EndpointAddress, EndpointType};
@@ -301,7 +301,7 @@ impl Transport for OracleTransport {
 
 /// A flash that says nothing of boards: this device has none.
 fn job(image: &[u8], mismatch: Mismatch) -> Job {
-    with(support::job(admission::flash(&parse(image), Wish::default()).unwrap()), |task| {
+    with(support::job(admission::flash(&parse(image), Overrides::default()).unwrap()), |task| {
         task.mismatch = mismatch;
     })
 }

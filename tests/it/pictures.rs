@@ -11,8 +11,8 @@ use crate::svg;
 use cfdfu::app::keys::Key;
 use cfdfu::app::log::explain;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
-use cfdfu::app::wizard::{Leds, Step, Wizard};
-use cfdfu::app::{Aim, App, BusState, Demo, Msg, Over, Person, Screen, Source, Which, WizardView};
+use cfdfu::app::wizard::{Leds, Wizard, WizardStep};
+use cfdfu::app::{Aim, App, BusState, Demo, Msg, Overlay, Person, Screen, Source, Which, WizardView};
 use cfdfu::dfu::Status;
 use cfdfu::doctor;
 use cfdfu::job::{Event, LogEntry, WaitFor};
@@ -154,7 +154,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     let mut stand = Stand::new("none");
     let mut device = scan::devices(&World::new("dfu").bus).unwrap().remove(0);
     device.closed = Some(TransferError::Access);
-    let drone = doctor::Drone {
+    let drone = doctor::SeenDrone {
         id: device.id,
         place: device.location.to_string(),
         closed: Some((true, TransferError::Access.to_string())),
@@ -232,7 +232,7 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
             );
         }
     }
-    let mut wizard = Wizard { step: Step::AskLeds, since: Duration::ZERO };
+    let mut wizard = Wizard { step: WizardStep::AskLeds, since: Duration::ZERO };
     let row = |name: &str, kind: EntryKind| Entry { path: Path::new("/images").join(name), kind };
     let entries = vec![
         row("cf2-2026.08.bin", EntryKind::File("firmware 2026.08 for CF20, CF21".to_owned(), true)),
@@ -242,9 +242,11 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
     let start = &scenes[0].1;
     let picker = Picker { entries: Some(entries), ..Picker::new("/images".into()) };
     let mut screens = vec![("picker", Screen::Pick(Which::Image, None, picker))];
-    for (name, step) in
-        [("leds", Step::AskLeds), ("answer", Step::Answer(Leds::OneFast)), ("early", Step::Early)]
-    {
+    for (name, step) in [
+        ("leds", WizardStep::AskLeds),
+        ("answer", WizardStep::Answer(Leds::OneFast)),
+        ("early", WizardStep::Early),
+    ] {
         wizard.step = step;
         let view = WizardView { wizard: wizard.clone(), aim: Aim::Begin(Source::Chosen) };
         screens.push((name, Screen::Wizard(view)));
@@ -257,10 +259,10 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
     let meaning = explain(&LogEntry::InError(Status::FIRMWARE)).unwrap();
     let meaning = format!("dfuERROR, status(10)\n\n{meaning}");
     let overs = [
-        ("help", Over::Help),
-        ("stop", Over::AskStop),
-        ("log", Over::Log),
-        ("explain", Over::Explain(meaning)),
+        ("help", Overlay::Help),
+        ("stop", Overlay::AskStop),
+        ("log", Overlay::Log),
+        ("explain", Overlay::Explain(meaning)),
     ];
     for (name, over) in overs {
         let app = App { over: Some(over), ..flashing.clone() };

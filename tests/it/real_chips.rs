@@ -16,8 +16,8 @@ use cfdfu::flash::{Address, FIRMWARE_BASE};
 use cfdfu::job::{Boot, DroneState, Event, FailureKind, Job, Leave, Level, Outcome, Selector};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::descriptors::ROM;
-use cfdfu::sim::drone::{Drone, Mishap};
-use cfdfu::sim::nor::{Nor, Pace, Width};
+use cfdfu::sim::drone::{Mishap, SimDrone};
+use cfdfu::sim::nor::{Nor, Pace, ProgramWidth};
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::{Bus, Found, ROM_DFU, TransferError};
@@ -226,7 +226,7 @@ fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_time() {
 fn r14_the_simulated_chip_is_as_fast_as_a_real_relative() {
     let nor = Nor::new(Pace::Typical);
     let seven: Duration =
-        [0, 1, 2, 3, 4, 6, 7].into_iter().map(|sector| nor.erase_time(sector, Width::Byte)).sum();
+        [0, 1, 2, 3, 4, 6, 7].into_iter().map(|sector| nor.erase_time(sector, ProgramWidth::Byte)).sum();
     assert!((5.0..=7.0).contains(&seven.as_secs_f64()), "{seven:?}");
     let world = World::new("dfu");
     let found = world.bus.list().unwrap().remove(0);
@@ -443,7 +443,7 @@ fn a_drone_that_is_unplugged_after_its_start_was_not_watched() {
     let world = World::new("healthy");
     let whole = flash(&world).report.took;
     let (clock, bus) =
-        crate::cuts::Guillotine::at(whole + Duration::from_secs(1), "healthy", Drone::cut_power);
+        crate::cuts::Guillotine::at(whole + Duration::from_secs(1), "healthy", SimDrone::cut_power);
     let report = run(Arc::new(bus), clock, job()).report;
     assert_eq!((report.boot, report.outcome), (Boot::NotWatched, Outcome::Flashed));
 }
@@ -550,7 +550,7 @@ fn flash(world: &World) -> Run {
 }
 
 /// A drone of a scenario with this manner of its chip from its start on.
-fn manner(scenario: &str, change: impl FnOnce(&mut Drone)) -> World {
+fn manner(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, now| {
         change(drone);

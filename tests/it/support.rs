@@ -9,7 +9,7 @@ use cfdfu::image::Image;
 use cfdfu::job::{
     Command, Confirm, Enter, Event, FlashTask, Job, Keep, Outcome, Phase, Report, Selector, Task,
 };
-use cfdfu::plan::admission::{self, Admitted, Wish};
+use cfdfu::plan::admission::{self, ApprovedImage, Overrides};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::{CF2_BOARDS, Scenario};
@@ -119,7 +119,7 @@ pub fn parse(bytes: &[u8]) -> Image {
 /// A flash of this firmware with every default.
 pub fn flash_job(firmware: &[u8]) -> Job {
     let image = parse(firmware);
-    with(job(admission::flash(&image, Wish::default()).unwrap()), |task| {
+    with(job(admission::flash(&image, Overrides::default()).unwrap()), |task| {
         task.boards = image.boards();
         task.version = image.content.firmware().and_then(|firmware| firmware.version.clone());
     })
@@ -127,10 +127,10 @@ pub fn flash_job(firmware: &[u8]) -> Job {
 
 pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
     let firmware = firmware.map(parse);
-    job(admission::restore(&parse(loader), firmware.as_ref(), Wish::default()).unwrap())
+    job(admission::restore(&parse(loader), firmware.as_ref(), Overrides::default()).unwrap())
 }
 
-pub fn job(image: Admitted) -> Job {
+pub fn job(image: ApprovedImage) -> Job {
     let task = FlashTask { keep: Keep::No, confirm: Confirm::Go, ..FlashTask::new(image, None) };
     Job {
         device: Selector::Only,

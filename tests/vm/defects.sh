@@ -58,7 +58,7 @@ check "without a copy undo says why not" sh -c "
 check "L5: without a home that is said before the flash" sh -c "
   chmod 666 $(node 0483:df11)
   setpriv --reuid 65534 --regid 65534 --clear-groups env -i '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
-  [ \$status -eq 0 ] && grep -q 'no copy is kept' log"
+  [ \$status -eq 0 ] && grep -q 'No copy is kept' log"
 echo "== another program flashed it since"
 check "a flash" "$cfdfu" flash new.bin --no-leave
 dfu-util -a 0 -s 0x08004000 -D radio.bin >/dev/null 2>&1

@@ -53,14 +53,14 @@ check "the first was not disturbed" "$cfdfu" verify new.bin
 echo "== nowhere to write"
 check "an unwritable home is no reason to stop" sh -c "
   XDG_STATE_HOME=/proc/nothing '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
-  [ \$status -eq 0 ] && grep -q 'no copy is kept' log"
+  [ \$status -eq 0 ] && grep -q 'No copy is kept' log"
 check "looking at a drone in passing leaves no trace" sh -c "
   sleep 3 | XDG_STATE_HOME=\$PWD/fresh '$cfdfu' --plain >plain; cat plain; find fresh 2>/dev/null
   grep -q 'boot ROM' plain && [ ! -e fresh ]"
 mkdir -p full && mount -t tmpfs -o size=64k tmpfs full
 check "a full disk neither" sh -c "
   XDG_STATE_HOME=\$PWD/full '$cfdfu' flash new.bin --no-leave --log-file full/log >log 2>&1; status=\$?; cat log
-  [ \$status -eq 0 ] && grep -q 'no copy is kept' log"
+  [ \$status -eq 0 ] && grep -q 'No copy is kept' log"
 check "a backup that does not fit leaves nothing" sh -c "
   '$cfdfu' backup full/all.bin >log 2>&1; status=\$?; cat log; [ \$status -eq 73 ] && ! ls full/all.bin*"
 check "a backup is never put over another" sh -c "

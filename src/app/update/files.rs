@@ -6,7 +6,7 @@ use crate::app::picker::{EntryKind, Picker};
 use crate::app::{App, Effect, Goal, Screen, Slot, Stage, Which, wish_for};
 use crate::image::Image;
 use crate::job::Level;
-use crate::plan::admission::{self, Wish};
+use crate::plan::admission::{self, Overrides};
 use crate::report::{self, Problem};
 
 pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
@@ -60,7 +60,7 @@ pub(super) fn on_loaded(
         let refusal = match which {
             // What is not recognised may be flashed by whoever types a word.
             Which::Image => admission::flash(&image, wish_for(&image)).err(),
-            Which::Loader => admission::restore(&image, None, Wish::default()).err(),
+            Which::Loader => admission::restore(&image, None, Overrides::default()).err(),
         };
         refusal.map_or(Ok(image), |refusal| Err(report::refusal(&refusal)))
     });

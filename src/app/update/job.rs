@@ -7,15 +7,15 @@ use super::files::open_picker;
 use crate::app::progress::Progress;
 use crate::app::wizard::Move;
 use crate::app::{
-    Aim, App, Effect, Goal, JobFacts, JobView, Over, Question, Resume, SECTORS, Screen, Source, Stage, Undo,
-    Which, Wizard, WizardView, keys, wish_for,
+    Aim, App, Confirmation, Effect, Goal, JobFacts, JobView, Overlay, Resume, SECTORS, Screen, Source, Stage,
+    Undo, Which, Wizard, WizardView, keys, wish_for,
 };
 use crate::crazyflie::Mode;
 use crate::job::{
     Confirm, Device, DroneState, Enter, Event, FlashTask, Job, Level, Mismatch, Outcome, Phase, Preview,
     Selector, Task,
 };
-use crate::plan::admission::{self, Wish};
+use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::Change;
 use crate::report;
 use crate::supervise::{Ended, Next};
@@ -129,7 +129,7 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
             (Ok(before.image.clone()), before.content.firmware(), Some(before.drone.clone()))
         }
         (Source::Chosen, Some(loader)) if app.goal == Goal::Restore => {
-            let image = admission::restore(loader, firmware, Wish::default());
+            let image = admission::restore(loader, firmware, Overrides::default());
             (image, firmware.unwrap_or(loader).content.firmware(), selected)
         }
         (Source::Chosen, Some(image)) => {
@@ -286,7 +286,7 @@ fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
         preview.board = confirmed.board;
     }
     if !resumed && !preview.work.is_nothing() {
-        view.stage = Stage::Asking(Question { shown: now, ..Question::default() });
+        view.stage = Stage::Asking(Confirmation { shown: now, ..Confirmation::default() });
     }
     let stopping = view.stopping || detached;
     view.facts.preview = Some(preview);
@@ -311,7 +311,7 @@ fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
 /// The last word of a job. A question about stopping it has become pointless.
 pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     let Ended { report, drone, others, next, undo, .. } = ended;
-    if app.over == Some(Over::AskStop) {
+    if app.over == Some(Overlay::AskStop) {
         app.over = None;
     }
     app.devices.identified = None;

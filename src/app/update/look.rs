@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::app::{App, BackgroundIdentify, Effect, Goal, Screen};
 use crate::image::Loader;
-use crate::job::{Enter, Event, Identity, Job, Known, Level, Selector, Task};
+use crate::job::{DeviceInfo, Enter, Event, Identity, Job, Level, Selector, Task};
 use crate::report;
 
 /// The job that identifies the selected device, if nothing speaks against it.
@@ -38,7 +38,7 @@ pub(super) fn on_event(app: &mut App, event: Event) {
             for (label, text) in report::known(&known) {
                 app.log.push(app.now, Level::Info, &format!("{label:<11} {text}"));
             }
-            if let Known::InDfu(identity) = &*known {
+            if let DeviceInfo::InDfu(identity) = &*known {
                 diagnose(app, identity);
             }
             if let Some(identified) = &mut app.devices.identified {

@@ -8,7 +8,7 @@ use crate::app::{Demo, JobFacts, Slot, Which};
 use crate::crazyflie::Protection;
 use crate::image::Image;
 use crate::image::Loader;
-use crate::job::{Confirm, Device, DroneState, Enter, Event, Identity, Known, Outcome, Report, Task};
+use crate::job::{Confirm, Device, DeviceInfo, DroneState, Enter, Event, Identity, Outcome, Report, Task};
 use crate::report::ProblemKind;
 use crate::supervise::Ended;
 use crate::usb::descriptor::Strings;
@@ -37,7 +37,7 @@ fn app(devices: usize) -> App {
 }
 
 /// The look in passing is over, and told this.
-fn looked(app: &mut App, known: Option<Known>) {
+fn looked(app: &mut App, known: Option<DeviceInfo>) {
     let known = known.map(|known| Msg::Job(Box::new(Event::Known(Box::new(known)))));
     for message in known.into_iter().chain([ended(Outcome::Identified, true)]) {
         assert_eq!(update(app, Duration::ZERO, message), []);
@@ -84,7 +84,7 @@ fn a_drone_is_looked_at_once_and_its_diagnosis_marks_the_job_that_helps() {
     let protection = Some(Protection::default());
     let identity =
         Identity { board: None, loader: Some(Loader::Erased), firmware: None, protection, rom: None };
-    looked(&mut app, Some(Known::InDfu(identity)));
+    looked(&mut app, Some(DeviceInfo::InDfu(identity)));
     assert_eq!(app.goal, Goal::Restore);
     assert!(notice_of(&app).contains("b puts it back"));
     assert!(app.devices.known().is_some());
@@ -121,7 +121,7 @@ fn an_image_that_is_not_recognised_takes_a_typed_word() {
     assert!(matches!(app.image, Slot::Ready(..)));
     press(&mut app, Key::Char('f'));
     if let Screen::Job(view) = &mut app.screen {
-        view.stage = Stage::Asking(Question::default());
+        view.stage = Stage::Asking(Confirmation::default());
     }
     assert_eq!(press(&mut app, Key::Enter), []);
     assert!(notice_of(&app).contains("type the word unknown first"));
@@ -202,7 +202,7 @@ fn no_key_stops_a_job_that_writes_without_asking() {
     for key in [Key::Char('q'), Key::CtrlC] {
         let mut app = working();
         assert_eq!(press(&mut app, key), []);
-        assert_eq!(app.over, Some(Over::AskStop));
+        assert_eq!(app.over, Some(Overlay::AskStop));
         // A third and fourth do no more than the second.
         assert_eq!(press(&mut app, Key::CtrlC), []);
         assert_eq!(press(&mut app, Key::Char('q')), []);
@@ -235,7 +235,7 @@ fn a_lost_terminal_ends_what_has_changed_nothing_and_lets_a_flash_finish() {
 
     let mut asking = working();
     if let Screen::Job(view) = &mut asking.screen {
-        view.stage = Stage::Asking(Question::default());
+        view.stage = Stage::Asking(Confirmation::default());
     }
     assert_eq!(update(&mut asking, Duration::ZERO, Msg::Detached), [Effect::Cancel]);
     let cancelled = ended(Outcome::Cancelled(DroneState::Untouched), false);

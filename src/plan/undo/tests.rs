@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::flash::map::MemoryMap;
-use crate::plan::admission::{self, Wish};
+use crate::plan::admission::{self, Overrides};
 use crate::plan::{Comparison, Plan, Work};
 
 /// Sector 0 has its real size, the others hold a few words.
@@ -53,9 +53,9 @@ fn bytes(seed: u8, len: usize) -> Vec<u8> {
     (0..len).map(|n| seed.wrapping_add(u8::try_from(n * 7 % 251).unwrap()).min(0xFE)).collect()
 }
 
-struct Chip(Vec<u8>);
+struct ModelChip(Vec<u8>);
 
-impl Chip {
+impl ModelChip {
     fn at(&mut self, address: Address, len: usize) -> &mut [u8] {
         let from = (address.0 - LOADER_BASE.0) as usize;
         &mut self.0[from..from + len]
@@ -105,7 +105,7 @@ type Both<T> = [T; 2];
 
 /// What must come back, by what happened and nothing else.
 #[derive(Clone, Default)]
-struct Memory {
+struct ModelMemory {
     /// What each part held before its last change, while it was whole; `None` if no copy was to be kept of it.
     before: Both<Option<Vec<u8>>>,
     /// What each part last held before a change that an earlier change had left just so, and whole.
@@ -119,10 +119,10 @@ struct Memory {
     /// Another program has written since.
     changed_since: bool,
     /// What an undo that was cut was to bring back.
-    undoing: Option<Box<Memory>>,
+    undoing: Option<Box<ModelMemory>>,
 }
 
-impl Memory {
+impl ModelMemory {
     /// These sectors are about to be changed.
     fn change(&mut self, sectors: Span, flash: &[u8], keep: bool) {
         self.changed = [sectors.start() < FIRMWARE_BASE, sectors.end() > FIRMWARE_BASE.wide()];
@@ -155,18 +155,18 @@ fn parts(flash: &[u8]) -> Both<&[u8]> {
     [loader, firmware]
 }
 
-fn insist() -> Wish {
-    Wish { allow_mismatch: true, ..Wish::default() }
+fn insist() -> Overrides {
+    Overrides { allow_mismatch: true, ..Overrides::default() }
 }
 
 #[allow(clippy::too_many_lines, reason = "a model, deed by deed")]
 fn run(deeds: Vec<(Deed, Option<usize>)>) {
     let map = MemoryMap::parse(MAP).unwrap();
-    let mut chip = Chip(vec![BLANK; LEN]);
+    let mut chip = ModelChip(vec![BLANK; LEN]);
     chip.at(LOADER_BASE, 400).copy_from_slice(&bytes(9, 400));
     chip.at(FIRMWARE_BASE, 300).copy_from_slice(&bytes(11, 300));
     let whole = parts(&chip.0).map(|part| vec![part.to_vec()]);
-    let (mut history, mut memory) = (History::default(), Memory { whole, ..Memory::default() });
+    let (mut history, mut memory) = (History::default(), ModelMemory { whole, ..ModelMemory::default() });
     for (deed, cut) in deeds {
         let (copy, change, keep) = match &deed {
             Deed::Flash { len, seed, keep } => {

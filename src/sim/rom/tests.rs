@@ -13,18 +13,18 @@ impl Chip {
     fn new() -> Chip {
         let mut chip =
             Chip { rom: Rom::new(), memory: Memory::new(Nor::new(Pace::Typical)), now: Duration::ZERO };
-        assert_eq!(chip.out(4, 0, &[]), Answer::Ack);
+        assert_eq!(chip.out(4, 0, &[]), RomAnswer::Ack);
         chip
     }
 
-    fn out(&mut self, request: u8, value: u16, data: &[u8]) -> Answer {
+    fn out(&mut self, request: u8, value: u16, data: &[u8]) -> RomAnswer {
         let setup = Setup { request_type: 0x21, request, value, index: 0 };
         let (answer, waited, _) = self.rom.request(&mut self.memory, setup, data.len(), data, self.now);
         self.now += waited;
         answer
     }
 
-    fn input(&mut self, request: u8, value: u16, len: usize) -> (Answer, Duration) {
+    fn input(&mut self, request: u8, value: u16, len: usize) -> (RomAnswer, Duration) {
         let setup = Setup { request_type: 0xA1, request, value, index: 0 };
         let (answer, waited, _) = self.rom.request(&mut self.memory, setup, len, &[], self.now);
         self.now += waited;
@@ -33,7 +33,7 @@ impl Chip {
 
     fn status(&mut self) -> [u8; 3] {
         match self.input(3, 0, 6).0 {
-            Answer::Data(bytes) => [bytes[0], bytes[1], bytes[4]],
+            RomAnswer::Data(bytes) => [bytes[0], bytes[1], bytes[4]],
             other => panic!("{other:?}"),
         }
     }
@@ -41,7 +41,7 @@ impl Chip {
     /// A download carried out to its end: the last status and how long the chip took.
     fn run(&mut self, block: u16, data: &[u8]) -> ([u8; 3], Duration) {
         let from = self.now;
-        assert_eq!(self.out(1, block, data), Answer::Ack);
+        assert_eq!(self.out(1, block, data), RomAnswer::Ack);
         assert_eq!(self.status()[2], 4);
         (self.status(), self.now.saturating_sub(from))
     }
@@ -62,18 +62,18 @@ fn it_starts_in_error_with_firmware_corrupt() {
     let mut memory = Memory::new(Nor::new(Pace::Typical));
     let setup = Setup { request_type: 0xA1, request: 3, value: 0, index: 0 };
     let (answer, _, _) = rom.request(&mut memory, setup, 6, &[], Duration::ZERO);
-    assert_eq!(answer, Answer::Data(vec![10, 0, 0, 0, 10, 0]));
+    assert_eq!(answer, RomAnswer::Data(vec![10, 0, 0, 0, 10, 0]));
 }
 
 #[test]
 fn work_is_done_while_the_second_get_status_waits() {
     let mut chip = Chip::new();
-    assert_eq!(chip.out(1, 0, &[0x41, 0, 0x40, 0, 8]), Answer::Ack);
+    assert_eq!(chip.out(1, 0, &[0x41, 0, 0x40, 0, 8]), RomAnswer::Ack);
     assert_eq!(chip.status(), [0, 100, 4]);
     let (answer, waited) = chip.input(3, 0, 6);
-    assert_eq!(answer, Answer::Data(vec![0, 0, 0, 0, 5, 0]));
+    assert_eq!(answer, RomAnswer::Data(vec![0, 0, 0, 0, 5, 0]));
     assert_eq!(waited.as_millis(), 364);
-    assert_eq!(chip.out(1, 2, &[1; 2048]), Answer::Ack);
+    assert_eq!(chip.out(1, 2, &[1; 2048]), RomAnswer::Ack);
     assert_eq!(chip.status(), [0, 104, 4]);
 }
 
@@ -86,7 +86,7 @@ fn word_mode_is_declared_through_the_virtual_address_and_needs_whole_words() {
     chip.point_to(0xFFFF_0000);
     assert_eq!(chip.run(2, &[3, 0xFF, 0xFF, 0xFF]).0, [0, 0, 5]);
     chip.out(6, 0, &[]);
-    assert_eq!(chip.input(2, 2, 4).0, Answer::Data(vec![3, 0xFF, 0xFF, 0xFF]));
+    assert_eq!(chip.input(2, 2, 4).0, RomAnswer::Data(vec![3, 0xFF, 0xFF, 0xFF]));
     chip.out(6, 0, &[]);
     assert_eq!(chip.erase(0x0800_4000).1.as_micros(), 227_500);
     chip.point_to(0x0800_4000);
@@ -108,16 +108,16 @@ fn a_wrong_address_is_a_target_error() {
 fn requests_that_do_not_fit_the_state_are_stalled() {
     let mut chip = Chip::new();
     chip.point_to(0x0800_4000);
-    assert_eq!(chip.input(2, 2, 64).0, Answer::Stall);
+    assert_eq!(chip.input(2, 2, 64).0, RomAnswer::Stall);
     assert_eq!(chip.status(), [ERR_STALLED, 0, 10]);
-    assert_eq!(chip.out(6, 0, &[]), Answer::Stall);
+    assert_eq!(chip.out(6, 0, &[]), RomAnswer::Stall);
     chip.out(4, 0, &[]);
-    assert!(matches!(chip.input(2, 2, 64).0, Answer::Data(_)));
-    assert_eq!(chip.out(1, 2, &[0; 8]), Answer::Stall);
+    assert!(matches!(chip.input(2, 2, 64).0, RomAnswer::Data(_)));
+    assert_eq!(chip.out(1, 2, &[0; 8]), RomAnswer::Stall);
     chip.out(4, 0, &[]);
-    assert_eq!(chip.out(1, 1, &[0; 8]), Answer::Stall);
+    assert_eq!(chip.out(1, 1, &[0; 8]), RomAnswer::Stall);
     chip.out(4, 0, &[]);
-    assert_eq!(chip.out(1, 2, &[0; 2049]), Answer::Stall);
+    assert_eq!(chip.out(1, 2, &[0; 2049]), RomAnswer::Stall);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn a_read_protected_chip_answers_with_a_vendor_error() {
     chip.rom.late_refusal = true;
     chip.point_to(0x0800_4000);
     chip.out(6, 0, &[]);
-    assert_eq!(chip.input(2, 2, 64).0, Answer::Stall);
+    assert_eq!(chip.input(2, 2, 64).0, RomAnswer::Stall);
     assert_eq!(chip.status(), [ERR_VENDOR, 0, 10]);
 }
 
