@@ -40,14 +40,10 @@ pub fn command_line(app: &App) -> String {
 
 /// A path as a shell takes it for one word.
 fn quoted(path: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "./_-+=@:,%".contains(c);
-    match path {
+    match shlex::try_quote(path) {
         // Not an option.
         _ if path.starts_with('-') => quoted(&format!("./{path}")),
-        _ if path.chars().all(plain) => path.to_owned(),
-        _ if path.chars().all(is_printable) => {
-            format!("'{}'", path.replace('\'', r"'\''"))
-        }
+        Ok(word) if path.chars().all(is_printable) => word.into_owned(),
         // A command with such a name in it could not be copied.
         _ => "IMAGE".to_owned(),
     }
@@ -62,7 +58,7 @@ mod tests {
         for (path, word) in [
             ("build/cf2.bin", "build/cf2.bin"),
             ("my drone.bin", "'my drone.bin'"),
-            ("it's; rm -rf $HOME", r"'it'\''s; rm -rf $HOME'"),
+            ("it's; rm -rf $HOME", r#""it's; rm -rf "'$HOME'"#),
             ("~/cf2.bin", "'~/cf2.bin'"),
             ("-n.bin", "./-n.bin"),
             ("\u{1b}[2J.bin", "IMAGE"),

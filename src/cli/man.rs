@@ -1,5 +1,5 @@
 //! The manual page, from the definition of the command line: one page for everything, since somebody without a network
-//! reads it from top to bottom.
+//! reads it from top to bottom. clap_mangen makes a page a command, and has no place for files, keys and JSON.
 
 use std::fmt::Write;
 

@@ -1,16 +1,16 @@
 //! Writing a file: whole or not at all, and never over one that exists unless that is asked for.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use crate::report::{Exit, Problem, ProblemKind};
 
-/// A file to come: written beside its place under another name, then moved there.
+/// A file to come: written beside its place under another name, then moved there. Whatever happens, no draft is left.
 pub(super) struct Output {
     path: PathBuf,
-    draft: PathBuf,
-    file: File,
+    draft: NamedTempFile,
     replace: bool,
 }
 
@@ -23,43 +23,25 @@ impl Output {
         if path.metadata().is_ok_and(|existing| !existing.is_file()) {
             return Err(problem(path, "it is not a regular file", "Name another file."));
         }
-        let mut name =
-            path.file_name().ok_or_else(|| problem(path, "is not a file name", "Name a file."))?.to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let draft = path.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&draft);
-        let file = file.map_err(|error| failed(path, &error))?;
-        Ok(Output { path: path.to_owned(), draft, file, replace })
+        path.file_name().ok_or_else(|| problem(path, "is not a file name", "Name a file."))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("cfdfu-").suffix(".part");
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let draft = builder.tempfile_in(folder.unwrap_or(Path::new(".")));
+        let draft = draft.map_err(|error| failed(path, &error))?;
+        Ok(Output { path: path.to_owned(), draft, replace })
     }
 
     /// Writes the content and puts the file in its place.
-    pub(super) fn write(mut self, bytes: &[u8]) -> Result<(), Problem> {
-        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
-        written.and_then(|()| self.put_in_place()).map_err(|error| failed(&self.path, &error))
-    }
-
-    /// A hard link fails where a file has come up in the meantime; renaming would replace it.
-    fn put_in_place(&self) -> io::Result<()> {
-        if self.replace {
-            return fs::rename(&self.draft, &self.path);
-        }
-        match fs::hard_link(&self.draft, &self.path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                // A file system without links (FAT on a USB stick).
-                if self.path.symlink_metadata().is_ok() {
-                    return Err(io::ErrorKind::AlreadyExists.into());
-                }
-                fs::rename(&self.draft, &self.path)
-            }
-            other => other,
-        }
-    }
-}
-
-impl Drop for Output {
-    /// Whatever happened, no draft is left behind.
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.draft);
+    pub(super) fn write(self, bytes: &[u8]) -> Result<(), Problem> {
+        let Output { path, mut draft, replace } = self;
+        let written = draft.write_all(bytes).and_then(|()| draft.as_file().sync_all());
+        let put = |draft: NamedTempFile| {
+            if replace { draft.persist(&path) } else { draft.persist_noclobber(&path) }
+        };
+        written.and_then(|()| Ok(drop(put(draft)?))).map_err(|error| failed(&path, &error))
     }
 }
 
@@ -75,6 +57,8 @@ fn problem(path: &Path, what: &str, advice: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

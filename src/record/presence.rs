@@ -190,6 +190,7 @@ fn write_in_place(mut file: &File, work: &RunningInstance) -> io::Result<()> {
     file.write_all(&text)
 }
 
+/// The standard library's own file locks need Rust 1.89, and 1.88 is promised.
 #[cfg(unix)]
 fn lock(file: &File) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)

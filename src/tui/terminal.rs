@@ -5,6 +5,7 @@
 use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, queue};
@@ -112,25 +113,8 @@ pub(super) fn copy(text: &str) {
     let term = std::env::var("TERM").unwrap_or_default();
     let kinds = ["xterm", "tmux", "screen", "foot", "alacritty", "wezterm", "rxvt", "kitty"];
     if kinds.iter().any(|kind| term.starts_with(kind)) {
-        let mut out = io::stdout();
-        let _ = write!(out, "\x1b]52;c;{}\x07", base64(text.as_bytes()));
-        let _ = out.flush();
+        let _ = execute!(io::stdout(), CopyToClipboard::to_clipboard_from(text));
     }
-}
-
-/// RFC 4648; for OSC 52 alone, so not worth a library.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let letter = |group: u32, n: u32| char::from(ALPHABET[(group >> (18 - 6 * n) & 63) as usize]);
-    bytes
-        .chunks(3)
-        .flat_map(|chunk| {
-            let byte = |n: usize| u32::from(chunk.get(n).copied().unwrap_or(0));
-            let group = byte(0) << 16 | byte(1) << 8 | byte(2);
-            let used = u32::try_from(chunk.len()).unwrap_or(3);
-            (0..4).map(move |n| if n <= used { letter(group, n) } else { '=' })
-        })
-        .collect()
 }
 
 /// Puts nothing in the place of a terminal that has hung up: an empty pipe to read from, which parks the
@@ -152,16 +136,3 @@ fn replace_standard_streams() {
 
 #[cfg(not(unix))]
 fn replace_standard_streams() {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_standard() {
-        let pairs = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
-        for (text, code) in pairs {
-            assert_eq!(base64(text.as_bytes()), code);
-        }
-    }
-}
