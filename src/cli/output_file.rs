@@ -41,7 +41,8 @@ impl Output {
         let put = |draft: NamedTempFile| {
             if replace { draft.persist(&path) } else { draft.persist_noclobber(&path) }
         };
-        written.and_then(|()| Ok(drop(put(draft)?))).map_err(|error| failed(&path, &error))
+        let put = written.and_then(|()| put(draft).map_err(io::Error::from));
+        put.map(drop).map_err(|error| failed(&path, &error))
     }
 }
 
