@@ -9,12 +9,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::ColorChoice;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
-
 use super::args::Global;
-use super::json;
+use super::json::{self, Object};
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
 use crate::crazyflie::ENTER_BY_HAND;
@@ -32,6 +28,8 @@ use crate::ui::theme::{Glyphs, Theme};
 use crate::ui::wrapped;
 use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
+use clap::ColorChoice;
+use indicatif::{ProgressBar, ProgressStyle};
 
 #[allow(clippy::struct_excessive_bools, reason = "each is about another stream")]
 pub(super) struct Console {
@@ -55,13 +53,14 @@ pub(super) struct Console {
 }
 
 /// One object on a line of standard output.
-pub(super) fn print_object(value: &Value) -> io::Result<()> {
+pub(super) fn print_object(object: &Object<'_>) -> io::Result<()> {
+    let text = serde_json::to_string(object).map_err(io::Error::other)?;
     // JSON escapes what is below a blank; a terminal obeys more than that. All of it has four digits.
     let escaped = |c: char| match u32::from(c) {
         code if !descriptor::is_printable(c) => format!("\\u{code:04x}"),
         _ => c.to_string(),
     };
-    let line: String = value.to_string().chars().map(escaped).collect();
+    let line: String = text.chars().map(escaped).collect();
     writeln!(io::stdout(), "{line}")
 }
 
@@ -158,27 +157,27 @@ impl Console {
         }
     }
 
-    fn object(&self, value: &Value) {
+    fn object(&self, object: &Object<'_>) {
         if self.json {
-            let written = print_object(value);
+            let written = print_object(object);
             self.note_output(written);
         }
     }
 
-    fn last_object(&mut self, value: &Value) {
-        self.object(value);
+    fn last_object(&mut self, object: &Object<'_>) {
+        self.object(object);
         self.concluded = true;
     }
 
     /// A text that is the whole answer of a command, if it is to be an object; else the command prints it.
     pub(super) fn text(&self, text: &str) -> bool {
-        self.object(&serde_json::json!({"event": "text", "text": text}));
+        self.object(&Object::Text { text });
         self.json
     }
 
     /// A row of `--demo=help`.
     pub(super) fn scenario(&mut self, name: &str, what: &str) {
-        self.object(&serde_json::json!({"event": "scenario", "name": name, "what": what}));
+        self.object(&Object::Scenario { name, what });
         if !self.json {
             self.line(&format!("{name:<16} {what}"));
         }
@@ -210,7 +209,7 @@ impl Console {
             return;
         }
         let object = match exit {
-            Exit::Done => json::ended("unchanged", &Value::Null),
+            Exit::Done => json::done(),
             other => {
                 let advice = "The check events name each remedy.";
                 json::problem(
@@ -255,7 +254,7 @@ impl Console {
 
     fn known(&mut self, known: &DeviceInfo) {
         self.end_bar();
-        self.object(&json::known(known));
+        self.object(&json::board(known));
         for (label, text) in report::known(known) {
             self.line(&format!("{label:<11} {text}"));
         }
@@ -285,7 +284,7 @@ impl Console {
     }
 
     fn log_line(&mut self, level: Level, text: &str) {
-        self.object(&serde_json::json!({"event": "log", "text": text}));
+        self.object(&Object::Log { text });
         match level {
             Level::Detail if self.verbose == 0 => self.keep(text),
             Level::Detail | Level::Info => self.line(text),
@@ -294,9 +293,7 @@ impl Console {
     }
 
     fn progress(&mut self, phase: Phase, done: u64, total: u64) {
-        self.object(
-            &serde_json::json!({"event": "progress", "phase": phase.word(), "done": done, "total": total}),
-        );
+        self.object(&json::progress(phase, done, total));
         if !self.live {
             return;
         }
@@ -392,9 +389,7 @@ impl Console {
     /// A row of `doctor`.
     pub(super) fn check(&mut self, check: &Check) {
         let Check { name, verdict, found, remedy } = check;
-        self.object(&serde_json::json!({
-            "event": "check", "name": name, "verdict": verdict.word(), "found": found, "remedy": remedy,
-        }));
+        self.object(&json::check(check));
         if !self.json {
             let mark = match verdict {
                 Verdict::Good => "ok",

@@ -1,137 +1,232 @@
-//! What `--json` prints, one object each; scripts rely on every name in it.
+//! What `--json` prints: every object that there is, with every name that scripts rely on. `docs/json.schema.json` says the
+//! same for readers, and a test holds the two together.
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::crazyflie::{self, Board};
+use crate::doctor;
 use crate::flash::FIRMWARE_BASE;
-use crate::image::Loader;
-use crate::image::{Firmware, Image};
-use crate::job::{Device, DeviceInfo, Identity, Outcome, Report};
+use crate::image::{Firmware, Image, Loader};
+use crate::job::{Device, DeviceInfo, Identity, Outcome, Phase, Report};
 use crate::plan::Plan;
-use crate::report::{self, Problem};
+use crate::report::{self, Problem, ProblemKind};
 use crate::sys::symptoms;
 
-pub(super) fn device(device: &Device) -> Value {
-    json!({
-        "event": "device",
-        "mode": device.mode.word(),
-        "vid": format!("{:04x}", device.id.vendor),
-        "pid": format!("{:04x}", device.id.product),
-        "path": device.location.to_string(),
-        "serial": device.strings.serial,
-        "simulated": device.simulated,
-    })
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(super) enum Object<'a> {
+    Device { mode: &'static str, vid: String, pid: String, path: String, serial: &'a str, simulated: bool },
+    Image(ImageObject<'a>),
+    Board(BoardObject<'a>),
+    Plan { address: String, bytes: u64, sectors: Vec<SectorObject> },
+    Progress { phase: &'static str, done: u64, total: u64 },
+    Log { text: &'a str },
+    Check { name: &'a str, verdict: &'static str, found: &'a str, remedy: &'a str },
+    Scenario { name: &'a str, what: &'a str },
+    Text { text: &'a str },
+    Result(ResultObject),
 }
 
-pub(super) fn image(image: &Image) -> Value {
+#[derive(Serialize)]
+pub(super) struct ImageObject<'a> {
+    format: &'static str,
+    kind: &'static str,
+    version: Option<&'a str>,
+    revision: Option<&'a str>,
+    platform: Option<&'static str>,
+    boards: Vec<String>,
+    address: Option<String>,
+    bytes: usize,
+    segments: Vec<SegmentObject>,
+    complete: Option<bool>,
+    crc32: String,
+    sha256: String,
+    notes: &'a [String],
+}
+
+#[derive(Serialize)]
+pub(super) struct SegmentObject {
+    address: String,
+    bytes: usize,
+}
+
+/// `null` is what could not be read.
+#[derive(Default, Serialize)]
+pub(super) struct BoardObject<'a> {
+    #[serde(rename = "type")]
+    code: Option<&'a str>,
+    name: Option<&'a str>,
+    revision: Option<&'a str>,
+    bootloader: Option<&'static str>,
+    firmware: Option<FirmwareObject<'a>>,
+    read_protected: Option<bool>,
+    write_protected_sectors: Option<&'a [usize]>,
+    rom: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct FirmwareObject<'a> {
+    kind: &'static str,
+    version: Option<&'a str>,
+    boards: Vec<&'a str>,
+    complete: Option<bool>,
+}
+
+#[derive(Serialize)]
+pub(super) struct SectorObject {
+    address: String,
+    size: u32,
+}
+
+/// The one last object.
+#[derive(Default, Serialize)]
+pub(super) struct ResultObject {
+    outcome: &'static str,
+    bytes: u64,
+    written: u64,
+    erased_sectors: usize,
+    verified: bool,
+    booted: Option<bool>,
+    runs: Option<String>,
+    /// Rounded to a millisecond.
+    seconds: f64,
+    error: Option<ErrorObject>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ErrorObject {
+    kind: ProblemKind,
+    message: String,
+    advice: String,
+}
+
+pub(super) fn device(device: &Device) -> Object<'_> {
+    Object::Device {
+        mode: device.mode.word(),
+        vid: format!("{:04x}", device.id.vendor),
+        pid: format!("{:04x}", device.id.product),
+        path: device.location.to_string(),
+        serial: &device.strings.serial,
+        simulated: device.simulated,
+    }
+}
+
+pub(super) fn image(image: &Image) -> Object<'_> {
     let firmware = image.content.firmware();
     let parts = image.payload.at(image.address().unwrap_or(FIRMWARE_BASE));
-    let parts: Vec<Value> = parts
-        .iter()
-        .map(|part| json!({"address": part.address.to_string(), "bytes": part.data.len()}))
-        .collect();
-    json!({
-        "event": "image",
-        "format": image.format.word(),
-        "kind": image.content.word(),
-        "version": firmware.and_then(|f| f.version.as_deref()),
-        "revision": firmware.and_then(|f| f.revision.as_deref()),
-        "platform": firmware.and_then(Firmware::platform),
-        "boards": image.boards(),
-        "address": image.address().map(|address| address.to_string()),
-        "bytes": image.payload.len(),
-        "segments": parts,
-        "complete": image.extent.complete(),
-        "crc32": format!("{:08x}", image.crc32),
-        "sha256": image.sha256.to_string(),
-        "notes": image.notes,
-    })
-}
-
-pub(super) fn known(known: &DeviceInfo) -> Value {
-    match known {
-        DeviceInfo::InDfu(identity) => {
-            let Identity { board, loader, firmware, protection, rom } = identity;
-            let firmware = firmware.as_ref().map(|content| {
-                let firmware = content.firmware();
-                let boards: Vec<&str> =
-                    firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.as_str()).collect();
-                let version = firmware.and_then(|firmware| firmware.version.as_deref());
-                let complete = firmware.and_then(|firmware| firmware.extent.complete());
-                json!({"kind": content.word(), "version": version, "boards": boards, "complete": complete})
-            });
-            json!({
-                "event": "board",
-                "type": board.as_ref().map(|board| &board.code),
-                "name": board.as_ref().map(Board::name),
-                "revision": board.as_ref().and_then(|board| board.revision.as_deref()),
-                "bootloader": loader.map(Loader::word),
-                "firmware": firmware,
-                "read_protected": protection.as_ref().map(|protection| protection.read),
-                "write_protected_sectors": protection.as_ref().map(|protection| &protection.sectors),
-                "rom": rom.map(|rom| rom.to_string()),
-            })
-        }
-        DeviceInfo::Running(running) => json!({
-            "event": "board",
-            "type": running.board.as_deref().and_then(crazyflie::code_of),
-            "name": running.board,
-            "revision": null,
-            "bootloader": null,
-            "firmware": running.version.as_ref().map(|version| {
-                json!({"kind": "firmware", "version": version, "boards": [], "complete": null})
-            }),
-            "read_protected": null,
-            "write_protected_sectors": null,
-            "rom": null,
-        }),
-    }
-}
-
-pub(super) fn plan(plan: &Plan) -> Value {
-    let sectors: Vec<Value> = plan
-        .sectors()
-        .iter()
-        .map(|planned| json!({"address": planned.sector.span.start().to_string(), "size": planned.sector.span.len()}))
-        .collect();
-    json!({"event": "plan", "address": plan.start().to_string(), "bytes": plan.bytes, "sectors": sectors})
-}
-
-pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Problem>) -> Value {
-    let (outcome, failure) = match &report.outcome {
-        Outcome::Flashed => ("flashed", Value::Null),
-        Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => ("unchanged", Value::Null),
-        Outcome::Failed(failure) => ("failed", error(&report::failed(failure))),
-        Outcome::Cancelled(_) => ("cancelled", Value::Null),
+    let segment = |part: &crate::flash::Segment| SegmentObject {
+        address: part.address.to_string(),
+        bytes: part.data.len(),
     };
-    let error = problem.map_or(failure, error);
-    let mut result = json!({
-        "event": "result", "outcome": outcome, "bytes": report.bytes, "written": report.written,
-        "erased_sectors": report.erased_sectors, "verified": report.verified, "booted": report.booted(),
-        "runs": report.runs, "seconds": (report.took.as_secs_f64() * 1000.0).round() / 1000.0, "error": error,
-    });
-    if let (Some(file), Some(object)) = (file, result.as_object_mut()) {
-        object.insert("file".to_owned(), json!(file.to_string_lossy()));
-    }
-    result
-}
-
-/// The last object of a command that ended before or beside a job.
-pub(super) fn problem(problem: &Problem) -> Value {
-    ended("failed", &error(problem))
-}
-
-/// The last object of a command that ran no job.
-pub(super) fn ended(outcome: &str, error: &Value) -> Value {
-    json!({
-        "event": "result", "outcome": outcome, "bytes": 0, "written": 0, "erased_sectors": 0,
-        "verified": false, "booted": null, "runs": null, "seconds": 0.0, "error": error,
+    Object::Image(ImageObject {
+        format: image.format.word(),
+        kind: image.content.word(),
+        version: firmware.and_then(|it| it.version.as_deref()),
+        revision: firmware.and_then(|it| it.revision.as_deref()),
+        platform: firmware.and_then(Firmware::platform),
+        boards: image.boards(),
+        address: image.address().map(|address| address.to_string()),
+        bytes: image.payload.len(),
+        segments: parts.iter().map(segment).collect(),
+        complete: image.extent.complete(),
+        crc32: format!("{:08x}", image.crc32),
+        sha256: image.sha256.to_string(),
+        notes: &image.notes,
     })
 }
 
-fn error(problem: &Problem) -> Value {
+pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
+    Object::Board(match info {
+        DeviceInfo::InDfu(Identity { board, loader, firmware, protection, rom }) => BoardObject {
+            code: board.as_ref().map(|board| board.code.as_str()),
+            name: board.as_ref().map(Board::name),
+            revision: board.as_ref().and_then(|board| board.revision.as_deref()),
+            bootloader: loader.map(Loader::word),
+            firmware: firmware.as_ref().map(|content| {
+                let firmware = content.firmware();
+                let boards = firmware.into_iter().flat_map(|it| &it.boards);
+                FirmwareObject {
+                    kind: content.word(),
+                    version: firmware.and_then(|it| it.version.as_deref()),
+                    boards: boards.map(|board| board.code.as_str()).collect(),
+                    complete: firmware.and_then(|it| it.extent.complete()),
+                }
+            }),
+            read_protected: protection.as_ref().map(|it| it.read),
+            write_protected_sectors: protection.as_ref().map(|it| it.sectors.as_slice()),
+            rom: rom.map(|rom| rom.to_string()),
+        },
+        DeviceInfo::Running(running) => BoardObject {
+            code: running.board.as_deref().and_then(crazyflie::code_of),
+            name: running.board.as_deref(),
+            firmware: running.version.as_deref().map(|version| FirmwareObject {
+                kind: "firmware",
+                version: Some(version),
+                boards: Vec::new(),
+                complete: None,
+            }),
+            ..BoardObject::default()
+        },
+    })
+}
+
+pub(super) fn plan(plan: &Plan) -> Object<'static> {
+    let sectors = plan.sectors().iter().map(|planned| planned.sector.span);
+    let sector =
+        |span: crate::flash::Span| SectorObject { address: span.start().to_string(), size: span.len() };
+    Object::Plan {
+        address: plan.start().to_string(),
+        bytes: plan.bytes as u64,
+        sectors: sectors.map(sector).collect(),
+    }
+}
+
+pub(super) fn progress(phase: Phase, done: u64, total: u64) -> Object<'static> {
+    Object::Progress { phase: phase.word(), done, total }
+}
+
+pub(super) fn check(check: &doctor::Check) -> Object<'_> {
+    let doctor::Check { name, verdict, found, remedy } = check;
+    Object::Check { name, verdict: verdict.word(), found, remedy }
+}
+
+/// The end of a job, with the problem that the job itself does not know, if there is one.
+pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Problem>) -> Object<'static> {
+    let (outcome, failure) = match &report.outcome {
+        Outcome::Flashed => ("flashed", None),
+        Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => ("unchanged", None),
+        Outcome::Failed(failure) => ("failed", Some(report::failed(failure))),
+        Outcome::Cancelled(_) => ("cancelled", None),
+    };
+    Object::Result(ResultObject {
+        outcome,
+        bytes: report.bytes,
+        written: report.written,
+        erased_sectors: report.erased_sectors,
+        verified: report.verified,
+        booted: report.booted(),
+        runs: report.runs.clone(),
+        seconds: (report.took.as_secs_f64() * 1000.0).round() / 1000.0,
+        error: problem.or(failure.as_ref()).map(error),
+        file: file.map(|file| file.to_string_lossy().into_owned()),
+    })
+}
+
+/// The end of a command that failed before or beside a job.
+pub(super) fn problem(problem: &Problem) -> Object<'static> {
+    Object::Result(ResultObject { outcome: "failed", error: Some(error(problem)), ..ResultObject::default() })
+}
+
+/// The end of a command that ran no job.
+pub(super) fn done() -> Object<'static> {
+    Object::Result(ResultObject { outcome: "unchanged", ..ResultObject::default() })
+}
+
+fn error(problem: &Problem) -> ErrorObject {
     let advice = problem.advice.text(&symptoms::program());
-    json!({"kind": problem.kind, "message": problem.to_string(), "advice": advice})
+    ErrorObject { kind: problem.kind, message: problem.to_string(), advice }
 }

@@ -227,6 +227,41 @@ fn every_file_keeps_to_its_layer() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Between layers go types: what a front end shows decides nothing, so any text may be reworded. What comes from outside,
+/// a terminal's name or a line that was typed, is compared as text.
+#[test]
+fn no_front_end_decides_by_a_text_that_people_read() {
+    const DECIDES: &[&str] = &[
+        "strip_prefix(",
+        "strip_suffix(",
+        ".split(\"",
+        ".contains(\"",
+        ".replace(\"",
+        "starts_with(\"",
+        "== \"",
+    ];
+    const FROM_OUTSIDE: &[&str] = &["\"TERM\"", "term ==", "line == \"q\""];
+    const FRONT_ENDS: &[&str] =
+        &["app", "ui", "tui", "supervise", "report", "cli/console.rs", "cli/json.rs", "cli/run_job.rs"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut looked_at = 0;
+    for path in files.iter().filter(|path| !path.ends_with("tests.rs")) {
+        let (name, lines) = code(path, &root);
+        if !FRONT_ENDS.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        looked_at += 1;
+        for (n, line) in lines {
+            let decides = DECIDES.iter().any(|words| line.contains(words));
+            let outside = FROM_OUTSIDE.iter().any(|words| line.contains(words));
+            assert!(!decides || outside, "src/{name}:{n} decides by a text: {line}");
+        }
+    }
+    assert!(looked_at > 25, "the sources were not found");
+}
+
 #[test]
 fn every_file_says_what_it_is_for() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
