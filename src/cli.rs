@@ -117,8 +117,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
                 image_or_demo(image.as_deref(), *sha256, || simulate::demo_image(DemoKind::Firmware))?;
             console.image(&image);
             let admitted = admission::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
-            let report = flash_job(global, flash, admitted, image.content.firmware(), console)?;
-            Ok(flash_exit(&report, flash))
+            flash_job(global, flash, admitted, image.content.firmware(), console).map(|(_, exit)| exit)
         }
         CliCommand::RestoreBootloader { loader, firmware, flash } => {
             restore_job(global, loader.as_deref(), firmware.as_deref(), flash, console)
@@ -195,13 +194,13 @@ fn restore_job(
     let restored = report::restored(admitted.segments());
     // The firmware in a backup has boards, too, if it is what is written.
     let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
-    let report = flash_job(global, flash, admitted, firmware, console)?;
+    let (report, exit) = flash_job(global, flash, admitted, firmware, console)?;
     match &report.outcome {
         Outcome::Flashed => restored.into_iter().for_each(|words| console.line(&words)),
         Outcome::Unchanged => console.line("The bootloader was there already."),
         _ => {}
     }
-    Ok(flash_exit(&report, flash))
+    Ok(exit)
 }
 
 /// Alone on standard output, so that it can go into a file. A reader that has seen enough is no problem.
@@ -277,7 +276,7 @@ fn flash_job(
     image: ApprovedImage,
     firmware: Option<&Firmware>,
     console: &mut Console,
-) -> Result<Report, Problem> {
+) -> Result<(Report, Exit), Problem> {
     let task = FlashTask {
         compare: if flash.full { Compare::Skip } else { Compare::First },
         keep: if flash.no_undo { Keep::No } else { Keep::Copy },
@@ -294,16 +293,8 @@ fn flash_job(
     let mut jobs = jobs(global, &flash.device, console)?;
     let report = jobs.run_to_the_end(job(global, &flash.device, Task::Flash(task)), console);
     jobs.finish();
-    console.conclude(&report, flash.require_boot);
-    Ok(report)
-}
-
-/// The exit status of a flash; with `--require-boot` one that was not seen running is no success.
-fn flash_exit(report: &Report, flash: &FlashArgs) -> Exit {
-    match report::exit(report) {
-        Exit::Done if flash.require_boot && report.booted() != Some(true) => Exit::NotRunning,
-        exit => exit,
-    }
+    let exit = console.conclude(&report, flash.require_boot);
+    Ok((report, exit))
 }
 
 /// The image that is named; none needs to be on the demo, which brings its own.

@@ -20,7 +20,8 @@
 //! | | [`tui`], [`cli`] | the interface's loop and terminal; the command line |
 //!
 //! Where to begin: a board is a row in `crazyflie::BOARDS`; a line of the log is worded in `job::LogEntry`, and explained in
-//! `app::log`; advice on a failure is in [`report`]; whether a lost drone is waited for decides `supervise::resume`.
+//! `app::log`; advice on a failure and its exit status are in [`report`]; `supervise::resume` decides whether to wait for a
+//! lost drone, and as what to resume its flash.
 //!
 //! Four promises: nothing is written that `plan::admission` has not admitted (a type keeps it); nothing is programmed that is
 //! not blank; the first word of a firmware is written last, when all else is proven (unless `--no-verify`); every wait for a

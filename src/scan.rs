@@ -92,7 +92,7 @@ pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind>
     // One that cannot be opened does not tell its serial number: it may be the one that is meant.
     let closed = there.iter().find_map(|device| Some(cannot_open(device, device.closed?)));
     there.retain(|device| selector.matches(device));
-    // What may be any board yields to what is a Crazyflie.
+    // If any of them is certainly a Crazyflie, the doubtful ones are dropped.
     if there.iter().any(|device| !is_doubtful(device)) {
         there.retain(|device| !is_doubtful(device));
     }

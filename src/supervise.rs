@@ -1,9 +1,10 @@
 //! What goes on beside a job, whoever shows it: the copy for an undo is kept before the worker may write, other runs of cfdfu
-//! learn what this one does, an end that nobody saw goes on record, and a lost drone is waited for or given up.
+//! learn what this one does, the result of a job that ended unseen is recorded, and a lost drone is waited for or given up.
 //!
 //! A front end gives its jobs to a [`Supervisor`], passes each event of the worker through it, and shows what comes out:
 //! the screen, the lines of `--plain`, the console and `--json` are reporters of the same events.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -41,9 +42,15 @@ pub struct Supervisor {
     /// Run logs that are kept; none for 0.
     logs: usize,
     watched: Option<Watched>,
-    /// A background identify is under way. Until its end all events are its own, also when a job was started meanwhile: the
-    /// worker stops it for that.
-    background: bool,
+    /// What the worker has been given, oldest first: until the end of the first all events are about that. A background
+    /// identify may be followed by the job that it yields to, or by another identify.
+    given: VecDeque<Given>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Job,
+    Background,
 }
 
 /// The job under way.
@@ -51,7 +58,7 @@ struct Watched {
     job: Box<Job>,
     /// Its drone, with the best serial number that it has shown.
     drone: Option<DroneAt>,
-    /// The job came to use it.
+    /// The worker has reported a device for this job.
     seen: bool,
     preview: Option<Box<Preview>>,
     begun: Option<BegunCopy>,
@@ -85,7 +92,7 @@ impl Ended {
     /// A job that came to nothing, with nothing to follow.
     pub fn of(report: Report, background: bool) -> Ended {
         let undo = Err(NoUndo::default());
-        Ended { report, background, drone: None, others: Vec::new(), next: Next::Overlay, undo }
+        Ended { report, background, drone: None, others: Vec::new(), next: Next::Done, undo }
     }
 }
 
@@ -103,7 +110,7 @@ impl Supervisor {
             hung_up: false,
             logs,
             watched: None,
-            background: false,
+            given: VecDeque::new(),
         }
     }
 
@@ -131,6 +138,7 @@ impl Supervisor {
     /// Watches a job that the caller gives to the worker.
     pub fn watch(&mut self, job: &Job) {
         self.headway = Headway::default();
+        self.given.push_back(Given::Job);
         let drone = match (&job.device, &job.serial) {
             (Selector::At(port), Some(serial)) => {
                 Some(DroneAt { port: port.clone(), serial: serial.clone() })
@@ -150,7 +158,7 @@ impl Supervisor {
 
     /// Gives the worker a look at a drone that yields to any job, and of which nothing is recorded.
     pub fn start_background(&mut self, job: Box<Job>) {
-        self.background = true;
+        self.given.push_back(Given::Background);
         self.send(Command::Run(job));
     }
 
@@ -173,28 +181,36 @@ impl Supervisor {
 
     /// The job under way was stopped before the worker had it.
     pub fn abandon(&mut self) -> Box<Ended> {
+        self.given.pop_back();
         self.end(Report::nothing_done(Outcome::Cancelled(DroneState::Untouched)))
     }
 
+    /// The job that was watched last is not given to the worker after all.
+    pub fn withdraw(&mut self) {
+        self.given.pop_back();
+        self.watched = None;
+    }
+
     pub fn observe(&mut self, now: Duration, event: Event) -> Observed {
-        if self.background {
+        let given = match event {
+            Event::Finished(_) => self.given.pop_front(),
+            _ => self.given.front().copied(),
+        };
+        if given == Some(Given::Background) {
             return match event {
-                Event::Finished(report) => {
-                    self.background = false;
-                    Observed::Ended(Box::new(Ended::of(report, true)))
-                }
+                Event::Finished(report) => Observed::Ended(Box::new(Ended::of(report, true))),
                 event => Observed::Event(event),
             };
+        }
+        if let Event::Device(device) = &event {
+            // Before this run announces itself there: of two that come at once, the first goes on.
+            self.note_device(device);
         }
         self.presence.follow(now, &event);
         if let Some(watched) = &mut self.watched {
             watched.note(now, &event);
         }
         match event {
-            Event::Device(device) => {
-                self.note_device(&device);
-                Observed::Event(Event::Device(device))
-            }
             Event::Ready(preview) => {
                 self.note_preview(&preview);
                 Observed::Event(Event::Ready(preview))

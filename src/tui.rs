@@ -317,6 +317,10 @@ impl<'a> Shell<'a> {
                 let _ = self.record.as_ref().map(|record| record.used(&path));
                 Msg::Loaded(which, path, Ok(image))
             }
+            Msg::Changed(..) => {
+                self.supervisor.withdraw();
+                message
+            }
             Msg::Detached => {
                 self.supervisor.hang_up();
                 Msg::Detached

@@ -6,7 +6,6 @@
 //! tells where their time went. Whatever it waits for, it waits by the clock that it is given.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -16,8 +15,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::flash::Address;
 use crate::job::{
-    Command, DroneState, Event, Failure, FailureKind, Job, Level, LogEntry, Outcome, Phase, Place, Report,
-    SectorState, Task, WaitFor,
+    Command, Device, DroneState, Event, Failure, FailureKind, Job, Level, LogEntry, Outcome, Phase, Place,
+    Report, SectorState, Task, WaitFor,
 };
 use crate::usb::{Bus, Location, TransferError};
 
@@ -101,7 +100,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         }
     };
     let now = ctx.clock.now();
-    let timeline = ctx.timeline.replace(Timeline::new(now));
+    let timeline = std::mem::replace(&mut ctx.timeline, Timeline::new(now));
     timeline.rows(now).into_iter().for_each(|row| ctx.log(row));
     Report { outcome, took: now.saturating_sub(ctx.started + ctx.idle), ..ctx.report.clone() }
 }
@@ -143,25 +142,25 @@ impl Stop {
     }
 }
 
-/// What every part of a job needs: the bus, the time, and somebody to tell.
+/// What every part of a job needs: the bus, the clock, and the way to the front end.
 struct Ctx<'a> {
     bus: &'a dyn Bus,
     clock: &'a dyn Clock,
     inbox: &'a Receiver<Command>,
     outbox: &'a Sender<Event>,
-    cancelled: Cell<bool>,
-    /// A look in passing: how it was done is of interest to few, and it makes way for another job.
+    cancelled: bool,
+    /// Background identify: logs at detail level only and yields to any other job.
     quiet: bool,
     /// The job that it made way for.
-    next: RefCell<Option<Box<Job>>>,
+    next: Option<Box<Job>>,
     started: Duration,
-    /// Time spent waiting for leave.
+    /// Time spent waiting for the confirmation.
     idle: Duration,
-    timeline: RefCell<Timeline>,
+    timeline: Timeline,
     /// Whether the device that is used runs, or ran.
     was: Was,
     /// Where it is plugged in, and its number there.
-    at: RefCell<Option<(Location, u8)>>,
+    at: Option<(Location, u8)>,
     /// What an earlier try has left the drone as, once it is there again.
     left: DroneState,
     /// What this job leaves the drone as if it ends now.
@@ -194,24 +193,27 @@ impl<'a> Ctx<'a> {
             clock,
             inbox,
             outbox,
-            cancelled: Cell::new(false),
+            cancelled: false,
             quiet: false,
-            next: RefCell::new(None),
+            next: None,
             started: clock.now(),
             idle: Duration::ZERO,
-            timeline: RefCell::new(Timeline::new(clock.now())),
+            timeline: Timeline::new(clock.now()),
             was: Was::InDfu,
-            at: RefCell::new(None),
+            at: None,
             left: DroneState::Untouched,
             drone: DroneState::Untouched,
             report,
         }
     }
 
+    /// From now on the job uses this device.
+    fn use_device(&mut self, device: Device) {
+        self.at = Some((device.location.clone(), device.address));
+        self.post(Event::Device(device));
+    }
+
     fn post(&self, event: Event) {
-        if let Event::Device(device) = &event {
-            self.at.replace(Some((device.location.clone(), device.address)));
-        }
         // Nobody listens any more: the job goes on all the same.
         let _ = self.outbox.send(event);
     }
@@ -219,7 +221,7 @@ impl<'a> Ctx<'a> {
     /// Whether the device that is used is not on the bus any more, or goes within [`GOING`]: what the wire showed before
     /// that means nothing. The one definition of a lost drone, by what the bus lists.
     fn is_gone(&self) -> bool {
-        let Some((location, address)) = self.at.borrow().clone() else { return false };
+        let Some((location, address)) = self.at.clone() else { return false };
         let asked = self.clock.now();
         loop {
             // A list that cannot be had says nothing.
@@ -247,15 +249,15 @@ impl<'a> Ctx<'a> {
     }
 
     /// The job enters another part.
-    fn enters(&self, part: Part) {
-        self.timeline.borrow_mut().enter(part, self.clock.now());
+    fn enters(&mut self, part: Part) {
+        self.timeline.enter(part, self.clock.now());
     }
 
     /// Does something and notes what its time was spent on.
-    fn spend<T>(&self, share: Share, act: impl FnOnce() -> T) -> T {
+    fn spend<T>(&mut self, share: Share, act: impl FnOnce() -> T) -> T {
         let before = self.clock.now();
         let result = act();
-        self.timeline.borrow_mut().spend(share, self.clock.now().saturating_sub(before));
+        self.timeline.spend(share, self.clock.now().saturating_sub(before));
         result
     }
 
@@ -271,9 +273,9 @@ impl<'a> Ctx<'a> {
         self.post(Event::Sector { index, state });
     }
 
-    /// Waits until somebody says to go on; whoever is not there any more does not. Reads the commands itself:
-    /// the answer may be there before the wait begins.
-    fn wait_for_leave_to_write(&mut self) -> Result<(), Stop> {
+    /// Waits for the confirmation of the plan; if its sender is gone, none comes. Reads the commands itself: the answer may
+    /// be there before the wait begins.
+    fn wait_for_confirmation(&mut self) -> Result<(), Stop> {
         let asked = self.clock.now();
         let answer = loop {
             match self.inbox.recv() {
@@ -288,20 +290,20 @@ impl<'a> Ctx<'a> {
     }
 
     /// A safe point: here, and only here, a job can be stopped.
-    fn check_cancelled(&self) -> Result<(), Stop> {
-        while self.next.borrow().is_none() {
+    fn check_cancelled(&mut self) -> Result<(), Stop> {
+        while self.next.is_none() {
             match self.inbox.try_recv() {
-                Ok(Command::Cancel) => self.cancelled.set(true),
+                Ok(Command::Cancel) => self.cancelled = true,
                 Ok(Command::CancelIfUntouched) => {
                     let untouched = (self.drone, self.left) == (DroneState::Untouched, DroneState::Untouched);
-                    self.cancelled.set(self.cancelled.get() || untouched);
+                    self.cancelled |= untouched;
                 }
                 // Said once too often.
                 Ok(Command::Proceed) => {}
                 // What is said after that is said to the new job.
                 Ok(Command::Run(job)) if self.quiet => {
-                    self.next.replace(Some(job));
-                    self.cancelled.set(true);
+                    self.next = Some(job);
+                    self.cancelled = true;
                     break;
                 }
                 // One job at a time: another is not lost silently but told.
@@ -310,7 +312,7 @@ impl<'a> Ctx<'a> {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
-        if self.cancelled.get() { Err(Stop::Cancelled) } else { Ok(()) }
+        if self.cancelled { Err(Stop::Cancelled) } else { Ok(()) }
     }
 
     /// Waits until `found` gives something, looking whenever the bus changes; `None` after `limit`.

@@ -76,8 +76,8 @@ impl Devices {
         self.remembered = self.selected().cloned();
     }
 
-    /// Takes what is on the bus now; whether the remembered drone is there, if there is one. In whatever mode it is, it
-    /// stays selected at its port; elsewhere only if it can be no other.
+    /// Replaces the list. Returns whether the remembered drone is present, or `None` if none is remembered. The device at its
+    /// port stays selected in either mode; one at another port only if it alone has that serial number.
     pub fn take(&mut self, bus: BusState) -> Option<bool> {
         self.bus = bus;
         self.selected = self.position();

@@ -430,7 +430,7 @@ impl Console {
     pub(super) fn conclude(&mut self, report: &Report, require_boot: bool) -> Exit {
         let not_running = report::not_running(report).filter(|_| require_boot);
         self.last_words(report, None, not_running.as_ref());
-        report::exit(report)
+        not_running.map_or_else(|| report::exit(report), |problem| problem.exit)
     }
 
     /// The last words of a job.

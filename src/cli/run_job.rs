@@ -103,7 +103,7 @@ impl Jobs {
         let mut ended = self.run(job, console);
         loop {
             let job = match ended.next {
-                Next::Overlay => return ended.report,
+                Next::Done => return ended.report,
                 Next::GiveUp => {
                     console.line(report::STUCK);
                     return ended.report;

@@ -65,7 +65,10 @@ const ALTERNATES_MAX: usize = 16;
 
 impl DfuDevice {
     /// Reads the descriptors of an open device. Names that are not read in time are done without.
-    pub fn read(transport: &mut dyn Transport, in_time: impl Fn() -> bool) -> Result<DfuDevice, DeviceError> {
+    pub fn read(
+        transport: &mut dyn Transport,
+        mut in_time: impl FnMut() -> bool,
+    ) -> Result<DfuDevice, DeviceError> {
         let interfaces = descriptor::interfaces(transport)?;
         let dfu: Vec<&Interface> = interfaces.iter().filter(|i| i.class == DFU_MODE).collect();
         let interface = dfu.first().ok_or(DeviceError::NoInterface)?.number;

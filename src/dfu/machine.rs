@@ -165,7 +165,7 @@ enum MachinePhase {
         with: Request,
         peek: bool,
     },
-    Overlay(Result<Vec<u8>, DfuError>),
+    Over(Result<Vec<u8>, DfuError>),
 }
 
 /// Where the device's address pointer stands.
@@ -201,7 +201,7 @@ impl Machine {
             state: None,
             pointer: None,
             acts: VecDeque::new(),
-            phase: MachinePhase::Overlay(Ok(Vec::new())),
+            phase: MachinePhase::Over(Ok(Vec::new())),
             waited: Duration::ZERO,
             notes: Vec::new(),
         }
@@ -260,8 +260,7 @@ impl Machine {
     /// What to do now. The same answer until it is told how that went.
     pub fn step(&mut self) -> Step<'_> {
         if matches!(self.phase, MachinePhase::Ready) {
-            self.phase =
-                self.acts.pop_front().map_or(MachinePhase::Overlay(Ok(Vec::new())), MachinePhase::Send);
+            self.phase = self.acts.pop_front().map_or(MachinePhase::Over(Ok(Vec::new())), MachinePhase::Send);
         }
         let interface = self.interface;
         let get_status =
@@ -283,7 +282,7 @@ impl Machine {
                 get_status(PROMPT)
             }
             MachinePhase::Settle { with, .. } => Step::Send(with.setup(interface), &[], PROMPT),
-            MachinePhase::Overlay(result) => Step::Finished(result.clone()),
+            MachinePhase::Over(result) => Step::Finished(result.clone()),
             MachinePhase::Ready => Step::Finished(Ok(Vec::new())),
         }
     }
@@ -319,7 +318,7 @@ impl Machine {
             other @ (MachinePhase::Ready
             | MachinePhase::Pause { .. }
             | MachinePhase::Doze { .. }
-            | MachinePhase::Overlay(_)) => {
+            | MachinePhase::Over(_)) => {
                 debug_assert!(false, "no transfer was asked for in {other:?}");
                 self.phase = other;
             }
@@ -568,7 +567,7 @@ impl Machine {
     }
 
     fn finish(&mut self, result: Result<Vec<u8>, DfuError>) {
-        self.phase = MachinePhase::Overlay(result);
+        self.phase = MachinePhase::Over(result);
         self.acts.clear();
     }
 

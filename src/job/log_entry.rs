@@ -62,7 +62,7 @@ pub enum LogEntry {
     },
     NothingToWrite,
 
-    // The copy for an undo, which the shell keeps.
+    // The copy for an undo, which supervision keeps.
     CopyKept(PathBuf),
     EarlierCopyKept,
     NoCopy(CopyProblem),

@@ -63,7 +63,7 @@ impl Copies {
         record.map_or(Copies::Memory { of: None, is_makeshift: !demo }, Copies::Files)
     }
 
-    /// A job is about to write: what it overwrites is kept. That it cannot be kept stops no flash, but is said, unless
+    /// A job is about to write: keeps what it overwrites. A failure to keep it does not stop the flash, but is logged, unless
     /// `--no-undo` asked for it or nothing was there.
     pub(super) fn begin(
         &mut self,
@@ -104,7 +104,7 @@ impl Copies {
         }
     }
 
-    /// How the job ended that had begun this.
+    /// Records the outcome of the job that began this.
     pub(super) fn end(&mut self, begun: BegunCopy, outcome: &Outcome) {
         match (self, begun) {
             (_, BegunCopy::Files(begun)) => begun.end(outcome),

@@ -17,7 +17,8 @@ pub enum Waits {
 /// What follows a job that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    Overlay,
+    /// Nothing.
+    Done,
     /// Its drone was lost again and again, and it gets no further.
     GiveUp,
     /// This job, once the drone is back.
@@ -32,14 +33,14 @@ pub(super) fn next(
     drone: Option<&DroneAt>,
     preview: Option<&Preview>,
 ) -> Next {
-    let (Outcome::Failed(failure), Some(drone)) = (&report.outcome, drone) else { return Next::Overlay };
+    let (Outcome::Failed(failure), Some(drone)) = (&report.outcome, drone) else { return Next::Done };
     let is_waited_for = match waits {
         Waits::No => false,
         Waits::Interrupted => failure.is_interruption(),
         Waits::Lost => failure.is_lost() && !job.wait.is_zero(),
     };
     if !is_waited_for {
-        return Next::Overlay;
+        return Next::Done;
     }
     if headway.is_stuck(preview.map(|preview| preview.work.bytes())) {
         return Next::GiveUp;

@@ -5,7 +5,7 @@ use super::port::{UDEV, open, require_same_drone, with_permission};
 use super::reboot::{appears_in_dfu, enter_dfu};
 use super::{Ctx, Stop, Was};
 use crate::crazyflie::{self, Mode};
-use crate::job::{Device, Enter, Event, FailureKind, Job, LogEntry, WaitFor};
+use crate::job::{Device, Enter, FailureKind, Job, LogEntry, WaitFor};
 use crate::scan::{cannot_open, choose, is_doubtful};
 use crate::usb::{Bus, CRAZYFLIE, ROM_DFU, Transport};
 
@@ -47,7 +47,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     if let Some(serial) = &job.serial {
         require_same_drone(serial, &device)?;
     }
-    ctx.post(Event::Device(device.clone()));
+    ctx.use_device(device.clone());
     match device.closed {
         Some(error) => Err(cannot_open(&device, error).into()),
         None => Ok(device),
@@ -90,7 +90,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
         Err(stop) => return Err(stop),
     };
     ctx.report.by_hand = by_hand;
-    ctx.post(Event::Device(device.clone()));
+    ctx.use_device(device.clone());
     if let Some(error) = device.closed {
         return Err(cannot_open(&device, error).into());
     }

@@ -91,7 +91,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
 }
 
 /// Where the flash was just seen to be blank: the end of the last sector that is.
-fn blank_place(ctx: &Ctx<'_>, session: &mut Session) -> Option<Address> {
+fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
     let sectors: Vec<Sector> = session.map().sectors().to_vec();
     sectors.into_iter().rev().find_map(|sector| {
         let end = Address(u32::try_from(sector.span.end()).ok()?);
@@ -145,7 +145,7 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
 /// Not asked about: what the user insists on, what an earlier try was allowed to change, what a copy was made of, and a
 /// bootloader that is restored where none starts.
 fn foreign(
-    ctx: &Ctx<'_>,
+    ctx: &mut Ctx<'_>,
     session: &mut Session,
     task: &FlashTask,
     board: Option<&Board>,
@@ -157,7 +157,7 @@ fn foreign(
         return Ok(None);
     }
     let reading = |stop: Stop| stop.at(Place::Evidence);
-    let sector = read_sector_0(ctx, session, |_| {}).map_err(reading)?;
+    let sector = read_sector_0(ctx, session, |_, _| {}).map_err(reading)?;
     let loader = Loader::of(&sector);
     let restores = task.image.purpose() == Purpose::RestoreBootloader;
     if matches!(loader, Loader::Bitcraze | Loader::Overwritten) || restores && is_blank(&sector[..4]) {
@@ -170,7 +170,7 @@ fn foreign(
 
 /// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2). Whether that could
 /// be looked up: where not, each erase is checked.
-fn refuse_protected(ctx: &Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<ProtectionCheck, Stop> {
+fn refuse_protected(ctx: &mut Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<ProtectionCheck, Stop> {
     let Some(protection) = session.protection(ctx).map_err(|stop| stop.at(Place::OptionBytes))? else {
         ctx.log(LogEntry::ProtectionUnread);
         return Ok(ProtectionCheck::Unknown);
@@ -258,7 +258,7 @@ impl Flashing<'_> {
     }
 
     /// A firmware alone does not start without the bootloader: whoever flashes one should hear of it.
-    fn look_at_loader(&mut self, ctx: &Ctx<'_>) -> Result<Option<Loader>, Stop> {
+    fn look_at_loader(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Loader>, Stop> {
         let head = Span::new(LOADER_BASE, 8).filter(|head| self.session.map().covers(*head));
         let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
         let bytes = self.session.read(ctx, head).map_err(|stop| stop.at(Place::Loader))?;
@@ -297,7 +297,7 @@ impl Flashing<'_> {
         ctx.check_cancelled()?;
         ctx.post(Event::Ready(Box::new(preview)));
         if self.task.confirm == Confirm::Ask && !work.is_nothing() {
-            ctx.wait_for_leave_to_write()?;
+            ctx.wait_for_confirmation()?;
         }
         Ok(work)
     }
@@ -325,7 +325,7 @@ impl Flashing<'_> {
     }
 
     /// What each sector of the plan holds: to its first difference, or whole if it is to be kept.
-    fn compare(&mut self, ctx: &Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
+    fn compare(&mut self, ctx: &mut Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
         ctx.enters(Part::Compare);
         let sectors = self.plan.sectors().to_vec();
         let all: u64 = sectors.iter().map(|planned| u64::from(planned.sector.span.len())).sum();
@@ -368,7 +368,7 @@ impl Flashing<'_> {
     /// putting it back would erase what was there.
     fn copy_sector(
         &mut self,
-        ctx: &Ctx<'_>,
+        ctx: &mut Ctx<'_>,
         planned: &PlannedSector,
         meter: &mut Meter,
         kept: &mut Vec<u8>,
@@ -399,7 +399,7 @@ impl Flashing<'_> {
         })
     }
 
-    fn compare_sector(&mut self, ctx: &Ctx<'_>, planned: &PlannedSector) -> Result<Comparison, Stop> {
+    fn compare_sector(&mut self, ctx: &mut Ctx<'_>, planned: &PlannedSector) -> Result<Comparison, Stop> {
         let blocks: Vec<Span> =
             planned.filled.iter().flat_map(|span| span.blocks(self.session.block())).collect();
         for block in blocks {
@@ -414,7 +414,7 @@ impl Flashing<'_> {
         Ok(Comparison::Same)
     }
 
-    fn sector_is_blank(&mut self, ctx: &Ctx<'_>, sector: Sector) -> Result<bool, Stop> {
+    fn sector_is_blank(&mut self, ctx: &mut Ctx<'_>, sector: Sector) -> Result<bool, Stop> {
         for block in sector.span.blocks(self.session.block()) {
             ctx.check_cancelled()?;
             if !is_blank(&self.session.read(ctx, block)?) {
@@ -627,7 +627,7 @@ impl Flashing<'_> {
     }
 
     /// A byte that differs is read once more before it counts as wrong: what was read may be what is wrong.
-    fn verify_block(&mut self, ctx: &Ctx<'_>, block: Span) -> Result<(), Stop> {
+    fn verify_block(&mut self, ctx: &mut Ctx<'_>, block: Span) -> Result<(), Stop> {
         let checked = require_in_flash(ctx, self.session, block, self.plan.data(block));
         checked.map_err(|stop| {
             if let (Stop::Failed(FailureKind::Mismatch { .. }, _), Some(sector)) =
@@ -643,7 +643,7 @@ impl Flashing<'_> {
 
 /// Reads a block that should hold these bytes, once more if it seems not to.
 pub(super) fn require_in_flash(
-    ctx: &Ctx<'_>,
+    ctx: &mut Ctx<'_>,
     session: &mut Session,
     block: Span,
     expected: &[u8],

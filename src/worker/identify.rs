@@ -31,7 +31,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     Ok(Outcome::Identified)
 }
 
-fn read(ctx: &Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
+fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     ctx.enters(Part::Read);
     if !session.map().is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
@@ -44,16 +44,17 @@ fn read(ctx: &Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     let board = session.board(ctx)?;
     let rom = session.rom_version(ctx)?;
     let mut meter = Meter::start(ctx, Phase::Read, FLASH_END - LOADER_BASE.wide());
-    let loader = Some(Loader::of(&read_sector_0(ctx, session, |bytes| meter.add(ctx, bytes))?));
-    let program = read_until_blank(ctx, session, FIRMWARE_BASE, FLASH_END, |bytes| meter.add(ctx, bytes))?;
+    let loader = Some(Loader::of(&read_sector_0(ctx, session, |ctx, bytes| meter.add(ctx, bytes))?));
+    let program =
+        read_until_blank(ctx, session, FIRMWARE_BASE, FLASH_END, |ctx, bytes| meter.add(ctx, bytes))?;
     Ok(Identity { board, loader, firmware: Content::in_flash(&program), protection, rom })
 }
 
 /// The whole of sector 0. `progress` gets the bytes of each block that was read.
 pub(super) fn read_sector_0(
-    ctx: &Ctx<'_>,
+    ctx: &mut Ctx<'_>,
     session: &mut Session,
-    progress: impl FnMut(u64),
+    progress: impl FnMut(&Ctx<'_>, u64),
 ) -> Result<Vec<u8>, Stop> {
     let mut sector = read_until_blank(ctx, session, LOADER_BASE, FIRMWARE_BASE.wide(), progress)?;
     sector.resize(LOADER_MAX, BLANK);
@@ -65,18 +66,18 @@ const HOLE: usize = 16 * 1024;
 
 /// From `start` to where nothing follows for [`HOLE`] bytes, or to `end`. What is not read counts as blank.
 fn read_until_blank(
-    ctx: &Ctx<'_>,
+    ctx: &mut Ctx<'_>,
     session: &mut Session,
     start: Address,
     end: u64,
-    mut progress: impl FnMut(u64),
+    mut progress: impl FnMut(&Ctx<'_>, u64),
 ) -> Result<Vec<u8>, Stop> {
     let mut bytes = Vec::new();
     let size = session.block();
     for block in Span::between(start, end).into_iter().flat_map(|span| span.blocks(size)) {
         ctx.check_cancelled()?;
         let read = session.read(ctx, block)?;
-        progress(u64::from(block.len()));
+        progress(ctx, u64::from(block.len()));
         bytes.extend(read);
         if bytes.iter().rev().take(HOLE).take_while(|&&byte| byte == BLANK).count() >= HOLE {
             break;

@@ -32,7 +32,7 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
 /// read, is another drone.
 pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
     let shown = &device.strings.serial;
-    // What cannot be opened is told by its own name.
+    // A device that cannot be opened shows no serial number: the error of opening it is what is reported.
     if device.closed.is_some() || shown == HIDDEN_SERIAL || crazyflie::is_same_serial(serial, shown) {
         return Ok(());
     }

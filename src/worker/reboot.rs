@@ -9,7 +9,7 @@ use super::timeline::Part;
 use super::{Ctx, Stop, Was, running};
 use crate::crazyflie::{self, Mode};
 use crate::flash::Address;
-use crate::job::{Boot, Device, Event, FailureKind, LogEntry, WaitFor};
+use crate::job::{Boot, Device, FailureKind, LogEntry, WaitFor};
 use crate::scan::cannot_open;
 use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError, descriptor};
 
@@ -151,7 +151,7 @@ fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started
         Ok(there.filter(answers))
     })?;
     let Some(seen) = seen else { return Ok(Started::Dark) };
-    ctx.post(Event::Device(seen.clone()));
+    ctx.use_device(seen.clone());
     // Another drone that was plugged in there says nothing of the one that was flashed.
     if require_same_drone(&device.strings.serial, &seen).is_err() {
         ctx.log(LogEntry::OtherDroneThere(seen.location));
@@ -188,8 +188,8 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     ctx.report.rom = session.rom_version(ctx).unwrap_or(None);
     ctx.log(LogEntry::Rom(ctx.report.rom));
     let left = session.leave(ctx, address);
-    // That it goes is what was asked for.
-    ctx.at.replace(None);
+    // It is expected to disconnect now.
+    ctx.at = None;
     match left {
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
         Err(Stop::Failed(kind, _)) => {
@@ -200,7 +200,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
         Ok(()) | Err(Stop::Cancelled) => {}
     }
     // A cancel brought us here or means nothing any more; one that comes now ends the wait.
-    ctx.cancelled.set(false);
+    ctx.cancelled = false;
     let left = ctx.clock.now();
     let started = starts(ctx, device, APPEARS).unwrap_or(Started::Dark);
     let Started::Running(running) = started else {
@@ -211,7 +211,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     };
     ctx.was = Was::Running;
     let seen = ctx.clock.now();
-    // Nobody needs to know so badly that a running drone is waited for much longer.
+    // The version is optional: stop asking after PROOF.
     ctx.report.runs = running::ask(ctx, &running, PROOF).version;
     if let Some(version) = &ctx.report.runs {
         ctx.log(LogEntry::Runs(version.clone()));
@@ -223,7 +223,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
         // A cancel skips it.
         Err(_) => Boot::NotWatched,
     };
-    ctx.cancelled.set(false);
+    ctx.cancelled = false;
     ctx.idle += ctx.clock.now().saturating_sub(watched);
 }
 

@@ -15,7 +15,7 @@ use crate::dfu::quirks::Quirks;
 use crate::dfu::{Status, wire};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
-use crate::job::{Device, Event, FailureKind, LogEntry, Width};
+use crate::job::{Device, FailureKind, LogEntry, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
 /// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
@@ -62,7 +62,7 @@ pub(super) enum Programming {
 impl Session {
     /// Reads what the device is, claims it and brings it to dfuIDLE.
     pub(super) fn open(
-        ctx: &Ctx<'_>,
+        ctx: &mut Ctx<'_>,
         info: &Device,
         mut transport: Box<dyn Transport>,
     ) -> Result<Session, Stop> {
@@ -79,12 +79,12 @@ impl Session {
             port::require_same_drone(&info.strings.serial, &now)?;
         } else if !now.strings.serial.is_empty() {
             // Missed at first. Without it no copy can be kept, and a lost drone cannot be recognised.
-            ctx.post(Event::Device(now));
+            ctx.use_device(now);
         }
         ctx.check_cancelled()?;
         let started = ctx.clock.now();
-        let in_time = || ctx.check_cancelled().is_ok() && ctx.clock.now().saturating_sub(started) < NAMES;
-        let device = DfuDevice::read(&mut *transport, in_time);
+        let mut in_time = || ctx.check_cancelled().is_ok() && ctx.clock.now().saturating_sub(started) < NAMES;
+        let device = DfuDevice::read(&mut *transport, &mut in_time);
         ctx.check_cancelled()?;
         let device = device.map_err(FailureKind::NotDfu)?;
         let quirks = Quirks::of(info.id, &names.strings.product, &device);
@@ -128,7 +128,7 @@ impl Session {
     }
 
     /// Selects an alternate setting, from dfuIDLE as devices expect.
-    pub(super) fn select(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
+    pub(super) fn select(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         if alternate != self.alternate {
             self.run(ctx, &Operation::Idle)?;
             ctx.log(LogEntry::SelectingAlternate(alternate));
@@ -140,7 +140,7 @@ impl Session {
 
     /// Selects the first setting, which takes the device. Another program may hold it for a moment: a look at a drone that
     /// has just come, of another cfdfu, takes a second.
-    fn claim(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
+    fn claim(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         ctx.log(LogEntry::SelectingAlternate(alternate));
         let started = ctx.clock.now();
         let mut waits = false;
@@ -179,7 +179,7 @@ impl Session {
     }
 
     /// Reads `span`, which is at most [`Session::block`] long.
-    pub(super) fn read(&mut self, ctx: &Ctx<'_>, span: Span) -> Result<Vec<u8>, Stop> {
+    pub(super) fn read(&mut self, ctx: &mut Ctx<'_>, span: Span) -> Result<Vec<u8>, Stop> {
         let len = u16::try_from(span.len()).unwrap_or(u16::MAX);
         Ok(self.run(ctx, &Operation::Read(span.start(), len))?)
     }
@@ -188,7 +188,7 @@ impl Session {
     /// the operation repeated, after a pause, at most three times: each of them may be repeated without harm, even a
     /// write, which programs the same bits again. A block of an F411 was seen to fail by chance, at 2, 12 and 13 % of
     /// three attempts (dfu-util tickets 140 and 141).
-    pub(super) fn run(&mut self, ctx: &Ctx<'_>, operation: &Operation) -> Result<Vec<u8>, FailureKind> {
+    pub(super) fn run(&mut self, ctx: &mut Ctx<'_>, operation: &Operation) -> Result<Vec<u8>, FailureKind> {
         let first = match self.attempt(ctx, operation.clone()) {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
@@ -215,7 +215,7 @@ impl Session {
     }
 
     /// A write that failed at 32 bits is repeated at 8: the supply may be lower than was declared.
-    fn narrow_for(&mut self, ctx: &Ctx<'_>, operation: &Operation) -> Result<(), DfuError> {
+    fn narrow_for(&mut self, ctx: &mut Ctx<'_>, operation: &Operation) -> Result<(), DfuError> {
         let flash = MemoryMap::stm32f405();
         let writes = matches!(operation, Operation::Write(at, _)
             if flash.sectors().iter().any(|sector| sector.span.contains(*at)));
@@ -223,7 +223,7 @@ impl Session {
     }
 
     /// Back to 8 bits at a time, if it is not there, since something failed.
-    pub(super) fn narrow(&mut self, ctx: &Ctx<'_>) -> Result<(), DfuError> {
+    pub(super) fn narrow(&mut self, ctx: &mut Ctx<'_>) -> Result<(), DfuError> {
         if self.width == Programming::Bytes {
             return Ok(());
         }
@@ -234,7 +234,7 @@ impl Session {
     }
 
     /// Back to 8 bits at a time where that matters more than speed. A ROM that does not take it goes on as it is.
-    pub(super) fn program_bytes(&mut self, ctx: &Ctx<'_>) -> Result<(), Stop> {
+    pub(super) fn program_bytes(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Stop> {
         if self.width == Programming::Bytes {
             return Ok(());
         }
@@ -248,7 +248,7 @@ impl Session {
         Ok(())
     }
 
-    fn attempt(&mut self, ctx: &Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
+    fn attempt(&mut self, ctx: &mut Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
         let mut buffer = [0; 4096];
         let mut took = Duration::ZERO;
         let is_take_over = operation == Operation::TakeOver;
@@ -333,7 +333,7 @@ impl Session {
     ///
     /// No host is known that uses this (AN2606 alone describes it), so nothing depends on it: not taken, the ROM goes on
     /// as it started; taken but not to be read back, or without effect, the times of the blocks tell (`flash`).
-    pub(super) fn set_width(&mut self, ctx: &Ctx<'_>, width: Width) -> Result<(), Stop> {
+    pub(super) fn set_width(&mut self, ctx: &mut Ctx<'_>, width: Width) -> Result<(), Stop> {
         if !self.quirks.width_switch {
             return Ok(());
         }
@@ -347,7 +347,7 @@ impl Session {
         }
         let wrote = self.attempt(ctx, Operation::Write(WIDTH_SWITCH, range.to_vec()));
         let read = wrote.map(|_| self.attempt(ctx, Operation::Read(WIDTH_SWITCH, 4)));
-        let refused = |session: &mut Session| {
+        let refused = |session: &mut Session, ctx: &mut Ctx<'_>| {
             ctx.log(LogEntry::WidthRefused);
             session.run(ctx, &Operation::Recover)
         };
@@ -373,9 +373,9 @@ impl Session {
                 if matches!(error, DfuError::Transfer { .. }) && width == Width::Fastest {
                     self.width = Programming::Words;
                 }
-                drop(refused(self)?);
+                drop(refused(self, ctx)?);
             }
-            (Ok(Ok(_)), _) => drop(refused(self)?),
+            (Ok(Ok(_)), _) => drop(refused(self, ctx)?),
         }
         self.select(ctx, before)
     }
@@ -385,9 +385,9 @@ impl Session {
     /// whose memories are not known, or a look that failed, all repeats included.
     fn elsewhere<T>(
         &mut self,
-        ctx: &Ctx<'_>,
+        ctx: &mut Ctx<'_>,
         address: Address,
-        look: impl Fn(&mut Session) -> Result<T, FailureKind>,
+        look: impl Fn(&mut Session, &mut Ctx<'_>) -> Result<T, FailureKind>,
     ) -> Result<Option<T>, Stop> {
         if !self.map().is_stm32f405() {
             return Ok(None);
@@ -406,10 +406,10 @@ impl Session {
     /// A look that failed leaves the device ready for the next one; only one that is gone or silent ends the job.
     fn look<T>(
         &mut self,
-        ctx: &Ctx<'_>,
-        look: &impl Fn(&mut Session) -> Result<T, FailureKind>,
+        ctx: &mut Ctx<'_>,
+        look: &impl Fn(&mut Session, &mut Ctx<'_>) -> Result<T, FailureKind>,
     ) -> Result<Option<T>, Stop> {
-        match look(self) {
+        match look(self, ctx) {
             Ok(seen) => Ok(Some(seen)),
             Err(FailureKind::Dfu(error))
                 if !error.is_disconnect() && !matches!(error, DfuError::Silent(_)) =>
@@ -422,10 +422,10 @@ impl Session {
     }
 
     /// Protection as the option bytes have it (RM0090 §3.7); `None` if it could not be read.
-    pub(super) fn protection(&mut self, ctx: &Ctx<'_>) -> Result<Option<Protection>, Stop> {
+    pub(super) fn protection(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);
-        let seen =
-            self.elsewhere(ctx, OPTIONS, |session| match session.run(ctx, &Operation::Read(OPTIONS, 16)) {
+        let seen = self.elsewhere(ctx, OPTIONS, |session, ctx| {
+            match session.run(ctx, &Operation::Read(OPTIONS, 16)) {
                 Ok(bytes) => Ok(Protection::parse(&bytes)),
                 // At Set Address or at the read, as ROMs differ.
                 Err(FailureKind::Dfu(DfuError::Status(Status::VENDOR))) => {
@@ -433,21 +433,22 @@ impl Session {
                     Ok(Some(Protection { read: true, sectors: Vec::new() }))
                 }
                 Err(error) => Err(error),
-            });
+            }
+        });
         Ok(seen?.flatten())
     }
 
     /// The board from the OTP; `None` if it could not be read, or is of no known form.
-    pub(super) fn board(&mut self, ctx: &Ctx<'_>) -> Result<Option<Board>, Stop> {
+    pub(super) fn board(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
         let read = Operation::Read(OTP, crazyflie::OTP_LEN);
-        let otp = self.elsewhere(ctx, OTP, |session| session.run(ctx, &read))?;
+        let otp = self.elsewhere(ctx, OTP, |session, ctx| session.run(ctx, &read))?;
         Ok(otp.and_then(|bytes| crazyflie::board(&bytes)))
     }
 
     /// The ROM's version (AN2606: byte 0x1FFF77DE, in system memory); `None` on a chip that is not known, or
     /// where the ROM does not show it. The word around it is read: one byte alone is less than a ROM must give.
-    pub(super) fn rom_version(&mut self, ctx: &Ctx<'_>) -> Result<Option<RomVersion>, Stop> {
+    pub(super) fn rom_version(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<RomVersion>, Stop> {
         let place = Span::new(Address(0x1FFF_77DC), 4).filter(|_| self.quirks.width_switch);
         let Some(place) = place else { return Ok(None) };
         let flash = self.flash_alternate();
@@ -463,7 +464,7 @@ impl Session {
     }
 
     /// Starts what is at `address`.
-    pub(super) fn leave(&mut self, ctx: &Ctx<'_>, address: Address) -> Result<(), Stop> {
+    pub(super) fn leave(&mut self, ctx: &mut Ctx<'_>, address: Address) -> Result<(), Stop> {
         let flash = self.flash_alternate();
         self.select(ctx, flash)?;
         ctx.log(LogEntry::Leaving);
@@ -472,7 +473,7 @@ impl Session {
     }
 
     /// Leaves the device as the next session likes to find it, as far as it still listens.
-    pub(super) fn settle(&mut self, ctx: &Ctx<'_>) {
+    pub(super) fn settle(&mut self, ctx: &mut Ctx<'_>) {
         let _ = self.attempt(ctx, Operation::Idle);
     }
 }
