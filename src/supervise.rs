@@ -224,8 +224,10 @@ impl Supervisor {
     fn note_device(&mut self, device: &crate::job::Device) {
         let Some(watched) = &mut self.watched else { return };
         watched.seen = true;
-        let is_known = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
-        if !is_known || device.mode == Mode::Firmware {
+        let is_it = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
+        // Once there is a plan it is for that drone, whatever is plugged in there afterwards.
+        let is_settled = watched.preview.is_some() || device.strings.serial.is_empty();
+        if watched.drone.is_none() || is_it && device.mode == Mode::Firmware || !is_it && !is_settled {
             watched.drone = Some(device.drone());
         }
         // Another run may have come first. A background identify, which announces nothing, is waited for.
@@ -275,7 +277,8 @@ impl Supervisor {
             (None, Some(record)) if is_held => record.others_at_work(),
             _ => Vec::new(),
         };
-        if seen && !is_held {
+        let carries_on = job.flash().is_some_and(FlashTask::carries_on);
+        if seen && !is_held || carries_on {
             self.record_end(&job, &report, &log);
         }
         let undo = drone.as_ref().map_or(Err(NoUndo::default()), |drone| self.copies.target(drone));
@@ -332,5 +335,76 @@ impl Job {
             Task::Flash(task) => Some(task),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+    use crate::job::{Device, Enter};
+    use crate::usb::ROM_DFU;
+    use crate::usb::descriptor::Strings;
+
+    fn job(task: Task) -> Box<Job> {
+        let (device, wait) = (Selector::Only, Duration::ZERO);
+        Box::new(Job { device, serial: None, wait, enter: Enter::Never, task })
+    }
+
+    fn supervisor() -> (Supervisor, Receiver<Command>) {
+        let (commands, worker) = channel();
+        (Supervisor::new(commands, true, Waits::Interrupted, 0), worker)
+    }
+
+    /// The end of what the worker was at: whether it is taken for a background identify.
+    fn ends_background(supervisor: &mut Supervisor) -> bool {
+        let finished = Event::Finished(Report::nothing_done(Outcome::Identified));
+        match supervisor.observe(Duration::ZERO, finished) {
+            Observed::Ended(ended) => ended.background,
+            Observed::Event(event) => panic!("{event:?} is no end"),
+        }
+    }
+
+    #[test]
+    fn each_end_is_that_of_what_the_worker_was_given() {
+        let (mut supervisor, _worker) = supervisor();
+        // A job, to which the identify before it yields.
+        supervisor.start_background(job(Task::Identify));
+        supervisor.start(job(Task::Find));
+        assert_eq!([(); 2].map(|()| ends_background(&mut supervisor)), [true, false]);
+        // Its file had changed, so that the worker never had the first.
+        supervisor.watch(&job(Task::Find));
+        supervisor.withdraw();
+        supervisor.start(job(Task::Find));
+        assert!(!ends_background(&mut supervisor));
+        // Stopped before the worker had it, while an identify was under way, which another one follows.
+        supervisor.start_background(job(Task::Identify));
+        supervisor.watch(&job(Task::Find));
+        assert!(!supervisor.abandon().background);
+        supervisor.start_background(job(Task::Identify));
+        supervisor.start(job(Task::Find));
+        assert_eq!([(); 3].map(|()| ends_background(&mut supervisor)), [true, true, false]);
+    }
+
+    #[test]
+    fn the_drone_of_a_job_keeps_its_best_serial_number() {
+        let device = |serial: &str, mode: Mode| Device {
+            mode,
+            id: ROM_DFU,
+            location: "1-1".parse().unwrap(),
+            address: 1,
+            strings: Strings { serial: serial.to_owned(), ..Strings::default() },
+            simulated: true,
+            closed: None,
+        };
+        let (whole, dfu) = ("51004F000551343036333233", "338133873034");
+        let (mut supervisor, _worker) = supervisor();
+        supervisor.start(job(Task::Find));
+        for (serial, mode) in [(dfu, Mode::Dfu), (whole, Mode::Firmware), (dfu, Mode::Dfu), ("", Mode::Dfu)] {
+            let _ = supervisor.observe(Duration::ZERO, Event::Device(device(serial, mode)));
+        }
+        let ended = supervisor.end(Report::nothing_done(Outcome::Unchanged));
+        assert_eq!(ended.drone.map(|drone| drone.serial).as_deref(), Some(whole));
     }
 }

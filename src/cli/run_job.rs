@@ -58,8 +58,7 @@ impl Jobs {
 
     /// Runs one job. Whoever typed the command has confirmed its plan.
     pub(super) fn run(&mut self, job: Job, console: &mut Console) -> Ended {
-        let stopped = self.stopped.load(Ordering::SeqCst) || self.hung_up.load(Ordering::SeqCst);
-        let report = if stopped {
+        let report = if self.is_stopped() {
             Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
         } else if let Some(other) = self.supervisor.held_by(&self.bus, &self.clock, &job) {
             console.line(&other.to_string());
@@ -69,6 +68,10 @@ impl Jobs {
             return self.follow(console);
         };
         Ended::of(report, false)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst) || self.hung_up.load(Ordering::SeqCst)
     }
 
     fn follow(&mut self, console: &mut Console) -> Ended {
@@ -82,7 +85,10 @@ impl Jobs {
                     if let Event::Ready(_) = event
                         && let Some(entry) = self.supervisor.proceed()
                     {
-                        console.event(&Event::Log(entry.level(), entry));
+                        let event = Event::Log(entry.level(), entry);
+                        console.event(&event);
+                        // For the log of the run.
+                        let _ = self.supervisor.observe(self.clock.now(), event);
                     }
                 }
                 Observed::Ended(ended) => {
@@ -104,6 +110,8 @@ impl Jobs {
         loop {
             let job = match ended.next {
                 Next::Done => return ended.report,
+                // It came when the drone was gone already, where no job hears it.
+                Next::Resume(_) if self.is_stopped() => return ended.report,
                 Next::GiveUp => {
                     console.line(report::STUCK);
                     return ended.report;

@@ -7,8 +7,8 @@ use super::files::open_picker;
 use crate::app::progress::Progress;
 use crate::app::wizard::Move;
 use crate::app::{
-    Aim, App, Confirmation, Effect, Goal, JobFacts, JobView, Overlay, Resume, SECTORS, Screen, Source, Stage,
-    Undo, Which, Wizard, WizardView, keys, wish_for,
+    Aim, App, Before, Confirmation, Effect, Goal, JobFacts, JobView, Overlay, Resume, SECTORS, Screen,
+    Source, Stage, Undo, Which, Wizard, WizardView, keys, wish_for,
 };
 use crate::crazyflie::Mode;
 use crate::job::{
@@ -16,7 +16,7 @@ use crate::job::{
     Selector, Task,
 };
 use crate::plan::admission::{self, Overrides};
-use crate::plan::undo::Change;
+use crate::plan::undo::{Change, Piece};
 use crate::report;
 use crate::supervise::{Ended, Next};
 
@@ -82,7 +82,10 @@ pub(super) fn retry(app: &mut App) -> Vec<Effect> {
 
 /// What the job on the screen writes.
 pub(super) fn source_of(app: &App) -> Source {
-    app.facts().map_or(Source::Chosen, |facts| facts.source.clone())
+    match &app.screen {
+        Screen::Wizard(WizardView { aim: Aim::Begin(source), .. }) => source.clone(),
+        _ => app.facts().map_or(Source::Chosen, |facts| facts.source.clone()),
+    }
 }
 
 /// The wizard, which goes on with its aim as soon as the drone is there.
@@ -139,7 +142,7 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
     };
     let (change, expected) = match &source {
         Source::Chosen => (Change::Flash, Vec::new()),
-        Source::Undo(before) => (Change::Undo, before.expected.clone()),
+        Source::Undo(before) => (Change::Undo, expected(app, before)),
     };
     let task = match image {
         Ok(image) => {
@@ -163,6 +166,16 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
     });
     show(app, JobFacts::new(source), Confirm::Ask);
     vec![Effect::Start(job)]
+}
+
+/// What the drone must still hold for this undo: after an undo that was interrupted, nothing.
+fn expected(app: &App, before: &Before) -> Vec<Piece> {
+    match &app.undo {
+        Undo::Ready(now) if now.image == before.image && now.drone.may_be(&before.drone) => {
+            now.expected.clone()
+        }
+        _ => before.expected.clone(),
+    }
 }
 
 /// The drone that was lost is back: the rest of its job. Another one is not taken.
@@ -314,7 +327,10 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     if app.over == Some(Overlay::AskStop) {
         app.over = None;
     }
-    app.devices.identified = None;
+    // One that is still under way goes by itself.
+    if !app.devices.is_identifying() {
+        app.devices.identified = None;
+    }
     app.ended = Some(report::exit(&report));
     app.undo = Undo::of(undo);
     for other in others {

@@ -4,12 +4,17 @@ use super::*;
 use crate::app::command_line::command_line;
 use crate::app::picker::{Entry, EntryKind};
 use crate::app::progress::Progress;
-use crate::app::{Demo, JobFacts, Slot, Which};
+use crate::app::{Before, Demo, JobFacts, Slot, Which};
 use crate::crazyflie::Protection;
+use crate::image::Content;
 use crate::image::Image;
 use crate::image::Loader;
 use crate::job::{Confirm, Device, DeviceInfo, DroneState, Enter, Event, Identity, Outcome, Report, Task};
+use crate::plan::admission::{self, Overrides};
+use crate::plan::undo::Change;
 use crate::report::ProblemKind;
+use crate::sim::images;
+use crate::sim::scenario::CF2_BOARDS;
 use crate::supervise::Ended;
 use crate::usb::descriptor::Strings;
 use crate::usb::{Location, ROM_DFU};
@@ -254,4 +259,23 @@ fn of_several_devices_one_is_meant_and_the_command_line_names_it() {
     assert_eq!(app.devices.position(), 0);
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![device(1)])));
     assert!(!command_line(&app).contains("--device"));
+}
+
+/// A drone that boots too early is taken as it runs: the wizard was on the way to an undo, and still is.
+#[test]
+fn an_undo_that_led_to_the_wizard_stays_one() {
+    let mut app = app(1);
+    let data = images::firmware("2026.08", &CF2_BOARDS, images::FIRMWARE_MIN);
+    let copy = crate::flash::Segment { address: crate::flash::FIRMWARE_BASE, data };
+    let content = Content::in_flash(&copy.data).unwrap();
+    let image = admission::undo(copy, Overrides { allow_mismatch: true, ..Overrides::default() }).unwrap();
+    let before = Box::new(Before { image, content, drone: device(1).drone(), expected: Vec::new() });
+    let aim = Aim::Begin(Source::Undo(before.clone()));
+    let wizard = Wizard { step: WizardStep::Early, since: Duration::ZERO };
+    app.screen = Screen::Wizard(WizardView { wizard, aim });
+    let effects = press(&mut app, Key::Enter);
+    let [Effect::Start(job)] = &effects[..] else { panic!("{effects:?}") };
+    let Task::Flash(task) = &job.task else { panic!("{job:?}") };
+    assert_eq!((task.change, &task.image), (Change::Undo, &before.image));
+    assert!(app.undoes(Which::Image).is_some());
 }
