@@ -10,11 +10,11 @@
     reason = "as in the tests: it says what went wrong by panicking, and prints its figures"
 )]
 
-#[path = "../tests/it/dice.rs"]
-mod dice;
 #[allow(dead_code, reason = "the tests use all of them")]
 #[path = "../tests/it/files.rs"]
 mod files;
+#[path = "../tests/it/rng.rs"]
+mod rng;
 
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,11 @@ use cfdfu::image::{Content, Image};
 use cfdfu::sim::images;
 use zip::CompressionMethod;
 
-use dice::Dice;
+use rng::Rng;
 
 const INPUTS: u64 = 10_000_000;
 
-impl Dice {
+impl Rng {
     /// One of the numbers at which programs go wrong.
     fn edge(&mut self) -> u32 {
         [0, 1, 3, 4, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFC, 0xFFFF_FFFF]
@@ -71,18 +71,18 @@ impl Dice {
 }
 
 /// What became of the inputs of one parser.
-fn fuzz(name: &str, inputs: u64, seeds: &[Vec<u8>], parse: impl Fn(Vec<u8>, &mut Dice) -> bool) {
-    let mut dice = Dice(0x2545_F491_4F6C_DD1D);
+fn fuzz(name: &str, inputs: u64, seeds: &[Vec<u8>], parse: impl Fn(Vec<u8>, &mut Rng) -> bool) {
+    let mut rng = Rng(0x2545_F491_4F6C_DD1D);
     let (mut taken, mut slowest) = (0, Duration::ZERO);
     let started = Instant::now();
     for n in 0..inputs {
-        let seed = &seeds[dice.below(seeds.len())];
+        let seed = &seeds[rng.below(seeds.len())];
         let input = match n % 16 {
-            0 => (0..dice.below(300)).map(|_| dice.roll() as u8).collect(),
-            _ => dice.damaged(seed),
+            0 => (0..rng.below(300)).map(|_| rng.roll() as u8).collect(),
+            _ => rng.damaged(seed),
         };
         let before = Instant::now();
-        taken += u64::from(parse(input, &mut dice));
+        taken += u64::from(parse(input, &mut rng));
         slowest = slowest.max(before.elapsed());
         assert!(slowest < Duration::from_secs(1), "{name}: input {n} takes {slowest:?}");
     }
@@ -104,8 +104,8 @@ fn image(bytes: Vec<u8>) -> bool {
 }
 
 /// With the checksum at the end made right in half of the cases: else nothing behind it is reached.
-fn mended(mut bytes: Vec<u8>, dice: &mut Dice) -> Vec<u8> {
-    if bytes.len() > 16 && dice.below(2) == 0 {
+fn mended(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
+    if bytes.len() > 16 && rng.below(2) == 0 {
         let end = bytes.len() - 4;
         let crc = !crc32fast::hash(&bytes[..end]);
         bytes[end..].copy_from_slice(&crc.to_le_bytes());
@@ -122,10 +122,10 @@ fn main() {
 
     fuzz("raw image", inputs, &[firmware.clone(), head.clone()], |bytes, _| image(bytes));
     let suffixed = files::suffixed(part.clone(), (0x0483, 0xDF11), 0x0100);
-    fuzz("DFU suffix", inputs, &[suffixed], |bytes, dice| image(mended(bytes, dice)));
+    fuzz("DFU suffix", inputs, &[suffixed], |bytes, rng| image(mended(bytes, rng)));
     let one = files::dfuse(&[(0, vec![(base, &part)])]);
     let two = files::dfuse(&[(0, vec![(base, &part), (base + 200, &part)]), (0, vec![(base + 800, &part)])]);
-    fuzz("DfuSe", inputs, &[one, two], |bytes, dice| image(mended(bytes, dice)));
+    fuzz("DfuSe", inputs, &[one, two], |bytes, rng| image(mended(bytes, rng)));
     let hex = files::hex(base, &part).into_bytes();
     fuzz("Intel HEX", inputs, &[hex], |bytes, _| image(bytes));
     let elf = files::elf(base, &part);

@@ -22,7 +22,7 @@ use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::usb::TransferError;
 use proptest::prelude::*;
 
-use crate::stand::draw;
+use crate::interface::draw;
 use crate::support::{World, firmware, flash_job, parse};
 
 fn bus(scenario: &str) -> Msg {

@@ -11,15 +11,15 @@ use tempfile::TempDir;
 use crate::support::{SEED_LEN, firmware};
 
 /// A folder with a good image in it.
-struct Desk {
+struct Folder {
     dir: TempDir,
 }
 
-impl Desk {
-    fn new() -> Desk {
-        let desk = Desk { dir: tempfile::tempdir().unwrap() };
-        desk.file("cf2.bin", &firmware("2026.08", SEED_LEN));
-        desk
+impl Folder {
+    fn new() -> Folder {
+        let folder = Folder { dir: tempfile::tempdir().unwrap() };
+        folder.file("cf2.bin", &firmware("2026.08", SEED_LEN));
+        folder
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +57,7 @@ fn stdout(output: &Output) -> String {
 
 #[test]
 fn a_flash_in_a_pipe_is_plain_lines() {
-    let text = stdout(&Desk::new().run("flash cf2.bin --demo"));
+    let text = stdout(&Folder::new().run("flash cf2.bin --demo"));
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
     for line in [
         "Image: firmware 2026.08 for CF20, CF21, 243176 bytes, linked for 0x08004000",
@@ -74,7 +74,7 @@ fn a_flash_in_a_pipe_is_plain_lines() {
 
 #[test]
 fn the_json_of_a_flash_is_objects_with_one_last_result() {
-    let (exit, objects) = Desk::new().json("flash cf2.bin --demo");
+    let (exit, objects) = Folder::new().json("flash cf2.bin --demo");
     assert_eq!(exit, 0);
     let named = |name: &str| objects.iter().filter(|o| o["event"] == name).cloned().collect::<Vec<_>>();
     let device = &named("device")[0];
@@ -105,16 +105,16 @@ fn the_json_of_a_flash_is_objects_with_one_last_result() {
 /// One clear message, the right status, and the drone not even asked.
 #[test]
 fn bad_files_are_refused_before_the_drone_is_touched() {
-    let desk = Desk::new();
-    desk.file("empty.bin", b"");
-    desk.file("large.bin", &vec![1; 1024 * 1024 + 1]);
-    desk.file("blank.bin", &[0xFF; 5000]);
-    desk.file("noise.bin", &firmware("2026.08", 9000)[5000..]);
-    desk.file("elf.bin", &[&b"\x7fELF\x01\x01"[..], &[0; 100]].concat());
-    desk.run("demo-image loader.bin --kind loader");
+    let folder = Folder::new();
+    folder.file("empty.bin", b"");
+    folder.file("large.bin", &vec![1; 1024 * 1024 + 1]);
+    folder.file("blank.bin", &[0xFF; 5000]);
+    folder.file("noise.bin", &firmware("2026.08", 9000)[5000..]);
+    folder.file("elf.bin", &[&b"\x7fELF\x01\x01"[..], &[0; 100]].concat());
+    folder.run("demo-image loader.bin --kind loader");
     let mut radio = vec![9; 4000];
     radio[..8].copy_from_slice(&[0x00, 0x40, 0x00, 0x20, 0xC1, 0xB2, 0x01, 0x00]);
-    desk.file("radio.bin", &radio);
+    folder.file("radio.bin", &radio);
     let table = [
         ("empty.bin", 65, "the file is empty"),
         ("large.bin", 65, "1048577 bytes, more than the 1048576"),
@@ -130,11 +130,11 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         ("noise.bin --allow-mismatch --address 0x20000000", 65, "not in the Crazyflie's flash"),
     ];
     for (arguments, exit, words) in table {
-        let (code, text) = desk.fails(&format!("flash {arguments} --demo"));
+        let (code, text) = folder.fails(&format!("flash {arguments} --demo"));
         assert_eq!(code, exit, "{arguments}: {text}");
         assert!(text.contains(words), "{arguments}: {text}");
         assert!(text.contains("Nothing was touched."), "{arguments}: {text}");
-        let (code, objects) = desk.json(&format!("flash {arguments} --demo"));
+        let (code, objects) = folder.json(&format!("flash {arguments} --demo"));
         assert_eq!(code, exit);
         let last = objects.last().unwrap();
         assert_eq!((&last["event"], &last["outcome"]), (&"result".into(), &"failed".into()));
@@ -143,14 +143,14 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
             "{arguments}: a device was looked for"
         );
     }
-    let (code, text) = desk.fails("restore-bootloader cf2.bin --demo=dfu");
+    let (code, text) = folder.fails("restore-bootloader cf2.bin --demo=dfu");
     assert_eq!(
         (code, text.contains("a Crazyflie firmware, not the Bitcraze bootloader")),
         (65, true),
         "{text}"
     );
-    desk.run("demo-image loader.bin --kind loader --force");
-    let (code, text) = desk.fails("restore-bootloader loader.bin --address 0x08004000 --demo=dfu");
+    folder.run("demo-image loader.bin --kind loader --force");
+    let (code, text) = folder.fails("restore-bootloader loader.bin --address 0x08004000 --demo=dfu");
     assert!(code == 2 && text.contains("--address says nothing of a bootloader"), "{code}: {text}");
 }
 
@@ -204,9 +204,9 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("--demo=none flash cf2.bin", 69, "Plug in the Crazyflie"),
         ("flash cf2.bin --address x", 2, "0x08004000"),
     ];
-    let desk = Desk::new();
+    let folder = Folder::new();
     for (line, exit, words) in table {
-        let (code, text) = desk.fails(line);
+        let (code, text) = folder.fails(line);
         assert_eq!(code, exit, "{line}: {text}");
         assert!(text.contains(words), "{line}: {text}");
     }
@@ -215,36 +215,36 @@ fn every_situation_has_its_exit_status_and_its_advice() {
 /// The log names the place of the work, not the start of the image: on a recovery that would frighten.
 #[test]
 fn the_log_names_where_it_writes() {
-    let desk = Desk::new();
-    stdout(&desk.run("demo-image loader.bin --kind loader"));
-    let text = stdout(&desk.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu"));
+    let folder = Folder::new();
+    stdout(&folder.run("demo-image loader.bin --kind loader"));
+    let text = stdout(&folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu"));
     for words in ["Download 0x08004000 243176 bytes", "Verify   0x08004000 243176 bytes"] {
         assert!(text.contains(words), "{words:?} is not in:\n{text}");
     }
-    let text = stdout(&desk.run("restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten"));
+    let text = stdout(&folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten"));
     assert!(text.contains("Download 0x08000000 7256 bytes, 0x08004000 243176 bytes"), "{text}");
 }
 
 /// What can be typed with no file at hand: the demo brings its own images.
 #[test]
 fn the_demo_needs_no_file() {
-    let desk = Desk { dir: tempfile::tempdir().unwrap() };
+    let folder = Folder { dir: tempfile::tempdir().unwrap() };
     for line in ["flash --demo", "--demo=dfu flash", "restore-bootloader --demo=overwritten"] {
-        let text = stdout(&desk.run(line));
+        let text = stdout(&folder.run(line));
         assert!(text.contains("Flashed and verified"), "{line}: {text}");
     }
-    let text = stdout(&desk.run("restore-bootloader --demo=dfu"));
+    let text = stdout(&folder.run("restore-bootloader --demo=dfu"));
     assert!(text.contains("The bootloader was there already."), "{text}");
-    let (code, text) = desk.fails("flash");
+    let (code, text) = folder.fails("flash");
     assert!(code == 2 && text.contains("<IMAGE>"), "{text}");
-    let text = stdout(&desk.run("--demo=help"));
+    let text = stdout(&folder.run("--demo=help"));
     assert!(text.contains("overwritten      in DFU mode, the bootloader overwritten"), "{text}");
 }
 
 #[test]
 fn inspect_tells_what_a_file_is() {
-    let desk = Desk::new();
-    let (exit, objects) = desk.json("inspect cf2.bin");
+    let folder = Folder::new();
+    let (exit, objects) = folder.json("inspect cf2.bin");
     assert_eq!((exit, objects.len()), (0, 2), "the image and the result");
     let image = &objects[0];
     assert_eq!(
@@ -253,14 +253,14 @@ fn inspect_tells_what_a_file_is() {
     );
     assert_eq!((&image["version"], &image["address"]), (&"2026.08".into(), &"0x08004000".into()));
     assert_eq!(image["boards"], serde_json::json!(["CF20", "CF21"]));
-    let crc = crc32fast::hash(&fs::read(desk.path("cf2.bin")).unwrap());
+    let crc = crc32fast::hash(&fs::read(folder.path("cf2.bin")).unwrap());
     assert_eq!(image["crc32"], format!("{crc:08x}"));
 }
 
 /// Of each situation: board, bootloader, version at 0x08004000, protection, ROM; and a word of the diagnosis.
 #[test]
 fn identify_tells_what_a_drone_is_and_what_is_on_it() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let table = [
         ("healthy", json!(["CF21", null, "2025.02", null, null]), "board       Crazyflie 2.1"),
         ("old", json!(["CF21", null, "2021.06", null, null]), "In DFU mode"),
@@ -286,73 +286,73 @@ fn identify_tells_what_a_drone_is_and_what_is_on_it() {
         ("unknown-board", json!([null, "bitcraze", "2025.02", false, "9.1"]), "board       unknown"),
     ];
     for (scenario, expected, words) in table {
-        let (exit, objects) = desk.json(&format!("identify --demo={scenario}"));
+        let (exit, objects) = folder.json(&format!("identify --demo={scenario}"));
         let board = objects.iter().find(|object| object["event"] == "board").unwrap();
         let version = board["firmware"]["version"].clone();
         let told =
             json!([board["type"], board["bootloader"], version, board["read_protected"], board["rom"]]);
         assert_eq!((exit, told), (0, expected), "{scenario}");
-        let text = stdout(&desk.run(&format!("identify --demo={scenario}")));
+        let text = stdout(&folder.run(&format!("identify --demo={scenario}")));
         assert!(text.contains(words), "{scenario}: {text}");
         assert!(!text.contains("Claiming"), "{text}");
     }
-    let (_, objects) = desk.json("identify --demo=write-protected");
+    let (_, objects) = folder.json("identify --demo=write-protected");
     let board = objects.iter().find(|object| object["event"] == "board").unwrap();
     assert_eq!(board["write_protected_sectors"], json!([2]));
 }
 
 #[test]
 fn list_is_one_line_a_device() {
-    let desk = Desk::new();
-    let text = stdout(&desk.run("list --demo=two"));
+    let folder = Folder::new();
+    let text = stdout(&folder.run("list --demo=two"));
     assert_eq!(text.lines().count(), 2);
     assert!(text.lines().all(|line| line.contains("SIMULATED")));
-    let (_, objects) = desk.json("list --demo=two");
+    let (_, objects) = folder.json("list --demo=two");
     assert_eq!(objects[1]["serial"], "338133883034");
-    assert_eq!(stdout(&desk.run("list --demo=two --device 338133883034")).lines().count(), 1);
+    assert_eq!(stdout(&folder.run("list --demo=two --device 338133883034")).lines().count(), 1);
 }
 
 #[test]
 fn a_backup_is_the_whole_flash_and_never_replaces_a_file_unasked() {
-    let desk = Desk::new();
-    stdout(&desk.run("backup mine.bin --demo"));
-    let backup = fs::read(desk.path("mine.bin")).unwrap();
+    let folder = Folder::new();
+    stdout(&folder.run("backup mine.bin --demo"));
+    let backup = fs::read(folder.path("mine.bin")).unwrap();
     assert_eq!(backup.len(), 1024 * 1024);
     assert_eq!(backup[0x4000..0x4000 + 276_672], firmware("2025.02", 276_672));
-    fs::write(desk.path("mine.bin"), b"precious").unwrap();
-    assert_eq!(desk.fails("backup mine.bin --demo").0, 73);
-    assert_eq!(fs::read(desk.path("mine.bin")).unwrap(), b"precious");
-    assert_eq!(desk.fails("backup missing/mine.bin --demo").0, 73);
-    stdout(&desk.run("backup mine.bin --demo --force"));
-    assert_eq!(desk.fails("backup other.bin --demo=read-protected").0, 74);
-    assert!(!Path::new(&desk.path("other.bin")).exists(), "a failed backup leaves no file");
+    fs::write(folder.path("mine.bin"), b"precious").unwrap();
+    assert_eq!(folder.fails("backup mine.bin --demo").0, 73);
+    assert_eq!(fs::read(folder.path("mine.bin")).unwrap(), b"precious");
+    assert_eq!(folder.fails("backup missing/mine.bin --demo").0, 73);
+    stdout(&folder.run("backup mine.bin --demo --force"));
+    assert_eq!(folder.fails("backup other.bin --demo=read-protected").0, 74);
+    assert!(!Path::new(&folder.path("other.bin")).exists(), "a failed backup leaves no file");
 }
 
 #[test]
 fn a_backup_goes_back_as_a_restore_and_as_nothing_else() {
-    let desk = Desk::new();
-    stdout(&desk.run("backup mine.bin --demo=dfu"));
-    let (_, objects) = desk.json("inspect mine.bin");
+    let folder = Folder::new();
+    stdout(&folder.run("backup mine.bin --demo=dfu"));
+    let (_, objects) = folder.json("inspect mine.bin");
     assert_eq!((&objects[0]["kind"], &objects[0]["version"]), (&"backup".into(), &"2025.02".into()));
-    let (code, text) = desk.fails("flash mine.bin --demo=dfu");
+    let (code, text) = folder.fails("flash mine.bin --demo=dfu");
     assert!(code == 65 && text.contains("cfdfu restore-bootloader FILE"), "{text}");
-    let (code, objects) = desk.json("restore-bootloader mine.bin --demo=overwritten");
+    let (code, objects) = folder.json("restore-bootloader mine.bin --demo=overwritten");
     let result = objects.last().unwrap();
     assert_eq!((code, &result["verified"], &result["bytes"]), (0, &true.into(), &(1024 * 1024).into()));
-    stdout(&desk.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten"));
+    stdout(&folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten"));
     // A copy without a bootloader is no bootloader, unless somebody insists.
-    stdout(&desk.run("backup broken.bin --demo=overwritten"));
-    let (code, text) = desk.fails("restore-bootloader broken.bin --demo=dfu");
+    stdout(&folder.run("backup broken.bin --demo=overwritten"));
+    let (code, text) = folder.fails("restore-bootloader broken.bin --demo=dfu");
     assert!(code == 65 && text.contains("without the Bitcraze bootloader"), "{text}");
-    stdout(&desk.run("restore-bootloader broken.bin --demo=dfu --allow-mismatch"));
+    stdout(&folder.run("restore-bootloader broken.bin --demo=dfu --allow-mismatch"));
 }
 
 #[test]
 fn a_drone_that_does_not_come_back_is_told_as_it_was_left() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     // Longer than this, the demo's helper would bring it back.
     for wait in ["", "--wait 2"] {
-        let (code, objects) = desk.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
+        let (code, objects) = folder.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
         let results = objects.iter().filter(|object| object["event"] == "result").count();
         let error = &objects.last().unwrap()["error"];
         assert_eq!((code, results, &error["kind"]), (74, 1, &"vanished".into()), "{wait}: {error}");
@@ -364,7 +364,7 @@ fn a_drone_that_does_not_come_back_is_told_as_it_was_left() {
 #[test]
 fn while_a_command_waits_the_demo_s_drone_is_brought_into_dfu_mode() {
     for scenario in ["dead", "unplugged"] {
-        let text = stdout(&Desk::new().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")));
+        let text = stdout(&Folder::new().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")));
         assert!(text.contains("it is brought into DFU mode after 3 s"), "{text}");
         assert!(text.contains("Flashed and verified"), "{text}");
     }
@@ -372,15 +372,15 @@ fn while_a_command_waits_the_demo_s_drone_is_brought_into_dfu_mode() {
 
 #[test]
 fn nothing_is_put_back_where_no_copy_was_kept() {
-    let (code, text) = Desk::new().fails("undo --demo");
+    let (code, text) = Folder::new().fails("undo --demo");
     assert!(code == 66 && text.contains("51004F000551343036333233 at port 1-1"), "{text}");
-    assert_eq!(Desk::new().fails("undo --demo=none").0, 69);
+    assert_eq!(Folder::new().fails("undo --demo=none").0, 69);
 }
 
 /// On stderr: stdout lists the drones, one a line.
 #[test]
 fn list_names_a_foreign_boot_rom_beside_a_crazyflie() {
-    let output = Desk::new().run("list --demo=beside");
+    let output = Folder::new().run("list --demo=beside");
     let drones = stdout(&output);
     assert!(drones.lines().count() == 1 && drones.starts_with("1-2 "), "{drones}");
     let note = String::from_utf8_lossy(&output.stderr);
@@ -390,18 +390,18 @@ fn list_names_a_foreign_boot_rom_beside_a_crazyflie() {
 /// Which copy is its own cannot be told: that is no success.
 #[test]
 fn an_undo_of_a_drone_without_a_serial_number_fails() {
-    let (code, text) = Desk::new().fails("undo --demo=no-serial");
+    let (code, text) = Folder::new().fails("undo --demo=no-serial");
     assert!(code == 74 && text.contains("could not be read"), "{code}: {text}");
 }
 
 #[test]
 fn the_doctor_looks_at_this_computer_and_says_what_helps() {
-    let desk = Desk::new();
-    let (exit, objects) = desk.json("doctor --demo=relatives");
+    let folder = Folder::new();
+    let (exit, objects) = folder.json("doctor --demo=relatives");
     let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
     assert_eq!((exit, &drone["verdict"]), (69, &json!("bad")));
     assert!(drone["found"].as_str().unwrap().contains("a Crazyradio on port 1-1"), "{drone}");
-    let (exit, objects) = desk.json("doctor --demo=clone");
+    let (exit, objects) = folder.json("doctor --demo=clone");
     let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
     assert_eq!((exit, &drone["verdict"]), (69, &json!("bad")));
     assert!(
@@ -409,19 +409,19 @@ fn the_doctor_looks_at_this_computer_and_says_what_helps() {
         "{drone}"
     );
     assert!(drone["remedy"].as_str().unwrap().contains("cfdfu does not write to it"), "{drone}");
-    let (exit, objects) = desk.json("doctor --demo=beside");
+    let (exit, objects) = folder.json("doctor --demo=beside");
     let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
     assert_eq!(drone["verdict"], json!("ok"), "{exit}: {drone}");
     assert!(drone["found"].as_str().unwrap().contains("beside it a GigaDevice GD32"), "{drone}");
-    let text = String::from_utf8(desk.run("doctor --demo=two").stdout).unwrap();
+    let text = String::from_utf8(folder.run("doctor --demo=two").stdout).unwrap();
     assert!(text.contains("ok  USB") && text.contains("ok  opens"), "{text}");
 }
 
 #[test]
 fn rules_completions_and_manual_come_from_the_program_itself() {
-    let desk = Desk::new();
-    let rules = stdout(&desk.run("udev"));
-    let checked = desk.run("udev --check --demo");
+    let folder = Folder::new();
+    let rules = stdout(&folder.run("udev"));
+    let checked = folder.run("udev --check --demo");
     // Whether they let this user depends on the machine: the verdict and the exit status must agree.
     let text = String::from_utf8(checked.stdout).unwrap();
     let bad = text.contains("NO  rules");
@@ -431,10 +431,10 @@ fn rules_completions_and_manual_come_from_the_program_itself() {
         assert!(rules.lines().any(|line| line.contains(product) && line.contains("uaccess")), "{rules}");
     }
     for shell in ["bash", "zsh", "fish"] {
-        let script = stdout(&desk.run(&format!("completions {shell}")));
+        let script = stdout(&folder.run(&format!("completions {shell}")));
         assert!(script.contains("restore-bootloader") && script.contains("no-undo"), "{shell}");
     }
-    let manual = stdout(&desk.run("man"));
+    let manual = stdout(&folder.run("man"));
     for words in [
         ".TH CFDFU 1 20",
         ".SH ENVIRONMENT",
@@ -452,19 +452,19 @@ fn rules_completions_and_manual_come_from_the_program_itself() {
 
 #[test]
 fn the_log_file_has_what_was_said() {
-    let desk = Desk::new();
-    desk.run("flash cf2.bin --demo --log-file log.txt");
-    let log = fs::read_to_string(desk.path("log.txt")).unwrap();
+    let folder = Folder::new();
+    folder.run("flash cf2.bin --demo --log-file log.txt");
+    let log = fs::read_to_string(folder.path("log.txt")).unwrap();
     assert!(log.contains("Erase    0x08020000  128 KiB"), "{log}");
     assert!(log.contains("Flashed and verified"), "{log}");
-    assert_eq!(desk.fails("list --demo --log-file missing/log.txt").0, 73);
+    assert_eq!(folder.fails("list --demo --log-file missing/log.txt").0, 73);
 }
 
 #[test]
 fn no_colour_reaches_a_pipe_unless_it_is_asked_for() {
-    let desk = Desk::new();
-    assert!(!desk.fails("flash missing.bin --demo").1.contains('\u{1b}'));
-    assert!(desk.fails("flash missing.bin --demo --color always").1.contains("\u{1b}[1;31m"));
+    let folder = Folder::new();
+    assert!(!folder.fails("flash missing.bin --demo").1.contains('\u{1b}'));
+    assert!(folder.fails("flash missing.bin --demo --color always").1.contains("\u{1b}[1;31m"));
 }
 
 /// L6: output that nothing took is no success.

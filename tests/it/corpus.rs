@@ -18,11 +18,11 @@ use crate::support::{SEED_LEN, firmware};
 const BASE: u32 = 0x0800_4000;
 const LEN: usize = 20_000;
 
-struct Desk(TempDir);
+struct Folder(TempDir);
 
-impl Desk {
-    fn new() -> Desk {
-        Desk(tempfile::tempdir().unwrap())
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
     }
 
     fn run(&self, line: &str) -> Output {
@@ -75,20 +75,20 @@ fn the_same_firmware_is_the_same_in_every_format_and_is_flashed() {
             ),
         ),
     ];
-    let desk = Desk::new();
+    let folder = Folder::new();
     for (name, format, bytes) in files {
-        fs::write(desk.0.path().join(name), bytes).unwrap();
-        let (exit, image) = desk.object(&format!("inspect {name}"), "image");
+        fs::write(folder.0.path().join(name), bytes).unwrap();
+        let (exit, image) = folder.object(&format!("inspect {name}"), "image");
         assert_eq!(exit, 0, "{name}: {image}");
         let told = (&image["format"], &image["kind"], &image["version"], &image["address"], &image["bytes"]);
         let expected =
             (&json!(format), &json!("firmware"), &json!("2026.04"), &json!("0x08004000"), &json!(LEN));
         assert_eq!(told, expected, "{name}");
         assert_eq!(image["crc32"], format!("{:08x}", crc32fast::hash(&bin)), "{name}");
-        let (exit, result) = desk.object(&format!("flash {name} --demo"), "result");
+        let (exit, result) = folder.object(&format!("flash {name} --demo"), "result");
         assert_eq!((exit, &result["verified"], &result["booted"]), (0, &json!(true), &json!(true)), "{name}");
     }
-    let text = String::from_utf8(desk.run("inspect stored.zip").stdout).unwrap();
+    let text = String::from_utf8(folder.run("inspect stored.zip").stdout).unwrap();
     assert!(text.contains("bcColorLedBot:col, bcColorLedTop:col, nrf51"), "{text}");
 }
 
@@ -305,12 +305,12 @@ fn cut_off() -> Vec<Case> {
 /// Every byte is needed, padding does no harm, and there is no override.
 #[test]
 fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let bin = firmware("2026.04", SEED_LEN);
-    let file = |name: &str, bytes: &[u8]| fs::write(desk.0.path().join(name), bytes).unwrap();
+    let file = |name: &str, bytes: &[u8]| fs::write(folder.0.path().join(name), bytes).unwrap();
     for len in [50_000, 200_000, SEED_LEN - 1] {
         file("cut.bin", &bin[..len]);
-        let (exit, image) = desk.object("inspect cut.bin", "image");
+        let (exit, image) = folder.object("inspect cut.bin", "image");
         assert_eq!((exit, &image["complete"], &image["bytes"]), (65, &json!(false), &json!(len)));
         for line in [
             "flash cut.bin --demo",
@@ -318,7 +318,7 @@ fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
             "restore-bootloader cut.bin --demo=dfu --allow-mismatch",
             "verify cut.bin --demo=dfu",
         ] {
-            let output = desk.run(&format!("{line} --json"));
+            let output = folder.run(&format!("{line} --json"));
             let text = String::from_utf8(output.stdout).unwrap();
             assert_eq!(output.status.code(), Some(65), "{line}: {text}");
             assert!(text.contains("\"incomplete_image\""), "{line}: {text}");
@@ -331,29 +331,29 @@ fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
         let mut padded = bin.clone();
         padded.resize(SEED_LEN + len, padding);
         file("padded.bin", &padded);
-        let (exit, image) = desk.object("inspect padded.bin", "image");
+        let (exit, image) = folder.object("inspect padded.bin", "image");
         assert_eq!((exit, &image["complete"]), (0, &json!(true)), "{len} times {padding:#04X}");
-        assert_eq!(desk.run("flash padded.bin --demo=dfu").status.code(), Some(0));
+        assert_eq!(folder.run("flash padded.bin --demo=dfu").status.code(), Some(0));
     }
     // Without the literals nothing can be said of it, and it is taken as before.
     let other = with(&bin, 0x800 + 4, &[0, 0xBF]);
     let other = with(&other, 0x800 + 44, &[0, 0xBF]);
     file("other.bin", &other[..200_000]);
-    let (exit, image) = desk.object("inspect other.bin", "image");
+    let (exit, image) = folder.object("inspect other.bin", "image");
     assert_eq!((exit, &image["kind"], &image["complete"]), (0, &json!("firmware"), &Value::Null));
 }
 
 /// The firmware of `len` bytes as a real linker lays it out, cut before its last handler: its vectors lead past the end.
 #[test]
 fn a_file_that_ends_before_its_code_does_is_refused_by_its_vectors() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let mut cut = vec![0x11; 50_000];
     for n in 0..98 {
         let word: u32 = if n == 0 { 0x2001_FFFF } else { 0x0801_77AD };
         cut[n * 4..n * 4 + 4].copy_from_slice(&word.to_le_bytes());
     }
-    fs::write(desk.0.path().join("cut.bin"), cut).unwrap();
-    let (exit, result) = desk.object("flash cut.bin --demo --allow-mismatch", "result");
+    fs::write(folder.0.path().join("cut.bin"), cut).unwrap();
+    let (exit, result) = folder.object("flash cut.bin --demo --allow-mismatch", "result");
     assert_eq!((exit, &result["error"]["kind"]), (65, &json!("incomplete_image")));
 }
 
@@ -383,21 +383,21 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_values_are_blank() {
     backup.resize(16 * 1024, 0xFF);
     backup.extend(&bin[..48 * 1024]);
     backup.resize(1024 * 1024, 0xFF);
-    let desk = Desk::new();
-    fs::write(desk.0.path().join("mine.bin"), backup).unwrap();
-    let (exit, image) = desk.object("inspect mine.bin", "image");
+    let folder = Folder::new();
+    fs::write(folder.0.path().join("mine.bin"), backup).unwrap();
+    let (exit, image) = folder.object("inspect mine.bin", "image");
     assert_eq!((exit, &image["kind"], &image["complete"]), (0, &json!("backup"), &json!(false)));
-    let (exit, result) = desk.object("restore-bootloader mine.bin --demo=dfu", "result");
+    let (exit, result) = folder.object("restore-bootloader mine.bin --demo=dfu", "result");
     assert_eq!((exit, &result["error"]["kind"]), (65, &json!("incomplete_image")));
-    fs::write(desk.0.path().join("cf2.bin"), &bin).unwrap();
-    let output = desk.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten");
+    fs::write(folder.0.path().join("cf2.bin"), &bin).unwrap();
+    let output = folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// What a build in CI packs: no manifest, and the same firmware in several formats.
 #[test]
 fn an_archive_of_one_firmware_is_taken_like_the_firmware() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let bin = firmware("2026.04", LEN);
     let (hex, elf) = (hex(BASE, &bin), elf(BASE, &bin));
     let files: &[(&str, &[u8])] = &[
@@ -409,43 +409,47 @@ fn an_archive_of_one_firmware_is_taken_like_the_firmware() {
         ("__MACOSX/build/._cf2.bin", b"\0\x05\x16\x07"),
     ];
     for (name, files) in [("one.zip", &files[2..3]), ("all.zip", files)] {
-        fs::write(desk.0.path().join(name), zip(files, CompressionMethod::Deflated)).unwrap();
-        let (exit, image) = desk.object(&format!("inspect {name}"), "image");
+        fs::write(folder.0.path().join(name), zip(files, CompressionMethod::Deflated)).unwrap();
+        let (exit, image) = folder.object(&format!("inspect {name}"), "image");
         assert_eq!(
             (exit, &image["format"], &image["version"]),
             (0, &json!("zip"), &json!("2026.04")),
             "{name}"
         );
-        assert_eq!(desk.run(&format!("flash {name} --demo")).status.code(), Some(0), "{name}");
+        assert_eq!(folder.run(&format!("flash {name} --demo")).status.code(), Some(0), "{name}");
     }
     let loader = zip(&[("cf2loader.bin", &images::loader())], CompressionMethod::Deflated);
-    fs::write(desk.0.path().join("loader.zip"), loader).unwrap();
-    assert_eq!(desk.run("restore-bootloader loader.zip --demo=overwritten").status.code(), Some(0));
+    fs::write(folder.0.path().join("loader.zip"), loader).unwrap();
+    assert_eq!(folder.run("restore-bootloader loader.zip --demo=overwritten").status.code(), Some(0));
 }
 
 #[test]
 fn the_sha_256_is_that_of_the_file_and_another_one_refuses_it() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let bin = firmware("2026.04", LEN);
     let file = release("cf2", &bin, CompressionMethod::Stored);
-    fs::write(desk.0.path().join("cf2.zip"), &file).unwrap();
+    fs::write(folder.0.path().join("cf2.zip"), &file).unwrap();
     let right = Sha256::of(&file).to_string();
-    let (_, image) = desk.object("inspect cf2.zip", "image");
+    let (_, image) = folder.object("inspect cf2.zip", "image");
     assert_eq!(image["sha256"], json!(right));
-    assert!(String::from_utf8_lossy(&desk.run("inspect cf2.zip").stdout).contains(&right));
+    assert!(String::from_utf8_lossy(&folder.run("inspect cf2.zip").stdout).contains(&right));
     for sum in [right.clone(), format!("sha256:{}", right.to_uppercase())] {
-        assert_eq!(desk.run(&format!("flash cf2.zip --demo --sha256 {sum}")).status.code(), Some(0), "{sum}");
+        assert_eq!(
+            folder.run(&format!("flash cf2.zip --demo --sha256 {sum}")).status.code(),
+            Some(0),
+            "{sum}"
+        );
     }
     // Not that of what is in it; and a damaged file is called that before it is called malformed.
-    fs::write(desk.0.path().join("damaged.zip"), &file[..9000]).unwrap();
+    fs::write(folder.0.path().join("damaged.zip"), &file[..9000]).unwrap();
     let inside = Sha256::of(&bin).to_string();
     for (name, sum) in [("cf2.zip", &inside), ("damaged.zip", &right)] {
         let line = format!("flash {name} --demo --sha256 {sum} --json");
-        let text = String::from_utf8(desk.run(&line).stdout).unwrap();
+        let text = String::from_utf8(folder.run(&line).stdout).unwrap();
         assert!(text.contains("\"wrong_checksum\"") && !text.contains("\"device\""), "{name}: {text}");
-        assert_eq!(desk.run(&line).status.code(), Some(65), "{name}");
+        assert_eq!(folder.run(&line).status.code(), Some(65), "{name}");
     }
-    assert_eq!(desk.run("flash cf2.zip --demo --sha256 abc").status.code(), Some(2));
+    assert_eq!(folder.run("flash cf2.zip --demo --sha256 abc").status.code(), Some(2));
     let mut command = Command::cargo_bin("cfdfu").unwrap();
     let line = format!("flash - --demo --demo-fast --sha256 {right}");
     command.args(line.split(' ')).write_stdin(file).assert().success();
@@ -454,24 +458,24 @@ fn the_sha_256_is_that_of_the_file_and_another_one_refuses_it() {
 /// The board fits, but it is another kind of drone: no refusal, a warning before anything is written.
 #[test]
 fn a_firmware_of_another_platform_is_warned_of_before_it_is_written() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let boards = [("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")];
-    fs::write(desk.0.path().join("flapper.bin"), images::firmware("2026.04", &boards, LEN)).unwrap();
-    let output = desk.run("flash flapper.bin --demo=dfu");
+    fs::write(folder.0.path().join("flapper.bin"), images::firmware("2026.04", &boards, LEN)).unwrap();
+    let output = folder.run("flash flapper.bin --demo=dfu");
     let text = String::from_utf8(output.stdout).unwrap();
     let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words:?} in {text}"));
     let words = "Warning: the drone has a firmware for the Crazyflie 2.x (cf2), this one is for the Flapper (flapper)";
     assert!(at(words) < at("Erase"), "{text}");
     assert_eq!(output.status.code(), Some(0));
-    fs::write(desk.0.path().join("cf2.bin"), firmware("2026.04", LEN)).unwrap();
-    let text = String::from_utf8(desk.run("flash cf2.bin --demo=dfu").stdout).unwrap();
+    fs::write(folder.0.path().join("cf2.bin"), firmware("2026.04", LEN)).unwrap();
+    let text = String::from_utf8(folder.run("flash cf2.bin --demo=dfu").stdout).unwrap();
     assert!(!text.contains("Warning: the drone has"), "{text}");
 }
 
 /// Each of these names the file that would be right for the board, and where it is published.
 #[test]
 fn what_is_missing_or_wrong_names_the_file_that_is_right() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let releases = "github.com/bitcraze/crazyflie-firmware/releases";
     let (bolt, cf2) = ("bolt-….bin (on a Flapper: flapper-….bin) from ", "cf2-….bin from ");
     let loader = "cf2loader-1.0.bin from github.com/bitcraze/crazyflie2-stm-bootloader/releases";
@@ -490,7 +494,7 @@ fn what_is_missing_or_wrong_names_the_file_that_is_right() {
             "On the drone: incomplete firmware 2025.02 for CF20, CF21".to_owned(),
         ),
     ] {
-        let output = desk.run(line);
+        let output = folder.run(line);
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         // Long advice is wrapped.
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -500,12 +504,12 @@ fn what_is_missing_or_wrong_names_the_file_that_is_right() {
 
 #[test]
 fn every_malformed_file_is_refused_with_its_own_reason() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     let cases = malformed_dfu().into_iter().chain(malformed_others()).chain(foreign());
     for (name, bytes, words) in cases.chain(cut_off()) {
-        fs::write(desk.0.path().join(name), bytes).unwrap();
+        fs::write(folder.0.path().join(name), bytes).unwrap();
         for command in ["inspect", "flash --demo"] {
-            let output = desk.run(&format!("{command} {name}"));
+            let output = folder.run(&format!("{command} {name}"));
             let text = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(65), "{command} {name}: {text}");
             let said = |words: &str| text.to_lowercase().contains(&words.to_lowercase());
@@ -630,23 +634,23 @@ fn an_elf_with_absurdly_many_headers_costs_nothing() {
         file.extend([1, 0x8000, BASE, BASE, 15_000_000, 15_000_000, 5, 4].map(u32::to_le_bytes).concat());
     }
     file.resize(15_100_000, 7);
-    let desk = Desk::new();
-    fs::write(desk.0.path().join("bomb.elf"), file).unwrap();
+    let folder = Folder::new();
+    fs::write(folder.0.path().join("bomb.elf"), file).unwrap();
     let started = std::time::Instant::now();
-    let output = desk.run("inspect bomb.elf");
+    let output = folder.run("inspect bomb.elf");
     assert_eq!(output.status.code(), Some(65), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(started.elapsed().as_secs() < 10);
 }
 
 #[test]
 fn a_padded_bootloader_is_no_backup_and_a_gap_is_told() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     for (name, padding) in [("ff.bin", 0xFF), ("zero.bin", 0)] {
         let mut file = images::loader();
         file.resize(20 * 1024, padding);
-        fs::write(desk.0.path().join(name), file).unwrap();
+        fs::write(folder.0.path().join(name), file).unwrap();
         assert_eq!(
-            desk.run(&format!("restore-bootloader {name} --demo=dfu")).status.code(),
+            folder.run(&format!("restore-bootloader {name} --demo=dfu")).status.code(),
             Some(65),
             "{name}"
         );
@@ -654,17 +658,17 @@ fn a_padded_bootloader_is_no_backup_and_a_gap_is_told() {
     let bin = firmware("2026.04", LEN);
     let text = hex(BASE, &bin);
     let lost = text.lines().nth(900).unwrap();
-    fs::write(desk.0.path().join("lost.hex"), text.replacen(&format!("{lost}\r\n"), "", 1)).unwrap();
-    let output = desk.run("flash lost.hex --demo=dfu");
+    fs::write(folder.0.path().join("lost.hex"), text.replacen(&format!("{lost}\r\n"), "", 1)).unwrap();
+    let output = folder.run("flash lost.hex --demo=dfu");
     assert!(String::from_utf8_lossy(&output.stdout).contains("leave out 16 bytes"));
 }
 
 #[test]
 fn a_good_file_for_the_wrong_place_or_device_is_refused_by_name() {
-    let desk = Desk::new();
+    let folder = Folder::new();
     for (name, bytes, command, exit, words) in placements() {
-        fs::write(desk.0.path().join(name), bytes).unwrap();
-        let output = desk.run(&format!("{command} {name} --demo=dfu"));
+        fs::write(folder.0.path().join(name), bytes).unwrap();
+        let output = folder.run(&format!("{command} {name} --demo=dfu"));
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8(text).unwrap();
         assert_eq!(output.status.code(), Some(exit), "{command} {name}: {text}");

@@ -96,7 +96,7 @@ fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut SimDrone, Duration
     let before = World::new(scenario).flash();
     let (mut half_erased, mut incomplete) = (0, 0);
     for moment in (0..moments).map(|n| whole_job * n / moments) {
-        let (clock, bus) = Guillotine::at(moment, scenario, blow);
+        let (clock, bus) = PowerCut::at(moment, scenario, blow);
         let outcome = run(Arc::new(bus.clone()), clock.clone(), job()).report.outcome;
         assert!(!matches!(&outcome, Outcome::Failed(it) if !is_gone(it)), "at {moment:?}: {outcome:?}");
         assert!(twin(&bus) == twin_before, "at {moment:?}: the twin was written");
@@ -122,28 +122,28 @@ fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut SimDrone, Duration
 }
 
 /// A clock that does something to the drone at a moment, whoever is waiting.
-pub struct Guillotine {
+pub struct PowerCut {
     time: FastClock,
     moment: Duration,
     blow: fn(&mut SimDrone, Duration),
     bus: OnceLock<SimBus>,
 }
 
-impl Guillotine {
+impl PowerCut {
     /// With the drones of a scenario, the first of which is hit.
     pub fn at(
         moment: Duration,
         scenario: &str,
         blow: fn(&mut SimDrone, Duration),
-    ) -> (Arc<Guillotine>, SimBus) {
-        let clock = Arc::new(Guillotine { time: FastClock::new(), moment, blow, bus: OnceLock::new() });
+    ) -> (Arc<PowerCut>, SimBus) {
+        let clock = Arc::new(PowerCut { time: FastClock::new(), moment, blow, bus: OnceLock::new() });
         let bus = SimBus::new(Scenario::by_name(scenario).unwrap().drones(Duration::ZERO), clock.clone());
         assert!(clock.bus.set(bus.clone()).is_ok());
         (clock, bus)
     }
 }
 
-impl Clock for Guillotine {
+impl Clock for PowerCut {
     fn now(&self) -> Duration {
         self.time.now()
     }

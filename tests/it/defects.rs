@@ -353,7 +353,7 @@ fn m3_a_foreign_board_that_may_not_be_opened_is_in_nobody_s_way() {
         // The drone comes later: waited for to the end, by its number, too.
         for device in [Selector::Only, Selector::Serial("51004F000551343036333233".to_owned())] {
             let comes = Duration::from_secs(10);
-            let (clock, bus) = crate::cuts::Guillotine::at(comes, "healthy", SimDrone::plug_or_unplug);
+            let (clock, bus) = crate::cuts::PowerCut::at(comes, "healthy", SimDrone::plug_or_unplug);
             bus.with(0, |drone, now| drone.plug_or_unplug(now));
             let bus = Arc::new(Beside { bus, names: names.clone() });
             let job = Job { device, wait: Duration::from_secs(30), ..flash_job(&new_image()) };
@@ -522,7 +522,7 @@ fn h3_a_restore_that_was_cut_is_undone_to_what_was_there_before_it() {
     let whole_job = changed("dfu", other_loader).run(restore()).report.took;
     let before = changed("dfu", other_loader).flash();
     for moment in (0..60).map(|n| whole_job * n / 60) {
-        let (clock, bus) = crate::cuts::Guillotine::at(moment, "dfu", SimDrone::cut_power);
+        let (clock, bus) = crate::cuts::PowerCut::at(moment, "dfu", SimDrone::cut_power);
         bus.with(0, |drone, _| other_loader(drone));
         let flash = || bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let mut history = History::default();

@@ -13,22 +13,22 @@ use crate::support::{SEED_LEN, firmware, program};
 
 /// A folder with an image where a build leaves it, and the program on the path: in front of it a script that keeps it from
 /// the drones of whoever runs the tests. DEMO says what it finds instead.
-fn desk() -> (TempDir, String) {
-    let desk = tempfile::tempdir().unwrap();
-    fs::create_dir(desk.path().join("build")).unwrap();
-    fs::write(desk.path().join("build/cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
-    fs::write(desk.path().join("build/loader.bin"), images::loader()).unwrap();
+fn folder() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("build")).unwrap();
+    fs::write(folder.path().join("build/cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+    fs::write(folder.path().join("build/loader.bin"), images::loader()).unwrap();
     let program = PathBuf::from(assert_cmd::cargo::cargo_bin!("cfdfu"));
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in *--demo*|inspect*) exec '{0}' \"$@\" ;; esac\nexec '{0}' \"$@\" --demo=$DEMO --demo-fast\n",
         program.display()
     );
-    fs::create_dir(desk.path().join("bin")).unwrap();
-    let wrapper = desk.path().join("bin/cfdfu");
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    let wrapper = folder.path().join("bin/cfdfu");
     fs::write(&wrapper, script).unwrap();
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", desk.path().join("bin").display(), std::env::var("PATH").unwrap());
-    (desk, path)
+    let path = format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap());
+    (folder, path)
 }
 
 /// The variables that the examples read are not the caller's.
@@ -50,11 +50,11 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn the_makefile_flashes_as_the_firmware_s_own_does() {
-    let (desk, path) = desk();
+    let (folder, path) = folder();
     let Some(program) = program("make") else { return };
     let make = |target: &str, demo: &str, more: &str| {
         let mut make = example_command(&program);
-        make.args(["-f", &example("Makefile"), target, more]).current_dir(&desk);
+        make.args(["-f", &example("Makefile"), target, more]).current_dir(&folder);
         make.env("PATH", &path).env("DEMO", demo).output().unwrap()
     };
     let without = make("restore_bootloader", "overwritten", "IMAGE=build/cf2.bin");
@@ -76,15 +76,15 @@ fn the_makefile_flashes_as_the_firmware_s_own_does() {
 /// With a stand-in for SSH that runs what it is given, here.
 #[test]
 fn a_fleet_is_flashed_over_ssh_and_each_host_reports_how_it_ended() {
-    let (desk, path) = desk();
-    let file = |name: &str, text: &str| fs::write(desk.path().join(name), text).unwrap();
+    let (folder, path) = folder();
+    let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     file("here", "#!/bin/sh\nshift; exec sh -c \"$*\"\n");
     file("says", r#"echo '{"event":"result","outcome":"flashed","booted":false}'"#);
     file("down", "exit 255");
     file("bare", "exit 127");
     let run = |image: &str, ssh: &str, demo: &str| {
         let mut fleet = example_command(Path::new("sh"));
-        fleet.args([&example("fleet.sh"), image, "lab1", "lab2"]).current_dir(&desk);
+        fleet.args([&example("fleet.sh"), image, "lab1", "lab2"]).current_dir(&folder);
         let ssh = format!("sh ./{ssh}");
         let output = fleet.env("PATH", &path).env("SSH", ssh).env("DEMO", demo).output().unwrap();
         (output.status.code(), text(&output))
@@ -106,12 +106,12 @@ fn a_fleet_is_flashed_over_ssh_and_each_host_reports_how_it_ended() {
 
 #[test]
 fn the_steps_of_a_ci_job_run() {
-    let (desk, path) = desk();
+    let (folder, path) = folder();
     let steps = runs(&fs::read_to_string(example("ci.yml")).unwrap());
     assert!(steps[0].starts_with("cargo install --locked --git "), "{steps:?}");
     let step = |run: &str, demo: &str| {
         let mut step = example_command(Path::new("sh"));
-        step.args(["-ec", run]).current_dir(&desk).env("PATH", &path).env("DEMO", demo).output().unwrap()
+        step.args(["-ec", run]).current_dir(&folder).env("PATH", &path).env("DEMO", demo).output().unwrap()
     };
     for run in &steps[1..] {
         for demo in ["none", "healthy"] {

@@ -18,14 +18,14 @@ use cfdfu::usb::{
 use proptest::prelude::*;
 use zip::CompressionMethod;
 
-use crate::dice::Dice;
 use crate::files;
+use crate::rng::Rng;
 use crate::support::{SEED_LEN, firmware, flash_job, run};
 
 /// One device that makes up its answers, some of them so that the host believes it for a while.
 #[derive(Clone)]
-struct Liar {
-    dice: Arc<Mutex<Dice>>,
+struct FakeDevice {
+    rng: Arc<Mutex<Rng>>,
     clock: Arc<FastClock>,
     id: Id,
     /// How often in a hundred the answer is the one of a real device.
@@ -44,26 +44,26 @@ const STRINGS: [&str; 6] = [
     "Crazyflie 2.x",
 ];
 
-impl Liar {
+impl FakeDevice {
     /// Bytes of a real device's answer, or nothing that makes sense.
     fn answer(&self, setup: Setup, len: usize) -> Result<Vec<u8>, TransferError> {
-        let mut dice = self.dice.lock().unwrap();
+        let mut rng = self.rng.lock().unwrap();
         let mut noise = || {
-            let len = [0, 1, 2, 6, len / 2, len][dice.below(6)].min(len);
-            (0..len).map(|_| dice.roll() as u8).collect::<Vec<u8>>()
+            let len = [0, 1, 2, 6, len / 2, len][rng.below(6)].min(len);
+            (0..len).map(|_| rng.roll() as u8).collect::<Vec<u8>>()
         };
         let made_up = noise();
-        if dice.below(100) >= self.honest {
-            return match dice.below(6) {
+        if rng.below(100) >= self.honest {
+            return match rng.below(6) {
                 0 => Err(TransferError::Stall),
                 1 => Err(TransferError::Timeout),
-                2 if dice.below(20) == 0 => Err(TransferError::Disconnected),
+                2 if rng.below(20) == 0 => Err(TransferError::Disconnected),
                 _ => Ok(made_up),
             };
         }
-        let text = STRINGS[dice.below(STRINGS.len())];
+        let text = STRINGS[rng.below(STRINGS.len())];
         let states = [2, 4, 5, 9, 10, 3];
-        let state = states[dice.below(states.len())];
+        let state = states[rng.below(states.len())];
         let mut bytes = match (setup.request_type, setup.request, setup.value >> 8) {
             (0x80, 6, 1) => DEVICE.to_vec(),
             (0x80, 6, 2) => CONFIGURATION.to_vec(),
@@ -84,7 +84,7 @@ impl Liar {
     }
 }
 
-impl Transport for Liar {
+impl Transport for FakeDevice {
     fn control_in(
         &mut self,
         setup: Setup,
@@ -118,15 +118,15 @@ impl Transport for Liar {
     }
 }
 
-impl Bus for Liar {
+impl Bus for FakeDevice {
     fn list(&self) -> Result<Vec<Found>, BusError> {
-        let mut dice = self.dice.lock().unwrap();
+        let mut rng = self.rng.lock().unwrap();
         // It comes and goes, as this or as that, under another number each time.
-        let id = if dice.below(100) < self.honest { self.id } else { [ROM_DFU, CRAZYFLIE][dice.below(2)] };
+        let id = if rng.below(100) < self.honest { self.id } else { [ROM_DFU, CRAZYFLIE][rng.below(2)] };
         let location = Location { bus: 1, ports: vec![1] };
         let found =
-            Found { id, release: 0x2200, location, address: dice.roll() as u8, names: None, simulated: true };
-        Ok(if dice.below(100) < self.honest.max(50) { vec![found] } else { Vec::new() })
+            Found { id, release: 0x2200, location, address: rng.roll() as u8, names: None, simulated: true };
+        Ok(if rng.below(100) < self.honest.max(50) { vec![found] } else { Vec::new() })
     }
 
     fn open(&self, _: &Found) -> Result<Box<dyn Transport>, TransferError> {
@@ -153,9 +153,8 @@ fn a_device_that_answers_anything_ends_every_job_in_bounded_time() {
                 (ROM_DFU, backup.clone()),
             ] {
                 let clock = Arc::new(FastClock::new());
-                let dice =
-                    Arc::new(Mutex::new(Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + honest as u64)));
-                let liar = Liar { dice, clock: clock.clone(), id, honest };
+                let rng = Arc::new(Mutex::new(Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + honest as u64)));
+                let liar = FakeDevice { rng, clock: clock.clone(), id, honest };
                 let job = Job {
                     device: Selector::Only,
                     serial: None,
@@ -190,9 +189,9 @@ fn a_device_that_answers_anything_ends_every_job_in_bounded_time() {
 }
 
 /// A hub full of them: told in a few lines.
-struct Crowd(usize, AtomicU32);
+struct ManyDevices(usize, AtomicU32);
 
-impl Bus for Crowd {
+impl Bus for ManyDevices {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let found = |n: usize| Found {
             id: ROM_DFU,
@@ -215,7 +214,7 @@ impl Bus for Crowd {
 
 #[test]
 fn hundreds_of_devices_are_told_in_a_few_lines() {
-    let crowd = Crowd(400, AtomicU32::new(0));
+    let crowd = ManyDevices(400, AtomicU32::new(0));
     assert_eq!(scan::devices(&crowd).unwrap().len(), 400);
     let kind = scan::choose(&crowd, &Selector::Only).unwrap_err();
     let failure = cfdfu::job::Failure { kind, place: None, drone: cfdfu::job::DroneState::Untouched };

@@ -52,8 +52,8 @@ const LINES: &[&str] = &[
 
 #[test]
 fn every_command_prints_json_as_documented_and_ends_in_one_result() {
-    let desk = tempfile::tempdir().unwrap();
-    let file = |name: &str, bytes: &[u8]| fs::write(desk.path().join(name), bytes).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
     file("cf2.bin", &firmware("2026.08", SEED_LEN));
     file("bolt.bin", &images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
     file("loader.bin", &images::loader());
@@ -72,7 +72,7 @@ fn every_command_prints_json_as_documented_and_ends_in_one_result() {
     };
     for line in LINES.iter().flat_map(all) {
         let mut command = Command::cargo_bin("cfdfu").unwrap();
-        command.current_dir(&desk).args(line.split(' ')).args(["--json", "--demo-fast"]);
+        command.current_dir(&folder).args(line.split(' ')).args(["--json", "--demo-fast"]);
         let output = command.output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let objects: Vec<Value> = text.lines().map(|it| serde_json::from_str(it).unwrap()).collect();

@@ -13,12 +13,12 @@
 //! - `corpus`: good and malformed image files in every format, and what is said of each
 //! - `bent`: a bus whose opens and answers a test bends; for `defects`, `finding`, `lost`, `real_chips`
 //! - `defects`: what attacks on the binary have found, each by its number
-//! - `dice`: random numbers that are the same each time, for `hostile` and `benches/fuzz.rs`
+//! - `rng`: random numbers that are the same each time, for `hostile` and `benches/fuzz.rs`
 //! - `examples`: the examples, run
 //! - `files`: writers of every format, for `corpus` and for random files
 //! - `hostile`: devices and files that answer anything
 //! - `soak`: hundreds of flashes in a row on one interface
-//! - `stand`: the interface on the simulated drone, without a terminal; for `any_order`, `pictures`, `screens`, `soak`
+//! - `interface`: the interface on the simulated drone, without a terminal; for `any_order`, `pictures`, `screens`, `soak`
 //! - `screens`: its flows
 //! - `pictures`: its pictures, in every size and tier
 //! - `svg`: a screen as a picture; for `pictures`
@@ -51,13 +51,13 @@ mod completions;
 mod corpus;
 mod cuts;
 mod defects;
-mod dice;
 mod examples;
 mod fault;
 mod files;
 mod finding;
 mod flashing;
 mod hostile;
+mod interface;
 mod json;
 mod layers;
 mod lost;
@@ -67,10 +67,10 @@ mod pictures;
 mod plain;
 mod pty;
 mod real_chips;
+mod rng;
 mod screens;
 mod soak;
 mod speed;
-mod stand;
 mod support;
 mod svg;
 mod tables;

@@ -22,136 +22,136 @@ use cfdfu::sim::images;
 use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::usb::TransferError;
 
-use crate::stand::{Stand, draw, text, theme};
+use crate::interface::{Interface, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware};
 
 /// The scenes, each at the moment that its picture shows.
 fn scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
-    let mut stand = Stand::new("healthy");
-    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    scenes.push(("start", stand.app.clone()));
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    scenes.push(("plan", stand.app.clone()));
-    stand.key('w');
+    let mut ui = Interface::new("healthy");
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    scenes.push(("start", ui.app.clone()));
+    ui.key('f');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("plan", ui.app.clone()));
+    ui.key('w');
     let half = |event: &Event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
     };
-    stand.take(half);
-    scenes.push(("flashing", stand.app.clone()));
-    stand.until(|event| matches!(event, Event::Finished(_)));
-    scenes.push(("done", stand.app.clone()));
+    ui.take(half);
+    scenes.push(("flashing", ui.app.clone()));
+    ui.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("done", ui.app.clone()));
 
-    let mut stand = Stand::new("dead");
-    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    stand.key('r');
-    stand.enter();
-    stand.wait(Duration::from_millis(3100));
-    stand.wait(Duration::from_millis(2500));
-    scenes.push(("wizard", stand.app.clone()));
+    let mut ui = Interface::new("dead");
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('r');
+    ui.enter();
+    ui.wait(Duration::from_millis(3100));
+    ui.wait(Duration::from_millis(2500));
+    scenes.push(("wizard", ui.app.clone()));
 
-    let mut stand = Stand::new("write-protected");
-    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Finished(_)));
-    scenes.push(("refused", stand.app.clone()));
+    let mut ui = Interface::new("write-protected");
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('f');
+    ui.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("refused", ui.app.clone()));
 
-    let mut stand = Stand::new("overwritten");
-    stand.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
-    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    stand.key('b');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    "rest".chars().for_each(|c| stand.key(c));
-    scenes.push(("restore", stand.app.clone()));
+    let mut ui = Interface::new("overwritten");
+    ui.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('b');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    "rest".chars().for_each(|c| ui.key(c));
+    scenes.push(("restore", ui.app.clone()));
     scenes
 }
 
 /// What is known of boards, bootloaders and files, where it is not as it should be.
 fn board_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
-    let mut stand = Stand::new("overwritten");
-    scenes.push(("lost", stand.app.clone()));
-    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    scenes.push(("lost-plan", stand.app.clone()));
-    stand.send(Msg::Key(Key::Esc));
-    stand.until(|event| matches!(event, Event::Finished(_)));
-    stand.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
-    stand.key('b');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    "restore".chars().for_each(|c| stand.key(c));
-    stand.enter();
-    stand.until(|event| matches!(event, Event::Finished(_)));
-    scenes.push(("restored", stand.app.clone()));
+    let mut ui = Interface::new("overwritten");
+    scenes.push(("lost", ui.app.clone()));
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('f');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("lost-plan", ui.app.clone()));
+    ui.send(Msg::Key(Key::Esc));
+    ui.until(|event| matches!(event, Event::Finished(_)));
+    ui.choose(Which::Loader, "cf2loader-1.0.bin", &images::loader());
+    ui.key('b');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    "restore".chars().for_each(|c| ui.key(c));
+    ui.enter();
+    ui.until(|event| matches!(event, Event::Finished(_)));
+    scenes.push(("restored", ui.app.clone()));
 
-    let mut stand = Stand::new("dfu");
-    stand.choose(Which::Image, "something.bin", &firmware("2026.08", SEED_LEN)[20_000..]);
-    scenes.push(("dfu", stand.app.clone()));
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    scenes.push(("strange-plan", stand.app.clone()));
+    let mut ui = Interface::new("dfu");
+    ui.choose(Which::Image, "something.bin", &firmware("2026.08", SEED_LEN)[20_000..]);
+    scenes.push(("dfu", ui.app.clone()));
+    ui.key('f');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("strange-plan", ui.app.clone()));
 
-    let mut stand = Stand::new("dfu");
+    let mut ui = Interface::new("dfu");
     let boards = [("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")];
-    stand.choose(Which::Image, "flapper-2026.08.bin", &images::firmware("2026.08", &boards, SEED_LEN));
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    scenes.push(("flapper-plan", stand.app.clone()));
+    ui.choose(Which::Image, "flapper-2026.08.bin", &images::firmware("2026.08", &boards, SEED_LEN));
+    ui.key('f');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    scenes.push(("flapper-plan", ui.app.clone()));
 
-    let mut stand = Stand::new("dead");
-    stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-    stand.look();
-    stand.choose(Which::Image, "cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
-    scenes.push(("half", stand.app.clone()));
+    let mut ui = Interface::new("dead");
+    ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    ui.look();
+    ui.choose(Which::Image, "cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
+    scenes.push(("half", ui.app.clone()));
 
-    scenes.push(("relatives", Stand::new("relatives").app.clone()));
-    scenes.push(("px4", Stand::new("px4").app.clone()));
-    scenes.push(("clone", Stand::new("clone").app.clone()));
-    scenes.push(("read-protected", Stand::new("read-protected").app.clone()));
+    scenes.push(("relatives", Interface::new("relatives").app.clone()));
+    scenes.push(("px4", Interface::new("px4").app.clone()));
+    scenes.push(("clone", Interface::new("clone").app.clone()));
+    scenes.push(("read-protected", Interface::new("read-protected").app.clone()));
     scenes
 }
 
 /// What goes wrong, and what takes long.
 fn trouble_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
-    let mut stand = Stand::new("dfu");
-    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    stand.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
-    stand.confirm('f');
-    stand.look();
-    scenes.push(("unplugged", stand.app.clone()));
-    stand.send(Msg::Key(Key::Esc));
-    scenes.push(("given-up", stand.app.clone()));
+    let mut ui = Interface::new("dfu");
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    ui.confirm('f');
+    ui.look();
+    scenes.push(("unplugged", ui.app.clone()));
+    ui.send(Msg::Key(Key::Esc));
+    scenes.push(("given-up", ui.app.clone()));
 
-    let mut stand = Stand::new("healthy");
-    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    stand.key('f');
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    stand.key('w');
-    stand.take(|event| matches!(event, Event::Waiting { what: WaitFor::Start, .. }));
-    stand.send(Msg::Bus(BusState::Devices(Vec::new())));
-    scenes.push(("restarting", stand.app.clone()));
+    let mut ui = Interface::new("healthy");
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('f');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.key('w');
+    ui.take(|event| matches!(event, Event::Waiting { what: WaitFor::Start, .. }));
+    ui.send(Msg::Bus(BusState::Devices(Vec::new())));
+    scenes.push(("restarting", ui.app.clone()));
 
     for scenario in ["unknown-board", "restarting"] {
-        let mut stand = Stand::new(scenario);
-        stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-        stand.key('f');
-        stand.until(|event| matches!(event, Event::Ready(_)));
+        let mut ui = Interface::new(scenario);
+        ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+        ui.key('f');
+        ui.until(|event| matches!(event, Event::Ready(_)));
         if scenario == "unknown-board" {
-            scenes.push(("unknown-board-plan", stand.app.clone()));
+            scenes.push(("unknown-board-plan", ui.app.clone()));
             continue;
         }
-        stand.key('w');
-        stand.take(|event| matches!(event, Event::Waiting { what: WaitFor::StayUp, .. }));
-        scenes.push(("watching", stand.app.clone()));
-        stand.until(|event| matches!(event, Event::Finished(_)));
-        scenes.push(("keeps-restarting", stand.app.clone()));
+        ui.key('w');
+        ui.take(|event| matches!(event, Event::Waiting { what: WaitFor::StayUp, .. }));
+        scenes.push(("watching", ui.app.clone()));
+        ui.until(|event| matches!(event, Event::Finished(_)));
+        scenes.push(("keeps-restarting", ui.app.clone()));
     }
 
     // A drone without a rule for it, seen over SSH.
-    let mut stand = Stand::new("none");
+    let mut ui = Interface::new("none");
     let mut device = scan::devices(&World::new("dfu").bus).unwrap().remove(0);
     device.closed = Some(TransferError::Access);
     let drone = doctor::SeenDrone {
@@ -160,8 +160,8 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
         closed: Some((true, TransferError::Access.to_string())),
         holders: Vec::new(),
     };
-    stand.send(Msg::Bus(BusState::Devices(vec![device])));
-    scenes.push(("closed", stand.app.clone()));
+    ui.send(Msg::Bus(BusState::Devices(vec![device])));
+    scenes.push(("closed", ui.app.clone()));
     let symptoms = doctor::Symptoms {
         program: "cfdfu".to_owned(),
         devices: 4,
@@ -171,8 +171,8 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
         ssh: true,
         ..doctor::Symptoms::default()
     };
-    stand.send(Msg::Doctor(doctor::diagnose(&symptoms)));
-    scenes.push(("doctor", stand.app.clone()));
+    ui.send(Msg::Doctor(doctor::diagnose(&symptoms)));
+    scenes.push(("doctor", ui.app.clone()));
     scenes
 }
 
@@ -317,46 +317,45 @@ fn the_page_before_writing_names_file_boards_and_what_goes() {
 /// A whole recovery as pictures with the time that each is shown, in hundredths of a second.
 fn film() -> Vec<(u32, App)> {
     let mut frames = Vec::new();
-    let mut stand = Stand::new("dead");
-    let hands = |stand: &mut Stand, what: Person| {
-        stand.world.bus.with(0, |drone, now| match what {
+    let mut ui = Interface::new("dead");
+    let hands = |ui: &mut Interface, what: Person| {
+        ui.world.bus.with(0, |drone, now| match what {
             Person::Cable => drone.plug_or_unplug(now),
             Person::Button => drone.press_or_release(now),
         });
-        let (plugged, button) =
-            stand.world.bus.with(0, |drone, _| (drone.plugged(), drone.button())).unwrap();
-        stand.send(Msg::Demo(Demo { scenario: "dead".to_owned(), plugged, button }));
-        stand.look();
+        let (plugged, button) = ui.world.bus.with(0, |drone, _| (drone.plugged(), drone.button())).unwrap();
+        ui.send(Msg::Demo(Demo { scenario: "dead".to_owned(), plugged, button }));
+        ui.look();
     };
-    stand.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    frames.push((150, stand.app.clone()));
-    stand.key('r');
-    frames.push((200, stand.app.clone()));
-    stand.enter();
-    frames.push((100, stand.app.clone()));
-    hands(&mut stand, Person::Button);
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    frames.push((150, ui.app.clone()));
+    ui.key('r');
+    frames.push((200, ui.app.clone()));
+    ui.enter();
+    frames.push((100, ui.app.clone()));
+    hands(&mut ui, Person::Button);
     for _ in 0..2 {
-        stand.wait(Duration::from_secs(1));
-        frames.push((100, stand.app.clone()));
+        ui.wait(Duration::from_secs(1));
+        frames.push((100, ui.app.clone()));
     }
-    stand.wait(Duration::from_millis(950));
-    hands(&mut stand, Person::Cable);
+    ui.wait(Duration::from_millis(950));
+    hands(&mut ui, Person::Cable);
     for _ in 0..12 {
-        stand.wait(Duration::from_millis(480));
-        frames.push((48, stand.app.clone()));
+        ui.wait(Duration::from_millis(480));
+        frames.push((48, ui.app.clone()));
     }
-    stand.wait(Duration::from_millis(300));
-    frames.push((70, stand.app.clone()));
-    hands(&mut stand, Person::Button);
-    stand.wait(Duration::from_secs(1));
-    stand.until(|event| matches!(event, Event::Ready(_)));
-    frames.push((250, stand.app.clone()));
-    stand.key('w');
+    ui.wait(Duration::from_millis(300));
+    frames.push((70, ui.app.clone()));
+    hands(&mut ui, Person::Button);
+    ui.wait(Duration::from_secs(1));
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    frames.push((250, ui.app.clone()));
+    ui.key('w');
     let tenth = |event: &Event| matches!(event, Event::Sector { .. } | Event::Progress { .. });
     let mut last = String::new();
-    while matches!(stand.app.screen, Screen::Job(_)) {
-        stand.take(|event| tenth(event) || matches!(event, Event::Finished(_)));
-        let shown = text(&draw(&stand.app, &theme(), 80, 24));
+    while matches!(ui.app.screen, Screen::Job(_)) {
+        ui.take(|event| tenth(event) || matches!(event, Event::Finished(_)));
+        let shown = text(&draw(&ui.app, &theme(), 80, 24));
         // A picture whenever the bar has gone on by a twelfth.
         let bar: String = shown
             .lines()
@@ -366,11 +365,11 @@ fn film() -> Vec<(u32, App)> {
             .collect();
         if bar != last {
             last = bar;
-            frames.push((25, stand.app.clone()));
+            frames.push((25, ui.app.clone()));
         }
     }
-    stand.look();
-    frames.push((400, stand.app.clone()));
+    ui.look();
+    frames.push((400, ui.app.clone()));
     frames
 }
 

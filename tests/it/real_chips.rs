@@ -443,7 +443,7 @@ fn a_drone_that_is_unplugged_after_its_start_was_not_watched() {
     let world = World::new("healthy");
     let whole = flash(&world).report.took;
     let (clock, bus) =
-        crate::cuts::Guillotine::at(whole + Duration::from_secs(1), "healthy", SimDrone::cut_power);
+        crate::cuts::PowerCut::at(whole + Duration::from_secs(1), "healthy", SimDrone::cut_power);
     let report = run(Arc::new(bus), clock, job()).report;
     assert_eq!((report.boot, report.outcome), (Boot::NotWatched, Outcome::Flashed));
 }
@@ -484,10 +484,10 @@ fn a_named_port_means_that_port_whatever_the_serial_numbers() {
 /// written: neither one with another serial number, nor a twin, which is told by its new address.
 #[test]
 fn a_drone_that_takes_the_place_of_another_is_not_written() {
-    use crate::cuts::Guillotine;
+    use crate::cuts::PowerCut;
     let whole = flash(&World::new("healthy")).report.took;
     for moment in (1..40).map(|n| whole * n / 40) {
-        let (clock, bus) = Guillotine::at(moment, "healthy", |drone, now| {
+        let (clock, bus) = PowerCut::at(moment, "healthy", |drone, now| {
             let mut other = Scenario::by_name("dfu").unwrap().drones(now).remove(0);
             other.traits.uid[0] ^= 0x40;
             drone.swap_for(other);

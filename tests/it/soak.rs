@@ -9,7 +9,7 @@ use cfdfu::app::{BusState, Msg, Screen, Which};
 use cfdfu::job::Event;
 use cfdfu::sim::drone::Mishap;
 
-use crate::stand::Stand;
+use crate::interface::Interface;
 use crate::support::firmware;
 
 const FLASHES: u32 = 500;
@@ -39,55 +39,55 @@ fn five_hundred_flashes_with_mishaps_leave_no_trace() {
 
 fn soak() {
     let images = [firmware("2026.04", LEN), firmware("2026.08", LEN)];
-    let mut stand = Stand::new("dfu");
+    let mut ui = Interface::new("dfu");
     let (mut done, mut lost, mut stopped) = (0, 0, 0);
     let mut early = None;
     for n in 0..FLASHES {
         let image = &images[n as usize % 2];
-        stand.choose(Which::Image, "cf2.bin", image);
+        ui.choose(Which::Image, "cf2.bin", image);
         let mishap = (n % 3 == 1).then_some((8 + n * 7 % 40, Mishap::Unplugged));
-        stand.world.bus.with(0, |drone, _| drone.traits.mishap = mishap);
-        stand.key('f');
+        ui.world.bus.with(0, |drone, _| drone.traits.mishap = mishap);
+        ui.key('f');
         let mut asked_to_stop = n % 5 != 2;
         // Whatever happens, it comes to an end with no more than these hands.
         for _ in 0..20 {
-            match &stand.app.screen {
+            match &ui.app.screen {
                 Screen::Job(_) => {
-                    stand.take(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
-                    if stand.app.job().is_some() {
-                        stand.key('w');
+                    ui.take(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
+                    if ui.app.job().is_some() {
+                        ui.key('w');
                     }
-                    if !asked_to_stop && stand.app.job().is_some() {
+                    if !asked_to_stop && ui.app.job().is_some() {
                         asked_to_stop = true;
-                        stand.key('q');
-                        stand.key('y');
+                        ui.key('q');
+                        ui.key('y');
                     }
                 }
                 Screen::Wizard(_) => {
                     lost += 1;
-                    stand.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-                    stand.look();
+                    ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+                    ui.look();
                 }
                 Screen::Outcome(..) | Screen::Home => break,
                 Screen::Pick(..) => panic!("flash {n}: no file"),
             }
         }
-        assert!(matches!(stand.app.screen, Screen::Outcome(..) | Screen::Home), "flash {n} is stuck");
-        let whole = stand.world.flash()[0x4000..].starts_with(image);
+        assert!(matches!(ui.app.screen, Screen::Outcome(..) | Screen::Home), "flash {n} is stuck");
+        let whole = ui.world.flash()[0x4000..].starts_with(image);
         done += u32::from(whole);
         stopped += u32::from(!whole);
         // Back to the beginning, the drone in DFU mode.
-        if matches!(stand.app.screen, Screen::Outcome(..)) {
-            stand.send(Msg::Key(Key::Enter));
+        if matches!(ui.app.screen, Screen::Outcome(..)) {
+            ui.send(Msg::Key(Key::Enter));
         }
-        stand.send(Msg::Bus(BusState::Devices(Vec::new())));
-        stand.world.bus.with(0, |drone, now| {
+        ui.send(Msg::Bus(BusState::Devices(Vec::new())));
+        ui.world.bus.with(0, |drone, now| {
             drone.traits.mishap = None;
             drone.cut_power(now);
             drone.power_on_by_hand(now);
         });
-        stand.look();
-        stand.effects.clear();
+        ui.look();
+        ui.effects.clear();
         if n == 100 {
             early = resident();
         }

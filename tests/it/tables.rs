@@ -16,14 +16,14 @@ use crate::support::{SEED_LEN, World, firmware, flash_job};
 /// Every scenario can be typed, and a look at it and a flash of it each come to an end that a script understands.
 #[test]
 fn every_scenario_ends_identify_and_flash_with_an_outcome() {
-    let desk = tempfile::tempdir().unwrap();
-    fs::write(desk.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
     for scenario in SCENARIOS {
         for command in [&["identify"][..], &["flash", "cf2.bin"]] {
             let demo = format!("--demo={}", scenario.name);
             let mut cfdfu = Command::cargo_bin("cfdfu").unwrap();
             let output = cfdfu
-                .current_dir(&desk)
+                .current_dir(&folder)
                 .args(command)
                 .args([&demo, "--demo-fast", "--json"])
                 .output()

@@ -23,7 +23,7 @@ use ratatui::buffer::Buffer;
 use crate::support::{World, parse};
 
 /// The interface on a simulated drone, without a terminal.
-pub struct Stand {
+pub struct Interface {
     pub app: App,
     pub world: World,
     worker: Worker,
@@ -32,17 +32,17 @@ pub struct Stand {
     now: Duration,
 }
 
-impl Stand {
-    pub fn new(scenario: &str) -> Stand {
+impl Interface {
+    pub fn new(scenario: &str) -> Interface {
         let world = World::new(scenario);
         let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);
         let demo = Demo { scenario: scenario.to_owned(), plugged, button: false };
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
         let supervisor = Supervisor::new(worker.commands.clone(), true, Waits::Interrupted, 0);
         let (app, effects, now) = (App::new(Some(demo)), Vec::new(), Duration::ZERO);
-        let mut stand = Stand { app, world, worker, supervisor, effects, now };
-        stand.look();
-        stand
+        let mut ui = Interface { app, world, worker, supervisor, effects, now };
+        ui.look();
+        ui
     }
 
     /// Gives the message, and does of what it causes all that the shell would.

@@ -1,9 +1,9 @@
 //! A row of numbers that look random and are the same each time; for the tests and for `benches/fuzz.rs`.
 
 #[derive(Clone)]
-pub struct Dice(pub u64);
+pub struct Rng(pub u64);
 
-impl Dice {
+impl Rng {
     pub fn roll(&mut self) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
