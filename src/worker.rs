@@ -149,7 +149,8 @@ struct Ctx<'a> {
     inbox: &'a Receiver<Command>,
     outbox: &'a Sender<Event>,
     cancelled: bool,
-    /// Background identify: logs at detail level only and yields to any other job.
+    /// Background identify: logs at detail level only and yields to any other job. It reads up to 1 MiB, which takes two
+    /// seconds, and the user who presses a key meanwhile did not ask for it. A read can be cut anywhere without harm.
     quiet: bool,
     /// The job that it made way for.
     next: Option<Box<Job>>,

@@ -4,7 +4,8 @@ use crate::crazyflie;
 use crate::job::{Device, DeviceInfo, DroneAt, Other, SectorState};
 use crate::supervise::RunningInstance;
 
-/// Sectors of the chip's flash.
+/// Sectors of an STM32F405's flash (RM0090 table 5), for the map on the screen. Nothing is erased by this number: the plan
+/// takes the sectors that the device itself describes, and a device with others is not a Crazyflie.
 pub const SECTORS: usize = 12;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

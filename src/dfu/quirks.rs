@@ -10,6 +10,9 @@ pub enum Polling {
     Obey,
     /// Ask again at once: the device does its work while it lets GETSTATUS wait. A device that answers
     /// otherwise (stall, no answer, busy) is obeyed from then on.
+    ///
+    /// A firmware has 120 blocks, each of which takes 13 ms; obeyed, the 104 ms that the ROM names for each of them make 12 s
+    /// of it. That is what dfu-util does, and most of what there is to win.
     Eager,
 }
 
