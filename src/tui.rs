@@ -2,9 +2,8 @@
 //! worker and signals, gives them to `update` with the time, performs the effects, draws when something
 //! changed.
 //!
-//! [`terminal`] is the screen and its restoration, [`keyboard`] and [`signals`] what comes from outside, [`files`] the
-//! reading of folders and images, [`bundle`] what is saved for a report, [`symptoms`] what the doctor judges, [`plain`] the
-//! same without a screen. The worker never waits for any of this.
+//! [`terminal`] is the screen and its restoration, [`keyboard`] what is typed, [`bundle`] what is saved for a report, [`plain`]
+//! the same without a screen. The worker never waits for any of this.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
