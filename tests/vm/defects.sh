@@ -59,6 +59,14 @@ check "L5: without a home that is said before the flash" sh -c "
   chmod 666 $(node 0483:df11)
   setpriv --reuid 65534 --regid 65534 --clear-groups env -i '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
   [ \$status -eq 0 ] && grep -q 'No copy is kept' log"
+echo "== an undo in the interface, of a flash from the command line"
+"$cfdfu" flash new.bin --no-leave >/dev/null
+rm -f state/cfdfu/logs/*
+check "a flash" says "Flashed and verified" 0 "$cfdfu" flash radio.bin --no-leave
+check "which leaves its log" sh -c 'cat state/cfdfu/logs/*-run.log && grep -q "Flashed and verified" state/cfdfu/logs/*-run.log'
+check "is undone in the interface" says "it runs 2026.08" 0 sh -c "printf 'f\nu\nw\nq\n' | '$cfdfu' --plain radio.bin"
+stop
+start dfu
 echo "== another program flashed it since"
 check "a flash" "$cfdfu" flash new.bin --no-leave
 dfu-util -a 0 -s 0x08004000 -D radio.bin >/dev/null 2>&1
