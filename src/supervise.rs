@@ -12,8 +12,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::crazyflie::Mode;
 use crate::job::{
-    Command, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job, LogEntry, Outcome, Preview,
-    Report, Selector, Task,
+    BoardCheck, Command, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job, LogEntry, Outcome,
+    Preview, Report, Selector, Task,
 };
 use crate::plan::undo::Change;
 pub use crate::record::RunningInstance;
@@ -60,11 +60,19 @@ struct Watched {
     drone: Option<DroneAt>,
     /// The worker has reported a device for this job.
     seen: bool,
-    preview: Option<Box<Preview>>,
+    planned: Option<Planned>,
     begun: Option<BegunCopy>,
     /// The other run that has this drone.
     holder: Option<RunningInstance>,
     log: String,
+}
+
+/// What the plan of the job under way has come to.
+#[derive(Clone, Copy)]
+struct Planned {
+    /// Bytes to write.
+    left: u64,
+    board: BoardCheck,
 }
 
 /// What an event means once it went through here.
@@ -149,7 +157,7 @@ impl Supervisor {
             job: Box::new(job.clone()),
             drone,
             seen: false,
-            preview: None,
+            planned: None,
             begun: None,
             holder: None,
             log: String::new(),
@@ -162,9 +170,9 @@ impl Supervisor {
         self.send(Command::Run(job));
     }
 
-    /// The plan is confirmed: what it overwrites is kept, then the worker writes. Gives what the log should say of that.
-    pub fn proceed(&mut self) -> Option<LogEntry> {
-        let entry = self.keep_copy();
+    /// This plan is confirmed: what it overwrites is kept, then the worker writes. Gives what the log should say of that.
+    pub fn proceed(&mut self, preview: &Preview) -> Option<LogEntry> {
+        let entry = self.keep_copy(preview);
         self.send(Command::Proceed);
         entry
     }
@@ -226,7 +234,7 @@ impl Supervisor {
         watched.seen = true;
         let is_it = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
         // Once there is a plan it is for that drone, whatever is plugged in there afterwards.
-        let is_settled = watched.preview.is_some() || device.strings.serial.is_empty();
+        let is_settled = watched.planned.is_some() || device.strings.serial.is_empty();
         if watched.drone.is_none() || is_it && device.mode == Mode::Firmware || !is_it && !is_settled {
             watched.drone = Some(device.drone());
         }
@@ -243,7 +251,7 @@ impl Supervisor {
 
     fn note_preview(&mut self, preview: &Preview) {
         let Some(watched) = &mut self.watched else { return };
-        watched.preview = Some(Box::new(preview.clone()));
+        watched.planned = Some(Planned { left: preview.work.bytes(), board: preview.board });
         let (Some(drone), Some(task)) = (&watched.drone, watched.job.flash()) else { return };
         if task.carries_on() {
             watched.begun = Some(self.copies.carry_on(drone));
@@ -252,9 +260,8 @@ impl Supervisor {
         }
     }
 
-    fn keep_copy(&mut self) -> Option<LogEntry> {
-        let watched = self.watched.as_mut()?;
-        let preview = watched.preview.as_ref().filter(|preview| !preview.work.is_nothing())?;
+    fn keep_copy(&mut self, preview: &Preview) -> Option<LogEntry> {
+        let watched = self.watched.as_mut().filter(|_| !preview.work.is_nothing())?;
         let task = watched.job.flash().filter(|task| !task.carries_on())?;
         let (begun, entry) = self.copies.begin(watched.drone.as_ref()?, preview, task.change);
         watched.begun = begun;
@@ -264,7 +271,7 @@ impl Supervisor {
     /// The last word of the job.
     fn end(&mut self, mut report: Report) -> Box<Ended> {
         let Some(watched) = self.watched.take() else { return Box::new(Ended::of(report, false)) };
-        let Watched { job, drone, seen, preview, begun, holder, log } = watched;
+        let Watched { job, drone, seen, planned, begun, holder, log } = watched;
         if let (Some(_), Outcome::Cancelled(drone)) = (&holder, &report.outcome) {
             report.outcome = Outcome::held(*drone);
         }
@@ -281,10 +288,12 @@ impl Supervisor {
         if seen && !is_held || carries_on {
             self.record_end(&job, &report, &log);
         }
-        let undo = drone.as_ref().map_or(Err(NoUndo::default()), |drone| self.copies.target(drone));
+        // Of a job that only reads nobody asks for it, and the copies are files.
+        let undoable = drone.as_ref().filter(|_| matches!(job.task, Task::Flash(_) | Task::Find));
+        let undo = undoable.map_or(Err(NoUndo::default()), |drone| self.copies.target(drone));
         let drone = drone.filter(|drone| seen && !drone.serial.is_empty());
         let waits = if self.hung_up { Waits::No } else { self.waits };
-        let next = resume::next(waits, &mut self.headway, &job, &report, drone.as_ref(), preview.as_deref());
+        let next = resume::next(waits, &mut self.headway, &job, &report, drone.as_ref(), planned);
         Box::new(Ended { report, background: false, drone, others, next, undo: undo.map(Box::new) })
     }
 

@@ -226,7 +226,7 @@ impl<'a> Shell<'a> {
             Effect::Resume(job) => self.supervisor.resume(job),
             Effect::Identify(job) => self.supervisor.start_background(job),
             Effect::Proceed => {
-                if let Some(entry) = self.supervisor.proceed() {
+                if let Some(entry) = app.preview().and_then(|preview| self.supervisor.proceed(preview)) {
                     let _ = self.messages.send(Msg::Job(Box::new(Event::Log(entry.level(), entry))));
                 }
             }

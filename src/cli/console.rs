@@ -220,11 +220,6 @@ impl Console {
         self.last_object(&object);
     }
 
-    /// A job is over: its bar goes. Its end is for [`Console::result`].
-    pub(super) fn end_progress(&mut self) {
-        self.end_bar();
-    }
-
     /// One event of a job.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
@@ -245,10 +240,10 @@ impl Console {
             Event::Known(known) => self.known(known),
             Event::Ready(preview) => self.preview(preview),
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
-            Event::Sector { .. } => {}
             Event::Log(level, entry) => self.log_line(*level, &entry.to_string()),
             Event::Waiting { what, limit } => self.waiting(*what, *limit),
-            Event::Finished(_) => self.end_bar(),
+            // The last word comes with what follows from it: [`Console::result`].
+            Event::Sector { .. } | Event::Finished(_) => {}
         }
     }
 
@@ -345,7 +340,7 @@ impl Console {
         }
     }
 
-    fn end_bar(&mut self) {
+    pub(super) fn end_bar(&mut self) {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();
         }

@@ -17,7 +17,7 @@ pub(super) struct Jobs {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
     worker: Worker,
-    pub(super) supervisor: Supervisor,
+    supervisor: Supervisor,
     signals: Signals,
     /// SIGINT, which may come between two jobs.
     stopped: Arc<AtomicBool>,
@@ -82,8 +82,8 @@ impl Jobs {
             match self.supervisor.observe(self.clock.now(), event) {
                 Observed::Event(event) => {
                     console.event(&event);
-                    if let Event::Ready(_) = event
-                        && let Some(entry) = self.supervisor.proceed()
+                    if let Event::Ready(preview) = event
+                        && let Some(entry) = self.supervisor.proceed(&preview)
                     {
                         let event = Event::Log(entry.level(), entry);
                         console.event(&event);
@@ -92,7 +92,7 @@ impl Jobs {
                     }
                 }
                 Observed::Ended(ended) => {
-                    console.end_progress();
+                    console.end_bar();
                     ended.others.iter().for_each(|other| console.line(&other.to_string()));
                     return *ended;
                 }

@@ -139,8 +139,10 @@ impl StateDir {
         let found = files.iter().rev().find_map(|path| {
             let (time, there) = read_copy(path)?;
             let age = Duration::from_secs(clock::unix_seconds().saturating_sub(time));
-            let expected = history.expected().to_vec();
-            (there == *copy).then(|| Target { path: path.clone(), copy: there, age, expected })
+            (there == *copy).then(|| {
+                let expected = history.expected().to_vec();
+                Target { path: path.clone(), copy: there, age, expected }
+            })
         });
         Ok(found.ok_or(NoCopy::Damaged))
     }
@@ -153,14 +155,8 @@ impl StateDir {
     /// The change that is on record as begun goes on.
     pub fn carry_on(&self, drone: &DroneAt) -> Begun {
         let files = self.files_of(drone).unwrap_or_default();
-        let (mut older, mut marks) = (Vec::new(), Vec::new());
-        for path in files {
-            if is_mark(&path) {
-                marks.push(path);
-            } else if is_wrote(&path) {
-                older.push(path);
-            }
-        }
+        let ours = files.into_iter().filter(|path| is_mark(path) || is_wrote(path));
+        let (mut marks, mut older): (Vec<PathBuf>, Vec<PathBuf>) = ours.partition(|path| is_mark(path));
         let saved = marks.pop().into_iter().collect();
         older.extend(marks);
         Begun { record: self.clone(), drone: drone.clone(), saved, older, kept: Kept::Earlier, problem: None }

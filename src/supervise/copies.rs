@@ -15,10 +15,16 @@ use crate::record::{self, StateDir, Target};
 pub(super) enum Copies {
     Files(StateDir),
     Memory {
-        of: Option<Box<(DroneAt, Tracked)>>,
+        last: Option<Box<Remembered>>,
         /// The user expects them to outlive this run.
         is_makeshift: bool,
     },
+}
+
+/// What is remembered of the drone that was flashed last.
+pub(super) struct Remembered {
+    drone: DroneAt,
+    past: Tracked,
 }
 
 /// What an undo would put back.
@@ -60,7 +66,7 @@ pub(super) enum BegunCopy {
 
 impl Copies {
     pub(super) fn new(record: Option<StateDir>, demo: bool) -> Copies {
-        record.map_or(Copies::Memory { of: None, is_makeshift: !demo }, Copies::Files)
+        record.map_or(Copies::Memory { last: None, is_makeshift: !demo }, Copies::Files)
     }
 
     /// A job is about to write: keeps what it overwrites. A failure to keep it does not stop the flash, but is logged, unless
@@ -76,11 +82,11 @@ impl Copies {
                 let (begun, entry) = record::begin(record, drone, preview, change);
                 (begun.map(BegunCopy::Files), entry)
             }
-            Copies::Memory { of, is_makeshift } => {
-                let past = of.take().filter(|it| it.0.may_be(drone));
-                let mut past = past.map(|it| it.1).unwrap_or_default();
+            Copies::Memory { last, is_makeshift } => {
+                let past = last.take().filter(|it| it.drone.may_be(drone));
+                let mut past = past.map(|it| it.past).unwrap_or_default();
                 past.begin(preview.plan.pieces(), preview.before.as_ref(), change);
-                *of = Some(Box::new((drone.clone(), past)));
+                *last = Some(Box::new(Remembered { drone: drone.clone(), past }));
                 let is_lost = *is_makeshift && preview.before.is_some();
                 (Some(BegunCopy::Memory), is_lost.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
             }
@@ -99,8 +105,8 @@ impl Copies {
     pub(super) fn undone(&mut self, drone: &DroneAt) {
         match self {
             Copies::Files(record) => record.undone(drone),
-            Copies::Memory { of: Some(it), .. } => it.1.undone(),
-            Copies::Memory { of: None, .. } => {}
+            Copies::Memory { last: Some(it), .. } => it.past.undone(),
+            Copies::Memory { last: None, .. } => {}
         }
     }
 
@@ -108,15 +114,15 @@ impl Copies {
     pub(super) fn end(&mut self, begun: BegunCopy, outcome: &Outcome) {
         match (self, begun) {
             (_, BegunCopy::Files(begun)) => begun.end(outcome),
-            (Copies::Memory { of: Some(it), .. }, BegunCopy::Memory) => match outcome {
+            (Copies::Memory { last: Some(it), .. }, BegunCopy::Memory) => match outcome {
                 // A job that is carried on may find that everything was written.
-                Outcome::Flashed | Outcome::Unchanged => it.1.end(),
+                Outcome::Flashed | Outcome::Unchanged => it.past.end(),
                 Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone)
                     if drone.is_unchanged() =>
                 {
-                    it.1.revert();
+                    it.past.revert();
                 }
-                _ => it.1.keep_unfinished(),
+                _ => it.past.keep_unfinished(),
             },
             (_, BegunCopy::Memory) => {}
         }
@@ -140,8 +146,8 @@ impl Copies {
                 Ok(Err(why)) => Err(NoUndo::NoCopy(why)),
                 Err(error) => Err(NoUndo::Io(error.to_string())),
             },
-            Copies::Memory { of, .. } => {
-                let past = of.as_ref().filter(|it| it.0.may_be(drone)).map(|it| it.1.history());
+            Copies::Memory { last, .. } => {
+                let past = last.as_ref().filter(|it| it.drone.may_be(drone)).map(|it| it.past.history());
                 let past = past.ok_or(NoUndo::NoCopy(NoCopy::NeverFlashed))?;
                 let copy = past.target().map_err(NoUndo::NoCopy)?;
                 Ok(target(copy.clone(), past.expected().to_vec(), None))

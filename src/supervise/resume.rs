@@ -1,6 +1,7 @@
 //! The one policy for a drone that is lost: whether the job is done again when it is back, as what, and when to give up.
 
-use crate::job::{BoardCheck, DroneAt, Failure, FlashTask, Job, Mismatch, Outcome, Preview, Report, Task};
+use super::Planned;
+use crate::job::{BoardCheck, DroneAt, Failure, FlashTask, Job, Mismatch, Outcome, Report, Task};
 
 /// What a front end waits for after a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub(super) fn next(
     job: &Job,
     report: &Report,
     drone: Option<&DroneAt>,
-    preview: Option<&Preview>,
+    planned: Option<Planned>,
 ) -> Next {
     let (Outcome::Failed(failure), Some(drone)) = (&report.outcome, drone) else { return Next::Done };
     let is_waited_for = match waits {
@@ -42,12 +43,12 @@ pub(super) fn next(
     if !is_waited_for {
         return Next::Done;
     }
-    if headway.is_stuck(preview.map(|preview| preview.work.bytes())) {
+    if headway.is_stuck(planned.map(|plan| plan.left)) {
         return Next::GiveUp;
     }
     let task = match &job.task {
         Task::Flash(task) if failure.is_interruption() => {
-            Task::Flash(resumed(task.clone(), failure, preview.map(|preview| preview.board)))
+            Task::Flash(resumed(task.clone(), failure, planned.map(|plan| plan.board)))
         }
         task => task.clone(),
     };

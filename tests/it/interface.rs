@@ -55,7 +55,7 @@ impl Interface {
                 Effect::Start(job) => self.supervisor.start(job.clone()),
                 Effect::Resume(job) => self.supervisor.resume(job.clone()),
                 Effect::Identify(job) => self.supervisor.start_background(job.clone()),
-                Effect::Proceed => drop(self.supervisor.proceed()),
+                Effect::Proceed => drop(self.supervisor.proceed(self.app.preview().unwrap())),
                 Effect::Cancel => self.supervisor.cancel(),
                 _ => {}
             }

@@ -188,15 +188,19 @@ fn code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
     (name, lines)
 }
 
-#[test]
-fn every_file_keeps_to_its_layer() {
+/// The same of every file, but for those of tests.
+fn all_code() -> Vec<(String, Vec<(usize, String)>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     sources(&root, &mut files);
     assert!(files.len() > 30, "the sources were not found");
+    files.iter().filter(|path| !path.ends_with("tests.rs")).map(|path| code(path, &root)).collect()
+}
+
+#[test]
+fn every_file_keeps_to_its_layer() {
     let mut wrong = Vec::new();
-    for path in files.iter().filter(|path| !path.ends_with("tests.rs")) {
-        let (name, lines) = code(path, &root);
+    for (name, lines) in all_code() {
         let matches = |rule: &&Rule| rule.files.iter().any(|prefix| name.starts_with(prefix));
         let longest =
             |rule: &&Rule| rule.files.iter().filter(|f| name.starts_with(**f)).map(|f| f.len()).max();
@@ -243,12 +247,8 @@ fn no_front_end_decides_by_a_text_that_people_read() {
     const FROM_OUTSIDE: &[&str] = &["\"TERM\"", "term ==", "line == \"q\""];
     const FRONT_ENDS: &[&str] =
         &["app", "ui", "tui", "supervise", "report", "cli/console.rs", "cli/json.rs", "cli/run_job.rs"];
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
     let mut looked_at = 0;
-    for path in files.iter().filter(|path| !path.ends_with("tests.rs")) {
-        let (name, lines) = code(path, &root);
+    for (name, lines) in all_code() {
         if !FRONT_ENDS.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
