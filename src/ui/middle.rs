@@ -150,8 +150,11 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
     let file = app.image.image().filter(|_| app.undoes(Which::Image).is_none());
     let note = change.or_else(|| file.and_then(report::caution));
-    let since = "another program has changed the drone since its last flash: that goes";
-    let note = note.or_else(|| preview.changed_since.then(|| since.to_owned()));
+    // The question below says it, unless it asks about the bootloader.
+    let is_asked = keys::danger(app) == Some(Danger::ChangedSince);
+    let since = (preview.changed_since && !is_asked)
+        .then(|| "another program flashed the drone since; that is overwritten".to_owned());
+    let note = note.or(since);
     let row = |what, text| PlanRow { what, text };
     let gone = gone.map(|text| row(PlanRowKind::LoaderGone, text));
     let note = note.map(|text| row(PlanRowKind::Note, text));

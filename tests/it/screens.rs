@@ -290,6 +290,7 @@ fn an_undo_over_what_another_program_wrote_asks_for_a_word() {
     ui.until(|event| matches!(event, Event::Ready(_)));
     let screen = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(screen.contains("Another program has changed this drone"), "{screen}");
+    assert!(screen.contains("cfdfu undo --allow-mismatch"), "the equal command has room: {screen}");
     ui.key('w');
     ui.enter();
     assert!(ui.world.flash() != before);
