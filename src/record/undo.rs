@@ -300,20 +300,28 @@ fn history(files: &[PathBuf]) -> History {
         None => none_named(path).map(Last::None),
     });
     let last = last.unwrap_or_default();
-    let wrote = wrote(files);
-    match files.iter().rev().find(|path| is_mark(path)).map(|mark| unfinished(mark, files)) {
-        None => History { last, unfinished: None, wrote },
-        Some(Some(unfinished)) => History { last, unfinished: Some(unfinished), wrote },
+    let damaged = Last::None(NoCopy::Damaged);
+    let Some(mark) = files.iter().rev().find(|path| is_mark(path)) else {
+        return match wrote(files) {
+            Some(wrote) => History { last, unfinished: None, wrote },
+            // Whether the drone still holds that cannot be looked up: a check that cannot be made has not passed.
+            None => History { last: damaged, ..History::default() },
+        };
+    };
+    match unfinished(mark, files) {
+        Some(unfinished) => History { last, unfinished: Some(unfinished), wrote: Vec::new() },
         // Without it the newest copy may be the wrong one to put back.
-        Some(None) => History { last: Last::None(NoCopy::Damaged), unfinished: None, wrote },
+        None => History { last: damaged, ..History::default() },
     }
 }
 
-/// What the last change wrote, if its end is on record: a copy that is newer is of another change.
-fn wrote(files: &[PathBuf]) -> Vec<Piece> {
+/// What the last change wrote; nothing if its end is not on record, where a copy that is newer is of another change. `None`
+/// if it cannot be read.
+fn wrote(files: &[PathBuf]) -> Option<Vec<Piece>> {
     let newest = files.iter().rev().find(|path| !is_mark(path)).filter(|path| is_wrote(path));
-    let mark = newest.and_then(|path| serde_json::from_slice::<Mark>(&read(path, COPY_MAX)?).ok());
-    mark.map(|mark| pieces(mark.writes)).unwrap_or_default()
+    let Some(newest) = newest else { return Some(Vec::new()) };
+    let mark: Mark = serde_json::from_slice(&read(newest, COPY_MAX)?).ok()?;
+    Some(pieces(mark.writes))
 }
 
 fn pieces(numbers: Vec<(u32, u32, u32)>) -> Vec<Piece> {
@@ -504,6 +512,13 @@ mod tests {
         let (_dir, record, drone, _, mark) = interrupted();
         fs::write(mark, b"{").unwrap();
         assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "its mark");
+        // What a finished change wrote is what an undo is checked by.
+        let dir = tempfile::tempdir().unwrap();
+        let record = StateDir { dir: dir.path().to_owned() };
+        flashed_over(&record, &drone, &copy(1));
+        let wrote = record.files_of(&drone).unwrap().into_iter().find(|path| is_wrote(path)).unwrap();
+        fs::write(wrote, b"{").unwrap();
+        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "what it wrote");
     }
 
     #[test]
