@@ -9,8 +9,14 @@ use crate::usb::{Bus, BusError, CRAZYFLIE, Found, ROM_DFU, TransferError};
 /// Everything on the bus that may be a Crazyflie. A device that cannot be opened is in the list, with the
 /// reason, if its numbers are those of the boot ROM or of a running Crazyflie.
 pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
+    devices_while(bus, &mut || true)
+}
+
+/// The same, for whoever may lose interest while silent devices are asked: it ends early when `go_on` says no.
+fn devices_while(bus: &dyn Bus, go_on: &mut dyn FnMut() -> bool) -> Result<Vec<Device>, BusError> {
     let known = |found: &Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
-    Ok(bus.list()?.into_iter().filter(known).filter_map(|found| look(bus, &found).ok()?).collect())
+    let asked = bus.list()?.into_iter().filter(known).take_while(|_| go_on());
+    Ok(asked.filter_map(|found| look(bus, &found).ok()?).collect())
 }
 
 /// Everything on the bus that is not a Crazyflie, but belongs to one or is taken for one. A device is opened, and
@@ -87,7 +93,19 @@ pub fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferErro
 
 /// The one device that is meant, as it is now.
 pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
-    let mut there = devices(bus)?;
+    choose_while(bus, selector, &mut || true)
+}
+
+/// The same; when `go_on` says no, the answer is quick and means nothing.
+pub fn choose_while(
+    bus: &dyn Bus,
+    selector: &Selector,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Device, FailureKind> {
+    let mut there = devices_while(bus, go_on)?;
+    if !go_on() {
+        return Err(FailureKind::NoDevice);
+    }
     let none_at_all = there.is_empty();
     // One that cannot be opened does not tell its serial number: it may be the one that is meant.
     let closed = there.iter().find_map(|device| Some(cannot_open(device, device.closed?)));

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::{Setup, TransferError, Transport};
 
-/// GET_DESCRIPTOR takes a device no time; a hung one should not hold anybody up.
-const LIMIT: Duration = Duration::from_millis(500);
+/// GET_DESCRIPTOR takes a device no time. A hung one should not hold anybody up: four tries and the pauses between them
+/// stay below the two seconds within which a cancel is heard.
+const LIMIT: Duration = Duration::from_millis(400);
 /// Device to host, standard, device.
 const STANDARD_IN: u8 = 0x80;
 const GET_DESCRIPTOR: u8 = 6;
@@ -53,19 +54,25 @@ pub struct Names {
     pub lost: Option<TransferError>,
 }
 
-/// Reads the names of a device.
+/// Reads the names of a device. One that is silent about the first is not asked for the others: the first is the serial
+/// number, without which a drone cannot be told from another.
 pub fn names(transport: &mut dyn Transport) -> Result<Names, TransferError> {
     let mut device = [0; 18];
     let n = get(transport, DEVICE, 0, 0, &mut device)?;
     let mut lost = None;
-    let mut name = |at: usize| match string(transport, if at < n { device[at] } else { 0 }) {
-        Err(error) if error.is_transient() => {
-            lost = Some(error);
-            Ok(String::new())
+    let mut name = |at: usize| {
+        if lost == Some(TransferError::Timeout) {
+            return Ok(String::new());
         }
-        name => name,
+        match string(transport, if at < n { device[at] } else { 0 }) {
+            Err(error) if error.is_transient() => {
+                lost = Some(error);
+                Ok(String::new())
+            }
+            name => name,
+        }
     };
-    let strings = Strings { manufacturer: name(14)?, product: name(15)?, serial: name(16)? };
+    let strings = Strings { serial: name(16)?, product: name(15)?, manufacturer: name(14)? };
     Ok(Names { strings, lost })
 }
 

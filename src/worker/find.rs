@@ -6,14 +6,14 @@ use super::reboot::{appears_in_dfu, enter_dfu};
 use super::{Ctx, Stop, Was};
 use crate::crazyflie::{self, Mode};
 use crate::job::{Device, Enter, FailureKind, Job, LogEntry, WaitFor};
-use crate::scan::{cannot_open, choose, is_doubtful};
-use crate::usb::{Bus, CRAZYFLIE, ROM_DFU, Transport};
+use crate::scan::{cannot_open, choose_while, is_doubtful};
+use crate::usb::{CRAZYFLIE, ROM_DFU, Transport};
 
 /// The device that the job means, as it is.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let mut closed_since = None;
     let mut other_drone = false;
-    let device = ctx.wait_for(WaitFor::Crazyflie, job.wait, |ctx| match chosen(ctx.bus, job) {
+    let device = ctx.wait_for(WaitFor::Crazyflie, job.wait, |ctx| match chosen(ctx, job)? {
         // The drone of this job may yet come back to its port.
         Err(kind @ FailureKind::OtherDrone { .. }) if !job.wait.is_zero() => {
             if !std::mem::replace(&mut other_drone, true) {
@@ -40,7 +40,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     // After the wait the question is asked once more, for the reason.
     let device = match device {
         Some(device) => device,
-        None => chosen(ctx.bus, job)?,
+        None => chosen(ctx, job)??,
     };
     let device = with_permission(ctx, device)?;
     // A device that could not be opened before shows only now which drone it is.
@@ -99,10 +99,11 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
 }
 
 /// The one device that this job is for: where an earlier job began, the very drone.
-fn chosen(bus: &dyn Bus, job: &Job) -> Result<Device, FailureKind> {
-    let device = choose(bus, &job.device)?;
-    match &job.serial {
+fn chosen(ctx: &mut Ctx<'_>, job: &Job) -> Result<Result<Device, FailureKind>, Stop> {
+    let device = choose_while(ctx.bus, &job.device, &mut || ctx.check_cancelled().is_ok());
+    ctx.check_cancelled()?;
+    Ok(device.and_then(|device| match &job.serial {
         Some(serial) => require_same_drone(serial, &device).map(|()| device),
         None => Ok(device),
-    }
+    }))
 }

@@ -42,7 +42,7 @@ pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), Fa
 
 /// The device, looked at again until it can be opened: one that has just come has its permissions from udev
 /// a moment later, and may not answer yet.
-pub(super) fn with_permission(ctx: &Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
+pub(super) fn with_permission(ctx: &mut Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
     let start = ctx.clock.now();
     while device.closed.is_some_and(|error| error != TransferError::Busy)
         && ctx.clock.now().saturating_sub(start) < UDEV
@@ -50,6 +50,7 @@ pub(super) fn with_permission(ctx: &Ctx<'_>, mut device: Device) -> Result<Devic
         ctx.clock.sleep(Duration::from_millis(50));
         let again = at(ctx.bus, &device.location)?.filter(|again| again.id == device.id);
         device = again.unwrap_or(device);
+        ctx.check_cancelled()?;
     }
     Ok(device)
 }

@@ -50,7 +50,9 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         ctx.log(LogEntry::Entering { attempt, tries: ENTRY_TRIES });
         let mut transport = open(ctx, &drone)?;
         // Whatever is plugged in there now: the request goes to a Crazyflie, and to nothing whose name is unknown.
-        let names = descriptor::names(&mut *transport).map_err(|error| cannot_open(&drone, error))?;
+        let names = descriptor::names(&mut *transport);
+        ctx.check_cancelled()?;
+        let names = names.map_err(|error| cannot_open(&drone, error))?;
         if let Some(error) = names.lost {
             return Err(cannot_open(&drone, error).into());
         }

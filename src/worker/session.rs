@@ -69,8 +69,9 @@ impl Session {
         ctx.enters(Part::Open);
         // Asked again: what was read when it had just come may be empty. And whatever is there now, only the drone that
         // was chosen is used.
-        let names =
-            descriptor::names(&mut *transport).map_err(DeviceError::from).map_err(FailureKind::NotDfu)?;
+        let names = descriptor::names(&mut *transport);
+        ctx.check_cancelled()?;
+        let names = names.map_err(DeviceError::from).map_err(FailureKind::NotDfu)?;
         if let Some(error) = names.lost {
             ctx.log(LogEntry::NameUnread(error));
         }
@@ -81,7 +82,6 @@ impl Session {
             // Missed at first. Without it no copy can be kept, and a lost drone cannot be recognised.
             ctx.use_device(now);
         }
-        ctx.check_cancelled()?;
         let started = ctx.clock.now();
         let mut in_time = || ctx.check_cancelled().is_ok() && ctx.clock.now().saturating_sub(started) < NAMES;
         let device = DfuDevice::read(&mut *transport, &mut in_time);

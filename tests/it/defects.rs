@@ -459,9 +459,10 @@ fn s1_a_huge_sector_is_not_copied() {
 // ---- L7: a device that is busy for hours
 
 /// A boot ROM that says that it is busy, for hours, whenever it is asked; `asked` hears of it.
-fn busy(bus: SimBus, asked: impl Fn() + Clone + Send + Sync + 'static) -> impl Bus {
+fn busy(bus: SimBus, asked: impl Fn() + Send + Sync + 'static) -> impl Bus {
+    let asked = Arc::new(asked);
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
-        let asked = asked.clone();
+        let asked = Arc::clone(&asked);
         let bend = move |ask: Ask<'_>| {
             let Ask::In(Setup { request_type: 0xA1, request, .. }, _) = ask else { return None };
             let answer = match request {
@@ -477,6 +478,59 @@ fn busy(bus: SimBus, asked: impl Fn() + Clone + Send + Sync + 'static) -> impl B
     Bent { bus, open }
 }
 
+/// What becomes of a flash that is cancelled when its bus, made by `bus`, calls what it is given; and when it has ended.
+fn cancelled_from<B: Bus + 'static>(world: &World, bus: impl FnOnce(Box<dyn Fn() + Send + Sync>) -> B) -> Outcome {
+    let says = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
+    let voice = Arc::clone(&says);
+    let cancel = move || drop(voice.get().unwrap().lock().unwrap().send(Command::Cancel));
+    let worker = Worker::spawn(Arc::new(bus(Box::new(cancel))), world.clock.clone());
+    assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
+    worker.commands.send(Command::Run(Box::new(flash_job(&new_image())))).unwrap();
+    outcome(&worker).expect("the job ends")
+}
+
+/// Devices that say who they are and no more: neither one nor several of them hold a cancel, whenever it comes.
+#[test]
+fn l7_a_cancel_is_heard_while_names_do_not_come() {
+    const GET_DESCRIPTOR: u8 = 6;
+    for scenario in ["dfu", "healthy", "two"] {
+        for silent_from in [0x0100, 0x0300] {
+            for first in [0, 1, 4, 5, 9, 13] {
+                let world = World::new(scenario);
+                let (clock, asked) = (world.clock.clone(), Arc::new(OnceLock::new()));
+                let cancelled = Arc::clone(&asked);
+                let outcome = cancelled_from(&world, |cancel| {
+                    let (cancel, count) = (Arc::new(cancel), Arc::new(AtomicU32::new(0)));
+                    let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+                        let (clock, asked, cancel) = (clock.clone(), Arc::clone(&asked), Arc::clone(&cancel));
+                        let count = Arc::clone(&count);
+                        let bend = move |ask: Ask<'_>| match ask {
+                            Ask::In(Setup { request_type: 0x80, request: GET_DESCRIPTOR, value, .. }, limit)
+                                if value >= silent_from =>
+                            {
+                                if count.fetch_add(1, Ordering::Relaxed) == first {
+                                    asked.set(clock.now()).unwrap();
+                                    cancel();
+                                }
+                                clock.sleep(limit);
+                                Some(Err(TransferError::Timeout))
+                            }
+                            _ => None,
+                        };
+                        Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
+                    };
+                    Bent { bus: world.bus.clone(), open }
+                });
+                // The job may have ended before, in its own way.
+                let Some(cancelled) = cancelled.get() else { continue };
+                assert_eq!(outcome, Outcome::Cancelled(DroneState::Untouched), "{scenario} {silent_from:x} {first}");
+                let took = world.clock.now() - *cancelled;
+                assert!(took < Duration::from_secs(2), "{scenario} {silent_from:x} {first}: {took:?}");
+            }
+        }
+    }
+}
+
 /// It ends by itself within 15 s, and a cancel is heard within 2 s.
 #[test]
 fn l7_a_cancel_is_heard_while_a_device_says_that_it_is_busy() {
@@ -486,13 +540,8 @@ fn l7_a_cancel_is_heard_while_a_device_says_that_it_is_busy() {
     assert!(world.clock.now() < Duration::from_secs(15), "{:?}", world.clock.now());
 
     let world = World::new("dfu");
-    let says = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
-    let voice = Arc::clone(&says);
-    let cancel = move || drop(voice.get().unwrap().lock().unwrap().send(Command::Cancel));
-    let worker = Worker::spawn(Arc::new(busy(world.bus.clone(), cancel)), world.clock.clone());
-    assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
-    worker.commands.send(Command::Run(Box::new(flash_job(&new_image())))).unwrap();
-    assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Untouched)));
+    let outcome = cancelled_from(&world, |cancel| busy(world.bus.clone(), cancel));
+    assert_eq!(outcome, Outcome::Cancelled(DroneState::Untouched));
     assert!(world.clock.now() < Duration::from_secs(2), "{:?}", world.clock.now());
 }
 
