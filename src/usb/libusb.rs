@@ -69,13 +69,18 @@ impl Bus for Libusb {
     }
 
     fn wait(&self, limit: Duration) {
-        // Returns in time even without hot-plug notices. A failure returns at once, and a caller in a loop would spin.
+        // Returns in time even without hot-plug notices.
         let limit = limit.min(POLL);
-        if self.context.handle_events(Some(limit)).is_err()
-            && let Ok(guard) = Mutex::new(()).lock()
-        {
-            let _ = Condvar::new().wait_timeout(guard, limit);
-        }
+        rest_if_failed(self.context.handle_events(Some(limit)), limit);
+    }
+}
+
+/// A wait that fails does so at once, and a caller in a loop would spin: then the time is waited out here.
+fn rest_if_failed(waited: rusb::Result<()>, limit: Duration) {
+    if waited.is_err()
+        && let Ok(guard) = Mutex::new(()).lock()
+    {
+        let _ = Condvar::new().wait_timeout(guard, limit);
     }
 }
 
@@ -173,5 +178,27 @@ fn error(error: rusb::Error) -> TransferError {
         rusb::Error::NoMem => TransferError::Other { code: -11 },
         rusb::Error::NotSupported => TransferError::NotSupported,
         rusb::Error::BadDescriptor | rusb::Error::Other => TransferError::Other { code: -99 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Against a loop that spins: the time that was given is taken, whether libusb waits for it or fails.
+    #[test]
+    fn a_wait_that_fails_takes_its_time_all_the_same() {
+        let limit = Duration::from_millis(30);
+        for failure in [rusb::Error::Io, rusb::Error::Interrupted, rusb::Error::Other] {
+            let started = Instant::now();
+            // A condition variable may wake for no reason; not a hundred times in a row.
+            (0..3).for_each(|_| rest_if_failed(Err(failure), limit));
+            assert!(started.elapsed() >= limit, "{failure}");
+        }
+        let started = Instant::now();
+        rest_if_failed(Ok(()), Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_secs(30));
     }
 }

@@ -479,7 +479,10 @@ fn busy(bus: SimBus, asked: impl Fn() + Send + Sync + 'static) -> impl Bus {
 }
 
 /// What becomes of a flash that is cancelled when its bus, made by `bus`, calls what it is given; and when it has ended.
-fn cancelled_from<B: Bus + 'static>(world: &World, bus: impl FnOnce(Box<dyn Fn() + Send + Sync>) -> B) -> Outcome {
+fn cancelled_from<B: Bus + 'static>(
+    world: &World,
+    bus: impl FnOnce(Box<dyn Fn() + Send + Sync>) -> B,
+) -> Outcome {
     let says = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
     let voice = Arc::clone(&says);
     let cancel = move || drop(voice.get().unwrap().lock().unwrap().send(Command::Cancel));
@@ -501,13 +504,16 @@ fn l7_a_cancel_is_heard_while_names_do_not_come() {
                 let cancelled = Arc::clone(&asked);
                 let outcome = cancelled_from(&world, |cancel| {
                     let (cancel, count) = (Arc::new(cancel), Arc::new(AtomicU32::new(0)));
-                    let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+                    let open = move |bus: &SimBus,
+                                     found: &Found|
+                          -> Result<Box<dyn Transport>, TransferError> {
                         let (clock, asked, cancel) = (clock.clone(), Arc::clone(&asked), Arc::clone(&cancel));
                         let count = Arc::clone(&count);
                         let bend = move |ask: Ask<'_>| match ask {
-                            Ask::In(Setup { request_type: 0x80, request: GET_DESCRIPTOR, value, .. }, limit)
-                                if value >= silent_from =>
-                            {
+                            Ask::In(
+                                Setup { request_type: 0x80, request: GET_DESCRIPTOR, value, .. },
+                                limit,
+                            ) if value >= silent_from => {
                                 if count.fetch_add(1, Ordering::Relaxed) == first {
                                     asked.set(clock.now()).unwrap();
                                     cancel();
@@ -523,7 +529,11 @@ fn l7_a_cancel_is_heard_while_names_do_not_come() {
                 });
                 // The job may have ended before, in its own way.
                 let Some(cancelled) = cancelled.get() else { continue };
-                assert_eq!(outcome, Outcome::Cancelled(DroneState::Untouched), "{scenario} {silent_from:x} {first}");
+                assert_eq!(
+                    outcome,
+                    Outcome::Cancelled(DroneState::Untouched),
+                    "{scenario} {silent_from:x} {first}"
+                );
                 let took = world.clock.now() - *cancelled;
                 assert!(took < Duration::from_secs(2), "{scenario} {silent_from:x} {first}: {took:?}");
             }
