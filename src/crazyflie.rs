@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::flash::map::SECTORS_KIB;
 use crate::usb::descriptor::{Strings, clean};
 use crate::usb::{CRAZYFLIE, Id, Pipe, ROM_DFU, Setup};
 
@@ -348,7 +349,7 @@ impl Protection {
     pub fn parse(options: &[u8]) -> Option<Protection> {
         let (rdp, low, high) = (*options.get(1)?, *options.get(8)?, *options.get(9)?);
         let free = u16::from_le_bytes([low, high]);
-        let sectors = (0..12).filter(|sector| (free >> sector) & 1 == 0).collect();
+        let sectors = (0..SECTORS_KIB.len()).filter(|sector| (free >> sector) & 1 == 0).collect();
         Some(Protection { read: rdp != 0xAA, sectors })
     }
 }

@@ -59,23 +59,39 @@ pub fn exit(report: &Report) -> Exit {
     }
 }
 
-/// How a job ended, in one line.
+/// What came of a job, in one line.
 pub fn headline(report: &Report) -> String {
-    let took = report.took.as_secs_f64();
+    let (verdict, took) = (verdict(report), report.took.as_secs_f64());
+    match (&report.outcome, figures(report)) {
+        (Outcome::Cancelled(state), _) => format!("{verdict}. {}", drone_state(*state)),
+        (Outcome::Failed(_), _) => verdict,
+        (_, Some(figures)) => format!("{verdict}: {figures}, {took:.1} s"),
+        (_, None) => format!("{verdict}, {took:.1} s"),
+    }
+}
+
+/// What came of a job, in as few words as that takes.
+pub fn verdict(report: &Report) -> String {
+    match &report.outcome {
+        Outcome::Flashed if report.verified => "Flashed and verified".to_owned(),
+        Outcome::Flashed => "Flashed, not verified".to_owned(),
+        Outcome::Unchanged => "Unchanged and verified".to_owned(),
+        Outcome::Read(bytes) => format!("Read {}", count(bytes.len() as u64, "byte")),
+        Outcome::Identified => "Nothing was changed".to_owned(),
+        Outcome::Cancelled(_) => "Stopped".to_owned(),
+        Outcome::Failed(failure) => failure.to_string(),
+    }
+}
+
+/// The size of what was done to the flash, or found there.
+pub fn figures(report: &Report) -> Option<String> {
     match &report.outcome {
         Outcome::Flashed => {
-            let proof = if report.verified { "Flashed and verified" } else { "Flashed, not verified" };
-            let (written, erased) = (report.written, report.erased_sectors);
-            let s = if erased == 1 { "" } else { "s" };
-            format!("{proof}: {written} bytes written, {erased} sector{s} erased, {took:.1} s")
+            let sectors = count(report.erased_sectors as u64, "sector");
+            Some(format!("{} written, {sectors} erased", count(report.written, "byte")))
         }
-        Outcome::Unchanged => {
-            format!("Unchanged and verified: the flash holds all {} bytes, {took:.1} s", report.bytes)
-        }
-        Outcome::Read(bytes) => format!("Read {} bytes, {took:.1} s", bytes.len()),
-        Outcome::Identified => format!("Nothing was changed, {took:.1} s"),
-        Outcome::Cancelled(state) => format!("Stopped. {}", drone_state(*state)),
-        Outcome::Failed(failure) => failure.to_string(),
+        Outcome::Unchanged => Some(format!("the flash holds all {}", count(report.bytes, "byte"))),
+        _ => None,
     }
 }
 
@@ -89,11 +105,26 @@ pub fn afterwards(report: &Report) -> Option<String> {
                 "A Crazyflie is running, but says that it runs {version}: is it the one that was flashed?"
             )
         }
-        (_, Some(version)) => format!("The Crazyflie is running: it says that it runs {version}."),
-        (Boot::StaysUp | Boot::NotWatched, None) => "The Crazyflie is running.".to_owned(),
+        (_, Some(version)) => {
+            format!("The Crazyflie is running again and says that it runs {version}: you can fly.")
+        }
+        (Boot::StaysUp | Boot::NotWatched, None) => "The Crazyflie is running again: you can fly.".to_owned(),
         (Boot::NotSeen, None) => not_seen(report).to_owned(),
     };
     Some(words)
+}
+
+/// A number of things: digits in groups of three, and the word for one or for many.
+pub fn count(n: u64, one: &str) -> String {
+    format!("{} {one}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
+/// Digits in groups of three.
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
+    groups.join(",")
 }
 
 /// What `--require-boot` asks for and did not happen; `None` for a drone that runs, and for a job that failed by itself.
@@ -258,7 +289,7 @@ pub fn age(age: Duration) -> String {
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
     let (size, unit) = units.into_iter().find(|(size, _)| seconds >= *size).unwrap_or((1, "second"));
     let n = seconds / size;
-    format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
+    count(n, unit)
 }
 
 /// What a drone is left as.

@@ -1,12 +1,13 @@
 //! What is plugged in, which drone is selected, and what a background identify has found out about it.
 
 use crate::crazyflie;
+use crate::flash::map::SECTORS_KIB;
 use crate::job::{Device, DeviceInfo, DroneAt, Other, SectorState};
 use crate::supervise::RunningInstance;
 
-/// Sectors of an STM32F405's flash (RM0090 table 5), for the map on the screen. Nothing is erased by this number: the plan
+/// Sectors of an STM32F405's flash, for the map on the screen. Nothing is erased by this number: the plan
 /// takes the sectors that the device itself describes, and a device with others is not a Crazyflie.
-pub const SECTORS: usize = 12;
+pub const SECTORS: usize = SECTORS_KIB.len();
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Devices {

@@ -10,6 +10,8 @@ use super::{Access, Address, Sector, Span};
 
 /// Counts and sizes beyond three digits do not occur in any known device.
 const MAX_FIELD: u32 = 999;
+/// The sectors of an STM32F405 with 1 MiB, in KiB (RM0090 table 5).
+pub const SECTORS_KIB: [u16; 12] = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128];
 /// A bound on the whole map: more sectors than any known part has.
 const MAX_SECTORS: usize = 4096;
 
@@ -67,11 +69,11 @@ impl MemoryMap {
         Ok(MemoryMap { name, sectors })
     }
 
-    /// The map of an STM32F405 with 1 MiB, to check an image before any device is there (RM0090 table 5).
+    /// The map of an STM32F405 with 1 MiB, to check an image before any device is there.
     pub fn stm32f405() -> MemoryMap {
         let access = Access { readable: true, erasable: true, writable: true };
         let mut start = 0x0800_0000;
-        let sizes = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128].map(|kib| kib * 1024);
+        let sizes = SECTORS_KIB.map(|kib| u32::from(kib) * 1024);
         let sectors = sizes.iter().enumerate().filter_map(|(index, &len)| {
             let span = Span::new(Address(start), len)?;
             start += len;

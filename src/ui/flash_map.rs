@@ -8,10 +8,8 @@ use ratatui::widgets::{Block, Paragraph};
 
 use super::theme::Theme;
 use crate::app::App;
+use crate::flash::map::SECTORS_KIB;
 use crate::job::SectorState;
-
-/// Sizes in KiB (RM0090 table 5).
-const SIZES: [u16; 12] = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128];
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let widths = widths(area.width.saturating_sub(2));
@@ -41,14 +39,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
 }
 
 /// Columns of each sector: the small ones get what their number needs, the rest is to scale.
-fn widths(columns: u16) -> [u16; 12] {
+fn widths(columns: u16) -> [u16; SECTORS_KIB.len()] {
     const GAPS: u16 = 11;
     let least = [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2];
     let free = columns.saturating_sub(GAPS + least.iter().sum::<u16>());
     let mut left = free;
-    let all: u16 = SIZES.iter().sum();
+    let all: u16 = SECTORS_KIB.iter().sum();
     let mut widths = least;
-    for (width, size) in widths.iter_mut().zip(SIZES) {
+    for (width, size) in widths.iter_mut().zip(SECTORS_KIB) {
         let share = u16::try_from(u32::from(free) * u32::from(size) / u32::from(all)).unwrap_or(0);
         *width += share;
         left -= share.min(left);

@@ -7,13 +7,13 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{log_panel, panel, rows_of, summary, wizard_panel};
+use super::{log_panel, panel, rows_of, wizard_panel};
 use crate::app::keys::Danger;
 use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{App, Confirmation, Goal, JobView, Screen, Stage, Which, command_line, keys, progress};
 use crate::image::Content;
 use crate::image::Loader;
-use crate::job::{Boot, Outcome, Preview, Report};
+use crate::job::{Outcome, Preview, Report};
 use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
@@ -142,7 +142,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
         Goal::Restore => "settings, radio chip, decks",
         Goal::Flash | Goal::Recover => "bootloader, settings, radio chip, decks",
     };
-    let bytes = summary::thousands(preview.work.bytes());
+    let bytes = report::thousands(preview.work.bytes());
     let gone = preview.loader.is_some_and(Loader::is_gone);
     let gone = gone.then(|| "gone: it will not start; Esc, b restores".to_owned());
     // The change says more than the caution does of the image alone.
@@ -256,14 +256,14 @@ fn above_the_log(
 
 fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme: &Theme) {
     let (tick, _, cross) = theme.ticks;
-    let took = format!("{:.1} s", report.took.as_secs_f64());
+    let took = report.took.as_secs_f64();
+    let verdict = theme.text(&report::verdict(report));
     let (head, style) = match &report.outcome {
-        Outcome::Flashed => (format!("{tick} Flashed and verified in {took}"), theme.good),
-        Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => {
-            (format!("{tick} Unchanged: the drone holds this image already"), theme.good)
+        Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => {
+            (format!("{tick} {verdict}, {took:.1} s"), theme.good)
         }
-        Outcome::Cancelled(_) => (format!("{cross} Stopped after {took}"), theme.warn),
-        Outcome::Failed(failure) => (format!("{cross} {}", theme.text(&failure.to_string())), theme.bad),
+        Outcome::Cancelled(_) => (format!("{cross} {verdict} after {took:.1} s"), theme.warn),
+        Outcome::Failed(_) => (format!("{cross} {verdict}"), theme.bad),
     };
     let mut lines = vec![Line::from(Span::styled(head, style))];
     match &report.outcome {
@@ -272,13 +272,9 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
         }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
-            let sectors = report.erased_sectors;
-            let s = if sectors == 1 { "" } else { "s" };
-            let written = summary::thousands(report.written);
-            lines.push(Line::from(format!(
-                "{written} bytes written, {sectors} sector{s} erased, every byte compared."
-            )));
-            lines.push(Line::from(next_step(report)));
+            lines.extend(report::figures(report).map(|figures| Line::from(format!("{figures}."))));
+            let next = report::afterwards(report).unwrap_or_else(|| "It is still in DFU mode.".to_owned());
+            lines.push(Line::from(theme.text(&next)));
             lines.extend(about_the_loader(app).map(|(words, bad)| {
                 Line::from(Span::styled(theme.text(&words), if bad { theme.warn } else { theme.plain }))
             }));
@@ -303,22 +299,6 @@ pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
     }
     let restored = report::restored(preview.plan.pieces()).filter(|_| app.goal == Goal::Restore);
     restored.map(|words| (words, false))
-}
-
-fn next_step(report: &Report) -> String {
-    if report.runs_other || report.boot == Boot::Restarts {
-        return report::afterwards(report).unwrap_or_default();
-    }
-    if let Some(version) = &report.runs {
-        return format!("The Crazyflie is running again and says that it runs {version}: you can fly.");
-    }
-    let words = match report.boot {
-        Boot::StaysUp | Boot::NotWatched => "The Crazyflie is running again: you can fly.",
-        Boot::Restarts => report::RESTARTING,
-        Boot::NotSeen => report::not_seen(report),
-        Boot::NotAsked => "It is still in DFU mode.",
-    };
-    words.to_owned()
 }
 
 /// What is dangerous, in words.

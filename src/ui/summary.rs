@@ -12,6 +12,7 @@ use crate::crazyflie::{Mode, Relative};
 use crate::image::Loader;
 use crate::image::{Content, Format, Image};
 use crate::job::{Device, DeviceInfo, Identity, Running};
+use crate::report::count;
 
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let title = match app.devices.list().len() {
@@ -156,7 +157,7 @@ fn before_lines<'a>(before: &Before, theme: &Theme) -> Vec<Line<'a>> {
         .image
         .segments()
         .first()
-        .map(|first| format!("{} bytes at {}", thousands(before.image.bytes() as u64), first.address));
+        .map(|first| format!("{} at {}", count(before.image.bytes() as u64, "byte"), first.address));
     vec![
         Line::from(Span::styled("what was there before", theme.strong)),
         Line::from(before.content.to_string()),
@@ -203,18 +204,5 @@ fn place(image: &Image) -> String {
         Format::Bin => String::new(),
         other => format!(" ({})", other.word()),
     };
-    format!("{} bytes{address}{format}", thousands(image.payload.len() as u64))
-}
-
-/// 243176 as 243,176.
-pub(super) fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    format!("{}{address}{format}", count(image.payload.len() as u64, "byte"))
 }

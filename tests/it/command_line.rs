@@ -66,7 +66,7 @@ fn a_flash_in_a_pipe_is_plain_lines() {
         "dfuERROR, status(10) = errFIRMWARE (this boot ROM says so when it was just entered)",
         "Erase    0x08004000   16 KiB   0.23 s",
         "Download 0x08004000 243176 bytes",
-        "The Crazyflie is running: it says that it runs 2026.08.",
+        "The Crazyflie is running again and says that it runs 2026.08: you can fly.",
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} is not in:\n{text}");
     }

@@ -33,7 +33,7 @@ const RULES: &[Rule] = &[
     Rule { files: &["plan"], may_use: &["flash", "image", "plan"], never: IO },
     Rule { files: &["usb.rs", "usb/descriptor.rs"], may_use: &["usb"], never: IO },
     Rule { files: &["dfu"], may_use: &["dfu", "flash", "usb"], never: IO },
-    Rule { files: &["crazyflie.rs"], may_use: &["usb"], never: IO },
+    Rule { files: &["crazyflie.rs"], may_use: &["flash", "usb"], never: IO },
     Rule {
         files: &["job.rs", "job"],
         may_use: &["crazyflie", "dfu", "flash", "image", "job", "plan", "usb"],
@@ -83,7 +83,19 @@ const RULES: &[Rule] = &[
     Rule { files: &["supervise/resume.rs"], may_use: &["job"], never: IO },
     Rule {
         files: &["app"],
-        may_use: &["app", "crazyflie", "dfu", "doctor", "image", "job", "plan", "report", "supervise", "usb"],
+        may_use: &[
+            "app",
+            "crazyflie",
+            "dfu",
+            "doctor",
+            "flash",
+            "image",
+            "job",
+            "plan",
+            "report",
+            "supervise",
+            "usb",
+        ],
         never: &[
             // Of what is supervised it only knows the outcome.
             "Supervisor",
@@ -100,7 +112,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         files: &["ui"],
-        may_use: &["app", "crazyflie", "doctor", "image", "job", "plan", "report", "ui", "usb"],
+        may_use: &["app", "crazyflie", "doctor", "flash", "image", "job", "plan", "report", "ui", "usb"],
         never: &["crossterm", "rusb", "std::fs", "std::env", "std::thread", "&mut App"],
     },
     Rule { files: &["settings.rs"], may_use: &[], never: &["rusb", "ratatui"] },

@@ -42,13 +42,13 @@ fn a_flash_from_the_first_frame_to_the_parting_words() {
     println!("{bytes} bytes on the wire for a whole demo flash with three changes of size");
     // A second time in the same session starts afresh, and finds nothing to do.
     session.press("r");
-    let screen = session.until("Unchanged: the drone holds this image already");
+    let screen = session.until("Unchanged and verified");
     assert!(screen.contains("The Crazyflie is running again"), "{screen}");
     session.press("q");
     assert_eq!(session.ended(), 0);
     session.is_restored();
     let screen = session.screen();
-    assert!(screen.contains("Unchanged and verified: the flash holds all 243176 bytes"), "{screen}");
+    assert!(screen.contains("Unchanged and verified: the flash holds all 243,176 bytes"), "{screen}");
     assert!(screen.contains("SIMULATED"), "{screen}");
 }
 
