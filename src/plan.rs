@@ -10,6 +10,8 @@
 //! The bootloader starts whatever has a first word other than 0xFFFFFFFF at 0x08004000. That word is the
 //! commit word of a firmware: until it is written, an interrupted job leaves a drone that waits for help.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::flash::map::MemoryMap;
@@ -29,7 +31,8 @@ pub struct Plan {
     purpose: Purpose,
     /// The image's own bytes, without padding.
     pub bytes: usize,
-    pieces: Vec<Segment>,
+    /// Shared by all copies: events carry plans.
+    pieces: Arc<[Segment]>,
     sectors: Vec<PlannedSector>,
     heads: Vec<Span>,
 }
@@ -153,7 +156,13 @@ impl Plan {
             }
         }
         let heads = heads(&spans);
-        Ok(Plan { purpose: admitted.purpose(), bytes: admitted.bytes(), pieces, sectors, heads })
+        Ok(Plan {
+            purpose: admitted.purpose(),
+            bytes: admitted.bytes(),
+            pieces: pieces.into(),
+            sectors,
+            heads,
+        })
     }
 
     /// Whether the bootloader's sector is meant.

@@ -2,6 +2,8 @@
 //!
 //! [`ApprovedImage`] can only be made here, and the plan takes nothing else: no way around these rules exists.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
@@ -26,14 +28,19 @@ pub enum Purpose {
     RestoreBootloader,
 }
 
-/// Segments that passed every check which needs no drone.
+/// Segments that passed every check which needs no drone. They are shared by all copies: a job is copied for its
+/// resumption, an undo for its screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApprovedImage {
     purpose: Purpose,
-    segments: Vec<Segment>,
+    segments: Arc<[Segment]>,
 }
 
 impl ApprovedImage {
+    fn new(purpose: Purpose, segments: Vec<Segment>) -> ApprovedImage {
+        ApprovedImage { purpose, segments: segments.into() }
+    }
+
     /// Whether the bootloader's sector is meant.
     pub fn purpose(&self) -> Purpose {
         self.purpose
@@ -155,7 +162,7 @@ pub enum Refusal {
 
 /// A firmware for its usual place, or an unknown image if the user insists.
 pub fn flash(image: &Image, wish: Overrides) -> Result<ApprovedImage, Refusal> {
-    Ok(ApprovedImage { purpose: Purpose::Flash, segments: firmware_segments(image, wish)? })
+    Ok(ApprovedImage::new(Purpose::Flash, firmware_segments(image, wish)?))
 }
 
 /// The bootloader for sector 0 and, in the same job, a firmware behind it; or a copy of the whole flash, of
@@ -197,7 +204,7 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Overrides) -> Res
         segments.extend(firmware_segments(firmware, wish)?);
     }
     segments.iter().try_for_each(fits_flash)?;
-    Ok(ApprovedImage { purpose: Purpose::RestoreBootloader, segments })
+    Ok(ApprovedImage::new(Purpose::RestoreBootloader, segments))
 }
 
 /// A copy of what a drone held, to be put back where it was. What it is does not matter, since it was there;
@@ -210,9 +217,9 @@ pub fn undo(copy: Segment, wish: Overrides) -> Result<ApprovedImage, Refusal> {
     let segments = split(copy);
     let loader = segments.iter().find(|segment| segment.address < FIRMWARE_BASE);
     match loader.map(|loader| Content::of(&loader.data)) {
-        None => Ok(ApprovedImage { purpose: Purpose::Flash, segments }),
+        None => Ok(ApprovedImage::new(Purpose::Flash, segments)),
         Some(content) if content == Content::Bootloader || wish.allow_mismatch => {
-            Ok(ApprovedImage { purpose: Purpose::RestoreBootloader, segments })
+            Ok(ApprovedImage::new(Purpose::RestoreBootloader, segments))
         }
         Some(_) => Err(Refusal::NoLoaderBefore),
     }
