@@ -32,6 +32,7 @@ mod session;
 mod timeline;
 
 use patient::Patient;
+use reboot::Restarted;
 use timeline::{Part, Share, Timeline};
 
 /// A pulled device may fail in any way before the hub notices that it is gone.
@@ -142,7 +143,9 @@ impl Stop {
     }
 }
 
-/// What every part of a job needs: the bus, the clock, and the way to the front end.
+/// What every part of a job needs: the bus, the clock, and the way to the front end. And what has to be known however the
+/// job ends, by an error from anywhere or a panic: what was done so far and what the drone is left as. That is kept here,
+/// not returned.
 struct Ctx<'a> {
     bus: &'a dyn Bus,
     clock: &'a dyn Clock,
@@ -206,6 +209,13 @@ impl<'a> Ctx<'a> {
             drone: DroneState::Untouched,
             report,
         }
+    }
+
+    /// What came of asking the drone to start.
+    fn report_restart(&mut self, Restarted { rom, boot, runs }: Restarted) {
+        self.report.rom = rom;
+        self.report.boot = boot;
+        self.report.runs = runs;
     }
 
     /// From now on the job uses this device.

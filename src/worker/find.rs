@@ -54,8 +54,16 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     }
 }
 
-/// The device that the job means, in DFU mode and open; and whether it was brought there.
-pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dyn Transport>, bool), Stop> {
+/// A drone in DFU mode, open.
+pub(super) struct InDfu {
+    pub(super) device: Device,
+    pub(super) transport: Box<dyn Transport>,
+    /// Whether it got there by the user's hand: else it ran, and this job brought it there.
+    pub(super) by_hand: bool,
+}
+
+/// The device that the job means, in DFU mode and open.
+pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     let device = device(ctx, job)?;
     // An earlier job saw it running: only then has it shown its whole serial number.
     let known = job.serial.as_deref().and_then(crazyflie::dfu_serial).is_some();
@@ -65,9 +73,8 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
         Mode::Dfu => Was::InDfu,
     };
     if device.mode == Mode::Dfu {
-        ctx.report.by_hand = true;
         let transport = open(ctx, &device)?;
-        return Ok((device, transport, false));
+        return Ok(InDfu { device, transport, by_hand: true });
     }
     let entered = match job.enter {
         Enter::IfRunning => enter_dfu(ctx, &device, job.wait),
@@ -89,13 +96,12 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<(Device, Box<dy
         }
         Err(stop) => return Err(stop),
     };
-    ctx.report.by_hand = by_hand;
     ctx.use_device(device.clone());
     if let Some(error) = device.closed {
         return Err(cannot_open(&device, error).into());
     }
     let transport = open(ctx, &device)?;
-    Ok((device, transport, !by_hand))
+    Ok(InDfu { device, transport, by_hand })
 }
 
 /// The one device that this job is for: where an earlier job began, the very drone.

@@ -5,11 +5,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::find::{self, InDfu};
 use super::identify::read_sector_0;
+use super::reboot::{self, Restarted};
 use super::session::{Programming, Session};
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop, Was, require_same};
-use super::{find, reboot};
 use crate::crazyflie::Board;
 use crate::dfu::machine::Operation;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
@@ -28,18 +29,22 @@ const COPY_MAX: u64 = 2 * 1024 * 1024;
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
-    let (device, transport, was_running) = find::dfu_device(ctx, job)?;
+    let InDfu { device, transport, by_hand } = find::dfu_device(ctx, job)?;
+    ctx.report.by_hand = by_hand;
     ctx.left = task.left;
     let mut session = Session::open(ctx, &device, transport)?;
     let outcome = write(ctx, &mut session, task).map_err(|stop| ctx.verdict(stop));
     match &outcome {
         Ok(_) => {
-            finish(ctx, &mut session, &device, task);
-            compare_version(ctx, task);
+            if let Some(restarted) = finish(ctx, &mut session, &device, task) {
+                ctx.report.runs_other = runs_other(ctx, &restarted, task);
+                ctx.report_restart(restarted);
+            }
         }
         // Nothing was changed: it may go on with what it did.
-        Err(stop) if was_running && ctx.drone == DroneState::Untouched && stop.still_answers() => {
-            reboot::restart(ctx, &mut session, &device, FIRMWARE_BASE);
+        Err(stop) if !by_hand && ctx.drone == DroneState::Untouched && stop.still_answers() => {
+            let restarted = reboot::restart(ctx, &mut session, &device, FIRMWARE_BASE);
+            ctx.report_restart(restarted);
         }
         Err(Stop::Cancelled) => session.settle(ctx),
         Err(Stop::Failed(..)) => {}
@@ -72,9 +77,10 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
 
 /// Starts the drone, unless it is to stay. It may not come up: after manual entry some need their power
 /// cut. That is told in the report, and no failure.
-fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &FlashTask) {
+fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &FlashTask) -> Option<Restarted> {
     if task.leave == Leave::Stay {
-        return session.settle(ctx);
+        session.settle(ctx);
+        return None;
     }
     let address = match task.image.purpose() {
         Purpose::Flash => FIRMWARE_BASE,
@@ -87,7 +93,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
     if task.leave == Leave::Reset && blank.is_none() {
         ctx.log(LogEntry::NoBlankPlace);
     }
-    reboot::restart(ctx, session, device, blank.unwrap_or(address));
+    Some(reboot::restart(ctx, session, device, blank.unwrap_or(address)))
 }
 
 /// Where the flash was just seen to be blank: the end of the last sector that is.
@@ -101,13 +107,14 @@ fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
     })
 }
 
-/// What the drone says that it runs, against what was flashed.
-fn compare_version(ctx: &mut Ctx<'_>, task: &FlashTask) {
-    if let (Some(runs), Some(flashed)) = (&ctx.report.runs, &task.version)
-        && runs != flashed
-    {
-        ctx.log(LogEntry::RunsOther { flashed: flashed.clone() });
-        ctx.report.runs_other = true;
+/// Whether the drone says that it runs something else than what was flashed.
+fn runs_other(ctx: &Ctx<'_>, restarted: &Restarted, task: &FlashTask) -> bool {
+    match (&restarted.runs, &task.version) {
+        (Some(runs), Some(flashed)) if runs != flashed => {
+            ctx.log(LogEntry::RunsOther { flashed: flashed.clone() });
+            true
+        }
+        _ => false,
     }
 }
 

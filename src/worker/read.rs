@@ -1,6 +1,6 @@
 //! The jobs that only read: compare flash with an image, and copy flash to a file.
 
-use super::find;
+use super::find::{self, InDfu};
 use super::flash::require_in_flash;
 use super::reboot::restart;
 use super::session::Session;
@@ -67,7 +67,8 @@ fn looking(
     spans: &[Span],
     look: impl FnOnce(&mut Ctx<'_>, &mut Session) -> Result<Outcome, Stop>,
 ) -> Result<Outcome, Stop> {
-    let (device, transport, was_running) = find::dfu_device(ctx, job)?;
+    let InDfu { device, transport, by_hand } = find::dfu_device(ctx, job)?;
+    ctx.report.by_hand = by_hand;
     let mut session = Session::open(ctx, &device, transport)?;
     ctx.enters(Part::Read);
     let outside = spans.iter().find(|span| !session.map().covers(**span));
@@ -81,8 +82,9 @@ fn looking(
     };
     let outcome = outcome.map_err(|stop| ctx.verdict(stop));
     let answers = outcome.as_ref().err().is_none_or(Stop::still_answers);
-    if was_running && answers {
-        restart(ctx, &mut session, &device, FIRMWARE_BASE);
+    if !by_hand && answers {
+        let restarted = restart(ctx, &mut session, &device, FIRMWARE_BASE);
+        ctx.report_restart(restarted);
     } else if answers {
         session.settle(ctx);
     }

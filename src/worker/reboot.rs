@@ -7,7 +7,7 @@ use super::port::{at, open, require_same_drone, with_permission};
 use super::session::Session;
 use super::timeline::Part;
 use super::{Ctx, Stop, Was, running};
-use crate::crazyflie::{self, Mode};
+use crate::crazyflie::{self, Mode, RomVersion};
 use crate::flash::Address;
 use crate::job::{Boot, Device, FailureKind, LogEntry, WaitFor};
 use crate::scan::cannot_open;
@@ -183,12 +183,26 @@ fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Result<Boot, Sto
     Ok(boot.unwrap_or(Boot::NotWatched))
 }
 
+/// What came of a restart.
+pub(super) struct Restarted {
+    pub(super) rom: Option<RomVersion>,
+    pub(super) boot: Boot,
+    /// The version that it says it runs.
+    pub(super) runs: Option<String>,
+}
+
 /// Leaves DFU mode for the program at `address`, or with a reset if `address` is blank, and looks whether the drone comes
 /// up and stays up.
-pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, address: Address) {
+pub(super) fn restart(
+    ctx: &mut Ctx<'_>,
+    session: &mut Session,
+    device: &Device,
+    address: Address,
+) -> Restarted {
     ctx.enters(Part::Restart);
-    ctx.report.rom = session.rom_version(ctx).unwrap_or(None);
-    ctx.log(LogEntry::Rom(ctx.report.rom));
+    let rom = session.rom_version(ctx).unwrap_or(None);
+    ctx.log(LogEntry::Rom(rom));
+    let dark = Restarted { rom, boot: Boot::NotSeen, runs: None };
     let left = session.leave(ctx, address);
     // It is expected to disconnect now.
     ctx.at = None;
@@ -196,8 +210,7 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
         Err(Stop::Failed(kind, _)) => {
             ctx.log(LogEntry::NotLeft(kind));
-            ctx.report.boot = Boot::NotSeen;
-            return;
+            return dark;
         }
         Ok(()) | Err(Stop::Cancelled) => {}
     }
@@ -208,25 +221,22 @@ pub(super) fn restart(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device,
     let Started::Running(running) = started else {
         // The job was done; looking for a drone that stays dark is not its time.
         ctx.idle += ctx.clock.now().saturating_sub(left);
-        ctx.report.boot = Boot::NotSeen;
-        return;
+        return dark;
     };
     ctx.was = Was::Running;
     let seen = ctx.clock.now();
     // The version is optional: stop asking after PROOF.
-    ctx.report.runs = running::ask(ctx, &running, PROOF).version;
-    if let Some(version) = &ctx.report.runs {
+    let runs = running::ask(ctx, &running, PROOF).version;
+    if let Some(version) = &runs {
         ctx.log(LogEntry::Runs(version.clone()));
     }
     // The job is done: to watch whether the drone stays up is not its time.
     let watched = ctx.clock.now();
-    ctx.report.boot = match stays(ctx, &running, seen) {
-        Ok(boot) => boot,
-        // A cancel skips it.
-        Err(_) => Boot::NotWatched,
-    };
+    // A cancel skips it.
+    let boot = stays(ctx, &running, seen).unwrap_or(Boot::NotWatched);
     ctx.cancelled = false;
     ctx.idle += ctx.clock.now().saturating_sub(watched);
+    Restarted { rom, boot, runs }
 }
 
 /// Whether it is more than a device's coming or going that keeps it from being opened.
