@@ -1,5 +1,6 @@
-//! The screens as pictures: scenes of the demo drawn by the real views, compared with the SVG files in `screenshots` and
-//! `tests/pictures`, so that those cannot go stale. `UPDATE=1 cargo test pictures` writes them anew.
+//! The screens: scenes of the demo drawn by the real views, compared with the text that was kept of them in `tests/screens`
+//! (`cargo insta review`), and the README's pictures with the files in `screenshots` (`UPDATE=1 cargo test pictures` writes
+//! them anew).
 //!
 //! The scenes are lived through. Only the picker's rows and some steps of the wizard are put together.
 
@@ -7,7 +8,6 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::svg;
 use cfdfu::app::keys::Key;
 use cfdfu::app::log::explain;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
@@ -22,8 +22,12 @@ use cfdfu::sim::images;
 use cfdfu::ui::theme::{Glyphs, Theme};
 use cfdfu::usb::TransferError;
 
+use ratatui::buffer::{Buffer, Cell};
+use ratatui::style::{Color, Modifier};
+
 use crate::interface::{Interface, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware};
+use crate::svg;
 
 /// The scenes, each at the moment that its picture shows.
 fn scenes() -> Vec<(&'static str, App)> {
@@ -178,22 +182,58 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
 
 #[test]
 fn what_is_wrong_with_a_board_looks_as_it_did_when_somebody_looked() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
     for (kind, scenes) in [("board", board_scenes()), ("trouble", trouble_scenes())] {
         for (name, app) in scenes {
             for (width, height) in [(80, 24), (60, 16)] {
-                let path = folder.join(format!("{kind}-{name}-{width}x{height}.svg"));
-                check_picture(&path, &app, &theme(), (width, height));
+                check_screen(&format!("{kind}-{name}-{width}x{height}"), &app, &theme(), (width, height));
             }
         }
     }
 }
 
+/// Compares a screen with what was kept of it in `tests/screens`: `cargo insta review` shows what differs.
+fn check_screen(name: &str, app: &App, theme: &Theme, (width, height): (u16, u16)) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("../screens");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    let buffer = draw(app, theme, width, height);
+    settings.bind(|| insta::assert_snapshot!(name, format!("{}{}", text(&buffer), looks(&buffer))));
+}
+
+/// Where a screen has which colours: a letter for each look that occurs, and what the letters mean.
+fn looks(buffer: &Buffer) -> String {
+    let mut looks: Vec<(Color, Color, Modifier)> = Vec::new();
+    let mut letter = |cell: &Cell| {
+        let look = (cell.fg, cell.bg, cell.modifier);
+        // A blank has no ink.
+        if cell.symbol() == " " && look.1 == Color::Reset && !look.2.contains(Modifier::REVERSED) {
+            return ' ';
+        }
+        let known = looks.iter().position(|known| *known == look);
+        let n = known.unwrap_or_else(|| {
+            looks.push(look);
+            looks.len() - 1
+        });
+        char::from(b'a' + u8::try_from(n).unwrap())
+    };
+    let (columns, rows) = (buffer.area.width, buffer.area.height);
+    let row = |y: u16| {
+        (0..columns).map(|x| letter(&buffer[(x, y)])).collect::<String>().trim_end().to_owned() + "\n"
+    };
+    let map: String = (0..rows).map(row).collect();
+    let named = |(letter, (ink, paper, how)): (u8, &(Color, Color, Modifier))| {
+        format!("{} {ink} on {paper} {how:?}", char::from(letter))
+    };
+    let legend: Vec<String> = (b'a'..).zip(&looks).map(named).collect();
+    let legend = legend.join("\n");
+    format!("\n{map}\n{legend}")
+}
+
 /// Compares a picture with the file that was kept of it, or writes the file anew.
-fn check_picture(path: &Path, app: &App, theme: &Theme, size: (u16, u16)) {
-    let picture = svg::picture(&draw(app, theme, size.0, size.1));
+fn check_picture(path: &Path, app: &App) {
+    let picture = svg::picture(&draw(app, &theme(), 80, 24));
     if std::env::var_os("UPDATE").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, &picture).unwrap();
     }
     let kept = fs::read_to_string(path).unwrap_or_default();
@@ -204,32 +244,21 @@ fn check_picture(path: &Path, app: &App, theme: &Theme, size: (u16, u16)) {
 fn the_pictures_in_the_readme_are_what_the_views_draw() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("screenshots");
     for (name, app) in scenes() {
-        check_picture(&folder.join(format!("{name}.svg")), &app, &theme(), (80, 24));
+        check_picture(&folder.join(format!("{name}.svg")), &app);
     }
 }
 
 /// Other sizes and poorer terminals, of the scenes with the most in them; and what lies on top.
 #[test]
 fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pictures");
     let scenes = scenes();
     let main = scenes.iter().filter(|(name, _)| ["start", "plan", "flashing", "wizard"].contains(name));
     for (name, app) in main {
         for (width, height) in [(120, 40), (60, 16), (59, 16)] {
-            check_picture(
-                &folder.join(format!("{name}-{width}x{height}.svg")),
-                app,
-                &theme(),
-                (width, height),
-            );
+            check_screen(&format!("{name}-{width}x{height}"), app, &theme(), (width, height));
         }
         for (tier, glyphs, colour) in [("cp437", Glyphs::Cp437, true), ("ascii-mono", Glyphs::Ascii, false)] {
-            check_picture(
-                &folder.join(format!("{name}-{tier}.svg")),
-                app,
-                &Theme::new(glyphs, colour),
-                (80, 24),
-            );
+            check_screen(&format!("{name}-{tier}"), app, &Theme::new(glyphs, colour), (80, 24));
         }
     }
     let mut wizard = Wizard { step: WizardStep::AskLeds, since: Duration::ZERO };
@@ -253,7 +282,7 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
     }
     for (name, screen) in screens {
         let app = App { screen, ..start.clone() };
-        check_picture(&folder.join(format!("{name}.svg")), &app, &theme(), (80, 24));
+        check_screen(name, &app, &theme(), (80, 24));
     }
     let flashing = &scenes.iter().find(|(name, _)| *name == "flashing").unwrap().1;
     let meaning = explain(&LogEntry::InError(Status::FIRMWARE)).unwrap();
@@ -266,7 +295,7 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
     ];
     for (name, over) in overs {
         let app = App { over: Some(over), ..flashing.clone() };
-        check_picture(&folder.join(format!("over-{name}.svg")), &app, &theme(), (80, 24));
+        check_screen(&format!("over-{name}"), &app, &theme(), (80, 24));
     }
 }
 
