@@ -1,63 +1,15 @@
 //! The real binary with `--demo` and a pipe: what it prints, where, and with which exit status.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Output;
 
-use assert_cmd::Command;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
+use crate::cli::{Folder, Ran};
 use crate::support::{SEED_LEN, firmware};
-
-/// A folder with a good image in it.
-struct Folder {
-    dir: TempDir,
-}
-
-impl Folder {
-    fn new() -> Folder {
-        let folder = Folder { dir: tempfile::tempdir().unwrap() };
-        folder.file("cf2.bin", &firmware("2026.08", SEED_LEN));
-        folder
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn file(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.path(name), bytes).unwrap();
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::cargo_bin("cfdfu").unwrap();
-        command.current_dir(self.dir.path()).args(line.split_whitespace()).arg("--demo-fast");
-        command.output().unwrap()
-    }
-
-    /// Exit status and standard error.
-    fn fails(&self, line: &str) -> (i32, String) {
-        let output = self.run(line);
-        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
-    }
-
-    fn json(&self, line: &str) -> (i32, Vec<Value>) {
-        let output = self.run(&format!("{line} --json"));
-        let text = String::from_utf8(output.stdout).unwrap();
-        let objects = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        (output.status.code().unwrap(), objects)
-    }
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
 
 #[test]
 fn a_flash_in_a_pipe_is_plain_lines() {
-    let text = stdout(&Folder::new().run("flash cf2.bin --demo"));
+    let text = Folder::with_image().run("flash cf2.bin --demo").done();
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
     for line in [
         "Image: firmware 2026.08 for CF20, CF21, 243176 bytes, linked for 0x08004000",
@@ -74,8 +26,9 @@ fn a_flash_in_a_pipe_is_plain_lines() {
 
 #[test]
 fn the_json_of_a_flash_is_objects_with_one_last_result() {
-    let (exit, objects) = Folder::new().json("flash cf2.bin --demo");
-    assert_eq!(exit, 0);
+    let ran = Folder::with_image().json("flash cf2.bin --demo");
+    assert_eq!(ran.code, 0);
+    let objects = ran.objects();
     let named = |name: &str| objects.iter().filter(|o| o["event"] == name).cloned().collect::<Vec<_>>();
     let device = &named("device")[0];
     assert_eq!(
@@ -105,16 +58,16 @@ fn the_json_of_a_flash_is_objects_with_one_last_result() {
 /// One clear message, the right status, and the drone not even asked.
 #[test]
 fn bad_files_are_refused_before_the_drone_is_touched() {
-    let folder = Folder::new();
+    let folder = Folder::with_image();
     folder.file("empty.bin", b"");
-    folder.file("large.bin", &vec![1; 1024 * 1024 + 1]);
-    folder.file("blank.bin", &[0xFF; 5000]);
+    folder.file("large.bin", vec![1; 1024 * 1024 + 1]);
+    folder.file("blank.bin", [0xFF; 5000]);
     folder.file("noise.bin", &firmware("2026.08", 9000)[5000..]);
-    folder.file("elf.bin", &[&b"\x7fELF\x01\x01"[..], &[0; 100]].concat());
+    folder.file("elf.bin", [&b"\x7fELF\x01\x01"[..], &[0; 100]].concat());
     folder.run("demo-image loader.bin --kind loader");
     let mut radio = vec![9; 4000];
     radio[..8].copy_from_slice(&[0x00, 0x40, 0x00, 0x20, 0xC1, 0xB2, 0x01, 0x00]);
-    folder.file("radio.bin", &radio);
+    folder.file("radio.bin", radio);
     let table = [
         ("empty.bin", 65, "the file is empty"),
         ("large.bin", 65, "1048577 bytes, more than the 1048576"),
@@ -130,12 +83,13 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         ("noise.bin --allow-mismatch --address 0x20000000", 65, "not in the Crazyflie's flash"),
     ];
     for (arguments, exit, words) in table {
-        let (code, text) = folder.fails(&format!("flash {arguments} --demo"));
-        assert_eq!(code, exit, "{arguments}: {text}");
-        assert!(text.contains(words), "{arguments}: {text}");
-        assert!(text.contains("Nothing was touched."), "{arguments}: {text}");
-        let (code, objects) = folder.json(&format!("flash {arguments} --demo"));
-        assert_eq!(code, exit);
+        let Ran { code, err, .. } = folder.run(&format!("flash {arguments} --demo"));
+        assert_eq!(code, exit, "{arguments}: {err}");
+        assert!(err.contains(words), "{arguments}: {err}");
+        assert!(err.contains("Nothing was touched."), "{arguments}: {err}");
+        let ran = folder.json(&format!("flash {arguments} --demo"));
+        assert_eq!(ran.code, exit);
+        let objects = ran.objects();
         let last = objects.last().unwrap();
         assert_eq!((&last["event"], &last["outcome"]), (&"result".into(), &"failed".into()));
         assert!(
@@ -143,15 +97,11 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
             "{arguments}: a device was looked for"
         );
     }
-    let (code, text) = folder.fails("restore-bootloader cf2.bin --demo=dfu");
-    assert_eq!(
-        (code, text.contains("a Crazyflie firmware, not the Bitcraze bootloader")),
-        (65, true),
-        "{text}"
-    );
+    let Ran { code, err, .. } = folder.run("restore-bootloader cf2.bin --demo=dfu");
+    assert!(code == 65 && err.contains("a Crazyflie firmware, not the Bitcraze bootloader"), "{code}: {err}");
     folder.run("demo-image loader.bin --kind loader --force");
-    let (code, text) = folder.fails("restore-bootloader loader.bin --address 0x08004000 --demo=dfu");
-    assert!(code == 2 && text.contains("--address says nothing of a bootloader"), "{code}: {text}");
+    let Ran { code, err, .. } = folder.run("restore-bootloader loader.bin --address 0x08004000 --demo=dfu");
+    assert!(code == 2 && err.contains("--address says nothing of a bootloader"), "{code}: {err}");
 }
 
 #[test]
@@ -204,48 +154,49 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("--demo=none flash cf2.bin", 69, "Plug in the Crazyflie"),
         ("flash cf2.bin --address x", 2, "0x08004000"),
     ];
-    let folder = Folder::new();
+    let folder = Folder::with_image();
     for (line, exit, words) in table {
-        let (code, text) = folder.fails(line);
-        assert_eq!(code, exit, "{line}: {text}");
-        assert!(text.contains(words), "{line}: {text}");
+        let Ran { code, err, .. } = folder.run(line);
+        assert_eq!(code, exit, "{line}: {err}");
+        assert!(err.contains(words), "{line}: {err}");
     }
 }
 
 /// The log names the place of the work, not the start of the image: on a recovery that would frighten.
 #[test]
 fn the_log_names_where_it_writes() {
-    let folder = Folder::new();
-    stdout(&folder.run("demo-image loader.bin --kind loader"));
-    let text = stdout(&folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu"));
+    let folder = Folder::with_image();
+    folder.run("demo-image loader.bin --kind loader").done();
+    let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu").done();
     for words in ["Download 0x08004000 243176 bytes", "Verify   0x08004000 243176 bytes"] {
         assert!(text.contains(words), "{words:?} is not in:\n{text}");
     }
-    let text = stdout(&folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten"));
+    let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=overwritten").done();
     assert!(text.contains("Download 0x08000000 7256 bytes, 0x08004000 243176 bytes"), "{text}");
 }
 
 /// What can be typed with no file at hand: the demo brings its own images.
 #[test]
 fn the_demo_needs_no_file() {
-    let folder = Folder { dir: tempfile::tempdir().unwrap() };
+    let folder = Folder::new();
     for line in ["flash --demo", "--demo=dfu flash", "restore-bootloader --demo=overwritten"] {
-        let text = stdout(&folder.run(line));
+        let text = folder.run(line).done();
         assert!(text.contains("Flashed and verified"), "{line}: {text}");
     }
-    let text = stdout(&folder.run("restore-bootloader --demo=dfu"));
+    let text = folder.run("restore-bootloader --demo=dfu").done();
     assert!(text.contains("The bootloader was there already."), "{text}");
-    let (code, text) = folder.fails("flash");
-    assert!(code == 2 && text.contains("<IMAGE>"), "{text}");
-    let text = stdout(&folder.run("--demo=help"));
+    let Ran { code, err, .. } = folder.run("flash");
+    assert!(code == 2 && err.contains("<IMAGE>"), "{err}");
+    let text = folder.run("--demo=help").done();
     assert!(text.contains("overwritten      in DFU mode, the bootloader overwritten"), "{text}");
 }
 
 #[test]
 fn inspect_tells_what_a_file_is() {
-    let folder = Folder::new();
-    let (exit, objects) = folder.json("inspect cf2.bin");
-    assert_eq!((exit, objects.len()), (0, 2), "the image and the result");
+    let folder = Folder::with_image();
+    let ran = folder.json("inspect cf2.bin");
+    let objects = ran.objects();
+    assert_eq!((ran.code, objects.len()), (0, 2), "the image and the result");
     let image = &objects[0];
     assert_eq!(
         (&image["event"], &image["format"], &image["kind"]),
@@ -260,7 +211,7 @@ fn inspect_tells_what_a_file_is() {
 /// Of each situation: board, bootloader, version at 0x08004000, protection, ROM; and a word of the diagnosis.
 #[test]
 fn identify_tells_what_a_drone_is_and_what_is_on_it() {
-    let folder = Folder::new();
+    let folder = Folder::with_image();
     let table = [
         ("healthy", json!(["CF21", null, "2025.02", null, null]), "board       Crazyflie 2.1"),
         ("old", json!(["CF21", null, "2021.06", null, null]), "In DFU mode"),
@@ -286,76 +237,77 @@ fn identify_tells_what_a_drone_is_and_what_is_on_it() {
         ("unknown-board", json!([null, "bitcraze", "2025.02", false, "9.1"]), "board       unknown"),
     ];
     for (scenario, expected, words) in table {
-        let (exit, objects) = folder.json(&format!("identify --demo={scenario}"));
-        let board = objects.iter().find(|object| object["event"] == "board").unwrap();
+        let ran = folder.json(&format!("identify --demo={scenario}"));
+        let board = ran.object("board");
         let version = board["firmware"]["version"].clone();
         let told =
             json!([board["type"], board["bootloader"], version, board["read_protected"], board["rom"]]);
-        assert_eq!((exit, told), (0, expected), "{scenario}");
-        let text = stdout(&folder.run(&format!("identify --demo={scenario}")));
+        assert_eq!((ran.code, told), (0, expected), "{scenario}");
+        let text = folder.run(&format!("identify --demo={scenario}")).done();
         assert!(text.contains(words), "{scenario}: {text}");
         assert!(!text.contains("Claiming"), "{text}");
     }
-    let (_, objects) = folder.json("identify --demo=write-protected");
-    let board = objects.iter().find(|object| object["event"] == "board").unwrap();
+    let board = folder.json("identify --demo=write-protected").object("board");
     assert_eq!(board["write_protected_sectors"], json!([2]));
 }
 
 #[test]
 fn list_is_one_line_a_device() {
-    let folder = Folder::new();
-    let text = stdout(&folder.run("list --demo=two"));
+    let folder = Folder::with_image();
+    let text = folder.run("list --demo=two").done();
     assert_eq!(text.lines().count(), 2);
     assert!(text.lines().all(|line| line.contains("SIMULATED")));
-    let (_, objects) = folder.json("list --demo=two");
+    let objects = folder.json("list --demo=two").objects();
     assert_eq!(objects[1]["serial"], "338133883034");
-    assert_eq!(stdout(&folder.run("list --demo=two --device 338133883034")).lines().count(), 1);
+    assert_eq!(folder.run("list --demo=two --device 338133883034").done().lines().count(), 1);
 }
 
 #[test]
 fn a_backup_is_the_whole_flash_and_never_replaces_a_file_unasked() {
-    let folder = Folder::new();
-    stdout(&folder.run("backup mine.bin --demo"));
+    let folder = Folder::with_image();
+    folder.run("backup mine.bin --demo").done();
     let backup = fs::read(folder.path("mine.bin")).unwrap();
     assert_eq!(backup.len(), 1024 * 1024);
     assert_eq!(backup[0x4000..0x4000 + 276_672], firmware("2025.02", 276_672));
-    fs::write(folder.path("mine.bin"), b"precious").unwrap();
-    assert_eq!(folder.fails("backup mine.bin --demo").0, 73);
+    folder.file("mine.bin", b"precious");
+    assert_eq!(folder.run("backup mine.bin --demo").code, 73);
     assert_eq!(fs::read(folder.path("mine.bin")).unwrap(), b"precious");
-    assert_eq!(folder.fails("backup missing/mine.bin --demo").0, 73);
-    stdout(&folder.run("backup mine.bin --demo --force"));
-    assert_eq!(folder.fails("backup other.bin --demo=read-protected").0, 74);
-    assert!(!Path::new(&folder.path("other.bin")).exists(), "a failed backup leaves no file");
+    assert_eq!(folder.run("backup missing/mine.bin --demo").code, 73);
+    folder.run("backup mine.bin --demo --force").done();
+    assert_eq!(folder.run("backup other.bin --demo=read-protected").code, 74);
+    assert!(!folder.path("other.bin").exists(), "a failed backup leaves no file");
 }
 
 #[test]
 fn a_backup_goes_back_as_a_restore_and_as_nothing_else() {
-    let folder = Folder::new();
-    stdout(&folder.run("backup mine.bin --demo=dfu"));
-    let (_, objects) = folder.json("inspect mine.bin");
+    let folder = Folder::with_image();
+    folder.run("backup mine.bin --demo=dfu").done();
+    let objects = folder.json("inspect mine.bin").objects();
     assert_eq!((&objects[0]["kind"], &objects[0]["version"]), (&"backup".into(), &"2025.02".into()));
-    let (code, text) = folder.fails("flash mine.bin --demo=dfu");
-    assert!(code == 65 && text.contains("cfdfu restore-bootloader FILE"), "{text}");
-    let (code, objects) = folder.json("restore-bootloader mine.bin --demo=overwritten");
+    let Ran { code, err, .. } = folder.run("flash mine.bin --demo=dfu");
+    assert!(code == 65 && err.contains("cfdfu restore-bootloader FILE"), "{err}");
+    let ran = folder.json("restore-bootloader mine.bin --demo=overwritten");
+    let objects = ran.objects();
     let result = objects.last().unwrap();
-    assert_eq!((code, &result["verified"], &result["bytes"]), (0, &true.into(), &(1024 * 1024).into()));
-    stdout(&folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten"));
+    assert_eq!((ran.code, &result["verified"], &result["bytes"]), (0, &true.into(), &(1024 * 1024).into()));
+    folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten").done();
     // A copy without a bootloader is no bootloader, unless somebody insists.
-    stdout(&folder.run("backup broken.bin --demo=overwritten"));
-    let (code, text) = folder.fails("restore-bootloader broken.bin --demo=dfu");
-    assert!(code == 65 && text.contains("without the Bitcraze bootloader"), "{text}");
-    stdout(&folder.run("restore-bootloader broken.bin --demo=dfu --allow-mismatch"));
+    folder.run("backup broken.bin --demo=overwritten").done();
+    let Ran { code, err, .. } = folder.run("restore-bootloader broken.bin --demo=dfu");
+    assert!(code == 65 && err.contains("without the Bitcraze bootloader"), "{err}");
+    folder.run("restore-bootloader broken.bin --demo=dfu --allow-mismatch").done();
 }
 
 #[test]
 fn a_drone_that_does_not_come_back_is_told_as_it_was_left() {
-    let folder = Folder::new();
+    let folder = Folder::with_image();
     // Longer than this, the demo's helper would bring it back.
     for wait in ["", "--wait 2"] {
-        let (code, objects) = folder.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
+        let ran = folder.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
+        let objects = ran.objects();
         let results = objects.iter().filter(|object| object["event"] == "result").count();
         let error = &objects.last().unwrap()["error"];
-        assert_eq!((code, results, &error["kind"]), (74, 1, &"vanished".into()), "{wait}: {error}");
+        assert_eq!((ran.code, results, &error["kind"]), (74, 1, &"vanished".into()), "{wait}: {error}");
         assert!(error["advice"].as_str().unwrap().contains("no complete firmware now"), "{wait}: {error}");
     }
 }
@@ -364,7 +316,7 @@ fn a_drone_that_does_not_come_back_is_told_as_it_was_left() {
 #[test]
 fn while_a_command_waits_the_demo_s_drone_is_brought_into_dfu_mode() {
     for scenario in ["dead", "unplugged"] {
-        let text = stdout(&Folder::new().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")));
+        let text = Folder::with_image().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")).done();
         assert!(text.contains("it is brought into DFU mode after 3 s"), "{text}");
         assert!(text.contains("Flashed and verified"), "{text}");
     }
@@ -372,69 +324,69 @@ fn while_a_command_waits_the_demo_s_drone_is_brought_into_dfu_mode() {
 
 #[test]
 fn nothing_is_put_back_where_no_copy_was_kept() {
-    let (code, text) = Folder::new().fails("undo --demo");
-    assert!(code == 66 && text.contains("51004F000551343036333233 at port 1-1"), "{text}");
-    assert_eq!(Folder::new().fails("undo --demo=none").0, 69);
+    let Ran { code, err, .. } = Folder::with_image().run("undo --demo");
+    assert!(code == 66 && err.contains("51004F000551343036333233 at port 1-1"), "{err}");
+    assert_eq!(Folder::with_image().run("undo --demo=none").code, 69);
 }
 
 /// On stderr: stdout lists the drones, one a line.
 #[test]
 fn list_names_a_foreign_boot_rom_beside_a_crazyflie() {
-    let output = Folder::new().run("list --demo=beside");
-    let drones = stdout(&output);
-    assert!(drones.lines().count() == 1 && drones.starts_with("1-2 "), "{drones}");
-    let note = String::from_utf8_lossy(&output.stderr);
-    assert!(note.contains("a GigaDevice GD32 in DFU mode on port 1-1 is not a Crazyflie"), "{note}");
+    let Ran { code, out, err } = Folder::with_image().run("list --demo=beside");
+    assert_eq!(code, 0, "{err}");
+    assert!(out.lines().count() == 1 && out.starts_with("1-2 "), "{out}");
+    assert!(err.contains("a GigaDevice GD32 in DFU mode on port 1-1 is not a Crazyflie"), "{err}");
 }
 
 /// Which copy is its own cannot be told: that is no success.
 #[test]
 fn an_undo_of_a_drone_without_a_serial_number_fails() {
-    let (code, text) = Folder::new().fails("undo --demo=no-serial");
-    assert!(code == 74 && text.contains("could not be read"), "{code}: {text}");
+    let Ran { code, err, .. } = Folder::with_image().run("undo --demo=no-serial");
+    assert!(code == 74 && err.contains("could not be read"), "{code}: {err}");
 }
 
 #[test]
 fn the_doctor_looks_at_this_computer_and_says_what_helps() {
-    let folder = Folder::new();
-    let (exit, objects) = folder.json("doctor --demo=relatives");
-    let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
-    assert_eq!((exit, &drone["verdict"]), (69, &json!("bad")));
+    let folder = Folder::with_image();
+    let doctor = |scenario: &str| {
+        let ran = folder.json(&format!("doctor --demo={scenario}"));
+        let drone = ran.objects().into_iter().find(|object| object["name"] == "drone").unwrap();
+        (ran.code, drone)
+    };
+    let (code, drone) = doctor("relatives");
+    assert_eq!((code, &drone["verdict"]), (69, &json!("bad")));
     assert!(drone["found"].as_str().unwrap().contains("a Crazyradio on port 1-1"), "{drone}");
-    let (exit, objects) = folder.json("doctor --demo=clone");
-    let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
-    assert_eq!((exit, &drone["verdict"]), (69, &json!("bad")));
+    let (code, drone) = doctor("clone");
+    assert_eq!((code, &drone["verdict"]), (69, &json!("bad")));
     assert!(
         drone["found"].as_str().unwrap().contains("a GigaDevice GD32 in DFU mode on port 1-1"),
         "{drone}"
     );
     assert!(drone["remedy"].as_str().unwrap().contains("cfdfu does not write to it"), "{drone}");
-    let (exit, objects) = folder.json("doctor --demo=beside");
-    let drone = objects.iter().find(|object| object["name"] == "drone").unwrap();
-    assert_eq!(drone["verdict"], json!("ok"), "{exit}: {drone}");
+    let (code, drone) = doctor("beside");
+    assert_eq!(drone["verdict"], json!("ok"), "{code}: {drone}");
     assert!(drone["found"].as_str().unwrap().contains("beside it a GigaDevice GD32"), "{drone}");
-    let text = String::from_utf8(folder.run("doctor --demo=two").stdout).unwrap();
-    assert!(text.contains("ok  USB") && text.contains("ok  opens"), "{text}");
+    let Ran { out, .. } = folder.run("doctor --demo=two");
+    assert!(out.contains("ok  USB") && out.contains("ok  opens"), "{out}");
 }
 
 #[test]
 fn rules_completions_and_manual_come_from_the_program_itself() {
-    let folder = Folder::new();
-    let rules = stdout(&folder.run("udev"));
-    let checked = folder.run("udev --check --demo");
+    let folder = Folder::with_image();
+    let rules = folder.run("udev").done();
+    let Ran { code, out, .. } = folder.run("udev --check --demo");
     // Whether they let this user depends on the machine: the verdict and the exit status must agree.
-    let text = String::from_utf8(checked.stdout).unwrap();
-    let bad = text.contains("NO  rules");
-    assert_eq!(checked.status.code(), Some(if bad { 77 } else { 0 }), "{text}");
-    assert!(text.contains("rules, DFU mode") || text.contains("no udev"), "{text}");
+    let bad = out.contains("NO  rules");
+    assert_eq!(code, if bad { 77 } else { 0 }, "{out}");
+    assert!(out.contains("rules, DFU mode") || out.contains("no udev"), "{out}");
     for product in ["5740", "df11"] {
         assert!(rules.lines().any(|line| line.contains(product) && line.contains("uaccess")), "{rules}");
     }
     for shell in ["bash", "zsh", "fish"] {
-        let script = stdout(&folder.run(&format!("completions {shell}")));
+        let script = folder.run(&format!("completions {shell}")).done();
         assert!(script.contains("restore-bootloader") && script.contains("no-undo"), "{shell}");
     }
-    let manual = stdout(&folder.run("man"));
+    let manual = folder.run("man").done();
     for words in [
         ".TH CFDFU 1 20",
         ".SH ENVIRONMENT",
@@ -452,32 +404,31 @@ fn rules_completions_and_manual_come_from_the_program_itself() {
 
 #[test]
 fn the_log_file_has_what_was_said() {
-    let folder = Folder::new();
+    let folder = Folder::with_image();
     folder.run("flash cf2.bin --demo --log-file log.txt");
     let log = fs::read_to_string(folder.path("log.txt")).unwrap();
     assert!(log.contains("Erase    0x08020000  128 KiB"), "{log}");
     assert!(log.contains("Flashed and verified"), "{log}");
-    assert_eq!(folder.fails("list --demo --log-file missing/log.txt").0, 73);
+    assert_eq!(folder.run("list --demo --log-file missing/log.txt").code, 73);
 }
 
 #[test]
 fn no_colour_reaches_a_pipe_unless_it_is_asked_for() {
-    let folder = Folder::new();
-    assert!(!folder.fails("flash missing.bin --demo").1.contains('\u{1b}'));
-    assert!(folder.fails("flash missing.bin --demo --color always").1.contains("\u{1b}[1;31m"));
+    let folder = Folder::with_image();
+    assert!(!folder.run("flash missing.bin --demo").err.contains('\u{1b}'));
+    assert!(folder.run("flash missing.bin --demo --color always").err.contains("\u{1b}[1;31m"));
 }
 
 /// L6: output that nothing took is no success.
 #[cfg(target_os = "linux")]
 #[test]
 fn l6_a_full_disk_is_an_error_and_a_reader_that_left_is_none() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+    let folder = Folder::with_image();
     let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
     let run = |arguments: &str, to: &str| {
         let line = format!("'{}' {arguments} {to}", cfdfu.display());
         let output =
-            std::process::Command::new("bash").current_dir(dir.path()).args(["-c", &line]).output().unwrap();
+            std::process::Command::new("bash").current_dir(&folder.0).args(["-c", &line]).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     for arguments in ["list --demo", "list --demo --json", "inspect cf2.bin", "inspect cf2.bin --json", "man"]
@@ -492,15 +443,10 @@ fn l6_a_full_disk_is_an_error_and_a_reader_that_left_is_none() {
 /// S5: a bootloader that was cut off is refused, and the file that is right is named.
 #[test]
 fn s5_a_bootloader_that_was_cut_off_is_refused_for_what_it_is() {
-    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let loader = cfdfu::sim::images::loader();
-    fs::write(dir.path().join("ld.bin"), &loader[..loader.len() - 40]).unwrap();
-    let output = std::process::Command::new(assert_cmd::cargo::cargo_bin!("cfdfu"))
-        .current_dir(dir.path())
-        .args(["restore-bootloader", "ld.bin", "--demo=dfu"])
-        .output()
-        .unwrap();
-    let err = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(65) && err.contains("cf2loader-1.0.bin"), "{err}");
+    folder.file("ld.bin", &loader[..loader.len() - 40]);
+    let Ran { code, err, .. } = folder.cfdfu("restore-bootloader ld.bin --demo=dfu").run();
+    assert!(code == 65 && err.contains("cf2loader-1.0.bin"), "{err}");
     assert!(!err.contains("crazyflie-firmware"), "{err}");
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use portable_pty::CommandBuilder;
 
+use crate::cli::Folder;
 use crate::pty::{PATIENCE, Session};
 use crate::support::program;
 
@@ -26,19 +27,17 @@ const HIDDEN: &[(&str, &str)] = &[("cfdfu demo-im", "demo-image"), ("cfdfu list 
 /// A shell that has loaded its completions, at its prompt.
 fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
     let program = program(name)?;
-    let dir = tempfile::tempdir().unwrap();
-    let script =
-        assert_cmd::Command::cargo_bin("cfdfu").unwrap().args(["completions", name]).output().unwrap();
-    fs::write(dir.path().join("_cfdfu"), script.stdout).unwrap();
-    fs::create_dir(dir.path().join("images")).unwrap();
-    fs::write(dir.path().join("images/build.bin"), "").unwrap();
+    let folder = Folder::new();
+    folder.file("_cfdfu", folder.cfdfu(&format!("completions {name}")).run().done());
+    fs::create_dir(folder.path("images")).unwrap();
+    folder.file("images/build.bin", "");
     let mut command = CommandBuilder::new(program);
     command.args(arguments);
-    command.cwd(dir.path());
+    command.cwd(folder.0.path());
     for (name, value) in [("HOME", "."), ("TERM", "xterm"), ("PS1", "ready> "), ("LC_ALL", "C.UTF-8")] {
         command.env(name, value);
     }
-    let mut session = Session::spawn(command, dir);
+    let mut session = Session::spawn(command, folder.0);
     session.press(setup);
     // The quotes keep the echo of the command from being taken for its output.
     session.press("echo lo''aded\n");

@@ -1,43 +1,18 @@
 //! A corpus of image files, good and malformed, in every format: what `inspect` says of each, and that a good
 //! one is flashed while a bad one is refused before a drone is touched.
 
-use std::fs;
-use std::process::Output;
-
-use assert_cmd::Command;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use zip::CompressionMethod;
 
 use cfdfu::image::{Content, Sha256};
 use cfdfu::sim::images;
 
+use crate::cli::{Folder, Ran};
 use crate::files::{Target, bent, dfuse, dfuse_body, elf, hex, manifest, release, suffixed, zip};
 use crate::support::{SEED_LEN, firmware};
 
 const BASE: u32 = 0x0800_4000;
 const LEN: usize = 20_000;
-
-struct Folder(TempDir);
-
-impl Folder {
-    fn new() -> Folder {
-        Folder(tempfile::tempdir().unwrap())
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::cargo_bin("cfdfu").unwrap();
-        command.current_dir(self.0.path()).args(line.split_whitespace()).arg("--demo-fast").output().unwrap()
-    }
-
-    /// The last object of this event.
-    fn object(&self, line: &str, event: &str) -> (i32, Value) {
-        let output = self.run(&format!("{line} --json"));
-        let text = String::from_utf8(output.stdout).unwrap();
-        let objects = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        (output.status.code().unwrap(), objects.rev().find(|object| object["event"] == event).unwrap())
-    }
-}
 
 #[test]
 fn the_same_firmware_is_the_same_in_every_format_and_is_flashed() {
@@ -77,19 +52,22 @@ fn the_same_firmware_is_the_same_in_every_format_and_is_flashed() {
     ];
     let folder = Folder::new();
     for (name, format, bytes) in files {
-        fs::write(folder.0.path().join(name), bytes).unwrap();
-        let (exit, image) = folder.object(&format!("inspect {name}"), "image");
-        assert_eq!(exit, 0, "{name}: {image}");
+        folder.file(name, bytes);
+        let ran = folder.json(&format!("inspect {name}"));
+        let image = ran.object("image");
+        assert_eq!(ran.code, 0, "{name}: {image}");
         let told = (&image["format"], &image["kind"], &image["version"], &image["address"], &image["bytes"]);
         let expected =
             (&json!(format), &json!("firmware"), &json!("2026.04"), &json!("0x08004000"), &json!(LEN));
         assert_eq!(told, expected, "{name}");
         assert_eq!(image["crc32"], format!("{:08x}", crc32fast::hash(&bin)), "{name}");
-        let (exit, result) = folder.object(&format!("flash {name} --demo"), "result");
-        assert_eq!((exit, &result["verified"], &result["booted"]), (0, &json!(true), &json!(true)), "{name}");
+        let ran = folder.json(&format!("flash {name} --demo"));
+        let result = ran.object("result");
+        let told = (ran.code, &result["verified"], &result["booted"]);
+        assert_eq!(told, (0, &json!(true), &json!(true)), "{name}");
     }
-    let text = String::from_utf8(folder.run("inspect stored.zip").stdout).unwrap();
-    assert!(text.contains("bcColorLedBot:col, bcColorLedTop:col, nrf51"), "{text}");
+    let Ran { out, .. } = folder.run("inspect stored.zip");
+    assert!(out.contains("bcColorLedBot:col, bcColorLedTop:col, nrf51"), "{out}");
 }
 
 /// A file's name, its bytes, and what is said of it.
@@ -307,40 +285,41 @@ fn cut_off() -> Vec<Case> {
 fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
     let folder = Folder::new();
     let bin = firmware("2026.04", SEED_LEN);
-    let file = |name: &str, bytes: &[u8]| fs::write(folder.0.path().join(name), bytes).unwrap();
     for len in [50_000, 200_000, SEED_LEN - 1] {
-        file("cut.bin", &bin[..len]);
-        let (exit, image) = folder.object("inspect cut.bin", "image");
-        assert_eq!((exit, &image["complete"], &image["bytes"]), (65, &json!(false), &json!(len)));
+        folder.file("cut.bin", &bin[..len]);
+        let ran = folder.json("inspect cut.bin");
+        let image = ran.object("image");
+        assert_eq!((ran.code, &image["complete"], &image["bytes"]), (65, &json!(false), &json!(len)));
         for line in [
             "flash cut.bin --demo",
             "flash cut.bin --demo=dfu --allow-mismatch --address 0x08004000",
             "restore-bootloader cut.bin --demo=dfu --allow-mismatch",
             "verify cut.bin --demo=dfu",
         ] {
-            let output = folder.run(&format!("{line} --json"));
-            let text = String::from_utf8(output.stdout).unwrap();
-            assert_eq!(output.status.code(), Some(65), "{line}: {text}");
-            assert!(text.contains("\"incomplete_image\""), "{line}: {text}");
-            assert!(text.contains(&format!("needs {SEED_LEN}")), "{line}: {text}");
+            let Ran { code, out, .. } = folder.json(line);
+            assert_eq!(code, 65, "{line}: {out}");
+            assert!(out.contains("\"incomplete_image\""), "{line}: {out}");
+            assert!(out.contains(&format!("needs {SEED_LEN}")), "{line}: {out}");
             // The drone is not so much as looked for.
-            assert!(!text.contains("\"device\""), "{line}: {text}");
+            assert!(!out.contains("\"device\""), "{line}: {out}");
         }
     }
     for (padding, len) in [(0xFF, 1), (0, 4096), (0x55, 60_000)] {
         let mut padded = bin.clone();
         padded.resize(SEED_LEN + len, padding);
-        file("padded.bin", &padded);
-        let (exit, image) = folder.object("inspect padded.bin", "image");
-        assert_eq!((exit, &image["complete"]), (0, &json!(true)), "{len} times {padding:#04X}");
-        assert_eq!(folder.run("flash padded.bin --demo=dfu").status.code(), Some(0));
+        folder.file("padded.bin", padded);
+        let ran = folder.json("inspect padded.bin");
+        let image = ran.object("image");
+        assert_eq!((ran.code, &image["complete"]), (0, &json!(true)), "{len} times {padding:#04X}");
+        folder.run("flash padded.bin --demo=dfu").done();
     }
     // Without the literals nothing can be said of it, and it is taken as before.
     let other = with(&bin, 0x800 + 4, &[0, 0xBF]);
     let other = with(&other, 0x800 + 44, &[0, 0xBF]);
-    file("other.bin", &other[..200_000]);
-    let (exit, image) = folder.object("inspect other.bin", "image");
-    assert_eq!((exit, &image["kind"], &image["complete"]), (0, &json!("firmware"), &Value::Null));
+    folder.file("other.bin", &other[..200_000]);
+    let ran = folder.json("inspect other.bin");
+    let image = ran.object("image");
+    assert_eq!((ran.code, &image["kind"], &image["complete"]), (0, &json!("firmware"), &Value::Null));
 }
 
 /// The firmware of `len` bytes as a real linker lays it out, cut before its last handler: its vectors lead past the end.
@@ -352,9 +331,9 @@ fn a_file_that_ends_before_its_code_does_is_refused_by_its_vectors() {
         let word: u32 = if n == 0 { 0x2001_FFFF } else { 0x0801_77AD };
         cut[n * 4..n * 4 + 4].copy_from_slice(&word.to_le_bytes());
     }
-    fs::write(folder.0.path().join("cut.bin"), cut).unwrap();
-    let (exit, result) = folder.object("flash cut.bin --demo --allow-mismatch", "result");
-    assert_eq!((exit, &result["error"]["kind"]), (65, &json!("incomplete_image")));
+    folder.file("cut.bin", cut);
+    let ran = folder.json("flash cut.bin --demo --allow-mismatch");
+    assert_eq!((ran.code, &ran.object("result")["error"]["kind"]), (65, &json!("incomplete_image")));
 }
 
 /// Read back from a drone, the blank end of the flash may be missing bytes, or values that are 0xFF.
@@ -384,14 +363,14 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_values_are_blank() {
     backup.extend(&bin[..48 * 1024]);
     backup.resize(1024 * 1024, 0xFF);
     let folder = Folder::new();
-    fs::write(folder.0.path().join("mine.bin"), backup).unwrap();
-    let (exit, image) = folder.object("inspect mine.bin", "image");
-    assert_eq!((exit, &image["kind"], &image["complete"]), (0, &json!("backup"), &json!(false)));
-    let (exit, result) = folder.object("restore-bootloader mine.bin --demo=dfu", "result");
-    assert_eq!((exit, &result["error"]["kind"]), (65, &json!("incomplete_image")));
-    fs::write(folder.0.path().join("cf2.bin"), &bin).unwrap();
-    let output = folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten");
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    folder.file("mine.bin", backup);
+    let ran = folder.json("inspect mine.bin");
+    let image = ran.object("image");
+    assert_eq!((ran.code, &image["kind"], &image["complete"]), (0, &json!("backup"), &json!(false)));
+    let ran = folder.json("restore-bootloader mine.bin --demo=dfu");
+    assert_eq!((ran.code, &ran.object("result")["error"]["kind"]), (65, &json!("incomplete_image")));
+    folder.file("cf2.bin", &bin);
+    folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten").done();
 }
 
 /// What a build in CI packs: no manifest, and the same firmware in several formats.
@@ -409,18 +388,16 @@ fn an_archive_of_one_firmware_is_taken_like_the_firmware() {
         ("__MACOSX/build/._cf2.bin", b"\0\x05\x16\x07"),
     ];
     for (name, files) in [("one.zip", &files[2..3]), ("all.zip", files)] {
-        fs::write(folder.0.path().join(name), zip(files, CompressionMethod::Deflated)).unwrap();
-        let (exit, image) = folder.object(&format!("inspect {name}"), "image");
-        assert_eq!(
-            (exit, &image["format"], &image["version"]),
-            (0, &json!("zip"), &json!("2026.04")),
-            "{name}"
-        );
-        assert_eq!(folder.run(&format!("flash {name} --demo")).status.code(), Some(0), "{name}");
+        folder.file(name, zip(files, CompressionMethod::Deflated));
+        let ran = folder.json(&format!("inspect {name}"));
+        let image = ran.object("image");
+        let told = (ran.code, &image["format"], &image["version"]);
+        assert_eq!(told, (0, &json!("zip"), &json!("2026.04")), "{name}");
+        assert_eq!(folder.run(&format!("flash {name} --demo")).code, 0, "{name}");
     }
     let loader = zip(&[("cf2loader.bin", &images::loader())], CompressionMethod::Deflated);
-    fs::write(folder.0.path().join("loader.zip"), loader).unwrap();
-    assert_eq!(folder.run("restore-bootloader loader.zip --demo=overwritten").status.code(), Some(0));
+    folder.file("loader.zip", loader);
+    folder.run("restore-bootloader loader.zip --demo=overwritten").done();
 }
 
 #[test]
@@ -428,31 +405,24 @@ fn the_sha_256_is_that_of_the_file_and_another_one_refuses_it() {
     let folder = Folder::new();
     let bin = firmware("2026.04", LEN);
     let file = release("cf2", &bin, CompressionMethod::Stored);
-    fs::write(folder.0.path().join("cf2.zip"), &file).unwrap();
+    folder.file("cf2.zip", &file);
     let right = Sha256::of(&file).to_string();
-    let (_, image) = folder.object("inspect cf2.zip", "image");
+    let image = folder.json("inspect cf2.zip").object("image");
     assert_eq!(image["sha256"], json!(right));
-    assert!(String::from_utf8_lossy(&folder.run("inspect cf2.zip").stdout).contains(&right));
+    assert!(folder.run("inspect cf2.zip").out.contains(&right));
     for sum in [right.clone(), format!("sha256:{}", right.to_uppercase())] {
-        assert_eq!(
-            folder.run(&format!("flash cf2.zip --demo --sha256 {sum}")).status.code(),
-            Some(0),
-            "{sum}"
-        );
+        assert_eq!(folder.run(&format!("flash cf2.zip --demo --sha256 {sum}")).code, 0, "{sum}");
     }
     // Not that of what is in it; and a damaged file is called that before it is called malformed.
-    fs::write(folder.0.path().join("damaged.zip"), &file[..9000]).unwrap();
+    folder.file("damaged.zip", &file[..9000]);
     let inside = Sha256::of(&bin).to_string();
     for (name, sum) in [("cf2.zip", &inside), ("damaged.zip", &right)] {
-        let line = format!("flash {name} --demo --sha256 {sum} --json");
-        let text = String::from_utf8(folder.run(&line).stdout).unwrap();
-        assert!(text.contains("\"wrong_checksum\"") && !text.contains("\"device\""), "{name}: {text}");
-        assert_eq!(folder.run(&line).status.code(), Some(65), "{name}");
+        let Ran { code, out, .. } = folder.json(&format!("flash {name} --demo --sha256 {sum}"));
+        assert!(out.contains("\"wrong_checksum\"") && !out.contains("\"device\""), "{name}: {out}");
+        assert_eq!(code, 65, "{name}");
     }
-    assert_eq!(folder.run("flash cf2.zip --demo --sha256 abc").status.code(), Some(2));
-    let mut command = Command::cargo_bin("cfdfu").unwrap();
-    let line = format!("flash - --demo --demo-fast --sha256 {right}");
-    command.args(line.split(' ')).write_stdin(file).assert().success();
+    assert_eq!(folder.run("flash cf2.zip --demo --sha256 abc").code, 2);
+    folder.cfdfu(&format!("flash - --demo --sha256 {right}")).fast().input(file).run().done();
 }
 
 /// The board fits, but it is another kind of drone: no refusal, a warning before anything is written.
@@ -460,16 +430,15 @@ fn the_sha_256_is_that_of_the_file_and_another_one_refuses_it() {
 fn a_firmware_of_another_platform_is_warned_of_before_it_is_written() {
     let folder = Folder::new();
     let boards = [("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")];
-    fs::write(folder.0.path().join("flapper.bin"), images::firmware("2026.04", &boards, LEN)).unwrap();
-    let output = folder.run("flash flapper.bin --demo=dfu");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let at = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words:?} in {text}"));
+    folder.file("flapper.bin", images::firmware("2026.04", &boards, LEN));
+    let Ran { code, out, .. } = folder.run("flash flapper.bin --demo=dfu");
+    let at = |words: &str| out.find(words).unwrap_or_else(|| panic!("no {words:?} in {out}"));
     let words = "Warning: the drone has a firmware for the Crazyflie 2.x (cf2), this one is for the Flapper (flapper)";
-    assert!(at(words) < at("Erase"), "{text}");
-    assert_eq!(output.status.code(), Some(0));
-    fs::write(folder.0.path().join("cf2.bin"), firmware("2026.04", LEN)).unwrap();
-    let text = String::from_utf8(folder.run("flash cf2.bin --demo=dfu").stdout).unwrap();
-    assert!(!text.contains("Warning: the drone has"), "{text}");
+    assert!(at(words) < at("Erase"), "{out}");
+    assert_eq!(code, 0);
+    folder.file("cf2.bin", firmware("2026.04", LEN));
+    let Ran { out, .. } = folder.run("flash cf2.bin --demo=dfu");
+    assert!(!out.contains("Warning: the drone has"), "{out}");
 }
 
 /// Each of these names the file that would be right for the board, and where it is published.
@@ -494,10 +463,8 @@ fn what_is_missing_or_wrong_names_the_file_that_is_right() {
             "On the drone: incomplete firmware 2025.02 for CF20, CF21".to_owned(),
         ),
     ] {
-        let output = folder.run(line);
-        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         // Long advice is wrapped.
-        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = folder.run(line).all().split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words.split('|').all(|words| text.contains(words)), "{line}: {words}\n{text}");
     }
 }
@@ -507,16 +474,14 @@ fn every_malformed_file_is_refused_with_its_own_reason() {
     let folder = Folder::new();
     let cases = malformed_dfu().into_iter().chain(malformed_others()).chain(foreign());
     for (name, bytes, words) in cases.chain(cut_off()) {
-        fs::write(folder.0.path().join(name), bytes).unwrap();
+        folder.file(name, bytes);
         for command in ["inspect", "flash --demo"] {
-            let output = folder.run(&format!("{command} {name}"));
-            let text = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(65), "{command} {name}: {text}");
-            let said = |words: &str| text.to_lowercase().contains(&words.to_lowercase());
-            assert!(words.split('|').any(said), "{name}: {text}");
+            let Ran { code, out, err } = folder.run(&format!("{command} {name}"));
+            assert_eq!(code, 65, "{command} {name}: {err}");
+            let said = |words: &str| err.to_lowercase().contains(&words.to_lowercase());
+            assert!(words.split('|').any(said), "{name}: {err}");
             // `inspect` describes an incomplete image before it refuses it.
-            let text = String::from_utf8(output.stdout).unwrap();
-            assert!(!text.contains("Using"), "{name}: nothing was begun: {text}");
+            assert!(!out.contains("Using"), "{name}: nothing was begun: {out}");
         }
     }
 }
@@ -635,10 +600,10 @@ fn an_elf_with_absurdly_many_headers_costs_nothing() {
     }
     file.resize(15_100_000, 7);
     let folder = Folder::new();
-    fs::write(folder.0.path().join("bomb.elf"), file).unwrap();
+    folder.file("bomb.elf", file);
     let started = std::time::Instant::now();
-    let output = folder.run("inspect bomb.elf");
-    assert_eq!(output.status.code(), Some(65), "{}", String::from_utf8_lossy(&output.stderr));
+    let Ran { code, err, .. } = folder.run("inspect bomb.elf");
+    assert_eq!(code, 65, "{err}");
     assert!(started.elapsed().as_secs() < 10);
 }
 
@@ -648,30 +613,24 @@ fn a_padded_bootloader_is_no_backup_and_a_gap_is_told() {
     for (name, padding) in [("ff.bin", 0xFF), ("zero.bin", 0)] {
         let mut file = images::loader();
         file.resize(20 * 1024, padding);
-        fs::write(folder.0.path().join(name), file).unwrap();
-        assert_eq!(
-            folder.run(&format!("restore-bootloader {name} --demo=dfu")).status.code(),
-            Some(65),
-            "{name}"
-        );
+        folder.file(name, file);
+        assert_eq!(folder.run(&format!("restore-bootloader {name} --demo=dfu")).code, 65, "{name}");
     }
     let bin = firmware("2026.04", LEN);
     let text = hex(BASE, &bin);
     let lost = text.lines().nth(900).unwrap();
-    fs::write(folder.0.path().join("lost.hex"), text.replacen(&format!("{lost}\r\n"), "", 1)).unwrap();
-    let output = folder.run("flash lost.hex --demo=dfu");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("leave out 16 bytes"));
+    folder.file("lost.hex", text.replacen(&format!("{lost}\r\n"), "", 1));
+    assert!(folder.run("flash lost.hex --demo=dfu").out.contains("leave out 16 bytes"));
 }
 
 #[test]
 fn a_good_file_for_the_wrong_place_or_device_is_refused_by_name() {
     let folder = Folder::new();
     for (name, bytes, command, exit, words) in placements() {
-        fs::write(folder.0.path().join(name), bytes).unwrap();
-        let output = folder.run(&format!("{command} {name} --demo=dfu"));
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8(text).unwrap();
-        assert_eq!(output.status.code(), Some(exit), "{command} {name}: {text}");
+        folder.file(name, bytes);
+        let ran = folder.run(&format!("{command} {name} --demo=dfu"));
+        let text = ran.all();
+        assert_eq!(ran.code, exit, "{command} {name}: {text}");
         assert!(text.contains(words), "{command} {name}: {text}");
     }
 }

@@ -1,12 +1,11 @@
 //! `--json` as `docs/json.schema.json` has it: each line of every command valid, and one result, last.
 
 use std::collections::BTreeSet;
-use std::fs;
 
-use assert_cmd::Command;
 use cfdfu::sim::images;
 use serde_json::Value;
 
+use crate::cli::Folder;
 use crate::support::{SEED_LEN, firmware};
 
 const SCHEMA: &str = include_str!("../../docs/json.schema.json");
@@ -52,13 +51,11 @@ const LINES: &[&str] = &[
 
 #[test]
 fn every_command_prints_json_as_documented_and_ends_in_one_result() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
-    file("cf2.bin", &firmware("2026.08", SEED_LEN));
-    file("bolt.bin", &images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
-    file("loader.bin", &images::loader());
-    file("noise.bin", &[1, 2, 3]);
-    file("cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
+    let folder = Folder::with_image();
+    folder.file("bolt.bin", images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
+    folder.file("loader.bin", images::loader());
+    folder.file("noise.bin", [1, 2, 3]);
+    folder.file("cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let mut seen = BTreeSet::new();
@@ -71,11 +68,8 @@ fn every_command_prints_json_as_documented_and_ends_in_one_result() {
         }
     };
     for line in LINES.iter().flat_map(all) {
-        let mut command = Command::cargo_bin("cfdfu").unwrap();
-        command.current_dir(&folder).args(line.split(' ')).args(["--json", "--demo-fast"]);
-        let output = command.output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let objects: Vec<Value> = text.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+        let ran = folder.json(&line);
+        let objects = ran.objects();
         for object in &objects {
             let event = object["event"].as_str().unwrap_or_default().to_owned();
             // Against the event's own part, for a message that names what is wrong with it.
@@ -90,9 +84,9 @@ fn every_command_prints_json_as_documented_and_ends_in_one_result() {
         }
         let results = objects.iter().filter(|object| object["event"] == "result").count();
         let last = objects.last().map(|object| object["event"].clone());
-        assert_eq!((results, last), (1, Some("result".into())), "{line}: {text}");
+        assert_eq!((results, last), (1, Some("result".into())), "{line}: {}", ran.out);
         let failed = objects.last().unwrap()["outcome"] == "failed";
-        assert_eq!(failed, output.status.code() != Some(0), "{line}: {text}");
+        assert_eq!(failed, ran.code != 0, "{line}: {}", ran.out);
     }
     for part in schema["oneOf"].as_array().unwrap() {
         let event = part["properties"]["event"]["const"].as_str().unwrap();

@@ -8,6 +8,7 @@
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against a DFU device class that nobody here wrote
+//! - `cli`: the binary with pipes; for `command_line`, `completions`, `corpus`, `json`, `plain`, `tables`, `terminal`
 //! - `completions`: Tab pressed in real shells
 //! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
 //! - `corpus`: good and malformed image files in every format, and what is said of each
@@ -46,6 +47,7 @@
 
 mod any_order;
 mod bent;
+mod cli;
 mod command_line;
 mod completions;
 mod corpus;

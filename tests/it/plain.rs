@@ -7,49 +7,38 @@ use std::time::Duration;
 use cfdfu::sim::images;
 use rustix::process::Signal;
 
-use crate::pty::{PATIENCE, READ, Session, busy};
-use crate::support::{SEED_LEN, firmware};
+use crate::cli::{Folder, Ran};
+use crate::pty::{READ, Session, busy};
 
 /// The same in lines, for whoever has no screen: the answers come from a pipe.
 #[test]
 fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
-    let plain = |answers: &'static str| {
-        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
-        command.current_dir(dir.path()).args(["cf2.bin", "--demo", "--plain"]).write_stdin(answers);
-        let output = command.timeout(PATIENCE).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    let (code, text) = plain("f\nw\n");
-    assert_eq!(code, Some(0), "{text}");
+    let folder = Folder::with_image();
+    let plain = |answers: &str| folder.cfdfu("cf2.bin --demo --plain").input(answers).run();
+    let Ran { code, out, .. } = plain("f\nw\n");
+    assert_eq!(code, 0, "{out}");
     for words in
         ["SIMULATED", "on the drone: firmware 2025.02", "w: write", "Flashed and verified", "is running"]
     {
-        assert!(text.contains(words), "{words:?} is not in:\n{text}");
+        assert!(out.contains(words), "{words:?} is not in:\n{out}");
     }
-    assert!(!text.contains('\u{1b}'));
+    assert!(!out.contains('\u{1b}'));
     // Whoever goes away before the answer has nothing written.
-    let (code, text) = plain("f\n");
-    assert_eq!(code, Some(75), "it ends as its last job did: {text}");
-    assert!(text.contains("Nothing was changed") && !text.contains("Erase "), "{text}");
+    let Ran { code, out, .. } = plain("f\n");
+    assert_eq!(code, 75, "it ends as its last job did: {out}");
+    assert!(out.contains("Nothing was changed") && !out.contains("Erase "), "{out}");
 }
 
 /// The command that the plan shows does the same when it is pasted: on the demo, too, where the image is no file.
 #[test]
 fn the_command_that_the_plan_shows_can_be_pasted() {
-    let dir = tempfile::tempdir().unwrap();
-    let run = |arguments: &[&str], answers: &'static str| {
-        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
-        command.current_dir(dir.path()).args(arguments).write_stdin(answers);
-        let output = command.timeout(PATIENCE).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
-    let (_, text) = run(&["--demo", "--plain"], "f\n");
-    let shown = text.lines().find_map(|line| line.split_once("cfdfu flash").map(|(_, rest)| rest));
-    let arguments: Vec<&str> = shown.unwrap_or_else(|| panic!("{text}")).split_whitespace().collect();
-    let (code, text) = run(&[&["flash", "--demo-fast"], &*arguments].concat(), "");
-    assert!(code == Some(0) && text.contains("Flashed and verified"), "{arguments:?}: {text}");
+    let folder = Folder::new();
+    let Ran { out, .. } = folder.cfdfu("--demo --plain").input("f\n").run();
+    let shown = out.lines().find_map(|line| line.split_once("cfdfu flash").map(|(_, rest)| rest));
+    let arguments = shown.unwrap_or_else(|| panic!("{out}"));
+    let pasted = folder.cfdfu("flash").fast().args(arguments.split_whitespace()).input("");
+    let Ran { code, out, .. } = pasted.run();
+    assert!(code == 0 && out.contains("Flashed and verified"), "{arguments}: {out}");
 }
 
 /// SIGTERM and the end of the input let a flash in lines finish, as they do on a screen; a broken line is not spun on.
@@ -184,23 +173,16 @@ fn m10_endless_input_takes_no_memory() {
 /// M11: a file's name is no command to a terminal.
 #[test]
 fn m11_a_file_s_name_does_not_reach_the_terminal_as_a_command() {
-    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let name = "x\u{1b}[31mRED\u{1b}]0;pwned\u{7}.bin";
-    std::fs::write(dir.path().join(name), b"no image").unwrap();
-    let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
-    command.current_dir(dir.path()).args(["--plain", "--demo", name]).write_stdin("");
-    let output = command.timeout(PATIENCE).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("RED") && !text.contains('\u{1b}') && !text.contains('\u{7}'), "{text:?}");
+    folder.file(name, b"no image");
+    let Ran { out, .. } = folder.cfdfu("--plain --demo").arg(name).input("").run();
+    assert!(out.contains("RED") && !out.contains('\u{1b}') && !out.contains('\u{7}'), "{out:?}");
 }
 
 /// L12: a line that is not UTF-8 is not the end of the input.
 #[test]
 fn l12_a_line_that_is_not_text_is_not_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
-    command.current_dir(dir.path()).args(["--plain", "--demo=dfu"]).write_stdin(&b"\xff\xfe\nf\nw\n"[..]);
-    let output = command.timeout(PATIENCE).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("Flashed and verified"), "{text}");
+    let Ran { out, .. } = Folder::new().cfdfu("--plain --demo=dfu").input(b"\xff\xfe\nf\nw\n").run();
+    assert!(out.contains("Flashed and verified"), "{out}");
 }

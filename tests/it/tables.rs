@@ -1,39 +1,29 @@
 //! Tables that a new row must keep whole: scenarios, boards, explanations of the log.
 
-use std::fs;
-
-use assert_cmd::Command;
 use cfdfu::app::log::explain;
 use cfdfu::crazyflie::BOARDS;
 use cfdfu::image::Content;
 use cfdfu::job::{Event, Level};
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::SCENARIOS;
-use serde_json::Value;
 
+use crate::cli::Folder;
 use crate::support::{SEED_LEN, World, firmware, flash_job};
 
 /// Every scenario can be typed, and a look at it and a flash of it each come to an end that a script understands.
 #[test]
 fn every_scenario_ends_identify_and_flash_with_an_outcome() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("cf2.bin"), firmware("2026.08", SEED_LEN)).unwrap();
+    let folder = Folder::with_image();
     for scenario in SCENARIOS {
-        for command in [&["identify"][..], &["flash", "cf2.bin"]] {
-            let demo = format!("--demo={}", scenario.name);
-            let mut cfdfu = Command::cargo_bin("cfdfu").unwrap();
-            let output = cfdfu
-                .current_dir(&folder)
-                .args(command)
-                .args([&demo, "--demo-fast", "--json"])
-                .output()
-                .unwrap();
-            let text = String::from_utf8(output.stdout).unwrap();
-            let last: Value = serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap();
+        for command in ["identify", "flash cf2.bin"] {
+            let line = format!("{command} --demo={}", scenario.name);
+            let ran = folder.json(&line);
+            let objects = ran.objects();
+            let last = objects.last().unwrap();
             let failed = last["outcome"] == "failed";
-            assert_eq!(last["event"], "result", "{command:?} {demo}: {last}");
-            assert_eq!(failed, !last["error"].is_null(), "{command:?} {demo}: {last}");
-            assert_eq!(failed, output.status.code() != Some(0), "{command:?} {demo}: {last}");
+            assert_eq!(last["event"], "result", "{line}: {last}");
+            assert_eq!(failed, !last["error"].is_null(), "{line}: {last}");
+            assert_eq!(failed, ran.code != 0, "{line}: {last}");
         }
     }
 }

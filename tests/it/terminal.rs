@@ -12,7 +12,8 @@ use cfdfu::sim::images;
 
 use rustix::process::Signal;
 
-use crate::pty::{PATIENCE, Session, busy};
+use crate::cli::Folder;
+use crate::pty::{Session, busy};
 use crate::support::{SEED_LEN, firmware};
 
 #[test]
@@ -136,17 +137,12 @@ fn other_terminals_get_what_they_can_show() {
 #[test]
 fn the_name_of_a_file_is_only_text() {
     let name = "\u{1b}[2J\u{1b}]0;mine\u{7}\u{202e}cf2.bin";
-    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     for bytes in [firmware("2026.08", SEED_LEN), vec![1, 2, 3]] {
-        std::fs::write(dir.path().join(name), bytes).unwrap();
-        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
-        command.current_dir(dir.path()).args([name, "--demo", "--plain"]).write_stdin("f\n\nq\n");
-        let output = command.timeout(PATIENCE).output().unwrap();
-        let mut command = assert_cmd::Command::cargo_bin("cfdfu").unwrap();
-        let json =
-            command.current_dir(dir.path()).args(["flash", name, "--demo=none", "--json"]).output().unwrap();
-        let text =
-            String::from_utf8([output.stdout, output.stderr, json.stdout, json.stderr].concat()).unwrap();
+        folder.file(name, bytes);
+        let plain = folder.cfdfu(&format!("{name} --demo --plain")).input("f\n\nq\n").run();
+        let json = folder.cfdfu(&format!("flash {name} --demo=none --json")).run();
+        let text = plain.all() + &json.all();
         assert!(text.contains("cf2.bin"), "{text:?}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
     }

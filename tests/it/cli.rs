@@ -1,0 +1,124 @@
+//! The real binary in a folder of its own, with pipes: how every test starts it that needs no terminal and no shell.
+//! One place for the folder, the time it may take, and its output as text and as JSON.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use assert_cmd::Command;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{SEED_LEN, firmware};
+
+/// A whole flash in real time takes about 7 s; what has not ended by then is killed, and has no exit status.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Folder(pub TempDir);
+
+impl Folder {
+    pub fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    /// With a good image in it, `cf2.bin`.
+    pub fn with_image() -> Folder {
+        let folder = Folder::new();
+        folder.file("cf2.bin", firmware("2026.08", SEED_LEN));
+        folder
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn file(&self, name: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// The binary in this folder, with the words of this line as its arguments.
+    pub fn cfdfu(&self, line: &str) -> Line {
+        let mut command = Command::cargo_bin("cfdfu").unwrap();
+        command.current_dir(self.0.path()).timeout(PATIENCE);
+        Line(command).args(line.split_whitespace())
+    }
+
+    /// With a clock that runs ahead.
+    pub fn run(&self, line: &str) -> Ran {
+        self.cfdfu(line).fast().run()
+    }
+
+    pub fn json(&self, line: &str) -> Ran {
+        self.cfdfu(line).arg("--json").fast().run()
+    }
+}
+
+/// A command line, not run yet.
+pub struct Line(Command);
+
+impl Line {
+    pub fn arg(self, argument: impl AsRef<OsStr>) -> Line {
+        self.args([argument])
+    }
+
+    pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Line {
+        self.0.args(arguments);
+        self
+    }
+
+    /// What it reads, to its end. Without this it reads nothing.
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Line {
+        self.0.write_stdin(bytes);
+        self
+    }
+
+    /// The demo's clock runs ahead.
+    pub fn fast(self) -> Line {
+        self.arg("--demo-fast")
+    }
+
+    pub fn run(mut self) -> Ran {
+        let output = self.0.output().unwrap();
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+/// What came of it.
+pub struct Ran {
+    /// The exit status; -1 if a signal ended it.
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// What a command that succeeded printed.
+    pub fn done(self) -> String {
+        assert_eq!(self.code, 0, "{}", self.err);
+        self.out
+    }
+
+    /// Its lines, each of them JSON.
+    pub fn objects(&self) -> Vec<Value> {
+        self.out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+            .collect()
+    }
+
+    /// The last object of this event.
+    pub fn object(&self, event: &str) -> Value {
+        let last = self.objects().into_iter().rfind(|object| object["event"] == event);
+        last.unwrap_or_else(|| panic!("no {event:?} in: {}{}", self.out, self.err))
+    }
+
+    /// Everything that it said.
+    pub fn all(&self) -> String {
+        format!("{}{}", self.out, self.err)
+    }
+}
