@@ -424,19 +424,14 @@ fn jobs(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<J
 }
 
 fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
-    Job {
-        device: selector(global),
-        serial: None,
-        wait: Duration::from_secs(device.wait),
-        enter: match &task {
-            _ if device.no_enter => Enter::Never,
-            // They ask nothing to restart, so the rules need not be read.
-            Task::Find | Task::Identify => Enter::Never,
-            _ if global.demo.is_some() => Enter::IfRunning,
-            _ => sys::symptoms::may_enter(),
-        },
-        task,
-    }
+    let job = Job::new(task);
+    let enter = match job.enter {
+        _ if device.no_enter => Enter::Never,
+        // Only now the rules are read.
+        Enter::IfRunning if global.demo.is_none() => sys::symptoms::may_enter(),
+        other => other,
+    };
+    Job { device: selector(global), wait: Duration::from_secs(device.wait), enter, ..job }
 }
 
 fn selector(global: &Global) -> Selector {

@@ -55,6 +55,16 @@ pub struct Job {
 }
 
 impl Job {
+    /// For the only drone there is, which must be there. One that runs is asked to enter DFU mode, unless the task asks
+    /// nothing of it that needs that.
+    pub fn new(task: Task) -> Job {
+        let enter = match &task {
+            Task::Find | Task::Identify => Enter::Never,
+            Task::Flash(_) | Task::Verify(_) | Task::Backup(_) => Enter::IfRunning,
+        };
+        Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter, task }
+    }
+
     /// The same for this very drone: another one at its port is not touched.
     pub fn of(self, drone: DroneAt) -> Job {
         let serial = Some(drone.serial).filter(|serial| !serial.is_empty());

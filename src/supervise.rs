@@ -357,8 +357,7 @@ mod tests {
     use crate::usb::descriptor::Strings;
 
     fn job(task: Task) -> Box<Job> {
-        let (device, wait) = (Selector::Only, Duration::ZERO);
-        Box::new(Job { device, serial: None, wait, enter: Enter::Never, task })
+        Box::new(Job { enter: Enter::Never, ..Job::new(task) })
     }
 
     fn supervisor() -> (Supervisor, Receiver<Command>) {

@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use crate::fault::{Fault, Faults, Faulty, Script};
+use crate::fault::{Fault, Faults, Script, faulty};
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::job::{Command, DroneState, Failure, FailureKind, Job, Leave, Outcome, Report, Selector};
 use cfdfu::sim::SimBus;
@@ -63,7 +63,7 @@ fn a_contact_that_bounces_is_a_lost_drone() {
             let faults = Faults::new(Some(script), move || {
                 bus.with(0, |drone, now| drone.cut_power(now));
             });
-            Arc::new(Faulty::new(world.bus.clone(), faults))
+            Arc::new(faulty(world.bus.clone(), faults))
         };
         let first = run(unplugs(&world, 110), world.clock.clone(), stay(flash_job(&image))).report;
         let left = lost(&first).expect("lost in mid-flash");

@@ -393,6 +393,7 @@ fn m12_names_that_never_come_do_not_hold_the_job() {
                 Some(Err(TransferError::Timeout))
             }
             Ask::Out(..) | Ask::Select(_) => Some(Ok(Vec::new())),
+            Ask::BulkIn | Ask::BulkOut => None,
         };
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
     };

@@ -1,12 +1,11 @@
-//! A bus decorator that makes one transfer go wrong, at any point and in any way that a real bus knows.
-//!
-//! It stands between host and device, so neither has a line of code for it.
+//! One transfer that goes wrong, at any point and in any way that a real bus knows.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
+use cfdfu::usb::{Bus, Found, Setup, TransferError, Transport};
+
+use crate::bent::{Ask, Bend, Bent, BentTransport};
 
 /// bRequest of GETSTATUS in the class requests of DFU (DFU 1.1 §6.1.2).
 const GETSTATUS: u8 = 3;
@@ -38,7 +37,7 @@ pub struct Script {
     pub fault: Fault,
 }
 
-/// What the decorator shares with the test that set it up.
+/// What the bus shares with the test that set it up.
 pub struct Faults {
     script: Option<Script>,
     count: AtomicU64,
@@ -82,121 +81,34 @@ impl Faults {
     }
 }
 
-/// The bus `inner` with faults.
-pub struct Faulty<B> {
-    inner: B,
-    faults: Arc<Faults>,
+/// The bus `inner` with faults: every device that is opened from now on goes through `faults`.
+pub fn faulty<B: Bus>(inner: B, faults: Arc<Faults>) -> impl Bus {
+    let open = move |bus: &B, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+        let faults = Arc::clone(&faults);
+        let mut is_gone = false;
+        let bend = move |ask: Ask<'_>| bend(&faults, &mut is_gone, &ask);
+        Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
+    };
+    Bent { bus: inner, open }
 }
 
-impl<B: Bus> Faulty<B> {
-    /// Every device that is opened from now on goes through `faults`.
-    pub fn new(inner: B, faults: Arc<Faults>) -> Faulty<B> {
-        Faulty { inner, faults }
+/// What becomes of one transfer, with the cable pulled if that is its fault.
+fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Bend {
+    let is_status = matches!(ask, Ask::In(Setup { request_type: 0xA1, request: GETSTATUS, .. }, _));
+    let fault = faults.next(is_status);
+    if fault == Some(Fault::Unplug) {
+        faults.unplug();
+        *is_gone = true;
     }
-}
-
-impl<B: Bus> Bus for Faulty<B> {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        self.inner.list()
-    }
-
-    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        let inner = self.inner.open(found)?;
-        Ok(Box::new(FaultyTransport { inner, faults: Arc::clone(&self.faults), gone: false }))
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.inner.wait(limit);
-    }
-}
-
-struct FaultyTransport {
-    inner: Box<dyn Transport>,
-    faults: Arc<Faults>,
-    gone: bool,
-}
-
-impl FaultyTransport {
-    /// The fault for this transfer, with the cable pulled if that is what it is.
-    fn fault(&mut self, setup: Option<Setup>) -> Result<Option<Fault>, TransferError> {
-        let is_status = setup.is_some_and(|s| s.request_type == 0xA1 && s.request == GETSTATUS);
-        let fault = self.faults.next(is_status);
-        if fault == Some(Fault::Unplug) {
-            self.faults.unplug();
-            self.gone = true;
-        }
-        match fault {
-            _ if self.gone => Err(TransferError::Disconnected),
-            Some(Fault::Stall) => Err(TransferError::Stall),
-            Some(Fault::Timeout) => Err(TransferError::Timeout),
-            other => Ok(other),
-        }
-    }
-}
-
-impl Transport for FaultyTransport {
-    fn control_in(
-        &mut self,
-        setup: Setup,
-        buffer: &mut [u8],
-        limit: Duration,
-    ) -> Result<usize, TransferError> {
-        let fault = self.fault(Some(setup))?;
-        let n = self.inner.control_in(setup, buffer, limit)?;
-        match fault {
-            Some(Fault::LostAnswer) => Err(TransferError::Timeout),
-            Some(Fault::Short) => Ok(n / 2),
-            Some(Fault::Status(code)) if n == 6 => {
-                buffer[0] = code;
-                buffer[4] = 10;
-                Ok(n)
-            }
-            Some(Fault::State(state)) if n == 6 => {
-                buffer[4] = state;
-                Ok(n)
-            }
-            Some(Fault::Busy) if n == 6 => {
-                buffer[..6].copy_from_slice(&[0, 100, 0, 0, 4, 0]);
-                Ok(n)
-            }
-            _ => Ok(n),
-        }
-    }
-
-    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        match self.fault(Some(setup))? {
-            Some(Fault::LostAnswer) => {
-                self.inner.control_out(setup, data, limit)?;
-                Err(TransferError::Timeout)
-            }
-            Some(Fault::Short) => Ok(data.len() / 2),
-            _ => self.inner.control_out(setup, data, limit),
-        }
-    }
-
-    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
-        self.fault(None)?;
-        self.inner.select(interface, alternate)
-    }
-
-    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
-        let fault = self.fault(None)?;
-        let n = self.inner.bulk_in(pipe, buffer, limit)?;
-        match fault {
-            Some(Fault::LostAnswer) => Err(TransferError::Timeout),
-            Some(Fault::Short) => Ok(n / 2),
-            _ => Ok(n),
-        }
-    }
-
-    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        match self.fault(None)? {
-            Some(Fault::LostAnswer) => {
-                self.inner.bulk_out(pipe, data, limit)?;
-                Err(TransferError::Timeout)
-            }
-            Some(Fault::Short) => Ok(data.len() / 2),
-            _ => self.inner.bulk_out(pipe, data, limit),
-        }
+    match fault {
+        _ if *is_gone => Bend::Fail(TransferError::Disconnected),
+        Some(Fault::Stall) => Bend::Fail(TransferError::Stall),
+        Some(Fault::Timeout) => Bend::Fail(TransferError::Timeout),
+        Some(Fault::LostAnswer) => Bend::LoseAnswer,
+        Some(Fault::Short) if !matches!(ask, Ask::Select(_)) => Bend::Half,
+        Some(Fault::Status(code)) => Bend::Status(|answer, code| (answer[0], answer[4]) = (code, 10), code),
+        Some(Fault::State(state)) => Bend::Status(|answer, state| answer[4] = state, state),
+        Some(Fault::Busy) => Bend::Status(|answer, _| answer.copy_from_slice(&[0, 100, 0, 0, 4, 0]), 0),
+        Some(Fault::Short | Fault::Unplug) | None => Bend::Pass,
     }
 }

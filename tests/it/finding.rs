@@ -119,13 +119,7 @@ fn nothing_but_a_crazyflie_is_ever_sent_a_request() {
                 counter.fetch_add(u32::from(!asks), Ordering::SeqCst);
             });
             let bus = Arc::new(Traced::new(world.bus.clone(), listener));
-            let job = Job {
-                device: Selector::Only,
-                serial: None,
-                wait: Duration::ZERO,
-                enter: Enter::IfRunning,
-                task,
-            };
+            let job = Job::new(task);
             let report = run(bus, world.clock.clone(), job).report;
             let Outcome::Failed(failure) = report.outcome else { panic!("{scenario}") };
             assert_eq!(scenario == "none", failure.kind == FailureKind::NoDevice);
@@ -182,13 +176,7 @@ fn a_running_drone_is_asked_and_its_link_given_back() {
     let log = Arc::clone(&seen);
     let listener = Arc::new(move |transfer: &Transfer| log.lock().unwrap().push(transfer.clone()));
     let bus = Arc::new(Traced::new(world.bus.clone(), listener));
-    let ask = Job {
-        device: Selector::Only,
-        serial: None,
-        wait: Duration::ZERO,
-        enter: Enter::Never,
-        task: Task::Identify,
-    };
+    let ask = Job::new(Task::Identify);
     let asked = run(bus, world.clock.clone(), ask);
     assert_eq!(asked.report.outcome, Outcome::Identified);
     let known = asked.events.iter().find_map(|event| match event {

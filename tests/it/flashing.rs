@@ -8,8 +8,8 @@ use cfdfu::crazyflie::Board;
 use cfdfu::flash::{Address, Segment, Span, is_blank};
 use cfdfu::image::Content;
 use cfdfu::job::{
-    Command, Compare, Confirm, DroneState, Enter, Event, FailureKind, Job, Keep, Leave, LogEntry, Outcome,
-    Preview, Report, Selector, Task, Verify, Width,
+    Command, Compare, Confirm, DroneState, Event, FailureKind, Job, Keep, Leave, LogEntry, Outcome, Preview,
+    Report, Task, Verify, Width,
 };
 use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::undo::{Change, History, Last, NoCopy};
@@ -401,13 +401,7 @@ fn another_version_than_was_flashed_is_no_proof() {
 fn a_cancel_is_for_the_job_that_it_was_said_to() {
     let world = World::new("dfu");
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
-    let look = Job {
-        device: Selector::Only,
-        serial: None,
-        wait: Duration::ZERO,
-        enter: Enter::Never,
-        task: Task::Identify,
-    };
+    let look = Job::new(Task::Identify);
     let asking = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.confirm = Confirm::Ask);
     for command in [Command::Run(Box::new(look)), Command::Run(Box::new(asking)), Command::Cancel] {
         worker.commands.send(command).unwrap();
@@ -425,13 +419,7 @@ fn a_cancel_is_for_the_job_that_it_was_said_to() {
 fn a_look_makes_way_for_a_job() {
     let world = World::new("dfu");
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
-    let look = Job {
-        device: Selector::Only,
-        serial: None,
-        wait: Duration::ZERO,
-        enter: Enter::Never,
-        task: Task::Identify,
-    };
+    let look = Job::new(Task::Identify);
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     worker.commands.send(Command::Run(Box::new(look))).unwrap();
     worker.commands.send(Command::Run(Box::new(flash_job(&image)))).unwrap();

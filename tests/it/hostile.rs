@@ -9,7 +9,7 @@ use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
 use cfdfu::image::Image;
-use cfdfu::job::{Enter, FailureKind, Job, Outcome, Selector, Task};
+use cfdfu::job::{FailureKind, Job, Outcome, Selector, Task};
 use cfdfu::report;
 use cfdfu::scan;
 use cfdfu::usb::{
@@ -155,13 +155,7 @@ fn a_device_that_answers_anything_ends_every_job_in_bounded_time() {
                 let clock = Arc::new(FastClock::new());
                 let rng = Arc::new(Mutex::new(Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + honest as u64)));
                 let liar = FakeDevice { rng, clock: clock.clone(), id, honest };
-                let job = Job {
-                    device: Selector::Only,
-                    serial: None,
-                    wait: Duration::ZERO,
-                    enter: Enter::IfRunning,
-                    task,
-                };
+                let job = Job::new(task);
                 let ended = run(Arc::new(liar), clock.clone(), job);
                 assert!(clock.now() < Duration::from_secs(1800), "seed {seed}: {:?}", clock.now());
                 assert!(

@@ -47,7 +47,7 @@ fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) 
                     pointer = u32::from_le_bytes(address.try_into().unwrap());
                     Answer::Point(pointer)
                 }
-                Ask::Out(..) => return None,
+                Ask::Out(..) | Ask::BulkIn | Ask::BulkOut => return None,
                 Ask::Select(alternate) => Answer::Select(alternate),
             };
             let take = |left: u32| left.checked_sub(1);

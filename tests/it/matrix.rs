@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fault::{Fault, Faults, Faulty, Script};
+use crate::fault::{Fault, Faults, Script, faulty};
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, Span};
-use cfdfu::job::{DroneState, Enter, Job, Keep, Leave, Outcome, Report, Selector, Task};
+use cfdfu::job::{DroneState, Job, Keep, Leave, Outcome, Report, Selector, Task};
 use cfdfu::sim::drone::SimDrone;
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
@@ -81,7 +81,7 @@ fn cut(world: &World, job: Job, script: Option<Script>) -> (Report, Vec<u8>, u64
         bus.with(0, |drone, now| drone.cut_power(now));
     });
     let started = world.clock.now();
-    let bus = Faulty::new(world.bus.clone(), Arc::clone(&faults));
+    let bus = faulty(world.bus.clone(), Arc::clone(&faults));
     let report = run(Arc::new(bus), world.clock.clone(), job).report;
     let took = world.clock.now() - started;
     assert!(took < Duration::from_secs(150), "{script:?} took {took:?}");
@@ -291,8 +291,7 @@ fn restore_with_firmware() {
 
 /// What only reads changes nothing, whatever happens to it, and tells nothing that is not so.
 fn looking_matrix(name: &str, scenario: &str, task: Task, told: impl Fn(&Outcome) -> bool) {
-    let job =
-        Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter: Enter::IfRunning, task };
+    let job = Job::new(task);
     matrix(
         name,
         &drone(scenario),
@@ -325,13 +324,8 @@ fn verify_of_another_image() {
     let mut other = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
     other[LEN - 1] ^= 1;
     let segments = vec![Segment { address: FIRMWARE_BASE, data: other }];
-    let job = |segments| Job {
-        device: Selector::At("1-1".parse().unwrap()),
-        serial: None,
-        wait: Duration::ZERO,
-        enter: Enter::IfRunning,
-        task: Task::Verify(segments),
-    };
+    let at = Selector::At("1-1".parse().unwrap());
+    let job = |segments| Job { device: at.clone(), ..Job::new(Task::Verify(segments)) };
     let (_, _, transfers) = cut(&plugged_in(&drone("dfu")), job(segments.clone()), None);
     for (fault, at) in FAULTS.into_iter().flat_map(|fault| (0..transfers).map(move |at| (fault, at))) {
         let script = Script { at, fault };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fault::{Fault, Faults, Faulty, Script};
+use crate::fault::{Fault, Faults, Script, faulty};
 use cfdfu::clock::Clock;
 use cfdfu::crazyflie::Protection;
 use cfdfu::crazyflie::{self, RomVersion};
@@ -171,7 +171,7 @@ fn r9_a_block_that_fails_by_chance_is_written_again() {
     let whole = counted(&World::new("dfu"), None).1;
     for percent in [2, 12, 13, 50, 90] {
         let at = whole * percent / 100;
-        let (run, _, world) = faulty(Some(Script { at, fault: Fault::Stall }));
+        let (run, _, world) = hit_by(Some(Script { at, fault: Fault::Stall }));
         assert_eq!(run.report.outcome, Outcome::Flashed, "at {percent} %");
         assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "at {percent} %");
     }
@@ -298,8 +298,8 @@ fn a_width_that_has_no_effect_is_noticed_and_the_rest_goes_on() {
 /// After a failed write at 32 bits the repeat, and all that follows, is in byte mode.
 #[test]
 fn a_write_that_failed_at_32_bits_is_repeated_at_8() {
-    let (_, whole, _) = faulty(None);
-    let (run, _, world) = faulty(Some(Script { at: whole * 40 / 100, fault: Fault::Status(3) }));
+    let (_, whole, _) = hit_by(None);
+    let (run, _, world) = hit_by(Some(Script { at: whole * 40 / 100, fault: Fault::Status(3) }));
     assert_eq!(run.report.outcome, Outcome::Flashed);
     assert!(logged(&run, "Programming 8 bits at a time from here on"), "{:#?}", run.events);
     assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
@@ -372,7 +372,7 @@ fn a_long_look_at_the_plan_is_not_a_silent_drone() {
     let flash = |script: Option<Script>| {
         let world = World::new("dfu");
         let faults = Faults::new(script, || {});
-        let bus = Faulty::new(world.bus.clone(), Arc::clone(&faults));
+        let bus = faulty(world.bus.clone(), Arc::clone(&faults));
         let worker = Worker::spawn(Arc::new(bus), world.clock.clone());
         worker
             .commands
@@ -573,7 +573,7 @@ fn holds(world: &World, image: &[u8]) -> bool {
 }
 
 /// A flash with this fault; and how many transfers there were.
-fn faulty(script: Option<Script>) -> (Run, u64, World) {
+fn hit_by(script: Option<Script>) -> (Run, u64, World) {
     let world = World::new("dfu");
     let (run, count) = counted(&world, script);
     (run, count, world)
@@ -581,7 +581,7 @@ fn faulty(script: Option<Script>) -> (Run, u64, World) {
 
 fn counted(world: &World, script: Option<Script>) -> (Run, u64) {
     let faults = Faults::new(script, || {});
-    let bus = Faulty::new(world.bus.clone(), Arc::clone(&faults));
+    let bus = faulty(world.bus.clone(), Arc::clone(&faults));
     let run = run(Arc::new(bus), world.clock.clone(), job());
     (run, faults.count())
 }

@@ -1,10 +1,8 @@
 //! How long whole jobs take by the simulated chip's own clock, which is exact and the same on every machine: a
 //! change that makes one of them slower than was promised fails here. The figures are those of the README.
 
-use std::time::Duration;
-
 use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
-use cfdfu::job::{Compare, Enter, FlashTask, Job, Keep, Leave, Outcome, Selector, Task, Width};
+use cfdfu::job::{Compare, FlashTask, Job, Keep, Leave, Outcome, Task, Width};
 
 use crate::support::{SEED_LEN, World, firmware, flash_job, with};
 
@@ -46,13 +44,7 @@ fn no_job_is_slower_on_the_chip_than_was_promised() {
     let world = World::new("dfu");
     seconds(&world, &firmware("2026.04", FULL_LEN), bare);
     rows.push(("1,032,192 bytes, --no-undo", 16.3, seconds(&world, &full, bare)));
-    let backup = Job {
-        device: Selector::Only,
-        serial: None,
-        wait: Duration::ZERO,
-        enter: Enter::Never,
-        task: Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap()),
-    };
+    let backup = Job::new(Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap()));
     rows.push(("backup of 1 MiB", 2.0, World::new("dfu").run(backup).report.took.as_secs_f64()));
     for (job, limit, took) in &rows {
         println!("{job:<30} {took:>7.3} s of the simulated chip's time, at most {limit} s");

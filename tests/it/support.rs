@@ -2,13 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::image::Image;
-use cfdfu::job::{
-    Command, Confirm, Enter, Event, FlashTask, Job, Keep, Outcome, Phase, Report, Selector, Task,
-};
+use cfdfu::job::{Command, Confirm, Event, FlashTask, Job, Keep, Outcome, Phase, Report, Task};
 use cfdfu::plan::admission::{self, ApprovedImage, Overrides};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::images;
@@ -132,13 +129,7 @@ pub fn restore_job(loader: &[u8], firmware: Option<&[u8]>) -> Job {
 
 pub fn job(image: ApprovedImage) -> Job {
     let task = FlashTask { keep: Keep::No, confirm: Confirm::Go, ..FlashTask::new(image, None) };
-    Job {
-        device: Selector::Only,
-        serial: None,
-        wait: Duration::ZERO,
-        enter: Enter::IfRunning,
-        task: Task::Flash(task),
-    }
+    Job::new(Task::Flash(task))
 }
 
 /// The job with its flash task changed.

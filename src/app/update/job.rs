@@ -12,8 +12,7 @@ use crate::app::{
 };
 use crate::crazyflie::Mode;
 use crate::job::{
-    Confirm, Device, DroneState, Enter, Event, FlashTask, Job, Level, Mismatch, Outcome, Phase, Preview,
-    Selector, Task,
+    Confirm, Device, DroneState, Event, FlashTask, Job, Level, Mismatch, Outcome, Phase, Preview, Task,
 };
 use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::{Change, Piece};
@@ -153,13 +152,7 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
             return Vec::new();
         }
     };
-    let job = Job {
-        device: Selector::Only,
-        serial: None,
-        wait: Duration::ZERO,
-        enter: Enter::IfRunning,
-        task: Task::Flash(task),
-    };
+    let job = Job::new(Task::Flash(task));
     let job = Box::new(match drone {
         Some(drone) => job.of(drone),
         None => job,

@@ -1,11 +1,9 @@
 //! The background identify: while nothing else is to be done, the selected device is identified, and what is wrong with it
 //! marks the job that helps.
 
-use std::time::Duration;
-
 use crate::app::{App, BackgroundIdentify, Effect, Goal, Screen};
 use crate::image::Loader;
-use crate::job::{DeviceInfo, Enter, Event, Identity, Job, Level, Selector, Task};
+use crate::job::{DeviceInfo, Event, Identity, Job, Level, Selector, Task};
 use crate::report;
 
 /// The job that identifies the selected device, if nothing speaks against it.
@@ -20,13 +18,7 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
         return None;
     }
     let device = device.clone();
-    let job = Job {
-        device: Selector::At(device.location.clone()),
-        serial: None,
-        wait: Duration::ZERO,
-        enter: Enter::Never,
-        task: Task::Identify,
-    };
+    let job = Job { device: Selector::At(device.location.clone()), ..Job::new(Task::Identify) };
     devices.identified = Some(BackgroundIdentify { device, known: None, is_under_way: true });
     Some(Effect::Identify(Box::new(job)))
 }
