@@ -17,12 +17,12 @@ use crate::report::{Exit, Problem};
 use crate::supervise::{Ended, NoUndo, RunningInstance, UndoTarget};
 use crate::usb::descriptor::is_printable;
 
-pub mod command_line;
-pub mod devices;
+pub(crate) mod command_line;
+pub(crate) mod devices;
 pub mod keys;
 pub mod log;
 pub mod picker;
-pub mod progress;
+pub(crate) mod progress;
 pub mod update;
 pub mod wizard;
 
@@ -34,7 +34,7 @@ use progress::Progress;
 use wizard::Wizard;
 
 /// The name of the image that the demo brings along, which is no file.
-pub const DEMO_IMAGE: &str = "demo.bin";
+pub(crate) const DEMO_IMAGE: &str = "demo.bin";
 
 #[derive(Clone, Debug)]
 pub struct App {
@@ -76,7 +76,7 @@ pub struct KeyRhythm {
 }
 
 impl KeyRhythm {
-    pub fn key(&mut self, now: Duration) {
+    pub(crate) fn key(&mut self, now: Duration) {
         self.quiet = now.saturating_sub(self.last);
         self.last = now;
     }
@@ -107,7 +107,7 @@ impl Undo {
     }
 
     /// `None` if there is something to put back.
-    pub fn why_not(&self) -> Option<String> {
+    pub(crate) fn why_not(&self) -> Option<String> {
         match self {
             Undo::Ready(_) => None,
             Undo::Nothing(why) => Some(why.to_string()),
@@ -136,7 +136,7 @@ pub struct JobFacts {
 }
 
 impl JobFacts {
-    pub fn new(source: Source) -> JobFacts {
+    pub(crate) fn new(source: Source) -> JobFacts {
         JobFacts { source, device: None, preview: None }
     }
 
@@ -208,7 +208,7 @@ pub struct Before {
 }
 
 impl Before {
-    pub fn which(&self) -> Which {
+    pub(crate) fn which(&self) -> Which {
         match self.image.purpose() {
             Purpose::RestoreBootloader => Which::Loader,
             Purpose::Flash => Which::Image,
@@ -218,7 +218,7 @@ impl Before {
 
 impl Slot {
     /// The image, if there is one.
-    pub fn image(&self) -> Option<&Image> {
+    pub(crate) fn image(&self) -> Option<&Image> {
         match self {
             Slot::Ready(_, image) => Some(image),
             _ => None,
@@ -226,14 +226,14 @@ impl Slot {
     }
 
     /// What it is, if it can be flashed.
-    pub fn content(&self) -> Option<&Content> {
+    pub(crate) fn content(&self) -> Option<&Content> {
         match self {
             Slot::Ready(_, image) => Some(&image.content),
             Slot::Empty | Slot::Loading(_) | Slot::Bad(..) => None,
         }
     }
 
-    pub fn path(&self) -> Option<&PathBuf> {
+    pub(crate) fn path(&self) -> Option<&PathBuf> {
         match self {
             Slot::Empty => None,
             Slot::Loading(path) | Slot::Bad(path, _) | Slot::Ready(path, _) => Some(path),
@@ -251,7 +251,7 @@ pub enum Goal {
 
 impl Goal {
     /// The file that it takes.
-    pub fn file(self) -> Which {
+    pub(crate) fn file(self) -> Which {
         match self {
             Goal::Flash | Goal::Recover => Which::Image,
             Goal::Restore => Which::Loader,
@@ -259,9 +259,9 @@ impl Goal {
     }
 
     /// All, in the order of the menu.
-    pub const ALL: [Goal; 3] = [Goal::Flash, Goal::Recover, Goal::Restore];
+    pub(crate) const ALL: [Goal; 3] = [Goal::Flash, Goal::Recover, Goal::Restore];
 
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Goal::Flash => "Flash firmware",
             Goal::Recover => "Recover a drone that does not start",
@@ -328,7 +328,7 @@ pub struct Confirmation {
 
 impl Confirmation {
     /// A plan needs this long to be read: an earlier key was typed ahead and does not confirm it.
-    pub const READ: Duration = Duration::from_millis(700);
+    pub(crate) const READ: Duration = Duration::from_millis(700);
 
     /// How long until it can have been read; `None` if it can.
     pub fn until_read(&self, now: Duration) -> Option<Duration> {
@@ -439,7 +439,7 @@ impl App {
     }
 
     /// What is known of the job that is on the screen.
-    pub fn facts(&self) -> Option<&JobFacts> {
+    pub(crate) fn facts(&self) -> Option<&JobFacts> {
         match &self.screen {
             Screen::Job(view) => Some(&view.facts),
             Screen::Outcome(_, facts) => Some(facts),
@@ -453,7 +453,7 @@ impl App {
     }
 
     /// What is put back in the place of this file, if the job on the screen is an undo.
-    pub fn undoes(&self, which: Which) -> Option<&Before> {
+    pub(crate) fn undoes(&self, which: Which) -> Option<&Before> {
         let begins = match &self.screen {
             Screen::Wizard(WizardView { aim: Aim::Begin(Source::Undo(before)), .. }) => Some(&**before),
             _ => None,
@@ -463,12 +463,12 @@ impl App {
     }
 
     /// What the file of this goal is.
-    pub fn content(&self) -> Option<&Content> {
+    pub(crate) fn content(&self) -> Option<&Content> {
         let which = self.goal.file();
         self.undoes(which).map(|before| &before.content).or_else(|| self.slot(which).content())
     }
 
-    pub fn slot(&self, which: Which) -> &Slot {
+    pub(crate) fn slot(&self, which: Which) -> &Slot {
         match which {
             Which::Image => &self.image,
             Which::Loader => &self.loader,
@@ -484,7 +484,7 @@ impl App {
     }
 
     /// Shows a line for a while.
-    pub fn notify(&mut self, text: impl Into<String>) {
+    pub(crate) fn notify(&mut self, text: impl Into<String>) {
         /// How long a notice stays.
         const NOTICE: Duration = Duration::from_secs(6);
         // As in the log: nothing in it is a command to a terminal.
@@ -493,7 +493,7 @@ impl App {
     }
 
     /// The files that the job at hand writes, as they were read. The demo's own image is not a file.
-    pub fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
+    pub(crate) fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
         let file = |which: Which, slot: &Slot| match slot {
             Slot::Ready(path, image) if path != Path::new(DEMO_IMAGE) => {
                 Some((which, path.clone(), image.sha256))
@@ -506,12 +506,12 @@ impl App {
     }
 
     /// What is done when the wizard has led into DFU mode.
-    pub fn goal_of_wizard(&self) -> Goal {
+    pub(crate) fn goal_of_wizard(&self) -> Goal {
         if self.goal == Goal::Restore { Goal::Restore } else { Goal::Flash }
     }
 
     /// The firmware that a restore writes behind the bootloader; a copy of a whole flash brings its own.
-    pub fn firmware_of_restore(&self) -> Option<&Image> {
+    pub(crate) fn firmware_of_restore(&self) -> Option<&Image> {
         match self.loader.content() {
             Some(Content::Bootloader) => self.image.image(),
             _ => None,
@@ -541,7 +541,7 @@ impl App {
 }
 
 /// An image that is not recognised is taken here, since the plan then asks for a word.
-pub fn wish_for(image: &Image) -> Overrides {
+pub(crate) fn wish_for(image: &Image) -> Overrides {
     let allow_mismatch = matches!(image.content, Content::Unknown { .. });
     Overrides { allow_mismatch, ..Overrides::default() }
 }

@@ -44,6 +44,7 @@ mod console;
 mod json;
 mod man;
 mod output_file;
+mod panics;
 mod run_job;
 mod simulate;
 mod udev;
@@ -54,6 +55,7 @@ use run_job::Jobs;
 
 /// The whole program: parses the arguments, does what they say, gives the exit status.
 pub fn main() -> ExitCode {
+    panics::report();
     let args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| usage(&error));
     let mut console = match Console::new(&args.global) {
         Ok(console) => console,

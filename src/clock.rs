@@ -15,12 +15,12 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, time: Duration);
 }
 
-pub struct RealClock {
+pub(crate) struct RealClock {
     start: Instant,
 }
 
 impl RealClock {
-    pub fn new() -> RealClock {
+    pub(crate) fn new() -> RealClock {
         RealClock { start: Instant::now() }
     }
 }
@@ -65,6 +65,6 @@ impl Clock for FastClock {
 }
 
 /// Seconds since 1970, to name files and stamp records.
-pub fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

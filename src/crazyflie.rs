@@ -12,7 +12,7 @@ use crate::usb::{CRAZYFLIE, Id, Pipe, ROM_DFU, Setup};
 /// Every number is forced: only a device recipient with CLEAR_FEATURE's number and value 1 gets through
 /// the firmware's USB stack to its handler, which takes wIndex as the command. It resets without an
 /// answer, so an error is the good sign. An older firmware answers, and stays as it is.
-pub const ENTER_DFU: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
+pub(crate) const ENTER_DFU: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
 
 /// What a device on USB is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Mode {
     ///
     /// 0483:5740 is also every other ST serial port and Bitcraze's Loco Positioning Node, which must never
     /// be sent the request: the names decide.
-    pub fn of(id: Id, strings: &Strings) -> Option<Mode> {
+    pub(crate) fn of(id: Id, strings: &Strings) -> Option<Mode> {
         let crazyflie = strings.manufacturer == "Bitcraze AB" && strings.product.starts_with("Crazyflie");
         match id {
             ROM_DFU => Some(Mode::Dfu),
@@ -38,7 +38,7 @@ impl Mode {
     }
 
     /// The word that `list --json` prints.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Mode::Firmware => "firmware",
             Mode::Dfu => "dfu",
@@ -63,7 +63,7 @@ pub enum Relative {
 impl Relative {
     /// The relative with these numbers. `names` reads the names of the device and is called only for the
     /// Crazyflie's own numbers, which the Loco Positioning Node shares: all others need not be opened.
-    pub fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<Relative> {
+    pub(crate) fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<Relative> {
         if id == CRAZYFLIE {
             return names().product.starts_with("Loco Positioning").then_some(Relative::LocoNode);
         }
@@ -73,7 +73,7 @@ impl Relative {
     }
 
     /// A device with these numbers can be a relative.
-    pub fn is_possible(id: Id) -> bool {
+    pub(crate) fn is_possible(id: Id) -> bool {
         id == CRAZYFLIE || Relative::of(id, Strings::default).is_some()
     }
 
@@ -111,7 +111,7 @@ pub struct ForeignLoader {
 
 impl ForeignLoader {
     /// What it means that this device is plugged in, in sentences.
-    pub fn meaning(&self) -> String {
+    pub(crate) fn meaning(&self) -> String {
         format!("{} {}", self.subject, self.meaning)
     }
 }
@@ -127,7 +127,7 @@ const fn foreign(id: Id, name: &'static str, subject: &'static str, meaning: &'s
 
 /// Loaders that users meet in the place of an STM32's boot ROM. Sources: riscv-mcu/gd32-dfu-utils#5,
 /// qmk/qmk_toolbox#238 (APM32) and #481 (AT32), QMK's tables of bootloaders (WB32, Maple).
-pub const FOREIGN_LOADERS: &[ForeignLoader] = &[
+pub(crate) const FOREIGN_LOADERS: &[ForeignLoader] = &[
     foreign(id(0x28E9, 0x0189), "a GigaDevice GD32 in DFU mode", "A GD32", CLONE),
     foreign(id(0x314B, 0x0106), "a Geehy APM32 in DFU mode", "An APM32", CLONE),
     foreign(id(0x2E3C, 0xDF11), "an Artery AT32 in DFU mode", "An AT32", CLONE),
@@ -152,7 +152,7 @@ impl fmt::Display for Relative {
 ///
 /// The firmware shows the twelve bytes of the unique number in memory order; the ROM shows the sum of the
 /// first and third word and the upper half of the second (ST's `Get_SerialNum`).
-pub fn dfu_serial(running: &str) -> Option<String> {
+pub(crate) fn dfu_serial(running: &str) -> Option<String> {
     if running.len() != 24 || !running.is_ascii() {
         return None;
     }
@@ -171,19 +171,19 @@ pub fn is_same_serial(one: &str, other: &str) -> bool {
 }
 
 /// What every read-protected chip shows in place of its serial number, as the ROM cannot read it.
-pub const HIDDEN_SERIAL: &str = "FFFFFFFEFFFF";
+pub(crate) const HIDDEN_SERIAL: &str = "FFFFFFFEFFFF";
 
 /// Turns the firmware's CRTP link from the radio to USB: from then on it answers on [`CRTP_OUT`] and
 /// [`CRTP_IN`].
-pub const LINK_TO_USB: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 1 };
+pub(crate) const LINK_TO_USB: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 1 };
 /// Gives the link back to the radio.
-pub const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 0 };
+pub(crate) const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 0 };
 /// Where CRTP packets go.
-pub const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
+pub(crate) const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
 /// Where CRTP packets come from.
-pub const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
+pub(crate) const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
 /// The longest CRTP packet, in bytes.
-pub const CRTP_MAX: usize = 64;
+pub(crate) const CRTP_MAX: usize = 64;
 
 /// A question to the running firmware's platform service (CRTP port 13, channel 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ pub enum CrtpQuestion {
 
 impl CrtpQuestion {
     /// The packet to send. The two bits between port and channel are set by everybody.
-    pub fn packet(self) -> [u8; 2] {
+    pub(crate) fn packet(self) -> [u8; 2] {
         [0xDD, self as u8]
     }
 
@@ -211,7 +211,7 @@ impl CrtpQuestion {
 }
 
 /// How somebody brings a Crazyflie into DFU mode, as an order (§4.2 of Bitcraze's DFU page): works whatever is on it.
-pub const ENTER_BY_HAND: &str = "unplug USB and battery, hold the button while plugging in USB until the slow blink of the \
+pub(crate) const ENTER_BY_HAND: &str = "unplug USB and battery, hold the button while plugging in USB until the slow blink of the \
     blue LED becomes clearly faster (about 5 s), let go";
 
 /// The version of the chip's boot ROM, two digits (AN2606).
@@ -239,7 +239,7 @@ impl fmt::Display for RomVersion {
 }
 
 /// Bytes of the OTP that hold the board's name: 16 blocks of 32.
-pub const OTP_LEN: u16 = 512;
+pub(crate) const OTP_LEN: u16 = 512;
 
 /// A board as the OTP of its chip names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,7 +259,7 @@ impl Board {
     }
 
     /// What people call it; the code itself if it is not known.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         BOARDS.iter().find(|board| board.code == self.code).map_or(&self.code, |board| board.name)
     }
 }
@@ -305,13 +305,13 @@ pub const BOARDS: &[BoardType] = &[
 ];
 
 /// The code of the board that the firmware calls by this name; `None` if none or several are called so.
-pub fn code_of(name: &str) -> Option<&'static str> {
+pub(crate) fn code_of(name: &str) -> Option<&'static str> {
     let mut codes = BOARDS.iter().filter(|board| board.name == name).map(|board| board.code);
     codes.next().filter(|_| codes.next().is_none())
 }
 
 /// The platform of the board with this code.
-pub fn platform_of(code: &str) -> Option<&'static str> {
+pub(crate) fn platform_of(code: &str) -> Option<&'static str> {
     BOARDS.iter().find(|board| board.code == code).map(|board| board.platform)
 }
 

@@ -47,12 +47,8 @@ impl State {
     ];
 
     /// The state of this number, if there is one.
-    pub fn from_code(code: u8) -> Option<State> {
+    pub(crate) fn from_code(code: u8) -> Option<State> {
         State::ALL.get(usize::from(code)).map(|(state, _)| *state)
-    }
-
-    pub fn code(self) -> u8 {
-        self as u8
     }
 }
 
@@ -67,7 +63,7 @@ impl fmt::Display for State {
 pub struct Status(pub u8);
 
 impl Status {
-    pub const OK: Status = Status(0x00);
+    pub(crate) const OK: Status = Status(0x00);
     /// On ST's ROM: the address is wrong (AN3156 §5.1).
     pub const TARGET: Status = Status(0x01);
     /// Normal at the first open of ST's ROM, cleared once.
@@ -75,9 +71,9 @@ impl Status {
     /// On ST's ROM: read protection is active (AN3156 §4.1).
     pub const VENDOR: Status = Status(0x0B);
     /// The request does not fit the state.
-    pub const STALLED_PACKET: Status = Status(0x0F);
+    pub(crate) const STALLED_PACKET: Status = Status(0x0F);
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         const NAMES: [&str; 16] = [
             "OK",
             "errTARGET",
@@ -100,7 +96,7 @@ impl Status {
     }
 
     /// What it means when ST's ROM says it.
-    pub fn meaning(self) -> &'static str {
+    pub(crate) fn meaning(self) -> &'static str {
         match self {
             Status::OK => "no error",
             Status::TARGET => "the address is wrong or not supported",

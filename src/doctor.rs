@@ -17,7 +17,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// The word that `doctor --json` prints.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Verdict::Good => "ok",
             Verdict::Doubtful => "doubtful",
@@ -115,7 +115,7 @@ pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
 }
 
 /// The rows about udev: its rules for the running Crazyflie and for the boot ROM, and whether anybody reads them.
-pub fn rules(symptoms: &Symptoms) -> Vec<Check> {
+pub(crate) fn rules(symptoms: &Symptoms) -> Vec<Check> {
     let Some([running, dfu]) = &symptoms.rules else { return Vec::new() };
     let mut checks = vec![
         rule("rules, running", CRAZYFLIE, running, symptoms),
@@ -295,14 +295,14 @@ fn kernel(symptoms: &Symptoms) -> Check {
 }
 
 /// The rules that let everybody in the group plugdev, and whoever sits at the computer, use a Crazyflie.
-pub const UDEV_RULES: &str = "\
+pub(crate) const UDEV_RULES: &str = "\
 # Bitcraze Crazyflie: running, and in DFU mode (the boot ROM of its STM32). Written by cfdfu.
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"5740\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"df11\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
 ";
 
 /// The rules in this text for the running Crazyflie and for the boot ROM.
-pub fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
+pub(crate) fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
     let mut found = [Vec::new(), Vec::new()];
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         let value = |key: &str| {

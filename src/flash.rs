@@ -13,12 +13,12 @@ pub const FIRMWARE_BASE: Address = Address(0x0800_4000);
 /// One past the last byte of the STM32F405's 1 MiB of flash.
 pub const FLASH_END: u64 = 0x0810_0000;
 /// The most that fits behind the bootloader, in bytes (1008 KiB).
-pub const FIRMWARE_MAX: usize = 1_032_192;
+pub(crate) const FIRMWARE_MAX: usize = 1_032_192;
 /// The size of sector 0, in bytes: the most that a bootloader may have.
-pub const LOADER_MAX: usize = 16 * 1024;
+pub(crate) const LOADER_MAX: usize = 16 * 1024;
 
 /// What erased flash reads as.
-pub const BLANK: u8 = 0xFF;
+pub(crate) const BLANK: u8 = 0xFF;
 
 /// Whether these bytes are what erased flash reads as.
 pub fn is_blank(bytes: &[u8]) -> bool {
@@ -36,7 +36,7 @@ impl Address {
     }
 
     /// The address `bytes` further on, or `None` past the 32-bit space.
-    pub fn checked_add(self, bytes: u32) -> Option<Address> {
+    pub(crate) fn checked_add(self, bytes: u32) -> Option<Address> {
         self.0.checked_add(bytes).map(Address)
     }
 }
@@ -66,43 +66,43 @@ impl Span {
         Span::new(start, len)
     }
 
-    pub fn start(self) -> Address {
+    pub(crate) fn start(self) -> Address {
         self.start
     }
 
     /// Length in bytes, at least one.
     #[allow(clippy::len_without_is_empty, reason = "a span is never empty")]
-    pub fn len(self) -> u32 {
+    pub(crate) fn len(self) -> u32 {
         self.len
     }
 
     /// Length in bytes, as the size of a slice.
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         self.len as usize
     }
 
     /// One past the last byte.
-    pub fn end(self) -> u64 {
+    pub(crate) fn end(self) -> u64 {
         self.start.wide() + u64::from(self.len)
     }
 
     /// Whether `address` is one of these bytes.
-    pub fn contains(self, address: Address) -> bool {
+    pub(crate) fn contains(self, address: Address) -> bool {
         address >= self.start && address.wide() < self.end()
     }
 
     /// Whether all of `other` is in here.
-    pub fn covers(self, other: Span) -> bool {
+    pub(crate) fn covers(self, other: Span) -> bool {
         other.start >= self.start && other.end() <= self.end()
     }
 
     /// The bytes that both have.
-    pub fn intersection(self, other: Span) -> Option<Span> {
+    pub(crate) fn intersection(self, other: Span) -> Option<Span> {
         Span::between(self.start.max(other.start), self.end().min(other.end()))
     }
 
     /// The span cut at every multiple of `size`, so that whole blocks line up with sectors.
-    pub fn blocks(self, size: u32) -> impl Iterator<Item = Span> {
+    pub(crate) fn blocks(self, size: u32) -> impl Iterator<Item = Span> {
         let size = u64::from(size.max(1));
         let mut at = self.start.wide();
         std::iter::from_fn(move || {
@@ -130,7 +130,7 @@ pub struct Segment {
 
 impl Segment {
     /// One past the last byte.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.address.wide() + self.data.len() as u64
     }
 }

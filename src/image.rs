@@ -26,10 +26,10 @@ pub use loader::Loader;
 use release::{Loose, Packing, Release};
 
 pub use recognise::{BoardKind, Content, Firmware, WholeFlash};
-pub use startup::Extent;
+pub(crate) use startup::Extent;
 
 /// The largest file that is read at all, in bytes: nothing for a Crazyflie comes near it.
-pub const FILE_MAX: u64 = 16 * 1024 * 1024;
+pub(crate) const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// The most bytes that an image may have: the whole flash.
 const IMAGE_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64;
 
@@ -47,7 +47,7 @@ pub enum Format {
 
 impl Format {
     /// The word that `inspect --json` prints.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Format::Bin => "bin",
             Format::Dfu => "dfu",
@@ -81,7 +81,7 @@ impl Payload {
     }
 
     /// Where the file itself says that the image starts.
-    pub fn address(&self) -> Option<Address> {
+    pub(crate) fn address(&self) -> Option<Address> {
         match self {
             Payload::Raw(_) => None,
             Payload::Placed(segments) => segments.first().map(|segment| segment.address),
@@ -89,7 +89,7 @@ impl Payload {
     }
 
     /// The bytes at their addresses; raw ones at `address`.
-    pub fn at(&self, address: Address) -> Vec<Segment> {
+    pub(crate) fn at(&self, address: Address) -> Vec<Segment> {
         match self {
             Payload::Raw(bytes) => vec![Segment { address, data: bytes.clone() }],
             Payload::Placed(segments) => segments.clone(),
@@ -223,7 +223,7 @@ impl Image {
     }
 
     /// Vendor and product of the device that the file is made for, if that is neither this boot ROM nor any.
-    pub fn other_device(&self) -> Option<(u16, u16)> {
+    pub(crate) fn other_device(&self) -> Option<(u16, u16)> {
         const ANY: u16 = 0xFFFF;
         let ours = |&(vendor, product): &(u16, u16)| {
             [0x0483, ANY].contains(&vendor) && [0xDF11, ANY].contains(&product)
@@ -377,7 +377,7 @@ impl Image {
     }
 
     /// Where the image belongs: where its file says, or else where it was linked to run.
-    pub fn address(&self) -> Option<Address> {
+    pub(crate) fn address(&self) -> Option<Address> {
         self.payload.address().or(self.content.link())
     }
 }

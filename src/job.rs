@@ -128,7 +128,7 @@ impl FlashTask {
     }
 
     /// It goes on where an earlier job was interrupted.
-    pub fn carries_on(&self) -> bool {
+    pub(crate) fn carries_on(&self) -> bool {
         self.left != DroneState::Untouched
     }
 
@@ -227,7 +227,7 @@ pub enum BoardCheck {
 
 impl BoardCheck {
     /// The image may be written without being insisted on.
-    pub fn is_passed(self) -> bool {
+    pub(crate) fn is_passed(self) -> bool {
         self == BoardCheck::Passed
     }
 }
@@ -311,7 +311,7 @@ impl fmt::Display for Selector {
 
 impl Selector {
     /// Whether this device is meant.
-    pub fn matches(&self, device: &Device) -> bool {
+    pub(crate) fn matches(&self, device: &Device) -> bool {
         match self {
             Selector::Only => true,
             Selector::At(location) => *location == device.location,
@@ -352,12 +352,12 @@ pub struct DroneAt {
 
 impl DroneAt {
     /// Whether both are one drone, as far as it is known.
-    pub fn may_be(&self, other: &DroneAt) -> bool {
+    pub(crate) fn may_be(&self, other: &DroneAt) -> bool {
         self.port == other.port && crazyflie::is_same_serial(&self.serial, &other.serial)
     }
 
     /// Whether this device is that drone, in whatever mode. One whose serial number is unknown is not.
-    pub fn is(&self, device: &Device) -> bool {
+    pub(crate) fn is(&self, device: &Device) -> bool {
         self.port == device.location && crazyflie::is_same_serial(&self.serial, &device.strings.serial)
     }
 }
@@ -448,7 +448,7 @@ pub enum Phase {
 
 impl Phase {
     /// The word that `--json` prints.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Phase::Compare => "compare",
             Phase::Erase => "erase",
@@ -563,7 +563,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Another program has the device.
-    pub fn held(drone: DroneState) -> Outcome {
+    pub(crate) fn held(drone: DroneState) -> Outcome {
         Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone })
     }
 }

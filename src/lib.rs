@@ -28,7 +28,7 @@
 //! device has a limit.
 
 pub mod app;
-pub mod cli;
+mod cli;
 pub mod clock;
 pub mod crazyflie;
 pub mod dfu;
@@ -37,14 +37,16 @@ pub mod flash;
 pub mod image;
 pub mod job;
 pub mod plan;
-pub mod record;
+mod record;
 pub mod report;
 pub mod scan;
-pub mod settings;
+mod settings;
 pub mod sim;
 pub mod supervise;
-pub mod sys;
-pub mod tui;
+mod sys;
+mod tui;
 pub mod ui;
 pub mod usb;
 pub mod worker;
+
+pub use cli::main;

@@ -1,30 +1,7 @@
-//! `cfdfu`: everything is in the library. Here is only what a panic does.
+//! `cfdfu`: everything is in the library, where the tests reach it.
 
 use std::process::ExitCode;
-use std::thread;
 
 fn main() -> ExitCode {
-    report_panics();
-    cfdfu::cli::main()
-}
-
-/// A panic is a defect of this program. On the main thread the terminal is given back first, so that the
-/// report is readable; a panic of the worker is caught there and becomes a failed job, and must not touch
-/// the screen.
-fn report_panics() {
-    let Ok(hooks) =
-        color_eyre::config::HookBuilder::default().theme(color_eyre::config::Theme::new()).try_into_hooks()
-    else {
-        return;
-    };
-    let main_thread = thread::current().id();
-    let (panic, eyre) = hooks;
-    let _ = eyre.install();
-    std::panic::set_hook(Box::new(move |info| {
-        if thread::current().id() == main_thread {
-            cfdfu::tui::terminal::give_back();
-            let report = panic.panic_report(info).to_string();
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{report}\n").as_bytes());
-        }
-    }));
+    cfdfu::main()
 }

@@ -70,7 +70,7 @@ pub struct Work {
 
 impl Work {
     /// Whether the bootloader's sector is erased or written.
-    pub fn writes_loader(&self) -> bool {
+    pub(crate) fn writes_loader(&self) -> bool {
         let in_loader = |start: Address| start < FIRMWARE_BASE;
         self.erase.iter().any(|sector| in_loader(sector.span.start()))
             || self.write.iter().chain(&self.commit).any(|span| in_loader(span.start()))
@@ -83,7 +83,7 @@ impl Work {
 
     /// The stretches that are rewritten, ascending, with the commit words in them: where the work really is, which may
     /// start far behind the start of the image.
-    pub fn stretches(&self) -> Vec<Span> {
+    pub(crate) fn stretches(&self) -> Vec<Span> {
         let mut spans: Vec<Span> = self.verify.iter().chain(&self.commit).copied().collect();
         spans.sort_by_key(|span| span.start());
         let mut stretches: Vec<Span> = Vec::new();
@@ -99,7 +99,7 @@ impl Work {
     }
 
     /// Bytes that will be written.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.write.iter().chain(&self.commit).map(|block| u64::from(block.len())).sum()
     }
 }
@@ -166,7 +166,7 @@ impl Plan {
     }
 
     /// Whether the bootloader's sector is meant.
-    pub fn purpose(&self) -> Purpose {
+    pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
 
@@ -181,12 +181,12 @@ impl Plan {
     }
 
     /// Where the image starts: the lowest address of it.
-    pub fn start(&self) -> Address {
+    pub(crate) fn start(&self) -> Address {
         self.pieces.first().map_or(FIRMWARE_BASE, |piece| piece.address)
     }
 
     /// The image's bytes at `span`, which lies in one of the filled parts.
-    pub fn data(&self, span: Span) -> &[u8] {
+    pub(crate) fn data(&self, span: Span) -> &[u8] {
         let piece = self.pieces.iter().rfind(|piece| piece.address <= span.start());
         piece.map_or(&[], |piece| {
             let from = (span.start().0 - piece.address.0) as usize;

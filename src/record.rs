@@ -20,24 +20,25 @@ const RECENT: usize = 5;
 mod presence;
 mod undo;
 
-pub use presence::{Presence, RunningInstance};
-pub use undo::{Begun, Target, begin};
+pub(crate) use presence::Presence;
+pub use presence::RunningInstance;
+pub(crate) use undo::{Begun, Target, begin};
 
 #[derive(Clone)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     dir: PathBuf,
 }
 
 impl StateDir {
     /// The user's; `None` where there is no home.
-    pub fn of_user() -> Option<StateDir> {
+    pub(crate) fn of_user() -> Option<StateDir> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
         Some(StateDir { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
     }
 
     /// Keeps a file in this folder of the state directory, its name preceded by the time; of the files with
     /// the same ending the oldest go, so that `most` are left. Gives the new file.
-    pub fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
+    pub(crate) fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
         self.save_after(folder, name, bytes, most, None)
     }
 
@@ -75,14 +76,14 @@ impl StateDir {
     }
 
     /// Keeps the log of a job; so many are kept.
-    pub fn save_log(&self, log: &str, most: usize) -> io::Result<PathBuf> {
+    pub(crate) fn save_log(&self, log: &str, most: usize) -> io::Result<PathBuf> {
         // Two runs may end in one second.
         let name = format!("{}-run.log", std::process::id());
         self.save(Path::new("logs"), &name, log.as_bytes(), most)
     }
 
     /// Remembers an image that was chosen.
-    pub fn used(&self, image: &Path) -> io::Result<()> {
+    pub(crate) fn used(&self, image: &Path) -> io::Result<()> {
         let mut recent = self.recent();
         recent.retain(|path| path != image);
         recent.insert(0, image.to_owned());
@@ -91,19 +92,19 @@ impl StateDir {
     }
 
     /// The images that were chosen, the last first. A broken file is as good as none.
-    pub fn recent(&self) -> Vec<PathBuf> {
+    pub(crate) fn recent(&self) -> Vec<PathBuf> {
         let text = read(&self.dir.join("recent.json"), JSON_MAX).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
     /// Remembers how a job ended; `seen` if somebody was there to see it.
-    pub fn ended(&self, words: &str, seen: bool) -> io::Result<()> {
+    pub(crate) fn ended(&self, words: &str, seen: bool) -> io::Result<()> {
         let record = serde_json::json!({"time": clock::unix_seconds(), "outcome": words, "seen": seen});
         self.write("last-run.json", &record)
     }
 
     /// How the last job ended, if nobody saw it; after this call somebody has.
-    pub fn unseen_end(&self) -> Option<String> {
+    pub(crate) fn unseen_end(&self) -> Option<String> {
         let text = read(&self.dir.join("last-run.json"), JSON_MAX)?;
         let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
         let words = record["outcome"].as_str().filter(|_| record["seen"] == false)?.to_owned();

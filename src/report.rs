@@ -18,9 +18,9 @@ mod image;
 mod problem;
 mod right_file;
 
-pub use image::{caution, image_error, platform_change, refusal, wrong_checksum};
-pub use problem::{Advice, Problem, ProblemKind, Remedy};
-pub use right_file::{RIGHT_LOADER, any_image, right_image};
+pub(crate) use image::{caution, image_error, platform_change, refusal, wrong_checksum};
+pub(crate) use problem::{Advice, Problem, ProblemKind, Remedy};
+pub(crate) use right_file::{RIGHT_LOADER, any_image, right_image};
 
 /// Exit statuses, after sysexits.h; scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Exit {
 }
 
 /// The exit status of a finished job.
-pub fn exit(report: &Report) -> Exit {
+pub(crate) fn exit(report: &Report) -> Exit {
     match &report.outcome {
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => Exit::Done,
         Outcome::Cancelled(_) => Exit::Interrupted,
@@ -60,7 +60,7 @@ pub fn exit(report: &Report) -> Exit {
 }
 
 /// What came of a job, in one line.
-pub fn headline(report: &Report) -> String {
+pub(crate) fn headline(report: &Report) -> String {
     let (verdict, took) = (verdict(report), report.took.as_secs_f64());
     match (&report.outcome, figures(report)) {
         (Outcome::Cancelled(state), _) => format!("{verdict}. {}", drone_state(*state)),
@@ -71,7 +71,7 @@ pub fn headline(report: &Report) -> String {
 }
 
 /// What came of a job, in as few words as that takes.
-pub fn verdict(report: &Report) -> String {
+pub(crate) fn verdict(report: &Report) -> String {
     match &report.outcome {
         Outcome::Flashed if report.verified => "Flashed and verified".to_owned(),
         Outcome::Flashed => "Flashed, not verified".to_owned(),
@@ -84,7 +84,7 @@ pub fn verdict(report: &Report) -> String {
 }
 
 /// The size of what was done to the flash, or found there.
-pub fn figures(report: &Report) -> Option<String> {
+pub(crate) fn figures(report: &Report) -> Option<String> {
     match &report.outcome {
         Outcome::Flashed => {
             let sectors = count(report.erased_sectors as u64, "sector");
@@ -96,7 +96,7 @@ pub fn figures(report: &Report) -> Option<String> {
 }
 
 /// What to do after a job that worked; `None` if it was not to start the drone.
-pub fn afterwards(report: &Report) -> Option<String> {
+pub(crate) fn afterwards(report: &Report) -> Option<String> {
     let words = match (report.boot, &report.runs) {
         (Boot::NotAsked, _) => return None,
         (Boot::Restarts, _) => RESTARTING.to_owned(),
@@ -115,12 +115,12 @@ pub fn afterwards(report: &Report) -> Option<String> {
 }
 
 /// A number of things: digits in groups of three, and the word for one or for many.
-pub fn count(n: u64, one: &str) -> String {
+pub(crate) fn count(n: u64, one: &str) -> String {
     format!("{} {one}{}", thousands(n), if n == 1 { "" } else { "s" })
 }
 
 /// Digits in groups of three.
-pub fn thousands(n: u64) -> String {
+pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| str::from_utf8(group).ok()).collect();
@@ -128,7 +128,7 @@ pub fn thousands(n: u64) -> String {
 }
 
 /// What `--require-boot` asks for and did not happen; `None` for a drone that runs, and for a job that failed by itself.
-pub fn not_running(report: &Report) -> Option<Problem> {
+pub(crate) fn not_running(report: &Report) -> Option<Problem> {
     let words = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
     let words = match report.boot {
         Boot::NotWatched => {
@@ -147,11 +147,11 @@ pub fn not_running(report: &Report) -> Option<Problem> {
 }
 
 /// A drone that keeps restarting after a flash.
-pub const RESTARTING: &str = "The Crazyflie starts, and restarts by itself: its firmware stops itself, mostly for a sensor or a \
+pub(crate) const RESTARTING: &str = "The Crazyflie starts, and restarts by itself: its firmware stops itself, mostly for a sensor or a \
     deck that it does not find. Take off the decks and switch it off and on. If that does not help, undo the flash.";
 
 /// Why a drone was not seen starting after a flash, and what to do.
-pub fn not_seen(report: &Report) -> &'static str {
+pub(crate) fn not_seen(report: &Report) -> &'static str {
     if report.rom.is_some_and(RomVersion::leaves_drone_dark) {
         "It was not seen starting. That is normal with the boot ROM of this chip: unplug USB and battery, then switch it \
          on."
@@ -169,16 +169,16 @@ const LOST: &str = "The drone has no complete firmware now, and starts none. Plu
     was written is not lost.";
 
 /// Of a flash that is lost and carried on, again and again.
-pub const STUCK: &str = "The connection drops again and again, and the flash gets no further. Check the cable, and plug the \
+pub(crate) const STUCK: &str = "The connection drops again and again, and the flash gets no further. Check the cable, and plug the \
     drone in without a hub.";
 
 /// What a flash cannot mend.
-pub const WITHOUT_LOADER: &str = "Its bootloader is gone: it will not start when it is switched on. Put it back: cfdfu \
+pub(crate) const WITHOUT_LOADER: &str = "Its bootloader is gone: it will not start when it is switched on. Put it back: cfdfu \
     restore-bootloader LOADER (b in the interface). LOADER is cf2loader-1.0.bin from \
     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
 
 /// What is known of a drone, as rows of a label and a text.
-pub fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
+pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
     match known {
         DeviceInfo::InDfu(identity) => {
             let unknown = || "unknown".to_owned();
@@ -216,7 +216,7 @@ pub fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
 }
 
 /// What is wrong with a drone in DFU mode, by what is on it, and what helps; `None` if nothing is.
-pub fn diagnosis(identity: &Identity) -> Option<String> {
+pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
     let Identity { board, loader, firmware, .. } = identity;
     if identity.is_read_protected() {
         return Some("The chip is read-protected: it can neither be read nor flashed.".to_owned());
@@ -266,7 +266,7 @@ fn right_for(board: Option<&Board>) -> String {
 }
 
 /// What a restored bootloader is good for, and what is missing; `None` if what was written is none.
-pub fn restored(written: &[Segment]) -> Option<String> {
+pub(crate) fn restored(written: &[Segment]) -> Option<String> {
     let at = |base: Address| written.iter().find(|segment| segment.address == base);
     let loader = at(LOADER_BASE)?;
     let firmware = at(FIRMWARE_BASE).is_some_and(|it| !is_blank(&it.data[..it.data.len().min(4)]));
@@ -284,7 +284,7 @@ pub fn restored(written: &[Segment]) -> Option<String> {
 }
 
 /// A time that has passed, in the largest unit that fits.
-pub fn age(age: Duration) -> String {
+pub(crate) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
     let (size, unit) = units.into_iter().find(|(size, _)| seconds >= *size).unwrap_or((1, "second"));
@@ -293,7 +293,7 @@ pub fn age(age: Duration) -> String {
 }
 
 /// What a drone is left as.
-pub fn drone_state(state: DroneState) -> &'static str {
+pub(crate) fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
         DroneState::Stopped => {
@@ -510,7 +510,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
 }
 
 /// What somebody should do who has only these plugged in.
-pub fn about_others(others: &[Other]) -> String {
+pub(crate) fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(
         "PX4 took the place of Bitcraze's bootloader. To go back, enter DFU mode by hand: {ENTER_BY_HAND}. Then: cfdfu \

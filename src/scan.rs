@@ -70,7 +70,7 @@ impl ScanCache {
 
 /// What this is, `None` if it is not a Crazyflie; an error only if it has gone. Names that cannot be read hide nothing:
 /// what has a Crazyflie's numbers is shown, and not used as one. A device that the system shows to be another is not opened.
-pub fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
+pub(crate) fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
     let mode_by_id = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
     if found.names.as_ref().is_some_and(|names| Mode::of(found.id, names).is_none()) {
         return Ok(None);
@@ -97,7 +97,7 @@ pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind>
 }
 
 /// The same; when `go_on` says no, the answer is quick and means nothing.
-pub fn choose_while(
+pub(crate) fn choose_while(
     bus: &dyn Bus,
     selector: &Selector,
     go_on: &mut dyn FnMut() -> bool,
@@ -129,7 +129,7 @@ pub fn choose_while(
 }
 
 /// Why a device could not be opened, as a kind of failure.
-pub fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
+pub(crate) fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
     match error {
         TransferError::Access => FailureKind::NoAccess(device.id),
         TransferError::Busy => FailureKind::Held,
@@ -139,6 +139,6 @@ pub fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
 
 /// A device with the numbers of a running Crazyflie that cannot be opened and does not tell its names: it may be any
 /// board of ST's.
-pub fn is_doubtful(device: &Device) -> bool {
+pub(crate) fn is_doubtful(device: &Device) -> bool {
     device.mode == Mode::Firmware && device.closed.is_some() && device.strings == Strings::default()
 }

@@ -13,7 +13,7 @@ const FILE_MAX: u64 = 64 * 1024;
 /// The settings; each is what the terminal or the program says if it is not given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Which characters the screen is drawn with, if not those that the terminal seems to have.
     pub glyphs: Option<GlyphSet>,
     /// When to use colour; `--color` and `NO_COLOR` come first.
@@ -27,7 +27,7 @@ pub struct Settings {
 /// The characters of a screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum GlyphSet {
+pub(crate) enum GlyphSet {
     /// Any font of today.
     Unicode,
     /// What the Linux console's fonts have.
@@ -38,20 +38,20 @@ pub enum GlyphSet {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Color {
+pub(crate) enum Color {
     Always,
     Never,
 }
 
 impl Settings {
     /// How many logs of jobs are kept.
-    pub fn logs(&self) -> usize {
+    pub(crate) fn logs(&self) -> usize {
         const LOGS: usize = 50;
         self.logs.unwrap_or(LOGS).max(1)
     }
 
     /// The user's, and what is wrong with the file if it cannot be used.
-    pub fn load() -> (Settings, Option<String>) {
+    pub(crate) fn load() -> (Settings, Option<String>) {
         let Some(dirs) = ProjectDirs::from("", "", "cfdfu") else { return (Settings::default(), None) };
         let home = BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
         Settings::from_file(&dirs.config_dir().join("config.toml"), home.as_deref())

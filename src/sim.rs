@@ -14,12 +14,12 @@ use crate::usb::{Bus, BusError, Found, Id, Location, Pipe, Setup, TransferError,
 pub mod descriptors;
 pub mod drone;
 pub mod images;
-pub mod link;
+pub(crate) mod link;
 pub mod nor;
 pub mod rom;
 pub mod scenario;
 #[cfg(target_os = "linux")]
-pub mod vhci;
+pub(crate) mod vhci;
 
 use drone::SimDrone;
 use rom::RomAnswer;
@@ -44,7 +44,7 @@ impl SimBus {
     }
 
     /// How many drones there are, plugged in or not.
-    pub fn drones(&self) -> usize {
+    pub(crate) fn drones(&self) -> usize {
         self.lock().len()
     }
 
@@ -68,7 +68,7 @@ impl SimBus {
     }
 
     /// The time by which its drones live.
-    pub fn clock(&self) -> &dyn Clock {
+    pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 

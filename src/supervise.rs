@@ -27,7 +27,7 @@ mod copies;
 mod resume;
 
 use copies::{BegunCopy, Copies};
-pub use copies::{NoUndo, UndoTarget};
+pub(crate) use copies::{NoUndo, UndoTarget};
 pub use resume::{Headway, Next, Waits};
 
 pub struct Supervisor {
@@ -124,7 +124,12 @@ impl Supervisor {
 
     /// The other run that is at work on the drone of this job: that must not even be asked into DFU mode. Without another
     /// run the bus is left alone.
-    pub fn held_by(&self, bus: &Arc<dyn Bus>, clock: &Arc<dyn Clock>, job: &Job) -> Option<RunningInstance> {
+    pub(crate) fn held_by(
+        &self,
+        bus: &Arc<dyn Bus>,
+        clock: &Arc<dyn Clock>,
+        job: &Job,
+    ) -> Option<RunningInstance> {
         let record = self.record.as_ref().filter(|record| !record.others_at_work().is_empty())?;
         let bus = Patient::new(Arc::clone(bus), Arc::clone(clock));
         record.at_work_on(&scan::choose(&bus, &job.device).ok()?.location)
@@ -144,7 +149,7 @@ impl Supervisor {
     }
 
     /// Watches a job that the caller gives to the worker.
-    pub fn watch(&mut self, job: &Job) {
+    pub(crate) fn watch(&mut self, job: &Job) {
         self.headway = Headway::default();
         self.given.push_back(Given::Job);
         let drone = match (&job.device, &job.serial) {
@@ -188,13 +193,13 @@ impl Supervisor {
     }
 
     /// The job under way was stopped before the worker had it.
-    pub fn abandon(&mut self) -> Box<Ended> {
+    pub(crate) fn abandon(&mut self) -> Box<Ended> {
         self.given.pop_back();
         self.end(Report::nothing_done(Outcome::Cancelled(DroneState::Untouched)))
     }
 
     /// The job that was watched last is not given to the worker after all.
-    pub fn withdraw(&mut self) {
+    pub(crate) fn withdraw(&mut self) {
         self.given.pop_back();
         self.watched = None;
     }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, TransferError, Transport};
 
-pub mod files;
-pub mod signals;
-pub mod symptoms;
+pub(crate) mod files;
+pub(crate) mod signals;
+pub(crate) mod symptoms;
 
 /// Where there is no USB at all: a bus with nothing on it, which says why.
-pub struct NoUsb(pub BusError, pub Arc<dyn Clock>);
+pub(crate) struct NoUsb(pub BusError, pub Arc<dyn Clock>);
 
 impl Bus for NoUsb {
     fn list(&self) -> Result<Vec<Found>, BusError> {
@@ -29,6 +29,6 @@ impl Bus for NoUsb {
 }
 
 /// The path as the picker shows folders: absolute.
-pub fn absolute(path: &Path) -> PathBuf {
+pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -37,8 +37,8 @@ use crate::worker::patient::Patient;
 
 mod bundle;
 mod keyboard;
-pub mod plain;
-pub mod terminal;
+pub(crate) mod plain;
+pub(crate) mod terminal;
 
 use crate::sys::signals::Signals;
 use crate::sys::{absolute, files, symptoms};
@@ -53,7 +53,7 @@ const BUS_LOOK: Duration = Duration::from_millis(500);
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// What the interface runs on.
-pub struct World {
+pub(crate) struct World {
     pub bus: Arc<dyn Bus>,
     /// The time by which it lives.
     pub clock: Arc<dyn Clock>,
@@ -68,7 +68,7 @@ pub struct World {
 }
 
 /// Runs the interface until its end; its state is what was last known then.
-pub fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<App> {
+pub(crate) fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<App> {
     let (messages, inbox) = channel();
     let mut shell = Shell::start(world, messages.clone());
     let mut screen = TerminalScreen::open()?;
@@ -442,7 +442,7 @@ fn unseen_end(record: &StateDir) -> Option<Event> {
 }
 
 /// Whether there is a terminal that a full screen can be drawn on.
-pub fn has_terminal() -> bool {
+pub(crate) fn has_terminal() -> bool {
     use std::io::IsTerminal;
     // Windows has no TERM.
     let dumb = std::env::var_os("TERM").map_or(cfg!(unix), |term| term == "dumb" || term.is_empty());

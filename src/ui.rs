@@ -24,7 +24,7 @@ use crate::usb::descriptor::is_printable;
 
 mod bar;
 mod flash_map;
-pub mod lines;
+pub(crate) mod lines;
 mod log_panel;
 mod middle;
 mod over;
@@ -35,7 +35,7 @@ mod wizard_panel;
 use theme::{Glyphs, Theme};
 
 /// The smallest screen, in columns and rows.
-pub const MINIMUM: (u16, u16) = (60, 16);
+pub(crate) const MINIMUM: (u16, u16) = (60, 16);
 
 pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     let area = frame.area();
@@ -100,7 +100,7 @@ fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
 }
 
 /// A paragraph in lines of at most this width; a longer word is left whole.
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let options = textwrap::Options::new(width)
         .break_words(false)
         .word_splitter(textwrap::WordSplitter::NoHyphenation)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub mod descriptor;
-pub mod libusb;
+pub(crate) mod libusb;
 pub mod trace;
 
 use descriptor::Strings;
@@ -146,7 +146,7 @@ pub enum TransferError {
 impl TransferError {
     /// A repeat may succeed: the wire or the device had a moment's trouble. Not so where the system forbids it, another
     /// program is in the way, or the device is gone.
-    pub fn is_transient(self) -> bool {
+    pub(crate) fn is_transient(self) -> bool {
         match self {
             TransferError::Stall
             | TransferError::Timeout

@@ -23,7 +23,7 @@ use crate::usb::{Bus, Location, TransferError};
 mod find;
 mod flash;
 mod identify;
-pub mod patient;
+pub(crate) mod patient;
 mod port;
 mod read;
 mod reboot;
@@ -69,7 +69,7 @@ impl Worker {
     }
 
     /// Lets the worker end after the job under way, and waits for that.
-    pub fn join(self) {
+    pub(crate) fn join(self) {
         drop(self.commands);
         // A panic was caught and reported already.
         let _ = self.thread.join();

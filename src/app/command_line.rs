@@ -6,7 +6,7 @@ use super::{App, DEMO_IMAGE, Goal, Slot, wish_for};
 use crate::usb::descriptor::is_printable;
 
 /// The command without interface that does the same as the job that is planned.
-pub fn command_line(app: &App) -> String {
+pub(crate) fn command_line(app: &App) -> String {
     let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
     let device = match app.devices.selected() {
         Some(device) if app.devices.list().len() > 1 => format!(" --device {}", device.location),

@@ -2,7 +2,7 @@
 
 use crate::crazyflie;
 use crate::flash::map::SECTORS_KIB;
-use crate::job::{Device, DeviceInfo, DroneAt, Other, SectorState};
+use crate::job::{Device, DeviceInfo, Other, SectorState};
 use crate::supervise::RunningInstance;
 
 /// Sectors of an STM32F405's flash, for the map on the screen. Nothing is erased by this number: the plan
@@ -45,14 +45,14 @@ pub struct BackgroundIdentify {
 }
 
 impl Devices {
-    pub fn list(&self) -> &[Device] {
+    pub(crate) fn list(&self) -> &[Device] {
         match &self.bus {
             BusState::Devices(devices) => devices,
             BusState::Asking | BusState::None(_) | BusState::Others(_) => &[],
         }
     }
 
-    pub fn selected(&self) -> Option<&Device> {
+    pub(crate) fn selected(&self) -> Option<&Device> {
         self.list().get(self.position())
     }
 
@@ -61,7 +61,7 @@ impl Devices {
         self.selected.min(self.list().len().saturating_sub(1))
     }
 
-    pub fn select(&mut self, at: usize) {
+    pub(crate) fn select(&mut self, at: usize) {
         if at != self.selected {
             self.map = [None; SECTORS];
         }
@@ -69,18 +69,18 @@ impl Devices {
         self.remember();
     }
 
-    pub fn select_next(&mut self) {
+    pub(crate) fn select_next(&mut self) {
         self.select((self.selected + 1) % self.list().len().max(1));
     }
 
     /// The drone that is selected now is to be found again.
-    pub fn remember(&mut self) {
+    pub(crate) fn remember(&mut self) {
         self.remembered = self.selected().cloned();
     }
 
     /// Replaces the list. Returns whether the remembered drone is present, or `None` if none is remembered. The device at its
     /// port stays selected in either mode; one at another port only if it alone has that serial number.
-    pub fn take(&mut self, bus: BusState) -> Option<bool> {
+    pub(crate) fn take(&mut self, bus: BusState) -> Option<bool> {
         self.bus = bus;
         self.selected = self.position();
         let found = self.remembered.as_ref().map(|drone| {
@@ -102,25 +102,19 @@ impl Devices {
         found.map(|at| at.is_some())
     }
 
-    /// This device as a drone: with its whole serial number, if it was seen running at this port before.
-    pub fn drone_of(&self, device: &Device) -> DroneAt {
-        let running = self.remembered.as_ref().map(Device::drone).filter(|drone| drone.is(device));
-        running.unwrap_or_else(|| device.drone())
-    }
-
     /// A background identify is under way: the worker's events are about that.
     pub fn is_identifying(&self) -> bool {
         self.identified.as_ref().is_some_and(|it| it.is_under_way)
     }
 
     /// What is known of the selected device.
-    pub fn known(&self) -> Option<&DeviceInfo> {
+    pub(crate) fn known(&self) -> Option<&DeviceInfo> {
         let identified = self.identified.as_ref().filter(|it| Some(&it.device) == self.selected())?;
         identified.known.as_deref()
     }
 
     /// The other run that has the selected device.
-    pub fn held_by(&self) -> Option<&RunningInstance> {
+    pub(crate) fn held_by(&self) -> Option<&RunningInstance> {
         let place = self.selected()?.location.to_string();
         self.others_at_work.iter().find(|work| work.place == place)
     }

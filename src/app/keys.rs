@@ -37,7 +37,7 @@ pub enum Key {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     Begin(Goal),
     BeginMarked,
     Choose(Which),
@@ -75,7 +75,7 @@ pub enum Action {
 
 /// A row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
+pub(crate) struct Binding {
     pub keys: Vec<Key>,
     /// The key as the footer shows it.
     pub shown: &'static str,
@@ -98,7 +98,7 @@ fn up_down() -> Vec<Binding> {
 }
 
 /// The keys that work now, most important first.
-pub fn bindings(app: &App) -> Vec<Binding> {
+pub(crate) fn bindings(app: &App) -> Vec<Binding> {
     match &app.over {
         Some(over) => over_bindings(over),
         None => bindings_below(app),
@@ -106,7 +106,7 @@ pub fn bindings(app: &App) -> Vec<Binding> {
 }
 
 /// The keys of the screen, whatever lies on top of it.
-pub fn bindings_below(app: &App) -> Vec<Binding> {
+pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
     let mut rows = match &app.screen {
         Screen::Home => home(app),
         Screen::Pick(_, _, picker) if picker.typing.is_some() => typing(),
@@ -124,7 +124,7 @@ pub fn bindings_below(app: &App) -> Vec<Binding> {
 
 /// Why a single key does not confirm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Danger {
+pub(crate) enum Danger {
     Bootloader,
     /// What the image is cannot be told.
     UnknownImage,
@@ -138,7 +138,7 @@ pub enum Danger {
 
 impl Danger {
     /// The word that must be typed.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Danger::Bootloader => "restore",
             Danger::ChangedSince => "undo",
@@ -148,7 +148,7 @@ impl Danger {
 }
 
 /// Why a word must be typed before the job may write; `None` if a key is enough.
-pub fn danger(app: &App) -> Option<Danger> {
+pub(crate) fn danger(app: &App) -> Option<Danger> {
     let board = app.preview().map(|preview| preview.board);
     let changed_since = app.preview().is_some_and(|preview| preview.changed_since);
     match (app.goal, app.content()) {
@@ -170,12 +170,12 @@ pub fn danger(app: &App) -> Option<Danger> {
 }
 
 /// The word that must be typed before the job may write; `None` if a key is enough.
-pub fn word_asked_for(app: &App) -> Option<&'static str> {
+pub(crate) fn word_asked_for(app: &App) -> Option<&'static str> {
     danger(app).map(Danger::word)
 }
 
 /// Whether characters go into that word.
-pub fn typing_a_word(app: &App) -> bool {
+pub(crate) fn typing_a_word(app: &App) -> bool {
     word_asked_for(app).is_some() && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
 }
 
@@ -215,7 +215,7 @@ fn home(app: &App) -> Vec<Binding> {
 }
 
 /// Why a job cannot be begun; what is merely missing and can be asked for on the way is no reason.
-pub fn why_not(app: &App, goal: Goal) -> Option<String> {
+pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     if let BusState::None(why) = &app.devices.bus {
         return Some(format!("there is no USB here ({why}); try --demo"));
     }
@@ -325,7 +325,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
 }
 
 /// A bootloader is not overwritten, and a strange image not written, by a single key.
-pub fn word_is_typed(app: &App) -> bool {
+pub(crate) fn word_is_typed(app: &App) -> bool {
     matches!(app.job(), Some(JobView { stage: Stage::Asking(question), .. })
         if Some(question.word.as_str()) == word_asked_for(app))
 }

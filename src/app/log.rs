@@ -31,12 +31,12 @@ pub struct Log {
 
 impl Log {
     /// Adds a line. Who looks at an older one goes on looking at it.
-    pub fn push(&mut self, at: Duration, level: Level, text: &str) {
+    pub(crate) fn push(&mut self, at: Duration, level: Level, text: &str) {
         self.add(at, level, text, None);
     }
 
     /// Adds what the worker did, which can be explained.
-    pub fn record(&mut self, at: Duration, level: Level, entry: LogEntry) {
+    pub(crate) fn record(&mut self, at: Duration, level: Level, entry: LogEntry) {
         self.add(at, level, &entry.to_string(), Some(entry));
     }
 
@@ -59,28 +59,28 @@ impl Log {
     }
 
     /// How many lines there ever were: more than are kept, after a while.
-    pub fn pushed(&self) -> usize {
+    pub(crate) fn pushed(&self) -> usize {
         self.pushed
     }
 
     /// Whether the end is followed.
-    pub fn following(&self) -> bool {
+    pub(crate) fn following(&self) -> bool {
         self.back.is_none()
     }
 
     /// The line that is looked at.
-    pub fn selected(&self) -> Option<usize> {
+    pub(crate) fn selected(&self) -> Option<usize> {
         self.lines.len().checked_sub(1 + self.back.unwrap_or(0))
     }
 
     /// Moves by this many lines: up is negative. At the end it follows again.
-    pub fn scroll(&mut self, by: isize) {
+    pub(crate) fn scroll(&mut self, by: isize) {
         let last = self.lines.len().saturating_sub(1);
         let back = self.back.unwrap_or(0).saturating_add_signed(-by).min(last);
         self.back = (back > 0).then_some(back);
     }
 
-    pub fn follow(&mut self) {
+    pub(crate) fn follow(&mut self) {
         self.back = None;
     }
 }

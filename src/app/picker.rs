@@ -47,32 +47,32 @@ impl Picker {
         Picker { folder, entries: None, at: 0, typing: None }
     }
 
-    pub fn rows(&self) -> &[Entry] {
+    pub(crate) fn rows(&self) -> &[Entry] {
         self.entries.as_deref().unwrap_or_default()
     }
 
-    pub fn marked(&self) -> Option<&Entry> {
+    pub(crate) fn marked(&self) -> Option<&Entry> {
         self.rows().get(self.at)
     }
 
-    pub fn step(&mut self, by: isize) {
+    pub(crate) fn step(&mut self, by: isize) {
         let last = self.rows().len().saturating_sub(1);
         self.at = self.at.saturating_add_signed(by).min(last);
     }
 
     /// Starts to type a path, with this before it.
-    pub fn start_typing(&mut self, text: &str) {
+    pub(crate) fn start_typing(&mut self, text: &str) {
         self.typing = Some(Input::new(text.to_owned()));
     }
 
-    pub fn request(&mut self, request: InputRequest) {
+    pub(crate) fn request(&mut self, request: InputRequest) {
         if let Some(input) = &mut self.typing {
             input.handle(request);
         }
     }
 
     /// Completes the typed name from the folder's rows, as far as they agree.
-    pub fn complete(&mut self) {
+    pub(crate) fn complete(&mut self) {
         let Some(input) = &self.typing else { return };
         let typed = input.value().to_owned();
         // Recent files of other folders are rows, too.
@@ -94,7 +94,7 @@ impl Picker {
     }
 
     /// The path that was typed, from the folder on.
-    pub fn typed_path(&self) -> Option<PathBuf> {
+    pub(crate) fn typed_path(&self) -> Option<PathBuf> {
         let text = self.typing.as_ref()?.value().trim();
         // A path that was dragged or pasted may come in quotes.
         let text = text.trim_matches(['\'', '"']);

@@ -19,10 +19,10 @@ const fn weight(phase: Phase) -> u64 {
 const ENOUGH: f64 = 0.1;
 
 /// The phases of a flash, in order.
-pub const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify];
+pub(crate) const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PhaseProgress {
+pub(crate) struct PhaseProgress {
     pub done: u64,
     pub total: u64,
     pub since: Duration,
@@ -39,7 +39,7 @@ pub struct Progress {
 
 impl Progress {
     /// What is left to do is known: the totals of the phases to come.
-    pub fn plan(&mut self, work: &Work, now: Duration) {
+    pub(crate) fn plan(&mut self, work: &Work, now: Duration) {
         let bytes = |spans: &mut dyn Iterator<Item = u32>| spans.map(u64::from).sum::<u64>();
         let erase = bytes(&mut work.erase.iter().map(|sector| sector.span.len()));
         let verify = bytes(&mut work.verify.iter().map(|span| span.len()));
@@ -49,7 +49,7 @@ impl Progress {
     }
 
     /// The worker told how far it is.
-    pub fn set(&mut self, phase: Phase, done: u64, total: u64, now: Duration) {
+    pub(crate) fn set(&mut self, phase: Phase, done: u64, total: u64, now: Duration) {
         let started = self.current != Some(phase);
         let part = self.part(phase, now);
         if started && part.done == 0 {
@@ -61,7 +61,7 @@ impl Progress {
         self.now = now;
     }
 
-    pub fn tick(&mut self, now: Duration) {
+    pub(crate) fn tick(&mut self, now: Duration) {
         self.now = now;
     }
 
@@ -73,26 +73,26 @@ impl Progress {
         &mut self.parts[at].1
     }
 
-    pub fn current(&self) -> Option<(Phase, PhaseProgress)> {
+    pub(crate) fn current(&self) -> Option<(Phase, PhaseProgress)> {
         let current = self.current?;
         self.parts.iter().find(|(phase, _)| *phase == current).copied()
     }
 
     /// Whether a phase is over.
-    pub fn is_done(&self, phase: Phase) -> bool {
+    pub(crate) fn is_done(&self, phase: Phase) -> bool {
         let part = self.parts.iter().find(|(other, _)| *other == phase);
         let passed = self.current.is_some_and(|now| now > phase);
         part.is_some_and(|(_, part)| part.done == part.total && (passed || part.total > 0))
     }
 
     /// The share of the work that is done: 0.0 to 0.99; the rest is for the end to say.
-    pub fn ratio(&self) -> f64 {
+    pub(crate) fn ratio(&self) -> f64 {
         let (done, total) = self.costs();
         if total == 0 { 0.0 } else { to_f64(done) / to_f64(total) }.clamp(0.0, 0.99)
     }
 
     /// Bytes a second of the phase under way, once it has run long enough to tell.
-    pub fn rate(&self) -> Option<f64> {
+    pub(crate) fn rate(&self) -> Option<f64> {
         let (_, part) = self.current()?;
         let time = self.now.saturating_sub(part.since).as_secs_f64();
         (time >= 0.2 && part.done > 0).then(|| to_f64(part.done) / time)
@@ -100,7 +100,7 @@ impl Progress {
 
     /// How long it will still take: by the weights, stretched by how much longer than that the work under way and the
     /// work before it took.
-    pub fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         let (done, total) = self.costs();
         let left = Duration::from_nanos(total - done);
         (total > 0).then(|| left.mul_f64(self.pace()))
@@ -133,7 +133,7 @@ impl Progress {
 }
 
 /// How long the work will take on a chip that programs words.
-pub fn estimate(work: &Work) -> Duration {
+pub(crate) fn estimate(work: &Work) -> Duration {
     let mut progress = Progress::default();
     progress.plan(work, Duration::ZERO);
     progress.left().unwrap_or_default()

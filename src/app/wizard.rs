@@ -9,13 +9,13 @@ use crate::crazyflie::Mode;
 use crate::job::Device;
 
 /// Seconds counted down before the cable goes in.
-pub const COUNT: u64 = 3;
+pub(crate) const COUNT: u64 = 3;
 /// Held for so long: one second more than needed, for a cable that went in late.
-pub const HOLD: Duration = Duration::from_secs(6);
+pub(crate) const HOLD: Duration = Duration::from_secs(6);
 /// At zero the cable goes in, which takes a hand so long.
 const PLUGGING: Duration = Duration::from_secs(2);
 /// After the release something should show within this.
-pub const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wizard {
@@ -59,10 +59,10 @@ pub enum Leds {
 
 impl Leds {
     /// All, in the order of the question.
-    pub const ALL: [Leds; 6] =
+    pub(crate) const ALL: [Leds; 6] =
         [Leds::TwoSlow, Leds::OneFast, Leds::Flicker, Leds::Solid, Leds::Dark, Leds::Other];
 
-    pub fn question(self) -> &'static str {
+    pub(crate) fn question(self) -> &'static str {
         match self {
             Leds::TwoSlow => "two blue LEDs blink slowly",
             Leds::OneFast => "one blue LED blinks twice a second",
@@ -74,7 +74,7 @@ impl Leds {
     }
 
     /// What it means and what to do.
-    pub fn answer(self) -> &'static str {
+    pub(crate) fn answer(self) -> &'static str {
         match self {
             Leds::TwoSlow => {
                 "That is the radio bootloader: the button was held too short. Press it once, unplug USB and \
@@ -105,7 +105,7 @@ impl Leds {
 
 /// What the wizard wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Move {
+pub(crate) enum Move {
     Stay,
     Beep(u8),
     Arrived,
@@ -113,7 +113,7 @@ pub enum Move {
 
 /// The blue LED M2 as the drone has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Led {
+pub(crate) enum Led {
     Off,
     Solid,
     /// About once a second.
@@ -123,15 +123,15 @@ pub enum Led {
 }
 
 impl Wizard {
-    pub fn new(now: Duration) -> Wizard {
+    pub(crate) fn new(now: Duration) -> Wizard {
         Wizard { step: WizardStep::Prepare, since: now }
     }
 
-    pub fn go(&mut self, step: WizardStep, now: Duration) {
+    pub(crate) fn go(&mut self, step: WizardStep, now: Duration) {
         *self = Wizard { step, since: now };
     }
 
-    pub fn tick(&mut self, now: Duration) -> Move {
+    pub(crate) fn tick(&mut self, now: Duration) -> Move {
         let passed = now.saturating_sub(self.since);
         match self.step {
             WizardStep::Count if passed >= Duration::from_secs(COUNT) => {
@@ -150,7 +150,7 @@ impl Wizard {
         }
     }
 
-    pub fn bus(&mut self, devices: &[Device], now: Duration) -> Move {
+    pub(crate) fn bus(&mut self, devices: &[Device], now: Duration) -> Move {
         if devices.iter().any(|device| device.mode == Mode::Dfu) {
             return Move::Arrived;
         }
@@ -168,7 +168,7 @@ impl Wizard {
     }
 
     /// What to do now, and a word of explanation.
-    pub fn words(&self, now: Duration) -> (&'static str, &'static str) {
+    pub(crate) fn words(&self, now: Duration) -> (&'static str, &'static str) {
         match self.step {
             WizardStep::Prepare => (
                 "Unplug USB and the battery.",
@@ -190,7 +190,7 @@ impl Wizard {
     }
 
     /// The number that counts in this step, in seconds.
-    pub fn count(&self, now: Duration) -> Option<u64> {
+    pub(crate) fn count(&self, now: Duration) -> Option<u64> {
         let passed = self.seconds(now);
         match self.step {
             WizardStep::Count => Some(COUNT.saturating_sub(passed)),
@@ -202,17 +202,17 @@ impl Wizard {
     }
 
     /// The moment for the cable: from zero on, for as long as a hand takes.
-    pub fn is_plugging(&self, now: Duration) -> bool {
+    pub(crate) fn is_plugging(&self, now: Duration) -> bool {
         self.step == WizardStep::Hold && now.saturating_sub(self.since) < PLUGGING
     }
 
     /// Whole seconds of this step so far.
-    pub fn seconds(&self, now: Duration) -> u64 {
+    pub(crate) fn seconds(&self, now: Duration) -> u64 {
         now.saturating_sub(self.since).as_secs()
     }
 
     /// What M2 should be doing now if the hands do as they are told, or what it was said to do.
-    pub fn led(&self, now: Duration) -> Led {
+    pub(crate) fn led(&self, now: Duration) -> Led {
         let held = now.saturating_sub(self.since);
         match self.step {
             WizardStep::Prepare
@@ -230,7 +230,7 @@ impl Wizard {
     }
 
     /// Whether a blinking M2 is lit at this moment: half periods of 476 and 250 ms.
-    pub fn lit(&self, now: Duration) -> bool {
+    pub(crate) fn lit(&self, now: Duration) -> bool {
         let half = match self.led(now) {
             Led::Off => return false,
             Led::Solid => return true,
@@ -241,7 +241,7 @@ impl Wizard {
     }
 
     /// When it looks different by itself.
-    pub fn next_wake(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn next_wake(&self, now: Duration) -> Option<Duration> {
         let passed = now.saturating_sub(self.since).as_millis();
         let until =
             |period: u128| Duration::from_millis(u64::try_from(period - passed % period).unwrap_or(1000));

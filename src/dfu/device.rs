@@ -118,7 +118,7 @@ impl DfuDevice {
     }
 
     /// The memory that holds `address`.
-    pub fn alternate_at(&self, address: Address) -> Option<&Alternate> {
+    pub(crate) fn alternate_at(&self, address: Address) -> Option<&Alternate> {
         self.alternates.iter().find(|a| a.map.sectors().iter().any(|s| s.span.contains(address)))
     }
 }

@@ -36,7 +36,7 @@ pub enum DfuError {
 
 impl DfuError {
     /// The transfer that failed, if one did.
-    pub fn transfer(&self) -> Option<TransferError> {
+    pub(crate) fn transfer(&self) -> Option<TransferError> {
         match self {
             DfuError::Transfer { error, .. } | DfuError::Select(error) => Some(*error),
             _ => None,
@@ -49,7 +49,7 @@ impl DfuError {
     }
 
     /// Whether nothing more can be asked of the device: it is gone, or on the bus without an answer.
-    pub fn ends_session(&self) -> bool {
+    pub(crate) fn ends_session(&self) -> bool {
         self.is_disconnect() || matches!(self, DfuError::Silent(_))
     }
 }

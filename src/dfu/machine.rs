@@ -331,12 +331,12 @@ impl Machine {
     }
 
     /// Whether the device is asked again at once instead of after bwPollTimeout.
-    pub fn is_eager(&self) -> bool {
+    pub(crate) fn is_eager(&self) -> bool {
         self.eager
     }
 
     /// Forgets where the pointer stands: another alternate setting was chosen.
-    pub fn alternate_changed(&mut self) {
+    pub(crate) fn alternate_changed(&mut self) {
         self.pointer = None;
     }
 

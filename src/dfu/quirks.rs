@@ -27,7 +27,8 @@ pub struct Quirks {
 }
 
 /// A device that follows the standard.
-pub const STANDARD: Quirks = Quirks { name: "standard DfuSe", polling: Polling::Obey, width_switch: false };
+pub(crate) const STANDARD: Quirks =
+    Quirks { name: "standard DfuSe", polling: Polling::Obey, width_switch: false };
 
 /// The boot ROM of the STM32F405: reports 100 ms for every erase and 104 ms for everything else, however
 /// long it takes, and keeps the next GETSTATUS waiting until the work is done.

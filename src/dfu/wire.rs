@@ -14,11 +14,11 @@ const CLASS_IN: u8 = 0xA1;
 /// The block number that carries commands (AN3156 §5).
 const COMMAND_BLOCK: u16 = 0;
 /// The block at the address pointer itself; 1 is reserved.
-pub const FIRST_BLOCK: u16 = 2;
+pub(crate) const FIRST_BLOCK: u16 = 2;
 /// bRequest of DFU_GETSTATUS.
-pub const GETSTATUS: u8 = 3;
+pub(crate) const GETSTATUS: u8 = 3;
 /// Bytes of a GETSTATUS answer.
-pub const STATUS_LEN: usize = 6;
+pub(crate) const STATUS_LEN: usize = 6;
 
 /// A DFU request, without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum Request {
 
 impl Request {
     /// The setup packet for this request to `interface`.
-    pub fn setup(self, interface: u8) -> Setup {
+    pub(crate) fn setup(self, interface: u8) -> Setup {
         let (request_type, request, value) = match self {
             Request::Command => (CLASS_OUT, 1, COMMAND_BLOCK),
             Request::Download(block) => (CLASS_OUT, 1, block),
@@ -70,12 +70,12 @@ impl fmt::Display for Request {
 }
 
 /// Set Address Pointer (AN3156 §5.2).
-pub fn set_address(address: Address) -> Vec<u8> {
+pub(crate) fn set_address(address: Address) -> Vec<u8> {
     command(0x21, address)
 }
 
 /// Erase the sector that holds `address` (AN3156 §5.3).
-pub fn erase(address: Address) -> Vec<u8> {
+pub(crate) fn erase(address: Address) -> Vec<u8> {
     command(0x41, address)
 }
 

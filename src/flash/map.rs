@@ -11,7 +11,7 @@ use super::{Access, Address, Sector, Span};
 /// Counts and sizes beyond three digits do not occur in any known device.
 const MAX_FIELD: u32 = 999;
 /// The sectors of an STM32F405 with 1 MiB, in KiB (RM0090 table 5).
-pub const SECTORS_KIB: [u16; 12] = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128];
+pub(crate) const SECTORS_KIB: [u16; 12] = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128];
 /// A bound on the whole map: more sectors than any known part has.
 const MAX_SECTORS: usize = 4096;
 
@@ -94,12 +94,12 @@ impl MemoryMap {
     }
 
     /// The sectors that share a byte with `span`.
-    pub fn intersecting(&self, span: Span) -> impl Iterator<Item = &Sector> {
+    pub(crate) fn intersecting(&self, span: Span) -> impl Iterator<Item = &Sector> {
         self.sectors.iter().filter(move |sector| sector.span.intersection(span).is_some())
     }
 
     /// Whether every byte of `span` is in some sector.
-    pub fn covers(&self, span: Span) -> bool {
+    pub(crate) fn covers(&self, span: Span) -> bool {
         let inside: u64 = self
             .intersecting(span)
             .filter_map(|sector| sector.span.intersection(span))

@@ -16,7 +16,7 @@ pub enum Loader {
 
 impl Loader {
     /// Whether what the drone starts with, and is updated over radio by, is not there.
-    pub fn is_gone(self) -> bool {
+    pub(crate) fn is_gone(self) -> bool {
         self != Loader::Bitcraze
     }
 
@@ -43,7 +43,7 @@ impl Loader {
     }
 
     /// The word that `identify --json` prints.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Loader::Bitcraze => "bitcraze",
             Loader::Overwritten => "overwritten",
@@ -53,7 +53,7 @@ impl Loader {
     }
 
     /// What is in its place.
-    pub fn instead(self) -> &'static str {
+    pub(crate) fn instead(self) -> &'static str {
         match self {
             Loader::Bitcraze => "the Bitcraze bootloader",
             Loader::Overwritten => "a Crazyflie firmware",
@@ -62,7 +62,7 @@ impl Loader {
         }
     }
 
-    pub fn describe(self) -> &'static str {
+    pub(crate) fn describe(self) -> &'static str {
         match self {
             Loader::Bitcraze => "the Bitcraze bootloader",
             Loader::Overwritten => "overwritten by a firmware",

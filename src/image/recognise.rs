@@ -133,7 +133,7 @@ impl Content {
     }
 
     /// Where it was linked to run, if that can be told.
-    pub fn link(&self) -> Option<Address> {
+    pub(crate) fn link(&self) -> Option<Address> {
         match self {
             Content::Firmware(firmware) => Some(firmware.link),
             Content::Bootloader | Content::WholeFlash(_) => Some(LOADER_BASE),
@@ -154,7 +154,7 @@ impl Content {
     }
 
     /// The word that `inspect --json` prints.
-    pub fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         match self {
             Content::Firmware(_) => "firmware",
             Content::Bootloader => "bootloader",

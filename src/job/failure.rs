@@ -159,7 +159,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// The transfer that failed, if one did.
-    pub fn transfer(&self) -> Option<TransferError> {
+    pub(crate) fn transfer(&self) -> Option<TransferError> {
         match self {
             FailureKind::Dfu(error) => error.transfer(),
             FailureKind::Open(error) | FailureKind::NotDfu(DeviceError::Transfer(error)) => Some(*error),
@@ -168,7 +168,7 @@ impl FailureKind {
     }
 
     /// The same of a device that turned out to be gone: what the wire showed before that means nothing.
-    pub fn of_a_gone_device(self) -> FailureKind {
+    pub(crate) fn of_a_gone_device(self) -> FailureKind {
         let error = TransferError::Disconnected;
         match self {
             FailureKind::Dfu(DfuError::Transfer { request, .. }) => {

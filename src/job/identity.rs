@@ -29,7 +29,7 @@ pub struct Identity {
 
 impl Identity {
     /// Read protection is set: nothing can be read or written.
-    pub fn is_read_protected(&self) -> bool {
+    pub(crate) fn is_read_protected(&self) -> bool {
         self.protection.as_ref().is_some_and(|protection| protection.read)
     }
 }

@@ -130,7 +130,7 @@ pub enum CopyProblem {
 pub struct Stretches(pub Vec<(Address, u64)>);
 
 impl LogEntry {
-    pub fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> Level {
         use LogEntry as E;
         match self {
             E::Opened { .. } | E::Written(_) | E::NotAsked(_) | E::Time { .. } => Level::Detail,

@@ -21,7 +21,7 @@ pub struct Overrides {
 
 /// Which part of flash a job may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Everything but the bootloader's sector.
     Flash,
     /// The bootloader, and firmware with it.
@@ -42,17 +42,17 @@ impl ApprovedImage {
     }
 
     /// Whether the bootloader's sector is meant.
-    pub fn purpose(&self) -> Purpose {
+    pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
 
     /// Ascending, not overlapping.
-    pub fn segments(&self) -> &[Segment] {
+    pub(crate) fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
     /// All bytes of all segments.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.segments.iter().map(|segment| segment.data.len()).sum()
     }
 }
@@ -244,7 +244,7 @@ fn place(image: &Image, wish: Overrides) -> Result<Address, Refusal> {
 }
 
 /// An incomplete image has no override: it would be flashed and verified, and the drone would not start.
-pub fn all_there(image: &Image) -> Result<(), Refusal> {
+pub(crate) fn all_there(image: &Image) -> Result<(), Refusal> {
     match image.extent {
         Extent::Cut { bytes, needs } => Err(Refusal::CutOff { bytes, needs }),
         Extent::Gap { bytes } => Err(Refusal::LeavesOut { bytes }),

@@ -68,7 +68,7 @@ pub struct Piece {
 
 impl Piece {
     /// These bytes; `None` for none, or past the end of the addresses.
-    pub fn of(segment: &Segment) -> Option<Piece> {
+    pub(crate) fn of(segment: &Segment) -> Option<Piece> {
         let span = Span::between(segment.address, segment.end())?;
         Some(Piece { span, crc: crc32fast::hash(&segment.data) })
     }
@@ -80,7 +80,7 @@ impl Piece {
     }
 
     /// Whether it is there; `None` if that cannot be seen.
-    pub fn is_in(self, segment: &Segment) -> Option<bool> {
+    pub(crate) fn is_in(self, segment: &Segment) -> Option<bool> {
         let range = self.span.start().wide()..self.span.end();
         let there = within(segment, range).filter(|there| there.data.len() == self.span.size())?;
         Some(crc32fast::hash(&there.data) == self.crc)
@@ -105,7 +105,7 @@ pub enum Change {
 
 /// What is remembered of one drone in this run, and what a job under way changes in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tracked {
+pub(crate) struct Tracked {
     history: History,
     /// As it was before the job under way, if that has begun.
     before: Option<History>,
@@ -113,36 +113,36 @@ pub struct Tracked {
 
 impl Tracked {
     /// The history as it is.
-    pub fn history(&self) -> &History {
+    pub(crate) fn history(&self) -> &History {
         &self.history
     }
 
     /// As [`History::begin`].
-    pub fn begin(&mut self, writes: &[Segment], before: Option<&Segment>, change: Change) {
+    pub(crate) fn begin(&mut self, writes: &[Segment], before: Option<&Segment>, change: Change) {
         let next = self.history.begin(writes, before, change);
         self.before = Some(std::mem::replace(&mut self.history, next));
     }
 
     /// The job changed nothing after all.
-    pub fn revert(&mut self) {
+    pub(crate) fn revert(&mut self) {
         if let Some(before) = self.before.take() {
             self.history = before;
         }
     }
 
     /// As [`History::end`].
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.before = None;
         self.history = std::mem::take(&mut self.history).end();
     }
 
     /// As [`History::undone`].
-    pub fn undone(&mut self) {
+    pub(crate) fn undone(&mut self) {
         self.history = std::mem::take(&mut self.history).undone();
     }
 
     /// The job ended and did not finish what it began.
-    pub fn keep_unfinished(&mut self) {
+    pub(crate) fn keep_unfinished(&mut self) {
         self.before = None;
     }
 }
@@ -202,12 +202,12 @@ impl History {
     }
 
     /// The history once an undo found everything in place: if it was carried on, it is finished.
-    pub fn undone(self) -> History {
+    pub(crate) fn undone(self) -> History {
         if self.is_undoing() { self.end() } else { self }
     }
 
     /// Whether an undo is unfinished.
-    pub fn is_undoing(&self) -> bool {
+    pub(crate) fn is_undoing(&self) -> bool {
         self.unfinished.as_ref().is_some_and(|it| it.undoes.is_some())
     }
 

@@ -50,7 +50,7 @@ impl fmt::Display for RunningInstance {
 }
 
 /// What this run does, written for other runs a few times a second and removed when it is over.
-pub struct Presence {
+pub(crate) struct Presence {
     record: Option<StateDir>,
     work: RunningInstance,
     /// When it was last written; `None` while there is nothing to write.
@@ -60,14 +60,14 @@ pub struct Presence {
 
 impl Presence {
     /// With nothing to announce yet, in this state directory if there is one.
-    pub fn new(record: Option<StateDir>) -> Presence {
+    pub(crate) fn new(record: Option<StateDir>) -> Presence {
         let work = RunningInstance { pid: std::process::id(), ..RunningInstance::default() };
         Presence { record, work, told: None, file: None }
     }
 
     /// Follows a job by its events, from the moment on that it waits for its drone or chooses it. A device made of software
     /// on the demo's bus is nobody's business.
-    pub fn follow(&mut self, now: Duration, event: &Event) {
+    pub(crate) fn follow(&mut self, now: Duration, event: &Event) {
         match event {
             Event::Waiting { what, limit }
                 if *what == WaitFor::Crazyflie && !limit.is_zero() && self.told.is_none() =>
@@ -131,13 +131,13 @@ impl StateDir {
     }
 
     /// The other run that is at work on this port.
-    pub fn at_work_on(&self, port: &Location) -> Option<RunningInstance> {
+    pub(crate) fn at_work_on(&self, port: &Location) -> Option<RunningInstance> {
         let place = port.to_string();
         self.others_at_work().into_iter().find(|work| work.place == place)
     }
 
     /// What other runs on this computer are at, in the order of their numbers.
-    pub fn others_at_work(&self) -> Vec<RunningInstance> {
+    pub(crate) fn others_at_work(&self) -> Vec<RunningInstance> {
         let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
         let own = format!("{}-", host());
         let mut others = Vec::new();

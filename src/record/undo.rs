@@ -45,7 +45,7 @@ struct Mark {
 }
 
 /// A change that has begun, on record.
-pub struct Begun {
+pub(crate) struct Begun {
     record: StateDir,
     drone: DroneAt,
     /// What was saved for it.
@@ -60,7 +60,7 @@ pub struct Begun {
 
 /// What is kept of what a job overwrites.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub(crate) enum Kept {
     Copy(PathBuf),
     /// The copy from before an interrupted job, which left what is there now.
     Earlier,
@@ -68,7 +68,7 @@ pub enum Kept {
 }
 
 /// What an undo would put back.
-pub struct Target {
+pub(crate) struct Target {
     pub path: PathBuf,
     /// Its bytes.
     pub copy: Segment,
@@ -79,7 +79,7 @@ pub struct Target {
 
 impl StateDir {
     /// Puts on record that this job begins to write. An error means that nothing is on record, and nothing kept.
-    pub fn begin(
+    pub(crate) fn begin(
         &self,
         drone: &DroneAt,
         writes: &[Segment],
@@ -129,7 +129,7 @@ impl StateDir {
     }
 
     /// What an undo of this drone's last change would put back.
-    pub fn target(&self, drone: &DroneAt) -> io::Result<Result<Target, NoCopy>> {
+    pub(crate) fn target(&self, drone: &DroneAt) -> io::Result<Result<Target, NoCopy>> {
         let files = self.files_of(drone)?;
         let history = history(&files);
         let copy = match history.target() {
@@ -148,12 +148,12 @@ impl StateDir {
     }
 
     /// Where the copies of this drone are.
-    pub fn folder_of_copies(&self, drone: &DroneAt) -> Option<PathBuf> {
+    pub(crate) fn folder_of_copies(&self, drone: &DroneAt) -> Option<PathBuf> {
         copies_of(drone).map(|folder| self.dir.join(folder))
     }
 
     /// The change that is on record as begun goes on.
-    pub fn carry_on(&self, drone: &DroneAt) -> Begun {
+    pub(crate) fn carry_on(&self, drone: &DroneAt) -> Begun {
         let files = self.files_of(drone).unwrap_or_default();
         let ours = files.into_iter().filter(|path| is_mark(path) || is_wrote(path));
         let (mut marks, mut older): (Vec<PathBuf>, Vec<PathBuf>) = ours.partition(|path| is_mark(path));
@@ -163,7 +163,7 @@ impl StateDir {
     }
 
     /// An undo found everything in place: if an earlier one is on record as unfinished, it is finished.
-    pub fn undone(&self, drone: &DroneAt) {
+    pub(crate) fn undone(&self, drone: &DroneAt) {
         if history(&self.files_of(drone).unwrap_or_default()).is_undoing() {
             self.carry_on(drone).end(&Outcome::Flashed);
         }
@@ -242,7 +242,7 @@ impl StateDir {
 }
 
 /// Puts a job on record before it writes, with the line that the log should have of it.
-pub fn begin(
+pub(crate) fn begin(
     record: &StateDir,
     drone: &DroneAt,
     preview: &Preview,
@@ -267,7 +267,7 @@ pub fn begin(
 impl Begun {
     /// How that job ended. Nothing of this can be made undone: if it fails, the next job finds an unfinished change, and
     /// looks whether it is complete.
-    pub fn end(self, outcome: &Outcome) {
+    pub(crate) fn end(self, outcome: &Outcome) {
         let remove = |files: &[PathBuf]| files.iter().for_each(|path| drop(fs::remove_file(path)));
         match outcome {
             Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone) if drone.is_unchanged() => {

@@ -8,13 +8,13 @@ use crate::job::PlatformChange;
 use crate::plan::admission::Refusal;
 
 /// What somebody should know of an image that may be flashed.
-pub fn caution(image: &Image) -> Option<String> {
+pub(crate) fn caution(image: &Image) -> Option<String> {
     let flapper = image.content.firmware().and_then(Firmware::platform) == Some("flapper");
     flapper.then(|| "only for a Flapper: other drones have this type of board, too".to_owned())
 }
 
 /// What a drone runs and what it is about to get, if these are for different kinds of drones.
-pub fn platform_change(change: PlatformChange) -> String {
+pub(crate) fn platform_change(change: PlatformChange) -> String {
     let PlatformChange { from, to } = change;
     format!(
         "the drone has a firmware for the {} ({from}), this one is for the {} ({to})",
@@ -24,7 +24,7 @@ pub fn platform_change(change: PlatformChange) -> String {
 }
 
 /// A file that is not the one that was published.
-pub fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
+pub(crate) fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
     let message = format!("its SHA-256 is {found}, not {expected}");
     let advice =
         "It is damaged, or another file than the one that was meant: download it again. Nothing was touched.";
@@ -32,7 +32,7 @@ pub fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
 }
 
 /// A file that is no image.
-pub fn image_error(error: &ImageError) -> Problem {
+pub(crate) fn image_error(error: &ImageError) -> Problem {
     let right = format!("Take {}.", any_image());
     let advice = match error {
         ImageError::Empty => "Build or download it again.",
@@ -62,7 +62,7 @@ pub fn image_error(error: &ImageError) -> Problem {
 
 /// An image that may not go where it would.
 #[allow(clippy::too_many_lines, reason = "a table, one row a refusal")]
-pub fn refusal(refusal: &Refusal) -> Problem {
+pub(crate) fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
         // No firmware fits into the bootloader's sector.
         Refusal::CutOff { needs, .. } if *needs <= LOADER_MAX => {

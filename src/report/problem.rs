@@ -102,19 +102,19 @@ pub enum Remedy {
 }
 
 impl Problem {
-    pub fn new(exit: Exit, kind: ProblemKind, message: impl fmt::Display) -> Problem {
+    pub(crate) fn new(exit: Exit, kind: ProblemKind, message: impl fmt::Display) -> Problem {
         Problem { kind, subject: None, message: message.to_string(), advice: Advice::default(), exit }
     }
 
-    pub fn advise(self, advice: impl Into<Advice>) -> Problem {
+    pub(crate) fn advise(self, advice: impl Into<Advice>) -> Problem {
         Problem { advice: advice.into(), ..self }
     }
 
-    pub fn or(self, remedy: impl Into<String>) -> Problem {
+    pub(crate) fn or(self, remedy: impl Into<String>) -> Problem {
         Problem { advice: self.advice.or(remedy), ..self }
     }
 
-    pub fn about(self, subject: impl Into<String>) -> Problem {
+    pub(crate) fn about(self, subject: impl Into<String>) -> Problem {
         Problem { subject: Some(subject.into()), ..self }
     }
 }
@@ -130,13 +130,13 @@ impl fmt::Display for Problem {
 
 impl Advice {
     /// Another remedy, for those whom the ones before do not help.
-    pub fn or(mut self, remedy: impl Into<String>) -> Advice {
+    pub(crate) fn or(mut self, remedy: impl Into<String>) -> Advice {
         self.remedies.push(Remedy::Text(remedy.into()));
         self
     }
 
     /// A paragraph for each remedy, with this program's path where the system needs it.
-    pub fn paragraphs(&self, program: &str) -> Vec<String> {
+    pub(crate) fn paragraphs(&self, program: &str) -> Vec<String> {
         let mut paragraphs: Vec<String> = self.remedies.iter().map(|remedy| remedy.words(program)).collect();
         match (self.state, paragraphs.first_mut()) {
             (Some(state), Some(first)) => *first = format!("{state} {first}"),
@@ -147,7 +147,7 @@ impl Advice {
     }
 
     /// The same in one paragraph.
-    pub fn text(&self, program: &str) -> String {
+    pub(crate) fn text(&self, program: &str) -> String {
         self.paragraphs(program).join(" Or: ")
     }
 }

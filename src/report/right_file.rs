@@ -6,11 +6,11 @@ use crate::crazyflie::{BOARDS, platform_of};
 const FIRMWARE: &str = "github.com/bitcraze/crazyflie-firmware/releases";
 
 /// The bootloader, which is the same for all boards.
-pub const RIGHT_LOADER: &str =
+pub(crate) const RIGHT_LOADER: &str =
     "cf2loader-1.0.bin from github.com/bitcraze/crazyflie2-stm-bootloader/releases";
 
 /// The firmware for the board of this code.
-pub fn right_image(code: &str) -> String {
+pub(crate) fn right_image(code: &str) -> String {
     match platform_of(code) {
         // The Flapper's firmware runs on the Bolt's boards, too (crazyflie-firmware, `platform_flapper.c`).
         Some("bolt") => format!("bolt-….bin (on a Flapper: flapper-….bin) from {FIRMWARE}"),
@@ -20,7 +20,7 @@ pub fn right_image(code: &str) -> String {
 }
 
 /// The firmware for each platform, where the board is not known.
-pub fn any_image() -> String {
+pub(crate) fn any_image() -> String {
     let mut platforms: Vec<&str> = BOARDS.iter().map(|board| board.platform).collect();
     platforms.dedup();
     let named: Vec<String> = platforms

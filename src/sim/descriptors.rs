@@ -21,11 +21,11 @@ impl Face {
     }
 
     /// Whether it is a boot ROM's: its first interface is one in DFU mode (DFU 1.1 §4.2.3).
-    pub fn is_rom(&self) -> bool {
+    pub(crate) fn is_rom(&self) -> bool {
         self.configuration.get(1).is_some_and(|interface| interface.get(5..8) == Some(&[0xFE, 1, 2]))
     }
 
-    pub fn answer(&self, setup: Setup, len: usize, serial: &str) -> RomAnswer {
+    pub(crate) fn answer(&self, setup: Setup, len: usize, serial: &str) -> RomAnswer {
         const GET_STATUS: u8 = 0;
         const GET_DESCRIPTOR: u8 = 6;
         const GET_CONFIGURATION: u8 = 8;
@@ -88,7 +88,7 @@ pub static ROM: Face = Face {
 };
 
 /// The boot ROM of another STM32 (an F072, as in the Loco Positioning Node): the same numbers and names.
-pub static OTHER_ROM: Face = Face {
+pub(crate) static OTHER_ROM: Face = Face {
     device: device(1, 0x0483, 0xDF11, 0x2200),
     configuration: ROM_CONFIGURATION,
     strings: &[
@@ -105,7 +105,7 @@ pub static OTHER_ROM: Face = Face {
 
 /// The boot ROM of a GigaDevice GD32, as dfu-util lists that of a GD32VF103 (riscv-mcu/gd32-dfu-utils#5 and
 /// dfu-util's ticket 148). Every chip shows the same serial number.
-pub static GD32_ROM: Face = Face {
+pub(crate) static GD32_ROM: Face = Face {
     device: device(2, 0x28E9, 0x0189, 0x1000),
     configuration: &[
         &[9, 2, 36, 0, 1, 1, 0, 0x80, 50],
@@ -133,7 +133,7 @@ const ROM_CONFIGURATION: &[&[u8]] = &[
 ];
 
 /// The firmware: one vendor interface with bulk endpoints 1, and a serial port (interface association, CDC).
-pub static FIRMWARE: Face = Face {
+pub(crate) static FIRMWARE: Face = Face {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: &[
         &[9, 2, 98, 0, 3, 1, 0, 0x80, 50],
@@ -162,28 +162,28 @@ const SIMPLE_CONFIGURATION: &[&[u8]] = &[
     &[7, 5, 0x01, 2, 64, 0, 0],
 ];
 
-pub static CRAZYRADIO: Face = Face {
+pub(crate) static CRAZYRADIO: Face = Face {
     device: device(2, 0x1915, 0x7777, 0x0054),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Bitcraze", "Crazyradio PA USB Dongle", ""],
 };
 
 /// A node of the positioning system, which has both of the Crazyflie's numbers.
-pub static LOCO_NODE: Face = Face {
+pub(crate) static LOCO_NODE: Face = Face {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Bitcraze AB", "Loco Positioning Node", ""],
 };
 
 /// Another flight controller that runs, with the numbers that ST gives to every virtual serial port.
-pub static FLIGHT_CONTROLLER: Face = Face {
+pub(crate) static FLIGHT_CONTROLLER: Face = Face {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Betaflight", "Betaflight STM32F405", "0x8000000"],
 };
 
 /// A Crazyflie on which PX4's bootloader runs.
-pub static PX4_BOOTLOADER: Face = Face {
+pub(crate) static PX4_BOOTLOADER: Face = Face {
     device: device(2, 0x26AC, 0x0016, 0x0101),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Bitcraze AB", "Crazyflie BL", ""],

@@ -157,7 +157,7 @@ pub struct SimDrone {
 }
 
 impl SimDrone {
-    pub fn new(memory: Memory, traits: Traits) -> SimDrone {
+    pub(crate) fn new(memory: Memory, traits: Traits) -> SimDrone {
         SimDrone {
             memory,
             traits,
@@ -245,7 +245,7 @@ impl SimDrone {
     }
 
     /// Lets what was to happen by `now` happen.
-    pub fn settle(&mut self, now: Duration) {
+    pub(crate) fn settle(&mut self, now: Duration) {
         if self.loose_until.is_some_and(|until| now >= until) {
             self.cut_power(now);
         }
@@ -314,7 +314,13 @@ impl SimDrone {
     ///
     /// # Panics
     /// If [`Mishap::Panic`] was asked for and is due.
-    pub fn control(&mut self, setup: Setup, len: usize, data: &[u8], now: Duration) -> (RomAnswer, Duration) {
+    pub(crate) fn control(
+        &mut self,
+        setup: Setup,
+        len: usize,
+        data: &[u8],
+        now: Duration,
+    ) -> (RomAnswer, Duration) {
         if setup.request_type == 0x21 {
             match self.due_mishap() {
                 Some(Mishap::Unplugged) => {
@@ -359,7 +365,7 @@ impl SimDrone {
     }
 
     /// A packet to bulk endpoint 1 of the firmware; `None` if there is nothing that would take it.
-    pub fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
+    pub(crate) fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
         let SimMode::Firmware = self.mode else { return None };
         let board = self.board();
         let flash = self.memory.flash.bytes();
@@ -369,7 +375,7 @@ impl SimDrone {
     }
 
     /// The next packet from bulk endpoint 1; `None` while there is none.
-    pub fn packet_in(&mut self) -> Option<(Vec<u8>, Duration)> {
+    pub(crate) fn packet_in(&mut self) -> Option<(Vec<u8>, Duration)> {
         let packet = self.link.fetch()?;
         let takes = wire(packet.len());
         Some((packet, takes))
@@ -506,13 +512,13 @@ fn wire(bytes: usize) -> Duration {
 }
 
 /// Puts the board's name where its factory does.
-pub fn write_otp(memory: &mut Memory, text: &str) {
+pub(crate) fn write_otp(memory: &mut Memory, text: &str) {
     memory.otp[..text.len()].copy_from_slice(text.as_bytes());
     memory.otp[text.len()] = 0;
 }
 
 /// A drone's memory with these images in flash and this board in OTP.
-pub fn memory(flash: Nor, loader: &[u8], firmware: &[u8], board: &str) -> Memory {
+pub(crate) fn memory(flash: Nor, loader: &[u8], firmware: &[u8], board: &str) -> Memory {
     let mut memory = Memory::new(flash);
     memory.flash.place(0x0800_0000, loader);
     memory.flash.place(0x0800_4000, firmware);

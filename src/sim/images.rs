@@ -24,7 +24,7 @@ const DATA_LEN: usize = 1024;
 const CCM_LEN: usize = 64;
 
 /// The version that the firmware of the demo names.
-pub const VERSION: &str = "2026.08";
+pub(crate) const VERSION: &str = "2026.08";
 
 /// The size of the firmware in Bitcraze's documentation, in bytes.
 pub const FIRMWARE_LEN: usize = 243_176;
@@ -116,14 +116,14 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
 }
 
 /// Initial stack pointer and start address, if the first eight bytes could be a vector table's.
-pub fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
+pub(crate) fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (stack, start) = (word(0)?, word(4)?);
     (stack > 0x2000_0000 && stack <= 0x2002_0000 && start & 1 == 1).then_some((stack, start))
 }
 
 /// The text that follows these bytes in the program at `address`, without its NUL; nothing if they are not in it.
-pub fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
+pub(crate) fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
     let from = address.saturating_sub(0x0800_0000) as usize;
     let program = flash.get(from..).unwrap_or_default();
     let at = program.windows(mark.len()).position(|window| window == mark);
@@ -133,7 +133,7 @@ pub fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
 
 /// Whether the program at `address` of this flash would come up on `board`: its vectors are sound and
 /// lead to code, its checksum is right if it is one of ours, and it names the board.
-pub fn runs(flash: &[u8], address: u32, board: &str) -> bool {
+pub(crate) fn runs(flash: &[u8], address: u32, board: &str) -> bool {
     let Some(image) = address.checked_sub(0x0800_0000).and_then(|from| flash.get(from as usize..)) else {
         return false;
     };

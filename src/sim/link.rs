@@ -12,14 +12,14 @@ const CONSOLE: u8 = 0x0C;
 
 /// One direction of packets that wait to be fetched, and whether anybody listens.
 #[derive(Clone, Debug, Default)]
-pub struct Link {
+pub(crate) struct Link {
     usb: bool,
     waiting: VecDeque<Vec<u8>>,
 }
 
 impl Link {
     /// Turns the link to USB or back to the radio.
-    pub fn turn(&mut self, to_usb: bool) {
+    pub(crate) fn turn(&mut self, to_usb: bool) {
         self.usb = to_usb;
         self.waiting.clear();
         if to_usb {
@@ -29,7 +29,7 @@ impl Link {
     }
 
     /// Takes a packet from the host; false if nobody listens.
-    pub fn packet(&mut self, packet: &[u8], version: &[u8], board: &[u8]) -> bool {
+    pub(crate) fn packet(&mut self, packet: &[u8], version: &[u8], board: &[u8]) -> bool {
         match packet {
             _ if !self.usb => return false,
             [PLATFORM_VERSION, 0] => self.say(PLATFORM_VERSION, &[0, 10]),
@@ -41,7 +41,7 @@ impl Link {
     }
 
     /// The next packet for the host.
-    pub fn fetch(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn fetch(&mut self) -> Option<Vec<u8>> {
         self.waiting.pop_front()
     }
 

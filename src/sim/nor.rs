@@ -94,7 +94,7 @@ impl Nor {
     }
 
     /// Which sector holds `address`.
-    pub fn sector_of(address: u32) -> Option<usize> {
+    pub(crate) fn sector_of(address: u32) -> Option<usize> {
         SECTORS.iter().position(|&(start, len)| address >= start && address - start < len)
     }
 
@@ -104,7 +104,7 @@ impl Nor {
     }
 
     /// How long it takes to program `len` bytes.
-    pub fn program_time(&self, len: usize, width: ProgramWidth) -> Duration {
+    pub(crate) fn program_time(&self, len: usize, width: ProgramWidth) -> Duration {
         let operations = len.div_ceil(1 << width as usize);
         Duration::from_micros(self.pace.program_micros() * operations as u64)
     }
@@ -120,7 +120,13 @@ impl Nor {
 
     /// Programs bytes in ascending order, or the first `share` of them if the power went. Bits are only
     /// cleared: what was not erased ends as the AND of old and new. Protected sectors keep what they have.
-    pub fn program(&mut self, address: u32, data: &[u8], share: f64, protected: impl Fn(usize) -> bool) {
+    pub(crate) fn program(
+        &mut self,
+        address: u32,
+        data: &[u8],
+        share: f64,
+        protected: impl Fn(usize) -> bool,
+    ) {
         for (&byte, at) in data[..part(data.len(), share)].iter().zip(address..) {
             if Nor::sector_of(at).is_some_and(|sector| !protected(sector)) {
                 let worn = self.worn.filter(|(address, _)| *address == at).map_or(0, |(_, bits)| bits);

@@ -9,7 +9,7 @@ use super::nor::{self, Nor, ProgramWidth};
 use crate::usb::Setup;
 
 /// wTransferSize, in bytes.
-pub const TRANSFER_SIZE: usize = TRANSFER_LEN as usize;
+pub(crate) const TRANSFER_SIZE: usize = TRANSFER_LEN as usize;
 const TRANSFER_LEN: u32 = 2048;
 const OPTION_BYTES: u32 = 0x1FFF_C000;
 const OTP: u32 = 0x1FFF_7800;
@@ -22,7 +22,7 @@ const MASS_ERASE: [u64; 3] = [16, 11, 8];
 
 /// What a device does with a control transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RomAnswer {
+pub(crate) enum RomAnswer {
     Data(Vec<u8>),
     Ack,
     Stall,
@@ -55,12 +55,12 @@ const FACTORY_OPTIONS: [u8; 16] =
 
 impl Memory {
     /// A blank chip from the factory.
-    pub fn new(flash: Nor) -> Memory {
+    pub(crate) fn new(flash: Nor) -> Memory {
         Memory { flash, options: FACTORY_OPTIONS, otp: [0xFF; 528], rom_version: 0x91 }
     }
 
     /// Protection level 1 or 2.
-    pub fn read_protected(&self) -> bool {
+    pub(crate) fn read_protected(&self) -> bool {
         self.options[1] != 0xAA
     }
 
@@ -136,7 +136,7 @@ struct Busy {
 
 /// What the chip does beyond answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RomEffect {
+pub(crate) enum RomEffect {
     None,
     /// Leaves DFU mode for the program whose vector table is here.
     Leave(u32),
@@ -145,7 +145,7 @@ pub enum RomEffect {
 }
 
 #[derive(Clone, Debug)]
-pub struct Rom {
+pub(crate) struct Rom {
     state: RomState,
     status: u8,
     pointer: u32,
@@ -183,7 +183,7 @@ impl Default for Rom {
 
 impl Rom {
     /// Just started: in dfuERROR with errFIRMWARE, as every log of this ROM begins.
-    pub fn new() -> Rom {
+    pub(crate) fn new() -> Rom {
         Rom {
             state: RomState::Error,
             status: ERR_FIRMWARE,
@@ -198,7 +198,7 @@ impl Rom {
 
     /// A class request to the DFU interface: the answer, how long the chip kept it waiting, and what
     /// happens besides. `len` is wLength.
-    pub fn request(
+    pub(crate) fn request(
         &mut self,
         memory: &mut Memory,
         setup: Setup,
@@ -224,7 +224,7 @@ impl Rom {
     }
 
     /// The power goes: what was under way stays half done.
-    pub fn cut(&mut self, memory: &mut Memory, now: Duration) {
+    pub(crate) fn cut(&mut self, memory: &mut Memory, now: Duration) {
         if let Some(Busy { work, from, until }) = self.busy.take() {
             let whole = until.saturating_sub(from).as_secs_f64();
             let share = if whole > 0.0 { now.saturating_sub(from).as_secs_f64() / whole } else { 1.0 };

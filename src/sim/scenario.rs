@@ -140,7 +140,7 @@ pub const CF2_BOARDS: [(&str, &str); 2] = [("CF20", "Crazyflie 2.0"), ("CF21", "
 const FIRMWARE_LEN: usize = 276_672;
 
 /// A drone with bootloader and firmware 2025.02, without power.
-pub fn crazyflie(pace: Pace, board: &str, traits: Traits) -> SimDrone {
+pub(crate) fn crazyflie(pace: Pace, board: &str, traits: Traits) -> SimDrone {
     let firmware = images::firmware("2025.02", &CF2_BOARDS, FIRMWARE_LEN);
     SimDrone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)
 }

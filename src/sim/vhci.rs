@@ -40,13 +40,13 @@ const PORT_FREE: &str = "004";
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Whether this computer has the controller.
-pub fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     Path::new(CONTROLLER).exists()
 }
 
 /// Keeps drone `n` of `bus` plugged in whenever it is on its bus, until `stop` is set. Calls `tell` with
 /// what happens.
-pub fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&str)) -> io::Result<()> {
+pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&str)) -> io::Result<()> {
     while !stop.load(Ordering::SeqCst) {
         let Some((guise, id)) = bus.with(n, |drone, _| Some((drone.guise()?, drone.identity()?.0))).flatten()
         else {

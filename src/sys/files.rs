@@ -13,12 +13,12 @@ use crate::report::{self, Exit, Problem, ProblemKind};
 const STDIN: &str = "-";
 
 /// Reads and parses an image file, or standard input for `-`.
-pub fn read_image(path: &Path) -> Result<Image, Problem> {
+pub(crate) fn read_image(path: &Path) -> Result<Image, Problem> {
     read_image_of(path, None)
 }
 
 /// The same for a file whose SHA-256 is known. The checksum is compared first, since a damaged download may be malformed.
-pub fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
+pub(crate) fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
         Problem::new(Exit::NoInput, ProblemKind::Unreadable, &error)
             .about(shown(path))
@@ -37,7 +37,7 @@ pub fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Pro
 }
 
 /// A parser that panicked, which is a defect of this program.
-pub fn defect(path: &Path) -> Problem {
+pub(crate) fn defect(path: &Path) -> Problem {
     Problem::new(Exit::Defect, ProblemKind::Defect, "reading it is more than this program can do")
         .about(shown(path))
         .advise("This is a defect of cfdfu: please report it, with the file.")
@@ -74,7 +74,7 @@ const ENDINGS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
 /// Recent images that are still there, then a folder's files that could be images with what each of them is,
 /// then its folders, each by name. A folder that cannot be read is empty.
-pub fn list(folder: &Path, recent: &[PathBuf]) -> Vec<Entry> {
+pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Vec<Entry> {
     let mut left = RECOGNISED;
     let mut entries: Vec<Entry> = Vec::new();
     for path in recent.iter().filter(|path| path.parent() != Some(folder)) {

@@ -5,7 +5,7 @@ use std::io;
 
 /// What a signal means here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub(crate) enum Signal {
     /// SIGINT: somebody wants it stopped.
     Stop,
     /// SIGTERM or SIGHUP: nobody is there any more.
@@ -13,7 +13,7 @@ pub enum Signal {
 }
 
 /// Until it is stopped, each signal is heard instead of ending the program.
-pub struct Signals {
+pub(crate) struct Signals {
     #[cfg(unix)]
     handle: signal_hook::iterator::Handle,
     #[cfg(unix)]
@@ -23,7 +23,7 @@ pub struct Signals {
 #[cfg(unix)]
 impl Signals {
     /// Calls `hear` for each signal.
-    pub fn listen(mut hear: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
+    pub(crate) fn listen(mut hear: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let handle = signals.handle();
@@ -36,7 +36,7 @@ impl Signals {
     }
 
     /// No more is heard after this.
-    pub fn stop(self) {
+    pub(crate) fn stop(self) {
         self.handle.close();
         let _ = self.thread.join();
     }
@@ -45,9 +45,9 @@ impl Signals {
 #[cfg(not(unix))]
 impl Signals {
     #[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
-    pub fn listen(_hear: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
+    pub(crate) fn listen(_hear: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
         Ok(Signals {})
     }
 
-    pub fn stop(self) {}
+    pub(crate) fn stop(self) {}
 }

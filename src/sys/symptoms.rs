@@ -16,7 +16,7 @@ const RULES: [&str; 4] =
     ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
 
 /// Everything that can be found out.
-pub fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
+pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let list = bus.map_err(Clone::clone).and_then(Bus::list);
     let no_usb = list.as_ref().err().map(ToString::to_string);
     let found = list.unwrap_or_default();
@@ -94,7 +94,7 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
 
 /// Whether a running Crazyflie may be asked into DFU mode: not if udev's rules let this user open it, but not the boot ROM
 /// that it goes to. Bitcraze's own rules have the first only. Allowed if unknown.
-pub fn may_enter() -> Enter {
+pub(crate) fn may_enter() -> Enter {
     let udev = Path::new("/run/udev/control").exists();
     let closed = udev
         && !is_root()
@@ -103,13 +103,13 @@ pub fn may_enter() -> Enter {
 }
 
 #[cfg(unix)]
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Whether this is root; here nobody is.
 #[cfg(not(unix))]
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     false
 }
 
@@ -164,7 +164,7 @@ fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, V
 }
 
 /// This program's name where sudo looks for it, or else its path.
-pub fn program() -> String {
+pub(crate) fn program() -> String {
     let system = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/usr/local/sbin", "/sbin"];
     let path = env::current_exe().unwrap_or_default();
     let found = path.parent().is_none_or(|folder| system.iter().any(|name| folder == Path::new(name)));
@@ -181,7 +181,7 @@ fn system() -> System {
 }
 
 /// What kind of guest this computer is.
-pub fn guest() -> Option<String> {
+pub(crate) fn guest() -> Option<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     if read("/proc/sys/kernel/osrelease").to_lowercase().contains("microsoft") {
         return Some("WSL".to_owned());

@@ -32,7 +32,7 @@ enum Input {
 }
 
 /// Runs until the end of the input or until it is told to quit; the state is what was last known then.
-pub fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
+pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (messages, from_shell) = channel();
     let (inputs, inbox) = channel();
     let mut shell = Shell::start(world, messages);

@@ -86,7 +86,7 @@ fn take() -> io::Result<()> {
 }
 
 /// Once, whoever calls it first: closing, dropping, or a panic.
-pub fn give_back() {
+pub(crate) fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
         let _ = queue!(out, DisableBracketedPaste, LeaveAlternateScreen, cursor::Show);

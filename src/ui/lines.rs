@@ -13,7 +13,7 @@ use crate::report;
 use crate::usb::descriptor::clean;
 
 /// What the screen says now; what lies on top of it first.
-pub fn say(app: &App) -> Vec<String> {
+pub(crate) fn say(app: &App) -> Vec<String> {
     if let Some(over) = &app.over {
         return say_over(app, over);
     }
@@ -139,7 +139,7 @@ fn shown(row: &keys::Binding) -> &'static str {
 }
 
 /// The choices, as one line.
-pub fn choices(app: &App) -> String {
+pub(crate) fn choices(app: &App) -> String {
     let rows = keys::bindings(app).into_iter().filter(|row| row.why_not.is_none() && is_choice(row));
     let all: Vec<String> = rows.map(|row| format!("{}: {}", shown(&row), row.label)).collect();
     format!("[{}]", all.join(", "))

@@ -113,7 +113,7 @@ impl Theme {
     }
 
     /// What a terminal can show: glyphs, and whether there is colour.
-    pub fn tier(term: &str, locale: &str, no_color: bool) -> (Glyphs, bool) {
+    pub(crate) fn tier(term: &str, locale: &str, no_color: bool) -> (Glyphs, bool) {
         let utf8 = ["UTF-8", "utf-8", "UTF8", "utf8"].iter().any(|name| locale.contains(name));
         let glyphs = match term {
             "linux" => Glyphs::Cp437,
@@ -125,7 +125,7 @@ impl Theme {
     }
 
     /// Text as this tier can show it: our own texts have some marks that ASCII and CP437 lack.
-    pub fn text(&self, text: &str) -> String {
+    pub(crate) fn text(&self, text: &str) -> String {
         let replace = |c: char| match (self.glyphs, c) {
             (Glyphs::Unicode, c) => c.to_string(),
             (_, '…') => "...".to_owned(),

@@ -32,7 +32,7 @@ pub struct Strings {
 
 /// An interface descriptor, with the class-specific descriptors that follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub(crate) struct Interface {
     /// bInterfaceNumber.
     pub number: u8,
     /// bAlternateSetting.
@@ -47,7 +47,7 @@ pub struct Interface {
 
 /// What a device calls itself, as far as it could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub(crate) struct Names {
     /// A name that was lost is empty.
     pub strings: Strings,
     /// Why one of them was lost. What depends on the names is then unknown.
@@ -56,7 +56,7 @@ pub struct Names {
 
 /// Reads the names of a device. One that is silent about the first is not asked for the others: the first is the serial
 /// number, without which a drone cannot be told from another.
-pub fn names(transport: &mut dyn Transport) -> Result<Names, TransferError> {
+pub(crate) fn names(transport: &mut dyn Transport) -> Result<Names, TransferError> {
     let mut device = [0; 18];
     let n = get(transport, DEVICE, 0, 0, &mut device)?;
     let mut lost = None;
@@ -77,7 +77,7 @@ pub fn names(transport: &mut dyn Transport) -> Result<Names, TransferError> {
 }
 
 /// Reads one string descriptor; empty if the device has none of that index.
-pub fn string(transport: &mut dyn Transport, index: u8) -> Result<String, TransferError> {
+pub(crate) fn string(transport: &mut dyn Transport, index: u8) -> Result<String, TransferError> {
     if index == 0 {
         return Ok(String::new());
     }
@@ -87,7 +87,7 @@ pub fn string(transport: &mut dyn Transport, index: u8) -> Result<String, Transf
 }
 
 /// Reads the interfaces of the first configuration, every alternate setting on its own.
-pub fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>, TransferError> {
+pub(crate) fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>, TransferError> {
     let mut header = [0; 9];
     let n = get(transport, CONFIGURATION, 0, 0, &mut header)?;
     let total = if n >= 4 { usize::from(u16::from_le_bytes([header[2], header[3]])) } else { 0 };
@@ -101,7 +101,7 @@ pub fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>, Trans
 
 /// Device text made safe and short: control characters (terminal escapes among them) and what does not
 /// belong in a name are dropped, blanks at the ends cut.
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|&c| is_printable(c)).take(126).collect::<String>().trim().to_owned()
 }
 

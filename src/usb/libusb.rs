@@ -17,7 +17,7 @@ use super::{Bus, BusError, CRAZYFLIE, Found, Id, Location, Pipe, Setup, Transfer
 /// The bus is looked at this often at least, for where there is no hot-plug notice.
 const POLL: Duration = Duration::from_millis(250);
 
-pub struct Libusb {
+pub(crate) struct Libusb {
     context: Context,
     /// Kept for as long as arrivals are to end a wait.
     _arrivals: Mutex<Option<Registration<Context>>>,
@@ -25,7 +25,7 @@ pub struct Libusb {
 
 impl Libusb {
     /// Asks the system for its USB.
-    pub fn new() -> Result<Libusb, BusError> {
+    pub(crate) fn new() -> Result<Libusb, BusError> {
         let context = Context::new().map_err(|error| BusError::NoUsb(error.to_string()))?;
         let arrivals = if rusb::has_hotplug() {
             HotplugBuilder::new().register(&context, Box::new(Notice)).ok()

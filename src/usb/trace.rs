@@ -20,7 +20,7 @@ pub enum Transfer {
     Bulk(u8, Result<Vec<u8>, TransferError>),
 }
 
-pub type Listener = Arc<dyn Fn(&Transfer) + Send + Sync>;
+pub(crate) type Listener = Arc<dyn Fn(&Transfer) + Send + Sync>;
 
 /// The bus `inner`, overheard by `listener`.
 pub struct Traced<B> {

@@ -19,14 +19,14 @@ const SLOW: Duration = Duration::from_secs(1);
 const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
 
 /// A bus whose devices are asked again for what may be asked twice.
-pub struct Patient<B> {
+pub(crate) struct Patient<B> {
     inner: B,
     clock: Arc<dyn Clock>,
 }
 
 impl<B: Bus> Patient<B> {
     /// The bus `inner`, with repeats by this clock.
-    pub fn new(inner: B, clock: Arc<dyn Clock>) -> Patient<B> {
+    pub(crate) fn new(inner: B, clock: Arc<dyn Clock>) -> Patient<B> {
         Patient { inner, clock }
     }
 }

@@ -55,8 +55,8 @@ fn run(
         let _ = data;
         said.push(sent);
         match answers.next().unwrap_or_else(|| panic!("no answer for {said:?}")) {
-            St(status, poll, state) => machine.reply(Ok(&[status, poll, 0, 0, state.code(), 0])),
-            Is(state) => machine.reply(Ok(&[state.code()])),
+            St(status, poll, state) => machine.reply(Ok(&[status, poll, 0, 0, state as u8, 0])),
+            Is(state) => machine.reply(Ok(&[state as u8])),
             Data(len) => machine.reply(Ok(&vec![7; len])),
             Ack => machine.reply(Ok(&[])),
             Fail(error) => machine.reply(Err(error)),
