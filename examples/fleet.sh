@@ -1,9 +1,9 @@
 #!/bin/sh
-# Flashes the drone at each of several computers over SSH, and reports how each ended:
+# Flashes the drone on each of several computers over SSH, and prints one result per computer:
 #   examples/fleet.sh cf2-2026.08.bin lab1 lab2 lab3
-# The other computers need cfdfu, where SSH finds it, and the udev rules (`cfdfu udev`). OPTIONS are cfdfu's, SSH is the
-# command to use instead of ssh. The image goes through standard input: nothing is left on the other computers. Ends
-# with 0 if all were flashed and seen running.
+# Each computer needs cfdfu on the PATH of an SSH command, and the udev rules (`cfdfu udev`). The image is sent through
+# standard input, so no file is left behind. Exits with 0 if every drone was flashed and seen running.
+# Variables: OPTIONS (more options for cfdfu), SSH (a command to use instead of ssh), CFDFU (the program to run there).
 set -u
 [ $# -ge 2 ] || { echo "usage: $0 IMAGE HOST..." >&2; exit 2; }
 image=$1
@@ -14,7 +14,7 @@ for host in "$@"; do
   output=$(${SSH:-ssh} "$host" "${CFDFU:-cfdfu} flash - --json ${OPTIONS:-} 2>/dev/null" <"$image")
   status=$?
   result=$(printf '%s\n' "$output" | tail -n 1)
-  # An error's message has no quotes that would end it early: what does not match is printed whole.
+  # Error messages contain no quotes, so this pattern finds the whole message. Without a match, the result is printed.
   message=$(printf '%s\n' "$result" | sed -n 's/.*"message":"\([^"]*\)".*/\1/p')
   case $status:$result in
     0:*'"booted":true'* | 0:*'"booted":null'*) echo "$host: ok" && continue ;;
