@@ -1,16 +1,18 @@
-//! Random and damaged inputs for every parser that reads what somebody else made: `cargo bench --bench fuzz`, ten
-//! million for each by default, `cargo bench --bench fuzz -- 100000` for fewer. A panic, an image larger than the flash
-//! or an input that takes longer than a second ends it; else it prints how many were taken and how many refused.
+//! Random and damaged inputs for every parser of untrusted data. `cargo bench --bench fuzz` runs ten million inputs for
+//! each parser, `cargo bench --bench fuzz -- 100000` fewer.
+//!
+//! The run fails on a panic, on an image larger than the flash, or on an input that takes longer than a second.
+//! Otherwise it prints how many inputs were accepted and how many were rejected.
 
 #![allow(
     unreachable_pub,
     clippy::cast_possible_truncation,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "as in the tests: it says what went wrong by panicking, and prints its figures"
+    reason = "as in the tests: failures are panics, and the results are printed"
 )]
 
-#[allow(dead_code, reason = "the tests use all of them")]
+#[allow(dead_code, reason = "used by the tests")]
 #[path = "../tests/it/files.rs"]
 mod files;
 #[path = "../tests/it/rng.rs"]
@@ -32,13 +34,13 @@ use rng::Rng;
 const INPUTS: u64 = 10_000_000;
 
 impl Rng {
-    /// One of the numbers at which programs go wrong.
+    /// A boundary value that often exposes errors.
     fn edge(&mut self) -> u32 {
         [0, 1, 3, 4, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFC, 0xFFFF_FFFF]
             [self.below(12)]
     }
 
-    /// The input with a few things changed.
+    /// The seed with up to six random changes.
     fn damaged(&mut self, seed: &[u8]) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..=self.below(6) {
@@ -70,10 +72,10 @@ impl Rng {
     }
 }
 
-/// What became of the inputs of one parser.
+/// Runs one parser and prints the results.
 fn fuzz(name: &str, inputs: u64, seeds: &[Vec<u8>], parse: impl Fn(Vec<u8>, &mut Rng) -> bool) {
     let mut rng = Rng(0x2545_F491_4F6C_DD1D);
-    let (mut taken, mut slowest) = (0, Duration::ZERO);
+    let (mut accepted, mut slowest) = (0, Duration::ZERO);
     let started = Instant::now();
     for n in 0..inputs {
         let seed = &seeds[rng.below(seeds.len())];
@@ -82,14 +84,14 @@ fn fuzz(name: &str, inputs: u64, seeds: &[Vec<u8>], parse: impl Fn(Vec<u8>, &mut
             _ => rng.damaged(seed),
         };
         let before = Instant::now();
-        taken += u64::from(parse(input, &mut rng));
+        accepted += u64::from(parse(input, &mut rng));
         slowest = slowest.max(before.elapsed());
         assert!(slowest < Duration::from_secs(1), "{name}: input {n} takes {slowest:?}");
     }
     let took = started.elapsed().as_secs_f64();
     println!(
-        "{name:<24} {inputs} inputs, {taken} taken, {} refused, {took:.0} s, slowest {slowest:?}",
-        inputs - taken
+        "{name:<24} {inputs} inputs, {accepted} accepted, {} rejected, {took:.0} s, slowest {slowest:?}",
+        inputs - accepted
     );
 }
 
@@ -103,8 +105,8 @@ fn image(bytes: Vec<u8>) -> bool {
     }
 }
 
-/// With the checksum at the end made right in half of the cases: else nothing behind it is reached.
-fn mended(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
+/// Corrects the checksum at the end in half of the cases, because a wrong one hides the rest of the parser.
+fn with_checksum(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
     if bytes.len() > 16 && rng.below(2) == 0 {
         let end = bytes.len() - 4;
         let crc = !crc32fast::hash(&bytes[..end]);
@@ -122,14 +124,14 @@ fn main() {
 
     fuzz("raw image", inputs, &[firmware.clone(), head.clone()], |bytes, _| image(bytes));
     let suffixed = files::suffixed(part.clone(), (0x0483, 0xDF11), 0x0100);
-    fuzz("DFU suffix", inputs, &[suffixed], |bytes, rng| image(mended(bytes, rng)));
+    fuzz("DFU suffix", inputs, &[suffixed], |bytes, rng| image(with_checksum(bytes, rng)));
     let one = files::dfuse(&[(0, vec![(base, &part)])]);
     let two = files::dfuse(&[(0, vec![(base, &part), (base + 200, &part)]), (0, vec![(base + 800, &part)])]);
-    fuzz("DfuSe", inputs, &[one, two], |bytes, rng| image(mended(bytes, rng)));
+    fuzz("DfuSe", inputs, &[one, two], |bytes, rng| image(with_checksum(bytes, rng)));
     let hex = files::hex(base, &part).into_bytes();
     fuzz("Intel HEX", inputs, &[hex], |bytes, _| image(bytes));
     let elf = files::elf(base, &part);
-    // Without the room that the linker leaves before the first section, which is nearly all of the file.
+    // Not padded to a page before the first section as a linker would do: the padding would be most of the file.
     fuzz("ELF", inputs, &[elf], |bytes, _| image(bytes));
     let zips =
         [CompressionMethod::Stored, CompressionMethod::Deflated].map(|way| files::release("cf2", &part, way));

@@ -23,7 +23,7 @@ def start():
     begun = time.perf_counter()
     os.write(go, b"x")
     seen = b""
-    while b"What to do" not in seen:
+    while b"What would you like" not in seen:
         seen += os.read(terminal, 65536)
     return pid, terminal, time.perf_counter() - begun, len(seen)
 

@@ -1,5 +1,5 @@
-//! What the pure parts cost: reading and recognising a file, planning, one frame of the interface. `cargo bench`.
-//! How long a flash takes is measured elsewhere: `tests/it/speed.rs` and `benches/speed`.
+//! Benchmarks of the code without I/O: parsing and recognising a file, planning, and drawing a frame of the interface.
+//! Run them with `cargo bench`. The duration of a flash is measured in `tests/it/speed.rs` and `benches/speed`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use cfdfu::plan::{Comparison, Plan};
 use cfdfu::sim::images;
 use cfdfu::sim::scenario::CF2_BOARDS;
 use cfdfu::ui;
-use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::ui::theme::{Colours, Glyphs, Theme};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-/// The size that Bitcraze's own documentation flashes.
+/// The size of the firmware in Bitcraze's documentation.
 const LEN: usize = 243_176;
 
 fn parse(criterion: &mut Criterion) {
@@ -54,11 +54,11 @@ fn parse(criterion: &mut Criterion) {
 
 fn plan(criterion: &mut Criterion) {
     let Ok(image) = Image::parse(images::firmware("2026.08", &CF2_BOARDS, LEN)) else { return };
-    let Ok(admitted) = admission::flash(&image, Overrides::default()) else { return };
+    let Ok(approved) = admission::flash(&image, Overrides::default()) else { return };
     let map = MemoryMap::stm32f405();
     criterion.bench_function("plan a flash and its work", |bench| {
         bench.iter(|| {
-            let plan = Plan::new(black_box(&admitted), &map)?;
+            let plan = Plan::new(black_box(&approved), &map)?;
             let found = vec![Comparison::Differs; plan.sectors().len()];
             Ok::<_, cfdfu::plan::PlanError>(plan.work(&found, 2048))
         });
@@ -72,7 +72,7 @@ fn frame(criterion: &mut Criterion) {
         let loaded = Msg::Loaded(Which::Image, "cf2.bin".into(), Ok(Box::new(image)));
         update(&mut app, Duration::ZERO, loaded);
     }
-    let theme = Theme::new(Glyphs::Unicode, true);
+    let theme = Theme::new(Glyphs::Unicode, Colours::Dark { auto: true });
     for (width, height) in [(80, 24), (200, 60)] {
         let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
         criterion.bench_function(&format!("draw a frame of {width}x{height}"), |bench| {

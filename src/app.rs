@@ -56,8 +56,12 @@ pub struct App {
     pub screen: Screen,
     /// What lies on top of it.
     pub over: Option<Overlay>,
+    /// How many rows of that are scrolled past.
+    pub over_scroll: usize,
     pub undo: Undo,
     pub rhythm: KeyRhythm,
+    /// What the terminal has reported of its background, if it has.
+    pub background: Option<Background>,
     pub log: Log,
     /// One line that explains the last key, until it is old.
     pub notice: Option<(String, Duration)>,
@@ -65,6 +69,13 @@ pub struct App {
     pub detached: bool,
     /// How the last job ended, which is how the program ends; `None` if there was none.
     pub ended: Option<Exit>,
+}
+
+/// The terminal's background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Background {
+    Dark,
+    Light,
 }
 
 /// When keys come: one that is held repeats every 30 ms or so.
@@ -111,7 +122,7 @@ impl Undo {
         match self {
             Undo::Ready(_) => None,
             Undo::Nothing(why) => Some(why.to_string()),
-            Undo::NotABootloader => Some("what was there before was no Bitcraze bootloader".to_owned()),
+            Undo::NotABootloader => Some("the previous bootloader was not Bitcraze's".to_owned()),
         }
     }
 }
@@ -264,7 +275,7 @@ impl Goal {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Goal::Flash => "Flash firmware",
-            Goal::Recover => "Recover a drone that does not start",
+            Goal::Recover => "Rescue a drone that won't start",
             Goal::Restore => "Restore the bootloader",
         }
     }
@@ -354,6 +365,8 @@ pub enum Msg {
     Key(Key),
     /// The screen has another size; nothing to know but that it must be drawn.
     Resized,
+    /// The terminal has answered what its background is.
+    Background(Background),
     /// Time has passed that something on the screen shows.
     Tick,
     /// Something was done that was asked for, or could not be.
@@ -362,7 +375,7 @@ pub enum Msg {
     Bus(BusState),
     Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
     /// A folder was read.
-    Listed(PathBuf, Vec<Entry>),
+    Listed(PathBuf, Result<Vec<Entry>, String>),
     /// What other runs are at has changed.
     Elsewhere(Vec<RunningInstance>),
     /// A file holds something else than when it was read; the job that was to write it has not begun.
@@ -429,8 +442,10 @@ impl App {
             goal: Goal::Flash,
             screen: Screen::Home,
             over: None,
+            over_scroll: 0,
             undo: Undo::Nothing(NoUndo::default()),
             rhythm: KeyRhythm::default(),
+            background: None,
             log: Log::default(),
             notice: None,
             detached: false,

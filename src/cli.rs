@@ -1,9 +1,8 @@
-//! The command line: what was typed becomes a job for the worker or a look at a file, and what happens
-//! becomes lines, a progress bar, or JSON.
+//! The command line front end: turns arguments into jobs for the worker, and prints events as text, as a progress bar
+//! or as JSON.
 //!
-//! [`args`] is what can be typed, [`console`] what is shown, [`json`] the same for scripts, [`output_file`]
-//! writes files, [`run_job`] joins the worker, [`udev`] has the rules, [`simulate`] is the drone on this
-//! computer's own USB.
+//! [`args`] defines the arguments, [`console`] and [`json`] print, [`output_file`] writes files, [`run_job`] drives the
+//! worker, [`udev`] installs the rules, and [`simulate`] attaches a simulated drone to this computer's USB.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -53,7 +52,7 @@ use args::{Args, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global};
 use console::Console;
 use run_job::Jobs;
 
-/// The whole program: parses the arguments, does what they say, gives the exit status.
+/// Runs the program: parses the arguments, executes the command and returns the exit status.
 pub fn main() -> ExitCode {
     panics::report();
     let args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| usage(&error));
@@ -68,7 +67,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(console.end(exit) as u8)
 }
 
-/// A command that is none is taken for an image, and what follows it is what clap complains of.
+/// A hint for mistyped commands. clap takes an unknown first word for the image and reports only the argument after it.
 fn tip(error: &clap::Error) -> String {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned()).collect();
@@ -79,16 +78,18 @@ fn tip(error: &clap::Error) -> String {
     if error.kind() != clap::error::ErrorKind::UnknownArgument {
         return String::new();
     }
-    format!("\n'{first}' is no command and was taken for an image; `cfdfu --help` lists the commands.\n")
+    format!(
+        "\n'{first}' is not a command, so cfdfu took it for an image. `cfdfu --help` lists the commands.\n"
+    )
 }
 
-/// Help, or what is wrong with the arguments, which may hold anything: nothing of it is a command to a terminal.
+/// Prints the help text or a usage error, then exits. The arguments are untrusted, so control characters are removed.
 fn usage(error: &clap::Error) -> ! {
     let rendered = error.render().to_string();
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let problem = Problem::new(Exit::Usage, ProblemKind::Usage, message)
-            .advise("`cfdfu --help` lists what can be typed.");
+            .advise("`cfdfu --help` lists the commands and options.");
         let _ = console::print_object(&json::problem(&problem));
     }
     let text = rendered.clone() + &tip(error);
@@ -108,18 +109,19 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     }
     let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
     if let Some(image) = &args.image {
-        let message = format!("'{}' stands before the command, where only options do", image.display());
+        let message = format!("unexpected argument '{}' before the command", image.display());
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, &message)
             .advise("`cfdfu --help` lists the commands."));
     }
     match command {
         CliCommand::Flash { image, sha256, flash } => {
-            let wish = wish(flash);
+            let overrides = overrides(flash);
             let image =
                 image_or_demo(image.as_deref(), *sha256, || simulate::demo_image(DemoKind::Firmware))?;
             console.image(&image);
-            let admitted = admission::flash(&image, wish).map_err(|refusal| report::refusal(&refusal))?;
-            flash_job(global, flash, admitted, image.content.firmware(), console).map(|(_, exit)| exit)
+            let approved =
+                admission::flash(&image, overrides).map_err(|refusal| report::refusal(&refusal))?;
+            flash_job(global, flash, approved, image.content.firmware(), console).map(|(_, exit)| exit)
         }
         CliCommand::RestoreBootloader { loader, firmware, flash } => {
             restore_job(global, loader.as_deref(), firmware.as_deref(), flash, console)
@@ -151,7 +153,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             if rules.is_empty() {
                 console.line("This system has no udev.");
             }
-            Ok(if checks(&rules, console) { Exit::Done } else { Exit::NoPermission })
+            Ok(if print_checks(&rules, console) { Exit::Done } else { Exit::NoPermission })
         }
         CliCommand::Udev { install, .. } => udev::udev(*install, console),
         CliCommand::Completions { shell } => print(console, &completions::script(*shell)),
@@ -170,7 +172,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     }
 }
 
-/// The bootloader, and a firmware with it.
+/// Restores the bootloader, with a firmware if one is given.
 fn restore_job(
     global: &Global,
     loader: Option<&std::path::Path>,
@@ -178,11 +180,11 @@ fn restore_job(
     flash: &FlashArgs,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let wish = wish(flash);
-    if wish.address.is_some() && firmware.is_none() {
-        let advice =
-            "Leave out --address: the bootloader has one place. With --firmware it is the firmware's.";
-        let message = "--address says nothing of a bootloader";
+    let overrides = overrides(flash);
+    if overrides.address.is_some() && firmware.is_none() {
+        let advice = "Leave out --address: the bootloader's address is fixed. With --firmware, it sets the \
+            firmware's address.";
+        let message = "--address does not apply to a bootloader";
         return Err(Problem::new(Exit::Usage, ProblemKind::Address, message).advise(advice));
     }
     let loader = image_or_demo(loader, None, || simulate::demo_image(DemoKind::Loader))?;
@@ -191,21 +193,21 @@ fn restore_job(
     if let Some(firmware) = &firmware {
         console.image(firmware);
     }
-    let admitted =
-        admission::restore(&loader, firmware.as_ref(), wish).map_err(|refusal| report::refusal(&refusal))?;
-    let restored = report::restored(admitted.segments());
-    // The firmware in a backup has boards, too, if it is what is written.
+    let approved = admission::restore(&loader, firmware.as_ref(), overrides)
+        .map_err(|refusal| report::refusal(&refusal))?;
+    let restored = report::restored(approved.segments());
+    // Without a separate firmware, the one inside the backup is written, and its boards must match.
     let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
-    let (report, exit) = flash_job(global, flash, admitted, firmware, console)?;
+    let (report, exit) = flash_job(global, flash, approved, firmware, console)?;
     match &report.outcome {
         Outcome::Flashed => restored.into_iter().for_each(|words| console.line(&words)),
-        Outcome::Unchanged => console.line("The bootloader was there already."),
+        Outcome::Unchanged => console.line("The bootloader was already in place."),
         _ => {}
     }
     Ok(exit)
 }
 
-/// Alone on standard output, so that it can go into a file. A reader that has seen enough is no problem.
+/// Prints a text and nothing else on standard output, so that it can be redirected. A closed pipe is not an error.
 fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
     if console.text(text) {
         return Ok(Exit::Done);
@@ -214,22 +216,22 @@ fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
     match std::io::Write::write_all(&mut out, text.as_bytes()).and_then(|()| std::io::Write::flush(&mut out))
     {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            let message = format!("standard output: {error}");
+            let message = format!("cannot write to standard output: {error}");
             Err(Problem::new(Exit::CannotCreate, ProblemKind::Output, &message)
-                .advise("Make room, or write it elsewhere."))
+                .advise("Free some disk space, or write to another place."))
         }
         _ => Ok(Exit::Done),
     }
 }
 
-/// The terminal interface. Where the kernel has no USB it opens all the same, and says so.
+/// Opens the terminal interface. It opens even without USB and then shows the reason.
 fn interface(
     global: &Global,
     image: Option<&std::path::Path>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     if global.json {
-        let advice = "Name a command: cfdfu flash IMAGE --json. `cfdfu --help` lists them.";
+        let advice = "Add a command, such as `cfdfu flash IMAGE --json`. `cfdfu --help` lists the commands.";
         return Err(
             Problem::new(Exit::Usage, ProblemKind::NoCommand, "--json needs a command").advise(advice)
         );
@@ -257,18 +259,19 @@ fn interface(
         tui::run(&world, image.as_deref(), &theme).inspect(|app| console.farewell(app))
     };
     let app = ended.map_err(|error| {
-        let advice = "Try a command: cfdfu flash IMAGE.";
-        Problem::new(Exit::Defect, ProblemKind::Terminal, format!("the terminal: {error}")).advise(advice)
+        let advice = "Use a command instead, such as `cfdfu flash IMAGE`.";
+        Problem::new(Exit::Defect, ProblemKind::Terminal, format!("cannot use the terminal: {error}"))
+            .advise(advice)
     })?;
-    // Without a job, a file that could not be used is how it ended.
-    let file = match &app.image {
+    // If no job ran, an unusable image determines the exit status.
+    let without_job = match &app.image {
         Slot::Bad(_, problem) => problem.exit,
         _ => Exit::Done,
     };
-    Ok(app.ended.unwrap_or(file))
+    Ok(app.ended.unwrap_or(without_job))
 }
 
-fn wish(flash: &FlashArgs) -> Overrides {
+fn overrides(flash: &FlashArgs) -> Overrides {
     Overrides { address: flash.address, allow_mismatch: flash.allow_mismatch }
 }
 
@@ -299,7 +302,7 @@ fn flash_job(
     Ok((report, exit))
 }
 
-/// The image that is named; none needs to be on the demo, which brings its own.
+/// Reads the image, or takes the demo's own image if no path is given.
 fn image_or_demo(
     path: Option<&std::path::Path>,
     sha256: Option<Sha256>,
@@ -315,7 +318,7 @@ fn image_or_demo(
     files::read_image_of(path, sha256)
 }
 
-/// What the last flash of the drone that is plugged in overwrote, put back in its place.
+/// Puts back what the last flash of the connected drone overwrote.
 fn undo_job(
     global: &Global,
     device: &DeviceArgs,
@@ -330,15 +333,18 @@ fn undo_job(
     }
     let drone = found.drone.ok_or_else(|| {
         Problem::new(Exit::Device, ProblemKind::NoSerial, "the serial number of the drone could not be read")
-            .advise("Which copy is its own is unknown. Plug it in again and repeat. Nothing was touched.")
+            .advise(
+                "Without it, cfdfu cannot find the right copy. Plug the drone in again and repeat. \
+                Nothing was changed.",
+            )
     })?;
     let UndoTarget { copy, content, expected, file, .. } = undo_target(found.undo, &drone)?;
-    let what = content.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
+    let what = content.as_ref().map_or_else(|| "blank flash".to_owned(), Content::to_string);
     if let Some((path, age)) = file {
-        console.line(&format!("Copy made {} ago: {what}, {}", report::age(age), path.display()));
+        console.line(&format!("Copy from {} ago: {what}, {}", report::age(age), path.display()));
     }
-    let wish = Overrides { allow_mismatch, ..Overrides::default() };
-    let image = admission::undo(copy, wish).map_err(|refusal| report::refusal(&refusal))?;
+    let overrides = Overrides { allow_mismatch, ..Overrides::default() };
+    let image = admission::undo(copy, overrides).map_err(|refusal| report::refusal(&refusal))?;
     let task = FlashTask {
         change: Change::Undo,
         expected,
@@ -350,30 +356,28 @@ fn undo_job(
     Ok(console.conclude(&report, false))
 }
 
-/// What goes back, or why nothing does.
+/// Returns what the undo writes, or explains why there is nothing to undo.
 fn undo_target(target: Result<Box<UndoTarget>, NoUndo>, drone: &DroneAt) -> Result<UndoTarget, Problem> {
-    let none = |message: String, advice: &str| {
+    let no_copy = |message: String, advice: &str| {
         Problem::new(Exit::NoInput, ProblemKind::NoCopy, message)
-            .advise(format!("{advice} Nothing was touched."))
+            .advise(format!("{advice} Nothing was changed."))
     };
-    let kept = "A copy is kept of whatever is overwritten, unless --no-undo is given.";
+    let policy = "Each flash saves what it overwrites, unless you pass --no-undo.";
     let record = StateDir::of_user();
     target.map(|target| *target).map_err(|why| match (why, &record) {
-        (_, None) => none("there is no home directory to keep copies in".to_owned(), kept),
+        (_, None) => no_copy("no home directory to keep copies in".to_owned(), policy),
         (NoUndo::NoCopy(NoCopy::NeverFlashed), _) => {
             let DroneAt { port, serial } = drone;
-            none(format!("no copy is kept of what was on {serial} at port {port} before"), kept)
+            no_copy(format!("cfdfu has no copy of what was on {serial} at port {port} before"), policy)
         }
         (NoUndo::NoCopy(why), Some(record)) => {
-            let message = format!("there is nothing to put back: {why}");
+            let message = format!("nothing to undo: {why}");
             match record.folder_of_copies(drone) {
-                Some(folder) => {
-                    none(message, &format!("Earlier copies, if any, are in {}.", folder.display()))
-                }
-                None => none(message, kept),
+                Some(folder) => no_copy(message, &format!("Any earlier copies are in {}.", folder.display())),
+                None => no_copy(message, policy),
             }
         }
-        (why @ (NoUndo::NoSerial | NoUndo::Io(_)), _) => none(why.to_string(), kept),
+        (why @ (NoUndo::NoSerial | NoUndo::Io(_)), _) => no_copy(why.to_string(), policy),
     })
 }
 
@@ -385,8 +389,8 @@ fn verify_job(
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     console.image(image);
-    let wish = Overrides { address, allow_mismatch: true };
-    let segments = admission::compare(image, wish).map_err(|refusal| report::refusal(&refusal))?;
+    let overrides = Overrides { address, allow_mismatch: true };
+    let segments = admission::compare(image, overrides).map_err(|refusal| report::refusal(&refusal))?;
     let report = run(global, device, Task::Verify(segments), console)?;
     Ok(console.conclude(&report, false))
 }
@@ -398,10 +402,11 @@ fn backup_job(
     force: bool,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    // Made before the drone is touched, so that reading is never for nothing.
+    // Create the file first: a bad path must fail before the drone is read.
     let output = output_file::Output::create(file, force)?;
     let flash = Span::between(LOADER_BASE, FLASH_END);
-    let flash = flash.ok_or_else(|| Problem::new(Exit::Defect, ProblemKind::Defect, "no flash"))?;
+    let flash =
+        flash.ok_or_else(|| Problem::new(Exit::Defect, ProblemKind::Defect, "invalid flash range"))?;
     let report = run(global, device, Task::Backup(flash), console)?;
     if let Outcome::Read(bytes) = &report.outcome {
         output.write(bytes)?;
@@ -429,7 +434,7 @@ fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
     let job = Job::new(task);
     let enter = match job.enter {
         _ if device.no_enter => Enter::Never,
-        // Only now the rules are read.
+        // Reads the udev rules, so it is called only when the answer matters.
         Enter::IfRunning if global.demo.is_none() => sys::symptoms::may_enter(),
         other => other,
     };
@@ -440,10 +445,10 @@ fn selector(global: &Global) -> Selector {
     global.device.clone().unwrap_or_default()
 }
 
-/// Why nothing is found or opened, as a check-list.
+/// Prints a checklist of what may keep a drone from being found or opened.
 fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
-    let good = checks(&doctor::diagnose(&symptoms(global, console)?), console);
-    Ok(if good { Exit::Done } else { Exit::NoDevice })
+    let passed = print_checks(&doctor::diagnose(&symptoms(global, console)?), console);
+    Ok(if passed { Exit::Done } else { Exit::NoDevice })
 }
 
 fn symptoms(global: &Global, console: &mut Console) -> Result<doctor::Symptoms, Problem> {
@@ -452,12 +457,12 @@ fn symptoms(global: &Global, console: &mut Console) -> Result<doctor::Symptoms, 
     } else {
         Libusb::new().map(|bus| (Arc::new(bus) as Arc<dyn Bus>, Arc::new(RealClock::new()) as Arc<dyn Clock>))
     };
-    let bus = world.map(patient);
+    let bus = world.map(with_retries);
     Ok(sys::symptoms::gather(bus.as_ref().map(|bus| bus as &dyn Bus)))
 }
 
-/// Prints the list; whether nothing on it is bad.
-fn checks(checks: &[doctor::Check], console: &mut Console) -> bool {
+/// Prints the checks and returns true if none of them failed.
+fn print_checks(checks: &[doctor::Check], console: &mut Console) -> bool {
     for check in checks {
         console.check(check);
     }
@@ -465,7 +470,7 @@ fn checks(checks: &[doctor::Check], console: &mut Console) -> bool {
 }
 
 fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
-    let bus = patient(bus(global, console)?);
+    let bus = with_retries(bus(global, console)?);
     let mut devices = scan::devices(&bus).map_err(|error| bus_problem(error.into()))?;
     let selector = selector(global);
     devices.retain(|device| selector.matches(device));
@@ -475,13 +480,13 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     match devices.as_slice() {
         [] => match scan::choose(&bus, &selector) {
             Err(kind) => Err(bus_problem(kind)),
-            // It has come in this very moment.
+            // It was plugged in after the list was read.
             Ok(device) => {
                 console.device(&device);
                 Ok(Exit::Done)
             }
         },
-        // A device that is there but closed to this user is no success: scripts would go on without it.
+        // Devices that this user may not open are an error, or scripts would continue as if they had a drone.
         all if all.iter().all(|device| device.closed.is_some()) => {
             let error = all[0].closed.unwrap_or(TransferError::Access);
             Err(bus_problem(scan::cannot_open(&all[0], error)))
@@ -501,15 +506,15 @@ fn bus_problem(kind: FailureKind) -> Problem {
     report::failed(&Failure { kind, place: None, drone: DroneState::Untouched })
 }
 
-/// A bus and the time by which its devices live.
+/// A bus and the clock that its devices run on.
 type World = (Arc<dyn Bus>, Arc<dyn Clock>);
 
-/// The real bus, or the one of the demo.
+/// The real bus, or the demo's.
 fn bus(global: &Global, console: &mut Console) -> Result<World, Problem> {
     bus_for(global, None, console)
 }
 
-/// The bus for a job. With `--wait` someone is at the demo's drone and brings it into DFU mode by hand.
+/// The bus for a job. With `--wait`, the demo simulates a user who enters DFU mode by hand.
 fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) -> Result<World, Problem> {
     let clock: Arc<dyn Clock> =
         if global.demo_fast { Arc::new(FastClock::new()) } else { Arc::new(RealClock::new()) };
@@ -522,7 +527,7 @@ fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) 
                 drone.traits.helper = Some(helper);
             }
             if !drones.is_empty() {
-                console.line("SIMULATED: if the drone needs a hand, it is brought into DFU mode after 3 s.");
+                console.line("SIMULATED: if needed, the drone is put into DFU mode by hand after 3 s.");
             }
         }
         let bus = SimBus::new(drones, Arc::clone(&clock));
@@ -532,8 +537,8 @@ fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) 
     Ok((traced(bus, console), clock))
 }
 
-/// For looks at the bus beside a worker, which has one of its own.
-fn patient((bus, clock): World) -> Patient<Arc<dyn Bus>> {
+/// A retrying bus for scans outside the worker, which wraps its own.
+fn with_retries((bus, clock): World) -> Patient<Arc<dyn Bus>> {
     Patient::new(bus, clock)
 }
 
@@ -544,12 +549,12 @@ fn traced(bus: impl Bus + 'static, console: &Console) -> Arc<dyn Bus> {
     }
 }
 
-/// The scenario of that name, or the first one. The names that can be typed are checked with the arguments.
+/// The scenario with this name, or the first one. The argument parser has already validated the name.
 fn scenario(name: Option<&str>) -> &'static Scenario {
     name.and_then(Scenario::by_name).unwrap_or(&SCENARIOS[0])
 }
 
-/// `--demo=help`, with any command or none.
+/// Prints the scenarios for `--demo=help`, with or without a command.
 fn list_scenarios(console: &mut Console) {
     for Scenario { name, what, .. } in SCENARIOS {
         console.scenario(name, what);

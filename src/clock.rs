@@ -1,17 +1,17 @@
-//! Time, as something that is handed around: the one file that reads a clock or sleeps, beside the
-//! virtual controller's, which lives in the kernel's time.
+//! The clock abstraction. No other file reads the time or sleeps, except that of the virtual USB
+//! controller, which must follow the kernel's time.
 //!
-//! The worker and the simulator share one clock. With [`FastClock`] half a minute of flashing takes a
-//! millisecond, and its reading is what the chip itself would have needed, the same on every machine.
+//! The worker and the simulator share one clock. With [`FastClock`], half a minute of flashing takes a millisecond, and
+//! the measured time is the time that the chip itself would need, the same on every machine.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Something that knows what time it is and can wait.
+/// A source of time that can also sleep.
 pub trait Clock: Send + Sync {
-    /// Time since the clock was made.
+    /// Time since the clock was created.
     fn now(&self) -> Duration;
-    /// Returns after `time`.
+    /// Blocks for `time`.
     fn sleep(&self, time: Duration);
 }
 
@@ -41,7 +41,7 @@ impl Clock for RealClock {
     }
 }
 
-/// A clock that moves only when somebody sleeps, and then at once. In nanoseconds, for 584 years.
+/// A clock that advances only through `sleep`, and without waiting. Its 64-bit nanosecond counter lasts 584 years.
 #[derive(Debug, Default)]
 pub struct FastClock {
     nanos: AtomicU64,
@@ -64,7 +64,7 @@ impl Clock for FastClock {
     }
 }
 
-/// Seconds since 1970, to name files and stamp records.
+/// Seconds since 1970, for file names and records.
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }

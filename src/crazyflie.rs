@@ -1,5 +1,5 @@
-//! The Crazyflie on USB: how it is told from its namesakes, followed through a re-enumeration, and asked
-//! to start its boot ROM. Pure facts; the worker acts on them.
+//! Facts about the Crazyflie: how to recognise it on USB and across re-enumerations, how to make it enter DFU mode,
+//! and how to read its board, version and protection. Pure data and parsing; the worker performs the transfers.
 
 use std::fmt;
 
@@ -7,27 +7,28 @@ use crate::flash::map::SECTORS_KIB;
 use crate::usb::descriptor::{Strings, clean};
 use crate::usb::{CRAZYFLIE, Id, Pipe, ROM_DFU, Setup};
 
-/// Asks a running Crazyflie to restart in the boot ROM (crazyflie-firmware 2022.03 and later).
+/// Makes a running Crazyflie restart in its boot ROM (crazyflie-firmware 2022.03 and later).
 ///
-/// Every number is forced: only a device recipient with CLEAR_FEATURE's number and value 1 gets through
-/// the firmware's USB stack to its handler, which takes wIndex as the command. It resets without an
-/// answer, so an error is the good sign. An older firmware answers, and stays as it is.
+/// No other values work. The firmware's USB stack ignores the type bits of bmRequestType, so the request reaches the
+/// firmware's handler only as CLEAR_FEATURE (request 1) of the remote wakeup feature (value 1), and the handler takes
+/// wIndex as the command. The firmware resets without answering, so a failed transfer means success. A firmware that is
+/// too old acknowledges the request and keeps running.
 pub(crate) const ENTER_DFU: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
 
-/// What a device on USB is to us.
+/// The mode of a device that may be a Crazyflie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A Crazyflie with its firmware running.
+    /// A Crazyflie running its firmware.
     Firmware,
-    /// The boot ROM of an STM32, maybe a Crazyflie's.
+    /// The boot ROM of an STM32, which may be a Crazyflie's.
     Dfu,
 }
 
 impl Mode {
-    /// The mode of a device with these names; `None` for everything that is neither.
+    /// The mode of a device with this ID and these names; `None` for any other device.
     ///
-    /// 0483:5740 is also every other ST serial port and Bitcraze's Loco Positioning Node, which must never
-    /// be sent the request: the names decide.
+    /// 0483:5740 is also ST's generic serial port and Bitcraze's Loco Positioning Node, which must never be sent
+    /// [`ENTER_DFU`], so both names must match.
     pub(crate) fn of(id: Id, strings: &Strings) -> Option<Mode> {
         let crazyflie = strings.manufacturer == "Bitcraze AB" && strings.product.starts_with("Crazyflie");
         match id {
@@ -37,7 +38,7 @@ impl Mode {
         }
     }
 
-    /// The word that `list --json` prints.
+    /// The name in `list --json`.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Mode::Firmware => "firmware",
@@ -46,23 +47,23 @@ impl Mode {
     }
 }
 
-/// What is on USB and is no Crazyflie, but belongs to one or is taken for one.
+/// A device that is not a Crazyflie but belongs to one or is easily mistaken for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relative {
     /// The radio dongle, either generation.
     Crazyradio,
     CrazyradioBootloader,
-    /// A node of the positioning system: shares both of the Crazyflie's numbers.
+    /// A node of the positioning system, which uses both of the Crazyflie's IDs.
     LocoNode,
-    /// A Crazyflie on which PX4's bootloader took the place of Bitcraze's.
+    /// A Crazyflie whose Bitcraze bootloader was replaced with PX4's.
     Px4Bootloader,
-    /// A loader of another make in DFU mode, taken for the STM32's boot ROM.
+    /// Another bootloader in DFU mode, easily mistaken for the STM32's boot ROM.
     Foreign(&'static ForeignLoader),
 }
 
 impl Relative {
-    /// The relative with these numbers. `names` reads the names of the device and is called only for the
-    /// Crazyflie's own numbers, which the Loco Positioning Node shares: all others need not be opened.
+    /// The related device with this ID. `names` reads the names of the device. It is called only for the Crazyflie's
+    /// own ID, which the Loco Positioning Node shares, so that no other device has to be opened.
     pub(crate) fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<Relative> {
         if id == CRAZYFLIE {
             return names().product.starts_with("Loco Positioning").then_some(Relative::LocoNode);
@@ -72,12 +73,12 @@ impl Relative {
         by_numbers.or_else(foreign)
     }
 
-    /// A device with these numbers can be a relative.
+    /// Whether a device with this ID may be a related device.
     pub(crate) fn is_possible(id: Id) -> bool {
         id == CRAZYFLIE || Relative::of(id, Strings::default).is_some()
     }
 
-    /// The loader of another make, if this is one.
+    /// The foreign bootloader, if this is one.
     pub fn foreign(self) -> Option<&'static ForeignLoader> {
         match self {
             Relative::Foreign(loader) => Some(loader),
@@ -90,7 +91,7 @@ const fn id(vendor: u16, product: u16) -> Id {
     Id { vendor, product }
 }
 
-/// Relatives with numbers of their own.
+/// Related devices that are identified by their ID alone.
 const RELATIVES: &[(Id, Relative)] = &[
     (id(0x1915, 0x7777), Relative::Crazyradio),
     (id(0x35F0, 0xAD20), Relative::Crazyradio),
@@ -98,35 +99,36 @@ const RELATIVES: &[(Id, Relative)] = &[
     (id(0x26AC, 0x0016), Relative::Px4Bootloader),
 ];
 
-/// A loader in DFU mode that is not an STM32's boot ROM. Most of them follow DfuSe, so a write would succeed:
-/// they are named, and never opened.
+/// A bootloader in DFU mode that is not an STM32's boot ROM. Most of them follow DfuSe, so a write would succeed. They
+/// are therefore reported by name and never opened.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ForeignLoader {
     pub id: Id,
     pub name: &'static str,
-    /// The subject of `meaning`.
+    /// The subject of the first sentence of `meaning`.
     subject: &'static str,
+    /// The rest of that sentence, and further ones.
     meaning: &'static str,
 }
 
 impl ForeignLoader {
-    /// What it means that this device is plugged in, in sentences.
+    /// Explains in full sentences why this device cannot be flashed.
     pub(crate) fn meaning(&self) -> String {
         format!("{} {}", self.subject, self.meaning)
     }
 }
 
 const CLONE: &str = "is not the STM32 of a Crazyflie, and cfdfu does not write to it. If you expected your Crazyflie \
-    here, another board is plugged in, or its chip is a clone and not made by ST.";
-const MAPLE: &str = "runs on small boards with an STM32F103, never on a Crazyflie, and cfdfu does not write to it. If \
-    you expected your Crazyflie here, another board is plugged in.";
+    here, another board is plugged in, or its chip is a clone that ST did not make.";
+const MAPLE: &str = "runs on small STM32F103 boards, never on a Crazyflie, and cfdfu does not write to it. If you \
+    expected your Crazyflie here, another board is plugged in.";
 
 const fn foreign(id: Id, name: &'static str, subject: &'static str, meaning: &'static str) -> ForeignLoader {
     ForeignLoader { id, name, subject, meaning }
 }
 
-/// Loaders that users meet in the place of an STM32's boot ROM. Sources: riscv-mcu/gd32-dfu-utils#5,
-/// qmk/qmk_toolbox#238 (APM32) and #481 (AT32), QMK's tables of bootloaders (WB32, Maple).
+/// Bootloaders that users encounter instead of an STM32's boot ROM. Sources: riscv-mcu/gd32-dfu-utils#5,
+/// qmk/qmk_toolbox#238 (APM32) and #481 (AT32), QMK's bootloader tables (WB32, Maple).
 pub(crate) const FOREIGN_LOADERS: &[ForeignLoader] = &[
     foreign(id(0x28E9, 0x0189), "a GigaDevice GD32 in DFU mode", "A GD32", CLONE),
     foreign(id(0x314B, 0x0106), "a Geehy APM32 in DFU mode", "An APM32", CLONE),
@@ -147,11 +149,13 @@ impl fmt::Display for Relative {
     }
 }
 
-/// The serial number that the same chip shows in its boot ROM, from the 24 digits that the firmware
-/// shows; `None` if `running` is not of that form.
+/// Computes a chip's serial number in DFU mode from the 24 digits that its firmware reports; `None` if `running` does
+/// not have that form.
 ///
-/// The firmware shows the twelve bytes of the unique number in memory order; the ROM shows the sum of the
-/// first and third word and the upper half of the second (ST's `Get_SerialNum`).
+/// A chip has two serial numbers, because the firmware and the boot ROM derive them from its 96-bit unique ID in
+/// different ways. The firmware reports all twelve bytes in memory order. The ROM reports the sum of the first and
+/// third word and the upper half of the second (ST's `Get_SerialNum`), which cannot be reversed. Without this
+/// conversion, a drone could not be recognised when it enters DFU mode or starts again.
 pub(crate) fn dfu_serial(running: &str) -> Option<String> {
     if running.len() != 24 || !running.is_ascii() {
         return None;
@@ -161,8 +165,10 @@ pub(crate) fn dfu_serial(running: &str) -> Option<String> {
     Some(format!("{:08X}{:04X}", first.wrapping_add(third), second >> 16))
 }
 
-/// Whether two serial numbers, in whatever mode each was shown, can be those of one chip. An unknown one is not. The
-/// other way round, equal numbers in DFU mode prove nothing: chips of one batch may share theirs (RM0090 §39.1).
+/// Whether two serial numbers, from either mode, may belong to one chip. An unknown serial number matches nothing.
+///
+/// A match is not proof: chips of one batch may have the same serial number in DFU mode (RM0090 §39.1). The worker
+/// therefore identifies a drone by its port as well.
 pub fn is_same_serial(one: &str, other: &str) -> bool {
     let folded = |serial: &str| dfu_serial(serial).unwrap_or_else(|| serial.to_ascii_uppercase());
     let both_running = one.len() == 24 && other.len() == 24;
@@ -170,17 +176,16 @@ pub fn is_same_serial(one: &str, other: &str) -> bool {
     same && !one.is_empty() && !other.is_empty()
 }
 
-/// What every read-protected chip shows in place of its serial number, as the ROM cannot read it.
+/// The serial number of every read-protected chip, because its ROM cannot read the unique ID.
 pub(crate) const HIDDEN_SERIAL: &str = "FFFFFFFEFFFF";
 
-/// Turns the firmware's CRTP link from the radio to USB: from then on it answers on [`CRTP_OUT`] and
-/// [`CRTP_IN`].
+/// Switches the firmware's CRTP link from the radio to USB, so that it uses [`CRTP_OUT`] and [`CRTP_IN`].
 pub(crate) const LINK_TO_USB: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 1 };
-/// Gives the link back to the radio.
+/// Switches the CRTP link back to the radio.
 pub(crate) const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 0 };
-/// Where CRTP packets go.
+/// The endpoint for CRTP packets to the firmware.
 pub(crate) const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
-/// Where CRTP packets come from.
+/// The endpoint for CRTP packets from the firmware.
 pub(crate) const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
 /// The longest CRTP packet, in bytes.
 pub(crate) const CRTP_MAX: usize = 64;
@@ -195,12 +200,12 @@ pub enum CrtpQuestion {
 }
 
 impl CrtpQuestion {
-    /// The packet to send. The two bits between port and channel are set by everybody.
+    /// The packet to send. The two bits between port and channel are set, as all clients do.
     pub(crate) fn packet(self) -> [u8; 2] {
         [0xDD, self as u8]
     }
 
-    /// The text in a packet that answers this question; `None` for every other packet.
+    /// The text of an answer to this question; `None` for any other packet.
     pub fn answer(self, packet: &[u8]) -> Option<String> {
         let (&[header, command], text) = packet.split_first_chunk::<2>()?;
         let ours = header & 0xF3 == 0xD1 && command == self as u8;
@@ -210,22 +215,23 @@ impl CrtpQuestion {
     }
 }
 
-/// How somebody brings a Crazyflie into DFU mode, as an order (§4.2 of Bitcraze's DFU page): works whatever is on it.
-pub(crate) const ENTER_BY_HAND: &str = "unplug USB and battery, hold the button while plugging in USB until the slow blink of the \
-    blue LED becomes clearly faster (about 5 s), let go";
+/// Instructions for entering DFU mode by hand (§4.2 of Bitcraze's DFU page), which works whatever is in flash.
+pub(crate) const ENTER_BY_HAND: &str = "unplug USB and battery, hold the button while you plug in USB, keep holding it \
+    until the slow blink of the blue LED becomes clearly faster (about 5 s), then let go";
 
-/// The version of the chip's boot ROM, two digits (AN2606).
+/// The version of the chip's boot ROM: two digits in one byte (AN2606).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RomVersion(u8);
 
 impl RomVersion {
-    /// From the byte in system memory; `None` for one that is no version.
+    /// Reads the version byte from system memory; `None` if the byte is not a version.
     pub fn of(byte: u8) -> Option<RomVersion> {
         (!matches!(byte, 0 | 0xFF)).then_some(RomVersion(byte))
     }
 
-    /// Whether the ROM leaves the CCM memory switched off (AN2606 tables 74 and 76: all of V3, and V9.0). The
-    /// Crazyflie's start-up code writes there first, faults, and shows nothing on USB until the power was cut.
+    /// Whether the ROM leaves CCM RAM switched off when it starts a program (AN2606 tables 74 and 76: all of V3, and
+    /// V9.0). The Crazyflie's start-up code writes to CCM RAM first and faults, so the drone does not appear on USB
+    /// until its power is cut.
     pub fn leaves_drone_dark(self) -> bool {
         self.0 >> 4 == 3 || self.0 == 0x90
     }
@@ -238,27 +244,27 @@ impl fmt::Display for RomVersion {
     }
 }
 
-/// Bytes of the OTP that hold the board's name: 16 blocks of 32.
+/// Bytes of the OTP that may hold the board's name: 16 blocks of 32.
 pub(crate) const OTP_LEN: u16 = 512;
 
-/// A board as the OTP of its chip names it.
+/// A board, as its chip's OTP describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Board {
     /// Four characters, as in `CF21`.
     pub code: String,
-    /// As in `B1`, if it says.
+    /// For example `B1`, if the OTP contains a revision.
     pub revision: Option<String>,
-    /// The OTP is blank, and the firmware takes the board for this one.
+    /// The OTP is blank, and the firmware assumes this board.
     pub assumed: bool,
 }
 
 impl Board {
-    /// A board of this type, of any revision.
+    /// A board of this type, without a revision.
     pub fn named(code: &str) -> Board {
         Board { code: code.to_owned(), revision: None, assumed: false }
     }
 
-    /// What people call it; the code itself if it is not known.
+    /// The product name, or the code if the board is unknown.
     pub(crate) fn name(&self) -> &str {
         BOARDS.iter().find(|board| board.code == self.code).map_or(&self.code, |board| board.name)
     }
@@ -272,20 +278,20 @@ impl fmt::Display for Board {
             write!(f, " ({})", self.name())?;
         }
         if self.assumed {
-            f.write_str(", assumed since no board is in the OTP")?;
+            f.write_str(", assumed because the OTP is blank")?;
         }
         self.revision.iter().try_for_each(|revision| write!(f, ", revision {revision}"))
     }
 }
 
-/// A type of board that Bitcraze makes.
+/// A board type made by Bitcraze.
 #[derive(Clone, Copy, Debug)]
 pub struct BoardType {
-    /// As the OTP has it.
+    /// The code in the OTP.
     pub code: &'static str,
-    /// As the firmware calls it.
+    /// The name that the firmware reports.
     pub name: &'static str,
-    /// The platform whose firmware runs on it, as in the names of releases. The Flapper's runs on types of others.
+    /// The platform whose firmware runs on it, as in release file names. The Flapper has no board type of its own.
     pub platform: &'static str,
 }
 
@@ -293,7 +299,7 @@ const fn board_type(code: &'static str, name: &'static str, platform: &'static s
     BoardType { code, name, platform }
 }
 
-/// The types of boards (crazyflie-firmware, `platform_*.c`).
+/// All board types (crazyflie-firmware, `platform_*.c`).
 pub const BOARDS: &[BoardType] = &[
     board_type("CF20", "Crazyflie 2.0", "cf2"),
     board_type("CF21", "Crazyflie 2.1", "cf2"),
@@ -304,7 +310,7 @@ pub const BOARDS: &[BoardType] = &[
     board_type("RR10", "Roadrunner 1.0", "tag"),
 ];
 
-/// The code of the board that the firmware calls by this name; `None` if none or several are called so.
+/// The code of the board with this name; `None` if no board or more than one has it.
 pub(crate) fn code_of(name: &str) -> Option<&'static str> {
     let mut codes = BOARDS.iter().filter(|board| board.name == name).map(|board| board.code);
     codes.next().filter(|_| codes.next().is_none())
@@ -315,11 +321,10 @@ pub(crate) fn platform_of(code: &str) -> Option<&'static str> {
     BOARDS.iter().find(|board| board.code == code).map(|board| board.platform)
 }
 
-/// The board, from the OTP of its chip.
+/// Parses the board from its chip's OTP; `None` if the content has no known form.
 ///
-/// The firmware takes the first block of 32 bytes that does not start with 0 and looks for
-/// `0;TYPE;KEY=VALUE…`; blank OTP stands for a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
-/// `None` if what is there is of no known form: then nothing can be said.
+/// Like the firmware, this takes the first 32-byte block that does not start with 0 and expects `0;TYPE;KEY=VALUE…`
+/// there. A blank OTP stands for a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
 pub fn board(otp: &[u8]) -> Option<Board> {
     let block = otp.chunks(32).find(|block| block[0] != 0)?;
     if block.iter().all(|&byte| byte == 0xFF) {
@@ -335,17 +340,17 @@ pub fn board(otp: &[u8]) -> Option<Board> {
     Some(Board { code, revision, assumed: false })
 }
 
-/// What the option bytes forbid (RM0090 §3.7).
+/// Flash protection according to the option bytes (RM0090 §3.7).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// Level 1 (level 2 has no boot ROM to ask).
+    /// Read protection level 1. The boot ROM does not start at level 2.
     pub read: bool,
-    /// Sectors that ignore erase and write.
+    /// The write-protected sectors, which ignore erase and write.
     pub sectors: Vec<usize>,
 }
 
 impl Protection {
-    /// Byte 1: 0xAA is no read protection. Bytes 8 and 9: a bit for each sector, 0 is protected.
+    /// Byte 1 is 0xAA without read protection. Bytes 8 and 9 have one bit per sector, 0 if the sector is protected.
     pub fn parse(options: &[u8]) -> Option<Protection> {
         let (rdp, low, high) = (*options.get(1)?, *options.get(8)?, *options.get(9)?);
         let free = u16::from_le_bytes([low, high]);
@@ -359,7 +364,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rom_s_serial_follows_from_the_firmware_s() {
+    fn the_dfu_serial_is_computed_from_the_running_serial() {
         // A real drone, from the documentation of bitcraze/cfcli.
         assert_eq!(dfu_serial("51004F000551343036333233").as_deref(), Some("338133873034"));
         assert_eq!(dfu_serial("51004f000551343036333233").as_deref(), Some("338133873034"));
@@ -369,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn the_otp_tells_the_board() {
+    fn the_board_is_read_from_the_otp() {
         let otp = |blocks: &[&[u8]]| {
             let mut otp = [0xFF; 512];
             for (n, block) in blocks.iter().enumerate() {
@@ -380,7 +385,7 @@ mod tests {
         assert_eq!(otp(&[b"0;CF21;R=B1\0"]).as_deref(), Some("CF21"));
         assert_eq!(otp(&[b"0;CB10\0"]).as_deref(), Some("CB10"));
         assert_eq!(otp(&[]).as_deref(), Some("CF20"));
-        // A block that was given up is all zeros; the next one counts.
+        // A discarded block is all zeros, and the next one counts.
         assert_eq!(otp(&[&[0; 32], b"0;RR10;R=B\0"]).as_deref(), Some("RR10"));
         assert_eq!(otp(&[b"1;CF21\0"]), None);
         assert_eq!(otp(&[b"0;cf\x1b[2J\0"]), None);
@@ -392,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_from_the_packets_around_it() {
+    fn an_answer_is_distinguished_from_other_packets() {
         let version = |packet: &[u8]| CrtpQuestion::Version.answer(packet);
         assert_eq!(version(b"\xDD\x012026.04\0").as_deref(), Some("2026.04"));
         assert_eq!(version(b"\xD1\x012025.02 +12").as_deref(), Some("2025.02 +12"));
@@ -405,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_loaders_are_known_by_their_numbers_alone() {
+    fn foreign_loaders_are_recognised_by_id_alone() {
         for loader in FOREIGN_LOADERS {
             let relative = Relative::of(loader.id, || panic!("opened {}", loader.id));
             assert_eq!(relative.and_then(Relative::foreign), Some(loader));
@@ -417,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_crazyflie_is_a_crazyflie() {
+    fn a_crazyflie_is_recognised_by_its_names() {
         let names = |manufacturer: &str, product: &str| Strings {
             manufacturer: manufacturer.to_owned(),
             product: product.to_owned(),

@@ -1,8 +1,8 @@
-//! DFU in one page: the states and status codes of DFU 1.1 §6.1.2, as the STM32's ROM uses them.
+//! DFU on one page: the states and status codes of DFU 1.1 §6.1.2, as the STM32's boot ROM uses them.
 //!
-//! ST's DfuSe (UM0424, AN3156) adds addresses to it: commands go as DNLOAD of block 0, data as blocks from
-//! 2 on, at `pointer + (block - 2) × transfer size`. Bytes and types meet in [`wire`]; what a device says
-//! of itself in [`device`]; the conversation is [`machine`]; oddities of devices are data in [`quirks`].
+//! ST's extension DfuSe (UM0424, AN3156) adds addresses: a DNLOAD of block 0 is a command, and blocks from 2 on are
+//! data at `pointer + (block - 2) × transfer size`. [`wire`] encodes and decodes requests, [`device`] reads the
+//! descriptors, [`machine`] drives the protocol, and [`quirks`] lists deviations of known devices.
 
 use std::fmt;
 
@@ -46,7 +46,7 @@ impl State {
         (State::Error, "dfuERROR"),
     ];
 
-    /// The state of this number, if there is one.
+    /// The state with this number; `None` if the standard defines none.
     pub(crate) fn from_code(code: u8) -> Option<State> {
         State::ALL.get(usize::from(code)).map(|(state, _)| *state)
     }
@@ -64,13 +64,13 @@ pub struct Status(pub u8);
 
 impl Status {
     pub(crate) const OK: Status = Status(0x00);
-    /// On ST's ROM: the address is wrong (AN3156 §5.1).
+    /// From ST's ROM: the address is wrong (AN3156 §5.1).
     pub const TARGET: Status = Status(0x01);
-    /// Normal at the first open of ST's ROM, cleared once.
+    /// ST's ROM normally reports this when it is first opened. CLRSTATUS clears it.
     pub const FIRMWARE: Status = Status(0x0A);
-    /// On ST's ROM: read protection is active (AN3156 §4.1).
+    /// From ST's ROM: read protection is active (AN3156 §4.1).
     pub const VENDOR: Status = Status(0x0B);
-    /// The request does not fit the state.
+    /// The request is not allowed in the current state.
     pub(crate) const STALLED_PACKET: Status = Status(0x0F);
 
     pub(crate) fn name(self) -> &'static str {
@@ -95,7 +95,7 @@ impl Status {
         NAMES.get(usize::from(self.0)).copied().unwrap_or("an unknown status")
     }
 
-    /// What it means when ST's ROM says it.
+    /// What the status means when ST's ROM reports it.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
             Status::OK => "no error",
@@ -104,12 +104,12 @@ impl Status {
             Status(0x04) => "erasing failed",
             Status(0x05) => "the memory is not blank after erasing",
             Status(0x06) => "programming failed",
-            Status(0x07) => "the programmed memory reads back wrong",
+            Status(0x07) => "verification failed",
             Status(0x08) => "the address is out of range",
-            Status::FIRMWARE => "this boot ROM says so when it was just entered",
+            Status::FIRMWARE => "normal when the boot ROM has just started",
             Status::VENDOR => "the chip is read-protected",
-            Status::STALLED_PACKET => "the request did not fit the state of the device",
-            _ => "the device gives no further reason",
+            Status::STALLED_PACKET => "the device does not allow the request in its current state",
+            _ => "the device gave no further reason",
         }
     }
 }

@@ -1,22 +1,22 @@
-//! Why no drone is found, or none can be opened: what was found out about this computer becomes a check-list with
-//! a verdict each, and the remedy. Pure: `sys::symptoms` gathers what is judged here.
+//! Diagnoses why no drone is found or none can be opened. Turns facts about this computer into a checklist with a
+//! verdict and a remedy for each item. Pure: `sys::symptoms` gathers the facts.
 
 use crate::crazyflie::{ENTER_BY_HAND, ForeignLoader, Relative};
 use crate::usb::{CRAZYFLIE, Id, ROM_DFU};
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Good,
-    /// It may be the reason, or become one.
+    /// Possibly the cause, now or later.
     Doubtful,
     Bad,
-    /// It could not be found out.
+    /// It could not be checked.
     Unknown,
 }
 
 impl Verdict {
-    /// The word that `doctor --json` prints.
+    /// The verdict as `doctor --json` prints it.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Verdict::Good => "ok",
@@ -27,84 +27,85 @@ impl Verdict {
     }
 }
 
-/// A row of the list.
+/// A row of the checklist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub name: &'static str,
     pub verdict: Verdict,
     pub found: String,
-    /// What helps; empty if nothing is to be done.
+    /// Empty if there is nothing to do.
     pub remedy: String,
 }
 
-/// What this computer runs: on each, something else stands between a user and a device.
+/// The operating system. What can block access to a device differs on each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum System {
     #[default]
     Linux,
-    /// No driver and no right is needed.
+    /// Needs neither a driver nor permissions.
     Mac,
-    /// Every device needs a driver that lets programs have it.
+    /// Needs a driver for each device that gives programs access to it (WinUSB).
     Windows,
-    /// Nothing is known of it.
+    /// Any other system, of which nothing is known.
     Other,
 }
 
-/// What was found out about this computer.
+/// The facts about this computer that the checks judge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symptoms {
     pub system: System,
-    /// The program as root would call it.
+    /// How to call this program under sudo: its name or its path.
     pub program: String,
-    /// Why there is no USB, if there is none.
+    /// The error if USB is not available.
     pub no_usb: Option<String>,
-    /// How many devices are on it.
+    /// The number of devices on USB.
     pub devices: usize,
-    /// Crazyflies and boot ROMs that are seen.
+    /// Crazyflies and boot ROMs on USB.
     pub drones: Vec<SeenDrone>,
-    /// Relatives of the Crazyflie, and the port of each, as in `1-1.2`.
+    /// Devices related to the Crazyflie, each with its port, as in `1-1.2`.
     pub others: Vec<(Relative, String)>,
-    /// Files with udev rules for the running Crazyflie and for the boot ROM; `None` where there is no udev.
+    /// The udev rules for the running Crazyflie and for the boot ROM; `None` on a system without udev.
     pub rules: Option<[Vec<Rule>; 2]>,
-    /// Whether udev is at work, without which rules are only files.
+    /// udev is running. Without it, the rules have no effect.
     pub udev: bool,
-    /// Groups that this session has.
+    /// The groups of this session.
     pub groups: Vec<String>,
-    /// Groups that this user is in; those that are not in `groups`, too, came after the session began.
+    /// The groups of this user. Those missing from `groups` were added after login.
     pub enrolled: Vec<String>,
     pub root: bool,
-    /// Whether somebody came over SSH.
+    /// This is an SSH session.
     pub ssh: bool,
-    /// What kind of virtual machine or container this is, if it is one.
+    /// The kind of virtual machine or container that cfdfu runs in, if any.
     pub guest: Option<String>,
-    /// What the kernel said of devices that it could not enumerate; `None` if it may not be read.
+    /// Kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
     pub kernel: Option<Vec<String>>,
 }
 
-/// A drone that was seen.
+/// A drone that was found on USB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenDrone {
     pub id: Id,
-    /// As in `1-1.2`.
+    /// Its port, as in `1-1.2`.
     pub place: String,
-    /// Why it could not be opened: whether for lack of permission, and the words.
+    /// Why it could not be opened: `true` for missing permission, and the error message.
     pub closed: Option<(bool, String)>,
-    /// Who has it open: process and name.
+    /// Other processes that have it open, as in `dfu-util (process 7)`.
     pub holders: Vec<String>,
 }
 
-/// A udev rule for one of the two numbers.
+/// A udev rule for one of the two USB IDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     pub file: String,
-    /// The group that it gives the device to.
+    /// The group that the rule gives access to.
     pub group: Option<String>,
-    /// Whether it lets whoever sits at the computer.
+    /// The rule gives access to the locally logged-in user.
     pub uaccess: bool,
+    /// The rule gives access to every user.
     pub everybody: bool,
 }
 
-/// The check-list, in the order in which things must work.
+/// The checklist, in the order in which the parts depend on each other.
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     let mut checks = vec![usb(symptoms), drones(symptoms)];
     checks.extend(symptoms.drones.iter().map(|drone| opens(drone, symptoms)));
@@ -114,7 +115,7 @@ pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     checks
 }
 
-/// The rows about udev: its rules for the running Crazyflie and for the boot ROM, and whether anybody reads them.
+/// The rows about udev: its rules for the running Crazyflie and for the boot ROM, and whether udev runs at all.
 pub(crate) fn rules(symptoms: &Symptoms) -> Vec<Check> {
     let Some([running, dfu]) = &symptoms.rules else { return Vec::new() };
     let mut checks = vec![
@@ -125,8 +126,8 @@ pub(crate) fn rules(symptoms: &Symptoms) -> Vec<Check> {
         checks.push(check(
             "udev",
             Verdict::Doubtful,
-            "it does not run here: nobody reads the rules",
-            "In a container or a small system the host gives the rights: the rules belong there.",
+            "udev is not running, so the rules have no effect",
+            "In a container, install the rules on the host, which controls the permissions.",
         ));
     }
     checks
@@ -142,12 +143,12 @@ fn usb(symptoms: &Symptoms) -> Check {
             "USB",
             Verdict::Bad,
             why.clone(),
-            "Run cfdfu where the drone is plugged in. A container needs --device /dev/bus/usb.",
+            "Run cfdfu on the computer that the drone is plugged into. A container needs --device /dev/bus/usb.",
         ),
         None => check(
             "USB",
             Verdict::Good,
-            format!("{} device{} on it", symptoms.devices, if symptoms.devices == 1 { "" } else { "s" }),
+            format!("{} device{} found", symptoms.devices, if symptoms.devices == 1 { "" } else { "s" }),
             "",
         ),
     }
@@ -155,28 +156,28 @@ fn usb(symptoms: &Symptoms) -> Check {
 
 fn drones(symptoms: &Symptoms) -> Check {
     let cable = format!(
-        "Plug the Crazyflie in with a cable that carries data (a charging cable does not), straight into the computer. \
-         If its LEDs stay as they are, put it into DFU mode by hand: {ENTER_BY_HAND}."
+        "Plug the Crazyflie in without a hub, with a cable that carries data (a charging cable does not). If its LEDs do \
+         not change, enter DFU mode by hand: {ENTER_BY_HAND}."
     );
     let others = symptoms.others.iter().map(|(what, place)| format!("{what} on port {place}"));
     let others = others.collect::<Vec<_>>().join(", ");
     match &symptoms.drones[..] {
         [] if others.is_empty() => {
-            check("drone", Verdict::Bad, "no Crazyflie and no boot ROM is seen", cable)
+            check("drone", Verdict::Bad, "no Crazyflie found, neither running nor in DFU mode", cable)
         }
         [] => {
             let foreign = symptoms.others.iter().find_map(|(what, _)| what.foreign());
             let meaning = foreign.map_or("That is another device.".to_owned(), ForeignLoader::meaning);
-            let found = format!("no Crazyflie is seen, but {others}");
+            let found = format!("no Crazyflie found, only {others}");
             check("drone", Verdict::Bad, found, format!("{meaning} {cable}"))
         }
         drones => {
             let name = |drone: &SeenDrone| {
-                let what = if drone.id == ROM_DFU { "a boot ROM in DFU mode" } else { "a running Crazyflie" };
-                format!("{what} ({}) on port {}", drone.id, drone.place)
+                let mode = if drone.id == ROM_DFU { "a boot ROM in DFU mode" } else { "a running Crazyflie" };
+                format!("{mode} ({}) on port {}", drone.id, drone.place)
             };
             let mut names: Vec<String> = drones.iter().map(name).collect();
-            names.extend((!others.is_empty()).then(|| format!("and beside it {others}")));
+            names.extend((!others.is_empty()).then(|| format!("and also {others}")));
             check("drone", Verdict::Good, names.join(", "), "")
         }
     }
@@ -189,53 +190,61 @@ fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
         if drone.holders.is_empty() {
             return check("opens", Verdict::Good, found, "");
         }
-        return check("opens", Verdict::Doubtful, found, format!("{holders} has it open, too: close that."));
+        return check(
+            "opens",
+            Verdict::Doubtful,
+            found,
+            format!("{holders} has it open as well: close that program."),
+        );
     };
-    let found = format!("{} on port {} does not: {why}", drone.id, drone.place);
+    let found = format!("cannot open {} on port {}: {why}", drone.id, drone.place);
     let remedy = match symptoms.system {
-        _ if !drone.holders.is_empty() && !permission => format!("{holders} has it open: close that."),
-        System::Windows => driver(drone.id).to_owned(),
-        System::Linux if *permission && is_let(drone.id, symptoms) => "The rules below would let you, but they were not \
-            asked when it was plugged in: `sudo udevadm control --reload`, then unplug it and plug it in again."
+        _ if !drone.holders.is_empty() && !permission => format!("{holders} has it open: close that program."),
+        System::Windows => driver_remedy(drone.id).to_owned(),
+        System::Linux if *permission && rules_allow(drone.id, symptoms) => "The rules below give you access, but they \
+            were not applied when the drone was plugged in. Run `sudo udevadm control --reload`, then unplug it and plug it \
+            in again."
             .to_owned(),
         System::Linux if *permission => {
-            format!("See the rules below: {}, then plug it in again.", install(symptoms))
+            format!("See the rules below. Run {}, then plug it in again.", install(symptoms))
         }
-        _ => "Close what may have it open (cfclient, a virtual machine), unplug it, plug it in again.".to_owned(),
+        _ => "Close any program that may have it open (cfclient, a virtual machine), unplug it, then plug it in again."
+            .to_owned(),
     };
     check("opens", Verdict::Bad, found, remedy)
 }
 
-/// How Windows lets a program have the device. ST's own driver and libusb-win32 do not, for libusb 1.0.
-fn driver(id: Id) -> &'static str {
+/// How to give programs access to the device on Windows. libusb 1.0 needs WinUSB. It cannot open a device that has ST's
+/// own driver or libusb-win32.
+fn driver_remedy(id: Id) -> &'static str {
     if id == ROM_DFU {
-        "It has another driver than WinUSB. Run Zadig (zadig.akeo.ie): Options, List All Devices, choose `STM32  \
-         BOOTLOADER`, WinUSB, Replace Driver. Then plug it in again."
+        "Its driver is not WinUSB. Run Zadig (zadig.akeo.ie): Options, List All Devices, choose `STM32  BOOTLOADER`, \
+         WinUSB, Replace Driver. Then plug it in again."
     } else {
-        "It has another driver than WinUSB. Put it into DFU mode by hand instead, which is another device; or run Zadig \
+        "Its driver is not WinUSB. Enter DFU mode by hand instead, where Windows sees another device. Or run Zadig \
          (zadig.akeo.ie): Options, List All Devices, choose interface 0 of the Crazyflie, WinUSB, Replace Driver (cfclient \
-         then no longer reaches it by USB)."
+         can then no longer reach it over USB)."
     }
 }
 
-/// Whether a rule lets this user have the device.
-fn is_let(id: Id, symptoms: &Symptoms) -> bool {
+/// The installed rules give this user access to the device.
+fn rules_allow(id: Id, symptoms: &Symptoms) -> bool {
     let Some([running, dfu]) = &symptoms.rules else { return false };
     rule("", id, if id == ROM_DFU { dfu } else { running }, symptoms).verdict == Verdict::Good
 }
 
-/// The command as sudo finds it, which looks only into the system's folders.
+/// The command that installs the rules. sudo searches only the system directories, hence `program`.
 fn install(symptoms: &Symptoms) -> String {
     format!("`sudo {} udev --install`", symptoms.program)
 }
 
-/// Whether this user gets a device with these rules.
+/// Checks whether these rules give this user access to the device.
 fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Check {
-    let install = || format!("{}, then plug the drone in again.", install(symptoms));
+    let install = || format!("Run {}, then plug the drone in again.", install(symptoms));
     let files = rules.iter().map(|rule| rule.file.as_str()).collect::<Vec<_>>().join(", ");
     let in_group = |rule: &Rule| rule.group.as_ref().is_some_and(|group| symptoms.groups.contains(group));
     if symptoms.root {
-        return check(name, Verdict::Good, "root needs none", "");
+        return check(name, Verdict::Good, "not needed as root", "");
     }
     if rules.is_empty() {
         return check(name, Verdict::Bad, format!("none for {id}"), install());
@@ -245,22 +254,22 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
     }
     let uaccess = rules.iter().any(|rule| rule.uaccess);
     if uaccess && !symptoms.ssh {
-        return check(name, Verdict::Good, format!("{files}, for whoever sits here"), "");
+        return check(name, Verdict::Good, format!("{files}, for the locally logged-in user"), "");
     }
     let group = rules.iter().find_map(|rule| rule.group.clone());
     let remedy = match group {
         Some(group) if symptoms.enrolled.contains(&group) => {
-            format!("You are in the group {group}, but were not when you logged in: log in again.")
+            format!("You joined the group {group} after you logged in: log in again.")
         }
-        Some(group) => format!("`sudo usermod -a -G {group} $USER`, then log in again."),
+        Some(group) => format!("Run `sudo usermod -a -G {group} $USER`, then log in again."),
         None => {
             format!(
-                "It lets only whoever sits at the computer (uaccess), not who comes over SSH. {}",
+                "It gives access only to the locally logged-in user (uaccess), not over SSH. {}",
                 install()
             )
         }
     };
-    check(name, Verdict::Bad, format!("{files}, but not for you"), remedy)
+    check(name, Verdict::Bad, format!("{files}, but it gives you no access"), remedy)
 }
 
 fn guest(symptoms: &Symptoms) -> Option<Check> {
@@ -268,40 +277,37 @@ fn guest(symptoms: &Symptoms) -> Option<Check> {
     let remedy = if guest == "WSL" {
         "Attach the drone with usbipd (usbipd attach --wsl --busid …), once for 0483:5740 and once for 0483:df11."
     } else {
-        "Pass both 0483:5740 and 0483:df11 through: in DFU mode the drone is another device."
+        "Pass through both 0483:5740 and 0483:df11: in DFU mode the drone is another USB device."
     };
     let verdict = if symptoms.drones.is_empty() { Verdict::Doubtful } else { Verdict::Good };
-    Some(check("this computer", verdict, format!("it runs in {guest}"), remedy))
+    Some(check("this computer", verdict, format!("cfdfu runs in {guest}"), remedy))
 }
 
 fn kernel(symptoms: &Symptoms) -> Check {
     match &symptoms.kernel {
-        None => check(
-            "kernel",
-            Verdict::Unknown,
-            "its messages may not be read",
-            "`sudo dmesg | grep usb` shows them.",
-        ),
+        None => {
+            check("kernel", Verdict::Unknown, "kernel log not readable", "`sudo dmesg | grep usb` shows it.")
+        }
         Some(lines) if lines.is_empty() => {
-            check("kernel", Verdict::Good, "it complains of no USB device", "")
+            check("kernel", Verdict::Good, "no USB errors in the kernel log", "")
         }
         Some(lines) => check(
             "kernel",
             Verdict::Doubtful,
             lines.last().cloned().unwrap_or_default(),
-            "A device did not answer when it was plugged in: another cable, another port, no hub between.",
+            "A device did not answer when it was plugged in. Try another cable or another port, without a hub.",
         ),
     }
 }
 
-/// The rules that let everybody in the group plugdev, and whoever sits at the computer, use a Crazyflie.
+/// The rules that `udev` installs. They give access to the group plugdev and to the locally logged-in user.
 pub(crate) const UDEV_RULES: &str = "\
 # Bitcraze Crazyflie: running, and in DFU mode (the boot ROM of its STM32). Written by cfdfu.
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"5740\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"df11\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
 ";
 
-/// The rules in this text for the running Crazyflie and for the boot ROM.
+/// Parses the rules for the running Crazyflie and for the boot ROM in this rules file.
 pub(crate) fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
     let mut found = [Vec::new(), Vec::new()];
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
@@ -318,7 +324,7 @@ pub(crate) fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
         let rule = Rule {
             file: file.to_owned(),
             group: value("GROUP").filter(|_| mode & 0o060 == 0o060).map(str::to_owned),
-            // systemd's 73-seat-late.rules acts on the tag: a file that comes after it sets it for nothing.
+            // systemd's 73-seat-late.rules acts on the tag, so a file that sorts after it sets the tag too late.
             uaccess: line.contains("\"uaccess\"") && file < "73",
             everybody: mode & 0o006 == 0o006,
         };
@@ -348,28 +354,28 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_that_are_printed_are_found_and_do() {
+    fn the_printed_rules_are_recognised_and_give_access() {
         let mut symptoms = with_rules(UDEV_RULES);
         assert_eq!(verdict(&symptoms, "rules, running").0, Verdict::Good);
         assert_eq!(verdict(&symptoms, "rules, DFU mode").0, Verdict::Good);
-        // Over SSH it is the group that counts.
+        // Over SSH only the group counts.
         symptoms.ssh = true;
-        let (bad, words) = verdict(&symptoms, "rules, DFU mode");
-        assert!(bad == Verdict::Bad && words.contains("usermod -a -G plugdev"), "{words}");
+        let (bad, text) = verdict(&symptoms, "rules, DFU mode");
+        assert!(bad == Verdict::Bad && text.contains("usermod -a -G plugdev"), "{text}");
         symptoms.enrolled = vec!["plugdev".to_owned()];
         assert!(verdict(&symptoms, "rules, DFU mode").1.contains("log in again"));
         symptoms.groups = vec!["plugdev".to_owned()];
         assert_eq!(verdict(&symptoms, "rules, DFU mode").0, Verdict::Good);
-        // Rules that let somebody, and a device that is closed all the same: they came after it.
+        // The rules give access but the device cannot be opened: it was plugged in before they were installed.
         let closed = Some((true, "no permission".to_owned()));
         symptoms.drones = vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders: vec![] }];
         assert!(verdict(&symptoms, "opens").1.contains("udevadm control --reload"));
         symptoms.udev = false;
-        assert!(verdict(&symptoms, "udev").1.contains("nobody reads the rules"));
+        assert!(verdict(&symptoms, "udev").1.contains("the rules have no effect"));
     }
 
     #[test]
-    fn each_system_has_its_own_words() {
+    fn each_system_has_its_own_remedy() {
         let drone = |id| SeenDrone {
             id,
             place: "1-1".to_owned(),
@@ -380,15 +386,15 @@ mod tests {
         assert!(verdict(&on(System::Windows, ROM_DFU), "opens").1.contains("`STM32  BOOTLOADER`, WinUSB"));
         assert!(verdict(&on(System::Windows, CRAZYFLIE), "opens").1.contains("interface 0"));
         for system in [System::Mac, System::Linux, System::Other] {
-            let words = verdict(&on(system, ROM_DFU), "opens").1;
-            assert!(!words.contains("WinUSB") && words.contains("plug it in again"), "{words}");
+            let text = verdict(&on(system, ROM_DFU), "opens").1;
+            assert!(!text.contains("WinUSB") && text.contains("plug it in again"), "{text}");
         }
         assert!(diagnose(&on(System::Mac, ROM_DFU)).iter().all(|check| check.name != "kernel"));
     }
 
-    /// Bitcraze's own rules have no DFU mode, those of Debian's dfu-util nothing else.
+    /// Bitcraze's own rules do not cover DFU mode; those of Debian's dfu-util cover nothing else.
     #[test]
-    fn the_two_numbers_are_told_apart() {
+    fn rules_for_running_and_dfu_mode_are_checked_separately() {
         let bitcraze = r#"SUBSYSTEM=="usb", ATTRS{idVendor}=="0483", ATTRS{idProduct}=="5740", MODE="0664", GROUP="plugdev""#;
         let dfu_util = r#"ACTION=="add", SUBSYSTEM=="usb", ATTRS{idVendor}=="0483", ATTRS{idProduct}=="df11", TAG+="uaccess""#;
         let mut symptoms = with_rules(bitcraze);
@@ -398,9 +404,9 @@ mod tests {
         let mut symptoms = with_rules(dfu_util);
         assert_eq!(verdict(&symptoms, "rules, DFU mode").0, Verdict::Good);
         symptoms.ssh = true;
-        let (bad, words) = verdict(&symptoms, "rules, DFU mode");
-        assert!(bad == Verdict::Bad && words.contains("not who comes over SSH"), "{words}");
-        // Behind 73 the tag comes too late; a vendor's rule without a product is for both.
+        let (bad, text) = verdict(&symptoms, "rules, DFU mode");
+        assert!(bad == Verdict::Bad && text.contains("not over SSH"), "{text}");
+        // A file after 73 sets the tag too late. A rule with only the vendor's ID covers both devices.
         let late = Some(rules_in("99-x.rules", dfu_util));
         assert_eq!(
             verdict(&Symptoms { rules: late, ..Symptoms::default() }, "rules, DFU mode").0,
@@ -413,14 +419,14 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_has_its_remedy() {
+    fn each_cause_has_its_remedy() {
         let none = Symptoms { no_usb: Some("no backend".to_owned()), ..Symptoms::default() };
-        assert!(verdict(&none, "USB").1.contains("where the drone is plugged in"));
+        assert!(verdict(&none, "USB").1.contains("that the drone is plugged into"));
         let empty = Symptoms { devices: 2, ..Symptoms::default() };
         assert!(verdict(&empty, "drone").1.contains("cable that carries data"));
-        let beside = |what| Symptoms { others: vec![(what, "1-2".to_owned())], ..empty.clone() };
-        assert!(verdict(&beside(Relative::Crazyradio), "drone").1.contains("another device"));
-        let clone = beside(Relative::Foreign(&FOREIGN_LOADERS[0]));
+        let only = |relative| Symptoms { others: vec![(relative, "1-2".to_owned())], ..empty.clone() };
+        assert!(verdict(&only(Relative::Crazyradio), "drone").1.contains("another device"));
+        let clone = only(Relative::Foreign(&FOREIGN_LOADERS[0]));
         assert!(verdict(&clone, "drone").1.contains("cfdfu does not write to it"));
         let drone = |closed, holders| Symptoms {
             drones: vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders }],

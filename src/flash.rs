@@ -1,6 +1,6 @@
-//! Flash in words: addresses, spans and sectors, shared by the memory map, the checks and the plan.
+//! The vocabulary of flash memory: addresses, spans, segments and sectors, shared by the image checks and the plan.
 //!
-//! Pure vocabulary. Where sectors come from is [`map`].
+//! [`map`] reads the sector layout that a device reports.
 
 use std::fmt;
 
@@ -12,15 +12,15 @@ pub const LOADER_BASE: Address = Address(0x0800_0000);
 pub const FIRMWARE_BASE: Address = Address(0x0800_4000);
 /// One past the last byte of the STM32F405's 1 MiB of flash.
 pub const FLASH_END: u64 = 0x0810_0000;
-/// The most that fits behind the bootloader, in bytes (1008 KiB).
+/// The largest firmware that fits after the bootloader, in bytes (1008 KiB).
 pub(crate) const FIRMWARE_MAX: usize = 1_032_192;
-/// The size of sector 0, in bytes: the most that a bootloader may have.
+/// The size of sector 0 and so of the largest possible bootloader, in bytes.
 pub(crate) const LOADER_MAX: usize = 16 * 1024;
 
 /// What erased flash reads as.
 pub(crate) const BLANK: u8 = 0xFF;
 
-/// Whether these bytes are what erased flash reads as.
+/// Whether all of these bytes read as erased flash.
 pub fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == BLANK)
 }
@@ -30,12 +30,12 @@ pub fn is_blank(bytes: &[u8]) -> bool {
 pub struct Address(pub u32);
 
 impl Address {
-    /// The address as a number wide enough that adding a length cannot overflow.
+    /// The address widened to 64 bits, so that adding a length cannot overflow.
     pub fn wide(self) -> u64 {
         u64::from(self.0)
     }
 
-    /// The address `bytes` further on, or `None` past the 32-bit space.
+    /// The address `bytes` higher, or `None` beyond the 32-bit address space.
     pub(crate) fn checked_add(self, bytes: u32) -> Option<Address> {
         self.0.checked_add(bytes).map(Address)
     }
@@ -47,7 +47,8 @@ impl fmt::Display for Address {
     }
 }
 
-/// A run of bytes in the chip's memory. Never empty, never past the 32-bit space: see [`Span::new`].
+/// A contiguous range of the chip's memory. It is never empty and never exceeds the 32-bit address space, because
+/// [`Span::new`] rejects such ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
     start: Address,
@@ -55,12 +56,12 @@ pub struct Span {
 }
 
 impl Span {
-    /// `len` bytes from `start`, or `None` if that is nothing or runs out of the 32-bit space.
+    /// `len` bytes from `start`. `None` if `len` is 0 or the range exceeds the 32-bit address space.
     pub fn new(start: Address, len: u32) -> Option<Span> {
         (len > 0 && start.wide() + u64::from(len) <= 1 << 32).then_some(Span { start, len })
     }
 
-    /// The bytes from `start` up to, not including, `end`, or `None` if there are none.
+    /// The bytes from `start` up to but not including `end`. `None` if the range is empty.
     pub fn between(start: Address, end: u64) -> Option<Span> {
         let len = u32::try_from(end.checked_sub(start.wide())?).ok()?;
         Span::new(start, len)
@@ -86,22 +87,22 @@ impl Span {
         self.start.wide() + u64::from(self.len)
     }
 
-    /// Whether `address` is one of these bytes.
+    /// Whether `address` is inside the span.
     pub(crate) fn contains(self, address: Address) -> bool {
         address >= self.start && address.wide() < self.end()
     }
 
-    /// Whether all of `other` is in here.
+    /// Whether the span contains all of `other`.
     pub(crate) fn covers(self, other: Span) -> bool {
         other.start >= self.start && other.end() <= self.end()
     }
 
-    /// The bytes that both have.
+    /// The bytes that both spans share.
     pub(crate) fn intersection(self, other: Span) -> Option<Span> {
         Span::between(self.start.max(other.start), self.end().min(other.end()))
     }
 
-    /// The span cut at every multiple of `size`, so that whole blocks line up with sectors.
+    /// Splits the span at every multiple of `size`, so that no block crosses a sector boundary.
     pub(crate) fn blocks(self, size: u32) -> impl Iterator<Item = Span> {
         let size = u64::from(size.max(1));
         let mut at = self.start.wide();
@@ -120,10 +121,10 @@ impl fmt::Display for Span {
     }
 }
 
-/// Bytes with their place in flash.
+/// Bytes and their address in flash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Where the first byte goes.
+    /// The address of the first byte.
     pub address: Address,
     pub data: Vec<u8>,
 }
@@ -135,12 +136,12 @@ impl Segment {
     }
 }
 
-/// What the device's memory map says may be done with a sector.
+/// The operations that the device's memory map allows on a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
     /// The host may read it (bit 0 of the type letter).
     pub readable: bool,
-    /// It can be erased by an erase command (bit 1).
+    /// The erase command works on it (bit 1).
     pub erasable: bool,
     /// The host may write it (bit 2).
     pub writable: bool,
@@ -151,9 +152,7 @@ pub struct Access {
 pub struct Sector {
     /// Position in the memory map, from 0.
     pub index: usize,
-    /// Its bytes.
     pub span: Span,
-    /// What may be done with it.
     pub access: Access,
 }
 
@@ -168,14 +167,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_line_up_with_the_grid_and_cover_the_span() {
+    fn blocks_align_with_the_grid_and_cover_the_span() {
         let span = Span::new(Address(0x0800_4004), 0x1000).unwrap();
         let blocks: Vec<_> = span.blocks(2048).map(|b| (b.start().0, b.len())).collect();
         assert_eq!(blocks, [(0x0800_4004, 2044), (0x0800_4800, 2048), (0x0800_5000, 4)]);
     }
 
     #[test]
-    fn a_span_may_end_at_the_top_of_the_address_space_but_not_past_it() {
+    fn a_span_may_end_at_the_top_of_the_address_space_but_not_beyond_it() {
         assert!(Span::new(Address(0xFFFF_FFFC), 4).is_some());
         assert!(Span::new(Address(0xFFFF_FFFC), 5).is_none());
         assert!(Span::new(Address(0), 0).is_none());

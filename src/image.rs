@@ -1,9 +1,13 @@
-//! An image file: its bytes, where they belong, and what can be known of them without a drone.
+//! An image file: its bytes, the address where they belong, and what they are.
 //!
-//! Reads no file itself and decides nothing about flashing: `flash::check` does that with what is
-//! found here. Formats are told apart by content, never by the file's name: [`dfuse`], [`hex`], [`elf`] and
-//! [`release`] read the containers, [`recognise`] tells what the bytes are, [`startup`] whether they are all there, and
-//! [`foreign`] names files that are not images.
+//! [`dfuse`], [`hex`], [`elf`] and [`release`] read the containers, [`recognise`] identifies the program, [`startup`]
+//! checks that it is complete, and [`foreign`] names files that are not images. Whether an image may be flashed is
+//! decided in `plan::admission`.
+//!
+//! Only the content decides what a file is, never its name. A release contains images for the STM32 and for the radio
+//! chip that are all called `.bin`; the bootloader and the firmware are both raw `.bin` files; a browser may save a
+//! web page under the name of the file that it links to. A wrong guess is expensive: the bootloader starts any image
+//! whose first word is not blank, and a firmware for another board halts without a sign of life.
 
 use std::ops::Range;
 
@@ -28,25 +32,25 @@ use release::{Loose, Packing, Release};
 pub use recognise::{BoardKind, Content, Firmware, WholeFlash};
 pub(crate) use startup::Extent;
 
-/// The largest file that is read at all, in bytes: nothing for a Crazyflie comes near it.
+/// The largest file that is read, in bytes. Files for a Crazyflie are much smaller.
 pub(crate) const FILE_MAX: u64 = 16 * 1024 * 1024;
-/// The most bytes that an image may have: the whole flash.
+/// The largest possible image, in bytes: the whole flash.
 const IMAGE_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64;
 
 /// How the file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The bytes as they stand in flash, without an address.
+    /// The bytes as they are in flash, without an address.
     Bin,
     Dfu,
     Hex,
     Elf,
-    /// A release with a manifest, or an archive of one firmware.
+    /// A release with a manifest, or an archive that contains one firmware.
     Zip,
 }
 
 impl Format {
-    /// The word that `inspect --json` prints.
+    /// The value in the output of `inspect --json`.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Format::Bin => "bin",
@@ -61,9 +65,9 @@ impl Format {
 /// The bytes of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// Without an address: where they go follows from what they are.
+    /// Without an address, which follows from the content.
     Raw(Vec<u8>),
-    /// With addresses: ascending, not overlapping, none that follows directly on another; at least one.
+    /// With addresses: at least one segment, in ascending order, neither overlapping nor adjacent.
     Placed(Vec<Segment>),
 }
 
@@ -75,12 +79,12 @@ impl Payload {
         }
     }
 
-    /// Never: an image without bytes is refused.
+    /// Never true, because an image without bytes is refused.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Where the file itself says that the image starts.
+    /// The start address in the file, if it contains one.
     pub(crate) fn address(&self) -> Option<Address> {
         match self {
             Payload::Raw(_) => None,
@@ -88,7 +92,7 @@ impl Payload {
         }
     }
 
-    /// The bytes at their addresses; raw ones at `address`.
+    /// The bytes at their addresses; raw bytes at `address`.
     pub(crate) fn at(&self, address: Address) -> Vec<Segment> {
         match self {
             Payload::Raw(bytes) => vec![Segment { address, data: bytes.clone() }],
@@ -97,52 +101,47 @@ impl Payload {
     }
 }
 
-/// A file that was read and understood as far as it can be.
+/// A parsed image file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     pub format: Format,
     pub content: Content,
-    /// How much of it is there.
+    /// Whether the image is complete.
     pub extent: Extent,
     pub payload: Payload,
-    /// CRC-32 (zlib's) of all bytes of the payload, in the order of their addresses.
+    /// CRC-32 (as in zlib) of the payload, in the order of its addresses.
     pub crc32: u32,
-    /// SHA-256 of the file as it was given, container and all.
+    /// SHA-256 of the whole file, container included.
     pub sha256: Sha256,
-    /// The vendor and product number that a DFU suffix names, 0xFFFF for any; `None` without a suffix.
+    /// Vendor and product ID in the DFU suffix, 0xFFFF for any. `None` without a suffix.
     pub made_for: Option<(u16, u16)>,
-    /// What else there is to say of the file: what was left out, what is odd.
+    /// Remarks for the user, such as what is not flashed and what is unusual about the file.
     pub notes: Vec<String>,
 }
 
-/// Why a file is no image at all. There is no override for any of these.
+/// Why a file is not an image. None of these can be overridden.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ImageError {
-    /// No bytes.
     #[error("the file is empty")]
     Empty,
     /// More bytes than the chip has flash.
     #[error("the file has {bytes} bytes, more than the {IMAGE_MAX} of the Crazyflie's flash")]
-    TooLarge {
-        /// Size of the image in the file.
-        bytes: u64,
-    },
-    /// Only one value, over and over: a blank dump, not a program.
-    #[error("the file holds nothing but 0x{byte:02X}")]
+    TooLarge { bytes: u64 },
+    /// All bytes are equal: a dump of blank memory, not a program.
+    #[error("every byte of the file is 0x{byte:02X}")]
     Blank { byte: u8 },
-    /// The file is larger than any that is read.
     #[error("the file is larger than {} MiB", FILE_MAX / 1024 / 1024)]
     FileTooLarge,
     #[error("this is a text file, not an image")]
     Text,
-    /// HTML: what a browser saves in place of the file that a page links to.
+    /// HTML, saved by a browser in place of the file that the page links to.
     #[error("this is a web page (HTML), not an image")]
     WebPage,
-    /// Compressed, or an archive of a format that is not read.
+    /// A compressed file, or an archive in an unsupported format.
     #[error("this is a {0} file, not an image")]
     Packed(&'static str),
-    /// Two parts for one address.
-    #[error("the file holds {0} twice")]
+    /// Two parts of the file overlap.
+    #[error("two parts of the file overlap at {0}")]
     Overlap(Address),
     #[error("this DfuSe file cannot be used: {0}")]
     DfuSe(dfuse::DfuSeDefect),
@@ -155,7 +154,7 @@ pub enum ImageError {
     Elf(#[from] elf::ElfDefect),
     #[error("this zip archive cannot be used: {0}")]
     Release(#[from] release::ReleaseDefect),
-    /// A release whose firmware is not the one that it claims.
+    /// A release whose firmware is for a platform other than the one in its manifest.
     #[error("this release says it is for {claimed}, but its firmware is for {found}")]
     OtherPlatform {
         /// The manifest's `fw_platform`.
@@ -165,14 +164,14 @@ pub enum ImageError {
 }
 
 impl Image {
-    /// Reads `bytes` as an image file, whatever its format.
+    /// Parses an image file of any supported format.
     pub fn parse(bytes: Vec<u8>) -> Result<Image, ImageError> {
         let sha256 = Sha256::of(&bytes);
         let image = if release::is_zip(&bytes) { Image::from_zip(&bytes)? } else { Image::unzipped(bytes)? };
         Ok(Image { sha256, ..image })
     }
 
-    /// Reads any format but zip. The caller has the whole file and sets the SHA-256.
+    /// Parses any format except zip. The SHA-256 is left to the caller, which has the whole file.
     fn unzipped(bytes: Vec<u8>) -> Result<Image, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
@@ -186,7 +185,7 @@ impl Image {
             image.is_made_for(file.made_for);
             if file.odd_size {
                 image.notes.push(
-                    "the size in its prefix is wrong; all other sizes and the checksum are right".into(),
+                    "the size in its prefix is wrong; the other sizes and the checksum are correct".into(),
                 );
             }
             Ok(image)
@@ -199,7 +198,7 @@ impl Image {
         }
     }
 
-    /// A raw image, with a DFU suffix or without.
+    /// Parses a raw image, with or without a DFU suffix.
     fn raw(mut bytes: Vec<u8>) -> Result<Image, ImageError> {
         if foreign::is_web_page(&bytes) {
             return Err(ImageError::WebPage);
@@ -222,7 +221,7 @@ impl Image {
         Ok(image)
     }
 
-    /// Vendor and product of the device that the file is made for, if that is neither this boot ROM nor any.
+    /// Vendor and product ID that the file is made for, if they do not include the boot ROM of a Crazyflie.
     pub(crate) fn other_device(&self) -> Option<(u16, u16)> {
         const ANY: u16 = 0xFFFF;
         let ours = |&(vendor, product): &(u16, u16)| {
@@ -231,7 +230,7 @@ impl Image {
         self.made_for.filter(|made_for| !ours(made_for))
     }
 
-    /// Remembers the device that the file is made for; one that is not ours is worth a note.
+    /// Records the device that the file is made for, with a note if that is not a Crazyflie.
     fn is_made_for(&mut self, made_for: (u16, u16)) {
         self.made_for = Some(made_for);
         if let Some((vendor, product)) = self.other_device() {
@@ -260,12 +259,12 @@ impl Image {
         }
         if !release.others.is_empty() {
             let others = release.others.join(", ");
-            image.notes.push(format!("not updated over USB, though in the release: {others}"));
+            image.notes.push(format!("in the release, but not updated over USB: {others}"));
         }
         Ok(image)
     }
 
-    /// The only firmware among these files, as a build in CI packs it: without a manifest, and often in several formats.
+    /// The only firmware in an archive without a manifest. CI builds often pack one firmware in several formats.
     fn only_one(files: Vec<Loose>) -> Result<Image, ImageError> {
         let mut found: Vec<(String, Image)> = Vec::new();
         let mut others = Vec::new();
@@ -276,7 +275,7 @@ impl Image {
                 continue;
             }
             match Image::unzipped(bytes) {
-                // The same in another format.
+                // The same program in another format.
                 Ok(image) if found.iter().any(|(_, first)| first.is_same_program(&image)) => {}
                 Ok(image) if image.is_known() => found.push((name, image)),
                 Ok(image) => others.push(format!("{name} is {}", image.content)),
@@ -296,15 +295,15 @@ impl Image {
         }
     }
 
-    /// Something for the STM32 of a Crazyflie, or what is left of it.
+    /// Whether it is a program for the STM32 of a Crazyflie, complete or not.
     fn is_known(&self) -> bool {
         let known =
             matches!(self.content, Content::Firmware(_) | Content::Bootloader | Content::WholeFlash(_));
         known || self.extent.complete() == Some(false)
     }
 
-    /// Whether both are the same program, be it in different formats. What one of them leaves out between its parts, the
-    /// other may fill in as it likes.
+    /// Whether both are the same program, possibly in different formats. Bytes that only one of them contains are not
+    /// compared: formats fill the gaps between parts differently.
     fn is_same_program(&self, other: &Image) -> bool {
         let [mine, theirs] = [self, other].map(|it| it.payload.at(it.address().unwrap_or(FIRMWARE_BASE)));
         let agree = |a: &Segment, b: &Segment| {
@@ -321,7 +320,7 @@ impl Image {
             && mine.iter().all(|a| theirs.iter().all(|b| agree(a, b)))
     }
 
-    /// An image of parts with addresses, in any order.
+    /// An image from segments in any order.
     fn placed(format: Format, segments: Vec<Segment>) -> Result<Image, ImageError> {
         let segments = joined(segments)?;
         let holes = holes(&segments);
@@ -330,8 +329,8 @@ impl Image {
         let mut image = Image::new(format, look, Payload::Placed(segments))?;
         if matches!(image.content, Content::Firmware(_)) && gaps > 0 {
             image.notes.push(format!(
-                "its parts leave out {gaps} bytes between them, which will be blank: usual where a linker aligns, but \
-                 a lost line looks the same"
+                "its parts leave gaps of {gaps} bytes in total, which stay blank: normal where a linker aligns \
+                 sections, but a lost line looks the same"
             ));
         }
         Ok(image)
@@ -370,19 +369,19 @@ impl Image {
         })
     }
 
-    /// The types of the boards that the image runs on; none if it does not say.
+    /// The types of the boards that the image runs on. Empty if they are unknown.
     pub fn boards(&self) -> Vec<String> {
         let firmware = self.content.firmware();
         firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect()
     }
 
-    /// Where the image belongs: where its file says, or else where it was linked to run.
+    /// The address where the image belongs: the one in its file, or else the one it is linked for.
     pub(crate) fn address(&self) -> Option<Address> {
         self.payload.address().or(self.content.link())
     }
 }
 
-/// Ascending, and what follows directly on another joined to it.
+/// Sorts the segments and joins adjacent ones.
 fn joined(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
     segments.sort_by_key(|segment| segment.address);
     let mut joined: Vec<Segment> = Vec::new();
@@ -398,15 +397,14 @@ fn joined(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
     if joined.is_empty() { Err(ImageError::Empty) } else { Ok(joined) }
 }
 
-/// What lies between the segments, counted from the start of the first.
+/// The gaps between the segments, as offsets from the start of the first.
 fn holes(segments: &[Segment]) -> Vec<Range<usize>> {
     let start = segments.first().map_or(0, |first| first.address.wide());
     let offset = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
     segments.windows(2).map(|pair| offset(pair[0].end())..offset(pair[1].address.wide())).collect()
 }
 
-/// The bytes as they would stand in erased flash, to be recognised; nothing if they are strewn farther than
-/// flash is long.
+/// The bytes as they would be in erased flash, for recognition. Empty if they cover a wider range than the flash.
 fn flattened(segments: &[Segment]) -> Vec<u8> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Vec::new() };
     let len = last.end() - first.address.wide();

@@ -1,9 +1,9 @@
-//! The words between the worker and whoever shows what it does: commands in, events out.
+//! The protocol between the worker and a front end: commands to the worker, events from it. Pure data.
 //!
-//! Pure data. The events of one job come in this order: `Device` when one is chosen (again when it came
-//! back as another), `Planned`, then `Ready`, both before anything is changed; for each phase `Progress` from 0 to its
-//! total with `Sector`s between, `Log` and `Waiting` at any time, `Known` when the device was identified, and exactly one
-//! `Finished`, last.
+//! A job sends `Device` when it selects a device (and again after each re-enumeration), then `Planned` and `Ready`,
+//! both before anything is changed. Each phase sends `Progress` from 0 to its total, with `Sector` in between. `Known`
+//! follows an identification, and `Log` and `Waiting` may occur at any time. Every job ends with exactly one
+//! `Finished`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,33 +30,31 @@ pub use log_entry::{CopyProblem, LogEntry, Stretches};
 
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Do this. While a job is under way another is refused, but for one that a look in passing makes way for.
+    /// Run a job. While another job is running this is refused, unless that one is a background identify, which yields.
     Run(Box<Job>),
-    /// Go on after [`Event::Ready`].
+    /// Confirm the plan after [`Event::Ready`].
     Proceed,
-    /// Stop the job under way at the next safe point.
+    /// Stop the running job at the next safe point.
     Cancel,
-    /// Stop it if nothing is changed on the drone yet; else let it finish.
+    /// Stop the running job if it has not changed the drone yet; otherwise let it finish.
     CancelIfUntouched,
 }
 
-/// Something to do to one device.
+/// A task for one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub device: Selector,
-    /// The serial number of the drone that it must be, where an earlier job began: another one at the same port is not
-    /// touched.
+    /// The serial number of the drone that an earlier job began with. A different drone at its port is left alone.
     pub serial: Option<String>,
-    /// How long to wait for it to appear.
+    /// How long to wait for the device to appear.
     pub wait: Duration,
-    /// Whether a running Crazyflie may be asked to enter DFU mode.
     pub enter: Enter,
     pub task: Task,
 }
 
 impl Job {
-    /// For the only drone there is, which must be there. One that runs is asked to enter DFU mode, unless the task asks
-    /// nothing of it that needs that.
+    /// Creates a job for the only drone, which must be plugged in already. If the task needs DFU mode, a running drone
+    /// is asked to enter it.
     pub fn new(task: Task) -> Job {
         let enter = match &task {
             Task::Find | Task::Identify => Enter::Never,
@@ -65,7 +63,7 @@ impl Job {
         Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter, task }
     }
 
-    /// The same for this very drone: another one at its port is not touched.
+    /// Restricts the job to this drone. A different one at its port is left alone.
     pub fn of(self, drone: DroneAt) -> Job {
         let serial = Some(drone.serial).filter(|serial| !serial.is_empty());
         Job { device: Selector::At(drone.port), serial, ..self }
@@ -79,61 +77,54 @@ pub enum Task {
     Verify(Vec<Segment>),
     /// Read this part of flash.
     Backup(Span),
-    /// Only choose the device, and say which.
+    /// Select the device and report it.
     Find,
-    /// Find out what the device is and what is on it; a running Crazyflie is asked, not restarted.
+    /// Determine what the device is and what is on it. A running Crazyflie is queried, not restarted.
     Identify,
 }
 
 /// How to write an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlashTask {
-    /// What to write and where.
     pub image: ApprovedImage,
-    /// Whether sectors that hold the image already are left alone.
     pub compare: Compare,
-    /// Whether what will be overwritten is read first, for an undo.
     pub keep: Keep,
-    /// Whether somebody looks at the plan before anything is changed.
     pub confirm: Confirm,
-    /// Whether what was written is read back.
     pub verify: Verify,
-    /// Whether the drone is started afterwards.
     pub leave: Leave,
-    /// How many bits are programmed at a time.
     pub width: Width,
-    /// The boards that the image runs on; none if it does not say.
+    /// The codes of the boards that the image runs on; empty if it does not name any.
     pub boards: Vec<String>,
-    /// The platform that the image is for, if it says.
+    /// The platform that the image is for, if it names one.
     pub platform: Option<&'static str>,
-    /// The version that the drone should say it runs afterwards, if the image names one.
+    /// The version that the drone should report afterwards, if the image contains one.
     pub version: Option<String>,
-    /// Whether a chip that is not a Crazyflie's, or another board, is taken.
     pub mismatch: Mismatch,
-    /// What an earlier try has left the drone as: that is how it is as long as this one changes nothing.
+    /// The state in which an earlier attempt left the drone. It stays the same until this job changes something.
     pub left: DroneState,
-    /// An image from outside, or a copy that goes back.
+    /// Whether the image comes from a file or is a backup to restore.
     pub change: Change,
-    /// What a copy that goes back expects to take the place of; a drone that holds something else was changed since.
+    /// For an undo: what the drone should hold now. Any difference means that another program has changed it since.
     pub expected: Vec<Piece>,
 }
 
 impl FlashTask {
-    /// The same, to go on where it was interrupted and left the drone like this: what is there now is no copy worth
-    /// keeping, and somebody has said already that it may write.
+    /// The task that resumes this one after an interruption left the drone in state `left`. It keeps no backup of the
+    /// half-written flash, does not ask for confirmation again, and skips sectors that already match.
     pub fn resumed(self, left: DroneState) -> FlashTask {
-        // What was written already is not erased again.
+        // The interrupted attempt has already replaced part of the expected contents.
         let expected = Vec::new();
         FlashTask { keep: Keep::No, confirm: Confirm::Go, compare: Compare::First, left, expected, ..self }
     }
 
-    /// It goes on where an earlier job was interrupted.
+    /// Whether this task resumes an interrupted one.
     pub(crate) fn carries_on(&self) -> bool {
         self.left != DroneState::Untouched
     }
 
-    /// With every safeguard: look first, keep a copy, ask, verify, start. `firmware` is what the image holds of
-    /// one, which the board must be one of and the drone must say it runs.
+    /// Creates a task with every safeguard: compare first, keep a backup, ask for confirmation, verify and start.
+    /// `firmware` is the image's firmware, if it contains one. It determines which boards are accepted and which
+    /// version the drone should report afterwards.
     pub fn new(image: ApprovedImage, firmware: Option<&Firmware>) -> FlashTask {
         let boards = firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect();
         FlashTask {
@@ -158,32 +149,33 @@ impl FlashTask {
 /// Whether a running Crazyflie may be asked to enter DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Enter {
-    /// If no device is in DFU mode already.
+    /// Yes, if the selected device is not in DFU mode already.
     IfRunning,
-    /// Only take a device that is in DFU mode already.
+    /// No; the device must already be in DFU mode.
     Never,
-    /// The same, since this user may not open the boot ROM: a Crazyflie that went there would stay there.
+    /// No, because this user may not open the boot ROM: a Crazyflie would enter DFU mode and be stuck there.
     NotAllowed,
 }
 
-/// Whether sectors that hold the image already are left alone.
+/// Whether sectors that already match the image are skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compare {
-    /// Read first, write what differs.
+    /// Read flash first and write only the sectors that differ.
     First,
+    /// Write every sector of the plan.
     Skip,
 }
 
-/// Whether what will be overwritten is read first, for an undo.
+/// Whether a backup is read before anything is overwritten, for an undo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Every sector of the plan, whole: half a second for a firmware.
+    /// Read every sector of the plan completely, which takes half a second for a firmware.
     Copy,
-    /// No more than the comparison needs.
+    /// Read only what the comparison needs.
     No,
 }
 
-/// Whether somebody looks at the plan before anything is changed.
+/// Whether the user must confirm the plan before anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirm {
     /// Wait for [`Command::Proceed`] after [`Event::Ready`].
@@ -191,102 +183,103 @@ pub enum Confirm {
     Go,
 }
 
-/// What is about to be done, with what was found on the drone. Nothing is changed yet.
+/// The plan and what the drone holds now. Nothing has been changed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preview {
-    /// The sectors and the image.
     pub plan: Plan,
-    /// What each sector of the plan holds.
+    /// The result of the comparison for each sector of the plan.
     pub found: Vec<Comparison>,
-    /// What is left to do.
+    /// What remains to be done.
     pub work: Work,
-    /// What the sectors of the plan hold now, from the first of them on, if it was read.
+    /// The current contents of flash from the first sector of the plan to its last, if they were read.
     pub before: Option<Segment>,
-    /// What the firmware among that is.
+    /// The firmware in `before`.
     pub firmware: Option<Content>,
-    /// Whether the drone gets a firmware for another kind of drone than the one that it has.
+    /// Set if the image is for another platform than the firmware that it replaces.
     pub platform_change: Option<PlatformChange>,
-    /// What stands where the bootloader belongs, where the job leaves that alone.
+    /// The contents of the bootloader's place, if the job does not write there.
     pub loader: Option<Loader>,
-    /// Whether the image is for this board; [`BoardCheck::Unknown`] needs more than a key to confirm.
+    /// Whether the image is for this board. Anything but [`BoardCheck::Passed`] needs more than one key to confirm.
     pub board: BoardCheck,
-    /// An undo finds something else than the last change wrote: another program has changed the drone since.
+    /// For an undo: the drone does not hold what the last change wrote, so another program has changed it since.
     pub changed_since: bool,
 }
 
-/// What a check of the board came to; one that failed is a failed job instead.
+/// Result of the board check. A board that does not fit makes the job fail instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoardCheck {
-    /// The image is for it, or for every board, or the user has insisted.
+    /// The image is for this board or for every board, or the user has overridden the check.
     Passed,
     /// The board could not be read.
     Unknown,
-    /// Nothing says that it is a Crazyflie at all.
+    /// There is no evidence that the device is a Crazyflie.
     NoCrazyflie,
 }
 
 impl BoardCheck {
-    /// The image may be written without being insisted on.
+    /// Whether the image may be written without an override.
     pub(crate) fn is_passed(self) -> bool {
         self == BoardCheck::Passed
     }
 }
 
-/// A firmware in the place of one for another platform, by their names in releases. Several platforms share types of
-/// boards (crazyflie-firmware, `platform_flapper.c`), so that the check of the board does not see this.
+/// A firmware replaces one for another platform, named as in release files. The board check cannot detect this because
+/// some platforms share board types (crazyflie-firmware, `platform_flapper.c`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlatformChange {
+    /// The platform of the firmware on the drone.
     pub from: &'static str,
-    /// What is to be written.
+    /// The platform of the image.
     pub to: &'static str,
 }
 
-/// Whether what was written is read back.
+/// Whether the written data is read back and compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
     ReadBack,
     Skip,
 }
 
-/// Whether the drone is started afterwards.
+/// Whether and how the drone is restarted afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// Start it, and wait until it is seen again.
+    /// Start the program that was written, and wait for the drone to appear on USB.
     Start,
-    /// The same, but by a reset: the boot ROM resets the chip if it is to leave for an address that holds nothing
-    /// (AN2662). That suits every ROM version, and was never tried on a real drone.
+    /// Reset the chip instead, and wait. The boot ROM resets if it is told to leave to a blank address (AN2662). This
+    /// works with every ROM version on paper, but has not been tried on a real drone.
     Reset,
-    /// Leave it in DFU mode.
+    /// Keep the drone in DFU mode.
     Stay,
 }
 
 /// How many bits are programmed at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// 32, if the ROM takes it.
+    /// 32, if the ROM accepts that.
     Fastest,
-    /// 8, as the ROM starts.
+    /// 8, the ROM's default.
     Byte,
 }
 
-/// Whether a chip that is not a Crazyflie's, or another board than the image is for, is taken.
+/// Whether to accept a chip that is not a Crazyflie's, or a board that the image is not for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// Only the memory map of the Crazyflie's, and a board that the image runs on.
+    /// Accept only the Crazyflie's memory map and a board that the image runs on.
     Refuse,
-    /// The same, but a board that cannot be read is for whoever confirms to decide: [`Preview::board`].
+    /// As above, but if the board cannot be read, let the user decide: see [`Preview::board`].
     Ask,
+    /// Accept anything.
     Take,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Selector {
-    /// The only one there is.
+    /// The only device that is plugged in.
     #[default]
     Only,
-    /// By serial number, as the firmware or as the boot ROM shows it.
+    /// By serial number, as reported by either the firmware or the boot ROM.
     Serial(String),
-    /// By where it is plugged in.
+    /// By port.
     At(Location),
 }
 
@@ -302,7 +295,7 @@ impl FromStr for Selector {
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Selector::Only => f.write_str("the only one"),
+            Selector::Only => f.write_str("the only device"),
             Selector::Serial(serial) => f.write_str(serial),
             Selector::At(location) => location.fmt(f),
         }
@@ -310,7 +303,7 @@ impl fmt::Display for Selector {
 }
 
 impl Selector {
-    /// Whether this device is meant.
+    /// Whether this selects `device`.
     pub(crate) fn matches(&self, device: &Device) -> bool {
         match self {
             Selector::Only => true,
@@ -326,55 +319,51 @@ impl Selector {
 /// A device that may be a Crazyflie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Running, or in DFU mode.
     pub mode: Mode,
     pub id: Id,
-    /// Where it is plugged in.
     pub location: Location,
-    /// The bus's number for this enumeration: another one means that it was restarted, or is another drone.
+    /// The address that the bus assigned. A different one means that the drone restarted, or that it is another drone.
     pub address: u8,
-    /// Its names; empty if it could not be opened.
+    /// Its names; empty if the device could not be opened.
     pub strings: Strings,
-    /// Whether it is made of software.
+    /// Simulated, not real hardware.
     pub simulated: bool,
-    /// Why it could not be opened, if so.
+    /// Why the device could not be opened.
     pub closed: Option<TransferError>,
 }
 
-/// One drone, as far as drones can be told apart: its port, and the serial number that it shows there.
+/// Identifies a drone by its port and its serial number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroneAt {
-    /// Where it is plugged in.
     pub port: Location,
-    /// In the form of whichever mode it was seen in; empty if it could not be read.
+    /// The serial number as reported in the mode in which the drone was seen; empty if it could not be read.
     pub serial: String,
 }
 
 impl DroneAt {
-    /// Whether both are one drone, as far as it is known.
+    /// Whether both may be the same drone.
     pub(crate) fn may_be(&self, other: &DroneAt) -> bool {
         self.port == other.port && crazyflie::is_same_serial(&self.serial, &other.serial)
     }
 
-    /// Whether this device is that drone, in whatever mode. One whose serial number is unknown is not.
+    /// Whether `device` is this drone, in either mode. A device whose serial number is unknown is not.
     pub(crate) fn is(&self, device: &Device) -> bool {
         self.port == device.location && crazyflie::is_same_serial(&self.serial, &device.strings.serial)
     }
 }
 
 impl Device {
-    /// The drone that it is.
+    /// The drone that this device belongs to.
     pub fn drone(&self) -> DroneAt {
         DroneAt { port: self.location.clone(), serial: self.strings.serial.clone() }
     }
 }
 
-/// A device that is not a Crazyflie but is taken for one, or belongs to one.
+/// A related device on the bus, such as a Crazyradio: see [`Relative`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Other {
     pub what: Relative,
     pub id: Id,
-    /// Where it is plugged in.
     pub location: Location,
 }
 
@@ -386,14 +375,15 @@ impl fmt::Display for Other {
 
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// The job uses this device from now on.
     Device(Device),
-    /// This was found out about the device.
+    /// The result of an identification.
     Known(Box<DeviceInfo>),
-    /// This will be done; nothing is changed yet.
+    /// The plan, before the comparison. Nothing has been changed yet.
     Planned(Plan),
-    /// This is left to do. With [`Confirm::Ask`] nothing happens until [`Command::Proceed`].
+    /// The plan after the comparison. With [`Confirm::Ask`], the job waits for [`Command::Proceed`].
     Ready(Box<Preview>),
-    /// Bytes done of a phase; the first event of a phase has none done.
+    /// Bytes done in a phase. The first event of a phase has `done` 0.
     Progress {
         phase: Phase,
         done: u64,
@@ -405,9 +395,9 @@ pub enum Event {
         index: usize,
         state: SectorState,
     },
-    /// A line for the log. Its level is the entry's own, but for a background identify, of which most is detail.
+    /// A log entry. Its level is the entry's own, except that a background identify logs `Info` entries as `Detail`.
     Log(Level, LogEntry),
-    /// Nothing happens until this happens, at most for this long.
+    /// The job waits for `what`, for at most `limit`.
     Waiting {
         what: WaitFor,
         limit: Duration,
@@ -415,23 +405,23 @@ pub enum Event {
     Finished(Report),
 }
 
-/// What a job waits for.
+/// What a job waits for, worded to follow "waiting for".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum WaitFor {
-    /// A drone that is to be plugged in.
+    /// The user plugs in a drone.
     #[error("a Crazyflie")]
     Crazyflie,
     #[error("the Crazyflie to restart")]
     Restart,
     #[error("DFU mode")]
     DfuMode,
-    /// By the user's hand, of a drone that runs.
+    /// The user brings a running drone into DFU mode.
     #[error("DFU mode, entered by hand")]
     DfuByHand,
     #[error("the Crazyflie to start")]
     Start,
-    /// A drone that was flashed and seen running: a cancel skips this wait.
-    #[error("it to stay up")]
+    /// The drone has been flashed and has started. A cancel skips this wait.
+    #[error("the drone to stay up")]
     StayUp,
 }
 
@@ -447,7 +437,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The word that `--json` prints.
+    /// The name in `--json` output.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Phase::Compare => "compare",
@@ -459,54 +449,55 @@ impl Phase {
     }
 }
 
-/// What is known of a sector.
+/// The state of a sector during a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SectorState {
+    /// Already matches the image.
     Same,
     ToErase,
-    /// Was erased, or was blank.
+    /// Was erased, or was blank already.
     Erased,
     Written,
-    /// Was read back and is right.
+    /// Was read back and matches.
     Verified,
     Failed,
 }
 
-/// How much a log line matters.
+/// The importance of a log entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For `-v`.
+    /// Shown with `-v`.
     Detail,
     Info,
-    /// Something is not as it should be, and the job goes on.
+    /// A problem that does not end the job.
     Warning,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub outcome: Outcome,
-    /// Bytes of the image or of the backup.
+    /// Size of the image or of the backup in bytes.
     pub bytes: u64,
     pub written: u64,
     pub erased_sectors: usize,
-    /// Whether every byte was compared and is right.
+    /// Whether every byte was read back and matches.
     pub verified: bool,
     /// What the drone did afterwards.
     pub boot: Boot,
-    /// The version that the drone said it runs, when it was seen running.
+    /// The version that the drone reported after it started.
     pub runs: Option<String>,
-    /// Whether that is another one than was flashed.
+    /// Whether `runs` differs from the version that was flashed.
     pub runs_other: bool,
-    /// The version of the boot ROM that was left, if it could be read: some leave the drone dark.
+    /// The version of the boot ROM, if it was read before the restart. See [`RomVersion::leaves_drone_dark`].
     pub rom: Option<RomVersion>,
-    /// Whether DFU mode was entered by hand: then many a drone starts only after its power was cut.
+    /// Whether DFU mode was entered by hand. Many drones then start only after a power cycle.
     pub by_hand: bool,
-    /// How long the job took.
+    /// How long the job took, without the time spent waiting for confirmation and watching the restarted drone.
     pub took: Duration,
 }
 
 impl Report {
-    /// Whether the drone runs; `None` if it was not to be started, or not watched.
+    /// Whether the drone runs; `None` if it was not restarted or not watched.
     pub fn booted(&self) -> Option<bool> {
         match self.boot {
             Boot::NotAsked | Boot::NotWatched => None,
@@ -515,7 +506,7 @@ impl Report {
         }
     }
 
-    /// A job that came to this before it did anything.
+    /// The report of a job that ended before it did anything.
     pub fn nothing_done(outcome: Outcome) -> Report {
         Report {
             outcome,
@@ -533,36 +524,36 @@ impl Report {
     }
 }
 
-/// What a drone did after it was asked to start.
+/// What the drone did after the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boot {
-    /// It was not to be started.
+    /// The job did not restart it.
     NotAsked,
-    /// It was seen running, and somebody did not want to wait whether it stays up.
+    /// It started, but the wait for it to stay up was skipped, or the drone was unplugged.
     NotWatched,
-    /// It was seen running, and was still there some seconds later.
+    /// It started and was still running a few seconds later.
     StaysUp,
-    /// It was seen running, and restarted by itself.
+    /// It started and then restarted by itself.
     Restarts,
-    /// It was not seen running.
+    /// It did not appear on USB.
     NotSeen,
 }
 
-/// How a job ended, in one word.
+/// The result of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Flashed,
-    /// Nothing had to be written: flash holds the image.
+    /// Nothing had to be written: flash already holds the image.
     Unchanged,
     Read(Vec<u8>),
-    /// It was looked at; [`Event::Known`] told what it is.
+    /// The device was found or identified. For an identification, [`Event::Known`] has reported the details.
     Identified,
     Failed(Failure),
     Cancelled(DroneState),
 }
 
 impl Outcome {
-    /// Another program has the device.
+    /// Another program is using the device.
     pub(crate) fn held(drone: DroneState) -> Outcome {
         Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone })
     }
@@ -574,7 +565,7 @@ mod tests {
     use crate::usb::ROM_DFU;
 
     #[test]
-    fn a_device_is_named_by_place_or_by_either_of_its_serial_numbers() {
+    fn a_device_is_selected_by_port_or_by_either_serial_number() {
         let device = |serial: &str| Device {
             mode: Mode::Dfu,
             id: ROM_DFU,

@@ -1,31 +1,34 @@
 //! cfdfu flashes the STM32F405 of a Bitcraze Crazyflie over USB DFU.
 //!
-//! The modules in reading order, by layer. A layer uses those above it in this list, never those below;
-//! `tests/it/layers.rs` holds it to that.
+//! The modules in reading order, by layer. A layer may use only itself and the layers above it in this table;
+//! `tests/it/layers.rs` enforces that.
 //!
-//! | layer | modules | what |
+//! | layer | modules | contents |
 //! |---|---|---|
-//! | 0, pure | [`flash`], [`usb`] | addresses and sectors; the words of USB and the seam to a bus |
-//! | | [`crazyflie`], [`image`] | the board; image files and what is in them |
-//! | | [`plan`] | which image may go where ([`plan::admission`]), in which order, and what an undo brings back |
-//! | | [`dfu`] | the DfuSe conversation without I/O |
-//! | | [`job`] | the contract with the worker: job, event, log entry, failure, report |
-//! | | [`report`], [`doctor`] | what happened and what helps, in words; why nothing is found |
-//! | 1, devices | `usb::{libusb, trace}` | real USB, and a decorator that tells every transfer |
-//! | | [`sim`] | a simulated Crazyflie, which shares no code with the host side |
-//! | 2, work | [`clock`], [`scan`], [`worker`] | time; who is on the bus; the thread that drives a drone |
-//! | 3, supervision | [`record`], [`supervise`] | what outlives a run; the copy, the record and the resume beside every job |
-//! | 4, interface | [`app`], [`ui`] | its state and pure `update`; views of it |
-//! | 5, shell | [`settings`], [`sys`] | what the user has set; files, signals, symptoms |
-//! | | [`tui`], [`cli`] | the interface's loop and terminal; the command line |
+//! | 0, pure | [`flash`], [`usb`] | addresses and sectors; USB types and the `Bus` trait |
+//! | | [`crazyflie`], [`image`] | boards and USB identity; image files and their contents |
+//! | | [`plan`] | checks of an image ([`plan::admission`]), the order of work, and undo |
+//! | | [`dfu`] | the DfuSe protocol without I/O |
+//! | | [`job`] | the protocol with the worker: job, event, log entry, failure, report |
+//! | | [`report`], [`doctor`] | results and advice in words; why no drone is found |
+//! | 1, devices | `usb::{libusb, trace}` | the real bus; a decorator that reports every transfer |
+//! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
+//! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
+//! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
+//! | 4, interface | [`app`], [`ui`] | the state and its pure `update`; how it is drawn |
+//! | 5, shell | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
+//! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
 //!
-//! Where to begin: a board is a row in `crazyflie::BOARDS`; a line of the log is worded in `job::LogEntry`, and explained in
-//! `app::log`; advice on a failure and its exit status are in [`report`]; `supervise::resume` decides whether to wait for a
-//! lost drone, and as what to resume its flash.
+//! Where to start: boards are listed in `crazyflie::BOARDS`. `job::LogEntry` words the log lines, and `app::log`
+//! explains them. [`report`] has the advice and the exit status for each failure. `supervise::resume` decides whether
+//! to wait for a lost drone and how to resume its flash.
 //!
-//! Four promises: nothing is written that `plan::admission` has not admitted (a type keeps it); nothing is programmed that is
-//! not blank; the first word of a firmware is written last, when all else is proven (unless `--no-verify`); every wait for a
-//! device has a limit.
+//! The code keeps four promises:
+//!
+//! - Only an image that has passed `plan::admission` is written. The type `ApprovedImage` enforces this.
+//! - Only blank flash is programmed.
+//! - The first word of a firmware is written last, after everything else has been verified (unless `--no-verify`).
+//! - Every wait for a device has a time limit.
 
 pub mod app;
 mod cli;

@@ -1,4 +1,4 @@
-//! `cfdfu`: everything is in the library, where the tests reach it.
+//! The `cfdfu` binary. All code is in the library, so that tests can use it.
 
 use std::process::ExitCode;
 

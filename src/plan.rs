@@ -1,14 +1,8 @@
-//! What a job will do, as data, before it does any of it.
+//! A job as data: which sectors to erase, which bytes to write and read back, and in which order.
 //!
-//! [`Plan::new`] turns admitted segments and the device's memory map into sectors; [`Plan::work`] turns
-//! the answer of the comparison into erases, writes and read-backs in the one order that is safe:
-//!
-//! 1. erase, the head sectors first: from then on nothing starts half a firmware;
-//! 2. write and verify everything but the commit words;
-//! 3. write and verify the commit words, the loader's before the firmware's.
-//!
-//! The bootloader starts whatever has a first word other than 0xFFFFFFFF at 0x08004000. That word is the
-//! commit word of a firmware: until it is written, an interrupted job leaves a drone that waits for help.
+//! [`Plan::new`] lays an approved image out on the device's sectors, without any I/O. [`Plan::work`] takes the result
+//! of comparing these sectors with the image and returns the remaining [`Work`]. Its order is what makes a flash safe
+//! to interrupt.
 
 use std::sync::Arc;
 
@@ -22,16 +16,17 @@ pub mod undo;
 
 use admission::{ApprovedImage, Purpose};
 
-/// The chip programs words: lengths are multiples of this (AN2606, "Bootloader memory management").
+/// In 32-bit mode the ROM accepts only multiples of this as address and length (AN2606, "Bootloader memory
+/// management").
 const WORD: u32 = 4;
 
-/// The sectors of one job with the bytes that belong there.
+/// The sectors that one job may change, with the bytes that belong in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     purpose: Purpose,
-    /// The image's own bytes, without padding.
+    /// Size of the image in bytes, without padding.
     pub bytes: usize,
-    /// Shared by all copies: events carry plans.
+    /// Shared, because events carry clones of the plan.
     pieces: Arc<[Segment]>,
     sectors: Vec<PlannedSector>,
     heads: Vec<Span>,
@@ -41,30 +36,43 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedSector {
     pub sector: Sector,
-    /// The parts of it that the image fills, ascending.
+    /// The parts of the sector that the image fills, ascending.
     pub filled: Vec<Span>,
 }
 
-/// What the comparison found of one planned sector.
+/// How a planned sector compares with the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     Same,
-    /// Does not, and holds something that must be erased first.
+    /// It differs and must be erased before it is written.
     Differs,
-    /// Does not, but is blank from end to end.
+    /// It differs but is entirely blank, so it needs no erase.
     Blank,
 }
 
-/// What is left to do, in order.
+/// The erases, writes and read-backs that remain, in the order in which they are safe to interrupt.
+///
+/// The bootloader checks one thing before it starts a firmware: that the word at 0x08004000 is not 0xFFFFFFFF
+/// (crazyflie2-stm-bootloader, `main.c`). It has no checksum to look at, so it would also start half a firmware. The
+/// first word of each program therefore serves as its *commit word*, and the sector that contains it is its *head
+/// sector*:
+///
+/// 1. Erase, head sectors first. Once they are erased, the commit words are blank and nothing starts what remains of
+///    the old firmware.
+/// 2. Write and verify everything except the commit words.
+/// 3. Write and verify the commit words, the bootloader's before the firmware's.
+///
+/// With any other order, a cable that comes off at the wrong moment leaves a drone that starts half a firmware and
+/// crashes. With this one, the bootloader finds no firmware and waits for an update instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Sectors to erase, head sectors first.
     pub erase: Vec<Sector>,
-    /// Blocks to write; those that are all 0xFF are left out, erasing wrote them.
+    /// Blocks to write. Blocks that contain only 0xFF are omitted, because the erase has already produced them.
     pub write: Vec<Span>,
-    /// Everything in the rewritten sectors but the commit words, to read back.
+    /// Spans to read back: everything in the rewritten sectors except the commit words.
     pub verify: Vec<Span>,
-    /// The first word of each part, to write and then read back when all else is proven.
+    /// Commit words, to be written and read back once everything else is verified.
     pub commit: Vec<Span>,
 }
 
@@ -81,8 +89,8 @@ impl Work {
         self.erase.is_empty() && self.commit.is_empty()
     }
 
-    /// The stretches that are rewritten, ascending, with the commit words in them: where the work really is, which may
-    /// start far behind the start of the image.
+    /// The rewritten spans, commit words included, merged and in ascending order. The first of them may start far
+    /// after the start of the image.
     pub(crate) fn stretches(&self) -> Vec<Span> {
         let mut spans: Vec<Span> = self.verify.iter().chain(&self.commit).copied().collect();
         spans.sort_by_key(|span| span.start());
@@ -98,37 +106,33 @@ impl Work {
         stretches
     }
 
-    /// Bytes that will be written.
+    /// Number of bytes to write.
     pub(crate) fn bytes(&self) -> u64 {
         self.write.iter().chain(&self.commit).map(|block| u64::from(block.len())).sum()
     }
 }
 
-/// Why admitted segments cannot be flashed to this device.
+/// Why an approved image cannot be flashed to this device.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
-    /// The image reaches where the device has nothing.
+    /// The image extends beyond the device's memory.
     #[error("{0} is outside the device's memory map")]
     OutsideMap(Span),
-    /// The device does not let this sector be erased and written.
+    /// The device does not allow this sector to be erased and written.
     #[error("the device does not allow sector {index} ({span}) to be erased and written")]
-    NotWritable {
-        index: usize,
-        /// Its bytes.
-        span: Span,
-    },
-    /// The device's sectors are laid out so that the image's erases would hit the bootloader.
-    #[error("on this device, erasing for {0} would erase the bootloader too")]
+    NotWritable { index: usize, span: Span },
+    /// A sector that the image needs also contains the bootloader.
+    #[error("on this device, erasing {0} would also erase the bootloader")]
     TouchesBootloader(Span),
-    /// The segments share bytes.
-    #[error("the image holds {0} twice")]
+    /// Two segments overlap.
+    #[error("two parts of the image overlap at {0}")]
     Overlap(Address),
 }
 
 impl Plan {
-    /// Lays the segments out on the device's sectors.
-    pub fn new(admitted: &ApprovedImage, map: &MemoryMap) -> Result<Plan, PlanError> {
-        let mut pieces: Vec<Segment> = admitted.segments().iter().map(padded).collect();
+    /// Lays the image out on the device's sectors.
+    pub fn new(approved: &ApprovedImage, map: &MemoryMap) -> Result<Plan, PlanError> {
+        let mut pieces: Vec<Segment> = approved.segments().iter().map(padded).collect();
         pieces.sort_by_key(|piece| piece.address);
         let spans: Vec<Span> = pieces.iter().filter_map(span_of).collect();
         if let Some(pair) = spans.windows(2).find(|pair| pair[0].end() > pair[1].start().wide()) {
@@ -151,26 +155,26 @@ impl Plan {
             if !(access.readable && access.erasable && access.writable) {
                 return Err(PlanError::NotWritable { index: sector.index, span: sector.span });
             }
-            if admitted.purpose() == Purpose::Flash && sector.span.start() < FIRMWARE_BASE {
+            if approved.purpose() == Purpose::Flash && sector.span.start() < FIRMWARE_BASE {
                 return Err(PlanError::TouchesBootloader(filled[0]));
             }
         }
         let heads = heads(&spans);
         Ok(Plan {
-            purpose: admitted.purpose(),
-            bytes: admitted.bytes(),
+            purpose: approved.purpose(),
+            bytes: approved.bytes(),
             pieces: pieces.into(),
             sectors,
             heads,
         })
     }
 
-    /// Whether the bootloader's sector is meant.
+    /// Whether the job may change the bootloader's sector.
     pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
 
-    /// The image in its place, padded to whole words.
+    /// The image's segments, padded to whole words.
     pub fn pieces(&self) -> &[Segment] {
         &self.pieces
     }
@@ -180,12 +184,12 @@ impl Plan {
         &self.sectors
     }
 
-    /// Where the image starts: the lowest address of it.
+    /// The lowest address of the image.
     pub(crate) fn start(&self) -> Address {
         self.pieces.first().map_or(FIRMWARE_BASE, |piece| piece.address)
     }
 
-    /// The image's bytes at `span`, which lies in one of the filled parts.
+    /// The image's bytes at `span`, which must be inside one of the filled parts.
     pub(crate) fn data(&self, span: Span) -> &[u8] {
         let piece = self.pieces.iter().rfind(|piece| piece.address <= span.start());
         piece.map_or(&[], |piece| {
@@ -194,10 +198,12 @@ impl Plan {
         })
     }
 
-    /// What is left to do after the comparison; `found` has one answer for each of [`Plan::sectors`].
+    /// The work that remains after the comparison. `found` has one entry for each of [`Plan::sectors`].
     ///
-    /// If anything of a part must be written, its head sector is rewritten too, even where it is the same:
-    /// else an interrupted job would leave an old head on a new body.
+    /// If any sector of a part differs, the head sector of that part is erased and rewritten too, even if it matches.
+    /// Flash is erased in whole sectors, so this is the only way to blank the commit word first. If a matching head
+    /// sector were skipped, its commit word would stay valid during the job, and the bootloader would start a mixture
+    /// of old and new firmware after an interruption.
     pub fn work(&self, found: &[Comparison], block: u32) -> Work {
         let mut found = found.to_vec();
         found.resize(self.sectors.len(), Comparison::Differs);
@@ -219,7 +225,7 @@ impl Plan {
             .filter(|&&n| found[n] == Comparison::Differs)
             .map(|&n| self.sectors[n].sector)
             .collect();
-        // Heads first, the firmware's before the loader's; the rest ascending.
+        // Head sectors first, the firmware's before the bootloader's; then the rest in ascending order.
         erase.sort_by_key(|s| {
             if is_head(s.span) { (0, u32::MAX - s.span.start().0) } else { (1, s.span.start().0) }
         });
@@ -237,7 +243,7 @@ impl Plan {
         Work { erase, write, verify, commit }
     }
 
-    /// The sectors of the part that `head` starts: up to the next head.
+    /// The sectors of the part that begins at `head` and ends before the next head.
     fn part_of(&self, head: Span) -> impl Iterator<Item = usize> {
         let end = self.heads.iter().map(|h| h.start()).filter(|&start| start > head.start()).min();
         let is_in =
@@ -246,7 +252,7 @@ impl Plan {
     }
 }
 
-/// A short tail padded with what erased flash reads as, so that whole words are programmed.
+/// Pads a short tail to a whole word with the value of erased flash.
 fn padded(segment: &Segment) -> Segment {
     let mut data = segment.data.clone();
     data.resize(data.len().next_multiple_of(WORD as usize), BLANK);
@@ -257,8 +263,8 @@ fn span_of(segment: &Segment) -> Option<Span> {
     Span::new(segment.address, u32::try_from(segment.data.len()).ok()?)
 }
 
-/// The first words of what the chip may start: bootloader and firmware, where the image has them; of
-/// anything else its lowest word. Ascending, so the loader is committed before the firmware.
+/// The commit words: the first words of the bootloader and of the firmware if the image contains them, otherwise the
+/// lowest word of the image. Ascending, so that the bootloader is committed before the firmware.
 fn heads(spans: &[Span]) -> Vec<Span> {
     let word = |at| Span::new(at, WORD);
     let known = [LOADER_BASE, FIRMWARE_BASE].into_iter().filter_map(word);
@@ -269,7 +275,7 @@ fn heads(spans: &[Span]) -> Vec<Span> {
     heads
 }
 
-/// `span` less the heads in it. Heads are ascending.
+/// `span` without the heads in it. `heads` must be in ascending order.
 fn without(span: Span, heads: &[Span]) -> Vec<Span> {
     let mut rest = Vec::new();
     let mut from = span.start();

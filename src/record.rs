@@ -1,8 +1,6 @@
-//! What is remembered between runs, in the user's state directory: copies of what was overwritten, the images
-//! that were used, and how a job ended that nobody saw the end of.
+//! The state directory: copies for undo, recent images, run logs, and the result of a job that outlived its terminal.
 //!
-//! Nothing is written until there is something to remember, and nothing that is asked of this file can stop
-//! a flash: its errors are for the log.
+//! The directory is created only when there is something to save. Errors here never stop a flash; they are only logged.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,7 +11,7 @@ use directories::ProjectDirs;
 
 use crate::clock;
 
-/// No record in this format is longer, in bytes.
+/// Maximum size of a JSON file, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
 const RECENT: usize = 5;
 
@@ -30,19 +28,19 @@ pub(crate) struct StateDir {
 }
 
 impl StateDir {
-    /// The user's; `None` where there is no home.
+    /// The current user's state directory; `None` without a home directory.
     pub(crate) fn of_user() -> Option<StateDir> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
         Some(StateDir { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
     }
 
-    /// Keeps a file in this folder of the state directory, its name preceded by the time; of the files with
-    /// the same ending the oldest go, so that `most` are left. Gives the new file.
+    /// Saves a file in a folder of the state directory and returns its path. The name is prefixed with the time. The
+    /// oldest files with the same extension are removed until at most `most` remain.
     pub(crate) fn save(&self, folder: &Path, name: &str, bytes: &[u8], most: usize) -> io::Result<PathBuf> {
         self.save_after(folder, name, bytes, most, None)
     }
 
-    /// The same, and later than this time.
+    /// As [`StateDir::save`], with a time stamp later than `newest`.
     fn save_after(
         &self,
         folder: &Path,
@@ -54,12 +52,12 @@ impl StateDir {
         let dir = self.dir.join(folder);
         fs::create_dir_all(&dir)?;
         remove_old_drafts(&dir);
-        let ending = Path::new(name).extension();
+        let extension = Path::new(name).extension();
         let mut others = saved(&dir);
-        // A clock that was set back, or runs behind until the network is there, does not make the newest the oldest.
+        // The clock may have been set back, or be wrong until the network is up. The newest file must still sort last.
         let newest = others.iter().filter_map(|path| time_of(path)).chain(newest).max();
         let after = newest.map_or(0, |time| time.saturating_add(1).min(9_999_999_999));
-        others.retain(|path| path.extension() == ending);
+        others.retain(|path| path.extension() == extension);
         let path = dir.join(format!("{:010}-{name}", clock::unix_seconds().max(after)));
         let draft = path.with_extension("part");
         let written = File::create(&draft)
@@ -69,20 +67,20 @@ impl StateDir {
             let _ = fs::remove_file(&draft);
             return Err(error);
         }
-        // What cannot be removed, or is removed by another run, is no reason to fail: the file is kept.
+        // The new file is saved. Failing to remove an old one, perhaps because another process did, is not an error.
         let too_many = (others.len() + 1).saturating_sub(most);
         others.drain(..too_many.min(others.len())).for_each(|old| drop(fs::remove_file(old)));
         Ok(path)
     }
 
-    /// Keeps the log of a job; so many are kept.
+    /// Saves the log of a job and keeps the newest `most` logs.
     pub(crate) fn save_log(&self, log: &str, most: usize) -> io::Result<PathBuf> {
-        // Two runs may end in one second.
+        // The process id keeps the names distinct if two jobs end in the same second.
         let name = format!("{}-run.log", std::process::id());
         self.save(Path::new("logs"), &name, log.as_bytes(), most)
     }
 
-    /// Remembers an image that was chosen.
+    /// Adds an image to the list of recent images.
     pub(crate) fn used(&self, image: &Path) -> io::Result<()> {
         let mut recent = self.recent();
         recent.retain(|path| path != image);
@@ -91,24 +89,24 @@ impl StateDir {
         self.write("recent.json", &serde_json::json!(recent))
     }
 
-    /// The images that were chosen, the last first. A broken file is as good as none.
+    /// The recent images, newest first. An unreadable list counts as empty.
     pub(crate) fn recent(&self) -> Vec<PathBuf> {
         let text = read(&self.dir.join("recent.json"), JSON_MAX).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Remembers how a job ended; `seen` if somebody was there to see it.
+    /// Records the result of a job. `seen` is false if the terminal was already closed.
     pub(crate) fn ended(&self, words: &str, seen: bool) -> io::Result<()> {
         let record = serde_json::json!({"time": clock::unix_seconds(), "outcome": words, "seen": seen});
         self.write("last-run.json", &record)
     }
 
-    /// How the last job ended, if nobody saw it; after this call somebody has.
+    /// Returns the result of the last job if the user has not seen it yet, and marks it as seen.
     pub(crate) fn unseen_end(&self) -> Option<String> {
         let text = read(&self.dir.join("last-run.json"), JSON_MAX)?;
         let record: serde_json::Value = serde_json::from_slice(&text).ok()?;
         let words = record["outcome"].as_str().filter(|_| record["seen"] == false)?.to_owned();
-        // If this fails it is told once more.
+        // If this fails, the result is reported again at the next start.
         let _ = self.ended(&words, true);
         Some(words)
     }
@@ -116,7 +114,7 @@ impl StateDir {
     fn write(&self, name: &str, value: &serde_json::Value) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         remove_old_drafts(&self.dir);
-        // Another run may write the same file at the same time.
+        // Another process may write the same file at the same time.
         let draft = self.dir.join(format!("{name}.{}.part", std::process::id()));
         let written =
             fs::write(&draft, value.to_string()).and_then(|()| fs::rename(&draft, self.dir.join(name)));
@@ -127,24 +125,25 @@ impl StateDir {
     }
 }
 
-/// Whether a file was last written longer ago than this, in seconds.
+/// The file was last modified more than `seconds` ago.
 fn is_older(path: &Path, seconds: u64) -> bool {
     let written = path.metadata().and_then(|it| it.modified()).ok();
     let written = written.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     written.is_some_and(|written| clock::unix_seconds().saturating_sub(written.as_secs()) > seconds)
 }
 
-/// Drafts of runs that were killed.
+/// Removes the temporary files of processes that were killed.
 fn remove_old_drafts(dir: &Path) {
     const HOUR: u64 = 3600;
-    let is_draft = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "part");
+    let is_draft = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "part");
     saved(dir)
         .iter()
         .filter(|path| is_draft(path) && is_older(path, HOUR))
         .for_each(|path| drop(fs::remove_file(path)));
 }
 
-/// A file of the state directory, which others may have put there: at most so long, and no pipe that is waited for.
+/// Reads at most `most` bytes of a file. Other programs can write to the state directory, so anything that is not a
+/// regular file is ignored: opening a pipe would block.
 fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
     if !path.symlink_metadata().ok()?.is_file() {
         return None;
@@ -154,7 +153,7 @@ fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
     Some(data)
 }
 
-/// The files in a folder, the oldest first: their names start with the time.
+/// The files in a folder, oldest first: their names start with the time.
 fn saved(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -162,7 +161,7 @@ fn saved(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The time in a name, in seconds since 1970.
+/// The time in a file name, in seconds since 1970.
 fn time_of(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
 }
@@ -172,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recent_images_come_last_first_and_a_broken_file_is_none() {
+    fn recent_images_are_sorted_newest_first_and_a_malformed_list_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().join("state") };
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
@@ -184,10 +183,10 @@ mod tests {
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
     }
 
-    /// Whatever stands in their place: a pipe is not waited for, and a large file is not read.
+    /// A pipe must not block, and a large file must not be read.
     #[cfg(unix)]
     #[test]
-    fn a_strange_file_in_the_state_directory_is_as_good_as_none() {
+    fn pipes_and_large_files_in_the_state_directory_are_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         for name in ["last-run.json", "recent.json"] {
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_nobody_saw_is_told_once() {
+    fn an_unseen_result_is_reported_once() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         assert_eq!(record.unseen_end(), None);

@@ -1,7 +1,8 @@
-//! What happened, what state the drone is in, what to do now: in words for people, and as exit status.
+//! Turns outcomes and failures into text for the user (what happened, what state the drone is in, what to do next) and
+//! into exit statuses.
 //!
-//! Modules below return kinds; what helps against each is here, but for what `doctor` finds and for what only the
-//! command line knows. Pure. [`mod@image`] is what may be wrong with a file.
+//! Lower modules return error kinds. The advice for each kind is here, except for the checks of `doctor` and for
+//! problems that only the command line can have. Pure. [`mod@image`] covers problems with a file.
 
 use std::time::Duration;
 
@@ -27,25 +28,25 @@ pub(crate) use right_file::{RIGHT_LOADER, any_image, right_image};
 #[repr(u8)]
 pub enum Exit {
     Done = 0,
-    /// `verify` found a difference, as `cmp` and `diff` report one.
+    /// `verify` found a difference; `cmp` and `diff` use the same status.
     Differs = 1,
-    /// Wrong use of the command line.
+    /// Invalid command line.
     Usage = 2,
-    /// The image was refused, or is malformed.
+    /// The image was refused or is malformed.
     Image = 65,
     /// The image cannot be read.
     NoInput = 66,
-    /// No device, or several and none named.
+    /// No device was found, or several were found and none is selected.
     NoDevice = 69,
-    /// A defect of this program.
+    /// A bug in cfdfu.
     Defect = 70,
-    /// The output file cannot be made.
+    /// The output file cannot be created.
     CannotCreate = 73,
     /// The device failed: USB, DFU status, comparison.
     Device = 74,
-    /// Interrupted or cancelled; may be repeated.
+    /// Interrupted or cancelled; the job can be run again.
     Interrupted = 75,
-    /// Flashed, but with `--require-boot` not seen running and staying up.
+    /// Flashed, but the drone did not start and keep running, as `--require-boot` requires.
     NotRunning = 76,
     NoPermission = 77,
 }
@@ -59,7 +60,7 @@ pub(crate) fn exit(report: &Report) -> Exit {
     }
 }
 
-/// What came of a job, in one line.
+/// The result of a job in one line.
 pub(crate) fn headline(report: &Report) -> String {
     let (verdict, took) = (verdict(report), report.took.as_secs_f64());
     match (&report.outcome, figures(report)) {
@@ -70,7 +71,7 @@ pub(crate) fn headline(report: &Report) -> String {
     }
 }
 
-/// What came of a job, in as few words as that takes.
+/// The result of a job in a few words, without figures.
 pub(crate) fn verdict(report: &Report) -> String {
     match &report.outcome {
         Outcome::Flashed if report.verified => "Flashed and verified".to_owned(),
@@ -83,43 +84,45 @@ pub(crate) fn verdict(report: &Report) -> String {
     }
 }
 
-/// The size of what was done to the flash, or found there.
+/// How many bytes a flash wrote, or how many it found unchanged.
 pub(crate) fn figures(report: &Report) -> Option<String> {
     match &report.outcome {
         Outcome::Flashed => {
             let sectors = count(report.erased_sectors as u64, "sector");
             Some(format!("{} written, {sectors} erased", count(report.written, "byte")))
         }
-        Outcome::Unchanged => Some(format!("the flash holds all {}", count(report.bytes, "byte"))),
+        Outcome::Unchanged => Some(format!("the flash already holds all {}", count(report.bytes, "byte"))),
         _ => None,
     }
 }
 
-/// What to do after a job that worked; `None` if it was not to start the drone.
+/// What the drone does after a successful job, and what to do next; `None` if the job was not asked to start the drone.
 pub(crate) fn afterwards(report: &Report) -> Option<String> {
-    let words = match (report.boot, &report.runs) {
+    let text = match (report.boot, &report.runs) {
         (Boot::NotAsked, _) => return None,
         (Boot::Restarts, _) => RESTARTING.to_owned(),
         (_, Some(version)) if report.runs_other => {
             format!(
-                "A Crazyflie is running, but says that it runs {version}: is it the one that was flashed?"
+                "A Crazyflie is running {version}, which is not what was just flashed. Is it the same drone?"
             )
         }
         (_, Some(version)) => {
-            format!("The Crazyflie is running again and says that it runs {version}: you can fly.")
+            format!("Your Crazyflie is running {version}. Ready to fly!")
         }
-        (Boot::StaysUp | Boot::NotWatched, None) => "The Crazyflie is running again: you can fly.".to_owned(),
+        (Boot::StaysUp | Boot::NotWatched, None) => {
+            "Your Crazyflie is running again. Ready to fly!".to_owned()
+        }
         (Boot::NotSeen, None) => not_seen(report).to_owned(),
     };
-    Some(words)
+    Some(text)
 }
 
-/// A number of things: digits in groups of three, and the word for one or for many.
+/// A count with its noun, as in `1 byte` or `1,024 bytes`.
 pub(crate) fn count(n: u64, one: &str) -> String {
     format!("{} {one}{}", thousands(n), if n == 1 { "" } else { "s" })
 }
 
-/// Digits in groups of three.
+/// A number with its digits in groups of three, as in `1,024`.
 pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<&str> =
@@ -127,57 +130,58 @@ pub(crate) fn thousands(n: u64) -> String {
     groups.join(",")
 }
 
-/// What `--require-boot` asks for and did not happen; `None` for a drone that runs, and for a job that failed by itself.
+/// The problem that `--require-boot` reports; `None` if the drone is running or if the job itself failed.
 pub(crate) fn not_running(report: &Report) -> Option<Problem> {
-    let words = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
-    let words = match report.boot {
+    let text = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
+    let text = match report.boot {
         Boot::NotWatched => {
-            "It was seen running, but not for long enough to tell that it stays up.".to_owned()
+            "It was seen running, but not for long enough to be sure that it stays up.".to_owned()
         }
-        _ => words,
+        _ => text,
     };
     Some(
         Problem::new(
             Exit::NotRunning,
             ProblemKind::NotRunning,
-            "the image is on the drone, and the drone was not seen running",
+            "the image is on the drone, but the drone was not seen running",
         )
-        .advise(words),
+        .advise(text),
     )
 }
 
 /// A drone that keeps restarting after a flash.
-pub(crate) const RESTARTING: &str = "The Crazyflie starts, and restarts by itself: its firmware stops itself, mostly for a sensor or a \
-    deck that it does not find. Take off the decks and switch it off and on. If that does not help, undo the flash.";
+pub(crate) const RESTARTING: &str = "The Crazyflie keeps restarting. Its firmware stops at startup, usually because it does not find a \
+    sensor or a deck. Take off the decks, then switch the drone off and on. If that does not help, undo the flash.";
 
-/// Why a drone was not seen starting after a flash, and what to do.
+/// Advice for a drone that was not seen starting after a flash.
 pub(crate) fn not_seen(report: &Report) -> &'static str {
     if report.rom.is_some_and(RomVersion::leaves_drone_dark) {
-        "It was not seen starting. That is normal with the boot ROM of this chip: unplug USB and battery, then switch it \
-         on."
+        "One last step: unplug USB and battery, then switch the drone on. It was not seen starting, which is normal with \
+         the boot ROM of this chip."
     } else if report.by_hand {
-        "It was not seen starting. That is normal after DFU mode entered by hand: unplug USB and battery, then \
-         switch it on."
+        "One last step: unplug USB and battery, then switch the drone on. It was not seen starting, which is normal \
+         after entering DFU mode by hand."
     } else {
-        "It was not seen starting, though DFU mode was not entered by hand. Unplug USB and battery, then switch it \
-         on; if it does not start, enter DFU mode by hand and `cfdfu identify` tells what is on it."
+        "The drone was not seen starting. Unplug USB and battery, then switch it on. If it does not start, enter DFU mode \
+         by hand; `cfdfu identify` then shows what is on it."
     }
 }
 
-/// Of a drone that was lost in mid-flash: it has no power, so it is in no mode.
-const LOST: &str = "The drone has no complete firmware now, and starts none. Plug it in in DFU mode and do the same again: what \
-    was written is not lost.";
+/// The state of a drone that was disconnected while flashing. It has no power, so unlike other drones without firmware
+/// it is not waiting in DFU mode.
+const LOST: &str =
+    "The drone has no working firmware right now, but nothing is broken and what is already written is kept.";
 
-/// Of a flash that is lost and carried on, again and again.
-pub(crate) const STUCK: &str = "The connection drops again and again, and the flash gets no further. Check the cable, and plug the \
+/// A flash that was resumed several times and made no progress.
+pub(crate) const STUCK: &str = "The connection keeps dropping, and the flash makes no progress. Check the cable, and plug the \
     drone in without a hub.";
 
-/// What a flash cannot mend.
-pub(crate) const WITHOUT_LOADER: &str = "Its bootloader is gone: it will not start when it is switched on. Put it back: cfdfu \
-    restore-bootloader LOADER (b in the interface). LOADER is cf2loader-1.0.bin from \
+/// A flash that succeeded on a drone whose bootloader is missing, which a flash does not repair.
+pub(crate) const WITHOUT_LOADER: &str = "The bootloader is missing, so the drone will not start when it is switched on. To restore it, \
+    run `cfdfu restore-bootloader LOADER` (b in the interface). LOADER is cf2loader-1.0.bin from \
     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
 
-/// What is known of a drone, as rows of a label and a text.
+/// What is known about a drone, as rows of label and text.
 pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
     match known {
         DeviceInfo::InDfu(identity) => {
@@ -207,7 +211,7 @@ pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
         DeviceInfo::Running(running) => {
             let mut rows = vec![match &running.version {
                 Some(version) => ("runs", version.clone()),
-                None => ("runs", "it did not say what".to_owned()),
+                None => ("runs", "unknown (no reply)".to_owned()),
             }];
             rows.extend(running.board.clone().map(|board| ("board", board)));
             rows
@@ -215,7 +219,7 @@ pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
     }
 }
 
-/// What is wrong with a drone in DFU mode, by what is on it, and what helps; `None` if nothing is.
+/// What is wrong with the contents of a drone in DFU mode, and the remedy; `None` if nothing is wrong.
 pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
     let Identity { board, loader, firmware, .. } = identity;
     if identity.is_read_protected() {
@@ -223,22 +227,22 @@ pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
     }
     if let Some(loader) = loader.filter(|loader| loader.is_gone()) {
         return Some(format!(
-            "The bootloader is gone ({}): the drone cannot start as it should, and cannot be updated over radio. Put it \
-             back, with a firmware: cfdfu restore-bootloader LOADER --firmware IMAGE. LOADER is {RIGHT_LOADER}; IMAGE is \
-             {}.",
+            "The bootloader is missing ({}), so the drone cannot start normally or be updated over radio. Restore it \
+             together with a firmware: `cfdfu restore-bootloader LOADER --firmware IMAGE`. LOADER is {RIGHT_LOADER}; IMAGE \
+             is {}.",
             loader.describe(),
             right_for(board.as_ref())
         ));
     }
     match (firmware, board) {
         (None, board) => Some(format!(
-            "There is no firmware on it. Flash one: cfdfu flash IMAGE, with {}.",
+            "There is no firmware on the drone. Flash one with `cfdfu flash IMAGE`. IMAGE is {}.",
             right_for(board.as_ref())
         )),
         (Some(Content::Firmware(firmware)), board) if firmware.extent.complete() == Some(false) => {
             Some(format!(
-                "Its firmware is incomplete: its end is missing, and it does not start. Flash it again: cfdfu flash IMAGE, \
-             with {}.",
+                "The firmware on the drone is incomplete: its end is missing, so it does not start. Flash it again with \
+                 `cfdfu flash IMAGE`. IMAGE is {}.",
                 right_for(board.as_ref())
             ))
         }
@@ -246,44 +250,46 @@ pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
             if !firmware.boards.is_empty() && firmware.boards.iter().all(|it| it.code != board.code) =>
         {
             Some(format!(
-                "Its {firmware} stops at once on this board ({}), without a sign. Flash the one for this board: {}.",
+                "The {firmware} on the drone is not for this board ({}): it stops at startup, and the drone looks dead. \
+                 Flash the firmware for this board: {}.",
                 board.code,
                 right_image(&board.code)
             ))
         }
         (Some(Content::Firmware(_)), _) => None,
         (Some(_), board) => Some(format!(
-            "What is in the place of the firmware is not recognised: half a firmware, or another one. If it does not \
-             start, flash it: cfdfu flash IMAGE, with {}.",
+            "The firmware on the drone is not recognised: it is incomplete, or not a Crazyflie firmware. If the drone does \
+             not start, flash it with `cfdfu flash IMAGE`. IMAGE is {}.",
             right_for(board.as_ref())
         )),
     }
 }
 
-/// The firmware for a board that may not be known.
+/// The file to flash on this board, or the file for each platform if the board is unknown.
 fn right_for(board: Option<&Board>) -> String {
     board.map_or_else(any_image, |board| right_image(&board.code))
 }
 
-/// What a restored bootloader is good for, and what is missing; `None` if what was written is none.
+/// What the drone can do with a restored bootloader, and what it still lacks; `None` if no Bitcraze bootloader was
+/// written.
 pub(crate) fn restored(written: &[Segment]) -> Option<String> {
     let at = |base: Address| written.iter().find(|segment| segment.address == base);
     let loader = at(LOADER_BASE)?;
     let firmware = at(FIRMWARE_BASE).is_some_and(|it| !is_blank(&it.data[..it.data.len().min(4)]));
     let starts = if firmware {
-        "The bootloader is back: the drone starts by itself when it is switched on, and"
+        "The bootloader is back. The drone starts when it is switched on and"
     } else {
-        "The bootloader is back. If it finds no good firmware behind it, flash one now: cfdfu flash IMAGE. The drone"
+        "The bootloader is back. If the drone has no working firmware, flash one now with `cfdfu flash IMAGE`. The drone"
     };
     (Loader::of(&loader.data) == Loader::Bitcraze).then(|| {
         format!(
-            "{starts} can be updated over radio again (cfclient or cfloader with a Crazyradio; a long press at \
-             power-on, 1.5 to 5 s, starts its radio bootloader)."
+            "{starts} can be updated over radio again, by cfclient or cfloader with a Crazyradio. Holding the button for \
+             1.5 to 5 s at power-on starts the radio bootloader."
         )
     })
 }
 
-/// A time that has passed, in the largest unit that fits.
+/// An elapsed time in the largest unit that fits, as in `3 hours`.
 pub(crate) fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     let units = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
@@ -292,30 +298,31 @@ pub(crate) fn age(age: Duration) -> String {
     count(n, unit)
 }
 
-/// What a drone is left as.
+/// The state that a job leaves the drone in.
 pub(crate) fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
         DroneState::Stopped => {
-            "Nothing was changed on the drone, but it has left its firmware and does not run now. Unplug USB and battery, \
-             and it runs again."
+            "Nothing was changed on the drone, but its firmware is not running any more. Unplug USB and battery, then \
+             switch it on again."
         }
         DroneState::WithoutFirmware => {
-            "The drone has no complete firmware now, and starts none: do the same again. It stays in DFU mode as long \
-             as it has power, and what was written is not lost."
+            "The drone has no working firmware right now. Run the same job again to finish. The drone stays in DFU mode \
+             while it has power, and what is already written is kept."
         }
         DroneState::WithoutLoader => {
-            "The drone's bootloader is not complete now: run the restore again. If it is no longer in DFU mode, enter that \
-             by hand, which still works (it is in ROM)."
+            "The drone's bootloader is incomplete right now. Run the restore again. If the drone has left DFU mode, enter \
+             DFU mode by hand. That always works, because DFU mode is in the chip's ROM."
         }
         DroneState::Mixed => {
-            "Part of the flash is neither what it was nor what it was to be, and the start of the firmware was left \
-             alone: do not switch it on, do it again."
+            "The flash is partly overwritten, although the start of the firmware is intact. Do not switch the drone on; \
+             flash it again."
         }
         DroneState::Flashed => "The flash holds the complete image.",
     }
 }
 
+/// The problem to report for a failed job.
 pub fn failed(failure: &Failure) -> Problem {
     let problem = failure_kind(&failure.kind);
     let state = match failure.drone {
@@ -327,36 +334,34 @@ pub fn failed(failure: &Failure) -> Problem {
     Problem { message: failure.to_string(), advice, ..problem }
 }
 
-#[allow(clippy::too_many_lines, reason = "a table, one row a kind")]
+#[allow(clippy::too_many_lines, reason = "a table, one row per kind")]
 fn failure_kind(kind: &FailureKind) -> Problem {
     let by_hand = format!("Enter DFU mode by hand: {ENTER_BY_HAND}.");
-    let new = |exit, word, advice: &str| Problem::new(exit, word, kind).advise(advice);
+    let new = |exit, problem_kind, advice: &str| Problem::new(exit, problem_kind, kind).advise(advice);
     match kind {
         FailureKind::Bus(_) => new(
             Exit::NoDevice,
             ProblemKind::NoUsb,
-            "Run cfdfu where the Crazyflie is plugged in, or try it with --demo.",
+            "Run cfdfu on the computer that the Crazyflie is plugged into, or try it with --demo.",
         ),
         FailureKind::NoDevice => new(
             Exit::NoDevice,
             ProblemKind::NoDevice,
             &format!(
-                "Plug in the Crazyflie with a cable that carries data. If it does not start, {ENTER_BY_HAND}, and run this \
-                 again. --wait SECS waits for it."
+                "Plug in the Crazyflie with a cable that carries data. If it does not start, enter DFU mode by hand: \
+                 {ENTER_BY_HAND}. Then run this again. --wait SECS waits for the drone."
             ),
         ),
         FailureKind::OnlyOthers(others) => {
             new(Exit::NoDevice, ProblemKind::OnlyOthers, &about_others(others))
         }
         FailureKind::NoMatch(_) => {
-            new(Exit::NoDevice, ProblemKind::NoMatch, "`cfdfu list` shows what is there.")
+            new(Exit::NoDevice, ProblemKind::NoMatch, "`cfdfu list` shows the connected devices.")
         }
-        FailureKind::NotInDfu => new(
-            Exit::NoDevice,
-            ProblemKind::NotInDfu,
-            "Leave out --no-enter, and it is asked to enter DFU mode.",
-        )
-        .or(by_hand),
+        FailureKind::NotInDfu => {
+            new(Exit::NoDevice, ProblemKind::NotInDfu, "Omit --no-enter, and cfdfu switches it to DFU mode.")
+                .or(by_hand)
+        }
         FailureKind::Several(devices) => {
             const NAMED: usize = 8;
             let mut names: Vec<String> = devices
@@ -365,12 +370,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
                 .map(|d| format!("--device {} ({} {})", d.location, d.strings.product, d.strings.serial))
                 .collect();
             if devices.len() > NAMED {
-                names.push(format!("{} more: `cfdfu list` shows all", devices.len() - NAMED));
+                names.push(format!("and {} more (`cfdfu list` shows all)", devices.len() - NAMED));
             }
             new(
                 Exit::NoDevice,
                 ProblemKind::SeveralDevices,
-                &format!("Name one of them: {}.", names.join(", ")),
+                &format!("Select one of them: {}.", names.join(", ")),
             )
         }
         FailureKind::NoAccess(id) => Problem::new(Exit::NoPermission, ProblemKind::NoPermission, kind)
@@ -381,7 +386,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Held => new(
             Exit::Device,
             ProblemKind::DeviceBusy,
-            "Close the other program (dfu-util, a second cfdfu, a virtual machine), then run this again.",
+            "Close the other program (dfu-util, another cfdfu, a virtual machine), then run this again.",
         ),
         FailureKind::Open(error) => new(Exit::Device, ProblemKind::CannotOpen, open_advice(*error)),
         FailureKind::TooOld => new(Exit::Device, ProblemKind::FirmwareTooOld, &by_hand),
@@ -391,62 +396,62 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::DidNotEnter { now: None, .. } => new(
             Exit::Device,
             ProblemKind::NoDfu,
-            "Try again with --wait 60, which waits longer for DFU mode.",
+            "Run this again with --wait 60 to wait longer for DFU mode.",
         )
         .or(by_hand),
         FailureKind::NotDfu(_) => new(
             Exit::Device,
             ProblemKind::NotDfuse,
-            "If it is a Crazyflie, unplug USB and battery, enter DFU mode again.",
+            "If it is a Crazyflie, unplug USB and battery, then enter DFU mode again.",
         ),
         FailureKind::OtherChip => new(
             Exit::NoDevice,
             ProblemKind::OtherChip,
-            "Name the Crazyflie with --device. To flash this board all the same: cfdfu flash IMAGE --allow-mismatch.",
+            "Select the Crazyflie with --device. To flash this board anyway: `cfdfu flash IMAGE --allow-mismatch`.",
         ),
         FailureKind::OtherDrone { .. } => new(
             Exit::NoDevice,
             ProblemKind::OtherDrone,
-            "It was not touched. Plug the drone of this job into its port again, or start a new job for this one.",
+            "It was not changed. Plug the original drone back into this port, or start a new job for this one.",
         ),
         FailureKind::UnknownBoard { .. } => new(
             Exit::Image,
             ProblemKind::UnknownBoard,
-            "On another board it would stop before it starts, and look dead. Plug it in again and repeat. If you are \
-             sure that the image is for this board: --allow-mismatch.",
+            "On the wrong board, the firmware would stop at startup and the drone would look dead. Plug the drone in again \
+             and retry. If you are sure that the image is for this board, use --allow-mismatch.",
         ),
         FailureKind::NotACrazyflie { loader } => new(
             Exit::Image,
             ProblemKind::NotACrazyflie,
             match loader {
                 Loader::Erased => {
-                    "Nothing was touched. A Crazyflie without a bootloader needs that first: cfdfu restore-bootloader LOADER \
-                     --firmware IMAGE."
+                    "Nothing was changed. If it is a Crazyflie, it needs its bootloader first: `cfdfu restore-bootloader \
+                     LOADER --firmware IMAGE`."
                 }
                 _ => {
-                    "Nothing was touched: what is on it would be lost. If it is a Crazyflie, put back its bootloader as well: \
-                     cfdfu restore-bootloader LOADER --firmware IMAGE --allow-mismatch."
+                    "Nothing was changed, because the contents of the device would be lost. If it is a Crazyflie, restore \
+                     its bootloader as well: `cfdfu restore-bootloader LOADER --firmware IMAGE --allow-mismatch`."
                 }
             },
         ),
         FailureKind::ChangedSince => new(
             Exit::Image,
             ProblemKind::ChangedSince,
-            "An undo goes back to before that flash, and would overwrite what the other program wrote. To do it anyway: \
-             cfdfu undo --allow-mismatch.",
+            "An undo restores the state before that flash, and would overwrite what the other program wrote. To undo \
+             anyway: `cfdfu undo --allow-mismatch`.",
         ),
         FailureKind::NotErased(_) => new(
             Exit::Device,
             ProblemKind::WriteProtected,
-            "The chip took the erase and kept what it has. Lift the write protection with ST's tools (option bytes), then \
-             flash again.",
+            "The chip accepted the erase but kept its contents. Remove the write protection with ST's tools (option \
+             bytes), then flash again.",
         ),
         FailureKind::OtherBoard { board, .. } => new(
             Exit::Image,
             ProblemKind::OtherBoard,
             &format!(
-                "On this board it would stop before it starts, and look dead. Take the image for this board: {}. If you \
-                 are sure of this one: --allow-mismatch.",
+                "On this board, the firmware would stop at startup and the drone would look dead. Use the image for this \
+                 board: {}. If you are sure about this image, use --allow-mismatch.",
                 right_image(&board.code)
             ),
         ),
@@ -456,66 +461,67 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::ReadProtected => new(
             Exit::Device,
             ProblemKind::ReadProtected,
-            "It can neither be read nor flashed until the protection is lifted, which erases everything on \
-             it, bootloader included. cfdfu does not do that by itself: use `dfu-util -a 0 -s :unprotect:force` or \
-             STM32CubeProgrammer, then `cfdfu restore-bootloader`.",
+            "It can neither be read nor flashed until the protection is removed, which erases everything on it, including \
+             the bootloader. cfdfu does not remove it. Use `dfu-util -a 0 -s :unprotect:force` or STM32CubeProgrammer, \
+             then `cfdfu restore-bootloader`.",
         ),
         FailureKind::WriteProtected(_) => new(
             Exit::Device,
             ProblemKind::WriteProtected,
-            "The chip would take the image without a word and keep what it has. Lift the write protection \
-             with ST's tools (option bytes), then flash again.",
+            "The chip would accept the image without an error and keep its old contents. Remove the write protection with \
+             ST's tools (option bytes), then flash again.",
         ),
         FailureKind::Dfu(error) if error.is_disconnect() => new(
             Exit::Device,
             ProblemKind::Vanished,
-            "Plug it in again (DFU mode, as before) and repeat: what is done is skipped.",
+            "Plug the drone back in, in DFU mode, and run the job again. Finished parts are skipped.",
         ),
         FailureKind::Dfu(DfuError::Silent(_)) => new(
             Exit::Device,
             ProblemKind::Silent,
-            "It is still on the bus. Unplug USB and battery, enter DFU mode again, repeat: what is done is skipped.",
+            "It is still on the bus. Unplug USB and battery, enter DFU mode again, and run the job again. Finished parts \
+             are skipped.",
         ),
         FailureKind::Dfu(DfuError::Transfer {
             error: TransferError::Io | TransferError::Timeout, ..
         }) => new(
             Exit::Device,
             ProblemKind::Wire,
-            "This is mostly a cable, a hub or a port: use a short cable, straight into the computer, another port. Unplug USB \
-             and battery, enter DFU mode again, repeat: what is done is skipped.",
+            "The cause is usually a cable, a hub or a port. Use a short cable without a hub, or another port. Unplug USB \
+             and battery, enter DFU mode again, and run the job again. Finished parts are skipped.",
         ),
         FailureKind::Dfu(_) => new(
             Exit::Device,
             ProblemKind::Dfu,
-            "Unplug USB and battery, enter DFU mode again, repeat: what is done is skipped.",
+            "Unplug USB and battery, enter DFU mode again, and run the job again. Finished parts are skipped.",
         ),
         FailureKind::Mismatch { .. } => new(
             Exit::Device,
             ProblemKind::Mismatch,
-            "Repeat it; if it fails at the same place again, the chip's flash is worn or its supply too low (plug straight \
-             into the computer).",
+            "Run the job again. If it fails at the same address, the chip's flash is worn or its supply voltage is too low \
+             (plug the drone in without a hub).",
         ),
         FailureKind::Differs { .. } => {
-            new(Exit::Differs, ProblemKind::Differs, "To flash it: cfdfu flash IMAGE.")
+            new(Exit::Differs, ProblemKind::Differs, "To flash it, run `cfdfu flash IMAGE`.")
         }
         FailureKind::OutOfRange(_) => {
-            new(Exit::Image, ProblemKind::OutOfRange, "A Crazyflie's flash is 0x08000000 … 0x080FFFFF.")
+            new(Exit::Image, ProblemKind::OutOfRange, "A Crazyflie's flash spans 0x08000000 … 0x080FFFFF.")
         }
         FailureKind::WorkerDied(_) => new(
             Exit::Defect,
             ProblemKind::Defect,
-            "This is a defect of cfdfu: please report it, with the text above.",
+            "This is a bug in cfdfu. Please report it with the text above.",
         ),
     }
 }
 
-/// What somebody should do who has only these plugged in.
+/// Advice when only these devices are plugged in, and no Crazyflie.
 pub(crate) fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(
-        "PX4 took the place of Bitcraze's bootloader. To go back, enter DFU mode by hand: {ENTER_BY_HAND}. Then: cfdfu \
-         restore-bootloader LOADER --firmware IMAGE. LOADER is {RIGHT_LOADER}; IMAGE is cf2-….bin or what is right for \
-         the board."
+        "This drone has PX4's bootloader instead of Bitcraze's. To go back, enter DFU mode by hand: {ENTER_BY_HAND}. Then \
+         run `cfdfu restore-bootloader LOADER --firmware IMAGE`. LOADER is {RIGHT_LOADER}; IMAGE is cf2-….bin or the file \
+         for your board."
     );
     let advice = |other: &Other| match other.what {
         Relative::Crazyradio | Relative::CrazyradioBootloader => {
@@ -527,26 +533,26 @@ pub(crate) fn about_others(others: &[Other]) -> String {
         Relative::Px4Bootloader => px4.clone(),
         Relative::Foreign(loader) => loader.meaning(),
     };
-    let mut words: Vec<String> = Vec::new();
+    let mut sentences: Vec<String> = Vec::new();
     for advice in others.iter().map(advice) {
-        if !words.contains(&advice) {
-            words.push(advice);
+        if !sentences.contains(&advice) {
+            sentences.push(advice);
         }
     }
     if others.iter().all(|other| other.what != Relative::Px4Bootloader) {
-        words.push(PLUG_IN.to_owned());
+        sentences.push(PLUG_IN.to_owned());
     }
-    words.join(" ")
+    sentences.join(" ")
 }
 
 fn open_advice(error: TransferError) -> &'static str {
     match error {
         TransferError::NotSupported | TransferError::NotFound => {
-            "Another driver has the device (in Windows it needs WinUSB): `cfdfu doctor` tells what helps."
+            "Another driver is bound to the device (Windows needs WinUSB). `cfdfu doctor` shows the remedy."
         }
         TransferError::Io | TransferError::Timeout => {
-            "This is mostly a cable, a hub or a port: use a short cable, straight into the computer, another port."
+            "The cause is usually a cable, a hub or a port. Use a short cable without a hub, or another port."
         }
-        _ => "Unplug the device, plug it in again, repeat.",
+        _ => "Unplug the device, plug it in again and retry.",
     }
 }

@@ -1,26 +1,26 @@
-//! Who is on the bus: the devices that may be a Crazyflie, those that are taken for one, and which of them is selected.
-//! Looks, and changes nothing. How a job gets at its drone is in `worker::find`.
+//! Scans the bus for Crazyflies and related devices, and selects one. It only reads; jobs open their drone in
+//! `worker::find`.
 
 use crate::crazyflie::{Mode, Relative};
 use crate::job::{Device, FailureKind, Other, Selector};
 use crate::usb::descriptor::{self, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, ROM_DFU, TransferError};
 
-/// Everything on the bus that may be a Crazyflie. A device that cannot be opened is in the list, with the
-/// reason, if its numbers are those of the boot ROM or of a running Crazyflie.
+/// Lists the possible Crazyflies on the bus. A device with the USB ids of the boot ROM or of a running Crazyflie is
+/// listed even if it cannot be opened, with the reason.
 pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
     devices_while(bus, &mut || true)
 }
 
-/// The same, for whoever may lose interest while silent devices are asked: it ends early when `go_on` says no.
+/// As [`devices`], but ends early when `go_on` returns false: a device that does not answer takes long to query.
 fn devices_while(bus: &dyn Bus, go_on: &mut dyn FnMut() -> bool) -> Result<Vec<Device>, BusError> {
     let known = |found: &Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
-    let asked = bus.list()?.into_iter().filter(known).take_while(|_| go_on());
-    Ok(asked.filter_map(|found| look(bus, &found).ok()?).collect())
+    let candidates = bus.list()?.into_iter().filter(known).take_while(|_| go_on());
+    Ok(candidates.filter_map(|found| look(bus, &found).ok()?).collect())
 }
 
-/// Everything on the bus that is not a Crazyflie, but belongs to one or is taken for one. A device is opened, and
-/// asked for its names, only where its numbers are the Crazyflie's: the others may be busy with another tool.
+/// Lists the devices on the bus that are not a Crazyflie but belong to one or could be mistaken for one. Only devices
+/// with the Crazyflie's USB ids are opened to read their names: another tool may be using the rest.
 pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
     let named = |found: Found| {
         let names = || {
@@ -32,17 +32,17 @@ pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
     Ok(bus.list()?.into_iter().filter_map(named).collect())
 }
 
-/// What is known of the devices on the bus, for whoever looks at it again and again: reading a device's name opens it, so
-/// that is done once, and again only while it may not be opened (udev may be slower).
+/// A cache for repeated scans. Reading a device's names opens the device, so that is done only once, and repeated only
+/// while permission is missing (udev may not have set it yet).
 #[derive(Default)]
 pub struct ScanCache {
-    /// What each of them is; `None` for one that is no Crazyflie.
+    /// Each device seen; `None` if it is not a Crazyflie.
     devices: Vec<(Found, Option<Device>)>,
     others: Option<(Vec<Found>, Vec<Other>)>,
 }
 
 impl ScanCache {
-    /// What [`devices`] and [`others`] would say.
+    /// Returns the same as [`devices`] and [`others`].
     pub fn look(&mut self, bus: &dyn Bus) -> Result<(Vec<Device>, Vec<Other>), BusError> {
         let list = bus.list()?;
         let is_open = |device: &Option<Device>| device.as_ref().is_none_or(|device| device.closed.is_none());
@@ -68,8 +68,10 @@ impl ScanCache {
     }
 }
 
-/// What this is, `None` if it is not a Crazyflie; an error only if it has gone. Names that cannot be read hide nothing:
-/// what has a Crazyflie's numbers is shown, and not used as one. A device that the system shows to be another is not opened.
+/// Identifies a device; `None` if it is not a Crazyflie, and an error only if it has disconnected.
+///
+/// A device with a Crazyflie's USB ids whose names cannot be read is returned as closed, so that it is listed but not
+/// used. If the system already knows names that are not a Crazyflie's, the device is not opened.
 pub(crate) fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
     let mode_by_id = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
     if found.names.as_ref().is_some_and(|names| Mode::of(found.id, names).is_none()) {
@@ -79,42 +81,42 @@ pub(crate) fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, Trans
     let names = bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport));
     let (mode, strings, closed) = match names {
         Ok(names) => match (Mode::of(found.id, &names.strings), names.lost) {
-            // The boot ROM is told by its numbers.
+            // The boot ROM is recognised by its USB ids alone.
             (Some(mode @ Mode::Dfu), _) | (Some(mode), None) => (mode, names.strings, None),
             (_, Some(error)) => (mode_by_id, names.strings, Some(error)),
             (None, None) => return Ok(None),
         },
-        Err(gone @ TransferError::Disconnected) => return Err(gone),
+        Err(error @ TransferError::Disconnected) => return Err(error),
         Err(error) => (mode_by_id, known(), Some(error)),
     };
     let Found { id, location, address, simulated, .. } = found.clone();
     Ok(Some(Device { mode, id, location, address, strings, simulated, closed }))
 }
 
-/// The one device that is meant, as it is now.
+/// Finds the selected device.
 pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind> {
     choose_while(bus, selector, &mut || true)
 }
 
-/// The same; when `go_on` says no, the answer is quick and means nothing.
+/// As [`choose`]. Once `go_on` returns false, it ends early and the result is meaningless.
 pub(crate) fn choose_while(
     bus: &dyn Bus,
     selector: &Selector,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Device, FailureKind> {
-    let mut there = devices_while(bus, go_on)?;
+    let mut present = devices_while(bus, go_on)?;
     if !go_on() {
         return Err(FailureKind::NoDevice);
     }
-    let none_at_all = there.is_empty();
-    // One that cannot be opened does not tell its serial number: it may be the one that is meant.
-    let closed = there.iter().find_map(|device| Some(cannot_open(device, device.closed?)));
-    there.retain(|device| selector.matches(device));
-    // If any of them is certainly a Crazyflie, the doubtful ones are dropped.
-    if there.iter().any(|device| !is_doubtful(device)) {
-        there.retain(|device| !is_doubtful(device));
+    let none_at_all = present.is_empty();
+    // A device that cannot be opened does not reveal its serial number, so it may be the selected one.
+    let closed = present.iter().find_map(|device| Some(cannot_open(device, device.closed?)));
+    present.retain(|device| selector.matches(device));
+    // Drop doubtful devices if at least one is certainly a Crazyflie.
+    if present.iter().any(|device| !is_doubtful(device)) {
+        present.retain(|device| !is_doubtful(device));
     }
-    match there.len() {
+    match present.len() {
         0 if none_at_all || *selector == Selector::Only => match others(bus)? {
             none if none.is_empty() => Err(FailureKind::NoDevice),
             others => Err(FailureKind::OnlyOthers(others)),
@@ -123,12 +125,12 @@ pub(crate) fn choose_while(
             (Selector::Serial(_), Some(closed)) => Err(closed),
             _ => Err(FailureKind::NoMatch(selector.to_string())),
         },
-        1 => Ok(there.remove(0)),
-        _ => Err(FailureKind::Several(there)),
+        1 => Ok(present.remove(0)),
+        _ => Err(FailureKind::Several(present)),
     }
 }
 
-/// Why a device could not be opened, as a kind of failure.
+/// The kind of failure for a device that could not be opened.
 pub(crate) fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
     match error {
         TransferError::Access => FailureKind::NoAccess(device.id),
@@ -137,8 +139,8 @@ pub(crate) fn cannot_open(device: &Device, error: TransferError) -> FailureKind 
     }
 }
 
-/// A device with the numbers of a running Crazyflie that cannot be opened and does not tell its names: it may be any
-/// board of ST's.
+/// A device with the USB ids of a running Crazyflie whose names cannot be read. Those ids belong to ST, so it may be
+/// any of their boards.
 pub(crate) fn is_doubtful(device: &Device) -> bool {
     device.mode == Mode::Firmware && device.closed.is_some() && device.strings == Strings::default()
 }

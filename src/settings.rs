@@ -1,5 +1,5 @@
-//! What a user has set for good, in `config.toml` of the configuration directory. Read once at the start, never
-//! written. A file that cannot be used is reported, and everything is as without it.
+//! The user's settings, from `config.toml` in the configuration directory. They are read once at startup and never
+//! written. An invalid file is reported and ignored as a whole.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,33 +7,42 @@ use std::path::{Path, PathBuf};
 use directories::{BaseDirs, ProjectDirs};
 use serde::Deserialize;
 
-/// Larger is no file of settings, in bytes.
+/// The largest accepted file, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
 
-/// The settings; each is what the terminal or the program says if it is not given.
+/// The settings. One that is not set is determined from the terminal or has a built-in default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// Which characters the screen is drawn with, if not those that the terminal seems to have.
+    /// The characters to draw the screen with; detected from the terminal if not set.
     pub glyphs: Option<GlyphSet>,
-    /// When to use colour; `--color` and `NO_COLOR` come first.
+    /// When to use colour; `--color` and `NO_COLOR` take precedence.
     pub color: Option<Color>,
-    /// The folder in which images are chosen; `~/` is the home directory.
+    /// The background to choose colours for; detected from the terminal if not set.
+    pub theme: Option<Background>,
+    /// The folder in which the file picker starts; `~/` is the home directory.
     pub images: Option<PathBuf>,
-    /// How many logs of runs are kept.
+    /// How many job logs to keep.
     pub logs: Option<usize>,
 }
 
-/// The characters of a screen.
+/// The characters that the screen may be drawn with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum GlyphSet {
-    /// Any font of today.
+    /// For any modern font.
     Unicode,
-    /// What the Linux console's fonts have.
+    /// The characters in the fonts of the Linux console.
     Cp437,
-    /// Seven bits.
     Ascii,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Background {
+    Auto,
+    Dark,
+    Light,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -44,13 +53,13 @@ pub(crate) enum Color {
 }
 
 impl Settings {
-    /// How many logs of jobs are kept.
+    /// How many job logs to keep; at least one.
     pub(crate) fn logs(&self) -> usize {
         const LOGS: usize = 50;
         self.logs.unwrap_or(LOGS).max(1)
     }
 
-    /// The user's, and what is wrong with the file if it cannot be used.
+    /// Loads the user's settings. The second value is the reason if the file is ignored.
     pub(crate) fn load() -> (Settings, Option<String>) {
         let Some(dirs) = ProjectDirs::from("", "", "cfdfu") else { return (Settings::default(), None) };
         let home = BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
@@ -59,12 +68,12 @@ impl Settings {
 
     fn from_file(path: &Path, home: Option<&Path>) -> (Settings, Option<String>) {
         let complaint =
-            |why: String| (Settings::default(), Some(format!("{} is not used: {why}", path.display())));
+            |why: String| (Settings::default(), Some(format!("{} is ignored: {why}", path.display())));
         match fs::metadata(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (Settings::default(), None),
             Err(error) => return complaint(error.to_string()),
             Ok(file) if !file.is_file() || file.len() > FILE_MAX => {
-                return complaint("it is no file of settings".into());
+                return complaint("it is not a regular file, or it is too large".into());
             }
             Ok(_) => {}
         }
@@ -100,25 +109,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_is_read_and_what_is_not_is_left_to_the_terminal() {
-        let (settings, complaint) =
-            load("glyphs = \"ascii\"\ncolor = \"never\"\nimages = \"~/crazyflie\"\nlogs = 5\n");
+    fn settings_are_read_and_missing_ones_keep_their_defaults() {
+        let (settings, complaint) = load(
+            "glyphs = \"ascii\"\ncolor = \"never\"\ntheme = \"light\"\nimages = \"~/crazyflie\"\nlogs = 5\n",
+        );
         assert_eq!(complaint, None);
         let images = Some(PathBuf::from("/home/u/crazyflie"));
-        let set =
-            Settings { glyphs: Some(GlyphSet::Ascii), color: Some(Color::Never), images, logs: Some(5) };
+        let set = Settings {
+            glyphs: Some(GlyphSet::Ascii),
+            color: Some(Color::Never),
+            theme: Some(Background::Light),
+            images,
+            logs: Some(5),
+        };
         assert_eq!(settings, set);
         assert_eq!(load(""), (Settings::default(), None));
         assert_eq!(Settings::from_file(Path::new("/nowhere/config.toml"), None), (Settings::default(), None));
     }
 
     #[test]
-    fn a_broken_file_is_told_and_nothing_of_it_is_used() {
+    fn an_invalid_file_is_reported_and_ignored() {
         for text in ["glyphs = \"runes\"", "color = 7", "glyphs", "colour = \"never\"", "logs = -1", "\u{0}"]
         {
             let (settings, complaint) = load(&format!("logs = 5\n{text}\n"));
             assert_eq!(settings, Settings::default(), "{text}");
-            assert!(complaint.unwrap().contains("config.toml is not used"), "{text}");
+            assert!(complaint.unwrap().contains("config.toml is ignored"), "{text}");
         }
     }
 }

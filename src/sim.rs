@@ -1,9 +1,13 @@
-//! A simulated Crazyflie behind the same seam as real USB: for the demo, the tests and `simulate`.
+//! A simulated Crazyflie behind the same USB interface as real hardware, for the demo, the tests and `simulate`.
 //!
-//! Written from the application notes (AN3156, AN2606, RM0090, DS8626) and shares no code with the host
-//! side beyond the words of the seam: a mistake in one must not be repeated in the other. [`nor`] is the
-//! flash medium, [`rom`] the boot ROM's DFU, [`link`] the firmware's packets, [`descriptors`] what each shows
-//! on USB, [`drone`] the whole board, [`images`] programs for it, [`scenario`] the situations that can be asked for, [`vhci`] the same board on this computer's own USB.
+//! [`nor`] is the flash memory, [`rom`] the DFU mode of the boot ROM, [`link`] the packets of the firmware,
+//! [`descriptors`] the USB descriptors, [`drone`] the whole board, [`images`] programs for it, and [`scenario`] the
+//! available situations. [`vhci`] connects a board to the USB stack of the Linux kernel.
+//!
+//! The simulator is written from the application notes (AN3156, AN2606, RM0090, DS8626) and from logs of real chips.
+//! It shares no code with the host side except the types of the `usb` interface. Addresses, sector tables and state
+//! machines therefore exist twice on purpose: with shared code, a misread line of AN3156 would be wrong on both sides,
+//! every test would pass, and only a real drone would reveal the mistake.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,13 +28,13 @@ pub(crate) mod vhci;
 use drone::SimDrone;
 use rom::RomAnswer;
 
-/// How long the simulated bus sleeps between two looks.
+/// How long the simulated bus sleeps between two scans.
 const GLANCE: Duration = Duration::from_millis(50);
 const HOUR: Duration = Duration::from_secs(3600);
-/// SET_INTERFACE is a control transfer without data.
+/// Request type and number of SET_INTERFACE.
 const SET_INTERFACE: (u8, u8) = (0x01, 11);
 
-/// Drones on a bus of their own.
+/// A USB bus with simulated drones only.
 #[derive(Clone)]
 pub struct SimBus {
     drones: Arc<Mutex<Vec<SimDrone>>>,
@@ -43,12 +47,13 @@ impl SimBus {
         SimBus { drones: Arc::new(Mutex::new(drones)), clock }
     }
 
-    /// How many drones there are, plugged in or not.
+    /// The number of drones, plugged in or not.
+    #[cfg(target_os = "linux")]
     pub(crate) fn drones(&self) -> usize {
         self.lock().len()
     }
 
-    /// Looks at a drone, or does something to it: `n` counts from 0. `None` if there is no such drone.
+    /// Calls `act` with drone `n`, counted from 0. `None` if there is no such drone.
     pub fn with<T>(&self, n: usize, act: impl FnOnce(&mut SimDrone, Duration) -> T) -> Option<T> {
         let now = self.clock.now();
         let mut drones = self.lock();
@@ -58,33 +63,33 @@ impl SimBus {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<SimDrone>> {
-        // A panic in another thread leaves the drones as they were: they have no invariant across calls.
+        // Drones have no invariant across calls, so they remain usable after a panic in another thread.
         self.drones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same drones, looked at by another clock.
+    /// The same drones, with another clock.
     pub fn on_clock(&self, clock: Arc<dyn Clock>) -> SimBus {
         SimBus { drones: Arc::clone(&self.drones), clock }
     }
 
-    /// The time by which its drones live.
+    #[cfg(target_os = "linux")]
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
 
-    /// A packet to bulk endpoint 1 of drone `n`; how long it takes, `None` if it is not taken.
+    /// Sends a packet to bulk endpoint 1 of drone `n` and returns its duration. `None` if it is not accepted.
     fn packet_out(&self, n: usize, guise: u8, data: &[u8]) -> Result<Option<Duration>, TransferError> {
         let sent = self.with(n, |drone, _| (drone.guise() == Some(guise)).then(|| drone.packet_out(data)));
         sent.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// A packet from bulk endpoint 1 of drone `n`, and how long it takes; `None` if there is none.
+    /// Receives a packet from bulk endpoint 1 of drone `n`, with its duration. `None` if there is none.
     fn packet_in(&self, n: usize, guise: u8) -> Result<Option<(Vec<u8>, Duration)>, TransferError> {
-        let came = self.with(n, |drone, _| (drone.guise() == Some(guise)).then(|| drone.packet_in()));
-        came.flatten().ok_or(TransferError::Disconnected)
+        let received = self.with(n, |drone, _| (drone.guise() == Some(guise)).then(|| drone.packet_in()));
+        received.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// One control transfer to drone `n`; `Err` if it is not there any more in the same guise.
+    /// A control transfer to drone `n`. Fails if the drone has disconnected or re-enumerated since `guise`.
     fn control(
         &self,
         n: usize,
@@ -101,7 +106,7 @@ impl SimBus {
             .flatten()
             .ok_or(TransferError::Disconnected)?;
         if answer == RomAnswer::Hang {
-            // A host without a limit of its own gives up by itself.
+            // Callers without a time limit (`vhci`) leave the timeout to their own host.
             if limit < HOUR {
                 self.clock.sleep(limit);
             }
@@ -112,10 +117,10 @@ impl SimBus {
             return Err(TransferError::Timeout);
         }
         self.clock.sleep(takes);
-        // The cable may have been pulled in the meantime.
+        // The cable may have been unplugged in the meantime.
         if answer != RomAnswer::Silence && self.with(n, |drone, _| drone.guise()).flatten() != Some(guise) {
-            let gone_after_answer = matches!(answer, RomAnswer::Data(_));
-            if !gone_after_answer {
+            let answered_before = matches!(answer, RomAnswer::Data(_));
+            if !answered_before {
                 return Err(TransferError::Disconnected);
             }
         }
@@ -164,7 +169,7 @@ impl Bus for SimBus {
     }
 }
 
-/// An open simulated device, in the guise that it had when it was opened.
+/// An open simulated device. It becomes invalid when the drone enumerates again.
 struct SimTransport {
     bus: SimBus,
     n: usize,

@@ -1,8 +1,9 @@
-//! What goes on beside a job, whoever shows it: the copy for an undo is kept before the worker may write, other runs of cfdfu
-//! learn what this one does, the result of a job that ended unseen is recorded, and a lost drone is waited for or given up.
+//! The policies that apply to every job, whatever the front end. The [`Supervisor`] saves a copy for undo before the
+//! worker may write, announces the job to other instances of cfdfu, records the result of a job that outlives its
+//! terminal, and decides whether to wait for a lost drone.
 //!
-//! A front end gives its jobs to a [`Supervisor`], passes each event of the worker through it, and shows what comes out:
-//! the screen, the lines of `--plain`, the console and `--json` are reporters of the same events.
+//! A front end starts its jobs through the supervisor, passes every worker event through it, and displays what it
+//! returns. The full screen, `--plain`, the console and `--json` all show the same events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,13 +38,13 @@ pub struct Supervisor {
     presence: Presence,
     waits: Waits,
     headway: Headway,
-    /// The terminal is gone: what happens now is seen by nobody.
+    /// The terminal is closed, so the user will not see the result.
     hung_up: bool,
-    /// Run logs that are kept; none for 0.
+    /// Number of run logs to keep; 0 disables them.
     logs: usize,
     watched: Option<Watched>,
-    /// What the worker has been given, oldest first: until the end of the first all events are about that. A background
-    /// identify may be followed by the job that it yields to, or by another identify.
+    /// The jobs queued at the worker, oldest first. Every event up to the next `Finished` belongs to the first. A
+    /// background identify may be followed by the job that it yields to, or by another identify.
     given: VecDeque<Given>,
 }
 
@@ -53,51 +54,51 @@ enum Given {
     Background,
 }
 
-/// The job under way.
+/// The current job.
 struct Watched {
     job: Box<Job>,
-    /// Its drone, with the best serial number that it has shown.
+    /// Its drone, with the most complete serial number seen so far.
     drone: Option<DroneAt>,
     /// The worker has reported a device for this job.
     seen: bool,
     planned: Option<Planned>,
     begun: Option<BegunCopy>,
-    /// The other run that has this drone.
+    /// Another instance that is using this drone.
     holder: Option<RunningInstance>,
     log: String,
 }
 
-/// What the plan of the job under way has come to.
+/// Facts from the current job's plan.
 #[derive(Clone, Copy)]
 struct Planned {
-    /// Bytes to write.
+    /// Bytes left to write.
     left: u64,
     board: BoardCheck,
 }
 
-/// What an event means once it went through here.
+/// An event after it has passed through the supervisor.
 pub enum Observed {
     Event(Event),
     Ended(Box<Ended>),
 }
 
-/// How a job ended, and what follows.
+/// The end of a job, and what to do next.
 #[derive(Clone, Debug)]
 pub struct Ended {
     pub report: Report,
-    /// It was a background identify.
+    /// The job was a background identify.
     pub background: bool,
-    /// The drone that it used, if it came to that and its serial number is known.
+    /// The drone that the job used, if it found one and its serial number is known.
     pub drone: Option<DroneAt>,
-    /// The other runs of cfdfu, where the device was held by another program.
+    /// Other instances of cfdfu that may be using the drone, if another program holds it.
     pub others: Vec<RunningInstance>,
     pub next: Next,
-    /// What an undo of this drone's last change would put back.
+    /// What an undo of this drone's last change would write.
     pub undo: Result<Box<UndoTarget>, NoUndo>,
 }
 
 impl Ended {
-    /// A job that came to nothing, with nothing to follow.
+    /// An end with no drone and no next step.
     pub fn of(report: Report, background: bool) -> Ended {
         let undo = Err(NoUndo::default());
         Ended { report, background, drone: None, others: Vec::new(), next: Next::Done, undo }
@@ -105,7 +106,8 @@ impl Ended {
 }
 
 impl Supervisor {
-    /// For the worker that takes these commands. The demo, which has no record, leaves no trace.
+    /// Creates a supervisor for the worker that receives `commands`. The demo uses no state directory and leaves no
+    /// files.
     pub fn new(commands: Sender<Command>, demo: bool, waits: Waits, logs: usize) -> Supervisor {
         let record = if demo { None } else { StateDir::of_user() };
         Supervisor {
@@ -122,8 +124,8 @@ impl Supervisor {
         }
     }
 
-    /// The other run that is at work on the drone of this job: that must not even be asked into DFU mode. Without another
-    /// run the bus is left alone.
+    /// Returns another instance that is already using this job's drone, which must then not even be asked to enter DFU
+    /// mode. The bus is scanned only if another instance is running.
     pub(crate) fn held_by(
         &self,
         bus: &Arc<dyn Bus>,
@@ -135,20 +137,20 @@ impl Supervisor {
         record.at_work_on(&scan::choose(&bus, &job.device).ok()?.location)
     }
 
-    /// Gives the worker this job.
+    /// Starts a job.
     pub fn start(&mut self, job: Box<Job>) {
         self.watch(&job);
         self.send(Command::Run(job));
     }
 
-    /// Gives the worker the job of [`Next::Resume`].
+    /// Starts the job of [`Next::Resume`].
     pub fn resume(&mut self, job: Box<Job>) {
         let headway = self.headway;
         self.start(job);
         self.headway = headway;
     }
 
-    /// Watches a job that the caller gives to the worker.
+    /// Supervises a job that the caller sends to the worker.
     pub(crate) fn watch(&mut self, job: &Job) {
         self.headway = Headway::default();
         self.given.push_back(Given::Job);
@@ -169,13 +171,13 @@ impl Supervisor {
         });
     }
 
-    /// Gives the worker a look at a drone that yields to any job, and of which nothing is recorded.
+    /// Starts a background identify, which yields to any other job and leaves no records.
     pub fn start_background(&mut self, job: Box<Job>) {
         self.given.push_back(Given::Background);
         self.send(Command::Run(job));
     }
 
-    /// This plan is confirmed: what it overwrites is kept, then the worker writes. Gives what the log should say of that.
+    /// The plan is confirmed: saves what it overwrites, then lets the worker write. Returns the line for the log.
     pub fn proceed(&mut self, preview: &Preview) -> Option<LogEntry> {
         let entry = self.keep_copy(preview);
         self.send(Command::Proceed);
@@ -186,19 +188,19 @@ impl Supervisor {
         self.send(Command::Cancel);
     }
 
-    /// The terminal is gone, or this program is to end. Nobody waits for a lost drone any more, and how the job ends goes on
-    /// record.
+    /// The terminal is closed, or this process has been asked to end. From now on, a lost drone is not waited for, and
+    /// the result of the job is recorded.
     pub fn hang_up(&mut self) {
         self.hung_up = true;
     }
 
-    /// The job under way was stopped before the worker had it.
+    /// Ends the current job, which was stopped before it reached the worker.
     pub(crate) fn abandon(&mut self) -> Box<Ended> {
         self.given.pop_back();
         self.end(Report::nothing_done(Outcome::Cancelled(DroneState::Untouched)))
     }
 
-    /// The job that was watched last is not given to the worker after all.
+    /// Undoes the last [`Supervisor::watch`]: the job will not be sent to the worker.
     pub(crate) fn withdraw(&mut self) {
         self.given.pop_back();
         self.watched = None;
@@ -216,7 +218,7 @@ impl Supervisor {
             };
         }
         if let Event::Device(device) = &event {
-            // Before this run announces itself there: of two that come at once, the first goes on.
+            // Check before announcing this instance: if two start at once, the first one continues.
             self.note_device(device);
         }
         self.presence.follow(now, &event);
@@ -233,17 +235,22 @@ impl Supervisor {
         }
     }
 
-    /// The whole serial number, which a drone shows while it runs, says more than the one of DFU mode.
+    /// Remembers the job's drone. The full serial number, which a running drone reports, is better than the one in DFU
+    /// mode.
     fn note_device(&mut self, device: &crate::job::Device) {
         let Some(watched) = &mut self.watched else { return };
         watched.seen = true;
-        let is_it = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
-        // Once there is a plan it is for that drone, whatever is plugged in there afterwards.
+        let is_same_drone = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
+        // Once there is a plan, it belongs to this drone, even if another one is then plugged in at the same port.
         let is_settled = watched.planned.is_some() || device.strings.serial.is_empty();
-        if watched.drone.is_none() || is_it && device.mode == Mode::Firmware || !is_it && !is_settled {
+        if watched.drone.is_none()
+            || is_same_drone && device.mode == Mode::Firmware
+            || !is_same_drone && !is_settled
+        {
             watched.drone = Some(device.drone());
         }
-        // Another run may have come first. A background identify, which announces nothing, is waited for.
+        // Another instance may have claimed the drone first. A background identify is not announced: this job waits
+        // until it ends.
         if watched.holder.is_none()
             && let Some(record) = &self.record
         {
@@ -273,7 +280,7 @@ impl Supervisor {
         entry
     }
 
-    /// The last word of the job.
+    /// Ends the current job.
     fn end(&mut self, mut report: Report) -> Box<Ended> {
         let Some(watched) = self.watched.take() else { return Box::new(Ended::of(report, false)) };
         let Watched { job, drone, seen, planned, begun, holder, log } = watched;
@@ -293,7 +300,7 @@ impl Supervisor {
         if seen && !is_held || carries_on {
             self.record_end(&job, &report, &log);
         }
-        // Of a job that only reads nobody asks for it, and the copies are files.
+        // Skip jobs that only read: their front ends do not need the undo target, and finding it reads files.
         let undoable = drone.as_ref().filter(|_| matches!(job.task, Task::Flash(_) | Task::Find));
         let undo = undoable.map_or(Err(NoUndo::default()), |drone| self.copies.target(drone));
         let drone = drone.filter(|drone| seen && !drone.serial.is_empty());
@@ -302,8 +309,8 @@ impl Supervisor {
         Box::new(Ended { report, background: false, drone, others, next, undo: undo.map(Box::new) })
     }
 
-    /// How a job ended that was to change or read the flash: its log, and for the next start its end if nobody saw it. No
-    /// failure here matters.
+    /// Saves the log of a job that changes or reads the flash, and its result for the next start if the user cannot see
+    /// it now. Errors are ignored.
     fn record_end(&self, job: &Job, report: &Report, log: &str) {
         let Some(record) = self.record.as_ref().filter(|_| !matches!(job.task, Task::Find | Task::Identify))
         else {
@@ -319,13 +326,13 @@ impl Supervisor {
     }
 
     fn send(&self, command: Command) {
-        // A worker that is gone has said so in its last event.
+        // If the worker has ended, its last event has already reported why.
         let _ = self.commands.send(command);
     }
 }
 
 impl Watched {
-    /// A line of the run's log.
+    /// Appends an event to the run log.
     fn note(&mut self, now: Duration, event: &Event) {
         use std::fmt::Write;
         let at = now.as_secs_f64();
@@ -370,28 +377,28 @@ mod tests {
         (Supervisor::new(commands, true, Waits::Interrupted, 0), worker)
     }
 
-    /// The end of what the worker was at: whether it is taken for a background identify.
+    /// Finishes the worker's current job; true if the supervisor takes it for a background identify.
     fn ends_background(supervisor: &mut Supervisor) -> bool {
         let finished = Event::Finished(Report::nothing_done(Outcome::Identified));
         match supervisor.observe(Duration::ZERO, finished) {
             Observed::Ended(ended) => ended.background,
-            Observed::Event(event) => panic!("{event:?} is no end"),
+            Observed::Event(event) => panic!("not an end: {event:?}"),
         }
     }
 
     #[test]
-    fn each_end_is_that_of_what_the_worker_was_given() {
+    fn each_finished_event_belongs_to_the_oldest_queued_job() {
         let (mut supervisor, _worker) = supervisor();
-        // A job, to which the identify before it yields.
+        // A background identify, followed by the job that it yields to.
         supervisor.start_background(job(Task::Identify));
         supervisor.start(job(Task::Find));
         assert_eq!([(); 2].map(|()| ends_background(&mut supervisor)), [true, false]);
-        // Its file had changed, so that the worker never had the first.
+        // The first job is withdrawn, for example because its file has changed, and never reaches the worker.
         supervisor.watch(&job(Task::Find));
         supervisor.withdraw();
         supervisor.start(job(Task::Find));
         assert!(!ends_background(&mut supervisor));
-        // Stopped before the worker had it, while an identify was under way, which another one follows.
+        // A job is stopped before it reaches the worker while an identify is running; another identify follows.
         supervisor.start_background(job(Task::Identify));
         supervisor.watch(&job(Task::Find));
         assert!(!supervisor.abandon().background);
@@ -401,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn the_drone_of_a_job_keeps_its_best_serial_number() {
+    fn a_job_keeps_the_most_complete_serial_number_of_its_drone() {
         let device = |serial: &str, mode: Mode| Device {
             mode,
             id: ROM_DFU,

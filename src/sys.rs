@@ -1,4 +1,4 @@
-//! What is asked of the operating system: [`files`], [`signals`], and the [`symptoms`] that the doctor judges.
+//! Operating system access: [`files`], [`signals`], and the [`symptoms`] that the doctor evaluates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, TransferError, Transport};
 
 pub(crate) mod files;
+pub(crate) mod folder;
 pub(crate) mod signals;
 pub(crate) mod symptoms;
 
-/// Where there is no USB at all: a bus with nothing on it, which says why.
+/// A bus for systems without USB, so that the interface still opens. Every scan returns the error.
 pub(crate) struct NoUsb(pub BusError, pub Arc<dyn Clock>);
 
 impl Bus for NoUsb {
@@ -28,7 +29,7 @@ impl Bus for NoUsb {
     }
 }
 
-/// The path as the picker shows folders: absolute.
+/// Makes a path absolute, as the picker shows folders.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -30,11 +30,12 @@ use crate::sim::scenario::CF2_BOARDS;
 use crate::sim::{SimBus, images};
 use crate::supervise::{Observed, Supervisor, Waits};
 use crate::ui;
-use crate::ui::theme::Theme;
+use crate::ui::theme::{Colours, Theme};
 use crate::usb::Bus;
 use crate::worker::Worker;
 use crate::worker::patient::Patient;
 
+mod background;
 mod bundle;
 mod keyboard;
 pub(crate) mod plain;
@@ -72,6 +73,9 @@ pub(crate) fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Res
     let (messages, inbox) = channel();
     let mut shell = Shell::start(world, messages.clone());
     let mut screen = TerminalScreen::open()?;
+    if theme.colours == (Colours::Dark { auto: true }) {
+        terminal::ask_background();
+    }
     keyboard::listen(messages.clone());
     // Also SIGINT means that: the key arrives as a key, and only another program sends the signal.
     let outbox = messages.clone();
@@ -249,7 +253,7 @@ impl<'a> Shell<'a> {
                 let messages = self.messages.clone();
                 let recent = self.record.as_ref().map(StateDir::recent).unwrap_or_default();
                 thread::spawn(move || {
-                    let entries = files::list(&folder, &recent);
+                    let entries = crate::sys::folder::list(&folder, &recent);
                     let _ = messages.send(Msg::Listed(folder, entries));
                 });
             }

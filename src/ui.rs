@@ -1,25 +1,25 @@
 //! The interface as a picture of [`App`]: pure functions of state and a rectangle.
 //!
 //! ```text
-//! header                                    one row
-//! devices          image                    five rows
-//! flash map                                 four rows
-//! middle: the screen, and the log           the rest
-//! phases and bar                            two rows, while a job runs
+//! header: the steps                         one row
+//! drone            firmware                 five rows; one row on a low screen
+//! progress                                  three rows, while a job runs
+//! flash map                                 three rows
+//! the screen, and the log below it          the rest; from 112 columns on the log is beside it
 //! notice
 //! footer: the keys that work now            one row
 //! ```
-//! 80×24 is the size it is made for. With fewer rows devices and image, then the map, fold away; the middle,
-//! the bar and the keys stay. Below 60×16 it says so.
+//! 80×24 is the size it is made for. From 160 columns on the cards have a column of their own, too.
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Paragraph, Widget};
+use ratatui::widgets::{Block, Padding, Paragraph, Widget};
 
 use crate::app::keys::{Action, Binding};
-use crate::app::{App, Goal, JobView, Screen, Stage};
+use crate::app::{App, Goal, JobView, Screen, Slot, Stage};
+use crate::job::Outcome;
 use crate::usb::descriptor::is_printable;
 
 mod bar;
@@ -37,47 +37,97 @@ use theme::{Glyphs, Theme};
 /// The smallest screen, in columns and rows.
 pub(crate) const MINIMUM: (u16, u16) = (60, 16);
 
+/// From this many columns on the log is beside the screen, and from this many the cards are, too.
+const TWO_COLUMNS: u16 = 112;
+const THREE_COLUMNS: u16 = 160;
+
 pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
+    let theme = &theme.on(app.background);
     let area = frame.area();
     if area.width < MINIMUM.0 || area.height < MINIMUM.1 {
-        let text = format!(
-            "cfdfu needs {} columns and {} rows; this is {}×{}.",
-            MINIMUM.0, MINIMUM.1, area.width, area.height
-        );
-        return frame.render_widget(
-            Paragraph::new(theme.text(&text)).wrap(ratatui::widgets::Wrap { trim: true }),
-            area,
-        );
+        return too_small(frame, area, app, theme);
     }
-    let tall = area.height >= 22;
-    let rows = Layout::vertical([
+    let [header, body, notice, footer] = area.layout(&Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(if tall { 5 } else { 0 }),
-        Constraint::Length(if area.height >= 18 { 4 } else { 0 }),
         Constraint::Fill(1),
-        Constraint::Length(if app.job().is_some() { 2 } else { 0 }),
         Constraint::Length(1),
         Constraint::Length(1),
-    ]);
-    let [header, summary, map, middle, bar, notice, footer] = area.layout(&rows);
+    ]));
     draw_header(frame, header, app, theme);
-    if tall {
-        let [devices, image] =
-            summary.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]));
-        summary::devices(frame, devices, app, theme);
-        summary::image(frame, image, app, theme);
-    }
-    if map.height > 0 {
-        flash_map::draw(frame, map, app, theme);
-    }
-    middle::draw(frame, middle, app, theme);
-    if let Some(view) = app.job() {
-        bar::draw(frame, bar, app, view, theme);
-    }
+    draw_body(frame, body, app, theme);
     draw_notice(frame, notice, app, theme);
     draw_footer(frame, footer, app, theme);
     over::draw(frame, area, app, theme);
     scrub(frame.buffer_mut(), theme);
+}
+
+/// Too small for everything: what matters most.
+fn too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let text = match app.job() {
+        Some(view) if view.stage == Stage::Working => {
+            format!("{}. Do not unplug the drone.", bar::in_short(view))
+        }
+        _ => format!(
+            "cfdfu needs {} columns and {} rows; this is {}×{}.",
+            MINIMUM.0, MINIMUM.1, area.width, area.height
+        ),
+    };
+    frame.render_widget(Paragraph::new(theme.text(&text)).wrap(ratatui::widgets::Wrap { trim: true }), area);
+}
+
+fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let (cards, main, log) = match area.width {
+        ..TWO_COLUMNS => (None, area, None),
+        TWO_COLUMNS..THREE_COLUMNS => {
+            // As wide as the lines of an erase need.
+            let columns = Layout::horizontal([Constraint::Fill(1), Constraint::Length(53)]).spacing(1);
+            let [main, log] = area.layout(&columns);
+            (None, main, Some(log))
+        }
+        THREE_COLUMNS.. => {
+            let columns = [Constraint::Length(44), Constraint::Fill(3), Constraint::Fill(2)];
+            let [cards, main, log] = area.layout(&Layout::horizontal(columns).spacing(1));
+            (Some(cards), main, Some(log))
+        }
+    };
+    // On a low screen one row says what the cards say.
+    let card_rows = match cards {
+        Some(_) => 0,
+        None if area.height >= 19 => 5,
+        None => 1,
+    };
+    let [above, progress, map, middle] = main.layout(&Layout::vertical([
+        Constraint::Length(card_rows),
+        Constraint::Length(if app.job().is_some_and(has_progress) { 3 } else { 0 }),
+        Constraint::Length(if area.height >= 15 { 3 } else { 0 }),
+        Constraint::Fill(1),
+    ]));
+    if let Some(column) = cards {
+        let [device, image, _] = column.layout(&Layout::vertical([
+            Constraint::Length(6),
+            Constraint::Length(6),
+            Constraint::Fill(1),
+        ]));
+        summary::devices(frame, device, app, theme);
+        summary::image(frame, image, app, theme);
+    } else if card_rows > 1 {
+        let halves = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(1);
+        let [device, image] = above.layout(&halves);
+        summary::devices(frame, device, app, theme);
+        summary::image(frame, image, app, theme);
+    } else {
+        summary::in_a_row(frame, above, app, theme);
+    }
+    if let Some(view) = app.job() {
+        bar::draw(frame, progress, app, view, theme);
+    }
+    if map.height > 0 {
+        flash_map::draw(frame, map, app, theme);
+    }
+    middle::draw(frame, middle, app, theme, log.is_none());
+    if let Some(log) = log {
+        log_panel::draw(frame, log, app, theme, false);
+    }
 }
 
 /// Names of files and devices are text and nothing else: what has no width (marks that reverse the direction, say) would
@@ -95,9 +145,18 @@ fn scrub(buffer: &mut Buffer, theme: &Theme) {
 fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
     Block::bordered()
         .border_set(theme.borders)
-        .title(format!(" {} ", theme.text(title)))
-        .border_style(theme.faint)
+        .border_style(theme.line)
+        .padding(Padding::horizontal(1))
+        .title(Span::styled(format!(" {} ", theme.text(title)), theme.heading))
 }
+
+/// The panel that has the focus: what the keys are for.
+fn focus<'a>(theme: &Theme, title: &str) -> Block<'a> {
+    panel(theme, title).border_style(theme.accent)
+}
+
+/// Columns that a panel's border and padding take.
+const FRAME: u16 = 4;
 
 /// A paragraph in lines of at most this width; a longer word is left whole.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
@@ -118,48 +177,80 @@ fn rows_of(paragraph: &Paragraph<'_>, width: u16) -> u16 {
     (0..area.height).rev().find(used).map_or(1, |last| last + 1)
 }
 
+/// A job that waits for its confirmation makes none.
+fn has_progress(view: &JobView) -> bool {
+    !matches!(view.stage, Stage::Asking(_))
+}
+
+/// What has become of a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StepState {
+    Done,
+    Now,
+    ToCome,
+    Failed,
+}
+
+/// The steps of a flash, each with what has become of it.
+fn steps(app: &App) -> [(&'static str, StepState); 5] {
+    use StepState::{Done, Failed, Now, ToCome};
+    let names =
+        ["drone", if app.goal == Goal::Restore { "bootloader" } else { "firmware" }, "plan", "flash", "done"];
+    let states = match &app.screen {
+        Screen::Outcome(report, facts) => {
+            let worked = matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged);
+            let end = if worked { Done } else { Failed };
+            match facts.preview {
+                Some(_) => [Done, Done, Done, end, if worked { Done } else { ToCome }],
+                None => [Done, Done, if worked { Done } else { Failed }, ToCome, ToCome],
+            }
+        }
+        Screen::Job(JobView { stage: Stage::Working, .. }) => [Done, Done, Done, Now, ToCome],
+        Screen::Job(_) => [Done, Done, Now, ToCome, ToCome],
+        screen => {
+            let drone = if app.devices.selected().is_some() { Done } else { ToCome };
+            let file = match (screen, app.slot(app.goal.file())) {
+                (Screen::Pick(..), _) => Now,
+                (_, Slot::Ready(..)) => Done,
+                (_, Slot::Bad(..)) => Failed,
+                (_, Slot::Empty | Slot::Loading(_)) => ToCome,
+            };
+            let drone = if matches!(screen, Screen::Wizard(_)) && drone == ToCome { Now } else { drone };
+            [drone, file, ToCome, ToCome, ToCome]
+        }
+    };
+    std::array::from_fn(|n| (names[n], states[n]))
+}
+
 fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    const STEPS: [&str; 5] = ["device", "image", "plan", "flash", "done"];
-    let at = match &app.screen {
-        Screen::Home | Screen::Wizard(_) => usize::from(!app.devices.list().is_empty()),
-        Screen::Pick(..) => 1,
-        Screen::Job(JobView { stage: Stage::Working, .. }) => 3,
-        Screen::Job(_) => 2,
-        Screen::Outcome(..) => 4,
-    };
-    let title = match app.goal {
-        Goal::Flash => "Flash firmware",
-        Goal::Recover => "Recover",
-        Goal::Restore => "Restore bootloader",
-    };
     // The label of the demo is never drawn over, and nothing shines through it.
     let badge = app.demo.as_ref().map(|demo| {
-        let cable = if demo.plugged { "" } else { " unplugged" };
-        let button = if demo.button { " button held" } else { "" };
-        Line::from(Span::styled(format!(" SIMULATED{cable}{button} "), theme.warn_badge))
+        let cable = if demo.plugged { "" } else { ", unplugged" };
+        let button = if demo.button { ", button held" } else { "" };
+        Line::from(Span::styled(format!(" SIMULATED{cable}{button} "), theme.badge))
     });
     let width = badge.as_ref().map_or(0, |badge| u16::try_from(badge.width()).unwrap_or(0));
-    let [steps, label] = area.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]));
-    let mut spans = vec![
-        Span::styled(" cfdfu ", theme.title),
-        Span::raw("  "),
-        Span::styled(title, theme.strong),
-        Span::raw("   "),
-    ];
-    let all = STEPS.iter().map(|step| step.len() + 3).sum::<usize>() - 3;
-    let used = Line::from(spans.clone()).width();
-    if used + all > usize::from(steps.width) {
-        spans.push(Span::styled(STEPS[at].to_uppercase(), theme.strong));
-    } else {
-        for (n, step) in STEPS.iter().enumerate() {
-            if n > 0 {
-                spans.push(Span::styled(theme.arrow, theme.faint));
-            }
-            let style = if n == at { theme.strong } else { theme.faint };
-            spans.push(Span::styled(if n == at { step.to_uppercase() } else { (*step).to_owned() }, style));
+    let [left, label] = area.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]));
+    let (done, now, failed) = theme.ticks;
+    let mut line = Line::from(vec![Span::styled(" cfdfu ", theme.title), Span::raw("  ")]);
+    for (n, (name, state)) in steps(app).into_iter().enumerate() {
+        let (mark, style, words) = match state {
+            StepState::Done => (done, theme.good, theme.plain),
+            StepState::Now => (now, theme.accent, theme.strong),
+            StepState::Failed => (failed, theme.bad, theme.strong),
+            StepState::ToCome => (theme.to_come, theme.faint, theme.faint),
+        };
+        let arrow = (n > 0).then(|| Span::styled(theme.arrow, theme.line));
+        let step =
+            arrow.into_iter().chain([Span::styled(format!("{mark} "), style), Span::styled(name, words)]);
+        let step: Vec<Span<'_>> = step.collect();
+        // Whole steps only.
+        if line.width() + step.iter().map(Span::width).sum::<usize>() > usize::from(left.width) {
+            break;
         }
+        line.spans.extend(step);
     }
-    frame.render_widget(Line::from(spans), steps);
+    frame.render_widget(line, left);
     if let Some(badge) = badge {
         frame.render_widget(badge, label);
     }
@@ -168,31 +259,60 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
 fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let other = || app.devices.others_at_work.first().map(ToString::to_string);
     if let Some(text) = app.notice.as_ref().map(|(text, _)| text.clone()).or_else(other) {
-        let line = Line::from(Span::styled(format!(" {}", theme.text(&text)), theme.warn));
-        frame.render_widget(line, area);
+        let text = cut(&theme.text(&text), usize::from(area.width).saturating_sub(3), theme);
+        frame.render_widget(Line::from(Span::styled(format!(" ! {text}"), theme.warn)), area);
     }
 }
 
-/// Keys that fit, that of the help always; what does not fit is there.
+/// A text in at most so many columns, with a mark where it was cut.
+fn cut(text: &str, columns: usize, theme: &Theme) -> String {
+    let text = text.replace('\n', " ");
+    if Span::raw(text.as_str()).width() <= columns {
+        return text;
+    }
+    let mark = theme.text("…");
+    let room = columns.saturating_sub(mark.chars().count());
+    let mut short = String::new();
+    for c in text.chars() {
+        short.push(c);
+        if Span::raw(short.as_str()).width() > room {
+            short.pop();
+            break;
+        }
+    }
+    short + &mark
+}
+
+/// The keys that fit, the most important first, and that of the help in any case: it lists those that do not fit.
 fn draw_footer(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let rows = crate::app::keys::bindings(app);
-    let width = |row: &Binding| theme.text(row.shown).chars().count() + row.label.chars().count() + 4;
+    let width = |row: &Binding| theme.text(row.shown).chars().count() + row.label.chars().count() + 5;
     let is_help = |row: &Binding| row.action == Action::Help;
+    let more = theme.text("…");
+    let room = usize::from(area.width).saturating_sub(more.chars().count() + 1);
     let help = rows.iter().find(|row| is_help(row)).map_or(0, width);
-    let (mut used, mut spans) = (help, Vec::new());
-    for row in rows {
+    let (mut used, mut spans, mut dropped) = (help, Vec::new(), false);
+    for (n, row) in rows.into_iter().enumerate() {
         if !is_help(&row) {
-            if used + width(&row) > usize::from(area.width) {
+            // Arrows and the demo's hands are known, or on the label.
+            let is_known = matches!(row.action, Action::Move(_) | Action::Person(_));
+            if used + width(&row) > room {
+                dropped |= !is_known;
                 continue;
             }
             used += width(&row);
         }
-        let (key, label) = match row.why_not {
-            Some(_) => (theme.key_off, theme.faint),
-            None => (theme.key, theme.plain),
+        let key = match row.why_not {
+            Some(_) => theme.key_off,
+            None if n == 0 => theme.next_key,
+            None => theme.key,
         };
         spans.push(Span::styled(format!(" {} ", theme.text(row.shown)), key));
-        spans.push(Span::styled(format!(" {} ", row.label), label));
+        let gap = if key == theme.next_key { " " } else { "" };
+        spans.push(Span::styled(format!("{gap}{}  ", row.label), theme.faint));
+    }
+    if dropped {
+        spans.push(Span::styled(more, theme.faint));
     }
     frame.render_widget(Line::from(spans), area);
 }

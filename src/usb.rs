@@ -1,8 +1,8 @@
-//! USB in words: what a device is, what a transfer needs, how it can fail, and the seam behind which the
-//! real bus ([`libusb`]) and the simulated one stand.
+//! USB types: devices, transfers, transfer errors, and the [`Bus`] and [`Transport`] traits that the real bus
+//! ([`libusb`]) and the simulated one implement.
 //!
-//! Nothing here touches a device. The seam is as narrow as it can be, so that everything above it runs
-//! unchanged on the simulator, and so that a fault can be put at any transfer.
+//! Nothing here touches a device. The traits are kept small so that everything above them runs unchanged on the
+//! simulator, and so that a test can inject a fault at any transfer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub mod trace;
 
 use descriptor::Strings;
 
-/// A vendor and product number.
+/// A vendor ID and product ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id {
     /// idVendor.
@@ -26,9 +26,9 @@ pub struct Id {
     pub product: u16,
 }
 
-/// The STM32's boot ROM in DFU mode. Every STM32 has this number.
+/// The STM32's boot ROM in DFU mode. Every STM32 uses this ID.
 pub const ROM_DFU: Id = Id { vendor: 0x0483, product: 0xDF11 };
-/// A running Crazyflie; also ST's number for any virtual serial port.
+/// A running Crazyflie. ST's generic virtual serial port uses the same ID.
 pub const CRAZYFLIE: Id = Id { vendor: 0x0483, product: 0x5740 };
 
 impl fmt::Display for Id {
@@ -37,7 +37,7 @@ impl fmt::Display for Id {
     }
 }
 
-/// Where a device is plugged in: stays the same when it comes back as something else.
+/// Where a device is plugged in. Stays the same when the device re-enumerates in another mode.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
     pub bus: u8,
@@ -66,23 +66,22 @@ impl FromStr for Location {
     }
 }
 
-/// A device on the bus, as far as it is known without opening it.
+/// A device on the bus, as far as it can be described without opening it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub id: Id,
     /// bcdDevice, as in 0x2200.
     pub release: u16,
-    /// Where it is plugged in.
     pub location: Location,
-    /// The bus's number for this enumeration: changes when the device comes back.
+    /// The device address, which the bus assigns anew at each enumeration.
     pub address: u8,
-    /// Its names, where the system shows them without opening the device.
+    /// Its names, where the operating system provides them without opening the device.
     pub names: Option<Strings>,
-    /// Whether it is made of software.
+    /// Simulated, not real hardware.
     pub simulated: bool,
 }
 
-/// The eight bytes that start a control transfer, less the length, which the buffer has.
+/// The setup packet of a control transfer, without wLength: the length of the buffer supplies that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// bmRequestType: direction, type, recipient.
@@ -95,16 +94,16 @@ pub struct Setup {
     pub index: u16,
 }
 
-/// A bulk endpoint and the interface that it belongs to.
+/// A bulk endpoint and its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pipe {
     /// bInterfaceNumber.
     pub interface: u8,
-    /// bEndpointAddress: bit 7 set for data to the host.
+    /// bEndpointAddress. Bit 7 is set for device to host.
     pub endpoint: u8,
 }
 
-/// How a transfer failed, with what that means in DFU.
+/// Why a transfer failed, and what that means in DFU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TransferError {
     /// The device refused the request; its DFU status says why.
@@ -113,29 +112,29 @@ pub enum TransferError {
     /// No answer within the time limit.
     #[error("no answer in time")]
     Timeout,
-    /// The device is gone: unplugged, reset, or started something else.
-    #[error("the device is gone")]
+    /// The device left the bus: it was unplugged, was reset, or started another program.
+    #[error("the device disconnected")]
     Disconnected,
-    /// The system does not let this user talk to the device.
-    #[error("no permission")]
+    /// The operating system denies this user access to the device.
+    #[error("permission denied")]
     Access,
-    /// Another program or driver holds the interface.
-    #[error("another program holds the device")]
+    /// Another program or driver has claimed the interface.
+    #[error("another program is using the device")]
     Busy,
-    /// The transfer failed on the wire: EPROTO, EIO and their like. A burst of these comes before a pulled device is
-    /// gone (Linux, Documentation/driver-api/usb/error-codes.rst).
+    /// The transfer failed on the wire: EPROTO, EIO and the like. When a device is unplugged, transfers fail this way
+    /// for a moment before the system reports the disconnect (Linux, Documentation/driver-api/usb/error-codes.rst).
     #[error("the transfer failed on the wire")]
     Io,
-    /// Fewer bytes went than were sent.
-    #[error("the device took only a part of the transfer")]
+    /// The device accepted fewer bytes than were sent.
+    #[error("the device accepted only part of the transfer")]
     Short,
-    /// The system's driver for the device does not do this: in Windows it has another driver than WinUSB.
+    /// The device's driver does not support this. On Windows, the device has a driver other than WinUSB.
     #[error("USB error -12")]
     NotSupported,
-    /// The interface is not there for programs, mostly for the same reason.
+    /// The interface is not available to programs, usually for the same reason.
     #[error("USB error -5")]
     NotFound,
-    /// Anything else, with libusb's number.
+    /// Anything else, with libusb's error number.
     #[error("USB error {code}")]
     Other {
         /// A libusb error number, negative.
@@ -144,8 +143,8 @@ pub enum TransferError {
 }
 
 impl TransferError {
-    /// A repeat may succeed: the wire or the device had a moment's trouble. Not so where the system forbids it, another
-    /// program is in the way, or the device is gone.
+    /// Whether a retry may succeed. It cannot if the system denies access, another program is using the device, or the
+    /// device has disconnected.
     pub(crate) fn is_transient(self) -> bool {
         match self {
             TransferError::Stall
@@ -160,42 +159,41 @@ impl TransferError {
     }
 }
 
-/// How the bus itself failed.
+/// Why the bus itself failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BusError {
-    /// This computer has no USB that a program could use.
-    #[error("this computer offers no USB ({0})")]
+    /// Programs cannot use USB on this computer.
+    #[error("USB is not available on this computer ({0})")]
     NoUsb(String),
-    /// The list of devices could not be had.
-    #[error("the USB devices could not be listed ({0})")]
+    #[error("cannot list the USB devices ({0})")]
     List(String),
 }
 
-/// A device that is open. Transfers are synchronous; each has its own time limit.
+/// An open device. Transfers are synchronous, and each has its own time limit.
 pub trait Transport: Send {
-    /// A control transfer that reads; gives the number of bytes that came.
+    /// A control transfer from the device. Returns the number of bytes read.
     fn control_in(
         &mut self,
         setup: Setup,
         buffer: &mut [u8],
         limit: Duration,
     ) -> Result<usize, TransferError>;
-    /// A control transfer that writes; gives the number of bytes that went.
+    /// A control transfer to the device. Returns the number of bytes written.
     fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError>;
     /// Claims the interface and selects one of its alternate settings.
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError>;
-    /// Reads one packet, at most 64 bytes, from an endpoint whose interface is claimed for it.
+    /// Reads one packet of at most 64 bytes, claiming the interface first.
     fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError>;
-    /// Sends one packet to an endpoint whose interface is claimed for it.
+    /// Sends one packet, claiming the interface first.
     fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError>;
 }
 
 pub trait Bus: Send + Sync {
-    /// What is plugged in now.
+    /// Lists the devices that are plugged in now.
     fn list(&self) -> Result<Vec<Found>, BusError>;
-    /// Opens a device of that list.
+    /// Opens a listed device.
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError>;
-    /// Waits until the list may have changed, at most for `limit`.
+    /// Waits until the list may have changed, for at most `limit`.
     fn wait(&self, limit: Duration);
 }
 

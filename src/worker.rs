@@ -1,9 +1,8 @@
-//! The thread that does the work: takes commands, drives devices, posts events, and never waits for
-//! whoever shows them.
+//! The worker thread: receives commands, drives devices and posts events, without ever waiting for a front end.
 //!
-//! [`find`] chooses a device and brings it into DFU mode, [`session`] talks to it there and [`running`]
-//! where it runs; [`flash`], [`read`] and [`identify`] are the jobs, [`patient`] is the retry policy, and [`timeline`]
-//! tells where their time went. Whatever it waits for, it waits by the clock that it is given.
+//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`running`] queries a
+//! running drone. [`flash`], [`read`] and [`identify`] are the jobs, [`patient`] is the retry policy, and [`timeline`]
+//! records where the time went. All waits use the clock that the worker is given.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,13 +34,22 @@ use patient::Patient;
 use reboot::Restarted;
 use timeline::{Part, Share, Timeline};
 
-/// A pulled device may fail in any way before the hub notices that it is gone.
+/// How long an unplugged device may stay on the bus list: see [`Ctx::is_gone`].
 const GOING: Duration = Duration::from_secs(1);
-/// Between two looks at the list of devices.
+/// The pause between two reads of the bus list.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// A handle to the worker thread.
+///
+/// A transfer blocks until the device answers or the time limit passes, and libusb's synchronous transfers cannot be
+/// cancelled. The worker therefore has a thread of its own and exchanges only messages with a front end, so a slow or
+/// closed terminal never delays a transfer.
+///
+/// A cancel takes effect only at the safe points (`Ctx::check_cancelled`): before a block is read or written, before
+/// a sector is erased, and while waiting for a device. Stopping in the middle of an operation would leave the device in
+/// an unknown state, and the worker without a record of what has changed.
 pub struct Worker {
-    /// Where commands go. When it is dropped, the worker ends after the job under way.
+    /// Dropping this ends the worker after the running job.
     pub commands: Sender<Command>,
     pub events: Receiver<Event>,
     pub thread: JoinHandle<()>,
@@ -54,7 +62,7 @@ impl Worker {
         let (outbox, events) = channel();
         let bus: Arc<dyn Bus> = Arc::new(Patient::new(bus, Arc::clone(&clock)));
         let thread = thread::spawn(move || {
-            // A cancel that comes when its job is already over means nothing.
+            // Ignore a cancel that arrives after its job has ended.
             while let Ok(command) = inbox.recv() {
                 let mut next = if let Command::Run(job) = command { Some(job) } else { None };
                 while let Some(job) = next {
@@ -68,15 +76,15 @@ impl Worker {
         Worker { commands, events, thread }
     }
 
-    /// Lets the worker end after the job under way, and waits for that.
+    /// Ends the worker after the running job and waits for it.
     pub(crate) fn join(self) {
         drop(self.commands);
-        // A panic was caught and reported already.
+        // Any panic has been caught and reported by `perform`.
         let _ = self.thread.join();
     }
 }
 
-/// One job, with whatever happens turned into its report: a panic is a failed job, not a dead thread.
+/// Runs one job and returns its report. A panic becomes a failed job, and the thread survives.
 fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
     let result = catch_unwind(AssertUnwindSafe(|| match &job.task {
         Task::Flash(task) => flash::flash(ctx, job, task),
@@ -108,14 +116,14 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic").to_owned()
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown panic").to_owned()
 }
 
 /// Why a job ends early.
 #[derive(Debug)]
 enum Stop {
     Cancelled,
-    /// It does not work; with what was being done.
+    /// The cause, and the activity that failed.
     Failed(FailureKind, Option<Place>),
 }
 
@@ -126,7 +134,7 @@ impl<E: Into<FailureKind>> From<E> for Stop {
 }
 
 impl Stop {
-    /// Whether the device is there and talks after this, so that it can be asked to restart.
+    /// Whether the device still answers, so that it can be restarted.
     fn still_answers(&self) -> bool {
         match self {
             Stop::Failed(FailureKind::Dfu(error), _) => !error.ends_session(),
@@ -134,7 +142,7 @@ impl Stop {
         }
     }
 
-    /// Says what was being done, unless somebody closer to it did.
+    /// Adds the activity that failed, unless it has been set already.
     fn at(self, place: Place) -> Stop {
         match self {
             Stop::Failed(kind, None) => Stop::Failed(kind, Some(place)),
@@ -143,44 +151,48 @@ impl Stop {
     }
 }
 
-/// What every part of a job needs: the bus, the clock, and the way to the front end. And what has to be known however the
-/// job ends, by an error from anywhere or a panic: what was done so far and what the drone is left as. That is kept here,
-/// not returned.
+/// The context of a job: the bus, the clock and the channels to the front end.
+///
+/// The context also records what has been done and the state of the drone. These are not return values because they
+/// must survive an early return or a panic anywhere in the job.
 struct Ctx<'a> {
     bus: &'a dyn Bus,
     clock: &'a dyn Clock,
     inbox: &'a Receiver<Command>,
     outbox: &'a Sender<Event>,
     cancelled: bool,
-    /// Background identify: logs at detail level only and yields to any other job. It reads up to 1 MiB, which takes two
-    /// seconds, and the user who presses a key meanwhile did not ask for it. A read can be cut anywhere without harm.
+    /// Background identify: logs `Info` entries at detail level and yields to any other job.
+    ///
+    /// A front end identifies a drone as soon as it appears, without a request from the user. This reads up to 1 MiB
+    /// and takes two seconds. If a job that the user starts meanwhile had to wait for that, or were refused, every key
+    /// would seem slow for no visible reason. Yielding is safe because reading changes nothing and may stop between any
+    /// two blocks.
     quiet: bool,
-    /// The job that it made way for.
+    /// The job to which a background identify has yielded.
     next: Option<Box<Job>>,
     started: Duration,
-    /// Time spent waiting for the confirmation.
+    /// Time that does not count as the job's: waiting for confirmation, and watching a restarted drone.
     idle: Duration,
     timeline: Timeline,
-    /// Whether the device that is used runs, or ran.
     was: Was,
-    /// Where it is plugged in, and its number there.
+    /// The port and the address of the device in use; `None` while it is expected to disconnect.
     at: Option<(Location, u8)>,
-    /// What an earlier try has left the drone as, once it is there again.
+    /// The state in which an earlier attempt left the drone, once the drone has been found.
     left: DroneState,
-    /// What this job leaves the drone as if it ends now.
+    /// The state in which the drone would be left if the job ended now.
     drone: DroneState,
     report: Report,
 }
 
-/// What is known of a drone's running.
+/// Whether the drone's firmware is running, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Was {
-    /// It was in DFU mode when it was found.
+    /// It was found in DFU mode.
     InDfu,
-    /// The same, and an earlier job saw it running.
+    /// It was found in DFU mode, and an earlier job has seen it running.
     Seen,
     Running,
-    /// It ran, was brought into DFU mode, and was not seen running again.
+    /// It was running, was brought into DFU mode, and has not been seen running again.
     Stopped,
 }
 
@@ -211,31 +223,37 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// What came of asking the drone to start.
+    /// Adds the result of a restart to the report.
     fn report_restart(&mut self, Restarted { rom, boot, runs }: Restarted) {
         self.report.rom = rom;
         self.report.boot = boot;
         self.report.runs = runs;
     }
 
-    /// From now on the job uses this device.
+    /// Records and reports that the job uses this device from now on.
     fn use_device(&mut self, device: Device) {
         self.at = Some((device.location.clone(), device.address));
         self.post(Event::Device(device));
     }
 
     fn post(&self, event: Event) {
-        // Nobody listens any more: the job goes on all the same.
+        // The receiver is gone; finish the job anyway.
         let _ = self.outbox.send(event);
     }
 
-    /// Whether the device that is used is not on the bus any more, or goes within [`GOING`]: what the wire showed before
-    /// that means nothing. The one definition of a lost drone, by what the bus lists.
+    /// Whether the device in use has left the bus, or leaves it within [`GOING`]. This is the only test for a lost
+    /// drone.
+    ///
+    /// The error of a failed transfer does not answer the question. The transfers of an unplugged drone may fail in any
+    /// way until the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same
+    /// ways. A wrong answer either way is costly: a lost drone is resumed when it is plugged in again, while a device
+    /// error ends the job. Only the bus list tells the two apart, so it is read until the device disappears or the time
+    /// is up.
     fn is_gone(&self) -> bool {
         let Some((location, address)) = self.at.clone() else { return false };
         let asked = self.clock.now();
         loop {
-            // A list that cannot be had says nothing.
+            // Without a list there is no evidence of a disconnect.
             let Ok(list) = self.bus.list() else { return false };
             if !list.iter().any(|found| (&found.location, found.address) == (&location, address)) {
                 return true;
@@ -247,7 +265,7 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// What a failure means in the end: one of the wire is a lost drone, if that is gone.
+    /// Turns a transfer error into a disconnect if the drone is lost: see [`Ctx::is_gone`].
     fn verdict(&self, stop: Stop) -> Stop {
         match stop {
             Stop::Failed(kind, place)
@@ -259,12 +277,12 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// The job enters another part.
+    /// Starts the next part of the job, for the timeline.
     fn enters(&mut self, part: Part) {
         self.timeline.enter(part, self.clock.now());
     }
 
-    /// Does something and notes what its time was spent on.
+    /// Calls `act` and records its time in the timeline.
     fn spend<T>(&mut self, share: Share, act: impl FnOnce() -> T) -> T {
         let before = self.clock.now();
         let result = act();
@@ -284,8 +302,7 @@ impl<'a> Ctx<'a> {
         self.post(Event::Sector { index, state });
     }
 
-    /// Waits for the confirmation of the plan; if its sender is gone, none comes. Reads the commands itself: the answer may
-    /// be there before the wait begins.
+    /// Waits until the user confirms the plan. Returns `Cancelled` if the sender is gone.
     fn wait_for_confirmation(&mut self) -> Result<(), Stop> {
         let asked = self.clock.now();
         let answer = loop {
@@ -295,12 +312,12 @@ impl<'a> Ctx<'a> {
                 Ok(Command::Cancel | Command::CancelIfUntouched) | Err(_) => break Err(Stop::Cancelled),
             }
         };
-        // Somebody's thinking is not the job's time.
+        // The time that the user takes to decide is not the job's.
         self.idle += self.clock.now().saturating_sub(asked);
         answer
     }
 
-    /// A safe point: here, and only here, a job can be stopped.
+    /// Marks a safe point: a running job can be stopped here and nowhere else. Also processes other commands.
     fn check_cancelled(&mut self) -> Result<(), Stop> {
         while self.next.is_none() {
             match self.inbox.try_recv() {
@@ -309,24 +326,24 @@ impl<'a> Ctx<'a> {
                     let untouched = (self.drone, self.left) == (DroneState::Untouched, DroneState::Untouched);
                     self.cancelled |= untouched;
                 }
-                // Said once too often.
+                // Ignore a stray `Proceed`.
                 Ok(Command::Proceed) => {}
-                // What is said after that is said to the new job.
+                // Leave any later command in the queue: it is for the new job.
                 Ok(Command::Run(job)) if self.quiet => {
                     self.next = Some(job);
                     self.cancelled = true;
                     break;
                 }
-                // One job at a time: another is not lost silently but told.
+                // Report the refusal; only one job can run at a time.
                 Ok(Command::Run(_)) => self.log(LogEntry::JobRefused),
-                // Whoever sent commands is gone: that is no reason to stop (a lost terminal).
+                // The sender is gone, for example with a closed terminal. Finish the job anyway.
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }
         if self.cancelled { Err(Stop::Cancelled) } else { Ok(()) }
     }
 
-    /// Waits until `found` gives something, looking whenever the bus changes; `None` after `limit`.
+    /// Calls `found` whenever the bus may have changed, until it returns a value. Returns `None` after `limit`.
     fn wait_for<T>(
         &mut self,
         what: WaitFor,
@@ -349,9 +366,9 @@ impl<'a> Ctx<'a> {
     }
 }
 
-/// What was read at `start` against what should be there: the first byte that differs is the failure.
-fn require_same(start: Address, there: &[u8], expected: &[u8]) -> Result<(), FailureKind> {
-    let pairs = there.iter().zip(expected).zip(start.0..);
+/// Compares the bytes read at `start` with the expected ones and fails at the first difference.
+fn require_same(start: Address, actual: &[u8], expected: &[u8]) -> Result<(), FailureKind> {
+    let pairs = actual.iter().zip(expected).zip(start.0..);
     match pairs.into_iter().find(|((found, expected), _)| found != expected) {
         Some(((&found, &expected), address)) => {
             Err(FailureKind::Mismatch { address: Address(address), expected, found })
@@ -360,7 +377,7 @@ fn require_same(start: Address, there: &[u8], expected: &[u8]) -> Result<(), Fai
     }
 }
 
-/// Bytes done of a phase, told as they grow.
+/// Counts the bytes done in a phase and posts them as progress.
 struct Meter {
     phase: Phase,
     done: u64,
@@ -370,16 +387,16 @@ struct Meter {
 impl Meter {
     fn start(ctx: &Ctx<'_>, phase: Phase, total: u64) -> Meter {
         let meter = Meter { phase, done: 0, total };
-        meter.tell(ctx);
+        meter.report(ctx);
         meter
     }
 
     fn add(&mut self, ctx: &Ctx<'_>, bytes: u64) {
         self.done = (self.done + bytes).min(self.total);
-        self.tell(ctx);
+        self.report(ctx);
     }
 
-    fn tell(&self, ctx: &Ctx<'_>) {
+    fn report(&self, ctx: &Ctx<'_>) {
         ctx.post(Event::Progress { phase: self.phase, done: self.done, total: self.total });
     }
 }

@@ -13,27 +13,22 @@ pub enum Key {
     /// A character, with shift already in it.
     Char(char),
     Paste(String),
-    #[allow(missing_docs, reason = "the names of the keys")]
     Enter,
-    #[allow(missing_docs, reason = "the names of the keys")]
     Esc,
-    #[allow(missing_docs, reason = "the names of the keys")]
     Tab,
-    #[allow(missing_docs, reason = "the names of the keys")]
     Backspace,
-    #[allow(missing_docs, reason = "the names of the keys")]
     Up,
-    #[allow(missing_docs, reason = "the names of the keys")]
     Down,
-    #[allow(missing_docs, reason = "the names of the keys")]
     Left,
-    #[allow(missing_docs, reason = "the names of the keys")]
     Right,
-    #[allow(missing_docs, reason = "the names of the keys")]
     PageUp,
-    #[allow(missing_docs, reason = "the names of the keys")]
     PageDown,
+    Home,
+    End,
+    Delete,
     CtrlC,
+    CtrlU,
+    CtrlW,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +36,7 @@ pub(crate) enum Action {
     Begin(Goal),
     BeginMarked,
     Choose(Which),
-    WizardStep(isize),
+    Move(isize),
     NextDevice,
     Take,
     /// Go to the folder above.
@@ -90,17 +85,32 @@ fn row(keys: &[Key], shown: &'static str, label: &'static str, action: Action) -
     Binding { keys: keys.to_vec(), shown, label, action, why_not: None }
 }
 
+/// Where every letter is text.
+fn scrolling() -> Vec<Binding> {
+    vec![
+        row(&[Key::Up], "↑", "up", Action::Move(-1)),
+        row(&[Key::Down], "↓", "down", Action::Move(1)),
+        row(&[Key::PageUp], "PgUp", "page up", Action::Move(-10)),
+        row(&[Key::PageDown], "PgDn", "page down", Action::Move(10)),
+        row(&[Key::Home], "Home", "first", Action::Move(-FAR)),
+        row(&[Key::End], "End", "last", Action::Move(FAR)),
+    ]
+}
+
+/// More rows than any list has.
+const FAR: isize = 1_000_000;
+
 fn up_down() -> Vec<Binding> {
     vec![
-        row(&[Key::Up, Key::Char('k')], "↑", "up", Action::WizardStep(-1)),
-        row(&[Key::Down, Key::Char('j')], "↓", "down", Action::WizardStep(1)),
+        row(&[Key::Up, Key::Char('k')], "↑", "up", Action::Move(-1)),
+        row(&[Key::Down, Key::Char('j')], "↓", "down", Action::Move(1)),
     ]
 }
 
 /// The keys that work now, most important first.
 pub(crate) fn bindings(app: &App) -> Vec<Binding> {
     match &app.over {
-        Some(over) => over_bindings(over),
+        Some(over) => over_bindings(app, over),
         None => bindings_below(app),
     }
 }
@@ -217,7 +227,7 @@ fn home(app: &App) -> Vec<Binding> {
 /// Why a job cannot be begun; what is merely missing and can be asked for on the way is no reason.
 pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     if let BusState::None(why) = &app.devices.bus {
-        return Some(format!("there is no USB here ({why}); try --demo"));
+        return Some(format!("no USB on this computer ({why})"));
     }
     let slot = app.slot(goal.file());
     // The way into DFU mode takes longer than any file.
@@ -230,25 +240,26 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     // A restore leads into DFU mode itself.
     if goal == Goal::Flash && app.devices.list().is_empty() {
         let key = if matches!(app.screen, Screen::Outcome(..)) { "w" } else { "r" };
-        return Some(format!("no Crazyflie is plugged in: {key} helps"));
+        return Some(format!("no Crazyflie found. Won't start? Press {key}"));
     }
     None
 }
 
 fn pick() -> Vec<Binding> {
     let mut rows = vec![
-        row(&[Key::Enter, Key::Right, Key::Char('l')], "Enter", "take", Action::Take),
-        row(&[Key::Backspace, Key::Left, Key::Char('h')], "←", "folder above", Action::Parent),
+        row(&[Key::Enter, Key::Right], "Enter", "choose", Action::Take),
+        row(&[Key::Esc], "Esc", "back", Action::Back),
+        row(&[Key::Backspace, Key::Left], "←", "parent folder", Action::Parent),
         row(&[Key::Char('/')], "/", "type a path", Action::Type),
-        row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back),
+        row(&[Key::Char('?')], "?", "keys", Action::Help),
     ];
-    rows.extend(up_down());
+    rows.extend(scrolling());
     rows
 }
 
 fn typing() -> Vec<Binding> {
     vec![
-        row(&[Key::Enter], "Enter", "take", Action::Take),
+        row(&[Key::Enter], "Enter", "choose", Action::Take),
         row(&[Key::Tab], "Tab", "complete", Action::Type),
         row(&[Key::Esc], "Esc", "back to the list", Action::Back),
     ]
@@ -256,7 +267,7 @@ fn typing() -> Vec<Binding> {
 
 fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
     let mut rows = match wizard.step {
-        WizardStep::Prepare => vec![row(&[Key::Enter], "Enter", "start the count", Action::Count)],
+        WizardStep::Prepare => vec![row(&[Key::Enter], "Enter", "start the countdown", Action::Count)],
         WizardStep::AskLeds => {
             let say = |key: char, shown, label, leds| row(&[Key::Char(key)], shown, label, Action::Say(leds));
             vec![
@@ -272,7 +283,7 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
             vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)]
         }
         WizardStep::Early => vec![
-            row(&[Key::Enter], "Enter", "go on as it runs", Action::Begin(app.goal_of_wizard())),
+            row(&[Key::Enter], "Enter", "use it as it is", Action::Begin(app.goal_of_wizard())),
             row(&[Key::Char('r')], "r", "try again", Action::Again),
         ],
         WizardStep::Count | WizardStep::Hold | WizardStep::Release => Vec::new(),
@@ -295,8 +306,8 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
                 None => row(&[Key::Char('w')], "w", "write", Action::Write),
             };
             write.why_not = match word {
-                _ if view.stopping => Some("it is being stopped, and nothing is written".to_owned()),
-                Some(word) if !word_is_typed(app) => Some(format!("type the word {word} first")),
+                _ if view.stopping => Some("it is stopping; nothing will be written".to_owned()),
+                Some(word) if !word_is_typed(app) => Some(format!("type \"{word}\" first")),
                 _ => None,
             };
             let mut rows = vec![write];
@@ -312,7 +323,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
         }
         // The flash is done and proven: only whether the drone stays up is still watched.
         Stage::Working if view.waiting.is_some_and(|(what, ..)| what == WaitFor::StayUp) => vec![
-            row(&[Key::Enter, Key::Esc, Key::Char('q')], "Enter", "do not wait", Action::Stop),
+            row(&[Key::Enter, Key::Esc, Key::Char('q')], "Enter", "skip the wait", Action::Stop),
             row(&[Key::Char('l')], "l", "log", Action::Log),
             row(&[Key::Char('?')], "?", "keys", Action::Help),
         ],
@@ -335,7 +346,7 @@ fn outcome(app: &App) -> Vec<Binding> {
     undo.why_not = app.undo.why_not();
     vec![
         row(&[Key::Enter, Key::Esc], "Enter", "home", Action::Back),
-        row(&[Key::Char('r')], "r", "again", Action::Retry),
+        row(&[Key::Char('r')], "r", "try again", Action::Retry),
         undo,
         row(&[Key::Char('w')], "w", "wizard", Action::Begin(Goal::Recover)),
         row(&[Key::Char('l')], "l", "log", Action::Log),
@@ -345,23 +356,29 @@ fn outcome(app: &App) -> Vec<Binding> {
     ]
 }
 
-fn over_bindings(over: &Overlay) -> Vec<Binding> {
+fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
     let close = row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back);
     match over {
-        Overlay::Help | Overlay::Explain(_) | Overlay::Doctor(_) => vec![close],
+        Overlay::Help | Overlay::Explain(_) | Overlay::Doctor(_) => {
+            let mut rows = vec![close];
+            rows.extend(scrolling());
+            rows
+        }
         Overlay::AskStop => vec![
-            row(&[Key::Char('y')], "y", "stop it", Action::Stop),
-            row(&[Key::Char('n'), Key::Esc], "n", "go on", Action::Back),
+            row(&[Key::Char('y')], "y", "stop", Action::Stop),
+            row(&[Key::Char('n'), Key::Esc], "n", "keep flashing", Action::Back),
         ],
         Overlay::Log => {
+            let mut explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
+            let line = app.log.selected().and_then(|at| app.log.lines().get(at));
+            let meaning = line.and_then(|line| line.entry.as_ref()).and_then(super::log::explain);
+            explain.why_not = meaning.is_none().then(|| "a routine line: there is nothing to do".to_owned());
             let mut rows = vec![
-                row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain),
-                row(&[Key::Char('s')], "s", "save a report", Action::Bundle),
-                row(&[Key::PageUp], "PgUp", "page up", Action::WizardStep(-10)),
-                row(&[Key::PageDown], "PgDn", "page down", Action::WizardStep(10)),
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
+                explain,
+                row(&[Key::Char('s')], "s", "save a report", Action::Bundle),
             ];
-            rows.extend(up_down());
+            rows.extend(scrolling());
             rows
         }
     }

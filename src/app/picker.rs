@@ -1,6 +1,7 @@
 //! Choosing a file: the folder's content with what each image is, and a field for a path.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tui_input::{Input, InputRequest};
 
@@ -9,6 +10,30 @@ pub struct Entry {
     /// The file or folder.
     pub path: PathBuf,
     pub kind: EntryKind,
+    /// Of a file, in bytes.
+    pub size: u64,
+    /// Since it was written, if that is known.
+    pub age: Option<Duration>,
+}
+
+impl Entry {
+    /// Size and age, for the end of a row.
+    pub(crate) fn figures(&self) -> String {
+        let size = match self.kind {
+            EntryKind::Folder => String::new(),
+            EntryKind::File(..) => format!("{:>5} KiB", self.size.div_ceil(1024)),
+        };
+        let age = self.age.map(short_age).unwrap_or_default();
+        format!("{size:>9}  {age:>5}")
+    }
+}
+
+/// A time in four letters or fewer.
+fn short_age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let units = [(365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min")];
+    let unit = units.into_iter().find(|(size, _)| seconds >= *size);
+    unit.map_or_else(|| "now".to_owned(), |(size, unit)| format!("{}{unit}", seconds / size))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +46,11 @@ pub enum EntryKind {
 
 #[derive(Clone, Debug)]
 pub struct Picker {
-    /// The folder.
     pub folder: PathBuf,
-    /// Its content; `None` while it is being read.
-    pub entries: Option<Vec<Entry>>,
+    /// Its content, or why it cannot be read; `None` while it is being read.
+    pub entries: Option<Result<Vec<Entry>, String>>,
+    /// What the rows must contain, letter by letter in this order.
+    pub filter: String,
     /// The row that is marked.
     pub at: usize,
     /// The path that is being typed, if one is.
@@ -34,7 +60,8 @@ pub struct Picker {
 impl PartialEq for Picker {
     fn eq(&self, other: &Picker) -> bool {
         let typed = |picker: &Picker| picker.typing.as_ref().map(|input| input.value().to_owned());
-        (&self.folder, &self.entries, self.at) == (&other.folder, &other.entries, other.at)
+        (&self.folder, &self.entries, &self.filter, self.at)
+            == (&other.folder, &other.entries, &other.filter, other.at)
             && typed(self) == typed(other)
     }
 }
@@ -44,20 +71,51 @@ impl Eq for Picker {}
 impl Picker {
     /// In a folder whose content is still to come.
     pub fn new(folder: PathBuf) -> Picker {
-        Picker { folder, entries: None, at: 0, typing: None }
+        Picker { folder, entries: None, filter: String::new(), at: 0, typing: None }
     }
 
-    pub(crate) fn rows(&self) -> &[Entry] {
-        self.entries.as_deref().unwrap_or_default()
+    fn entries(&self) -> &[Entry] {
+        match &self.entries {
+            Some(Ok(entries)) => entries,
+            Some(Err(_)) | None => &[],
+        }
+    }
+
+    /// How many there are, whatever the filter is.
+    pub(crate) fn all(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Those that match the filter.
+    pub(crate) fn rows(&self) -> Vec<&Entry> {
+        let matches = |entry: &&Entry| {
+            let name = entry.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+            let what = match &entry.kind {
+                EntryKind::File(what, _) => what.to_lowercase(),
+                EntryKind::Folder => String::new(),
+            };
+            let filter = self.filter.to_lowercase();
+            contains_in_order(&name, &filter) || what.contains(&filter)
+        };
+        self.entries().iter().filter(matches).collect()
     }
 
     pub(crate) fn marked(&self) -> Option<&Entry> {
-        self.rows().get(self.at)
+        self.rows().get(self.at).copied()
     }
 
     pub(crate) fn step(&mut self, by: isize) {
         let last = self.rows().len().saturating_sub(1);
         self.at = self.at.saturating_add_signed(by).min(last);
+    }
+
+    /// Adds a letter to the filter, or takes the last one away.
+    pub(crate) fn narrow(&mut self, letter: Option<char>) {
+        match letter {
+            Some(letter) => self.filter.push(letter),
+            None => drop(self.filter.pop()),
+        }
+        self.at = 0;
     }
 
     /// Starts to type a path, with this before it.
@@ -76,7 +134,7 @@ impl Picker {
         let Some(input) = &self.typing else { return };
         let typed = input.value().to_owned();
         // Recent files of other folders are rows, too.
-        let here = self.rows().iter().filter(|entry| entry.path.parent() == Some(&self.folder));
+        let here = self.entries().iter().filter(|entry| entry.path.parent() == Some(&self.folder));
         let names = here.filter_map(|entry| {
             let name = entry.path.file_name()?.to_str()?;
             name.starts_with(&typed).then_some(name)
@@ -102,6 +160,12 @@ impl Picker {
     }
 }
 
+/// Whether the letters of `wanted` occur in `text` in their order.
+fn contains_in_order(text: &str, wanted: &str) -> bool {
+    let mut letters = text.chars();
+    wanted.chars().all(|wanted| letters.any(|letter| letter == wanted))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,8 +173,13 @@ mod tests {
     #[test]
     fn a_name_is_completed_as_far_as_the_rows_agree() {
         let mut picker = Picker::new(PathBuf::from("/images"));
-        let row = |name: &str| Entry { path: PathBuf::from("/images").join(name), kind: EntryKind::Folder };
-        picker.entries = Some(vec![row("cf2-2026.04.bin"), row("cf2-2026.08.bin"), row("bolt.bin")]);
+        let row = |name: &str| Entry {
+            path: PathBuf::from("/images").join(name),
+            kind: EntryKind::Folder,
+            size: 0,
+            age: None,
+        };
+        picker.entries = Some(Ok(vec![row("cf2-2026.04.bin"), row("cf2-2026.08.bin"), row("bolt.bin")]));
         picker.start_typing("c");
         picker.complete();
         assert_eq!(picker.typed_path(), Some(PathBuf::from("/images/cf2-2026.0")));
@@ -122,5 +191,26 @@ mod tests {
         picker.step(-1);
         picker.step(99);
         assert_eq!(picker.at, 2);
+    }
+
+    #[test]
+    fn the_filter_takes_letters_in_their_order() {
+        let mut picker = Picker::new(PathBuf::from("/images"));
+        let row = |name: &str, what: &str| Entry {
+            path: PathBuf::from("/images").join(name),
+            kind: EntryKind::File(what.to_owned(), true),
+            size: 243_176,
+            age: Some(Duration::from_secs(7200)),
+        };
+        picker.entries =
+            Some(Ok(vec![row("cf2-2026.04.bin", "firmware"), row("bolt-2026.08.bin", "for Bolt")]));
+        picker.step(1);
+        "c26".chars().for_each(|letter| picker.narrow(Some(letter)));
+        assert_eq!((picker.rows().len(), picker.all(), picker.at), (1, 2, 0));
+        assert_eq!(picker.marked().map(Entry::figures), Some("  238 KiB     2h".to_owned()));
+        picker.narrow(Some('x'));
+        assert_eq!(picker.marked(), None);
+        (0..4).for_each(|_| picker.narrow(None));
+        assert_eq!(picker.rows().len(), 2);
     }
 }

@@ -85,6 +85,17 @@ impl Progress {
         part.is_some_and(|(_, part)| part.done == part.total && (passed || part.total > 0))
     }
 
+    /// How long a phase took that is over.
+    pub(crate) fn took(&self, phase: Phase) -> Option<Duration> {
+        let (_, part) = self.parts.iter().find(|(other, _)| *other == phase)?;
+        Some(part.until?.saturating_sub(part.since))
+    }
+
+    /// Bytes of a phase that are done.
+    pub(crate) fn done(&self, phase: Phase) -> u64 {
+        self.parts.iter().find(|(other, _)| *other == phase).map_or(0, |(_, part)| part.done)
+    }
+
     /// The share of the work that is done: 0.0 to 0.99; the rest is for the end to say.
     pub(crate) fn ratio(&self) -> f64 {
         let (done, total) = self.costs();

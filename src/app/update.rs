@@ -40,6 +40,10 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
     match msg {
         Msg::Key(key) => on_key(app, &key),
         Msg::Resized => Vec::new(),
+        Msg::Background(background) => {
+            app.background = Some(background);
+            Vec::new()
+        }
         Msg::Tick => tick(app),
         Msg::Notice(text) => {
             app.notify(text);
@@ -97,7 +101,13 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
     }
 }
 
+/// No overlay has more rows than this.
+const OVER_ROWS: usize = 200;
+
 fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
+    if app.over.is_none() {
+        app.over_scroll = 0;
+    }
     // It was read, or is about what was done before.
     app.notice = None;
     app.rhythm.key(app.now);
@@ -147,9 +157,25 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
                 Key::Backspace => InputRequest::DeletePrevChar,
                 Key::Left => InputRequest::GoToPrevChar,
                 Key::Right => InputRequest::GoToNextChar,
+                Key::Home => InputRequest::GoToStart,
+                Key::End => InputRequest::GoToEnd,
+                Key::Delete => InputRequest::DeleteNextChar,
+                Key::CtrlU => InputRequest::DeleteLine,
+                Key::CtrlW => InputRequest::DeletePrevWord,
                 _ => return None,
             };
             picker.request(request);
+            Some(Vec::new())
+        }
+        // The path is typed after a slash, which no name of a file has.
+        (Screen::Pick(_, _, picker), Key::Char(letter))
+            if *letter != '?' && (*letter != '/' || !picker.filter.is_empty()) =>
+        {
+            picker.narrow(Some(*letter));
+            Some(Vec::new())
+        }
+        (Screen::Pick(_, _, picker), Key::Backspace) if !picker.filter.is_empty() => {
+            picker.narrow(None);
             Some(Vec::new())
         }
         (Screen::Job(JobView { stage: Stage::Asking(Confirmation { word, .. }), .. }), _) if asks => {
@@ -169,7 +195,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Begin(goal) => job::begin(app, goal, job::source_of(app)),
         Action::BeginMarked => job::begin(app, app.goal, Source::Chosen),
         Action::Choose(which) => open_picker(app, which, None),
-        Action::WizardStep(by) => step(app, by),
+        Action::Move(by) => step(app, by),
         Action::NextDevice => {
             app.devices.select_next();
             Vec::new()
@@ -190,7 +216,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         }
         Action::Count => {
             if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
-                app.notify("It still runs: unplug USB and the battery first.");
+                app.notify("The drone is still on. Unplug USB and the battery first.");
             }
             go(app, WizardStep::Count)
         }
@@ -206,7 +232,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Stop => job::stop(app),
         Action::CopyCommand => {
             let command = command_line::command_line(app);
-            app.notify(format!("for the clipboard: {command}"));
+            app.notify(format!("Sent to your clipboard: {command}"));
             vec![Effect::Copy(command)]
         }
         Action::Log => {
@@ -216,15 +242,12 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Explain => {
             let line = app.log.selected().and_then(|at| app.log.lines().get(at));
             let explained = |line: &super::log::LogLine| {
-                let text = line.entry.as_ref().and_then(super::log::explain);
-                format!(
-                    "{}\n\n{}",
-                    line.text,
-                    text.unwrap_or("There is nothing more to say about this line.")
-                )
+                let text = line.entry.as_ref().and_then(super::log::explain)?;
+                Some(format!("{}\n\n{text}", line.text))
             };
-            let text = line.map(explained);
-            app.over = text.map(Overlay::Explain);
+            if let Some(text) = line.and_then(explained) {
+                app.over = Some(Overlay::Explain(text));
+            }
             Vec::new()
         }
         Action::Bundle => vec![Effect::Bundle],
@@ -240,9 +263,16 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
 }
 
 fn step(app: &mut App, by: isize) -> Vec<Effect> {
-    if app.over == Some(Overlay::Log) {
-        app.log.scroll(by);
-        return Vec::new();
+    match app.over {
+        Some(Overlay::Log) => {
+            app.log.scroll(by);
+            return Vec::new();
+        }
+        Some(_) => {
+            app.over_scroll = app.over_scroll.saturating_add_signed(by).min(OVER_ROWS);
+            return Vec::new();
+        }
+        None => {}
     }
     match &mut app.screen {
         Screen::Pick(_, _, picker) => picker.step(by),
@@ -267,6 +297,10 @@ fn back(app: &mut App) -> Vec<Effect> {
         }
         None => match &mut app.screen {
             Screen::Pick(_, _, picker) if picker.typing.is_some() => picker.typing = None,
+            Screen::Pick(_, _, picker) if !picker.filter.is_empty() => {
+                picker.filter.clear();
+                picker.at = 0;
+            }
             Screen::Job(_) => {}
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => {
                 app.screen = Screen::Outcome(resume.report.clone(), resume.facts.clone());

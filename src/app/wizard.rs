@@ -64,12 +64,23 @@ impl Leds {
 
     pub(crate) fn question(self) -> &'static str {
         match self {
-            Leds::TwoSlow => "two blue LEDs blink slowly",
-            Leds::OneFast => "one blue LED blinks twice a second",
-            Leds::Flicker => "one blue LED flickers, much faster",
-            Leds::Solid => "a blue LED is lit and does not blink",
-            Leds::Dark => "no LED is lit",
-            Leds::Other => "something else, or you cannot tell",
+            Leds::TwoSlow => "two blue LEDs, slow blinks",
+            Leds::OneFast => "one blue LED, two blinks a second",
+            Leds::Flicker => "one blue LED, much faster: a flicker",
+            Leds::Solid => "a blue LED, on without blinking",
+            Leds::Dark => "no LED at all",
+            Leds::Other => "something else, or hard to tell",
+        }
+    }
+
+    /// How long its LEDs are lit or dark, in milliseconds; `None` if they do not blink (crazyflie2-nrf-mbs; the flicker is
+    /// drawn at half its rate, which a terminal can still show).
+    pub(crate) fn half_period(self) -> Option<u128> {
+        match self {
+            Leds::TwoSlow => Some(476),
+            Leds::OneFast => Some(250),
+            Leds::Flicker => Some(150),
+            Leds::Solid | Leds::Dark | Leds::Other => None,
         }
     }
 
@@ -77,24 +88,23 @@ impl Leds {
     pub(crate) fn answer(self) -> &'static str {
         match self {
             Leds::TwoSlow => {
-                "That is the radio bootloader: the button was held too short. Press it once, unplug USB and \
-                 battery, and hold it longer this time."
+                "That is the radio bootloader: you let go a little early. Press the button once to switch off, unplug USB \
+                 and the battery, and hold longer."
             }
             Leds::OneFast => {
-                "Is the button still held? While it is, the LED blinks just so and the main chip has no power: let go. If \
-                 nothing comes then, the drone is in DFU mode and this computer does not see it. Most cables that do \
-                 this carry power only: try another one, plugged straight into the computer. In a virtual machine, pass \
-                 0483:df11 through as well."
+                "Let go of the button if you still hold it: the LED blinks like this while you do. If the drone still does \
+                 not show up, it is in DFU mode but the computer does not see it. The cable probably carries only power: \
+                 try another one, without a hub. In a virtual machine, pass 0483:df11 through as well."
             }
             Leds::Flicker => {
                 "The button was pressed again while the drone was in DFU mode, and that leaves it. Unplug USB and battery, \
                  and start again."
             }
             Leds::Solid => {
-                "It started normally, or tried to: the button was let go too early, or was not held while \
-                 the cable went in. Unplug USB and battery, and press the button first."
+                "It booted normally: the button was released too early, or pressed after the cable went in. Unplug USB and \
+                 the battery, and press the button first."
             }
-            Leds::Dark => "It has no power: try another cable or port, without a hub.",
+            Leds::Dark => "No power is reaching it: try another cable or port, without a hub.",
             Leds::Other => {
                 "Unplug USB and battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the button: \
                  lit, a slow blink, then about twice a second. Let go only then."
@@ -172,19 +182,18 @@ impl Wizard {
         match self.step {
             WizardStep::Prepare => (
                 "Unplug USB and the battery.",
-                "Take the drone in one hand with a finger on its button, the cable in the other. After the next \
-                 key you need no other: it moves on by itself.",
+                "One hand holds the drone, a finger on its button. The other holds the cable. After this you won't need \
+                 the keyboard.",
             ),
-            WizardStep::Count => ("Hold the button now, and keep holding.", "Plug in at zero:"),
+            WizardStep::Count => ("Press the button and keep holding it.", "Plug in USB in"),
             WizardStep::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
-            WizardStep::Hold => ("Keep holding the button.", "Let go in (seconds):"),
-            WizardStep::Release => ("LET GO of the button.", "Watching USB (seconds):"),
-            WizardStep::AskLeds => ("Nothing came. Let go of the button.", "What do the LEDs do?"),
+            WizardStep::Hold => ("Keep holding the button.", "Let go in"),
+            WizardStep::Release => ("LET GO of the button.", "Looking for it on USB, for"),
+            WizardStep::AskLeds => ("It hasn't shown up. Let go of the button.", "What are its LEDs doing?"),
             WizardStep::Answer(leds) => (leds.question(), leds.answer()),
             WizardStep::Early => (
-                "It boots: the button was let go too early.",
-                "But a drone that runs can be asked to enter DFU mode by itself: Enter does that. Or try by hand \
-                 again, and hold longer.",
+                "It booted normally: the button was released too early.",
+                "Even better: a running drone can switch to DFU mode by itself. Press Enter.",
             ),
         }
     }
@@ -251,6 +260,12 @@ impl Wizard {
                 Some(until(476).min(until(1000)))
             }
             (WizardStep::Count | WizardStep::Hold | WizardStep::Release, _) => Some(until(500)),
+            // Three rates at once: whichever changes first.
+            (WizardStep::AskLeds, _) => {
+                let until = |half: u128| u64::try_from(half - now.as_millis() % half).unwrap_or(250);
+                let next = Leds::ALL.into_iter().filter_map(Leds::half_period).map(until).min();
+                next.map(Duration::from_millis)
+            }
             _ => None,
         }
     }

@@ -1,4 +1,5 @@
-//! What can be typed. Parsing touches nothing: no file, no device.
+//! The command line definition: commands, options and their help texts. The manual page and the shell completions are
+//! generated from it. Parsing opens no file and no device.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ const STYLES: Styles =
 #[command(override_usage = "cfdfu [OPTIONS] [IMAGE]\n       cfdfu [OPTIONS] COMMAND")]
 #[command(name = "cfdfu", version, styles = STYLES, max_term_width = 100, after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
 pub(super) struct Args {
-    /// Open the interface with this image chosen
+    /// Open the interface with this image selected
     pub(super) image: Option<PathBuf>,
     #[command(flatten)]
     pub(super) global: Global,
@@ -30,7 +31,7 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// What was typed. The demo brings its own images, so with it none needs to be named.
+    /// Parses the arguments. With `--demo` the image may be omitted, because the demo has its own images.
     pub(super) fn of(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
         let is_demo =
             |argument: &OsString| argument == "--demo" || argument.to_string_lossy().starts_with("--demo=");
@@ -44,89 +45,90 @@ impl Args {
     }
 }
 
-// Lines of at most 79 columns: what clap wraps is no table any more.
+// At most 79 columns per line: clap's wrapping would break the table.
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  cfdfu                               the interface; --demo: simulated drone
-  cfdfu flash cf2-2026.08.bin         flash the Crazyflie that is plugged in
-  cfdfu flash cf2-2026.08.bin --demo  the same on a simulated one
-  cfdfu flash cf2.bin --wait 60       the drone is put into DFU mode by hand
-  cfdfu identify                      its board, bootloader and firmware
+  cfdfu                               open the interface; add --demo to try it
+  cfdfu flash cf2-2026.08.bin         flash the connected Crazyflie
+  cfdfu flash cf2-2026.08.bin --demo  flash a simulated Crazyflie
+  cfdfu flash cf2.bin --wait 60       wait for DFU mode entered by hand
+  cfdfu identify                      show board, bootloader and firmware
   cfdfu backup mine.bin               copy the whole flash to a file
   cfdfu inspect firmware-cf2-2026.08.zip
   cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin";
 
 pub(super) const EXIT_STATUS: &str = "\
 Exit status:
-  0   done                            70  a defect of cfdfu
-  1   verify: not the same            73  output file
-  2   usage                           74  device failed
-  65  image refused                   75  interrupted, may be repeated
-  66  image unreadable                76  --require-boot: not seen running
-  69  no device, or several           77  no permission";
+  0   success                         70  internal error in cfdfu
+  1   verify: contents differ         73  cannot write the output file
+  2   invalid usage                   74  device failed
+  65  image refused                   75  interrupted; safe to run again
+  66  cannot read the image           76  --require-boot: drone not running
+  69  no device, or several           77  permission denied";
 
 const FLASH_EXAMPLES: &str = "\
 Examples:
-  cfdfu flash cf2-2026.08.bin            running: it enters DFU mode by itself
-  cfdfu flash build/cf2.elf --wait 60    a drone that does not start: by hand
-  cfdfu flash cf2.bin --device 1-1.2     one of several, by port or serial
-  cfdfu flash cf2.bin --json | tail -1   how it went, for scripts";
+  cfdfu flash cf2-2026.08.bin            asks a running drone to enter DFU mode
+  cfdfu flash build/cf2.elf --wait 60    waits for DFU mode entered by hand
+  cfdfu flash cf2.bin --device 1-1.2     selects a drone by port or serial
+  cfdfu flash cf2.bin --json | tail -1   prints the result for scripts";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
   cfdfu restore-bootloader cf2loader-1.0.bin
   cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin
-  cfdfu restore-bootloader mine.bin      a backup of the whole flash";
+  cfdfu restore-bootloader mine.bin      from a whole-flash backup";
 
 const IDENTIFY_NOTE: &str = "\
-All of it is read in DFU mode. A running drone is only asked what it runs, and
-is not restarted.";
+A running drone reports its board and firmware version and is not restarted. In
+DFU mode, cfdfu also reads the bootloader, board revision and protection.";
 
 const UNDO_NOTE: &str = "\
-A flash keeps a copy of what it overwrites, for each drone, unless it is told
---no-undo. An undo is a flash, too: a second one puts back what the first took.";
+cfdfu saves what each flash overwrites, separately for each drone, unless you
+pass --no-undo. An undo is saved too, so a second undo restores what the first
+one replaced.";
 
 const SIMULATE_NOTE: &str = "\
-On Linux's virtual USB controller (modprobe vhci_hcd), where lsusb and dfu-util
-see it, too. Orders come on standard input: unplug, plug, dfu (plug in with the
-button held), quit.";
+Uses Linux's virtual USB controller (modprobe vhci_hcd), so lsusb and dfu-util
+also see the drone. Type commands on standard input: unplug, plug, dfu (plug in
+with the button held), quit.";
 
-/// Options that every command takes.
+/// Options that every command accepts.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Everywhere")]
+#[command(next_help_heading = "Global options")]
 pub(super) struct Global {
-    /// Use the built-in simulated Crazyflie; --demo=help lists scenarios
-    #[allow(clippy::option_option, reason = "not given, given alone, given with a name")]
+    /// Use a simulated Crazyflie; --demo=help lists the scenarios
+    #[allow(clippy::option_option, reason = "absent, given alone, or given with a name")]
     #[arg(long, global = true, value_name = "SCENARIO", num_args = 0..=1, require_equals = true)]
     #[arg(value_parser = scenarios(Some(DEMO_HELP)), hide_possible_values = true)]
     pub(super) demo: Option<Option<String>>,
-    /// The interface in lines, without a full screen
+    /// Use a line-by-line interface instead of the full screen
     #[arg(long, global = true)]
     pub(super) plain: bool,
-    /// Which drone: serial number, or port as in 1-1.2
+    /// Select a drone by serial number or by port, such as 1-1.2
     #[arg(long, global = true, value_name = "SEL", value_parser = parse_selector)]
     pub(super) device: Option<Selector>,
-    /// One JSON object per line on stdout
+    /// Print one JSON object per line on stdout
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// When to use colour
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(super) color: ColorChoice,
-    /// Append a log with times to this file
+    /// Append a timestamped log to this file
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) log_file: Option<PathBuf>,
-    /// Say more; twice: every USB transfer
+    /// Show more detail (-vv: every USB transfer)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Let the demo's clock run ahead instead of waiting (for tests)
+    /// Run the demo without real waiting times (for tests)
     #[arg(long, global = true, hide = true)]
     pub(super) demo_fast: bool,
 }
 
-/// Options about finding the device.
+/// Options for finding the device.
 #[derive(Debug, clap::Args)]
 pub(super) struct DeviceArgs {
-    /// Wait up to this long for the drone to appear
+    /// Wait up to this many seconds for the drone to appear
     #[arg(long, value_name = "SECS", default_value_t = 0, hide_default_value = true)]
     pub(super) wait: u64,
     /// Do not ask a running Crazyflie to enter DFU mode
@@ -134,35 +136,35 @@ pub(super) struct DeviceArgs {
     pub(super) no_enter: bool,
 }
 
-/// Options about writing.
+/// Options for writing.
 #[derive(Debug, clap::Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch on the command line")]
+#[allow(clippy::struct_excessive_bools, reason = "each field is a command line switch")]
 pub(super) struct FlashArgs {
-    /// Where to write, not where the image is linked for
+    /// Write to this address instead of the image's own
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(super) address: Option<Address>,
-    /// Do not read back what was written
+    /// Do not read back and compare what was written
     #[arg(long)]
     pub(super) no_verify: bool,
-    /// Leave the drone in DFU mode
+    /// Stay in DFU mode instead of restarting the drone
     #[arg(long)]
     pub(super) no_leave: bool,
-    /// Write every sector, also where the image is already
+    /// Write every sector, even those that already match
     #[arg(long)]
     pub(super) full: bool,
-    /// Do not read and keep what is overwritten: no undo, and no warning of another platform
+    /// Do not save what is overwritten: no undo, and no warning if the platform differs
     #[arg(long)]
     pub(super) no_undo: bool,
-    /// Take an image or a chip that is not recognised
+    /// Write even if the image or the chip is not recognised
     #[arg(long)]
     pub(super) allow_mismatch: bool,
-    /// Program byte by byte, as the boot ROM starts (slower)
+    /// Program byte by byte, the boot ROM's default (slower)
     #[arg(long)]
     pub(super) byte_mode: bool,
-    /// Fail (76) if the drone is not seen running and staying up
+    /// Exit with status 76 unless the drone starts and keeps running
     #[arg(long, conflicts_with = "no_leave")]
     pub(super) require_boot: bool,
-    /// Start the drone by a reset, for a boot ROM that leaves it dark (not tried on a real drone yet)
+    /// Start the drone by a reset, for boot ROMs that would leave it dark (not yet tested on a real drone)
     #[arg(long, hide = true, conflicts_with = "no_leave")]
     pub(super) leave_by_reset: bool,
     #[command(flatten)]
@@ -171,58 +173,58 @@ pub(super) struct FlashArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CliCommand {
-    /// Flash a firmware; a running drone is sent into DFU mode
+    /// Flash firmware; a running drone enters DFU mode by itself
     #[command(after_help = FLASH_EXAMPLES)]
     Flash {
-        /// The image: .bin, .dfu, .hex, .elf, a release .zip; - reads stdin
+        /// Image file: .bin, .dfu, .hex, .elf or release .zip; - for stdin
         #[arg(required = true)]
         image: Option<PathBuf>,
-        /// The SHA-256 that the file must have, as published
+        /// Refuse the file unless it has this SHA-256
         #[arg(long, value_name = "HEX")]
         sha256: Option<Sha256>,
         #[command(flatten)]
         flash: FlashArgs,
     },
-    /// Put the Bitcraze bootloader back, and a firmware with it
+    /// Restore the Bitcraze bootloader, optionally with firmware
     #[command(after_help = RESTORE_EXAMPLES)]
     RestoreBootloader {
-        /// The bootloader (cf2loader-1.0.bin), or a backup of the whole flash
+        /// Bootloader (cf2loader-1.0.bin) or whole-flash backup
         #[arg(required = true)]
         loader: Option<PathBuf>,
-        /// A firmware to flash in the same job
+        /// Flash this firmware as well
         #[arg(long, value_name = "IMAGE")]
         firmware: Option<PathBuf>,
         #[command(flatten)]
         flash: FlashArgs,
     },
-    /// Crazyflies and DFU devices, one line each
+    /// List connected Crazyflies and DFU devices
     List,
-    /// Board, bootloader, firmware, protection of a drone
+    /// Show a drone's board, bootloader, firmware and protection
     #[command(after_help = IDENTIFY_NOTE)]
     Identify {
-        /// Wait up to this long for the drone to appear
+        /// Wait up to this many seconds for the drone to appear
         #[arg(long, value_name = "SECS", default_value_t = 0, hide_default_value = true)]
         wait: u64,
     },
-    /// What a file is: kind, version, boards, address, size
+    /// Show what a file is: kind, version, boards, address, size
     Inspect {
-        /// The image
+        /// Image file
         image: PathBuf,
     },
     /// Copy the whole flash (1 MiB) to a file
     Backup {
-        /// The file to write
+        /// Output file
         file: PathBuf,
-        /// Replace the file if it exists
+        /// Overwrite an existing file
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         device: DeviceArgs,
     },
-    /// Put back what the last flash overwrote; again: redo
+    /// Undo the last flash; run it again to redo
     #[command(after_help = UNDO_NOTE)]
     Undo {
-        /// Put back also a bootloader that was not Bitcraze's
+        /// Undo even if the old bootloader is not Bitcraze's or the flash has changed since
         #[arg(long)]
         allow_mismatch: bool,
         #[command(flatten)]
@@ -230,28 +232,28 @@ pub(super) enum CliCommand {
     },
     /// Compare the flash with an image
     Verify {
-        /// The image
+        /// Image file to compare with
         image: PathBuf,
-        /// Where to look instead of where the image is linked for
+        /// Compare at this address instead of the image's own
         #[arg(long, value_name = "ADDR", value_parser = parse_address)]
         address: Option<Address>,
         #[command(flatten)]
         device: DeviceArgs,
     },
-    /// Why no drone is found or opened: cable, rights, drivers
+    /// Find out why no drone is found: cable, permissions, drivers
     Doctor,
     /// Print, check or install the udev rules
     Udev {
-        /// Put them into /etc/udev/rules.d instead (as root)
+        /// Install the rules in /etc/udev/rules.d (as root)
         #[arg(long)]
         install: bool,
-        /// Tell which rules there are, and whether they let you
+        /// Check whether the installed rules grant you access
         #[arg(long, conflicts_with = "install")]
         check: bool,
     },
-    /// Print the completions of a shell
+    /// Print shell completions
     Completions {
-        /// Which shell
+        /// The shell to complete for
         shell: clap_complete::Shell,
     },
     /// Print the manual page
@@ -259,25 +261,25 @@ pub(super) enum CliCommand {
     /// Plug a simulated Crazyflie into this computer (as root)
     #[command(after_help = SIMULATE_NOTE)]
     Simulate {
-        /// What to simulate; --demo=help describes each
+        /// Scenario to simulate; --demo=help describes each one
         #[arg(value_parser = scenarios(None), hide_possible_values = true)]
         scenario: Option<String>,
     },
-    /// Write a synthetic image, to try cfdfu without a real one
+    /// Write a synthetic image for trying out cfdfu
     #[command(hide = true)]
     DemoImage {
-        /// The file to write
+        /// Output file
         file: PathBuf,
-        /// What to write
+        /// Kind of image
         #[arg(long, value_enum, default_value = "firmware")]
         kind: DemoKind,
-        /// The version that a firmware names
+        /// Firmware version
         #[arg(long, default_value = images::VERSION, value_parser = parse_version)]
         version: String,
-        /// The size of a firmware in bytes
+        /// Firmware size in bytes
         #[arg(long, default_value_t = images::FIRMWARE_LEN, value_parser = parse_size)]
         size: usize,
-        /// Replace the file if it exists
+        /// Overwrite an existing file
         #[arg(long)]
         force: bool,
     },
@@ -290,14 +292,14 @@ pub(super) enum DemoKind {
     Bolt,
 }
 
-/// The scenario that lists the others.
+/// The `--demo` value that lists the scenarios.
 pub(super) const DEMO_HELP: &str = "help";
 
-/// The names of the scenarios, with what each is: for the check of what was typed, and for completions.
-fn scenarios(more: Option<&'static str>) -> PossibleValuesParser {
-    let more = more.map(|name| PossibleValue::new(name).help("list the scenarios"));
+/// The scenario names with their descriptions, for validation and for shell completions.
+fn scenarios(extra: Option<&'static str>) -> PossibleValuesParser {
+    let extra = extra.map(|name| PossibleValue::new(name).help("list the scenarios"));
     let named = SCENARIOS.iter().map(|scenario| PossibleValue::new(scenario.name).help(scenario.what));
-    named.chain(more).collect::<Vec<_>>().into()
+    named.chain(extra).collect::<Vec<_>>().into()
 }
 
 fn parse_address(text: &str) -> Result<Address, String> {
@@ -306,25 +308,29 @@ fn parse_address(text: &str) -> Result<Address, String> {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),
     };
-    number.map(Address).map_err(|_| "an address is written like 0x08004000".to_owned())
+    number.map(Address).map_err(|_| "expected an address such as 0x08004000".to_owned())
 }
 
 fn parse_size(text: &str) -> Result<usize, String> {
-    let size = text.parse().map_err(|_| "a number of bytes".to_owned())?;
-    if (4096..=1_032_192).contains(&size) { Ok(size) } else { Err("4096 to 1032192 bytes".to_owned()) }
+    let size = text.parse().map_err(|_| "expected a number of bytes".to_owned())?;
+    if (4096..=1_032_192).contains(&size) {
+        Ok(size)
+    } else {
+        Err("expected 4096 to 1032192 bytes".to_owned())
+    }
 }
 
 fn parse_version(text: &str) -> Result<String, String> {
     if text.len() <= 40 && text.is_ascii() {
         Ok(text.to_owned())
     } else {
-        Err("40 ASCII characters".to_owned())
+        Err("expected at most 40 ASCII characters".to_owned())
     }
 }
 
 fn parse_selector(text: &str) -> Result<Selector, String> {
     if text.trim().is_empty() {
-        return Err("a serial number, or a place such as 1-1.2".to_owned());
+        return Err("expected a serial number or a port such as 1-1.2".to_owned());
     }
     text.parse().map_err(|never: std::convert::Infallible| match never {})
 }
@@ -336,11 +342,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_definition_is_valid() {
         Args::command().debug_assert();
     }
 
-    /// A table that is wrapped is none.
+    /// clap's wrapping would break the columns of the tables.
     #[test]
     fn the_help_fits_80_columns() {
         let mut command = Args::command().term_width(80);
@@ -362,12 +368,15 @@ mod tests {
                 assert!(text.lines().all(|line| line.len() <= *limit), "{name:?}: {text}");
             }
             let help = command.render_help().to_string();
-            assert!(command.is_hide_set() || !help.contains("see more with"), "{name:?} has two helps");
+            assert!(
+                command.is_hide_set() || !help.contains("see more with"),
+                "{name:?}: --help differs from -h"
+            );
         }
     }
 
     #[test]
-    fn an_address_is_hexadecimal_with_a_prefix() {
+    fn an_address_with_the_0x_prefix_is_hexadecimal() {
         assert_eq!(parse_address("0x08004000"), Ok(Address(0x0800_4000)));
         assert_eq!(parse_address("134234112"), Ok(Address(0x0800_4000)));
         for text in ["", "08004000h", "0x", "0x108004000", "-1", "0x0800_4000"] {
@@ -376,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn demo_takes_its_scenario_only_with_an_equals_sign() {
+    fn a_scenario_follows_demo_only_after_an_equals_sign() {
         let parse = |line: &str| Args::try_parse_from(line.split(' ')).unwrap().global.demo;
         assert_eq!(parse("cfdfu list --demo"), Some(None));
         assert_eq!(parse("cfdfu --demo list"), Some(None));

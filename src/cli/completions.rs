@@ -1,4 +1,6 @@
-//! `cfdfu completions`: a script for each shell, from the definition of the command line without what is hidden.
+//! `cfdfu completions`: shell completion scripts, generated from the command line definition.
+//!
+//! clap_complete also completes hidden arguments, and its zsh, bash and fish scripts each need a correction.
 
 use std::fmt::Write;
 
@@ -7,12 +9,12 @@ use clap_complete::Shell;
 
 use super::args::Args;
 
-/// The completions of this shell.
+/// Generates the completion script for a shell.
 pub(super) fn script(shell: Shell) -> String {
     let mut command = visible(&Args::command());
     let mut script = Vec::new();
     if shell == Shell::Zsh {
-        // With a positional argument beside the commands, zsh takes the command for it and completes nothing behind.
+        // zsh would take the command for the positional IMAGE and complete nothing after it.
         command = without_positionals(&command);
     }
     clap_complete::generate(shell, &mut command, "cfdfu", &mut script);
@@ -24,9 +26,9 @@ pub(super) fn script(shell: Shell) -> String {
     }
 }
 
-/// Where the script for bash takes the word before the cursor's.
+/// The line of the bash script that reads the previous word.
 const PREVIOUS: &str = "    prev=\"$3\"\n";
-/// Bash splits words at `=`, so in `--demo=x` the word before is not the option.
+/// Bash splits words at `=`, so in `--demo=x` the previous word is `=` and not the option.
 const SPLIT_AT_EQUALS: &str = r#"    prev="$3"
     if [[ "$cur" == "=" ]]; then
         cur=""
@@ -35,7 +37,7 @@ const SPLIT_AT_EQUALS: &str = r#"    prev="$3"
     fi
 "#;
 
-/// The values of arguments without a name, which the generator for fish leaves out.
+/// Completions for the values of positional arguments, which clap_complete omits for fish.
 fn fish_positionals(command: &Command) -> String {
     let mut lines = String::new();
     for command in command.get_subcommands() {
@@ -51,17 +53,17 @@ fn fish_positionals(command: &Command) -> String {
     lines
 }
 
-/// The command with its visible arguments and commands only: generators print also what help hides.
+/// Copies a command without its hidden arguments and subcommands.
 fn visible(command: &Command) -> Command {
     let commands = command.get_subcommands().filter(|it| !it.is_hide_set()).map(visible);
-    rebuilt(command, |arg| !arg.is_hide_set()).subcommands(commands)
+    copy_with(command, |arg| !arg.is_hide_set()).subcommands(commands)
 }
 
 fn without_positionals(command: &Command) -> Command {
-    rebuilt(command, |arg| !arg.is_positional()).subcommands(command.get_subcommands().cloned())
+    copy_with(command, |arg| !arg.is_positional()).subcommands(command.get_subcommands().cloned())
 }
 
-fn rebuilt(command: &Command, keep: impl Fn(&&Arg) -> bool) -> Command {
+fn copy_with(command: &Command, keep: impl Fn(&&Arg) -> bool) -> Command {
     let mut new = Command::new(command.get_name().to_owned());
     if let Some(about) = command.get_about() {
         new = new.about(about.clone());

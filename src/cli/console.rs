@@ -1,5 +1,6 @@
-//! What is shown: a dfu-util-style log with a progress bar on a terminal, plain lines in a pipe, or JSON on
-//! stdout with the lines on stderr. A terminal that is gone is no reason to stop: nothing here can fail.
+//! Command line output: a dfu-util-style log with a progress bar, or JSON on stdout with the log on stderr.
+//!
+//! Printing never fails, because a closed terminal must not stop a flash. Lost output is reported in the exit status.
 
 use std::cell::OnceCell;
 use std::fs::{File, OpenOptions};
@@ -22,40 +23,41 @@ use crate::job::{
     Device, DeviceInfo, Event, Failure, FailureKind, Level, Outcome, Phase, Preview, Report, WaitFor,
 };
 use crate::report::{self, Exit, Problem, ProblemKind};
-use crate::settings::{Color, GlyphSet, Settings};
+use crate::settings::{Background, Color, GlyphSet, Settings};
 use crate::sys::symptoms;
-use crate::ui::theme::{Glyphs, Theme};
+use crate::ui::theme::{Colours, Glyphs, Theme};
 use crate::ui::wrapped;
 use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
 use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressStyle};
 
-#[allow(clippy::struct_excessive_bools, reason = "each is about another stream")]
+#[allow(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct Console {
     demo: bool,
     json: bool,
     verbose: u8,
     color: bool,
-    /// Whether a progress bar can be drawn.
+    /// Draw progress bars.
     live: bool,
     width: usize,
-    /// The bar of a phase, or the count of a wait.
+    /// The progress bar of a phase, or the timer of a wait (no phase).
     bar: Option<(Option<Phase>, ProgressBar)>,
-    /// What stands where the bootloader belongs, where a job leaves that alone.
+    /// What is in the bootloader's sector, if the job does not write it.
     loader: Option<Loader>,
     log: Option<File>,
     clock: Arc<RealClock>,
-    /// The one last result of `--json` is printed.
+    /// The final `result` object of `--json` has been printed.
     concluded: bool,
-    /// The first error of standard output. A reader that closed the pipe is not an error.
+    /// The first error on standard output. A closed pipe does not count.
     lost_output: OnceCell<io::Error>,
 }
 
-/// One object on a line of standard output.
+/// Prints one object as a line on standard output.
 pub(super) fn print_object(object: &Object<'_>) -> io::Result<()> {
     let text = serde_json::to_string(object).map_err(io::Error::other)?;
-    // JSON escapes what is below a blank; a terminal obeys more than that. All of it has four digits.
+    // JSON escapes only the control characters below U+0020, but terminals interpret others as well (C1, bidirectional
+    // marks). All of them fit the four digits of a \u escape.
     let escaped = |c: char| match u32::from(c) {
         code if !descriptor::is_printable(c) => format!("\\u{code:04x}"),
         _ => c.to_string(),
@@ -64,7 +66,7 @@ pub(super) fn print_object(object: &Object<'_>) -> io::Result<()> {
     writeln!(io::stdout(), "{line}")
 }
 
-/// A problem that comes before there is a console.
+/// Reports a problem that occurs before the console exists.
 pub(super) fn complain(problem: &Problem, json: bool) -> ExitCode {
     if json {
         let _ = print_object(&json::problem(problem));
@@ -78,9 +80,9 @@ impl Console {
     pub(super) fn new(global: &Global) -> Result<Console, Problem> {
         let log = global.log_file.as_deref().map(|path| {
             OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
-                let message = format!("{}: {error}", path.display());
+                let message = format!("cannot open the log file {}: {error}", path.display());
                 Problem::new(Exit::CannotCreate, ProblemKind::LogFile, &message)
-                    .advise("Name another file with --log-file.")
+                    .advise("Choose another file with --log-file.")
             })
         });
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -109,30 +111,29 @@ impl Console {
         })
     }
 
-    /// Whether all of this is the demo.
     pub(super) fn is_demo(&self) -> bool {
         self.demo
     }
 
-    /// The file of `--log-file`, for the interface.
+    /// Hands the file of `--log-file` over to the interface.
     pub(super) fn take_log(&mut self) -> Option<File> {
         self.log.take()
     }
 
-    /// For `-vv`: tells every transfer.
+    /// With `-vv`, a listener that prints every USB transfer.
     pub(super) fn transfer_listener(&self) -> Option<Listener> {
         let clock = Arc::clone(&self.clock);
-        let tell = move |transfer: &Transfer| {
+        let print = move |transfer: &Transfer| {
             let now = clock.now().as_secs_f64();
-            // In one piece: standard error has no buffer.
+            // One write per line, because standard error is unbuffered.
             let _ = io::stderr().write_all(format!("{now:9.4}  {transfer}\n").as_bytes());
         };
-        (self.verbose >= 2).then(|| Arc::new(tell) as Listener)
+        (self.verbose >= 2).then(|| Arc::new(print) as Listener)
     }
 
     pub(super) fn line(&mut self, text: &str) {
         let text = &printable(text);
-        self.keep(text);
+        self.write_log_file(text);
         let text = if self.verbose > 0 {
             format!("{:8.3}  {text}", self.clock.now().as_secs_f64())
         } else {
@@ -149,7 +150,7 @@ impl Console {
         }
     }
 
-    fn keep(&mut self, text: &str) {
+    fn write_log_file(&mut self, text: &str) {
         let now = self.clock.now().as_secs_f64();
         if let Some(log) = &mut self.log {
             // A full disk must not stop a flash.
@@ -169,13 +170,13 @@ impl Console {
         self.concluded = true;
     }
 
-    /// A text that is the whole answer of a command, if it is to be an object; else the command prints it.
+    /// With `--json`, prints a command's whole output as one object. Returns false if the caller must print it.
     pub(super) fn text(&self, text: &str) -> bool {
         self.object(&Object::Text { text });
         self.json
     }
 
-    /// A row of `--demo=help`.
+    /// Prints a row of `--demo=help`.
     pub(super) fn scenario(&mut self, name: &str, what: &str) {
         self.object(&Object::Scenario { name, what });
         if !self.json {
@@ -191,36 +192,35 @@ impl Console {
         }
     }
 
-    /// The end of a command, as it is known outside: one whose output was lost has not done what it was asked.
+    /// Ends the command and returns its exit status. Success becomes an error if output was lost: a script must not
+    /// rely on a truncated file.
     pub(super) fn end(&mut self, exit: Exit) -> Exit {
-        self.conclude_run(exit);
+        self.conclude_without_job(exit);
         match self.lost_output.get() {
             Some(error) if exit == Exit::Done => {
-                let _ = writeln!(io::stderr(), "cfdfu: standard output: {error}");
+                let _ = writeln!(io::stderr(), "cfdfu: cannot write to standard output: {error}");
                 Exit::CannotCreate
             }
             _ => exit,
         }
     }
 
-    /// One that ran no job gets its one result here.
-    fn conclude_run(&mut self, exit: Exit) {
+    /// Prints the `result` object of a command that ran no job.
+    fn conclude_without_job(&mut self, exit: Exit) {
         if self.concluded {
             return;
         }
         let object = match exit {
             Exit::Done => json::done(),
             other => {
-                let advice = "The check events name each remedy.";
-                json::problem(
-                    &Problem::new(other, ProblemKind::Checks, "not every check is good").advise(advice),
-                )
+                let advice = "Each `check` event has its remedy.";
+                json::problem(&Problem::new(other, ProblemKind::Checks, "some checks failed").advise(advice))
             }
         };
         self.last_object(&object);
     }
 
-    /// One event of a job.
+    /// Prints one event of a job.
     pub(super) fn event(&mut self, event: &Event) {
         match event {
             Event::Device(device) => {
@@ -242,7 +242,7 @@ impl Console {
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
             Event::Log(level, entry) => self.log_line(*level, &entry.to_string()),
             Event::Waiting { what, limit } => self.waiting(*what, *limit),
-            // The last word comes with what follows from it: [`Console::result`].
+            // [`Console::result`] prints the outcome together with the advice.
             Event::Sector { .. } | Event::Finished(_) => {}
         }
     }
@@ -260,17 +260,16 @@ impl Console {
                 }
             }
             DeviceInfo::Running(_) => {
-                self.line("In DFU mode, bootloader, board revision and protection can be read, too.");
+                self.line("In DFU mode, cfdfu can also read the bootloader, board revision and protection.");
             }
         }
     }
 
-    /// What was found and what will be done.
     fn preview(&mut self, preview: &Preview) {
         self.loader = preview.loader;
         match &preview.firmware {
             Some(Content::Firmware(firmware)) => self.line(&format!("On the drone: {firmware}")),
-            Some(_) => self.line("On the drone: something that is no Crazyflie firmware"),
+            Some(_) => self.line("On the drone: not a Crazyflie firmware"),
             None => {}
         }
         if let Some(change) = preview.platform_change {
@@ -281,7 +280,7 @@ impl Console {
     fn log_line(&mut self, level: Level, text: &str) {
         self.object(&Object::Log { text });
         match level {
-            Level::Detail if self.verbose == 0 => self.keep(text),
+            Level::Detail if self.verbose == 0 => self.write_log_file(text),
             Level::Detail | Level::Info => self.line(text),
             Level::Warning => self.line(&format!("Warning: {text}")),
         }
@@ -308,15 +307,15 @@ impl Console {
         }
     }
 
-    /// On a terminal the seconds count for as long as the wait lasts.
+    /// Announces a wait and shows a running timer on a terminal.
     fn waiting(&mut self, what: WaitFor, limit: Duration) {
         if limit.is_zero() {
             return;
         }
         self.end_bar();
-        self.line(&format!("Waiting for {what}, at most {} s ...", limit.as_secs()));
+        self.line(&format!("Waiting for {what} (up to {} s) ...", limit.as_secs()));
         if matches!(what, WaitFor::Crazyflie | WaitFor::DfuByHand) {
-            let words = format!("One that does not start comes into DFU mode by hand: {ENTER_BY_HAND}.");
+            let words = format!("If the drone does not start, enter DFU mode by hand: {ENTER_BY_HAND}.");
             let width = self.width.saturating_sub(2);
             for line in wrapped(&words, width) {
                 self.line(&format!("  {line}"));
@@ -333,7 +332,7 @@ impl Console {
         }
     }
 
-    /// What was waited for is there.
+    /// Removes the timer of a wait.
     fn end_wait(&mut self) {
         if matches!(self.bar, Some((None, _))) {
             self.end_bar();
@@ -346,7 +345,7 @@ impl Console {
         }
     }
 
-    /// What file is about to be used.
+    /// Describes the image that is about to be used.
     pub(super) fn image(&mut self, image: &Image) {
         self.line(&describe_image(image));
         for note in image.notes.iter().cloned().chain(report::caution(image)) {
@@ -354,7 +353,7 @@ impl Console {
         }
     }
 
-    /// The answer of `inspect`.
+    /// Prints the output of `inspect`.
     pub(super) fn inspection(&mut self, image: &Image) {
         self.object(&json::image(image));
         if !self.json {
@@ -372,16 +371,16 @@ impl Console {
                 }
             }
             self.line(match image.extent.complete() {
-                Some(true) => "Complete: it has everything that its start-up code needs",
-                Some(false) => "Incomplete: it lacks bytes that its start-up code needs",
-                None => "Unknown whether it is complete: its start-up code is not recognised",
+                Some(true) => "Complete: it has all the data its start-up code refers to",
+                Some(false) => "Incomplete: it lacks data its start-up code refers to",
+                None => "Cannot tell whether it is complete: its start-up code is not recognised",
             });
             self.line(&format!("CRC-32 {:08x}", image.crc32));
             self.line(&format!("SHA-256 {}", image.sha256));
         }
     }
 
-    /// A row of `doctor`.
+    /// Prints a row of `doctor`.
     pub(super) fn check(&mut self, check: &Check) {
         let Check { name, verdict, found, remedy } = check;
         self.object(&json::check(check));
@@ -399,7 +398,7 @@ impl Console {
         }
     }
 
-    /// The answer of `list`.
+    /// Prints a row of `list`.
     pub(super) fn device(&mut self, device: &Device) {
         self.object(&json::device(device));
         if !self.json {
@@ -407,34 +406,34 @@ impl Console {
         }
     }
 
-    /// A remark for people, on stderr: the lines on stdout may go to a script.
+    /// Prints a note on stderr, because scripts may read the lines on stdout.
     pub(super) fn note(&mut self, text: &str) {
         let text = &printable(text);
-        self.keep(text);
+        self.write_log_file(text);
         let _ = writeln!(io::stderr(), "{text}");
     }
 
-    /// The drone was lost, and is waited for.
+    /// Warns that the drone was lost. The job resumes when it is back.
     pub(super) fn interrupted(&mut self, failure: &Failure) {
         self.end_bar();
         let text = format!("{failure}. {}", report::drone_state(failure.drone));
         self.log_line(Level::Warning, &text);
     }
 
-    /// The last words of a job that made no file, and the exit status that they mean.
+    /// Prints the outcome of a job that wrote no file, and returns the exit status.
     pub(super) fn conclude(&mut self, report: &Report, require_boot: bool) -> Exit {
         let not_running = report::not_running(report).filter(|_| require_boot);
-        self.last_words(report, None, not_running.as_ref());
+        self.print_outcome(report, None, not_running.as_ref());
         not_running.map_or_else(|| report::exit(report), |problem| problem.exit)
     }
 
-    /// The last words of a job.
+    /// Prints the outcome of a job. `file` is the backup that it saved.
     pub(super) fn result(&mut self, report: &Report, file: Option<&Path>) {
-        self.last_words(report, file, None);
+        self.print_outcome(report, file, None);
     }
 
-    /// `problem` is one that the job itself does not know.
-    fn last_words(&mut self, report: &Report, file: Option<&Path>, problem: Option<&Problem>) {
+    /// `problem` is a failure found after the job, such as `--require-boot` not met.
+    fn print_outcome(&mut self, report: &Report, file: Option<&Path>, problem: Option<&Problem>) {
         self.end_bar();
         self.last_object(&json::result(report, file, problem));
         match &report.outcome {
@@ -461,7 +460,7 @@ impl Console {
         }
     }
 
-    /// The parting words of the interface, on the normal screen.
+    /// Prints the outcome of the interface's last job on the normal screen.
     pub(super) fn farewell(&mut self, app: &App) {
         if let Screen::Outcome(report, facts) = &app.screen {
             self.result(report, None);
@@ -475,18 +474,20 @@ impl Console {
         }
     }
 
-    /// A problem before or beside a job; in JSON it is the one last result.
+    /// Reports a problem outside a job. With `--json` it becomes the `result` object.
     pub(super) fn problem(&mut self, problem: &Problem) {
         self.end_bar();
         self.last_object(&json::problem(problem));
         self.explain(problem);
     }
 
-    /// A virtual machine sees a device only if it is passed through, and DFU mode is another device.
+    /// Explains why a virtual machine loses the drone: DFU mode is another USB device, passed through separately.
     fn mention_guest(&mut self, failure: &Failure) {
         let unseen = matches!(failure.kind, FailureKind::DidNotEnter { now: None, .. });
         if let Some(guest) = symptoms::guest().filter(|_| unseen) {
-            self.error_text(&format!("This is {guest}: pass 0483:df11 through to it, too."));
+            self.error_text(&format!(
+                "cfdfu runs inside {guest}: pass the USB device 0483:df11 through as well."
+            ));
         }
     }
 
@@ -502,13 +503,13 @@ impl Console {
 
     fn error(&mut self, text: &str) {
         let text = printable(text);
-        self.keep(&text);
+        self.write_log_file(&text);
         let label = if self.color { "\x1b[1;31mcfdfu:\x1b[0m" } else { "cfdfu:" };
         let _ = writeln!(io::stderr(), "{label} {text}");
     }
 
     fn error_text(&mut self, text: &str) {
-        self.keep(text);
+        self.write_log_file(text);
         let _ = writeln!(io::stderr(), "  {text}");
     }
 }
@@ -517,32 +518,40 @@ fn columns() -> usize {
     crossterm::terminal::size().map_or(80, |(width, _)| usize::from(width))
 }
 
-/// What a file or a device calls itself must not reach the terminal as a command to it.
+/// Removes control characters, so that names from files and devices cannot control the terminal.
 fn printable(text: &str) -> String {
     text.chars().filter(|&c| descriptor::is_printable(c)).collect()
 }
 
 /// The interface's theme for this terminal.
 pub(super) fn theme(global: &Global, settings: &Settings) -> Theme {
-    let of = |name: &str| std::env::var(name).unwrap_or_default();
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().map(|name| of(name)).find(|value| !value.is_empty());
+    let env = |name: &str| std::env::var(name).unwrap_or_default();
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().map(|name| env(name)).find(|value| !value.is_empty());
     let no_color = match (global.color, settings.color) {
         (ColorChoice::Always, _) => false,
         (ColorChoice::Never, _) => true,
-        (ColorChoice::Auto, _) if !of("NO_COLOR").is_empty() => true,
+        (ColorChoice::Auto, _) if !env("NO_COLOR").is_empty() => true,
         (ColorChoice::Auto, color) => color == Some(Color::Never),
     };
-    let (glyphs, colour) = Theme::tier(&of("TERM"), &locale.unwrap_or_default(), no_color);
+    let (glyphs, colours) =
+        Theme::tier(&env("TERM"), &env("COLORTERM"), &locale.unwrap_or_default(), no_color);
     let glyphs = settings.glyphs.map_or(glyphs, |glyphs| match glyphs {
         GlyphSet::Unicode => Glyphs::Unicode,
         GlyphSet::Cp437 => Glyphs::Cp437,
         GlyphSet::Ascii => Glyphs::Ascii,
     });
-    Theme::new(glyphs, colour || settings.color == Some(Color::Always) && !no_color)
+    let colours = match (colours, settings.theme) {
+        (Colours::None, _) if no_color || settings.color != Some(Color::Always) => Colours::None,
+        (Colours::None, _) => Colours::Sixteen,
+        (_, Some(Background::Light)) => Colours::Light,
+        (_, Some(Background::Dark)) => Colours::Dark { auto: false },
+        (colours, Some(Background::Auto) | None) => colours,
+    };
+    Theme::new(glyphs, colours)
 }
 
-/// Port, numbers, mode, name, serial number, and the label of the demo.
-fn describe(device: &Device, between: &str) -> String {
+/// Port, USB ids, mode, name, serial number, and a label if the device is simulated.
+fn describe(device: &Device, separator: &str) -> String {
     let mode = match device.mode {
         Mode::Dfu => "DFU mode",
         Mode::Firmware => "running",
@@ -554,7 +563,7 @@ fn describe(device: &Device, between: &str) -> String {
     let label = if device.simulated { "SIMULATED" } else { "" };
     let (place, id) = (device.location.to_string(), device.id.to_string());
     let fields = [&place, &id, mode, &name, &device.strings.serial, label];
-    fields.into_iter().filter(|field| !field.is_empty()).collect::<Vec<_>>().join(between)
+    fields.into_iter().filter(|field| !field.is_empty()).collect::<Vec<_>>().join(separator)
 }
 
 fn describe_image(image: &Image) -> String {

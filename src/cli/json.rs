@@ -1,5 +1,5 @@
-//! What `--json` prints: every object that there is, with every name that scripts rely on. `docs/json.schema.json` says the
-//! same for readers, and a test holds the two together.
+//! The objects that `--json` prints. Scripts rely on every name in here; `docs/json.schema.json` documents them, and a
+//! test validates the output against it.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ pub(super) struct SegmentObject {
     bytes: usize,
 }
 
-/// `null` is what could not be read.
+/// Unreadable values are `null`.
 #[derive(Default, Serialize)]
 pub(super) struct BoardObject<'a> {
     #[serde(rename = "type")]
@@ -80,7 +80,7 @@ pub(super) struct SectorObject {
     size: u32,
 }
 
-/// The one last object.
+/// The last object, printed exactly once.
 #[derive(Default, Serialize)]
 pub(super) struct ResultObject {
     outcome: &'static str,
@@ -90,7 +90,7 @@ pub(super) struct ResultObject {
     verified: bool,
     booted: Option<bool>,
     runs: Option<String>,
-    /// Rounded to a millisecond.
+    /// Rounded to milliseconds.
     seconds: f64,
     error: Option<ErrorObject>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,7 +194,7 @@ pub(super) fn check(check: &doctor::Check) -> Object<'_> {
     Object::Check { name, verdict: verdict.word(), found, remedy }
 }
 
-/// The end of a job, with the problem that the job itself does not know, if there is one.
+/// The result of a job. `problem` is a failure found after the job ended, such as `--require-boot` not met.
 pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Problem>) -> Object<'static> {
     let (outcome, failure) = match &report.outcome {
         Outcome::Flashed => ("flashed", None),
@@ -216,12 +216,12 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
     })
 }
 
-/// The end of a command that failed before or beside a job.
+/// The result of a command that failed outside a job.
 pub(super) fn problem(problem: &Problem) -> Object<'static> {
     Object::Result(ResultObject { outcome: "failed", error: Some(error(problem)), ..ResultObject::default() })
 }
 
-/// The end of a command that ran no job.
+/// The result of a command that succeeded without a job.
 pub(super) fn done() -> Object<'static> {
     Object::Result(ResultObject { outcome: "unchanged", ..ResultObject::default() })
 }

@@ -1,5 +1,7 @@
-//! The manual page, from the definition of the command line: one page for everything, since somebody without a network
-//! reads it from top to bottom. clap_mangen makes a page a command, and has no place for files, keys and JSON.
+//! `cfdfu man`: the manual page, generated from the command line definition.
+//!
+//! It is a single page, so that it can be read from top to bottom without a network. clap_mangen would produce one page
+//! per command and has no sections for files, keys and JSON.
 
 use std::fmt::Write;
 
@@ -9,44 +11,46 @@ use super::args::{EXAMPLES, EXIT_STATUS};
 use crate::sim::scenario::SCENARIOS;
 
 const DESCRIPTION: &str = "\
-Flashes the STM32F405 of a Bitcraze Crazyflie over USB: a drone that runs, one that no longer boots, or one whose bootloader \
-was overwritten. Without a command it opens an interface in the terminal, which leads through all of it.";
+Flashes the STM32F405 of a Bitcraze Crazyflie over USB. It works on a running drone, on a drone that no longer boots, \
+and on a drone whose bootloader was overwritten. Without a command, it opens a terminal interface that guides you \
+through each step.";
 
 const SETTINGS: &str = "\
-Settings, all optional: glyphs (\"unicode\", \"cp437\" or \"ascii\"), color (\"always\" or \"never\"), images (the folder in \
-which files are chosen), logs (how many logs of runs are kept, 50 if not set). The program never writes this file.";
+Settings, all optional: glyphs (\"unicode\", \"cp437\" or \"ascii\"), color (\"always\" or \"never\"), images (the \
+folder where the file picker starts), logs (the number of run logs to keep, 50 by default). cfdfu never writes this \
+file.";
 
-/// Places as they are on Linux; `directories` knows the others.
+/// The paths on Linux. On macOS and Windows they come from the `directories` crate.
 const FILES: [(&str, &str); 3] = [
     ("~/.config/cfdfu/config.toml", SETTINGS),
-    ("~/.local/state/cfdfu", "Copies for undo, recent images, logs, bug reports."),
+    ("~/.local/state/cfdfu", "Copies for undo, recent images, logs and bug reports."),
     (
         "On macOS and Windows",
-        "Both are in ~/Library/Application Support/cfdfu, and in %APPDATA%\\cfdfu and %LOCALAPPDATA%\\cfdfu.",
+        "macOS keeps both in ~/Library/Application Support/cfdfu, Windows in %APPDATA%\\cfdfu and %LOCALAPPDATA%\\cfdfu.",
     ),
 ];
 
 const ENVIRONMENT: [(&str, &str); 4] = [
-    ("NO_COLOR", "If set and not empty, no colour is used, unless --color always is given."),
-    ("TERM", "linux: characters of the console's fonts. dumb: the interface in lines."),
-    ("LC_ALL, LC_CTYPE, LANG", "Without UTF-8, the screen is drawn in ASCII."),
-    ("XDG_CONFIG_HOME, XDG_STATE_HOME", "Instead of ~/.config and ~/.local/state."),
+    ("NO_COLOR", "If set and not empty, disables colour unless --color always is given."),
+    ("TERM", "linux: use only characters of the console fonts. dumb: use the line-by-line interface."),
+    ("LC_ALL, LC_CTYPE, LANG", "Without UTF-8, the interface is drawn in ASCII."),
+    ("XDG_CONFIG_HOME, XDG_STATE_HOME", "Replace ~/.config and ~/.local/state."),
 ];
 
 const KEYS: &str = "\
-The keys that work are at the bottom of every screen; ? lists all of them. f flashes, r leads a drone that does not start \
-into DFU mode, b restores the bootloader, i chooses a file, u undoes the last flash, d opens the doctor, l the log, q \
-quits. Arrows or h, j, k, l move, Enter starts, w writes what the plan shows, Esc goes back.";
+The bottom of every screen shows the available keys; ? lists all of them. f flashes, r guides you when a drone does \
+not start, b restores the bootloader, i chooses a file, u undoes the last flash, d opens the doctor, l opens the log, \
+q quits. Arrows or h, j, k, l move, Enter starts, w writes what the plan shows, Esc goes back.";
 
 const JSON: &str = "\
-With --json every command prints one object per line on standard output and ends in one object whose event is result. Its \
-outcome is flashed, unchanged, failed or cancelled; error is null or has kind (a word for scripts), message and advice. \
-The other events are device, image, board, plan, progress, log, check, scenario and text.";
+With --json, every command prints one object per line on standard output. The last object is the event result: its \
+outcome is flashed, unchanged, failed or cancelled, and its error is null or has kind (a word for scripts), message \
+and advice. The other events are device, image, board, plan, progress, log, check, scenario and text.";
 
-/// Of the last change of the page's own words.
+/// When the text of this page was last changed.
 const DATE: &str = "2026-11-24";
 
-/// The page in the language of man(7).
+/// Generates the page in man(7) format.
 pub(super) fn page(mut command: Command) -> String {
     command.build();
     let mut page = String::new();
@@ -56,17 +60,17 @@ pub(super) fn page(mut command: Command) -> String {
     let _ = writeln!(page, ".SH NAME\ncfdfu \\- {}", plain(&about));
     page += ".SH SYNOPSIS\n.B cfdfu\n[OPTIONS] [IMAGE]\n.br\n.B cfdfu\nCOMMAND [OPTIONS] ...\n";
     let _ = writeln!(page, ".SH DESCRIPTION\n{}", plain(DESCRIPTION));
-    page += ".SH OPTIONS OF EVERY COMMAND\n";
-    let of_all = |arg: &&Arg| !arg.is_positional() && arg.get_id() != "version";
-    command.get_arguments().filter(of_all).for_each(|arg| option(&mut page, arg));
+    page += ".SH GLOBAL OPTIONS\n";
+    let is_global = |arg: &&Arg| !arg.is_positional() && arg.get_id() != "version";
+    command.get_arguments().filter(is_global).for_each(|arg| option(&mut page, arg));
     page += ".SH COMMANDS\n";
     for command in command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help") {
         section(&mut page, command);
     }
-    for (title, text) in [("KEYS OF THE INTERFACE", KEYS), ("JSON", JSON)] {
+    for (title, text) in [("KEYS", KEYS), ("JSON", JSON)] {
         let _ = writeln!(page, ".SH {title}\n{}", plain(text));
     }
-    page += ".SH SCENARIOS OF THE DEMO\n";
+    page += ".SH DEMO SCENARIOS\n";
     for scenario in SCENARIOS {
         entry(&mut page, scenario.name, scenario.what);
     }
@@ -86,12 +90,12 @@ pub(super) fn page(mut command: Command) -> String {
     page
 }
 
-/// A row of a list: a name, and what it is.
+/// A list entry: a name and its description.
 fn entry(page: &mut String, name: &str, what: &str) {
     let _ = writeln!(page, ".TP\n.B {}\n{}", plain(name), plain(what));
 }
 
-/// What one command does, with the options that only some have.
+/// The section of one command, with its own options.
 fn section(page: &mut String, command: &Command) {
     let _ = write!(page, ".SS {}", plain(command.get_name()));
     for arg in command.get_positionals() {
@@ -101,8 +105,8 @@ fn section(page: &mut String, command: &Command) {
     }
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(page, "\n{}.", plain(&about));
-    let own = |arg: &&Arg| !arg.is_global_set() && !matches!(arg.get_id().as_str(), "help" | "version");
-    command.get_arguments().filter(own).for_each(|arg| option(page, arg));
+    let is_own = |arg: &&Arg| !arg.is_global_set() && !matches!(arg.get_id().as_str(), "help" | "version");
+    command.get_arguments().filter(is_own).for_each(|arg| option(page, arg));
     if let Some(text) = command.get_after_help() {
         let _ = writeln!(page, ".PP\n.nf\n{}\n.fi", plain(&text.to_string()));
     }
@@ -127,17 +131,17 @@ fn option(page: &mut String, arg: &Arg) {
     entry(page, &name, &help);
 }
 
-/// What stands for a value.
+/// The placeholder of a value.
 fn value(arg: &Arg) -> String {
     let names = arg.get_value_names().unwrap_or_default();
     names.first().map_or_else(|| arg.get_id().as_str().to_uppercase(), ToString::to_string)
 }
 
-/// Text that says nothing to man itself: no escape, no hyphen to break at, no line that is a request.
+/// Escapes text for man: backslashes, hyphens, and lines that would start a request.
 fn plain(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     let line =
         |line: &str| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() };
-    // One sentence a line, as man pages have it.
+    // One sentence per line, as man(7) recommends.
     text.replace(". ", ".\n").lines().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -1,4 +1,4 @@
-//! Writing a file: whole or not at all, and never over one that exists unless that is asked for.
+//! Writes an output file completely or not at all, and never over an existing file unless `--force` is given.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use tempfile::NamedTempFile;
 
 use crate::report::{Exit, Problem, ProblemKind};
 
-/// A file to come: written beside its place under another name, then moved there. Whatever happens, no draft is left.
+/// A file to be written. The data goes to a temporary file in the same folder, which is then renamed, so that a failure
+/// leaves neither a partial file nor a temporary one.
 pub(super) struct Output {
     path: PathBuf,
     draft: NamedTempFile,
@@ -15,15 +16,15 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Makes sure that the file can be made, before anything costly is done.
+    /// Creates the temporary file, so that an unusable path fails before the flash is read.
     pub(super) fn create(path: &Path, replace: bool) -> Result<Output, Problem> {
         if !replace && path.symlink_metadata().is_ok() {
-            return Err(problem(path, "it exists already", "Name another file, or add --force."));
+            return Err(problem(path, "the file already exists", "Choose another file, or add --force."));
         }
         if path.metadata().is_ok_and(|existing| !existing.is_file()) {
-            return Err(problem(path, "it is not a regular file", "Name another file."));
+            return Err(problem(path, "not a regular file", "Choose another file."));
         }
-        path.file_name().ok_or_else(|| problem(path, "is not a file name", "Name a file."))?;
+        path.file_name().ok_or_else(|| problem(path, "not a file name", "Give the name of a file."))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut builder = tempfile::Builder::new();
         builder.prefix("cfdfu-").suffix(".part");
@@ -34,20 +35,20 @@ impl Output {
         Ok(Output { path: path.to_owned(), draft, replace })
     }
 
-    /// Writes the content and puts the file in its place.
+    /// Writes the content and renames the temporary file.
     pub(super) fn write(self, bytes: &[u8]) -> Result<(), Problem> {
         let Output { path, mut draft, replace } = self;
         let written = draft.write_all(bytes).and_then(|()| draft.as_file().sync_all());
-        let put = |draft: NamedTempFile| {
+        let rename = |draft: NamedTempFile| {
             if replace { draft.persist(&path) } else { draft.persist_noclobber(&path) }
         };
-        let put = written.and_then(|()| put(draft).map_err(io::Error::from));
-        put.map(drop).map_err(|error| failed(&path, &error))
+        let renamed = written.and_then(|()| rename(draft).map_err(io::Error::from));
+        renamed.map(drop).map_err(|error| failed(&path, &error))
     }
 }
 
 fn failed(path: &Path, error: &io::Error) -> Problem {
-    problem(path, &error.to_string(), "Name a file in a folder that you may write to, with room for 1 MiB.")
+    problem(path, &error.to_string(), "Choose a writable folder with at least 1 MiB of free space.")
 }
 
 fn problem(path: &Path, what: &str, advice: &str) -> Problem {
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_made_whole_and_not_over_another() {
+    fn a_file_is_written_completely_and_overwrites_another_only_on_request() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup.bin");
         Output::create(&path, false).unwrap().write(b"one").unwrap();
@@ -71,11 +72,11 @@ mod tests {
         assert!(Output::create(&path, false).is_err());
         Output::create(&path, true).unwrap().write(b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]
-    fn a_file_that_came_up_meanwhile_is_not_replaced() {
+    fn a_file_created_in_the_meantime_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("backup.bin");
         let output = Output::create(&path, false).unwrap();
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_file_leaves_nothing() {
+    fn an_abandoned_output_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         drop(Output::create(&dir.path().join("backup.bin"), false).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

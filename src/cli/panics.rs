@@ -1,13 +1,12 @@
-//! What a panic does, of any thread.
+//! The panic hook: a panic must neither leave the terminal in raw mode nor print over the interface.
 
 use std::io::Write;
 use std::thread;
 
 use crate::tui::terminal;
 
-/// A panic is a defect of this program. On the main thread the terminal is given back first, so that the
-/// report is readable; a panic of the worker is caught there and becomes a failed job, and must not touch
-/// the screen.
+/// Installs the panic hook. A panic on the main thread restores the terminal first, so that its report is readable. A
+/// panic in the worker is caught there and becomes a failed job, so the hook must not print over the screen.
 pub(super) fn report() {
     let Ok(hooks) =
         color_eyre::config::HookBuilder::default().theme(color_eyre::config::Theme::new()).try_into_hooks()

@@ -1,4 +1,5 @@
-//! The jobs of one command: a worker, what is supervised of them, signals, and the console that shows their events.
+//! Runs the jobs of one command: connects the worker, the supervisor and the signal handler, and prints events on the
+//! console.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +20,9 @@ pub(super) struct Jobs {
     worker: Worker,
     supervisor: Supervisor,
     signals: Signals,
-    /// SIGINT, which may come between two jobs.
+    /// SIGINT was received, possibly between two jobs.
     stopped: Arc<AtomicBool>,
-    /// The terminal went, or the system asked to end.
+    /// SIGHUP or SIGTERM was received: the terminal is closed, or the system asked this process to end.
     hung_up: Arc<AtomicBool>,
 }
 
@@ -34,19 +35,20 @@ impl Jobs {
         let worker = Worker::spawn(Arc::clone(&bus), Arc::clone(&clock));
         let logs = Settings::load().0.logs();
         let supervisor = Supervisor::new(worker.commands.clone(), console.is_demo(), waits, logs);
-        // SIGINT stops at the next safe point. SIGHUP and SIGTERM let a flash finish that has begun to write: half a
-        // flash helps nobody, and it takes seconds. Before that, and a job that only reads, they stop, too.
+        // SIGINT stops at the next safe point. SIGHUP and SIGTERM also stop a job that only reads or has not written
+        // yet, but let a flash finish once it has begun to write: that takes only seconds, and half a firmware is of no
+        // use.
         let (stopped, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let commands = worker.commands.clone();
-        let (stop, leave_alone) = (Arc::clone(&stopped), Arc::clone(&hung_up));
+        let (set_stopped, set_hung_up) = (Arc::clone(&stopped), Arc::clone(&hung_up));
         let signals = Signals::listen(move |signal| {
             let command = match signal {
                 Signal::Stop => {
-                    stop.store(true, Ordering::SeqCst);
+                    set_stopped.store(true, Ordering::SeqCst);
                     Command::Cancel
                 }
                 Signal::Alone => {
-                    leave_alone.store(true, Ordering::SeqCst);
+                    set_hung_up.store(true, Ordering::SeqCst);
                     Command::CancelIfUntouched
                 }
             };
@@ -56,7 +58,7 @@ impl Jobs {
         Ok(Jobs { bus, clock, worker, supervisor, signals, stopped, hung_up })
     }
 
-    /// Runs one job. Whoever typed the command has confirmed its plan.
+    /// Runs one job. Typing the command counts as confirmation of its plan.
     pub(super) fn run(&mut self, job: Job, console: &mut Console) -> Ended {
         let report = if self.is_stopped() {
             Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
@@ -87,7 +89,7 @@ impl Jobs {
                     {
                         let event = Event::Log(entry.level(), entry);
                         console.event(&event);
-                        // For the log of the run.
+                        // The supervisor writes the run log.
                         let _ = self.supervisor.observe(self.clock.now(), event);
                     }
                 }
@@ -98,19 +100,20 @@ impl Jobs {
                 }
             }
         }
-        // The worker's thread ended without its last word: that is a failed job, too.
+        // The worker thread ended without reporting a result, so the job failed.
         let kind = FailureKind::WorkerDied("no report".to_owned());
         let failure = Failure { kind, place: None, drone: DroneState::WithoutFirmware };
         Ended::of(Report::nothing_done(Outcome::Failed(failure)), false)
     }
 
-    /// Runs a job and, as long as that is of use, once more each time that its drone is lost and comes back.
+    /// Runs a job and resumes it each time its drone is lost and reconnects, until it finishes or makes no more
+    /// progress.
     pub(super) fn run_to_the_end(&mut self, job: Job, console: &mut Console) -> Report {
         let mut ended = self.run(job, console);
         loop {
             let job = match ended.next {
                 Next::Done => return ended.report,
-                // It came when the drone was gone already, where no job hears it.
+                // The signal arrived while the drone was disconnected and no job was running to receive it.
                 Next::Resume(_) if self.is_stopped() => return ended.report,
                 Next::GiveUp => {
                     console.line(report::STUCK);
@@ -125,13 +128,13 @@ impl Jobs {
             self.supervisor.resume(job);
             ended = self.follow(console);
             if ended.drone.is_none() && matches!(ended.report.outcome, Outcome::Failed(_)) {
-                // It did not come back: what it was left as is what there is to say.
+                // The drone did not reconnect. Report the state in which it was lost, not the failed search.
                 return lost;
             }
         }
     }
 
-    /// Lets the worker end.
+    /// Stops the signal handler and waits for the worker to end.
     pub(super) fn finish(self) {
         self.signals.stop();
         let Jobs { worker, supervisor, .. } = self;

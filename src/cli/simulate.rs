@@ -1,5 +1,5 @@
-//! `cfdfu simulate`: the drone of a scenario on this computer's own USB, with somebody at its button who
-//! takes orders on standard input. And the synthetic images to flash it with.
+//! `cfdfu simulate`: attaches a simulated drone to this computer's USB, controlled by commands on standard input. Also
+//! makes the synthetic images to flash it with.
 
 use super::args::DemoKind;
 use super::console::Console;
@@ -7,7 +7,7 @@ use crate::report::{Exit, Problem, ProblemKind};
 use crate::sim::images;
 use crate::sim::scenario::CF2_BOARDS;
 
-/// The image of this kind that the demo brings along.
+/// The demo's built-in image of this kind.
 pub(super) fn demo_image(kind: DemoKind) -> Vec<u8> {
     image(kind, images::VERSION, images::FIRMWARE_LEN)
 }
@@ -23,7 +23,7 @@ pub(super) fn image(kind: DemoKind, version: &str, size: usize) -> Vec<u8> {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn simulate(_scenario: Option<&str>, _console: &mut Console) -> Result<Exit, Problem> {
-    let advice = "Elsewhere, --demo gives the same drone to every command of cfdfu itself.";
+    let advice = "Use --demo instead: it gives every cfdfu command the same simulated drone.";
     Err(Problem::new(Exit::NoDevice, ProblemKind::NotLinux, "only Linux has a virtual USB controller")
         .advise(advice))
 }
@@ -48,52 +48,52 @@ mod on_linux {
     pub(in crate::cli) fn simulate(name: Option<&str>, console: &mut Console) -> Result<Exit, Problem> {
         let scenario = scenario(name);
         if !vhci::is_here() {
-            let advice = "Run `modprobe vhci_hcd` as root first. Without it, --demo gives the same drone to every \
-                command of cfdfu itself.";
+            let advice = "Run `modprobe vhci_hcd` as root first. Or use --demo: it gives every cfdfu command the \
+                same simulated drone.";
             return Err(Problem::new(
                 Exit::NoDevice,
                 ProblemKind::NoVhci,
-                "this kernel has no virtual USB controller loaded",
+                "the kernel's virtual USB controller is not loaded",
             )
             .advise(advice));
         }
         let clock = Arc::new(RealClock::new());
         let bus = SimBus::new(scenario.drones(clock.now()), clock);
         console.line(&format!("SIMULATED: {}", scenario.what));
-        console.line("Type unplug, plug, dfu (plug in with the button held), or quit; Ctrl-C ends it.");
+        console.line("Type unplug, plug, dfu (plug in with the button held) or quit. Ctrl-C also quits.");
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&stop))
                 .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
         }
-        let (orders, quit) = (bus.clone(), Arc::clone(&stop));
-        std::thread::spawn(move || take_orders(&orders, &quit));
+        let (console_bus, quit) = (bus.clone(), Arc::clone(&stop));
+        std::thread::spawn(move || read_commands(&console_bus, &quit));
         serve_all(&bus, &stop).map_err(|error| {
-            let advice = "It takes root, and a kernel with vhci_hcd loaded.";
+            let advice = "This needs root and the kernel module vhci_hcd.";
             let exit = match error.kind() {
                 io::ErrorKind::PermissionDenied => Exit::NoPermission,
                 _ => Exit::Device,
             };
-            Problem::new(exit, ProblemKind::Vhci, format!("the virtual USB controller: {error}"))
+            Problem::new(exit, ProblemKind::Vhci, format!("cannot use the virtual USB controller: {error}"))
                 .advise(advice)
         })?;
         Ok(Exit::Done)
     }
 
-    /// One thread for each drone, since each has its own line to the kernel.
+    /// Serves each drone on its own thread, because each has its own connection to the kernel.
     fn serve_all(bus: &SimBus, stop: &Arc<AtomicBool>) -> io::Result<()> {
         let drones = bus.drones();
         let serving: Vec<_> = (0..drones)
             .map(|n| {
                 let (bus, stop) = (bus.clone(), Arc::clone(stop));
                 std::thread::spawn(move || {
-                    let tell = |what: &str| {
+                    let print = |what: &str| {
                         let _ = io::Write::write_fmt(
                             &mut io::stdout(),
                             format_args!("Drone {}: {what}\n", n + 1),
                         );
                     };
-                    let served = vhci::serve(&bus, n, &stop, &tell);
+                    let served = vhci::serve(&bus, n, &stop, &print);
                     if served.is_err() {
                         stop.store(true, Ordering::SeqCst);
                     }
@@ -111,13 +111,13 @@ mod on_linux {
         })
     }
 
-    /// What a person at the (first) drone would do. The end of the input is no order: it goes on.
-    fn take_orders(bus: &SimBus, stop: &AtomicBool) {
+    /// Executes commands for the first drone. The simulation continues after the end of the input.
+    fn read_commands(bus: &SimBus, stop: &AtomicBool) {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             match line.trim() {
                 "quit" => stop.store(true, Ordering::SeqCst),
-                order => {
-                    bus.with(0, |drone, now| match order {
+                command => {
+                    bus.with(0, |drone, now| match command {
                         "unplug" => drone.cut_power(now),
                         "plug" => drone.power_on(now),
                         "dfu" => drone.power_on_by_hand(now),

@@ -1,5 +1,5 @@
-//! `cfdfu udev`: prints the rules that let a user use a Crazyflie without root, or puts them where udev finds
-//! them. A file that exists is never changed.
+//! `cfdfu udev`: prints or installs the udev rules that allow using a Crazyflie without root. An existing file is never
+//! changed.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,11 @@ use crate::doctor::UDEV_RULES;
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::sys::symptoms;
 
-/// Before 73, as `uaccess` needs.
+/// The number must be below 73, because systemd applies `uaccess` tags in 73-seat-late.rules.
 const FILE: &str = "/etc/udev/rules.d/70-cfdfu.rules";
-const RELOAD: &str = "Now, as root: `udevadm control --reload`, then plug the drone in again. For the group: `groupadd -f \
-    plugdev`, `usermod -a -G plugdev USER`, and log in again (over SSH only the group counts).";
+const RELOAD: &str = "Next, run `udevadm control --reload` as root and plug the drone in again. To use it over SSH, you \
+    must also be in the group plugdev: run `groupadd -f plugdev` and `usermod -a -G plugdev USER` as root, \
+    then log in again.";
 
 pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem> {
     if !install {
@@ -21,19 +22,19 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
     }
     match fs::read_to_string(FILE) {
         Ok(there) if there == UDEV_RULES => {
-            console.line(&format!("{FILE} is there already."));
+            console.line(&format!("{FILE} is already installed."));
             console.line(RELOAD);
             return Ok(Exit::Done);
         }
         Ok(_) => {
-            let advice = format!("It is not changed. Look at it, or remove it: rm {FILE}");
-            let message = format!("{FILE} exists and holds something else");
+            let advice = format!("cfdfu does not change it. Check it, or remove it: rm {FILE}");
+            let message = format!("{FILE} exists with different content");
             return Err(Problem::new(Exit::CannotCreate, ProblemKind::RulesExist, &message).advise(&advice));
         }
         Err(_) => {}
     }
     if let Err(error) = fs::metadata("/etc/udev/rules.d") {
-        let message = format!("there is no /etc/udev/rules.d: {error}");
+        let message = format!("cannot find /etc/udev/rules.d: {error}");
         return Err(Problem::new(Exit::CannotCreate, ProblemKind::NoUdev, &message)
             .advise("This system has no udev."));
     }
@@ -43,10 +44,10 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         if symptoms::is_root() {
             return problem;
         }
-        let advice = "It takes root: sudo cfdfu udev --install";
+        let advice = "This needs root: sudo cfdfu udev --install";
         Problem::new(Exit::NoPermission, ProblemKind::NoPermission, &problem).advise(advice)
     })?;
-    console.line(&format!("{FILE} is written."));
+    console.line(&format!("Installed {FILE}."));
     console.line(RELOAD);
     Ok(Exit::Done)
 }

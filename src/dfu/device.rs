@@ -1,5 +1,5 @@
-//! What a device in DFU mode says of itself: its alternate settings with their memory maps, and the DFU
-//! functional descriptor, which the STM32's ROM puts behind its last setting only.
+//! The descriptors of a device in DFU mode: its alternate settings with their memory maps, and the DFU functional
+//! descriptor, which the STM32's ROM provides only for its last alternate setting.
 
 use thiserror::Error;
 
@@ -8,17 +8,17 @@ use crate::flash::map::{MapError, MemoryMap};
 use crate::usb::descriptor::{self, Interface};
 use crate::usb::{TransferError, Transport};
 
-/// Application specific, device firmware upgrade, DFU mode.
+/// Application-specific class, device firmware upgrade, DFU mode.
 const DFU_MODE: (u8, u8, u8) = (0xFE, 0x01, 0x02);
 const FUNCTIONAL: u8 = 0x21;
-/// bcdDFUVersion of DfuSe; plain DFU says 0x0100 or 0x0110.
+/// bcdDFUVersion of DfuSe. Plain DFU uses 0x0100 or 0x0110.
 const DFUSE_VERSION: u16 = 0x011A;
-/// More than any device moves in one control transfer; libusb's limit on Linux is 4096.
+/// libusb's limit for one control transfer on Linux. The boot ROM uses 2048.
 const TRANSFER_SIZE_MAX: u16 = 4096;
-/// Room for a Set Address Pointer command and two words.
+/// Room for a Set Address Pointer command, or for two words of data.
 const TRANSFER_SIZE_MIN: u16 = 8;
 
-/// An alternate setting with a memory behind it.
+/// An alternate setting and its memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alternate {
     /// bAlternateSetting.
@@ -32,39 +32,38 @@ pub struct DfuDevice {
     pub interface: u8,
     /// wTransferSize in bytes, 8 to 4096.
     pub transfer_size: u16,
-    /// The settings that describe a memory, in the order of the descriptors.
+    /// The settings that describe a memory, in descriptor order.
     pub alternates: Vec<Alternate>,
-    /// The settings whose name was lost: what memory they have is unknown.
+    /// The settings whose name could not be read. Their memory is unknown.
     pub unnamed: Vec<u8>,
 }
 
-/// Why a device cannot be flashed by DfuSe.
+/// Why a device cannot be flashed with DfuSe.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DeviceError {
-    /// The descriptors could not be read.
-    #[error("its descriptors cannot be read: {0}")]
+    #[error("cannot read its descriptors: {0}")]
     Transfer(#[from] TransferError),
-    /// No interface of the DFU class in DFU mode.
+    /// No interface has the DFU class and the DFU-mode protocol.
     #[error("it has no DFU interface")]
     NoInterface,
     #[error("it has no DFU functional descriptor")]
     NoFunctional,
-    /// Plain DFU, which knows no addresses.
-    #[error("it speaks DFU version {0:04x}, not ST's DfuSe (011a)")]
+    /// Plain DFU, which has no addresses.
+    #[error("it uses DFU version {0:04x}, not ST's DfuSe (011a)")]
     NotDfuSe(u16),
-    /// A size that no transfer could have.
-    #[error("its transfer size of {0} bytes makes no sense")]
+    /// wTransferSize is outside 8 to 4096.
+    #[error("its transfer size of {0} bytes is invalid")]
     TransferSize(u16),
-    /// No memory that could be flashed.
-    #[error("it describes no flash memory: {0}")]
+    /// None of its memories can be erased.
+    #[error("it does not describe any flash memory: {0}")]
     NoFlash(MapError),
 }
 
-/// No known device has more than five alternate settings; a descriptor could have hundreds.
+/// No known device has more than five alternate settings, but a descriptor may claim hundreds.
 const ALTERNATES_MAX: usize = 16;
 
 impl DfuDevice {
-    /// Reads the descriptors of an open device. Names that are not read in time are done without.
+    /// Reads the descriptors of an open device. Once `in_time` returns `false`, the remaining names are skipped.
     pub fn read(
         transport: &mut dyn Transport,
         mut in_time: impl FnMut() -> bool,
@@ -108,11 +107,11 @@ impl DfuDevice {
         Ok(device)
     }
 
-    /// The memory that can be erased: the flash.
+    /// The flash: the first memory that can be erased.
     pub fn flash(&self) -> Option<&Alternate> {
         let erasable = |alternate: &&Alternate| alternate.map.sectors().iter().any(|s| s.access.erasable);
-        // An old ROM (V3.0) says that option bytes and OTP can be erased, too: the flash is the first. If a name before
-        // it was lost, that may have been the flash.
+        // An old ROM (V3.0) reports its option bytes and OTP as erasable, too, so only the first erasable memory is the
+        // flash. If the name of an earlier setting is missing, that one may be the flash, and none is returned.
         let flash = self.alternates.iter().find(erasable)?;
         self.unnamed.iter().all(|lost| *lost > flash.number).then_some(flash)
     }
@@ -123,14 +122,14 @@ impl DfuDevice {
     }
 }
 
-/// The DFU functional descriptor (DFU 1.1 §4.1.3), as far as it matters.
+/// The fields in use of the DFU functional descriptor (DFU 1.1 §4.1.3).
 struct Functional {
     transfer_size: u16,
     version: u16,
 }
 
 impl Functional {
-    /// Looks among the descriptors that follow an interface.
+    /// Searches the descriptors that follow an interface descriptor.
     fn find(mut extra: &[u8]) -> Option<Functional> {
         while let [len, kind, ..] = *extra {
             let len = usize::from(len).max(2);

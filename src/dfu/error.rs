@@ -1,4 +1,4 @@
-//! Why a DFU operation failed: the transfer, what the device reports, or an answer that makes no sense.
+//! Why a DFU operation failed: a transfer error, an error that the device reports, or an invalid reply.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ pub enum DfuError {
     Transfer { request: Request, error: TransferError },
     #[error("SET_INTERFACE: {0}")]
     Select(TransferError),
-    /// The device reports an error.
+    /// GETSTATUS returned an error status.
     #[error("the device reports {0}")]
     Status(Status),
-    /// The device is in a state that makes no sense here.
-    #[error("the device is in {0}, which makes no sense here")]
+    /// The device is in a state that the current operation cannot lead to.
+    #[error("the device is in {0}, which is unexpected here")]
     State(State),
-    /// GETSTATUS gave no valid answer.
-    #[error("the device's status makes no sense")]
+    /// GETSTATUS returned no valid status.
+    #[error("the device returned an invalid status")]
     Garbled,
-    /// Fewer bytes than asked for.
-    #[error("the device moved {got} bytes instead of {wanted}")]
+    /// The device transferred fewer bytes than requested.
+    #[error("the device transferred {got} bytes instead of {wanted}")]
     Short { got: usize, wanted: usize },
-    /// On the bus, and no answer to anything.
-    #[error("the device does not answer: nothing came for {}", seconds(.0))]
+    /// The device is on the bus but answers no request.
+    #[error("the device does not answer: no reply for {}", seconds(.0))]
     Silent(Duration),
-    /// Still busy after all patience.
+    /// The device was still busy when the time limit of the operation had passed.
     #[error("the device is still busy after {}", seconds(.0))]
     Busy(Duration),
 }
@@ -43,12 +43,12 @@ impl DfuError {
         }
     }
 
-    /// Whether the device is gone for this session.
+    /// The device was disconnected.
     pub fn is_disconnect(&self) -> bool {
         self.transfer() == Some(TransferError::Disconnected)
     }
 
-    /// Whether nothing more can be asked of the device: it is gone, or on the bus without an answer.
+    /// No further request can succeed: the device was disconnected, or does not answer any more.
     pub(crate) fn ends_session(&self) -> bool {
         self.is_disconnect() || matches!(self, DfuError::Silent(_))
     }

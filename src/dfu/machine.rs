@@ -1,9 +1,9 @@
-//! The DfuSe conversation as a machine: [`Machine::begin`] an operation, do what [`Machine::step`] says,
-//! tell the result to [`Machine::reply`], until it says [`Step::Finished`].
+//! The DfuSe protocol as a state machine without I/O: call [`Machine::begin`], perform each [`Machine::step`] and pass
+//! the result to [`Machine::reply`], until the step is [`Step::Finished`].
 //!
-//! No USB, no clock, no sleep: waits are steps, and their sum is bounded. The machine knows which state
-//! the device is in and where its address pointer stands, so a run of blocks costs three transfers each
-//! to write and one to read, and nothing is sent that the state does not allow (DFU 1.1 annex A).
+//! Waits are steps, too, and their sum is bounded. The machine tracks the device's state and address pointer. A block
+//! in a run therefore takes three transfers to write or one to read, and no request is sent that the state does
+//! not allow (DFU 1.1 annex A).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,51 +16,52 @@ use super::{DfuError, State, Status};
 use crate::flash::Address;
 use crate::usb::{Setup, TransferError};
 
-/// What the caller wants done.
+/// An operation on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Bring the device of an earlier session to dfuIDLE. What that session had sent and not started is dropped: the
-    /// GETSTATUS which would tell the state would carry it out, an erase by a program that was killed, say.
+    /// Bring a newly opened device to dfuIDLE. If an earlier session sent a command without starting it, such as an
+    /// erase by a program that was killed, the command is aborted. GETSTATUS would carry it out, so the state is read
+    /// with GETSTATE first.
     TakeOver,
-    /// Bring the device to dfuIDLE after an operation that failed.
+    /// Bring the device to dfuIDLE after a failed operation.
     Recover,
-    /// Erase the sector that holds this address.
+    /// Erase the sector that contains this address.
     Erase(Address),
-    /// Write these bytes, at most one transfer's worth.
+    /// Write these bytes, at most one transfer.
     Write(Address, Vec<u8>),
-    /// Read this many bytes, at most one transfer's worth.
+    /// Read this many bytes, at most one transfer.
     Read(Address, u16),
-    /// Be in dfuIDLE, as before another alternate setting is chosen.
+    /// Return to dfuIDLE, which selecting another alternate setting requires.
     Idle,
-    /// Leave DFU mode and start what is at this address.
+    /// Leave DFU mode and start the program at this address.
     Leave(Address),
 }
 
-/// What the caller has to do next.
+/// What the caller must do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// A control transfer that writes.
+    /// Perform a control transfer to the device within this time limit.
     Send(Setup, &'a [u8], Duration),
-    /// A control transfer that reads up to this many bytes.
+    /// Perform a control transfer from the device of up to this many bytes within this time limit.
     Fetch(Setup, usize, Duration),
     /// Wait, then call [`Machine::waited`].
     Wait(Duration),
-    /// The operation is over; the bytes are those of a read.
+    /// The operation has ended. Only a read returns bytes.
     Finished(Result<Vec<u8>, DfuError>),
 }
 
-/// Something the log should tell.
+/// An event for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// The device was in dfuERROR with this status, and was cleared.
+    /// The device was in dfuERROR with this status, which was cleared.
     Cleared(Status),
-    /// An earlier session had been interrupted in this state.
+    /// An earlier session was interrupted in this state.
     Aborted(State),
-    /// From here on bwPollTimeout is obeyed, since the device answered in this unexpected way.
+    /// The device gave this unexpected answer, so bwPollTimeout is obeyed from now on.
     ObeyingPoll(PollReason),
 }
 
-/// What showed that a device needs the time that it asks for.
+/// Why eager polling ([`Polling::Eager`]) was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PollReason {
     #[error("GETSTATUS was stalled")]
@@ -73,21 +74,21 @@ pub enum PollReason {
 
 /// Time limit of a request that the device answers at once.
 const PROMPT: Duration = Duration::from_secs(2);
-/// Longest time that an operation other than an erase may take.
+/// Time limit of an operation other than an erase.
 const WORK: Duration = Duration::from_secs(5);
-/// Longest time that the erase of one sector may take: the data sheet's maximum is 4 s (DS8626 table 40).
+/// Time limit of erasing one sector. The data sheet's maximum is 4 s (DS8626 table 40).
 const ERASE: Duration = Duration::from_secs(10);
-/// A busy device that names no time is asked again after this.
+/// The shortest pause before a busy device is polled again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// GETSTATUS attempts that may fail in a row while the device works: ROMs of the L4 family stall it.
+/// How many GETSTATUS requests in a row may fail while the device works: ROMs of the L4 family stall them.
 const LOST_POLLS: u32 = 3;
-/// Attempts to get from any state to dfuIDLE.
+/// How many attempts are made to reach dfuIDLE from any state.
 const RECOVERIES: u32 = 6;
 
-/// One request and what its answer must be.
+/// A request and the processing of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Act {
-    /// A command or data to carry out, with the longest time that may take.
+    /// A command or data to carry out, with a time limit.
     Download {
         request: Request,
         data: Vec<u8>,
@@ -98,7 +99,7 @@ enum Act {
         len: u16,
     },
     Abort,
-    /// The empty download and the GETSTATUS that start what is in flash.
+    /// An empty download and a GETSTATUS, which make the device start the program at its address pointer.
     Leave,
 }
 
@@ -112,7 +113,7 @@ impl Act {
         }
     }
 
-    /// The longest time that it may take.
+    /// The time limit of this act.
     fn patience(&self) -> Duration {
         match self {
             Act::Download { patience, .. } => *patience,
@@ -121,45 +122,45 @@ impl Act {
     }
 }
 
-/// What the machine waits for. Each phase owns the act that it carries out.
+/// The next step of the machine. Each phase owns its act.
 #[derive(Debug)]
 enum MachinePhase {
     Ready,
-    /// The act's own request is to be sent.
+    /// Send the act's own request.
     Send(Act),
-    /// GETSTATUS, which makes the device start a download's work.
+    /// Send GETSTATUS, which makes the device start carrying out the download.
     Start {
         act: Act,
         lost: u32,
     },
-    /// Wait before asking whether the work is done.
+    /// Wait before the next GETSTATUS.
     Pause {
         act: Act,
         time: Duration,
         lost: u32,
     },
-    /// GETSTATUS, which waits for or asks for the end of the work.
+    /// Send GETSTATUS to learn whether the work is done. With eager polling, the device answers only once it is.
     Poll {
         act: Act,
         poll: Duration,
         lost: u32,
     },
-    /// GETSTATUS after the device refused something, to learn why.
+    /// Send GETSTATUS to learn why the device refused a request.
     Diagnose(DfuError),
-    /// GETSTATE, which changes nothing, to see whether something waits to be started.
+    /// Send GETSTATE, which changes nothing, to learn whether an earlier session left a command pending.
     Peek {
         tries: u32,
     },
-    /// GETSTATUS, to see where the device stands.
+    /// Send GETSTATUS to learn the device's state.
     Survey {
         tries: u32,
     },
-    /// Wait for an earlier session's work to end, then survey again.
+    /// Wait for an earlier session's operation to end, then survey again.
     Doze {
         time: Duration,
         tries: u32,
     },
-    /// CLRSTATUS or ABORT, after a look at where the device stands.
+    /// Send CLRSTATUS or ABORT, as the device's state requires.
     Settle {
         tries: u32,
         with: Request,
@@ -168,11 +169,11 @@ enum MachinePhase {
     Over(Result<Vec<u8>, DfuError>),
 }
 
-/// Where the device's address pointer stands.
+/// The device's address pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pointer {
     base: Address,
-    /// Number of the block that would go on without a gap.
+    /// The number of the block that follows the last one without a gap.
     next: u16,
 }
 
@@ -181,18 +182,18 @@ pub struct Machine {
     interface: u8,
     transfer_size: u16,
     eager: bool,
-    /// Where the device stands; `None` until that was seen, and after a failure.
+    /// The device's state; `None` until it has been read, and after a failure.
     state: Option<State>,
     pointer: Option<Pointer>,
     acts: VecDeque<Act>,
     phase: MachinePhase,
-    /// How long this operation has waited.
+    /// Total time of this operation's waits.
     waited: Duration,
     notes: Vec<Note>,
 }
 
 impl Machine {
-    /// For a device with these properties, in whatever state. Start with [`Operation::TakeOver`].
+    /// Creates the machine for a device in any state. Begin with [`Operation::TakeOver`].
     pub fn new(interface: u8, transfer_size: u16, quirks: Quirks) -> Machine {
         Machine {
             interface,
@@ -207,7 +208,7 @@ impl Machine {
         }
     }
 
-    /// Starts an operation. An unfinished one is forgotten; the device is then in an unknown state.
+    /// Starts an operation. Any unfinished one is dropped, which leaves the device in an unknown state.
     pub fn begin(&mut self, operation: Operation) {
         self.acts.clear();
         self.waited = Duration::ZERO;
@@ -257,7 +258,7 @@ impl Machine {
         }
     }
 
-    /// What to do now. The same answer until it is told how that went.
+    /// Returns the next step, and the same one again until [`Machine::reply`] or [`Machine::waited`] is called.
     pub fn step(&mut self) -> Step<'_> {
         if matches!(self.phase, MachinePhase::Ready) {
             self.phase = self.acts.pop_front().map_or(MachinePhase::Over(Ok(Vec::new())), MachinePhase::Send);
@@ -287,7 +288,7 @@ impl Machine {
         }
     }
 
-    /// The wait of [`Step::Wait`] is over.
+    /// Reports that the caller has performed a [`Step::Wait`].
     pub fn waited(&mut self) {
         self.phase = match std::mem::replace(&mut self.phase, MachinePhase::Ready) {
             MachinePhase::Pause { act, time, lost } => {
@@ -299,13 +300,14 @@ impl Machine {
                 MachinePhase::Survey { tries }
             }
             other => {
-                debug_assert!(false, "no wait was asked for in {other:?}");
+                debug_assert!(false, "unexpected call of waited() in {other:?}");
                 other
             }
         };
     }
 
-    /// How a transfer went: the bytes of a [`Step::Fetch`], nothing for a [`Step::Send`] that went whole.
+    /// Reports the result of a transfer: the bytes of a [`Step::Fetch`], or an empty slice for a completed
+    /// [`Step::Send`].
     pub fn reply(&mut self, result: Result<&[u8], TransferError>) {
         match std::mem::replace(&mut self.phase, MachinePhase::Ready) {
             MachinePhase::Send(act) => self.sent(act, result),
@@ -319,23 +321,23 @@ impl Machine {
             | MachinePhase::Pause { .. }
             | MachinePhase::Doze { .. }
             | MachinePhase::Over(_)) => {
-                debug_assert!(false, "no transfer was asked for in {other:?}");
+                debug_assert!(false, "unexpected call of reply() in {other:?}");
                 self.phase = other;
             }
         }
     }
 
-    /// What happened since the last call that the log should tell.
+    /// Takes the log events since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 
-    /// Whether the device is asked again at once instead of after bwPollTimeout.
+    /// Whether the device is polled at once rather than after bwPollTimeout: see [`Polling::Eager`].
     pub(crate) fn is_eager(&self) -> bool {
         self.eager
     }
 
-    /// Forgets where the pointer stands: another alternate setting was chosen.
+    /// Forgets the address pointer after another alternate setting was selected.
     pub(crate) fn alternate_changed(&mut self) {
         self.pointer = None;
     }
@@ -351,11 +353,11 @@ impl Machine {
         }
     }
 
-    /// The block number for `len` bytes at `address`, with a Set Address Pointer before it if the run of
-    /// blocks does not simply go on.
+    /// Returns the block number for `len` bytes at `address`. Queues a Set Address Pointer first, unless the block
+    /// continues the current run.
     ///
-    /// Only whole blocks are numbered on: AN3156 §5.1 leaves open whether a short one is placed by its
-    /// own length or by the transfer size.
+    /// A short block always gets its own Set Address Pointer: AN3156 §5.1 leaves open whether the device computes its
+    /// address from the block's own length or from the transfer size.
     fn point_to(&mut self, address: Address, len: usize) -> u16 {
         let whole = len == usize::from(self.transfer_size);
         if let Some(Pointer { base, next }) = self.pointer.filter(|_| whole) {
@@ -379,8 +381,8 @@ impl Machine {
             (Act::Abort, Ok(_)) => self.advance(State::DfuIdle),
             (Act::Upload { len, .. }, Ok(bytes)) => {
                 let (wanted, got) = (usize::from(*len), bytes.len());
-                // A device may take a short answer for the end of the upload (DFU 1.1 §6.2); ABORT is
-                // right in both states.
+                // After a short answer the device may consider the upload finished and be in dfuIDLE (DFU 1.1 §6.2).
+                // Assume dfuUPLOAD-IDLE: the ABORT that this leads to is allowed in both states.
                 self.state = Some(State::UploadIdle);
                 if wanted == got {
                     self.finish(Ok(bytes.to_vec()));
@@ -393,7 +395,7 @@ impl Machine {
         }
     }
 
-    /// After a stall the device has a reason; after anything else it is not worth asking.
+    /// After a stall, asks the device for its status. No other error has a reason that the device could report.
     fn refused(&mut self, error: DfuError) {
         match error {
             DfuError::Transfer { error: TransferError::Stall, .. } => {
@@ -403,16 +405,17 @@ impl Machine {
         }
     }
 
-    /// The first GETSTATUS after a download: the device starts to work and says how long to wait.
+    /// The answer to the first GETSTATUS after a download: the device has started its work and reports how long to
+    /// wait.
     fn started(&mut self, act: Act, result: Result<&[u8], TransferError>, lost: u32) {
         let leaving = act == Act::Leave;
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
-            // It went before it could answer: that is what leaving means.
+            // The device left DFU mode before it answered.
             Err(_) if leaving => return self.finish(Ok(Vec::new())),
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
             Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
-            // The question or the answer was lost. Asking again is safe: it starts the work or reports it.
+            // The request or its answer was lost. A repeat is safe: it either starts the work or reports its state.
             Err(_) => return self.phase = MachinePhase::Start { act, lost: lost + 1 },
         };
         match block {
@@ -432,7 +435,7 @@ impl Machine {
         }
     }
 
-    /// A later GETSTATUS: the work is done, or not yet.
+    /// The answer to a later GETSTATUS: the work is done, failed, or still in progress.
     fn polled(&mut self, act: Act, result: Result<&[u8], TransferError>, poll: Duration, lost: u32) {
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
@@ -459,7 +462,7 @@ impl Machine {
         }
     }
 
-    /// Waits `poll` and asks again, unless the operation has had its time.
+    /// Polls again after `poll`, unless the operation has used up its time limit.
     fn pause(&mut self, act: Act, poll: Duration, lost: u32) {
         if self.waited >= act.patience() {
             return self.fail(DfuError::Busy(self.waited));
@@ -488,7 +491,7 @@ impl Machine {
         let state = match result {
             Ok(&[code]) => State::from_code(code),
             Ok(_) => None,
-            // The device does not know the request, so what is pending stays unknown.
+            // The device does not support GETSTATE, so a pending command cannot be detected.
             Err(TransferError::Stall) if tries >= LOST_POLLS => None,
             Err(error) if tries >= LOST_POLLS || error == TransferError::Disconnected => {
                 return self.fail(DfuError::Transfer { request: Request::GetState, error });
@@ -500,7 +503,7 @@ impl Machine {
                 self.notes.push(Note::Aborted(state));
                 self.phase = MachinePhase::Settle { tries: tries + 1, with: Request::Abort, peek: true };
             }
-            // It does not let go.
+            // ABORT does not clear the pending command.
             Some(state @ (State::DnloadSync | State::ManifestSync)) => self.fail(DfuError::State(state)),
             _ => self.phase = MachinePhase::Survey { tries: 0 },
         }
@@ -524,7 +527,7 @@ impl Machine {
                 self.state = Some(State::DfuIdle);
                 self.finish(Ok(Vec::new()));
             }
-            // CLRSTATUS in dfuERROR only: strict ROMs stall it in every other state.
+            // Send CLRSTATUS in dfuERROR only: strict ROMs stall it in every other state.
             State::Error => {
                 self.notes.push(Note::Cleared(status));
                 self.phase = MachinePhase::Settle { tries, with: Request::ClearStatus, peek: false };
@@ -533,7 +536,7 @@ impl Machine {
                 self.notes.push(Note::Aborted(state));
                 self.phase = MachinePhase::Settle { tries, with: Request::Abort, peek: false };
             }
-            // One try: a ROM that an earlier session left in here mostly takes nothing but a power cut.
+            // Try once: a ROM that an earlier session left in dfuMANIFEST usually needs a power cycle.
             State::Manifest if tries == 0 => {
                 self.notes.push(Note::Aborted(state));
                 self.phase = MachinePhase::Settle { tries: RECOVERIES, with: Request::Abort, peek: false };
@@ -560,7 +563,7 @@ impl Machine {
         self.fail(DfuError::Status(status));
     }
 
-    /// The act is done and the device in `state`; on to the next.
+    /// Records that the act is done and the device is in `state`, and continues with the next act.
     fn advance(&mut self, state: State) {
         self.state = Some(state);
         self.phase = MachinePhase::Ready;
@@ -571,7 +574,7 @@ impl Machine {
         self.acts.clear();
     }
 
-    /// After a failure nothing is known of the pointer and the state; [`Operation::Recover`] sorts that out.
+    /// A failure leaves the pointer and the state unknown. [`Operation::Recover`] determines them again.
     fn fail(&mut self, error: DfuError) {
         self.pointer = None;
         self.state = None;
@@ -579,7 +582,7 @@ impl Machine {
     }
 }
 
-/// A device may name hours: no wait is longer than the act may take.
+/// Limits a wait to the act's time limit: bwPollTimeout may be hours.
 fn bounded(poll: Duration, act: &Act) -> Duration {
     poll.clamp(PAUSE, act.patience())
 }

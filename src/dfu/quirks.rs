@@ -1,18 +1,24 @@
-//! What particular devices do differently from the standard, as named data.
+//! How particular devices deviate from the standard, as named data.
 
 use super::device::DfuDevice;
 use crate::usb::{Id, ROM_DFU};
 
-/// How to wait for a download to be carried out.
+/// How to wait until the device has carried out a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polling {
-    /// Sleep bwPollTimeout, as the standard asks.
+    /// Sleep for bwPollTimeout before the next GETSTATUS, as the standard requires.
     Obey,
-    /// Ask again at once: the device does its work while it lets GETSTATUS wait. A device that answers
-    /// otherwise (stall, no answer, busy) is obeyed from then on.
+    /// Send the next GETSTATUS at once.
     ///
-    /// A firmware has 120 blocks, each of which takes 13 ms; obeyed, the 104 ms that the ROM names for each of them make 12 s
-    /// of it. That is what dfu-util does, and most of what there is to win.
+    /// Most of cfdfu's speed comes from this. A firmware has about 120 blocks. One block takes 13 ms at 32 bits, but
+    /// the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that long takes 12 s in total. dfu-util sleeps.
+    ///
+    /// The F405 does not need the sleep: its ROM is in the flash module that it programs, where instruction fetches
+    /// stall until the work is done (RM0090 §3), so the second GETSTATUS is simply answered that much later.
+    /// MicroPython's `pydfu.py` has polled the F405 this way since 2016. Other ROMs do need it: those of the L4 family
+    /// stall GETSTATUS while they are busy (dfu-util ticket 40). [`Quirks::of`] therefore selects eager polling for the
+    /// F405's ROM only, and the first stall, timeout or busy report makes the machine obey bwPollTimeout for the rest
+    /// of the session.
     Eager,
 }
 
@@ -21,7 +27,7 @@ pub enum Polling {
 pub struct Quirks {
     pub name: &'static str,
     pub polling: Polling,
-    /// Whether 0xFFFF0000 (alternate setting 3) sets the programming width (AN2606, "Bootloader memory
+    /// Whether writing to 0xFFFF0000 (alternate setting 3) sets the programming width (AN2606, "Bootloader memory
     /// management", table 4).
     pub width_switch: bool,
 }
@@ -30,16 +36,16 @@ pub struct Quirks {
 pub(crate) const STANDARD: Quirks =
     Quirks { name: "standard DfuSe", polling: Polling::Obey, width_switch: false };
 
-/// The boot ROM of the STM32F405: reports 100 ms for every erase and 104 ms for everything else, however
-/// long it takes, and keeps the next GETSTATUS waiting until the work is done.
+/// The boot ROM of the STM32F405. It reports a bwPollTimeout of 100 ms for every erase and 104 ms for everything else,
+/// however long the operation takes, and does not answer the next GETSTATUS until the work is done.
 pub const STM32F405_ROM: Quirks =
     Quirks { name: "STM32F405 boot ROM", polling: Polling::Eager, width_switch: true };
 
 impl Quirks {
-    /// The quirks of a device, by everything that it says of itself.
+    /// Determines the quirks of a device from its ID, product string and memory map.
     pub fn of(id: Id, product: &str, device: &DfuDevice) -> Quirks {
         let f405 = device.flash().is_some_and(|flash| flash.map.is_stm32f405());
-        // The product has two blanks on the F405; other ROMs have one.
+        // The F405's product string has two blanks, that of other ROMs one.
         let rom = product.split_whitespace().eq(["STM32", "BOOTLOADER"]);
         if id == ROM_DFU && rom && f405 { STM32F405_ROM } else { STANDARD }
     }

@@ -1,4 +1,4 @@
-//! Bytes and types of DFU, both ways (DFU 1.1 §3, AN3156 §4 and §5). No order, no waiting: that is `machine`.
+//! Encodes DFU requests and decodes answers (DFU 1.1 §3, AN3156 §4 and §5). Their order and timing are in `machine`.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,11 +13,11 @@ const CLASS_OUT: u8 = 0x21;
 const CLASS_IN: u8 = 0xA1;
 /// The block number that carries commands (AN3156 §5).
 const COMMAND_BLOCK: u16 = 0;
-/// The block at the address pointer itself; 1 is reserved.
+/// The block at the address pointer itself. Block 1 is reserved.
 pub(crate) const FIRST_BLOCK: u16 = 2;
 /// bRequest of DFU_GETSTATUS.
 pub(crate) const GETSTATUS: u8 = 3;
-/// Bytes of a GETSTATUS answer.
+/// Length of a GETSTATUS answer in bytes.
 pub(crate) const STATUS_LEN: usize = 6;
 
 /// A DFU request, without its data.
@@ -25,7 +25,7 @@ pub(crate) const STATUS_LEN: usize = 6;
 pub enum Request {
     /// DFU_DNLOAD of a command.
     Command,
-    /// DFU_DNLOAD of data, or of nothing to leave.
+    /// DFU_DNLOAD of data, or without data to leave DFU mode.
     Download(u16),
     /// DFU_UPLOAD.
     Upload(u16),
@@ -33,7 +33,7 @@ pub enum Request {
     GetStatus,
     /// DFU_CLRSTATUS.
     ClearStatus,
-    /// DFU_GETSTATE, which starts nothing.
+    /// DFU_GETSTATE. Unlike GETSTATUS, it does not start a pending operation.
     GetState,
     /// DFU_ABORT.
     Abort,
@@ -56,7 +56,7 @@ impl Request {
 }
 
 impl fmt::Display for Request {
-    /// The name in the standard.
+    /// The name that the standard uses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Request::Command | Request::Download(_) => "DNLOAD",
@@ -87,14 +87,14 @@ fn command(code: u8, address: Address) -> Vec<u8> {
 pub struct StatusBlock {
     /// bStatus.
     pub status: Status,
-    /// bwPollTimeout: how long the device wishes to be left alone.
+    /// bwPollTimeout: how long the host should wait before the next GETSTATUS.
     pub poll: Duration,
     /// bState.
     pub state: State,
 }
 
 impl StatusBlock {
-    /// Reads an answer; `None` if it is short or names a state that does not exist.
+    /// Parses an answer; `None` if its length is wrong or the state is undefined.
     pub fn parse(bytes: &[u8]) -> Option<StatusBlock> {
         let &[status, low, middle, high, state, _] = bytes else { return None };
         let poll = Duration::from_millis(u64::from(u32::from_le_bytes([low, middle, high, 0])));
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_the_bytes_of_the_standard() {
+    fn requests_are_encoded_as_in_the_standard() {
         let bytes = |request: Request| {
             let setup = request.setup(0);
             (setup.request_type, setup.request, setup.value)
@@ -124,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn the_first_status_of_the_rom_is_read() {
-        // dfu-util's log of an STM32F4: state 10 dfuERROR, status 10 errFIRMWARE.
+    fn the_first_status_of_the_rom_is_parsed() {
+        // From a dfu-util log of an STM32F4: state 10 dfuERROR, status 10 errFIRMWARE.
         let block = StatusBlock::parse(&[0x0A, 0, 0, 0, 0x0A, 0]).unwrap();
         assert_eq!((block.status, block.state), (Status::FIRMWARE, State::Error));
         let busy = StatusBlock::parse(&[0, 104, 0, 0, 4, 0]).unwrap();

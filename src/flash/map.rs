@@ -1,21 +1,21 @@
-//! The memory map that a DfuSe device describes in the name of an alternate setting:
+//! Parses the memory map that a DfuSe device reports as the name of an alternate setting:
 //! `@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg` (UM0424 §4.3.2).
 //!
-//! Accepts the oddities that real devices show (facts at each rule) and bounds everything, since the
-//! string comes from a device.
+//! The parser accepts the deviations that real devices show. It limits every number, because the string comes from the
+//! device and may be corrupt.
 
 use thiserror::Error;
 
 use super::{Access, Address, Sector, Span};
 
-/// Counts and sizes beyond three digits do not occur in any known device.
+/// No known device reports a count or a size of more than three digits.
 const MAX_FIELD: u32 = 999;
 /// The sectors of an STM32F405 with 1 MiB, in KiB (RM0090 table 5).
 pub(crate) const SECTORS_KIB: [u16; 12] = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128];
-/// A bound on the whole map: more sectors than any known part has.
+/// More sectors than any known chip has.
 const MAX_SECTORS: usize = 4096;
 
-/// A named memory with its sectors in ascending order, none overlapping another.
+/// A named memory and its sectors, in ascending order and without overlaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryMap {
     /// The name between `@` and the first `/`, without surrounding blanks.
@@ -26,25 +26,25 @@ pub struct MemoryMap {
 /// Why a string is not a memory map.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MapError {
-    /// It does not start with `@`: an ordinary interface name, or plain DFU.
+    /// No leading `@`: an ordinary interface name, or a device with plain DFU.
     #[error("the name of the alternate setting is not a memory map")]
     NotAMap,
-    /// A part of it cannot be read.
-    #[error("the memory map says {0:?}, which has no meaning")]
+    /// A part of the string does not follow the grammar.
+    #[error("the memory map contains {0:?}, which cannot be parsed")]
     Malformed(String),
-    /// Larger or longer than any device: refused rather than believed.
-    #[error("the memory map is absurdly large")]
+    /// More sectors, or a higher address, than any device can have.
+    #[error("the memory map is larger than that of any known chip")]
     TooLarge,
     /// Two sectors claim the same address.
-    #[error("the memory map says {0} twice")]
+    #[error("the memory map lists {0} twice")]
     Overlap(Address),
 }
 
 impl MemoryMap {
-    /// Reads the name of an alternate setting.
+    /// Parses the name of an alternate setting.
     ///
-    /// Tolerated: blanks around every part, several `/address/sectors` zones (STM32G4), a missing
-    /// multiplier (`01*512g`), `B` or a blank for bytes, bytes outside ASCII (some ROMs pad with 0xFF).
+    /// Tolerates blanks around every part, several `/address/sectors` zones (STM32G4), a missing multiplier
+    /// (`01*512g`), `B` or a blank for bytes, and non-ASCII characters (some ROMs pad with 0xFF).
     pub fn parse(text: &str) -> Result<MemoryMap, MapError> {
         let ascii: String = text.chars().filter(|c| (' '..='~').contains(c)).collect();
         let body = ascii.trim().strip_prefix('@').ok_or(MapError::NotAMap)?;
@@ -69,7 +69,7 @@ impl MemoryMap {
         Ok(MemoryMap { name, sectors })
     }
 
-    /// The map of an STM32F405 with 1 MiB, to check an image before any device is there.
+    /// The map of an STM32F405 with 1 MiB of flash, for checking an image before a device is connected.
     pub fn stm32f405() -> MemoryMap {
         let access = Access { readable: true, erasable: true, writable: true };
         let mut start = 0x0800_0000;
@@ -82,12 +82,12 @@ impl MemoryMap {
         MemoryMap { name: "Internal Flash".to_owned(), sectors: sectors.collect() }
     }
 
-    /// All sectors, ascending.
+    /// All sectors, in ascending order.
     pub fn sectors(&self) -> &[Sector] {
         &self.sectors
     }
 
-    /// Whether this is the flash of an STM32F405 with 1 MiB: same bounds, whatever the name.
+    /// Whether the sector bounds are those of an STM32F405 with 1 MiB of flash. The name is ignored.
     pub fn is_stm32f405(&self) -> bool {
         let spans = |map: &MemoryMap| map.sectors.iter().map(|s| s.span).collect::<Vec<_>>();
         spans(self) == spans(&MemoryMap::stm32f405())
@@ -98,7 +98,7 @@ impl MemoryMap {
         self.sectors.iter().filter(move |sector| sector.span.intersection(span).is_some())
     }
 
-    /// Whether every byte of `span` is in some sector.
+    /// Whether the sectors cover every byte of `span`.
     pub(crate) fn covers(&self, span: Span) -> bool {
         let inside: u64 = self
             .intersecting(span)
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_f405_names_give_the_reference_manual_s_sectors() {
+    fn the_f405_names_give_the_sectors_of_the_reference_manual() {
         let flash = MemoryMap::parse(F405[0]).unwrap();
         assert_eq!(flash.name, "Internal Flash");
         assert_eq!(flash, MemoryMap::stm32f405());
@@ -206,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn oddities_of_real_devices_are_read() {
-        // STM32G4: two zones. AT32: other spelling. A missing multiplier. 0xFF padding.
+    fn deviations_of_real_devices_are_accepted() {
+        // Two zones (STM32G4), another spelling and a missing multiplier (AT32), 0xFF padding.
         assert_eq!(
             bounds("@Option Bytes   /0x1FFF7800/01*048 e/0x1FFFF800/01*048 e"),
             [(0x1FFF_7800, 48), (0x1FFF_F800, 48)]
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_a_reason() {
+    fn malformed_maps_are_rejected_with_a_reason() {
         let error = |text: &str| MemoryMap::parse(text).unwrap_err();
         assert_eq!(error("STM32 BOOTLOADER"), MapError::NotAMap);
         assert_eq!(error(""), MapError::NotAMap);

@@ -1,24 +1,24 @@
-//! Files made for DFU: the DfuSe container (ST UM0391) and the 16-byte suffix of DFU 1.1 (appendix B) that it
-//! and some `.bin` files end with.
+//! Files made for DFU: the DfuSe container (ST UM0391), and the 16-byte suffix of DFU 1.1 (appendix B) at its end and
+//! at the end of some `.bin` files.
 //!
-//! Every number in them is checked against the others: a file that contradicts itself is refused, for it may
-//! be damaged where no check reaches. dfu-util only warns, and flashes what is left.
+//! All lengths in the file are checked against each other. A file that contradicts itself is refused, because the rest
+//! of it cannot be trusted either. dfu-util only warns and flashes what remains.
 
 use thiserror::Error;
 
 use crate::flash::{Address, Segment};
 
-/// What a DfuSe file starts with.
+/// The first bytes of a DfuSe file.
 pub(super) const SIGNATURE: &[u8] = b"DfuSe";
-/// Signature, version, image size, number of targets.
+/// Length of the prefix: signature, version, image size and number of targets.
 const PREFIX: usize = 11;
-/// Bytes of a target's name.
+/// Length of a target's name.
 const TARGET_NAME: usize = 255;
-/// The shortest suffix; newer ones may be longer, by their own length byte.
+/// Length of the shortest suffix. Its length byte allows later versions to be longer.
 const SUFFIX_MIN: usize = 16;
-/// More elements than this are no image.
+/// No real image has more elements than this.
 const ELEMENTS_MAX: u32 = 10_000;
-/// bcdDFU of a suffix behind a DfuSe file.
+/// bcdDFU in the suffix of a DfuSe file.
 const DFUSE_VERSION: u16 = 0x011A;
 
 /// What is wrong with a file made for DFU.
@@ -26,30 +26,23 @@ const DFUSE_VERSION: u16 = 0x011A;
 pub enum DfuSeDefect {
     #[error("it ends in the middle of {0}")]
     Short(&'static str),
-    /// An unknown version of the format.
-    #[error("it is of version {0} of the DfuSe format, which is not known")]
+    #[error("version {0} of the DfuSe format is not supported")]
     Version(u8),
-    #[error("its checksum is 0x{stored:08X}, but that of its bytes is 0x{computed:08X}: it is damaged")]
-    Checksum {
-        stored: u32,
-        /// Of the bytes.
-        computed: u32,
-    },
-    /// No suffix where one must be.
+    #[error("its checksum is 0x{stored:08X}, but its bytes give 0x{computed:08X}: it is damaged")]
+    Checksum { stored: u32, computed: u32 },
+    /// A DfuSe file must have a suffix.
     #[error("the DFU suffix at its end is missing")]
     NoSuffix,
-    /// The suffix' own length is impossible.
-    #[error("its DFU suffix claims to have {0} bytes")]
+    #[error("its DFU suffix claims a length of {0} bytes")]
     SuffixLength(u8),
-    /// The suffix is of another standard.
-    #[error("its DFU suffix is of version 0x{0:04X}, which does not belong here")]
+    /// The suffix has the version of a different kind of file.
+    #[error("its DFU suffix has version 0x{0:04X}, which is not valid here")]
     SuffixVersion(u16),
-    #[error("it holds no target")]
+    #[error("it contains no target")]
     NoTargets,
-    /// A target does not start as one.
-    #[error("target {0} does not start as a target")]
+    #[error("target {0} has no valid signature")]
     NoTarget(usize),
-    /// Too few or absurdly many.
+    /// None, or more than any real image.
     #[error("target {target} claims to have {count} elements")]
     Elements {
         /// Counted from 1.
@@ -64,24 +57,22 @@ pub enum DfuSeDefect {
     },
     #[error("the element for {0} is empty")]
     EmptyElement(Address),
-    /// A target's size is not that of its elements.
-    #[error("target {target} claims to have {said} bytes, its elements have {found}")]
+    #[error("target {target} claims to have {said} bytes, but its elements have {found}")]
     TargetSize {
         /// Counted from 1.
         target: usize,
         said: u32,
         found: usize,
     },
-    /// Something follows the last target.
     #[error("{0} bytes follow its last target")]
     Leftover(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suffix {
-    /// Its length in bytes.
+    /// In bytes.
     pub(super) len: usize,
-    /// Vendor and product that the file is made for, 0xFFFF for any.
+    /// Vendor and product ID that the file is made for, 0xFFFF for any.
     pub(super) made_for: (u16, u16),
     version: u16,
 }
@@ -90,12 +81,12 @@ pub(super) struct Suffix {
 pub(super) struct DfuSe {
     pub(super) segments: Vec<Segment>,
     pub(super) made_for: (u16, u16),
-    /// Whether the size in the prefix is none that a writer is known to put there.
+    /// The size in the prefix is not a value that any known tool writes.
     pub(super) odd_size: bool,
 }
 
-/// The suffix at the end of `file`, checked; `None` if there is none. A file that ends with a suffix' mark
-/// and a wrong checksum is damaged, not raw.
+/// The suffix at the end of `file`, or `None` if there is none. A suffix signature with a wrong checksum is an error:
+/// the file is damaged, not raw.
 pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
     let Some((rest, tail)) = file.split_last_chunk::<SUFFIX_MIN>() else { return Ok(None) };
     // From the end: CRC (4), length (1), "UFD" (3), bcdDFU, vendor, product, bcdDevice (2 each).
@@ -106,7 +97,7 @@ pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
         return Err(DfuSeDefect::SuffixLength(len));
     }
     let stored = u32::from_le_bytes([c0, c1, c2, c3]);
-    // The standard's CRC leaves out the final inversion.
+    // The CRC of DFU 1.1 omits the final inversion.
     let computed = !crc32fast::hash(&file[..file.len() - 4]);
     if stored != computed {
         return Err(DfuSeDefect::Checksum { stored, computed });
@@ -115,7 +106,7 @@ pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
     Ok(Some(Suffix { len: len.into(), made_for: (vendor, product), version: u16::from_le_bytes([d0, d1]) }))
 }
 
-/// The bytes before a plain suffix, if `file` ends with one, and what it says.
+/// The bytes before a plain DFU suffix, and the suffix, if `file` ends with one.
 pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, DfuSeDefect> {
     let Some(suffix) = suffix(file)? else { return Ok(None) };
     if ![0x0100, 0x0110].contains(&suffix.version) {
@@ -124,7 +115,7 @@ pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, Dfu
     Ok(Some((&file[..file.len() - suffix.len], suffix)))
 }
 
-/// Reads a DfuSe file: all elements of all targets, in the order of the file.
+/// Parses a DfuSe file. The segments are the elements of all targets, in the order of the file.
 pub(super) fn parse(file: &[u8]) -> Result<DfuSe, DfuSeDefect> {
     let suffix = suffix(file)?.ok_or(DfuSeDefect::NoSuffix)?;
     if suffix.version != DFUSE_VERSION {
@@ -153,7 +144,7 @@ pub(super) fn parse(file: &[u8]) -> Result<DfuSe, DfuSeDefect> {
         return Err(DfuSeDefect::Leftover(rest.0.len()));
     }
     let size = u32::from_le_bytes([size[0], size[1], size[2], size[3]]) as usize;
-    // Without the suffix by the standard, with it by dfuse-pack.py, 0 by some.
+    // UM0391 excludes the suffix, dfuse-pack.py includes it, and some tools write 0.
     let odd_size = ![0, file.len(), file.len() - suffix.len].contains(&size);
     Ok(DfuSe { segments, made_for: suffix.made_for, odd_size })
 }
@@ -183,7 +174,7 @@ fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>
     if said as usize == found { Ok(()) } else { Err(DfuSeDefect::TargetSize { target, said, found }) }
 }
 
-/// What is left of the file.
+/// The unread rest of the file.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

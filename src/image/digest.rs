@@ -1,16 +1,14 @@
-//! The SHA-256 of a file, to be compared with the one that is published beside it.
+//! The SHA-256 of a file, for comparison with the published one.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::Digest as _;
 
-/// A SHA-256.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sha256([u8; 32]);
 
 impl Sha256 {
-    /// That of these bytes.
     pub fn of(bytes: &[u8]) -> Sha256 {
         Sha256(sha2::Sha256::digest(bytes).into())
     }
@@ -25,7 +23,7 @@ impl fmt::Display for Sha256 {
 impl FromStr for Sha256 {
     type Err = &'static str;
 
-    /// 64 hexadecimal digits, in either case. GitHub's page of a release shows them behind `sha256:`.
+    /// 64 hexadecimal digits in either case, optionally after `sha256:` as on GitHub's release pages.
     fn from_str(text: &str) -> Result<Sha256, Self::Err> {
         const WRONG: &str = "a SHA-256 has 64 hexadecimal digits";
         let digits = text.trim();
@@ -47,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_read_as_it_is_written() {
+    fn a_printed_digest_parses_to_itself() {
         // FIPS 180-4's example.
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Sha256::of(b"abc").to_string(), abc);

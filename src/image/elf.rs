@@ -1,5 +1,5 @@
-//! ELF: what the linker made, before it was turned into a `.bin`. The bytes go where the program headers load
-//! them (physical addresses), as `objcopy -O binary` takes them.
+//! ELF files, the output of the linker. The bytes are placed at the physical addresses of the program headers, as
+//! `objcopy -O binary` does.
 
 use object::LittleEndian;
 use object::elf::{EM_ARM, ET_EXEC, FileHeader32, PT_LOAD, SHF_ALLOC, SHT_NOBITS};
@@ -8,28 +8,27 @@ use thiserror::Error;
 
 use crate::flash::{Address, Segment};
 
-/// What an ELF file starts with.
+/// The first bytes of an ELF file.
 pub(super) const SIGNATURE: &[u8] = b"\x7fELF";
 
-/// A firmware has three program headers and about twenty sections.
+/// Generous: a firmware has three program headers and about twenty sections.
 const HEADERS_MAX: usize = 1000;
 
-/// The linker aligns segments by pages of this size, in bytes.
+/// The page size, in bytes, to which the linker aligns segments.
 const PAGE: u64 = 64 * 1024;
 
 /// What is wrong with an ELF file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ElfDefect {
-    /// It contradicts itself, or is cut off.
+    /// The file contradicts itself or is truncated.
     #[error("it is damaged: {0}")]
     Damaged(String),
-    /// For another processor, or not linked.
+    /// The program is for another processor, or it is not linked.
     #[error("it is not a linked program for a 32-bit ARM chip")]
     NotForArm,
-    /// More than the chip has flash.
-    #[error("it holds more than the Crazyflie's flash")]
+    #[error("it contains more than fits in the Crazyflie's flash")]
     TooLarge,
-    #[error("it holds nothing to flash")]
+    #[error("it contains nothing to flash")]
     Nothing,
 }
 
@@ -39,10 +38,10 @@ impl From<object::Error> for ElfDefect {
     }
 }
 
-/// Reads an ELF file: of each segment what its sections hold, at the address that it is loaded to.
+/// Parses an ELF file. Each segment of the result is the part of a loaded segment that its sections cover.
 ///
-/// A segment may begin with the file's own headers, for the linker aligns it by pages: only what the sections
-/// hold is program. And all that they hold is: one that is not wholly in a segment is missing from the file.
+/// Because the linker aligns segments to pages, a segment may begin with the headers of the file; only the sections are
+/// program. A section that is not entirely inside a segment means that a part of the program is missing.
 pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
     let header = FileHeader32::<LittleEndian>::parse(file).map_err(|_| ElfDefect::NotForArm)?;
     let endian = header.endian().map_err(|_| ElfDefect::NotForArm)?;
@@ -52,7 +51,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
     let loads = header.program_headers(endian, file)?;
     let sections = header.section_headers(endian, file)?;
     if loads.len() > HEADERS_MAX || sections.len() > HEADERS_MAX {
-        return Err(ElfDefect::Damaged("it has far too many headers".to_owned()));
+        return Err(ElfDefect::Damaged("it has too many headers".to_owned()));
     }
     let mut loads: Vec<Load<'_>> = loads
         .iter()
@@ -65,7 +64,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
             Ok(Load { offset, address, runs_at: load.p_vaddr(endian), data, used: Vec::new() })
         })
         .collect::<Result<_, ElfDefect>>()?;
-    // Before the first section a page may be headers; more than that is no image, however it is cut up.
+    // Up to a page of headers may precede the first section. More than that is not an image, even if segments overlap.
     if loads.iter().map(|load| load.data.len() as u64).sum::<u64>() > most + PAGE {
         return Err(ElfDefect::TooLarge);
     }
@@ -85,8 +84,8 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
             .iter_mut()
             .filter(|load| !load.data.is_empty())
             .for_each(|load| load.used.push((0, load.data.len())));
-    } else if loads.iter().any(Load::has_more) {
-        return Err(ElfDefect::Damaged("a segment holds bytes of no section".to_owned()));
+    } else if loads.iter().any(Load::has_bytes_outside_sections) {
+        return Err(ElfDefect::Damaged("a segment holds bytes outside its sections".to_owned()));
     }
     let bytes: u64 = loads.iter().filter_map(Load::program).map(|(from, to)| (to - from) as u64).sum();
     match bytes {
@@ -94,24 +93,25 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
         bytes if bytes > most => Err(ElfDefect::TooLarge),
         _ => {
             let used = loads.iter().filter(|load| load.program().is_some());
-            let beyond = || ElfDefect::Damaged("a segment runs out of the address space".to_owned());
+            let beyond = || ElfDefect::Damaged("a segment exceeds the 32-bit address space".to_owned());
             used.map(|load| load.segment().ok_or_else(beyond)).collect()
         }
     }
 }
 
-/// A segment of the file with the address that it is loaded to.
+/// A segment that is loaded to memory.
 struct Load<'a> {
     offset: u32,
     address: u32,
     runs_at: u32,
     data: &'a [u8],
-    /// What its sections hold of it: from and to.
+    /// The parts that sections cover: start and end.
     used: Vec<(usize, usize)>,
 }
 
 impl Load<'_> {
-    /// Whether the section of `len` bytes at `offset` in the file is wholly in here and in its place.
+    /// Records the section of `len` bytes at `offset` in the file, if it is entirely inside this segment and at the
+    /// right address.
     fn takes(&mut self, offset: u32, len: u32, runs_at: u32) -> bool {
         let Some(from) = offset.checked_sub(self.offset) else { return false };
         let to = from as usize + len as usize;
@@ -122,7 +122,7 @@ impl Load<'_> {
         fits
     }
 
-    /// From its first section to its last, with the fill between them, as `objcopy` takes it.
+    /// The range from its first section to its last, including the fill between them, as in the output of `objcopy`.
     fn program(&self) -> Option<(usize, usize)> {
         let from = self.used.iter().map(|(from, _)| *from).min()?;
         Some((from, self.used.iter().map(|(_, to)| *to).max()?))
@@ -134,9 +134,9 @@ impl Load<'_> {
         Some(Segment { address, data: self.data.get(from..to)?.to_vec() })
     }
 
-    /// Whether something other than fill stands between and behind its sections. Before the first there may be
-    /// the file's own headers.
-    fn has_more(&self) -> bool {
+    /// Whether there is anything but fill between and after the sections. Before the first section there may be the
+    /// headers of the file.
+    fn has_bytes_outside_sections(&self) -> bool {
         let mut used = self.used.clone();
         used.sort_unstable();
         let Some(&(_, mut at)) = used.first() else {

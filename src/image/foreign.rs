@@ -1,7 +1,7 @@
-//! Files that are often taken for an image: the web page around a download, a text, an archive. Each is refused by its
-//! own name, since as a raw image it would only be "not recognised", which can be overridden.
+//! Files that users mistake for an image: the web page around a download, a text, an archive. Each is refused with its
+//! own message. As a raw image it would only be "not recognised", which can be overridden.
 
-/// Within so many bytes a web page shows that it is one.
+/// A web page is recognised within this many bytes.
 const BEGINNING: usize = 2048;
 
 /// Archives and compressed files, by their first bytes.
@@ -15,17 +15,17 @@ const ARCHIVES: [(&[u8], &str); 7] = [
     (b"PK\x07\x08", "split zip"),
 ];
 
-/// The name of this archive's format. A zip archive is not among them: it is read.
+/// The name of the archive format. `None` for zip, which is supported.
 pub(super) fn archive(file: &[u8]) -> Option<&'static str> {
     let tar = file.get(257..262) == Some(b"ustar");
     let named = ARCHIVES.iter().find(|(magic, _)| file.starts_with(magic)).map(|(_, name)| *name);
     named.or(tar.then_some("tar"))
 }
 
-/// Whether this is an HTML page, in any encoding that a browser saves: UTF-8, UTF-16 or UTF-32 with or without a byte
-/// order mark, or one of eight bits.
+/// Whether this is an HTML page, in any encoding that a browser saves: UTF-8, UTF-16 or UTF-32, with or without a byte
+/// order mark, or an 8-bit encoding.
 pub(super) fn is_web_page(file: &[u8]) -> bool {
-    // Markup is ASCII; without their zeros all of these encodings are the same.
+    // Markup is ASCII, which all of these encodings store identically apart from zero bytes.
     let text: Vec<u8> = file
         .iter()
         .take(4 * BEGINNING)
@@ -36,11 +36,11 @@ pub(super) fn is_web_page(file: &[u8]) -> bool {
     let marks: [&[u8]; 3] = [b"\xEF\xBB\xBF", b"\xFF\xFE", b"\xFE\xFF"];
     let text = marks.iter().find_map(|mark| text.strip_prefix(*mark)).unwrap_or(&text).trim_ascii_start();
     let markup = matches!(text, [b'<', b'!' | b'?' | b'a'..=b'z', ..]);
-    let says = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
-    markup && (says(b"<!doctype html") || says(b"<html") || says(b"<head") || says(b"<body"))
+    let contains = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
+    markup && (contains(b"<!doctype html") || contains(b"<html") || contains(b"<head") || contains(b"<body"))
 }
 
-/// Whether this is a text: UTF-8, or UTF-16 with a byte order mark. Images are not, since they contain zeros.
+/// Whether this is text: UTF-8, or UTF-16 with a byte order mark. An image is not, because it contains zero bytes.
 pub(super) fn is_text(file: &[u8]) -> bool {
     let printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0C');
     let units = |decode: fn([u8; 2]) -> u16| {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_web_page_is_known_in_every_encoding() {
+    fn a_web_page_is_recognised_in_every_encoding() {
         let latin1: Vec<u8> = PAGE.chars().map(|c| u8::try_from(c).unwrap()).collect();
         let utf32: Vec<u8> = PAGE.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
         let (little, big) = (utf16(PAGE, u16::to_le_bytes), utf16(PAGE, u16::to_be_bytes));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_known_in_both_encodings_and_images_are_not_texts() {
+    fn text_is_recognised_in_both_encodings_and_images_are_not_text() {
         let text = "Crazyflie för alla\r\n";
         assert!(is_text(text.as_bytes()));
         assert!(is_text(&[b"\xFF\xFE", &utf16(text, u16::to_le_bytes)[..]].concat()));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn archives_are_known_by_their_first_bytes() {
+    fn archives_are_recognised_by_their_first_bytes() {
         assert_eq!(archive(b"\x1F\x8B\x08\0"), Some("gzip"));
         assert_eq!(archive(&[&[0; 257][..], b"ustar\0"].concat()), Some("tar"));
         assert_eq!(archive(b"PK\x03\x04"), None);

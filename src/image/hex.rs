@@ -1,4 +1,4 @@
-//! Intel HEX: lines of addresses and bytes, each with its checksum.
+//! Intel HEX files: lines of an address and bytes, each with a checksum.
 
 use ihex::{ReaderError, Record};
 use thiserror::Error;
@@ -8,35 +8,32 @@ use crate::flash::{Address, Segment};
 /// What is wrong with a HEX file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HexDefect {
-    /// A line is not sound.
     #[error("line {line} is damaged: {why}")]
     Line {
         /// Counted from 1.
         line: usize,
-        /// In the words of the reader.
+        /// The message of the `ihex` crate.
         why: String,
     },
-    #[error("its last line is not that of a complete file")]
+    #[error("its last line is not an end-of-file record")]
     NoEnd,
-    #[error("line {0} follows the end of the file")]
+    #[error("line {0} follows the end-of-file record")]
     AfterEnd(usize),
-    /// Parts all over the place.
-    #[error("it is strewn over {0} places")]
+    #[error("its data is scattered over {0} places")]
     Strewn(usize),
-    /// Addresses run past the 32-bit space.
-    #[error("line {0} runs out of the address space")]
+    #[error("line {0} exceeds the 32-bit address space")]
     Address(usize),
 }
 
-/// What some editors put before a text.
+/// Some editors write it at the start of a text file.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// Within so many bytes a text shows whether it is a HEX file.
+/// A HEX file is recognised within this many bytes.
 const BEGINNING: usize = 1000;
-/// More separate parts than this are no image.
+/// No real image has more separate parts than this.
 const PARTS_MAX: usize = 10_000;
 
-/// Whether this is a HEX file, if a damaged one: near its beginning a line has a colon and the digits of the
-/// shortest record.
+/// Whether this is a HEX file, even a damaged one: a line near its start has a colon and the digits of the shortest
+/// record.
 pub(super) fn looks_like(file: &[u8]) -> bool {
     let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     let record = |line: &[u8]| match line.trim_ascii() {
@@ -46,7 +43,7 @@ pub(super) fn looks_like(file: &[u8]) -> bool {
     text[..text.len().min(BEGINNING)].split(|&byte| byte == b'\n').any(record)
 }
 
-/// Reads a HEX file: one segment for each run of lines that follow one another.
+/// Parses a HEX file. Consecutive records with adjacent addresses form one segment.
 pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut base = 0_u32;
@@ -54,7 +51,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
     let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     for (n, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let (line, at) = (line.trim_ascii(), n + 1);
-        // DOS ends a text with ^Z.
+        // DOS marks the end of a text file with ^Z.
         if line.iter().all(|&byte| matches!(byte, 0 | 0x1A)) {
             continue;
         }
@@ -71,7 +68,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
             Record::ExtendedLinearAddress(high) => base = u32::from(high) << 16,
             Record::ExtendedSegmentAddress(segment) => base = u32::from(segment) << 4,
             Record::EndOfFile => ended = true,
-            // Where a program starts: the vector table says that.
+            // The start address is in the vector table too.
             Record::StartLinearAddress(_) | Record::StartSegmentAddress { .. } => {}
         }
     }
@@ -85,7 +82,7 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
 fn why(error: ReaderError) -> String {
     match error {
         ReaderError::ChecksumMismatch(right, found) => {
-            format!("its checksum is {found:02X}, that of its bytes is {right:02X}")
+            format!("its checksum is {found:02X}, but its bytes give {right:02X}")
         }
         other => other.to_string(),
     }

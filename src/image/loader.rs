@@ -1,27 +1,27 @@
-//! What stands where the bootloader belongs, by its bytes.
+//! Classifies the content of the bootloader's sector.
 
 use super::Content;
 use crate::flash::{Address, LOADER_BASE, LOADER_MAX, Span, is_blank};
 
-/// What stands where the bootloader belongs.
+/// The content of the bootloader's sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loader {
     Bitcraze,
     /// A Crazyflie firmware that was flashed over it.
     Overwritten,
     Erased,
-    /// Something else: PX4's or Betaflight's, or half a bootloader.
+    /// Something else: the bootloader of PX4 or Betaflight, or half of Bitcraze's.
     Other,
 }
 
 impl Loader {
-    /// Whether what the drone starts with, and is updated over radio by, is not there.
+    /// Whether the Bitcraze bootloader, which starts the firmware and updates it over radio, is missing.
     pub(crate) fn is_gone(self) -> bool {
         self != Loader::Bitcraze
     }
 
-    /// What these bytes from 0x08000000 on are: at least the first eight, which suffice for a glance, or the
-    /// whole sector for certainty.
+    /// Classifies the bytes from 0x08000000 on. The first eight are enough for an estimate; the whole sector also
+    /// distinguishes an incomplete bootloader.
     pub fn of(sector: &[u8]) -> Loader {
         let word = |at: usize| {
             let bytes = sector.get(at..at + 4)?;
@@ -42,7 +42,7 @@ impl Loader {
         }
     }
 
-    /// The word that `identify --json` prints.
+    /// The value in the output of `identify --json`.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Loader::Bitcraze => "bitcraze",
@@ -52,7 +52,7 @@ impl Loader {
         }
     }
 
-    /// What is in its place.
+    /// What the sector contains, as a noun phrase.
     pub(crate) fn instead(self) -> &'static str {
         match self {
             Loader::Bitcraze => "the Bitcraze bootloader",

@@ -1,9 +1,8 @@
-//! What a raw image is: Crazyflie firmware, the Bitcraze bootloader, an image for the radio chip, or
-//! something else.
+//! Identifies a raw image: Crazyflie firmware, the Bitcraze bootloader, an image for the radio chip, or something else.
 //!
-//! There is no header, magic number or checksum in these files. Everything is read off the vector table
-//! and the strings of a build, with rules that held on eleven builds of five platforms and five releases.
-//! The initial stack pointer of a good firmware is 0x2001FFFF, odd: it is never asked to be aligned.
+//! These files have no header, magic number or checksum. The rules use the vector table and the strings of a build, and
+//! held for eleven builds of five platforms and five releases. The initial stack pointer of a valid firmware is
+//! 0x2001FFFF, which is odd, so its alignment is not checked.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,57 +15,57 @@ use crate::flash::{Address, BLANK, FIRMWARE_BASE, FIRMWARE_MAX, FLASH_END, LOADE
 const VECTORS: usize = 98;
 /// Enough for the vector table.
 const VECTORS_LEN: usize = VECTORS * 4;
-/// Longest version text that is believed, in bytes.
+/// Maximum length of a version, in bytes.
 const VERSION_MAX: usize = 40;
-/// A platform has three boards at most; of a longer table no more are read.
+/// Limits the number of boards that are read. Real platforms have at most three.
 const BOARDS_MAX: usize = 16;
-/// Length of the abbreviated git hash behind the version.
+/// Length of the abbreviated git hash after the version.
 const REVISION_LEN: usize = 12;
-/// The name of a board in the firmware's platform table has 30 bytes with its NUL.
+/// The firmware's platform table has 30 bytes for a board name, including the NUL.
 const BOARD_NAME_MAX: usize = 29;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// A Crazyflie firmware for the STM32.
+    /// Crazyflie firmware for the STM32.
     Firmware(Firmware),
     /// The Bitcraze bootloader for the STM32 (`cf2loader`).
     Bootloader,
-    /// For the nRF51 radio chip, which USB DFU does not reach.
+    /// An image for the nRF51 radio chip, which USB DFU cannot reach.
     Radio,
-    /// Everything from the bootloader on: a copy of the flash, or both parts in one file.
+    /// Bootloader and firmware: a copy of the flash, or both programs in one file.
     WholeFlash(WholeFlash),
-    /// None of these; with the address it seems to be linked for, if its vectors point into itself.
+    /// Anything else, with the address that it is linked for if its vectors point into the image.
     Unknown {
         /// [`FIRMWARE_BASE`] or [`LOADER_BASE`].
         link: Option<Address>,
     },
 }
 
-/// What stands in a copy of the flash.
+/// The content of a copy of the flash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WholeFlash {
     /// Whether it starts with the Bitcraze bootloader.
     pub loader: bool,
-    /// The firmware behind it, if that is one.
+    /// The firmware after the bootloader's sector, if it is recognised.
     pub firmware: Option<Firmware>,
 }
 
-/// What a firmware says of itself.
+/// What is known about a firmware.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firmware {
-    /// As in `2026.04` or `2025.02 +12`: the tag and the commits after it.
+    /// The git tag and the number of commits after it, as in `2026.04` or `2025.02 +12`.
     pub version: Option<String>,
-    /// First twelve digits of the git commit.
+    /// The first twelve digits of the git commit.
     pub revision: Option<String>,
-    /// The boards that it runs on; any other board it halts on, silently.
+    /// The boards that it runs on. On any other board it halts silently.
     pub boards: Vec<BoardKind>,
-    /// Where it was linked to run.
+    /// The address that it is linked for.
     pub link: Address,
-    /// How much of it is there.
+    /// Whether it is complete.
     pub extent: Extent,
 }
 
-/// A kind of board, as a firmware names those that it runs on.
+/// An entry in the firmware's table of supported boards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoardKind {
     /// Four characters, as in `CF21`.
@@ -76,9 +75,9 @@ pub struct BoardKind {
 }
 
 impl Firmware {
-    /// The platform that it was built for, as releases name it; `None` if its boards are of no known one.
+    /// The platform that it was built for, as named in releases. `None` if none of its boards is known.
     ///
-    /// The Flapper flies on boards that also other platforms use: there the names decide.
+    /// The Flapper uses boards of other platforms, so only the board names identify it.
     pub fn platform(&self) -> Option<&'static str> {
         if self.boards.iter().any(|board| board.name.starts_with("Flapper")) {
             return Some("flapper");
@@ -88,7 +87,7 @@ impl Firmware {
 }
 
 impl fmt::Display for Firmware {
-    /// As in "firmware 2026.04 for CF20, CF21", or "incomplete firmware …".
+    /// For example "firmware 2026.04 for CF20, CF21" or "incomplete firmware …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = self.version.as_deref().unwrap_or("of unknown version");
         let codes: Vec<&str> = self.boards.iter().map(|board| board.code.as_str()).collect();
@@ -105,14 +104,18 @@ impl fmt::Display for Firmware {
 }
 
 impl fmt::Display for Content {
-    /// In a few words, without a full stop.
+    /// A short description without a full stop.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Content::Firmware(firmware) => firmware.fmt(f),
             Content::Bootloader => f.write_str("the Bitcraze bootloader"),
             Content::Radio => f.write_str("for the radio chip (nRF51)"),
             Content::WholeFlash(WholeFlash { loader, firmware }) => {
-                f.write_str(if *loader { "bootloader and " } else { "a whole flash without bootloader, " })?;
+                f.write_str(if *loader {
+                    "bootloader and "
+                } else {
+                    "a whole flash without a bootloader, "
+                })?;
                 match firmware {
                     Some(firmware) => firmware.fmt(f),
                     None => f.write_str("no firmware"),
@@ -132,7 +135,7 @@ impl Content {
         }
     }
 
-    /// Where it was linked to run, if that can be told.
+    /// The address that it is linked for, if known.
     pub(crate) fn link(&self) -> Option<Address> {
         match self {
             Content::Firmware(firmware) => Some(firmware.link),
@@ -142,18 +145,18 @@ impl Content {
         }
     }
 
-    /// What these bytes are, as a file or a part of one.
+    /// Identifies the bytes of a file or of a part of one.
     pub fn of(bytes: &[u8]) -> Content {
         look(bytes, &[]).0
     }
 
-    /// What stands in this part of a flash, whose blank end is not part of it; `None` if all of it is blank.
+    /// Identifies the content of a part of flash, without its blank end. `None` if all of it is blank.
     pub fn in_flash(bytes: &[u8]) -> Option<Content> {
         let there = without_blank_end(bytes);
         (!there.is_empty()).then(|| recognise(there, &Origin::Flash { read: bytes.len() }).0)
     }
 
-    /// The word that `inspect --json` prints.
+    /// The value in the output of `inspect --json`.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Content::Firmware(_) => "firmware",
@@ -165,16 +168,16 @@ impl Content {
     }
 }
 
-/// Where the bytes of a program come from, which decides what a missing end looks like.
+/// The origin of the bytes of a program, which determines how a missing end appears.
 enum Origin<'a> {
-    /// A file, with the parts that its addresses leave out.
+    /// A file, with the gaps between its segments.
     File { holes: &'a [Range<usize>] },
-    /// A flash of which so many bytes were read; the blank ones at the end are cut.
+    /// Flash, of which `read` bytes were read. The blank bytes at the end have been removed.
     Flash { read: usize },
 }
 
-/// What the bytes of an image file are, and how much of that is there. `holes` are the parts of them that the file left
-/// out, if it has addresses.
+/// Identifies the bytes of an image file and checks whether the program in it is complete. `holes` are the gaps between
+/// the segments of the file, if it has addresses.
 pub(super) fn look(bytes: &[u8], holes: &[Range<usize>]) -> (Content, Extent) {
     recognise(bytes, &Origin::File { holes })
 }
@@ -186,8 +189,8 @@ fn recognise(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
     }
 }
 
-/// A bootloader with a firmware behind it, or anything that is exactly as long as the flash; and how much is there of
-/// its firmware.
+/// Recognises a bootloader followed by a firmware, and anything of exactly the size of the flash. The extent is that
+/// of the firmware.
 fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)> {
     let (first, rest) = bytes.split_at_checked(LOADER_MAX)?;
     let loader = program(first, &Origin::File { holes: &[] }).0 == Content::Bootloader;
@@ -197,7 +200,7 @@ fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)
     }
     let behind = |at: usize| at.saturating_sub(LOADER_MAX);
     let (content, extent) = match origin {
-        // As long as the flash: a copy of one, whose end is blank flash and not padding.
+        // A copy of the flash: its blank end was never written, and is not padding.
         Origin::File { .. } if whole => program(without_blank_end(rest), &Origin::Flash { read: rest.len() }),
         Origin::File { holes } => {
             let holes = holes.iter().map(|hole| behind(hole.start)..behind(hole.end));
@@ -209,7 +212,7 @@ fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)
         Content::Firmware(firmware) if firmware.link == FIRMWARE_BASE => (Some(firmware), extent),
         _ => (None, Extent::Unknown),
     };
-    // A bootloader with no more than padding behind it is no copy of a flash: the padding would be written.
+    // A bootloader followed by padding is not a copy of the flash: the padding would be written.
     (whole || firmware.is_some()).then_some((WholeFlash { loader, firmware }, extent))
 }
 
@@ -218,7 +221,7 @@ fn without_blank_end(bytes: &[u8]) -> &[u8] {
     &bytes[..len]
 }
 
-/// A single program, and how much of it is there.
+/// Identifies a single program and checks whether it is complete.
 fn program(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
     let unknown = |extent| (Content::Unknown { link: None }, extent);
     let Some(vectors) = Vectors::read(bytes) else { return unknown(Extent::Unknown) };
@@ -270,11 +273,11 @@ impl Vectors {
             && (0x100..0x0004_0000).contains(&self.reset)
     }
 
-    /// The base address at which stack, reset vector and every handler make sense.
+    /// The base address for which the stack, the reset vector and all handlers are valid.
     ///
-    /// A long image may fit both bases by its addresses alone. Then the start-up code tells: the reset
-    /// vector leads to it from one base only. Failing that, the base is the higher one that fits, as no
-    /// handler of an image for the lower one would by chance leave out its first 16 KiB.
+    /// The addresses of a long image may be valid for both bases. The start-up code then decides, because the reset
+    /// vector points to it for one base only. Otherwise the higher base is chosen: an image for the lower one would
+    /// hardly have all of its handlers outside its first 16 KiB.
     fn link(&self, bytes: &[u8]) -> Option<Address> {
         if bytes.len() < VECTORS_LEN || !(0x2000_0001..=0x2002_0000).contains(&self.stack) {
             return None;
@@ -290,9 +293,9 @@ impl Vectors {
         bases.find(|&base| self.starts_at(bytes, base)).or(Some(highest))
     }
 
-    /// A Crazyflie firmware that was cut off before its last handler: the initial stack pointer is the one of its linker
-    /// script (crazyflie-firmware, `DEF_CLOAD.ld`), and all handlers are behind the bootloader. This says no more than
-    /// that something is missing; how much, the code says that is not there.
+    /// Detects a Crazyflie firmware that ends before its last handler: the initial stack pointer is the one in its
+    /// linker script (crazyflie-firmware, `DEF_CLOAD.ld`), and all handlers are after the bootloader. `needs` is only
+    /// a lower limit here, because the start-up code with the exact size may be missing.
     fn extent(&self, bytes: usize) -> Extent {
         let sound = |word: u32| {
             word & 1 == 1 && (FIRMWARE_BASE.wide() + VECTORS_LEN as u64..FLASH_END).contains(&u64::from(word))
@@ -306,7 +309,8 @@ impl Vectors {
         }
     }
 
-    /// `movs r1, #0` and a branch: the first instructions of ST's start-up file, which all builds share.
+    /// Whether the reset vector points to `movs r1, #0` and a branch. All builds share these first instructions of ST's
+    /// start-up file.
     fn starts_at(&self, bytes: &[u8], base: Address) -> bool {
         let offset = (self.reset & !1).checked_sub(base.0).map(|offset| offset as usize);
         offset.and_then(|at| bytes.get(at..at + 4)) == Some(&[0x00, 0x21, 0x03, 0xE0])
@@ -317,7 +321,7 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word))
 }
 
-/// The bootloader knows the chip's sectors by a table of their addresses.
+/// Whether the image contains the table of sector addresses that the bootloader uses.
 fn has_sector_table(bytes: &[u8]) -> bool {
     let table: Vec<u8> =
         [0x0800_0000_u32, 0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]
@@ -331,7 +335,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-/// Version and revision: `<tag>\0<12 hex digits>\0`, back to back in every build.
+/// Version and revision, stored as `<tag>\0<12 hex digits>\0` in every build.
 fn version(bytes: &[u8]) -> Option<(String, String)> {
     bytes
         .windows(REVISION_LEN + 2)
@@ -347,17 +351,17 @@ fn version(bytes: &[u8]) -> Option<(String, String)> {
         })
 }
 
-/// The text that ends where `bytes` ends, if it is a release tag such as `2025.02 +12`.
+/// The text at the end of `bytes`, if it is a release tag such as `2025.02 +12`.
 fn version_before(bytes: &[u8]) -> Option<String> {
     let end = bytes.iter().rposition(|&b| b != 0)? + 1;
     let printable = |b: &&u8| b.is_ascii_alphanumeric() || b". +-".contains(*b);
     let len = bytes[..end].iter().rev().take(VERSION_MAX).take_while(printable).count();
     let text = std::str::from_utf8(&bytes[end - len..end]).ok()?;
-    // Other text may stand before it without a NUL: the tag starts at the last year.
+    // Other text may precede it without a NUL, so the tag starts at the last year.
     text.char_indices().rev().map(|(at, _)| &text[at..]).find(|tag| is_release(tag)).map(str::to_owned)
 }
 
-/// `(19|20)dd.` and at least one more character; a count of commits may follow a blank.
+/// `(19|20)dd.` and at least one more character, optionally followed by a blank and the number of commits.
 fn is_release(tag: &str) -> bool {
     let (tag, commits) = tag.split_once(' ').unwrap_or((tag, "+0"));
     let year = tag.split_once('.').map(|(year, rest)| (year.as_bytes(), rest));
@@ -368,7 +372,7 @@ fn is_release(tag: &str) -> bool {
     year && digits
 }
 
-/// The platform table: a four-character code, NUL, and the name of the board.
+/// The platform table, whose entries are a four-character code, a NUL and the name of the board.
 fn boards(bytes: &[u8]) -> Vec<BoardKind> {
     const FAMILIES: [&[u8]; 3] = [b"Crazyflie", b"Flapper", b"Roadrunner"];
     let mut boards: Vec<BoardKind> = Vec::new();
@@ -398,7 +402,7 @@ fn boards(bytes: &[u8]) -> Vec<BoardKind> {
 mod tests {
     use super::*;
 
-    /// An image with the vector table and strings of a real build: cf2 2026.04 (SP and reset as measured).
+    /// An image with the strings, stack pointer and reset vector of a real build, cf2 2026.04.
     fn cf2(base: u32, len: u32) -> Vec<u8> {
         let mut bytes: Vec<u8> =
             (0..len).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8 | 1).collect();
@@ -424,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_firmware_tells_version_revision_boards_and_link_address() {
+    fn the_version_revision_boards_and_link_address_of_a_firmware_are_read() {
         let found = firmware(&cf2(0x0800_4000, 291_324));
         assert_eq!(found.version.as_deref(), Some("2026.04"));
         assert_eq!(found.revision.as_deref(), Some("992fe7c2e9b0"));
@@ -434,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_firmware_linked_over_the_bootloader_is_told_apart() {
+    fn a_firmware_linked_for_the_address_of_the_bootloader_is_recognised() {
         assert_eq!(firmware(&cf2(0x0800_0000, 291_324)).link, LOADER_BASE);
     }
 
@@ -451,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bootloader_is_known_by_its_sector_table() {
+    fn the_bootloader_is_recognised_by_its_sector_table() {
         let mut loader = vec![0x55; 7256];
         for n in 0..VECTORS {
             loader[n * 4..n * 4 + 4].copy_from_slice(&0x0800_02BD_u32.to_le_bytes());
@@ -466,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_for_the_radio_chip_is_known_by_its_vectors() {
+    fn an_image_for_the_radio_chip_is_recognised_by_its_vectors() {
         let mut radio = vec![0x11; 60_000];
         radio[..4].copy_from_slice(&0x2000_4000_u32.to_le_bytes());
         radio[4..8].copy_from_slice(&0x0001_B2C1_u32.to_le_bytes());

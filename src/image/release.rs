@@ -1,9 +1,9 @@
-//! A zip archive: a release of Bitcraze's, which has a manifest and an image for each chip, or what a build in CI leaves,
-//! which has no manifest. Of a release the image for the STM32 is taken; what else is in it cannot be updated over USB
-//! DFU, and is named.
+//! Zip archives: Bitcraze's releases, which have a manifest and an image for each chip, and CI artifacts without a
+//! manifest. From a release, the image for the STM32 is used. The other parts cannot be updated over USB DFU and are
+//! listed for the user.
 //!
-//! Nothing is unpacked to disk, so no name in the archive can lead anywhere. Sizes are those of the bytes
-//! that come out, not those that the archive claims.
+//! Nothing is unpacked to disk, so a path in the archive cannot do any harm. Size limits apply to the unpacked bytes,
+//! not to the sizes that the archive claims.
 
 use std::io::{Cursor, Read};
 
@@ -12,59 +12,53 @@ use thiserror::Error;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-/// Whether this is a zip archive, even one without files.
+/// Whether this is a zip archive, possibly an empty one.
 pub(super) fn is_zip(file: &[u8]) -> bool {
     file.starts_with(b"PK\x03\x04") || file.starts_with(b"PK\x05\x06")
 }
 
 const MANIFEST: &str = "manifest.json";
-/// A release has about fifteen files.
+/// Generous: a release has about fifteen files.
 const FILES_MAX: usize = 256;
-/// A build in CI may pack its ELF file with everything for the debugger: about 6 MB.
+/// Generous: a CI artifact may contain an ELF file with debug information, about 6 MB.
 const LOOSE_MAX: u64 = 32 * 1024 * 1024;
-/// A manifest has about 3 kB.
+/// Generous: a manifest has about 3 kB.
 const MANIFEST_MAX: u64 = 256 * 1024;
 const OTHERS_MAX: usize = 20;
-/// Longest text of the manifest that is shown.
+/// Longer texts in the manifest are truncated for display.
 const TEXT_MAX: usize = 60;
 
-/// What is wrong with a release.
+/// What is wrong with a zip archive.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReleaseDefect {
     #[error("it cannot be read: {0}")]
     Archive(String),
-    #[error("it holds {0} files, more than any release")]
+    #[error("it contains {0} files, more than any release")]
     Crowded(usize),
-    /// An archive in the archive.
-    #[error("{0} in it is another zip archive")]
+    #[error("its file {0} is another zip archive")]
     Nested(String),
-    /// Neither a manifest nor a firmware.
-    #[error("it has no manifest.json and holds no firmware{}", explained(.0))]
+    /// Neither a manifest nor a firmware, with a description of each file.
+    #[error("it has no manifest.json and contains no firmware{}", explained(.0))]
     NothingKnown(Vec<String>),
-    /// Without a manifest all files are looked at.
-    #[error("its files have more than {} MiB", LOOSE_MAX / 1024 / 1024)]
+    /// Applies to an archive without a manifest, of which every file is examined.
+    #[error("its files are larger than {} MiB in total", LOOSE_MAX / 1024 / 1024)]
     Swollen,
-    /// The manifest cannot be read.
     #[error("its manifest is damaged: {0}")]
     Manifest(String),
-    /// A manifest of the future.
-    #[error("its manifest is of version {0}; versions 1 and 2 are known")]
+    /// A manifest in a newer format.
+    #[error("its manifest has version {0}; only versions 1 and 2 are supported")]
     Version(String),
-    /// Nothing for the STM32.
-    #[error("it holds no firmware for the STM32")]
+    #[error("it contains no firmware for the STM32")]
     NoFirmware,
-    /// More than one for the STM32.
-    #[error("it holds several firmwares for the STM32: {0}")]
+    #[error("it contains several firmware images for the STM32: {0}")]
     Several(String),
-    /// The manifest names a file that is not there.
-    #[error("its manifest names {0}, which is not in it")]
+    #[error("its manifest lists {0}, which is not in the archive")]
     Missing(String),
-    /// A file is larger than the flash.
-    #[error("{0} in it is larger than the Crazyflie's flash")]
+    #[error("its file {0} is larger than the Crazyflie's flash")]
     TooLarge(String),
 }
 
-/// What the files are instead, as the end of a sentence.
+/// The description of the files, as the end of a sentence.
 fn explained(others: &[String]) -> String {
     match others {
         [] => String::new(),
@@ -72,16 +66,15 @@ fn explained(others: &[String]) -> String {
     }
 }
 
-/// What a zip archive holds.
+/// The content of a zip archive.
 pub(super) enum Packing {
     /// A release with its manifest.
     Release(Release),
     Loose(Vec<Loose>),
 }
 
-/// A file that no manifest describes.
+/// A file in an archive without a manifest.
 pub(super) struct Loose {
-    /// As in the archive.
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
 }
@@ -92,30 +85,30 @@ pub(super) struct Release {
     pub(super) name: String,
     /// The image file for the STM32.
     pub(super) file: Vec<u8>,
-    /// `cf2`, `bolt`, …: what the whole release is for (`fw_platform`; the `platform` of the files is `cf2`
-    /// for all of them).
+    /// `cf2`, `bolt`, …: the platform of the whole release, from `fw_platform`. The `platform` of each file is always
+    /// `cf2`.
     pub(super) platform: Option<String>,
-    /// Targets in it that USB DFU does not reach.
+    /// The targets that USB DFU cannot reach.
     pub(super) others: Vec<String>,
 }
 
-/// Reads an archive. No file of a release may be longer than `most` bytes.
+/// Parses an archive. The manifest's firmware may have at most `most` bytes.
 pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, ReleaseDefect> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
     if archive.len() > FILES_MAX {
         return Err(ReleaseDefect::Crowded(archive.len()));
     }
-    // Archives that were packed again may have everything in a folder.
+    // A repacked archive may have everything in a folder.
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
     let manifests: Vec<String> = names.filter(|name| name.rsplit('/').next() == Some(MANIFEST)).collect();
     let name = match manifests.as_slice() {
         [] => return loose(&mut archive).map(Packing::Loose),
         [name] => name.clone(),
-        many => return Err(ReleaseDefect::Manifest(format!("there are {} of them", many.len()))),
+        many => return Err(ReleaseDefect::Manifest(format!("there are {} manifests", many.len()))),
     };
     let folder = name.strip_suffix(MANIFEST).unwrap_or_default();
     let text = read(&mut archive, &name, MANIFEST_MAX)?;
-    let text = text.ok_or_else(|| ReleaseDefect::Manifest("it is longer than any".to_owned()))?;
+    let text = text.ok_or_else(|| ReleaseDefect::Manifest("it is too long".to_owned()))?;
     let manifest: Value =
         serde_json::from_slice(&text).map_err(|error| ReleaseDefect::Manifest(error.to_string()))?;
     if !matches!(manifest["version"].as_u64(), Some(1 | 2)) {
@@ -152,14 +145,14 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, ReleaseDefect> {
     let platform = match &manifest["fw_platform"] {
         Value::Null => None,
         Value::String(platform) => Some(shown(platform)),
-        _ => return Err(ReleaseDefect::Manifest("its fw_platform is no text".to_owned())),
+        _ => return Err(ReleaseDefect::Manifest("fw_platform is not a string".to_owned())),
     };
     let name = format!("{folder}{file}");
     let file = read(&mut archive, &name, most)?.ok_or_else(|| ReleaseDefect::TooLarge(shown(&name)))?;
     Ok(Packing::Release(Release { name: shown(&name), file, platform, others }))
 }
 
-/// All files of an archive without a manifest, but for those that a Mac adds to hold a file's attributes.
+/// All files of an archive without a manifest, except those in which macOS stores file attributes.
 fn loose(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose>, ReleaseDefect> {
     let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let mut room = LOOSE_MAX;
@@ -172,7 +165,7 @@ fn loose(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose>, ReleaseD
     Ok(files)
 }
 
-/// A target is a name or a list of names.
+/// The manifest has either one target or a list of them.
 fn targets(value: &Value) -> Vec<&str> {
     match value {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
@@ -180,7 +173,7 @@ fn targets(value: &Value) -> Vec<&str> {
     }
 }
 
-/// A file of the archive; `None` if it is longer than `most` bytes.
+/// Unpacks a file of the archive. `None` if it has more than `most` bytes.
 fn read(
     archive: &mut ZipArchive<Cursor<&[u8]>>,
     name: &str,
@@ -200,7 +193,7 @@ fn damaged(error: &ZipError) -> ReleaseDefect {
     ReleaseDefect::Archive(error.to_string())
 }
 
-/// A text of the manifest as it may be shown: ASCII, and short.
+/// Makes a text from the archive safe to display: ASCII, without control characters, and short.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii() && !c.is_control()).take(TEXT_MAX).collect()
 }

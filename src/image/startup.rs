@@ -1,9 +1,13 @@
-//! What ST's start-up code copies from flash to RAM, and so how far an image must reach.
+//! Determines from the start-up code whether an image is complete.
 //!
-//! A raw image has no header, length or checksum. Its reset handler, though, copies the initial values of `.data` (and
-//! in the Crazyflie's variant those of `.ccmdata`) from the end of the image to RAM. The addresses stand in the
-//! handler's literal pool: `_sidata`, `_sdata` and `_edata`. A file that ends before the last of these values was cut
-//! off (crazyflie-firmware, `startup_stm32f40xx.S` and `sections_FLASH.ld`).
+//! A raw image has no header, length or checksum. A download that was cut off would be flashed, would verify without
+//! an error, and would then be started, because the bootloader checks only the first word. So a plausible vector table
+//! is not enough: there must be positive evidence that the end of the program is there.
+//!
+//! The linker layout provides it. The initial values of `.data` (and in the Crazyflie's variant those of `.ccmdata`)
+//! are at the end of the image, and the reset handler copies them to RAM. Their addresses `_sidata`, `_sdata` and
+//! `_edata` are in its literal pool, so an image that ends before the last of these values was cut off
+//! (crazyflie-firmware, `startup_stm32f40xx.S` and `sections_FLASH.ld`).
 
 use std::ops::Range;
 
@@ -12,26 +16,26 @@ use crate::flash::{Address, FLASH_END};
 /// Whether an image has all bytes that its own start-up code reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// The start-up code is not recognised, or the end is blank flash that may just as well be blank values.
+    /// The start-up code is not recognised, or blank flash at the end cannot be distinguished from blank values.
     #[default]
     Unknown,
-    /// All that is copied to RAM is there.
+    /// All values that are copied to RAM are present.
     Complete,
     Cut {
-        /// Where it ends, in bytes from its start.
+        /// Its size.
         bytes: usize,
-        /// Where it would have to end at least.
+        /// The minimum size of the complete image.
         needs: usize,
     },
-    /// A file with addresses leaves out some of the values that are copied to RAM.
+    /// A file with addresses lacks some of the values that are copied to RAM.
     Gap {
-        /// How many bytes of them.
+        /// Number of missing bytes.
         bytes: usize,
     },
 }
 
 impl Extent {
-    /// As `inspect --json` prints it.
+    /// The value in the output of `inspect --json`.
     pub fn complete(self) -> Option<bool> {
         match self {
             Extent::Unknown => None,
@@ -41,9 +45,9 @@ impl Extent {
     }
 }
 
-/// Both copy loops are within so many bytes of the reset handler; the second one starts at 40.
+/// Both copy loops are within this many bytes of the reset handler. The second one starts at byte 40.
 const CODE_LEN: usize = 128;
-/// A halfword each, from `movs r1, #0` to `bcc`; the low byte of a `ldr` from the literal pool is its offset.
+/// The copy loop as opcodes and masks. The low byte of an `ldr` from the literal pool is its offset, which varies.
 const LOOP: [(u16, u16); 11] = [
     (0x2100, 0xFFFF), // movs r1, #0
     (0xE003, 0xFFFF), // b    1f
@@ -57,11 +61,11 @@ const LOOP: [(u16, u16); 11] = [
     (0x429A, 0xFFFF), // cmp  r2, r3
     (0xD3F6, 0xFFFF), // bcc  0b
 ];
-/// Where in [`LOOP`] the literals are loaded: `_sidata`, `_sdata`, `_edata`.
+/// The instructions in [`LOOP`] that load `_sidata`, `_sdata` and `_edata`.
 const LITERALS: [usize; 3] = [2, 6, 7];
 
-/// The parts of an image linked for `base` that the reset handler at `reset` copies to RAM, as offsets into it. They may
-/// lie past its end. Empty without a copy loop of the known shape, or if its addresses make no sense.
+/// The parts of an image linked for `base` that the reset handler at `reset` copies to RAM, as offsets into the image.
+/// They may be past its end. Empty if no copy loop of the known form is found, or if its addresses are invalid.
 pub(super) fn copied(bytes: &[u8], base: Address, reset: u32) -> Vec<Range<usize>> {
     let Some(start) = (reset & !1).checked_sub(base.0).map(|offset| offset as usize) else {
         return Vec::new();
@@ -82,8 +86,8 @@ fn literals(bytes: &[u8], at: usize) -> Option<[u32; 3]> {
         return None;
     }
     let literal = |index: usize| {
-        // ARMv7-M ARM A7.7.43, encoding T1: relative to the instruction's address plus 4, rounded down to a word. The
-        // base is a multiple of 4, so offsets will do.
+        // ARMv7-M ARM A7.7.43, encoding T1: relative to the address of the instruction plus 4, rounded down to a word.
+        // The base is a multiple of 4, so offsets can be used instead of addresses.
         let place = ((at + index * 2 + 4) & !3) + usize::from(code[index] & 0xFF) * 4;
         let word = bytes.get(place..place + 4)?;
         Some(u32::from_le_bytes(word.try_into().ok()?))
@@ -92,7 +96,7 @@ fn literals(bytes: &[u8], at: usize) -> Option<[u32; 3]> {
     Some([literal(from)?, literal(start)?, literal(end)?])
 }
 
-/// Where the copied bytes come from, if the addresses are possible ones: from flash, to RAM or CCM.
+/// The source of the copy as offsets, if the addresses are valid: from flash to RAM or CCM.
 fn source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
     let within = |low: u32, high: u32| (low..=high).contains(&start) && (start..=high).contains(&end);
     let ram = within(0x2000_0000, 0x2002_0000) || within(0x1000_0000, 0x1001_0000);
@@ -102,7 +106,7 @@ fn source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
     (ram && from_flash).then(|| offset..offset + len as usize)
 }
 
-/// The extent of a file of `len` bytes, whose addresses leave out `holes`. Padding after the end is fine.
+/// The extent of a file of `len` bytes with gaps at `holes`. Padding at the end is allowed.
 pub(super) fn of_file(copied: &[Range<usize>], len: usize, holes: &[Range<usize>]) -> Extent {
     let Some(needs) = copied.iter().map(|part| part.end).max() else { return Extent::Unknown };
     if len < needs {
@@ -115,14 +119,15 @@ pub(super) fn of_file(copied: &[Range<usize>], len: usize, holes: &[Range<usize>
     if bytes > 0 { Extent::Gap { bytes } } else { Extent::Complete }
 }
 
-/// A program does not have so many blank bytes in its middle.
+/// No program contains this many consecutive blank bytes.
 const HOLE: usize = 16 * 1024;
 
-/// The extent of a program in flash, of which `read` bytes were read and those from `end` on are blank.
+/// The extent of a program in flash, of which `read` bytes were read and the bytes from `end` on are blank.
 ///
-/// Initial values that are 0xFF look like flash that was never written. So the program counts as incomplete only if all
-/// of these values are blank, which does not occur in a firmware: they include pointers. If the blank part begins among
-/// them, or if reading may have stopped before the end of the program, the answer is [`Extent::Unknown`].
+/// Initial values of 0xFF look like flash that was never written. The program therefore counts as incomplete only if
+/// all of the initial values are blank, which never happens in a complete firmware because they include pointers. If
+/// the blank range begins among them, or if reading may have stopped before the end of the program, the result is
+/// [`Extent::Unknown`].
 pub(super) fn in_flash(copied: &[Range<usize>], end: usize, read: usize) -> Extent {
     let needs = copied.iter().map(|part| part.end).max();
     let (Some(needs), Some(first)) = (needs, copied.iter().map(|part| part.start).min()) else {
@@ -141,11 +146,11 @@ mod tests {
     use super::*;
     use crate::flash::FIRMWARE_BASE;
 
-    /// Where the reset handler is, in bytes from the start.
+    /// Offset of the reset handler.
     const RESET: usize = 0x800;
     const RESET_VECTOR: u32 = FIRMWARE_BASE.0 + 0x801;
 
-    /// A copy loop with its three literals `pool` bytes behind it.
+    /// Writes a copy loop at `at`, with its three literals at `pool`.
     fn copy_loop(bytes: &mut [u8], at: usize, pool: usize, literals: [u32; 3]) {
         for (n, (opcode, _)) in LOOP.into_iter().enumerate() {
             let literal = LITERALS.iter().position(|&index| index == n);
@@ -172,7 +177,7 @@ mod tests {
     fn the_literals_of_both_copy_loops_are_found() {
         let mut bytes = image([0x0800_5000, 0x2000_0000, 0x2000_0400]);
         assert_eq!(found(&bytes), vec![0x1000..0x1400; 1]);
-        // Not at a multiple of four: the pool is counted from the rounded address.
+        // Not at a multiple of four: the offset to the pool is relative to the rounded address.
         copy_loop(&mut bytes, RESET + 42, 0x8A0, [0x0800_5400, 0x1000_0000, 0x1000_0010]);
         assert_eq!(found(&bytes), [0x1000..0x1400, 0x1400..0x1410]);
     }
@@ -183,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_make_no_sense_are_ignored() {
+    fn invalid_addresses_are_ignored() {
         for literals in [
             [0x0800_3000, 0x2000_0000, 0x2000_0400],
             [0x0810_0000, 0x2000_0000, 0x2000_0400],
@@ -212,7 +217,7 @@ mod tests {
                 assert_eq!(found(&bent), [], "low byte of {n}");
             }
         }
-        // Cut in the code, and in the literal pool.
+        // Truncated in the code and in the literal pool.
         for len in (0..RESET + 22).chain(0x880..0x88C) {
             assert_eq!(found(&good[..len]), [], "{len}");
         }
@@ -222,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_must_reach_the_end_of_what_is_copied() {
+    fn a_file_must_contain_everything_that_is_copied() {
         let parts = [1000..1400, 1400..1416];
         assert_eq!(of_file(&[], 7, &[]), Extent::Unknown);
         assert_eq!(of_file(&parts, 1415, &[]), Extent::Cut { bytes: 1415, needs: 1416 });
@@ -236,18 +241,18 @@ mod tests {
     }
 
     #[test]
-    fn blank_flash_is_a_missing_part_only_where_no_value_can_be_blank() {
+    fn blank_flash_counts_as_missing_only_if_all_initial_values_are_blank() {
         let parts = [100_000..100_400, 100_400..100_416];
         let cut = |bytes| Extent::Cut { bytes, needs: 100_416 };
         assert_eq!(in_flash(&parts, 100_416, 100_416), Extent::Complete);
         assert_eq!(in_flash(&parts, 100_416, 200_000), Extent::Complete);
-        // All of the flash was read, and no initial value is there.
+        // The flash was read to its end, and all initial values are missing.
         assert_eq!(in_flash(&parts, 50_000, 200_000), cut(50_000));
         assert_eq!(in_flash(&parts, 100_000, 100_416), cut(100_000));
         // Values of 0xFF at the end of a complete firmware.
         assert_eq!(in_flash(&parts, 100_415, 200_000), Extent::Unknown);
         assert_eq!(in_flash(&parts, 100_001, 200_000), Extent::Unknown);
-        // Reading stopped: in a blank part that no program has, or just so.
+        // Reading stopped, after a blank range that is too long for a program or after a shorter one.
         assert_eq!(in_flash(&parts, 50_000, 50_000 + HOLE), cut(50_000));
         assert_eq!(in_flash(&parts, 50_000, 50_000 + HOLE - 1), Extent::Unknown);
         assert_eq!(in_flash(&parts, 50_000, 50_000), Extent::Unknown);

@@ -1,5 +1,5 @@
-//! What every image has in common, whatever its format. The formats themselves are tested by a corpus of
-//! files, in `tests/it/corpus.rs`.
+//! Behaviour that all image formats share. The formats themselves are tested with a corpus of files in
+//! `tests/it/corpus.rs`.
 
 use super::*;
 use crate::flash::FIRMWARE_BASE;
@@ -9,7 +9,7 @@ fn segment(address: u32, len: usize) -> Segment {
 }
 
 #[test]
-fn files_that_are_no_image_are_refused() {
+fn empty_blank_and_oversized_files_are_refused() {
     assert_eq!(Image::parse(vec![]), Err(ImageError::Empty));
     assert_eq!(Image::parse(vec![0xFF; 4096]), Err(ImageError::Blank { byte: 0xFF }));
     let large = vec![1; 1024 * 1024 + 1];
@@ -17,7 +17,7 @@ fn files_that_are_no_image_are_refused() {
 }
 
 #[test]
-fn one_byte_is_an_unknown_image_not_a_crash() {
+fn a_tiny_file_is_an_unknown_image() {
     for len in 1..64 {
         let mut bytes: Vec<u8> = (0..len).collect();
         bytes.push(0x80);
@@ -26,7 +26,7 @@ fn one_byte_is_an_unknown_image_not_a_crash() {
 }
 
 #[test]
-fn parts_are_sorted_and_joined_and_never_share_a_byte() {
+fn segments_are_sorted_and_joined_and_must_not_overlap() {
     let parts = vec![segment(0x0800_5000, 16), segment(0x0800_4000, 0x1000), segment(0x0800_8000, 4)];
     let image = Image::placed(Format::Hex, parts).unwrap();
     let Payload::Placed(joined) = &image.payload else { panic!("placed") };
@@ -35,13 +35,13 @@ fn parts_are_sorted_and_joined_and_never_share_a_byte() {
     assert_eq!((image.address(), image.payload.len()), (Some(FIRMWARE_BASE), 0x1014));
     let twice = vec![segment(0x0800_4000, 8), segment(0x0800_4004, 8)];
     assert_eq!(Image::placed(Format::Dfu, twice), Err(ImageError::Overlap(Address(0x0800_4004))));
-    // Strewn over the whole address space: recognised as nothing, and no memory is taken for what is between.
+    // Scattered over the whole address space: not recognised, and no memory is allocated for the gap.
     let far = vec![segment(0, 8), segment(0xFFFF_FFF0, 8)];
     assert_eq!(Image::placed(Format::Elf, far).unwrap().content, Content::Unknown { link: None });
 }
 
 #[test]
-fn the_checksum_is_that_of_the_bytes_whatever_the_format() {
+fn the_checksum_does_not_depend_on_the_format() {
     let bytes: Vec<u8> = (0..9000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     let halves = vec![
         Segment { address: Address(0x0800_5000), data: bytes[4096..].to_vec() },

@@ -1,5 +1,5 @@
-//! How a job can fail: what, where, and what state that leaves the drone in. What to do about it is in
-//! `report`.
+//! How a job can fail: what happened, during which step, and the state it leaves the drone in. The advice for each
+//! failure is in `report`.
 
 use std::time::Duration;
 
@@ -14,24 +14,25 @@ use crate::image::Loader;
 use crate::plan::PlanError;
 use crate::usb::{BusError, Id, Location, TransferError};
 
-/// What happened, where, and what state that leaves the drone in.
+/// A failed job.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{}{kind}", place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
 pub struct Failure {
     pub kind: FailureKind,
+    /// The step that failed, if known.
     pub place: Option<Place>,
-    /// What the drone is left as.
+    /// The state that the job leaves the drone in.
     pub drone: DroneState,
 }
 
-/// What was being done when a job failed.
+/// The step during which a job failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Place {
     #[error("reading the OTP")]
     Otp,
     #[error("reading the option bytes")]
     OptionBytes,
-    #[error("looking whether it is a Crazyflie")]
+    #[error("checking whether it is a Crazyflie")]
     Evidence,
     #[error("reading the bootloader")]
     Loader,
@@ -51,19 +52,19 @@ pub enum Place {
     Flash,
 }
 
-/// What a drone is left as when a job ends early.
+/// The state that a job leaves a drone in when it ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DroneState {
     Untouched,
-    /// With what it had, but it was running before and is in DFU mode, or dark, now.
+    /// Its flash is unchanged, but it was running before and is now in DFU mode, or dark.
     Stopped,
-    /// Without a complete firmware, and its bootloader knows: it waits for another try.
+    /// It has no complete firmware, and its bootloader detects that and waits for another flash.
     WithoutFirmware,
-    /// Without a complete bootloader: only DFU mode entered by hand reaches it.
+    /// It has no complete bootloader, so it can only be reached in DFU mode entered by hand.
     WithoutLoader,
-    /// Part of the flash behind the start of the firmware is neither what it was nor what it was to be.
+    /// The start of the firmware is intact, but the rest of the flash is a mix of old and new contents.
     Mixed,
-    /// With the new image, complete.
+    /// It holds the complete new image.
     Flashed,
 }
 
@@ -73,68 +74,69 @@ pub enum FailureKind {
     Bus(#[from] BusError),
     #[error("no Crazyflie and no device in DFU mode found")]
     NoDevice,
-    /// Nothing there but relatives of the Crazyflie.
-    #[error("no Crazyflie found, but {}", names(.0))]
+    /// Only devices related to the Crazyflie are plugged in.
+    #[error("no Crazyflie found, only {}", names(.0))]
     OnlyOthers(Vec<Other>),
-    /// Something there, but not what was named.
+    /// Devices were found, but none that `--device` selects.
     #[error("no device matches --device {0}")]
     NoMatch(String),
-    /// A running Crazyflie, but it may not be asked to enter DFU mode.
+    /// The Crazyflie is running, and the job does not allow asking it to enter DFU mode.
     #[error("the Crazyflie is running, not in DFU mode")]
     NotInDfu,
-    #[error("{} devices are there and none is named", .0.len())]
+    #[error("{} devices are plugged in and none is selected", .0.len())]
     Several(Vec<Device>),
     #[error("no permission to open {0}")]
     NoAccess(Id),
-    #[error("another program holds the device")]
+    #[error("another program is using the device")]
     Held,
-    /// It could not be opened for another reason.
+    /// The device could not be opened for another reason.
     #[error("the device cannot be opened: {0}")]
     Open(TransferError),
-    /// Its firmware does not know the request.
+    /// The running firmware does not know the request.
     #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
     TooOld,
-    /// It restarted, but not in DFU mode.
+    /// The Crazyflie restarted, but not in DFU mode.
     #[error("{}", did_not_enter(*tries, *limit, *now))]
     DidNotEnter {
-        /// How often it was asked.
+        /// How many times it was asked.
         tries: u32,
-        /// How long DFU mode was waited for, the last time.
+        /// How long the last attempt waited for DFU mode.
         limit: Duration,
-        /// What it is now; `None` if it is not on USB.
+        /// Its mode now; `None` if it is not on USB.
         now: Option<Mode>,
     },
-    /// It is no DfuSe device.
+    /// The device does not speak DfuSe.
     #[error("the device cannot be flashed: {0}")]
     NotDfu(#[from] DeviceError),
-    #[error("this is not a Crazyflie: its flash is laid out differently from an STM32F405's")]
+    #[error("this is not a Crazyflie: its flash layout is not that of an STM32F405")]
     OtherChip,
     /// The image does not fit the device.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Another drone where the one of this job was.
-    #[error("another drone is on port {port} now{}", found.as_ref().map(|it| format!(" ({it})")).unwrap_or_default())]
+    /// A different drone is plugged in at the port of this job's drone.
+    #[error("a different drone is on port {port} now{}", found.as_ref().map(|it| format!(" ({it})")).unwrap_or_default())]
     OtherDrone {
         port: Location,
         /// Its serial number; `None` if it cannot be read.
         found: Option<String>,
     },
-    /// The board could not be read, and the image is for some boards only.
-    #[error("the board of this drone could not be read, and the image is for {}", .boards.join(", "))]
+    /// The board could not be read, and the image is only for some boards.
+    #[error("the board of this drone could not be read, and the image is only for {}", .boards.join(", "))]
     UnknownBoard { boards: Vec<String> },
-    /// Another board with this chip, as it seems: what is on it would be lost.
+    /// Probably another board with the same chip, whose contents a flash would destroy.
     #[error(
-        "nothing says that this is a Crazyflie: no board is named in its chip, and where the bootloader belongs is {}",
+        "this does not look like a Crazyflie: its chip names no board, and its bootloader sector holds {}",
         loader.instead()
     )]
     NotACrazyflie { loader: Loader },
-    /// An undo finds something else than the last change wrote.
+    /// An undo found other contents than the last change had written.
     #[error("the drone was changed by another program after its last flash")]
     ChangedSince,
-    /// A sector that was erased, where the option bytes could not be read, holds what it held.
+    /// A sector still holds its old contents after an erase. Checked only where the option bytes, which would show the
+    /// write protection, could not be read.
     #[error("sector {0} did not change when it was erased: it seems to be write-protected")]
     NotErased(usize),
-    /// The image is for other boards than the one that the OTP names.
+    /// The OTP names a board that the image is not for.
     #[error("this drone's board is {board}, but the image is for {}", .boards.join(", "))]
     OtherBoard { board: Board, boards: Vec<String> },
     #[error("the chip is read-protected")]
@@ -143,17 +145,17 @@ pub enum FailureKind {
     WriteProtected(Vec<usize>),
     #[error(transparent)]
     Dfu(#[from] DfuError),
-    /// The answer of a comparison.
+    /// A `verify` job found a difference.
     #[error("the drone does not hold this image: {address} holds 0x{found:02X} instead of 0x{expected:02X}")]
     Differs { address: Address, expected: u8, found: u8 },
-    /// A byte that was written reads back wrong.
+    /// A written byte read back wrong.
     #[error("{address} holds 0x{found:02X} instead of 0x{expected:02X}")]
     Mismatch { address: Address, expected: u8, found: u8 },
-    /// The part to read is not all there.
-    #[error("{0} is not all in the device's flash")]
+    /// The range to read is not entirely in flash.
+    #[error("{0} is not entirely in the device's flash")]
     OutOfRange(Span),
-    /// A defect of this program.
-    #[error("the worker stopped unexpectedly: {0}")]
+    /// A bug in cfdfu: the worker thread panicked.
+    #[error("cfdfu crashed during the job: {0}")]
     WorkerDied(String),
 }
 
@@ -167,7 +169,8 @@ impl FailureKind {
         }
     }
 
-    /// The same of a device that turned out to be gone: what the wire showed before that means nothing.
+    /// The same failure with `Disconnected` as the cause, for a device that has left the bus. The transfer errors that
+    /// preceded it are only symptoms.
     pub(crate) fn of_a_gone_device(self) -> FailureKind {
         let error = TransferError::Disconnected;
         match self {
@@ -190,12 +193,12 @@ impl DroneState {
 }
 
 impl Failure {
-    /// Whether the drone was lost: plugged in again, the job can be done.
+    /// The drone was disconnected. The job can be run again once it is plugged in.
     pub fn is_lost(&self) -> bool {
         self.kind.transfer() == Some(TransferError::Disconnected)
     }
 
-    /// Whether it was lost in the middle of the work: plugged in again, it can be gone on with.
+    /// The drone was disconnected while it was being erased or written. The job can be resumed once it is plugged in.
     pub fn is_interruption(&self) -> bool {
         self.is_lost() && !self.drone.is_unchanged() && self.drone != DroneState::Flashed
     }
@@ -204,10 +207,12 @@ impl Failure {
 fn did_not_enter(tries: u32, limit: Duration, now: Option<Mode>) -> String {
     let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
     match now {
-        Some(_) => format!("the Crazyflie was asked {times} to enter DFU mode, and runs its firmware again"),
+        Some(_) => {
+            format!("the Crazyflie was asked {times} to enter DFU mode, but is running its firmware again")
+        }
         None => format!(
-            "the Crazyflie restarted, and nothing is on its port {} s later: it may be in DFU mode (M2 blinks fast) where \
-             this computer does not see it",
+            "the Crazyflie restarted, but did not reappear on its port within {} s: it may be in DFU mode (M2 blinks fast) \
+             without this computer seeing it",
             limit.as_secs()
         ),
     }

@@ -1,29 +1,29 @@
-//! What a drone is and what is on it, as far as it can be told without changing anything.
+//! What a drone is and what is on it, as far as that can be read without changing anything.
 
 use crate::crazyflie::{Board, Protection, RomVersion};
 use crate::image::{Content, Loader};
 
-/// What was found out about a device.
+/// What is known about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceInfo {
-    /// In DFU mode its memory can be read.
+    /// Read from the memory of a drone in DFU mode.
     InDfu(Identity),
-    /// Running, it says a little of itself.
+    /// Reported by the running firmware.
     Running(Running),
 }
 
-/// What a drone in DFU mode is.
+/// What the memory of a drone in DFU mode shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// From the OTP; `None` if it could not be read, or says nothing that is known.
+    /// The board from the OTP; `None` if the OTP could not be read or is in no known format.
     pub board: Option<Board>,
-    /// What is at 0x08000000; `None` if the chip may not be read.
+    /// The contents at 0x08000000; `None` if the chip is read-protected.
     pub loader: Option<Loader>,
-    /// What is at 0x08004000; `None` if nothing is, or the chip may not be read.
+    /// The contents at 0x08004000; `None` if the flash there is blank or the chip is read-protected.
     pub firmware: Option<Content>,
-    /// What the option bytes forbid; `None` if they could not be read.
+    /// The protection set in the option bytes; `None` if they could not be read.
     pub protection: Option<Protection>,
-    /// Version of the boot ROM.
+    /// The version of the boot ROM; `None` if it could not be read.
     pub rom: Option<RomVersion>,
 }
 
@@ -34,11 +34,11 @@ impl Identity {
     }
 }
 
-/// What a running Crazyflie says of itself.
+/// What a running Crazyflie reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Running {
-    /// As in `2026.04`; `None` if it did not answer.
+    /// The firmware version, as in `2026.04`; `None` if there was no reply.
     pub version: Option<String>,
-    /// The name of its board, as in `Crazyflie 2.1`; older firmware does not tell.
+    /// The name of the board, as in `Crazyflie 2.1`; older firmware does not report it.
     pub board: Option<String>,
 }

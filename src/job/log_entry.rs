@@ -1,5 +1,5 @@
-//! What the worker did or noticed, one entry a line of the log. Front ends decide by the variant; only `Display` here has the
-//! words, in the style of dfu-util's log. What an entry means for a newcomer is in `app::log`.
+//! The log of a job as typed entries, one per line. Front ends match on the variant; only the `Display` impl here has
+//! the text, in the style of dfu-util's log. `app::log` explains the entries to newcomers.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::usb::{Id, Location, TransferError};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogEntry {
-    // Finding a drone and bringing it into DFU mode.
+    // Finding a drone and switching it to DFU mode.
     Entering {
         attempt: u32,
         tries: u32,
@@ -47,7 +47,7 @@ pub enum LogEntry {
     ObeyingPoll(PollReason),
     Repeating(DfuError),
 
-    // What is there.
+    // The contents of the drone.
     Board(Board),
     BoardUnread,
     BoardNotChecked,
@@ -62,7 +62,7 @@ pub enum LogEntry {
     },
     NothingToWrite,
 
-    // The copy for an undo, which supervision keeps.
+    // The previous firmware, which `supervise` keeps for an undo.
     CopyKept(PathBuf),
     EarlierCopyKept,
     NoCopy(CopyProblem),
@@ -70,7 +70,7 @@ pub enum LogEntry {
     // Erasing, writing, reading back.
     WidthSet {
         words: bool,
-        /// The setting could not be read back.
+        /// The setting was accepted but could not be read back.
         assumed: bool,
     },
     WidthRefused,
@@ -100,32 +100,33 @@ pub enum LogEntry {
     },
     NotAsked(TransferError),
 
-    /// A job that outlived its terminal, and how it ended.
+    /// The result of a job that outlived its terminal.
     EndedUnseen(String),
 
-    /// A row of the table of where the time went; its head if there is no part.
+    /// A row of the timing table.
     Time {
+        /// The part of the job; `None` for the table's header.
         part: Option<&'static str>,
         total: Duration,
-        /// Data on the wire, the chip at work, pauses that it asked for.
+        /// Time for data on the wire, for the chip's own work, and for pauses that the chip asked for.
         shares: [Duration; 3],
     },
 }
 
-/// Why no copy is kept of what a job overwrites.
+/// Why the firmware that a job overwrites is not kept for an undo.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CopyProblem {
     #[error("there is no home directory")]
     NoHome,
-    #[error("the drone shows no serial number")]
+    #[error("the drone reports no serial number")]
     NoSerial,
-    #[error("it is not complete")]
+    #[error("it is incomplete")]
     Incomplete,
     #[error("{0}")]
     Io(String),
 }
 
-/// Where bytes went, as in `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
+/// Address ranges, as in `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretches(pub Vec<(Address, u64)>);
 
@@ -186,88 +187,88 @@ impl LogEntry {
 }
 
 impl fmt::Display for LogEntry {
-    #[allow(clippy::too_many_lines, reason = "a table, one row an entry")]
+    #[allow(clippy::too_many_lines, reason = "a table, one row per entry")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use LogEntry as E;
         match self {
             E::Entering { attempt: 1, .. } => f.write_str("Asking the Crazyflie to enter DFU mode ..."),
             E::Entering { attempt, tries } => {
-                write!(f, "It restarted in its firmware: asking again (try {attempt} of {tries}) ...")
+                write!(
+                    f,
+                    "The Crazyflie is running its firmware again; asking once more ({attempt} of {tries}) ..."
+                )
             }
             E::EntryFailed(kind) => kind.fmt(f),
-            E::LeftAlone(kind) => write!(f, "{kind}: it is left alone"),
-            E::JobRefused => f.write_str("a job is under way, the new one is not started"),
+            E::LeftAlone(kind) => write!(f, "{kind}; ignoring it"),
+            E::JobRefused => f.write_str("Another job is still running; the new one was not started"),
 
             E::Opened { id, quirks, transfer_size } => {
                 write!(f, "Device {id}, {quirks}, transfer size {transfer_size}")
             }
             E::NameUnread(error) => {
-                write!(
-                    f,
-                    "The name of the device cannot be read ({error}): it is driven in the slow, safe way"
-                )
+                write!(f, "The device's name cannot be read ({error}); using the slow, safe settings")
             }
             E::Claiming => f.write_str("Claiming USB DFU interface ..."),
-            E::Held => f.write_str("Another program holds the device: waiting for it"),
+            E::Held => f.write_str("Another program is using the device; waiting for it"),
             E::SelectingAlternate(alternate) => write!(f, "Setting Alternate Interface #{alternate} ..."),
             E::AlternateRefused { alternate, error } => {
-                write!(f, "Alternate setting {alternate} cannot be selected ({error}): going on without it")
+                write!(f, "Alternate setting {alternate} cannot be selected ({error}); continuing without it")
             }
             E::AskingStatus => f.write_str("Determining device status ..."),
             E::InError(status) => write!(f, "{}, status({}) = {status}", State::Error, status.0),
             E::ClearingStatus => f.write_str("Clearing status"),
-            E::Aborting(state) => write!(f, "Aborting what an earlier session left in {state}"),
+            E::Aborting(state) => write!(f, "Aborting previous incomplete transfer, device was in {state}"),
             E::ObeyingPoll(why) => {
-                write!(f, "{why}: from here on the device gets the time that it asks for")
+                write!(f, "{why}; waiting as long as the device asks from now on")
             }
             E::Repeating(error) => write!(f, "{error}; trying again"),
 
             E::Board(board) => write!(f, "Board {board}"),
             E::BoardUnread => f.write_str("The board of this drone could not be read"),
             E::BoardNotChecked => {
-                f.write_str("The image may be for another board; written all the same, as you insisted")
+                f.write_str("The image may be for another board; writing it anyway (--allow-mismatch)")
             }
             E::OtherBoardTaken(board) => {
-                write!(f, "The image is not for board {board}; written all the same, as you insisted")
+                write!(f, "The image is not for board {board}; writing it anyway (--allow-mismatch)")
             }
-            E::ProtectionUnread => f.write_str(
-                "Whether sectors are write-protected could not be read: each erase is checked instead",
-            ),
+            E::ProtectionUnread => {
+                f.write_str("The write protection could not be read; checking each erase instead")
+            }
             E::LoaderGone(loader) => write!(
                 f,
-                "The bootloader is gone ({}): this firmware will not start when the drone is switched on. Put the \
-                 bootloader back with it: cfdfu restore-bootloader LOADER --firmware IMAGE",
+                "The bootloader is missing ({}), so this firmware will not start when the drone is switched on. Restore \
+                 the bootloader with it: cfdfu restore-bootloader LOADER --firmware IMAGE",
                 loader.describe()
             ),
-            E::ChangedSinceTaken => {
-                f.write_str("Another program has changed the drone since its last flash; that is overwritten")
-            }
-            E::NoCopyOfHugeSectors => {
-                f.write_str("No copy is kept: this device's sectors are larger than any flash of an STM32F4")
-            }
-            E::Compared { same, of } => write!(f, "{same} of {of} sectors hold the image already"),
-            E::NothingToWrite => f.write_str("The flash holds this image already: nothing to write"),
+            E::ChangedSinceTaken => f.write_str(
+                "Another program has changed the drone since its last flash; overwriting the change",
+            ),
+            E::NoCopyOfHugeSectors => f.write_str(
+                "No undo for this flash: the device's sectors are larger than the flash of any STM32F4",
+            ),
+            E::Compared { same, of } => write!(f, "{same} of {of} sectors already hold the image"),
+            E::NothingToWrite => f.write_str("The flash already holds this image, nothing to write"),
 
-            E::CopyKept(path) => write!(f, "Kept what was there: {}", path.display()),
+            E::CopyKept(path) => write!(f, "Kept the previous firmware for undo: {}", path.display()),
             E::EarlierCopyKept => {
-                f.write_str("An interrupted flash left what is there: undo goes back to before it")
+                f.write_str("An earlier flash was interrupted; undo restores the firmware from before it")
             }
             E::NoCopy(why) => {
-                write!(f, "No copy is kept of what is there, so it cannot be undone: {why}")
+                write!(f, "The previous firmware is not kept, so this flash cannot be undone: {why}")
             }
 
             E::WidthSet { words: true, assumed: false } => f.write_str("Programming 32 bits at a time"),
             E::WidthSet { words: true, assumed: true } => f.write_str(
-                "Programming 32 bits at a time, as far as the boot ROM tells: it does not show the setting",
+                "Programming 32 bits at a time (not confirmed: the boot ROM does not report the setting)",
             ),
             E::WidthSet { words: false, .. } => f.write_str("Programming 8 bits at a time"),
             E::WidthRefused => f.write_str(
-                "The boot ROM does not let the programming width be set: going on as it started, 8 bits",
+                "The boot ROM does not accept a programming width; continuing with its default, 8 bits",
             ),
             E::WordsAreSlow => {
-                f.write_str("The boot ROM took the setting for 32 bits, but its blocks are as slow as with 8")
+                f.write_str("The boot ROM accepted 32 bits, but programs as slowly as with 8 bits")
             }
-            E::Narrowed => f.write_str("Programming 8 bits at a time from here on"),
+            E::Narrowed => f.write_str("Programming 8 bits at a time from now on"),
             E::Erased { sector, took } => write!(
                 f,
                 "Erase    {} {:>4} KiB   {}",
@@ -277,35 +278,37 @@ impl fmt::Display for LogEntry {
             ),
             E::Download(stretches) => write!(f, "Download {stretches}"),
             E::Written(took) => write!(f, "Written in {}", seconds(*took)),
-            E::ReadWrongOnce(at) => write!(f, "{at} was read wrong once, and right the second time"),
+            E::ReadWrongOnce(at) => write!(f, "{at} read back wrong at first, and correctly the second time"),
             E::RepeatedInBytes(sector) => {
-                write!(f, "{sector} reads back wrong: writing it again, 8 bits at a time")
+                write!(f, "{sector} reads back wrong; writing it again, 8 bits at a time")
             }
-            E::WrongWordErased(sector) => write!(f, "{sector} is erased again: its first word is wrong"),
+            E::WrongWordErased(sector) => {
+                write!(f, "Erased {sector} again, because its first word was wrong")
+            }
             E::WrongWordLeft(sector, error) => {
                 write!(f, "The wrong first word of {sector} cannot be erased: {error}")
             }
             E::Verified(stretches, took) => write!(f, "Verify   {stretches}   {}", seconds(*took)),
 
-            E::NoBlankPlace => {
-                f.write_str("No blank place in flash to leave at: starting the firmware instead of resetting")
-            }
+            E::NoBlankPlace => f.write_str(
+                "No blank flash to direct the leave request to; starting the firmware without a reset",
+            ),
             E::Rom(None) => f.write_str("Boot ROM of unknown version"),
             E::Rom(Some(rom)) if rom.leaves_drone_dark() => write!(
                 f,
-                "Boot ROM {rom}: the drone may stay dark after this until it is switched off and on"
+                "Boot ROM {rom}: the drone may stay dark afterwards until it is switched off and on"
             ),
             E::Rom(Some(rom)) => write!(f, "Boot ROM {rom}"),
             E::Leaving => f.write_str("Submitting leave request ..."),
             E::NotLeft(kind) => write!(f, "The device did not leave DFU mode: {kind}"),
-            E::OtherDroneThere(port) => write!(f, "Another drone is on port {port} now"),
-            E::Runs(version) => write!(f, "The Crazyflie says that it runs {version}"),
+            E::OtherDroneThere(port) => write!(f, "A different drone is on port {port} now"),
+            E::Runs(version) => write!(f, "The Crazyflie is running {version}"),
             E::RunsOther { flashed } => {
-                write!(f, "That is not {flashed}, which was flashed: is it the drone that was flashed?")
+                write!(f, "That is not {flashed}, which was just flashed. Is it the same drone?")
             }
-            E::NotAsked(error) => write!(f, "The Crazyflie cannot be asked what it runs: {error}"),
+            E::NotAsked(error) => write!(f, "The Crazyflie's version cannot be read: {error}"),
 
-            E::EndedUnseen(words) => write!(f, "The last job ended while nobody was looking: {words}"),
+            E::EndedUnseen(result) => write!(f, "The last job ended while you were away: {result}"),
 
             E::Time { part: None, .. } => {
                 write!(f, "{:<15} {:>8} {:>8} {:>8} {:>8}", "Time line", "total", "data", "chip", "pause")

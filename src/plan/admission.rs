@@ -1,6 +1,7 @@
-//! May this image be written at all, and where? Answered before any drone is touched.
+//! Decides whether an image may be written and where, before any drone is touched.
 //!
-//! [`ApprovedImage`] can only be made here, and the plan takes nothing else: no way around these rules exists.
+//! Only this module can create an [`ApprovedImage`], and the plan accepts nothing else, so no code path can bypass
+//! these rules.
 
 use std::sync::Arc;
 
@@ -9,27 +10,27 @@ use thiserror::Error;
 use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
 use crate::image::{Content, Extent, Image, WholeFlash};
 
-/// What the user wants otherwise than the image says.
+/// What the user overrides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// An address given by hand instead of the one that the image is linked for.
+    /// Write to this address instead of the one that the image is linked for.
     pub address: Option<Address>,
-    /// Take an image that is not recognised, or whose DFU suffix names another device; and, for sector 0, a bootloader that
-    /// is not Bitcraze's, if a restore or an undo is asked for. A flash never reaches sector 0, whoever insists.
+    /// Accept an image that is not recognised, or whose DFU suffix names another device. For a restore or an undo, also
+    /// accept a bootloader that is not Bitcraze's. A flash never writes to sector 0, with or without this.
     pub allow_mismatch: bool,
 }
 
 /// Which part of flash a job may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Everything but the bootloader's sector.
+    /// Everything except the bootloader's sector.
     Flash,
-    /// The bootloader, and firmware with it.
+    /// The bootloader, with or without a firmware.
     RestoreBootloader,
 }
 
-/// Segments that passed every check which needs no drone. They are shared by all copies: a job is copied for its
-/// resumption, an undo for its screen.
+/// An image that passed every check that needs no drone. Clones share the segments: a job is cloned so that it can
+/// resume, an undo so that it can be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApprovedImage {
     purpose: Purpose,
@@ -41,135 +42,128 @@ impl ApprovedImage {
         ApprovedImage { purpose, segments: segments.into() }
     }
 
-    /// Whether the bootloader's sector is meant.
+    /// Whether the job may change the bootloader's sector.
     pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }
 
-    /// Ascending, not overlapping.
+    /// In ascending order.
     pub(crate) fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// All bytes of all segments.
+    /// Total size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.segments.iter().map(|segment| segment.data.len()).sum()
     }
 }
 
-/// Why an image is not written. Says what the file is and why not; what would be right is in `report`.
+/// Why an image is refused. The message gives the cause; the remedy is in `report`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// For the nRF51.
     #[error("this image is for the radio chip (nRF51), which USB DFU cannot reach")]
     Radio,
     /// `cf2loader` given as firmware.
     #[error("this is the Bitcraze bootloader, not a firmware")]
     LoaderAsFirmware,
-    /// Something else given as bootloader.
+    /// Something other than a bootloader given as bootloader.
     #[error("this is {what}, not the Bitcraze bootloader")]
     NotALoader {
-        /// What it is, with its article.
+        /// Description with its article, as in "a Crazyflie firmware".
         what: &'static str,
     },
-    /// Something for sector 0 that its file puts somewhere else.
-    #[error("it belongs at 0x08000000, but the file puts it at {address}")]
-    LoaderElsewhere {
-        /// Where the file puts it.
-        address: Address,
-    },
+    /// A bootloader whose file places it outside sector 0.
+    #[error("it belongs at 0x08000000, but the file places it at {address}")]
+    LoaderElsewhere { address: Address },
     /// A copy of a flash whose bootloader was not Bitcraze's.
-    #[error("what was there before had no Bitcraze bootloader")]
+    #[error("the previous bootloader was not Bitcraze's")]
     NoLoaderBefore,
-    #[error("the copy is blank: there was nothing before")]
+    #[error("the copy is blank: the flash was empty before")]
     NothingBefore,
-    /// Ends before the last byte that its own start-up code reads.
+    /// The file ends before the last byte that its own start-up code reads.
     #[error("the file ends after {bytes} bytes, but its own start-up code needs {needs}: it was cut off")]
     CutOff {
         bytes: usize,
-        /// The least that it would need.
+        /// The minimum size in bytes.
         needs: usize,
     },
-    /// Has a gap where its own start-up code reads.
-    #[error("the file leaves out {bytes} bytes that its own start-up code needs")]
+    /// The file has a gap where its own start-up code reads.
+    #[error("the file lacks {bytes} bytes that its own start-up code needs")]
     LeavesOut { bytes: usize },
-    /// A backup of a flash with an incomplete firmware.
+    /// A backup that contains an incomplete firmware.
     #[error("the firmware in this copy of a flash is incomplete")]
     IncompleteCopy,
-    /// Neither firmware nor anything else that is known.
+    /// Neither firmware nor anything else that cfdfu recognises.
     #[error("this image is not recognised as Crazyflie firmware")]
     Unknown,
-    /// A copy of the whole flash given as firmware.
-    #[error("this is a copy of a whole flash ({0}), not a firmware")]
+    /// A backup given as firmware.
+    #[error("this is a copy of the whole flash ({0}), not a firmware")]
     WholeFlash(Content),
-    /// The file says where it belongs, and somebody said otherwise.
-    #[error("the file says itself that it belongs at {placed}, not at {asked}")]
+    /// The file contains its address, and the user asked for a different one.
+    #[error("the file belongs at {placed}, not at {asked}")]
     Placed { placed: Address, asked: Address },
     /// The file is made for another USB device.
     #[error(
         "this file is made for the USB device {vendor:04x}:{product:04x}, not for a Crazyflie (0483:df11)"
     )]
-    OtherDevice {
-        /// idVendor.
-        vendor: u16,
-        /// idProduct.
-        product: u16,
-    },
-    /// The file puts a firmware where it would not run.
-    #[error("the file puts this firmware at {placed}, but it is linked for {linked} and would not run there")]
-    Misplaced {
-        linked: Address,
-        /// Where the file puts it.
-        placed: Address,
-    },
-    /// No firmware that is known, linked for the place of the bootloader.
+    OtherDevice { vendor: u16, product: u16 },
+    /// The file places the firmware at an address where it would not run.
+    #[error(
+        "the file places this firmware at {placed}, but it is linked for {linked} and would not run there"
+    )]
+    Misplaced { linked: Address, placed: Address },
+    /// An unrecognised image that is linked for the address of the bootloader.
     #[error("this image is linked for 0x08000000, where the bootloader is, and would not run at {address}")]
     Foreign { address: Address },
-    /// A firmware linked for another address than it would be written to.
+    /// A firmware linked for an address other than the requested one.
     #[error("this image is linked for {linked} and would not run at {address}")]
     WrongAddress {
         linked: Address,
-        /// Where it was asked to go.
+        /// The requested address.
         address: Address,
     },
-    /// Sector 0 without a bootloader restore.
+    /// An address in sector 0, without a bootloader restore.
     #[error("{address} is in the bootloader's sector (0x08000000 … 0x08003FFF)")]
     BootloaderSector {
-        /// Where it was asked to go.
+        /// The requested address.
         address: Address,
     },
-    /// Longer than the room there.
-    #[error("the image has {bytes} bytes, but only {room} fit from {address} to the end of flash")]
+    /// The image does not fit between its address and the end of flash.
+    #[error("the image has {bytes} bytes, but only {room} fit between {address} and the end of flash")]
     PastTheEnd {
-        /// Where it was asked to go.
+        /// The requested address.
         address: Address,
         bytes: usize,
         room: u64,
     },
-    /// An address that is no flash.
+    /// An address outside the flash.
     #[error("{address} is not in the Crazyflie's flash (0x08000000 … 0x080FFFFF)")]
     NotFlash {
-        /// Where it was asked to go.
+        /// The requested address.
         address: Address,
     },
-    /// An address at which the chip's program unit does not start.
+    /// The chip programs whole words, so an image cannot start inside one.
     #[error("{address} is not a multiple of 4")]
     Unaligned {
-        /// Where it was asked to go.
+        /// The requested address.
         address: Address,
     },
 }
 
-/// A firmware for its usual place, or an unknown image if the user insists.
-pub fn flash(image: &Image, wish: Overrides) -> Result<ApprovedImage, Refusal> {
-    Ok(ApprovedImage::new(Purpose::Flash, firmware_segments(image, wish)?))
+/// Approves a firmware for 0x08004000, or an unrecognised image if the user overrides the refusal.
+pub fn flash(image: &Image, overrides: Overrides) -> Result<ApprovedImage, Refusal> {
+    Ok(ApprovedImage::new(Purpose::Flash, firmware_segments(image, overrides)?))
 }
 
-/// The bootloader for sector 0 and, in the same job, a firmware behind it; or a copy of the whole flash, of
-/// which a `firmware` takes the place of the one in it.
-pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Overrides) -> Result<ApprovedImage, Refusal> {
+/// Approves the bootloader for sector 0 and, in the same job, a firmware after it. `loader` may also be a copy of the
+/// whole flash, in which case `firmware` replaces the one that it contains.
+pub fn restore(
+    loader: &Image,
+    firmware: Option<&Image>,
+    overrides: Overrides,
+) -> Result<ApprovedImage, Refusal> {
     match loader.content {
-        // Its firmware is not written.
+        // The firmware in the copy is not used, so it may be incomplete.
         Content::WholeFlash(_) if firmware.is_some() => {}
         Content::WholeFlash(_) if loader.extent.complete() == Some(false) => {
             return Err(Refusal::IncompleteCopy);
@@ -178,7 +172,9 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Overrides) -> Res
     }
     let what = match &loader.content {
         Content::Bootloader | Content::WholeFlash(WholeFlash { loader: true, .. }) => None,
-        Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) } if wish.allow_mismatch => None,
+        Content::WholeFlash(_) | Content::Unknown { link: Some(LOADER_BASE) } if overrides.allow_mismatch => {
+            None
+        }
         Content::WholeFlash(_) => Some("a copy of a flash without the Bitcraze bootloader"),
         Content::Firmware(_) => Some("a Crazyflie firmware"),
         Content::Radio => Some("an image for the radio chip (nRF51)"),
@@ -187,7 +183,7 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Overrides) -> Res
     if let Some(what) = what {
         return Err(Refusal::NotALoader { what });
     }
-    made_for_dfu(loader, wish)?;
+    made_for_dfu(loader, overrides)?;
     if let Some(address) = loader.payload.address().filter(|&address| address != LOADER_BASE) {
         return Err(Refusal::LoaderElsewhere { address });
     }
@@ -201,15 +197,15 @@ pub fn restore(loader: &Image, firmware: Option<&Image>, wish: Overrides) -> Res
         return Err(Refusal::NotALoader { what: "an image larger than the bootloader's sector" });
     }
     if let Some(firmware) = firmware {
-        segments.extend(firmware_segments(firmware, wish)?);
+        segments.extend(firmware_segments(firmware, overrides)?);
     }
     segments.iter().try_for_each(fits_flash)?;
     Ok(ApprovedImage::new(Purpose::RestoreBootloader, segments))
 }
 
-/// A copy of what a drone held, to be put back where it was. What it is does not matter, since it was there;
-/// but a bootloader's sector is put back only if it held Bitcraze's, or if the user insists.
-pub fn undo(copy: Segment, wish: Overrides) -> Result<ApprovedImage, Refusal> {
+/// Approves a copy of what a drone held, to be restored where it was. Any content is accepted, because the user had it
+/// there. The exception is sector 0: without the override, it is restored only if it held Bitcraze's bootloader.
+pub fn undo(copy: Segment, overrides: Overrides) -> Result<ApprovedImage, Refusal> {
     fits_flash(&copy)?;
     if is_blank(&copy.data) {
         return Err(Refusal::NothingBefore);
@@ -218,32 +214,32 @@ pub fn undo(copy: Segment, wish: Overrides) -> Result<ApprovedImage, Refusal> {
     let loader = segments.iter().find(|segment| segment.address < FIRMWARE_BASE);
     match loader.map(|loader| Content::of(&loader.data)) {
         None => Ok(ApprovedImage::new(Purpose::Flash, segments)),
-        Some(content) if content == Content::Bootloader || wish.allow_mismatch => {
+        Some(content) if content == Content::Bootloader || overrides.allow_mismatch => {
             Ok(ApprovedImage::new(Purpose::RestoreBootloader, segments))
         }
         Some(_) => Err(Refusal::NoLoaderBefore),
     }
 }
 
-/// Where an image would be looked for when it is only compared: its own place or the one asked for.
-pub fn compare(image: &Image, wish: Overrides) -> Result<Vec<Segment>, Refusal> {
+/// The segments to compare a drone with: at the requested address or at the one where the image belongs.
+pub fn compare(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refusal> {
     if !matches!(image.content, Content::WholeFlash(_)) {
         all_there(image)?;
     }
-    let segments = image.payload.at(place(image, wish)?);
+    let segments = image.payload.at(place(image, overrides)?);
     segments.iter().try_for_each(fits_flash)?;
     Ok(segments)
 }
 
-/// Where an image goes: where it was asked to, or where it belongs.
-fn place(image: &Image, wish: Overrides) -> Result<Address, Refusal> {
-    match (image.payload.address(), wish.address) {
+/// The address that an image is written to: the requested one, or else the one where it belongs.
+fn place(image: &Image, overrides: Overrides) -> Result<Address, Refusal> {
+    match (image.payload.address(), overrides.address) {
         (Some(placed), Some(asked)) if placed != asked => Err(Refusal::Placed { placed, asked }),
         (_, asked) => Ok(asked.or(image.address()).unwrap_or(FIRMWARE_BASE)),
     }
 }
 
-/// An incomplete image has no override: it would be flashed and verified, and the drone would not start.
+/// Refuses an incomplete image. There is no override: it would be flashed and verified, and then would not start.
 pub(crate) fn all_there(image: &Image) -> Result<(), Refusal> {
     match image.extent {
         Extent::Cut { bytes, needs } => Err(Refusal::CutOff { bytes, needs }),
@@ -252,26 +248,26 @@ pub(crate) fn all_there(image: &Image) -> Result<(), Refusal> {
     }
 }
 
-fn made_for_dfu(image: &Image, wish: Overrides) -> Result<(), Refusal> {
+fn made_for_dfu(image: &Image, overrides: Overrides) -> Result<(), Refusal> {
     match image.other_device() {
-        Some((vendor, product)) if !wish.allow_mismatch => Err(Refusal::OtherDevice { vendor, product }),
+        Some((vendor, product)) if !overrides.allow_mismatch => Err(Refusal::OtherDevice { vendor, product }),
         _ => Ok(()),
     }
 }
 
-fn firmware_segments(image: &Image, wish: Overrides) -> Result<Vec<Segment>, Refusal> {
-    // A copy of a flash is refused for what it is.
+fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refusal> {
+    // A copy of a flash is refused as such below, which is the more useful reason.
     if !matches!(image.content, Content::WholeFlash(_)) {
         all_there(image)?;
     }
-    made_for_dfu(image, wish)?;
+    made_for_dfu(image, overrides)?;
     if let (Content::Firmware(firmware), Some(placed)) = (&image.content, image.payload.address())
         && firmware.link == FIRMWARE_BASE
         && firmware.link != placed
     {
         return Err(Refusal::Misplaced { linked: firmware.link, placed });
     }
-    let address = place(image, wish)?;
+    let address = place(image, overrides)?;
     match &image.content {
         Content::Radio => return Err(Refusal::Radio),
         Content::Bootloader => return Err(Refusal::LoaderAsFirmware),
@@ -282,8 +278,8 @@ fn firmware_segments(image: &Image, wish: Overrides) -> Result<Vec<Segment>, Ref
         Content::Firmware(firmware) if firmware.link != address => {
             return Err(Refusal::WrongAddress { linked: firmware.link, address });
         }
-        Content::Unknown { .. } if !wish.allow_mismatch => return Err(Refusal::Unknown),
-        // Its vectors lead elsewhere: it cannot run there, whoever insists.
+        Content::Unknown { .. } if !overrides.allow_mismatch => return Err(Refusal::Unknown),
+        // Its vectors point elsewhere, so it cannot run there: no override.
         Content::Unknown { link: Some(linked) } if *linked == LOADER_BASE && address >= FIRMWARE_BASE => {
             return Err(Refusal::Foreign { address });
         }
@@ -299,7 +295,7 @@ fn firmware_segments(image: &Image, wish: Overrides) -> Result<Vec<Segment>, Ref
     Ok(segments)
 }
 
-/// The bootloader's sector and what follows it, as two segments.
+/// Splits a segment into the bootloader's sector and the rest.
 fn split(segment: Segment) -> Vec<Segment> {
     let Segment { address, mut data } = segment;
     let room = FIRMWARE_BASE.0.saturating_sub(address.0) as usize;
@@ -356,45 +352,45 @@ mod tests {
         Overrides { address: Some(Address(address)), allow_mismatch: false }
     }
 
-    const INSIST: Overrides = Overrides { address: None, allow_mismatch: true };
+    const OVERRIDE: Overrides = Overrides { address: None, allow_mismatch: true };
 
     #[test]
-    fn a_firmware_goes_where_it_is_linked_and_nowhere_else() {
+    fn a_firmware_is_approved_only_for_the_address_it_is_linked_for() {
         let good = firmware(FIRMWARE_BASE);
-        let admitted = flash(&good, Overrides::default()).unwrap();
-        assert_eq!(admitted.segments()[0].address, FIRMWARE_BASE);
-        assert_eq!(flash(&good, at(0x0800_4000)).unwrap(), admitted);
+        let approved = flash(&good, Overrides::default()).unwrap();
+        assert_eq!(approved.segments()[0].address, FIRMWARE_BASE);
+        assert_eq!(flash(&good, at(0x0800_4000)).unwrap(), approved);
         for address in [0x0800_0000, 0x0800_8000, 0x0800_2000] {
             let refusal = Refusal::WrongAddress { linked: FIRMWARE_BASE, address: Address(address) };
             assert_eq!(flash(&good, at(address)), Err(refusal.clone()));
-            let insist = Overrides { allow_mismatch: true, ..at(address) };
-            assert_eq!(flash(&good, insist), Err(refusal));
+            let overridden = Overrides { allow_mismatch: true, ..at(address) };
+            assert_eq!(flash(&good, overridden), Err(refusal));
         }
         let old = firmware(LOADER_BASE);
-        for wish in [Overrides::default(), INSIST, at(0x0800_0000), at(0x0800_4000)] {
-            assert!(matches!(flash(&old, wish), Err(Refusal::WrongAddress { linked: LOADER_BASE, .. })));
+        for overrides in [Overrides::default(), OVERRIDE, at(0x0800_0000), at(0x0800_4000)] {
+            assert!(matches!(flash(&old, overrides), Err(Refusal::WrongAddress { linked: LOADER_BASE, .. })));
         }
     }
 
     #[test]
-    fn sector_0_is_out_of_reach_of_a_flash_whatever_is_insisted_on() {
+    fn a_flash_cannot_write_sector_0_even_with_the_override() {
         let unknown = image(Content::Unknown { link: None }, 1000);
         for address in [0x0800_0000, 0x0800_1000, 0x0800_3FFC] {
-            let insist = Overrides { allow_mismatch: true, ..at(address) };
+            let overridden = Overrides { allow_mismatch: true, ..at(address) };
             let refusal = Refusal::BootloaderSector { address: Address(address) };
-            assert_eq!(flash(&unknown, insist), Err(refusal));
+            assert_eq!(flash(&unknown, overridden), Err(refusal));
         }
         let linked_low = image(Content::Unknown { link: Some(LOADER_BASE) }, 1000);
-        assert!(matches!(flash(&linked_low, INSIST), Err(Refusal::BootloaderSector { .. })));
-        assert_eq!(flash(&image(Content::Bootloader, 7256), INSIST), Err(Refusal::LoaderAsFirmware));
+        assert!(matches!(flash(&linked_low, OVERRIDE), Err(Refusal::BootloaderSector { .. })));
+        assert_eq!(flash(&image(Content::Bootloader, 7256), OVERRIDE), Err(Refusal::LoaderAsFirmware));
     }
 
     #[test]
     fn unknown_images_need_the_override_and_radio_images_have_none() {
         let unknown = image(Content::Unknown { link: None }, 1000);
         assert_eq!(flash(&unknown, Overrides::default()), Err(Refusal::Unknown));
-        assert_eq!(flash(&unknown, INSIST).unwrap().segments()[0].address, FIRMWARE_BASE);
-        assert_eq!(flash(&image(Content::Radio, 1000), INSIST), Err(Refusal::Radio));
+        assert_eq!(flash(&unknown, OVERRIDE).unwrap().segments()[0].address, FIRMWARE_BASE);
+        assert_eq!(flash(&image(Content::Radio, 1000), OVERRIDE), Err(Refusal::Radio));
     }
 
     #[test]
@@ -406,27 +402,27 @@ mod tests {
         let good = firmware(FIRMWARE_BASE);
         let bad = half(good.content.clone());
         for it in [&unknown, &bad] {
-            assert_eq!(flash(it, INSIST), Err(refusal.clone()));
-            assert_eq!(compare(it, INSIST), Err(refusal.clone()));
-            assert_eq!(restore(it, Some(&good), INSIST), Err(refusal.clone()));
+            assert_eq!(flash(it, OVERRIDE), Err(refusal.clone()));
+            assert_eq!(compare(it, OVERRIDE), Err(refusal.clone()));
+            assert_eq!(restore(it, Some(&good), OVERRIDE), Err(refusal.clone()));
         }
         let loader = image(Content::Bootloader, 7256);
-        assert_eq!(restore(&loader, Some(&bad), INSIST), Err(refusal));
+        assert_eq!(restore(&loader, Some(&bad), OVERRIDE), Err(refusal));
         let gap = Image { extent: Extent::Gap { bytes: 16 }, ..good.clone() };
-        assert_eq!(flash(&gap, INSIST), Err(Refusal::LeavesOut { bytes: 16 }));
-        // A backup of a drone with half a firmware: its bootloader is good, with another firmware.
+        assert_eq!(flash(&gap, OVERRIDE), Err(Refusal::LeavesOut { bytes: 16 }));
+        // A backup of a drone with half a firmware: its bootloader may be restored together with another firmware.
         let copy = half(Content::WholeFlash(WholeFlash { loader: true, firmware: None }));
-        assert_eq!(restore(&copy, None, INSIST), Err(Refusal::IncompleteCopy));
+        assert_eq!(restore(&copy, None, OVERRIDE), Err(Refusal::IncompleteCopy));
         assert!(restore(&copy, Some(&good), Overrides::default()).is_ok());
         assert!(compare(&copy, Overrides::default()).is_ok());
     }
 
     #[test]
-    fn an_image_ends_where_the_flash_ends() {
+    fn an_image_must_not_exceed_the_flash() {
         let unknown = |len| image(Content::Unknown { link: None }, len);
-        assert!(flash(&unknown(1_032_192), INSIST).is_ok());
+        assert!(flash(&unknown(1_032_192), OVERRIDE).is_ok());
         let refusal = Refusal::PastTheEnd { address: FIRMWARE_BASE, bytes: 1_032_193, room: 1_032_192 };
-        assert_eq!(flash(&unknown(1_032_193), INSIST), Err(refusal));
+        assert_eq!(flash(&unknown(1_032_193), OVERRIDE), Err(refusal));
         let off = |address| flash(&unknown(8), Overrides { allow_mismatch: true, ..at(address) });
         assert_eq!(off(0x2000_0000), Err(Refusal::NotFlash { address: Address(0x2000_0000) }));
         assert_eq!(off(0x0810_0000), Err(Refusal::NotFlash { address: Address(0x0810_0000) }));
@@ -434,32 +430,32 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_takes_a_bootloader_and_a_firmware_in_that_order_only() {
+    fn a_restore_takes_a_bootloader_and_then_a_firmware() {
         let loader = image(Content::Bootloader, 7256);
         let good = firmware(FIRMWARE_BASE);
         let both = restore(&loader, Some(&good), Overrides::default()).unwrap();
         let starts: Vec<_> = both.segments().iter().map(|s| s.address).collect();
         assert_eq!(starts, [LOADER_BASE, FIRMWARE_BASE]);
-        assert!(matches!(restore(&good, None, INSIST), Err(Refusal::NotALoader { .. })));
-        assert_eq!(restore(&loader, Some(&loader), INSIST), Err(Refusal::LoaderAsFirmware));
+        assert!(matches!(restore(&good, None, OVERRIDE), Err(Refusal::NotALoader { .. })));
+        assert_eq!(restore(&loader, Some(&loader), OVERRIDE), Err(Refusal::LoaderAsFirmware));
         let large = image(Content::Unknown { link: Some(LOADER_BASE) }, 16 * 1024 + 1);
-        assert!(matches!(restore(&large, None, INSIST), Err(Refusal::NotALoader { .. })));
+        assert!(matches!(restore(&large, None, OVERRIDE), Err(Refusal::NotALoader { .. })));
     }
 
     #[test]
-    fn what_was_there_goes_back_but_a_strange_bootloader_only_by_insisting() {
+    fn an_undo_restores_anything_but_a_foreign_bootloader_needs_the_override() {
         let copy = |address, data| Segment { address, data };
-        assert_eq!(undo(copy(FIRMWARE_BASE, vec![0xFF; 64]), INSIST), Err(Refusal::NothingBefore));
-        let strange = copy(LOADER_BASE, vec![0x5A; 0x4000 + 64]);
-        assert_eq!(undo(strange.clone(), Overrides::default()), Err(Refusal::NoLoaderBefore));
-        let admitted = undo(strange, INSIST).unwrap();
-        assert_eq!(admitted.purpose(), Purpose::RestoreBootloader);
-        let parts: Vec<_> = admitted.segments().iter().map(|part| (part.address, part.data.len())).collect();
+        assert_eq!(undo(copy(FIRMWARE_BASE, vec![0xFF; 64]), OVERRIDE), Err(Refusal::NothingBefore));
+        let foreign = copy(LOADER_BASE, vec![0x5A; 0x4000 + 64]);
+        assert_eq!(undo(foreign.clone(), Overrides::default()), Err(Refusal::NoLoaderBefore));
+        let approved = undo(foreign, OVERRIDE).unwrap();
+        assert_eq!(approved.purpose(), Purpose::RestoreBootloader);
+        let parts: Vec<_> = approved.segments().iter().map(|part| (part.address, part.data.len())).collect();
         assert_eq!(parts, [(LOADER_BASE, 0x4000), (FIRMWARE_BASE, 64)]);
-        // What stood behind the bootloader goes back whatever it was: a user had it there.
-        let admitted = undo(copy(Address(0x0800_8000), vec![1; 64]), Overrides::default()).unwrap();
-        assert_eq!(admitted.purpose(), Purpose::Flash);
-        let past = undo(copy(Address(0x080F_FFF0), vec![1; 64]), INSIST);
+        // Anything after the bootloader is restored, whatever it was: the user had it there.
+        let approved = undo(copy(Address(0x0800_8000), vec![1; 64]), Overrides::default()).unwrap();
+        assert_eq!(approved.purpose(), Purpose::Flash);
+        let past = undo(copy(Address(0x080F_FFF0), vec![1; 64]), OVERRIDE);
         assert!(matches!(past, Err(Refusal::PastTheEnd { .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! The plan as tables of literal sectors, and its rules as properties.
+//! Plans compared with tables of literal sectors, and the rules of a plan as properties.
 
 use proptest::prelude::*;
 
@@ -40,8 +40,8 @@ fn plan(len: usize) -> Plan {
 }
 
 fn restore_both(len: usize) -> Plan {
-    let admitted = admission::restore(&loader(7256), Some(&firmware(len)), Overrides::default()).unwrap();
-    Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap()
+    let approved = admission::restore(&loader(7256), Some(&firmware(len)), Overrides::default()).unwrap();
+    Plan::new(&approved, &MemoryMap::stm32f405()).unwrap()
 }
 
 fn starts(plan: &Plan) -> Vec<u32> {
@@ -58,7 +58,7 @@ fn pairs(spans: &[Span]) -> Vec<(u32, u32)> {
 }
 
 #[test]
-fn sectors_are_found_by_absolute_bounds() {
+fn the_sectors_of_an_image_follow_from_absolute_addresses() {
     let first_five = [0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000];
     let table: &[(usize, &[u32])] = &[
         (1, &[0x0800_4000]),
@@ -66,10 +66,10 @@ fn sectors_are_found_by_absolute_bounds() {
         (16 * 1024 + 1, &[0x0800_4000, 0x0800_8000]),
         (48 * 1024, &first_five[..3]),
         (48 * 1024 + 1, &first_five[..4]),
-        // The sizes at which dfu-core's sector list goes wrong.
+        // Sizes for which dfu-core computes a wrong sector list.
         (120_000, &first_five),
         (253_952, &[0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]),
-        // Exactly to the end of sector 4 and of sector 5, and one byte over.
+        // Exactly to the end of sectors 4 and 5, and one byte more.
         (112 * 1024, &first_five[..4]),
         (112 * 1024 + 1, &first_five),
         (240 * 1024, &first_five),
@@ -98,7 +98,7 @@ fn sectors_are_found_by_absolute_bounds() {
 }
 
 #[test]
-fn the_head_sector_is_erased_first_and_its_first_word_written_last() {
+fn the_head_sector_is_erased_first_and_its_commit_word_written_last() {
     let plan = plan(40_000);
     let work = all_differ(&plan);
     let erased: Vec<_> = work.erase.iter().map(|s| s.span.start().0).collect();
@@ -120,7 +120,7 @@ fn a_short_tail_is_padded_to_a_word_with_blank_bytes() {
 }
 
 #[test]
-fn only_what_differs_is_rewritten_and_the_head_with_it() {
+fn only_differing_sectors_and_the_head_sector_are_rewritten() {
     let plan = plan(120_000);
     assert!(plan.work(&[Same; 5], BLOCK).is_nothing());
 
@@ -135,48 +135,48 @@ fn only_what_differs_is_rewritten_and_the_head_with_it() {
 }
 
 #[test]
-fn blank_blocks_are_not_written_but_verified() {
+fn blank_blocks_are_verified_but_not_written() {
     let mut image = firmware(16 * 1024);
     let Payload::Raw(data) = &mut image.payload else { panic!("raw") };
     data[4096..8192].fill(0xFF);
-    let admitted = admission::flash(&image, Overrides::default()).unwrap();
-    let plan = Plan::new(&admitted, &MemoryMap::stm32f405()).unwrap();
+    let approved = admission::flash(&image, Overrides::default()).unwrap();
+    let plan = Plan::new(&approved, &MemoryMap::stm32f405()).unwrap();
     let work = all_differ(&plan);
     assert_eq!(work.write.len(), 6);
     assert_eq!(pairs(&work.verify), [(0x0800_4004, 16 * KIB - 4)]);
 }
 
 #[test]
-fn a_restore_erases_the_firmware_s_head_first_and_commits_the_loader_first() {
+fn a_restore_erases_the_firmware_head_first_and_commits_the_bootloader_first() {
     let plan = restore_both(40_000);
     let work = all_differ(&plan);
     assert_eq!(work.erase.iter().map(|s| s.index).collect::<Vec<_>>(), [1, 0, 2, 3]);
     assert_eq!(pairs(&work.commit), [(0x0800_0000, 4), (0x0800_4000, 4)]);
 
-    // Only the loader differs: the firmware is left alone.
+    // Only the bootloader differs, so the firmware is not touched.
     let work = plan.work(&[Differs, Same, Same, Same], BLOCK);
     assert_eq!(work.erase.iter().map(|s| s.index).collect::<Vec<_>>(), [0]);
     assert_eq!(pairs(&work.commit), [(0x0800_0000, 4)]);
 }
 
 #[test]
-fn a_device_with_other_sectors_is_planned_by_its_own_map() {
-    let admitted = admission::flash(&firmware(3000), Overrides::default()).unwrap();
+fn the_plan_follows_the_memory_map_of_the_device() {
+    let approved = admission::flash(&firmware(3000), Overrides::default()).unwrap();
     let fine = MemoryMap::parse("@Flash/0x08000000/16*1Ka,48*1Kg").unwrap();
-    let plan = Plan::new(&admitted, &fine).unwrap();
+    let plan = Plan::new(&approved, &fine).unwrap();
     assert_eq!(starts(&plan), [0x0800_4000, 0x0800_4400, 0x0800_4800]);
 
     let coarse = MemoryMap::parse("@Flash/0x08000000/4*128Kg").unwrap();
-    assert!(matches!(Plan::new(&admitted, &coarse), Err(PlanError::TouchesBootloader(_))));
+    assert!(matches!(Plan::new(&approved, &coarse), Err(PlanError::TouchesBootloader(_))));
     let read_only = MemoryMap::parse("@Flash/0x08000000/64*1Ka").unwrap();
-    assert!(matches!(Plan::new(&admitted, &read_only), Err(PlanError::NotWritable { index: 16, .. })));
+    assert!(matches!(Plan::new(&approved, &read_only), Err(PlanError::NotWritable { index: 16, .. })));
     let small = MemoryMap::parse("@Flash/0x08000000/18*1Kg").unwrap();
-    assert!(matches!(Plan::new(&admitted, &small), Err(PlanError::OutsideMap(_))));
+    assert!(matches!(Plan::new(&approved, &small), Err(PlanError::OutsideMap(_))));
 }
 
 proptest! {
     #[test]
-    fn each_written_byte_was_erased_and_each_byte_of_the_image_is_accounted_for(
+    fn every_written_byte_was_erased_and_every_byte_of_the_image_is_accounted_for(
         len in 1..=1_032_192_usize,
         answers in prop::collection::vec(0..3_u8, 11),
         block in prop::sample::select(vec![64_u32, 128, 1024, 2048]),
@@ -195,18 +195,18 @@ proptest! {
             })
         };
         for span in work.write.iter().chain(&work.commit) {
-            prop_assert!(erased_or_blank(span), "{span} written, not erased");
+            prop_assert!(erased_or_blank(span), "{span} is written but was not erased");
             prop_assert!(span.start().0 % 4 == 0 && span.len() % 4 == 0);
             prop_assert!(span.len() <= block);
         }
-        // Nothing is written twice, and what is written is verified.
+        // Nothing is written twice, and everything written is verified.
         let mut written: Vec<Span> = work.write.iter().chain(&work.commit).copied().collect();
         written.sort();
         prop_assert!(written.windows(2).all(|pair| pair[0].end() <= pair[1].start().wide()));
         for span in &work.write {
             prop_assert!(work.verify.iter().any(|verify| verify.covers(*span)));
         }
-        // Nothing of the image is neither the same, nor verified, nor a commit word.
+        // Every byte of the image is unchanged, verified or part of a commit word.
         let same: u64 = plan.sectors().iter().zip(&found)
             .filter(|(planned, _)| !work.verify.iter().any(|v| planned.sector.span.covers(*v))
                 && !work.commit.iter().any(|c| planned.sector.span.covers(*c)))
@@ -216,12 +216,12 @@ proptest! {
         let done: u64 = work.verify.iter().chain(&work.commit).map(|span| u64::from(span.len())).sum();
         let padded: usize = plan.pieces.iter().map(|piece| piece.data.len()).sum();
         prop_assert_eq!(same + done, padded as u64);
-        // The bootloader's sector is touched by a restore only.
+        // Only a restore touches the bootloader's sector.
         if !with_loader {
             prop_assert!(work.erase.iter().all(|sector| sector.index != 0));
             prop_assert!(written.iter().all(|span| span.start() >= FIRMWARE_BASE));
         }
-        // If anything of the firmware is written, its first word is, last of all.
+        // If any of the firmware is written, its commit word is written last of all.
         if work.erase.iter().any(|s| s.index > 0) || work.write.iter().any(|s| s.start() > FIRMWARE_BASE) {
             prop_assert_eq!(work.commit.last().map(|head| head.start()), Some(FIRMWARE_BASE));
         }

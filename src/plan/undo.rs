@@ -1,8 +1,15 @@
-//! What is remembered of one drone's flash, so that its last change can be undone, whatever interrupts.
+//! The undo history of one drone: a copy of what the last change overwrote, and the facts that keep this copy correct.
 //!
-//! Three rules. The copy is what the user last had running: what an interrupted job left on the drone never takes its
-//! place. It holds every sector that was changed since. And an undo that was interrupted is carried on by the next one.
-//! Pure: `record` keeps the history in files, the interface in memory.
+//! An undo restores the image that the user last had running. That is not always the previous content of the flash:
+//! after an interruption, the flash holds a mixture of old and new that never ran. Three rules keep the copy right.
+//! Without them, a flash that failed once and was repeated could only be undone to the broken state in between.
+//!
+//! - The remains of an interrupted job never replace the copy. [`Unfinished`] lists what the job was to write, so that
+//!   the next job recognises the remains and keeps the older copy for that part of the flash.
+//! - The copy covers every sector that has changed since it was made: each repetition adds the sectors that it reaches.
+//! - An interrupted undo keeps its target, and the next undo continues with it.
+//!
+//! This module does no I/O: `record` keeps the history in files, the interface in memory.
 
 use std::ops::Range;
 
@@ -10,14 +17,14 @@ use thiserror::Error;
 
 use crate::flash::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
 
-/// What is remembered of one drone.
+/// The undo history of one drone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// What the last change overwrote.
     pub last: Last,
-    /// A change that was begun, and has not been seen to its end.
+    /// A change that was started and is not known to have finished.
     pub unfinished: Option<Unfinished>,
-    /// What the last change wrote, if it was seen to its end.
+    /// What the last change wrote, if it finished.
     pub wrote: Vec<Piece>,
 }
 
@@ -25,40 +32,39 @@ pub struct History {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Last {
     Copy(Segment),
-    /// There is no copy, for this reason.
     None(NoCopy),
 }
 
-/// Why there is nothing to put back.
+/// Why there is no copy to restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NoCopy {
-    /// No change to this drone is on record.
-    #[error("nothing was overwritten that could be put back")]
+    /// No change to this drone is recorded.
+    #[error("there is nothing to undo yet")]
     NeverFlashed,
     /// `--no-undo`, or the copy could not be saved.
     #[error("the last flash kept no copy of what it overwrote")]
     NotKept,
-    #[error("the last flash went to an empty place")]
+    #[error("the flash was blank before the last change")]
     WasBlank,
-    /// Another program's interrupted flash, say.
-    #[error("what was there before the last flash was incomplete")]
+    /// For example after another program's interrupted flash.
+    #[error("the firmware before the last flash was incomplete")]
     WasIncomplete,
-    /// The file of the copy was changed or cut off.
-    #[error("the copy of what was there before is damaged")]
+    /// The copy's file was modified or truncated.
+    #[error("the copy of the previous firmware is damaged")]
     Damaged,
 }
 
-/// A change that was begun.
+/// A change that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// The copy that it was to put back, if it was an undo.
+    /// The copy that it was to restore, if it was an undo.
     pub undoes: Option<Segment>,
     pub writes: Vec<Piece>,
-    /// What earlier changes were to write that are not finished either.
+    /// What earlier changes, also unfinished, were to write.
     pub earlier: Vec<Piece>,
 }
 
-/// Bytes that were to be written, to be known again.
+/// Where bytes were to be written, and their checksum, so that they can be recognised later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub span: Span,
@@ -67,19 +73,19 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// These bytes; `None` for none, or past the end of the addresses.
+    /// `None` if the segment is empty or exceeds the 32-bit address space.
     pub(crate) fn of(segment: &Segment) -> Option<Piece> {
         let span = Span::between(segment.address, segment.end())?;
         Some(Piece { span, crc: crc32fast::hash(&segment.data) })
     }
 
-    /// Whether its first word, which is written last, is blank there.
+    /// Whether its first word, which is written last, is blank in `segment`.
     fn is_headless_in(self, segment: &Segment) -> bool {
         let start = self.span.start().wide();
         within(segment, start..start + 4).is_some_and(|head| head.data.len() == 4 && is_blank(&head.data))
     }
 
-    /// Whether it is there; `None` if that cannot be seen.
+    /// Whether `segment` holds these bytes. `None` if it does not cover them.
     pub(crate) fn is_in(self, segment: &Segment) -> Option<bool> {
         let range = self.span.start().wide()..self.span.end();
         let there = within(segment, range).filter(|there| there.data.len() == self.span.size())?;
@@ -87,7 +93,7 @@ impl Piece {
     }
 }
 
-/// The two parts of the flash, each started by its first word: sector 0, and all behind it.
+// The two parts of the flash: sector 0 and everything after it. Each begins with a commit word.
 const LOADER: Range<u64> = LOADER_BASE.0 as u64..FIRMWARE_BASE.0 as u64;
 const FIRMWARE: Range<u64> = FIRMWARE_BASE.0 as u64..FLASH_END;
 
@@ -99,49 +105,49 @@ fn has_part(pieces: &[Piece], part: &Range<u64>) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Flash,
-    /// Puts back what [`History::target`] gives.
+    /// Restores [`History::target`].
     Undo,
 }
 
-/// What is remembered of one drone in this run, and what a job under way changes in it.
+/// The history of one drone in this run, and the changes of the running job to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tracked {
     history: History,
-    /// As it was before the job under way, if that has begun.
+    /// The history before the running job, once that has started to change the drone.
     before: Option<History>,
 }
 
 impl Tracked {
-    /// The history as it is.
+    /// The current history.
     pub(crate) fn history(&self) -> &History {
         &self.history
     }
 
-    /// As [`History::begin`].
+    /// See [`History::begin`].
     pub(crate) fn begin(&mut self, writes: &[Segment], before: Option<&Segment>, change: Change) {
         let next = self.history.begin(writes, before, change);
         self.before = Some(std::mem::replace(&mut self.history, next));
     }
 
-    /// The job changed nothing after all.
+    /// The job ended without changing anything.
     pub(crate) fn revert(&mut self) {
         if let Some(before) = self.before.take() {
             self.history = before;
         }
     }
 
-    /// As [`History::end`].
+    /// See [`History::end`].
     pub(crate) fn end(&mut self) {
         self.before = None;
         self.history = std::mem::take(&mut self.history).end();
     }
 
-    /// As [`History::undone`].
+    /// See [`History::undone`].
     pub(crate) fn undone(&mut self) {
         self.history = std::mem::take(&mut self.history).undone();
     }
 
-    /// The job ended and did not finish what it began.
+    /// The job ended without finishing its change.
     pub(crate) fn keep_unfinished(&mut self) {
         self.before = None;
     }
@@ -154,7 +160,7 @@ impl Default for Last {
 }
 
 impl History {
-    /// What an undo puts back.
+    /// What an undo restores.
     pub fn target(&self) -> Result<&Segment, NoCopy> {
         match (self.unfinished.as_ref().and_then(|it| it.undoes.as_ref()), &self.last) {
             (Some(copy), _) | (None, Last::Copy(copy)) => Ok(copy),
@@ -162,11 +168,11 @@ impl History {
         }
     }
 
-    /// The history once a job begins to write these segments. `before` is what their sectors hold, without gaps; `None` if
-    /// that was not read.
+    /// The history once a job starts to write these segments. `before` is the content of their sectors, without gaps,
+    /// or `None` if it was not read.
     pub fn begin(&self, writes: &[Segment], before: Option<&Segment>, change: Change) -> History {
         let undoes = self.target().ok().filter(|_| change == Change::Undo).cloned();
-        // A change whose end was not seen may be complete all the same.
+        // The earlier change may have finished although its end was not observed.
         let is_complete = |it: &Unfinished| {
             let is_there = |piece: &Piece| before.and_then(|before| piece.is_in(before)) == Some(true);
             it.writes.iter().all(is_there)
@@ -195,13 +201,13 @@ impl History {
         History { last: self.last, unfinished, wrote }
     }
 
-    /// What the drone must still hold for an undo to be right; nothing while a change is unfinished, which may have
-    /// left anything. Where this differs, another program has changed the drone since.
+    /// What the drone must still hold for an undo to be correct. If it holds something else, another program has
+    /// changed it since. Empty while a change is unfinished, because that may have left anything.
     pub fn expected(&self) -> &[Piece] {
         if self.unfinished.is_some() { &[] } else { &self.wrote }
     }
 
-    /// The history once an undo found everything in place: if it was carried on, it is finished.
+    /// The history once an undo found everything restored already. An interrupted undo is thereby finished.
     pub(crate) fn undone(self) -> History {
         if self.is_undoing() { self.end() } else { self }
     }
@@ -211,8 +217,8 @@ impl History {
         self.unfinished.as_ref().is_some_and(|it| it.undoes.is_some())
     }
 
-    /// What becomes of [`History::last`] when `before` is about to be overwritten: of a part that an interrupted job has
-    /// left incomplete, what was kept then.
+    /// The new [`History::last`] when `before` is about to be overwritten. For a part that an interrupted job left
+    /// incomplete, it keeps the existing copy.
     fn last_with(&self, before: &Segment) -> Last {
         let open =
             self.unfinished.as_ref().map(|it| [&it.writes[..], &it.earlier[..]].concat()).unwrap_or_default();
@@ -221,8 +227,8 @@ impl History {
             Last::None(why) if self.unfinished.is_some() => (None, *why),
             Last::None(_) => (None, NoCopy::WasIncomplete),
         };
-        // A program without its first word, what was kept with a part erased, or what an interrupted job has written.
-        let is_left_over = |there: &Segment, kept: &Segment| {
+        // A program without its first word, a partly erased copy, or what an interrupted job has written.
+        let is_leftover = |there: &Segment, kept: &Segment| {
             let own = |piece: &Piece| piece.is_in(there) == Some(true) || piece.is_headless_in(there);
             is_half(there) || is_partly_erased(there, kept) || open.iter().any(own)
         };
@@ -231,7 +237,7 @@ impl History {
             let there = within(before, which.clone());
             let kept = kept.and_then(|kept| within(kept, which)).filter(|_| open);
             match (there, kept) {
-                (Some(there), Some(kept)) if is_left_over(&there, &kept) => union(&kept, &there)
+                (Some(there), Some(kept)) if is_leftover(&there, &kept) => union(&kept, &there)
                     .filter(|whole| !is_half(whole))
                     .map(Some)
                     .ok_or(NoCopy::WasIncomplete),
@@ -254,20 +260,20 @@ impl History {
     }
 }
 
-/// Whether this is `kept` with some of it erased, or all as it was.
+/// Whether `there` is `kept`, unchanged or with some of it erased.
 fn is_partly_erased(there: &Segment, kept: &Segment) -> bool {
     let from = there.address.max(kept.address);
     let mut pairs = bytes_from(there, from).iter().zip(bytes_from(kept, from));
     pairs.all(|(&now, &then)| now == then || now == BLANK)
 }
 
-/// Whether a program lacks its first word, which is written last, and is not blank.
+/// Whether the part holds a program without its first word, which is written last.
 fn is_half(part: &Segment) -> bool {
     let starts = part.address == LOADER_BASE || part.address == FIRMWARE_BASE;
     starts && part.data.iter().take(4).all(|&byte| byte == BLANK) && !is_blank(&part.data)
 }
 
-/// The bytes of a segment at these addresses, if there are any.
+/// The part of the segment at these addresses. `None` if it has no bytes there.
 fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
     let start = segment.address.wide().max(addresses.start);
     let len =
@@ -276,7 +282,7 @@ fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
     Some(Segment { address, data: bytes_from(segment, address).get(..len)?.to_vec() })
 }
 
-/// `kept`, and what `there` has before and behind it; `None` if bytes between them are unknown.
+/// `kept`, extended by what `there` has before and after it. `None` if there is a gap between them.
 fn union(kept: &Segment, there: &Segment) -> Option<Segment> {
     if there.end() < kept.address.wide() || kept.end() < there.address.wide() {
         return None;
@@ -290,7 +296,7 @@ fn union(kept: &Segment, there: &Segment) -> Option<Segment> {
     Some(Segment { address, data })
 }
 
-/// The bytes of a segment from this address on; none if it ends before.
+/// The bytes of the segment from this address on. Empty if the segment ends before it.
 fn bytes_from(segment: &Segment, start: Address) -> &[u8] {
     let from = start.0.saturating_sub(segment.address.0) as usize;
     segment.data.get(from..).unwrap_or_default()

@@ -1,5 +1,7 @@
-//! What the runs of cfdfu on this computer tell each other: who is at work on which port. The file of a run is locked as
-//! long as it lives, so the file of a killed run is ignored even if its process number is in use again.
+//! Lets the instances of cfdfu on this computer see which port each of them is using.
+//!
+//! Each instance writes a file and keeps it locked while it runs. The kernel releases the lock when a process dies, so
+//! a stale file is recognised even if its process id is in use again.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,98 +16,101 @@ use crate::job::{Event, WaitFor};
 use crate::usb::Location;
 use crate::usb::descriptor::clean;
 
-/// The folder of these files.
+/// The folder of the instance files.
 const RUNS: &str = "runs";
-/// At most one update in this time.
-const TELL: Duration = Duration::from_millis(250);
-/// The length of a file: it is written in one piece and in place, since its lock stays with it.
+/// Minimum time between two progress updates.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
+/// Length of a file in bytes. It is updated in place with a single write: replacing the file would lose its lock.
 const LEN: usize = 512;
-/// A file that is not locked was left, unless it is so new that its run may be about to lock it; in seconds.
-const NEW: u64 = 2;
+/// Unlocked files older than this are stale, in seconds. A newer one may belong to an instance that is about to lock
+/// it.
+const STALE: u64 = 2;
 
-/// A job that another cfdfu on this computer is at, as far as it tells.
+/// What another instance of cfdfu on this computer reports about its job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningInstance {
     pub pid: u32,
-    /// Where its device is plugged in, as in `1-1.2`; empty while it waits for one.
+    /// The port of its device, such as `1-1.2`; empty while it waits for one.
     pub place: String,
-    /// What it does, as in `write`; empty before it does anything.
+    /// The current phase, such as `write`; empty before the first one.
     pub doing: String,
-    /// How much of that is done.
+    /// Progress of that phase.
     pub percent: u8,
 }
 
 impl fmt::Display for RunningInstance {
-    /// As in `cfdfu (process 4711) is at work on port 1-1.2: write 42 %`.
+    /// For example `Another cfdfu is using port 1-1.2: write 42 % (pid 4711)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RunningInstance { pid, place, doing, percent } = self;
         match (place.is_empty(), doing.is_empty()) {
-            (true, _) => write!(f, "cfdfu (process {pid}) waits for a Crazyflie"),
-            (false, true) => write!(f, "cfdfu (process {pid}) is at work on port {place}"),
+            (true, _) => write!(f, "Another cfdfu is waiting for a Crazyflie (pid {pid})"),
+            (false, true) => write!(f, "Another cfdfu is using port {place} (pid {pid})"),
             (false, false) => {
-                write!(f, "cfdfu (process {pid}) is at work on port {place}: {doing} {percent} %")
+                write!(f, "Another cfdfu is using port {place}: {doing} {percent} % (pid {pid})")
             }
         }
     }
 }
 
-/// What this run does, written for other runs a few times a second and removed when it is over.
+/// Announces this instance's job to the others: a file that is updated a few times a second and removed after the job.
 pub(crate) struct Presence {
     record: Option<StateDir>,
     work: RunningInstance,
-    /// When it was last written; `None` while there is nothing to write.
-    told: Option<Duration>,
+    /// When the file was last written; `None` while there is nothing to announce.
+    announced: Option<Duration>,
     file: Option<(PathBuf, File)>,
 }
 
 impl Presence {
-    /// With nothing to announce yet, in this state directory if there is one.
+    /// Starts with nothing to announce. Without a state directory, nothing is ever announced.
     pub(crate) fn new(record: Option<StateDir>) -> Presence {
         let work = RunningInstance { pid: std::process::id(), ..RunningInstance::default() };
-        Presence { record, work, told: None, file: None }
+        Presence { record, work, announced: None, file: None }
     }
 
-    /// Follows a job by its events, from the moment on that it waits for its drone or chooses it. A device made of software
-    /// on the demo's bus is nobody's business.
+    /// Updates the announcement from a job's events, starting when the job waits for a drone or has chosen one.
+    /// Simulated devices are not announced.
     pub(crate) fn follow(&mut self, now: Duration, event: &Event) {
         match event {
             Event::Waiting { what, limit }
-                if *what == WaitFor::Crazyflie && !limit.is_zero() && self.told.is_none() =>
+                if *what == WaitFor::Crazyflie && !limit.is_zero() && self.announced.is_none() =>
             {
-                self.tell(now);
+                self.announce(now);
             }
             Event::Device(device) if !device.simulated => {
                 self.work.place = device.location.to_string();
-                self.tell(now);
+                self.announce(now);
             }
             Event::Progress { phase, done, total } if !self.work.place.is_empty() => {
                 let percent = (done.saturating_mul(100) / (*total).max(1)).min(100);
-                let other = self.work.doing != phase.word();
+                let is_new_phase = self.work.doing != phase.word();
                 phase.word().clone_into(&mut self.work.doing);
                 self.work.percent = u8::try_from(percent).unwrap_or(100);
-                if other || self.told.is_none_or(|told| now.saturating_sub(told) >= TELL) {
-                    self.tell(now);
+                if is_new_phase
+                    || self.announced.is_none_or(|last| now.saturating_sub(last) >= UPDATE_INTERVAL)
+                {
+                    self.announce(now);
                 }
             }
-            Event::Finished(_) => self.over(),
+            Event::Finished(_) => self.withdraw(),
             _ => {}
         }
     }
 
-    fn tell(&mut self, now: Duration) {
+    fn announce(&mut self, now: Duration) {
         let Some(record) = &self.record else { return };
-        self.told = Some(now);
+        self.announced = Some(now);
         if self.file.is_none() {
             self.file = record.open_run(self.work.pid).ok();
         }
-        // An unannounced flash is better than none.
+        // Failing to announce a flash must not stop it.
         if let Some((_, file)) = &self.file {
             let _ = write_in_place(file, &self.work);
         }
     }
 
-    fn over(&mut self) {
-        self.told = None;
+    fn withdraw(&mut self) {
+        self.announced = None;
         self.work = RunningInstance { pid: self.work.pid, ..RunningInstance::default() };
         if let Some((path, _file)) = self.file.take() {
             let _ = fs::remove_file(path);
@@ -115,12 +120,12 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        self.over();
+        self.withdraw();
     }
 }
 
 impl StateDir {
-    /// This run's file, locked. What runs have left that are no more goes.
+    /// Creates and locks this instance's file, and removes stale files.
     fn open_run(&self, pid: u32) -> io::Result<(PathBuf, File)> {
         fs::create_dir_all(self.dir.join(RUNS))?;
         let _ = self.others_at_work();
@@ -130,20 +135,20 @@ impl StateDir {
         Ok((path, file))
     }
 
-    /// The other run that is at work on this port.
+    /// The other instance that is using this port.
     pub(crate) fn at_work_on(&self, port: &Location) -> Option<RunningInstance> {
         let place = port.to_string();
         self.others_at_work().into_iter().find(|work| work.place == place)
     }
 
-    /// What other runs on this computer are at, in the order of their numbers.
+    /// The other instances on this computer, sorted by process id. Removes stale files.
     pub(crate) fn others_at_work(&self) -> Vec<RunningInstance> {
         let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
         let own = format!("{}-", host());
         let mut others = Vec::new();
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            // A home may be shared with other computers, whose ports are called the same.
+            // The home directory may be shared with other computers, whose ports have the same names.
             let Some(pid) = name.strip_prefix(&own).and_then(|rest| rest.strip_suffix(".json")?.parse().ok())
             else {
                 continue;
@@ -152,7 +157,7 @@ impl StateDir {
                 continue;
             }
             if !is_locked(&path, pid) {
-                if is_older(&path, NEW) {
+                if is_older(&path, STALE) {
                     let _ = fs::remove_file(&path);
                 }
                 continue;
@@ -173,7 +178,7 @@ impl StateDir {
     }
 }
 
-/// The name of this computer, as far as it can be part of a file's name.
+/// The name of this computer, reduced to characters that are safe in a file name.
 fn host() -> String {
     #[cfg(unix)]
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -190,13 +195,13 @@ fn write_in_place(mut file: &File, work: &RunningInstance) -> io::Result<()> {
     file.write_all(&text)
 }
 
-/// The standard library's own file locks need Rust 1.89, and 1.88 is promised.
+/// The file locks of the standard library need Rust 1.89; cfdfu supports 1.88.
 #[cfg(unix)]
 fn lock(file: &File) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Whether the run lives that this file is of. Where files cannot be locked, its number is all there is to go by.
+/// The instance that wrote this file is still running. If the file system cannot lock files, the process id decides.
 #[cfg(unix)]
 fn is_locked(path: &Path, pid: u32) -> bool {
     use rustix::fs::{FlockOperation, flock};
@@ -217,12 +222,12 @@ fn is_locked(path: &Path, pid: u32) -> bool {
 }
 
 #[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps, reason = "as where there are locks")]
+#[allow(clippy::unnecessary_wraps, reason = "same signature as on Unix")]
 fn lock(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// A live run updates its file a few times a second, so an older file was left behind.
+/// A running instance updates its file a few times a second, so an older file is stale.
 #[cfg(not(unix))]
 fn is_locked(path: &Path, _: u32) -> bool {
     const MINUTE: u64 = 60;
@@ -234,31 +239,31 @@ fn is_locked(path: &Path, _: u32) -> bool {
 mod tests {
     use super::*;
 
-    /// Another process, as far as files can tell: a number of its own, and its lock on its file.
-    fn other(record: &StateDir, pid: u32, work: &RunningInstance) -> io::Result<(PathBuf, File)> {
+    /// Imitates another process: a file with its own process id, and a lock on it.
+    fn other_instance(record: &StateDir, pid: u32, work: &RunningInstance) -> io::Result<(PathBuf, File)> {
         let (path, file) = record.open_run(pid)?;
         write_in_place(&file, work)?;
         Ok((path, file))
     }
 
     #[test]
-    fn a_run_is_seen_by_others_as_long_as_it_lives_whatever_its_number() {
+    fn an_instance_is_visible_to_others_while_it_holds_its_lock() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         let runs = || fs::read_dir(dir.path().join(RUNS)).unwrap().count();
         let work = RunningInstance { pid: 7, place: "1-2".into(), doing: "write".into(), percent: 42 };
-        // The number of a process that lives for certain: that alone is not believed.
+        // The process id is that of a live process, so only the lock can show that the file is stale.
         let parent = std::os::unix::process::parent_id();
-        let (path, file) = other(&record, parent, &work).unwrap();
+        let (path, file) = other_instance(&record, parent, &work).unwrap();
         assert_eq!(record.others_at_work(), [RunningInstance { pid: parent, ..work.clone() }]);
-        assert!(record.others_at_work()[0].to_string().ends_with("on port 1-2: write 42 %"));
-        // Shorter than before, in place; and this run's own is not another's.
+        assert!(record.others_at_work()[0].to_string().contains("using port 1-2: write 42 %"));
+        // A shorter text overwrites the longer one in place, and this instance is not listed.
         write_in_place(&file, &RunningInstance { doing: String::new(), ..work.clone() }).unwrap();
-        assert!(record.others_at_work()[0].to_string().ends_with("on port 1-2"));
-        let own = other(&record, std::process::id(), &work).unwrap();
+        assert!(record.others_at_work()[0].to_string().contains("using port 1-2 ("));
+        let own = other_instance(&record, std::process::id(), &work).unwrap();
         assert_eq!(record.others_at_work().len(), 1);
-        // Killed: the lock is gone, the file is not, and is removed once it is not new. (A child of another test has the file
-        // open from its fork to its exec.)
+        // After a kill the lock is released, but the file remains until it is old enough to be stale. (The lock may
+        // outlive the drop briefly: a child process of another test has the file open between fork and exec.)
         drop((file, own));
         while !record.others_at_work().is_empty() {
             std::thread::yield_now();
@@ -270,7 +275,7 @@ mod tests {
         }
         assert_eq!(record.others_at_work(), []);
         assert!(!path.exists());
-        // What is not a file, what is not a run's, and what another computer has put there.
+        // A folder, a file with another name, and a file of another computer.
         fs::create_dir(dir.path().join(RUNS).join(format!("{}-9.json", host()))).unwrap();
         fs::write(dir.path().join("runs/x.json"), b"{").unwrap();
         fs::write(dir.path().join("runs/otherhost-9.json"), b"{").unwrap();

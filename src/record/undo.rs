@@ -1,10 +1,5 @@
-//! The copies of what was overwritten, and what was under way: the history of each drone, in files.
-//!
-//! A folder for each drone, named by the serial number of DFU mode and the port, since chips of one batch may share the
-//! number. The files in it begin with their time, and the newest says what the last change overwrote: `TIME-ADDRESS-CRC.bin`
-//! is a copy, `TIME-none-WHY.mark` says why there is no copy. `TIME-unfinished-….json` is a change whose end was not seen,
-//! `TIME-wrote-….json` what a finished one wrote.
-//! Where the drone's whole number is known, it is the fourth field of each name, so that a drone that moved is found.
+//! Stores the undo history of each drone in files, so that a later process can undo the last change or resume an
+//! interrupted one. [`UNDO`] describes the files.
 
 use std::fs;
 use std::io;
@@ -20,13 +15,24 @@ use crate::flash::{Address, FLASH_END, LOADER_BASE, Segment, Span};
 use crate::job::{CopyProblem, DroneAt, Failure, LogEntry, Outcome, Preview};
 use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 
-/// The folder of the copies.
+/// Folder of the undo history in the state directory.
+///
+/// Each drone has a subfolder, named after its DFU serial number and its port, because chips of one batch may share
+/// that serial number. File names begin with their time, and the newest file describes what the last change overwrote:
+///
+/// - `TIME-ADDRESS-CRC.bin`: a copy of the overwritten content
+/// - `TIME-none-REASON.mark`: the reason why there is no copy
+/// - `TIME-unfinished-….json`: a change that has not finished
+/// - `TIME-wrote-….json`: what a finished change wrote
+///
+/// If the drone's full serial number is known, it is the fourth field of each name, so that the drone is found again at
+/// another port.
 const UNDO: &str = "undo";
-/// Copies of one drone's flash that are kept.
+/// Number of copies kept for each drone.
 const COPIES: usize = 5;
-/// No copy is longer, in bytes; one more shows that a file is.
+/// Maximum bytes to read of a copy: the size of the flash plus one, so that an oversized file is noticed.
 const COPY_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64 + 1;
-/// How each reason is named in a file's name.
+/// The word for each reason in a file name.
 const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::NotKept, "notkept"),
     (NoCopy::WasBlank, "blank"),
@@ -34,8 +40,8 @@ const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::Damaged, "damaged"),
 ];
 
-/// The content of an `unfinished` or `wrote` file: the name of the copy that was to be put back, and the pieces as address,
-/// length and checksum.
+/// Content of an `unfinished` or `wrote` file. `undoes` is the file name of the copy that an undo puts back; each piece
+/// is an address, a length and a checksum.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Mark {
@@ -44,25 +50,25 @@ struct Mark {
     earlier: Vec<(u32, u32, u32)>,
 }
 
-/// A change that has begun, on record.
+/// A recorded change that has begun.
 pub(crate) struct Begun {
     record: StateDir,
     drone: DroneAt,
-    /// What was saved for it.
+    /// The files saved for this change.
     saved: Vec<PathBuf>,
-    /// The marks that its own takes the place of.
+    /// Older marks, which this change's own mark replaces.
     older: Vec<PathBuf>,
-    /// What is kept of what it overwrites.
+    /// How the overwritten content is kept.
     pub kept: Kept,
-    /// Why it could not be kept.
+    /// The error if the copy could not be saved.
     pub problem: Option<io::Error>,
 }
 
-/// What is kept of what a job overwrites.
+/// How the content that a job overwrites is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
     Copy(PathBuf),
-    /// The copy from before an interrupted job, which left what is there now.
+    /// The flash holds the leftovers of an interrupted job; the copy from before that job is kept instead.
     Earlier,
     None(NoCopy),
 }
@@ -70,15 +76,14 @@ pub(crate) enum Kept {
 /// What an undo would put back.
 pub(crate) struct Target {
     pub path: PathBuf,
-    /// Its bytes.
     pub copy: Segment,
     pub age: Duration,
-    /// What the drone must still hold: [`History::expected`].
+    /// What the drone must still contain: [`History::expected`].
     pub expected: Vec<Piece>,
 }
 
 impl StateDir {
-    /// Puts on record that this job begins to write. An error means that nothing is on record, and nothing kept.
+    /// Records that a job is about to write. On an error, nothing is recorded and nothing is kept.
     pub(crate) fn begin(
         &self,
         drone: &DroneAt,
@@ -88,7 +93,7 @@ impl StateDir {
     ) -> Result<Begun, CopyProblem> {
         let folder = copies_of(drone).ok_or(CopyProblem::NoSerial)?;
         let files = self.files_of(drone).map_err(|error| CopyProblem::Io(error.to_string()))?;
-        // Across all its ports: a clock that runs behind does not make an older copy the newest.
+        // The newest time over all ports, so that a clock set back cannot make an older copy the newest.
         let newest = files.iter().filter_map(|path| time_of(path)).max();
         let past = history(&files);
         let mut next = past.begin(writes, before, change);
@@ -128,7 +133,7 @@ impl StateDir {
         Ok(begun)
     }
 
-    /// What an undo of this drone's last change would put back.
+    /// Finds what an undo of this drone's last change would put back.
     pub(crate) fn target(&self, drone: &DroneAt) -> io::Result<Result<Target, NoCopy>> {
         let files = self.files_of(drone)?;
         let history = history(&files);
@@ -147,30 +152,31 @@ impl StateDir {
         Ok(found.ok_or(NoCopy::Damaged))
     }
 
-    /// Where the copies of this drone are.
+    /// The folder with this drone's copies.
     pub(crate) fn folder_of_copies(&self, drone: &DroneAt) -> Option<PathBuf> {
         copies_of(drone).map(|folder| self.dir.join(folder))
     }
 
-    /// The change that is on record as begun goes on.
+    /// Resumes the recorded change.
     pub(crate) fn carry_on(&self, drone: &DroneAt) -> Begun {
         let files = self.files_of(drone).unwrap_or_default();
-        let ours = files.into_iter().filter(|path| is_mark(path) || is_wrote(path));
-        let (mut marks, mut older): (Vec<PathBuf>, Vec<PathBuf>) = ours.partition(|path| is_mark(path));
+        let changes = files.into_iter().filter(|path| is_mark(path) || is_wrote(path));
+        let (mut marks, mut older): (Vec<PathBuf>, Vec<PathBuf>) = changes.partition(|path| is_mark(path));
         let saved = marks.pop().into_iter().collect();
         older.extend(marks);
         Begun { record: self.clone(), drone: drone.clone(), saved, older, kept: Kept::Earlier, problem: None }
     }
 
-    /// An undo found everything in place: if an earlier one is on record as unfinished, it is finished.
+    /// An undo found its content already in place. If an earlier undo is recorded as unfinished, records it as
+    /// finished.
     pub(crate) fn undone(&self, drone: &DroneAt) {
         if history(&self.files_of(drone).unwrap_or_default()).is_undoing() {
             self.carry_on(drone).end(&Outcome::Flashed);
         }
     }
 
-    /// Everything on record of this drone, the oldest first. What was kept at another port is this drone's only if both
-    /// whole numbers are known and equal.
+    /// All files of this drone, oldest first. A file from another port belongs to it only if both full serial numbers
+    /// are known and equal.
     fn files_of(&self, drone: &DroneAt) -> io::Result<Vec<PathBuf>> {
         let Some(folder) = copies_of(drone) else { return Ok(Vec::new()) };
         let here = self.dir.join(folder);
@@ -184,22 +190,23 @@ impl StateDir {
         for folder in folders {
             let entries = fs::read_dir(&folder).into_iter().flatten();
             let there: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            // If drones that share the DFU number were here, a file without a whole number belongs to neither.
+            // If two drones with the same DFU serial number were at this port, a file without a full number could
+            // belong to either, so it is given to neither.
             let mut known: Vec<String> =
                 there.iter().filter_map(|path| copied_serial(path)).chain(whole.clone()).collect();
             known.sort();
             known.dedup();
-            let is_its = |path: &PathBuf| match (copied_serial(path), &whole) {
+            let is_this_drone = |path: &PathBuf| match (copied_serial(path), &whole) {
                 (Some(copied), Some(whole)) => copied == *whole,
                 _ => folder == here && known.len() <= 1,
             };
-            files.extend(there.into_iter().filter(is_its));
+            files.extend(there.into_iter().filter(is_this_drone));
         }
         files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
         Ok(files)
     }
 
-    /// Saves a copy; the oldest copies of that drone go.
+    /// Saves a copy and removes the oldest ones of this drone.
     fn save_copy(
         &self,
         folder: &Path,
@@ -210,14 +217,14 @@ impl StateDir {
         let crc = crc32fast::hash(&copy.data);
         let name = format!("{:08X}-{crc:08x}{}.bin", copy.address.0, whole_field(drone));
         let path = self.save_after(folder, &name, &copy.data, COPIES, newest)?;
-        // What is about to be overwritten exists nowhere else from then on: the copy is read back, as the flash is.
-        let is_whole = || read_copy(&path).is_some_and(|(_, there)| there == *copy);
-        // Once more before it counts as wrong.
-        if is_whole() || is_whole() {
+        // Read the copy back: once the flash is overwritten, the content exists nowhere else.
+        let is_intact = || read_copy(&path).is_some_and(|(_, there)| there == *copy);
+        // A mismatch is checked twice before it counts.
+        if is_intact() || is_intact() {
             return Ok(path);
         }
         let _ = fs::remove_file(&path);
-        Err(io::Error::other("the copy does not read back as it was written"))
+        Err(io::Error::other("the saved copy differs when read back"))
     }
 
     fn save_mark(&self, drone: &DroneAt, unfinished: &Unfinished) -> io::Result<PathBuf> {
@@ -241,7 +248,7 @@ impl StateDir {
     }
 }
 
-/// Puts a job on record before it writes, with the line that the log should have of it.
+/// Records a job before it writes, and returns the line for the log.
 pub(crate) fn begin(
     record: &StateDir,
     drone: &DroneAt,
@@ -265,15 +272,15 @@ pub(crate) fn begin(
 }
 
 impl Begun {
-    /// How that job ended. Nothing of this can be made undone: if it fails, the next job finds an unfinished change, and
-    /// looks whether it is complete.
+    /// Records the outcome of the job. Errors are ignored: the next job then finds an unfinished change and checks
+    /// whether the flash holds all of it.
     pub(crate) fn end(self, outcome: &Outcome) {
         let remove = |files: &[PathBuf]| files.iter().for_each(|path| drop(fs::remove_file(path)));
         match outcome {
             Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone) if drone.is_unchanged() => {
                 remove(&self.saved);
             }
-            // A job that is carried on may find that everything was written.
+            // A resumed job may find that everything was already written.
             Outcome::Flashed | Outcome::Unchanged => {
                 let ended = history(&self.record.files_of(&self.drone).unwrap_or_default()).end();
                 let own: Vec<PathBuf> = self.saved.into_iter().filter(|path| is_mark(path)).collect();
@@ -285,14 +292,14 @@ impl Begun {
                 remove(&own);
                 remove(&self.older);
             }
-            // Its own mark takes their place, if it could be saved.
+            // Its own mark replaces the older ones, if it could be saved.
             _ if self.saved.iter().any(|path| is_mark(path)) => remove(&self.older),
             _ => {}
         }
     }
 }
 
-/// The history that these files hold, the oldest first.
+/// Reads the history from files sorted oldest first.
 fn history(files: &[PathBuf]) -> History {
     let last = files.iter().rev().find_map(|path| match copy_named(path) {
         Some(_) if !path.symlink_metadata().is_ok_and(|it| it.is_file()) => None,
@@ -304,19 +311,20 @@ fn history(files: &[PathBuf]) -> History {
     let Some(mark) = files.iter().rev().find(|path| is_mark(path)) else {
         return match wrote(files) {
             Some(wrote) => History { last, unfinished: None, wrote },
-            // Whether the drone still holds that cannot be looked up: a check that cannot be made has not passed.
+            // The `wrote` file is unreadable, so cfdfu cannot check whether the drone still holds what was written. A
+            // check that cannot be made counts as failed.
             None => History { last: damaged, ..History::default() },
         };
     };
     match unfinished(mark, files) {
         Some(unfinished) => History { last, unfinished: Some(unfinished), wrote: Vec::new() },
-        // Without it the newest copy may be the wrong one to put back.
+        // The mark is unreadable, so the newest copy may be the wrong one to put back.
         None => History { last: damaged, ..History::default() },
     }
 }
 
-/// What the last change wrote; nothing if its end is not on record, where a copy that is newer is of another change. `None`
-/// if it cannot be read.
+/// What the last change wrote; empty if its end was not recorded, in which case the newest file is a copy. `None` if
+/// the file cannot be read.
 fn wrote(files: &[PathBuf]) -> Option<Vec<Piece>> {
     let newest = files.iter().rev().find(|path| !is_mark(path)).filter(|path| is_wrote(path));
     let Some(newest) = newest else { return Some(Vec::new()) };
@@ -333,7 +341,7 @@ fn numbers(pieces: &[Piece]) -> Vec<(u32, u32, u32)> {
     pieces.iter().map(|piece| (piece.span.start().0, piece.span.len(), piece.crc)).collect()
 }
 
-/// The change that this mark is of; `None` if it, or the copy that it was to put back, cannot be read.
+/// Reads the change of a mark; `None` if the mark, or the copy it was to put back, cannot be read.
 fn unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
     let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(mark, COPY_MAX)?).ok()?;
     let undoes = match undoes {
@@ -346,29 +354,29 @@ fn unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
     Some(Unfinished { undoes, writes: pieces(writes), earlier: pieces(earlier) })
 }
 
-/// The folder of a drone's copies; `None` without a serial number, since such drones cannot be told apart.
+/// The folder of a drone's copies; `None` without a serial number, because such drones cannot be distinguished.
 fn copies_of(drone: &DroneAt) -> Option<PathBuf> {
     let serial = crazyflie::dfu_serial(&drone.serial).unwrap_or_else(|| drone.serial.clone());
     let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).take(24).collect();
     (!serial.is_empty()).then(|| Path::new(UNDO).join(format!("{serial}@{}", drone.port)))
 }
 
-/// The whole number of the drone's chip, which a running firmware shows.
+/// The full serial number of the drone's chip, which only the running firmware reports.
 fn whole_serial(drone: &DroneAt) -> Option<String> {
     crazyflie::dfu_serial(&drone.serial).map(|_| drone.serial.to_ascii_uppercase())
 }
 
-/// The same as the last field of a file's name.
+/// The full serial number as the last field of a file name.
 fn whole_field(drone: &DroneAt) -> String {
     whole_serial(drone).map(|serial| format!("-{serial}")).unwrap_or_default()
 }
 
-/// The fields of a file's name, less its ending.
+/// The fields of a file name without its extension.
 fn fields(path: &Path) -> Option<Vec<&str>> {
     Some(path.file_stem()?.to_str()?.split('-').collect())
 }
 
-/// The whole number in the name of a file.
+/// The full serial number in a file name.
 fn copied_serial(path: &Path) -> Option<String> {
     fields(path)?.get(3).map(|&serial| serial.to_owned())
 }
@@ -387,19 +395,18 @@ fn is_json(path: &Path, kind: &str) -> bool {
 
 fn none_named(path: &Path) -> Option<NoCopy> {
     let fields = fields(path).filter(|it| it.get(1) == Some(&"none"))?;
-    let is_it = |(_, word): &&(NoCopy, &str)| fields.get(2) == Some(word);
-    REASONS.iter().find(is_it).map(|(why, _)| *why)
+    let matches = |(_, word): &&(NoCopy, &str)| fields.get(2) == Some(word);
+    REASONS.iter().find(matches).map(|(why, _)| *why)
 }
 
-/// When a copy was made, its address and its checksum, if this is the name of one.
+/// Time, address and checksum from the name of a copy; `None` for other names.
 fn copy_named(path: &Path) -> Option<(u64, Address, u32)> {
     let fields = fields(path).filter(|_| path.extension().is_some_and(|it| it == "bin"))?;
     let number = |at: usize| u32::from_str_radix(fields.get(at)?, 16).ok();
     Some((fields.first()?.parse().ok()?, Address(number(1)?), number(2)?))
 }
 
-/// A copy and when it was made, if the file is one and its bytes are those that were kept: its name has their
-/// address and checksum.
+/// Reads a copy and its time; `None` if the file is not a copy or does not match the checksum in its name.
 fn read_copy(path: &Path) -> Option<(u64, Segment)> {
     let (time, address, crc) = copy_named(path)?;
     let data = read(path, COPY_MAX)?;
@@ -420,7 +427,7 @@ mod tests {
         Segment { address: FIRMWARE_BASE, data: vec![byte; 64] }
     }
 
-    /// A flash over this, to its end; the file of the copy.
+    /// Records a complete flash over `before` and returns the file of the copy.
     fn flashed_over(record: &StateDir, drone: &DroneAt, before: &Segment) -> PathBuf {
         let begun = record.begin(drone, &[copy(0x77)], Some(before), Change::Flash).unwrap();
         let Kept::Copy(path) = begun.kept.clone() else { panic!("{:?}", begun.kept) };
@@ -436,10 +443,10 @@ mod tests {
         record.target(drone).unwrap().map(|target| target.expected).unwrap()
     }
 
-    /// Two chips of one batch with one serial number in DFU mode.
+    /// Two chips of one batch have the same serial number in DFU mode.
     #[test]
-    fn twins_never_share_a_copy_and_a_drone_that_moved_finds_its_own() {
-        // The wafer is in byte 4 only, which the number in DFU mode leaves out.
+    fn drones_with_the_same_dfu_serial_never_share_a_copy() {
+        // The two differ only in byte 4 (the wafer), which is not part of the DFU serial number.
         let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
         assert_eq!(crazyflie::dfu_serial(one), crazyflie::dfu_serial(twin));
         let dfu = crazyflie::dfu_serial(one).unwrap();
@@ -454,14 +461,14 @@ mod tests {
         assert_eq!(
             target(&record, &at("1-3", &dfu)),
             Err(NoCopy::NeverFlashed),
-            "which of the two is unknown"
+            "could be either of the two"
         );
         assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "another chip at the port");
     }
 
-    /// Twins that were both seen running at one port: by hand it cannot be told which of them it is.
+    /// Both were seen running at one port. In DFU mode entered by hand, they cannot be distinguished.
     #[test]
-    fn a_copy_is_not_given_to_one_of_two_drones_that_share_a_number() {
+    fn an_ambiguous_copy_is_given_to_neither_drone() {
         let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
         let dfu = crazyflie::dfu_serial(one).unwrap();
         let dir = tempfile::tempdir().unwrap();
@@ -470,16 +477,16 @@ mod tests {
         flashed_over(&record, &at("1-1", twin), &copy(2));
         assert_eq!(target(&record, &at("1-1", &dfu)), Err(NoCopy::NeverFlashed));
         assert_eq!((target(&record, &at("1-1", one)), target(&record, &at("1-1", twin))), (Ok(1), Ok(2)));
-        // By hand, with another one known at that port: that is neither's.
+        // A copy made in DFU mode is ambiguous once a second drone is known at that port.
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         flashed_over(&record, &at("1-1", &dfu), &copy(1));
-        assert_eq!(target(&record, &at("1-1", one)), Ok(1), "the only one that was ever there");
+        assert_eq!(target(&record, &at("1-1", one)), Ok(1), "the only drone seen at this port");
         flashed_over(&record, &at("1-1", twin), &copy(2));
         assert_eq!(target(&record, &at("1-1", one)), Err(NoCopy::NeverFlashed));
     }
 
-    /// At another port, by a clock that runs behind: what was kept last is still the newest.
+    /// The last copy stays the newest, even at another port and with a clock that was set back.
     #[test]
     fn the_order_of_copies_holds_across_ports() {
         let serial = "51004F000551343036333233";
@@ -492,9 +499,9 @@ mod tests {
         assert_eq!(target(&record, &at("1-3", serial)), Ok(2));
     }
 
-    /// The newest copy is what an interrupted undo overwrote: it is not the one to put back, whatever is damaged.
+    /// The newest copy is what the interrupted undo overwrote. It must not be put back, whichever file is damaged.
     #[test]
-    fn an_undo_on_record_that_cannot_be_read_is_not_taken_for_none() {
+    fn an_unreadable_record_of_an_undo_is_reported_as_damaged() {
         let interrupted = || {
             let dir = tempfile::tempdir().unwrap();
             let record = StateDir { dir: dir.path().to_owned() };
@@ -512,7 +519,7 @@ mod tests {
         let (_dir, record, drone, _, mark) = interrupted();
         fs::write(mark, b"{").unwrap();
         assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "its mark");
-        // What a finished change wrote is what an undo is checked by.
+        // An undo is checked against what the finished change wrote.
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         flashed_over(&record, &drone, &copy(1));
@@ -522,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_copies_are_kept_and_the_newest_comes_back() {
+    fn the_newest_copies_are_kept_and_the_newest_one_is_put_back() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().join("state") };
         let drone = at("1-2", "338133873034");
@@ -530,8 +537,8 @@ mod tests {
         let path = flashed_over(&record, &at("1-2", "../33813387\u{1b}3034"), &copy(7));
         assert!(path.starts_with(dir.path().join("state/undo/338133873034@1-2")), "{}", path.display());
         let folder = path.parent().unwrap();
-        assert_eq!(fs::read_dir(folder).unwrap().count(), 2, "what was written, and no mark is left");
-        // Whatever is no file is passed over, and so is what is no copy by its name.
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 2, "the copy and the wrote file, but no mark");
+        // Folders and files with other names are ignored.
         fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
         fs::create_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
         assert_eq!(target(&record, &drone), Ok(7));
@@ -542,18 +549,18 @@ mod tests {
         assert_eq!(
             fs::read_dir(folder).unwrap().count(),
             COPIES + 2,
-            "the last that was written, and what is no copy"
+            "the copies, the wrote file and notes.txt"
         );
         let newest = record.target(&drone).unwrap().unwrap();
         assert_eq!((newest.copy.data[0], newest.age < Duration::from_secs(60)), (15, true));
-        // A copy that was cut off or changed does not make an older one the newest.
+        // If the newest copy is truncated or changed, an older one does not take its place.
         fs::write(&newest.path, b"cut").unwrap();
         assert_eq!(target(&record, &drone), Err(NoCopy::Damaged));
     }
 
-    /// A small computer without a battery begins in 1970, or where it stopped: the newest copy is the newest all the same.
+    /// A small computer without a battery-backed clock starts in 1970, or at the time it was switched off.
     #[test]
-    fn a_clock_that_runs_behind_does_not_cost_the_newest_copy() {
+    fn the_newest_copy_survives_a_clock_that_was_set_back() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         let folder = dir.path().join("undo/A1@1-1");
@@ -565,52 +572,52 @@ mod tests {
             flashed_over(&record, &at("1-1", "A1"), &copy(byte));
             assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "also twice in one second");
         }
-        // One that cannot be removed is no reason to fail, and nothing half written is left.
+        // An old copy that cannot be removed is not an error, and no temporary file is left.
         fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
         flashed_over(&record, &at("1-1", "A1"), &copy(4));
         assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
     }
 
-    /// The same in files as in memory: an undo that is cut is carried on by the next, whichever process that is.
+    /// As in memory, an interrupted undo is resumed by the next one, even in another process.
     #[test]
-    fn an_interrupted_change_is_on_record_until_it_is_finished() {
-        let lost = |drone| {
+    fn an_interrupted_change_stays_recorded_until_it_is_finished() {
+        let failed = |drone| {
             let kind = crate::job::FailureKind::NoDevice;
             Outcome::Failed(Failure { kind, place: None, drone })
         };
-        let cut = || lost(DroneState::WithoutFirmware);
+        let interrupted = || failed(DroneState::WithoutFirmware);
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         let drone = at("1-1", "338133873034");
         let half = Segment { address: FIRMWARE_BASE, data: [vec![0xFF; 8], vec![2; 56]].concat() };
         flashed_over(&record, &drone, &copy(1));
-        // Put back, and cut: it is still that undo, though a newer copy is there.
+        // An interrupted undo: its copy remains the target, although there is a newer one.
         let begun = record.begin(&drone, &[copy(1)], Some(&copy(2)), Change::Undo).unwrap();
         assert!(matches!(begun.kept, Kept::Copy(_)));
-        begun.end(&cut());
+        begun.end(&interrupted());
         assert_eq!(target(&record, &drone), Ok(1));
-        // Cut again; then not even begun; then to its end.
+        // Interrupted again, then failed before it wrote, then finished.
         let begun = record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap();
         assert_eq!(begun.kept, Kept::Earlier);
-        begun.end(&cut());
+        begun.end(&interrupted());
         let begun = record.begin(&drone, &[copy(9)], Some(&half), Change::Flash).unwrap();
-        begun.end(&lost(DroneState::Untouched));
+        begun.end(&failed(DroneState::Untouched));
         assert_eq!(target(&record, &drone), Ok(1));
-        assert_eq!(expected(&record, &drone), [], "a change is unfinished");
+        assert_eq!(expected(&record, &drone), [], "the change is unfinished");
         record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(2), "what the undo overwrote");
         assert_eq!(expected(&record, &drone), [Piece::of(&copy(1)).unwrap()]);
-        // A flash without a copy, and one that finds half a firmware of which nothing is known, say why not.
+        // The reason is recorded for a flash without a copy, and for one over half a firmware of unknown origin.
         record.begin(&drone, &[copy(3)], None, Change::Flash).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Err(NoCopy::NotKept));
         record.begin(&drone, &[copy(3)], Some(&half), Change::Flash).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Err(NoCopy::WasIncomplete));
-        // Carried on by another process: nothing is left open.
-        record.begin(&drone, &[copy(4)], Some(&copy(3)), Change::Flash).unwrap().end(&cut());
+        // Resumed by another process: the change is finished afterwards.
+        record.begin(&drone, &[copy(4)], Some(&copy(3)), Change::Flash).unwrap().end(&interrupted());
         record.carry_on(&drone).end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(3));
         assert_eq!(history(&record.files_of(&drone).unwrap()).unfinished, None);
-        // A copy that is newer than what was written is of a change whose end is not on record.
+        // A copy newer than the wrote file belongs to a change whose end was not recorded.
         assert_eq!(expected(&record, &drone), [Piece::of(&copy(4)).unwrap()]);
         let begun = record.begin(&drone, &[copy(5)], Some(&copy(4)), Change::Flash).unwrap();
         begun.saved.iter().filter(|path| is_mark(path)).for_each(|mark| fs::remove_file(mark).unwrap());

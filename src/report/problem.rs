@@ -1,4 +1,4 @@
-//! A problem as every front end reports it: what happened, to which file, what helps, and the exit status.
+//! A problem as every front end reports it: the message, the file, the advice and the exit status.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use super::Exit;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub kind: ProblemKind,
-    /// The file that it is about, where it is about one.
+    /// The file that the problem is about, if any.
     pub subject: Option<String>,
     pub message: String,
     pub advice: Advice,
     pub exit: Exit,
 }
 
-/// The word for scripts. `docs/json.schema.json` lists them.
+/// The kind of a problem as scripts see it; `docs/json.schema.json` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
@@ -84,9 +84,10 @@ pub enum ProblemKind {
     WrongChecksum,
 }
 
-/// What helps: remedies, best first, after a sentence about the drone where its state matters.
+/// Advice on a problem: the remedies, best first, preceded by the state of the drone if that matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advice {
+    /// A sentence on the state of the drone.
     pub state: Option<&'static str>,
     pub remedies: Vec<Remedy>,
 }
@@ -94,8 +95,8 @@ pub struct Advice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     Text(String),
-    /// The udev rules are missing, for the running drone or for DFU mode. sudo looks for programs in the system's folders
-    /// only, so that the command needs the path of this one, which only the shell knows.
+    /// Install the udev rules, which are missing for the running drone or for DFU mode. sudo searches only the system
+    /// directories, so the command may need the path of this program, which only the front end knows.
     InstallRules {
         running: bool,
     },
@@ -129,15 +130,15 @@ impl fmt::Display for Problem {
 }
 
 impl Advice {
-    /// Another remedy, for those whom the ones before do not help.
+    /// Adds an alternative remedy.
     pub(crate) fn or(mut self, remedy: impl Into<String>) -> Advice {
         self.remedies.push(Remedy::Text(remedy.into()));
         self
     }
 
-    /// A paragraph for each remedy, with this program's path where the system needs it.
+    /// One paragraph per remedy; `program` is how to call cfdfu under sudo.
     pub(crate) fn paragraphs(&self, program: &str) -> Vec<String> {
-        let mut paragraphs: Vec<String> = self.remedies.iter().map(|remedy| remedy.words(program)).collect();
+        let mut paragraphs: Vec<String> = self.remedies.iter().map(|remedy| remedy.text(program)).collect();
         match (self.state, paragraphs.first_mut()) {
             (Some(state), Some(first)) => *first = format!("{state} {first}"),
             (Some(state), None) => paragraphs.push(state.to_owned()),
@@ -146,7 +147,7 @@ impl Advice {
         paragraphs
     }
 
-    /// The same in one paragraph.
+    /// All remedies in one paragraph.
     pub(crate) fn text(&self, program: &str) -> String {
         self.paragraphs(program).join(" Or: ")
     }
@@ -165,16 +166,16 @@ impl fmt::Display for Advice {
 }
 
 impl Remedy {
-    fn words(&self, program: &str) -> String {
+    fn text(&self, program: &str) -> String {
         match self {
             Remedy::Text(text) => text.clone(),
-            // Bitcraze's rules cover the running Crazyflie and dfu-util's the boot ROM: either may be missing.
+            // Bitcraze's rules cover only the running Crazyflie, dfu-util's only the boot ROM. Either may be missing.
             Remedy::InstallRules { running } => {
-                let (product, what) =
-                    if *running { ("5740", "a running Crazyflie") } else { ("df11", "the DFU mode") };
+                let (product, mode) =
+                    if *running { ("5740", "a running Crazyflie") } else { ("df11", "DFU mode") };
                 format!(
-                    "On Linux a udev rule for {what} (0483:{product}) may be missing: `sudo {program} udev --install` puts it \
-                     in its place, then plug in again. `cfdfu doctor` tells what it is. Or run this once with sudo."
+                    "On Linux, the udev rule for {mode} (0483:{product}) may be missing. Run `sudo {program} udev --install`, \
+                     then plug the drone in again. `cfdfu doctor` shows the exact cause. Or run this command once with sudo."
                 )
             }
         }

@@ -1,25 +1,25 @@
-//! Which file would be right, and where it is published.
+//! The right file for each board, and where it is published.
 
 use crate::crazyflie::{BOARDS, platform_of};
 
-/// Bitcraze's releases of the firmware.
+/// Where Bitcraze publishes the firmware.
 const FIRMWARE: &str = "github.com/bitcraze/crazyflie-firmware/releases";
 
-/// The bootloader, which is the same for all boards.
+/// The bootloader, the same file for all boards.
 pub(crate) const RIGHT_LOADER: &str =
     "cf2loader-1.0.bin from github.com/bitcraze/crazyflie2-stm-bootloader/releases";
 
-/// The firmware for the board of this code.
+/// The firmware for the board with this code.
 pub(crate) fn right_image(code: &str) -> String {
     match platform_of(code) {
-        // The Flapper's firmware runs on the Bolt's boards, too (crazyflie-firmware, `platform_flapper.c`).
+        // The Flapper's firmware also runs on Bolt boards (crazyflie-firmware, `platform_flapper.c`).
         Some("bolt") => format!("bolt-….bin (on a Flapper: flapper-….bin) from {FIRMWARE}"),
         Some(platform) => format!("{platform}-….bin from {FIRMWARE}"),
         None => any_image(),
     }
 }
 
-/// The firmware for each platform, where the board is not known.
+/// The firmware for each platform, for when the board is unknown.
 pub(crate) fn any_image() -> String {
     let mut platforms: Vec<&str> = BOARDS.iter().map(|board| board.platform).collect();
     platforms.dedup();
@@ -31,7 +31,7 @@ pub(crate) fn any_image() -> String {
     format!("{}, from {FIRMWARE}", named.join(", "))
 }
 
-/// What people call the drones of a platform.
+/// The common name of a platform's drones.
 pub(super) fn called(platform: &str) -> &str {
     match platform {
         "cf2" => "Crazyflie 2.x",
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_board_has_a_file_and_a_place() {
+    fn every_board_has_a_file_and_a_download_page() {
         for (code, file) in [
             ("CF20", "cf2-….bin from"),
             ("CF21", "cf2-….bin from"),
@@ -56,8 +56,8 @@ mod tests {
             ("CB10", "bolt-….bin (on a Flapper: flapper-….bin) from"),
             ("RR10", "tag-….bin from"),
         ] {
-            let words = right_image(code);
-            assert!(words.starts_with(file) && words.ends_with(FIRMWARE), "{code}: {words}");
+            let text = right_image(code);
+            assert!(text.starts_with(file) && text.ends_with(FIRMWARE), "{code}: {text}");
         }
         let unknown = right_image("XY99");
         for platform in ["cf2-", "cf21bl-", "bolt-", "tag-", "flapper-"] {

@@ -1,5 +1,5 @@
-//! What the simulated devices tell of themselves on USB: the boot ROM (from AN3156 and listings of real
-//! boards), the firmware's composite device, and other things that are plugged in beside a Crazyflie.
+//! USB descriptors of the simulated devices: the boot ROM (from AN3156 and listings of real boards), the firmware's
+//! composite device, and other devices that may be plugged in next to a Crazyflie.
 
 use super::rom::RomAnswer;
 use crate::usb::Setup;
@@ -9,18 +9,18 @@ use crate::usb::Setup;
 pub struct Face {
     device: [u8; 18],
     configuration: &'static [&'static [u8]],
-    /// By index; empty at that of the serial number where each device has its own.
+    /// By index. The serial number (index 3) is empty if each device has its own.
     strings: &'static [&'static str],
 }
 
 impl Face {
-    /// Vendor and product, and release number.
+    /// Vendor and product ID, and release number.
     pub fn identity(&self) -> ((u16, u16), u16) {
         let word = |at: usize| u16::from_le_bytes([self.device[at], self.device[at + 1]]);
         ((word(8), word(10)), word(12))
     }
 
-    /// Whether it is a boot ROM's: its first interface is one in DFU mode (DFU 1.1 §4.2.3).
+    /// Whether it is a boot ROM: its first interface is a DFU interface in DFU mode (DFU 1.1 §4.2.3).
     pub(crate) fn is_rom(&self) -> bool {
         self.configuration.get(1).is_some_and(|interface| interface.get(5..8) == Some(&[0xFE, 1, 2]))
     }
@@ -65,13 +65,13 @@ fn string(text: &str) -> Vec<u8> {
     [&[len, 3][..], &units].concat()
 }
 
-/// A device descriptor: USB version, vendor, product, release; strings 1, 2 and 3.
+/// A device descriptor with strings 1, 2 and 3.
 const fn device(usb: u8, vendor: u16, product: u16, release: u16) -> [u8; 18] {
     let ([v0, v1], [p0, p1], [r0, r1]) = (vendor.to_le_bytes(), product.to_le_bytes(), release.to_le_bytes());
     [18, 1, 0x00, usb, 0, 0, 0, 64, v0, v1, p0, p1, r0, r1, 1, 2, 3, 1]
 }
 
-/// The boot ROM of an STM32F405. The functional descriptor follows only the last alternate setting.
+/// The boot ROM of an STM32F405. The functional descriptor follows the last alternate setting only.
 pub static ROM: Face = Face {
     device: device(1, 0x0483, 0xDF11, 0x2200),
     configuration: ROM_CONFIGURATION,
@@ -87,7 +87,7 @@ pub static ROM: Face = Face {
     ],
 };
 
-/// The boot ROM of another STM32 (an F072, as in the Loco Positioning Node): the same numbers and names.
+/// The boot ROM of another STM32, an F072 as in the Loco Positioning Node. It has the same IDs and names.
 pub(crate) static OTHER_ROM: Face = Face {
     device: device(1, 0x0483, 0xDF11, 0x2200),
     configuration: ROM_CONFIGURATION,
@@ -103,8 +103,8 @@ pub(crate) static OTHER_ROM: Face = Face {
     ],
 };
 
-/// The boot ROM of a GigaDevice GD32, as dfu-util lists that of a GD32VF103 (riscv-mcu/gd32-dfu-utils#5 and
-/// dfu-util's ticket 148). Every chip shows the same serial number.
+/// The boot ROM of a GigaDevice GD32VF103, as listed by dfu-util (riscv-mcu/gd32-dfu-utils#5 and dfu-util's ticket
+/// 148). Every chip has the same serial number.
 pub(crate) static GD32_ROM: Face = Face {
     device: device(2, 0x28E9, 0x0189, 0x1000),
     configuration: &[
@@ -132,7 +132,7 @@ const ROM_CONFIGURATION: &[&[u8]] = &[
     &[9, 0x21, 0x0B, 0xFF, 0x00, 0x00, 0x08, 0x1A, 0x01],
 ];
 
-/// The firmware: one vendor interface with bulk endpoints 1, and a serial port (interface association, CDC).
+/// The firmware: a vendor interface with bulk endpoint 1 in both directions, and a CDC serial port.
 pub(crate) static FIRMWARE: Face = Face {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: &[
@@ -168,21 +168,21 @@ pub(crate) static CRAZYRADIO: Face = Face {
     strings: &["", "Bitcraze", "Crazyradio PA USB Dongle", ""],
 };
 
-/// A node of the positioning system, which has both of the Crazyflie's numbers.
+/// A node of the positioning system, which has the vendor and product ID of a Crazyflie.
 pub(crate) static LOCO_NODE: Face = Face {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Bitcraze AB", "Loco Positioning Node", ""],
 };
 
-/// Another flight controller that runs, with the numbers that ST gives to every virtual serial port.
+/// Another maker's running flight controller, with ST's generic IDs for a virtual serial port.
 pub(crate) static FLIGHT_CONTROLLER: Face = Face {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Betaflight", "Betaflight STM32F405", "0x8000000"],
 };
 
-/// A Crazyflie on which PX4's bootloader runs.
+/// A Crazyflie that runs PX4's bootloader.
 pub(crate) static PX4_BOOTLOADER: Face = Face {
     device: device(2, 0x26AC, 0x0016, 0x0101),
     configuration: SIMPLE_CONFIGURATION,
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_lengths_in_the_descriptors_are_true() {
+    fn the_lengths_in_the_descriptors_are_correct() {
         for face in [
             &ROM,
             &OTHER_ROM,

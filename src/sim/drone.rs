@@ -1,8 +1,8 @@
-//! A whole simulated Crazyflie: power, what starts after a reset, and what it shows on USB.
+//! A whole simulated Crazyflie: its power, the program that starts after a reset, and its device on USB.
 //!
-//! Modes follow the board: with its radio chip running, the bootloader at 0x08000000 starts the firmware,
-//! and the firmware answers the vendor request by resetting into the boot ROM. Entered by hand (button
-//! held at power-on), the radio chip floats and every reset ends in the ROM until the power is cut.
+//! The modes are those of the board. While the radio chip runs, the bootloader at 0x08000000 starts the firmware, and
+//! the firmware resets into the boot ROM on a vendor request. If DFU mode was entered by hand (button held at
+//! power-on), the pins of the radio chip float, and every reset ends in the ROM until the power is cut.
 
 use std::time::Duration;
 
@@ -13,56 +13,57 @@ use super::nor::Nor;
 use super::rom::{Memory, Rom, RomAnswer, RomEffect, Switch};
 use crate::usb::Setup;
 
-/// A control transfer takes this long on a full-speed bus, and [`PER_BYTE`] for each byte: with these a
-/// read-back of 2 KiB takes 3.72 ms and a status 0.59 ms, as solved from logs of real F405 boards.
+/// The time of a control transfer on a full-speed bus, plus [`PER_BYTE`] for each byte. A read-back of 2 KiB then takes
+/// 3.72 ms and a status 0.59 ms, as computed from logs of real F405 boards.
 const PER_TRANSFER: Duration = Duration::from_micros(580);
 const PER_BYTE: Duration = Duration::from_nanos(1533);
-/// From the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection
-/// (AN2606 tables 227 and 229: 85 and 270 ms), and Bitcraze's own script waits more than 500 ms.
+/// The time from the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection (AN2606
+/// tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits more than 500 ms.
 const ENTER_ROM: Duration = Duration::from_millis(800);
-/// How long errors on the wire last before a pulled drone is off the bus.
+/// How long an unplugged drone causes transfer errors before it is off the bus.
 const LOOSE: Duration = Duration::from_millis(250);
-/// The radio chip's thresholds for the button at power-on.
+/// The radio chip's thresholds for how long the button is held at power-on.
 const SHORT_PRESS: Duration = Duration::from_millis(1500);
 const LONG_PRESS: Duration = Duration::from_secs(5);
-/// A helper takes so long to unplug the drone and plug it in with the button held.
+/// The time that a helper needs to unplug the drone and plug it in with the button held.
 const HELP_AFTER: Duration = Duration::from_secs(3);
-/// From a reset to 0483:5740.
+/// The time from a reset to 0483:5740.
 const BOOT: Duration = Duration::from_millis(1200);
 
-/// What a drone is, beyond the content of its memory.
-#[allow(clippy::struct_excessive_bools, reason = "each is another manner of a chip")]
+/// The properties of a drone that are not in its memory.
+#[allow(clippy::struct_excessive_bools, reason = "independent properties of a chip")]
 #[derive(Clone, Debug)]
 pub struct Traits {
-    /// The 96-bit unique number of the chip, in memory order.
+    /// The 96-bit unique ID of the chip, in memory order.
     pub uid: [u8; 12],
-    /// Firmware before 2022.03: takes the vendor request for another and stays as it is.
+    /// Firmware before 2022.03: mistakes the vendor request for another one and keeps running.
     pub deaf: bool,
-    /// So many times the request to enter DFU mode ends in the firmware again: the radio chip held a pin.
+    /// The number of requests to enter DFU mode that end in the firmware again. On other F405 boards more than half of
+    /// them do (CircuitPython PR #11270: 5 of 12 succeed).
     pub missed_entries: u8,
-    /// Whether the ROM answers the last GETSTATUS before it leaves.
+    /// Whether the ROM replies to the last GETSTATUS before it leaves DFU mode.
     pub answers_leave: bool,
-    /// What happens at this DFU request to the device (DNLOAD, CLRSTATUS, ABORT), counted from the first, once.
+    /// A fault, and how many DFU requests to the device (DNLOAD, CLRSTATUS, ABORT) precede it. It happens once.
     pub mishap: Option<(u32, Mishap)>,
-    /// What the ROM's switch for the programming width does.
+    /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
-    /// The ROM's string with this index is stalled.
+    /// The ROM stalls the request for the string with this index.
     pub lost_name: Option<u8>,
-    /// Whether SET_INTERFACE to another setting than 0 is refused.
+    /// SET_INTERFACE is refused for any alternate setting except 0.
     pub refuses_alternates: bool,
-    /// Read protection shows when bytes are read, not when the pointer is set.
+    /// Read protection is reported when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
-    /// So much longer than usual until the ROM is on the bus: enumeration that failed and was tried again.
+    /// Additional time until the ROM is on the bus, as after an enumeration that failed and was repeated.
     pub late_rom: Duration,
-    /// A firmware that was started from the ROM restarts by itself after so long, again and again: a failed assertion.
+    /// A firmware that was started from the ROM keeps restarting after this time, as after a failed assertion.
     pub crashes_after: Option<Duration>,
-    /// What it looks like on USB, if not like a Crazyflie: something else that is plugged in.
+    /// The USB descriptors of a device other than a Crazyflie.
     pub face: Option<&'static Face>,
-    /// Someone is at the drone who brings it into DFU mode by hand while a command waits for it.
+    /// A person who brings the drone into DFU mode by hand while a command waits for it.
     pub helper: Option<Helper>,
 }
 
-/// When a [`Traits::helper`] comes in, [`HELP_AFTER`] a moment in which it was needed.
+/// When a [`Traits::helper`] is needed. The drone is in DFU mode [`HELP_AFTER`] later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Helper {
     /// While the drone is not on USB, or runs a firmware that did not understand the request.
@@ -72,7 +73,7 @@ pub enum Helper {
 }
 
 impl Default for Traits {
-    /// The serial number of a real drone in public documentation (cfcli).
+    /// With the serial number of a real drone from public documentation (cfcli).
     fn default() -> Traits {
         let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
         Traits {
@@ -93,66 +94,65 @@ impl Default for Traits {
     }
 }
 
-/// Something that goes wrong in the middle of a job.
+/// A fault during a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mishap {
     Unplugged,
-    /// The same, as real host controllers show it: errors on the wire first, until the hub notices.
+    /// The same as real host controllers report it: transfer errors first, until the hub notices.
     Loose,
-    /// It answers nothing more and stays on the bus.
+    /// The device stops responding and stays on the bus.
     Hung,
-    /// The program has a defect: to see that the interface survives one.
+    /// A panic in cfdfu, to test that the interface survives it.
     Panic,
 }
 
-/// What the STM32 is doing.
+/// The state of the STM32.
 #[derive(Clone, Debug)]
 enum SimMode {
     Off,
-    /// Power, and nothing that would show on USB.
+    /// The power is on, but nothing appears on USB.
     Halted,
-    /// Power is on and the button held since then: the radio chip waits for the release and keeps the
-    /// STM32 without power.
+    /// Plugged in, with the button held since this time. The STM32 has no power until the button is released.
     Held(Duration),
-    /// The radio chip's bootloader: nothing of it shows on USB.
+    /// The radio bootloader, which does not appear on USB.
     RadioBootloader,
-    /// On its way to something else.
+    /// About to start something, at this time.
     Starting(Start, Duration),
     /// The boot ROM in DFU mode.
     Rom(Rom),
     Firmware,
 }
 
-/// What a reset leads to.
+/// What starts after a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     Rom,
     Firmware,
 }
 
-#[allow(clippy::struct_excessive_bools, reason = "a board has buttons and pins")]
+#[allow(clippy::struct_excessive_bools, reason = "independent states of a board")]
 #[derive(Clone, Debug)]
 pub struct SimDrone {
     /// Flash, option bytes and OTP.
     pub memory: Memory,
     pub traits: Traits,
     mode: SimMode,
-    /// Entered by hand: the radio chip floats until the power is cut.
+    /// DFU mode was entered by hand: the pins of the radio chip float until the power is cut.
     by_hand: bool,
     button: bool,
     /// The firmware's CRTP link over USB.
     link: Link,
     guise: u8,
-    /// The running firmware was asked to enter DFU mode and took the request for another.
+    /// The running firmware mistook the request to enter DFU mode for another one.
     misunderstood: bool,
-    /// Since when a helper is needed.
+    /// The time since which a helper is needed.
     stuck_since: Option<Duration>,
-    /// When the cable that is coming off is off.
+    /// When a cable that is working loose disconnects.
     loose_until: Option<Duration>,
     hung: bool,
-    /// It was in the ROM since it was made.
+    /// The drone has been in the ROM at least once.
     was_in_rom: bool,
-    /// When the firmware restarts by itself.
+    /// When the firmware will restart by itself.
     crash: Option<Duration>,
 }
 
@@ -175,25 +175,25 @@ impl SimDrone {
         }
     }
 
-    /// Plugs it in, or switches it on.
+    /// Plugs the drone in, or switches it on.
     pub fn power_on(&mut self, now: Duration) {
         self.by_hand = false;
         self.reset(now);
     }
 
-    /// Plugs it in with the button held until it is in DFU mode; it is there at once.
+    /// Plugs the drone in with the button held until it is in DFU mode, which takes no simulated time.
     pub fn power_on_by_hand(&mut self, now: Duration) {
         self.by_hand = true;
         self.mode = SimMode::Starting(Start::Rom, now);
         self.settle(now);
     }
 
-    /// The cable works loose: errors on the wire from now on, then it is gone.
+    /// The cable works loose: transfers fail from now on, and then the drone disconnects.
     pub fn work_loose(&mut self, now: Duration) {
         self.loose_until = Some(now + LOOSE);
     }
 
-    /// Pulls the cable (there is no battery): what was under way stays half done.
+    /// Unplugs the drone, which has no battery. Work in progress stays half done.
     pub fn cut_power(&mut self, now: Duration) {
         if let SimMode::Rom(rom) = &mut self.mode {
             rom.cut(&mut self.memory, now);
@@ -202,13 +202,14 @@ impl SimDrone {
         (self.loose_until, self.hung, self.crash) = (None, false, None);
     }
 
-    /// Another drone takes its place at the port. The bus counts on: what comes is not taken for what was there.
+    /// Plugs another drone into the same port. The device address advances, so that it is not mistaken for the old
+    /// drone.
     pub fn swap_for(&mut self, other: SimDrone) {
         let guise = self.guise.wrapping_add(1).max(1);
         *self = SimDrone { guise, ..other };
     }
 
-    /// Plugs it in or unplugs it, with or without the button held.
+    /// Plugs the drone in or unplugs it. The button keeps its state.
     pub fn plug_or_unplug(&mut self, now: Duration) {
         if self.plugged() {
             self.cut_power(now);
@@ -219,8 +220,8 @@ impl SimDrone {
         }
     }
 
-    /// Presses the button, or lets it go. How long it was held from power-on decides what starts: under
-    /// 1.5 s the firmware, under 5 s the radio bootloader, else the boot ROM (crazyflie2-nrf-mbs).
+    /// Presses the button, or releases it. The time that it was held since power-on decides what starts: under 1.5 s
+    /// the firmware, under 5 s the radio bootloader, otherwise the boot ROM (crazyflie2-nrf-mbs).
     pub fn press_or_release(&mut self, now: Duration) {
         self.button = !self.button;
         if let SimMode::Held(since) = self.mode {
@@ -239,12 +240,12 @@ impl SimDrone {
         !matches!(self.mode, SimMode::Off)
     }
 
-    /// Whether its button is held.
+    /// Whether the button is held.
     pub fn button(&self) -> bool {
         self.button
     }
 
-    /// Lets what was to happen by `now` happen.
+    /// Advances the state to `now`.
     pub(crate) fn settle(&mut self, now: Duration) {
         if self.loose_until.is_some_and(|until| now >= until) {
             self.cut_power(now);
@@ -293,12 +294,12 @@ impl SimDrone {
         }
     }
 
-    /// The number of this enumeration; `None` while nothing is on the bus.
+    /// The number of the current enumeration. `None` while nothing is on the bus.
     pub fn guise(&self) -> Option<u8> {
         matches!(self.mode, SimMode::Rom(_) | SimMode::Firmware).then_some(self.guise)
     }
 
-    /// Vendor, product and release number on the bus.
+    /// Vendor and product ID, and release number. `None` while nothing is on the bus.
     pub fn identity(&self) -> Option<((u16, u16), u16)> {
         match self.mode {
             SimMode::Rom(_) | SimMode::Firmware => Some(self.face().identity()),
@@ -310,10 +311,10 @@ impl SimDrone {
         }
     }
 
-    /// A control transfer: the answer and how long it takes on the wire and in the chip.
+    /// A control transfer: the answer, and its time on the wire and in the chip.
     ///
     /// # Panics
-    /// If [`Mishap::Panic`] was asked for and is due.
+    /// If [`Mishap::Panic`] is due.
     pub(crate) fn control(
         &mut self,
         setup: Setup,
@@ -329,8 +330,8 @@ impl SimDrone {
                 }
                 Some(Mishap::Loose) => self.loose_until = Some(now + LOOSE),
                 Some(Mishap::Hung) => self.hung = true,
-                #[allow(clippy::panic, reason = "asked for by name")]
-                Some(Mishap::Panic) => panic!("a defect, as asked for"),
+                #[allow(clippy::panic, reason = "the fault is a panic")]
+                Some(Mishap::Panic) => panic!("simulated defect"),
                 None => {}
             }
         }
@@ -364,7 +365,7 @@ impl SimDrone {
         (answer, waited + wire(moved))
     }
 
-    /// A packet to bulk endpoint 1 of the firmware; `None` if there is nothing that would take it.
+    /// Sends a packet to bulk endpoint 1 of the firmware. `None` if nothing accepts it.
     pub(crate) fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
         let SimMode::Firmware = self.mode else { return None };
         let board = self.board();
@@ -374,7 +375,7 @@ impl SimDrone {
         self.link.packet(data, &version, &name).then(|| wire(data.len()))
     }
 
-    /// The next packet from bulk endpoint 1; `None` while there is none.
+    /// The next packet from bulk endpoint 1, with its duration. `None` if there is none.
     pub(crate) fn packet_in(&mut self) -> Option<(Vec<u8>, Duration)> {
         let packet = self.link.fetch()?;
         let takes = wire(packet.len());
@@ -401,12 +402,12 @@ impl SimDrone {
         }
     }
 
-    /// A reset, or power: the bootloader decides by the radio chip's pins and by the first word of the
-    /// firmware, as `cf2loader` does. Without a bootloader nothing shows.
+    /// Resets or powers up the STM32. The bootloader chooses by the pins of the radio chip and by the first word of the
+    /// firmware, as `cf2loader` does. Without a bootloader nothing appears on USB.
     fn reset(&mut self, now: Duration) {
         let loader = self.memory.flash.read(0x0800_0000, 8).and_then(images::vectors);
         let loader_runs = loader.is_some_and(|(stack, start)| stack == 0x2000_5000 && start < 0x0800_4000);
-        // A firmware flashed over the bootloader starts too, whatever the radio chip says.
+        // A firmware that was flashed over the bootloader starts regardless of the radio chip.
         let firmware_at_zero = images::runs(self.memory.flash.bytes(), 0x0800_0000, &self.board());
         self.mode = if loader_runs && self.by_hand {
             SimMode::Starting(Start::Rom, now + ENTER_ROM)
@@ -419,8 +420,8 @@ impl SimDrone {
         };
     }
 
-    /// The ROM jumps through the vector table at `address`. V3.x and V9.0 leave the CCM memory off (AN2606 tables 74 and
-    /// 76): the Crazyflie's start-up code faults there, and nothing shows until the power was cut.
+    /// Jumps through the vector table at `address`. ROM V3.x and V9.0 leave the CCM memory off (AN2606 tables 74 and
+    /// 76), so that the Crazyflie's start-up code faults and nothing appears on USB until the power is cut.
     fn leave(&mut self, address: u32, now: Duration) {
         let version = self.memory.rom_version;
         let dark = version >> 4 == 3 || version == 0x90;
@@ -436,18 +437,18 @@ impl SimDrone {
         }
     }
 
-    /// The four characters of the OTP's `0;CF21;…`; a blank OTP stands for a Crazyflie 2.0.
+    /// The board type in the OTP, as in `0;CF21;…`. A blank OTP means a Crazyflie 2.0.
     fn board(&self) -> String {
         let text: Vec<u8> = self.memory.otp.iter().copied().take_while(|&b| b != 0 && b != 0xFF).collect();
         let text = String::from_utf8_lossy(&text).into_owned();
         text.split(';').nth(1).unwrap_or("CF20").to_owned()
     }
 
-    /// Vendor requests of the firmware: only a device recipient, CLEAR_FEATURE's number and value 1 get
-    /// through ST's old USB stack; wIndex is the command.
+    /// The firmware's vendor requests. ST's old USB stack passes on only those with a device recipient, the number of
+    /// CLEAR_FEATURE and value 1. The command is in wIndex.
     fn firmware_request(&mut self, setup: Setup, now: Duration) -> RomAnswer {
         match (setup.request_type, setup.request, setup.value, setup.index) {
-            // Whatever only looks like a running firmware knows nothing of this.
+            // Other devices with the same IDs do not know these requests.
             _ if self.traits.face.is_some() => RomAnswer::Stall,
             (0x40, 1, 1, 2) if self.traits.missed_entries > 0 => {
                 self.traits.missed_entries -= 1;
@@ -463,14 +464,14 @@ impl SimDrone {
                 self.link.turn(command == 1);
                 RomAnswer::Ack
             }
-            // SET_LINE_CODING and its like, from a driver for the serial port.
+            // SET_LINE_CODING and similar requests of a serial port driver.
             (0x21, ..) => RomAnswer::Ack,
             (0xA1, 0x21, ..) => RomAnswer::Data(vec![0, 0xC2, 1, 0, 0, 0, 8]),
             _ => RomAnswer::Stall,
         }
     }
 
-    /// Standard requests, answered from the descriptors of what the drone is at the moment.
+    /// Answers a standard request from the descriptors of the current mode.
     fn standard(&self, setup: Setup, len: usize) -> RomAnswer {
         if setup.request == 11 && setup.value > 0 && self.traits.refuses_alternates {
             return RomAnswer::Stall;
@@ -483,7 +484,7 @@ impl SimDrone {
         self.face().answer(setup, len, &self.serial(matches!(self.mode, SimMode::Rom(_))))
     }
 
-    /// What it looks like on USB at the moment.
+    /// The descriptors of the current mode.
     fn face(&self) -> &'static Face {
         match (&self.mode, self.traits.face) {
             (SimMode::Rom(_), face) => face.filter(|face| face.is_rom()).unwrap_or(&descriptors::ROM),
@@ -491,8 +492,8 @@ impl SimDrone {
         }
     }
 
-    /// The firmware shows the unique number as it stands; the ROM folds it (ST's Get_SerialNum), and sees
-    /// ones where a read-protected chip hides it.
+    /// The firmware reports the whole unique ID. The ROM folds it (ST's Get_SerialNum), and reads all ones in its
+    /// place if the chip is read-protected.
     fn serial(&self, rom: bool) -> String {
         let uid = self.traits.uid;
         if !rom {
@@ -506,18 +507,18 @@ impl SimDrone {
     }
 }
 
-/// How long a transfer of so many bytes takes on the bus.
+/// The time of a transfer of this many bytes on the bus.
 fn wire(bytes: usize) -> Duration {
     PER_TRANSFER + PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// Puts the board's name where its factory does.
+/// Writes the board's text to the OTP, as its factory does.
 pub(crate) fn write_otp(memory: &mut Memory, text: &str) {
     memory.otp[..text.len()].copy_from_slice(text.as_bytes());
     memory.otp[text.len()] = 0;
 }
 
-/// A drone's memory with these images in flash and this board in OTP.
+/// A memory with these images in flash and this text in the OTP.
 pub(crate) fn memory(flash: Nor, loader: &[u8], firmware: &[u8], board: &str) -> Memory {
     let mut memory = Memory::new(flash);
     memory.flash.place(0x0800_0000, loader);
@@ -539,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_healthy_drone_goes_to_dfu_and_back() {
+    fn a_healthy_drone_enters_and_leaves_dfu_mode() {
         let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
         let memory = memory(Nor::new(Pace::Typical), &images::loader(), &firmware, "0;CF21;R=B1");
         let mut drone = SimDrone::new(memory, Traits::default());
@@ -558,7 +559,7 @@ mod tests {
     }
 
     #[test]
-    fn the_button_decides_by_how_long_it_was_held_from_power_on() {
+    fn the_time_that_the_button_is_held_decides_what_starts() {
         let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
         let memory = memory(Nor::new(Pace::Typical), &images::loader(), &firmware, "0;CF21;R=B1");
         let product = |held: u64| {
@@ -576,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_firmware_and_one_for_another_board_do_not_start() {
+    fn half_a_firmware_or_one_for_another_board_does_not_start() {
         let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
         let starts = |firmware: &[u8], board: &str| {
             let memory = memory(Nor::new(Pace::Typical), &images::loader(), firmware, board);

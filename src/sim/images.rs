@@ -1,34 +1,34 @@
-//! Programs for the simulated drone: synthetic images with the vector table and the strings of real ones
-//! and a checksum in the place of code, so that the simulation can tell a whole image from half of one.
+//! Programs for the simulated drone. These synthetic images have the vector table and the strings of real ones, and a
+//! checksum instead of code, so that the simulator can distinguish a complete image from an incomplete one.
 //!
-//! No byte of them comes from a real firmware, which is under the GPL.
+//! Real firmware is licensed under the GPL. These images contain no part of it.
 
-/// Marks an image of this file, followed by its length and the CRC-32 of everything after the CRC.
+/// Marks an image made by this module. The length and the CRC-32 of everything after the CRC follow.
 const MARK: &[u8; 16] = b"cfdfu synthetic\0";
-/// Behind the 98 vectors.
+/// Directly after the 98 vectors.
 const MARK_AT: usize = 0x188;
 const LEN_AT: usize = MARK_AT + MARK.len();
 const CRC_AT: usize = LEN_AT + 4;
 const TEXT_AT: usize = CRC_AT + 4;
-/// Where the reset vector leads: behind the text.
+/// The target of the reset vector, after the text.
 const CODE_AT: usize = 0x800;
 /// The copy loop of ST's start-up code, in halfwords; the literals of its three `ldr` follow [`POOL_AT`].
 const COPY: [u16; 11] =
     [0x2100, 0xE003, 0x4B00, 0x585B, 0x5043, 0x3104, 0x4800, 0x4B00, 0x1842, 0x429A, 0xD3F6];
-/// The loops that fill with zeros, and the call of `main`, in place of which there are `nop`s.
+/// Stands in for the loops that clear `.bss` and for the call of `main`.
 const NOP: u16 = 0xBF00;
-/// The literal pool, behind both copy loops.
+/// The literal pool, after both copy loops.
 const POOL_AT: usize = CODE_AT + 0x60;
-/// The initial values at the end of an image that the start-up code copies to RAM, and those for the CCM, in bytes.
+/// Size of the initial values at the end of an image that the start-up code copies to RAM and to the CCM, in bytes.
 const DATA_LEN: usize = 1024;
 const CCM_LEN: usize = 64;
 
-/// The version that the firmware of the demo names.
+/// The version of the firmware in the demo.
 pub(crate) const VERSION: &str = "2026.08";
 
-/// The size of the firmware in Bitcraze's documentation, in bytes.
+/// The size of the firmware that Bitcraze's DFU documentation flashes, in bytes.
 pub const FIRMWARE_LEN: usize = 243_176;
-/// The shortest firmware that [`firmware`] makes, in bytes.
+/// The size of the smallest firmware that [`firmware`] makes, in bytes.
 pub const FIRMWARE_MIN: usize = 4096;
 
 /// A Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards: code and name.
@@ -44,7 +44,7 @@ pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
     program(0x0800_4000, 0x2001_FFFF, &text, len.max(FIRMWARE_MIN), crc32fast::hash(version.as_bytes()))
 }
 
-/// The bootloader: 7256 bytes like `cf2loader-1.0.bin`, with its table of sectors.
+/// The bootloader, with the size (7256 bytes) and the sector table of `cf2loader-1.0.bin`.
 pub fn loader() -> Vec<u8> {
     let table = [0x0800_0000_u32, 0x0800_4000, 0x0800_8000, 0x0800_C000]
         .into_iter()
@@ -53,7 +53,7 @@ pub fn loader() -> Vec<u8> {
     program(0x0800_0000, 0x2000_5000, &text, 7256, 1)
 }
 
-/// A program of this length that is not a Crazyflie's, as other flight controllers have it from the start of the flash on.
+/// A program of another flight controller, linked for the start of flash.
 pub fn foreign(len: usize) -> Vec<u8> {
     program(0x0800_0000, 0x2002_0000, b"another flight controller", len, 3)
 }
@@ -80,8 +80,7 @@ fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: u32) -> Vec<u8>
     bytes
 }
 
-/// ST's start-up code in the Crazyflie's variant: the loop that copies `.data`, the one for `.ccmdata`, and their literal
-/// pool.
+/// The Crazyflie's variant of ST's start-up code: the loops that copy `.data` and `.ccmdata`, and their literal pool.
 fn start_up(base: u32, len: usize) -> Vec<u8> {
     let address = |offset: usize| base + u32::try_from(offset).unwrap_or(0);
     let copied = |ram: u32, len: usize| [ram, ram + u32::try_from(len).unwrap_or(0)];
@@ -103,7 +102,7 @@ fn start_up(base: u32, len: usize) -> Vec<u8> {
     code.into_iter().flat_map(u16::to_le_bytes).chain(pool.into_iter().flat_map(u32::to_le_bytes)).collect()
 }
 
-/// Bytes that do not repeat and hold no 0xFF, as code would; another version gives other bytes.
+/// Non-repeating bytes without 0xFF, in place of code. Each seed gives different bytes.
 fn noise(len: usize, seed: u32) -> Vec<u8> {
     let mut state = 0x9E37_79B9 ^ seed;
     let mut next = || {
@@ -115,14 +114,14 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Initial stack pointer and start address, if the first eight bytes could be a vector table's.
+/// Initial stack pointer and reset vector, if the first eight bytes can be the start of a vector table.
 pub(crate) fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (stack, start) = (word(0)?, word(4)?);
     (stack > 0x2000_0000 && stack <= 0x2002_0000 && start & 1 == 1).then_some((stack, start))
 }
 
-/// The text that follows these bytes in the program at `address`, without its NUL; nothing if they are not in it.
+/// The text after `mark` in the program at `address`, without its NUL. Empty if `mark` is not found.
 pub(crate) fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
     let from = address.saturating_sub(0x0800_0000) as usize;
     let program = flash.get(from..).unwrap_or_default();
@@ -131,8 +130,8 @@ pub(crate) fn text_after(flash: &[u8], address: u32, mark: &[u8]) -> Vec<u8> {
     text.iter().copied().take_while(|&byte| byte != 0).take(60).collect()
 }
 
-/// Whether the program at `address` of this flash would come up on `board`: its vectors are sound and
-/// lead to code, its checksum is right if it is one of ours, and it names the board.
+/// Whether the program at `address` would run on `board`: its vectors are valid and point to code, its checksum is
+/// correct if this module made it, and it lists the board.
 pub(crate) fn runs(flash: &[u8], address: u32, board: &str) -> bool {
     let Some(image) = address.checked_sub(0x0800_0000).and_then(|from| flash.get(from as usize..)) else {
         return false;

@@ -1,5 +1,5 @@
-//! The STM32F405's flash as a medium: erasing gives 0xFF, programming only clears bits, both take time,
-//! and a protected sector ignores both without a word (AN3156 §5.1 note 2).
+//! The flash memory of the STM32F405. Erasing gives 0xFF, programming only clears bits, and both take time. A
+//! write-protected sector ignores both without an error (AN3156 §5.1 note 2).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ pub const START: u32 = 0x0800_0000;
 /// 1 MiB.
 pub const LEN: usize = 0x10_0000;
 
-/// Start and length of the twelve sectors, written out from RM0090 table 5.
+/// Start and length of the twelve sectors (RM0090 table 5).
 pub const SECTORS: [(u32, u32); 12] = [
     (0x0800_0000, 0x4000),
     (0x0800_4000, 0x4000),
@@ -23,10 +23,10 @@ pub const SECTORS: [(u32, u32); 12] = [
     (0x080E_0000, 0x2_0000),
 ];
 
-/// How many bits one program operation takes, set by the supply voltage that the host declares.
+/// The number of bits per program operation, which depends on the supply voltage that the host declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgramWidth {
-    /// 8 bits: the ROM's start value, for 1.8 to 2.1 V.
+    /// 8 bits, for 1.8 to 2.1 V. The ROM starts with this.
     Byte,
     /// 16 bits, for 2.1 to 2.7 V.
     Half,
@@ -34,13 +34,13 @@ pub enum ProgramWidth {
     Word,
 }
 
-/// How fast this chip's flash is.
+/// The speed of the flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// As solved from public logs of real F405 boards for byte mode; the wider modes in the proportion
-    /// of the data sheet's typical times.
+    /// Byte mode as computed from public logs of real F405 boards. The wider modes are scaled by the typical times of
+    /// the data sheet.
     Typical,
-    /// The data sheet's maximum times (DS8626 table 40): a chip at the end of its life.
+    /// The maximum times of the data sheet (DS8626 table 40), as for a chip at the end of its life.
     Worst,
 }
 
@@ -58,7 +58,7 @@ impl Pace {
         byte * typical[width as usize] / typical[0]
     }
 
-    /// The time of one program operation, in microseconds, whatever its width.
+    /// The time of one program operation of any width, in microseconds.
     fn program_micros(self) -> u64 {
         match self {
             Pace::Typical => 16,
@@ -72,9 +72,9 @@ impl Pace {
 pub struct Nor {
     bytes: Vec<u8>,
     pub pace: Pace,
-    /// Erases of each sector so far.
+    /// Number of erases of each sector.
     pub erases: [u32; SECTORS.len()],
-    /// A worn cell: at this address these bits can no longer be cleared.
+    /// A worn cell: the address and the bits that can no longer be cleared.
     pub worn: Option<(u32, u8)>,
 }
 
@@ -87,29 +87,29 @@ impl Nor {
         &self.bytes
     }
 
-    /// `len` bytes from `address` on; `None` if they are not all in flash.
+    /// `len` bytes from `address` on. `None` if they are not all in flash.
     pub fn read(&self, address: u32, len: usize) -> Option<&[u8]> {
         let from = address.checked_sub(START)? as usize;
         self.bytes.get(from..from.checked_add(len)?)
     }
 
-    /// Which sector holds `address`.
+    /// The sector that contains `address`.
     pub(crate) fn sector_of(address: u32) -> Option<usize> {
         SECTORS.iter().position(|&(start, len)| address >= start && address - start < len)
     }
 
-    /// How long the erase of a sector takes.
+    /// The time to erase a sector.
     pub fn erase_time(&self, sector: usize, width: ProgramWidth) -> Duration {
         Duration::from_micros(self.pace.erase_micros(SECTORS[sector].1, width))
     }
 
-    /// How long it takes to program `len` bytes.
+    /// The time to program `len` bytes.
     pub(crate) fn program_time(&self, len: usize, width: ProgramWidth) -> Duration {
         let operations = len.div_ceil(1 << width as usize);
         Duration::from_micros(self.pace.program_micros() * operations as u64)
     }
 
-    /// Erases a sector, or the first `share` of it if the power went: `share` is 0.0 to 1.0.
+    /// Erases a sector, or only the first `share` of it (0.0 to 1.0) if the power fails.
     pub fn erase(&mut self, sector: usize, share: f64) {
         let (start, len) = SECTORS[sector];
         let from = (start - START) as usize;
@@ -118,8 +118,8 @@ impl Nor {
         self.erases[sector] += 1;
     }
 
-    /// Programs bytes in ascending order, or the first `share` of them if the power went. Bits are only
-    /// cleared: what was not erased ends as the AND of old and new. Protected sectors keep what they have.
+    /// Programs bytes in ascending order, or only the first `share` of them if the power fails. Programming only clears
+    /// bits, so the result is the AND of old and new. Protected sectors do not change.
     pub(crate) fn program(
         &mut self,
         address: u32,
@@ -135,7 +135,7 @@ impl Nor {
         }
     }
 
-    /// Puts bytes there as the factory would, whatever was there.
+    /// Sets bytes directly, without the rules of flash memory.
     pub fn place(&mut self, address: u32, data: &[u8]) {
         let from = (address - START) as usize;
         self.bytes[from..from + data.len()].copy_from_slice(data);
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn programming_what_is_not_erased_gives_the_and_of_both() {
+    fn programming_without_an_erase_gives_the_and_of_old_and_new() {
         let mut nor = Nor::new(Pace::Typical);
         nor.program(START, &[0b1100], 1.0, |_| false);
         nor.program(START, &[0b1010], 1.0, |_| false);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_those_of_the_sources() {
+    fn durations_match_the_sources() {
         let nor = Nor::new(Pace::Typical);
         assert_eq!(nor.erase_time(1, ProgramWidth::Byte).as_millis(), 364);
         assert_eq!(nor.erase_time(4, ProgramWidth::Byte).as_millis(), 1130);

@@ -1,7 +1,8 @@
-//! The boot ROM of the STM32F405 in DFU mode, the device's side, from AN3156 and DFU 1.1 annex A.
+//! The boot ROM of the STM32F405 in DFU mode: the device side of AN3156 and of DFU 1.1 annex A.
 //!
-//! Work is done while the GETSTATUS after the one that started it waits. Knows the time only as a number
-//! that it is given. Numbers are written out here on purpose, not shared with the host's `dfu` modules.
+//! The first GETSTATUS after a DNLOAD starts the operation, and the next one is kept waiting until it is done. The ROM
+//! has no clock; every call passes the time. Constants are repeated here on purpose, not shared with the host's `dfu`
+//! modules.
 
 use std::time::Duration;
 
@@ -17,49 +18,49 @@ const SYSTEM_MEMORY: u32 = 0x1FFF_0000;
 const VOLTAGE: u32 = 0xFFFF_0000;
 const POLL_ERASE: u32 = 100;
 const POLL_OTHER: u32 = 104;
-/// Mass erase in seconds, typical, 8, 16 and 32 bits at a time (DS8626 table 40).
+/// Typical time of a mass erase with 8, 16 and 32 bits at a time, in seconds (DS8626 table 40).
 const MASS_ERASE: [u64; 3] = [16, 11, 8];
 
-/// What a device does with a control transfer.
+/// How a device responds to a control transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RomAnswer {
     Data(Vec<u8>),
     Ack,
     Stall,
-    /// None: the device is gone before it could answer.
+    /// No answer, because the device has left the bus.
     Silence,
-    /// Errors on the wire: the cable is coming off.
+    /// Transfer errors, because the cable is working loose.
     Noise,
-    /// None, and the device stays on the bus.
+    /// No answer, and the device stays on the bus.
     Hang,
 }
 
-/// What keeps its content without power, and the system memory.
+/// The non-volatile memory.
 #[derive(Clone, Debug)]
 pub struct Memory {
     /// 1 MiB of flash.
     pub flash: Nor,
-    /// The 16 option bytes: byte 1 is read protection, bit n of the two bytes at 8 is 0 where sector n
-    /// is write-protected (RM0090 §3.9).
+    /// The 16 option bytes. Byte 1 is the read protection, and bit n of the two bytes at 8 is 0 if sector n is
+    /// write-protected (RM0090 §3.9).
     pub options: [u8; 16],
-    /// 512 bytes that can be programmed once, and 16 lock bytes.
+    /// 512 bytes that can be programmed once, followed by 16 lock bytes.
     pub otp: [u8; 528],
-    /// The byte at 0x1FFF77DE; 0 is a ROM that does not show it.
+    /// The byte at 0x1FFF77DE. 0 stands for a ROM that does not allow it to be read.
     pub rom_version: u8,
 }
 
-/// As a chip comes: each byte or word with its complement behind it, twice (read off an STM32F413; the F405 has 12
-/// sectors to protect).
+/// The factory setting: each byte or halfword is followed by its complement, and all of it is stored twice. The layout
+/// is that of an STM32F413, adapted to the 12 sectors of the F405.
 const FACTORY_OPTIONS: [u8; 16] =
     [0xEF, 0xAA, 0x10, 0x55, 0xEF, 0xAA, 0x10, 0x55, 0xFF, 0x0F, 0x00, 0xF0, 0xFF, 0x0F, 0x00, 0xF0];
 
 impl Memory {
-    /// A blank chip from the factory.
+    /// The memory of a factory-new chip.
     pub(crate) fn new(flash: Nor) -> Memory {
         Memory { flash, options: FACTORY_OPTIONS, otp: [0xFF; 528], rom_version: 0x91 }
     }
 
-    /// Protection level 1 or 2.
+    /// Whether read protection level 1 or 2 is active.
     pub(crate) fn read_protected(&self) -> bool {
         self.options[1] != 0xAA
     }
@@ -83,7 +84,7 @@ impl Memory {
             .or_else(|| window(SYSTEM_MEMORY, &self.system_memory()))
     }
 
-    /// The ROM's own code, as far as anybody looks: its version at 0x1FFF77DE.
+    /// The system memory, of which only the ROM version at 0x1FFF77DE is simulated.
     fn system_memory(&self) -> Vec<u8> {
         let mut rom = vec![0; 0x77E0];
         rom[0x77DE] = self.rom_version;
@@ -91,8 +92,8 @@ impl Memory {
     }
 }
 
-/// Whether the ROM lets the pointer be set here and then reads nothing: what follows the OTP (seen at 0x1FFF7A10 of an
-/// F40x), and its own code on one that does not show it.
+/// Whether the ROM accepts a pointer to this address and then returns no bytes. It does so after the OTP (seen at
+/// 0x1FFF7A10 of an F40x), and in its own code if that may not be read.
 fn is_empty(memory: &Memory, address: u32) -> bool {
     let hidden = memory.rom_version == 0 && (SYSTEM_MEMORY..OTP).contains(&address);
     hidden || (OTP + 528..OPTION_BYTES).contains(&address)
@@ -117,7 +118,7 @@ const ERR_FIRMWARE: u8 = 0x0A;
 const ERR_VENDOR: u8 = 0x0B;
 const ERR_STALLED: u8 = 0x0F;
 
-/// A download that waits for the GETSTATUS which starts it.
+/// A download that waits for the GETSTATUS that starts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum RomWork {
     SetAddress(u32),
@@ -134,13 +135,13 @@ struct Busy {
     until: Duration,
 }
 
-/// What the chip does beyond answering.
+/// What the chip does apart from answering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RomEffect {
     None,
-    /// Leaves DFU mode for the program whose vector table is here.
+    /// Leaves DFU mode for the program whose vector table is at this address.
     Leave(u32),
-    /// Resets, as after a change of the option bytes.
+    /// Resets after a change of the option bytes.
     Reset,
 }
 
@@ -152,26 +153,27 @@ pub(crate) struct Rom {
     voltage: u8,
     pending: Option<RomWork>,
     busy: Option<Busy>,
-    /// What the voltage switch does.
+    /// How a change of the programming width works.
     pub switch: Switch,
     /// Read protection is reported when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
 }
 
-/// What comes of writing to 0xFFFF0000. No host is known to use it, so each is possible.
+/// The effect of writing a voltage range to 0xFFFF0000, which selects the programming width. No other host is known to
+/// use it, so every variant is possible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Switch {
-    /// As AN2606 has it.
+    /// As described in AN2606.
     #[default]
     Works,
     Refused,
-    /// Taken and read back, and programming is as slow as before.
+    /// Accepted and read back correctly, but programming is as slow as before.
     NoEffect,
-    /// Taken, and cannot be read back.
+    /// Accepted, but cannot be read back.
     WriteOnly,
-    /// Taken, though the supply is too low for it: words come out wrong.
+    /// Accepted although the supply voltage is too low, so that words are programmed incorrectly.
     LowSupply,
-    /// The same, but for single words only.
+    /// The same, but only for single words.
     LowSupplyForWords,
 }
 
@@ -182,7 +184,7 @@ impl Default for Rom {
 }
 
 impl Rom {
-    /// Just started: in dfuERROR with errFIRMWARE, as every log of this ROM begins.
+    /// The state after a start: dfuERROR with errFIRMWARE, as in every public log of an STM32F405.
     pub(crate) fn new() -> Rom {
         Rom {
             state: RomState::Error,
@@ -196,8 +198,8 @@ impl Rom {
         }
     }
 
-    /// A class request to the DFU interface: the answer, how long the chip kept it waiting, and what
-    /// happens besides. `len` is wLength.
+    /// A class request to the DFU interface. Returns the answer, how long the chip kept the host waiting, and any
+    /// further effect. `len` is wLength.
     pub(crate) fn request(
         &mut self,
         memory: &mut Memory,
@@ -206,7 +208,7 @@ impl Rom {
         data: &[u8],
         now: Duration,
     ) -> (RomAnswer, Duration, RomEffect) {
-        // The ROM does its work in the foreground: whatever is asked waits until it is done.
+        // The ROM works in the foreground, so every request waits until the operation is done.
         let (waited, effect) = self.finish_work(memory, now);
         if effect != RomEffect::None {
             return (RomAnswer::Silence, waited, effect);
@@ -223,12 +225,12 @@ impl Rom {
         (answer, waited, effect)
     }
 
-    /// The power goes: what was under way stays half done.
+    /// The power fails. An operation in progress stays half done.
     pub(crate) fn cut(&mut self, memory: &mut Memory, now: Duration) {
         if let Some(Busy { work, from, until }) = self.busy.take() {
             let whole = until.saturating_sub(from).as_secs_f64();
             let share = if whole > 0.0 { now.saturating_sub(from).as_secs_f64() / whole } else { 1.0 };
-            // What the chip refuses it does not do half, either.
+            // An operation that the chip refuses has no partial effect.
             if self.check(memory, &work).is_ok() {
                 Rom::carry_out(memory, &work, share.min(1.0));
             }
@@ -291,7 +293,7 @@ impl Rom {
         match block {
             0 => RomAnswer::Data(vec![0x00, 0x21, 0x41, 0x92]),
             1 => self.refuse(ERR_STALLED),
-            // 2 to 2048 bytes, says AN3156 §4; what a ROM does with one is not known.
+            // AN3156 §4 allows 2 to 2048 bytes. How a ROM reacts to 1 byte is not known.
             _ if len < 2 => self.refuse(ERR_STALLED),
             _ if self.pointer == VOLTAGE && self.switch == Switch::WriteOnly => self.refuse(ERR_TARGET),
             _ if is_empty(memory, self.pointer) => {
@@ -335,7 +337,8 @@ impl Rom {
         (RomAnswer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
     }
 
-    /// In every other state it is a request that does not fit: a host that sends it there was seen to fail for ever.
+    /// An invalid request in every state except dfuERROR: a host that sent it in other states failed in an endless
+    /// loop.
     fn clear_status(&mut self) -> RomAnswer {
         if self.state != RomState::Error {
             return self.refuse(ERR_STALLED);
@@ -373,7 +376,7 @@ impl Rom {
         }
     }
 
-    /// What really gets into flash where the supply is too low for the width: the first byte of a block loses all its bits.
+    /// What is actually programmed if the supply is too low for the width: all bits of the first byte are cleared.
     fn weakened(&self, work: RomWork) -> RomWork {
         match work {
             RomWork::Write(address, mut bytes)
@@ -406,7 +409,7 @@ impl Rom {
         }
     }
 
-    /// What the ROM objects to, as bStatus.
+    /// Whether the ROM accepts the operation. The error is its bStatus.
     fn check(&self, memory: &Memory, work: &RomWork) -> Result<(), u8> {
         let in_flash = |address: u32| Nor::sector_of(address).is_some();
         let last =
@@ -427,7 +430,7 @@ impl Rom {
             }
             RomWork::Write(OPTION_BYTES, bytes) => (bytes.len() == 16).then_some(()).ok_or(ERR_TARGET),
             RomWork::Write(address, bytes) if in_flash(*address) => {
-                // AN2606 table 7: word by word, addresses and lengths are multiples of 4.
+                // AN2606 table 7: in word mode, addresses and lengths must be multiples of 4.
                 let aligned = address % 4 == 0 && bytes.len() % 4 == 0;
                 let inside = last(*address, bytes.len()).is_some_and(in_flash);
                 if !inside {
@@ -445,7 +448,7 @@ impl Rom {
         }
     }
 
-    /// Changes memory; `share` is how much of it got done.
+    /// Changes the memory. `share` is the completed part of the operation.
     fn carry_out(memory: &mut Memory, work: &RomWork, share: f64) {
         match work {
             RomWork::Erase(address) => {

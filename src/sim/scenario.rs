@@ -1,4 +1,4 @@
-//! Situations that the demo and `simulate` can be asked for, by name.
+//! The situations that the demo and `simulate` offer, by name.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use super::rom::Switch;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// The word on the command line.
+    /// The value on the command line.
     pub name: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub what: &'static str,
     drones: fn(Duration) -> Vec<SimDrone>,
 }
 
-/// All of them; the first is the default.
+/// All scenarios. The first is the default.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "healthy", what: "a running Crazyflie 2.1 with firmware 2025.02", drones: healthy },
     Scenario { name: "dfu", what: "the same drone, already in DFU mode (entered by hand)", drones: dfu },
-    Scenario { name: "erased", what: "in DFU mode, bootloader but no firmware", drones: erased },
+    Scenario { name: "erased", what: "in DFU mode, with a bootloader but no firmware", drones: erased },
     Scenario { name: "dead", what: "unplugged, with half a firmware: it does not boot", drones: dead },
     Scenario {
         name: "overwritten",
-        what: "in DFU mode, the bootloader overwritten by a firmware",
+        what: "in DFU mode, its bootloader overwritten by a firmware",
         drones: overwritten,
     },
     Scenario {
@@ -33,25 +33,29 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "running firmware 2021.06, too old to enter DFU mode by itself",
         drones: old,
     },
-    Scenario { name: "unplugged", what: "in DFU mode, and the cable comes off half way", drones: unplugged },
+    Scenario { name: "unplugged", what: "in DFU mode; unplugged halfway through a flash", drones: unplugged },
     Scenario {
         name: "write-protected",
-        what: "in DFU mode, sector 2 write-protected",
+        what: "in DFU mode, with sector 2 write-protected",
         drones: write_protected,
     },
-    Scenario { name: "read-protected", what: "in DFU mode, the chip read-protected", drones: read_protected },
-    Scenario { name: "wrong-board", what: "in DFU mode, a Bolt", drones: wrong_board },
+    Scenario {
+        name: "read-protected",
+        what: "in DFU mode, with a read-protected chip",
+        drones: read_protected,
+    },
+    Scenario { name: "wrong-board", what: "a Bolt in DFU mode", drones: wrong_board },
     Scenario {
         name: "slow",
-        what: "in DFU mode, a worn chip with the data sheet's longest times",
+        what: "in DFU mode, with a worn chip as slow as the data sheet allows",
         drones: slow,
     },
     Scenario {
         name: "byte-mode",
-        what: "in DFU mode, a ROM that refuses faster programming",
+        what: "in DFU mode, with a ROM that refuses faster programming",
         drones: byte_mode,
     },
-    Scenario { name: "px4", what: "a Crazyflie on which PX4's bootloader runs", drones: px4 },
+    Scenario { name: "px4", what: "a Crazyflie running PX4's bootloader", drones: px4 },
     Scenario {
         name: "relatives",
         what: "no Crazyflie, but a Crazyradio and a Loco Positioning Node",
@@ -65,57 +69,61 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "beside",
-        what: "a GigaDevice GD32 in DFU mode, and beside it a running Crazyflie 2.1",
+        what: "a GigaDevice GD32 in DFU mode, next to a running Crazyflie 2.1",
         drones: beside,
     },
     Scenario {
         name: "bystander",
-        what: "a running flight controller of another maker, and beside it a Crazyflie in DFU mode",
+        what: "another maker's running flight controller, next to a Crazyflie in DFU mode",
         drones: |now| [with_face(now, &descriptors::FLIGHT_CONTROLLER), dfu(now)].concat(),
     },
     Scenario { name: "two", what: "two drones in DFU mode", drones: two },
-    Scenario {
-        name: "twins",
-        what: "two drones of one batch in DFU mode, with the same serial number",
-        drones: twins,
-    },
+    Scenario { name: "twins", what: "two drones in DFU mode with the same serial number", drones: twins },
     Scenario {
         name: "unknown-board",
-        what: "in DFU mode, a board that its chip does not name",
+        what: "in DFU mode, with an unknown board type in its chip",
         drones: unknown_board,
     },
     Scenario {
         name: "foreign",
-        what: "in DFU mode, another maker's flight controller with the same chip",
+        what: "another maker's flight controller with the same chip, in DFU mode",
         drones: foreign,
     },
-    Scenario { name: "blank-otp", what: "in DFU mode, no board written into its chip", drones: blank_otp },
+    Scenario { name: "blank-otp", what: "in DFU mode, with no board type in its chip", drones: blank_otp },
     Scenario {
         name: "no-serial",
-        what: "in DFU mode, its serial number cannot be read",
+        what: "in DFU mode, with an unreadable serial number",
         drones: |now| in_dfu(Pace::Typical, now, |drone| drone.traits.lost_name = Some(3)),
     },
     Scenario {
         name: "nameless",
-        what: "in DFU mode, a Bolt that does not name its memory for the board",
+        what: "a Bolt in DFU mode; the name of its OTP memory is unreadable",
         drones: nameless,
     },
-    Scenario { name: "missed", what: "running; DFU mode is reached at the fifth try", drones: missed },
-    Scenario { name: "late", what: "running; DFU mode appears 15 s after it was asked for", drones: late },
+    Scenario { name: "missed", what: "running; enters DFU mode only at the fifth attempt", drones: missed },
+    Scenario { name: "late", what: "running; appears in DFU mode 15 s after the request", drones: late },
     Scenario {
         name: "dark",
-        what: "running; dark after a flash until it is switched off and on",
+        what: "running; stays dark after a flash until it is switched off and on",
         drones: dark,
     },
-    Scenario { name: "restarting", what: "running; restarts by itself after a flash", drones: restarting },
-    Scenario { name: "loose", what: "in DFU mode, and the cable works loose half way", drones: loose },
-    Scenario { name: "hung", what: "in DFU mode, and it stops answering half way", drones: hung },
+    Scenario { name: "restarting", what: "running; keeps restarting after a flash", drones: restarting },
+    Scenario {
+        name: "loose",
+        what: "in DFU mode; its cable works loose halfway through a flash",
+        drones: loose,
+    },
+    Scenario { name: "hung", what: "in DFU mode; stops responding halfway through a flash", drones: hung },
     Scenario {
         name: "no-effect",
-        what: "in DFU mode, a ROM that takes faster programming and stays slow",
+        what: "in DFU mode, with a ROM that accepts faster programming but stays slow",
         drones: no_effect,
     },
-    Scenario { name: "defect", what: "in DFU mode, and cfdfu itself fails half way", drones: defect },
+    Scenario {
+        name: "defect",
+        what: "in DFU mode; cfdfu itself crashes halfway through a flash",
+        drones: defect,
+    },
     Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
 ];
 
@@ -125,27 +133,27 @@ impl Scenario {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
-    /// Its drones, as they are at `now`.
+    /// The drones of the scenario, in their state at `now`.
     pub fn drones(&self, now: Duration) -> Vec<SimDrone> {
         (self.drones)(now)
     }
 }
 
-/// What a Crazyflie 2.1 has in its OTP.
+/// The OTP text of a Crazyflie 2.1.
 const CF21: &str = "0;CF21;R=B1";
 /// The boards of the `cf2` platform.
 pub const CF2_BOARDS: [(&str, &str); 2] = [("CF20", "Crazyflie 2.0"), ("CF21", "Crazyflie 2.1")];
 
-/// The size of the firmware on the drone, in bytes: that of a real cf2 2025.02.
+/// The size of the firmware on the drone, in bytes, as measured on a build of cf2 2025.02.
 const FIRMWARE_LEN: usize = 276_672;
 
-/// A drone with bootloader and firmware 2025.02, without power.
+/// A drone with the bootloader and firmware 2025.02, switched off.
 pub(crate) fn crazyflie(pace: Pace, board: &str, traits: Traits) -> SimDrone {
     let firmware = images::firmware("2025.02", &CF2_BOARDS, FIRMWARE_LEN);
     SimDrone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)
 }
 
-/// A drone in DFU mode, changed by `change` before it gets its power.
+/// A drone in DFU mode, modified by `change` before it is switched on.
 fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut SimDrone)) -> Vec<SimDrone> {
     let mut drone = crazyflie(pace, CF21, Traits::default());
     change(&mut drone);
@@ -155,7 +163,7 @@ fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut SimDrone)) -> Vec<
 
 fn healthy(now: Duration) -> Vec<SimDrone> {
     let mut drone = crazyflie(Pace::Typical, CF21, Traits::default());
-    // Long enough ago that it is up.
+    // Long enough ago for it to have started.
     drone.power_on(Duration::ZERO);
     drone.settle(now + Duration::from_secs(60));
     vec![drone]
@@ -201,7 +209,7 @@ fn defect(now: Duration) -> Vec<SimDrone> {
 }
 
 fn write_protected(now: Duration) -> Vec<SimDrone> {
-    // Bit 2 is 0, and set in the complement.
+    // Bit 2 is cleared, and set in the complement.
     const PROTECTED: [u8; 8] = [0xFB, 0x0F, 0x04, 0xF0, 0xFB, 0x0F, 0x04, 0xF0];
     in_dfu(Pace::Typical, now, |drone| drone.memory.options[8..].copy_from_slice(&PROTECTED))
 }
@@ -222,7 +230,7 @@ fn byte_mode(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.switch = Switch::Refused)
 }
 
-/// Something else that is plugged in: a drone in all but looks.
+/// A different USB device: a drone with other descriptors.
 fn with_face(now: Duration, face: &'static Face) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     for drone in &mut drones {
@@ -262,7 +270,7 @@ fn two(now: Duration) -> Vec<SimDrone> {
 
 fn twins(now: Duration) -> Vec<SimDrone> {
     let mut drones = dfu(now);
-    // The number of the wafer, which the serial number in DFU mode leaves out.
+    // The wafer number, which is not part of the serial number in DFU mode.
     drones.extend(in_dfu(Pace::Typical, now, |drone| drone.traits.uid[4] ^= 1));
     drones
 }
@@ -275,7 +283,7 @@ fn blank_otp(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.memory.otp = [0xFF; 528])
 }
 
-/// A firmware of 500 kB from the start of the flash on, and nothing in the OTP.
+/// A firmware of 500 kB at the start of flash, and a blank OTP.
 fn foreign(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| {
         drone.memory.otp = [0xFF; 528];
@@ -290,7 +298,7 @@ fn nameless(now: Duration) -> Vec<SimDrone> {
     })
 }
 
-/// A running drone with this manner.
+/// A running drone, modified by `change`.
 fn running(now: Duration, change: impl Fn(&mut SimDrone)) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     drones.iter_mut().for_each(change);

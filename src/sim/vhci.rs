@@ -1,8 +1,8 @@
-//! The simulated drone on this computer's own USB, through Linux' virtual host controller: the kernel's
-//! USB stack, lsusb, dfu-util and this program then see a device that does not exist.
+//! Connects a simulated drone to the Linux kernel through its virtual USB host controller, so that lsusb, dfu-util and
+//! cfdfu itself see it as a real device.
 //!
-//! Speaks USB/IP (kernel documentation, usbip_protocol) over a socket pair, one end of which is handed to
-//! the kernel. Closing the other end is an unplug. Needs root and the module `vhci_hcd`.
+//! The module speaks USB/IP (kernel documentation, usbip_protocol) over a socket pair, one end of which is passed to
+//! the kernel. Closing the other end unplugs the device. This requires root and the kernel module `vhci_hcd`.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -21,22 +21,22 @@ use super::SimBus;
 use crate::usb::{Setup, TransferError};
 
 const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
-/// How often a change of the drone is looked for.
+/// How often the drone is checked for changes.
 const GLANCE: Duration = Duration::from_millis(5);
 const CMD_SUBMIT: u32 = 1;
 const CMD_UNLINK: u32 = 2;
 const RET_SUBMIT: u32 = 3;
 const RET_UNLINK: u32 = 4;
 const HEADER: usize = 48;
-/// Linux' error numbers, as the protocol has them.
+/// Linux error numbers, which the protocol uses.
 const EPIPE: i32 = -32;
 const EPROTO: i32 = -71;
 const ECONNRESET: i32 = -104;
 /// USB_SPEED_FULL.
 const FULL_SPEED: u32 = 2;
-/// "Not connected" in the controller's status file.
+/// The state of a free port in the status file of the controller.
 const PORT_FREE: &str = "004";
-/// A control transfer has no limit here: the host sets its own.
+/// Control transfers have no time limit here, because the host has its own.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Whether this computer has the controller.
@@ -44,9 +44,9 @@ pub(crate) fn is_here() -> bool {
     Path::new(CONTROLLER).exists()
 }
 
-/// Keeps drone `n` of `bus` plugged in whenever it is on its bus, until `stop` is set. Calls `tell` with
-/// what happens.
-pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&str)) -> io::Result<()> {
+/// Attaches drone `n` to the kernel whenever it is on the simulated bus, until `stop` is set. Calls `report` with a
+/// message for each change.
+pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&str)) -> io::Result<()> {
     while !stop.load(Ordering::SeqCst) {
         let Some((guise, id)) = bus.with(n, |drone, _| Some((drone.guise()?, drone.identity()?.0))).flatten()
         else {
@@ -56,7 +56,7 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&st
         let (ours, theirs) = UnixStream::pair()?;
         let port = attach(&theirs, guise)?;
         drop(theirs);
-        tell(&format!("plugged in as {:04x}:{:04x}", id.0, id.1));
+        report(&format!("plugged in as {:04x}:{:04x}", id.0, id.1));
         let socket = ours.try_clone()?;
         let device = bus.clone();
         let serving = thread::spawn(move || VirtualDevice { bus: device, n, guise }.serve(ours));
@@ -64,17 +64,17 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, tell: &dyn Fn(&st
         while !stop.load(Ordering::SeqCst) && !serving.is_finished() && same() {
             thread::sleep(GLANCE);
         }
-        // The kernel takes this for an unplug. If it let go first, that is just as well.
+        // The kernel treats this as an unplug. An error means that it closed the connection first.
         let _ = socket.shutdown(Shutdown::Both);
         let _ = serving.join();
-        tell("gone from the bus");
+        report("disconnected");
         wait_until_free(port);
     }
     Ok(())
 }
 
-/// Hands one end of the pair to the kernel, on the first free full- or high-speed port. Somebody else,
-/// another drone maybe, may be quicker to take it: then the next.
+/// Passes one end of the pair to the kernel, on the first free full- or high-speed port. If another process or drone
+/// takes that port first, the next one is used.
 fn attach(socket: &UnixStream, guise: u8) -> io::Result<u32> {
     let mut last = io::Error::other("no free port on vhci_hcd");
     for (port, _) in ports()?.into_iter().filter(|(_, free)| *free) {
@@ -89,7 +89,7 @@ fn attach(socket: &UnixStream, guise: u8) -> io::Result<u32> {
     Err(last)
 }
 
-/// The numbers of the ports for devices below USB 3, and whether they are free.
+/// The ports for devices below USB 3, and whether they are free.
 fn ports() -> io::Result<Vec<(u32, bool)>> {
     let status = fs::read_to_string(format!("{CONTROLLER}/status"))?;
     let row = |line: &str| {
@@ -116,7 +116,7 @@ struct VirtualDevice {
     guise: u8,
 }
 
-/// A request of the kernel.
+/// A request from the kernel.
 struct Urb {
     seqnum: [u8; 4],
     endpoint: u32,
@@ -126,9 +126,10 @@ struct Urb {
     data: Vec<u8>,
 }
 
-/// What reader and executor share: the way back, and the requests that wait for their answer. One lock for
-/// both, since an answer must not follow the confirmation that its request was unlinked: the kernel would
-/// take that for a broken line and drop the device.
+/// The state shared by the reader and the executor: the socket for answers, and the open requests.
+///
+/// One lock protects both, because no answer may follow the confirmation that its request was unlinked. The kernel
+/// treats such an answer as a protocol error and drops the device.
 struct UrbLine(Mutex<(UnixStream, HashSet<[u8; 4]>)>);
 
 impl UrbLine {
@@ -148,7 +149,7 @@ impl UrbLine {
         self.lock().1.contains(&urb.seqnum)
     }
 
-    /// Answers a request, unless it was unlinked meanwhile. A line that is cut is noticed by the reader.
+    /// Answers a request, unless it has been unlinked. Errors are ignored, because the reader notices a closed socket.
     fn answer(&self, urb: &Urb, status: i32, len: usize, data: &[u8]) {
         let (socket, open) = &mut *self.lock();
         if open.remove(&urb.seqnum) {
@@ -157,7 +158,7 @@ impl UrbLine {
         }
     }
 
-    /// Confirms that a request will not be answered, or was already.
+    /// Confirms that a request will not be answered, or has been answered already.
     fn unlink(&self, seqnum: [u8; 4], victim: [u8; 4]) {
         let (socket, open) = &mut *self.lock();
         let status = if open.remove(&victim) { ECONNRESET } else { 0 };
@@ -166,8 +167,8 @@ impl UrbLine {
 }
 
 impl VirtualDevice {
-    /// Answers until the line is cut. Requests are carried out one after the other, as the chip does;
-    /// only an unlink overtakes.
+    /// Answers requests until the socket is closed. They are executed one after the other, as in the chip. Only an
+    /// unlink is handled immediately.
     fn serve(self, mut socket: UnixStream) {
         let Ok(writer) = socket.try_clone() else { return };
         let line = Arc::new(UrbLine::new(writer));
@@ -190,20 +191,20 @@ impl VirtualDevice {
     }
 
     fn execute(&self, requests: &Receiver<Urb>, line: &UrbLine) {
-        // Requests for packets of the CRTP link that are still to come.
+        // Open requests for future packets of the CRTP link.
         let mut readers = VecDeque::new();
         for urb in requests {
             match (urb.endpoint, urb.is_in) {
                 (0, _) => self.control(&urb, line),
                 (1, true) => readers.push_back(urb),
-                // Not taken: the request stays open, until the host gives up.
+                // A packet that is not accepted leaves the request open until the host gives up.
                 (1, false) => {
                     if let Ok(Some(_)) = self.bus.packet_out(self.n, self.guise, &urb.data) {
                         line.answer(&urb, 0, urb.data.len(), &[]);
                     }
                 }
                 (_, false) => line.answer(&urb, 0, urb.data.len(), &[]),
-                // Nothing to say on the other bulk and interrupt endpoints.
+                // The other bulk and interrupt endpoints never send anything.
                 (_, true) => {}
             }
             readers.retain(|urb| line.is_open(urb));
@@ -229,7 +230,7 @@ impl VirtualDevice {
             Ok(_) => line.answer(urb, 0, urb.data.len(), &[]),
             Err(TransferError::Stall) => line.answer(urb, EPIPE, 0, &[]),
             Err(TransferError::Io) => line.answer(urb, EPROTO, 0, &[]),
-            // No answer: the device is on its way to something else, and the line will be cut.
+            // No answer: the device is changing its mode, and the socket will be closed.
             Err(_) => {}
         }
     }
@@ -260,7 +261,7 @@ fn read_message(socket: &mut UnixStream) -> io::Result<Message> {
     }
 }
 
-/// The header of an answer: command, sequence number, three unused words, status, length, and the rest 0.
+/// The header of an answer: command, sequence number, three unused words, status and length. The rest is 0.
 fn header(command: u32, seqnum: [u8; 4], status: i32, len: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[..4].copy_from_slice(&command.to_be_bytes());

@@ -1,5 +1,5 @@
-//! The copies for an undo: in the state directory, or in memory where nothing may outlive this run (the demo) or nothing can
-//! (no home directory).
+//! Stores the copies for undo: in the state directory, or in memory for the demo and for users without a home
+//! directory.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,37 +16,37 @@ pub(super) enum Copies {
     Files(StateDir),
     Memory {
         last: Option<Box<Remembered>>,
-        /// The user expects them to outlive this run.
+        /// There is no home directory. The user expects copies to survive this process, but these do not.
         is_makeshift: bool,
     },
 }
 
-/// What is remembered of the drone that was flashed last.
+/// The undo history of the drone that was flashed last.
 pub(super) struct Remembered {
     drone: DroneAt,
     past: Tracked,
 }
 
-/// What an undo would put back.
+/// What an undo would write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UndoTarget {
     pub drone: DroneAt,
     pub copy: Segment,
-    /// What the copy is; `None` if it is blank.
+    /// The recognised content of the copy; `None` if it is blank.
     pub content: Option<Content>,
-    /// What the drone must still hold: [`crate::plan::undo::History::expected`].
+    /// What the drone must still contain: [`crate::plan::undo::History::expected`].
     pub expected: Vec<Piece>,
-    /// Its file and its age, where it is one.
+    /// The file and its age, if the copy is stored in one.
     pub file: Option<(PathBuf, Duration)>,
 }
 
-/// Why nothing can be put back.
+/// Why there is nothing to undo.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoUndo {
     #[error(transparent)]
     NoCopy(NoCopy),
-    /// Another drone at its port would look the same.
-    #[error("the drone shows no serial number")]
+    /// It cannot be distinguished from another drone at the same port.
+    #[error("the drone reports no serial number")]
     NoSerial,
     #[error("{0}")]
     Io(String),
@@ -58,7 +58,7 @@ impl Default for NoUndo {
     }
 }
 
-/// A change that a job has begun.
+/// A recorded change of a job.
 pub(super) enum BegunCopy {
     Files(record::Begun),
     Memory,
@@ -69,8 +69,8 @@ impl Copies {
         record.map_or(Copies::Memory { last: None, is_makeshift: !demo }, Copies::Files)
     }
 
-    /// A job is about to write: keeps what it overwrites. A failure to keep it does not stop the flash, but is logged, unless
-    /// `--no-undo` asked for it or nothing was there.
+    /// Saves what a job is about to overwrite. If this fails, the flash continues and the returned line goes to the
+    /// log. With `--no-undo`, or if the flash was blank, there is nothing to save and no log line.
     pub(super) fn begin(
         &mut self,
         drone: &DroneAt,
@@ -87,13 +87,13 @@ impl Copies {
                 let mut past = past.map(|it| it.past).unwrap_or_default();
                 past.begin(preview.plan.pieces(), preview.before.as_ref(), change);
                 *last = Some(Box::new(Remembered { drone: drone.clone(), past }));
-                let is_lost = *is_makeshift && preview.before.is_some();
-                (Some(BegunCopy::Memory), is_lost.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
+                let is_temporary = *is_makeshift && preview.before.is_some();
+                (Some(BegunCopy::Memory), is_temporary.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
             }
         }
     }
 
-    /// A job carries on what an earlier one had begun.
+    /// Resumes the change that an earlier job began.
     pub(super) fn carry_on(&self, drone: &DroneAt) -> BegunCopy {
         match self {
             Copies::Files(record) => BegunCopy::Files(record.carry_on(drone)),
@@ -101,7 +101,7 @@ impl Copies {
         }
     }
 
-    /// An undo found everything in place.
+    /// An undo found its content already in place.
     pub(super) fn undone(&mut self, drone: &DroneAt) {
         match self {
             Copies::Files(record) => record.undone(drone),
@@ -110,12 +110,12 @@ impl Copies {
         }
     }
 
-    /// Records the outcome of the job that began this.
+    /// Records the outcome of the job.
     pub(super) fn end(&mut self, begun: BegunCopy, outcome: &Outcome) {
         match (self, begun) {
             (_, BegunCopy::Files(begun)) => begun.end(outcome),
             (Copies::Memory { last: Some(it), .. }, BegunCopy::Memory) => match outcome {
-                // A job that is carried on may find that everything was written.
+                // A resumed job may find that everything was already written.
                 Outcome::Flashed | Outcome::Unchanged => it.past.end(),
                 Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone)
                     if drone.is_unchanged() =>
@@ -128,7 +128,7 @@ impl Copies {
         }
     }
 
-    /// What an undo of this drone's last change would put back.
+    /// Finds what an undo of this drone's last change would write.
     pub(super) fn target(&self, drone: &DroneAt) -> Result<UndoTarget, NoUndo> {
         if drone.serial.is_empty() {
             return Err(NoUndo::NoSerial);

@@ -1,28 +1,28 @@
-//! The one policy for a drone that is lost: whether the job is done again when it is back, as what, and when to give up.
+//! The policy for a lost drone: whether to resume the job when the drone reconnects, with which task, and when to give
+//! up.
 
 use super::Planned;
 use crate::job::{BoardCheck, DroneAt, Failure, FlashTask, Job, Mismatch, Outcome, Report, Task};
 
-/// What a front end waits for after a job.
+/// Which lost drones a front end waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waits {
-    /// Nothing: the command ends.
+    /// None: the command ends.
     No,
-    /// A drone that was lost in the middle of a flash; one that was lost before is for the user to try again (the
-    /// interface).
+    /// A drone lost while flashing (the interface). If it was lost earlier, the user decides whether to try again.
     Interrupted,
-    /// Any drone that was lost: `--wait` covers a contact that bounces while it is plugged in.
+    /// Any lost drone (`--wait`): the contact may bounce while the cable is plugged in.
     Lost,
 }
 
-/// What follows a job that ended.
+/// What to do after a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Nothing.
     Done,
-    /// Its drone was lost again and again, and it gets no further.
+    /// The drone was lost repeatedly without progress.
     GiveUp,
-    /// This job, once the drone is back.
+    /// Run this job once the drone is back.
     Resume(Box<Job>),
 }
 
@@ -55,7 +55,8 @@ pub(super) fn next(
     Next::Resume(Box::new(Job { task, ..job.clone() }.of(drone.clone())))
 }
 
-/// The rest of a flash asks nothing, so it takes what was confirmed and nothing else.
+/// The task for the rest of a flash. It asks no questions, so it accepts exactly the mismatch that the user has
+/// confirmed.
 fn resumed(task: FlashTask, failure: &Failure, board: Option<BoardCheck>) -> FlashTask {
     let mismatch = match task.mismatch {
         Mismatch::Ask if board.is_some_and(|board| !board.is_passed()) => Mismatch::Take,
@@ -65,30 +66,31 @@ fn resumed(task: FlashTask, failure: &Failure, board: Option<BoardCheck>) -> Fla
     FlashTask { mismatch, ..task.resumed(failure.drone) }
 }
 
-/// Whether a flash that is lost and carried on, again and again, gets any further: each session erases a sector again,
-/// and a sector takes 10,000 erases.
+/// Detects a flash that is interrupted repeatedly without progress. Each attempt erases a sector again, and a sector
+/// endures only 10,000 erases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headway {
-    /// The least that was left to write, in bytes.
+    /// The smallest number of bytes left to write so far.
     least: Option<u64>,
+    /// Consecutive attempts without progress.
     stuck: u32,
-    /// Sessions that were lost before anything was compared, which wears nothing.
+    /// Attempts interrupted before the comparison. They do not wear the flash.
     bounced: u32,
 }
 
 impl Headway {
-    /// Sessions in a row that bring a flash no further, after which it is given up.
+    /// Give up after this many consecutive attempts without progress.
     const STUCK: u32 = 3;
-    /// The same for sessions that came to nothing.
+    /// Give up after this many attempts that were interrupted before the comparison.
     const BOUNCES: u32 = 20;
 
-    /// A session was lost that had this left to write at its start, in bytes; whether it is time to give up.
+    /// Counts an interrupted attempt, with the bytes left to write at its start if they were known. Returns true if it
+    /// is time to give up.
     pub fn is_stuck(&mut self, left: Option<u64>) -> bool {
         match left {
             Some(left) if self.least.is_none_or(|least| left < least) => {
                 (self.least, self.stuck) = (Some(left), 0);
             }
-            // No further, or not even so far that it was known what is left.
             Some(_) => self.stuck += 1,
             None => self.bounced += 1,
         }

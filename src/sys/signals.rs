@@ -1,18 +1,19 @@
-//! What the system says to the whole program, on a thread of its own: somebody wants it stopped, or nobody is there
-//! any more. Only Unix says so; elsewhere the system ends the program, and leaves a drone as an unplug would.
+//! Handles SIGINT, SIGTERM and SIGHUP on a separate thread. Systems other than Unix have no such signals. There, the
+//! process is killed, which leaves the drone as an unplugged cable would.
 
 use std::io;
 
-/// What a signal means here.
+/// The meaning of a signal.
+#[cfg_attr(not(unix), expect(dead_code, reason = "no signal arrives there"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// SIGINT: somebody wants it stopped.
+    /// SIGINT: the user wants to stop.
     Stop,
-    /// SIGTERM or SIGHUP: nobody is there any more.
+    /// SIGTERM or SIGHUP: the terminal is closed, or the system wants the process to end.
     Alone,
 }
 
-/// Until it is stopped, each signal is heard instead of ending the program.
+/// Catches the signals until [`Signals::stop`], so that they do not end the process.
 pub(crate) struct Signals {
     #[cfg(unix)]
     handle: signal_hook::iterator::Handle,
@@ -22,20 +23,20 @@ pub(crate) struct Signals {
 
 #[cfg(unix)]
 impl Signals {
-    /// Calls `hear` for each signal.
-    pub(crate) fn listen(mut hear: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
+    /// Calls `handler` for each signal.
+    pub(crate) fn listen(mut handler: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let handle = signals.handle();
         let thread = std::thread::spawn(move || {
             for signal in signals.forever() {
-                hear(if signal == SIGINT { Signal::Stop } else { Signal::Alone });
+                handler(if signal == SIGINT { Signal::Stop } else { Signal::Alone });
             }
         });
         Ok(Signals { handle, thread })
     }
 
-    /// No more is heard after this.
+    /// Stops catching signals.
     pub(crate) fn stop(self) {
         self.handle.close();
         let _ = self.thread.join();
@@ -45,9 +46,10 @@ impl Signals {
 #[cfg(not(unix))]
 impl Signals {
     #[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
-    pub(crate) fn listen(_hear: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
+    pub(crate) fn listen(_handler: impl FnMut(Signal) + Send + 'static) -> io::Result<Signals> {
         Ok(Signals {})
     }
 
+    #[expect(clippy::unused_self, reason = "the same signature as on Unix")]
     pub(crate) fn stop(self) {}
 }

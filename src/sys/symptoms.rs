@@ -1,5 +1,5 @@
-//! What can be found out about this computer when no drone is found or none opens: looked up for `doctor`, which
-//! judges it. Reads only, and runs nothing.
+//! Gathers the facts about this computer that `doctor` judges when no drone is found or none can be opened. Only reads,
+//! and starts no other program.
 
 use std::env;
 use std::fs;
@@ -11,11 +11,11 @@ use crate::scan;
 use crate::usb::descriptor::clean;
 use crate::usb::{Bus, BusError, Found, TransferError};
 
-/// Where udev looks for rules; a name in an earlier folder hides the same one in a later.
+/// Where udev searches for rules. A file in an earlier directory hides one of the same name in a later directory.
 const RULES: [&str; 4] =
     ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
 
-/// Everything that can be found out.
+/// Gathers all facts.
 pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let list = bus.map_err(Clone::clone).and_then(Bus::list);
     let no_usb = list.as_ref().err().map(ToString::to_string);
@@ -54,13 +54,13 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
 fn holders(found: &Found) -> Vec<String> {
     let device = format!("/dev/bus/usb/{:03}/{:03}", found.location.bus, found.address);
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let has_it = |process: &PathBuf| {
+    let has_it_open = |process: &PathBuf| {
         let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file == Path::new(&device))
     };
     let name = |process: PathBuf| {
         let number: u32 = process.file_name()?.to_str()?.parse().ok()?;
-        if number == std::process::id() || !has_it(&process) {
+        if number == std::process::id() || !has_it_open(&process) {
             return None;
         }
         let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
@@ -69,7 +69,7 @@ fn holders(found: &Found) -> Vec<String> {
     processes.flatten().filter_map(|entry| name(entry.path())).collect()
 }
 
-/// The rules for both numbers; `None` where there is no udev.
+/// The rules for both USB IDs; `None` on a system without udev.
 fn rules() -> Option<[Vec<Rule>; 2]> {
     if !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
         return None;
@@ -92,14 +92,16 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
     Some(all)
 }
 
-/// Whether a running Crazyflie may be asked into DFU mode: not if udev's rules let this user open it, but not the boot ROM
-/// that it goes to. Bitcraze's own rules have the first only. Allowed if unknown.
+/// Whether to ask a running Crazyflie to enter DFU mode.
+///
+/// Not if the udev rules let this user open the running drone but not the boot ROM, as with Bitcraze's own rules: the
+/// drone would be stuck in DFU mode, where it cannot be opened. If the rules are unknown, asking is allowed.
 pub(crate) fn may_enter() -> Enter {
     let udev = Path::new("/run/udev/control").exists();
-    let closed = udev
+    let rom_is_closed = udev
         && !is_root()
         && matches!(rules(), Some([running, rom]) if !running.is_empty() && rom.is_empty());
-    if closed { Enter::NotAllowed } else { Enter::IfRunning }
+    if rom_is_closed { Enter::NotAllowed } else { Enter::IfRunning }
 }
 
 #[cfg(unix)]
@@ -107,13 +109,12 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Whether this is root; here nobody is.
 #[cfg(not(unix))]
 pub(crate) fn is_root() -> bool {
     false
 }
 
-/// The groups of this process, and those that its user is in by now, both by the system's own files.
+/// The groups of this process, and those that its user is in according to `/etc/group`.
 #[cfg(unix)]
 fn groups() -> (Vec<String>, Vec<String>) {
     let mut numbers: Vec<u32> = rustix::process::getgroups()
@@ -144,7 +145,7 @@ fn user_in(text: &str, number: u32) -> Option<String> {
     text.lines().find_map(name)
 }
 
-/// Of the groups in `/etc/group`, the names of those with these numbers, and of those that list the user.
+/// The names of the groups in `/etc/group` with these numbers, and of those that list the user.
 #[cfg(unix)]
 fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, Vec<String>) {
     let (mut of_session, mut of_user) = (Vec::new(), Vec::new());
@@ -163,7 +164,7 @@ fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, V
     (of_session, of_user)
 }
 
-/// This program's name where sudo looks for it, or else its path.
+/// How to call this program under sudo: by its name if it is in a system directory, else by its path.
 pub(crate) fn program() -> String {
     let system = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/usr/local/sbin", "/sbin"];
     let path = env::current_exe().unwrap_or_default();
@@ -180,7 +181,7 @@ fn system() -> System {
     }
 }
 
-/// What kind of guest this computer is.
+/// The kind of virtual machine or container that this program runs in, if any.
 pub(crate) fn guest() -> Option<String> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     if read("/proc/sys/kernel/osrelease").to_lowercase().contains("microsoft") {
@@ -194,12 +195,12 @@ pub(crate) fn guest() -> Option<String> {
     makers.iter().find(|maker| machine.contains(**maker)).map(|maker| format!("a virtual machine ({maker})"))
 }
 
-/// What the kernel said of devices that it could not enumerate; `None` if it may not be asked.
+/// Kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
 #[cfg(target_os = "linux")]
 fn kernel() -> Option<Vec<String>> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
-    /// Reading ends where there is nothing more, instead of waiting for it.
+    /// Makes a read at the end of the log fail instead of waiting for the next message.
     const O_NONBLOCK: i32 = 0o4000;
     const RECORDS: usize = 10_000;
     const COMPLAINTS: [&str; 4] =
@@ -228,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_that_came_after_the_login_is_told_apart() {
+    fn groups_joined_after_login_are_listed_separately() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nstudent:x:1000:1000::/home/student:/bin/sh\n";
         assert_eq!(user_in(passwd, 1000).as_deref(), Some("student"));
         assert_eq!(user_in(passwd, 1001), None);

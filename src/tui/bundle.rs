@@ -11,7 +11,7 @@ use ratatui::backend::TestBackend;
 use crate::app::App;
 use crate::record::StateDir;
 use crate::ui;
-use crate::ui::theme::{Glyphs, Theme};
+use crate::ui::theme::{Colours, Glyphs, Theme};
 
 const KEPT: usize = 20;
 
@@ -50,7 +50,7 @@ pub(super) fn log(app: &App) -> String {
 
 fn screen(app: &App) -> String {
     let Ok(mut terminal) = Terminal::new(TestBackend::new(80, 24));
-    let theme = Theme::new(Glyphs::Ascii, false);
+    let theme = Theme::new(Glyphs::Ascii, Colours::None);
     let Ok(_) = terminal.draw(|frame| ui::draw(frame, app, &theme));
     let buffer = terminal.backend().buffer();
     let row = |y: u16| (0..buffer.area.width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
@@ -66,7 +66,7 @@ mod tests {
         let mut app = App::new(None);
         app.log.push(std::time::Duration::ZERO, crate::job::Level::Info, "a line of the log");
         let text = text(&app);
-        for words in ["cfdfu 0", "a line of the log", "What to do", "bus: Asking"] {
+        for words in ["cfdfu 0", "a line of the log", "What would you like", "bus: Asking"] {
             assert!(text.contains(words), "{words:?} is not in:\n{text}");
         }
     }

@@ -7,13 +7,21 @@ use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifier
 
 use crate::app::Msg;
 use crate::app::keys::Key;
+use crate::tui::background::{Answer, Taken};
 
 /// Sends keys, pasted text and changes of size, until the terminal is gone.
 pub(super) fn listen(messages: Sender<Msg>) {
     thread::spawn(move || {
+        let mut answer = Answer::default();
         loop {
             let message = match event::read() {
-                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => convert(key).map(Msg::Key),
+                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => match answer.take(key) {
+                    Taken::Part => None,
+                    Taken::Whole(background) => Some(Msg::Background(background)),
+                    // Redraws what noise on the line has spoilt.
+                    Taken::No if is_control(key, 'l') => Some(Msg::Resized),
+                    Taken::No => convert(key).map(Msg::Key),
+                },
                 Ok(Event::Paste(text)) => Some(Msg::Key(Key::Paste(text))),
                 Ok(Event::Resize(..)) => Some(Msg::Resized),
                 Ok(_) => None,
@@ -31,9 +39,17 @@ pub(super) fn listen(messages: Sender<Msg>) {
     });
 }
 
+fn is_control(key: KeyEvent, letter: char) -> bool {
+    key.code == KeyCode::Char(letter) && key.modifiers.contains(KeyModifiers::CONTROL)
+}
+
 fn convert(key: KeyEvent) -> Option<Key> {
     Some(match key.code {
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::CtrlC,
+        KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::CtrlU,
+        KeyCode::Char('w') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::CtrlW,
+        KeyCode::Char('a') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::Home,
+        KeyCode::Char('e') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::End,
         KeyCode::Char(_) if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
             return None;
         }
@@ -48,6 +64,9 @@ fn convert(key: KeyEvent) -> Option<Key> {
         KeyCode::Right => Key::Right,
         KeyCode::PageUp => Key::PageUp,
         KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::Delete => Key::Delete,
         _ => return None,
     })
 }

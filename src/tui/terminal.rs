@@ -101,6 +101,13 @@ pub(super) fn abandon() {
     replace_standard_streams();
 }
 
+/// Asks for the background colour; [`super::background`] tells the answer from keys.
+pub(super) fn ask_background() {
+    let mut out = io::stdout();
+    let _ = out.write_all(super::background::QUESTION);
+    let _ = out.flush();
+}
+
 /// Beeps, where the terminal does; it travels over SSH.
 pub(super) fn bell(times: u8) {
     let mut out = io::stdout();

@@ -1,4 +1,4 @@
-//! The two rows under a running job: its phases with ticks, and one bar with bytes, rate and time left.
+//! How far a job is: what it does and how much of it is done, a bar of fixed length, and the phases with their times.
 
 use std::time::Duration;
 
@@ -8,63 +8,114 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
-use crate::app::progress::PHASES;
-use crate::app::{App, JobView, Stage};
+use crate::app::progress::{PHASES, PhaseProgress};
+use crate::app::{App, JobView};
+use crate::job::Phase;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
-    let lines = vec![phases(view, theme), bar(view, app.now, theme, usize::from(area.width))];
+    let width = usize::from(area.width);
+    let head = spread(
+        Line::from(Span::styled(format!(" {}", theme.text(&doing(app, view))), theme.strong)),
+        Line::from(Span::styled(format!("{:>3} % ", percent(view)), theme.strong)),
+        width,
+    );
+    let left = Line::from(theme.text(&time_left(view)));
+    let lines = vec![head, bar(view, theme, width), spread(phases(view, theme), left, width)];
     frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// What it does and how much of it is done, for a screen on which nothing else fits.
+pub(super) fn in_short(view: &JobView) -> String {
+    let phase = view.progress.current().map_or("Working", |(phase, _)| in_words(phase));
+    format!("{phase}: {} %", percent(view))
+}
+
+/// One line from the left, one from the right, which covers the end of the other where both do not fit.
+fn spread<'a>(mut left: Line<'a>, right: Line<'a>, width: usize) -> Line<'a> {
+    let room = width.saturating_sub(right.width());
+    while left.width() > room && left.spans.pop().is_some() {}
+    left.spans.push(Span::raw(" ".repeat(room - left.width())));
+    left.spans.extend(right.spans);
+    left
+}
+
+fn doing(app: &App, view: &JobView) -> String {
+    if view.stopping {
+        return "Stopping at the next safe point".to_owned();
+    }
+    if let Some((what, since, limit)) = view.waiting {
+        return format!(
+            "Waiting for {what}, at most {} s",
+            (since + limit).saturating_sub(app.now).as_secs()
+        );
+    }
+    match view.progress.current() {
+        Some((phase, part)) => format!("{}  {}", in_words(phase), figures(view, part)),
+        None => "Looking at the drone".to_owned(),
+    }
+}
+
+fn in_words(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Compare => "Comparing with what is on the drone",
+        Phase::Erase => "Erasing",
+        Phase::Write => "Writing",
+        Phase::Verify => "Reading back and comparing",
+        Phase::Read => "Reading",
+    }
+}
+
+/// Of the job's work, in percent.
+fn percent(view: &JobView) -> usize {
+    share(100, view.progress.ratio())
+}
+
+fn bar<'a>(view: &JobView, theme: &Theme, width: usize) -> Line<'a> {
+    let room = width.saturating_sub(2);
+    // In eighths of a cell, where the font has them.
+    let steps = theme.eighths.len() + 1;
+    let filled = share(room * steps, view.progress.ratio());
+    let (whole, part) = (filled / steps, filled % steps);
+    let edge = part.checked_sub(1).and_then(|part| theme.eighths.get(part)).copied().unwrap_or_default();
+    let rest = room - whole - usize::from(!edge.is_empty());
+    Line::from(vec![
+        Span::raw(" "),
+        Span::styled(format!("{}{edge}", theme.bar.0.repeat(whole)), theme.accent),
+        Span::styled(theme.bar.1.repeat(rest), theme.line),
+    ])
 }
 
 fn phases<'a>(view: &JobView, theme: &Theme) -> Line<'a> {
     let (done, busy, _) = theme.ticks;
-    let current = view.progress.current().map(|(phase, _)| phase);
+    let current = view.progress.current();
     let mut spans = vec![Span::raw(" ")];
     for phase in PHASES {
-        let (mark, style) = match () {
-            () if view.progress.is_done(phase) => (done, theme.good),
-            () if current == Some(phase) => (busy, theme.busy),
-            () => (" ", theme.faint),
+        let (mark, style) = match current {
+            _ if view.progress.is_done(phase) => (done, theme.good),
+            Some((now, _)) if now == phase => (busy, theme.accent),
+            _ => (theme.to_come, theme.faint),
         };
-        spans.push(Span::styled(format!(" {mark} {}  ", phase.word()), style));
-    }
-    if view.stopping {
-        spans.push(Span::styled("stopping at the next safe point", theme.warn));
+        let took = view.progress.took(phase).filter(|_| view.progress.is_done(phase));
+        let took = took.map(|took| format!(" {:.1} s", took.as_secs_f64())).unwrap_or_default();
+        spans.push(Span::styled(format!("{mark} "), style));
+        spans.push(Span::styled(phase.word(), if style == theme.faint { theme.faint } else { theme.plain }));
+        spans.push(Span::styled(format!("{took}   "), theme.faint));
     }
     Line::from(spans)
 }
 
-fn bar<'a>(view: &JobView, now: Duration, theme: &Theme, width: usize) -> Line<'a> {
-    let asking = matches!(view.stage, Stage::Asking(_));
-    let ratio = if asking { 0.0 } else { view.progress.ratio() };
-    let figures = match view.waiting {
-        _ if asking => "nothing is changed yet".to_owned(),
-        Some((what, since, limit)) => {
-            format!("waiting for {what} ({} s)", (since + limit).saturating_sub(now).as_secs())
-        }
-        None => figures(view),
-    };
-    let room = width.saturating_sub(figures.chars().count() + 10).max(10);
-    let filled = share(room, ratio);
-    Line::from(vec![
-        Span::raw(" "),
-        Span::styled(theme.bar.0.repeat(filled), theme.good),
-        Span::styled(theme.bar.1.repeat(room - filled), theme.faint),
-        Span::raw(format!(" {:>3} %  {figures}", share(100, ratio))),
-    ])
+fn figures(view: &JobView, part: PhaseProgress) -> String {
+    let kib = |bytes: u64| bytes / 1024;
+    let rate = view.progress.rate().map(|rate| format!(", {:.0} KiB/s", rate / 1024.0)).unwrap_or_default();
+    format!("{}/{} KiB{rate}", kib(part.done), kib(part.total))
 }
 
-fn figures(view: &JobView) -> String {
-    let Some((_, part)) = view.progress.current() else { return String::new() };
-    let kib = |bytes: u64| bytes / 1024;
-    let rate = view
-        .progress
-        .rate()
-        .map(|rate| format!("  {rate:.0} KiB/s", rate = rate / 1024.0))
-        .unwrap_or_default();
-    let left =
-        view.progress.left().map(|left| format!("  {:.1} s left", left.as_secs_f64())).unwrap_or_default();
-    format!("{}/{} KiB{rate}{left}", kib(part.done), kib(part.total))
+fn time_left(view: &JobView) -> String {
+    if view.waiting.is_some() {
+        return String::new();
+    }
+    let left = view.progress.left().filter(|left| *left > Duration::ZERO);
+    left.map_or_else(|| "… ".to_owned(), |left| format!("{:.0} s left ", left.as_secs_f64().ceil()))
 }
 
 #[allow(

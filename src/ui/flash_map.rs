@@ -1,41 +1,88 @@
-//! The twelve sectors of the chip's flash, to scale as far as columns allow, each with its state.
+//! The twelve sectors of the chip's flash, to scale as far as columns allow, each with its state. A sector fills while it is
+//! written and read back.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Paragraph};
+use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
 use crate::app::App;
-use crate::flash::map::SECTORS_KIB;
-use crate::job::SectorState;
+use crate::flash::Span as FlashSpan;
+use crate::flash::map::{MemoryMap, SECTORS_KIB};
+use crate::job::{Phase, SectorState};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let widths = widths(area.width.saturating_sub(2));
-    let mut cells = Vec::new();
-    let mut names = Vec::new();
+    let mut cells = vec![Span::raw(" ")];
+    let mut names = vec![Span::raw(" ")];
     for (index, &width) in widths.iter().enumerate() {
-        let (glyph, style) = look(app.devices.map[index], theme);
-        cells.push(Span::styled(glyph.repeat(usize::from(width)), style));
+        cells.extend(sector(app, index, width, theme));
         cells.push(Span::raw(" "));
         names.push(Span::styled(format!("{index:<width$} ", width = usize::from(width)), theme.faint));
     }
-    let legend = [
-        (SectorState::Same, "same"),
+    let lines = vec![legend(area.width, theme), Line::from(cells), Line::from(names)];
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// What the glyphs mean, as far as there is room.
+fn legend<'a>(width: u16, theme: &Theme) -> Line<'a> {
+    let words = [
+        (SectorState::Same, "kept"),
         (SectorState::ToErase, "to erase"),
+        (SectorState::Erased, "erased"),
         (SectorState::Written, "written"),
-        (SectorState::Verified, "verified"),
+        (SectorState::Verified, "checked"),
+        (SectorState::Failed, "failed"),
     ];
-    let mut title = vec![Span::raw(" Flash  ")];
-    for (state, word) in legend {
+    let mut line = Line::from(vec![Span::styled(" Flash", theme.strong)]);
+    for (state, word) in words {
         let (glyph, style) = look(Some(state), theme);
-        title.push(Span::styled(glyph, style));
-        title.push(Span::styled(format!(" {word}  "), theme.faint));
+        let entry =
+            [Span::raw("   "), Span::styled(glyph, style), Span::styled(format!(" {word}"), theme.faint)];
+        if line.width() + entry.iter().map(Span::width).sum::<usize>() <= usize::from(width) {
+            line.spans.extend(entry);
+        }
     }
-    let block =
-        Block::bordered().border_set(theme.borders).border_style(theme.faint).title(Line::from(title));
-    frame.render_widget(Paragraph::new(vec![Line::from(cells), Line::from(names)]).block(block), area);
+    line
+}
+
+/// The cells of a sector. While it is written or read back, as many of them as that is done have changed.
+fn sector<'a>(app: &App, index: usize, width: u16, theme: &Theme) -> Vec<Span<'a>> {
+    let state = app.devices.map[index];
+    let next = match state {
+        Some(SectorState::Erased | SectorState::ToErase) => Some((SectorState::Written, Phase::Write)),
+        Some(SectorState::Written) => Some((SectorState::Verified, Phase::Verify)),
+        _ => None,
+    };
+    let filled = next.and_then(|(next, phase)| Some((next, cells_done(app, index, phase, width)?)));
+    let run = |state, cells: u16| {
+        let (glyph, style) = look(state, theme);
+        Span::styled(glyph.repeat(usize::from(cells)), style)
+    };
+    match filled {
+        Some((next, cells)) => vec![run(Some(next), cells), run(state, width - cells)],
+        None => vec![run(state, width)],
+    }
+}
+
+/// How many of a sector's cells are done in this phase: the plan's own order tells where the bytes went.
+fn cells_done(app: &App, index: usize, phase: Phase, width: u16) -> Option<u16> {
+    let view = app.job()?;
+    let work = &view.facts.preview.as_ref()?.work;
+    let sector = MemoryMap::stm32f405().sectors().get(index)?.span;
+    let spans: &[FlashSpan] = if phase == Phase::Write { &work.write } else { &work.verify };
+    let mut left = view.progress.done(phase);
+    let (mut done, mut total) = (0, 0);
+    for span in spans {
+        let part = span.intersection(sector).map_or(0, |part| u64::from(part.len()));
+        let of_this = u64::from(span.len()).min(left);
+        left -= of_this;
+        total += part;
+        done += part.min(of_this);
+    }
+    (total > 0).then(|| u16::try_from(done * u64::from(width) / total).unwrap_or(width).min(width))
 }
 
 /// Columns of each sector: the small ones get what their number needs, the rest is to scale.

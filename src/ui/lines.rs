@@ -77,7 +77,7 @@ fn say_over(app: &App, over: &Overlay) -> Vec<String> {
             };
             keys::bindings_below(app).iter().filter(|row| is_choice(row)).map(row).collect()
         }
-        Overlay::AskStop => vec!["Stop the job? It stops at the next safe point.".to_owned()],
+        Overlay::AskStop => vec!["Stop at the next safe point?".to_owned()],
         Overlay::Log => vec!["The log is what was printed so far.".to_owned()],
         Overlay::Explain(text) => text.lines().map(str::to_owned).collect(),
         Overlay::Doctor(checks) => {
@@ -130,7 +130,7 @@ fn asking(app: &App) -> Vec<String> {
 
 /// Whether a key is one in lines, too: nothing is marked or scrolled there.
 fn is_choice(row: &keys::Binding) -> bool {
-    !matches!(row.action, Action::WizardStep(_) | Action::Parent | Action::Type)
+    !matches!(row.action, Action::Move(_) | Action::Parent | Action::Type)
 }
 
 /// The key as it is typed in a line: nobody types Esc there, and q does the same.

@@ -20,19 +20,24 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
     let end = selected.map_or(0, |at| at + 1);
     // Where there is little room the details are left out; on top of the screen everything is shown.
     let shown = |(_, line): &(usize, &log::LogLine)| marked || line.level > Level::Detail;
-    let lines = app.log.lines().iter().enumerate().take(end).filter(shown);
-    let width = usize::from(area.width.saturating_sub(2));
-    // From the end on, as far as there is room.
+    let width = usize::from(area.width.saturating_sub(super::FRAME));
+    let rows_at = |n: usize, line| rows_of_line(line, marked && Some(n) == selected, width, theme);
+    // From the marked line back, as far as there is room; and if that ends before the panel is full, on from there.
     let mut rows = VecDeque::new();
-    for (n, line) in lines.rev() {
-        for row in self::rows(line, marked && Some(n) == selected, width, theme).into_iter().rev() {
-            rows.push_front(row);
-        }
+    for (n, line) in app.log.lines().iter().enumerate().take(end).filter(shown).rev() {
+        rows_at(n, line).into_iter().rev().for_each(|row| rows.push_front(row));
         if rows.len() >= height {
             break;
         }
     }
-    let lines: Vec<Line<'_>> = rows.into_iter().rev().take(height).rev().collect();
+    let mut lines: Vec<Line<'_>> = rows.into_iter().rev().take(height).rev().collect();
+    for (n, line) in app.log.lines().iter().enumerate().skip(end).filter(shown) {
+        if lines.len() >= height {
+            break;
+        }
+        lines.extend(rows_at(n, line));
+    }
+    lines.truncate(height);
     let block = panel(theme, "Log");
     let state = if app.log.following() { " following " } else { " paused " };
     let block = block.title(Line::from(Span::styled(state, theme.faint)).right_aligned());
@@ -40,7 +45,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
 }
 
 /// A line of the log, in as many rows as it needs.
-fn rows<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &Theme) -> Vec<Line<'a>> {
+fn rows_of_line<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     let style = match (marked, line.level) {
         (true, _) => theme.marked,
         (false, Level::Warning) => theme.warn,

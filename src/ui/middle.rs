@@ -3,80 +3,182 @@
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{log_panel, panel, rows_of, wizard_panel};
+use super::{cut, focus, log_panel, rows_of, wizard_panel};
 use crate::app::keys::Danger;
 use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{App, Confirmation, Goal, JobView, Screen, Stage, Which, command_line, keys, progress};
 use crate::image::Content;
 use crate::image::Loader;
-use crate::job::{Outcome, Preview, Report};
+use crate::job::{Boot, Outcome, Preview, Report};
 use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
 
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    match &app.screen {
-        Screen::Home => home(frame, area, app, theme),
-        Screen::Pick(_, _, picker) => pick(frame, area, picker, theme),
-        Screen::Wizard(view) => wizard_panel::draw(frame, area, app, &view.wizard, theme),
-        Screen::Job(view) => job(frame, area, app, view, theme),
-        Screen::Outcome(report, _) => outcome(frame, area, app, report, theme),
-    }
+/// `with_log`: the log has no place of its own beside the screen, so that it is below.
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, with_log: bool) {
+    let panel = match &app.screen {
+        Screen::Home => home(app, theme),
+        Screen::Pick(which, _, picker) => return pick(frame, area, *which, picker, theme),
+        Screen::Wizard(view) => return wizard_panel::draw(frame, area, app, &view.wizard, theme),
+        Screen::Job(JobView { stage: Stage::Asking(question), facts, stopping, .. }) => {
+            let Some(preview) = &facts.preview else { return };
+            plan(app, preview, question, *stopping, theme)
+        }
+        Screen::Job(_) if with_log => return log_panel::draw(frame, area, app, theme, false),
+        Screen::Job(_) => working(theme),
+        Screen::Outcome(report, _) => outcome(app, report, theme),
+    };
+    above_the_log(frame, area, app, theme, panel, with_log);
 }
 
-fn home(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let [jobs, log] = area.layout(&Layout::vertical([Constraint::Length(5), Constraint::Fill(1)]));
+/// A panel of the middle: its last line, a question, stays however little room the others leave it.
+struct Middle<'a> {
+    title: &'static str,
+    /// At the right end of the border.
+    note: &'static str,
+    lines: Vec<Line<'a>>,
+    question: Option<Line<'a>>,
+}
+
+/// Where the log has its own column, what to know while it writes.
+fn working<'a>(theme: &Theme) -> Middle<'a> {
+    let lines = vec![
+        Line::from("Leave the drone plugged in."),
+        Line::from(Span::styled(
+            "If the cable slips out, plug it in again: cfdfu resumes where it stopped. A half-written firmware never \
+             starts.",
+            theme.faint,
+        )),
+    ];
+    Middle { title: "Flashing", note: "", lines, question: None }
+}
+
+fn home<'a>(app: &App, theme: &Theme) -> Middle<'a> {
     let letters = ["f", "r", "b"];
-    let lines: Vec<Line<'_>> = Goal::ALL
+    let lines = Goal::ALL
         .iter()
         .zip(letters)
         .map(|(goal, letter)| {
             let marked = *goal == app.goal;
-            let style = if marked { theme.marked } else { theme.plain };
-            let why = keys::why_not(app, *goal).map(|why| Span::styled(format!("  {why}"), theme.faint));
-            let name = Span::styled(format!(" {letter}  {} ", goal.title()), style);
-            Line::from([Some(name), why].into_iter().flatten().collect::<Vec<_>>())
+            let why = keys::why_not(app, *goal);
+            let (mark, style) = match (marked, &why) {
+                (true, None) => (theme.ticks.1, theme.accent.add_modifier(Modifier::BOLD)),
+                (true, Some(_)) => (theme.ticks.1, theme.strong),
+                (false, _) => (" ", theme.plain),
+            };
+            let mut spans = vec![
+                Span::styled(format!("{mark} "), style),
+                Span::styled(format!(" {letter} "), if marked { theme.next_key } else { theme.key }),
+                Span::styled(format!("  {}", goal.title()), style),
+            ];
+            spans.extend(why.map(|why| Span::styled(theme.text(&format!("   {why}")), theme.faint)));
+            Line::from(spans)
         })
         .collect();
-    frame.render_widget(Paragraph::new(lines).block(panel(theme, "What to do")), jobs);
-    log_panel::draw(frame, log, app, theme, false);
+    Middle { title: "What would you like to do?", note: "", lines, question: None }
 }
 
-fn pick(frame: &mut Frame<'_>, area: Rect, picker: &Picker, theme: &Theme) {
-    let block = panel(theme, &format!("Choose a file in {}", picker.folder.display()));
-    let height = usize::from(area.height.saturating_sub(3));
+fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme: &Theme) {
+    let what = match which {
+        Which::Image => "firmware",
+        Which::Loader => "bootloader (cf2loader-1.0.bin)",
+    };
+    let width = usize::from(area.width.saturating_sub(super::FRAME));
+    let title = format!("Choose the {what}");
+    let counts = match (&picker.entries, picker.all()) {
+        (Some(Ok(_)), all) => format!(" {}/{all} ", picker.rows().len()),
+        _ => String::new(),
+    };
+    let block = focus(theme, &title).title(Line::from(Span::styled(counts, theme.faint)).right_aligned());
+    let height = usize::from(area.height.saturating_sub(4));
     let first = picker.at.saturating_sub(height.saturating_sub(1));
-    let mut lines = vec![match &picker.typing {
-        Some(input) => Line::from(vec![
-            Span::styled("path ", theme.faint),
-            Span::styled(format!("{}_", input.value()), theme.strong),
-        ]),
-        None => Line::from(Span::styled("/ to type or paste a path", theme.faint)),
-    }];
-    if picker.entries.is_none() {
-        lines.push(Line::from(theme.text("reading …")));
-    } else if picker.rows().is_empty() {
-        lines
-            .push(Line::from(Span::styled("No folder and no file that could be an image here.", theme.warn)));
+    let folder = Line::from(Span::styled(clean(&picker.folder.display().to_string()), theme.faint));
+    let mut lines = vec![
+        folder,
+        match (&picker.typing, picker.filter.as_str()) {
+            (Some(input), _) => typed_path(input, width, theme),
+            (None, "") => Line::from(Span::styled("Type to filter, / for a path.", theme.faint)),
+            (None, filter) => Line::from(vec![
+                Span::styled("filter ", theme.faint),
+                Span::styled(format!("{filter}_"), theme.strong),
+            ]),
+        },
+    ];
+    match &picker.entries {
+        None => lines.push(Line::from(theme.text("reading …"))),
+        Some(Err(why)) => {
+            lines.push(Line::from(Span::styled(format!("This folder cannot be read: {why}"), theme.bad)));
+        }
+        Some(Ok(_)) if picker.all() == 0 => lines.push(Line::from("No images here.")),
+        Some(Ok(_)) if picker.rows().is_empty() => lines.push(Line::from("Nothing matches the filter.")),
+        Some(Ok(_)) => {}
     }
-    for (n, entry) in picker.rows().iter().enumerate().skip(first).take(height) {
-        let name = entry_name(picker, entry);
-        let (name, what, good) = match &entry.kind {
-            EntryKind::Folder => (format!("{name}/"), String::new(), true),
-            EntryKind::File(what, good) => (name, what.clone(), *good),
-        };
-        let style = if n == picker.at { theme.marked } else { theme.plain };
-        let what_style = if good { theme.good } else { theme.faint };
-        lines.push(Line::from(vec![
-            Span::styled(format!(" {name:<32} "), style),
-            Span::styled(format!(" {what}"), what_style),
-        ]));
+    let names = picker.rows().into_iter().map(|entry| entry_name(picker, entry)).collect::<Vec<_>>();
+    // Name, what it is, size, age: the middle takes what is left.
+    let longest = names.iter().map(|name| columns(name)).max().unwrap_or(0);
+    let name_width = longest.clamp(12, (width / 2).max(12));
+    for (n, (entry, name)) in picker.rows().into_iter().zip(names).enumerate().skip(first).take(height) {
+        lines.push(picker_row(entry, &name, n == picker.at, (name_width, width), theme));
     }
     frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+/// The path as far as it fits, with the cursor where it is.
+fn typed_path<'a>(input: &tui_input::Input, width: usize, theme: &Theme) -> Line<'a> {
+    let room = width.saturating_sub(6);
+    let skip = input.visual_scroll(room);
+    let (before, after) = input
+        .value()
+        .split_at(input.value().char_indices().nth(input.cursor()).map_or(input.value().len(), |(at, _)| at));
+    let before: String = before.chars().skip(skip).collect();
+    let mut after = after.chars();
+    let under = after.next().unwrap_or(' ');
+    Line::from(vec![
+        Span::styled("path ", theme.faint),
+        Span::styled(before, theme.strong),
+        Span::styled(under.to_string(), theme.marked),
+        Span::styled(after.collect::<String>(), theme.strong),
+    ])
+}
+
+fn columns(text: &str) -> usize {
+    Span::raw(text).width()
+}
+
+fn picker_row<'a>(
+    entry: &Entry,
+    name: &str,
+    marked: bool,
+    (name_width, width): (usize, usize),
+    theme: &Theme,
+) -> Line<'a> {
+    let (tick, _, cross) = theme.ticks;
+    let (mark, mark_style, what) = match &entry.kind {
+        EntryKind::Folder => (" ", theme.plain, String::new()),
+        EntryKind::File(what, true) => (tick, theme.good, what.clone()),
+        EntryKind::File(what, false) => (cross, theme.faint, what.clone()),
+    };
+    let name = if entry.kind == EntryKind::Folder { format!("{name}/") } else { name.to_owned() };
+    let figures = entry.figures();
+    let room = width.saturating_sub(name_width + 4 + columns(&figures) + 1);
+    let pad = |text: String, to: usize| {
+        let gap = to.saturating_sub(columns(&text));
+        text + &" ".repeat(gap)
+    };
+    let name = pad(cut(&name, name_width, theme), name_width);
+    let what = pad(cut(&theme.text(&what), room, theme), room);
+    let style = if marked { theme.marked } else { theme.plain };
+    Line::from(vec![
+        Span::styled(format!("{mark} "), mark_style),
+        Span::styled(name, style),
+        Span::styled(format!("  {what}"), if mark == cross { theme.faint } else { theme.plain }),
+        Span::styled(format!(" {figures}"), theme.faint),
+    ])
 }
 
 /// A row's name: that of its file, and of a recent one in another folder all of its path.
@@ -84,15 +186,6 @@ pub(super) fn entry_name(picker: &Picker, entry: &Entry) -> String {
     let elsewhere = entry.kind != EntryKind::Folder && entry.path.parent() != Some(&picker.folder);
     let name = entry.path.file_name().filter(|_| !elsewhere).unwrap_or(entry.path.as_os_str());
     clean(&name.to_string_lossy())
-}
-
-fn job(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
-    match (&view.stage, &view.facts.preview) {
-        (Stage::Asking(question), Some(preview)) => {
-            plan(frame, area, app, preview, question, view.stopping, theme);
-        }
-        _ => log_panel::draw(frame, area, app, theme, false),
-    }
 }
 
 /// A row of the plan.
@@ -116,14 +209,14 @@ pub(super) enum PlanRowKind {
 impl PlanRowKind {
     pub(super) fn label(self) -> &'static str {
         match self {
-            PlanRowKind::OnTheDrone => "on the drone",
-            PlanRowKind::WillBe => "will be",
+            PlanRowKind::OnTheDrone => "now",
+            PlanRowKind::WillBe => "after",
             PlanRowKind::Sectors => "sectors",
             PlanRowKind::Write => "write",
             PlanRowKind::NotTouched => "not touched",
             PlanRowKind::LoaderGone => "bootloader",
             PlanRowKind::Note => "note",
-            PlanRowKind::SameAs => "the same as",
+            PlanRowKind::SameAs => "as a command",
         }
     }
 }
@@ -136,7 +229,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
         coming = format!("{coming} and {}", firmware.content);
     }
     let same = preview.found.iter().filter(|&&found| found == Comparison::Same).count();
-    let erase: Vec<String> = preview.work.erase.iter().map(|sector| sector.index.to_string()).collect();
+    let erase = ranges(preview.work.erase.iter().map(|sector| sector.index).collect());
     let seconds = progress::estimate(&preview.work).as_secs_f64();
     let untouched = match app.goal {
         Goal::Restore => "settings, radio chip, decks",
@@ -144,7 +237,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     };
     let bytes = report::thousands(preview.work.bytes());
     let gone = preview.loader.is_some_and(Loader::is_gone);
-    let gone = gone.then(|| "gone: it will not start; Esc, b restores".to_owned());
+    let gone = gone.then(|| "missing: the drone will not start until you restore it (Esc, b)".to_owned());
     // The change says more than the caution does of the image alone.
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
@@ -153,7 +246,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     // The question below says it, unless it asks about the bootloader.
     let is_asked = keys::danger(app) == Some(Danger::ChangedSince);
     let since = (preview.changed_since && !is_asked)
-        .then(|| "another program flashed the drone since; that is overwritten".to_owned());
+        .then(|| "another program has flashed this drone since; this overwrites it".to_owned());
     let note = note.or(since);
     let row = |what, text| PlanRow { what, text };
     let gone = gone.map(|text| row(PlanRowKind::LoaderGone, text));
@@ -161,11 +254,8 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let mut rows = vec![
         row(PlanRowKind::OnTheDrone, before),
         row(PlanRowKind::WillBe, coming),
-        row(
-            PlanRowKind::Sectors,
-            format!("{same} of {} are the same; erase {}", preview.found.len(), erase.join(", ")),
-        ),
-        row(PlanRowKind::Write, format!("{bytes} bytes, about {seconds:.0} s, all read back")),
+        row(PlanRowKind::Sectors, format!("erase {erase}; {same} of {} already match", preview.found.len())),
+        row(PlanRowKind::Write, format!("{bytes} bytes, about {:.0} s, all checked", seconds.max(1.0))),
         row(PlanRowKind::NotTouched, untouched.to_owned()),
     ];
     rows.extend(gone.into_iter().chain(note));
@@ -173,19 +263,36 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     rows
 }
 
-fn plan(
-    frame: &mut Frame<'_>,
-    area: Rect,
+/// Numbers in order, those that follow one another as "1-5".
+fn ranges(mut numbers: Vec<usize>) -> String {
+    numbers.sort_unstable();
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for n in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == n => *last = n,
+            _ => runs.push((n, n)),
+        }
+    }
+    let run = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    if runs.is_empty() {
+        "nothing".to_owned()
+    } else {
+        runs.into_iter().map(run).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn plan<'a>(
     app: &App,
     preview: &Preview,
     question: &Confirmation,
     stopping: bool,
     theme: &Theme,
-) {
+) -> Middle<'a> {
     let row = |PlanRow { what, text }: PlanRow| {
         let style = match what {
             PlanRowKind::WillBe => theme.strong,
             PlanRowKind::LoaderGone | PlanRowKind::Note => theme.warn,
+            PlanRowKind::SameAs => theme.faint,
             _ => theme.plain,
         };
         Line::from(vec![
@@ -199,35 +306,32 @@ fn plan(
     } else if let Some(danger) = keys::danger(app) {
         let (what, wanted) = (danger_words(danger), danger.word());
         Line::from(vec![
-            Span::styled(format!("{what}. Type {wanted}, then Enter: "), theme.warn),
+            Span::styled(format!("{what}. To confirm, type {wanted} and press Enter: "), theme.warn),
             Span::styled(format!("{}_", question.word), theme.strong),
         ])
     } else {
         // It takes a key once it can have been read.
-        let key = if question.until_read(app.now).is_some() { theme.faint } else { theme.key };
+        let key = if question.until_read(app.now).is_some() { theme.key_off } else { theme.next_key };
         Line::from(vec![
-            Span::raw("Nothing is changed yet. "),
             Span::styled(" w ", key),
-            Span::raw(" writes, "),
+            Span::raw(" Write it    "),
             Span::styled(" Esc ", theme.key),
-            Span::raw(" goes back."),
+            Span::raw(" Not now"),
         ])
     };
-    above_the_log(frame, area, app, theme, "Plan", lines, Some(question));
+    Middle { title: "Plan", note: " Nothing has been changed yet ", lines, question: Some(question) }
 }
 
-/// A panel as high as its text, and the log below where there is room. The last line, a question, is there however
-/// little room the others leave it.
+/// A panel as high as its text, and the log below where it belongs there and has room.
 fn above_the_log(
     frame: &mut Frame<'_>,
     area: Rect,
     app: &App,
     theme: &Theme,
-    title: &str,
-    lines: Vec<Line<'_>>,
-    question: Option<Line<'_>>,
+    Middle { title, note, lines, question }: Middle<'_>,
+    with_log: bool,
 ) {
-    let width = area.width.saturating_sub(2);
+    let width = area.width.saturating_sub(super::FRAME);
     let text = Paragraph::new(lines).wrap(Wrap { trim: false });
     let question = question.map(|line| Paragraph::new(line).wrap(Wrap { trim: false }));
     let rows = rows_of(&text, width);
@@ -235,8 +339,9 @@ fn above_the_log(
     let wanted = rows.saturating_add(last).saturating_add(2).min(area.height);
     let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
     // One or two rows of it would be a border around nothing.
-    let top = if log.height > 2 { top } else { area };
-    let block = panel(theme, title);
+    let has_log = with_log && log.height > 2;
+    let top = if has_log || !with_log { top } else { area };
+    let block = focus(theme, title).title(Line::from(Span::styled(note, theme.faint)).right_aligned());
     let inner = block.inner(top);
     frame.render_widget(block, top);
     let above = rows.min(inner.height.saturating_sub(last));
@@ -249,15 +354,16 @@ fn above_the_log(
     if let Some(question) = question {
         frame.render_widget(question, below);
     }
-    if log.height > 2 {
+    if has_log {
         log_panel::draw(frame, log, app, theme, false);
     }
 }
 
-fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme: &Theme) {
+fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> Middle<'a> {
     let (tick, _, cross) = theme.ticks;
     let took = report.took.as_secs_f64();
     let verdict = theme.text(&report::verdict(report));
+    let flies = matches!(report.boot, Boot::StaysUp | Boot::NotWatched) && !report.runs_other;
     let (head, style) = match &report.outcome {
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => {
             (format!("{tick} {verdict}, {took:.1} s"), theme.good)
@@ -265,16 +371,17 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
         Outcome::Cancelled(_) => (format!("{cross} {verdict} after {took:.1} s"), theme.warn),
         Outcome::Failed(_) => (format!("{cross} {verdict}"), theme.bad),
     };
-    let mut lines = vec![Line::from(Span::styled(head, style))];
+    let mut lines = vec![Line::from(Span::styled(head, style)), Line::from("")];
     match &report.outcome {
         Outcome::Failed(failure) => {
             lines.push(Line::from(theme.text(&report::failed(failure).advice.to_string())));
         }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
-            lines.extend(report::figures(report).map(|figures| Line::from(format!("{figures}."))));
             let next = report::afterwards(report).unwrap_or_else(|| "It is still in DFU mode.".to_owned());
-            lines.push(Line::from(theme.text(&next)));
+            let style = if flies { theme.good } else { theme.strong };
+            lines.push(Line::from(Span::styled(theme.text(&next), style)));
+            lines.extend(report::figures(report).map(|figures| Line::from(format!("{figures}."))));
             lines.extend(about_the_loader(app).map(|(words, bad)| {
                 Line::from(Span::styled(theme.text(&words), if bad { theme.warn } else { theme.plain }))
             }));
@@ -282,13 +389,18 @@ fn outcome(frame: &mut Frame<'_>, area: Rect, app: &App, report: &Report, theme:
     }
     if matches!(&report.outcome, Outcome::Failed(failure) if !failure.drone.is_unchanged()) {
         lines.push(Line::from(vec![
-            Span::styled(" r ", theme.key),
-            Span::raw(" tries again, "),
+            Span::styled(" r ", theme.next_key),
+            Span::raw(" Try again    "),
             Span::styled(" w ", theme.key),
-            Span::raw(" leads into DFU mode by hand."),
+            Span::raw(" Show me how to get into DFU mode"),
+        ]));
+    } else if app.undo.why_not().is_none() && report.outcome == Outcome::Flashed {
+        lines.push(Line::from(vec![
+            Span::styled(" u ", theme.key),
+            Span::styled(" puts the previous firmware back", theme.faint),
         ]));
     }
-    above_the_log(frame, area, app, theme, "Outcome", lines, None);
+    Middle { title: "Outcome", note: "", lines, question: None }
 }
 
 /// What a job that worked means for the bootloader, and whether that is bad; nothing if it is there and was not touched.
@@ -304,10 +416,10 @@ pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
 /// What is dangerous, in words.
 pub(super) fn danger_words(danger: Danger) -> &'static str {
     match danger {
-        Danger::Bootloader => "This overwrites the bootloader",
-        Danger::UnknownImage => "This image is not recognised",
-        Danger::UnknownBoard => "The board of this drone cannot be read",
+        Danger::Bootloader => "This replaces the bootloader",
+        Danger::UnknownImage => "cfdfu does not know this image",
+        Danger::UnknownBoard => "The board of this drone could not be read",
         Danger::ChangedSince => "Another program has changed this drone since its last flash",
-        Danger::NoCrazyflie => "Nothing says that this is a Crazyflie",
+        Danger::NoCrazyflie => "This may not be a Crazyflie",
     }
 }

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{log_panel, panel, rows_of};
+use super::{focus, log_panel, rows_of};
 use crate::app::{App, Overlay, keys};
 use crate::doctor::{Check, Verdict};
 
@@ -15,8 +15,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
         None => {}
         Some(Overlay::Help) => help(frame, area, app, theme),
         Some(Overlay::AskStop) => {
-            let text = "Stop the job? It stops at the next safe point. If writing has begun, the drone is left \
-                        without a complete firmware and waits in DFU mode: the same job again completes it.";
+            let text = "Stop at the next safe point? If writing has begun, the drone will not fly until you flash it \
+                        again. It waits safely in DFU mode.";
             boxed(frame, area, theme, "Stop?", vec![Line::from(text), Line::from(""), choices(app, theme)]);
         }
         Some(Overlay::Log) => {
@@ -78,12 +78,12 @@ fn help(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
 }
 
 fn boxed(frame: &mut Frame<'_>, area: Rect, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
-    let width = area.width.saturating_sub(6).min(72);
+    let width = area.width.saturating_sub(6).min(76);
     let paragraph = Paragraph::new(lines).wrap(Wrap { trim: false });
-    let inner = width.saturating_sub(2).max(1);
+    let inner = width.saturating_sub(super::FRAME).max(1);
     let rows = rows_of(&paragraph, inner);
     let height = rows.saturating_add(2).min(area.height);
     let place = area.centered(Constraint::Length(width), Constraint::Length(height));
     frame.render_widget(Clear, place);
-    frame.render_widget(paragraph.block(panel(theme, title)), place);
+    frame.render_widget(paragraph.block(focus(theme, title)), place);
 }

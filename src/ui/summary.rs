@@ -1,5 +1,7 @@
 //! The two panels at the top: what is plugged in, and what is to be flashed.
 
+use std::path::Path;
+
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -13,17 +15,18 @@ use crate::image::Loader;
 use crate::image::{Content, Format, Image};
 use crate::job::{Device, DeviceInfo, Identity, Running};
 use crate::report::count;
+use crate::usb::descriptor::clean;
 
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let title = match app.devices.list().len() {
-        0 | 1 => "Device".to_owned(),
-        n => format!("Device {} of {n}", app.devices.position() + 1),
+        0 | 1 => "Drone".to_owned(),
+        n => format!("Drone {} of {n}", app.devices.position() + 1),
     };
     let lines = match (&app.devices.bus, app.devices.selected()) {
         (BusState::Asking, _) => vec![Line::from(Span::styled(theme.text("looking …"), theme.faint))],
         (BusState::None(_), _) => vec![
-            Line::from(Span::styled("This computer offers no USB.", theme.warn)),
-            Line::from(theme.text("Try cfdfu --demo, or run it where")),
+            Line::from(Span::styled("No USB on this computer.", theme.warn)),
+            Line::from(theme.text("Try cfdfu --demo, or run cfdfu where")),
             Line::from("the drone is plugged in."),
         ],
         // The keys are those of the start.
@@ -31,27 +34,27 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             vec![Line::from(Span::styled(theme.text("restarting …"), theme.faint))]
         }
         (BusState::Devices(_), None) if app.screen != Screen::Home => {
-            vec![Line::from(Span::styled("Nothing is plugged in.", theme.warn))]
+            vec![Line::from(Span::styled("No drone is plugged in.", theme.strong))]
         }
         (BusState::Devices(_), None) => vec![
-            Line::from(Span::styled("Nothing is plugged in.", theme.warn)),
+            Line::from(Span::styled("No drone is plugged in.", theme.strong)),
             Line::from(vec![
-                Span::raw("It does not start: "),
+                Span::raw("Won't start? Press "),
                 Span::styled("r", theme.strong),
-                Span::raw(" helps."),
+                Span::raw("."),
             ]),
             match app.demo {
                 Some(_) => Line::from(""),
                 None => Line::from(vec![
-                    Span::raw("It is not seen: "),
+                    Span::raw("Plugged in but not found? Press "),
                     Span::styled("d", theme.strong),
-                    Span::raw(" looks why."),
+                    Span::raw("."),
                 ]),
             },
         ],
         (BusState::Others(others), _) => {
             let px4 = others.iter().all(|other| other.what == Relative::Px4Bootloader);
-            let head = if px4 { "Not as Bitcraze made it:" } else { "No Crazyflie, but" };
+            let head = if px4 { "Another bootloader is on it:" } else { "No Crazyflie, only" };
             let mut lines = vec![Line::from(Span::styled(head, theme.warn))];
             match others.as_slice() {
                 [other] => {
@@ -110,11 +113,11 @@ fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
         return Line::from(Span::styled("  read-protected", theme.bad));
     }
     let loader = match identity.loader {
-        Some(Loader::Bitcraze) => Span::raw("loader Bitcraze"),
-        Some(Loader::Overwritten) => Span::styled("loader overwritten", theme.bad),
-        Some(Loader::Erased) => Span::styled("loader erased", theme.bad),
-        Some(Loader::Other) => Span::styled("foreign loader", theme.bad),
-        None => Span::raw("loader unknown"),
+        Some(Loader::Bitcraze) => Span::raw("bootloader ok"),
+        Some(Loader::Overwritten) => Span::styled("bootloader overwritten", theme.bad),
+        Some(Loader::Erased) => Span::styled("bootloader erased", theme.bad),
+        Some(Loader::Other) => Span::styled("not Bitcraze's bootloader", theme.bad),
+        None => Span::raw("bootloader unknown"),
     };
     let firmware = match identity.firmware.as_ref().map(Content::firmware) {
         None => Span::styled("no firmware", theme.warn),
@@ -123,10 +126,38 @@ fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
             Span::styled("incomplete firmware", theme.bad)
         }
         Some(Some(firmware)) => {
-            Span::raw(format!("firmware {}", firmware.version.as_deref().unwrap_or("of no version")))
+            Span::raw(format!("firmware {}", firmware.version.as_deref().unwrap_or("of unknown version")))
         }
     };
     Line::from(vec![Span::raw("  "), loader, Span::raw(", "), firmware])
+}
+
+/// Both in one row, for a low screen.
+pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    let device = match app.devices.selected() {
+        Some(device) => {
+            let name = match device.mode {
+                Mode::Dfu => "in DFU mode",
+                Mode::Firmware => "running",
+            };
+            format!("{name} on port {}", device.location)
+        }
+        None => "no drone".to_owned(),
+    };
+    let which = app.goal.file();
+    let file = match (app.undoes(which), app.slot(which)) {
+        (Some(_), _) => "the previous firmware".to_owned(),
+        (None, Slot::Empty) => "no file".to_owned(),
+        (None, Slot::Loading(path) | Slot::Bad(path, _) | Slot::Ready(path, _)) => file_name(path),
+    };
+    let style = if app.devices.selected().is_some() { theme.good } else { theme.faint };
+    let line = Line::from(vec![
+        Span::styled(format!(" {} ", theme.dot), style),
+        Span::styled(device, theme.strong),
+        Span::styled("   ", theme.line),
+        Span::raw(theme.text(&file)),
+    ]);
+    frame.render_widget(line, area);
 }
 
 /// What is to be flashed.
@@ -134,7 +165,7 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
     let which = app.goal.file();
     let title = match which {
         Which::Loader => "Bootloader",
-        Which::Image => "Image",
+        Which::Image => "Firmware",
     };
     let mut lines = match app.undoes(which) {
         Some(before) => before_lines(before, theme),
@@ -159,19 +190,21 @@ fn before_lines<'a>(before: &Before, theme: &Theme) -> Vec<Line<'a>> {
         .first()
         .map(|first| format!("{} at {}", count(before.image.bytes() as u64, "byte"), first.address));
     vec![
-        Line::from(Span::styled("what was there before", theme.strong)),
+        Line::from(Span::styled("Undo: the previous firmware", theme.strong)),
         Line::from(before.content.to_string()),
         Line::from(place.unwrap_or_default()),
     ]
 }
 
+fn file_name(path: &Path) -> String {
+    let name = path
+        .file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    clean(&name)
+}
+
 fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
-    let name = |path: &std::path::Path| {
-        let name = path
-            .file_name()
-            .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
-        crate::usb::descriptor::clean(&name)
-    };
+    let name = file_name;
     match slot {
         Slot::Empty => vec![
             Line::from(Span::styled("No file chosen yet.", theme.warn)),
@@ -186,7 +219,9 @@ fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
         }
         Slot::Bad(path, problem) => {
             // The name is above; why, and what helps, is in the log, too.
-            let why = wrapped(&problem.message, width.saturating_sub(2)).into_iter().take(2);
+            let why = wrapped(&problem.message, width.saturating_sub(usize::from(super::FRAME)))
+                .into_iter()
+                .take(2);
             let head = Line::from(name(path));
             std::iter::once(head).chain(why.map(|line| Line::from(Span::styled(line, theme.bad)))).collect()
         }

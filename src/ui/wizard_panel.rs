@@ -7,17 +7,19 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::panel;
+use super::focus;
 use super::theme::Theme;
 use crate::app::App;
 use crate::app::wizard::{Leds, Wizard, WizardStep};
 
 /// Why somebody is here who did not ask for it.
-pub(super) const LOST: &str = "The drone was lost in mid-flash and waits without a firmware. Back in DFU mode, it is \
-    gone on with by itself.";
+pub(super) const LOST: &str = "The connection dropped while flashing. Nothing is broken: bring the drone back into DFU mode and cfdfu \
+    finishes by itself.";
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard, theme: &Theme) {
-    let block = panel(theme, "Into DFU mode by hand");
+    // What the hands must do at once fills the panel.
+    let at_once = is_at_once(app, wizard);
+    let block = focus(theme, "Into DFU mode by hand").style(if at_once { theme.now } else { theme.plain });
     let inner = block.inner(area);
     frame.render_widget(block, area);
     // On a narrow screen the words are worth more than the drawing.
@@ -32,22 +34,32 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
     frame.render_widget(Paragraph::new(drone_lines(app, wizard, theme)), drone);
 }
 
+/// The cable goes in now, or the button is let go.
+fn is_at_once(app: &App, wizard: &Wizard) -> bool {
+    wizard.is_plugging(app.now) || wizard.step == WizardStep::Release && wizard.seconds(app.now) < 2
+}
+
 fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>> {
-    let names = ["unplug", "hold the button", "plug in", "hold on", "let go"];
+    let names = ["unplug", "hold the button", "plug in", "keep holding", "let go"];
     let at = match wizard.step {
         WizardStep::Prepare => 0,
         WizardStep::Count => 1,
         WizardStep::Hold if wizard.is_plugging(now) => 2,
-        WizardStep::Hold => 3,
-        WizardStep::Release | WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early => 4,
+        // What went wrong was the time for which the button was held, mostly.
+        WizardStep::Hold | WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early => 3,
+        WizardStep::Release => 4,
     };
-    let (done, busy, _) = theme.ticks;
+    let has_failed = matches!(wizard.step, WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early);
+    let (done, busy, failed) = theme.ticks;
+    let (mark, style) = if has_failed { (failed, theme.bad) } else { (busy, theme.accent) };
     names
         .iter()
         .enumerate()
         .map(|(n, name)| match n {
-            n if n < at => Line::from(Span::styled(format!("{done} {name}"), theme.good)),
-            n if n == at => Line::from(Span::styled(format!("{busy} {name}"), theme.strong)),
+            n if n < at => Line::from(vec![Span::styled(format!("{done} "), theme.good), Span::raw(*name)]),
+            n if n == at => {
+                Line::from(vec![Span::styled(format!("{mark} "), style), Span::styled(*name, theme.strong)])
+            }
             _ => Line::from(Span::styled(format!("  {name}"), theme.faint)),
         })
         .collect()
@@ -55,11 +67,16 @@ fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>
 
 fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let (head, detail) = wizard.words(app.now);
-    // What the hands must do at once is in the style of a key.
-    let at_once = wizard.is_plugging(app.now) || wizard.step == WizardStep::Release;
-    let head =
-        if at_once { Span::styled(format!(" {head} "), theme.key) } else { Span::styled(head, theme.strong) };
-    let mut lines = vec![Line::from(head)];
+    let mut lines = Vec::new();
+    if is_at_once(app, wizard) {
+        lines.extend([
+            Line::from(""),
+            Line::from(Span::styled(head, theme.strong)).centered(),
+            Line::from(""),
+        ]);
+    } else {
+        lines.push(Line::from(Span::styled(head, theme.strong)));
+    }
     if app.resume().is_some() && wizard.step == WizardStep::Prepare {
         lines.insert(0, Line::from(Span::styled(LOST, theme.warn)));
     }
@@ -76,14 +93,30 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
                 Span::raw("."),
             ]));
         }
-        WizardStep::Hold => lines.push(Line::from("The blue LED is lit, blinks, then faster.")),
+        WizardStep::Hold if !wizard.is_plugging(app.now) => {
+            lines.push(Line::from("Blue LED: on, slow blinks, then fast ones."));
+        }
         WizardStep::AskLeds => lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
             let key = Span::styled(format!(" {} ", n + 1), theme.key);
-            Line::from(vec![key, Span::raw(format!(" {}", leds.question()))])
+            // Held beside the drone, the dots blink as its LEDs do.
+            let dots = dots(*leds, app.now, theme);
+            Line::from(vec![key, Span::raw(" "), dots, Span::raw(format!(" {}", leds.question()))])
         })),
         _ => {}
     }
     lines
+}
+
+/// The LEDs of an answer, at their rates.
+fn dots<'a>(leds: Leds, now: Duration, theme: &Theme) -> Span<'a> {
+    let lit = leds.half_period().is_none_or(|half| (now.as_millis() / half).is_multiple_of(2));
+    let dot = if lit { theme.leds.0 } else { theme.leds.1 };
+    match leds {
+        Leds::TwoSlow => Span::styled(format!("{dot}{dot}"), theme.led),
+        Leds::OneFast | Leds::Flicker | Leds::Solid => Span::styled(format!("{dot} "), theme.led),
+        Leds::Dark => Span::styled(format!("{} ", theme.leds.1), theme.faint),
+        Leds::Other => Span::styled("? ", theme.faint),
+    }
 }
 
 /// A number that can be read across the room: five rows of blocks.

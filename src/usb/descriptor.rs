@@ -1,12 +1,15 @@
-//! USB descriptors, read over the seam and parsed here, so that every bus shows a device alike and a
-//! device's lies about lengths end in this file.
+//! Reads and parses USB descriptors over [`Transport`], so that the real and the simulated bus share one parser.
+//!
+//! Descriptors come from the device and are not trusted: lengths are checked here, and text is cleaned for printing.
 
 use std::time::Duration;
 
 use super::{Setup, TransferError, Transport};
 
-/// GET_DESCRIPTOR takes a device no time. A hung one should not hold anybody up: four tries and the pauses between them
-/// stay below the two seconds within which a cancel is heard.
+/// Time limit of GET_DESCRIPTOR, which a working device answers at once.
+///
+/// A hung device must not block a cancel, which has to take effect within two seconds. The worker sends the request up
+/// to four times, with 250 ms of pauses in between (`worker::patient`): 4 × 400 ms + 250 ms = 1.85 s.
 const LIMIT: Duration = Duration::from_millis(400);
 /// Device to host, standard, device.
 const STANDARD_IN: u8 = 0x80;
@@ -16,10 +19,10 @@ const CONFIGURATION: u8 = 2;
 const STRING: u8 = 3;
 const INTERFACE: u8 = 4;
 const US_ENGLISH: u16 = 0x0409;
-/// A configuration of more bytes than this is cut: real ones have 54 and 98.
+/// Longer configuration descriptors are cut off. The boot ROM's has 54 bytes, the firmware's 98.
 const CONFIGURATION_MAX: usize = 4096;
 
-/// What a device calls itself. Clean to print: see [`clean`].
+/// The device's names, safe to print: see [`clean`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strings {
     /// iManufacturer.
@@ -30,7 +33,7 @@ pub struct Strings {
     pub serial: String,
 }
 
-/// An interface descriptor, with the class-specific descriptors that follow it.
+/// An interface descriptor and the class-specific descriptors that follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Interface {
     /// bInterfaceNumber.
@@ -45,17 +48,17 @@ pub(crate) struct Interface {
     pub extra: Vec<u8>,
 }
 
-/// What a device calls itself, as far as it could be read.
+/// The device's names, as far as they could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {
-    /// A name that was lost is empty.
+    /// A name that could not be read is empty.
     pub strings: Strings,
-    /// Why one of them was lost. What depends on the names is then unknown.
+    /// Why a name could not be read. Nothing may be concluded from the names in that case.
     pub lost: Option<TransferError>,
 }
 
-/// Reads the names of a device. One that is silent about the first is not asked for the others: the first is the serial
-/// number, without which a drone cannot be told from another.
+/// Reads the names of a device, the serial number first because it distinguishes drones. After a timeout, the remaining
+/// names are not requested.
 pub(crate) fn names(transport: &mut dyn Transport) -> Result<Names, TransferError> {
     let mut device = [0; 18];
     let n = get(transport, DEVICE, 0, 0, &mut device)?;
@@ -76,7 +79,7 @@ pub(crate) fn names(transport: &mut dyn Transport) -> Result<Names, TransferErro
     Ok(Names { strings, lost })
 }
 
-/// Reads one string descriptor; empty if the device has none of that index.
+/// Reads one string descriptor. Index 0 stands for a missing string and returns an empty one.
 pub(crate) fn string(transport: &mut dyn Transport, index: u8) -> Result<String, TransferError> {
     if index == 0 {
         return Ok(String::new());
@@ -86,7 +89,7 @@ pub(crate) fn string(transport: &mut dyn Transport, index: u8) -> Result<String,
     Ok(parse_string(buffer.get(..n).unwrap_or_default()))
 }
 
-/// Reads the interfaces of the first configuration, every alternate setting on its own.
+/// Reads the interfaces of the first configuration, with one entry per alternate setting.
 pub(crate) fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>, TransferError> {
     let mut header = [0; 9];
     let n = get(transport, CONFIGURATION, 0, 0, &mut header)?;
@@ -99,13 +102,13 @@ pub(crate) fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>
     Ok(parse_interfaces(buffer.get(..n).unwrap_or_default()))
 }
 
-/// Device text made safe and short: control characters (terminal escapes among them) and what does not
-/// belong in a name are dropped, blanks at the ends cut.
+/// Makes text from a device safe to print: drops control characters (including terminal escapes) and other characters
+/// that [`is_printable`] rejects, trims blanks and limits the length.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|&c| is_printable(c)).take(126).collect::<String>().trim().to_owned()
 }
 
-/// Whether a character may reach a terminal: neither a command to it nor one that changes how others are read.
+/// Whether a character is safe on a terminal: neither a control character nor one that hides or reorders others.
 pub fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
@@ -124,7 +127,7 @@ fn get(
     transport.control_in(setup, buffer, LIMIT)
 }
 
-/// The length byte is believed only as far as bytes came: an STM32F427's ROM sends a wrong one.
+/// The length byte is capped by the number of bytes received: an STM32F427's ROM sends a wrong one.
 fn parse_string(bytes: &[u8]) -> String {
     let [len, STRING, ..] = *bytes else { return String::new() };
     let end = usize::from(len).clamp(2, bytes.len());
@@ -161,26 +164,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_string_is_bounded_by_what_came_and_cleaned() {
+    fn a_string_is_cut_to_the_received_bytes_and_cleaned() {
         let encode = |text: &str| -> Vec<u8> {
             let units: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
             [&[u8::try_from(units.len() + 2).unwrap(), 3][..], &units].concat()
         };
         assert_eq!(parse_string(&encode("STM32  BOOTLOADER")), "STM32  BOOTLOADER");
         assert_eq!(parse_string(&encode("\u{1b}[2JCrazyflie\r\n\u{202e}2.x\u{7}")), "[2JCrazyflie2.x");
-        let mut lying = encode("abc");
-        lying[0] = 255;
-        assert_eq!(parse_string(&lying), "abc");
-        lying[0] = 0;
-        assert_eq!(parse_string(&lying), "");
+        let mut wrong_length = encode("abc");
+        wrong_length[0] = 255;
+        assert_eq!(parse_string(&wrong_length), "abc");
+        wrong_length[0] = 0;
+        assert_eq!(parse_string(&wrong_length), "");
         for bytes in [&[][..], &[2], &[2, 3], &[3, 3, 65], &[4, 1, 65, 0]] {
             assert_eq!(parse_string(bytes), "");
         }
     }
 
-    /// The configuration of the STM32F4's ROM: the functional descriptor follows only the last setting.
+    /// The configuration of the STM32F4's ROM: only the last alternate setting has the functional descriptor.
     #[test]
-    fn the_rom_s_configuration_gives_four_settings_and_one_functional_descriptor() {
+    fn the_rom_configuration_has_four_settings_and_one_functional_descriptor() {
         let mut bytes = vec![9, 2, 54, 0, 1, 1, 0, 0xC0, 50];
         for alternate in 0..4 {
             bytes.extend([9, 4, 0, alternate, 0, 0xFE, 1, 2, 4 + alternate]);

@@ -1,7 +1,7 @@
-//! The real bus: the only file that names `rusb`.
+//! The real bus. This is the only file that uses `rusb`.
 //!
-//! Uses a context of its own: libusb's global one panics where the kernel has no USB. Nothing of libusb is
-//! ever printed.
+//! It creates its own libusb context because the global one panics on a kernel without USB. libusb's own messages are
+//! never printed.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,17 +14,17 @@ use rusb::{Context, Device, DeviceHandle, Hotplug, HotplugBuilder, Registration,
 use super::descriptor::{Strings, clean};
 use super::{Bus, BusError, CRAZYFLIE, Found, Id, Location, Pipe, Setup, TransferError, Transport};
 
-/// The bus is looked at this often at least, for where there is no hot-plug notice.
+/// The longest [`Bus::wait`], for systems without hot-plug notifications.
 const POLL: Duration = Duration::from_millis(250);
 
 pub(crate) struct Libusb {
     context: Context,
-    /// Kept for as long as arrivals are to end a wait.
+    /// Keeps the hot-plug callback registered, which ends a wait.
     _arrivals: Mutex<Option<Registration<Context>>>,
 }
 
 impl Libusb {
-    /// Asks the system for its USB.
+    /// Opens the operating system's USB.
     pub(crate) fn new() -> Result<Libusb, BusError> {
         let context = Context::new().map_err(|error| BusError::NoUsb(error.to_string()))?;
         let arrivals = if rusb::has_hotplug() {
@@ -41,7 +41,7 @@ impl Libusb {
     }
 }
 
-/// Being called is enough: it ends the wait in `handle_events`.
+/// The callbacks do nothing: calling one already makes `handle_events` return.
 struct Notice;
 
 impl Hotplug<Context> for Notice {
@@ -51,7 +51,7 @@ impl Hotplug<Context> for Notice {
 
 impl Bus for Libusb {
     fn list(&self) -> Result<Vec<Found>, BusError> {
-        // A device that goes while the list is made is simply not in it.
+        // A device that disconnects meanwhile is left out of the list.
         Ok(self.devices()?.iter().filter_map(found).collect())
     }
 
@@ -69,13 +69,14 @@ impl Bus for Libusb {
     }
 
     fn wait(&self, limit: Duration) {
-        // Returns in time even without hot-plug notices.
+        // Return after POLL at the latest, because hot-plug notifications may be missing.
         let limit = limit.min(POLL);
         rest_if_failed(self.context.handle_events(Some(limit)), limit);
     }
 }
 
-/// A wait that fails does so at once, and a caller in a loop would spin: then the time is waited out here.
+/// Sleeps for `limit` if libusb's wait failed. A failed wait returns at once, and a caller that waits in a loop would
+/// spin.
 fn rest_if_failed(waited: rusb::Result<()>, limit: Duration) {
     if waited.is_err()
         && let Ok(guard) = Mutex::new(()).lock()
@@ -101,7 +102,8 @@ fn found(device: &Device<Context>) -> Option<Found> {
     })
 }
 
-/// What Linux has read of a device when it came: everybody may read that, also of a device that only others may open.
+/// The names that Linux read when the device was plugged in. Every user may read them, even for a device that this user
+/// may not open.
 fn names(location: &Location, address: u8) -> Option<Strings> {
     const LONGEST: u64 = 1024;
     let folder = Path::new("/sys/bus/usb/devices").join(location.to_string());
@@ -112,7 +114,7 @@ fn names(location: &Location, address: u8) -> Option<Strings> {
     };
     let (manufacturer, product) = (read("manufacturer")?, read("product")?);
     let strings = Strings { manufacturer, product, serial: read("serial").unwrap_or_default() };
-    // Read last: if it is still this enumeration now, the names were its own.
+    // Read last: an unchanged devnum proves that the names belong to this enumeration.
     (read("devnum")?.parse() == Ok(address)).then_some(strings)
 }
 
@@ -187,13 +189,13 @@ mod tests {
 
     use super::*;
 
-    /// Against a loop that spins: the time that was given is taken, whether libusb waits for it or fails.
+    /// A failed wait must take the full time, or the caller's loop would spin.
     #[test]
-    fn a_wait_that_fails_takes_its_time_all_the_same() {
+    fn a_failed_wait_still_takes_its_full_time() {
         let limit = Duration::from_millis(30);
         for failure in [rusb::Error::Io, rusb::Error::Interrupted, rusb::Error::Other] {
             let started = Instant::now();
-            // A condition variable may wake for no reason; not a hundred times in a row.
+            // A condition variable may wake spuriously, but not three times in a row.
             (0..3).for_each(|_| rest_if_failed(Err(failure), limit));
             assert!(started.elapsed() >= limit, "{failure}");
         }

@@ -1,5 +1,5 @@
-//! A bus decorator that tells every transfer to a listener: the log of `-vv`, and the transfer counts of
-//! the tests. It changes nothing that passes.
+//! A bus decorator that reports every transfer to a listener: it feeds the `-vv` log and the transfer counts in tests.
+//! It does not change the transfers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,29 +7,29 @@ use std::time::Duration;
 
 use super::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// One transfer as it went over the seam.
+/// One transfer and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transfer {
-    /// A control transfer that reads, with what came.
+    /// A control transfer from the device, with the bytes received.
     In(Setup, Result<Vec<u8>, TransferError>),
-    /// A control transfer that writes, with how much was to go, and what came of it.
+    /// A control transfer to the device, with the number of bytes to send and the number sent.
     Out(Setup, usize, Result<usize, TransferError>),
-    /// An alternate setting was chosen.
+    /// The selection of an alternate setting.
     Select(u8, Result<(), TransferError>),
-    /// A packet from or to a bulk endpoint, with what it was.
+    /// A packet from or to a bulk endpoint, with its bytes.
     Bulk(u8, Result<Vec<u8>, TransferError>),
 }
 
 pub(crate) type Listener = Arc<dyn Fn(&Transfer) + Send + Sync>;
 
-/// The bus `inner`, overheard by `listener`.
+/// The bus `inner`, whose transfers are reported to `listener`.
 pub struct Traced<B> {
     inner: B,
     listener: Listener,
 }
 
 impl<B: Bus> Traced<B> {
-    /// Overhears every device that is opened from now on.
+    /// Reports the transfers of every device opened through this bus.
     pub fn new(inner: B, listener: Listener) -> Traced<B> {
         Traced { inner, listener }
     }
@@ -63,8 +63,8 @@ impl Transport for TracedTransport {
         limit: Duration,
     ) -> Result<usize, TransferError> {
         let result = self.inner.control_in(setup, buffer, limit);
-        let came = result.map(|n| buffer.get(..n).unwrap_or_default().to_vec());
-        (self.listener)(&Transfer::In(setup, came));
+        let received = result.map(|n| buffer.get(..n).unwrap_or_default().to_vec());
+        (self.listener)(&Transfer::In(setup, received));
         result
     }
 
@@ -82,8 +82,8 @@ impl Transport for TracedTransport {
 
     fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
         let result = self.inner.bulk_in(pipe, buffer, limit);
-        let came = result.map(|n| buffer.get(..n).unwrap_or_default().to_vec());
-        (self.listener)(&Transfer::Bulk(pipe.endpoint, came));
+        let received = result.map(|n| buffer.get(..n).unwrap_or_default().to_vec());
+        (self.listener)(&Transfer::Bulk(pipe.endpoint, received));
         result
     }
 
@@ -96,12 +96,12 @@ impl Transport for TracedTransport {
 
 impl fmt::Display for Transfer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Enough to see a status; a block of data would fill the screen.
+        /// Bytes printed of a transfer: enough for a status. A whole data block would fill the screen.
         const SHOWN: usize = 8;
         let setup = |f: &mut fmt::Formatter<'_>, s: &Setup| {
             write!(f, "{:02x} {:02x} value {:04x} index {:04x}", s.request_type, s.request, s.value, s.index)
         };
-        let came = |f: &mut fmt::Formatter<'_>, result: &Result<Vec<u8>, TransferError>| match result {
+        let received = |f: &mut fmt::Formatter<'_>, result: &Result<Vec<u8>, TransferError>| match result {
             Ok(bytes) => {
                 write!(f, " → {} bytes", bytes.len())?;
                 bytes.iter().take(SHOWN).try_for_each(|byte| write!(f, " {byte:02x}"))?;
@@ -113,11 +113,11 @@ impl fmt::Display for Transfer {
             Transfer::In(s, result) => {
                 f.write_str("in  ")?;
                 setup(f, s)?;
-                came(f, result)
+                received(f, result)
             }
             Transfer::Bulk(endpoint, result) => {
                 write!(f, "bulk {endpoint:02x}")?;
-                came(f, result)
+                received(f, result)
             }
             Transfer::Out(s, len, result) => {
                 f.write_str("out ")?;

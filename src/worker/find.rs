@@ -1,5 +1,5 @@
-//! Which drone a job is for, and how it comes to be in DFU mode and open. A drone is followed by the port that it is plugged
-//! into; its serial number is a check, since chips of one batch may show the same one in DFU mode.
+//! Selects the drone for a job, brings it into DFU mode and opens it. A drone is followed by its port. The serial
+//! number is only a check, because chips of one batch may have the same one in DFU mode.
 
 use super::port::{UDEV, open, require_same_drone, with_permission};
 use super::reboot::{appears_in_dfu, enter_dfu};
@@ -9,27 +9,27 @@ use crate::job::{Device, Enter, FailureKind, Job, LogEntry, WaitFor};
 use crate::scan::{cannot_open, choose_while, is_doubtful};
 use crate::usb::{CRAZYFLIE, ROM_DFU, Transport};
 
-/// The device that the job means, as it is.
+/// Waits for the device that the job selects, in whichever mode it is.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let mut closed_since = None;
     let mut other_drone = false;
     let device = ctx.wait_for(WaitFor::Crazyflie, job.wait, |ctx| match chosen(ctx, job)? {
-        // The drone of this job may yet come back to its port.
+        // The job's drone may still return to its port.
         Err(kind @ FailureKind::OtherDrone { .. }) if !job.wait.is_zero() => {
             if !std::mem::replace(&mut other_drone, true) {
                 ctx.log(LogEntry::LeftAlone(kind));
             }
             Ok(None)
         }
-        // Somebody may plug one in, or unplug one, until the time is over.
+        // The user may plug in or unplug a device until the time is up.
         Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => {
             closed_since = None;
             Ok(None)
         }
-        // It may be another board, and the Crazyflie yet to come.
+        // This may be another board. Keep waiting for the Crazyflie.
         Ok(device) if is_doubtful(&device) && !job.wait.is_zero() => Ok(None),
         Err(FailureKind::NoAccess(CRAZYFLIE)) if !job.wait.is_zero() => Ok(None),
-        // One that has just come may be opened a moment later.
+        // A device that has just appeared may become accessible a moment later.
         Err(kind @ (FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_))) => {
             let now = ctx.clock.now();
             let waited = now.saturating_sub(*closed_since.get_or_insert(now));
@@ -37,13 +37,13 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
         }
         other => Ok(Some(other?)),
     })?;
-    // After the wait the question is asked once more, for the reason.
+    // After the wait, select once more to get the reason.
     let device = match device {
         Some(device) => device,
         None => chosen(ctx, job)??,
     };
     let device = with_permission(ctx, device)?;
-    // A device that could not be opened before shows only now which drone it is.
+    // A device that could not be opened before reports its serial number only now.
     if let Some(serial) = &job.serial {
         require_same_drone(serial, &device)?;
     }
@@ -58,14 +58,14 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
 pub(super) struct InDfu {
     pub(super) device: Device,
     pub(super) transport: Box<dyn Transport>,
-    /// Whether it got there by the user's hand: else it ran, and this job brought it there.
+    /// Whether the user entered DFU mode by hand; otherwise this job did.
     pub(super) by_hand: bool,
 }
 
-/// The device that the job means, in DFU mode and open.
+/// Waits for the device that the job selects, brings it into DFU mode and opens it.
 pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     let device = device(ctx, job)?;
-    // An earlier job saw it running: only then has it shown its whole serial number.
+    // Only a running drone reports its full serial number, so a known one means that an earlier job saw it running.
     let known = job.serial.as_deref().and_then(crazyflie::dfu_serial).is_some();
     ctx.was = match device.mode {
         Mode::Firmware => Was::Running,
@@ -83,7 +83,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     };
     let (device, by_hand) = match entered {
         Ok(entered) => (entered, false),
-        // Who waits may do by hand what the drone does not do by itself.
+        // With time left to wait, let the user enter DFU mode by hand.
         Err(Stop::Failed(
             kind @ (FailureKind::NotInDfu | FailureKind::TooOld | FailureKind::DidNotEnter { .. }),
             _,
@@ -91,8 +91,8 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
             if job.enter == Enter::IfRunning {
                 ctx.log(LogEntry::EntryFailed(kind.clone()));
             }
-            let came = appears_in_dfu(ctx, &device, job.wait)?;
-            (came.ok_or(kind)?, true)
+            let entered_by_hand = appears_in_dfu(ctx, &device, job.wait)?;
+            (entered_by_hand.ok_or(kind)?, true)
         }
         Err(stop) => return Err(stop),
     };
@@ -104,7 +104,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     Ok(InDfu { device, transport, by_hand })
 }
 
-/// The one device that this job is for: where an earlier job began, the very drone.
+/// The one device that matches the job's selector and, if an earlier job began with it, the serial number.
 fn chosen(ctx: &mut Ctx<'_>, job: &Job) -> Result<Result<Device, FailureKind>, Stop> {
     let device = choose_while(ctx.bus, &job.device, &mut || ctx.check_cancelled().is_ok());
     ctx.check_cancelled()?;

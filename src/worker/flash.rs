@@ -1,6 +1,7 @@
-//! The flash job: the plan carried out in its order, each change announced before and proven after.
+//! The flash job: carries out the plan in order and verifies every change.
 //!
-//! `ctx.drone` always says what the drone is left as if the job ends at this moment.
+//! `ctx.drone` is updated before each change. It is always the state in which the drone would be left if the job ended
+//! at that moment.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::plan::admission::Purpose;
 use crate::plan::undo::Change;
 use crate::plan::{Comparison, Plan, PlannedSector, Work};
 
-/// No copy is larger, in bytes: twice the flash of an STM32F405. Another device may describe sectors of a gigabyte.
+/// The largest backup in bytes: twice the flash of an STM32F405. Another device may report sectors of a gigabyte.
 const COPY_MAX: u64 = 2 * 1024 * 1024;
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
@@ -41,7 +42,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
                 ctx.report_restart(restarted);
             }
         }
-        // Nothing was changed: it may go on with what it did.
+        // Nothing has been changed, so restart the firmware that was running.
         Err(stop) if !by_hand && ctx.drone == DroneState::Untouched && stop.still_answers() => {
             let restarted = reboot::restart(ctx, &mut session, &device, FIRMWARE_BASE);
             ctx.report_restart(restarted);
@@ -52,7 +53,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     outcome
 }
 
-/// Everything up to the proof.
+/// Everything up to and including verification.
 fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.enters(Part::Check);
     let map = session.map();
@@ -61,9 +62,9 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
     }
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
     let protection = refuse_protected(ctx, session, &plan)?;
-    let there = session.board(ctx).map_err(|stop| stop.at(Place::Otp))?;
-    let mut board = refuse_other_board(ctx, there.as_ref(), task)?;
-    if let Some(loader) = foreign(ctx, session, task, there.as_ref())? {
+    let found_board = session.board(ctx).map_err(|stop| stop.at(Place::Otp))?;
+    let mut board = refuse_other_board(ctx, found_board.as_ref(), task)?;
+    if let Some(loader) = foreign(ctx, session, task, found_board.as_ref())? {
         if task.mismatch == Mismatch::Refuse {
             return Err(FailureKind::NotACrazyflie { loader }.into());
         }
@@ -75,8 +76,8 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
     Flashing { session, plan, writing: None, task, protection, board, judge, in_words }.write_image(ctx)
 }
 
-/// Starts the drone, unless it is to stay. It may not come up: after manual entry some need their power
-/// cut. That is told in the report, and no failure.
+/// Restarts the drone, unless it should stay in DFU mode. It may not start: after manual entry, some drones need a
+/// power cycle. The report mentions that, but it is not a failure.
 fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &FlashTask) -> Option<Restarted> {
     if task.leave == Leave::Stay {
         session.settle(ctx);
@@ -96,18 +97,18 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
     Some(reboot::restart(ctx, session, device, blank.unwrap_or(address)))
 }
 
-/// Where the flash was just seen to be blank: the end of the last sector that is.
+/// Finds eight blank bytes at the end of a sector, starting with the last sector. The bytes are read now to be certain.
 fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
     let sectors: Vec<Sector> = session.map().sectors().to_vec();
     sectors.into_iter().rev().find_map(|sector| {
         let end = Address(u32::try_from(sector.span.end()).ok()?);
         let word = Span::between(Address(end.0.checked_sub(8)?), sector.span.end())?;
-        let there = session.read(ctx, word).ok()?;
-        is_blank(&there).then_some(word.start())
+        let actual = session.read(ctx, word).ok()?;
+        is_blank(&actual).then_some(word.start())
     })
 }
 
-/// Whether the drone says that it runs something else than what was flashed.
+/// Whether the drone reports another version than the one that was flashed.
 fn runs_other(ctx: &Ctx<'_>, restarted: &Restarted, task: &FlashTask) -> bool {
     match (&restarted.runs, &task.version) {
         (Some(runs), Some(flashed)) if runs != flashed => {
@@ -118,15 +119,15 @@ fn runs_other(ctx: &Ctx<'_>, restarted: &Restarted, task: &FlashTask) -> bool {
     }
 }
 
-/// On another board the firmware stops before it starts anything: the drone would look dead. Whether the board could be
-/// read; one that could not has passed no check.
+/// Refuses a board that the image is not for: the firmware would halt at once there, and the drone would look dead. If
+/// the board could not be read, the result depends on [`FlashTask::mismatch`].
 fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) -> Result<BoardCheck, Stop> {
     let named = |code: &String| Board::named(code).to_string();
     let boards = || task.boards.iter().map(named).collect();
     let Some(board) = board else {
         ctx.log(LogEntry::BoardUnread);
         return match task.mismatch {
-            // What runs on every board needs no check.
+            // The image runs on every board, so no check is needed.
             _ if task.boards.is_empty() => Ok(BoardCheck::Passed),
             Mismatch::Refuse => Err(FailureKind::UnknownBoard { boards: boards() }.into()),
             Mismatch::Ask => Ok(BoardCheck::Unknown),
@@ -147,10 +148,12 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
     Err(FailureKind::OtherBoard { board: board.clone(), boards: boards() }.into())
 }
 
-/// What sector 0 holds of a device that may be another board with this chip, whose firmware would be lost; `None` if it is a
-/// Crazyflie: by a board in the OTP, having been seen running, Bitcraze's bootloader, or the start of a Crazyflie firmware.
-/// Not asked about: what the user insists on, what an earlier try was allowed to change, what a copy was made of, and a
-/// bootloader that is restored where none starts.
+/// Looks for evidence that the device is a Crazyflie. Without any, it may be another board with the same chip, whose
+/// firmware would be lost: then this returns what is in the place of the bootloader.
+///
+/// Evidence is a board in the OTP, a firmware that was seen running, Bitcraze's bootloader, or the start of a Crazyflie
+/// firmware. None is required if the user overrides the check, for a resumed job, for an undo, and to restore a
+/// bootloader where there is none.
 fn foreign(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -175,8 +178,8 @@ fn foreign(
     Ok(Some(loader).filter(|_| Loader::of(&head) != Loader::Overwritten))
 }
 
-/// Protected sectors take erase and write without a word and keep what they have (AN3156 §5.1 note 2). Whether that could
-/// be looked up: where not, each erase is checked.
+/// Refuses a plan that needs a protected sector: such a sector accepts erase and write without an error and keeps its
+/// contents (AN3156 §5.1 note 2). If the option bytes could not be read, each erase is checked instead.
 fn refuse_protected(ctx: &mut Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<ProtectionCheck, Stop> {
     let Some(protection) = session.protection(ctx).map_err(|stop| stop.at(Place::OptionBytes))? else {
         ctx.log(LogEntry::ProtectionUnread);
@@ -194,38 +197,42 @@ fn refuse_protected(ctx: &mut Ctx<'_>, session: &mut Session, plan: &Plan) -> Re
     }
 }
 
-/// What the option bytes said.
+/// Result of reading the protection from the option bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ProtectionCheck {
     Passed,
     Unknown,
 }
 
-/// Judges by the clock whether the chip programs 32 bits at a time: a full block takes about 13 ms then and 38 ms at 8
-/// bits (16 µs an operation, DS8626 table 40, and the transfer).
+/// Measures whether the chip really programs 32 bits at a time.
+///
+/// The ROM's answers do not prove that: a ROM could accept the setting ([`Session::set_width`]) without any effect. The
+/// time does. A full block takes about 13 ms at 32 bits and 38 ms at 8 bits: 512 or 2048 operations of 16 µs each
+/// (DS8626 table 40), plus the transfer. The average of the first eight full blocks decides, with the limit in between.
+/// A slow chip only gets a warning in the log, because what it writes is right.
 #[derive(Default)]
 struct WidthJudge {
     blocks: u32,
     time: Duration,
-    told: bool,
+    decided: bool,
 }
 
 impl WidthJudge {
-    /// Bytes of a block that counts.
+    /// The length in bytes of a full block. Shorter ones are not counted.
     const FULL: u32 = 2048;
     const BLOCKS: u32 = 8;
     const LIMIT: Duration = Duration::from_millis(22);
 
-    /// A block was written; `Some` once there is a verdict, `true` for 32 bits.
+    /// Counts a written block. Returns the verdict once, when enough blocks have been counted: `true` for 32 bits.
     fn block(&mut self, len: u32, took: Duration) -> Option<bool> {
-        if len == WidthJudge::FULL && !self.told {
+        if len == WidthJudge::FULL && !self.decided {
             self.blocks += 1;
             self.time += took;
         }
-        if self.blocks < WidthJudge::BLOCKS || self.told {
+        if self.blocks < WidthJudge::BLOCKS || self.decided {
             return None;
         }
-        self.told = true;
+        self.decided = true;
         Some(self.time / self.blocks < WidthJudge::LIMIT)
     }
 }
@@ -239,13 +246,13 @@ struct Flashing<'a> {
     protection: ProtectionCheck,
     board: BoardCheck,
     judge: WidthJudge,
-    /// Sectors that were written 32 bits at a time, and not again since.
+    /// Sectors that were written 32 bits at a time and have not been rewritten since.
     in_words: BTreeSet<usize>,
 }
 
 impl Flashing<'_> {
     fn write_image(&mut self, ctx: &mut Ctx<'_>) -> Result<Outcome, Stop> {
-        let loader = self.look_at_loader(ctx)?;
+        let loader = self.check_loader(ctx)?;
         let work = self.prepare(ctx, loader)?;
         if work.is_nothing() {
             ctx.report.verified = true;
@@ -264,8 +271,8 @@ impl Flashing<'_> {
         Ok(Outcome::Flashed)
     }
 
-    /// A firmware alone does not start without the bootloader: whoever flashes one should hear of it.
-    fn look_at_loader(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Loader>, Stop> {
+    /// Warns if the bootloader is missing, because a firmware does not start without it.
+    fn check_loader(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Loader>, Stop> {
         let head = Span::new(LOADER_BASE, 8).filter(|head| self.session.map().covers(*head));
         let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
         let bytes = self.session.read(ctx, head).map_err(|stop| stop.at(Place::Loader))?;
@@ -276,7 +283,7 @@ impl Flashing<'_> {
         Ok(Some(loader))
     }
 
-    /// Looks at what is there, shows what is left to do, and waits for leave to do it.
+    /// Compares flash with the image, reports the remaining work and waits for confirmation.
     fn prepare(&mut self, ctx: &mut Ctx<'_>, loader: Option<Loader>) -> Result<Work, Stop> {
         let (mut found, before) = match (self.task.compare, self.task.keep) {
             (Compare::Skip, Keep::No) => (vec![Comparison::Differs; self.plan.sectors().len()], None),
@@ -309,7 +316,7 @@ impl Flashing<'_> {
         Ok(work)
     }
 
-    /// Whether an undo would overwrite what another program wrote, where whoever confirms decides.
+    /// Whether an undo would overwrite what another program has written and the user has to decide.
     fn is_changed_since(&self, ctx: &Ctx<'_>, before: Option<&Segment>) -> Result<bool, Stop> {
         let Some(before) = before else { return Ok(false) };
         if self.task.expected.iter().all(|piece| piece.is_in(before) != Some(false)) {
@@ -325,13 +332,14 @@ impl Flashing<'_> {
         }
     }
 
-    /// Only where both say what they are for.
-    fn platform_change(&self, there: Option<&Content>) -> Option<PlatformChange> {
-        let from = there.and_then(Content::firmware).and_then(Firmware::platform)?;
+    /// Detects a change of platform, if both firmwares name theirs.
+    fn platform_change(&self, current: Option<&Content>) -> Option<PlatformChange> {
+        let from = current.and_then(Content::firmware).and_then(Firmware::platform)?;
         self.task.platform.filter(|&to| to != from).map(|to| PlatformChange { from, to })
     }
 
-    /// What each sector of the plan holds: to its first difference, or whole if it is to be kept.
+    /// Compares each sector of the plan with the image. A sector is read up to its first difference, or completely for
+    /// a backup.
     fn compare(&mut self, ctx: &mut Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
         ctx.enters(Part::Compare);
         let sectors = self.plan.sectors().to_vec();
@@ -371,8 +379,8 @@ impl Flashing<'_> {
         Ok((found, before))
     }
 
-    /// Reads a sector whole, with the sectors before it that the image leaves out: the copy has no gap, for
-    /// putting it back would erase what was there.
+    /// Reads a complete sector, and first any sectors before it that the image skips. The backup must not have gaps:
+    /// restoring it would erase what is there.
     fn copy_sector(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -394,14 +402,14 @@ impl Flashing<'_> {
             kept.extend(self.session.read(ctx, block)?);
             meter.add(ctx, u64::from(block.len()));
         }
-        let there = &kept[from..];
-        let holds = |span: &Span| {
+        let actual = &kept[from..];
+        let matches = |span: &Span| {
             let at = (span.start().0 - start.0) as usize;
-            there.get(at..at + span.size()) == Some(self.plan.data(*span))
+            actual.get(at..at + span.size()) == Some(self.plan.data(*span))
         };
         Ok(match () {
-            () if planned.filled.iter().all(holds) => Comparison::Same,
-            () if is_blank(there) => Comparison::Blank,
+            () if planned.filled.iter().all(matches) => Comparison::Same,
+            () if is_blank(actual) => Comparison::Blank,
             () => Comparison::Differs,
         })
     }
@@ -411,10 +419,10 @@ impl Flashing<'_> {
             planned.filled.iter().flat_map(|span| span.blocks(self.session.block())).collect();
         for block in blocks {
             ctx.check_cancelled()?;
-            let there = self.session.read(ctx, block)?;
-            if there != self.plan.data(block) {
-                // Reading a blank sector to its end is a quarter of the time of erasing it.
-                let blank = is_blank(&there) && self.sector_is_blank(ctx, planned.sector)?;
+            let actual = self.session.read(ctx, block)?;
+            if actual != self.plan.data(block) {
+                // Reading a blank sector to its end takes a quarter of the time of an erase.
+                let blank = is_blank(&actual) && self.sector_is_blank(ctx, planned.sector)?;
                 return Ok(if blank { Comparison::Blank } else { Comparison::Differs });
             }
         }
@@ -451,15 +459,15 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Where protection is unknown, an erase that changed nothing is noticed at once. The first sector is the one that a
-    /// start depends on, so at that moment nothing is lost.
+    /// If the protection is unknown, checks that the erase had an effect. The first sector is the one that a start
+    /// depends on, so a protected chip is detected before anything is lost.
     fn require_erased(&mut self, ctx: &mut Ctx<'_>, sector: &Sector, left: DroneState) -> Result<(), Stop> {
         let Some(block) = sector.span.blocks(self.session.block()).next() else { return Ok(()) };
         if self.protection == ProtectionCheck::Passed {
             return Ok(());
         }
-        let there = self.session.read(ctx, block).map_err(|stop| stop.at(Place::CheckingErased(*sector)))?;
-        if is_blank(&there) {
+        let actual = self.session.read(ctx, block).map_err(|stop| stop.at(Place::CheckingErased(*sector)))?;
+        if is_blank(&actual) {
             return Ok(());
         }
         ctx.drone = left;
@@ -467,8 +475,8 @@ impl Flashing<'_> {
         Err(FailureKind::NotErased(sector.index).into())
     }
 
-    /// All but the commit words, then its proof, then the commit words: what would start is whole and
-    /// proven before it can start.
+    /// Writes everything except the commit words, verifies it, and then writes the commit words. A program can
+    /// therefore start only after all of it has been written and verified.
     fn write(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
         ctx.enters(Part::Write);
         let mut meter = Meter::start(ctx, Phase::Write, work.bytes());
@@ -494,8 +502,8 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Writes a commit word, 8 bits at a time: at 32 bits and too low a supply it could come out wrong, and a wrong word
-    /// starts a firmware as well as a right one does.
+    /// Writes a commit word, 8 bits at a time. At 32 bits and too low a supply voltage the word could be wrong, and a
+    /// wrong word makes the firmware start just as the right one does.
     fn commit(&mut self, ctx: &mut Ctx<'_>, word: Span, meter: &mut Meter) -> Result<(), Stop> {
         self.session.program_bytes(ctx)?;
         self.write_block(ctx, word, meter)?;
@@ -503,7 +511,7 @@ impl Flashing<'_> {
             return Ok(());
         }
         if let Err(stop) = self.verify_block(ctx, word) {
-            self.take_back(ctx, word, &stop);
+            self.erase_wrong_word(ctx, word, &stop);
             return Err(stop);
         }
         if let Some(sector) = self.sector_at(word.start()) {
@@ -515,8 +523,8 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Erases the sector of a commit word that reads back wrong, so that nothing is started by it.
-    fn take_back(&mut self, ctx: &mut Ctx<'_>, word: Span, stop: &Stop) {
+    /// Erases the sector of a commit word that does not verify, so that it cannot start anything.
+    fn erase_wrong_word(&mut self, ctx: &mut Ctx<'_>, word: Span, stop: &Stop) {
         let is_wrong = matches!(stop, Stop::Failed(FailureKind::Mismatch { .. }, _));
         let Some(sector) = self.sector_at(word.start()).filter(|_| is_wrong) else { return };
         match self.session.run(ctx, &Operation::Erase(sector.span.start())) {
@@ -534,7 +542,7 @@ impl Flashing<'_> {
         ctx.check_cancelled()?;
         let sector = self.sector_at(block.start()).map(|sector| sector.index);
         if sector != self.writing {
-            // The one before it is complete, but for its first word.
+            // The previous sector is complete, except for its commit word.
             self.writing.into_iter().for_each(|before| ctx.sector(before, SectorState::Written));
             self.writing = sector;
         }
@@ -558,7 +566,7 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Reads back everything but the commit words.
+    /// Reads back everything except the commit words.
     fn verify(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
         let total: u64 = work.verify.iter().map(|span| u64::from(span.len())).sum();
         let mut meter = Meter::start(ctx, Phase::Verify, total);
@@ -566,19 +574,19 @@ impl Flashing<'_> {
             for block in span.blocks(self.session.block()) {
                 ctx.check_cancelled()?;
                 if let Err(stop) = self.verify_block(ctx, block) {
-                    self.write_in_bytes(ctx, work, block, stop)?;
+                    self.rewrite_in_bytes(ctx, work, block, stop)?;
                 }
                 meter.add(ctx, u64::from(block.len()));
-                self.tell_verified(ctx, block, span.end());
+                self.post_verified(ctx, block, span.end());
             }
         }
         Ok(())
     }
 
-    /// What was written 32 bits at a time and reads back wrong gets one more chance at 8 bits, its whole sector: the supply
-    /// may be lower than was declared (RM0090 §3). Its first word, if it is the one that a start depends on, comes last as
-    /// always.
-    fn write_in_bytes(
+    /// Rewrites the sector of a block that did not verify, 8 bits at a time, if it was written 32 bits at a time: the
+    /// supply voltage may be lower than declared (RM0090 §3). Each sector gets one such retry. A commit word is still
+    /// written last.
+    fn rewrite_in_bytes(
         &mut self,
         ctx: &mut Ctx<'_>,
         work: &Work,
@@ -606,8 +614,8 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// A sector is verified with its last block.
-    fn tell_verified(&self, ctx: &Ctx<'_>, block: Span, end: u64) {
+    /// Reports a sector as verified after its last block.
+    fn post_verified(&self, ctx: &Ctx<'_>, block: Span, end: u64) {
         if let Some(sector) = self.sector_at(block.start())
             && (block.end() == end || block.end() == sector.span.end())
         {
@@ -620,12 +628,12 @@ impl Flashing<'_> {
         planned.map(|planned| planned.sector)
     }
 
-    /// From now on the drone is not what it was.
+    /// Updates the state of the drone before a change at `address`.
     fn about_to_change(&self, ctx: &mut Ctx<'_>, address: Address) {
         if address < FIRMWARE_BASE && address >= LOADER_BASE {
             ctx.drone = DroneState::WithoutLoader;
         } else if ctx.drone == DroneState::Untouched && self.task.left == DroneState::WithoutLoader {
-            // An earlier try erased it, and it is written at the end.
+            // An earlier attempt erased the bootloader, and this job writes it last.
             ctx.drone = DroneState::WithoutLoader;
         } else if ctx.drone == DroneState::Untouched {
             let starts_firmware = self.sector_at(FIRMWARE_BASE).is_some();
@@ -633,7 +641,7 @@ impl Flashing<'_> {
         }
     }
 
-    /// A byte that differs is read once more before it counts as wrong: what was read may be what is wrong.
+    /// Reads back a block and marks its sector as failed if it differs.
     fn verify_block(&mut self, ctx: &mut Ctx<'_>, block: Span) -> Result<(), Stop> {
         let checked = require_in_flash(ctx, self.session, block, self.plan.data(block));
         checked.map_err(|stop| {
@@ -648,15 +656,16 @@ impl Flashing<'_> {
     }
 }
 
-/// Reads a block that should hold these bytes, once more if it seems not to.
+/// Reads a block and compares it with `expected`. A difference counts only if a second read confirms it, because the
+/// read itself may be wrong.
 pub(super) fn require_in_flash(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
     block: Span,
     expected: &[u8],
 ) -> Result<(), Stop> {
-    let there = session.read(ctx, block)?;
-    if require_same(block.start(), &there, expected).is_ok() {
+    let actual = session.read(ctx, block)?;
+    if require_same(block.start(), &actual, expected).is_ok() {
         return Ok(());
     }
     let again = session.read(ctx, block)?;
@@ -665,13 +674,14 @@ pub(super) fn require_in_flash(
     Ok(())
 }
 
-/// What the firmware is that these bytes hold, if they hold where a firmware starts.
+/// Recognises the firmware in a backup, if the backup includes the start of the firmware.
 fn firmware_in(before: &Segment) -> Option<Content> {
     let from = FIRMWARE_BASE.0.checked_sub(before.address.0)? as usize;
     Content::in_flash(before.data.get(from..)?)
 }
 
-/// Where the work is, with how many bytes of these spans are there, as in `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
+/// The stretches of flash that the work covers, each with its number of bytes in `spans`, as in
+/// `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
 fn stretches(work: &Work, spans: &[&[Span]]) -> Stretches {
     let bytes = |stretch: &Span| {
         let inside = spans.iter().copied().flatten().filter(|span| stretch.covers(**span));

@@ -1,4 +1,4 @@
-//! What a device is and what is on it. Changes nothing: a drone in DFU mode is read, a running one is asked.
+//! Identifies a device and its contents without changing anything: reads a drone in DFU mode, queries a running one.
 
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use crate::image::Content;
 use crate::image::Loader;
 use crate::job::{DeviceInfo, Event, FailureKind, Identity, Job, Outcome, Phase};
 
-/// A running drone has this long to answer.
+/// How long a running drone may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// Identifies the selected device as a background job: see [`Ctx::quiet`].
 pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     ctx.quiet = true;
     let device = find::device(ctx, job)?;
@@ -38,7 +39,7 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     }
     let protection = session.protection(ctx)?;
     if protection.as_ref().is_some_and(|protection| protection.read) {
-        // Nothing more can be read; what could would only end in errors.
+        // A read-protected chip refuses every further read.
         return Ok(Identity { board: None, loader: None, firmware: None, protection, rom: None });
     }
     let board = session.board(ctx)?;
@@ -50,7 +51,7 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     Ok(Identity { board, loader, firmware: Content::in_flash(&program), protection, rom })
 }
 
-/// The whole of sector 0. `progress` gets the bytes of each block that was read.
+/// Reads sector 0. `progress` receives the length of each block after it has been read.
 pub(super) fn read_sector_0(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -61,10 +62,10 @@ pub(super) fn read_sector_0(
     Ok(sector)
 }
 
-/// A program has no hole of this size, in bytes.
+/// A blank stretch of this many bytes ends a program.
 const HOLE: usize = 16 * 1024;
 
-/// From `start` to where nothing follows for [`HOLE`] bytes, or to `end`. What is not read counts as blank.
+/// Reads from `start` until [`HOLE`] bytes in a row are blank, or to `end`.
 fn read_until_blank(
     ctx: &mut Ctx<'_>,
     session: &mut Session,

@@ -1,8 +1,5 @@
-//! The one retry policy: how often something harmless is tried again, and with which pauses. [`Patient`] is a bus that
-//! follows it for everything that may be asked twice without harm: descriptors and SET_INTERFACE.
-//!
-//! The pauses add up to 250 ms: a host controller reports errors for about as long before the hub notices that a device
-//! was pulled, and a device that is still coming up needs no longer.
+//! The retry policy: how often a harmless request is repeated, and with which pauses. [`Patient`] is a bus that applies
+//! it to GET_DESCRIPTOR and SET_INTERFACE. `worker::session` applies the same pauses to DFU operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +7,31 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
+/// The pauses before the repeats of a failed request.
+///
+/// There is one policy for all repeats, because retries at several levels would multiply, and a device that does not
+/// answer would delay a cancel for many seconds. 250 ms in total are enough: a host controller reports errors for about
+/// that long before the hub notices that a device was unplugged, and a device that is still starting needs no longer.
+///
+/// Only what has the same effect twice is repeated: GET_DESCRIPTOR, SET_INTERFACE, and the reads, erases and writes of
+/// `worker::session`. A DFU request may move the device to another state, so it is not repeated alone: the whole
+/// operation is repeated, after a recovery to dfuIDLE. All other control and bulk transfers are sent once.
 pub(super) const PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(100)];
 
-/// A request that may be repeated is answered in milliseconds.
+/// A request that takes this long is not repeated. These requests are normally answered within milliseconds.
 const SLOW: Duration = Duration::from_secs(1);
-/// Device to host, standard, device; and GET_DESCRIPTOR.
+/// bmRequestType (device to host, standard, device) and bRequest of GET_DESCRIPTOR.
 const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
 
-/// A bus whose devices are asked again for what may be asked twice.
+/// A bus that repeats harmless requests to its devices: see [`PAUSES`].
 pub(crate) struct Patient<B> {
     inner: B,
     clock: Arc<dyn Clock>,
 }
 
 impl<B: Bus> Patient<B> {
-    /// The bus `inner`, with repeats by this clock.
+    /// Wraps `inner`. The pauses use `clock`.
     pub(crate) fn new(inner: B, clock: Arc<dyn Clock>) -> Patient<B> {
         Patient { inner, clock }
     }
@@ -49,20 +55,19 @@ impl<B: Bus> Bus for Patient<B> {
 struct PatientTransport {
     inner: Box<dyn Transport>,
     clock: Arc<dyn Clock>,
-    /// A request stayed without an answer through all repeats: a device that is silent once is not waited for at every
-    /// further request.
+    /// A request was too slow, or timed out despite all repeats. Further requests are not repeated.
     worn_out: bool,
 }
 
 impl PatientTransport {
-    fn again<T>(
+    fn repeat<T>(
         &mut self,
         mut act: impl FnMut(&mut dyn Transport) -> Result<T, TransferError>,
     ) -> Result<T, TransferError> {
         let asked = self.clock.now();
         let mut result = act(&mut *self.inner);
-        // What takes so long is no moment's trouble, whatever the system calls it: SET_INTERFACE has a limit of 5 s in
-        // Linux, and none of ours.
+        // An error after so long is not transient, whatever its code. SET_INTERFACE is the reason for this check: Linux
+        // gives it 5 s, which cannot be changed here.
         if self.clock.now().saturating_sub(asked) >= SLOW {
             self.worn_out = true;
         }
@@ -87,7 +92,7 @@ impl Transport for PatientTransport {
         limit: Duration,
     ) -> Result<usize, TransferError> {
         if (setup.request_type, setup.request) == GET_DESCRIPTOR {
-            self.again(|inner| inner.control_in(setup, buffer, limit))
+            self.repeat(|inner| inner.control_in(setup, buffer, limit))
         } else {
             self.inner.control_in(setup, buffer, limit)
         }
@@ -98,7 +103,7 @@ impl Transport for PatientTransport {
     }
 
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
-        self.again(|inner| inner.select(interface, alternate))
+        self.repeat(|inner| inner.select(interface, alternate))
     }
 
     fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {

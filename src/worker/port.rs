@@ -1,4 +1,4 @@
-//! The drone at its port: what is there now, whether it may be opened yet, and whether it is still the same drone.
+//! The device at a port: what it is now, whether it can be opened yet, and whether it is still the same drone.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use crate::job::{Device, FailureKind};
 use crate::scan::{cannot_open, look};
 use crate::usb::{Bus, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport};
 
-/// How long udev may take to set the permissions of a device that has just come.
+/// How long udev may take to set the permissions of a new device.
 pub(super) const UDEV: Duration = Duration::from_secs(2);
 
-/// What is plugged in at this port, if it may be a Crazyflie.
+/// The device at this port, if it may be a Crazyflie.
 pub(super) fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop> {
     let ours = |found: &Found| found.location == *port && (found.id == ROM_DFU || found.id == CRAZYFLIE);
     let found = bus.list()?.into_iter().find(ours);
     Ok(found.and_then(|found| look(bus, &found).ok()?))
 }
 
-/// Opens the device that is where this one is, if it is still the same enumeration of it.
+/// Opens `device`, if it has not re-enumerated since it was listed.
 pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>, Stop> {
     let is_it = |found: &Found| {
         (&found.location, found.id, found.address) == (&device.location, device.id, device.address)
@@ -28,11 +28,11 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
     Ok(opened.map_err(|error| cannot_open(device, error))?)
 }
 
-/// A read-protected chip hides its serial number: it is refused as such later. Any other that does not match, or cannot be
-/// read, is another drone.
+/// Fails unless `device` is the drone with this serial number. A missing serial number does not match. A read-protected
+/// chip hides its serial number and passes here, but is refused later because of the protection.
 pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
     let shown = &device.strings.serial;
-    // A device that cannot be opened shows no serial number: the error of opening it is what is reported.
+    // The serial number of a closed device is unknown. The error of opening it will be reported instead.
     if device.closed.is_some() || shown == HIDDEN_SERIAL || crazyflie::is_same_serial(serial, shown) {
         return Ok(());
     }
@@ -40,8 +40,8 @@ pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), Fa
     Err(FailureKind::OtherDrone { port: device.location.clone(), found })
 }
 
-/// The device, looked at again until it can be opened: one that has just come has its permissions from udev
-/// a moment later, and may not answer yet.
+/// Reads a device again until it can be opened, for at most [`UDEV`]. A new device may not answer at first, and udev
+/// sets its permissions a moment after it appears.
 pub(super) fn with_permission(ctx: &mut Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
     let start = ctx.clock.now();
     while device.closed.is_some_and(|error| error != TransferError::Busy)

@@ -1,4 +1,4 @@
-//! The jobs that only read: compare flash with an image, and copy flash to a file.
+//! The jobs that only read flash: `verify` compares it with an image, `backup` returns its contents.
 
 use super::find::{self, InDfu};
 use super::flash::require_in_flash;
@@ -14,7 +14,7 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Resu
     let spans: Vec<Span> = segments.iter().filter_map(span).collect();
     let total = spans.iter().map(|span| u64::from(span.len())).sum();
     ctx.report.bytes = total;
-    looking(ctx, job, &spans, |ctx, session| {
+    with_session(ctx, job, &spans, |ctx, session| {
         let mut meter = Meter::start(ctx, Phase::Verify, total);
         for (segment, span) in segments.iter().zip(&spans) {
             for block in span.blocks(session.block()) {
@@ -30,7 +30,8 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Resu
     })
 }
 
-/// A ROM must give 2 to 2048 bytes (AN3156 §4): an image that ends on an odd byte is read with what follows.
+/// Rounds a block up to whole words. A read must have 2 to 2048 bytes (AN3156 §4), so an image that ends on an odd byte
+/// is read together with the bytes that follow.
 fn whole_words(session: &Session, block: Span) -> Span {
     let whole = Span::new(block.start(), block.len().next_multiple_of(4));
     whole.filter(|whole| session.map().covers(*whole)).unwrap_or(block)
@@ -38,7 +39,7 @@ fn whole_words(session: &Session, block: Span) -> Span {
 
 pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome, Stop> {
     ctx.report.bytes = u64::from(span.len());
-    looking(ctx, job, &[span], |ctx, session| {
+    with_session(ctx, job, &[span], |ctx, session| {
         let mut meter = Meter::start(ctx, Phase::Read, u64::from(span.len()));
         let mut bytes = Vec::with_capacity(span.size());
         for block in span.blocks(session.block()) {
@@ -50,7 +51,7 @@ pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome
     })
 }
 
-/// A byte that nobody has just written is no fault, but the answer.
+/// Turns a mismatch into a difference: for a job that has written nothing, it is a result and not a fault.
 fn differs(stop: Stop) -> Stop {
     match stop {
         Stop::Failed(FailureKind::Mismatch { address, expected, found }, place) => {
@@ -60,8 +61,8 @@ fn differs(stop: Stop) -> Stop {
     }
 }
 
-/// Opens the device, looks, and leaves it as it was found: in DFU mode, or running.
-fn looking(
+/// Opens the device, calls `look`, and returns the drone to the mode in which it was found.
+fn with_session(
     ctx: &mut Ctx<'_>,
     job: &Job,
     spans: &[Span],
@@ -74,7 +75,7 @@ fn looking(
     let outside = spans.iter().find(|span| !session.map().covers(**span));
     let outcome = match (outside, session.protection(ctx)) {
         (_, Err(stop)) => Err(stop),
-        // Past the end of its flash a ROM has been seen to crash.
+        // Reading past the end of flash has crashed an ST ROM (dfu-util mailing list, October 2020).
         (Some(_), _) if !session.map().is_stm32f405() => Err(FailureKind::OtherChip.into()),
         (Some(span), _) => Err(FailureKind::OutOfRange(*span).into()),
         (None, Ok(Some(protection))) if protection.read => Err(FailureKind::ReadProtected.into()),
@@ -89,7 +90,7 @@ fn looking(
         session.settle(ctx);
     }
     match outcome {
-        // These name their place themselves.
+        // The text of these kinds already names the place.
         Err(Stop::Failed(
             kind @ (FailureKind::OtherChip | FailureKind::OutOfRange(_) | FailureKind::Differs { .. }),
             _,

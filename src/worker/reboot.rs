@@ -1,5 +1,5 @@
-//! A drone that restarts: from its firmware into DFU mode, out of DFU mode into its firmware, and whether it stays up. It is
-//! followed by its port, and each time it comes back its serial number is checked.
+//! Restarts of the drone: from its firmware into DFU mode, from DFU mode into its firmware, and whether it stays up.
+//! The drone is followed by its port, and its serial number is checked after each re-enumeration.
 
 use std::time::Duration;
 
@@ -13,32 +13,38 @@ use crate::job::{Boot, Device, FailureKind, LogEntry, WaitFor};
 use crate::scan::cannot_open;
 use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError, descriptor};
 
-/// The firmware resets at once; a device that still answers after this has not understood.
+/// Time limit of the request to enter DFU mode. The firmware resets at once and does not answer.
 const ENTER_LIMIT: Duration = Duration::from_secs(1);
-/// From the request until 0483:df11 is there: typically below one second, more where a virtual machine takes it over.
+/// Time limit from the request until 0483:df11 appears: usually under one second, longer if a virtual machine takes the
+/// device over.
 const DFU_APPEARS: Duration = Duration::from_secs(10);
-/// On other F405 boards one request reaches the boot ROM in 0 to 50 % of cases: the ROM takes a wrong clock, resets, and
-/// the firmware starts again (CircuitPython PR 11270: 5 of 12). Eight tries at 42 % miss 1.3 %.
+/// How many times a drone is asked to enter DFU mode.
+///
+/// One request is not reliable. When the ROM starts, it measures the external oscillator against its internal one. If
+/// it takes a wrong frequency, it resets, and the firmware starts again. On other F405 boards, 0 to 50 % of the
+/// requests reached the ROM (CircuitPython PR 11270: 5 of 12, and 12 of 12 with retries). The Crazyflie uses the same
+/// ROM. With a success rate of 42 %, two attempts fail in 34 % of cases and eight in 1.3 %.
 const ENTRY_TRIES: u32 = 8;
+/// No further attempt begins after this time.
 const ENTRY: Duration = Duration::from_secs(60);
-/// A drone that is seen running must still be there after this, with the same address: one whose firmware fails an
-/// assertion restarts about every second.
+/// How long a drone must keep running, at the same address, to count as staying up. If its firmware fails an assertion,
+/// it restarts about once per second.
 const STAYS: Duration = Duration::from_secs(3);
-/// A device that was asked to restart is off the bus by then.
+/// How long a device takes at most to leave the bus after a request to restart.
 const GONE: Duration = Duration::from_secs(2);
-/// After leave the drone is looked for at most this long.
+/// How long to wait for the drone to appear after leave.
 const APPEARS: Duration = Duration::from_secs(10);
-/// A drone that is seen running has this long to say what it runs.
+/// How long a drone that has started may take to report its version.
 const PROOF: Duration = Duration::from_secs(3);
 
-/// What came of a request to enter DFU mode.
+/// The result of one attempt to enter DFU mode.
 enum Entered {
     Dfu(Device),
     /// The firmware started again instead.
     Missed(Device),
 }
 
-/// Asks a running Crazyflie to restart in its boot ROM and waits for that, as often as it comes back in its firmware.
+/// Asks a running Crazyflie to restart in its boot ROM and waits for DFU mode, with up to [`ENTRY_TRIES`] attempts.
 pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Device, Stop> {
     ctx.enters(Part::Enter);
     let started = ctx.clock.now();
@@ -49,7 +55,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         tries = attempt;
         ctx.log(LogEntry::Entering { attempt, tries: ENTRY_TRIES });
         let mut transport = open(ctx, &drone)?;
-        // Whatever is plugged in there now: the request goes to a Crazyflie, and to nothing whose name is unknown.
+        // Another device may be plugged in by now. Only a confirmed Crazyflie may get the request.
         let names = descriptor::names(&mut *transport);
         ctx.check_cancelled()?;
         let names = names.map_err(|error| cannot_open(&drone, error))?;
@@ -60,14 +66,14 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
             return Err(FailureKind::NoDevice.into());
         }
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
-        // It leaves its firmware now, even if the wait for it is cancelled.
+        // The firmware stops now, even if the wait below is cancelled.
         ctx.was = Was::Stopped;
         drop(transport);
         if answer.is_ok() {
-            // It answered: either it is going all the same, or it does not know the request.
+            // It answered, so it is either about to restart or too old to know the request.
             let gone = ctx.wait_for(WaitFor::Restart, GONE, |ctx| {
-                let there = at(ctx.bus, &drone.location)?;
-                Ok(there.is_none_or(|there| there.address != drone.address).then_some(()))
+                let found = at(ctx.bus, &drone.location)?;
+                Ok(found.is_none_or(|found| found.address != drone.address).then_some(()))
             })?;
             if gone.is_none() {
                 ctx.was = Was::Running;
@@ -75,17 +81,17 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
             }
         }
         let asked = ctx.clock.now();
-        let came = ctx.wait_for(WaitFor::DfuMode, appears, |ctx| {
-            let there = at(ctx.bus, &drone.location)?;
-            // Still the same run: the request was lost on its way.
+        let result = ctx.wait_for(WaitFor::DfuMode, appears, |ctx| {
+            let found = at(ctx.bus, &drone.location)?;
+            // The firmware has not restarted, so the request was lost.
             let lost = ctx.clock.now().saturating_sub(asked) > GONE;
-            Ok(there.and_then(|there| match there.mode {
-                Mode::Dfu => Some(Entered::Dfu(there)),
-                Mode::Firmware if lost || there.address != drone.address => Some(Entered::Missed(there)),
+            Ok(found.and_then(|found| match found.mode {
+                Mode::Dfu => Some(Entered::Dfu(found)),
+                Mode::Firmware if lost || found.address != drone.address => Some(Entered::Missed(found)),
                 Mode::Firmware => None,
             }))
         })?;
-        match came {
+        match result {
             Some(Entered::Dfu(device)) => {
                 let device = with_permission(ctx, device)?;
                 require_same_drone(&running.strings.serial, &device)?;
@@ -102,25 +108,25 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
             break;
         }
     }
-    let now = at(ctx.bus, &drone.location)?.map(|there| there.mode);
+    let now = at(ctx.bus, &drone.location)?.map(|found| found.mode);
     if now == Some(Mode::Firmware) {
         ctx.was = Was::Running;
     }
     Err(FailureKind::DidNotEnter { tries, limit: appears, now }.into())
 }
 
-/// Waits until this drone is in DFU mode at its port.
+/// Waits until the user has brought this drone into DFU mode at its port.
 pub(super) fn appears_in_dfu(
     ctx: &mut Ctx<'_>,
     drone: &Device,
     limit: Duration,
 ) -> Result<Option<Device>, Stop> {
     let mut warned = false;
-    let came = ctx.wait_for(WaitFor::DfuByHand, limit, |ctx| {
-        let there = at(ctx.bus, &drone.location)?.filter(|there| there.mode == Mode::Dfu);
-        let Some(there) = there else { return Ok(None) };
-        match require_same_drone(&drone.strings.serial, &there) {
-            Ok(()) => Ok(Some(there)),
+    let found = ctx.wait_for(WaitFor::DfuByHand, limit, |ctx| {
+        let found = at(ctx.bus, &drone.location)?.filter(|found| found.mode == Mode::Dfu);
+        let Some(found) = found else { return Ok(None) };
+        match require_same_drone(&drone.strings.serial, &found) {
+            Ok(()) => Ok(Some(found)),
             Err(kind) => {
                 if !std::mem::replace(&mut warned, true) {
                     ctx.log(LogEntry::LeftAlone(kind));
@@ -129,32 +135,33 @@ pub(super) fn appears_in_dfu(
             }
         }
     })?;
-    let Some(came) = came else { return Ok(None) };
-    let device = with_permission(ctx, came)?;
+    let Some(found) = found else { return Ok(None) };
+    let device = with_permission(ctx, found)?;
     require_same_drone(&drone.strings.serial, &device)?;
     Ok(Some(device))
 }
 
-/// How a drone started after leave.
+/// What a drone did after leave.
 enum Started {
-    /// Seen running; [`stays`] tells whether it goes on.
+    /// It is running. [`stays`] checks whether it keeps running.
     Running(Device),
-    /// In DFU mode again: with its radio chip in the state that manual entry leaves it in, every reset ends there.
+    /// It is in DFU mode again. After manual entry, the radio chip makes every reset end there.
     InDfu,
+    /// It did not appear on USB.
     Dark,
 }
 
-/// Waits until the drone that was `device` is seen running, or back in DFU mode.
+/// Waits until the drone that was `device` is running or back in DFU mode.
 fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started, Stop> {
     let seen = ctx.wait_for(WaitFor::Start, limit, |ctx| {
-        let there = at(ctx.bus, &device.location)?.filter(|there| there.address != device.address);
-        // One that is still coming up may fail in any way when it is asked.
+        let found = at(ctx.bus, &device.location)?.filter(|found| found.address != device.address);
+        // A device that is still starting may fail in any way when it is opened.
         let answers = |device: &Device| device.closed.is_none_or(is_lasting);
-        Ok(there.filter(answers))
+        Ok(found.filter(answers))
     })?;
     let Some(seen) = seen else { return Ok(Started::Dark) };
     ctx.use_device(seen.clone());
-    // Another drone that was plugged in there says nothing of the one that was flashed.
+    // Another drone at this port proves nothing about the one that was flashed.
     if require_same_drone(&device.strings.serial, &seen).is_err() {
         ctx.log(LogEntry::OtherDroneThere(seen.location));
         return Ok(Started::Dark);
@@ -162,37 +169,37 @@ fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started
     Ok(if seen.mode == Mode::Firmware { Started::Running(seen) } else { Started::InDfu })
 }
 
-/// What a drone does that was seen running: it stays up if it is still there, in the same run, [`STAYS`] after `seen`. One
-/// that comes back as anything else has restarted by itself: after a failed assertion the firmware may then sit in its
-/// failed self-test, steady on USB, and after manual entry every reset ends in DFU mode.
+/// Watches whether a drone that was seen running stays up: it does if it is still there, at the same address, [`STAYS`]
+/// after `seen`. A new address or DFU mode means that it restarted by itself, even if it is then stable on USB: after a
+/// failed assertion the firmware may stop in its failed self-test, and after manual entry every reset ends in DFU mode.
 fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Result<Boot, Stop> {
     let mut gone_since = None;
     let boot = ctx.wait_for(WaitFor::StayUp, STAYS * 3, |ctx| {
         let now = ctx.clock.now();
         let list = ctx.bus.list()?;
-        let there = list.iter().find(|found| found.location == device.location);
-        Ok(match there {
-            Some(there) if (there.id, there.address) == (device.id, device.address) => {
+        let found = list.iter().find(|found| found.location == device.location);
+        Ok(match found {
+            Some(found) if (found.id, found.address) == (device.id, device.address) => {
                 (now.saturating_sub(seen) >= STAYS).then_some(Boot::StaysUp)
             }
-            Some(there) if there.id == CRAZYFLIE || there.id == ROM_DFU => Some(Boot::Restarts),
-            // Unplugged, it seems: a restart takes about a second.
+            Some(found) if found.id == CRAZYFLIE || found.id == ROM_DFU => Some(Boot::Restarts),
+            // Probably unplugged, because a restart takes only about a second.
             _ => (now.saturating_sub(*gone_since.get_or_insert(now)) >= STAYS).then_some(Boot::NotWatched),
         })
     })?;
     Ok(boot.unwrap_or(Boot::NotWatched))
 }
 
-/// What came of a restart.
+/// The result of a restart.
 pub(super) struct Restarted {
     pub(super) rom: Option<RomVersion>,
     pub(super) boot: Boot,
-    /// The version that it says it runs.
+    /// The version that the firmware reports.
     pub(super) runs: Option<String>,
 }
 
-/// Leaves DFU mode for the program at `address`, or with a reset if `address` is blank, and looks whether the drone comes
-/// up and stays up.
+/// Leaves DFU mode and checks whether the drone starts and stays up. The ROM starts the program at `address`, or resets
+/// if `address` is blank.
 pub(super) fn restart(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -204,7 +211,7 @@ pub(super) fn restart(
     ctx.log(LogEntry::Rom(rom));
     let dark = Restarted { rom, boot: Boot::NotSeen, runs: None };
     let left = session.leave(ctx, address);
-    // It is expected to disconnect now.
+    // The device is expected to disconnect now.
     ctx.at = None;
     match left {
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
@@ -214,12 +221,12 @@ pub(super) fn restart(
         }
         Ok(()) | Err(Stop::Cancelled) => {}
     }
-    // A cancel brought us here or means nothing any more; one that comes now ends the wait.
+    // An earlier cancel has had its effect. A new one ends the wait.
     ctx.cancelled = false;
     let left = ctx.clock.now();
     let started = starts(ctx, device, APPEARS).unwrap_or(Started::Dark);
     let Started::Running(running) = started else {
-        // The job was done; looking for a drone that stays dark is not its time.
+        // The job was done. The wait for a drone that stays dark does not count.
         ctx.idle += ctx.clock.now().saturating_sub(left);
         return dark;
     };
@@ -230,16 +237,15 @@ pub(super) fn restart(
     if let Some(version) = &runs {
         ctx.log(LogEntry::Runs(version.clone()));
     }
-    // The job is done: to watch whether the drone stays up is not its time.
+    // The job is done. The time to watch the drone does not count, and a cancel skips it.
     let watched = ctx.clock.now();
-    // A cancel skips it.
     let boot = stays(ctx, &running, seen).unwrap_or(Boot::NotWatched);
     ctx.cancelled = false;
     ctx.idle += ctx.clock.now().saturating_sub(watched);
     Restarted { rom, boot, runs }
 }
 
-/// Whether it is more than a device's coming or going that keeps it from being opened.
+/// Whether an error of opening a device will last. Other errors may occur while the device appears or disappears.
 fn is_lasting(error: TransferError) -> bool {
     matches!(error, TransferError::Access | TransferError::Busy)
 }

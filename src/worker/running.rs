@@ -1,5 +1,5 @@
-//! What a running Crazyflie says of itself: its version and its board, by CRTP over USB. The link is turned
-//! from the radio to USB for that, and given back. Silence is no error: it is told by what is missing.
+//! Queries the version and the board of a running Crazyflie by CRTP over USB. The CRTP link is switched from the radio
+//! to USB for that, and back afterwards. No reply is not an error: the field stays `None`.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::job::{Device, LogEntry, Running};
 use crate::usb::descriptor::{self, Names};
 use crate::usb::{TransferError, Transport};
 
-/// Setting the link takes no time; a packet comes within a tick of the firmware.
+/// Time limit of one packet. Switching the link takes no time, and the firmware sends a packet within one tick.
 const PACKET: Duration = Duration::from_millis(100);
-/// Nothing comes before the link is turned: long enough to notice that the interface is ours.
+/// Time limit of the read that claims the interface. No packet arrives before the link is switched.
 const CLAIM: Duration = Duration::from_millis(10);
-/// How long one question waits for its answer among the packets of the console.
+/// How long to wait for an answer among the packets of the console.
 const ANSWER: Duration = Duration::from_millis(300);
-/// How long until a device that has just come can be opened.
+/// The pause before a device that cannot be opened yet is tried again.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Asks `device`, which runs, for at most `limit`: a firmware that has just started needs a moment.
+/// Queries the running `device` for at most `limit`. A firmware that has just started needs a moment.
 pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let start = ctx.clock.now();
     let in_time = || ctx.clock.now().saturating_sub(start) < limit;
@@ -29,14 +29,14 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
             Err(_) => return Running::default(),
         }
     };
-    // Whatever is plugged in there now: this goes to a Crazyflie and to nothing else.
+    // Another device may be plugged in by now. Only a confirmed Crazyflie may get the requests.
     let names = descriptor::names(&mut *transport);
     let is_crazyflie =
         |names: Names| names.lost.is_none() && Mode::of(device.id, &names.strings) == Some(Mode::Firmware);
     if !names.is_ok_and(is_crazyflie) {
         return Running::default();
     }
-    // Reading claims the interface. Whoever has it, cfclient maybe, is not to lose the link.
+    // Reading claims the interface. If another program has it, such as cfclient, its link must not be switched.
     let mut packet = [0; CRTP_MAX];
     match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
         Ok(_) | Err(TransferError::Timeout) => {}
@@ -60,12 +60,12 @@ pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
             running.board = question(ctx, &mut *transport, CrtpQuestion::BoardName).unwrap_or(None);
         }
     }
-    // Whoever flies it by radio wants the link back, also if nothing was answered.
+    // Give the link back to the radio, even if there was no answer.
     let _ = transport.control_out(LINK_TO_RADIO, &[], PACKET);
     running
 }
 
-/// One question and, between whatever else the firmware sends, its answer.
+/// Sends one question and waits for its answer, ignoring other packets.
 fn question(
     ctx: &Ctx<'_>,
     transport: &mut dyn Transport,

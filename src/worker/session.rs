@@ -1,5 +1,5 @@
-//! A conversation with one device in DFU mode: steps the machine over the transport, waits where it says
-//! so, reports its notes to the log, and repeats where that is safe.
+//! A session with one device in DFU mode: performs the machine's steps on the transport, waits where required, logs the
+//! machine's notes, and retries what may safely be repeated.
 
 use std::time::Duration;
 
@@ -18,57 +18,56 @@ use crate::flash::{Address, Span};
 use crate::job::{Device, FailureKind, LogEntry, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
-/// No operation takes longer, whatever the device answers: the erase of one sector may take 10 s.
+/// The longest that an operation may take, whatever the device answers. Erasing one sector may take 10 s.
 const OPERATION: Duration = Duration::from_secs(45);
-/// A device that has not answered anything for this long is given up: longer than the longest erase of a sector (4 s,
-/// DS8626 table 40), and short enough that the whole job ends within 15 s.
+/// How long a device may stay silent before the job fails. This is longer than the longest erase of a sector (4 s,
+/// DS8626 table 40), and short enough for the whole job to end within 15 s.
 const SILENCE: Duration = Duration::from_secs(6);
-/// The names of all memories come within this, or are done without.
+/// Time limit for reading the names of all memories. The remaining names are skipped.
 const NAMES: Duration = Duration::from_secs(5);
-/// No longer pause goes by without a look for a cancel.
+/// The longest pause without a check for a cancel.
 const SLICE: Duration = Duration::from_secs(1);
-/// The virtual address that decides how many bits are programmed at a time, and what is written there (AN2606, "Bootloader
-/// memory management", table 4).
+/// The virtual address that sets the programming width, and its values (AN2606, "Bootloader memory management",
+/// table 4).
 const WIDTH_SWITCH: Address = Address(0xFFFF_0000);
 const EIGHT_BITS: [u8; 4] = [0x00, 0xFF, 0xFF, 0xFF];
 const THIRTY_TWO_BITS: [u8; 4] = [0x03, 0xFF, 0xFF, 0xFF];
-/// Another program may hold the device for so long.
+/// How long to wait for another program to release the device: see [`Session::claim`].
 const HELD: Duration = Duration::from_secs(3);
 
-/// An open device in DFU mode, in dfuIDLE or on the way of a run of blocks.
+/// An open device in DFU mode, in dfuIDLE or within a run of blocks.
 pub(super) struct Session {
     transport: Box<dyn Transport>,
     machine: Machine,
     device: DfuDevice,
     /// The alternate setting that is selected.
     alternate: u8,
-    /// How long nothing was answered, of the time in which something was asked.
+    /// How long requests have gone unanswered, without the pauses between them.
     silence: Duration,
-    /// How wide it programs, as far as it can be known.
+    /// The programming width, as far as it is known.
     pub(super) width: Programming,
-    /// Everything that is known to be special about the device.
     pub(super) quirks: Quirks,
 }
 
 /// How many bits are programmed at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Programming {
-    /// 8, as the ROM starts.
+    /// 8, the ROM's default.
     Bytes,
-    /// 32, as the ROM's answer has it. Only the clock can tell whether that is so.
+    /// 32, according to the ROM. Only the time per block can confirm it.
     Words,
 }
 
 impl Session {
-    /// Reads what the device is, claims it and brings it to dfuIDLE.
+    /// Reads the device's descriptors, claims it and brings it to dfuIDLE.
     pub(super) fn open(
         ctx: &mut Ctx<'_>,
         info: &Device,
         mut transport: Box<dyn Transport>,
     ) -> Result<Session, Stop> {
         ctx.enters(Part::Open);
-        // Asked again: what was read when it had just come may be empty. And whatever is there now, only the drone that
-        // was chosen is used.
+        // Read the names again: those read when the device had just appeared may be empty, and another device may be
+        // plugged in by now. Only the selected drone may be used.
         let names = descriptor::names(&mut *transport);
         ctx.check_cancelled()?;
         let names = names.map_err(DeviceError::from).map_err(FailureKind::NotDfu)?;
@@ -79,7 +78,7 @@ impl Session {
         if !info.strings.serial.is_empty() {
             port::require_same_drone(&info.strings.serial, &now)?;
         } else if !now.strings.serial.is_empty() {
-            // Missed at first. Without it no copy can be kept, and a lost drone cannot be recognised.
+            // The serial number could not be read before. Backups and the recognition of a lost drone need it.
             ctx.use_device(now);
         }
         let started = ctx.clock.now();
@@ -103,7 +102,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Whether the times of its answers are its own: not so while it gets the pauses that it asks for.
+    /// Whether the time per block shows the device's own speed. It does not while bwPollTimeout is obeyed.
     pub(super) fn is_timed(&self) -> bool {
         self.machine.is_eager()
     }
@@ -117,17 +116,17 @@ impl Session {
         self.device.flash().map_or(0, |flash| flash.number)
     }
 
-    /// The memory that holds `address`.
+    /// The memory that contains `address`.
     pub(super) fn alternate_at(&self, address: Address) -> Option<Alternate> {
         self.device.alternate_at(address).cloned()
     }
 
-    /// The most bytes of one read or write: whole words.
+    /// The largest read or write in bytes, a multiple of 4.
     pub(super) fn block(&self) -> u32 {
         u32::from(self.device.transfer_size & !3)
     }
 
-    /// Selects an alternate setting, from dfuIDLE as devices expect.
+    /// Selects an alternate setting. Devices expect this in dfuIDLE only.
     pub(super) fn select(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         if alternate != self.alternate {
             self.run(ctx, &Operation::Idle)?;
@@ -138,8 +137,12 @@ impl Session {
         Ok(())
     }
 
-    /// Selects the first setting, which takes the device. Another program may hold it for a moment: a look at a drone that
-    /// has just come, of another cfdfu, takes a second.
+    /// Selects the first alternate setting, which claims the interface.
+    ///
+    /// If another program has claimed it, this waits for up to [`HELD`]. The other program may be another cfdfu, which
+    /// identifies every drone that has just appeared and needs about a second for that. Without the wait, a flash
+    /// that is started just after the drone is plugged in would fail. A program that keeps the device longer than
+    /// three seconds is reported. A background identify does not wait.
     fn claim(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         ctx.log(LogEntry::SelectingAlternate(alternate));
         let started = ctx.clock.now();
@@ -160,8 +163,8 @@ impl Session {
         }
     }
 
-    /// A device that refuses SET_INTERFACE keeps what is selected: the ROM has one address pointer for all its
-    /// memories, so every one of them can be reached from there.
+    /// Selects an alternate setting. A refused SET_INTERFACE is only logged: the ROM has one address pointer for all
+    /// its memories, so each of them can be reached through any setting.
     fn select_now(&mut self, ctx: &Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         match self.transport.select(self.device.interface, alternate) {
             Ok(()) => {}
@@ -184,10 +187,12 @@ impl Session {
         Ok(self.run(ctx, &Operation::Read(span.start(), len))?)
     }
 
-    /// Runs an operation to its end. If the device refuses it or an answer is lost, it is brought back to dfuIDLE and
-    /// the operation repeated, after a pause, at most three times: each of them may be repeated without harm, even a
-    /// write, which programs the same bits again. A block of an F411 was seen to fail by chance, at 2, 12 and 13 % of
-    /// three attempts (dfu-util tickets 140 and 141).
+    /// Runs an operation to its end. If the device refuses it or an answer is lost, the device is brought back to
+    /// dfuIDLE and the operation is repeated after a pause, at most three times ([`PAUSES`]).
+    ///
+    /// A read, an erase and a write may be repeated without harm: a repeated write programs the same bits again. The
+    /// repeat is worthwhile because single blocks fail by chance, on an F411 at 2, 12 and 13 % of the image in three
+    /// attempts (dfu-util tickets 140 and 141).
     pub(super) fn run(&mut self, ctx: &mut Ctx<'_>, operation: &Operation) -> Result<Vec<u8>, FailureKind> {
         let first = match self.attempt(ctx, operation.clone()) {
             Ok(bytes) => return Ok(bytes),
@@ -203,7 +208,7 @@ impl Session {
             let ready = ready.and_then(|()| self.narrow_for(ctx, operation));
             match ready.and_then(|()| self.attempt(ctx, operation.clone())) {
                 Ok(bytes) => return Ok(bytes),
-                // Gone, or silent, says more than what was seen before.
+                // A lost or silent device explains more than the first error.
                 Err(error) if error.ends_session() => {
                     return Err(verdict(ctx, error));
                 }
@@ -214,7 +219,7 @@ impl Session {
         Err(verdict(ctx, first))
     }
 
-    /// A write that failed at 32 bits is repeated at 8: the supply may be lower than was declared.
+    /// Before a write to flash is repeated, switches to 8 bits: the supply voltage may be lower than declared.
     fn narrow_for(&mut self, ctx: &mut Ctx<'_>, operation: &Operation) -> Result<(), DfuError> {
         let flash = MemoryMap::stm32f405();
         let writes = matches!(operation, Operation::Write(at, _)
@@ -222,7 +227,7 @@ impl Session {
         if writes { self.narrow(ctx) } else { Ok(()) }
     }
 
-    /// Back to 8 bits at a time, if it is not there, since something failed.
+    /// Switches back to 8 bits after a failure, unless it is 8 already.
     pub(super) fn narrow(&mut self, ctx: &mut Ctx<'_>) -> Result<(), DfuError> {
         if self.width == Programming::Bytes {
             return Ok(());
@@ -233,7 +238,7 @@ impl Session {
         Ok(())
     }
 
-    /// Back to 8 bits at a time where that matters more than speed. A ROM that does not take it goes on as it is.
+    /// Switches back to 8 bits where safety matters more than speed. If the ROM refuses, the width stays as it is.
     pub(super) fn program_bytes(&mut self, ctx: &mut Ctx<'_>) -> Result<(), Stop> {
         if self.width == Programming::Bytes {
             return Ok(());
@@ -256,14 +261,14 @@ impl Session {
         loop {
             let asked = ctx.clock.now();
             let step = self.machine.step();
-            // The machine bounds its waits; this bounds what a device does with the transfers between them.
+            // The machine limits its own waits. This limits the transfers between them, too.
             if took > OPERATION && !matches!(step, Step::Finished(_)) {
                 return Err(DfuError::Busy(took));
             }
             let (error, limit) = match step {
                 Step::Send(setup, data, limit) => {
                     let sent = ctx.spend(Share::Data, || self.transport.control_out(setup, data, limit));
-                    // Half a block is as good as none: the device has not taken it.
+                    // Treat a partial transfer as a failed one: the device has not accepted the block.
                     let sent =
                         sent.and_then(|n| if n == data.len() { Ok(()) } else { Err(TransferError::Short) });
                     self.machine.reply(sent.map(|()| &[][..]));
@@ -272,15 +277,15 @@ impl Session {
                 Step::Fetch(setup, len, limit) => {
                     let len = len.min(buffer.len());
                     let share = if setup.request == wire::GETSTATUS { Share::Chip } else { Share::Data };
-                    let came =
+                    let result =
                         ctx.spend(share, || self.transport.control_in(setup, &mut buffer[..len], limit));
-                    self.machine.reply(came.map(|n| &buffer[..n.min(len)]));
-                    (came.err(), limit)
+                    self.machine.reply(result.map(|n| &buffer[..n.min(len)]));
+                    (result.err(), limit)
                 }
                 Step::Wait(time) => {
                     let mut left = time;
                     while !left.is_zero() {
-                        // Before anything is begun a cancel need not wait for what another session began.
+                        // A cancel need not wait for an operation of an earlier session.
                         if is_take_over && ctx.check_cancelled().is_err() {
                             return Err(DfuError::Busy(took));
                         }
@@ -293,28 +298,28 @@ impl Session {
                     continue;
                 }
                 Step::Finished(result) => {
-                    self.tell_notes(ctx);
+                    self.log_notes(ctx);
                     return result;
                 }
             };
-            // Only time in which something was asked counts, and no more than it may take: while this process is stopped
-            // (Ctrl-Z) nothing is.
+            // Count only the time of the request, up to its limit: the process may have been stopped meanwhile
+            // (Ctrl-Z).
             let spent = ctx.clock.now().saturating_sub(asked).min(limit + PAUSES[0]);
             took += spent;
-            // A stall is an answer, too.
+            // A stall is an answer.
             if error.is_none_or(|error| error == TransferError::Stall) {
                 self.silence = Duration::ZERO;
                 continue;
             }
             self.silence += spent;
             if self.silence >= SILENCE && error != Some(TransferError::Disconnected) {
-                self.tell_notes(ctx);
+                self.log_notes(ctx);
                 return Err(DfuError::Silent(self.silence));
             }
         }
     }
 
-    fn tell_notes(&mut self, ctx: &Ctx<'_>) {
+    fn log_notes(&mut self, ctx: &Ctx<'_>) {
         for note in self.machine.take_notes() {
             match note {
                 Note::Cleared(status) => {
@@ -327,12 +332,17 @@ impl Session {
         }
     }
 
-    /// Declares the supply voltage, which decides how many bits are programmed at a time: with 2.7 to 3.6 V
-    /// words instead of bytes, four times as fast, and half the time for an erase. Bitcraze's own bootloader
-    /// works in that range on every radio update. The setting is gone with the next reset.
+    /// Sets how many bits the chip programs at a time, by declaring its supply voltage to the ROM.
     ///
-    /// No host is known that uses this (AN2606 alone describes it), so nothing depends on it: not taken, the ROM goes on
-    /// as it started; taken but not to be read back, or without effect, the times of the blocks tell (`flash`).
+    /// The ROM programs 8 bits at a time by default, because a low supply voltage allows no more. At 2.7 to 3.6 V, 32
+    /// bits are allowed: programming is four times as fast, and an erase takes half as long (DS8626 table 40).
+    /// Bitcraze's own bootloader uses that range for every radio update, so it is safe on this board. The next reset
+    /// undoes the setting.
+    ///
+    /// The switch is documented in AN2606 only, and no other host is known to use it, so nothing depends on it. If the
+    /// ROM refuses, it continues at 8 bits. If it accepts, and the value reads back or cannot be read, 32 bits are
+    /// assumed, and the time per block shows whether that is true (`WidthJudge` in `flash`). Data that was written at
+    /// 32 bits and does not verify is written again at 8 bits.
     pub(super) fn set_width(&mut self, ctx: &mut Ctx<'_>, width: Width) -> Result<(), Stop> {
         if !self.quirks.width_switch {
             return Ok(());
@@ -369,7 +379,7 @@ impl Session {
             }
             (Ok(Err(_)), Width::Byte) => drop(self.run(ctx, &Operation::Recover)?),
             (Err(error), _) => {
-                // An answer that was lost leaves open what the ROM does: a write that fails sets 8 bits for certain.
+                // If the answer was lost, the width is unknown. Assume 32 bits, so that a failed write switches back.
                 if matches!(error, DfuError::Transfer { .. }) && width == Width::Fastest {
                     self.width = Programming::Words;
                 }
@@ -380,9 +390,9 @@ impl Session {
         self.select(ctx, before)
     }
 
-    /// Looks into the memory that holds `address`, through its own alternate setting, and comes back. Where that setting
-    /// cannot be told or selected, through the one that is: the address pointer is one for all. `None` is unknown: a chip
-    /// whose memories are not known, or a look that failed, all repeats included.
+    /// Calls `look` with the alternate setting of the memory that contains `address`, and then selects the previous one
+    /// again. If that setting is unknown or `look` fails, the current setting is used: all memories share one address
+    /// pointer. Returns `None` for an unknown chip, or if `look` fails there, too.
     fn elsewhere<T>(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -403,7 +413,8 @@ impl Session {
         Ok(seen)
     }
 
-    /// A look that failed leaves the device ready for the next one; only one that is gone or silent ends the job.
+    /// Calls `look` once. After a failure, the device is brought back to dfuIDLE; only a lost or silent device ends the
+    /// job.
     fn look<T>(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -421,13 +432,13 @@ impl Session {
         }
     }
 
-    /// Protection as the option bytes have it (RM0090 §3.7); `None` if it could not be read.
+    /// Reads the flash protection from the option bytes (RM0090 §3.7); `None` if they could not be read.
     pub(super) fn protection(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);
         let seen = self.elsewhere(ctx, OPTIONS, |session, ctx| {
             match session.run(ctx, &Operation::Read(OPTIONS, 16)) {
                 Ok(bytes) => Ok(Protection::parse(&bytes)),
-                // At Set Address or at the read, as ROMs differ.
+                // Some ROMs report this at Set Address, others at the read.
                 Err(FailureKind::Dfu(DfuError::Status(Status::VENDOR))) => {
                     session.run(ctx, &Operation::Recover)?;
                     Ok(Some(Protection { read: true, sectors: Vec::new() }))
@@ -438,7 +449,7 @@ impl Session {
         Ok(seen?.flatten())
     }
 
-    /// The board from the OTP; `None` if it could not be read, or is of no known form.
+    /// Reads the board from the OTP; `None` if it could not be read or has no known form.
     pub(super) fn board(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
         let read = Operation::Read(OTP, crazyflie::OTP_LEN);
@@ -446,8 +457,8 @@ impl Session {
         Ok(otp.and_then(|bytes| crazyflie::board(&bytes)))
     }
 
-    /// The ROM's version (AN2606: byte 0x1FFF77DE, in system memory); `None` on a chip that is not known, or
-    /// where the ROM does not show it. The word around it is read: one byte alone is less than a ROM must give.
+    /// Reads the ROM's version (AN2606: byte 0x1FFF77DE in system memory); `None` on an unknown chip, or if it could
+    /// not be read. A read must have at least two bytes, so this reads the word around it.
     pub(super) fn rom_version(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<RomVersion>, Stop> {
         let place = Span::new(Address(0x1FFF_77DC), 4).filter(|_| self.quirks.width_switch);
         let Some(place) = place else { return Ok(None) };
@@ -463,7 +474,7 @@ impl Session {
         }
     }
 
-    /// Starts what is at `address`.
+    /// Leaves DFU mode and starts the program at `address`.
     pub(super) fn leave(&mut self, ctx: &mut Ctx<'_>, address: Address) -> Result<(), Stop> {
         let flash = self.flash_alternate();
         self.select(ctx, flash)?;
@@ -472,13 +483,13 @@ impl Session {
         Ok(())
     }
 
-    /// Leaves the device as the next session likes to find it, as far as it still listens.
+    /// Best effort: returns the device to dfuIDLE for the next session.
     pub(super) fn settle(&mut self, ctx: &mut Ctx<'_>) {
         let _ = self.attempt(ctx, Operation::Idle);
     }
 }
 
-/// What an error means in the end: see [`Ctx::verdict`].
+/// Turns an error into a disconnect if the drone is lost: see [`Ctx::verdict`].
 fn verdict(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
     match ctx.verdict(error.into()) {
         Stop::Failed(kind, _) => kind,
@@ -486,7 +497,8 @@ fn verdict(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
     }
 }
 
-/// Whether a repeat may help: not where the ROM has said for good what it does not do.
+/// Whether a repeat may help. It cannot if the ROM has refused the operation itself, because of read protection or the
+/// address.
 fn may_be_repeated(error: DfuError) -> bool {
     match error {
         DfuError::Status(status) => !matches!(status, Status::VENDOR | Status::TARGET),

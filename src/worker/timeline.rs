@@ -1,29 +1,29 @@
-//! Where the time of a job went: its parts in order, and of each how much was data on the wire, the chip at
-//! work, and pauses that the device asked for. The rest is this computer, or waiting for the drone or for somebody's leave.
+//! Records where the time of a job went: for each part, how long data was on the wire, the chip was working, and the
+//! device requested a pause. The rest was spent on the computer, or waiting for the drone or for confirmation.
 
 use std::time::Duration;
 
 use crate::job::LogEntry;
 
-/// A stretch of a job.
+/// A part of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// Until the device is found.
     Find,
-    /// From the request until the boot ROM is on the bus.
+    /// From the request to enter DFU mode until the boot ROM is on the bus.
     Enter,
-    /// Opening the device and bringing it to rest.
+    /// Opening the device and bringing it to dfuIDLE.
     Open,
     Check,
     Compare,
-    /// Between the plan and leave to write: the copy goes to the disk.
+    /// From the plan until confirmation, while the backup is saved.
     Plan,
     Erase,
     Write,
     Verify,
-    /// Reading for a backup or to identify.
+    /// Reading for a backup, a comparison or an identification.
     Read,
-    /// From leave until the drone runs and has said what.
+    /// From leave until the drone runs and has reported its version.
     Restart,
 }
 
@@ -45,14 +45,14 @@ impl Part {
     }
 }
 
-/// What a part spends its time on.
+/// How the time within a part was spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Share {
-    /// A transfer that carries data, or a command.
+    /// In a transfer of data or a command.
     Data,
-    /// A status request: the ROM answers it when its work is done.
+    /// In a status request, which the ROM answers when its work is done.
     Chip,
-    /// A pause that the device asked for.
+    /// In a pause that the device requested.
     Pause,
 }
 
@@ -70,12 +70,12 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
-    /// Begins with looking for the device.
+    /// Starts with [`Part::Find`].
     pub(super) fn new(now: Duration) -> Timeline {
         Timeline { rows: vec![Row::new(Part::Find)], since: now }
     }
 
-    /// From now on it is this part; one that comes again goes on in its row.
+    /// Starts a part, or continues an earlier one in its row.
     pub(super) fn enter(&mut self, part: Part, now: Duration) {
         if let Some(row) = self.rows.last_mut() {
             row.total += now.saturating_sub(self.since);
@@ -86,14 +86,14 @@ impl Timeline {
         self.rows.push(row);
     }
 
-    /// The part under way spent this.
+    /// Adds time to a share of the current part.
     pub(super) fn spend(&mut self, share: Share, time: Duration) {
         if let Some(row) = self.rows.last_mut() {
             row.shares[share as usize] += time;
         }
     }
 
-    /// A table for `-v`: parts that took no time are left out.
+    /// The table for `-v`, without the parts that took no time.
     pub(super) fn rows(mut self, now: Duration) -> Vec<LogEntry> {
         if let Some(row) = self.rows.last_mut() {
             row.total += now.saturating_sub(self.since);
@@ -109,7 +109,7 @@ impl Timeline {
                 table.push(row.entry(row.part.name()));
             }
         }
-        table.push(all.entry("in all"));
+        table.push(all.entry("total"));
         table
     }
 }
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_add_up_and_one_that_comes_again_has_one_row() {
+    fn parts_add_up_and_a_repeated_part_has_one_row() {
         let at = Duration::from_millis;
         let mut timeline = Timeline::new(at(1000));
         timeline.enter(Part::Write, at(1100));
@@ -138,13 +138,13 @@ mod tests {
         timeline.enter(Part::Write, at(2600));
         timeline.spend(Share::Chip, at(50));
         let lines: Vec<String> = timeline.rows(at(2700)).iter().map(ToString::to_string).collect();
-        let told = [
+        let expected = [
             "Time line          total     data     chip    pause",
             "find             0.100 s  0.000 s  0.000 s  0.000 s",
             "verify           0.500 s  0.000 s  0.000 s  0.000 s",
             "write            1.100 s  0.300 s  0.050 s  0.000 s",
-            "in all           1.700 s  0.300 s  0.050 s  0.000 s",
+            "total            1.700 s  0.300 s  0.050 s  0.000 s",
         ];
-        assert_eq!(lines, told);
+        assert_eq!(lines, expected);
     }
 }

@@ -1,5 +1,5 @@
-//! Devices: the input decides how each transfer with the simulated Crazyflie ends. Whatever that is, a job ends, in time, and
-//! a verify never finds an image that is not there.
+//! Fuzzes the host side against a faulty device: the input determines the result of each transfer with the simulated
+//! Crazyflie. Every job must end in time, and a verify must never report an image that is not on the drone.
 #![no_main]
 
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 use cfdfu::worker::Worker;
 use libfuzzer_sys::fuzz_target;
 
-/// What is left of the input. When it is used up, the device is honest.
+/// The rest of the input. Once it is used up, the device behaves correctly.
 #[derive(Clone)]
 struct Input(Arc<Mutex<Vec<u8>>>);
 
@@ -23,7 +23,7 @@ impl Input {
         self.0.lock().unwrap().pop()
     }
 
-    /// How a transfer ends that a device does not answer as it should.
+    /// The error of the next transfer, if it fails.
     fn error(&self) -> Option<TransferError> {
         match self.byte()? {
             200..=209 => Some(TransferError::Stall),
@@ -62,13 +62,18 @@ struct Fuzzed {
 }
 
 impl Transport for Fuzzed {
-    fn control_in(&mut self, setup: Setup, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
         if let Some(error) = self.input.error() {
             return Err(error);
         }
         let n = self.inner.control_in(setup, buffer, limit)?;
         match self.input.byte() {
-            // Bytes of its own, more or fewer than there are.
+            // Arbitrary bytes, more or fewer than the real ones.
             Some(230..) => {
                 let len = usize::from(self.input.byte().unwrap_or(0)).min(buffer.len());
                 buffer[..len].fill_with(|| self.input.byte().unwrap_or(0));
@@ -119,17 +124,19 @@ fuzz_target!(|bytes: &[u8]| {
     input.reverse();
     let bus = FuzzedBus { bus, input: Input(Arc::new(Mutex::new(input))) };
     let worker = Worker::spawn(Arc::new(bus), clock.clone());
-    // Nothing of this is on the drone.
+    // The drone does not hold any of this.
     let segment = Segment { address: FIRMWARE_BASE, data: vec![0x5A; 4096] };
     worker.commands.send(Command::Run(Box::new(Job::new(Task::Verify(vec![segment]))))).unwrap();
     let outcome = worker.events.iter().find_map(|event| match event {
         Event::Finished(report) => Some(report.outcome),
         _ => None,
     });
-    match outcome.expect("the job ends") {
+    match outcome.expect("the job ended without a result") {
         Outcome::Failed(Failure { kind: FailureKind::WorkerDied(why), .. }) => panic!("{why}"),
-        // A device that answers with just these bytes would have to be made for it.
-        Outcome::Unchanged if !bytes.windows(16).any(|part| part == [0x5A; 16]) => panic!("it is not there"),
+        // Only an input that contains these bytes can make the device return them.
+        Outcome::Unchanged if !bytes.windows(16).any(|part| part == [0x5A; 16]) => {
+            panic!("found an image that is not on the drone")
+        }
         _ => {}
     }
     assert!(clock.now() < Duration::from_secs(300), "{:?}", clock.now());

@@ -1,4 +1,5 @@
-//! Image files: whatever a file holds, it is taken or refused, and what is taken is never for sector 0 of a flash.
+//! Fuzzes the parsers of image files. Every file must be accepted or refused without a panic, and an image approved
+//! for a flash must never reach into sector 0.
 #![no_main]
 
 use cfdfu::flash::{FIRMWARE_BASE, FLASH_END};
@@ -10,15 +11,15 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(image) = Image::parse(bytes.to_vec()) else { return };
     assert!(image.payload.len() <= 1024 * 1024);
     for allow_mismatch in [false, true] {
-        let wish = Overrides { allow_mismatch, ..Overrides::default() };
-        if let Ok(approved) = admission::flash(&image, wish) {
+        let overrides = Overrides { allow_mismatch, ..Overrides::default() };
+        if let Ok(approved) = admission::flash(&image, overrides) {
             for segment in approved.segments() {
                 assert!(segment.address >= FIRMWARE_BASE && segment.end() <= FLASH_END);
             }
         }
-        let _ = admission::restore(&image, None, wish);
+        let _ = admission::restore(&image, None, overrides);
         if let Payload::Placed(segments) = &image.payload {
-            let _ = admission::undo(segments[0].clone(), wish);
+            let _ = admission::undo(segments[0].clone(), overrides);
         }
     }
 });

@@ -1,6 +1,6 @@
-//! Writes the files that the fuzzing of images begins with into the folder that is named.
+//! Writes the seed files for fuzzing images to the given folder.
 
-#[allow(dead_code, reason = "the tests use all of them")]
+#[allow(dead_code, reason = "used by the tests")]
 #[path = "../it/files.rs"]
 mod files;
 
@@ -10,7 +10,7 @@ use cfdfu::sim::images;
 use zip::CompressionMethod;
 
 fn main() {
-    let folder = PathBuf::from(std::env::args().nth(1).expect("a folder"));
+    let folder = PathBuf::from(std::env::args().nth(1).expect("usage: seeds FOLDER"));
     let part: Vec<u8> = (0..200_u8).collect();
     let base = 0x0800_4000;
     let firmware = images::firmware("2026.08", &[("CF21", "Crazyflie 2.1")], 4096);
@@ -25,6 +25,6 @@ fn main() {
         ("deflated", files::release("cf2", &firmware, CompressionMethod::Deflated)),
     ];
     for (name, bytes) in seeds {
-        std::fs::write(folder.join(name), bytes).expect("a file");
+        std::fs::write(folder.join(name), bytes).expect("cannot write a seed file");
     }
 }

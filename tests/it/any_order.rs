@@ -1,4 +1,5 @@
-//! The interface under messages in any order: it never panics, draws at any size, and keeps its promises.
+//! A property test of the interface: messages in random order never make it panic, it draws at any size, and it writes
+//! only what was confirmed.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use cfdfu::plan::{Comparison, Plan};
 use cfdfu::scan;
 use cfdfu::sim::images;
 use cfdfu::supervise::{Ended, Next, RunningInstance};
-use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::ui::theme::{Colours, Glyphs, Theme};
 use cfdfu::usb::TransferError;
 use proptest::prelude::*;
 
@@ -48,8 +49,8 @@ fn preview(found: Comparison) -> Event {
     }))
 }
 
-/// The cable came off in mid-flash.
-fn lost() -> Outcome {
+/// A flash that failed because the cable came off.
+fn disconnected() -> Outcome {
     let kind = DfuError::Transfer { request: Request::Command, error: TransferError::Disconnected }.into();
     Outcome::Failed(Failure { kind, place: None, drone: DroneState::WithoutFirmware })
 }
@@ -93,18 +94,18 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The last word of a job: sometimes its drone was lost, and it goes on when that is back.
-fn ends() -> impl Strategy<Value = Msg> {
+/// The end of a job. If its drone was lost, the job may be resumable once the drone is back.
+fn job_ends() -> impl Strategy<Value = Msg> {
     let outcome = prop_oneof![
         Just(Outcome::Flashed),
         Just(Outcome::Unchanged),
         Just(Outcome::Cancelled(DroneState::Untouched)),
         Just(Outcome::Cancelled(DroneState::WithoutFirmware)),
-        Just(lost()),
+        Just(disconnected()),
     ];
     (outcome, any::<bool>()).prop_map(|(outcome, background)| {
         let mut ended = Ended::of(Report::nothing_done(outcome), background);
-        if ended.report.outcome == lost() && !background {
+        if ended.report.outcome == disconnected() && !background {
             let drone = device("dfu").drone();
             ended.next = Next::Resume(Box::new(flash_job(&firmware("2026.08", 20_000)).of(drone.clone())));
             ended.drone = Some(drone);
@@ -125,13 +126,13 @@ fn messages() -> impl Strategy<Value = Msg> {
         2 => Just(Msg::Loaded(Which::Loader, "loader.bin".into(), image(images::loader()))),
         1 => Just(Msg::Loaded(Which::Image, "loader.bin".into(), image(images::loader()))),
         6 => events().prop_map(|event| Msg::Job(Box::new(event))),
-        2 => ends(),
+        2 => job_ends(),
         1 => Just(Msg::Bus(BusState::Others(scan::others(&World::new("px4").bus).unwrap()))),
         1 => Just(Msg::Detached),
         1 => Just(Msg::Doctor(Vec::new())),
         1 => Just(Msg::Elsewhere(vec![RunningInstance { pid: 7, place: "1-1".to_owned(), ..RunningInstance::default() }])),
         1 => Just(Msg::Elsewhere(Vec::new())),
-        1 => Just(Msg::Listed(".".into(), Vec::new())),
+        1 => Just(Msg::Listed(".".into(), Ok(Vec::new()))),
         1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true })),
     ]
 }
@@ -140,12 +141,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_interface_is_total_and_writes_only_what_was_confirmed(
+    fn the_interface_handles_any_message_and_writes_only_what_was_confirmed(
         steps in prop::collection::vec((messages(), 0..3000_u64), 1..60),
         width in 0..200_u16,
         height in 0..60_u16,
         glyphs in prop::sample::select(vec![Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii]),
-        colour: bool,
+        colours in prop::sample::select(vec![Colours::None, Colours::Sixteen, Colours::Dark { auto: true }, Colours::Light]),
     ) {
         let demo = Demo { scenario: "dfu".to_owned(), plugged: true, button: false };
         let mut app = App {
@@ -153,7 +154,7 @@ proptest! {
             loader: Slot::Loading("loader.bin".into()),
             ..App::new(Some(demo))
         };
-        let theme = Theme::new(glyphs, colour);
+        let theme = Theme::new(glyphs, colours);
         let mut now = Duration::ZERO;
         let (mut started, mut cancelled) = (false, false);
         for (message, millis) in steps {
@@ -161,19 +162,19 @@ proptest! {
             let was_asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
             let is_key = matches!(message, Msg::Key(_));
             let finished = matches!(&message, Msg::Ended(ended) if !ended.background);
-            // A look in passing has a last event of its own.
-            let looking = app.devices.is_identifying();
+            // A background identify ends with an event of its own, so look before the update.
+            let was_identifying = app.devices.is_identifying();
             let effects = update(&mut app, now, message);
             let quits = effects.contains(&Effect::Quit);
             for effect in effects {
                 match effect {
                     Effect::Start(_) | Effect::Resume(_) | Effect::Identify(_) => (started, cancelled) = (true, false),
-                    // Only a key, and only on the page that shows the plan, lets the worker write.
+                    // Only a key press on the screen that shows the plan lets the worker write.
                     Effect::Proceed => prop_assert!(was_asking && is_key && started),
-                    // A job is cancelled once; a look, whenever the interface ends.
-                    Effect::Cancel if looking && quits => {}
+                    // A job is cancelled once; a background identify is also cancelled when the interface quits.
+                    Effect::Cancel if was_identifying && quits => {}
                     Effect::Cancel => {
-                        // While it asks nothing is lost by saying so again.
+                        // While the job asks for confirmation, a second cancel is harmless.
                         let asks = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
                         prop_assert!(!cancelled || asks);
                         cancelled = true;
@@ -182,10 +183,10 @@ proptest! {
                 }
             }
             if finished {
-                let lost = app.resume().is_some();
-                // One that was away is back already.
+                let can_resume = app.resume().is_some();
+                // If the drone is back already, the job was resumed at once.
                 let resumed = app.job().is_some_and(|view| view.confirm == Confirm::Go);
-                prop_assert!(matches!(app.screen, Screen::Outcome(..) | Screen::Home) || lost || resumed);
+                prop_assert!(matches!(app.screen, Screen::Outcome(..) | Screen::Home) || can_resume || resumed);
             }
             if width > 0 && height > 0 {
                 draw(&app, &theme, width, height);

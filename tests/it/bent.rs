@@ -1,11 +1,12 @@
-//! A bus whose opens and answers a test bends: the rest goes through as it is. The one way in which tests make a bus go
-//! wrong; [`crate::fault`] bends by a script. It stands between host and device, so neither has a line of code for it.
+//! A bus on which a test can replace single opens and answers; everything else passes through unchanged. It sits
+//! between host and device, so that neither of them contains code for injected errors. [`crate::fault`] drives it by a
+//! script.
 
 use std::time::Duration;
 
 use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// The devices of `bus`, each opened by `open`, which gets the device and what opens it.
+/// Lists the devices of `bus`, and opens each of them with `open`, which gets the bus and the device.
 pub struct Bent<B, F> {
     pub bus: B,
     pub open: F,
@@ -28,7 +29,7 @@ where
     }
 }
 
-/// What the host asks of an open device.
+/// A request of the host to an open device.
 pub enum Ask<'a> {
     In(Setup, Duration),
     Out(Setup, &'a [u8]),
@@ -37,23 +38,23 @@ pub enum Ask<'a> {
     BulkOut,
 }
 
-/// What becomes of it.
+/// What to do with a request.
 pub enum Bend {
-    /// It goes through.
+    /// Pass it on unchanged.
     Pass,
-    /// The device does not get it; these bytes, which matter for [`Ask::In`] only, are its answer.
+    /// Do not pass it on, and answer with these bytes. Only reads use the bytes.
     Answer(Vec<u8>),
-    /// The device does not get it.
+    /// Do not pass it on, and fail.
     Fail(TransferError),
-    /// The device acts on it, and its answer is lost.
+    /// Pass it on, and report a timeout instead of the answer.
     LoseAnswer,
-    /// Half of the data comes, or none goes and half of it is said to have gone.
+    /// Return half of the data of a read. Drop a write, but report half of it as sent.
     Half,
-    /// The device acts on it, and six bytes of answer, a status, are changed.
+    /// Pass it on, and change the answer if it is a status, which has six bytes.
     Status(fn(&mut [u8], u8), u8),
 }
 
-/// `None` passes.
+/// `None` passes the request on.
 impl From<Option<Result<Vec<u8>, TransferError>>> for Bend {
     fn from(answer: Option<Result<Vec<u8>, TransferError>>) -> Bend {
         match answer {
@@ -64,7 +65,7 @@ impl From<Option<Result<Vec<u8>, TransferError>>> for Bend {
     }
 }
 
-/// A transport of which `bend` decides what becomes of everything that is asked.
+/// A transport that calls `bend` for each request to decide what to do with it.
 pub struct BentTransport<F> {
     pub inner: Box<dyn Transport>,
     pub bend: F,
@@ -101,7 +102,7 @@ where
         }
     }
 
-    /// `len` bytes of data are sent.
+    /// `len` is the number of bytes to send.
     fn write(
         &mut self,
         ask: Ask<'_>,

@@ -1,5 +1,5 @@
-//! The real binary in a folder of its own, with pipes: how every test starts it that needs no terminal and no shell.
-//! One place for the folder, the time it may take, and its output as text and as JSON.
+//! Runs the real binary with pipes in a temporary folder, for every test that needs neither a terminal nor a shell.
+//! Sets the timeout, and returns the output as text or as JSON.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
 
-/// A whole flash in real time takes about 7 s; what has not ended by then is killed, and has no exit status.
+/// A whole flash in real time takes about 7 s. A command that is still running after this time is killed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Folder(pub TempDir);
@@ -22,7 +22,7 @@ impl Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    /// With a good image in it, `cf2.bin`.
+    /// A folder with a valid image in it, `cf2.bin`.
     pub fn with_image() -> Folder {
         let folder = Folder::new();
         folder.file("cf2.bin", firmware("2026.08", SEED_LEN));
@@ -37,14 +37,14 @@ impl Folder {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// The binary in this folder, with the words of this line as its arguments.
+    /// Prepares to run the binary in this folder, with the words of `line` as its arguments.
     pub fn cfdfu(&self, line: &str) -> Line {
         let mut command = Command::cargo_bin("cfdfu").unwrap();
         command.current_dir(self.0.path()).timeout(PATIENCE);
         Line(command).args(line.split_whitespace())
     }
 
-    /// With a clock that runs ahead.
+    /// Runs the command with the fast clock of the demo.
     pub fn run(&self, line: &str) -> Ran {
         self.cfdfu(line).fast().run()
     }
@@ -67,13 +67,13 @@ impl Line {
         self
     }
 
-    /// What it reads, to its end. Without this it reads nothing.
+    /// Sets its standard input, which is empty otherwise.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Line {
         self.0.write_stdin(bytes);
         self
     }
 
-    /// The demo's clock runs ahead.
+    /// Runs the demo on a fast clock instead of in real time.
     pub fn fast(self) -> Line {
         self.arg("--demo-fast")
     }
@@ -88,22 +88,22 @@ impl Line {
     }
 }
 
-/// What came of it.
+/// The exit status and the output of a command.
 pub struct Ran {
-    /// The exit status; -1 if a signal ended it.
+    /// The exit status, or -1 if a signal ended the command.
     pub code: i32,
     pub out: String,
     pub err: String,
 }
 
 impl Ran {
-    /// What a command that succeeded printed.
+    /// Checks that the command succeeded, and returns its standard output.
     pub fn done(self) -> String {
         assert_eq!(self.code, 0, "{}", self.err);
         self.out
     }
 
-    /// Its lines, each of them JSON.
+    /// Parses each line of standard output as JSON.
     pub fn objects(&self) -> Vec<Value> {
         self.out
             .lines()
@@ -111,13 +111,13 @@ impl Ran {
             .collect()
     }
 
-    /// The last object of this event.
+    /// The last JSON object with this `event`.
     pub fn object(&self, event: &str) -> Value {
         let last = self.objects().into_iter().rfind(|object| object["event"] == event);
         last.unwrap_or_else(|| panic!("no {event:?} in: {}{}", self.out, self.err))
     }
 
-    /// Everything that it said.
+    /// Standard output, then standard error.
     pub fn all(&self) -> String {
         format!("{}{}", self.out, self.err)
     }

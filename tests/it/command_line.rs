@@ -1,4 +1,4 @@
-//! The real binary with `--demo` and a pipe: what it prints, where, and with which exit status.
+//! Runs the real binary with `--demo` and pipes: checks what it prints, where, and its exit status.
 
 use std::fs;
 
@@ -8,24 +8,24 @@ use crate::cli::{Folder, Ran};
 use crate::support::{SEED_LEN, firmware};
 
 #[test]
-fn a_flash_in_a_pipe_is_plain_lines() {
+fn a_flash_into_a_pipe_prints_plain_lines() {
     let text = Folder::with_image().run("flash cf2.bin --demo").done();
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
     for line in [
         "Image: firmware 2026.08 for CF20, CF21, 243176 bytes, linked for 0x08004000",
         "Using 1-1 0483:5740 running Crazyflie 2.x 51004F000551343036333233 SIMULATED",
         "Using 1-1 0483:df11 DFU mode STM32  BOOTLOADER 338133873034 SIMULATED",
-        "dfuERROR, status(10) = errFIRMWARE (this boot ROM says so when it was just entered)",
+        "dfuERROR, status(10) = errFIRMWARE (normal when the boot ROM has just started)",
         "Erase    0x08004000   16 KiB   0.23 s",
         "Download 0x08004000 243176 bytes",
-        "The Crazyflie is running again and says that it runs 2026.08: you can fly.",
+        "Your Crazyflie is running 2026.08. Ready to fly!",
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} is not in:\n{text}");
     }
 }
 
 #[test]
-fn the_json_of_a_flash_is_objects_with_one_last_result() {
+fn flash_json_is_one_object_per_line_and_ends_with_the_only_result() {
     let ran = Folder::with_image().json("flash cf2.bin --demo");
     assert_eq!(ran.code, 0);
     let objects = ran.objects();
@@ -55,7 +55,7 @@ fn the_json_of_a_flash_is_objects_with_one_last_result() {
     assert_eq!((&result["written"], &result["erased_sectors"]), (&SEED_LEN.into(), &5.into()));
 }
 
-/// One clear message, the right status, and the drone not even asked.
+/// Each bad file gets one clear message and the right exit status, and the drone is not contacted.
 #[test]
 fn bad_files_are_refused_before_the_drone_is_touched() {
     let folder = Folder::with_image();
@@ -71,7 +71,7 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
     let table = [
         ("empty.bin", 65, "the file is empty"),
         ("large.bin", 65, "1048577 bytes, more than the 1048576"),
-        ("blank.bin", 65, "nothing but 0xFF"),
+        ("blank.bin", 65, "every byte of the file is 0xFF"),
         ("noise.bin", 65, "not recognised as Crazyflie firmware"),
         ("elf.bin", 65, "this ELF file cannot be used"),
         ("loader.bin", 65, "the Bitcraze bootloader, not a firmware"),
@@ -86,7 +86,7 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         let Ran { code, err, .. } = folder.run(&format!("flash {arguments} --demo"));
         assert_eq!(code, exit, "{arguments}: {err}");
         assert!(err.contains(words), "{arguments}: {err}");
-        assert!(err.contains("Nothing was touched."), "{arguments}: {err}");
+        assert!(err.contains("Nothing was changed."), "{arguments}: {err}");
         let ran = folder.json(&format!("flash {arguments} --demo"));
         assert_eq!(ran.code, exit);
         let objects = ran.objects();
@@ -94,25 +94,25 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         assert_eq!((&last["event"], &last["outcome"]), (&"result".into(), &"failed".into()));
         assert!(
             objects.iter().all(|object| object["event"] != "device"),
-            "{arguments}: a device was looked for"
+            "{arguments}: it searched for a device"
         );
     }
     let Ran { code, err, .. } = folder.run("restore-bootloader cf2.bin --demo=dfu");
     assert!(code == 65 && err.contains("a Crazyflie firmware, not the Bitcraze bootloader"), "{code}: {err}");
     folder.run("demo-image loader.bin --kind loader --force");
     let Ran { code, err, .. } = folder.run("restore-bootloader loader.bin --address 0x08004000 --demo=dfu");
-    assert!(code == 2 && err.contains("--address says nothing of a bootloader"), "{code}: {err}");
+    assert!(code == 2 && err.contains("--address does not apply to a bootloader"), "{code}: {err}");
 }
 
 #[test]
-fn every_situation_has_its_exit_status_and_its_advice() {
+fn every_error_has_its_exit_status_and_its_advice() {
     let table = [
         ("flash cf2.bin --demo=none", 69, "Plug in the Crazyflie"),
         ("flash cf2.bin --demo=two", 69, "--device 1-1"),
         ("flash cf2.bin --demo --device 1-7", 69, "cfdfu list"),
         ("flash cf2.bin --demo --no-enter", 69, "--no-enter"),
         ("flash cf2.bin --demo=old", 74, "by hand"),
-        ("flash cf2.bin --demo=write-protected", 74, "Lift the write protection"),
+        ("flash cf2.bin --demo=write-protected", 74, "Remove the write protection"),
         ("flash cf2.bin --demo=read-protected", 74, "unprotect"),
         (
             "flash cf2.bin --demo=wrong-board",
@@ -121,7 +121,7 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ),
         ("verify cf2.bin --demo=dfu", 1, "instead of"),
         ("list --demo=none", 69, "Plug in"),
-        ("flash cf2.bin --demo=px4", 69, "PX4 took the place of Bitcraze's bootloader"),
+        ("flash cf2.bin --demo=px4", 69, "This drone has PX4's bootloader instead of Bitcraze's"),
         (
             "flash cf2.bin --demo=relatives",
             69,
@@ -130,27 +130,27 @@ fn every_situation_has_its_exit_status_and_its_advice() {
         ("flash cf2.bin --demo=unknown-board", 65, "could not be read"),
         ("flash cf2.bin --demo=nameless", 65, "board is CB10"),
         ("flash cf2.bin --demo=hung", 74, "does not answer"),
-        ("flash cf2.bin --demo=restarting --require-boot", 76, "restarts by itself"),
+        ("flash cf2.bin --demo=restarting --require-boot", 76, "keeps restarting"),
         ("flash cf2.bin --demo=dark --require-boot", 76, "normal with the boot ROM of this chip"),
         ("flash cf2.bin --demo=late", 74, "--wait 60"),
-        // Named once, though there are several.
+        // Advice that applies to several devices is printed once.
         ("list --demo=relatives", 69, "(lps-node-firmware). Plug in"),
-        ("flash cf2.bin --demo=other-chip", 69, "laid out differently from an STM32F405's"),
+        ("flash cf2.bin --demo=other-chip", 69, "its flash layout is not that of an STM32F405"),
         ("list --demo=relatives", 69, "Plug in the Crazyflie itself"),
         ("identify --demo=other-chip", 69, "not a Crazyflie"),
         ("flash cf2.bin --demo=clone", 69, "a GigaDevice GD32 in DFU mode on port 1-1"),
         (
             "flash cf2.bin --demo=clone --device 1-1 --allow-mismatch",
             69,
-            "its chip is a clone and not made by ST",
+            "its chip is a clone that ST did not make",
         ),
         ("verify cf2.bin --demo=clone", 69, "a GigaDevice GD32 in DFU mode on port 1-1"),
         ("list --demo=clone", 69, "cfdfu does not write to it"),
         ("identify --demo=clone", 69, "a GigaDevice GD32 in DFU mode on port 1-1"),
         ("flash cf2.bin --demo=nonsense", 2, "possible values: healthy"),
         ("flash", 2, "Usage"),
-        ("flsh cf2.bin", 2, "'flsh' is no command"),
-        ("flsh flash cf2.bin --demo", 2, "'flsh' stands before the command"),
+        ("flsh cf2.bin", 2, "'flsh' is not a command"),
+        ("flsh flash cf2.bin --demo", 2, "unexpected argument 'flsh' before the command"),
         ("--demo=none flash cf2.bin", 69, "Plug in the Crazyflie"),
         ("flash cf2.bin --address x", 2, "0x08004000"),
     ];
@@ -162,9 +162,10 @@ fn every_situation_has_its_exit_status_and_its_advice() {
     }
 }
 
-/// The log names the place of the work, not the start of the image: on a recovery that would frighten.
+/// The log shows the address that is written, not the start of the image: in a recovery that leaves the bootloader
+/// alone, the address of the bootloader would alarm the reader.
 #[test]
-fn the_log_names_where_it_writes() {
+fn the_log_shows_the_address_that_is_written() {
     let folder = Folder::with_image();
     folder.run("demo-image loader.bin --kind loader").done();
     let text = folder.run("restore-bootloader loader.bin --firmware cf2.bin --demo=dfu").done();
@@ -175,24 +176,24 @@ fn the_log_names_where_it_writes() {
     assert!(text.contains("Download 0x08000000 7256 bytes, 0x08004000 243176 bytes"), "{text}");
 }
 
-/// What can be typed with no file at hand: the demo brings its own images.
+/// The demo brings its own images.
 #[test]
-fn the_demo_needs_no_file() {
+fn the_demo_works_without_an_image_file() {
     let folder = Folder::new();
     for line in ["flash --demo", "--demo=dfu flash", "restore-bootloader --demo=overwritten"] {
         let text = folder.run(line).done();
         assert!(text.contains("Flashed and verified"), "{line}: {text}");
     }
     let text = folder.run("restore-bootloader --demo=dfu").done();
-    assert!(text.contains("The bootloader was there already."), "{text}");
+    assert!(text.contains("The bootloader was already in place."), "{text}");
     let Ran { code, err, .. } = folder.run("flash");
     assert!(code == 2 && err.contains("<IMAGE>"), "{err}");
     let text = folder.run("--demo=help").done();
-    assert!(text.contains("overwritten      in DFU mode, the bootloader overwritten"), "{text}");
+    assert!(text.contains("overwritten      in DFU mode, its bootloader overwritten"), "{text}");
 }
 
 #[test]
-fn inspect_tells_what_a_file_is() {
+fn inspect_describes_a_file() {
     let folder = Folder::with_image();
     let ran = folder.json("inspect cf2.bin");
     let objects = ran.objects();
@@ -208,21 +209,18 @@ fn inspect_tells_what_a_file_is() {
     assert_eq!(image["crc32"], format!("{crc:08x}"));
 }
 
-/// Of each situation: board, bootloader, version at 0x08004000, protection, ROM; and a word of the diagnosis.
+/// Each row has a scenario; its board, bootloader, version at 0x08004000, read protection and ROM; and words of the
+/// diagnosis.
 #[test]
-fn identify_tells_what_a_drone_is_and_what_is_on_it() {
+fn identify_reports_the_drone_and_what_is_on_it() {
     let folder = Folder::with_image();
     let table = [
         ("healthy", json!(["CF21", null, "2025.02", null, null]), "board       Crazyflie 2.1"),
         ("old", json!(["CF21", null, "2021.06", null, null]), "In DFU mode"),
         ("dfu", json!(["CF21", "bitcraze", "2025.02", false, "9.1"]), "revision B1"),
-        ("erased", json!(["CF21", "bitcraze", null, false, "9.1"]), "There is no firmware on it"),
+        ("erased", json!(["CF21", "bitcraze", null, false, "9.1"]), "There is no firmware on the drone"),
         ("overwritten", json!(["CF21", "overwritten", null, false, "9.1"]), "cfdfu restore-bootloader"),
-        (
-            "wrong-board",
-            json!(["CB10", "bitcraze", "2025.02", false, "9.1"]),
-            "stops at once on this board (CB10)",
-        ),
+        ("wrong-board", json!(["CB10", "bitcraze", "2025.02", false, "9.1"]), "is not for this board (CB10)"),
         (
             "write-protected",
             json!(["CF21", "bitcraze", "2025.02", false, "9.1"]),
@@ -232,7 +230,7 @@ fn identify_tells_what_a_drone_is_and_what_is_on_it() {
         (
             "blank-otp",
             json!(["CF20", "bitcraze", "2025.02", false, "9.1"]),
-            "assumed since no board is in the OTP",
+            "assumed because the OTP is blank",
         ),
         ("unknown-board", json!([null, "bitcraze", "2025.02", false, "9.1"]), "board       unknown"),
     ];
@@ -240,9 +238,9 @@ fn identify_tells_what_a_drone_is_and_what_is_on_it() {
         let ran = folder.json(&format!("identify --demo={scenario}"));
         let board = ran.object("board");
         let version = board["firmware"]["version"].clone();
-        let told =
+        let reported =
             json!([board["type"], board["bootloader"], version, board["read_protected"], board["rom"]]);
-        assert_eq!((ran.code, told), (0, expected), "{scenario}");
+        assert_eq!((ran.code, reported), (0, expected), "{scenario}");
         let text = folder.run(&format!("identify --demo={scenario}")).done();
         assert!(text.contains(words), "{scenario}: {text}");
         assert!(!text.contains("Claiming"), "{text}");
@@ -252,7 +250,7 @@ fn identify_tells_what_a_drone_is_and_what_is_on_it() {
 }
 
 #[test]
-fn list_is_one_line_a_device() {
+fn list_prints_one_line_per_device() {
     let folder = Folder::with_image();
     let text = folder.run("list --demo=two").done();
     assert_eq!(text.lines().count(), 2);
@@ -263,7 +261,7 @@ fn list_is_one_line_a_device() {
 }
 
 #[test]
-fn a_backup_is_the_whole_flash_and_never_replaces_a_file_unasked() {
+fn a_backup_holds_the_whole_flash_and_replaces_a_file_only_with_force() {
     let folder = Folder::with_image();
     folder.run("backup mine.bin --demo").done();
     let backup = fs::read(folder.path("mine.bin")).unwrap();
@@ -279,7 +277,7 @@ fn a_backup_is_the_whole_flash_and_never_replaces_a_file_unasked() {
 }
 
 #[test]
-fn a_backup_goes_back_as_a_restore_and_as_nothing_else() {
+fn a_backup_is_accepted_by_restore_and_refused_by_flash() {
     let folder = Folder::with_image();
     folder.run("backup mine.bin --demo=dfu").done();
     let objects = folder.json("inspect mine.bin").objects();
@@ -291,7 +289,7 @@ fn a_backup_goes_back_as_a_restore_and_as_nothing_else() {
     let result = objects.last().unwrap();
     assert_eq!((ran.code, &result["verified"], &result["bytes"]), (0, &true.into(), &(1024 * 1024).into()));
     folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten").done();
-    // A copy without a bootloader is no bootloader, unless somebody insists.
+    // A backup without a bootloader is refused without --allow-mismatch.
     folder.run("backup broken.bin --demo=overwritten").done();
     let Ran { code, err, .. } = folder.run("restore-bootloader broken.bin --demo=dfu");
     assert!(code == 65 && err.contains("without the Bitcraze bootloader"), "{err}");
@@ -299,46 +297,49 @@ fn a_backup_goes_back_as_a_restore_and_as_nothing_else() {
 }
 
 #[test]
-fn a_drone_that_does_not_come_back_is_told_as_it_was_left() {
+fn a_drone_that_does_not_come_back_is_reported_without_firmware() {
     let folder = Folder::with_image();
-    // Longer than this, the demo's helper would bring it back.
+    // With a longer wait the demo would bring the drone back.
     for wait in ["", "--wait 2"] {
         let ran = folder.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
         let objects = ran.objects();
         let results = objects.iter().filter(|object| object["event"] == "result").count();
         let error = &objects.last().unwrap()["error"];
         assert_eq!((ran.code, results, &error["kind"]), (74, 1, &"vanished".into()), "{wait}: {error}");
-        assert!(error["advice"].as_str().unwrap().contains("no complete firmware now"), "{wait}: {error}");
+        assert!(
+            error["advice"].as_str().unwrap().contains("no working firmware right now"),
+            "{wait}: {error}"
+        );
     }
 }
 
-/// What the README says of a drone that does not start can be tried on the demo.
+/// So the README's advice for a drone that does not start can be tried on the demo.
 #[test]
-fn while_a_command_waits_the_demo_s_drone_is_brought_into_dfu_mode() {
+fn the_demo_brings_its_drone_into_dfu_mode_while_a_command_waits() {
     for scenario in ["dead", "unplugged"] {
         let text = Folder::with_image().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")).done();
-        assert!(text.contains("it is brought into DFU mode after 3 s"), "{text}");
+        assert!(text.contains("the drone is put into DFU mode by hand after 3 s"), "{text}");
         assert!(text.contains("Flashed and verified"), "{text}");
     }
 }
 
 #[test]
-fn nothing_is_put_back_where_no_copy_was_kept() {
+fn undo_without_a_kept_copy_fails() {
     let Ran { code, err, .. } = Folder::with_image().run("undo --demo");
     assert!(code == 66 && err.contains("51004F000551343036333233 at port 1-1"), "{err}");
     assert_eq!(Folder::with_image().run("undo --demo=none").code, 69);
 }
 
-/// On stderr: stdout lists the drones, one a line.
+/// The warning goes to stderr: stdout lists the drones, one per line.
 #[test]
-fn list_names_a_foreign_boot_rom_beside_a_crazyflie() {
+fn list_warns_of_a_foreign_boot_rom_beside_a_crazyflie() {
     let Ran { code, out, err } = Folder::with_image().run("list --demo=beside");
     assert_eq!(code, 0, "{err}");
     assert!(out.lines().count() == 1 && out.starts_with("1-2 "), "{out}");
     assert!(err.contains("a GigaDevice GD32 in DFU mode on port 1-1 is not a Crazyflie"), "{err}");
 }
 
-/// Which copy is its own cannot be told: that is no success.
+/// Without a serial number its copy cannot be found, and that must not count as success.
 #[test]
 fn an_undo_of_a_drone_without_a_serial_number_fails() {
     let Ran { code, err, .. } = Folder::with_image().run("undo --demo=no-serial");
@@ -346,7 +347,7 @@ fn an_undo_of_a_drone_without_a_serial_number_fails() {
 }
 
 #[test]
-fn the_doctor_looks_at_this_computer_and_says_what_helps() {
+fn the_doctor_reports_what_it_finds_and_the_remedy() {
     let folder = Folder::with_image();
     let doctor = |scenario: &str| {
         let ran = folder.json(&format!("doctor --demo={scenario}"));
@@ -365,17 +366,17 @@ fn the_doctor_looks_at_this_computer_and_says_what_helps() {
     assert!(drone["remedy"].as_str().unwrap().contains("cfdfu does not write to it"), "{drone}");
     let (code, drone) = doctor("beside");
     assert_eq!(drone["verdict"], json!("ok"), "{code}: {drone}");
-    assert!(drone["found"].as_str().unwrap().contains("beside it a GigaDevice GD32"), "{drone}");
+    assert!(drone["found"].as_str().unwrap().contains("and also a GigaDevice GD32"), "{drone}");
     let Ran { out, .. } = folder.run("doctor --demo=two");
     assert!(out.contains("ok  USB") && out.contains("ok  opens"), "{out}");
 }
 
 #[test]
-fn rules_completions_and_manual_come_from_the_program_itself() {
+fn the_program_prints_its_udev_rules_completions_and_manual() {
     let folder = Folder::with_image();
     let rules = folder.run("udev").done();
     let Ran { code, out, .. } = folder.run("udev --check --demo");
-    // Whether they let this user depends on the machine: the verdict and the exit status must agree.
+    // Whether this user has access depends on the machine, but the verdict and the exit status must agree.
     let bad = out.contains("NO  rules");
     assert_eq!(code, if bad { 77 } else { 0 }, "{out}");
     assert!(out.contains("rules, DFU mode") || out.contains("no udev"), "{out}");
@@ -403,7 +404,7 @@ fn rules_completions_and_manual_come_from_the_program_itself() {
 }
 
 #[test]
-fn the_log_file_has_what_was_said() {
+fn the_log_file_holds_the_log_of_the_job() {
     let folder = Folder::with_image();
     folder.run("flash cf2.bin --demo --log-file log.txt");
     let log = fs::read_to_string(folder.path("log.txt")).unwrap();
@@ -413,16 +414,16 @@ fn the_log_file_has_what_was_said() {
 }
 
 #[test]
-fn no_colour_reaches_a_pipe_unless_it_is_asked_for() {
+fn a_pipe_gets_no_colour_unless_it_is_requested() {
     let folder = Folder::with_image();
     assert!(!folder.run("flash missing.bin --demo").err.contains('\u{1b}'));
     assert!(folder.run("flash missing.bin --demo --color always").err.contains("\u{1b}[1;31m"));
 }
 
-/// L6: output that nothing took is no success.
+/// L6: output that cannot be written is an error.
 #[cfg(target_os = "linux")]
 #[test]
-fn l6_a_full_disk_is_an_error_and_a_reader_that_left_is_none() {
+fn l6_a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
     let folder = Folder::with_image();
     let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
     let run = |arguments: &str, to: &str| {
@@ -440,9 +441,9 @@ fn l6_a_full_disk_is_an_error_and_a_reader_that_left_is_none() {
     }
 }
 
-/// S5: a bootloader that was cut off is refused, and the file that is right is named.
+/// S5: a truncated bootloader is refused, and the message names the right file.
 #[test]
-fn s5_a_bootloader_that_was_cut_off_is_refused_for_what_it_is() {
+fn s5_a_truncated_bootloader_is_refused_and_the_right_file_is_named() {
     let folder = Folder::new();
     let loader = cfdfu::sim::images::loader();
     folder.file("ld.bin", &loader[..loader.len() - 40]);

@@ -1,4 +1,4 @@
-//! The completions, by pressing Tab in real shells. A script that only looks right completes nothing.
+//! Tests the completions by pressing Tab in real shells: a script that only looks right completes nothing.
 #![cfg(unix)]
 
 use std::fs;
@@ -11,7 +11,7 @@ use crate::cli::Folder;
 use crate::pty::{PATIENCE, Session};
 use crate::support::program;
 
-/// What is typed before Tab, and what must be on the line or below it afterwards.
+/// The text typed before Tab, and the text that the screen must show afterwards.
 const COMPLETED: &[(&str, &str)] = &[
     ("cfdfu res", "restore-bootloader"),
     ("cfdfu flash --no-u", "--no-undo"),
@@ -21,10 +21,10 @@ const COMPLETED: &[(&str, &str)] = &[
     ("cfdfu simulate wro", "wrong-board"),
     ("cfdfu completions el", "elvish"),
 ];
-/// What help does not show, a shell does not offer.
+/// Commands and options that are hidden from the help must not be completed.
 const HIDDEN: &[(&str, &str)] = &[("cfdfu demo-im", "demo-image"), ("cfdfu list --demo-f", "--demo-fast")];
 
-/// A shell that has loaded its completions, at its prompt.
+/// Starts a shell, loads the completions, and returns it at its prompt.
 fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
     let program = program(name)?;
     let folder = Folder::new();
@@ -45,7 +45,7 @@ fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
     Some(session)
 }
 
-/// The screen after this was typed and Tab pressed, once it shows the words or has not changed for a while.
+/// Types `typed` and presses Tab. Returns the screen once it shows `words` or has not changed for a second.
 fn tab(session: &mut Session, typed: &str, words: &str) -> String {
     // Ctrl-U and Ctrl-L: an empty line on an empty screen.
     session.press("\u{15}\u{c}");

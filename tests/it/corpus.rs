@@ -1,5 +1,5 @@
-//! A corpus of image files, good and malformed, in every format: what `inspect` says of each, and that a good
-//! one is flashed while a bad one is refused before a drone is touched.
+//! A corpus of image files, valid and malformed, in every format: checks what `inspect` reports of each, and that a
+//! valid file is flashed while a malformed one is refused before the drone is contacted.
 
 use serde_json::{Value, json};
 use zip::CompressionMethod;
@@ -15,7 +15,7 @@ const BASE: u32 = 0x0800_4000;
 const LEN: usize = 20_000;
 
 #[test]
-fn the_same_firmware_is_the_same_in_every_format_and_is_flashed() {
+fn the_same_firmware_is_recognised_and_flashed_from_every_format() {
     let bin = firmware("2026.04", LEN);
     let (first, second) = bin.split_at(9000);
     let v1 = manifest(1, "cf2");
@@ -25,7 +25,7 @@ fn the_same_firmware_is_the_same_in_every_format_and_is_flashed() {
         ("any-device.bin", "bin", suffixed(bin.clone(), (0xFFFF, 0xFFFF), 0x0110)),
         ("one.dfu", "dfu", dfuse(&[(0, vec![(BASE, &bin)])])),
         ("parts.dfu", "dfu", dfuse(&[(0, vec![(BASE + 9000, second)]), (0, vec![(BASE, first)])])),
-        // Found by content: a name means nothing.
+        // The format is recognised by the content, not by the name.
         ("hex.bin", "hex", hex(BASE, &bin).into_bytes()),
         (
             "bom.hex",
@@ -56,21 +56,22 @@ fn the_same_firmware_is_the_same_in_every_format_and_is_flashed() {
         let ran = folder.json(&format!("inspect {name}"));
         let image = ran.object("image");
         assert_eq!(ran.code, 0, "{name}: {image}");
-        let told = (&image["format"], &image["kind"], &image["version"], &image["address"], &image["bytes"]);
+        let actual =
+            (&image["format"], &image["kind"], &image["version"], &image["address"], &image["bytes"]);
         let expected =
             (&json!(format), &json!("firmware"), &json!("2026.04"), &json!("0x08004000"), &json!(LEN));
-        assert_eq!(told, expected, "{name}");
+        assert_eq!(actual, expected, "{name}");
         assert_eq!(image["crc32"], format!("{:08x}", crc32fast::hash(&bin)), "{name}");
         let ran = folder.json(&format!("flash {name} --demo"));
         let result = ran.object("result");
-        let told = (ran.code, &result["verified"], &result["booted"]);
-        assert_eq!(told, (0, &json!(true), &json!(true)), "{name}");
+        let actual = (ran.code, &result["verified"], &result["booted"]);
+        assert_eq!(actual, (0, &json!(true), &json!(true)), "{name}");
     }
     let Ran { out, .. } = folder.run("inspect stored.zip");
     assert!(out.contains("bcColorLedBot:col, bcColorLedTop:col, nrf51"), "{out}");
 }
 
-/// A file's name, its bytes, and what is said of it.
+/// The name of a file, its bytes, and words of the message. `|` separates alternatives.
 type Case = (&'static str, Vec<u8>, &'static str);
 
 /// A file with one bit changed.
@@ -80,7 +81,7 @@ fn damaged(file: &[u8], at: usize) -> Vec<u8> {
     file
 }
 
-/// A file with other bytes from `at` on.
+/// A file with `bytes` written over it at `at`.
 fn with(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut file = file.to_vec();
     file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -98,9 +99,9 @@ fn malformed_dfu() -> Vec<Case> {
         ("damaged.dfu", damaged(&good, 5000), "it is damaged"),
         ("version.dfu", bent(one, |file| file[5] = 2), "version 2 of the DfuSe format"),
         ("suffix-version.dfu", suffixed(dfuse_body(one), (0x0483, 0xDF11), 0x0100), "version 0x0100"),
-        ("no-target.dfu", bent(&[], |_| {}), "holds no target"),
+        ("no-target.dfu", bent(&[], |_| {}), "contains no target"),
         ("missing-target.dfu", bent(one, |file| file[10] = 2), "ends in the middle of a target"),
-        ("bad-target.dfu", bent(one, |file| file[11] = b'X'), "target 1 does not start as a target"),
+        ("bad-target.dfu", bent(one, |file| file[11] = b'X'), "target 1 has no valid signature"),
         ("options.dfu", dfuse(&[(1, vec![(0x1FFF_C000, &bin[..16])])]), "alternate setting 1"),
         ("no-element.dfu", bent(one, |file| file[281..285].fill(0)), "claims to have 0 elements"),
         ("elements.dfu", bent(one, |file| file[281..285].fill(0xFF)), "claims to have 4294967295 elements"),
@@ -108,7 +109,7 @@ fn malformed_dfu() -> Vec<Case> {
         ("long-element.dfu", bent(one, |file| file[292] = 0x7F), "ends in the middle of an element"),
         ("target-size.dfu", bent(one, |file| file[277] ^= 1), "its elements have 20008"),
         ("leftover.dfu", bent(one, |file| file.extend([0; 7])), "7 bytes follow its last target"),
-        ("overlap.dfu", overlapping, "holds 0x08004004 twice"),
+        ("overlap.dfu", overlapping, "overlap at 0x08004004"),
         ("suffix.bin", damaged(&suffixed(bin.clone(), (0x0483, 0xDF11), 0x0100), 77), "it is damaged"),
         (
             "suffix-len.bin",
@@ -118,7 +119,7 @@ fn malformed_dfu() -> Vec<Case> {
     ]
 }
 
-#[allow(clippy::too_many_lines, reason = "a table, one row a file")]
+#[allow(clippy::too_many_lines, reason = "a table with one row per file")]
 fn malformed_others() -> Vec<Case> {
     let bin = firmware("2026.04", LEN);
     let bolt = images::firmware("2026.04", &[("CB10", "Crazyflie Bolt")], LEN);
@@ -134,7 +135,7 @@ fn malformed_others() -> Vec<Case> {
         ("text.hex", text.replacen("\r\n:10", "\r\nhello\r\n:10", 1).into_bytes(), "line 2 is damaged"),
         ("cut.hex", text.as_bytes()[..text.len() / 2].to_vec(), "is damaged"),
         ("no-end.hex", text.replace(":00000001FF\r\n", "").into_bytes(), "last line"),
-        ("after.hex", [text.as_bytes(), b":00000001FF\r\n"].concat(), "follows the end of the file"),
+        ("after.hex", [text.as_bytes(), b":00000001FF\r\n"].concat(), "follows the end-of-file record"),
         ("cut.elf", elf(BASE, &bin)[..9000].to_vec(), "ELF file cannot be used"),
         ("x86.elf", with(&elf(BASE, &bin), 18, &[0x3E]), "not a linked program for a 32-bit ARM chip"),
         ("object.elf", with(&elf(BASE, &bin), 16, &[1]), "not a linked program"),
@@ -144,11 +145,15 @@ fn malformed_others() -> Vec<Case> {
             "a section is in no segment",
         ),
         ("shifted.elf", with(&good_elf, section + 40 + 12, &[0x10]), "a section is in no segment"),
-        ("unflagged.elf", with(&good_elf, section + 80 + 8, &[1]), "nothing to flash|bytes of no section"),
+        (
+            "unflagged.elf",
+            with(&good_elf, section + 80 + 8, &[1]),
+            "nothing to flash|bytes outside its sections",
+        ),
         (
             "loose.elf",
             with(&good_elf, section + 40 + 20, &100_u32.to_le_bytes()),
-            "a segment holds bytes of no section",
+            "a segment holds bytes outside its sections",
         ),
         ("headers.elf", with(&good_elf, 44, &60_000_u16.to_le_bytes()), "ELF file cannot be used"),
         ("text.bin", b"This is not a firmware.\n".repeat(100), "a text file"),
@@ -156,22 +161,22 @@ fn malformed_others() -> Vec<Case> {
         (
             "signature.dfu",
             bent(&[(0, vec![(BASE, &bin)])], |file| file[4] = b'f'),
-            "version 0x011A, which does not belong",
+            "version 0x011A, which is not valid",
         ),
         (
             "nested.zip",
             release("cf2", &release("cf2", &bin, CompressionMethod::Stored), CompressionMethod::Stored),
-            "cf2-2026.04.bin in it is another zip archive",
+            "cf2-2026.04.bin is another zip archive",
         ),
         (
             "manifests.zip",
             zip(&[("a/manifest.json", b"{}"), ("b/manifest.json", b"{}")], CompressionMethod::Stored),
-            "there are 2 of them",
+            "there are 2 manifests",
         ),
         (
             "number.zip",
             zipped("a", r#"{"version":2,"fw_platform":7,"files":{"a":{"target":"stm32","type":"fw"}}}"#),
-            "fw_platform is no text",
+            "fw_platform is not a string",
         ),
         (
             "cut.zip",
@@ -181,10 +186,10 @@ fn malformed_others() -> Vec<Case> {
         (
             "other.zip",
             zip(&[("readme.txt", b"hello")], CompressionMethod::Stored),
-            "no manifest.json and holds no firmware",
+            "no manifest.json and contains no firmware",
         ),
         ("manifest.zip", zipped("a", "{"), "manifest is damaged"),
-        ("future.zip", zipped("a", r#"{"version": 3}"#), "version 3; versions 1 and 2 are known"),
+        ("future.zip", zipped("a", r#"{"version": 3}"#), "version 3; only versions 1 and 2 are supported"),
         (
             "radio.zip",
             zipped("a", r#"{"version":2,"files":{"a":{"target":"nrf51","type":"fw"}}}"#),
@@ -193,7 +198,7 @@ fn malformed_others() -> Vec<Case> {
         (
             "missing.zip",
             zipped("a", r#"{"version":2,"files":{"../../b":{"target":"stm32","type":"fw"}}}"#),
-            "names ../../b, which is not in it",
+            "lists ../../b, which is not in the archive",
         ),
         (
             "two.zip",
@@ -201,7 +206,7 @@ fn malformed_others() -> Vec<Case> {
                 "a",
                 r#"{"version":2,"files":{"a":{"target":"stm32","type":"fw"},"b":{"target":["stm32"],"type":"fw"}}}"#,
             ),
-            "several firmwares for the STM32: a, b",
+            "several firmware images for the STM32: a, b",
         ),
         (
             "platform.zip",
@@ -217,10 +222,10 @@ fn malformed_others() -> Vec<Case> {
     ]
 }
 
-/// The page that a browser saves in place of the file that it links to.
+/// A web page that a browser saved instead of the file that the page links to.
 const PAGE: &str = "\r\n\t<!DOCTYPE html>\n<html lang=\"sv\"><title>Utgåvor</title></html>\n";
 
-/// Files that are taken for an image, each of which is refused for what it is.
+/// Files that users mistake for an image. Each is refused with a message that says what it is.
 fn foreign() -> Vec<Case> {
     let bin = firmware("2026.04", LEN);
     let bolt = images::firmware("2026.04", &[("CB10", "Crazyflie Bolt")], LEN);
@@ -243,25 +248,25 @@ fn foreign() -> Vec<Case> {
         (
             "zip-in.zip",
             stored(&[("cf2.zip", &stored(&[("cf2.bin", &bin)]))]),
-            "cf2.zip in it is another zip archive",
+            "cf2.zip is another zip archive",
         ),
-        ("empty.zip", stored(&[]), "holds no firmware"),
+        ("empty.zip", stored(&[]), "contains no firmware"),
         ("radio-only.zip", stored(&[("nrf.bin", &radio)]), "nrf.bin is for the radio chip (nRF51)"),
         (
             "two-in.zip",
             stored(&[("cf2.bin", &bin), ("bolt.bin", &bolt)]),
-            "several firmwares for the STM32: cf2.bin, bolt.bin",
+            "several firmware images for the STM32: cf2.bin, bolt.bin",
         ),
     ]
 }
 
-/// Half a firmware in each kind of file: 12,000 of 20,000 bytes.
-fn cut_off() -> Vec<Case> {
+/// A truncated firmware in each kind of file: 12,000 of 20,000 bytes.
+fn truncated() -> Vec<Case> {
     const HALF: usize = 12_000;
     let bin = firmware("2026.04", LEN);
     let half = &bin[..HALF];
     let words = "the file ends after 12000 bytes, but its own start-up code needs 20000: it was cut off";
-    // A gap in what is copied to RAM, with the rest after it.
+    // Data that is copied to RAM, with a gap in it.
     let holed = dfuse(&[(0, vec![(BASE, &bin[..LEN - 500]), (BASE + LEN as u32 - 400, &bin[LEN - 400..])])]);
     vec![
         ("half.bin", half.to_vec(), words),
@@ -271,7 +276,7 @@ fn cut_off() -> Vec<Case> {
         ("half.elf", elf(BASE, half), words),
         ("half.zip", release("cf2", half, CompressionMethod::Stored), words),
         ("half-in.zip", zip(&[("cf2.bin", half)], CompressionMethod::Stored), words),
-        ("holed.dfu", holed, "the file leaves out 100 bytes that its own start-up code needs"),
+        ("holed.dfu", holed, "the file lacks 100 bytes that its own start-up code needs"),
         (
             "half-loader.bin",
             images::loader()[..5000].to_vec(),
@@ -280,9 +285,9 @@ fn cut_off() -> Vec<Case> {
     ]
 }
 
-/// Every byte is needed, padding does no harm, and there is no override.
+/// A single missing byte is enough for a refusal that no option overrides. Padding does no harm.
 #[test]
-fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
+fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
     let folder = Folder::new();
     let bin = firmware("2026.04", SEED_LEN);
     for len in [50_000, 200_000, SEED_LEN - 1] {
@@ -300,7 +305,7 @@ fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
             assert_eq!(code, 65, "{line}: {out}");
             assert!(out.contains("\"incomplete_image\""), "{line}: {out}");
             assert!(out.contains(&format!("needs {SEED_LEN}")), "{line}: {out}");
-            // The drone is not so much as looked for.
+            // It does not even search for the drone.
             assert!(!out.contains("\"device\""), "{line}: {out}");
         }
     }
@@ -313,7 +318,7 @@ fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
         assert_eq!((ran.code, &image["complete"]), (0, &json!(true)), "{len} times {padding:#04X}");
         folder.run("flash padded.bin --demo=dfu").done();
     }
-    // Without the literals nothing can be said of it, and it is taken as before.
+    // Without these literals its length is unknown, and the file is accepted.
     let other = with(&bin, 0x800 + 4, &[0, 0xBF]);
     let other = with(&other, 0x800 + 44, &[0, 0xBF]);
     folder.file("other.bin", &other[..200_000]);
@@ -322,9 +327,9 @@ fn a_file_that_was_cut_off_is_refused_and_a_padded_one_is_not() {
     assert_eq!((ran.code, &image["kind"], &image["complete"]), (0, &json!("firmware"), &Value::Null));
 }
 
-/// The firmware of `len` bytes as a real linker lays it out, cut before its last handler: its vectors lead past the end.
+/// A firmware as a real linker lays it out, truncated before its last handler: its vectors point past the end.
 #[test]
-fn a_file_that_ends_before_its_code_does_is_refused_by_its_vectors() {
+fn a_file_whose_vectors_point_past_its_end_is_refused() {
     let folder = Folder::new();
     let mut cut = vec![0x11; 50_000];
     for n in 0..98 {
@@ -336,13 +341,13 @@ fn a_file_that_ends_before_its_code_does_is_refused_by_its_vectors() {
     assert_eq!((ran.code, &ran.object("result")["error"]["kind"]), (65, &json!("incomplete_image")));
 }
 
-/// Read back from a drone, the blank end of the flash may be missing bytes, or values that are 0xFF.
+/// When a firmware is read back from a drone, blank flash at its end may be missing bytes, or values that are 0xFF.
 #[test]
-fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_values_are_blank() {
+fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_blank() {
     const ALL: usize = 1008 * 1024;
     let bin = firmware("2026.04", SEED_LEN);
-    let complete = |there: &[u8], read: usize| {
-        let mut flash = there.to_vec();
+    let complete = |written: &[u8], read: usize| {
+        let mut flash = written.to_vec();
         flash.resize(read, 0xFF);
         let content = Content::in_flash(&flash).unwrap();
         let firmware = content.firmware().unwrap();
@@ -352,12 +357,12 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_values_are_blank() {
     };
     assert_eq!(complete(&bin, ALL), Some(true));
     assert_eq!(complete(&bin[..48 * 1024], ALL), Some(false));
-    // `identify` stops where nothing follows for 16 KiB; a copy for undo stops at the end of a sector.
+    // `identify` stops reading after 16 KiB of blank flash; a copy for undo stops at the end of a sector.
     assert_eq!(complete(&bin[..48 * 1024], 64 * 1024), Some(false));
     assert_eq!(complete(&bin[..48 * 1024], 48 * 1024), None);
     // The last values of a complete firmware are 0xFF.
     assert_eq!(complete(&bin[..SEED_LEN - 64], ALL), None);
-    // A backup of the same drone is a backup, with an incomplete firmware in it, and can be inspected.
+    // A backup of such a drone is recognised as a backup with an incomplete firmware, and can be inspected.
     let mut backup = images::loader();
     backup.resize(16 * 1024, 0xFF);
     backup.extend(&bin[..48 * 1024]);
@@ -373,9 +378,9 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_values_are_blank() {
     folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten").done();
 }
 
-/// What a build in CI packs: no manifest, and the same firmware in several formats.
+/// CI builds pack an archive without a manifest, with the same firmware in several formats.
 #[test]
-fn an_archive_of_one_firmware_is_taken_like_the_firmware() {
+fn an_archive_with_one_firmware_is_flashed_like_the_firmware() {
     let folder = Folder::new();
     let bin = firmware("2026.04", LEN);
     let (hex, elf) = (hex(BASE, &bin), elf(BASE, &bin));
@@ -391,8 +396,8 @@ fn an_archive_of_one_firmware_is_taken_like_the_firmware() {
         folder.file(name, zip(files, CompressionMethod::Deflated));
         let ran = folder.json(&format!("inspect {name}"));
         let image = ran.object("image");
-        let told = (ran.code, &image["format"], &image["version"]);
-        assert_eq!(told, (0, &json!("zip"), &json!("2026.04")), "{name}");
+        let actual = (ran.code, &image["format"], &image["version"]);
+        assert_eq!(actual, (0, &json!("zip"), &json!("2026.04")), "{name}");
         assert_eq!(folder.run(&format!("flash {name} --demo")).code, 0, "{name}");
     }
     let loader = zip(&[("cf2loader.bin", &images::loader())], CompressionMethod::Deflated);
@@ -401,7 +406,7 @@ fn an_archive_of_one_firmware_is_taken_like_the_firmware() {
 }
 
 #[test]
-fn the_sha_256_is_that_of_the_file_and_another_one_refuses_it() {
+fn the_sha_256_of_the_file_is_shown_and_a_different_one_is_refused() {
     let folder = Folder::new();
     let bin = firmware("2026.04", LEN);
     let file = release("cf2", &bin, CompressionMethod::Stored);
@@ -413,7 +418,7 @@ fn the_sha_256_is_that_of_the_file_and_another_one_refuses_it() {
     for sum in [right.clone(), format!("sha256:{}", right.to_uppercase())] {
         assert_eq!(folder.run(&format!("flash cf2.zip --demo --sha256 {sum}")).code, 0, "{sum}");
     }
-    // Not that of what is in it; and a damaged file is called that before it is called malformed.
+    // The checksum of the firmware inside does not count. A damaged file is reported by its checksum, not as malformed.
     folder.file("damaged.zip", &file[..9000]);
     let inside = Sha256::of(&bin).to_string();
     for (name, sum) in [("cf2.zip", &inside), ("damaged.zip", &right)] {
@@ -425,15 +430,15 @@ fn the_sha_256_is_that_of_the_file_and_another_one_refuses_it() {
     folder.cfdfu(&format!("flash - --demo --sha256 {right}")).fast().input(file).run().done();
 }
 
-/// The board fits, but it is another kind of drone: no refusal, a warning before anything is written.
+/// The board matches, but the firmware is for another kind of drone: it is not refused.
 #[test]
-fn a_firmware_of_another_platform_is_warned_of_before_it_is_written() {
+fn a_firmware_for_another_platform_causes_a_warning_before_it_is_written() {
     let folder = Folder::new();
     let boards = [("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")];
     folder.file("flapper.bin", images::firmware("2026.04", &boards, LEN));
     let Ran { code, out, .. } = folder.run("flash flapper.bin --demo=dfu");
     let at = |words: &str| out.find(words).unwrap_or_else(|| panic!("no {words:?} in {out}"));
-    let words = "Warning: the drone has a firmware for the Crazyflie 2.x (cf2), this one is for the Flapper (flapper)";
+    let words = "Warning: the drone has firmware for the Crazyflie 2.x (cf2), but this image is for the Flapper (flapper)";
     assert!(at(words) < at("Erase"), "{out}");
     assert_eq!(code, 0);
     folder.file("cf2.bin", firmware("2026.04", LEN));
@@ -441,9 +446,9 @@ fn a_firmware_of_another_platform_is_warned_of_before_it_is_written() {
     assert!(!out.contains("Warning: the drone has"), "{out}");
 }
 
-/// Each of these names the file that would be right for the board, and where it is published.
+/// The advice also says where the file is published.
 #[test]
-fn what_is_missing_or_wrong_names_the_file_that_is_right() {
+fn advice_about_a_missing_or_wrong_image_names_the_right_file() {
     let folder = Folder::new();
     let releases = "github.com/bitcraze/crazyflie-firmware/releases";
     let (bolt, cf2) = ("bolt-….bin (on a Flapper: flapper-….bin) from ", "cf2-….bin from ");
@@ -451,12 +456,17 @@ fn what_is_missing_or_wrong_names_the_file_that_is_right() {
     for (line, words) in [
         (
             "identify --demo=erased",
-            format!("There is no firmware on it. Flash one: cfdfu flash IMAGE, with {cf2}{releases}"),
+            format!(
+                "There is no firmware on the drone. Flash one with `cfdfu flash IMAGE`. IMAGE is {cf2}{releases}"
+            ),
         ),
-        ("identify --demo=dead --wait 30", format!("firmware is incomplete|with {cf2}{releases}")),
+        (
+            "identify --demo=dead --wait 30",
+            format!("is incomplete: its end is missing|IMAGE is {cf2}{releases}"),
+        ),
         ("identify --demo=dead --wait 30", "incomplete firmware 2025.02 for CF20, CF21".to_owned()),
         ("identify --demo=overwritten", format!("LOADER is {loader}; IMAGE is {cf2}{releases}")),
-        ("flash --demo=wrong-board", format!("Take the image for this board: {bolt}{releases}")),
+        ("flash --demo=wrong-board", format!("Use the image for this board: {bolt}{releases}")),
         ("flash --demo=overwritten", loader.to_owned()),
         (
             "flash --demo=dead --wait 30",
@@ -473,29 +483,29 @@ fn what_is_missing_or_wrong_names_the_file_that_is_right() {
 fn every_malformed_file_is_refused_with_its_own_reason() {
     let folder = Folder::new();
     let cases = malformed_dfu().into_iter().chain(malformed_others()).chain(foreign());
-    for (name, bytes, words) in cases.chain(cut_off()) {
+    for (name, bytes, words) in cases.chain(truncated()) {
         folder.file(name, bytes);
         for command in ["inspect", "flash --demo"] {
             let Ran { code, out, err } = folder.run(&format!("{command} {name}"));
             assert_eq!(code, 65, "{command} {name}: {err}");
-            let said = |words: &str| err.to_lowercase().contains(&words.to_lowercase());
-            assert!(words.split('|').any(said), "{name}: {err}");
-            // `inspect` describes an incomplete image before it refuses it.
-            assert!(!out.contains("Using"), "{name}: nothing was begun: {out}");
+            let has = |words: &str| err.to_lowercase().contains(&words.to_lowercase());
+            assert!(words.split('|').any(has), "{name}: {err}");
+            // `inspect` describes an incomplete image before it refuses it, so its output is not empty.
+            assert!(!out.contains("Using"), "{name}: it opened a device: {out}");
         }
     }
 }
 
-/// Name, bytes, command, exit status, and what is said.
+/// The name of a file, its bytes, the command, the exit status, and words of the message.
 type Placement = (&'static str, Vec<u8>, &'static str, i32, &'static str);
 
-#[allow(clippy::too_many_lines, reason = "a table, one row a file")]
+#[allow(clippy::too_many_lines, reason = "a table with one row per file")]
 fn placements() -> Vec<Placement> {
     let bin = firmware("2026.04", LEN);
     let loader = images::loader();
     let ram = dfuse(&[(0, vec![(0x2000_0000, &bin)])]);
     let both = dfuse(&[(0, vec![(0x0800_0000, &loader), (BASE, &bin)])]);
-    // Another project's firmware for this chip: vectors into itself, from the start of flash.
+    // Another project's firmware for this chip, linked for the start of the flash.
     let mut linked_low = vec![0x5A; 20_000];
     for (word, at) in [0x2002_0000_u32].into_iter().chain([0x0800_0401; 97]).zip((0..).step_by(4)) {
         linked_low[at..at + 4].copy_from_slice(&word.to_le_bytes());
@@ -508,7 +518,7 @@ fn placements() -> Vec<Placement> {
             dfuse(&[(0, vec![(0x0800_0000, &bin)])]),
             "flash",
             65,
-            "puts this firmware at 0x08000000, but it is linked for 0x08004000",
+            "places this firmware at 0x08000000, but it is linked for 0x08004000",
         ),
         ("ram.dfu", ram, "flash", 65, "linked for 0x08004000"),
         (
@@ -516,7 +526,7 @@ fn placements() -> Vec<Placement> {
             hex(0x0800_0000, &bin).into_bytes(),
             "flash --address 0x08004000",
             65,
-            "packed for the wrong address: take the .bin",
+            "packed for the wrong address: use the .bin",
         ),
         (
             "other.bin",
@@ -552,9 +562,9 @@ fn placements() -> Vec<Placement> {
             dfuse(&[(0, vec![(BASE, &loader)])]),
             "restore-bootloader",
             65,
-            "belongs at 0x08000000, but the file puts it at 0x08004000",
+            "belongs at 0x08000000, but the file places it at 0x08004000",
         ),
-        ("both.dfu", both.clone(), "flash", 65, "copy of a whole flash"),
+        ("both.dfu", both.clone(), "flash", 65, "copy of the whole flash"),
         ("both.dfu", both, "restore-bootloader", 0, ""),
         (
             "moved.dfu",
@@ -586,9 +596,9 @@ fn placements() -> Vec<Placement> {
     ]
 }
 
-/// A small file must not take all memory or a long time, however often it names its bytes.
+/// A small file must not take all memory or a long time, however many of its headers refer to the same bytes.
 #[test]
-fn an_elf_with_absurdly_many_headers_costs_nothing() {
+fn an_elf_with_a_thousand_overlapping_segments_is_refused_quickly() {
     let bin = firmware("2026.04", LEN);
     let good = elf(BASE, &bin);
     let mut file = good[..52].to_vec();
@@ -608,7 +618,7 @@ fn an_elf_with_absurdly_many_headers_costs_nothing() {
 }
 
 #[test]
-fn a_padded_bootloader_is_no_backup_and_a_gap_is_told() {
+fn a_padded_bootloader_is_not_a_backup_and_a_gap_in_a_file_is_reported() {
     let folder = Folder::new();
     for (name, padding) in [("ff.bin", 0xFF), ("zero.bin", 0)] {
         let mut file = images::loader();
@@ -618,13 +628,13 @@ fn a_padded_bootloader_is_no_backup_and_a_gap_is_told() {
     }
     let bin = firmware("2026.04", LEN);
     let text = hex(BASE, &bin);
-    let lost = text.lines().nth(900).unwrap();
-    folder.file("lost.hex", text.replacen(&format!("{lost}\r\n"), "", 1));
-    assert!(folder.run("flash lost.hex --demo=dfu").out.contains("leave out 16 bytes"));
+    let line = text.lines().nth(900).unwrap();
+    folder.file("lost.hex", text.replacen(&format!("{line}\r\n"), "", 1));
+    assert!(folder.run("flash lost.hex --demo=dfu").out.contains("leave gaps of 16 bytes"));
 }
 
 #[test]
-fn a_good_file_for_the_wrong_place_or_device_is_refused_by_name() {
+fn a_valid_file_for_the_wrong_address_or_device_is_refused_with_the_reason() {
     let folder = Folder::new();
     for (name, bytes, command, exit, words) in placements() {
         folder.file(name, bytes);

@@ -1,6 +1,6 @@
-//! The cable pulled at any moment, also in the middle of a transfer, and a cancel at any moment: the first word
-//! of the firmware is blank, or the whole image is there, or nothing was changed yet, and the job simply done
-//! again succeeds. Faults of single transfers are in `matrix`.
+//! Pulls the cable, or cancels the job, at any moment, also in the middle of a transfer. Afterwards the first word of
+//! the firmware is blank, or the whole image is there, or nothing was changed yet; and running the same job again
+//! succeeds. Faults of single transfers are in `matrix`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
@@ -26,30 +26,30 @@ fn stay(job: Job) -> Job {
     with(job, |task| task.leave = Leave::Stay)
 }
 
-/// The cable pulled in the middle of a transfer, an erase or a write leaves them half done.
+/// A cable pulled in the middle of a transfer, an erase or a write leaves it half done.
 #[test]
-fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_start() {
+fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_boot() {
     let (half_erased, incomplete) = cut_everywhere("dfu", 1000, SimDrone::cut_power);
-    // The cuts do hit the middle of things.
+    // The cuts really interrupt erases and writes.
     assert!(half_erased > 20 && incomplete > 500, "{half_erased}, {incomplete}");
     for scenario in ["byte-mode", "no-effect", "blank-otp", "twins"] {
         cut_everywhere(scenario, 100, SimDrone::cut_power);
     }
 }
 
-/// H1: as host controllers show it: errors on the wire for a while, then it is gone. Whenever that happens, the drone is
-/// known to be lost.
+/// H1: host controllers report transfer errors for a while before they report the disconnect. Whenever that happens,
+/// the job must recognise that the drone is lost.
 #[test]
-fn a_cable_that_works_loose_at_any_moment_is_a_lost_drone() {
+fn a_cable_that_works_loose_at_any_moment_is_reported_as_a_lost_drone() {
     for (scenario, moments) in [("dfu", 300), ("twins", 60), ("byte-mode", 60)] {
         cut_everywhere(scenario, moments, SimDrone::work_loose);
     }
 }
 
-/// M16: the contact bounces when the drone is plugged in again: lost once more at any transfer, it is still lost, and the
-/// flash is carried on when it is back.
+/// M16: the contact bounces when the drone is plugged in again. Lost once more, at any transfer, the drone is still
+/// reported as lost, and the flash resumes when it is back.
 #[test]
-fn a_contact_that_bounces_is_a_lost_drone() {
+fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
     let image = firmware("2026.08", LEN);
     let lost = |report: &Report| match &report.outcome {
         Outcome::Failed(failure) => is_gone(failure).then_some(failure.drone),
@@ -66,7 +66,7 @@ fn a_contact_that_bounces_is_a_lost_drone() {
             Arc::new(faulty(world.bus.clone(), faults))
         };
         let first = run(unplugs(&world, 110), world.clock.clone(), stay(flash_job(&image))).report;
-        let left = lost(&first).expect("lost in mid-flash");
+        let left = lost(&first).expect("lost while flashing");
         assert_eq!(left, DroneState::WithoutFirmware);
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         let resumed = || {
@@ -81,13 +81,13 @@ fn a_contact_that_bounces_is_a_lost_drone() {
     }
 }
 
-/// Lost; or not yet chosen when it went, for which a job that waits goes on waiting.
+/// The drone is lost, or it disappeared before it was chosen; in that case a job that waits keeps waiting.
 fn is_gone(failure: &Failure) -> bool {
     failure.is_lost() || matches!(failure.kind, FailureKind::NoDevice | FailureKind::NoMatch(_))
 }
 
-/// How many cuts left half a sector erased, and how many an incomplete image.
-fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut SimDrone, Duration)) -> (u32, u32) {
+/// Returns how many cuts left a half-erased sector, and how many left an incomplete image.
+fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Duration)) -> (u32, u32) {
     let image = firmware("2026.08", LEN);
     let job = || Job { device: Selector::At("1-1".parse().unwrap()), ..stay(flash_job(&image)) };
     let twin = |bus: &SimBus| bus.with(1, |drone, _| drone.memory.flash.bytes().to_vec());
@@ -96,16 +96,16 @@ fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut SimDrone, Duration
     let before = World::new(scenario).flash();
     let (mut half_erased, mut incomplete) = (0, 0);
     for moment in (0..moments).map(|n| whole_job * n / moments) {
-        let (clock, bus) = PowerCut::at(moment, scenario, blow);
+        let (clock, bus) = PowerCut::at(moment, scenario, action);
         let outcome = run(Arc::new(bus.clone()), clock.clone(), job()).report.outcome;
         assert!(!matches!(&outcome, Outcome::Failed(it) if !is_gone(it)), "at {moment:?}: {outcome:?}");
         assert!(twin(&bus) == twin_before, "at {moment:?}: the twin was written");
         let after = bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let whole = after[0x4000..0x4000 + LEN] == image;
         let head = &after[0x4000..0x4004];
-        // Only while the head sector is being erased is its first word still the old one's.
+        // The first word is still the old one only while the head sector is being erased.
         let erasing_head = head == &before[0x4000..0x4004] && after[0x8000..] == before[0x8000..];
-        assert!(whole || head == BLANK || erasing_head, "at {moment:?}: half a firmware would start");
+        assert!(whole || head == BLANK || erasing_head, "at {moment:?}: half a firmware would boot");
         assert_eq!(after[..0x4000], before[..0x4000], "at {moment:?}");
         assert!(outcome != Outcome::Flashed || whole);
         half_erased += u32::from(after[0x4000] == 0xFF && after[0x7FFF] == before[0x7FFF]);
@@ -121,22 +121,22 @@ fn cut_everywhere(scenario: &str, moments: u32, blow: fn(&mut SimDrone, Duration
     (half_erased, incomplete)
 }
 
-/// A clock that does something to the drone at a moment, whoever is waiting.
+/// A clock that applies `action` to the first drone at `moment`, whichever thread is waiting then.
 pub struct PowerCut {
     time: FastClock,
     moment: Duration,
-    blow: fn(&mut SimDrone, Duration),
+    action: fn(&mut SimDrone, Duration),
     bus: OnceLock<SimBus>,
 }
 
 impl PowerCut {
-    /// With the drones of a scenario, the first of which is hit.
+    /// Returns the clock and a bus with the drones of a scenario.
     pub fn at(
         moment: Duration,
         scenario: &str,
-        blow: fn(&mut SimDrone, Duration),
+        action: fn(&mut SimDrone, Duration),
     ) -> (Arc<PowerCut>, SimBus) {
-        let clock = Arc::new(PowerCut { time: FastClock::new(), moment, blow, bus: OnceLock::new() });
+        let clock = Arc::new(PowerCut { time: FastClock::new(), moment, action, bus: OnceLock::new() });
         let bus = SimBus::new(Scenario::by_name(scenario).unwrap().drones(Duration::ZERO), clock.clone());
         assert!(clock.bus.set(bus.clone()).is_ok());
         (clock, bus)
@@ -152,7 +152,7 @@ impl Clock for PowerCut {
         let now = self.time.now();
         if now < self.moment && now + time >= self.moment {
             self.time.sleep(self.moment - now);
-            self.bus.get().unwrap().with(0, self.blow);
+            self.bus.get().unwrap().with(0, self.action);
             self.time.sleep(now + time - self.moment);
         } else {
             self.time.sleep(time);
@@ -160,23 +160,23 @@ impl Clock for PowerCut {
     }
 }
 
-/// Said in the middle of a transfer, which is when somebody says it.
+/// The cancel is sent during a transfer, as it is in real use.
 #[test]
-fn a_cancel_stops_at_a_safe_point_and_the_job_can_be_done_again() {
+fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
     let image = firmware("2026.08", LEN);
     let mut outcomes = [0; 3];
     for wanted in 0..120 {
         let world = World::new("dfu");
-        let says = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
-        let (seen, voice) = (AtomicU32::new(0), Arc::clone(&says));
+        let commands = Arc::new(OnceLock::<Mutex<Sender<Command>>>::new());
+        let (seen, to_worker) = (AtomicU32::new(0), Arc::clone(&commands));
         let listener = Arc::new(move |_: &Transfer| {
             if seen.fetch_add(1, Ordering::SeqCst) == wanted * 2 {
-                let _ = voice.get().unwrap().lock().unwrap().send(Command::Cancel);
+                let _ = to_worker.get().unwrap().lock().unwrap().send(Command::Cancel);
             }
         });
         let bus = Arc::new(Traced::new(world.bus.clone(), listener));
         let worker = Worker::spawn(bus, world.clock.clone());
-        assert!(says.set(Mutex::new(worker.commands.clone())).is_ok());
+        assert!(commands.set(Mutex::new(worker.commands.clone())).is_ok());
         worker.commands.send(Command::Run(Box::new(stay(flash_job(&image))))).unwrap();
         let outcome = outcome(&worker).unwrap();
         let after = world.flash();
@@ -196,7 +196,7 @@ fn a_cancel_stops_at_a_safe_point_and_the_job_can_be_done_again() {
             }
             other => panic!("{other:?}"),
         }
-        // Without a replug: the session was left in order.
+        // No replug is needed, because the session was closed properly.
         let again = world.run(stay(flash_job(&image))).report.outcome;
         assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged));
     }

@@ -1,4 +1,4 @@
-//! The examples, as somebody would run them, on the simulated drone.
+//! Runs the files in `examples` as a user would, on the simulated drone.
 #![cfg(unix)]
 
 use std::fs;
@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware, program};
 
-/// A folder with an image where a build leaves it, and the program on the path: in front of it a script that keeps it from
-/// the drones of whoever runs the tests. DEMO says what it finds instead.
+/// Returns a folder with images where a build puts them, and a PATH with the program. A wrapper script keeps the
+/// program away from real drones plugged into this computer: it uses the scenario in DEMO instead.
 fn folder() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("build")).unwrap();
@@ -31,7 +31,7 @@ fn folder() -> (TempDir, String) {
     (folder, path)
 }
 
-/// The variables that the examples read are not the caller's.
+/// A command without the variables that the examples read, which the caller may have set.
 fn example_command(program: &Path) -> Command {
     let mut command = Command::new(program);
     for name in ["CFDFU", "IMAGE", "LOADER", "OPTIONS", "SSH"] {
@@ -48,8 +48,9 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
+/// The targets are those of the firmware's own Makefile.
 #[test]
-fn the_makefile_flashes_as_the_firmware_s_own_does() {
+fn every_target_of_the_makefile_flashes() {
     let (folder, path) = folder();
     let Some(program) = program("make") else { return };
     let make = |target: &str, demo: &str, more: &str| {
@@ -73,15 +74,15 @@ fn the_makefile_flashes_as_the_firmware_s_own_does() {
     }
 }
 
-/// With a stand-in for SSH that runs what it is given, here.
+/// Scripts stand in for SSH: one runs the command on this computer, the others imitate failures.
 #[test]
-fn a_fleet_is_flashed_over_ssh_and_each_host_reports_how_it_ended() {
+fn the_fleet_script_flashes_over_ssh_and_reports_the_result_of_each_host() {
     let (folder, path) = folder();
     let file = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-    file("here", "#!/bin/sh\nshift; exec sh -c \"$*\"\n");
-    file("says", r#"echo '{"event":"result","outcome":"flashed","booted":false}'"#);
-    file("down", "exit 255");
-    file("bare", "exit 127");
+    file("local", "#!/bin/sh\nshift; exec sh -c \"$*\"\n");
+    file("not-booted", r#"echo '{"event":"result","outcome":"flashed","booted":false}'"#);
+    file("unreachable", "exit 255");
+    file("not-installed", "exit 127");
     let run = |image: &str, ssh: &str, demo: &str| {
         let mut fleet = example_command(Path::new("sh"));
         fleet.args([&example("fleet.sh"), image, "lab1", "lab2"]).current_dir(&folder);
@@ -89,15 +90,15 @@ fn a_fleet_is_flashed_over_ssh_and_each_host_reports_how_it_ended() {
         let output = fleet.env("PATH", &path).env("SSH", ssh).env("DEMO", demo).output().unwrap();
         (output.status.code(), text(&output))
     };
-    let good = run("build/cf2.bin", "here", "healthy");
+    let good = run("build/cf2.bin", "local", "healthy");
     assert_eq!(good, (Some(0), "lab1: ok\nlab2: ok\n".to_owned()));
     for (image, ssh, demo, status, words) in [
-        ("build/cf2.bin", "here", "none", 1, "lab2: no Crazyflie and no device in DFU mode found"),
-        ("build/loader.bin", "here", "healthy", 1, "lab1: this is the Bitcraze bootloader, not a firmware"),
-        ("build/cf2.bin", "says", "", 1, "lab1: flashed, but not seen running"),
-        ("build/cf2.bin", "down", "", 1, "lab1: ssh cannot connect"),
-        ("build/cf2.bin", "bare", "", 1, "lab1: cfdfu is not on the PATH there"),
-        ("build/missing.bin", "here", "healthy", 66, "cannot read build/missing.bin"),
+        ("build/cf2.bin", "local", "none", 1, "lab2: no Crazyflie and no device in DFU mode found"),
+        ("build/loader.bin", "local", "healthy", 1, "lab1: this is the Bitcraze bootloader, not a firmware"),
+        ("build/cf2.bin", "not-booted", "", 1, "lab1: flashed, but not seen running"),
+        ("build/cf2.bin", "unreachable", "", 1, "lab1: ssh cannot connect"),
+        ("build/cf2.bin", "not-installed", "", 1, "lab1: cfdfu is not on the PATH there"),
+        ("build/missing.bin", "local", "healthy", 66, "cannot read build/missing.bin"),
     ] {
         let (code, text) = run(image, ssh, demo);
         assert!(code == Some(status) && text.contains(words), "{image} {ssh} {demo}: {code:?} {text}");
@@ -105,9 +106,9 @@ fn a_fleet_is_flashed_over_ssh_and_each_host_reports_how_it_ended() {
 }
 
 #[test]
-fn the_steps_of_a_ci_job_run() {
+fn the_steps_of_the_ci_workflow_run() {
     let (folder, path) = folder();
-    let steps = runs(&fs::read_to_string(example("ci.yml")).unwrap());
+    let steps = run_commands(&fs::read_to_string(example("ci.yml")).unwrap());
     assert!(steps[0].starts_with("cargo install --locked --git "), "{steps:?}");
     let step = |run: &str, demo: &str| {
         let mut step = example_command(Path::new("sh"));
@@ -124,8 +125,8 @@ fn the_steps_of_a_ci_job_run() {
     assert!(!step(last, "write-protected").status.success(), "a drone that is not flashed fails the job");
 }
 
-/// The commands of a workflow's steps, on one line or as a block below.
-fn runs(workflow: &str) -> Vec<String> {
+/// Returns the `run` commands of a workflow, whether they are on one line or in a block.
+fn run_commands(workflow: &str) -> Vec<String> {
     let lines: Vec<&str> = workflow.lines().collect();
     let indent = |line: &str| line.len() - line.trim_start().len();
     let command = |(n, line): (usize, &&str)| {

@@ -1,4 +1,4 @@
-//! One transfer that goes wrong, at any point and in any way that a real bus knows.
+//! Makes one transfer of a job fail, at any point and in any way that occurs on a real bus.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +14,13 @@ const GETSTATUS: u8 = 3;
 pub enum Fault {
     /// The cable is pulled before the transfer; the device stays away until it is plugged in again.
     Unplug,
-    /// The transfer is refused and does not reach the device.
+    /// The transfer is stalled and does not reach the device.
     Stall,
-    /// The transfer is lost on its way to the device.
+    /// The transfer times out and does not reach the device.
     Timeout,
     /// The device acts on the transfer, but its answer is lost.
     LostAnswer,
-    /// Half of the data comes, or goes.
+    /// Only half of the data is transferred.
     Short,
     /// The next GETSTATUS reports this bStatus with dfuERROR, once.
     Status(u8),
@@ -30,24 +30,24 @@ pub enum Fault {
     Busy,
 }
 
-/// A fault and the transfer that it hits, counted over all devices from 0.
+/// A fault and the transfer that it hits, counted from 0 over all devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Script {
     pub at: u64,
     pub fault: Fault,
 }
 
-/// What the bus shares with the test that set it up.
+/// The state that the bus shares with the test.
 pub struct Faults {
     script: Option<Script>,
     count: AtomicU64,
-    /// For faults that come once, at the first GETSTATUS from `at` on.
+    /// A GETSTATUS answer was changed already; `Status` and `State` change only one.
     falsified: AtomicBool,
     on_unplug: Mutex<Box<dyn FnMut() + Send>>,
 }
 
 impl Faults {
-    /// A fault to come; `on_unplug` tells the simulated device that it lost its power.
+    /// Prepares a fault. `on_unplug` must cut the power of the simulated device.
     pub fn new(script: Option<Script>, on_unplug: impl FnMut() + Send + 'static) -> Arc<Faults> {
         Arc::new(Faults {
             script,
@@ -61,13 +61,13 @@ impl Faults {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// What happens to the next transfer.
+    /// Counts a transfer, and returns the fault that hits it.
     fn next(&self, is_status: bool) -> Option<Fault> {
         let now = self.count.fetch_add(1, Ordering::SeqCst);
         let Script { at, fault } = self.script?;
         match fault {
             Fault::Busy => (now >= at && is_status).then_some(fault),
-            // The status that these falsify may come a little later than the transfer that is counted.
+            // Transfer `at` may not be a GETSTATUS, so change the first one from there on.
             Fault::Status(_) | Fault::State(_) => {
                 let due = now >= at && is_status && !self.falsified.swap(true, Ordering::SeqCst);
                 due.then_some(fault)
@@ -81,7 +81,7 @@ impl Faults {
     }
 }
 
-/// The bus `inner` with faults: every device that is opened from now on goes through `faults`.
+/// Wraps the bus `inner` so that every transfer of every device is subject to `faults`.
 pub fn faulty<B: Bus>(inner: B, faults: Arc<Faults>) -> impl Bus {
     let open = move |bus: &B, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
         let faults = Arc::clone(&faults);
@@ -92,7 +92,7 @@ pub fn faulty<B: Bus>(inner: B, faults: Arc<Faults>) -> impl Bus {
     Bent { bus: inner, open }
 }
 
-/// What becomes of one transfer, with the cable pulled if that is its fault.
+/// Decides what happens to one transfer, and pulls the cable if that is its fault.
 fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Bend {
     let is_status = matches!(ask, Ask::In(Setup { request_type: 0xA1, request: GETSTATUS, .. }, _));
     let fault = faults.next(is_status);

@@ -1,5 +1,5 @@
-//! Writers of image files, for the corpus of tests and as seeds for random ones. They share nothing with the
-//! readers of the program.
+//! Writes image files, for the test corpus and as seeds for random files. The writers share no code with the readers of
+//! the program.
 
 use std::io::{Cursor, Write};
 
@@ -17,7 +17,7 @@ pub fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-/// `bytes` with a suffix for this device.
+/// Appends a DFU suffix for this device to `bytes`.
 pub fn suffixed(mut bytes: Vec<u8>, (vendor, product): (u16, u16), version: u16) -> Vec<u8> {
     for number in [0_u16, product, vendor, version] {
         bytes.extend(number.to_le_bytes());
@@ -28,10 +28,10 @@ pub fn suffixed(mut bytes: Vec<u8>, (vendor, product): (u16, u16), version: u16)
     bytes
 }
 
-/// Targets of a DfuSe file: alternate setting and elements.
+/// A target of a DfuSe file: its alternate setting and its elements.
 pub type Target<'a> = (u8, Vec<(u32, &'a [u8])>);
 
-/// A DfuSe file before its suffix.
+/// A DfuSe file without its suffix.
 pub fn dfuse_body(targets: &[Target<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     for (alternate, elements) in targets {
@@ -61,14 +61,14 @@ pub fn dfuse(targets: &[Target<'_>]) -> Vec<u8> {
     suffixed(dfuse_body(targets), (0x0483, 0xDF11), 0x011A)
 }
 
-/// A DfuSe file with bytes changed before its checksum is made.
+/// A DfuSe file with some bytes changed, and a valid checksum.
 pub fn bent(targets: &[Target<'_>], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = dfuse_body(targets);
     change(&mut body);
     suffixed(body, (0x0483, 0xDF11), 0x011A)
 }
 
-/// Intel HEX, 16 bytes a line.
+/// Intel HEX with 16 bytes per line.
 pub fn hex(address: u32, bytes: &[u8]) -> String {
     let line = |kind: u8, offset: u16, data: &[u8]| {
         let [high, low] = offset.to_be_bytes();
@@ -112,7 +112,7 @@ pub fn elf(address: u32, bytes: &[u8]) -> Vec<u8> {
     let headers = [
         header.concat(),
         load(0, address - OFFSET, address - OFFSET, OFFSET + text.len() as u32),
-        // Initialised data: it lies behind the code and is copied to RAM.
+        // Initialised data, stored behind the code and copied to RAM at start-up.
         load(OFFSET + text.len() as u32, 0x2000_0000, split, data.len() as u32),
     ]
     .concat();

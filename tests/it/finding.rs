@@ -1,4 +1,4 @@
-//! Which device a job uses, and how it comes to it: the way into DFU mode and back, and devices that may not be opened.
+//! Which device a job uses and how it gets there: the way into DFU mode and back, and devices that cannot be opened.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,17 +20,17 @@ use crate::bent::Bent;
 use crate::support::{SEED_LEN, World, firmware, flash_job, parse, run};
 
 #[test]
-fn no_enter_leaves_a_running_crazyflie_alone() {
+fn no_enter_does_not_touch_a_running_crazyflie() {
     let world = World::new("healthy");
-    let guise = world.bus.with(0, |drone, _| drone.guise());
+    let before = world.bus.with(0, |drone, _| drone.guise());
     let job = Job { enter: Enter::Never, ..flash_job(&firmware("2026.08", SEED_LEN)) };
     let report = world.run(job).report;
     assert!(matches!(report.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::NotInDfu));
-    assert_eq!(world.bus.with(0, |drone, _| drone.guise()), guise);
+    assert_eq!(world.bus.with(0, |drone, _| drone.guise()), before);
 }
 
 #[test]
-fn one_of_two_drones_is_flashed_by_serial_number_in_either_form_or_by_place() {
+fn one_of_two_drones_is_selected_by_either_form_of_its_serial_number_or_by_its_port() {
     for (name, n) in [("338133873034", 0), ("51004F000551343036333233", 0), ("338133883034", 1), ("1-2", 1)] {
         let world = World::new("two");
         let image = firmware("2026.08", SEED_LEN);
@@ -47,13 +47,13 @@ fn one_of_two_drones_is_flashed_by_serial_number_in_either_form_or_by_place() {
     }
 }
 
-/// Somebody plugs the drone in, with the button held, when it is waited for the third time.
-struct Late {
+/// A bus on which the drone is plugged in, with the button held, during the third wait.
+struct LatePlugIn {
     inner: SimBus,
     waits: AtomicU32,
 }
 
-impl Bus for Late {
+impl Bus for LatePlugIn {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         self.inner.list()
     }
@@ -71,34 +71,34 @@ impl Bus for Late {
 }
 
 #[test]
-fn a_device_that_comes_late_is_waited_for_as_long_as_was_asked() {
-    let late = |wait: Duration| {
+fn a_job_waits_for_a_late_device_until_its_wait_time_is_over() {
+    let flash_within = |wait: Duration| {
         let world = World::new("dfu");
         world.bus.with(0, |drone, now| drone.cut_power(now));
-        let bus = Late { inner: world.bus.clone(), waits: AtomicU32::new(0) };
+        let bus = LatePlugIn { inner: world.bus.clone(), waits: AtomicU32::new(0) };
         let job = Job { wait, ..flash_job(&firmware("2026.08", SEED_LEN)) };
         run(Arc::new(bus), world.clock.clone(), job).report.outcome
     };
-    assert_eq!(late(Duration::from_secs(30)), Outcome::Flashed);
-    let Outcome::Failed(failure) = late(Duration::from_millis(30)) else { panic!("flashed nothing") };
+    assert_eq!(flash_within(Duration::from_secs(30)), Outcome::Flashed);
+    let Outcome::Failed(failure) = flash_within(Duration::from_millis(30)) else { panic!("it did not fail") };
     assert_eq!(failure.kind, FailureKind::NoDevice);
 }
 
 #[test]
-fn a_drone_that_starts_its_firmware_again_is_asked_eight_times_and_no_oftener() {
+fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_asked_at_most_eight_times() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     let outcome = |missed: u8| {
         let world = World::new("healthy");
         world.bus.with(0, |drone, _| drone.traits.missed_entries = missed);
         let report = world.run(flash_job(&image)).report;
-        // Each miss is over as soon as the firmware is back: a start takes 1.2 s, not the 10 s that DFU mode may take.
+        // A failed entry ends as soon as the firmware is back, after 1.2 s, not after the 10 s allowed for DFU mode.
         assert!(report.took < Duration::from_secs(30), "{missed} missed: {:?}", report.took);
         report.outcome
     };
     for missed in [1, 4, 7] {
         assert_eq!(outcome(missed), Outcome::Flashed, "{missed} missed");
     }
-    let Outcome::Failed(failure) = outcome(8) else { panic!("asked a ninth time") };
+    let Outcome::Failed(failure) = outcome(8) else { panic!("it asked a ninth time") };
     assert!(
         matches!(failure.kind, FailureKind::DidNotEnter { tries: 8, now: Some(Mode::Firmware), .. }),
         "{failure}"
@@ -106,9 +106,9 @@ fn a_drone_that_starts_its_firmware_again_is_asked_eight_times_and_no_oftener() 
     assert_eq!(failure.drone, DroneState::Untouched);
 }
 
-/// The vendor request that starts the boot ROM, or turns the link, goes to a Crazyflie and to nothing else.
+/// The vendor requests that start the boot ROM or switch the link to USB go only to a Crazyflie.
 #[test]
-fn nothing_but_a_crazyflie_is_ever_sent_a_request() {
+fn only_a_crazyflie_is_sent_anything_but_descriptor_requests() {
     for scenario in ["relatives", "px4", "clone", "none"] {
         for task in [flash_job(&firmware("2026.08", SEED_LEN)).task, Task::Identify] {
             let world = World::new(scenario);
@@ -128,9 +128,10 @@ fn nothing_but_a_crazyflie_is_ever_sent_a_request() {
     }
 }
 
-/// A GD32 follows DfuSe, so every write would succeed: its numbers alone must keep cfdfu away from it.
+/// A GD32 speaks DfuSe, so every write would succeed: its vendor and product numbers alone must keep cfdfu away from
+/// it.
 #[test]
-fn a_foreign_boot_rom_is_named_and_never_opened() {
+fn a_foreign_boot_rom_is_reported_and_never_opened() {
     let image = firmware("2026.08", SEED_LEN);
     let read_whole = Task::Backup(Span::new(LOADER_BASE, 4096).unwrap());
     for task in [flash_job(&image).task, Task::Identify, read_whole] {
@@ -138,7 +139,7 @@ fn a_foreign_boot_rom_is_named_and_never_opened() {
             let world = World::new("clone");
             let before = world.flash();
             let opened = Arc::new(AtomicU32::new(0));
-            let bus = Arc::new(Counting(world.bus.clone(), Arc::clone(&opened)));
+            let bus = Arc::new(CountOpens(world.bus.clone(), Arc::clone(&opened)));
             let job = Job { device, task: task.clone(), ..flash_job(&image) };
             let Outcome::Failed(failure) = run(bus, world.clock.clone(), job).report.outcome else {
                 panic!("{task:?} did not fail")
@@ -170,7 +171,7 @@ fn a_crazyflie_beside_a_foreign_boot_rom_is_flashed() {
 }
 
 #[test]
-fn a_running_drone_is_asked_and_its_link_given_back() {
+fn identify_asks_a_running_drone_over_usb_and_switches_its_link_back_to_radio() {
     let world = World::new("healthy");
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
@@ -179,12 +180,12 @@ fn a_running_drone_is_asked_and_its_link_given_back() {
     let ask = Job::new(Task::Identify);
     let asked = run(bus, world.clock.clone(), ask);
     assert_eq!(asked.report.outcome, Outcome::Identified);
-    let known = asked.events.iter().find_map(|event| match event {
-        Event::Known(known) => Some((**known).clone()),
+    let info = asked.events.iter().find_map(|event| match event {
+        Event::Known(info) => Some((**info).clone()),
         _ => None,
     });
     let running = Running { version: Some("2025.02".to_owned()), board: Some("Crazyflie 2.1".to_owned()) };
-    assert_eq!(known, Some(DeviceInfo::Running(running)));
+    assert_eq!(info, Some(DeviceInfo::Running(running)));
     let seen = seen.lock().unwrap();
     let commands: Vec<u16> = seen
         .iter()
@@ -193,37 +194,37 @@ fn a_running_drone_is_asked_and_its_link_given_back() {
             _ => None,
         })
         .collect();
-    assert_eq!(commands, [1, 0], "to USB, and back to the radio");
+    assert_eq!(commands, [1, 0], "to USB, then back to the radio");
     let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
     assert_eq!(report.runs.as_deref(), Some("2026.08"), "what was flashed is what runs");
 }
 
-/// A bus on which a device that has gone is still listed for a while, and fails when it is opened: at first as
-/// gone, then with any error. So does Linux' when a device leaves.
+/// A bus that still lists a disconnected device for a while. Opening it fails, first with a disconnect, then with any
+/// error, as on Linux.
 struct Lingering {
     inner: SimBus,
     last: Mutex<Option<Found>>,
-    looks: AtomicU32,
+    failed_opens: AtomicU32,
 }
 
 impl Bus for Lingering {
     fn list(&self) -> Result<Vec<Found>, BusError> {
-        let mut there = self.inner.list()?;
-        let mut last = self.last.lock().unwrap();
-        match (there.first(), last.clone()) {
-            (Some(found), _) => *last = Some(found.clone()),
-            (None, Some(gone)) if self.looks.load(Ordering::SeqCst) < 6 => there.push(gone),
+        let mut list = self.inner.list()?;
+        let mut previous = self.last.lock().unwrap();
+        match (list.first(), previous.clone()) {
+            (Some(found), _) => *previous = Some(found.clone()),
+            (None, Some(gone)) if self.failed_opens.load(Ordering::SeqCst) < 6 => list.push(gone),
             _ => {}
         }
-        Ok(there)
+        Ok(list)
     }
 
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
         if self.inner.list().unwrap().contains(found) {
-            self.looks.store(0, Ordering::SeqCst);
+            self.failed_opens.store(0, Ordering::SeqCst);
             return self.inner.open(found);
         }
-        match self.looks.fetch_add(1, Ordering::SeqCst) {
+        match self.failed_opens.fetch_add(1, Ordering::SeqCst) {
             0 => Err(TransferError::Disconnected),
             _ => Err(TransferError::Other { code: -1 }),
         }
@@ -235,9 +236,9 @@ impl Bus for Lingering {
 }
 
 #[test]
-fn a_device_that_lingers_on_the_bus_is_not_taken_for_one_that_came_back() {
+fn a_disconnected_device_that_is_still_listed_is_not_mistaken_for_one_that_came_back() {
     let world = World::new("healthy");
-    let bus = Lingering { inner: world.bus.clone(), last: Mutex::new(None), looks: AtomicU32::new(0) };
+    let bus = Lingering { inner: world.bus.clone(), last: Mutex::new(None), failed_opens: AtomicU32::new(0) };
     let report = run(Arc::new(bus), world.clock.clone(), flash_job(&firmware("2026.08", SEED_LEN))).report;
     assert_eq!((report.booted(), report.outcome), (Some(true), Outcome::Flashed));
 }
@@ -248,7 +249,7 @@ fn locked(bus: &SimBus) -> impl Bus + use<> {
 }
 
 #[test]
-fn a_panic_of_the_worker_is_a_failed_job_and_the_worker_lives() {
+fn a_panic_in_a_job_fails_that_job_and_the_worker_runs_the_next() {
     let world = World::new("dfu");
     let worker = Worker::spawn(
         Arc::new(Bent { bus: world.bus.clone(), open: |_: &SimBus, _: &Found| panic!("a defect") }),
@@ -267,7 +268,7 @@ fn a_panic_of_the_worker_is_a_failed_job_and_the_worker_lives() {
 }
 
 #[test]
-fn a_drone_that_may_not_be_opened_is_told_so_also_when_it_is_named_by_serial() {
+fn missing_access_is_reported_even_if_the_drone_is_selected_by_serial_number() {
     let world = World::new("dfu");
     for serial in ["338133873034", "51004F000551343036333233"] {
         let device = Selector::Serial(serial.to_owned());
@@ -280,7 +281,7 @@ fn a_drone_that_may_not_be_opened_is_told_so_also_when_it_is_named_by_serial() {
 
 /// Only a drone that was put into DFU mode by hand may need its power cut afterwards.
 #[test]
-fn every_job_knows_how_dfu_mode_was_entered() {
+fn every_job_reports_whether_dfu_mode_was_entered_by_hand() {
     let image = firmware("2026.08", 4096);
     let segments = admission::compare(&parse(&image), Overrides::default()).unwrap();
     for task in
@@ -294,37 +295,37 @@ fn every_job_knows_how_dfu_mode_was_entered() {
     }
 }
 
-/// Reading a name opens the device: not again and again, and not one that is being flashed.
+/// Reading a name opens the device, and a device that is being flashed must not be opened again.
 #[test]
-fn whoever_looks_at_the_bus_again_and_again_opens_each_device_once() {
+fn repeated_scans_of_the_bus_open_each_device_once() {
     let opened = Arc::new(AtomicU32::new(0));
     for (scenario, drones) in [("two", 2), ("relatives", 0), ("px4", 0), ("clone", 0), ("other-chip", 1)] {
         let world = World::new(scenario);
-        let bus = Counting(world.bus.clone(), Arc::clone(&opened));
-        let mut known = scan::ScanCache::default();
+        let bus = CountOpens(world.bus.clone(), Arc::clone(&opened));
+        let mut cache = scan::ScanCache::default();
         opened.store(0, Ordering::SeqCst);
-        let first = known.look(&bus).unwrap();
+        let first = cache.look(&bus).unwrap();
         assert_eq!(first.0, scan::devices(&world.bus).unwrap(), "{scenario}");
         assert_eq!((first.0.len(), &first.1), (drones, &scan::others(&world.bus).unwrap()), "{scenario}");
         let once = opened.load(Ordering::SeqCst);
-        assert_eq!(known.look(&bus).unwrap(), first);
+        assert_eq!(cache.look(&bus).unwrap(), first);
         assert_eq!(opened.load(Ordering::SeqCst), once, "{scenario}: opened again");
         world.bus.with(0, |drone, now| drone.cut_power(now));
-        let (left, _) = known.look(&bus).unwrap();
+        let (left, _) = cache.look(&bus).unwrap();
         assert_eq!(left, scan::devices(&world.bus).unwrap(), "{scenario}");
     }
-    // One that may not be opened yet is tried again.
+    // A device that could not be opened is tried again.
     let world = World::new("dfu");
-    let mut known = scan::ScanCache::default();
+    let mut cache = scan::ScanCache::default();
     let locked = locked(&world.bus);
-    assert_eq!(known.look(&locked).unwrap().0[0].closed, Some(TransferError::Access));
-    assert_eq!(known.look(&world.bus).unwrap().0[0].closed, None);
+    assert_eq!(cache.look(&locked).unwrap().0[0].closed, Some(TransferError::Access));
+    assert_eq!(cache.look(&world.bus).unwrap().0[0].closed, None);
 }
 
 /// A bus that counts how often a device is opened.
-struct Counting(SimBus, Arc<AtomicU32>);
+struct CountOpens(SimBus, Arc<AtomicU32>);
 
-impl Bus for Counting {
+impl Bus for CountOpens {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         self.0.list()
     }
@@ -339,9 +340,9 @@ impl Bus for Counting {
     }
 }
 
-/// With a time to wait, one that may not be opened is told soon, and not when the time is over.
+/// The job may wait for a minute, but waiting does not help here.
 #[test]
-fn no_right_is_told_long_before_the_wait_is_over() {
+fn missing_access_is_reported_long_before_the_wait_is_over() {
     let world = World::new("dfu");
     let device = Selector::Serial("338133873034".to_owned());
     let job = Job { device, wait: Duration::from_secs(60), ..flash_job(&firmware("2026.08", 4096)) };

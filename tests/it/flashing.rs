@@ -1,4 +1,4 @@
-//! Whole jobs on the simulated chip: the flash afterwards, the order of changes, transfers and time.
+//! Whole jobs on the simulated chip: the contents of the flash afterwards, the order of changes, transfers and time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
 }
 
 #[test]
-fn a_running_crazyflie_is_flashed_verified_and_seen_running_again() {
+fn a_running_crazyflie_is_flashed_and_verified_and_runs_again() {
     let world = World::new("healthy");
     let image = firmware("2026.08", SEED_LEN);
     let run = world.run(flash_job(&image));
@@ -41,7 +41,7 @@ fn a_running_crazyflie_is_flashed_verified_and_seen_running_again() {
 }
 
 #[test]
-fn the_same_image_again_writes_nothing_unless_everything_is_asked_for() {
+fn flashing_the_same_image_again_writes_nothing_unless_compare_is_skipped() {
     let world = World::new("dfu");
     let job = || with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
     assert_eq!(world.run(job()).report.outcome, Outcome::Flashed);
@@ -55,7 +55,7 @@ fn the_same_image_again_writes_nothing_unless_everything_is_asked_for() {
 }
 
 #[test]
-fn a_change_in_the_last_sector_rewrites_that_and_the_first() {
+fn a_change_in_the_last_sector_rewrites_only_that_and_the_first() {
     let world = World::new("dfu");
     let mut image = firmware("2026.08", SEED_LEN);
     let stay = |image: &[u8]| with(flash_job(image), |task| task.leave = Leave::Stay);
@@ -66,9 +66,9 @@ fn a_change_in_the_last_sector_rewrites_that_and_the_first() {
     assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// Rule 2 of the design: sector 0 belongs to a bootloader restore.
+/// Rule 2 of the design: only a bootloader restore may change sector 0.
 #[test]
-fn nothing_but_a_restore_touches_the_bootloader() {
+fn a_flash_never_touches_the_bootloader() {
     for scenario in ["healthy", "dfu", "erased", "overwritten", "slow", "byte-mode"] {
         for len in [images::FIRMWARE_MIN, 16 * 1024, 120_000, 253_952, 1_032_192] {
             for compare in [Compare::First, Compare::Skip] {
@@ -89,7 +89,7 @@ fn an_overwritten_bootloader_is_restored_together_with_the_firmware() {
     let (loader, image) = (images::loader(), firmware("2026.08", SEED_LEN));
     let run = world.run(restore_job(&loader, Some(&image)));
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    // Entered by hand, every reset ends in DFU mode until the power is cut.
+    // After manual entry every reset ends in DFU mode until the power is cut.
     assert_eq!(run.report.booted(), Some(false));
     assert_eq!(world.flash()[..loader.len()], loader);
     assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
@@ -102,7 +102,7 @@ fn an_overwritten_bootloader_is_restored_together_with_the_firmware() {
 }
 
 #[test]
-fn a_restore_of_the_bootloader_alone_leaves_the_firmware() {
+fn a_restore_of_the_bootloader_alone_does_not_change_the_firmware() {
     let world = World::new("overwritten");
     let before = world.flash();
     let run = world.run(restore_job(&images::loader(), None));
@@ -110,16 +110,16 @@ fn a_restore_of_the_bootloader_alone_leaves_the_firmware() {
     assert!(changed(&before, &world.flash()).iter().all(|&at| at < 0x4000));
 }
 
-/// What goes over the wire, in the order in which it does.
-fn overhear(world: &World, job: Job) -> (Vec<Transfer>, Outcome) {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let listener = Arc::clone(&heard);
+/// Runs a job, and returns its transfers in order and its outcome.
+fn record_transfers(world: &World, job: Job) -> (Vec<Transfer>, Outcome) {
+    let recorded = Arc::new(Mutex::new(Vec::new()));
+    let listener = Arc::clone(&recorded);
     let bus = Traced::new(
         world.bus.clone(),
         Arc::new(move |t: &Transfer| listener.lock().unwrap().push(t.clone())),
     );
     let run = run(Arc::new(bus), world.clock.clone(), job);
-    let transfers = heard.lock().unwrap().clone();
+    let transfers = recorded.lock().unwrap().clone();
     (transfers, run.report.outcome)
 }
 
@@ -127,34 +127,34 @@ fn overhear(world: &World, job: Job) -> (Vec<Transfer>, Outcome) {
 fn a_block_costs_three_transfers_to_write_and_one_to_read() {
     let count = |len: usize| {
         let world = World::new("dfu");
-        let (transfers, outcome) = overhear(&world, flash_job(&firmware("2026.08", len)));
+        let (transfers, outcome) = record_transfers(&world, flash_job(&firmware("2026.08", len)));
         assert_eq!(outcome, Outcome::Flashed);
         transfers.len()
     };
-    // Of the same five sectors, sixty blocks more: nothing else differs.
+    // The same five sectors with sixty blocks more: nothing else differs.
     let (few, many) = (count(0x1_C000 + 2048), count(0x1_C000 + 61 * 2048));
     assert_eq!(many - few, 60 * (3 + 1));
-    // And the constant for the whole job is small: 119 blocks of the seed file. The last five of it read the version of
-    // the boot ROM before leave, six more go back to 8 bits for the first word.
+    // The seed file has 119 blocks; the other transfers of the job are few. The last five of them read the version of
+    // the boot ROM before leave, and six more switch back to 8 bits for the first word.
     let seed = count(SEED_LEN);
     assert!(seed <= 119 * 4 + 171, "{seed} transfers");
     println!("{seed} control transfers for {SEED_LEN} bytes, verified");
 }
 
 #[test]
-fn the_recognised_rom_is_never_slept_on() {
+fn the_poll_time_is_ignored_on_a_recognised_rom() {
     let world = World::new("dfu");
     let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.leave = Leave::Stay);
     let from = world.clock.now();
     assert_eq!(world.run(job).report.outcome, Outcome::Flashed);
     let took = world.clock.now() - from;
-    // Flash and wire alone take 4.13 s; one bwPollTimeout a block would add 12 s.
+    // Flash and wire alone take 4.13 s; one bwPollTimeout per block would add 12 s.
     assert!(took < Duration::from_millis(4300), "{took:?}");
     println!("{:.3} s of the simulated chip's time for {SEED_LEN} bytes", took.as_secs_f64());
 }
 
 #[test]
-fn byte_mode_and_a_worn_chip_take_longer_and_arrive() {
+fn byte_mode_and_a_worn_chip_take_longer_but_succeed() {
     let seconds = |scenario: &str, width: Width| {
         let world = World::new(scenario);
         let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
@@ -172,9 +172,9 @@ fn byte_mode_and_a_worn_chip_take_longer_and_arrive() {
     assert!(seconds("slow", Width::Byte) > 30.0);
 }
 
-/// The setting outlives a session: whoever asks for bytes gets them, whatever was asked for before.
+/// The programming width outlives a session, so byte mode must be set explicitly.
 #[test]
-fn byte_mode_is_set_even_after_word_mode() {
+fn byte_mode_is_used_even_after_a_session_in_word_mode() {
     let world = World::new("dfu");
     let seconds = |version: &str, width: Width| {
         let job = with(flash_job(&firmware(version, SEED_LEN)), |task| {
@@ -212,11 +212,11 @@ fn protected_chips_are_refused_before_anything_is_changed() {
     assert!(matches!(refuse("two"), FailureKind::Several(devices) if devices.len() == 2));
 }
 
-/// Should the option bytes not tell, the comparison does.
+/// The option bytes do not show the protection here.
 #[test]
-fn a_sector_that_silently_keeps_its_content_is_found_by_reading_back() {
+fn a_sector_that_silently_keeps_its_content_is_detected_by_reading_back() {
     let world = World::new("dfu");
-    // Protected only once the first sector is erased, long after the option bytes were read.
+    // The sector is protected only after the first one is erased, long after the option bytes were read.
     let bus = world.bus.clone();
     let listener = move |_: &Transfer| {
         bus.with(0, |drone, _| {
@@ -238,11 +238,11 @@ fn a_sector_that_silently_keeps_its_content_is_found_by_reading_back() {
         other => panic!("{other:?}"),
     }
     assert!(!run.report.verified);
-    assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4], "what is not proven must not start");
+    assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4], "an unverified firmware must not boot");
 }
 
 #[test]
-fn verify_and_backup_read_the_flash_and_start_the_drone_again() {
+fn verify_and_backup_change_nothing_and_restart_the_drone() {
     let world = World::new("healthy");
     let flash = world.flash();
     let task = |task| Job { task, ..flash_job(&firmware("2026.08", SEED_LEN)) };
@@ -262,7 +262,7 @@ fn verify_and_backup_read_the_flash_and_start_the_drone_again() {
 }
 
 #[test]
-fn without_verify_the_report_does_not_claim_it() {
+fn a_flash_without_verification_is_not_reported_as_verified() {
     let world = World::new("dfu");
     let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.verify = Verify::Skip);
     let report = world.run(job).report;
@@ -270,7 +270,7 @@ fn without_verify_the_report_does_not_claim_it() {
 }
 
 #[test]
-fn two_flashes_in_a_row_each_start_afresh() {
+fn each_of_several_flashes_in_a_row_starts_at_zero_progress() {
     let world = World::new("healthy");
     for version in ["2026.04", "2026.08", "2026.04"] {
         let image = firmware(version, SEED_LEN);
@@ -282,8 +282,8 @@ fn two_flashes_in_a_row_each_start_afresh() {
     }
 }
 
-/// A job that asks first, and what it is told when it does.
-fn asked(world: &World, answer: &Command) -> (Preview, Report) {
+/// Runs a flash that asks for confirmation, and sends `answer`. Returns the preview and the report.
+fn flash_and_answer(world: &World, answer: &Command) -> (Preview, Report) {
     let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
         task.keep = Keep::Copy;
         task.confirm = Confirm::Ask;
@@ -305,27 +305,27 @@ fn asked(world: &World, answer: &Command) -> (Preview, Report) {
 }
 
 #[test]
-fn nothing_is_changed_until_somebody_says_so() {
+fn nothing_is_changed_until_the_plan_is_confirmed() {
     let world = World::new("healthy");
     let before = world.flash();
-    let (preview, report) = asked(&world, &Command::Cancel);
+    let (preview, report) = flash_and_answer(&world, &Command::Cancel);
     assert_eq!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
-    assert_eq!(report.booted(), Some(true), "it goes on with what it did");
+    assert_eq!(report.booted(), Some(true), "it runs its old firmware again");
     assert_eq!(world.flash(), before);
     assert_eq!(preview.work.erase.len(), 5);
-    let Some(Content::Firmware(there)) = preview.firmware else { panic!("not recognised") };
-    assert_eq!(there.version.as_deref(), Some("2025.02"));
+    let Some(Content::Firmware(firmware)) = preview.firmware else { panic!("not recognised") };
+    assert_eq!(firmware.version.as_deref(), Some("2025.02"));
     let kept = preview.before.unwrap();
     assert_eq!((kept.address, &kept.data[..]), (Address(0x0800_4000), &before[0x4000..0x4_0000]));
 
-    let (_, report) = asked(&world, &Command::Proceed);
+    let (_, report) = flash_and_answer(&world, &Command::Proceed);
     assert_eq!(report.outcome, Outcome::Flashed);
 }
 
-/// Whatever was there comes back byte by byte: also a firmware that is longer than the one that replaced it,
-/// half a firmware, and what lies between the parts of an image.
+/// This includes a firmware that is longer than the one that replaced it, an incomplete firmware, and bytes between the
+/// parts of an image.
 #[test]
-fn what_was_overwritten_can_be_put_back_exactly() {
+fn undo_puts_back_every_overwritten_byte() {
     let noise = |at: u32, len: usize| Segment { address: Address(at), data: images::firmware("x", &[], len) };
     let parts = |segments: Vec<Segment>| {
         let mut hex = Vec::new();
@@ -342,11 +342,11 @@ fn what_was_overwritten_can_be_put_back_exactly() {
         admission::flash(&image, Overrides { allow_mismatch: true, ..Overrides::default() }).unwrap()
     };
     let short = admission::flash(&parse(&firmware("2026.08", 20_000)), Overrides::default()).unwrap();
-    let strewn = parts(vec![noise(0x0800_8000, 5000), noise(0x0802_0000, 6000)]);
+    let scattered = parts(vec![noise(0x0800_8000, 5000), noise(0x0802_0000, 6000)]);
     let loader = admission::restore(&parse(&images::loader()), None, Overrides::default()).unwrap();
-    let insist = Overrides { allow_mismatch: true, ..Overrides::default() };
+    let overrides = Overrides { allow_mismatch: true, ..Overrides::default() };
     for (scenario, image) in
-        [("dfu", short.clone()), ("overwritten", short), ("dfu", strewn), ("overwritten", loader)]
+        [("dfu", short.clone()), ("overwritten", short), ("dfu", scattered), ("overwritten", loader)]
     {
         let world = World::new(scenario);
         let before = world.flash();
@@ -358,17 +358,17 @@ fn what_was_overwritten_can_be_put_back_exactly() {
             _ => None,
         });
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-        let report = world.run(job(admission::undo(kept.unwrap(), insist).unwrap())).report;
+        let report = world.run(job(admission::undo(kept.unwrap(), overrides).unwrap())).report;
         assert_eq!(report.outcome, Outcome::Flashed);
-        assert!(world.flash() == before, "{scenario}: it is as it was");
+        assert!(world.flash() == before, "{scenario}: the flash differs");
     }
 }
 
-/// The copy of what worked is not pushed out by one of what an interruption left, and the start of a blank chip is none.
+/// A copy of the working firmware is not replaced by a copy of an interrupted flash.
 #[test]
-fn half_a_firmware_and_nothing_at_all_are_not_kept() {
+fn an_incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
     let image = firmware("2026.08", SEED_LEN);
-    let keeps = |world: &World, history: &mut History| {
+    let flash_and_keep = |world: &World, history: &mut History| {
         let run = world.run(with(flash_job(&image), |task| task.keep = Keep::Copy));
         let previews = run.events.iter().filter_map(|event| match event {
             Event::Ready(preview) => Some(preview),
@@ -379,16 +379,16 @@ fn half_a_firmware_and_nothing_at_all_are_not_kept() {
         }
         history.last.clone()
     };
-    assert_eq!(keeps(&World::new("erased"), &mut History::default()), Last::None(NoCopy::WasBlank));
+    assert_eq!(flash_and_keep(&World::new("erased"), &mut History::default()), Last::None(NoCopy::WasBlank));
     let (world, mut history) = (World::new("unplugged"), History::default());
-    let before = keeps(&world, &mut history);
+    let before = flash_and_keep(&world, &mut history);
     assert!(matches!(&before, Last::Copy(copy) if !is_blank(&copy.data[..4])));
     world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-    assert_eq!(keeps(&world, &mut history), before, "what the first try left");
+    assert_eq!(flash_and_keep(&world, &mut history), before, "it kept what the first try left");
 }
 
 #[test]
-fn another_version_than_was_flashed_is_no_proof() {
+fn a_drone_that_runs_another_version_than_was_flashed_is_reported() {
     let job =
         with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.version = Some("2026.09".to_owned()));
     let report = World::new("healthy").run(job).report;
@@ -396,14 +396,14 @@ fn another_version_than_was_flashed_is_no_proof() {
     assert!(!World::new("healthy").run(flash_job(&firmware("2026.08", SEED_LEN))).report.runs_other);
 }
 
-/// A cancel that comes right behind a job is for that job, not for the look that made way for it.
+/// A cancel sent right after a job is for that job, not for the background identify that the job interrupts.
 #[test]
-fn a_cancel_is_for_the_job_that_it_was_said_to() {
+fn a_cancel_stops_only_the_job_it_was_sent_to() {
     let world = World::new("dfu");
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
-    let look = Job::new(Task::Identify);
+    let identify = Job::new(Task::Identify);
     let asking = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.confirm = Confirm::Ask);
-    for command in [Command::Run(Box::new(look)), Command::Run(Box::new(asking)), Command::Cancel] {
+    for command in [Command::Run(Box::new(identify)), Command::Run(Box::new(asking)), Command::Cancel] {
         worker.commands.send(command).unwrap();
     }
     let ended = |event| match event {
@@ -414,14 +414,13 @@ fn a_cancel_is_for_the_job_that_it_was_said_to() {
     assert_eq!(ends[1], Outcome::Cancelled(DroneState::Untouched));
 }
 
-/// Whoever wants to flash does not wait for a look in passing to end.
 #[test]
-fn a_look_makes_way_for_a_job() {
+fn a_background_identify_yields_to_a_flash() {
     let world = World::new("dfu");
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
-    let look = Job::new(Task::Identify);
+    let identify = Job::new(Task::Identify);
     let image = firmware("2026.08", images::FIRMWARE_MIN);
-    worker.commands.send(Command::Run(Box::new(look))).unwrap();
+    worker.commands.send(Command::Run(Box::new(identify))).unwrap();
     worker.commands.send(Command::Run(Box::new(flash_job(&image)))).unwrap();
     let ends: Vec<Outcome> = worker
         .events
@@ -432,14 +431,14 @@ fn a_look_makes_way_for_a_job() {
         })
         .take(2)
         .collect();
-    // It may have been quicker than the second command.
+    // The identify may have ended before the second command.
     assert!(matches!(ends[0], Outcome::Cancelled(DroneState::Untouched) | Outcome::Identified));
     assert_eq!(ends[1], Outcome::Flashed);
 }
 
-/// The answer may be there before anybody waits for it.
+/// The confirmation may arrive before the worker waits for it.
 #[test]
-fn leave_to_write_is_not_lost_however_fast_it_comes() {
+fn a_confirmation_is_not_lost_however_early_it_comes() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     for _ in 0..300 {
         let world = World::new("erased");
@@ -447,7 +446,7 @@ fn leave_to_write_is_not_lost_however_fast_it_comes() {
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
         worker.commands.send(Command::Run(Box::new(job))).unwrap();
         let report = loop {
-            match worker.events.recv_timeout(Duration::from_secs(20)).expect("the worker waits for ever") {
+            match worker.events.recv_timeout(Duration::from_secs(20)).expect("the worker never ends") {
                 Event::Ready(_) => worker.commands.send(Command::Proceed).unwrap(),
                 Event::Finished(report) => break report,
                 _ => {}
@@ -458,7 +457,7 @@ fn leave_to_write_is_not_lost_however_fast_it_comes() {
 }
 
 #[test]
-fn a_firmware_without_its_bootloader_is_not_flashed_without_a_word() {
+fn flashing_a_drone_without_a_bootloader_logs_a_warning() {
     let warned = |scenario: &str| {
         let run = World::new(scenario).run(flash_job(&firmware("2026.08", SEED_LEN)));
         let is_warning = |event: &Event| matches!(event, Event::Log(_, LogEntry::LoaderGone(_)));
@@ -468,11 +467,11 @@ fn a_firmware_without_its_bootloader_is_not_flashed_without_a_word() {
 }
 
 #[test]
-fn a_cable_that_comes_off_half_way_is_told_and_the_job_done_again_completes() {
+fn a_flash_interrupted_by_the_cable_is_reported_and_completes_when_run_again() {
     let world = World::new("unplugged");
     let image = firmware("2026.08", SEED_LEN);
     let Outcome::Failed(failure) = world.run(flash_job(&image)).report.outcome else {
-        panic!("nothing came off")
+        panic!("it was not interrupted")
     };
     assert_eq!(failure.drone, DroneState::WithoutFirmware);
     assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4]);
@@ -480,9 +479,9 @@ fn a_cable_that_comes_off_half_way_is_told_and_the_job_done_again_completes() {
     assert_eq!(world.run(flash_job(&image)).report.outcome, Outcome::Flashed);
 }
 
-/// What an earlier try left is not forgotten by one that comes to nothing.
+/// A resumed job that fails before it writes anything still reports the state in which the first try left the drone.
 #[test]
-fn a_job_that_goes_on_with_another_says_what_that_left() {
+fn a_resumed_job_that_finds_no_drone_reports_the_state_from_the_first_try() {
     let world = World::new("dfu");
     world.bus.with(0, |drone, now| drone.cut_power(now));
     let resumed = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
@@ -505,9 +504,9 @@ fn a_job_that_goes_on_with_another_says_what_that_left() {
     assert_eq!(report.unwrap().outcome, Outcome::Cancelled(DroneState::WithoutFirmware));
 }
 
-/// A restore that is cut twice: the bootloader that the first try erased is not forgotten by the second.
+/// If the first try erased the bootloader, the second must not forget that.
 #[test]
-fn a_restore_that_is_cut_twice_says_that_the_bootloader_is_missing() {
+fn a_restore_interrupted_twice_reports_that_the_bootloader_is_missing() {
     let restore = restore_job(&images::loader(), Some(&firmware("2026.08", images::FIRMWARE_MIN)));
     let mut missing = 0;
     for (first, second) in (4..30).flat_map(|first| (4..24).map(move |second| (first, second))) {

@@ -1,5 +1,5 @@
-//! Devices and files that answer anything: nothing panics, everything ends in bounded time, nothing is claimed that
-//! is not so. `benches/fuzz.rs` does the same to every parser ten million times.
+//! Devices and files with random content: nothing panics, every job ends in bounded time, and none of them reports a
+//! success that did not happen. `benches/fuzz.rs` does the same to every parser ten million times.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,13 +22,13 @@ use crate::files;
 use crate::rng::Rng;
 use crate::support::{SEED_LEN, firmware, flash_job, run};
 
-/// One device that makes up its answers, some of them so that the host believes it for a while.
+/// A device with random answers. Some are those of a real device, so that the host gets further into a job.
 #[derive(Clone)]
 struct FakeDevice {
     rng: Arc<Mutex<Rng>>,
     clock: Arc<FastClock>,
     id: Id,
-    /// How often in a hundred the answer is the one of a real device.
+    /// The percentage of answers that are those of a real device.
     honest: usize,
 }
 
@@ -45,20 +45,20 @@ const STRINGS: [&str; 6] = [
 ];
 
 impl FakeDevice {
-    /// Bytes of a real device's answer, or nothing that makes sense.
+    /// The answer of a real device, or a random one.
     fn answer(&self, setup: Setup, len: usize) -> Result<Vec<u8>, TransferError> {
         let mut rng = self.rng.lock().unwrap();
         let mut noise = || {
             let len = [0, 1, 2, 6, len / 2, len][rng.below(6)].min(len);
             (0..len).map(|_| rng.roll() as u8).collect::<Vec<u8>>()
         };
-        let made_up = noise();
+        let random = noise();
         if rng.below(100) >= self.honest {
             return match rng.below(6) {
                 0 => Err(TransferError::Stall),
                 1 => Err(TransferError::Timeout),
                 2 if rng.below(20) == 0 => Err(TransferError::Disconnected),
-                _ => Ok(made_up),
+                _ => Ok(random),
             };
         }
         let text = STRINGS[rng.below(STRINGS.len())];
@@ -72,7 +72,7 @@ impl FakeDevice {
                 [&[units.len() as u8 + 2, 3][..], &units].concat()
             }
             (0xA1, 3, _) => vec![0, 1, 0, 0, state, 0],
-            _ => made_up,
+            _ => random,
         };
         bytes.truncate(len);
         Ok(bytes)
@@ -121,7 +121,7 @@ impl Transport for FakeDevice {
 impl Bus for FakeDevice {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let mut rng = self.rng.lock().unwrap();
-        // It comes and goes, as this or as that, under another number each time.
+        // The device appears and disappears, in changing modes, with another address each time.
         let id = if rng.below(100) < self.honest { self.id } else { [ROM_DFU, CRAZYFLIE][rng.below(2)] };
         let location = Location { bus: 1, ports: vec![1] };
         let found =
@@ -139,11 +139,11 @@ impl Bus for FakeDevice {
 }
 
 #[test]
-fn a_device_that_answers_anything_ends_every_job_in_bounded_time() {
+fn every_job_on_a_device_with_random_answers_ends_in_bounded_time() {
     let image = firmware("2026.08", 9000);
     let backup = Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap());
     let flash = flash_job(&image).task;
-    let (mut jobs, mut wrong) = (0, 0);
+    let (mut jobs, mut failed) = (0, 0);
     for seed in 1..=400_u64 {
         for honest in [0, 60, 90, 99] {
             for (id, task) in [
@@ -154,9 +154,9 @@ fn a_device_that_answers_anything_ends_every_job_in_bounded_time() {
             ] {
                 let clock = Arc::new(FastClock::new());
                 let rng = Arc::new(Mutex::new(Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + honest as u64)));
-                let liar = FakeDevice { rng, clock: clock.clone(), id, honest };
+                let device = FakeDevice { rng, clock: clock.clone(), id, honest };
                 let job = Job::new(task);
-                let ended = run(Arc::new(liar), clock.clone(), job);
+                let ended = run(Arc::new(device), clock.clone(), job);
                 assert!(clock.now() < Duration::from_secs(1800), "seed {seed}: {:?}", clock.now());
                 assert!(
                     !matches!(&ended.report.outcome, Outcome::Failed(failure)
@@ -164,25 +164,21 @@ fn a_device_that_answers_anything_ends_every_job_in_bounded_time() {
                     "seed {seed}: {:?}",
                     ended.report
                 );
-                assert_ne!(
-                    ended.report.outcome,
-                    Outcome::Flashed,
-                    "seed {seed}: a device that holds nothing"
-                );
+                assert_ne!(ended.report.outcome, Outcome::Flashed, "seed {seed}: the device has no flash");
                 if let Outcome::Failed(failure) = &ended.report.outcome {
                     let problem = report::failed(failure);
                     let text = format!("{} {}", problem.message, problem.advice);
                     assert!(text.chars().all(descriptor::is_printable), "seed {seed}: {text:?}");
-                    wrong += 1;
+                    failed += 1;
                 }
                 jobs += 1;
             }
         }
     }
-    println!("{jobs} jobs on devices that lie, {wrong} of them failed");
+    println!("{jobs} jobs on devices with random answers, {failed} of them failed");
 }
 
-/// A hub full of them: told in a few lines.
+/// A bus with this many devices in DFU mode.
 struct ManyDevices(usize, AtomicU32);
 
 impl Bus for ManyDevices {
@@ -207,10 +203,10 @@ impl Bus for ManyDevices {
 }
 
 #[test]
-fn hundreds_of_devices_are_told_in_a_few_lines() {
-    let crowd = ManyDevices(400, AtomicU32::new(0));
-    assert_eq!(scan::devices(&crowd).unwrap().len(), 400);
-    let kind = scan::choose(&crowd, &Selector::Only).unwrap_err();
+fn hundreds_of_devices_are_reported_in_a_few_lines() {
+    let bus = ManyDevices(400, AtomicU32::new(0));
+    assert_eq!(scan::devices(&bus).unwrap().len(), 400);
+    let kind = scan::choose(&bus, &Selector::Only).unwrap_err();
     let failure = cfdfu::job::Failure { kind, place: None, drone: cfdfu::job::DroneState::Untouched };
     let problem = report::failed(&failure);
     assert!(
@@ -239,13 +235,13 @@ fn seeds() -> Vec<Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A file with something changed is refused or is an image; it is never more than the flash holds.
+    /// An image that is accepted never exceeds the size of the flash.
     #[test]
-    fn a_changed_file_is_refused_or_an_image(
+    fn a_damaged_file_is_refused_or_parsed_as_an_image(
         seed in 0..8_usize,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         cut in prop::option::of(any::<prop::sample::Index>()),
-        mend: bool,
+        fix_crc: bool,
     ) {
         let mut file = seeds()[seed].clone();
         for (at, byte) in changes {
@@ -255,7 +251,7 @@ proptest! {
         if let Some(cut) = cut {
             file.truncate(cut.index(file.len()));
         }
-        if mend && file.len() > 20 {
+        if fix_crc && file.len() > 20 {
             let end = file.len() - 4;
             let crc = !crc32fast::hash(&file[..end]);
             file[end..].copy_from_slice(&crc.to_le_bytes());
@@ -266,13 +262,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused_or_an_image(bytes in prop::collection::vec(any::<u8>(), 0..3000), magic in 0..6_usize) {
+    fn random_bytes_are_refused_or_parsed_as_an_image(bytes in prop::collection::vec(any::<u8>(), 0..3000), magic in 0..6_usize) {
         let magics: [&[u8]; 6] = [b"", b"\x7fELF\x01\x01\x01", b"PK\x03\x04", b"DfuSe\x01", b":020000040800F2\n", b"PK\x05\x06"];
         let _ = Image::parse([magics[magic], &bytes].concat());
     }
 
     #[test]
-    fn any_memory_map_is_refused_or_sound(text in "@.{0,30}/0x[0-9A-F]{1,8}/([0-9]{1,4}\\*[0-9]{0,4}[BKM ]?[a-g]?,?){0,6}(/.{0,40})?") {
+    fn any_memory_map_is_refused_or_has_ordered_sectors(text in "@.{0,30}/0x[0-9A-F]{1,8}/([0-9]{1,4}\\*[0-9]{0,4}[BKM ]?[a-g]?,?){0,6}(/.{0,40})?") {
         if let Ok(map) = MemoryMap::parse(&text) {
             prop_assert!(map.sectors().len() < 10_000);
             for pair in map.sectors().windows(2) {
@@ -283,7 +279,7 @@ proptest! {
 }
 
 #[test]
-fn the_seeds_are_good() {
+fn the_seeds_are_valid_images() {
     for seed in seeds() {
         assert!(Image::parse(seed).is_ok());
     }

@@ -1,5 +1,5 @@
-//! The interface on a simulated drone, without a terminal: keys and bus, worker and simulated chip, with a clock that
-//! runs ahead.
+//! Runs the interface on a simulated drone without a terminal: keys, bus, worker and simulated chip are the real ones,
+//! on a fast clock.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use cfdfu::job::Event;
 use cfdfu::scan;
 use cfdfu::supervise::{Observed, Supervisor, Waits};
 use cfdfu::ui;
-use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::ui::theme::{Colours, Glyphs, Theme};
 use cfdfu::usb::Bus;
 use cfdfu::worker::Worker;
 use ratatui::Terminal;
@@ -45,9 +45,9 @@ impl Interface {
         ui
     }
 
-    /// Gives the message, and does of what it causes all that the shell would.
+    /// Sends a message to the interface, and carries out its effects as the shell would.
     pub fn send(&mut self, msg: Msg) {
-        // Of its own: when the worker's messages arrive is chance, and must not be seen in a picture.
+        // A clock of its own: the worker's messages arrive at random times, which must not show in a picture.
         self.now += Duration::from_millis(20);
         let msg = self.supervised(msg);
         for effect in update(&mut self.app, self.now, msg) {
@@ -61,10 +61,10 @@ impl Interface {
             }
             self.effects.push(effect);
         }
-        // A look in passing is over at once: how far it is in a picture must not be chance.
+        // A background identify ends at once, so that no picture shows a random part of it.
         while self.app.devices.is_identifying() {
             let event =
-                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the look never ends");
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the identify never ends");
             let msg = self.supervised(Msg::Job(Box::new(event)));
             update(&mut self.app, self.now, msg);
         }
@@ -92,7 +92,7 @@ impl Interface {
         self.send(Msg::Key(Key::Enter));
     }
 
-    /// A job that a key begins, its plan confirmed, to its end.
+    /// Starts a job with a key, confirms its plan, and waits for its end.
     pub fn confirm(&mut self, key: char) {
         self.key(key);
         self.until(|event| matches!(event, Event::Ready(_)));
@@ -100,10 +100,10 @@ impl Interface {
         self.until(|event| matches!(event, Event::Finished(_)));
     }
 
-    /// The bus as it is now.
+    /// Sends the present state of the bus to the interface.
     pub fn look(&mut self) {
-        // Without taking time on the wire from the worker.
-        let bus = self.world.bus.on_clock(Arc::new(Frozen(self.world.clock.now())));
+        // On a frozen clock, so that the scan takes none of the worker's time.
+        let bus = self.world.bus.on_clock(Arc::new(FrozenClock(self.world.clock.now())));
         self.send(Msg::Bus(bus_state(&bus)));
     }
 
@@ -116,8 +116,8 @@ impl Interface {
         self.send(Msg::Loaded(which, path, Ok(Box::new(parse(bytes)))));
     }
 
-    /// Takes the worker's events until one is what is waited for. The worker is further on already: what is
-    /// plugged in by then is not looked at.
+    /// Handles the worker's events up to the wanted one. The worker may be further on already, so the bus is not
+    /// scanned afterwards.
     pub fn take(&mut self, wanted: impl Fn(&Event) -> bool) {
         loop {
             let event =
@@ -126,7 +126,7 @@ impl Interface {
             let plan = matches!(event, Event::Ready(_));
             self.send(Msg::Job(Box::new(event)));
             if plan {
-                // It is read before anything is pressed.
+                // The plan takes keys only after it was shown for a while.
                 self.now += Duration::from_secs(1);
             }
             if found {
@@ -135,7 +135,7 @@ impl Interface {
         }
     }
 
-    /// The same, for an event after which the worker waits.
+    /// The same for an event after which the worker waits, so the bus is scanned afterwards.
     pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
         self.take(wanted);
         self.look();
@@ -149,7 +149,7 @@ impl Interface {
     }
 }
 
-/// What is plugged in, as the shell tells it.
+/// The state of the bus, as the shell reports it.
 pub fn bus_state(bus: &dyn Bus) -> BusState {
     let devices = scan::devices(bus).unwrap();
     let others = scan::others(bus).unwrap();
@@ -160,10 +160,10 @@ pub fn bus_state(bus: &dyn Bus) -> BusState {
     }
 }
 
-/// A clock that stands still.
-struct Frozen(Duration);
+/// A clock that never advances.
+struct FrozenClock(Duration);
 
-impl Clock for Frozen {
+impl Clock for FrozenClock {
     fn now(&self) -> Duration {
         self.0
     }
@@ -172,7 +172,7 @@ impl Clock for Frozen {
 }
 
 pub fn theme() -> Theme {
-    Theme::new(Glyphs::Unicode, true)
+    Theme::new(Glyphs::Unicode, Colours::Dark { auto: true })
 }
 
 pub fn draw(app: &App, theme: &Theme, width: u16, height: u16) -> Buffer {

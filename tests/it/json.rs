@@ -1,4 +1,5 @@
-//! `--json` as `docs/json.schema.json` has it: each line of every command valid, and one result, last.
+//! Checks `--json` against `docs/json.schema.json`: every line of every command is valid, and the last is the only
+//! result.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use crate::support::{SEED_LEN, firmware};
 
 const SCHEMA: &str = include_str!("../../docs/json.schema.json");
 
-/// Each command in a good and a bad case; `{}` in a line is every scenario.
+/// Each command with success and with failure. `{}` in a line stands for every scenario.
 const LINES: &[&str] = &[
     "flash cf2.bin --demo={}",
     "identify --demo={}",
@@ -50,7 +51,7 @@ const LINES: &[&str] = &[
 ];
 
 #[test]
-fn every_command_prints_json_as_documented_and_ends_in_one_result() {
+fn every_command_prints_documented_json_and_ends_with_the_only_result() {
     let folder = Folder::with_image();
     folder.file("bolt.bin", images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
     folder.file("loader.bin", images::loader());
@@ -72,7 +73,7 @@ fn every_command_prints_json_as_documented_and_ends_in_one_result() {
         let objects = ran.objects();
         for object in &objects {
             let event = object["event"].as_str().unwrap_or_default().to_owned();
-            // Against the event's own part, for a message that names what is wrong with it.
+            // Validate against the schema of this event, for an error message that says what is wrong.
             let parts = schema["oneOf"].as_array().unwrap();
             let part = parts.iter().find(|part| part["properties"]["event"]["const"] == *event);
             let part = part.unwrap_or_else(|| panic!("{line}: no such event is documented: {object}"));

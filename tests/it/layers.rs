@@ -1,9 +1,10 @@
-//! The layers of `src/lib.rs`, held: every file's `use crate::…` and forbidden words against one table.
+//! Enforces the layers described in `src/lib.rs`: checks the `crate::…` paths and the words of each file against one
+//! table.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files that start with `files` may name only these modules of the crate, and none of these words.
+/// Files whose names start with one of `files` may use only the modules in `may_use`, and none of the words in `never`.
 struct Rule {
     files: &'static [&'static str],
     may_use: &'static [&'static str],
@@ -28,7 +29,7 @@ const IO: &[&str] = &[
 
 const RULES: &[Rule] = &[
     Rule { files: &["flash"], may_use: &["flash"], never: IO },
-    // The table of boards is the Crazyflie's.
+    // The table of boards is in `crazyflie`.
     Rule { files: &["image"], may_use: &["crazyflie", "flash", "image"], never: IO },
     Rule { files: &["plan"], may_use: &["flash", "image", "plan"], never: IO },
     Rule { files: &["usb.rs", "usb/descriptor.rs"], may_use: &["usb"], never: IO },
@@ -48,7 +49,7 @@ const RULES: &[Rule] = &[
     Rule { files: &["usb/libusb.rs"], may_use: &["usb"], never: &["ratatui", "std::thread"] },
     Rule { files: &["usb/trace.rs"], may_use: &["usb"], never: IO },
     Rule { files: &["sim/vhci.rs"], may_use: &["sim", "usb"], never: &["rusb"] },
-    // The simulator shares no host logic: the words of the seam and the clock, nothing else.
+    // The simulator shares no host logic, only the types of the USB interface and the clock.
     Rule { files: &["sim"], may_use: &["sim", "usb", "clock"], never: IO },
     Rule { files: &["clock.rs"], may_use: &[], never: &["rusb"] },
     Rule { files: &["scan.rs"], may_use: &["crazyflie", "job", "usb"], never: IO },
@@ -97,7 +98,7 @@ const RULES: &[Rule] = &[
             "usb",
         ],
         never: &[
-            // Of what is supervised it only knows the outcome.
+            // The interface sees only the outcome of a supervised job.
             "Supervisor",
             "rusb",
             "ratatui",
@@ -172,7 +173,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// Only `clock.rs` reads a clock or sleeps; the virtual controller lives in real time.
+/// Only `clock.rs` and the virtual host controller, which runs in real time, may read a clock or sleep.
 const CLOCK_WORDS: &[&str] = &["Instant::now", "SystemTime::now", "thread::sleep"];
 const CLOCK_FILES: &[&str] = &["clock.rs", "sim/vhci.rs"];
 
@@ -187,7 +188,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The file's name below `src`, and its lines without comments and tests.
+/// The path of a file below `src`, and its lines without comments and tests.
 fn code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
     let name = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
     let text = fs::read_to_string(path).unwrap();
@@ -200,7 +201,7 @@ fn code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
     (name, lines)
 }
 
-/// The same of every file, but for those of tests.
+/// Returns the same for every file except those of tests.
 fn all_code() -> Vec<(String, Vec<(usize, String)>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -210,7 +211,7 @@ fn all_code() -> Vec<(String, Vec<(usize, String)>)> {
 }
 
 #[test]
-fn every_file_keeps_to_its_layer() {
+fn every_file_uses_only_what_its_layer_allows() {
     let mut wrong = Vec::new();
     for (name, lines) in all_code() {
         let matches = |rule: &&Rule| rule.files.iter().any(|prefix| name.starts_with(prefix));
@@ -226,7 +227,7 @@ fn every_file_keeps_to_its_layer() {
                     wrong.push(format!("src/{name}:{n} uses {module}"));
                 }
             }
-            // Names that the test would not see through.
+            // Paths that this test cannot resolve.
             for word in ["crate::{", "super::super::"].iter().filter(|word| line.contains(**word)) {
                 wrong.push(format!("src/{name}:{n} names {word}"));
             }
@@ -243,10 +244,10 @@ fn every_file_keeps_to_its_layer() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Between layers go types: what a front end shows decides nothing, so any text may be reworded. What comes from outside,
-/// a terminal's name or a line that was typed, is compared as text.
+/// Layers exchange types, so that any text for the user may be reworded. Only text from outside, such as the name of a
+/// terminal or a typed line, may be compared.
 #[test]
-fn no_front_end_decides_by_a_text_that_people_read() {
+fn no_front_end_makes_decisions_by_text_for_the_user() {
     const DECIDES: &[&str] = &[
         "strip_prefix(",
         "strip_suffix(",
@@ -256,26 +257,27 @@ fn no_front_end_decides_by_a_text_that_people_read() {
         "starts_with(\"",
         "== \"",
     ];
-    const FROM_OUTSIDE: &[&str] = &["\"TERM\"", "term ==", "line == \"q\""];
+    const FROM_OUTSIDE: &[&str] =
+        &["\"TERM\"", "term ==", "term.contains(", ".strip_prefix(START)", "line == \"q\""];
     const FRONT_ENDS: &[&str] =
         &["app", "ui", "tui", "supervise", "report", "cli/console.rs", "cli/json.rs", "cli/run_job.rs"];
-    let mut looked_at = 0;
+    let mut checked = 0;
     for (name, lines) in all_code() {
         if !FRONT_ENDS.iter().any(|prefix| name.starts_with(prefix)) {
             continue;
         }
-        looked_at += 1;
+        checked += 1;
         for (n, line) in lines {
             let decides = DECIDES.iter().any(|words| line.contains(words));
             let outside = FROM_OUTSIDE.iter().any(|words| line.contains(words));
             assert!(!decides || outside, "src/{name}:{n} decides by a text: {line}");
         }
     }
-    assert!(looked_at > 25, "the sources were not found");
+    assert!(checked > 25, "the sources were not found");
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_file_has_a_header() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     sources(&root.join("src"), &mut files);

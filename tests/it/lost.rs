@@ -1,5 +1,5 @@
-//! Answers that a check depends on, lost once or for ever, in each way that a bus loses them. A check that could not be
-//! carried out has not passed: the drone is flashed with the right image, or it is left as it was.
+//! Answers that a check depends on are lost, once or always, in each way that a bus can lose them. A check that could
+//! not be made has not passed: the drone is flashed with the right image, or it stays as it was.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,11 +15,11 @@ use cfdfu::usb::{Bus, Found, Setup, TransferError, Transport};
 use crate::bent::{Ask, Bent, BentTransport};
 use crate::support::{Run, firmware, flash_job, run, with};
 
-/// Which answer is lost.
+/// The answer that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// The string with this index of the boot ROM: 1 manufacturer, 2 product, 3 serial number, 4 to 7 the alternate
-    /// settings.
+    /// The string descriptor with this index. In the boot ROM 1 is the manufacturer, 2 the product, 3 the serial
+    /// number, and 4 to 7 are the alternate settings.
     Name(u8),
     /// SET_INTERFACE to this setting.
     Select(u8),
@@ -32,7 +32,7 @@ enum Answer {
 const OPTIONS: u32 = 0x1FFF_C000;
 const OTP: u32 = 0x1FFF_7800;
 
-/// A bus that loses one kind of answer, so many times.
+/// A bus that loses one kind of answer as often as `left` says.
 fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) -> impl Bus {
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
         let (mut pointer, left) = (0, Arc::clone(&left));
@@ -60,7 +60,7 @@ fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) 
     Bent { bus, open }
 }
 
-/// The drone of a scenario before and after a flash of a cf2 image on such a bus, and what the job said.
+/// The flash of a drone before and after a job on such a bus, and the job's events and report.
 struct Flashed {
     before: Vec<u8>,
     after: Vec<u8>,
@@ -96,8 +96,8 @@ impl Flashed {
     }
 
     fn warns(&self, words: &str) -> bool {
-        let is_it = |event: &Event| matches!(event, Event::Log(Level::Warning, entry) if entry.to_string().contains(words));
-        self.run.events.iter().any(is_it)
+        let is_match = |event: &Event| matches!(event, Event::Log(Level::Warning, entry) if entry.to_string().contains(words));
+        self.run.events.iter().any(is_match)
     }
 }
 
@@ -121,36 +121,38 @@ const ANSWERS: [Answer; 13] = [
     Answer::Point(OTP),
 ];
 
-/// The good drone. Lost once, an answer is asked for again and nothing else changes. Lost for ever, the column says what
-/// comes of it.
+/// An answer that is lost once is requested again, and nothing else changes. What happens if it is always lost depends
+/// on the answer.
 #[test]
-fn a_lost_answer_is_asked_for_again_and_then_unknown() {
+fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
     for error in ERRORS {
         for answer in ANSWERS {
             let once = flash("dfu", answer, ONCE, error, |_| {});
             assert_eq!(once.run.report.outcome, Outcome::Flashed, "{answer:?} once {error:?}");
             assert!(once.holds_the_image(), "{answer:?} once {error:?}");
-            assert!(!once.warns("could not be read"), "{answer:?} once {error:?}: known in the end");
+            assert!(!once.warns("could not be read"), "{answer:?} once {error:?}: it was read in the end");
 
             let always = flash("dfu", answer, ALWAYS, error, |_| {});
             let outcome = &always.run.report.outcome;
             let unknown_board = matches!(outcome, Outcome::Failed(failure) if matches!(failure.kind, FailureKind::UnknownBoard { .. }));
             match answer {
-                // The board cannot be read: not flashed.
+                // The board cannot be read: the job fails.
                 Answer::Read(OTP) | Answer::Point(OTP) => {
                     assert!(unknown_board && always.is_untouched(), "{answer:?} {error:?}: {outcome:?}");
                 }
-                // Without the memory map nothing is known of the flash.
+                // Without the memory map the layout of the flash is unknown.
                 Answer::Name(4) => {
                     assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {error:?}: {outcome:?}");
                     assert!(always.is_untouched(), "{answer:?} {error:?}");
                 }
-                // Protection is unknown: each erase is checked instead.
+                // The protection is unknown, so each erase is checked instead.
                 Answer::Read(OPTIONS) | Answer::Point(OPTIONS) => {
                     assert_eq!(*outcome, Outcome::Flashed, "{answer:?} {error:?}");
-                    assert!(always.holds_the_image() && always.warns("write-protected could not be read"));
+                    assert!(
+                        always.holds_the_image() && always.warns("The write protection could not be read")
+                    );
                 }
-                // The pointer is global: everything is reached without the name or the setting.
+                // The address pointer is global, so every memory can be read without its name or setting.
                 _ => {
                     assert_eq!(*outcome, Outcome::Flashed, "{answer:?} {error:?}");
                     assert!(always.holds_the_image(), "{answer:?} {error:?}");
@@ -160,9 +162,9 @@ fn a_lost_answer_is_asked_for_again_and_then_unknown() {
     }
 }
 
-/// A Bolt, and an image for the Crazyflie 2: whatever is lost, it is not flashed.
+/// The drone is a Bolt, the image is for the Crazyflie 2.
 #[test]
-fn no_lost_answer_lets_an_image_onto_another_board() {
+fn no_lost_answer_lets_an_image_be_flashed_to_another_board() {
     for error in ERRORS {
         for answer in ANSWERS {
             for times in [ONCE, ALWAYS] {
@@ -175,16 +177,16 @@ fn no_lost_answer_lets_an_image_onto_another_board() {
     }
 }
 
-/// A write-protected sector of the image: refused before anything is erased; or, where that could not be looked up, noticed
-/// with the first erase that changes nothing.
+/// A sector of the image is write-protected. The job refuses before it erases anything, or, if the protection could not
+/// be read, stops at the first erase that changes nothing.
 #[test]
-fn no_lost_answer_costs_the_firmware_of_a_protected_drone() {
+fn no_lost_answer_makes_a_write_protected_drone_lose_its_firmware() {
     for error in ERRORS {
         for answer in ANSWERS {
             for times in [ONCE, ALWAYS] {
                 let clock = Arc::new(FastClock::new());
                 let mut drones = Scenario::by_name("dfu").unwrap().drones(Duration::ZERO);
-                // Sector 1: that of the first word.
+                // Sector 1, which holds the first word.
                 drones[0].memory.options[8] &= !(1 << 1);
                 let inner = SimBus::new(drones, clock.clone());
                 let bytes =
@@ -201,10 +203,10 @@ fn no_lost_answer_costs_the_firmware_of_a_protected_drone() {
     }
 }
 
-/// M15: a serial number that is lost in the first moments and read when the device is opened is told: the copy is kept under
-/// it, and the flash can be carried on.
+/// M15: a serial number that is unreadable at first but read when the device is opened must be reported: the copy is
+/// kept under it, and the flash can be resumed.
 #[test]
-fn a_serial_number_that_comes_late_is_told() {
+fn a_serial_number_that_is_read_late_is_reported() {
     let flashed = flash("dfu", Answer::Name(3), 4, TransferError::Timeout, |_| {});
     let serial = |event: &Event| match event {
         Event::Device(device) => Some(device.strings.serial.clone()),
@@ -216,18 +218,22 @@ fn a_serial_number_that_comes_late_is_told() {
     assert_eq!(flashed.run.report.outcome, Outcome::Flashed);
 }
 
-/// Who insists may flash a drone whose OTP cannot be read; the log says that the board is unknown.
+/// The log warns that the board is unknown.
 #[test]
-fn an_unknown_board_is_flashed_by_who_insists() {
-    let insisted = |task: &mut FlashTask| task.mismatch = Mismatch::Take;
+fn a_drone_with_an_unreadable_otp_is_flashed_with_allow_mismatch() {
+    let allow_mismatch = |task: &mut FlashTask| task.mismatch = Mismatch::Take;
     for error in ERRORS {
-        let flashed = flash("dfu", Answer::Read(OTP), ALWAYS, error, insisted);
+        let flashed = flash("dfu", Answer::Read(OTP), ALWAYS, error, allow_mismatch);
         assert_eq!(flashed.run.report.outcome, Outcome::Flashed, "{error:?}");
-        assert!(flashed.holds_the_image() && flashed.warns("as you insisted"), "{error:?}");
+        assert!(
+            flashed.holds_the_image() && flashed.warns("writing it anyway (--allow-mismatch)"),
+            "{error:?}"
+        );
     }
 }
 
-/// What says that it is a Crazyflie is read again when it is lost; lost for ever, nothing is written.
+/// The bootloader, which shows that the device is a Crazyflie, is read again if an answer is lost. If it can never be
+/// read, nothing is written.
 #[test]
 fn a_device_that_cannot_be_recognised_is_not_written() {
     for error in ERRORS {
@@ -241,9 +247,8 @@ fn a_device_that_cannot_be_recognised_is_not_written() {
     }
 }
 
-/// An OTP of a form that nobody knows says nothing of the board.
 #[test]
-fn an_otp_of_unknown_form_is_an_unknown_board() {
+fn an_otp_in_an_unknown_format_counts_as_an_unknown_board() {
     let world = crate::support::World::new("dfu");
     world.bus.with(0, |drone, _| drone.memory.otp[..8].copy_from_slice(b"9;XXXX;?"));
     let before = world.flash();
@@ -251,25 +256,25 @@ fn an_otp_of_unknown_form_is_an_unknown_board() {
     let Outcome::Failed(failure) = world.run(job()).report.outcome else { panic!("flashed") };
     assert!(matches!(failure.kind, FailureKind::UnknownBoard { .. }), "{failure}");
     assert!(world.flash() == before);
-    let insisted = world.run(with(job(), |task| task.mismatch = Mismatch::Take));
-    assert_eq!(insisted.report.outcome, Outcome::Flashed);
+    let allowed = world.run(with(job(), |task| task.mismatch = Mismatch::Take));
+    assert_eq!(allowed.report.outcome, Outcome::Flashed);
 }
 
-/// The names of a running drone: without them it is neither hidden nor sent the request.
+/// It is still listed, but without its names it must not be sent the request to enter DFU mode.
 #[test]
-fn a_running_drone_whose_name_is_lost_is_shown_and_not_asked() {
+fn a_running_drone_whose_name_is_unreadable_is_not_sent_into_dfu_mode() {
     for error in ERRORS {
         for name in [1, 2] {
             let once = flash("healthy", Answer::Name(name), ONCE, error, |_| {});
             assert_eq!(once.run.report.outcome, Outcome::Flashed, "name {name} once {error:?}");
             let always = flash("healthy", Answer::Name(name), ALWAYS, error, |_| {});
             let Outcome::Failed(failure) = &always.run.report.outcome else {
-                panic!("name {name} {error:?}: it was asked")
+                panic!("name {name} {error:?}: it was sent into DFU mode")
             };
             assert_eq!(failure.kind, FailureKind::Open(error), "name {name}");
             assert!(always.is_untouched());
         }
-        // Another drone could be there: without the serial number it is not known that it is the same one.
+        // Only the serial number shows that the drone in DFU mode is the same one.
         let serial = flash("healthy", Answer::Name(3), ONCE, error, |_| {});
         assert_eq!(serial.run.report.outcome, Outcome::Flashed, "{error:?}");
     }

@@ -1,38 +1,53 @@
-//! The integration tests, one binary. What belongs where:
+//! The integration tests, built as one binary. The modules, by what they test:
 //!
-//! - `flashing`: worker and simulated chip, whole jobs: what ends up in flash, in which order, how many transfers
-//! - `finding`: which device a job uses, and how it comes to it
-//! - `lost`: answers that a check depends on, lost once or for ever
-//! - `real_chips`: what logs of real chips show, replayed
-//! - `fault`: a bus on which one transfer goes wrong; for `cuts`, `matrix`, `real_chips`
+//! The worker, on the simulated chip:
+//!
+//! - `flashing`: whole jobs: the contents of the flash afterwards, the order of changes, the number of transfers
+//! - `finding`: which device a job uses, and how it gets there
+//! - `lost`: answers that a check depends on, lost once or always
+//! - `real_chips`: the behaviour seen in logs of real chips, replayed
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
-//! - `oracle`: the worker against a DFU device class that nobody here wrote
-//! - `cli`: the binary with pipes; for `command_line`, `completions`, `corpus`, `json`, `plain`, `tables`, `terminal`
-//! - `completions`: Tab pressed in real shells
-//! - `command_line`: the real binary with `--demo`: exit status, messages, JSON
-//! - `corpus`: good and malformed image files in every format, and what is said of each
-//! - `bent`: a bus whose opens and answers a test bends; for `defects`, `finding`, `lost`, `real_chips`
-//! - `defects`: what attacks on the binary have found, each by its number
-//! - `rng`: random numbers that are the same each time, for `hostile` and `benches/fuzz.rs`
-//! - `examples`: the examples, run
-//! - `files`: writers of every format, for `corpus` and for random files
-//! - `hostile`: devices and files that answer anything
-//! - `soak`: hundreds of flashes in a row on one interface
-//! - `interface`: the interface on the simulated drone, without a terminal; for `any_order`, `pictures`, `screens`, `soak`
-//! - `screens`: its flows
-//! - `pictures`: its pictures, in every size and tier
-//! - `svg`: a screen as a picture; for `pictures`
-//! - `any_order`: the interface under messages in any order
-//! - `pty`: the real binary in a pseudo-terminal; for the next two
-//! - `terminal`: on a screen
-//! - `plain`: in lines
-//! - `speed`: how long whole jobs take by the chip's own clock, held to what was promised
-//! - `tables`: scenarios, boards, explanations: whole, with every new row
-//! - `json`: every command's `--json` against the schema in `docs`
-//! - `layers`: who may import whom, and who may know a clock
+//! - `oracle`: the worker against an independent DFU device class
+//! - `hostile`: devices and files with random content
+//! - `defects`: defects found by attacking the binary, each with its number
+//! - `speed`: how long whole jobs take by the simulated clock, with upper limits
 //!
-//! What needs a USB stack is in `tests/vm`.
+//! The command line, with the real binary:
+//!
+//! - `command_line`: exit status, messages and JSON with `--demo`
+//! - `completions`: Tab pressed in real shells
+//! - `corpus`: valid and malformed image files in every format, and the message for each
+//! - `json`: the `--json` output of every command against the schema in `docs`
+//! - `examples`: runs the files in `examples`
+//!
+//! The interface:
+//!
+//! - `screens`: whole flows
+//! - `pictures`: drawn screens in every size and on every kind of terminal
+//! - `any_order`: messages in random order
+//! - `soak`: hundreds of flashes in a row
+//! - `terminal`: the real binary in a pseudo-terminal, full screen
+//! - `plain`: the real binary with `--plain`, in a pseudo-terminal and with pipes
+//!
+//! The source:
+//!
+//! - `tables`: checks that every scenario, board and log line is complete
+//! - `layers`: which module may import which, and which may read a clock
+//!
+//! Helpers:
+//!
+//! - `support`: runs single jobs on a simulated drone
+//! - `bent`: a bus on which a test replaces opens and answers; for `defects`, `fault`, `finding`, `lost`, `real_chips`
+//! - `fault`: a bus on which one transfer fails; for `cuts`, `matrix`, `real_chips`
+//! - `cli`: the real binary with pipes; for nearly all tests that run it
+//! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `terminal`
+//! - `interface`: the interface without a terminal; for `any_order`, `pictures`, `screens`, `soak`
+//! - `svg`: draws a screen as a picture; for `pictures`
+//! - `files`: writers of every image format; for `corpus`, `hostile`, `benches/fuzz.rs`
+//! - `rng`: reproducible random numbers; for `hostile`, `benches/fuzz.rs`
+//!
+//! Tests that need a USB stack are in `tests/vm`.
 
 #![allow(
     unreachable_pub,
@@ -42,7 +57,7 @@
     clippy::print_stdout,
     clippy::redundant_closure_for_method_calls,
     clippy::unchecked_time_subtraction,
-    reason = "a test says what went wrong by panicking, and prints its figures"
+    reason = "tests fail by panicking and print their measurements"
 )]
 
 mod any_order;

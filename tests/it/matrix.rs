@@ -1,7 +1,7 @@
-//! Every job × every transfer of it × every way in which a transfer can go wrong. Whatever happens and when:
-//! the job ends, in bounded time, with one last event; nothing is claimed for wrong bytes; the bootloader is as it
-//! was unless it is restored; at 0x08004000 is the whole image or a blank first word, or nothing was changed yet;
-//! what only reads changes nothing; and the same job on the same drone, done again, succeeds.
+//! Every job × each of its transfers × every way in which a transfer can fail. Whatever happens: the job ends in
+//! bounded time with one last event; no success is reported for wrong bytes; the bootloader stays as it was unless it
+//! is restored; the image at 0x08004000 is complete, or blank in its first word, or nothing was changed yet; a job that
+//! only reads changes nothing; and running the same job again on the same drone succeeds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ const FAULTS: [Fault; 12] = [
     Fault::LostAnswer,
     Fault::Short,
     Fault::Busy,
-    // dfuMANIFEST, dfuIDLE, a number that is no state; errWRITE, errVENDOR, errSTALLEDPKT.
+    // dfuMANIFEST, dfuIDLE, an undefined state; errVENDOR, errWRITE, errSTALLEDPKT.
     Fault::State(7),
     Fault::State(2),
     Fault::State(0xEE),
@@ -40,8 +40,8 @@ const FAULTS: [Fault; 12] = [
     Fault::Status(0x0F),
 ];
 
-/// A drone as it is before the job on port 1, its twin in DFU mode on port 2, and a clock for them. The twin shows the same
-/// serial number there: nothing that happens to the first may lead a job to it.
+/// Returns `drone` on port 1 and its twin in DFU mode on port 2, with a clock. In DFU mode both have the same serial
+/// number; whatever happens to the first, no job may switch to the twin.
 fn plugged_in(drone: &SimDrone) -> World {
     let clock = Arc::new(FastClock::new());
     let mut twin = drone.clone();
@@ -56,7 +56,7 @@ fn on_port_1(job: &Job) -> Job {
     Job { device: Selector::At("1-1".parse().unwrap()), ..job.clone() }
 }
 
-/// What the drone is on the bus, if it is there.
+/// The USB ids of the drone on port 1; empty if it is not on the bus.
 fn modes_on_port_1(world: &World) -> Vec<Id> {
     let port_1 = |found: &Found| found.location == "1-1".parse().unwrap();
     world.bus.list().unwrap().iter().filter(|found| port_1(found)).map(|found| found.id).collect()
@@ -74,8 +74,8 @@ fn bytes(drone: &SimDrone) -> Vec<u8> {
     drone.memory.flash.bytes().to_vec()
 }
 
-/// A job with this fault; the report, what the drone holds then, and how many transfers there were.
-fn cut(world: &World, job: Job, script: Option<Script>) -> (Report, Vec<u8>, u64) {
+/// Runs a job with a fault. Returns the report, the contents of the flash afterwards, and the number of transfers.
+fn run_with_fault(world: &World, job: Job, script: Option<Script>) -> (Report, Vec<u8>, u64) {
     let bus = world.bus.clone();
     let faults = Faults::new(script, move || {
         bus.with(0, |drone, now| drone.cut_power(now));
@@ -88,8 +88,8 @@ fn cut(world: &World, job: Job, script: Option<Script>) -> (Report, Vec<u8>, u64
     (report, world.flash(), faults.count())
 }
 
-/// All cases of one job: `holds` says whether a success is true, by what the drone holds and what was reported; `check`
-/// looks at the rest.
+/// Runs all cases of one job. `holds` returns whether the flash and the report match a reported success; `check` makes
+/// further assertions.
 fn matrix(
     name: &str,
     drone: &SimDrone,
@@ -98,30 +98,30 @@ fn matrix(
     check: impl Fn(&[u8], &[u8], &Report, Script),
 ) {
     let before = bytes(drone);
-    let ran = modes_on_port_1(&plugged_in(drone)) == [CRAZYFLIE];
+    let was_running = modes_on_port_1(&plugged_in(drone)) == [CRAZYFLIE];
     let job = &on_port_1(job);
-    let (report, after, transfers) = cut(&plugged_in(drone), job.clone(), None);
+    let (report, after, transfers) = run_with_fault(&plugged_in(drone), job.clone(), None);
     assert!(ended_well(&report.outcome) && holds(&after, &report), "{name}: {:?}", report.outcome);
     let mut outcomes: BTreeMap<&str, u32> = BTreeMap::new();
     for (fault, at) in FAULTS.into_iter().flat_map(|fault| (0..transfers).map(move |at| (fault, at))) {
         let script = Script { at, fault };
         let world = plugged_in(drone);
-        let (report, after, _) = cut(&world, job.clone(), Some(script));
-        *outcomes.entry(word(&report.outcome)).or_default() += 1;
+        let (report, after, _) = run_with_fault(&world, job.clone(), Some(script));
+        *outcomes.entry(label(&report.outcome)).or_default() += 1;
         assert!(
             !ended_well(&report.outcome) || holds(&after, &report),
             "{name} {script:?}: success for wrong bytes"
         );
         if let Outcome::Failed(failure) = &report.outcome {
             assert!(!failure.drone.is_unchanged() || after == before, "{name} {script:?}: not untouched");
-            // A drone that ran is never left in DFU mode without a word.
-            let is_left = ran && modes_on_port_1(&world) == [ROM_DFU];
+            // A drone that was running is never left in DFU mode without a report.
+            let is_left = was_running && modes_on_port_1(&world) == [ROM_DFU];
             assert!(
                 !is_left || failure.drone != DroneState::Untouched,
                 "{name} {script:?}: left in DFU mode"
             );
-            let runs = modes_on_port_1(&world) == [CRAZYFLIE];
-            assert!(!runs || failure.drone != DroneState::Stopped, "{name} {script:?}: it runs");
+            let is_running = modes_on_port_1(&world) == [CRAZYFLIE];
+            assert!(!is_running || failure.drone != DroneState::Stopped, "{name} {script:?}: it runs");
         }
         check(&before, &after, &report, script);
         assert!(twin_is_untouched(&world, &before), "{name} {script:?}: the twin was written");
@@ -140,7 +140,7 @@ fn ended_well(outcome: &Outcome) -> bool {
     !matches!(outcome, Outcome::Failed(_) | Outcome::Cancelled(_))
 }
 
-fn word(outcome: &Outcome) -> &'static str {
+fn label(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Flashed => "flashed",
         Outcome::Unchanged => "unchanged",
@@ -158,13 +158,13 @@ fn word(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// The rules of a flash: the bootloader as it was, and no half firmware that would be started.
+/// The rules of a flash: the bootloader stays as it was, and no half firmware would boot.
 fn no_half_firmware(image: &[u8]) -> impl Fn(&[u8], &[u8], &Report, Script) {
     move |before, after, _, script| {
         assert!(after[..LOADER_LEN] == before[..LOADER_LEN], "{script:?}: the bootloader was touched");
         let head = &after[LOADER_LEN..LOADER_LEN + 4];
         let whole = after[LOADER_LEN..].starts_with(image);
-        assert!(whole || head == BLANK || after == before, "{script:?}: half a firmware would start");
+        assert!(whole || head == BLANK || after == before, "{script:?}: half a firmware would boot");
     }
 }
 
@@ -177,62 +177,62 @@ fn flash_matrix(name: &str, drone: &SimDrone, job: &Job, image: &[u8]) {
 }
 
 #[test]
-fn flash() {
+fn a_flash_leaves_no_half_firmware_at_any_fault() {
     let image = firmware("2026.08", LEN);
     flash_matrix("flash", &drone("dfu"), &stay(flash_job(&image)), &image);
 }
 
-/// A drone in DFU mode whose chip has this manner.
-fn chip(manner: impl FnOnce(&mut SimDrone)) -> SimDrone {
+/// A drone in DFU mode, changed by `change`.
+fn changed(change: impl FnOnce(&mut SimDrone)) -> SimDrone {
     let mut drone = drone("dfu");
-    manner(&mut drone);
-    // The ROM takes its manners when it starts.
+    change(&mut drone);
+    // The ROM reads its traits when it starts.
     drone.cut_power(Duration::ZERO);
     drone.power_on_by_hand(Duration::ZERO);
     drone
 }
 
-/// The manners that real chips have or may have, each with every fault at every transfer.
+/// The chips have traits that real chips have or may have.
 #[test]
-fn flash_on_every_kind_of_chip() {
+fn a_flash_leaves_no_half_firmware_at_any_fault_on_any_kind_of_chip() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     let job = stay(flash_job(&image));
     for switch in
         [Switch::Refused, Switch::NoEffect, Switch::WriteOnly, Switch::LowSupply, Switch::LowSupplyForWords]
     {
-        let drone = chip(|drone| drone.traits.switch = switch);
+        let drone = changed(|drone| drone.traits.switch = switch);
         flash_matrix(&format!("flash, {switch:?}"), &drone, &job, &image);
     }
-    let alternates = chip(|drone| drone.traits.refuses_alternates = true);
+    let alternates = changed(|drone| drone.traits.refuses_alternates = true);
     flash_matrix("flash, SET_INTERFACE refused", &alternates, &job, &image);
-    let nameless = chip(|drone| drone.traits.lost_name = Some(6));
+    let nameless = changed(|drone| drone.traits.lost_name = Some(6));
     flash_matrix("flash, a name lost", &nameless, &job, &image);
-    let dark = chip(|drone| drone.memory.rom_version = 0x31);
+    let dark = changed(|drone| drone.memory.rom_version = 0x31);
     flash_matrix("flash, a ROM that leaves it dark", &dark, &flash_job(&image), &image);
     let reset = with(flash_job(&image), |task| task.leave = Leave::Reset);
     flash_matrix("flash, left by a reset", &dark, &reset, &image);
 }
 
 #[test]
-fn flash_with_a_copy_kept() {
+fn a_flash_that_keeps_a_copy_leaves_no_half_firmware_at_any_fault() {
     let image = firmware("2026.08", LEN);
     let job = with(stay(flash_job(&image)), |task| task.keep = Keep::Copy);
     flash_matrix("flash with a copy kept", &drone("dfu"), &job, &image);
 }
 
-/// From the vendor request to the proof of what runs.
+/// The faults hit every transfer from the vendor request for DFU mode to the check of the version that runs.
 #[test]
-fn flash_of_a_running_drone() {
+fn a_flash_of_a_running_drone_leaves_no_half_firmware_at_any_fault() {
     let image = firmware("2026.08", LEN);
     flash_matrix("flash of a running drone", &drone("healthy"), &flash_job(&image), &image);
 }
 
 #[test]
-fn resume() {
+fn a_resumed_flash_leaves_no_half_firmware_at_any_fault() {
     let image = firmware("2026.08", LEN);
     let job = stay(flash_job(&image));
     let world = plugged_in(&drone("dfu"));
-    cut(&world, on_port_1(&job), Some(Script { at: 110, fault: Fault::Unplug }));
+    run_with_fault(&world, on_port_1(&job), Some(Script { at: 110, fault: Fault::Unplug }));
     let half = world
         .bus
         .with(0, |drone, now| {
@@ -240,26 +240,26 @@ fn resume() {
             drone.clone()
         })
         .unwrap();
-    let there = bytes(&half);
-    assert!(there[LOADER_LEN..LOADER_LEN + 4] == BLANK && !there[LOADER_LEN..].starts_with(&image));
+    let before = bytes(&half);
+    assert!(before[LOADER_LEN..LOADER_LEN + 4] == BLANK && !before[LOADER_LEN..].starts_with(&image));
     flash_matrix("resume", &half, &job, &image);
 }
 
 #[test]
-fn the_same_image_again() {
+fn flashing_the_same_image_again_changes_nothing_at_any_fault() {
     let image = firmware("2026.08", LEN);
     let world = plugged_in(&drone("dfu"));
     let flashed = world.run(on_port_1(&stay(flash_job(&image)))).report.outcome;
     assert_eq!(flashed, Outcome::Flashed);
     let flashed = world.bus.with(0, |drone, _| drone.clone()).unwrap();
     let job = stay(flash_job(&image));
-    let is_there = |after: &[u8], _: &Report| after[LOADER_LEN..].starts_with(&image);
-    matrix("the same image again", &flashed, &job, is_there, |before, after, _, script| {
+    let holds = |after: &[u8], _: &Report| after[LOADER_LEN..].starts_with(&image);
+    matrix("the same image again", &flashed, &job, holds, |before, after, _, script| {
         assert!(after == before, "{script:?}");
     });
 }
 
-/// The rules of a restore: bootloader and firmware are each whole, or blank in their first word, or as before.
+/// The rules of a restore: bootloader and firmware are each complete, or blank in their first word, or as before.
 fn restore_matrix(name: &str, image: Option<&[u8]>) {
     let loader = images::loader();
     let job = stay(restore_job(&loader, image));
@@ -268,8 +268,8 @@ fn restore_matrix(name: &str, image: Option<&[u8]>) {
     };
     matrix(name, &drone("overwritten"), &job, holds, |before, after, _, script| {
         let sound = |from: usize, to: usize, part: &[u8]| {
-            let (there, then) = (&after[from..to], &before[from..to]);
-            there.starts_with(part) || there[..4] == BLANK || there == then
+            let (after, before) = (&after[from..to], &before[from..to]);
+            after.starts_with(part) || after[..4] == BLANK || after == before
         };
         assert!(sound(0, LOADER_LEN, &loader), "{script:?}: half a bootloader");
         match image {
@@ -280,23 +280,23 @@ fn restore_matrix(name: &str, image: Option<&[u8]>) {
 }
 
 #[test]
-fn restore() {
+fn a_restore_leaves_no_half_bootloader_at_any_fault() {
     restore_matrix("restore", None);
 }
 
 #[test]
-fn restore_with_firmware() {
+fn a_restore_with_firmware_leaves_no_half_bootloader_or_firmware_at_any_fault() {
     restore_matrix("restore with firmware", Some(&firmware("2026.08", images::FIRMWARE_MIN)));
 }
 
-/// What only reads changes nothing, whatever happens to it, and tells nothing that is not so.
-fn looking_matrix(name: &str, scenario: &str, task: Task, told: impl Fn(&Outcome) -> bool) {
+/// Runs all cases of a job that only reads: it must change nothing, and `is_true` must hold for a reported success.
+fn read_only_matrix(name: &str, scenario: &str, task: Task, is_true: impl Fn(&Outcome) -> bool) {
     let job = Job::new(task);
     matrix(
         name,
         &drone(scenario),
         &job,
-        |_, report| told(&report.outcome),
+        |_, report| is_true(&report.outcome),
         |before, after, _, script| {
             assert!(after == before, "{script:?}");
         },
@@ -304,45 +304,45 @@ fn looking_matrix(name: &str, scenario: &str, task: Task, told: impl Fn(&Outcome
 }
 
 #[test]
-fn backup() {
-    // The first 64 KiB: a longer one is only more of the same transfers.
+fn a_backup_at_any_fault_reads_the_true_content_or_fails() {
+    // The first 64 KiB: a longer backup only repeats the same transfers.
     let span = Span::between(LOADER_BASE, LOADER_BASE.wide() + 0x1_0000).unwrap();
-    let there = bytes(&drone("dfu"))[..0x1_0000].to_vec();
-    looking_matrix("backup", "dfu", Task::Backup(span), |outcome| *outcome == Outcome::Read(there.clone()));
+    let content = bytes(&drone("dfu"))[..0x1_0000].to_vec();
+    let is_true = |outcome: &Outcome| *outcome == Outcome::Read(content.clone());
+    read_only_matrix("backup", "dfu", Task::Backup(span), is_true);
 }
 
 #[test]
-fn verify() {
-    let there = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
-    let segment = Segment { address: FIRMWARE_BASE, data: there };
-    looking_matrix("verify", "dfu", Task::Verify(vec![segment]), |outcome| *outcome == Outcome::Unchanged);
+fn a_verify_changes_nothing_at_any_fault() {
+    let content = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
+    let segment = Segment { address: FIRMWARE_BASE, data: content };
+    read_only_matrix("verify", "dfu", Task::Verify(vec![segment]), |outcome| *outcome == Outcome::Unchanged);
 }
 
-/// Another image is never said to be there: not once, whatever goes wrong.
 #[test]
-fn verify_of_another_image() {
+fn a_verify_of_another_image_fails_at_any_fault() {
     let mut other = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
     other[LEN - 1] ^= 1;
     let segments = vec![Segment { address: FIRMWARE_BASE, data: other }];
     let at = Selector::At("1-1".parse().unwrap());
     let job = |segments| Job { device: at.clone(), ..Job::new(Task::Verify(segments)) };
-    let (_, _, transfers) = cut(&plugged_in(&drone("dfu")), job(segments.clone()), None);
+    let (_, _, transfers) = run_with_fault(&plugged_in(&drone("dfu")), job(segments.clone()), None);
     for (fault, at) in FAULTS.into_iter().flat_map(|fault| (0..transfers).map(move |at| (fault, at))) {
         let script = Script { at, fault };
-        let (report, ..) = cut(&plugged_in(&drone("dfu")), job(segments.clone()), Some(script));
+        let (report, ..) = run_with_fault(&plugged_in(&drone("dfu")), job(segments.clone()), Some(script));
         assert!(matches!(report.outcome, Outcome::Failed(_)), "{script:?}: {:?}", report.outcome);
     }
 }
 
 #[test]
-fn identify() {
-    let told = |outcome: &Outcome| *outcome == Outcome::Identified;
-    looking_matrix("identify", "erased", Task::Identify, told);
-    looking_matrix("identify, overwritten", "overwritten", Task::Identify, told);
+fn an_identify_changes_nothing_at_any_fault() {
+    let is_true = |outcome: &Outcome| *outcome == Outcome::Identified;
+    read_only_matrix("identify", "erased", Task::Identify, is_true);
+    read_only_matrix("identify, overwritten", "overwritten", Task::Identify, is_true);
 }
 
 #[test]
-fn identify_a_running_drone() {
-    let told = |outcome: &Outcome| *outcome == Outcome::Identified;
-    looking_matrix("identify a running drone", "healthy", Task::Identify, told);
+fn an_identify_of_a_running_drone_changes_nothing_at_any_fault() {
+    let is_true = |outcome: &Outcome| *outcome == Outcome::Identified;
+    read_only_matrix("identify a running drone", "healthy", Task::Identify, is_true);
 }

@@ -1,7 +1,7 @@
-//! The worker against a DFU class that nobody here wrote: `usbd-dfu` on `usb-device`, with its own reading
-//! of the standard, transfers of 128 bytes, pages of 1 KiB, and work that is done between two polls.
+//! The worker against an independent DFU class: `usbd-dfu` on `usb-device`, with its own interpretation of the
+//! standard, transfers of 128 bytes, pages of 1 KiB, and work that is done between two polls.
 //!
-//! The class lives in a thread of its own; a small bus carries packets of control endpoint 0 to it.
+//! The class runs in its own thread; a small bus carries packets of control endpoint 0 to it.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
@@ -25,7 +25,7 @@ const BASE: u32 = 0x0800_0000;
 const PAGE: usize = 1024;
 const PACKET: usize = 64;
 
-/// 64 pages of flash that can be looked at from outside.
+/// 64 pages of flash, shared with the test.
 #[derive(Clone)]
 struct Flash(Arc<Mutex<Vec<u8>>>);
 
@@ -83,7 +83,7 @@ impl DFUMemIO for Memory {
     }
 }
 
-/// Endpoint 0 of the device, as packets in a drawer.
+/// Endpoint 0 of the device, as queues of packets.
 #[derive(Default)]
 struct Wire {
     reset: bool,
@@ -160,7 +160,7 @@ impl UsbBus for WireBus {
 type Answer = Result<Vec<u8>, TransferError>;
 type Question = (Setup, usize, Vec<u8>, Sender<Answer>);
 
-/// Runs the device; questions are control transfers.
+/// Starts the device in a thread, and returns the channel for control transfers.
 fn device(flash: Flash) -> Sender<Question> {
     let (questions, inbox) = channel::<Question>();
     std::thread::spawn(move || {
@@ -169,7 +169,7 @@ fn device(flash: Flash) -> Sender<Question> {
         let allocator = UsbBusAllocator::new(wire.clone());
         let mut dfu = DFUClass::new(&allocator, Memory { flash, buffer: Vec::new() });
         let strings =
-            StringDescriptors::default().manufacturer("somebody").product("else").serial_number("1");
+            StringDescriptors::default().manufacturer("another").product("maker").serial_number("1");
         let mut usb = UsbDeviceBuilder::new(&allocator, UsbVidPid(0x0483, 0xDF11))
             .strings(&[strings])
             .unwrap()
@@ -234,7 +234,7 @@ fn transfer(wire: &WireBus, setup: Setup, len: usize, data: &[u8], poll: &mut dy
     Ok(bytes)
 }
 
-/// A packet from the device, which is told that it arrived.
+/// Takes a packet from the device, and acknowledges it.
 fn take(wire: &WireBus, poll: &mut dyn FnMut()) -> Option<Vec<u8>> {
     let packet = wire.0.lock().unwrap().sent.pop_front()?;
     wire.0.lock().unwrap().taken = true;
@@ -242,7 +242,7 @@ fn take(wire: &WireBus, poll: &mut dyn FnMut()) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// A bus with this one device.
+/// A bus with this device only.
 struct OracleBus {
     questions: Mutex<Sender<Question>>,
     clock: Arc<FastClock>,
@@ -299,7 +299,7 @@ impl Transport for OracleTransport {
     }
 }
 
-/// A flash that says nothing of boards: this device has none.
+/// A flash job without boards to check, because this device has none.
 fn job(image: &[u8], mismatch: Mismatch) -> Job {
     with(support::job(admission::flash(&parse(image), Overrides::default()).unwrap()), |task| {
         task.mismatch = mismatch;
@@ -307,7 +307,7 @@ fn job(image: &[u8], mismatch: Mismatch) -> Job {
 }
 
 #[test]
-fn a_device_of_another_make_is_flashed_by_its_own_rules() {
+fn an_independent_dfu_device_is_flashed_by_its_own_memory_map_and_poll_times() {
     let flash = Flash(Arc::new(Mutex::new(vec![0x5A; 64 * PAGE])));
     let bus = || {
         let clock = Arc::new(FastClock::new());
@@ -327,10 +327,10 @@ fn a_device_of_another_make_is_flashed_by_its_own_rules() {
     let content = flash.0.lock().unwrap().clone();
     assert_eq!(content[..16 * PAGE], vec![0x5A; 16 * PAGE]);
     assert_eq!(content[16 * PAGE..16 * PAGE + image.len()], image);
-    // It asked for 8 ms a block and 50 ms an erase, and got them.
+    // The device asks for 8 ms per block and 50 ms per erase, and the job waits for that time.
     assert!(report.took > Duration::from_millis(40 * 50 + 312 * 8));
 
-    // A new session finds it as the last one left it.
+    // A new session verifies what the last one wrote.
     let (again, clock) = bus();
     let task = Task::Verify(vec![Segment { address: Address(BASE + 16 * 1024), data: image }]);
     let report = run(again, clock, Job { task, ..job(&firmware("2026.08", 4096), Mismatch::Take) }).report;

@@ -1,8 +1,9 @@
-//! The screens: scenes of the demo drawn by the real views, compared with the text that was kept of them in `tests/screens`
-//! (`cargo insta review`), and the README's pictures with the files in `screenshots` (`UPDATE=1 cargo test pictures` writes
-//! them anew).
+//! Draws scenes of the demo with the real views. The screens are compared with the text snapshots in `tests/screens`
+//! (`cargo insta review`), the README's pictures with the files in `screenshots` (`UPDATE=1 cargo test pictures` writes
+//! them again).
 //!
-//! The scenes are lived through. Only the picker's rows and some steps of the wizard are put together.
+//! Nearly all scenes are reached by keys and jobs. Only the rows of the picker and some steps of the wizard are made
+//! up.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +20,7 @@ use cfdfu::job::{Event, LogEntry, WaitFor};
 use cfdfu::scan;
 use cfdfu::sim::drone::Mishap;
 use cfdfu::sim::images;
-use cfdfu::ui::theme::{Glyphs, Theme};
+use cfdfu::ui::theme::{Colours, Glyphs, Theme};
 use cfdfu::usb::TransferError;
 
 use ratatui::buffer::{Buffer, Cell};
@@ -29,7 +30,7 @@ use crate::interface::{Interface, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware};
 use crate::svg;
 
-/// The scenes, each at the moment that its picture shows.
+/// The scenes of the README's pictures.
 fn scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("healthy");
@@ -71,7 +72,7 @@ fn scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// What is known of boards, bootloaders and files, where it is not as it should be.
+/// Scenes with unusual boards, bootloaders and files.
 fn board_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("overwritten");
@@ -117,7 +118,7 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// What goes wrong, and what takes long.
+/// Scenes with failures and long waits.
 fn trouble_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("dfu");
@@ -154,7 +155,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
         scenes.push(("keeps-restarting", ui.app.clone()));
     }
 
-    // A drone without a rule for it, seen over SSH.
+    // A drone without a udev rule, used over SSH.
     let mut ui = Interface::new("none");
     let mut device = scan::devices(&World::new("dfu").bus).unwrap().remove(0);
     device.closed = Some(TransferError::Access);
@@ -181,7 +182,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
 }
 
 #[test]
-fn what_is_wrong_with_a_board_looks_as_it_did_when_somebody_looked() {
+fn scenes_of_boards_and_trouble_match_their_snapshots() {
     for (kind, scenes) in [("board", board_scenes()), ("trouble", trouble_scenes())] {
         for (name, app) in scenes {
             for (width, height) in [(80, 24), (60, 16)] {
@@ -191,29 +192,29 @@ fn what_is_wrong_with_a_board_looks_as_it_did_when_somebody_looked() {
     }
 }
 
-/// Compares a screen with what was kept of it in `tests/screens`: `cargo insta review` shows what differs.
+/// Compares a screen with its snapshot in `tests/screens`; `cargo insta review` shows the differences.
 fn check_screen(name: &str, app: &App, theme: &Theme, (width, height): (u16, u16)) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../screens");
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     let buffer = draw(app, theme, width, height);
-    settings.bind(|| insta::assert_snapshot!(name, format!("{}{}", text(&buffer), looks(&buffer))));
+    settings.bind(|| insta::assert_snapshot!(name, format!("{}{}", text(&buffer), style_map(&buffer))));
 }
 
-/// Where a screen has which colours: a letter for each look that occurs, and what the letters mean.
-fn looks(buffer: &Buffer) -> String {
-    let mut looks: Vec<(Color, Color, Modifier)> = Vec::new();
+/// A map of the styles of a screen, with one letter per style, and a legend of the letters.
+fn style_map(buffer: &Buffer) -> String {
+    let mut styles: Vec<(Color, Color, Modifier)> = Vec::new();
     let mut letter = |cell: &Cell| {
-        let look = (cell.fg, cell.bg, cell.modifier);
-        // A blank has no ink.
-        if cell.symbol() == " " && look.1 == Color::Reset && !look.2.contains(Modifier::REVERSED) {
+        let style = (cell.fg, cell.bg, cell.modifier);
+        // A blank shows only its background.
+        if cell.symbol() == " " && style.1 == Color::Reset && !style.2.contains(Modifier::REVERSED) {
             return ' ';
         }
-        let known = looks.iter().position(|known| *known == look);
-        let n = known.unwrap_or_else(|| {
-            looks.push(look);
-            looks.len() - 1
+        let index = styles.iter().position(|known| *known == style);
+        let n = index.unwrap_or_else(|| {
+            styles.push(style);
+            styles.len() - 1
         });
         char::from(b'a' + u8::try_from(n).unwrap())
     };
@@ -222,17 +223,17 @@ fn looks(buffer: &Buffer) -> String {
         (0..columns).map(|x| letter(&buffer[(x, y)])).collect::<String>().trim_end().to_owned() + "\n"
     };
     let map: String = (0..rows).map(row).collect();
-    let named = |(letter, (ink, paper, how)): (u8, &(Color, Color, Modifier))| {
-        format!("{} {ink} on {paper} {how:?}", char::from(letter))
+    let named = |(letter, (ink, paper, modifier)): (u8, &(Color, Color, Modifier))| {
+        format!("{} {ink} on {paper} {modifier:?}", char::from(letter))
     };
-    let legend: Vec<String> = (b'a'..).zip(&looks).map(named).collect();
+    let legend: Vec<String> = (b'a'..).zip(&styles).map(named).collect();
     let legend = legend.join("\n");
     format!("\n{map}\n{legend}")
 }
 
-/// Compares a picture with the file that was kept of it, or writes the file anew.
+/// Compares a picture with its file, or writes the file with `UPDATE=1`.
 fn check_picture(path: &Path, app: &App) {
-    let picture = svg::picture(&draw(app, &theme(), 80, 24));
+    let picture = svg::picture(&draw(app, &theme(), 80, 24), svg::DARK);
     if std::env::var_os("UPDATE").is_some() {
         fs::write(path, &picture).unwrap();
     }
@@ -240,36 +241,62 @@ fn check_picture(path: &Path, app: &App) {
     assert!(kept == picture, "{} is not what is drawn now: UPDATE=1 cargo test pictures", path.display());
 }
 
+/// `SHOW=folder` writes every scene there, in four sizes on dark and on light, to be looked at.
 #[test]
-fn the_pictures_in_the_readme_are_what_the_views_draw() {
+fn scenes_can_be_shown() {
+    let Some(folder) = std::env::var_os("SHOW") else { return };
+    let all = scenes().into_iter().chain(board_scenes()).chain(trouble_scenes());
+    for (name, app) in all {
+        for (width, height) in [(80, 24), (120, 40), (200, 60), (60, 16)] {
+            for (tone, colours, paper) in
+                [("dark", Colours::Dark { auto: false }, svg::DARK), ("light", Colours::Light, svg::LIGHT)]
+            {
+                let buffer = draw(&app, &Theme::new(Glyphs::Unicode, colours), width, height);
+                let file = Path::new(&folder).join(format!("{name}-{width}-{tone}.svg"));
+                fs::write(file, svg::picture(&buffer, paper)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_pictures_in_the_readme_match_what_the_views_draw() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("screenshots");
     for (name, app) in scenes() {
         check_picture(&folder.join(format!("{name}.svg")), &app);
     }
 }
 
-/// Other sizes and poorer terminals, of the scenes with the most in them; and what lies on top.
+/// The scenes with the most content in other sizes and on simpler terminals, then the wizard, the picker and the
+/// overlays.
 #[test]
-fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
+fn other_sizes_terminals_and_overlays_match_their_snapshots() {
     let scenes = scenes();
     let main = scenes.iter().filter(|(name, _)| ["start", "plan", "flashing", "wizard"].contains(name));
     for (name, app) in main {
         for (width, height) in [(120, 40), (60, 16), (59, 16)] {
             check_screen(&format!("{name}-{width}x{height}"), app, &theme(), (width, height));
         }
-        for (tier, glyphs, colour) in [("cp437", Glyphs::Cp437, true), ("ascii-mono", Glyphs::Ascii, false)] {
-            check_screen(&format!("{name}-{tier}"), app, &Theme::new(glyphs, colour), (80, 24));
+        for (tier, glyphs, colours) in
+            [("cp437", Glyphs::Cp437, Colours::Sixteen), ("ascii-mono", Glyphs::Ascii, Colours::None)]
+        {
+            check_screen(&format!("{name}-{tier}"), app, &Theme::new(glyphs, colours), (80, 24));
         }
     }
     let mut wizard = Wizard { step: WizardStep::AskLeds, since: Duration::ZERO };
-    let row = |name: &str, kind: EntryKind| Entry { path: Path::new("/images").join(name), kind };
+    let row = |name: &str, kind: EntryKind| Entry {
+        path: Path::new("/images").join(name),
+        kind,
+        size: 243_176,
+        age: Some(Duration::from_secs(7200)),
+    };
     let entries = vec![
         row("cf2-2026.08.bin", EntryKind::File("firmware 2026.08 for CF20, CF21".to_owned(), true)),
         row("cf2_nrf-2026.08.bin", EntryKind::File("for the radio chip".to_owned(), false)),
         row("old", EntryKind::Folder),
     ];
     let start = &scenes[0].1;
-    let picker = Picker { entries: Some(entries), ..Picker::new("/images".into()) };
+    let picker = Picker { entries: Some(Ok(entries)), ..Picker::new("/images".into()) };
     let mut screens = vec![("picker", Screen::Pick(Which::Image, None, picker))];
     for (name, step) in [
         ("leds", WizardStep::AskLeds),
@@ -287,31 +314,34 @@ fn other_sizes_and_tiers_look_as_they_did_when_somebody_looked() {
     let flashing = &scenes.iter().find(|(name, _)| *name == "flashing").unwrap().1;
     let meaning = explain(&LogEntry::InError(Status::FIRMWARE)).unwrap();
     let meaning = format!("dfuERROR, status(10)\n\n{meaning}");
-    let overs = [
+    let overlays = [
         ("help", Overlay::Help),
         ("stop", Overlay::AskStop),
         ("log", Overlay::Log),
         ("explain", Overlay::Explain(meaning)),
     ];
-    for (name, over) in overs {
-        let app = App { over: Some(over), ..flashing.clone() };
+    for (name, overlay) in overlays {
+        let app = App { over: Some(overlay), ..flashing.clone() };
         check_screen(&format!("over-{name}"), &app, &theme(), (80, 24));
     }
 }
 
 #[test]
-fn every_scene_can_be_drawn_at_any_size_in_every_tier() {
+fn every_scene_is_drawn_at_any_size_on_every_kind_of_terminal() {
     for (name, app) in scenes() {
         for glyphs in [Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii] {
-            for colour in [true, false] {
-                let theme = Theme::new(glyphs, colour);
+            for colours in [Colours::None, Colours::Sixteen, Colours::Dark { auto: true }, Colours::Light] {
+                let theme = Theme::new(glyphs, colours);
                 for (width, height) in
                     [(80, 24), (120, 40), (60, 16), (59, 16), (200, 60), (1, 1), (3, 10), (80, 5)]
                 {
                     let shown = text(&draw(&app, &theme, width, height));
                     let too_small = width < 60 || height < 16;
                     if too_small && width > 20 {
-                        assert!(shown.contains("needs 60"), "{name} at {width}×{height}:\n{shown}");
+                        assert!(
+                            shown.contains("needs 60") || shown.contains("Do not unplug"),
+                            "{name} at {width}×{height}:\n{shown}"
+                        );
                     }
                     if !too_small {
                         assert!(shown.contains("SIMULATED"), "{name} at {width}×{height}:\n{shown}");
@@ -325,29 +355,31 @@ fn every_scene_can_be_drawn_at_any_size_in_every_tier() {
     }
 }
 
-/// What is about to be overwritten is named on the page that asks.
 #[test]
-fn the_page_before_writing_names_file_boards_and_what_goes() {
+fn the_plan_names_the_new_firmware_and_what_it_overwrites() {
     for (name, app) in scenes().into_iter().filter(|(name, _)| ["plan", "restore"].contains(name)) {
         for (width, height) in [(80, 24), (120, 40), (60, 16)] {
-            let shown = text(&draw(&app, &theme(), width, height));
-            let there = if name == "plan" { "firmware 2025.02" } else { "not recognised" };
-            let (question, typed) = match name {
-                "plan" => ("Nothing is changed yet", " w "),
-                _ => ("Type restore, then Enter:", "rest_"),
+            // Long rows are wrapped.
+            let shown = text(&draw(&app, &theme(), width, height)).replace('│', " ");
+            let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+            let overwritten = if name == "plan" { "firmware 2025.02" } else { "not recognised" };
+            let (question, sectors) = match name {
+                "plan" => ("w Write it", "erase 1-5"),
+                _ => ("rest_", "erase 0-5"),
             };
-            for words in [there, "firmware 2026.08", "cfdfu ", "erase 1", question, typed] {
+            for words in [overwritten, "firmware 2026.08", "Nothing has been changed yet", sectors, question]
+            {
                 assert!(shown.contains(words), "{name} at {width}×{height} does not say {words:?}:\n{shown}");
             }
         }
     }
 }
 
-/// A whole recovery as pictures with the time that each is shown, in hundredths of a second.
+/// A whole recovery as a series of screens, each with the time for which it is shown in hundredths of a second.
 fn film() -> Vec<(u32, App)> {
     let mut frames = Vec::new();
     let mut ui = Interface::new("dead");
-    let hands = |ui: &mut Interface, what: Person| {
+    let act = |ui: &mut Interface, what: Person| {
         ui.world.bus.with(0, |drone, now| match what {
             Person::Cable => drone.plug_or_unplug(now),
             Person::Button => drone.press_or_release(now),
@@ -362,20 +394,20 @@ fn film() -> Vec<(u32, App)> {
     frames.push((200, ui.app.clone()));
     ui.enter();
     frames.push((100, ui.app.clone()));
-    hands(&mut ui, Person::Button);
+    act(&mut ui, Person::Button);
     for _ in 0..2 {
         ui.wait(Duration::from_secs(1));
         frames.push((100, ui.app.clone()));
     }
     ui.wait(Duration::from_millis(950));
-    hands(&mut ui, Person::Cable);
+    act(&mut ui, Person::Cable);
     for _ in 0..12 {
         ui.wait(Duration::from_millis(480));
         frames.push((48, ui.app.clone()));
     }
     ui.wait(Duration::from_millis(300));
     frames.push((70, ui.app.clone()));
-    hands(&mut ui, Person::Button);
+    act(&mut ui, Person::Button);
     ui.wait(Duration::from_secs(1));
     ui.until(|event| matches!(event, Event::Ready(_)));
     frames.push((250, ui.app.clone()));
@@ -385,7 +417,7 @@ fn film() -> Vec<(u32, App)> {
     while matches!(ui.app.screen, Screen::Job(_)) {
         ui.take(|event| tenth(event) || matches!(event, Event::Finished(_)));
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
-        // A picture whenever the bar has gone on by a twelfth.
+        // Add a frame whenever the bar has grown by four cells.
         let bar: String = shown
             .lines()
             .filter(|line| line.contains(" %"))
@@ -402,18 +434,19 @@ fn film() -> Vec<(u32, App)> {
     frames
 }
 
-/// `FRAMES=folder` keeps the pictures, of which `screenshots/make` makes the film in the README.
+/// `FRAMES=folder` writes the frames to files; `screenshots/make` turns them into the film in the README.
 #[test]
-fn a_whole_recovery_makes_a_film() {
+fn the_film_of_a_recovery_ends_with_a_verified_flash() {
     let frames = film();
-    assert!(frames.len() > 25, "{} frames", frames.len());
+    assert!(frames.len() > 20, "{} frames", frames.len());
     let last = text(&draw(&frames.last().unwrap().1, &theme(), 80, 24));
     assert!(last.contains("Flashed and verified"), "{last}");
     if let Some(folder) = std::env::var_os("FRAMES") {
         fs::create_dir_all(&folder).unwrap();
         for (n, (time, app)) in frames.iter().enumerate() {
             let name = format!("{n:03}-{time}.svg");
-            fs::write(Path::new(&folder).join(name), svg::picture(&draw(app, &theme(), 80, 24))).unwrap();
+            fs::write(Path::new(&folder).join(name), svg::picture(&draw(app, &theme(), 80, 24), svg::DARK))
+                .unwrap();
         }
     }
 }

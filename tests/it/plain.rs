@@ -1,4 +1,4 @@
-//! The interface in lines: answers from a pipe or a terminal, signals, and nobody there any more.
+//! The interface with `--plain`: answers from a pipe or a terminal, signals, and the end of the input.
 #![cfg(unix)]
 
 use std::thread;
@@ -10,28 +10,26 @@ use rustix::process::Signal;
 use crate::cli::{Folder, Ran};
 use crate::pty::{READ, Session, busy};
 
-/// The same in lines, for whoever has no screen: the answers come from a pipe.
+/// The answers come from a pipe.
 #[test]
-fn plain_mode_flashes_by_lines_and_asks_before_it_writes() {
+fn plain_mode_flashes_and_asks_before_it_writes() {
     let folder = Folder::with_image();
     let plain = |answers: &str| folder.cfdfu("cf2.bin --demo --plain").input(answers).run();
     let Ran { code, out, .. } = plain("f\nw\n");
     assert_eq!(code, 0, "{out}");
-    for words in
-        ["SIMULATED", "on the drone: firmware 2025.02", "w: write", "Flashed and verified", "is running"]
-    {
+    for words in ["SIMULATED", "now: firmware 2025.02", "w: write", "Flashed and verified", "is running"] {
         assert!(out.contains(words), "{words:?} is not in:\n{out}");
     }
     assert!(!out.contains('\u{1b}'));
-    // Whoever goes away before the answer has nothing written.
+    // If the input ends before the answer, nothing is written.
     let Ran { code, out, .. } = plain("f\n");
-    assert_eq!(code, 75, "it ends as its last job did: {out}");
+    assert_eq!(code, 75, "the exit status is that of the last job: {out}");
     assert!(out.contains("Nothing was changed") && !out.contains("Erase "), "{out}");
 }
 
-/// The command that the plan shows does the same when it is pasted: on the demo, too, where the image is no file.
+/// This holds even on the demo, where the image is not a file.
 #[test]
-fn the_command_that_the_plan_shows_can_be_pasted() {
+fn the_command_shown_with_the_plan_does_the_same_when_pasted() {
     let folder = Folder::new();
     let Ran { out, .. } = folder.cfdfu("--demo --plain").input("f\n").run();
     let shown = out.lines().find_map(|line| line.split_once("cfdfu flash").map(|(_, rest)| rest));
@@ -41,9 +39,10 @@ fn the_command_that_the_plan_shows_can_be_pasted() {
     assert!(code == 0 && out.contains("Flashed and verified"), "{arguments}: {out}");
 }
 
-/// SIGTERM and the end of the input let a flash in lines finish, as they do on a screen; a broken line is not spun on.
+/// As on a screen, SIGTERM, SIGHUP and the end of the input let the flash finish, without a busy loop on the closed
+/// input.
 #[test]
-fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
+fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
     for signal in [None, Some(Signal::TERM), Some(Signal::HUP)] {
         let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
         session.until("Image: ");
@@ -65,9 +64,9 @@ fn plain_mode_finishes_what_it_writes_when_nobody_is_there_any_more() {
     }
 }
 
-/// B1: a line that was typed ahead of the plan does not confirm it, at a keyboard; from a pipe it waits for the plan.
+/// B1: this applies to a keyboard; a line from a pipe waits for the plan.
 #[test]
-fn b1_a_line_that_was_typed_ahead_confirms_nothing() {
+fn b1_a_line_typed_before_the_plan_is_shown_does_not_confirm_it() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
     session.until("Image: ");
     session.press("f\nw\nw\nw\n");
@@ -80,9 +79,9 @@ fn b1_a_line_that_was_typed_ahead_confirms_nothing() {
     session.ended();
 }
 
-/// Ctrl-C in lines stops at the next safe point, without a question.
+/// It stops at the next safe point.
 #[test]
-fn plain_mode_is_stopped_by_the_interrupt() {
+fn plain_mode_stops_on_ctrl_c_without_a_question() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
     session.until("Image: ");
     session.press("f\n");
@@ -91,16 +90,15 @@ fn plain_mode_is_stopped_by_the_interrupt() {
     session.press("w\n");
     session.until("Erase    0x08008000");
     session.press("\u{3}");
-    session.until("no complete firmware");
+    session.until("no working firmware");
     session.press("?\n");
     session.until("save a report");
     session.press("q\nq\n");
     assert_eq!(session.ended(), 75);
 }
 
-/// What is said for every command holds for the interface.
 #[test]
-fn the_interface_keeps_to_the_drone_that_was_named_and_writes_the_log() {
+fn the_interface_uses_the_drone_given_by_device_and_writes_the_log_file() {
     let mut session = Session::start(
         &["cf2.bin", "--demo=two", "--plain", "--device", "338133883034", "--log-file", "log.txt"],
         &[],
@@ -121,9 +119,9 @@ fn the_interface_keeps_to_the_drone_that_was_named_and_writes_the_log() {
     session.ended();
 }
 
-/// A bootloader is restored in lines, too: what was typed wrong can be left, and what is on top can be closed.
+/// On the way a wrong file name is abandoned, and the help is closed.
 #[test]
-fn plain_mode_restores_a_bootloader_by_typed_word() {
+fn plain_mode_restores_a_bootloader_after_a_typed_word() {
     let mut session = Session::start(&["cf2.bin", "--demo=overwritten", "--plain"], &[]);
     std::fs::write(session.dir.path().join("loader.bin"), images::loader()).unwrap();
     let lines = [
@@ -135,7 +133,7 @@ fn plain_mode_restores_a_bootloader_by_typed_word() {
         ("q", "o: firmware"),
         ("b", "loader.bin   the Bitcraze bootloader"),
         ("loader.bin", "Type restore to do it"),
-        ("no", "type the word restore first"),
+        ("no", "type \"restore\" first"),
         ("restore", "The bootloader is back"),
     ];
     for (line, words) in lines {
@@ -148,13 +146,14 @@ fn plain_mode_restores_a_bootloader_by_typed_word() {
     assert_eq!(session.ended(), 0, "{}", session.screen());
 }
 
-/// M10: answers without end are read no further than they are needed, and a line without end is no line.
+/// M10: input is read only as far as it is needed, and a line that never ends is not kept in memory.
 #[cfg(target_os = "linux")]
 #[test]
-fn m10_endless_input_takes_no_memory() {
+fn m10_endless_input_does_not_fill_the_memory() {
     for endless in ["yes ''", "cat /dev/zero"] {
         let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
-        // A quarter of a gigabyte of address space more than it needs; both have taken ten times that in seconds.
+        // A quarter of a gigabyte of address space more than it needs. With the defect, both inputs took ten times that
+        // in seconds.
         let line = format!(
             "ulimit -v 700000; {endless} | timeout 6 '{}' --plain --demo >out 2>err; echo ${{PIPESTATUS[1]}}",
             cfdfu.display()
@@ -164,15 +163,14 @@ fn m10_endless_input_takes_no_memory() {
             std::process::Command::new("bash").current_dir(dir.path()).args(["-c", &line]).output().unwrap();
         let status = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let err = std::fs::read_to_string(dir.path().join("err")).unwrap();
-        // 124: it was still there, and well, when its time was over. Or it was told to quit by what came.
+        // 124: it was still running when `timeout` ended it. 0: the input made it quit.
         assert!(status == "124" || status == "0", "{endless}: {status} {err}");
         assert!(!err.contains("memory"), "{endless}: {err}");
     }
 }
 
-/// M11: a file's name is no command to a terminal.
 #[test]
-fn m11_a_file_s_name_does_not_reach_the_terminal_as_a_command() {
+fn m11_escape_sequences_in_a_file_name_do_not_reach_the_terminal() {
     let folder = Folder::new();
     let name = "x\u{1b}[31mRED\u{1b}]0;pwned\u{7}.bin";
     folder.file(name, b"no image");
@@ -180,9 +178,8 @@ fn m11_a_file_s_name_does_not_reach_the_terminal_as_a_command() {
     assert!(out.contains("RED") && !out.contains('\u{1b}') && !out.contains('\u{7}'), "{out:?}");
 }
 
-/// L12: a line that is not UTF-8 is not the end of the input.
 #[test]
-fn l12_a_line_that_is_not_text_is_not_the_end() {
+fn l12_a_line_that_is_not_utf_8_does_not_end_the_input() {
     let Ran { out, .. } = Folder::new().cfdfu("--plain --demo=dfu").input(b"\xff\xfe\nf\nw\n").run();
     assert!(out.contains("Flashed and verified"), "{out}");
 }

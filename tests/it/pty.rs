@@ -1,4 +1,4 @@
-//! The real binary in a pseudo-terminal, on the demo in real time.
+//! Runs the real binary, or a shell, in a pseudo-terminal: presses keys and reads the screen.
 #![cfg(unix)]
 
 use std::io::{Read, Write};
@@ -13,9 +13,9 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
 
-/// A plan takes its key once it can have been read.
+/// A plan accepts its key only after it was shown for a while.
 pub const READ: Duration = Duration::from_secs(1);
-/// A flash with everything around it takes about 7 s here.
+/// The longest time to wait for anything. A whole flash takes about 7 s.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Session {
@@ -25,7 +25,7 @@ pub struct Session {
     pub bytes: Arc<Mutex<Vec<u8>>>,
     pub size: (u16, u16),
     pub dir: TempDir,
-    /// The reader holds the terminal open, too: it lets go with the next bytes after this is set.
+    /// The reader thread keeps the terminal open, too. Once this is set, it ends at the next bytes.
     pub closing: Arc<AtomicBool>,
 }
 
@@ -36,11 +36,11 @@ impl Session {
         let mut command = CommandBuilder::new(assert_cmd::cargo::cargo_bin!("cfdfu"));
         command.args(arguments);
         command.cwd(dir.path());
-        // Nobody's own settings, and nothing of what he did before.
+        // Neither the settings nor the earlier jobs of the user who runs the tests.
         let home = dir.path().join("home").display().to_string();
-        let own = ["XDG_CONFIG_HOME", "XDG_STATE_HOME"].map(|name| (name, home.as_str()));
+        let folders = ["XDG_CONFIG_HOME", "XDG_STATE_HOME"].map(|name| (name, home.as_str()));
         let terminal = [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")];
-        for (name, value) in own.iter().chain(&terminal).chain(env) {
+        for (name, value) in folders.iter().chain(&terminal).chain(env) {
             command.env(name, value);
         }
         if !env.iter().any(|(name, _)| *name == "NO_COLOR") {
@@ -49,7 +49,7 @@ impl Session {
         Session::spawn(command, dir)
     }
 
-    /// Any program, in this folder.
+    /// Starts any program, and keeps `dir` as long as the session.
     pub fn spawn(command: CommandBuilder, dir: TempDir) -> Session {
         let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
@@ -72,7 +72,7 @@ impl Session {
         Session { child, master: Some(pair.master), keys: Some(keys), bytes, size: (24, 80), dir, closing }
     }
 
-    /// The file given, the drone in DFU mode, the plan seen and agreed to.
+    /// Starts the interface with an image and a drone in DFU mode, and confirms the plan.
     pub fn flashing(scenario: &str) -> Session {
         let mut session = Session::start(&["cf2.bin", &format!("--demo={scenario}")], &[]);
         session.until("in DFU mode");
@@ -82,9 +82,9 @@ impl Session {
         session
     }
 
-    /// Waits for the plan and says yes to it.
+    /// Waits for the plan and confirms it.
     pub fn agree(&mut self) {
-        self.until("Nothing is changed yet");
+        self.until("Nothing has been changed yet");
         thread::sleep(READ);
         self.press("w");
     }
@@ -95,7 +95,7 @@ impl Session {
         writer.flush().unwrap();
     }
 
-    /// Sends a signal as `kill` would, which not every machine has.
+    /// Sends a signal. The `kill` program is not installed on every machine.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.process_id().unwrap()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
@@ -124,11 +124,12 @@ impl Session {
             if screen.contains(words) {
                 return screen;
             }
-            assert!(start.elapsed() < PATIENCE, "{words:?} never came:\n{screen}");
+            assert!(start.elapsed() < PATIENCE, "{words:?} never appeared:\n{screen}");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
+    /// Waits for the end of the program, and returns its exit status.
     pub fn ended(&mut self) -> u32 {
         let start = Instant::now();
         loop {
@@ -136,12 +137,12 @@ impl Session {
                 thread::sleep(Duration::from_millis(100));
                 return status.exit_code();
             }
-            assert!(start.elapsed() < PATIENCE, "it does not end");
+            assert!(start.elapsed() < PATIENCE, "the program does not end");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// The alternate screen left, the cursor shown, pastes plain again.
+    /// Checks that the alternate screen is left, the cursor is visible, and bracketed paste is off.
     pub fn is_restored(&self) {
         let parser = self.parser();
         let screen = parser.screen();
@@ -155,7 +156,7 @@ impl Drop for Session {
     }
 }
 
-/// Processor time that a process has used, in hundredths of a second.
+/// The processor time that a process has used, in hundredths of a second.
 pub fn busy(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after = stat.rsplit(')').next().unwrap_or_default().to_owned();

@@ -1,5 +1,6 @@
-//! What logs and threads about real F405 chips show, replayed: R1 to R16. Figures only, each with its source. First what
-//! goes over the wire, then whole jobs on a simulated chip with that manner.
+//! Replays the behaviour of real F405 chips and their relatives, R1 to R16, as logs and threads show it. Only figures
+//! are used, each with its source. First come the transfers, then whole jobs on a simulated chip with the same
+//! behaviour.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use cfdfu::usb::{Bus, Found, ROM_DFU, TransferError};
 use crate::bent::Bent;
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, run, with};
 
-/// An answer of a device: to a GETSTATUS (status, poll in ms, state), to an UPLOAD, or to a request that writes.
+/// The answer of a device to a GETSTATUS (status, poll time in ms, state), to an UPLOAD, or to a request that writes.
 #[derive(Clone, Copy)]
 enum Reply {
     Status(u8, u8, u8),
@@ -36,7 +37,7 @@ enum Reply {
 
 use Reply::{Bytes, Done, Lost, Status as St};
 
-/// Runs an operation against recorded answers; all of them must be asked for.
+/// Runs an operation against recorded answers. It must request all of them, and no more.
 fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Result<Vec<u8>, DfuError> {
     let mut answers = answers.iter().copied();
     machine.begin(operation);
@@ -47,12 +48,12 @@ fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Res
                 continue;
             }
             Step::Finished(result) => {
-                assert!(answers.next().is_none(), "not all of the record was asked for");
+                assert!(answers.next().is_none(), "not all recorded answers were requested");
                 return result;
             }
             Step::Send(..) | Step::Fetch(..) => {}
         }
-        match answers.next().expect("more was asked for than was recorded") {
+        match answers.next().expect("more answers were requested than recorded") {
             St(status, poll, state) => machine.reply(Ok(&[status, poll, 0, 0, state, 0])),
             Bytes(bytes) => machine.reply(Ok(bytes)),
             Done => machine.reply(Ok(&[])),
@@ -61,7 +62,7 @@ fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Res
     }
 }
 
-/// R1, bitcraze dfu.md: dfuERROR with errFIRMWARE first, cleared to dfuIDLE; at the end state 7.
+/// R1, bitcraze dfu.md: dfuERROR with errFIRMWARE at first, cleared to dfuIDLE; state 7 at the end.
 fn opened() -> Machine {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let opened = replay(&mut machine, Operation::Recover, &[St(0x0A, 0, 10), Done, St(0, 0, 2)]);
@@ -76,7 +77,8 @@ fn r1_the_documented_session_opens_and_leaves() {
     assert_eq!(replay(&mut machine, Operation::Leave(FIRMWARE_BASE), &leave), Ok(Vec::new()));
 }
 
-/// R2, log of an F469: an erase polls 100 ms, then 0; writes of 2048 and of 12 bytes 104, then 0.
+/// R2, log of an F469: the poll time of an erase is 100 ms, then 0; that of writes of 2048 and of 12 bytes is 104, then
+/// 0.
 #[test]
 fn r2_each_download_is_busy_once_and_then_done() {
     let mut machine = opened();
@@ -92,7 +94,7 @@ fn r2_each_download_is_busy_once_and_then_done() {
 /// R3, ixox and forum t=1144: four names, and a serial number of six bytes.
 /// R4, lsusb of an F407: bcdDevice 22.00, bcdUSB 1.00, 0x36 bytes, 0xC0, 0x32, 0x0B, 2048, 01.1A.
 #[test]
-fn r3_r4_the_descriptors_are_read_as_they_are_printed() {
+fn r3_r4_the_descriptors_are_read_as_the_logs_print_them() {
     let world = World::new("dfu");
     let found = world.bus.list().unwrap().remove(0);
     let mut transport = world.bus.open(&found).unwrap();
@@ -101,7 +103,7 @@ fn r3_r4_the_descriptors_are_read_as_they_are_printed() {
     assert!(device.flash().unwrap().map.is_stm32f405());
     assert_eq!(Quirks::of(ROM_DFU, "STM32  BOOTLOADER", &device), STM32F405_ROM);
     assert_eq!(ROM.identity(), ((0x0483, 0xDF11), 0x2200));
-    // UPLOAD out of dfuDNLOAD-IDLE was answered with a stall: an ABORT comes first.
+    // The chip stalled an UPLOAD in dfuDNLOAD-IDLE, so an ABORT must come first.
     let mut machine = opened();
     let write = [Done, St(0, 104, 4), St(0, 0, 5), Done, St(0, 104, 4), St(0, 0, 5)];
     replay(&mut machine, Operation::Write(FIRMWARE_BASE, vec![1; 4]), &write).unwrap();
@@ -109,9 +111,10 @@ fn r3_r4_the_descriptors_are_read_as_they_are_printed() {
     assert_eq!(replay(&mut machine, Operation::Read(FIRMWARE_BASE, 4), &read), Ok(vec![1, 2, 3, 4]));
 }
 
-/// R5, lsusb of an old stm32f4discovery: bcdDevice 21.00, and the letter g for every memory, as if all could be erased.
+/// R5, lsusb of an old stm32f4discovery: bcdDevice 21.00, and the letter g for every memory, as if each could be
+/// erased.
 #[test]
-fn r5_an_old_rom_that_would_erase_its_option_bytes_has_one_flash() {
+fn r5_the_option_bytes_of_an_old_rom_are_not_mistaken_for_its_flash() {
     use cfdfu::dfu::device::Alternate;
     use cfdfu::flash::map::MemoryMap;
     let names = [
@@ -127,23 +130,23 @@ fn r5_an_old_rom_that_would_erase_its_option_bytes_has_one_flash() {
     let alternates: Vec<Alternate> = names.iter().enumerate().map(alternate).collect();
     let mut device = DfuDevice { interface: 0, transfer_size: 2048, alternates, unnamed: Vec::new() };
     assert_eq!(device.flash().unwrap().number, 0);
-    // With the name of the flash lost, the option bytes are not taken for it.
+    // Even if the name of the flash is lost, the option bytes are not mistaken for it.
     device.alternates.remove(0);
     device.unnamed.push(0);
     assert_eq!(device.flash(), None);
 }
 
-/// R6, Betaflight's configurator: read protection shows at Set Address, status 0x0B in dfuERROR.
-/// R7, a thread about an F407: Set Address 0 is busy first, then errTARGET.
+/// R6, Betaflight's configurator: read protection shows at Set Address, by status 0x0B in dfuERROR.
+/// R7, a thread about an F407: Set Address 0 is busy at first, then fails with errTARGET.
 #[test]
-fn r6_r7_a_refused_address_says_why() {
+fn r6_r7_a_refused_address_is_reported_with_its_reason() {
     for (code, status) in [(0x0B, Status::VENDOR), (0x01, Status::TARGET)] {
         let answers = [Done, St(0, 104, 4), St(code, 0, 10)];
         let read = replay(&mut opened(), Operation::Read(Address(0), 16), &answers);
         assert_eq!(read, Err(DfuError::Status(status)));
     }
     for late in [false, true] {
-        let world = manner("dfu", |drone| {
+        let world = changed("dfu", |drone| {
             drone.memory.options[1] = 0x55;
             drone.traits.late_refusal = late;
         });
@@ -152,9 +155,9 @@ fn r6_r7_a_refused_address_says_why() {
     }
 }
 
-/// R8, comma's panda: option bytes with their complements, twice.
+/// R8, comma's panda: option bytes, each followed by its complement, twice.
 #[test]
-fn r8_option_bytes_are_read_between_their_complements() {
+fn r8_option_bytes_are_parsed_with_their_complements() {
     let panda =
         [0xEF, 0xAA, 0x10, 0x55, 0xEF, 0xAA, 0x10, 0x55, 0xFF, 0x7F, 0x00, 0x80, 0xFF, 0x7F, 0x00, 0x80];
     assert_eq!(Protection::parse(&panda), Some(Protection::default()));
@@ -167,11 +170,11 @@ fn r8_option_bytes_are_read_between_their_complements() {
 
 /// R9, dfu-util tickets 140 and 141: a DNLOAD is stalled once, at 2, 12 or 13 % of the image.
 #[test]
-fn r9_a_block_that_fails_by_chance_is_written_again() {
-    let whole = counted(&World::new("dfu"), None).1;
+fn r9_a_block_that_fails_once_is_written_again() {
+    let whole = flash_and_count(&World::new("dfu"), None).1;
     for percent in [2, 12, 13, 50, 90] {
         let at = whole * percent / 100;
-        let (run, _, world) = hit_by(Some(Script { at, fault: Fault::Stall }));
+        let (run, _, world) = flash_with_fault(Some(Script { at, fault: Fault::Stall }));
         assert_eq!(run.report.outcome, Outcome::Flashed, "at {percent} %");
         assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "at {percent} %");
     }
@@ -179,7 +182,7 @@ fn r9_a_block_that_fails_by_chance_is_written_again() {
 
 /// R10: serial numbers of two drones, each in both modes; and of two chips of one batch.
 #[test]
-fn r10_a_serial_number_is_followed_through_the_modes() {
+fn r10_the_serial_numbers_of_both_modes_are_matched() {
     assert!(crazyflie::is_same_serial("206437A1304E", "206437a1304e"));
     assert!(crazyflie::is_same_serial("51004F000551343036333233", "338133873034"));
     assert!(!crazyflie::is_same_serial("51004F000551343036333233", "206437A1304E"));
@@ -187,29 +190,29 @@ fn r10_a_serial_number_is_followed_through_the_modes() {
     assert!(!crazyflie::is_same_serial("", "") && !crazyflie::is_same_serial("", "338133873034"), "unknown");
 }
 
-/// R11, CircuitPython PR 11270: 5 of 12 entries reach the ROM, the others reset into the firmware.
+/// R11, CircuitPython PR 11270: 5 of 12 attempts to enter DFU mode reach the ROM, the others reset into the firmware.
 #[test]
-fn r11_an_entry_that_ends_in_the_firmware_is_tried_again_at_once() {
-    let world = manner("healthy", |drone| drone.traits.missed_entries = 7);
+fn r11_an_entry_that_ends_in_the_firmware_is_retried_at_once() {
+    let world = changed("healthy", |drone| drone.traits.missed_entries = 7);
     let report = flash(&world).report;
     assert_eq!((report.booted(), &report.outcome), (Some(true), &Outcome::Flashed));
     assert!(report.took < Duration::from_secs(25), "{:?}", report.took);
 }
 
-/// R12, a thread about an F40x: behind the OTP the address is taken, and UPLOAD gives nothing.
+/// R12, a thread about an F40x: an address behind the OTP is accepted, and UPLOAD returns nothing.
 #[test]
-fn r12_a_place_that_reads_empty_is_unknown_and_no_failure() {
+fn r12_an_empty_read_of_the_rom_version_leaves_it_unknown_and_the_job_succeeds() {
     let answers = [Done, St(0, 104, 4), St(0, 0, 5), Done, Bytes(&[])];
     let read = replay(&mut opened(), Operation::Read(Address(0x1FFF_7A10), 12), &answers);
     assert_eq!(read, Err(DfuError::Short { got: 0, wanted: 12 }));
-    let world = manner("dfu", |drone| drone.memory.rom_version = 0);
+    let world = changed("dfu", |drone| drone.memory.rom_version = 0);
     let report = flash(&world).report;
     assert_eq!((report.rom, &report.outcome), (None, &Outcome::Flashed));
 }
 
-/// R13, dfu-util ticket 40 (an L43x): GETSTATUS is stalled while the chip is busy; asked later it is done.
+/// R13, dfu-util ticket 40 (an L43x): the chip stalls GETSTATUS while it is busy, and answers a later one.
 #[test]
-fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_time() {
+fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_poll_time() {
     assert_eq!(STM32F405_ROM.polling, Polling::Eager);
     let mut machine = opened();
     let answers = [Done, St(0, 100, 4), Lost(TransferError::Stall), St(0, 0, 5)];
@@ -217,17 +220,18 @@ fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_time() {
     assert_eq!(
         machine.take_notes().len(),
         2,
-        "the first error cleared, and the poll time obeyed from here on"
+        "the first error is cleared, and from here on the poll time is obeyed"
     );
 }
 
-/// R14, CubeProgrammer on an F412: sectors 0 to 4, 6 and 7 take 6 s +- 1 at 8 bits; 1024 bytes are read in 5 ms.
+/// R14, CubeProgrammer on an F412: erasing sectors 0 to 4, 6 and 7 takes 6 s ± 1 at 8 bits; 1024 bytes are read in 5
+/// ms.
 #[test]
-fn r14_the_simulated_chip_is_as_fast_as_a_real_relative() {
+fn r14_the_simulated_chip_is_as_fast_as_a_related_real_chip() {
     let nor = Nor::new(Pace::Typical);
-    let seven: Duration =
+    let erase: Duration =
         [0, 1, 2, 3, 4, 6, 7].into_iter().map(|sector| nor.erase_time(sector, ProgramWidth::Byte)).sum();
-    assert!((5.0..=7.0).contains(&seven.as_secs_f64()), "{seven:?}");
+    assert!((5.0..=7.0).contains(&erase.as_secs_f64()), "{erase:?}");
     let world = World::new("dfu");
     let found = world.bus.list().unwrap().remove(0);
     let mut transport = world.bus.open(&found).unwrap();
@@ -239,78 +243,78 @@ fn r14_the_simulated_chip_is_as_fast_as_a_real_relative() {
     assert!(world.clock.now() - before < Duration::from_millis(5));
 }
 
-/// R15, rusefi 4847: state 7 is answered, and then there is no device, for ever.
+/// R15, rusefi 4847: the device answers state 7, and then never returns to the bus.
 #[test]
-fn r15_a_drone_that_stays_dark_after_leave_is_flashed_all_the_same() {
+fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
     for (version, dark) in [(0x31, true), (0x90, true), (0x91, false)] {
         assert_eq!(RomVersion::of(version).unwrap().leaves_drone_dark(), dark);
-        let world = manner("healthy", |drone| drone.memory.rom_version = version);
+        let world = changed("healthy", |drone| drone.memory.rom_version = version);
         let report = flash(&world).report;
         assert_eq!((report.verified, &report.outcome), (true, &Outcome::Flashed));
         assert_eq!(report.boot, if dark { Boot::NotSeen } else { Boot::StaysUp }, "{version:#x}");
         // Leaving at a blank address resets the chip, which starts on every ROM.
-        let world = manner("healthy", |drone| drone.memory.rom_version = version);
+        let world = changed("healthy", |drone| drone.memory.rom_version = version);
         let report = run_on(&world, with(job(), |task| task.leave = Leave::Reset)).report;
         assert_eq!(report.boot, Boot::StaysUp, "{version:#x}, by a reset");
     }
 }
 
-/// By hand, the radio chip holds the pins, and a reset ends in DFU mode again: seen, and told.
+/// After manual entry the radio chip holds the boot pins, so a reset ends in DFU mode again. The report says so.
 #[test]
-fn r15_by_hand_a_reset_comes_back_in_dfu_mode() {
-    let world = manner("dfu", |drone| drone.memory.rom_version = 0x31);
+fn r15_after_manual_entry_a_reset_is_reported_as_not_booted() {
+    let world = changed("dfu", |drone| drone.memory.rom_version = 0x31);
     let report = run_on(&world, with(job(), |task| task.leave = Leave::Reset)).report;
     assert_eq!((report.boot, report.by_hand), (Boot::NotSeen, true));
     assert_eq!(world.bus.list().unwrap()[0].id, ROM_DFU);
 }
 
-/// R16, dfu-util ticket 3: GETSTATUS stays without an answer for more than 5 s while the chip erases, and then it is done.
+/// R16, dfu-util ticket 3: GETSTATUS gets no answer for more than 5 s while the chip erases, and then the erase is
+/// done.
 #[test]
-fn r16_a_long_erase_is_waited_for() {
-    let world = manner("slow", |_| {});
+fn r16_the_job_waits_for_a_long_erase() {
+    let world = changed("slow", |_| {});
     let run = run_on(&world, with(job(), |task| task.width = cfdfu::job::Width::Byte));
     assert_eq!(run.report.outcome, Outcome::Flashed);
 }
 
-// ---- the programming width, judged by the clock
+// ---- the programming width, checked by the time that writes take
 
 #[test]
-fn a_width_that_has_no_effect_is_noticed_and_the_rest_goes_on() {
+fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
     for (switch, words) in [
-        (Switch::NoEffect, "as slow as with 8"),
-        (Switch::Refused, "does not let the programming width be set"),
-        (Switch::WriteOnly, "does not show the setting"),
+        (Switch::NoEffect, "as slowly as with 8 bits"),
+        (Switch::Refused, "does not accept a programming width"),
+        (Switch::WriteOnly, "does not report the setting"),
     ] {
-        let world = manner("dfu", |drone| drone.traits.switch = switch);
+        let world = changed("dfu", |drone| drone.traits.switch = switch);
         let run = flash(&world);
         assert_eq!(run.report.outcome, Outcome::Flashed, "{switch:?}");
         assert!(logged(&run, words), "{switch:?}: {:#?}", run.events);
         assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
     }
     let plain = flash(&World::new("dfu"));
-    assert!(!logged(&plain, "as slow as"), "a chip that does program words is not blamed");
-    let world = manner("dfu", |drone| drone.traits.refuses_alternates = true);
+    assert!(!logged(&plain, "as slowly as"), "there is no such warning for a chip that programs words");
+    let world = changed("dfu", |drone| drone.traits.refuses_alternates = true);
     let run = flash(&world);
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    assert!(logged(&run, "Programming 32 bits at a time"), "through the setting that is selected");
+    assert!(logged(&run, "Programming 32 bits at a time"), "through the setting that is selected already");
 }
 
-/// After a failed write at 32 bits the repeat, and all that follows, is in byte mode.
+/// All further writes are in byte mode, too.
 #[test]
 fn a_write_that_failed_at_32_bits_is_repeated_at_8() {
-    let (_, whole, _) = hit_by(None);
-    let (run, _, world) = hit_by(Some(Script { at: whole * 40 / 100, fault: Fault::Status(3) }));
+    let (_, whole, _) = flash_with_fault(None);
+    let (run, _, world) = flash_with_fault(Some(Script { at: whole * 40 / 100, fault: Fault::Status(3) }));
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    assert!(logged(&run, "Programming 8 bits at a time from here on"), "{:#?}", run.events);
+    assert!(logged(&run, "Programming 8 bits at a time from now on"), "{:#?}", run.events);
     assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
 }
 
-/// The same for what reads back wrong: the sector is written again at 8 bits. The first word of the firmware, which is
-/// written last, is written at 8 bits from the start.
+/// The first word of the firmware, which is written last, is written at 8 bits in any case.
 #[test]
-fn what_reads_back_wrong_at_32_bits_is_written_again_at_8() {
+fn a_sector_that_reads_back_wrong_at_32_bits_is_written_again_at_8() {
     for (switch, repeats) in [(Switch::LowSupply, true), (Switch::LowSupplyForWords, false)] {
-        let world = manner("dfu", |drone| drone.traits.switch = switch);
+        let world = changed("dfu", |drone| drone.traits.switch = switch);
         let run = flash(&world);
         assert_eq!((&run.report.outcome, run.report.verified), (&Outcome::Flashed, true), "{switch:?}");
         assert_eq!(logged(&run, "writing it again, 8 bits at a time"), repeats, "{switch:?}");
@@ -318,10 +322,10 @@ fn what_reads_back_wrong_at_32_bits_is_written_again_at_8() {
     }
 }
 
-/// A worn cell in the first word: the flash fails, and nothing is left that the bootloader would start.
+/// The first word has a worn cell. The flash fails, and the bootloader must not start what is there.
 #[test]
 fn a_first_word_that_reads_back_wrong_is_erased() {
-    let world = manner("dfu", |drone| drone.memory.flash.worn = Some((FIRMWARE_BASE.0 + 2, 0x10)));
+    let world = changed("dfu", |drone| drone.memory.flash.worn = Some((FIRMWARE_BASE.0 + 2, 0x10)));
     let report = flash(&world).report;
     let Outcome::Failed(failure) = &report.outcome else { panic!("flashed") };
     assert!(matches!(failure.kind, FailureKind::Mismatch { .. }), "{failure}");
@@ -332,28 +336,28 @@ fn a_first_word_that_reads_back_wrong_is_erased() {
 
 // ---- the bus
 
-/// A pulled drone shows errors on the wire before it is gone: that is an interruption, at every transfer.
+/// A drone that is unplugged causes transfer errors before it disappears from the bus.
 #[test]
-fn errors_before_the_drone_is_gone_are_an_interruption() {
+fn transfer_errors_before_a_disconnect_count_as_an_interruption() {
     for at in [12, 20, 40, 80, 120, 145] {
-        let world = manner("dfu", |drone| drone.traits.mishap = Some((at, Mishap::Loose)));
+        let world = changed("dfu", |drone| drone.traits.mishap = Some((at, Mishap::Loose)));
         let report = flash(&world).report;
         let Outcome::Failed(failure) = &report.outcome else { panic!("flashed, at {at}") };
-        let gone = matches!(&failure.kind, FailureKind::Dfu(error) if error.is_disconnect());
-        assert!(gone, "at {at}: {failure}");
+        let is_disconnect = matches!(&failure.kind, FailureKind::Dfu(error) if error.is_disconnect());
+        assert!(is_disconnect, "at {at}: {failure}");
         assert_eq!(failure.is_interruption(), failure.drone == DroneState::WithoutFirmware, "at {at}");
     }
 }
 
-/// A drone that answers nothing more and stays on the bus ends the job within 15 s, and the message is just that.
+/// The drone stays on the bus but stops answering.
 #[test]
-fn a_silent_drone_ends_the_job_in_time() {
+fn a_drone_that_stops_answering_ends_the_job_within_15_seconds() {
     for (scenario, at) in
         ["dfu", "healthy"].into_iter().flat_map(|it| [0, 3, 6, 12, 20, 40, 80, 120, 145].map(|at| (it, at)))
     {
-        let world = manner(scenario, |drone| drone.traits.mishap = Some((at, Mishap::Hung)));
+        let world = changed(scenario, |drone| drone.traits.mishap = Some((at, Mishap::Hung)));
         let started = world.clock.now();
-        // No more than the job would have taken up to then, and 15 s.
+        // The time that the job needs up to that transfer.
         let before = Duration::from_secs(if at <= 12 { 2 } else { 6 });
         let report = flash(&world).report;
         let took = world.clock.now() - started;
@@ -363,10 +367,10 @@ fn a_silent_drone_ends_the_job_in_time() {
     }
 }
 
-/// The time in which you read the plan is not the drone's silence: the first answer after it, if it is lost, is asked for
-/// again.
+/// The time for which the user reads the plan must not count as a drone that does not answer: if the first answer after
+/// that is lost, it is requested again.
 #[test]
-fn a_long_look_at_the_plan_is_not_a_silent_drone() {
+fn an_answer_lost_after_a_long_wait_for_confirmation_is_requested_again() {
     use cfdfu::job::{Command, Confirm};
     use cfdfu::worker::Worker;
     let flash = |script: Option<Script>| {
@@ -400,34 +404,33 @@ fn a_long_look_at_the_plan_is_not_a_silent_drone() {
     }
 }
 
-/// A ROM that enumerates late is waited for.
 #[test]
-fn a_rom_that_comes_late_is_waited_for() {
-    let world = manner("healthy", |drone| drone.traits.late_rom = Duration::from_secs(5));
+fn the_job_waits_for_a_rom_that_enumerates_late() {
+    let world = changed("healthy", |drone| drone.traits.late_rom = Duration::from_secs(5));
     assert_eq!(flash(&world).report.outcome, Outcome::Flashed);
-    let world = manner("healthy", |drone| drone.traits.late_rom = Duration::from_secs(20));
+    let world = changed("healthy", |drone| drone.traits.late_rom = Duration::from_secs(20));
     let report = run_on(&world, Job { wait: Duration::from_secs(30), ..job() }).report;
     assert_eq!(
         report.outcome,
         Outcome::Flashed,
-        "with --wait: a virtual machine may take 20 s to take it over"
+        "with --wait: a virtual machine may take 20 s to take the device over"
     );
 }
 
 // ---- the start
 
-/// A firmware that fails an assertion comes back about every second, or once and then sits in its failed self-test: that
-/// is no success.
+/// A firmware that fails an assertion restarts about every second, or restarts once and then stays in its failed
+/// self-test.
 #[test]
-fn a_drone_that_restarts_by_itself_has_not_booted() {
+fn a_drone_that_restarts_by_itself_is_not_reported_as_booted() {
     for after in [150, 700, 1500, 2500] {
         let world =
-            manner("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
+            changed("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
         let report = flash(&world).report;
         assert_eq!((report.boot, &report.outcome), (Boot::Restarts, &Outcome::Flashed), "{after} ms");
         assert_eq!(report.booted(), Some(false));
-        // After manual entry every reset ends in DFU mode: there, too, it has not stayed up.
-        let world = manner("dfu", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
+        // After manual entry every reset ends in DFU mode, which also shows that it has not stayed up.
+        let world = changed("dfu", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
         let report = flash(&world).report;
         assert_eq!(
             (report.boot, &report.outcome),
@@ -437,9 +440,9 @@ fn a_drone_that_restarts_by_itself_has_not_booted() {
     }
 }
 
-/// To unplug a drone that has just started is not to find it broken.
+/// Unplugging a drone that has just started must not look like a crash.
 #[test]
-fn a_drone_that_is_unplugged_after_its_start_was_not_watched() {
+fn a_drone_unplugged_after_its_start_is_not_reported_as_restarting() {
     let world = World::new("healthy");
     let whole = flash(&world).report.took;
     let (clock, bus) =
@@ -449,7 +452,7 @@ fn a_drone_that_is_unplugged_after_its_start_was_not_watched() {
 }
 
 #[test]
-fn watching_a_drone_is_not_the_time_of_the_job() {
+fn the_time_of_a_job_does_not_include_watching_the_drone() {
     let world = World::new("healthy");
     let started = world.clock.now();
     let report = flash(&world).report;
@@ -460,10 +463,9 @@ fn watching_a_drone_is_not_the_time_of_the_job() {
 
 // ---- twins
 
-/// Two drones with one serial number in DFU mode. Whichever mode each is in, the one at the named port is flashed and the
-/// other is not.
+/// Two drones have the same serial number in DFU mode. Each may be in either mode.
 #[test]
-fn a_named_port_means_that_port_whatever_the_serial_numbers() {
+fn of_two_drones_with_one_serial_number_only_the_one_on_the_selected_port_is_flashed() {
     for (one, two) in [("dfu", "dfu"), ("healthy", "dfu"), ("dfu", "healthy"), ("healthy", "healthy")] {
         for port in [1_u8, 2] {
             let world = twins(one, two);
@@ -472,18 +474,21 @@ fn a_named_port_means_that_port_whatever_the_serial_numbers() {
             let report = run_on(&world, Job { device, ..job() }).report;
             assert_eq!(report.outcome, Outcome::Flashed, "{one} {two} {port}");
             let after = flashes(&world);
-            let (meant, other) = (usize::from(port) - 1, 2 - usize::from(port));
-            assert!(after[meant][0x4000..].starts_with(&firmware("2026.08", SEED_LEN)), "{one} {two} {port}");
+            let (chosen, other) = (usize::from(port) - 1, 2 - usize::from(port));
+            assert!(
+                after[chosen][0x4000..].starts_with(&firmware("2026.08", SEED_LEN)),
+                "{one} {two} {port}"
+            );
             assert!(after[other] == before[other], "{one} {two} {port}: the other one was written");
             assert_eq!(report.booted(), Some(true), "{one} {two} {port}");
         }
     }
 }
 
-/// Another drone that is plugged into the port at any moment of the job, in place of the one that was chosen, is not
-/// written: neither one with another serial number, nor a twin, which is told by its new address.
+/// The other drone is plugged into the same port at any moment of the job. A different serial number or, with a twin,
+/// the new USB address shows that it is another one.
 #[test]
-fn a_drone_that_takes_the_place_of_another_is_not_written() {
+fn a_drone_plugged_in_instead_of_the_selected_one_is_not_written() {
     use crate::cuts::PowerCut;
     let whole = flash(&World::new("healthy")).report.took;
     for moment in (1..40).map(|n| whole * n / 40) {
@@ -500,9 +505,9 @@ fn a_drone_that_takes_the_place_of_another_is_not_written() {
     }
 }
 
-/// What an earlier job began on one drone does not go on on another.
+/// A job that was begun on one drone must not be resumed on another.
 #[test]
-fn a_job_for_one_drone_refuses_another_at_its_port() {
+fn a_job_for_one_drone_refuses_another_on_the_same_port() {
     let world = World::new("dfu");
     let before = world.flash();
     let job = Job { serial: Some("206437A1304E".to_owned()), ..job() };
@@ -513,9 +518,9 @@ fn a_job_for_one_drone_refuses_another_at_its_port() {
     assert!(world.flash() == before);
 }
 
-/// Nor is one that udev lets us open only a moment later, when it shows which drone it is.
+/// udev grants access only after a moment, and until then the serial number is unknown.
 #[test]
-fn another_drone_that_opens_late_is_not_written() {
+fn another_drone_that_can_be_opened_only_later_is_not_written() {
     for wait in [Duration::ZERO, Duration::from_secs(5)] {
         let world = World::new("dfu");
         let before = world.flash();
@@ -549,12 +554,12 @@ fn flash(world: &World) -> Run {
     world.run(job())
 }
 
-/// A drone of a scenario with this manner of its chip from its start on.
-fn manner(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
+/// The drone of a scenario, changed before its ROM starts.
+fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, now| {
         change(drone);
-        // The ROM takes its manners when it starts.
+        // The ROM reads its traits when it starts.
         if scenario != "healthy" {
             drone.cut_power(now);
             drone.power_on_by_hand(now);
@@ -564,29 +569,29 @@ fn manner(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
 }
 
 fn logged(run: &Run, words: &str) -> bool {
-    let is_it = |event: &Event| matches!(event, Event::Log(Level::Info | Level::Warning, entry) if entry.to_string().contains(words));
-    run.events.iter().any(is_it)
+    let is_match = |event: &Event| matches!(event, Event::Log(Level::Info | Level::Warning, entry) if entry.to_string().contains(words));
+    run.events.iter().any(is_match)
 }
 
 fn holds(world: &World, image: &[u8]) -> bool {
     world.flash()[0x4000..].starts_with(image)
 }
 
-/// A flash with this fault; and how many transfers there were.
-fn hit_by(script: Option<Script>) -> (Run, u64, World) {
+/// Flashes with a fault. Returns the run, the number of transfers, and the drone.
+fn flash_with_fault(script: Option<Script>) -> (Run, u64, World) {
     let world = World::new("dfu");
-    let (run, count) = counted(&world, script);
+    let (run, count) = flash_and_count(&world, script);
     (run, count, world)
 }
 
-fn counted(world: &World, script: Option<Script>) -> (Run, u64) {
+fn flash_and_count(world: &World, script: Option<Script>) -> (Run, u64) {
     let faults = Faults::new(script, || {});
     let bus = faulty(world.bus.clone(), Arc::clone(&faults));
     let run = run(Arc::new(bus), world.clock.clone(), job());
     (run, faults.count())
 }
 
-/// Two drones whose chips differ only in the number of the wafer, which the serial number in DFU mode leaves out.
+/// Two drones whose chips differ only in the wafer number, which the serial number in DFU mode does not include.
 fn twins(one: &str, two: &str) -> World {
     let clock = Arc::new(cfdfu::clock::FastClock::new());
     let mut drones = Scenario::by_name(one).unwrap().drones(clock.now());

@@ -1,4 +1,4 @@
-//! A row of numbers that look random and are the same each time; for the tests and for `benches/fuzz.rs`.
+//! Reproducible pseudo-random numbers (xorshift64), for the tests and for `benches/fuzz.rs`.
 
 #[derive(Clone)]
 pub struct Rng(pub u64);

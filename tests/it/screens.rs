@@ -1,4 +1,4 @@
-//! What happens on the screen, as whole flows: keys in, the drone's flash and the page afterwards.
+//! Whole flows through the interface: presses keys, then checks the drone's flash and the screen.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::interface::{Interface, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware};
 
 #[test]
-fn nothing_is_written_before_the_plan_is_confirmed() {
+fn nothing_is_written_until_the_plan_is_confirmed() {
     let mut ui = Interface::new("dfu");
     let before = ui.world.flash();
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
@@ -30,7 +30,7 @@ fn nothing_is_written_before_the_plan_is_confirmed() {
 }
 
 #[test]
-fn a_restore_asks_for_a_word_and_then_brings_back_both() {
+fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
     let mut ui = Interface::new("overwritten");
     let image = firmware("2026.08", SEED_LEN);
     ui.choose(Which::Loader, "loader.bin", &images::loader());
@@ -38,7 +38,7 @@ fn a_restore_asks_for_a_word_and_then_brings_back_both() {
     ui.key('b');
     ui.until(|event| matches!(event, Event::Ready(_)));
     ui.enter();
-    assert!(ui.app.notice.as_ref().is_some_and(|(text, _)| text.contains("type the word")));
+    assert!(ui.app.notice.as_ref().is_some_and(|(text, _)| text.contains("type \"restore\"")));
     "restore".chars().for_each(|c| ui.key(c));
     ui.enter();
     ui.until(|event| matches!(event, Event::Finished(_)));
@@ -46,11 +46,11 @@ fn a_restore_asks_for_a_word_and_then_brings_back_both() {
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// The whole way by hand, with an early release first.
+/// The user releases the button too early the first time.
 #[test]
-fn the_wizard_is_lived_through_with_the_hands_of_a_beginner() {
+fn the_wizard_leads_a_beginner_through_a_recovery() {
     let mut ui = Interface::new("dead");
-    let hands = |ui: &mut Interface, what: char| {
+    let act = |ui: &mut Interface, what: char| {
         ui.world.bus.with(0, |drone, now| match what {
             'P' => drone.plug_or_unplug(now),
             _ => drone.press_or_release(now),
@@ -61,33 +61,33 @@ fn the_wizard_is_lived_through_with_the_hands_of_a_beginner() {
     ui.key('r');
     ui.enter();
     ui.wait(Duration::from_secs(1));
-    hands(&mut ui, 'B');
+    act(&mut ui, 'B');
     ui.wait(Duration::from_secs(2));
-    hands(&mut ui, 'P');
-    // Too early: the radio bootloader, of which USB shows nothing.
+    act(&mut ui, 'P');
+    // Released too early: the radio bootloader runs, which does not appear on USB.
     ui.wait(Duration::from_secs(3));
-    hands(&mut ui, 'B');
+    act(&mut ui, 'B');
     for _ in 0..16 {
         ui.wait(Duration::from_secs(1));
     }
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("What do the LEDs do?"), "{shown}");
+    assert!(shown.contains("What are its LEDs doing?"), "{shown}");
     ui.key('1');
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("held too short"), "{shown}");
+    assert!(shown.contains("you let go"), "{shown}");
     ui.enter();
-    hands(&mut ui, 'P');
+    act(&mut ui, 'P');
     ui.enter();
-    hands(&mut ui, 'B');
+    act(&mut ui, 'B');
     ui.wait(Duration::from_secs(3));
-    hands(&mut ui, 'P');
+    act(&mut ui, 'P');
     let beeps = |ui: &Interface| ui.effects.iter().filter(|e| matches!(e, Effect::Bell(_))).count();
     let before = beeps(&ui);
     ui.wait(Duration::from_secs(6));
-    assert_eq!(beeps(&ui), before + 1, "told to let go");
-    hands(&mut ui, 'B');
+    assert_eq!(beeps(&ui), before + 1, "a beep says when to let go");
+    act(&mut ui, 'B');
     ui.wait(Duration::from_secs(1));
-    // Without another key: the plan is on its way.
+    // The job starts without another key.
     ui.until(|event| matches!(event, Event::Ready(_)));
     ui.key('w');
     ui.until(|event| matches!(event, Event::Finished(_)));
@@ -95,12 +95,12 @@ fn the_wizard_is_lived_through_with_the_hands_of_a_beginner() {
     assert!(shown.contains("Flashed and verified"), "{shown}");
 }
 
-/// A board that could not be read, or one that may be no Crazyflie, is for you to decide: by a typed word, not by a key.
+/// The board cannot be read, or the device may not be a Crazyflie: a single key must not be enough.
 #[test]
 fn an_unknown_board_is_flashed_only_after_a_typed_word() {
     for (scenario, words) in [
-        ("unknown-board", "The board of this drone cannot be read. Type unknown"),
-        ("foreign", "Nothing says that this is a Crazyflie. Type unknown"),
+        ("unknown-board", "The board of this drone could not be read. To confirm, type unknown"),
+        ("foreign", "This may not be a Crazyflie. To confirm, type unknown"),
     ] {
         let mut ui = Interface::new(scenario);
         let before = ui.world.flash();
@@ -120,9 +120,9 @@ fn an_unknown_board_is_flashed_only_after_a_typed_word() {
     }
 }
 
-/// A drone of the same batch at the same port, with the same serial number in DFU mode, does not get what was on the other.
+/// The twin is a drone of the same batch on the same port, with the same serial number in DFU mode.
 #[test]
-fn an_undo_does_not_go_to_a_twin() {
+fn an_undo_is_refused_on_a_twin_of_the_flashed_drone() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.confirm('f');
@@ -139,13 +139,13 @@ fn an_undo_does_not_go_to_a_twin() {
     ui.key('u');
     ui.until(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("another drone is on port 1-1"), "{shown}");
+    assert!(shown.contains("a different drone is on port 1-1"), "{shown}");
     assert!(ui.world.flash() == before);
 }
 
-/// Whether the drone stays up is watched, and a key skips that: the flash is done.
+/// After the flash cfdfu watches whether the drone stays up.
 #[test]
-fn a_key_skips_the_watch_after_a_flash() {
+fn a_key_skips_watching_the_drone_after_a_flash() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
@@ -153,25 +153,25 @@ fn a_key_skips_the_watch_after_a_flash() {
     ui.key('w');
     ui.take(|event| matches!(event, Event::Waiting { what: WaitFor::StayUp, .. }));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("waiting for it to stay up") && shown.contains("do not wait"), "{shown}");
+    assert!(shown.contains("Waiting for the drone to stay up") && shown.contains("skip the wait"), "{shown}");
     ui.enter();
     ui.take(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("Flashed and verified") && shown.contains("runs 2026.08"), "{shown}");
+    assert!(shown.contains("Flashed and verified") && shown.contains("running 2026.08"), "{shown}");
 }
 
 #[test]
-fn a_drone_that_keeps_restarting_is_told_as_that() {
+fn a_drone_that_keeps_restarting_is_reported_as_such() {
     let mut ui = Interface::new("restarting");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.confirm('f');
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("restarts by itself"), "{shown}");
-    assert!(!shown.contains("you can fly"), "{shown}");
+    assert!(shown.contains("keeps restarting"), "{shown}");
+    assert!(!shown.contains("Ready to fly"), "{shown}");
 }
 
 #[test]
-fn two_flashes_in_a_row_and_the_second_finds_nothing_to_do() {
+fn a_second_flash_of_the_same_image_finds_nothing_to_do() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     for words in ["Flashed and verified", "Unchanged"] {
@@ -189,21 +189,21 @@ fn two_flashes_in_a_row_and_the_second_finds_nothing_to_do() {
 }
 
 #[test]
-fn a_cable_pulled_while_writing_is_told_and_the_job_goes_on_by_itself_when_it_is_back() {
+fn a_flash_interrupted_by_the_cable_resumes_by_itself_when_the_drone_is_back() {
     let mut ui = Interface::new("dfu");
     let before = ui.world.flash();
     let image = firmware("2026.08", SEED_LEN);
     ui.choose(Which::Image, "cf2.bin", &image);
     ui.key('f');
     ui.until(|event| matches!(event, Event::Ready(_)));
-    // At a transfer in the middle of writing: when the worker gets there is not left to chance.
+    // Unplug at a certain transfer while writing, so that the moment does not depend on timing.
     ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
     ui.key('w');
     ui.until(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("lost in mid-flash") && shown.contains("Unplug USB"), "{shown}");
+    assert!(shown.contains("connection dropped while") && shown.contains("Unplug USB"), "{shown}");
 
-    // Another drone is not taken for it.
+    // Another drone is not mistaken for it.
     let mut other = scan::devices(&World::new("two").bus).unwrap().remove(1);
     other.location.ports = vec![7];
     ui.send(Msg::Bus(BusState::Devices(vec![other])));
@@ -215,17 +215,16 @@ fn a_cable_pulled_while_writing_is_told_and_the_job_goes_on_by_itself_when_it_is
     assert!(matches!(ui.app.screen, Screen::Outcome(..)), "no key was needed");
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 
-    // What was there before the first try is what can be put back, not what the interruption left.
+    // Undo puts back what was there before the first try, not what the interruption left.
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.look();
     ui.confirm('u');
     assert_eq!(crc32fast::hash(&ui.world.flash()), crc32fast::hash(&before));
 }
 
-/// With several drones plugged in, a job and its undo stay with the one that was chosen, though it leaves the
-/// bus and comes back.
+/// Two drones are plugged in. A job and its undo stay with the selected one, though it disappears and comes back.
 #[test]
-fn an_undo_goes_to_the_drone_that_it_is_of() {
+fn an_undo_goes_to_the_drone_that_was_flashed() {
     let mut ui = Interface::new("two");
     let flash = |ui: &Interface, n: usize| {
         ui.world.bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap()
@@ -237,23 +236,23 @@ fn an_undo_goes_to_the_drone_that_it_is_of() {
         ui.confirm(key);
         assert!(flash(&ui, 0) == before[0], "{key}: the other drone was touched");
         assert_eq!(flash(&ui, 1) == before[1], key == 'u');
-        // While it restarts it is away; then it is back.
+        // It is off the bus while it restarts, and then back.
         ui.look();
         ui.world.bus.with(1, |drone, now| drone.power_on_by_hand(now));
         ui.look();
         assert_eq!(ui.app.devices.position(), 1);
     }
-    // Again it is put back what is there already; home, the file is chosen again.
+    // Retrying the undo changes nothing. On the home screen the file is selected again.
     ui.key('r');
     ui.until(|event| matches!(event, Event::Finished(_)));
     assert_eq!(flash(&ui, 1), before[1]);
     ui.enter();
-    assert!(matches!(ui.app.image, Slot::Ready(..)), "the file is chosen again");
+    assert!(matches!(ui.app.image, Slot::Ready(..)), "the file is selected again");
 }
 
-/// An undo that cannot begin leaves everything as it is; one of an undo puts back what the first took.
+/// An undo of an undo writes the newer firmware again.
 #[test]
-fn an_undo_is_undone_and_one_that_cannot_begin_changes_nothing() {
+fn an_undo_can_be_undone_and_one_without_a_drone_changes_nothing() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     let before = ui.world.flash();
@@ -273,9 +272,9 @@ fn an_undo_is_undone_and_one_that_cannot_begin_changes_nothing() {
     assert!(matches!(&ui.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")));
 }
 
-/// What another program has flashed since is not overwritten by a single key.
+/// A single key must not overwrite what another program has flashed since.
 #[test]
-fn an_undo_over_what_another_program_wrote_asks_for_a_word() {
+fn an_undo_after_another_program_wrote_asks_for_a_typed_word() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     let before = ui.world.flash();
@@ -290,7 +289,7 @@ fn an_undo_over_what_another_program_wrote_asks_for_a_word() {
     ui.until(|event| matches!(event, Event::Ready(_)));
     let screen = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(screen.contains("Another program has changed this drone"), "{screen}");
-    assert!(screen.contains("cfdfu undo --allow-mismatch"), "the equal command has room: {screen}");
+    assert!(screen.contains("cfdfu undo --allow-mismatch"), "there is room for the same command: {screen}");
     ui.key('w');
     ui.enter();
     assert!(ui.world.flash() != before);
@@ -301,23 +300,23 @@ fn an_undo_over_what_another_program_wrote_asks_for_a_word() {
     assert!(ui.world.flash() == before);
 }
 
-/// The drone's own restart into DFU mode is no coming back: a cable that is pulled later is waited for.
+/// The restart into DFU mode at the beginning of the job must not count as the drone's return.
 #[test]
-fn a_running_drone_that_is_pulled_in_mid_flash_is_waited_for() {
+fn a_drone_that_was_running_can_be_unplugged_while_flashing_and_the_job_waits_for_it() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
-    // The bus is seen while the drone restarts, and when it is there in DFU mode.
+    // The bus is scanned while the drone restarts, and again when it is in DFU mode.
     ui.send(Msg::Bus(BusState::Devices(Vec::new())));
     ui.until(|event| matches!(event, Event::Ready(_)));
     ui.look();
     ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
     ui.key('w');
     ui.until(|event| matches!(event, Event::Finished(_)));
-    // The bus was not looked at since: the drone that is on the list is the one that is gone.
+    // The bus was not scanned since, so the drone on the list is the one that was unplugged.
     assert!(matches!(ui.app.screen, Screen::Wizard(_)) && ui.app.resume().is_some(), "{:?}", ui.app.screen);
     ui.look();
-    // Stopped while it is gone on with, it is still half flashed.
+    // If the resumed job is stopped, the drone is still half flashed.
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.look();
     assert!(ui.app.job().is_some());
@@ -331,20 +330,21 @@ fn a_running_drone_that_is_pulled_in_mid_flash_is_waited_for() {
     );
 }
 
-/// A backup brings its own firmware, and its boards are checked as a firmware's are.
+/// A selected firmware is ignored, because the backup contains its own. Its boards are checked like those of
+/// any firmware.
 #[test]
-fn a_backup_is_restored_as_it_is_and_only_to_its_kind_of_board() {
-    let whole = |firmware: &[u8]| {
-        let mut whole = images::loader();
-        whole.resize(0x4000, 0xFF);
-        whole.extend(firmware);
-        whole.resize(1024 * 1024, 0xFF);
-        whole
+fn a_backup_is_restored_as_a_whole_and_only_to_a_matching_board() {
+    let backup = |firmware: &[u8]| {
+        let mut backup = images::loader();
+        backup.resize(0x4000, 0xFF);
+        backup.extend(firmware);
+        backup.resize(1024 * 1024, 0xFF);
+        backup
     };
     let restore = |firmware_in_it: &[u8]| {
         let mut ui = Interface::new("overwritten");
         ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
-        ui.choose(Which::Loader, "backup.bin", &whole(firmware_in_it));
+        ui.choose(Which::Loader, "backup.bin", &backup(firmware_in_it));
         ui.key('b');
         ui.until(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
         ui
@@ -362,20 +362,20 @@ fn a_backup_is_restored_as_it_is_and_only_to_its_kind_of_board() {
 }
 
 #[test]
-fn one_key_puts_back_what_was_there_before() {
+fn one_key_and_a_confirmation_put_back_the_previous_firmware() {
     let mut ui = Interface::new("dfu");
     let before = ui.world.flash();
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     for key in ['f', 'u'] {
         ui.confirm(key);
-        // The drone runs now; by hand into DFU mode again.
+        // The drone is running now: bring it back into DFU mode by hand.
         ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         ui.look();
     }
     assert_eq!(ui.world.flash(), before);
 }
 
-/// B1: a key that is held, or was typed ahead of the plan, confirms nothing; one press after it was read does.
+/// B1: a key that is held down confirms nothing; a single press after the plan was shown for a while does.
 #[test]
 fn b1_a_held_key_does_not_confirm_a_plan() {
     let mut ui = Interface::new("dfu");
@@ -383,7 +383,7 @@ fn b1_a_held_key_does_not_confirm_a_plan() {
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
     ui.until(|event| matches!(event, Event::Ready(_)));
-    // As a keyboard repeats it, over two seconds: whichever key it is.
+    // Any key, as a keyboard repeats it over two seconds.
     for key in [Key::Enter, Key::Char('f'), Key::Char('w')] {
         for _ in 0..100 {
             ui.send(Msg::Key(key.clone()));
@@ -397,9 +397,9 @@ fn b1_a_held_key_does_not_confirm_a_plan() {
     assert!(ui.world.flash() != before);
 }
 
-/// B1: the same for a key in the moment in which the plan appears.
+/// B1: the same for a key pressed at the moment when the plan appears.
 #[test]
-fn b1_a_key_that_was_typed_ahead_does_not_confirm_a_plan() {
+fn b1_a_key_typed_before_the_plan_could_be_read_does_not_confirm_it() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
@@ -418,9 +418,9 @@ fn b1_a_key_that_was_typed_ahead_does_not_confirm_a_plan() {
     assert_eq!(effects, [Effect::Proceed]);
 }
 
-/// B7: a plan is for a drone that is there. If it goes, nothing is left to confirm.
+/// B7: without its drone there is nothing to confirm.
 #[test]
-fn b7_a_plan_is_disarmed_when_its_drone_goes() {
+fn b7_a_plan_is_withdrawn_when_its_drone_is_unplugged() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
@@ -437,50 +437,50 @@ fn b7_a_plan_is_disarmed_when_its_drone_goes() {
     );
 }
 
-/// B8: a restore that leaves the bootloader as it is does not ask for the word that says that it is overwritten.
+/// B8: the typed word confirms that the bootloader is overwritten, so it is not needed here.
 #[test]
-fn b8_a_restore_that_leaves_the_bootloader_alone_asks_for_no_word() {
+fn b8_a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Loader, "loader.bin", &images::loader());
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('b');
     ui.until(|event| matches!(event, Event::Ready(_)));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(!shown.contains("Type restore"), "{shown}");
+    assert!(!shown.contains("type restore"), "{shown}");
     ui.key('w');
     ui.until(|event| matches!(event, Event::Finished(_)));
     assert!(matches!(&ui.app.screen, Screen::Outcome(report, _) if report.verified));
 }
 
-/// B3, B4: the moment for the cable is said, and a button that is still held is asked about.
+/// B3, B4: it also asks whether the button is still held.
 #[test]
 fn b3_b4_the_wizard_says_when_to_plug_in_and_when_to_let_go() {
     let mut ui = Interface::new("dead");
     ui.key('r');
     ui.enter();
-    let mut said = Vec::new();
+    let mut screens = Vec::new();
     for _ in 0..40 {
         ui.wait(Duration::from_millis(500));
-        said.push(text(&draw(&ui.app, &theme(), 80, 24)));
+        screens.push(text(&draw(&ui.app, &theme(), 80, 24)));
     }
     let first = |words: &str| {
-        said.iter().position(|shown| shown.contains(words)).unwrap_or_else(|| panic!("{words}"))
+        screens.iter().position(|shown| shown.contains(words)).unwrap_or_else(|| panic!("{words}"))
     };
-    assert!(first("Plug in at zero") < first("PLUG IN NOW"));
-    assert!(first("PLUG IN NOW") < first("Let go in (seconds)"));
-    assert!(first("Let go in (seconds)") < first("LET GO of the button"));
-    assert!(said.last().unwrap().contains("Let go of the button."));
+    assert!(first("Plug in USB in") < first("PLUG IN NOW"));
+    assert!(first("PLUG IN NOW") < first("Let go in"));
+    assert!(first("Let go in") < first("LET GO of the button"));
+    assert!(screens.last().unwrap().contains("Let go of the button."));
     ui.key('2');
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("Is the button still held?"), "{shown}");
-    // Back to the question, not out of the wizard.
+    assert!(shown.contains("Let go of the button if you still hold"), "{shown}");
+    // Esc goes back to the question, not out of the wizard.
     ui.send(Msg::Key(Key::Esc));
-    assert!(text(&draw(&ui.app, &theme(), 80, 24)).contains("What do the LEDs do?"));
+    assert!(text(&draw(&ui.app, &theme(), 80, 24)).contains("What are its LEDs doing?"));
 }
 
-/// A board that could not be read is asked about by a word, in a restore that leaves the bootloader alone, too.
+/// The restore does not change the bootloader, but the board cannot be read.
 #[test]
-fn an_unknown_board_is_asked_about_in_a_restore_as_well() {
+fn a_restore_on_an_unknown_board_asks_for_a_typed_word() {
     let mut ui = Interface::new("unknown-board");
     ui.choose(Which::Loader, "loader.bin", &images::loader());
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
@@ -488,14 +488,13 @@ fn an_unknown_board_is_asked_about_in_a_restore_as_well() {
     ui.key('b');
     ui.until(|event| matches!(event, Event::Ready(_)));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("cannot be read. Type unknown"), "{shown}");
+    assert!(shown.contains("could not be read. To confirm, type unknown"), "{shown}");
     ui.key('w');
     assert!(ui.world.flash() == before && ui.app.job().is_some());
 }
 
-/// Confirmed once, an unknown board stays confirmed however often the drone is lost.
 #[test]
-fn a_board_that_was_confirmed_stays_confirmed_over_two_losses() {
+fn an_unknown_board_that_was_confirmed_stays_confirmed_after_two_disconnects() {
     let mut ui = Interface::new("unknown-board");
     let image = firmware("2026.08", SEED_LEN);
     ui.choose(Which::Image, "cf2.bin", &image);

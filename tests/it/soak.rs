@@ -1,5 +1,5 @@
-//! Five hundred flashes in a row on one interface, with the cable pulled and stops asked for at any moment: no
-//! stuck state, no memory that grows.
+//! Five hundred flashes in a row in one interface, with the cable pulled and jobs stopped at various moments: no state
+//! may get stuck, and memory must not grow.
 
 use std::fs;
 use std::process::Command;
@@ -16,18 +16,18 @@ const FLASHES: u32 = 500;
 /// Small, so that five hundred take seconds.
 const LEN: usize = 9000;
 
-/// Bytes of memory of this process that are in use, where the system tells.
+/// The resident memory of this process in bytes, if the system reports it.
 fn resident() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/statm").ok()?;
     text.split_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * 4096)
 }
 
-/// In a process of its own: what other tests need of memory says nothing about this one.
+/// Runs in a process of its own, because other tests would change the memory in use.
 #[test]
-fn five_hundred_flashes_with_mishaps_leave_no_trace() {
+fn five_hundred_flashes_with_interruptions_do_not_get_stuck_or_leak_memory() {
     const CHILD: &str = "CFDFU_SOAK";
     if std::env::var_os(CHILD).is_none() {
-        let name = "soak::five_hundred_flashes_with_mishaps_leave_no_trace";
+        let name = "soak::five_hundred_flashes_with_interruptions_do_not_get_stuck_or_leak_memory";
         let mut child = Command::new(std::env::current_exe().unwrap());
         let output = child.args([name, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
         print!("{}", String::from_utf8_lossy(&output.stdout));
@@ -49,7 +49,7 @@ fn soak() {
         ui.world.bus.with(0, |drone, _| drone.traits.mishap = mishap);
         ui.key('f');
         let mut asked_to_stop = n % 5 != 2;
-        // Whatever happens, it comes to an end with no more than these hands.
+        // Whatever happens, these actions must be enough to end the job.
         for _ in 0..20 {
             match &ui.app.screen {
                 Screen::Job(_) => {
@@ -76,7 +76,7 @@ fn soak() {
         let whole = ui.world.flash()[0x4000..].starts_with(image);
         done += u32::from(whole);
         stopped += u32::from(!whole);
-        // Back to the beginning, the drone in DFU mode.
+        // Return to the home screen, with the drone in DFU mode.
         if matches!(ui.app.screen, Screen::Outcome(..)) {
             ui.send(Msg::Key(Key::Enter));
         }

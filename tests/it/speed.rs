@@ -1,5 +1,5 @@
-//! How long whole jobs take by the simulated chip's own clock, which is exact and the same on every machine: a
-//! change that makes one of them slower than was promised fails here. The figures are those of the README.
+//! How long whole jobs take by the clock of the simulated chip, which is exact and the same on every machine. A job
+//! that becomes slower than its limit fails here. The figures are those of the README.
 
 use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
 use cfdfu::job::{Compare, FlashTask, Job, Keep, Leave, Outcome, Task, Width};
@@ -8,7 +8,7 @@ use crate::support::{SEED_LEN, World, firmware, flash_job, with};
 
 const FULL_LEN: usize = 1_032_192;
 
-/// A drone in DFU mode and what it takes to bring it `image`, without starting it.
+/// Flashes `image` to a drone in DFU mode without restarting it, and returns the time that it takes.
 fn seconds(world: &World, image: &[u8], change: impl FnOnce(&mut FlashTask)) -> f64 {
     let job = with(flash_job(image), |task| {
         task.leave = Leave::Stay;
@@ -21,7 +21,7 @@ fn seconds(world: &World, image: &[u8], change: impl FnOnce(&mut FlashTask)) -> 
 }
 
 #[test]
-fn no_job_is_slower_on_the_chip_than_was_promised() {
+fn no_job_takes_longer_than_its_limit_on_the_simulated_chip() {
     let image = firmware("2026.08", SEED_LEN);
     let mut changed = image.clone();
     *changed.last_mut().unwrap() ^= 1;
@@ -40,7 +40,7 @@ fn no_job_is_slower_on_the_chip_than_was_promised() {
     on(&world);
     rows.push(("the same again", 0.55, seconds(&world, &image, as_by_default)));
     rows.push(("one byte changed at its end", 2.9, seconds(&world, &changed, as_by_default)));
-    // Over another of that size: every sector is erased.
+    // Over another image of that size, so that every sector is erased.
     let world = World::new("dfu");
     seconds(&world, &firmware("2026.04", FULL_LEN), bare);
     rows.push(("1,032,192 bytes, --no-undo", 16.3, seconds(&world, &full, bare)));
@@ -54,9 +54,9 @@ fn no_job_is_slower_on_the_chip_than_was_promised() {
     }
 }
 
-/// What is slow only in the sense that the chip is: the data sheet's longest times.
+/// The chip takes the longest times in its data sheet.
 #[test]
-fn a_chip_that_is_only_slow_is_waited_for() {
+fn a_job_waits_for_a_slow_chip() {
     for change in [Compare::First, Compare::Skip] {
         let took = seconds(&World::new("slow"), &firmware("2026.08", SEED_LEN), |task| task.compare = change);
         println!("{took:.1} s of a worn simulated chip's time");

@@ -1,4 +1,4 @@
-//! One job on a simulated drone with a clock that runs ahead, and what came of it.
+//! Runs single jobs on a simulated drone with a fast clock, and returns their events and reports.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use cfdfu::sim::scenario::{CF2_BOARDS, Scenario};
 use cfdfu::usb::Bus;
 use cfdfu::worker::Worker;
 
-/// The size that Bitcraze's own documentation flashes.
+/// The size of the firmware that Bitcraze's own documentation flashes.
 pub const SEED_LEN: usize = images::FIRMWARE_LEN;
 
-/// The drones of a scenario with a clock of their own.
+/// The drones of a scenario, with their own clock.
 pub struct World {
     pub bus: SimBus,
     pub clock: Arc<FastClock>,
@@ -29,7 +29,7 @@ impl World {
         World { bus: SimBus::new(drones, clock.clone()), clock }
     }
 
-    /// The first drone's flash; empty if there is no drone.
+    /// The contents of the first drone's flash; empty if there is no drone.
     pub fn flash(&self) -> Vec<u8> {
         self.bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap_or_default()
     }
@@ -39,8 +39,8 @@ impl World {
     }
 }
 
-/// Where a program is that a test needs and a machine may lack. Without it the test ends early and says so; `tests/all`
-/// lists what is missing, and its `--strict` makes that a failure.
+/// Finds a program that a test needs and that may be missing on this machine. Without it the test prints that it was
+/// skipped and returns. `tests/all` lists missing programs, and `tests/all --strict` fails if there are any.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
@@ -50,13 +50,13 @@ pub fn program(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// What a job told.
+/// The events of a job and its final report.
 pub struct Run {
     pub events: Vec<Event>,
     pub report: Report,
 }
 
-/// How the job under way ends.
+/// Waits for the end of the running job and returns its outcome.
 pub fn outcome(worker: &Worker) -> Option<Outcome> {
     worker.events.iter().find_map(|event| match event {
         Event::Finished(report) => Some(report.outcome),
@@ -64,7 +64,7 @@ pub fn outcome(worker: &Worker) -> Option<Outcome> {
     })
 }
 
-/// Runs a job to its end; there must be exactly one last event, and nothing after it.
+/// Runs a job to its end. The report must be the last event, and there must be only one.
 pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
     let worker = Worker::spawn(bus, clock);
     worker.commands.send(Command::Run(Box::new(job))).unwrap();
@@ -82,8 +82,8 @@ pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
     Run { events, report }
 }
 
-/// Progress of a phase starts at nothing, grows, and never passes its total; nothing is erased or written
-/// before the plan was told.
+/// Checks that the progress of each phase starts at 0, never decreases and never exceeds its total, and that nothing
+/// is erased or written before the plan is reported.
 fn check_order(events: &[Event]) {
     let mut planned = false;
     let mut current: Option<(Phase, u64)> = None;
@@ -95,7 +95,7 @@ fn check_order(events: &[Event]) {
                 assert!(done <= total);
                 match current {
                     Some((same, before)) if same == *phase => assert!(*done >= before),
-                    // Writing goes on with the commit word after verifying.
+                    // After verifying, writing continues with the commit word.
                     _ => assert!(*done == 0 || *phase == Phase::Write, "{phase:?} starts at {done}"),
                 }
                 current = Some((*phase, *done));
@@ -113,7 +113,7 @@ pub fn parse(bytes: &[u8]) -> Image {
     Image::parse(bytes.to_vec()).unwrap()
 }
 
-/// A flash of this firmware with every default.
+/// A job that flashes this firmware without asking first and without keeping a copy.
 pub fn flash_job(firmware: &[u8]) -> Job {
     let image = parse(firmware);
     with(job(admission::flash(&image, Overrides::default()).unwrap()), |task| {
@@ -132,7 +132,7 @@ pub fn job(image: ApprovedImage) -> Job {
     Job::new(Task::Flash(task))
 }
 
-/// The job with its flash task changed.
+/// Changes the flash task of a job.
 pub fn with(mut job: Job, change: impl FnOnce(&mut FlashTask)) -> Job {
     if let Task::Flash(task) = &mut job.task {
         change(task);

@@ -1,5 +1,4 @@
-//! A drawn screen as an SVG picture: for the README, whose pictures a test compares with the views, and for
-//! whoever wants to see what somebody else saw.
+//! Draws a screen as an SVG picture. The README uses the pictures, and a test compares them with the views.
 
 use std::fmt::Write as _;
 
@@ -7,16 +6,17 @@ use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
 const CELL: (u16, u16) = (8, 17);
-const PAPER: &str = "#16181d";
-const INK: &str = "#d6d8dc";
+/// Paper and ink of a terminal.
+pub const DARK: (&str, &str) = ("#16181d", "#d6d8dc");
+pub const LIGHT: (&str, &str) = ("#ffffff", "#202226");
 
-/// The picture of a screen.
-pub fn picture(buffer: &Buffer) -> String {
+/// Returns the picture of a screen.
+pub fn picture(buffer: &Buffer, (paper, ink): (&str, &str)) -> String {
     let (columns, rows) = (buffer.area.width, buffer.area.height);
     let (width, height) = (columns * CELL.0 + 16, rows * CELL.1 + 16);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\">\n<rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{PAPER}\"/>\n\
+         viewBox=\"0 0 {width} {height}\">\n<rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{paper}\"/>\n\
          <g font-family=\"DejaVu Sans Mono, Menlo, Consolas, monospace\" font-size=\"13.29\" xml:space=\"preserve\">\n"
     );
     for y in 0..rows {
@@ -25,30 +25,30 @@ pub fn picture(buffer: &Buffer) -> String {
             let start = x;
             let first = &buffer[(x, y)];
             let mut text = String::new();
-            while x < columns && same_look(&buffer[(x, y)], first) {
+            while x < columns && same_style(&buffer[(x, y)], first) {
                 text.push_str(buffer[(x, y)].symbol());
                 x += 1;
             }
-            run(&mut svg, first, &text, (start, y), x - start);
+            run(&mut svg, first, &text, (start, y, x - start), (paper, ink));
         }
     }
     svg.push_str("</g>\n</svg>\n");
     svg
 }
 
-fn same_look(a: &Cell, b: &Cell) -> bool {
+fn same_style(a: &Cell, b: &Cell) -> bool {
     (a.fg, a.modifier) == (b.fg, b.modifier)
 }
 
-/// Cells of one look, stretched to their columns so that any font keeps them in line.
-fn run(svg: &mut String, look: &Cell, text: &str, at: (u16, u16), columns: u16) {
-    let reversed = look.modifier.contains(Modifier::REVERSED);
+/// Appends cells of one style, stretched to their columns so that any font keeps them aligned.
+fn run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (paper, ink): (&str, &str)) {
+    let reversed = style.modifier.contains(Modifier::REVERSED);
     let (x, y) = (at.0 * CELL.0 + 8, at.1 * CELL.1 + 8);
-    let width = columns * CELL.0;
-    let colour = colour(look.fg);
-    let mut ink = colour;
+    let width = at.2 * CELL.0;
+    let colour = colour(style.fg, ink);
+    let mut ink = colour.as_str();
     if reversed {
-        ink = PAPER;
+        ink = paper;
         let _ = writeln!(
             svg,
             "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{}\" fill=\"{colour}\"/>",
@@ -58,8 +58,8 @@ fn run(svg: &mut String, look: &Cell, text: &str, at: (u16, u16), columns: u16) 
     if text.trim().is_empty() {
         return;
     }
-    let weight = if look.modifier.contains(Modifier::BOLD) { " font-weight=\"bold\"" } else { "" };
-    let faint = if look.modifier.contains(Modifier::DIM) { " opacity=\"0.6\"" } else { "" };
+    let weight = if style.modifier.contains(Modifier::BOLD) { " font-weight=\"bold\"" } else { "" };
+    let faint = if style.modifier.contains(Modifier::DIM) { " opacity=\"0.6\"" } else { "" };
     let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let _ = writeln!(
         svg,
@@ -68,13 +68,20 @@ fn run(svg: &mut String, look: &Cell, text: &str, at: (u16, u16), columns: u16) 
     );
 }
 
-fn colour(colour: Color) -> &'static str {
+/// The colour of xterm's 256 (its first sixteen as a dark theme has them).
+fn colour(colour: Color, ink: &str) -> String {
     match colour {
-        Color::Red => "#f0716a",
-        Color::Green => "#7ec77b",
-        Color::Yellow => "#e3b65f",
-        Color::Blue => "#6ea8fe",
-        Color::Cyan => "#63c5cf",
-        _ => INK,
+        Color::Red => "#f0716a".to_owned(),
+        Color::LightBlue => "#6ea8fe".to_owned(),
+        Color::Indexed(index @ 232..) => {
+            let grey = 8 + 10 * (index - 232);
+            format!("#{grey:02x}{grey:02x}{grey:02x}")
+        }
+        Color::Indexed(index @ 16..) => {
+            let level = |n: u8| if n == 0 { 0 } else { 55 + 40 * n };
+            let index = index - 16;
+            format!("#{:02x}{:02x}{:02x}", level(index / 36), level(index / 6 % 6), level(index % 6))
+        }
+        _ => ink.to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Tables that a new row must keep whole: scenarios, boards, explanations of the log.
+//! Checks tables in which a new row is easily left incomplete: scenarios, boards, explanations of log lines.
 
 use cfdfu::app::log::explain;
 use cfdfu::crazyflie::BOARDS;
@@ -10,9 +10,8 @@ use cfdfu::sim::scenario::SCENARIOS;
 use crate::cli::Folder;
 use crate::support::{SEED_LEN, World, firmware, flash_job};
 
-/// Every scenario can be typed, and a look at it and a flash of it each come to an end that a script understands.
 #[test]
-fn every_scenario_ends_identify_and_flash_with_an_outcome() {
+fn identify_and_flash_end_with_a_consistent_result_in_every_scenario() {
     let folder = Folder::with_image();
     for scenario in SCENARIOS {
         for command in ["identify", "flash cf2.bin"] {
@@ -28,9 +27,9 @@ fn every_scenario_ends_identify_and_flash_with_an_outcome() {
     }
 }
 
-/// A board without a platform would be offered no image, and its own would be of no known platform.
+/// For a board without a platform no image could be suggested, and the platform of its own image would be unknown.
 #[test]
-fn a_firmware_for_any_board_is_of_that_board_s_platform() {
+fn a_firmware_for_any_board_has_the_platform_of_that_board() {
     for board in BOARDS {
         let bytes = images::firmware("2026.08", &[(board.code, board.name)], images::FIRMWARE_MIN);
         let Content::Firmware(firmware) = Content::of(&bytes) else { panic!("{board:?}") };
@@ -39,9 +38,8 @@ fn a_firmware_for_any_board_is_of_that_board_s_platform() {
     }
 }
 
-/// Whoever presses Enter on a line of a plain flash learns something.
 #[test]
-fn every_line_of_a_plain_flash_is_explained() {
+fn every_log_line_of_an_ordinary_flash_has_an_explanation() {
     let run = World::new("healthy").run(flash_job(&firmware("2026.08", SEED_LEN)));
     let mut explained = 0;
     for event in &run.events {

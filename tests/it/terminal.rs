@@ -1,5 +1,5 @@
-//! The real binary in a pseudo-terminal, on the demo in real time: what arrives on the wire, what is on the
-//! screen, how the terminal is left, and what happens when it goes away.
+//! The real binary in a pseudo-terminal, on the demo in real time: the number of bytes sent, the contents of the
+//! screen, the state of the terminal afterwards, and what happens when the terminal is closed.
 #![cfg(unix)]
 
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ use crate::pty::{Session, busy};
 use crate::support::{SEED_LEN, firmware};
 
 #[test]
-fn a_flash_from_the_first_frame_to_the_parting_words() {
+fn a_session_flashes_while_the_window_is_resized_and_restores_the_terminal() {
     let mut session = Session::start(&["cf2.bin", "--demo"], &[]);
     session.until("firmware 2026.08 for CF20, CF21");
     session.until("Crazyflie 2.x, running");
@@ -30,31 +30,31 @@ fn a_flash_from_the_first_frame_to_the_parting_words() {
     session.press("f");
     session.agree();
     session.until("Download");
-    // In mid-flash the window gets another size, more than once.
+    // Resize the window several times while flashing.
     for (rows, cols) in [(40, 120), (16, 60), (24, 80)] {
         session.size = (rows, cols);
         let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
         session.master.as_ref().unwrap().resize(size).unwrap();
         thread::sleep(Duration::from_millis(150));
     }
-    session.until("The Crazyflie is running again");
+    session.until("Your Crazyflie is running");
     let bytes = session.sent();
     assert!(bytes < 60_000, "{bytes} bytes for a whole flash with three repaints");
     println!("{bytes} bytes on the wire for a whole demo flash with three changes of size");
-    // A second time in the same session starts afresh, and finds nothing to do.
+    // A second flash in the same session starts from the beginning, and finds nothing to do.
     session.press("r");
     let screen = session.until("Unchanged and verified");
-    assert!(screen.contains("The Crazyflie is running again"), "{screen}");
+    assert!(screen.contains("Your Crazyflie is running"), "{screen}");
     session.press("q");
     assert_eq!(session.ended(), 0);
     session.is_restored();
     let screen = session.screen();
-    assert!(screen.contains("Unchanged and verified: the flash holds all 243,176 bytes"), "{screen}");
+    assert!(screen.contains("Unchanged and verified: the flash already holds all 243,176 bytes"), "{screen}");
     assert!(screen.contains("SIMULATED"), "{screen}");
 }
 
 #[test]
-fn a_whole_flash_is_quiet_enough_for_a_slow_line() {
+fn a_whole_flash_sends_few_enough_bytes_for_a_slow_line() {
     let session = Session::flashing("dfu");
     session.until("Flashed and verified");
     let bytes = session.sent();
@@ -63,22 +63,22 @@ fn a_whole_flash_is_quiet_enough_for_a_slow_line() {
 }
 
 #[test]
-fn a_job_that_writes_is_stopped_only_after_a_question() {
+fn a_job_that_is_writing_stops_only_after_a_question() {
     let mut session = Session::flashing("dfu");
     session.until("Erase    0x08008000");
     session.press("\u{3}");
-    session.until("Stop the job?");
+    session.until("Stop at the next safe point?");
     session.press("y");
     let screen = session.until("Stopped after");
-    assert!(screen.contains("no complete firmware"), "{screen}");
+    assert!(screen.contains("no working firmware"), "{screen}");
     session.press("r");
     session.agree();
     session.until("Flashed and verified");
 }
 
-/// The line drops in mid-flash: the flash is finished all the same, and the processor is not burnt meanwhile.
+/// The connection drops while flashing. The flash finishes anyway, without a busy loop.
 #[test]
-fn a_terminal_that_is_closed_does_not_stop_the_flash() {
+fn closing_the_terminal_does_not_stop_the_flash() {
     let mut session = Session::flashing("dfu");
     session.until("Erase    0x08004000");
     let closed = Instant::now();
@@ -93,27 +93,27 @@ fn a_terminal_that_is_closed_does_not_stop_the_flash() {
         assert!(busy(pid) - before < 20, "{} of 100 ticks of a second spent", busy(pid) - before);
     }
     assert_eq!(session.ended(), 0);
-    // What was left of erasing and writing takes about 3.5 s.
+    // The rest of erasing and writing takes about 3.5 s.
     assert!(closed.elapsed() > Duration::from_secs(2), "it ended with the terminal");
 }
 
 #[test]
-fn a_signal_ends_an_idle_interface_cleanly() {
+fn a_signal_quits_an_idle_interface_and_restores_the_terminal() {
     let mut session = Session::start(&["--demo"], &[]);
-    session.until("What to do");
+    session.until("What would you like");
     session.signal(Signal::TERM);
     assert_eq!(session.ended(), 0);
     session.is_restored();
 }
 
 #[test]
-fn without_colour_the_keys_keep_their_reverse_video() {
+fn without_colour_the_keys_are_still_in_reverse_video() {
     let session = Session::start(&["--demo"], &[("NO_COLOR", "1")]);
     session.until("Crazyflie 2.x, running");
     session.until("243,176 bytes");
     let text = String::from_utf8_lossy(&session.bytes.lock().unwrap()).into_owned();
-    assert!(text.contains("\u{1b}[7m"), "reverse is used");
-    assert!(!text.contains("38;5"), "no colour is");
+    assert!(text.contains("\u{1b}[7m"), "reverse video is used");
+    assert!(!text.contains("38;5"), "no colour is used");
     let parser = session.parser();
     let screen = parser.screen();
     let last = (0..80).find(|&col| screen.cell(23, col).is_some_and(|cell| cell.contents() == "E"));
@@ -121,11 +121,11 @@ fn without_colour_the_keys_keep_their_reverse_video() {
 }
 
 #[test]
-fn other_terminals_get_what_they_can_show() {
+fn simpler_terminals_get_only_characters_and_escapes_they_can_show() {
     let linux = Session::start(&["--demo"], &[("TERM", "linux")]);
-    assert!(linux.until("What to do").contains('┌'));
+    assert!(linux.until("What would you like").contains('┌'));
     let ascii = Session::start(&["--demo"], &[("LC_ALL", "C")]);
-    assert!(ascii.until("What to do").is_ascii());
+    assert!(ascii.until("What would you like").is_ascii());
     let mut dumb = Session::start(&["cf2.bin", "--demo"], &[("TERM", "dumb")]);
     dumb.until("Enter: start");
     dumb.press("q\n");
@@ -133,9 +133,9 @@ fn other_terminals_get_what_they_can_show() {
     assert!(!dumb.bytes.lock().unwrap().contains(&0x1b), "no escape reaches a dumb terminal");
 }
 
-/// A file's name may hold anything: nothing of it is a command to a terminal, on the screen or in lines.
+/// This holds on the screen, with `--plain` and with `--json`.
 #[test]
-fn the_name_of_a_file_is_only_text() {
+fn escape_sequences_in_a_file_name_never_reach_the_terminal() {
     let name = "\u{1b}[2J\u{1b}]0;mine\u{7}\u{202e}cf2.bin";
     let folder = Folder::new();
     for bytes in [firmware("2026.08", SEED_LEN), vec![1, 2, 3]] {
@@ -151,31 +151,31 @@ fn the_name_of_a_file_is_only_text() {
     session.until("No such file");
     std::fs::write(session.dir.path().join(name), firmware("2026.08", SEED_LEN)).unwrap();
     session.press("i");
-    session.until("minecf2.bin                 firmware 2026.08");
+    session.until("Choose the firmware");
+    session.until("firmware 2026.08");
     session.press("\x1b");
-    session.until("What to do");
+    session.until("What would you like");
     session.press("q");
-    assert_eq!(session.ended(), 66, "the file that was named was not there");
+    assert_eq!(session.ended(), 66, "the file on the command line did not exist");
     let bytes = session.bytes.lock().unwrap().clone();
     let text = String::from_utf8_lossy(&bytes);
     assert!(!text.contains("]0;mine") || !text.contains('\u{7}'), "{text:?}");
     assert!(!text.contains('\u{202e}'));
 }
 
-/// The demo brings an image along: the first key flashes.
+/// The demo brings its own image.
 #[test]
-fn the_demo_flashes_without_a_file() {
+fn the_demo_flashes_without_an_image_file() {
     let mut session = Session::start(&["--demo"], &[]);
     session.until("243,176 bytes");
     session.until("running");
     session.press("f");
     session.agree();
-    session.until("you can fly");
+    session.until("Ready to fly");
 }
 
-/// With a folder of images: the picker shows what each of them is, and takes one.
 #[test]
-fn a_file_is_chosen_from_the_list() {
+fn the_picker_shows_what_each_file_is_and_chooses_one() {
     let mut session = Session::start(&["--demo=dfu"], &[]);
     std::fs::write(session.dir.path().join("notes.bin"), [1, 2, 3]).unwrap();
     session.until("in DFU mode");
@@ -183,21 +183,21 @@ fn a_file_is_chosen_from_the_list() {
     let screen = session.until("notes.bin");
     assert!(screen.contains("cf2.bin") && screen.contains("not recognised"), "{screen}");
     session.press("\r");
-    session.until("243,176 bytes at 0x08004000");
+    session.until("What would you like");
     session.press("i/missing.bin\r");
     session.until("No such file");
 }
 
-/// The whole recovery with two hands, the first time let go too early.
+/// The first time, the button is released too early.
 #[test]
-fn a_drone_that_does_not_start_is_recovered_by_hand() {
+fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
     let mut session = Session::start(&["cf2.bin", "--demo=dead"], &[]);
-    session.until("Nothing is plugged in");
+    session.until("No drone is plugged in");
     session.press("\r");
     session.until("Unplug USB and the battery");
-    for (hold, next) in [(2500, "What do the LEDs do?"), (6300, "Nothing is changed yet")] {
+    for (hold, next) in [(2500, "What are its LEDs doing?"), (6300, "Nothing has been changed yet")] {
         session.press("\r");
-        session.until("Hold the button now");
+        session.until("Press the button and keep");
         session.press("B");
         session.until("Keep holding");
         session.press("P");
@@ -206,47 +206,46 @@ fn a_drone_that_does_not_start_is_recovered_by_hand() {
         session.until(next);
         if hold < 5000 {
             session.press("1");
-            session.until("held too short");
+            session.until("you let go");
             session.press("P\r");
             session.until("Unplug USB and the battery");
         }
     }
     session.agree();
-    session.until("The Crazyflie is running again");
+    session.until("Your Crazyflie is running");
 }
 
 #[test]
-fn an_overwritten_bootloader_is_restored_by_typed_word() {
+fn an_overwritten_bootloader_is_restored_after_a_typed_word() {
     let mut session = Session::start(&["cf2.bin", "--demo=overwritten"], &[]);
     std::fs::write(session.dir.path().join("loader.bin"), images::loader()).unwrap();
     session.until("in DFU mode");
     session.press("b");
-    session.until("Choose a file");
+    session.until("Choose the bootloader");
     session.press("/loader.bin\r");
-    session.until("Type restore");
+    session.until("type restore");
     session.press("\r");
-    session.until("type the word restore first");
+    session.until("type \"restore\" first");
     session.press("restore\r");
     let screen = session.until("Flashed and verified");
     assert!(screen.contains("unplug USB and battery"), "{screen}");
 }
 
 #[test]
-fn a_cable_pulled_in_mid_flash_is_told_and_the_job_goes_on_when_it_is_back() {
+fn a_flash_interrupted_by_the_cable_resumes_when_the_drone_is_back() {
     let mut session = Session::flashing("dfu");
     session.until("Download");
     session.press("P");
-    session.until("lost in mid-flash");
-    // Into DFU mode again: the button held while plugging in. The job goes on by itself.
+    session.until("connection dropped while");
+    // Back into DFU mode, with the button held while plugging in. The job resumes by itself.
     session.press("BP");
     thread::sleep(Duration::from_millis(5300));
     session.press("B");
     session.until("Flashed and verified");
 }
 
-/// What is set for good is used; what is broken is told, and nothing else happens.
 #[test]
-fn settings_are_used_and_a_broken_file_is_told() {
+fn settings_are_used_and_an_invalid_settings_file_is_reported_and_ignored() {
     let config = tempfile::tempdir().unwrap();
     let write = |text: &str| {
         std::fs::create_dir_all(config.path().join("cfdfu")).unwrap();
@@ -259,20 +258,20 @@ fn settings_are_used_and_a_broken_file_is_told() {
     let screen = session.until("boot ROM");
     assert!(!screen.contains('│') && screen.contains('|'), "{screen}");
     session.press("i");
-    session.until("Choose a file in /");
+    session.until("Choose the firmware");
     session.press("\x1bq");
     write("glyphs = \"runes\"\n");
     let mut session = Session::start(&["--demo=dfu"], &variables);
     let screen = session.until("boot ROM");
-    assert!(screen.contains("config.toml is not used") && screen.contains('│'), "{screen}");
+    assert!(screen.contains("config.toml is ignored") && screen.contains('│'), "{screen}");
     session.press("q");
 }
 
-/// Without a drone, and mostly without USB where tests run: one key tells why.
+/// Machines that run tests have no drone, and often no USB.
 #[test]
-fn the_doctor_is_one_key_away_where_nothing_is_found() {
+fn one_key_opens_the_doctor_when_no_drone_is_found() {
     let mut session = Session::start(&[], &[]);
-    session.until("What to do");
+    session.until("What would you like");
     session.press("d");
     let screen = session.until("Doctor");
     assert!(screen.contains("USB") && screen.contains("drone"), "{screen}");
@@ -281,12 +280,12 @@ fn the_doctor_is_one_key_away_where_nothing_is_found() {
     session.press("q");
 }
 
-/// A defect in the thread that flashes is a failed job: the interface lives, says so, and can do it again.
+/// The panic is reported as a failed job, which can be retried.
 #[test]
-fn a_panic_of_the_worker_leaves_the_interface_alive() {
+fn a_panic_of_the_worker_does_not_end_the_interface() {
     let mut session = Session::flashing("defect");
-    let screen = session.until("a defect, as asked for");
-    assert!(screen.contains("please report it") && screen.contains("no complete firmware"), "{screen}");
+    let screen = session.until("simulated defect");
+    assert!(screen.contains("Please report it") && screen.contains("no working firmware"), "{screen}");
     session.press("r");
     session.agree();
     session.until("Flashed and verified");
@@ -295,7 +294,7 @@ fn a_panic_of_the_worker_leaves_the_interface_alive() {
     session.is_restored();
 }
 
-/// M5: a build that was made anew after the file was chosen is what is flashed, and the plan says so.
+/// M5: after a new build the new file is flashed, and the interface says so.
 #[test]
 fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
@@ -304,22 +303,22 @@ fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
     std::fs::write(session.dir.path().join("cf2.bin"), firmware("2099.01", SEED_LEN)).unwrap();
     session.press("f");
     session.until("The file changed since it was chosen");
-    let screen = session.until("Nothing is changed yet");
+    let screen = session.until("Nothing has been changed yet");
     assert!(screen.contains("firmware 2099.01"), "{screen}");
     session.agree();
-    session.until("it runs 2099.01: you can fly");
-    // One that is gone is not flashed.
+    session.until("is running 2099.01. Ready to fly");
+    // A file that was deleted is not flashed.
     session.press("\r");
-    session.until("What to do");
+    session.until("What would you like");
     std::fs::remove_file(session.dir.path().join("cf2.bin")).unwrap();
     session.press("f");
     session.until("No such file");
     session.press("q");
 }
 
-/// L3: a terminal that reports an absurd size is drawn on as far as somebody may see.
+/// L3: if the terminal reports an absurd size, only a part of that is drawn.
 #[test]
-fn l3_an_absurd_size_is_not_drawn() {
+fn l3_a_terminal_with_an_absurd_size_does_not_stop_the_interface() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
     session.until("in DFU mode");
     let size = PtySize { rows: 65535, cols: 65535, pixel_width: 0, pixel_height: 0 };
@@ -327,8 +326,8 @@ fn l3_an_absurd_size_is_not_drawn() {
     thread::sleep(Duration::from_millis(500));
     let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
     session.master.as_ref().unwrap().resize(size).unwrap();
-    // A key that comes with a change of size is shown with the next key only: crossterm (event/source/unix/mio.rs) returns at
-    // the signal, and forgets that the terminal could be read as well.
+    // Wait, because a key that arrives together with a resize is handled only with the next key: crossterm
+    // (event/source/unix/mio.rs) returns at the signal, and forgets that the terminal was readable as well.
     thread::sleep(Duration::from_millis(500));
     session.press("?");
     session.until("Keys");
@@ -336,7 +335,7 @@ fn l3_an_absurd_size_is_not_drawn() {
     assert_eq!(session.ended(), 0);
 }
 
-/// A pipe gives its content once: it is not read again when a job begins.
+/// A pipe can be read only once, so it is not read again when a job begins.
 #[test]
 fn a_firmware_from_a_pipe_is_flashed() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-# What the jobs of the VM share: checks that count, and the simulated drone on the guest's own USB.
-# The files of a job are made in its own folder in memory; the binary is copied there, too, since the jobs run it with
-# the rights of others, who may have none to the folder of the checkout.
+# Shared by the jobs of the VM: counted checks, and the simulated drone on the guest's own USB.
+# Each job works in its own folder in memory. The binary is copied to memory as well, because the jobs also run it as
+# another user, who may have no access to the folder of the checkout.
 # shellcheck shell=bash
 set -u
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -10,8 +10,8 @@ mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/release/cfdfu" "$cfdfu" 
 passed=0
 failed=0
 
-# shows FILE WORDS: waits until the file has the words, at most a minute. On the path, for the `sh -c` of checks: how long a
-# job takes to get somewhere depends on the machine, so nothing is timed.
+# shows FILE TEXT: waits up to a minute until the file contains the text. The jobs wait for text instead of a fixed time
+# because the speed of the machine varies. It is a program on the PATH so that checks can call it in `sh -c`.
 cat >/dev/shm/bin/shows <<'END'
 #!/bin/sh
 for _ in $(seq 600); do
@@ -20,14 +20,14 @@ for _ in $(seq 600); do
 done
 exit 1
 END
-# keys WORDS: the keys of a flash in the interface, each when the interface is there, as its --log-file ilog tells: the
-# screen is drawn in pieces. Quits once the log has the words.
+# keys TEXT: prints the keys for a flash in the interface, and the key to quit once the log contains the text. Each key
+# waits for a line in ilog, the --log-file of the interface, because the screen is drawn in pieces.
 cat >/dev/shm/bin/keys <<'END'
 #!/bin/sh
 shows ilog 'Nothing was changed'
 sleep 1
 printf f
-shows ilog 'sectors hold the image'
+shows ilog 'sectors already hold the image'
 sleep 1
 printf w
 shows ilog "$1" || exit
@@ -39,21 +39,21 @@ END
 chmod +x /dev/shm/bin/shows /dev/shm/bin/keys
 PATH=$PATH:/dev/shm/bin
 
-# check WORDS COMMAND…: the command must succeed.
+# check NAME COMMAND…: counts and prints one check. It passes if the command succeeds.
 check() {
-  local words=$1
+  local name=$1
   shift
   if "$@" >out 2>&1; then
     passed=$((passed + 1))
-    echo "ok    $words"
+    echo "ok    $name"
   else
     failed=$((failed + 1))
-    echo "FAIL  $words"
+    echo "FAIL  $name"
     sed 's/^/      /' out
   fi
 }
 
-# ends STATUS COMMAND…: the command must end with this status.
+# ends STATUS COMMAND…: succeeds if the command exits with this status.
 ends() {
   local status=$1
   shift
@@ -61,17 +61,19 @@ ends() {
   [ $? -eq "$status" ]
 }
 
-# says WORDS STATUS COMMAND…: it ends with this status and says this.
+# says TEXT STATUS COMMAND…: succeeds if the command exits with this status and prints the text. The output is also in
+# the file `said`.
 says() {
-  local words=$1 status=$2
+  local text=$1 status=$2
   shift 2
   "$@" >said 2>&1
-  local ended=$?
+  local actual=$?
   cat said
-  [ $ended -eq "$status" ] && grep -qF -- "$words" said
+  [ $actual -eq "$status" ] && grep -qF -- "$text" said
 }
 
-# start SCENARIO: plug the simulated drone in; orders go to file descriptor 3.
+# start SCENARIO [ID]: plugs in the simulated drone and waits until lsusb lists ID. Commands such as `unplug` go to file
+# descriptor 3, or to the pipe `orders`.
 start() {
   rm -f orders
   mkfifo orders
@@ -87,7 +89,7 @@ stop() {
   exec 3>&-
 }
 
-# seen ID: wait until lsusb shows it.
+# seen ID: waits until lsusb lists the device, at most 10 seconds.
 seen() {
   for _ in $(seq 100); do
     lsusb -d "$1" >/dev/null && return
@@ -96,7 +98,7 @@ seen() {
   return 1
 }
 
-# seconds COMMAND…: its wall time, as "took".
+# seconds COMMAND…: runs the command and sets `took` to its wall time.
 # shellcheck disable=SC2034
 seconds() {
   local from=$EPOCHREALTIME
@@ -107,7 +109,7 @@ seconds() {
 
 export XDG_STATE_HOME=$work/state
 
-# The last words of a job: its status is that of all checks.
+# Prints the totals, and fails if a check failed. Every job ends with it.
 summary() {
   echo
   echo "$passed passed, $failed failed"

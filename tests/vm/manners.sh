@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# In the VM (see boot): the manners of real chips and real buses that USB shows, over a real USB stack: twins, a cable that
-# works loose, a silent drone, late and missed entries, a drone that keeps restarting or stays dark, a lost name.
+# Runs in the VM (see boot). Checks how cfdfu handles the quirks of real chips and buses over a real USB stack: equal
+# serial numbers, a loose cable, a drone that stops answering, a late or missed entry into DFU mode, a drone that keeps
+# restarting or stays dark after the flash, and a board that cannot be read.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -8,70 +9,70 @@ size=60000
 "$cfdfu" demo-image new.bin --size $size
 "$cfdfu" demo-image big.bin
 
-# port N: where the Nth drone is plugged in.
+# port N: prints the USB port of the Nth drone.
 port() { "$cfdfu" list | sed -n "$1s/ .*//p"; }
 
-echo "== two drones with one serial number"
+echo "== two drones with the same serial number"
 start twins
 sleep 1
-check "both are listed" sh -c "[ \$('$cfdfu' list | grep -c 338133873034) -eq 2 ]"
+check "list shows both" sh -c "[ \$('$cfdfu' list | grep -c 338133873034) -eq 2 ]"
 one=$(port 1) two=$(port 2)
-check "without a port neither is taken" says "--device $one" 69 "$cfdfu" flash new.bin
-check "nor by the serial number" says "2 devices" 69 "$cfdfu" flash new.bin --device 338133873034
-check "the second is flashed by its port" says "Flashed and verified" 0 "$cfdfu" flash new.bin --device "$two" --no-leave
-check "the first is as it was" says "firmware    firmware 2025.02" 0 "$cfdfu" identify --device "$one"
-check "the second has the image" "$cfdfu" verify new.bin --device "$two"
-check "there is no copy of the first to put back" says "no copy" 66 "$cfdfu" undo --device "$one"
-check "undo of the second is its own" says "Flashed and verified" 0 "$cfdfu" undo --device "$two"
+check "without --device, neither drone is selected" says "--device $one" 69 "$cfdfu" flash new.bin
+check "the shared serial number selects neither drone" says "2 devices" 69 "$cfdfu" flash new.bin --device 338133873034
+check "the second drone is selected by its port" says "Flashed and verified" 0 "$cfdfu" flash new.bin --device "$two" --no-leave
+check "the first drone is unchanged" says "firmware    firmware 2025.02" 0 "$cfdfu" identify --device "$one"
+check "the second drone contains the image" "$cfdfu" verify new.bin --device "$two"
+check "undo has no copy for the first drone" says "no copy" 66 "$cfdfu" undo --device "$one"
+check "undo of the second drone uses its own copy" says "Flashed and verified" 0 "$cfdfu" undo --device "$two"
 stop
 
-echo "== a cable that works loose"
+echo "== a loose cable"
 start loose
 (shows said 'gone'; sleep 2; echo dfu >&3) &
-check "errors before it is gone are an interruption: it carries on when the drone is back" \
+check "after transfer errors and a disconnect, the flash resumes when the drone is back" \
   says "Flashed and verified" 0 "$cfdfu" flash big.bin --no-leave --wait 60
 wait $!
-check "and the image is whole" "$cfdfu" verify big.bin
+check "the image is complete" "$cfdfu" verify big.bin
 stop
 
-echo "== a drone that answers nothing more"
+echo "== a drone that stops answering"
 start hung
 before=$SECONDS
-check "ends the job, with the reason" says "the device does not answer" 74 "$cfdfu" flash big.bin --no-leave
-check "in time" test $((SECONDS - before)) -lt 30
+check "the flash fails and reports the reason" says "the device does not answer" 74 "$cfdfu" flash big.bin --no-leave
+check "the flash fails within 30 s" test $((SECONDS - before)) -lt 30
 stop
 
-echo "== the way into DFU mode"
+echo "== entering DFU mode"
 start missed 0483:5740
-check "a missed entry is tried again" says "Flashed and verified" 0 "$cfdfu" flash new.bin
+check "a missed request is retried" says "Flashed and verified" 0 "$cfdfu" flash new.bin
 stop
 start late 0483:5740
-check "DFU mode that comes late is waited for" says "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
+check "flash waits for a drone that is late to enter DFU mode" says "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
 stop
 start old 0483:5740
 (sleep 6; echo unplug >&3; sleep 1; echo dfu >&3) &
-check "a drone that is too old is waited for in DFU mode" says "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
+check "with firmware that is too old, flash waits for DFU mode entered by hand" says "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
 wait $!
 stop
 
 echo "== after the flash"
 start restarting 0483:5740
-check "a drone that keeps restarting is no success for --require-boot" says "restarts by itself" 76 "$cfdfu" flash new.bin --require-boot
+check "--require-boot fails if the drone keeps restarting" says "keeps restarting" 76 "$cfdfu" flash new.bin --require-boot
 stop
 start dark 0483:5740
-check "a drone that stays dark is flashed, with one instruction" says "normal with the boot ROM of this chip" 0 "$cfdfu" flash new.bin
+check "a drone that stays dark counts as flashed, with one instruction" says "normal with the boot ROM of this chip" 0 "$cfdfu" flash new.bin
 stop
 start dark 0483:5740
-check "left by a reset it starts" says "it says that it runs 2026.08" 0 "$cfdfu" flash new.bin --leave-by-reset --require-boot
+check "with --leave-by-reset the drone starts" says "Crazyflie is running 2026.08" 0 "$cfdfu" flash new.bin --leave-by-reset --require-boot
 stop
 
-echo "== what could not be read"
+echo "== boards that cannot be read"
 start nameless
-check "the board is read though its memory has lost its name" says "board is CB10" 65 "$cfdfu" flash new.bin
+check "the board is read even if the OTP memory has no name" says "board is CB10" 65 "$cfdfu" flash new.bin
 stop
 start unknown-board
 check "an unknown board is not flashed" says "could not be read" 65 "$cfdfu" flash new.bin
-check "unless you insist" says "Flashed and verified" 0 "$cfdfu" flash new.bin --allow-mismatch --no-leave
+check "an unknown board is flashed with --allow-mismatch" says "Flashed and verified" 0 "$cfdfu" flash new.bin --allow-mismatch --no-leave
 stop
 
 summary

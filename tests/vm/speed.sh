@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# In the VM (see boot): wall times of dfu-util and cfdfu for the same jobs on the same simulated chip, exec to exit, without
-# the wait for the reboot. Prints rows for benches/speed, which adds the chip's own time: "ROW job|dfu-util|cfdfu", and
-# "SIZE bytes|dfu-util|cfdfu". SIZES names more image sizes, in KiB.
+# Runs in the VM (see boot). Measures the wall times of dfu-util and cfdfu, from exec to exit and without the wait for
+# the reboot, for the same jobs on the same simulated chip. Prints "ROW job|dfu-util|cfdfu" and
+# "SIZE bytes|dfu-util|cfdfu" for benches/speed, which adds the chip's own time. SIZES lists more image sizes, in KiB.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -11,10 +11,10 @@ full=1032192
 "$cfdfu" demo-image old.bin --size $size --version 2026.04
 "$cfdfu" demo-image full.bin --size $full
 "$cfdfu" demo-image full-old.bin --size $full --version 2026.04
-# One byte of the last sector.
+# Differs from new.bin in one byte of the last sector.
 cp new.bin changed.bin && printf '\001' | dd of=changed.bin bs=1 seek=$((size - 1)) conv=notrunc status=none
 
-# dfu FILE, ours FILE OPTION…: the wall time of each, as "took".
+# dfu FILE and ours FILE OPTION…: flash with dfu-util and with cfdfu, and set `took` to the wall time.
 dfu() { seconds dfu-util -a 0 -s 0x08004000 -D "$1"; }
 ours() {
   local file=$1
@@ -22,7 +22,7 @@ ours() {
   seconds "$cfdfu" flash "$file" --no-leave --allow-mismatch "$@"
 }
 
-# row JOB DFU-FILE OUR-FILE OPTION…: both tools, one after the other.
+# row JOB DFU-FILE OUR-FILE OPTION…: measures dfu-util, then cfdfu, and prints the row.
 row() {
   local job=$1 theirs=$2
   shift 2

@@ -129,7 +129,7 @@ fn an_image_that_is_not_recognised_takes_a_typed_word() {
         view.stage = Stage::Asking(Confirmation::default());
     }
     assert_eq!(press(&mut app, Key::Enter), []);
-    assert!(notice_of(&app).contains("type the word unknown first"));
+    assert!(notice_of(&app).contains("type \"unknown\" first"));
     assert!(command_line(&app).starts_with("cfdfu flash x.bin --allow-mismatch"));
     for letter in "unknown".chars() {
         press(&mut app, Key::Char(letter));
@@ -141,7 +141,7 @@ fn an_image_that_is_not_recognised_takes_a_typed_word() {
 fn a_key_that_cannot_work_says_why_and_does_nothing() {
     let mut app = app(0);
     assert_eq!(press(&mut app, Key::Char('f')), []);
-    assert!(notice_of(&app).contains("no Crazyflie is plugged in"));
+    assert!(notice_of(&app).contains("no Crazyflie found"));
     assert_eq!(app.screen, Screen::Home);
     // And the reason goes away by itself.
     let later = app.now + Duration::from_secs(6);
@@ -173,8 +173,8 @@ fn a_pasted_path_is_taken() {
 fn a_folder_that_comes_late_does_not_show_in_another() {
     let mut app = app(1);
     press(&mut app, Key::Char('i'));
-    let entry = Entry { path: "/elsewhere/x.bin".into(), kind: EntryKind::Folder };
-    update(&mut app, Duration::ZERO, Msg::Listed("/elsewhere".into(), vec![entry]));
+    let entry = Entry { path: "/elsewhere/x.bin".into(), kind: EntryKind::Folder, size: 0, age: None };
+    update(&mut app, Duration::ZERO, Msg::Listed("/elsewhere".into(), Ok(vec![entry])));
     assert!(matches!(&app.screen, Screen::Pick(_, _, picker) if picker.entries.is_none()));
 }
 

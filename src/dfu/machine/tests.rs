@@ -1,12 +1,13 @@
-//! The machine against scripted answers: what goes over the wire, in which order, and how it ends.
+//! Runs the machine against scripted answers and checks the requests, their order, and the result.
 
 use super::*;
 use crate::dfu::quirks::{STANDARD, STM32F405_ROM};
 
 const BASE: Address = Address(0x0800_4000);
 
-/// An answer of the device: to a GETSTATUS (status, poll in ms, state), to an upload, or to a request.
+/// A scripted answer of the device.
 enum Answer {
+    /// bStatus, bwPollTimeout in ms, and bState.
     Status(u8, u8, State),
     State(State),
     Data(usize),
@@ -16,13 +17,13 @@ enum Answer {
 
 use Answer::{Ack, Data, Fail, State as Is, Status as St};
 
-/// Runs one operation; gives what was done, in words, and how it ended.
+/// Runs one operation. Returns its steps as text, and its result.
 fn run(
     machine: &mut Machine,
     operation: Operation,
     answers: Vec<Answer>,
 ) -> (Vec<String>, Result<usize, DfuError>) {
-    let mut said = Vec::new();
+    let mut steps = Vec::new();
     let mut answers = answers.into_iter();
     machine.begin(operation);
     loop {
@@ -43,18 +44,18 @@ fn run(
             Step::Fetch(setup, ..) if setup.request == 5 => ("GETSTATE".to_owned(), None),
             Step::Fetch(..) => ("GETSTATUS".to_owned(), None),
             Step::Wait(time) => {
-                said.push(format!("wait {} ms", time.as_millis()));
+                steps.push(format!("wait {} ms", time.as_millis()));
                 machine.waited();
                 continue;
             }
             Step::Finished(result) => {
-                assert_eq!(answers.next().map(|_| ()), None, "answers left over after {said:?}");
-                return (said, result.map(|bytes| bytes.len()));
+                assert_eq!(answers.next().map(|_| ()), None, "answers left over after {steps:?}");
+                return (steps, result.map(|bytes| bytes.len()));
             }
         };
         let _ = data;
-        said.push(sent);
-        match answers.next().unwrap_or_else(|| panic!("no answer for {said:?}")) {
+        steps.push(sent);
+        match answers.next().unwrap_or_else(|| panic!("no answer for {steps:?}")) {
             St(status, poll, state) => machine.reply(Ok(&[status, poll, 0, 0, state as u8, 0])),
             Is(state) => machine.reply(Ok(&[state as u8])),
             Data(len) => machine.reply(Ok(&vec![7; len])),
@@ -88,23 +89,23 @@ fn write(address: u32, len: usize) -> Operation {
 fn the_first_error_of_the_rom_is_cleared_once_and_noted() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let answers = vec![St(10, 0, State::Error), Ack, St(0, 0, State::DfuIdle)];
-    let (said, result) = run(&mut machine, Operation::Recover, answers);
-    assert_eq!(said, ["GETSTATUS", "CLRSTATUS 0", "GETSTATUS"]);
+    let (steps, result) = run(&mut machine, Operation::Recover, answers);
+    assert_eq!(steps, ["GETSTATUS", "CLRSTATUS 0", "GETSTATUS"]);
     assert_eq!(result, Ok(0));
     assert_eq!(machine.take_notes(), [Note::Cleared(Status::FIRMWARE)]);
 }
 
-/// GETSTATUS in dfuDNLOAD-SYNC would start what a dead session had sent.
+/// In dfuDNLOAD-SYNC, a GETSTATUS would start the command that the earlier session had sent.
 #[test]
-fn what_a_dead_session_had_sent_is_dropped_and_never_started() {
+fn a_pending_command_of_an_earlier_session_is_aborted_and_never_started() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let free = || St(0, 0, State::DfuIdle);
     let answers = vec![Fail(TransferError::Timeout), Is(State::DnloadSync), Ack, Is(State::DfuIdle), free()];
-    let (said, result) = run(&mut machine, Operation::TakeOver, answers);
-    assert_eq!(said, ["GETSTATE", "GETSTATE", "ABORT 0", "GETSTATE", "GETSTATUS"]);
+    let (steps, result) = run(&mut machine, Operation::TakeOver, answers);
+    assert_eq!(steps, ["GETSTATE", "GETSTATE", "ABORT 0", "GETSTATE", "GETSTATUS"]);
     assert_eq!((result, machine.take_notes()), (Ok(0), vec![Note::Aborted(State::DnloadSync)]));
-    // One that does not let go is left alone, and one that cannot be asked, too; one that does not know the request is
-    // taken as it is.
+    // A device that keeps the command pending, or does not answer GETSTATE, is left alone. A device that does not
+    // support GETSTATE is used as it is.
     let mut answers: Vec<Answer> = (0..3).flat_map(|_| [Is(State::DnloadSync), Ack]).collect();
     answers.push(Is(State::DnloadSync));
     assert_eq!(run(&mut machine, Operation::TakeOver, answers).1, Err(DfuError::State(State::DnloadSync)));
@@ -120,14 +121,14 @@ fn an_interrupted_session_is_aborted_and_never_cleared() {
     for state in [State::DnloadIdle, State::UploadIdle] {
         let mut machine = Machine::new(0, 2048, STM32F405_ROM);
         let answers = vec![St(0, 0, state), Ack, St(0, 0, State::DfuIdle)];
-        let (said, _) = run(&mut machine, Operation::Recover, answers);
-        assert_eq!(said, ["GETSTATUS", "ABORT 0", "GETSTATUS"]);
+        let (steps, _) = run(&mut machine, Operation::Recover, answers);
+        assert_eq!(steps, ["GETSTATUS", "ABORT 0", "GETSTATUS"]);
         assert_eq!(machine.take_notes(), [Note::Aborted(state)]);
     }
 }
 
 #[test]
-fn recovery_is_bounded_for_a_device_that_never_gets_well() {
+fn recovery_gives_up_on_a_device_that_stays_in_error() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let mut answers = Vec::new();
     for _ in 0..RECOVERIES {
@@ -139,7 +140,7 @@ fn recovery_is_bounded_for_a_device_that_never_gets_well() {
 }
 
 #[test]
-fn a_run_of_blocks_sets_the_address_once_and_takes_three_transfers_each() {
+fn a_run_of_blocks_sets_the_address_once_and_takes_three_transfers_per_block() {
     let mut machine = ready(STM32F405_ROM);
     let first = run(&mut machine, write(BASE.0, 2048), vec![Ack, busy(), done(), Ack, busy(), done()]);
     assert_eq!(
@@ -147,9 +148,9 @@ fn a_run_of_blocks_sets_the_address_once_and_takes_three_transfers_each() {
         ["DNLOAD 0 set-address", "GETSTATUS", "GETSTATUS", "DNLOAD 2 2048 bytes", "GETSTATUS", "GETSTATUS"]
     );
     for block in 3..40_u32 {
-        let (said, result) =
+        let (steps, result) =
             run(&mut machine, write(BASE.0 + (block - 2) * 2048, 2048), vec![Ack, busy(), done()]);
-        assert_eq!(said, [&format!("DNLOAD {block} 2048 bytes"), "GETSTATUS", "GETSTATUS"]);
+        assert_eq!(steps, [&format!("DNLOAD {block} 2048 bytes"), "GETSTATUS", "GETSTATUS"]);
         assert_eq!(result, Ok(0));
     }
 }
@@ -159,10 +160,10 @@ fn a_short_block_and_a_gap_get_their_own_address() {
     let mut machine = ready(STM32F405_ROM);
     let six = || vec![Ack, busy(), done(), Ack, busy(), done()];
     run(&mut machine, write(BASE.0, 2048), six()).1.unwrap();
-    let (said, _) = run(&mut machine, write(BASE.0 + 2048, 100), six());
-    assert_eq!((said[0].as_str(), said[3].as_str()), ("DNLOAD 0 set-address", "DNLOAD 2 100 bytes"));
-    let (said, _) = run(&mut machine, write(BASE.0 + 2148, 2048), six());
-    assert_eq!(said[0], "DNLOAD 0 set-address");
+    let (steps, _) = run(&mut machine, write(BASE.0 + 2048, 100), six());
+    assert_eq!((steps[0].as_str(), steps[3].as_str()), ("DNLOAD 0 set-address", "DNLOAD 2 100 bytes"));
+    let (steps, _) = run(&mut machine, write(BASE.0 + 2148, 2048), six());
+    assert_eq!(steps[0], "DNLOAD 0 set-address");
 }
 
 #[test]
@@ -170,36 +171,36 @@ fn block_numbers_do_not_wrap() {
     let mut machine = ready(STM32F405_ROM);
     machine.pointer = Some(Pointer { base: Address(0x0800_0000), next: u16::MAX });
     let last = 0x0800_0000 + (u32::from(u16::MAX) - 2) * 2048;
-    let (said, _) = run(&mut machine, write(last, 2048), vec![Ack, busy(), done()]);
-    assert_eq!(said[0], "DNLOAD 65535 2048 bytes");
-    let (said, _) =
+    let (steps, _) = run(&mut machine, write(last, 2048), vec![Ack, busy(), done()]);
+    assert_eq!(steps[0], "DNLOAD 65535 2048 bytes");
+    let (steps, _) =
         run(&mut machine, write(last + 2048, 2048), vec![Ack, busy(), done(), Ack, busy(), done()]);
-    assert_eq!(said[0], "DNLOAD 0 set-address");
+    assert_eq!(steps[0], "DNLOAD 0 set-address");
 }
 
 #[test]
-fn reading_aborts_after_the_address_and_then_takes_one_transfer_a_block() {
+fn reading_aborts_after_the_address_and_then_takes_one_transfer_per_block() {
     let mut machine = ready(STM32F405_ROM);
     let read = |n: u32| Operation::Read(Address(BASE.0 + n * 2048), 2048);
-    let (said, result) = run(&mut machine, read(0), vec![Ack, busy(), done(), Ack, Data(2048)]);
-    assert_eq!(said, ["DNLOAD 0 set-address", "GETSTATUS", "GETSTATUS", "ABORT 0", "UPLOAD 2"]);
+    let (steps, result) = run(&mut machine, read(0), vec![Ack, busy(), done(), Ack, Data(2048)]);
+    assert_eq!(steps, ["DNLOAD 0 set-address", "GETSTATUS", "GETSTATUS", "ABORT 0", "UPLOAD 2"]);
     assert_eq!(result, Ok(2048));
-    let (said, _) = run(&mut machine, read(1), vec![Data(2048)]);
-    assert_eq!(said, ["UPLOAD 3"]);
+    let (steps, _) = run(&mut machine, read(1), vec![Data(2048)]);
+    assert_eq!(steps, ["UPLOAD 3"]);
     // A download is refused in dfuUPLOAD-IDLE.
-    let (said, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, Ack, busy(), done()]);
-    assert_eq!(said, ["ABORT 0", "DNLOAD 0 erase", "GETSTATUS", "GETSTATUS"]);
+    let (steps, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, Ack, busy(), done()]);
+    assert_eq!(steps, ["ABORT 0", "DNLOAD 0 erase", "GETSTATUS", "GETSTATUS"]);
 }
 
 #[test]
-fn a_standard_device_is_given_the_time_it_asks_for() {
+fn a_standard_device_gets_the_poll_time_that_it_reports() {
     let mut machine = ready(STANDARD);
-    let (said, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
-    assert_eq!(said, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
+    let (steps, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
+    assert_eq!(steps, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
 }
 
 #[test]
-fn the_rom_is_obeyed_from_the_first_answer_that_is_not_as_expected() {
+fn the_poll_time_of_the_rom_is_obeyed_after_its_first_unexpected_answer() {
     let cases = [
         (Fail(TransferError::Stall), PollReason::Stalled),
         (Fail(TransferError::Timeout), PollReason::Unanswered),
@@ -207,17 +208,17 @@ fn the_rom_is_obeyed_from_the_first_answer_that_is_not_as_expected() {
     ];
     for (odd, why) in cases {
         let mut machine = ready(STM32F405_ROM);
-        let (said, result) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), odd, done()]);
-        assert_eq!(said, ["DNLOAD 0 erase", "GETSTATUS", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
+        let (steps, result) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), odd, done()]);
+        assert_eq!(steps, ["DNLOAD 0 erase", "GETSTATUS", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
         assert_eq!(result, Ok(0));
         assert_eq!(machine.take_notes(), [Note::ObeyingPoll(why)]);
-        let (said, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
-        assert_eq!(said, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
+        let (steps, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
+        assert_eq!(steps, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
     }
 }
 
 #[test]
-fn a_device_that_is_busy_for_ever_ends_in_an_error_within_its_limit() {
+fn a_device_that_stays_busy_fails_within_its_time_limit() {
     let mut machine = ready(STANDARD);
     machine.begin(Operation::Erase(BASE));
     let mut total = Duration::ZERO;
@@ -228,7 +229,7 @@ fn a_device_that_is_busy_for_ever_ends_in_an_error_within_its_limit() {
                 machine.waited();
             }
             Step::Finished(result) => break result,
-            // bwPollTimeout of 4.6 hours.
+            // A bwPollTimeout of 4.6 hours.
             _ => machine.reply(Ok(&[0, 0xFF, 0xFF, 0xFF, 4, 0])),
         }
     };
@@ -237,7 +238,7 @@ fn a_device_that_is_busy_for_ever_ends_in_an_error_within_its_limit() {
 }
 
 #[test]
-fn a_refusal_is_explained_by_the_status_behind_it() {
+fn a_refusal_is_reported_with_the_status_of_the_device() {
     let mut machine = ready(STM32F405_ROM);
     let answers = vec![Ack, busy(), St(11, 0, State::Error)];
     assert_eq!(run(&mut machine, Operation::Erase(BASE), answers).1, Err(DfuError::Status(Status::VENDOR)));
@@ -260,17 +261,17 @@ fn a_device_that_vanishes_while_leaving_has_left() {
     for ending in endings {
         let mut machine = ready(STM32F405_ROM);
         let answers = set().into_iter().chain(ending).collect();
-        let (said, result) = run(&mut machine, Operation::Leave(BASE), answers);
-        assert_eq!(result, Ok(0), "{said:?}");
+        let (steps, result) = run(&mut machine, Operation::Leave(BASE), answers);
+        assert_eq!(result, Ok(0), "{steps:?}");
     }
     let mut machine = ready(STM32F405_ROM);
     let answers = vec![Fail(TransferError::Disconnected)];
     let (_, result) = run(&mut machine, Operation::Leave(BASE), answers);
-    assert!(result.unwrap_err().is_disconnect(), "gone before it was asked to leave");
+    assert!(result.unwrap_err().is_disconnect(), "disconnected before the leave request");
 }
 
 #[test]
-fn garbage_in_a_status_is_an_error_not_a_guess() {
+fn an_invalid_status_block_is_an_error() {
     for garbage in [&[][..], &[0; 5], &[0, 0, 0, 0, 99, 0], &[0xFF; 6]] {
         let mut machine = ready(STM32F405_ROM);
         machine.begin(Operation::Erase(BASE));
@@ -282,13 +283,13 @@ fn garbage_in_a_status_is_an_error_not_a_guess() {
     }
 }
 
-/// One ABORT for a device that an earlier session left in dfuMANIFEST; if that does not help, only a power cut does.
+/// A device that an earlier session left in dfuMANIFEST gets one ABORT. If that does not help, it needs a power cycle.
 #[test]
-fn a_device_left_in_manifest_gets_one_try() {
+fn a_device_left_in_manifest_gets_one_abort() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let stuck = vec![St(0, 0, State::Manifest), Ack, St(0, 0, State::Manifest)];
-    let (said, result) = run(&mut machine, Operation::Recover, stuck);
-    assert_eq!(said, ["GETSTATUS", "ABORT 0", "GETSTATUS"]);
+    let (steps, result) = run(&mut machine, Operation::Recover, stuck);
+    assert_eq!(steps, ["GETSTATUS", "ABORT 0", "GETSTATUS"]);
     assert_eq!(result, Err(DfuError::State(State::Manifest)));
     let freed = vec![St(0, 0, State::Manifest), Ack, St(0, 0, State::DfuIdle)];
     assert_eq!(run(&mut machine, Operation::Recover, freed).1, Ok(0));

@@ -1,5 +1,5 @@
-//! Any sequence of flashes, restores and undos, each cut at any point, on a chip with small sectors: what an undo brings
-//! back is what the user last had running, or it says why not.
+//! Random sequences of flashes, restores and undos, each interrupted at a random point, on a chip with small sectors.
+//! An undo must restore what the user last had running, or give the reason why it cannot.
 
 use proptest::prelude::*;
 
@@ -8,13 +8,13 @@ use crate::flash::map::MemoryMap;
 use crate::plan::admission::{self, Overrides};
 use crate::plan::{Comparison, Plan, Work};
 
-/// Sector 0 has its real size, the others hold a few words.
+/// Sector 0 has its real size; the others have room for a few words.
 const MAP: &str = "@Flash /0x08000000/01*016Kg,03*064Bg,01*128Bg,02*256Bg";
 const LEN: usize = 0x4000 + 3 * 64 + 128 + 2 * 256;
 const BLOCK: u32 = 32;
 
 #[derive(Clone, Debug)]
-enum Deed {
+enum Action {
     Flash {
         len: usize,
         seed: u8,
@@ -32,24 +32,24 @@ enum Deed {
     },
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+fn action() -> impl Strategy<Value = Action> {
     let len = 8..LEN - 0x4000;
     prop_oneof![
         3 => (len.clone(), 1..250u8, prop::bool::weighted(0.9))
-            .prop_map(|(len, seed, keep)| Deed::Flash { len, seed, keep }),
-        1 => (len.clone(), 1..250u8).prop_map(|(len, seed)| Deed::Other { len, seed }),
-        2 => (1..250u8, prop::option::of(len)).prop_map(|(seed, firmware)| Deed::Restore { seed, firmware }),
-        4 => Just(Deed::Undo),
+            .prop_map(|(len, seed, keep)| Action::Flash { len, seed, keep }),
+        1 => (len.clone(), 1..250u8).prop_map(|(len, seed)| Action::Other { len, seed }),
+        2 => (1..250u8, prop::option::of(len)).prop_map(|(seed, firmware)| Action::Restore { seed, firmware }),
+        4 => Just(Action::Undo),
     ]
 }
 
-/// A deed, and after how many bytes of erasing and writing it is cut, if it is.
-fn step() -> impl Strategy<Value = (Deed, Option<usize>)> {
-    (deed(), prop::option::of(0..1500usize))
+/// An action and, if it is interrupted, the number of bytes erased and written until then.
+fn step() -> impl Strategy<Value = (Action, Option<usize>)> {
+    (action(), prop::option::of(0..1500usize))
 }
 
 fn bytes(seed: u8, len: usize) -> Vec<u8> {
-    // No blank bytes: only the first word tells a whole image from a half one.
+    // No blank bytes: only the first word distinguishes a complete image from half of one.
     (0..len).map(|n| seed.wrapping_add(u8::try_from(n * 7 % 251).unwrap()).min(0xFE)).collect()
 }
 
@@ -75,7 +75,7 @@ impl ModelChip {
         plan.sectors().iter().map(compare).collect()
     }
 
-    /// Does the work in its order; `false` if it was cut. The effort of an erase is small, whatever it erases.
+    /// Performs the work in order. Returns `false` if it was interrupted. Every erase counts as 64 bytes of effort.
     fn perform(&mut self, plan: &Plan, work: &Work, cut: Option<usize>) -> bool {
         let mut effort = cut.unwrap_or(usize::MAX);
         for sector in &work.erase {
@@ -88,7 +88,7 @@ impl ModelChip {
             effort -= share;
         }
         for span in work.write.iter().chain(&work.commit) {
-            // A word is written at once.
+            // A word is written in one piece.
             let done = if span.size() == 4 { effort.min(4) / 4 * 4 } else { effort.min(span.size()) };
             let data = &plan.data(*span)[..done];
             self.at(span.start(), done).copy_from_slice(data);
@@ -103,27 +103,27 @@ impl ModelChip {
 
 type Both<T> = [T; 2];
 
-/// What must come back, by what happened and nothing else.
+/// What an undo must restore, derived only from the sequence of actions.
 #[derive(Clone, Default)]
 struct ModelMemory {
-    /// What each part held before its last change, while it was whole; `None` if no copy was to be kept of it.
+    /// The last complete content of each part before its last change. `None` if no copy was to be kept.
     before: Both<Option<Vec<u8>>>,
-    /// What each part last held before a change that an earlier change had left just so, and whole.
+    /// The content of each part before a change, if an earlier change had completed with exactly this content.
     literal: Both<Option<Vec<u8>>>,
-    /// Everything that a change has ever left whole.
+    /// Every complete content that a change has ever left.
     whole: Both<Vec<Vec<u8>>>,
-    /// Which parts a change that was cut has left.
+    /// Which parts an interrupted change has left incomplete.
     broken: Both<bool>,
-    /// Which parts the last change was to.
+    /// Which parts the last change wrote to.
     changed: Both<bool>,
-    /// Another program has written since.
+    /// Another program has written since then.
     changed_since: bool,
-    /// What an undo that was cut was to bring back.
+    /// What an interrupted undo was to restore.
     undoing: Option<Box<ModelMemory>>,
 }
 
 impl ModelMemory {
-    /// These sectors are about to be changed.
+    /// Records that these sectors are about to be changed.
     fn change(&mut self, sectors: Span, flash: &[u8], keep: bool) {
         self.changed = [sectors.start() < FIRMWARE_BASE, sectors.end() > FIRMWARE_BASE.wide()];
         if !keep {
@@ -138,13 +138,13 @@ impl ModelMemory {
                 self.literal[n] = Some(there.to_vec());
             }
         }
-        // A copy is whole or none.
+        // A copy is complete, or there is none.
         if (0..2).any(|n| self.changed[n] && self.before[n].is_none()) {
             self.before = [None, None];
         }
     }
 
-    /// Nothing is known of a part that the last change was to.
+    /// An undo may refuse if there is no copy of a part that the last change wrote to.
     fn may_refuse(&self) -> bool {
         self.undoing.is_none() && (0..2).any(|n| self.changed[n] && self.before[n].is_none())
     }
@@ -155,24 +155,24 @@ fn parts(flash: &[u8]) -> Both<&[u8]> {
     [loader, firmware]
 }
 
-fn insist() -> Overrides {
+fn with_override() -> Overrides {
     Overrides { allow_mismatch: true, ..Overrides::default() }
 }
 
-#[allow(clippy::too_many_lines, reason = "a model, deed by deed")]
-fn run(deeds: Vec<(Deed, Option<usize>)>) {
+#[allow(clippy::too_many_lines, reason = "a model with one arm per action")]
+fn run(actions: Vec<(Action, Option<usize>)>) {
     let map = MemoryMap::parse(MAP).unwrap();
     let mut chip = ModelChip(vec![BLANK; LEN]);
     chip.at(LOADER_BASE, 400).copy_from_slice(&bytes(9, 400));
     chip.at(FIRMWARE_BASE, 300).copy_from_slice(&bytes(11, 300));
     let whole = parts(&chip.0).map(|part| vec![part.to_vec()]);
     let (mut history, mut memory) = (History::default(), ModelMemory { whole, ..ModelMemory::default() });
-    for (deed, cut) in deeds {
-        let (copy, change, keep) = match &deed {
-            Deed::Flash { len, seed, keep } => {
+    for (action, cut) in actions {
+        let (copy, change, keep) = match &action {
+            Action::Flash { len, seed, keep } => {
                 (Segment { address: FIRMWARE_BASE, data: bytes(*seed, *len) }, Change::Flash, *keep)
             }
-            Deed::Restore { seed, firmware } => {
+            Action::Restore { seed, firmware } => {
                 let mut data = bytes(*seed, 400);
                 if let Some(len) = firmware {
                     data.resize(0x4000, 0x5A);
@@ -180,20 +180,20 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
                 }
                 (Segment { address: LOADER_BASE, data }, Change::Flash, true)
             }
-            Deed::Undo => match history.target() {
+            Action::Undo => match history.target() {
                 Ok(copy) => (copy.clone(), Change::Undo, true),
-                // It says why not: then there is nothing that should have come back.
+                // A refusal is correct only if there is nothing to restore.
                 Err(why) => {
                     assert!(memory.may_refuse() || why == NoCopy::NeverFlashed, "{history:?}");
                     continue;
                 }
             },
-            Deed::Other { len, seed } => {
-                // Over a change that is unfinished it cannot be told from what that has left.
+            Action::Other { len, seed } => {
+                // During an unfinished change, its writes cannot be distinguished from the remains of that change.
                 if history.unfinished.is_none() {
                     chip.at(FIRMWARE_BASE, LEN - 0x4000).fill(BLANK);
                     chip.at(FIRMWARE_BASE, *len).copy_from_slice(&bytes(*seed, *len));
-                    // No two images begin alike: one that another only goes on from counts as that one.
+                    // Every image begins differently: one that merely extends another would count as the same.
                     let [low, high, ..] = len.to_le_bytes();
                     chip.at(FIRMWARE_BASE, 4).copy_from_slice(&[0xFB, 0xFB, low, high]);
                     memory.whole[1].push(parts(&chip.0)[1].to_vec());
@@ -202,7 +202,7 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
                 continue;
             }
         };
-        let plan = Plan::new(&admission::undo(copy, insist()).unwrap(), &map).unwrap();
+        let plan = Plan::new(&admission::undo(copy, with_override()).unwrap(), &map).unwrap();
         let found = chip.compare(&plan);
         let work = plan.work(&found, BLOCK);
         if work.is_nothing() {
@@ -218,11 +218,14 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
         let was = chip.0.clone();
         if change == Change::Undo {
             let is_refused = history.expected().iter().any(|piece| piece.is_in(&before) == Some(false));
-            assert!(!is_refused || memory.changed_since, "the drone holds what was written last");
+            assert!(
+                !is_refused || memory.changed_since,
+                "refused although the drone holds what was written last"
+            );
             if is_refused {
                 continue;
             }
-            // The other program may have written what was there, or the last change went elsewhere.
+            // The other program may have written the same content, or the last change was to the other part.
             let wrote = history.expected().iter().filter(|piece| piece.span.end() > FIRMWARE_BASE.wide());
             let same = wrote.clone().all(|piece| piece.is_in(&before) == Some(true));
             assert!(!memory.changed_since || !memory.changed[1] || same && wrote.count() > 0);
@@ -249,7 +252,7 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
                 let there = Some(parts(&chip.0)[n]);
                 let is_back = goal.before[n].as_deref() == there || goal.literal[n].as_deref() == there;
                 let is_left_alone = !goal.changed[n] && parts(&was)[n] == parts(&chip.0)[n];
-                assert!(is_back || is_left_alone, "part {n}: something else came back");
+                assert!(is_back || is_left_alone, "part {n}: the undo restored something else");
             }
         }
     }
@@ -258,7 +261,7 @@ fn run(deeds: Vec<(Deed, Option<usize>)>) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
     #[test]
-    fn an_undo_brings_back_what_ran_last_or_says_why_not(deeds in prop::collection::vec(step(), 1..12)) {
-        run(deeds);
+    fn an_undo_restores_what_last_ran_or_reports_why_not(actions in prop::collection::vec(step(), 1..12)) {
+        run(actions);
     }
 }

@@ -1,4 +1,4 @@
-//! The ROM's side of the protocol, against AN3156 and DFU 1.1 annex A.
+//! Compares the simulated ROM with AN3156 and DFU 1.1 annex A.
 
 use super::*;
 use crate::sim::nor::Pace;
@@ -38,7 +38,7 @@ impl Chip {
         }
     }
 
-    /// A download carried out to its end: the last status and how long the chip took.
+    /// Completes a download and returns the last status and the time that it took.
     fn run(&mut self, block: u16, data: &[u8]) -> ([u8; 3], Duration) {
         let from = self.now;
         assert_eq!(self.out(1, block, data), RomAnswer::Ack);
@@ -57,7 +57,7 @@ impl Chip {
 }
 
 #[test]
-fn it_starts_in_error_with_firmware_corrupt() {
+fn the_rom_starts_in_dfu_error_with_err_firmware() {
     let mut rom = Rom::new();
     let mut memory = Memory::new(Nor::new(Pace::Typical));
     let setup = Setup { request_type: 0xA1, request: 3, value: 0, index: 0 };
@@ -66,7 +66,7 @@ fn it_starts_in_error_with_firmware_corrupt() {
 }
 
 #[test]
-fn work_is_done_while_the_second_get_status_waits() {
+fn the_second_get_status_waits_until_the_operation_is_done() {
     let mut chip = Chip::new();
     assert_eq!(chip.out(1, 0, &[0x41, 0, 0x40, 0, 8]), RomAnswer::Ack);
     assert_eq!(chip.status(), [0, 100, 4]);
@@ -78,7 +78,7 @@ fn work_is_done_while_the_second_get_status_waits() {
 }
 
 #[test]
-fn word_mode_is_declared_through_the_virtual_address_and_needs_whole_words() {
+fn word_mode_is_selected_at_the_virtual_address_and_requires_whole_words() {
     let mut chip = Chip::new();
     chip.point_to(0xFFFF_0000);
     assert_eq!(chip.run(2, &[3, 0xFF, 0xFF, 0]).0, [ERR_WRITE, 0, 10]);
@@ -94,7 +94,7 @@ fn word_mode_is_declared_through_the_virtual_address_and_needs_whole_words() {
 }
 
 #[test]
-fn a_wrong_address_is_a_target_error() {
+fn an_invalid_address_gives_err_target() {
     let mut chip = Chip::new();
     assert_eq!(chip.erase(0x2000_4000).0, [ERR_TARGET, 0, 10]);
     chip.out(4, 0, &[]);
@@ -105,7 +105,7 @@ fn a_wrong_address_is_a_target_error() {
 }
 
 #[test]
-fn requests_that_do_not_fit_the_state_are_stalled() {
+fn requests_in_the_wrong_state_are_stalled() {
     let mut chip = Chip::new();
     chip.point_to(0x0800_4000);
     assert_eq!(chip.input(2, 2, 64).0, RomAnswer::Stall);
@@ -121,7 +121,7 @@ fn requests_that_do_not_fit_the_state_are_stalled() {
 }
 
 #[test]
-fn a_write_protected_sector_takes_everything_and_changes_nothing() {
+fn a_write_protected_sector_accepts_every_request_and_stays_unchanged() {
     let mut chip = Chip::new();
     chip.memory.flash.place(0x0800_4000, &[0x12; 4]);
     chip.memory.options[8] = 0b1111_1101;
@@ -132,10 +132,10 @@ fn a_write_protected_sector_takes_everything_and_changes_nothing() {
 }
 
 #[test]
-fn a_read_protected_chip_answers_with_a_vendor_error() {
+fn a_read_protected_chip_gives_err_vendor() {
     let mut chip = Chip::new();
     chip.memory.options[1] = 0x55;
-    // At Set Address, as Betaflight's configurator has it of every F405 board.
+    // At Set Address, as Betaflight's configurator expects of every F405 board.
     chip.out(1, 0, &[0x21, 0x00, 0x40, 0x00, 0x08]);
     chip.status();
     assert_eq!(chip.status(), [ERR_VENDOR, 0, 10]);
@@ -151,7 +151,7 @@ fn a_read_protected_chip_answers_with_a_vendor_error() {
 }
 
 #[test]
-fn a_cut_leaves_the_work_half_done() {
+fn a_power_cut_leaves_the_operation_half_done() {
     let mut chip = Chip::new();
     chip.memory.flash.place(0x0800_4000, &[0x12; 0x4000]);
     chip.out(1, 0, &[0x41, 0, 0x40, 0, 8]);

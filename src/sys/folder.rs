@@ -1,0 +1,139 @@
+//! A folder as the picker lists it: its image files with what each of them is, the newest first, and its folders. Bounded
+//! in entries and in bytes, since a folder may hold anything.
+
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::files::read_image;
+use crate::app::picker::{Entry, EntryKind};
+use crate::clock::unix_seconds;
+use crate::image::{Content, Image};
+use crate::report::ProblemKind;
+
+/// At most this many files are listed, and as many folders.
+const ROWS: usize = 500;
+/// At most this many entries of a folder are looked at.
+const ENTRIES: usize = 20_000;
+/// Bytes of files that are recognised for one list; further files are listed by name.
+const RECOGNISED: u64 = 32 * 1024 * 1024;
+/// Extensions of image files.
+const EXTENSIONS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
+
+/// Recent images that still exist; the image files of a folder, usable ones before others and each the newest first; and its
+/// folders by name. An error is the system's reason why the folder cannot be read.
+pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, String> {
+    let mut budget = RECOGNISED;
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds());
+    let elsewhere = recent.iter().filter(|path| path.parent() != Some(folder));
+    let recent = elsewhere.filter_map(|path| Some((path.clone(), image_file(path)?)));
+    let mut entries: Vec<Entry> =
+        recent.map(|(path, metadata)| file_entry(path, &metadata, now, &mut budget)).collect();
+
+    let read = fs::read_dir(folder).map_err(|error| error.to_string())?;
+    let paths = read.take(ENTRIES).filter_map(|entry| Some(entry.ok()?.path()));
+    let (mut files, mut folders) = (Vec::new(), Vec::new());
+    for path in paths.filter(|path| !is_hidden(path)) {
+        if path.is_dir() {
+            folders.push(path);
+        } else if let Some(metadata) = image_file(&path) {
+            files.push((path, metadata));
+        }
+    }
+    // Sorted before the list is cut: the newest files, not the first ones of the disk.
+    let modified = |metadata: &Metadata| metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    files.sort_by(|a, b| modified(&b.1).cmp(&modified(&a.1)).then_with(|| a.0.cmp(&b.0)));
+    folders.sort();
+    let files = files.into_iter().take(ROWS);
+    let mut files: Vec<Entry> =
+        files.map(|(path, metadata)| file_entry(path, &metadata, now, &mut budget)).collect();
+    // The newest file that can be flashed is the first: Enter chooses it.
+    files.sort_by_key(|entry| !matches!(entry.kind, EntryKind::File(_, true)));
+    entries.extend(files);
+    let folder_entry = |path| Entry { path, kind: EntryKind::Folder, size: 0, age: None };
+    entries.extend(folders.into_iter().take(ROWS).map(folder_entry));
+    Ok(entries)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'))
+}
+
+/// The metadata of a file that may be an image.
+fn image_file(path: &Path) -> Option<Metadata> {
+    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+    let metadata = fs::metadata(path).ok()?;
+    (metadata.is_file() && EXTENSIONS.contains(&extension.as_str())).then_some(metadata)
+}
+
+fn file_entry(path: PathBuf, metadata: &Metadata, now: SystemTime, budget: &mut u64) -> Entry {
+    let age: Option<Duration> =
+        metadata.modified().ok().and_then(|modified| now.duration_since(modified).ok());
+    let kind = kind(&path, metadata.len(), budget);
+    Entry { path, kind, size: metadata.len(), age }
+}
+
+/// What a file is. Once the budget of bytes is used up, files are not read.
+fn kind(path: &Path, bytes: u64, budget: &mut u64) -> EntryKind {
+    let Some(rest) = budget.checked_sub(bytes) else {
+        return EntryKind::File("not examined".to_owned(), true);
+    };
+    *budget = rest;
+    match read_image(path) {
+        Ok(Image { content, extent, .. }) => {
+            let is_whole = extent.complete() != Some(false);
+            let is_usable = is_whole && !matches!(content, Content::Radio | Content::Unknown { .. });
+            EntryKind::File(content.to_string(), is_usable)
+        }
+        Err(problem) if problem.kind == ProblemKind::Unreadable => {
+            EntryKind::File(format!("cannot be read: {}", problem.message), false)
+        }
+        Err(_) => EntryKind::File("not an image".to_owned(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(entries: &[Entry]) -> Vec<String> {
+        let name = |entry: &Entry| entry.path.file_name().unwrap().to_string_lossy().into_owned();
+        entries.iter().map(name).collect()
+    }
+
+    /// The order of the disk decides nothing, and no more is read than makes sense.
+    #[test]
+    fn a_full_folder_is_listed_newest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for n in (0..600_u64).rev() {
+            let file = fs::File::create(dir.path().join(format!("{n:04}.bin"))).unwrap();
+            // Every third is of the same second: those are in the order of their names.
+            file.set_modified(epoch + Duration::from_secs(n / 3)).unwrap();
+        }
+        fs::create_dir(dir.path().join("0000")).unwrap();
+        let entries = list(dir.path(), &[]).unwrap();
+        let of_a_second = |second: u64| (0..3).map(move |n| format!("{:04}.bin", second * 3 + n));
+        let mut expected: Vec<String> = (0..200).rev().flat_map(of_a_second).take(ROWS).collect();
+        expected.push("0000".to_owned());
+        assert_eq!(names(&entries), expected);
+        assert!(entries[0].age.is_some());
+        let mut budget = 10;
+        let path = dir.path().join("0001.bin");
+        assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not an image".to_owned(), false));
+        assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not examined".to_owned(), true));
+    }
+
+    /// B6: what may not be read is called that, a folder and a file alike.
+    #[test]
+    fn what_cannot_be_read_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(list(&dir.path().join("missing"), &[]).is_err_and(|why| why.contains("No such file")));
+        let mut budget = RECOGNISED;
+        let gone = kind(&dir.path().join("gone.bin"), 8, &mut budget);
+        assert!(
+            matches!(&gone, EntryKind::File(why, false) if why.starts_with("cannot be read: ")),
+            "{gone:?}"
+        );
+    }
+}
