@@ -43,7 +43,7 @@ echo "== a drone in DFU mode"
 start dfu
 check "identify reads board, bootloader, firmware, protection and ROM" says "CF21 (Crazyflie 2.1), revision B1" 0 "$cfdfu" identify
 check "identify prints the bootloader as JSON" says '"bootloader":"bitcraze"' 0 "$cfdfu" identify --json
-check "a backup contains the whole flash" says "Read 1048576 bytes" 0 "$cfdfu" backup whole.bin
+check "a backup contains the whole flash" says "Read 1,048,576 bytes" 0 "$cfdfu" backup whole.bin
 check "inspect recognises the backup" says "bootloader and firmware 2025.02" 0 "$cfdfu" inspect whole.bin
 check "firmware is refused as a bootloader" says "not the Bitcraze bootloader" 65 "$cfdfu" restore-bootloader new.bin
 check "a bootloader is refused as firmware" says "not a firmware" 65 "$cfdfu" flash loader.bin
