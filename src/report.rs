@@ -19,7 +19,8 @@ mod image;
 mod problem;
 mod right_file;
 
-pub(crate) use image::{caution, image_error, platform_change, refusal, wrong_checksum};
+pub use image::image_error;
+pub(crate) use image::{caution, platform_change, refusal, wrong_checksum};
 pub(crate) use problem::{Advice, Problem, ProblemKind, Remedy};
 pub(crate) use right_file::{RIGHT_LOADER, any_image, right_image};
 

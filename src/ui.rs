@@ -170,7 +170,11 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
 
 /// Rows that a text takes at this width, counted by drawing it.
 fn rows_of(paragraph: &Paragraph<'_>, width: u16) -> u16 {
-    let area = Rect::new(0, 0, width, 40);
+    rows_up_to(paragraph, width, 40)
+}
+
+fn rows_up_to(paragraph: &Paragraph<'_>, width: u16, most: u16) -> u16 {
+    let area = Rect::new(0, 0, width, most);
     let mut buffer = Buffer::empty(area);
     paragraph.render(area, &mut buffer);
     let used = |y: &u16| (0..area.width).any(|x| buffer[(x, *y)].symbol() != " ");

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tui_input::{Input, InputRequest};
 
+use super::Slot;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The file or folder.
@@ -55,6 +57,8 @@ pub struct Picker {
     pub at: usize,
     /// The path that is being typed, if one is.
     pub typing: Option<Input>,
+    /// The file that was chosen before. It stays chosen if the next one cannot be used.
+    pub before: Option<Box<Slot>>,
 }
 
 impl PartialEq for Picker {
@@ -71,7 +75,7 @@ impl Eq for Picker {}
 impl Picker {
     /// In a folder whose content is still to come.
     pub fn new(folder: PathBuf) -> Picker {
-        Picker { folder, entries: None, filter: String::new(), at: 0, typing: None }
+        Picker { folder, entries: None, filter: String::new(), at: 0, typing: None, before: None }
     }
 
     fn entries(&self) -> &[Entry] {

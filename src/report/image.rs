@@ -32,7 +32,7 @@ pub(crate) fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
 }
 
 /// A file that is not an image.
-pub(crate) fn image_error(error: &ImageError) -> Problem {
+pub fn image_error(error: &ImageError) -> Problem {
     let right = format!("Use {}.", any_image());
     let advice = match error {
         ImageError::Empty => "Build or download it again.",

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{focus, log_panel, rows_of};
+use super::{focus, log_panel, rows_up_to};
 use crate::app::{App, Overlay, keys};
 use crate::doctor::{Check, Verdict};
 
@@ -17,7 +17,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
         Some(Overlay::AskStop) => {
             let text = "Stop at the next safe point? If writing has begun, the drone will not fly until you flash it \
                         again. It waits safely in DFU mode.";
-            boxed(frame, area, theme, "Stop?", vec![Line::from(text), Line::from(""), choices(app, theme)]);
+            boxed(
+                frame,
+                area,
+                app,
+                theme,
+                "Stop?",
+                vec![Line::from(text), Line::from(""), choices(app, theme)],
+            );
         }
         Some(Overlay::Log) => {
             // Header, notice and keys stay.
@@ -26,16 +33,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             frame.render_widget(Clear, full);
             log_panel::draw(frame, full, app, theme, true);
         }
-        Some(Overlay::Doctor(checks)) => doctor(frame, area, checks, theme),
+        Some(Overlay::Doctor(checks)) => doctor(frame, area, app, checks, theme),
         Some(Overlay::Explain(text)) => {
             let lines = text.lines().map(|line| Line::from(theme.text(line))).collect();
-            boxed(frame, area, theme, "What this line means", lines);
+            boxed(frame, area, app, theme, "What this line means", lines);
         }
     }
 }
 
 /// The check-list: what is wrong with its remedy, then in one line all that is as it should be.
-fn doctor(frame: &mut Frame<'_>, area: Rect, checks: &[Check], theme: &Theme) {
+fn doctor(frame: &mut Frame<'_>, area: Rect, app: &App, checks: &[Check], theme: &Theme) {
     let (tick, _, cross) = theme.ticks;
     let mut lines = Vec::new();
     for check in checks.iter().filter(|check| check.verdict != Verdict::Good) {
@@ -56,7 +63,7 @@ fn doctor(frame: &mut Frame<'_>, area: Rect, checks: &[Check], theme: &Theme) {
     if !good.is_empty() {
         lines.push(Line::from(Span::styled(format!("{tick} {}", good.join("; ")), theme.good)));
     }
-    boxed(frame, area, theme, "Doctor", lines);
+    boxed(frame, area, app, theme, "Doctor", lines);
 }
 
 fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
@@ -74,16 +81,22 @@ fn help(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         let keys = Span::styled(format!(" {:<6}", theme.text(row.shown)), theme.strong);
         Line::from([Some(keys), Some(Span::raw(row.label)), why].into_iter().flatten().collect::<Vec<_>>())
     });
-    boxed(frame, area, theme, "Keys", lines.collect());
+    boxed(frame, area, app, theme, "Keys", lines.collect());
 }
 
-fn boxed(frame: &mut Frame<'_>, area: Rect, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
+/// A box as high as its text, above notice and footer; what does not fit is scrolled to.
+fn boxed(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
+    const MOST: u16 = 200;
+    let area = Rect { height: area.height.saturating_sub(2), ..area };
     let width = area.width.saturating_sub(6).min(76);
     let paragraph = Paragraph::new(lines).wrap(Wrap { trim: false });
-    let inner = width.saturating_sub(super::FRAME).max(1);
-    let rows = rows_of(&paragraph, inner);
+    let rows = rows_up_to(&paragraph, width.saturating_sub(super::FRAME).max(1), MOST);
     let height = rows.saturating_add(2).min(area.height);
+    let hidden = rows.saturating_add(2).saturating_sub(height);
+    let scroll = u16::try_from(app.over_scroll).unwrap_or(MOST).min(hidden);
     let place = area.centered(Constraint::Length(width), Constraint::Length(height));
+    let more = if hidden > 0 { theme.text(" ↑ ↓ ") } else { String::new() };
+    let block = focus(theme, title).title(Line::from(Span::styled(more, theme.faint)).right_aligned());
     frame.render_widget(Clear, place);
-    frame.render_widget(paragraph.block(focus(theme, title)), place);
+    frame.render_widget(paragraph.scroll((scroll, 0)).block(block), place);
 }

@@ -516,3 +516,97 @@ fn an_unknown_board_that_was_confirmed_stays_confirmed_after_two_disconnects() {
     assert!(matches!(&ui.app.screen, Screen::Outcome(report, _) if report.verified), "{:?}", ui.app.screen);
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
+
+fn press(ui: &mut Interface, key: &Key, times: usize) {
+    (0..times).for_each(|_| ui.send(Msg::Key(key.clone())));
+}
+
+/// B10: the log fills its panel wherever it is scrolled to.
+#[test]
+fn b10_the_log_fills_its_panel_when_it_is_scrolled() {
+    let mut ui = Interface::new("healthy");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.confirm('f');
+    ui.key('l');
+    let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 80, 24));
+    let first = ui.app.log.lines()[0].text.clone();
+    assert!(ui.app.log.lines().len() > 25, "more lines than fit");
+    press(&mut ui, &Key::PageUp, 12);
+    let top = shown(&ui);
+    let rows = top.lines().filter(|row| row.starts_with('│') && row.contains(char::is_alphanumeric)).count();
+    assert!(top.contains(first.split_whitespace().next().unwrap()) && rows >= 19, "{rows} rows:\n{top}");
+    press(&mut ui, &Key::End, 1);
+    assert!(shown(&ui).contains("The Crazyflie is running 2026.08"));
+    press(&mut ui, &Key::Home, 1);
+    assert_eq!(shown(&ui), top);
+}
+
+/// B11: the cursor of the path is where the next letter goes, and a path longer than the row is seen where it is typed.
+#[test]
+fn b11_a_path_is_edited_at_its_cursor() {
+    let mut ui = Interface::new("healthy");
+    ui.key('i');
+    "/abcdef".chars().for_each(|letter| ui.key(letter));
+    press(&mut ui, &Key::Left, 3);
+    ui.key('X');
+    let row = |ui: &Interface| {
+        let shown = text(&draw(&ui.app, &theme(), 80, 24));
+        shown.lines().find(|row| row.contains("path ")).unwrap().to_owned()
+    };
+    assert!(row(&ui).contains("path abcXdef"), "{}", row(&ui));
+    press(&mut ui, &Key::Home, 1);
+    press(&mut ui, &Key::Delete, 1);
+    assert!(row(&ui).contains("path bcXdef"), "{}", row(&ui));
+    press(&mut ui, &Key::CtrlU, 1);
+    ("x".repeat(120) + "end").chars().for_each(|letter| ui.key(letter));
+    assert!(row(&ui).contains("xend"), "{}", row(&ui));
+}
+
+/// B12: keys that do not fit are announced, and the help lists them.
+#[test]
+fn b12_keys_that_do_not_fit_are_announced() {
+    let mut ui = Interface::new("two");
+    let shown = text(&draw(&ui.app, &theme(), 60, 16));
+    let footer = shown.lines().last().unwrap();
+    assert!(footer.ends_with('…') && !footer.contains("Tab"), "{footer}");
+    ui.key('?');
+    assert!(text(&draw(&ui.app, &theme(), 60, 16)).contains("Tab"));
+}
+
+/// B13: what does not fit on top of a small screen can be scrolled to, and the key that closes it stays on the screen.
+#[test]
+fn b13_a_long_overlay_scrolls_and_leaves_the_footer() {
+    let mut ui = Interface::new("healthy");
+    let check = |n: usize| cfdfu::doctor::Check {
+        name: "USB",
+        verdict: cfdfu::doctor::Verdict::Bad,
+        found: format!("trouble {n}"),
+        remedy: "Do this.".to_owned(),
+    };
+    ui.send(Msg::Doctor((0..20).map(check).collect()));
+    let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 60, 16));
+    assert!(shown(&ui).contains("trouble 0") && !shown(&ui).contains("trouble 19"));
+    assert!(shown(&ui).lines().last().unwrap().contains("Esc"), "{}", shown(&ui));
+    press(&mut ui, &Key::PageDown, 9);
+    assert!(shown(&ui).contains("trouble 19"), "{}", shown(&ui));
+    press(&mut ui, &Key::Home, 1);
+    assert!(shown(&ui).contains("trouble 0"));
+}
+
+/// B15: a file that cannot be used does not take the place of one that can.
+#[test]
+fn b15_an_unusable_file_leaves_the_chosen_one() {
+    let mut ui = Interface::new("healthy");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('i');
+    "/empty.bin".chars().for_each(|letter| ui.key(letter));
+    ui.enter();
+    let path = match &ui.app.image {
+        Slot::Loading(path) => path.clone(),
+        other => panic!("{other:?}"),
+    };
+    let problem = cfdfu::report::image_error(&cfdfu::image::ImageError::Empty);
+    ui.send(Msg::Loaded(Which::Image, path, Err(problem)));
+    assert!(ui.app.notice.as_ref().is_some_and(|(text, _)| text.contains("the file is empty")));
+    assert!(matches!(&ui.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")), "{:?}", ui.app.image);
+}

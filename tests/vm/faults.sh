@@ -15,7 +15,7 @@ check "in the interface, a flash resumes automatically when the drone is back" s
   rm -f ilog; (shows ilog 'Erase '; sleep 2; echo unplug >orders; sleep 3; echo dfu >orders) &
   keys 'Flashed and verified:' |
     timeout 150 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >screen 2>&1
-  cat ilog; grep -q 'is gone' ilog && grep -aq 'Flashed and verified' screen"
+  cat ilog; grep -q 'device disconnected' ilog && grep -aq 'Flashed and verified' screen"
 check "the image is complete" "$cfdfu" verify new.bin
 
 echo "== signals"

@@ -28,7 +28,7 @@ stop
 
 echo "== a loose cable"
 start loose
-(shows said 'gone'; sleep 2; echo dfu >&3) &
+(shows said 'disconnected'; sleep 2; echo dfu >&3) &
 check "after transfer errors and a disconnect, the flash resumes when the drone is back" \
   says "Flashed and verified" 0 "$cfdfu" flash big.bin --no-leave --wait 60
 wait $!

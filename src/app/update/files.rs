@@ -1,5 +1,6 @@
 //! Choosing a file, and taking it or not.
 
+use std::mem;
 use std::path::PathBuf;
 
 use crate::app::picker::{EntryKind, Picker};
@@ -33,7 +34,10 @@ pub(super) fn take(app: &mut App) -> Vec<Effect> {
         (None, Some(entry)) => entry.path.clone(),
         (None, None) => return Vec::new(),
     };
-    *slot(app, which) = Slot::Loading(path.clone());
+    let before = mem::replace(slot(app, which), Slot::Loading(path.clone()));
+    if let (Screen::Pick(_, _, picker), Slot::Ready(..)) = (&mut app.screen, &before) {
+        picker.before = Some(Box::new(before));
+    }
     vec![Effect::Load(which, path)]
 }
 
@@ -80,7 +84,11 @@ pub(super) fn on_loaded(
             let words = format!("{problem}. {}", problem.advice);
             app.log.push(app.now, Level::Warning, &words);
             app.notify(words);
-            *slot(app, which) = Slot::Bad(path, problem);
+            let before = match &mut app.screen {
+                Screen::Pick(picking, _, picker) if *picking == which => picker.before.take(),
+                _ => None,
+            };
+            *slot(app, which) = before.map_or(Slot::Bad(path, problem), |before| *before);
         }
     }
     None
