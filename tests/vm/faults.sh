@@ -47,7 +47,7 @@ echo dfu >&3
 seen 0483:df11
 check "flashing the same device fails and names the process that uses it" sh -c "
   rm -f first; '$cfdfu' flash new.bin --full --no-leave >first 2>&1 & first=\$!; shows first Erase
-  '$cfdfu' flash old.bin >log 2>&1; status=\$?; wait; cat log; [ \$status -eq 74 ] && grep -q \"process \$first\" log"
+  '$cfdfu' flash old.bin >log 2>&1; status=\$?; wait; cat log; [ \$status -eq 74 ] && grep -q \"(pid \$first)\" log"
 check "the first flash was not disturbed" "$cfdfu" verify new.bin
 
 echo "== nowhere to write"
