@@ -1,5 +1,5 @@
-//! The clock abstraction. No other file reads the time or sleeps, except that of the virtual USB
-//! controller, which must follow the kernel's time.
+//! The clock abstraction. No other file reads the time or sleeps, except `sim::vhci`, which must follow the kernel's
+//! time.
 //!
 //! The worker and the simulator share one clock. With [`FastClock`], half a minute of flashing takes a millisecond, and
 //! the measured time is the time that the chip itself would need, the same on every machine.

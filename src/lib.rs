@@ -10,7 +10,7 @@
 //! | | [`plan`] | checks of an image ([`plan::admission`]), the order of work, and undo |
 //! | | [`dfu`] | the DfuSe protocol without I/O |
 //! | | [`job`] | the protocol with the worker: job, event, log entry, failure, report |
-//! | | [`report`], [`doctor`] | results and advice in words; why no drone is found |
+//! | | [`report`], [`doctor`] | results and advice as text; why no drone is found |
 //! | 1, devices | `usb::{libusb, trace}` | the real bus; a decorator that reports every transfer |
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
@@ -19,7 +19,7 @@
 //! | 5, shell | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
 //!
-//! Where to start: boards are listed in `crazyflie::BOARDS`. `job::LogEntry` words the log lines, and `app::log`
+//! Where to start: boards are listed in `crazyflie::BOARDS`. `job::LogEntry` formats the log lines, and `app::log`
 //! explains them. [`report`] has the advice and the exit status for each failure. `supervise::resume` decides whether
 //! to wait for a lost drone and how to resume its flash.
 //!

@@ -40,7 +40,7 @@ impl StateDir {
         self.save_after(folder, name, bytes, most, None)
     }
 
-    /// As [`StateDir::save`], with a time stamp later than `newest`.
+    /// Like [`StateDir::save`], with a time stamp later than `newest`.
     fn save_after(
         &self,
         folder: &Path,
@@ -125,7 +125,7 @@ impl StateDir {
     }
 }
 
-/// The file was last modified more than `seconds` ago.
+/// Whether the file was last modified more than `seconds` seconds ago.
 fn is_older(path: &Path, seconds: u64) -> bool {
     let written = path.metadata().and_then(|it| it.modified()).ok();
     let written = written.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());

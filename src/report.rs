@@ -2,7 +2,7 @@
 //! into exit statuses.
 //!
 //! Lower modules return error kinds. The advice for each kind is here, except for the checks of `doctor` and for
-//! problems that only the command line can have. Pure. [`mod@image`] covers problems with a file.
+//! problems specific to the command line. Pure. [`mod@image`] covers problems with a file.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) use image::{caution, platform_change, refusal, wrong_checksum};
 pub(crate) use problem::{Advice, Problem, ProblemKind, Remedy};
 pub(crate) use right_file::{RIGHT_LOADER, any_image, right_image};
 
-/// Exit statuses, after sysexits.h; scripts rely on them.
+/// Exit statuses, based on sysexits.h; scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -136,7 +136,7 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
     let text = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
     let text = match report.boot {
         Boot::NotWatched => {
-            "It was seen running, but not for long enough to be sure that it stays up.".to_owned()
+            "The drone was seen running, but not for long enough to be sure that it stays up.".to_owned()
         }
         _ => text,
     };
@@ -150,8 +150,8 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
     )
 }
 
-/// A drone that keeps restarting after a flash.
-pub(crate) const RESTARTING: &str = "The Crazyflie keeps restarting. Its firmware stops at startup, usually because it does not find a \
+/// Advice for a drone that keeps restarting after a flash.
+pub(crate) const RESTARTING: &str = "The Crazyflie keeps restarting. Its firmware stops at startup, usually because it cannot find a \
     sensor or a deck. Take off the decks, then switch the drone off and on. If that does not help, undo the flash.";
 
 /// Advice for a drone that was not seen starting after a flash.
@@ -168,16 +168,16 @@ pub(crate) fn not_seen(report: &Report) -> &'static str {
     }
 }
 
-/// The state of a drone that was disconnected while flashing. It has no power, so unlike other drones without firmware
-/// it is not waiting in DFU mode.
+/// The state of a drone that was disconnected while flashing. Unlike other drones without firmware, it has no power and
+/// is not waiting in DFU mode.
 const LOST: &str =
     "The drone has no working firmware right now, but nothing is broken and what is already written is kept.";
 
-/// A flash that was resumed several times and made no progress.
+/// Advice after a flash was resumed several times without progress.
 pub(crate) const STUCK: &str = "The connection keeps dropping, and the flash makes no progress. Check the cable, and plug the \
     drone in without a hub.";
 
-/// A flash that succeeded on a drone whose bootloader is missing, which a flash does not repair.
+/// Advice after a successful flash if the drone's bootloader is missing: flashing does not restore it.
 pub(crate) const WITHOUT_LOADER: &str = "The bootloader is missing, so the drone will not start when it is switched on. To restore it, \
     run `cfdfu restore-bootloader LOADER` (b in the interface). LOADER is cf2loader-1.0.bin from \
     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
@@ -359,10 +359,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::NoMatch(_) => {
             new(Exit::NoDevice, ProblemKind::NoMatch, "`cfdfu list` shows the connected devices.")
         }
-        FailureKind::NotInDfu => {
-            new(Exit::NoDevice, ProblemKind::NotInDfu, "Omit --no-enter, and cfdfu switches it to DFU mode.")
-                .or(by_hand)
-        }
+        FailureKind::NotInDfu => new(
+            Exit::NoDevice,
+            ProblemKind::NotInDfu,
+            "Omit --no-enter to let cfdfu switch the drone to DFU mode.",
+        )
+        .or(by_hand),
         FailureKind::Several(devices) => {
             const NAMED: usize = 8;
             let mut names: Vec<String> = devices
@@ -413,7 +415,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::OtherDrone { .. } => new(
             Exit::NoDevice,
             ProblemKind::OtherDrone,
-            "It was not changed. Plug the original drone back into this port, or start a new job for this one.",
+            "This drone was not changed. Plug the original drone back into this port, or start a new job for this drone.",
         ),
         FailureKind::UnknownBoard { .. } => new(
             Exit::Image,
@@ -462,8 +464,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::ReadProtected => new(
             Exit::Device,
             ProblemKind::ReadProtected,
-            "It can neither be read nor flashed until the protection is removed, which erases everything on it, including \
-             the bootloader. cfdfu does not remove it. Use `dfu-util -a 0 -s :unprotect:force` or STM32CubeProgrammer, \
+            "The chip can neither be read nor flashed until the protection is removed, which erases everything, including the \
+             bootloader. cfdfu does not remove it. Use `dfu-util -a 0 -s :unprotect:force` or STM32CubeProgrammer, \
              then `cfdfu restore-bootloader`.",
         ),
         FailureKind::WriteProtected(_) => new(
@@ -480,8 +482,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::Dfu(DfuError::Silent(_)) => new(
             Exit::Device,
             ProblemKind::Silent,
-            "It is still on the bus. Unplug USB and battery, enter DFU mode again, and run the job again. Finished parts \
-             are skipped.",
+            "The drone is still on the bus. Unplug USB and battery, enter DFU mode again, and run the job again. Finished \
+             parts are skipped.",
         ),
         FailureKind::Dfu(DfuError::Transfer {
             error: TransferError::Io | TransferError::Timeout, ..
@@ -516,7 +518,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
     }
 }
 
-/// Advice when only these devices are plugged in, and no Crazyflie.
+/// Advice if only these devices are plugged in and no Crazyflie.
 pub(crate) fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(

@@ -10,7 +10,7 @@ use serde::Deserialize;
 /// The largest accepted file, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
 
-/// The settings. One that is not set is determined from the terminal or has a built-in default.
+/// The settings. A missing setting is detected from the terminal or has a built-in default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
@@ -26,7 +26,7 @@ pub(crate) struct Settings {
     pub logs: Option<usize>,
 }
 
-/// The characters that the screen may be drawn with.
+/// The set of characters to draw the screen with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum GlyphSet {
@@ -59,7 +59,7 @@ impl Settings {
         self.logs.unwrap_or(LOGS).max(1)
     }
 
-    /// Loads the user's settings. The second value is the reason if the file is ignored.
+    /// Loads the user's settings. If the file is ignored, the second value is the reason.
     pub(crate) fn load() -> (Settings, Option<String>) {
         let Some(dirs) = ProjectDirs::from("", "", "cfdfu") else { return (Settings::default(), None) };
         let home = BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());

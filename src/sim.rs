@@ -1,8 +1,8 @@
 //! A simulated Crazyflie behind the same USB interface as real hardware, for the demo, the tests and `simulate`.
 //!
 //! [`nor`] is the flash memory, [`rom`] the DFU mode of the boot ROM, [`link`] the packets of the firmware,
-//! [`descriptors`] the USB descriptors, [`drone`] the whole board, [`images`] programs for it, and [`scenario`] the
-//! available situations. [`vhci`] connects a board to the USB stack of the Linux kernel.
+//! [`descriptors`] the USB descriptors, [`drone`] the whole board, [`images`] its programs, and [`scenario`] the
+//! available scenarios. [`vhci`] connects a board to the USB stack of the Linux kernel.
 //!
 //! The simulator is written from the application notes (AN3156, AN2606, RM0090, DS8626) and from logs of real chips.
 //! It shares no code with the host side except the types of the `usb` interface. Addresses, sector tables and state
@@ -89,7 +89,7 @@ impl SimBus {
         received.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// A control transfer to drone `n`. Fails if the drone has disconnected or re-enumerated since `guise`.
+    /// A control transfer to drone `n`. Fails if the drone has disconnected or enumerated again since `guise`.
     fn control(
         &self,
         n: usize,

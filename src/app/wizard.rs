@@ -1,20 +1,22 @@
-//! The way into DFU mode by hand, hands-free: after the first key, time and USB move it on.
+//! Guides the user into DFU mode by hand. Both hands are busy, so after the first key press the steps advance by
+//! timers and USB events.
 //!
-//! What the drone does, and when, is that of its power chip (crazyflie2-nrf-mbs): held under 1.5 s it boots
-//! normally, under 5 s it starts the radio bootloader, longer the boot ROM, which appears after the release.
+//! The timing is that of the drone's power chip (crazyflie2-nrf-mbs). If the button is held for less than 1.5 s, the
+//! drone boots normally; for less than 5 s, it starts the radio bootloader; for longer, it starts the boot ROM, which
+//! appears on USB once the button is released.
 
 use std::time::Duration;
 
 use crate::crazyflie::Mode;
 use crate::job::Device;
 
-/// Seconds counted down before the cable goes in.
+/// Countdown before the cable is plugged in, in seconds.
 pub(crate) const COUNT: u64 = 3;
-/// Held for so long: one second more than needed, for a cable that went in late.
+/// How long to hold the button: one second longer than necessary, in case the cable was plugged in late.
 pub(crate) const HOLD: Duration = Duration::from_secs(6);
-/// At zero the cable goes in, which takes a hand so long.
+/// Time allowed for plugging in the cable after the countdown.
 const PLUGGING: Duration = Duration::from_secs(2);
-/// After the release something should show within this.
+/// How long to wait for the drone after the button is released.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,34 +25,34 @@ pub struct Wizard {
     pub since: Duration,
 }
 
-/// The steps, in order, and the ways in which they fail.
+/// The steps in order, then the ways they can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WizardStep {
-    /// Unplug everything, then press the only key.
+    /// Unplug everything, then press Enter.
     Prepare,
-    /// Hold the button; the cable goes in at zero.
+    /// Hold the button, and plug in the cable at zero.
     Count,
-    /// Hold on.
+    /// Keep holding the button.
     Hold,
-    /// Let go, and watch the bus.
+    /// Let go of the button, and watch the bus.
     Release,
-    /// Nothing came: what do the LEDs do?
+    /// No drone appeared; ask what the LEDs are doing.
     AskLeds,
-    /// What they said, and what that means.
+    /// The user's answer, and what it means.
     Answer(Leds),
-    /// It boots normally: released too early, but the automatic way is open.
+    /// The drone booted normally because the button was released too early. It can now switch to DFU mode by itself.
     Early,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leds {
-    /// Two blue ones blink slowly.
+    /// Two blue LEDs blink slowly.
     TwoSlow,
-    /// One blue one blinks fast.
+    /// One blue LED blinks fast.
     OneFast,
-    /// One blue one blinks so fast that it flickers.
+    /// One blue LED flickers.
     Flicker,
-    /// One blue one is lit.
+    /// One blue LED is lit.
     Solid,
     Dark,
     /// Something else, or not visible.
@@ -58,7 +60,7 @@ pub enum Leds {
 }
 
 impl Leds {
-    /// All, in the order of the question.
+    /// All answers, in the order shown.
     pub(crate) const ALL: [Leds; 6] =
         [Leds::TwoSlow, Leds::OneFast, Leds::Flicker, Leds::Solid, Leds::Dark, Leds::Other];
 
@@ -66,15 +68,15 @@ impl Leds {
         match self {
             Leds::TwoSlow => "two blue LEDs, slow blinks",
             Leds::OneFast => "one blue LED, two blinks a second",
-            Leds::Flicker => "one blue LED, much faster: a flicker",
+            Leds::Flicker => "one blue LED, flickering",
             Leds::Solid => "a blue LED, on without blinking",
             Leds::Dark => "no LED at all",
             Leds::Other => "something else, or hard to tell",
         }
     }
 
-    /// How long its LEDs are lit or dark, in milliseconds; `None` if they do not blink (crazyflie2-nrf-mbs; the flicker is
-    /// drawn at half its rate, which a terminal can still show).
+    /// How long the LEDs stay lit or dark, in milliseconds (crazyflie2-nrf-mbs); `None` if they do not blink. The flicker
+    /// is drawn at half its rate, because a terminal cannot show the full rate.
     pub(crate) fn half_period(self) -> Option<u128> {
         match self {
             Leds::TwoSlow => Some(476),
@@ -84,7 +86,7 @@ impl Leds {
         }
     }
 
-    /// What it means and what to do.
+    /// What the answer means and what to do.
     pub(crate) fn answer(self) -> &'static str {
         match self {
             Leds::TwoSlow => {
@@ -97,14 +99,14 @@ impl Leds {
                  try another one, without a hub. In a virtual machine, pass 0483:df11 through as well."
             }
             Leds::Flicker => {
-                "The button was pressed again while the drone was in DFU mode, and that leaves it. Unplug USB and battery, \
-                 and start again."
+                "The button was pressed again in DFU mode, so the drone is no longer in DFU mode. Unplug USB and battery, and \
+                 start again."
             }
             Leds::Solid => {
-                "It booted normally: the button was released too early, or pressed after the cable went in. Unplug USB and \
-                 the battery, and press the button first."
+                "The drone booted normally: the button was released too early, or pressed after the cable was plugged in. \
+                 Unplug USB and the battery, and press the button first."
             }
-            Leds::Dark => "No power is reaching it: try another cable or port, without a hub.",
+            Leds::Dark => "The drone is not getting power: try another cable or port, without a hub.",
             Leds::Other => {
                 "Unplug USB and battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the button: \
                  lit, a slow blink, then about twice a second. Let go only then."
@@ -113,7 +115,7 @@ impl Leds {
     }
 }
 
-/// What the wizard wants done.
+/// What the caller should do after an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Move {
     Stay,
@@ -121,7 +123,7 @@ pub(crate) enum Move {
     Arrived,
 }
 
-/// The blue LED M2 as the drone has it.
+/// The state of the drone's blue LED M2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Led {
     Off,
@@ -177,7 +179,7 @@ impl Wizard {
         Move::Stay
     }
 
-    /// What to do now, and a word of explanation.
+    /// What to do now, with a short explanation.
     pub(crate) fn words(&self, now: Duration) -> (&'static str, &'static str) {
         match self.step {
             WizardStep::Prepare => (
@@ -188,17 +190,17 @@ impl Wizard {
             WizardStep::Count => ("Press the button and keep holding it.", "Plug in USB in"),
             WizardStep::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
             WizardStep::Hold => ("Keep holding the button.", "Let go in"),
-            WizardStep::Release => ("LET GO of the button.", "Looking for it on USB, for"),
-            WizardStep::AskLeds => ("It hasn't shown up. Let go of the button.", "What are its LEDs doing?"),
+            WizardStep::Release => ("LET GO of the button.", "Looking for the drone, for"),
+            WizardStep::AskLeds => ("No drone found. Let go of the button.", "What are its LEDs doing?"),
             WizardStep::Answer(leds) => (leds.question(), leds.answer()),
             WizardStep::Early => (
-                "It booted normally: the button was released too early.",
+                "The drone booted normally: you let go a little early.",
                 "Even better: a running drone can switch to DFU mode by itself. Press Enter.",
             ),
         }
     }
 
-    /// The number that counts in this step, in seconds.
+    /// The seconds to show in this step, counting up or down.
     pub(crate) fn count(&self, now: Duration) -> Option<u64> {
         let passed = self.seconds(now);
         match self.step {
@@ -210,7 +212,7 @@ impl Wizard {
         }
     }
 
-    /// The moment for the cable: from zero on, for as long as a hand takes.
+    /// Whether it is time to plug in the cable: from zero on, for [`PLUGGING`].
     pub(crate) fn is_plugging(&self, now: Duration) -> bool {
         self.step == WizardStep::Hold && now.saturating_sub(self.since) < PLUGGING
     }
@@ -220,7 +222,7 @@ impl Wizard {
         now.saturating_sub(self.since).as_secs()
     }
 
-    /// What M2 should be doing now if the hands do as they are told, or what it was said to do.
+    /// What M2 does now if the user follows the steps, or what the user answered.
     pub(crate) fn led(&self, now: Duration) -> Led {
         let held = now.saturating_sub(self.since);
         match self.step {
@@ -249,7 +251,7 @@ impl Wizard {
         (now.saturating_sub(self.since).as_millis() / half).is_multiple_of(2)
     }
 
-    /// When it looks different by itself.
+    /// The time until the screen must be redrawn.
     pub(crate) fn next_wake(&self, now: Duration) -> Option<Duration> {
         let passed = now.saturating_sub(self.since).as_millis();
         let until =
@@ -260,7 +262,7 @@ impl Wizard {
                 Some(until(476).min(until(1000)))
             }
             (WizardStep::Count | WizardStep::Hold | WizardStep::Release, _) => Some(until(500)),
-            // Three rates at once: whichever changes first.
+            // Three LEDs blink at different rates; wake for the first change.
             (WizardStep::AskLeds, _) => {
                 let until = |half: u128| u64::try_from(half - now.as_millis() % half).unwrap_or(250);
                 let next = Leds::ALL.into_iter().filter_map(Leds::half_period).map(until).min();

@@ -26,7 +26,7 @@ const FILES: [(&str, &str); 3] = [
     ("~/.local/state/cfdfu", "Copies for undo, recent images, logs and bug reports."),
     (
         "On macOS and Windows",
-        "macOS keeps both in ~/Library/Application Support/cfdfu, Windows in %APPDATA%\\cfdfu and %LOCALAPPDATA%\\cfdfu.",
+        "macOS: both in ~/Library/Application Support/cfdfu. Windows: %APPDATA%\\cfdfu and %LOCALAPPDATA%\\cfdfu.",
     ),
 ];
 

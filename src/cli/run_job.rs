@@ -36,8 +36,8 @@ impl Jobs {
         let logs = Settings::load().0.logs();
         let supervisor = Supervisor::new(worker.commands.clone(), console.is_demo(), waits, logs);
         // SIGINT stops at the next safe point. SIGHUP and SIGTERM also stop a job that only reads or has not written
-        // yet, but let a flash finish once it has begun to write: that takes only seconds, and half a firmware is of no
-        // use.
+        // yet, but let a flash finish once it has begun to write: that takes only seconds, and half a firmware is
+        // useless.
         let (stopped, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let commands = worker.commands.clone();
         let (set_stopped, set_hung_up) = (Arc::clone(&stopped), Arc::clone(&hung_up));

@@ -110,8 +110,9 @@ impl DfuDevice {
     /// The flash: the first memory that can be erased.
     pub fn flash(&self) -> Option<&Alternate> {
         let erasable = |alternate: &&Alternate| alternate.map.sectors().iter().any(|s| s.access.erasable);
-        // An old ROM (V3.0) reports its option bytes and OTP as erasable, too, so only the first erasable memory is the
-        // flash. If the name of an earlier setting is missing, that one may be the flash, and none is returned.
+        // An old ROM (V3.0) also reports its option bytes and OTP as erasable, so only the first erasable memory is the
+        // flash. If the name of an earlier setting is missing, that setting could be the flash, so the
+        // result is `None`.
         let flash = self.alternates.iter().find(erasable)?;
         self.unnamed.iter().all(|lost| *lost > flash.number).then_some(flash)
     }
@@ -122,7 +123,7 @@ impl DfuDevice {
     }
 }
 
-/// The fields in use of the DFU functional descriptor (DFU 1.1 §4.1.3).
+/// The fields of the DFU functional descriptor that cfdfu uses (DFU 1.1 §4.1.3).
 struct Functional {
     transfer_size: u16,
     version: u16,

@@ -29,8 +29,8 @@ pub(crate) enum Purpose {
     RestoreBootloader,
 }
 
-/// An image that passed every check that needs no drone. Clones share the segments: a job is cloned so that it can
-/// resume, an undo so that it can be shown.
+/// An image that passed every check that needs no drone. Clones share the segments, so cloning a job to resume it or
+/// an undo to show it is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApprovedImage {
     purpose: Purpose,
@@ -63,17 +63,17 @@ impl ApprovedImage {
 pub enum Refusal {
     #[error("this image is for the radio chip (nRF51), which USB DFU cannot reach")]
     Radio,
-    /// `cf2loader` given as firmware.
+    /// `cf2loader` given as a firmware.
     #[error("this is the Bitcraze bootloader, not a firmware")]
     LoaderAsFirmware,
-    /// Something other than a bootloader given as bootloader.
+    /// Something other than a bootloader given as the bootloader.
     #[error("this is {what}, not the Bitcraze bootloader")]
     NotALoader {
         /// Description with its article, as in "a Crazyflie firmware".
         what: &'static str,
     },
     /// A bootloader whose file places it outside sector 0.
-    #[error("it belongs at 0x08000000, but the file places it at {address}")]
+    #[error("the bootloader belongs at 0x08000000, but the file places it at {address}")]
     LoaderElsewhere { address: Address },
     /// A copy of a flash whose bootloader was not Bitcraze's.
     #[error("the previous bootloader was not Bitcraze's")]
@@ -203,8 +203,8 @@ pub fn restore(
     Ok(ApprovedImage::new(Purpose::RestoreBootloader, segments))
 }
 
-/// Approves a copy of what a drone held, to be restored where it was. Any content is accepted, because the user had it
-/// there. The exception is sector 0: without the override, it is restored only if it held Bitcraze's bootloader.
+/// Approves restoring a copy of a drone's flash to its original address. Any content is accepted, because it was on the
+/// drone before. The exception is sector 0: without the override, it is restored only if it held Bitcraze's bootloader.
 pub fn undo(copy: Segment, overrides: Overrides) -> Result<ApprovedImage, Refusal> {
     fits_flash(&copy)?;
     if is_blank(&copy.data) {
@@ -221,7 +221,7 @@ pub fn undo(copy: Segment, overrides: Overrides) -> Result<ApprovedImage, Refusa
     }
 }
 
-/// The segments to compare a drone with: at the requested address or at the one where the image belongs.
+/// The segments to compare a drone with, at the requested address or where the image belongs.
 pub fn compare(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refusal> {
     if !matches!(image.content, Content::WholeFlash(_)) {
         all_there(image)?;
@@ -231,7 +231,7 @@ pub fn compare(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refu
     Ok(segments)
 }
 
-/// The address that an image is written to: the requested one, or else the one where it belongs.
+/// The address to write an image to: the requested address, or else where the image belongs.
 fn place(image: &Image, overrides: Overrides) -> Result<Address, Refusal> {
     match (image.payload.address(), overrides.address) {
         (Some(placed), Some(asked)) if placed != asked => Err(Refusal::Placed { placed, asked }),
@@ -256,7 +256,7 @@ fn made_for_dfu(image: &Image, overrides: Overrides) -> Result<(), Refusal> {
 }
 
 fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refusal> {
-    // A copy of a flash is refused as such below, which is the more useful reason.
+    // A copy of a flash is refused below, with a more useful reason than a missing part.
     if !matches!(image.content, Content::WholeFlash(_)) {
         all_there(image)?;
     }
@@ -279,7 +279,7 @@ fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>
             return Err(Refusal::WrongAddress { linked: firmware.link, address });
         }
         Content::Unknown { .. } if !overrides.allow_mismatch => return Err(Refusal::Unknown),
-        // Its vectors point elsewhere, so it cannot run there: no override.
+        // No override: the vectors point elsewhere, so the image cannot run there.
         Content::Unknown { link: Some(linked) } if *linked == LOADER_BASE && address >= FIRMWARE_BASE => {
             return Err(Refusal::Foreign { address });
         }
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_images_need_the_override_and_radio_images_have_none() {
+    fn unknown_images_need_the_override_and_radio_images_are_always_refused() {
         let unknown = image(Content::Unknown { link: None }, 1000);
         assert_eq!(flash(&unknown, Overrides::default()), Err(Refusal::Unknown));
         assert_eq!(flash(&unknown, OVERRIDE).unwrap().segments()[0].address, FIRMWARE_BASE);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_image_has_no_override() {
+    fn an_incomplete_image_is_refused_even_with_the_override() {
         let half =
             |content| Image { extent: Extent::Cut { bytes: 1000, needs: 2000 }, ..image(content, 1000) };
         let refusal = Refusal::CutOff { bytes: 1000, needs: 2000 };
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn an_undo_restores_anything_but_a_foreign_bootloader_needs_the_override() {
+    fn an_undo_needs_the_override_only_for_a_foreign_bootloader() {
         let copy = |address, data| Segment { address, data };
         assert_eq!(undo(copy(FIRMWARE_BASE, vec![0xFF; 64]), OVERRIDE), Err(Refusal::NothingBefore));
         let foreign = copy(LOADER_BASE, vec![0x5A; 0x4000 + 64]);
@@ -452,7 +452,7 @@ mod tests {
         assert_eq!(approved.purpose(), Purpose::RestoreBootloader);
         let parts: Vec<_> = approved.segments().iter().map(|part| (part.address, part.data.len())).collect();
         assert_eq!(parts, [(LOADER_BASE, 0x4000), (FIRMWARE_BASE, 64)]);
-        // Anything after the bootloader is restored, whatever it was: the user had it there.
+        // After the bootloader's sector, any content is restored.
         let approved = undo(copy(Address(0x0800_8000), vec![1; 64]), Overrides::default()).unwrap();
         assert_eq!(approved.purpose(), Purpose::Flash);
         let past = undo(copy(Address(0x080F_FFF0), vec![1; 64]), OVERRIDE);

@@ -1,4 +1,4 @@
-//! Plans compared with tables of literal sectors, and the rules of a plan as properties.
+//! Compares plans with tables of literal sectors, and checks the rules of a plan with property tests.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,6 @@ use crate::plan::admission::{self, Overrides};
 const BLOCK: u32 = 2048;
 const KIB: u32 = 1024;
 
-/// A firmware of `len` bytes, none of them 0xFF.
 fn image(content: Content, data: Vec<u8>) -> Image {
     Image {
         format: Format::Bin,
@@ -24,6 +23,7 @@ fn image(content: Content, data: Vec<u8>) -> Image {
     }
 }
 
+/// A firmware of `len` bytes, none of them 0xFF.
 fn firmware(len: usize) -> Image {
     let extent = Extent::Unknown;
     let identity = Firmware { version: None, revision: None, boards: vec![], link: FIRMWARE_BASE, extent };

@@ -25,7 +25,7 @@ use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 /// - `TIME-unfinished-….json`: a change that has not finished
 /// - `TIME-wrote-….json`: what a finished change wrote
 ///
-/// If the drone's full serial number is known, it is the fourth field of each name, so that the drone is found again at
+/// If the drone's full serial number is known, it is the fourth field of each name, so that the drone is found again on
 /// another port.
 const UNDO: &str = "undo";
 /// Number of copies kept for each drone.
@@ -93,7 +93,7 @@ impl StateDir {
     ) -> Result<Begun, CopyProblem> {
         let folder = copies_of(drone).ok_or(CopyProblem::NoSerial)?;
         let files = self.files_of(drone).map_err(|error| CopyProblem::Io(error.to_string()))?;
-        // The newest time over all ports, so that a clock set back cannot make an older copy the newest.
+        // The newest time across all ports, so that setting the clock back cannot make an older copy the newest.
         let newest = files.iter().filter_map(|path| time_of(path)).max();
         let past = history(&files);
         let mut next = past.begin(writes, before, change);
@@ -167,8 +167,7 @@ impl StateDir {
         Begun { record: self.clone(), drone: drone.clone(), saved, older, kept: Kept::Earlier, problem: None }
     }
 
-    /// An undo found its content already in place. If an earlier undo is recorded as unfinished, records it as
-    /// finished.
+    /// Marks an unfinished undo as finished, because the next undo found the content already in place.
     pub(crate) fn undone(&self, drone: &DroneAt) {
         if history(&self.files_of(drone).unwrap_or_default()).is_undoing() {
             self.carry_on(drone).end(&Outcome::Flashed);
@@ -190,8 +189,8 @@ impl StateDir {
         for folder in folders {
             let entries = fs::read_dir(&folder).into_iter().flatten();
             let there: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            // If two drones with the same DFU serial number were at this port, a file without a full number could
-            // belong to either, so it is given to neither.
+            // If two drones with the same DFU serial number were on this port, a file without a full number could
+            // belong to either, so neither gets it.
             let mut known: Vec<String> =
                 there.iter().filter_map(|path| copied_serial(path)).chain(whole.clone()).collect();
             known.sort();
@@ -292,7 +291,7 @@ impl Begun {
                 remove(&own);
                 remove(&self.older);
             }
-            // Its own mark replaces the older ones, if it could be saved.
+            // This change's own mark, if saved, replaces the older ones.
             _ if self.saved.iter().any(|path| is_mark(path)) => remove(&self.older),
             _ => {}
         }
@@ -341,7 +340,7 @@ fn numbers(pieces: &[Piece]) -> Vec<(u32, u32, u32)> {
     pieces.iter().map(|piece| (piece.span.start().0, piece.span.len(), piece.crc)).collect()
 }
 
-/// Reads the change of a mark; `None` if the mark, or the copy it was to put back, cannot be read.
+/// Reads the unfinished change from a mark; `None` if the mark, or the copy to put back, cannot be read.
 fn unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
     let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(mark, COPY_MAX)?).ok()?;
     let undoes = match undoes {
@@ -456,17 +455,21 @@ mod tests {
         flashed_over(&record, &at("1-2", &dfu), &copy(2));
         assert_eq!(target(&record, &at("1-1", one)), Ok(1));
         assert_eq!(target(&record, &at("1-3", one)), Ok(1), "moved");
-        assert_eq!(target(&record, &at("1-1", &dfu)), Ok(1), "by hand, at the same port");
+        assert_eq!(target(&record, &at("1-1", &dfu)), Ok(1), "by hand, on the same port");
         assert_eq!(target(&record, &at("1-2", &dfu)), Ok(2));
         assert_eq!(
             target(&record, &at("1-3", &dfu)),
             Err(NoCopy::NeverFlashed),
             "could be either of the two"
         );
-        assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "another chip at the port");
+        assert_eq!(
+            target(&record, &at("1-1", twin)),
+            Err(NoCopy::NeverFlashed),
+            "another chip on that port"
+        );
     }
 
-    /// Both were seen running at one port. In DFU mode entered by hand, they cannot be distinguished.
+    /// Two drones were seen running on the same port. In DFU mode entered by hand, they cannot be distinguished.
     #[test]
     fn an_ambiguous_copy_is_given_to_neither_drone() {
         let (one, twin) = ("51004F000551343036333233", "51004F000651343036333233");
@@ -477,18 +480,18 @@ mod tests {
         flashed_over(&record, &at("1-1", twin), &copy(2));
         assert_eq!(target(&record, &at("1-1", &dfu)), Err(NoCopy::NeverFlashed));
         assert_eq!((target(&record, &at("1-1", one)), target(&record, &at("1-1", twin))), (Ok(1), Ok(2)));
-        // A copy made in DFU mode is ambiguous once a second drone is known at that port.
+        // A copy made in DFU mode is ambiguous once a second drone is known on that port.
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         flashed_over(&record, &at("1-1", &dfu), &copy(1));
-        assert_eq!(target(&record, &at("1-1", one)), Ok(1), "the only drone seen at this port");
+        assert_eq!(target(&record, &at("1-1", one)), Ok(1), "the only drone seen on this port");
         flashed_over(&record, &at("1-1", twin), &copy(2));
         assert_eq!(target(&record, &at("1-1", one)), Err(NoCopy::NeverFlashed));
     }
 
-    /// The last copy stays the newest, even at another port and with a clock that was set back.
+    /// The last copy stays the newest, even on another port and after the clock was set back.
     #[test]
-    fn the_order_of_copies_holds_across_ports() {
+    fn copies_keep_their_order_across_ports() {
         let serial = "51004F000551343036333233";
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
@@ -499,7 +502,7 @@ mod tests {
         assert_eq!(target(&record, &at("1-3", serial)), Ok(2));
     }
 
-    /// The newest copy is what the interrupted undo overwrote. It must not be put back, whichever file is damaged.
+    /// The newest copy is what the interrupted undo overwrote. It must not be put back, no matter which file is damaged.
     #[test]
     fn an_unreadable_record_of_an_undo_is_reported_as_damaged() {
         let interrupted = || {
@@ -558,7 +561,7 @@ mod tests {
         assert_eq!(target(&record, &drone), Err(NoCopy::Damaged));
     }
 
-    /// A small computer without a battery-backed clock starts in 1970, or at the time it was switched off.
+    /// A small computer without a battery-backed clock boots in 1970, or at the time when it was switched off.
     #[test]
     fn the_newest_copy_survives_a_clock_that_was_set_back() {
         let dir = tempfile::tempdir().unwrap();
@@ -570,7 +573,7 @@ mod tests {
         }
         for byte in 1..=3 {
             flashed_over(&record, &at("1-1", "A1"), &copy(byte));
-            assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "also twice in one second");
+            assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "even for two copies in the same second");
         }
         // An old copy that cannot be removed is not an error, and no temporary file is left.
         fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
@@ -578,7 +581,7 @@ mod tests {
         assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
     }
 
-    /// As in memory, an interrupted undo is resumed by the next one, even in another process.
+    /// The next undo resumes an interrupted one, even in another process.
     #[test]
     fn an_interrupted_change_stays_recorded_until_it_is_finished() {
         let failed = |drone| {

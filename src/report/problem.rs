@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Exit;
 
-/// One problem: a failed job, a refused file, a wrong command line.
+/// One problem: a failed job, a refused file, or an invalid command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub kind: ProblemKind,
@@ -17,7 +17,7 @@ pub struct Problem {
     pub exit: Exit,
 }
 
-/// The kind of a problem as scripts see it; `docs/json.schema.json` lists them.
+/// The kinds of problem that scripts can distinguish, listed in `docs/json.schema.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemKind {
@@ -87,7 +87,7 @@ pub enum ProblemKind {
 /// Advice on a problem: the remedies, best first, preceded by the state of the drone if that matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advice {
-    /// A sentence on the state of the drone.
+    /// A sentence about the state of the drone.
     pub state: Option<&'static str>,
     pub remedies: Vec<Remedy>,
 }

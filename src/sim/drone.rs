@@ -1,6 +1,6 @@
 //! A whole simulated Crazyflie: its power, the program that starts after a reset, and its device on USB.
 //!
-//! The modes are those of the board. While the radio chip runs, the bootloader at 0x08000000 starts the firmware, and
+//! The modes match those of the real board. While the radio chip runs, the bootloader at 0x08000000 starts the firmware, and
 //! the firmware resets into the boot ROM on a vendor request. If DFU mode was entered by hand (button held at
 //! power-on), the pins of the radio chip float, and every reset ends in the ROM until the power is cut.
 
@@ -13,7 +13,7 @@ use super::nor::Nor;
 use super::rom::{Memory, Rom, RomAnswer, RomEffect, Switch};
 use crate::usb::Setup;
 
-/// The time of a control transfer on a full-speed bus, plus [`PER_BYTE`] for each byte. A read-back of 2 KiB then takes
+/// The duration of a control transfer on a full-speed bus, plus [`PER_BYTE`] for each byte. A read-back of 2 KiB then takes
 /// 3.72 ms and a status 0.59 ms, as computed from logs of real F405 boards.
 const PER_TRANSFER: Duration = Duration::from_micros(580);
 const PER_BYTE: Duration = Duration::from_nanos(1533);
@@ -38,12 +38,12 @@ pub struct Traits {
     pub uid: [u8; 12],
     /// Firmware before 2022.03: mistakes the vendor request for another one and keeps running.
     pub deaf: bool,
-    /// The number of requests to enter DFU mode that end in the firmware again. On other F405 boards more than half of
-    /// them do (CircuitPython PR #11270: 5 of 12 succeed).
+    /// The number of requests to enter DFU mode that restart the firmware instead. On other F405 boards more than half
+    /// of them do (CircuitPython PR #11270: 5 of 12 succeed).
     pub missed_entries: u8,
     /// Whether the ROM replies to the last GETSTATUS before it leaves DFU mode.
     pub answers_leave: bool,
-    /// A fault, and how many DFU requests to the device (DNLOAD, CLRSTATUS, ABORT) precede it. It happens once.
+    /// A fault that happens once, after this many DFU requests to the device (DNLOAD, CLRSTATUS, ABORT).
     pub mishap: Option<(u32, Mishap)>,
     /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
@@ -98,7 +98,7 @@ impl Default for Traits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mishap {
     Unplugged,
-    /// The same as real host controllers report it: transfer errors first, until the hub notices.
+    /// Unplugged, as real host controllers report it: transfer errors until the hub notices.
     Loose,
     /// The device stops responding and stays on the bus.
     Hung,
@@ -116,7 +116,7 @@ enum SimMode {
     Held(Duration),
     /// The radio bootloader, which does not appear on USB.
     RadioBootloader,
-    /// About to start something, at this time.
+    /// Starts the boot ROM or the firmware at this time.
     Starting(Start, Duration),
     /// The boot ROM in DFU mode.
     Rom(Rom),
@@ -145,9 +145,9 @@ pub struct SimDrone {
     guise: u8,
     /// The running firmware mistook the request to enter DFU mode for another one.
     misunderstood: bool,
-    /// The time since which a helper is needed.
+    /// When the drone began to need a helper.
     stuck_since: Option<Duration>,
-    /// When a cable that is working loose disconnects.
+    /// When a loose cable disconnects.
     loose_until: Option<Duration>,
     hung: bool,
     /// The drone has been in the ROM at least once.
@@ -193,7 +193,7 @@ impl SimDrone {
         self.loose_until = Some(now + LOOSE);
     }
 
-    /// Unplugs the drone, which has no battery. Work in progress stays half done.
+    /// Unplugs the drone, which has no battery. An erase or write in progress stays incomplete.
     pub fn cut_power(&mut self, now: Duration) {
         if let SimMode::Rom(rom) = &mut self.mode {
             rom.cut(&mut self.memory, now);
@@ -402,8 +402,8 @@ impl SimDrone {
         }
     }
 
-    /// Resets or powers up the STM32. The bootloader chooses by the pins of the radio chip and by the first word of the
-    /// firmware, as `cf2loader` does. Without a bootloader nothing appears on USB.
+    /// Resets or powers up the STM32. Like `cf2loader`, the bootloader checks the pins of the radio chip and the first word
+    /// of the firmware. Without a bootloader nothing appears on USB.
     fn reset(&mut self, now: Duration) {
         let loader = self.memory.flash.read(0x0800_0000, 8).and_then(images::vectors);
         let loader_runs = loader.is_some_and(|(stack, start)| stack == 0x2000_5000 && start < 0x0800_4000);
@@ -444,8 +444,8 @@ impl SimDrone {
         text.split(';').nth(1).unwrap_or("CF20").to_owned()
     }
 
-    /// The firmware's vendor requests. ST's old USB stack passes on only those with a device recipient, the number of
-    /// CLEAR_FEATURE and value 1. The command is in wIndex.
+    /// The firmware's vendor requests. ST's old USB stack passes on a vendor request only if its recipient is the device,
+    /// its number is that of CLEAR_FEATURE and its value is 1. The command is in wIndex.
     fn firmware_request(&mut self, setup: Setup, now: Duration) -> RomAnswer {
         match (setup.request_type, setup.request, setup.value, setup.index) {
             // Other devices with the same IDs do not know these requests.
@@ -492,8 +492,8 @@ impl SimDrone {
         }
     }
 
-    /// The firmware reports the whole unique ID. The ROM folds it (ST's Get_SerialNum), and reads all ones in its
-    /// place if the chip is read-protected.
+    /// The firmware reports the whole unique ID. The ROM folds it (ST's Get_SerialNum), or reads all ones instead
+    /// if the chip is read-protected.
     fn serial(&self, rom: bool) -> String {
         let uid = self.traits.uid;
         if !rom {
@@ -507,12 +507,12 @@ impl SimDrone {
     }
 }
 
-/// The time of a transfer of this many bytes on the bus.
+/// How long a transfer of this many bytes takes on the bus.
 fn wire(bytes: usize) -> Duration {
     PER_TRANSFER + PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// Writes the board's text to the OTP, as its factory does.
+/// Writes the board's text to the OTP, as the factory does.
 pub(crate) fn write_otp(memory: &mut Memory, text: &str) {
     memory.otp[..text.len()].copy_from_slice(text.as_bytes());
     memory.otp[text.len()] = 0;

@@ -12,14 +12,15 @@ const CRC_AT: usize = LEN_AT + 4;
 const TEXT_AT: usize = CRC_AT + 4;
 /// The target of the reset vector, after the text.
 const CODE_AT: usize = 0x800;
-/// The copy loop of ST's start-up code, in halfwords; the literals of its three `ldr` follow [`POOL_AT`].
+/// The copy loop of ST's start-up code, in halfwords; the literals of its three `ldr` instructions are at
+/// [`POOL_AT`].
 const COPY: [u16; 11] =
     [0x2100, 0xE003, 0x4B00, 0x585B, 0x5043, 0x3104, 0x4800, 0x4B00, 0x1842, 0x429A, 0xD3F6];
-/// Stands in for the loops that clear `.bss` and for the call of `main`.
+/// Stands in for the loops that clear `.bss` and for the call to `main`.
 const NOP: u16 = 0xBF00;
 /// The literal pool, after both copy loops.
 const POOL_AT: usize = CODE_AT + 0x60;
-/// Size of the initial values at the end of an image that the start-up code copies to RAM and to the CCM, in bytes.
+/// Sizes in bytes of the initial values at the end of an image, which the start-up code copies to RAM and to the CCM.
 const DATA_LEN: usize = 1024;
 const CCM_LEN: usize = 64;
 
@@ -31,7 +32,7 @@ pub const FIRMWARE_LEN: usize = 243_176;
 /// The size of the smallest firmware that [`firmware`] makes, in bytes.
 pub const FIRMWARE_MIN: usize = 4096;
 
-/// A Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards: code and name.
+/// A Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards, each given as code and name.
 pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
     let mut text = Vec::new();
     text.extend_from_slice(b"\0Bitcraze AB\0Crazyflie 2.x\0Raw CRTP interface\0");

@@ -64,7 +64,7 @@ echo "== undo in the interface after a flash from the command line"
 rm -f state/cfdfu/logs/*
 check "a flash" says "Flashed and verified" 0 "$cfdfu" flash radio.bin --no-leave
 check "the flash writes a log file" sh -c 'cat state/cfdfu/logs/*-run.log && grep -q "Flashed and verified" state/cfdfu/logs/*-run.log'
-check "the interface undoes the flash" says "it runs 2026.08" 0 sh -c "printf 'f\nu\nw\nq\n' | '$cfdfu' --plain radio.bin"
+check "the interface undoes the flash" says "is running 2026.08" 0 sh -c "printf 'f\nu\nw\nq\n' | '$cfdfu' --plain radio.bin"
 stop
 start dfu
 echo "== undo after a flash by another program"

@@ -43,13 +43,13 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// An action and, if it is interrupted, the number of bytes erased and written until then.
+/// An action and, if it is interrupted, the number of bytes erased and written before that.
 fn step() -> impl Strategy<Value = (Action, Option<usize>)> {
     (action(), prop::option::of(0..1500usize))
 }
 
 fn bytes(seed: u8, len: usize) -> Vec<u8> {
-    // No blank bytes: only the first word distinguishes a complete image from half of one.
+    // No blank bytes, so that only the first word distinguishes a complete image from half of one.
     (0..len).map(|n| seed.wrapping_add(u8::try_from(n * 7 % 251).unwrap()).min(0xFE)).collect()
 }
 
@@ -108,9 +108,9 @@ type Both<T> = [T; 2];
 struct ModelMemory {
     /// The last complete content of each part before its last change. `None` if no copy was to be kept.
     before: Both<Option<Vec<u8>>>,
-    /// The content of each part before a change, if an earlier change had completed with exactly this content.
+    /// The content of each part before a change, if an earlier completed change had written exactly this content.
     literal: Both<Option<Vec<u8>>>,
-    /// Every complete content that a change has ever left.
+    /// The content of each part after every change that completed.
     whole: Both<Vec<Vec<u8>>>,
     /// Which parts an interrupted change has left incomplete.
     broken: Both<bool>,
@@ -138,7 +138,7 @@ impl ModelMemory {
                 self.literal[n] = Some(there.to_vec());
             }
         }
-        // A copy is complete, or there is none.
+        // There are no partial copies.
         if (0..2).any(|n| self.changed[n] && self.before[n].is_none()) {
             self.before = [None, None];
         }
@@ -189,11 +189,11 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
                 }
             },
             Action::Other { len, seed } => {
-                // During an unfinished change, its writes cannot be distinguished from the remains of that change.
+                // While a change is unfinished, another program's writes look like leftovers of that change.
                 if history.unfinished.is_none() {
                     chip.at(FIRMWARE_BASE, LEN - 0x4000).fill(BLANK);
                     chip.at(FIRMWARE_BASE, *len).copy_from_slice(&bytes(*seed, *len));
-                    // Every image begins differently: one that merely extends another would count as the same.
+                    // Every image begins differently, because an image that merely extends another would count as the same.
                     let [low, high, ..] = len.to_le_bytes();
                     chip.at(FIRMWARE_BASE, 4).copy_from_slice(&[0xFB, 0xFB, low, high]);
                     memory.whole[1].push(parts(&chip.0)[1].to_vec());
