@@ -1,9 +1,9 @@
-//! The interface without a screen: what it knows ([`App`]), what can happen ([`Msg`]), what it wants done
-//! ([`Effect`]). Once it is open, [`update`](update::update) is the only function that changes it, pure and total; time
-//! comes with each message.
+//! The interface without a screen: its state ([`App`]), its inputs ([`Msg`]) and its outputs ([`Effect`]). After
+//! startup only [`update`](update::update) changes the state. It is pure and total: each message brings the time.
 //!
-//! [`keys`] is the one table of keys, [`command_line`] the equal command, [`wizard`] the way into DFU mode by hand,
-//! [`progress`] the figures of a job, [`picker`] the choice of a file, [`log`] the lines and what they mean.
+//! [`keys`] is the table of key bindings, [`command_line`] builds the equivalent command, [`wizard`] guides the user
+//! into DFU mode by hand, [`progress`] computes the figures of a job, [`picker`] chooses a file, and [`log`] keeps the
+//! log lines and explains them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,56 +33,54 @@ use picker::{Entry, Picker};
 use progress::Progress;
 use wizard::Wizard;
 
-/// The name of the image that the demo brings along, which is no file.
+/// The name shown for the demo's built-in image, which is not a file.
 pub(crate) const DEMO_IMAGE: &str = "demo.bin";
 
 #[derive(Clone, Debug)]
 pub struct App {
-    /// The time of the last message, since the start.
+    /// The time of the last message, since startup.
     pub now: Duration,
-    /// The simulated situation, if this is the demo; shown always.
+    /// The simulated situation, if this is the demo. The screen always shows it.
     pub demo: Option<Demo>,
     pub devices: Devices,
-    /// Where files are chosen before there is one, if not in the folder that it was started in.
+    /// The folder in which the picker opens while no file is chosen. `None` is the current folder.
     pub folder: Option<PathBuf>,
     /// The firmware to flash.
     pub image: Slot,
     /// The bootloader to restore.
     pub loader: Slot,
     pub goal: Goal,
-    /// The user picked the goal; until then it is what makes sense.
+    /// The user picked the goal; otherwise it follows from what is plugged in.
     pub goal_is_explicit: bool,
-    /// What the middle of the screen shows.
     pub screen: Screen,
-    /// What lies on top of it.
+    /// Drawn on top of the screen.
     pub over: Option<Overlay>,
-    /// How many rows of that are scrolled past.
+    /// By how many rows the overlay is scrolled.
     pub over_scroll: usize,
     pub undo: Undo,
     pub rhythm: KeyRhythm,
-    /// What the terminal has reported of its background, if it has.
+    /// The terminal's background, if it has reported it.
     pub background: Option<Background>,
     pub log: Log,
-    /// One line that explains the last key, until it is old.
+    /// A one-line message, and when it expires.
     pub notice: Option<(String, Duration)>,
-    /// Why a job without interface goes on: the terminal is gone.
+    /// The terminal is gone; only a job that is already writing still runs.
     pub detached: bool,
-    /// How the last job ended, which is how the program ends; `None` if there was none.
+    /// The exit status of the last job, which becomes that of the program; `None` before the first job.
     pub ended: Option<Exit>,
 }
 
-/// The terminal's background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Background {
     Dark,
     Light,
 }
 
-/// When keys come: one that is held repeats every 30 ms or so.
+/// The time between key presses. A key that is held down repeats about every 30 ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyRhythm {
     last: Duration,
-    /// How long there was none before the last.
+    /// The time between the last two key presses.
     pub quiet: Duration,
 }
 
@@ -93,11 +91,11 @@ impl KeyRhythm {
     }
 }
 
-/// What can be put back.
+/// What an undo would write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undo {
     Nothing(NoUndo),
-    /// What was there in the place of the bootloader is none, so that it takes the command line to put it back.
+    /// The restored bootloader replaced something else. Only the command line can write that back.
     NotABootloader,
     Ready(Box<Before>),
 }
@@ -117,7 +115,7 @@ impl Undo {
         }
     }
 
-    /// `None` if there is something to put back.
+    /// Why undo is not possible; `None` if it is.
     pub(crate) fn why_not(&self) -> Option<String> {
         match self {
             Undo::Ready(_) => None,
@@ -130,19 +128,19 @@ impl Undo {
 /// What a job writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The files that are chosen.
+    /// The chosen files.
     Chosen,
-    /// What was there before.
+    /// The previous content of the drone.
     Undo(Box<Before>),
 }
 
-/// What is known of a job, during and after it.
+/// What is known about a job, during and after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobFacts {
     pub source: Source,
-    /// The device that it uses, or used last.
+    /// The device that it used last.
     pub device: Option<Device>,
-    /// What was found and what is left to do.
+    /// What is on the drone and what remains to be done.
     pub preview: Option<Box<Preview>>,
 }
 
@@ -151,7 +149,7 @@ impl JobFacts {
         JobFacts { source, device: None, preview: None }
     }
 
-    /// Which file it stands for, if it is an undo.
+    /// The backup that an undo writes, and which file it replaces.
     fn undoes(&self) -> Option<(Which, &Before)> {
         match &self.source {
             Source::Chosen => None,
@@ -160,19 +158,18 @@ impl JobFacts {
     }
 }
 
-/// A job that lost its drone in the middle.
+/// A job that lost its drone while flashing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
-    /// Which drone that was.
     pub drone: DroneAt,
-    /// How the job ended.
+    /// How the interrupted job ended.
     pub report: Box<Report>,
-    /// The rest of it.
+    /// The rest of the job.
     pub job: Box<Job>,
     pub facts: JobFacts,
 }
 
-/// The way into DFU mode by hand, and what it is for.
+/// The wizard for DFU mode by hand, and what follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WizardView {
     pub wizard: Wizard,
@@ -181,24 +178,24 @@ pub struct WizardView {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Aim {
-    /// The job at hand begins.
+    /// Begin a job.
     Begin(Source),
-    /// The job that lost its drone goes on by itself.
+    /// Resume the job that lost its drone.
     Resume(Box<Resume>),
 }
 
-/// The demo: the scenario and what the drone's button and cable are like.
+/// The demo: its scenario, and the state of the simulated cable and button.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Demo {
-    /// As on the command line.
+    /// The scenario's name on the command line.
     pub scenario: String,
-    /// Whether the cable is plugged in.
+    /// The cable is plugged in.
     pub plugged: bool,
-    /// Whether the button is held.
+    /// The button is held.
     pub button: bool,
 }
 
-/// A file that was chosen.
+/// The chosen file, if any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {
     Empty,
@@ -207,14 +204,14 @@ pub enum Slot {
     Ready(PathBuf, Box<Image>),
 }
 
-/// What a job overwrote, to be put back on the same drone.
+/// A backup of what a job overwrote, for the same drone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before {
-    /// Its bytes, in their place.
+    /// The previous bytes, at their addresses.
     pub image: ApprovedImage,
     pub content: Content,
     pub drone: DroneAt,
-    /// What the drone must still hold.
+    /// What must still be on the drone for the undo to be safe.
     pub expected: Vec<Piece>,
 }
 
@@ -228,7 +225,6 @@ impl Before {
 }
 
 impl Slot {
-    /// The image, if there is one.
     pub(crate) fn image(&self) -> Option<&Image> {
         match self {
             Slot::Ready(_, image) => Some(image),
@@ -236,7 +232,7 @@ impl Slot {
         }
     }
 
-    /// What it is, if it can be flashed.
+    /// The content of an image that can be flashed.
     pub(crate) fn content(&self) -> Option<&Content> {
         match self {
             Slot::Ready(_, image) => Some(&image.content),
@@ -255,13 +251,13 @@ impl Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     Flash,
-    /// Lead into DFU mode by hand, then flash.
+    /// Guide the user into DFU mode by hand, then flash.
     Recover,
     Restore,
 }
 
 impl Goal {
-    /// The file that it takes.
+    /// Which file the goal needs.
     pub(crate) fn file(self) -> Which {
         match self {
             Goal::Flash | Goal::Recover => Which::Image,
@@ -269,7 +265,7 @@ impl Goal {
         }
     }
 
-    /// All, in the order of the menu.
+    /// All goals, in menu order.
     pub(crate) const ALL: [Goal; 3] = [Goal::Flash, Goal::Recover, Goal::Restore];
 
     pub(crate) fn title(self) -> &'static str {
@@ -281,126 +277,125 @@ impl Goal {
     }
 }
 
-/// Which file a picker chooses.
+/// Which of the two files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     Image,
     Loader,
 }
 
-/// What the middle of the screen shows. Each owns what only it needs.
+/// What the main panel shows. Each variant owns the state that only it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Screen {
     Home,
-    /// Choosing a file, and what is begun when it is chosen.
+    /// Choosing a file, and the goal that starts once it is chosen.
     Pick(Which, Option<Goal>, Picker),
     Wizard(WizardView),
-    /// A job that looks at the drone, or waits for confirmation, or writes.
     Job(JobView),
     Outcome(Box<Report>, JobFacts),
 }
 
-/// A job as it is shown.
+/// A running job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobView {
     pub facts: JobFacts,
-    /// How far it is in the plan's own order.
     pub stage: Stage,
     pub progress: Progress,
-    /// What it waits for, since when and for how long at most.
+    /// What the job is waiting for, since when, and for how long at most.
     pub waiting: Option<(WaitFor, Duration, Duration)>,
-    /// Whether a stop was asked for.
+    /// The user asked the job to stop.
     pub stopping: bool,
-    /// Whether somebody is asked before it writes.
+    /// Whether the user must confirm before the job writes.
     pub confirm: Confirm,
-    /// Whether its drone was seen to be away. What is on the bus after that is no echo of what was before.
+    /// A bus scan did not find the job's drone. A later sighting is a real reconnect, not a stale scan result.
     pub was_away: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Finding the device, reading what is there.
+    /// Finding the device and reading its flash.
     Looking,
-    /// The plan is on the screen; nothing is changed until it is confirmed.
+    /// The plan is on the screen. Nothing is written until the user confirms it.
     Asking(Confirmation),
     Working,
 }
 
-/// What is asked before a job may write.
+/// The state of the question before a job may write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confirmation {
-    /// What was typed of the word that is asked for, where one is.
+    /// The part of the confirmation word typed so far, if one is required.
     pub word: String,
-    /// Since when the plan is on the screen.
+    /// When the plan appeared on the screen.
     pub shown: Duration,
-    /// The drone of this job was on the list of devices since then: if it is not any more, it has gone.
+    /// The job's drone has been in the device list since then. If it is missing now, it was unplugged.
     pub seen: bool,
 }
 
 impl Confirmation {
-    /// A plan needs this long to be read: an earlier key was typed ahead and does not confirm it.
+    /// How long the plan must be on the screen. An earlier key was typed ahead, before the user could read the plan,
+    /// and does not confirm it.
     pub(crate) const READ: Duration = Duration::from_millis(700);
 
-    /// How long until it can have been read; `None` if it can.
+    /// The rest of [`Confirmation::READ`]; `None` once it has passed.
     pub fn until_read(&self, now: Duration) -> Option<Duration> {
         (self.shown + Confirmation::READ).checked_sub(now).filter(|left| !left.is_zero())
     }
 }
 
-/// What lies on top of the screen.
+/// A panel on top of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Overlay {
     Help,
-    /// Whether to stop the job.
+    /// Asks whether to stop the job.
     AskStop,
     Log,
-    /// What a line of the log means.
+    /// Explains a log line.
     Explain(String),
-    /// Why nothing is found or opened.
+    /// Shows why no drone is found or can be opened.
     Doctor(Vec<Check>),
 }
 
 #[derive(Clone, Debug)]
 pub enum Msg {
     Key(Key),
-    /// The screen has another size; nothing to know but that it must be drawn.
+    /// The size of the screen has changed.
     Resized,
-    /// The terminal has answered what its background is.
+    /// The terminal has reported its background.
     Background(Background),
-    /// Time has passed that something on the screen shows.
+    /// [`App::next_wake`] is due: something on the screen changes with time.
     Tick,
-    /// Something was done that was asked for, or could not be.
+    /// The result of an effect, for the notice line.
     Notice(String),
-    /// The bus was looked at.
+    /// The result of a bus scan.
     Bus(BusState),
     Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
-    /// A folder was read.
+    /// The content of a folder.
     Listed(PathBuf, Result<Vec<Entry>, String>),
-    /// What other runs are at has changed.
+    /// The list of other running instances has changed.
     Elsewhere(Vec<RunningInstance>),
-    /// A file holds something else than when it was read; the job that was to write it has not begun.
+    /// A chosen file has changed since it was read. The job that would write it has not started.
     Changed(Which, PathBuf, Result<Box<Image>, Problem>),
-    /// An event of the job under way, or of a background identify; never its last.
+    /// An event of the current job or background identify, except the last one, which is [`Msg::Ended`].
     Job(Box<Event>),
     Ended(Box<Ended>),
-    /// This computer was looked at.
+    /// The checks of this computer.
     Doctor(Vec<Check>),
-    /// The demo's drone was touched.
+    /// The state of the simulated cable and button.
     Demo(Demo),
-    /// The terminal is gone, or somebody wants this program to end.
+    /// The terminal is gone, or a signal asks the program to end.
     Detached,
 }
 
-/// What the interface wants done.
+/// What the shell must do for the interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Give the worker this job.
+    /// Start this job.
     Start(Box<Job>),
-    /// Give it the rest of a job that lost its drone.
+    /// Start the rest of a job that lost its drone.
     Resume(Box<Job>),
-    /// Let it find out what is on a drone.
+    /// Start a background identify.
     Identify(Box<Job>),
-    /// Let the job go on; the copy of what goes is kept first.
+    /// Keep a backup of what will be overwritten, then let the job write.
     Proceed,
     /// Stop the job at the next safe point.
     Cancel,
@@ -408,24 +403,24 @@ pub enum Effect {
     Load(Which, PathBuf),
     /// Read this folder.
     List(PathBuf),
-    /// Do this to the demo's drone.
+    /// Do this to the simulated drone.
     Person(Person),
     Bell(u8),
-    /// Put this text where the terminal keeps what is copied.
+    /// Copy this text to the terminal's clipboard.
     Copy(String),
-    /// Look why nothing is found or opened.
+    /// Check why no drone is found or can be opened.
     Doctor,
-    /// Save the screen, the log and everything that is known, for a report of a problem.
+    /// Save the screen, the log and the state for a bug report.
     Bundle,
     Quit,
 }
 
-/// What a person does to the demo's drone.
+/// What the user does to the simulated drone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Person {
-    /// Plug it in, or unplug it.
+    /// Plug or unplug the cable.
     Cable,
-    /// Press the button, or let it go.
+    /// Press or release the button.
     Button,
 }
 
@@ -453,7 +448,7 @@ impl App {
         }
     }
 
-    /// What is known of the job that is on the screen.
+    /// The facts of the job on the screen.
     pub(crate) fn facts(&self) -> Option<&JobFacts> {
         match &self.screen {
             Screen::Job(view) => Some(&view.facts),
@@ -467,7 +462,7 @@ impl App {
         self.facts()?.preview.as_deref()
     }
 
-    /// What is put back in the place of this file, if the job on the screen is an undo.
+    /// The backup that is written instead of this file, if the job on the screen is an undo.
     pub(crate) fn undoes(&self, which: Which) -> Option<&Before> {
         let begins = match &self.screen {
             Screen::Wizard(WizardView { aim: Aim::Begin(Source::Undo(before)), .. }) => Some(&**before),
@@ -477,7 +472,7 @@ impl App {
         (before.which() == which).then_some(before)
     }
 
-    /// What the file of this goal is.
+    /// The content that the current goal writes.
     pub(crate) fn content(&self) -> Option<&Content> {
         let which = self.goal.file();
         self.undoes(which).map(|before| &before.content).or_else(|| self.slot(which).content())
@@ -490,7 +485,7 @@ impl App {
         }
     }
 
-    /// The job that lost its drone and goes on by itself when that is back.
+    /// The job that resumes as soon as its drone is back.
     pub fn resume(&self) -> Option<&Resume> {
         match &self.screen {
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => Some(resume),
@@ -498,16 +493,15 @@ impl App {
         }
     }
 
-    /// Shows a line for a while.
+    /// Shows a notice for six seconds.
     pub(crate) fn notify(&mut self, text: impl Into<String>) {
-        /// How long a notice stays.
         const NOTICE: Duration = Duration::from_secs(6);
-        // As in the log: nothing in it is a command to a terminal.
+        // File names may contain escape sequences, so remove them here as in the log.
         let text: String = text.into().chars().filter(|&c| c == '\n' || is_printable(c)).collect();
         self.notice = Some((text, self.now + NOTICE));
     }
 
-    /// The files that the job at hand writes, as they were read. The demo's own image is not a file.
+    /// The files that the next job writes, with the hashes of what was read. The demo's built-in image is not a file.
     pub(crate) fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
         let file = |which: Which, slot: &Slot| match slot {
             Slot::Ready(path, image) if path != Path::new(DEMO_IMAGE) => {
@@ -520,12 +514,12 @@ impl App {
         loader.into_iter().chain(file(Which::Image, &self.image).filter(|_| written)).collect()
     }
 
-    /// What is done when the wizard has led into DFU mode.
+    /// The goal that follows the wizard.
     pub(crate) fn goal_of_wizard(&self) -> Goal {
         if self.goal == Goal::Restore { Goal::Restore } else { Goal::Flash }
     }
 
-    /// The firmware that a restore writes behind the bootloader; a copy of a whole flash brings its own.
+    /// The firmware that a restore writes after the bootloader. A copy of the whole flash includes its own firmware.
     pub(crate) fn firmware_of_restore(&self) -> Option<&Image> {
         match self.loader.content() {
             Some(Content::Bootloader) => self.image.image(),
@@ -533,7 +527,7 @@ impl App {
         }
     }
 
-    /// Whether a job is under way, and whether it may change the drone.
+    /// The running job.
     pub fn job(&self) -> Option<&JobView> {
         match &self.screen {
             Screen::Job(view) => Some(view),
@@ -541,7 +535,7 @@ impl App {
         }
     }
 
-    /// When the screen would look different without anything happening; `None` if never.
+    /// How long until the screen changes with time alone; `None` if it does not.
     pub fn next_wake(&self) -> Option<Duration> {
         let second = Duration::from_secs(1);
         let screen = match &self.screen {
@@ -555,7 +549,8 @@ impl App {
     }
 }
 
-/// An image that is not recognised is taken here, since the plan then asks for a word.
+/// The overrides for a chosen image. An image that is not recognised is accepted here, because the plan then asks for a
+/// typed word.
 pub(crate) fn wish_for(image: &Image) -> Overrides {
     let allow_mismatch = matches!(image.content, Content::Unknown { .. });
     Overrides { allow_mismatch, ..Overrides::default() }

@@ -415,7 +415,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::OtherDrone { .. } => new(
             Exit::NoDevice,
             ProblemKind::OtherDrone,
-            "This drone was not changed. Plug the original drone back into this port, or start a new job for this drone.",
+            "This drone was not changed. Plug the original drone back into this port, or start a new job for this one.",
         ),
         FailureKind::UnknownBoard { .. } => new(
             Exit::Image,
@@ -464,8 +464,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::ReadProtected => new(
             Exit::Device,
             ProblemKind::ReadProtected,
-            "The chip can neither be read nor flashed until the protection is removed, which erases everything, including the \
-             bootloader. cfdfu does not remove it. Use `dfu-util -a 0 -s :unprotect:force` or STM32CubeProgrammer, \
+            "The chip can neither be read nor flashed until the protection is removed, which erases everything, including \
+             the bootloader. cfdfu does not remove it. Use `dfu-util -a 0 -s :unprotect:force` or STM32CubeProgrammer, \
              then `cfdfu restore-bootloader`.",
         ),
         FailureKind::WriteProtected(_) => new(

@@ -19,7 +19,7 @@ pub(crate) struct Settings {
     /// When to use colour; `--color` and `NO_COLOR` take precedence.
     pub color: Option<Color>,
     /// The background to choose colours for; detected from the terminal if not set.
-    pub theme: Option<Background>,
+    pub theme: Option<ThemeChoice>,
     /// The folder in which the file picker starts; `~/` is the home directory.
     pub images: Option<PathBuf>,
     /// How many job logs to keep.
@@ -39,7 +39,7 @@ pub(crate) enum GlyphSet {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Background {
+pub(crate) enum ThemeChoice {
     Auto,
     Dark,
     Light,
@@ -118,7 +118,7 @@ mod tests {
         let set = Settings {
             glyphs: Some(GlyphSet::Ascii),
             color: Some(Color::Never),
-            theme: Some(Background::Light),
+            theme: Some(ThemeChoice::Light),
             images,
             logs: Some(5),
         };

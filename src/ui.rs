@@ -1,15 +1,15 @@
-//! The interface as a picture of [`App`]: pure functions of state and a rectangle.
+//! Draws [`App`]: pure functions of the state and a rectangle.
 //!
 //! ```text
 //! header: the steps                         one row
 //! drone            firmware                 five rows; one row on a low screen
 //! progress                                  three rows, while a job runs
 //! flash map                                 three rows
-//! the screen, and the log below it          the rest; from 112 columns on the log is beside it
-//! notice
+//! main panel, with the log below it         the rest; from 112 columns on the log is beside it
+//! notice                                    one row
 //! footer: the keys that work now            one row
 //! ```
-//! 80×24 is the size it is made for. From 160 columns on the cards have a column of their own, too.
+//! The layout is designed for 80×24. From 160 columns on, the drone and firmware cards have their own column, too.
 
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
@@ -37,8 +37,9 @@ use theme::{Glyphs, Theme};
 /// The smallest screen, in columns and rows.
 pub(crate) const MINIMUM: (u16, u16) = (60, 16);
 
-/// From this many columns on the log is beside the screen, and from this many the cards are, too.
+/// From this width on, the log is beside the main panel.
 const TWO_COLUMNS: u16 = 112;
+/// From this width on, the cards have their own column, too.
 const THREE_COLUMNS: u16 = 160;
 
 pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
@@ -61,7 +62,7 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     scrub(frame.buffer_mut(), theme);
 }
 
-/// Too small for everything: what matters most.
+/// Draws one sentence if the screen is too small for the layout.
 fn too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let text = match app.job() {
         Some(view) if view.stage == Stage::Working => {
@@ -79,7 +80,7 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let (cards, main, log) = match area.width {
         ..TWO_COLUMNS => (None, area, None),
         TWO_COLUMNS..THREE_COLUMNS => {
-            // As wide as the lines of an erase need.
+            // Wide enough for the log lines of an erase.
             let columns = Layout::horizontal([Constraint::Fill(1), Constraint::Length(53)]).spacing(1);
             let [main, log] = area.layout(&columns);
             (None, main, Some(log))
@@ -90,7 +91,7 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
             (Some(cards), main, Some(log))
         }
     };
-    // On a low screen one row says what the cards say.
+    // On a low screen, one row replaces the cards.
     let card_rows = match cards {
         Some(_) => 0,
         None if area.height >= 19 => 5,
@@ -130,8 +131,9 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
-/// Names of files and devices are text and nothing else: what has no width (marks that reverse the direction, say) would
-/// otherwise reach the terminal behind the character before it. And of what this terminal cannot show, nothing.
+/// Removes unprintable characters and those that this terminal cannot show. Ratatui appends a character without width,
+/// such as a mark that reverses the text direction, to the cell before it. Without this, a file or device name could
+/// send such a character to the terminal.
 fn scrub(buffer: &mut Buffer, theme: &Theme) {
     let shows = |c: char| is_printable(c) && (theme.glyphs != Glyphs::Ascii || c.is_ascii());
     for cell in buffer.content.iter_mut().filter(|cell| !cell.symbol().chars().all(shows)) {
@@ -141,7 +143,7 @@ fn scrub(buffer: &mut Buffer, theme: &Theme) {
     }
 }
 
-/// A panel with its title.
+/// A bordered panel with a title.
 fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
     Block::bordered()
         .border_set(theme.borders)
@@ -150,15 +152,15 @@ fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
         .title(Span::styled(format!(" {} ", theme.text(title)), theme.heading))
 }
 
-/// The panel that has the focus: what the keys are for.
+/// The panel that has the focus: the keys act on it.
 fn focus<'a>(theme: &Theme, title: &str) -> Block<'a> {
     panel(theme, title).border_style(theme.accent)
 }
 
-/// Columns that a panel's border and padding take.
+/// The columns of a panel's border and padding.
 const FRAME: u16 = 4;
 
-/// A paragraph in lines of at most this width; a longer word is left whole.
+/// Wraps a paragraph to lines of at most this width. A longer word is not broken.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let options = textwrap::Options::new(width)
         .break_words(false)
@@ -168,7 +170,7 @@ pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     textwrap::wrap(&words.join(" "), options).into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
-/// Rows that a text takes at this width, counted by drawing it.
+/// The number of rows that a text needs at this width, counted by drawing it.
 fn rows_of(paragraph: &Paragraph<'_>, width: u16) -> u16 {
     rows_up_to(paragraph, width, 40)
 }
@@ -181,12 +183,11 @@ fn rows_up_to(paragraph: &Paragraph<'_>, width: u16, most: u16) -> u16 {
     (0..area.height).rev().find(used).map_or(1, |last| last + 1)
 }
 
-/// A job that waits for its confirmation makes none.
+/// Whether to show the progress of a job. A job that waits for confirmation makes none.
 fn has_progress(view: &JobView) -> bool {
     !matches!(view.stage, Stage::Asking(_))
 }
 
-/// What has become of a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum StepState {
     Done,
@@ -195,7 +196,7 @@ enum StepState {
     Failed,
 }
 
-/// The steps of a flash, each with what has become of it.
+/// The steps of a flash, each with its state.
 fn steps(app: &App) -> [(&'static str, StepState); 5] {
     use StepState::{Done, Failed, Now, ToCome};
     let names =
@@ -227,7 +228,7 @@ fn steps(app: &App) -> [(&'static str, StepState); 5] {
 }
 
 fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    // The label of the demo is never drawn over, and nothing shines through it.
+    // The demo's badge has its own area, so that nothing is drawn over it.
     let badge = app.demo.as_ref().map(|demo| {
         let cable = if demo.plugged { "" } else { ", unplugged" };
         let button = if demo.button { ", button held" } else { "" };
@@ -248,7 +249,7 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         let step =
             arrow.into_iter().chain([Span::styled(format!("{mark} "), style), Span::styled(name, words)]);
         let step: Vec<Span<'_>> = step.collect();
-        // Whole steps only.
+        // Do not cut a step.
         if line.width() + step.iter().map(Span::width).sum::<usize>() > usize::from(left.width) {
             break;
         }
@@ -268,7 +269,7 @@ fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
-/// A text in at most so many columns, with a mark where it was cut.
+/// Cuts a text to this many columns, with an ellipsis where it was cut.
 fn cut(text: &str, columns: usize, theme: &Theme) -> String {
     let text = text.replace('\n', " ");
     if Span::raw(text.as_str()).width() <= columns {
@@ -287,7 +288,7 @@ fn cut(text: &str, columns: usize, theme: &Theme) -> String {
     short + &mark
 }
 
-/// The keys that fit, the most important first, and that of the help in any case: it lists those that do not fit.
+/// Draws the keys that fit, most important first. The help key is always shown, because the help lists the others.
 fn draw_footer(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let rows = crate::app::keys::bindings(app);
     let width = |row: &Binding| theme.text(row.shown).chars().count() + row.label.chars().count() + 5;
@@ -298,7 +299,7 @@ fn draw_footer(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let (mut used, mut spans, mut dropped) = (help, Vec::new(), false);
     for (n, row) in rows.into_iter().enumerate() {
         if !is_help(&row) {
-            // Arrows and the demo's hands are known, or on the label.
+            // The ellipsis does not stand for arrow keys or the keys of the simulated drone.
             let is_known = matches!(row.action, Action::Move(_) | Action::Person(_));
             if used + width(&row) > room {
                 dropped |= !is_known;

@@ -1,18 +1,17 @@
-//! The command without interface that does the same as the job that is planned.
+//! Builds the command line that is equivalent to the planned job, so that the user can copy it into a script.
 
 use std::path::Path;
 
 use super::{App, DEMO_IMAGE, Goal, Slot, wish_for};
 use crate::usb::descriptor::is_printable;
 
-/// The command without interface that does the same as the job that is planned.
 pub(crate) fn command_line(app: &App) -> String {
     let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
     let device = match app.devices.selected() {
         Some(device) if app.devices.list().len() > 1 => format!(" --device {}", device.location),
         _ => String::new(),
     };
-    // What would be copied must not reach for a real drone from the demo.
+    // A command copied from the demo must not flash a real drone.
     let demo = app.demo.as_ref().map(|demo| format!(" --demo={}", demo.scenario)).unwrap_or_default();
     let device = device + &demo;
     match app.goal {
@@ -29,7 +28,7 @@ pub(crate) fn command_line(app: &App) -> String {
             let insist =
                 unknown_board || app.image.image().is_some_and(|image| wish_for(image).allow_mismatch);
             let insist = if insist { " --allow-mismatch" } else { "" };
-            // The demo's own image is no file: there the command needs none.
+            // The demo's built-in image is not a file; the demo uses it if the command names none.
             let own =
                 app.demo.is_some() && app.image.path().is_some_and(|path| path == Path::new(DEMO_IMAGE));
             let image = if own { String::new() } else { format!(" {}", name(&app.image)) };
@@ -38,13 +37,13 @@ pub(crate) fn command_line(app: &App) -> String {
     }
 }
 
-/// A path as a shell takes it for one word.
+/// Quotes a path for a shell.
 fn quoted(path: &str) -> String {
     match shlex::try_quote(path) {
-        // Not an option.
+        // It must not be taken for an option.
         _ if path.starts_with('-') => quoted(&format!("./{path}")),
         Ok(word) if path.chars().all(is_printable) => word.into_owned(),
-        // A command with such a name in it could not be copied.
+        // A name with unprintable characters cannot be copied.
         _ => "IMAGE".to_owned(),
     }
 }

@@ -1,46 +1,46 @@
-//! What is plugged in, which drone is selected, and what a background identify has found out about it.
+//! The devices on the bus, the selected drone, and what a background identify has found out about it.
 
 use crate::crazyflie;
 use crate::flash::map::SECTORS_KIB;
 use crate::job::{Device, DeviceInfo, Other, SectorState};
 use crate::supervise::RunningInstance;
 
-/// Sectors of an STM32F405's flash, for the map on the screen. Nothing is erased by this number: the plan
-/// takes the sectors that the device itself describes, and a device with others is not a Crazyflie.
+/// The number of flash sectors of an STM32F405, only for the map on the screen. The plan uses the sectors that the
+/// device itself describes, and a device with other sectors is not a Crazyflie.
 pub const SECTORS: usize = SECTORS_KIB.len();
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Devices {
     pub bus: BusState,
-    /// Counted from 0.
+    /// An index into the list.
     selected: usize,
-    /// The drone that was selected last, to be found again when the bus changes.
+    /// The drone that was selected last. It is selected again when the bus changes.
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
-    /// What other runs on this computer are at.
+    /// Other running instances on this computer.
     pub others_at_work: Vec<RunningInstance>,
-    /// What is known of each sector of the selected drone.
+    /// The state of each sector of the selected drone, where it is known.
     pub map: [Option<SectorState>; SECTORS],
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum BusState {
-    /// Not asked yet.
+    /// The first scan has not finished.
     #[default]
     Asking,
-    /// There is no USB here, for this reason.
+    /// USB is not available, for this reason.
     None(String),
     Devices(Vec<Device>),
-    /// No Crazyflie, but these, which are taken for one or belong to one.
+    /// No Crazyflie, but only these related devices.
     Others(Vec<Other>),
 }
 
-/// A look at a device, while nothing else is to be done.
+/// Identifies a device while no job runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackgroundIdentify {
     pub device: Device,
     pub known: Option<Box<DeviceInfo>>,
-    /// The worker is at it: all its events up to the last are about this.
+    /// The worker is busy with it, so all of its events up to the last belong to it.
     pub is_under_way: bool,
 }
 
@@ -56,7 +56,7 @@ impl Devices {
         self.list().get(self.position())
     }
 
-    /// Counted from 0.
+    /// The index of the selected device.
     pub fn position(&self) -> usize {
         self.selected.min(self.list().len().saturating_sub(1))
     }
@@ -73,13 +73,14 @@ impl Devices {
         self.select((self.selected + 1) % self.list().len().max(1));
     }
 
-    /// The drone that is selected now is to be found again.
+    /// Remembers the selected drone, so that it is selected again when the bus changes.
     pub(crate) fn remember(&mut self) {
         self.remembered = self.selected().cloned();
     }
 
-    /// Replaces the list. Returns whether the remembered drone is present, or `None` if none is remembered. The device at its
-    /// port stays selected in either mode; one at another port only if it alone has that serial number.
+    /// Replaces the list. Returns whether the remembered drone is present, or `None` if no drone is remembered. The
+    /// device at its port stays selected in either mode. A device at another port is selected only if it is the only
+    /// one with the same serial number.
     pub(crate) fn take(&mut self, bus: BusState) -> Option<bool> {
         self.bus = bus;
         self.selected = self.position();
@@ -94,7 +95,7 @@ impl Devices {
         if let Some(Some(at)) = found {
             self.selected = at;
         }
-        // A drone that was unplugged may come back with something else on it.
+        // A drone that was unplugged may return with different firmware.
         let is_there = |it: &BackgroundIdentify| self.list().contains(&it.device);
         if !self.is_identifying() && !self.identified.as_ref().is_some_and(is_there) {
             self.identified = None;
@@ -102,18 +103,18 @@ impl Devices {
         found.map(|at| at.is_some())
     }
 
-    /// A background identify is under way: the worker's events are about that.
+    /// A background identify is running, so the worker's events belong to it.
     pub fn is_identifying(&self) -> bool {
         self.identified.as_ref().is_some_and(|it| it.is_under_way)
     }
 
-    /// What is known of the selected device.
+    /// The result of the background identify of the selected device.
     pub(crate) fn known(&self) -> Option<&DeviceInfo> {
         let identified = self.identified.as_ref().filter(|it| Some(&it.device) == self.selected())?;
         identified.known.as_deref()
     }
 
-    /// The other run that has the selected device.
+    /// The other running instance that uses the selected device.
     pub(crate) fn held_by(&self) -> Option<&RunningInstance> {
         let place = self.selected()?.location.to_string();
         self.others_at_work.iter().find(|work| work.place == place)

@@ -1,16 +1,16 @@
-//! The one table of keys: it feeds dispatch, footer and help, so that none of them can be wrong.
+//! The table of key bindings. Dispatch, footer and help all use it, so they cannot disagree.
 //!
-//! An action that cannot be done now stays in the table and says why.
+//! An action that is not possible now stays in the table, with the reason.
 
 use super::wizard::{Leds, WizardStep};
 use super::{App, BusState, Goal, JobView, Overlay, Person, Screen, Slot, Stage, Which, Wizard};
 use crate::image::Content;
 use crate::job::{BoardCheck, WaitFor};
 
-/// A key, whatever terminal library it came from.
+/// A key, independent of the terminal library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// A character, with shift already in it.
+    /// A character, with shift already applied.
     Char(char),
     Paste(String),
     Enter,
@@ -39,45 +39,44 @@ pub(crate) enum Action {
     Move(isize),
     NextDevice,
     Take,
-    /// Go to the folder above.
+    /// Open the parent folder.
     Parent,
     Type,
     Count,
-    /// Say what the LEDs do.
+    /// Answer what the LEDs are doing.
     Say(Leds),
     Again,
     Write,
     Retry,
-    /// Put back what was there before.
+    /// Restore what the last job overwrote.
     Undo,
     AskStop,
     Stop,
-    /// Copy the equal command line.
+    /// Copy the equivalent command line.
     CopyCommand,
     Log,
-    /// Say what the marked line means.
+    /// Explain the selected log line.
     Explain,
-    /// Save what is needed for a report of a problem.
+    /// Save a bug report.
     Bundle,
-    /// Look why nothing is found or opened.
+    /// Check why no drone is found or can be opened.
     Doctor,
     Help,
-    /// Back, or close what lies on top.
+    /// Go back, or close the overlay.
     Back,
     Person(Person),
     Quit,
 }
 
-/// A row of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Binding {
     pub keys: Vec<Key>,
     /// The key as the footer shows it.
     pub shown: &'static str,
-    /// What it does, in a word or two.
+    /// What the key does, in one to three words.
     pub label: &'static str,
     pub action: Action,
-    /// Why it cannot be done now.
+    /// Why the action is not possible now.
     pub why_not: Option<String>,
 }
 
@@ -85,7 +84,7 @@ fn row(keys: &[Key], shown: &'static str, label: &'static str, action: Action) -
     Binding { keys: keys.to_vec(), shown, label, action, why_not: None }
 }
 
-/// Where every letter is text.
+/// For panels in which every letter is text, or may become a command.
 fn scrolling() -> Vec<Binding> {
     vec![
         row(&[Key::Up], "↑", "up", Action::Move(-1)),
@@ -97,7 +96,7 @@ fn scrolling() -> Vec<Binding> {
     ]
 }
 
-/// More rows than any list has.
+/// More rows than any list has: moves to its first or last row.
 const FAR: isize = 1_000_000;
 
 fn up_down() -> Vec<Binding> {
@@ -115,7 +114,7 @@ pub(crate) fn bindings(app: &App) -> Vec<Binding> {
     }
 }
 
-/// The keys of the screen, whatever lies on top of it.
+/// The keys of the screen, even if an overlay covers it.
 pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
     let mut rows = match &app.screen {
         Screen::Home => home(app),
@@ -132,22 +131,22 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
     rows
 }
 
-/// Why a single key does not confirm a job.
+/// Why a single key press does not confirm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Danger {
     Bootloader,
-    /// What the image is cannot be told.
+    /// The image is not recognised.
     UnknownImage,
-    /// What board the drone has could not be read.
+    /// The drone's board could not be read.
     UnknownBoard,
-    /// It may be no Crazyflie at all.
+    /// The device may not be a Crazyflie.
     NoCrazyflie,
-    /// An undo would overwrite what another program wrote.
+    /// An undo would overwrite data that another program wrote.
     ChangedSince,
 }
 
 impl Danger {
-    /// The word that must be typed.
+    /// The word that the user must type.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Danger::Bootloader => "restore",
@@ -157,7 +156,7 @@ impl Danger {
     }
 }
 
-/// Why a word must be typed before the job may write; `None` if a key is enough.
+/// Why the user must type a word before the job may write; `None` if a key is enough.
 pub(crate) fn danger(app: &App) -> Option<Danger> {
     let board = app.preview().map(|preview| preview.board);
     let changed_since = app.preview().is_some_and(|preview| preview.changed_since);
@@ -179,12 +178,12 @@ pub(crate) fn danger(app: &App) -> Option<Danger> {
     }
 }
 
-/// The word that must be typed before the job may write; `None` if a key is enough.
+/// The word that the user must type before the job may write; `None` if a key is enough.
 pub(crate) fn word_asked_for(app: &App) -> Option<&'static str> {
     danger(app).map(Danger::word)
 }
 
-/// Whether characters go into that word.
+/// Whether key presses are letters of the confirmation word.
 pub(crate) fn typing_a_word(app: &App) -> bool {
     word_asked_for(app).is_some() && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
 }
@@ -224,20 +223,20 @@ fn home(app: &App) -> Vec<Binding> {
     rows
 }
 
-/// Why a job cannot be begun; what is merely missing and can be asked for on the way is no reason.
+/// Why a job cannot start. A missing file is not a reason, because the picker then asks for it.
 pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     if let BusState::None(why) = &app.devices.bus {
         return Some(format!("no USB on this computer ({why})"));
     }
     let slot = app.slot(goal.file());
-    // The way into DFU mode takes longer than any file.
+    // The file is read long before the drone is in DFU mode.
     if matches!(slot, Slot::Loading(_)) && goal != Goal::Recover {
         return Some("the file is still being read".to_owned());
     }
     if let Some(work) = app.devices.held_by() {
         return Some(format!("{work}"));
     }
-    // A restore leads into DFU mode itself.
+    // A restore starts the wizard if no drone is found.
     if goal == Goal::Flash && app.devices.list().is_empty() {
         let key = if matches!(app.screen, Screen::Outcome(..)) { "w" } else { "r" };
         return Some(format!("no Crazyflie found. Won't start? Press {key}"));
@@ -269,27 +268,28 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
     let mut rows = match wizard.step {
         WizardStep::Prepare => vec![row(&[Key::Enter], "Enter", "start the countdown", Action::Count)],
         WizardStep::AskLeds => {
-            let say = |key: char, shown, label, leds| row(&[Key::Char(key)], shown, label, Action::Say(leds));
+            let answer =
+                |key: char, shown, label, leds| row(&[Key::Char(key)], shown, label, Action::Say(leds));
             vec![
-                say('1', "1", "slow", Leds::TwoSlow),
-                say('2', "2", "fast", Leds::OneFast),
-                say('3', "3", "flicker", Leds::Flicker),
-                say('4', "4", "lit", Leds::Solid),
-                say('5', "5", "dark", Leds::Dark),
-                say('6', "6", "other", Leds::Other),
+                answer('1', "1", "slow", Leds::TwoSlow),
+                answer('2', "2", "fast", Leds::OneFast),
+                answer('3', "3", "flicker", Leds::Flicker),
+                answer('4', "4", "lit", Leds::Solid),
+                answer('5', "5", "dark", Leds::Dark),
+                answer('6', "6", "other", Leds::Other),
             ]
         }
         WizardStep::Answer(_) => {
             vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)]
         }
         WizardStep::Early => vec![
-            row(&[Key::Enter], "Enter", "use it as it is", Action::Begin(app.goal_of_wizard())),
+            row(&[Key::Enter], "Enter", "continue", Action::Begin(app.goal_of_wizard())),
             row(&[Key::Char('r')], "r", "try again", Action::Again),
         ],
         WizardStep::Count | WizardStep::Hold | WizardStep::Release => Vec::new(),
     };
     let back = row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back);
-    // The choices are in the panel, too: where not all fits, the way back is shown.
+    // The panel also lists the answers, so if the footer is too narrow for all keys, it shows Esc first.
     let at = if wizard.step == WizardStep::AskLeds { 0 } else { rows.len() };
     rows.insert(at, back);
     rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
@@ -300,13 +300,13 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
     match &view.stage {
         Stage::Asking(_) => {
             let word = word_asked_for(app);
-            // Not the key that has led here: one that is held or comes twice must not confirm.
+            // Not the key that started the job: held down or pressed twice, it would confirm a plan that was not read.
             let mut write = match word {
                 Some(_) => row(&[Key::Enter], "Enter", "write", Action::Write),
                 None => row(&[Key::Char('w')], "w", "write", Action::Write),
             };
             write.why_not = match word {
-                _ if view.stopping => Some("it is stopping; nothing will be written".to_owned()),
+                _ if view.stopping => Some("stopping: nothing will be written".to_owned()),
                 Some(word) if !word_is_typed(app) => Some(format!("type \"{word}\" first")),
                 _ => None,
             };
@@ -321,7 +321,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
             }
             rows
         }
-        // The flash is done and proven: only whether the drone stays up is still watched.
+        // The flash is written and verified. The job only watches whether the drone keeps running.
         Stage::Working if view.waiting.is_some_and(|(what, ..)| what == WaitFor::StayUp) => vec![
             row(&[Key::Enter, Key::Esc, Key::Char('q')], "Enter", "skip the wait", Action::Stop),
             row(&[Key::Char('l')], "l", "log", Action::Log),
@@ -335,7 +335,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
     }
 }
 
-/// A bootloader is not overwritten, and a strange image not written, by a single key.
+/// Whether the user has typed the confirmation word.
 pub(crate) fn word_is_typed(app: &App) -> bool {
     matches!(app.job(), Some(JobView { stage: Stage::Asking(question), .. })
         if Some(question.word.as_str()) == word_asked_for(app))
@@ -372,7 +372,7 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
             let mut explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
             let line = app.log.selected().and_then(|at| app.log.lines().get(at));
             let meaning = line.and_then(|line| line.entry.as_ref()).and_then(super::log::explain);
-            explain.why_not = meaning.is_none().then(|| "a routine line: there is nothing to do".to_owned());
+            explain.why_not = meaning.is_none().then(|| "a routine line: nothing to explain".to_owned());
             let mut rows = vec![
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
                 explain,
@@ -390,7 +390,7 @@ mod tests {
     use crate::app::{Aim, Confirmation, JobFacts, Source, WizardView};
 
     #[test]
-    fn no_key_means_two_things_on_one_screen() {
+    fn no_key_has_two_meanings_on_one_screen() {
         let mut app = App::new(Some(super::super::Demo {
             scenario: "healthy".to_owned(),
             plugged: true,

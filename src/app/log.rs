@@ -1,4 +1,4 @@
-//! The log as data: lines with their times, what is in view, and what a line means.
+//! The log: its lines with timestamps, the selected line, and explanations for newcomers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::dfu::Status;
 use crate::job::{Level, LogEntry};
 use crate::usb::descriptor::is_printable;
 
-/// Lines that are kept; a flash has about thirty.
+/// The number of lines kept. A flash logs about thirty.
 const KEPT: usize = 2000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,27 +15,26 @@ pub struct LogLine {
     pub at: Duration,
     pub level: Level,
     pub text: String,
-    /// What the worker did, if the line is of that.
+    /// The worker's entry, which [`explain`] can explain.
     pub entry: Option<LogEntry>,
 }
 
-/// The lines, and the place in them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Log {
     lines: VecDeque<LogLine>,
-    /// Lines that there ever were.
+    /// The number of lines ever added.
     pushed: usize,
-    /// The line that is looked at, counted from the end; `None` follows the end.
+    /// The selected line, counted from the end; `None` follows the end.
     back: Option<usize>,
 }
 
 impl Log {
-    /// Adds a line. Who looks at an older one goes on looking at it.
+    /// Adds a line. If an older line is selected, it stays selected.
     pub(crate) fn push(&mut self, at: Duration, level: Level, text: &str) {
         self.add(at, level, text, None);
     }
 
-    /// Adds what the worker did, which can be explained.
+    /// Adds an entry of the worker.
     pub(crate) fn record(&mut self, at: Duration, level: Level, entry: LogEntry) {
         self.add(at, level, &entry.to_string(), Some(entry));
     }
@@ -45,7 +44,7 @@ impl Log {
             self.lines.pop_front();
         }
         self.pushed += 1;
-        // A file's name may be in it, with anything in that.
+        // File names may contain escape sequences.
         let text = text.chars().filter(|&c| is_printable(c)).collect();
         self.lines.push_back(LogLine { at, level, text, entry });
         if let Some(back) = &mut self.back {
@@ -53,27 +52,27 @@ impl Log {
         }
     }
 
-    /// All lines, oldest first.
+    /// The lines kept, oldest first.
     pub fn lines(&self) -> &VecDeque<LogLine> {
         &self.lines
     }
 
-    /// How many lines there ever were: more than are kept, after a while.
+    /// The number of lines ever added, which may exceed the number kept.
     pub(crate) fn pushed(&self) -> usize {
         self.pushed
     }
 
-    /// Whether the end is followed.
+    /// Whether the log follows its end.
     pub(crate) fn following(&self) -> bool {
         self.back.is_none()
     }
 
-    /// The line that is looked at.
+    /// The index of the selected line.
     pub(crate) fn selected(&self) -> Option<usize> {
         self.lines.len().checked_sub(1 + self.back.unwrap_or(0))
     }
 
-    /// Moves by this many lines: up is negative. At the end it follows again.
+    /// Moves the selection by this many lines; negative is up. At the end the log follows again.
     pub(crate) fn scroll(&mut self, by: isize) {
         let last = self.lines.len().saturating_sub(1);
         let back = self.back.unwrap_or(0).saturating_add_signed(-by).min(last);
@@ -85,65 +84,65 @@ impl Log {
     }
 }
 
-/// What an entry means, for a newcomer; `None` where it says all there is.
+/// Explains an entry to a newcomer; `None` if the entry needs no explanation.
 pub fn explain(entry: &LogEntry) -> Option<&'static str> {
     use LogEntry as E;
     Some(match entry {
         E::InError(Status::FIRMWARE) => {
-            "Normal: the chip's boot ROM always starts in this state, for it has no firmware of its own to return to. It \
-             is cleared once and has no meaning for your drone."
+            "This is normal. The chip's boot ROM always starts in this state, because it has no firmware of its own to \
+             return to. It is cleared once and says nothing about your drone."
         }
         E::InError(_) => {
-            "The boot ROM refused the last request, for the reason in brackets. It is ready again."
+            "The boot ROM refused the last request, for the reason in brackets. It is ready for the next one."
         }
         E::ClearingStatus => {
-            "The boot ROM is told that its error was seen. Only then does it take the next request."
+            "cfdfu acknowledges the boot ROM's error. The boot ROM accepts no other request before that."
         }
         E::SelectingAlternate(_) => {
-            "The boot ROM shows several memories: 0 is the flash, 1 the option bytes (protection), 2 the OTP (what board \
-             this is), 3 the switch for the programming width."
+            "The boot ROM offers several memories: 0 is the flash, 1 the option bytes (protection), 2 the OTP (the type \
+             of the board), and 3 the setting of the programming width."
         }
-        E::Claiming => "The drone is reserved for this program until the job ends.",
-        E::AskingStatus => "The boot ROM is asked what state it is in before anything else is asked of it.",
-        E::Opened { .. } => "What is on the bus, and the most bytes that it takes in one transfer.",
+        E::Claiming => "The drone is reserved for cfdfu until the job ends.",
+        E::AskingStatus => "cfdfu asks for the boot ROM's state before it sends any other request.",
+        E::Opened { .. } => "The device, and how many bytes it accepts in one transfer.",
         E::Board(_) => {
-            "Bitcraze writes the type of the board into memory that can never be changed. An image for another board is \
-             refused by it."
+            "Bitcraze writes the type of the board into memory that can never be changed. cfdfu refuses an image for \
+             another board."
         }
         E::WidthSet { words: true, .. } => {
-            "The boot ROM starts by programming single bytes. Told that the supply is above 2.7 V, as it is on a \
-             Crazyflie, it programs four at a time: several times as fast. Gone with the next reset."
+            "By default, the boot ROM programs single bytes. With a supply above 2.7 V, as on a Crazyflie, it can \
+             program four bytes at a time, several times as fast. The setting lasts until the next reset."
         }
         E::WidthSet { words: false, .. } | E::Narrowed => {
-            "The boot ROM programs single bytes, as it starts. That is slower, and works at any supply voltage."
+            "The boot ROM programs single bytes, its default. That is slower, but works at any supply voltage."
         }
         E::Erased { .. } => {
-            "Flash can only be written where it was erased, and only whole sectors can be erased."
+            "Flash must be erased before it is written, and only whole sectors can be erased."
         }
         E::Download(_) => {
-            "The image on its way to the drone, all but its first word. That comes last, when everything else has been \
-             read back: until then the bootloader sees no firmware and waits."
+            "The image is sent to the drone, except its first word. That word is written last, after everything else has \
+             been read back. Until then the bootloader sees no firmware and waits."
         }
         E::Verified(..) => "Every byte was read back from the drone and compared with the file.",
         E::Leaving => {
-            "The boot ROM is asked to start the firmware. It then vanishes from USB, and the drone comes back as a \
-             running Crazyflie."
+            "The boot ROM is asked to start the firmware. It disappears from USB, and the drone returns as a running \
+             Crazyflie."
         }
         E::Rom(_) => {
-            "The chip's own boot program, which can never be changed. Versions 3 and 9.0 leave a part of the memory switched \
-             off, so the drone stays dark after a flash until it is switched off and on."
+            "The chip's built-in boot program, which can never be changed. Versions 3 and 9.0 do not switch part of the \
+             memory back on, so the drone stays dark after a flash until you switch it off and on."
         }
-        E::Runs(_) => "The firmware that runs now was asked for its version over USB.",
+        E::Runs(_) => "The running firmware reported its version over USB.",
         E::Entering { .. } => {
-            "A running Crazyflie (2022.03 or newer) restarts in DFU mode when it is asked over USB. Only its blue LED M2 \
-             stays lit then: that is as it should be. Do not touch the button."
+            "A running Crazyflie (2022.03 or newer) restarts in DFU mode on a request over USB. After that only its blue \
+             LED M2 is lit, which is normal. Do not touch the button."
         }
         E::Compared { .. } | E::NothingToWrite => {
-            "What is right already is left alone, which is why a second flash is so fast."
+            "Sectors that already match are not rewritten, which makes a second flash fast."
         }
-        E::CopyKept(_) => "A copy of what is overwritten, to go back to. It can be flashed like any image.",
+        E::CopyKept(_) => "A backup of what is overwritten, for undo. You can flash it like any image.",
         E::Repeating(_) => {
-            "A transfer went wrong. Repeating it does no harm; should it fail three times more, the job stops."
+            "A USB transfer failed. Repeating it is safe. If it fails three more times, the job stops."
         }
         _ => return None,
     })
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_looks_back_stays_where_he_is_while_lines_come() {
+    fn a_selected_line_stays_selected_while_lines_are_added() {
         let mut log = Log::default();
         let add = |log: &mut Log, n: usize| log.push(Duration::ZERO, Level::Info, &n.to_string());
         (0..10).for_each(|n| add(&mut log, n));

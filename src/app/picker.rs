@@ -1,4 +1,4 @@
-//! Choosing a file: the folder's content with what each image is, and a field for a path.
+//! The file picker: the folder's entries with the content of each image, a filter, and a field for typing a path.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,12 +9,11 @@ use super::Slot;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The file or folder.
     pub path: PathBuf,
     pub kind: EntryKind,
-    /// Of a file, in bytes.
+    /// In bytes; 0 for a folder.
     pub size: u64,
-    /// Since it was written, if that is known.
+    /// The time since the file was written, if known.
     pub age: Option<Duration>,
 }
 
@@ -30,7 +29,7 @@ impl Entry {
     }
 }
 
-/// A time in four letters or fewer.
+/// Formats an age in at most five characters.
 fn short_age(age: Duration) -> String {
     let seconds = age.as_secs();
     let units = [(365 * 86_400, "y"), (86_400, "d"), (3600, "h"), (60, "min")];
@@ -40,22 +39,21 @@ fn short_age(age: Duration) -> String {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
-    /// A folder to go into.
     Folder,
-    /// A file, in a few words, and whether it can be used.
+    /// A short description of the file, and whether it can be flashed.
     File(String, bool),
 }
 
 #[derive(Clone, Debug)]
 pub struct Picker {
     pub folder: PathBuf,
-    /// Its content, or why it cannot be read; `None` while it is being read.
+    /// The folder's content, or why it cannot be read; `None` while it is being read.
     pub entries: Option<Result<Vec<Entry>, String>>,
-    /// What the rows must contain, letter by letter in this order.
+    /// The letters that a name must contain, in this order.
     pub filter: String,
-    /// The row that is marked.
+    /// The index of the marked row.
     pub at: usize,
-    /// The path that is being typed, if one is.
+    /// The path field, while it is open.
     pub typing: Option<Input>,
     /// The file that was chosen before. It stays chosen if the next one cannot be used.
     pub before: Option<Box<Slot>>,
@@ -73,7 +71,7 @@ impl PartialEq for Picker {
 impl Eq for Picker {}
 
 impl Picker {
-    /// In a folder whose content is still to come.
+    /// Opens a folder whose content has not been read yet.
     pub fn new(folder: PathBuf) -> Picker {
         Picker { folder, entries: None, filter: String::new(), at: 0, typing: None, before: None }
     }
@@ -85,12 +83,12 @@ impl Picker {
         }
     }
 
-    /// How many there are, whatever the filter is.
+    /// The number of entries, without the filter.
     pub(crate) fn all(&self) -> usize {
         self.entries().len()
     }
 
-    /// Those that match the filter.
+    /// The entries that match the filter.
     pub(crate) fn rows(&self) -> Vec<&Entry> {
         let matches = |entry: &&Entry| {
             let name = entry.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
@@ -113,7 +111,7 @@ impl Picker {
         self.at = self.at.saturating_add_signed(by).min(last);
     }
 
-    /// Adds a letter to the filter, or takes the last one away.
+    /// Adds a letter to the filter; `None` removes the last one.
     pub(crate) fn narrow(&mut self, letter: Option<char>) {
         match letter {
             Some(letter) => self.filter.push(letter),
@@ -122,7 +120,7 @@ impl Picker {
         self.at = 0;
     }
 
-    /// Starts to type a path, with this before it.
+    /// Opens the path field with this text.
     pub(crate) fn start_typing(&mut self, text: &str) {
         self.typing = Some(Input::new(text.to_owned()));
     }
@@ -133,11 +131,11 @@ impl Picker {
         }
     }
 
-    /// Completes the typed name from the folder's rows, as far as they agree.
+    /// Completes the typed name to the longest common prefix of the matching entries.
     pub(crate) fn complete(&mut self) {
         let Some(input) = &self.typing else { return };
         let typed = input.value().to_owned();
-        // Recent files of other folders are rows, too.
+        // Recent files from other folders are entries, too.
         let here = self.entries().iter().filter(|entry| entry.path.parent() == Some(&self.folder));
         let names = here.filter_map(|entry| {
             let name = entry.path.file_name()?.to_str()?;
@@ -155,16 +153,16 @@ impl Picker {
         }
     }
 
-    /// The path that was typed, from the folder on.
+    /// The typed path, relative to the folder.
     pub(crate) fn typed_path(&self) -> Option<PathBuf> {
         let text = self.typing.as_ref()?.value().trim();
-        // A path that was dragged or pasted may come in quotes.
+        // A terminal may quote a path that is dragged into it.
         let text = text.trim_matches(['\'', '"']);
         (!text.is_empty()).then(|| self.folder.join(Path::new(text)))
     }
 }
 
-/// Whether the letters of `wanted` occur in `text` in their order.
+/// Whether the letters of `wanted` occur in `text` in the same order.
 fn contains_in_order(text: &str, wanted: &str) -> bool {
     let mut letters = text.chars();
     wanted.chars().all(|wanted| letters.any(|letter| letter == wanted))
@@ -175,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_completed_as_far_as_the_rows_agree() {
+    fn a_name_is_completed_to_the_common_prefix() {
         let mut picker = Picker::new(PathBuf::from("/images"));
         let row = |name: &str| Entry {
             path: PathBuf::from("/images").join(name),
@@ -198,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_takes_letters_in_their_order() {
+    fn the_filter_matches_letters_in_order() {
         let mut picker = Picker::new(PathBuf::from("/images"));
         let row = |name: &str, what: &str| Entry {
             path: PathBuf::from("/images").join(name),

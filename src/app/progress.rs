@@ -1,12 +1,13 @@
-//! How far a job is: phases, bytes, rate, time left. Pure, and never at 100 % with work left.
+//! The progress of a job: phases, bytes, rate and time left. Pure functions, so the estimates can be tested without a
+//! clock. The share never reaches 100 % while work remains.
 
 use std::time::Duration;
 
 use crate::job::Phase;
 use crate::plan::Work;
 
-/// Nanoseconds a byte, on an STM32F405 that programs words: the weights of the phases. Read-back takes
-/// 3.72 ms for 2 KiB, a write with its two statuses 13.1 ms, an erase 925 ms for 128 KiB.
+/// The weight of a phase: nanoseconds per byte on an STM32F405 that programs words. Reading 2 KiB back takes 3.72 ms,
+/// writing them with two status requests 13.1 ms, and erasing 128 KiB 925 ms.
 const fn weight(phase: Phase) -> u64 {
     match phase {
         Phase::Compare | Phase::Verify | Phase::Read => 1816,
@@ -15,7 +16,7 @@ const fn weight(phase: Phase) -> u64 {
     }
 }
 
-/// The pace is measured from this many seconds of weighted work on.
+/// The pace is measured once this many seconds of weighted work are done.
 const ENOUGH: f64 = 0.1;
 
 /// The phases of a flash, in order.
@@ -29,7 +30,7 @@ pub(crate) struct PhaseProgress {
     pub until: Option<Duration>,
 }
 
-/// All phases that have started, and what is known of those to come.
+/// The phases that have started, and the totals of those to come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     parts: Vec<(Phase, PhaseProgress)>,
@@ -38,7 +39,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// What is left to do is known: the totals of the phases to come.
+    /// Sets the totals of the phases to come.
     pub(crate) fn plan(&mut self, work: &Work, now: Duration) {
         let bytes = |spans: &mut dyn Iterator<Item = u32>| spans.map(u64::from).sum::<u64>();
         let erase = bytes(&mut work.erase.iter().map(|sector| sector.span.len()));
@@ -48,7 +49,7 @@ impl Progress {
         }
     }
 
-    /// The worker told how far it is.
+    /// Records the progress that the worker reports.
     pub(crate) fn set(&mut self, phase: Phase, done: u64, total: u64, now: Duration) {
         let started = self.current != Some(phase);
         let part = self.part(phase, now);
@@ -85,40 +86,40 @@ impl Progress {
         part.is_some_and(|(_, part)| part.done == part.total && (passed || part.total > 0))
     }
 
-    /// How long a phase took that is over.
+    /// How long a finished phase took.
     pub(crate) fn took(&self, phase: Phase) -> Option<Duration> {
         let (_, part) = self.parts.iter().find(|(other, _)| *other == phase)?;
         Some(part.until?.saturating_sub(part.since))
     }
 
-    /// Bytes of a phase that are done.
+    /// The number of bytes of a phase that are done.
     pub(crate) fn done(&self, phase: Phase) -> u64 {
         self.parts.iter().find(|(other, _)| *other == phase).map_or(0, |(_, part)| part.done)
     }
 
-    /// The share of the work that is done: 0.0 to 0.99; the rest is for the end to say.
+    /// The share of the work that is done, from 0.0 to 0.99. Only the final report means that all of it is done.
     pub(crate) fn ratio(&self) -> f64 {
         let (done, total) = self.costs();
         if total == 0 { 0.0 } else { to_f64(done) / to_f64(total) }.clamp(0.0, 0.99)
     }
 
-    /// Bytes a second of the phase under way, once it has run long enough to tell.
+    /// Bytes per second of the current phase, once it has run long enough to measure.
     pub(crate) fn rate(&self) -> Option<f64> {
         let (_, part) = self.current()?;
         let time = self.now.saturating_sub(part.since).as_secs_f64();
         (time >= 0.2 && part.done > 0).then(|| to_f64(part.done) / time)
     }
 
-    /// How long it will still take: by the weights, stretched by how much longer than that the work under way and the
-    /// work before it took.
+    /// The estimated time left: the weighted rest of the work, times the measured pace.
     pub(crate) fn left(&self) -> Option<Duration> {
         let (done, total) = self.costs();
         let left = Duration::from_nanos(total - done);
         (total > 0).then(|| left.mul_f64(self.pace()))
     }
 
-    /// Time by time of the weights, of the phases that change something or, before these, of all; 1.0 as long as too little
-    /// was done to tell. A chip that is slow in one of them is slow in the others.
+    /// The time taken so far, divided by the time that the weights predict; 1.0 until enough work is done to measure.
+    /// Once an erase or a write has started, only these two phases count: a chip that is slow in one is slow in the
+    /// other.
     fn pace(&self) -> f64 {
         let slow = |phase: Phase| matches!(phase, Phase::Erase | Phase::Write);
         let started = |(_, part): &&(Phase, PhaseProgress)| part.done > 0;
@@ -143,7 +144,7 @@ impl Progress {
     }
 }
 
-/// How long the work will take on a chip that programs words.
+/// The time that the work takes on a chip that programs words.
 pub(crate) fn estimate(work: &Work) -> Duration {
     let mut progress = Progress::default();
     progress.plan(work, Duration::ZERO);
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_never_goes_back_and_never_says_all_with_work_left() {
+    fn the_bar_never_goes_back_and_never_shows_all_with_work_left() {
         let mut progress = Progress::default();
         let mut last = 0.0;
         let second = Duration::from_secs(1);
@@ -184,7 +185,7 @@ mod tests {
         assert!(!progress.is_done(Phase::Verify), "a byte is left");
     }
 
-    /// B2: on a chip that takes three times as long, the time left is three times as long as soon as that shows.
+    /// B2: on a chip that takes three times as long, the estimate is three times as long once the pace is measured.
     #[test]
     fn the_time_left_follows_the_rate() {
         let mut progress = Progress::default();
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_known_is_nothing_claimed() {
+    fn without_data_nothing_is_estimated() {
         let progress = Progress::default();
         assert_eq!((progress.ratio(), progress.rate(), progress.left()), (0.0, None, None));
         let mut empty = Progress::default();

@@ -1,7 +1,7 @@
-//! The only function that changes the interface: what happened and when, in; what is to be done, out.
+//! [`update`] is the only function that changes the interface. It takes a message and the time, and returns effects.
 //!
-//! Total: no message can make it panic, in any state. It never waits and never looks anything up. [`job`] is what
-//! a job and its events do, [`mod@look`] the look in passing, [`files`] the choice of a file.
+//! It is total: no message makes it panic, in any state. It never blocks and does no I/O. [`job`] handles a job and its
+//! events, [`mod@look`] the background identify, and [`files`] the choice of a file.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Changed(which, path, result) => {
             let Some(goal) = on_changed(app, which, path, result) else { return Vec::new() };
             let effects = job::begin(app, goal, Source::Chosen);
-            let words = "The file changed since it was chosen: this is for the file as it is now.";
+            let words = "The file changed since it was chosen. This plan is for the new content.";
             app.log.push(app.now, Level::Warning, words);
             app.notify(words);
             effects
@@ -87,7 +87,7 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         }
         Msg::Ended(ended) => job::ended(app, *ended),
         Msg::Doctor(checks) => {
-            // It may have taken a while: only where nobody has gone on meanwhile.
+            // The checks may take a while. Show them only if the user has not moved on.
             if app.screen == Screen::Home && app.over.is_none() {
                 app.over = Some(Overlay::Doctor(checks));
             }
@@ -108,7 +108,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     if app.over.is_none() {
         app.over_scroll = 0;
     }
-    // It was read, or is about what was done before.
+    // The notice is about an earlier key.
     app.notice = None;
     app.rhythm.key(app.now);
     if let Some(effects) = typed(app, key) {
@@ -128,7 +128,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     }
 }
 
-/// Ctrl-C where it is not a key of its own: asks while something would be lost, else ends.
+/// Handles Ctrl-C where it has no binding: goes back from a plan, asks before stopping a job, and otherwise quits.
 fn interrupt(app: &mut App) -> Vec<Effect> {
     match app.job() {
         Some(JobView { stage: Stage::Asking(_), .. }) => act(app, Action::Stop),
@@ -140,7 +140,7 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
     }
 }
 
-/// Keys that are text: a path, or the word that a restore asks for.
+/// Handles keys that are text: a path, a filter, or the confirmation word.
 fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     if app.over.is_some() {
         return None;
@@ -167,7 +167,7 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
             picker.request(request);
             Some(Vec::new())
         }
-        // The path is typed after a slash, which no name of a file has.
+        // A slash opens the path field. File names contain no slash, so the filter does not need it.
         (Screen::Pick(_, _, picker), Key::Char(letter))
             if *letter != '?' && (*letter != '/' || !picker.filter.is_empty()) =>
         {
@@ -288,7 +288,7 @@ fn step(app: &mut App, by: isize) -> Vec<Effect> {
 
 fn back(app: &mut App) -> Vec<Effect> {
     match app.over.take() {
-        // From the explanation back to the line.
+        // The explanation was opened from the log.
         Some(Overlay::Explain(_)) => app.over = Some(Overlay::Log),
         Some(Overlay::Log) => app.log.follow(),
         Some(_) => {}
@@ -330,7 +330,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     if let (Screen::Job(view), Some(false)) = (&mut app.screen, is_there) {
         view.was_away = true;
     }
-    // Until the user chooses, the sensible job is marked.
+    // Mark the sensible goal until the user picks one.
     let now = sensible(&app.devices.bus);
     if before != Some(now) && !app.goal_is_explicit && app.screen == Screen::Home {
         app.goal = now;
@@ -340,7 +340,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     effects
 }
 
-/// The job that makes sense by what is plugged in.
+/// The goal that makes sense for what is plugged in.
 fn sensible(bus: &BusState) -> Goal {
     let is_px4 = |other: &Other| other.what == Relative::Px4Bootloader;
     match bus {
@@ -355,7 +355,7 @@ fn tick(app: &mut App) -> Vec<Effect> {
         view.progress.tick(app.now);
     }
     let mut effects = job::wizard_moved(app, Wizard::tick);
-    // Nothing new came; one that was there all the time runs.
+    // No new device appeared. A running drone that was there all the time still counts as booted.
     if wizard_step(app) == Some(WizardStep::AskLeds) {
         effects.extend(job::wizard_sees_bus(app));
     }

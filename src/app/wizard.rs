@@ -75,8 +75,8 @@ impl Leds {
         }
     }
 
-    /// How long the LEDs stay lit or dark, in milliseconds (crazyflie2-nrf-mbs); `None` if they do not blink. The flicker
-    /// is drawn at half its rate, because a terminal cannot show the full rate.
+    /// How long the LEDs stay lit or dark, in milliseconds (crazyflie2-nrf-mbs); `None` if they do not blink. The
+    /// flicker is drawn at half its rate, because a terminal cannot show the full rate.
     pub(crate) fn half_period(self) -> Option<u128> {
         match self {
             Leds::TwoSlow => Some(476),
@@ -90,8 +90,8 @@ impl Leds {
     pub(crate) fn answer(self) -> &'static str {
         match self {
             Leds::TwoSlow => {
-                "That is the radio bootloader: you let go a little early. Press the button once to switch off, unplug USB \
-                 and the battery, and hold longer."
+                "This is the radio bootloader: you let go a little early. Press the button once to switch off, unplug USB \
+                 and the battery, and hold longer next time."
             }
             Leds::OneFast => {
                 "Let go of the button if you still hold it: the LED blinks like this while you do. If the drone still does \
@@ -99,8 +99,8 @@ impl Leds {
                  try another one, without a hub. In a virtual machine, pass 0483:df11 through as well."
             }
             Leds::Flicker => {
-                "The button was pressed again in DFU mode, so the drone is no longer in DFU mode. Unplug USB and battery, and \
-                 start again."
+                "The button was pressed again, so the drone is no longer in DFU mode. Unplug USB and battery, \
+                 and start again."
             }
             Leds::Solid => {
                 "The drone booted normally: the button was released too early, or pressed after the cable was plugged in. \
@@ -108,8 +108,8 @@ impl Leds {
             }
             Leds::Dark => "The drone is not getting power: try another cable or port, without a hub.",
             Leds::Other => {
-                "Unplug USB and battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the button: \
-                 lit, a slow blink, then about twice a second. Let go only then."
+                "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the \
+                 button: lit, a slow blink, then about twice a second. Let go only then."
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::job::{
     Device, DeviceInfo, Event, Failure, FailureKind, Level, Outcome, Phase, Preview, Report, WaitFor,
 };
 use crate::report::{self, Exit, Problem, ProblemKind};
-use crate::settings::{Background, Color, GlyphSet, Settings};
+use crate::settings::{Color, GlyphSet, Settings, ThemeChoice};
 use crate::sys::symptoms;
 use crate::ui::theme::{Colours, Glyphs, Theme};
 use crate::ui::wrapped;
@@ -543,9 +543,9 @@ pub(super) fn theme(global: &Global, settings: &Settings) -> Theme {
     let colours = match (colours, settings.theme) {
         (Colours::None, _) if no_color || settings.color != Some(Color::Always) => Colours::None,
         (Colours::None, _) => Colours::Sixteen,
-        (_, Some(Background::Light)) => Colours::Light,
-        (_, Some(Background::Dark)) => Colours::Dark { auto: false },
-        (colours, Some(Background::Auto) | None) => colours,
+        (_, Some(ThemeChoice::Light)) => Colours::Light,
+        (_, Some(ThemeChoice::Dark)) => Colours::Dark { auto: false },
+        (colours, Some(ThemeChoice::Auto) | None) => colours,
     };
     Theme::new(glyphs, colours)
 }

@@ -462,11 +462,7 @@ mod tests {
             Err(NoCopy::NeverFlashed),
             "could be either of the two"
         );
-        assert_eq!(
-            target(&record, &at("1-1", twin)),
-            Err(NoCopy::NeverFlashed),
-            "another chip on that port"
-        );
+        assert_eq!(target(&record, &at("1-1", twin)), Err(NoCopy::NeverFlashed), "another chip on that port");
     }
 
     /// Two drones were seen running on the same port. In DFU mode entered by hand, they cannot be distinguished.
@@ -502,7 +498,7 @@ mod tests {
         assert_eq!(target(&record, &at("1-3", serial)), Ok(2));
     }
 
-    /// The newest copy is what the interrupted undo overwrote. It must not be put back, no matter which file is damaged.
+    /// The newest copy is what the interrupted undo overwrote. It must not be put back, whichever file is damaged.
     #[test]
     fn an_unreadable_record_of_an_undo_is_reported_as_damaged() {
         let interrupted = || {

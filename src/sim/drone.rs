@@ -1,8 +1,8 @@
 //! A whole simulated Crazyflie: its power, the program that starts after a reset, and its device on USB.
 //!
-//! The modes match those of the real board. While the radio chip runs, the bootloader at 0x08000000 starts the firmware, and
-//! the firmware resets into the boot ROM on a vendor request. If DFU mode was entered by hand (button held at
-//! power-on), the pins of the radio chip float, and every reset ends in the ROM until the power is cut.
+//! The modes match those of the real board. While the radio chip runs, the bootloader at 0x08000000 starts the
+//! firmware, and the firmware resets into the boot ROM on a vendor request. If DFU mode was entered by hand (button
+//! held at power-on), the pins of the radio chip float, and every reset ends in the ROM until the power is cut.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::nor::Nor;
 use super::rom::{Memory, Rom, RomAnswer, RomEffect, Switch};
 use crate::usb::Setup;
 
-/// The duration of a control transfer on a full-speed bus, plus [`PER_BYTE`] for each byte. A read-back of 2 KiB then takes
-/// 3.72 ms and a status 0.59 ms, as computed from logs of real F405 boards.
+/// The duration of a control transfer on a full-speed bus, plus [`PER_BYTE`] for each byte. A read-back of 2 KiB then
+/// takes 3.72 ms and a status 0.59 ms, as computed from logs of real F405 boards.
 const PER_TRANSFER: Duration = Duration::from_micros(580);
 const PER_BYTE: Duration = Duration::from_nanos(1533);
 /// The time from the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection (AN2606
@@ -402,8 +402,8 @@ impl SimDrone {
         }
     }
 
-    /// Resets or powers up the STM32. Like `cf2loader`, the bootloader checks the pins of the radio chip and the first word
-    /// of the firmware. Without a bootloader nothing appears on USB.
+    /// Resets or powers up the STM32. Like `cf2loader`, the bootloader checks the pins of the radio chip and the first
+    /// word of the firmware. Without a bootloader nothing appears on USB.
     fn reset(&mut self, now: Duration) {
         let loader = self.memory.flash.read(0x0800_0000, 8).and_then(images::vectors);
         let loader_runs = loader.is_some_and(|(stack, start)| stack == 0x2000_5000 && start < 0x0800_4000);
@@ -444,8 +444,8 @@ impl SimDrone {
         text.split(';').nth(1).unwrap_or("CF20").to_owned()
     }
 
-    /// The firmware's vendor requests. ST's old USB stack passes on a vendor request only if its recipient is the device,
-    /// its number is that of CLEAR_FEATURE and its value is 1. The command is in wIndex.
+    /// The firmware's vendor requests. ST's old USB stack passes on a vendor request only if its recipient is the
+    /// device, its number is that of CLEAR_FEATURE and its value is 1. The command is in wIndex.
     fn firmware_request(&mut self, setup: Setup, now: Duration) -> RomAnswer {
         match (setup.request_type, setup.request, setup.value, setup.index) {
             // Other devices with the same IDs do not know these requests.

@@ -1,4 +1,4 @@
-//! How far a job is: what it does and how much of it is done, a bar of fixed length, and the phases with their times.
+//! The progress of a job: the current phase with its figures, a bar, and the phases with their times.
 
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView,
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// What it does and how much of it is done, for a screen on which nothing else fits.
+/// The phase and the percentage, for a screen that is too small for anything else.
 pub(super) fn in_short(view: &JobView) -> String {
     let phase = view.progress.current().map_or("Working", |(phase, _)| in_words(phase));
     format!("{phase}: {} %", percent(view))
 }
 
-/// One line from the left, one from the right, which covers the end of the other where both do not fit.
+/// Joins two lines, one aligned left and one right. If they do not fit, the left one loses its last spans.
 fn spread<'a>(mut left: Line<'a>, right: Line<'a>, width: usize) -> Line<'a> {
     let room = width.saturating_sub(right.width());
     while left.width() > room && left.spans.pop().is_some() {}
@@ -51,13 +51,13 @@ fn doing(app: &App, view: &JobView) -> String {
     }
     match view.progress.current() {
         Some((phase, part)) => format!("{}  {}", in_words(phase), figures(view, part)),
-        None => "Looking at the drone".to_owned(),
+        None => "Examining the drone".to_owned(),
     }
 }
 
 fn in_words(phase: Phase) -> &'static str {
     match phase {
-        Phase::Compare => "Comparing with what is on the drone",
+        Phase::Compare => "Comparing with the drone's flash",
         Phase::Erase => "Erasing",
         Phase::Write => "Writing",
         Phase::Verify => "Reading back and comparing",
@@ -65,14 +65,14 @@ fn in_words(phase: Phase) -> &'static str {
     }
 }
 
-/// Of the job's work, in percent.
+/// The share of the whole job that is done, in percent.
 fn percent(view: &JobView) -> usize {
     share(100, view.progress.ratio())
 }
 
 fn bar<'a>(view: &JobView, theme: &Theme, width: usize) -> Line<'a> {
     let room = width.saturating_sub(2);
-    // In eighths of a cell, where the font has them.
+    // In eighths of a cell, if the font has them.
     let steps = theme.eighths.len() + 1;
     let filled = share(room * steps, view.progress.ratio());
     let (whole, part) = (filled / steps, filled % steps);

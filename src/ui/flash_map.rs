@@ -1,5 +1,5 @@
-//! The twelve sectors of the chip's flash, to scale as far as columns allow, each with its state. A sector fills while it is
-//! written and read back.
+//! The map of the chip's twelve flash sectors, to scale as far as the width allows, each with its state. A sector fills
+//! while it is written and read back.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -26,7 +26,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// What the glyphs mean, as far as there is room.
+/// What the glyphs mean, as many as fit.
 fn legend<'a>(width: u16, theme: &Theme) -> Line<'a> {
     let words = [
         (SectorState::Same, "kept"),
@@ -48,7 +48,7 @@ fn legend<'a>(width: u16, theme: &Theme) -> Line<'a> {
     line
 }
 
-/// The cells of a sector. While it is written or read back, as many of them as that is done have changed.
+/// The cells of a sector. While it is written or read back, the finished part already has the next state.
 fn sector<'a>(app: &App, index: usize, width: u16, theme: &Theme) -> Vec<Span<'a>> {
     let state = app.devices.map[index];
     let next = match state {
@@ -67,7 +67,8 @@ fn sector<'a>(app: &App, index: usize, width: u16, theme: &Theme) -> Vec<Span<'a
     }
 }
 
-/// How many of a sector's cells are done in this phase: the plan's own order tells where the bytes went.
+/// How many of a sector's cells are done in this phase. The phase counts bytes only; their places follow from the order
+/// of the plan.
 fn cells_done(app: &App, index: usize, phase: Phase, width: u16) -> Option<u16> {
     let view = app.job()?;
     let work = &view.facts.preview.as_ref()?.work;
@@ -85,7 +86,7 @@ fn cells_done(app: &App, index: usize, phase: Phase, width: u16) -> Option<u16> 
     (total > 0).then(|| u16::try_from(done * u64::from(width) / total).unwrap_or(width).min(width))
 }
 
-/// Columns of each sector: the small ones get what their number needs, the rest is to scale.
+/// The columns of each sector. Each gets enough for its number; the rest is shared by size.
 fn widths(columns: u16) -> [u16; SECTORS_KIB.len()] {
     const GAPS: u16 = 11;
     let least = [1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2];
@@ -98,7 +99,7 @@ fn widths(columns: u16) -> [u16; SECTORS_KIB.len()] {
         *width += share;
         left -= share.min(left);
     }
-    // What rounding left over goes to the large ones, from the last.
+    // The large sectors share what is left by rounding, starting from the last.
     for n in 0..usize::from(left) {
         widths[11 - n % 7] += 1;
     }

@@ -1,6 +1,7 @@
-//! The interface in lines: the same state for plain terminals, pipes and screen readers.
+//! The interface as plain text, for dumb terminals, pipes and screen readers.
 //!
-//! What a screen would show as text, and the keys as choices. Said anew whenever it reads differently.
+//! It shows the state of the screen as lines and the keys as choices. `tui::plain` prints them again whenever they
+//! change.
 
 use super::middle::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
 use crate::app::keys::{Action, Key};
@@ -12,14 +13,14 @@ use crate::job::Outcome;
 use crate::report;
 use crate::usb::descriptor::clean;
 
-/// What the screen says now; what lies on top of it first.
+/// The lines of the overlay, or of the screen if there is none.
 pub(crate) fn say(app: &App) -> Vec<String> {
     if let Some(over) = &app.over {
         return say_over(app, over);
     }
     match &app.screen {
         Screen::Home => home(app),
-        // It is said when it was read.
+        // Nothing to print until the folder is read.
         Screen::Pick(_, _, picker) if picker.entries.is_none() => Vec::new(),
         Screen::Pick(_, _, picker) => {
             let mut lines = vec![format!(
@@ -78,7 +79,7 @@ fn say_over(app: &App, over: &Overlay) -> Vec<String> {
             keys::bindings_below(app).iter().filter(|row| is_choice(row)).map(row).collect()
         }
         Overlay::AskStop => vec!["Stop at the next safe point?".to_owned()],
-        Overlay::Log => vec!["The log is what was printed so far.".to_owned()],
+        Overlay::Log => vec!["The log is already printed above.".to_owned()],
         Overlay::Explain(text) => text.lines().map(str::to_owned).collect(),
         Overlay::Doctor(checks) => {
             let row = |check: &Check| {
@@ -95,10 +96,10 @@ fn home(app: &App) -> Vec<String> {
     let device = match (&app.devices.bus, app.devices.selected()) {
         (BusState::Asking, _) => return Vec::new(),
         (BusState::None(why), _) => format!("No USB: {why}."),
-        (BusState::Devices(_), None) => "Nothing is plugged in.".to_owned(),
+        (BusState::Devices(_), None) => "No drone is plugged in.".to_owned(),
         (BusState::Others(others), _) => {
             let names: Vec<String> = others.iter().map(|other| other.what.to_string()).collect();
-            format!("No Crazyflie is plugged in, but {}.", names.join(" and "))
+            format!("No Crazyflie is plugged in, only {}.", names.join(" and "))
         }
         (BusState::Devices(_), Some(device)) => {
             format!("Device: {} {} on port {}", device.id, device.strings.product, device.location)
@@ -121,24 +122,24 @@ fn asking(app: &App) -> Vec<String> {
     let rows = app.preview().map(|preview| plan_rows(app, preview)).unwrap_or_default();
     let mut lines: Vec<String> =
         rows.into_iter().map(|PlanRow { what, text }| format!("  {}: {text}", what.label())).collect();
-    lines.insert(0, "The plan; nothing is changed yet:".to_owned());
+    lines.insert(0, "The plan (nothing has been changed yet):".to_owned());
     if let Some(why) = keys::danger(app) {
-        lines.push(format!("{}. Type {} to do it.", danger_words(why), why.word()));
+        lines.push(format!("{}. Type {} to confirm.", danger_words(why), why.word()));
     }
     lines
 }
 
-/// Whether a key is one in lines, too: nothing is marked or scrolled there.
+/// Whether a key makes sense in plain text, where nothing is marked or scrolled.
 fn is_choice(row: &keys::Binding) -> bool {
     !matches!(row.action, Action::Move(_) | Action::Parent | Action::Type)
 }
 
-/// The key as it is typed in a line: nobody types Esc there, and q does the same.
+/// The key as typed in a line. Esc cannot be typed there; q does the same.
 fn shown(row: &keys::Binding) -> &'static str {
     if row.keys.first() == Some(&Key::Esc) { "q" } else { row.shown }
 }
 
-/// The choices, as one line.
+/// The available keys, as one line.
 pub(crate) fn choices(app: &App) -> String {
     let rows = keys::bindings(app).into_iter().filter(|row| row.why_not.is_none() && is_choice(row));
     let all: Vec<String> = rows.map(|row| format!("{}: {}", shown(&row), row.label)).collect();

@@ -1,4 +1,4 @@
-//! The log: the last lines in the middle of the screen, or all of it on top.
+//! The log: its last lines beside or below the main panel, or the whole log as an overlay.
 
 use std::collections::VecDeque;
 
@@ -13,16 +13,17 @@ use crate::app::App;
 use crate::app::log;
 use crate::job::Level;
 
-/// Draws as many lines as fit, ending with the one that is looked at; marks it, and shows details, if `marked`.
+/// Draws as many lines as fit, ending with the selected one. `marked` (the overlay) highlights that line and shows
+/// details.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, marked: bool) {
     let height = usize::from(area.height.saturating_sub(2));
     let selected = app.log.selected();
     let end = selected.map_or(0, |at| at + 1);
-    // Where there is little room the details are left out; on top of the screen everything is shown.
+    // Only the overlay has enough room for details.
     let shown = |(_, line): &(usize, &log::LogLine)| marked || line.level > Level::Detail;
     let width = usize::from(area.width.saturating_sub(super::FRAME));
     let rows_at = |n: usize, line| rows_of_line(line, marked && Some(n) == selected, width, theme);
-    // From the marked line back, as far as there is room; and if that ends before the panel is full, on from there.
+    // Fill the panel backwards from the selected line. If the log's start is reached first, continue after that line.
     let mut rows = VecDeque::new();
     for (n, line) in app.log.lines().iter().enumerate().take(end).filter(shown).rev() {
         rows_at(n, line).into_iter().rev().for_each(|row| rows.push_front(row));
@@ -44,7 +45,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// A line of the log, in as many rows as it needs.
+/// A log line, wrapped to as many rows as it needs.
 fn rows_of_line<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     let style = match (marked, line.level) {
         (true, _) => theme.marked,
@@ -55,7 +56,7 @@ fn rows_of_line<'a>(line: &log::LogLine, marked: bool, width: usize, theme: &The
     let time = format!("{:7.3} ", line.at.as_secs_f64());
     let room = width.saturating_sub(time.chars().count());
     let text = theme.text(&line.text);
-    // An address of a web page is longer than a narrow log, and nothing of it may be lost.
+    // A URL may be longer than a narrow panel. Break it, so that all of it is visible.
     let broken = |line: String| -> Vec<String> {
         let letters: Vec<char> = line.chars().collect();
         letters.chunks(room.max(1)).map(|part| part.iter().collect()).collect()

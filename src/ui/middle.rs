@@ -1,5 +1,4 @@
-//! The middle of the screen: the jobs, the picker, the wizard, the plan, the log of a running job, or how it
-//! ended.
+//! The main panel: the menu, the picker, the wizard, the plan, the log of a running job, or its outcome.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -19,7 +18,7 @@ use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
 
-/// `with_log`: the log has no place of its own beside the screen, so that it is below.
+/// `with_log`: the log has no column of its own, so draw it below the panel.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, with_log: bool) {
     let panel = match &app.screen {
         Screen::Home => home(app, theme),
@@ -36,16 +35,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
     above_the_log(frame, area, app, theme, panel, with_log);
 }
 
-/// A panel of the middle: its last line, a question, stays however little room the others leave it.
+/// The content of the main panel.
 struct Middle<'a> {
     title: &'static str,
-    /// At the right end of the border.
+    /// Shown at the right end of the top border.
     note: &'static str,
     lines: Vec<Line<'a>>,
+    /// The last line. It stays visible even if the other lines do not fit.
     question: Option<Line<'a>>,
 }
 
-/// Where the log has its own column, what to know while it writes.
+/// The panel of a running job if the log has its own column.
 fn working<'a>(theme: &Theme) -> Middle<'a> {
     let lines = vec![
         Line::from("Leave the drone plugged in."),
@@ -119,7 +119,7 @@ fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme:
         Some(Ok(_)) => {}
     }
     let names = picker.rows().into_iter().map(|entry| entry_name(picker, entry)).collect::<Vec<_>>();
-    // Name, what it is, size, age: the middle takes what is left.
+    // Columns: name, content, size and age. The content gets the rest of the width.
     let longest = names.iter().map(|name| columns(name)).max().unwrap_or(0);
     let name_width = longest.clamp(12, (width / 2).max(12));
     for (n, (entry, name)) in picker.rows().into_iter().zip(names).enumerate().skip(first).take(height) {
@@ -128,7 +128,7 @@ fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme:
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// The path as far as it fits, with the cursor where it is.
+/// The path field, scrolled so that the cursor is visible.
 fn typed_path<'a>(input: &tui_input::Input, width: usize, theme: &Theme) -> Line<'a> {
     let room = width.saturating_sub(6);
     let skip = input.visual_scroll(room);
@@ -181,14 +181,13 @@ fn picker_row<'a>(
     ])
 }
 
-/// A row's name: that of its file, and of a recent one in another folder all of its path.
+/// The name shown for an entry: the file name, or the whole path of a recent file in another folder.
 pub(super) fn entry_name(picker: &Picker, entry: &Entry) -> String {
     let elsewhere = entry.kind != EntryKind::Folder && entry.path.parent() != Some(&picker.folder);
     let name = entry.path.file_name().filter(|_| !elsewhere).unwrap_or(entry.path.as_os_str());
     clean(&name.to_string_lossy())
 }
 
-/// A row of the plan.
 pub(super) struct PlanRow {
     pub(super) what: PlanRowKind,
     pub(super) text: String,
@@ -221,9 +220,10 @@ impl PlanRowKind {
     }
 }
 
-/// The plan as a difference: what is there, what will be, what is left alone, how long it takes.
+/// The plan: what is on the drone now and afterwards, what is erased and written, what is not touched, and how long it
+/// takes.
 pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
-    let before = preview.firmware.as_ref().map_or_else(|| "nothing".to_owned(), Content::to_string);
+    let before = preview.firmware.as_ref().map_or_else(|| "no firmware".to_owned(), Content::to_string);
     let mut coming = app.content().map(Content::to_string).unwrap_or_default();
     if let Some(firmware) = app.firmware_of_restore().filter(|_| app.goal == Goal::Restore) {
         coming = format!("{coming} and {}", firmware.content);
@@ -238,12 +238,12 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let bytes = report::thousands(preview.work.bytes());
     let gone = preview.loader.is_some_and(Loader::is_gone);
     let gone = gone.then(|| "missing: the drone will not start until you restore it (Esc, b)".to_owned());
-    // The change says more than the caution does of the image alone.
+    // A change of platform is the stronger warning, because it compares the image with what is on the drone.
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
     let file = app.image.image().filter(|_| app.undoes(Which::Image).is_none());
     let note = change.or_else(|| file.and_then(report::caution));
-    // The question below says it, unless it asks about the bootloader.
+    // If the question below is about this, do not repeat it here.
     let is_asked = keys::danger(app) == Some(Danger::ChangedSince);
     let since = (preview.changed_since && !is_asked)
         .then(|| "another program has flashed this drone since; this overwrites it".to_owned());
@@ -263,7 +263,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     rows
 }
 
-/// Numbers in order, those that follow one another as "1-5".
+/// Formats sorted numbers, with consecutive ones as a range: `1-5, 7`.
 fn ranges(mut numbers: Vec<usize>) -> String {
     numbers.sort_unstable();
     let mut runs: Vec<(usize, usize)> = Vec::new();
@@ -302,7 +302,7 @@ fn plan<'a>(
     };
     let lines: Vec<Line<'_>> = plan_rows(app, preview).into_iter().map(row).collect();
     let question = if stopping {
-        Line::from(theme.text("Going back. Nothing was changed …"))
+        Line::from(theme.text("Going back. Nothing has been changed …"))
     } else if let Some(danger) = keys::danger(app) {
         let (what, wanted) = (danger_words(danger), danger.word());
         Line::from(vec![
@@ -310,7 +310,7 @@ fn plan<'a>(
             Span::styled(format!("{}_", question.word), theme.strong),
         ])
     } else {
-        // It takes a key once it can have been read.
+        // The key works only once the user has had time to read the plan.
         let key = if question.until_read(app.now).is_some() { theme.key_off } else { theme.next_key };
         Line::from(vec![
             Span::styled(" w ", key),
@@ -322,7 +322,7 @@ fn plan<'a>(
     Middle { title: "Plan", note: " Nothing has been changed yet ", lines, question: Some(question) }
 }
 
-/// A panel as high as its text, and the log below where it belongs there and has room.
+/// Draws a panel as high as its text, with the log below it if there is room.
 fn above_the_log(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -338,7 +338,7 @@ fn above_the_log(
     let last = question.as_ref().map_or(0, |question| rows_of(question, width));
     let wanted = rows.saturating_add(last).saturating_add(2).min(area.height);
     let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
-    // One or two rows of it would be a border around nothing.
+    // In one or two rows the log would be an empty border.
     let has_log = with_log && log.height > 2;
     let top = if has_log || !with_log { top } else { area };
     let block = focus(theme, title).title(Line::from(Span::styled(note, theme.faint)).right_aligned());
@@ -378,7 +378,7 @@ fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> Middle<'a> {
         }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
-            let next = report::afterwards(report).unwrap_or_else(|| "It is still in DFU mode.".to_owned());
+            let next = report::afterwards(report).unwrap_or_else(|| "The drone is still in DFU mode.".to_owned());
             let style = if flies { theme.good } else { theme.strong };
             lines.push(Line::from(Span::styled(theme.text(&next), style)));
             lines.extend(report::figures(report).map(|figures| Line::from(format!("{figures}."))));
@@ -397,13 +397,14 @@ fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> Middle<'a> {
     } else if app.undo.why_not().is_none() && report.outcome == Outcome::Flashed {
         lines.push(Line::from(vec![
             Span::styled(" u ", theme.key),
-            Span::styled(" puts the previous firmware back", theme.faint),
+            Span::styled(" Put the previous firmware back", theme.faint),
         ]));
     }
     Middle { title: "Outcome", note: "", lines, question: None }
 }
 
-/// What a job that worked means for the bootloader, and whether that is bad; nothing if it is there and was not touched.
+/// What a successful job means for the bootloader, and whether that is bad; `None` if the bootloader is intact and was
+/// not touched.
 pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
     let preview = app.preview()?;
     if preview.loader.is_some_and(Loader::is_gone) {
@@ -413,7 +414,7 @@ pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
     restored.map(|words| (words, false))
 }
 
-/// What is dangerous, in words.
+/// The reason for a typed word, as a sentence without its full stop.
 pub(super) fn danger_words(danger: Danger) -> &'static str {
     match danger {
         Danger::Bootloader => "This replaces the bootloader",

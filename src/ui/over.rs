@@ -1,4 +1,4 @@
-//! What lies on top: help, the question before stopping, the whole log, the meaning of a line.
+//! Overlays: help, the question before stopping, the whole log, the explanation of a log line, and the doctor's checks.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
@@ -27,7 +27,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             );
         }
         Some(Overlay::Log) => {
-            // Header, notice and keys stay.
+            // Header, notice and footer stay visible.
             let rows = area.height.saturating_sub(3);
             let full = Rect { x: area.x, y: area.y + 1, width: area.width, height: rows };
             frame.render_widget(Clear, full);
@@ -41,7 +41,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     }
 }
 
-/// The check-list: what is wrong with its remedy, then in one line all that is as it should be.
+/// The doctor's checks: each failed check with its remedy, then all passed checks in one line.
 fn doctor(frame: &mut Frame<'_>, area: Rect, app: &App, checks: &[Check], theme: &Theme) {
     let (tick, _, cross) = theme.ticks;
     let mut lines = Vec::new();
@@ -73,7 +73,7 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
-/// The keys of the screen below, from the same table that dispatches them.
+/// The keys of the screen below, from the table that also dispatches them.
 fn help(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let rows = keys::bindings_below(app);
     let lines = rows.into_iter().map(|row| {
@@ -84,7 +84,7 @@ fn help(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     boxed(frame, area, app, theme, "Keys", lines.collect());
 }
 
-/// A box as high as its text, above notice and footer; what does not fit is scrolled to.
+/// Draws a box as high as its text, above the notice and the footer. A longer text scrolls.
 fn boxed(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
     const MOST: u16 = 200;
     let area = Rect { height: area.height.saturating_sub(2), ..area };

@@ -1,4 +1,4 @@
-//! The two panels at the top: what is plugged in, and what is to be flashed.
+//! The two cards at the top: the drone, and the file to flash.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             Line::from(theme.text("Try cfdfu --demo, or run cfdfu where")),
             Line::from("the drone is plugged in."),
         ],
-        // The keys are those of the start.
+        // The hints below name keys of the Home screen, so they appear only there.
         (BusState::Devices(_), None) if app.job().is_some_and(|view| view.waiting.is_some()) => {
             vec![Line::from(Span::styled(theme.text("restarting …"), theme.faint))]
         }
@@ -54,7 +54,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         ],
         (BusState::Others(others), _) => {
             let px4 = others.iter().all(|other| other.what == Relative::Px4Bootloader);
-            let head = if px4 { "Another bootloader is on it:" } else { "No Crazyflie, only" };
+            let head = if px4 { "It has another bootloader:" } else { "No Crazyflie, only" };
             let mut lines = vec![Line::from(Span::styled(head, theme.warn))];
             match others.as_slice() {
                 [other] => {
@@ -62,7 +62,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
                     let never = if other.what.foreign().is_some() { "; never written to" } else { "" };
                     lines.push(Line::from(format!("on port {}{never}", other.location)));
                 }
-                // The port first: a long name is cut at its end.
+                // The port is first, because a long line is cut at its end.
                 many => lines.extend(
                     many.iter().map(|other| Line::from(format!("{}: {}", other.location, other.what))),
                 ),
@@ -132,7 +132,7 @@ fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
     Line::from(vec![Span::raw("  "), loader, Span::raw(", "), firmware])
 }
 
-/// Both in one row, for a low screen.
+/// Drone and file in one row, for a low screen.
 pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let device = match app.devices.selected() {
         Some(device) => {
@@ -160,7 +160,7 @@ pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &The
     frame.render_widget(line, area);
 }
 
-/// What is to be flashed.
+/// The card of the file to flash.
 pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let which = app.goal.file();
     let title = match which {
@@ -218,7 +218,7 @@ fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
             vec![Line::from(name(path)), Line::from(Span::styled(theme.text("reading …"), theme.faint))]
         }
         Slot::Bad(path, problem) => {
-            // The name is above; why, and what helps, is in the log, too.
+            // There is room for the reason only. The log also has the advice.
             let why = wrapped(&problem.message, width.saturating_sub(usize::from(super::FRAME)))
                 .into_iter()
                 .take(2);

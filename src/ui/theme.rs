@@ -1,9 +1,9 @@
-//! Colours and glyphs in tiers: unicode, cp437 (the Linux console) and ascii; and for each a palette for dark terminals,
-//! one for light ones, none where only sixteen colours are certain, and none at all under `NO_COLOR`.
+//! Glyphs in three tiers (Unicode, CP437 for the Linux console, and ASCII), each with four colour sets: a palette for
+//! dark terminals, one for light ones, bold and dim text for terminals with only sixteen colours, and no colour at all.
 //!
-//! The palettes use the fixed part of the 256 colours, so that their contrast can be computed (a test does): each text
-//! has at least 4.5:1 on black or white and on Solarized. The sixteen named colours look different in every terminal
-//! (yellow on white has 1.7:1 in xterm): they are used for marks, never for text. Nothing is told by colour alone.
+//! The palettes use the fixed part of the 256 colours, so that a test can compute their contrast: every text has at least
+//! 4.5:1 on black or white and on Solarized. The sixteen named colours differ between terminals (yellow on white has
+//! 1.7:1 in xterm), so they are used for marks only, never for text. No information is shown by colour alone.
 
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::border;
@@ -13,21 +13,19 @@ use crate::app::Background;
 /// What the terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glyphs {
-    /// Any font of today.
     Unicode,
-    /// What the Linux console's fonts have.
+    /// The glyphs of the Linux console's fonts.
     Cp437,
-    /// Seven bits.
     Ascii,
 }
 
-/// Which colours are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colours {
     None,
-    /// The background is unknown and the colours are the terminal's own.
+    /// The sixteen colours of the terminal's own palette, on an unknown background.
     Sixteen,
-    /// 256 colours on a dark background; `auto` changes to [`Colours::Light`] when the terminal reports that.
+    /// 256 colours on a dark background. With `auto`, it changes to [`Colours::Light`] if the terminal reports a light
+    /// background.
     Dark {
         auto: bool,
     },
@@ -40,49 +38,49 @@ pub struct Theme {
     pub colours: Colours,
     pub plain: Style,
     pub strong: Style,
-    /// The title of a panel, whatever colour its border has.
+    /// The title of a panel, independent of the colour of its border.
     pub heading: Style,
-    /// Text of less weight.
+    /// Less important text.
     pub faint: Style,
-    /// Borders and rules: no text.
+    /// Borders and rules; never text.
     pub line: Style,
     /// The border of the panel that has the focus, and headings.
     pub accent: Style,
     pub title: Style,
     pub key: Style,
-    /// The key that leads on.
+    /// The key of the most likely next step.
     pub next_key: Style,
-    /// A key that does not work now.
+    /// A key that is not available now.
     pub key_off: Style,
     pub good: Style,
     pub warn: Style,
-    /// The label of the demo.
+    /// The badge of the demo.
     pub badge: Style,
     pub bad: Style,
     pub busy: Style,
     pub marked: Style,
-    /// What the hands must do at once.
+    /// An instruction that the user must follow at once.
     pub now: Style,
     pub led: Style,
     pub borders: border::Set<'static>,
     pub arrow: &'static str,
-    /// Filled and empty part of a bar.
+    /// The filled and the empty part of a bar.
     pub bar: (&'static str, &'static str),
-    /// A cell of the bar that is filled by one to seven eighths; empty where the font has none.
+    /// Cells of a bar that are one to seven eighths full; empty if the font has no such glyphs.
     pub eighths: &'static [&'static str],
-    /// Done, under way, failed.
+    /// The marks for done, in progress and failed.
     pub ticks: (&'static str, &'static str, &'static str),
-    /// A step that is still to come.
+    /// The mark for a step that has not started.
     pub to_come: &'static str,
-    /// A device; the mark of a row.
+    /// The mark in front of a device.
     pub dot: &'static str,
     /// A lit and a dark LED.
     pub leds: (&'static str, &'static str),
-    /// A sector that is unknown, same, to erase, erased, written, verified, failed.
+    /// Sector states: unknown, same, to erase, erased, written, verified, failed.
     pub sectors: [&'static str; 7],
 }
 
-/// The colours of texts and lines, as numbers of the 256.
+/// Indices into the 256 colours.
 struct Palette {
     accent: u8,
     good: u8,
@@ -182,7 +180,7 @@ impl Theme {
         }
     }
 
-    /// What a terminal can show, by its variables.
+    /// What a terminal can show, from its environment variables.
     pub(crate) fn tier(term: &str, color_term: &str, locale: &str, no_color: bool) -> (Glyphs, Colours) {
         let utf8 = ["UTF-8", "utf-8", "UTF8", "utf8"].iter().any(|name| locale.contains(name));
         let glyphs = match term {
@@ -199,7 +197,7 @@ impl Theme {
         (glyphs, colours)
     }
 
-    /// This theme for the background that the terminal has reported.
+    /// The theme for the background that the terminal has reported.
     pub(crate) fn on(&self, background: Option<Background>) -> Theme {
         match (self.colours, background) {
             (Colours::Dark { auto: true }, Some(Background::Light)) => {
@@ -209,7 +207,7 @@ impl Theme {
         }
     }
 
-    /// Text as this tier can show it: our own texts have some marks that ASCII and CP437 lack.
+    /// Replaces the characters in cfdfu's own texts that ASCII or CP437 lacks.
     pub(crate) fn text(&self, text: &str) -> String {
         let replace = |c: char| match (self.glyphs, c) {
             (Glyphs::Unicode, c) => c.to_string(),
@@ -244,7 +242,7 @@ mod tests {
         (a.max(b) + 0.05) / (a.min(b) + 0.05)
     }
 
-    /// The fixed part of xterm's 256 colours: a cube of six levels, and greys.
+    /// The fixed part of xterm's 256 colours: a cube with six levels per channel, then 24 greys.
     fn rgb(index: u8) -> (u8, u8, u8) {
         assert!(index >= 16, "the first sixteen are the terminal's own");
         if index >= 232 {
@@ -257,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn every_text_can_be_read_on_dark_and_on_light() {
+    fn every_text_has_enough_contrast_on_dark_and_light() {
         let solarized = [(0x00, 0x2B, 0x36), (0xFD, 0xF6, 0xE3)];
         for (colours, backgrounds) in [
             (Colours::Dark { auto: true }, [(0, 0, 0), solarized[0]]),
@@ -287,7 +285,7 @@ mod tests {
         }
     }
 
-    /// Where the colours are the terminal's own, no text has one.
+    /// The sixteen colours of the terminal's own palette are not used for text.
     #[test]
     fn without_a_palette_no_text_is_coloured() {
         for colours in [Colours::None, Colours::Sixteen] {

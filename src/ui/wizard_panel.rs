@@ -1,4 +1,4 @@
-//! The wizard: its steps with ticks, the words for the hands, big seconds, and the drone with its LED.
+//! The wizard's panel: the steps with ticks, the instruction, the seconds in large digits, and the drone with its LED.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use super::theme::Theme;
 use crate::app::App;
 use crate::app::wizard::{Leds, Wizard, WizardStep};
 
-/// Why somebody is here who did not ask for it.
-pub(super) const LOST: &str = "The connection dropped while flashing. Nothing is broken: bring the drone back into DFU mode and cfdfu \
-    finishes by itself.";
+/// Why the wizard opened without being asked for.
+pub(super) const LOST: &str = "The connection dropped while flashing. Nothing is broken: bring the drone back into \
+    DFU mode and cfdfu finishes by itself.";
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard, theme: &Theme) {
-    // What the hands must do at once fills the panel.
+    // An instruction that must be followed at once colours the whole panel.
     let at_once = is_at_once(app, wizard);
     let block = focus(theme, "Into DFU mode by hand").style(if at_once { theme.now } else { theme.plain });
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    // On a narrow screen the words are worth more than the drawing.
+    // On a narrow screen the text is more useful than the drawing.
     let drawing = if inner.width >= 70 { 16 } else { 0 };
     let [steps, words, drone] = inner.layout(&Layout::horizontal([
         Constraint::Length(19),
@@ -34,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard
     frame.render_widget(Paragraph::new(drone_lines(app, wizard, theme)), drone);
 }
 
-/// The cable goes in now, or the button is let go.
+/// Whether the user must plug in the cable or release the button right now.
 fn is_at_once(app: &App, wizard: &Wizard) -> bool {
     wizard.is_plugging(app.now) || wizard.step == WizardStep::Release && wizard.seconds(app.now) < 2
 }
@@ -45,7 +45,7 @@ fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>
         WizardStep::Prepare => 0,
         WizardStep::Count => 1,
         WizardStep::Hold if wizard.is_plugging(now) => 2,
-        // What went wrong was the time for which the button was held, mostly.
+        // The usual mistake is how long the button was held.
         WizardStep::Hold | WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early => 3,
         WizardStep::Release => 4,
     };
@@ -98,7 +98,7 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
         }
         WizardStep::AskLeds => lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
             let key = Span::styled(format!(" {} ", n + 1), theme.key);
-            // Held beside the drone, the dots blink as its LEDs do.
+            // The dots blink like the LEDs, so the user can compare them with the drone.
             let dots = dots(*leds, app.now, theme);
             Line::from(vec![key, Span::raw(" "), dots, Span::raw(format!(" {}", leds.question()))])
         })),
@@ -107,7 +107,7 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     lines
 }
 
-/// The LEDs of an answer, at their rates.
+/// The LEDs of an answer, blinking at their rates.
 fn dots<'a>(leds: Leds, now: Duration, theme: &Theme) -> Span<'a> {
     let lit = leds.half_period().is_none_or(|half| (now.as_millis() / half).is_multiple_of(2));
     let dot = if lit { theme.leds.0 } else { theme.leds.1 };
@@ -119,7 +119,7 @@ fn dots<'a>(leds: Leds, now: Duration, theme: &Theme) -> Span<'a> {
     }
 }
 
-/// A number that can be read across the room: five rows of blocks.
+/// A number in digits five rows high, readable from a distance.
 fn big_number<'a>(number: u64, theme: &Theme) -> Vec<Line<'a>> {
     const DIGITS: [[&str; 5]; 10] = [
         ["###", "# #", "# #", "# #", "###"],
@@ -142,7 +142,7 @@ fn big_number<'a>(number: u64, theme: &Theme) -> Vec<Line<'a>> {
     (0..5).map(|n| Line::from(Span::styled(row(n), theme.busy))).collect()
 }
 
-/// The board from above, its USB plug at the front, M2 at the back right.
+/// The board from above, with the USB connector at the front and M2 at the back right.
 fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let lit = wizard.lit(app.now);
     let led =

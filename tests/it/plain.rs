@@ -132,7 +132,7 @@ fn plain_mode_restores_a_bootloader_after_a_typed_word() {
         ("nope.bin", "No such file"),
         ("q", "o: firmware"),
         ("b", "loader.bin   the Bitcraze bootloader"),
-        ("loader.bin", "Type restore to do it"),
+        ("loader.bin", "Type restore to confirm"),
         ("no", "type \"restore\" first"),
         ("restore", "The bootloader is back"),
     ];

@@ -1,4 +1,4 @@
-//! Choosing a file, and taking it or not.
+//! Choosing a file: opens the picker, and accepts or refuses the loaded image.
 
 use std::mem;
 use std::path::PathBuf;
@@ -48,21 +48,21 @@ pub(super) fn slot(app: &mut App, which: Which) -> &mut Slot {
     }
 }
 
-/// A file is taken only if it may be flashed: what cannot be is refused here, before any drone is asked. Gives the job that
-/// waited for it.
+/// Accepts a file only if it can be flashed, so that a wrong file is refused before any drone is involved. Returns the
+/// goal that was waiting for the file.
 pub(super) fn on_loaded(
     app: &mut App,
     which: Which,
     path: PathBuf,
     result: Result<Box<Image>, Problem>,
 ) -> Option<Goal> {
-    // Something else was chosen meanwhile.
+    // Another file has been chosen in the meantime.
     if !matches!(slot(app, which), Slot::Loading(waited) if *waited == path) {
         return None;
     }
     let admitted = result.and_then(|image| {
         let refusal = match which {
-            // What is not recognised may be flashed by whoever types a word.
+            // An image that is not recognised is accepted: the plan asks for a typed word.
             Which::Image => admission::flash(&image, wish_for(&image)).err(),
             Which::Loader => admission::restore(&image, None, Overrides::default()).err(),
         };
@@ -94,8 +94,8 @@ pub(super) fn on_loaded(
     None
 }
 
-/// The file of the job at hand is another now. Gives the job to begin again, for the file as it is, unless it was stopped
-/// meanwhile.
+/// Replaces a file that has changed on disk. Returns the goal to start again with the new content, unless the job was
+/// stopped in the meantime.
 pub(super) fn on_changed(
     app: &mut App,
     which: Which,

@@ -1,5 +1,5 @@
-//! A job from its beginning to its last word, as the interface sees it: begun, shown, confirmed, stopped, and carried on
-//! after its drone was lost. The way into DFU mode by hand leads to one.
+//! The life of a job in the interface: start, confirmation, events, stop, and resume after a lost connection. The
+//! wizard for DFU mode by hand is here too, because it starts or resumes a job.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::plan::undo::{Change, Piece};
 use crate::report;
 use crate::supervise::{Ended, Next};
 
-/// Begins a job, or asks first for what is missing.
+/// Begins a job, or first asks for what is missing: a file, or a drone in DFU mode.
 pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     app.over = None;
     app.goal_is_explicit = true;
-    // The wizard keeps what is to be done afterwards.
+    // The wizard keeps the goal that follows it.
     if goal == Goal::Recover {
         if app.goal != Goal::Restore {
             app.goal = Goal::Recover;
@@ -43,14 +43,14 @@ pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     if source == Source::Chosen && app.slot(which).content().is_none() {
         return open_picker(app, which, Some(goal));
     }
-    // Without a bootloader it never comes by itself.
+    // A drone without a bootloader does not appear on USB by itself.
     if app.devices.list().is_empty() {
         return into_dfu_mode(app, Aim::Begin(source));
     }
     start(app, source)
 }
 
-/// What was there before goes back, to the drone that it is of.
+/// Writes the backup to the drone that it was read from.
 pub(super) fn undo(app: &mut App) -> Vec<Effect> {
     let before = match &app.undo {
         Undo::Ready(before) => before.clone(),
@@ -74,7 +74,7 @@ pub(super) fn undo(app: &mut App) -> Vec<Effect> {
     begin(app, goal, Source::Undo(before))
 }
 
-/// The same job once more.
+/// Starts the same job again.
 pub(super) fn retry(app: &mut App) -> Vec<Effect> {
     begin(app, app.goal, source_of(app))
 }
@@ -87,7 +87,7 @@ pub(super) fn source_of(app: &App) -> Source {
     }
 }
 
-/// The wizard, which goes on with its aim as soon as the drone is there.
+/// Opens the wizard. It continues with `aim` as soon as the drone is in DFU mode.
 fn into_dfu_mode(app: &mut App, aim: Aim) -> Vec<Effect> {
     app.screen = Screen::Wizard(WizardView { wizard: Wizard::new(app.now), aim });
     wizard_sees_bus(app)
@@ -121,7 +121,7 @@ pub(super) fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Durat
     }
 }
 
-/// Everything is there: gives the job to the worker, which looks first and asks before it writes.
+/// Starts the job. The worker reads the drone first and asks for confirmation before it writes.
 fn start(app: &mut App, source: Source) -> Vec<Effect> {
     let selected = app.devices.selected().map(Device::drone);
     let firmware = app.firmware_of_restore();
@@ -161,7 +161,7 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
     vec![Effect::Start(job)]
 }
 
-/// What the drone must still hold for this undo: after an undo that was interrupted, nothing.
+/// What must still be on the drone for this undo. After an interrupted undo, nothing is required.
 fn expected(app: &App, before: &Before) -> Vec<Piece> {
     match &app.undo {
         Undo::Ready(now) if now.image == before.image && now.drone.may_be(&before.drone) => {
@@ -171,18 +171,16 @@ fn expected(app: &App, before: &Before) -> Vec<Piece> {
     }
 }
 
-/// The drone that was lost is back: the rest of its job. Another one is not taken.
+/// Resumes the job of a lost drone once that drone is back. Another drone is refused.
 fn carry_on(app: &mut App, resume: Resume) -> Vec<Effect> {
     let Resume { drone, job, facts, .. } = resume;
     let is_it = |device: &Device| device.mode == Mode::Dfu && drone.is(device);
     let Some(at) = app.devices.list().iter().position(is_it) else {
-        app.notify(
-            "That is another drone, or another port, than the one that was lost. Esc gives up on that one.",
-        );
+        app.notify("This is another drone or port. Plug in the one you were flashing, or Esc gives up.");
         return Vec::new();
     };
     app.devices.select(at);
-    app.log.push(app.now, Level::Info, "It is back: going on where it was");
+    app.log.push(app.now, Level::Info, "The drone is back: resuming where the job stopped");
     show(app, facts, Confirm::Go);
     vec![Effect::Bell(1), Effect::Resume(job)]
 }
@@ -202,15 +200,15 @@ fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
     });
 }
 
-/// A key that follows another this soon does not confirm: a held key repeats every 30 ms or so.
+/// A key that follows another one this soon does not confirm, because a held key repeats about every 30 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn write(app: &mut App) -> Vec<Effect> {
     let Some(JobView { stage: Stage::Asking(question), .. }) = app.job() else { return Vec::new() };
-    // Typing a word is deliberate enough.
+    // A typed word is deliberate, so it needs no delay.
     let by_key = keys::word_asked_for(app).is_none();
     if by_key && (question.until_read(app.now).is_some() || app.rhythm.quiet < PAUSE) {
-        app.notify("Nothing is written yet: read the plan, then press the key once more.");
+        app.notify("Nothing has been written. Read the plan, then press the key again.");
         return Vec::new();
     }
     if let Screen::Job(view) = &mut app.screen {
@@ -219,7 +217,7 @@ pub(super) fn write(app: &mut App) -> Vec<Effect> {
     vec![Effect::Proceed]
 }
 
-/// The plan is for a drone that is there: if it goes, nothing is left to confirm.
+/// Stops a job that waits for confirmation if its drone is unplugged.
 pub(super) fn require_drone(app: &mut App) -> Vec<Effect> {
     let Screen::Job(JobView { stage: Stage::Asking(question), stopping: false, facts, .. }) = &mut app.screen
     else {
@@ -263,7 +261,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
         Event::Progress { phase, done, total } => progress(app, phase, done, total),
         Event::Device(device) => {
             if let Screen::Job(view) = &mut app.screen {
-                // The worker has the device: that it was seen to go is over, and was maybe its own restart.
+                // Clear `was_away`: the worker has the device again, and the disconnect may have been its own reset.
                 (view.facts.device, view.was_away) = (Some(device), false);
             }
         }
@@ -274,7 +272,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
                 view.waiting = Some((what, app.now, limit));
             }
         }
-        // The last word comes as `Msg::Ended`.
+        // The end arrives as `Msg::Ended`.
         Event::Planned(_) | Event::Known(_) | Event::Finished(_) => {}
     }
     Vec::new()
@@ -288,7 +286,7 @@ fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     view.progress.plan(&preview.work, now);
     let resumed = view.confirm == Confirm::Go;
     if resumed && let Some(confirmed) = &view.facts.preview {
-        // What was confirmed of the board stays confirmed.
+        // The user has already confirmed the board.
         preview.board = confirmed.board;
     }
     if !resumed && !preview.work.is_nothing() {
@@ -297,7 +295,7 @@ fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     let stopping = view.stopping || detached;
     view.facts.preview = Some(preview);
     require_drone(app);
-    // Nobody is there to ask, or it was to stop already: nothing was changed, and nothing will be.
+    // The job was already asked to stop, or no user is left to ask. Nothing has been written, so stop here.
     if stopping && !resumed { stop(app) } else { Vec::new() }
 }
 
@@ -308,19 +306,19 @@ fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
         view.progress.set(phase, done, total, now);
         if matches!(phase, Phase::Erase | Phase::Write) {
             view.stage = Stage::Working;
-            // What was seen before is not what is there from now on.
+            // From here on, the flash no longer matches what was identified.
             app.devices.identified = None;
         }
     }
 }
 
-/// The last word of a job. A question about stopping it has become pointless.
+/// Handles the end of a job, and closes the question whether to stop it.
 pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     let Ended { report, drone, others, next, undo, .. } = ended;
     if app.over == Some(Overlay::AskStop) {
         app.over = None;
     }
-    // One that is still under way goes by itself.
+    // An identify that still runs is dropped when it ends.
     if !app.devices.is_identifying() {
         app.devices.identified = None;
     }
@@ -346,7 +344,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
             let resume = Box::new(Resume { drone, report: Box::new(report), job, facts });
             app.screen =
                 Screen::Wizard(WizardView { wizard: Wizard::new(app.now), aim: Aim::Resume(resume) });
-            // Else the list is older than the loss.
+            // Otherwise the device list is older than the disconnect.
             return if was_away { wizard_sees_bus(app) } else { Vec::new() };
         }
         (next, _) => {
@@ -359,11 +357,11 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     if app.detached { vec![Effect::Quit] } else { Vec::new() }
 }
 
-/// The terminal is gone. A flash that writes is finished without it; everything else ends.
+/// Handles the loss of the terminal. A job that is writing finishes without it; everything else ends.
 pub(super) fn detach(app: &mut App) -> Vec<Effect> {
     app.detached = true;
     match app.job() {
-        // One that is carried on has begun to write before.
+        // A resumed job (`Confirm::Go`) has already written.
         Some(JobView { stage: Stage::Working, .. } | JobView { confirm: Confirm::Go, .. }) => Vec::new(),
         Some(_) => stop(app),
         None => vec![Effect::Quit],

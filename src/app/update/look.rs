@@ -1,17 +1,17 @@
-//! The background identify: while nothing else is to be done, the selected device is identified, and what is wrong with it
-//! marks the job that helps.
+//! The background identify: while no job runs, the selected device is identified. If something is wrong with the drone,
+//! the log says so and the goal that fixes it is marked.
 
 use crate::app::{App, BackgroundIdentify, Effect, Goal, Screen};
 use crate::image::Loader;
 use crate::job::{DeviceInfo, Event, Identity, Job, Level, Selector, Task};
 use crate::report;
 
-/// The job that identifies the selected device, if nothing speaks against it.
+/// The job that identifies the selected device, if it is not identified yet and nothing else needs it.
 pub(super) fn identify(app: &mut App) -> Option<Effect> {
     let devices = &mut app.devices;
     let device = devices.selected().filter(|device| device.closed.is_none())?;
     let seen = devices.identified.as_ref().is_some_and(|it| it.device == *device);
-    // Another run that waits for a drone is to have it first.
+    // Another instance that waits for a drone takes precedence.
     let is_awaited = devices.others_at_work.iter().any(|work| work.place.is_empty());
     let busy = app.detached || devices.is_identifying() || devices.held_by().is_some() || is_awaited;
     if app.screen != Screen::Home || seen || busy {
@@ -23,7 +23,6 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     Some(Effect::Identify(Box::new(job)))
 }
 
-/// An event of the background identify.
 pub(super) fn on_event(app: &mut App, event: Event) {
     match event {
         Event::Known(known) => {
@@ -42,7 +41,7 @@ pub(super) fn on_event(app: &mut App, event: Event) {
     }
 }
 
-/// Its end. What was seen before a job is not what is there after it.
+/// Handles the end of the identify. Away from Home its result is dropped, because a job may change the drone.
 pub(super) fn ended(app: &mut App) {
     match &mut app.devices.identified {
         Some(identified) if app.screen == Screen::Home => identified.is_under_way = false,
@@ -50,7 +49,7 @@ pub(super) fn ended(app: &mut App) {
     }
 }
 
-/// What is wrong with the drone is told, and the job that helps is marked.
+/// Logs what is wrong with the drone, and marks the goal that fixes it.
 fn diagnose(app: &mut App, identity: &Identity) {
     let Some(words) = report::diagnosis(identity) else { return };
     app.log.push(app.now, Level::Warning, &words);
@@ -58,6 +57,6 @@ fn diagnose(app: &mut App, identity: &Identity) {
         if !app.goal_is_explicit {
             app.goal = Goal::Restore;
         }
-        app.notify("The bootloader is gone: b puts it back, with a firmware if one is chosen.");
+        app.notify("The bootloader is missing. Press b to restore it, with the chosen firmware.");
     }
 }

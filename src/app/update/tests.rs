@@ -1,4 +1,4 @@
-//! What messages do, as small tables; whole flows are in `tests/it/screens.rs`.
+//! Tests of single messages. Whole flows are tested in `tests/it/screens.rs`.
 
 use super::*;
 use crate::app::command_line::command_line;
@@ -36,13 +36,13 @@ fn app(devices: usize) -> App {
     let devices = (0..devices).map(|n| device(u8::try_from(n + 1).unwrap())).collect();
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(devices)));
     if app.devices.is_identifying() {
-        looked(&mut app, None);
+        finish_identify(&mut app, None);
     }
     app
 }
 
-/// The look in passing is over, and told this.
-fn looked(app: &mut App, known: Option<DeviceInfo>) {
+/// Ends the background identify with this result.
+fn finish_identify(app: &mut App, known: Option<DeviceInfo>) {
     let known = known.map(|known| Msg::Job(Box::new(Event::Known(Box::new(known)))));
     for message in known.into_iter().chain([ended(Outcome::Identified, true)]) {
         assert_eq!(update(app, Duration::ZERO, message), []);
@@ -61,7 +61,7 @@ fn notice_of(app: &App) -> &str {
     app.notice.as_ref().map_or("", |(text, _)| text)
 }
 
-/// A file on a slow disk does not keep anybody from the way into DFU mode.
+/// A file on a slow disk must not delay the wizard.
 #[test]
 fn a_recovery_begins_while_the_file_is_still_being_read() {
     let mut app = App::new(None);
@@ -72,13 +72,13 @@ fn a_recovery_begins_while_the_file_is_still_being_read() {
 }
 
 #[test]
-fn the_sensible_job_is_marked_by_what_is_on_the_bus() {
+fn the_marked_goal_depends_on_what_is_plugged_in() {
     assert_eq!(app(1).goal, Goal::Flash);
     assert_eq!(app(0).goal, Goal::Recover);
 }
 
 #[test]
-fn a_drone_is_looked_at_once_and_its_diagnosis_marks_the_job_that_helps() {
+fn a_drone_is_identified_once_and_its_diagnosis_marks_the_goal_that_helps() {
     let mut app = App::new(None);
     let there = Msg::Bus(BusState::Devices(vec![device(1)]));
     let effects = update(&mut app, Duration::ZERO, there.clone());
@@ -89,19 +89,19 @@ fn a_drone_is_looked_at_once_and_its_diagnosis_marks_the_job_that_helps() {
     let protection = Some(Protection::default());
     let identity =
         Identity { board: None, loader: Some(Loader::Erased), firmware: None, protection, rom: None };
-    looked(&mut app, Some(DeviceInfo::InDfu(identity)));
+    finish_identify(&mut app, Some(DeviceInfo::InDfu(identity)));
     assert_eq!(app.goal, Goal::Restore);
-    assert!(notice_of(&app).contains("b puts it back"));
+    assert!(notice_of(&app).contains("Press b to restore it"));
     assert!(app.devices.known().is_some());
-    assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "it is known");
-    // Unplugged and plugged in again it may be another.
+    assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "it is already identified");
+    // After a reconnect it may be another drone.
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![])));
     assert!(app.devices.known().is_none());
     assert_eq!(update(&mut app, Duration::ZERO, there).len(), 1);
 }
 
 #[test]
-fn what_a_look_tells_is_not_taken_for_the_job_that_was_begun_meanwhile() {
+fn the_end_of_a_background_identify_does_not_end_a_job_that_started_since() {
     let mut app = App::new(None);
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![device(1)])));
     app.image = Slot::Ready("x.bin".into(), Box::new(Image::parse(vec![1, 2, 3, 4, 5]).unwrap()));
@@ -109,19 +109,19 @@ fn what_a_look_tells_is_not_taken_for_the_job_that_was_begun_meanwhile() {
         matches!(&press(&mut app, Key::Char('f'))[..], [Effect::Start(job)] if job.task != Task::Identify)
     );
     update(&mut app, Duration::ZERO, ended(Outcome::Cancelled(DroneState::Untouched), true));
-    assert!(app.job().is_some(), "the job goes on");
+    assert!(app.job().is_some(), "the job continues");
     update(&mut app, Duration::ZERO, ended(Outcome::Flashed, false));
     assert!(matches!(app.screen, Screen::Outcome(..)));
 }
 
 #[test]
-fn an_image_that_is_not_recognised_takes_a_typed_word() {
+fn an_unrecognised_image_requires_a_typed_word() {
     let mut app = app(1);
     let image = Image::parse(vec![1, 2, 3, 4, 5]).unwrap();
     let loaded = |name: &str| Msg::Loaded(Which::Image, name.into(), Ok(Box::new(image.clone())));
     app.image = Slot::Loading("x.bin".into());
     update(&mut app, Duration::ZERO, loaded("chosen-before.bin"));
-    assert!(matches!(app.image, Slot::Loading(_)), "what was chosen before comes too late");
+    assert!(matches!(app.image, Slot::Loading(_)), "a file chosen earlier is ignored");
     update(&mut app, Duration::ZERO, loaded("x.bin"));
     assert!(matches!(app.image, Slot::Ready(..)));
     press(&mut app, Key::Char('f'));
@@ -138,19 +138,19 @@ fn an_image_that_is_not_recognised_takes_a_typed_word() {
 }
 
 #[test]
-fn a_key_that_cannot_work_says_why_and_does_nothing() {
+fn an_unavailable_key_shows_the_reason_and_does_nothing() {
     let mut app = app(0);
     assert_eq!(press(&mut app, Key::Char('f')), []);
     assert!(notice_of(&app).contains("no Crazyflie found"));
     assert_eq!(app.screen, Screen::Home);
-    // And the reason goes away by itself.
+    // The reason disappears after a while.
     let later = app.now + Duration::from_secs(6);
     update(&mut app, later, Msg::Tick);
     assert_eq!(app.notice, None);
 }
 
 #[test]
-fn a_job_without_its_file_asks_for_the_file() {
+fn a_job_without_a_file_opens_the_picker() {
     let mut app = app(1);
     assert!(matches!(press(&mut app, Key::Char('f'))[..], [Effect::List(_)]));
     assert!(matches!(app.screen, Screen::Pick(Which::Image, Some(Goal::Flash), _)));
@@ -161,7 +161,7 @@ fn a_job_without_its_file_asks_for_the_file() {
 }
 
 #[test]
-fn a_pasted_path_is_taken() {
+fn a_pasted_path_is_loaded() {
     let mut app = app(1);
     press(&mut app, Key::Char('i'));
     press(&mut app, Key::Paste("/tmp/cf2.bin\nrm -rf /".to_owned()));
@@ -170,7 +170,7 @@ fn a_pasted_path_is_taken() {
 }
 
 #[test]
-fn a_folder_that_comes_late_does_not_show_in_another() {
+fn a_late_listing_does_not_appear_in_another_folder() {
     let mut app = app(1);
     press(&mut app, Key::Char('i'));
     let entry = Entry { path: "/elsewhere/x.bin".into(), kind: EntryKind::Folder, size: 0, age: None };
@@ -179,7 +179,7 @@ fn a_folder_that_comes_late_does_not_show_in_another() {
 }
 
 #[test]
-fn an_image_that_may_not_be_flashed_is_refused_when_it_is_chosen() {
+fn an_image_that_cannot_be_flashed_is_refused_when_it_is_chosen() {
     let mut app = app(1);
     let radio = Image::parse([&[0, 0x40, 0, 0x20, 0xC1, 0xB2, 1, 0][..], &[9; 900]].concat()).unwrap();
     app.image = Slot::Loading("nrf.bin".into());
@@ -203,17 +203,17 @@ fn working() -> App {
 }
 
 #[test]
-fn no_key_stops_a_job_that_writes_without_asking() {
+fn no_key_stops_a_writing_job_without_a_question() {
     for key in [Key::Char('q'), Key::CtrlC] {
         let mut app = working();
         assert_eq!(press(&mut app, key), []);
         assert_eq!(app.over, Some(Overlay::AskStop));
-        // A third and fourth do no more than the second.
+        // More presses change nothing.
         assert_eq!(press(&mut app, Key::CtrlC), []);
         assert_eq!(press(&mut app, Key::Char('q')), []);
         assert_eq!(press(&mut app, Key::Char('y')), [Effect::Cancel]);
         assert_eq!(press(&mut app, Key::Char('q')), []);
-        assert_eq!(press(&mut app, Key::Char('y')), [], "asked once is enough");
+        assert_eq!(press(&mut app, Key::Char('y')), [], "it is already stopping");
     }
     let mut app = working();
     assert_eq!(press(&mut app, Key::Esc), []);
@@ -221,7 +221,7 @@ fn no_key_stops_a_job_that_writes_without_asking() {
 }
 
 #[test]
-fn the_question_goes_away_by_itself_when_the_job_ends() {
+fn the_stop_question_closes_when_the_job_ends() {
     let mut app = working();
     press(&mut app, Key::Char('q'));
     update(&mut app, Duration::ZERO, ended(Outcome::Flashed, false));
@@ -230,7 +230,7 @@ fn the_question_goes_away_by_itself_when_the_job_ends() {
 }
 
 #[test]
-fn a_lost_terminal_ends_what_has_changed_nothing_and_lets_a_flash_finish() {
+fn a_lost_terminal_lets_a_flash_finish_and_ends_everything_else() {
     let mut idle = app(1);
     assert_eq!(update(&mut idle, Duration::ZERO, Msg::Detached), [Effect::Quit]);
 
@@ -248,11 +248,11 @@ fn a_lost_terminal_ends_what_has_changed_nothing_and_lets_a_flash_finish() {
 }
 
 #[test]
-fn of_several_devices_one_is_meant_and_the_command_line_names_it() {
+fn the_command_line_names_the_selected_one_of_several_drones() {
     let mut app = app(2);
-    // The other one is looked at in its turn.
+    // The newly selected drone is identified, too.
     assert!(matches!(press(&mut app, Key::Tab)[..], [Effect::Identify(_)]));
-    looked(&mut app, None);
+    finish_identify(&mut app, None);
     assert_eq!(app.devices.selected().map(|device| device.location.to_string()).as_deref(), Some("1-2"));
     assert!(command_line(&app).ends_with("--device 1-2 --demo=dfu"), "{}", command_line(&app));
     press(&mut app, Key::Tab);
@@ -261,9 +261,9 @@ fn of_several_devices_one_is_meant_and_the_command_line_names_it() {
     assert!(!command_line(&app).contains("--device"));
 }
 
-/// A drone that boots too early is taken as it runs: the wizard was on the way to an undo, and still is.
+/// If the drone boots normally during the wizard, the running drone is used, and an undo remains an undo.
 #[test]
-fn an_undo_that_led_to_the_wizard_stays_one() {
+fn an_undo_remains_an_undo_after_the_wizard() {
     let mut app = app(1);
     let data = images::firmware("2026.08", &CF2_BOARDS, images::FIRMWARE_MIN);
     let copy = crate::flash::Segment { address: crate::flash::FIRMWARE_BASE, data };

@@ -193,7 +193,8 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
                 if history.unfinished.is_none() {
                     chip.at(FIRMWARE_BASE, LEN - 0x4000).fill(BLANK);
                     chip.at(FIRMWARE_BASE, *len).copy_from_slice(&bytes(*seed, *len));
-                    // Every image begins differently, because an image that merely extends another would count as the same.
+                    // Every image begins differently, because an image that merely extends another would count as
+                    // the same.
                     let [low, high, ..] = len.to_le_bytes();
                     chip.at(FIRMWARE_BASE, 4).copy_from_slice(&[0xFB, 0xFB, low, high]);
                     memory.whole[1].push(parts(&chip.0)[1].to_vec());
