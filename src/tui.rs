@@ -1,9 +1,9 @@
-//! The terminal interface's shell: the only part of it that does anything. Gathers messages from keys, bus,
-//! worker and signals, gives them to `update` with the time, performs the effects, draws when something
-//! changed.
+//! The shell around the interface: the only part with side effects. It collects messages from keyboard, bus, worker and
+//! signals, passes them to `update` with the time, performs the effects, and draws when something has changed. The
+//! worker never waits for it.
 //!
-//! [`terminal`] is the screen and its restoration, [`keyboard`] what is typed, [`bundle`] what is saved for a report, [`plain`]
-//! the same without a screen. The worker never waits for any of this.
+//! [`terminal`] sets up and restores the terminal, [`keyboard`] reads keys, [`bundle`] saves bug reports, and [`plain`]
+//! is the same interface without a screen.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -45,30 +45,29 @@ use crate::sys::signals::Signals;
 use crate::sys::{absolute, files, symptoms};
 use terminal::TerminalScreen;
 
-/// At most so many frames: keys are drawn at once, progress no faster than this.
+/// The time between two frames of a running job. A key press is drawn at once.
 const FRAME: Duration = Duration::from_millis(100);
-/// How often the bus is looked at where nothing is notified.
+/// How often to scan the bus if no hotplug event arrives.
 const BUS_LOOK: Duration = Duration::from_millis(500);
 
-/// A complaint about the settings is on the screen for so long; it is in the log, too.
+/// How long a complaint about the settings stays on the screen. It is in the log, too.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// What the interface runs on.
 pub(crate) struct World {
     pub bus: Arc<dyn Bus>,
-    /// The time by which it lives.
     pub clock: Arc<dyn Clock>,
-    /// The demo's drones, and the name of the scenario.
+    /// The simulated drones, and the name of the scenario.
     pub demo: Option<(SimBus, String)>,
-    /// What the user has set, and what is wrong with that.
+    /// The user's settings, and a complaint if the file is not valid.
     pub settings: (Settings, Option<String>),
-    /// The drones that are shown.
+    /// Which drones to show.
     pub meant: Selector,
-    /// Where the log goes, if to a file.
+    /// The file of `--log-file`.
     pub log: Option<File>,
 }
 
-/// Runs the interface until its end; its state is what was last known then.
+/// Runs the interface until it quits, and returns its last state.
 pub(crate) fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Result<App> {
     let (messages, inbox) = channel();
     let mut shell = Shell::start(world, messages.clone());
@@ -77,7 +76,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Res
         terminal::ask_background();
     }
     keyboard::listen(messages.clone());
-    // Also SIGINT means that: the key arrives as a key, and only another program sends the signal.
+    // SIGINT detaches as well: in raw mode Ctrl-C arrives as a key, so only another program can have sent the signal.
     let outbox = messages.clone();
     let signals = Signals::listen(move |_| drop(outbox.send(Msg::Detached)))?;
     let mut app = shell.open(image);
@@ -88,7 +87,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Res
     result.map(|()| app)
 }
 
-/// What performs effects.
+/// Performs effects.
 struct Shell<'a> {
     world: &'a World,
     messages: Sender<Msg>,
@@ -97,9 +96,9 @@ struct Shell<'a> {
     worker: thread::JoinHandle<()>,
     start: Duration,
     quit: bool,
-    /// The demo leaves no trace.
+    /// `None` in the demo, which writes no files.
     record: Option<StateDir>,
-    /// The last job whose files are read before it starts; set once it was started or cancelled.
+    /// The last job whose files are read again before it starts. The flag is set once the job is started or cancelled.
     starting: Option<Arc<AtomicBool>>,
 }
 
@@ -134,7 +133,7 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// The interface at its start, with this image on its way.
+    /// Creates the state of the interface, and starts to load this image.
     fn open(&mut self, image: Option<&Path>) -> App {
         let demo = self.world.demo.as_ref().map(|(bus, name)| demo_state(bus, name));
         let (settings, complaint) = &self.world.settings;
@@ -144,7 +143,7 @@ impl<'a> Shell<'a> {
             app.log.push(Duration::ZERO, Level::Warning, complaint);
             app.notice = Some((complaint.clone(), COMPLAINT));
         }
-        // The end of a job that went on without its terminal.
+        // Report the result of a job that outlived its terminal.
         if let Some(line) = self.record.as_ref().and_then(unseen_end) {
             let _ = self.messages.send(Msg::Job(Box::new(line)));
         }
@@ -152,7 +151,7 @@ impl<'a> Shell<'a> {
             app.image = Slot::Loading(path.to_owned());
             self.perform(&app, Effect::Load(Which::Image, path.to_owned()));
         } else if app.demo.is_some() {
-            // Whoever tries it has no image at hand; the one that `demo-image` writes.
+            // The demo works without a file: it starts with the image that `demo-image` writes.
             let path = PathBuf::from(app::DEMO_IMAGE);
             app.image = Slot::Loading(path.clone());
             let image = Image::parse(images::firmware(images::VERSION, &CF2_BOARDS, images::FIRMWARE_LEN));
@@ -162,7 +161,7 @@ impl<'a> Shell<'a> {
         app
     }
 
-    /// The loop: one message at a time, a frame when something changed and it is time for one.
+    /// The event loop: handles one message at a time, and draws a frame when something has changed and one is due.
     fn turn(
         &mut self,
         app: &mut App,
@@ -209,7 +208,7 @@ impl<'a> Shell<'a> {
         Ok(())
     }
 
-    /// The terminal can no longer be drawn on: it is gone, and the signal that says so may have gone elsewhere.
+    /// Detaches if drawing fails: the terminal is gone, and the signal for that may not have reached this process.
     fn hung_up(&self) {
         let _ = self.messages.send(Msg::Detached);
     }
@@ -221,7 +220,7 @@ impl<'a> Shell<'a> {
     fn perform(&mut self, app: &App, effect: Effect) {
         match effect {
             Effect::Start(mut job) => {
-                // Looked up each time: the rules may have been put there meanwhile.
+                // Check each time, because the udev rules may have been installed in the meantime.
                 if job.enter == Enter::IfRunning && self.world.demo.is_none() {
                     job.enter = symptoms::may_enter();
                 }
@@ -235,7 +234,7 @@ impl<'a> Shell<'a> {
                 }
             }
             Effect::Cancel => {
-                // A job whose file is still being read has not begun.
+                // A job whose files are still being read has not started.
                 if self.starting.take().is_some_and(|taken| !taken.swap(true, Ordering::SeqCst)) {
                     let _ = self.messages.send(Msg::Ended(self.supervisor.abandon()));
                 } else {
@@ -263,9 +262,9 @@ impl<'a> Shell<'a> {
             Effect::Bundle => {
                 let saved = StateDir::of_user().map(|record| bundle::save(&record, app));
                 let text = match saved {
-                    Some(Ok(path)) => format!("Saved for a report: {}", path.display()),
-                    Some(Err(error)) => format!("The report could not be saved: {error}"),
-                    None => "There is no home directory to save a report in".to_owned(),
+                    Some(Ok(path)) => format!("Bug report saved: {}", path.display()),
+                    Some(Err(error)) => format!("The bug report could not be saved: {error}"),
+                    None => "The bug report could not be saved: no home directory".to_owned(),
                 };
                 let _ = self.messages.send(Msg::Notice(text));
             }
@@ -280,7 +279,8 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// A job that writes files begins if they are what they were when they were read: what is shown is what is written.
+    /// Starts a job. If it writes files, they are read again first, and the job starts only if they have not changed, so
+    /// that what is written is what was shown.
     fn start_job(&mut self, app: &App, job: Box<Job>) {
         let writes_files = matches!(&job.task, Task::Flash(task) if task.change == Change::Flash);
         let files = if writes_files { app.files_of_job() } else { Vec::new() };
@@ -289,7 +289,8 @@ impl<'a> Shell<'a> {
         }
         self.supervisor.watch(&job);
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
-        // Set by whichever is first: this thread, or a cancel while it still reads (a file system may hang).
+        // Set by the first of this thread and a cancel. A cancel must not wait for the read, because a file system may
+        // hang.
         let taken = Arc::new(AtomicBool::new(false));
         self.starting = Some(Arc::clone(&taken));
         thread::spawn(move || {
@@ -312,11 +313,12 @@ impl<'a> Shell<'a> {
         });
     }
 
-    /// A message on its way to the interface: what is worth remembering is, and the worker's events are supervised.
+    /// Handles a message before the interface gets it: remembers recent files, and lets the supervisor observe the
+    /// worker's events.
     fn supervised(&mut self, message: Msg) -> Msg {
         match message {
             Msg::Loaded(which, path, Ok(image)) => {
-                // No failure here matters.
+                // The list of recent files is a convenience, so a failure is ignored.
                 let _ = self.record.as_ref().map(|record| record.used(&path));
                 Msg::Loaded(which, path, Ok(image))
             }
@@ -339,7 +341,7 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// What `--log-file` asks for.
+    /// Appends an event to the file of `--log-file`.
     fn write_log(&self, event: &Event) {
         let Some(mut log) = self.world.log.as_ref() else { return };
         let text = match event {
@@ -347,7 +349,7 @@ impl<'a> Shell<'a> {
             Event::Finished(report) => report::headline(report),
             _ => return,
         };
-        // In one piece; a full disk must not stop a flash.
+        // One write per line. Errors are ignored, because a full disk must not stop a flash.
         let line = format!("{:9.3}  {text}\n", self.now().as_secs_f64());
         let _ = log.write_all(line.as_bytes());
     }
@@ -362,7 +364,7 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Lets the worker finish what it may not leave half done.
+    /// Waits until the worker has finished what must not be interrupted.
     fn end(self) {
         let Shell { supervisor, commands, worker, .. } = self;
         drop((supervisor, commands));
@@ -370,7 +372,7 @@ impl<'a> Shell<'a> {
     }
 }
 
-/// A defect in a parser must not leave a file being read for ever.
+/// Reads an image. A panic in a parser becomes an error, because otherwise the interface would wait for the file forever.
 fn read_image(path: &Path) -> Result<Box<Image>, Problem> {
     let read = catch_unwind(|| files::read_image(path));
     read.unwrap_or_else(|_| Err(files::defect(path))).map(Box::new)
@@ -382,21 +384,24 @@ fn demo_state(bus: &SimBus, name: &str) -> Demo {
     Demo { scenario: name.to_owned(), plugged, button }
 }
 
-/// Tells which of the drones that are meant are plugged in, now and whenever that changes.
+/// Reports which of the selected drones are plugged in, now and whenever that changes.
 fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
-    // One that cannot be opened does not tell its serial number: it may be meant.
-    let is_meant = move |device: &Device| {
+    // The serial number of a device that cannot be opened is unknown, so it may be the selected one.
+    let is_selected = move |device: &Device| {
         meant.matches(device) || matches!(meant, Selector::Serial(_)) && device.closed.is_some()
     };
     thread::spawn(move || {
         let mut known = scan::ScanCache::default();
-        let mut told = None;
+        let mut reported = None;
         loop {
             let state = match known.look(&bus) {
                 Ok((all, others)) => {
-                    let devices: Vec<Device> = all.iter().filter(|it| is_meant(it)).cloned().collect();
-                    if devices.is_empty() && !all.is_empty() && told != Some(BusState::Devices(Vec::new())) {
-                        let text = "The drone that --device names is not plugged in, but another is.";
+                    let devices: Vec<Device> = all.iter().filter(|it| is_selected(it)).cloned().collect();
+                    if devices.is_empty()
+                        && !all.is_empty()
+                        && reported != Some(BusState::Devices(Vec::new()))
+                    {
+                        let text = "The selected drone is not plugged in, but another one is.";
                         let _ = messages.send(Msg::Notice(text.to_owned()));
                     }
                     if devices.is_empty() && !others.is_empty() {
@@ -407,8 +412,8 @@ fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
                 }
                 Err(error) => BusState::None(error.to_string()),
             };
-            if told.as_ref() != Some(&state) {
-                told = Some(state.clone());
+            if reported.as_ref() != Some(&state) {
+                reported = Some(state.clone());
                 if messages.send(Msg::Bus(state)).is_err() {
                     return;
                 }
@@ -418,15 +423,15 @@ fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
     });
 }
 
-/// Tells what other runs are at, whenever that changes; and how one ended that nobody saw the end of.
+/// Reports other running instances whenever they change, and the result of one that outlived its terminal.
 fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) {
     thread::spawn(move || {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         loop {
             let others = record.others_at_work();
-            if others != told {
+            if others != reported {
                 let ended = others.is_empty();
-                told.clone_from(&others);
+                reported.clone_from(&others);
                 if messages.send(Msg::Elsewhere(others)).is_err() {
                     return;
                 }
@@ -439,16 +444,16 @@ fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) 
     });
 }
 
-/// The end of a job that went on without its terminal, as a line for the log.
+/// The result of a job that outlived its terminal, as a log entry.
 fn unseen_end(record: &StateDir) -> Option<Event> {
     let entry = LogEntry::EndedUnseen(record.unseen_end()?);
     Some(Event::Log(entry.level(), entry))
 }
 
-/// Whether there is a terminal that a full screen can be drawn on.
+/// Whether standard input and output are a terminal that can show the full screen.
 pub(crate) fn has_terminal() -> bool {
     use std::io::IsTerminal;
-    // Windows has no TERM.
+    // Windows does not set TERM.
     let dumb = std::env::var_os("TERM").map_or(cfg!(unix), |term| term == "dumb" || term.is_empty());
     io::stdin().is_terminal() && io::stdout().is_terminal() && !dumb
 }

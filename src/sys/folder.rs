@@ -1,5 +1,5 @@
-//! A folder as the picker lists it: its image files with what each of them is, the newest first, and its folders. Bounded
-//! in entries and in bytes, since a folder may hold anything.
+//! Lists a folder for the picker: its image files with their content, newest first, and its subfolders. The number of
+//! entries and of bytes read is limited, because a folder may be huge.
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
@@ -11,17 +11,17 @@ use crate::clock::unix_seconds;
 use crate::image::{Content, Image};
 use crate::report::ProblemKind;
 
-/// At most this many files are listed, and as many folders.
+/// The most files listed, and the most folders.
 const ROWS: usize = 500;
-/// At most this many entries of a folder are looked at.
+/// The most directory entries examined.
 const ENTRIES: usize = 20_000;
-/// Bytes of files that are recognised for one list; further files are listed by name.
+/// The most bytes read to recognise files. Once they are used up, files are listed by name only.
 const RECOGNISED: u64 = 32 * 1024 * 1024;
-/// Extensions of image files.
+/// The extensions of image files.
 const EXTENSIONS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
-/// Recent images that still exist; the image files of a folder, usable ones before others and each the newest first; and its
-/// folders by name. An error is the system's reason why the folder cannot be read.
+/// Returns recent images that still exist, then the folder's image files, then its subfolders by name. Files that can be
+/// flashed precede the others, newest first. An error is the system's reason why the folder cannot be read.
 pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, String> {
     let mut budget = RECOGNISED;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds());
@@ -40,14 +40,14 @@ pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, Stri
             files.push((path, metadata));
         }
     }
-    // Sorted before the list is cut: the newest files, not the first ones of the disk.
+    // Sort before cutting the list. The directory order is arbitrary, and the newest files must remain.
     let modified = |metadata: &Metadata| metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     files.sort_by(|a, b| modified(&b.1).cmp(&modified(&a.1)).then_with(|| a.0.cmp(&b.0)));
     folders.sort();
     let files = files.into_iter().take(ROWS);
     let mut files: Vec<Entry> =
         files.map(|(path, metadata)| file_entry(path, &metadata, now, &mut budget)).collect();
-    // The newest file that can be flashed is the first: Enter chooses it.
+    // The newest file that can be flashed comes first, because Enter chooses it.
     files.sort_by_key(|entry| !matches!(entry.kind, EntryKind::File(_, true)));
     entries.extend(files);
     let folder_entry = |path| Entry { path, kind: EntryKind::Folder, size: 0, age: None };
@@ -59,7 +59,7 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'))
 }
 
-/// The metadata of a file that may be an image.
+/// The metadata of a file whose extension is that of an image.
 fn image_file(path: &Path) -> Option<Metadata> {
     let extension = path.extension()?.to_str()?.to_ascii_lowercase();
     let metadata = fs::metadata(path).ok()?;
@@ -73,7 +73,7 @@ fn file_entry(path: PathBuf, metadata: &Metadata, now: SystemTime, budget: &mut 
     Entry { path, kind, size: metadata.len(), age }
 }
 
-/// What a file is. Once the budget of bytes is used up, files are not read.
+/// Recognises a file, unless the budget of bytes is used up.
 fn kind(path: &Path, bytes: u64, budget: &mut u64) -> EntryKind {
     let Some(rest) = budget.checked_sub(bytes) else {
         return EntryKind::File("not examined".to_owned(), true);
@@ -101,14 +101,14 @@ mod tests {
         entries.iter().map(name).collect()
     }
 
-    /// The order of the disk decides nothing, and no more is read than makes sense.
+    /// The directory order does not matter, and files beyond the budget are not read.
     #[test]
     fn a_full_folder_is_listed_newest_first() {
         let dir = tempfile::tempdir().unwrap();
         let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         for n in (0..600_u64).rev() {
             let file = fs::File::create(dir.path().join(format!("{n:04}.bin"))).unwrap();
-            // Every third is of the same second: those are in the order of their names.
+            // Three files each have the same time; these are sorted by name.
             file.set_modified(epoch + Duration::from_secs(n / 3)).unwrap();
         }
         fs::create_dir(dir.path().join("0000")).unwrap();
@@ -124,9 +124,9 @@ mod tests {
         assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not examined".to_owned(), true));
     }
 
-    /// B6: what may not be read is called that, a folder and a file alike.
+    /// B6: the picker says why a folder or a file cannot be read.
     #[test]
-    fn what_cannot_be_read_says_so() {
+    fn an_unreadable_folder_or_file_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         assert!(list(&dir.path().join("missing"), &[]).is_err_and(|why| why.contains("No such file")));
         let mut budget = RECOGNISED;

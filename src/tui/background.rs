@@ -1,18 +1,18 @@
-//! The terminal's background colour: asked for once (OSC 11), and never waited for. The answer comes when it comes, as keys,
-//! since the terminal library does not know it: `ESC ] 11 ; rgb:RRRR/GGGG/BBBB` and BEL or `ESC \\`. Here it is told from
-//! typed keys. A terminal that never answers keeps the dark palette.
+//! Recognises the terminal's answer to the query for its background colour (OSC 11). The query is sent once and nothing
+//! waits for the answer. The terminal library does not parse it, so it arrives as keys: `ESC ] 11 ; rgb:RRRR/GGGG/BBBB`,
+//! then BEL or `ESC \\`. This module separates it from typed keys. Without an answer, the dark palette stays.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::app::Background;
 
 pub(super) const QUESTION: &[u8] = b"\x1b]11;?\x1b\\";
-/// How every answer begins.
+/// The start of every answer, after the escape character.
 const START: &str = "]11;rgb:";
-/// The longest: twelve digits and two slashes.
+/// The length of the longest answer: twelve digits and two slashes.
 const LONGEST: usize = START.len() + 14;
 
-/// What of the answer has come so far.
+/// The part of the answer received so far.
 #[derive(Default)]
 pub(super) struct Answer {
     text: String,
@@ -28,7 +28,7 @@ pub(super) enum Taken {
 }
 
 impl Answer {
-    /// Whether this key belongs to the answer. Once it was given, none does.
+    /// Decides whether this key belongs to the answer. After a complete answer, no key does.
     pub(super) fn take(&mut self, key: KeyEvent) -> Taken {
         let KeyCode::Char(letter) = key.code else { return self.drop_it() };
         if self.given {
@@ -42,7 +42,7 @@ impl Answer {
             return background(&self.text).map_or(Taken::Part, Taken::Whole);
         }
         let at = self.text.len();
-        // The first comes after an escape; over a slow line that may have come before it, as a key of its own.
+        // The escape character makes the first key an Alt key, or arrives before it as a separate key on a slow line.
         let fits = match START.as_bytes().get(at) {
             Some(&expected) => letter == char::from(expected) && (!alt || at == 0) && !control,
             None => (letter.is_ascii_hexdigit() || letter == '/') && !alt && !control && at < LONGEST,
@@ -60,7 +60,7 @@ impl Answer {
     }
 }
 
-/// By the luminance of the colour, from the first two digits of each part.
+/// Light or dark, from the luminance of the colour. Only the first two digits of each part count.
 fn background(answer: &str) -> Option<Background> {
     let mut parts =
         answer.strip_prefix(START)?.split('/').map(|part| u32::from_str_radix(part.get(..2)?, 16).ok());
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_from_what_is_typed() {
+    fn an_answer_is_separated_from_typed_keys() {
         let bell = KeyEvent::new(KeyCode::Char('g'), KeyModifiers::CONTROL);
         let string_end = KeyEvent::new(KeyCode::Char('\\'), KeyModifiers::ALT);
         for (text, end, expected) in [
@@ -97,12 +97,12 @@ mod tests {
                 match answer.take(key) {
                     Taken::Part => {}
                     Taken::Whole(background) => found = Some(background),
-                    Taken::No => panic!("{text}: {key:?} is taken for a key"),
+                    Taken::No => panic!("{text}: {key:?} was taken for a typed key"),
                 }
             }
             assert_eq!(found, Some(expected), "{text}");
             let letter = KeyEvent::new(KeyCode::Char(']'), KeyModifiers::NONE);
-            assert!(matches!(answer.take(letter), Taken::No), "once is enough");
+            assert!(matches!(answer.take(letter), Taken::No), "only one answer is expected");
         }
         let mut answer = Answer::default();
         for letter in "f11;rgb:wq?".chars() {

@@ -1,5 +1,5 @@
-//! What somebody needs who is to understand a problem: versions, device, image, plan, log, and the screen as
-//! text. One file in the state directory, named on the screen; nothing is sent anywhere.
+//! Saves a bug report: versions, device, image, plan, log, and the screen as text. It is one file in the state
+//! directory, whose path is shown on the screen. Nothing is sent anywhere.
 
 use std::fmt::Write as _;
 use std::io;
@@ -13,9 +13,10 @@ use crate::record::StateDir;
 use crate::ui;
 use crate::ui::theme::{Colours, Glyphs, Theme};
 
+/// The number of reports kept.
 const KEPT: usize = 20;
 
-/// Saves a report and gives its path.
+/// Saves a report and returns its path.
 pub(super) fn save(record: &StateDir, app: &App) -> io::Result<PathBuf> {
     record.save(Path::new("reports"), "report.txt", text(app).as_bytes(), KEPT)
 }
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_has_the_version_the_log_and_the_screen() {
+    fn a_report_contains_the_version_the_log_and_the_screen() {
         let mut app = App::new(None);
         app.log.push(std::time::Duration::ZERO, crate::job::Level::Info, "a line of the log");
         let text = text(&app);

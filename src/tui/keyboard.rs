@@ -1,4 +1,4 @@
-//! The terminal's keys as the table of keys knows them, from a thread that waits for them.
+//! Reads keys in a thread of its own, and converts them to those of the key table.
 
 use std::sync::mpsc::Sender;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::app::Msg;
 use crate::app::keys::Key;
 use crate::tui::background::{Answer, Taken};
 
-/// Sends keys, pasted text and changes of size, until the terminal is gone.
+/// Sends key presses, pasted text and size changes until the terminal is gone.
 pub(super) fn listen(messages: Sender<Msg>) {
     thread::spawn(move || {
         let mut answer = Answer::default();
@@ -18,7 +18,7 @@ pub(super) fn listen(messages: Sender<Msg>) {
                 Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => match answer.take(key) {
                     Taken::Part => None,
                     Taken::Whole(background) => Some(Msg::Background(background)),
-                    // Redraws what noise on the line has spoilt.
+                    // Ctrl-L repaints the screen, for example after noise on a serial line.
                     Taken::No if is_control(key, 'l') => Some(Msg::Resized),
                     Taken::No => convert(key).map(Msg::Key),
                 },

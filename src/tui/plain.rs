@@ -1,5 +1,5 @@
-//! The interface in lines (`--plain`, `TERM=dumb`, no terminal, screen readers): the same state and the same
-//! `update`, with lines out and lines in. No escape sequence ever.
+//! The interface as plain lines, for `--plain`, `TERM=dumb`, pipes and screen readers. It uses the same state and the
+//! same `update`, but reads and prints lines. It never prints an escape sequence.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -16,14 +16,14 @@ use crate::job::Level;
 use crate::sys::signals::{Signal, Signals};
 use crate::ui::lines;
 
-/// A word that was typed wrong is not longer.
+/// The longest confirmation word that can have been typed.
 const WORD_MAX: usize = 20;
-/// A line that is an answer is not longer, in bytes: the longest is a path.
+/// The longest answer, in bytes. The longest sensible one is a path.
 const LINE_MAX: u64 = 4096;
-/// Lines that wait until there is something that they can answer.
+/// How many lines of input are held until they answer a question.
 const AHEAD: usize = 16;
 
-/// What comes from outside: a line from standard input or its end, a signal, or a message.
+/// An input of the event loop: a message, a line of standard input or its end, or a signal.
 enum Input {
     Message(Msg),
     Line(String),
@@ -31,7 +31,7 @@ enum Input {
     Signal(Signal),
 }
 
-/// Runs until the end of the input or until it is told to quit; the state is what was last known then.
+/// Runs until the end of the input or until the user quits, and returns the last state.
 pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (messages, from_shell) = channel();
     let (inputs, inbox) = channel();
@@ -40,7 +40,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (forward, hear) = (inputs.clone(), inputs.clone());
     thread::spawn(move || from_shell.iter().all(|message| forward.send(Input::Message(message)).is_ok()));
     let signals = Signals::listen(move |signal| drop(hear.send(Input::Signal(signal))))?;
-    // At most this many unused lines are held; the reader waits until one is used.
+    // The reader stops while `AHEAD` lines are unused, so that endless input does not fill the memory.
     let (taken, free) = sync_channel(AHEAD);
     thread::spawn(move || {
         let mut input = io::stdin().lock();
@@ -65,12 +65,12 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
                 let _ = free.try_recv();
             }
         }
-        // Lines that came early wait until there is something that they can answer.
+        // Lines that were typed ahead wait until they can answer a question.
         let line = if is_ready(&app, interactive) { answers.pop_front() } else { None };
         if line.is_some() {
             let _ = free.try_recv();
         }
-        // Nobody will answer any more: what is under way is finished, if it writes.
+        // No more input will come. Detach: a job that is writing finishes, everything else ends.
         let alone = ended && answers.is_empty() && is_ready(&app, interactive) && !app.detached;
         let messages = match line {
             Some(line) => keys_of(&app, &line),
@@ -86,7 +86,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
                             if question.until_read(shell.now()).is_some());
                     if interactive && too_soon {
                         let _ = free.try_recv();
-                        said.print("That came before the plan could be read. Type it once more.");
+                        said.print("You typed that before the plan was shown in full. Type it again.");
                     } else {
                         answers.push_back(line);
                     }
@@ -103,7 +103,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
             let now = shell.now();
             for effect in update(&mut app, now, message) {
                 match effect {
-                    // There is no clipboard.
+                    // Without a clipboard, print the text.
                     Effect::Copy(text) => {
                         app.notice = None;
                         said.print(&text);
@@ -119,7 +119,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     Ok(app)
 }
 
-/// The next line, whatever is in it; what is longer than an answer can be is cut. `None` at the end.
+/// Reads the next line, with invalid UTF-8 replaced and longer lines cut to [`LINE_MAX`]. `None` at the end.
 fn next_line(input: &mut impl BufRead) -> Option<String> {
     let mut line = Vec::new();
     input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line).ok().filter(|&n| n > 0)?;
@@ -135,14 +135,14 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
     Some(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Ctrl-C stops a job at the next safe point, without a question, and else ends the program.
+/// Ctrl-C stops a job at the next safe point without a question. If no job runs, it ends the program.
 fn interrupt(app: &App) -> Vec<Msg> {
     let asked = app.job().is_some_and(|view| !matches!(view.stage, Stage::Asking(_)));
     let yes = asked.then_some(Msg::Key(Key::Char('y')));
     [Msg::Key(Key::CtrlC)].into_iter().chain(yes).collect()
 }
 
-/// The next thing that happens, or the tick that is due.
+/// Waits for the next input, or for a tick if one is due.
 fn next(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
     match app.next_wake().map(|wait| wait.max(Duration::from_millis(50))) {
         None => inbox.recv().map_err(io::Error::other),
@@ -154,7 +154,7 @@ fn next(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
     }
 }
 
-/// Whether a line can be an answer now. While a job works only somebody at a keyboard has something to say.
+/// Whether a line can be an answer now. While a job runs, only a line typed at a keyboard is used, for example to stop it.
 fn is_ready(app: &App, interactive: bool) -> bool {
     let loading = [&app.image, &app.loader].iter().any(|slot| matches!(slot, Slot::Loading(_)));
     let busy = match &app.screen {
@@ -168,14 +168,14 @@ fn is_ready(app: &App, interactive: bool) -> bool {
     app.devices.bus != BusState::Asking && !loading && !busy
 }
 
-/// A line as the keys that it stands for: a path while a file is chosen, a word while one is asked for, else
-/// its first character; an empty line is Enter.
+/// Converts a line to key presses: a path in the picker, a word if a confirmation word is required, and otherwise its first
+/// character. An empty line is Enter.
 fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let key = |key: Key| Msg::Key(key);
     let line = line.trim();
     match &app.screen {
         _ if app.over.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
-        // Out of the path first, if one was typed that was not good.
+        // If the path field is still open after a path that could not be used, close it first.
         Screen::Pick(_, _, picker) if line == "q" => {
             let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
             typed.into_iter().chain([key(Key::Esc)]).collect()
@@ -184,7 +184,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
             vec![key(Key::Paste(line.to_owned())), key(Key::Enter)]
         }
         _ if keys::typing_a_word(app) && line == "q" => vec![key(Key::Esc)],
-        // What was typed wrong before goes.
+        // Delete an earlier, wrong word first.
         _ if keys::typing_a_word(app) && !line.is_empty() => {
             let word = line.chars().map(|c| key(Key::Char(c)));
             std::iter::repeat_n(key(Key::Backspace), WORD_MAX).chain(word).chain([key(Key::Enter)]).collect()
@@ -199,21 +199,21 @@ struct Said {
     screen: Vec<String>,
     choices: String,
     notice: String,
-    /// Whether a plan is asked about.
+    /// Whether a plan waits for confirmation.
     asked: bool,
 }
 
 impl Said {
-    #[allow(clippy::unused_self, reason = "whoever has it speaks")]
+    #[allow(clippy::unused_self, reason = "only the owner of this state may print")]
     fn print(&self, text: &str) {
         let _ = writeln!(io::stdout(), "{text}");
     }
 
-    /// Says what is new: log lines, a notice, the screen, the choices.
+    /// Prints what is new: log lines, a notice, the screen and the choices.
     fn tell(&mut self, app: &App) {
         self.asked = app.job().is_some_and(|view| matches!(view.stage, Stage::Asking(_)));
         let mut out = io::stdout().lock();
-        // A reader that is gone is noticed as the end of the input.
+        // Write errors are ignored. If the reader is gone, the input ends as well.
         let lines = app.log.lines();
         let new = app.log.pushed().saturating_sub(self.logged);
         let new = lines.iter().skip(lines.len().saturating_sub(new));
@@ -224,7 +224,7 @@ impl Said {
         let notice = app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
         if notice != self.notice {
             self.notice.clone_from(&notice);
-            // Some are in the log, too.
+            // Some notices were printed as a log line already.
             if !notice.is_empty() && lines.back().is_none_or(|line| line.text != notice) {
                 let _ = writeln!(out, "{notice}");
             }
@@ -235,7 +235,7 @@ impl Said {
                 let _ = writeln!(out, "{line}");
             }
         }
-        // While the hands are busy, and while a number counts, no question is asked.
+        // Do not print choices while the wizard counts: the user's hands are busy.
         let counts = match &app.screen {
             Screen::Wizard(view) => view.wizard.next_wake(app.now).is_some(),
             _ => false,
@@ -254,13 +254,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_cut_and_may_hold_anything() {
+    fn a_line_is_cut_and_may_contain_any_bytes() {
         let text = [&b"f\n\xff\xfe\n"[..], &vec![b'x'; 10_000], b"\nlast"].concat();
         let mut input = io::BufReader::with_capacity(100, &text[..]);
         let lines: Vec<String> = std::iter::from_fn(|| next_line(&mut input)).collect();
         assert_eq!(lines.iter().map(|line| line.trim_end().len()).collect::<Vec<_>>(), [1, 6, 4096, 4]);
         assert_eq!((&*lines[0], &*lines[3]), ("f\n", "last"));
-        // What has no end is not read to its end.
+        // Endless input is not read to its end.
         let mut endless = io::BufReader::new(io::repeat(b'\n'));
         assert_eq!(next_line(&mut endless).as_deref(), Some("\n"));
     }

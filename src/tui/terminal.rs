@@ -1,6 +1,5 @@
-//! The screen: raw mode and the alternate screen, taken once and given back exactly once on every way out,
-//! with frames that leave in one write. And what survives it: a terminal that is gone must neither stop a
-//! flash nor burn a processor.
+//! Sets up and restores the terminal. Raw mode and the alternate screen are restored exactly once on every exit path,
+//! and each frame is one write. If the terminal disappears, this neither stops a flash nor causes a busy loop.
 
 use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +12,17 @@ use ratatui::backend::{Backend, ClearType, CrosstermBackend};
 use ratatui::layout::Rect;
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
-/// Room for a whole frame: in smaller pieces it would be seen being drawn.
+/// The size of the output buffer. It holds a whole frame, because a frame in several writes flickers.
 const FRAME_BYTES: usize = 64 * 1024;
-/// What a console without a size is taken for.
+/// The size assumed for a console that reports none.
 const DEFAULT: (u16, u16) = (80, 24);
-/// The largest area that is drawn: more is not readable, and 65535 by 65535 cells do not fit into memory.
+/// The largest area that is drawn. 65535 by 65535 cells would not fit into memory.
 const LARGEST: (u16, u16) = (500, 300);
 
-/// Whether the terminal is ours at the moment.
+/// Whether the terminal is in raw mode and on the alternate screen.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The terminal while the interface has it.
+/// The terminal while the interface uses it.
 pub(super) struct TerminalScreen {
     terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
     fixed: bool,
@@ -33,7 +32,7 @@ impl TerminalScreen {
     pub(super) fn open() -> io::Result<TerminalScreen> {
         let size = terminal::size().unwrap_or((0, 0));
         let fixed = size.0 == 0 || size.1 == 0;
-        // Its size is set here alone: left to itself ratatui takes whatever the terminal says.
+        // Without a fixed viewport, ratatui would use any size that the terminal reports.
         let viewport = Viewport::Fixed(if fixed { area(DEFAULT) } else { area(size) });
         TAKEN.store(true, Ordering::SeqCst);
         let taken = take().and_then(|()| {
@@ -49,13 +48,14 @@ impl TerminalScreen {
         }
     }
 
-    /// Draws a frame. A terminal that has gone away is noticed by its signal or by the keyboard.
+    /// Draws a frame. An error means that the terminal is gone.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         self.terminal.draw(draw)?;
         Write::flush(self.terminal.backend_mut())
     }
 
-    /// Repaints at the new size. `Terminal::clear` would ask the terminal for its cursor and wait.
+    /// Repaints at the new size. This does not use `Terminal::clear`, which asks the terminal for its cursor position
+    /// and waits for the answer.
     pub(super) fn resized(&mut self) -> io::Result<()> {
         if self.fixed {
             return Ok(());
@@ -66,7 +66,7 @@ impl TerminalScreen {
     }
 }
 
-/// The screen, cut to [`LARGEST`].
+/// The screen's area, limited to [`LARGEST`].
 fn area((width, height): (u16, u16)) -> Rect {
     Rect::new(0, 0, width.min(LARGEST.0), height.min(LARGEST.1))
 }
@@ -78,14 +78,14 @@ impl Drop for TerminalScreen {
 }
 
 fn take() -> io::Result<()> {
-    // Under NO_COLOR crossterm turns every colour into a full reset, which takes bold and reverse with it.
-    // The theme has no colours then; this keeps the rest.
+    // With NO_COLOR, crossterm replaces every colour by a full reset, which also removes bold and reverse. The theme has
+    // no colours then anyway, so turn that off to keep the other attributes.
     crossterm::style::force_color_output(true);
     terminal::enable_raw_mode()?;
     execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
 }
 
-/// Once, whoever calls it first: closing, dropping, or a panic.
+/// Restores the terminal. Only the first call has an effect, be it from closing, dropping or a panic.
 pub(crate) fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
@@ -95,27 +95,27 @@ pub(crate) fn give_back() {
     }
 }
 
-/// The terminal is gone, or this program is to go on without it: gives it back as far as it is there.
+/// Lets the program continue without a terminal, which may be gone already.
 pub(super) fn abandon() {
     give_back();
     replace_standard_streams();
 }
 
-/// Asks for the background colour; [`super::background`] tells the answer from keys.
+/// Asks for the background colour. [`super::background`] recognises the answer.
 pub(super) fn ask_background() {
     let mut out = io::stdout();
     let _ = out.write_all(super::background::QUESTION);
     let _ = out.flush();
 }
 
-/// Beeps, where the terminal does; it travels over SSH.
+/// Rings the terminal's bell, which also works over SSH.
 pub(super) fn bell(times: u8) {
     let mut out = io::stdout();
     let _ = out.write_all(&vec![7; usize::from(times)]);
     let _ = out.flush();
 }
 
-/// Sends text to the terminal's clipboard (OSC 52), where TERM is of a kind that takes it.
+/// Sends text to the terminal's clipboard (OSC 52), if TERM names a terminal that supports it.
 pub(super) fn copy(text: &str) {
     let term = std::env::var("TERM").unwrap_or_default();
     let kinds = ["xterm", "tmux", "screen", "foot", "alacritty", "wezterm", "rxvt", "kitty"];
@@ -124,15 +124,15 @@ pub(super) fn copy(text: &str) {
     }
 }
 
-/// Puts nothing in the place of a terminal that has hung up: an empty pipe to read from, which parks the
-/// keyboard's thread instead of letting it spin, and nowhere to write to.
+/// Replaces the standard streams of a terminal that has hung up. Input becomes an empty pipe, on which the keyboard
+/// thread blocks instead of looping on errors. Output goes to `/dev/null`.
 #[cfg(unix)]
 fn replace_standard_streams() {
     use std::fs::OpenOptions;
     use std::os::fd::OwnedFd;
     if let Ok((read, write)) = rustix::pipe::pipe() {
         let _ = rustix::stdio::dup2_stdin(&read);
-        // Kept open for ever: closed, it would be an end of file.
+        // Keep the write end open: if it were closed, reads would return the end of the file.
         std::mem::forget::<OwnedFd>(write);
     }
     if let Ok(nowhere) = OpenOptions::new().write(true).open("/dev/null") {

@@ -378,7 +378,8 @@ fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> Middle<'a> {
         }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
-            let next = report::afterwards(report).unwrap_or_else(|| "The drone is still in DFU mode.".to_owned());
+            let next =
+                report::afterwards(report).unwrap_or_else(|| "The drone is still in DFU mode.".to_owned());
             let style = if flies { theme.good } else { theme.strong };
             lines.push(Line::from(Span::styled(theme.text(&next), style)));
             lines.extend(report::figures(report).map(|figures| Line::from(format!("{figures}."))));

@@ -114,7 +114,7 @@ fn the_interface_uses_the_drone_given_by_device_and_writes_the_log_file() {
     let log = std::fs::read_to_string(session.dir.path().join("log.txt")).unwrap();
     assert!(log.contains("Erase    0x08004000") && log.contains("Flashed and verified"), "{log}");
     let mut session = Session::start(&["cf2.bin", "--demo=two", "--plain", "--device", "1-7"], &[]);
-    session.until("The drone that --device names is not plugged in, but another is.");
+    session.until("The selected drone is not plugged in, but another one is.");
     session.press("q\n");
     session.ended();
 }
