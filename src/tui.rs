@@ -96,7 +96,7 @@ struct Shell<'a> {
     worker: thread::JoinHandle<()>,
     start: Duration,
     quit: bool,
-    /// `None` in the demo, which writes no files.
+    /// `None` in the demo, which keeps no history, and without a home directory.
     record: Option<StateDir>,
     /// The last job whose files are read again before it starts. The flag is set once the job is started or cancelled.
     starting: Option<Arc<AtomicBool>>,
@@ -279,8 +279,8 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Starts a job. If it writes files, they are read again first, and the job starts only if they have not changed, so
-    /// that what is written is what was shown.
+    /// Starts a job. If it writes files, they are read again first, and the job starts only if they have not changed,
+    /// so that what is written is what was shown.
     fn start_job(&mut self, app: &App, job: Box<Job>) {
         let writes_files = matches!(&job.task, Task::Flash(task) if task.change == Change::Flash);
         let files = if writes_files { app.files_of_job() } else { Vec::new() };
@@ -372,7 +372,7 @@ impl<'a> Shell<'a> {
     }
 }
 
-/// Reads an image. A panic in a parser becomes an error, because otherwise the interface would wait for the file forever.
+/// Reads an image. A panic in a parser becomes an error; otherwise the interface would wait for the file forever.
 fn read_image(path: &Path) -> Result<Box<Image>, Problem> {
     let read = catch_unwind(|| files::read_image(path));
     read.unwrap_or_else(|_| Err(files::defect(path))).map(Box::new)
@@ -392,15 +392,12 @@ fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
     };
     thread::spawn(move || {
         let mut known = scan::ScanCache::default();
-        let mut reported = None;
+        let mut last = None;
         loop {
             let state = match known.look(&bus) {
                 Ok((all, others)) => {
                     let devices: Vec<Device> = all.iter().filter(|it| is_selected(it)).cloned().collect();
-                    if devices.is_empty()
-                        && !all.is_empty()
-                        && reported != Some(BusState::Devices(Vec::new()))
-                    {
+                    if devices.is_empty() && !all.is_empty() && last != Some(BusState::Devices(Vec::new())) {
                         let text = "The selected drone is not plugged in, but another one is.";
                         let _ = messages.send(Msg::Notice(text.to_owned()));
                     }
@@ -412,8 +409,8 @@ fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
                 }
                 Err(error) => BusState::None(error.to_string()),
             };
-            if reported.as_ref() != Some(&state) {
-                reported = Some(state.clone());
+            if last.as_ref() != Some(&state) {
+                last = Some(state.clone());
                 if messages.send(Msg::Bus(state)).is_err() {
                     return;
                 }
@@ -426,12 +423,12 @@ fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
 /// Reports other running instances whenever they change, and the result of one that outlived its terminal.
 fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) {
     thread::spawn(move || {
-        let mut reported = Vec::new();
+        let mut last = Vec::new();
         loop {
             let others = record.others_at_work();
-            if others != reported {
+            if others != last {
                 let ended = others.is_empty();
-                reported.clone_from(&others);
+                last.clone_from(&others);
                 if messages.send(Msg::Elsewhere(others)).is_err() {
                     return;
                 }

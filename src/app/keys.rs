@@ -84,7 +84,7 @@ fn row(keys: &[Key], shown: &'static str, label: &'static str, action: Action) -
     Binding { keys: keys.to_vec(), shown, label, action, why_not: None }
 }
 
-/// For panels in which every letter is text, or may become a command.
+/// Keys for moving through a panel. They include no letters, because the panel may use letters as text.
 fn scrolling() -> Vec<Binding> {
     vec![
         row(&[Key::Up], "↑", "up", Action::Move(-1)),
@@ -229,7 +229,7 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
         return Some(format!("no USB on this computer ({why})"));
     }
     let slot = app.slot(goal.file());
-    // The file is read long before the drone is in DFU mode.
+    // The wizard need not wait for the file: entering DFU mode by hand takes longer than reading it.
     if matches!(slot, Slot::Loading(_)) && goal != Goal::Recover {
         return Some("the file is still being read".to_owned());
     }

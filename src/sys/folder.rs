@@ -20,8 +20,8 @@ const RECOGNISED: u64 = 32 * 1024 * 1024;
 /// The extensions of image files.
 const EXTENSIONS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
-/// Returns recent images that still exist, then the folder's image files, then its subfolders by name. Files that can be
-/// flashed precede the others, newest first. An error is the system's reason why the folder cannot be read.
+/// Returns recent images that still exist, then the folder's image files, then its subfolders by name. Files that can
+/// be flashed precede the others, newest first. An error is the system's reason why the folder cannot be read.
 pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, String> {
     let mut budget = RECOGNISED;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds());

@@ -52,15 +52,15 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         let _ = inputs.send(Input::End);
     });
 
-    let mut said = Said::default();
+    let mut printed = Printed::default();
     let mut answers: VecDeque<String> = VecDeque::new();
     let mut ended = false;
     let interactive = io::stdin().is_terminal();
     while !shell.quit {
-        let asked = said.asked;
-        said.tell(&app);
+        let asked = printed.asked;
+        printed.print_changes(&app);
         // At a keyboard, lines typed before the plan was shown do not answer it.
-        if said.asked && !asked && interactive {
+        if printed.asked && !asked && interactive {
             for _ in answers.drain(..) {
                 let _ = free.try_recv();
             }
@@ -86,7 +86,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
                             if question.until_read(shell.now()).is_some());
                     if interactive && too_soon {
                         let _ = free.try_recv();
-                        said.print("You typed that before the plan was shown in full. Type it again.");
+                        printed.print("Nothing has been written. Read the plan, then type the key again.");
                     } else {
                         answers.push_back(line);
                     }
@@ -106,14 +106,14 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
                     // Without a clipboard, print the text.
                     Effect::Copy(text) => {
                         app.notice = None;
-                        said.print(&text);
+                        printed.print(&text);
                     }
                     effect => shell.perform(&app, effect),
                 }
             }
         }
     }
-    said.tell(&app);
+    printed.print_changes(&app);
     signals.stop();
     shell.end();
     Ok(app)
@@ -154,7 +154,7 @@ fn next(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
     }
 }
 
-/// Whether a line can be an answer now. While a job runs, only a line typed at a keyboard is used, for example to stop it.
+/// Whether a line can be an answer now. While a job runs, only a line from a keyboard is used, for example to stop it.
 fn is_ready(app: &App, interactive: bool) -> bool {
     let loading = [&app.image, &app.loader].iter().any(|slot| matches!(slot, Slot::Loading(_)));
     let busy = match &app.screen {
@@ -168,8 +168,8 @@ fn is_ready(app: &App, interactive: bool) -> bool {
     app.devices.bus != BusState::Asking && !loading && !busy
 }
 
-/// Converts a line to key presses: a path in the picker, a word if a confirmation word is required, and otherwise its first
-/// character. An empty line is Enter.
+/// Converts a line to key presses: a path in the picker, a word if a confirmation word is required, and otherwise its
+/// first character. An empty line is Enter.
 fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let key = |key: Key| Msg::Key(key);
     let line = line.trim();
@@ -194,7 +194,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
 }
 
 #[derive(Default)]
-struct Said {
+struct Printed {
     logged: usize,
     screen: Vec<String>,
     choices: String,
@@ -203,14 +203,14 @@ struct Said {
     asked: bool,
 }
 
-impl Said {
+impl Printed {
     #[allow(clippy::unused_self, reason = "only the owner of this state may print")]
     fn print(&self, text: &str) {
         let _ = writeln!(io::stdout(), "{text}");
     }
 
     /// Prints what is new: log lines, a notice, the screen and the choices.
-    fn tell(&mut self, app: &App) {
+    fn print_changes(&mut self, app: &App) {
         self.asked = app.job().is_some_and(|view| matches!(view.stage, Stage::Asking(_)));
         let mut out = io::stdout().lock();
         // Write errors are ignored. If the reader is gone, the input ends as well.

@@ -78,8 +78,8 @@ impl Drop for TerminalScreen {
 }
 
 fn take() -> io::Result<()> {
-    // With NO_COLOR, crossterm replaces every colour by a full reset, which also removes bold and reverse. The theme has
-    // no colours then anyway, so turn that off to keep the other attributes.
+    // With NO_COLOR, crossterm replaces every colour by a full reset, which also removes bold and reverse. The theme
+    // then has no colours anyway, so turn this off to keep the other attributes.
     crossterm::style::force_color_output(true);
     terminal::enable_raw_mode()?;
     execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)

@@ -16,7 +16,7 @@ use crate::usb::descriptor::clean;
 /// The lines of the overlay, or of the screen if there is none.
 pub(crate) fn say(app: &App) -> Vec<String> {
     if let Some(over) = &app.over {
-        return say_over(app, over);
+        return overlay_lines(app, over);
     }
     match &app.screen {
         Screen::Home => home(app),
@@ -69,7 +69,7 @@ pub(crate) fn say(app: &App) -> Vec<String> {
     }
 }
 
-fn say_over(app: &App, over: &Overlay) -> Vec<String> {
+fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
     match over {
         Overlay::Help => {
             let row = |row: &keys::Binding| {

@@ -29,7 +29,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             Line::from(theme.text("Try cfdfu --demo, or run cfdfu where")),
             Line::from("the drone is plugged in."),
         ],
-        // The hints below name keys of the Home screen, so they appear only there.
+        // The hints further down name keys of the Home screen, so they appear only there.
         (BusState::Devices(_), None) if app.job().is_some_and(|view| view.waiting.is_some()) => {
             vec![Line::from(Span::styled(theme.text("restarting …"), theme.faint))]
         }

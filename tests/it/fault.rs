@@ -26,7 +26,7 @@ pub enum Fault {
     Status(u8),
     /// GETSTATUS reports this bState, once.
     State(u8),
-    /// From here on, GETSTATUS reports dfuDNBUSY for ever.
+    /// From here on, GETSTATUS always reports dfuDNBUSY.
     Busy,
 }
 

@@ -6,7 +6,7 @@ use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
 const CELL: (u16, u16) = (8, 17);
-/// Paper and ink of a terminal.
+/// The background and text colours of a terminal.
 pub const DARK: (&str, &str) = ("#16181d", "#d6d8dc");
 pub const LIGHT: (&str, &str) = ("#ffffff", "#202226");
 

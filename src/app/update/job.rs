@@ -32,7 +32,7 @@ pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     }
     app.goal = goal;
     if let Some(why) = keys::why_not(app, goal) {
-        // An outcome stays until the user leaves it.
+        // An outcome stays on the screen until the user closes it.
         if !matches!(app.screen, Screen::Outcome(..)) {
             app.screen = Screen::Home;
         }
@@ -176,7 +176,7 @@ fn carry_on(app: &mut App, resume: Resume) -> Vec<Effect> {
     let Resume { drone, job, facts, .. } = resume;
     let is_it = |device: &Device| device.mode == Mode::Dfu && drone.is(device);
     let Some(at) = app.devices.list().iter().position(is_it) else {
-        app.notify("This is another drone or port. Plug in the one you were flashing, or Esc gives up.");
+        app.notify("This is another drone or port. Plug in the one that was lost, or press Esc.");
         return Vec::new();
     };
     app.devices.select(at);

@@ -57,6 +57,6 @@ fn diagnose(app: &mut App, identity: &Identity) {
         if !app.goal_is_explicit {
             app.goal = Goal::Restore;
         }
-        app.notify("The bootloader is missing. Press b to restore it, with the chosen firmware.");
+        app.notify("The bootloader is missing. Press b to restore it and any chosen firmware.");
     }
 }
