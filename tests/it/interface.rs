@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, Effect, Msg, Slot, Which};
+use cfdfu::app::{App, BusState, Demo, Effect, Msg, Person, Slot, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::Event;
 use cfdfu::scan;
@@ -57,6 +57,7 @@ impl Interface {
                 Effect::Identify(job) => self.supervisor.start_background(job.clone()),
                 Effect::Proceed => drop(self.supervisor.proceed(self.app.preview().unwrap())),
                 Effect::Cancel => self.supervisor.cancel(),
+                Effect::Person(person) => self.act(*person),
                 _ => {}
             }
             self.effects.push(effect);
@@ -82,6 +83,22 @@ impl Interface {
             }
             other => other,
         }
+    }
+
+    /// What the user's hands do to the simulated drone.
+    fn act(&mut self, person: Person) {
+        let state = self.world.bus.with(0, |drone, now| {
+            match person {
+                Person::Cable => drone.plug_or_unplug(now),
+                Person::Button => drone.press_or_release(now),
+            }
+            (drone.plugged(), drone.button())
+        });
+        let scenario = self.app.demo.as_ref().map(|demo| demo.scenario.clone());
+        if let (Some((plugged, button)), Some(scenario)) = (state, scenario) {
+            self.send(Msg::Demo(Demo { scenario, plugged, button }));
+        }
+        self.look();
     }
 
     pub fn key(&mut self, key: char) {

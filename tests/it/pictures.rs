@@ -13,7 +13,7 @@ use cfdfu::app::keys::Key;
 use cfdfu::app::log::explain;
 use cfdfu::app::picker::{Entry, EntryKind, Picker};
 use cfdfu::app::wizard::{Leds, Wizard, WizardStep};
-use cfdfu::app::{Aim, App, BusState, Demo, Msg, Overlay, Person, Screen, Source, Which, WizardView};
+use cfdfu::app::{Aim, App, BusState, Msg, Overlay, Screen, Source, Which, WizardView};
 use cfdfu::dfu::Status;
 use cfdfu::doctor;
 use cfdfu::job::{Event, LogEntry, WaitFor};
@@ -379,35 +379,26 @@ fn the_plan_names_the_new_firmware_and_what_it_overwrites() {
 fn film() -> Vec<(u32, App)> {
     let mut frames = Vec::new();
     let mut ui = Interface::new("dead");
-    let act = |ui: &mut Interface, what: Person| {
-        ui.world.bus.with(0, |drone, now| match what {
-            Person::Cable => drone.plug_or_unplug(now),
-            Person::Button => drone.press_or_release(now),
-        });
-        let (plugged, button) = ui.world.bus.with(0, |drone, _| (drone.plugged(), drone.button())).unwrap();
-        ui.send(Msg::Demo(Demo { scenario: "dead".to_owned(), plugged, button }));
-        ui.look();
-    };
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
     frames.push((150, ui.app.clone()));
     ui.key('r');
     frames.push((200, ui.app.clone()));
     ui.enter();
     frames.push((100, ui.app.clone()));
-    act(&mut ui, Person::Button);
+    ui.key('B');
     for _ in 0..2 {
         ui.wait(Duration::from_secs(1));
         frames.push((100, ui.app.clone()));
     }
     ui.wait(Duration::from_millis(950));
-    act(&mut ui, Person::Cable);
+    ui.key('P');
     for _ in 0..12 {
         ui.wait(Duration::from_millis(480));
         frames.push((48, ui.app.clone()));
     }
     ui.wait(Duration::from_millis(300));
     frames.push((70, ui.app.clone()));
-    act(&mut ui, Person::Button);
+    ui.key('B');
     ui.wait(Duration::from_secs(1));
     ui.until(|event| matches!(event, Event::Ready(_)));
     frames.push((250, ui.app.clone()));
