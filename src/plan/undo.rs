@@ -16,6 +16,7 @@ use std::ops::Range;
 use thiserror::Error;
 
 use crate::flash::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
+use crate::image::Content;
 
 /// The undo history of one drone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -267,10 +268,19 @@ fn is_partly_erased(there: &Segment, kept: &Segment) -> bool {
     pairs.all(|(&now, &then)| now == then || now == BLANK)
 }
 
-/// Whether the part holds a program without its first word, which is written last.
+/// Whether the part holds a program that cannot have run: without its first word, which cfdfu writes last, or a firmware
+/// without its end, which another program's interrupted flash leaves.
 fn is_half(part: &Segment) -> bool {
     let starts = part.address == LOADER_BASE || part.address == FIRMWARE_BASE;
-    starts && part.data.iter().take(4).all(|&byte| byte == BLANK) && !is_blank(&part.data)
+    let headless = part.data.iter().take(4).all(|&byte| byte == BLANK);
+    starts && (headless && !is_blank(&part.data) || part.address == FIRMWARE_BASE && is_cut(&part.data))
+}
+
+/// Whether a firmware lacks its end. A part that was not read to that end decides nothing: see [`Content::in_flash`].
+fn is_cut(bytes: &[u8]) -> bool {
+    let content = Content::in_flash(bytes);
+    let firmware = content.as_ref().and_then(Content::firmware);
+    firmware.is_some_and(|firmware| firmware.extent.complete() == Some(false))
 }
 
 /// The part of the segment at these addresses. `None` if it has no bytes there.

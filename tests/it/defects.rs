@@ -2,6 +2,7 @@
 //! Test names start with the number of the defect: H is high, M medium, L low severity. Defects that need a kernel's
 //! USB stack are tested in `tests/vm`.
 
+use std::slice;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -15,7 +16,7 @@ use cfdfu::job::{
     Outcome, Phase, Preview, Selector, Task,
 };
 use cfdfu::plan::admission::{self, Overrides};
-use cfdfu::plan::undo::{Change, History};
+use cfdfu::plan::undo::{Change, History, Last, NoCopy};
 use cfdfu::report;
 use cfdfu::scan;
 use cfdfu::sim::drone::SimDrone;
@@ -648,4 +649,28 @@ fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_it_as_unto
     let wait = Duration::from_secs(60);
     worker.commands.send(Command::Run(Box::new(Job { wait, ..flash_job(&new_image()) }))).unwrap();
     assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Stopped)));
+}
+
+// ---- H2, H5: half a firmware is no copy, whoever left it there
+
+/// The remains of another program's interrupted flash never ran. A copy of them would be offered for undo, and would
+/// stop the drone that was just repaired.
+#[test]
+fn h2_half_a_firmware_from_another_program_is_not_kept_as_a_copy() {
+    let whole = new_image();
+    let sectors = 240 * 1024;
+    let before = |kept: usize, read: usize| {
+        let mut data = whole[..kept].to_vec();
+        data.resize(sectors, 0xFF);
+        data.truncate(read);
+        Segment { address: FIRMWARE_BASE, data }
+    };
+    let last = |before: &Segment| {
+        History::default().begin(slice::from_ref(before), Some(before), Change::Flash).last
+    };
+    assert!(last(&before(whole.len() / 2, sectors)) == Last::None(NoCopy::WasIncomplete));
+    // A smaller image overwrites only the start of a whole firmware. Its end is not read, and is still there.
+    for part in [before(whole.len(), sectors), before(whole.len(), 64 * 1024)] {
+        assert!(last(&part) == Last::Copy(part));
+    }
 }

@@ -50,23 +50,16 @@ fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
 #[test]
 fn the_wizard_leads_a_beginner_through_a_recovery() {
     let mut ui = Interface::new("dead");
-    let act = |ui: &mut Interface, what: char| {
-        ui.world.bus.with(0, |drone, now| match what {
-            'P' => drone.plug_or_unplug(now),
-            _ => drone.press_or_release(now),
-        });
-        ui.look();
-    };
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('r');
     ui.enter();
     ui.wait(Duration::from_secs(1));
-    act(&mut ui, 'B');
+    ui.key('B');
     ui.wait(Duration::from_secs(2));
-    act(&mut ui, 'P');
+    ui.key('P');
     // Released too early: the radio bootloader runs, which does not appear on USB.
     ui.wait(Duration::from_secs(3));
-    act(&mut ui, 'B');
+    ui.key('B');
     for _ in 0..16 {
         ui.wait(Duration::from_secs(1));
     }
@@ -76,16 +69,16 @@ fn the_wizard_leads_a_beginner_through_a_recovery() {
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(shown.contains("you let go"), "{shown}");
     ui.enter();
-    act(&mut ui, 'P');
+    ui.key('P');
     ui.enter();
-    act(&mut ui, 'B');
+    ui.key('B');
     ui.wait(Duration::from_secs(3));
-    act(&mut ui, 'P');
+    ui.key('P');
     let beeps = |ui: &Interface| ui.effects.iter().filter(|e| matches!(e, Effect::Bell(_))).count();
     let before = beeps(&ui);
     ui.wait(Duration::from_secs(6));
     assert_eq!(beeps(&ui), before + 1, "a beep says when to let go");
-    act(&mut ui, 'B');
+    ui.key('B');
     ui.wait(Duration::from_secs(1));
     // The job starts without another key.
     ui.until(|event| matches!(event, Event::Ready(_)));
@@ -609,4 +602,27 @@ fn b15_an_unusable_file_leaves_the_chosen_one() {
     ui.send(Msg::Loaded(Which::Image, path, Err(problem)));
     assert!(ui.app.notice.as_ref().is_some_and(|(text, _)| text.contains("the file is empty")));
     assert!(matches!(&ui.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")), "{:?}", ui.app.image);
+}
+
+/// The firmware that did not start is not offered for undo after the drone was repaired.
+#[test]
+fn a_repaired_drone_is_not_offered_the_firmware_that_did_not_start() {
+    let mut ui = Interface::new("dead");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('r');
+    ui.enter();
+    ui.key('B');
+    ui.wait(Duration::from_secs(3));
+    ui.key('P');
+    ui.wait(Duration::from_secs(6));
+    ui.key('B');
+    ui.wait(Duration::from_secs(1));
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.key('w');
+    ui.until(|event| matches!(event, Event::Finished(_)));
+    let shown = text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(shown.contains("Flashed and verified") && !shown.contains("puts the previous"), "{shown}");
+    ui.key('u');
+    let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+    assert!(notice.contains("the firmware before the last flash was incomplete"), "{notice}");
 }
