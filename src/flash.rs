@@ -131,7 +131,7 @@ pub struct Segment {
 
 impl Segment {
     /// One past the last byte.
-    pub(crate) fn end(&self) -> u64 {
+    pub fn end(&self) -> u64 {
         self.address.wide() + self.data.len() as u64
     }
 }

@@ -48,7 +48,7 @@ impl ApprovedImage {
     }
 
     /// In ascending order.
-    pub(crate) fn segments(&self) -> &[Segment] {
+    pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 

@@ -10,11 +10,18 @@ use cfdfu::flash::{FIRMWARE_BASE, Segment};
 use cfdfu::job::{Command, Event, Failure, FailureKind, Job, Outcome, Task};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::scenario::Scenario;
-use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
+use cfdfu::usb::{Bus, Found, TransferError, Transport};
 use cfdfu::worker::Worker;
 use libfuzzer_sys::fuzz_target;
 
+#[allow(dead_code, reason = "the tests use all of them")]
+#[path = "../it/bent.rs"]
+mod bent;
+
+use bent::{Ask, Bend, Bent, BentTransport};
+
 /// The rest of the input. Once it is used up, the device behaves correctly.
+/// The rest of the input, last byte first. When it is used up, the device is honest.
 #[derive(Clone)]
 struct Input(Arc<Mutex<Vec<u8>>>);
 
@@ -23,95 +30,40 @@ impl Input {
         self.0.lock().unwrap().pop()
     }
 
-    /// The error of the next transfer, if it fails.
-    fn error(&self) -> Option<TransferError> {
-        match self.byte()? {
-            200..=209 => Some(TransferError::Stall),
-            210..=219 => Some(TransferError::Timeout),
-            220..=224 => Some(TransferError::Io),
-            225..=227 => Some(TransferError::Disconnected),
-            228 => Some(TransferError::NotFound),
-            229 => Some(TransferError::Busy),
+    /// Decides how one request ends. Bytes below 200, which are the most, change nothing.
+    fn bend(&self, ask: &Ask<'_>) -> Bend {
+        let error = match self.byte() {
+            Some(200..=209) => Some(TransferError::Stall),
+            Some(210..=219) => Some(TransferError::Timeout),
+            Some(220..=224) => Some(TransferError::Io),
+            Some(225..=227) => Some(TransferError::Disconnected),
+            Some(228) => Some(TransferError::NotFound),
+            Some(229) => Some(TransferError::Busy),
             _ => None,
+        };
+        match (error, ask) {
+            (Some(error), _) => Bend::Fail(error),
+            (None, Ask::In(..)) => self.bend_answer(),
+            (None, _) => Bend::Pass,
         }
     }
-}
 
-struct FuzzedBus {
-    bus: SimBus,
-    input: Input,
-}
-
-impl Bus for FuzzedBus {
-    fn list(&self) -> Result<Vec<Found>, BusError> {
-        self.bus.list()
-    }
-
-    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        Ok(Box::new(Fuzzed { inner: self.bus.open(found)?, input: self.input.clone() }))
-    }
-
-    fn wait(&self, limit: Duration) {
-        self.bus.wait(limit);
-    }
-}
-
-struct Fuzzed {
-    inner: Box<dyn Transport>,
-    input: Input,
-}
-
-impl Transport for Fuzzed {
-    fn control_in(
-        &mut self,
-        setup: Setup,
-        buffer: &mut [u8],
-        limit: Duration,
-    ) -> Result<usize, TransferError> {
-        if let Some(error) = self.input.error() {
-            return Err(error);
-        }
-        let n = self.inner.control_in(setup, buffer, limit)?;
-        match self.input.byte() {
-            // Arbitrary bytes, more or fewer than the real ones.
+    fn bend_answer(&self) -> Bend {
+        match self.byte() {
+            // More or fewer bytes than the host expects, all from the input.
             Some(230..) => {
-                let len = usize::from(self.input.byte().unwrap_or(0)).min(buffer.len());
-                buffer[..len].fill_with(|| self.input.byte().unwrap_or(0));
-                Ok(len)
+                let len = self.byte().unwrap_or(0);
+                Bend::Answer((0..len).map(|_| self.byte().unwrap_or(0)).collect())
             }
-            Some(at @ 200..230) if n > 0 => {
-                buffer[usize::from(at) % n] ^= self.input.byte().unwrap_or(0);
-                Ok(n)
+            Some(at @ 200..230) => {
+                let flipped = self.byte().unwrap_or(0);
+                Bend::Change(Box::new(move |answer| {
+                    if !answer.is_empty() {
+                        answer[usize::from(at) % answer.len()] ^= flipped;
+                    }
+                }))
             }
-            _ => Ok(n),
-        }
-    }
-
-    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        match self.input.error() {
-            Some(error) => Err(error),
-            None => self.inner.control_out(setup, data, limit),
-        }
-    }
-
-    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
-        match self.input.error() {
-            Some(error) => Err(error),
-            None => self.inner.select(interface, alternate),
-        }
-    }
-
-    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
-        match self.input.error() {
-            Some(error) => Err(error),
-            None => self.inner.bulk_in(pipe, buffer, limit),
-        }
-    }
-
-    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        match self.input.error() {
-            Some(error) => Err(error),
-            None => self.inner.bulk_out(pipe, data, limit),
+            _ => Bend::Pass,
         }
     }
 }
@@ -122,7 +74,12 @@ fuzz_target!(|bytes: &[u8]| {
     let bus = SimBus::new(drones, clock.clone());
     let mut input = bytes.to_vec();
     input.reverse();
-    let bus = FuzzedBus { bus, input: Input(Arc::new(Mutex::new(input))) };
+    let input = Input(Arc::new(Mutex::new(input)));
+    let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+        let input = input.clone();
+        Ok(Box::new(BentTransport { inner: bus.open(found)?, bend: move |ask: Ask<'_>| input.bend(&ask) }))
+    };
+    let bus = Bent { bus, open };
     let worker = Worker::spawn(Arc::new(bus), clock.clone());
     // The drone does not hold any of this.
     let segment = Segment { address: FIRMWARE_BASE, data: vec![0x5A; 4096] };
@@ -140,5 +97,6 @@ fuzz_target!(|bytes: &[u8]| {
         _ => {}
     }
     assert!(clock.now() < Duration::from_secs(300), "{:?}", clock.now());
-    worker.join();
+    drop(worker.commands);
+    worker.thread.join().unwrap();
 });

@@ -38,6 +38,8 @@ pub enum Ask<'a> {
     BulkOut,
 }
 
+pub type Change = Box<dyn FnOnce(&mut [u8])>;
+
 /// What to do with a request.
 pub enum Bend {
     /// Pass it on unchanged.
@@ -50,8 +52,8 @@ pub enum Bend {
     LoseAnswer,
     /// Return half of the data of a read. Drop a write, but report half of it as sent.
     Half,
-    /// Pass it on, and change the answer if it is a status, which has six bytes.
-    Status(fn(&mut [u8], u8), u8),
+    /// Pass it on, and change the bytes of the answer. A write has none.
+    Change(Change),
 }
 
 /// `None` passes the request on.
@@ -92,11 +94,9 @@ where
             Bend::Fail(error) => Err(error),
             Bend::LoseAnswer => read(&mut *self.inner, buffer).and(Err(TransferError::Timeout)),
             Bend::Half => Ok(read(&mut *self.inner, buffer)? / 2),
-            Bend::Status(change, code) => {
+            Bend::Change(change) => {
                 let n = read(&mut *self.inner, buffer)?;
-                if n == 6 {
-                    change(&mut buffer[..n], code);
-                }
+                change(&mut buffer[..n]);
                 Ok(n)
             }
         }
@@ -110,7 +110,7 @@ where
         write: impl FnOnce(&mut dyn Transport) -> Result<usize, TransferError>,
     ) -> Result<usize, TransferError> {
         match (self.bend)(ask).into() {
-            Bend::Pass | Bend::Status(..) => write(&mut *self.inner),
+            Bend::Pass | Bend::Change(_) => write(&mut *self.inner),
             Bend::Answer(_) => Ok(len),
             Bend::Fail(error) => Err(error),
             Bend::LoseAnswer => write(&mut *self.inner).and(Err(TransferError::Timeout)),

@@ -106,9 +106,18 @@ fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Bend {
         Some(Fault::Timeout) => Bend::Fail(TransferError::Timeout),
         Some(Fault::LostAnswer) => Bend::LoseAnswer,
         Some(Fault::Short) if !matches!(ask, Ask::Select(_)) => Bend::Half,
-        Some(Fault::Status(code)) => Bend::Status(|answer, code| (answer[0], answer[4]) = (code, 10), code),
-        Some(Fault::State(state)) => Bend::Status(|answer, state| answer[4] = state, state),
-        Some(Fault::Busy) => Bend::Status(|answer, _| answer.copy_from_slice(&[0, 100, 0, 0, 4, 0]), 0),
+        Some(Fault::Status(code)) => status(move |answer| (answer[0], answer[4]) = (code, 10)),
+        Some(Fault::State(state)) => status(move |answer| answer[4] = state),
+        Some(Fault::Busy) => status(|answer| *answer = [0, 100, 0, 0, 4, 0]),
         Some(Fault::Short | Fault::Unplug) | None => Bend::Pass,
     }
+}
+
+/// Changes the answer if it is a whole status.
+fn status(change: impl FnOnce(&mut [u8; 6]) + 'static) -> Bend {
+    Bend::Change(Box::new(|answer| {
+        if let Ok(status) = answer.try_into() {
+            change(status);
+        }
+    }))
 }
