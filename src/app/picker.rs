@@ -83,20 +83,15 @@ impl Picker {
         }
     }
 
-    /// The number of entries, without the filter.
-    pub(crate) fn all(&self) -> usize {
-        self.entries().len()
-    }
-
     /// The entries that match the filter.
     pub(crate) fn rows(&self) -> Vec<&Entry> {
+        let filter = self.filter.to_lowercase();
         let matches = |entry: &&Entry| {
             let name = entry.path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
             let what = match &entry.kind {
                 EntryKind::File(what, _) => what.to_lowercase(),
                 EntryKind::Folder => String::new(),
             };
-            let filter = self.filter.to_lowercase();
             contains_in_order(&name, &filter) || what.contains(&filter)
         };
         self.entries().iter().filter(matches).collect()
@@ -208,7 +203,7 @@ mod tests {
             Some(Ok(vec![row("cf2-2026.04.bin", "firmware"), row("bolt-2026.08.bin", "for Bolt")]));
         picker.step(1);
         "c26".chars().for_each(|letter| picker.narrow(Some(letter)));
-        assert_eq!((picker.rows().len(), picker.all(), picker.at), (1, 2, 0));
+        assert_eq!((picker.rows().len(), picker.entries().len(), picker.at), (1, 2, 0));
         assert_eq!(picker.marked().map(Entry::figures), Some("  238 KiB     2h".to_owned()));
         picker.narrow(Some('x'));
         assert_eq!(picker.marked(), None);

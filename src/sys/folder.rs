@@ -26,7 +26,8 @@ pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, Stri
     let mut budget = RECOGNISED;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds());
     let elsewhere = recent.iter().filter(|path| path.parent() != Some(folder));
-    let recent = elsewhere.filter_map(|path| Some((path.clone(), image_file(path)?)));
+    let recent = elsewhere.filter_map(|path| Some((path.clone(), fs::metadata(path).ok()?)));
+    let recent = recent.filter(|(path, metadata)| metadata.is_file() && has_image_extension(path));
     let mut entries: Vec<Entry> =
         recent.map(|(path, metadata)| file_entry(path, &metadata, now, &mut budget)).collect();
 
@@ -34,10 +35,10 @@ pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, Stri
     let paths = read.take(ENTRIES).filter_map(|entry| Some(entry.ok()?.path()));
     let (mut files, mut folders) = (Vec::new(), Vec::new());
     for path in paths.filter(|path| !is_hidden(path)) {
-        if path.is_dir() {
-            folders.push(path);
-        } else if let Some(metadata) = image_file(&path) {
-            files.push((path, metadata));
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => folders.push(path),
+            Ok(metadata) if metadata.is_file() && has_image_extension(&path) => files.push((path, metadata)),
+            Ok(_) | Err(_) => {}
         }
     }
     // Sort before cutting the list. The directory order is arbitrary, and the newest files must remain.
@@ -59,11 +60,9 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'))
 }
 
-/// The metadata of a file whose extension is that of an image.
-fn image_file(path: &Path) -> Option<Metadata> {
-    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-    let metadata = fs::metadata(path).ok()?;
-    (metadata.is_file() && EXTENSIONS.contains(&extension.as_str())).then_some(metadata)
+fn has_image_extension(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
 }
 
 fn file_entry(path: PathBuf, metadata: &Metadata, now: SystemTime, budget: &mut u64) -> Entry {

@@ -90,9 +90,10 @@ fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme:
     };
     let width = usize::from(area.width.saturating_sub(super::FRAME));
     let title = format!("Choose the {what}");
-    let counts = match (&picker.entries, picker.all()) {
-        (Some(Ok(_)), all) => format!(" {}/{all} ", picker.rows().len()),
-        _ => String::new(),
+    let rows = picker.rows();
+    let counts = match &picker.entries {
+        Some(Ok(all)) => format!(" {}/{} ", rows.len(), all.len()),
+        Some(Err(_)) | None => String::new(),
     };
     let block = focus(theme, &title).title(Line::from(Span::styled(counts, theme.faint)).right_aligned());
     let height = usize::from(area.height.saturating_sub(4));
@@ -114,15 +115,15 @@ fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme:
         Some(Err(why)) => {
             lines.push(Line::from(Span::styled(format!("This folder cannot be read: {why}"), theme.bad)));
         }
-        Some(Ok(_)) if picker.all() == 0 => lines.push(Line::from("No images here.")),
-        Some(Ok(_)) if picker.rows().is_empty() => lines.push(Line::from("Nothing matches the filter.")),
+        Some(Ok(all)) if all.is_empty() => lines.push(Line::from("No images here.")),
+        Some(Ok(_)) if rows.is_empty() => lines.push(Line::from("Nothing matches the filter.")),
         Some(Ok(_)) => {}
     }
-    let names = picker.rows().into_iter().map(|entry| entry_name(picker, entry)).collect::<Vec<_>>();
+    let names = rows.iter().map(|entry| entry_name(picker, entry)).collect::<Vec<_>>();
     // Columns: name, content, size and age. The content gets the rest of the width.
     let longest = names.iter().map(|name| columns(name)).max().unwrap_or(0);
     let name_width = longest.clamp(12, (width / 2).max(12));
-    for (n, (entry, name)) in picker.rows().into_iter().zip(names).enumerate().skip(first).take(height) {
+    for (n, (entry, name)) in rows.into_iter().zip(names).enumerate().skip(first).take(height) {
         lines.push(picker_row(entry, &name, n == picker.at, (name_width, width), theme));
     }
     frame.render_widget(Paragraph::new(lines).block(block), area);
