@@ -18,6 +18,8 @@ const LONGEST: usize = START.len() + 14;
 pub(super) struct Answer {
     text: String,
     given: bool,
+    /// The last key was a plain Escape.
+    escaped: bool,
 }
 
 pub(super) enum Taken {
@@ -31,6 +33,7 @@ pub(super) enum Taken {
 impl Answer {
     /// Decides whether this key belongs to the answer. After a complete answer, no key does.
     pub(super) fn take(&mut self, key: KeyEvent) -> Taken {
+        let escaped = std::mem::replace(&mut self.escaped, key.code == KeyCode::Esc);
         let KeyCode::Char(letter) = key.code else { return self.drop_it() };
         if self.given {
             return Taken::No;
@@ -45,7 +48,8 @@ impl Answer {
         let at = self.text.len();
         // The escape character makes the first key an Alt key, or arrives before it as a separate key on a slow line.
         let fits = match START.as_bytes().get(at) {
-            Some(&expected) => letter == char::from(expected) && (!alt || at == 0) && !control,
+            Some(&expected) if at == 0 => letter == char::from(expected) && (alt || escaped) && !control,
+            Some(&expected) => letter == char::from(expected) && !alt && !control,
             None => (letter.is_ascii_hexdigit() || letter == '/') && !alt && !control && at < LONGEST,
         };
         if !fits {
@@ -105,8 +109,15 @@ mod tests {
             let letter = KeyEvent::new(KeyCode::Char(']'), KeyModifiers::NONE);
             assert!(matches!(answer.take(letter), Taken::No), "only one answer is expected");
         }
+        // On a slow line the escape character arrives on its own.
         let mut answer = Answer::default();
-        for letter in "f11;rgb:wq?".chars() {
+        let mut split = keys("]11;rgb:ffff/ffff/ffff", bell);
+        split[0].modifiers = KeyModifiers::NONE;
+        split.insert(0, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        let taken = split.into_iter().map(|key| answer.take(key)).last();
+        assert!(matches!(taken, Some(Taken::Whole(Background::Light))));
+        let mut answer = Answer::default();
+        for letter in "f]11;rgb:wq?".chars() {
             let key = KeyEvent::new(KeyCode::Char(letter), KeyModifiers::NONE);
             assert!(matches!(answer.take(key), Taken::No), "{letter}");
         }
