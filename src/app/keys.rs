@@ -84,25 +84,22 @@ fn row(keys: &[Key], shown: &'static str, label: &'static str, action: Action) -
     Binding { keys: keys.to_vec(), shown, label, action, why_not: None }
 }
 
-/// Keys for moving through a panel. They include no letters, because the panel may use letters as text.
-fn scrolling() -> Vec<Binding> {
-    vec![
-        row(&[Key::Up], "↑", "up", Action::Move(-1)),
-        row(&[Key::Down], "↓", "down", Action::Move(1)),
-        row(&[Key::PageUp], "PgUp", "page up", Action::Move(-10)),
-        row(&[Key::PageDown], "PgDn", "page down", Action::Move(10)),
-        row(&[Key::Home], "Home", "first", Action::Move(-FAR)),
-        row(&[Key::End], "End", "last", Action::Move(FAR)),
-    ]
-}
-
-/// More rows than any list has: moves to its first or last row.
-const FAR: isize = 1_000_000;
-
 fn up_down() -> Vec<Binding> {
     vec![
         row(&[Key::Up, Key::Char('k')], "↑", "up", Action::Move(-1)),
         row(&[Key::Down, Key::Char('j')], "↓", "down", Action::Move(1)),
+    ]
+}
+
+/// Beyond single rows.
+fn paging() -> Vec<Binding> {
+    /// More rows than any list has: moves to its first or last row.
+    const FAR: isize = 1_000_000;
+    vec![
+        row(&[Key::PageUp], "PgUp", "page up", Action::Move(-10)),
+        row(&[Key::PageDown], "PgDn", "page down", Action::Move(10)),
+        row(&[Key::Home], "Home", "first", Action::Move(-FAR)),
+        row(&[Key::End], "End", "last", Action::Move(FAR)),
     ]
 }
 
@@ -252,7 +249,12 @@ fn pick() -> Vec<Binding> {
         row(&[Key::Char('/')], "/", "type a path", Action::Type),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
     ];
-    rows.extend(scrolling());
+    // Letters filter the list.
+    rows.extend([
+        row(&[Key::Up], "↑", "up", Action::Move(-1)),
+        row(&[Key::Down], "↓", "down", Action::Move(1)),
+    ]);
+    rows.extend(paging());
     rows
 }
 
@@ -361,7 +363,8 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
     match over {
         Overlay::Help | Overlay::Explain(_) | Overlay::Doctor(_) => {
             let mut rows = vec![close];
-            rows.extend(scrolling());
+            rows.extend(up_down());
+            rows.extend(paging());
             rows
         }
         Overlay::AskStop => vec![
@@ -378,7 +381,8 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
                 explain,
                 row(&[Key::Char('s')], "s", "save a report", Action::Bundle),
             ];
-            rows.extend(scrolling());
+            rows.extend(up_down());
+            rows.extend(paging());
             rows
         }
     }
