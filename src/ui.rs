@@ -232,12 +232,12 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let badge = app.demo.as_ref().map(|demo| {
         let cable = if demo.plugged { "" } else { ", unplugged" };
         let button = if demo.button { ", button held" } else { "" };
-        Line::from(Span::styled(format!(" SIMULATED{cable}{button} "), theme.badge))
+        Line::from(Span::styled(format!(" SIMULATED{cable}{button} "), theme.warn))
     });
     let width = badge.as_ref().map_or(0, |badge| u16::try_from(badge.width()).unwrap_or(0));
     let [left, label] = area.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]));
     let (done, now, failed) = theme.ticks;
-    let mut line = Line::from(vec![Span::styled(" cfdfu ", theme.title), Span::raw("  ")]);
+    let mut line = Line::from(vec![Span::styled(" cfdfu ", theme.next_key), Span::raw("  ")]);
     for (n, (name, state)) in steps(app).into_iter().enumerate() {
         let (mark, style, words) = match state {
             StepState::Done => (done, theme.good, theme.plain),
@@ -246,14 +246,10 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
             StepState::ToCome => (theme.to_come, theme.faint, theme.faint),
         };
         let arrow = (n > 0).then(|| Span::styled(theme.arrow, theme.line));
-        let step =
-            arrow.into_iter().chain([Span::styled(format!("{mark} "), style), Span::styled(name, words)]);
-        let step: Vec<Span<'_>> = step.collect();
-        // Do not cut a step.
-        if line.width() + step.iter().map(Span::width).sum::<usize>() > usize::from(left.width) {
+        let step = [Span::styled(format!("{mark} "), style), Span::styled(name, words)];
+        if !push_whole(&mut line, arrow.into_iter().chain(step), usize::from(left.width)) {
             break;
         }
-        line.spans.extend(step);
     }
     frame.render_widget(line, left);
     if let Some(badge) = badge {
@@ -269,6 +265,16 @@ fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
+/// Appends spans that belong together, if they fit into this width. Returns whether they do.
+fn push_whole<'a>(line: &mut Line<'a>, spans: impl IntoIterator<Item = Span<'a>>, width: usize) -> bool {
+    let spans: Vec<Span<'a>> = spans.into_iter().collect();
+    let fits = line.width() + spans.iter().map(Span::width).sum::<usize>() <= width;
+    if fits {
+        line.spans.extend(spans);
+    }
+    fits
+}
+
 /// Cuts a text to this many columns, with an ellipsis where it was cut.
 fn cut(text: &str, columns: usize, theme: &Theme) -> String {
     let text = text.replace('\n', " ");
@@ -276,16 +282,12 @@ fn cut(text: &str, columns: usize, theme: &Theme) -> String {
         return text;
     }
     let mark = theme.text("…");
-    let room = columns.saturating_sub(mark.chars().count());
-    let mut short = String::new();
-    for c in text.chars() {
-        short.push(c);
-        if Span::raw(short.as_str()).width() > room {
-            short.pop();
-            break;
-        }
-    }
-    short + &mark
+    let mut room = columns.saturating_sub(mark.chars().count());
+    let fits = |c: &char| {
+        let width = Span::raw(c.to_string()).width();
+        room.checked_sub(width).inspect(|left| room = *left).is_some()
+    };
+    text.chars().take_while(fits).collect::<String>() + &mark
 }
 
 /// Draws the keys that fit, most important first. The help key is always shown, because the help lists the others.

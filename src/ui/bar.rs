@@ -8,19 +8,20 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
+use super::{cut, push_whole};
 use crate::app::progress::{PHASES, PhaseProgress};
 use crate::app::{App, JobView};
 use crate::job::Phase;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView, theme: &Theme) {
     let width = usize::from(area.width);
-    let head = spread(
-        Line::from(Span::styled(format!(" {}", theme.text(&doing(app, view))), theme.strong)),
-        Line::from(Span::styled(format!("{:>3} % ", percent(view)), theme.strong)),
-        width,
-    );
+    let percent = format!(" {:>3} % ", percent(view));
+    let doing = cut(&theme.text(&doing(app, view)), width.saturating_sub(percent.len() + 1), theme);
+    let doing = Line::from(Span::styled(format!(" {doing}"), theme.strong));
+    let head = spread(doing, Line::from(Span::styled(percent, theme.strong)), width);
     let left = Line::from(theme.text(&time_left(view)));
-    let lines = vec![head, bar(view, theme, width), spread(phases(view, theme), left, width)];
+    let phases = phases(view, width.saturating_sub(left.width()), theme);
+    let lines = vec![head, bar(view, theme, width), spread(phases, left, width)];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
@@ -30,11 +31,10 @@ pub(super) fn in_short(view: &JobView) -> String {
     format!("{phase}: {} %", percent(view))
 }
 
-/// Joins two lines, one aligned left and one right. If they do not fit, the left one loses its last spans.
+/// Joins two lines that fit into this width, one aligned left and one right.
 fn spread<'a>(mut left: Line<'a>, right: Line<'a>, width: usize) -> Line<'a> {
-    let room = width.saturating_sub(right.width());
-    while left.width() > room && left.spans.pop().is_some() {}
-    left.spans.push(Span::raw(" ".repeat(room - left.width())));
+    let gap = width.saturating_sub(left.width() + right.width());
+    left.spans.push(Span::raw(" ".repeat(gap)));
     left.spans.extend(right.spans);
     left
 }
@@ -85,23 +85,28 @@ fn bar<'a>(view: &JobView, theme: &Theme, width: usize) -> Line<'a> {
     ])
 }
 
-fn phases<'a>(view: &JobView, theme: &Theme) -> Line<'a> {
+/// The phases with their times, as many as fit.
+fn phases<'a>(view: &JobView, width: usize, theme: &Theme) -> Line<'a> {
     let (done, busy, _) = theme.ticks;
     let current = view.progress.current();
-    let mut spans = vec![Span::raw(" ")];
+    let mut line = Line::default();
     for phase in PHASES {
-        let (mark, style) = match current {
-            _ if view.progress.is_done(phase) => (done, theme.good),
-            Some((now, _)) if now == phase => (busy, theme.accent),
-            _ => (theme.to_come, theme.faint),
+        let (mark, style, name) = match current {
+            _ if view.progress.is_done(phase) => (done, theme.good, theme.plain),
+            Some((now, _)) if now == phase => (busy, theme.accent, theme.plain),
+            _ => (theme.to_come, theme.faint, theme.faint),
         };
         let took = view.progress.took(phase).filter(|_| view.progress.is_done(phase));
         let took = took.map(|took| format!(" {:.1} s", took.as_secs_f64())).unwrap_or_default();
-        spans.push(Span::styled(format!("{mark} "), style));
-        spans.push(Span::styled(phase.word(), if style == theme.faint { theme.faint } else { theme.plain }));
-        spans.push(Span::styled(format!("{took}   "), theme.faint));
+        let gap = if line.spans.is_empty() { " " } else { "   " };
+        let spans =
+            [Span::raw(gap), Span::styled(format!("{mark} "), style), Span::styled(phase.word(), name)];
+        if !push_whole(&mut line, spans, width) {
+            break;
+        }
+        push_whole(&mut line, [Span::styled(took, theme.faint)], width);
     }
-    Line::from(spans)
+    line
 }
 
 fn figures(view: &JobView, part: PhaseProgress) -> String {

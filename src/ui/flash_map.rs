@@ -7,8 +7,9 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
+use super::push_whole;
 use super::theme::Theme;
-use crate::app::App;
+use crate::app::{App, JobView};
 use crate::flash::Span as FlashSpan;
 use crate::flash::map::{MemoryMap, SECTORS_KIB};
 use crate::job::{Phase, SectorState};
@@ -17,8 +18,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     let widths = widths(area.width.saturating_sub(2));
     let mut cells = vec![Span::raw(" ")];
     let mut names = vec![Span::raw(" ")];
-    for (index, &width) in widths.iter().enumerate() {
-        cells.extend(sector(app, index, width, theme));
+    let flash = MemoryMap::stm32f405();
+    for (index, (&width, place)) in widths.iter().zip(flash.sectors()).enumerate() {
+        let state = app.devices.map[index];
+        let done = app.job().and_then(|view| cells_done(view, state, place.span, width));
+        cells.extend(sector(state, done, width, theme));
         cells.push(Span::raw(" "));
         names.push(Span::styled(format!("{index:<width$} ", width = usize::from(width)), theme.faint));
     }
@@ -41,39 +45,42 @@ fn legend<'a>(width: u16, theme: &Theme) -> Line<'a> {
         let (glyph, style) = look(Some(state), theme);
         let entry =
             [Span::raw("   "), Span::styled(glyph, style), Span::styled(format!(" {word}"), theme.faint)];
-        if line.width() + entry.iter().map(Span::width).sum::<usize>() <= usize::from(width) {
-            line.spans.extend(entry);
-        }
+        push_whole(&mut line, entry, usize::from(width));
     }
     line
 }
 
 /// The cells of a sector. While it is written or read back, the finished part already has the next state.
-fn sector<'a>(app: &App, index: usize, width: u16, theme: &Theme) -> Vec<Span<'a>> {
-    let state = app.devices.map[index];
-    let next = match state {
-        Some(SectorState::Erased | SectorState::ToErase) => Some((SectorState::Written, Phase::Write)),
-        Some(SectorState::Written) => Some((SectorState::Verified, Phase::Verify)),
-        _ => None,
-    };
-    let filled = next.and_then(|(next, phase)| Some((next, cells_done(app, index, phase, width)?)));
+fn sector<'a>(
+    state: Option<SectorState>,
+    done: Option<(SectorState, u16)>,
+    width: u16,
+    theme: &Theme,
+) -> Vec<Span<'a>> {
     let run = |state, cells: u16| {
         let (glyph, style) = look(state, theme);
         Span::styled(glyph.repeat(usize::from(cells)), style)
     };
-    match filled {
+    match done {
         Some((next, cells)) => vec![run(Some(next), cells), run(state, width - cells)],
         None => vec![run(state, width)],
     }
 }
 
-/// How many of a sector's cells are done in this phase. The phase counts bytes only; their places follow from the order
-/// of the plan.
-fn cells_done(app: &App, index: usize, phase: Phase, width: u16) -> Option<u16> {
-    let view = app.job()?;
+/// The next state of a sector and how many of its cells have it. A phase counts bytes only; their places follow from the
+/// order of the plan.
+fn cells_done(
+    view: &JobView,
+    state: Option<SectorState>,
+    sector: FlashSpan,
+    width: u16,
+) -> Option<(SectorState, u16)> {
     let work = &view.facts.preview.as_ref()?.work;
-    let sector = MemoryMap::stm32f405().sectors().get(index)?.span;
-    let spans: &[FlashSpan] = if phase == Phase::Write { &work.write } else { &work.verify };
+    let (next, phase, spans) = match state? {
+        SectorState::Erased | SectorState::ToErase => (SectorState::Written, Phase::Write, &work.write),
+        SectorState::Written => (SectorState::Verified, Phase::Verify, &work.verify),
+        SectorState::Same | SectorState::Verified | SectorState::Failed => return None,
+    };
     let mut left = view.progress.done(phase);
     let (mut done, mut total) = (0, 0);
     for span in spans {
@@ -83,7 +90,8 @@ fn cells_done(app: &App, index: usize, phase: Phase, width: u16) -> Option<u16> 
         total += part;
         done += part.min(of_this);
     }
-    (total > 0).then(|| u16::try_from(done * u64::from(width) / total).unwrap_or(width).min(width))
+    let cells = (done * u64::from(width)).checked_div(total)?;
+    Some((next, u16::try_from(cells).unwrap_or(width).min(width)))
 }
 
 /// The columns of each sector. Each gets enough for its number; the rest is shared by size.
@@ -113,7 +121,7 @@ fn look(state: Option<SectorState>, theme: &Theme) -> (&'static str, Style) {
         Some(SectorState::Same) => (same, theme.good),
         Some(SectorState::ToErase) => (to_erase, theme.warn),
         Some(SectorState::Erased) => (erased, theme.plain),
-        Some(SectorState::Written) => (written, theme.busy),
+        Some(SectorState::Written) => (written, theme.accent),
         Some(SectorState::Verified) => (verified, theme.good),
         Some(SectorState::Failed) => (failed, theme.bad),
     }

@@ -46,7 +46,6 @@ pub struct Theme {
     pub line: Style,
     /// The border of the panel that has the focus, and headings.
     pub accent: Style,
-    pub title: Style,
     pub key: Style,
     /// The key of the most likely next step.
     pub next_key: Style,
@@ -54,10 +53,7 @@ pub struct Theme {
     pub key_off: Style,
     pub good: Style,
     pub warn: Style,
-    /// The badge of the demo.
-    pub badge: Style,
     pub bad: Style,
-    pub busy: Style,
     pub marked: Style,
     /// An instruction that the user must follow at once.
     pub now: Style,
@@ -130,15 +126,12 @@ impl Theme {
             faint: of(|it| it.faint, dim),
             line: of(|it| it.line, dim),
             accent,
-            title: accent.add_modifier(Modifier::BOLD | Modifier::REVERSED),
             key: of(|it| it.accent, reverse).add_modifier(Modifier::BOLD),
             next_key: accent.add_modifier(Modifier::BOLD | Modifier::REVERSED),
             key_off: of(|it| it.faint, dim),
             good: of(|it| it.good, plain).add_modifier(Modifier::BOLD),
             warn: of(|it| it.warn, bold),
-            badge: of(|it| it.warn, bold),
             bad: of(|it| it.bad, reverse).add_modifier(Modifier::BOLD),
-            busy: accent,
             marked: reverse,
             now: of(|it| it.warn, bold).add_modifier(Modifier::BOLD | Modifier::REVERSED),
             led: led.add_modifier(Modifier::BOLD),
@@ -265,15 +258,12 @@ mod tests {
             let texts = [
                 theme.faint,
                 theme.accent,
-                theme.title,
                 theme.key,
                 theme.next_key,
                 theme.key_off,
                 theme.good,
                 theme.warn,
-                theme.badge,
                 theme.bad,
-                theme.busy,
                 theme.now,
                 theme.led,
             ];
@@ -290,7 +280,8 @@ mod tests {
     fn without_a_palette_no_text_is_coloured() {
         for colours in [Colours::None, Colours::Sixteen] {
             let theme = Theme::new(Glyphs::Unicode, colours);
-            for style in [theme.faint, theme.good, theme.warn, theme.bad, theme.busy, theme.key, theme.now] {
+            for style in [theme.faint, theme.good, theme.warn, theme.bad, theme.accent, theme.key, theme.now]
+            {
                 assert_eq!(style.fg, None);
             }
         }

@@ -139,7 +139,7 @@ fn big_number<'a>(number: u64, theme: &Theme) -> Vec<Line<'a>> {
         let digit = |&digit: &usize| DIGITS[digit][n].chars().map(cell).collect::<String>() + "  ";
         digits.iter().map(digit).collect()
     };
-    (0..5).map(|n| Line::from(Span::styled(row(n), theme.busy))).collect()
+    (0..5).map(|n| Line::from(Span::styled(row(n), theme.accent))).collect()
 }
 
 /// The board from above, with the USB connector at the front and M2 at the back right.

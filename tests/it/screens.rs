@@ -626,3 +626,22 @@ fn a_repaired_drone_is_not_offered_the_firmware_that_did_not_start() {
     let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
     assert!(notice.contains("the firmware before the last flash was incomplete"), "{notice}");
 }
+
+/// On a narrow screen the figures of a phase are cut, not the phase.
+#[test]
+fn a_narrow_screen_always_names_the_phase() {
+    let mut ui = Interface::new("dfu");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('f');
+    let mut seen = 0;
+    while let Screen::Job(view) = &ui.app.screen {
+        let shown = text(&draw(&ui.app, &theme(), 60, 16));
+        if let Some(row) = shown.lines().find(|row| row.ends_with(" %")) {
+            seen += 1;
+            assert!(row.trim_start().starts_with(char::is_alphabetic), "{shown}");
+        }
+        let is_asking = matches!(&view.stage, Stage::Asking(_));
+        if is_asking { ui.key('w') } else { ui.take(|_| true) }
+    }
+    assert!(seen > 100, "{seen}");
+}
