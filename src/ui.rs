@@ -238,16 +238,29 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let [left, label] = area.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]));
     let (done, now, failed) = theme.ticks;
     let mut line = Line::from(vec![Span::styled(" cfdfu ", theme.next_key), Span::raw("  ")]);
-    for (n, (name, state)) in steps(app).into_iter().enumerate() {
+    let steps = steps(app).map(|(name, state)| {
         let (mark, style, words) = match state {
             StepState::Done => (done, theme.good, theme.plain),
             StepState::Now => (now, theme.accent, theme.strong),
             StepState::Failed => (failed, theme.bad, theme.strong),
             StepState::ToCome => (theme.to_come, theme.faint, theme.faint),
         };
-        let arrow = (n > 0).then(|| Span::styled(theme.arrow, theme.line));
-        let step = [Span::styled(format!("{mark} "), style), Span::styled(name, words)];
-        if !push_whole(&mut line, arrow.into_iter().chain(step), usize::from(left.width)) {
+        (state, [Span::styled(format!("{mark} "), style), Span::styled(name, words)])
+    });
+    // The step that counts: the one under way or failed, else the last that is done.
+    let open = |state: StepState| matches!(state, StepState::Now | StepState::Failed);
+    let at = steps.iter().position(|(state, _)| open(*state));
+    let at = at.or(steps.iter().rposition(|(state, _)| *state == StepState::Done)).unwrap_or(0);
+    // As many steps as fit. It must be among them, so the first ones go where there is little room.
+    for first in 0..=at {
+        let mut shown = line.clone();
+        let fits = |(n, (_, step)): &(usize, &(StepState, [Span<'static>; 2]))| {
+            let arrow = (*n > first).then(|| Span::styled(theme.arrow, theme.line));
+            push_whole(&mut shown, arrow.into_iter().chain(step.clone()), usize::from(left.width))
+        };
+        let count = steps.iter().enumerate().skip(first).take_while(fits).count();
+        if first + count > at || first == at {
+            line = shown;
             break;
         }
     }
@@ -288,6 +301,23 @@ fn cut(text: &str, columns: usize, theme: &Theme) -> String {
         room.checked_sub(width).inspect(|left| room = *left).is_some()
     };
     text.chars().take_while(fits).collect::<String>() + &mark
+}
+
+/// Cuts a line to this many columns, with an ellipsis where it was cut.
+fn cut_line<'a>(line: Line<'a>, columns: usize, theme: &Theme) -> Line<'a> {
+    if line.width() <= columns {
+        return line;
+    }
+    let mut short = Line::default();
+    for span in line.spans {
+        let room = columns - short.width();
+        if span.width() >= room {
+            short.spans.push(Span::styled(cut(&format!("{} ", span.content), room, theme), span.style));
+            break;
+        }
+        short.spans.push(span);
+    }
+    short
 }
 
 /// Draws the keys that fit, most important first. The help key is always shown, because the help lists the others.

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
-use super::{panel, wrapped};
+use super::{cut_line, panel, wrapped};
 use crate::app::{App, Before, BusState, Goal, Screen, Slot, Which};
 use crate::crazyflie::{Mode, Relative};
 use crate::image::Loader;
@@ -71,7 +71,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         }
         (BusState::Devices(_), Some(device)) => device_lines(device, app.devices.known(), area.width, theme),
     };
-    frame.render_widget(Paragraph::new(lines).block(panel(theme, &title)), area);
+    card(frame, area, &title, lines, theme);
 }
 
 fn device_lines<'a>(device: &Device, known: Option<&DeviceInfo>, width: u16, theme: &Theme) -> Vec<Line<'a>> {
@@ -132,6 +132,12 @@ fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
     Line::from(vec![Span::raw("  "), loader, Span::raw(", "), firmware])
 }
 
+fn card(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>, theme: &Theme) {
+    let width = usize::from(area.width.saturating_sub(super::FRAME));
+    let lines: Vec<Line<'_>> = lines.into_iter().map(|line| cut_line(line, width, theme)).collect();
+    frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
+}
+
 /// Drone and file in one row, for a low screen.
 pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let device = match app.devices.selected() {
@@ -180,7 +186,7 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
         lines.truncate(2);
         lines.push(Line::from(format!("and {}", image.content)));
     }
-    frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
+    card(frame, area, title, lines, theme);
 }
 
 fn before_lines<'a>(before: &Before, theme: &Theme) -> Vec<Line<'a>> {
