@@ -16,8 +16,9 @@ and on a drone whose bootloader was overwritten. Without a command, it opens a t
 through each step.";
 
 const SETTINGS: &str = "\
-Settings, all optional: glyphs (\"unicode\", \"cp437\" or \"ascii\"), color (\"always\" or \"never\"), images (the \
-folder where the file picker starts), logs (the number of run logs to keep, 50 by default). cfdfu never writes this \
+Settings, all optional: glyphs (\"unicode\", \"cp437\" or \"ascii\"), color (\"always\" or \"never\"), theme \
+(\"auto\", \"dark\" or \"light\": the background that the colours are for), images (the folder where the file \
+picker starts), logs (the number of run logs to keep, 50 by default). cfdfu never writes this \
 file.";
 
 /// The paths on Linux. On macOS and Windows they come from the `directories` crate.
