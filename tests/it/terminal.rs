@@ -352,3 +352,23 @@ fn a_firmware_from_a_pipe_is_flashed() {
     session.press("q");
     writer.join().unwrap();
 }
+
+/// The answer of the terminal arrives as keys. It changes the colours and has no other effect.
+#[test]
+fn the_palette_follows_the_background_of_the_terminal() {
+    const DARK_ACCENT: &str = "38;5;75";
+    const LIGHT_ACCENT: &str = "38;5;25";
+    let mut session = Session::start(&["--demo=dfu"], &[]);
+    session.until("boot ROM");
+    let sent = |session: &Session| String::from_utf8_lossy(&session.bytes.lock().unwrap()).into_owned();
+    let before = sent(&session);
+    assert!(before.contains("\x1b]11;?") && before.contains(DARK_ACCENT) && !before.contains(LIGHT_ACCENT));
+    session.press("\x1b]11;rgb:ffff/ffff/ffff\x1b\\");
+    session.press("?");
+    let screen = session.until("Keys");
+    assert!(screen.contains("Esc") && sent(&session).contains(LIGHT_ACCENT), "{screen}");
+    session.press("\x1b");
+    session.until("What would you like");
+    session.press("q");
+    assert_eq!(session.ended(), 0);
+}
