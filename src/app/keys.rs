@@ -373,9 +373,8 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
         ],
         Overlay::Log => {
             let mut explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
-            let line = app.log.selected().and_then(|at| app.log.lines().get(at));
-            let meaning = line.and_then(|line| line.entry.as_ref()).and_then(super::log::explain);
-            explain.why_not = meaning.is_none().then(|| "a routine line: nothing to explain".to_owned());
+            explain.why_not =
+                app.log.explained().is_none().then(|| "a routine line: nothing to explain".to_owned());
             let mut rows = vec![
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
                 explain,

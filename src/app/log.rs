@@ -72,6 +72,12 @@ impl Log {
         self.lines.len().checked_sub(1 + self.back.unwrap_or(0))
     }
 
+    /// The selected line and what it means, if there is something to explain.
+    pub(crate) fn explained(&self) -> Option<(&LogLine, &'static str)> {
+        let line = self.lines.get(self.selected()?)?;
+        Some((line, explain(line.entry.as_ref()?)?))
+    }
+
     /// Moves the selection by this many lines; negative is up. At the end the log follows again.
     pub(crate) fn scroll(&mut self, by: isize) {
         let last = self.lines.len().saturating_sub(1);

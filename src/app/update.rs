@@ -240,13 +240,8 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             Vec::new()
         }
         Action::Explain => {
-            let line = app.log.selected().and_then(|at| app.log.lines().get(at));
-            let explained = |line: &super::log::LogLine| {
-                let text = line.entry.as_ref().and_then(super::log::explain)?;
-                Some(format!("{}\n\n{text}", line.text))
-            };
-            if let Some(text) = line.and_then(explained) {
-                app.over = Some(Overlay::Explain(text));
+            if let Some((line, meaning)) = app.log.explained() {
+                app.over = Some(Overlay::Explain(format!("{}\n\n{meaning}", line.text)));
             }
             Vec::new()
         }
