@@ -56,7 +56,7 @@ pub struct App {
     /// Drawn on top of the screen.
     pub over: Option<Overlay>,
     /// By how many rows the overlay is scrolled.
-    pub over_scroll: usize,
+    pub overlay_scroll: usize,
     pub undo: Undo,
     pub rhythm: KeyRhythm,
     /// The terminal's background, if it has reported it.
@@ -97,7 +97,7 @@ pub enum Undo {
     Nothing(NoUndo),
     /// The restored bootloader replaced something else. Only the command line can write that back.
     NotABootloader,
-    Ready(Box<Before>),
+    Ready(Box<Backup>),
 }
 
 impl Undo {
@@ -109,7 +109,7 @@ impl Undo {
         match (target.content, admission::undo(target.copy, Overrides::default())) {
             (Some(content), Ok(image)) => {
                 let (drone, expected) = (target.drone, target.expected);
-                Undo::Ready(Box::new(Before { image, content, drone, expected }))
+                Undo::Ready(Box::new(Backup { image, content, drone, expected }))
             }
             _ => Undo::NotABootloader,
         }
@@ -131,7 +131,7 @@ pub enum Source {
     /// The chosen files.
     Chosen,
     /// The previous content of the drone.
-    Undo(Box<Before>),
+    Undo(Box<Backup>),
 }
 
 /// What is known about a job, during and after it.
@@ -150,7 +150,7 @@ impl JobFacts {
     }
 
     /// The backup that an undo writes, and which file it replaces.
-    fn undoes(&self) -> Option<(Which, &Before)> {
+    fn undoes(&self) -> Option<(Which, &Backup)> {
         match &self.source {
             Source::Chosen => None,
             Source::Undo(before) => Some((before.which(), before)),
@@ -206,7 +206,7 @@ pub enum Slot {
 
 /// A backup of what a job overwrote, for the same drone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Before {
+pub struct Backup {
     /// The previous bytes, at their addresses.
     pub image: ApprovedImage,
     pub content: Content,
@@ -215,7 +215,7 @@ pub struct Before {
     pub expected: Vec<Piece>,
 }
 
-impl Before {
+impl Backup {
     pub(crate) fn which(&self) -> Which {
         match self.image.purpose() {
             Purpose::RestoreBootloader => Which::Loader,
@@ -372,7 +372,7 @@ pub enum Msg {
     /// The content of a folder.
     Listed(PathBuf, Result<Vec<Entry>, String>),
     /// The list of other running instances has changed.
-    Elsewhere(Vec<RunningInstance>),
+    OtherInstances(Vec<RunningInstance>),
     /// A chosen file has changed since it was read. The job that would write it has not started.
     Changed(Which, PathBuf, Result<Box<Image>, Problem>),
     /// An event of the current job or background identify, except the last one, which is [`Msg::Ended`].
@@ -404,20 +404,20 @@ pub enum Effect {
     /// Read this folder.
     List(PathBuf),
     /// Do this to the simulated drone.
-    Person(Person),
+    DemoInput(DemoInput),
     Bell(u8),
     /// Copy this text to the terminal's clipboard.
     Copy(String),
     /// Check why no drone is found or can be opened.
     Doctor,
     /// Save the screen, the log and the state for a bug report.
-    Bundle,
+    BugReport,
     Quit,
 }
 
 /// What the user does to the simulated drone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Person {
+pub enum DemoInput {
     /// Plug or unplug the cable.
     Cable,
     /// Press or release the button.
@@ -437,7 +437,7 @@ impl App {
             goal: Goal::Flash,
             screen: Screen::Home,
             over: None,
-            over_scroll: 0,
+            overlay_scroll: 0,
             undo: Undo::Nothing(NoUndo::default()),
             rhythm: KeyRhythm::default(),
             background: None,
@@ -463,7 +463,7 @@ impl App {
     }
 
     /// The backup that is written instead of this file, if the job on the screen is an undo.
-    pub(crate) fn undoes(&self, which: Which) -> Option<&Before> {
+    pub(crate) fn undoes(&self, which: Which) -> Option<&Backup> {
         let begins = match &self.screen {
             Screen::Wizard(WizardView { aim: Aim::Begin(Source::Undo(before)), .. }) => Some(&**before),
             _ => None,
@@ -551,7 +551,7 @@ impl App {
 
 /// The overrides for a chosen image. An image that is not recognised is accepted here, because the plan then asks for a
 /// typed word.
-pub(crate) fn wish_for(image: &Image) -> Overrides {
+pub(crate) fn overrides_for(image: &Image) -> Overrides {
     let allow_mismatch = matches!(image.content, Content::Unknown { .. });
     Overrides { allow_mismatch, ..Overrides::default() }
 }

@@ -35,7 +35,7 @@ use crate::usb::descriptor::is_printable;
 use crate::usb::libusb::Libusb;
 use crate::usb::trace::Traced;
 use crate::usb::{Bus, TransferError};
-use crate::worker::patient::Patient;
+use crate::worker::retry::RetryingBus;
 
 mod args;
 mod completions;
@@ -250,8 +250,8 @@ fn interface(
         };
         (bus, None)
     };
-    let meant = global.device.clone().unwrap_or_default();
-    let world = tui::World { bus, clock, demo, settings, meant, log: console.take_log() };
+    let selector = global.device.clone().unwrap_or_default();
+    let world = tui::World { bus, clock, demo, settings, selector, log: console.take_log() };
     let image = image.map(sys::absolute);
     let ended = if global.plain || !tui::has_terminal() {
         tui::plain::run(&world, image.as_deref())
@@ -487,8 +487,8 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
             }
         },
         // Devices that this user may not open are an error, or scripts would continue as if they had a drone.
-        all if all.iter().all(|device| device.closed.is_some()) => {
-            let error = all[0].closed.unwrap_or(TransferError::Access);
+        all if all.iter().all(|device| device.open_error.is_some()) => {
+            let error = all[0].open_error.unwrap_or(TransferError::Access);
             Err(bus_problem(scan::cannot_open(&all[0], error)))
         }
         _ => {
@@ -538,8 +538,8 @@ fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) 
 }
 
 /// A retrying bus for scans outside the worker, which wraps its own.
-fn with_retries((bus, clock): World) -> Patient<Arc<dyn Bus>> {
-    Patient::new(bus, clock)
+fn with_retries((bus, clock): World) -> RetryingBus<Arc<dyn Bus>> {
+    RetryingBus::new(bus, clock)
 }
 
 fn traced(bus: impl Bus + 'static, console: &Console) -> Arc<dyn Bus> {

@@ -39,7 +39,7 @@ impl Mode {
     }
 
     /// The name in `list --json`.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn json_name(self) -> &'static str {
         match self {
             Mode::Firmware => "firmware",
             Mode::Dfu => "dfu",
@@ -49,7 +49,7 @@ impl Mode {
 
 /// A device that is not a Crazyflie but belongs to one or is easily mistaken for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relative {
+pub enum RelatedDevice {
     /// The radio dongle, either generation.
     Crazyradio,
     CrazyradioBootloader,
@@ -61,27 +61,27 @@ pub enum Relative {
     Foreign(&'static ForeignLoader),
 }
 
-impl Relative {
+impl RelatedDevice {
     /// The related device with this ID. `names` reads the names of the device. It is called only for the Crazyflie's
     /// own ID, which the Loco Positioning Node shares, so that no other device has to be opened.
-    pub(crate) fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<Relative> {
+    pub(crate) fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<RelatedDevice> {
         if id == CRAZYFLIE {
-            return names().product.starts_with("Loco Positioning").then_some(Relative::LocoNode);
+            return names().product.starts_with("Loco Positioning").then_some(RelatedDevice::LocoNode);
         }
         let by_numbers = RELATIVES.iter().find(|(known, _)| *known == id).map(|&(_, relative)| relative);
-        let foreign = || FOREIGN_LOADERS.iter().find(|loader| loader.id == id).map(Relative::Foreign);
+        let foreign = || FOREIGN_LOADERS.iter().find(|loader| loader.id == id).map(RelatedDevice::Foreign);
         by_numbers.or_else(foreign)
     }
 
     /// Whether a device with this ID may be a related device.
     pub(crate) fn is_possible(id: Id) -> bool {
-        id == CRAZYFLIE || Relative::of(id, Strings::default).is_some()
+        id == CRAZYFLIE || RelatedDevice::of(id, Strings::default).is_some()
     }
 
     /// The foreign bootloader, if this is one.
     pub fn foreign(self) -> Option<&'static ForeignLoader> {
         match self {
-            Relative::Foreign(loader) => Some(loader),
+            RelatedDevice::Foreign(loader) => Some(loader),
             _ => None,
         }
     }
@@ -92,11 +92,11 @@ const fn id(vendor: u16, product: u16) -> Id {
 }
 
 /// Related devices that are identified by their ID alone.
-const RELATIVES: &[(Id, Relative)] = &[
-    (id(0x1915, 0x7777), Relative::Crazyradio),
-    (id(0x35F0, 0xAD20), Relative::Crazyradio),
-    (id(0x1915, 0x0101), Relative::CrazyradioBootloader),
-    (id(0x26AC, 0x0016), Relative::Px4Bootloader),
+const RELATIVES: &[(Id, RelatedDevice)] = &[
+    (id(0x1915, 0x7777), RelatedDevice::Crazyradio),
+    (id(0x35F0, 0xAD20), RelatedDevice::Crazyradio),
+    (id(0x1915, 0x0101), RelatedDevice::CrazyradioBootloader),
+    (id(0x26AC, 0x0016), RelatedDevice::Px4Bootloader),
 ];
 
 /// A bootloader in DFU mode that is not an STM32's boot ROM. Most of them follow DfuSe, so a write would succeed. They
@@ -137,14 +137,14 @@ pub(crate) const FOREIGN_LOADERS: &[ForeignLoader] = &[
     foreign(id(0x1EAF, 0x0003), "a board in the Maple bootloader", "The Maple bootloader", MAPLE),
 ];
 
-impl fmt::Display for Relative {
+impl fmt::Display for RelatedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Relative::Crazyradio => "a Crazyradio",
-            Relative::CrazyradioBootloader => "a Crazyradio in its bootloader",
-            Relative::LocoNode => "a Loco Positioning Node",
-            Relative::Px4Bootloader => "a Crazyflie with PX4's bootloader",
-            Relative::Foreign(loader) => loader.name,
+            RelatedDevice::Crazyradio => "a Crazyradio",
+            RelatedDevice::CrazyradioBootloader => "a Crazyradio in its bootloader",
+            RelatedDevice::LocoNode => "a Loco Positioning Node",
+            RelatedDevice::Px4Bootloader => "a Crazyflie with PX4's bootloader",
+            RelatedDevice::Foreign(loader) => loader.name,
         })
     }
 }
@@ -412,13 +412,13 @@ mod tests {
     #[test]
     fn foreign_loaders_are_recognised_by_id_alone() {
         for loader in FOREIGN_LOADERS {
-            let relative = Relative::of(loader.id, || panic!("opened {}", loader.id));
-            assert_eq!(relative.and_then(Relative::foreign), Some(loader));
+            let relative = RelatedDevice::of(loader.id, || panic!("opened {}", loader.id));
+            assert_eq!(relative.and_then(RelatedDevice::foreign), Some(loader));
             assert_eq!(Mode::of(loader.id, &Strings::default()), None, "{}", loader.name);
         }
-        assert_eq!(Relative::of(ROM_DFU, Strings::default), None);
-        assert_eq!(Relative::of(CRAZYFLIE, Strings::default), None);
-        assert!(!Relative::is_possible(ROM_DFU) && Relative::is_possible(CRAZYFLIE));
+        assert_eq!(RelatedDevice::of(ROM_DFU, Strings::default), None);
+        assert_eq!(RelatedDevice::of(CRAZYFLIE, Strings::default), None);
+        assert!(!RelatedDevice::is_possible(ROM_DFU) && RelatedDevice::is_possible(CRAZYFLIE));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Diagnoses why no drone is found or none can be opened. Turns facts about this computer into a checklist with a
 //! verdict and a remedy for each item. Pure: `sys::symptoms` gathers the facts.
 
-use crate::crazyflie::{ENTER_BY_HAND, ForeignLoader, Relative};
+use crate::crazyflie::{ENTER_BY_HAND, ForeignLoader, RelatedDevice};
 use crate::usb::{CRAZYFLIE, Id, ROM_DFU};
 
 /// The result of a check.
@@ -17,7 +17,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// The verdict as `doctor --json` prints it.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn json_name(self) -> &'static str {
         match self {
             Verdict::Good => "ok",
             Verdict::Doubtful => "doubtful",
@@ -63,7 +63,7 @@ pub struct Symptoms {
     /// Crazyflies and boot ROMs on USB.
     pub drones: Vec<SeenDrone>,
     /// Devices related to the Crazyflie, each with its port, as in `1-1.2`.
-    pub others: Vec<(Relative, String)>,
+    pub others: Vec<(RelatedDevice, String)>,
     /// The udev rules for the running Crazyflie and for the boot ROM; `None` on a system without udev.
     pub rules: Option<[Vec<Rule>; 2]>,
     /// udev is running. Without it, the rules have no effect.
@@ -88,7 +88,7 @@ pub struct SeenDrone {
     /// Its port, as in `1-1.2`.
     pub place: String,
     /// Why it could not be opened: `true` for missing permission, and the error message.
-    pub closed: Option<(bool, String)>,
+    pub open_error: Option<(bool, String)>,
     /// Other processes that have it open, as in `dfu-util (process 7)`.
     pub holders: Vec<String>,
 }
@@ -185,7 +185,7 @@ fn drones(symptoms: &Symptoms) -> Check {
 
 fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
     let holders = drone.holders.join(", ");
-    let Some((permission, why)) = &drone.closed else {
+    let Some((permission, why)) = &drone.open_error else {
         let found = format!("{} on port {}", drone.id, drone.place);
         if drone.holders.is_empty() {
             return check("opens", Verdict::Good, found, "");
@@ -367,8 +367,9 @@ mod tests {
         symptoms.groups = vec!["plugdev".to_owned()];
         assert_eq!(verdict(&symptoms, "rules, DFU mode").0, Verdict::Good);
         // The rules give access but the device cannot be opened: it was plugged in before they were installed.
-        let closed = Some((true, "no permission".to_owned()));
-        symptoms.drones = vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders: vec![] }];
+        let open_error = Some((true, "no permission".to_owned()));
+        symptoms.drones =
+            vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), open_error, holders: vec![] }];
         assert!(verdict(&symptoms, "opens").1.contains("udevadm control --reload"));
         symptoms.udev = false;
         assert!(verdict(&symptoms, "udev").1.contains("the rules have no effect"));
@@ -379,7 +380,7 @@ mod tests {
         let drone = |id| SeenDrone {
             id,
             place: "1-1".to_owned(),
-            closed: Some((false, "no".to_owned())),
+            open_error: Some((false, "no".to_owned())),
             holders: vec![],
         };
         let on = |system, id| Symptoms { system, devices: 2, drones: vec![drone(id)], ..Symptoms::default() };
@@ -425,11 +426,11 @@ mod tests {
         let empty = Symptoms { devices: 2, ..Symptoms::default() };
         assert!(verdict(&empty, "drone").1.contains("cable that carries data"));
         let only = |relative| Symptoms { others: vec![(relative, "1-2".to_owned())], ..empty.clone() };
-        assert!(verdict(&only(Relative::Crazyradio), "drone").1.contains("another device"));
-        let clone = only(Relative::Foreign(&FOREIGN_LOADERS[0]));
+        assert!(verdict(&only(RelatedDevice::Crazyradio), "drone").1.contains("another device"));
+        let clone = only(RelatedDevice::Foreign(&FOREIGN_LOADERS[0]));
         assert!(verdict(&clone, "drone").1.contains("cfdfu does not write to it"));
-        let drone = |closed, holders| Symptoms {
-            drones: vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), closed, holders }],
+        let drone = |open_error, holders| Symptoms {
+            drones: vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), open_error, holders }],
             ..empty.clone()
         };
         assert_eq!(verdict(&drone(None, vec![]), "opens").0, Verdict::Good);

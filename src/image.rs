@@ -51,7 +51,7 @@ pub enum Format {
 
 impl Format {
     /// The value in the output of `inspect --json`.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn json_name(self) -> &'static str {
         match self {
             Format::Bin => "bin",
             Format::Dfu => "dfu",
@@ -114,7 +114,7 @@ pub struct Image {
     /// SHA-256 of the whole file, container included.
     pub sha256: Sha256,
     /// Vendor and product ID in the DFU suffix, 0xFFFF for any. `None` without a suffix.
-    pub made_for: Option<(u16, u16)>,
+    pub target_device: Option<(u16, u16)>,
     /// Remarks for the user, such as what is not flashed and what is unusual about the file.
     pub notes: Vec<String>,
 }
@@ -182,7 +182,7 @@ impl Image {
         if bytes.starts_with(dfuse::SIGNATURE) {
             let file = dfuse::parse(&bytes).map_err(ImageError::DfuSe)?;
             let mut image = Image::placed(Format::Dfu, file.segments)?;
-            image.is_made_for(file.made_for);
+            image.is_made_for(file.target_device);
             if file.odd_size {
                 image.notes.push(
                     "the size in its prefix is wrong; the other sizes and the checksum are correct".into(),
@@ -212,10 +212,10 @@ impl Image {
         if bytes.len() as u64 > IMAGE_MAX {
             return Err(ImageError::TooLarge { bytes: bytes.len() as u64 });
         }
-        let look = recognise::look(&bytes, &[]);
-        let mut image = Image::new(Format::Bin, look, Payload::Raw(bytes))?;
+        let classified = recognise::classify(&bytes, &[]);
+        let mut image = Image::new(Format::Bin, classified, Payload::Raw(bytes))?;
         if let Some(suffix) = suffix {
-            image.is_made_for(suffix.made_for);
+            image.is_made_for(suffix.target_device);
             image.notes.push(format!("its DFU suffix ({} bytes) was checked and is not flashed", suffix.len));
         }
         Ok(image)
@@ -227,12 +227,12 @@ impl Image {
         let ours = |&(vendor, product): &(u16, u16)| {
             [0x0483, ANY].contains(&vendor) && [0xDF11, ANY].contains(&product)
         };
-        self.made_for.filter(|made_for| !ours(made_for))
+        self.target_device.filter(|target_device| !ours(target_device))
     }
 
     /// Records the device that the file is made for, with a note if that is not a Crazyflie.
-    fn is_made_for(&mut self, made_for: (u16, u16)) {
-        self.made_for = Some(made_for);
+    fn is_made_for(&mut self, target_device: (u16, u16)) {
+        self.target_device = Some(target_device);
         if let Some((vendor, product)) = self.other_device() {
             self.notes.push(format!("it is made for the USB device {vendor:04x}:{product:04x}"));
         }
@@ -325,8 +325,8 @@ impl Image {
         let segments = joined(segments)?;
         let holes = holes(&segments);
         let gaps: u64 = segments.windows(2).map(|pair| pair[1].address.wide() - pair[0].end()).sum();
-        let look = recognise::look(&flattened(&segments), &holes);
-        let mut image = Image::new(format, look, Payload::Placed(segments))?;
+        let classified = recognise::classify(&flattened(&segments), &holes);
+        let mut image = Image::new(format, classified, Payload::Placed(segments))?;
         if matches!(image.content, Content::Firmware(_)) && gaps > 0 {
             image.notes.push(format!(
                 "its parts leave gaps of {gaps} bytes in total, which stay blank: normal where a linker aligns \
@@ -364,7 +364,7 @@ impl Image {
             crc32: crc.finalize(),
             sha256: Sha256::default(),
             payload,
-            made_for: None,
+            target_device: None,
             notes: Vec::new(),
         })
     }

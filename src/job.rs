@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::crazyflie::{self, Mode, Relative, RomVersion};
+use crate::crazyflie::{self, Mode, RelatedDevice, RomVersion};
 use crate::flash::{Segment, Span};
 use crate::image::{Content, Firmware, Loader};
 use crate::plan::admission::ApprovedImage;
@@ -118,7 +118,7 @@ impl FlashTask {
     }
 
     /// Whether this task resumes an interrupted one.
-    pub(crate) fn carries_on(&self) -> bool {
+    pub(crate) fn is_resumed(&self) -> bool {
         self.left != DroneState::Untouched
     }
 
@@ -329,7 +329,7 @@ pub struct Device {
     /// Simulated, not real hardware.
     pub simulated: bool,
     /// Why the device could not be opened.
-    pub closed: Option<TransferError>,
+    pub open_error: Option<TransferError>,
 }
 
 /// Identifies a drone by its port and its serial number.
@@ -359,10 +359,10 @@ impl Device {
     }
 }
 
-/// A related device on the bus, such as a Crazyradio: see [`Relative`].
+/// A related device on the bus, such as a Crazyradio: see [`RelatedDevice`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Other {
-    pub what: Relative,
+    pub what: RelatedDevice,
     pub id: Id,
     pub location: Location,
 }
@@ -438,7 +438,7 @@ pub enum Phase {
 
 impl Phase {
     /// The name in `--json` output.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn json_name(self) -> &'static str {
         match self {
             Phase::Compare => "compare",
             Phase::Erase => "erase",
@@ -573,7 +573,7 @@ mod tests {
             address: 1,
             strings: Strings { serial: serial.to_owned(), ..Strings::default() },
             simulated: true,
-            closed: None,
+            open_error: None,
         };
         let matches =
             |wanted: &str, serial: &str| wanted.parse::<Selector>().unwrap().matches(&device(serial));

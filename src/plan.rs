@@ -85,25 +85,25 @@ impl Work {
     }
 
     /// Whether the flash already holds the image.
-    pub fn is_nothing(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.erase.is_empty() && self.commit.is_empty()
     }
 
     /// The rewritten spans, commit words included, merged and in ascending order. The first of them may start far
     /// after the start of the image.
-    pub(crate) fn stretches(&self) -> Vec<Span> {
+    pub(crate) fn rewritten_spans(&self) -> Vec<Span> {
         let mut spans: Vec<Span> = self.verify.iter().chain(&self.commit).copied().collect();
         spans.sort_by_key(|span| span.start());
-        let mut stretches: Vec<Span> = Vec::new();
+        let mut rewritten_spans: Vec<Span> = Vec::new();
         for span in spans {
-            match stretches.last_mut() {
+            match rewritten_spans.last_mut() {
                 Some(last) if last.end() == span.start().wide() => {
                     *last = Span::between(last.start(), span.end()).unwrap_or(span);
                 }
-                _ => stretches.push(span),
+                _ => rewritten_spans.push(span),
             }
         }
-        stretches
+        rewritten_spans
     }
 
     /// Number of bytes to write.

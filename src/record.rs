@@ -18,7 +18,7 @@ const RECENT: usize = 5;
 mod presence;
 mod undo;
 
-pub(crate) use presence::Presence;
+pub(crate) use presence::Announcement;
 pub use presence::RunningInstance;
 pub(crate) use undo::{Begun, Target, begin};
 

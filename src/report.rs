@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::crazyflie::Protection;
-use crate::crazyflie::{Board, ENTER_BY_HAND, Relative, RomVersion};
+use crate::crazyflie::{Board, ENTER_BY_HAND, RelatedDevice, RomVersion};
 use crate::dfu::DfuError;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
 use crate::image::Content;
@@ -226,7 +226,7 @@ pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
     if identity.is_read_protected() {
         return Some("The chip is read-protected: it can neither be read nor flashed.".to_owned());
     }
-    if let Some(loader) = loader.filter(|loader| loader.is_gone()) {
+    if let Some(loader) = loader.filter(|loader| loader.is_missing()) {
         return Some(format!(
             "The bootloader is missing ({}), so the drone cannot start normally or be updated over radio. Restore it \
              together with a firmware: `cfdfu restore-bootloader LOADER --firmware IMAGE`. LOADER is {RIGHT_LOADER}; IMAGE \
@@ -527,14 +527,14 @@ pub(crate) fn about_others(others: &[Other]) -> String {
          for your board."
     );
     let advice = |other: &Other| match other.what {
-        Relative::Crazyradio | Relative::CrazyradioBootloader => {
+        RelatedDevice::Crazyradio | RelatedDevice::CrazyradioBootloader => {
             "The Crazyradio is for flying and for updates over radio (cfclient).".to_owned()
         }
-        Relative::LocoNode => {
+        RelatedDevice::LocoNode => {
             "The Loco Positioning Node is updated with its own tools (lps-node-firmware).".to_owned()
         }
-        Relative::Px4Bootloader => px4.clone(),
-        Relative::Foreign(loader) => loader.meaning(),
+        RelatedDevice::Px4Bootloader => px4.clone(),
+        RelatedDevice::Foreign(loader) => loader.meaning(),
     };
     let mut sentences: Vec<String> = Vec::new();
     for advice in others.iter().map(advice) {
@@ -542,7 +542,7 @@ pub(crate) fn about_others(others: &[Other]) -> String {
             sentences.push(advice);
         }
     }
-    if others.iter().all(|other| other.what != Relative::Px4Bootloader) {
+    if others.iter().all(|other| other.what != RelatedDevice::Px4Bootloader) {
         sentences.push(PLUG_IN.to_owned());
     }
     sentences.join(" ")

@@ -1,7 +1,7 @@
 //! Scans the bus for Crazyflies and related devices, and selects one. It only reads; jobs open their drone in
 //! `worker::find`.
 
-use crate::crazyflie::{Mode, Relative};
+use crate::crazyflie::{Mode, RelatedDevice};
 use crate::job::{Device, FailureKind, Other, Selector};
 use crate::usb::descriptor::{self, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, ROM_DFU, TransferError};
@@ -16,7 +16,7 @@ pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
 fn devices_while(bus: &dyn Bus, go_on: &mut dyn FnMut() -> bool) -> Result<Vec<Device>, BusError> {
     let known = |found: &Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
     let candidates = bus.list()?.into_iter().filter(known).take_while(|_| go_on());
-    Ok(candidates.filter_map(|found| look(bus, &found).ok()?).collect())
+    Ok(candidates.filter_map(|found| inspect(bus, &found).ok()?).collect())
 }
 
 /// Lists the devices on the bus that are not a Crazyflie but belong to one or could be mistaken for one. Only devices
@@ -27,7 +27,7 @@ pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
             let read = || bus.open(&found).and_then(|mut transport| descriptor::names(&mut *transport));
             found.names.clone().unwrap_or_else(|| read().unwrap_or_default().strings)
         };
-        Some(Other { what: Relative::of(found.id, names)?, id: found.id, location: found.location })
+        Some(Other { what: RelatedDevice::of(found.id, names)?, id: found.id, location: found.location })
     };
     Ok(bus.list()?.into_iter().filter_map(named).collect())
 }
@@ -43,14 +43,15 @@ pub struct ScanCache {
 
 impl ScanCache {
     /// Returns the same as [`devices`] and [`others`].
-    pub fn look(&mut self, bus: &dyn Bus) -> Result<(Vec<Device>, Vec<Other>), BusError> {
+    pub fn refresh(&mut self, bus: &dyn Bus) -> Result<(Vec<Device>, Vec<Other>), BusError> {
         let list = bus.list()?;
-        let is_open = |device: &Option<Device>| device.as_ref().is_none_or(|device| device.closed.is_none());
+        let is_open =
+            |device: &Option<Device>| device.as_ref().is_none_or(|device| device.open_error.is_none());
         self.devices.retain(|(found, device)| list.contains(found) && is_open(device));
         let ours = |found: &&Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
         for found in list.iter().filter(ours) {
             if self.devices.iter().all(|(known, _)| known != found)
-                && let Ok(device) = look(bus, found)
+                && let Ok(device) = inspect(bus, found)
             {
                 self.devices.push((found.clone(), device));
             }
@@ -58,7 +59,7 @@ impl ScanCache {
         let place = |found: &Found| list.iter().position(|other| other == found);
         self.devices.sort_by_key(|(found, _)| place(found));
         let relatives: Vec<Found> =
-            list.iter().filter(|found| Relative::is_possible(found.id)).cloned().collect();
+            list.iter().filter(|found| RelatedDevice::is_possible(found.id)).cloned().collect();
         let others = match &self.others {
             Some((known, others)) if *known == relatives => others.clone(),
             _ => others(bus)?,
@@ -70,16 +71,16 @@ impl ScanCache {
 
 /// Identifies a device; `None` if it is not a Crazyflie, and an error only if it has disconnected.
 ///
-/// A device with a Crazyflie's USB ids whose names cannot be read is returned as closed, so that it is listed but not
+/// A device with a Crazyflie's USB ids whose names cannot be read is returned with that error, so that it is listed but not
 /// used. If the system already knows names that are not a Crazyflie's, the device is not opened.
-pub(crate) fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
+pub(crate) fn inspect(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
     let mode_by_id = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
     if found.names.as_ref().is_some_and(|names| Mode::of(found.id, names).is_none()) {
         return Ok(None);
     }
     let known = || found.names.clone().unwrap_or_default();
     let names = bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport));
-    let (mode, strings, closed) = match names {
+    let (mode, strings, open_error) = match names {
         Ok(names) => match (Mode::of(found.id, &names.strings), names.lost) {
             // The boot ROM is recognised by its USB ids alone.
             (Some(mode @ Mode::Dfu), _) | (Some(mode), None) => (mode, names.strings, None),
@@ -90,7 +91,7 @@ pub(crate) fn look(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, Trans
         Err(error) => (mode_by_id, known(), Some(error)),
     };
     let Found { id, location, address, simulated, .. } = found.clone();
-    Ok(Some(Device { mode, id, location, address, strings, simulated, closed }))
+    Ok(Some(Device { mode, id, location, address, strings, simulated, open_error }))
 }
 
 /// Finds the selected device.
@@ -110,7 +111,7 @@ pub(crate) fn choose_while(
     }
     let none_at_all = present.is_empty();
     // A device that cannot be opened does not reveal its serial number, so it may be the selected one.
-    let closed = present.iter().find_map(|device| Some(cannot_open(device, device.closed?)));
+    let open_error = present.iter().find_map(|device| Some(cannot_open(device, device.open_error?)));
     present.retain(|device| selector.matches(device));
     // Drop doubtful devices if at least one is certainly a Crazyflie.
     if present.iter().any(|device| !is_doubtful(device)) {
@@ -121,8 +122,8 @@ pub(crate) fn choose_while(
             none if none.is_empty() => Err(FailureKind::NoDevice),
             others => Err(FailureKind::OnlyOthers(others)),
         },
-        0 => match (selector, closed) {
-            (Selector::Serial(_), Some(closed)) => Err(closed),
+        0 => match (selector, open_error) {
+            (Selector::Serial(_), Some(open_error)) => Err(open_error),
             _ => Err(FailureKind::NoMatch(selector.to_string())),
         },
         1 => Ok(present.remove(0)),
@@ -142,5 +143,5 @@ pub(crate) fn cannot_open(device: &Device, error: TransferError) -> FailureKind 
 /// A device with the USB ids of a running Crazyflie whose names cannot be read. Those ids belong to ST, so it may be
 /// any of their boards.
 pub(crate) fn is_doubtful(device: &Device) -> bool {
-    device.mode == Mode::Firmware && device.closed.is_some() && device.strings == Strings::default()
+    device.mode == Mode::Firmware && device.open_error.is_some() && device.strings == Strings::default()
 }

@@ -78,22 +78,24 @@ impl SimBus {
     }
 
     /// Sends a packet to bulk endpoint 1 of drone `n` and returns its duration. `None` if it is not accepted.
-    fn packet_out(&self, n: usize, guise: u8, data: &[u8]) -> Result<Option<Duration>, TransferError> {
-        let sent = self.with(n, |drone, _| (drone.guise() == Some(guise)).then(|| drone.packet_out(data)));
+    fn packet_out(&self, n: usize, enumeration: u8, data: &[u8]) -> Result<Option<Duration>, TransferError> {
+        let sent = self
+            .with(n, |drone, _| (drone.enumeration() == Some(enumeration)).then(|| drone.packet_out(data)));
         sent.flatten().ok_or(TransferError::Disconnected)
     }
 
     /// Receives a packet from bulk endpoint 1 of drone `n`, with its duration. `None` if there is none.
-    fn packet_in(&self, n: usize, guise: u8) -> Result<Option<(Vec<u8>, Duration)>, TransferError> {
-        let received = self.with(n, |drone, _| (drone.guise() == Some(guise)).then(|| drone.packet_in()));
+    fn packet_in(&self, n: usize, enumeration: u8) -> Result<Option<(Vec<u8>, Duration)>, TransferError> {
+        let received =
+            self.with(n, |drone, _| (drone.enumeration() == Some(enumeration)).then(|| drone.packet_in()));
         received.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// A control transfer to drone `n`. Fails if the drone has disconnected or enumerated again since `guise`.
+    /// A control transfer to drone `n`. Fails if the drone has disconnected or enumerated again since `enumeration`.
     fn control(
         &self,
         n: usize,
-        guise: u8,
+        enumeration: u8,
         setup: Setup,
         len: usize,
         data: &[u8],
@@ -101,7 +103,7 @@ impl SimBus {
     ) -> Result<Vec<u8>, TransferError> {
         let (answer, takes) = self
             .with(n, |drone, now| {
-                (drone.guise() == Some(guise)).then(|| drone.control(setup, len, data, now))
+                (drone.enumeration() == Some(enumeration)).then(|| drone.control(setup, len, data, now))
             })
             .flatten()
             .ok_or(TransferError::Disconnected)?;
@@ -118,7 +120,9 @@ impl SimBus {
         }
         self.clock.sleep(takes);
         // The cable may have been unplugged in the meantime.
-        if answer != RomAnswer::Silence && self.with(n, |drone, _| drone.guise()).flatten() != Some(guise) {
+        if answer != RomAnswer::Silence
+            && self.with(n, |drone, _| drone.enumeration()).flatten() != Some(enumeration)
+        {
             let answered_before = matches!(answer, RomAnswer::Data(_));
             if !answered_before {
                 return Err(TransferError::Disconnected);
@@ -145,7 +149,7 @@ impl Bus for SimBus {
                 id: Id { vendor: id.0, product: id.1 },
                 release,
                 location: Location { bus: 1, ports: vec![u8::try_from(n + 1).ok()?] },
-                address: drone.guise()?,
+                address: drone.enumeration()?,
                 names: None,
                 simulated: true,
             })
@@ -156,9 +160,9 @@ impl Bus for SimBus {
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
         let port = found.location.ports.first().copied().unwrap_or_default();
         let n = usize::from(port).checked_sub(1).ok_or(TransferError::Disconnected)?;
-        match self.with(n, |drone, _| drone.guise()).flatten() {
-            Some(guise) if guise == found.address => {
-                Ok(Box::new(SimTransport { bus: self.clone(), n, guise }))
+        match self.with(n, |drone, _| drone.enumeration()).flatten() {
+            Some(enumeration) if enumeration == found.address => {
+                Ok(Box::new(SimTransport { bus: self.clone(), n, enumeration }))
             }
             _ => Err(TransferError::Disconnected),
         }
@@ -173,7 +177,7 @@ impl Bus for SimBus {
 struct SimTransport {
     bus: SimBus,
     n: usize,
-    guise: u8,
+    enumeration: u8,
 }
 
 impl Transport for SimTransport {
@@ -183,14 +187,14 @@ impl Transport for SimTransport {
         buffer: &mut [u8],
         limit: Duration,
     ) -> Result<usize, TransferError> {
-        let bytes = self.bus.control(self.n, self.guise, setup, buffer.len(), &[], limit)?;
+        let bytes = self.bus.control(self.n, self.enumeration, setup, buffer.len(), &[], limit)?;
         let len = bytes.len().min(buffer.len());
         buffer[..len].copy_from_slice(&bytes[..len]);
         Ok(len)
     }
 
     fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        self.bus.control(self.n, self.guise, setup, data.len(), data, limit)?;
+        self.bus.control(self.n, self.enumeration, setup, data.len(), data, limit)?;
         Ok(data.len())
     }
 
@@ -198,11 +202,11 @@ impl Transport for SimTransport {
         let (request_type, request) = SET_INTERFACE;
         let setup = Setup { request_type, request, value: u16::from(alternate), index: u16::from(interface) };
         let limit = Duration::from_secs(1);
-        self.bus.control(self.n, self.guise, setup, 0, &[], limit).map(drop)
+        self.bus.control(self.n, self.enumeration, setup, 0, &[], limit).map(drop)
     }
 
     fn bulk_in(&mut self, _: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
-        let Some((packet, takes)) = self.bus.packet_in(self.n, self.guise)? else {
+        let Some((packet, takes)) = self.bus.packet_in(self.n, self.enumeration)? else {
             self.bus.clock.sleep(limit);
             return Err(TransferError::Timeout);
         };
@@ -213,7 +217,7 @@ impl Transport for SimTransport {
     }
 
     fn bulk_out(&mut self, _: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        let takes = self.bus.packet_out(self.n, self.guise, data)?;
+        let takes = self.bus.packet_out(self.n, self.enumeration, data)?;
         self.bus.clock.sleep(takes.unwrap_or(limit));
         takes.map(|_| data.len()).ok_or(TransferError::Timeout)
     }

@@ -18,11 +18,11 @@ use crate::job::{
 };
 use crate::plan::undo::Change;
 pub use crate::record::RunningInstance;
-use crate::record::{Presence, StateDir};
+use crate::record::{Announcement, StateDir};
 use crate::report;
 use crate::scan;
 use crate::usb::Bus;
-use crate::worker::patient::Patient;
+use crate::worker::retry::RetryingBus;
 
 mod copies;
 mod resume;
@@ -35,7 +35,7 @@ pub struct Supervisor {
     commands: Sender<Command>,
     record: Option<StateDir>,
     copies: Copies,
-    presence: Presence,
+    presence: Announcement,
     waits: Waits,
     headway: Headway,
     /// The terminal is closed, so the user will not see the result.
@@ -113,7 +113,7 @@ impl Supervisor {
         Supervisor {
             commands,
             copies: Copies::new(record.clone(), demo),
-            presence: Presence::new(record.clone()),
+            presence: Announcement::new(record.clone()),
             record,
             waits,
             headway: Headway::default(),
@@ -132,8 +132,8 @@ impl Supervisor {
         clock: &Arc<dyn Clock>,
         job: &Job,
     ) -> Option<RunningInstance> {
-        let record = self.record.as_ref().filter(|record| !record.others_at_work().is_empty())?;
-        let bus = Patient::new(Arc::clone(bus), Arc::clone(clock));
+        let record = self.record.as_ref().filter(|record| !record.other_instances().is_empty())?;
+        let bus = RetryingBus::new(Arc::clone(bus), Arc::clone(clock));
         record.at_work_on(&scan::choose(&bus, &job.device).ok()?.location)
     }
 
@@ -265,16 +265,16 @@ impl Supervisor {
         let Some(watched) = &mut self.watched else { return };
         watched.planned = Some(Planned { left: preview.work.bytes(), board: preview.board });
         let (Some(drone), Some(task)) = (&watched.drone, watched.job.flash()) else { return };
-        if task.carries_on() {
+        if task.is_resumed() {
             watched.begun = Some(self.copies.carry_on(drone));
-        } else if preview.work.is_nothing() && task.change == Change::Undo {
+        } else if preview.work.is_empty() && task.change == Change::Undo {
             self.copies.undone(drone);
         }
     }
 
     fn keep_copy(&mut self, preview: &Preview) -> Option<LogEntry> {
-        let watched = self.watched.as_mut().filter(|_| !preview.work.is_nothing())?;
-        let task = watched.job.flash().filter(|task| !task.carries_on())?;
+        let watched = self.watched.as_mut().filter(|_| !preview.work.is_empty())?;
+        let task = watched.job.flash().filter(|task| !task.is_resumed())?;
         let (begun, entry) = self.copies.begin(watched.drone.as_ref()?, preview, task.change);
         watched.begun = begun;
         entry
@@ -293,11 +293,11 @@ impl Supervisor {
         let is_held = matches!(&report.outcome, Outcome::Failed(Failure { kind: FailureKind::Held, .. }));
         let others = match (holder, &self.record) {
             (Some(holder), _) if is_held => vec![holder],
-            (None, Some(record)) if is_held => record.others_at_work(),
+            (None, Some(record)) if is_held => record.other_instances(),
             _ => Vec::new(),
         };
-        let carries_on = job.flash().is_some_and(FlashTask::carries_on);
-        if seen && !is_held || carries_on {
+        let is_resumed = job.flash().is_some_and(FlashTask::is_resumed);
+        if seen && !is_held || is_resumed {
             self.record_end(&job, &report, &log);
         }
         // Skip jobs that only read: their front ends do not need the undo target, and finding it reads files.
@@ -416,7 +416,7 @@ mod tests {
             address: 1,
             strings: Strings { serial: serial.to_owned(), ..Strings::default() },
             simulated: true,
-            closed: None,
+            open_error: None,
         };
         let (whole, dfu) = ("51004F000551343036333233", "338133873034");
         let (mut supervisor, _worker) = supervisor();

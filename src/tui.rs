@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::app::update::update;
-use crate::app::{self, App, BusState, Demo, Effect, Msg, Person, Slot, Which};
+use crate::app::{self, App, BusState, Demo, DemoInput, Effect, Msg, Slot, Which};
 use crate::clock::Clock;
 use crate::doctor;
 use crate::image::Image;
@@ -33,10 +33,10 @@ use crate::ui;
 use crate::ui::theme::{Colours, Theme};
 use crate::usb::Bus;
 use crate::worker::Worker;
-use crate::worker::patient::Patient;
+use crate::worker::retry::RetryingBus;
 
 mod background;
-mod bundle;
+mod bug_report;
 mod keyboard;
 pub(crate) mod plain;
 pub(crate) mod terminal;
@@ -62,7 +62,7 @@ pub(crate) struct World {
     /// The user's settings, and a complaint if the file is not valid.
     pub settings: (Settings, Option<String>),
     /// Which drones to show.
-    pub meant: Selector,
+    pub selector: Selector,
     /// The file of `--log-file`.
     pub log: Option<File>,
 }
@@ -114,8 +114,8 @@ impl<'a> Shell<'a> {
                 }
             }
         });
-        let bus = Patient::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
-        watch_bus(bus, world.meant.clone(), messages.clone());
+        let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
+        watch_bus(bus, world.selector.clone(), messages.clone());
         if let (None, Some(record)) = (&world.demo, StateDir::of_user()) {
             watch_others(record, Arc::clone(&world.clock), messages.clone());
         }
@@ -256,11 +256,11 @@ impl<'a> Shell<'a> {
                     let _ = messages.send(Msg::Listed(folder, entries));
                 });
             }
-            Effect::Person(person) => self.person(person),
+            Effect::DemoInput(person) => self.person(person),
             Effect::Bell(times) => terminal::bell(times),
             Effect::Copy(text) => terminal::copy(&text),
-            Effect::Bundle => {
-                let saved = StateDir::of_user().map(|record| bundle::save(&record, app));
+            Effect::BugReport => {
+                let saved = StateDir::of_user().map(|record| bug_report::save(&record, app));
                 let text = match saved {
                     Some(Ok(path)) => format!("Bug report saved: {}", path.display()),
                     Some(Err(error)) => format!("The bug report could not be saved: {error}"),
@@ -354,11 +354,11 @@ impl<'a> Shell<'a> {
         let _ = log.write_all(line.as_bytes());
     }
 
-    fn person(&self, person: Person) {
+    fn person(&self, person: DemoInput) {
         if let Some((bus, name)) = &self.world.demo {
             bus.with(0, |drone, now| match person {
-                Person::Cable => drone.plug_or_unplug(now),
-                Person::Button => drone.press_or_release(now),
+                DemoInput::Cable => drone.plug_or_unplug(now),
+                DemoInput::Button => drone.press_or_release(now),
             });
             let _ = self.messages.send(Msg::Demo(demo_state(bus, name)));
         }
@@ -385,16 +385,16 @@ fn demo_state(bus: &SimBus, name: &str) -> Demo {
 }
 
 /// Reports which of the selected drones are plugged in, now and whenever that changes.
-fn watch_bus(bus: impl Bus + 'static, meant: Selector, messages: Sender<Msg>) {
+fn watch_bus(bus: impl Bus + 'static, selector: Selector, messages: Sender<Msg>) {
     // The serial number of a device that cannot be opened is unknown, so it may be the selected one.
     let is_selected = move |device: &Device| {
-        meant.matches(device) || matches!(meant, Selector::Serial(_)) && device.closed.is_some()
+        selector.matches(device) || matches!(selector, Selector::Serial(_)) && device.open_error.is_some()
     };
     thread::spawn(move || {
         let mut known = scan::ScanCache::default();
         let mut last = None;
         loop {
-            let state = match known.look(&bus) {
+            let state = match known.refresh(&bus) {
                 Ok((all, others)) => {
                     let devices: Vec<Device> = all.iter().filter(|it| is_selected(it)).cloned().collect();
                     if devices.is_empty() && !all.is_empty() && last != Some(BusState::Devices(Vec::new())) {
@@ -425,11 +425,11 @@ fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) 
     thread::spawn(move || {
         let mut last = Vec::new();
         loop {
-            let others = record.others_at_work();
+            let others = record.other_instances();
             if others != last {
                 let ended = others.is_empty();
                 last.clone_from(&others);
-                if messages.send(Msg::Elsewhere(others)).is_err() {
+                if messages.send(Msg::OtherInstances(others)).is_err() {
                     return;
                 }
                 if ended && let Some(text) = unseen_end(&record) {

@@ -24,10 +24,10 @@ use crate::usb::descriptor::is_printable;
 
 mod bar;
 mod flash_map;
-pub(crate) mod lines;
 mod log_panel;
-mod middle;
+mod main_panel;
 mod over;
+pub(crate) mod plain_text;
 mod summary;
 pub mod theme;
 mod wizard_panel;
@@ -125,7 +125,7 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     if map.height > 0 {
         flash_map::draw(frame, map, app, theme);
     }
-    middle::draw(frame, middle, app, theme, log.is_none());
+    main_panel::draw(frame, middle, app, theme, log.is_none());
     if let Some(log) = log {
         log_panel::draw(frame, log, app, theme, false);
     }
@@ -271,7 +271,7 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
 }
 
 fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let other = || app.devices.others_at_work.first().map(ToString::to_string);
+    let other = || app.devices.other_instances.first().map(ToString::to_string);
     if let Some(text) = app.notice.as_ref().map(|(text, _)| text.clone()).or_else(other) {
         let text = cut(&theme.text(&text), usize::from(area.width).saturating_sub(3), theme);
         frame.render_widget(Line::from(Span::styled(format!(" ! {text}"), theme.warn)), area);
@@ -332,7 +332,7 @@ fn draw_footer(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     for (n, row) in rows.into_iter().enumerate() {
         if !is_help(&row) {
             // The ellipsis does not stand for arrow keys or the keys of the simulated drone.
-            let is_known = matches!(row.action, Action::Move(_) | Action::Person(_));
+            let is_known = matches!(row.action, Action::Move(_) | Action::DemoInput(_));
             if used + width(&row) > room {
                 dropped |= !is_known;
                 continue;

@@ -1,7 +1,7 @@
 //! The worker thread: receives commands, drives devices and posts events, without ever waiting for a front end.
 //!
-//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`running`] queries a
-//! running drone. [`flash`], [`read`] and [`identify`] are the jobs, [`patient`] is the retry policy, and [`timeline`]
+//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] queries a
+//! running drone. [`flash`], [`read`] and [`identify`] are the jobs, [`retry`] is the retry policy, and [`timeline`]
 //! records where the time went. All waits use the clock that the worker is given.
 
 use std::any::Any;
@@ -22,16 +22,16 @@ use crate::usb::{Bus, Location, TransferError};
 mod find;
 mod flash;
 mod identify;
-pub(crate) mod patient;
 mod port;
+mod query_firmware;
 mod read;
 mod reboot;
-mod running;
+pub(crate) mod retry;
 mod session;
 mod timeline;
 
-use patient::Patient;
 use reboot::Restarted;
+use retry::RetryingBus;
 use timeline::{Part, Share, Timeline};
 
 /// How long an unplugged device may stay on the bus list: see [`Ctx::is_gone`].
@@ -60,7 +60,7 @@ impl Worker {
     pub fn spawn(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Worker {
         let (commands, inbox) = channel();
         let (outbox, events) = channel();
-        let bus: Arc<dyn Bus> = Arc::new(Patient::new(bus, Arc::clone(&clock)));
+        let bus: Arc<dyn Bus> = Arc::new(RetryingBus::new(bus, Arc::clone(&clock)));
         let thread = thread::spawn(move || {
             // Ignore a cancel that arrives after its job has ended.
             while let Ok(command) = inbox.recv() {
@@ -95,7 +95,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
     }));
     let drone = match (&job.task, ctx.drone) {
         (Task::Flash(task), DroneState::Untouched) if task.left != DroneState::Untouched => task.left,
-        (_, DroneState::Untouched) if ctx.was == Was::Stopped => DroneState::Stopped,
+        (_, DroneState::Untouched) if ctx.was == FirstSeen::Stopped => DroneState::Stopped,
         (_, drone) => drone,
     };
     let result = result.map(|result| result.map_err(|stop| ctx.verdict(stop)));
@@ -174,7 +174,7 @@ struct Ctx<'a> {
     /// Time that does not count as the job's: waiting for confirmation, and watching a restarted drone.
     idle: Duration,
     timeline: Timeline,
-    was: Was,
+    was: FirstSeen,
     /// The port and the address of the device in use; `None` while it is expected to disconnect.
     at: Option<(Location, u8)>,
     /// The state in which an earlier attempt left the drone, once the drone has been found.
@@ -186,7 +186,7 @@ struct Ctx<'a> {
 
 /// Whether the drone's firmware is running, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Was {
+enum FirstSeen {
     /// It was found in DFU mode.
     InDfu,
     /// It was found in DFU mode, and an earlier job has seen it running.
@@ -215,7 +215,7 @@ impl<'a> Ctx<'a> {
             started: clock.now(),
             idle: Duration::ZERO,
             timeline: Timeline::new(clock.now()),
-            was: Was::InDfu,
+            was: FirstSeen::InDfu,
             at: None,
             left: DroneState::Untouched,
             drone: DroneState::Untouched,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{App, DEMO_IMAGE, Goal, Slot, wish_for};
+use super::{App, DEMO_IMAGE, Goal, Slot, overrides_for};
 use crate::usb::descriptor::is_printable;
 
 pub(crate) fn command_line(app: &App) -> String {
@@ -26,7 +26,7 @@ pub(crate) fn command_line(app: &App) -> String {
         Goal::Flash | Goal::Recover => {
             let unknown_board = app.preview().is_some_and(|preview| !preview.board.is_passed());
             let insist =
-                unknown_board || app.image.image().is_some_and(|image| wish_for(image).allow_mismatch);
+                unknown_board || app.image.image().is_some_and(|image| overrides_for(image).allow_mismatch);
             let insist = if insist { " --allow-mismatch" } else { "" };
             // The demo's built-in image is not a file; the demo uses it if the command names none.
             let own =

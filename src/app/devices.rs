@@ -18,7 +18,7 @@ pub struct Devices {
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
     /// Other running instances on this computer.
-    pub others_at_work: Vec<RunningInstance>,
+    pub other_instances: Vec<RunningInstance>,
     /// The state of each sector of the selected drone, where it is known.
     pub map: [Option<SectorState>; SECTORS],
 }
@@ -116,7 +116,7 @@ impl Devices {
 
     /// The other running instance that uses the selected device.
     pub(crate) fn held_by(&self) -> Option<&RunningInstance> {
-        let place = self.selected()?.location.to_string();
-        self.others_at_work.iter().find(|work| work.place == place)
+        let port = self.selected()?.location.to_string();
+        self.other_instances.iter().find(|work| work.port == port)
     }
 }

@@ -3,7 +3,7 @@
 //! An action that is not possible now stays in the table, with the reason.
 
 use super::wizard::{Leds, WizardStep};
-use super::{App, BusState, Goal, JobView, Overlay, Person, Screen, Slot, Stage, Which, Wizard};
+use super::{App, BusState, DemoInput, Goal, JobView, Overlay, Screen, Slot, Stage, Which, Wizard};
 use crate::image::Content;
 use crate::job::{BoardCheck, WaitFor};
 
@@ -44,7 +44,7 @@ pub(crate) enum Action {
     Type,
     Count,
     /// Answer what the LEDs are doing.
-    Say(Leds),
+    AnswerLeds(Leds),
     Again,
     Write,
     Retry,
@@ -58,13 +58,13 @@ pub(crate) enum Action {
     /// Explain the selected log line.
     Explain,
     /// Save a bug report.
-    Bundle,
+    BugReport,
     /// Check why no drone is found or can be opened.
     Doctor,
     Help,
     /// Go back, or close the overlay.
     Back,
-    Person(Person),
+    DemoInput(DemoInput),
     Quit,
 }
 
@@ -122,8 +122,8 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
         Screen::Outcome(..) => outcome(app),
     };
     if app.demo.is_some() && !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app) {
-        rows.push(row(&[Key::Char('P')], "P", "cable", Action::Person(Person::Cable)));
-        rows.push(row(&[Key::Char('B')], "B", "button", Action::Person(Person::Button)));
+        rows.push(row(&[Key::Char('P')], "P", "cable", Action::DemoInput(DemoInput::Cable)));
+        rows.push(row(&[Key::Char('B')], "B", "button", Action::DemoInput(DemoInput::Button)));
     }
     rows
 }
@@ -144,7 +144,7 @@ pub(crate) enum Danger {
 
 impl Danger {
     /// The word that the user must type.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn confirmation_word(self) -> &'static str {
         match self {
             Danger::Bootloader => "restore",
             Danger::ChangedSince => "undo",
@@ -177,7 +177,7 @@ pub(crate) fn danger(app: &App) -> Option<Danger> {
 
 /// The word that the user must type before the job may write; `None` if a key is enough.
 pub(crate) fn word_asked_for(app: &App) -> Option<&'static str> {
-    danger(app).map(Danger::word)
+    danger(app).map(Danger::confirmation_word)
 }
 
 /// Whether key presses are letters of the confirmation word.
@@ -205,7 +205,7 @@ fn home(app: &App) -> Vec<Binding> {
     } else {
         rows.push(row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image)));
     }
-    if app.demo.is_none() && app.devices.selected().is_none_or(|device| device.closed.is_some()) {
+    if app.demo.is_none() && app.devices.selected().is_none_or(|device| device.open_error.is_some()) {
         rows.push(row(&[Key::Char('d')], "d", "doctor", Action::Doctor));
     }
     if app.devices.list().len() > 1 {
@@ -270,8 +270,9 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
     let mut rows = match wizard.step {
         WizardStep::Prepare => vec![row(&[Key::Enter], "Enter", "start the countdown", Action::Count)],
         WizardStep::AskLeds => {
-            let answer =
-                |key: char, shown, label, leds| row(&[Key::Char(key)], shown, label, Action::Say(leds));
+            let answer = |key: char, shown, label, leds| {
+                row(&[Key::Char(key)], shown, label, Action::AnswerLeds(leds))
+            };
             vec![
                 answer('1', "1", "slow", Leds::TwoSlow),
                 answer('2', "2", "fast", Leds::OneFast),
@@ -354,7 +355,7 @@ fn outcome(app: &App) -> Vec<Binding> {
         row(&[Key::Char('l')], "l", "log", Action::Log),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
         row(&[Key::Char('q')], "q", "quit", Action::Quit),
-        row(&[Key::Char('s')], "s", "save a report", Action::Bundle),
+        row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
     ]
 }
 
@@ -378,7 +379,7 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
             let mut rows = vec![
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
                 explain,
-                row(&[Key::Char('s')], "s", "save a report", Action::Bundle),
+                row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
             ];
             rows.extend(up_down());
             rows.extend(paging());

@@ -13,13 +13,13 @@ use super::wizard::{Wizard, WizardStep};
 use super::{
     Aim, App, BusState, Confirmation, Effect, Goal, JobView, Msg, Overlay, Screen, Source, Stage, WizardView,
 };
-use crate::crazyflie::{Mode, Relative};
+use crate::crazyflie::{Mode, RelatedDevice};
 use crate::job::{Level, Other};
 use crate::report;
 
+mod background_identify;
 mod files;
 mod job;
-mod look;
 
 use files::{on_changed, on_loaded, open_picker, show_folder, take};
 
@@ -32,7 +32,7 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
     if effects.contains(&Effect::Quit) && app.devices.is_identifying() {
         effects.insert(0, Effect::Cancel);
     }
-    effects.extend(look::identify(app));
+    effects.extend(background_identify::identify(app));
     effects
 }
 
@@ -72,17 +72,17 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             app.notify(words);
             effects
         }
-        Msg::Elsewhere(others) => {
-            app.devices.others_at_work = others;
+        Msg::OtherInstances(others) => {
+            app.devices.other_instances = others;
             Vec::new()
         }
         Msg::Job(event) if app.devices.is_identifying() => {
-            look::on_event(app, *event);
+            background_identify::on_event(app, *event);
             Vec::new()
         }
         Msg::Job(event) => job::on_event(app, *event),
         Msg::Ended(ended) if ended.background => {
-            look::ended(app);
+            background_identify::ended(app);
             Vec::new()
         }
         Msg::Ended(ended) => job::ended(app, *ended),
@@ -106,7 +106,7 @@ const OVER_ROWS: usize = 200;
 
 fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     if app.over.is_none() {
-        app.over_scroll = 0;
+        app.overlay_scroll = 0;
     }
     // The notice is about an earlier key.
     app.notice = None;
@@ -220,7 +220,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             }
             go(app, WizardStep::Count)
         }
-        Action::Say(leds) => go(app, WizardStep::Answer(leds)),
+        Action::AnswerLeds(leds) => go(app, WizardStep::Answer(leds)),
         Action::Again => go(app, WizardStep::Prepare),
         Action::Write => job::write(app),
         Action::Retry => job::retry(app),
@@ -245,14 +245,14 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             }
             Vec::new()
         }
-        Action::Bundle => vec![Effect::Bundle],
+        Action::BugReport => vec![Effect::BugReport],
         Action::Doctor => vec![Effect::Doctor],
         Action::Help => {
             app.over = Some(Overlay::Help);
             Vec::new()
         }
         Action::Back => back(app),
-        Action::Person(person) => vec![Effect::Person(person)],
+        Action::DemoInput(person) => vec![Effect::DemoInput(person)],
         Action::Quit => vec![Effect::Quit],
     }
 }
@@ -264,7 +264,7 @@ fn step(app: &mut App, by: isize) -> Vec<Effect> {
             return Vec::new();
         }
         Some(_) => {
-            app.over_scroll = app.over_scroll.saturating_add_signed(by).min(OVER_ROWS);
+            app.overlay_scroll = app.overlay_scroll.saturating_add_signed(by).min(OVER_ROWS);
             return Vec::new();
         }
         None => {}
@@ -337,7 +337,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
 
 /// The goal that makes sense for what is plugged in.
 fn sensible(bus: &BusState) -> Goal {
-    let is_px4 = |other: &Other| other.what == Relative::Px4Bootloader;
+    let is_px4 = |other: &Other| other.what == RelatedDevice::Px4Bootloader;
     match bus {
         BusState::Devices(devices) if !devices.is_empty() => Goal::Flash,
         BusState::Others(others) if others.iter().any(is_px4) => Goal::Restore,

@@ -299,7 +299,7 @@ impl Console {
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("=> "));
             }
-            bar.set_prefix(phase.word());
+            bar.set_prefix(phase.json_name());
             self.bar = Some((Some(phase), bar));
         }
         if let Some((_, bar)) = &self.bar {
@@ -455,7 +455,7 @@ impl Console {
             (None, Some(words)) => self.line(&words),
             (None, None) => {}
         }
-        if self.loader.is_some_and(Loader::is_gone) {
+        if self.loader.is_some_and(Loader::is_missing) {
             self.line(report::WITHOUT_LOADER);
         }
     }
@@ -556,7 +556,7 @@ fn describe(device: &Device, separator: &str) -> String {
         Mode::Dfu => "DFU mode",
         Mode::Firmware => "running",
     };
-    let name = match device.closed {
+    let name = match device.open_error {
         Some(error) => format!("({error})"),
         None => device.strings.product.clone(),
     };
@@ -571,7 +571,7 @@ fn describe_image(image: &Image) -> String {
     let address = image.address().map(|address| format!(", {place} {address}")).unwrap_or_default();
     let format = match image.format {
         Format::Bin => String::new(),
-        other => format!(", from .{}", other.word()),
+        other => format!(", from .{}", other.json_name()),
     };
     format!("Image: {}, {} bytes{address}{format}", image.content, image.payload.len())
 }

@@ -106,7 +106,7 @@ pub(super) struct ErrorObject {
 
 pub(super) fn device(device: &Device) -> Object<'_> {
     Object::Device {
-        mode: device.mode.word(),
+        mode: device.mode.json_name(),
         vid: format!("{:04x}", device.id.vendor),
         pid: format!("{:04x}", device.id.product),
         path: device.location.to_string(),
@@ -123,8 +123,8 @@ pub(super) fn image(image: &Image) -> Object<'_> {
         bytes: part.data.len(),
     };
     Object::Image(ImageObject {
-        format: image.format.word(),
-        kind: image.content.word(),
+        format: image.format.json_name(),
+        kind: image.content.json_name(),
         version: firmware.and_then(|it| it.version.as_deref()),
         revision: firmware.and_then(|it| it.revision.as_deref()),
         platform: firmware.and_then(Firmware::platform),
@@ -145,12 +145,12 @@ pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
             code: board.as_ref().map(|board| board.code.as_str()),
             name: board.as_ref().map(Board::name),
             revision: board.as_ref().and_then(|board| board.revision.as_deref()),
-            bootloader: loader.map(Loader::word),
+            bootloader: loader.map(Loader::json_name),
             firmware: firmware.as_ref().map(|content| {
                 let firmware = content.firmware();
                 let boards = firmware.into_iter().flat_map(|it| &it.boards);
                 FirmwareObject {
-                    kind: content.word(),
+                    kind: content.json_name(),
                     version: firmware.and_then(|it| it.version.as_deref()),
                     boards: boards.map(|board| board.code.as_str()).collect(),
                     complete: firmware.and_then(|it| it.extent.complete()),
@@ -186,12 +186,12 @@ pub(super) fn plan(plan: &Plan) -> Object<'static> {
 }
 
 pub(super) fn progress(phase: Phase, done: u64, total: u64) -> Object<'static> {
-    Object::Progress { phase: phase.word(), done, total }
+    Object::Progress { phase: phase.json_name(), done, total }
 }
 
 pub(super) fn check(check: &doctor::Check) -> Object<'_> {
     let doctor::Check { name, verdict, found, remedy } = check;
-    Object::Check { name, verdict: verdict.word(), found, remedy }
+    Object::Check { name, verdict: verdict.json_name(), found, remedy }
 }
 
 /// The result of a job. `problem` is a failure found after the job ended, such as `--require-boot` not met.

@@ -47,7 +47,7 @@ impl Jobs {
                     set_stopped.store(true, Ordering::SeqCst);
                     Command::Cancel
                 }
-                Signal::Alone => {
+                Signal::HangUp => {
                     set_hung_up.store(true, Ordering::SeqCst);
                     Command::CancelIfUntouched
                 }

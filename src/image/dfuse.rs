@@ -73,14 +73,14 @@ pub(super) struct Suffix {
     /// In bytes.
     pub(super) len: usize,
     /// Vendor and product ID that the file is made for, 0xFFFF for any.
-    pub(super) made_for: (u16, u16),
+    pub(super) target_device: (u16, u16),
     version: u16,
 }
 
 /// The content of a DfuSe file.
 pub(super) struct DfuSe {
     pub(super) segments: Vec<Segment>,
-    pub(super) made_for: (u16, u16),
+    pub(super) target_device: (u16, u16),
     /// The size in the prefix is not a value that any known tool writes.
     pub(super) odd_size: bool,
 }
@@ -103,7 +103,11 @@ pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
         return Err(DfuSeDefect::Checksum { stored, computed });
     }
     let (vendor, product) = (u16::from_le_bytes([v0, v1]), u16::from_le_bytes([p0, p1]));
-    Ok(Some(Suffix { len: len.into(), made_for: (vendor, product), version: u16::from_le_bytes([d0, d1]) }))
+    Ok(Some(Suffix {
+        len: len.into(),
+        target_device: (vendor, product),
+        version: u16::from_le_bytes([d0, d1]),
+    }))
 }
 
 /// The bytes before a plain DFU suffix, and the suffix, if `file` ends with one.
@@ -146,7 +150,7 @@ pub(super) fn parse(file: &[u8]) -> Result<DfuSe, DfuSeDefect> {
     let size = u32::from_le_bytes([size[0], size[1], size[2], size[3]]) as usize;
     // UM0391 excludes the suffix, dfuse-pack.py includes it, and some tools write 0.
     let odd_size = ![0, file.len(), file.len() - suffix.len].contains(&size);
-    Ok(DfuSe { segments, made_for: suffix.made_for, odd_size })
+    Ok(DfuSe { segments, target_device: suffix.target_device, odd_size })
 }
 
 fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>) -> Result<(), DfuSeDefect> {

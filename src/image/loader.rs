@@ -16,7 +16,7 @@ pub enum Loader {
 
 impl Loader {
     /// Whether the Bitcraze bootloader, which starts the firmware and updates it over radio, is missing.
-    pub(crate) fn is_gone(self) -> bool {
+    pub(crate) fn is_missing(self) -> bool {
         self != Loader::Bitcraze
     }
 
@@ -43,7 +43,7 @@ impl Loader {
     }
 
     /// The value in the output of `identify --json`.
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn json_name(self) -> &'static str {
         match self {
             Loader::Bitcraze => "bitcraze",
             Loader::Overwritten => "overwritten",

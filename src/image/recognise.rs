@@ -147,7 +147,7 @@ impl Content {
 
     /// Identifies the bytes of a file or of a part of one.
     pub fn of(bytes: &[u8]) -> Content {
-        look(bytes, &[]).0
+        classify(bytes, &[]).0
     }
 
     /// Identifies the content of a part of flash, without its blank end. `None` if all of it is blank.
@@ -157,7 +157,7 @@ impl Content {
     }
 
     /// The value in the output of `inspect --json`.
-    pub(crate) fn word(&self) -> &'static str {
+    pub(crate) fn json_name(&self) -> &'static str {
         match self {
             Content::Firmware(_) => "firmware",
             Content::Bootloader => "bootloader",
@@ -178,7 +178,7 @@ enum Origin<'a> {
 
 /// Identifies the bytes of an image file and checks whether the program in it is complete. `holes` are the gaps between
 /// the segments of the file, if it has addresses.
-pub(super) fn look(bytes: &[u8], holes: &[Range<usize>]) -> (Content, Extent) {
+pub(super) fn classify(bytes: &[u8], holes: &[Range<usize>]) -> (Content, Extent) {
     recognise(bytes, &Origin::File { holes })
 }
 

@@ -276,7 +276,7 @@ impl fmt::Display for LogEntry {
                 sector.span.len() / 1024,
                 seconds(*took)
             ),
-            E::Download(stretches) => write!(f, "Download {stretches}"),
+            E::Download(rewritten_spans) => write!(f, "Download {rewritten_spans}"),
             E::Written(took) => write!(f, "Written in {}", seconds(*took)),
             E::ReadWrongOnce(at) => write!(f, "{at} read back wrong at first, and correctly the second time"),
             E::RepeatedInBytes(sector) => {
@@ -288,7 +288,9 @@ impl fmt::Display for LogEntry {
             E::WrongWordLeft(sector, error) => {
                 write!(f, "The wrong first word of {sector} cannot be erased: {error}")
             }
-            E::Verified(stretches, took) => write!(f, "Verify   {stretches}   {}", seconds(*took)),
+            E::Verified(rewritten_spans, took) => {
+                write!(f, "Verify   {rewritten_spans}   {}", seconds(*took))
+            }
 
             E::NoBlankPlace => f.write_str(
                 "No blank flash to direct the leave request to; starting the firmware without a reset",

@@ -336,7 +336,7 @@ mod tests {
             payload,
             crc32: 0,
             sha256: Sha256::default(),
-            made_for: None,
+            target_device: None,
             notes: vec![],
         }
     }

@@ -18,7 +18,7 @@ fn image(content: Content, data: Vec<u8>) -> Image {
         payload: Payload::Raw(data),
         crc32: 0,
         sha256: Sha256::default(),
-        made_for: None,
+        target_device: None,
         notes: vec![],
     }
 }
@@ -122,7 +122,7 @@ fn a_short_tail_is_padded_to_a_word_with_blank_bytes() {
 #[test]
 fn only_differing_sectors_and_the_head_sector_are_rewritten() {
     let plan = plan(120_000);
-    assert!(plan.work(&[Same; 5], BLOCK).is_nothing());
+    assert!(plan.work(&[Same; 5], BLOCK).is_empty());
 
     let work = plan.work(&[Same, Same, Same, Same, Differs], BLOCK);
     let erased: Vec<_> = work.erase.iter().map(|s| s.index).collect();

@@ -31,9 +31,9 @@ const STALE: u64 = 2;
 pub struct RunningInstance {
     pub pid: u32,
     /// The port of its device, such as `1-1.2`; empty while it waits for one.
-    pub place: String,
+    pub port: String,
     /// The current phase, such as `write`; empty before the first one.
-    pub doing: String,
+    pub phase: String,
     /// Progress of that phase.
     pub percent: u8,
 }
@@ -41,19 +41,19 @@ pub struct RunningInstance {
 impl fmt::Display for RunningInstance {
     /// For example `Another cfdfu is using port 1-1.2: write 42 % (pid 4711)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RunningInstance { pid, place, doing, percent } = self;
-        match (place.is_empty(), doing.is_empty()) {
+        let RunningInstance { pid, port, phase, percent } = self;
+        match (port.is_empty(), phase.is_empty()) {
             (true, _) => write!(f, "Another cfdfu is waiting for a Crazyflie (pid {pid})"),
-            (false, true) => write!(f, "Another cfdfu is using port {place} (pid {pid})"),
+            (false, true) => write!(f, "Another cfdfu is using port {port} (pid {pid})"),
             (false, false) => {
-                write!(f, "Another cfdfu is using port {place}: {doing} {percent} % (pid {pid})")
+                write!(f, "Another cfdfu is using port {port}: {phase} {percent} % (pid {pid})")
             }
         }
     }
 }
 
 /// Announces this instance's job to the others: a file that is updated a few times a second and removed after the job.
-pub(crate) struct Presence {
+pub(crate) struct Announcement {
     record: Option<StateDir>,
     work: RunningInstance,
     /// When the file was last written; `None` while there is nothing to announce.
@@ -61,11 +61,11 @@ pub(crate) struct Presence {
     file: Option<(PathBuf, File)>,
 }
 
-impl Presence {
+impl Announcement {
     /// Starts with nothing to announce. Without a state directory, nothing is ever announced.
-    pub(crate) fn new(record: Option<StateDir>) -> Presence {
+    pub(crate) fn new(record: Option<StateDir>) -> Announcement {
         let work = RunningInstance { pid: std::process::id(), ..RunningInstance::default() };
-        Presence { record, work, announced: None, file: None }
+        Announcement { record, work, announced: None, file: None }
     }
 
     /// Updates the announcement from a job's events, starting when the job waits for a drone or has chosen one.
@@ -78,13 +78,13 @@ impl Presence {
                 self.announce(now);
             }
             Event::Device(device) if !device.simulated => {
-                self.work.place = device.location.to_string();
+                self.work.port = device.location.to_string();
                 self.announce(now);
             }
-            Event::Progress { phase, done, total } if !self.work.place.is_empty() => {
+            Event::Progress { phase, done, total } if !self.work.port.is_empty() => {
                 let percent = (done.saturating_mul(100) / (*total).max(1)).min(100);
-                let is_new_phase = self.work.doing != phase.word();
-                phase.word().clone_into(&mut self.work.doing);
+                let is_new_phase = self.work.phase != phase.json_name();
+                phase.json_name().clone_into(&mut self.work.phase);
                 self.work.percent = u8::try_from(percent).unwrap_or(100);
                 if is_new_phase
                     || self.announced.is_none_or(|last| now.saturating_sub(last) >= UPDATE_INTERVAL)
@@ -118,7 +118,7 @@ impl Presence {
     }
 }
 
-impl Drop for Presence {
+impl Drop for Announcement {
     fn drop(&mut self) {
         self.withdraw();
     }
@@ -128,7 +128,7 @@ impl StateDir {
     /// Creates and locks this instance's file, and removes stale files.
     fn open_run(&self, pid: u32) -> io::Result<(PathBuf, File)> {
         fs::create_dir_all(self.dir.join(RUNS))?;
-        let _ = self.others_at_work();
+        let _ = self.other_instances();
         let path = self.dir.join(RUNS).join(format!("{}-{pid}.json", host()));
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
         lock(&file)?;
@@ -137,12 +137,12 @@ impl StateDir {
 
     /// The other instance that is using this port.
     pub(crate) fn at_work_on(&self, port: &Location) -> Option<RunningInstance> {
-        let place = port.to_string();
-        self.others_at_work().into_iter().find(|work| work.place == place)
+        let port = port.to_string();
+        self.other_instances().into_iter().find(|work| work.port == port)
     }
 
     /// The other instances on this computer, sorted by process id. Removes stale files.
-    pub(crate) fn others_at_work(&self) -> Vec<RunningInstance> {
+    pub(crate) fn other_instances(&self) -> Vec<RunningInstance> {
         let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
         let own = format!("{}-", host());
         let mut others = Vec::new();
@@ -167,8 +167,8 @@ impl StateDir {
             if let Some(work) = work {
                 others.push(RunningInstance {
                     pid,
-                    place: clean(&work.place),
-                    doing: clean(&work.doing),
+                    port: clean(&work.port),
+                    phase: clean(&work.phase),
                     ..work
                 });
             }
@@ -251,21 +251,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         let runs = || fs::read_dir(dir.path().join(RUNS)).unwrap().count();
-        let work = RunningInstance { pid: 7, place: "1-2".into(), doing: "write".into(), percent: 42 };
+        let work = RunningInstance { pid: 7, port: "1-2".into(), phase: "write".into(), percent: 42 };
         // The process id is that of a live process, so only the lock can show that the file is stale.
         let parent = std::os::unix::process::parent_id();
         let (path, file) = other_instance(&record, parent, &work).unwrap();
-        assert_eq!(record.others_at_work(), [RunningInstance { pid: parent, ..work.clone() }]);
-        assert!(record.others_at_work()[0].to_string().contains("using port 1-2: write 42 %"));
+        assert_eq!(record.other_instances(), [RunningInstance { pid: parent, ..work.clone() }]);
+        assert!(record.other_instances()[0].to_string().contains("using port 1-2: write 42 %"));
         // A shorter text overwrites the longer one in place, and this instance is not listed.
-        write_in_place(&file, &RunningInstance { doing: String::new(), ..work.clone() }).unwrap();
-        assert!(record.others_at_work()[0].to_string().contains("using port 1-2 ("));
+        write_in_place(&file, &RunningInstance { phase: String::new(), ..work.clone() }).unwrap();
+        assert!(record.other_instances()[0].to_string().contains("using port 1-2 ("));
         let own = other_instance(&record, std::process::id(), &work).unwrap();
-        assert_eq!(record.others_at_work().len(), 1);
+        assert_eq!(record.other_instances().len(), 1);
         // After a kill the lock is released, but the file remains until it is old enough to be stale. (The lock may
         // outlive the drop briefly: a child process of another test has the file open between fork and exec.)
         drop((file, own));
-        while !record.others_at_work().is_empty() {
+        while !record.other_instances().is_empty() {
             std::thread::yield_now();
         }
         assert_eq!(runs(), 2);
@@ -273,12 +273,12 @@ mod tests {
         for entry in fs::read_dir(dir.path().join(RUNS)).unwrap() {
             File::options().write(true).open(entry.unwrap().path()).unwrap().set_modified(old).unwrap();
         }
-        assert_eq!(record.others_at_work(), []);
+        assert_eq!(record.other_instances(), []);
         assert!(!path.exists());
         // A folder, a file with another name, and a file of another computer.
         fs::create_dir(dir.path().join(RUNS).join(format!("{}-9.json", host()))).unwrap();
         fs::write(dir.path().join("runs/x.json"), b"{").unwrap();
         fs::write(dir.path().join("runs/otherhost-9.json"), b"{").unwrap();
-        assert_eq!(record.others_at_work(), []);
+        assert_eq!(record.other_instances(), []);
     }
 }

@@ -6,14 +6,14 @@ use crate::usb::Setup;
 
 /// The descriptors of one device.
 #[derive(Debug)]
-pub struct Face {
+pub struct UsbIdentity {
     device: [u8; 18],
     configuration: &'static [&'static [u8]],
     /// By index. The serial number (index 3) is empty if each device has its own.
     strings: &'static [&'static str],
 }
 
-impl Face {
+impl UsbIdentity {
     /// Vendor and product ID, and release number.
     pub fn identity(&self) -> ((u16, u16), u16) {
         let word = |at: usize| u16::from_le_bytes([self.device[at], self.device[at + 1]]);
@@ -72,7 +72,7 @@ const fn device(usb: u8, vendor: u16, product: u16, release: u16) -> [u8; 18] {
 }
 
 /// The boot ROM of an STM32F405. The functional descriptor follows the last alternate setting only.
-pub static ROM: Face = Face {
+pub static ROM: UsbIdentity = UsbIdentity {
     device: device(1, 0x0483, 0xDF11, 0x2200),
     configuration: ROM_CONFIGURATION,
     strings: &[
@@ -88,7 +88,7 @@ pub static ROM: Face = Face {
 };
 
 /// The boot ROM of another STM32, an F072 as in the Loco Positioning Node. It has the same IDs and names.
-pub(crate) static OTHER_ROM: Face = Face {
+pub(crate) static OTHER_ROM: UsbIdentity = UsbIdentity {
     device: device(1, 0x0483, 0xDF11, 0x2200),
     configuration: ROM_CONFIGURATION,
     strings: &[
@@ -105,7 +105,7 @@ pub(crate) static OTHER_ROM: Face = Face {
 
 /// The boot ROM of a GigaDevice GD32VF103, as listed by dfu-util (riscv-mcu/gd32-dfu-utils#5 and dfu-util's ticket
 /// 148). Every chip has the same serial number.
-pub(crate) static GD32_ROM: Face = Face {
+pub(crate) static GD32_ROM: UsbIdentity = UsbIdentity {
     device: device(2, 0x28E9, 0x0189, 0x1000),
     configuration: &[
         &[9, 2, 36, 0, 1, 1, 0, 0x80, 50],
@@ -133,7 +133,7 @@ const ROM_CONFIGURATION: &[&[u8]] = &[
 ];
 
 /// The firmware: a vendor interface with bulk endpoint 1 in both directions, and a CDC serial port.
-pub(crate) static FIRMWARE: Face = Face {
+pub(crate) static FIRMWARE: UsbIdentity = UsbIdentity {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: &[
         &[9, 2, 98, 0, 3, 1, 0, 0x80, 50],
@@ -162,28 +162,28 @@ const SIMPLE_CONFIGURATION: &[&[u8]] = &[
     &[7, 5, 0x01, 2, 64, 0, 0],
 ];
 
-pub(crate) static CRAZYRADIO: Face = Face {
+pub(crate) static CRAZYRADIO: UsbIdentity = UsbIdentity {
     device: device(2, 0x1915, 0x7777, 0x0054),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Bitcraze", "Crazyradio PA USB Dongle", ""],
 };
 
 /// A node of the positioning system, which has the vendor and product ID of a Crazyflie.
-pub(crate) static LOCO_NODE: Face = Face {
+pub(crate) static LOCO_NODE: UsbIdentity = UsbIdentity {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Bitcraze AB", "Loco Positioning Node", ""],
 };
 
 /// Another maker's running flight controller, with ST's generic IDs for a virtual serial port.
-pub(crate) static FLIGHT_CONTROLLER: Face = Face {
+pub(crate) static FLIGHT_CONTROLLER: UsbIdentity = UsbIdentity {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Betaflight", "Betaflight STM32F405", "0x8000000"],
 };
 
 /// A Crazyflie that runs PX4's bootloader.
-pub(crate) static PX4_BOOTLOADER: Face = Face {
+pub(crate) static PX4_BOOTLOADER: UsbIdentity = UsbIdentity {
     device: device(2, 0x26AC, 0x0016, 0x0101),
     configuration: SIMPLE_CONFIGURATION,
     strings: &["", "Bitcraze AB", "Crazyflie BL", ""],

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::descriptors::{self, Face};
+use super::descriptors::{self, UsbIdentity};
 use super::images;
 use super::link::Link;
 use super::nor::Nor;
@@ -44,7 +44,7 @@ pub struct Traits {
     /// Whether the ROM replies to the last GETSTATUS before it leaves DFU mode.
     pub answers_leave: bool,
     /// A fault that happens once, after this many DFU requests to the device (DNLOAD, CLRSTATUS, ABORT).
-    pub mishap: Option<(u32, Mishap)>,
+    pub mishap: Option<(u32, SimFault)>,
     /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
     /// The ROM stalls the request for the string with this index.
@@ -58,7 +58,7 @@ pub struct Traits {
     /// A firmware that was started from the ROM keeps restarting after this time, as after a failed assertion.
     pub crashes_after: Option<Duration>,
     /// The USB descriptors of a device other than a Crazyflie.
-    pub face: Option<&'static Face>,
+    pub face: Option<&'static UsbIdentity>,
     /// A person who brings the drone into DFU mode by hand while a command waits for it.
     pub helper: Option<Helper>,
 }
@@ -96,7 +96,7 @@ impl Default for Traits {
 
 /// A fault during a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mishap {
+pub enum SimFault {
     Unplugged,
     /// Unplugged, as real host controllers report it: transfer errors until the hub notices.
     Loose,
@@ -142,7 +142,7 @@ pub struct SimDrone {
     button: bool,
     /// The firmware's CRTP link over USB.
     link: Link,
-    guise: u8,
+    enumeration: u8,
     /// The running firmware mistook the request to enter DFU mode for another one.
     misunderstood: bool,
     /// When the drone began to need a helper.
@@ -165,7 +165,7 @@ impl SimDrone {
             by_hand: false,
             button: false,
             link: Link::default(),
-            guise: 0,
+            enumeration: 0,
             misunderstood: false,
             stuck_since: None,
             loose_until: None,
@@ -205,8 +205,8 @@ impl SimDrone {
     /// Plugs another drone into the same port. The device address advances, so that it is not mistaken for the old
     /// drone.
     pub fn swap_for(&mut self, other: SimDrone) {
-        let guise = self.guise.wrapping_add(1).max(1);
-        *self = SimDrone { guise, ..other };
+        let enumeration = self.enumeration.wrapping_add(1).max(1);
+        *self = SimDrone { enumeration, ..other };
     }
 
     /// Plugs the drone in or unplugs it. The button keeps its state.
@@ -267,7 +267,7 @@ impl SimDrone {
         if let SimMode::Starting(start, at) = self.mode
             && now >= at
         {
-            self.guise = self.guise.wrapping_add(1).max(1);
+            self.enumeration = self.enumeration.wrapping_add(1).max(1);
             self.link = Link::default();
             self.mode = match start {
                 Start::Rom => {
@@ -295,8 +295,8 @@ impl SimDrone {
     }
 
     /// The number of the current enumeration. `None` while nothing is on the bus.
-    pub fn guise(&self) -> Option<u8> {
-        matches!(self.mode, SimMode::Rom(_) | SimMode::Firmware).then_some(self.guise)
+    pub fn enumeration(&self) -> Option<u8> {
+        matches!(self.mode, SimMode::Rom(_) | SimMode::Firmware).then_some(self.enumeration)
     }
 
     /// Vendor and product ID, and release number. `None` while nothing is on the bus.
@@ -314,7 +314,7 @@ impl SimDrone {
     /// A control transfer: the answer, and its time on the wire and in the chip.
     ///
     /// # Panics
-    /// If [`Mishap::Panic`] is due.
+    /// If [`SimFault::Panic`] is due.
     pub(crate) fn control(
         &mut self,
         setup: Setup,
@@ -324,14 +324,14 @@ impl SimDrone {
     ) -> (RomAnswer, Duration) {
         if setup.request_type == 0x21 {
             match self.due_mishap() {
-                Some(Mishap::Unplugged) => {
+                Some(SimFault::Unplugged) => {
                     self.cut_power(now);
                     return (RomAnswer::Silence, PER_TRANSFER);
                 }
-                Some(Mishap::Loose) => self.loose_until = Some(now + LOOSE),
-                Some(Mishap::Hung) => self.hung = true,
+                Some(SimFault::Loose) => self.loose_until = Some(now + LOOSE),
+                Some(SimFault::Hung) => self.hung = true,
                 #[allow(clippy::panic, reason = "the fault is a panic")]
-                Some(Mishap::Panic) => panic!("simulated defect"),
+                Some(SimFault::Panic) => panic!("simulated defect"),
                 None => {}
             }
         }
@@ -382,7 +382,7 @@ impl SimDrone {
         Some((packet, takes))
     }
 
-    fn due_mishap(&mut self) -> Option<Mishap> {
+    fn due_mishap(&mut self) -> Option<SimFault> {
         let (left, mishap) = self.traits.mishap?;
         self.traits.mishap = left.checked_sub(1).map(|left| (left, mishap));
         (left == 0).then_some(mishap)
@@ -485,7 +485,7 @@ impl SimDrone {
     }
 
     /// The descriptors of the current mode.
-    fn face(&self) -> &'static Face {
+    fn face(&self) -> &'static UsbIdentity {
         match (&self.mode, self.traits.face) {
             (SimMode::Rom(_), face) => face.filter(|face| face.is_rom()).unwrap_or(&descriptors::ROM),
             (_, face) => face.unwrap_or(&descriptors::FIRMWARE),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::descriptors::{self, Face};
-use super::drone::{self, Mishap, SimDrone, Traits};
+use super::descriptors::{self, UsbIdentity};
+use super::drone::{self, SimDrone, SimFault, Traits};
 use super::images;
 use super::nor::{self, Nor, Pace};
 use super::rom::Switch;
@@ -201,11 +201,11 @@ fn overwritten(now: Duration) -> Vec<SimDrone> {
 }
 
 fn unplugged(now: Duration) -> Vec<SimDrone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Unplugged)))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Unplugged)))
 }
 
 fn defect(now: Duration) -> Vec<SimDrone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Panic)))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Panic)))
 }
 
 fn write_protected(now: Duration) -> Vec<SimDrone> {
@@ -231,7 +231,7 @@ fn byte_mode(now: Duration) -> Vec<SimDrone> {
 }
 
 /// A different USB device: a drone with other descriptors.
-fn with_face(now: Duration, face: &'static Face) -> Vec<SimDrone> {
+fn with_face(now: Duration, face: &'static UsbIdentity) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     for drone in &mut drones {
         drone.traits.face = Some(face);
@@ -322,11 +322,11 @@ fn restarting(now: Duration) -> Vec<SimDrone> {
 }
 
 fn loose(now: Duration) -> Vec<SimDrone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Loose)))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Loose)))
 }
 
 fn hung(now: Duration) -> Vec<SimDrone> {
-    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, Mishap::Hung)))
+    in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Hung)))
 }
 
 fn no_effect(now: Duration) -> Vec<SimDrone> {

@@ -48,19 +48,20 @@ pub(crate) fn is_here() -> bool {
 /// message for each change.
 pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&str)) -> io::Result<()> {
     while !stop.load(Ordering::SeqCst) {
-        let Some((guise, id)) = bus.with(n, |drone, _| Some((drone.guise()?, drone.identity()?.0))).flatten()
+        let Some((enumeration, id)) =
+            bus.with(n, |drone, _| Some((drone.enumeration()?, drone.identity()?.0))).flatten()
         else {
             thread::sleep(GLANCE);
             continue;
         };
         let (ours, theirs) = UnixStream::pair()?;
-        let port = attach(&theirs, guise)?;
+        let port = attach(&theirs, enumeration)?;
         drop(theirs);
         report(&format!("plugged in as {:04x}:{:04x}", id.0, id.1));
         let socket = ours.try_clone()?;
         let device = bus.clone();
-        let serving = thread::spawn(move || VirtualDevice { bus: device, n, guise }.serve(ours));
-        let same = || bus.with(n, |drone, _| drone.guise()).flatten() == Some(guise);
+        let serving = thread::spawn(move || VirtualDevice { bus: device, n, enumeration }.serve(ours));
+        let same = || bus.with(n, |drone, _| drone.enumeration()).flatten() == Some(enumeration);
         while !stop.load(Ordering::SeqCst) && !serving.is_finished() && same() {
             thread::sleep(GLANCE);
         }
@@ -75,10 +76,10 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
 
 /// Passes one end of the pair to the kernel, on the first free full- or high-speed port. If another process or drone
 /// takes that port first, the next one is used.
-fn attach(socket: &UnixStream, guise: u8) -> io::Result<u32> {
+fn attach(socket: &UnixStream, enumeration: u8) -> io::Result<u32> {
     let mut last = io::Error::other("no free port on vhci_hcd");
     for (port, _) in ports()?.into_iter().filter(|(_, free)| *free) {
-        let devid = 1 << 16 | (u32::from(guise) + 1);
+        let devid = 1 << 16 | (u32::from(enumeration) + 1);
         let line = format!("{port} {} {devid} {FULL_SPEED}", socket.as_raw_fd());
         match fs::write(format!("{CONTROLLER}/attach"), line) {
             Ok(()) => return Ok(port),
@@ -113,7 +114,7 @@ fn wait_until_free(port: u32) {
 struct VirtualDevice {
     bus: SimBus,
     n: usize,
-    guise: u8,
+    enumeration: u8,
 }
 
 /// A request from the kernel.
@@ -199,7 +200,7 @@ impl VirtualDevice {
                 (1, true) => readers.push_back(urb),
                 // A packet that is not accepted leaves the request open until the host gives up.
                 (1, false) => {
-                    if let Ok(Some(_)) = self.bus.packet_out(self.n, self.guise, &urb.data) {
+                    if let Ok(Some(_)) = self.bus.packet_out(self.n, self.enumeration, &urb.data) {
                         line.answer(&urb, 0, urb.data.len(), &[]);
                     }
                 }
@@ -209,7 +210,7 @@ impl VirtualDevice {
             }
             readers.retain(|urb| line.is_open(urb));
             while let Some(urb) = readers.front()
-                && let Ok(Some((packet, _))) = self.bus.packet_in(self.n, self.guise)
+                && let Ok(Some((packet, _))) = self.bus.packet_in(self.n, self.enumeration)
             {
                 line.answer(urb, 0, packet.len(), &packet);
                 readers.pop_front();
@@ -222,7 +223,7 @@ impl VirtualDevice {
         let value = u16::from_le_bytes([value_low, value_high]);
         let index = u16::from_le_bytes([index_low, index_high]);
         let setup = Setup { request_type, request, value, index };
-        match self.bus.control(self.n, self.guise, setup, urb.len, &urb.data, FOR_EVER) {
+        match self.bus.control(self.n, self.enumeration, setup, urb.len, &urb.data, FOR_EVER) {
             Ok(bytes) if urb.is_in => {
                 let bytes = &bytes[..bytes.len().min(urb.len)];
                 line.answer(urb, 0, bytes.len(), bytes);

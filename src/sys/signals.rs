@@ -10,7 +10,7 @@ pub(crate) enum Signal {
     /// SIGINT: the user wants to stop.
     Stop,
     /// SIGTERM or SIGHUP: the terminal is closed, or the system wants the process to end.
-    Alone,
+    HangUp,
 }
 
 /// Catches the signals until [`Signals::stop`], so that they do not end the process.
@@ -30,7 +30,7 @@ impl Signals {
         let handle = signals.handle();
         let thread = std::thread::spawn(move || {
             for signal in signals.forever() {
-                handler(if signal == SIGINT { Signal::Stop } else { Signal::Alone });
+                handler(if signal == SIGINT { Signal::Stop } else { Signal::HangUp });
             }
         });
         Ok(Signals { handle, thread })

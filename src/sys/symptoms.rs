@@ -27,7 +27,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         SeenDrone {
             id: device.id,
             place: device.location.to_string(),
-            closed: device.closed.map(|error| (error == TransferError::Access, error.to_string())),
+            open_error: device.open_error.map(|error| (error == TransferError::Access, error.to_string())),
             holders: at.map(holders).unwrap_or_default(),
         }
     };

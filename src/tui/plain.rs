@@ -14,7 +14,7 @@ use crate::app::update::update;
 use crate::app::{App, BusState, Effect, JobView, Msg, Screen, Slot, Stage};
 use crate::job::Level;
 use crate::sys::signals::{Signal, Signals};
-use crate::ui::lines;
+use crate::ui::plain_text;
 
 /// The longest confirmation word that can have been typed.
 const WORD_MAX: usize = 20;
@@ -78,7 +78,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
             None if alone => vec![Msg::Detached],
             None => match next(&inbox, &app)? {
                 Input::Message(message) => vec![message],
-                Input::Signal(Signal::Alone) => vec![Msg::Detached],
+                Input::Signal(Signal::HangUp) => vec![Msg::Detached],
                 Input::Signal(Signal::Stop) => interrupt(&app),
                 Input::Line(line) => {
                     let too_soon = keys::word_asked_for(&app).is_none()
@@ -229,7 +229,7 @@ impl Printed {
                 let _ = writeln!(out, "{notice}");
             }
         }
-        let screen = lines::say(app);
+        let screen = plain_text::say(app);
         if screen != self.screen {
             for line in &screen {
                 let _ = writeln!(out, "{line}");
@@ -240,7 +240,7 @@ impl Printed {
             Screen::Wizard(view) => view.wizard.next_wake(app.now).is_some(),
             _ => false,
         };
-        let choices = if screen.is_empty() || counts { String::new() } else { lines::choices(app) };
+        let choices = if screen.is_empty() || counts { String::new() } else { plain_text::choices(app) };
         if !choices.is_empty() && (screen != self.screen || choices != self.choices) {
             let _ = writeln!(out, "{choices}");
         }

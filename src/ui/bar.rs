@@ -100,7 +100,7 @@ fn phases<'a>(view: &JobView, width: usize, theme: &Theme) -> Line<'a> {
         let took = took.map(|took| format!(" {:.1} s", took.as_secs_f64())).unwrap_or_default();
         let gap = if line.spans.is_empty() { " " } else { "   " };
         let spans =
-            [Span::raw(gap), Span::styled(format!("{mark} "), style), Span::styled(phase.word(), name)];
+            [Span::raw(gap), Span::styled(format!("{mark} "), style), Span::styled(phase.json_name(), name)];
         if !push_whole(&mut line, spans, width) {
             break;
         }

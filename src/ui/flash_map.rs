@@ -42,7 +42,7 @@ fn legend<'a>(width: u16, theme: &Theme) -> Line<'a> {
     ];
     let mut line = Line::from(vec![Span::styled(" Flash", theme.strong)]);
     for (state, word) in words {
-        let (glyph, style) = look(Some(state), theme);
+        let (glyph, style) = appearance(Some(state), theme);
         let entry =
             [Span::raw("   "), Span::styled(glyph, style), Span::styled(format!(" {word}"), theme.faint)];
         push_whole(&mut line, entry, usize::from(width));
@@ -58,7 +58,7 @@ fn sector<'a>(
     theme: &Theme,
 ) -> Vec<Span<'a>> {
     let run = |state, cells: u16| {
-        let (glyph, style) = look(state, theme);
+        let (glyph, style) = appearance(state, theme);
         Span::styled(glyph.repeat(usize::from(cells)), style)
     };
     match done {
@@ -114,7 +114,7 @@ fn widths(columns: u16) -> [u16; SECTORS_KIB.len()] {
     widths
 }
 
-fn look(state: Option<SectorState>, theme: &Theme) -> (&'static str, Style) {
+fn appearance(state: Option<SectorState>, theme: &Theme) -> (&'static str, Style) {
     let [unknown, same, to_erase, erased, written, verified, failed] = theme.sectors;
     match state {
         None => (unknown, theme.faint),

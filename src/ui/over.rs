@@ -93,7 +93,7 @@ fn boxed(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &st
     let rows = rows_up_to(&paragraph, width.saturating_sub(super::FRAME).max(1), MOST);
     let height = rows.saturating_add(2).min(area.height);
     let hidden = rows.saturating_add(2).saturating_sub(height);
-    let scroll = u16::try_from(app.over_scroll).unwrap_or(MOST).min(hidden);
+    let scroll = u16::try_from(app.overlay_scroll).unwrap_or(MOST).min(hidden);
     let place = area.centered(Constraint::Length(width), Constraint::Length(height));
     let more = if hidden > 0 { theme.text(" ↑ ↓ ") } else { String::new() };
     let block = focus(theme, title).title(Line::from(Span::styled(more, theme.faint)).right_aligned());

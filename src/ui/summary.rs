@@ -9,8 +9,8 @@ use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
 use super::{cut_line, panel, wrapped};
-use crate::app::{App, Before, BusState, Goal, Screen, Slot, Which};
-use crate::crazyflie::{Mode, Relative};
+use crate::app::{App, Backup, BusState, Goal, Screen, Slot, Which};
+use crate::crazyflie::{Mode, RelatedDevice};
 use crate::image::Loader;
 use crate::image::{Content, Format, Image};
 use crate::job::{Device, DeviceInfo, Identity, Running};
@@ -53,7 +53,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             },
         ],
         (BusState::Others(others), _) => {
-            let px4 = others.iter().all(|other| other.what == Relative::Px4Bootloader);
+            let px4 = others.iter().all(|other| other.what == RelatedDevice::Px4Bootloader);
             let head = if px4 { "It has another bootloader:" } else { "No Crazyflie, only" };
             let mut lines = vec![Line::from(Span::styled(head, theme.warn))];
             match others.as_slice() {
@@ -75,7 +75,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
 }
 
 fn device_lines<'a>(device: &Device, known: Option<&DeviceInfo>, width: u16, theme: &Theme) -> Vec<Line<'a>> {
-    let (name, style) = match (device.closed, device.mode) {
+    let (name, style) = match (device.open_error, device.mode) {
         (Some(_), _) => ("cannot be opened".to_owned(), theme.bad),
         (None, Mode::Dfu) => ("in DFU mode".to_owned(), theme.good),
         (None, Mode::Firmware) => (format!("{}, running", device.strings.product), theme.good),
@@ -86,7 +86,7 @@ fn device_lines<'a>(device: &Device, known: Option<&DeviceInfo>, width: u16, the
     };
     let Device { id, location, strings, .. } = device;
     let place = Line::from(format!("  {id} on port {location}"));
-    match (device.closed, known) {
+    match (device.open_error, known) {
         (Some(error), _) => {
             let why = vec![Span::raw("  "), Span::styled(error.to_string(), theme.bad)];
             vec![head(String::new()), place, Line::from(why)]
@@ -189,7 +189,7 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
     card(frame, area, title, lines, theme);
 }
 
-fn before_lines<'a>(before: &Before, theme: &Theme) -> Vec<Line<'a>> {
+fn before_lines<'a>(before: &Backup, theme: &Theme) -> Vec<Line<'a>> {
     let place = before
         .image
         .segments()
@@ -243,7 +243,7 @@ fn place(image: &Image) -> String {
     let address = image.address().map(|address| format!(" at {address}")).unwrap_or_default();
     let format = match image.format {
         Format::Bin => String::new(),
-        other => format!(" ({})", other.word()),
+        other => format!(" ({})", other.json_name()),
     };
     format!("{}{address}{format}", count(image.payload.len() as u64, "byte"))
 }

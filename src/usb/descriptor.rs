@@ -9,7 +9,7 @@ use super::{Setup, TransferError, Transport};
 /// Time limit of GET_DESCRIPTOR, which a working device answers at once.
 ///
 /// A hung device must not block a cancel, which has to take effect within two seconds. The worker sends the request up
-/// to four times, with 250 ms of pauses in between (`worker::patient`): 4 × 400 ms + 250 ms = 1.85 s.
+/// to four times, with 250 ms of pauses in between (`worker::retry`): 4 × 400 ms + 250 ms = 1.85 s.
 const LIMIT: Duration = Duration::from_millis(400);
 /// Device to host, standard, device.
 const STANDARD_IN: u8 = 0x80;

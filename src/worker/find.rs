@@ -3,7 +3,7 @@
 
 use super::port::{UDEV, open, require_same_drone, with_permission};
 use super::reboot::{appears_in_dfu, enter_dfu};
-use super::{Ctx, Stop, Was};
+use super::{Ctx, FirstSeen, Stop};
 use crate::crazyflie::{self, Mode};
 use crate::job::{Device, Enter, FailureKind, Job, LogEntry, WaitFor};
 use crate::scan::{cannot_open, choose_while, is_doubtful};
@@ -48,7 +48,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
         require_same_drone(serial, &device)?;
     }
     ctx.use_device(device.clone());
-    match device.closed {
+    match device.open_error {
         Some(error) => Err(cannot_open(&device, error).into()),
         None => Ok(device),
     }
@@ -68,9 +68,9 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     // Only a running drone reports its full serial number, so a known one means that an earlier job saw it running.
     let known = job.serial.as_deref().and_then(crazyflie::dfu_serial).is_some();
     ctx.was = match device.mode {
-        Mode::Firmware => Was::Running,
-        Mode::Dfu if known => Was::Seen,
-        Mode::Dfu => Was::InDfu,
+        Mode::Firmware => FirstSeen::Running,
+        Mode::Dfu if known => FirstSeen::Seen,
+        Mode::Dfu => FirstSeen::InDfu,
     };
     if device.mode == Mode::Dfu {
         let transport = open(ctx, &device)?;
@@ -97,7 +97,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
         Err(stop) => return Err(stop),
     };
     ctx.use_device(device.clone());
-    if let Some(error) = device.closed {
+    if let Some(error) = device.open_error {
         return Err(cannot_open(&device, error).into());
     }
     let transport = open(ctx, &device)?;

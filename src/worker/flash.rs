@@ -11,7 +11,7 @@ use super::identify::read_sector_0;
 use super::reboot::{self, Restarted};
 use super::session::{Programming, Session};
 use super::timeline::Part;
-use super::{Ctx, Meter, Stop, Was, require_same};
+use super::{Ctx, FirstSeen, Meter, Stop, require_same};
 use crate::crazyflie::Board;
 use crate::dfu::machine::Operation;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
@@ -160,7 +160,7 @@ fn foreign(
     task: &FlashTask,
     board: Option<&Board>,
 ) -> Result<Option<Loader>, Stop> {
-    let known = board.is_some_and(|board| !board.assumed) || ctx.was != Was::InDfu;
+    let known = board.is_some_and(|board| !board.assumed) || ctx.was != FirstSeen::InDfu;
     let allowed =
         task.mismatch == Mismatch::Take || task.left != DroneState::Untouched || task.change == Change::Undo;
     if known || allowed {
@@ -254,7 +254,7 @@ impl Flashing<'_> {
     fn write_image(&mut self, ctx: &mut Ctx<'_>) -> Result<Outcome, Stop> {
         let loader = self.check_loader(ctx)?;
         let work = self.prepare(ctx, loader)?;
-        if work.is_nothing() {
+        if work.is_empty() {
             ctx.report.verified = true;
             ctx.log(LogEntry::NothingToWrite);
             return Ok(Outcome::Unchanged);
@@ -277,7 +277,7 @@ impl Flashing<'_> {
         let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
         let bytes = self.session.read(ctx, head).map_err(|stop| stop.at(Place::Loader))?;
         let loader = Loader::of(&bytes);
-        if loader.is_gone() {
+        if loader.is_missing() {
             ctx.log(LogEntry::LoaderGone(loader));
         }
         Ok(Some(loader))
@@ -310,7 +310,7 @@ impl Flashing<'_> {
         };
         ctx.check_cancelled()?;
         ctx.post(Event::Ready(Box::new(preview)));
-        if self.task.confirm == Confirm::Ask && !work.is_nothing() {
+        if self.task.confirm == Confirm::Ask && !work.is_empty() {
             ctx.wait_for_confirmation()?;
         }
         Ok(work)
@@ -480,7 +480,7 @@ impl Flashing<'_> {
     fn write(&mut self, ctx: &mut Ctx<'_>, work: &Work) -> Result<(), Stop> {
         ctx.enters(Part::Write);
         let mut meter = Meter::start(ctx, Phase::Write, work.bytes());
-        ctx.log(LogEntry::Download(stretches(work, &[&work.write, &work.commit])));
+        ctx.log(LogEntry::Download(rewritten_spans(work, &[&work.write, &work.commit])));
         let started = ctx.clock.now();
         for block in &work.write {
             self.write_block(ctx, *block, &mut meter)?;
@@ -497,7 +497,7 @@ impl Flashing<'_> {
         }
         if self.task.verify == Verify::ReadBack {
             let took = ctx.clock.now().saturating_sub(started);
-            ctx.log(LogEntry::Verified(stretches(work, &[&work.verify, &work.commit]), took));
+            ctx.log(LogEntry::Verified(rewritten_spans(work, &[&work.verify, &work.commit]), took));
         }
         Ok(())
     }
@@ -680,12 +680,12 @@ fn firmware_in(before: &Segment) -> Option<Content> {
     Content::in_flash(before.data.get(from..)?)
 }
 
-/// The stretches of flash that the work covers, each with its number of bytes in `spans`, as in
+/// The spans of flash that the work covers, each with its number of bytes in `spans`, as in
 /// `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
-fn stretches(work: &Work, spans: &[&[Span]]) -> Stretches {
+fn rewritten_spans(work: &Work, spans: &[&[Span]]) -> Stretches {
     let bytes = |stretch: &Span| {
         let inside = spans.iter().copied().flatten().filter(|span| stretch.covers(**span));
         inside.map(|span| u64::from(span.len())).sum::<u64>()
     };
-    Stretches(work.stretches().iter().map(|stretch| (stretch.start(), bytes(stretch))).collect())
+    Stretches(work.rewritten_spans().iter().map(|stretch| (stretch.start(), bytes(stretch))).collect())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::session::Session;
 use super::timeline::Part;
-use super::{Ctx, Meter, Stop, find, port, running};
+use super::{Ctx, Meter, Stop, find, port, query_firmware};
 use crate::crazyflie::Mode;
 use crate::flash::{Address, BLANK, FIRMWARE_BASE, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
 use crate::image::Content;
@@ -19,7 +19,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     ctx.quiet = true;
     let device = find::device(ctx, job)?;
     let known = match device.mode {
-        Mode::Firmware => DeviceInfo::Running(running::ask(ctx, &device, ANSWER)),
+        Mode::Firmware => DeviceInfo::Running(query_firmware::ask(ctx, &device, ANSWER)),
         Mode::Dfu => {
             let transport = port::open(ctx, &device)?;
             let mut session = Session::open(ctx, &device, transport)?;

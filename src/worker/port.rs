@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Ctx, Stop};
 use crate::crazyflie::{self, HIDDEN_SERIAL};
 use crate::job::{Device, FailureKind};
-use crate::scan::{cannot_open, look};
+use crate::scan::{cannot_open, inspect};
 use crate::usb::{Bus, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport};
 
 /// How long udev may take to set the permissions of a new device.
@@ -15,7 +15,7 @@ pub(super) const UDEV: Duration = Duration::from_secs(2);
 pub(super) fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop> {
     let ours = |found: &Found| found.location == *port && (found.id == ROM_DFU || found.id == CRAZYFLIE);
     let found = bus.list()?.into_iter().find(ours);
-    Ok(found.and_then(|found| look(bus, &found).ok()?))
+    Ok(found.and_then(|found| inspect(bus, &found).ok()?))
 }
 
 /// Opens `device`, if it has not re-enumerated since it was listed.
@@ -32,8 +32,8 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
 /// chip hides its serial number and passes here, but is refused later because of the protection.
 pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
     let shown = &device.strings.serial;
-    // The serial number of a closed device is unknown. The error of opening it will be reported instead.
-    if device.closed.is_some() || shown == HIDDEN_SERIAL || crazyflie::is_same_serial(serial, shown) {
+    // The serial number of a device that cannot be opened is unknown. The error of opening it will be reported instead.
+    if device.open_error.is_some() || shown == HIDDEN_SERIAL || crazyflie::is_same_serial(serial, shown) {
         return Ok(());
     }
     let found = Some(shown.clone()).filter(|shown| !shown.is_empty());
@@ -44,7 +44,7 @@ pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), Fa
 /// sets its permissions a moment after it appears.
 pub(super) fn with_permission(ctx: &mut Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
     let start = ctx.clock.now();
-    while device.closed.is_some_and(|error| error != TransferError::Busy)
+    while device.open_error.is_some_and(|error| error != TransferError::Busy)
         && ctx.clock.now().saturating_sub(start) < UDEV
     {
         ctx.clock.sleep(Duration::from_millis(50));

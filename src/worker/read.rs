@@ -61,12 +61,12 @@ fn differs(stop: Stop) -> Stop {
     }
 }
 
-/// Opens the device, calls `look`, and returns the drone to the mode in which it was found.
+/// Opens the device, calls `read`, and returns the drone to the mode in which it was found.
 fn with_session(
     ctx: &mut Ctx<'_>,
     job: &Job,
     spans: &[Span],
-    look: impl FnOnce(&mut Ctx<'_>, &mut Session) -> Result<Outcome, Stop>,
+    read: impl FnOnce(&mut Ctx<'_>, &mut Session) -> Result<Outcome, Stop>,
 ) -> Result<Outcome, Stop> {
     let InDfu { device, transport, by_hand } = find::dfu_device(ctx, job)?;
     ctx.report.by_hand = by_hand;
@@ -79,7 +79,7 @@ fn with_session(
         (Some(_), _) if !session.map().is_stm32f405() => Err(FailureKind::OtherChip.into()),
         (Some(span), _) => Err(FailureKind::OutOfRange(*span).into()),
         (None, Ok(Some(protection))) if protection.read => Err(FailureKind::ReadProtected.into()),
-        (None, Ok(_)) => look(ctx, &mut session),
+        (None, Ok(_)) => read(ctx, &mut session),
     };
     let outcome = outcome.map_err(|stop| ctx.verdict(stop));
     let answers = outcome.as_ref().err().is_none_or(Stop::still_answers);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::port::{at, open, require_same_drone, with_permission};
 use super::session::Session;
 use super::timeline::Part;
-use super::{Ctx, Stop, Was, running};
+use super::{Ctx, FirstSeen, Stop, query_firmware};
 use crate::crazyflie::{self, Mode, RomVersion};
 use crate::flash::Address;
 use crate::job::{Boot, Device, FailureKind, LogEntry, WaitFor};
@@ -67,7 +67,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         }
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
         // The firmware stops now, even if the wait below is cancelled.
-        ctx.was = Was::Stopped;
+        ctx.was = FirstSeen::Stopped;
         drop(transport);
         if answer.is_ok() {
             // It answered, so it is either about to restart or too old to know the request.
@@ -76,7 +76,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
                 Ok(found.is_none_or(|found| found.address != drone.address).then_some(()))
             })?;
             if gone.is_none() {
-                ctx.was = Was::Running;
+                ctx.was = FirstSeen::Running;
                 return Err(FailureKind::TooOld.into());
             }
         }
@@ -98,7 +98,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
                 return Ok(device);
             }
             Some(Entered::Missed(device)) => {
-                ctx.was = Was::Running;
+                ctx.was = FirstSeen::Running;
                 drone = with_permission(ctx, device)?;
                 require_same_drone(&running.strings.serial, &drone)?;
             }
@@ -110,7 +110,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
     }
     let now = at(ctx.bus, &drone.location)?.map(|found| found.mode);
     if now == Some(Mode::Firmware) {
-        ctx.was = Was::Running;
+        ctx.was = FirstSeen::Running;
     }
     Err(FailureKind::DidNotEnter { tries, limit: appears, now }.into())
 }
@@ -156,7 +156,7 @@ fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started
     let seen = ctx.wait_for(WaitFor::Start, limit, |ctx| {
         let found = at(ctx.bus, &device.location)?.filter(|found| found.address != device.address);
         // A device that is still starting may fail in any way when it is opened.
-        let answers = |device: &Device| device.closed.is_none_or(is_lasting);
+        let answers = |device: &Device| device.open_error.is_none_or(is_lasting);
         Ok(found.filter(answers))
     })?;
     let Some(seen) = seen else { return Ok(Started::Dark) };
@@ -230,10 +230,10 @@ pub(super) fn restart(
         ctx.idle += ctx.clock.now().saturating_sub(left);
         return dark;
     };
-    ctx.was = Was::Running;
+    ctx.was = FirstSeen::Running;
     let seen = ctx.clock.now();
     // The version is optional: stop asking after PROOF.
-    let runs = running::ask(ctx, &running, PROOF).version;
+    let runs = query_firmware::ask(ctx, &running, PROOF).version;
     if let Some(version) = &runs {
         ctx.log(LogEntry::Runs(version.clone()));
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::patient::PAUSES;
+use super::retry::PAUSES;
 use super::timeline::{Part, Share};
 use super::{Ctx, Stop, port};
 use crate::crazyflie::Protection;
@@ -390,14 +390,14 @@ impl Session {
         self.select(ctx, before)
     }
 
-    /// Calls `look` with the alternate setting of the memory that contains `address`, and then selects the previous one
-    /// again. If that setting is unknown or `look` fails, the current setting is used: all memories share one address
-    /// pointer. Returns `None` for an unknown chip, or if `look` fails there, too.
-    fn elsewhere<T>(
+    /// Calls `read` with the alternate setting of the memory that contains `address`, and then selects the previous one
+    /// again. If that setting is unknown or `read` fails, the current setting is used: all memories share one address
+    /// pointer. Returns `None` for an unknown chip, or if `read` fails there, too.
+    fn read_at_memory_of<T>(
         &mut self,
         ctx: &mut Ctx<'_>,
         address: Address,
-        look: impl Fn(&mut Session, &mut Ctx<'_>) -> Result<T, FailureKind>,
+        read: impl Fn(&mut Session, &mut Ctx<'_>) -> Result<T, FailureKind>,
     ) -> Result<Option<T>, Stop> {
         if !self.map().is_stm32f405() {
             return Ok(None);
@@ -405,22 +405,22 @@ impl Session {
         let before = self.alternate;
         let memory = self.alternate_at(address).map_or(before, |memory| memory.number);
         self.select(ctx, memory)?;
-        let mut seen = self.look(ctx, &look)?;
+        let mut seen = self.attempt_read(ctx, &read)?;
         self.select(ctx, before)?;
         if seen.is_none() && memory != before {
-            seen = self.look(ctx, &look)?;
+            seen = self.attempt_read(ctx, &read)?;
         }
         Ok(seen)
     }
 
-    /// Calls `look` once. After a failure, the device is brought back to dfuIDLE; only a lost or silent device ends the
+    /// Calls `read` once. After a failure, the device is brought back to dfuIDLE; only a lost or silent device ends the
     /// job.
-    fn look<T>(
+    fn attempt_read<T>(
         &mut self,
         ctx: &mut Ctx<'_>,
-        look: &impl Fn(&mut Session, &mut Ctx<'_>) -> Result<T, FailureKind>,
+        read: &impl Fn(&mut Session, &mut Ctx<'_>) -> Result<T, FailureKind>,
     ) -> Result<Option<T>, Stop> {
-        match look(self, ctx) {
+        match read(self, ctx) {
             Ok(seen) => Ok(Some(seen)),
             Err(FailureKind::Dfu(error))
                 if !error.is_disconnect() && !matches!(error, DfuError::Silent(_)) =>
@@ -435,7 +435,7 @@ impl Session {
     /// Reads the flash protection from the option bytes (RM0090 §3.7); `None` if they could not be read.
     pub(super) fn protection(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);
-        let seen = self.elsewhere(ctx, OPTIONS, |session, ctx| {
+        let seen = self.read_at_memory_of(ctx, OPTIONS, |session, ctx| {
             match session.run(ctx, &Operation::Read(OPTIONS, 16)) {
                 Ok(bytes) => Ok(Protection::parse(&bytes)),
                 // Some ROMs report this at Set Address, others at the read.
@@ -453,7 +453,7 @@ impl Session {
     pub(super) fn board(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
         let read = Operation::Read(OTP, crazyflie::OTP_LEN);
-        let otp = self.elsewhere(ctx, OTP, |session, ctx| session.run(ctx, &read))?;
+        let otp = self.read_at_memory_of(ctx, OTP, |session, ctx| session.run(ctx, &read))?;
         Ok(otp.and_then(|bytes| crazyflie::board(&bytes)))
     }
 

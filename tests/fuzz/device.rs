@@ -18,7 +18,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../it/bent.rs"]
 mod bent;
 
-use bent::{Ask, Bend, Bent, BentTransport};
+use bent::{Ask, Intercept, InterceptedUsb, BentTransport};
 
 /// The rest of the input. Once it is used up, the device behaves correctly.
 /// The rest of the input, last byte first. When it is used up, the device is honest.
@@ -31,7 +31,7 @@ impl Input {
     }
 
     /// Decides how one request ends. Bytes below 200, which are the most, change nothing.
-    fn bend(&self, ask: &Ask<'_>) -> Bend {
+    fn bend(&self, ask: &Ask<'_>) -> Intercept {
         let error = match self.byte() {
             Some(200..=209) => Some(TransferError::Stall),
             Some(210..=219) => Some(TransferError::Timeout),
@@ -42,28 +42,28 @@ impl Input {
             _ => None,
         };
         match (error, ask) {
-            (Some(error), _) => Bend::Fail(error),
+            (Some(error), _) => Intercept::Fail(error),
             (None, Ask::In(..)) => self.bend_answer(),
-            (None, _) => Bend::Pass,
+            (None, _) => Intercept::Pass,
         }
     }
 
-    fn bend_answer(&self) -> Bend {
+    fn bend_answer(&self) -> Intercept {
         match self.byte() {
             // More or fewer bytes than the host expects, all from the input.
             Some(230..) => {
                 let len = self.byte().unwrap_or(0);
-                Bend::Answer((0..len).map(|_| self.byte().unwrap_or(0)).collect())
+                Intercept::Answer((0..len).map(|_| self.byte().unwrap_or(0)).collect())
             }
             Some(at @ 200..230) => {
                 let flipped = self.byte().unwrap_or(0);
-                Bend::Change(Box::new(move |answer| {
+                Intercept::Change(Box::new(move |answer| {
                     if !answer.is_empty() {
                         answer[usize::from(at) % answer.len()] ^= flipped;
                     }
                 }))
             }
-            _ => Bend::Pass,
+            _ => Intercept::Pass,
         }
     }
 }
@@ -79,7 +79,7 @@ fuzz_target!(|bytes: &[u8]| {
         let input = input.clone();
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend: move |ask: Ask<'_>| input.bend(&ask) }))
     };
-    let bus = Bent { bus, open };
+    let bus = InterceptedUsb { bus, open };
     let worker = Worker::spawn(Arc::new(bus), clock.clone());
     // The drone does not hold any of this.
     let segment = Segment { address: FIRMWARE_BASE, data: vec![0x5A; 4096] };

@@ -130,8 +130,8 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => Just(Msg::Bus(BusState::Others(scan::others(&World::new("px4").bus).unwrap()))),
         1 => Just(Msg::Detached),
         1 => Just(Msg::Doctor(Vec::new())),
-        1 => Just(Msg::Elsewhere(vec![RunningInstance { pid: 7, place: "1-1".to_owned(), ..RunningInstance::default() }])),
-        1 => Just(Msg::Elsewhere(Vec::new())),
+        1 => Just(Msg::OtherInstances(vec![RunningInstance { pid: 7, port: "1-1".to_owned(), ..RunningInstance::default() }])),
+        1 => Just(Msg::OtherInstances(Vec::new())),
         1 => Just(Msg::Listed(".".into(), Ok(Vec::new()))),
         1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true })),
     ]

@@ -7,12 +7,12 @@ use std::time::Duration;
 use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
 /// Lists the devices of `bus`, and opens each of them with `open`, which gets the bus and the device.
-pub struct Bent<B, F> {
+pub struct InterceptedUsb<B, F> {
     pub bus: B,
     pub open: F,
 }
 
-impl<B: Bus, F> Bus for Bent<B, F>
+impl<B: Bus, F> Bus for InterceptedUsb<B, F>
 where
     F: Fn(&B, &Found) -> Result<Box<dyn Transport>, TransferError> + Send + Sync,
 {
@@ -41,7 +41,7 @@ pub enum Ask<'a> {
 pub type Change = Box<dyn FnOnce(&mut [u8])>;
 
 /// What to do with a request.
-pub enum Bend {
+pub enum Intercept {
     /// Pass it on unchanged.
     Pass,
     /// Do not pass it on, and answer with these bytes. Only reads use the bytes.
@@ -57,12 +57,12 @@ pub enum Bend {
 }
 
 /// `None` passes the request on.
-impl From<Option<Result<Vec<u8>, TransferError>>> for Bend {
-    fn from(answer: Option<Result<Vec<u8>, TransferError>>) -> Bend {
+impl From<Option<Result<Vec<u8>, TransferError>>> for Intercept {
+    fn from(answer: Option<Result<Vec<u8>, TransferError>>) -> Intercept {
         match answer {
-            None => Bend::Pass,
-            Some(Ok(bytes)) => Bend::Answer(bytes),
-            Some(Err(error)) => Bend::Fail(error),
+            None => Intercept::Pass,
+            Some(Ok(bytes)) => Intercept::Answer(bytes),
+            Some(Err(error)) => Intercept::Fail(error),
         }
     }
 }
@@ -76,7 +76,7 @@ pub struct BentTransport<F> {
 impl<F, R> BentTransport<F>
 where
     F: FnMut(Ask<'_>) -> R,
-    R: Into<Bend>,
+    R: Into<Intercept>,
 {
     fn read(
         &mut self,
@@ -85,16 +85,16 @@ where
         read: impl FnOnce(&mut dyn Transport, &mut [u8]) -> Result<usize, TransferError>,
     ) -> Result<usize, TransferError> {
         match (self.bend)(ask).into() {
-            Bend::Pass => read(&mut *self.inner, buffer),
-            Bend::Answer(answer) => {
+            Intercept::Pass => read(&mut *self.inner, buffer),
+            Intercept::Answer(answer) => {
                 let len = answer.len().min(buffer.len());
                 buffer[..len].copy_from_slice(&answer[..len]);
                 Ok(len)
             }
-            Bend::Fail(error) => Err(error),
-            Bend::LoseAnswer => read(&mut *self.inner, buffer).and(Err(TransferError::Timeout)),
-            Bend::Half => Ok(read(&mut *self.inner, buffer)? / 2),
-            Bend::Change(change) => {
+            Intercept::Fail(error) => Err(error),
+            Intercept::LoseAnswer => read(&mut *self.inner, buffer).and(Err(TransferError::Timeout)),
+            Intercept::Half => Ok(read(&mut *self.inner, buffer)? / 2),
+            Intercept::Change(change) => {
                 let n = read(&mut *self.inner, buffer)?;
                 change(&mut buffer[..n]);
                 Ok(n)
@@ -110,11 +110,11 @@ where
         write: impl FnOnce(&mut dyn Transport) -> Result<usize, TransferError>,
     ) -> Result<usize, TransferError> {
         match (self.bend)(ask).into() {
-            Bend::Pass | Bend::Change(_) => write(&mut *self.inner),
-            Bend::Answer(_) => Ok(len),
-            Bend::Fail(error) => Err(error),
-            Bend::LoseAnswer => write(&mut *self.inner).and(Err(TransferError::Timeout)),
-            Bend::Half => Ok(len / 2),
+            Intercept::Pass | Intercept::Change(_) => write(&mut *self.inner),
+            Intercept::Answer(_) => Ok(len),
+            Intercept::Fail(error) => Err(error),
+            Intercept::LoseAnswer => write(&mut *self.inner).and(Err(TransferError::Timeout)),
+            Intercept::Half => Ok(len / 2),
         }
     }
 }
@@ -122,7 +122,7 @@ where
 impl<F, R> Transport for BentTransport<F>
 where
     F: FnMut(Ask<'_>) -> R + Send,
-    R: Into<Bend>,
+    R: Into<Intercept>,
 {
     fn control_in(
         &mut self,

@@ -27,7 +27,7 @@ use cfdfu::usb::descriptor::Strings;
 use cfdfu::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, Setup, TransferError, Transport};
 use cfdfu::worker::Worker;
 
-use crate::bent::{Ask, Bent, BentTransport};
+use crate::bent::{Ask, BentTransport, InterceptedUsb};
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, outcome, restore_job, run, with};
 
 /// The drones of a scenario, the first of them changed.
@@ -174,7 +174,7 @@ fn flash_while_held(scenario: &str, until: Duration, error: TransferError) -> (W
         };
         Ok(Box::new(BentTransport { inner, bend }))
     };
-    let bus = Bent { bus: world.bus.clone(), open };
+    let bus = InterceptedUsb { bus: world.bus.clone(), open };
     let run = run(Arc::new(bus), world.clock.clone(), flash_job(&new_image()));
     (world, run)
 }
@@ -403,7 +403,7 @@ fn m12_a_device_that_never_sends_its_names_ends_the_job_in_time() {
         };
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
     };
-    let bus = Bent { bus: world.bus.clone(), open };
+    let bus = InterceptedUsb { bus: world.bus.clone(), open };
     let run = run(Arc::new(bus), world.clock.clone(), flash_job(&new_image()));
     assert!(matches!(run.report.outcome, Outcome::Failed(_)));
     assert!(world.clock.now() < Duration::from_secs(15), "{:?}", world.clock.now());
@@ -455,7 +455,7 @@ fn s1_no_copy_is_kept_of_a_huge_sector() {
         };
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
     };
-    let bus = Bent { bus: world.bus.clone(), open };
+    let bus = InterceptedUsb { bus: world.bus.clone(), open };
     let job = with(with_mismatch_allowed(flash_job(&new_image())), |task| task.keep = Keep::Copy);
     let run = run(Arc::new(bus), world.clock.clone(), job);
     let is_logged = |event: &Event| matches!(event, Event::Log(_, LogEntry::NoCopyOfHugeSectors));
@@ -482,7 +482,7 @@ fn always_busy(bus: SimBus, asked: impl Fn() + Send + Sync + 'static) -> impl Bu
         };
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
     };
-    Bent { bus, open }
+    InterceptedUsb { bus, open }
 }
 
 /// Flashes on the bus that `bus` makes, and returns the outcome. The function passed to `bus` cancels the job.
@@ -533,7 +533,7 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
                         };
                         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
                     };
-                    Bent { bus: world.bus.clone(), open }
+                    InterceptedUsb { bus: world.bus.clone(), open }
                 });
                 // The job may have ended before the cancel.
                 let Some(cancelled) = cancelled.get() else { continue };
@@ -584,7 +584,7 @@ fn h3_undo_after_an_interrupted_restore_brings_back_the_flash_before_the_first_t
             Event::Ready(preview) => Some(preview),
             _ => None,
         });
-        let preview = preview.filter(|preview| !preview.work.is_nothing());
+        let preview = preview.filter(|preview| !preview.work.is_empty());
         preview.map(|preview| history.begin(preview.plan.pieces(), preview.before.as_ref(), change))
     };
     let whole_job = changed("dfu", other_loader).run(restore()).report.took;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cfdfu::usb::{Bus, Found, Setup, TransferError, Transport};
 
-use crate::bent::{Ask, Bend, Bent, BentTransport};
+use crate::bent::{Ask, BentTransport, Intercept, InterceptedUsb};
 
 /// bRequest of GETSTATUS in the class requests of DFU (DFU 1.1 §6.1.2).
 const GETSTATUS: u8 = 3;
@@ -89,11 +89,11 @@ pub fn faulty<B: Bus>(inner: B, faults: Arc<Faults>) -> impl Bus {
         let bend = move |ask: Ask<'_>| bend(&faults, &mut is_gone, &ask);
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
     };
-    Bent { bus: inner, open }
+    InterceptedUsb { bus: inner, open }
 }
 
 /// Decides what happens to one transfer, and pulls the cable if that is its fault.
-fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Bend {
+fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Intercept {
     let is_status = matches!(ask, Ask::In(Setup { request_type: 0xA1, request: GETSTATUS, .. }, _));
     let fault = faults.next(is_status);
     if fault == Some(Fault::Unplug) {
@@ -101,21 +101,21 @@ fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Bend {
         *is_gone = true;
     }
     match fault {
-        _ if *is_gone => Bend::Fail(TransferError::Disconnected),
-        Some(Fault::Stall) => Bend::Fail(TransferError::Stall),
-        Some(Fault::Timeout) => Bend::Fail(TransferError::Timeout),
-        Some(Fault::LostAnswer) => Bend::LoseAnswer,
-        Some(Fault::Short) if !matches!(ask, Ask::Select(_)) => Bend::Half,
+        _ if *is_gone => Intercept::Fail(TransferError::Disconnected),
+        Some(Fault::Stall) => Intercept::Fail(TransferError::Stall),
+        Some(Fault::Timeout) => Intercept::Fail(TransferError::Timeout),
+        Some(Fault::LostAnswer) => Intercept::LoseAnswer,
+        Some(Fault::Short) if !matches!(ask, Ask::Select(_)) => Intercept::Half,
         Some(Fault::Status(code)) => status(move |answer| (answer[0], answer[4]) = (code, 10)),
         Some(Fault::State(state)) => status(move |answer| answer[4] = state),
         Some(Fault::Busy) => status(|answer| *answer = [0, 100, 0, 0, 4, 0]),
-        Some(Fault::Short | Fault::Unplug) | None => Bend::Pass,
+        Some(Fault::Short | Fault::Unplug) | None => Intercept::Pass,
     }
 }
 
 /// Changes the answer if it is a whole status.
-fn status(change: impl FnOnce(&mut [u8; 6]) + 'static) -> Bend {
-    Bend::Change(Box::new(|answer| {
+fn status(change: impl FnOnce(&mut [u8; 6]) + 'static) -> Intercept {
+    Intercept::Change(Box::new(|answer| {
         if let Ok(status) = answer.try_into() {
             change(status);
         }

@@ -16,17 +16,17 @@ use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::usb::{Bus, BusError, Found, Id, ROM_DFU, TransferError, Transport};
 use cfdfu::worker::Worker;
 
-use crate::bent::Bent;
+use crate::bent::InterceptedUsb;
 use crate::support::{SEED_LEN, World, firmware, flash_job, parse, run};
 
 #[test]
 fn no_enter_does_not_touch_a_running_crazyflie() {
     let world = World::new("healthy");
-    let before = world.bus.with(0, |drone, _| drone.guise());
+    let before = world.bus.with(0, |drone, _| drone.enumeration());
     let job = Job { enter: Enter::Never, ..flash_job(&firmware("2026.08", SEED_LEN)) };
     let report = world.run(job).report;
     assert!(matches!(report.outcome, Outcome::Failed(failure) if failure.kind == FailureKind::NotInDfu));
-    assert_eq!(world.bus.with(0, |drone, _| drone.guise()), before);
+    assert_eq!(world.bus.with(0, |drone, _| drone.enumeration()), before);
 }
 
 #[test]
@@ -245,14 +245,14 @@ fn a_disconnected_device_that_is_still_listed_is_not_mistaken_for_one_that_came_
 
 /// A bus on which no device opens.
 fn locked(bus: &SimBus) -> impl Bus + use<> {
-    Bent { bus: bus.clone(), open: |_: &SimBus, _: &Found| Err(TransferError::Access) }
+    InterceptedUsb { bus: bus.clone(), open: |_: &SimBus, _: &Found| Err(TransferError::Access) }
 }
 
 #[test]
 fn a_panic_in_a_job_fails_that_job_and_the_worker_runs_the_next() {
     let world = World::new("dfu");
     let worker = Worker::spawn(
-        Arc::new(Bent { bus: world.bus.clone(), open: |_: &SimBus, _: &Found| panic!("a defect") }),
+        Arc::new(InterceptedUsb { bus: world.bus.clone(), open: |_: &SimBus, _: &Found| panic!("a defect") }),
         world.clock.clone(),
     );
     for _ in 0..2 {
@@ -304,22 +304,22 @@ fn repeated_scans_of_the_bus_open_each_device_once() {
         let bus = CountOpens(world.bus.clone(), Arc::clone(&opened));
         let mut cache = scan::ScanCache::default();
         opened.store(0, Ordering::SeqCst);
-        let first = cache.look(&bus).unwrap();
+        let first = cache.refresh(&bus).unwrap();
         assert_eq!(first.0, scan::devices(&world.bus).unwrap(), "{scenario}");
         assert_eq!((first.0.len(), &first.1), (drones, &scan::others(&world.bus).unwrap()), "{scenario}");
         let once = opened.load(Ordering::SeqCst);
-        assert_eq!(cache.look(&bus).unwrap(), first);
+        assert_eq!(cache.refresh(&bus).unwrap(), first);
         assert_eq!(opened.load(Ordering::SeqCst), once, "{scenario}: opened again");
         world.bus.with(0, |drone, now| drone.cut_power(now));
-        let (left, _) = cache.look(&bus).unwrap();
+        let (left, _) = cache.refresh(&bus).unwrap();
         assert_eq!(left, scan::devices(&world.bus).unwrap(), "{scenario}");
     }
     // A device that could not be opened is tried again.
     let world = World::new("dfu");
     let mut cache = scan::ScanCache::default();
     let locked = locked(&world.bus);
-    assert_eq!(cache.look(&locked).unwrap().0[0].closed, Some(TransferError::Access));
-    assert_eq!(cache.look(&world.bus).unwrap().0[0].closed, None);
+    assert_eq!(cache.refresh(&locked).unwrap().0[0].open_error, Some(TransferError::Access));
+    assert_eq!(cache.refresh(&world.bus).unwrap().0[0].open_error, None);
 }
 
 /// A bus that counts how often a device is opened.

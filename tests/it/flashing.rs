@@ -13,7 +13,7 @@ use cfdfu::job::{
 };
 use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::undo::{Change, History, Last, NoCopy};
-use cfdfu::sim::drone::Mishap;
+use cfdfu::sim::drone::SimFault;
 use cfdfu::sim::images;
 use cfdfu::usb::trace::{Traced, Transfer};
 use cfdfu::worker::Worker;
@@ -515,7 +515,7 @@ fn a_restore_interrupted_twice_reports_that_the_bootloader_is_missing() {
         for at in [first, second] {
             world.bus.with(0, |drone, now| {
                 drone.power_on_by_hand(now);
-                drone.traits.mishap = Some((at, Mishap::Unplugged));
+                drone.traits.mishap = Some((at, SimFault::Unplugged));
             });
             let job = with(restore.clone(), |task| *task = task.clone().resumed(left));
             let Outcome::Failed(failure) = world.run(job).report.outcome else { continue };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, Effect, Msg, Person, Slot, Which};
+use cfdfu::app::{App, BusState, Demo, DemoInput, Effect, Msg, Slot, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::Event;
 use cfdfu::scan;
@@ -57,7 +57,7 @@ impl Interface {
                 Effect::Identify(job) => self.supervisor.start_background(job.clone()),
                 Effect::Proceed => drop(self.supervisor.proceed(self.app.preview().unwrap())),
                 Effect::Cancel => self.supervisor.cancel(),
-                Effect::Person(person) => self.act(*person),
+                Effect::DemoInput(person) => self.act(*person),
                 _ => {}
             }
             self.effects.push(effect);
@@ -86,11 +86,11 @@ impl Interface {
     }
 
     /// What the user's hands do to the simulated drone.
-    fn act(&mut self, person: Person) {
+    fn act(&mut self, person: DemoInput) {
         let state = self.world.bus.with(0, |drone, now| {
             match person {
-                Person::Cable => drone.plug_or_unplug(now),
-                Person::Button => drone.press_or_release(now),
+                DemoInput::Cable => drone.plug_or_unplug(now),
+                DemoInput::Button => drone.press_or_release(now),
             }
             (drone.plugged(), drone.button())
         });

@@ -12,7 +12,7 @@ use cfdfu::sim::images;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::{Bus, Found, Setup, TransferError, Transport};
 
-use crate::bent::{Ask, Bent, BentTransport};
+use crate::bent::{Ask, BentTransport, InterceptedUsb};
 use crate::support::{Run, firmware, flash_job, run, with};
 
 /// The answer that is lost.
@@ -57,7 +57,7 @@ fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) 
         };
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
     };
-    Bent { bus, open }
+    InterceptedUsb { bus, open }
 }
 
 /// The flash of a drone before and after a job on such a bus, and the job's events and report.

@@ -18,7 +18,7 @@ use cfdfu::dfu::Status;
 use cfdfu::doctor;
 use cfdfu::job::{Event, LogEntry, WaitFor};
 use cfdfu::scan;
-use cfdfu::sim::drone::Mishap;
+use cfdfu::sim::drone::SimFault;
 use cfdfu::sim::images;
 use cfdfu::ui::theme::{Colours, Glyphs, Theme};
 use cfdfu::usb::TransferError;
@@ -123,7 +123,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
-    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, SimFault::Unplugged)));
     ui.confirm('f');
     ui.look();
     scenes.push(("unplugged", ui.app.clone()));
@@ -158,11 +158,11 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     // A drone without a udev rule, used over SSH.
     let mut ui = Interface::new("none");
     let mut device = scan::devices(&World::new("dfu").bus).unwrap().remove(0);
-    device.closed = Some(TransferError::Access);
+    device.open_error = Some(TransferError::Access);
     let drone = doctor::SeenDrone {
         id: device.id,
         place: device.location.to_string(),
-        closed: Some((true, TransferError::Access.to_string())),
+        open_error: Some((true, TransferError::Access.to_string())),
         holders: Vec::new(),
     };
     ui.send(Msg::Bus(BusState::Devices(vec![device])));

@@ -17,13 +17,13 @@ use cfdfu::flash::{Address, FIRMWARE_BASE};
 use cfdfu::job::{Boot, DroneState, Event, FailureKind, Job, Leave, Level, Outcome, Selector};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::descriptors::ROM;
-use cfdfu::sim::drone::{Mishap, SimDrone};
+use cfdfu::sim::drone::{SimDrone, SimFault};
 use cfdfu::sim::nor::{Nor, Pace, ProgramWidth};
 use cfdfu::sim::rom::Switch;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::{Bus, Found, ROM_DFU, TransferError};
 
-use crate::bent::Bent;
+use crate::bent::InterceptedUsb;
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, run, with};
 
 /// The answer of a device to a GETSTATUS (status, poll time in ms, state), to an UPLOAD, or to a request that writes.
@@ -340,7 +340,7 @@ fn a_first_word_that_reads_back_wrong_is_erased() {
 #[test]
 fn transfer_errors_before_a_disconnect_count_as_an_interruption() {
     for at in [12, 20, 40, 80, 120, 145] {
-        let world = changed("dfu", |drone| drone.traits.mishap = Some((at, Mishap::Loose)));
+        let world = changed("dfu", |drone| drone.traits.mishap = Some((at, SimFault::Loose)));
         let report = flash(&world).report;
         let Outcome::Failed(failure) = &report.outcome else { panic!("flashed, at {at}") };
         let is_disconnect = matches!(&failure.kind, FailureKind::Dfu(error) if error.is_disconnect());
@@ -355,7 +355,7 @@ fn a_drone_that_stops_answering_ends_the_job_within_15_seconds() {
     for (scenario, at) in
         ["dfu", "healthy"].into_iter().flat_map(|it| [0, 3, 6, 12, 20, 40, 80, 120, 145].map(|at| (it, at)))
     {
-        let world = changed(scenario, |drone| drone.traits.mishap = Some((at, Mishap::Hung)));
+        let world = changed(scenario, |drone| drone.traits.mishap = Some((at, SimFault::Hung)));
         let started = world.clock.now();
         // The time that the job needs up to that transfer.
         let before = Duration::from_secs(if at <= 12 { 2 } else { 6 });
@@ -529,7 +529,7 @@ fn another_drone_that_can_be_opened_only_later_is_not_written() {
             let closed = clock.now() < Duration::from_millis(100);
             if closed { Err(TransferError::Access) } else { bus.open(found) }
         };
-        let bus = Bent { bus: world.bus.clone(), open: late };
+        let bus = InterceptedUsb { bus: world.bus.clone(), open: late };
         let device = Selector::At("1-1".parse().unwrap());
         let job = Job { device, serial: Some("206437A1304E".to_owned()), wait, ..job() };
         let Outcome::Failed(failure) = run(Arc::new(bus), world.clock.clone(), job).report.outcome else {

@@ -8,7 +8,7 @@ use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::flash::FIRMWARE_BASE;
 use cfdfu::job::{DroneState, Event, Outcome, WaitFor};
 use cfdfu::scan;
-use cfdfu::sim::drone::Mishap;
+use cfdfu::sim::drone::SimFault;
 use cfdfu::sim::images;
 
 use crate::interface::{Interface, draw, text, theme};
@@ -190,7 +190,7 @@ fn a_flash_interrupted_by_the_cable_resumes_by_itself_when_the_drone_is_back() {
     ui.key('f');
     ui.until(|event| matches!(event, Event::Ready(_)));
     // Unplug at a certain transfer while writing, so that the moment does not depend on timing.
-    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, SimFault::Unplugged)));
     ui.key('w');
     ui.until(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
@@ -303,7 +303,7 @@ fn a_drone_that_was_running_can_be_unplugged_while_flashing_and_the_job_waits_fo
     ui.send(Msg::Bus(BusState::Devices(Vec::new())));
     ui.until(|event| matches!(event, Event::Ready(_)));
     ui.look();
-    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, SimFault::Unplugged)));
     ui.key('w');
     ui.until(|event| matches!(event, Event::Finished(_)));
     // The bus was not scanned since, so the drone on the list is the one that was unplugged.
@@ -494,9 +494,9 @@ fn an_unknown_board_that_was_confirmed_stays_confirmed_after_two_disconnects() {
     ui.key('f');
     ui.until(|event| matches!(event, Event::Ready(_)));
     "unknown".chars().for_each(|key| ui.key(key));
-    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, Mishap::Unplugged)));
+    ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, SimFault::Unplugged)));
     ui.enter();
-    for again in [Some((60, Mishap::Unplugged)), None] {
+    for again in [Some((60, SimFault::Unplugged)), None] {
         ui.until(|event| matches!(event, Event::Finished(_)));
         assert!(ui.app.resume().is_some(), "{:?}", ui.app.screen);
         ui.world.bus.with(0, |drone, now| {

@@ -7,7 +7,7 @@ use std::process::Command;
 use cfdfu::app::keys::Key;
 use cfdfu::app::{BusState, Msg, Screen, Which};
 use cfdfu::job::Event;
-use cfdfu::sim::drone::Mishap;
+use cfdfu::sim::drone::SimFault;
 
 use crate::interface::Interface;
 use crate::support::firmware;
@@ -45,7 +45,7 @@ fn soak() {
     for n in 0..FLASHES {
         let image = &images[n as usize % 2];
         ui.choose(Which::Image, "cf2.bin", image);
-        let mishap = (n % 3 == 1).then_some((8 + n * 7 % 40, Mishap::Unplugged));
+        let mishap = (n % 3 == 1).then_some((8 + n * 7 % 40, SimFault::Unplugged));
         ui.world.bus.with(0, |drone, _| drone.traits.mishap = mishap);
         ui.key('f');
         let mut asked_to_stop = n % 5 != 2;

@@ -4,7 +4,7 @@ use std::mem;
 use std::path::PathBuf;
 
 use crate::app::picker::{EntryKind, Picker};
-use crate::app::{App, Effect, Goal, Screen, Slot, Stage, Which, wish_for};
+use crate::app::{App, Effect, Goal, Screen, Slot, Stage, Which, overrides_for};
 use crate::image::Image;
 use crate::job::Level;
 use crate::plan::admission::{self, Overrides};
@@ -63,7 +63,7 @@ pub(super) fn on_loaded(
     let admitted = result.and_then(|image| {
         let refusal = match which {
             // An image that is not recognised is accepted: the plan asks for a typed word.
-            Which::Image => admission::flash(&image, wish_for(&image)).err(),
+            Which::Image => admission::flash(&image, overrides_for(&image)).err(),
             Which::Loader => admission::restore(&image, None, Overrides::default()).err(),
         };
         refusal.map_or(Ok(image), |refusal| Err(report::refusal(&refusal)))

@@ -7,8 +7,8 @@ use super::files::open_picker;
 use crate::app::progress::Progress;
 use crate::app::wizard::Move;
 use crate::app::{
-    Aim, App, Before, Confirmation, Effect, Goal, JobFacts, JobView, Overlay, Resume, SECTORS, Screen,
-    Source, Stage, Undo, Which, Wizard, WizardView, keys, wish_for,
+    Aim, App, Backup, Confirmation, Effect, Goal, JobFacts, JobView, Overlay, Resume, SECTORS, Screen,
+    Source, Stage, Undo, Which, Wizard, WizardView, keys, overrides_for,
 };
 use crate::crazyflie::Mode;
 use crate::job::{
@@ -135,7 +135,7 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
             (image, firmware.unwrap_or(loader).content.firmware(), selected)
         }
         (Source::Chosen, Some(image)) => {
-            (admission::flash(image, wish_for(image)), image.content.firmware(), selected)
+            (admission::flash(image, overrides_for(image)), image.content.firmware(), selected)
         }
         (Source::Chosen, None) => return Vec::new(),
     };
@@ -162,7 +162,7 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
 }
 
 /// What must still be on the drone for this undo. After an interrupted undo, nothing is required.
-fn expected(app: &App, before: &Before) -> Vec<Piece> {
+fn expected(app: &App, before: &Backup) -> Vec<Piece> {
     match &app.undo {
         Undo::Ready(now) if now.image == before.image && now.drone.may_be(&before.drone) => {
             now.expected.clone()
@@ -289,7 +289,7 @@ fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
         // The user has already confirmed the board.
         preview.board = confirmed.board;
     }
-    if !resumed && !preview.work.is_nothing() {
+    if !resumed && !preview.work.is_empty() {
         view.stage = Stage::Asking(Confirmation { shown: now, ..Confirmation::default() });
     }
     let stopping = view.stopping || detached;

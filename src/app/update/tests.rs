@@ -4,7 +4,7 @@ use super::*;
 use crate::app::command_line::command_line;
 use crate::app::picker::{Entry, EntryKind};
 use crate::app::progress::Progress;
-use crate::app::{Before, Demo, JobFacts, Slot, Which};
+use crate::app::{Backup, Demo, JobFacts, Slot, Which};
 use crate::crazyflie::Protection;
 use crate::image::Content;
 use crate::image::Image;
@@ -27,7 +27,7 @@ fn device(port: u8) -> Device {
         address: 1,
         strings: Strings::default(),
         simulated: true,
-        closed: None,
+        open_error: None,
     }
 }
 
@@ -269,7 +269,7 @@ fn an_undo_remains_an_undo_after_the_wizard() {
     let copy = crate::flash::Segment { address: crate::flash::FIRMWARE_BASE, data };
     let content = Content::in_flash(&copy.data).unwrap();
     let image = admission::undo(copy, Overrides { allow_mismatch: true, ..Overrides::default() }).unwrap();
-    let before = Box::new(Before { image, content, drone: device(1).drone(), expected: Vec::new() });
+    let before = Box::new(Backup { image, content, drone: device(1).drone(), expected: Vec::new() });
     let aim = Aim::Begin(Source::Undo(before.clone()));
     let wizard = Wizard { step: WizardStep::Early, since: Duration::ZERO };
     app.screen = Screen::Wizard(WizardView { wizard, aim });

@@ -206,7 +206,7 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
         let plan = Plan::new(&admission::undo(copy, with_override()).unwrap(), &map).unwrap();
         let found = chip.compare(&plan);
         let work = plan.work(&found, BLOCK);
-        if work.is_nothing() {
+        if work.is_empty() {
             if change == Change::Undo {
                 history = history.undone();
                 memory.undoing = None;

@@ -9,10 +9,10 @@ use crate::report;
 /// The job that identifies the selected device, if it is not identified yet and nothing else needs it.
 pub(super) fn identify(app: &mut App) -> Option<Effect> {
     let devices = &mut app.devices;
-    let device = devices.selected().filter(|device| device.closed.is_none())?;
+    let device = devices.selected().filter(|device| device.open_error.is_none())?;
     let seen = devices.identified.as_ref().is_some_and(|it| it.device == *device);
     // Another instance that waits for a drone takes precedence.
-    let is_awaited = devices.others_at_work.iter().any(|work| work.place.is_empty());
+    let is_awaited = devices.other_instances.iter().any(|work| work.port.is_empty());
     let busy = app.detached || devices.is_identifying() || devices.held_by().is_some() || is_awaited;
     if app.screen != Screen::Home || seen || busy {
         return None;
@@ -53,7 +53,7 @@ pub(super) fn ended(app: &mut App) {
 fn diagnose(app: &mut App, identity: &Identity) {
     let Some(words) = report::diagnosis(identity) else { return };
     app.log.push(app.now, Level::Warning, &words);
-    if identity.loader.is_some_and(Loader::is_gone) && app.screen == Screen::Home {
+    if identity.loader.is_some_and(Loader::is_missing) && app.screen == Screen::Home {
         if !app.goal_is_explicit {
             app.goal = Goal::Restore;
         }

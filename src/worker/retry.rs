@@ -1,4 +1,4 @@
-//! The retry policy: how often a harmless request is repeated, and with which pauses. [`Patient`] is a bus that applies
+//! The retry policy: how often a harmless request is repeated, and with which pauses. [`RetryingBus`] is a bus that applies
 //! it to GET_DESCRIPTOR and SET_INTERFACE. `worker::session` applies the same pauses to DFU operations.
 
 use std::sync::Arc;
@@ -25,26 +25,26 @@ const SLOW: Duration = Duration::from_secs(1);
 const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
 
 /// A bus that repeats harmless requests to its devices: see [`PAUSES`].
-pub(crate) struct Patient<B> {
+pub(crate) struct RetryingBus<B> {
     inner: B,
     clock: Arc<dyn Clock>,
 }
 
-impl<B: Bus> Patient<B> {
+impl<B: Bus> RetryingBus<B> {
     /// Wraps `inner`. The pauses use `clock`.
-    pub(crate) fn new(inner: B, clock: Arc<dyn Clock>) -> Patient<B> {
-        Patient { inner, clock }
+    pub(crate) fn new(inner: B, clock: Arc<dyn Clock>) -> RetryingBus<B> {
+        RetryingBus { inner, clock }
     }
 }
 
-impl<B: Bus> Bus for Patient<B> {
+impl<B: Bus> Bus for RetryingBus<B> {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         self.inner.list()
     }
 
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
         let inner = self.inner.open(found)?;
-        Ok(Box::new(PatientTransport { inner, clock: Arc::clone(&self.clock), worn_out: false }))
+        Ok(Box::new(RetryingTransport { inner, clock: Arc::clone(&self.clock), worn_out: false }))
     }
 
     fn wait(&self, limit: Duration) {
@@ -52,14 +52,14 @@ impl<B: Bus> Bus for Patient<B> {
     }
 }
 
-struct PatientTransport {
+struct RetryingTransport {
     inner: Box<dyn Transport>,
     clock: Arc<dyn Clock>,
     /// A request was too slow, or timed out despite all repeats. Further requests are not repeated.
     worn_out: bool,
 }
 
-impl PatientTransport {
+impl RetryingTransport {
     fn repeat<T>(
         &mut self,
         mut act: impl FnMut(&mut dyn Transport) -> Result<T, TransferError>,
@@ -84,7 +84,7 @@ impl PatientTransport {
     }
 }
 
-impl Transport for PatientTransport {
+impl Transport for RetryingTransport {
     fn control_in(
         &mut self,
         setup: Setup,

@@ -3,7 +3,7 @@
 //! It shows the state of the screen as lines and the keys as choices. `tui::plain` prints them again whenever they
 //! change.
 
-use super::middle::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
+use super::main_panel::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
 use crate::app::keys::{Action, Key};
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, WizardStep};
@@ -83,7 +83,7 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
         Overlay::Explain(text) => text.lines().map(str::to_owned).collect(),
         Overlay::Doctor(checks) => {
             let row = |check: &Check| {
-                let head = format!("{}: {}: {}", check.name, check.verdict.word(), check.found);
+                let head = format!("{}: {}: {}", check.name, check.verdict.json_name(), check.found);
                 let remedy = (!check.remedy.is_empty()).then(|| format!("  {}", check.remedy));
                 [Some(head), remedy]
             };
@@ -114,7 +114,7 @@ fn home(app: &App) -> Vec<String> {
         }
     };
     let simulated = app.demo.as_ref().map(|demo| format!("SIMULATED: {}", demo.scenario));
-    let others = app.devices.others_at_work.iter().map(ToString::to_string);
+    let others = app.devices.other_instances.iter().map(ToString::to_string);
     [simulated, Some(device), Some(image)].into_iter().flatten().chain(others).collect()
 }
 
@@ -124,7 +124,7 @@ fn asking(app: &App) -> Vec<String> {
         rows.into_iter().map(|PlanRow { what, text }| format!("  {}: {text}", what.label())).collect();
     lines.insert(0, "The plan (nothing has been changed yet):".to_owned());
     if let Some(why) = keys::danger(app) {
-        lines.push(format!("{}. Type {} to confirm.", danger_words(why), why.word()));
+        lines.push(format!("{}. Type {} to confirm.", danger_words(why), why.confirmation_word()));
     }
     lines
 }

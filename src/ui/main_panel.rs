@@ -36,7 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
 }
 
 /// The content of the main panel.
-struct Middle<'a> {
+struct MainPanel<'a> {
     title: &'static str,
     /// Shown at the right end of the top border.
     note: &'static str,
@@ -46,7 +46,7 @@ struct Middle<'a> {
 }
 
 /// The panel of a running job if the log has its own column.
-fn working<'a>(theme: &Theme) -> Middle<'a> {
+fn working<'a>(theme: &Theme) -> MainPanel<'a> {
     let lines = vec![
         Line::from("Leave the drone plugged in."),
         Line::from(Span::styled(
@@ -55,10 +55,10 @@ fn working<'a>(theme: &Theme) -> Middle<'a> {
             theme.faint,
         )),
     ];
-    Middle { title: "Flashing", note: "", lines, question: None }
+    MainPanel { title: "Flashing", note: "", lines, question: None }
 }
 
-fn home<'a>(app: &App, theme: &Theme) -> Middle<'a> {
+fn home<'a>(app: &App, theme: &Theme) -> MainPanel<'a> {
     let letters = ["f", "r", "b"];
     let lines = Goal::ALL
         .iter()
@@ -80,7 +80,7 @@ fn home<'a>(app: &App, theme: &Theme) -> Middle<'a> {
             Line::from(spans)
         })
         .collect();
-    Middle { title: "What would you like to do?", note: "", lines, question: None }
+    MainPanel { title: "What would you like to do?", note: "", lines, question: None }
 }
 
 fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme: &Theme) {
@@ -237,7 +237,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
         Goal::Flash | Goal::Recover => "bootloader, settings, radio chip, decks",
     };
     let bytes = report::thousands(preview.work.bytes());
-    let gone = preview.loader.is_some_and(Loader::is_gone);
+    let gone = preview.loader.is_some_and(Loader::is_missing);
     let gone = gone.then(|| "missing: the drone will not start until you restore it (Esc, b)".to_owned());
     // A change of platform is the stronger warning, because it compares the image with what is on the drone.
     let change =
@@ -288,7 +288,7 @@ fn plan<'a>(
     question: &Confirmation,
     stopping: bool,
     theme: &Theme,
-) -> Middle<'a> {
+) -> MainPanel<'a> {
     let row = |PlanRow { what, text }: PlanRow| {
         let style = match what {
             PlanRowKind::WillBe => theme.strong,
@@ -305,7 +305,7 @@ fn plan<'a>(
     let question = if stopping {
         Line::from(theme.text("Going back. Nothing has been changed …"))
     } else if let Some(danger) = keys::danger(app) {
-        let (what, wanted) = (danger_words(danger), danger.word());
+        let (what, wanted) = (danger_words(danger), danger.confirmation_word());
         Line::from(vec![
             Span::styled(format!("{what}. To confirm, type {wanted} and press Enter: "), theme.warn),
             Span::styled(format!("{}_", question.word), theme.strong),
@@ -320,7 +320,7 @@ fn plan<'a>(
             Span::raw(" Not now"),
         ])
     };
-    Middle { title: "Plan", note: " Nothing has been changed yet ", lines, question: Some(question) }
+    MainPanel { title: "Plan", note: " Nothing has been changed yet ", lines, question: Some(question) }
 }
 
 /// Draws a panel as high as its text, with the log below it if there is room.
@@ -329,7 +329,7 @@ fn above_the_log(
     area: Rect,
     app: &App,
     theme: &Theme,
-    Middle { title, note, lines, question }: Middle<'_>,
+    MainPanel { title, note, lines, question }: MainPanel<'_>,
     with_log: bool,
 ) {
     let width = area.width.saturating_sub(super::FRAME);
@@ -360,7 +360,7 @@ fn above_the_log(
     }
 }
 
-fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> Middle<'a> {
+fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> MainPanel<'a> {
     let (tick, _, cross) = theme.ticks;
     let took = report.took.as_secs_f64();
     let verdict = theme.text(&report::verdict(report));
@@ -402,14 +402,14 @@ fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> Middle<'a> {
             Span::styled(" Put the previous firmware back", theme.faint),
         ]));
     }
-    Middle { title: "Outcome", note: "", lines, question: None }
+    MainPanel { title: "Outcome", note: "", lines, question: None }
 }
 
 /// What a successful job means for the bootloader, and whether that is bad; `None` if the bootloader is intact and was
 /// not touched.
 pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
     let preview = app.preview()?;
-    if preview.loader.is_some_and(Loader::is_gone) {
+    if preview.loader.is_some_and(Loader::is_missing) {
         return Some((report::WITHOUT_LOADER.to_owned(), true));
     }
     let restored = report::restored(preview.plan.pieces()).filter(|_| app.goal == Goal::Restore);
