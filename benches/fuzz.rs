@@ -34,13 +34,13 @@ use rng::Rng;
 const INPUTS: u64 = 10_000_000;
 
 impl Rng {
-    /// A boundary value that often exposes errors.
+    /// Returns a boundary value, which often exposes errors.
     fn edge(&mut self) -> u32 {
         [0, 1, 3, 4, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFC, 0xFFFF_FFFF]
             [self.below(12)]
     }
 
-    /// The seed with up to six random changes.
+    /// Returns the seed with up to six random changes.
     fn damaged(&mut self, seed: &[u8]) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..=self.below(6) {
@@ -105,7 +105,7 @@ fn image(bytes: Vec<u8>) -> bool {
     }
 }
 
-/// Corrects the checksum at the end in half of the cases, because a wrong one hides the rest of the parser.
+/// Corrects the checksum at the end in half of the cases, because a wrong checksum hides the rest of the parser.
 fn with_checksum(mut bytes: Vec<u8>, rng: &mut Rng) -> Vec<u8> {
     if bytes.len() > 16 && rng.below(2) == 0 {
         let end = bytes.len() - 4;
@@ -131,7 +131,7 @@ fn main() {
     let hex = files::hex(base, &part).into_bytes();
     fuzz("Intel HEX", inputs, &[hex], |bytes, _| image(bytes));
     let elf = files::elf(base, &part);
-    // Not padded to a page before the first section as a linker would do: the padding would be most of the file.
+    // Unlike a linker's output, not padded to a page before the first section: padding would be most of the file.
     fuzz("ELF", inputs, &[elf], |bytes, _| image(bytes));
     let zips =
         [CompressionMethod::Stored, CompressionMethod::Deflated].map(|way| files::release("cf2", &part, way));

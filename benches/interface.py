@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the interface costs, on the demo, as a person at the other end of a line would feel it.
+"""Measures what the interface costs on the demo, as a user at the other end of a line sees it.
 
 Starts the release binary in a pseudo-terminal (80x24) several times and prints: time from exec to the first
 frame and its bytes, time from a key to its frame, peak memory, bytes and processor time of ten idle seconds,
@@ -12,7 +12,7 @@ RUNS = 9
 
 
 def start():
-    """The binary in a terminal, its exec held back until the clock runs."""
+    """Starts the binary in a terminal. Its exec waits until the clock has started."""
     hold, go = os.pipe()
     pid, terminal = pty.fork()
     if pid == 0:
@@ -29,7 +29,7 @@ def start():
 
 
 def drain(terminal, seconds):
-    """Bytes that come within some time."""
+    """Returns the number of bytes that arrive within this time."""
     count, end = 0, time.perf_counter() + seconds
     while (left := end - time.perf_counter()) > 0:
         if select.select([terminal], [], [], left)[0]:

@@ -1,5 +1,5 @@
 //! Benchmarks of the code without I/O: parsing and recognising a file, planning, and drawing a frame of the interface.
-//! Run them with `cargo bench`. The duration of a flash is measured in `tests/it/speed.rs` and `benches/speed`.
+//! Run them with `cargo bench`. `tests/it/speed.rs` and `benches/speed` measure the duration of a flash.
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! Fuzzes the host side against a faulty device: the input determines the result of each transfer with the simulated
-//! Crazyflie. Every job must end in time, and a verify must never report an image that is not on the drone.
+//! Crazyflie. Every job must end in time, and a verify must never succeed for an image that is not on the drone.
 #![no_main]
 
 use std::sync::{Arc, Mutex};
@@ -18,10 +18,9 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../it/bent.rs"]
 mod bent;
 
-use bent::{Ask, Intercept, InterceptedUsb, BentTransport};
+use bent::{Ask, BentTransport, Intercept, InterceptedUsb};
 
-/// The rest of the input. Once it is used up, the device behaves correctly.
-/// The rest of the input, last byte first. When it is used up, the device is honest.
+/// The rest of the input, last byte first. Once it is used up, the device behaves correctly.
 #[derive(Clone)]
 struct Input(Arc<Mutex<Vec<u8>>>);
 
@@ -30,7 +29,7 @@ impl Input {
         self.0.lock().unwrap().pop()
     }
 
-    /// Decides how one request ends. Bytes below 200, which are the most, change nothing.
+    /// Decides how one request ends. Bytes below 200, the majority, change nothing.
     fn bend(&self, ask: &Ask<'_>) -> Intercept {
         let error = match self.byte() {
             Some(200..=209) => Some(TransferError::Stall),
@@ -81,7 +80,7 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let bus = InterceptedUsb { bus, open };
     let worker = Worker::spawn(Arc::new(bus), clock.clone());
-    // The drone does not hold any of this.
+    // None of this data is on the drone.
     let segment = Segment { address: FIRMWARE_BASE, data: vec![0x5A; 4096] };
     worker.commands.send(Command::Run(Box::new(Job::new(Task::Verify(vec![segment]))))).unwrap();
     let outcome = worker.events.iter().find_map(|event| match event {
@@ -92,7 +91,7 @@ fuzz_target!(|bytes: &[u8]| {
         Outcome::Failed(Failure { kind: FailureKind::WorkerDied(why), .. }) => panic!("{why}"),
         // Only an input that contains these bytes can make the device return them.
         Outcome::Unchanged if !bytes.windows(16).any(|part| part == [0x5A; 16]) => {
-            panic!("found an image that is not on the drone")
+            panic!("verified an image that is not on the drone")
         }
         _ => {}
     }

@@ -1,6 +1,6 @@
-//! Writes the seed files for fuzzing images to the given folder.
+//! Writes the seed files for the fuzz target `image` to the given folder.
 
-#[allow(dead_code, reason = "used by the tests")]
+#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../it/files.rs"]
 mod files;
 

@@ -89,8 +89,8 @@ stop
 
 echo "== an overwritten bootloader"
 start overwritten
-check "identify reports it and prints the command that repairs it" says "cfdfu restore-bootloader LOADER --firmware IMAGE" 0 "$cfdfu" identify
-check "the interface reports it and offers the repair" sh -c "sleep 4 | '$cfdfu' --plain | tee plain; grep -q 'Press b to restore it' plain"
+check "identify reports the overwritten bootloader and prints the repair command" says "cfdfu restore-bootloader LOADER --firmware IMAGE" 0 "$cfdfu" identify
+check "the interface reports the overwritten bootloader and offers to restore it" sh -c "sleep 4 | '$cfdfu' --plain | tee plain; grep -q 'Press b to restore it' plain"
 check "flash warns that the bootloader is missing" says "Warning: The bootloader is missing (overwritten by a firmware)" 0 "$cfdfu" flash new.bin --no-leave
 check "restore-bootloader writes bootloader and firmware in one run" says "updated over radio again" 0 \
   "$cfdfu" restore-bootloader loader.bin --firmware new.bin --no-leave

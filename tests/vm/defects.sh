@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs in the VM (see boot). Regression tests for defects that attacks on the release binary found and that only a
-# kernel's USB stack can show; tests/it/defects.rs has the others. Checks and headings give the number of the defect.
+# Runs in the VM (see boot). Regression tests for defects that were found by attacking the release binary and that only
+# a kernel's USB stack can reproduce; tests/it/defects.rs has the others. Checks and headings name the defect by number.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -9,7 +9,7 @@
 "$cfdfu" demo-image bolt.bin --kind bolt
 "$cfdfu" demo-image radio.bin --version 2025.12
 
-# as_nobody COMMAND…: runs the command as a user who has no home and no rights except those of the device files.
+# as_nobody COMMAND…: runs the command as a user without a home and with no rights except those of the device files.
 as_nobody() {
   setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/nonexistent XDG_STATE_HOME=/nonexistent "$@"
 }
@@ -42,16 +42,16 @@ start dfu
 check "2026.04 is flashed over 2025.02" "$cfdfu" flash old.bin --no-leave
 check "H2: an undo ends with status 74 when the drone is unplugged" ends 74 unplugged_at "Download" "$cfdfu" undo
 back
-check "H2: the next undo resumes it" says "Flashed and verified" 0 "$cfdfu" undo
+check "H2: the next undo resumes the interrupted one" says "Flashed and verified" 0 "$cfdfu" undo
 check "H2: the drone has its previous firmware again" says "2025.02" 0 "$cfdfu" identify
 check "undo restores the new firmware" says "firmware 2026.04" 0 "$cfdfu" undo
 (shows said "Download" && echo unplug >orders && sleep 3 && echo dfu >orders) &
 check "H2: with --wait, an undo resumes automatically" says "Flashed and verified" 0 "$cfdfu" undo --wait 60
 wait $!
 check "an image for another board is flashed with --allow-mismatch" "$cfdfu" flash bolt.bin --allow-mismatch --no-leave
-check "the right image is flashed over it" "$cfdfu" flash new.bin --no-leave
+check "the right image is flashed over the wrong one" "$cfdfu" flash new.bin --no-leave
 check "M6: undo refuses to restore the image for another board" says "--allow-mismatch" 65 "$cfdfu" undo
-check "M6: undo --allow-mismatch restores it" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch --no-enter
+check "M6: undo --allow-mismatch restores that image" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch --no-enter
 check "undo reports that the last flash kept no copy" sh -c "
   '$cfdfu' flash new.bin --no-leave --no-undo && '$cfdfu' undo >log 2>&1; status=\$?; cat log
   [ \$status -eq 66 ] && grep -q 'kept no copy' log"
@@ -62,22 +62,22 @@ check "L5: without a home, flash reports that it keeps no copy" sh -c "
 echo "== undo in the interface after a flash from the command line"
 "$cfdfu" flash new.bin --no-leave >/dev/null
 rm -f state/cfdfu/logs/*
-check "a flash" says "Flashed and verified" 0 "$cfdfu" flash radio.bin --no-leave
+check "2025.12 is flashed from the command line" says "Flashed and verified" 0 "$cfdfu" flash radio.bin --no-leave
 check "the flash writes a log file" sh -c 'cat state/cfdfu/logs/*-run.log && grep -q "Flashed and verified" state/cfdfu/logs/*-run.log'
 check "the interface undoes the flash" says "is running 2026.08" 0 sh -c "printf 'f\nu\nw\nq\n' | '$cfdfu' --plain radio.bin"
 stop
 start dfu
 echo "== undo after a flash by another program"
-check "a flash" "$cfdfu" flash new.bin --no-leave
+check "2026.08 is flashed by cfdfu" "$cfdfu" flash new.bin --no-leave
 dfu-util -a 0 -s 0x08004000 -D radio.bin >/dev/null 2>&1
 check "undo refuses to overwrite the firmware from the other program" says "changed by another program" 65 "$cfdfu" undo
 check "the firmware from the other program is intact" says "2025.12" 0 "$cfdfu" identify
-check "undo --allow-mismatch overwrites it" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch
+check "undo --allow-mismatch overwrites that firmware" says "Flashed and verified" 0 "$cfdfu" undo --allow-mismatch
 stop
 
-echo "== the terminal hung up (L8)"
+echo "== a terminal that hangs up (L8)"
 start dfu
-check "cfdfu does not wait for a drone that disconnects after the terminal hung up" bash -c "
+check "cfdfu does not wait for a drone that disconnects after the terminal has hung up" bash -c "
   rm -f log; setsid '$cfdfu' flash new.bin --full --no-leave --wait 60 >log 2>&1 & shows log Erase; kill -HUP \$!; sleep 0.5
   echo unplug >orders; began=\$SECONDS; wait \$!; status=\$?; cat log; [ \$status -eq 74 ] && [ \$((SECONDS - began)) -lt 20 ]"
 back
@@ -88,7 +88,7 @@ echo "== udev rules for one USB ID only (M1)"
 start healthy 0483:5740
 sleep 1
 chmod 666 "$(node 0483:5740)"
-check "without udev, flash reports that the drone has left its firmware" says "its firmware is not running any more" 77 as_nobody "$cfdfu" flash new.bin
+check "without udev, flash reports that the drone's firmware is no longer running" says "its firmware is no longer running" 77 as_nobody "$cfdfu" flash new.bin
 echo unplug >&3
 sleep 1
 echo plug >&3

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Checks the simulated drone on a real USB stack with lsusb, the real dfu-util and cfdfu.
-# Ends with a table of the times of both tools on the same chip, and the number of passed and failed checks.
+# Ends with a table of the times of both tools on the same chip and the number of passed and failed checks.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -14,7 +14,7 @@ check "lsusb lists a running Crazyflie" lsusb -d 0483:5740
 check "list prints its mode, name and serial number" sh -c "'$cfdfu' list | grep -q 'running  Crazyflie 2.x  51004F000551343036333233'"
 check "flash enters DFU mode, flashes, verifies, and sees the drone run again" sh -c "'$cfdfu' flash new.bin >log 2>&1; cat log; grep -q '^Flashed and verified' log && grep -q 'Crazyflie is running' log"
 check "flash keeps a copy of the previous firmware" sh -c "'$cfdfu' inspect state/cfdfu/undo/*/*.bin | grep 'firmware 2025.02'"
-check "the drone is back as a running Crazyflie" lsusb -d 0483:5740
+check "the drone is running again" lsusb -d 0483:5740
 check "verify succeeds with the flashed image" "$cfdfu" verify new.bin
 check "verify fails with another image" ends 1 "$cfdfu" verify old.bin
 check "a second flash changes nothing" sh -c "'$cfdfu' flash new.bin --json | grep '\"outcome\":\"unchanged\"'"
@@ -33,9 +33,9 @@ check "dfu-util -l prints the four memories of the simulated drone" sh -c "
   grep -qF 'alt=1, name=\"@Option Bytes  /0x1FFFC000/01*016 e\"' list &&
   grep -qF 'alt=2, name=\"@OTP Memory /0x1FFF7800/01*512 e,01*016 e\"' list &&
   grep -qF 'alt=3, name=\"@Device Feature/0xFFFF0000/01*004 e\"' list"
-check "cfdfu flashes" "$cfdfu" flash new.bin --no-leave
+check "cfdfu flashes an image" "$cfdfu" flash new.bin --no-leave
 check "dfu-util -U reads the same bytes back" sh -c "dfu-util -a 0 -s 0x08004000:$size -U up.bin && cmp up.bin new.bin"
-check "dfu-util -D flashes" dfu-util -a 0 -s 0x08004000 -D old.bin
+check "dfu-util -D flashes another image" dfu-util -a 0 -s 0x08004000 -D old.bin
 check "cfdfu verifies what dfu-util wrote" "$cfdfu" verify old.bin
 check "a backup by cfdfu contains the same bytes" sh -c "'$cfdfu' backup all.bin && dd if=all.bin bs=16384 skip=1 status=none | head -c $size | cmp - old.bin"
 check "a device in use by dfu-util is reported as busy" sh -c "

@@ -90,7 +90,7 @@ check "flash reports which of the two USB IDs it may not open" sh -c "
   chmod 600 /dev/bus/usb/*/*
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' flash new.bin >log 2>&1; status=\$?; cat log
   [ \$status -eq 77 ] && grep -q 5740 log"
-check "the doctor reports which of the two cannot be opened, and the remedy" sh -c "
+check "the doctor reports which of the two USB IDs it may not open, and the remedy" sh -c "
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' doctor >log 2>&1; status=\$?; cat log
   [ \$status -eq 69 ] && grep -q 'NO  opens.*0483:5740.*permission denied' log && grep -q 'udev --install' log"
 check "with the permissions of the udev rules, no root is needed" sh -c "

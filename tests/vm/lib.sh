@@ -1,4 +1,4 @@
-# Shared by the jobs of the VM: counted checks, and the simulated drone on the guest's own USB.
+# Shared by the jobs in the VM: counts checks, and plugs the simulated drone into the guest's own USB.
 # Each job works in its own folder in memory. The binary is copied to memory as well, because the jobs also run it as
 # another user, who may have no access to the folder of the checkout.
 # shellcheck shell=bash
@@ -10,8 +10,8 @@ mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/release/cfdfu" "$cfdfu" 
 passed=0
 failed=0
 
-# shows FILE TEXT: waits up to a minute until the file contains the text. The jobs wait for text instead of a fixed time
-# because the speed of the machine varies. It is a program on the PATH so that checks can call it in `sh -c`.
+# shows FILE TEXT: waits up to a minute for the text to appear in the file. The jobs wait for text instead of a fixed
+# time because the speed of the machine varies. This is a program on the PATH so that checks can call it in `sh -c`.
 cat >/dev/shm/bin/shows <<'END'
 #!/bin/sh
 for _ in $(seq 600); do
@@ -89,7 +89,7 @@ stop() {
   exec 3>&-
 }
 
-# seen ID: waits until lsusb lists the device, at most 10 seconds.
+# seen ID: waits up to 10 seconds until lsusb lists the device.
 seen() {
   for _ in $(seq 100); do
     lsusb -d "$1" >/dev/null && return
@@ -109,7 +109,7 @@ seconds() {
 
 export XDG_STATE_HOME=$work/state
 
-# Prints the totals, and fails if a check failed. Every job ends with it.
+# summary: prints the totals, and fails if a check failed. Every job calls it last.
 summary() {
   echo
   echo "$passed passed, $failed failed"

@@ -15,7 +15,7 @@ port() { "$cfdfu" list | sed -n "$1s/ .*//p"; }
 echo "== two drones with the same serial number"
 start twins
 sleep 1
-check "list shows both" sh -c "[ \$('$cfdfu' list | grep -c 338133873034) -eq 2 ]"
+check "list shows both drones" sh -c "[ \$('$cfdfu' list | grep -c 338133873034) -eq 2 ]"
 one=$(port 1) two=$(port 2)
 check "without --device, neither drone is selected" says "--device $one" 69 "$cfdfu" flash new.bin
 check "the shared serial number selects neither drone" says "2 devices" 69 "$cfdfu" flash new.bin --device 338133873034
@@ -60,7 +60,7 @@ start restarting 0483:5740
 check "--require-boot fails if the drone keeps restarting" says "keeps restarting" 76 "$cfdfu" flash new.bin --require-boot
 stop
 start dark 0483:5740
-check "a drone that stays dark counts as flashed, with one instruction" says "normal with the boot ROM of this chip" 0 "$cfdfu" flash new.bin
+check "a drone that stays dark counts as flashed, with one instruction" says "normal with this chip's boot ROM" 0 "$cfdfu" flash new.bin
 stop
 start dark 0483:5740
 check "with --leave-by-reset the drone starts" says "Crazyflie is running 2026.08" 0 "$cfdfu" flash new.bin --leave-by-reset --require-boot
