@@ -41,7 +41,7 @@ impl Clock for RealClock {
     }
 }
 
-/// A clock that advances only through `sleep`, and without waiting. Its 64-bit nanosecond counter lasts 584 years.
+/// A clock that advances only when `sleep` is called, without waiting. Its 64-bit nanosecond counter lasts 584 years.
 #[derive(Debug, Default)]
 pub struct FastClock {
     nanos: AtomicU64,

@@ -11,7 +11,7 @@ use crate::usb::{CRAZYFLIE, Id, Pipe, ROM_DFU, Setup};
 ///
 /// No other values work. The firmware's USB stack ignores the type bits of bmRequestType, so the request reaches the
 /// firmware's handler only as CLEAR_FEATURE (request 1) of the remote wakeup feature (value 1), and the handler takes
-/// wIndex as the command. The firmware resets without answering, so a failed transfer means success. A firmware that is
+/// wIndex as the command. The firmware resets without answering, so a failed transfer means success. Firmware that is
 /// too old acknowledges the request and keeps running.
 pub(crate) const ENTER_DFU: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
 
@@ -62,15 +62,15 @@ pub enum RelatedDevice {
 }
 
 impl RelatedDevice {
-    /// The related device with this ID. `names` reads the names of the device. It is called only for the Crazyflie's
-    /// own ID, which the Loco Positioning Node shares, so that no other device has to be opened.
+    /// The related device with this ID. `names` reads the device's names. Because that opens the device, it is called
+    /// only for the Crazyflie's own ID, which the Loco Positioning Node shares.
     pub(crate) fn of(id: Id, names: impl FnOnce() -> Strings) -> Option<RelatedDevice> {
         if id == CRAZYFLIE {
             return names().product.starts_with("Loco Positioning").then_some(RelatedDevice::LocoNode);
         }
-        let by_numbers = RELATIVES.iter().find(|(known, _)| *known == id).map(|&(_, relative)| relative);
+        let by_id = RELATED_DEVICES.iter().find(|(known, _)| *known == id).map(|&(_, device)| device);
         let foreign = || FOREIGN_LOADERS.iter().find(|loader| loader.id == id).map(RelatedDevice::Foreign);
-        by_numbers.or_else(foreign)
+        by_id.or_else(foreign)
     }
 
     /// Whether a device with this ID may be a related device.
@@ -92,15 +92,15 @@ const fn id(vendor: u16, product: u16) -> Id {
 }
 
 /// Related devices that are identified by their ID alone.
-const RELATIVES: &[(Id, RelatedDevice)] = &[
+const RELATED_DEVICES: &[(Id, RelatedDevice)] = &[
     (id(0x1915, 0x7777), RelatedDevice::Crazyradio),
     (id(0x35F0, 0xAD20), RelatedDevice::Crazyradio),
     (id(0x1915, 0x0101), RelatedDevice::CrazyradioBootloader),
     (id(0x26AC, 0x0016), RelatedDevice::Px4Bootloader),
 ];
 
-/// A bootloader in DFU mode that is not an STM32's boot ROM. Most of them follow DfuSe, so a write would succeed. They
-/// are therefore reported by name and never opened.
+/// A bootloader in DFU mode that is not an STM32's boot ROM. Most of them follow DfuSe, so a write would succeed; cfdfu
+/// therefore reports them by name and never opens them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ForeignLoader {
     pub id: Id,
@@ -167,7 +167,7 @@ pub(crate) fn dfu_serial(running: &str) -> Option<String> {
 
 /// Whether two serial numbers, from either mode, may belong to one chip. An unknown serial number matches nothing.
 ///
-/// A match is not proof: chips of one batch may have the same serial number in DFU mode (RM0090 §39.1). The worker
+/// A match is not proof: chips from one batch may have the same serial number in DFU mode (RM0090 §39.1). The worker
 /// therefore identifies a drone by its port as well.
 pub fn is_same_serial(one: &str, other: &str) -> bool {
     let folded = |serial: &str| dfu_serial(serial).unwrap_or_else(|| serial.to_ascii_uppercase());
@@ -200,7 +200,7 @@ pub enum CrtpQuestion {
 }
 
 impl CrtpQuestion {
-    /// The packet to send. The two bits between port and channel are set, as all clients do.
+    /// The packet to send. The two bits between port and channel are set, as in all clients.
     pub(crate) fn packet(self) -> [u8; 2] {
         [0xDD, self as u8]
     }
@@ -215,7 +215,8 @@ impl CrtpQuestion {
     }
 }
 
-/// Instructions for entering DFU mode by hand (§4.2 of Bitcraze's DFU page), which works whatever is in flash.
+/// Instructions for entering DFU mode by hand (§4.2 of Bitcraze's DFU page), which works regardless of the flash
+/// contents.
 pub(crate) const ENTER_BY_HAND: &str = "unplug USB and battery, hold the button while you plug in USB, keep holding it \
     until the slow blink of the blue LED becomes clearly faster (about 5 s), then let go";
 
@@ -291,7 +292,7 @@ pub struct BoardType {
     pub code: &'static str,
     /// The name that the firmware reports.
     pub name: &'static str,
-    /// The platform whose firmware runs on it, as in release file names. The Flapper has no board type of its own.
+    /// The platform whose firmware runs on it, as in release file names. The Flapper has no separate board type.
     pub platform: &'static str,
 }
 
@@ -321,10 +322,10 @@ pub(crate) fn platform_of(code: &str) -> Option<&'static str> {
     BOARDS.iter().find(|board| board.code == code).map(|board| board.platform)
 }
 
-/// Parses the board from its chip's OTP; `None` if the content has no known form.
+/// Parses the board from its chip's OTP; `None` if the OTP is in no known format.
 ///
 /// Like the firmware, this takes the first 32-byte block that does not start with 0 and expects `0;TYPE;KEY=VALUE…`
-/// there. A blank OTP stands for a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
+/// there. A blank OTP means a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
 pub fn board(otp: &[u8]) -> Option<Board> {
     let block = otp.chunks(32).find(|block| block[0] != 0)?;
     if block.iter().all(|&byte| byte == 0xFF) {
@@ -385,7 +386,7 @@ mod tests {
         assert_eq!(otp(&[b"0;CF21;R=B1\0"]).as_deref(), Some("CF21"));
         assert_eq!(otp(&[b"0;CB10\0"]).as_deref(), Some("CB10"));
         assert_eq!(otp(&[]).as_deref(), Some("CF20"));
-        // A discarded block is all zeros, and the next one counts.
+        // A discarded block is all zeros, and the next block is used.
         assert_eq!(otp(&[&[0; 32], b"0;RR10;R=B\0"]).as_deref(), Some("RR10"));
         assert_eq!(otp(&[b"1;CF21\0"]), None);
         assert_eq!(otp(&[b"0;cf\x1b[2J\0"]), None);
@@ -412,8 +413,8 @@ mod tests {
     #[test]
     fn foreign_loaders_are_recognised_by_id_alone() {
         for loader in FOREIGN_LOADERS {
-            let relative = RelatedDevice::of(loader.id, || panic!("opened {}", loader.id));
-            assert_eq!(relative.and_then(RelatedDevice::foreign), Some(loader));
+            let related = RelatedDevice::of(loader.id, || panic!("opened {}", loader.id));
+            assert_eq!(related.and_then(RelatedDevice::foreign), Some(loader));
             assert_eq!(Mode::of(loader.id, &Strings::default()), None, "{}", loader.name);
         }
         assert_eq!(RelatedDevice::of(ROM_DFU, Strings::default), None);

@@ -1,4 +1,4 @@
-//! DFU on one page: the states and status codes of DFU 1.1 §6.1.2, as the STM32's boot ROM uses them.
+//! The states and status codes of DFU 1.1 §6.1.2, as the STM32's boot ROM uses them.
 //!
 //! ST's extension DfuSe (UM0424, AN3156) adds addresses: a DNLOAD of block 0 is a command, and blocks from 2 on are
 //! data at `pointer + (block - 2) × transfer size`. [`wire`] encodes and decodes requests, [`device`] reads the
@@ -66,7 +66,7 @@ impl Status {
     pub(crate) const OK: Status = Status(0x00);
     /// From ST's ROM: the address is wrong (AN3156 §5.1).
     pub const TARGET: Status = Status(0x01);
-    /// ST's ROM normally reports this when it is first opened. CLRSTATUS clears it.
+    /// ST's ROM normally reports this status when it is first opened. CLRSTATUS clears the status.
     pub const FIRMWARE: Status = Status(0x0A);
     /// From ST's ROM: read protection is active (AN3156 §4.1).
     pub const VENDOR: Status = Status(0x0B);
@@ -95,7 +95,7 @@ impl Status {
         NAMES.get(usize::from(self.0)).copied().unwrap_or("an unknown status")
     }
 
-    /// What the status means when ST's ROM reports it.
+    /// The meaning of the status in ST's ROM.
     pub(crate) fn meaning(self) -> &'static str {
         match self {
             Status::OK => "no error",

@@ -11,7 +11,7 @@ pub enum Verdict {
     /// Possibly the cause, now or later.
     Doubtful,
     Bad,
-    /// It could not be checked.
+    /// Could not be checked.
     Unknown,
 }
 
@@ -37,20 +37,20 @@ pub struct Check {
     pub remedy: String,
 }
 
-/// The operating system. What can block access to a device differs on each.
+/// The operating system, which determines what can block access to a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum System {
     #[default]
     Linux,
     /// Needs neither a driver nor permissions.
     Mac,
-    /// Needs a driver for each device that gives programs access to it (WinUSB).
+    /// Needs a driver that gives programs access to the device (WinUSB), one for each USB ID.
     Windows,
-    /// Any other system, of which nothing is known.
+    /// Any other system, with only general advice.
     Other,
 }
 
-/// The facts about this computer that the checks judge.
+/// The facts about this computer that the checks evaluate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Symptoms {
     pub system: System,
@@ -89,7 +89,7 @@ pub struct SeenDrone {
     pub place: String,
     /// Why it could not be opened: `true` for missing permission, and the error message.
     pub open_error: Option<(bool, String)>,
-    /// Other processes that have it open, as in `dfu-util (process 7)`.
+    /// Other processes that have the drone open, as in `dfu-util (process 7)`.
     pub holders: Vec<String>,
 }
 
@@ -105,7 +105,7 @@ pub struct Rule {
     pub everybody: bool,
 }
 
-/// The checklist, in the order in which the parts depend on each other.
+/// The checklist, in dependency order.
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     let mut checks = vec![usb(symptoms), drones(symptoms)];
     checks.extend(symptoms.drones.iter().map(|drone| opens(drone, symptoms)));
@@ -115,7 +115,7 @@ pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     checks
 }
 
-/// The rows about udev: its rules for the running Crazyflie and for the boot ROM, and whether udev runs at all.
+/// The rows about udev: its rules for the running Crazyflie and for the boot ROM, and whether udev is running.
 pub(crate) fn rules(symptoms: &Symptoms) -> Vec<Check> {
     let Some([running, dfu]) = &symptoms.rules else { return Vec::new() };
     let mut checks = vec![
@@ -202,28 +202,28 @@ fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
         _ if !drone.holders.is_empty() && !permission => format!("{holders} has it open: close that program."),
         System::Windows => driver_remedy(drone.id).to_owned(),
         System::Linux if *permission && rules_allow(drone.id, symptoms) => "The rules below give you access, but they \
-            were not applied when the drone was plugged in. Run `sudo udevadm control --reload`, then unplug it and plug it \
-            in again."
+            were not applied when the drone was plugged in. Run `sudo udevadm control --reload`, then unplug the drone and \
+            plug it in again."
             .to_owned(),
         System::Linux if *permission => {
-            format!("See the rules below. Run {}, then plug it in again.", install(symptoms))
+            format!("See the rules below. Run {}, then plug the drone in again.", install(symptoms))
         }
-        _ => "Close any program that may have it open (cfclient, a virtual machine), unplug it, then plug it in again."
+        _ => "Close any program that may be using the drone (cfclient, a virtual machine), then unplug it and plug it in again."
             .to_owned(),
     };
     check("opens", Verdict::Bad, found, remedy)
 }
 
-/// How to give programs access to the device on Windows. libusb 1.0 needs WinUSB. It cannot open a device that has ST's
-/// own driver or libusb-win32.
+/// How to give programs access to the device on Windows. libusb 1.0 needs WinUSB and cannot open a device that uses
+/// ST's own driver or libusb-win32.
 fn driver_remedy(id: Id) -> &'static str {
     if id == ROM_DFU {
         "Its driver is not WinUSB. Run Zadig (zadig.akeo.ie): Options, List All Devices, choose `STM32  BOOTLOADER`, \
-         WinUSB, Replace Driver. Then plug it in again."
+         WinUSB, Replace Driver. Then plug the drone in again."
     } else {
-        "Its driver is not WinUSB. Enter DFU mode by hand instead, where Windows sees another device. Or run Zadig \
+        "Its driver is not WinUSB. Enter DFU mode by hand instead: the drone is then another USB device. Or run Zadig \
          (zadig.akeo.ie): Options, List All Devices, choose interface 0 of the Crazyflie, WinUSB, Replace Driver (cfclient \
-         can then no longer reach it over USB)."
+         can then no longer reach the drone over USB)."
     }
 }
 
@@ -259,17 +259,17 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
     let group = rules.iter().find_map(|rule| rule.group.clone());
     let remedy = match group {
         Some(group) if symptoms.enrolled.contains(&group) => {
-            format!("You joined the group {group} after you logged in: log in again.")
+            format!("You joined the {group} group after you logged in: log in again.")
         }
         Some(group) => format!("Run `sudo usermod -a -G {group} $USER`, then log in again."),
         None => {
             format!(
-                "It gives access only to the locally logged-in user (uaccess), not over SSH. {}",
+                "The rule gives access only to the locally logged-in user (uaccess), not over SSH. {}",
                 install()
             )
         }
     };
-    check(name, Verdict::Bad, format!("{files}, but it gives you no access"), remedy)
+    check(name, Verdict::Bad, format!("{files}, but no rule gives you access"), remedy)
 }
 
 fn guest(symptoms: &Symptoms) -> Option<Check> {
@@ -285,9 +285,12 @@ fn guest(symptoms: &Symptoms) -> Option<Check> {
 
 fn kernel(symptoms: &Symptoms) -> Check {
     match &symptoms.kernel {
-        None => {
-            check("kernel", Verdict::Unknown, "kernel log not readable", "`sudo dmesg | grep usb` shows it.")
-        }
+        None => check(
+            "kernel",
+            Verdict::Unknown,
+            "kernel log not readable",
+            "Run `sudo dmesg | grep usb` to read it.",
+        ),
         Some(lines) if lines.is_empty() => {
             check("kernel", Verdict::Good, "no USB errors in the kernel log", "")
         }
@@ -300,7 +303,7 @@ fn kernel(symptoms: &Symptoms) -> Check {
     }
 }
 
-/// The rules that `udev` installs. They give access to the group plugdev and to the locally logged-in user.
+/// The rules that `udev` installs. They give access to the plugdev group and to the locally logged-in user.
 pub(crate) const UDEV_RULES: &str = "\
 # Bitcraze Crazyflie: running, and in DFU mode (the boot ROM of its STM32). Written by cfdfu.
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"5740\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
@@ -366,7 +369,7 @@ mod tests {
         assert!(verdict(&symptoms, "rules, DFU mode").1.contains("log in again"));
         symptoms.groups = vec!["plugdev".to_owned()];
         assert_eq!(verdict(&symptoms, "rules, DFU mode").0, Verdict::Good);
-        // The rules give access but the device cannot be opened: it was plugged in before they were installed.
+        // The rules give access but the device cannot be opened: it was plugged in before the rules were installed.
         let open_error = Some((true, "no permission".to_owned()));
         symptoms.drones =
             vec![SeenDrone { id: ROM_DFU, place: "1-1".to_owned(), open_error, holders: vec![] }];

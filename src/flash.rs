@@ -14,10 +14,10 @@ pub const FIRMWARE_BASE: Address = Address(0x0800_4000);
 pub const FLASH_END: u64 = 0x0810_0000;
 /// The largest firmware that fits after the bootloader, in bytes (1008 KiB).
 pub(crate) const FIRMWARE_MAX: usize = 1_032_192;
-/// The size of sector 0 and so of the largest possible bootloader, in bytes.
+/// The size of sector 0, and therefore of the largest possible bootloader, in bytes.
 pub(crate) const LOADER_MAX: usize = 16 * 1024;
 
-/// What erased flash reads as.
+/// The value of an erased byte.
 pub(crate) const BLANK: u8 = 0xFF;
 
 /// Whether all of these bytes read as erased flash.
@@ -35,7 +35,7 @@ impl Address {
         u64::from(self.0)
     }
 
-    /// The address `bytes` higher, or `None` beyond the 32-bit address space.
+    /// The address plus `bytes`. `None` beyond the 32-bit address space.
     pub(crate) fn checked_add(self, bytes: u32) -> Option<Address> {
         self.0.checked_add(bytes).map(Address)
     }
@@ -139,11 +139,11 @@ impl Segment {
 /// The operations that the device's memory map allows on a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The host may read it (bit 0 of the type letter).
+    /// The host may read the sector (bit 0 of the type letter).
     pub readable: bool,
-    /// The erase command works on it (bit 1).
+    /// The host may erase the sector (bit 1).
     pub erasable: bool,
-    /// The host may write it (bit 2).
+    /// The host may write the sector (bit 2).
     pub writable: bool,
 }
 

@@ -1,13 +1,13 @@
-//! An image file: its bytes, the address where they belong, and what they are.
+//! An image file: its bytes, their address and their content.
 //!
 //! [`dfuse`], [`hex`], [`elf`] and [`release`] read the containers, [`recognise`] identifies the program, [`startup`]
-//! checks that it is complete, and [`foreign`] names files that are not images. Whether an image may be flashed is
-//! decided in `plan::admission`.
+//! checks that it is complete, and [`foreign`] names files that are not images. `plan::admission` decides whether an
+//! image may be flashed.
 //!
-//! Only the content decides what a file is, never its name. A release contains images for the STM32 and for the radio
-//! chip that are all called `.bin`; the bootloader and the firmware are both raw `.bin` files; a browser may save a
-//! web page under the name of the file that it links to. A wrong guess is expensive: the bootloader starts any image
-//! whose first word is not blank, and a firmware for another board halts without a sign of life.
+//! A file is identified by its content, never by its name. A release contains `.bin` images for both the STM32 and the
+//! radio chip; the bootloader and the firmware are both raw `.bin` files; a browser may save a web page under the name
+//! of the file that it links to. A wrong guess is expensive: the bootloader starts any image whose first word is not
+//! blank, and a firmware for another board halts silently.
 
 use std::ops::Range;
 
@@ -40,7 +40,7 @@ const IMAGE_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64;
 /// How the file is packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The bytes as they are in flash, without an address.
+    /// The raw content of the flash, without an address.
     Bin,
     Dfu,
     Hex,
@@ -65,9 +65,9 @@ impl Format {
 /// The bytes of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// Without an address, which follows from the content.
+    /// Bytes without an address. The address follows from their content.
     Raw(Vec<u8>),
-    /// With addresses: at least one segment, in ascending order, neither overlapping nor adjacent.
+    /// Bytes with addresses: at least one segment, in ascending order, neither overlapping nor adjacent.
     Placed(Vec<Segment>),
 }
 
@@ -115,7 +115,7 @@ pub struct Image {
     pub sha256: Sha256,
     /// Vendor and product ID in the DFU suffix, 0xFFFF for any. `None` without a suffix.
     pub target_device: Option<(u16, u16)>,
-    /// Remarks for the user, such as what is not flashed and what is unusual about the file.
+    /// Notes for the user about oddities of the file and about parts that are not flashed.
     pub notes: Vec<String>,
 }
 
@@ -124,7 +124,6 @@ pub struct Image {
 pub enum ImageError {
     #[error("the file is empty")]
     Empty,
-    /// More bytes than the chip has flash.
     #[error("the file has {bytes} bytes, more than the {IMAGE_MAX} of the Crazyflie's flash")]
     TooLarge { bytes: u64 },
     /// All bytes are equal: a dump of blank memory, not a program.
@@ -140,7 +139,6 @@ pub enum ImageError {
     /// A compressed file, or an archive in an unsupported format.
     #[error("this is a {0} file, not an image")]
     Packed(&'static str),
-    /// Two parts of the file overlap.
     #[error("two parts of the file overlap at {0}")]
     Overlap(Address),
     #[error("this DfuSe file cannot be used: {0}")]
@@ -171,7 +169,7 @@ impl Image {
         Ok(Image { sha256, ..image })
     }
 
-    /// Parses any format except zip. The SHA-256 is left to the caller, which has the whole file.
+    /// Parses any format except zip. The caller adds the SHA-256, because only the caller has the whole file.
     fn unzipped(bytes: Vec<u8>) -> Result<Image, ImageError> {
         if bytes.is_empty() {
             return Err(ImageError::Empty);
@@ -182,7 +180,7 @@ impl Image {
         if bytes.starts_with(dfuse::SIGNATURE) {
             let file = dfuse::parse(&bytes).map_err(ImageError::DfuSe)?;
             let mut image = Image::placed(Format::Dfu, file.segments)?;
-            image.is_made_for(file.target_device);
+            image.set_target_device(file.target_device);
             if file.odd_size {
                 image.notes.push(
                     "the size in its prefix is wrong; the other sizes and the checksum are correct".into(),
@@ -215,13 +213,13 @@ impl Image {
         let classified = recognise::classify(&bytes, &[]);
         let mut image = Image::new(Format::Bin, classified, Payload::Raw(bytes))?;
         if let Some(suffix) = suffix {
-            image.is_made_for(suffix.target_device);
+            image.set_target_device(suffix.target_device);
             image.notes.push(format!("its DFU suffix ({} bytes) was checked and is not flashed", suffix.len));
         }
         Ok(image)
     }
 
-    /// Vendor and product ID that the file is made for, if they do not include the boot ROM of a Crazyflie.
+    /// The vendor and product ID in the DFU suffix, unless they include the boot ROM of a Crazyflie.
     pub(crate) fn other_device(&self) -> Option<(u16, u16)> {
         const ANY: u16 = 0xFFFF;
         let ours = |&(vendor, product): &(u16, u16)| {
@@ -230,8 +228,8 @@ impl Image {
         self.target_device.filter(|target_device| !ours(target_device))
     }
 
-    /// Records the device that the file is made for, with a note if that is not a Crazyflie.
-    fn is_made_for(&mut self, target_device: (u16, u16)) {
+    /// Records the device that the file is made for, and adds a note if the device is not a Crazyflie.
+    fn set_target_device(&mut self, target_device: (u16, u16)) {
         self.target_device = Some(target_device);
         if let Some((vendor, product)) = self.other_device() {
             self.notes.push(format!("it is made for the USB device {vendor:04x}:{product:04x}"));
@@ -241,7 +239,7 @@ impl Image {
     fn from_zip(bytes: &[u8]) -> Result<Image, ImageError> {
         let image = match release::parse(bytes, IMAGE_MAX)? {
             Packing::Release(release) => Image::from_release(release)?,
-            Packing::Loose(files) => Image::only_one(files)?,
+            Packing::Loose(files) => Image::from_loose_files(files)?,
         };
         Ok(Image { format: Format::Zip, ..image })
     }
@@ -264,8 +262,8 @@ impl Image {
         Ok(image)
     }
 
-    /// The only firmware in an archive without a manifest. CI builds often pack one firmware in several formats.
-    fn only_one(files: Vec<Loose>) -> Result<Image, ImageError> {
+    /// Finds the only firmware in an archive without a manifest. CI builds often pack one firmware in several formats.
+    fn from_loose_files(files: Vec<Loose>) -> Result<Image, ImageError> {
         let mut found: Vec<(String, Image)> = Vec::new();
         let mut others = Vec::new();
         let mut nested = None;
@@ -295,15 +293,15 @@ impl Image {
         }
     }
 
-    /// Whether it is a program for the STM32 of a Crazyflie, complete or not.
+    /// Whether the image is a program for the STM32 of a Crazyflie, complete or not.
     fn is_known(&self) -> bool {
         let known =
             matches!(self.content, Content::Firmware(_) | Content::Bootloader | Content::WholeFlash(_));
         known || self.extent.complete() == Some(false)
     }
 
-    /// Whether both are the same program, possibly in different formats. Bytes that only one of them contains are not
-    /// compared: formats fill the gaps between parts differently.
+    /// Whether both images are the same program, possibly in different formats. Bytes that only one image contains are
+    /// not compared, because each format fills the gaps between parts differently.
     fn is_same_program(&self, other: &Image) -> bool {
         let [mine, theirs] = [self, other].map(|it| it.payload.at(it.address().unwrap_or(FIRMWARE_BASE)));
         let agree = |a: &Segment, b: &Segment| {
@@ -320,7 +318,7 @@ impl Image {
             && mine.iter().all(|a| theirs.iter().all(|b| agree(a, b)))
     }
 
-    /// An image from segments in any order.
+    /// Creates an image from segments in any order.
     fn placed(format: Format, segments: Vec<Segment>) -> Result<Image, ImageError> {
         let segments = joined(segments)?;
         let holes = holes(&segments);
@@ -329,8 +327,8 @@ impl Image {
         let mut image = Image::new(format, classified, Payload::Placed(segments))?;
         if matches!(image.content, Content::Firmware(_)) && gaps > 0 {
             image.notes.push(format!(
-                "its parts leave gaps of {gaps} bytes in total, which stay blank: normal where a linker aligns \
-                 sections, but a lost line looks the same"
+                "its parts leave gaps of {gaps} bytes in total, which stay blank: linkers leave gaps when they \
+                 align sections, but a missing line looks the same"
             ));
         }
         Ok(image)
@@ -369,13 +367,13 @@ impl Image {
         })
     }
 
-    /// The types of the boards that the image runs on. Empty if they are unknown.
+    /// The codes of the boards that the image supports. Empty if they are unknown.
     pub fn boards(&self) -> Vec<String> {
         let firmware = self.content.firmware();
         firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect()
     }
 
-    /// The address where the image belongs: the one in its file, or else the one it is linked for.
+    /// The address of the image: the one in the file, or else the one that the program is linked for.
     pub(crate) fn address(&self) -> Option<Address> {
         self.payload.address().or(self.content.link())
     }
@@ -404,7 +402,7 @@ fn holes(segments: &[Segment]) -> Vec<Range<usize>> {
     segments.windows(2).map(|pair| offset(pair[0].end())..offset(pair[1].address.wide())).collect()
 }
 
-/// The bytes as they would be in erased flash, for recognition. Empty if they cover a wider range than the flash.
+/// The segments as one block with blank gaps, for recognition. Empty if the block would be larger than the flash.
 fn flattened(segments: &[Segment]) -> Vec<u8> {
     let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return Vec::new() };
     let len = last.end() - first.address.wide();

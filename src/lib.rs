@@ -15,7 +15,7 @@
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
-//! | 4, interface | [`app`], [`ui`] | the state and its pure `update`; how it is drawn |
+//! | 4, interface | [`app`], [`ui`] | the state and its pure `update`; the rendering |
 //! | 5, shell | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
 //!

@@ -44,26 +44,26 @@ pub struct PlannedSector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     Same,
-    /// It differs and must be erased before it is written.
+    /// The sector differs and must be erased before it is written.
     Differs,
-    /// It differs but is entirely blank, so it needs no erase.
+    /// The sector differs but is entirely blank, so it needs no erase.
     Blank,
 }
 
 /// The erases, writes and read-backs that remain, in the order in which they are safe to interrupt.
 ///
 /// The bootloader checks one thing before it starts a firmware: that the word at 0x08004000 is not 0xFFFFFFFF
-/// (crazyflie2-stm-bootloader, `main.c`). It has no checksum to look at, so it would also start half a firmware. The
+/// (crazyflie2-stm-bootloader, `main.c`). There is no checksum, so the bootloader would also start half a firmware. The
 /// first word of each program therefore serves as its *commit word*, and the sector that contains it is its *head
 /// sector*:
 ///
-/// 1. Erase, head sectors first. Once they are erased, the commit words are blank and nothing starts what remains of
-///    the old firmware.
+/// 1. Erase, head sectors first. Once they are erased, the commit words are blank and the remains of the old firmware
+///    cannot start.
 /// 2. Write and verify everything except the commit words.
 /// 3. Write and verify the commit words, the bootloader's before the firmware's.
 ///
-/// With any other order, a cable that comes off at the wrong moment leaves a drone that starts half a firmware and
-/// crashes. With this one, the bootloader finds no firmware and waits for an update instead.
+/// With any other order, a disconnect at the wrong moment leaves a drone that starts half a firmware and crashes. With
+/// this order, the bootloader finds no firmware and waits for an update instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Sectors to erase, head sectors first.
@@ -89,8 +89,8 @@ impl Work {
         self.erase.is_empty() && self.commit.is_empty()
     }
 
-    /// The rewritten spans, commit words included, merged and in ascending order. The first of them may start far
-    /// after the start of the image.
+    /// The rewritten spans, commit words included, merged and in ascending order. The first span may start well after
+    /// the start of the image.
     pub(crate) fn rewritten_spans(&self) -> Vec<Span> {
         let mut spans: Vec<Span> = self.verify.iter().chain(&self.commit).copied().collect();
         spans.sort_by_key(|span| span.start());
@@ -275,7 +275,7 @@ fn heads(spans: &[Span]) -> Vec<Span> {
     heads
 }
 
-/// `span` without the heads in it. `heads` must be in ascending order.
+/// `span` without the heads that it contains. `heads` must be in ascending order.
 fn without(span: Span, heads: &[Span]) -> Vec<Span> {
     let mut rest = Vec::new();
     let mut from = span.start();

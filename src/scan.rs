@@ -12,10 +12,11 @@ pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
     devices_while(bus, &mut || true)
 }
 
-/// As [`devices`], but ends early when `go_on` returns false: a device that does not answer takes long to query.
-fn devices_while(bus: &dyn Bus, go_on: &mut dyn FnMut() -> bool) -> Result<Vec<Device>, BusError> {
+/// Like [`devices`], but stops early once `keep_going` returns false: querying a device that does not answer takes a
+/// long time.
+fn devices_while(bus: &dyn Bus, keep_going: &mut dyn FnMut() -> bool) -> Result<Vec<Device>, BusError> {
     let known = |found: &Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
-    let candidates = bus.list()?.into_iter().filter(known).take_while(|_| go_on());
+    let candidates = bus.list()?.into_iter().filter(known).take_while(|_| keep_going());
     Ok(candidates.filter_map(|found| inspect(bus, &found).ok()?).collect())
 }
 
@@ -32,7 +33,7 @@ pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
     Ok(bus.list()?.into_iter().filter_map(named).collect())
 }
 
-/// A cache for repeated scans. Reading a device's names opens the device, so that is done only once, and repeated only
+/// A cache for repeated scans. Reading a device's names opens the device, so this is done only once, and repeated only
 /// while permission is missing (udev may not have set it yet).
 #[derive(Default)]
 pub struct ScanCache {
@@ -71,7 +72,7 @@ impl ScanCache {
 
 /// Identifies a device; `None` if it is not a Crazyflie, and an error only if it has disconnected.
 ///
-/// A device with a Crazyflie's USB ids whose names cannot be read is returned with that error, so that it is listed but not
+/// A device with a Crazyflie's USB ids whose names cannot be read is returned with that error. It is listed but not
 /// used. If the system already knows names that are not a Crazyflie's, the device is not opened.
 pub(crate) fn inspect(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
     let mode_by_id = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
@@ -99,17 +100,17 @@ pub fn choose(bus: &dyn Bus, selector: &Selector) -> Result<Device, FailureKind>
     choose_while(bus, selector, &mut || true)
 }
 
-/// As [`choose`]. Once `go_on` returns false, it ends early and the result is meaningless.
+/// Like [`choose`], but stops early once `keep_going` returns false. The result is then meaningless.
 pub(crate) fn choose_while(
     bus: &dyn Bus,
     selector: &Selector,
-    go_on: &mut dyn FnMut() -> bool,
+    keep_going: &mut dyn FnMut() -> bool,
 ) -> Result<Device, FailureKind> {
-    let mut present = devices_while(bus, go_on)?;
-    if !go_on() {
+    let mut present = devices_while(bus, keep_going)?;
+    if !keep_going() {
         return Err(FailureKind::NoDevice);
     }
-    let none_at_all = present.is_empty();
+    let none_present = present.is_empty();
     // A device that cannot be opened does not reveal its serial number, so it may be the selected one.
     let open_error = present.iter().find_map(|device| Some(cannot_open(device, device.open_error?)));
     present.retain(|device| selector.matches(device));
@@ -118,7 +119,7 @@ pub(crate) fn choose_while(
         present.retain(|device| !is_doubtful(device));
     }
     match present.len() {
-        0 if none_at_all || *selector == Selector::Only => match others(bus)? {
+        0 if none_present || *selector == Selector::Only => match others(bus)? {
             none if none.is_empty() => Err(FailureKind::NoDevice),
             others => Err(FailureKind::OnlyOthers(others)),
         },

@@ -6,8 +6,8 @@
 //!
 //! The simulator is written from the application notes (AN3156, AN2606, RM0090, DS8626) and from logs of real chips.
 //! It shares no code with the host side except the types of the `usb` interface. Addresses, sector tables and state
-//! machines therefore exist twice on purpose: with shared code, a misread line of AN3156 would be wrong on both sides,
-//! every test would pass, and only a real drone would reveal the mistake.
+//! machines therefore exist twice on purpose: with shared code, both sides would share a misreading of AN3156, every
+//! test would pass, and only a real drone would reveal the mistake.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub struct SimBus {
 }
 
 impl SimBus {
-    /// A bus with these drones on its ports 1, 2, ….
+    /// Creates a bus with these drones on its ports 1, 2, ….
     pub fn new(drones: Vec<SimDrone>, clock: Arc<dyn Clock>) -> SimBus {
         SimBus { drones: Arc::new(Mutex::new(drones)), clock }
     }

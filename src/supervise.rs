@@ -43,13 +43,13 @@ pub struct Supervisor {
     /// Number of run logs to keep; 0 disables them.
     logs: usize,
     watched: Option<Watched>,
-    /// The jobs queued at the worker, oldest first. Every event up to the next `Finished` belongs to the first. A
+    /// The jobs queued in the worker, oldest first. Every event up to the next `Finished` belongs to the first job. A
     /// background identify may be followed by the job that it yields to, or by another identify.
-    given: VecDeque<Given>,
+    queue: VecDeque<Queued>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Given {
+enum Queued {
     Job,
     Background,
 }
@@ -98,7 +98,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// An end with no drone and no next step.
+    /// The end of a job with no drone and no next step.
     pub fn of(report: Report, background: bool) -> Ended {
         let undo = Err(NoUndo::default());
         Ended { report, background, drone: None, others: Vec::new(), next: Next::Done, undo }
@@ -106,7 +106,7 @@ impl Ended {
 }
 
 impl Supervisor {
-    /// Creates a supervisor for the worker that receives `commands`. The demo uses no state directory and leaves no
+    /// Creates a supervisor for the worker that receives `commands`. The demo uses no state directory and writes no
     /// files.
     pub fn new(commands: Sender<Command>, demo: bool, waits: Waits, logs: usize) -> Supervisor {
         let record = if demo { None } else { StateDir::of_user() };
@@ -120,12 +120,12 @@ impl Supervisor {
             hung_up: false,
             logs,
             watched: None,
-            given: VecDeque::new(),
+            queue: VecDeque::new(),
         }
     }
 
-    /// Returns another instance that is already using this job's drone, which must then not even be asked to enter DFU
-    /// mode. The bus is scanned only if another instance is running.
+    /// Returns the other instance that is already using this job's drone, if any. Such a drone must not be asked to
+    /// enter DFU mode. The bus is scanned only if another instance is running.
     pub(crate) fn held_by(
         &self,
         bus: &Arc<dyn Bus>,
@@ -153,7 +153,7 @@ impl Supervisor {
     /// Supervises a job that the caller sends to the worker.
     pub(crate) fn watch(&mut self, job: &Job) {
         self.headway = Headway::default();
-        self.given.push_back(Given::Job);
+        self.queue.push_back(Queued::Job);
         let drone = match (&job.device, &job.serial) {
             (Selector::At(port), Some(serial)) => {
                 Some(DroneAt { port: port.clone(), serial: serial.clone() })
@@ -171,13 +171,14 @@ impl Supervisor {
         });
     }
 
-    /// Starts a background identify, which yields to any other job and leaves no records.
+    /// Starts a background identify, which yields to any other job and writes no records.
     pub fn start_background(&mut self, job: Box<Job>) {
-        self.given.push_back(Given::Background);
+        self.queue.push_back(Queued::Background);
         self.send(Command::Run(job));
     }
 
-    /// The plan is confirmed: saves what it overwrites, then lets the worker write. Returns the line for the log.
+    /// Call this once the plan is confirmed. Saves what the plan overwrites, then lets the worker write. Returns the
+    /// line for the log.
     pub fn proceed(&mut self, preview: &Preview) -> Option<LogEntry> {
         let entry = self.keep_copy(preview);
         self.send(Command::Proceed);
@@ -188,30 +189,30 @@ impl Supervisor {
         self.send(Command::Cancel);
     }
 
-    /// The terminal is closed, or this process has been asked to end. From now on, a lost drone is not waited for, and
-    /// the result of the job is recorded.
+    /// Call this when the terminal is closed or this process has been asked to end. From then on, the supervisor does
+    /// not wait for a lost drone, and records the result of the job.
     pub fn hang_up(&mut self) {
         self.hung_up = true;
     }
 
     /// Ends the current job, which was stopped before it reached the worker.
     pub(crate) fn abandon(&mut self) -> Box<Ended> {
-        self.given.pop_back();
+        self.queue.pop_back();
         self.end(Report::nothing_done(Outcome::Cancelled(DroneState::Untouched)))
     }
 
     /// Undoes the last [`Supervisor::watch`]: the job will not be sent to the worker.
     pub(crate) fn withdraw(&mut self) {
-        self.given.pop_back();
+        self.queue.pop_back();
         self.watched = None;
     }
 
     pub fn observe(&mut self, now: Duration, event: Event) -> Observed {
-        let given = match event {
-            Event::Finished(_) => self.given.pop_front(),
-            _ => self.given.front().copied(),
+        let source = match event {
+            Event::Finished(_) => self.queue.pop_front(),
+            _ => self.queue.front().copied(),
         };
-        if given == Some(Given::Background) {
+        if source == Some(Queued::Background) {
             return match event {
                 Event::Finished(report) => Observed::Ended(Box::new(Ended::of(report, true))),
                 event => Observed::Event(event),
@@ -235,13 +236,13 @@ impl Supervisor {
         }
     }
 
-    /// Remembers the job's drone. The full serial number, which a running drone reports, is better than the one in DFU
-    /// mode.
+    /// Remembers the job's drone. The full serial number, which a running drone reports, takes precedence over the one
+    /// in DFU mode.
     fn note_device(&mut self, device: &crate::job::Device) {
         let Some(watched) = &mut self.watched else { return };
         watched.seen = true;
         let is_same_drone = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
-        // Once there is a plan, it belongs to this drone, even if another one is then plugged in at the same port.
+        // A plan belongs to this drone, even if another one is later plugged into the same port.
         let is_settled = watched.planned.is_some() || device.strings.serial.is_empty();
         if watched.drone.is_none()
             || is_same_drone && device.mode == Mode::Firmware
@@ -309,8 +310,8 @@ impl Supervisor {
         Box::new(Ended { report, background: false, drone, others, next, undo: undo.map(Box::new) })
     }
 
-    /// Saves the log of a job that changes or reads the flash, and its result for the next start if the user cannot see
-    /// it now. Errors are ignored.
+    /// Saves the log of a job that changes or reads the flash, and keeps its result for the next start if the user
+    /// cannot see it now. Errors are ignored.
     fn record_end(&self, job: &Job, report: &Report, log: &str) {
         let Some(record) = self.record.as_ref().filter(|_| !matches!(job.task, Task::Find | Task::Identify))
         else {
@@ -377,12 +378,12 @@ mod tests {
         (Supervisor::new(commands, true, Waits::Interrupted, 0), worker)
     }
 
-    /// Finishes the worker's current job; true if the supervisor takes it for a background identify.
+    /// Finishes the worker's current job; returns true if the supervisor reports it as a background identify.
     fn ends_background(supervisor: &mut Supervisor) -> bool {
         let finished = Event::Finished(Report::nothing_done(Outcome::Identified));
         match supervisor.observe(Duration::ZERO, finished) {
             Observed::Ended(ended) => ended.background,
-            Observed::Event(event) => panic!("not an end: {event:?}"),
+            Observed::Event(event) => panic!("not the end of a job: {event:?}"),
         }
     }
 

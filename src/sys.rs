@@ -12,7 +12,7 @@ pub(crate) mod folder;
 pub(crate) mod signals;
 pub(crate) mod symptoms;
 
-/// A bus for systems without USB, so that the interface still opens. Every scan returns the error.
+/// A bus for systems without USB, so that the interface still starts. Every scan returns the error.
 pub(crate) struct NoUsb(pub BusError, pub Arc<dyn Clock>);
 
 impl Bus for NoUsb {
@@ -29,7 +29,7 @@ impl Bus for NoUsb {
     }
 }
 
-/// Makes a path absolute, as the picker shows folders.
+/// Makes a path absolute, because the picker shows absolute folders.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -1,8 +1,8 @@
 //! USB types: devices, transfers, transfer errors, and the [`Bus`] and [`Transport`] traits that the real bus
 //! ([`libusb`]) and the simulated one implement.
 //!
-//! Nothing here touches a device. The traits are kept small so that everything above them runs unchanged on the
-//! simulator, and so that a test can inject a fault at any transfer.
+//! Nothing here touches a device. The traits are small: all code above them runs unchanged on the simulator, and a test
+//! can inject a fault into any transfer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,7 +37,7 @@ impl fmt::Display for Id {
     }
 }
 
-/// Where a device is plugged in. Stays the same when the device re-enumerates in another mode.
+/// Where a device is plugged in. The location does not change when the device re-enumerates in another mode.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Location {
     pub bus: u8,
@@ -66,22 +66,22 @@ impl FromStr for Location {
     }
 }
 
-/// A device on the bus, as far as it can be described without opening it.
+/// A device on the bus, described without opening it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub id: Id,
     /// bcdDevice, as in 0x2200.
     pub release: u16,
     pub location: Location,
-    /// The device address, which the bus assigns anew at each enumeration.
+    /// The device address. The bus assigns a new one in each enumeration.
     pub address: u8,
-    /// Its names, where the operating system provides them without opening the device.
+    /// The device's names, if the operating system provides them without opening the device.
     pub names: Option<Strings>,
     /// Simulated, not real hardware.
     pub simulated: bool,
 }
 
-/// The setup packet of a control transfer, without wLength: the length of the buffer supplies that.
+/// The setup packet of a control transfer. wLength is omitted because it is the length of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     /// bmRequestType: direction, type, recipient.
@@ -106,7 +106,7 @@ pub struct Pipe {
 /// Why a transfer failed, and what that means in DFU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TransferError {
-    /// The device refused the request; its DFU status says why.
+    /// The device refused the request. Its DFU status gives the reason.
     #[error("the device refused the request (stall)")]
     Stall,
     /// No answer within the time limit.
@@ -121,8 +121,8 @@ pub enum TransferError {
     /// Another program or driver has claimed the interface.
     #[error("another program is using the device")]
     Busy,
-    /// The transfer failed on the wire: EPROTO, EIO and the like. When a device is unplugged, transfers fail this way
-    /// for a moment before the system reports the disconnect (Linux, Documentation/driver-api/usb/error-codes.rst).
+    /// The transfer failed on the wire: EPROTO, EIO and similar errors. When a device is unplugged, transfers fail this
+    /// way for a moment before the system reports the disconnect (Linux, Documentation/driver-api/usb/error-codes.rst).
     #[error("the transfer failed on the wire")]
     Io,
     /// The device accepted fewer bytes than were sent.
@@ -131,7 +131,7 @@ pub enum TransferError {
     /// The device's driver does not support this. On Windows, the device has a driver other than WinUSB.
     #[error("USB error -12")]
     NotSupported,
-    /// The interface is not available to programs, usually for the same reason.
+    /// The interface is not available to programs, usually for the same reason as [`TransferError::NotSupported`].
     #[error("USB error -5")]
     NotFound,
     /// Anything else, with libusb's error number.
@@ -143,8 +143,8 @@ pub enum TransferError {
 }
 
 impl TransferError {
-    /// Whether a retry may succeed. It cannot if the system denies access, another program is using the device, or the
-    /// device has disconnected.
+    /// Whether a retry may succeed. A retry is useless if the system denies access, another program is using the
+    /// device, or the device has disconnected.
     pub(crate) fn is_transient(self) -> bool {
         match self {
             TransferError::Stall
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_location_reads_as_it_prints() {
+    fn a_printed_location_parses_to_itself() {
         for text in ["1-1", "1-1.2", "3-4.1.7"] {
             assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
         }

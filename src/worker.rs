@@ -1,8 +1,8 @@
-//! The worker thread: receives commands, drives devices and posts events, without ever waiting for a front end.
+//! The worker thread: receives commands, drives devices and posts events. It never waits for a front end.
 //!
-//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] queries a
-//! running drone. [`flash`], [`read`] and [`identify`] are the jobs, [`retry`] is the retry policy, and [`timeline`]
-//! records where the time went. All waits use the clock that the worker is given.
+//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] queries
+//! a running drone. [`flash`], [`read`] and [`identify`] are the jobs, [`retry`] is the retry policy, and [`timeline`]
+//! records where the time went. All waits use the clock passed to [`Worker::spawn`].
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,14 +35,14 @@ use retry::RetryingBus;
 use timeline::{Part, Share, Timeline};
 
 /// How long an unplugged device may stay on the bus list: see [`Ctx::is_gone`].
-const GOING: Duration = Duration::from_secs(1);
+const DISCONNECT_DELAY: Duration = Duration::from_secs(1);
 /// The pause between two reads of the bus list.
-const GLANCE: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A handle to the worker thread.
 ///
 /// A transfer blocks until the device answers or the time limit passes, and libusb's synchronous transfers cannot be
-/// cancelled. The worker therefore has a thread of its own and exchanges only messages with a front end, so a slow or
+/// cancelled. The worker therefore runs on its own thread and exchanges only messages with the front end, so a slow or
 /// closed terminal never delays a transfer.
 ///
 /// A cancel takes effect only at the safe points (`Ctx::check_cancelled`): before a block is read or written, before
@@ -56,7 +56,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker for the devices of `bus`.
+    /// Starts a worker for the devices on `bus`.
     pub fn spawn(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Worker {
         let (commands, inbox) = channel();
         let (outbox, events) = channel();
@@ -134,7 +134,7 @@ impl<E: Into<FailureKind>> From<E> for Stop {
 }
 
 impl Stop {
-    /// Whether the device still answers, so that it can be restarted.
+    /// Whether the device still answers and can therefore be restarted.
     fn still_answers(&self) -> bool {
         match self {
             Stop::Failed(FailureKind::Dfu(error), _) => !error.ends_session(),
@@ -142,7 +142,7 @@ impl Stop {
         }
     }
 
-    /// Adds the activity that failed, unless it has been set already.
+    /// Adds the activity that failed, unless one is already set.
     fn at(self, place: Place) -> Stop {
         match self {
             Stop::Failed(kind, None) => Stop::Failed(kind, Some(place)),
@@ -164,14 +164,14 @@ struct Ctx<'a> {
     /// Background identify: logs `Info` entries at detail level and yields to any other job.
     ///
     /// A front end identifies a drone as soon as it appears, without a request from the user. This reads up to 1 MiB
-    /// and takes two seconds. If a job that the user starts meanwhile had to wait for that, or were refused, every key
-    /// would seem slow for no visible reason. Yielding is safe because reading changes nothing and may stop between any
+    /// and takes two seconds. If a job that the user starts in the meantime had to wait or was refused, the interface
+    /// would seem slow for no visible reason. Yielding is safe because reading changes nothing and can stop between any
     /// two blocks.
     quiet: bool,
     /// The job to which a background identify has yielded.
     next: Option<Box<Job>>,
     started: Duration,
-    /// Time that does not count as the job's: waiting for confirmation, and watching a restarted drone.
+    /// Time that does not count toward the job: waiting for confirmation, and watching a restarted drone.
     idle: Duration,
     timeline: Timeline,
     was: FirstSeen,
@@ -184,15 +184,15 @@ struct Ctx<'a> {
     report: Report,
 }
 
-/// Whether the drone's firmware is running, as far as it is known.
+/// How the drone was found, and whether its firmware is known to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FirstSeen {
-    /// It was found in DFU mode.
+    /// Found in DFU mode.
     InDfu,
-    /// It was found in DFU mode, and an earlier job has seen it running.
+    /// Found in DFU mode, but an earlier job saw it running.
     Seen,
     Running,
-    /// It was running, was brought into DFU mode, and has not been seen running again.
+    /// Found running, then brought into DFU mode, and not seen running since.
     Stopped,
 }
 
@@ -241,13 +241,13 @@ impl<'a> Ctx<'a> {
         let _ = self.outbox.send(event);
     }
 
-    /// Whether the device in use has left the bus, or leaves it within [`GOING`]. This is the only test for a lost
-    /// drone.
+    /// Whether the device in use has disconnected, or disconnects within [`DISCONNECT_DELAY`]. This is the only test
+    /// for a lost drone.
     ///
-    /// The error of a failed transfer does not answer the question. The transfers of an unplugged drone may fail in any
-    /// way until the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same
-    /// ways. A wrong answer either way is costly: a lost drone is resumed when it is plugged in again, while a device
-    /// error ends the job. Only the bus list tells the two apart, so it is read until the device disappears or the time
+    /// A transfer error alone does not prove a disconnect. The transfers of an unplugged drone may fail in any way
+    /// until the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same ways. A
+    /// wrong answer either way is costly: a lost drone is resumed when it is plugged in again, while a device error
+    /// ends the job. Only the bus list distinguishes the two, so this reads it until the device disappears or the time
     /// is up.
     fn is_gone(&self) -> bool {
         let Some((location, address)) = self.at.clone() else { return false };
@@ -258,10 +258,10 @@ impl<'a> Ctx<'a> {
             if !list.iter().any(|found| (&found.location, found.address) == (&location, address)) {
                 return true;
             }
-            if self.clock.now().saturating_sub(asked) >= GOING {
+            if self.clock.now().saturating_sub(asked) >= DISCONNECT_DELAY {
                 return false;
             }
-            self.clock.sleep(GLANCE);
+            self.clock.sleep(POLL_INTERVAL);
         }
     }
 
@@ -312,12 +312,12 @@ impl<'a> Ctx<'a> {
                 Ok(Command::Cancel | Command::CancelIfUntouched) | Err(_) => break Err(Stop::Cancelled),
             }
         };
-        // The time that the user takes to decide is not the job's.
+        // The time the user takes to decide does not count toward the job.
         self.idle += self.clock.now().saturating_sub(asked);
         answer
     }
 
-    /// Marks a safe point: a running job can be stopped here and nowhere else. Also processes other commands.
+    /// Marks a safe point: a running job stops only here. Also processes other commands.
     fn check_cancelled(&mut self) -> Result<(), Stop> {
         while self.next.is_none() {
             match self.inbox.try_recv() {
@@ -328,7 +328,7 @@ impl<'a> Ctx<'a> {
                 }
                 // Ignore a stray `Proceed`.
                 Ok(Command::Proceed) => {}
-                // Leave any later command in the queue: it is for the new job.
+                // Keep later commands in the queue: they are for the new job.
                 Ok(Command::Run(job)) if self.quiet => {
                     self.next = Some(job);
                     self.cancelled = true;
@@ -366,7 +366,7 @@ impl<'a> Ctx<'a> {
     }
 }
 
-/// Compares the bytes read at `start` with the expected ones and fails at the first difference.
+/// Compares the bytes read at `start` with `expected` and fails at the first difference.
 fn require_same(start: Address, actual: &[u8], expected: &[u8]) -> Result<(), FailureKind> {
     let pairs = actual.iter().zip(expected).zip(start.0..);
     match pairs.into_iter().find(|((found, expected), _)| found != expected) {

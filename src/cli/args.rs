@@ -120,7 +120,7 @@ pub(super) struct Global {
     /// Show more detail (-vv: every USB transfer)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
-    /// Run the demo without real waiting times (for tests)
+    /// Run the demo without real delays (for tests)
     #[arg(long, global = true, hide = true)]
     pub(super) demo_fast: bool,
 }
@@ -164,7 +164,7 @@ pub(super) struct FlashArgs {
     /// Exit with status 76 unless the drone starts and keeps running
     #[arg(long, conflicts_with = "no_leave")]
     pub(super) require_boot: bool,
-    /// Start the drone by a reset, for boot ROMs that would leave it dark (not yet tested on a real drone)
+    /// Start the drone with a reset, for boot ROMs that would leave it dark (not yet tested on a real drone)
     #[arg(long, hide = true, conflicts_with = "no_leave")]
     pub(super) leave_by_reset: bool,
     #[command(flatten)]
@@ -240,7 +240,7 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         device: DeviceArgs,
     },
-    /// Find out why no drone is found: cable, permissions, drivers
+    /// Diagnose why no drone is found: cable, permissions, drivers
     Doctor,
     /// Print, check or install the udev rules
     Udev {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_follows_demo_only_after_an_equals_sign() {
+    fn demo_takes_a_scenario_only_after_an_equals_sign() {
         let parse = |line: &str| Args::try_parse_from(line.split(' ')).unwrap().global.demo;
         assert_eq!(parse("cfdfu list --demo"), Some(None));
         assert_eq!(parse("cfdfu --demo list"), Some(None));

@@ -28,7 +28,7 @@ pub(super) fn script(shell: Shell) -> String {
 
 /// The line of the bash script that reads the previous word.
 const PREVIOUS: &str = "    prev=\"$3\"\n";
-/// Bash splits words at `=`, so in `--demo=x` the previous word is `=` and not the option.
+/// Bash splits words at `=`, so in `--demo=x` the previous word is `=`, not the option.
 const SPLIT_AT_EQUALS: &str = r#"    prev="$3"
     if [[ "$cur" == "=" ]]; then
         cur=""

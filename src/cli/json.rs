@@ -1,4 +1,4 @@
-//! The objects that `--json` prints. Scripts rely on every name in here; `docs/json.schema.json` documents them, and a
+//! The objects that `--json` prints. Scripts rely on every name here; `docs/json.schema.json` documents them, and a
 //! test validates the output against it.
 
 use std::path::Path;
@@ -194,7 +194,7 @@ pub(super) fn check(check: &doctor::Check) -> Object<'_> {
     Object::Check { name, verdict: verdict.json_name(), found, remedy }
 }
 
-/// The result of a job. `problem` is a failure found after the job ended, such as `--require-boot` not met.
+/// The result of a job. `problem` is a failure found after the job ended, such as an unmet `--require-boot`.
 pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Problem>) -> Object<'static> {
     let (outcome, failure) = match &report.outcome {
         Outcome::Flashed => ("flashed", None),

@@ -1,7 +1,7 @@
 //! `cfdfu man`: the manual page, generated from the command line definition.
 //!
-//! It is a single page, so that it can be read from top to bottom without a network. clap_mangen would produce one page
-//! per command and has no sections for files, keys and JSON.
+//! A single page can be read offline from top to bottom. clap_mangen would produce one page per command and has no
+//! sections for files, keys and JSON.
 
 use std::fmt::Write;
 
@@ -17,9 +17,8 @@ through each step.";
 
 const SETTINGS: &str = "\
 Settings, all optional: glyphs (\"unicode\", \"cp437\" or \"ascii\"), color (\"always\" or \"never\"), theme \
-(\"auto\", \"dark\" or \"light\": the background that the colours are for), images (the folder where the file \
-picker starts), logs (the number of run logs to keep, 50 by default). cfdfu never writes this \
-file.";
+(\"auto\", \"dark\" or \"light\": the background of your terminal), images (the folder where the file picker \
+starts), logs (the number of run logs to keep, 50 by default). cfdfu never writes to this file.";
 
 /// The paths on Linux. On macOS and Windows they come from the `directories` crate.
 const FILES: [(&str, &str); 3] = [
@@ -33,7 +32,7 @@ const FILES: [(&str, &str); 3] = [
 
 const ENVIRONMENT: [(&str, &str); 4] = [
     ("NO_COLOR", "If set and not empty, disables colour unless --color always is given."),
-    ("TERM", "linux: use only characters of the console fonts. dumb: use the line-by-line interface."),
+    ("TERM", "linux: use only characters in the console fonts. dumb: use the line-by-line interface."),
     ("LC_ALL, LC_CTYPE, LANG", "Without UTF-8, the interface is drawn in ASCII."),
     ("XDG_CONFIG_HOME, XDG_STATE_HOME", "Replace ~/.config and ~/.local/state."),
 ];
@@ -132,7 +131,7 @@ fn option(page: &mut String, arg: &Arg) {
     entry(page, &name, &help);
 }
 
-/// The placeholder of a value.
+/// The placeholder for an argument's value.
 fn value(arg: &Arg) -> String {
     let names = arg.get_value_names().unwrap_or_default();
     names.first().map_or_else(|| arg.get_id().as_str().to_uppercase(), ToString::to_string)

@@ -24,7 +24,7 @@ impl Output {
         if path.metadata().is_ok_and(|existing| !existing.is_file()) {
             return Err(problem(path, "not a regular file", "Choose another file."));
         }
-        path.file_name().ok_or_else(|| problem(path, "not a file name", "Give the name of a file."))?;
+        path.file_name().ok_or_else(|| problem(path, "not a file name", "Add a file name to the path."))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut builder = tempfile::Builder::new();
         builder.prefix("cfdfu-").suffix(".part");

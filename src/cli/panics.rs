@@ -7,7 +7,7 @@ use crate::tui::terminal;
 
 /// Installs the panic hook. A panic on the main thread restores the terminal first, so that its report is readable. A
 /// panic in the worker is caught there and becomes a failed job, so the hook must not print over the screen.
-pub(super) fn report() {
+pub(super) fn install_hook() {
     let Ok(hooks) =
         color_eyre::config::HookBuilder::default().theme(color_eyre::config::Theme::new()).try_into_hooks()
     else {

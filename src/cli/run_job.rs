@@ -22,7 +22,7 @@ pub(super) struct Jobs {
     signals: Signals,
     /// SIGINT was received, possibly between two jobs.
     stopped: Arc<AtomicBool>,
-    /// SIGHUP or SIGTERM was received: the terminal is closed, or the system asked this process to end.
+    /// SIGHUP or SIGTERM was received: the terminal closed, or the system asked this process to end.
     hung_up: Arc<AtomicBool>,
 }
 
@@ -36,8 +36,8 @@ impl Jobs {
         let logs = Settings::load().0.logs();
         let supervisor = Supervisor::new(worker.commands.clone(), console.is_demo(), waits, logs);
         // SIGINT stops at the next safe point. SIGHUP and SIGTERM also stop a job that only reads or has not written
-        // yet, but let a flash finish once it has begun to write: that takes only seconds, and half a firmware is
-        // useless.
+        // yet. Once a flash has begun to write, they let it finish, because that takes only seconds and a half-written
+        // firmware is useless.
         let (stopped, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let commands = worker.commands.clone();
         let (set_stopped, set_hung_up) = (Arc::clone(&stopped), Arc::clone(&hung_up));
@@ -89,7 +89,7 @@ impl Jobs {
                     {
                         let event = Event::Log(entry.level(), entry);
                         console.event(&event);
-                        // The supervisor writes the run log.
+                        // The supervisor adds the entry to the run log.
                         let _ = self.supervisor.observe(self.clock.now(), event);
                     }
                 }
@@ -106,9 +106,9 @@ impl Jobs {
         Ended::of(Report::nothing_done(Outcome::Failed(failure)), false)
     }
 
-    /// Runs a job and resumes it each time its drone is lost and reconnects, until it finishes or makes no more
+    /// Runs a job and resumes it each time its drone is lost and reconnects, until the job finishes or stops making
     /// progress.
-    pub(super) fn run_to_the_end(&mut self, job: Job, console: &mut Console) -> Report {
+    pub(super) fn run_to_completion(&mut self, job: Job, console: &mut Console) -> Report {
         let mut ended = self.run(job, console);
         loop {
             let job = match ended.next {

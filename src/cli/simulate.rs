@@ -1,5 +1,5 @@
 //! `cfdfu simulate`: attaches a simulated drone to this computer's USB, controlled by commands on standard input. Also
-//! makes the synthetic images to flash it with.
+//! generates the synthetic images to flash.
 
 use super::args::DemoKind;
 use super::console::Console;
@@ -69,7 +69,7 @@ mod on_linux {
         let (console_bus, quit) = (bus.clone(), Arc::clone(&stop));
         std::thread::spawn(move || read_commands(&console_bus, &quit));
         serve_all(&bus, &stop).map_err(|error| {
-            let advice = "This needs root and the kernel module vhci_hcd.";
+            let advice = "This needs root and the vhci_hcd kernel module.";
             let exit = match error.kind() {
                 io::ErrorKind::PermissionDenied => Exit::NoPermission,
                 _ => Exit::Device,
@@ -111,7 +111,7 @@ mod on_linux {
         })
     }
 
-    /// Executes commands for the first drone. The simulation continues after the end of the input.
+    /// Executes commands for the first drone. The simulation continues after the input ends.
     fn read_commands(bus: &SimBus, stop: &AtomicBool) {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             match line.trim() {

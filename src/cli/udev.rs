@@ -13,7 +13,7 @@ use crate::sys::symptoms;
 /// The number must be below 73, because systemd applies `uaccess` tags in 73-seat-late.rules.
 const FILE: &str = "/etc/udev/rules.d/70-cfdfu.rules";
 const RELOAD: &str = "Next, run `udevadm control --reload` as root and plug the drone in again. To use it over SSH, you \
-    must also be in the group plugdev: run `groupadd -f plugdev` and `usermod -a -G plugdev USER` as root, \
+    must also be in the plugdev group: run `groupadd -f plugdev` and `usermod -a -G plugdev USER` as root, \
     then log in again.";
 
 pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem> {
@@ -21,7 +21,7 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         return super::print(console, UDEV_RULES);
     }
     match fs::read_to_string(FILE) {
-        Ok(there) if there == UDEV_RULES => {
+        Ok(existing) if existing == UDEV_RULES => {
             console.line(&format!("{FILE} is already installed."));
             console.line(RELOAD);
             return Ok(Exit::Done);

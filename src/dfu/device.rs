@@ -111,8 +111,8 @@ impl DfuDevice {
     pub fn flash(&self) -> Option<&Alternate> {
         let erasable = |alternate: &&Alternate| alternate.map.sectors().iter().any(|s| s.access.erasable);
         // An old ROM (V3.0) also reports its option bytes and OTP as erasable, so only the first erasable memory is the
-        // flash. If the name of an earlier setting is missing, that setting could be the flash, so the
-        // result is `None`.
+        // flash. If the name of an earlier setting is missing, that setting could be the flash, and the result is
+        // `None`.
         let flash = self.alternates.iter().find(erasable)?;
         self.unnamed.iter().all(|lost| *lost > flash.number).then_some(flash)
     }

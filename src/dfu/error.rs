@@ -35,7 +35,7 @@ pub enum DfuError {
 }
 
 impl DfuError {
-    /// The transfer that failed, if one did.
+    /// The transfer error, if a transfer failed.
     pub(crate) fn transfer(&self) -> Option<TransferError> {
         match self {
             DfuError::Transfer { error, .. } | DfuError::Select(error) => Some(*error),
@@ -43,12 +43,12 @@ impl DfuError {
         }
     }
 
-    /// The device was disconnected.
+    /// Whether the device was disconnected.
     pub fn is_disconnect(&self) -> bool {
         self.transfer() == Some(TransferError::Disconnected)
     }
 
-    /// No further request can succeed: the device was disconnected, or does not answer any more.
+    /// Whether no further request can succeed: the device was disconnected, or no longer answers.
     pub(crate) fn ends_session(&self) -> bool {
         self.is_disconnect() || matches!(self, DfuError::Silent(_))
     }

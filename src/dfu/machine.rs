@@ -1,9 +1,9 @@
 //! The DfuSe protocol as a state machine without I/O: call [`Machine::begin`], perform each [`Machine::step`] and pass
 //! the result to [`Machine::reply`], until the step is [`Step::Finished`].
 //!
-//! Waits are steps, too, and their sum is bounded. The machine tracks the device's state and address pointer. A block
-//! in a run therefore takes three transfers to write or one to read, and no request is sent that the state does
-//! not allow (DFU 1.1 annex A).
+//! Waits are steps too, and their total is bounded. The machine tracks the device's state and address pointer. A block
+//! in a run therefore takes only three transfers to write or one to read, and the machine sends only requests that the
+//! state allows (DFU 1.1 annex A).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use crate::usb::{Setup, TransferError};
 /// An operation on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Bring a newly opened device to dfuIDLE. If an earlier session sent a command without starting it, such as an
-    /// erase by a program that was killed, the command is aborted. GETSTATUS would carry it out, so the state is read
-    /// with GETSTATE first.
+    /// Bring a newly opened device to dfuIDLE. A command that an earlier session sent but did not start, such as the
+    /// erase of a program that was killed, is aborted. GETSTATUS would start that command, so the machine reads the
+    /// state with GETSTATE first.
     TakeOver,
     /// Bring the device to dfuIDLE after a failed operation.
     Recover,
@@ -61,7 +61,7 @@ pub enum Note {
     ObeyingPoll(PollReason),
 }
 
-/// Why eager polling ([`Polling::Eager`]) was given up.
+/// Why eager polling ([`Polling::Eager`]) ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PollReason {
     #[error("GETSTATUS was stalled")]
@@ -80,9 +80,9 @@ const WORK: Duration = Duration::from_secs(5);
 const ERASE: Duration = Duration::from_secs(10);
 /// The shortest pause before a busy device is polled again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How many GETSTATUS requests in a row may fail while the device works: ROMs of the L4 family stall them.
+/// Number of consecutive GETSTATUS requests that may fail while the device works: ROMs of the L4 family stall them.
 const LOST_POLLS: u32 = 3;
-/// How many attempts are made to reach dfuIDLE from any state.
+/// Number of attempts to reach dfuIDLE from any state.
 const RECOVERIES: u32 = 6;
 
 /// A request and the processing of its answer.
@@ -139,7 +139,7 @@ enum MachinePhase {
         time: Duration,
         lost: u32,
     },
-    /// Send GETSTATUS to learn whether the work is done. With eager polling, the device answers only once it is.
+    /// Send GETSTATUS to learn whether the work is done. With eager polling, the device answers only after the work.
     Poll {
         act: Act,
         poll: Duration,
@@ -173,7 +173,7 @@ enum MachinePhase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pointer {
     base: Address,
-    /// The number of the block that follows the last one without a gap.
+    /// The number of the block that continues the run.
     next: u16,
 }
 
@@ -208,7 +208,7 @@ impl Machine {
         }
     }
 
-    /// Starts an operation. Any unfinished one is dropped, which leaves the device in an unknown state.
+    /// Starts an operation. An unfinished operation is dropped, which leaves the device in an unknown state.
     pub fn begin(&mut self, operation: Operation) {
         self.acts.clear();
         self.waited = Duration::ZERO;
@@ -223,12 +223,12 @@ impl Machine {
                 self.phase = MachinePhase::Survey { tries: 0 };
             }
             Operation::Erase(address) => {
-                self.be_ready_to_download();
+                self.prepare_download();
                 self.command(wire::erase(address), ERASE);
                 self.pointer = None;
             }
             Operation::Write(address, data) => {
-                self.be_ready_to_download();
+                self.prepare_download();
                 let block = self.point_to(address, data.len());
                 self.acts.push_back(Act::Download {
                     request: Request::Download(block),
@@ -250,7 +250,7 @@ impl Machine {
                 }
             }
             Operation::Leave(address) => {
-                self.be_ready_to_download();
+                self.prepare_download();
                 self.command(wire::set_address(address), WORK);
                 self.pointer = None;
                 self.acts.push_back(Act::Leave);
@@ -258,7 +258,7 @@ impl Machine {
         }
     }
 
-    /// Returns the next step, and the same one again until [`Machine::reply`] or [`Machine::waited`] is called.
+    /// Returns the next step. The step stays the same until [`Machine::reply`] or [`Machine::waited`] is called.
     pub fn step(&mut self) -> Step<'_> {
         if matches!(self.phase, MachinePhase::Ready) {
             self.phase = self.acts.pop_front().map_or(MachinePhase::Over(Ok(Vec::new())), MachinePhase::Send);
@@ -346,8 +346,8 @@ impl Machine {
         self.acts.push_back(Act::Download { request: Request::Command, data, patience });
     }
 
-    /// A download is refused in dfuUPLOAD-IDLE.
-    fn be_ready_to_download(&mut self) {
+    /// Queues an ABORT in dfuUPLOAD-IDLE, where the device refuses a download.
+    fn prepare_download(&mut self) {
         if self.state == Some(State::UploadIdle) {
             self.acts.push_back(Act::Abort);
         }

@@ -14,7 +14,7 @@ pub enum Polling {
     /// the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that long takes 12 s in total. dfu-util sleeps.
     ///
     /// The F405 does not need the sleep: its ROM is in the flash module that it programs, where instruction fetches
-    /// stall until the work is done (RM0090 §3), so the second GETSTATUS is simply answered that much later.
+    /// stall until the work is done (RM0090 §3), so the ROM answers the second GETSTATUS only after the work.
     /// MicroPython's `pydfu.py` has polled the F405 this way since 2016. Other ROMs do need it: those of the L4 family
     /// stall GETSTATUS while they are busy (dfu-util ticket 40). [`Quirks::of`] therefore selects eager polling for the
     /// F405's ROM only, and the first stall, timeout or busy report makes the machine obey bwPollTimeout for the rest
@@ -37,7 +37,7 @@ pub(crate) const STANDARD: Quirks =
     Quirks { name: "standard DfuSe", polling: Polling::Obey, width_switch: false };
 
 /// The boot ROM of the STM32F405. It reports a bwPollTimeout of 100 ms for every erase and 104 ms for everything else,
-/// however long the operation takes, and does not answer the next GETSTATUS until the work is done.
+/// regardless of the actual duration, and does not answer the next GETSTATUS until the work is done.
 pub const STM32F405_ROM: Quirks =
     Quirks { name: "STM32F405 boot ROM", polling: Polling::Eager, width_switch: true };
 
@@ -45,7 +45,7 @@ impl Quirks {
     /// Determines the quirks of a device from its ID, product string and memory map.
     pub fn of(id: Id, product: &str, device: &DfuDevice) -> Quirks {
         let f405 = device.flash().is_some_and(|flash| flash.map.is_stm32f405());
-        // The F405's product string has two blanks, that of other ROMs one.
+        // The F405's product string has two spaces, that of other ROMs one.
         let rom = product.split_whitespace().eq(["STM32", "BOOTLOADER"]);
         if id == ROM_DFU && rom && f405 { STM32F405_ROM } else { STANDARD }
     }

@@ -1,4 +1,4 @@
-//! Encodes DFU requests and decodes answers (DFU 1.1 §3, AN3156 §4 and §5). Their order and timing are in `machine`.
+//! Encodes DFU requests and decodes answers (DFU 1.1 §3, AN3156 §4 and §5). `machine` controls their order and timing.
 
 use std::fmt;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Request {
 }
 
 impl fmt::Display for Request {
-    /// The name that the standard uses.
+    /// The name in the standard.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Request::Command | Request::Download(_) => "DNLOAD",

@@ -1,7 +1,7 @@
 //! Parses the memory map that a DfuSe device reports as the name of an alternate setting:
 //! `@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg` (UM0424 §4.3.2).
 //!
-//! The parser accepts the deviations that real devices show. It limits every number, because the string comes from the
+//! The parser accepts the known deviations of real devices. It limits every number, because the string comes from the
 //! device and may be corrupt.
 
 use thiserror::Error;
@@ -18,7 +18,7 @@ const MAX_SECTORS: usize = 4096;
 /// A named memory and its sectors, in ascending order and without overlaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryMap {
-    /// The name between `@` and the first `/`, without surrounding blanks.
+    /// The name between `@` and the first `/`, without surrounding spaces.
     pub name: String,
     sectors: Vec<Sector>,
 }
@@ -43,8 +43,8 @@ pub enum MapError {
 impl MemoryMap {
     /// Parses the name of an alternate setting.
     ///
-    /// Tolerates blanks around every part, several `/address/sectors` zones (STM32G4), a missing multiplier
-    /// (`01*512g`), `B` or a blank for bytes, and non-ASCII characters (some ROMs pad with 0xFF).
+    /// Tolerates spaces around every part, several `/address/sectors` zones (STM32G4), a missing multiplier
+    /// (`01*512g`), `B` or a space for bytes, and non-ASCII characters (some ROMs pad with 0xFF).
     pub fn parse(text: &str) -> Result<MemoryMap, MapError> {
         let ascii: String = text.chars().filter(|c| (' '..='~').contains(c)).collect();
         let body = ascii.trim().strip_prefix('@').ok_or(MapError::NotAMap)?;

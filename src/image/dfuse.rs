@@ -1,8 +1,8 @@
-//! Files made for DFU: the DfuSe container (ST UM0391), and the 16-byte suffix of DFU 1.1 (appendix B) at its end and
-//! at the end of some `.bin` files.
+//! DFU files: the DfuSe container (ST UM0391), and the 16-byte suffix of DFU 1.1 (appendix B), which ends every DfuSe
+//! file and some `.bin` files.
 //!
 //! All lengths in the file are checked against each other. A file that contradicts itself is refused, because the rest
-//! of it cannot be trusted either. dfu-util only warns and flashes what remains.
+//! of it cannot be trusted either. dfu-util only warns and flashes the rest.
 
 use thiserror::Error;
 
@@ -14,14 +14,14 @@ pub(super) const SIGNATURE: &[u8] = b"DfuSe";
 const PREFIX: usize = 11;
 /// Length of a target's name.
 const TARGET_NAME: usize = 255;
-/// Length of the shortest suffix. Its length byte allows later versions to be longer.
+/// Length of the shortest suffix. A suffix contains its own length, so later versions may be longer.
 const SUFFIX_MIN: usize = 16;
 /// No real image has more elements than this.
 const ELEMENTS_MAX: u32 = 10_000;
 /// bcdDFU in the suffix of a DfuSe file.
 const DFUSE_VERSION: u16 = 0x011A;
 
-/// What is wrong with a file made for DFU.
+/// A defect in a DFU file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DfuSeDefect {
     #[error("it ends in the middle of {0}")]
@@ -35,14 +35,14 @@ pub enum DfuSeDefect {
     NoSuffix,
     #[error("its DFU suffix claims a length of {0} bytes")]
     SuffixLength(u8),
-    /// The suffix has the version of a different kind of file.
+    /// The suffix has a version that belongs to another kind of file.
     #[error("its DFU suffix has version 0x{0:04X}, which is not valid here")]
     SuffixVersion(u16),
     #[error("it contains no target")]
     NoTargets,
     #[error("target {0} has no valid signature")]
     NoTarget(usize),
-    /// None, or more than any real image.
+    /// No elements, or more than any real image has.
     #[error("target {target} claims to have {count} elements")]
     Elements {
         /// Counted from 1.
@@ -57,11 +57,11 @@ pub enum DfuSeDefect {
     },
     #[error("the element for {0} is empty")]
     EmptyElement(Address),
-    #[error("target {target} claims to have {said} bytes, but its elements have {found}")]
+    #[error("target {target} claims to have {claimed} bytes, but its elements have {found}")]
     TargetSize {
         /// Counted from 1.
         target: usize,
-        said: u32,
+        claimed: u32,
         found: usize,
     },
     #[error("{0} bytes follow its last target")]
@@ -110,7 +110,7 @@ pub(super) fn suffix(file: &[u8]) -> Result<Option<Suffix>, DfuSeDefect> {
     }))
 }
 
-/// The bytes before a plain DFU suffix, and the suffix, if `file` ends with one.
+/// Splits a plain DFU suffix off the end of `file`. `None` if there is none.
 pub(super) fn without_suffix(file: &[u8]) -> Result<Option<(&[u8], Suffix)>, DfuSeDefect> {
     let Some(suffix) = suffix(file)? else { return Ok(None) };
     if ![0x0100, 0x0110].contains(&suffix.version) {
@@ -159,7 +159,7 @@ fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>
     }
     let alternate = rest.take(1, "a target")?[0];
     rest.take(4 + TARGET_NAME, "a target's name")?;
-    let (said, count) = (rest.number("a target")?, rest.number("a target")?);
+    let (claimed, count) = (rest.number("a target")?, rest.number("a target")?);
     if count == 0 || count > ELEMENTS_MAX {
         return Err(DfuSeDefect::Elements { target, count });
     }
@@ -175,7 +175,7 @@ fn read_target(rest: &mut Reader<'_>, target: usize, segments: &mut Vec<Segment>
         segments.push(Segment { address, data: rest.take(len as usize, "an element")?.to_vec() });
     }
     let found = before - rest.0.len();
-    if said as usize == found { Ok(()) } else { Err(DfuSeDefect::TargetSize { target, said, found }) }
+    if claimed as usize == found { Ok(()) } else { Err(DfuSeDefect::TargetSize { target, claimed, found }) }
 }
 
 /// The unread rest of the file.

@@ -17,7 +17,7 @@ const HEADERS_MAX: usize = 1000;
 /// The page size, in bytes, to which the linker aligns segments.
 const PAGE: u64 = 64 * 1024;
 
-/// What is wrong with an ELF file.
+/// A defect in an ELF file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ElfDefect {
     /// The file contradicts itself or is truncated.
@@ -40,8 +40,8 @@ impl From<object::Error> for ElfDefect {
 
 /// Parses an ELF file. Each segment of the result is the part of a loaded segment that its sections cover.
 ///
-/// Because the linker aligns segments to pages, a segment may begin with the headers of the file; only the sections are
-/// program. A section that is not entirely inside a segment means that a part of the program is missing.
+/// Because the linker aligns segments to pages, a segment may begin with the headers of the file; only the sections
+/// belong to the program. A section that is not entirely inside a segment means that a part of the program is missing.
 pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
     let header = FileHeader32::<LittleEndian>::parse(file).map_err(|_| ElfDefect::NotForArm)?;
     let endian = header.endian().map_err(|_| ElfDefect::NotForArm)?;
@@ -64,7 +64,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
             Ok(Load { offset, address, runs_at: load.p_vaddr(endian), data, used: Vec::new() })
         })
         .collect::<Result<_, ElfDefect>>()?;
-    // Up to a page of headers may precede the first section. More than that is not an image, even if segments overlap.
+    // Up to a page of headers may precede the first section. Anything larger is not an image, even if segments overlap.
     if loads.iter().map(|load| load.data.len() as u64).sum::<u64>() > most + PAGE {
         return Err(ElfDefect::TooLarge);
     }
@@ -75,7 +75,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
     for section in loaded {
         let (offset, len, runs_at) =
             (section.sh_offset(endian), section.sh_size(endian), section.sh_addr(endian));
-        if !loads.iter_mut().any(|load| load.takes(offset, len, runs_at)) {
+        if !loads.iter_mut().any(|load| load.add_section(offset, len, runs_at)) {
             return Err(ElfDefect::Damaged("a section is in no segment".to_owned()));
         }
     }
@@ -99,7 +99,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
     }
 }
 
-/// A segment that is loaded to memory.
+/// A segment that is loaded into memory.
 struct Load<'a> {
     offset: u32,
     address: u32,
@@ -110,9 +110,9 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Records the section of `len` bytes at `offset` in the file, if it is entirely inside this segment and at the
-    /// right address.
-    fn takes(&mut self, offset: u32, len: u32, runs_at: u32) -> bool {
+    /// Records the section of `len` bytes at `offset` in the file. Returns `false` if the section is not entirely
+    /// inside this segment or not at the right address.
+    fn add_section(&mut self, offset: u32, len: u32, runs_at: u32) -> bool {
         let Some(from) = offset.checked_sub(self.offset) else { return false };
         let to = from as usize + len as usize;
         let fits = to <= self.data.len() && self.runs_at.checked_add(from) == Some(runs_at);
@@ -122,7 +122,7 @@ impl Load<'_> {
         fits
     }
 
-    /// The range from its first section to its last, including the fill between them, as in the output of `objcopy`.
+    /// The range from the first section to the last, including the fill between them, as in the output of `objcopy`.
     fn program(&self) -> Option<(usize, usize)> {
         let from = self.used.iter().map(|(from, _)| *from).min()?;
         Some((from, self.used.iter().map(|(_, to)| *to).max()?))
@@ -134,8 +134,8 @@ impl Load<'_> {
         Some(Segment { address, data: self.data.get(from..to)?.to_vec() })
     }
 
-    /// Whether there is anything but fill between and after the sections. Before the first section there may be the
-    /// headers of the file.
+    /// Whether the segment has bytes other than fill between or after its sections. The headers of the file may precede
+    /// the first section.
     fn has_bytes_outside_sections(&self) -> bool {
         let mut used = self.used.clone();
         used.sort_unstable();

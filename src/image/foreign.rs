@@ -1,5 +1,5 @@
-//! Files that users mistake for an image: the web page around a download, a text, an archive. Each is refused with its
-//! own message. As a raw image it would only be "not recognised", which can be overridden.
+//! Files that users mistake for an image: the web page around a download, a text file, an archive. Each kind is refused
+//! with its own message. Parsed as a raw image, the file would only be "not recognised", and users can override that.
 
 /// A web page is recognised within this many bytes.
 const BEGINNING: usize = 2048;
@@ -40,7 +40,7 @@ pub(super) fn is_web_page(file: &[u8]) -> bool {
     markup && (contains(b"<!doctype html") || contains(b"<html") || contains(b"<head") || contains(b"<body"))
 }
 
-/// Whether this is text: UTF-8, or UTF-16 with a byte order mark. An image is not, because it contains zero bytes.
+/// Whether this is text: UTF-8, or UTF-16 with a byte order mark. An image never is, because it contains zero bytes.
 pub(super) fn is_text(file: &[u8]) -> bool {
     let printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0C');
     let units = |decode: fn([u8; 2]) -> u16| {

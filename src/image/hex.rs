@@ -1,11 +1,11 @@
-//! Intel HEX files: lines of an address and bytes, each with a checksum.
+//! Intel HEX files: each line has an address, bytes and a checksum.
 
 use ihex::{ReaderError, Record};
 use thiserror::Error;
 
 use crate::flash::{Address, Segment};
 
-/// What is wrong with a HEX file.
+/// A defect in a HEX file.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum HexDefect {
     #[error("line {line} is damaged: {why}")]
@@ -19,13 +19,13 @@ pub enum HexDefect {
     NoEnd,
     #[error("line {0} follows the end-of-file record")]
     AfterEnd(usize),
-    #[error("its data is scattered over {0} places")]
-    Strewn(usize),
+    #[error("its data is scattered over {0} separate parts")]
+    Scattered(usize),
     #[error("line {0} exceeds the 32-bit address space")]
     Address(usize),
 }
 
-/// Some editors write it at the start of a text file.
+/// Some editors write this mark at the start of a text file.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// A HEX file is recognised within this many bytes.
 const BEGINNING: usize = 1000;
@@ -68,13 +68,13 @@ pub(super) fn parse(file: &[u8]) -> Result<Vec<Segment>, HexDefect> {
             Record::ExtendedLinearAddress(high) => base = u32::from(high) << 16,
             Record::ExtendedSegmentAddress(segment) => base = u32::from(segment) << 4,
             Record::EndOfFile => ended = true,
-            // The start address is in the vector table too.
+            // Not needed: the vector table contains the start address.
             Record::StartLinearAddress(_) | Record::StartSegmentAddress { .. } => {}
         }
     }
     match segments.len() {
         _ if !ended => Err(HexDefect::NoEnd),
-        parts if parts > PARTS_MAX => Err(HexDefect::Strewn(parts)),
+        parts if parts > PARTS_MAX => Err(HexDefect::Scattered(parts)),
         _ => Ok(segments),
     }
 }

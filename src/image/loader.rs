@@ -7,10 +7,10 @@ use crate::flash::{Address, LOADER_BASE, LOADER_MAX, Span, is_blank};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loader {
     Bitcraze,
-    /// A Crazyflie firmware that was flashed over it.
+    /// A Crazyflie firmware, flashed over the bootloader.
     Overwritten,
     Erased,
-    /// Something else: the bootloader of PX4 or Betaflight, or half of Bitcraze's.
+    /// Any other program: the bootloader of PX4 or Betaflight, or half of Bitcraze's.
     Other,
 }
 
@@ -21,7 +21,7 @@ impl Loader {
     }
 
     /// Classifies the bytes from 0x08000000 on. The first eight are enough for an estimate; the whole sector also
-    /// distinguishes an incomplete bootloader.
+    /// reveals an incomplete bootloader.
     pub fn of(sector: &[u8]) -> Loader {
         let word = |at: usize| {
             let bytes = sector.get(at..at + 4)?;

@@ -1,8 +1,8 @@
 //! Identifies a raw image: Crazyflie firmware, the Bitcraze bootloader, an image for the radio chip, or something else.
 //!
-//! These files have no header, magic number or checksum. The rules use the vector table and the strings of a build, and
-//! held for eleven builds of five platforms and five releases. The initial stack pointer of a valid firmware is
-//! 0x2001FFFF, which is odd, so its alignment is not checked.
+//! These files have no header, magic number or checksum. The rules use the vector table and the strings of a build.
+//! They are correct for eleven builds of five platforms and five releases. The initial stack pointer of a valid
+//! firmware is 0x2001FFFF, which is odd, so its alignment is not checked.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,11 +13,11 @@ use crate::flash::{Address, BLANK, FIRMWARE_BASE, FIRMWARE_MAX, FLASH_END, LOADE
 
 /// 98 words: 16 of the core and 82 interrupts (RM0090 table 62).
 const VECTORS: usize = 98;
-/// Enough for the vector table.
+/// Length of the vector table, in bytes.
 const VECTORS_LEN: usize = VECTORS * 4;
 /// Maximum length of a version, in bytes.
 const VERSION_MAX: usize = 40;
-/// Limits the number of boards that are read. Real platforms have at most three.
+/// Maximum number of boards to read. Real platforms have at most three.
 const BOARDS_MAX: usize = 16;
 /// Length of the abbreviated git hash after the version.
 const REVISION_LEN: usize = 12;
@@ -34,7 +34,7 @@ pub enum Content {
     Radio,
     /// Bootloader and firmware: a copy of the flash, or both programs in one file.
     WholeFlash(WholeFlash),
-    /// Anything else, with the address that it is linked for if its vectors point into the image.
+    /// Anything else. The link address is known if the vectors point into the image.
     Unknown {
         /// [`FIRMWARE_BASE`] or [`LOADER_BASE`].
         link: Option<Address>,
@@ -44,24 +44,24 @@ pub enum Content {
 /// The content of a copy of the flash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WholeFlash {
-    /// Whether it starts with the Bitcraze bootloader.
+    /// Whether the copy starts with the Bitcraze bootloader.
     pub loader: bool,
-    /// The firmware after the bootloader's sector, if it is recognised.
+    /// The firmware after the bootloader's sector, if recognised.
     pub firmware: Option<Firmware>,
 }
 
-/// What is known about a firmware.
+/// The identity of a firmware, as read from its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firmware {
     /// The git tag and the number of commits after it, as in `2026.04` or `2025.02 +12`.
     pub version: Option<String>,
     /// The first twelve digits of the git commit.
     pub revision: Option<String>,
-    /// The boards that it runs on. On any other board it halts silently.
+    /// The boards that the firmware supports. On any other board it halts silently.
     pub boards: Vec<BoardKind>,
-    /// The address that it is linked for.
+    /// The address that the firmware is linked for.
     pub link: Address,
-    /// Whether it is complete.
+    /// Whether the firmware is complete.
     pub extent: Extent,
 }
 
@@ -75,7 +75,7 @@ pub struct BoardKind {
 }
 
 impl Firmware {
-    /// The platform that it was built for, as named in releases. `None` if none of its boards is known.
+    /// The platform of the build, as named in releases. `None` if none of its boards is known.
     ///
     /// The Flapper uses boards of other platforms, so only the board names identify it.
     pub fn platform(&self) -> Option<&'static str> {
@@ -111,11 +111,7 @@ impl fmt::Display for Content {
             Content::Bootloader => f.write_str("the Bitcraze bootloader"),
             Content::Radio => f.write_str("for the radio chip (nRF51)"),
             Content::WholeFlash(WholeFlash { loader, firmware }) => {
-                f.write_str(if *loader {
-                    "bootloader and "
-                } else {
-                    "a whole flash without a bootloader, "
-                })?;
+                f.write_str(if *loader { "bootloader and " } else { "a flash without a bootloader, " })?;
                 match firmware {
                     Some(firmware) => firmware.fmt(f),
                     None => f.write_str("no firmware"),
@@ -135,7 +131,7 @@ impl Content {
         }
     }
 
-    /// The address that it is linked for, if known.
+    /// The address that the program is linked for, if known.
     pub(crate) fn link(&self) -> Option<Address> {
         match self {
             Content::Firmware(firmware) => Some(firmware.link),
@@ -145,15 +141,15 @@ impl Content {
         }
     }
 
-    /// Identifies the bytes of a file or of a part of one.
+    /// Identifies the content of a file or of a part of a file.
     pub fn of(bytes: &[u8]) -> Content {
         classify(bytes, &[]).0
     }
 
-    /// Identifies the content of a part of flash, without its blank end. `None` if all of it is blank.
+    /// Identifies the content of a part of flash, ignoring the blank bytes at its end. `None` if all of it is blank.
     pub fn in_flash(bytes: &[u8]) -> Option<Content> {
-        let there = without_blank_end(bytes);
-        (!there.is_empty()).then(|| recognise(there, &Origin::Flash { read: bytes.len() }).0)
+        let written = without_blank_end(bytes);
+        (!written.is_empty()).then(|| recognise(written, &Origin::Flash { read: bytes.len() }).0)
     }
 
     /// The value in the output of `inspect --json`.
@@ -168,11 +164,11 @@ impl Content {
     }
 }
 
-/// The origin of the bytes of a program, which determines how a missing end appears.
+/// The origin of a program's bytes. A missing end looks different in a file and in flash.
 enum Origin<'a> {
     /// A file, with the gaps between its segments.
     File { holes: &'a [Range<usize>] },
-    /// Flash, of which `read` bytes were read. The blank bytes at the end have been removed.
+    /// Flash, of which `read` bytes were read before the blank bytes at the end were removed.
     Flash { read: usize },
 }
 
@@ -198,15 +194,15 @@ fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)
     if !loader && !whole {
         return None;
     }
-    let behind = |at: usize| at.saturating_sub(LOADER_MAX);
+    let after_loader = |at: usize| at.saturating_sub(LOADER_MAX);
     let (content, extent) = match origin {
         // A copy of the flash: its blank end was never written, and is not padding.
         Origin::File { .. } if whole => program(without_blank_end(rest), &Origin::Flash { read: rest.len() }),
         Origin::File { holes } => {
-            let holes = holes.iter().map(|hole| behind(hole.start)..behind(hole.end));
+            let holes = holes.iter().map(|hole| after_loader(hole.start)..after_loader(hole.end));
             program(rest, &Origin::File { holes: &holes.collect::<Vec<_>>() })
         }
-        Origin::Flash { read } => program(rest, &Origin::Flash { read: behind(*read) }),
+        Origin::Flash { read } => program(rest, &Origin::Flash { read: after_loader(*read) }),
     };
     let (firmware, extent) = match content {
         Content::Firmware(firmware) if firmware.link == FIRMWARE_BASE => (Some(firmware), extent),
@@ -276,8 +272,8 @@ impl Vectors {
     /// The base address for which the stack, the reset vector and all handlers are valid.
     ///
     /// The addresses of a long image may be valid for both bases. The start-up code then decides, because the reset
-    /// vector points to it for one base only. Otherwise the higher base is chosen: an image for the lower one would
-    /// hardly have all of its handlers outside its first 16 KiB.
+    /// vector points to it for one base only. Otherwise the higher base is chosen: an image for the lower one is
+    /// unlikely to have all of its handlers outside its first 16 KiB.
     fn link(&self, bytes: &[u8]) -> Option<Address> {
         if bytes.len() < VECTORS_LEN || !(0x2000_0001..=0x2002_0000).contains(&self.stack) {
             return None;
@@ -293,7 +289,7 @@ impl Vectors {
         bases.find(|&base| self.starts_at(bytes, base)).or(Some(highest))
     }
 
-    /// Detects a Crazyflie firmware that ends before its last handler: the initial stack pointer is the one in its
+    /// Detects a Crazyflie firmware that ends before its last handler: the initial stack pointer is that of the
     /// linker script (crazyflie-firmware, `DEF_CLOAD.ld`), and all handlers are after the bootloader. `needs` is only
     /// a lower limit here, because the start-up code with the exact size may be missing.
     fn extent(&self, bytes: usize) -> Extent {
@@ -357,11 +353,11 @@ fn version_before(bytes: &[u8]) -> Option<String> {
     let printable = |b: &&u8| b.is_ascii_alphanumeric() || b". +-".contains(*b);
     let len = bytes[..end].iter().rev().take(VERSION_MAX).take_while(printable).count();
     let text = std::str::from_utf8(&bytes[end - len..end]).ok()?;
-    // Other text may precede it without a NUL, so the tag starts at the last year.
+    // Other text may precede the tag without a NUL, so the tag starts at the last year.
     text.char_indices().rev().map(|(at, _)| &text[at..]).find(|tag| is_release(tag)).map(str::to_owned)
 }
 
-/// `(19|20)dd.` and at least one more character, optionally followed by a blank and the number of commits.
+/// `(19|20)dd.` and at least one more character, optionally followed by a space and the number of commits.
 fn is_release(tag: &str) -> bool {
     let (tag, commits) = tag.split_once(' ').unwrap_or((tag, "+0"));
     let year = tag.split_once('.').map(|(year, rest)| (year.as_bytes(), rest));
@@ -372,7 +368,7 @@ fn is_release(tag: &str) -> bool {
     year && digits
 }
 
-/// The platform table, whose entries are a four-character code, a NUL and the name of the board.
+/// Reads the platform table, whose entries are a four-character code, a NUL and the name of the board.
 fn boards(bytes: &[u8]) -> Vec<BoardKind> {
     const FAMILIES: [&[u8]; 3] = [b"Crazyflie", b"Flapper", b"Roadrunner"];
     let mut boards: Vec<BoardKind> = Vec::new();

@@ -2,8 +2,8 @@
 //! manifest. From a release, the image for the STM32 is used. The other parts cannot be updated over USB DFU and are
 //! listed for the user.
 //!
-//! Nothing is unpacked to disk, so a path in the archive cannot do any harm. Size limits apply to the unpacked bytes,
-//! not to the sizes that the archive claims.
+//! Nothing is unpacked to disk, so a path in the archive cannot do harm. Size limits apply to the unpacked bytes, not
+//! to the sizes that the archive claims.
 
 use std::io::{Cursor, Read};
 
@@ -22,27 +22,27 @@ const MANIFEST: &str = "manifest.json";
 const FILES_MAX: usize = 256;
 /// Generous: a CI artifact may contain an ELF file with debug information, about 6 MB.
 const LOOSE_MAX: u64 = 32 * 1024 * 1024;
-/// Generous: a manifest has about 3 kB.
+/// Generous: a manifest is about 3 kB long.
 const MANIFEST_MAX: u64 = 256 * 1024;
 const OTHERS_MAX: usize = 20;
 /// Longer texts in the manifest are truncated for display.
 const TEXT_MAX: usize = 60;
 
-/// What is wrong with a zip archive.
+/// A defect in a zip archive.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReleaseDefect {
     #[error("it cannot be read: {0}")]
     Archive(String),
     #[error("it contains {0} files, more than any release")]
-    Crowded(usize),
+    TooManyFiles(usize),
     #[error("its file {0} is another zip archive")]
     Nested(String),
     /// Neither a manifest nor a firmware, with a description of each file.
     #[error("it has no manifest.json and contains no firmware{}", explained(.0))]
     NothingKnown(Vec<String>),
-    /// Applies to an archive without a manifest, of which every file is examined.
+    /// The limit for an archive without a manifest, where every file is examined.
     #[error("its files are larger than {} MiB in total", LOOSE_MAX / 1024 / 1024)]
-    Swollen,
+    TooLargeInTotal,
     #[error("its manifest is damaged: {0}")]
     Manifest(String),
     /// A manifest in a newer format.
@@ -96,7 +96,7 @@ pub(super) struct Release {
 pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, ReleaseDefect> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
     if archive.len() > FILES_MAX {
-        return Err(ReleaseDefect::Crowded(archive.len()));
+        return Err(ReleaseDefect::TooManyFiles(archive.len()));
     }
     // A repacked archive may have everything in a folder.
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
@@ -158,7 +158,7 @@ fn loose(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose>, ReleaseD
     let mut room = LOOSE_MAX;
     let mut files = Vec::new();
     for name in names.iter().filter(|name| !name.ends_with('/') && !name.starts_with("__MACOSX/")) {
-        let bytes = read(archive, name, room)?.ok_or(ReleaseDefect::Swollen)?;
+        let bytes = read(archive, name, room)?.ok_or(ReleaseDefect::TooLargeInTotal)?;
         room -= bytes.len() as u64;
         files.push(Loose { name: shown(name), bytes });
     }
@@ -193,7 +193,7 @@ fn damaged(error: &ZipError) -> ReleaseDefect {
     ReleaseDefect::Archive(error.to_string())
 }
 
-/// Makes a text from the archive safe to display: ASCII, without control characters, and short.
+/// Makes text from the archive safe to display: ASCII, without control characters, and short.
 fn shown(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii() && !c.is_control()).take(TEXT_MAX).collect()
 }

@@ -2,11 +2,11 @@
 //!
 //! A raw image has no header, length or checksum. A download that was cut off would be flashed, would verify without
 //! an error, and would then be started, because the bootloader checks only the first word. So a plausible vector table
-//! is not enough: there must be positive evidence that the end of the program is there.
+//! is not enough: there must be positive evidence that the end of the program is present.
 //!
-//! The linker layout provides it. The initial values of `.data` (and in the Crazyflie's variant those of `.ccmdata`)
-//! are at the end of the image, and the reset handler copies them to RAM. Their addresses `_sidata`, `_sdata` and
-//! `_edata` are in its literal pool, so an image that ends before the last of these values was cut off
+//! The linker layout provides this evidence. The initial values of `.data` (and in the Crazyflie's variant those of
+//! `.ccmdata`) are at the end of the image, and the reset handler copies them to RAM. Their addresses `_sidata`,
+//! `_sdata` and `_edata` are in its literal pool, so an image that ends before the last of these values was cut off
 //! (crazyflie-firmware, `startup_stm32f40xx.S` and `sections_FLASH.ld`).
 
 use std::ops::Range;
@@ -22,9 +22,9 @@ pub enum Extent {
     /// All values that are copied to RAM are present.
     Complete,
     Cut {
-        /// Its size.
+        /// The size of the image, in bytes.
         bytes: usize,
-        /// The minimum size of the complete image.
+        /// The minimum size of the complete image, in bytes.
         needs: usize,
     },
     /// A file with addresses lacks some of the values that are copied to RAM.
@@ -65,7 +65,8 @@ const LOOP: [(u16, u16); 11] = [
 const LITERALS: [usize; 3] = [2, 6, 7];
 
 /// The parts of an image linked for `base` that the reset handler at `reset` copies to RAM, as offsets into the image.
-/// They may be past its end. Empty if no copy loop of the known form is found, or if its addresses are invalid.
+/// The ranges may extend past its end. Empty if no copy loop of the known form is found, or if its addresses are
+/// invalid.
 pub(super) fn copied(bytes: &[u8], base: Address, reset: u32) -> Vec<Range<usize>> {
     let Some(start) = (reset & !1).checked_sub(base.0).map(|offset| offset as usize) else {
         return Vec::new();
@@ -122,7 +123,7 @@ pub(super) fn of_file(copied: &[Range<usize>], len: usize, holes: &[Range<usize>
 /// No program contains this many consecutive blank bytes.
 const HOLE: usize = 16 * 1024;
 
-/// The extent of a program in flash, of which `read` bytes were read and the bytes from `end` on are blank.
+/// The extent of a program in flash. `read` bytes were read, and those from `end` on are blank.
 ///
 /// Initial values of 0xFF look like flash that was never written. The program therefore counts as incomplete only if
 /// all of the initial values are blank, which never happens in a complete firmware because they include pointers. If
@@ -249,10 +250,10 @@ mod tests {
         // The flash was read to its end, and all initial values are missing.
         assert_eq!(in_flash(&parts, 50_000, 200_000), cut(50_000));
         assert_eq!(in_flash(&parts, 100_000, 100_416), cut(100_000));
-        // Values of 0xFF at the end of a complete firmware.
+        // A complete firmware that ends in values of 0xFF.
         assert_eq!(in_flash(&parts, 100_415, 200_000), Extent::Unknown);
         assert_eq!(in_flash(&parts, 100_001, 200_000), Extent::Unknown);
-        // Reading stopped, after a blank range that is too long for a program or after a shorter one.
+        // Reading stopped after a blank range, first of a length that no program contains, then shorter.
         assert_eq!(in_flash(&parts, 50_000, 50_000 + HOLE), cut(50_000));
         assert_eq!(in_flash(&parts, 50_000, 50_000 + HOLE - 1), Extent::Unknown);
         assert_eq!(in_flash(&parts, 50_000, 50_000), Extent::Unknown);

@@ -60,7 +60,7 @@ pub enum DroneState {
     Stopped,
     /// It has no complete firmware, and its bootloader detects that and waits for another flash.
     WithoutFirmware,
-    /// It has no complete bootloader, so it can only be reached in DFU mode entered by hand.
+    /// It has no complete bootloader, so it can be reached only after entering DFU mode by hand.
     WithoutLoader,
     /// The start of the firmware is intact, but the rest of the flash is a mix of old and new contents.
     Mixed,
@@ -72,7 +72,7 @@ pub enum DroneState {
 pub enum FailureKind {
     #[error(transparent)]
     Bus(#[from] BusError),
-    #[error("no Crazyflie and no device in DFU mode found")]
+    #[error("no Crazyflie or DFU device found")]
     NoDevice,
     /// Only devices related to the Crazyflie are plugged in.
     #[error("no Crazyflie found, only {}", names(.0))]
@@ -92,20 +92,20 @@ pub enum FailureKind {
     /// The device could not be opened for another reason.
     #[error("the device cannot be opened: {0}")]
     Open(TransferError),
-    /// The running firmware does not know the request.
+    /// The running firmware does not support the request.
     #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
     TooOld,
     /// The Crazyflie restarted, but not in DFU mode.
     #[error("{}", did_not_enter(*tries, *limit, *now))]
     DidNotEnter {
-        /// How many times it was asked.
+        /// How many times cfdfu asked it.
         tries: u32,
         /// How long the last attempt waited for DFU mode.
         limit: Duration,
         /// Its mode now; `None` if it is not on USB.
         now: Option<Mode>,
     },
-    /// The device does not speak DfuSe.
+    /// The device does not support DfuSe.
     #[error("the device cannot be flashed: {0}")]
     NotDfu(#[from] DeviceError),
     #[error("this is not a Crazyflie: its flash layout is not that of an STM32F405")]
@@ -129,7 +129,7 @@ pub enum FailureKind {
         loader.instead()
     )]
     NotACrazyflie { loader: Loader },
-    /// An undo found other contents than the last change had written.
+    /// An undo found contents other than what the last change wrote.
     #[error("the drone was changed by another program after its last flash")]
     ChangedSince,
     /// A sector still holds its old contents after an erase. Checked only where the option bytes, which would show the

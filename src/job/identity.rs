@@ -1,4 +1,4 @@
-//! What a drone is and what is on it, as far as that can be read without changing anything.
+//! What a drone is and what it holds, read without changing anything.
 
 use crate::crazyflie::{Board, Protection, RomVersion};
 use crate::image::{Content, Loader};

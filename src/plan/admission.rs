@@ -10,13 +10,13 @@ use thiserror::Error;
 use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, LOADER_BASE, Segment, Span, is_blank};
 use crate::image::{Content, Extent, Image, WholeFlash};
 
-/// What the user overrides.
+/// Overrides that the user requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Write to this address instead of the one that the image is linked for.
     pub address: Option<Address>,
     /// Accept an image that is not recognised, or whose DFU suffix names another device. For a restore or an undo, also
-    /// accept a bootloader that is not Bitcraze's. A flash never writes to sector 0, with or without this.
+    /// accept a bootloader that is not Bitcraze's. A flash never writes to sector 0, even with this override.
     pub allow_mismatch: bool,
 }
 
@@ -29,8 +29,8 @@ pub(crate) enum Purpose {
     RestoreBootloader,
 }
 
-/// An image that passed every check that needs no drone. Clones share the segments, so cloning a job to resume it or
-/// an undo to show it is cheap.
+/// An image that passed every check that does not need a drone. Clones share the segments, so cloning a job to resume
+/// it or an undo to show it is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApprovedImage {
     purpose: Purpose,
@@ -122,7 +122,7 @@ pub enum Refusal {
         /// The requested address.
         address: Address,
     },
-    /// An address in sector 0, without a bootloader restore.
+    /// An address in sector 0, in a job that does not restore the bootloader.
     #[error("{address} is in the bootloader's sector (0x08000000 … 0x08003FFF)")]
     BootloaderSector {
         /// The requested address.
@@ -183,7 +183,7 @@ pub fn restore(
     if let Some(what) = what {
         return Err(Refusal::NotALoader { what });
     }
-    made_for_dfu(loader, overrides)?;
+    check_target_device(loader, overrides)?;
     if let Some(address) = loader.payload.address().filter(|&address| address != LOADER_BASE) {
         return Err(Refusal::LoaderElsewhere { address });
     }
@@ -221,7 +221,7 @@ pub fn undo(copy: Segment, overrides: Overrides) -> Result<ApprovedImage, Refusa
     }
 }
 
-/// The segments to compare a drone with, at the requested address or where the image belongs.
+/// The segments to compare with the drone's flash, at the requested address or else at the image's own.
 pub fn compare(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refusal> {
     if !matches!(image.content, Content::WholeFlash(_)) {
         all_there(image)?;
@@ -231,7 +231,7 @@ pub fn compare(image: &Image, overrides: Overrides) -> Result<Vec<Segment>, Refu
     Ok(segments)
 }
 
-/// The address to write an image to: the requested address, or else where the image belongs.
+/// The address to write an image to: the requested address, or else the image's own.
 fn place(image: &Image, overrides: Overrides) -> Result<Address, Refusal> {
     match (image.payload.address(), overrides.address) {
         (Some(placed), Some(asked)) if placed != asked => Err(Refusal::Placed { placed, asked }),
@@ -239,7 +239,8 @@ fn place(image: &Image, overrides: Overrides) -> Result<Address, Refusal> {
     }
 }
 
-/// Refuses an incomplete image. There is no override: it would be flashed and verified, and then would not start.
+/// Refuses an incomplete image. There is no override: such an image would be flashed, would verify, and would not
+/// start.
 pub(crate) fn all_there(image: &Image) -> Result<(), Refusal> {
     match image.extent {
         Extent::Cut { bytes, needs } => Err(Refusal::CutOff { bytes, needs }),
@@ -248,7 +249,7 @@ pub(crate) fn all_there(image: &Image) -> Result<(), Refusal> {
     }
 }
 
-fn made_for_dfu(image: &Image, overrides: Overrides) -> Result<(), Refusal> {
+fn check_target_device(image: &Image, overrides: Overrides) -> Result<(), Refusal> {
     match image.other_device() {
         Some((vendor, product)) if !overrides.allow_mismatch => Err(Refusal::OtherDevice { vendor, product }),
         _ => Ok(()),
@@ -260,7 +261,7 @@ fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>
     if !matches!(image.content, Content::WholeFlash(_)) {
         all_there(image)?;
     }
-    made_for_dfu(image, overrides)?;
+    check_target_device(image, overrides)?;
     if let (Content::Firmware(firmware), Some(placed)) = (&image.content, image.payload.address())
         && firmware.link == FIRMWARE_BASE
         && firmware.link != placed
@@ -279,7 +280,7 @@ fn firmware_segments(image: &Image, overrides: Overrides) -> Result<Vec<Segment>
             return Err(Refusal::WrongAddress { linked: firmware.link, address });
         }
         Content::Unknown { .. } if !overrides.allow_mismatch => return Err(Refusal::Unknown),
-        // No override: the vectors point elsewhere, so the image cannot run there.
+        // No override: the vectors point elsewhere, so the image cannot run at this address.
         Content::Unknown { link: Some(linked) } if *linked == LOADER_BASE && address >= FIRMWARE_BASE => {
             return Err(Refusal::Foreign { address });
         }
@@ -430,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_takes_a_bootloader_and_then_a_firmware() {
+    fn a_restore_accepts_a_bootloader_followed_by_a_firmware() {
         let loader = image(Content::Bootloader, 7256);
         let good = firmware(FIRMWARE_BASE);
         let both = restore(&loader, Some(&good), Overrides::default()).unwrap();

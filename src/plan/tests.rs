@@ -221,7 +221,7 @@ proptest! {
             prop_assert!(work.erase.iter().all(|sector| sector.index != 0));
             prop_assert!(written.iter().all(|span| span.start() >= FIRMWARE_BASE));
         }
-        // If any of the firmware is written, its commit word is written last of all.
+        // If any of the firmware is written, its commit word is written last.
         if work.erase.iter().any(|s| s.index > 0) || work.write.iter().any(|s| s.start() > FIRMWARE_BASE) {
             prop_assert_eq!(work.commit.last().map(|head| head.start()), Some(FIRMWARE_BASE));
         }

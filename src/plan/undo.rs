@@ -1,12 +1,12 @@
-//! The undo history of one drone: a copy of what the last change overwrote, and the facts that keep this copy correct.
+//! The undo history of one drone: a copy of what the last change overwrote, and the records that keep it correct.
 //!
-//! An undo restores the image that the user last had running. That is not always the previous content of the flash:
-//! after an interruption, the flash holds a mixture of old and new that never ran. Three rules keep the copy right.
-//! Without them, a flash that failed once and was repeated could only be undone to the broken state in between.
+//! An undo restores the image that last ran on the drone. This is not always the previous content of the flash: after
+//! an interruption, the flash holds a mixture of old and new that never ran. Three rules keep the copy correct. Without
+//! them, the undo of a flash that failed and was repeated would restore the broken state in between.
 //!
-//! - The remains of an interrupted job never replace the copy. [`Unfinished`] lists what the job was to write, so that
+//! - The remains of an interrupted job never replace the copy. [`Unfinished`] lists what the job was to write, so
 //!   the next job recognises the remains and keeps the older copy for that part of the flash.
-//! - The copy covers every sector that has changed since it was made: each repetition adds the sectors that it reaches.
+//! - The copy covers every sector that has changed since it was made: each retry adds the sectors that it reaches.
 //! - An interrupted undo keeps its target, and the next undo continues with it.
 //!
 //! This module does no I/O: `record` keeps the history in files, the interface in memory.
@@ -47,7 +47,7 @@ pub enum NoCopy {
     NotKept,
     #[error("the flash was blank before the last change")]
     WasBlank,
-    /// For example after another program's interrupted flash.
+    /// For example, another program's flash was interrupted.
     #[error("the firmware before the last flash was incomplete")]
     WasIncomplete,
     /// The copy's file was modified or truncated.
@@ -58,14 +58,14 @@ pub enum NoCopy {
 /// A change that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// The copy that it was to restore, if it was an undo.
+    /// The copy that the change was to restore, if the change is an undo.
     pub undoes: Option<Segment>,
     pub writes: Vec<Piece>,
-    /// What earlier changes, also unfinished, were to write.
+    /// What earlier unfinished changes were to write.
     pub earlier: Vec<Piece>,
 }
 
-/// Where bytes were to be written, and their checksum, so that they can be recognised later.
+/// Bytes that a change writes: their location, and a checksum to recognise them later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub span: Span,
@@ -80,7 +80,7 @@ impl Piece {
         Some(Piece { span, crc: crc32fast::hash(&segment.data) })
     }
 
-    /// Whether its first word, which is written last, is blank in `segment`.
+    /// Whether the first word of the piece, which is written last, is blank in `segment`.
     fn is_headless_in(self, segment: &Segment) -> bool {
         let start = self.span.start().wide();
         within(segment, start..start + 4).is_some_and(|head| head.data.len() == 4 && is_blank(&head.data))
@@ -110,11 +110,11 @@ pub enum Change {
     Undo,
 }
 
-/// The history of one drone in this run, and the changes of the running job to it.
+/// The history of one drone in this run, including the changes of the running job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tracked {
     history: History,
-    /// The history before the running job, once that has started to change the drone.
+    /// The history before the running job, once the job has started to change the drone.
     before: Option<History>,
 }
 
@@ -130,7 +130,7 @@ impl Tracked {
         self.before = Some(std::mem::replace(&mut self.history, next));
     }
 
-    /// The job ended without changing anything.
+    /// Restores the previous history, after a job that changed nothing.
     pub(crate) fn revert(&mut self) {
         if let Some(before) = self.before.take() {
             self.history = before;
@@ -148,7 +148,7 @@ impl Tracked {
         self.history = std::mem::take(&mut self.history).undone();
     }
 
-    /// The job ended without finishing its change.
+    /// Keeps the change as unfinished, after a job that did not complete it.
     pub(crate) fn keep_unfinished(&mut self) {
         self.before = None;
     }
@@ -186,7 +186,7 @@ impl History {
         History { last, unfinished: Some(Unfinished { undoes, writes, earlier }), wrote: Vec::new() }
     }
 
-    /// The history once that job has written everything.
+    /// The history once the job has written everything.
     pub fn end(self) -> History {
         let wrote = self.unfinished.as_ref().map_or(self.wrote, |it| it.writes.clone());
         let left = self.unfinished.map(|it| {
@@ -203,12 +203,12 @@ impl History {
     }
 
     /// What the drone must still hold for an undo to be correct. If it holds something else, another program has
-    /// changed it since. Empty while a change is unfinished, because that may have left anything.
+    /// changed it since. Empty while a change is unfinished, because such a change may have left any content.
     pub fn expected(&self) -> &[Piece] {
         if self.unfinished.is_some() { &[] } else { &self.wrote }
     }
 
-    /// The history once an undo found everything restored already. An interrupted undo is thereby finished.
+    /// The history after an undo that found everything restored already. This finishes an interrupted undo.
     pub(crate) fn undone(self) -> History {
         if self.is_undoing() { self.end() } else { self }
     }
@@ -219,7 +219,7 @@ impl History {
     }
 
     /// The new [`History::last`] when `before` is about to be overwritten. For a part that an interrupted job left
-    /// incomplete, it keeps the existing copy.
+    /// incomplete, the existing copy is kept.
     fn last_with(&self, before: &Segment) -> Last {
         let open =
             self.unfinished.as_ref().map(|it| [&it.writes[..], &it.earlier[..]].concat()).unwrap_or_default();
@@ -228,7 +228,7 @@ impl History {
             Last::None(why) if self.unfinished.is_some() => (None, *why),
             Last::None(_) => (None, NoCopy::WasIncomplete),
         };
-        // A program without its first word, a partly erased copy, or what an interrupted job has written.
+        // A program without its first word, a partly erased copy, or bytes that an interrupted job wrote.
         let is_leftover = |there: &Segment, kept: &Segment| {
             let own = |piece: &Piece| piece.is_in(there) == Some(true) || piece.is_headless_in(there);
             is_half(there) || is_partly_erased(there, kept) || open.iter().any(own)
@@ -261,22 +261,22 @@ impl History {
     }
 }
 
-/// Whether `there` is `kept`, unchanged or with some of it erased.
+/// Whether `there` equals `kept`, except for erased bytes.
 fn is_partly_erased(there: &Segment, kept: &Segment) -> bool {
     let from = there.address.max(kept.address);
     let mut pairs = bytes_from(there, from).iter().zip(bytes_from(kept, from));
     pairs.all(|(&now, &then)| now == then || now == BLANK)
 }
 
-/// Whether the part holds a program that cannot have run: without its first word, which cfdfu writes last, or a firmware
-/// without its end, which another program's interrupted flash leaves.
+/// Whether the part holds a program that cannot have run: one without its first word, which cfdfu writes last, or a
+/// firmware without its end, as left by another program's interrupted flash.
 fn is_half(part: &Segment) -> bool {
     let starts = part.address == LOADER_BASE || part.address == FIRMWARE_BASE;
     let headless = part.data.iter().take(4).all(|&byte| byte == BLANK);
     starts && (headless && !is_blank(&part.data) || part.address == FIRMWARE_BASE && is_cut(&part.data))
 }
 
-/// Whether a firmware lacks its end. A part that was not read to that end decides nothing: see [`Content::in_flash`].
+/// Whether a firmware lacks its end. `false` if the part was not read up to that end: see [`Content::in_flash`].
 fn is_cut(bytes: &[u8]) -> bool {
     let content = Content::in_flash(bytes);
     let firmware = content.as_ref().and_then(Content::firmware);
@@ -292,7 +292,7 @@ fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
     Some(Segment { address, data: bytes_from(segment, address).get(..len)?.to_vec() })
 }
 
-/// `kept`, extended by what `there` has before and after it. `None` if there is a gap between them.
+/// `kept`, extended with the bytes of `there` before and after it. `None` if there is a gap between the two.
 fn union(kept: &Segment, there: &Segment) -> Option<Segment> {
     if there.end() < kept.address.wide() || kept.end() < there.address.wide() {
         return None;

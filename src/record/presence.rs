@@ -22,7 +22,7 @@ const RUNS: &str = "runs";
 const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 /// Length of a file in bytes. It is updated in place with a single write: replacing the file would lose its lock.
 const LEN: usize = 512;
-/// Unlocked files older than this are stale, in seconds. A newer one may belong to an instance that is about to lock
+/// Unlocked files older than this many seconds are stale. A newer one may belong to an instance that is about to lock
 /// it.
 const STALE: u64 = 2;
 
@@ -68,7 +68,7 @@ impl Announcement {
         Announcement { record, work, announced: None, file: None }
     }
 
-    /// Updates the announcement from a job's events, starting when the job waits for a drone or has chosen one.
+    /// Updates the announcement from a job's events, starting when the job waits for a drone or has selected one.
     /// Simulated devices are not announced.
     pub(crate) fn follow(&mut self, now: Duration, event: &Event) {
         match event {
@@ -135,7 +135,7 @@ impl StateDir {
         Ok((path, file))
     }
 
-    /// The other instance that is using this port.
+    /// The other instance that is using this port, if any.
     pub(crate) fn at_work_on(&self, port: &Location) -> Option<RunningInstance> {
         let port = port.to_string();
         self.other_instances().into_iter().find(|work| work.port == port)
@@ -195,13 +195,14 @@ fn write_in_place(mut file: &File, work: &RunningInstance) -> io::Result<()> {
     file.write_all(&text)
 }
 
-/// The file locks of the standard library need Rust 1.89; cfdfu supports 1.88.
+/// The file locks in the standard library require Rust 1.89; cfdfu supports 1.88.
 #[cfg(unix)]
 fn lock(file: &File) -> io::Result<()> {
     Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// The instance that wrote this file is still running. If the file system cannot lock files, the process id decides.
+/// Whether the instance that wrote this file is still running. If the file system cannot lock files, the process id
+/// decides.
 #[cfg(unix)]
 fn is_locked(path: &Path, pid: u32) -> bool {
     use rustix::fs::{FlockOperation, flock};
@@ -275,7 +276,7 @@ mod tests {
         }
         assert_eq!(record.other_instances(), []);
         assert!(!path.exists());
-        // A folder, a file with another name, and a file of another computer.
+        // A folder, a file with another name, and another computer's file are ignored.
         fs::create_dir(dir.path().join(RUNS).join(format!("{}-9.json", host()))).unwrap();
         fs::write(dir.path().join("runs/x.json"), b"{").unwrap();
         fs::write(dir.path().join("runs/otherhost-9.json"), b"{").unwrap();

@@ -18,7 +18,8 @@ use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 /// Folder of the undo history in the state directory.
 ///
 /// Each drone has a subfolder, named after its DFU serial number and its port, because chips of one batch may share
-/// that serial number. File names begin with their time, and the newest file describes what the last change overwrote:
+/// that serial number. File names start with a time stamp, and the newest file describes what the last change
+/// overwrote:
 ///
 /// - `TIME-ADDRESS-CRC.bin`: a copy of the overwritten content
 /// - `TIME-none-REASON.mark`: the reason why there is no copy
@@ -30,7 +31,7 @@ use crate::plan::undo::{Change, History, Last, NoCopy, Piece, Unfinished};
 const UNDO: &str = "undo";
 /// Number of copies kept for each drone.
 const COPIES: usize = 5;
-/// Maximum bytes to read of a copy: the size of the flash plus one, so that an oversized file is noticed.
+/// Maximum number of bytes to read from a copy: the size of the flash plus one, so that an oversized file is detected.
 const COPY_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64 + 1;
 /// The word for each reason in a file name.
 const REASONS: [(NoCopy, &str); 4] = [
@@ -218,7 +219,7 @@ impl StateDir {
         let path = self.save_after(folder, &name, &copy.data, COPIES, newest)?;
         // Read the copy back: once the flash is overwritten, the content exists nowhere else.
         let is_intact = || read_copy(&path).is_some_and(|(_, there)| there == *copy);
-        // A mismatch is checked twice before it counts.
+        // A mismatch counts only if a second read confirms it.
         if is_intact() || is_intact() {
             return Ok(path);
         }
@@ -454,8 +455,8 @@ mod tests {
         flashed_over(&record, &at("1-1", one), &copy(1));
         flashed_over(&record, &at("1-2", &dfu), &copy(2));
         assert_eq!(target(&record, &at("1-1", one)), Ok(1));
-        assert_eq!(target(&record, &at("1-3", one)), Ok(1), "moved");
-        assert_eq!(target(&record, &at("1-1", &dfu)), Ok(1), "by hand, on the same port");
+        assert_eq!(target(&record, &at("1-3", one)), Ok(1), "on another port");
+        assert_eq!(target(&record, &at("1-1", &dfu)), Ok(1), "in DFU mode, on the same port");
         assert_eq!(target(&record, &at("1-2", &dfu)), Ok(2));
         assert_eq!(
             target(&record, &at("1-3", &dfu)),
@@ -514,17 +515,17 @@ mod tests {
         };
         let (_dir, record, drone, first, _) = interrupted();
         fs::write(first, b"cut").unwrap();
-        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "its copy");
+        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "the copy is unreadable");
         let (_dir, record, drone, _, mark) = interrupted();
         fs::write(mark, b"{").unwrap();
-        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "its mark");
+        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "the mark is unreadable");
         // An undo is checked against what the finished change wrote.
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().to_owned() };
         flashed_over(&record, &drone, &copy(1));
         let wrote = record.files_of(&drone).unwrap().into_iter().find(|path| is_wrote(path)).unwrap();
         fs::write(wrote, b"{").unwrap();
-        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "what it wrote");
+        assert_eq!(target(&record, &drone), Err(NoCopy::Damaged), "the wrote file is unreadable");
     }
 
     #[test]
@@ -537,7 +538,7 @@ mod tests {
         assert!(path.starts_with(dir.path().join("state/undo/338133873034@1-2")), "{}", path.display());
         let folder = path.parent().unwrap();
         assert_eq!(fs::read_dir(folder).unwrap().count(), 2, "the copy and the wrote file, but no mark");
-        // Folders and files with other names are ignored.
+        // Files with other names are ignored, and so are folders.
         fs::write(path.with_file_name("notes.txt"), b"no copy").unwrap();
         fs::create_dir(path.with_file_name("9999999999-08004000-00000000.bin")).unwrap();
         assert_eq!(target(&record, &drone), Ok(7));
@@ -571,7 +572,7 @@ mod tests {
             flashed_over(&record, &at("1-1", "A1"), &copy(byte));
             assert_eq!(target(&record, &at("1-1", "A1")), Ok(byte), "even for two copies in the same second");
         }
-        // An old copy that cannot be removed is not an error, and no temporary file is left.
+        // An old copy that cannot be removed is not an error, and no temporary file remains.
         fs::create_dir(folder.join("0000000000-08004000-00000000.bin")).unwrap();
         flashed_over(&record, &at("1-1", "A1"), &copy(4));
         assert!(!fs::read_dir(&folder).unwrap().any(|it| it.unwrap().path().extension().unwrap() == "part"));
@@ -595,7 +596,7 @@ mod tests {
         assert!(matches!(begun.kept, Kept::Copy(_)));
         begun.end(&interrupted());
         assert_eq!(target(&record, &drone), Ok(1));
-        // Interrupted again, then failed before it wrote, then finished.
+        // The undo is interrupted again, another flash fails before it writes, and the undo then finishes.
         let begun = record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap();
         assert_eq!(begun.kept, Kept::Earlier);
         begun.end(&interrupted());
@@ -606,12 +607,12 @@ mod tests {
         record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(2), "what the undo overwrote");
         assert_eq!(expected(&record, &drone), [Piece::of(&copy(1)).unwrap()]);
-        // The reason is recorded for a flash without a copy, and for one over half a firmware of unknown origin.
+        // The reason is recorded for a flash without a copy, and for a flash over a partial firmware of unknown origin.
         record.begin(&drone, &[copy(3)], None, Change::Flash).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Err(NoCopy::NotKept));
         record.begin(&drone, &[copy(3)], Some(&half), Change::Flash).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Err(NoCopy::WasIncomplete));
-        // Resumed by another process: the change is finished afterwards.
+        // Another process resumes and finishes the change.
         record.begin(&drone, &[copy(4)], Some(&copy(3)), Change::Flash).unwrap().end(&interrupted());
         record.carry_on(&drone).end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(3));

@@ -19,20 +19,20 @@ pub(crate) fn right_image(code: &str) -> String {
     }
 }
 
-/// The firmware for each platform, for when the board is unknown.
+/// The firmware for every platform, for a drone whose board is unknown.
 pub(crate) fn any_image() -> String {
     let mut platforms: Vec<&str> = BOARDS.iter().map(|board| board.platform).collect();
     platforms.dedup();
     let named: Vec<String> = platforms
         .into_iter()
         .chain(["flapper"])
-        .map(|platform| format!("{platform}-….bin for the {}", called(platform)))
+        .map(|platform| format!("{platform}-….bin for the {}", drone_name(platform)))
         .collect();
     format!("{}, from {FIRMWARE}", named.join(", "))
 }
 
 /// The common name of a platform's drones.
-pub(super) fn called(platform: &str) -> &str {
+pub(super) fn drone_name(platform: &str) -> &str {
     match platform {
         "cf2" => "Crazyflie 2.x",
         "cf21bl" => "Crazyflie 2.1 Brushless",

@@ -9,7 +9,7 @@ use crate::usb::Setup;
 pub struct UsbIdentity {
     device: [u8; 18],
     configuration: &'static [&'static [u8]],
-    /// By index. The serial number (index 3) is empty if each device has its own.
+    /// The strings by index. The serial number (index 3) is empty if each device has its own.
     strings: &'static [&'static str],
 }
 
@@ -20,7 +20,7 @@ impl UsbIdentity {
         ((word(8), word(10)), word(12))
     }
 
-    /// Whether it is a boot ROM: its first interface is a DFU interface in DFU mode (DFU 1.1 §4.2.3).
+    /// Whether the device is a boot ROM: its first interface is a DFU interface in DFU mode (DFU 1.1 §4.2.3).
     pub(crate) fn is_rom(&self) -> bool {
         self.configuration.get(1).is_some_and(|interface| interface.get(5..8) == Some(&[0xFE, 1, 2]))
     }

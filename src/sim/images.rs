@@ -3,7 +3,7 @@
 //!
 //! Real firmware is licensed under the GPL. These images contain no part of it.
 
-/// Marks an image made by this module. The length and the CRC-32 of everything after the CRC follow.
+/// Marks an image made by this module. The length follows, then the CRC-32 of everything after the CRC.
 const MARK: &[u8; 16] = b"cfdfu synthetic\0";
 /// Directly after the 98 vectors.
 const MARK_AT: usize = 0x188;

@@ -1,5 +1,5 @@
-//! The firmware's CRTP link over bulk endpoint 1. It is silent until the vendor request switches it to USB. Then the
-//! console sends text and the platform service replies (crazyflie-firmware, `platformservice.c`).
+//! The firmware's CRTP link over bulk endpoint 1. The link is silent until a vendor request switches it to USB. After
+//! that, the console sends text and the platform service replies (crazyflie-firmware, `platformservice.c`).
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! The flash memory of the STM32F405. Erasing gives 0xFF, programming only clears bits, and both take time. A
+//! The flash memory of the STM32F405. Erasing sets all bits, programming only clears bits, and both take time. A
 //! write-protected sector ignores both without an error (AN3156 §5.1 note 2).
 
 use std::time::Duration;
@@ -135,7 +135,7 @@ impl Nor {
         }
     }
 
-    /// Sets bytes directly, without the rules of flash memory.
+    /// Sets bytes directly, ignoring the rules of flash memory.
     pub fn place(&mut self, address: u32, data: &[u8]) {
         let from = (address - START) as usize;
         self.bytes[from..from + data.len()].copy_from_slice(data);

@@ -1,6 +1,6 @@
 //! The boot ROM of the STM32F405 in DFU mode: the device side of AN3156 and of DFU 1.1 annex A.
 //!
-//! The first GETSTATUS after a DNLOAD starts the operation, and the next one is kept waiting until it is done. The ROM
+//! The first GETSTATUS after a DNLOAD starts the operation, and the next one waits until the operation is done. The ROM
 //! has no clock; every call passes the time. Constants are repeated here on purpose, not shared with the host's `dfu`
 //! modules.
 
@@ -45,7 +45,7 @@ pub struct Memory {
     pub options: [u8; 16],
     /// 512 bytes that can be programmed once, followed by 16 lock bytes.
     pub otp: [u8; 528],
-    /// The byte at 0x1FFF77DE. 0 stands for a ROM that does not allow it to be read.
+    /// The byte at 0x1FFF77DE. 0 stands for a ROM that does not allow reading it.
     pub rom_version: u8,
 }
 
@@ -92,8 +92,8 @@ impl Memory {
     }
 }
 
-/// Whether the ROM accepts a pointer to this address and then returns no bytes. It does so after the OTP (seen at
-/// 0x1FFF7A10 of an F40x), and in its own code if that may not be read.
+/// Whether the ROM accepts a pointer to this address and then returns no bytes. The ROM does so after the OTP (seen at
+/// 0x1FFF7A10 of an F40x), and in its own code if that code is not readable.
 fn is_empty(memory: &Memory, address: u32) -> bool {
     let hidden = memory.rom_version == 0 && (SYSTEM_MEMORY..OTP).contains(&address);
     hidden || (OTP + 528..OPTION_BYTES).contains(&address)
@@ -118,7 +118,7 @@ const ERR_FIRMWARE: u8 = 0x0A;
 const ERR_VENDOR: u8 = 0x0B;
 const ERR_STALLED: u8 = 0x0F;
 
-/// A download that waits for the GETSTATUS that starts it.
+/// A download that the next GETSTATUS starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum RomWork {
     SetAddress(u32),
@@ -135,7 +135,7 @@ struct Busy {
     until: Duration,
 }
 
-/// What the chip does apart from answering.
+/// A side effect of a request on the chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RomEffect {
     None,
@@ -153,7 +153,7 @@ pub(crate) struct Rom {
     voltage: u8,
     pending: Option<RomWork>,
     busy: Option<Busy>,
-    /// How a change of the programming width works.
+    /// How the ROM reacts to a change of the programming width.
     pub switch: Switch,
     /// Read protection is reported when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
@@ -171,9 +171,9 @@ pub enum Switch {
     NoEffect,
     /// Accepted, but cannot be read back.
     WriteOnly,
-    /// Accepted although the supply voltage is too low, so that words are programmed incorrectly.
+    /// Accepted although the supply voltage is too low, so words are programmed incorrectly.
     LowSupply,
-    /// The same, but only for single words.
+    /// Like [`Switch::LowSupply`], but only for single words.
     LowSupplyForWords,
 }
 
@@ -198,8 +198,8 @@ impl Rom {
         }
     }
 
-    /// A class request to the DFU interface. Returns the answer, how long the chip kept the host waiting, and any
-    /// further effect. `len` is wLength.
+    /// Performs a class request to the DFU interface. Returns the answer, how long the chip kept the host waiting, and
+    /// any further effect. `len` is wLength.
     pub(crate) fn request(
         &mut self,
         memory: &mut Memory,
@@ -225,7 +225,7 @@ impl Rom {
         (answer, waited, effect)
     }
 
-    /// The power fails. An operation in progress stays half done.
+    /// Cuts the power. An operation in progress stays half done.
     pub(crate) fn cut(&mut self, memory: &mut Memory, now: Duration) {
         if let Some(Busy { work, from, until }) = self.busy.take() {
             let whole = until.saturating_sub(from).as_secs_f64();
@@ -337,7 +337,7 @@ impl Rom {
         (RomAnswer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
     }
 
-    /// An invalid request in every state except dfuERROR: a host that sent it in other states failed in an endless
+    /// Refuses CLRSTATUS in every state except dfuERROR: a host that sent it in other states failed in an endless
     /// loop.
     fn clear_status(&mut self) -> RomAnswer {
         if self.state != RomState::Error {
@@ -376,7 +376,7 @@ impl Rom {
         }
     }
 
-    /// What is actually programmed if the supply is too low for the width: all bits of the first byte are cleared.
+    /// The bytes actually programmed. If the supply is too low for the width, all bits of the first byte are cleared.
     fn weakened(&self, work: RomWork) -> RomWork {
         match work {
             RomWork::Write(address, mut bytes)

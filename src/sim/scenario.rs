@@ -1,4 +1,4 @@
-//! The situations that the demo and `simulate` offer, by name.
+//! The scenarios of the demo and of `simulate`, by name.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "a Bolt in DFU mode; the name of its OTP memory is unreadable",
         drones: nameless,
     },
-    Scenario { name: "missed", what: "running; enters DFU mode only at the fifth attempt", drones: missed },
+    Scenario { name: "missed", what: "running; enters DFU mode only on the fifth attempt", drones: missed },
     Scenario { name: "late", what: "running; appears in DFU mode 15 s after the request", drones: late },
     Scenario {
         name: "dark",
@@ -128,7 +128,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 impl Scenario {
-    /// The scenario of that name.
+    /// Finds the scenario with this name.
     pub fn by_name(name: &str) -> Option<&'static Scenario> {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
@@ -163,7 +163,7 @@ fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut SimDrone)) -> Vec<
 
 fn healthy(now: Duration) -> Vec<SimDrone> {
     let mut drone = crazyflie(Pace::Typical, CF21, Traits::default());
-    // Long enough ago for it to have started.
+    // Powered on long enough ago to have started.
     drone.power_on(Duration::ZERO);
     drone.settle(now + Duration::from_secs(60));
     vec![drone]

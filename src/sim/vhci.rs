@@ -1,8 +1,8 @@
 //! Connects a simulated drone to the Linux kernel through its virtual USB host controller, so that lsusb, dfu-util and
 //! cfdfu itself see it as a real device.
 //!
-//! The module speaks USB/IP (kernel documentation, usbip_protocol) over a socket pair, one end of which is passed to
-//! the kernel. Closing the other end unplugs the device. This requires root and the kernel module `vhci_hcd`.
+//! The module speaks USB/IP (kernel documentation, usbip_protocol) over a socket pair and passes one end to the kernel.
+//! Closing the other end unplugs the device. This requires root and the kernel module `vhci_hcd`.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs;
@@ -21,7 +21,7 @@ use super::SimBus;
 use crate::usb::{Setup, TransferError};
 
 const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
-/// How often the drone is checked for changes.
+/// The interval between checks of the drone for changes.
 const GLANCE: Duration = Duration::from_millis(5);
 const CMD_SUBMIT: u32 = 1;
 const CMD_UNLINK: u32 = 2;
@@ -37,7 +37,7 @@ const FULL_SPEED: u32 = 2;
 /// The state of a free port in the status file of the controller.
 const PORT_FREE: &str = "004";
 /// Control transfers have no time limit here, because the host has its own.
-const FOR_EVER: Duration = Duration::from_secs(3600);
+const NO_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Whether this computer has the controller.
 pub(crate) fn is_here() -> bool {
@@ -65,7 +65,7 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
         while !stop.load(Ordering::SeqCst) && !serving.is_finished() && same() {
             thread::sleep(GLANCE);
         }
-        // The kernel treats this as an unplug. An error means that it closed the connection first.
+        // The kernel treats the shutdown as an unplug. An error means that the kernel closed the connection first.
         let _ = socket.shutdown(Shutdown::Both);
         let _ = serving.join();
         report("disconnected");
@@ -74,8 +74,8 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
     Ok(())
 }
 
-/// Passes one end of the pair to the kernel, on the first free full- or high-speed port. If another process or drone
-/// takes that port first, the next one is used.
+/// Passes one end of the socket pair to the kernel, on the first free full- or high-speed port. If another process or
+/// drone takes that port first, the next one is used.
 fn attach(socket: &UnixStream, enumeration: u8) -> io::Result<u32> {
     let mut last = io::Error::other("no free port on vhci_hcd");
     for (port, _) in ports()?.into_iter().filter(|(_, free)| *free) {
@@ -168,7 +168,7 @@ impl UrbLine {
 }
 
 impl VirtualDevice {
-    /// Answers requests until the socket is closed. They are executed one after the other, as in the chip. Only an
+    /// Answers requests until the socket is closed. Requests are executed one after the other, as in the chip. Only an
     /// unlink is handled immediately.
     fn serve(self, mut socket: UnixStream) {
         let Ok(writer) = socket.try_clone() else { return };
@@ -223,7 +223,7 @@ impl VirtualDevice {
         let value = u16::from_le_bytes([value_low, value_high]);
         let index = u16::from_le_bytes([index_low, index_high]);
         let setup = Setup { request_type, request, value, index };
-        match self.bus.control(self.n, self.enumeration, setup, urb.len, &urb.data, FOR_EVER) {
+        match self.bus.control(self.n, self.enumeration, setup, urb.len, &urb.data, NO_LIMIT) {
             Ok(bytes) if urb.is_in => {
                 let bytes = &bytes[..bytes.len().min(urb.len)];
                 line.answer(urb, 0, bytes.len(), bytes);

@@ -17,7 +17,7 @@ pub(super) enum Copies {
     Memory {
         last: Option<Box<Remembered>>,
         /// There is no home directory. The user expects copies to survive this process, but these do not.
-        is_makeshift: bool,
+        is_fallback: bool,
     },
 }
 
@@ -45,7 +45,7 @@ pub struct UndoTarget {
 pub enum NoUndo {
     #[error(transparent)]
     NoCopy(NoCopy),
-    /// It cannot be distinguished from another drone at the same port.
+    /// The drone cannot be distinguished from another one on the same port.
     #[error("the drone reports no serial number")]
     NoSerial,
     #[error("{0}")]
@@ -58,7 +58,7 @@ impl Default for NoUndo {
     }
 }
 
-/// A recorded change of a job.
+/// The recorded change of a job.
 pub(super) enum BegunCopy {
     Files(record::Begun),
     Memory,
@@ -66,11 +66,11 @@ pub(super) enum BegunCopy {
 
 impl Copies {
     pub(super) fn new(record: Option<StateDir>, demo: bool) -> Copies {
-        record.map_or(Copies::Memory { last: None, is_makeshift: !demo }, Copies::Files)
+        record.map_or(Copies::Memory { last: None, is_fallback: !demo }, Copies::Files)
     }
 
-    /// Saves what a job is about to overwrite. If this fails, the flash continues and the returned line goes to the
-    /// log. With `--no-undo`, or if the flash was blank, there is nothing to save and no log line.
+    /// Saves the content that a job is about to overwrite. If this fails, the flash continues and the returned line
+    /// goes to the log. With `--no-undo`, or if the flash was blank, there is nothing to save and no log line.
     pub(super) fn begin(
         &mut self,
         drone: &DroneAt,
@@ -82,12 +82,12 @@ impl Copies {
                 let (begun, entry) = record::begin(record, drone, preview, change);
                 (begun.map(BegunCopy::Files), entry)
             }
-            Copies::Memory { last, is_makeshift } => {
+            Copies::Memory { last, is_fallback } => {
                 let past = last.take().filter(|it| it.drone.may_be(drone));
                 let mut past = past.map(|it| it.past).unwrap_or_default();
                 past.begin(preview.plan.pieces(), preview.before.as_ref(), change);
                 *last = Some(Box::new(Remembered { drone: drone.clone(), past }));
-                let is_temporary = *is_makeshift && preview.before.is_some();
+                let is_temporary = *is_fallback && preview.before.is_some();
                 (Some(BegunCopy::Memory), is_temporary.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
             }
         }
@@ -101,7 +101,7 @@ impl Copies {
         }
     }
 
-    /// An undo found its content already in place.
+    /// Marks an undo as finished, because it found its content already in place.
     pub(super) fn undone(&mut self, drone: &DroneAt) {
         match self {
             Copies::Files(record) => record.undone(drone),

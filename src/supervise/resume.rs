@@ -18,7 +18,6 @@ pub enum Waits {
 /// What to do after a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing.
     Done,
     /// The drone was lost repeatedly without progress.
     GiveUp,

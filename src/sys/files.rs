@@ -15,7 +15,7 @@ pub(crate) fn read_image(path: &Path) -> Result<Image, Problem> {
     read_image_of(path, None)
 }
 
-/// As [`read_image`], for a file with a known SHA-256. The checksum is compared before parsing, because a damaged
+/// Like [`read_image`], for a file with a known SHA-256. The checksum is compared before parsing, because a damaged
 /// download may not parse.
 pub(crate) fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Image, Problem> {
     let bytes = read_bytes(path).map_err(|error| {
@@ -46,7 +46,7 @@ fn shown(path: &Path) -> String {
     if path == Path::new(STDIN) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// Reads a whole file, or standard input for `-`. It stops one byte after the maximum, because the reported size may be
+/// Reads a whole file, or standard input for `-`. Stops one byte past the maximum, because the reported size may be
 /// wrong (a pipe, /dev/zero).
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

@@ -1,15 +1,15 @@
-//! Handles SIGINT, SIGTERM and SIGHUP on a separate thread. Systems other than Unix have no such signals. There, the
-//! process is killed, which leaves the drone as an unplugged cable would.
+//! Handles SIGINT, SIGTERM and SIGHUP on a separate thread. Only Unix has these signals. On other systems, the process
+//! is killed, which affects the drone like an unplugged cable.
 
 use std::io;
 
 /// The meaning of a signal.
-#[cfg_attr(not(unix), expect(dead_code, reason = "no signal arrives there"))]
+#[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has signals"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// SIGINT: the user wants to stop.
     Stop,
-    /// SIGTERM or SIGHUP: the terminal is closed, or the system wants the process to end.
+    /// SIGTERM or SIGHUP: the terminal is closed, or the process has been asked to end.
     HangUp,
 }
 

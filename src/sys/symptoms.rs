@@ -1,5 +1,5 @@
-//! Gathers the facts about this computer that `doctor` judges when no drone is found or none can be opened. Only reads,
-//! and starts no other program.
+//! Gathers the facts about this computer that `doctor` evaluates when no drone is found or none can be opened. It only
+//! reads, and starts no other program.
 
 use std::env;
 use std::fs;
@@ -94,8 +94,9 @@ fn rules() -> Option<[Vec<Rule>; 2]> {
 
 /// Whether to ask a running Crazyflie to enter DFU mode.
 ///
-/// Not if the udev rules let this user open the running drone but not the boot ROM, as with Bitcraze's own rules: the
-/// drone would be stuck in DFU mode, where it cannot be opened. If the rules are unknown, asking is allowed.
+/// Returns [`Enter::NotAllowed`] if the udev rules let this user open the running drone but not the boot ROM, as
+/// Bitcraze's own rules do: the drone would be stuck in DFU mode, where this user cannot open it. If the rules are
+/// unknown, asking is allowed.
 pub(crate) fn may_enter() -> Enter {
     let udev = Path::new("/run/udev/control").exists();
     let rom_is_closed = udev
@@ -114,7 +115,7 @@ pub(crate) fn is_root() -> bool {
     false
 }
 
-/// The groups of this process, and those that its user is in according to `/etc/group`.
+/// The groups of this process, and the groups that list its user in `/etc/group`.
 #[cfg(unix)]
 fn groups() -> (Vec<String>, Vec<String>) {
     let mut numbers: Vec<u32> = rustix::process::getgroups()

@@ -48,12 +48,12 @@ pub(crate) struct Interface {
     pub extra: Vec<u8>,
 }
 
-/// The device's names, as far as they could be read.
+/// The names of a device, some of which may be unreadable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {
     /// A name that could not be read is empty.
     pub strings: Strings,
-    /// Why a name could not be read. Nothing may be concluded from the names in that case.
+    /// Why a name could not be read. In that case, the names prove nothing about the device.
     pub lost: Option<TransferError>,
 }
 
@@ -103,12 +103,12 @@ pub(crate) fn interfaces(transport: &mut dyn Transport) -> Result<Vec<Interface>
 }
 
 /// Makes text from a device safe to print: drops control characters (including terminal escapes) and other characters
-/// that [`is_printable`] rejects, trims blanks and limits the length.
+/// that [`is_printable`] rejects, trims spaces and limits the length.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|&c| is_printable(c)).take(126).collect::<String>().trim().to_owned()
 }
 
-/// Whether a character is safe on a terminal: neither a control character nor one that hides or reorders others.
+/// Whether a character is safe to print: not a control character, and not one that hides or reorders others.
 pub fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{061C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'

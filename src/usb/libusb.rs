@@ -1,7 +1,7 @@
 //! The real bus. This is the only file that uses `rusb`.
 //!
-//! It creates its own libusb context because the global one panics on a kernel without USB. libusb's own messages are
-//! never printed.
+//! [`Libusb`] creates its own libusb context because the global one panics on a kernel without USB. libusb's own
+//! messages are never printed.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_millis(250);
 
 pub(crate) struct Libusb {
     context: Context,
-    /// Keeps the hot-plug callback registered, which ends a wait.
+    /// Keeps the hot-plug callback registered. Its events end a wait.
     _arrivals: Mutex<Option<Registration<Context>>>,
 }
 
@@ -41,7 +41,7 @@ impl Libusb {
     }
 }
 
-/// The callbacks do nothing: calling one already makes `handle_events` return.
+/// The callbacks are empty, because every event makes `handle_events` return.
 struct Notice;
 
 impl Hotplug<Context> for Notice {
@@ -51,19 +51,19 @@ impl Hotplug<Context> for Notice {
 
 impl Bus for Libusb {
     fn list(&self) -> Result<Vec<Found>, BusError> {
-        // A device that disconnects meanwhile is left out of the list.
+        // A device that disconnects during the scan is omitted.
         Ok(self.devices()?.iter().filter_map(found).collect())
     }
 
     fn open(&self, wanted: &Found) -> Result<Box<dyn Transport>, TransferError> {
         let devices = self.devices().map_err(|_| TransferError::Disconnected)?;
-        let is_it = |device: &&Device<Context>| {
+        let is_wanted = |device: &&Device<Context>| {
             let same = |it: Found| {
                 (it.id, it.location, it.address) == (wanted.id, wanted.location.clone(), wanted.address)
             };
             found(device).is_some_and(same)
         };
-        let device = devices.iter().find(is_it);
+        let device = devices.iter().find(is_wanted);
         let handle = device.ok_or(TransferError::Disconnected)?.open().map_err(error)?;
         Ok(Box::new(LibusbTransport { handle, claimed: None }))
     }
@@ -71,13 +71,13 @@ impl Bus for Libusb {
     fn wait(&self, limit: Duration) {
         // Return after POLL at the latest, because hot-plug notifications may be missing.
         let limit = limit.min(POLL);
-        rest_if_failed(self.context.handle_events(Some(limit)), limit);
+        sleep_if_failed(self.context.handle_events(Some(limit)), limit);
     }
 }
 
 /// Sleeps for `limit` if libusb's wait failed. A failed wait returns at once, and a caller that waits in a loop would
 /// spin.
-fn rest_if_failed(waited: rusb::Result<()>, limit: Duration) {
+fn sleep_if_failed(waited: rusb::Result<()>, limit: Duration) {
     if waited.is_err()
         && let Ok(guard) = Mutex::new(()).lock()
     {
@@ -196,11 +196,11 @@ mod tests {
         for failure in [rusb::Error::Io, rusb::Error::Interrupted, rusb::Error::Other] {
             let started = Instant::now();
             // A condition variable may wake spuriously, but not three times in a row.
-            (0..3).for_each(|_| rest_if_failed(Err(failure), limit));
+            (0..3).for_each(|_| sleep_if_failed(Err(failure), limit));
             assert!(started.elapsed() >= limit, "{failure}");
         }
         let started = Instant::now();
-        rest_if_failed(Ok(()), Duration::from_secs(60));
+        sleep_if_failed(Ok(()), Duration::from_secs(60));
         assert!(started.elapsed() < Duration::from_secs(30));
     }
 }

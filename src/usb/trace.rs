@@ -1,5 +1,5 @@
-//! A bus decorator that reports every transfer to a listener: it feeds the `-vv` log and the transfer counts in tests.
-//! It does not change the transfers.
+//! A bus decorator that reports every transfer to a listener, for the `-vv` log and for the transfer counts in tests.
+//! The transfers themselves do not change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Transport for TracedTransport {
 
 impl fmt::Display for Transfer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Bytes printed of a transfer: enough for a status. A whole data block would fill the screen.
+        /// Number of bytes to print: enough for a status. A whole data block would fill the screen.
         const SHOWN: usize = 8;
         let setup = |f: &mut fmt::Formatter<'_>, s: &Setup| {
             write!(f, "{:02x} {:02x} value {:04x} index {:04x}", s.request_type, s.request, s.value, s.index)

@@ -1,5 +1,5 @@
-//! Selects the drone for a job, brings it into DFU mode and opens it. A drone is followed by its port. The serial
-//! number is only a check, because chips of one batch may have the same one in DFU mode.
+//! Selects the drone for a job, brings it into DFU mode and opens it. The drone is tracked by its port. The serial
+//! number is only a cross-check, because chips from one batch may report the same one in DFU mode.
 
 use super::port::{UDEV, open, require_same_drone, with_permission};
 use super::reboot::{appears_in_dfu, enter_dfu};
@@ -9,7 +9,7 @@ use crate::job::{Device, Enter, FailureKind, Job, LogEntry, WaitFor};
 use crate::scan::{cannot_open, choose_while, is_doubtful};
 use crate::usb::{CRAZYFLIE, ROM_DFU, Transport};
 
-/// Waits for the device that the job selects, in whichever mode it is.
+/// Waits for the device that the job selects, in either mode.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     let mut closed_since = None;
     let mut other_drone = false;
@@ -21,7 +21,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
             }
             Ok(None)
         }
-        // The user may plug in or unplug a device until the time is up.
+        // Keep waiting: the user may plug in or unplug a device until the time is up.
         Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => {
             closed_since = None;
             Ok(None)
@@ -37,13 +37,13 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
         }
         other => Ok(Some(other?)),
     })?;
-    // After the wait, select once more to get the reason.
+    // On a timeout, select once more to get the reason.
     let device = match device {
         Some(device) => device,
         None => chosen(ctx, job)??,
     };
     let device = with_permission(ctx, device)?;
-    // A device that could not be opened before reports its serial number only now.
+    // A device that could not be opened at first reports its serial number only now.
     if let Some(serial) = &job.serial {
         require_same_drone(serial, &device)?;
     }
@@ -54,7 +54,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     }
 }
 
-/// A drone in DFU mode, open.
+/// An open drone in DFU mode.
 pub(super) struct InDfu {
     pub(super) device: Device,
     pub(super) transport: Box<dyn Transport>,
@@ -104,7 +104,8 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     Ok(InDfu { device, transport, by_hand })
 }
 
-/// The one device that matches the job's selector and, if an earlier job began with it, the serial number.
+/// Selects the one device that matches the job's selector and, for a job that follows an earlier one, its serial
+/// number.
 fn chosen(ctx: &mut Ctx<'_>, job: &Job) -> Result<Result<Device, FailureKind>, Stop> {
     let device = choose_while(ctx.bus, &job.device, &mut || ctx.check_cancelled().is_ok());
     ctx.check_cancelled()?;

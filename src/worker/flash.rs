@@ -25,7 +25,7 @@ use crate::plan::admission::Purpose;
 use crate::plan::undo::Change;
 use crate::plan::{Comparison, Plan, PlannedSector, Work};
 
-/// The largest backup in bytes: twice the flash of an STM32F405. Another device may report sectors of a gigabyte.
+/// The largest backup in bytes: twice the flash of an STM32F405. Other devices may report gigabyte sectors.
 const COPY_MAX: u64 = 2 * 1024 * 1024;
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
@@ -53,7 +53,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     outcome
 }
 
-/// Everything up to and including verification.
+/// Runs every step up to and including verification.
 fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.enters(Part::Check);
     let map = session.map();
@@ -76,8 +76,8 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<O
     Flashing { session, plan, writing: None, task, protection, board, judge, in_words }.write_image(ctx)
 }
 
-/// Restarts the drone, unless it should stay in DFU mode. It may not start: after manual entry, some drones need a
-/// power cycle. The report mentions that, but it is not a failure.
+/// Restarts the drone, unless it should stay in DFU mode. The drone may fail to start: after manual entry, some need a
+/// power cycle. The report mentions this, but the job still succeeds.
 fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &FlashTask) -> Option<Restarted> {
     if task.leave == Leave::Stay {
         session.settle(ctx);
@@ -97,7 +97,8 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
     Some(reboot::restart(ctx, session, device, blank.unwrap_or(address)))
 }
 
-/// Finds eight blank bytes at the end of a sector, starting with the last sector. The bytes are read now to be certain.
+/// Finds eight blank bytes at the end of a sector, starting with the last sector. Reads them from the device, after all
+/// writes, to be certain.
 fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
     let sectors: Vec<Sector> = session.map().sectors().to_vec();
     sectors.into_iter().rev().find_map(|sector| {
@@ -108,7 +109,7 @@ fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
     })
 }
 
-/// Whether the drone reports another version than the one that was flashed.
+/// Whether the drone reports a different version from the one that was flashed.
 fn runs_other(ctx: &Ctx<'_>, restarted: &Restarted, task: &FlashTask) -> bool {
     match (&restarted.runs, &task.version) {
         (Some(runs), Some(flashed)) if runs != flashed => {
@@ -119,7 +120,7 @@ fn runs_other(ctx: &Ctx<'_>, restarted: &Restarted, task: &FlashTask) -> bool {
     }
 }
 
-/// Refuses a board that the image is not for: the firmware would halt at once there, and the drone would look dead. If
+/// Refuses a board that the image does not support: the firmware would halt at once, and the drone would look dead. If
 /// the board could not be read, the result depends on [`FlashTask::mismatch`].
 fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) -> Result<BoardCheck, Stop> {
     let named = |code: &String| Board::named(code).to_string();
@@ -149,11 +150,11 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
 }
 
 /// Looks for evidence that the device is a Crazyflie. Without any, it may be another board with the same chip, whose
-/// firmware would be lost: then this returns what is in the place of the bootloader.
+/// firmware would be lost. In that case, returns what was found in place of the bootloader.
 ///
 /// Evidence is a board in the OTP, a firmware that was seen running, Bitcraze's bootloader, or the start of a Crazyflie
-/// firmware. None is required if the user overrides the check, for a resumed job, for an undo, and to restore a
-/// bootloader where there is none.
+/// firmware. None is required if the user overrides the check, for a resumed job, for an undo, or to restore a missing
+/// bootloader.
 fn foreign(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -178,8 +179,8 @@ fn foreign(
     Ok(Some(loader).filter(|_| Loader::of(&head) != Loader::Overwritten))
 }
 
-/// Refuses a plan that needs a protected sector: such a sector accepts erase and write without an error and keeps its
-/// contents (AN3156 §5.1 note 2). If the option bytes could not be read, each erase is checked instead.
+/// Refuses a plan that needs a protected sector: erasing or writing such a sector reports no error but has no effect
+/// (AN3156 §5.1 note 2). If the option bytes could not be read, each erase is checked instead.
 fn refuse_protected(ctx: &mut Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<ProtectionCheck, Stop> {
     let Some(protection) = session.protection(ctx).map_err(|stop| stop.at(Place::OptionBytes))? else {
         ctx.log(LogEntry::ProtectionUnread);
@@ -206,10 +207,10 @@ enum ProtectionCheck {
 
 /// Measures whether the chip really programs 32 bits at a time.
 ///
-/// The ROM's answers do not prove that: a ROM could accept the setting ([`Session::set_width`]) without any effect. The
-/// time does. A full block takes about 13 ms at 32 bits and 38 ms at 8 bits: 512 or 2048 operations of 16 µs each
-/// (DS8626 table 40), plus the transfer. The average of the first eight full blocks decides, with the limit in between.
-/// A slow chip only gets a warning in the log, because what it writes is right.
+/// The ROM's answers do not prove that: a ROM could accept the setting ([`Session::set_width`]) without applying it.
+/// The timing does. A full block takes about 13 ms at 32 bits and 38 ms at 8 bits: 512 or 2048 operations of 16 µs each
+/// (DS8626 table 40), plus the transfer. The average of the first eight full blocks decides; the limit is in between.
+/// For a slow chip, this only logs a warning, because the data is still written correctly.
 #[derive(Default)]
 struct WidthJudge {
     blocks: u32,
@@ -218,7 +219,7 @@ struct WidthJudge {
 }
 
 impl WidthJudge {
-    /// The length in bytes of a full block. Shorter ones are not counted.
+    /// The length in bytes of a full block. Shorter blocks are not counted.
     const FULL: u32 = 2048;
     const BLOCKS: u32 = 8;
     const LIMIT: Duration = Duration::from_millis(22);
@@ -240,7 +241,7 @@ impl WidthJudge {
 struct Flashing<'a> {
     session: &'a mut Session,
     plan: Plan,
-    /// The sector that is being written.
+    /// The sector being written.
     writing: Option<usize>,
     task: &'a FlashTask,
     protection: ProtectionCheck,
@@ -271,7 +272,7 @@ impl Flashing<'_> {
         Ok(Outcome::Flashed)
     }
 
-    /// Warns if the bootloader is missing, because a firmware does not start without it.
+    /// Warns if the bootloader is missing, because no firmware starts without it.
     fn check_loader(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Loader>, Stop> {
         let head = Span::new(LOADER_BASE, 8).filter(|head| self.session.map().covers(*head));
         let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
@@ -316,7 +317,7 @@ impl Flashing<'_> {
         Ok(work)
     }
 
-    /// Whether an undo would overwrite what another program has written and the user has to decide.
+    /// Whether an undo would overwrite data that another program has written, and the user must decide.
     fn is_changed_since(&self, ctx: &Ctx<'_>, before: Option<&Segment>) -> Result<bool, Stop> {
         let Some(before) = before else { return Ok(false) };
         if self.task.expected.iter().all(|piece| piece.is_in(before) != Some(false)) {
@@ -332,7 +333,7 @@ impl Flashing<'_> {
         }
     }
 
-    /// Detects a change of platform, if both firmwares name theirs.
+    /// Detects a change of platform, if both firmwares name their platform.
     fn platform_change(&self, current: Option<&Content>) -> Option<PlatformChange> {
         let from = current.and_then(Content::firmware).and_then(Firmware::platform)?;
         self.task.platform.filter(|&to| to != from).map(|to| PlatformChange { from, to })
@@ -379,8 +380,8 @@ impl Flashing<'_> {
         Ok((found, before))
     }
 
-    /// Reads a complete sector, and first any sectors before it that the image skips. The backup must not have gaps:
-    /// restoring it would erase what is there.
+    /// Reads a complete sector, and before it any sectors that the image skips. The backup must not have gaps, because
+    /// restoring it would erase their content.
     fn copy_sector(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -459,8 +460,8 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// If the protection is unknown, checks that the erase had an effect. The first sector is the one that a start
-    /// depends on, so a protected chip is detected before anything is lost.
+    /// If the protection is unknown, checks that the erase took effect. The first sector to be erased is the one that a
+    /// program needs to start, so a protected chip is detected before anything is lost.
     fn require_erased(&mut self, ctx: &mut Ctx<'_>, sector: &Sector, left: DroneState) -> Result<(), Stop> {
         let Some(block) = sector.span.blocks(self.session.block()).next() else { return Ok(()) };
         if self.protection == ProtectionCheck::Passed {
@@ -502,8 +503,8 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Writes a commit word, 8 bits at a time. At 32 bits and too low a supply voltage the word could be wrong, and a
-    /// wrong word makes the firmware start just as the right one does.
+    /// Writes a commit word, 8 bits at a time. If the supply voltage is too low for 32 bits, the word could be wrong,
+    /// and a wrong word starts the firmware just as the right one does.
     fn commit(&mut self, ctx: &mut Ctx<'_>, word: Span, meter: &mut Meter) -> Result<(), Stop> {
         self.session.program_bytes(ctx)?;
         self.write_block(ctx, word, meter)?;
@@ -523,7 +524,7 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Erases the sector of a commit word that does not verify, so that it cannot start anything.
+    /// Erases the sector of a commit word that does not verify, so that no program can start from it.
     fn erase_wrong_word(&mut self, ctx: &mut Ctx<'_>, word: Span, stop: &Stop) {
         let is_wrong = matches!(stop, Stop::Failed(FailureKind::Mismatch { .. }, _));
         let Some(sector) = self.sector_at(word.start()).filter(|_| is_wrong) else { return };
@@ -583,8 +584,8 @@ impl Flashing<'_> {
         Ok(())
     }
 
-    /// Rewrites the sector of a block that did not verify, 8 bits at a time, if it was written 32 bits at a time: the
-    /// supply voltage may be lower than declared (RM0090 §3). Each sector gets one such retry. A commit word is still
+    /// If a block that was written 32 bits at a time does not verify, rewrites its sector 8 bits at a time: the supply
+    /// voltage may be lower than declared (RM0090 §3). Each sector gets one such retry. The commit word is still
     /// written last.
     fn rewrite_in_bytes(
         &mut self,
@@ -680,7 +681,7 @@ fn firmware_in(before: &Segment) -> Option<Content> {
     Content::in_flash(before.data.get(from..)?)
 }
 
-/// The spans of flash that the work covers, each with its number of bytes in `spans`, as in
+/// The spans of flash that the work covers, each with the number of its bytes in `spans`, as in
 /// `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
 fn rewritten_spans(work: &Work, spans: &[&[Span]]) -> Stretches {
     let bytes = |stretch: &Span| {

@@ -62,7 +62,7 @@ pub(super) fn read_sector_0(
     Ok(sector)
 }
 
-/// A blank stretch of this many bytes ends a program.
+/// A blank stretch of this many bytes marks the end of a program.
 const HOLE: usize = 16 * 1024;
 
 /// Reads from `start` until [`HOLE`] bytes in a row are blank, or to `end`.

@@ -1,4 +1,4 @@
-//! The device at a port: what it is now, whether it can be opened yet, and whether it is still the same drone.
+//! The device on a port: identifies it, opens it once udev permits, and checks that it is still the same drone.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::usb::{Bus, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transp
 /// How long udev may take to set the permissions of a new device.
 pub(super) const UDEV: Duration = Duration::from_secs(2);
 
-/// The device at this port, if it may be a Crazyflie.
+/// The device on this port, if it may be a Crazyflie.
 pub(super) fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop> {
     let ours = |found: &Found| found.location == *port && (found.id == ROM_DFU || found.id == CRAZYFLIE);
     let found = bus.list()?.into_iter().find(ours);
@@ -20,10 +20,10 @@ pub(super) fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop>
 
 /// Opens `device`, if it has not re-enumerated since it was listed.
 pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>, Stop> {
-    let is_it = |found: &Found| {
+    let is_same_device = |found: &Found| {
         (&found.location, found.id, found.address) == (&device.location, device.id, device.address)
     };
-    let found = ctx.bus.list()?.into_iter().find(is_it);
+    let found = ctx.bus.list()?.into_iter().find(is_same_device);
     let opened = found.ok_or(TransferError::Disconnected).and_then(|found| ctx.bus.open(&found));
     Ok(opened.map_err(|error| cannot_open(device, error))?)
 }
@@ -32,7 +32,7 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
 /// chip hides its serial number and passes here, but is refused later because of the protection.
 pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), FailureKind> {
     let shown = &device.strings.serial;
-    // The serial number of a device that cannot be opened is unknown. The error of opening it will be reported instead.
+    // The serial number of a device that cannot be opened is unknown. The open error will be reported instead.
     if device.open_error.is_some() || shown == HIDDEN_SERIAL || crazyflie::is_same_serial(serial, shown) {
         return Ok(());
     }
@@ -40,8 +40,8 @@ pub(super) fn require_same_drone(serial: &str, device: &Device) -> Result<(), Fa
     Err(FailureKind::OtherDrone { port: device.location.clone(), found })
 }
 
-/// Reads a device again until it can be opened, for at most [`UDEV`]. A new device may not answer at first, and udev
-/// sets its permissions a moment after it appears.
+/// Re-reads a device until it can be opened, for at most [`UDEV`]. A new device may not answer at first, and udev sets
+/// its permissions a moment after it appears.
 pub(super) fn with_permission(ctx: &mut Ctx<'_>, mut device: Device) -> Result<Device, Stop> {
     let start = ctx.clock.now();
     while device.open_error.is_some_and(|error| error != TransferError::Busy)

@@ -1,5 +1,5 @@
-//! Queries the version and the board of a running Crazyflie by CRTP over USB. The CRTP link is switched from the radio
-//! to USB for that, and back afterwards. No reply is not an error: the field stays `None`.
+//! Queries the version and the board of a running Crazyflie with CRTP over USB. The CRTP link is switched from the
+//! radio to USB first, and back afterwards. A missing reply is not an error: the field stays `None`.
 
 use std::time::Duration;
 
@@ -9,34 +9,35 @@ use crate::job::{Device, LogEntry, Running};
 use crate::usb::descriptor::{self, Names};
 use crate::usb::{TransferError, Transport};
 
-/// Time limit of one packet. Switching the link takes no time, and the firmware sends a packet within one tick.
+/// Time limit for one packet. Switching the link takes no time, and the firmware sends a packet within one tick.
 const PACKET: Duration = Duration::from_millis(100);
-/// Time limit of the read that claims the interface. No packet arrives before the link is switched.
+/// Time limit for the read that claims the interface. No packet arrives before the link is switched.
 const CLAIM: Duration = Duration::from_millis(10);
-/// How long to wait for an answer among the packets of the console.
+/// How long to wait for an answer among the console's packets.
 const ANSWER: Duration = Duration::from_millis(300);
-/// The pause before a device that cannot be opened yet is tried again.
-const GLANCE: Duration = Duration::from_millis(50);
+/// The pause between attempts to open the device.
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Queries the running `device` for at most `limit`. A firmware that has just started needs a moment.
+/// Queries the running `device` for at most `limit`. Firmware that has just started needs a moment.
 pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let start = ctx.clock.now();
     let in_time = || ctx.clock.now().saturating_sub(start) < limit;
     let mut transport = loop {
         match port::open(ctx, device) {
             Ok(transport) => break transport,
-            Err(_) if in_time() => ctx.clock.sleep(GLANCE),
+            Err(_) if in_time() => ctx.clock.sleep(OPEN_PAUSE),
             Err(_) => return Running::default(),
         }
     };
-    // Another device may be plugged in by now. Only a confirmed Crazyflie may get the requests.
+    // A different device may be plugged in by now. Send the requests only to a confirmed Crazyflie.
     let names = descriptor::names(&mut *transport);
     let is_crazyflie =
         |names: Names| names.lost.is_none() && Mode::of(device.id, &names.strings) == Some(Mode::Firmware);
     if !names.is_ok_and(is_crazyflie) {
         return Running::default();
     }
-    // Reading claims the interface. If another program has it, such as cfclient, its link must not be switched.
+    // Reading claims the interface. If another program, such as cfclient, holds it, that program's link must not be
+    // switched.
     let mut packet = [0; CRTP_MAX];
     match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
         Ok(_) | Err(TransferError::Timeout) => {}

@@ -30,8 +30,8 @@ pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Resu
     })
 }
 
-/// Rounds a block up to whole words. A read must have 2 to 2048 bytes (AN3156 §4), so an image that ends on an odd byte
-/// is read together with the bytes that follow.
+/// Rounds a block up to whole words. A read must be 2 to 2048 bytes long (AN3156 §4), so an image that ends on an odd
+/// byte is read together with the bytes that follow.
 fn whole_words(session: &Session, block: Span) -> Span {
     let whole = Span::new(block.start(), block.len().next_multiple_of(4));
     whole.filter(|whole| session.map().covers(*whole)).unwrap_or(block)
@@ -51,7 +51,7 @@ pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome
     })
 }
 
-/// Turns a mismatch into a difference: for a job that has written nothing, it is a result and not a fault.
+/// Turns a mismatch into a difference: in a job that writes nothing, it is a result, not a failure.
 fn differs(stop: Stop) -> Stop {
     match stop {
         Stop::Failed(FailureKind::Mismatch { address, expected, found }, place) => {

@@ -1,5 +1,5 @@
-//! Restarts of the drone: from its firmware into DFU mode, from DFU mode into its firmware, and whether it stays up.
-//! The drone is followed by its port, and its serial number is checked after each re-enumeration.
+//! Restarts the drone, from its firmware into DFU mode and back, and checks whether it stays up. The drone is tracked
+//! by its port, and its serial number is checked after each re-enumeration.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use crate::job::{Boot, Device, FailureKind, LogEntry, WaitFor};
 use crate::scan::cannot_open;
 use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError, descriptor};
 
-/// Time limit of the request to enter DFU mode. The firmware resets at once and does not answer.
+/// Time limit for the request to enter DFU mode. The firmware resets at once and does not answer.
 const ENTER_LIMIT: Duration = Duration::from_secs(1);
-/// Time limit from the request until 0483:df11 appears: usually under one second, longer if a virtual machine takes the
-/// device over.
+/// Time limit from the request until 0483:df11 appears: usually under one second, longer if a virtual machine takes
+/// over the device.
 const DFU_APPEARS: Duration = Duration::from_secs(10);
-/// How many times a drone is asked to enter DFU mode.
+/// How many times cfdfu asks a drone to enter DFU mode.
 ///
 /// One request is not reliable. When the ROM starts, it measures the external oscillator against its internal one. If
-/// it takes a wrong frequency, it resets, and the firmware starts again. On other F405 boards, 0 to 50 % of the
+/// it settles on a wrong frequency, it resets, and the firmware starts again. On other F405 boards, 0 to 50 % of the
 /// requests reached the ROM (CircuitPython PR 11270: 5 of 12, and 12 of 12 with retries). The Crazyflie uses the same
 /// ROM. With a success rate of 42 %, two attempts fail in 34 % of cases and eight in 1.3 %.
 const ENTRY_TRIES: u32 = 8;
-/// No further attempt begins after this time.
+/// No new attempt starts after this time.
 const ENTRY: Duration = Duration::from_secs(60);
 /// How long a drone must keep running, at the same address, to count as staying up. If its firmware fails an assertion,
 /// it restarts about once per second.
 const STAYS: Duration = Duration::from_secs(3);
-/// How long a device takes at most to leave the bus after a request to restart.
+/// How long a device may take to disconnect after a request to restart.
 const GONE: Duration = Duration::from_secs(2);
 /// How long to wait for the drone to appear after leave.
 const APPEARS: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         tries = attempt;
         ctx.log(LogEntry::Entering { attempt, tries: ENTRY_TRIES });
         let mut transport = open(ctx, &drone)?;
-        // Another device may be plugged in by now. Only a confirmed Crazyflie may get the request.
+        // A different device may be plugged in by now. Send the request only to a confirmed Crazyflie.
         let names = descriptor::names(&mut *transport);
         ctx.check_cancelled()?;
         let names = names.map_err(|error| cannot_open(&drone, error))?;
@@ -70,7 +70,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         ctx.was = FirstSeen::Stopped;
         drop(transport);
         if answer.is_ok() {
-            // It answered, so it is either about to restart or too old to know the request.
+            // The drone answered, so its firmware is either about to restart or too old to support the request.
             let gone = ctx.wait_for(WaitFor::Restart, GONE, |ctx| {
                 let found = at(ctx.bus, &drone.location)?;
                 Ok(found.is_none_or(|found| found.address != drone.address).then_some(()))
@@ -115,7 +115,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
     Err(FailureKind::DidNotEnter { tries, limit: appears, now }.into())
 }
 
-/// Waits until the user has brought this drone into DFU mode at its port.
+/// Waits until the user has brought this drone into DFU mode on its port.
 pub(super) fn appears_in_dfu(
     ctx: &mut Ctx<'_>,
     drone: &Device,
@@ -145,10 +145,10 @@ pub(super) fn appears_in_dfu(
 enum Started {
     /// It is running. [`stays`] checks whether it keeps running.
     Running(Device),
-    /// It is in DFU mode again. After manual entry, the radio chip makes every reset end there.
+    /// It is back in DFU mode. After manual entry, the radio chip makes every reset end in DFU mode.
     InDfu,
     /// It did not appear on USB.
-    Dark,
+    Missing,
 }
 
 /// Waits until the drone that was `device` is running or back in DFU mode.
@@ -156,22 +156,22 @@ fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started
     let seen = ctx.wait_for(WaitFor::Start, limit, |ctx| {
         let found = at(ctx.bus, &device.location)?.filter(|found| found.address != device.address);
         // A device that is still starting may fail in any way when it is opened.
-        let answers = |device: &Device| device.open_error.is_none_or(is_lasting);
+        let answers = |device: &Device| device.open_error.is_none_or(persists);
         Ok(found.filter(answers))
     })?;
-    let Some(seen) = seen else { return Ok(Started::Dark) };
+    let Some(seen) = seen else { return Ok(Started::Missing) };
     ctx.use_device(seen.clone());
-    // Another drone at this port proves nothing about the one that was flashed.
+    // Another drone on this port proves nothing about the one that was flashed.
     if require_same_drone(&device.strings.serial, &seen).is_err() {
         ctx.log(LogEntry::OtherDroneThere(seen.location));
-        return Ok(Started::Dark);
+        return Ok(Started::Missing);
     }
     Ok(if seen.mode == Mode::Firmware { Started::Running(seen) } else { Started::InDfu })
 }
 
-/// Watches whether a drone that was seen running stays up: it does if it is still there, at the same address, [`STAYS`]
-/// after `seen`. A new address or DFU mode means that it restarted by itself, even if it is then stable on USB: after a
-/// failed assertion the firmware may stop in its failed self-test, and after manual entry every reset ends in DFU mode.
+/// Watches whether a running drone stays up: it must still be connected, at the same address, [`STAYS`] after `seen`. A
+/// new address or DFU mode means that it restarted unprompted, even if it is stable on USB afterwards: after a failed
+/// assertion the firmware may stop in its failed self-test, and after manual entry every reset ends in DFU mode.
 fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Result<Boot, Stop> {
     let mut gone_since = None;
     let boot = ctx.wait_for(WaitFor::StayUp, STAYS * 3, |ctx| {
@@ -209,7 +209,7 @@ pub(super) fn restart(
     ctx.enters(Part::Restart);
     let rom = session.rom_version(ctx).unwrap_or(None);
     ctx.log(LogEntry::Rom(rom));
-    let dark = Restarted { rom, boot: Boot::NotSeen, runs: None };
+    let not_seen = Restarted { rom, boot: Boot::NotSeen, runs: None };
     let left = session.leave(ctx, address);
     // The device is expected to disconnect now.
     ctx.at = None;
@@ -217,18 +217,18 @@ pub(super) fn restart(
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
         Err(Stop::Failed(kind, _)) => {
             ctx.log(LogEntry::NotLeft(kind));
-            return dark;
+            return not_seen;
         }
         Ok(()) | Err(Stop::Cancelled) => {}
     }
-    // An earlier cancel has had its effect. A new one ends the wait.
+    // An earlier cancel has already taken effect. A new one ends the wait.
     ctx.cancelled = false;
     let left = ctx.clock.now();
-    let started = starts(ctx, device, APPEARS).unwrap_or(Started::Dark);
+    let started = starts(ctx, device, APPEARS).unwrap_or(Started::Missing);
     let Started::Running(running) = started else {
-        // The job was done. The wait for a drone that stays dark does not count.
+        // The job is done. The time spent waiting for a drone that does not appear does not count.
         ctx.idle += ctx.clock.now().saturating_sub(left);
-        return dark;
+        return not_seen;
     };
     ctx.was = FirstSeen::Running;
     let seen = ctx.clock.now();
@@ -237,7 +237,7 @@ pub(super) fn restart(
     if let Some(version) = &runs {
         ctx.log(LogEntry::Runs(version.clone()));
     }
-    // The job is done. The time to watch the drone does not count, and a cancel skips it.
+    // The job is done. The time spent watching the drone does not count, and a cancel skips it.
     let watched = ctx.clock.now();
     let boot = stays(ctx, &running, seen).unwrap_or(Boot::NotWatched);
     ctx.cancelled = false;
@@ -245,7 +245,8 @@ pub(super) fn restart(
     Restarted { rom, boot, runs }
 }
 
-/// Whether an error of opening a device will last. Other errors may occur while the device appears or disappears.
-fn is_lasting(error: TransferError) -> bool {
+/// Whether an open error persists once the device has settled. Other errors may be due to a device that is appearing or
+/// disappearing.
+fn persists(error: TransferError) -> bool {
     matches!(error, TransferError::Access | TransferError::Busy)
 }

@@ -1,5 +1,5 @@
-//! The retry policy: how often a harmless request is repeated, and with which pauses. [`RetryingBus`] is a bus that applies
-//! it to GET_DESCRIPTOR and SET_INTERFACE. `worker::session` applies the same pauses to DFU operations.
+//! The retry policy: how often an idempotent request is retried, and with what pauses. [`RetryingBus`] applies it to
+//! GET_DESCRIPTOR and SET_INTERFACE. `worker::session` applies the same pauses to DFU operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,24 +7,24 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// The pauses before the repeats of a failed request.
+/// The pause before each retry of a failed request.
 ///
-/// There is one policy for all repeats, because retries at several levels would multiply, and a device that does not
-/// answer would delay a cancel for many seconds. 250 ms in total are enough: a host controller reports errors for about
+/// There is one policy for all retries, because retries on several levels would multiply, and a device that does not
+/// answer would delay a cancel for many seconds. 250 ms in total is enough: a host controller reports errors for about
 /// that long before the hub notices that a device was unplugged, and a device that is still starting needs no longer.
 ///
-/// Only what has the same effect twice is repeated: GET_DESCRIPTOR, SET_INTERFACE, and the reads, erases and writes of
-/// `worker::session`. A DFU request may move the device to another state, so it is not repeated alone: the whole
-/// operation is repeated, after a recovery to dfuIDLE. All other control and bulk transfers are sent once.
+/// Only idempotent operations are retried: GET_DESCRIPTOR, SET_INTERFACE, and the reads, erases and writes of
+/// `worker::session`. A DFU request may move the device to another state, so it is not retried alone: the whole
+/// operation is retried, after a recovery to dfuIDLE. All other control and bulk transfers are sent once.
 pub(super) const PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(100)];
 
-/// A request that takes this long is not repeated. These requests are normally answered within milliseconds.
+/// A request that takes this long is not retried. These requests are normally answered within milliseconds.
 const SLOW: Duration = Duration::from_secs(1);
 /// bmRequestType (device to host, standard, device) and bRequest of GET_DESCRIPTOR.
 const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
 
-/// A bus that repeats harmless requests to its devices: see [`PAUSES`].
+/// A bus that retries idempotent requests to its devices: see [`PAUSES`].
 pub(crate) struct RetryingBus<B> {
     inner: B,
     clock: Arc<dyn Clock>,
@@ -44,7 +44,7 @@ impl<B: Bus> Bus for RetryingBus<B> {
 
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
         let inner = self.inner.open(found)?;
-        Ok(Box::new(RetryingTransport { inner, clock: Arc::clone(&self.clock), worn_out: false }))
+        Ok(Box::new(RetryingTransport { inner, clock: Arc::clone(&self.clock), retries_disabled: false }))
     }
 
     fn wait(&self, limit: Duration) {
@@ -55,23 +55,23 @@ impl<B: Bus> Bus for RetryingBus<B> {
 struct RetryingTransport {
     inner: Box<dyn Transport>,
     clock: Arc<dyn Clock>,
-    /// A request was too slow, or timed out despite all repeats. Further requests are not repeated.
-    worn_out: bool,
+    /// Set after a request was too slow, or timed out on every attempt. Further requests are not retried.
+    retries_disabled: bool,
 }
 
 impl RetryingTransport {
-    fn repeat<T>(
+    fn retry<T>(
         &mut self,
         mut act: impl FnMut(&mut dyn Transport) -> Result<T, TransferError>,
     ) -> Result<T, TransferError> {
         let asked = self.clock.now();
         let mut result = act(&mut *self.inner);
-        // An error after so long is not transient, whatever its code. SET_INTERFACE is the reason for this check: Linux
-        // gives it 5 s, which cannot be changed here.
+        // An error after this long is not transient, whatever its code. SET_INTERFACE is the reason for this check:
+        // Linux gives it a timeout of 5 s, which cannot be changed here.
         if self.clock.now().saturating_sub(asked) >= SLOW {
-            self.worn_out = true;
+            self.retries_disabled = true;
         }
-        let pauses = if self.worn_out { &[] } else { &PAUSES[..] };
+        let pauses = if self.retries_disabled { &[] } else { &PAUSES[..] };
         for pause in pauses {
             match result {
                 Err(error) if error.is_transient() => self.clock.sleep(*pause),
@@ -79,7 +79,7 @@ impl RetryingTransport {
             }
             result = act(&mut *self.inner);
         }
-        self.worn_out |= matches!(result, Err(TransferError::Timeout));
+        self.retries_disabled |= matches!(result, Err(TransferError::Timeout));
         result
     }
 }
@@ -92,7 +92,7 @@ impl Transport for RetryingTransport {
         limit: Duration,
     ) -> Result<usize, TransferError> {
         if (setup.request_type, setup.request) == GET_DESCRIPTOR {
-            self.repeat(|inner| inner.control_in(setup, buffer, limit))
+            self.retry(|inner| inner.control_in(setup, buffer, limit))
         } else {
             self.inner.control_in(setup, buffer, limit)
         }
@@ -103,7 +103,7 @@ impl Transport for RetryingTransport {
     }
 
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
-        self.repeat(|inner| inner.select(interface, alternate))
+        self.retry(|inner| inner.select(interface, alternate))
     }
 
     fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {

@@ -1,5 +1,5 @@
 //! A session with one device in DFU mode: performs the machine's steps on the transport, waits where required, logs the
-//! machine's notes, and retries what may safely be repeated.
+//! machine's notes, and retries operations that are safe to repeat.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::flash::{Address, Span};
 use crate::job::{Device, FailureKind, LogEntry, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
-/// The longest that an operation may take, whatever the device answers. Erasing one sector may take 10 s.
+/// Time limit for an operation, whatever the device answers. Erasing one sector may take 10 s.
 const OPERATION: Duration = Duration::from_secs(45);
 /// How long a device may stay silent before the job fails. This is longer than the longest erase of a sector (4 s,
 /// DS8626 table 40), and short enough for the whole job to end within 15 s.
 const SILENCE: Duration = Duration::from_secs(6);
-/// Time limit for reading the names of all memories. The remaining names are skipped.
+/// Time limit for reading the names of all memories. Any names that remain are skipped.
 const NAMES: Duration = Duration::from_secs(5);
-/// The longest pause without a check for a cancel.
+/// The longest pause between checks for a cancel.
 const SLICE: Duration = Duration::from_secs(1);
 /// The virtual address that sets the programming width, and its values (AN2606, "Bootloader memory management",
 /// table 4).
@@ -35,16 +35,16 @@ const THIRTY_TWO_BITS: [u8; 4] = [0x03, 0xFF, 0xFF, 0xFF];
 /// How long to wait for another program to release the device: see [`Session::claim`].
 const HELD: Duration = Duration::from_secs(3);
 
-/// An open device in DFU mode, in dfuIDLE or within a run of blocks.
+/// An open device in DFU mode, in dfuIDLE or partway through a run of blocks.
 pub(super) struct Session {
     transport: Box<dyn Transport>,
     machine: Machine,
     device: DfuDevice,
-    /// The alternate setting that is selected.
+    /// The selected alternate setting.
     alternate: u8,
-    /// How long requests have gone unanswered, without the pauses between them.
+    /// How long requests have gone unanswered, excluding the pauses between them.
     silence: Duration,
-    /// The programming width, as far as it is known.
+    /// The programming width, as set or assumed.
     pub(super) width: Programming,
     pub(super) quirks: Quirks,
 }
@@ -78,7 +78,7 @@ impl Session {
         if !info.strings.serial.is_empty() {
             port::require_same_drone(&info.strings.serial, &now)?;
         } else if !now.strings.serial.is_empty() {
-            // The serial number could not be read before. Backups and the recognition of a lost drone need it.
+            // The serial number could not be read before. It is needed for backups and to recognise a lost drone.
             ctx.use_device(now);
         }
         let started = ctx.clock.now();
@@ -140,9 +140,9 @@ impl Session {
     /// Selects the first alternate setting, which claims the interface.
     ///
     /// If another program has claimed it, this waits for up to [`HELD`]. The other program may be another cfdfu, which
-    /// identifies every drone that has just appeared and needs about a second for that. Without the wait, a flash
-    /// that is started just after the drone is plugged in would fail. A program that keeps the device longer than
-    /// three seconds is reported. A background identify does not wait.
+    /// takes about a second to identify each drone that appears. Without the wait, a flash started just after the drone
+    /// is plugged in would fail. A program that holds the device for longer than three seconds is reported. A
+    /// background identify does not wait.
     fn claim(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         ctx.log(LogEntry::SelectingAlternate(alternate));
         let started = ctx.clock.now();
@@ -187,18 +187,18 @@ impl Session {
         Ok(self.run(ctx, &Operation::Read(span.start(), len))?)
     }
 
-    /// Runs an operation to its end. If the device refuses it or an answer is lost, the device is brought back to
-    /// dfuIDLE and the operation is repeated after a pause, at most three times ([`PAUSES`]).
+    /// Runs an operation to completion. If the device refuses it or an answer is lost, this pauses, brings the device
+    /// back to dfuIDLE and retries the operation, at most three times ([`PAUSES`]).
     ///
-    /// A read, an erase and a write may be repeated without harm: a repeated write programs the same bits again. The
-    /// repeat is worthwhile because single blocks fail by chance, on an F411 at 2, 12 and 13 % of the image in three
-    /// attempts (dfu-util tickets 140 and 141).
+    /// Repeating a read, an erase or a write is harmless: a repeated write programs the same bits again. Retries are
+    /// worthwhile because individual blocks fail at random, on an F411 at 2, 12 and 13 % of the image in three attempts
+    /// (dfu-util tickets 140 and 141).
     pub(super) fn run(&mut self, ctx: &mut Ctx<'_>, operation: &Operation) -> Result<Vec<u8>, FailureKind> {
         let first = match self.attempt(ctx, operation.clone()) {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
-        if !may_be_repeated(first) || matches!(operation, Operation::Recover | Operation::TakeOver) {
+        if !is_retryable(first) || matches!(operation, Operation::Recover | Operation::TakeOver) {
             return Err(verdict(ctx, first));
         }
         for pause in PAUSES {
@@ -212,14 +212,14 @@ impl Session {
                 Err(error) if error.ends_session() => {
                     return Err(verdict(ctx, error));
                 }
-                Err(error) if !may_be_repeated(error) => break,
+                Err(error) if !is_retryable(error) => break,
                 Err(_) => {}
             }
         }
         Err(verdict(ctx, first))
     }
 
-    /// Before a write to flash is repeated, switches to 8 bits: the supply voltage may be lower than declared.
+    /// Switches to 8 bits before a write to flash is retried: the supply voltage may be lower than declared.
     fn narrow_for(&mut self, ctx: &mut Ctx<'_>, operation: &Operation) -> Result<(), DfuError> {
         let flash = MemoryMap::stm32f405();
         let writes = matches!(operation, Operation::Write(at, _)
@@ -227,7 +227,7 @@ impl Session {
         if writes { self.narrow(ctx) } else { Ok(()) }
     }
 
-    /// Switches back to 8 bits after a failure, unless it is 8 already.
+    /// Switches back to 8 bits after a failure, unless the width is already 8.
     pub(super) fn narrow(&mut self, ctx: &mut Ctx<'_>) -> Result<(), DfuError> {
         if self.width == Programming::Bytes {
             return Ok(());
@@ -261,7 +261,7 @@ impl Session {
         loop {
             let asked = ctx.clock.now();
             let step = self.machine.step();
-            // The machine limits its own waits. This limits the transfers between them, too.
+            // The machine limits its own waits. This also limits the transfers between them.
             if took > OPERATION && !matches!(step, Step::Finished(_)) {
                 return Err(DfuError::Busy(took));
             }
@@ -285,7 +285,7 @@ impl Session {
                 Step::Wait(time) => {
                     let mut left = time;
                     while !left.is_zero() {
-                        // A cancel need not wait for an operation of an earlier session.
+                        // A cancel need not wait for an operation from an earlier session.
                         if is_take_over && ctx.check_cancelled().is_err() {
                             return Err(DfuError::Busy(took));
                         }
@@ -302,11 +302,11 @@ impl Session {
                     return result;
                 }
             };
-            // Count only the time of the request, up to its limit: the process may have been stopped meanwhile
+            // Count only the time of the request, up to its limit: the process may have been suspended in the meantime
             // (Ctrl-Z).
             let spent = ctx.clock.now().saturating_sub(asked).min(limit + PAUSES[0]);
             took += spent;
-            // A stall is an answer.
+            // A stall counts as an answer.
             if error.is_none_or(|error| error == TransferError::Stall) {
                 self.silence = Duration::ZERO;
                 continue;
@@ -340,9 +340,9 @@ impl Session {
     /// undoes the setting.
     ///
     /// The switch is documented in AN2606 only, and no other host is known to use it, so nothing depends on it. If the
-    /// ROM refuses, it continues at 8 bits. If it accepts, and the value reads back or cannot be read, 32 bits are
-    /// assumed, and the time per block shows whether that is true (`WidthJudge` in `flash`). Data that was written at
-    /// 32 bits and does not verify is written again at 8 bits.
+    /// ROM refuses, programming stays at 8 bits. If it accepts, and the value reads back correctly or cannot be read,
+    /// 32 bits are assumed, and the time per block shows whether that is true (`WidthJudge` in `flash`). Data that was
+    /// written at 32 bits and does not verify is rewritten at 8 bits.
     pub(super) fn set_width(&mut self, ctx: &mut Ctx<'_>, width: Width) -> Result<(), Stop> {
         if !self.quirks.width_switch {
             return Ok(());
@@ -390,9 +390,9 @@ impl Session {
         self.select(ctx, before)
     }
 
-    /// Calls `read` with the alternate setting of the memory that contains `address`, and then selects the previous one
-    /// again. If that setting is unknown or `read` fails, the current setting is used: all memories share one address
-    /// pointer. Returns `None` for an unknown chip, or if `read` fails there, too.
+    /// Calls `read` with the alternate setting of the memory that contains `address`, then restores the previous
+    /// setting. If the memory's setting is unknown, or `read` fails with it, uses the current setting: all memories
+    /// share one address pointer. Returns `None` for an unknown chip, or if `read` fails with that setting as well.
     fn read_at_memory_of<T>(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -438,7 +438,7 @@ impl Session {
         let seen = self.read_at_memory_of(ctx, OPTIONS, |session, ctx| {
             match session.run(ctx, &Operation::Read(OPTIONS, 16)) {
                 Ok(bytes) => Ok(Protection::parse(&bytes)),
-                // Some ROMs report this at Set Address, others at the read.
+                // Some ROMs report read protection at Set Address, others at the read.
                 Err(FailureKind::Dfu(DfuError::Status(Status::VENDOR))) => {
                     session.run(ctx, &Operation::Recover)?;
                     Ok(Some(Protection { read: true, sectors: Vec::new() }))
@@ -449,7 +449,7 @@ impl Session {
         Ok(seen?.flatten())
     }
 
-    /// Reads the board from the OTP; `None` if it could not be read or has no known form.
+    /// Reads the board from the OTP; `None` if it could not be read or is in an unknown format.
     pub(super) fn board(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
         let read = Operation::Read(OTP, crazyflie::OTP_LEN);
@@ -458,7 +458,7 @@ impl Session {
     }
 
     /// Reads the ROM's version (AN2606: byte 0x1FFF77DE in system memory); `None` on an unknown chip, or if it could
-    /// not be read. A read must have at least two bytes, so this reads the word around it.
+    /// not be read. A read must be at least two bytes long, so this reads the whole word.
     pub(super) fn rom_version(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<RomVersion>, Stop> {
         let place = Span::new(Address(0x1FFF_77DC), 4).filter(|_| self.quirks.width_switch);
         let Some(place) = place else { return Ok(None) };
@@ -497,9 +497,9 @@ fn verdict(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
     }
 }
 
-/// Whether a repeat may help. It cannot if the ROM has refused the operation itself, because of read protection or the
+/// Whether a retry may help. It cannot if the ROM refused the operation itself, because of read protection or the
 /// address.
-fn may_be_repeated(error: DfuError) -> bool {
+fn is_retryable(error: DfuError) -> bool {
     match error {
         DfuError::Status(status) => !matches!(status, Status::VENDOR | Status::TARGET),
         DfuError::Busy(_) | DfuError::Silent(_) => false,

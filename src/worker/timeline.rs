@@ -1,5 +1,5 @@
-//! Records where the time of a job went: for each part, how long data was on the wire, the chip was working, and the
-//! device requested a pause. The rest was spent on the computer, or waiting for the drone or for confirmation.
+//! Records where the time of a job went: for each part, how long data was on the wire, the chip was busy, and the host
+//! paused at the device's request. The rest was spent on the computer, or waiting for the drone or for confirmation.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::job::LogEntry;
 pub(super) enum Part {
     /// Until the device is found.
     Find,
-    /// From the request to enter DFU mode until the boot ROM is on the bus.
+    /// From the request to enter DFU mode until the boot ROM appears on the bus.
     Enter,
     /// Opening the device and bringing it to dfuIDLE.
     Open,
     Check,
     Compare,
-    /// From the plan until confirmation, while the backup is saved.
+    /// From the plan until confirmation, including the time to save the backup.
     Plan,
     Erase,
     Write,

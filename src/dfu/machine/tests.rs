@@ -104,8 +104,8 @@ fn a_pending_command_of_an_earlier_session_is_aborted_and_never_started() {
     let (steps, result) = run(&mut machine, Operation::TakeOver, answers);
     assert_eq!(steps, ["GETSTATE", "GETSTATE", "ABORT 0", "GETSTATE", "GETSTATUS"]);
     assert_eq!((result, machine.take_notes()), (Ok(0), vec![Note::Aborted(State::DnloadSync)]));
-    // A device that keeps the command pending, or does not answer GETSTATE, is left alone. A device that does not
-    // support GETSTATE is used as it is.
+    // A device that keeps the command pending, or does not answer GETSTATE, is left alone. If the device does not
+    // support GETSTATE, the machine proceeds without it.
     let mut answers: Vec<Answer> = (0..3).flat_map(|_| [Is(State::DnloadSync), Ack]).collect();
     answers.push(Is(State::DnloadSync));
     assert_eq!(run(&mut machine, Operation::TakeOver, answers).1, Err(DfuError::State(State::DnloadSync)));
@@ -187,13 +187,13 @@ fn reading_aborts_after_the_address_and_then_takes_one_transfer_per_block() {
     assert_eq!(result, Ok(2048));
     let (steps, _) = run(&mut machine, read(1), vec![Data(2048)]);
     assert_eq!(steps, ["UPLOAD 3"]);
-    // A download is refused in dfuUPLOAD-IDLE.
+    // The device refuses a download in dfuUPLOAD-IDLE.
     let (steps, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, Ack, busy(), done()]);
     assert_eq!(steps, ["ABORT 0", "DNLOAD 0 erase", "GETSTATUS", "GETSTATUS"]);
 }
 
 #[test]
-fn a_standard_device_gets_the_poll_time_that_it_reports() {
+fn the_poll_time_of_a_standard_device_is_obeyed() {
     let mut machine = ready(STANDARD);
     let (steps, _) = run(&mut machine, Operation::Erase(BASE), vec![Ack, busy(), done()]);
     assert_eq!(steps, ["DNLOAD 0 erase", "GETSTATUS", "wait 104 ms", "GETSTATUS"]);
@@ -250,7 +250,7 @@ fn a_refusal_is_reported_with_the_status_of_the_device() {
 }
 
 #[test]
-fn a_device_that_vanishes_while_leaving_has_left() {
+fn a_leave_request_succeeds_without_an_answer() {
     let set = || vec![Ack, busy(), done()];
     let endings = [
         vec![Ack, St(0, 1, State::Manifest)],

@@ -43,13 +43,13 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// An action and, if it is interrupted, the number of bytes erased and written before that.
+/// An action and, if it is interrupted, the number of bytes erased and written before the interruption.
 fn step() -> impl Strategy<Value = (Action, Option<usize>)> {
     (action(), prop::option::of(0..1500usize))
 }
 
 fn bytes(seed: u8, len: usize) -> Vec<u8> {
-    // No blank bytes, so that only the first word distinguishes a complete image from half of one.
+    // No blank bytes, so only the first word distinguishes a complete image from half an image.
     (0..len).map(|n| seed.wrapping_add(u8::try_from(n * 7 % 251).unwrap()).min(0xFE)).collect()
 }
 
@@ -75,7 +75,8 @@ impl ModelChip {
         plan.sectors().iter().map(compare).collect()
     }
 
-    /// Performs the work in order. Returns `false` if it was interrupted. Every erase counts as 64 bytes of effort.
+    /// Performs the work in order. Returns `false` if the work was interrupted. Every erase counts as 64 bytes of
+    /// effort.
     fn perform(&mut self, plan: &Plan, work: &Work, cut: Option<usize>) -> bool {
         let mut effort = cut.unwrap_or(usize::MAX);
         for sector in &work.erase {
@@ -116,7 +117,7 @@ struct ModelMemory {
     broken: Both<bool>,
     /// Which parts the last change wrote to.
     changed: Both<bool>,
-    /// Another program has written since then.
+    /// Another program has written to the flash since the last change.
     changed_since: bool,
     /// What an interrupted undo was to restore.
     undoing: Option<Box<ModelMemory>>,
@@ -221,7 +222,7 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
             let is_refused = history.expected().iter().any(|piece| piece.is_in(&before) == Some(false));
             assert!(
                 !is_refused || memory.changed_since,
-                "refused although the drone holds what was written last"
+                "the undo was refused although the drone holds what was written last"
             );
             if is_refused {
                 continue;

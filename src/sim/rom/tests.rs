@@ -38,7 +38,7 @@ impl Chip {
         }
     }
 
-    /// Completes a download and returns the last status and the time that it took.
+    /// Completes a download. Returns the last status and the duration.
     fn run(&mut self, block: u16, data: &[u8]) -> ([u8; 3], Duration) {
         let from = self.now;
         assert_eq!(self.out(1, block, data), RomAnswer::Ack);
@@ -135,13 +135,13 @@ fn a_write_protected_sector_accepts_every_request_and_stays_unchanged() {
 fn a_read_protected_chip_gives_err_vendor() {
     let mut chip = Chip::new();
     chip.memory.options[1] = 0x55;
-    // At Set Address, as Betaflight's configurator expects of every F405 board.
+    // Refused at Set Address, as Betaflight's configurator expects of every F405 board.
     chip.out(1, 0, &[0x21, 0x00, 0x40, 0x00, 0x08]);
     chip.status();
     assert_eq!(chip.status(), [ERR_VENDOR, 0, 10]);
     chip.out(4, 0, &[]);
     assert_eq!(chip.erase(0x0800_4000).0, [ERR_VENDOR, 0, 10]);
-    // Or later, when bytes are read.
+    // Refused later, when bytes are read.
     chip.out(4, 0, &[]);
     chip.rom.late_refusal = true;
     chip.point_to(0x0800_4000);
