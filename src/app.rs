@@ -35,6 +35,8 @@ use wizard::Wizard;
 
 /// The name shown for the demo's built-in image, which is not a file.
 pub(crate) const DEMO_IMAGE: &str = "demo.bin";
+/// The name shown for the demo's built-in bootloader.
+pub(crate) const DEMO_LOADER: &str = "demo-loader.bin";
 
 #[derive(Clone, Debug)]
 pub struct App {
@@ -45,6 +47,8 @@ pub struct App {
     pub devices: Devices,
     /// The folder in which the picker opens while no file is chosen. `None` is the current folder.
     pub folder: Option<PathBuf>,
+    /// What `~/` stands for in a typed path.
+    pub home: Option<PathBuf>,
     /// The firmware to flash.
     pub image: Slot,
     /// The bootloader to restore.
@@ -55,19 +59,30 @@ pub struct App {
     pub screen: Screen,
     /// Drawn on top of the screen.
     pub over: Option<Overlay>,
-    /// By how many rows the overlay is scrolled.
+    /// The number of rows that the overlay is scrolled down.
     pub overlay_scroll: usize,
     pub undo: Undo,
     pub rhythm: KeyRhythm,
-    /// The terminal's background, if it has reported it.
+    /// A voice may read the screen, so the wizard leaves more time.
+    pub spoken: bool,
+    /// The terminal's background, once the terminal has reported it.
     pub background: Option<Background>,
     pub log: Log,
     /// A one-line message, and when it expires.
     pub notice: Option<(String, Duration)>,
     /// The terminal is gone; only a job that is already writing still runs.
     pub detached: bool,
+    /// What the shell opens after this interface has quit.
+    pub then: Then,
     /// The exit status of the last job, which becomes that of the program; `None` before the first job.
     pub ended: Option<Exit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    End,
+    /// The demo, to practise on a simulated drone.
+    Practise,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +97,8 @@ pub struct KeyRhythm {
     last: Duration,
     /// The time between the last two key presses.
     pub quiet: Duration,
+    /// When an outcome was closed.
+    pub closed_outcome: Option<Duration>,
 }
 
 impl KeyRhythm {
@@ -138,15 +155,20 @@ pub enum Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobFacts {
     pub source: Source,
-    /// The device that it used last.
+    /// The device that the job last used.
     pub device: Option<Device>,
     /// What is on the drone and what remains to be done.
     pub preview: Option<Box<Preview>>,
+    /// The phases with their times.
+    pub progress: Progress,
+    /// When the job ended.
+    pub ended: Duration,
 }
 
 impl JobFacts {
     pub(crate) fn new(source: Source) -> JobFacts {
-        JobFacts { source, device: None, preview: None }
+        let (progress, ended) = (Progress::default(), Duration::ZERO);
+        JobFacts { source, device: None, preview: None, progress, ended }
     }
 
     /// The backup that an undo writes, and which file it replaces.
@@ -169,7 +191,7 @@ pub struct Resume {
     pub facts: JobFacts,
 }
 
-/// The wizard for DFU mode by hand, and what follows it.
+/// The wizard for entering DFU mode by hand, and what follows the wizard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WizardView {
     pub wizard: Wizard,
@@ -193,6 +215,8 @@ pub struct Demo {
     pub plugged: bool,
     /// The button is held.
     pub button: bool,
+    /// What the LEDs do, in words; empty while they do not blink.
+    pub leds: &'static str,
 }
 
 /// The chosen file, if any.
@@ -300,14 +324,13 @@ pub enum Screen {
 pub struct JobView {
     pub facts: JobFacts,
     pub stage: Stage,
-    pub progress: Progress,
     /// What the job is waiting for, since when, and for how long at most.
     pub waiting: Option<(WaitFor, Duration, Duration)>,
     /// The user asked the job to stop.
     pub stopping: bool,
     /// Whether the user must confirm before the job writes.
     pub confirm: Confirm,
-    /// A bus scan did not find the job's drone. A later sighting is a real reconnect, not a stale scan result.
+    /// A bus scan did not find the job's drone, so if a later scan finds it, the drone has really reconnected.
     pub was_away: bool,
 }
 
@@ -327,13 +350,13 @@ pub struct Confirmation {
     pub word: String,
     /// When the plan appeared on the screen.
     pub shown: Duration,
-    /// The job's drone has been in the device list since then. If it is missing now, it was unplugged.
+    /// The job's drone has been in the device list since the plan appeared. If it is missing now, it was unplugged.
     pub seen: bool,
 }
 
 impl Confirmation {
-    /// How long the plan must be on the screen. An earlier key was typed ahead, before the user could read the plan,
-    /// and does not confirm it.
+    /// How long the plan must be on the screen before a key confirms it. A key pressed earlier was pressed before the
+    /// user could read the plan, so it is ignored.
     pub(crate) const READ: Duration = Duration::from_millis(700);
 
     /// The rest of [`Confirmation::READ`]; `None` once it has passed.
@@ -345,7 +368,8 @@ impl Confirmation {
 /// A panel on top of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Overlay {
-    Help,
+    /// The keys, the flash map and the LEDs, as far as they contain this text.
+    Help(String),
     /// Asks whether to stop the job.
     AskStop,
     Log,
@@ -371,6 +395,8 @@ pub enum Msg {
     Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
     /// The content of a folder.
     Listed(PathBuf, Result<Vec<Entry>, String>),
+    /// What completes this text of the path field.
+    Completed(String, String),
     /// The list of other running instances has changed.
     OtherInstances(Vec<RunningInstance>),
     /// A chosen file has changed since it was read. The job that would write it has not started.
@@ -378,7 +404,7 @@ pub enum Msg {
     /// An event of the current job or background identify, except the last one, which is [`Msg::Ended`].
     Job(Box<Event>),
     Ended(Box<Ended>),
-    /// The checks of this computer.
+    /// The results of the checks on this computer.
     Doctor(Vec<Check>),
     /// The state of the simulated cable and button.
     Demo(Demo),
@@ -403,7 +429,9 @@ pub enum Effect {
     Load(Which, PathBuf),
     /// Read this folder.
     List(PathBuf),
-    /// Do this to the simulated drone.
+    /// Complete this path, which is the second text in the path field.
+    Complete(PathBuf, String),
+    /// Apply this input to the simulated drone.
     DemoInput(DemoInput),
     Bell(u8),
     /// Copy this text to the terminal's clipboard.
@@ -415,7 +443,7 @@ pub enum Effect {
     Quit,
 }
 
-/// What the user does to the simulated drone.
+/// An input to the simulated drone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DemoInput {
     /// Plug or unplug the cable.
@@ -431,6 +459,7 @@ impl App {
             demo,
             devices: Devices::default(),
             folder: None,
+            home: None,
             image: Slot::Empty,
             loader: Slot::Empty,
             goal_is_explicit: false,
@@ -440,10 +469,12 @@ impl App {
             overlay_scroll: 0,
             undo: Undo::Nothing(NoUndo::default()),
             rhythm: KeyRhythm::default(),
+            spoken: false,
             background: None,
             log: Log::default(),
             notice: None,
             detached: false,
+            then: Then::End,
             ended: None,
         }
     }
@@ -485,7 +516,7 @@ impl App {
         }
     }
 
-    /// The job that resumes as soon as its drone is back.
+    /// The job that resumes once its drone is back.
     pub fn resume(&self) -> Option<&Resume> {
         match &self.screen {
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => Some(resume),
@@ -504,7 +535,7 @@ impl App {
     /// The files that the next job writes, with the hashes of what was read. The demo's built-in image is not a file.
     pub(crate) fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
         let file = |which: Which, slot: &Slot| match slot {
-            Slot::Ready(path, image) if path != Path::new(DEMO_IMAGE) => {
+            Slot::Ready(path, image) if path != Path::new(DEMO_IMAGE) && path != Path::new(DEMO_LOADER) => {
                 Some((which, path.clone(), image.sha256))
             }
             _ => None,
@@ -535,19 +566,28 @@ impl App {
         }
     }
 
-    /// How long until the screen changes with time alone; `None` if it does not.
+    /// The time until the screen changes without any input; `None` if it does not change.
     pub fn next_wake(&self) -> Option<Duration> {
         let second = Duration::from_secs(1);
         let screen = match &self.screen {
             Screen::Wizard(view) => view.wizard.next_wake(self.now),
             Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(self.now),
             Screen::Job(_) => Some(second),
+            Screen::Outcome(report, facts) if report.flies() => {
+                // The propellers in the drawing turn for a moment.
+                let passed = self.now.saturating_sub(facts.ended);
+                (passed < SPINNING).then_some(SPIN)
+            }
             _ => None,
         };
         let notice = self.notice.as_ref().map(|(_, until)| until.saturating_sub(self.now));
         screen.into_iter().chain(notice).min().map(|wait| wait.max(Duration::from_millis(10)))
     }
 }
+
+/// How long the propellers in the outcome's drawing turn, and how long each position is shown.
+pub(crate) const SPINNING: Duration = Duration::from_secs(3);
+pub(crate) const SPIN: Duration = Duration::from_millis(125);
 
 /// The overrides for a chosen image. An image that is not recognised is accepted here, because the plan then asks for a
 /// typed word.

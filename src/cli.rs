@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 
-use crate::app::Slot;
+use crate::app::{Slot, Then};
 use crate::clock::{Clock, FastClock, RealClock};
 use crate::doctor;
 use crate::flash::{FLASH_END, LOADER_BASE, Span};
@@ -54,11 +54,11 @@ use run_job::Jobs;
 
 /// Runs the program: parses the arguments, executes the command and returns the exit status.
 pub fn main() -> ExitCode {
-    panics::report();
+    panics::install_hook();
     let args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| usage(&error));
     let mut console = match Console::new(&args.global) {
         Ok(console) => console,
-        Err(problem) => return console::complain(&problem, args.global.json),
+        Err(problem) => return console::report_early(&problem, args.global.json),
     };
     let exit = perform(&args, &mut console).unwrap_or_else(|problem| {
         console.problem(&problem);
@@ -172,7 +172,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     }
 }
 
-/// Restores the bootloader, with a firmware if one is given.
+/// Restores the bootloader, and the firmware if one is given.
 fn restore_job(
     global: &Global,
     loader: Option<&std::path::Path>,
@@ -196,18 +196,18 @@ fn restore_job(
     let approved = admission::restore(&loader, firmware.as_ref(), overrides)
         .map_err(|refusal| report::refusal(&refusal))?;
     let restored = report::restored(approved.segments());
-    // Without a separate firmware, the one inside the backup is written, and its boards must match.
+    // Without a separate firmware file, the backup's own firmware is written, and its boards must match.
     let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
     let (report, exit) = flash_job(global, flash, approved, firmware, console)?;
     match &report.outcome {
-        Outcome::Flashed => restored.into_iter().for_each(|words| console.line(&words)),
+        Outcome::Flashed => restored.into_iter().for_each(|text| console.line(&text)),
         Outcome::Unchanged => console.line("The bootloader was already in place."),
         _ => {}
     }
     Ok(exit)
 }
 
-/// Prints a text and nothing else on standard output, so that it can be redirected. A closed pipe is not an error.
+/// Prints only this text on standard output, ready for redirection. A closed pipe is not an error.
 fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
     if console.text(text) {
         return Ok(Exit::Done);
@@ -218,13 +218,13 @@ fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             let message = format!("cannot write to standard output: {error}");
             Err(Problem::new(Exit::CannotCreate, ProblemKind::Output, &message)
-                .advise("Free some disk space, or write to another place."))
+                .advise("Free some disk space, or redirect the output to another disk."))
         }
         _ => Ok(Exit::Done),
     }
 }
 
-/// Opens the terminal interface. It opens even without USB and then shows the reason.
+/// Opens the terminal interface. Without USB, the interface still opens and shows the error.
 fn interface(
     global: &Global,
     image: Option<&std::path::Path>,
@@ -239,10 +239,12 @@ fn interface(
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let settings = Settings::load();
     let theme = console::theme(global, &settings.0);
-    let (bus, demo): (Arc<dyn Bus>, _) = if let Some(name) = &global.demo {
-        let scenario = scenario(name.as_deref());
+    let simulated = |scenario: &Scenario| -> (Arc<dyn Bus>, _) {
         let bus = SimBus::new(scenario.drones(clock.now()), Arc::clone(&clock));
         (Arc::new(bus.clone()), Some((bus, scenario.name.to_owned())))
+    };
+    let (bus, demo): (Arc<dyn Bus>, _) = if let Some(name) = &global.demo {
+        simulated(scenario(name.as_deref()))
     } else {
         let bus: Arc<dyn Bus> = match Libusb::new() {
             Ok(bus) => Arc::new(bus),
@@ -251,18 +253,28 @@ fn interface(
         (bus, None)
     };
     let selector = global.device.clone().unwrap_or_default();
-    let world = tui::World { bus, clock, demo, settings, selector, log: console.take_log() };
+    let clock = Arc::clone(&clock);
+    let mut world = tui::World { bus, clock, demo, settings, selector, log: console.take_log() };
     let image = image.map(sys::absolute);
-    let ended = if global.plain || !tui::has_terminal() {
-        tui::plain::run(&world, image.as_deref())
-    } else {
-        tui::run(&world, image.as_deref(), &theme).inspect(|app| console.farewell(app))
+    let mut run = |world: &tui::World| {
+        let ended = if global.plain || !tui::has_terminal() {
+            tui::plain::run(world, image.as_deref())
+        } else {
+            tui::run(world, image.as_deref(), &theme).inspect(|app| console.print_last_outcome(app))
+        };
+        ended.map_err(|error| {
+            let advice = "Use a command instead, such as `cfdfu flash IMAGE`.";
+            Problem::new(Exit::Defect, ProblemKind::Terminal, format!("cannot use the terminal: {error}"))
+                .advise(advice)
+        })
     };
-    let app = ended.map_err(|error| {
-        let advice = "Use a command instead, such as `cfdfu flash IMAGE`.";
-        Problem::new(Exit::Defect, ProblemKind::Terminal, format!("cannot use the terminal: {error}"))
-            .advise(advice)
-    })?;
+    let app = run(&world)?;
+    if app.then == Then::Practise {
+        // A practice has no exit status of its own.
+        (world.bus, world.demo) = simulated(scenario(Some("dead")));
+        world.selector = Selector::default();
+        run(&world)?;
+    }
     // If no job ran, an unusable image determines the exit status.
     let without_job = match &app.image {
         Slot::Bad(_, problem) => problem.exit,
@@ -296,13 +308,13 @@ fn flash_job(
         ..FlashTask::new(image, firmware)
     };
     let mut jobs = jobs(global, &flash.device, console)?;
-    let report = jobs.run_to_the_end(job(global, &flash.device, Task::Flash(task)), console);
+    let report = jobs.run_to_completion(job(global, &flash.device, Task::Flash(task)), console);
     jobs.finish();
     let exit = console.conclude(&report, flash.require_boot);
     Ok((report, exit))
 }
 
-/// Reads the image, or takes the demo's own image if no path is given.
+/// Reads the image, or uses the demo's own image if no path is given.
 fn image_or_demo(
     path: Option<&std::path::Path>,
     sha256: Option<Sha256>,
@@ -318,7 +330,7 @@ fn image_or_demo(
     files::read_image_of(path, sha256)
 }
 
-/// Puts back what the last flash of the connected drone overwrote.
+/// Restores what the last flash of the connected drone overwrote.
 fn undo_job(
     global: &Global,
     device: &DeviceArgs,
@@ -334,14 +346,14 @@ fn undo_job(
     let drone = found.drone.ok_or_else(|| {
         Problem::new(Exit::Device, ProblemKind::NoSerial, "the serial number of the drone could not be read")
             .advise(
-                "Without it, cfdfu cannot find the right copy. Plug the drone in again and repeat. \
+                "Without it, cfdfu cannot find this drone's copy. Plug the drone in again and retry. \
                 Nothing was changed.",
             )
     })?;
     let UndoTarget { copy, content, expected, file, .. } = undo_target(found.undo, &drone)?;
-    let what = content.as_ref().map_or_else(|| "blank flash".to_owned(), Content::to_string);
+    let description = content.as_ref().map_or_else(|| "blank flash".to_owned(), Content::to_string);
     if let Some((path, age)) = file {
-        console.line(&format!("Copy from {} ago: {what}, {}", report::age(age), path.display()));
+        console.line(&format!("Copy from {} ago: {description}, {}", report::age(age), path.display()));
     }
     let overrides = Overrides { allow_mismatch, ..Overrides::default() };
     let image = admission::undo(copy, overrides).map_err(|refusal| report::refusal(&refusal))?;
@@ -351,7 +363,7 @@ fn undo_job(
         mismatch: if allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
         ..FlashTask::new(image, content.as_ref().and_then(Content::firmware))
     };
-    let report = jobs.run_to_the_end(job(global, device, Task::Flash(task)).of(drone), console);
+    let report = jobs.run_to_completion(job(global, device, Task::Flash(task)).of(drone), console);
     jobs.finish();
     Ok(console.conclude(&report, false))
 }
@@ -368,7 +380,7 @@ fn undo_target(target: Result<Box<UndoTarget>, NoUndo>, drone: &DroneAt) -> Resu
         (_, None) => no_copy("no home directory to keep copies in".to_owned(), policy),
         (NoUndo::NoCopy(NoCopy::NeverFlashed), _) => {
             let DroneAt { port, serial } = drone;
-            no_copy(format!("cfdfu has no copy of what was on {serial} at port {port} before"), policy)
+            no_copy(format!("cfdfu has kept no previous firmware for {serial} on port {port}"), policy)
         }
         (NoUndo::NoCopy(why), Some(record)) => {
             let message = format!("nothing to undo: {why}");
@@ -434,7 +446,7 @@ fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
     let job = Job::new(task);
     let enter = match job.enter {
         _ if device.no_enter => Enter::Never,
-        // Reads the udev rules, so it is called only when the answer matters.
+        // `may_enter` reads the udev rules, so call it only when the answer matters.
         Enter::IfRunning if global.demo.is_none() => sys::symptoms::may_enter(),
         other => other,
     };
@@ -445,7 +457,7 @@ fn selector(global: &Global) -> Selector {
     global.device.clone().unwrap_or_default()
 }
 
-/// Prints a checklist of what may keep a drone from being found or opened.
+/// Prints a checklist of the causes that keep a drone from being found or opened.
 fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let passed = print_checks(&doctor::diagnose(&symptoms(global, console)?), console);
     Ok(if passed { Exit::Done } else { Exit::NoDevice })
@@ -480,13 +492,13 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     match devices.as_slice() {
         [] => match scan::choose(&bus, &selector) {
             Err(kind) => Err(bus_problem(kind)),
-            // It was plugged in after the list was read.
+            // The drone was plugged in after the list was read.
             Ok(device) => {
                 console.device(&device);
                 Ok(Exit::Done)
             }
         },
-        // Devices that this user may not open are an error, or scripts would continue as if they had a drone.
+        // Fail if this user cannot open any of the devices: otherwise, scripts would continue as if they had a drone.
         all if all.iter().all(|device| device.open_error.is_some()) => {
             let error = all[0].open_error.unwrap_or(TransferError::Access);
             Err(bus_problem(scan::cannot_open(&all[0], error)))
@@ -537,7 +549,7 @@ fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) 
     Ok((traced(bus, console), clock))
 }
 
-/// A retrying bus for scans outside the worker, which wraps its own.
+/// A retrying bus for scans outside the worker. The worker wraps its bus itself.
 fn with_retries((bus, clock): World) -> RetryingBus<Arc<dyn Bus>> {
     RetryingBus::new(bus, clock)
 }

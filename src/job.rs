@@ -30,7 +30,7 @@ pub use log_entry::{CopyProblem, LogEntry, Stretches};
 
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Run a job. While another job is running this is refused, unless that one is a background identify, which yields.
+    /// Run a job. Refused while another job is running, unless that job is a background identify, which yields.
     Run(Box<Job>),
     /// Confirm the plan after [`Event::Ready`].
     Proceed,
@@ -44,7 +44,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub device: Selector,
-    /// The serial number of the drone that an earlier job began with. A different drone at its port is left alone.
+    /// The serial number of the drone that an earlier job began with. A different drone on its port is not touched.
     pub serial: Option<String>,
     /// How long to wait for the device to appear.
     pub wait: Duration,
@@ -63,7 +63,7 @@ impl Job {
         Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter, task }
     }
 
-    /// Restricts the job to this drone. A different one at its port is left alone.
+    /// Restricts the job to this drone. A different drone on its port is not touched.
     pub fn of(self, drone: DroneAt) -> Job {
         let serial = Some(drone.serial).filter(|serial| !serial.is_empty());
         Job { device: Selector::At(drone.port), serial, ..self }
@@ -104,7 +104,7 @@ pub struct FlashTask {
     pub left: DroneState,
     /// Whether the image comes from a file or is a backup to restore.
     pub change: Change,
-    /// For an undo: what the drone should hold now. Any difference means that another program has changed it since.
+    /// For an undo: what the drone should hold now. If it differs, another program has changed the drone.
     pub expected: Vec<Piece>,
 }
 
@@ -169,7 +169,7 @@ pub enum Compare {
 /// Whether a backup is read before anything is overwritten, for an undo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// Read every sector of the plan completely, which takes half a second for a firmware.
+    /// Read every sector of the plan completely, which takes half a second for a firmware image.
     Copy,
     /// Read only what the comparison needs.
     No,
@@ -195,9 +195,9 @@ pub struct Preview {
     pub before: Option<Segment>,
     /// The firmware in `before`.
     pub firmware: Option<Content>,
-    /// Set if the image is for another platform than the firmware that it replaces.
+    /// Set if the image is for a different platform than the firmware that it replaces.
     pub platform_change: Option<PlatformChange>,
-    /// The contents of the bootloader's place, if the job does not write there.
+    /// The contents of the bootloader's sector, if the job does not write it.
     pub loader: Option<Loader>,
     /// Whether the image is for this board. Anything but [`BoardCheck::Passed`] needs more than one key to confirm.
     pub board: BoardCheck,
@@ -205,7 +205,7 @@ pub struct Preview {
     pub changed_since: bool,
 }
 
-/// Result of the board check. A board that does not fit makes the job fail instead.
+/// The result of the board check. If the image is for another board, the job fails instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoardCheck {
     /// The image is for this board or for every board, or the user has overridden the check.
@@ -223,8 +223,8 @@ impl BoardCheck {
     }
 }
 
-/// A firmware replaces one for another platform, named as in release files. The board check cannot detect this because
-/// some platforms share board types (crazyflie-firmware, `platform_flapper.c`).
+/// The image and the firmware that it replaces are for different platforms, named as in release files. The board check
+/// cannot detect this because some platforms share board types (crazyflie-firmware, `platform_flapper.c`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlatformChange {
     /// The platform of the firmware on the drone.
@@ -245,8 +245,8 @@ pub enum Verify {
 pub enum Leave {
     /// Start the program that was written, and wait for the drone to appear on USB.
     Start,
-    /// Reset the chip instead, and wait. The boot ROM resets if it is told to leave to a blank address (AN2662). This
-    /// works with every ROM version on paper, but has not been tried on a real drone.
+    /// Reset the chip instead, and wait. The boot ROM resets the chip if the leave request names a blank address
+    /// (AN2662). On paper this works with every ROM version, but it has not been tried on a real drone.
     Reset,
     /// Keep the drone in DFU mode.
     Stay,
@@ -255,7 +255,7 @@ pub enum Leave {
 /// How many bits are programmed at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// 32, if the ROM accepts that.
+    /// 32, if the ROM accepts it.
     Fastest,
     /// 8, the ROM's default.
     Byte,
@@ -324,7 +324,7 @@ pub struct Device {
     pub location: Location,
     /// The address that the bus assigned. A different one means that the drone restarted, or that it is another drone.
     pub address: u8,
-    /// Its names; empty if the device could not be opened.
+    /// The device's names; empty if the device could not be opened.
     pub strings: Strings,
     /// Simulated, not real hardware.
     pub simulated: bool,
@@ -346,7 +346,7 @@ impl DroneAt {
         self.port == other.port && crazyflie::is_same_serial(&self.serial, &other.serial)
     }
 
-    /// Whether `device` is this drone, in either mode. A device whose serial number is unknown is not.
+    /// Whether `device` is this drone, in either mode. A device without a known serial number never matches.
     pub(crate) fn is(&self, device: &Device) -> bool {
         self.port == device.location && crazyflie::is_same_serial(&self.serial, &device.strings.serial)
     }
@@ -389,7 +389,7 @@ pub enum Event {
         done: u64,
         total: u64,
     },
-    /// A sector changed its state.
+    /// A sector changed state.
     Sector {
         /// Its position in the memory map.
         index: usize,
@@ -415,7 +415,7 @@ pub enum WaitFor {
     Restart,
     #[error("DFU mode")]
     DfuMode,
-    /// The user brings a running drone into DFU mode.
+    /// The user puts a running drone into DFU mode.
     #[error("DFU mode, entered by hand")]
     DfuByHand,
     #[error("the Crazyflie to start")]
@@ -504,6 +504,13 @@ impl Report {
             Boot::StaysUp => Some(true),
             Boot::Restarts | Boot::NotSeen => Some(false),
         }
+    }
+
+    /// The drone was flashed, or already held the image, and runs what was flashed.
+    pub fn flies(&self) -> bool {
+        matches!(self.outcome, Outcome::Flashed | Outcome::Unchanged)
+            && matches!(self.boot, Boot::StaysUp | Boot::NotWatched)
+            && !self.runs_other
     }
 
     /// The report of a job that ended before it did anything.

@@ -136,7 +136,7 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
     let text = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
     let text = match report.boot {
         Boot::NotWatched => {
-            "The drone was seen running, but not for long enough to be sure that it stays up.".to_owned()
+            "The drone was seen running, but not long enough to be sure that it stays up.".to_owned()
         }
         _ => text,
     };
@@ -154,17 +154,17 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
 pub(crate) const RESTARTING: &str = "The Crazyflie keeps restarting. Its firmware stops at startup, usually because it cannot find a \
     sensor or a deck. Take off the decks, then switch the drone off and on. If that does not help, undo the flash.";
 
-/// Advice for a drone that was not seen starting after a flash.
+/// Advice if cfdfu did not see the drone start after a flash.
 pub(crate) fn not_seen(report: &Report) -> &'static str {
     if report.rom.is_some_and(RomVersion::leaves_drone_dark) {
-        "One last step: unplug USB and battery, then switch the drone on. It was not seen starting, which is normal with \
-         the boot ROM of this chip."
+        "One last step: unplug USB and battery, then switch the drone on. cfdfu did not see it start, which is normal with \
+         this chip's boot ROM."
     } else if report.by_hand {
-        "One last step: unplug USB and battery, then switch the drone on. It was not seen starting, which is normal \
+        "One last step: unplug USB and battery, then switch the drone on. cfdfu did not see it start, which is normal \
          after entering DFU mode by hand."
     } else {
-        "The drone was not seen starting. Unplug USB and battery, then switch it on. If it does not start, enter DFU mode \
-         by hand; `cfdfu identify` then shows what is on it."
+        "cfdfu did not see the drone start. Unplug USB and battery, then switch the drone on. If it does not start, enter DFU mode \
+         by hand; cfdfu then shows what is on it."
     }
 }
 
@@ -224,12 +224,12 @@ pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
 pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
     let Identity { board, loader, firmware, .. } = identity;
     if identity.is_read_protected() {
-        return Some("The chip is read-protected: it can neither be read nor flashed.".to_owned());
+        return Some("The chip is read-protected: it can be neither read nor flashed.".to_owned());
     }
     if let Some(loader) = loader.filter(|loader| loader.is_missing()) {
         return Some(format!(
             "The bootloader is missing ({}), so the drone cannot start normally or be updated over radio. Restore it \
-             together with a firmware: `cfdfu restore-bootloader LOADER --firmware IMAGE`. LOADER is {RIGHT_LOADER}; IMAGE \
+             together with firmware: `cfdfu restore-bootloader LOADER --firmware IMAGE`. LOADER is {RIGHT_LOADER}; IMAGE \
              is {}.",
             loader.describe(),
             right_for(board.as_ref())
@@ -237,7 +237,7 @@ pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
     }
     match (firmware, board) {
         (None, board) => Some(format!(
-            "There is no firmware on the drone. Flash one with `cfdfu flash IMAGE`. IMAGE is {}.",
+            "The drone has no firmware. Flash it with `cfdfu flash IMAGE`. IMAGE is {}.",
             right_for(board.as_ref())
         )),
         (Some(Content::Firmware(firmware)), board) if firmware.extent.complete() == Some(false) => {
@@ -280,7 +280,7 @@ pub(crate) fn restored(written: &[Segment]) -> Option<String> {
     let starts = if firmware {
         "The bootloader is back. The drone starts when it is switched on and"
     } else {
-        "The bootloader is back. If the drone has no working firmware, flash one now with `cfdfu flash IMAGE`. The drone"
+        "The bootloader is back. If the drone has no working firmware, flash it now. The drone"
     };
     (Loader::of(&loader.data) == Loader::Bitcraze).then(|| {
         format!(
@@ -304,8 +304,8 @@ pub(crate) fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",
         DroneState::Stopped => {
-            "Nothing was changed on the drone, but its firmware is not running any more. Unplug USB and battery, then \
-             switch it on again."
+            "Nothing was changed on the drone, but its firmware is no longer running. Unplug USB and battery, then \
+             switch the drone on again."
         }
         DroneState::WithoutFirmware => {
             "The drone has no working firmware right now. Run the same job again to finish. The drone stays in DFU mode \
@@ -337,6 +337,8 @@ pub fn failed(failure: &Failure) -> Problem {
 
 #[allow(clippy::too_many_lines, reason = "a table, one row per kind")]
 fn failure_kind(kind: &FailureKind) -> Problem {
+    /// The interface's remedy for entering DFU mode by hand.
+    const R_BY_HAND: &str = "Press r: cfdfu guides you into DFU mode by hand.";
     let by_hand = format!("Enter DFU mode by hand: {ENTER_BY_HAND}.");
     let new = |exit, problem_kind, advice: &str| Problem::new(exit, problem_kind, kind).advise(advice);
     match kind {
@@ -352,7 +354,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
                 "Plug in the Crazyflie with a cable that carries data. If it does not start, enter DFU mode by hand: \
                  {ENTER_BY_HAND}. Then run this again. --wait SECS waits for the drone."
             ),
-        ),
+        )
+        .in_interface("Plug in the Crazyflie with a cable that carries data. If it does not start, press r."),
         FailureKind::OnlyOthers(others) => {
             new(Exit::NoDevice, ProblemKind::OnlyOthers, &about_others(others))
         }
@@ -364,7 +367,9 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ProblemKind::NotInDfu,
             "Omit --no-enter to let cfdfu switch the drone to DFU mode.",
         )
-        .or(by_hand),
+        .in_interface("Press t: cfdfu switches the drone to DFU mode.")
+        .or(by_hand)
+        .in_interface(R_BY_HAND),
         FailureKind::Several(devices) => {
             const NAMED: usize = 8;
             let mut names: Vec<String> = devices
@@ -392,16 +397,22 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             "Close the other program (dfu-util, another cfdfu, a virtual machine), then run this again.",
         ),
         FailureKind::Open(error) => new(Exit::Device, ProblemKind::CannotOpen, open_advice(*error)),
-        FailureKind::TooOld => new(Exit::Device, ProblemKind::FirmwareTooOld, &by_hand),
+        FailureKind::TooOld => {
+            new(Exit::Device, ProblemKind::FirmwareTooOld, &by_hand).in_interface(R_BY_HAND)
+        }
         FailureKind::DidNotEnter { now: Some(_), .. } => {
-            new(Exit::Device, ProblemKind::NoDfu, "Take off the decks and try again.").or(by_hand)
+            new(Exit::Device, ProblemKind::NoDfu, "Take off the decks and try again.")
+                .or(by_hand)
+                .in_interface(R_BY_HAND)
         }
         FailureKind::DidNotEnter { now: None, .. } => new(
             Exit::Device,
             ProblemKind::NoDfu,
             "Run this again with --wait 60 to wait longer for DFU mode.",
         )
-        .or(by_hand),
+        .in_interface("Press t to try again.")
+        .or(by_hand)
+        .in_interface(R_BY_HAND),
         FailureKind::NotDfu(_) => new(
             Exit::Device,
             ProblemKind::NotDfuse,
@@ -411,7 +422,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::NoDevice,
             ProblemKind::OtherChip,
             "Select the Crazyflie with --device. To flash this board anyway: `cfdfu flash IMAGE --allow-mismatch`.",
-        ),
+        )
+        .in_interface("Unplug this device, or select the Crazyflie with Tab on the first screen."),
         FailureKind::OtherDrone { .. } => new(
             Exit::NoDevice,
             ProblemKind::OtherDrone,
@@ -422,6 +434,10 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ProblemKind::UnknownBoard,
             "On the wrong board, the firmware would stop at startup and the drone would look dead. Plug the drone in again \
              and retry. If you are sure that the image is for this board, use --allow-mismatch.",
+        )
+        .in_interface(
+            "On the wrong board, the firmware would stop at startup and the drone would look dead. Plug the drone in again \
+             and press t.",
         ),
         FailureKind::NotACrazyflie { loader } => new(
             Exit::Image,
@@ -436,12 +452,17 @@ fn failure_kind(kind: &FailureKind) -> Problem {
                      its bootloader as well: `cfdfu restore-bootloader LOADER --firmware IMAGE --allow-mismatch`."
                 }
             },
-        ),
+        )
+        .in_interface("Nothing was changed. If it is a Crazyflie, restore its bootloader: Esc, then b."),
         FailureKind::ChangedSince => new(
             Exit::Image,
             ProblemKind::ChangedSince,
             "An undo restores the state before that flash, and would overwrite what the other program wrote. To undo \
              anyway: `cfdfu undo --allow-mismatch`.",
+        )
+        .in_interface(
+            "An undo restores the state before that flash, and would overwrite what the other program wrote. Press t, read \
+             the plan, and type the word to undo anyway.",
         ),
         FailureKind::NotErased(_) => new(
             Exit::Device,
@@ -457,16 +478,25 @@ fn failure_kind(kind: &FailureKind) -> Problem {
                  board: {}. If you are sure about this image, use --allow-mismatch.",
                 right_image(&board.code)
             ),
-        ),
+        )
+        .in_interface(format!(
+            "On this board, the firmware would stop at startup and the drone would look dead. Press i and choose the image \
+             for this board: {}.",
+            right_image(&board.code)
+        )),
         FailureKind::Plan(_) => {
             new(Exit::Image, ProblemKind::DoesNotFit, "This image cannot be flashed to this device.")
         }
         FailureKind::ReadProtected => new(
             Exit::Device,
             ProblemKind::ReadProtected,
-            "The chip can neither be read nor flashed until the protection is removed, which erases everything, including \
+            "The chip can be neither read nor flashed until the protection is removed, which erases everything, including \
              the bootloader. cfdfu does not remove it. Use `dfu-util -a 0 -s :unprotect:force` or STM32CubeProgrammer, \
              then `cfdfu restore-bootloader`.",
+        )
+        .in_interface(
+            "The chip can be neither read nor flashed until the protection is removed, which erases everything, including \
+             the bootloader. cfdfu does not remove it. Use STM32CubeProgrammer, then restore the bootloader here: Esc, b.",
         ),
         FailureKind::WriteProtected(_) => new(
             Exit::Device,
@@ -514,11 +544,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::Defect,
             ProblemKind::Defect,
             "This is a bug in cfdfu. Please report it with the text above.",
-        ),
+        )
+        .in_interface("This is a bug in cfdfu, not your fault. Press s to save a report for us."),
     }
 }
 
-/// Advice if only these devices are plugged in and no Crazyflie.
+/// Advice if these devices are plugged in, but no Crazyflie.
 pub(crate) fn about_others(others: &[Other]) -> String {
     const PLUG_IN: &str = "Plug in the Crazyflie itself, with a USB cable that carries data.";
     let px4 = format!(
@@ -551,7 +582,7 @@ pub(crate) fn about_others(others: &[Other]) -> String {
 fn open_advice(error: TransferError) -> &'static str {
     match error {
         TransferError::NotSupported | TransferError::NotFound => {
-            "Another driver is bound to the device (Windows needs WinUSB). `cfdfu doctor` shows the remedy."
+            "Another driver is bound to the device (Windows needs WinUSB). The doctor shows the remedy."
         }
         TransferError::Io | TransferError::Timeout => {
             "The cause is usually a cable, a hub or a port. Use a short cable without a hub, or another port."

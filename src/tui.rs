@@ -1,9 +1,9 @@
 //! The shell around the interface: the only part with side effects. It collects messages from keyboard, bus, worker and
 //! signals, passes them to `update` with the time, performs the effects, and draws when something has changed. The
-//! worker never waits for it.
+//! worker never waits for the shell.
 //!
-//! [`terminal`] sets up and restores the terminal, [`keyboard`] reads keys, [`bundle`] saves bug reports, and [`plain`]
-//! is the same interface without a screen.
+//! [`terminal`] sets up and restores the terminal, [`keyboard`] reads keys, [`bug_report`] saves bug reports, and
+//! [`plain`] is the same interface without a screen.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -26,6 +26,7 @@ use crate::record::StateDir;
 use crate::report::{self, Problem};
 use crate::scan;
 use crate::settings::Settings;
+use crate::sim::drone::SimLeds;
 use crate::sim::scenario::CF2_BOARDS;
 use crate::sim::{SimBus, images};
 use crate::supervise::{Observed, Supervisor, Waits};
@@ -48,22 +49,22 @@ use terminal::TerminalScreen;
 /// The time between two frames of a running job. A key press is drawn at once.
 const FRAME: Duration = Duration::from_millis(100);
 /// How often to scan the bus if no hotplug event arrives.
-const BUS_LOOK: Duration = Duration::from_millis(500);
+const BUS_POLL: Duration = Duration::from_millis(500);
 
-/// How long a complaint about the settings stays on the screen. It is in the log, too.
-const COMPLAINT: Duration = Duration::from_secs(10);
+/// How long a warning about the settings stays on the screen. The log has the warning, too.
+const SETTINGS_WARNING: Duration = Duration::from_secs(10);
 
-/// What the interface runs on.
+/// Everything that the interface depends on.
 pub(crate) struct World {
     pub bus: Arc<dyn Bus>,
     pub clock: Arc<dyn Clock>,
     /// The simulated drones, and the name of the scenario.
     pub demo: Option<(SimBus, String)>,
-    /// The user's settings, and a complaint if the file is not valid.
+    /// The user's settings, and a warning if the file is not valid.
     pub settings: (Settings, Option<String>),
     /// Which drones to show.
     pub selector: Selector,
-    /// The file of `--log-file`.
+    /// The file given with `--log-file`.
     pub log: Option<File>,
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>, theme: &Theme) -> io::Res
     let outbox = messages.clone();
     let signals = Signals::listen(move |_| drop(outbox.send(Msg::Detached)))?;
     let mut app = shell.open(image);
-    let result = shell.turn(&mut app, &inbox, &mut screen, theme);
+    let result = shell.event_loop(&mut app, &inbox, &mut screen, theme);
     signals.stop();
     drop(screen);
     shell.end();
@@ -98,7 +99,7 @@ struct Shell<'a> {
     quit: bool,
     /// `None` in the demo, which keeps no history, and without a home directory.
     record: Option<StateDir>,
-    /// The last job whose files are read again before it starts. The flag is set once the job is started or cancelled.
+    /// The last job that waits until its files are read again. The flag is set once the job is started or cancelled.
     starting: Option<Arc<AtomicBool>>,
 }
 
@@ -116,6 +117,9 @@ impl<'a> Shell<'a> {
         });
         let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
         watch_bus(bus, world.selector.clone(), messages.clone());
+        if let Some(demo) = &world.demo {
+            watch_demo(demo.clone(), Arc::clone(&world.clock), messages.clone());
+        }
         if let (None, Some(record)) = (&world.demo, StateDir::of_user()) {
             watch_others(record, Arc::clone(&world.clock), messages.clone());
         }
@@ -133,15 +137,16 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Creates the state of the interface, and starts to load this image.
+    /// Creates the state of the interface, and starts loading this image.
     fn open(&mut self, image: Option<&Path>) -> App {
         let demo = self.world.demo.as_ref().map(|(bus, name)| demo_state(bus, name));
-        let (settings, complaint) = &self.world.settings;
+        let (settings, warning) = &self.world.settings;
         let folder = settings.images.clone().or_else(|| Some(absolute(Path::new("."))));
-        let mut app = App { folder, ..App::new(demo) };
-        if let Some(complaint) = complaint {
-            app.log.push(Duration::ZERO, Level::Warning, complaint);
-            app.notice = Some((complaint.clone(), COMPLAINT));
+        let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
+        let mut app = App { folder, home, ..App::new(demo) };
+        if let Some(warning) = warning {
+            app.log.push(Duration::ZERO, Level::Warning, warning);
+            app.notice = Some((warning.clone(), SETTINGS_WARNING));
         }
         // Report the result of a job that outlived its terminal.
         if let Some(line) = self.record.as_ref().and_then(unseen_end) {
@@ -157,12 +162,18 @@ impl<'a> Shell<'a> {
             let image = Image::parse(images::firmware(images::VERSION, &CF2_BOARDS, images::FIRMWARE_LEN));
             let image = image.map(Box::new).map_err(|error| report::image_error(&error));
             let _ = self.messages.send(Msg::Loaded(Which::Image, path, image));
+            // A scenario without a bootloader can be played to its end, too.
+            let path = PathBuf::from(app::DEMO_LOADER);
+            app.loader = Slot::Loading(path.clone());
+            let loader = Image::parse(images::loader());
+            let loader = loader.map(Box::new).map_err(|error| report::image_error(&error));
+            let _ = self.messages.send(Msg::Loaded(Which::Loader, path, loader));
         }
         app
     }
 
-    /// The event loop: handles one message at a time, and draws a frame when something has changed and one is due.
-    fn turn(
+    /// The event loop: handles one message at a time, and draws a frame when something has changed and a frame is due.
+    fn event_loop(
         &mut self,
         app: &mut App,
         inbox: &Receiver<Msg>,
@@ -208,7 +219,7 @@ impl<'a> Shell<'a> {
         Ok(())
     }
 
-    /// Detaches if drawing fails: the terminal is gone, and the signal for that may not have reached this process.
+    /// Detaches when drawing fails: the terminal is gone, even if no hang-up signal has reached this process.
     fn hung_up(&self) {
         let _ = self.messages.send(Msg::Detached);
     }
@@ -256,7 +267,13 @@ impl<'a> Shell<'a> {
                     let _ = messages.send(Msg::Listed(folder, entries));
                 });
             }
-            Effect::DemoInput(person) => self.person(person),
+            Effect::Complete(path, typed) => {
+                let messages = self.messages.clone();
+                thread::spawn(move || {
+                    let _ = messages.send(Msg::Completed(typed, crate::sys::folder::complete(&path)));
+                });
+            }
+            Effect::DemoInput(input) => self.demo_input(input),
             Effect::Bell(times) => terminal::bell(times),
             Effect::Copy(text) => terminal::copy(&text),
             Effect::BugReport => {
@@ -279,8 +296,8 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Starts a job. If it writes files, they are read again first, and the job starts only if they have not changed,
-    /// so that what is written is what was shown.
+    /// Starts a job. If the job writes files, reads them again first and starts only if they have not changed, so that
+    /// the drone gets the content that the user chose.
     fn start_job(&mut self, app: &App, job: Box<Job>) {
         let writes_files = matches!(&job.task, Task::Flash(task) if task.change == Change::Flash);
         let files = if writes_files { app.files_of_job() } else { Vec::new() };
@@ -289,8 +306,8 @@ impl<'a> Shell<'a> {
         }
         self.supervisor.watch(&job);
         let (commands, messages) = (self.commands.clone(), self.messages.clone());
-        // Set by the first of this thread and a cancel. A cancel must not wait for the read, because a file system may
-        // hang.
+        // The new thread or a cancel sets the flag, whichever is first. A cancel must not wait for the read, because a
+        // file system may hang.
         let taken = Arc::new(AtomicBool::new(false));
         self.starting = Some(Arc::clone(&taken));
         thread::spawn(move || {
@@ -313,8 +330,8 @@ impl<'a> Shell<'a> {
         });
     }
 
-    /// Handles a message before the interface gets it: remembers recent files, and lets the supervisor observe the
-    /// worker's events.
+    /// Handles a message before the interface gets it: remembers recent files, and passes the worker's events to
+    /// the supervisor.
     fn supervised(&mut self, message: Msg) -> Msg {
         match message {
             Msg::Loaded(which, path, Ok(image)) => {
@@ -341,7 +358,7 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Appends an event to the file of `--log-file`.
+    /// Appends an event to the file given with `--log-file`.
     fn write_log(&self, event: &Event) {
         let Some(mut log) = self.world.log.as_ref() else { return };
         let text = match event {
@@ -354,9 +371,9 @@ impl<'a> Shell<'a> {
         let _ = log.write_all(line.as_bytes());
     }
 
-    fn person(&self, person: DemoInput) {
+    fn demo_input(&self, input: DemoInput) {
         if let Some((bus, name)) = &self.world.demo {
-            bus.with(0, |drone, now| match person {
+            bus.with(0, |drone, now| match input {
                 DemoInput::Cable => drone.plug_or_unplug(now),
                 DemoInput::Button => drone.press_or_release(now),
             });
@@ -379,14 +396,39 @@ fn read_image(path: &Path) -> Result<Box<Image>, Problem> {
 }
 
 fn demo_state(bus: &SimBus, name: &str) -> Demo {
-    let state = bus.with(0, |drone, _| (drone.plugged(), drone.button()));
-    let (plugged, button) = state.unwrap_or_default();
-    Demo { scenario: name.to_owned(), plugged, button }
+    let state = bus.with(0, |drone, now| (drone.plugged(), drone.button(), drone.leds(now)));
+    let (plugged, button, leds) = state.unwrap_or_default();
+    let leds = match leds {
+        // A running drone shows the same, so do not mention these.
+        SimLeds::Dark | SimLeds::Lit => "",
+        SimLeds::Slow => "M2 blinks slowly",
+        SimLeds::Fast => "M2 blinks fast",
+        SimLeds::TwoSlow => "M2, M3 blink slowly",
+    };
+    Demo { scenario: name.to_owned(), plugged, button, leds }
+}
+
+/// Reports the state of the simulated drone whenever it changes: the scenario may pull the cable, and the LEDs change
+/// with time.
+fn watch_demo((bus, name): (SimBus, String), clock: Arc<dyn Clock>, messages: Sender<Msg>) {
+    thread::spawn(move || {
+        let mut last = demo_state(&bus, &name);
+        loop {
+            clock.sleep(BUS_POLL);
+            let now = demo_state(&bus, &name);
+            if now != last {
+                last.clone_from(&now);
+                if messages.send(Msg::Demo(now)).is_err() {
+                    return;
+                }
+            }
+        }
+    });
 }
 
 /// Reports which of the selected drones are plugged in, now and whenever that changes.
 fn watch_bus(bus: impl Bus + 'static, selector: Selector, messages: Sender<Msg>) {
-    // The serial number of a device that cannot be opened is unknown, so it may be the selected one.
+    // The serial number of a device that cannot be opened is unknown, so the device may be the selected one.
     let is_selected = move |device: &Device| {
         selector.matches(device) || matches!(selector, Selector::Serial(_)) && device.open_error.is_some()
     };
@@ -398,7 +440,7 @@ fn watch_bus(bus: impl Bus + 'static, selector: Selector, messages: Sender<Msg>)
                 Ok((all, others)) => {
                     let devices: Vec<Device> = all.iter().filter(|it| is_selected(it)).cloned().collect();
                     if devices.is_empty() && !all.is_empty() && last != Some(BusState::Devices(Vec::new())) {
-                        let text = "The selected drone is not plugged in, but another one is.";
+                        let text = "The selected drone is not plugged in, but another drone is.";
                         let _ = messages.send(Msg::Notice(text.to_owned()));
                     }
                     if devices.is_empty() && !others.is_empty() {
@@ -415,12 +457,12 @@ fn watch_bus(bus: impl Bus + 'static, selector: Selector, messages: Sender<Msg>)
                     return;
                 }
             }
-            bus.wait(BUS_LOOK);
+            bus.wait(BUS_POLL);
         }
     });
 }
 
-/// Reports other running instances whenever they change, and the result of one that outlived its terminal.
+/// Reports other running instances whenever they change, and the result of a job that outlived its terminal.
 fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) {
     thread::spawn(move || {
         let mut last = Vec::new();
@@ -436,7 +478,7 @@ fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) 
                     let _ = messages.send(Msg::Job(Box::new(text)));
                 }
             }
-            clock.sleep(BUS_LOOK);
+            clock.sleep(BUS_POLL);
         }
     });
 }

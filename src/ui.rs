@@ -5,7 +5,7 @@
 //! drone            firmware                 five rows; one row on a low screen
 //! progress                                  three rows, while a job runs
 //! flash map                                 three rows
-//! main panel, with the log below it         the rest; from 112 columns on the log is beside it
+//! main panel, with the log below it         the rest; from 112 columns on, the log is beside it
 //! notice                                    one row
 //! footer: the keys that work now            one row
 //! ```
@@ -69,7 +69,7 @@ fn too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
             format!("{}. Do not unplug the drone.", bar::in_short(view))
         }
         _ => format!(
-            "cfdfu needs {} columns and {} rows; this is {}×{}.",
+            "cfdfu needs {} columns and {} rows; this terminal is {}×{}.",
             MINIMUM.0, MINIMUM.1, area.width, area.height
         ),
     };
@@ -152,7 +152,7 @@ fn panel<'a>(theme: &Theme, title: &str) -> Block<'a> {
         .title(Span::styled(format!(" {} ", theme.text(title)), theme.heading))
 }
 
-/// The panel that has the focus: the keys act on it.
+/// The focused panel, on which the keys act.
 fn focus<'a>(theme: &Theme, title: &str) -> Block<'a> {
     panel(theme, title).border_style(theme.accent)
 }
@@ -183,7 +183,7 @@ fn rows_up_to(paragraph: &Paragraph<'_>, width: u16, most: u16) -> u16 {
     (0..area.height).rev().find(used).map_or(1, |last| last + 1)
 }
 
-/// Whether to show the progress of a job. A job that waits for confirmation makes none.
+/// Whether to show the progress of a job. A job that waits for confirmation has none.
 fn has_progress(view: &JobView) -> bool {
     !matches!(view.stage, Stage::Asking(_))
 }
@@ -232,7 +232,8 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let badge = app.demo.as_ref().map(|demo| {
         let cable = if demo.plugged { "" } else { ", unplugged" };
         let button = if demo.button { ", button held" } else { "" };
-        Line::from(Span::styled(format!(" SIMULATED{cable}{button} "), theme.warn))
+        let leds = if demo.leds.is_empty() { String::new() } else { format!(", {}", demo.leds) };
+        Line::from(Span::styled(format!(" SIMULATED{cable}{button}{leds} "), theme.warn))
     });
     let width = badge.as_ref().map_or(0, |badge| u16::try_from(badge.width()).unwrap_or(0));
     let [left, label] = area.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(width)]));
@@ -247,11 +248,11 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         };
         (state, [Span::styled(format!("{mark} "), style), Span::styled(name, words)])
     });
-    // The step that counts: the one under way or failed, else the last that is done.
+    // The step that must stay visible: the current or failed step, otherwise the last finished step.
     let open = |state: StepState| matches!(state, StepState::Now | StepState::Failed);
     let at = steps.iter().position(|(state, _)| open(*state));
     let at = at.or(steps.iter().rposition(|(state, _)| *state == StepState::Done)).unwrap_or(0);
-    // As many steps as fit. It must be among them, so the first ones go where there is little room.
+    // Show as many steps as fit. If that step would not be among them, drop steps from the start.
     for first in 0..=at {
         let mut shown = line.clone();
         let fits = |(n, (_, step)): &(usize, &(StepState, [Span<'static>; 2]))| {
@@ -278,7 +279,7 @@ fn draw_notice(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     }
 }
 
-/// Appends spans that belong together, if they fit into this width. Returns whether they do.
+/// Appends spans that belong together, if they fit into this width. Returns whether they fit.
 fn push_whole<'a>(line: &mut Line<'a>, spans: impl IntoIterator<Item = Span<'a>>, width: usize) -> bool {
     let spans: Vec<Span<'a>> = spans.into_iter().collect();
     let fits = line.width() + spans.iter().map(Span::width).sum::<usize>() <= width;
@@ -331,7 +332,7 @@ fn draw_footer(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let (mut used, mut spans, mut dropped) = (help, Vec::new(), false);
     for (n, row) in rows.into_iter().enumerate() {
         if !is_help(&row) {
-            // The ellipsis does not stand for arrow keys or the keys of the simulated drone.
+            // Dropping arrow keys or the keys of the simulated drone needs no ellipsis.
             let is_known = matches!(row.action, Action::Move(_) | Action::DemoInput(_));
             if used + width(&row) > room {
                 dropped |= !is_known;

@@ -16,8 +16,8 @@ pub(crate) fn command_line(app: &App) -> String {
     let device = device + &demo;
     match app.goal {
         _ if app.undoes(app.goal.file()).is_some() => {
-            let insist = app.preview().is_some_and(|preview| preview.changed_since);
-            format!("cfdfu undo{}{device}", if insist { " --allow-mismatch" } else { "" })
+            let changed = app.preview().is_some_and(|preview| preview.changed_since);
+            format!("cfdfu undo{}{device}", if changed { " --allow-mismatch" } else { "" })
         }
         Goal::Restore => {
             let firmware = app.firmware_of_restore().map(|_| format!(" --firmware {}", name(&app.image)));
@@ -25,14 +25,14 @@ pub(crate) fn command_line(app: &App) -> String {
         }
         Goal::Flash | Goal::Recover => {
             let unknown_board = app.preview().is_some_and(|preview| !preview.board.is_passed());
-            let insist =
+            let mismatch =
                 unknown_board || app.image.image().is_some_and(|image| overrides_for(image).allow_mismatch);
-            let insist = if insist { " --allow-mismatch" } else { "" };
-            // The demo's built-in image is not a file; the demo uses it if the command names none.
+            let mismatch = if mismatch { " --allow-mismatch" } else { "" };
+            // The demo's built-in image is not a file. The demo uses it if the command names no image.
             let own =
                 app.demo.is_some() && app.image.path().is_some_and(|path| path == Path::new(DEMO_IMAGE));
             let image = if own { String::new() } else { format!(" {}", name(&app.image)) };
-            format!("cfdfu flash{image}{insist}{device}")
+            format!("cfdfu flash{image}{mismatch}{device}")
         }
     }
 }
@@ -40,7 +40,7 @@ pub(crate) fn command_line(app: &App) -> String {
 /// Quotes a path for a shell.
 fn quoted(path: &str) -> String {
     match shlex::try_quote(path) {
-        // It must not be taken for an option.
+        // Without the prefix, the command would parse this path as an option.
         _ if path.starts_with('-') => quoted(&format!("./{path}")),
         Ok(word) if path.chars().all(is_printable) => word.into_owned(),
         // A name with unprintable characters cannot be copied.

@@ -1,12 +1,12 @@
-//! The devices on the bus, the selected drone, and what a background identify has found out about it.
+//! The devices on the bus, the selected drone, and the result of its background identify.
 
-use crate::crazyflie;
+use crate::crazyflie::{self, Board};
 use crate::flash::map::SECTORS_KIB;
 use crate::job::{Device, DeviceInfo, Other, SectorState};
 use crate::supervise::RunningInstance;
 
-/// The number of flash sectors of an STM32F405, only for the map on the screen. The plan uses the sectors that the
-/// device itself describes, and a device with other sectors is not a Crazyflie.
+/// The number of flash sectors of an STM32F405, used only for the map on the screen. The plan uses the sectors that the
+/// device itself reports, and a device that reports other sectors is not a Crazyflie.
 pub const SECTORS: usize = SECTORS_KIB.len();
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,12 +14,14 @@ pub struct Devices {
     pub bus: BusState,
     /// An index into the list.
     selected: usize,
-    /// The drone that was selected last. It is selected again when the bus changes.
+    /// The last selected drone, which is selected again when the bus changes.
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
+    /// What was identified last and does not change with a flash: the drone, its board, and its protected sectors.
+    lasting: Option<(Device, Option<Board>, Vec<usize>)>,
     /// Other running instances on this computer.
     pub other_instances: Vec<RunningInstance>,
-    /// The state of each sector of the selected drone, where it is known.
+    /// The state of each sector of the selected drone, if known.
     pub map: [Option<SectorState>; SECTORS],
 }
 
@@ -31,7 +33,7 @@ pub enum BusState {
     /// USB is not available, for this reason.
     None(String),
     Devices(Vec<Device>),
-    /// No Crazyflie, but only these related devices.
+    /// No Crazyflie, only these related devices.
     Others(Vec<Other>),
 }
 
@@ -40,7 +42,7 @@ pub enum BusState {
 pub struct BackgroundIdentify {
     pub device: Device,
     pub known: Option<Box<DeviceInfo>>,
-    /// The worker is busy with it, so all of its events up to the last belong to it.
+    /// The identify is still running, so all of the worker's events up to the last one belong to it.
     pub is_under_way: bool,
 }
 
@@ -79,8 +81,8 @@ impl Devices {
     }
 
     /// Replaces the list. Returns whether the remembered drone is present, or `None` if no drone is remembered. The
-    /// device at its port stays selected in either mode. A device at another port is selected only if it is the only
-    /// one with the same serial number.
+    /// device on the remembered port stays selected, in DFU mode or running. A device on another port is selected only
+    /// if no other device has the same serial number.
     pub(crate) fn take(&mut self, bus: BusState) -> Option<bool> {
         self.bus = bus;
         self.selected = self.position();
@@ -106,6 +108,41 @@ impl Devices {
     /// A background identify is running, so the worker's events belong to it.
     pub fn is_identifying(&self) -> bool {
         self.identified.as_ref().is_some_and(|it| it.is_under_way)
+    }
+
+    /// The board of the selected drone, if it was identified in either mode.
+    pub(crate) fn board(&self) -> Option<&Board> {
+        self.lasting()?.1.as_ref()
+    }
+
+    /// The write-protected sectors of the selected drone, as far as they are known.
+    pub(crate) fn protected(&self) -> &[usize] {
+        self.lasting().map_or(&[], |(_, _, sectors)| sectors)
+    }
+
+    fn lasting(&self) -> Option<&(Device, Option<Board>, Vec<usize>)> {
+        let now = self.selected()?;
+        self.lasting.as_ref().filter(|(device, ..)| {
+            device.location == now.location
+                && crazyflie::is_same_serial(&device.strings.serial, &now.strings.serial)
+        })
+    }
+
+    /// Keeps what a background identify has found out about its device.
+    pub(crate) fn know(&mut self, known: Box<DeviceInfo>) {
+        let Some(identified) = &mut self.identified else { return };
+        let (board, protected) = match &*known {
+            DeviceInfo::InDfu(identity) => {
+                let protected = identity.protection.as_ref().map(|it| it.sectors.clone());
+                (identity.board.clone(), protected.unwrap_or_default())
+            }
+            DeviceInfo::Running(running) => {
+                let code = running.board.as_deref().and_then(crazyflie::code_of);
+                (code.map(Board::named), Vec::new())
+            }
+        };
+        self.lasting = Some((identified.device.clone(), board, protected));
+        identified.known = Some(known);
     }
 
     /// The result of the background identify of the selected device.

@@ -1,11 +1,11 @@
 //! The table of key bindings. Dispatch, footer and help all use it, so they cannot disagree.
 //!
-//! An action that is not possible now stays in the table, with the reason.
+//! An unavailable action stays in the table, with the reason.
 
 use super::wizard::{Leds, WizardStep};
 use super::{App, BusState, DemoInput, Goal, JobView, Overlay, Screen, Slot, Stage, Which, Wizard};
 use crate::image::Content;
-use crate::job::{BoardCheck, WaitFor};
+use crate::job::{BoardCheck, Failure, FailureKind, Outcome, Report, WaitFor};
 
 /// A key, independent of the terminal library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +41,10 @@ pub(crate) enum Action {
     Take,
     /// Open the parent folder.
     Parent,
-    Type,
+    /// Complete the typed path.
+    Complete,
     Count,
-    /// Answer what the LEDs are doing.
+    /// Answer the question about the LEDs.
     AnswerLeds(Leds),
     Again,
     Write,
@@ -65,6 +66,8 @@ pub(crate) enum Action {
     /// Go back, or close the overlay.
     Back,
     DemoInput(DemoInput),
+    /// Open the demo.
+    Practise,
     Quit,
 }
 
@@ -76,7 +79,7 @@ pub(crate) struct Binding {
     /// What the key does, in one to three words.
     pub label: &'static str,
     pub action: Action,
-    /// Why the action is not possible now.
+    /// Why the action is unavailable.
     pub why_not: Option<String>,
 }
 
@@ -91,9 +94,9 @@ fn up_down() -> Vec<Binding> {
     ]
 }
 
-/// Beyond single rows.
+/// The keys that move by more than one row.
 fn paging() -> Vec<Binding> {
-    /// More rows than any list has: moves to its first or last row.
+    /// More rows than any list has, so the move ends at the first or last row.
     const FAR: isize = 1_000_000;
     vec![
         row(&[Key::PageUp], "PgUp", "page up", Action::Move(-10)),
@@ -119,16 +122,19 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
         Screen::Pick(..) => pick(),
         Screen::Wizard(view) => in_wizard(app, &view.wizard),
         Screen::Job(view) => in_job(app, view),
-        Screen::Outcome(..) => outcome(app),
+        Screen::Outcome(report, _) => outcome(app, report),
     };
-    if app.demo.is_some() && !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app) {
-        rows.push(row(&[Key::Char('P')], "P", "cable", Action::DemoInput(DemoInput::Cable)));
-        rows.push(row(&[Key::Char('B')], "B", "button", Action::DemoInput(DemoInput::Button)));
+    let can_act = !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app);
+    if let Some(demo) = app.demo.as_ref().filter(|_| can_act) {
+        let cable = if demo.plugged { "unplug" } else { "plug in" };
+        let button = if demo.button { "let go" } else { "hold button" };
+        rows.push(row(&[Key::Char('P')], "P", cable, Action::DemoInput(DemoInput::Cable)));
+        rows.push(row(&[Key::Char('B')], "B", button, Action::DemoInput(DemoInput::Button)));
     }
     rows
 }
 
-/// Why a single key press does not confirm a job.
+/// Why a single key press is not enough to confirm a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Danger {
     Bootloader,
@@ -196,7 +202,7 @@ fn home(app: &App) -> Vec<Binding> {
     let mut rows = vec![
         marked,
         begin('f', "f", "flash", Goal::Flash),
-        begin('r', "r", "recover", Goal::Recover),
+        begin('r', "r", "rescue", Goal::Recover),
         begin('b', "b", "bootloader", Goal::Restore),
     ];
     if app.goal == Goal::Restore {
@@ -208,8 +214,14 @@ fn home(app: &App) -> Vec<Binding> {
     if app.demo.is_none() && app.devices.selected().is_none_or(|device| device.open_error.is_some()) {
         rows.push(row(&[Key::Char('d')], "d", "doctor", Action::Doctor));
     }
+    if can_practise(app) {
+        rows.push(row(&[Key::Char('p')], "p", "practise", Action::Practise));
+    }
     if app.devices.list().len() > 1 {
         rows.push(row(&[Key::Tab], "Tab", "device", Action::NextDevice));
+    }
+    if app.undo.why_not().is_none() {
+        rows.push(row(&[Key::Char('u')], "u", "undo", Action::Undo));
     }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
@@ -218,6 +230,11 @@ fn home(app: &App) -> Vec<Binding> {
     ]);
     rows.extend(up_down());
     rows
+}
+
+/// Whether to offer the demo: no drone is plugged in.
+pub(crate) fn can_practise(app: &App) -> bool {
+    app.demo.is_none() && app.devices.bus != BusState::Asking && app.devices.list().is_empty()
 }
 
 /// Why a job cannot start. A missing file is not a reason, because the picker then asks for it.
@@ -235,8 +252,7 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     }
     // A restore starts the wizard if no drone is found.
     if goal == Goal::Flash && app.devices.list().is_empty() {
-        let key = if matches!(app.screen, Screen::Outcome(..)) { "w" } else { "r" };
-        return Some(format!("no Crazyflie found. Won't start? Press {key}"));
+        return Some("no Crazyflie found. Won't start? Press r".to_owned());
     }
     None
 }
@@ -246,10 +262,10 @@ fn pick() -> Vec<Binding> {
         row(&[Key::Enter, Key::Right], "Enter", "choose", Action::Take),
         row(&[Key::Esc], "Esc", "back", Action::Back),
         row(&[Key::Backspace, Key::Left], "←", "parent folder", Action::Parent),
-        row(&[Key::Char('/')], "/", "type a path", Action::Type),
+        row(&[Key::Char('/')], "/", "type a path", Action::Complete),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
     ];
-    // Letters filter the list.
+    // Letters filter the list, so j and k do not move in it.
     rows.extend([
         row(&[Key::Up], "↑", "up", Action::Move(-1)),
         row(&[Key::Down], "↓", "down", Action::Move(1)),
@@ -261,7 +277,7 @@ fn pick() -> Vec<Binding> {
 fn typing() -> Vec<Binding> {
     vec![
         row(&[Key::Enter], "Enter", "choose", Action::Take),
-        row(&[Key::Tab], "Tab", "complete", Action::Type),
+        row(&[Key::Tab], "Tab", "complete", Action::Complete),
         row(&[Key::Esc], "Esc", "back to the list", Action::Back),
     ]
 }
@@ -283,11 +299,11 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
             ]
         }
         WizardStep::Answer(_) => {
-            vec![row(&[Key::Enter, Key::Char('r')], "Enter", "try again", Action::Again)]
+            vec![row(&[Key::Enter, Key::Char('t')], "Enter", "try again", Action::Again)]
         }
         WizardStep::Early => vec![
             row(&[Key::Enter], "Enter", "continue", Action::Begin(app.goal_of_wizard())),
-            row(&[Key::Char('r')], "r", "try again", Action::Again),
+            row(&[Key::Char('t')], "t", "try again", Action::Again),
         ],
         WizardStep::Count | WizardStep::Hold | WizardStep::Release => Vec::new(),
     };
@@ -303,7 +319,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
     match &view.stage {
         Stage::Asking(_) => {
             let word = word_asked_for(app);
-            // Not the key that started the job: held down or pressed twice, it would confirm a plan that was not read.
+            // Not the key that started the job: holding it down or pressing it twice would confirm an unread plan.
             let mut write = match word {
                 Some(_) => row(&[Key::Enter], "Enter", "write", Action::Write),
                 None => row(&[Key::Char('w')], "w", "write", Action::Write),
@@ -318,7 +334,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
                 rows.push(row(&[Key::Esc], "Esc", "back", Action::Stop));
             } else {
                 rows.push(row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Stop));
-                rows.push(row(&[Key::Char('y')], "y", "copy the command", Action::CopyCommand));
+                rows.push(row(&[Key::Char('m')], "m", "copy as a command", Action::CopyCommand));
                 rows.push(row(&[Key::Char('l')], "l", "log", Action::Log));
                 rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
             }
@@ -344,25 +360,79 @@ pub(crate) fn word_is_typed(app: &App) -> bool {
         if Some(question.word.as_str()) == word_asked_for(app))
 }
 
-fn outcome(app: &App) -> Vec<Binding> {
-    let mut undo = row(&[Key::Char('u')], "u", "undo", Action::Undo);
-    undo.why_not = app.undo.why_not();
-    vec![
-        row(&[Key::Enter, Key::Esc], "Enter", "home", Action::Back),
-        row(&[Key::Char('r')], "r", "try again", Action::Retry),
-        undo,
-        row(&[Key::Char('w')], "w", "wizard", Action::Begin(Goal::Recover)),
-        row(&[Key::Char('l')], "l", "log", Action::Log),
+/// The keys that help after this outcome, most helpful first.
+fn outcome(app: &App, report: &Report) -> Vec<Binding> {
+    let home = row(&[Key::Esc, Key::Enter], "Esc", "home", Action::Back);
+    let again = row(&[Key::Char('t')], "t", "try again", Action::Retry);
+    let by_hand = row(&[Key::Char('r')], "r", "DFU mode by hand", Action::Begin(Goal::Recover));
+    let which = app.goal.file();
+    let label = if which == Which::Image { "another image" } else { "another file" };
+    let file = row(&[Key::Char('i')], "i", label, Action::Choose(which));
+    let mut rows = match next_step(report) {
+        NextStep::None => vec![home],
+        NextStep::TryAgain => vec![again, by_hand, home],
+        NextStep::EnterByHand => vec![by_hand, again, home],
+        NextStep::OtherFile => vec![file, home],
+    };
+    let why_not = app.undo.why_not();
+    let has_succeeded = !matches!(report.outcome, Outcome::Failed(_) | Outcome::Cancelled(_));
+    if has_succeeded || why_not.is_none() {
+        rows.push(Binding { why_not, ..row(&[Key::Char('u')], "u", "undo", Action::Undo) });
+    }
+    if has_succeeded {
+        rows.push(row(&[Key::Char('t')], "t", "again", Action::Retry));
+    }
+    rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
+        row(&[Key::Char('l')], "l", "log", Action::Log),
         row(&[Key::Char('q')], "q", "quit", Action::Quit),
         row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
-    ]
+    ]);
+    rows
+}
+
+/// The step that helps after an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NextStep {
+    None,
+    TryAgain,
+    EnterByHand,
+    OtherFile,
+}
+
+pub(crate) fn next_step(report: &Report) -> NextStep {
+    match &report.outcome {
+        Outcome::Cancelled(_) => NextStep::TryAgain,
+        Outcome::Failed(Failure { kind, .. }) => match kind {
+            FailureKind::OtherBoard { .. } | FailureKind::Plan(_) | FailureKind::OutOfRange(_) => {
+                NextStep::OtherFile
+            }
+            FailureKind::TooOld | FailureKind::DidNotEnter { .. } => NextStep::EnterByHand,
+            // Neither another try nor another way into DFU mode changes these.
+            FailureKind::ReadProtected
+            | FailureKind::WriteProtected(_)
+            | FailureKind::NotErased(_)
+            | FailureKind::OtherChip => NextStep::None,
+            _ => NextStep::TryAgain,
+        },
+        Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => NextStep::None,
+    }
 }
 
 fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
     let close = row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back);
     match over {
-        Overlay::Help | Overlay::Explain(_) | Overlay::Doctor(_) => {
+        // Letters filter the help.
+        Overlay::Help(_) => {
+            let mut rows = vec![
+                row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back),
+                row(&[Key::Up], "↑", "up", Action::Move(-1)),
+                row(&[Key::Down], "↓", "down", Action::Move(1)),
+            ];
+            rows.extend(paging());
+            rows
+        }
+        Overlay::Explain(_) | Overlay::Doctor(_) => {
             let mut rows = vec![close];
             rows.extend(up_down());
             rows.extend(paging());
@@ -399,9 +469,10 @@ mod tests {
             scenario: "healthy".to_owned(),
             plugged: true,
             button: false,
+            leds: "",
         }));
         let wizard = |step| {
-            let wizard = Wizard { step, since: std::time::Duration::ZERO };
+            let wizard = Wizard { step, since: std::time::Duration::ZERO, spoken: false };
             Screen::Wizard(WizardView { wizard, aim: Aim::Begin(Source::Chosen) })
         };
         let picker = |typing: bool| {
@@ -415,7 +486,6 @@ mod tests {
             Screen::Job(JobView {
                 facts: JobFacts::new(Source::Chosen),
                 stage,
-                progress: super::super::progress::Progress::default(),
                 waiting: None,
                 stopping: false,
                 confirm: crate::job::Confirm::Ask,
@@ -434,12 +504,12 @@ mod tests {
             job(Stage::Asking(Confirmation::default())),
             job(Stage::Working),
             Screen::Outcome(
-                Box::new(crate::job::Report::nothing_done(crate::job::Outcome::Unchanged)),
+                Box::new(Report::nothing_done(Outcome::Unchanged)),
                 JobFacts::new(Source::Chosen),
             ),
         ];
         let overs = [
-            Overlay::Help,
+            Overlay::Help(String::new()),
             Overlay::AskStop,
             Overlay::Log,
             Overlay::Explain(String::new()),
@@ -454,7 +524,12 @@ mod tests {
             let rows = bindings(&app);
             let keys: Vec<&Key> = rows.iter().flat_map(|row| &row.keys).collect();
             for (n, key) in keys.iter().enumerate() {
-                assert!(!keys[..n].contains(key), "{key:?} twice on {:?} {:?}", app.screen, app.over);
+                assert!(
+                    !keys[..n].contains(key),
+                    "{key:?} is bound twice on {:?} {:?}",
+                    app.screen,
+                    app.over
+                );
             }
         }
     }

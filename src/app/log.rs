@@ -1,4 +1,4 @@
-//! The log: its lines with timestamps, the selected line, and explanations for newcomers.
+//! The log: timestamped lines, the selected line, and explanations for newcomers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub struct LogLine {
     pub at: Duration,
     pub level: Level,
     pub text: String,
-    /// The worker's entry, which [`explain`] can explain.
+    /// The worker's entry, for [`explain`].
     pub entry: Option<LogEntry>,
 }
 
@@ -24,7 +24,7 @@ pub struct Log {
     lines: VecDeque<LogLine>,
     /// The number of lines ever added.
     pushed: usize,
-    /// The selected line, counted from the end; `None` follows the end.
+    /// The selected line, counted from the end; `None` follows new lines.
     back: Option<usize>,
 }
 
@@ -34,7 +34,7 @@ impl Log {
         self.add(at, level, text, None);
     }
 
-    /// Adds an entry of the worker.
+    /// Adds an entry from the worker.
     pub(crate) fn record(&mut self, at: Duration, level: Level, entry: LogEntry) {
         self.add(at, level, &entry.to_string(), Some(entry));
     }
@@ -62,7 +62,7 @@ impl Log {
         self.pushed
     }
 
-    /// Whether the log follows its end.
+    /// Whether the log follows new lines.
     pub(crate) fn following(&self) -> bool {
         self.back.is_none()
     }
@@ -78,7 +78,7 @@ impl Log {
         Some((line, explain(line.entry.as_ref()?)?))
     }
 
-    /// Moves the selection by this many lines; negative is up. At the end the log follows again.
+    /// Moves the selection by this many lines; negative is up. At the last line, the log follows new lines again.
     pub(crate) fn scroll(&mut self, by: isize) {
         let last = self.lines.len().saturating_sub(1);
         let back = self.back.unwrap_or(0).saturating_add_signed(-by).min(last);
@@ -96,13 +96,13 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
     Some(match entry {
         E::InError(Status::FIRMWARE) => {
             "This is normal. The chip's boot ROM always starts in this state, because it has no firmware of its own to \
-             return to. It is cleared once and says nothing about your drone."
+             return to. cfdfu clears it once. It does not mean that anything is wrong with your drone."
         }
         E::InError(_) => {
             "The boot ROM refused the last request, for the reason in brackets. It is ready for the next one."
         }
         E::ClearingStatus => {
-            "cfdfu acknowledges the boot ROM's error. The boot ROM accepts no other request before that."
+            "cfdfu acknowledges the boot ROM's error. Until then, the boot ROM accepts no other request."
         }
         E::SelectingAlternate(_) => {
             "The boot ROM offers several memories: 0 is the flash, 1 the option bytes (protection), 2 the OTP (the type \
@@ -110,7 +110,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         E::Claiming => "The drone is reserved for cfdfu until the job ends.",
         E::AskingStatus => "cfdfu asks for the boot ROM's state before it sends any other request.",
-        E::Opened { .. } => "The device, and how many bytes it accepts in one transfer.",
+        E::Opened { .. } => "The device, and the number of bytes that it accepts in one transfer.",
         E::Board(_) => {
             "Bitcraze writes the type of the board into memory that can never be changed. cfdfu refuses an image for \
              another board."
@@ -140,8 +140,8 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         E::Runs(_) => "The running firmware reported its version over USB.",
         E::Entering { .. } => {
-            "A running Crazyflie (2022.03 or newer) restarts in DFU mode on a request over USB. After that only its blue \
-             LED M2 is lit, which is normal. Do not touch the button."
+            "A running Crazyflie (2022.03 or newer) restarts in DFU mode when cfdfu requests it over USB. Then only \
+             its blue LED M2 is lit, which is normal. Do not touch the button."
         }
         E::Compared { .. } | E::NothingToWrite => {
             "Sectors that already match are not rewritten, which makes a second flash fast."

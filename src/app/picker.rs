@@ -1,11 +1,12 @@
 //! The file picker: the folder's entries with the content of each image, a filter, and a field for typing a path.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use tui_input::{Input, InputRequest};
 
-use super::Slot;
+use super::{Slot, Which};
+use crate::image::{Content, Image};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -40,8 +41,48 @@ fn short_age(age: Duration) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     Folder,
-    /// A short description of the file, and whether it can be flashed.
-    File(String, bool),
+    /// A short description of the file, and what it can be used for.
+    File(String, Usable),
+}
+
+/// What a file can be used for, as far as its content shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Usable {
+    No,
+    /// It was not read.
+    Unknown,
+    /// A firmware for boards with these codes; none if it names no board.
+    Firmware(Vec<String>),
+    /// A bootloader, or a backup that includes one.
+    Bootloader,
+}
+
+impl Usable {
+    /// The use of a file with this content.
+    pub(crate) fn of(image: &Image) -> Usable {
+        match &image.content {
+            _ if image.extent.complete() == Some(false) => Usable::No,
+            Content::Firmware(firmware) => {
+                Usable::Firmware(firmware.boards.iter().map(|board| board.code.clone()).collect())
+            }
+            Content::Bootloader | Content::WholeFlash(_) => Usable::Bootloader,
+            Content::Radio | Content::Unknown { .. } => Usable::No,
+        }
+    }
+
+    /// Whether the file can be used for this purpose and board; `None` if that is not known.
+    pub(crate) fn fits(&self, which: Which, board: Option<&str>) -> Option<bool> {
+        match (self, which) {
+            (Usable::No, _) => Some(false),
+            (Usable::Unknown, _) => None,
+            (Usable::Firmware(_), Which::Loader) | (Usable::Bootloader, Which::Image) => Some(false),
+            (Usable::Bootloader, Which::Loader) => Some(true),
+            (Usable::Firmware(codes), Which::Image) => {
+                let board = board.filter(|_| !codes.is_empty())?;
+                Some(codes.iter().any(|code| code == board))
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +96,7 @@ pub struct Picker {
     pub at: usize,
     /// The path field, while it is open.
     pub typing: Option<Input>,
-    /// The file that was chosen before. It stays chosen if the next one cannot be used.
+    /// The previously chosen file, which stays chosen if the new one cannot be used.
     pub before: Option<Box<Slot>>,
 }
 
@@ -126,34 +167,27 @@ impl Picker {
         }
     }
 
-    /// Completes the typed name to the longest common prefix of the matching entries.
-    pub(crate) fn complete(&mut self) {
-        let Some(input) = &self.typing else { return };
-        let typed = input.value().to_owned();
-        // Recent files from other folders are entries, too.
-        let here = self.entries().iter().filter(|entry| entry.path.parent() == Some(&self.folder));
-        let names = here.filter_map(|entry| {
-            let name = entry.path.file_name()?.to_str()?;
-            name.starts_with(&typed).then_some(name)
-        });
-        let common = names.fold(None::<String>, |common, name| match common {
-            None => Some(name.to_owned()),
-            Some(common) => {
-                let len = common.char_indices().zip(name.chars()).take_while(|((_, a), b)| a == b).count();
-                Some(common.chars().take(len).collect())
-            }
-        });
-        if let Some(common) = common {
-            self.start_typing(&common);
+    /// Appends this to the typed path, unless it has changed since the completion was asked for.
+    pub(crate) fn complete(&mut self, typed: &str, rest: &str) {
+        if self.typing.as_ref().is_some_and(|input| input.value() == typed) {
+            self.start_typing(&format!("{typed}{rest}"));
         }
     }
 
-    /// The typed path, relative to the folder.
-    pub(crate) fn typed_path(&self) -> Option<PathBuf> {
-        let text = self.typing.as_ref()?.value().trim();
+    /// The text of the path field.
+    pub(crate) fn typed(&self) -> Option<&str> {
+        self.typing.as_ref().map(Input::value)
+    }
+
+    /// The typed path, relative to the folder; `~/` is the home directory.
+    pub(crate) fn typed_path(&self, home: Option<&Path>) -> Option<PathBuf> {
         // A terminal may quote a path that is dragged into it.
-        let text = text.trim_matches(['\'', '"']);
-        (!text.is_empty()).then(|| self.folder.join(Path::new(text)))
+        let text = self.typed()?.trim().trim_matches(['\'', '"']);
+        let mut parts = Path::new(text).components();
+        let in_home = (parts.next() == Some(Component::Normal("~".as_ref())))
+            .then(|| Some(home?.join(parts.as_path())))
+            .flatten();
+        (!text.is_empty()).then(|| in_home.unwrap_or_else(|| self.folder.join(text)))
     }
 }
 
@@ -168,26 +202,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_completed_to_the_common_prefix() {
+    fn a_typed_path_is_absolute_or_relative_to_the_folder_or_to_home() {
         let mut picker = Picker::new(PathBuf::from("/images"));
-        let row = |name: &str| Entry {
-            path: PathBuf::from("/images").join(name),
-            kind: EntryKind::Folder,
-            size: 0,
-            age: None,
-        };
-        picker.entries = Some(Ok(vec![row("cf2-2026.04.bin"), row("cf2-2026.08.bin"), row("bolt.bin")]));
-        picker.start_typing("c");
-        picker.complete();
-        assert_eq!(picker.typed_path(), Some(PathBuf::from("/images/cf2-2026.0")));
-        picker.request(InputRequest::InsertChar('8'));
-        picker.complete();
-        assert_eq!(picker.typed_path(), Some(PathBuf::from("/images/cf2-2026.08.bin")));
-        picker.start_typing(" '/other/x.bin' ");
-        assert_eq!(picker.typed_path(), Some(PathBuf::from("/other/x.bin")));
-        picker.step(-1);
-        picker.step(99);
-        assert_eq!(picker.at, 2);
+        let home = Some(Path::new("/home/student"));
+        for (typed, path) in [
+            ("x.bin", "/images/x.bin"),
+            (" '/other/x.bin' ", "/other/x.bin"),
+            ("~/x.bin", "/home/student/x.bin"),
+            ("~x.bin", "/images/~x.bin"),
+        ] {
+            picker.start_typing(typed);
+            assert_eq!(picker.typed_path(home), Some(PathBuf::from(path)));
+        }
+        picker.start_typing("~/x.bin");
+        assert_eq!(picker.typed_path(None), Some(PathBuf::from("/images/~/x.bin")));
+        picker.start_typing(" ");
+        assert_eq!(picker.typed_path(home), None);
+        // A completion that arrives late does not change what was typed since.
+        picker.start_typing("/im");
+        picker.complete("/i", "mages/");
+        assert_eq!(picker.typed(), Some("/im"));
+        picker.complete("/im", "ages/");
+        assert_eq!(picker.typed(), Some("/images/"));
+    }
+
+    /// B17, B18: the marks depend on the purpose and on the board.
+    #[test]
+    fn a_file_fits_its_purpose_and_board() {
+        let firmware = Usable::Firmware(vec!["CF20".to_owned(), "CF21".to_owned()]);
+        assert_eq!(firmware.fits(Which::Image, Some("CF21")), Some(true));
+        assert_eq!(firmware.fits(Which::Image, Some("CB10")), Some(false));
+        assert_eq!(firmware.fits(Which::Image, None), None);
+        assert_eq!(firmware.fits(Which::Loader, Some("CF21")), Some(false));
+        assert_eq!(Usable::Bootloader.fits(Which::Loader, None), Some(true));
+        assert_eq!(Usable::Bootloader.fits(Which::Image, None), Some(false));
+        assert_eq!(Usable::No.fits(Which::Image, None), Some(false));
+        assert_eq!(Usable::Unknown.fits(Which::Image, Some("CF21")), None);
     }
 
     #[test]
@@ -195,7 +245,7 @@ mod tests {
         let mut picker = Picker::new(PathBuf::from("/images"));
         let row = |name: &str, what: &str| Entry {
             path: PathBuf::from("/images").join(name),
-            kind: EntryKind::File(what.to_owned(), true),
+            kind: EntryKind::File(what.to_owned(), Usable::Unknown),
             size: 243_176,
             age: Some(Duration::from_secs(7200)),
         };

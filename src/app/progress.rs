@@ -36,7 +36,16 @@ pub struct Progress {
     parts: Vec<(Phase, PhaseProgress)>,
     current: Option<Phase>,
     now: Duration,
+    /// KiB per second in equal spans of time, over all phases.
+    speeds: Vec<u64>,
+    /// When the last span began, and how many bytes of its phase were done then.
+    span: Option<(Phase, Duration, u64)>,
 }
+
+/// The time of one span of [`Progress::speeds`], in milliseconds.
+const SPAN_MS: u64 = 100;
+/// The most spans kept; the oldest are dropped.
+const SPANS: usize = 400;
 
 impl Progress {
     /// Sets the totals of the phases to come.
@@ -56,10 +65,39 @@ impl Progress {
         if started && part.done == 0 {
             part.since = now;
         }
+        let began = part.done;
         let until = part.until.or((done >= total).then_some(now));
         *part = PhaseProgress { done: done.min(total), total, since: part.since, until };
         self.current = Some(phase);
         self.now = now;
+        // An erase moves no bytes.
+        if phase != Phase::Erase {
+            self.sample(phase, began, done, now);
+        }
+    }
+
+    /// Ends the spans that are over by now.
+    fn sample(&mut self, phase: Phase, began: u64, done: u64, now: Duration) {
+        let (start, bytes) = match self.span {
+            Some((last, start, bytes)) if last == phase => (start, bytes),
+            _ => (now, began),
+        };
+        self.span = Some((phase, start, bytes));
+        let millis = u64::try_from(now.saturating_sub(start).as_millis()).unwrap_or(u64::MAX);
+        let count = usize::try_from(millis / SPAN_MS).unwrap_or(SPANS).min(SPANS);
+        if count == 0 {
+            return;
+        }
+        let rate = done.saturating_sub(bytes).saturating_mul(1000) / 1024 / millis;
+        self.speeds.extend(std::iter::repeat_n(rate, count));
+        let excess = self.speeds.len().saturating_sub(SPANS);
+        self.speeds.drain(..excess);
+        self.span = Some((phase, now, done));
+    }
+
+    /// KiB per second in equal spans of time, the oldest first.
+    pub(crate) fn speeds(&self) -> &[u64] {
+        &self.speeds
     }
 
     pub(crate) fn tick(&mut self, now: Duration) {
@@ -79,7 +117,7 @@ impl Progress {
         self.parts.iter().find(|(phase, _)| *phase == current).copied()
     }
 
-    /// Whether a phase is over.
+    /// Whether a phase has finished.
     pub(crate) fn is_done(&self, phase: Phase) -> bool {
         let part = self.parts.iter().find(|(other, _)| *other == phase);
         let passed = self.current.is_some_and(|now| now > phase);
@@ -92,12 +130,12 @@ impl Progress {
         Some(part.until?.saturating_sub(part.since))
     }
 
-    /// The number of bytes of a phase that are done.
+    /// The number of bytes that a phase has completed.
     pub(crate) fn done(&self, phase: Phase) -> u64 {
         self.parts.iter().find(|(other, _)| *other == phase).map_or(0, |(_, part)| part.done)
     }
 
-    /// The share of the work that is done, from 0.0 to 0.99. Only the final report means that all of it is done.
+    /// The completed share of the work, from 0.0 to 0.99. Only the final report means that the work is complete.
     pub(crate) fn ratio(&self) -> f64 {
         let (done, total) = self.costs();
         if total == 0 { 0.0 } else { to_f64(done) / to_f64(total) }.clamp(0.0, 0.99)
@@ -110,7 +148,7 @@ impl Progress {
         (time >= 0.2 && part.done > 0).then(|| to_f64(part.done) / time)
     }
 
-    /// The estimated time left: the weighted rest of the work, times the measured pace.
+    /// The estimated time left: the weighted remaining work times the measured pace.
     pub(crate) fn left(&self) -> Option<Duration> {
         let (done, total) = self.costs();
         let left = Duration::from_nanos(total - done);
@@ -151,7 +189,7 @@ pub(crate) fn estimate(work: &Work) -> Duration {
     progress.left().unwrap_or_default()
 }
 
-#[allow(clippy::cast_precision_loss, reason = "for a bar and a rate")]
+#[allow(clippy::cast_precision_loss, reason = "precise enough for a bar and a rate")]
 fn to_f64(n: u64) -> f64 {
     n as f64
 }
@@ -161,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_never_goes_back_and_never_shows_all_with_work_left() {
+    fn the_bar_never_moves_back_and_is_never_full_while_work_is_left() {
         let mut progress = Progress::default();
         let mut last = 0.0;
         let second = Duration::from_secs(1);
@@ -182,7 +220,7 @@ mod tests {
         assert!(progress.is_done(Phase::Write) && progress.is_done(Phase::Verify));
         assert_eq!(progress.left(), Some(Duration::ZERO));
         progress.set(Phase::Verify, 243_171, 243_172, second * 3);
-        assert!(!progress.is_done(Phase::Verify), "a byte is left");
+        assert!(!progress.is_done(Phase::Verify), "one byte is left");
     }
 
     /// B2: on a chip that takes three times as long, the estimate is three times as long once the pace is measured.
@@ -199,13 +237,32 @@ mod tests {
             let seconds = Duration::from_nanos(total * weight(phase)).as_secs_f64() * 3.0;
             for step in 0..=100_u64 {
                 progress.set(phase, total * step / 100, total, at(now + seconds * to_f64(step) / 100.0));
-                let truly = 3.0 * (by_weights - (now + seconds * to_f64(step) / 100.0) / 3.0);
+                let actual = 3.0 * (by_weights - (now + seconds * to_f64(step) / 100.0) / 3.0);
                 let left = progress.left().unwrap().as_secs_f64();
-                let known = phase == Phase::Write || step > 10;
-                assert!(!known || (left / truly - 1.0).abs() < 0.1, "{phase:?} {step}: {left} of {truly}");
+                let measured = phase == Phase::Write || step > 10;
+                assert!(
+                    !measured || (left / actual - 1.0).abs() < 0.1,
+                    "{phase:?} {step}: {left} of {actual}"
+                );
             }
             now += seconds;
         }
+    }
+
+    #[test]
+    fn the_speed_is_measured_in_spans_of_equal_time() {
+        let mut progress = Progress::default();
+        let ms = Duration::from_millis;
+        progress.set(Phase::Write, 0, 1 << 20, ms(0));
+        progress.set(Phase::Write, 10 * 1024, 1 << 20, ms(50));
+        assert!(progress.speeds().is_empty());
+        progress.set(Phase::Write, 20 * 1024, 1 << 20, ms(100));
+        progress.set(Phase::Write, 30 * 1024, 1 << 20, ms(400));
+        assert_eq!(progress.speeds(), [200, 33, 33, 33]);
+        // Another phase starts anew, and the history has a limit.
+        progress.set(Phase::Verify, 0, 1 << 20, ms(500));
+        progress.set(Phase::Verify, 100 * 1024, 1 << 20, Duration::from_secs(1000));
+        assert_eq!((progress.speeds().len(), progress.speeds()[0]), (SPANS, 0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! [`update`] is the only function that changes the interface. It takes a message and the time, and returns effects.
 //!
 //! It is total: no message makes it panic, in any state. It never blocks and does no I/O. [`job`] handles a job and its
-//! events, [`mod@look`] the background identify, and [`files`] the choice of a file.
+//! events, [`background_identify`] the background identify, and [`files`] the choice of a file.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use super::command_line;
 use super::keys::{self, Action, Key};
 use super::wizard::{Wizard, WizardStep};
 use super::{
-    Aim, App, BusState, Confirmation, Effect, Goal, JobView, Msg, Overlay, Screen, Source, Stage, WizardView,
+    Aim, App, BusState, Confirmation, Effect, Goal, JobView, Msg, Overlay, Screen, Source, Stage, Then,
+    WizardView,
 };
 use crate::crazyflie::{Mode, RelatedDevice};
 use crate::job::{Level, Other};
@@ -67,10 +68,16 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Changed(which, path, result) => {
             let Some(goal) = on_changed(app, which, path, result) else { return Vec::new() };
             let effects = job::begin(app, goal, Source::Chosen);
-            let words = "The file changed since it was chosen. This plan is for the new content.";
+            let words = "The file has changed since you chose it. This plan is for the new content.";
             app.log.push(app.now, Level::Warning, words);
             app.notify(words);
             effects
+        }
+        Msg::Completed(typed, rest) => {
+            if let Screen::Pick(_, _, picker) = &mut app.screen {
+                picker.complete(&typed, &rest);
+            }
+            Vec::new()
         }
         Msg::OtherInstances(others) => {
             app.devices.other_instances = others;
@@ -100,6 +107,9 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::Detached => job::detach(app),
     }
 }
+
+/// Two presses of a key within this time are one action.
+const DOUBLE_PRESS: Duration = Duration::from_millis(500);
 
 /// No overlay has more rows than this.
 const OVER_ROWS: usize = 200;
@@ -140,11 +150,24 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
     }
 }
 
-/// Handles keys that are text: a path, a filter, or the confirmation word.
+/// Handles keys that are typed as text: a path, a filter, or the confirmation word.
 fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
-    if app.over.is_some() {
-        return None;
+    match (&mut app.over, key) {
+        // q closes the help, unless it is part of a word.
+        (Some(Overlay::Help(filter)), Key::Char(letter))
+            if *letter != '?' && (*letter != 'q' || !filter.is_empty()) =>
+        {
+            filter.push(*letter);
+        }
+        (Some(Overlay::Help(filter)), Key::Backspace) => drop(filter.pop()),
+        (Some(_), _) => return None,
+        (None, _) => return typed_below(app, key),
     }
+    app.overlay_scroll = 0;
+    Some(Vec::new())
+}
+
+fn typed_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     let asks = keys::typing_a_word(app);
     match (&mut app.screen, key) {
         (Screen::Pick(_, _, picker), Key::Paste(text)) => {
@@ -167,10 +190,12 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
             picker.request(request);
             Some(Vec::new())
         }
-        // A slash opens the path field. File names contain no slash, so the filter does not need it.
-        (Screen::Pick(_, _, picker), Key::Char(letter))
-            if *letter != '?' && (*letter != '/' || !picker.filter.is_empty()) =>
-        {
+        // These begin a path, and no name that is worth filtering for.
+        (Screen::Pick(_, _, picker), Key::Char('/' | '~')) if picker.filter.is_empty() => {
+            picker.start_typing(if *key == Key::Char('/') { "/" } else { "~/" });
+            Some(Vec::new())
+        }
+        (Screen::Pick(_, _, picker), Key::Char(letter)) if *letter != '?' => {
             picker.narrow(Some(*letter));
             Some(Vec::new())
         }
@@ -193,6 +218,10 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
 fn act(app: &mut App, action: Action) -> Vec<Effect> {
     match action {
         Action::Begin(goal) => job::begin(app, goal, job::source_of(app)),
+        // The second of two quick presses was meant for the outcome.
+        Action::BeginMarked if app.rhythm.closed_outcome.is_some_and(|at| app.now < at + DOUBLE_PRESS) => {
+            Vec::new()
+        }
         Action::BeginMarked => job::begin(app, app.goal, Source::Chosen),
         Action::Choose(which) => open_picker(app, which, None),
         Action::Move(by) => step(app, by),
@@ -208,11 +237,11 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             },
             _ => Vec::new(),
         },
-        Action::Type => {
-            if let Screen::Pick(_, _, picker) = &mut app.screen {
-                if picker.typing.is_some() { picker.complete() } else { picker.start_typing("") }
-            }
-            Vec::new()
+        Action::Complete => {
+            let Screen::Pick(_, _, picker) = &mut app.screen else { return Vec::new() };
+            let path = picker.typed_path(app.home.as_deref());
+            let typed = picker.typed().unwrap_or_default().to_owned();
+            path.map(|path| Effect::Complete(path, typed)).into_iter().collect()
         }
         Action::Count => {
             if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
@@ -248,11 +277,15 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::BugReport => vec![Effect::BugReport],
         Action::Doctor => vec![Effect::Doctor],
         Action::Help => {
-            app.over = Some(Overlay::Help);
+            app.over = Some(Overlay::Help(String::new()));
             Vec::new()
         }
         Action::Back => back(app),
-        Action::DemoInput(person) => vec![Effect::DemoInput(person)],
+        Action::DemoInput(input) => vec![Effect::DemoInput(input)],
+        Action::Practise => {
+            app.then = Then::Practise;
+            vec![Effect::Quit]
+        }
         Action::Quit => vec![Effect::Quit],
     }
 }
@@ -286,6 +319,7 @@ fn back(app: &mut App) -> Vec<Effect> {
         // The explanation was opened from the log.
         Some(Overlay::Explain(_)) => app.over = Some(Overlay::Log),
         Some(Overlay::Log) => app.log.follow(),
+        Some(Overlay::Help(filter)) if !filter.is_empty() => app.over = Some(Overlay::Help(String::new())),
         Some(_) => {}
         None if wizard_step(app).is_some_and(|step| matches!(step, WizardStep::Answer(_))) => {
             return go(app, WizardStep::AskLeds);
@@ -299,6 +333,10 @@ fn back(app: &mut App) -> Vec<Effect> {
             Screen::Job(_) => {}
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => {
                 app.screen = Screen::Outcome(resume.report.clone(), resume.facts.clone());
+            }
+            Screen::Outcome(..) => {
+                app.rhythm.closed_outcome = Some(app.now);
+                app.screen = Screen::Home;
             }
             _ => app.screen = Screen::Home,
         },
@@ -315,7 +353,7 @@ fn wizard_step(app: &App) -> Option<WizardStep> {
 
 fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     let changed = app.devices.bus != bus;
-    let before = Some(&app.devices.bus).filter(|bus| **bus != BusState::Asking).map(sensible);
+    let before = Some(&app.devices.bus).filter(|bus| **bus != BusState::Asking).map(suggested_goal);
     if let BusState::Others(others) = &bus
         && changed
     {
@@ -325,8 +363,8 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     if let (Screen::Job(view), Some(false)) = (&mut app.screen, is_there) {
         view.was_away = true;
     }
-    // Mark the sensible goal until the user picks one.
-    let now = sensible(&app.devices.bus);
+    // Mark the suggested goal until the user picks one.
+    let now = suggested_goal(&app.devices.bus);
     if before != Some(now) && !app.goal_is_explicit && app.screen == Screen::Home {
         app.goal = now;
     }
@@ -336,7 +374,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
 }
 
 /// The goal that makes sense for what is plugged in.
-fn sensible(bus: &BusState) -> Goal {
+fn suggested_goal(bus: &BusState) -> Goal {
     let is_px4 = |other: &Other| other.what == RelatedDevice::Px4Bootloader;
     match bus {
         BusState::Devices(devices) if !devices.is_empty() => Goal::Flash,
@@ -347,10 +385,10 @@ fn sensible(bus: &BusState) -> Goal {
 
 fn tick(app: &mut App) -> Vec<Effect> {
     if let Screen::Job(view) = &mut app.screen {
-        view.progress.tick(app.now);
+        view.facts.progress.tick(app.now);
     }
     let mut effects = job::wizard_moved(app, Wizard::tick);
-    // No new device appeared. A running drone that was there all the time still counts as booted.
+    // No new device appeared. A running drone that was plugged in all along still counts as booted.
     if wizard_step(app) == Some(WizardStep::AskLeds) {
         effects.extend(job::wizard_sees_bus(app));
     }

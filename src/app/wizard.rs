@@ -1,7 +1,7 @@
 //! Guides the user into DFU mode by hand. Both hands are busy, so after the first key press the steps advance by
 //! timers and USB events.
 //!
-//! The timing is that of the drone's power chip (crazyflie2-nrf-mbs). If the button is held for less than 1.5 s, the
+//! The drone's power chip (crazyflie2-nrf-mbs) sets the timing. If the button is held for less than 1.5 s, the
 //! drone boots normally; for less than 5 s, it starts the radio bootloader; for longer, it starts the boot ROM, which
 //! appears on USB once the button is released.
 
@@ -10,12 +10,15 @@ use std::time::Duration;
 use crate::crazyflie::Mode;
 use crate::job::Device;
 
-/// Countdown before the cable is plugged in, in seconds.
-pub(crate) const COUNT: u64 = 3;
+/// Countdown before the cable is plugged in, in seconds; longer if a voice reads the instructions.
+const COUNT: u64 = 3;
+const COUNT_SPOKEN: u64 = 8;
 /// How long to hold the button: one second longer than necessary, in case the cable was plugged in late.
-pub(crate) const HOLD: Duration = Duration::from_secs(6);
+const HOLD: Duration = Duration::from_secs(6);
 /// Time allowed for plugging in the cable after the countdown.
 const PLUGGING: Duration = Duration::from_secs(2);
+/// A voice needs this much longer to say what to do.
+const VOICE: Duration = Duration::from_secs(3);
 /// How long to wait for the drone after the button is released.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -23,6 +26,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 pub struct Wizard {
     pub step: WizardStep,
     pub since: Duration,
+    /// A voice may read the instructions, so each step takes longer. Holding the button longer does no harm.
+    pub spoken: bool,
 }
 
 /// The steps in order, then the ways they can fail.
@@ -69,8 +74,8 @@ impl Leds {
             Leds::TwoSlow => "two blue LEDs, slow blinks",
             Leds::OneFast => "one blue LED, two blinks a second",
             Leds::Flicker => "one blue LED, flickering",
-            Leds::Solid => "a blue LED, on without blinking",
-            Leds::Dark => "no LED at all",
+            Leds::Solid => "one blue LED, steadily on",
+            Leds::Dark => "no LED is lit",
             Leds::Other => "something else, or hard to tell",
         }
     }
@@ -90,16 +95,16 @@ impl Leds {
     pub(crate) fn answer(self) -> &'static str {
         match self {
             Leds::TwoSlow => {
-                "This is the radio bootloader: you let go a little early. Press the button once to switch off, unplug USB \
-                 and the battery, and hold longer next time."
+                "This is the radio bootloader: you let go a little early. Press the button once to switch the drone \
+                 off, unplug USB and the battery, and hold the button longer next time."
             }
             Leds::OneFast => {
-                "Let go of the button if you still hold it: the LED blinks like this while you do. If the drone still does \
-                 not show up, it is in DFU mode but the computer does not see it. The cable probably carries only power: \
-                 try another one, without a hub. In a virtual machine, pass 0483:df11 through as well."
+                "Let go of the button if you are still holding it: the LED blinks like this while you do. If the drone \
+                 still does not show up, it is in DFU mode but the computer does not see it. The cable probably carries \
+                 only power: try another cable, without a hub. In a virtual machine, pass 0483:df11 through as well."
             }
             Leds::Flicker => {
-                "The button was pressed again, so the drone is no longer in DFU mode. Unplug USB and battery, \
+                "The button was pressed again, so the drone is no longer in DFU mode. Unplug USB and the battery, \
                  and start again."
             }
             Leds::Solid => {
@@ -109,7 +114,7 @@ impl Leds {
             Leds::Dark => "The drone is not getting power: try another cable or port, without a hub.",
             Leds::Other => {
                 "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the \
-                 button: lit, a slow blink, then about twice a second. Let go only then."
+                 button: first lit, then blinking slowly, then about twice a second. Let go only then."
             }
         }
     }
@@ -135,23 +140,60 @@ pub(crate) enum Led {
 }
 
 impl Wizard {
-    pub(crate) fn new(now: Duration) -> Wizard {
-        Wizard { step: WizardStep::Prepare, since: now }
+    pub(crate) fn new(now: Duration, spoken: bool) -> Wizard {
+        Wizard { step: WizardStep::Prepare, since: now, spoken }
     }
 
     pub(crate) fn go(&mut self, step: WizardStep, now: Duration) {
-        *self = Wizard { step, since: now };
+        (self.step, self.since) = (step, now);
+    }
+
+    /// The countdown before the cable is plugged in.
+    fn countdown(&self) -> Duration {
+        Duration::from_secs(if self.spoken { COUNT_SPOKEN } else { COUNT })
+    }
+
+    /// How long to hold the button.
+    fn hold(&self) -> Duration {
+        if self.spoken { HOLD + VOICE } else { HOLD }
+    }
+
+    /// The time allowed for plugging in the cable.
+    fn plugging(&self) -> Duration {
+        if self.spoken { PLUGGING + VOICE } else { PLUGGING }
+    }
+
+    /// The instruction of a step that the timer ends, as one sentence to be read aloud.
+    pub(crate) fn spoken_words(&self, now: Duration) -> Option<String> {
+        let text = match self.step {
+            WizardStep::Count => {
+                let seconds = self.countdown().as_secs();
+                format!(
+                    "Press the button and keep holding it. Plug in USB in {seconds} seconds, when you hear: now."
+                )
+            }
+            WizardStep::Hold if self.is_plugging(now) => {
+                "Now: plug in USB. Keep holding the button.".to_owned()
+            }
+            WizardStep::Hold => {
+                let left = self.hold().saturating_sub(self.plugging()).as_secs();
+                format!("Keep holding the button for {left} more seconds.")
+            }
+            WizardStep::Release => "Let go of the button now. Looking for the drone.".to_owned(),
+            _ => return None,
+        };
+        Some(text)
     }
 
     pub(crate) fn tick(&mut self, now: Duration) -> Move {
         let passed = now.saturating_sub(self.since);
         match self.step {
-            WizardStep::Count if passed >= Duration::from_secs(COUNT) => {
-                self.go(WizardStep::Hold, self.since + Duration::from_secs(COUNT));
+            WizardStep::Count if passed >= self.countdown() => {
+                self.go(WizardStep::Hold, self.since + self.countdown());
                 Move::Beep(1)
             }
-            WizardStep::Hold if passed >= HOLD => {
-                self.go(WizardStep::Release, self.since + HOLD);
+            WizardStep::Hold if passed >= self.hold() => {
+                self.go(WizardStep::Release, self.since + self.hold());
                 Move::Beep(2)
             }
             WizardStep::Release if passed >= PATIENCE => {
@@ -184,13 +226,14 @@ impl Wizard {
         match self.step {
             WizardStep::Prepare => (
                 "Unplug USB and the battery.",
-                "One hand holds the drone, a finger on its button. The other holds the cable. After this you won't need \
-                 the keyboard.",
+                "Hold the drone in one hand, with a finger on its button, and the cable in the other. After this you \
+                 won't need the keyboard.",
             ),
             WizardStep::Count => ("Press the button and keep holding it.", "Plug in USB in"),
             WizardStep::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
             WizardStep::Hold => ("Keep holding the button.", "Let go in"),
-            WizardStep::Release => ("LET GO of the button.", "Looking for the drone, for"),
+            WizardStep::Release if self.is_letting_go(now) => ("LET GO of the button.", "Then wait."),
+            WizardStep::Release => ("Looking for the drone.", "Seconds left:"),
             WizardStep::AskLeds => ("No drone found. Let go of the button.", "What are its LEDs doing?"),
             WizardStep::Answer(leds) => (leds.question(), leds.answer()),
             WizardStep::Early => (
@@ -200,24 +243,32 @@ impl Wizard {
         }
     }
 
-    /// The seconds to show in this step, counting up or down.
+    /// The seconds left in this step.
     pub(crate) fn count(&self, now: Duration) -> Option<u64> {
         let passed = self.seconds(now);
         match self.step {
-            WizardStep::Count => Some(COUNT.saturating_sub(passed)),
+            WizardStep::Count => Some(self.countdown().as_secs().saturating_sub(passed)),
             WizardStep::Hold if self.is_plugging(now) => None,
-            WizardStep::Hold => Some(HOLD.saturating_sub(now.saturating_sub(self.since)).as_secs() + 1),
-            WizardStep::Release => Some(passed),
+            WizardStep::Hold => {
+                Some(self.hold().saturating_sub(now.saturating_sub(self.since)).as_secs() + 1)
+            }
+            WizardStep::Release if self.is_letting_go(now) => None,
+            WizardStep::Release => Some(PATIENCE.as_secs().saturating_sub(passed)),
             _ => None,
         }
     }
 
-    /// Whether it is time to plug in the cable: from zero on, for [`PLUGGING`].
+    /// Whether it is time to plug in the cable: for [`PLUGGING`] after the countdown.
     pub(crate) fn is_plugging(&self, now: Duration) -> bool {
-        self.step == WizardStep::Hold && now.saturating_sub(self.since) < PLUGGING
+        self.step == WizardStep::Hold && now.saturating_sub(self.since) < self.plugging()
     }
 
-    /// Whole seconds of this step so far.
+    /// Whether it is time to let go of the button: for the first two seconds of that step.
+    pub(crate) fn is_letting_go(&self, now: Duration) -> bool {
+        self.step == WizardStep::Release && self.seconds(now) < 2
+    }
+
+    /// Whole seconds since this step began.
     pub(crate) fn seconds(&self, now: Duration) -> u64 {
         now.saturating_sub(self.since).as_secs()
     }
@@ -262,7 +313,7 @@ impl Wizard {
                 Some(until(476).min(until(1000)))
             }
             (WizardStep::Count | WizardStep::Hold | WizardStep::Release, _) => Some(until(500)),
-            // Three LEDs blink at different rates; wake for the first change.
+            // Three answers blink at different rates; wake for the earliest change.
             (WizardStep::AskLeds, _) => {
                 let until = |half: u128| u64::try_from(half - now.as_millis() % half).unwrap_or(250);
                 let next = Leds::ALL.into_iter().filter_map(Leds::half_period).map(until).min();

@@ -43,7 +43,7 @@ pub(super) struct Console {
     width: usize,
     /// The progress bar of a phase, or the timer of a wait (no phase).
     bar: Option<(Option<Phase>, ProgressBar)>,
-    /// What is in the bootloader's sector, if the job does not write it.
+    /// The contents of the bootloader's sector, if the job does not write it.
     loader: Option<Loader>,
     log: Option<File>,
     clock: Arc<RealClock>,
@@ -67,7 +67,7 @@ pub(super) fn print_object(object: &Object<'_>) -> io::Result<()> {
 }
 
 /// Reports a problem that occurs before the console exists.
-pub(super) fn complain(problem: &Problem, json: bool) -> ExitCode {
+pub(super) fn report_early(problem: &Problem, json: bool) -> ExitCode {
     if json {
         let _ = print_object(&json::problem(problem));
     }
@@ -115,7 +115,7 @@ impl Console {
         self.demo
     }
 
-    /// Hands the file of `--log-file` over to the interface.
+    /// Hands the `--log-file` file over to the interface.
     pub(super) fn take_log(&mut self) -> Option<File> {
         self.log.take()
     }
@@ -213,7 +213,7 @@ impl Console {
         let object = match exit {
             Exit::Done => json::done(),
             other => {
-                let advice = "Each `check` event has its remedy.";
+                let advice = "The `check` events contain the remedies.";
                 json::problem(&Problem::new(other, ProblemKind::Checks, "some checks failed").advise(advice))
             }
         };
@@ -255,8 +255,8 @@ impl Console {
         }
         match known {
             DeviceInfo::InDfu(identity) => {
-                if let Some(words) = report::diagnosis(identity) {
-                    self.line(&words);
+                if let Some(text) = report::diagnosis(identity) {
+                    self.line(&text);
                 }
             }
             DeviceInfo::Running(_) => {
@@ -307,7 +307,7 @@ impl Console {
         }
     }
 
-    /// Announces a wait and shows a running timer on a terminal.
+    /// Announces a wait and, on a terminal, shows a running timer.
     fn waiting(&mut self, what: WaitFor, limit: Duration) {
         if limit.is_zero() {
             return;
@@ -315,9 +315,9 @@ impl Console {
         self.end_bar();
         self.line(&format!("Waiting for {what} (up to {} s) ...", limit.as_secs()));
         if matches!(what, WaitFor::Crazyflie | WaitFor::DfuByHand) {
-            let words = format!("If the drone does not start, enter DFU mode by hand: {ENTER_BY_HAND}.");
+            let text = format!("If the drone does not start, enter DFU mode by hand: {ENTER_BY_HAND}.");
             let width = self.width.saturating_sub(2);
-            for line in wrapped(&words, width) {
+            for line in wrapped(&text, width) {
                 self.line(&format!("  {line}"));
             }
         }
@@ -345,7 +345,7 @@ impl Console {
         }
     }
 
-    /// Describes the image that is about to be used.
+    /// Describes the image that the command uses.
     pub(super) fn image(&mut self, image: &Image) {
         self.line(&describe_image(image));
         for note in image.notes.iter().cloned().chain(report::caution(image)) {
@@ -413,7 +413,7 @@ impl Console {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
-    /// Warns that the drone was lost. The job resumes when it is back.
+    /// Warns that the drone was lost. The job resumes when the drone is back.
     pub(super) fn interrupted(&mut self, failure: &Failure) {
         self.end_bar();
         let text = format!("{failure}. {}", report::drone_state(failure.drone));
@@ -432,7 +432,7 @@ impl Console {
         self.print_outcome(report, file, None);
     }
 
-    /// `problem` is a failure found after the job, such as `--require-boot` not met.
+    /// `problem` is a failure found after the job, such as an unmet `--require-boot`.
     fn print_outcome(&mut self, report: &Report, file: Option<&Path>, problem: Option<&Problem>) {
         self.end_bar();
         self.last_object(&json::result(report, file, problem));
@@ -440,7 +440,7 @@ impl Console {
             Outcome::Cancelled(_) => return self.error(&report::headline(report)),
             Outcome::Failed(failure) => {
                 self.explain(&report::failed(failure));
-                return self.mention_guest(failure);
+                return self.explain_guest(failure);
             }
             Outcome::Read(_) => {
                 let name = file.map(|file| format!(" Saved to {}.", file.display())).unwrap_or_default();
@@ -452,7 +452,7 @@ impl Console {
         }
         match (problem, report::afterwards(report)) {
             (Some(problem), _) => self.explain(problem),
-            (None, Some(words)) => self.line(&words),
+            (None, Some(text)) => self.line(&text),
             (None, None) => {}
         }
         if self.loader.is_some_and(Loader::is_missing) {
@@ -461,7 +461,7 @@ impl Console {
     }
 
     /// Prints the outcome of the interface's last job on the normal screen.
-    pub(super) fn farewell(&mut self, app: &App) {
+    pub(super) fn print_last_outcome(&mut self, app: &App) {
         if let Screen::Outcome(report, facts) = &app.screen {
             self.result(report, None);
             if let Some(device) = &facts.device {
@@ -481,8 +481,9 @@ impl Console {
         self.explain(problem);
     }
 
-    /// Explains why a virtual machine loses the drone: DFU mode is another USB device, passed through separately.
-    fn mention_guest(&mut self, failure: &Failure) {
+    /// Explains why a virtual machine loses the drone: in DFU mode the drone is another USB device, which must be
+    /// passed through as well.
+    fn explain_guest(&mut self, failure: &Failure) {
         let unseen = matches!(failure.kind, FailureKind::DidNotEnter { now: None, .. });
         if let Some(guest) = symptoms::guest().filter(|_| unseen) {
             self.error_text(&format!(

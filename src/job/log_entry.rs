@@ -134,12 +134,15 @@ impl LogEntry {
     pub(crate) fn level(&self) -> Level {
         use LogEntry as E;
         match self {
-            E::Opened { .. } | E::Written(_) | E::NotAsked(_) | E::Time { .. } => Level::Detail,
+            E::Opened { .. }
+            | E::SelectingAlternate(_)
+            | E::AskingStatus
+            | E::Written(_)
+            | E::NotAsked(_)
+            | E::Time { .. } => Level::Detail,
             E::Entering { .. }
             | E::Claiming
             | E::Held
-            | E::SelectingAlternate(_)
-            | E::AskingStatus
             | E::InError(_)
             | E::ClearingStatus
             | E::Aborting(_)
@@ -237,7 +240,7 @@ impl fmt::Display for LogEntry {
             E::LoaderGone(loader) => write!(
                 f,
                 "The bootloader is missing ({}), so this firmware will not start when the drone is switched on. Restore \
-                 the bootloader with it: cfdfu restore-bootloader LOADER --firmware IMAGE",
+                 both together: cfdfu restore-bootloader LOADER --firmware IMAGE",
                 loader.describe()
             ),
             E::ChangedSinceTaken => f.write_str(
@@ -247,12 +250,12 @@ impl fmt::Display for LogEntry {
                 "No undo for this flash: the device's sectors are larger than the flash of any STM32F4",
             ),
             E::Compared { same, of } => write!(f, "{same} of {of} sectors already hold the image"),
-            E::NothingToWrite => f.write_str("The flash already holds this image, nothing to write"),
+            E::NothingToWrite => f.write_str("The flash already holds this image; nothing to write"),
 
             E::CopyKept(path) => write!(f, "Kept the previous firmware for undo: {}", path.display()),
-            E::EarlierCopyKept => {
-                f.write_str("An earlier flash was interrupted; undo restores the firmware from before it")
-            }
+            E::EarlierCopyKept => f.write_str(
+                "An earlier flash was interrupted; undo restores the firmware from before that flash",
+            ),
             E::NoCopy(why) => {
                 write!(f, "The previous firmware is not kept, so this flash cannot be undone: {why}")
             }
@@ -266,7 +269,7 @@ impl fmt::Display for LogEntry {
                 "The boot ROM does not accept a programming width; continuing with its default, 8 bits",
             ),
             E::WordsAreSlow => {
-                f.write_str("The boot ROM accepted 32 bits, but programs as slowly as with 8 bits")
+                f.write_str("The boot ROM accepted 32 bits, but programs as slowly as at 8 bits")
             }
             E::Narrowed => f.write_str("Programming 8 bits at a time from now on"),
             E::Erased { sector, took } => write!(
@@ -293,7 +296,7 @@ impl fmt::Display for LogEntry {
             }
 
             E::NoBlankPlace => f.write_str(
-                "No blank flash to direct the leave request to; starting the firmware without a reset",
+                "No blank flash to point the leave request at; starting the firmware without a reset",
             ),
             E::Rom(None) => f.write_str("Boot ROM of unknown version"),
             E::Rom(Some(rom)) if rom.leaves_drone_dark() => write!(

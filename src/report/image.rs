@@ -1,37 +1,36 @@
-//! Advice for files that are not an image and for images that are refused: what is wrong and which file to use instead.
+//! Advice for files that are not images and for refused images: what is wrong and which file to use instead.
 
-use super::right_file::{RIGHT_LOADER, any_image, called};
+use super::right_file::{RIGHT_LOADER, any_image, drone_name};
 use super::{Exit, Problem, ProblemKind};
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE, LOADER_MAX};
 use crate::image::{Firmware, Image, ImageError, Sha256};
 use crate::job::PlatformChange;
 use crate::plan::admission::Refusal;
 
-/// A warning about an image that may be flashed.
+/// A warning about an image that cfdfu accepts.
 pub(crate) fn caution(image: &Image) -> Option<String> {
     let flapper = image.content.firmware().and_then(Firmware::platform) == Some("flapper");
     flapper.then(|| "only for a Flapper, although other drones use the same type of board".to_owned())
 }
 
-/// The drone's firmware and the image are for different platforms.
+/// Warns that the drone's firmware and the image are for different platforms.
 pub(crate) fn platform_change(change: PlatformChange) -> String {
     let PlatformChange { from, to } = change;
     format!(
         "the drone has firmware for the {} ({from}), but this image is for the {} ({to})",
-        called(from),
-        called(to)
+        drone_name(from),
+        drone_name(to)
     )
 }
 
-/// A file whose SHA-256 is not the expected one.
+/// The problem with a file whose SHA-256 is not the expected one.
 pub(crate) fn wrong_checksum(expected: Sha256, found: Sha256) -> Problem {
     let message = format!("its SHA-256 is {found}, not {expected}");
-    let advice =
-        "The file is damaged, or it is not the one you expected. Download it again. Nothing was changed.";
+    let advice = "The file is damaged or not the one you expected. Download it again. Nothing was changed.";
     Problem::new(Exit::Image, ProblemKind::WrongChecksum, &message).advise(advice)
 }
 
-/// A file that is not an image.
+/// The problem with a file that is not an image.
 pub fn image_error(error: &ImageError) -> Problem {
     let right = format!("Use {}.", any_image());
     let advice = match error {
@@ -44,7 +43,7 @@ pub fn image_error(error: &ImageError) -> Problem {
         ImageError::TooLarge { .. } | ImageError::FileTooLarge => {
             &format!("This is not a Crazyflie image: firmware is 240 to 310 kB. {right}")
         }
-        ImageError::Blank { .. } => "A dump of an erased chip looks like this. It contains nothing to flash.",
+        ImageError::Blank { .. } => "A dump of an erased chip looks like this. There is nothing to flash.",
         ImageError::OtherPlatform { .. } => "Download the release for your board again.",
         ImageError::Release(_) => {
             "Releases are named firmware-cf2-….zip (github.com/bitcraze/crazyflie-release/releases). You can also unpack \
@@ -60,7 +59,7 @@ pub fn image_error(error: &ImageError) -> Problem {
         .advise(format!("{advice} Nothing was changed."))
 }
 
-/// An image that is refused.
+/// The problem with a refused image.
 #[allow(clippy::too_many_lines, reason = "a table, one row per refusal")]
 pub(crate) fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
@@ -71,13 +70,12 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         Refusal::CutOff { .. } => {
             (ProblemKind::IncompleteImage, format!("Download or build it again: {}.", any_image()))
         }
-        Refusal::LeavesOut { .. } => (
-            ProblemKind::IncompleteImage,
-            "A part of it was lost: build it again, or use the .bin.".to_owned(),
-        ),
+        Refusal::LeavesOut { .. } => {
+            (ProblemKind::IncompleteImage, "Part of it was lost: build it again, or use the .bin.".to_owned())
+        }
         Refusal::IncompleteCopy => (
             ProblemKind::IncompleteImage,
-            "Add a complete firmware: `cfdfu restore-bootloader FILE --firmware IMAGE`.".to_owned(),
+            "Add a complete firmware file: `cfdfu restore-bootloader FILE --firmware IMAGE`.".to_owned(),
         ),
         Refusal::Radio => (
             ProblemKind::RadioImage,
@@ -86,7 +84,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         Refusal::LoaderAsFirmware => (
             ProblemKind::BootloaderImage,
             format!(
-                "To restore a bootloader: `cfdfu restore-bootloader FILE`. To flash a firmware, use {}.",
+                "To restore a bootloader: `cfdfu restore-bootloader FILE`. To flash firmware, use {}.",
                 any_image()
             ),
         ),
@@ -103,7 +101,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         Refusal::NotALoader { .. } => (
             ProblemKind::NotABootloader,
             format!(
-                "Use {RIGHT_LOADER}. To flash a firmware: `cfdfu flash FILE`, or `cfdfu restore-bootloader LOADER \
+                "Use {RIGHT_LOADER}. To flash firmware: `cfdfu flash FILE`, or `cfdfu restore-bootloader LOADER \
                  --firmware FILE`. If you are sure about this file, use --allow-mismatch."
             ),
         ),
@@ -160,5 +158,30 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         Refusal::NotFlash { .. } => (ProblemKind::NotFlash, format!("Firmware goes to {FIRMWARE_BASE}.")),
         Refusal::Unaligned { .. } => (ProblemKind::Unaligned, format!("Firmware goes to {FIRMWARE_BASE}.")),
     };
-    Problem::new(Exit::Image, kind, refusal).advise(format!("{advice} Nothing was changed."))
+    let problem = Problem::new(Exit::Image, kind, refusal).advise(format!("{advice} Nothing was changed."));
+    match in_interface(refusal) {
+        Some(advice) => problem.in_interface(advice),
+        None => problem,
+    }
+}
+
+/// What to do about a refused file in the interface, if the general advice names a command or an option.
+fn in_interface(refusal: &Refusal) -> Option<String> {
+    let text = match refusal {
+        Refusal::IncompleteCopy => "This backup has no complete firmware. Choose another file.".to_owned(),
+        Refusal::LoaderAsFirmware => {
+            format!("To restore a bootloader: Esc, then b. To flash firmware, choose {}.", any_image())
+        }
+        Refusal::NoLoaderBefore => "An undo does not remove a restored bootloader.".to_owned(),
+        Refusal::NotALoader { .. } => {
+            format!("Choose {RIGHT_LOADER}. To flash firmware: Esc, then f.")
+        }
+        Refusal::Unknown | Refusal::OtherDevice { .. } => format!("Choose {}.", any_image()),
+        Refusal::WholeFlash(_) => {
+            "To write it back, including the bootloader: Esc, then b, and choose it there.".to_owned()
+        }
+        Refusal::BootloaderSector { .. } => "Only a bootloader goes there: Esc, then b.".to_owned(),
+        _ => return None,
+    };
+    Some(text)
 }

@@ -95,6 +95,11 @@ pub struct Advice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     Text(String),
+    /// A remedy that takes a key in the interface, and a command or an option elsewhere.
+    Each {
+        interface: String,
+        command: String,
+    },
     /// Install the udev rules, which are missing for the running drone or for DFU mode. sudo searches only the system
     /// directories, so the command may need the path of this program, which only the front end knows.
     InstallRules {
@@ -113,6 +118,14 @@ impl Problem {
 
     pub(crate) fn or(self, remedy: impl Into<String>) -> Problem {
         Problem { advice: self.advice.or(remedy), ..self }
+    }
+
+    /// What the interface shows instead of the last remedy, which names a command or an option.
+    pub(crate) fn in_interface(mut self, text: impl Into<String>) -> Problem {
+        if let Some(Remedy::Text(command)) = self.advice.remedies.pop() {
+            self.advice.remedies.push(Remedy::Each { interface: text.into(), command });
+        }
+        self
     }
 
     pub(crate) fn about(self, subject: impl Into<String>) -> Problem {
@@ -136,9 +149,18 @@ impl Advice {
         self
     }
 
+    /// All remedies in one paragraph, as the interface shows them.
+    pub(crate) fn on_screen(&self) -> String {
+        self.joined(self.remedies.iter().map(Remedy::on_screen).collect()).join(" Or: ")
+    }
+
     /// One paragraph per remedy; `program` is how to call cfdfu under sudo.
     pub(crate) fn paragraphs(&self, program: &str) -> Vec<String> {
-        let mut paragraphs: Vec<String> = self.remedies.iter().map(|remedy| remedy.text(program)).collect();
+        self.joined(self.remedies.iter().map(|remedy| remedy.text(program)).collect())
+    }
+
+    /// Adds the state of the drone before the first remedy.
+    fn joined(&self, mut paragraphs: Vec<String>) -> Vec<String> {
         match (self.state, paragraphs.first_mut()) {
             (Some(state), Some(first)) => *first = format!("{state} {first}"),
             (Some(state), None) => paragraphs.push(state.to_owned()),
@@ -166,9 +188,20 @@ impl fmt::Display for Advice {
 }
 
 impl Remedy {
+    fn on_screen(&self) -> String {
+        match self {
+            Remedy::Text(text) | Remedy::Each { interface: text, .. } => text.clone(),
+            Remedy::InstallRules { .. } => {
+                "On Linux, the udev rules may be missing. Run `sudo cfdfu udev --install` in a shell, then plug the \
+                 drone in again. On the first screen, d shows the exact cause."
+                    .to_owned()
+            }
+        }
+    }
+
     fn text(&self, program: &str) -> String {
         match self {
-            Remedy::Text(text) => text.clone(),
+            Remedy::Text(text) | Remedy::Each { command: text, .. } => text.clone(),
             // Bitcraze's rules cover only the running Crazyflie, dfu-util's only the boot ROM. Either may be missing.
             Remedy::InstallRules { running } => {
                 let (product, mode) =

@@ -20,7 +20,7 @@ const PER_BYTE: Duration = Duration::from_nanos(1533);
 /// The time from the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection (AN2606
 /// tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits more than 500 ms.
 const ENTER_ROM: Duration = Duration::from_millis(800);
-/// How long an unplugged drone causes transfer errors before it is off the bus.
+/// How long an unplugged drone causes transfer errors before it leaves the bus.
 const LOOSE: Duration = Duration::from_millis(250);
 /// The radio chip's thresholds for how long the button is held at power-on.
 const SHORT_PRESS: Duration = Duration::from_millis(1500);
@@ -36,7 +36,7 @@ const BOOT: Duration = Duration::from_millis(1200);
 pub struct Traits {
     /// The 96-bit unique ID of the chip, in memory order.
     pub uid: [u8; 12],
-    /// Firmware before 2022.03: mistakes the vendor request for another one and keeps running.
+    /// Firmware before 2022.03: mistakes the vendor request for another request and keeps running.
     pub deaf: bool,
     /// The number of requests to enter DFU mode that restart the firmware instead. On other F405 boards more than half
     /// of them do (CircuitPython PR #11270: 5 of 12 succeed).
@@ -73,7 +73,7 @@ pub enum Helper {
 }
 
 impl Default for Traits {
-    /// With the serial number of a real drone from public documentation (cfcli).
+    /// Uses the serial number of a real drone from public documentation (cfcli).
     fn default() -> Traits {
         let uid = [0x51, 0x00, 0x4F, 0x00, 0x05, 0x51, 0x34, 0x30, 0x36, 0x33, 0x32, 0x33];
         Traits {
@@ -104,6 +104,21 @@ pub enum SimFault {
     Hung,
     /// A panic in cfdfu, to test that the interface survives it.
     Panic,
+}
+
+/// The state of a simulated drone's blue LEDs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SimLeds {
+    #[default]
+    Dark,
+    /// M2 is lit.
+    Lit,
+    /// M2 blinks about once a second.
+    Slow,
+    /// M2 blinks about twice a second.
+    Fast,
+    /// M2 and M3 blink slowly.
+    TwoSlow,
 }
 
 /// The state of the STM32.
@@ -143,7 +158,7 @@ pub struct SimDrone {
     /// The firmware's CRTP link over USB.
     link: Link,
     enumeration: u8,
-    /// The running firmware mistook the request to enter DFU mode for another one.
+    /// The running firmware mistook the request to enter DFU mode for another request.
     misunderstood: bool,
     /// When the drone began to need a helper.
     stuck_since: Option<Duration>,
@@ -188,7 +203,7 @@ impl SimDrone {
         self.settle(now);
     }
 
-    /// The cable works loose: transfers fail from now on, and then the drone disconnects.
+    /// Simulates a cable that works loose: transfers fail from now on, and then the drone disconnects.
     pub fn work_loose(&mut self, now: Duration) {
         self.loose_until = Some(now + LOOSE);
     }
@@ -202,8 +217,8 @@ impl SimDrone {
         (self.loose_until, self.hung, self.crash) = (None, false, None);
     }
 
-    /// Plugs another drone into the same port. The device address advances, so that it is not mistaken for the old
-    /// drone.
+    /// Plugs another drone into the same port. The device address advances, so the new drone is not mistaken for the
+    /// old one.
     pub fn swap_for(&mut self, other: SimDrone) {
         let enumeration = self.enumeration.wrapping_add(1).max(1);
         *self = SimDrone { enumeration, ..other };
@@ -220,8 +235,8 @@ impl SimDrone {
         }
     }
 
-    /// Presses the button, or releases it. The time that it was held since power-on decides what starts: under 1.5 s
-    /// the firmware, under 5 s the radio bootloader, otherwise the boot ROM (crazyflie2-nrf-mbs).
+    /// Presses or releases the button. How long it was held since power-on decides what starts: under 1.5 s the
+    /// firmware, under 5 s the radio bootloader, otherwise the boot ROM (crazyflie2-nrf-mbs).
     pub fn press_or_release(&mut self, now: Duration) {
         self.button = !self.button;
         if let SimMode::Held(since) = self.mode {
@@ -238,6 +253,22 @@ impl SimDrone {
 
     pub fn plugged(&self) -> bool {
         !matches!(self.mode, SimMode::Off)
+    }
+
+    /// The state of the blue LEDs (crazyflie2-nrf-mbs): M2 is active while the button is held and in DFU mode entered
+    /// by hand, M2 and M3 in the radio bootloader.
+    pub fn leds(&self, now: Duration) -> SimLeds {
+        match self.mode {
+            SimMode::Off => SimLeds::Dark,
+            SimMode::Held(since) => match now.saturating_sub(since) {
+                held if held < SHORT_PRESS => SimLeds::Lit,
+                held if held < LONG_PRESS => SimLeds::Slow,
+                _ => SimLeds::Fast,
+            },
+            SimMode::RadioBootloader => SimLeds::TwoSlow,
+            SimMode::Rom(_) | SimMode::Starting(Start::Rom, _) if self.by_hand => SimLeds::Fast,
+            SimMode::Halted | SimMode::Starting(..) | SimMode::Rom(_) | SimMode::Firmware => SimLeds::Lit,
+        }
     }
 
     /// Whether the button is held.
@@ -294,12 +325,12 @@ impl SimDrone {
         }
     }
 
-    /// The number of the current enumeration. `None` while nothing is on the bus.
+    /// The number of the current enumeration. `None` while the drone is not on the bus.
     pub fn enumeration(&self) -> Option<u8> {
         matches!(self.mode, SimMode::Rom(_) | SimMode::Firmware).then_some(self.enumeration)
     }
 
-    /// Vendor and product ID, and release number. `None` while nothing is on the bus.
+    /// Vendor and product ID, and release number. `None` while the drone is not on the bus.
     pub fn identity(&self) -> Option<((u16, u16), u16)> {
         match self.mode {
             SimMode::Rom(_) | SimMode::Firmware => Some(self.face().identity()),
@@ -311,7 +342,7 @@ impl SimDrone {
         }
     }
 
-    /// A control transfer: the answer, and its time on the wire and in the chip.
+    /// Performs a control transfer. Returns the answer, and its time on the wire and in the chip.
     ///
     /// # Panics
     /// If [`SimFault::Panic`] is due.
@@ -365,7 +396,7 @@ impl SimDrone {
         (answer, waited + wire(moved))
     }
 
-    /// Sends a packet to bulk endpoint 1 of the firmware. `None` if nothing accepts it.
+    /// Sends a packet to bulk endpoint 1 of the firmware. `None` if the packet is not accepted.
     pub(crate) fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
         let SimMode::Firmware = self.mode else { return None };
         let board = self.board();
@@ -421,7 +452,7 @@ impl SimDrone {
     }
 
     /// Jumps through the vector table at `address`. ROM V3.x and V9.0 leave the CCM memory off (AN2606 tables 74 and
-    /// 76), so that the Crazyflie's start-up code faults and nothing appears on USB until the power is cut.
+    /// 76), so the Crazyflie's start-up code faults and nothing appears on USB until the power is cut.
     fn leave(&mut self, address: u32, now: Duration) {
         let version = self.memory.rom_version;
         let dark = version >> 4 == 3 || version == 0x90;
@@ -448,7 +479,7 @@ impl SimDrone {
     /// device, its number is that of CLEAR_FEATURE and its value is 1. The command is in wIndex.
     fn firmware_request(&mut self, setup: Setup, now: Duration) -> RomAnswer {
         match (setup.request_type, setup.request, setup.value, setup.index) {
-            // Other devices with the same IDs do not know these requests.
+            // Other devices with the same IDs do not support these requests.
             _ if self.traits.face.is_some() => RomAnswer::Stall,
             (0x40, 1, 1, 2) if self.traits.missed_entries > 0 => {
                 self.traits.missed_entries -= 1;
@@ -512,7 +543,7 @@ fn wire(bytes: usize) -> Duration {
     PER_TRANSFER + PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// Writes the board's text to the OTP, as the factory does.
+/// Writes the board's description to the OTP, as the factory does.
 pub(crate) fn write_otp(memory: &mut Memory, text: &str) {
     memory.otp[..text.len()].copy_from_slice(text.as_bytes());
     memory.otp[text.len()] = 0;
@@ -559,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_that_the_button_is_held_decides_what_starts() {
+    fn how_long_the_button_is_held_decides_what_starts() {
         let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
         let memory = memory(Nor::new(Pace::Typical), &images::loader(), &firmware, "0;CF21;R=B1");
         let product = |held: u64| {

@@ -6,22 +6,21 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::files::read_image;
-use crate::app::picker::{Entry, EntryKind};
+use crate::app::picker::{Entry, EntryKind, Usable};
 use crate::clock::unix_seconds;
-use crate::image::{Content, Image};
 use crate::report::ProblemKind;
 
-/// The most files listed, and the most folders.
+/// Maximum number of files listed, and of folders.
 const ROWS: usize = 500;
-/// The most directory entries examined.
+/// Maximum number of directory entries examined.
 const ENTRIES: usize = 20_000;
-/// The most bytes read to recognise files. Once they are used up, files are listed by name only.
+/// Maximum number of bytes read to recognise files. Any further files are listed by name only.
 const RECOGNISED: u64 = 32 * 1024 * 1024;
 /// The extensions of image files.
 const EXTENSIONS: [&str; 5] = ["bin", "dfu", "hex", "elf", "zip"];
 
 /// Returns recent images that still exist, then the folder's image files, then its subfolders by name. Files that can
-/// be flashed precede the others, newest first. An error is the system's reason why the folder cannot be read.
+/// be flashed precede the others, newest first. The error is the system's reason why the folder cannot be read.
 pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, String> {
     let mut budget = RECOGNISED;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_seconds());
@@ -41,19 +40,53 @@ pub(crate) fn list(folder: &Path, recent: &[PathBuf]) -> Result<Vec<Entry>, Stri
             Ok(_) | Err(_) => {}
         }
     }
-    // Sort before cutting the list. The directory order is arbitrary, and the newest files must remain.
+    // Sort before truncating the list: the directory order is arbitrary, and the newest files must be kept.
     let modified = |metadata: &Metadata| metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     files.sort_by(|a, b| modified(&b.1).cmp(&modified(&a.1)).then_with(|| a.0.cmp(&b.0)));
     folders.sort();
     let files = files.into_iter().take(ROWS);
     let mut files: Vec<Entry> =
         files.map(|(path, metadata)| file_entry(path, &metadata, now, &mut budget)).collect();
-    // The newest file that can be flashed comes first, because Enter chooses it.
-    files.sort_by_key(|entry| !matches!(entry.kind, EntryKind::File(_, true)));
+    // The newest file that can be flashed comes first, because Enter selects it.
+    files.sort_by_key(|entry| matches!(entry.kind, EntryKind::File(_, Usable::No)));
     entries.extend(files);
     let folder_entry = |path| Entry { path, kind: EntryKind::Folder, size: 0, age: None };
     entries.extend(folders.into_iter().take(ROWS).map(folder_entry));
     Ok(entries)
+}
+
+/// What must be appended to this path to complete it: the longest common beginning of the names of folders and image
+/// files that match, and a separator after a single folder.
+pub(crate) fn complete(path: &Path) -> String {
+    // A path that ends with a separator names a folder whose entries all match.
+    let text = path.to_string_lossy();
+    let is_folder = text.ends_with(std::path::is_separator);
+    let (folder, begun) = match (path.parent(), path.file_name()) {
+        _ if is_folder => (path, String::new()),
+        (Some(parent), Some(name)) => (parent, name.to_string_lossy().into_owned()),
+        _ => return String::new(),
+    };
+    let Ok(entries) = fs::read_dir(folder) else { return String::new() };
+    let mut matches = entries.take(ENTRIES).filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let name = path.file_name()?.to_str()?.to_owned();
+        let is_folder = path.is_dir();
+        let shown = !name.starts_with('.') || begun.starts_with('.');
+        let fits = name.starts_with(&begun) && shown && (is_folder || has_image_extension(&path));
+        fits.then_some((name, is_folder))
+    });
+    let Some((mut common, is_folder)) = matches.next() else { return String::new() };
+    let mut single = true;
+    for (name, _) in matches {
+        single = false;
+        let same = common.chars().zip(name.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8());
+        common.truncate(same.sum());
+    }
+    let mut rest = common.split_off(begun.len());
+    if single && is_folder {
+        rest.push(std::path::MAIN_SEPARATOR);
+    }
+    rest
 }
 
 fn is_hidden(path: &Path) -> bool {
@@ -75,19 +108,15 @@ fn file_entry(path: PathBuf, metadata: &Metadata, now: SystemTime, budget: &mut 
 /// Recognises a file, unless the budget of bytes is used up.
 fn kind(path: &Path, bytes: u64, budget: &mut u64) -> EntryKind {
     let Some(rest) = budget.checked_sub(bytes) else {
-        return EntryKind::File("not examined".to_owned(), true);
+        return EntryKind::File("not examined".to_owned(), Usable::Unknown);
     };
     *budget = rest;
     match read_image(path) {
-        Ok(Image { content, extent, .. }) => {
-            let is_whole = extent.complete() != Some(false);
-            let is_usable = is_whole && !matches!(content, Content::Radio | Content::Unknown { .. });
-            EntryKind::File(content.to_string(), is_usable)
-        }
+        Ok(image) => EntryKind::File(image.content.to_string(), Usable::of(&image)),
         Err(problem) if problem.kind == ProblemKind::Unreadable => {
-            EntryKind::File(format!("cannot be read: {}", problem.message), false)
+            EntryKind::File(format!("cannot be read: {}", problem.message), Usable::No)
         }
-        Err(_) => EntryKind::File("not an image".to_owned(), false),
+        Err(_) => EntryKind::File("not an image".to_owned(), Usable::No),
     }
 }
 
@@ -107,7 +136,7 @@ mod tests {
         let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         for n in (0..600_u64).rev() {
             let file = fs::File::create(dir.path().join(format!("{n:04}.bin"))).unwrap();
-            // Three files each have the same time; these are sorted by name.
+            // Every three files have the same time and are sorted by name.
             file.set_modified(epoch + Duration::from_secs(n / 3)).unwrap();
         }
         fs::create_dir(dir.path().join("0000")).unwrap();
@@ -119,11 +148,28 @@ mod tests {
         assert!(entries[0].age.is_some());
         let mut budget = 10;
         let path = dir.path().join("0001.bin");
-        assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not an image".to_owned(), false));
-        assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not examined".to_owned(), true));
+        assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not an image".to_owned(), Usable::No));
+        assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not examined".to_owned(), Usable::Unknown));
     }
 
-    /// B6: the picker says why a folder or a file cannot be read.
+    /// The picker shows why a folder or a file cannot be read.
+    #[test]
+    fn a_path_is_completed_into_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("firmware/new")).unwrap();
+        for name in ["cf2-2026.04.bin", "cf2-2026.08.bin", "notes.txt"] {
+            fs::write(dir.path().join("firmware").join(name), b"").unwrap();
+        }
+        let rest = |typed: &str| complete(Path::new(&format!("{}/{typed}", dir.path().display())));
+        assert_eq!(rest("fi"), format!("rmware{}", std::path::MAIN_SEPARATOR));
+        assert_eq!(rest("firmware/c"), "f2-2026.0");
+        assert_eq!(rest("firmware/cf2-2026.08"), ".bin");
+        // Several entries have nothing in common, and other files are not images.
+        assert_eq!(rest("firmware/"), "");
+        assert_eq!(rest("firmware/no"), "");
+        assert_eq!(rest("missing/x"), "");
+    }
+
     #[test]
     fn an_unreadable_folder_or_file_is_reported() {
         let dir = tempfile::tempdir().unwrap();
@@ -131,7 +177,7 @@ mod tests {
         let mut budget = RECOGNISED;
         let gone = kind(&dir.path().join("gone.bin"), 8, &mut budget);
         assert!(
-            matches!(&gone, EntryKind::File(why, false) if why.starts_with("cannot be read: ")),
+            matches!(&gone, EntryKind::File(why, Usable::No) if why.starts_with("cannot be read: ")),
             "{gone:?}"
         );
     }

@@ -1,5 +1,5 @@
 //! Recognises the terminal's answer to the query for its background colour (OSC 11). The query is sent once, and
-//! nothing waits for the answer. The terminal library does not parse it, so it arrives as keys:
+//! nothing waits for the answer. The terminal library does not parse it, so the answer arrives as keys:
 //! `ESC ] 11 ; rgb:RRRR/GGGG/BBBB`, then BEL or `ESC \\`. This module separates it from typed keys. Without an answer,
 //! the dark palette stays.
 
@@ -17,13 +17,13 @@ const LONGEST: usize = START.len() + 14;
 #[derive(Default)]
 pub(super) struct Answer {
     text: String,
-    given: bool,
+    complete: bool,
     /// The last key was a plain Escape.
     escaped: bool,
 }
 
 pub(super) enum Taken {
-    /// A key of the user.
+    /// A key that the user typed.
     No,
     /// Part of the answer.
     Part,
@@ -34,15 +34,15 @@ impl Answer {
     /// Decides whether this key belongs to the answer. After a complete answer, no key does.
     pub(super) fn take(&mut self, key: KeyEvent) -> Taken {
         let escaped = std::mem::replace(&mut self.escaped, key.code == KeyCode::Esc);
-        let KeyCode::Char(letter) = key.code else { return self.drop_it() };
-        if self.given {
+        let KeyCode::Char(letter) = key.code else { return self.reject() };
+        if self.complete {
             return Taken::No;
         }
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         let alt = key.modifiers.contains(KeyModifiers::ALT);
         let is_end = control && letter == 'g' || alt && letter == '\\';
         if is_end && self.text.len() > START.len() {
-            self.given = true;
+            self.complete = true;
             return background(&self.text).map_or(Taken::Part, Taken::Whole);
         }
         let at = self.text.len();
@@ -53,13 +53,13 @@ impl Answer {
             None => (letter.is_ascii_hexdigit() || letter == '/') && !alt && !control && at < LONGEST,
         };
         if !fits {
-            return self.drop_it();
+            return self.reject();
         }
         self.text.push(letter);
         Taken::Part
     }
 
-    fn drop_it(&mut self) -> Taken {
+    fn reject(&mut self) -> Taken {
         self.text.clear();
         Taken::No
     }
@@ -109,7 +109,7 @@ mod tests {
             let letter = KeyEvent::new(KeyCode::Char(']'), KeyModifiers::NONE);
             assert!(matches!(answer.take(letter), Taken::No), "only one answer is expected");
         }
-        // On a slow line the escape character arrives on its own.
+        // On a slow line, the escape character arrives as a separate key.
         let mut answer = Answer::default();
         let mut split = keys("]11;rgb:ffff/ffff/ffff", bell);
         split[0].modifiers = KeyModifiers::NONE;

@@ -1,5 +1,5 @@
-//! Saves a bug report: versions, device, image, plan, log, and the screen as text. It is one file in the state
-//! directory, whose path is shown on the screen. Nothing is sent anywhere.
+//! Saves a bug report: versions, device, image, plan, log, and the screen as text. The report is one file in the state
+//! directory, and the screen shows its path. Nothing is sent anywhere.
 
 use std::fmt::Write as _;
 use std::io;

@@ -1,4 +1,4 @@
-//! Reads keys in a thread of its own, and converts them to those of the key table.
+//! Reads keys in a separate thread, and converts them to the keys of the key table.
 
 use std::sync::mpsc::Sender;
 use std::thread;

@@ -12,15 +12,15 @@ use super::{Shell, World};
 use crate::app::keys::{self, Key};
 use crate::app::update::update;
 use crate::app::{App, BusState, Effect, JobView, Msg, Screen, Slot, Stage};
-use crate::job::Level;
+use crate::job::{Level, Phase};
 use crate::sys::signals::{Signal, Signals};
 use crate::ui::plain_text;
 
-/// The longest confirmation word that can have been typed.
+/// The maximum length of a typed confirmation word.
 const WORD_MAX: usize = 20;
-/// The longest answer, in bytes. The longest sensible one is a path.
+/// The longest answer, in bytes: enough for a path.
 const LINE_MAX: u64 = 4096;
-/// How many lines of input are held until they answer a question.
+/// The number of input lines kept until they can answer a question.
 const AHEAD: usize = 16;
 
 /// An input of the event loop: a message, a line of standard input or its end, or a signal.
@@ -37,9 +37,10 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     let (inputs, inbox) = channel();
     let mut shell = Shell::start(world, messages);
     let mut app = shell.open(image);
-    let (forward, hear) = (inputs.clone(), inputs.clone());
+    app.spoken = true;
+    let (forward, from_signals) = (inputs.clone(), inputs.clone());
     thread::spawn(move || from_shell.iter().all(|message| forward.send(Input::Message(message)).is_ok()));
-    let signals = Signals::listen(move |signal| drop(hear.send(Input::Signal(signal))))?;
+    let signals = Signals::listen(move |signal| drop(from_signals.send(Input::Signal(signal))))?;
     // The reader stops while `AHEAD` lines are unused, so that endless input does not fill the memory.
     let (taken, free) = sync_channel(AHEAD);
     thread::spawn(move || {
@@ -70,12 +71,12 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         if line.is_some() {
             let _ = free.try_recv();
         }
-        // No more input will come. Detach: a job that is writing finishes, everything else ends.
-        let alone = ended && answers.is_empty() && is_ready(&app, interactive) && !app.detached;
+        // The input has ended. Detach: a job that is writing finishes, and everything else ends.
+        let exhausted = ended && answers.is_empty() && is_ready(&app, interactive) && !app.detached;
         let messages = match line {
             Some(line) => keys_of(&app, &line),
-            None if alone && app.job().is_none() => break,
-            None if alone => vec![Msg::Detached],
+            None if exhausted && app.job().is_none() => break,
+            None if exhausted => vec![Msg::Detached],
             None => match next(&inbox, &app)? {
                 Input::Message(message) => vec![message],
                 Input::Signal(Signal::HangUp) => vec![Msg::Detached],
@@ -135,7 +136,7 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
     Some(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Ctrl-C stops a job at the next safe point without a question. If no job runs, it ends the program.
+/// Ctrl-C stops a job at the next safe point without asking. If no job runs, Ctrl-C ends the program.
 fn interrupt(app: &App) -> Vec<Msg> {
     let asked = app.job().is_some_and(|view| !matches!(view.stage, Stage::Asking(_)));
     let yes = asked.then_some(Msg::Key(Key::Char('y')));
@@ -174,6 +175,7 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let key = |key: Key| Msg::Key(key);
     let line = line.trim();
     match &app.screen {
+        _ if app.over.is_some() && line == "q" => vec![key(Key::Esc)],
         _ if app.over.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
         // If the path field is still open after a path that could not be used, close it first.
         Screen::Pick(_, _, picker) if line == "q" => {
@@ -199,6 +201,8 @@ struct Printed {
     screen: Vec<String>,
     choices: String,
     notice: String,
+    /// The phase whose progress was printed last, and when.
+    progress: Option<(Phase, Duration)>,
     /// Whether a plan waits for confirmation.
     asked: bool,
 }
@@ -224,12 +228,13 @@ impl Printed {
         let notice = app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
         if notice != self.notice {
             self.notice.clone_from(&notice);
-            // Some notices were printed as a log line already.
+            // Some notices have already been printed as a log line.
             if !notice.is_empty() && lines.back().is_none_or(|line| line.text != notice) {
                 let _ = writeln!(out, "{notice}");
             }
         }
-        let screen = plain_text::say(app);
+        self.print_progress(app, &mut out);
+        let screen = plain_text::screen_lines(app);
         if screen != self.screen {
             for line in &screen {
                 let _ = writeln!(out, "{line}");
@@ -246,6 +251,27 @@ impl Printed {
         }
         (self.screen, self.choices) = (screen, choices);
         let _ = out.flush();
+    }
+}
+
+/// How often progress is printed within a phase. Its start is in the log already.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+impl Printed {
+    /// Prints the progress of a long phase now and then, so that a long silence means trouble.
+    fn print_progress(&mut self, app: &App, out: &mut impl Write) {
+        let Some((phase, _)) = app.job().and_then(|view| view.facts.progress.current()) else {
+            self.progress = None;
+            return;
+        };
+        match self.progress {
+            Some((last, at)) if last == phase && app.now < at + PROGRESS => return,
+            Some((last, _)) if last == phase => {
+                let _ = writeln!(out, "{}", plain_text::progress(app));
+            }
+            _ => {}
+        }
+        self.progress = Some((phase, app.now));
     }
 }
 

@@ -1,5 +1,5 @@
 //! Sets up and restores the terminal. Raw mode and the alternate screen are restored exactly once on every exit path,
-//! and each frame is one write. If the terminal disappears, this neither stops a flash nor causes a busy loop.
+//! and each frame is one write. A lost terminal neither stops a flash nor causes a busy loop.
 
 use std::io::{self, BufWriter, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
 /// The size of the output buffer. It holds a whole frame, because a frame in several writes flickers.
 const FRAME_BYTES: usize = 64 * 1024;
-/// The size assumed for a console that reports none.
+/// The size assumed for a console that does not report its size.
 const DEFAULT: (u16, u16) = (80, 24);
 /// The largest area that is drawn. 65535 by 65535 cells would not fit into memory.
 const LARGEST: (u16, u16) = (500, 300);
@@ -54,7 +54,7 @@ impl TerminalScreen {
         Write::flush(self.terminal.backend_mut())
     }
 
-    /// Repaints at the new size. This does not use `Terminal::clear`, which asks the terminal for its cursor position
+    /// Repaints at the new size. Does not use `Terminal::clear`, which asks the terminal for its cursor position
     /// and waits for the answer.
     pub(super) fn resized(&mut self) -> io::Result<()> {
         if self.fixed {
@@ -78,14 +78,14 @@ impl Drop for TerminalScreen {
 }
 
 fn take() -> io::Result<()> {
-    // With NO_COLOR, crossterm replaces every colour by a full reset, which also removes bold and reverse. The theme
-    // then has no colours anyway, so turn this off to keep the other attributes.
+    // With NO_COLOR, crossterm replaces every colour with a full reset, which also removes bold and reverse. The theme
+    // then has no colours anyway, so turn the replacement off to keep the other attributes.
     crossterm::style::force_color_output(true);
     terminal::enable_raw_mode()?;
     execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
 }
 
-/// Restores the terminal. Only the first call has an effect, be it from closing, dropping or a panic.
+/// Restores the terminal. Only the first call has an effect, whether it is made by closing, dropping or a panic.
 pub(crate) fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();
@@ -95,7 +95,7 @@ pub(crate) fn give_back() {
     }
 }
 
-/// Lets the program continue without a terminal, which may be gone already.
+/// Detaches from the terminal, which may already be gone.
 pub(super) fn abandon() {
     give_back();
     replace_standard_streams();
@@ -132,12 +132,12 @@ fn replace_standard_streams() {
     use std::os::fd::OwnedFd;
     if let Ok((read, write)) = rustix::pipe::pipe() {
         let _ = rustix::stdio::dup2_stdin(&read);
-        // Keep the write end open: if it were closed, reads would return the end of the file.
+        // Keep the write end open: if it were closed, reads would return end of file.
         std::mem::forget::<OwnedFd>(write);
     }
-    if let Ok(nowhere) = OpenOptions::new().write(true).open("/dev/null") {
-        let _ = rustix::stdio::dup2_stdout(&nowhere);
-        let _ = rustix::stdio::dup2_stderr(&nowhere);
+    if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
     }
 }
 

@@ -9,7 +9,7 @@ use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
 use super::{cut, push_whole};
-use crate::app::progress::{PHASES, PhaseProgress};
+use crate::app::progress::{PHASES, PhaseProgress, Progress};
 use crate::app::{App, JobView};
 use crate::job::Phase;
 
@@ -20,14 +20,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView,
     let doing = Line::from(Span::styled(format!(" {doing}"), theme.strong));
     let head = spread(doing, Line::from(Span::styled(percent, theme.strong)), width);
     let left = Line::from(theme.text(&time_left(view)));
-    let phases = phases(view, width.saturating_sub(left.width()), theme);
+    let phases = phases(&view.facts.progress, width.saturating_sub(left.width()), theme);
     let lines = vec![head, bar(view, theme, width), spread(phases, left, width)];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
 /// The phase and the percentage, for a screen that is too small for anything else.
 pub(super) fn in_short(view: &JobView) -> String {
-    let phase = view.progress.current().map_or("Working", |(phase, _)| in_words(phase));
+    let phase = view.facts.progress.current().map_or("Working", |(phase, _)| in_words(phase));
     format!("{phase}: {} %", percent(view))
 }
 
@@ -49,7 +49,7 @@ fn doing(app: &App, view: &JobView) -> String {
             (since + limit).saturating_sub(app.now).as_secs()
         );
     }
-    match view.progress.current() {
+    match view.facts.progress.current() {
         Some((phase, part)) => format!("{}  {}", in_words(phase), figures(view, part)),
         None => "Examining the drone".to_owned(),
     }
@@ -65,16 +65,16 @@ fn in_words(phase: Phase) -> &'static str {
     }
 }
 
-/// The share of the whole job that is done, in percent.
+/// The completed share of the whole job, in percent.
 fn percent(view: &JobView) -> usize {
-    share(100, view.progress.ratio())
+    share(100, view.facts.progress.ratio())
 }
 
 fn bar<'a>(view: &JobView, theme: &Theme, width: usize) -> Line<'a> {
     let room = width.saturating_sub(2);
-    // In eighths of a cell, if the font has them.
+    // Draw the edge in eighths of a cell, if the font has such glyphs.
     let steps = theme.eighths.len() + 1;
-    let filled = share(room * steps, view.progress.ratio());
+    let filled = share(room * steps, view.facts.progress.ratio());
     let (whole, part) = (filled / steps, filled % steps);
     let edge = part.checked_sub(1).and_then(|part| theme.eighths.get(part)).copied().unwrap_or_default();
     let rest = room - whole - usize::from(!edge.is_empty());
@@ -86,17 +86,17 @@ fn bar<'a>(view: &JobView, theme: &Theme, width: usize) -> Line<'a> {
 }
 
 /// The phases with their times, as many as fit.
-fn phases<'a>(view: &JobView, width: usize, theme: &Theme) -> Line<'a> {
+pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Line<'a> {
     let (done, busy, _) = theme.ticks;
-    let current = view.progress.current();
+    let current = progress.current();
     let mut line = Line::default();
     for phase in PHASES {
         let (mark, style, name) = match current {
-            _ if view.progress.is_done(phase) => (done, theme.good, theme.plain),
+            _ if progress.is_done(phase) => (done, theme.good, theme.plain),
             Some((now, _)) if now == phase => (busy, theme.accent, theme.plain),
             _ => (theme.to_come, theme.faint, theme.faint),
         };
-        let took = view.progress.took(phase).filter(|_| view.progress.is_done(phase));
+        let took = progress.took(phase).filter(|_| progress.is_done(phase));
         let took = took.map(|took| format!(" {:.1} s", took.as_secs_f64())).unwrap_or_default();
         let gap = if line.spans.is_empty() { " " } else { "   " };
         let spans =
@@ -111,7 +111,8 @@ fn phases<'a>(view: &JobView, width: usize, theme: &Theme) -> Line<'a> {
 
 fn figures(view: &JobView, part: PhaseProgress) -> String {
     let kib = |bytes: u64| bytes / 1024;
-    let rate = view.progress.rate().map(|rate| format!(", {:.0} KiB/s", rate / 1024.0)).unwrap_or_default();
+    let rate =
+        view.facts.progress.rate().map(|rate| format!(", {:.0} KiB/s", rate / 1024.0)).unwrap_or_default();
     format!("{}/{} KiB{rate}", kib(part.done), kib(part.total))
 }
 
@@ -119,7 +120,7 @@ fn time_left(view: &JobView) -> String {
     if view.waiting.is_some() {
         return String::new();
     }
-    let left = view.progress.left().filter(|left| *left > Duration::ZERO);
+    let left = view.facts.progress.left().filter(|left| *left > Duration::ZERO);
     left.map_or_else(|| "… ".to_owned(), |left| format!("{:.0} s left ", left.as_secs_f64().ceil()))
 }
 

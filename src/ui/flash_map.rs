@@ -1,4 +1,4 @@
-//! The map of the chip's twelve flash sectors, to scale as far as the width allows, each with its state. A sector fills
+//! The map of the chip's twelve flash sectors and their states, as close to scale as the width allows. A sector fills
 //! while it is written and read back.
 
 use ratatui::Frame;
@@ -19,19 +19,48 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     let mut cells = vec![Span::raw(" ")];
     let mut names = vec![Span::raw(" ")];
     let flash = MemoryMap::stm32f405();
+    let protected = app.devices.protected();
     for (index, (&width, place)) in widths.iter().zip(flash.sectors()).enumerate() {
+        if protected.contains(&index) {
+            cells.push(Span::styled(theme.protected.repeat(usize::from(width)), theme.bad));
+            cells.push(Span::raw(" "));
+            names.push(Span::styled(format!("{index:<width$} ", width = usize::from(width)), theme.faint));
+            continue;
+        }
         let state = app.devices.map[index];
         let done = app.job().and_then(|view| cells_done(view, state, place.span, width));
         cells.extend(sector(state, done, width, theme));
         cells.push(Span::raw(" "));
         names.push(Span::styled(format!("{index:<width$} ", width = usize::from(width)), theme.faint));
     }
-    let lines = vec![legend(area.width, theme), Line::from(cells), Line::from(names)];
+    let lines = vec![legend(area.width, !protected.is_empty(), theme), Line::from(cells), Line::from(names)];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// What the glyphs mean, as many as fit.
-fn legend<'a>(width: u16, theme: &Theme) -> Line<'a> {
+/// What each glyph means, for the help.
+pub(super) fn meanings(theme: &Theme) -> Vec<(&'static str, Style, &'static str)> {
+    let states = [
+        (None, "not known"),
+        (Some(SectorState::Same), "kept: it already holds the image"),
+        (Some(SectorState::ToErase), "to be erased"),
+        (Some(SectorState::Erased), "erased"),
+        (Some(SectorState::Written), "written, not checked yet"),
+        (Some(SectorState::Verified), "written, read back and compared"),
+        (Some(SectorState::Failed), "failed"),
+    ];
+    let mut rows: Vec<_> = states
+        .into_iter()
+        .map(|(state, text)| {
+            let (glyph, style) = appearance(state, theme);
+            (glyph, style, text)
+        })
+        .collect();
+    rows.push((theme.protected, theme.bad, "write-protected: it cannot be changed"));
+    rows
+}
+
+/// The legend, with as many glyphs as fit.
+fn legend<'a>(width: u16, any_protected: bool, theme: &Theme) -> Line<'a> {
     let words = [
         (SectorState::Same, "kept"),
         (SectorState::ToErase, "to erase"),
@@ -41,6 +70,10 @@ fn legend<'a>(width: u16, theme: &Theme) -> Line<'a> {
         (SectorState::Failed, "failed"),
     ];
     let mut line = Line::from(vec![Span::styled(" Flash", theme.strong)]);
+    if any_protected {
+        let mark = Span::styled(theme.protected, theme.bad);
+        line.spans.extend([Span::raw("   "), mark, Span::styled(" write-protected", theme.faint)]);
+    }
     for (state, word) in words {
         let (glyph, style) = appearance(Some(state), theme);
         let entry =
@@ -67,8 +100,8 @@ fn sector<'a>(
     }
 }
 
-/// The next state of a sector and how many of its cells have it. A phase counts bytes only; their places follow from the
-/// order of the plan.
+/// The next state of a sector and how many of its cells have it. A phase reports only a number of bytes; the order of
+/// the plan determines where they are.
 fn cells_done(
     view: &JobView,
     state: Option<SectorState>,
@@ -81,7 +114,7 @@ fn cells_done(
         SectorState::Written => (SectorState::Verified, Phase::Verify, &work.verify),
         SectorState::Same | SectorState::Verified | SectorState::Failed => return None,
     };
-    let mut left = view.progress.done(phase);
+    let mut left = view.facts.progress.done(phase);
     let (mut done, mut total) = (0, 0);
     for span in spans {
         let part = span.intersection(sector).map_or(0, |part| u64::from(part.len()));
@@ -107,7 +140,7 @@ fn widths(columns: u16) -> [u16; SECTORS_KIB.len()] {
         *width += share;
         left -= share.min(left);
     }
-    // The large sectors share what is left by rounding, starting from the last.
+    // The large sectors share the columns lost to rounding, starting from the last sector.
     for n in 0..usize::from(left) {
         widths[11 - n % 7] += 1;
     }

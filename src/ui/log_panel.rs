@@ -13,8 +13,8 @@ use crate::app::App;
 use crate::app::log;
 use crate::job::Level;
 
-/// Draws as many lines as fit, ending with the selected one. `marked` (the overlay) highlights that line and shows
-/// details.
+/// Draws as many lines as fit, ending with the selected one. With `marked` (in the overlay), highlights that line and
+/// shows details.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, marked: bool) {
     let height = usize::from(area.height.saturating_sub(2));
     let selected = app.log.selected();
@@ -23,7 +23,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
     let shown = |(_, line): &(usize, &log::LogLine)| marked || line.level > Level::Detail;
     let width = usize::from(area.width.saturating_sub(super::FRAME));
     let rows_at = |n: usize, line| rows_of_line(line, marked && Some(n) == selected, width, theme);
-    // Fill the panel backwards from the selected line. If the log's start is reached first, continue after that line.
+    // Fill the panel backwards from the selected line. If the log's start is reached first, continue below the selected
+    // line.
     let mut rows = VecDeque::new();
     for (n, line) in app.log.lines().iter().enumerate().take(end).filter(shown).rev() {
         rows_at(n, line).into_iter().rev().for_each(|row| rows.push_front(row));

@@ -1,19 +1,24 @@
 //! The main panel: the menu, the picker, the wizard, the plan, the log of a running job, or its outcome.
 
+use std::time::Duration;
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
+use ratatui::widgets::{Paragraph, Sparkline, Wrap};
 
-use super::theme::Theme;
-use super::{cut, focus, log_panel, rows_of, wizard_panel};
-use crate::app::keys::Danger;
+use super::theme::{Glyphs, Theme};
+use super::{bar, cut, focus, log_panel, rows_of, wizard_panel, wrapped};
+use crate::app::keys::{Action, Binding, Danger};
 use crate::app::picker::{Entry, EntryKind, Picker};
-use crate::app::{App, Confirmation, Goal, JobView, Screen, Stage, Which, command_line, keys, progress};
+use crate::app::{
+    App, Confirmation, Goal, JobFacts, JobView, SPIN, SPINNING, Screen, Stage, Which, command_line, keys,
+    progress,
+};
 use crate::image::Content;
 use crate::image::Loader;
-use crate::job::{Boot, Outcome, Preview, Report};
+use crate::job::{Outcome, Preview, Report};
 use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
@@ -22,15 +27,19 @@ use crate::usb::descriptor::clean;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, with_log: bool) {
     let panel = match &app.screen {
         Screen::Home => home(app, theme),
-        Screen::Pick(which, _, picker) => return pick(frame, area, *which, picker, theme),
+        Screen::Pick(which, _, picker) => return pick(frame, area, app, *which, picker, theme),
         Screen::Wizard(view) => return wizard_panel::draw(frame, area, app, &view.wizard, theme),
         Screen::Job(JobView { stage: Stage::Asking(question), facts, stopping, .. }) => {
             let Some(preview) = &facts.preview else { return };
             plan(app, preview, question, *stopping, theme)
         }
         Screen::Job(_) if with_log => return log_panel::draw(frame, area, app, theme, false),
-        Screen::Job(_) => working(theme),
-        Screen::Outcome(report, _) => outcome(app, report, theme),
+        Screen::Job(view) => return working(frame, area, view, theme),
+        Screen::Outcome(report, facts) => {
+            // Beside the drawing.
+            let width = usize::from(area.width.saturating_sub(super::FRAME + 13));
+            outcome(app, report, facts, theme, width)
+        }
     };
     above_the_log(frame, area, app, theme, panel, with_log);
 }
@@ -43,24 +52,47 @@ struct MainPanel<'a> {
     lines: Vec<Line<'a>>,
     /// The last line. It stays visible even if the other lines do not fit.
     question: Option<Line<'a>>,
+    /// Shown at the right if there is room.
+    drawing: Vec<Line<'a>>,
 }
 
-/// The panel of a running job if the log has its own column.
-fn working<'a>(theme: &Theme) -> MainPanel<'a> {
+/// The panel of a running job if the log has its own column: what to do, and the speed so far.
+fn working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
+    let block = focus(theme, "Flashing");
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
     let lines = vec![
         Line::from("Leave the drone plugged in."),
         Line::from(Span::styled(
-            "If the cable slips out, plug it in again: cfdfu resumes where it stopped. A half-written firmware never \
+            "If the cable slips out, plug it in again: cfdfu resumes where it stopped. Half-written firmware never \
              starts.",
             theme.faint,
         )),
     ];
-    MainPanel { title: "Flashing", note: "", lines, question: None }
+    let text = Paragraph::new(lines).wrap(Wrap { trim: false });
+    let rows = rows_of(&text, inner.width);
+    let [words, _, caption, graph] = inner.layout(&Layout::vertical([
+        Constraint::Length(rows),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Max(8),
+    ]));
+    frame.render_widget(text, words);
+    let speeds = view.facts.progress.speeds();
+    // The scale fits the whole history, so that a bar never changes its height.
+    let highest = speeds.iter().max().copied().unwrap_or(0);
+    if graph.height < 2 || highest == 0 || theme.glyphs != Glyphs::Unicode {
+        return;
+    }
+    let title = format!("Speed in KiB/s, up to {highest}");
+    frame.render_widget(Line::from(Span::styled(title, theme.faint)), caption);
+    let shown = speeds.iter().rev().take(usize::from(graph.width)).rev().copied();
+    frame.render_widget(Sparkline::default().data(shown).max(highest).style(theme.accent), graph);
 }
 
 fn home<'a>(app: &App, theme: &Theme) -> MainPanel<'a> {
     let letters = ["f", "r", "b"];
-    let lines = Goal::ALL
+    let mut lines: Vec<Line<'_>> = Goal::ALL
         .iter()
         .zip(letters)
         .map(|(goal, letter)| {
@@ -80,16 +112,28 @@ fn home<'a>(app: &App, theme: &Theme) -> MainPanel<'a> {
             Line::from(spans)
         })
         .collect();
-    MainPanel { title: "What would you like to do?", note: "", lines, question: None }
+    if keys::can_practise(app) {
+        lines.push(Line::from(vec![
+            Span::raw("  "),
+            Span::styled(" p ", theme.key),
+            Span::raw("  Practise on a simulated drone"),
+        ]));
+    }
+    MainPanel { title: "What would you like to do?", note: "", lines, question: None, drawing: Vec::new() }
 }
 
-fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme: &Theme) {
+fn pick(frame: &mut Frame<'_>, area: Rect, app: &App, which: Which, picker: &Picker, theme: &Theme) {
+    let board = app.devices.board().map(|board| board.code.as_str());
     let what = match which {
         Which::Image => "firmware",
         Which::Loader => "bootloader (cf2loader-1.0.bin)",
     };
     let width = usize::from(area.width.saturating_sub(super::FRAME));
-    let title = format!("Choose the {what}");
+    // The ticks are for this board.
+    let title = match board.filter(|_| which == Which::Image) {
+        Some(board) => format!("Choose the {what} for {board}"),
+        None => format!("Choose the {what}"),
+    };
     let rows = picker.rows();
     let counts = match &picker.entries {
         Some(Ok(all)) => format!(" {}/{} ", rows.len(), all.len()),
@@ -115,7 +159,14 @@ fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme:
         Some(Err(why)) => {
             lines.push(Line::from(Span::styled(format!("This folder cannot be read: {why}"), theme.bad)));
         }
-        Some(Ok(all)) if all.is_empty() => lines.push(Line::from("No images here.")),
+        Some(Ok(all)) if all.is_empty() => {
+            lines.push(Line::from("No images here."));
+            if which == Which::Loader {
+                let words = format!("The bootloader is {}.", report::RIGHT_LOADER);
+                let rows = wrapped(&words, width).into_iter();
+                lines.extend(rows.map(|row| Line::from(Span::styled(row, theme.strong))));
+            }
+        }
         Some(Ok(_)) if rows.is_empty() => lines.push(Line::from("Nothing matches the filter.")),
         Some(Ok(_)) => {}
     }
@@ -124,7 +175,7 @@ fn pick(frame: &mut Frame<'_>, area: Rect, which: Which, picker: &Picker, theme:
     let longest = names.iter().map(|name| columns(name)).max().unwrap_or(0);
     let name_width = longest.clamp(12, (width / 2).max(12));
     for (n, (entry, name)) in rows.into_iter().zip(names).enumerate().skip(first).take(height) {
-        lines.push(picker_row(entry, &name, n == picker.at, (name_width, width), theme));
+        lines.push(picker_row(entry, &name, n == picker.at, (which, board), (name_width, width), theme));
     }
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
@@ -155,14 +206,18 @@ fn picker_row<'a>(
     entry: &Entry,
     name: &str,
     marked: bool,
+    (which, board): (Which, Option<&str>),
     (name_width, width): (usize, usize),
     theme: &Theme,
 ) -> Line<'a> {
     let (tick, _, cross) = theme.ticks;
     let (mark, mark_style, what) = match &entry.kind {
         EntryKind::Folder => (" ", theme.plain, String::new()),
-        EntryKind::File(what, true) => (tick, theme.good, what.clone()),
-        EntryKind::File(what, false) => (cross, theme.faint, what.clone()),
+        EntryKind::File(what, usable) => match usable.fits(which, board) {
+            Some(true) => (tick, theme.good, what.clone()),
+            None => (" ", theme.plain, what.clone()),
+            Some(false) => (cross, theme.faint, what.clone()),
+        },
     };
     let name = if entry.kind == EntryKind::Folder { format!("{name}/") } else { name.to_owned() };
     let figures = entry.figures();
@@ -244,10 +299,11 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
     let file = app.image.image().filter(|_| app.undoes(Which::Image).is_none());
     let note = change.or_else(|| file.and_then(report::caution));
-    // If the question below is about this, do not repeat it here.
+    // If the question below already asks about this change, do not repeat it here.
     let is_asked = keys::danger(app) == Some(Danger::ChangedSince);
-    let since = (preview.changed_since && !is_asked)
-        .then(|| "another program has flashed this drone since; this overwrites it".to_owned());
+    let since = (preview.changed_since && !is_asked).then(|| {
+        "another program has changed this drone since its last flash; this overwrites the change".to_owned()
+    });
     let note = note.or(since);
     let row = |what, text| PlanRow { what, text };
     let gone = gone.map(|text| row(PlanRowKind::LoaderGone, text));
@@ -320,23 +376,36 @@ fn plan<'a>(
             Span::raw(" Not now"),
         ])
     };
-    MainPanel { title: "Plan", note: " Nothing has been changed yet ", lines, question: Some(question) }
+    MainPanel {
+        title: "Plan",
+        note: " Nothing has been changed yet ",
+        lines,
+        question: Some(question),
+        drawing: Vec::new(),
+    }
 }
 
-/// Draws a panel as high as its text, with the log below it if there is room.
+/// The least width of the text beside a drawing.
+const NEXT_TO_DRAWING: u16 = 42;
+
+/// Draws a panel as tall as its text, with the log below it if there is room.
 fn above_the_log(
     frame: &mut Frame<'_>,
     area: Rect,
     app: &App,
     theme: &Theme,
-    MainPanel { title, note, lines, question }: MainPanel<'_>,
+    MainPanel { title, note, lines, question, drawing }: MainPanel<'_>,
     with_log: bool,
 ) {
-    let width = area.width.saturating_sub(super::FRAME);
+    let inner_width = area.width.saturating_sub(super::FRAME);
+    let drawn = u16::try_from(drawing.iter().map(Line::width).max().unwrap_or(0)).unwrap_or(0);
+    let drawn = if drawn > 0 && inner_width >= drawn + NEXT_TO_DRAWING { drawn + 2 } else { 0 };
+    let width = inner_width - drawn;
     let text = Paragraph::new(lines).wrap(Wrap { trim: false });
     let question = question.map(|line| Paragraph::new(line).wrap(Wrap { trim: false }));
     let rows = rows_of(&text, width);
     let last = question.as_ref().map_or(0, |question| rows_of(question, width));
+    let rows = if drawn > 0 { rows.max(u16::try_from(drawing.len()).unwrap_or(0)) } else { rows };
     let wanted = rows.saturating_add(last).saturating_add(2).min(area.height);
     let [top, log] = area.layout(&Layout::vertical([Constraint::Length(wanted), Constraint::Fill(1)]));
     // In one or two rows the log would be an empty border.
@@ -351,7 +420,10 @@ fn above_the_log(
         Constraint::Length(last),
         Constraint::Fill(1),
     ]));
+    let [above, picture] =
+        above.layout(&Layout::horizontal([Constraint::Fill(1), Constraint::Length(drawn)]));
     frame.render_widget(text, above);
+    frame.render_widget(Paragraph::new(drawing).right_aligned(), picture);
     if let Some(question) = question {
         frame.render_widget(question, below);
     }
@@ -360,11 +432,11 @@ fn above_the_log(
     }
 }
 
-fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> MainPanel<'a> {
+fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, width: usize) -> MainPanel<'a> {
     let (tick, _, cross) = theme.ticks;
     let took = report.took.as_secs_f64();
     let verdict = theme.text(&report::verdict(report));
-    let flies = matches!(report.boot, Boot::StaysUp | Boot::NotWatched) && !report.runs_other;
+    let flies = report.flies();
     let (head, style) = match &report.outcome {
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => {
             (format!("{tick} {verdict}, {took:.1} s"), theme.good)
@@ -375,7 +447,7 @@ fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> MainPanel<'a> {
     let mut lines = vec![Line::from(Span::styled(head, style)), Line::from("")];
     match &report.outcome {
         Outcome::Failed(failure) => {
-            lines.push(Line::from(theme.text(&report::failed(failure).advice.to_string())));
+            lines.push(Line::from(theme.text(&report::failed(failure).advice.on_screen())));
         }
         Outcome::Cancelled(state) => lines.push(Line::from(report::drone_state(*state))),
         _ => {
@@ -387,22 +459,63 @@ fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> MainPanel<'a> {
             lines.extend(about_the_loader(app).map(|(words, bad)| {
                 Line::from(Span::styled(theme.text(&words), if bad { theme.warn } else { theme.plain }))
             }));
+            if report.outcome == Outcome::Flashed {
+                lines.push(bar::phases(&facts.progress, width, theme));
+            }
         }
     }
-    if matches!(&report.outcome, Outcome::Failed(failure) if !failure.drone.is_unchanged()) {
-        lines.push(Line::from(vec![
-            Span::styled(" r ", theme.next_key),
-            Span::raw(" Try again    "),
-            Span::styled(" w ", theme.key),
-            Span::raw(" Show me how to get into DFU mode"),
-        ]));
-    } else if app.undo.why_not().is_none() && report.outcome == Outcome::Flashed {
-        lines.push(Line::from(vec![
-            Span::styled(" u ", theme.key),
-            Span::styled(" Put the previous firmware back", theme.faint),
-        ]));
+    let mut choices = Line::default();
+    for row in keys::bindings_below(app).into_iter().filter(is_next_step) {
+        // After a failure, the way on is more useful than the way back.
+        if row.action == Action::Undo && !choices.spans.is_empty() {
+            continue;
+        }
+        let (key, label) = if choices.spans.is_empty() && row.action != Action::Undo {
+            (theme.next_key, theme.strong)
+        } else {
+            (theme.key, theme.plain)
+        };
+        choices.push_span(Span::styled(format!(" {} ", row.shown), key));
+        choices.push_span(Span::styled(format!(" {}    ", in_words(&row)), label));
     }
-    MainPanel { title: "Outcome", note: "", lines, question: None }
+    if !choices.spans.is_empty() {
+        lines.extend([Line::from(""), choices]);
+    }
+    let drawing = if flies { flying_drone(app.now.saturating_sub(facts.ended), theme) } else { Vec::new() };
+    MainPanel { title: "Outcome", note: "", lines, question: None, drawing }
+}
+
+/// Whether the outcome's panel offers this key, too.
+fn is_next_step(row: &Binding) -> bool {
+    row.why_not.is_none() && matches!(row.action, Action::Begin(_) | Action::Choose(_) | Action::Undo)
+        || (row.action, row.label) == (Action::Retry, "try again")
+}
+
+fn in_words(row: &Binding) -> &'static str {
+    match row.action {
+        Action::Retry => "Try again",
+        Action::Begin(_) => "Show me how to get into DFU mode",
+        Action::Choose(Which::Image) => "Choose another image",
+        Action::Choose(Which::Loader) => "Choose another file",
+        Action::Undo => "Put the previous firmware back",
+        _ => row.label,
+    }
+}
+
+/// The drone from above. Its propellers turn for [`SPINNING`] after the job.
+fn flying_drone<'a>(passed: Duration, theme: &Theme) -> Vec<Line<'a>> {
+    let positions = theme.propeller;
+    let turned = passed.min(SPINNING).as_millis() / SPIN.as_millis();
+    let at = usize::try_from(turned).unwrap_or(0) % positions.len();
+    let (one, other) = (positions[at], positions[(at + positions.len() / 2) % positions.len()]);
+    let line = |text: String| Line::from(Span::styled(text, theme.accent));
+    vec![
+        line(format!("{one}{one}{one}     {other}{other}{other}")),
+        line("  \\   /  ".to_owned() + " "),
+        line("   [ ^ ]   ".to_owned()),
+        line("  /   \\   ".to_owned()),
+        line(format!("{other}{other}{other}     {one}{one}{one}")),
+    ]
 }
 
 /// What a successful job means for the bootloader, and whether that is bad; `None` if the bootloader is intact and was
@@ -410,17 +523,20 @@ fn outcome<'a>(app: &App, report: &Report, theme: &Theme) -> MainPanel<'a> {
 pub(super) fn about_the_loader(app: &App) -> Option<(String, bool)> {
     let preview = app.preview()?;
     if preview.loader.is_some_and(Loader::is_missing) {
-        return Some((report::WITHOUT_LOADER.to_owned(), true));
+        let words = "The bootloader is missing, so the drone will not start when it is switched on. Press b on the \
+                     first screen to restore it with cf2loader-1.0.bin from \
+                     github.com/bitcraze/crazyflie2-stm-bootloader/releases.";
+        return Some((words.to_owned(), true));
     }
     let restored = report::restored(preview.plan.pieces()).filter(|_| app.goal == Goal::Restore);
     restored.map(|words| (words, false))
 }
 
-/// The reason for a typed word, as a sentence without its full stop.
+/// Why the user must type a word, as a sentence without its full stop.
 pub(super) fn danger_words(danger: Danger) -> &'static str {
     match danger {
         Danger::Bootloader => "This replaces the bootloader",
-        Danger::UnknownImage => "cfdfu does not know this image",
+        Danger::UnknownImage => "cfdfu does not recognise this image",
         Danger::UnknownBoard => "The board of this drone could not be read",
         Danger::ChangedSince => "Another program has changed this drone since its last flash",
         Danger::NoCrazyflie => "This may not be a Crazyflie",

@@ -1,22 +1,23 @@
-//! Overlays: help, the question before stopping, the whole log, the explanation of a log line, and the doctor's checks.
+//! Overlays: help, the stop question, the whole log, the explanation of a log line, and the doctor's checks.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{focus, log_panel, rows_up_to};
+use super::{flash_map, focus, log_panel, rows_up_to};
 use crate::app::{App, Overlay, keys};
 use crate::doctor::{Check, Verdict};
+use crate::job::{Confirm, Phase};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     match &app.over {
         None => {}
-        Some(Overlay::Help) => help(frame, area, app, theme),
+        Some(Overlay::Help(filter)) => help(frame, area, app, filter, theme),
         Some(Overlay::AskStop) => {
-            let text = "Stop at the next safe point? If writing has begun, the drone will not fly until you flash it \
-                        again. It waits safely in DFU mode.";
+            let text = format!("Stop at the next safe point? {}", if_stopped(app));
             boxed(
                 frame,
                 area,
@@ -38,6 +39,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             let lines = text.lines().map(|line| Line::from(theme.text(line))).collect();
             boxed(frame, area, app, theme, "What this line means", lines);
         }
+    }
+}
+
+/// What stopping the job means for the drone now.
+pub(super) fn if_stopped(app: &App) -> &'static str {
+    let Some(view) = app.job() else { return "The job has ended." };
+    let progress = &view.facts.progress;
+    let has_begun = [Phase::Erase, Phase::Write].into_iter().any(|phase| progress.done(phase) > 0);
+    if view.waiting.is_some() && progress.is_done(Phase::Verify) {
+        "The flash is complete and checked. Only the wait for the drone to start is left."
+    } else if has_begun || view.confirm == Confirm::Go {
+        "The drone will then not fly until you flash it again. It waits safely in DFU mode."
+    } else {
+        "Nothing has been changed on the drone yet."
     }
 }
 
@@ -73,18 +88,54 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
-/// The keys of the screen below, from the table that also dispatches them.
-fn help(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let rows = keys::bindings_below(app);
-    let lines = rows.into_iter().map(|row| {
-        let why = row.why_not.map(|why| Span::styled(format!("  ({})", theme.text(&why)), theme.faint));
-        let keys = Span::styled(format!(" {:<6}", theme.text(row.shown)), theme.strong);
-        Line::from([Some(keys), Some(Span::raw(row.label)), why].into_iter().flatten().collect::<Vec<_>>())
+/// The keys of the screen below, from the table that also dispatches them, then the flash map and the LEDs.
+fn help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Theme) {
+    let wanted = filter.to_lowercase();
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    let mut section = |title: &'static str, width: usize, rows: Vec<(String, String, Style)>| {
+        let matches = |(left, right, _): &(String, String, Style)| {
+            format!("{left} {right}").to_lowercase().contains(&wanted)
+        };
+        let mut rows = rows.into_iter().filter(matches).peekable();
+        if rows.peek().is_some() {
+            if !lines.is_empty() {
+                lines.push(Line::from(""));
+            }
+            lines.push(Line::from(Span::styled(title, theme.accent)));
+        }
+        lines.extend(rows.map(|(left, right, style)| {
+            Line::from(vec![Span::styled(format!(" {left:<width$} "), style), Span::raw(right)])
+        }));
+    };
+    let keys = keys::bindings_below(app).into_iter().map(|row| {
+        let why = row.why_not.map(|why| format!("  ({})", theme.text(&why))).unwrap_or_default();
+        (theme.text(row.shown), format!("{}{why}", row.label), theme.strong)
     });
-    boxed(frame, area, app, theme, "Keys", lines.collect());
+    section("Keys", 6, keys.collect());
+    let map = flash_map::meanings(theme).into_iter();
+    let map = map.map(|(glyph, style, text)| (glyph.to_owned(), text.to_owned(), style));
+    section("The flash map: 12 sectors, number 0 holds the bootloader", 6, map.collect());
+    let leds = LEDS.iter().map(|(leds, meaning)| ((*leds).to_owned(), (*meaning).to_owned(), theme.strong));
+    section("The drone's blue LEDs", 24, leds.collect());
+    if lines.is_empty() {
+        lines.push(Line::from("Nothing matches."));
+    }
+    let title =
+        if filter.is_empty() { "Help: type to filter".to_owned() } else { format!("Help: {filter}_") };
+    boxed(frame, area, app, theme, &title, lines);
 }
 
-/// Draws a box as high as its text, above the notice and the footer. A longer text scrolls.
+/// What the blue LEDs mean (crazyflie2-nrf-mbs and crazyflie-firmware).
+pub(super) const LEDS: [(&str, &str); 6] = [
+    ("M2 lit", "starting, or running normally"),
+    ("M2 blinks slowly", "the button is held: keep holding it"),
+    ("M2 blinks twice a second", "let go: DFU mode"),
+    ("M2 and M3 blink slowly", "the radio bootloader: the button was released early"),
+    ("M2 flickers", "the button was pressed again in DFU mode"),
+    ("all dark", "no power"),
+];
+
+/// Draws a box as tall as its text, above the notice and the footer. If the text does not fit, it scrolls.
 fn boxed(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
     const MOST: u16 = 200;
     let area = Rect { height: area.height.saturating_sub(2), ..area };

@@ -1,6 +1,6 @@
 //! The interface as plain text, for dumb terminals, pipes and screen readers.
 //!
-//! It shows the state of the screen as lines and the keys as choices. `tui::plain` prints them again whenever they
+//! The state of the screen becomes lines, and the keys become choices. `tui::plain` prints both again whenever they
 //! change.
 
 use super::main_panel::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
@@ -14,7 +14,7 @@ use crate::report;
 use crate::usb::descriptor::clean;
 
 /// The lines of the overlay, or of the screen if there is none.
-pub(crate) fn say(app: &App) -> Vec<String> {
+pub(crate) fn screen_lines(app: &App) -> Vec<String> {
     if let Some(over) = &app.over {
         return overlay_lines(app, over);
     }
@@ -24,7 +24,7 @@ pub(crate) fn say(app: &App) -> Vec<String> {
         Screen::Pick(_, _, picker) if picker.entries.is_none() => Vec::new(),
         Screen::Pick(_, _, picker) => {
             let mut lines = vec![format!(
-                "Choose a file in {}. Type its path, or only its name:",
+                "Choose a file in {}. Type its path, or just its name:",
                 clean(&picker.folder.display().to_string())
             )];
             lines.extend(picker.rows().iter().map(|entry| {
@@ -37,13 +37,15 @@ pub(crate) fn say(app: &App) -> Vec<String> {
             lines
         }
         Screen::Wizard(WizardView { wizard, .. }) => {
+            if let Some(words) = wizard.spoken_words(app.now) {
+                return vec![words];
+            }
             let (head, detail) = wizard.words(app.now);
             let mut lines = vec![head.to_owned()];
             if app.resume().is_some() && wizard.step == WizardStep::Prepare {
                 lines.insert(0, super::wizard_panel::LOST.to_owned());
             }
-            let count = wizard.count(app.now).map(|number| format!(" {number}")).unwrap_or_default();
-            lines.push(format!("{detail}{count}"));
+            lines.push(detail.to_owned());
             if wizard.step == WizardStep::AskLeds {
                 lines.extend(
                     Leds::ALL.iter().enumerate().map(|(n, leds)| format!("  {}  {}", n + 1, leds.question())),
@@ -57,7 +59,7 @@ pub(crate) fn say(app: &App) -> Vec<String> {
         Screen::Outcome(report, _) => match &report.outcome {
             Outcome::Failed(failure) => {
                 let problem = report::failed(failure);
-                vec![problem.to_string(), problem.advice.to_string()]
+                vec![problem.to_string(), problem.advice.on_screen()]
             }
             Outcome::Cancelled(_) => vec![report::headline(report)],
             _ => {
@@ -69,16 +71,29 @@ pub(crate) fn say(app: &App) -> Vec<String> {
     }
 }
 
+/// How far the job is.
+pub(crate) fn progress(app: &App) -> String {
+    let Some(view) = app.job() else { return String::new() };
+    let left = view.facts.progress.left().filter(|left| !left.is_zero());
+    let left = left.map(|left| format!(", about {} s left", left.as_secs() + 1)).unwrap_or_default();
+    format!("{}{left}", super::bar::in_short(view))
+}
+
 fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
     match over {
-        Overlay::Help => {
+        Overlay::Help(_) => {
             let row = |row: &keys::Binding| {
                 let why = row.why_not.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
                 format!("  {:<6} {}{why}", shown(row), row.label)
             };
-            keys::bindings_below(app).iter().filter(|row| is_choice(row)).map(row).collect()
+            let keys = keys::bindings_below(app);
+            let leds = super::over::LEDS.iter().map(|(leds, meaning)| format!("  {leds}: {meaning}"));
+            let head = "The drone's blue LEDs:".to_owned();
+            keys.iter().filter(|row| is_choice(row)).map(row).chain([head]).chain(leds).collect()
         }
-        Overlay::AskStop => vec!["Stop at the next safe point?".to_owned()],
+        Overlay::AskStop => {
+            vec!["Stop at the next safe point?".to_owned(), super::over::if_stopped(app).to_owned()]
+        }
         Overlay::Log => vec!["The log is already printed above.".to_owned()],
         Overlay::Explain(text) => text.lines().map(str::to_owned).collect(),
         Overlay::Doctor(checks) => {
@@ -131,10 +146,10 @@ fn asking(app: &App) -> Vec<String> {
 
 /// Whether a key makes sense in plain text, where nothing is marked or scrolled.
 fn is_choice(row: &keys::Binding) -> bool {
-    !matches!(row.action, Action::Move(_) | Action::Parent | Action::Type)
+    !matches!(row.action, Action::Move(_) | Action::Parent | Action::Complete)
 }
 
-/// The key as typed in a line. Esc cannot be typed there; q does the same.
+/// The key to type in a line. Esc cannot be typed in a line, so q replaces it.
 fn shown(row: &keys::Binding) -> &'static str {
     if row.keys.first() == Some(&Key::Esc) { "q" } else { row.shown }
 }

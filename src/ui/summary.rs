@@ -26,10 +26,10 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         (BusState::Asking, _) => vec![Line::from(Span::styled(theme.text("looking …"), theme.faint))],
         (BusState::None(_), _) => vec![
             Line::from(Span::styled("No USB on this computer.", theme.warn)),
-            Line::from(theme.text("Try cfdfu --demo, or run cfdfu where")),
+            Line::from("Try the demo, or run cfdfu where"),
             Line::from("the drone is plugged in."),
         ],
-        // The hints further down name keys of the Home screen, so they appear only there.
+        // The hints below name keys of the Home screen, so they appear only there.
         (BusState::Devices(_), None) if app.job().is_some_and(|view| view.waiting.is_some()) => {
             vec![Line::from(Span::styled(theme.text("restarting …"), theme.faint))]
         }
@@ -54,7 +54,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         ],
         (BusState::Others(others), _) => {
             let px4 = others.iter().all(|other| other.what == RelatedDevice::Px4Bootloader);
-            let head = if px4 { "It has another bootloader:" } else { "No Crazyflie, only" };
+            let head = if px4 { "Not Bitcraze's bootloader:" } else { "No Crazyflie, only" };
             let mut lines = vec![Line::from(Span::styled(head, theme.warn))];
             match others.as_slice() {
                 [other] => {
@@ -69,12 +69,13 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             }
             lines
         }
-        (BusState::Devices(_), Some(device)) => device_lines(device, app.devices.known(), area.width, theme),
+        (BusState::Devices(_), Some(device)) => device_lines(app, device, area.width, theme),
     };
     card(frame, area, &title, lines, theme);
 }
 
-fn device_lines<'a>(device: &Device, known: Option<&DeviceInfo>, width: u16, theme: &Theme) -> Vec<Line<'a>> {
+fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Vec<Line<'a>> {
+    let known = app.devices.known();
     let (name, style) = match (device.open_error, device.mode) {
         (Some(_), _) => ("cannot be opened".to_owned(), theme.bad),
         (None, Mode::Dfu) => ("in DFU mode".to_owned(), theme.good),
@@ -97,18 +98,22 @@ fn device_lines<'a>(device: &Device, known: Option<&DeviceInfo>, width: u16, the
                 board.map_or_else(|| "unknown board".to_owned(), |it| format!("{} {}", it.code, it.name()));
             let serial = if width >= 56 { format!("   serial {}", strings.serial) } else { String::new() };
             let board = Line::from(format!("  {board}{serial}"));
-            vec![head(format!("  {id}  port {location}")), board, on_it(identity, theme)]
+            vec![head(format!("  {id}  port {location}")), board, contents(identity, theme)]
         }
         (None, Some(DeviceInfo::Running(Running { version: Some(version), board }))) => {
-            let board = board.as_deref().unwrap_or("it");
+            let board = board.as_deref().unwrap_or("the drone");
             vec![head(String::new()), place, Line::from(format!("  {board} runs {version}"))]
         }
-        (None, _) => vec![head(String::new()), place, Line::from(format!("  serial {}", strings.serial))],
+        (None, _) => {
+            let board = app.devices.board().map(|board| format!("{} {}", board.code, board.name()));
+            let last = board.unwrap_or_else(|| format!("serial {}", strings.serial));
+            vec![head(String::new()), place, Line::from(format!("  {last}"))]
+        }
     }
 }
 
 /// Bootloader and firmware of a drone in DFU mode, in one line.
-fn on_it<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
+fn contents<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
     if identity.is_read_protected() {
         return Line::from(Span::styled("  read-protected", theme.bad));
     }
@@ -224,7 +229,7 @@ fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
             vec![Line::from(name(path)), Line::from(Span::styled(theme.text("reading …"), theme.faint))]
         }
         Slot::Bad(path, problem) => {
-            // There is room for the reason only. The log also has the advice.
+            // There is room only for the reason. The log also has the advice.
             let why = wrapped(&problem.message, width.saturating_sub(usize::from(super::FRAME)))
                 .into_iter()
                 .take(2);

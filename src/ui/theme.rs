@@ -72,6 +72,10 @@ pub struct Theme {
     pub dot: &'static str,
     /// A lit and a dark LED.
     pub leds: (&'static str, &'static str),
+    /// A write-protected sector.
+    pub protected: &'static str,
+    /// The positions of a turning propeller.
+    pub propeller: [&'static str; 4],
     /// Sector states: unknown, same, to erase, erased, written, verified, failed.
     pub sectors: [&'static str; 7],
 }
@@ -101,7 +105,7 @@ const ASCII_BORDERS: border::Set<'static> = border::Set {
 };
 
 impl Theme {
-    /// The theme of this tier.
+    /// The theme for these glyphs and colours.
     pub fn new(glyphs: Glyphs, colours: Colours) -> Theme {
         let plain = Style::new();
         let bold = plain.add_modifier(Modifier::BOLD);
@@ -143,6 +147,8 @@ impl Theme {
             to_come: "○",
             dot: "●",
             leds: ("●", "○"),
+            protected: "⊘",
+            propeller: ["─", "╲", "│", "╱"],
             sectors: ["·", "▪", "▒", "░", "▓", "█", "✗"],
         };
         match glyphs {
@@ -155,6 +161,8 @@ impl Theme {
                 to_come: "○",
                 dot: "•",
                 leds: ("•", "○"),
+                propeller: ["-", "\\", "|", "/"],
+                protected: "P",
                 sectors: ["·", "■", "▒", "░", "▓", "█", "x"],
                 ..theme
             },
@@ -167,6 +175,8 @@ impl Theme {
                 to_come: "o",
                 dot: "*",
                 leds: ("*", "o"),
+                propeller: ["-", "\\", "|", "/"],
+                protected: "P",
                 sectors: [".", "=", "e", "_", "w", "#", "x"],
                 ..theme
             },

@@ -11,40 +11,40 @@ use super::focus;
 use super::theme::Theme;
 use crate::app::App;
 use crate::app::wizard::{Leds, Wizard, WizardStep};
+use crate::crazyflie::Mode;
 
-/// Why the wizard opened without being asked for.
+/// Why the wizard opened although the user did not ask for it.
 pub(super) const LOST: &str = "The connection dropped while flashing. Nothing is broken: bring the drone back into \
     DFU mode and cfdfu finishes by itself.";
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard, theme: &Theme) {
     // An instruction that must be followed at once colours the whole panel.
-    let at_once = is_at_once(app, wizard);
-    let block = focus(theme, "Into DFU mode by hand").style(if at_once { theme.now } else { theme.plain });
+    let urgent = is_urgent(app, wizard);
+    let block = focus(theme, "Enter DFU mode by hand").style(if urgent { theme.now } else { theme.plain });
     let inner = block.inner(area);
     frame.render_widget(block, area);
     // On a narrow screen the text is more useful than the drawing.
     let drawing = if inner.width >= 70 { 16 } else { 0 };
-    let [steps, words, drone] = inner.layout(&Layout::horizontal([
-        Constraint::Length(19),
-        Constraint::Fill(1),
-        Constraint::Length(drawing),
-    ]));
-    frame.render_widget(Paragraph::new(step_lines(wizard, app.now, theme)), steps);
+    let [steps, words, drone] = inner.layout(
+        &Layout::horizontal([Constraint::Length(18), Constraint::Fill(1), Constraint::Length(drawing)])
+            .spacing(2),
+    );
+    frame.render_widget(Paragraph::new(step_lines(app, wizard, theme)), steps);
     frame.render_widget(Paragraph::new(word_lines(app, wizard, theme)).wrap(Wrap { trim: false }), words);
     frame.render_widget(Paragraph::new(drone_lines(app, wizard, theme)), drone);
 }
 
 /// Whether the user must plug in the cable or release the button right now.
-fn is_at_once(app: &App, wizard: &Wizard) -> bool {
-    wizard.is_plugging(app.now) || wizard.step == WizardStep::Release && wizard.seconds(app.now) < 2
+fn is_urgent(app: &App, wizard: &Wizard) -> bool {
+    wizard.is_plugging(app.now) || wizard.is_letting_go(app.now)
 }
 
-fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>> {
+fn step_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let names = ["unplug", "hold the button", "plug in", "keep holding", "let go"];
     let at = match wizard.step {
         WizardStep::Prepare => 0,
         WizardStep::Count => 1,
-        WizardStep::Hold if wizard.is_plugging(now) => 2,
+        WizardStep::Hold if wizard.is_plugging(app.now) => 2,
         // The usual mistake is how long the button was held.
         WizardStep::Hold | WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early => 3,
         WizardStep::Release => 4,
@@ -56,7 +56,11 @@ fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>
         .iter()
         .enumerate()
         .map(|(n, name)| match n {
-            n if n < at => Line::from(vec![Span::styled(format!("{done} "), theme.good), Span::raw(*name)]),
+            // Of the steps that are over, cfdfu can check only this one.
+            0 if at > 0 && wizard.step != WizardStep::Early && app.devices.list().is_empty() => {
+                Line::from(vec![Span::styled(format!("{done} "), theme.good), Span::raw(*name)])
+            }
+            n if n < at => Line::from(vec![Span::styled("- ", theme.faint), Span::raw(*name)]),
             n if n == at => {
                 Line::from(vec![Span::styled(format!("{mark} "), style), Span::styled(*name, theme.strong)])
             }
@@ -68,7 +72,7 @@ fn step_lines<'a>(wizard: &Wizard, now: Duration, theme: &Theme) -> Vec<Line<'a>
 fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let (head, detail) = wizard.words(app.now);
     let mut lines = Vec::new();
-    if is_at_once(app, wizard) {
+    if is_urgent(app, wizard) {
         lines.extend([
             Line::from(""),
             Line::from(Span::styled(head, theme.strong)).centered(),
@@ -86,6 +90,10 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     lines.extend(wizard.count(app.now).map(|number| big_number(number, theme)).unwrap_or_default());
     match wizard.step {
         WizardStep::Prepare => {
+            if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
+                let words = "A running Crazyflie is plugged in. It does not need this: press Esc, then f.";
+                lines.push(Line::from(Span::styled(words, theme.warn)));
+            }
             lines.push(Line::from(""));
             lines.push(Line::from(vec![
                 Span::raw("Then press "),
@@ -94,7 +102,7 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
             ]));
         }
         WizardStep::Hold if !wizard.is_plugging(app.now) => {
-            lines.push(Line::from("Blue LED: on, slow blinks, then fast ones."));
+            lines.push(Line::from("Blue LED: on, slow blinks, fast blinks."));
         }
         WizardStep::AskLeds => lines.extend(Leds::ALL.iter().enumerate().map(|(n, leds)| {
             let key = Span::styled(format!(" {} ", n + 1), theme.key);

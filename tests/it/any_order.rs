@@ -49,7 +49,7 @@ fn preview(found: Comparison) -> Event {
     }))
 }
 
-/// A flash that failed because the cable came off.
+/// A flash that failed because the drone was unplugged.
 fn disconnected() -> Outcome {
     let kind = DfuError::Transfer { request: Request::Command, error: TransferError::Disconnected }.into();
     Outcome::Failed(Failure { kind, place: None, drone: DroneState::WithoutFirmware })
@@ -94,7 +94,7 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// The end of a job. If its drone was lost, the job may be resumable once the drone is back.
+/// The end of a job. A foreground job that lost its drone can be resumed.
 fn job_ends() -> impl Strategy<Value = Msg> {
     let outcome = prop_oneof![
         Just(Outcome::Flashed),
@@ -133,7 +133,7 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => Just(Msg::OtherInstances(vec![RunningInstance { pid: 7, port: "1-1".to_owned(), ..RunningInstance::default() }])),
         1 => Just(Msg::OtherInstances(Vec::new())),
         1 => Just(Msg::Listed(".".into(), Ok(Vec::new()))),
-        1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true })),
+        1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true, leds: "" })),
     ]
 }
 
@@ -148,7 +148,7 @@ proptest! {
         glyphs in prop::sample::select(vec![Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii]),
         colours in prop::sample::select(vec![Colours::None, Colours::Sixteen, Colours::Dark { auto: true }, Colours::Light]),
     ) {
-        let demo = Demo { scenario: "dfu".to_owned(), plugged: true, button: false };
+        let demo = Demo { scenario: "dfu".to_owned(), plugged: true, button: false, leds: "" };
         let mut app = App {
             image: Slot::Loading("cf2.bin".into()),
             loader: Slot::Loading("loader.bin".into()),
@@ -162,14 +162,14 @@ proptest! {
             let was_asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
             let is_key = matches!(message, Msg::Key(_));
             let finished = matches!(&message, Msg::Ended(ended) if !ended.background);
-            // A background identify ends with an event of its own, so look before the update.
+            // `update` may process the end of a background identify, so check for one first.
             let was_identifying = app.devices.is_identifying();
             let effects = update(&mut app, now, message);
             let quits = effects.contains(&Effect::Quit);
             for effect in effects {
                 match effect {
                     Effect::Start(_) | Effect::Resume(_) | Effect::Identify(_) => (started, cancelled) = (true, false),
-                    // Only a key press on the screen that shows the plan lets the worker write.
+                    // The worker may write only after a key press on the screen that shows the plan.
                     Effect::Proceed => prop_assert!(was_asking && is_key && started),
                     // A job is cancelled once; a background identify is also cancelled when the interface quits.
                     Effect::Cancel if was_identifying && quits => {}
@@ -184,7 +184,7 @@ proptest! {
             }
             if finished {
                 let can_resume = app.resume().is_some();
-                // If the drone is back already, the job was resumed at once.
+                // If the drone is already back, the job resumes immediately.
                 let resumed = app.job().is_some_and(|view| view.confirm == Confirm::Go);
                 prop_assert!(matches!(app.screen, Screen::Outcome(..) | Screen::Home) || can_resume || resumed);
             }

@@ -1,12 +1,11 @@
-//! A bus on which a test can replace single opens and answers; everything else passes through unchanged. It sits
-//! between host and device, so that neither of them contains code for injected errors. [`crate::fault`] drives it by a
-//! script.
+//! A bus that lets a test replace individual opens and answers; everything else passes through unchanged. It sits
+//! between host and device, so neither contains code for injected errors. [`crate::fault`] drives it with a script.
 
 use std::time::Duration;
 
 use cfdfu::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// Lists the devices of `bus`, and opens each of them with `open`, which gets the bus and the device.
+/// Lists the devices of `bus`, and opens each one with `open`, which receives the bus and the device.
 pub struct InterceptedUsb<B, F> {
     pub bus: B,
     pub open: F,
@@ -29,7 +28,7 @@ where
     }
 }
 
-/// A request of the host to an open device.
+/// A request from the host to an open device.
 pub enum Ask<'a> {
     In(Setup, Duration),
     Out(Setup, &'a [u8]),
@@ -44,15 +43,15 @@ pub type Change = Box<dyn FnOnce(&mut [u8])>;
 pub enum Intercept {
     /// Pass it on unchanged.
     Pass,
-    /// Do not pass it on, and answer with these bytes. Only reads use the bytes.
+    /// Do not pass it on; answer with these bytes. A write ignores them.
     Answer(Vec<u8>),
-    /// Do not pass it on, and fail.
+    /// Do not pass it on; return this error.
     Fail(TransferError),
-    /// Pass it on, and report a timeout instead of the answer.
+    /// Pass it on, but report a timeout instead of the answer.
     LoseAnswer,
     /// Return half of the data of a read. Drop a write, but report half of it as sent.
     Half,
-    /// Pass it on, and change the bytes of the answer. A write has none.
+    /// Pass it on, then change the bytes of the answer. A write has no answer to change.
     Change(Change),
 }
 

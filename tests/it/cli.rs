@@ -1,5 +1,5 @@
-//! Runs the real binary with pipes in a temporary folder, for every test that needs neither a terminal nor a shell.
-//! Sets the timeout, and returns the output as text or as JSON.
+//! Runs the real binary in a temporary folder with piped input and output, for every test that needs neither a terminal
+//! nor a shell. Sets a timeout and returns the output as text or JSON.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
 
-/// A whole flash in real time takes about 7 s. A command that is still running after this time is killed.
+/// A command that is still running after this time is killed. A whole flash takes about 7 s in real time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Folder(pub TempDir);
@@ -22,7 +22,7 @@ impl Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    /// A folder with a valid image in it, `cf2.bin`.
+    /// Creates a folder that contains a valid image, `cf2.bin`.
     pub fn with_image() -> Folder {
         let folder = Folder::new();
         folder.file("cf2.bin", firmware("2026.08", SEED_LEN));
@@ -37,14 +37,14 @@ impl Folder {
         fs::write(self.path(name), bytes).unwrap();
     }
 
-    /// Prepares to run the binary in this folder, with the words of `line` as its arguments.
+    /// Returns a command that runs the binary in this folder with the words of `line` as its arguments.
     pub fn cfdfu(&self, line: &str) -> Line {
         let mut command = Command::cargo_bin("cfdfu").unwrap();
         command.current_dir(self.0.path()).timeout(PATIENCE);
         Line(command).args(line.split_whitespace())
     }
 
-    /// Runs the command with the fast clock of the demo.
+    /// Runs the command on the demo's fast clock.
     pub fn run(&self, line: &str) -> Ran {
         self.cfdfu(line).fast().run()
     }
@@ -54,7 +54,7 @@ impl Folder {
     }
 }
 
-/// A command line, not run yet.
+/// A command line that has not been run yet.
 pub struct Line(Command);
 
 impl Line {
@@ -67,7 +67,7 @@ impl Line {
         self
     }
 
-    /// Sets its standard input, which is empty otherwise.
+    /// Sets standard input, which is empty by default.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Line {
         self.0.write_stdin(bytes);
         self
@@ -117,7 +117,7 @@ impl Ran {
         last.unwrap_or_else(|| panic!("no {event:?} in: {}{}", self.out, self.err))
     }
 
-    /// Standard output, then standard error.
+    /// Returns standard output followed by standard error.
     pub fn all(&self) -> String {
         format!("{}{}", self.out, self.err)
     }

@@ -1,4 +1,4 @@
-//! Runs the real binary with `--demo` and pipes: checks what it prints, where, and its exit status.
+//! Runs the real binary with `--demo` and piped output. Checks what it prints, on which stream, and its exit status.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::cli::{Folder, Ran};
 use crate::support::{SEED_LEN, firmware};
 
 #[test]
-fn a_flash_into_a_pipe_prints_plain_lines() {
+fn a_flash_with_piped_output_prints_plain_lines() {
     let text = Folder::with_image().run("flash cf2.bin --demo").done();
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
     for line in [
@@ -25,7 +25,7 @@ fn a_flash_into_a_pipe_prints_plain_lines() {
 }
 
 #[test]
-fn flash_json_is_one_object_per_line_and_ends_with_the_only_result() {
+fn flash_json_prints_one_object_per_line_and_ends_with_a_single_result() {
     let ran = Folder::with_image().json("flash cf2.bin --demo");
     assert_eq!(ran.code, 0);
     let objects = ran.objects();
@@ -94,7 +94,7 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         assert_eq!((&last["event"], &last["outcome"]), (&"result".into(), &"failed".into()));
         assert!(
             objects.iter().all(|object| object["event"] != "device"),
-            "{arguments}: it searched for a device"
+            "{arguments}: searched for a device"
         );
     }
     let Ran { code, err, .. } = folder.run("restore-bootloader cf2.bin --demo=dfu");
@@ -105,7 +105,7 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
 }
 
 #[test]
-fn every_error_has_its_exit_status_and_its_advice() {
+fn every_error_has_an_exit_status_and_advice() {
     let table = [
         ("flash cf2.bin --demo=none", 69, "Plug in the Crazyflie"),
         ("flash cf2.bin --demo=two", 69, "--device 1-1"),
@@ -131,7 +131,7 @@ fn every_error_has_its_exit_status_and_its_advice() {
         ("flash cf2.bin --demo=nameless", 65, "board is CB10"),
         ("flash cf2.bin --demo=hung", 74, "does not answer"),
         ("flash cf2.bin --demo=restarting --require-boot", 76, "keeps restarting"),
-        ("flash cf2.bin --demo=dark --require-boot", 76, "normal with the boot ROM of this chip"),
+        ("flash cf2.bin --demo=dark --require-boot", 76, "normal with this chip's boot ROM"),
         ("flash cf2.bin --demo=late", 74, "--wait 60"),
         // Advice that applies to several devices is printed once.
         ("list --demo=relatives", 69, "(lps-node-firmware). Plug in"),
@@ -162,8 +162,8 @@ fn every_error_has_its_exit_status_and_its_advice() {
     }
 }
 
-/// The log shows the address that is written, not the start of the image: in a recovery that leaves the bootloader
-/// alone, the address of the bootloader would alarm the reader.
+/// The log shows the address that is written, not the start of the image: in a recovery that does not write the
+/// bootloader, the bootloader's address would alarm the reader.
 #[test]
 fn the_log_shows_the_address_that_is_written() {
     let folder = Folder::with_image();
@@ -176,7 +176,7 @@ fn the_log_shows_the_address_that_is_written() {
     assert!(text.contains("Download 0x08000000 7256 bytes, 0x08004000 243176 bytes"), "{text}");
 }
 
-/// The demo brings its own images.
+/// The demo includes its own images.
 #[test]
 fn the_demo_works_without_an_image_file() {
     let folder = Folder::new();
@@ -197,7 +197,7 @@ fn inspect_describes_a_file() {
     let folder = Folder::with_image();
     let ran = folder.json("inspect cf2.bin");
     let objects = ran.objects();
-    assert_eq!((ran.code, objects.len()), (0, 2), "the image and the result");
+    assert_eq!((ran.code, objects.len()), (0, 2), "one image and one result");
     let image = &objects[0];
     assert_eq!(
         (&image["event"], &image["format"], &image["kind"]),
@@ -209,16 +209,16 @@ fn inspect_describes_a_file() {
     assert_eq!(image["crc32"], format!("{crc:08x}"));
 }
 
-/// Each row has a scenario; its board, bootloader, version at 0x08004000, read protection and ROM; and words of the
-/// diagnosis.
+/// Each row lists a scenario; its board, bootloader, firmware version at 0x08004000, read protection and boot ROM
+/// version; and words from the diagnosis.
 #[test]
-fn identify_reports_the_drone_and_what_is_on_it() {
+fn identify_reports_the_drone_and_its_contents() {
     let folder = Folder::with_image();
     let table = [
         ("healthy", json!(["CF21", null, "2025.02", null, null]), "board       Crazyflie 2.1"),
         ("old", json!(["CF21", null, "2021.06", null, null]), "In DFU mode"),
         ("dfu", json!(["CF21", "bitcraze", "2025.02", false, "9.1"]), "revision B1"),
-        ("erased", json!(["CF21", "bitcraze", null, false, "9.1"]), "There is no firmware on the drone"),
+        ("erased", json!(["CF21", "bitcraze", null, false, "9.1"]), "The drone has no firmware"),
         ("overwritten", json!(["CF21", "overwritten", null, false, "9.1"]), "cfdfu restore-bootloader"),
         ("wrong-board", json!(["CB10", "bitcraze", "2025.02", false, "9.1"]), "is not for this board (CB10)"),
         (
@@ -226,7 +226,7 @@ fn identify_reports_the_drone_and_what_is_on_it() {
             json!(["CF21", "bitcraze", "2025.02", false, "9.1"]),
             "write-protected: sector 2",
         ),
-        ("read-protected", json!([null, null, null, true, null]), "neither be read nor flashed"),
+        ("read-protected", json!([null, null, null, true, null]), "be neither read nor flashed"),
         (
             "blank-otp",
             json!(["CF20", "bitcraze", "2025.02", false, "9.1"]),
@@ -273,7 +273,7 @@ fn a_backup_holds_the_whole_flash_and_replaces_a_file_only_with_force() {
     assert_eq!(folder.run("backup missing/mine.bin --demo").code, 73);
     folder.run("backup mine.bin --demo --force").done();
     assert_eq!(folder.run("backup other.bin --demo=read-protected").code, 74);
-    assert!(!folder.path("other.bin").exists(), "a failed backup leaves no file");
+    assert!(!folder.path("other.bin").exists(), "a failed backup must not create a file");
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_backup_is_accepted_by_restore_and_refused_by_flash() {
     let result = objects.last().unwrap();
     assert_eq!((ran.code, &result["verified"], &result["bytes"]), (0, &true.into(), &(1024 * 1024).into()));
     folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten").done();
-    // A backup without a bootloader is refused without --allow-mismatch.
+    // A backup that has no bootloader is refused unless --allow-mismatch is given.
     folder.run("backup broken.bin --demo=overwritten").done();
     let Ran { code, err, .. } = folder.run("restore-bootloader broken.bin --demo=dfu");
     assert!(code == 65 && err.contains("without the Bitcraze bootloader"), "{err}");
@@ -299,7 +299,7 @@ fn a_backup_is_accepted_by_restore_and_refused_by_flash() {
 #[test]
 fn a_drone_that_does_not_come_back_is_reported_without_firmware() {
     let folder = Folder::with_image();
-    // With a longer wait the demo would bring the drone back.
+    // With a longer wait, the demo would bring the drone back.
     for wait in ["", "--wait 2"] {
         let ran = folder.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
         let objects = ran.objects();
@@ -313,9 +313,9 @@ fn a_drone_that_does_not_come_back_is_reported_without_firmware() {
     }
 }
 
-/// So the README's advice for a drone that does not start can be tried on the demo.
+/// This lets you try the README's advice for a drone that does not start in the demo.
 #[test]
-fn the_demo_brings_its_drone_into_dfu_mode_while_a_command_waits() {
+fn the_demo_puts_its_drone_into_dfu_mode_while_a_command_waits() {
     for scenario in ["dead", "unplugged"] {
         let text = Folder::with_image().run(&format!("flash cf2.bin --wait 60 --demo={scenario}")).done();
         assert!(text.contains("the drone is put into DFU mode by hand after 3 s"), "{text}");
@@ -326,7 +326,7 @@ fn the_demo_brings_its_drone_into_dfu_mode_while_a_command_waits() {
 #[test]
 fn undo_without_a_kept_copy_fails() {
     let Ran { code, err, .. } = Folder::with_image().run("undo --demo");
-    assert!(code == 66 && err.contains("51004F000551343036333233 at port 1-1"), "{err}");
+    assert!(code == 66 && err.contains("51004F000551343036333233 on port 1-1"), "{err}");
     assert_eq!(Folder::with_image().run("undo --demo=none").code, 69);
 }
 
@@ -339,7 +339,7 @@ fn list_warns_of_a_foreign_boot_rom_beside_a_crazyflie() {
     assert!(err.contains("a GigaDevice GD32 in DFU mode on port 1-1 is not a Crazyflie"), "{err}");
 }
 
-/// Without a serial number its copy cannot be found, and that must not count as success.
+/// Without a serial number, cfdfu cannot find the copy for this drone. That must not count as success.
 #[test]
 fn an_undo_of_a_drone_without_a_serial_number_fails() {
     let Ran { code, err, .. } = Folder::with_image().run("undo --demo=no-serial");
@@ -347,7 +347,7 @@ fn an_undo_of_a_drone_without_a_serial_number_fails() {
 }
 
 #[test]
-fn the_doctor_reports_what_it_finds_and_the_remedy() {
+fn doctor_reports_its_findings_and_their_remedies() {
     let folder = Folder::with_image();
     let doctor = |scenario: &str| {
         let ran = folder.json(&format!("doctor --demo={scenario}"));
@@ -420,7 +420,6 @@ fn a_pipe_gets_no_colour_unless_it_is_requested() {
     assert!(folder.run("flash missing.bin --demo --color always").err.contains("\u{1b}[1;31m"));
 }
 
-/// L6: output that cannot be written is an error.
 #[cfg(target_os = "linux")]
 #[test]
 fn l6_a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
@@ -441,7 +440,6 @@ fn l6_a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
     }
 }
 
-/// S5: a truncated bootloader is refused, and the message names the right file.
 #[test]
 fn s5_a_truncated_bootloader_is_refused_and_the_right_file_is_named() {
     let folder = Folder::new();

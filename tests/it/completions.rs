@@ -1,4 +1,4 @@
-//! Tests the completions by pressing Tab in real shells: a script that only looks right completes nothing.
+//! Tests the completion scripts by pressing Tab in real shells: a script may look right and still complete nothing.
 #![cfg(unix)]
 
 use std::fs;
@@ -24,7 +24,8 @@ const COMPLETED: &[(&str, &str)] = &[
 /// Commands and options that are hidden from the help must not be completed.
 const HIDDEN: &[(&str, &str)] = &[("cfdfu demo-im", "demo-image"), ("cfdfu list --demo-f", "--demo-fast")];
 
-/// Starts a shell, loads the completions, and returns it at its prompt.
+/// Starts a shell and loads the completions. Returns the session at the prompt, or `None` if the shell is not
+/// installed.
 fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
     let program = program(name)?;
     let folder = Folder::new();
@@ -39,7 +40,7 @@ fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
     }
     let mut session = Session::spawn(command, folder.0);
     session.press(setup);
-    // The quotes keep the echo of the command from being taken for its output.
+    // The quotes distinguish the command's output from its echo.
     session.press("echo lo''aded\n");
     session.until("loaded");
     Some(session)
@@ -47,7 +48,7 @@ fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
 
 /// Types `typed` and presses Tab. Returns the screen once it shows `words` or has not changed for a second.
 fn tab(session: &mut Session, typed: &str, words: &str) -> String {
-    // Ctrl-U and Ctrl-L: an empty line on an empty screen.
+    // Ctrl-U clears the line, and Ctrl-L clears the screen.
     session.press("\u{15}\u{c}");
     session.press(typed);
     session.until(typed);
@@ -69,11 +70,11 @@ fn complete(name: &str, arguments: &[&str], setup: &str) {
     let Some(mut session) = shell(name, arguments, setup) else { return };
     for (typed, words) in COMPLETED {
         let screen = tab(&mut session, typed, words);
-        assert!(screen.contains(words), "{name}: {typed:?} and Tab:\n{screen}");
+        assert!(screen.contains(words), "{name}: the screen after {typed:?} and Tab:\n{screen}");
     }
     for (typed, words) in HIDDEN {
         let screen = tab(&mut session, typed, words);
-        assert!(!screen.contains(words), "{name}: {typed:?} and Tab:\n{screen}");
+        assert!(!screen.contains(words), "{name}: the screen after {typed:?} and Tab:\n{screen}");
     }
 }
 

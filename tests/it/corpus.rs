@@ -1,5 +1,5 @@
-//! A corpus of image files, valid and malformed, in every format: checks what `inspect` reports of each, and that a
-//! valid file is flashed while a malformed one is refused before the drone is contacted.
+//! A corpus of valid and malformed image files in every format. Checks what `inspect` reports for each file, that valid
+//! files are flashed, and that malformed ones are refused before the drone is contacted.
 
 use serde_json::{Value, json};
 use zip::CompressionMethod;
@@ -25,7 +25,7 @@ fn the_same_firmware_is_recognised_and_flashed_from_every_format() {
         ("any-device.bin", "bin", suffixed(bin.clone(), (0xFFFF, 0xFFFF), 0x0110)),
         ("one.dfu", "dfu", dfuse(&[(0, vec![(BASE, &bin)])])),
         ("parts.dfu", "dfu", dfuse(&[(0, vec![(BASE + 9000, second)]), (0, vec![(BASE, first)])])),
-        // The format is recognised by the content, not by the name.
+        // The format is recognised from the content, not from the name.
         ("hex.bin", "hex", hex(BASE, &bin).into_bytes()),
         (
             "bom.hex",
@@ -71,17 +71,17 @@ fn the_same_firmware_is_recognised_and_flashed_from_every_format() {
     assert!(out.contains("bcColorLedBot:col, bcColorLedTop:col, nrf51"), "{out}");
 }
 
-/// The name of a file, its bytes, and words of the message. `|` separates alternatives.
+/// A file name, the file's bytes, and words from the message. `|` separates alternatives.
 type Case = (&'static str, Vec<u8>, &'static str);
 
-/// A file with one bit changed.
+/// Returns a copy of `file` with one bit of the byte at `at` flipped.
 fn damaged(file: &[u8], at: usize) -> Vec<u8> {
     let mut file = file.to_vec();
     file[at] ^= 1;
     file
 }
 
-/// A file with `bytes` written over it at `at`.
+/// Returns a copy of `file` with `bytes` written over it at offset `at`.
 fn with(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     let mut file = file.to_vec();
     file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -222,10 +222,10 @@ fn malformed_others() -> Vec<Case> {
     ]
 }
 
-/// A web page that a browser saved instead of the file that the page links to.
+/// A web page that a browser saved instead of the file it links to.
 const PAGE: &str = "\r\n\t<!DOCTYPE html>\n<html lang=\"sv\"><title>Utgåvor</title></html>\n";
 
-/// Files that users mistake for an image. Each is refused with a message that says what it is.
+/// Files that users mistake for an image. Each is refused with a message that identifies it.
 fn foreign() -> Vec<Case> {
     let bin = firmware("2026.04", LEN);
     let bolt = images::firmware("2026.04", &[("CB10", "Crazyflie Bolt")], LEN);
@@ -260,13 +260,13 @@ fn foreign() -> Vec<Case> {
     ]
 }
 
-/// A truncated firmware in each kind of file: 12,000 of 20,000 bytes.
+/// A firmware truncated to 12,000 of its 20,000 bytes, in each file format.
 fn truncated() -> Vec<Case> {
     const HALF: usize = 12_000;
     let bin = firmware("2026.04", LEN);
     let half = &bin[..HALF];
     let words = "the file ends after 12000 bytes, but its own start-up code needs 20000: it was cut off";
-    // Data that is copied to RAM, with a gap in it.
+    // The data that the start-up code copies to RAM has a gap.
     let holed = dfuse(&[(0, vec![(BASE, &bin[..LEN - 500]), (BASE + LEN as u32 - 400, &bin[LEN - 400..])])]);
     vec![
         ("half.bin", half.to_vec(), words),
@@ -285,7 +285,7 @@ fn truncated() -> Vec<Case> {
     ]
 }
 
-/// A single missing byte is enough for a refusal that no option overrides. Padding does no harm.
+/// A single missing byte causes a refusal that no option overrides. Padding is harmless.
 #[test]
 fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
     let folder = Folder::new();
@@ -305,7 +305,7 @@ fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
             assert_eq!(code, 65, "{line}: {out}");
             assert!(out.contains("\"incomplete_image\""), "{line}: {out}");
             assert!(out.contains(&format!("needs {SEED_LEN}")), "{line}: {out}");
-            // It does not even search for the drone.
+            // The file is refused before cfdfu searches for a drone.
             assert!(!out.contains("\"device\""), "{line}: {out}");
         }
     }
@@ -318,7 +318,7 @@ fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
         assert_eq!((ran.code, &image["complete"]), (0, &json!(true)), "{len} times {padding:#04X}");
         folder.run("flash padded.bin --demo=dfu").done();
     }
-    // Without these literals its length is unknown, and the file is accepted.
+    // Without these literals, the length of the firmware is unknown, so the file is accepted.
     let other = with(&bin, 0x800 + 4, &[0, 0xBF]);
     let other = with(&other, 0x800 + 44, &[0, 0xBF]);
     folder.file("other.bin", &other[..200_000]);
@@ -327,7 +327,8 @@ fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
     assert_eq!((ran.code, &image["kind"], &image["complete"]), (0, &json!("firmware"), &Value::Null));
 }
 
-/// A firmware as a real linker lays it out, truncated before its last handler: its vectors point past the end.
+/// A firmware with the layout of a real linker's output, but truncated before its last handler: its vectors point past
+/// the end.
 #[test]
 fn a_file_whose_vectors_point_past_its_end_is_refused() {
     let folder = Folder::new();
@@ -341,7 +342,7 @@ fn a_file_whose_vectors_point_past_its_end_is_refused() {
     assert_eq!((ran.code, &ran.object("result")["error"]["kind"]), (65, &json!("incomplete_image")));
 }
 
-/// When a firmware is read back from a drone, blank flash at its end may be missing bytes, or values that are 0xFF.
+/// In a firmware read back from a drone, blank flash at the end may mean missing bytes or values that really are 0xFF.
 #[test]
 fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_blank() {
     const ALL: usize = 1008 * 1024;
@@ -357,12 +358,12 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_bla
     };
     assert_eq!(complete(&bin, ALL), Some(true));
     assert_eq!(complete(&bin[..48 * 1024], ALL), Some(false));
-    // `identify` stops reading after 16 KiB of blank flash; a copy for undo stops at the end of a sector.
+    // `identify` stops reading after 16 KiB of blank flash; a copy for undo ends at a sector boundary.
     assert_eq!(complete(&bin[..48 * 1024], 64 * 1024), Some(false));
     assert_eq!(complete(&bin[..48 * 1024], 48 * 1024), None);
-    // The last values of a complete firmware are 0xFF.
+    // This may be a complete firmware whose last values are 0xFF.
     assert_eq!(complete(&bin[..SEED_LEN - 64], ALL), None);
-    // A backup of such a drone is recognised as a backup with an incomplete firmware, and can be inspected.
+    // A backup of such a drone is recognised as a backup with incomplete firmware, and can be inspected.
     let mut backup = images::loader();
     backup.resize(16 * 1024, 0xFF);
     backup.extend(&bin[..48 * 1024]);
@@ -378,9 +379,9 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_bla
     folder.run("restore-bootloader mine.bin --firmware cf2.bin --demo=overwritten").done();
 }
 
-/// CI builds pack an archive without a manifest, with the same firmware in several formats.
+/// CI builds produce archives that have no manifest and contain the same firmware in several formats.
 #[test]
-fn an_archive_with_one_firmware_is_flashed_like_the_firmware() {
+fn an_archive_with_one_firmware_is_flashed_like_the_firmware_itself() {
     let folder = Folder::new();
     let bin = firmware("2026.04", LEN);
     let (hex, elf) = (hex(BASE, &bin), elf(BASE, &bin));
@@ -418,7 +419,8 @@ fn the_sha_256_of_the_file_is_shown_and_a_different_one_is_refused() {
     for sum in [right.clone(), format!("sha256:{}", right.to_uppercase())] {
         assert_eq!(folder.run(&format!("flash cf2.zip --demo --sha256 {sum}")).code, 0, "{sum}");
     }
-    // The checksum of the firmware inside does not count. A damaged file is reported by its checksum, not as malformed.
+    // The checksum of the firmware inside the archive is not accepted. A damaged file is reported as a wrong checksum,
+    // not as malformed.
     folder.file("damaged.zip", &file[..9000]);
     let inside = Sha256::of(&bin).to_string();
     for (name, sum) in [("cf2.zip", &inside), ("damaged.zip", &right)] {
@@ -430,7 +432,7 @@ fn the_sha_256_of_the_file_is_shown_and_a_different_one_is_refused() {
     folder.cfdfu(&format!("flash - --demo --sha256 {right}")).fast().input(file).run().done();
 }
 
-/// The board matches, but the firmware is for another kind of drone: it is not refused.
+/// The board matches, but the firmware is for another kind of drone: cfdfu warns and does not refuse.
 #[test]
 fn a_firmware_for_another_platform_causes_a_warning_before_it_is_written() {
     let folder = Folder::new();
@@ -446,7 +448,7 @@ fn a_firmware_for_another_platform_causes_a_warning_before_it_is_written() {
     assert!(!out.contains("Warning: the drone has"), "{out}");
 }
 
-/// The advice also says where the file is published.
+/// The advice also names the page where the file is published.
 #[test]
 fn advice_about_a_missing_or_wrong_image_names_the_right_file() {
     let folder = Folder::new();
@@ -456,9 +458,7 @@ fn advice_about_a_missing_or_wrong_image_names_the_right_file() {
     for (line, words) in [
         (
             "identify --demo=erased",
-            format!(
-                "There is no firmware on the drone. Flash one with `cfdfu flash IMAGE`. IMAGE is {cf2}{releases}"
-            ),
+            format!("The drone has no firmware. Flash it with `cfdfu flash IMAGE`. IMAGE is {cf2}{releases}"),
         ),
         (
             "identify --demo=dead --wait 30",
@@ -480,7 +480,7 @@ fn advice_about_a_missing_or_wrong_image_names_the_right_file() {
 }
 
 #[test]
-fn every_malformed_file_is_refused_with_its_own_reason() {
+fn every_malformed_file_is_refused_with_a_specific_reason() {
     let folder = Folder::new();
     let cases = malformed_dfu().into_iter().chain(malformed_others()).chain(foreign());
     for (name, bytes, words) in cases.chain(truncated()) {
@@ -490,13 +490,13 @@ fn every_malformed_file_is_refused_with_its_own_reason() {
             assert_eq!(code, 65, "{command} {name}: {err}");
             let has = |words: &str| err.to_lowercase().contains(&words.to_lowercase());
             assert!(words.split('|').any(has), "{name}: {err}");
-            // `inspect` describes an incomplete image before it refuses it, so its output is not empty.
-            assert!(!out.contains("Using"), "{name}: it opened a device: {out}");
+            // `inspect` describes an incomplete image before refusing it, so its output is not empty.
+            assert!(!out.contains("Using"), "{name}: opened a device: {out}");
         }
     }
 }
 
-/// The name of a file, its bytes, the command, the exit status, and words of the message.
+/// A file name, the file's bytes, the command, the exit status, and words from the message.
 type Placement = (&'static str, Vec<u8>, &'static str, i32, &'static str);
 
 #[allow(clippy::too_many_lines, reason = "a table with one row per file")]
@@ -596,7 +596,7 @@ fn placements() -> Vec<Placement> {
     ]
 }
 
-/// A small file must not take all memory or a long time, however many of its headers refer to the same bytes.
+/// A small file must not use up all memory or take long to parse, however many of its headers refer to the same bytes.
 #[test]
 fn an_elf_with_a_thousand_overlapping_segments_is_refused_quickly() {
     let bin = firmware("2026.04", LEN);

@@ -1,6 +1,6 @@
-//! Pulls the cable, or cancels the job, at any moment, also in the middle of a transfer. Afterwards the first word of
-//! the firmware is blank, or the whole image is there, or nothing was changed yet; and running the same job again
-//! succeeds. Faults of single transfers are in `matrix`.
+//! Pulls the cable or cancels the job at any moment, even in the middle of a transfer. Afterwards either the first word
+//! of the firmware is blank, the whole image is written, or nothing has changed yet; and running the same job again
+//! succeeds. `matrix` covers faults in single transfers.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
@@ -18,7 +18,7 @@ use cfdfu::worker::Worker;
 
 use crate::support::{World, firmware, flash_job, outcome, run, with};
 
-/// Sectors 1 to 3 and one block of 4: every kind of step, in few transfers.
+/// Sectors 1 to 3 and one block of sector 4: every kind of step in few transfers.
 const LEN: usize = 50 * 1024;
 const BLANK: [u8; 4] = [0xFF; 4];
 
@@ -26,19 +26,19 @@ fn stay(job: Job) -> Job {
     with(job, |task| task.leave = Leave::Stay)
 }
 
-/// A cable pulled in the middle of a transfer, an erase or a write leaves it half done.
+/// Pulling the cable in the middle of a transfer, an erase or a write interrupts that operation halfway.
 #[test]
 fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_boot() {
     let (half_erased, incomplete) = cut_everywhere("dfu", 1000, SimDrone::cut_power);
-    // The cuts really interrupt erases and writes.
+    // Check that the cuts do interrupt erases and writes.
     assert!(half_erased > 20 && incomplete > 500, "{half_erased}, {incomplete}");
     for scenario in ["byte-mode", "no-effect", "blank-otp", "twins"] {
         cut_everywhere(scenario, 100, SimDrone::cut_power);
     }
 }
 
-/// H1: host controllers report transfer errors for a while before they report the disconnect. Whenever that happens,
-/// the job must recognise that the drone is lost.
+/// H1: host controllers report transfer errors for a while before they report the disconnect. Whenever they do, the job
+/// must recognise that the drone is lost.
 #[test]
 fn a_cable_that_works_loose_at_any_moment_is_reported_as_a_lost_drone() {
     for (scenario, moments) in [("dfu", 300), ("twins", 60), ("byte-mode", 60)] {
@@ -46,8 +46,8 @@ fn a_cable_that_works_loose_at_any_moment_is_reported_as_a_lost_drone() {
     }
 }
 
-/// M16: the contact bounces when the drone is plugged in again. Lost once more, at any transfer, the drone is still
-/// reported as lost, and the flash resumes when it is back.
+/// M16: the contacts bounce when the drone is plugged in again. If the connection drops a second time, at any transfer,
+/// the drone is still reported as lost, and the flash resumes once the drone is back.
 #[test]
 fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
     let image = firmware("2026.08", LEN);
@@ -66,7 +66,7 @@ fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
             Arc::new(faulty(world.bus.clone(), faults))
         };
         let first = run(unplugs(&world, 110), world.clock.clone(), stay(flash_job(&image))).report;
-        let left = lost(&first).expect("lost while flashing");
+        let left = lost(&first).expect("the drone is lost while flashing");
         assert_eq!(left, DroneState::WithoutFirmware);
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         let resumed = || {
@@ -81,7 +81,7 @@ fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
     }
 }
 
-/// The drone is lost, or it disappeared before it was chosen; in that case a job that waits keeps waiting.
+/// The drone was lost, or it disappeared before it was selected, in which case a job with a wait time keeps waiting.
 fn is_gone(failure: &Failure) -> bool {
     failure.is_lost() || matches!(failure.kind, FailureKind::NoDevice | FailureKind::NoMatch(_))
 }
@@ -115,13 +115,16 @@ fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Durati
             drone.power_on_by_hand(now);
         });
         let again = run(Arc::new(bus), clock, job()).report.outcome;
-        assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged), "at {moment:?}: then {again:?}");
+        assert!(
+            matches!(again, Outcome::Flashed | Outcome::Unchanged),
+            "at {moment:?}: the second run: {again:?}"
+        );
     }
     println!("{scenario}: {half_erased} with half a sector erased, {incomplete} of {moments} incomplete");
     (half_erased, incomplete)
 }
 
-/// A clock that applies `action` to the first drone at `moment`, whichever thread is waiting then.
+/// A clock that applies `action` to the first drone at `moment`, no matter which thread is waiting.
 pub struct PowerCut {
     time: FastClock,
     moment: Duration,
@@ -130,7 +133,7 @@ pub struct PowerCut {
 }
 
 impl PowerCut {
-    /// Returns the clock and a bus with the drones of a scenario.
+    /// Returns the clock and a bus with the drones of `scenario`.
     pub fn at(
         moment: Duration,
         scenario: &str,
@@ -160,7 +163,7 @@ impl Clock for PowerCut {
     }
 }
 
-/// The cancel is sent during a transfer, as it is in real use.
+/// The cancel is sent during a transfer, as in real use.
 #[test]
 fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
     let image = firmware("2026.08", LEN);
@@ -201,6 +204,6 @@ fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
         assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged));
     }
     let [flashed, untouched, halfway] = outcomes;
-    println!("{flashed} flashed, {untouched} stopped before anything, {halfway} stopped halfway");
+    println!("{flashed} flashed, {untouched} cancelled before any change, {halfway} cancelled halfway");
     assert!(untouched > 10 && halfway > 40, "{outcomes:?}");
 }

@@ -1,5 +1,5 @@
-//! Regression tests for defects that attacks on the release binary found, as far as the simulated bus can show them.
-//! Test names start with the number of the defect: H is high, M medium, L low severity. Defects that need a kernel's
+//! Regression tests for defects found by attacking the release binary, where the simulated bus can reproduce them. Test
+//! names start with the number of the defect: H means high, M medium and L low severity. Defects that need a kernel's
 //! USB stack are tested in `tests/vm`.
 
 use std::slice;
@@ -30,7 +30,7 @@ use cfdfu::worker::Worker;
 use crate::bent::{Ask, BentTransport, InterceptedUsb};
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, job, outcome, restore_job, run, with};
 
-/// The drones of a scenario, the first of them changed.
+/// Returns the drones of a scenario with `change` applied to the first one.
 fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, _| change(drone));
@@ -58,11 +58,12 @@ fn with_mismatch_allowed(job: Job) -> Job {
     with(job, |task| task.mismatch = Mismatch::Take)
 }
 
-// ---- H4: another board with this chip
+// ---- H4: another board with the same chip
 
-/// Neither a flash nor a restore overwrites it: its content would be lost, for a firmware that cannot even start there.
+/// Neither a flash nor a restore overwrites the board: it would lose its contents to a firmware that cannot even start
+/// there.
 #[test]
-fn h4_a_board_of_another_maker_is_overwritten_only_with_allow_mismatch() {
+fn h4_a_board_from_another_maker_is_overwritten_only_with_allow_mismatch() {
     let loader = images::loader();
     for make in [|_: &[u8]| flash_job(&new_image()), |loader: &[u8]| restore_job(loader, Some(&new_image()))]
     {
@@ -79,7 +80,7 @@ fn h4_a_board_of_another_maker_is_overwritten_only_with_allow_mismatch() {
     }
 }
 
-/// If the OTP is blank, any one of these shows that the drone is a Crazyflie.
+/// If the OTP is blank, any one of the cases below shows that the drone is a Crazyflie.
 #[test]
 fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
     let blank = |drone: &mut SimDrone| drone.memory.otp = [0xFF; 528];
@@ -87,7 +88,7 @@ fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
         drone.memory.flash.place(nor::START + from as u32, &vec![0xFF; to - from]);
     };
     let flashes = |world: &World, job: Job| world.run(job).report.outcome == Outcome::Flashed;
-    // Its bootloader alone; a firmware where the bootloader belongs; its firmware alone.
+    // Only the bootloader; a firmware in the bootloader's place; only the firmware.
     assert!(flashes(&changed("erased", blank), flash_job(&new_image())));
     assert!(flashes(&changed("overwritten", blank), flash_job(&new_image())));
     let firmware_alone = |drone: &mut SimDrone| {
@@ -95,9 +96,9 @@ fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
         erase(drone, 0, 0x4000);
     };
     assert!(flashes(&changed("dfu", firmware_alone), flash_job(&new_image())));
-    // The job saw it running.
+    // The job saw the drone running.
     assert!(flashes(&changed("healthy", blank), flash_job(&new_image())));
-    // A blank flash: a firmware alone would not start, but the bootloader may be written there.
+    // The flash is blank: a firmware alone would not start, but the bootloader may be written.
     let nothing = |drone: &mut SimDrone| {
         blank(drone);
         erase(drone, 0, nor::LEN);
@@ -109,7 +110,7 @@ fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
     assert!(flashes(&world, restore_job(&images::loader(), Some(&new_image()))));
 }
 
-/// A kept copy is put back, and an interrupted flash is resumed, whatever is in the flash by then.
+/// Undo puts back a kept copy, and an interrupted flash resumes, no matter what the flash contains by then.
 #[test]
 fn h4_undo_and_resume_do_not_check_for_a_crazyflie_again() {
     let copy = Segment { address: LOADER_BASE, data: images::foreign(40_000) };
@@ -121,10 +122,10 @@ fn h4_undo_and_resume_do_not_check_for_a_crazyflie_again() {
     assert_eq!(World::new("foreign").run(resumed).report.outcome, Outcome::Flashed);
 }
 
-// ---- H2: an undo after another program has flashed
+// ---- H2: an undo after another program has flashed the drone
 
-/// The drone is flashed by cfdfu and then over radio. The copy is older than both, and must not replace the second
-/// firmware without a confirmation.
+/// cfdfu flashes the drone, which is then flashed again over radio. The copy is older than both and must not replace
+/// the second firmware without confirmation.
 #[test]
 fn an_undo_overwrites_what_another_program_wrote_only_after_confirmation() {
     let world = World::new("dfu");
@@ -147,7 +148,7 @@ fn an_undo_overwrites_what_another_program_wrote_only_after_confirmation() {
     let before = world.flash();
     assert_eq!(failure(&world.run(undo())), &FailureKind::ChangedSince);
     assert!(world.flash() == before);
-    // With a confirmation or with --allow-mismatch it does.
+    // With confirmation or --allow-mismatch, the undo replaces it.
     let asked = world.run(with(undo(), |task| task.mismatch = Mismatch::Ask));
     assert!(ready(&asked).changed_since);
     assert!(world.flash() == old);
@@ -158,7 +159,7 @@ fn an_undo_overwrites_what_another_program_wrote_only_after_confirmation() {
 
 // ---- M1, M2: another program is using the boot ROM, or this user may not open it
 
-/// Flashes on a bus on which devices in DFU mode cannot be opened (Access) or claimed (Busy) until this time.
+/// Flashes on a bus where devices in DFU mode cannot be opened (`Access`) or claimed (`Busy`) before the time `until`.
 fn flash_while_held(scenario: &str, until: Duration, error: TransferError) -> (World, Run) {
     let world = World::new(scenario);
     let clock = world.clock.clone();
@@ -179,9 +180,9 @@ fn flash_while_held(scenario: &str, until: Duration, error: TransferError) -> (W
     (world, run)
 }
 
-/// If the drone can be opened after a moment, the job waits. If it never can, the drone stays in DFU mode.
+/// If the drone can be opened after a moment, the job waits. If it can never be opened, it stays in DFU mode.
 #[test]
-fn m1_the_outcome_says_that_a_drone_which_cannot_be_opened_stays_in_dfu_mode() {
+fn m1_a_drone_that_cannot_be_opened_is_reported_as_still_in_dfu_mode() {
     for error in [TransferError::Busy, TransferError::Access] {
         for scenario in ["healthy", "dfu"] {
             let (_, run) = flash_while_held(scenario, Duration::from_secs(2), error);
@@ -192,7 +193,7 @@ fn m1_the_outcome_says_that_a_drone_which_cannot_be_opened_stays_in_dfu_mode() {
             assert_eq!(failure.drone, left, "{scenario} {error:?}: {failure}");
             let advice = report::failed(failure).advice;
             assert_eq!(
-                advice.to_string().contains("Unplug USB and battery, then switch it on again"),
+                advice.to_string().contains("Unplug USB and battery, then switch the drone on again"),
                 scenario == "healthy",
                 "{advice}"
             );
@@ -203,7 +204,7 @@ fn m1_the_outcome_says_that_a_drone_which_cannot_be_opened_stays_in_dfu_mode() {
 
 /// Missing access to the boot ROM is reported before the drone enters DFU mode.
 #[test]
-fn m1_a_drone_is_not_sent_into_a_boot_rom_that_the_user_may_not_open() {
+fn m1_a_drone_does_not_enter_dfu_mode_if_the_user_may_not_open_its_boot_rom() {
     let world = World::new("healthy");
     let run = world.run(Job { enter: Enter::NotAllowed, ..flash_job(&new_image()) });
     assert!(matches!(failure(&run), FailureKind::NoAccess(ROM_DFU)));
@@ -221,7 +222,7 @@ fn m9_a_resumed_flash_is_not_stopped_by_a_hang_up() {
     let report = loop {
         match worker.events.recv().unwrap() {
             Event::Finished(report) => break report,
-            // While it compares, this session has not written anything yet.
+            // During the comparison, this session has not written anything yet.
             Event::Progress { phase: Phase::Compare, .. } => {
                 worker.commands.send(Command::CancelIfUntouched).unwrap();
             }
@@ -231,7 +232,7 @@ fn m9_a_resumed_flash_is_not_stopped_by_a_hang_up() {
     assert_eq!(report.outcome, Outcome::Flashed);
 }
 
-// ---- M7: a cable that drops the connection again and again
+// ---- M7: a cable that drops the connection repeatedly
 
 #[test]
 fn m7_resuming_stops_when_a_flash_makes_no_progress() {
@@ -239,7 +240,7 @@ fn m7_resuming_stops_when_a_flash_makes_no_progress() {
     let stuck: Vec<bool> =
         [900, 500, 500, 400, 400, 400, 400].map(|left| headway.is_stuck(Some(left))).into();
     assert_eq!(stuck, [false, false, false, false, false, false, true]);
-    // A resumed job compares first and skips what is written, even if the user asked for a full rewrite.
+    // A resumed job compares first and skips what is already written, even if the user asked for a full rewrite.
     let full = with(flash_job(&new_image()), |task| task.compare = Compare::Skip);
     let Task::Flash(task) = full.task else { panic!() };
     assert_eq!(task.resumed(DroneState::WithoutFirmware).compare, Compare::First);
@@ -247,8 +248,7 @@ fn m7_resuming_stops_when_a_flash_makes_no_progress() {
 
 // ---- M14: the process is suspended while flashing
 
-/// A clock that jumps forward during a transfer, as it does when the process is suspended by Ctrl-Z and resumed by
-/// `fg`.
+/// A clock that jumps forward during a transfer, as when the process is suspended with Ctrl-Z and resumed with `fg`.
 struct JumpingClock {
     time: FastClock,
     at: Duration,
@@ -280,7 +280,7 @@ fn m14_a_flash_continues_after_the_process_was_suspended_for_minutes() {
 // ---- M8: a command that a killed session sent but did not start
 
 /// An erase of the firmware's first sector is pending, and the next GETSTATUS would start it. A job that only reads
-/// must not send one.
+/// must not send GETSTATUS.
 #[test]
 fn m8_a_job_that_only_reads_does_not_start_the_pending_erase_of_a_killed_session() {
     let erase = [0x41, 0x00, 0x40, 0x00, 0x08];
@@ -294,7 +294,7 @@ fn m8_a_job_that_only_reads_does_not_start_the_pending_erase_of_a_killed_session
         let before = world.flash();
         let found = world.bus.list().unwrap().remove(0);
         let mut transport = world.bus.open(&found).unwrap();
-        // After its start the ROM is in dfuERROR: send CLRSTATUS, then the erase, then nothing more.
+        // The ROM starts in dfuERROR: send CLRSTATUS, then the erase, then nothing else.
         let limit = Duration::from_secs(1);
         transport.select(0, 0).unwrap();
         for (request, data) in [(4, &[][..]), (1, &erase[..])] {
@@ -307,14 +307,14 @@ fn m8_a_job_that_only_reads_does_not_start_the_pending_erase_of_a_killed_session
         let differs = matches!(&run.report.outcome, Outcome::Failed(it) if matches!(it.kind, FailureKind::Differs { .. }));
         assert!(differs == (n == 2), "{:?}", run.report.outcome);
         assert!(world.flash() == before, "job {n}");
-        // A job that writes works as on any other drone.
+        // A job that writes succeeds as on any other drone.
         assert_eq!(world.run(flash_job(&new_image())).report.outcome, Outcome::Flashed);
     }
 }
 
-// ---- M3: a foreign 0483:5740 that this user may not open
+// ---- M3: a foreign 0483:5740 device that this user may not open
 
-/// A bus with another STM32 board listed before the drones. It cannot be opened; the system may know its names.
+/// A bus that lists another STM32 board before the drones. The board cannot be opened; the system may know its names.
 struct WithForeignBoard {
     bus: SimBus,
     names: Option<Strings>,
@@ -330,7 +330,7 @@ impl Bus for WithForeignBoard {
 
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
         if found.location.bus == 2 {
-            assert!(self.names.is_none(), "it opened a board that is known to be foreign");
+            assert!(self.names.is_none(), "opened a board that is known to be foreign");
             return Err(TransferError::Access);
         }
         self.bus.open(found)
@@ -356,7 +356,7 @@ fn m3_a_foreign_board_that_cannot_be_opened_does_not_prevent_a_flash() {
             let run = run(bus, world.clock.clone(), flash_job(&new_image()));
             assert_eq!(run.report.outcome, Outcome::Flashed, "{scenario} {names:?}");
         }
-        // The drone is plugged in later: the job waits for it, also if it is selected by serial number.
+        // The drone is plugged in later: the job waits for it, even if it is selected by serial number.
         for device in [Selector::Only, Selector::Serial("51004F000551343036333233".to_owned())] {
             let plugged_in = Duration::from_secs(10);
             let (clock, bus) = crate::cuts::PowerCut::at(plugged_in, "healthy", SimDrone::plug_or_unplug);
@@ -367,17 +367,17 @@ fn m3_a_foreign_board_that_cannot_be_opened_does_not_prevent_a_flash() {
             assert_eq!(outcome, Outcome::Flashed, "{names:?}");
         }
     }
-    // Alone on the bus, it is not reported as a Crazyflie with missing udev rules if its names show otherwise.
+    // Alone on the bus, the board is not reported as a Crazyflie with missing udev rules if its names show otherwise.
     let world = World::new("none");
     let bus = WithForeignBoard { bus: world.bus, names: names("Betaflight", "STM32F405") };
     assert!(matches!(scan::choose(&bus, &Selector::Only), Err(FailureKind::NoDevice)));
 }
 
-// ---- M12, L7: a device that makes everything slow
+// ---- M12, L7: a device that slows everything down
 
-/// A device with hundreds of memories that never answers requests for their names.
+/// The device has hundreds of memories and never answers requests for their names.
 #[test]
-fn m12_a_device_that_never_sends_its_names_ends_the_job_in_time() {
+fn m12_a_job_on_a_device_that_never_sends_its_names_ends_in_time() {
     let world = World::new("dfu");
     let clock = world.clock.clone();
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
@@ -411,7 +411,7 @@ fn m12_a_device_that_never_sends_its_names_ends_the_job_in_time() {
 
 // ---- L1: an image of odd length
 
-/// A boot ROM need not return a single byte (AN3156 §4).
+/// A boot ROM need not support a read of a single byte (AN3156 §4).
 #[test]
 fn l1_an_image_with_an_odd_length_is_verified_to_its_last_byte() {
     for odd in [1, 2, 3, 5] {
@@ -422,7 +422,7 @@ fn l1_an_image_with_an_odd_length_is_verified_to_its_last_byte() {
         let verify = Task::Verify(vec![Segment { address: FIRMWARE_BASE, data: image.clone() }]);
         let run = world.run(Job { enter: Enter::Never, task: verify, ..flash_job(&image) });
         assert_eq!(run.report.outcome, Outcome::Unchanged, "{odd}");
-        // A wrong last byte is noticed.
+        // A wrong last byte is detected.
         let mut other = image;
         *other.last_mut().unwrap() ^= 1;
         let verify = Task::Verify(vec![Segment { address: FIRMWARE_BASE, data: other.clone() }]);
@@ -465,7 +465,7 @@ fn s1_no_copy_is_kept_of_a_huge_sector() {
 
 // ---- L7: a device that is busy for hours
 
-/// A boot ROM that always reports that it is busy for hours. Each such answer calls `asked`.
+/// A boot ROM that always reports that it will be busy for hours. Calls `asked` for each such answer.
 fn always_busy(bus: SimBus, asked: impl Fn() + Send + Sync + 'static) -> impl Bus {
     let asked = Arc::new(asked);
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
@@ -485,7 +485,7 @@ fn always_busy(bus: SimBus, asked: impl Fn() + Send + Sync + 'static) -> impl Bu
     InterceptedUsb { bus, open }
 }
 
-/// Flashes on the bus that `bus` makes, and returns the outcome. The function passed to `bus` cancels the job.
+/// Flashes on the bus that `bus` builds, and returns the outcome. The function passed to `bus` cancels the job.
 fn flash_and_cancel<B: Bus + 'static>(
     world: &World,
     bus: impl FnOnce(Box<dyn Fn() + Send + Sync>) -> B,
@@ -499,8 +499,8 @@ fn flash_and_cancel<B: Bus + 'static>(
     outcome(&worker).expect("the job ends")
 }
 
-/// The devices answer no descriptor requests at all, or only those for strings are unanswered. The cancel comes at
-/// several of these requests.
+/// The devices ignore every descriptor request, or only those for strings. Each run sends the cancel during a different
+/// one of these requests.
 #[test]
 fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
     const GET_DESCRIPTOR: u8 = 6;
@@ -549,7 +549,7 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
     }
 }
 
-/// The job fails within 15 s without a cancel, and ends within 2 s of one.
+/// Without a cancel, the job fails within 15 s. With one, it ends within 2 s.
 #[test]
 fn l7_a_cancel_takes_effect_while_a_device_reports_that_it_is_busy() {
     let world = World::new("dfu");
@@ -564,11 +564,11 @@ fn l7_a_cancel_takes_effect_while_a_device_reports_that_it_is_busy() {
     assert!(world.clock.now() < Duration::from_secs(2), "{:?}", world.clock.now());
 }
 
-// ---- H3: a restore that is interrupted, and undone
+// ---- H3: a restore that is interrupted and then undone
 
-/// The restore is interrupted at any moment, then run again to its end, then undone.
+/// The restore is interrupted at any moment, run again to completion, and then undone.
 #[test]
-fn h3_undo_after_an_interrupted_restore_brings_back_the_flash_before_the_first_try() {
+fn h3_undo_after_an_interrupted_restore_puts_back_the_flash_from_before_the_first_attempt() {
     const LEN: usize = 50 * 1024;
     let (image, loader) = (firmware("2026.08", LEN), images::loader());
     let restore = || {
@@ -577,7 +577,7 @@ fn h3_undo_after_an_interrupted_restore_brings_back_the_flash_before_the_first_t
             task.keep = Keep::Copy;
         })
     };
-    // Another bootloader is on the drone, so that the restore writes all of its own.
+    // The drone has a different bootloader, so the restore writes the whole bootloader.
     let other_loader = |drone: &mut SimDrone| drone.memory.flash.place(nor::START + 0x1000, &[0x55; 64]);
     let begin = |history: &History, run: &Run, change: Change| {
         let preview = run.events.iter().find_map(|event| match event {
@@ -612,7 +612,7 @@ fn h3_undo_after_an_interrupted_restore_brings_back_the_flash_before_the_first_t
             task.change = Change::Undo;
         });
         assert_eq!(run(Arc::new(bus.clone()), clock, undo).report.outcome, Outcome::Flashed, "at {moment:?}");
-        assert!(flash() == before, "at {moment:?}: the flash is not as it was");
+        assert!(flash() == before, "at {moment:?}: the flash differs from before the restore");
     }
 }
 
@@ -637,7 +637,7 @@ impl<F: Fn() + Send + Sync> Bus for NotifyWhenEmpty<F> {
     }
 }
 
-/// The cancel comes while the drone restarts into DFU mode: the outcome says that it is no longer running.
+/// The cancel is sent while the drone restarts into DFU mode: the outcome says that the drone is no longer running.
 #[test]
 fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_it_as_untouched() {
     let world = World::new("late");
@@ -651,10 +651,10 @@ fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_it_as_unto
     assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Stopped)));
 }
 
-// ---- H2, H5: half a firmware is no copy, whoever left it there
+// ---- H2, H5: half a firmware is not kept as a copy, no matter which program wrote it
 
-/// The remains of another program's interrupted flash never ran. A copy of them would be offered for undo, and would
-/// stop the drone that was just repaired.
+/// Half a firmware from another program's interrupted flash never ran. Undo would offer a copy of it, and putting it
+/// back would stop a drone that was just repaired.
 #[test]
 fn h2_half_a_firmware_from_another_program_is_not_kept_as_a_copy() {
     let whole = new_image();
@@ -669,7 +669,8 @@ fn h2_half_a_firmware_from_another_program_is_not_kept_as_a_copy() {
         History::default().begin(slice::from_ref(before), Some(before), Change::Flash).last
     };
     assert!(last(&before(whole.len() / 2, sectors)) == Last::None(NoCopy::WasIncomplete));
-    // A smaller image overwrites only the start of a whole firmware. Its end is not read, and is still there.
+    // A smaller image overwrites only the start of a whole firmware. The end of the firmware is not read but is still
+    // in the flash.
     for part in [before(whole.len(), sectors), before(whole.len(), 64 * 1024)] {
         assert!(last(&part) == Last::Copy(part));
     }

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware, program};
 
-/// Returns a folder with images where a build puts them, and a PATH with the program. A wrapper script keeps the
-/// program away from real drones plugged into this computer: it uses the scenario in DEMO instead.
+/// Returns a folder with images where a build puts them, and a PATH that includes cfdfu. A wrapper script keeps cfdfu
+/// away from real drones plugged into this computer by selecting the scenario in DEMO instead.
 fn folder() -> (TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("build")).unwrap();
@@ -31,7 +31,7 @@ fn folder() -> (TempDir, String) {
     (folder, path)
 }
 
-/// A command without the variables that the examples read, which the caller may have set.
+/// Returns a command without the environment variables that the examples read, because the caller may have set them.
 fn example_command(program: &Path) -> Command {
     let mut command = Command::new(program);
     for name in ["CFDFU", "IMAGE", "LOADER", "OPTIONS", "SSH"] {
@@ -48,7 +48,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// The targets are those of the firmware's own Makefile.
+/// The targets match those of the firmware's own Makefile.
 #[test]
 fn every_target_of_the_makefile_flashes() {
     let (folder, path) = folder();
@@ -93,7 +93,7 @@ fn the_fleet_script_flashes_over_ssh_and_reports_the_result_of_each_host() {
     let good = run("build/cf2.bin", "local", "healthy");
     assert_eq!(good, (Some(0), "lab1: ok\nlab2: ok\n".to_owned()));
     for (image, ssh, demo, status, words) in [
-        ("build/cf2.bin", "local", "none", 1, "lab2: no Crazyflie and no device in DFU mode found"),
+        ("build/cf2.bin", "local", "none", 1, "lab2: no Crazyflie or DFU device found"),
         ("build/loader.bin", "local", "healthy", 1, "lab1: this is the Bitcraze bootloader, not a firmware"),
         ("build/cf2.bin", "not-booted", "", 1, "lab1: flashed, but not seen running"),
         ("build/cf2.bin", "unreachable", "", 1, "lab1: ssh cannot connect"),
@@ -106,7 +106,7 @@ fn the_fleet_script_flashes_over_ssh_and_reports_the_result_of_each_host() {
 }
 
 #[test]
-fn the_steps_of_the_ci_workflow_run() {
+fn the_steps_of_the_ci_workflow_succeed() {
     let (folder, path) = folder();
     let steps = run_commands(&fs::read_to_string(example("ci.yml")).unwrap());
     assert!(steps[0].starts_with("cargo install --locked --git "), "{steps:?}");

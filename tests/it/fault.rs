@@ -12,9 +12,9 @@ const GETSTATUS: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The cable is pulled before the transfer; the device stays away until it is plugged in again.
+    /// The cable is pulled before the transfer; the device is gone until it is plugged in again.
     Unplug,
-    /// The transfer is stalled and does not reach the device.
+    /// The transfer stalls and does not reach the device.
     Stall,
     /// The transfer times out and does not reach the device.
     Timeout,
@@ -26,11 +26,11 @@ pub enum Fault {
     Status(u8),
     /// GETSTATUS reports this bState, once.
     State(u8),
-    /// From here on, GETSTATUS always reports dfuDNBUSY.
+    /// From this transfer on, GETSTATUS always reports dfuDNBUSY.
     Busy,
 }
 
-/// A fault and the transfer that it hits, counted from 0 over all devices.
+/// A fault and the transfer it hits, counted from 0 across all devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Script {
     pub at: u64,
@@ -41,7 +41,7 @@ pub struct Script {
 pub struct Faults {
     script: Option<Script>,
     count: AtomicU64,
-    /// A GETSTATUS answer was changed already; `Status` and `State` change only one.
+    /// A GETSTATUS answer has already been changed; `Status` and `State` change only one.
     falsified: AtomicBool,
     on_unplug: Mutex<Box<dyn FnMut() + Send>>,
 }
@@ -61,13 +61,13 @@ impl Faults {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Counts a transfer, and returns the fault that hits it.
+    /// Counts a transfer, and returns the fault that hits it, if any.
     fn next(&self, is_status: bool) -> Option<Fault> {
         let now = self.count.fetch_add(1, Ordering::SeqCst);
         let Script { at, fault } = self.script?;
         match fault {
             Fault::Busy => (now >= at && is_status).then_some(fault),
-            // Transfer `at` may not be a GETSTATUS, so change the first one from there on.
+            // Transfer `at` may not be a GETSTATUS, so change the first GETSTATUS from there on.
             Fault::Status(_) | Fault::State(_) => {
                 let due = now >= at && is_status && !self.falsified.swap(true, Ordering::SeqCst);
                 due.then_some(fault)
@@ -92,7 +92,7 @@ pub fn faulty<B: Bus>(inner: B, faults: Arc<Faults>) -> impl Bus {
     InterceptedUsb { bus: inner, open }
 }
 
-/// Decides what happens to one transfer, and pulls the cable if that is its fault.
+/// Decides what happens to one transfer, and pulls the cable if its fault is `Unplug`.
 fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Intercept {
     let is_status = matches!(ask, Ask::In(Setup { request_type: 0xA1, request: GETSTATUS, .. }, _));
     let fault = faults.next(is_status);
@@ -113,7 +113,7 @@ fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Intercept {
     }
 }
 
-/// Changes the answer if it is a whole status.
+/// Applies `change` to the answer if it is a complete status.
 fn status(change: impl FnOnce(&mut [u8; 6]) + 'static) -> Intercept {
     Intercept::Change(Box::new(|answer| {
         if let Ok(status) = answer.try_into() {

@@ -1,5 +1,5 @@
-//! Writes image files, for the test corpus and as seeds for random files. The writers share no code with the readers of
-//! the program.
+//! Writes image files for the test corpus and as seeds for fuzzing. The writers share no code with the program's
+//! parsers.
 
 use std::io::{Cursor, Write};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-/// The DFU 1.1 CRC, bit by bit as its appendix B has it.
+/// Computes the CRC of DFU 1.1 bit by bit, as in its appendix B.
 pub fn crc(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0xFFFF_FFFF, |crc, &byte| {
         (0..8).fold(
@@ -61,7 +61,7 @@ pub fn dfuse(targets: &[Target<'_>]) -> Vec<u8> {
     suffixed(dfuse_body(targets), (0x0483, 0xDF11), 0x011A)
 }
 
-/// A DfuSe file with some bytes changed, and a valid checksum.
+/// A DfuSe file with `change` applied, and a valid checksum.
 pub fn bent(targets: &[Target<'_>], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = dfuse_body(targets);
     change(&mut body);
@@ -90,7 +90,7 @@ pub fn hex(address: u32, bytes: &[u8]) -> String {
     text + &line(5, 0, &[8, 0, 0x4A, 0x01]) + ":00000001FF\r\n"
 }
 
-/// A linked ARM program in two sections; like the GNU linker's, its segment starts with the file's headers.
+/// A linked ARM program with two sections. As with the GNU linker, its first segment starts with the file's headers.
 pub fn elf(address: u32, bytes: &[u8]) -> Vec<u8> {
     const OFFSET: u32 = 0x1000;
     let (text, data) = bytes.split_at((bytes.len() / 2) & !3);
@@ -112,7 +112,7 @@ pub fn elf(address: u32, bytes: &[u8]) -> Vec<u8> {
     let headers = [
         header.concat(),
         load(0, address - OFFSET, address - OFFSET, OFFSET + text.len() as u32),
-        // Initialised data, stored behind the code and copied to RAM at start-up.
+        // Initialised data, stored after the code and copied to RAM at start-up.
         load(OFFSET + text.len() as u32, 0x2000_0000, split, data.len() as u32),
     ]
     .concat();
@@ -142,7 +142,7 @@ pub fn zip(files: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// A manifest as the release tool writes it.
+/// A manifest like those that the release tool writes.
 pub fn manifest(version: u32, platform: &str) -> String {
     let stm32 = json!({"platform": "cf2", "target": "stm32", "type": "fw", "release": "2026.04"});
     let nrf51 = json!({"platform": "cf2", "target": "nrf51", "type": "fw", "requires": ["sd-s130"]});

@@ -1,4 +1,4 @@
-//! Which device a job uses and how it gets there: the way into DFU mode and back, and devices that cannot be opened.
+//! How a job selects its device, brings it into DFU mode and back, and handles devices that cannot be opened.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -47,7 +47,7 @@ fn one_of_two_drones_is_selected_by_either_form_of_its_serial_number_or_by_its_p
     }
 }
 
-/// A bus on which the drone is plugged in, with the button held, during the third wait.
+/// A bus that plugs in the drone, with its button held, during the third wait.
 struct LatePlugIn {
     inner: SimBus,
     waits: AtomicU32,
@@ -80,7 +80,9 @@ fn a_job_waits_for_a_late_device_until_its_wait_time_is_over() {
         run(Arc::new(bus), world.clock.clone(), job).report.outcome
     };
     assert_eq!(flash_within(Duration::from_secs(30)), Outcome::Flashed);
-    let Outcome::Failed(failure) = flash_within(Duration::from_millis(30)) else { panic!("it did not fail") };
+    let Outcome::Failed(failure) = flash_within(Duration::from_millis(30)) else {
+        panic!("the job did not fail")
+    };
     assert_eq!(failure.kind, FailureKind::NoDevice);
 }
 
@@ -98,7 +100,7 @@ fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_asked_at_most_eight_
     for missed in [1, 4, 7] {
         assert_eq!(outcome(missed), Outcome::Flashed, "{missed} missed");
     }
-    let Outcome::Failed(failure) = outcome(8) else { panic!("it asked a ninth time") };
+    let Outcome::Failed(failure) = outcome(8) else { panic!("asked a ninth time") };
     assert!(
         matches!(failure.kind, FailureKind::DidNotEnter { tries: 8, now: Some(Mode::Firmware), .. }),
         "{failure}"
@@ -106,17 +108,17 @@ fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_asked_at_most_eight_
     assert_eq!(failure.drone, DroneState::Untouched);
 }
 
-/// The vendor requests that start the boot ROM or switch the link to USB go only to a Crazyflie.
+/// The vendor requests that start the boot ROM or switch the link to USB are sent only to a Crazyflie.
 #[test]
-fn only_a_crazyflie_is_sent_anything_but_descriptor_requests() {
+fn devices_other_than_a_crazyflie_receive_only_descriptor_requests() {
     for scenario in ["relatives", "px4", "clone", "none"] {
         for task in [flash_job(&firmware("2026.08", SEED_LEN)).task, Task::Identify] {
             let world = World::new(scenario);
             let sent = Arc::new(AtomicU32::new(0));
             let counter = Arc::clone(&sent);
             let listener = Arc::new(move |transfer: &Transfer| {
-                let asks = matches!(transfer, Transfer::In(setup, _) if setup.request_type == 0x80);
-                counter.fetch_add(u32::from(!asks), Ordering::SeqCst);
+                let reads = matches!(transfer, Transfer::In(setup, _) if setup.request_type == 0x80);
+                counter.fetch_add(u32::from(!reads), Ordering::SeqCst);
             });
             let bus = Arc::new(Traced::new(world.bus.clone(), listener));
             let job = Job::new(task);
@@ -128,8 +130,7 @@ fn only_a_crazyflie_is_sent_anything_but_descriptor_requests() {
     }
 }
 
-/// A GD32 speaks DfuSe, so every write would succeed: its vendor and product numbers alone must keep cfdfu away from
-/// it.
+/// A GD32 speaks DfuSe, so every write would succeed: its vendor and product IDs alone must stop cfdfu.
 #[test]
 fn a_foreign_boot_rom_is_reported_and_never_opened() {
     let image = firmware("2026.08", SEED_LEN);
@@ -171,7 +172,7 @@ fn a_crazyflie_beside_a_foreign_boot_rom_is_flashed() {
 }
 
 #[test]
-fn identify_asks_a_running_drone_over_usb_and_switches_its_link_back_to_radio() {
+fn identify_queries_a_running_drone_over_usb_and_switches_its_link_back_to_radio() {
     let world = World::new("healthy");
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
@@ -196,11 +197,11 @@ fn identify_asks_a_running_drone_over_usb_and_switches_its_link_back_to_radio() 
         .collect();
     assert_eq!(commands, [1, 0], "to USB, then back to the radio");
     let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
-    assert_eq!(report.runs.as_deref(), Some("2026.08"), "what was flashed is what runs");
+    assert_eq!(report.runs.as_deref(), Some("2026.08"), "the drone runs what was flashed");
 }
 
-/// A bus that still lists a disconnected device for a while. Opening it fails, first with a disconnect, then with any
-/// error, as on Linux.
+/// A bus that keeps listing a disconnected device for a while. As on Linux, opening it fails, first with a disconnect,
+/// then with any other error.
 struct Lingering {
     inner: SimBus,
     last: Mutex<Option<Found>>,
@@ -236,14 +237,14 @@ impl Bus for Lingering {
 }
 
 #[test]
-fn a_disconnected_device_that_is_still_listed_is_not_mistaken_for_one_that_came_back() {
+fn a_disconnected_device_that_is_still_listed_is_not_mistaken_for_a_reconnected_one() {
     let world = World::new("healthy");
     let bus = Lingering { inner: world.bus.clone(), last: Mutex::new(None), failed_opens: AtomicU32::new(0) };
     let report = run(Arc::new(bus), world.clock.clone(), flash_job(&firmware("2026.08", SEED_LEN))).report;
     assert_eq!((report.booted(), report.outcome), (Some(true), Outcome::Flashed));
 }
 
-/// A bus on which no device opens.
+/// A bus on which no device can be opened.
 fn locked(bus: &SimBus) -> impl Bus + use<> {
     InterceptedUsb { bus: bus.clone(), open: |_: &SimBus, _: &Found| Err(TransferError::Access) }
 }
@@ -279,7 +280,7 @@ fn missing_access_is_reported_even_if_the_drone_is_selected_by_serial_number() {
     }
 }
 
-/// Only a drone that was put into DFU mode by hand may need its power cut afterwards.
+/// Only a drone that was put into DFU mode by hand may need to be power-cycled afterwards.
 #[test]
 fn every_job_reports_whether_dfu_mode_was_entered_by_hand() {
     let image = firmware("2026.08", 4096);
@@ -314,7 +315,7 @@ fn repeated_scans_of_the_bus_open_each_device_once() {
         let (left, _) = cache.refresh(&bus).unwrap();
         assert_eq!(left, scan::devices(&world.bus).unwrap(), "{scenario}");
     }
-    // A device that could not be opened is tried again.
+    // The scan retries a device that could not be opened.
     let world = World::new("dfu");
     let mut cache = scan::ScanCache::default();
     let locked = locked(&world.bus);
@@ -340,7 +341,7 @@ impl Bus for CountOpens {
     }
 }
 
-/// The job may wait for a minute, but waiting does not help here.
+/// The job may wait for a minute, but waiting does not help if access is missing.
 #[test]
 fn missing_access_is_reported_long_before_the_wait_is_over() {
     let world = World::new("dfu");

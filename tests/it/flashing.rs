@@ -1,4 +1,5 @@
-//! Whole jobs on the simulated chip: the contents of the flash afterwards, the order of changes, transfers and time.
+//! Whole jobs on the simulated chip: the resulting contents of the flash, the order of changes, the number of
+//! transfers, and the time.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use cfdfu::worker::Worker;
 
 use crate::support::{SEED_LEN, World, firmware, flash_job, job, parse, restore_job, run, with};
 
-/// Addresses at which the flash changed, as offsets from its start.
+/// Returns the offsets from the start of the flash at which it changed.
 fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
     (0..before.len()).filter(|&at| before[at] != after[at]).collect()
 }
@@ -55,7 +56,7 @@ fn flashing_the_same_image_again_writes_nothing_unless_compare_is_skipped() {
 }
 
 #[test]
-fn a_change_in_the_last_sector_rewrites_only_that_and_the_first() {
+fn a_change_in_the_last_sector_rewrites_only_the_first_and_the_last() {
     let world = World::new("dfu");
     let mut image = firmware("2026.08", SEED_LEN);
     let stay = |image: &[u8]| with(flash_job(image), |task| task.leave = Leave::Stay);
@@ -89,7 +90,7 @@ fn an_overwritten_bootloader_is_restored_together_with_the_firmware() {
     let (loader, image) = (images::loader(), firmware("2026.08", SEED_LEN));
     let run = world.run(restore_job(&loader, Some(&image)));
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    // After manual entry every reset ends in DFU mode until the power is cut.
+    // After manual entry into DFU mode, every reset returns to it until the power is cut.
     assert_eq!(run.report.booted(), Some(false));
     assert_eq!(world.flash()[..loader.len()], loader);
     assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
@@ -110,7 +111,7 @@ fn a_restore_of_the_bootloader_alone_does_not_change_the_firmware() {
     assert!(changed(&before, &world.flash()).iter().all(|&at| at < 0x4000));
 }
 
-/// Runs a job, and returns its transfers in order and its outcome.
+/// Runs a job, and returns its transfers in order, with its outcome.
 fn record_transfers(world: &World, job: Job) -> (Vec<Transfer>, Outcome) {
     let recorded = Arc::new(Mutex::new(Vec::new()));
     let listener = Arc::clone(&recorded);
@@ -131,11 +132,11 @@ fn a_block_costs_three_transfers_to_write_and_one_to_read() {
         assert_eq!(outcome, Outcome::Flashed);
         transfers.len()
     };
-    // The same five sectors with sixty blocks more: nothing else differs.
+    // The same five sectors with sixty more blocks; nothing else differs.
     let (few, many) = (count(0x1_C000 + 2048), count(0x1_C000 + 61 * 2048));
     assert_eq!(many - few, 60 * (3 + 1));
     // The seed file has 119 blocks; the other transfers of the job are few. The last five of them read the version of
-    // the boot ROM before leave, and six more switch back to 8 bits for the first word.
+    // the boot ROM before `leave`, and six more switch back to 8 bits for the first word.
     let seed = count(SEED_LEN);
     assert!(seed <= 119 * 4 + 171, "{seed} transfers");
     println!("{seed} control transfers for {SEED_LEN} bytes, verified");
@@ -148,7 +149,7 @@ fn the_poll_time_is_ignored_on_a_recognised_rom() {
     let from = world.clock.now();
     assert_eq!(world.run(job).report.outcome, Outcome::Flashed);
     let took = world.clock.now() - from;
-    // Flash and wire alone take 4.13 s; one bwPollTimeout per block would add 12 s.
+    // The flash and the USB transfers alone take 4.13 s; waiting one bwPollTimeout per block would add 12 s.
     assert!(took < Duration::from_millis(4300), "{took:?}");
     println!("{:.3} s of the simulated chip's time for {SEED_LEN} bytes", took.as_secs_f64());
 }
@@ -212,11 +213,11 @@ fn protected_chips_are_refused_before_anything_is_changed() {
     assert!(matches!(refuse("two"), FailureKind::Several(devices) if devices.len() == 2));
 }
 
-/// The option bytes do not show the protection here.
+/// Here, the option bytes do not show the protection.
 #[test]
 fn a_sector_that_silently_keeps_its_content_is_detected_by_reading_back() {
     let world = World::new("dfu");
-    // The sector is protected only after the first one is erased, long after the option bytes were read.
+    // The sector becomes protected only after the first one is erased, long after the option bytes have been read.
     let bus = world.bus.clone();
     let listener = move |_: &Transfer| {
         bus.with(0, |drone, _| {
@@ -282,7 +283,7 @@ fn each_of_several_flashes_in_a_row_starts_at_zero_progress() {
     }
 }
 
-/// Runs a flash that asks for confirmation, and sends `answer`. Returns the preview and the report.
+/// Runs a flash that asks for confirmation, and replies with `answer`. Returns the preview and the report.
 fn flash_and_answer(world: &World, answer: &Command) -> (Preview, Report) {
     let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
         task.keep = Keep::Copy;
@@ -301,7 +302,7 @@ fn flash_and_answer(world: &World, answer: &Command) -> (Preview, Report) {
             _ => {}
         }
     }
-    panic!("no last event");
+    panic!("the worker ended without a report");
 }
 
 #[test]
@@ -310,7 +311,7 @@ fn nothing_is_changed_until_the_plan_is_confirmed() {
     let before = world.flash();
     let (preview, report) = flash_and_answer(&world, &Command::Cancel);
     assert_eq!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
-    assert_eq!(report.booted(), Some(true), "it runs its old firmware again");
+    assert_eq!(report.booted(), Some(true), "the drone runs its old firmware again");
     assert_eq!(world.flash(), before);
     assert_eq!(preview.work.erase.len(), 5);
     let Some(Content::Firmware(firmware)) = preview.firmware else { panic!("not recognised") };
@@ -322,8 +323,7 @@ fn nothing_is_changed_until_the_plan_is_confirmed() {
     assert_eq!(report.outcome, Outcome::Flashed);
 }
 
-/// This includes a firmware that is longer than the one that replaced it, an incomplete firmware, and bytes between the
-/// parts of an image.
+/// Covers a firmware longer than its replacement, an incomplete firmware, and bytes between the parts of an image.
 #[test]
 fn undo_puts_back_every_overwritten_byte() {
     let noise = |at: u32, len: usize| Segment { address: Address(at), data: images::firmware("x", &[], len) };
@@ -364,7 +364,7 @@ fn undo_puts_back_every_overwritten_byte() {
     }
 }
 
-/// A copy of the working firmware is not replaced by a copy of an interrupted flash.
+/// The copy of a working firmware is not replaced by a copy of what an interrupted flash wrote.
 #[test]
 fn an_incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
     let image = firmware("2026.08", SEED_LEN);
@@ -384,11 +384,11 @@ fn an_incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
     let before = flash_and_keep(&world, &mut history);
     assert!(matches!(&before, Last::Copy(copy) if !is_blank(&copy.data[..4])));
     world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-    assert_eq!(flash_and_keep(&world, &mut history), before, "it kept what the first try left");
+    assert_eq!(flash_and_keep(&world, &mut history), before, "kept what the first attempt had written");
 }
 
 #[test]
-fn a_drone_that_runs_another_version_than_was_flashed_is_reported() {
+fn a_drone_that_runs_a_version_other_than_the_flashed_one_is_reported() {
     let job =
         with(flash_job(&firmware("2026.08", SEED_LEN)), |task| task.version = Some("2026.09".to_owned()));
     let report = World::new("healthy").run(job).report;
@@ -396,7 +396,7 @@ fn a_drone_that_runs_another_version_than_was_flashed_is_reported() {
     assert!(!World::new("healthy").run(flash_job(&firmware("2026.08", SEED_LEN))).report.runs_other);
 }
 
-/// A cancel sent right after a job is for that job, not for the background identify that the job interrupts.
+/// A cancel sent right after a job applies to that job, not to the background identify that the job interrupts.
 #[test]
 fn a_cancel_stops_only_the_job_it_was_sent_to() {
     let world = World::new("dfu");
@@ -438,7 +438,7 @@ fn a_background_identify_yields_to_a_flash() {
 
 /// The confirmation may arrive before the worker waits for it.
 #[test]
-fn a_confirmation_is_not_lost_however_early_it_comes() {
+fn a_confirmation_is_not_lost_however_early_it_arrives() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     for _ in 0..300 {
         let world = World::new("erased");
@@ -446,7 +446,7 @@ fn a_confirmation_is_not_lost_however_early_it_comes() {
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
         worker.commands.send(Command::Run(Box::new(job))).unwrap();
         let report = loop {
-            match worker.events.recv_timeout(Duration::from_secs(20)).expect("the worker never ends") {
+            match worker.events.recv_timeout(Duration::from_secs(20)).expect("the worker did not finish") {
                 Event::Ready(_) => worker.commands.send(Command::Proceed).unwrap(),
                 Event::Finished(report) => break report,
                 _ => {}
@@ -467,11 +467,11 @@ fn flashing_a_drone_without_a_bootloader_logs_a_warning() {
 }
 
 #[test]
-fn a_flash_interrupted_by_the_cable_is_reported_and_completes_when_run_again() {
+fn a_flash_interrupted_by_unplugging_is_reported_and_completes_when_run_again() {
     let world = World::new("unplugged");
     let image = firmware("2026.08", SEED_LEN);
     let Outcome::Failed(failure) = world.run(flash_job(&image)).report.outcome else {
-        panic!("it was not interrupted")
+        panic!("the flash was not interrupted")
     };
     assert_eq!(failure.drone, DroneState::WithoutFirmware);
     assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4]);
@@ -479,16 +479,16 @@ fn a_flash_interrupted_by_the_cable_is_reported_and_completes_when_run_again() {
     assert_eq!(world.run(flash_job(&image)).report.outcome, Outcome::Flashed);
 }
 
-/// A resumed job that fails before it writes anything still reports the state in which the first try left the drone.
+/// A resumed job that fails before it writes anything still reports the drone's state after the first attempt.
 #[test]
-fn a_resumed_job_that_finds_no_drone_reports_the_state_from_the_first_try() {
+fn a_resumed_job_that_finds_no_drone_reports_the_state_after_the_first_attempt() {
     let world = World::new("dfu");
     world.bus.with(0, |drone, now| drone.cut_power(now));
     let resumed = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
         *task = task.clone().resumed(DroneState::WithoutFirmware);
     });
     let Outcome::Failed(failure) = world.run(resumed.clone()).report.outcome else {
-        panic!("flashed nothing")
+        panic!("the job did not fail")
     };
     assert_eq!((failure.kind, failure.drone), (FailureKind::NoDevice, DroneState::WithoutFirmware));
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
@@ -504,7 +504,7 @@ fn a_resumed_job_that_finds_no_drone_reports_the_state_from_the_first_try() {
     assert_eq!(report.unwrap().outcome, Outcome::Cancelled(DroneState::WithoutFirmware));
 }
 
-/// If the first try erased the bootloader, the second must not forget that.
+/// If the first attempt erased the bootloader, the second must still report it as missing.
 #[test]
 fn a_restore_interrupted_twice_reports_that_the_bootloader_is_missing() {
     let restore = restore_job(&images::loader(), Some(&firmware("2026.08", images::FIRMWARE_MIN)));

@@ -1,5 +1,5 @@
-//! Devices and files with random content: nothing panics, every job ends in bounded time, and none of them reports a
-//! success that did not happen. `benches/fuzz.rs` does the same to every parser ten million times.
+//! Devices and files with random content: nothing panics, every job ends in bounded time, and no job reports a success
+//! that did not happen. `benches/fuzz.rs` feeds random content to every parser ten million times.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,13 +22,13 @@ use crate::files;
 use crate::rng::Rng;
 use crate::support::{SEED_LEN, firmware, flash_job, run};
 
-/// A device with random answers. Some are those of a real device, so that the host gets further into a job.
+/// A device with random answers. Some answers match a real device, so that the host gets further into a job.
 #[derive(Clone)]
 struct FakeDevice {
     rng: Arc<Mutex<Rng>>,
     clock: Arc<FastClock>,
     id: Id,
-    /// The percentage of answers that are those of a real device.
+    /// The percentage of answers that match a real device.
     honest: usize,
 }
 
@@ -45,7 +45,7 @@ const STRINGS: [&str; 6] = [
 ];
 
 impl FakeDevice {
-    /// The answer of a real device, or a random one.
+    /// Returns the answer of a real device, or a random one.
     fn answer(&self, setup: Setup, len: usize) -> Result<Vec<u8>, TransferError> {
         let mut rng = self.rng.lock().unwrap();
         let mut noise = || {
@@ -121,7 +121,7 @@ impl Transport for FakeDevice {
 impl Bus for FakeDevice {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let mut rng = self.rng.lock().unwrap();
-        // The device appears and disappears, in changing modes, with another address each time.
+        // The device appears and disappears, in changing modes and with a new address each time.
         let id = if rng.below(100) < self.honest { self.id } else { [ROM_DFU, CRAZYFLIE][rng.below(2)] };
         let location = Location { bus: 1, ports: vec![1] };
         let found =
@@ -178,7 +178,7 @@ fn every_job_on_a_device_with_random_answers_ends_in_bounded_time() {
     println!("{jobs} jobs on devices with random answers, {failed} of them failed");
 }
 
-/// A bus with this many devices in DFU mode.
+/// A bus with the given number of devices in DFU mode, none of which can be opened. Counts the attempts to open one.
 struct ManyDevices(usize, AtomicU32);
 
 impl Bus for ManyDevices {
@@ -216,7 +216,7 @@ fn hundreds_of_devices_are_reported_in_a_few_lines() {
     );
 }
 
-/// A valid file of every format.
+/// Returns a valid file in every format.
 fn seeds() -> Vec<Vec<u8>> {
     let bin = firmware("2026.04", 5000);
     let (first, second) = bin.split_at(3000);
@@ -235,7 +235,7 @@ fn seeds() -> Vec<Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// An image that is accepted never exceeds the size of the flash.
+    /// An accepted image never exceeds the size of the flash.
     #[test]
     fn a_damaged_file_is_refused_or_parsed_as_an_image(
         seed in 0..8_usize,

@@ -1,5 +1,5 @@
-//! Runs the interface on a simulated drone without a terminal: keys, bus, worker and simulated chip are the real ones,
-//! on a fast clock.
+//! Runs the interface on a simulated drone without a terminal. The keys, bus, worker and simulated chip are those of
+//! the real program, on a fast clock.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Interface {
     pub fn new(scenario: &str) -> Interface {
         let world = World::new(scenario);
         let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);
-        let demo = Demo { scenario: scenario.to_owned(), plugged, button: false };
+        let demo = Demo { scenario: scenario.to_owned(), plugged, button: false, leds: "" };
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
         let supervisor = Supervisor::new(worker.commands.clone(), true, Waits::Interrupted, 0);
         let (app, effects, now) = (App::new(Some(demo)), Vec::new(), Duration::ZERO);
@@ -45,9 +45,10 @@ impl Interface {
         ui
     }
 
-    /// Sends a message to the interface, and carries out its effects as the shell would.
+    /// Sends a message to the interface, and carries out the resulting effects as the shell would.
     pub fn send(&mut self, msg: Msg) {
-        // A clock of its own: the worker's messages arrive at random times, which must not show in a picture.
+        // The interface has a separate clock: the worker's messages arrive at random times, which must not show in a
+        // picture.
         self.now += Duration::from_millis(20);
         let msg = self.supervised(msg);
         for effect in update(&mut self.app, self.now, msg) {
@@ -57,15 +58,15 @@ impl Interface {
                 Effect::Identify(job) => self.supervisor.start_background(job.clone()),
                 Effect::Proceed => drop(self.supervisor.proceed(self.app.preview().unwrap())),
                 Effect::Cancel => self.supervisor.cancel(),
-                Effect::DemoInput(person) => self.act(*person),
+                Effect::DemoInput(input) => self.act(*input),
                 _ => {}
             }
             self.effects.push(effect);
         }
-        // A background identify ends at once, so that no picture shows a random part of it.
+        // Wait for a background identify to end, so that no picture shows it at a random point.
         while self.app.devices.is_identifying() {
             let event =
-                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the identify never ends");
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the identify did not end");
             let msg = self.supervised(Msg::Job(Box::new(event)));
             update(&mut self.app, self.now, msg);
         }
@@ -85,10 +86,10 @@ impl Interface {
         }
     }
 
-    /// What the user's hands do to the simulated drone.
-    fn act(&mut self, person: DemoInput) {
+    /// Applies what the user does by hand to the simulated drone.
+    fn act(&mut self, input: DemoInput) {
         let state = self.world.bus.with(0, |drone, now| {
-            match person {
+            match input {
                 DemoInput::Cable => drone.plug_or_unplug(now),
                 DemoInput::Button => drone.press_or_release(now),
             }
@@ -96,7 +97,7 @@ impl Interface {
         });
         let scenario = self.app.demo.as_ref().map(|demo| demo.scenario.clone());
         if let (Some((plugged, button)), Some(scenario)) = (state, scenario) {
-            self.send(Msg::Demo(Demo { scenario, plugged, button }));
+            self.send(Msg::Demo(Demo { scenario, plugged, button, leds: "" }));
         }
         self.look();
     }
@@ -109,7 +110,7 @@ impl Interface {
         self.send(Msg::Key(Key::Enter));
     }
 
-    /// Starts a job with a key, confirms its plan, and waits for its end.
+    /// Starts a job with a key, confirms its plan, and waits until it ends.
     pub fn confirm(&mut self, key: char) {
         self.key(key);
         self.until(|event| matches!(event, Event::Ready(_)));
@@ -117,9 +118,9 @@ impl Interface {
         self.until(|event| matches!(event, Event::Finished(_)));
     }
 
-    /// Sends the present state of the bus to the interface.
+    /// Sends the current state of the bus to the interface.
     pub fn look(&mut self) {
-        // On a frozen clock, so that the scan takes none of the worker's time.
+        // Scan on a frozen clock, so that the scan does not advance the worker's clock.
         let bus = self.world.bus.on_clock(Arc::new(FrozenClock(self.world.clock.now())));
         self.send(Msg::Bus(bus_state(&bus)));
     }
@@ -133,17 +134,17 @@ impl Interface {
         self.send(Msg::Loaded(which, path, Ok(Box::new(parse(bytes)))));
     }
 
-    /// Handles the worker's events up to the wanted one. The worker may be further on already, so the bus is not
+    /// Handles the worker's events up to the wanted one. The worker may already be further along, so the bus is not
     /// scanned afterwards.
     pub fn take(&mut self, wanted: impl Fn(&Event) -> bool) {
         loop {
             let event =
-                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event never came");
+                self.worker.events.recv_timeout(Duration::from_secs(30)).expect("the event did not arrive");
             let found = wanted(&event);
             let plan = matches!(event, Event::Ready(_));
             self.send(Msg::Job(Box::new(event)));
             if plan {
-                // The plan takes keys only after it was shown for a while.
+                // The plan accepts keys only after it has been shown for a while.
                 self.now += Duration::from_secs(1);
             }
             if found {
@@ -152,7 +153,7 @@ impl Interface {
         }
     }
 
-    /// The same for an event after which the worker waits, so the bus is scanned afterwards.
+    /// Like `take`, but for an event after which the worker waits: scans the bus afterwards.
     pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
         self.take(wanted);
         self.look();

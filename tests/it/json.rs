@@ -1,4 +1,4 @@
-//! Checks `--json` against `docs/json.schema.json`: every line of every command is valid, and the last is the only
+//! Checks `--json` against `docs/json.schema.json`: every line that a command prints is valid, and only the last is a
 //! result.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use crate::support::{SEED_LEN, firmware};
 
 const SCHEMA: &str = include_str!("../../docs/json.schema.json");
 
-/// Each command with success and with failure. `{}` in a line stands for every scenario.
+/// Every command, with arguments that succeed and that fail. `{}` is replaced by each scenario in turn.
 const LINES: &[&str] = &[
     "flash cf2.bin --demo={}",
     "identify --demo={}",
@@ -51,7 +51,7 @@ const LINES: &[&str] = &[
 ];
 
 #[test]
-fn every_command_prints_documented_json_and_ends_with_the_only_result() {
+fn every_command_prints_documented_json_and_ends_with_a_single_result() {
     let folder = Folder::with_image();
     folder.file("bolt.bin", images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
     folder.file("loader.bin", images::loader());
@@ -73,10 +73,10 @@ fn every_command_prints_documented_json_and_ends_with_the_only_result() {
         let objects = ran.objects();
         for object in &objects {
             let event = object["event"].as_str().unwrap_or_default().to_owned();
-            // Validate against the schema of this event, for an error message that says what is wrong.
+            // Validate against the schema of this event alone, which gives a more specific error message.
             let parts = schema["oneOf"].as_array().unwrap();
             let part = parts.iter().find(|part| part["properties"]["event"]["const"] == *event);
-            let part = part.unwrap_or_else(|| panic!("{line}: no such event is documented: {object}"));
+            let part = part.unwrap_or_else(|| panic!("{line}: undocumented event: {object}"));
             if let Err(error) = jsonschema::validate(part, object) {
                 panic!("{line}: {error} in {object}");
             }
@@ -91,6 +91,6 @@ fn every_command_prints_documented_json_and_ends_with_the_only_result() {
     }
     for part in schema["oneOf"].as_array().unwrap() {
         let event = part["properties"]["event"]["const"].as_str().unwrap();
-        assert!(seen.contains(event), "{event:?} is documented and was never seen");
+        assert!(seen.contains(event), "{event:?} is documented but was never printed");
     }
 }

@@ -1,4 +1,4 @@
-//! Enforces the layers described in `src/lib.rs`: checks the `crate::…` paths and the words of each file against one
+//! Enforces the layers described in `src/lib.rs`: checks the `crate::…` paths and the words in each file against one
 //! table.
 
 use std::fs;
@@ -188,7 +188,7 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The path of a file below `src`, and its lines without comments and tests.
+/// Returns the path of a file below `src`, and its numbered lines without comments and tests.
 fn code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
     let name = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
     let text = fs::read_to_string(path).unwrap();
@@ -201,7 +201,7 @@ fn code(path: &Path, root: &Path) -> (String, Vec<(usize, String)>) {
     (name, lines)
 }
 
-/// Returns the same for every file except those of tests.
+/// Returns the `code` of every source file that is not a test module.
 fn all_code() -> Vec<(String, Vec<(usize, String)>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -227,7 +227,7 @@ fn every_file_uses_only_what_its_layer_allows() {
                     wrong.push(format!("src/{name}:{n} uses {module}"));
                 }
             }
-            // Paths that this test cannot resolve.
+            // Report paths that this test cannot resolve.
             for word in ["crate::{", "super::super::"].iter().filter(|word| line.contains(**word)) {
                 wrong.push(format!("src/{name}:{n} names {word}"));
             }
@@ -244,10 +244,10 @@ fn every_file_uses_only_what_its_layer_allows() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// Layers exchange types, so that any text for the user may be reworded. Only text from outside, such as the name of a
+/// Layers exchange types, so any text for the user can be reworded. Only text from outside, such as the name of a
 /// terminal or a typed line, may be compared.
 #[test]
-fn no_front_end_makes_decisions_by_text_for_the_user() {
+fn no_front_end_makes_decisions_based_on_text_for_the_user() {
     const DECIDES: &[&str] = &[
         "strip_prefix(",
         "strip_suffix(",
@@ -270,7 +270,7 @@ fn no_front_end_makes_decisions_by_text_for_the_user() {
         for (n, line) in lines {
             let decides = DECIDES.iter().any(|words| line.contains(words));
             let outside = FROM_OUTSIDE.iter().any(|words| line.contains(words));
-            assert!(!decides || outside, "src/{name}:{n} decides by a text: {line}");
+            assert!(!decides || outside, "src/{name}:{n} decides based on text: {line}");
         }
     }
     assert!(checked > 25, "the sources were not found");

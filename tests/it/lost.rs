@@ -1,5 +1,5 @@
-//! Answers that a check depends on are lost, once or always, in each way that a bus can lose them. A check that could
-//! not be made has not passed: the drone is flashed with the right image, or it stays as it was.
+//! Loses answers that a check depends on, once or always, in every way that a bus can lose them. A check that could not
+//! run has not passed: the drone either is flashed with the right image or remains unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,21 +18,21 @@ use crate::support::{Run, firmware, flash_job, run, with};
 /// The answer that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// The string descriptor with this index. In the boot ROM 1 is the manufacturer, 2 the product, 3 the serial
+    /// The string descriptor with this index. In the boot ROM, 1 is the manufacturer, 2 the product, 3 the serial
     /// number, and 4 to 7 are the alternate settings.
     Name(u8),
     /// SET_INTERFACE to this setting.
     Select(u8),
     /// UPLOAD after the address pointer was set to this address.
     Read(u32),
-    /// DNLOAD of a Set Address Pointer to this address.
+    /// DNLOAD of a Set Address Pointer command with this address.
     Point(u32),
 }
 
 const OPTIONS: u32 = 0x1FFF_C000;
 const OTP: u32 = 0x1FFF_7800;
 
-/// A bus that loses one kind of answer as often as `left` says.
+/// A bus that loses one kind of answer `left` times.
 fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) -> impl Bus {
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
         let (mut pointer, left) = (0, Arc::clone(&left));
@@ -60,7 +60,7 @@ fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) 
     InterceptedUsb { bus, open }
 }
 
-/// The flash of a drone before and after a job on such a bus, and the job's events and report.
+/// The drone's flash before and after a job on a lossy bus, and the job's events and report.
 struct Flashed {
     before: Vec<u8>,
     after: Vec<u8>,
@@ -121,7 +121,7 @@ const ANSWERS: [Answer; 13] = [
     Answer::Point(OTP),
 ];
 
-/// An answer that is lost once is requested again, and nothing else changes. What happens if it is always lost depends
+/// An answer that is lost once is requested again, and nothing else changes. If it is always lost, the result depends
 /// on the answer.
 #[test]
 fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
@@ -130,7 +130,10 @@ fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
             let once = flash("dfu", answer, ONCE, error, |_| {});
             assert_eq!(once.run.report.outcome, Outcome::Flashed, "{answer:?} once {error:?}");
             assert!(once.holds_the_image(), "{answer:?} once {error:?}");
-            assert!(!once.warns("could not be read"), "{answer:?} once {error:?}: it was read in the end");
+            assert!(
+                !once.warns("could not be read"),
+                "{answer:?} once {error:?}: warned although the second read succeeded"
+            );
 
             let always = flash("dfu", answer, ALWAYS, error, |_| {});
             let outcome = &always.run.report.outcome;
@@ -162,7 +165,7 @@ fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
     }
 }
 
-/// The drone is a Bolt, the image is for the Crazyflie 2.
+/// The drone is a Bolt, but the image is for the Crazyflie 2.
 #[test]
 fn no_lost_answer_lets_an_image_be_flashed_to_another_board() {
     for error in ERRORS {
@@ -177,8 +180,8 @@ fn no_lost_answer_lets_an_image_be_flashed_to_another_board() {
     }
 }
 
-/// A sector of the image is write-protected. The job refuses before it erases anything, or, if the protection could not
-/// be read, stops at the first erase that changes nothing.
+/// One sector that the image covers is write-protected. The job refuses before it erases anything or, if it could not
+/// read the protection, stops at the first erase that changes nothing.
 #[test]
 fn no_lost_answer_makes_a_write_protected_drone_lose_its_firmware() {
     for error in ERRORS {
@@ -197,14 +200,14 @@ fn no_lost_answer_makes_a_write_protected_drone_lose_its_firmware() {
                 let job = flash_job(&firmware("2026.08", images::FIRMWARE_MIN));
                 let outcome = run(Arc::new(bus), clock, job).report.outcome;
                 assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {times} {error:?}: {outcome:?}");
-                assert!(bytes(&inner) == before, "{answer:?} {times} {error:?}: it lost its firmware");
+                assert!(bytes(&inner) == before, "{answer:?} {times} {error:?}: the drone lost its firmware");
             }
         }
     }
 }
 
-/// M15: a serial number that is unreadable at first but read when the device is opened must be reported: the copy is
-/// kept under it, and the flash can be resumed.
+/// M15: a serial number that is unreadable at first but read when the device is opened must be reported. Then the copy
+/// is kept under that number, and the flash can be resumed.
 #[test]
 fn a_serial_number_that_is_read_late_is_reported() {
     let flashed = flash("dfu", Answer::Name(3), 4, TransferError::Timeout, |_| {});
@@ -232,7 +235,7 @@ fn a_drone_with_an_unreadable_otp_is_flashed_with_allow_mismatch() {
     }
 }
 
-/// The bootloader, which shows that the device is a Crazyflie, is read again if an answer is lost. If it can never be
+/// The bootloader, which shows that the device is a Crazyflie, is read again if the answer is lost. If it can never be
 /// read, nothing is written.
 #[test]
 fn a_device_that_cannot_be_recognised_is_not_written() {
@@ -253,14 +256,14 @@ fn an_otp_in_an_unknown_format_counts_as_an_unknown_board() {
     world.bus.with(0, |drone, _| drone.memory.otp[..8].copy_from_slice(b"9;XXXX;?"));
     let before = world.flash();
     let job = || flash_job(&firmware("2026.08", images::FIRMWARE_MIN));
-    let Outcome::Failed(failure) = world.run(job()).report.outcome else { panic!("flashed") };
+    let Outcome::Failed(failure) = world.run(job()).report.outcome else { panic!("the job did not fail") };
     assert!(matches!(failure.kind, FailureKind::UnknownBoard { .. }), "{failure}");
     assert!(world.flash() == before);
     let allowed = world.run(with(job(), |task| task.mismatch = Mismatch::Take));
     assert_eq!(allowed.report.outcome, Outcome::Flashed);
 }
 
-/// It is still listed, but without its names it must not be sent the request to enter DFU mode.
+/// The drone is still listed, but as long as its names are unknown, it must not receive the request to enter DFU mode.
 #[test]
 fn a_running_drone_whose_name_is_unreadable_is_not_sent_into_dfu_mode() {
     for error in ERRORS {
@@ -269,7 +272,7 @@ fn a_running_drone_whose_name_is_unreadable_is_not_sent_into_dfu_mode() {
             assert_eq!(once.run.report.outcome, Outcome::Flashed, "name {name} once {error:?}");
             let always = flash("healthy", Answer::Name(name), ALWAYS, error, |_| {});
             let Outcome::Failed(failure) = &always.run.report.outcome else {
-                panic!("name {name} {error:?}: it was sent into DFU mode")
+                panic!("name {name} {error:?}: the drone was sent into DFU mode")
             };
             assert_eq!(failure.kind, FailureKind::Open(error), "name {name}");
             assert!(always.is_untouched());

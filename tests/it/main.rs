@@ -2,21 +2,21 @@
 //!
 //! The worker, on the simulated chip:
 //!
-//! - `flashing`: whole jobs: the contents of the flash afterwards, the order of changes, the number of transfers
-//! - `finding`: which device a job uses, and how it gets there
+//! - `flashing`: whole jobs: the resulting contents of the flash, the order of changes, the number of transfers
+//! - `finding`: how a job selects its device and brings it into DFU mode and back
 //! - `lost`: answers that a check depends on, lost once or always
-//! - `real_chips`: the behaviour seen in logs of real chips, replayed
+//! - `real_chips`: replays the behaviour seen in logs of real chips
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against an independent DFU device class
 //! - `hostile`: devices and files with random content
-//! - `defects`: defects found by attacking the binary, each with its number
-//! - `speed`: how long whole jobs take by the simulated clock, with upper limits
+//! - `defects`: regression tests for the numbered defects found by attacking the binary
+//! - `speed`: upper limits on the time that whole jobs take, by the simulated clock
 //!
 //! The command line, with the real binary:
 //!
-//! - `command_line`: exit status, messages and JSON with `--demo`
-//! - `completions`: Tab pressed in real shells
+//! - `command_line`: exit status, messages and JSON of commands with `--demo`
+//! - `completions`: presses Tab in real shells
 //! - `corpus`: valid and malformed image files in every format, and the message for each
 //! - `json`: the `--json` output of every command against the schema in `docs`
 //! - `examples`: runs the files in `examples`
@@ -38,9 +38,9 @@
 //! Helpers:
 //!
 //! - `support`: runs single jobs on a simulated drone
-//! - `bent`: a bus on which a test replaces opens and answers; for `defects`, `fault`, `finding`, `lost`, `real_chips`
+//! - `bent`: a bus that lets a test replace opens and answers; for `defects`, `fault`, `finding`, `lost`, `real_chips`
 //! - `fault`: a bus on which one transfer fails; for `cuts`, `matrix`, `real_chips`
-//! - `cli`: the real binary with pipes; for nearly all tests that run it
+//! - `cli`: the real binary with piped input and output; for nearly all tests that run it
 //! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `terminal`
 //! - `interface`: the interface without a terminal; for `any_order`, `pictures`, `screens`, `soak`
 //! - `svg`: draws a screen as a picture; for `pictures`

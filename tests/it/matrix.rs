@@ -1,7 +1,7 @@
-//! Every job × each of its transfers × every way in which a transfer can fail. Whatever happens: the job ends in
-//! bounded time with one last event; no success is reported for wrong bytes; the bootloader stays as it was unless it
-//! is restored; the image at 0x08004000 is complete, or blank in its first word, or nothing was changed yet; a job that
-//! only reads changes nothing; and running the same job again on the same drone succeeds.
+//! Runs every job with every fault on each of its transfers. In all cases, the job ends in bounded time with one final
+//! event; success is never reported for wrong bytes; the bootloader is unchanged unless the job restores it; the image
+//! at 0x08004000 is complete, blank in its first word, or not changed yet; a read-only job changes nothing; and running
+//! the same job again on the same drone succeeds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use cfdfu::usb::{Bus, CRAZYFLIE, Found, Id, ROM_DFU};
 
 use crate::support::{World, firmware, flash_job, restore_job, run, with};
 
-/// Sectors 1 and 2 and a little of sector 3: every kind of step, in few transfers.
+/// Sectors 1 and 2 and a little of sector 3: every kind of step with few transfers.
 const LEN: usize = 33 * 1024;
 const BLANK: [u8; 4] = [0xFF; 4];
 const LOADER_LEN: usize = 0x4000;
@@ -41,7 +41,7 @@ const FAULTS: [Fault; 12] = [
 ];
 
 /// Returns `drone` on port 1 and its twin in DFU mode on port 2, with a clock. In DFU mode both have the same serial
-/// number; whatever happens to the first, no job may switch to the twin.
+/// number; whatever happens to the first drone, no job may switch to the twin.
 fn plugged_in(drone: &SimDrone) -> World {
     let clock = Arc::new(FastClock::new());
     let mut twin = drone.clone();
@@ -51,12 +51,12 @@ fn plugged_in(drone: &SimDrone) -> World {
     World { bus: SimBus::new(vec![drone.clone(), twin], clock.clone()), clock }
 }
 
-/// The job for the drone on port 1.
+/// Restricts the job to the drone on port 1.
 fn on_port_1(job: &Job) -> Job {
     Job { device: Selector::At("1-1".parse().unwrap()), ..job.clone() }
 }
 
-/// The USB ids of the drone on port 1; empty if it is not on the bus.
+/// The USB IDs of the drone on port 1; empty if it is not on the bus.
 fn modes_on_port_1(world: &World) -> Vec<Id> {
     let port_1 = |found: &Found| found.location == "1-1".parse().unwrap();
     world.bus.list().unwrap().iter().filter(|found| port_1(found)).map(|found| found.id).collect()
@@ -74,7 +74,8 @@ fn bytes(drone: &SimDrone) -> Vec<u8> {
     drone.memory.flash.bytes().to_vec()
 }
 
-/// Runs a job with a fault. Returns the report, the contents of the flash afterwards, and the number of transfers.
+/// Runs a job, with a fault if one is given. Returns the report, the contents of the flash afterwards, and the number
+/// of transfers.
 fn run_with_fault(world: &World, job: Job, script: Option<Script>) -> (Report, Vec<u8>, u64) {
     let bus = world.bus.clone();
     let faults = Faults::new(script, move || {
@@ -88,8 +89,8 @@ fn run_with_fault(world: &World, job: Job, script: Option<Script>) -> (Report, V
     (report, world.flash(), faults.count())
 }
 
-/// Runs all cases of one job. `holds` returns whether the flash and the report match a reported success; `check` makes
-/// further assertions.
+/// Runs a job with every fault on each transfer. `holds` returns whether the flash and the report match a reported
+/// success; `check` makes further assertions.
 fn matrix(
     name: &str,
     drone: &SimDrone,
@@ -110,28 +111,34 @@ fn matrix(
         *outcomes.entry(label(&report.outcome)).or_default() += 1;
         assert!(
             !ended_well(&report.outcome) || holds(&after, &report),
-            "{name} {script:?}: success for wrong bytes"
+            "{name} {script:?}: success was reported for wrong bytes"
         );
         if let Outcome::Failed(failure) = &report.outcome {
-            assert!(!failure.drone.is_unchanged() || after == before, "{name} {script:?}: not untouched");
-            // A drone that was running is never left in DFU mode without a report.
-            let is_left = was_running && modes_on_port_1(&world) == [ROM_DFU];
             assert!(
-                !is_left || failure.drone != DroneState::Untouched,
-                "{name} {script:?}: left in DFU mode"
+                !failure.drone.is_unchanged() || after == before,
+                "{name} {script:?}: the flash has changed"
+            );
+            // If a running drone ends up in DFU mode, the report must not call it untouched.
+            let is_stopped = was_running && modes_on_port_1(&world) == [ROM_DFU];
+            assert!(
+                !is_stopped || failure.drone != DroneState::Untouched,
+                "{name} {script:?}: the drone is in DFU mode"
             );
             let is_running = modes_on_port_1(&world) == [CRAZYFLIE];
-            assert!(!is_running || failure.drone != DroneState::Stopped, "{name} {script:?}: it runs");
+            assert!(
+                !is_running || failure.drone != DroneState::Stopped,
+                "{name} {script:?}: the drone is running"
+            );
         }
         check(&before, &after, &report, script);
-        assert!(twin_is_untouched(&world, &before), "{name} {script:?}: the twin was written");
+        assert!(twin_is_untouched(&world, &before), "{name} {script:?}: the twin was written to");
         world.bus.with(0, |drone, now| {
             drone.cut_power(now);
             drone.power_on_by_hand(now);
         });
         let again = world.run(job.clone()).report;
         let well = ended_well(&again.outcome) && holds(&world.flash(), &again);
-        assert!(well, "{name} {script:?}: then {:?}", again.outcome);
+        assert!(well, "{name} {script:?}: the second run: {:?}", again.outcome);
     }
     println!("{name}: {} cases over {transfers} transfers: {outcomes:?}", outcomes.values().sum::<u32>());
 }
@@ -158,10 +165,10 @@ fn label(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// The rules of a flash: the bootloader stays as it was, and no half firmware would boot.
-fn no_half_firmware(image: &[u8]) -> impl Fn(&[u8], &[u8], &Report, Script) {
+/// Returns the check for a flash: the bootloader is unchanged, and half a firmware would not boot.
+fn never_half_a_firmware(image: &[u8]) -> impl Fn(&[u8], &[u8], &Report, Script) {
     move |before, after, _, script| {
-        assert!(after[..LOADER_LEN] == before[..LOADER_LEN], "{script:?}: the bootloader was touched");
+        assert!(after[..LOADER_LEN] == before[..LOADER_LEN], "{script:?}: the bootloader has changed");
         let head = &after[LOADER_LEN..LOADER_LEN + 4];
         let whole = after[LOADER_LEN..].starts_with(image);
         assert!(whole || head == BLANK || after == before, "{script:?}: half a firmware would boot");
@@ -173,16 +180,16 @@ fn stay(job: Job) -> Job {
 }
 
 fn flash_matrix(name: &str, drone: &SimDrone, job: &Job, image: &[u8]) {
-    matrix(name, drone, job, |after, _| after[LOADER_LEN..].starts_with(image), no_half_firmware(image));
+    matrix(name, drone, job, |after, _| after[LOADER_LEN..].starts_with(image), never_half_a_firmware(image));
 }
 
 #[test]
-fn a_flash_leaves_no_half_firmware_at_any_fault() {
+fn a_flash_with_any_fault_never_leaves_half_a_firmware() {
     let image = firmware("2026.08", LEN);
     flash_matrix("flash", &drone("dfu"), &stay(flash_job(&image)), &image);
 }
 
-/// A drone in DFU mode, changed by `change`.
+/// Returns a drone in DFU mode after `change` was applied to it.
 fn changed(change: impl FnOnce(&mut SimDrone)) -> SimDrone {
     let mut drone = drone("dfu");
     change(&mut drone);
@@ -192,9 +199,9 @@ fn changed(change: impl FnOnce(&mut SimDrone)) -> SimDrone {
     drone
 }
 
-/// The chips have traits that real chips have or may have.
+/// Covers the traits that real chips have or may have.
 #[test]
-fn a_flash_leaves_no_half_firmware_at_any_fault_on_any_kind_of_chip() {
+fn a_flash_with_any_fault_never_leaves_half_a_firmware_on_any_kind_of_chip() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     let job = stay(flash_job(&image));
     for switch in
@@ -206,29 +213,29 @@ fn a_flash_leaves_no_half_firmware_at_any_fault_on_any_kind_of_chip() {
     let alternates = changed(|drone| drone.traits.refuses_alternates = true);
     flash_matrix("flash, SET_INTERFACE refused", &alternates, &job, &image);
     let nameless = changed(|drone| drone.traits.lost_name = Some(6));
-    flash_matrix("flash, a name lost", &nameless, &job, &image);
+    flash_matrix("flash, one name missing", &nameless, &job, &image);
     let dark = changed(|drone| drone.memory.rom_version = 0x31);
-    flash_matrix("flash, a ROM that leaves it dark", &dark, &flash_job(&image), &image);
+    flash_matrix("flash, a ROM that leaves the drone dark", &dark, &flash_job(&image), &image);
     let reset = with(flash_job(&image), |task| task.leave = Leave::Reset);
-    flash_matrix("flash, left by a reset", &dark, &reset, &image);
+    flash_matrix("flash, restart by reset", &dark, &reset, &image);
 }
 
 #[test]
-fn a_flash_that_keeps_a_copy_leaves_no_half_firmware_at_any_fault() {
+fn a_flash_that_keeps_a_copy_never_leaves_half_a_firmware_with_any_fault() {
     let image = firmware("2026.08", LEN);
     let job = with(stay(flash_job(&image)), |task| task.keep = Keep::Copy);
     flash_matrix("flash with a copy kept", &drone("dfu"), &job, &image);
 }
 
-/// The faults hit every transfer from the vendor request for DFU mode to the check of the version that runs.
+/// Covers every transfer from the vendor request for DFU mode to the query of the running version.
 #[test]
-fn a_flash_of_a_running_drone_leaves_no_half_firmware_at_any_fault() {
+fn a_flash_of_a_running_drone_never_leaves_half_a_firmware_with_any_fault() {
     let image = firmware("2026.08", LEN);
     flash_matrix("flash of a running drone", &drone("healthy"), &flash_job(&image), &image);
 }
 
 #[test]
-fn a_resumed_flash_leaves_no_half_firmware_at_any_fault() {
+fn a_resumed_flash_with_any_fault_never_leaves_half_a_firmware() {
     let image = firmware("2026.08", LEN);
     let job = stay(flash_job(&image));
     let world = plugged_in(&drone("dfu"));
@@ -246,7 +253,7 @@ fn a_resumed_flash_leaves_no_half_firmware_at_any_fault() {
 }
 
 #[test]
-fn flashing_the_same_image_again_changes_nothing_at_any_fault() {
+fn flashing_the_same_image_again_changes_nothing_with_any_fault() {
     let image = firmware("2026.08", LEN);
     let world = plugged_in(&drone("dfu"));
     let flashed = world.run(on_port_1(&stay(flash_job(&image)))).report.outcome;
@@ -259,7 +266,8 @@ fn flashing_the_same_image_again_changes_nothing_at_any_fault() {
     });
 }
 
-/// The rules of a restore: bootloader and firmware are each complete, or blank in their first word, or as before.
+/// Runs a restore with every fault. Bootloader and firmware must each end up complete, blank in the first word, or
+/// unchanged.
 fn restore_matrix(name: &str, image: Option<&[u8]>) {
     let loader = images::loader();
     let job = stay(restore_job(&loader, image));
@@ -274,29 +282,29 @@ fn restore_matrix(name: &str, image: Option<&[u8]>) {
         assert!(sound(0, LOADER_LEN, &loader), "{script:?}: half a bootloader");
         match image {
             Some(image) => assert!(sound(LOADER_LEN, after.len(), image), "{script:?}: half a firmware"),
-            None => assert!(after[LOADER_LEN..] == before[LOADER_LEN..], "{script:?}: firmware touched"),
+            None => assert!(after[LOADER_LEN..] == before[LOADER_LEN..], "{script:?}: firmware changed"),
         }
     });
 }
 
 #[test]
-fn a_restore_leaves_no_half_bootloader_at_any_fault() {
+fn a_restore_with_any_fault_never_leaves_half_a_bootloader() {
     restore_matrix("restore", None);
 }
 
 #[test]
-fn a_restore_with_firmware_leaves_no_half_bootloader_or_firmware_at_any_fault() {
+fn a_restore_with_firmware_never_leaves_half_of_either_with_any_fault() {
     restore_matrix("restore with firmware", Some(&firmware("2026.08", images::FIRMWARE_MIN)));
 }
 
-/// Runs all cases of a job that only reads: it must change nothing, and `is_true` must hold for a reported success.
-fn read_only_matrix(name: &str, scenario: &str, task: Task, is_true: impl Fn(&Outcome) -> bool) {
+/// Runs a read-only job with every fault. It must change nothing, and `is_correct` must accept every reported success.
+fn read_only_matrix(name: &str, scenario: &str, task: Task, is_correct: impl Fn(&Outcome) -> bool) {
     let job = Job::new(task);
     matrix(
         name,
         &drone(scenario),
         &job,
-        |_, report| is_true(&report.outcome),
+        |_, report| is_correct(&report.outcome),
         |before, after, _, script| {
             assert!(after == before, "{script:?}");
         },
@@ -304,23 +312,23 @@ fn read_only_matrix(name: &str, scenario: &str, task: Task, is_true: impl Fn(&Ou
 }
 
 #[test]
-fn a_backup_at_any_fault_reads_the_true_content_or_fails() {
+fn a_backup_with_any_fault_reads_the_true_content_or_fails() {
     // The first 64 KiB: a longer backup only repeats the same transfers.
     let span = Span::between(LOADER_BASE, LOADER_BASE.wide() + 0x1_0000).unwrap();
     let content = bytes(&drone("dfu"))[..0x1_0000].to_vec();
-    let is_true = |outcome: &Outcome| *outcome == Outcome::Read(content.clone());
-    read_only_matrix("backup", "dfu", Task::Backup(span), is_true);
+    let is_correct = |outcome: &Outcome| *outcome == Outcome::Read(content.clone());
+    read_only_matrix("backup", "dfu", Task::Backup(span), is_correct);
 }
 
 #[test]
-fn a_verify_changes_nothing_at_any_fault() {
+fn a_verify_with_any_fault_changes_nothing() {
     let content = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
     let segment = Segment { address: FIRMWARE_BASE, data: content };
     read_only_matrix("verify", "dfu", Task::Verify(vec![segment]), |outcome| *outcome == Outcome::Unchanged);
 }
 
 #[test]
-fn a_verify_of_another_image_fails_at_any_fault() {
+fn a_verify_of_another_image_fails_with_any_fault() {
     let mut other = bytes(&drone("dfu"))[LOADER_LEN..LOADER_LEN + LEN].to_vec();
     other[LEN - 1] ^= 1;
     let segments = vec![Segment { address: FIRMWARE_BASE, data: other }];
@@ -335,14 +343,14 @@ fn a_verify_of_another_image_fails_at_any_fault() {
 }
 
 #[test]
-fn an_identify_changes_nothing_at_any_fault() {
-    let is_true = |outcome: &Outcome| *outcome == Outcome::Identified;
-    read_only_matrix("identify", "erased", Task::Identify, is_true);
-    read_only_matrix("identify, overwritten", "overwritten", Task::Identify, is_true);
+fn an_identify_with_any_fault_changes_nothing() {
+    let is_correct = |outcome: &Outcome| *outcome == Outcome::Identified;
+    read_only_matrix("identify", "erased", Task::Identify, is_correct);
+    read_only_matrix("identify, overwritten", "overwritten", Task::Identify, is_correct);
 }
 
 #[test]
-fn an_identify_of_a_running_drone_changes_nothing_at_any_fault() {
-    let is_true = |outcome: &Outcome| *outcome == Outcome::Identified;
-    read_only_matrix("identify a running drone", "healthy", Task::Identify, is_true);
+fn an_identify_of_a_running_drone_with_any_fault_changes_nothing() {
+    let is_correct = |outcome: &Outcome| *outcome == Outcome::Identified;
+    read_only_matrix("identify a running drone", "healthy", Task::Identify, is_correct);
 }

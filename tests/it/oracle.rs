@@ -1,7 +1,7 @@
-//! The worker against an independent DFU class: `usbd-dfu` on `usb-device`, with its own interpretation of the
-//! standard, transfers of 128 bytes, pages of 1 KiB, and work that is done between two polls.
+//! Tests the worker against an independent DFU device: `usbd-dfu` on `usb-device`, which has its own interpretation of
+//! the standard, transfers of 128 bytes and pages of 1 KiB, and which works between two polls.
 //!
-//! The class runs in its own thread; a small bus carries packets of control endpoint 0 to it.
+//! The device runs in its own thread; a small bus carries the packets of control endpoint 0.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
@@ -160,7 +160,7 @@ impl UsbBus for WireBus {
 type Answer = Result<Vec<u8>, TransferError>;
 type Question = (Setup, usize, Vec<u8>, Sender<Answer>);
 
-/// Starts the device in a thread, and returns the channel for control transfers.
+/// Starts the device in a thread and returns the channel for control transfers.
 fn device(flash: Flash) -> Sender<Question> {
     let (questions, inbox) = channel::<Question>();
     std::thread::spawn(move || {
@@ -209,15 +209,15 @@ fn transfer(wire: &WireBus, setup: Setup, len: usize, data: &[u8], poll: &mut dy
         wire.stalled = false;
         wire.sent.clear();
     }
-    let mut give = |is_setup: bool, packet: Vec<u8>| {
+    let mut send = |is_setup: bool, packet: Vec<u8>| {
         wire.0.lock().unwrap().out = Some((is_setup, packet));
         poll();
         if wire.0.lock().unwrap().stalled { Err(TransferError::Stall) } else { Ok(()) }
     };
-    give(true, packet)?;
+    send(true, packet)?;
     if setup.request_type & 0x80 == 0 {
         for packet in data.chunks(PACKET) {
-            give(false, packet.to_vec())?;
+            send(false, packet.to_vec())?;
         }
         take(wire, poll);
         return Ok(Vec::new());
@@ -234,7 +234,7 @@ fn transfer(wire: &WireBus, setup: Setup, len: usize, data: &[u8], poll: &mut dy
     Ok(bytes)
 }
 
-/// Takes a packet from the device, and acknowledges it.
+/// Takes a packet from the device and acknowledges it.
 fn take(wire: &WireBus, poll: &mut dyn FnMut()) -> Option<Vec<u8>> {
     let packet = wire.0.lock().unwrap().sent.pop_front()?;
     wire.0.lock().unwrap().taken = true;
@@ -242,7 +242,7 @@ fn take(wire: &WireBus, poll: &mut dyn FnMut()) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// A bus with this device only.
+/// A bus with only this device on it.
 struct OracleBus {
     questions: Mutex<Sender<Question>>,
     clock: Arc<FastClock>,
@@ -299,7 +299,7 @@ impl Transport for OracleTransport {
     }
 }
 
-/// A flash job without boards to check, because this device has none.
+/// A flash job that checks no board, because this device has none.
 fn job(image: &[u8], mismatch: Mismatch) -> Job {
     with(support::job(admission::flash(&parse(image), Overrides::default()).unwrap()), |task| {
         task.mismatch = mismatch;
@@ -307,7 +307,7 @@ fn job(image: &[u8], mismatch: Mismatch) -> Job {
 }
 
 #[test]
-fn an_independent_dfu_device_is_flashed_by_its_own_memory_map_and_poll_times() {
+fn an_independent_dfu_device_is_flashed_with_its_own_memory_map_and_poll_times() {
     let flash = Flash(Arc::new(Mutex::new(vec![0x5A; 64 * PAGE])));
     let bus = || {
         let clock = Arc::new(FastClock::new());
@@ -327,7 +327,7 @@ fn an_independent_dfu_device_is_flashed_by_its_own_memory_map_and_poll_times() {
     let content = flash.0.lock().unwrap().clone();
     assert_eq!(content[..16 * PAGE], vec![0x5A; 16 * PAGE]);
     assert_eq!(content[16 * PAGE..16 * PAGE + image.len()], image);
-    // The device asks for 8 ms per block and 50 ms per erase, and the job waits for that time.
+    // The device asks for 8 ms per block and 50 ms per erase, and the job must wait that long.
     assert!(report.took > Duration::from_millis(40 * 50 + 312 * 8));
 
     // A new session verifies what the last one wrote.

@@ -1,9 +1,8 @@
 //! Draws scenes of the demo with the real views. The screens are compared with the text snapshots in `tests/screens`
-//! (`cargo insta review`), the README's pictures with the files in `screenshots` (`UPDATE=1 cargo test pictures` writes
-//! them again).
+//! (`cargo insta review`), the README's pictures with the files in `screenshots` (`UPDATE=1 cargo test pictures`
+//! regenerates them).
 //!
-//! Nearly all scenes are reached by keys and jobs. Only the rows of the picker and some steps of the wizard are made
-//! up.
+//! Real keys and jobs lead to nearly all scenes. Only the rows of the picker and some steps of the wizard are made up.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::log::explain;
-use cfdfu::app::picker::{Entry, EntryKind, Picker};
+use cfdfu::app::picker::{Entry, EntryKind, Picker, Usable};
 use cfdfu::app::wizard::{Leds, Wizard, WizardStep};
 use cfdfu::app::{Aim, App, BusState, Msg, Overlay, Screen, Source, Which, WizardView};
 use cfdfu::dfu::Status;
@@ -202,12 +201,12 @@ fn check_screen(name: &str, app: &App, theme: &Theme, (width, height): (u16, u16
     settings.bind(|| insta::assert_snapshot!(name, format!("{}{}", text(&buffer), style_map(&buffer))));
 }
 
-/// A map of the styles of a screen, with one letter per style, and a legend of the letters.
+/// Returns a map of the screen's styles, one letter per style, followed by a legend.
 fn style_map(buffer: &Buffer) -> String {
     let mut styles: Vec<(Color, Color, Modifier)> = Vec::new();
     let mut letter = |cell: &Cell| {
         let style = (cell.fg, cell.bg, cell.modifier);
-        // A blank shows only its background.
+        // A space shows only its background.
         if cell.symbol() == " " && style.1 == Color::Reset && !style.2.contains(Modifier::REVERSED) {
             return ' ';
         }
@@ -238,12 +237,12 @@ fn check_picture(path: &Path, app: &App) {
         fs::write(path, &picture).unwrap();
     }
     let kept = fs::read_to_string(path).unwrap_or_default();
-    assert!(kept == picture, "{} is not what is drawn now: UPDATE=1 cargo test pictures", path.display());
+    assert!(kept == picture, "{} is out of date: run UPDATE=1 cargo test pictures", path.display());
 }
 
-/// `SHOW=folder` writes every scene there, in four sizes on dark and on light, to be looked at.
+/// With `SHOW=folder`, writes every scene to that folder for review, in four sizes, dark and light.
 #[test]
-fn scenes_can_be_shown() {
+fn every_scene_can_be_written_to_a_folder() {
     let Some(folder) = std::env::var_os("SHOW") else { return };
     let all = scenes().into_iter().chain(board_scenes()).chain(trouble_scenes());
     for (name, app) in all {
@@ -267,7 +266,7 @@ fn the_pictures_in_the_readme_match_what_the_views_draw() {
     }
 }
 
-/// The scenes with the most content in other sizes and on simpler terminals, then the wizard, the picker and the
+/// Covers the scenes with the most content in other sizes and on simpler terminals, then the picker, the wizard and the
 /// overlays.
 #[test]
 fn other_sizes_terminals_and_overlays_match_their_snapshots() {
@@ -283,16 +282,17 @@ fn other_sizes_terminals_and_overlays_match_their_snapshots() {
             check_screen(&format!("{name}-{tier}"), app, &Theme::new(glyphs, colours), (80, 24));
         }
     }
-    let mut wizard = Wizard { step: WizardStep::AskLeds, since: Duration::ZERO };
+    let mut wizard = Wizard { step: WizardStep::AskLeds, since: Duration::ZERO, spoken: false };
     let row = |name: &str, kind: EntryKind| Entry {
         path: Path::new("/images").join(name),
         kind,
         size: 243_176,
         age: Some(Duration::from_secs(7200)),
     };
+    let fits = Usable::Firmware(vec!["CF20".to_owned(), "CF21".to_owned()]);
     let entries = vec![
-        row("cf2-2026.08.bin", EntryKind::File("firmware 2026.08 for CF20, CF21".to_owned(), true)),
-        row("cf2_nrf-2026.08.bin", EntryKind::File("for the radio chip".to_owned(), false)),
+        row("cf2-2026.08.bin", EntryKind::File("firmware 2026.08 for CF20, CF21".to_owned(), fits)),
+        row("cf2_nrf-2026.08.bin", EntryKind::File("for the radio chip".to_owned(), Usable::No)),
         row("old", EntryKind::Folder),
     ];
     let start = &scenes[0].1;
@@ -315,7 +315,7 @@ fn other_sizes_terminals_and_overlays_match_their_snapshots() {
     let meaning = explain(&LogEntry::InError(Status::FIRMWARE)).unwrap();
     let meaning = format!("dfuERROR, status(10)\n\n{meaning}");
     let overlays = [
-        ("help", Overlay::Help),
+        ("help", Overlay::Help(String::new())),
         ("stop", Overlay::AskStop),
         ("log", Overlay::Log),
         ("explain", Overlay::Explain(meaning)),
@@ -369,14 +369,17 @@ fn the_plan_names_the_new_firmware_and_what_it_overwrites() {
             };
             for words in [overwritten, "firmware 2026.08", "Nothing has been changed yet", sectors, question]
             {
-                assert!(shown.contains(words), "{name} at {width}×{height} does not say {words:?}:\n{shown}");
+                assert!(
+                    shown.contains(words),
+                    "{name} at {width}×{height} does not show {words:?}:\n{shown}"
+                );
             }
         }
     }
 }
 
-/// A whole recovery as a series of screens, each with the time for which it is shown in hundredths of a second.
-fn film() -> Vec<(u32, App)> {
+/// Returns the frames of a whole recovery, each with its duration in hundredths of a second.
+fn recovery_frames() -> Vec<(u32, App)> {
     let mut frames = Vec::new();
     let mut ui = Interface::new("dead");
     ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
@@ -403,10 +406,10 @@ fn film() -> Vec<(u32, App)> {
     ui.until(|event| matches!(event, Event::Ready(_)));
     frames.push((250, ui.app.clone()));
     ui.key('w');
-    let tenth = |event: &Event| matches!(event, Event::Sector { .. } | Event::Progress { .. });
+    let is_progress = |event: &Event| matches!(event, Event::Sector { .. } | Event::Progress { .. });
     let mut last = String::new();
     while matches!(ui.app.screen, Screen::Job(_)) {
-        ui.take(|event| tenth(event) || matches!(event, Event::Finished(_)));
+        ui.take(|event| is_progress(event) || matches!(event, Event::Finished(_)));
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
         // Add a frame whenever the bar has grown by four cells.
         let bar: String = shown
@@ -425,10 +428,10 @@ fn film() -> Vec<(u32, App)> {
     frames
 }
 
-/// `FRAMES=folder` writes the frames to files; `screenshots/make` turns them into the film in the README.
+/// With `FRAMES=folder`, writes the frames to that folder. `screenshots/make` turns them into the README's animation.
 #[test]
-fn the_film_of_a_recovery_ends_with_a_verified_flash() {
-    let frames = film();
+fn the_animation_of_a_recovery_ends_with_a_verified_flash() {
+    let frames = recovery_frames();
     assert!(frames.len() > 20, "{} frames", frames.len());
     let last = text(&draw(&frames.last().unwrap().1, &theme(), 80, 24));
     assert!(last.contains("Flashed and verified"), "{last}");

@@ -1,4 +1,4 @@
-//! The interface with `--plain`: answers from a pipe or a terminal, signals, and the end of the input.
+//! Tests the interface with `--plain`: answers from a pipe or a terminal, signals, and the end of the input.
 #![cfg(unix)]
 
 use std::thread;
@@ -23,11 +23,11 @@ fn plain_mode_flashes_and_asks_before_it_writes() {
     assert!(!out.contains('\u{1b}'));
     // If the input ends before the answer, nothing is written.
     let Ran { code, out, .. } = plain("f\n");
-    assert_eq!(code, 75, "the exit status is that of the last job: {out}");
+    assert_eq!(code, 75, "the exit status is the last job's: {out}");
     assert!(out.contains("Nothing was changed") && !out.contains("Erase "), "{out}");
 }
 
-/// This holds even on the demo, where the image is not a file.
+/// Uses the demo's built-in image, which is not a file.
 #[test]
 fn the_command_shown_with_the_plan_does_the_same_when_pasted() {
     let folder = Folder::new();
@@ -39,8 +39,8 @@ fn the_command_shown_with_the_plan_does_the_same_when_pasted() {
     assert!(code == 0 && out.contains("Flashed and verified"), "{arguments}: {out}");
 }
 
-/// As on a screen, SIGTERM, SIGHUP and the end of the input let the flash finish, without a busy loop on the closed
-/// input.
+/// As in the full-screen interface, SIGTERM, SIGHUP and the end of the input let the flash finish, without a busy loop
+/// on the closed input.
 #[test]
 fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
     for signal in [None, Some(Signal::TERM), Some(Signal::HUP)] {
@@ -58,13 +58,13 @@ fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
         }
         let before = busy(pid);
         thread::sleep(Duration::from_secs(1));
-        assert!(busy(pid) - before < 20, "{signal:?}: {} of 100 ticks of a second", busy(pid) - before);
+        assert!(busy(pid) - before < 20, "{signal:?}: busy for {} of 100 ticks", busy(pid) - before);
         assert_eq!(session.ended(), 0, "{signal:?}: {}", session.screen());
         assert!(session.screen().contains("Flashed and verified"), "{signal:?}: {}", session.screen());
     }
 }
 
-/// B1: this applies to a keyboard; a line from a pipe waits for the plan.
+/// B1: this applies to a terminal. A line from a pipe is kept until the plan is shown.
 #[test]
 fn b1_a_line_typed_before_the_plan_is_shown_does_not_confirm_it() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
@@ -79,9 +79,9 @@ fn b1_a_line_typed_before_the_plan_is_shown_does_not_confirm_it() {
     session.ended();
 }
 
-/// It stops at the next safe point.
+/// The job stops at the next safe point.
 #[test]
-fn plain_mode_stops_on_ctrl_c_without_a_question() {
+fn plain_mode_stops_on_ctrl_c_without_asking() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
     session.until("Image: ");
     session.press("f\n");
@@ -114,12 +114,12 @@ fn the_interface_uses_the_drone_given_by_device_and_writes_the_log_file() {
     let log = std::fs::read_to_string(session.dir.path().join("log.txt")).unwrap();
     assert!(log.contains("Erase    0x08004000") && log.contains("Flashed and verified"), "{log}");
     let mut session = Session::start(&["cf2.bin", "--demo=two", "--plain", "--device", "1-7"], &[]);
-    session.until("The selected drone is not plugged in, but another one is.");
+    session.until("The selected drone is not plugged in, but another drone is.");
     session.press("q\n");
     session.ended();
 }
 
-/// On the way a wrong file name is abandoned, and the help is closed.
+/// Also opens and closes the help, and enters and cancels a wrong file name.
 #[test]
 fn plain_mode_restores_a_bootloader_after_a_typed_word() {
     let mut session = Session::start(&["cf2.bin", "--demo=overwritten", "--plain"], &[]);
@@ -146,14 +146,14 @@ fn plain_mode_restores_a_bootloader_after_a_typed_word() {
     assert_eq!(session.ended(), 0, "{}", session.screen());
 }
 
-/// M10: input is read only as far as it is needed, and a line that never ends is not kept in memory.
+/// M10: input is read only when it is needed, and an endless line is not kept in memory.
 #[cfg(target_os = "linux")]
 #[test]
 fn m10_endless_input_does_not_fill_the_memory() {
     for endless in ["yes ''", "cat /dev/zero"] {
         let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
-        // A quarter of a gigabyte of address space more than it needs. With the defect, both inputs took ten times that
-        // in seconds.
+        // The limit is a quarter of a gigabyte more address space than cfdfu needs. With the defect, both inputs took
+        // ten times that within seconds.
         let line = format!(
             "ulimit -v 700000; {endless} | timeout 6 '{}' --plain --demo >out 2>err; echo ${{PIPESTATUS[1]}}",
             cfdfu.display()
@@ -163,7 +163,7 @@ fn m10_endless_input_does_not_fill_the_memory() {
             std::process::Command::new("bash").current_dir(dir.path()).args(["-c", &line]).output().unwrap();
         let status = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let err = std::fs::read_to_string(dir.path().join("err")).unwrap();
-        // 124: it was still running when `timeout` ended it. 0: the input made it quit.
+        // 124: cfdfu was still running when `timeout` ended it. 0: cfdfu quit because of the input.
         assert!(status == "124" || status == "0", "{endless}: {status} {err}");
         assert!(!err.contains("memory"), "{endless}: {err}");
     }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{SEED_LEN, firmware};
 
-/// A plan accepts its key only after it was shown for a while.
+/// The time to wait before confirming a plan, which ignores its key until it has been shown for a while.
 pub const READ: Duration = Duration::from_secs(1);
 /// The longest time to wait for anything. A whole flash takes about 7 s.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ pub struct Session {
     pub bytes: Arc<Mutex<Vec<u8>>>,
     pub size: (u16, u16),
     pub dir: TempDir,
-    /// The reader thread keeps the terminal open, too. Once this is set, it ends at the next bytes.
+    /// Ends the reader thread, which also keeps the terminal open, at the next bytes that it reads.
     pub closing: Arc<AtomicBool>,
 }
 
@@ -36,7 +36,7 @@ impl Session {
         let mut command = CommandBuilder::new(assert_cmd::cargo::cargo_bin!("cfdfu"));
         command.args(arguments);
         command.cwd(dir.path());
-        // Neither the settings nor the earlier jobs of the user who runs the tests.
+        // Hide the settings and the earlier jobs of the user who runs the tests.
         let home = dir.path().join("home").display().to_string();
         let folders = ["XDG_CONFIG_HOME", "XDG_STATE_HOME"].map(|name| (name, home.as_str()));
         let terminal = [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")];
@@ -49,7 +49,7 @@ impl Session {
         Session::spawn(command, dir)
     }
 
-    /// Starts any program, and keeps `dir` as long as the session.
+    /// Starts any program and keeps `dir` until the session ends.
     pub fn spawn(command: CommandBuilder, dir: TempDir) -> Session {
         let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
@@ -95,7 +95,7 @@ impl Session {
         writer.flush().unwrap();
     }
 
-    /// Sends a signal. The `kill` program is not installed on every machine.
+    /// Sends a signal without the `kill` program, which is not installed on every machine.
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.process_id().unwrap()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
@@ -129,7 +129,7 @@ impl Session {
         }
     }
 
-    /// Waits for the end of the program, and returns its exit status.
+    /// Waits until the program ends and returns its exit status.
     pub fn ended(&mut self) -> u32 {
         let start = Instant::now();
         loop {
@@ -137,7 +137,7 @@ impl Session {
                 thread::sleep(Duration::from_millis(100));
                 return status.exit_code();
             }
-            assert!(start.elapsed() < PATIENCE, "the program does not end");
+            assert!(start.elapsed() < PATIENCE, "the program is still running");
             thread::sleep(Duration::from_millis(20));
         }
     }

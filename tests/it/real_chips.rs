@@ -1,6 +1,6 @@
-//! Replays the behaviour of real F405 chips and their relatives, R1 to R16, as logs and threads show it. Only figures
-//! are used, each with its source. First come the transfers, then whole jobs on a simulated chip with the same
-//! behaviour.
+//! Replays the behaviour of real F405 chips and their relatives, R1 to R16, as recorded in logs and threads. Only
+//! figures are used, each with its source. Some tests replay recorded transfers, others run whole jobs on a simulated
+//! chip with the same behaviour.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use cfdfu::usb::{Bus, Found, ROM_DFU, TransferError};
 use crate::bent::InterceptedUsb;
 use crate::support::{Run, SEED_LEN, World, firmware, flash_job, run, with};
 
-/// The answer of a device to a GETSTATUS (status, poll time in ms, state), to an UPLOAD, or to a request that writes.
+/// A device's answer to GETSTATUS (status, poll time in ms, state), to UPLOAD, or to a request that writes.
 #[derive(Clone, Copy)]
 enum Reply {
     Status(u8, u8, u8),
@@ -37,7 +37,7 @@ enum Reply {
 
 use Reply::{Bytes, Done, Lost, Status as St};
 
-/// Runs an operation against recorded answers. It must request all of them, and no more.
+/// Runs an operation against recorded answers. The operation must request all of them and no more.
 fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Result<Vec<u8>, DfuError> {
     let mut answers = answers.iter().copied();
     machine.begin(operation);
@@ -77,8 +77,7 @@ fn r1_the_documented_session_opens_and_leaves() {
     assert_eq!(replay(&mut machine, Operation::Leave(FIRMWARE_BASE), &leave), Ok(Vec::new()));
 }
 
-/// R2, log of an F469: the poll time of an erase is 100 ms, then 0; that of writes of 2048 and of 12 bytes is 104, then
-/// 0.
+/// R2, log of an F469: the poll time of an erase is 100 ms, then 0; of a write of 2048 or 12 bytes, 104 ms, then 0.
 #[test]
 fn r2_each_download_is_busy_once_and_then_done() {
     let mut machine = opened();
@@ -94,7 +93,7 @@ fn r2_each_download_is_busy_once_and_then_done() {
 /// R3, ixox and forum t=1144: four names, and a serial number of six bytes.
 /// R4, lsusb of an F407: bcdDevice 22.00, bcdUSB 1.00, 0x36 bytes, 0xC0, 0x32, 0x0B, 2048, 01.1A.
 #[test]
-fn r3_r4_the_descriptors_are_read_as_the_logs_print_them() {
+fn r3_r4_the_descriptors_match_the_logs() {
     let world = World::new("dfu");
     let found = world.bus.list().unwrap().remove(0);
     let mut transport = world.bus.open(&found).unwrap();
@@ -103,7 +102,7 @@ fn r3_r4_the_descriptors_are_read_as_the_logs_print_them() {
     assert!(device.flash().unwrap().map.is_stm32f405());
     assert_eq!(Quirks::of(ROM_DFU, "STM32  BOOTLOADER", &device), STM32F405_ROM);
     assert_eq!(ROM.identity(), ((0x0483, 0xDF11), 0x2200));
-    // The chip stalled an UPLOAD in dfuDNLOAD-IDLE, so an ABORT must come first.
+    // The chip stalled UPLOAD in dfuDNLOAD-IDLE, so ABORT must be sent first.
     let mut machine = opened();
     let write = [Done, St(0, 104, 4), St(0, 0, 5), Done, St(0, 104, 4), St(0, 0, 5)];
     replay(&mut machine, Operation::Write(FIRMWARE_BASE, vec![1; 4]), &write).unwrap();
@@ -136,7 +135,7 @@ fn r5_the_option_bytes_of_an_old_rom_are_not_mistaken_for_its_flash() {
     assert_eq!(device.flash(), None);
 }
 
-/// R6, Betaflight's configurator: read protection shows at Set Address, by status 0x0B in dfuERROR.
+/// R6, Betaflight's configurator: with read protection, Set Address fails with status 0x0B in dfuERROR.
 /// R7, a thread about an F407: Set Address 0 is busy at first, then fails with errTARGET.
 #[test]
 fn r6_r7_a_refused_address_is_reported_with_its_reason() {
@@ -180,13 +179,13 @@ fn r9_a_block_that_fails_once_is_written_again() {
     }
 }
 
-/// R10: serial numbers of two drones, each in both modes; and of two chips of one batch.
+/// R10: the serial numbers of two drones in both modes, and of two chips from one batch.
 #[test]
 fn r10_the_serial_numbers_of_both_modes_are_matched() {
     assert!(crazyflie::is_same_serial("206437A1304E", "206437a1304e"));
     assert!(crazyflie::is_same_serial("51004F000551343036333233", "338133873034"));
     assert!(!crazyflie::is_same_serial("51004F000551343036333233", "206437A1304E"));
-    assert!(!crazyflie::is_same_serial("51004F000551343036333233", "51004F000651343036333233"), "both whole");
+    assert!(!crazyflie::is_same_serial("51004F000551343036333233", "51004F000651343036333233"), "both full");
     assert!(!crazyflie::is_same_serial("", "") && !crazyflie::is_same_serial("", "338133873034"), "unknown");
 }
 
@@ -199,7 +198,7 @@ fn r11_an_entry_that_ends_in_the_firmware_is_retried_at_once() {
     assert!(report.took < Duration::from_secs(25), "{:?}", report.took);
 }
 
-/// R12, a thread about an F40x: an address behind the OTP is accepted, and UPLOAD returns nothing.
+/// R12, a thread about an F40x: an address beyond the OTP is accepted, and UPLOAD returns nothing.
 #[test]
 fn r12_an_empty_read_of_the_rom_version_leaves_it_unknown_and_the_job_succeeds() {
     let answers = [Done, St(0, 104, 4), St(0, 0, 5), Done, Bytes(&[])];
@@ -210,7 +209,7 @@ fn r12_an_empty_read_of_the_rom_version_leaves_it_unknown_and_the_job_succeeds()
     assert_eq!((report.rom, &report.outcome), (None, &Outcome::Flashed));
 }
 
-/// R13, dfu-util ticket 40 (an L43x): the chip stalls GETSTATUS while it is busy, and answers a later one.
+/// R13, dfu-util ticket 40 (an L43x): the chip stalls GETSTATUS while it is busy, and answers a later request.
 #[test]
 fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_poll_time() {
     assert_eq!(STM32F405_ROM.polling, Polling::Eager);
@@ -220,7 +219,7 @@ fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_poll_time() {
     assert_eq!(
         machine.take_notes().len(),
         2,
-        "the first error is cleared, and from here on the poll time is obeyed"
+        "one note that the first error is cleared, one that the poll time is obeyed from now on"
     );
 }
 
@@ -243,7 +242,7 @@ fn r14_the_simulated_chip_is_as_fast_as_a_related_real_chip() {
     assert!(world.clock.now() - before < Duration::from_millis(5));
 }
 
-/// R15, rusefi 4847: the device answers state 7, and then never returns to the bus.
+/// R15, rusefi 4847: the device answers with state 7 and never returns to the bus.
 #[test]
 fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
     for (version, dark) in [(0x31, true), (0x90, true), (0x91, false)] {
@@ -252,14 +251,15 @@ fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
         let report = flash(&world).report;
         assert_eq!((report.verified, &report.outcome), (true, &Outcome::Flashed));
         assert_eq!(report.boot, if dark { Boot::NotSeen } else { Boot::StaysUp }, "{version:#x}");
-        // Leaving at a blank address resets the chip, which starts on every ROM.
+        // A leave request with a blank address resets the chip, which then starts with every ROM version.
         let world = changed("healthy", |drone| drone.memory.rom_version = version);
         let report = run_on(&world, with(job(), |task| task.leave = Leave::Reset)).report;
         assert_eq!(report.boot, Boot::StaysUp, "{version:#x}, by a reset");
     }
 }
 
-/// After manual entry the radio chip holds the boot pins, so a reset ends in DFU mode again. The report says so.
+/// After manual entry the radio chip holds the boot pins, so a reset ends in DFU mode again. The report
+/// must show that.
 #[test]
 fn r15_after_manual_entry_a_reset_is_reported_as_not_booted() {
     let world = changed("dfu", |drone| drone.memory.rom_version = 0x31);
@@ -268,8 +268,8 @@ fn r15_after_manual_entry_a_reset_is_reported_as_not_booted() {
     assert_eq!(world.bus.list().unwrap()[0].id, ROM_DFU);
 }
 
-/// R16, dfu-util ticket 3: GETSTATUS gets no answer for more than 5 s while the chip erases, and then the erase is
-/// done.
+/// R16, dfu-util ticket 3: the chip does not answer GETSTATUS for more than 5 s while it erases, and then the
+/// erase is done.
 #[test]
 fn r16_the_job_waits_for_a_long_erase() {
     let world = changed("slow", |_| {});
@@ -277,12 +277,12 @@ fn r16_the_job_waits_for_a_long_erase() {
     assert_eq!(run.report.outcome, Outcome::Flashed);
 }
 
-// ---- the programming width, checked by the time that writes take
+// ---- the programming width, checked by timing the writes
 
 #[test]
 fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
     for (switch, words) in [
-        (Switch::NoEffect, "as slowly as with 8 bits"),
+        (Switch::NoEffect, "as slowly as at 8 bits"),
         (Switch::Refused, "does not accept a programming width"),
         (Switch::WriteOnly, "does not report the setting"),
     ] {
@@ -293,14 +293,14 @@ fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
         assert!(holds(&world, &firmware("2026.08", SEED_LEN)), "{switch:?}");
     }
     let plain = flash(&World::new("dfu"));
-    assert!(!logged(&plain, "as slowly as"), "there is no such warning for a chip that programs words");
+    assert!(!logged(&plain, "as slowly as"), "a chip that programs words gets no such warning");
     let world = changed("dfu", |drone| drone.traits.refuses_alternates = true);
     let run = flash(&world);
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    assert!(logged(&run, "Programming 32 bits at a time"), "through the setting that is selected already");
+    assert!(logged(&run, "Programming 32 bits at a time"), "the setting is already selected");
 }
 
-/// All further writes are in byte mode, too.
+/// All later writes use byte mode as well.
 #[test]
 fn a_write_that_failed_at_32_bits_is_repeated_at_8() {
     let (_, whole, _) = flash_with_fault(None);
@@ -310,7 +310,7 @@ fn a_write_that_failed_at_32_bits_is_repeated_at_8() {
     assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
 }
 
-/// The first word of the firmware, which is written last, is written at 8 bits in any case.
+/// The first word of the firmware, which is written last, is always written at 8 bits.
 #[test]
 fn a_sector_that_reads_back_wrong_at_32_bits_is_written_again_at_8() {
     for (switch, repeats) in [(Switch::LowSupply, true), (Switch::LowSupplyForWords, false)] {
@@ -322,7 +322,7 @@ fn a_sector_that_reads_back_wrong_at_32_bits_is_written_again_at_8() {
     }
 }
 
-/// The first word has a worn cell. The flash fails, and the bootloader must not start what is there.
+/// The first word has a worn cell, so the flash fails. The bootloader must not start this firmware.
 #[test]
 fn a_first_word_that_reads_back_wrong_is_erased() {
     let world = changed("dfu", |drone| drone.memory.flash.worn = Some((FIRMWARE_BASE.0 + 2, 0x10)));
@@ -352,12 +352,11 @@ fn transfer_errors_before_a_disconnect_count_as_an_interruption() {
 /// The drone stays on the bus but stops answering.
 #[test]
 fn a_drone_that_stops_answering_ends_the_job_within_15_seconds() {
-    for (scenario, at) in
-        ["dfu", "healthy"].into_iter().flat_map(|it| [0, 3, 6, 12, 20, 40, 80, 120, 145].map(|at| (it, at)))
-    {
+    let moments = [0, 3, 6, 12, 20, 40, 80, 120, 145];
+    for (scenario, at) in ["dfu", "healthy"].into_iter().flat_map(|name| moments.map(|at| (name, at))) {
         let world = changed(scenario, |drone| drone.traits.mishap = Some((at, SimFault::Hung)));
         let started = world.clock.now();
-        // The time that the job needs up to that transfer.
+        // The time that the job needs to reach that transfer.
         let before = Duration::from_secs(if at <= 12 { 2 } else { 6 });
         let report = flash(&world).report;
         let took = world.clock.now() - started;
@@ -367,8 +366,8 @@ fn a_drone_that_stops_answering_ends_the_job_within_15_seconds() {
     }
 }
 
-/// The time for which the user reads the plan must not count as a drone that does not answer: if the first answer after
-/// that is lost, it is requested again.
+/// The time that the user takes to read the plan must not count as time without an answer from the drone: if the first
+/// answer after the confirmation is lost, cfdfu requests it again.
 #[test]
 fn an_answer_lost_after_a_long_wait_for_confirmation_is_requested_again() {
     use cfdfu::job::{Command, Confirm};
@@ -413,13 +412,13 @@ fn the_job_waits_for_a_rom_that_enumerates_late() {
     assert_eq!(
         report.outcome,
         Outcome::Flashed,
-        "with --wait: a virtual machine may take 20 s to take the device over"
+        "with --wait: a virtual machine may need 20 s to take over the device"
     );
 }
 
-// ---- the start
+// ---- the start of the firmware
 
-/// A firmware that fails an assertion restarts about every second, or restarts once and then stays in its failed
+/// Firmware that fails an assertion restarts about every second, or restarts once and then stays in its failed
 /// self-test.
 #[test]
 fn a_drone_that_restarts_by_itself_is_not_reported_as_booted() {
@@ -429,7 +428,7 @@ fn a_drone_that_restarts_by_itself_is_not_reported_as_booted() {
         let report = flash(&world).report;
         assert_eq!((report.boot, &report.outcome), (Boot::Restarts, &Outcome::Flashed), "{after} ms");
         assert_eq!(report.booted(), Some(false));
-        // After manual entry every reset ends in DFU mode, which also shows that it has not stayed up.
+        // After manual entry every reset ends in DFU mode, which also shows that the drone did not stay up.
         let world = changed("dfu", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
         let report = flash(&world).report;
         assert_eq!(
@@ -465,7 +464,7 @@ fn the_time_of_a_job_does_not_include_watching_the_drone() {
 
 /// Two drones have the same serial number in DFU mode. Each may be in either mode.
 #[test]
-fn of_two_drones_with_one_serial_number_only_the_one_on_the_selected_port_is_flashed() {
+fn only_the_drone_on_the_selected_port_is_flashed_when_two_share_a_serial_number() {
     for (one, two) in [("dfu", "dfu"), ("healthy", "dfu"), ("dfu", "healthy"), ("healthy", "healthy")] {
         for port in [1_u8, 2] {
             let world = twins(one, two);
@@ -479,16 +478,16 @@ fn of_two_drones_with_one_serial_number_only_the_one_on_the_selected_port_is_fla
                 after[chosen][0x4000..].starts_with(&firmware("2026.08", SEED_LEN)),
                 "{one} {two} {port}"
             );
-            assert!(after[other] == before[other], "{one} {two} {port}: the other one was written");
+            assert!(after[other] == before[other], "{one} {two} {port}: the other drone was written to");
             assert_eq!(report.booted(), Some(true), "{one} {two} {port}");
         }
     }
 }
 
-/// The other drone is plugged into the same port at any moment of the job. A different serial number or, with a twin,
-/// the new USB address shows that it is another one.
+/// Another drone is plugged into the same port at any moment of the job. cfdfu recognises it by its serial number or,
+/// if it is a twin, by its new USB address.
 #[test]
-fn a_drone_plugged_in_instead_of_the_selected_one_is_not_written() {
+fn a_drone_plugged_in_instead_of_the_selected_one_is_not_written_to() {
     use crate::cuts::PowerCut;
     let whole = flash(&World::new("healthy")).report.took;
     for moment in (1..40).map(|n| whole * n / 40) {
@@ -505,7 +504,7 @@ fn a_drone_plugged_in_instead_of_the_selected_one_is_not_written() {
     }
 }
 
-/// A job that was begun on one drone must not be resumed on another.
+/// A job that was started on one drone must not be resumed on another.
 #[test]
 fn a_job_for_one_drone_refuses_another_on_the_same_port() {
     let world = World::new("dfu");
@@ -520,7 +519,7 @@ fn a_job_for_one_drone_refuses_another_on_the_same_port() {
 
 /// udev grants access only after a moment, and until then the serial number is unknown.
 #[test]
-fn another_drone_that_can_be_opened_only_later_is_not_written() {
+fn another_drone_that_can_be_opened_only_later_is_not_written_to() {
     for wait in [Duration::ZERO, Duration::from_secs(5)] {
         let world = World::new("dfu");
         let before = world.flash();
@@ -554,7 +553,7 @@ fn flash(world: &World) -> Run {
     world.run(job())
 }
 
-/// The drone of a scenario, changed before its ROM starts.
+/// Returns the drone of a scenario, changed before its ROM starts.
 fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, now| {

@@ -1,4 +1,4 @@
-//! Reproducible pseudo-random numbers (xorshift64), for the tests and for `benches/fuzz.rs`.
+//! Reproducible pseudo-random numbers (xorshift64) for the tests and `benches/fuzz.rs`.
 
 #[derive(Clone)]
 pub struct Rng(pub u64);

@@ -1,4 +1,4 @@
-//! Whole flows through the interface: presses keys, then checks the drone's flash and the screen.
+//! Tests whole flows through the interface: presses keys, then checks the drone's flash and the screen.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// The user releases the button too early the first time.
+/// The user first releases the button too early.
 #[test]
 fn the_wizard_leads_a_beginner_through_a_recovery() {
     let mut ui = Interface::new("dead");
@@ -57,7 +57,7 @@ fn the_wizard_leads_a_beginner_through_a_recovery() {
     ui.key('B');
     ui.wait(Duration::from_secs(2));
     ui.key('P');
-    // Released too early: the radio bootloader runs, which does not appear on USB.
+    // After an early release the radio bootloader runs, which does not appear on USB.
     ui.wait(Duration::from_secs(3));
     ui.key('B');
     for _ in 0..16 {
@@ -67,7 +67,7 @@ fn the_wizard_leads_a_beginner_through_a_recovery() {
     assert!(shown.contains("What are its LEDs doing?"), "{shown}");
     ui.key('1');
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("you let go"), "{shown}");
+    assert!(shown.contains("radio bootloader"), "{shown}");
     ui.enter();
     ui.key('P');
     ui.enter();
@@ -77,7 +77,7 @@ fn the_wizard_leads_a_beginner_through_a_recovery() {
     let beeps = |ui: &Interface| ui.effects.iter().filter(|e| matches!(e, Effect::Bell(_))).count();
     let before = beeps(&ui);
     ui.wait(Duration::from_secs(6));
-    assert_eq!(beeps(&ui), before + 1, "a beep says when to let go");
+    assert_eq!(beeps(&ui), before + 1, "a beep signals when to let go");
     ui.key('B');
     ui.wait(Duration::from_secs(1));
     // The job starts without another key.
@@ -88,7 +88,7 @@ fn the_wizard_leads_a_beginner_through_a_recovery() {
     assert!(shown.contains("Flashed and verified"), "{shown}");
 }
 
-/// The board cannot be read, or the device may not be a Crazyflie: a single key must not be enough.
+/// The board cannot be read, or the device may not be a Crazyflie, so a single key must not be enough.
 #[test]
 fn an_unknown_board_is_flashed_only_after_a_typed_word() {
     for (scenario, words) in [
@@ -189,14 +189,14 @@ fn a_flash_interrupted_by_the_cable_resumes_by_itself_when_the_drone_is_back() {
     ui.choose(Which::Image, "cf2.bin", &image);
     ui.key('f');
     ui.until(|event| matches!(event, Event::Ready(_)));
-    // Unplug at a certain transfer while writing, so that the moment does not depend on timing.
+    // Unplug at a fixed transfer while writing, so that the moment does not depend on timing.
     ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, SimFault::Unplugged)));
     ui.key('w');
     ui.until(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(shown.contains("connection dropped while") && shown.contains("Unplug USB"), "{shown}");
 
-    // Another drone is not mistaken for it.
+    // Another drone is not mistaken for the interrupted one.
     let mut other = scan::devices(&World::new("two").bus).unwrap().remove(1);
     other.location.ports = vec![7];
     ui.send(Msg::Bus(BusState::Devices(vec![other])));
@@ -208,14 +208,14 @@ fn a_flash_interrupted_by_the_cable_resumes_by_itself_when_the_drone_is_back() {
     assert!(matches!(ui.app.screen, Screen::Outcome(..)), "no key was needed");
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 
-    // Undo puts back what was there before the first try, not what the interruption left.
+    // Undo restores the firmware from before the first attempt, not what the interruption left.
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.look();
     ui.confirm('u');
     assert_eq!(crc32fast::hash(&ui.world.flash()), crc32fast::hash(&before));
 }
 
-/// Two drones are plugged in. A job and its undo stay with the selected one, though it disappears and comes back.
+/// Two drones are plugged in. A job and its undo stay with the selected drone, even if it disappears and returns.
 #[test]
 fn an_undo_goes_to_the_drone_that_was_flashed() {
     let mut ui = Interface::new("two");
@@ -229,14 +229,14 @@ fn an_undo_goes_to_the_drone_that_was_flashed() {
         ui.confirm(key);
         assert!(flash(&ui, 0) == before[0], "{key}: the other drone was touched");
         assert_eq!(flash(&ui, 1) == before[1], key == 'u');
-        // It is off the bus while it restarts, and then back.
+        // The drone disappears while it restarts, then returns.
         ui.look();
         ui.world.bus.with(1, |drone, now| drone.power_on_by_hand(now));
         ui.look();
         assert_eq!(ui.app.devices.position(), 1);
     }
     // Retrying the undo changes nothing. On the home screen the file is selected again.
-    ui.key('r');
+    ui.key('t');
     ui.until(|event| matches!(event, Event::Finished(_)));
     assert_eq!(flash(&ui, 1), before[1]);
     ui.enter();
@@ -245,7 +245,7 @@ fn an_undo_goes_to_the_drone_that_was_flashed() {
 
 /// An undo of an undo writes the newer firmware again.
 #[test]
-fn an_undo_can_be_undone_and_one_without_a_drone_changes_nothing() {
+fn an_undo_can_be_undone_and_without_a_drone_it_changes_nothing() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     let before = ui.world.flash();
@@ -282,7 +282,7 @@ fn an_undo_after_another_program_wrote_asks_for_a_typed_word() {
     ui.until(|event| matches!(event, Event::Ready(_)));
     let screen = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(screen.contains("Another program has changed this drone"), "{screen}");
-    assert!(screen.contains("cfdfu undo --allow-mismatch"), "there is room for the same command: {screen}");
+    assert!(screen.contains("cfdfu undo --allow-mismatch"), "the same command is shown as well: {screen}");
     ui.key('w');
     ui.enter();
     assert!(ui.world.flash() != before);
@@ -306,7 +306,7 @@ fn a_drone_that_was_running_can_be_unplugged_while_flashing_and_the_job_waits_fo
     ui.world.bus.with(0, |drone, _| drone.traits.mishap = Some((120, SimFault::Unplugged)));
     ui.key('w');
     ui.until(|event| matches!(event, Event::Finished(_)));
-    // The bus was not scanned since, so the drone on the list is the one that was unplugged.
+    // The bus has not been scanned since, so the list still shows the unplugged drone.
     assert!(matches!(ui.app.screen, Screen::Wizard(_)) && ui.app.resume().is_some(), "{:?}", ui.app.screen);
     ui.look();
     // If the resumed job is stopped, the drone is still half flashed.
@@ -323,8 +323,8 @@ fn a_drone_that_was_running_can_be_unplugged_while_flashing_and_the_job_waits_fo
     );
 }
 
-/// A selected firmware is ignored, because the backup contains its own. Its boards are checked like those of
-/// any firmware.
+/// A selected firmware is ignored, because the backup contains its own, whose boards are checked like those of any
+/// firmware.
 #[test]
 fn a_backup_is_restored_as_a_whole_and_only_to_a_matching_board() {
     let backup = |firmware: &[u8]| {
@@ -368,7 +368,7 @@ fn one_key_and_a_confirmation_put_back_the_previous_firmware() {
     assert_eq!(ui.world.flash(), before);
 }
 
-/// B1: a key that is held down confirms nothing; a single press after the plan was shown for a while does.
+/// B1: holding a key down confirms nothing. A single press does, once the plan has been shown for a while.
 #[test]
 fn b1_a_held_key_does_not_confirm_a_plan() {
     let mut ui = Interface::new("dfu");
@@ -376,7 +376,7 @@ fn b1_a_held_key_does_not_confirm_a_plan() {
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
     ui.until(|event| matches!(event, Event::Ready(_)));
-    // Any key, as a keyboard repeats it over two seconds.
+    // Repeat each key as a keyboard does when it is held down for two seconds.
     for key in [Key::Enter, Key::Char('f'), Key::Char('w')] {
         for _ in 0..100 {
             ui.send(Msg::Key(key.clone()));
@@ -390,7 +390,7 @@ fn b1_a_held_key_does_not_confirm_a_plan() {
     assert!(ui.world.flash() != before);
 }
 
-/// B1: the same for a key pressed at the moment when the plan appears.
+/// B1: a key pressed just as the plan appears is ignored as well.
 #[test]
 fn b1_a_key_typed_before_the_plan_could_be_read_does_not_confirm_it() {
     let mut ui = Interface::new("dfu");
@@ -430,7 +430,7 @@ fn b7_a_plan_is_withdrawn_when_its_drone_is_unplugged() {
     );
 }
 
-/// B8: the typed word confirms that the bootloader is overwritten, so it is not needed here.
+/// B8: the typed word confirms overwriting the bootloader, which this restore does not do.
 #[test]
 fn b8_a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
     let mut ui = Interface::new("dfu");
@@ -445,9 +445,9 @@ fn b8_a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
     assert!(matches!(&ui.app.screen, Screen::Outcome(report, _) if report.verified));
 }
 
-/// B3, B4: it also asks whether the button is still held.
+/// B3, B4: the wizard also reminds a user who may still be holding the button.
 #[test]
-fn b3_b4_the_wizard_says_when_to_plug_in_and_when_to_let_go() {
+fn b3_b4_the_wizard_shows_when_to_plug_in_and_when_to_let_go() {
     let mut ui = Interface::new("dead");
     ui.key('r');
     ui.enter();
@@ -465,8 +465,8 @@ fn b3_b4_the_wizard_says_when_to_plug_in_and_when_to_let_go() {
     assert!(screens.last().unwrap().contains("Let go of the button."));
     ui.key('2');
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("Let go of the button if you still hold"), "{shown}");
-    // Esc goes back to the question, not out of the wizard.
+    assert!(shown.contains("Let go of the button if you are still"), "{shown}");
+    // Esc returns to the question and does not close the wizard.
     ui.send(Msg::Key(Key::Esc));
     assert!(text(&draw(&ui.app, &theme(), 80, 24)).contains("What are its LEDs doing?"));
 }
@@ -514,7 +514,6 @@ fn press(ui: &mut Interface, key: &Key, times: usize) {
     (0..times).for_each(|_| ui.send(Msg::Key(key.clone())));
 }
 
-/// B10: the log fills its panel wherever it is scrolled to.
 #[test]
 fn b10_the_log_fills_its_panel_when_it_is_scrolled() {
     let mut ui = Interface::new("healthy");
@@ -523,7 +522,7 @@ fn b10_the_log_fills_its_panel_when_it_is_scrolled() {
     ui.key('l');
     let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 80, 24));
     let first = ui.app.log.lines()[0].text.clone();
-    assert!(ui.app.log.lines().len() > 25, "more lines than fit");
+    assert!(ui.app.log.lines().len() > 25, "the log has more lines than fit");
     press(&mut ui, &Key::PageUp, 12);
     let top = shown(&ui);
     let rows = top.lines().filter(|row| row.starts_with('│') && row.contains(char::is_alphanumeric)).count();
@@ -534,7 +533,7 @@ fn b10_the_log_fills_its_panel_when_it_is_scrolled() {
     assert_eq!(shown(&ui), top);
 }
 
-/// B11: the cursor of the path is where the next letter goes, and a path longer than the row is seen where it is typed.
+/// B11: the next letter goes where the cursor is, and a path longer than its row scrolls to keep the cursor in view.
 #[test]
 fn b11_a_path_is_edited_at_its_cursor() {
     let mut ui = Interface::new("healthy");
@@ -546,18 +545,18 @@ fn b11_a_path_is_edited_at_its_cursor() {
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
         shown.lines().find(|row| row.contains("path ")).unwrap().to_owned()
     };
-    assert!(row(&ui).contains("path abcXdef"), "{}", row(&ui));
+    assert!(row(&ui).contains("path /abcXdef"), "{}", row(&ui));
     press(&mut ui, &Key::Home, 1);
     press(&mut ui, &Key::Delete, 1);
-    assert!(row(&ui).contains("path bcXdef"), "{}", row(&ui));
+    assert!(row(&ui).contains("path abcXdef"), "{}", row(&ui));
     press(&mut ui, &Key::CtrlU, 1);
     ("x".repeat(120) + "end").chars().for_each(|letter| ui.key(letter));
     assert!(row(&ui).contains("xend"), "{}", row(&ui));
 }
 
-/// B12: keys that do not fit are announced, and the help lists them.
+/// B12: an ellipsis marks the keys that do not fit in the footer, and the help lists them.
 #[test]
-fn b12_keys_that_do_not_fit_are_announced() {
+fn b12_the_footer_marks_keys_that_do_not_fit() {
     let mut ui = Interface::new("two");
     let shown = text(&draw(&ui.app, &theme(), 60, 16));
     let footer = shown.lines().last().unwrap();
@@ -566,9 +565,9 @@ fn b12_keys_that_do_not_fit_are_announced() {
     assert!(text(&draw(&ui.app, &theme(), 60, 16)).contains("Tab"));
 }
 
-/// B13: what does not fit on top of a small screen can be scrolled to, and the key that closes it stays on the screen.
+/// B13: an overlay that does not fit on a small screen can be scrolled, and the key that closes it stays visible.
 #[test]
-fn b13_a_long_overlay_scrolls_and_leaves_the_footer() {
+fn b13_a_long_overlay_scrolls_and_keeps_the_footer_visible() {
     let mut ui = Interface::new("healthy");
     let check = |n: usize| cfdfu::doctor::Check {
         name: "USB",
@@ -586,9 +585,8 @@ fn b13_a_long_overlay_scrolls_and_leaves_the_footer() {
     assert!(shown(&ui).contains("trouble 0"));
 }
 
-/// B15: a file that cannot be used does not take the place of one that can.
 #[test]
-fn b15_an_unusable_file_leaves_the_chosen_one() {
+fn b15_an_unusable_file_does_not_replace_the_chosen_one() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('i');
@@ -604,9 +602,8 @@ fn b15_an_unusable_file_leaves_the_chosen_one() {
     assert!(matches!(&ui.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")), "{:?}", ui.app.image);
 }
 
-/// The firmware that did not start is not offered for undo after the drone was repaired.
 #[test]
-fn a_repaired_drone_is_not_offered_the_firmware_that_did_not_start() {
+fn after_a_repair_undo_does_not_offer_the_firmware_that_did_not_start() {
     let mut ui = Interface::new("dead");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('r');
@@ -627,7 +624,7 @@ fn a_repaired_drone_is_not_offered_the_firmware_that_did_not_start() {
     assert!(notice.contains("the firmware before the last flash was incomplete"), "{notice}");
 }
 
-/// On a narrow screen the figures of a phase are cut, not the phase.
+/// On a narrow screen the figures of a phase are cut, not its name.
 #[test]
 fn a_narrow_screen_always_names_the_phase() {
     let mut ui = Interface::new("dfu");

@@ -1,5 +1,5 @@
-//! Five hundred flashes in a row in one interface, with the cable pulled and jobs stopped at various moments: no state
-//! may get stuck, and memory must not grow.
+//! Runs five hundred flashes in a row in one interface, pulling the cable and stopping jobs at various moments. The
+//! interface must not get stuck, and its memory must not grow.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::interface::Interface;
 use crate::support::firmware;
 
 const FLASHES: u32 = 500;
-/// Small, so that five hundred take seconds.
+/// Small, so that five hundred flashes take only seconds.
 const LEN: usize = 9000;
 
 /// The resident memory of this process in bytes, if the system reports it.
@@ -22,7 +22,7 @@ fn resident() -> Option<u64> {
     text.split_whitespace().nth(1)?.parse::<u64>().ok().map(|pages| pages * 4096)
 }
 
-/// Runs in a process of its own, because other tests would change the memory in use.
+/// Runs in its own process, because other tests would change the memory usage.
 #[test]
 fn five_hundred_flashes_with_interruptions_do_not_get_stuck_or_leak_memory() {
     const CHILD: &str = "CFDFU_SOAK";
@@ -49,7 +49,7 @@ fn soak() {
         ui.world.bus.with(0, |drone, _| drone.traits.mishap = mishap);
         ui.key('f');
         let mut asked_to_stop = n % 5 != 2;
-        // Whatever happens, these actions must be enough to end the job.
+        // These actions must always be enough to end the job.
         for _ in 0..20 {
             match &ui.app.screen {
                 Screen::Job(_) => {
@@ -92,7 +92,7 @@ fn soak() {
             early = resident();
         }
     }
-    println!("{done} flashed, {lost} times lost, {stopped} stopped or failed");
+    println!("{done} flashed, {lost} times disconnected, {stopped} stopped or failed");
     assert!(done > 350 && lost > 40 && stopped > 80, "{done} {lost} {stopped}");
     if let (Some(early), Some(late)) = (early, resident()) {
         println!("{} kB after 100, {} kB after {FLASHES}", early / 1024, late / 1024);

@@ -1,5 +1,5 @@
-//! How long whole jobs take by the clock of the simulated chip, which is exact and the same on every machine. A job
-//! that becomes slower than its limit fails here. The figures are those of the README.
+//! Measures whole jobs with the clock of the simulated chip, which is exact and the same on every machine. A job that
+//! exceeds its limit fails the test. docs/speed.md quotes the measured times.
 
 use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
 use cfdfu::job::{Compare, FlashTask, Job, Keep, Leave, Outcome, Task, Width};
@@ -8,7 +8,7 @@ use crate::support::{SEED_LEN, World, firmware, flash_job, with};
 
 const FULL_LEN: usize = 1_032_192;
 
-/// Flashes `image` to a drone in DFU mode without restarting it, and returns the time that it takes.
+/// Flashes `image` to a drone in DFU mode without restarting it, and returns the seconds that it takes.
 fn seconds(world: &World, image: &[u8], change: impl FnOnce(&mut FlashTask)) -> f64 {
     let job = with(flash_job(image), |task| {
         task.leave = Leave::Stay;
@@ -26,40 +26,40 @@ fn no_job_takes_longer_than_its_limit_on_the_simulated_chip() {
     let mut changed = image.clone();
     *changed.last_mut().unwrap() ^= 1;
     let full = firmware("2026.08", FULL_LEN);
-    let as_by_default = |task: &mut FlashTask| task.keep = Keep::Copy;
+    let with_defaults = |task: &mut FlashTask| task.keep = Keep::Copy;
     let bare = |_: &mut FlashTask| {};
     let on = |world: &World| seconds(world, &image, bare);
 
     let mut rows = vec![
-        ("243,176 bytes, as by default", 4.8, seconds(&World::new("dfu"), &image, as_by_default)),
+        ("243,176 bytes, by default", 4.8, seconds(&World::new("dfu"), &image, with_defaults)),
         ("--no-undo", 4.3, on(&World::new("dfu"))),
         ("--no-undo --byte-mode", 9.2, seconds(&World::new("dfu"), &image, |task| task.width = Width::Byte)),
         ("onto a blank chip, --no-undo", 2.6, on(&World::new("erased"))),
     ];
     let world = World::new("dfu");
     on(&world);
-    rows.push(("the same again", 0.55, seconds(&world, &image, as_by_default)));
-    rows.push(("one byte changed at its end", 2.9, seconds(&world, &changed, as_by_default)));
-    // Over another image of that size, so that every sector is erased.
+    rows.push(("the same image again", 0.55, seconds(&world, &image, with_defaults)));
+    rows.push(("one byte changed at the end", 2.9, seconds(&world, &changed, with_defaults)));
+    // Overwrite another image of that size, so that every sector is erased.
     let world = World::new("dfu");
     seconds(&world, &firmware("2026.04", FULL_LEN), bare);
     rows.push(("1,032,192 bytes, --no-undo", 16.3, seconds(&world, &full, bare)));
     let backup = Job::new(Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap()));
     rows.push(("backup of 1 MiB", 2.0, World::new("dfu").run(backup).report.took.as_secs_f64()));
     for (job, limit, took) in &rows {
-        println!("{job:<30} {took:>7.3} s of the simulated chip's time, at most {limit} s");
+        println!("{job:<30} {took:>7.3} s of the simulated chip's time, limit {limit} s");
     }
     for (job, limit, took) in rows {
-        assert!(took <= limit, "{job}: {took:.3} s, not {limit} s");
+        assert!(took <= limit, "{job}: {took:.3} s, but the limit is {limit} s");
     }
 }
 
-/// The chip takes the longest times in its data sheet.
+/// The chip takes the maximum times in its data sheet.
 #[test]
 fn a_job_waits_for_a_slow_chip() {
     for change in [Compare::First, Compare::Skip] {
         let took = seconds(&World::new("slow"), &firmware("2026.08", SEED_LEN), |task| task.compare = change);
-        println!("{took:.1} s of a worn simulated chip's time");
+        println!("{took:.1} s on a worn simulated chip");
         assert!(took > 6.0);
     }
 }

@@ -13,7 +13,7 @@ use cfdfu::sim::scenario::{CF2_BOARDS, Scenario};
 use cfdfu::usb::Bus;
 use cfdfu::worker::Worker;
 
-/// The size of the firmware that Bitcraze's own documentation flashes.
+/// The size of the firmware in Bitcraze's documentation.
 pub const SEED_LEN: usize = images::FIRMWARE_LEN;
 
 /// The drones of a scenario, with their own clock.
@@ -39,8 +39,8 @@ impl World {
     }
 }
 
-/// Finds a program that a test needs and that may be missing on this machine. Without it the test prints that it was
-/// skipped and returns. `tests/all` lists missing programs, and `tests/all --strict` fails if there are any.
+/// Finds a program that a test needs and that may be missing on this machine. Reports a missing program, so the test
+/// only has to return. `tests/all` lists missing programs, and `tests/all --strict` fails if there are any.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
@@ -56,7 +56,7 @@ pub struct Run {
     pub report: Report,
 }
 
-/// Waits for the end of the running job and returns its outcome.
+/// Waits until the running job ends and returns its outcome.
 pub fn outcome(worker: &Worker) -> Option<Outcome> {
     worker.events.iter().find_map(|event| match event {
         Event::Finished(report) => Some(report.outcome),
@@ -77,7 +77,7 @@ pub fn run(bus: Arc<dyn Bus>, clock: Arc<dyn Clock>, job: Job) -> Run {
     };
     drop(worker.commands);
     let after: Vec<Event> = worker.events.iter().collect();
-    assert!(after.is_empty(), "events after the last: {after:?}");
+    assert!(after.is_empty(), "events after the report: {after:?}");
     check_order(&events);
     Run { events, report }
 }

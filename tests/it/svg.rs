@@ -10,7 +10,6 @@ const CELL: (u16, u16) = (8, 17);
 pub const DARK: (&str, &str) = ("#16181d", "#d6d8dc");
 pub const LIGHT: (&str, &str) = ("#ffffff", "#202226");
 
-/// Returns the picture of a screen.
 pub fn picture(buffer: &Buffer, (paper, ink): (&str, &str)) -> String {
     let (columns, rows) = (buffer.area.width, buffer.area.height);
     let (width, height) = (columns * CELL.0 + 16, rows * CELL.1 + 16);
@@ -55,6 +54,7 @@ fn run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (paper, 
             CELL.1
         );
     }
+    let text = &shapes(svg, text, (x, y), ink);
     if text.trim().is_empty() {
         return;
     }
@@ -68,7 +68,72 @@ fn run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (paper, 
     );
 }
 
-/// The colour of xterm's 256 (its first sixteen as a dark theme has them).
+/// Draws borders, blocks and bars as shapes that fill their cells, as a terminal does: a font leaves gaps between the
+/// rows. Returns the rest of the text, with spaces for what was drawn.
+fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String {
+    let (width, height) = (f32::from(CELL.0), f32::from(CELL.1));
+    let chars: Vec<char> = text.chars().collect();
+    let mut rest = String::new();
+    let mut at = 0;
+    while at < chars.len() {
+        let symbol = chars[at];
+        let count = chars[at..].iter().take_while(|&&other| other == symbol).count();
+        let left = f32::from(x) + width * count_of(at);
+        let (top, run) = (f32::from(y), width * count_of(count));
+        let (middle, centre) = (top + height / 2.0, left + width / 2.0);
+        let mut fill = |x: f32, y: f32, width: f32, height: f32, opacity: f32| {
+            let opacity = if opacity < 1.0 { format!(" opacity=\"{opacity}\"") } else { String::new() };
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{ink}\"{opacity}/>"
+            );
+        };
+        let eighths = |first: char| count_of(symbol as usize - first as usize + 1) / 8.0;
+        match symbol {
+            '─' => fill(left, middle - 0.5, run, 1.0, 1.0),
+            '━' => fill(left, middle - 1.5, run, 3.0, 1.0),
+            '│' => (0..count).for_each(|n| fill(centre - 0.5 + width * count_of(n), top, 1.0, height, 1.0)),
+            '█' => fill(left, top, run, height, 1.0),
+            '░' => fill(left, top, run, height, 0.25),
+            '▒' => fill(left, top, run, height, 0.5),
+            '▓' => fill(left, top, run, height, 0.75),
+            // One to seven eighths from the bottom.
+            '▁'..='▇' => {
+                let part = height * eighths('▁');
+                fill(left, top + height - part, run, part, 1.0);
+            }
+            // Seven eighths to one from the left.
+            '▉'..='▏' => fill(left, top, width * (1.0 - eighths('▉')), height, 1.0),
+            '╭' | '╮' | '╰' | '╯' => {
+                let (side, end) = match symbol {
+                    '╭' => (left + width, top + height),
+                    '╮' => (left, top + height),
+                    '╰' => (left + width, top),
+                    _ => (left, top),
+                };
+                let _ = writeln!(
+                    svg,
+                    "<path d=\"M{side} {middle}Q{centre} {middle} {centre} {end}\" fill=\"none\" stroke=\"{ink}\"/>"
+                );
+            }
+            _ => {
+                rest.extend(std::iter::repeat_n(symbol, count));
+                at += count;
+                continue;
+            }
+        }
+        rest.extend(std::iter::repeat_n(' ', count));
+        at += count;
+    }
+    rest
+}
+
+/// A small number of cells.
+fn count_of(n: usize) -> f32 {
+    f32::from(u16::try_from(n).unwrap_or(u16::MAX))
+}
+
+/// Returns the colour from xterm's palette of 256. The first sixteen are those of a dark theme.
 fn colour(colour: Color, ink: &str) -> String {
     match colour {
         Color::Red => "#f0716a".to_owned(),

@@ -1,4 +1,4 @@
-//! Checks tables in which a new row is easily left incomplete: scenarios, boards, explanations of log lines.
+//! Checks tables where a new row may easily be incomplete: scenarios, boards, explanations of log lines.
 
 use cfdfu::app::log::explain;
 use cfdfu::crazyflie::BOARDS;
@@ -27,7 +27,7 @@ fn identify_and_flash_end_with_a_consistent_result_in_every_scenario() {
     }
 }
 
-/// For a board without a platform no image could be suggested, and the platform of its own image would be unknown.
+/// For a board without a platform, cfdfu could not suggest an image or recognise the platform of the board's own image.
 #[test]
 fn a_firmware_for_any_board_has_the_platform_of_that_board() {
     for board in BOARDS {

@@ -1,5 +1,5 @@
-//! The real binary in a pseudo-terminal, on the demo in real time: the number of bytes sent, the contents of the
-//! screen, the state of the terminal afterwards, and what happens when the terminal is closed.
+//! Runs the real binary in a pseudo-terminal, on the demo in real time. Checks the number of bytes sent, the contents
+//! of the screen, the state of the terminal afterwards, and what happens when the terminal is closed.
 #![cfg(unix)]
 
 use std::sync::atomic::Ordering;
@@ -40,9 +40,9 @@ fn a_session_flashes_while_the_window_is_resized_and_restores_the_terminal() {
     session.until("Your Crazyflie is running");
     let bytes = session.sent();
     assert!(bytes < 60_000, "{bytes} bytes for a whole flash with three repaints");
-    println!("{bytes} bytes on the wire for a whole demo flash with three changes of size");
-    // A second flash in the same session starts from the beginning, and finds nothing to do.
-    session.press("r");
+    println!("{bytes} bytes on the wire for a whole demo flash with three resizes");
+    // A second flash in the same session starts from the beginning and finds nothing to do.
+    session.press("t");
     let screen = session.until("Unchanged and verified");
     assert!(screen.contains("Your Crazyflie is running"), "{screen}");
     session.press("q");
@@ -71,12 +71,12 @@ fn a_job_that_is_writing_stops_only_after_a_question() {
     session.press("y");
     let screen = session.until("Stopped after");
     assert!(screen.contains("no working firmware"), "{screen}");
-    session.press("r");
+    session.press("t");
     session.agree();
     session.until("Flashed and verified");
 }
 
-/// The connection drops while flashing. The flash finishes anyway, without a busy loop.
+/// The terminal is closed while flashing. The flash finishes anyway, without a busy loop.
 #[test]
 fn closing_the_terminal_does_not_stop_the_flash() {
     let mut session = Session::flashing("dfu");
@@ -90,11 +90,11 @@ fn closing_the_terminal_does_not_stop_the_flash() {
     let before = busy(pid);
     thread::sleep(Duration::from_secs(1));
     if session.child.try_wait().unwrap().is_none() {
-        assert!(busy(pid) - before < 20, "{} of 100 ticks of a second spent", busy(pid) - before);
+        assert!(busy(pid) - before < 20, "busy for {} of 100 ticks", busy(pid) - before);
     }
     assert_eq!(session.ended(), 0);
     // The rest of erasing and writing takes about 3.5 s.
-    assert!(closed.elapsed() > Duration::from_secs(2), "it ended with the terminal");
+    assert!(closed.elapsed() > Duration::from_secs(2), "the flash ended when the terminal was closed");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn simpler_terminals_get_only_characters_and_escapes_they_can_show() {
     assert!(!dumb.bytes.lock().unwrap().contains(&0x1b), "no escape reaches a dumb terminal");
 }
 
-/// This holds on the screen, with `--plain` and with `--json`.
+/// Covers the full-screen interface, `--plain` and `--json`.
 #[test]
 fn escape_sequences_in_a_file_name_never_reach_the_terminal() {
     let name = "\u{1b}[2J\u{1b}]0;mine\u{7}\u{202e}cf2.bin";
@@ -163,7 +163,7 @@ fn escape_sequences_in_a_file_name_never_reach_the_terminal() {
     assert!(!text.contains('\u{202e}'));
 }
 
-/// The demo brings its own image.
+/// The demo has a built-in image.
 #[test]
 fn the_demo_flashes_without_an_image_file() {
     let mut session = Session::start(&["--demo"], &[]);
@@ -175,7 +175,7 @@ fn the_demo_flashes_without_an_image_file() {
 }
 
 #[test]
-fn the_picker_shows_what_each_file_is_and_chooses_one() {
+fn the_picker_shows_the_kind_of_each_file_and_chooses_one() {
     let mut session = Session::start(&["--demo=dfu"], &[]);
     std::fs::write(session.dir.path().join("notes.bin"), [1, 2, 3]).unwrap();
     session.until("in DFU mode");
@@ -188,7 +188,7 @@ fn the_picker_shows_what_each_file_is_and_chooses_one() {
     session.until("No such file");
 }
 
-/// The first time, the button is released too early.
+/// The button is first released too early.
 #[test]
 fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
     let mut session = Session::start(&["cf2.bin", "--demo=dead"], &[]);
@@ -206,7 +206,7 @@ fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
         session.until(next);
         if hold < 5000 {
             session.press("1");
-            session.until("you let go");
+            session.until("radio bootloader");
             session.press("P\r");
             session.until("Unplug USB and the battery");
         }
@@ -220,9 +220,16 @@ fn an_overwritten_bootloader_is_restored_after_a_typed_word() {
     let mut session = Session::start(&["cf2.bin", "--demo=overwritten"], &[]);
     std::fs::write(session.dir.path().join("loader.bin"), images::loader()).unwrap();
     session.until("in DFU mode");
-    session.press("b");
+    // The demo brings a bootloader; choose a file instead.
+    session.press("\x1b[B\x1b[B");
+    session.press("i");
     session.until("Choose the bootloader");
-    session.press("/loader.bin\r");
+    let path = session.dir.path().join("load").display().to_string();
+    session.press(&format!("{path}\t"));
+    session.until(&format!("path {path}er.bin"));
+    session.press("\r");
+    session.until("What would you like");
+    session.press("b");
     session.until("type restore");
     session.press("\r");
     session.until("type \"restore\" first");
@@ -237,7 +244,7 @@ fn a_flash_interrupted_by_the_cable_resumes_when_the_drone_is_back() {
     session.until("Download");
     session.press("P");
     session.until("connection dropped while");
-    // Back into DFU mode, with the button held while plugging in. The job resumes by itself.
+    // Hold the button while plugging in, to bring the drone back into DFU mode. The job resumes by itself.
     session.press("BP");
     thread::sleep(Duration::from_millis(5300));
     session.press("B");
@@ -282,11 +289,11 @@ fn one_key_opens_the_doctor_when_no_drone_is_found() {
 
 /// The panic is reported as a failed job, which can be retried.
 #[test]
-fn a_panic_of_the_worker_does_not_end_the_interface() {
+fn a_panic_in_the_worker_does_not_end_the_interface() {
     let mut session = Session::flashing("defect");
     let screen = session.until("simulated defect");
-    assert!(screen.contains("Please report it") && screen.contains("no working firmware"), "{screen}");
-    session.press("r");
+    assert!(screen.contains("Press s to save") && screen.contains("no working firmware"), "{screen}");
+    session.press("t");
     session.agree();
     session.until("Flashed and verified");
     session.press("q");
@@ -294,7 +301,7 @@ fn a_panic_of_the_worker_does_not_end_the_interface() {
     session.is_restored();
 }
 
-/// M5: after a new build the new file is flashed, and the interface says so.
+/// M5: after a rebuild, the new file is flashed, and the interface reports the change.
 #[test]
 fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
@@ -302,12 +309,12 @@ fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
     session.until("in DFU mode");
     std::fs::write(session.dir.path().join("cf2.bin"), firmware("2099.01", SEED_LEN)).unwrap();
     session.press("f");
-    session.until("The file changed since it was chosen");
+    session.until("The file has changed since you chose it");
     let screen = session.until("Nothing has been changed yet");
     assert!(screen.contains("firmware 2099.01"), "{screen}");
     session.agree();
     session.until("is running 2099.01. Ready to fly");
-    // A file that was deleted is not flashed.
+    // A deleted file is not flashed.
     session.press("\r");
     session.until("What would you like");
     std::fs::remove_file(session.dir.path().join("cf2.bin")).unwrap();
@@ -316,7 +323,7 @@ fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
     session.press("q");
 }
 
-/// L3: if the terminal reports an absurd size, only a part of that is drawn.
+/// L3: if the terminal reports an absurd size, only part of the area is drawn.
 #[test]
 fn l3_a_terminal_with_an_absurd_size_does_not_stop_the_interface() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
@@ -327,7 +334,7 @@ fn l3_a_terminal_with_an_absurd_size_does_not_stop_the_interface() {
     let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
     session.master.as_ref().unwrap().resize(size).unwrap();
     // Wait, because a key that arrives together with a resize is handled only with the next key: crossterm
-    // (event/source/unix/mio.rs) returns at the signal, and forgets that the terminal was readable as well.
+    // (event/source/unix/mio.rs) returns on the signal and forgets that the terminal was readable as well.
     thread::sleep(Duration::from_millis(500));
     session.press("?");
     session.until("Keys");
@@ -353,7 +360,7 @@ fn a_firmware_from_a_pipe_is_flashed() {
     writer.join().unwrap();
 }
 
-/// The answer of the terminal arrives as keys. It changes the colours and has no other effect.
+/// The terminal's answer arrives as keys. It must change the colours and nothing else.
 #[test]
 fn the_palette_follows_the_background_of_the_terminal() {
     const DARK_ACCENT: &str = "38;5;75";

@@ -1,12 +1,12 @@
-//! The background identify: while no job runs, the selected device is identified. If something is wrong with the drone,
-//! the log says so and the goal that fixes it is marked.
+//! Background identify: identifies the selected device while no job runs. If something is wrong with the drone, logs
+//! the problem and marks the goal that fixes it.
 
 use crate::app::{App, BackgroundIdentify, Effect, Goal, Screen};
 use crate::image::Loader;
 use crate::job::{DeviceInfo, Event, Identity, Job, Level, Selector, Task};
 use crate::report;
 
-/// The job that identifies the selected device, if it is not identified yet and nothing else needs it.
+/// The job that identifies the selected device, unless that device is already identified or in use.
 pub(super) fn identify(app: &mut App) -> Option<Effect> {
     let devices = &mut app.devices;
     let device = devices.selected().filter(|device| device.open_error.is_none())?;
@@ -32,16 +32,14 @@ pub(super) fn on_event(app: &mut App, event: Event) {
             if let DeviceInfo::InDfu(identity) = &*known {
                 diagnose(app, identity);
             }
-            if let Some(identified) = &mut app.devices.identified {
-                identified.known = Some(known);
-            }
+            app.devices.know(known);
         }
         Event::Log(level @ Level::Warning, entry) => app.log.record(app.now, level, entry),
         _ => {}
     }
 }
 
-/// Handles the end of the identify. Away from Home its result is dropped, because a job may change the drone.
+/// Handles the end of the identify. On any screen but Home, drops the result, because a job may change the drone.
 pub(super) fn ended(app: &mut App) {
     match &mut app.devices.identified {
         Some(identified) if app.screen == Screen::Home => identified.is_under_way = false,

@@ -25,7 +25,7 @@ pub(super) fn show_folder(app: &mut App, which: Which, then: Option<Goal>, folde
 pub(super) fn take(app: &mut App) -> Vec<Effect> {
     let Screen::Pick(which, then, picker) = &app.screen else { return Vec::new() };
     let (which, then) = (*which, *then);
-    let path = match (picker.typed_path(), picker.marked()) {
+    let path = match (picker.typed_path(app.home.as_deref()), picker.marked()) {
         (Some(path), _) => path,
         (None, Some(entry)) if entry.kind == EntryKind::Folder => {
             let folder = entry.path.clone();
@@ -57,7 +57,7 @@ pub(super) fn on_loaded(
     result: Result<Box<Image>, Problem>,
 ) -> Option<Goal> {
     // Another file has been chosen in the meantime.
-    if !matches!(slot(app, which), Slot::Loading(waited) if *waited == path) {
+    if !matches!(slot(app, which), Slot::Loading(expected) if *expected == path) {
         return None;
     }
     let admitted = result.and_then(|image| {
@@ -81,7 +81,7 @@ pub(super) fn on_loaded(
             }
         }
         Err(problem) => {
-            let words = format!("{problem}. {}", problem.advice);
+            let words = format!("{problem}. {}", problem.advice.on_screen());
             app.log.push(app.now, Level::Warning, &words);
             app.notify(words);
             let before = match &mut app.screen {
@@ -102,9 +102,9 @@ pub(super) fn on_changed(
     path: PathBuf,
     result: Result<Box<Image>, Problem>,
 ) -> Option<Goal> {
-    let waits = app.job().is_some_and(|view| view.stage == Stage::Looking && !view.stopping);
+    let is_wanted = app.job().is_some_and(|view| view.stage == Stage::Looking && !view.stopping);
     app.screen = Screen::Home;
     *slot(app, which) = Slot::Loading(path.clone());
     on_loaded(app, which, path, result);
-    (waits && app.slot(which).image().is_some()).then_some(app.goal)
+    (is_wanted && app.slot(which).image().is_some()).then_some(app.goal)
 }

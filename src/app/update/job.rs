@@ -1,5 +1,5 @@
-//! The life of a job in the interface: start, confirmation, events, stop, and resume after a lost connection. The
-//! wizard for DFU mode by hand is here too, because it starts or resumes a job.
+//! A job's life cycle in the interface: start, confirmation, events, stop, and resume after a lost connection. The
+//! wizard for entering DFU mode by hand is here too, because it starts or resumes a job.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::supervise::{Ended, Next};
 pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     app.over = None;
     app.goal_is_explicit = true;
-    // The wizard keeps the goal that follows it.
+    // Keep a restore as the goal: it starts after the wizard.
     if goal == Goal::Recover {
         if app.goal != Goal::Restore {
             app.goal = Goal::Recover;
@@ -43,7 +43,7 @@ pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
     if source == Source::Chosen && app.slot(which).content().is_none() {
         return open_picker(app, which, Some(goal));
     }
-    // A drone without a bootloader does not appear on USB by itself.
+    // A drone without a bootloader appears on USB only if DFU mode is entered by hand.
     if app.devices.list().is_empty() {
         return into_dfu_mode(app, Aim::Begin(source));
     }
@@ -87,9 +87,9 @@ pub(super) fn source_of(app: &App) -> Source {
     }
 }
 
-/// Opens the wizard. It continues with `aim` as soon as the drone is in DFU mode.
+/// Opens the wizard, which continues with `aim` once the drone is in DFU mode.
 fn into_dfu_mode(app: &mut App, aim: Aim) -> Vec<Effect> {
-    app.screen = Screen::Wizard(WizardView { wizard: Wizard::new(app.now), aim });
+    app.screen = Screen::Wizard(WizardView { wizard: Wizard::new(app.now, app.spoken), aim });
     wizard_sees_bus(app)
 }
 
@@ -106,7 +106,7 @@ pub(super) fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Durat
         (Move::Beep(times), _) => vec![Effect::Bell(times)],
         (Move::Arrived, Aim::Resume(resume)) => {
             let resume = (**resume).clone();
-            carry_on(app, resume)
+            resume_job(app, resume)
         }
         (Move::Arrived, Aim::Begin(source)) => {
             let source = source.clone();
@@ -172,11 +172,11 @@ fn expected(app: &App, before: &Backup) -> Vec<Piece> {
 }
 
 /// Resumes the job of a lost drone once that drone is back. Another drone is refused.
-fn carry_on(app: &mut App, resume: Resume) -> Vec<Effect> {
+fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
     let Resume { drone, job, facts, .. } = resume;
-    let is_it = |device: &Device| device.mode == Mode::Dfu && drone.is(device);
-    let Some(at) = app.devices.list().iter().position(is_it) else {
-        app.notify("This is another drone or port. Plug in the one that was lost, or press Esc.");
+    let is_back = |device: &Device| device.mode == Mode::Dfu && drone.is(device);
+    let Some(at) = app.devices.list().iter().position(is_back) else {
+        app.notify("This is another drone or port. Plug the first drone back in, or press Esc.");
         return Vec::new();
     };
     app.devices.select(at);
@@ -186,13 +186,13 @@ fn carry_on(app: &mut App, resume: Resume) -> Vec<Effect> {
 }
 
 fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
+    let facts = JobFacts { progress: Progress::default(), ..facts };
     app.devices.remember();
     app.devices.map = [None; SECTORS];
     app.log.follow();
     app.screen = Screen::Job(JobView {
         facts,
         stage: Stage::Looking,
-        progress: Progress::default(),
         waiting: None,
         stopping: false,
         confirm,
@@ -200,7 +200,7 @@ fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
     });
 }
 
-/// A key that follows another one this soon does not confirm, because a held key repeats about every 30 ms.
+/// A key press that follows another this soon does not confirm, because a held key repeats about every 30 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn write(app: &mut App) -> Vec<Effect> {
@@ -261,7 +261,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
         Event::Progress { phase, done, total } => progress(app, phase, done, total),
         Event::Device(device) => {
             if let Screen::Job(view) = &mut app.screen {
-                // Clear `was_away`: the worker has the device again, and the disconnect may have been its own reset.
+                // Clear `was_away`: the worker has the device again, and may itself have reset the device.
                 (view.facts.device, view.was_away) = (Some(device), false);
             }
         }
@@ -283,7 +283,7 @@ fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     let detached = app.detached;
     let Screen::Job(view) = &mut app.screen else { return Vec::new() };
     view.waiting = None;
-    view.progress.plan(&preview.work, now);
+    view.facts.progress.plan(&preview.work, now);
     let resumed = view.confirm == Confirm::Go;
     if resumed && let Some(confirmed) = &view.facts.preview {
         // The user has already confirmed the board.
@@ -295,7 +295,7 @@ fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     let stopping = view.stopping || detached;
     view.facts.preview = Some(preview);
     require_drone(app);
-    // The job was already asked to stop, or no user is left to ask. Nothing has been written, so stop here.
+    // The user has already stopped the job, or the terminal is gone. Nothing has been written, so stop here.
     if stopping && !resumed { stop(app) } else { Vec::new() }
 }
 
@@ -303,7 +303,7 @@ fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
     let now = app.now;
     if let Screen::Job(view) = &mut app.screen {
         (view.was_away, view.waiting) = (false, None);
-        view.progress.set(phase, done, total, now);
+        view.facts.progress.set(phase, done, total, now);
         if matches!(phase, Phase::Erase | Phase::Write) {
             view.stage = Stage::Working;
             // From here on, the flash no longer matches what was identified.
@@ -312,13 +312,13 @@ fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
     }
 }
 
-/// Handles the end of a job, and closes the question whether to stop it.
+/// Handles the end of a job, and closes the stop question.
 pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     let Ended { report, drone, others, next, undo, .. } = ended;
     if app.over == Some(Overlay::AskStop) {
         app.over = None;
     }
-    // An identify that still runs is dropped when it ends.
+    // The result of an identify that is still running is dropped when it ends.
     if !app.devices.is_identifying() {
         app.devices.identified = None;
     }
@@ -327,10 +327,11 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     for other in others {
         app.log.push(app.now, Level::Warning, &other.to_string());
     }
-    let (facts, was_away) = match &app.screen {
+    let (mut facts, was_away) = match &app.screen {
         Screen::Job(view) => (view.facts.clone(), view.was_away),
         _ => (JobFacts::new(Source::Chosen), false),
     };
+    facts.ended = app.now;
     match (next, drone) {
         _ if report.outcome == Outcome::Cancelled(DroneState::Untouched) => {
             const STOPPED: &str = "Stopped. Nothing was changed on the drone.";
@@ -342,9 +343,11 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
         (Next::Resume(job), Some(drone)) if !app.detached => {
             app.log.push(app.now, Level::Warning, &report::headline(&report));
             let resume = Box::new(Resume { drone, report: Box::new(report), job, facts });
-            app.screen =
-                Screen::Wizard(WizardView { wizard: Wizard::new(app.now), aim: Aim::Resume(resume) });
-            // Otherwise the device list is older than the disconnect.
+            app.screen = Screen::Wizard(WizardView {
+                wizard: Wizard::new(app.now, app.spoken),
+                aim: Aim::Resume(resume),
+            });
+            // If the drone was not away, the device list may predate the disconnect.
             return if was_away { wizard_sees_bus(app) } else { Vec::new() };
         }
         (next, _) => {

@@ -3,7 +3,6 @@
 use super::*;
 use crate::app::command_line::command_line;
 use crate::app::picker::{Entry, EntryKind};
-use crate::app::progress::Progress;
 use crate::app::{Backup, Demo, JobFacts, Slot, Which};
 use crate::crazyflie::Protection;
 use crate::image::Content;
@@ -32,7 +31,7 @@ fn device(port: u8) -> Device {
 }
 
 fn app(devices: usize) -> App {
-    let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false }));
+    let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false, leds: "" }));
     let devices = (0..devices).map(|n| device(u8::try_from(n + 1).unwrap())).collect();
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(devices)));
     if app.devices.is_identifying() {
@@ -78,14 +77,14 @@ fn the_marked_goal_depends_on_what_is_plugged_in() {
 }
 
 #[test]
-fn a_drone_is_identified_once_and_its_diagnosis_marks_the_goal_that_helps() {
+fn a_drone_is_identified_once_and_its_diagnosis_marks_the_goal_that_fixes_it() {
     let mut app = App::new(None);
     let there = Msg::Bus(BusState::Devices(vec![device(1)]));
     let effects = update(&mut app, Duration::ZERO, there.clone());
     assert!(
         matches!(&effects[..], [Effect::Identify(job)] if job.task == Task::Identify && job.enter == Enter::Never)
     );
-    assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "once");
+    assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "a drone is identified only once");
     let protection = Some(Protection::default());
     let identity =
         Identity { board: None, loader: Some(Loader::Erased), firmware: None, protection, rom: None };
@@ -94,7 +93,7 @@ fn a_drone_is_identified_once_and_its_diagnosis_marks_the_goal_that_helps() {
     assert!(notice_of(&app).contains("Press b to restore it"));
     assert!(app.devices.known().is_some());
     assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "it is already identified");
-    // After a reconnect it may be another drone.
+    // After a reconnect, the device may be another drone.
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![])));
     assert!(app.devices.known().is_none());
     assert_eq!(update(&mut app, Duration::ZERO, there).len(), 1);
@@ -193,7 +192,6 @@ fn working() -> App {
     app.screen = Screen::Job(JobView {
         facts: JobFacts::new(Source::Chosen),
         stage: Stage::Working,
-        progress: Progress::default(),
         waiting: None,
         stopping: false,
         confirm: Confirm::Ask,
@@ -203,7 +201,7 @@ fn working() -> App {
 }
 
 #[test]
-fn no_key_stops_a_writing_job_without_a_question() {
+fn no_key_stops_a_writing_job_without_asking() {
     for key in [Key::Char('q'), Key::CtrlC] {
         let mut app = working();
         assert_eq!(press(&mut app, key), []);
@@ -248,7 +246,7 @@ fn a_lost_terminal_lets_a_flash_finish_and_ends_everything_else() {
 }
 
 #[test]
-fn the_command_line_names_the_selected_one_of_several_drones() {
+fn the_command_line_names_the_selected_drone_if_there_are_several() {
     let mut app = app(2);
     // The newly selected drone is identified, too.
     assert!(matches!(press(&mut app, Key::Tab)[..], [Effect::Identify(_)]));
@@ -271,7 +269,7 @@ fn an_undo_remains_an_undo_after_the_wizard() {
     let image = admission::undo(copy, Overrides { allow_mismatch: true, ..Overrides::default() }).unwrap();
     let before = Box::new(Backup { image, content, drone: device(1).drone(), expected: Vec::new() });
     let aim = Aim::Begin(Source::Undo(before.clone()));
-    let wizard = Wizard { step: WizardStep::Early, since: Duration::ZERO };
+    let wizard = Wizard { step: WizardStep::Early, since: Duration::ZERO, spoken: false };
     app.screen = Screen::Wizard(WizardView { wizard, aim });
     let effects = press(&mut app, Key::Enter);
     let [Effect::Start(job)] = &effects[..] else { panic!("{effects:?}") };
