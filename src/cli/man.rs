@@ -40,7 +40,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 const KEYS: &str = "\
 The bottom of every screen shows the available keys; ? lists all of them. f flashes, r guides you when a drone does \
 not start, b restores the bootloader, i chooses a file, u undoes the last flash, d opens the doctor, l opens the log, \
-q quits. Arrows or h, j, k, l move, Enter starts, w writes what the plan shows, Esc goes back.";
+t tries again, q quits. Arrows or j and k move, Enter starts, w writes what the plan shows, Esc goes back.";
 
 const JSON: &str = "\
 With --json, every command prints one object per line on standard output. The last object is the event result: its \
@@ -48,7 +48,7 @@ outcome is flashed, unchanged, failed or cancelled, and its error is null or has
 and advice. The other events are device, image, board, plan, progress, log, check, scenario and text.";
 
 /// When the text of this page was last changed.
-const DATE: &str = "2026-11-24";
+const DATE: &str = "2026-11-29";
 
 /// Generates the page in man(7) format.
 pub(super) fn page(mut command: Command) -> String {
