@@ -5,6 +5,8 @@
 //! the measured time is the time that the chip itself would need, the same on every machine.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A source of time that can also sleep.
@@ -13,6 +15,26 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Duration;
     /// Blocks for `time`.
     fn sleep(&self, time: Duration);
+    /// The calling thread begins work that takes time: see [`TeamClock`].
+    fn join(&self) {}
+    /// The calling thread ends the work of [`Clock::join`].
+    fn leave(&self) {}
+}
+
+/// A thread's membership in a [`TeamClock`]; for other clocks, it has no effect.
+pub(crate) struct Member<'a>(&'a dyn Clock);
+
+impl<'a> Member<'a> {
+    pub(crate) fn of(clock: &'a dyn Clock) -> Member<'a> {
+        clock.join();
+        Member(clock)
+    }
+}
+
+impl Drop for Member<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
 }
 
 pub(crate) struct RealClock {
@@ -37,7 +59,7 @@ impl Clock for RealClock {
     }
 
     fn sleep(&self, time: Duration) {
-        std::thread::sleep(time);
+        thread::sleep(time);
     }
 }
 
@@ -64,7 +86,137 @@ impl Clock for FastClock {
     }
 }
 
+/// A clock without waiting for several threads that work at the same time, so that eight parallel flashes take the time
+/// of one and not of eight.
+///
+/// Threads that do the measured work are members. Time stands still while any of them is awake; once all of them sleep,
+/// it jumps to the earliest end of a sleep. A thread that is not a member, such as a scanner, may sleep too, but moves
+/// the time on its own only while there are no members. Time also stands still while a member waits for a message, so
+/// such a wait costs no simulated time.
+#[derive(Default)]
+pub struct TeamClock {
+    team: Mutex<Team>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct Team {
+    now: Duration,
+    /// Members that do not sleep.
+    awake: usize,
+    members: Vec<ThreadId>,
+    /// When each sleep ends, and whether a member sleeps.
+    sleeps: Vec<(Duration, bool)>,
+}
+
+impl TeamClock {
+    pub fn new() -> TeamClock {
+        TeamClock::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Team> {
+        self.team.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Team {
+    /// Moves the time to the earliest end of a sleep if no member is awake. Those whose sleep ends are awake at once,
+    /// so the time cannot move again before they run.
+    fn advance(&mut self) -> bool {
+        let has_members = !self.members.is_empty();
+        let ends = self.sleeps.iter().filter(|(_, member)| *member || !has_members);
+        let Some(next) = ends.map(|(end, _)| *end).min().filter(|_| self.awake == 0) else { return false };
+        self.now = self.now.max(next);
+        let now = self.now;
+        self.awake += self.sleeps.iter().filter(|(end, member)| *member && *end <= now).count();
+        self.sleeps.retain(|(end, _)| *end > now);
+        true
+    }
+}
+
+impl Clock for TeamClock {
+    fn now(&self) -> Duration {
+        self.lock().now
+    }
+
+    fn sleep(&self, time: Duration) {
+        let mut team = self.lock();
+        let end = team.now + time;
+        let member = team.members.contains(&thread::current().id());
+        team.sleeps.push((end, member));
+        team.awake -= usize::from(member);
+        loop {
+            if team.advance() {
+                self.woken.notify_all();
+            }
+            if team.now >= end {
+                return;
+            }
+            team = self.woken.wait(team).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn join(&self) {
+        let mut team = self.lock();
+        team.members.push(thread::current().id());
+        team.awake += 1;
+    }
+
+    fn leave(&self) {
+        let mut team = self.lock();
+        let me = thread::current().id();
+        if let Some(at) = team.members.iter().position(|member| *member == me) {
+            team.members.swap_remove(at);
+            team.awake -= 1;
+        }
+        if team.advance() {
+            self.woken.notify_all();
+        }
+    }
+}
+
 /// Seconds since 1970, for file names and records.
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Eight members that sleep for different times end when the longest one ends, in the order of their ends.
+    #[test]
+    fn members_sleep_at_the_same_time() {
+        let clock = Arc::new(TeamClock::new());
+        let order = Arc::new(Mutex::new(Vec::new()));
+        // This thread holds the time until all others have started.
+        clock.join();
+        let threads: Vec<_> = (1..=8_u64)
+            .map(|n| {
+                let (clock, order) = (Arc::clone(&clock), Arc::clone(&order));
+                let (ready, started) = std::sync::mpsc::channel();
+                let thread = thread::spawn(move || {
+                    let _member = Member::of(&*clock);
+                    ready.send(()).unwrap();
+                    for _ in 0..100 {
+                        clock.sleep(Duration::from_millis(n));
+                    }
+                    order.lock().unwrap().push(n);
+                    clock.now()
+                });
+                started.recv().unwrap();
+                thread
+            })
+            .collect();
+        clock.leave();
+        let ends: Vec<Duration> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let expected: Vec<Duration> = (1..=8).map(|n| Duration::from_millis(100 * n)).collect();
+        assert_eq!(ends, expected);
+        assert_eq!(*order.lock().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
+        // Without members, the clock moves like a fast one.
+        clock.sleep(Duration::from_secs(5));
+        assert_eq!(clock.now(), Duration::from_millis(5800));
+    }
 }

@@ -9,6 +9,7 @@
 //! machines therefore exist twice on purpose: with shared code, both sides would share a misreading of AN3156, every
 //! test would pass, and only a real drone would reveal the mistake.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,13 +39,61 @@ const SET_INTERFACE: (u8, u8) = (0x01, 11);
 #[derive(Clone)]
 pub struct SimBus {
     drones: Arc<Mutex<Vec<SimDrone>>>,
+    /// Where each drone is plugged in.
+    places: Arc<[Location]>,
+    /// Until when the wire of each hub is in use.
+    wires: Arc<Mutex<HashMap<Location, Duration>>>,
     clock: Arc<dyn Clock>,
+}
+
+/// A full-speed wire carries 1500 bytes in a frame of 1 ms. A packet of 64 bytes takes 77 of them, and a control
+/// transfer takes 45 for its setup and status.
+const WIRE_RATE: u64 = 1_500_000;
+const PACKET: usize = 64;
+const PACKET_ON_WIRE: u64 = 77;
+const CONTROL_ON_WIRE: u64 = 45;
+
+/// How long a control transfer with this much data occupies the wire.
+fn on_wire(bytes: usize) -> Duration {
+    let bytes = CONTROL_ON_WIRE + PACKET_ON_WIRE * bytes.div_ceil(PACKET) as u64;
+    Duration::from_nanos(bytes * 1_000_000_000 / WIRE_RATE)
 }
 
 impl SimBus {
     /// Creates a bus with these drones on its ports 1, 2, ….
     pub fn new(drones: Vec<SimDrone>, clock: Arc<dyn Clock>) -> SimBus {
-        SimBus { drones: Arc::new(Mutex::new(drones)), clock }
+        let port = |n: usize| u8::try_from(n + 1).unwrap_or(u8::MAX);
+        let places = (0..drones.len()).map(|n| Location { bus: 1, ports: vec![port(n)] }).collect();
+        SimBus::at(drones, places, clock)
+    }
+
+    /// Creates a bus with each drone at its place. The drones on one hub share a full-speed wire, as behind a hub with
+    /// a single transaction translator; each port of a root hub has its own.
+    ///
+    /// # Panics
+    /// If there are fewer places than drones.
+    pub fn at(drones: Vec<SimDrone>, places: Vec<Location>, clock: Arc<dyn Clock>) -> SimBus {
+        assert!(places.len() >= drones.len(), "a place for each drone");
+        let (drones, wires) = (Arc::new(Mutex::new(drones)), Arc::default());
+        SimBus { drones, places: places.into(), wires, clock }
+    }
+
+    /// Sleeps for the time of a transfer with drone `n`. If the wire that it shares with others is in use, the transfer
+    /// takes longer.
+    fn transfer(&self, n: usize, takes: Duration, bytes: usize) {
+        let now = self.clock.now();
+        let mut end = now + takes;
+        let hub = self.places.get(n).and_then(|place| {
+            let (_, hub) = place.ports.split_last().filter(|(_, hub)| !hub.is_empty())?;
+            Some(Location { bus: place.bus, ports: hub.to_vec() })
+        });
+        if let Some(hub) = hub {
+            let mut wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = wires.entry(hub).or_default();
+            *free = now.max(*free) + on_wire(bytes);
+            end = end.max(*free);
+        }
+        self.clock.sleep(end.saturating_sub(now));
     }
 
     /// The number of drones, plugged in or not.
@@ -69,7 +118,7 @@ impl SimBus {
 
     /// The same drones, with another clock.
     pub fn on_clock(&self, clock: Arc<dyn Clock>) -> SimBus {
-        SimBus { drones: Arc::clone(&self.drones), clock }
+        SimBus { clock, ..self.clone() }
     }
 
     #[cfg(target_os = "linux")]
@@ -118,7 +167,11 @@ impl SimBus {
             self.clock.sleep(limit);
             return Err(TransferError::Timeout);
         }
-        self.clock.sleep(takes);
+        let moved = match &answer {
+            RomAnswer::Data(bytes) => bytes.len(),
+            _ => data.len(),
+        };
+        self.transfer(n, takes, moved);
         // The cable may have been unplugged in the meantime.
         if answer != RomAnswer::Silence
             && self.with(n, |drone, _| drone.enumeration()).flatten() != Some(enumeration)
@@ -148,7 +201,7 @@ impl Bus for SimBus {
             Some(Found {
                 id: Id { vendor: id.0, product: id.1 },
                 release,
-                location: Location { bus: 1, ports: vec![u8::try_from(n + 1).ok()?] },
+                location: self.places.get(n)?.clone(),
                 address: drone.enumeration()?,
                 names: None,
                 simulated: true,
@@ -158,8 +211,8 @@ impl Bus for SimBus {
     }
 
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
-        let port = found.location.ports.first().copied().unwrap_or_default();
-        let n = usize::from(port).checked_sub(1).ok_or(TransferError::Disconnected)?;
+        let n = self.places.iter().position(|place| *place == found.location);
+        let n = n.ok_or(TransferError::Disconnected)?;
         match self.with(n, |drone, _| drone.enumeration()).flatten() {
             Some(enumeration) if enumeration == found.address => {
                 Ok(Box::new(SimTransport { bus: self.clone(), n, enumeration }))

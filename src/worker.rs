@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Member};
 use crate::flash::Address;
 use crate::job::{
     Command, Device, DroneState, Event, Failure, FailureKind, Job, Level, LogEntry, Outcome, Phase, Place,
@@ -66,6 +66,7 @@ impl Worker {
             while let Ok(command) = inbox.recv() {
                 let mut next = if let Command::Run(job) = command { Some(job) } else { None };
                 while let Some(job) = next {
+                    let _member = Member::of(&*clock);
                     let mut ctx = Ctx::new(&*bus, &*clock, &inbox, &outbox);
                     let report = perform(&mut ctx, &job);
                     next = ctx.next.take();

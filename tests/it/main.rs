@@ -4,6 +4,7 @@
 //!
 //! - `flashing`: whole jobs: the resulting contents of the flash, the order of changes, the number of transfers
 //! - `finding`: how a job selects its device and brings it into DFU mode and back
+//! - `fleet`: many drones at once
 //! - `lost`: answers that a check depends on, lost once or always
 //! - `real_chips`: replays the behaviour seen in logs of real chips
 //! - `matrix`: every job with every fault at every transfer
@@ -73,6 +74,7 @@ mod fault;
 mod files;
 mod finding;
 mod flashing;
+mod fleet;
 mod hostile;
 mod interface;
 mod json;
