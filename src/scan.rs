@@ -1,5 +1,5 @@
-//! Scans the bus for Crazyflies and related devices, and selects one. It only reads; jobs open their drone in
-//! `worker::find`.
+//! Scans the bus for Crazyflies and related devices, and selects one. It only reads descriptors; jobs open their drone
+//! in `worker::find`.
 
 use crate::crazyflie::{Mode, RelatedDevice};
 use crate::job::{Device, FailureKind, Other, Selector};
@@ -15,14 +15,22 @@ pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
 /// Like [`devices`], but stops early once `keep_going` returns false: querying a device that does not answer takes a
 /// long time.
 fn devices_while(bus: &dyn Bus, keep_going: &mut dyn FnMut() -> bool) -> Result<Vec<Device>, BusError> {
-    let known = |found: &Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
-    let candidates = bus.list()?.into_iter().filter(known).take_while(|_| keep_going());
+    let candidates = bus.list()?.into_iter().filter(is_candidate).take_while(|_| keep_going());
     Ok(candidates.filter_map(|found| inspect(bus, &found).ok()?).collect())
+}
+
+/// Whether a device has the USB ids of a Crazyflie in one of its modes.
+fn is_candidate(found: &Found) -> bool {
+    found.id == ROM_DFU || found.id == CRAZYFLIE
 }
 
 /// Lists the devices on the bus that are not a Crazyflie but belong to one or could be mistaken for one. Only devices
 /// with the Crazyflie's USB ids are opened to read their names: another tool may be using the rest.
 pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
+    Ok(related(bus, bus.list()?))
+}
+
+fn related(bus: &dyn Bus, list: Vec<Found>) -> Vec<Other> {
     let named = |found: Found| {
         let names = || {
             let read = || bus.open(&found).and_then(|mut transport| descriptor::names(&mut *transport));
@@ -30,7 +38,7 @@ pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
         };
         Some(Other { what: RelatedDevice::of(found.id, names)?, id: found.id, location: found.location })
     };
-    Ok(bus.list()?.into_iter().filter_map(named).collect())
+    list.into_iter().filter_map(named).collect()
 }
 
 /// A cache for repeated scans. Reading a device's names opens the device, so this is done only once, and repeated only
@@ -49,8 +57,7 @@ impl ScanCache {
         let is_open =
             |device: &Option<Device>| device.as_ref().is_none_or(|device| device.open_error.is_none());
         self.devices.retain(|(found, device)| list.contains(found) && is_open(device));
-        let ours = |found: &&Found| found.id == ROM_DFU || found.id == CRAZYFLIE;
-        for found in list.iter().filter(ours) {
+        for found in list.iter().filter(|found| is_candidate(found)) {
             if self.devices.iter().all(|(known, _)| known != found)
                 && let Ok(device) = inspect(bus, found)
             {
@@ -106,6 +113,22 @@ pub(crate) fn choose_while(
     selector: &Selector,
     keep_going: &mut dyn FnMut() -> bool,
 ) -> Result<Device, FailureKind> {
+    // Do not open devices on other ports: another job may be using one, and the query would wait for it.
+    if let Selector::At(port) = selector {
+        let list = bus.list()?;
+        let here: Vec<Found> = list.iter().filter(|found| found.location == *port).cloned().collect();
+        let device =
+            here.iter().find(|found| is_candidate(found)).and_then(|found| inspect(bus, found).ok()?);
+        if let Some(device) = device {
+            return Ok(device);
+        }
+        let others = related(bus, here);
+        return Err(match others.is_empty() {
+            false => FailureKind::OnlyOthers(others),
+            true if list.iter().any(is_candidate) => FailureKind::NoMatch(selector.to_string()),
+            true => FailureKind::NoDevice,
+        });
+    }
     let mut present = devices_while(bus, keep_going)?;
     if !keep_going() {
         return Err(FailureKind::NoDevice);
