@@ -63,7 +63,7 @@ pub struct App {
     pub overlay_scroll: usize,
     pub undo: Undo,
     pub rhythm: KeyRhythm,
-    /// A voice may read the screen, so the wizard leaves more time.
+    /// A screen reader may read the screen, so the wizard leaves more time.
     pub spoken: bool,
     /// The terminal's background, once the terminal has reported it.
     pub background: Option<Background>,

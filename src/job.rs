@@ -44,7 +44,8 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub device: Selector,
-    /// The serial number of the drone that an earlier job began with. A different drone on its port is not touched.
+    /// For a job that follows an earlier one: the serial number of that job's drone. A different drone on its port is
+    /// not touched.
     pub serial: Option<String>,
     /// How long to wait for the device to appear.
     pub wait: Duration,
@@ -421,7 +422,7 @@ pub enum WaitFor {
     #[error("the Crazyflie to start")]
     Start,
     /// The drone has been flashed and has started. A cancel skips this wait.
-    #[error("the drone to stay up")]
+    #[error("a stable start")]
     StayUp,
 }
 
@@ -536,7 +537,7 @@ impl Report {
 pub enum Boot {
     /// The job did not restart it.
     NotAsked,
-    /// It started, but the wait for it to stay up was skipped, or the drone was unplugged.
+    /// It started, but was unplugged, or the user skipped the check that it keeps running.
     NotWatched,
     /// It started and was still running a few seconds later.
     StaysUp,

@@ -200,7 +200,7 @@ impl Plan {
 
     /// The work that remains after the comparison. `found` has one entry for each of [`Plan::sectors`].
     ///
-    /// If any sector of a part differs, the head sector of that part is erased and rewritten too, even if it matches.
+    /// If any sector of a program differs, that program's head sector is erased and rewritten too, even if it matches.
     /// Flash is erased in whole sectors, so this is the only way to blank the commit word first. If a matching head
     /// sector were skipped, its commit word would stay valid during the job, and the bootloader would start a mixture
     /// of old and new firmware after an interruption.

@@ -76,7 +76,7 @@ pub(crate) struct Binding {
     pub keys: Vec<Key>,
     /// The key as the footer shows it.
     pub shown: &'static str,
-    /// What the key does, in one to three words.
+    /// What the key does, in a few words.
     pub label: &'static str,
     pub action: Action,
     /// Why the action is unavailable.

@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(picker.typed(), Some("/images/"));
     }
 
-    /// B17, B18: the marks depend on the purpose and on the board.
+    /// The marks depend on the purpose and on the board.
     #[test]
     fn a_file_fits_its_purpose_and_board() {
         let firmware = Usable::Firmware(vec!["CF20".to_owned(), "CF21".to_owned()]);

@@ -1,5 +1,5 @@
 //! The progress of a job: phases, bytes, rate and time left. Pure functions, so the estimates can be tested without a
-//! clock. The share never reaches 100 % while work remains.
+//! clock. The completed share never reaches 100% while work remains.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub struct Progress {
     span: Option<(Phase, Duration, u64)>,
 }
 
-/// The time of one span of [`Progress::speeds`], in milliseconds.
+/// The length of one span of [`Progress::speeds`], in milliseconds.
 const SPAN_MS: u64 = 100;
 /// The most spans kept; the oldest are dropped.
 const SPANS: usize = 400;
@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    /// Ends the spans that are over by now.
+    /// Adds an entry to `speeds` for each span that has ended.
     fn sample(&mut self, phase: Phase, began: u64, done: u64, now: Duration) {
         let (start, bytes) = match self.span {
             Some((last, start, bytes)) if last == phase => (start, bytes),
@@ -223,7 +223,7 @@ mod tests {
         assert!(!progress.is_done(Phase::Verify), "one byte is left");
     }
 
-    /// B2: on a chip that takes three times as long, the estimate is three times as long once the pace is measured.
+    /// On a chip that takes three times as long, the estimate is three times as long once the pace is measured.
     #[test]
     fn the_time_left_follows_the_rate() {
         let mut progress = Progress::default();
@@ -259,7 +259,7 @@ mod tests {
         progress.set(Phase::Write, 20 * 1024, 1 << 20, ms(100));
         progress.set(Phase::Write, 30 * 1024, 1 << 20, ms(400));
         assert_eq!(progress.speeds(), [200, 33, 33, 33]);
-        // Another phase starts anew, and the history has a limit.
+        // A new phase starts a new span, and the history is bounded.
         progress.set(Phase::Verify, 0, 1 << 20, ms(500));
         progress.set(Phase::Verify, 100 * 1024, 1 << 20, Duration::from_secs(1000));
         assert_eq!((progress.speeds().len(), progress.speeds()[0]), (SPANS, 0));

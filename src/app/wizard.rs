@@ -1,5 +1,5 @@
-//! Guides the user into DFU mode by hand. Both hands are busy, so after the first key press the steps advance by
-//! timers and USB events.
+//! Guides the user through entering DFU mode by hand. Both hands are busy, so after the first key press, timers and
+//! USB events advance the steps.
 //!
 //! The drone's power chip (crazyflie2-nrf-mbs) sets the timing. If the button is held for less than 1.5 s, the
 //! drone boots normally; for less than 5 s, it starts the radio bootloader; for longer, it starts the boot ROM, which
@@ -10,14 +10,14 @@ use std::time::Duration;
 use crate::crazyflie::Mode;
 use crate::job::Device;
 
-/// Countdown before the cable is plugged in, in seconds; longer if a voice reads the instructions.
+/// Countdown before the cable is plugged in, in seconds; longer if a screen reader reads the instructions.
 const COUNT: u64 = 3;
 const COUNT_SPOKEN: u64 = 8;
 /// How long to hold the button: one second longer than necessary, in case the cable was plugged in late.
 const HOLD: Duration = Duration::from_secs(6);
 /// Time allowed for plugging in the cable after the countdown.
 const PLUGGING: Duration = Duration::from_secs(2);
-/// A voice needs this much longer to say what to do.
+/// Extra time for a screen reader to read out the instructions.
 const VOICE: Duration = Duration::from_secs(3);
 /// How long to wait for the drone after the button is released.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
@@ -26,7 +26,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 pub struct Wizard {
     pub step: WizardStep,
     pub since: Duration,
-    /// A voice may read the instructions, so each step takes longer. Holding the button longer does no harm.
+    /// A screen reader may read the instructions, so each step takes longer. Holding the button longer does no harm.
     pub spoken: bool,
 }
 
@@ -39,7 +39,7 @@ pub enum WizardStep {
     Count,
     /// Keep holding the button.
     Hold,
-    /// Let go of the button, and watch the bus.
+    /// Let go of the button; cfdfu watches the bus.
     Release,
     /// No drone appeared; ask what the LEDs are doing.
     AskLeds,
@@ -163,13 +163,13 @@ impl Wizard {
         if self.spoken { PLUGGING + VOICE } else { PLUGGING }
     }
 
-    /// The instruction of a step that the timer ends, as one sentence to be read aloud.
+    /// The instruction for a timed step, as text to be read aloud.
     pub(crate) fn spoken_words(&self, now: Duration) -> Option<String> {
         let text = match self.step {
             WizardStep::Count => {
                 let seconds = self.countdown().as_secs();
                 format!(
-                    "Press the button and keep holding it. Plug in USB in {seconds} seconds, when you hear: now."
+                    "Press the button and keep holding it. Plug in USB in {seconds} seconds, when you hear \"now\"."
                 )
             }
             WizardStep::Hold if self.is_plugging(now) => {
@@ -263,7 +263,7 @@ impl Wizard {
         self.step == WizardStep::Hold && now.saturating_sub(self.since) < self.plugging()
     }
 
-    /// Whether it is time to let go of the button: for the first two seconds of that step.
+    /// Whether it is time to let go of the button: the first two seconds of [`WizardStep::Release`].
     pub(crate) fn is_letting_go(&self, now: Duration) -> bool {
         self.step == WizardStep::Release && self.seconds(now) < 2
     }
@@ -273,7 +273,7 @@ impl Wizard {
         now.saturating_sub(self.since).as_secs()
     }
 
-    /// What M2 does now if the user follows the steps, or what the user answered.
+    /// The state of M2 now: as expected if the user follows the steps, or as the user reported it.
     pub(crate) fn led(&self, now: Duration) -> Led {
         let held = now.saturating_sub(self.since);
         match self.step {
@@ -291,7 +291,7 @@ impl Wizard {
         }
     }
 
-    /// Whether a blinking M2 is lit at this moment: half periods of 476 and 250 ms.
+    /// Whether M2 is lit at this moment. It blinks with a half period of 476 or 250 ms.
     pub(crate) fn lit(&self, now: Duration) -> bool {
         let half = match self.led(now) {
             Led::Off => return false,

@@ -43,7 +43,7 @@ not start, b restores the bootloader, i chooses a file, u undoes the last flash,
 t tries again, q quits. Arrows or j and k move, Enter starts, w writes what the plan shows, Esc goes back.";
 
 const JSON: &str = "\
-With --json, every command prints one object per line on standard output. The last object is the event result: its \
+With --json, every command prints one object per line on standard output. The last object is the result event: its \
 outcome is flashed, unchanged, failed or cancelled, and its error is null or has kind (a word for scripts), message \
 and advice. The other events are device, image, board, plan, progress, log, check, scenario and text.";
 

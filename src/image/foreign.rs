@@ -1,7 +1,8 @@
-//! Files that users mistake for an image: the web page around a download, a text file, an archive. Each kind is refused
-//! with its own message. Parsed as a raw image, the file would only be "not recognised", and users can override that.
+//! Files that users mistake for an image: a web page saved instead of the download, a text file, an archive. Each kind
+//! is refused with its own message. Parsed as a raw image, the file would only be "not recognised", and users can
+//! override that.
 
-/// A web page is recognised within this many bytes.
+/// The number of characters to search for HTML tags, at up to four bytes each.
 const BEGINNING: usize = 2048;
 
 /// Archives and compressed files, by their first bytes.
@@ -73,9 +74,9 @@ mod tests {
         let (little, big) = (utf16(PAGE, u16::to_le_bytes), utf16(PAGE, u16::to_be_bytes));
         for (name, file) in [
             ("UTF-8", PAGE.as_bytes().to_vec()),
-            ("UTF-8 with mark", [b"\xEF\xBB\xBF", PAGE.as_bytes()].concat()),
-            ("UTF-16 LE with mark", [b"\xFF\xFE", &little[..]].concat()),
-            ("UTF-16 BE with mark", [b"\xFE\xFF", &big[..]].concat()),
+            ("UTF-8 with BOM", [b"\xEF\xBB\xBF", PAGE.as_bytes()].concat()),
+            ("UTF-16 LE with BOM", [b"\xFF\xFE", &little[..]].concat()),
+            ("UTF-16 BE with BOM", [b"\xFE\xFF", &big[..]].concat()),
             ("UTF-16 LE", little),
             ("UTF-16 BE", big),
             ("UTF-32 LE", utf32),

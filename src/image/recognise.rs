@@ -11,7 +11,7 @@ use super::startup::{self, Extent};
 use crate::crazyflie;
 use crate::flash::{Address, BLANK, FIRMWARE_BASE, FIRMWARE_MAX, FLASH_END, LOADER_BASE, LOADER_MAX, Span};
 
-/// 98 words: 16 of the core and 82 interrupts (RM0090 table 62).
+/// 98 words: 16 for the core and 82 for interrupts (RM0090 table 62).
 const VECTORS: usize = 98;
 /// Length of the vector table, in bytes.
 const VECTORS_LEN: usize = VECTORS * 4;
@@ -111,7 +111,11 @@ impl fmt::Display for Content {
             Content::Bootloader => f.write_str("the Bitcraze bootloader"),
             Content::Radio => f.write_str("for the radio chip (nRF51)"),
             Content::WholeFlash(WholeFlash { loader, firmware }) => {
-                f.write_str(if *loader { "bootloader and " } else { "a flash without a bootloader, " })?;
+                f.write_str(if *loader {
+                    "bootloader and "
+                } else {
+                    "a copy of the flash without a bootloader, "
+                })?;
                 match firmware {
                     Some(firmware) => firmware.fmt(f),
                     None => f.write_str("no firmware"),

@@ -29,7 +29,7 @@ fn a_tiny_file_is_an_unknown_image() {
 fn segments_are_sorted_and_joined_and_must_not_overlap() {
     let parts = vec![segment(0x0800_5000, 16), segment(0x0800_4000, 0x1000), segment(0x0800_8000, 4)];
     let image = Image::placed(Format::Hex, parts).unwrap();
-    let Payload::Placed(joined) = &image.payload else { panic!("placed") };
+    let Payload::Placed(joined) = &image.payload else { panic!("not placed") };
     let found: Vec<_> = joined.iter().map(|part| (part.address.0, part.data.len())).collect();
     assert_eq!(found, [(0x0800_4000, 0x1010), (0x0800_8000, 4)]);
     assert_eq!((image.address(), image.payload.len()), (Some(FIRMWARE_BASE), 0x1014));

@@ -120,7 +120,7 @@ pub enum CopyProblem {
     NoHome,
     #[error("the drone reports no serial number")]
     NoSerial,
-    #[error("it is incomplete")]
+    #[error("that firmware is incomplete")]
     Incomplete,
     #[error("{0}")]
     Io(String),
@@ -269,7 +269,7 @@ impl fmt::Display for LogEntry {
                 "The boot ROM does not accept a programming width; continuing with its default, 8 bits",
             ),
             E::WordsAreSlow => {
-                f.write_str("The boot ROM accepted 32 bits, but programs as slowly as at 8 bits")
+                f.write_str("The boot ROM accepted 32 bits, but still programs as slowly as at 8 bits")
             }
             E::Narrowed => f.write_str("Programming 8 bits at a time from now on"),
             E::Erased { sector, took } => write!(
@@ -316,7 +316,7 @@ impl fmt::Display for LogEntry {
             E::EndedUnseen(result) => write!(f, "The last job ended while you were away: {result}"),
 
             E::Time { part: None, .. } => {
-                write!(f, "{:<15} {:>8} {:>8} {:>8} {:>8}", "Time line", "total", "data", "chip", "pause")
+                write!(f, "{:<15} {:>8} {:>8} {:>8} {:>8}", "Timing", "total", "data", "chip", "pause")
             }
             E::Time { part: Some(part), total, shares } => {
                 let [data, chip, pause] = shares.map(|share| share.as_secs_f64());

@@ -137,7 +137,7 @@ fn only_differing_sectors_and_the_head_sector_are_rewritten() {
 #[test]
 fn blank_blocks_are_verified_but_not_written() {
     let mut image = firmware(16 * 1024);
-    let Payload::Raw(data) = &mut image.payload else { panic!("raw") };
+    let Payload::Raw(data) = &mut image.payload else { panic!("the payload is not raw") };
     data[4096..8192].fill(0xFF);
     let approved = admission::flash(&image, Overrides::default()).unwrap();
     let plan = Plan::new(&approved, &MemoryMap::stm32f405()).unwrap();

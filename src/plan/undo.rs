@@ -4,8 +4,8 @@
 //! an interruption, the flash holds a mixture of old and new that never ran. Three rules keep the copy correct. Without
 //! them, the undo of a flash that failed and was repeated would restore the broken state in between.
 //!
-//! - The remains of an interrupted job never replace the copy. [`Unfinished`] lists what the job was to write, so
-//!   the next job recognises the remains and keeps the older copy for that part of the flash.
+//! - The leftovers of an interrupted job never replace the copy. [`Unfinished`] lists what the job was to write, so
+//!   the next job recognises them and keeps the older copy for that part of the flash.
 //! - The copy covers every sector that has changed since it was made: each retry adds the sectors that it reaches.
 //! - An interrupted undo keeps its target, and the next undo continues with it.
 //!
@@ -203,12 +203,12 @@ impl History {
     }
 
     /// What the drone must still hold for an undo to be correct. If it holds something else, another program has
-    /// changed it since. Empty while a change is unfinished, because such a change may have left any content.
+    /// changed it since. Empty while a change is unfinished, because the flash may then hold anything.
     pub fn expected(&self) -> &[Piece] {
         if self.unfinished.is_some() { &[] } else { &self.wrote }
     }
 
-    /// The history after an undo that found everything restored already. This finishes an interrupted undo.
+    /// The history after an undo that found nothing left to restore. This finishes an interrupted undo.
     pub(crate) fn undone(self) -> History {
         if self.is_undoing() { self.end() } else { self }
     }
@@ -269,14 +269,14 @@ fn is_partly_erased(there: &Segment, kept: &Segment) -> bool {
 }
 
 /// Whether the part holds a program that cannot have run: one without its first word, which cfdfu writes last, or a
-/// firmware without its end, as left by another program's interrupted flash.
+/// truncated firmware, as left behind when another program's flash is interrupted.
 fn is_half(part: &Segment) -> bool {
     let starts = part.address == LOADER_BASE || part.address == FIRMWARE_BASE;
     let headless = part.data.iter().take(4).all(|&byte| byte == BLANK);
     starts && (headless && !is_blank(&part.data) || part.address == FIRMWARE_BASE && is_cut(&part.data))
 }
 
-/// Whether a firmware lacks its end. `false` if the part was not read up to that end: see [`Content::in_flash`].
+/// Whether the firmware is known to be truncated. `false` if too little of it was read to tell.
 fn is_cut(bytes: &[u8]) -> bool {
     let content = Content::in_flash(bytes);
     let firmware = content.as_ref().and_then(Content::firmware);

@@ -228,7 +228,7 @@ fn lock(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// A running instance updates its file a few times a second, so an older file is stale.
+/// Without file locks, age decides: a file that has not been updated for a minute is stale.
 #[cfg(not(unix))]
 fn is_locked(path: &Path, _: u32) -> bool {
     const MINUTE: u64 = 60;

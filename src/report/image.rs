@@ -63,7 +63,7 @@ pub fn image_error(error: &ImageError) -> Problem {
 #[allow(clippy::too_many_lines, reason = "a table, one row per refusal")]
 pub(crate) fn refusal(refusal: &Refusal) -> Problem {
     let (kind, advice) = match refusal {
-        // No firmware fits into the bootloader's sector.
+        // Firmware never fits in the bootloader's sector, so this must be a bootloader.
         Refusal::CutOff { needs, .. } if *needs <= LOADER_MAX => {
             (ProblemKind::IncompleteImage, format!("Download it again: {RIGHT_LOADER}."))
         }
@@ -137,7 +137,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         Refusal::Foreign { .. } => (
             ProblemKind::WrongAddress,
             format!(
-                "It is not a Crazyflie firmware, which is linked for {FIRMWARE_BASE}. Use {}.",
+                "It is not a Crazyflie firmware: those are linked for {FIRMWARE_BASE}. Use {}.",
                 any_image()
             ),
         ),

@@ -139,7 +139,7 @@ mod tests {
         timeline.spend(Share::Chip, at(50));
         let lines: Vec<String> = timeline.rows(at(2700)).iter().map(ToString::to_string).collect();
         let expected = [
-            "Time line          total     data     chip    pause",
+            "Timing             total     data     chip    pause",
             "find             0.100 s  0.000 s  0.000 s  0.000 s",
             "verify           0.500 s  0.000 s  0.000 s  0.000 s",
             "write            1.100 s  0.300 s  0.050 s  0.000 s",

@@ -40,7 +40,7 @@ fn the_command_shown_with_the_plan_does_the_same_when_pasted() {
 }
 
 /// As in the full-screen interface, SIGTERM, SIGHUP and the end of the input let the flash finish, without a busy loop
-/// on the closed input.
+/// On the closed input.
 #[test]
 fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
     for signal in [None, Some(Signal::TERM), Some(Signal::HUP)] {
@@ -64,7 +64,7 @@ fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
     }
 }
 
-/// B1: this applies to a terminal. A line from a pipe is kept until the plan is shown.
+/// This applies to a terminal. A line from a pipe is kept until the plan is shown.
 #[test]
 fn b1_a_line_typed_before_the_plan_is_shown_does_not_confirm_it() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);

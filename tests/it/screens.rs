@@ -146,7 +146,7 @@ fn a_key_skips_watching_the_drone_after_a_flash() {
     ui.key('w');
     ui.take(|event| matches!(event, Event::Waiting { what: WaitFor::StayUp, .. }));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(shown.contains("Waiting for the drone to stay up") && shown.contains("skip the wait"), "{shown}");
+    assert!(shown.contains("Waiting for a stable start") && shown.contains("skip the wait"), "{shown}");
     ui.enter();
     ui.take(|event| matches!(event, Event::Finished(_)));
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
@@ -324,7 +324,7 @@ fn a_drone_that_was_running_can_be_unplugged_while_flashing_and_the_job_waits_fo
 }
 
 /// A selected firmware is ignored, because the backup contains its own, whose boards are checked like those of any
-/// firmware.
+/// Firmware.
 #[test]
 fn a_backup_is_restored_as_a_whole_and_only_to_a_matching_board() {
     let backup = |firmware: &[u8]| {
@@ -368,7 +368,7 @@ fn one_key_and_a_confirmation_put_back_the_previous_firmware() {
     assert_eq!(ui.world.flash(), before);
 }
 
-/// B1: holding a key down confirms nothing. A single press does, once the plan has been shown for a while.
+/// Holding a key down confirms nothing. A single press does, once the plan has been shown for a while.
 #[test]
 fn b1_a_held_key_does_not_confirm_a_plan() {
     let mut ui = Interface::new("dfu");
@@ -390,7 +390,7 @@ fn b1_a_held_key_does_not_confirm_a_plan() {
     assert!(ui.world.flash() != before);
 }
 
-/// B1: a key pressed just as the plan appears is ignored as well.
+/// A key pressed just as the plan appears is ignored as well.
 #[test]
 fn b1_a_key_typed_before_the_plan_could_be_read_does_not_confirm_it() {
     let mut ui = Interface::new("dfu");
@@ -411,7 +411,7 @@ fn b1_a_key_typed_before_the_plan_could_be_read_does_not_confirm_it() {
     assert_eq!(effects, [Effect::Proceed]);
 }
 
-/// B7: without its drone there is nothing to confirm.
+/// Without its drone there is nothing to confirm.
 #[test]
 fn b7_a_plan_is_withdrawn_when_its_drone_is_unplugged() {
     let mut ui = Interface::new("dfu");
@@ -430,7 +430,7 @@ fn b7_a_plan_is_withdrawn_when_its_drone_is_unplugged() {
     );
 }
 
-/// B8: the typed word confirms overwriting the bootloader, which this restore does not do.
+/// The typed word confirms overwriting the bootloader, which this restore does not do.
 #[test]
 fn b8_a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
     let mut ui = Interface::new("dfu");
@@ -445,7 +445,7 @@ fn b8_a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
     assert!(matches!(&ui.app.screen, Screen::Outcome(report, _) if report.verified));
 }
 
-/// B3, B4: the wizard also reminds a user who may still be holding the button.
+/// The wizard also reminds a user who may still be holding the button.
 #[test]
 fn b3_b4_the_wizard_shows_when_to_plug_in_and_when_to_let_go() {
     let mut ui = Interface::new("dead");
@@ -533,7 +533,7 @@ fn b10_the_log_fills_its_panel_when_it_is_scrolled() {
     assert_eq!(shown(&ui), top);
 }
 
-/// B11: the next letter goes where the cursor is, and a path longer than its row scrolls to keep the cursor in view.
+/// The next letter goes where the cursor is, and a path longer than its row scrolls to keep the cursor in view.
 #[test]
 fn b11_a_path_is_edited_at_its_cursor() {
     let mut ui = Interface::new("healthy");
@@ -554,7 +554,7 @@ fn b11_a_path_is_edited_at_its_cursor() {
     assert!(row(&ui).contains("xend"), "{}", row(&ui));
 }
 
-/// B12: an ellipsis marks the keys that do not fit in the footer, and the help lists them.
+/// An ellipsis marks the keys that do not fit in the footer, and the help lists them.
 #[test]
 fn b12_the_footer_marks_keys_that_do_not_fit() {
     let mut ui = Interface::new("two");
@@ -565,7 +565,7 @@ fn b12_the_footer_marks_keys_that_do_not_fit() {
     assert!(text(&draw(&ui.app, &theme(), 60, 16)).contains("Tab"));
 }
 
-/// B13: an overlay that does not fit on a small screen can be scrolled, and the key that closes it stays visible.
+/// An overlay that does not fit on a small screen can be scrolled, and the key that closes it stays visible.
 #[test]
 fn b13_a_long_overlay_scrolls_and_keeps_the_footer_visible() {
     let mut ui = Interface::new("healthy");
