@@ -4,6 +4,7 @@
 //! [`args`] defines the arguments, [`console`] and [`json`] print, [`output_file`] writes files, [`run_job`] drives the
 //! worker, [`udev`] installs the rules, and [`simulate`] attaches a simulated drone to this computer's USB.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +12,17 @@ use std::time::Duration;
 use clap::CommandFactory;
 
 use crate::app::{Slot, Then};
-use crate::clock::{Clock, FastClock, RealClock};
+use crate::clock::{Clock, FastClock, RealClock, TeamClock};
+use crate::crazyflie::Board;
 use crate::doctor;
-use crate::flash::{FLASH_END, LOADER_BASE, Span};
-use crate::image::{Content, Firmware, Image, Sha256};
+use crate::flash::{Address, FLASH_END, LOADER_BASE, Span};
+use crate::fleet::Policy;
+use crate::image::{Content, Image, Sha256};
 use crate::job::{
-    Compare, DroneAt, Enter, FailureKind, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report, Selector,
-    Task, Verify, Width,
+    Compare, DroneAt, Enter, FailureKind, FlashImage, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report,
+    Selector, Task, Verify, Width,
 };
-use crate::plan::admission::{self, ApprovedImage, Overrides};
+use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::{Change, NoCopy};
 use crate::record::StateDir;
 use crate::report::{self, Exit, Problem, ProblemKind};
@@ -40,15 +43,17 @@ use crate::worker::retry::RetryingBus;
 mod args;
 mod completions;
 mod console;
+mod fleet;
 mod json;
 mod man;
 mod output_file;
 mod panics;
+mod report_file;
 mod run_job;
 mod simulate;
 mod udev;
 
-use args::{Args, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global};
+use args::{Args, BatchArgs, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global};
 use console::Console;
 use run_job::Jobs;
 
@@ -101,11 +106,25 @@ fn usage(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
+#[allow(clippy::too_many_lines, reason = "a table, one row per command")]
 fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     let global = &args.global;
     if global.demo.as_ref().is_some_and(|name| name.as_deref() == Some(args::DEMO_HELP)) {
         list_scenarios(console);
         return Ok(Exit::Done);
+    }
+    let all = match &args.command {
+        Some(
+            CliCommand::Flash { batch, .. }
+            | CliCommand::Identify { batch, .. }
+            | CliCommand::Verify { batch, .. },
+        ) => batch.all,
+        _ => false,
+    };
+    if global.device.len() > 1 && !all {
+        let message = "--device is given more than once";
+        return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
+            .advise("Give it once, or add --all, which flash, identify and verify accept."));
     }
     let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
     if let Some(image) = &args.image {
@@ -114,21 +133,22 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             .advise("`cfdfu --help` lists the commands."));
     }
     match command {
-        CliCommand::Flash { image, sha256, flash } => {
-            let overrides = overrides(flash);
-            let image =
-                image_or_demo(image.as_deref(), *sha256, || simulate::demo_image(DemoKind::Firmware))?;
-            console.image(&image);
-            let approved =
-                admission::flash(&image, overrides).map_err(|refusal| report::refusal(&refusal))?;
-            flash_job(global, flash, approved, image.content.firmware(), console).map(|(_, exit)| exit)
+        CliCommand::Flash { image, sha256, batch, flash } => {
+            let images = images(image, *sha256, flash, console)?;
+            if batch.all {
+                return flash_all(global, batch, flash, images, console);
+            }
+            flash_job(global, flash, images, console).map(|(_, exit)| exit)
         }
         CliCommand::RestoreBootloader { loader, firmware, flash } => {
             restore_job(global, loader.as_deref(), firmware.as_deref(), flash, console)
         }
         CliCommand::List => list(global, console),
-        CliCommand::Identify { wait } => {
+        CliCommand::Identify { wait, batch } => {
             let device = DeviceArgs { wait: *wait, no_enter: true };
+            if batch.all {
+                return run_all(global, batch, &device, (Task::Identify, Vec::new(), false), console);
+            }
             let report = run(global, &device, Task::Identify, console)?;
             Ok(console.conclude(&report, false))
         }
@@ -141,9 +161,14 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             }
             Ok(Exit::Done)
         }
-        CliCommand::Verify { image, address, device } => {
+        CliCommand::Verify { image, address, batch, device } => {
             let image = files::read_image(image)?;
-            verify_job(global, device, &image, *address, console)
+            let task = verify_task(&image, *address, console)?;
+            if batch.all {
+                return run_all(global, batch, device, (task, Vec::new(), false), console);
+            }
+            let report = run(global, device, task, console)?;
+            Ok(console.conclude(&report, false))
         }
         CliCommand::Undo { allow_mismatch, device } => undo_job(global, device, *allow_mismatch, console),
         CliCommand::Backup { file, force, device } => backup_job(global, device, file, *force, console),
@@ -175,8 +200,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
 /// Restores the bootloader, and the firmware if one is given.
 fn restore_job(
     global: &Global,
-    loader: Option<&std::path::Path>,
-    firmware: Option<&std::path::Path>,
+    loader: Option<&Path>,
+    firmware: Option<&Path>,
     flash: &FlashArgs,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
@@ -198,7 +223,8 @@ fn restore_job(
     let restored = report::restored(approved.segments());
     // Without a separate firmware file, the backup's own firmware is written, and its boards must match.
     let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
-    let (report, exit) = flash_job(global, flash, approved, firmware, console)?;
+    let image = FlashImage::new(approved, firmware);
+    let (report, exit) = flash_job(global, flash, vec![image], console)?;
     match &report.outcome {
         Outcome::Flashed => restored.into_iter().for_each(|text| console.line(&text)),
         Outcome::Unchanged => console.line("The bootloader was already in place."),
@@ -225,11 +251,7 @@ fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
 }
 
 /// Opens the terminal interface. Without USB, the interface still opens and shows the error.
-fn interface(
-    global: &Global,
-    image: Option<&std::path::Path>,
-    console: &mut Console,
-) -> Result<Exit, Problem> {
+fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Result<Exit, Problem> {
     if global.json {
         let advice = "Add a command, such as `cfdfu flash IMAGE --json`. `cfdfu --help` lists the commands.";
         return Err(
@@ -240,7 +262,9 @@ fn interface(
     let settings = Settings::load();
     let theme = console::theme(global, &settings.0);
     let simulated = |scenario: &Scenario| -> (Arc<dyn Bus>, _) {
-        let bus = SimBus::new(scenario.drones(clock.now()), Arc::clone(&clock));
+        let drones = scenario.drones(clock.now());
+        let places = scenario.places(drones.len());
+        let bus = SimBus::at(drones, places, Arc::clone(&clock));
         (Arc::new(bus.clone()), Some((bus, scenario.name.to_owned())))
     };
     let (bus, demo): (Arc<dyn Bus>, _) = if let Some(name) = &global.demo {
@@ -252,7 +276,7 @@ fn interface(
         };
         (bus, None)
     };
-    let selector = global.device.clone().unwrap_or_default();
+    let selector = selector(global);
     let clock = Arc::clone(&clock);
     let mut world = tui::World { bus, clock, demo, settings, selector, log: console.take_log() };
     let image = image.map(sys::absolute);
@@ -287,14 +311,115 @@ fn overrides(flash: &FlashArgs) -> Overrides {
     Overrides { address: flash.address, allow_mismatch: flash.allow_mismatch }
 }
 
-fn flash_job(
-    global: &Global,
+/// Reads and checks the images of a flash. Each board must have only one.
+fn images(
+    paths: &[PathBuf],
+    sha256: Option<Sha256>,
     flash: &FlashArgs,
-    image: ApprovedImage,
-    firmware: Option<&Firmware>,
     console: &mut Console,
-) -> Result<(Report, Exit), Problem> {
+) -> Result<Vec<FlashImage>, Problem> {
+    let demo = [None];
+    let paths: Vec<Option<&Path>> = paths.iter().map(|path| Some(path.as_path())).collect();
+    let mut images: Vec<FlashImage> = Vec::new();
+    for path in if paths.is_empty() { &demo[..] } else { &paths } {
+        let image = image_or_demo(*path, sha256, || simulate::demo_image(DemoKind::Firmware))?;
+        console.image(&image);
+        let approved =
+            admission::flash(&image, overrides(flash)).map_err(|refusal| report::refusal(&refusal))?;
+        let image = FlashImage::new(approved, image.content.firmware());
+        if let Some(board) = images.iter().find_map(|other| common_board(other, &image)) {
+            let message = format!("two images are for {board}");
+            return Err(Problem::new(Exit::Image, ProblemKind::SameBoard, message)
+                .advise("Leave out the one that you do not want. Nothing was changed."));
+        }
+        images.push(image);
+    }
+    Ok(images)
+}
+
+/// A board that both images are for. An image that names no board is for every board.
+fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
+    if one.boards.is_empty() || other.boards.is_empty() {
+        return Some("every board".to_owned());
+    }
+    let code = one.boards.iter().find(|code| other.boards.contains(code))?;
+    Some(Board::named(code).to_string())
+}
+
+/// Flashes all drones at the same time.
+fn flash_all(
+    global: &Global,
+    batch: &BatchArgs,
+    flash: &FlashArgs,
+    images: Vec<FlashImage>,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    let names =
+        images.iter().map(|image| image.version.clone().unwrap_or_else(|| "image".to_owned())).collect();
+    let task = flash_task(flash, images)?;
+    run_all(global, batch, &flash.device, (task, names, flash.require_boot), console)
+}
+
+/// Runs a task on all drones at the same time: the task, the names of its images, and whether the drones must run
+/// afterwards.
+fn run_all(
+    global: &Global,
+    batch: &BatchArgs,
+    device: &DeviceArgs,
+    (task, images, require_boot): (Task, Vec<String>, bool),
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    let report = batch.report.as_deref().map(|path| report_file::create(path).map(|file| (path, file)));
+    let report = report.transpose()?;
+    let world = batch_world(global, console)?;
+    let policy = Policy {
+        job: job(global, device, task),
+        selected: global.device.clone(),
+        expect: batch.expect,
+        jobs: batch.jobs,
+        wait: Duration::from_secs(device.wait),
+    };
+    let options = fleet::Options {
+        waits: if device.wait > 0 { Waits::Lost } else { Waits::No },
+        logs: Settings::load().0.logs(),
+        require_boot,
+        report,
+        images,
+    };
+    fleet::run(&world, policy, options, console)
+}
+
+/// The bus of a batch. On Linux, each worker has its own.
+fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::World, Problem> {
+    if global.demo.is_some() || !cfg!(target_os = "linux") || console.transfer_listener().is_some() {
+        let (bus, clock) = if global.demo_fast {
+            demo_bus(global, None, Arc::new(TeamClock::new()), console)
+        } else {
+            bus(global, console)?
+        };
+        let shared = Arc::clone(&bus);
+        return Ok(fleet::World { bus, for_worker: Box::new(move || Arc::clone(&shared)), clock });
+    }
+    let (bus, clock) = bus(global, console)?;
+    let shared = Arc::clone(&bus);
+    let own = move || match Libusb::new() {
+        Ok(bus) => Arc::new(bus) as Arc<dyn Bus>,
+        Err(_) => Arc::clone(&shared),
+    };
+    Ok(fleet::World { bus, for_worker: Box::new(own), clock })
+}
+
+/// The task for these images, of which each drone gets the one for its board.
+fn flash_task(flash: &FlashArgs, images: Vec<FlashImage>) -> Result<Task, Problem> {
+    let mut images = images.into_iter();
+    let Some(FlashImage { image, boards, platform, version }) = images.next() else {
+        return Err(Problem::new(Exit::Defect, ProblemKind::Defect, "no image"));
+    };
     let task = FlashTask {
+        boards,
+        platform,
+        version,
+        alternatives: images.collect(),
         compare: if flash.full { Compare::Skip } else { Compare::First },
         keep: if flash.no_undo { Keep::No } else { Keep::Copy },
         verify: if flash.no_verify { Verify::Skip } else { Verify::ReadBack },
@@ -305,10 +430,21 @@ fn flash_job(
         },
         width: if flash.byte_mode { Width::Byte } else { Width::Fastest },
         mismatch: if flash.allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
-        ..FlashTask::new(image, firmware)
+        ..FlashTask::new(image, None)
     };
+    Ok(Task::Flash(task))
+}
+
+/// Flashes one drone.
+fn flash_job(
+    global: &Global,
+    flash: &FlashArgs,
+    images: Vec<FlashImage>,
+    console: &mut Console,
+) -> Result<(Report, Exit), Problem> {
+    let task = flash_task(flash, images)?;
     let mut jobs = jobs(global, &flash.device, console)?;
-    let report = jobs.run_to_completion(job(global, &flash.device, Task::Flash(task)), console);
+    let report = jobs.run_to_completion(job(global, &flash.device, task), console);
     jobs.finish();
     let exit = console.conclude(&report, flash.require_boot);
     Ok((report, exit))
@@ -316,7 +452,7 @@ fn flash_job(
 
 /// Reads the image, or uses the demo's own image if no path is given.
 fn image_or_demo(
-    path: Option<&std::path::Path>,
+    path: Option<&Path>,
     sha256: Option<Sha256>,
     demo: impl FnOnce() -> Vec<u8>,
 ) -> Result<Image, Problem> {
@@ -393,24 +529,17 @@ fn undo_target(target: Result<Box<UndoTarget>, NoUndo>, drone: &DroneAt) -> Resu
     })
 }
 
-fn verify_job(
-    global: &Global,
-    device: &DeviceArgs,
-    image: &Image,
-    address: Option<crate::flash::Address>,
-    console: &mut Console,
-) -> Result<Exit, Problem> {
+fn verify_task(image: &Image, address: Option<Address>, console: &mut Console) -> Result<Task, Problem> {
     console.image(image);
     let overrides = Overrides { address, allow_mismatch: true };
     let segments = admission::compare(image, overrides).map_err(|refusal| report::refusal(&refusal))?;
-    let report = run(global, device, Task::Verify(segments), console)?;
-    Ok(console.conclude(&report, false))
+    Ok(Task::Verify(segments))
 }
 
 fn backup_job(
     global: &Global,
     device: &DeviceArgs,
-    file: &std::path::Path,
+    file: &Path,
     force: bool,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
@@ -454,7 +583,7 @@ fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
 }
 
 fn selector(global: &Global) -> Selector {
-    global.device.clone().unwrap_or_default()
+    global.device.first().cloned().unwrap_or_default()
 }
 
 /// Prints a checklist of the causes that keep a drone from being found or opened.
@@ -530,23 +659,35 @@ fn bus(global: &Global, console: &mut Console) -> Result<World, Problem> {
 fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) -> Result<World, Problem> {
     let clock: Arc<dyn Clock> =
         if global.demo_fast { Arc::new(FastClock::new()) } else { Arc::new(RealClock::new()) };
-    if let Some(name) = &global.demo {
-        let scenario = scenario(name.as_deref());
-        let mut drones = scenario.drones(clock.now());
-        if let Some(device) = device.filter(|device| device.wait > 0) {
-            let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
-            for drone in &mut drones {
-                drone.traits.helper = Some(helper);
-            }
-            if !drones.is_empty() {
-                console.line("SIMULATED: if needed, the drone is put into DFU mode by hand after 3 s.");
-            }
-        }
-        let bus = SimBus::new(drones, Arc::clone(&clock));
-        return Ok((traced(bus, console), clock));
+    if global.demo.is_some() {
+        return Ok(demo_bus(global, device, clock, console));
     }
     let bus = Libusb::new().map_err(|error| bus_problem(error.into()))?;
     Ok((traced(bus, console), clock))
+}
+
+/// The demo's bus.
+fn demo_bus(
+    global: &Global,
+    device: Option<&DeviceArgs>,
+    clock: Arc<dyn Clock>,
+    console: &mut Console,
+) -> World {
+    let name = global.demo.clone().flatten();
+    let scenario = scenario(name.as_deref());
+    let mut drones = scenario.drones(clock.now());
+    if let Some(device) = device.filter(|device| device.wait > 0) {
+        let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
+        for drone in &mut drones {
+            drone.traits.helper = Some(helper);
+        }
+        if !drones.is_empty() {
+            console.line("SIMULATED: if needed, the drone is put into DFU mode by hand after 3 s.");
+        }
+    }
+    let places = scenario.places(drones.len());
+    let bus = SimBus::at(drones, places, Arc::clone(&clock));
+    (traced(bus, console), clock)
 }
 
 /// A retrying bus for scans outside the worker. The worker wraps its bus itself.

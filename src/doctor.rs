@@ -167,7 +167,10 @@ fn drones(symptoms: &Symptoms) -> Check {
         }
         [] => {
             let foreign = symptoms.others.iter().find_map(|(what, _)| what.foreign());
-            let meaning = foreign.map_or("That is another device.".to_owned(), ForeignLoader::meaning);
+            let meaning = foreign.map_or(
+                "cfdfu needs a Crazyflie that is running or in DFU mode.".to_owned(),
+                ForeignLoader::meaning,
+            );
             let found = format!("no Crazyflie found, only {others}");
             check("drone", Verdict::Bad, found, format!("{meaning} {cable}"))
         }
@@ -429,7 +432,7 @@ mod tests {
         let empty = Symptoms { devices: 2, ..Symptoms::default() };
         assert!(verdict(&empty, "drone").1.contains("cable that carries data"));
         let only = |relative| Symptoms { others: vec![(relative, "1-2".to_owned())], ..empty.clone() };
-        assert!(verdict(&only(RelatedDevice::Crazyradio), "drone").1.contains("another device"));
+        assert!(verdict(&only(RelatedDevice::Crazyradio), "drone").1.contains("running or in DFU mode"));
         let clone = only(RelatedDevice::Foreign(&FOREIGN_LOADERS[0]));
         assert!(verdict(&clone, "drone").1.contains("cfdfu does not write to it"));
         let drone = |open_error, holders| Symptoms {

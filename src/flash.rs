@@ -8,7 +8,7 @@ pub mod map;
 
 /// Where the Bitcraze bootloader lives: sector 0, 16 KiB.
 pub const LOADER_BASE: Address = Address(0x0800_0000);
-/// Where every Crazyflie firmware is linked and flashed: sector 1 (crazyflie-firmware, `DEF_CLOAD.ld`).
+/// Where a Crazyflie firmware belongs: sector 1 (crazyflie-firmware, `DEF_CLOAD.ld`).
 pub const FIRMWARE_BASE: Address = Address(0x0800_4000);
 /// One past the last byte of the STM32F405's 1 MiB of flash.
 pub const FLASH_END: u64 = 0x0810_0000;
@@ -102,7 +102,8 @@ impl Span {
         Span::between(self.start.max(other.start), self.end().min(other.end()))
     }
 
-    /// Splits the span at every multiple of `size`, so that no block crosses a sector boundary.
+    /// Splits the span at every multiple of `size`, so that no block crosses the bounds of a sector if these are
+    /// multiples of `size`.
     pub(crate) fn blocks(self, size: u32) -> impl Iterator<Item = Span> {
         let size = u64::from(size.max(1));
         let mut at = self.start.wide();

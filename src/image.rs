@@ -153,7 +153,7 @@ pub enum ImageError {
     #[error("this zip archive cannot be used: {0}")]
     Release(#[from] release::ReleaseDefect),
     /// A release whose firmware is for a platform other than the one in its manifest.
-    #[error("this release says it is for {claimed}, but its firmware is for {found}")]
+    #[error("this release claims to be for {claimed}, but its firmware is for {found}")]
     OtherPlatform {
         /// The manifest's `fw_platform`.
         claimed: String,
@@ -219,7 +219,7 @@ impl Image {
         Ok(image)
     }
 
-    /// The vendor and product ID in the DFU suffix, unless they include the boot ROM of a Crazyflie.
+    /// The vendor and product ID in the DFU suffix, unless they match the boot ROM of a Crazyflie.
     pub(crate) fn other_device(&self) -> Option<(u16, u16)> {
         const ANY: u16 = 0xFFFF;
         let ours = |&(vendor, product): &(u16, u16)| {

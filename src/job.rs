@@ -101,6 +101,8 @@ pub struct FlashTask {
     /// The version that the drone should report afterwards, if the image contains one.
     pub version: Option<String>,
     pub mismatch: Mismatch,
+    /// Images for other boards. The worker takes the first one that is for the drone's board.
+    pub alternatives: Vec<FlashImage>,
     /// The state in which an earlier attempt left the drone. It stays the same until this job changes something.
     pub left: DroneState,
     /// Whether the image comes from a file or is a backup to restore.
@@ -109,7 +111,48 @@ pub struct FlashTask {
     pub expected: Vec<Piece>,
 }
 
+/// An image with the facts about its firmware that a job needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlashImage {
+    pub image: ApprovedImage,
+    /// The codes of the boards that the image runs on; empty if it does not name any.
+    pub boards: Vec<String>,
+    pub platform: Option<&'static str>,
+    pub version: Option<String>,
+}
+
+impl FlashImage {
+    pub fn new(image: ApprovedImage, firmware: Option<&Firmware>) -> FlashImage {
+        let boards = firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect();
+        FlashImage {
+            image,
+            boards,
+            platform: firmware.and_then(Firmware::platform),
+            version: firmware.and_then(|firmware| firmware.version.clone()),
+        }
+    }
+}
+
 impl FlashTask {
+    /// The task with the image for this board, and that image's position among all images. Without one, the task has
+    /// the first image and names the boards of all images, so that the refusal lists them.
+    pub(crate) fn for_board(&self, code: &str) -> (usize, FlashTask) {
+        let task = FlashTask { alternatives: Vec::new(), ..self.clone() };
+        let fits = |boards: &[String]| boards.is_empty() || boards.iter().any(|board| board == code);
+        let all = || self.alternatives.iter().enumerate();
+        match all().find(|(_, other)| fits(&other.boards)).filter(|_| !fits(&self.boards)) {
+            Some((at, FlashImage { image, boards, platform, version })) => {
+                let (image, boards, version) = (image.clone(), boards.clone(), version.clone());
+                (at + 1, FlashTask { image, boards, platform: *platform, version, ..task })
+            }
+            None if fits(&self.boards) => (0, task),
+            None => {
+                let boards = self.boards.iter().chain(all().flat_map(|(_, other)| &other.boards)).cloned();
+                (0, FlashTask { boards: boards.collect(), ..task })
+            }
+        }
+    }
+
     /// The task that resumes this one after an interruption left the drone in state `left`. It keeps no backup of the
     /// half-written flash, does not ask for confirmation again, and skips sectors that already match.
     pub fn resumed(self, left: DroneState) -> FlashTask {
@@ -127,10 +170,10 @@ impl FlashTask {
     /// `firmware` is the image's firmware, if it contains one. It determines which boards are accepted and which
     /// version the drone should report afterwards.
     pub fn new(image: ApprovedImage, firmware: Option<&Firmware>) -> FlashTask {
-        let boards = firmware.into_iter().flat_map(|it| &it.boards).map(|board| board.code.clone()).collect();
+        let FlashImage { image, boards, platform, version } = FlashImage::new(image, firmware);
         FlashTask {
-            platform: firmware.and_then(Firmware::platform),
-            version: firmware.and_then(|firmware| firmware.version.clone()),
+            platform,
+            version,
             image,
             compare: Compare::First,
             keep: Keep::Copy,
@@ -140,6 +183,7 @@ impl FlashTask {
             width: Width::Fastest,
             boards,
             mismatch: Mismatch::Refuse,
+            alternatives: Vec::new(),
             left: DroneState::Untouched,
             change: Change::Flash,
             expected: Vec::new(),
@@ -477,6 +521,8 @@ pub enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub outcome: Outcome,
+    /// Which of the task's images was taken: 0 for the first, otherwise an index into the alternatives plus 1.
+    pub image: usize,
     /// Size of the image or of the backup in bytes.
     pub bytes: u64,
     pub written: u64,
@@ -491,6 +537,9 @@ pub struct Report {
     pub runs_other: bool,
     /// The version of the boot ROM, if it was read before the restart. See [`RomVersion::leaves_drone_dark`].
     pub rom: Option<RomVersion>,
+    /// The bootloader's sector, if the job did not write it. A drone without a bootloader may run now, but does not start
+    /// when it is switched on.
+    pub loader: Option<Loader>,
     /// Whether DFU mode was entered by hand. Many drones then start only after a power cycle.
     pub by_hand: bool,
     /// How long the job took, without the time spent waiting for confirmation and watching the restarted drone.
@@ -507,17 +556,19 @@ impl Report {
         }
     }
 
-    /// The drone was flashed, or already held the image, and runs what was flashed.
+    /// The drone was flashed, or already held the image, runs what was flashed, and will start again.
     pub fn flies(&self) -> bool {
         matches!(self.outcome, Outcome::Flashed | Outcome::Unchanged)
             && matches!(self.boot, Boot::StaysUp | Boot::NotWatched)
             && !self.runs_other
+            && !self.loader.is_some_and(Loader::is_missing)
     }
 
     /// The report of a job that ended before it did anything.
     pub fn nothing_done(outcome: Outcome) -> Report {
         Report {
             outcome,
+            image: 0,
             bytes: 0,
             written: 0,
             erased_sectors: 0,
@@ -526,6 +577,7 @@ impl Report {
             runs: None,
             runs_other: false,
             rom: None,
+            loader: None,
             by_hand: false,
             took: Duration::ZERO,
         }

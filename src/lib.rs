@@ -15,7 +15,7 @@
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
-//! | 4, interface | [`app`], [`ui`] | the state and its pure `update`; the rendering |
+//! | 4, interface | [`fleet`], [`app`], [`ui`] | many drones as pure state; one drone's interface and its pure `update`; the rendering |
 //! | 5, shell | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
 //!
@@ -37,6 +37,7 @@ pub mod crazyflie;
 pub mod dfu;
 pub mod doctor;
 pub mod flash;
+pub mod fleet;
 pub mod image;
 pub mod job;
 pub mod plan;

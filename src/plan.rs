@@ -1,8 +1,8 @@
 //! A job as data: which sectors to erase, which bytes to write and read back, and in which order.
 //!
 //! [`Plan::new`] lays an approved image out on the device's sectors, without any I/O. [`Plan::work`] takes the result
-//! of comparing these sectors with the image and returns the remaining [`Work`]. Its order is what makes a flash safe
-//! to interrupt.
+//! of comparing these sectors with the image and returns the remaining [`Work`]. Its order makes a flash safe to
+//! interrupt.
 
 use std::sync::Arc;
 

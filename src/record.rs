@@ -1,4 +1,5 @@
-//! The state directory: copies for undo, recent images, run logs, and the result of a job that outlived its terminal.
+//! The state directory: copies for undo, recent images, run logs, bug reports, the jobs of running instances, and the
+//! result of a job that outlived its terminal.
 //!
 //! The directory is created only when there is something to save. Errors here never stop a flash; they are only logged.
 
@@ -183,7 +184,7 @@ mod tests {
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
     }
 
-    /// A pipe must not block, and a large file must not be read.
+    /// A pipe must not block, and a large file must not be read completely.
     #[cfg(unix)]
     #[test]
     fn pipes_and_large_files_in_the_state_directory_are_ignored() {

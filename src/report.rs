@@ -10,8 +10,7 @@ use crate::crazyflie::Protection;
 use crate::crazyflie::{Board, ENTER_BY_HAND, RelatedDevice, RomVersion};
 use crate::dfu::DfuError;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
-use crate::image::Content;
-use crate::image::Loader;
+use crate::image::{Content, Loader};
 use crate::job::{Boot, DeviceInfo, DroneState, Failure, FailureKind, Identity, Other, Outcome, Report};
 use crate::usb::{CRAZYFLIE, TransferError};
 
@@ -102,6 +101,9 @@ pub(crate) fn afterwards(report: &Report) -> Option<String> {
     let text = match (report.boot, &report.runs) {
         (Boot::NotAsked, _) => return None,
         (Boot::Restarts, _) => RESTARTING.to_owned(),
+        (Boot::StaysUp | Boot::NotWatched, _) if report.loader.is_some_and(Loader::is_missing) => {
+            "Your Crazyflie is running for now, but it will not start when you switch it on again.".to_owned()
+        }
         (_, Some(version)) if report.runs_other => {
             format!(
                 "A Crazyflie is running {version}, which is not what was just flashed. Is it the same drone?"

@@ -1,10 +1,12 @@
 //! Scans the bus for Crazyflies and related devices, and selects one. It only reads descriptors; jobs open their drone
 //! in `worker::find`.
 
+use std::collections::HashSet;
+
 use crate::crazyflie::{Mode, RelatedDevice};
 use crate::job::{Device, FailureKind, Other, Selector};
 use crate::usb::descriptor::{self, Strings};
-use crate::usb::{Bus, BusError, CRAZYFLIE, Found, ROM_DFU, TransferError};
+use crate::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, TransferError};
 
 /// Lists the possible Crazyflies on the bus. A device with the USB ids of the boot ROM or of a running Crazyflie is
 /// listed even if it cannot be opened, with the reason.
@@ -54,6 +56,33 @@ impl ScanCache {
     /// Returns the same as [`devices`] and [`others`].
     pub fn refresh(&mut self, bus: &dyn Bus) -> Result<(Vec<Device>, Vec<Other>), BusError> {
         let list = bus.list()?;
+        self.update(bus, &list);
+        let relatives: Vec<Found> =
+            list.iter().filter(|found| RelatedDevice::is_possible(found.id)).cloned().collect();
+        let others = match &self.others {
+            Some((known, others)) if *known == relatives => others.clone(),
+            _ => others(bus)?,
+        };
+        self.others = Some((relatives, others.clone()));
+        Ok((self.devices.iter().filter_map(|(_, device)| device.clone()).collect(), others))
+    }
+}
+
+impl ScanCache {
+    /// Returns the drones, without opening those on the ports in `skipped`, which are left out.
+    pub(crate) fn drones(
+        &mut self,
+        bus: &dyn Bus,
+        skipped: &HashSet<Location>,
+    ) -> Result<Vec<Device>, BusError> {
+        let mut list = bus.list()?;
+        list.retain(|found| is_candidate(found) && !skipped.contains(&found.location));
+        self.update(bus, &list);
+        Ok(self.devices.iter().filter_map(|(_, device)| device.clone()).collect())
+    }
+
+    /// Identifies the new devices of this list, and forgets those that are not in it.
+    fn update(&mut self, bus: &dyn Bus, list: &[Found]) {
         let is_open =
             |device: &Option<Device>| device.as_ref().is_none_or(|device| device.open_error.is_none());
         self.devices.retain(|(found, device)| list.contains(found) && is_open(device));
@@ -66,14 +95,6 @@ impl ScanCache {
         }
         let place = |found: &Found| list.iter().position(|other| other == found);
         self.devices.sort_by_key(|(found, _)| place(found));
-        let relatives: Vec<Found> =
-            list.iter().filter(|found| RelatedDevice::is_possible(found.id)).cloned().collect();
-        let others = match &self.others {
-            Some((known, others)) if *known == relatives => others.clone(),
-            _ => others(bus)?,
-        };
-        self.others = Some((relatives, others.clone()));
-        Ok((self.devices.iter().filter_map(|(_, device)| device.clone()).collect(), others))
     }
 }
 

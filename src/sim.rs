@@ -29,7 +29,7 @@ pub(crate) mod vhci;
 use drone::SimDrone;
 use rom::RomAnswer;
 
-/// How long the simulated bus sleeps between two scans.
+/// The longest [`Bus::wait`] on the simulated bus.
 const GLANCE: Duration = Duration::from_millis(50);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Request type and number of SET_INTERFACE.
@@ -73,13 +73,13 @@ impl SimBus {
     /// # Panics
     /// If there are fewer places than drones.
     pub fn at(drones: Vec<SimDrone>, places: Vec<Location>, clock: Arc<dyn Clock>) -> SimBus {
-        assert!(places.len() >= drones.len(), "a place for each drone");
+        assert!(places.len() >= drones.len(), "every drone needs a place");
         let (drones, wires) = (Arc::new(Mutex::new(drones)), Arc::default());
         SimBus { drones, places: places.into(), wires, clock }
     }
 
-    /// Sleeps for the time of a transfer with drone `n`. If the wire that it shares with others is in use, the transfer
-    /// takes longer.
+    /// Sleeps for the time of a transfer with drone `n`. The transfer takes longer if another drone is using the wire
+    /// that both share.
     fn transfer(&self, n: usize, takes: Duration, bytes: usize) {
         let now = self.clock.now();
         let mut end = now + takes;
@@ -126,7 +126,7 @@ impl SimBus {
         &*self.clock
     }
 
-    /// Sends a packet to bulk endpoint 1 of drone `n` and returns its duration. `None` if it is not accepted.
+    /// Sends a packet to bulk endpoint 1 of drone `n` and returns its duration. `None` if the drone does not accept it.
     fn packet_out(&self, n: usize, enumeration: u8, data: &[u8]) -> Result<Option<Duration>, TransferError> {
         let sent = self
             .with(n, |drone, _| (drone.enumeration() == Some(enumeration)).then(|| drone.packet_out(data)));

@@ -250,8 +250,8 @@ impl Supervisor {
         {
             watched.drone = Some(device.drone());
         }
-        // Another instance may have claimed the drone first. A background identify is not announced: this job waits
-        // until it ends.
+        // Another instance may have claimed the drone first. A background identify in another instance is not
+        // announced; the worker waits for it to end when it claims the drone.
         if watched.holder.is_none()
             && let Some(record) = &self.record
         {

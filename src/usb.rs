@@ -128,7 +128,7 @@ pub enum TransferError {
     /// The device accepted fewer bytes than were sent.
     #[error("the device accepted only part of the transfer")]
     Short,
-    /// The device's driver does not support this. On Windows, the device has a driver other than WinUSB.
+    /// The device's driver does not support the transfer. On Windows, the device has a driver other than WinUSB.
     #[error("USB error -12")]
     NotSupported,
     /// The interface is not available to programs, usually for the same reason as [`TransferError::NotSupported`].

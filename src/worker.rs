@@ -247,9 +247,9 @@ impl<'a> Ctx<'a> {
     ///
     /// A transfer error alone does not prove a disconnect. The transfers of an unplugged drone may fail in any way
     /// until the hub reports the disconnect, and a drone that is still plugged in may fail in exactly the same ways. A
-    /// wrong answer either way is costly: a lost drone is resumed when it is plugged in again, while a device error
-    /// ends the job. Only the bus list distinguishes the two, so this reads it until the device disappears or the time
-    /// is up.
+    /// wrong answer either way is costly: after a disconnect, the job resumes when the drone is plugged in again, while
+    /// a device error ends the job. Only the bus list distinguishes the two, so this reads it until the device
+    /// disappears or the time is up.
     fn is_gone(&self) -> bool {
         let Some((location, address)) = self.at.clone() else { return false };
         let asked = self.clock.now();
@@ -337,7 +337,7 @@ impl<'a> Ctx<'a> {
                 }
                 // Report the refusal; only one job can run at a time.
                 Ok(Command::Run(_)) => self.log(LogEntry::JobRefused),
-                // The sender is gone, for example with a closed terminal. Finish the job anyway.
+                // A sender that is gone, for example because the terminal was closed, does not stop the job.
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }

@@ -71,7 +71,8 @@ Examples:
   cfdfu flash cf2-2026.08.bin            asks a running drone to enter DFU mode
   cfdfu flash build/cf2.elf --wait 60    waits for DFU mode entered by hand
   cfdfu flash cf2.bin --device 1-1.2     selects a drone by port or serial
-  cfdfu flash cf2.bin --json | tail -1   prints the result for scripts";
+  cfdfu flash cf2.bin --json | tail -1   prints the result for scripts
+  cfdfu flash cf2.zip bolt.zip --all     flashes every drone with its own image";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
@@ -105,9 +106,9 @@ pub(super) struct Global {
     /// Use a line-by-line interface instead of the full screen
     #[arg(long, global = true)]
     pub(super) plain: bool,
-    /// Select a drone by serial number or by port, such as 1-1.2
+    /// Select a drone by serial number or by port, such as 1-1.2 (with --all, repeat it for several)
     #[arg(long, global = true, value_name = "SEL", value_parser = parse_selector)]
-    pub(super) device: Option<Selector>,
+    pub(super) device: Vec<Selector>,
     /// Print one JSON object per line on stdout
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -134,6 +135,24 @@ pub(super) struct DeviceArgs {
     /// Do not ask a running Crazyflie to enter DFU mode
     #[arg(long)]
     pub(super) no_enter: bool,
+}
+
+/// Options for many drones.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Many drones")]
+pub(super) struct BatchArgs {
+    /// Do this with all drones that are plugged in, at the same time
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Wait for this many drones, and fail if there are fewer
+    #[arg(long, value_name = "N", requires = "all")]
+    pub(super) expect: Option<usize>,
+    /// How many drones at the same time
+    #[arg(long, value_name = "N", requires = "all", default_value_t = 32, hide_default_value = true)]
+    pub(super) jobs: usize,
+    /// Write the results to this file, as CSV or (.json) as JSON
+    #[arg(long, value_name = "FILE", requires = "all")]
+    pub(super) report: Option<PathBuf>,
 }
 
 /// Options for writing.
@@ -176,12 +195,15 @@ pub(super) enum CliCommand {
     /// Flash firmware; a running drone enters DFU mode by itself
     #[command(after_help = FLASH_EXAMPLES)]
     Flash {
-        /// Image file: .bin, .dfu, .hex, .elf or release .zip; - for stdin
+        /// Image file: .bin, .dfu, .hex, .elf or release .zip; - for stdin. Of several, each drone gets the one for its
+        /// board
         #[arg(required = true)]
-        image: Option<PathBuf>,
+        image: Vec<PathBuf>,
         /// Refuse the file unless it has this SHA-256
         #[arg(long, value_name = "HEX")]
         sha256: Option<Sha256>,
+        #[command(flatten)]
+        batch: BatchArgs,
         #[command(flatten)]
         flash: FlashArgs,
     },
@@ -205,6 +227,8 @@ pub(super) enum CliCommand {
         /// Wait up to this many seconds for the drone to appear
         #[arg(long, value_name = "SECS", default_value_t = 0, hide_default_value = true)]
         wait: u64,
+        #[command(flatten)]
+        batch: BatchArgs,
     },
     /// Show what a file is: kind, version, boards, address, size
     Inspect {
@@ -237,6 +261,8 @@ pub(super) enum CliCommand {
         /// Compare at this address instead of the image's own
         #[arg(long, value_name = "ADDR", value_parser = parse_address)]
         address: Option<Address>,
+        #[command(flatten)]
+        batch: BatchArgs,
         #[command(flatten)]
         device: DeviceArgs,
     },

@@ -17,10 +17,12 @@ use crate::clock::{Clock, RealClock};
 use crate::crazyflie::ENTER_BY_HAND;
 use crate::crazyflie::Mode;
 use crate::doctor::{Check, Verdict};
+use crate::fleet::{Fleet, Row, RowState};
 use crate::image::Loader;
 use crate::image::{Content, Format, Image, Payload};
 use crate::job::{
-    Device, DeviceInfo, Event, Failure, FailureKind, Level, Outcome, Phase, Preview, Report, WaitFor,
+    Device, DeviceInfo, DroneState, Event, Failure, FailureKind, Level, Outcome, Phase, Preview, Report,
+    WaitFor,
 };
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::settings::{Color, GlyphSet, Settings, ThemeChoice};
@@ -30,7 +32,7 @@ use crate::ui::wrapped;
 use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
 use clap::ColorChoice;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 #[allow(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct Console {
@@ -41,6 +43,8 @@ pub(super) struct Console {
     /// Draw progress bars.
     live: bool,
     width: usize,
+    /// A bar for each drone of a batch.
+    bars: Option<(MultiProgress, Vec<ProgressBar>)>,
     /// The progress bar of a phase, or the timer of a wait (no phase).
     bar: Option<(Option<Phase>, ProgressBar)>,
     /// The contents of the bootloader's sector, if the job does not write it.
@@ -55,7 +59,11 @@ pub(super) struct Console {
 
 /// Prints one object as a line on standard output.
 pub(super) fn print_object(object: &Object<'_>) -> io::Result<()> {
-    let text = serde_json::to_string(object).map_err(io::Error::other)?;
+    print_value(&serde_json::to_value(object).map_err(io::Error::other)?)
+}
+
+fn print_value(value: &serde_json::Value) -> io::Result<()> {
+    let text = serde_json::to_string(value).map_err(io::Error::other)?;
     // JSON escapes only the control characters below U+0020, but terminals interpret others as well (C1, bidirectional
     // marks). All of them fit the four digits of a \u escape.
     let escaped = |c: char| match u32::from(c) {
@@ -102,6 +110,7 @@ impl Console {
             color,
             live,
             width: if live { columns().clamp(40, 98) } else { 98 },
+            bars: None,
             bar: None,
             loader: None,
             log: log.transpose()?,
@@ -141,9 +150,10 @@ impl Console {
         };
         let json = self.json;
         let write = || if json { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
-        let written = match &self.bar {
-            Some((_, bar)) => bar.suspend(write),
-            None => write(),
+        let written = match (&self.bar, &self.bars) {
+            (Some((_, bar)), _) => bar.suspend(write),
+            (None, Some((bars, _))) => bars.suspend(write),
+            (None, None) => write(),
         };
         if !json {
             self.note_output(written);
@@ -395,6 +405,146 @@ impl Console {
             for line in wrapped(remedy, self.width.saturating_sub(6)) {
                 self.line(&format!("      {line}"));
             }
+        }
+    }
+
+    /// Announces a drone of a batch.
+    pub(super) fn joins(&mut self, id: usize, row: &Row) {
+        self.object_of(id, &json::drone(row));
+        let Device { location, strings, mode, .. } = &row.device;
+        let mode = if *mode == Mode::Dfu { "in DFU mode" } else { "running" };
+        if self.live {
+            let (bars, all) = self.bars.get_or_insert_with(|| (MultiProgress::new(), Vec::new()));
+            let bar = bars.add(ProgressBar::new(0));
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix:>12}  {wide_bar} {percent:>3} %  {msg:<9}")
+            {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar.set_prefix(location.to_string());
+            bar.set_message("queued");
+            all.push(bar);
+        }
+        self.line(&format!("{:>3}  {location}  {}  {} {mode}", id + 1, strings.serial, strings.product));
+    }
+
+    /// Prints an event of a batch's drone: all of them as JSON, only warnings as text.
+    pub(super) fn of_drone(&mut self, id: usize, row: &Row, event: &Event) {
+        match event {
+            Event::Device(device) => self.object_of(id, &json::device(device)),
+            Event::Planned(plan) => self.object_of(id, &json::plan(plan)),
+            Event::Progress { phase, done, total } => {
+                self.object_of(id, &json::progress(*phase, *done, *total));
+                if let Some((_, all)) = &self.bars
+                    && let Some(bar) = all.get(id)
+                {
+                    bar.set_length(*total);
+                    bar.set_position(*done);
+                    bar.set_message(phase.json_name());
+                }
+            }
+            Event::Log(level, entry) => {
+                let text = entry.to_string();
+                self.object_of(id, &Object::Log { text: &text });
+                let line = format!("{:>3}  {}  {text}", id + 1, row.device.location);
+                match level {
+                    Level::Warning => self.line(&line),
+                    Level::Info | Level::Detail if self.verbose > 0 => self.line(&line),
+                    Level::Info | Level::Detail => self.write_log_file(&line),
+                }
+            }
+            Event::Ready(preview) => {
+                if let Some(change) = preview.platform_change {
+                    let words = report::platform_change(change);
+                    self.line(&format!("{:>3}  {}  Warning: {words}", id + 1, row.device.location));
+                }
+            }
+            Event::Known(known) => {
+                self.object_of(id, &json::board(known));
+                for (label, text) in report::known(known) {
+                    self.line(&format!("{:>3}  {}  {label:<11} {text}", id + 1, row.device.location));
+                }
+            }
+            Event::Sector { .. } | Event::Waiting { .. } | Event::Finished(_) => {}
+        }
+    }
+
+    /// Prints the state of a batch's drone.
+    pub(super) fn row(&mut self, id: usize, row: &Row, require_boot: bool) {
+        let mark = format!("{:>3}  {}", id + 1, row.device.location);
+        if let Some((_, all)) = &self.bars
+            && let Some(bar) = all.get(id)
+        {
+            match &row.state {
+                RowState::Entering => bar.set_message("enters"),
+                RowState::Starting => bar.set_message("restarts"),
+                RowState::Lost => bar.set_message("lost"),
+                RowState::Ended(_) => bar.finish_and_clear(),
+                RowState::Queued | RowState::Examining | RowState::Working(..) => {}
+            }
+        }
+        let words = match (&row.state, &row.report) {
+            (RowState::Entering | RowState::Starting, _) if self.live => return,
+            (RowState::Entering, _) => "asked to enter DFU mode".to_owned(),
+            (RowState::Working(phase @ (Phase::Erase | Phase::Write), ..), _) if !self.live => {
+                phase.json_name().to_owned()
+            }
+            (RowState::Queued | RowState::Examining | RowState::Working(..), _) => return,
+            (RowState::Starting, _) => "restarts".to_owned(),
+            (RowState::Lost, _) => "lost; waiting for it".to_owned(),
+            (RowState::Ended(_), Some(report)) => {
+                let not_running = report::not_running(report).filter(|_| require_boot);
+                self.object_of(id, &json::result(report, None, not_running.as_ref()));
+                return self.row_ended(&mark, report, not_running.as_ref());
+            }
+            (RowState::Ended(_), None) => {
+                let stopped = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
+                self.object_of(id, &json::result(&stopped, None, None));
+                "not started".to_owned()
+            }
+        };
+        self.line(&format!("{mark}  {words}"));
+    }
+
+    fn row_ended(&mut self, mark: &str, report: &Report, not_running: Option<&Problem>) {
+        self.line(&format!("{mark}  {}", report::headline(report)));
+        let problem = match &report.outcome {
+            Outcome::Failed(failure) => Some(report::failed(failure)),
+            _ => not_running.cloned(),
+        };
+        let advice = problem.map(|problem| problem.advice.text(&symptoms::program()));
+        let words = advice.or_else(|| report::afterwards(report));
+        let width = self.width.saturating_sub(6);
+        for line in words.into_iter().flat_map(|words| wrapped(&words, width)) {
+            self.line(&format!("      {line}"));
+        }
+    }
+
+    /// Prints the end of a batch.
+    pub(super) fn batch(&mut self, fleet: &Fleet, took: Duration, exit: Exit) {
+        self.bars = None;
+        let counts = fleet.counts();
+        self.last_object(&json::batch(fleet.rows.len(), counts, took, exit));
+        let parts = [
+            (counts.flashed, "flashed"),
+            (counts.unchanged, "unchanged"),
+            (counts.refused, "refused"),
+            (counts.failed, "failed"),
+            (counts.cancelled, "stopped"),
+            (counts.missing, "missing"),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let drones = report::count(fleet.rows.len() as u64, "drone");
+        let parts = if parts.is_empty() { "nothing done".to_owned() } else { parts.join(", ") };
+        self.line(&format!("{drones}: {parts}, {:.1} s", took.as_secs_f64()));
+    }
+
+    /// Prints an object of a batch, with the number of its drone.
+    fn object_of(&self, id: usize, object: &Object<'_>) {
+        if self.json {
+            let written = print_value(&json::numbered(id + 1, object));
+            self.note_output(written);
         }
     }
 

@@ -2,16 +2,18 @@
 //! test validates the output against it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::crazyflie::{self, Board};
 use crate::doctor;
 use crate::flash::FIRMWARE_BASE;
+use crate::fleet::{Counts, Row};
 use crate::image::{Firmware, Image, Loader};
 use crate::job::{Device, DeviceInfo, Identity, Outcome, Phase, Report};
 use crate::plan::Plan;
-use crate::report::{self, Problem, ProblemKind};
+use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::sys::symptoms;
 
 #[derive(Serialize)]
@@ -27,6 +29,54 @@ pub(super) enum Object<'a> {
     Scenario { name: &'a str, what: &'a str },
     Text { text: &'a str },
     Result(ResultObject),
+    Drone { path: String, serial: &'a str, mode: &'static str, product: &'a str },
+    Batch(BatchObject),
+}
+
+/// The last object of a batch, after one `result` for each drone.
+#[derive(Serialize)]
+pub(super) struct BatchObject {
+    drones: usize,
+    flashed: usize,
+    unchanged: usize,
+    failed: usize,
+    refused: usize,
+    cancelled: usize,
+    missing: usize,
+    seconds: f64,
+    exit: u8,
+}
+
+pub(super) fn drone(row: &Row) -> Object<'_> {
+    let Device { location, strings, mode, .. } = &row.device;
+    let (path, mode) = (location.to_string(), mode.json_name());
+    Object::Drone { path, serial: &strings.serial, mode, product: &strings.product }
+}
+
+pub(super) fn batch(drones: usize, counts: Counts, took: Duration, exit: Exit) -> Object<'static> {
+    let Counts { flashed, unchanged, refused, failed, cancelled, missing } = counts;
+    let seconds = (took.as_secs_f64() * 1000.0).round() / 1000.0;
+    let exit = exit as u8;
+    Object::Batch(BatchObject {
+        drones,
+        flashed,
+        unchanged,
+        failed,
+        refused,
+        cancelled,
+        missing,
+        seconds,
+        exit,
+    })
+}
+
+/// An object of a batch, with the number of its drone.
+pub(super) fn numbered(n: usize, object: &Object<'_>) -> serde_json::Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("drone".to_owned(), n.into());
+    }
+    value
 }
 
 #[derive(Serialize)]

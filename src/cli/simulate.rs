@@ -69,7 +69,7 @@ mod on_linux {
         let (console_bus, quit) = (bus.clone(), Arc::clone(&stop));
         std::thread::spawn(move || read_commands(&console_bus, &quit));
         serve_all(&bus, &stop).map_err(|error| {
-            let advice = "This needs root and the vhci_hcd kernel module.";
+            let advice = "`cfdfu simulate` needs root and the vhci_hcd kernel module.";
             let exit = match error.kind() {
                 io::ErrorKind::PermissionDenied => Exit::NoPermission,
                 _ => Exit::Device,

@@ -27,7 +27,8 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
             return Ok(Exit::Done);
         }
         Ok(_) => {
-            let advice = format!("cfdfu does not change it. Check it, or remove it: rm {FILE}");
+            let advice =
+                format!("cfdfu does not change an existing file. Check its content, or remove it: rm {FILE}");
             let message = format!("{FILE} exists with different content");
             return Err(Problem::new(Exit::CannotCreate, ProblemKind::RulesExist, &message).advise(&advice));
         }
@@ -44,7 +45,7 @@ pub(super) fn udev(install: bool, console: &mut Console) -> Result<Exit, Problem
         if symptoms::is_root() {
             return problem;
         }
-        let advice = "This needs root: sudo cfdfu udev --install";
+        let advice = "Installing the rules requires root: sudo cfdfu udev --install";
         Problem::new(Exit::NoPermission, ProblemKind::NoPermission, &problem).advise(advice)
     })?;
     console.line(&format!("Installed {FILE}."));

@@ -503,7 +503,7 @@ impl Machine {
                 self.notes.push(Note::Aborted(state));
                 self.phase = MachinePhase::Settle { tries: tries + 1, with: Request::Abort, peek: true };
             }
-            // ABORT does not clear the pending command.
+            // Repeated ABORTs have not cleared the pending command.
             Some(state @ (State::DnloadSync | State::ManifestSync)) => self.fail(DfuError::State(state)),
             _ => self.phase = MachinePhase::Survey { tries: 0 },
         }

@@ -15,10 +15,10 @@ pub enum Polling {
     ///
     /// The F405 does not need the sleep: its ROM is in the flash module that it programs, where instruction fetches
     /// stall until the work is done (RM0090 §3), so the ROM answers the second GETSTATUS only after the work.
-    /// MicroPython's `pydfu.py` has polled the F405 this way since 2016. Other ROMs do need it: those of the L4 family
-    /// stall GETSTATUS while they are busy (dfu-util ticket 40). [`Quirks::of`] therefore selects eager polling for the
-    /// F405's ROM only, and the first stall, timeout or busy report makes the machine obey bwPollTimeout for the rest
-    /// of the session.
+    /// MicroPython's `pydfu.py` has polled the F405 this way since 2016. Other ROMs need the sleep: those of the L4
+    /// family stall GETSTATUS while they are busy (dfu-util ticket 40). [`Quirks::of`] therefore selects eager polling
+    /// for the F405's ROM only, and the first stall, timeout or busy report makes the machine obey bwPollTimeout for
+    /// the rest of the session.
     Eager,
 }
 

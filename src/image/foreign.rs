@@ -41,7 +41,8 @@ pub(super) fn is_web_page(file: &[u8]) -> bool {
     markup && (contains(b"<!doctype html") || contains(b"<html") || contains(b"<head") || contains(b"<body"))
 }
 
-/// Whether this is text: UTF-8, or UTF-16 with a byte order mark. An image never is, because it contains zero bytes.
+/// Whether this is text: UTF-8, or UTF-16 with a byte order mark. An image is never text, because it contains zero
+/// bytes.
 pub(super) fn is_text(file: &[u8]) -> bool {
     let printable = |c: char| !c.is_control() || matches!(c, '\t' | '\n' | '\r' | '\x0C');
     let units = |decode: fn([u8; 2]) -> u16| {

@@ -10,7 +10,7 @@ pub enum Loader {
     /// A Crazyflie firmware, flashed over the bootloader.
     Overwritten,
     Erased,
-    /// Any other program: the bootloader of PX4 or Betaflight, or half of Bitcraze's.
+    /// Any other program: the bootloader of PX4 or Betaflight, or an incomplete Bitcraze bootloader.
     Other,
 }
 

@@ -1,7 +1,7 @@
 //! Identifies a raw image: Crazyflie firmware, the Bitcraze bootloader, an image for the radio chip, or something else.
 //!
 //! These files have no header, magic number or checksum. The rules use the vector table and the strings of a build.
-//! They are correct for eleven builds of five platforms and five releases. The initial stack pointer of a valid
+//! They identify eleven builds of five platforms and five releases correctly. The initial stack pointer of a valid
 //! firmware is 0x2001FFFF, which is odd, so its alignment is not checked.
 
 use std::fmt;

@@ -18,11 +18,12 @@ pub(super) fn is_zip(file: &[u8]) -> bool {
 }
 
 const MANIFEST: &str = "manifest.json";
-/// Generous: a release has about fifteen files.
+/// Maximum number of files. A release has about fifteen.
 const FILES_MAX: usize = 256;
-/// Generous: a CI artifact may contain an ELF file with debug information, about 6 MB.
+/// Maximum total size of an archive without a manifest, in bytes. A CI artifact may contain an ELF file with debug
+/// information, about 6 MB.
 const LOOSE_MAX: u64 = 32 * 1024 * 1024;
-/// Generous: a manifest is about 3 kB long.
+/// Maximum size of a manifest, in bytes. A manifest is about 3 kB long.
 const MANIFEST_MAX: u64 = 256 * 1024;
 const OTHERS_MAX: usize = 20;
 /// Longer texts in the manifest are truncated for display.

@@ -98,11 +98,11 @@ pub enum FailureKind {
     /// The Crazyflie restarted, but not in DFU mode.
     #[error("{}", did_not_enter(*tries, *limit, *now))]
     DidNotEnter {
-        /// How many times cfdfu asked it.
+        /// How many times cfdfu asked the drone.
         tries: u32,
         /// How long the last attempt waited for DFU mode.
         limit: Duration,
-        /// Its mode now; `None` if it is not on USB.
+        /// The drone's mode now; `None` if it is not on USB.
         now: Option<Mode>,
     },
     /// The device does not support DfuSe.
@@ -113,7 +113,7 @@ pub enum FailureKind {
     /// The image does not fit the device.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A different drone is plugged in at the port of this job's drone.
+    /// A different drone is now on the port of this job's drone.
     #[error("a different drone is on port {port} now{}", found.as_ref().map(|it| format!(" ({it})")).unwrap_or_default())]
     OtherDrone {
         port: Location,
@@ -160,7 +160,7 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
-    /// The transfer that failed, if one did.
+    /// The transfer error, if a transfer failed.
     pub(crate) fn transfer(&self) -> Option<TransferError> {
         match self {
             FailureKind::Dfu(error) => error.transfer(),
@@ -193,12 +193,12 @@ impl DroneState {
 }
 
 impl Failure {
-    /// The drone was disconnected. The job can be run again once it is plugged in.
+    /// The drone was disconnected. The job can be run again once the drone is plugged in.
     pub fn is_lost(&self) -> bool {
         self.kind.transfer() == Some(TransferError::Disconnected)
     }
 
-    /// The drone was disconnected while it was being erased or written. The job can be resumed once it is plugged in.
+    /// The drone was disconnected while it was being erased or written. The job can be resumed once the drone is back.
     pub fn is_interruption(&self) -> bool {
         self.is_lost() && !self.drone.is_unchanged() && self.drone != DroneState::Flashed
     }

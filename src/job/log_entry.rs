@@ -309,7 +309,10 @@ impl fmt::Display for LogEntry {
             E::OtherDroneThere(port) => write!(f, "A different drone is on port {port} now"),
             E::Runs(version) => write!(f, "The Crazyflie is running {version}"),
             E::RunsOther { flashed } => {
-                write!(f, "That is not {flashed}, which was just flashed. Is it the same drone?")
+                write!(
+                    f,
+                    "The Crazyflie is not running {flashed}, which was just flashed. Is it the same drone?"
+                )
             }
             E::NotAsked(error) => write!(f, "The Crazyflie's version cannot be read: {error}"),
 

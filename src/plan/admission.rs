@@ -78,7 +78,7 @@ pub enum Refusal {
     /// A copy of a flash whose bootloader was not Bitcraze's.
     #[error("the previous bootloader was not Bitcraze's")]
     NoLoaderBefore,
-    #[error("the copy is blank: the flash was empty before")]
+    #[error("the copy is blank: the flash was blank before the last change")]
     NothingBefore,
     /// The file ends before the last byte that its own start-up code reads.
     #[error("the file ends after {bytes} bytes, but its own start-up code needs {needs}: it was cut off")]

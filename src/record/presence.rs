@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -59,13 +60,17 @@ pub(crate) struct Announcement {
     /// When the file was last written; `None` while there is nothing to announce.
     announced: Option<Duration>,
     file: Option<(PathBuf, File)>,
+    /// Several jobs of one process have a file each.
+    number: usize,
 }
 
 impl Announcement {
     /// Starts with nothing to announce. Without a state directory, nothing is ever announced.
     pub(crate) fn new(record: Option<StateDir>) -> Announcement {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
         let work = RunningInstance { pid: std::process::id(), ..RunningInstance::default() };
-        Announcement { record, work, announced: None, file: None }
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Announcement { record, work, announced: None, file: None, number }
     }
 
     /// Updates the announcement from a job's events, starting when the job waits for a drone or has selected one.
@@ -101,7 +106,7 @@ impl Announcement {
         let Some(record) = &self.record else { return };
         self.announced = Some(now);
         if self.file.is_none() {
-            self.file = record.open_run(self.work.pid).ok();
+            self.file = record.open_run(self.work.pid, self.number).ok();
         }
         // Failing to announce a flash must not stop it.
         if let Some((_, file)) = &self.file {
@@ -126,10 +131,10 @@ impl Drop for Announcement {
 
 impl StateDir {
     /// Creates and locks this instance's file, and removes stale files.
-    fn open_run(&self, pid: u32) -> io::Result<(PathBuf, File)> {
+    fn open_run(&self, pid: u32, number: usize) -> io::Result<(PathBuf, File)> {
         fs::create_dir_all(self.dir.join(RUNS))?;
         let _ = self.other_instances();
-        let path = self.dir.join(RUNS).join(format!("{}-{pid}.json", host()));
+        let path = self.dir.join(RUNS).join(format!("{}-{pid}-{number}.json", host()));
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
         lock(&file)?;
         Ok((path, file))
@@ -149,10 +154,8 @@ impl StateDir {
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             // The home directory may be shared with other computers, whose ports have the same names.
-            let Some(pid) = name.strip_prefix(&own).and_then(|rest| rest.strip_suffix(".json")?.parse().ok())
-            else {
-                continue;
-            };
+            let pid = name.strip_prefix(&own).and_then(|rest| rest.strip_suffix(".json")?.split('-').next());
+            let Some(pid) = pid.and_then(|pid| pid.parse().ok()) else { continue };
             if pid == std::process::id() {
                 continue;
             }
@@ -242,7 +245,7 @@ mod tests {
 
     /// Imitates another process: a file with its own process id, and a lock on it.
     fn other_instance(record: &StateDir, pid: u32, work: &RunningInstance) -> io::Result<(PathBuf, File)> {
-        let (path, file) = record.open_run(pid)?;
+        let (path, file) = record.open_run(pid, 0)?;
         write_in_place(&file, work)?;
         Ok((path, file))
     }

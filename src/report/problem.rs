@@ -66,6 +66,7 @@ pub enum ProblemKind {
     RadioImage,
     ReadProtected,
     RulesExist,
+    SameBoard,
     SeveralDevices,
     Signals,
     Silent,
@@ -120,7 +121,7 @@ impl Problem {
         Problem { advice: self.advice.or(remedy), ..self }
     }
 
-    /// What the interface shows instead of the last remedy, which names a command or an option.
+    /// Sets what the interface shows instead of the last remedy, which names a command or an option.
     pub(crate) fn in_interface(mut self, text: impl Into<String>) -> Problem {
         if let Some(Remedy::Text(command)) = self.advice.remedies.pop() {
             self.advice.remedies.push(Remedy::Each { interface: text.into(), command });

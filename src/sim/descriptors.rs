@@ -168,7 +168,7 @@ pub(crate) static CRAZYRADIO: UsbIdentity = UsbIdentity {
     strings: &["", "Bitcraze", "Crazyradio PA USB Dongle", ""],
 };
 
-/// A node of the positioning system, which has the vendor and product ID of a Crazyflie.
+/// A Loco Positioning Node, which has the vendor and product ID of a Crazyflie.
 pub(crate) static LOCO_NODE: UsbIdentity = UsbIdentity {
     device: device(2, 0x0483, 0x5740, 0x0200),
     configuration: SIMPLE_CONFIGURATION,

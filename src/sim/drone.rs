@@ -309,6 +309,8 @@ impl SimDrone {
                     SimMode::Rom(rom)
                 }
                 Start::Firmware => {
+                    // Another firmware may have been flashed since.
+                    self.traits.deaf &= self.memory.flash.bytes().windows(5).any(|text| text == b"2021.");
                     let after = self.traits.crashes_after.filter(|_| self.was_in_rom);
                     self.crash = after.map(|after| now + after);
                     SimMode::Firmware
@@ -463,7 +465,7 @@ impl SimDrone {
         } else if images::runs(self.memory.flash.bytes(), address, &self.board()) {
             self.mode = SimMode::Starting(Start::Firmware, now + BOOT);
         } else {
-            // "Non-executable content": the ROM resets.
+            // The content is not executable, so the ROM resets.
             self.reset(now);
         }
     }

@@ -63,7 +63,7 @@ fn program(base: u32, stack: u32, text: &[u8], len: usize, seed: u32) -> Vec<u8>
     let mut bytes = noise(len, seed);
     let entry = base + u32::try_from(CODE_AT).unwrap_or(0) + 1;
     for n in 0..98 {
-        // Five of the interrupts have no handler, as in the real vector table.
+        // The Cortex-M4 reserves vectors 7 to 10 and 13, so they are 0, as in the real vector table.
         let word = match n {
             0 => stack,
             7..=10 | 13 => 0,

@@ -26,7 +26,7 @@ pub const SECTORS: [(u32, u32); 12] = [
 /// The number of bits per program operation, which depends on the supply voltage that the host declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgramWidth {
-    /// 8 bits, for 1.8 to 2.1 V. The ROM starts with this.
+    /// 8 bits, for 1.8 to 2.1 V. The ROM starts in this mode.
     Byte,
     /// 16 bits, for 2.1 to 2.7 V.
     Half,

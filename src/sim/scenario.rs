@@ -7,6 +7,7 @@ use super::drone::{self, SimDrone, SimFault, Traits};
 use super::images;
 use super::nor::{self, Nor, Pace};
 use super::rom::Switch;
+use crate::usb::Location;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
@@ -124,6 +125,12 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "in DFU mode; cfdfu itself crashes halfway through a flash",
         drones: defect,
     },
+    Scenario {
+        name: "fleet",
+        what: "eight drones on two hubs: six run 2025.02 or 2026.08, one is a Brushless, one is dead",
+        drones: |now| fleet(now, 8),
+    },
+    Scenario { name: "fleet:32", what: "the same with 32 drones on five hubs", drones: |now| fleet(now, 32) },
     Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
 ];
 
@@ -131,6 +138,15 @@ impl Scenario {
     /// Finds the scenario with this name.
     pub fn by_name(name: &str) -> Option<&'static Scenario> {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// Where this many drones of the scenario are plugged in: on hubs with seven ports each, or on the root hub.
+    pub fn places(&self, count: usize) -> Vec<Location> {
+        const PORTS: usize = 7;
+        let port = |n: usize| u8::try_from(n + 1).unwrap_or(u8::MAX);
+        let has_hubs = self.name.starts_with("fleet");
+        let ports = |n: usize| if has_hubs { vec![port(n / PORTS), port(n % PORTS)] } else { vec![port(n)] };
+        (0..count).map(|n| Location { bus: 1, ports: ports(n) }).collect()
     }
 
     /// The drones of the scenario, in their state at `now`.
@@ -163,7 +179,7 @@ fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut SimDrone)) -> Vec<
 
 fn healthy(now: Duration) -> Vec<SimDrone> {
     let mut drone = crazyflie(Pace::Typical, CF21, Traits::default());
-    // Powered on long enough ago to have started.
+    // Advance the drone past its start, so that its firmware is running at `now`.
     drone.power_on(Duration::ZERO);
     drone.settle(now + Duration::from_secs(60));
     vec![drone]
@@ -327,6 +343,33 @@ fn loose(now: Duration) -> Vec<SimDrone> {
 
 fn hung(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Hung)))
+}
+
+/// Drones with different pasts, of which every eighth is alike.
+fn fleet(now: Duration, count: usize) -> Vec<SimDrone> {
+    let one = |n: usize| -> SimDrone {
+        let mut drones = match n % 8 {
+            3 => running(now, |drone| {
+                let current = images::firmware(images::VERSION, &CF2_BOARDS, images::FIRMWARE_LEN);
+                (1..12).for_each(|sector| drone.memory.flash.erase(sector, 1.0));
+                drone.memory.flash.place(0x0800_4000, &current);
+            }),
+            5 => running(now, |drone| {
+                let boards = [("C21B", "Crazyflie 2.1 Brushless")];
+                let firmware = images::firmware("2025.02", &boards, FIRMWARE_LEN);
+                drone.memory.flash.place(0x0800_4000, &firmware);
+                drone::write_otp(&mut drone.memory, "0;C21B;R=A");
+            }),
+            7 => erased(now),
+            _ => healthy(now),
+        };
+        let mut drone = drones.remove(0);
+        // A batch has different places on one wafer, so only these bytes differ.
+        let place = u16::try_from(n).unwrap_or(u16::MAX).to_le_bytes();
+        (drone.traits.uid[0], drone.traits.uid[1]) = (0x51_u8.wrapping_add(place[0]), place[1]);
+        drone
+    };
+    (0..count).map(one).collect()
 }
 
 fn no_effect(now: Duration) -> Vec<SimDrone> {

@@ -101,7 +101,7 @@ impl Copies {
         }
     }
 
-    /// Marks an undo as finished, because it found its content already in place.
+    /// Marks an unfinished undo as finished, because the next undo found the content already in place.
     pub(super) fn undone(&mut self, drone: &DroneAt) {
         match self {
             Copies::Files(record) => record.undone(drone),

@@ -11,7 +11,7 @@ pub enum Waits {
     No,
     /// A drone lost while flashing (the interface). If it was lost earlier, the user decides whether to try again.
     Interrupted,
-    /// Any lost drone (`--wait`): the contact may bounce while the cable is plugged in.
+    /// Any lost drone (`--wait`): the contact may bounce while the cable is being plugged in.
     Lost,
 }
 

@@ -136,7 +136,7 @@ mod tests {
         let epoch = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         for n in (0..600_u64).rev() {
             let file = fs::File::create(dir.path().join(format!("{n:04}.bin"))).unwrap();
-            // Every three files have the same time and are sorted by name.
+            // Each group of three files has the same time and is sorted by name.
             file.set_modified(epoch + Duration::from_secs(n / 3)).unwrap();
         }
         fs::create_dir(dir.path().join("0000")).unwrap();
@@ -152,9 +152,8 @@ mod tests {
         assert_eq!(kind(&path, 8, &mut budget), EntryKind::File("not examined".to_owned(), Usable::Unknown));
     }
 
-    /// The picker shows why a folder or a file cannot be read.
     #[test]
-    fn a_path_is_completed_into_folders() {
+    fn a_path_is_completed_to_the_longest_common_beginning() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("firmware/new")).unwrap();
         for name in ["cf2-2026.04.bin", "cf2-2026.08.bin", "notes.txt"] {
@@ -164,12 +163,13 @@ mod tests {
         assert_eq!(rest("fi"), format!("rmware{}", std::path::MAIN_SEPARATOR));
         assert_eq!(rest("firmware/c"), "f2-2026.0");
         assert_eq!(rest("firmware/cf2-2026.08"), ".bin");
-        // Several entries have nothing in common, and other files are not images.
+        // Nothing is appended if the names have no common beginning, or if the only match is not an image.
         assert_eq!(rest("firmware/"), "");
         assert_eq!(rest("firmware/no"), "");
         assert_eq!(rest("missing/x"), "");
     }
 
+    /// The picker shows why a folder or a file cannot be read.
     #[test]
     fn an_unreadable_folder_or_file_is_reported() {
         let dir = tempfile::tempdir().unwrap();

@@ -58,7 +58,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
 pub(super) struct InDfu {
     pub(super) device: Device,
     pub(super) transport: Box<dyn Transport>,
-    /// Whether the user entered DFU mode by hand; otherwise this job did.
+    /// Whether the drone entered DFU mode without this job: it was found there, or the user brought it there.
     pub(super) by_hand: bool,
 }
 
@@ -83,7 +83,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     };
     let (device, by_hand) = match entered {
         Ok(entered) => (entered, false),
-        // With time left to wait, let the user enter DFU mode by hand.
+        // If the job may wait, let the user enter DFU mode by hand.
         Err(Stop::Failed(
             kind @ (FailureKind::NotInDfu | FailureKind::TooOld | FailureKind::DidNotEnter { .. }),
             _,

@@ -34,7 +34,17 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     ctx.report.by_hand = by_hand;
     ctx.left = task.left;
     let mut session = Session::open(ctx, &device, transport)?;
-    let outcome = write(ctx, &mut session, task).map_err(|stop| ctx.verdict(stop));
+    let chosen = if task.alternatives.is_empty() {
+        Ok(task.clone())
+    } else {
+        choose_image(ctx, &mut session, task).map_err(|stop| stop.at(Place::Otp))
+    };
+    let (chosen, choice) = match chosen {
+        Ok(chosen) => (chosen, Ok(())),
+        Err(stop) => (task.clone(), Err(stop)),
+    };
+    let task = &chosen;
+    let outcome = choice.and_then(|()| write(ctx, &mut session, task)).map_err(|stop| ctx.verdict(stop));
     match &outcome {
         Ok(_) => {
             if let Some(restarted) = finish(ctx, &mut session, &device, task) {
@@ -51,6 +61,18 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
         Err(Stop::Failed(..)) => {}
     }
     outcome
+}
+
+/// The task with the image for the drone's board. If the board cannot be read, no image can be chosen.
+fn choose_image(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<FlashTask, Stop> {
+    let Some(board) = session.board(ctx)? else {
+        let boards = task.boards.iter().map(|code| Board::named(code).to_string()).collect();
+        return Err(FailureKind::UnknownBoard { boards }.into());
+    };
+    let (at, chosen) = task.for_board(&board.code);
+    ctx.report.image = at;
+    ctx.report.bytes = chosen.image.bytes() as u64;
+    Ok(chosen)
 }
 
 /// Runs every step up to and including verification.
@@ -128,7 +150,7 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
     let Some(board) = board else {
         ctx.log(LogEntry::BoardUnread);
         return match task.mismatch {
-            // The image runs on every board, so no check is needed.
+            // The image names no boards, so there is nothing to check.
             _ if task.boards.is_empty() => Ok(BoardCheck::Passed),
             Mismatch::Refuse => Err(FailureKind::UnknownBoard { boards: boards() }.into()),
             Mismatch::Ask => Ok(BoardCheck::Unknown),
@@ -278,6 +300,7 @@ impl Flashing<'_> {
         let Some(head) = head.filter(|_| self.plan.purpose() == Purpose::Flash) else { return Ok(None) };
         let bytes = self.session.read(ctx, head).map_err(|stop| stop.at(Place::Loader))?;
         let loader = Loader::of(&bytes);
+        ctx.report.loader = Some(loader);
         if loader.is_missing() {
             ctx.log(LogEntry::LoaderGone(loader));
         }
@@ -339,8 +362,8 @@ impl Flashing<'_> {
         self.task.platform.filter(|&to| to != from).map(|to| PlatformChange { from, to })
     }
 
-    /// Compares each sector of the plan with the image. A sector is read up to its first difference, or completely for
-    /// a backup.
+    /// Compares each sector of the plan with the image. For a backup, each sector is read completely; otherwise,
+    /// reading a sector stops once the result is known.
     fn compare(&mut self, ctx: &mut Ctx<'_>, keep: Keep) -> Result<(Vec<Comparison>, Option<Segment>), Stop> {
         ctx.enters(Part::Compare);
         let sectors = self.plan.sectors().to_vec();

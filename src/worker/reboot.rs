@@ -83,7 +83,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         let asked = ctx.clock.now();
         let result = ctx.wait_for(WaitFor::DfuMode, appears, |ctx| {
             let found = at(ctx.bus, &drone.location)?;
-            // The firmware has not restarted, so the request was lost.
+            // If the firmware has not restarted by then, the request was lost.
             let lost = ctx.clock.now().saturating_sub(asked) > GONE;
             Ok(found.and_then(|found| match found.mode {
                 Mode::Dfu => Some(Entered::Dfu(found)),

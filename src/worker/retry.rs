@@ -13,7 +13,7 @@ use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 /// answer would delay a cancel for many seconds. 250 ms in total is enough: a host controller reports errors for about
 /// that long before the hub notices that a device was unplugged, and a device that is still starting needs no longer.
 ///
-/// Only idempotent operations are retried: GET_DESCRIPTOR, SET_INTERFACE, and the reads, erases and writes of
+/// Only idempotent operations are retried: GET_DESCRIPTOR, SET_INTERFACE, and the DFU operations of
 /// `worker::session`. A DFU request may move the device to another state, so it is not retried alone: the whole
 /// operation is retried, after a recovery to dfuIDLE. All other control and bulk transfers are sent once.
 pub(super) const PAUSES: [Duration; 3] =

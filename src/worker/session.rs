@@ -21,7 +21,7 @@ use crate::usb::{TransferError, Transport, descriptor};
 /// Time limit for an operation, whatever the device answers. Erasing one sector may take 10 s.
 const OPERATION: Duration = Duration::from_secs(45);
 /// How long a device may stay silent before the job fails. This is longer than the longest erase of a sector (4 s,
-/// DS8626 table 40), and short enough for the whole job to end within 15 s.
+/// DS8626 table 40), and short enough for a job to end within 15 s if its device stops answering.
 const SILENCE: Duration = Duration::from_secs(6);
 /// Time limit for reading the names of all memories. Any names that remain are skipped.
 const NAMES: Duration = Duration::from_secs(5);
@@ -208,7 +208,7 @@ impl Session {
             let ready = ready.and_then(|()| self.narrow_for(ctx, operation));
             match ready.and_then(|()| self.attempt(ctx, operation.clone())) {
                 Ok(bytes) => return Ok(bytes),
-                // A lost or silent device explains more than the first error.
+                // An error that ends the session explains more than the first one.
                 Err(error) if error.ends_session() => {
                     return Err(verdict(ctx, error));
                 }
@@ -498,7 +498,7 @@ fn verdict(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
 }
 
 /// Whether a retry may help. It cannot if the ROM refused the operation itself, because of read protection or the
-/// address.
+/// address, if a time limit has passed, or if the device is lost.
 fn is_retryable(error: DfuError) -> bool {
     match error {
         DfuError::Status(status) => !matches!(status, Status::VENDOR | Status::TARGET),

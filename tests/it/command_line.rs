@@ -313,7 +313,7 @@ fn a_drone_that_does_not_come_back_is_reported_without_firmware() {
     }
 }
 
-/// This lets you try the README's advice for a drone that does not start in the demo.
+/// The README's advice for a drone that does not start can therefore be tried in the demo.
 #[test]
 fn the_demo_puts_its_drone_into_dfu_mode_while_a_command_waits() {
     for scenario in ["dead", "unplugged"] {
@@ -339,7 +339,7 @@ fn list_warns_of_a_foreign_boot_rom_beside_a_crazyflie() {
     assert!(err.contains("a GigaDevice GD32 in DFU mode on port 1-1 is not a Crazyflie"), "{err}");
 }
 
-/// Without a serial number, cfdfu cannot find the copy for this drone. That must not count as success.
+/// Without a serial number, cfdfu cannot find the copy for this drone and must report a failure.
 #[test]
 fn an_undo_of_a_drone_without_a_serial_number_fails() {
     let Ran { code, err, .. } = Folder::with_image().run("undo --demo=no-serial");
@@ -422,7 +422,7 @@ fn a_pipe_gets_no_colour_unless_it_is_requested() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn l6_a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
+fn a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
     let folder = Folder::with_image();
     let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
     let run = |arguments: &str, to: &str| {
@@ -441,7 +441,7 @@ fn l6_a_full_disk_is_an_error_and_a_closed_pipe_is_not() {
 }
 
 #[test]
-fn s5_a_truncated_bootloader_is_refused_and_the_right_file_is_named() {
+fn a_truncated_bootloader_is_refused_and_the_right_file_is_named() {
     let folder = Folder::new();
     let loader = cfdfu::sim::images::loader();
     folder.file("ld.bin", &loader[..loader.len() - 40]);

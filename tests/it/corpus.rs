@@ -211,7 +211,7 @@ fn malformed_others() -> Vec<Case> {
         (
             "platform.zip",
             release("cf2", &bolt, CompressionMethod::Stored),
-            "says it is for cf2, but its firmware is for bolt",
+            "claims to be for cf2, but its firmware is for bolt",
         ),
         ("bomb.zip", release("cf2", &bomb, CompressionMethod::Deflated), "larger than the Crazyflie's flash"),
         (
@@ -318,7 +318,8 @@ fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
         assert_eq!((ran.code, &image["complete"]), (0, &json!(true)), "{len} times {padding:#04X}");
         folder.run("flash padded.bin --demo=dfu").done();
     }
-    // Without these literals, the length of the firmware is unknown, so the file is accepted.
+    // Without the first load of each copy loop, the start-up code is not recognised and the length of the firmware is
+    // unknown, so the file is accepted.
     let other = with(&bin, 0x800 + 4, &[0, 0xBF]);
     let other = with(&other, 0x800 + 44, &[0, 0xBF]);
     folder.file("other.bin", &other[..200_000]);

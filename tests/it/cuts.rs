@@ -37,8 +37,8 @@ fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_boot() {
     }
 }
 
-/// H1: host controllers report transfer errors for a while before they report the disconnect. Whenever they do, the job
-/// must recognise that the drone is lost.
+/// Host controllers report transfer errors for a while before they report the disconnect. Whenever the errors begin,
+/// the job must recognise that the drone is lost.
 #[test]
 fn a_cable_that_works_loose_at_any_moment_is_reported_as_a_lost_drone() {
     for (scenario, moments) in [("dfu", 300), ("twins", 60), ("byte-mode", 60)] {
@@ -46,7 +46,7 @@ fn a_cable_that_works_loose_at_any_moment_is_reported_as_a_lost_drone() {
     }
 }
 
-/// M16: the contacts bounce when the drone is plugged in again. If the connection drops a second time, at any transfer,
+/// Contacts bounce when a drone is plugged in again. If the connection drops a second time, at any transfer,
 /// the drone is still reported as lost, and the flash resumes once the drone is back.
 #[test]
 fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {

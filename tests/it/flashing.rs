@@ -67,7 +67,7 @@ fn a_change_in_the_last_sector_rewrites_only_the_first_and_the_last() {
     assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// Rule 2 of the design: only a bootloader restore may change sector 0.
+/// Only a bootloader restore may change sector 0.
 #[test]
 fn a_flash_never_touches_the_bootloader() {
     for scenario in ["healthy", "dfu", "erased", "overwritten", "slow", "byte-mode"] {
@@ -135,8 +135,8 @@ fn a_block_costs_three_transfers_to_write_and_one_to_read() {
     // The same five sectors with sixty more blocks; nothing else differs.
     let (few, many) = (count(0x1_C000 + 2048), count(0x1_C000 + 61 * 2048));
     assert_eq!(many - few, 60 * (3 + 1));
-    // The seed file has 119 blocks; the other transfers of the job are few. The last five of them read the version of
-    // the boot ROM before `leave`, and six more switch back to 8 bits for the first word.
+    // The seed file has 119 blocks; the job has at most 171 other transfers. Five of these read the version of the boot
+    // ROM before `leave`, and six switch back to 8 bits for the first word.
     let seed = count(SEED_LEN);
     assert!(seed <= 119 * 4 + 171, "{seed} transfers");
     println!("{seed} control transfers for {SEED_LEN} bytes, verified");

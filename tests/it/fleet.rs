@@ -1,4 +1,4 @@
-//! Many drones at once: how long they take together, and that they do not disturb each other.
+//! Flashes many drones at once: checks that every flash succeeds, and how long all of them take together.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ fn seconds(count: usize, hubs: Option<usize>, change: impl Fn(&mut FlashTask)) -
     let clock = Arc::new(TeamClock::new());
     let places = places(count, hubs);
     let bus = Arc::new(SimBus::at(drones(count), places.clone(), clock.clone()));
-    // Hold the time until every worker has its job.
+    // Stop the clock until every worker has its job.
     clock.join();
     let image = firmware("2026.08", SEED_LEN);
     let workers: Vec<Worker> = places
@@ -70,9 +70,9 @@ fn seconds(count: usize, hubs: Option<usize>, change: impl Fn(&mut FlashTask)) -
     clock.now().as_secs_f64()
 }
 
-/// Limits as multiples of one drone's time. Eight drones on one wire have to share it: 0.6 s of its time for each.
+/// The limits are multiples of the time for one drone. Drones on one wire share it: each flash occupies it for 0.6 s.
 #[test]
-fn many_drones_take_hardly_longer_than_one() {
+fn many_drones_at_once_are_flashed_within_their_time_limits() {
     let defaults = |_: &mut FlashTask| {};
     let no_undo = |task: &mut FlashTask| task.keep = Keep::No;
     let one = seconds(1, None, defaults);

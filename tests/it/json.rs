@@ -15,6 +15,14 @@ const SCHEMA: &str = include_str!("../../docs/json.schema.json");
 const LINES: &[&str] = &[
     "flash cf2.bin --demo={}",
     "identify --demo={}",
+    "flash cf2.bin --demo=fleet --all",
+    "flash cf2.bin --demo=none --all",
+    "flash cf2.bin bl.bin --demo=fleet --all --expect 9 --report r.csv",
+    "flash cf2.bin cf2.bin --demo=fleet --all",
+    "flash cf2.bin bl.bin --demo",
+    "identify --demo=fleet --all",
+    "verify cf2.bin --demo=fleet --all",
+    "identify --demo=two --device 1-1 --device 1-2",
     "list --demo={}",
     "verify cf2.bin --demo=dfu",
     "verify cf2.bin --demo=none",
@@ -54,6 +62,7 @@ const LINES: &[&str] = &[
 fn every_command_prints_documented_json_and_ends_with_a_single_result() {
     let folder = Folder::with_image();
     folder.file("bolt.bin", images::firmware("2026.08", &[("CB10", "Crazyflie Bolt")], SEED_LEN));
+    folder.file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
     folder.file("loader.bin", images::loader());
     folder.file("noise.bin", [1, 2, 3]);
     folder.file("cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
@@ -83,10 +92,15 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
             assert!(validator.is_valid(object), "{line}: {object}");
             seen.insert(event);
         }
+        let last = objects.last().unwrap();
         let results = objects.iter().filter(|object| object["event"] == "result").count();
-        let last = objects.last().map(|object| object["event"].clone());
-        assert_eq!((results, last), (1, Some("result".into())), "{line}: {}", ran.out);
-        let failed = objects.last().unwrap()["outcome"] == "failed";
+        if last["event"] == "batch" {
+            assert_eq!(last["drones"], results, "{line}: {}", ran.out);
+            assert_eq!(last["exit"], ran.code, "{line}: {}", ran.out);
+            continue;
+        }
+        assert_eq!((results, &last["event"]), (1, &"result".into()), "{line}: {}", ran.out);
+        let failed = last["outcome"] == "failed";
         assert_eq!(failed, ran.code != 0, "{line}: {}", ran.out);
     }
     for part in schema["oneOf"].as_array().unwrap() {

@@ -83,6 +83,11 @@ const RULES: &[Rule] = &[
     },
     Rule { files: &["supervise/resume.rs"], may_use: &["job"], never: IO },
     Rule {
+        files: &["fleet.rs", "fleet"],
+        may_use: &["crazyflie", "fleet", "job", "report", "usb"],
+        never: IO,
+    },
+    Rule {
         files: &["app"],
         may_use: &[
             "app",
@@ -154,6 +159,7 @@ const RULES: &[Rule] = &[
             "crazyflie",
             "doctor",
             "flash",
+            "fleet",
             "image",
             "job",
             "plan",

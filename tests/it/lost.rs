@@ -206,8 +206,8 @@ fn no_lost_answer_makes_a_write_protected_drone_lose_its_firmware() {
     }
 }
 
-/// M15: a serial number that is unreadable at first but read when the device is opened must be reported. Then the copy
-/// is kept under that number, and the flash can be resumed.
+/// A serial number that is unreadable at first but read when the device is opened must be reported. With it, the
+/// copy is kept under that number and the flash can be resumed.
 #[test]
 fn a_serial_number_that_is_read_late_is_reported() {
     let flashed = flash("dfu", Answer::Name(3), 4, TransferError::Timeout, |_| {});

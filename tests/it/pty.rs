@@ -25,7 +25,7 @@ pub struct Session {
     pub bytes: Arc<Mutex<Vec<u8>>>,
     pub size: (u16, u16),
     pub dir: TempDir,
-    /// Ends the reader thread, which also keeps the terminal open, at the next bytes that it reads.
+    /// Makes the reader thread, which also keeps the terminal open, end after its next read.
     pub closing: Arc<AtomicBool>,
 }
 
@@ -84,7 +84,7 @@ impl Session {
 
     /// Waits for the plan and confirms it.
     pub fn agree(&mut self) {
-        self.until("Nothing has been changed yet");
+        self.until("Nothing is written until you confirm");
         thread::sleep(READ);
         self.press("w");
     }

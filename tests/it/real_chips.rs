@@ -219,7 +219,7 @@ fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_poll_time() {
     assert_eq!(
         machine.take_notes().len(),
         2,
-        "one note that the first error is cleared, one that the poll time is obeyed from now on"
+        "the first error is cleared, and the poll time is obeyed from now on"
     );
 }
 
@@ -258,8 +258,7 @@ fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
     }
 }
 
-/// After manual entry the radio chip holds the boot pins, so a reset ends in DFU mode again. The report
-/// must show that.
+/// After manual entry the pins of the radio chip float, so a reset ends in DFU mode again. The report must show that.
 #[test]
 fn r15_after_manual_entry_a_reset_is_reported_as_not_booted() {
     let world = changed("dfu", |drone| drone.memory.rom_version = 0x31);
@@ -553,7 +552,7 @@ fn flash(world: &World) -> Run {
     world.run(job())
 }
 
-/// Returns the drone of a scenario, changed before its ROM starts.
+/// Returns the drones of a scenario. `change` is applied to the first one before its ROM starts.
 fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> World {
     let world = World::new(scenario);
     world.bus.with(0, |drone, now| {

@@ -49,7 +49,7 @@ fn soak() {
         ui.world.bus.with(0, |drone, _| drone.traits.mishap = mishap);
         ui.key('f');
         let mut asked_to_stop = n % 5 != 2;
-        // These actions must always be enough to end the job.
+        // Twenty rounds of these actions must end the job.
         for _ in 0..20 {
             match &ui.app.screen {
                 Screen::Job(_) => {

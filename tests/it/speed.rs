@@ -57,8 +57,9 @@ fn no_job_takes_longer_than_its_limit_on_the_simulated_chip() {
 /// The chip takes the maximum times in its data sheet.
 #[test]
 fn a_job_waits_for_a_slow_chip() {
-    for change in [Compare::First, Compare::Skip] {
-        let took = seconds(&World::new("slow"), &firmware("2026.08", SEED_LEN), |task| task.compare = change);
+    for compare in [Compare::First, Compare::Skip] {
+        let took =
+            seconds(&World::new("slow"), &firmware("2026.08", SEED_LEN), |task| task.compare = compare);
         println!("{took:.1} s on a worn simulated chip");
         assert!(took > 6.0);
     }

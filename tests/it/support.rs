@@ -26,7 +26,8 @@ impl World {
     pub fn new(scenario: &str) -> World {
         let clock = Arc::new(FastClock::new());
         let drones = Scenario::by_name(scenario).unwrap().drones(clock.now());
-        World { bus: SimBus::new(drones, clock.clone()), clock }
+        let places = Scenario::by_name(scenario).unwrap().places(drones.len());
+        World { bus: SimBus::at(drones, places, clock.clone()), clock }
     }
 
     /// The contents of the first drone's flash; empty if there is no drone.

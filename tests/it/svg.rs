@@ -128,7 +128,7 @@ fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String
     rest
 }
 
-/// A small number of cells.
+/// Converts a number of cells to `f32`; a screen has few enough for an exact conversion.
 fn count_of(n: usize) -> f32 {
     f32::from(u16::try_from(n).unwrap_or(u16::MAX))
 }

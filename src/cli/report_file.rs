@@ -1,0 +1,135 @@
+//! The report of a batch, as CSV or, for a file name that ends in `.json`, as JSON.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::fleet::{Fleet, Row, RowState};
+use crate::job::Outcome;
+use crate::report::{self, Exit, Problem, ProblemKind};
+
+/// A row of the report. Texts from devices are untrusted.
+#[derive(Serialize)]
+struct Entry<'a> {
+    n: usize,
+    port: String,
+    serial: &'a str,
+    board: Option<&'a str>,
+    before: Option<&'a str>,
+    image: Option<&'a str>,
+    outcome: &'static str,
+    verified: bool,
+    booted: Option<bool>,
+    runs: Option<&'a str>,
+    seconds: Option<f64>,
+    bytes_written: u64,
+    error: Option<String>,
+}
+
+const COLUMNS: &str =
+    "n,port,serial,board,before,image,outcome,verified,booted,runs,seconds,bytes_written,error";
+
+/// Creates the file before anything is flashed: a bad path must fail early.
+pub(super) fn create(path: &Path) -> Result<File, Problem> {
+    File::create(path).map_err(|error| {
+        let message = format!("cannot create the report {}: {error}", path.display());
+        Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, message)
+            .advise("Choose another file with --report. Nothing was changed.")
+    })
+}
+
+/// The report as text.
+pub(super) fn text(path: &Path, fleet: &Fleet, images: &[String]) -> String {
+    let entries: Vec<Entry<'_>> =
+        fleet.rows.iter().enumerate().map(|(n, row)| entry(n + 1, row, images)).collect();
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        return serde_json::to_string_pretty(&entries).unwrap_or_default() + "\n";
+    }
+    let mut text = format!("{COLUMNS}\r\n");
+    for entry in entries {
+        let booted = entry.booted.map_or("", |booted| if booted { "true" } else { "false" });
+        let seconds = entry.seconds.map(|seconds| format!("{seconds:.1}")).unwrap_or_default();
+        let fields = [
+            entry.n.to_string(),
+            field(&entry.port),
+            field(entry.serial),
+            field(entry.board.unwrap_or_default()),
+            field(entry.before.unwrap_or_default()),
+            field(entry.image.unwrap_or_default()),
+            entry.outcome.to_owned(),
+            entry.verified.to_string(),
+            booted.to_owned(),
+            field(entry.runs.unwrap_or_default()),
+            seconds,
+            entry.bytes_written.to_string(),
+            field(&entry.error.unwrap_or_default()),
+        ];
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{}\r\n", fields.join(","));
+    }
+    text
+}
+
+fn entry<'a>(n: usize, row: &'a Row, images: &'a [String]) -> Entry<'a> {
+    let report = row.report.as_deref();
+    let end = match row.state {
+        RowState::Ended(end) => end.json_name(),
+        _ => "cancelled",
+    };
+    let took = row.started.zip(row.ended).map(|(started, ended)| ended.saturating_sub(started));
+    Entry {
+        n,
+        port: row.device.location.to_string(),
+        serial: &row.device.strings.serial,
+        board: row.board.as_deref(),
+        before: row.before.as_deref(),
+        image: report.and_then(|report| images.get(report.image)).map(String::as_str),
+        outcome: end,
+        verified: report.is_some_and(|report| report.verified),
+        booted: report.and_then(crate::job::Report::booted),
+        runs: report.and_then(|report| report.runs.as_deref()),
+        seconds: took.map(|took| (took.as_secs_f64() * 1000.0).round() / 1000.0),
+        bytes_written: report.map_or(0, |report| report.written),
+        error: report.and_then(|report| match &report.outcome {
+            Outcome::Failed(failure) => Some(report::failed(failure).to_string()),
+            _ => None,
+        }),
+    }
+}
+
+/// A field of RFC 4180. A text that a spreadsheet would take for a formula gets an apostrophe in front.
+fn field(text: &str) -> String {
+    let clean: String = text.chars().filter(|&c| crate::usb::descriptor::is_printable(c)).collect();
+    let begins_a_formula = clean.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = if begins_a_formula { format!("'{clean}") } else { clean };
+    if text.contains([',', '"', '\n', '\r', '\'']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn a_field_is_quoted_and_never_a_formula() {
+        for (text, csv) in [
+            ("", ""),
+            ("1-4.2", "1-4.2"),
+            ("a,b", "\"a,b\""),
+            ("say \"hi\"", "\"say \"\"hi\"\"\""),
+            ("=HYPERLINK(1)", "\"'=HYPERLINK(1)\""),
+            ("+1", "\"'+1\""),
+            ("-1", "\"'-1\""),
+            ("@x", "\"'@x\""),
+            ("two\nlines", "twolines"),
+            ("\t=1", "\"'=1\""),
+        ] {
+            assert_eq!(field(text), csv, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! Many drones at once, as pure state: which drones take part, which job runs on which port, and how the batch ends.
+//! [`Fleet::update`] takes a message and the time and returns effects; the front end runs the workers.
+//!
+//! Each drone goes at its own pace and has its own worker, so a failure on one port does not touch the others. A drone
+//! is followed by its port, and its job by its serial number: the serial number in DFU mode is not unique within a
+//! batch (RM0090 §39.1).
+
+use std::time::Duration;
+
+use crate::crazyflie::{self, Mode};
+use crate::job::{Device, DroneState, Event, Job, LogEntry, Outcome, Phase, Report, Selector, WaitFor};
+use crate::report::{self, Exit};
+use crate::usb::Location;
+
+/// The kernel enumerates the ports of a hub one after the other, each in 0.25 to 0.33 s (linux/drivers/usb/core/hub.c).
+/// If more drones restarted at once, the last one would seem lost.
+const ENTERING_PER_HUB: usize = 4;
+const ENTERING_PER_CONTROLLER: usize = 8;
+/// The batch starts once no drone has appeared or left for this long.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How long to wait for the drones of `--expect`.
+const EXPECT: Duration = Duration::from_secs(10);
+/// If the first jobs all fail in the same way, the fault is not in the drones.
+const ALIKE: usize = 3;
+
+/// What a batch does.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The job for each drone.
+    pub job: Job,
+    /// The drones that take part; empty means all.
+    pub selected: Vec<Selector>,
+    /// The number of drones that must take part.
+    pub expect: Option<usize>,
+    /// How many jobs run at the same time.
+    pub jobs: usize,
+    /// How long to wait for drones to appear.
+    pub wait: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub enum Msg {
+    /// The drones on the bus.
+    Bus(Vec<Device>),
+    /// An event of a row's job.
+    Event(usize, Event),
+    /// A row's job has ended. `Some` if the rest of it should run once the drone is back.
+    Ended(usize, Box<Report>, Option<Box<Job>>),
+    /// Time has passed.
+    Tick,
+    /// Stop every job at its next safe point.
+    Stop,
+    /// Stop the jobs that have not changed their drones; the others finish.
+    HangUp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Start(usize, Box<Job>),
+    /// Run the rest of an interrupted job.
+    Resume(usize, Box<Job>),
+    Cancel(usize),
+    CancelIfUntouched(usize),
+    /// The state of this row has changed.
+    Show(usize),
+    /// The remaining drones are not started: the first ones all failed in the same way.
+    Paused,
+    /// All rows are final.
+    End,
+}
+
+/// A drone of the batch.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The drone as it was first seen. Its port stays the same.
+    pub device: Device,
+    /// The device in its present mode.
+    pub now: Device,
+    pub state: RowState,
+    /// When the job started.
+    pub started: Option<Duration>,
+    /// When the row became final.
+    pub ended: Option<Duration>,
+    pub board: Option<String>,
+    /// The firmware that was on the drone.
+    pub before: Option<String>,
+    /// The job's report, once it has ended.
+    pub report: Option<Box<Report>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowState {
+    /// The job has not started.
+    Queued,
+    /// The drone was asked to enter DFU mode.
+    Entering,
+    /// The worker examines the drone.
+    Examining,
+    Working(Phase, u64, u64),
+    /// The flash is complete, and the drone restarts.
+    Starting,
+    /// The drone was lost, and the job resumes when it is back.
+    Lost,
+    /// The job has ended, with the outcome in [`Row::report`].
+    Ended(End),
+}
+
+/// How a row ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Flashed,
+    Unchanged,
+    /// The image or the drone was refused before anything was changed.
+    Refused,
+    Failed,
+    /// Stopped, or never started.
+    Cancelled,
+}
+
+impl End {
+    pub(crate) fn json_name(self) -> &'static str {
+        match self {
+            End::Flashed => "flashed",
+            End::Unchanged => "unchanged",
+            End::Refused => "refused",
+            End::Failed => "failed",
+            End::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// The number of rows that ended in each way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub flashed: usize,
+    pub unchanged: usize,
+    pub refused: usize,
+    pub failed: usize,
+    pub cancelled: usize,
+    /// Drones that were expected and never seen.
+    pub missing: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Drones may still appear.
+    Gathering,
+    Running,
+    Over,
+}
+
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    pub rows: Vec<Row>,
+    policy: Policy,
+    stage: Stage,
+    /// The drones on the bus before the batch starts, and since when there is no change.
+    seen: Vec<Device>,
+    began: Duration,
+    changed: Duration,
+    /// No job starts any more.
+    stopped: bool,
+}
+
+impl Fleet {
+    pub fn new(policy: Policy, now: Duration) -> Fleet {
+        let stage = Stage::Gathering;
+        Fleet { rows: Vec::new(), policy, stage, seen: Vec::new(), began: now, changed: now, stopped: false }
+    }
+
+    pub fn update(&mut self, now: Duration, msg: Msg) -> Vec<Effect> {
+        if self.stage == Stage::Over {
+            return Vec::new();
+        }
+        let mut effects = match msg {
+            Msg::Bus(devices) => {
+                self.on_bus(now, devices);
+                Vec::new()
+            }
+            Msg::Event(id, event) => self.on_event(id, event),
+            Msg::Ended(id, report, next) => self.on_end(now, id, report, next),
+            Msg::Tick => Vec::new(),
+            Msg::Stop => self.stop(now, Effect::Cancel),
+            Msg::HangUp => self.stop(now, Effect::CancelIfUntouched),
+        };
+        if self.stage == Stage::Gathering {
+            effects.extend(self.gather(now));
+        }
+        if self.stage == Stage::Running {
+            effects.extend(self.start_next(now));
+            if self.rows.iter().all(|row| matches!(row.state, RowState::Ended(_))) {
+                self.stage = Stage::Over;
+                effects.push(Effect::End);
+            }
+        }
+        effects
+    }
+
+    fn takes_part(&self, device: &Device) -> bool {
+        let selected = &self.policy.selected;
+        device.open_error.is_none()
+            && (selected.is_empty() || selected.iter().any(|selector| selector.matches(device)))
+    }
+
+    fn on_bus(&mut self, now: Duration, devices: Vec<Device>) {
+        if self.stage == Stage::Gathering {
+            let devices: Vec<Device> = devices.into_iter().filter(|it| self.takes_part(it)).collect();
+            if devices != self.seen {
+                (self.seen, self.changed) = (devices, now);
+            }
+        }
+    }
+
+    /// Starts the batch once all expected drones are there, or the bus is quiet.
+    fn gather(&mut self, now: Duration) -> Vec<Effect> {
+        let Policy { expect, wait, .. } = self.policy;
+        let quiet = now.saturating_sub(self.changed) >= SETTLE;
+        let waited = now.saturating_sub(self.began);
+        let enough = match expect {
+            Some(expect) => self.seen.len() >= expect || waited >= wait.max(EXPECT),
+            None => !self.seen.is_empty() || waited >= wait,
+        };
+        if !quiet && expect.is_none_or(|expect| self.seen.len() < expect) || !enough {
+            return Vec::new();
+        }
+        let mut devices = std::mem::take(&mut self.seen);
+        devices.sort_by(|a, b| a.location.cmp(&b.location));
+        self.rows = devices.into_iter().map(Row::new).collect();
+        self.stage = Stage::Running;
+        (0..self.rows.len()).map(Effect::Show).collect()
+    }
+
+    /// Starts the jobs that may run now.
+    fn start_next(&mut self, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for id in 0..self.rows.len() {
+            if self.stopped || self.rows[id].state != RowState::Queued || !self.may_start(id) {
+                continue;
+            }
+            let row = &mut self.rows[id];
+            row.started = Some(now);
+            row.state = match row.device.mode {
+                Mode::Firmware => RowState::Entering,
+                Mode::Dfu => RowState::Examining,
+            };
+            let job = self.policy.job.clone().of(row.device.drone());
+            effects.extend([Effect::Start(id, Box::new(job)), Effect::Show(id)]);
+        }
+        effects
+    }
+
+    fn may_start(&self, id: usize) -> bool {
+        let active = |row: &&Row| !matches!(row.state, RowState::Queued | RowState::Ended(_));
+        if self.rows.iter().filter(active).count() >= self.policy.jobs.max(1) {
+            return false;
+        }
+        let device = &self.rows[id].device;
+        if device.mode == Mode::Dfu {
+            return true;
+        }
+        let entering = self.rows.iter().filter(|row| row.state == RowState::Entering);
+        let (mut on_hub, mut on_controller) = (0, 0);
+        for row in entering {
+            on_hub += usize::from(hub(&row.device.location) == hub(&device.location));
+            on_controller += usize::from(row.device.location.bus == device.location.bus);
+        }
+        on_hub < ENTERING_PER_HUB && on_controller < ENTERING_PER_CONTROLLER
+    }
+
+    fn on_event(&mut self, id: usize, event: Event) -> Vec<Effect> {
+        let Some(row) = self.rows.get_mut(id).filter(|row| !row.is_final()) else { return Vec::new() };
+        let state = match event {
+            Event::Device(device) => {
+                let has_begun = matches!(row.state, RowState::Working(..) | RowState::Starting);
+                let state = match device.mode {
+                    Mode::Firmware if has_begun => RowState::Starting,
+                    Mode::Firmware => RowState::Entering,
+                    Mode::Dfu => RowState::Examining,
+                };
+                row.now = device;
+                state
+            }
+            Event::Progress { phase, done, total } => {
+                // The first word is written after the rest was verified: that is not a phase of its own.
+                let is_new = !matches!(row.state, RowState::Working(now, ..) if now >= phase);
+                row.state = RowState::Working(phase, done, total);
+                return if is_new { vec![Effect::Show(id)] } else { Vec::new() };
+            }
+            Event::Ready(preview) => {
+                row.before = preview.firmware.as_ref().map(|firmware| match firmware.firmware() {
+                    Some(it) => it.version.clone().unwrap_or_else(|| "unknown version".to_owned()),
+                    None => firmware.to_string(),
+                });
+                return Vec::new();
+            }
+            Event::Waiting { what: WaitFor::Start | WaitFor::StayUp, .. } => RowState::Starting,
+            Event::Log(_, LogEntry::Board(board)) => {
+                row.board = Some(board.code);
+                return Vec::new();
+            }
+            _ => return Vec::new(),
+        };
+        if row.state == state {
+            return Vec::new();
+        }
+        row.state = state;
+        vec![Effect::Show(id)]
+    }
+
+    fn on_end(
+        &mut self,
+        now: Duration,
+        id: usize,
+        report: Box<Report>,
+        next: Option<Box<Job>>,
+    ) -> Vec<Effect> {
+        let stopped = self.stopped;
+        let Some(row) = self.rows.get_mut(id).filter(|row| !row.is_final()) else { return Vec::new() };
+        if let Some(job) = next.filter(|_| !stopped) {
+            row.state = RowState::Lost;
+            return vec![Effect::Show(id), Effect::Resume(id, job)];
+        }
+        row.state = RowState::Ended(end_of(&report));
+        (row.report, row.ended) = (Some(report), Some(now));
+        let mut effects = vec![Effect::Show(id)];
+        if !self.stopped && self.failed_alike() {
+            self.stopped = true;
+            effects.push(Effect::Paused);
+            effects.extend(self.drop_queued(now));
+        }
+        effects
+    }
+
+    /// Whether the first jobs all failed in the same way, and others have not started.
+    fn failed_alike(&self) -> bool {
+        let ended: Vec<&Row> = self.rows.iter().filter(|row| row.is_final()).collect();
+        let kinds: Vec<_> = ended.iter().filter_map(|row| row.problem_kind()).collect();
+        ended.len() == ALIKE
+            && kinds.len() == ALIKE
+            && kinds.iter().all(|kind| *kind == kinds[0])
+            && self.rows.iter().any(|row| row.state == RowState::Queued)
+    }
+
+    fn stop(&mut self, now: Duration, how: fn(usize) -> Effect) -> Vec<Effect> {
+        self.stopped = true;
+        if self.stage == Stage::Gathering {
+            self.rows = std::mem::take(&mut self.seen).into_iter().map(Row::new).collect();
+            self.stage = Stage::Running;
+        }
+        let mut effects = self.drop_queued(now);
+        let running = |(_, row): &(usize, &Row)| !row.is_final();
+        effects.extend(self.rows.iter().enumerate().filter(running).map(|(id, _)| how(id)));
+        effects
+    }
+
+    /// Ends the rows whose jobs have not started.
+    fn drop_queued(&mut self, now: Duration) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (id, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| row.state == RowState::Queued) {
+            (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
+            effects.push(Effect::Show(id));
+        }
+        effects
+    }
+
+    pub fn counts(&self) -> Counts {
+        let count = |end| self.rows.iter().filter(|row| row.state == RowState::Ended(end)).count();
+        Counts {
+            flashed: count(End::Flashed),
+            unchanged: count(End::Unchanged),
+            refused: count(End::Refused),
+            failed: count(End::Failed),
+            cancelled: count(End::Cancelled),
+            missing: self.policy.expect.unwrap_or(0).saturating_sub(self.rows.len()),
+        }
+    }
+
+    /// The exit status of the batch: the most important one that occurred.
+    pub fn exit(&self, require_boot: bool) -> Exit {
+        use Exit::{Defect, Device, Done, Image, Interrupted, NoDevice, NoPermission, NotRunning};
+        let of_row = |row: &Row| match &row.report {
+            Some(report) => match report::exit(report) {
+                Done if require_boot && report.booted() != Some(true) => NotRunning,
+                exit => exit,
+            },
+            None => Interrupted,
+        };
+        let counts = self.counts();
+        let mut exits: Vec<Exit> = self.rows.iter().map(of_row).collect();
+        if counts.missing > 0 || self.rows.is_empty() {
+            exits.push(NoDevice);
+        }
+        let order = [Defect, Device, NoPermission, Image, NoDevice, NotRunning, Interrupted, Exit::Differs];
+        order.into_iter().find(|exit| exits.contains(exit)).unwrap_or(Done)
+    }
+
+    /// How many drones share a full-speed wire with others, behind the fullest hub.
+    pub fn most_on_one_wire(&self) -> usize {
+        let behind_hub = |row: &&Row| row.device.location.ports.len() > 1;
+        let hubs = self.rows.iter().filter(behind_hub).map(|row| hub(&row.device.location));
+        let mut hubs: Vec<Location> = hubs.collect();
+        hubs.sort();
+        hubs.chunk_by(|a, b| a == b).map(<[Location]>::len).max().unwrap_or(0)
+    }
+
+    /// The serial numbers that more than one drone shows. These drones are told apart by their ports.
+    pub fn shared_serials(&self) -> Vec<String> {
+        let serials = || self.rows.iter().map(|row| &row.device.strings.serial);
+        let shared =
+            |serial: &&String| serials().filter(|it| crazyflie::is_same_serial(it, serial)).count() > 1;
+        let mut shared: Vec<String> = serials().filter(shared).cloned().collect();
+        shared.sort();
+        shared.dedup();
+        shared
+    }
+}
+
+impl Row {
+    fn new(device: Device) -> Row {
+        Row {
+            now: device.clone(),
+            device,
+            state: RowState::Queued,
+            started: None,
+            ended: None,
+            board: None,
+            before: None,
+            report: None,
+        }
+    }
+
+    pub fn is_final(&self) -> bool {
+        matches!(self.state, RowState::Ended(_))
+    }
+
+    fn problem_kind(&self) -> Option<report::ProblemKind> {
+        match &self.report.as_ref()?.outcome {
+            Outcome::Failed(failure) => Some(report::failed(failure).kind),
+            _ => None,
+        }
+    }
+}
+
+/// The hub that a device is plugged into; the root hub's controller for a port of the computer.
+fn hub(location: &Location) -> Location {
+    let ports = location.ports.split_last().map_or(&[][..], |(_, hub)| hub);
+    Location { bus: location.bus, ports: ports.to_vec() }
+}
+
+fn end_of(report: &Report) -> End {
+    match &report.outcome {
+        Outcome::Flashed => End::Flashed,
+        Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => End::Unchanged,
+        Outcome::Cancelled(_) => End::Cancelled,
+        Outcome::Failed(failure) => match report::failed(failure).exit {
+            Exit::Image if matches!(failure.drone, DroneState::Untouched | DroneState::Stopped) => {
+                End::Refused
+            }
+            _ => End::Failed,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

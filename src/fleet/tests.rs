@@ -1,0 +1,263 @@
+//! Random sequences of messages: drones that appear, leave and swap places, and jobs that end in every way.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::job::{Boot, Failure, FailureKind, Task};
+use crate::usb::descriptor::Strings;
+use crate::usb::{CRAZYFLIE, ROM_DFU};
+
+fn device(port: &[u8], serial: u32, mode: Mode) -> Device {
+    Device {
+        mode,
+        id: if mode == Mode::Dfu { ROM_DFU } else { CRAZYFLIE },
+        location: Location { bus: 1, ports: port.to_vec() },
+        address: 1,
+        strings: Strings { serial: format!("{serial:012X}"), ..Strings::default() },
+        simulated: true,
+        open_error: None,
+    }
+}
+
+fn policy() -> Policy {
+    Policy { job: Job::new(Task::Find), selected: Vec::new(), expect: None, jobs: 32, wait: Duration::ZERO }
+}
+
+fn ended(outcome: Outcome) -> Box<Report> {
+    Box::new(Report { boot: Boot::StaysUp, ..Report::nothing_done(outcome) })
+}
+
+fn failed(kind: FailureKind) -> Box<Report> {
+    ended(Outcome::Failed(Failure { kind, place: None, drone: DroneState::Untouched }))
+}
+
+/// A fleet whose drones have been gathered, with the effects of the start.
+fn started(policy: Policy, devices: Vec<Device>) -> (Fleet, Vec<Effect>) {
+    let mut fleet = Fleet::new(policy, Duration::ZERO);
+    fleet.update(Duration::ZERO, Msg::Bus(devices));
+    let effects = fleet.update(SETTLE, Msg::Tick);
+    (fleet, effects)
+}
+
+fn starts(effects: &[Effect]) -> Vec<usize> {
+    let start = |effect: &Effect| match effect {
+        Effect::Start(id, _) => Some(*id),
+        _ => None,
+    };
+    effects.iter().filter_map(start).collect()
+}
+
+#[test]
+fn at_most_four_drones_of_a_hub_enter_dfu_mode_at_once() {
+    let running = |n: u8| device(&[1, n], n.into(), Mode::Firmware);
+    let (mut fleet, effects) = started(policy(), (1..=10).map(running).collect());
+    assert_eq!(starts(&effects), [0, 1, 2, 3]);
+    // The first is in DFU mode, so the next may enter.
+    let effects = fleet.update(SETTLE, Msg::Event(0, Event::Device(device(&[1, 1], 1, Mode::Dfu))));
+    assert_eq!(starts(&effects), [4]);
+    // Drones that are in DFU mode already need not wait, and another hub has its own limit.
+    let mixed =
+        (1..=10).map(running).chain([device(&[2, 1], 90, Mode::Firmware), device(&[1, 9, 1], 91, Mode::Dfu)]);
+    let (_, effects) = started(policy(), mixed.collect());
+    assert_eq!(starts(&effects).len(), 6);
+}
+
+#[test]
+fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
+    let seconds = Duration::from_secs;
+    let mut fleet = Fleet::new(policy(), Duration::ZERO);
+    let one = device(&[1], 1, Mode::Dfu);
+    let two = device(&[2], 2, Mode::Dfu);
+    assert!(starts(&fleet.update(seconds(0), Msg::Bus(vec![one.clone()]))).is_empty());
+    assert!(starts(&fleet.update(seconds(1), Msg::Bus(vec![one.clone(), two.clone()]))).is_empty());
+    assert!(starts(&fleet.update(Duration::from_millis(2900), Msg::Tick)).is_empty());
+    assert_eq!(starts(&fleet.update(seconds(3), Msg::Tick)), [0, 1]);
+    // With `--expect`, it starts as soon as all are there, and without them after the wait.
+    let expects = |expect| Policy { expect: Some(expect), wait: seconds(30), ..policy() };
+    let mut fleet = Fleet::new(expects(2), Duration::ZERO);
+    assert_eq!(starts(&fleet.update(seconds(0), Msg::Bus(vec![one.clone(), two.clone()]))), [0, 1]);
+    let mut fleet = Fleet::new(expects(3), Duration::ZERO);
+    fleet.update(seconds(0), Msg::Bus(vec![one, two]));
+    assert!(starts(&fleet.update(seconds(29), Msg::Tick)).is_empty());
+    assert_eq!(starts(&fleet.update(seconds(30), Msg::Tick)), [0, 1]);
+    assert_eq!(fleet.counts().missing, 1);
+}
+
+#[test]
+fn a_batch_without_drones_ends_with_no_device() {
+    let (mut fleet, effects) = started(policy(), Vec::new());
+    assert_eq!(effects, [Effect::End]);
+    assert_eq!(fleet.exit(false), Exit::NoDevice);
+    assert!(fleet.update(SETTLE, Msg::Tick).is_empty());
+}
+
+#[test]
+fn three_failures_alike_keep_the_others_from_starting() {
+    let drones = (1..=6).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
+    let (mut fleet, effects) = started(Policy { jobs: 1, ..policy() }, drones);
+    assert_eq!(starts(&effects), [0]);
+    for id in 0..3 {
+        let effects = fleet.update(SETTLE, Msg::Ended(id, failed(FailureKind::OtherChip), None));
+        assert_eq!(effects.contains(&Effect::Paused), id == 2, "{id}: {effects:?}");
+    }
+    assert_eq!((fleet.counts().failed, fleet.counts().cancelled), (3, 3));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A drone appears, or another one takes its place.
+    Plug(u8, u32, bool),
+    Unplug(u8),
+    Wait(u64),
+    Progress(usize),
+    End(usize, u8),
+    Stop,
+    HangUp,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (1..12u8, 1..20u32, any::<bool>()).prop_map(|(port, serial, dfu)| Step::Plug(port, serial, dfu)),
+        1 => (1..12u8).prop_map(Step::Unplug),
+        4 => (1..3000u64).prop_map(Step::Wait),
+        4 => (0..12usize).prop_map(Step::Progress),
+        8 => (0..12usize, 0..6u8).prop_map(|(row, how)| Step::End(row, how)),
+        1 => Just(Step::Stop),
+        1 => Just(Step::HangUp),
+    ]
+}
+
+/// Drives a fleet and checks each effect against what a front end would see.
+struct Model {
+    fleet: Fleet,
+    now: Duration,
+    bus: HashMap<u8, Device>,
+    /// The job that runs on each row.
+    running: HashMap<usize, Job>,
+    ended: Vec<usize>,
+    over: bool,
+}
+
+impl Model {
+    fn send(&mut self, msg: Msg) {
+        let effects = self.fleet.update(self.now, msg);
+        assert!(!self.over || effects.is_empty(), "effects after the end");
+        for effect in effects {
+            match effect {
+                Effect::Start(id, job) => {
+                    let row = &self.fleet.rows[id];
+                    assert!(!self.ended.contains(&id), "row {id} starts again");
+                    assert_eq!(job.device, Selector::At(row.device.location.clone()));
+                    assert_eq!(job.serial.as_ref(), Some(&row.device.strings.serial));
+                    let same_port = |job: &Job| job.device == Selector::At(row.device.location.clone());
+                    assert!(!self.running.values().any(same_port), "two jobs on one port");
+                    self.running.insert(id, *job);
+                }
+                Effect::Resume(id, job) => {
+                    assert!(!self.ended.contains(&id));
+                    assert_eq!(job.device, Selector::At(self.fleet.rows[id].device.location.clone()));
+                    assert!(self.running.insert(id, *job).is_none());
+                }
+                Effect::Cancel(id) | Effect::CancelIfUntouched(id) => {
+                    assert!(self.running.contains_key(&id), "nothing runs on row {id}");
+                }
+                Effect::Show(_) | Effect::Paused => {}
+                Effect::End => {
+                    assert!(self.running.is_empty());
+                    self.over = true;
+                }
+            }
+        }
+        let entering = |row: &&Row| row.state == RowState::Entering;
+        assert!(self.fleet.rows.iter().filter(entering).count() <= ENTERING_PER_CONTROLLER);
+        let final_rows = self.fleet.rows.iter().filter(|row| row.is_final()).count();
+        let counts = self.fleet.counts();
+        let Counts { flashed, unchanged, refused, failed, cancelled, .. } = counts;
+        assert_eq!(flashed + unchanged + refused + failed + cancelled, final_rows);
+        if self.over {
+            assert_eq!(final_rows, self.fleet.rows.len());
+            let good = flashed + unchanged == self.fleet.rows.len() && counts.missing == 0 && final_rows > 0;
+            assert_eq!(self.fleet.exit(false) == Exit::Done, good);
+        }
+    }
+
+    fn end(&mut self, id: usize, how: u8) {
+        let Some(job) = self.running.remove(&id) else { return };
+        let (report, next) = match how {
+            0 | 1 => (ended(Outcome::Flashed), None),
+            2 => (ended(Outcome::Unchanged), None),
+            3 => (failed(FailureKind::OtherChip), None),
+            4 => (failed(FailureKind::ReadProtected), Some(Box::new(job))),
+            _ => (ended(Outcome::Cancelled(DroneState::Untouched)), None),
+        };
+        if next.is_none() {
+            self.ended.push(id);
+        }
+        self.send(Msg::Ended(id, report, next));
+        if self.fleet.rows[id].is_final() && !self.ended.contains(&id) {
+            self.ended.push(id);
+        }
+    }
+
+    fn bus(&mut self) {
+        let devices = self.bus.values().cloned().collect();
+        self.send(Msg::Bus(devices));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100_000))]
+
+    #[test]
+    fn the_rules_hold_in_every_order(
+        steps in prop::collection::vec(step(), 1..60),
+        expect in prop::option::of(0..6usize),
+        jobs in 1..10usize,
+    ) {
+        let policy = Policy { expect, jobs, ..policy() };
+        let mut model = Model {
+            fleet: Fleet::new(policy, Duration::ZERO),
+            now: Duration::ZERO,
+            bus: HashMap::new(),
+            running: HashMap::new(),
+            ended: Vec::new(),
+            over: false,
+        };
+        for step in steps {
+            match step {
+                Step::Plug(port, serial, dfu) => {
+                    let mode = if dfu { Mode::Dfu } else { Mode::Firmware };
+                    model.bus.insert(port, device(&[port], serial, mode));
+                    model.bus();
+                }
+                Step::Unplug(port) => {
+                    model.bus.remove(&port);
+                    model.bus();
+                }
+                Step::Wait(millis) => {
+                    model.now += Duration::from_millis(millis);
+                    model.send(Msg::Tick);
+                }
+                Step::Progress(id) => {
+                    if model.running.contains_key(&id) {
+                        let device = Device { mode: Mode::Dfu, ..model.fleet.rows[id].device.clone() };
+                        model.send(Msg::Event(id, Event::Device(device)));
+                        model.send(Msg::Event(id, Event::Progress { phase: Phase::Write, done: 1, total: 2 }));
+                    }
+                }
+                Step::End(id, how) => model.end(id, how),
+                Step::Stop => model.send(Msg::Stop),
+                Step::HangUp => model.send(Msg::HangUp),
+            }
+        }
+        // Every batch ends once its jobs end.
+        model.now += Duration::from_secs(60);
+        model.send(Msg::Tick);
+        while let Some(id) = model.running.keys().next().copied() {
+            model.end(id, 0);
+        }
+        prop_assert!(model.over);
+    }
+}
