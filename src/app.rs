@@ -1,5 +1,6 @@
 //! The interface without a screen: its state ([`App`]), its inputs ([`Msg`]) and its outputs ([`Effect`]). After
-//! startup only [`update`](update::update) changes the state. It is pure and total: each message brings the time.
+//! startup only [`update`](update::update) changes the state. That function is pure and total; its caller passes the
+//! time.
 //!
 //! [`keys`] is the table of key bindings, [`command_line`] builds the equivalent command, [`wizard`] guides the user
 //! into DFU mode by hand, [`progress`] computes the figures of a job, [`picker`] chooses a file, and [`log`] keeps the
@@ -63,7 +64,7 @@ pub struct App {
     pub overlay_scroll: usize,
     pub undo: Undo,
     pub rhythm: KeyRhythm,
-    /// A screen reader may read the screen, so the wizard leaves more time.
+    /// A screen reader may read the screen, so the wizard allows more time.
     pub spoken: bool,
     /// The terminal's background, once the terminal has reported it.
     pub background: Option<Background>,
@@ -74,7 +75,7 @@ pub struct App {
     pub detached: bool,
     /// What the shell opens after this interface has quit.
     pub then: Then,
-    /// The exit status of the last job, which becomes that of the program; `None` before the first job.
+    /// The exit status of the last job, which becomes the program's exit status; `None` before the first job.
     pub ended: Option<Exit>,
 }
 
@@ -112,7 +113,8 @@ impl KeyRhythm {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Undo {
     Nothing(NoUndo),
-    /// The restored bootloader replaced something else. Only the command line can write that back.
+    /// The restored bootloader replaced data that was not Bitcraze's bootloader. Only the command line can write that
+    /// data back.
     NotABootloader,
     Ready(Box<Backup>),
 }
@@ -368,7 +370,7 @@ impl Confirmation {
 /// A panel on top of the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Overlay {
-    /// The keys, the flash map and the LEDs, as far as they contain this text.
+    /// Explains the keys, the flash map and the LEDs, filtered by this text.
     Help(String),
     /// Asks whether to stop the job.
     AskStop,
@@ -395,7 +397,7 @@ pub enum Msg {
     Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
     /// The content of a folder.
     Listed(PathBuf, Result<Vec<Entry>, String>),
-    /// What completes this text of the path field.
+    /// The text of the path field when the completion was requested, and the text to append to it.
     Completed(String, String),
     /// The list of other running instances has changed.
     OtherInstances(Vec<RunningInstance>),
@@ -429,7 +431,7 @@ pub enum Effect {
     Load(Which, PathBuf),
     /// Read this folder.
     List(PathBuf),
-    /// Complete this path, which is the second text in the path field.
+    /// Complete this path. The second field is the text of the path field.
     Complete(PathBuf, String),
     /// Apply this input to the simulated drone.
     DemoInput(DemoInput),

@@ -99,7 +99,7 @@ struct Shell<'a> {
     quit: bool,
     /// `None` in the demo, which keeps no history, and without a home directory.
     record: Option<StateDir>,
-    /// The last job that waits until its files are read again. The flag is set once the job is started or cancelled.
+    /// The last job that waits while its files are read again. The flag is set once the job is started or cancelled.
     starting: Option<Arc<AtomicBool>>,
 }
 
@@ -149,8 +149,8 @@ impl<'a> Shell<'a> {
             app.notice = Some((warning.clone(), SETTINGS_WARNING));
         }
         // Report the result of a job that outlived its terminal.
-        if let Some(line) = self.record.as_ref().and_then(unseen_end) {
-            let _ = self.messages.send(Msg::Job(Box::new(line)));
+        if let Some(event) = self.record.as_ref().and_then(unseen_end) {
+            let _ = self.messages.send(Msg::Job(Box::new(event)));
         }
         if let Some(path) = image {
             app.image = Slot::Loading(path.to_owned());
@@ -162,7 +162,7 @@ impl<'a> Shell<'a> {
             let image = Image::parse(images::firmware(images::VERSION, &CF2_BOARDS, images::FIRMWARE_LEN));
             let image = image.map(Box::new).map_err(|error| report::image_error(&error));
             let _ = self.messages.send(Msg::Loaded(Which::Image, path, image));
-            // A scenario without a bootloader can be played to its end, too.
+            // Load the bootloader, too, so that scenarios without a bootloader can be completed.
             let path = PathBuf::from(app::DEMO_LOADER);
             app.loader = Slot::Loading(path.clone());
             let loader = Image::parse(images::loader());
@@ -381,7 +381,7 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// Waits until the worker has finished what must not be interrupted.
+    /// Waits for the worker to finish any work that must not be interrupted.
     fn end(self) {
         let Shell { supervisor, commands, worker, .. } = self;
         drop((supervisor, commands));
@@ -399,7 +399,7 @@ fn demo_state(bus: &SimBus, name: &str) -> Demo {
     let state = bus.with(0, |drone, now| (drone.plugged(), drone.button(), drone.leds(now)));
     let (plugged, button, leds) = state.unwrap_or_default();
     let leds = match leds {
-        // A running drone shows the same, so do not mention these.
+        // A drone that is off or running normally looks like this, too, so do not mention these states.
         SimLeds::Dark | SimLeds::Lit => "",
         SimLeds::Slow => "M2 blinks slowly",
         SimLeds::Fast => "M2 blinks fast",
@@ -474,8 +474,8 @@ fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) 
                 if messages.send(Msg::OtherInstances(others)).is_err() {
                     return;
                 }
-                if ended && let Some(text) = unseen_end(&record) {
-                    let _ = messages.send(Msg::Job(Box::new(text)));
+                if ended && let Some(event) = unseen_end(&record) {
+                    let _ = messages.send(Msg::Job(Box::new(event)));
                 }
             }
             clock.sleep(BUS_POLL);

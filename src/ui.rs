@@ -160,7 +160,7 @@ fn focus<'a>(theme: &Theme, title: &str) -> Block<'a> {
 /// The columns of a panel's border and padding.
 const FRAME: u16 = 4;
 
-/// Wraps a paragraph to lines of at most this width. A longer word is not broken.
+/// Wraps a paragraph to lines of at most this width. Longer words are not broken.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let options = textwrap::Options::new(width)
         .break_words(false)

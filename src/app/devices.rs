@@ -37,7 +37,7 @@ pub enum BusState {
     Others(Vec<Other>),
 }
 
-/// Identifies a device while no job runs.
+/// A background identify of a device, and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackgroundIdentify {
     pub device: Device,
@@ -115,7 +115,7 @@ impl Devices {
         self.lasting()?.1.as_ref()
     }
 
-    /// The write-protected sectors of the selected drone, as far as they are known.
+    /// The sectors of the selected drone that are known to be write-protected.
     pub(crate) fn protected(&self) -> &[usize] {
         self.lasting().map_or(&[], |(_, _, sectors)| sectors)
     }

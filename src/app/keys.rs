@@ -4,7 +4,7 @@
 
 use super::wizard::{Leds, WizardStep};
 use super::{App, BusState, DemoInput, Goal, JobView, Overlay, Screen, Slot, Stage, Which, Wizard};
-use crate::image::Content;
+use crate::image::{Content, Loader};
 use crate::job::{BoardCheck, Failure, FailureKind, Outcome, Report, WaitFor};
 
 /// A key, independent of the terminal library.
@@ -357,7 +357,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
 /// Whether the user has typed the confirmation word.
 pub(crate) fn word_is_typed(app: &App) -> bool {
     matches!(app.job(), Some(JobView { stage: Stage::Asking(question), .. })
-        if Some(question.word.as_str()) == word_asked_for(app))
+        if word_asked_for(app).is_some_and(|word| question.word.eq_ignore_ascii_case(word)))
 }
 
 /// The keys that help after this outcome, most helpful first.
@@ -368,8 +368,11 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     let which = app.goal.file();
     let label = if which == Which::Image { "another image" } else { "another file" };
     let file = row(&[Key::Char('i')], "i", label, Action::Choose(which));
+    let mut loader = row(&[Key::Char('b')], "b", "restore the bootloader", Action::Begin(Goal::Restore));
+    loader.why_not = why_not(app, Goal::Restore);
     let mut rows = match next_step(report) {
         NextStep::None => vec![home],
+        NextStep::RestoreLoader => vec![loader, home],
         NextStep::TryAgain => vec![again, by_hand, home],
         NextStep::EnterByHand => vec![by_hand, again, home],
         NextStep::OtherFile => vec![file, home],
@@ -395,6 +398,7 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextStep {
     None,
+    RestoreLoader,
     TryAgain,
     EnterByHand,
     OtherFile,
@@ -415,6 +419,9 @@ pub(crate) fn next_step(report: &Report) -> NextStep {
             | FailureKind::OtherChip => NextStep::None,
             _ => NextStep::TryAgain,
         },
+        Outcome::Flashed | Outcome::Unchanged if report.loader.is_some_and(Loader::is_missing) => {
+            NextStep::RestoreLoader
+        }
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => NextStep::None,
     }
 }

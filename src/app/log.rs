@@ -99,7 +99,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
              return to. cfdfu clears it once. It does not mean that anything is wrong with your drone."
         }
         E::InError(_) => {
-            "The boot ROM refused the last request, for the reason in brackets. It is ready for the next one."
+            "The boot ROM refused an earlier request, for the reason in brackets. cfdfu clears the error and carries on."
         }
         E::ClearingStatus => {
             "cfdfu acknowledges the boot ROM's error. Until then, the boot ROM accepts no other request."
@@ -131,8 +131,8 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         E::Verified(..) => "Every byte was read back from the drone and compared with the file.",
         E::Leaving => {
-            "The boot ROM is asked to start the firmware. It disappears from USB, and the drone returns as a running \
-             Crazyflie."
+            "cfdfu asks the boot ROM to start the firmware. The boot ROM disappears from USB, and the drone returns as a \
+             running Crazyflie."
         }
         E::Rom(_) => {
             "The chip's built-in boot program, which can never be changed. Versions 3 and 9.0 do not switch part of the \

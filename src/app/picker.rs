@@ -45,13 +45,13 @@ pub enum EntryKind {
     File(String, Usable),
 }
 
-/// What a file can be used for, as far as its content shows.
+/// What a file can be used for, judging by its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Usable {
     No,
-    /// It was not read.
+    /// The file was not read.
     Unknown,
-    /// A firmware for boards with these codes; none if it names no board.
+    /// Firmware for boards with these codes; empty if the firmware names no board.
     Firmware(Vec<String>),
     /// A bootloader, or a backup that includes one.
     Bootloader,
@@ -90,7 +90,7 @@ pub struct Picker {
     pub folder: PathBuf,
     /// The folder's content, or why it cannot be read; `None` while it is being read.
     pub entries: Option<Result<Vec<Entry>, String>>,
-    /// The letters that a name must contain, in this order.
+    /// The letters that a name must contain in this order, unless the description contains this text.
     pub filter: String,
     /// The index of the marked row.
     pub at: usize,
@@ -167,7 +167,7 @@ impl Picker {
         }
     }
 
-    /// Appends this to the typed path, unless it has changed since the completion was asked for.
+    /// Appends `rest` to the path field if its text is still `typed`.
     pub(crate) fn complete(&mut self, typed: &str, rest: &str) {
         if self.typing.as_ref().is_some_and(|input| input.value() == typed) {
             self.start_typing(&format!("{typed}{rest}"));

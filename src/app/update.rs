@@ -128,7 +128,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     match rows.into_iter().find(|row| row.keys.contains(key)) {
         Some(row) => match row.why_not {
             Some(why) => {
-                app.notify(why);
+                app.notify(format!("Cannot {} now: {why}", row.label));
                 Vec::new()
             }
             None => act(app, row.action),
@@ -190,7 +190,7 @@ fn typed_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
             picker.request(request);
             Some(Vec::new())
         }
-        // These begin a path, and no name that is worth filtering for.
+        // These characters start a path. No name worth filtering for starts with them.
         (Screen::Pick(_, _, picker), Key::Char('/' | '~')) if picker.filter.is_empty() => {
             picker.start_typing(if *key == Key::Char('/') { "/" } else { "~/" });
             Some(Vec::new())
@@ -244,8 +244,12 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             path.map(|path| Effect::Complete(path, typed)).into_iter().collect()
         }
         Action::Count => {
-            if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
+            // With several drones, the others may stay plugged in.
+            if let [device] = app.devices.list()
+                && device.mode == Mode::Firmware
+            {
                 app.notify("The drone is still on. Unplug USB and the battery first.");
+                return Vec::new();
             }
             go(app, WizardStep::Count)
         }

@@ -111,7 +111,9 @@ impl Leds {
                 "The drone booted normally: the button was released too early, or pressed after the cable was plugged in. \
                  Unplug USB and the battery, and press the button first."
             }
-            Leds::Dark => "The drone is not getting power: try another cable or port, without a hub.",
+            Leds::Dark => {
+                "Most likely the drone is not getting power: try another cable or port, without a hub."
+            }
             Leds::Other => {
                 "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the \
                  button: first lit, then blinking slowly, then about twice a second. Let go only then."
@@ -233,12 +235,13 @@ impl Wizard {
             WizardStep::Hold if self.is_plugging(now) => ("PLUG IN NOW.", "Keep holding the button."),
             WizardStep::Hold => ("Keep holding the button.", "Let go in"),
             WizardStep::Release if self.is_letting_go(now) => ("LET GO of the button.", "Then wait."),
-            WizardStep::Release => ("Looking for the drone.", "Seconds left:"),
+            WizardStep::Release => ("Let go of the button. Looking for the drone.", "Seconds left:"),
             WizardStep::AskLeds => ("No drone found. Let go of the button.", "What are its LEDs doing?"),
             WizardStep::Answer(leds) => (leds.question(), leds.answer()),
             WizardStep::Early => (
                 "The drone booted normally: you let go a little early.",
-                "Even better: a running drone can switch to DFU mode by itself. Press Enter.",
+                "With firmware from 2022.03 or newer, the drone can switch to DFU mode by itself: press Enter. Otherwise, \
+                 press t and hold the button longer.",
             ),
         }
     }

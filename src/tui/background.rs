@@ -1,7 +1,7 @@
 //! Recognises the terminal's answer to the query for its background colour (OSC 11). The query is sent once, and
 //! nothing waits for the answer. The terminal library does not parse it, so the answer arrives as keys:
-//! `ESC ] 11 ; rgb:RRRR/GGGG/BBBB`, then BEL or `ESC \\`. This module separates it from typed keys. Without an answer,
-//! the dark palette stays.
+//! `ESC ] 11 ; rgb:RRRR/GGGG/BBBB`, then BEL or `ESC \`. This module separates the answer from typed keys. Without an
+//! answer, the dark palette stays in use.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 

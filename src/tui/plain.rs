@@ -60,7 +60,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     while !shell.quit {
         let asked = printed.asked;
         printed.print_changes(&app);
-        // At a keyboard, lines typed before the plan was shown do not answer it.
+        // On a terminal, lines typed before the plan was shown must not confirm it.
         if printed.asked && !asked && interactive {
             for _ in answers.drain(..) {
                 let _ = free.try_recv();
@@ -138,8 +138,8 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
 
 /// Ctrl-C stops a job at the next safe point without asking. If no job runs, Ctrl-C ends the program.
 fn interrupt(app: &App) -> Vec<Msg> {
-    let asked = app.job().is_some_and(|view| !matches!(view.stage, Stage::Asking(_)));
-    let yes = asked.then_some(Msg::Key(Key::Char('y')));
+    let will_ask = app.job().is_some_and(|view| !matches!(view.stage, Stage::Asking(_)));
+    let yes = will_ask.then_some(Msg::Key(Key::Char('y')));
     [Msg::Key(Key::CtrlC)].into_iter().chain(yes).collect()
 }
 
@@ -242,7 +242,7 @@ impl Printed {
         }
         // Do not print choices while the wizard counts: the user's hands are busy.
         let counts = match &app.screen {
-            Screen::Wizard(view) => view.wizard.next_wake(app.now).is_some(),
+            Screen::Wizard(view) => view.wizard.spoken_words(app.now).is_some(),
             _ => false,
         };
         let choices = if screen.is_empty() || counts { String::new() } else { plain_text::choices(app) };
@@ -258,7 +258,7 @@ impl Printed {
 const PROGRESS: Duration = Duration::from_secs(10);
 
 impl Printed {
-    /// Prints the progress of a long phase now and then, so that a long silence means trouble.
+    /// Prints the progress of a long phase every [`PROGRESS`], so a longer silence means trouble.
     fn print_progress(&mut self, app: &App, out: &mut impl Write) {
         let Some((phase, _)) = app.job().and_then(|view| view.facts.progress.current()) else {
             self.progress = None;

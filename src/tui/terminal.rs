@@ -54,8 +54,8 @@ impl TerminalScreen {
         Write::flush(self.terminal.backend_mut())
     }
 
-    /// Repaints at the new size. Does not use `Terminal::clear`, which asks the terminal for its cursor position
-    /// and waits for the answer.
+    /// Repaints at the new size, but not with `Terminal::clear`, which asks the terminal for its cursor position and
+    /// waits for the answer.
     pub(super) fn resized(&mut self) -> io::Result<()> {
         if self.fixed {
             return Ok(());
@@ -85,7 +85,7 @@ fn take() -> io::Result<()> {
     execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
 }
 
-/// Restores the terminal. Only the first call has an effect, whether it is made by closing, dropping or a panic.
+/// Restores the terminal. Dropping the screen, detaching and a panic all call this; only the first call has an effect.
 pub(crate) fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let mut out = io::stdout();

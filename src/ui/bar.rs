@@ -93,12 +93,14 @@ pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Li
     for phase in PHASES {
         let (mark, style, name) = match current {
             _ if progress.is_done(phase) => (done, theme.good, theme.plain),
+            // The first word is written after everything else was verified.
+            Some((now, _)) if now > phase && progress.done(phase) > 0 => (done, theme.good, theme.plain),
             Some((now, _)) if now == phase => (busy, theme.accent, theme.plain),
             _ => (theme.to_come, theme.faint, theme.faint),
         };
         let took = progress.took(phase).filter(|_| progress.is_done(phase));
         let took = took.map(|took| format!(" {:.1} s", took.as_secs_f64())).unwrap_or_default();
-        let gap = if line.spans.is_empty() { " " } else { "   " };
+        let gap = if line.spans.is_empty() { " " } else { "  " };
         let spans =
             [Span::raw(gap), Span::styled(format!("{mark} "), style), Span::styled(phase.json_name(), name)];
         if !push_whole(&mut line, spans, width) {

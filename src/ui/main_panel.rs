@@ -36,7 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
         Screen::Job(_) if with_log => return log_panel::draw(frame, area, app, theme, false),
         Screen::Job(view) => return working(frame, area, view, theme),
         Screen::Outcome(report, facts) => {
-            // Beside the drawing.
+            // The width beside the drawing.
             let width = usize::from(area.width.saturating_sub(super::FRAME + 13));
             outcome(app, report, facts, theme, width)
         }
@@ -79,7 +79,7 @@ fn working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
     ]));
     frame.render_widget(text, words);
     let speeds = view.facts.progress.speeds();
-    // The scale fits the whole history, so that a bar never changes its height.
+    // The scale fits the whole history, so the bars keep their height when a high one is no longer visible.
     let highest = speeds.iter().max().copied().unwrap_or(0);
     if graph.height < 2 || highest == 0 || theme.glyphs != Glyphs::Unicode {
         return;
@@ -293,8 +293,8 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     };
     let bytes = report::thousands(preview.work.bytes());
     let gone = preview.loader.is_some_and(Loader::is_missing);
-    let gone = gone.then(|| "missing: the drone will not start until you restore it (Esc, b)".to_owned());
-    // A change of platform is the stronger warning, because it compares the image with what is on the drone.
+    let gone = gone.then(|| "missing: the drone never starts without it (Esc, then b)".to_owned());
+    // The warning about a platform change takes precedence, because it compares the image with what is on the drone.
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
     let file = app.image.image().filter(|_| app.undoes(Which::Image).is_none());
@@ -302,7 +302,8 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     // If the question below already asks about this change, do not repeat it here.
     let is_asked = keys::danger(app) == Some(Danger::ChangedSince);
     let since = (preview.changed_since && !is_asked).then(|| {
-        "another program has changed this drone since its last flash; this overwrites the change".to_owned()
+        "another program has changed this drone since its last flash; flashing overwrites the change"
+            .to_owned()
     });
     let note = note.or(since);
     let row = |what, text| PlanRow { what, text };
@@ -378,7 +379,7 @@ fn plan<'a>(
     };
     MainPanel {
         title: "Plan",
-        note: " Nothing has been changed yet ",
+        note: " Nothing is written until you confirm ",
         lines,
         question: Some(question),
         drawing: Vec::new(),
@@ -455,7 +456,9 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
                 report::afterwards(report).unwrap_or_else(|| "The drone is still in DFU mode.".to_owned());
             let style = if flies { theme.good } else { theme.strong };
             lines.push(Line::from(Span::styled(theme.text(&next), style)));
-            lines.extend(report::figures(report).map(|figures| Line::from(format!("{figures}."))));
+            lines.extend(
+                report::figures(report).map(|figures| Line::from(format!("{}.", capitalised(&figures)))),
+            );
             lines.extend(about_the_loader(app).map(|(words, bad)| {
                 Line::from(Span::styled(theme.text(&words), if bad { theme.warn } else { theme.plain }))
             }));
@@ -466,7 +469,7 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
     }
     let mut choices = Line::default();
     for row in keys::bindings_below(app).into_iter().filter(is_next_step) {
-        // After a failure, the way on is more useful than the way back.
+        // After a failure, offer undo only if there is no other next step.
         if row.action == Action::Undo && !choices.spans.is_empty() {
             continue;
         }
@@ -485,7 +488,12 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
     MainPanel { title: "Outcome", note: "", lines, question: None, drawing }
 }
 
-/// Whether the outcome's panel offers this key, too.
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// Whether the outcome's panel shows this key in addition to the footer.
 fn is_next_step(row: &Binding) -> bool {
     row.why_not.is_none() && matches!(row.action, Action::Begin(_) | Action::Choose(_) | Action::Undo)
         || (row.action, row.label) == (Action::Retry, "try again")
@@ -494,6 +502,7 @@ fn is_next_step(row: &Binding) -> bool {
 fn in_words(row: &Binding) -> &'static str {
     match row.action {
         Action::Retry => "Try again",
+        Action::Begin(Goal::Restore) => "Restore the bootloader now",
         Action::Begin(_) => "Show me how to get into DFU mode",
         Action::Choose(Which::Image) => "Choose another image",
         Action::Choose(Which::Loader) => "Choose another file",

@@ -71,7 +71,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
     }
 }
 
-/// How far the job is.
+/// The phase, the percentage and the estimated time left.
 pub(crate) fn progress(app: &App) -> String {
     let Some(view) = app.job() else { return String::new() };
     let left = view.facts.progress.left().filter(|left| !left.is_zero());
@@ -111,7 +111,7 @@ fn home(app: &App) -> Vec<String> {
     let device = match (&app.devices.bus, app.devices.selected()) {
         (BusState::Asking, _) => return Vec::new(),
         (BusState::None(why), _) => format!("No USB: {why}."),
-        (BusState::Devices(_), None) => "No drone is plugged in.".to_owned(),
+        (BusState::Devices(_), None) => "No drone found on USB.".to_owned(),
         (BusState::Others(others), _) => {
             let names: Vec<String> = others.iter().map(|other| other.what.to_string()).collect();
             format!("No Crazyflie is plugged in, only {}.", names.join(" and "))
@@ -137,7 +137,7 @@ fn asking(app: &App) -> Vec<String> {
     let rows = app.preview().map(|preview| plan_rows(app, preview)).unwrap_or_default();
     let mut lines: Vec<String> =
         rows.into_iter().map(|PlanRow { what, text }| format!("  {}: {text}", what.label())).collect();
-    lines.insert(0, "The plan (nothing has been changed yet):".to_owned());
+    lines.insert(0, "The plan (nothing is written until you confirm):".to_owned());
     if let Some(why) = keys::danger(app) {
         lines.push(format!("{}. Type {} to confirm.", danger_words(why), why.confirmation_word()));
     }
@@ -146,17 +146,22 @@ fn asking(app: &App) -> Vec<String> {
 
 /// Whether a key makes sense in plain text, where nothing is marked or scrolled.
 fn is_choice(row: &keys::Binding) -> bool {
-    !matches!(row.action, Action::Move(_) | Action::Parent | Action::Complete)
+    !matches!(row.action, Action::Move(_) | Action::Parent | Action::Complete | Action::Log)
 }
 
 /// The key to type in a line. Esc cannot be typed in a line, so q replaces it.
 fn shown(row: &keys::Binding) -> &'static str {
-    if row.keys.first() == Some(&Key::Esc) { "q" } else { row.shown }
+    match row.keys.first() {
+        Some(Key::Esc) if row.keys.contains(&Key::Char('q')) => "q",
+        Some(Key::Esc) if row.keys.contains(&Key::Enter) => "Enter",
+        Some(Key::Esc) => "q",
+        _ => row.shown,
+    }
 }
 
 /// The available keys, as one line.
 pub(crate) fn choices(app: &App) -> String {
     let rows = keys::bindings(app).into_iter().filter(|row| row.why_not.is_none() && is_choice(row));
     let all: Vec<String> = rows.map(|row| format!("{}: {}", shown(&row), row.label)).collect();
-    format!("[{}]", all.join(", "))
+    format!("[{}; then press Enter]", all.join(", "))
 }

@@ -34,10 +34,10 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
             vec![Line::from(Span::styled(theme.text("restarting …"), theme.faint))]
         }
         (BusState::Devices(_), None) if app.screen != Screen::Home => {
-            vec![Line::from(Span::styled("No drone is plugged in.", theme.strong))]
+            vec![Line::from(Span::styled("No drone found on USB.", theme.strong))]
         }
         (BusState::Devices(_), None) => vec![
-            Line::from(Span::styled("No drone is plugged in.", theme.strong)),
+            Line::from(Span::styled("No drone found on USB.", theme.strong)),
             Line::from(vec![
                 Span::raw("Won't start? Press "),
                 Span::styled("r", theme.strong),

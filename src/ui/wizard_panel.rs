@@ -10,7 +10,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use super::focus;
 use super::theme::Theme;
 use crate::app::App;
-use crate::app::wizard::{Leds, Wizard, WizardStep};
+use crate::app::wizard::{Led, Leds, Wizard, WizardStep};
 use crate::crazyflie::Mode;
 
 /// Why the wizard opened although the user did not ask for it.
@@ -45,22 +45,22 @@ fn step_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
         WizardStep::Prepare => 0,
         WizardStep::Count => 1,
         WizardStep::Hold if wizard.is_plugging(app.now) => 2,
-        // The usual mistake is how long the button was held.
+        // If the wizard fails, the button was usually released too early.
         WizardStep::Hold | WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early => 3,
         WizardStep::Release => 4,
     };
     let has_failed = matches!(wizard.step, WizardStep::AskLeds | WizardStep::Answer(_) | WizardStep::Early);
-    let (done, busy, failed) = theme.ticks;
+    let (_, busy, failed) = theme.ticks;
     let (mark, style) = if has_failed { (failed, theme.bad) } else { (busy, theme.accent) };
     names
         .iter()
         .enumerate()
         .map(|(n, name)| match n {
-            // Of the steps that are over, cfdfu can check only this one.
-            0 if at > 0 && wizard.step != WizardStep::Early && app.devices.list().is_empty() => {
-                Line::from(vec![Span::styled(format!("{done} "), theme.good), Span::raw(*name)])
-            }
-            n if n < at => Line::from(vec![Span::styled("- ", theme.faint), Span::raw(*name)]),
+            // cfdfu cannot see whether these steps were really done, so they get no tick.
+            n if n < at => Line::from(vec![
+                Span::styled(format!("{} ", theme.sectors[0]), theme.faint),
+                Span::raw(*name),
+            ]),
             n if n == at => {
                 Line::from(vec![Span::styled(format!("{mark} "), style), Span::styled(*name, theme.strong)])
             }
@@ -91,7 +91,7 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     match wizard.step {
         WizardStep::Prepare => {
             if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
-                let words = "A running Crazyflie is plugged in. It does not need this: press Esc, then f.";
+                let words = "A running Crazyflie is plugged in. With firmware from 2022.03 or newer it needs no button: press Esc, then f.";
                 lines.push(Line::from(Span::styled(words, theme.warn)));
             }
             lines.push(Line::from(""));
@@ -159,19 +159,29 @@ fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let cable = if plugged { "[USB]" } else { "     " };
     let held = matches!(wizard.step, WizardStep::Count | WizardStep::Hold);
     let button = if held { Span::styled("(#)", theme.strong) } else { Span::raw("( )") };
-    let blink = match wizard.led(app.now) {
-        crate::app::wizard::Led::Off => "dark",
-        crate::app::wizard::Led::Solid => "lit",
-        crate::app::wizard::Led::Slow => "slow",
-        crate::app::wizard::Led::Fast => "fast",
+    let label = match (wizard.step, wizard.led(app.now)) {
+        (WizardStep::AskLeds | WizardStep::Answer(Leds::Other), _) => "",
+        (WizardStep::Answer(Leds::TwoSlow), _) => "M2, M3: slow",
+        (WizardStep::Answer(Leds::Flicker), _) => "M2: flickering",
+        (WizardStep::Answer(Leds::Dark), _) => "all dark",
+        (WizardStep::Answer(_), Led::Fast) => "M2: fast",
+        (WizardStep::Answer(_), _) => "M2: lit",
+        (_, Led::Off) => "all dark",
+        (_, Led::Solid) => "M2 should: lit",
+        (_, Led::Slow) => "M2 should: slow",
+        (_, Led::Fast) => "M2 should: fast",
+    };
+    let second = match wizard.step {
+        WizardStep::Answer(Leds::TwoSlow) => led.clone(),
+        _ => Span::raw(" "),
     };
     vec![
         Line::from("O           O"),
         Line::from(vec![Span::raw(" \\   "), button, Span::raw("   / ")]),
         Line::from(format!("  |  {cable}  |")),
-        Line::from(vec![Span::raw("  |      "), led, Span::raw("  |")]),
+        Line::from(vec![Span::raw("  |  "), second, Span::raw("   "), led, Span::raw("  |")]),
         Line::from(" /      M2 \\ "),
         Line::from("O           O"),
-        Line::from(Span::styled(format!("   M2: {blink}"), theme.faint)),
+        Line::from(Span::styled(label, theme.faint)),
     ]
 }

@@ -367,7 +367,8 @@ fn the_plan_names_the_new_firmware_and_what_it_overwrites() {
                 "plan" => ("w Write it", "erase 1-5"),
                 _ => ("rest_", "erase 0-5"),
             };
-            for words in [overwritten, "firmware 2026.08", "Nothing has been changed yet", sectors, question]
+            for words in
+                [overwritten, "firmware 2026.08", "Nothing is written until you confirm", sectors, question]
             {
                 assert!(
                     shown.contains(words),

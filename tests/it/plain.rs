@@ -40,7 +40,7 @@ fn the_command_shown_with_the_plan_does_the_same_when_pasted() {
 }
 
 /// As in the full-screen interface, SIGTERM, SIGHUP and the end of the input let the flash finish, without a busy loop
-/// On the closed input.
+/// on the closed input.
 #[test]
 fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
     for signal in [None, Some(Signal::TERM), Some(Signal::HUP)] {
@@ -64,9 +64,9 @@ fn plain_mode_finishes_writing_after_a_signal_or_the_end_of_input() {
     }
 }
 
-/// This applies to a terminal. A line from a pipe is kept until the plan is shown.
+/// On a terminal, such a line is discarded. A line from a pipe is kept until the plan is shown.
 #[test]
-fn b1_a_line_typed_before_the_plan_is_shown_does_not_confirm_it() {
+fn a_line_typed_before_the_plan_is_shown_does_not_confirm_it() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--plain"], &[]);
     session.until("Image: ");
     session.press("f\nw\nw\nw\n");
@@ -146,14 +146,14 @@ fn plain_mode_restores_a_bootloader_after_a_typed_word() {
     assert_eq!(session.ended(), 0, "{}", session.screen());
 }
 
-/// M10: input is read only when it is needed, and an endless line is not kept in memory.
+/// Input is read only when it is needed, and an endless line is not kept in memory.
 #[cfg(target_os = "linux")]
 #[test]
-fn m10_endless_input_does_not_fill_the_memory() {
+fn endless_input_does_not_fill_the_memory() {
     for endless in ["yes ''", "cat /dev/zero"] {
         let cfdfu = assert_cmd::cargo::cargo_bin!("cfdfu");
-        // The limit is a quarter of a gigabyte more address space than cfdfu needs. With the defect, both inputs took
-        // ten times that within seconds.
+        // The limit is a quarter of a gigabyte more address space than cfdfu needs. When cfdfu still kept all of its
+        // input, both inputs took ten times as much within seconds.
         let line = format!(
             "ulimit -v 700000; {endless} | timeout 6 '{}' --plain --demo >out 2>err; echo ${{PIPESTATUS[1]}}",
             cfdfu.display()
@@ -170,7 +170,7 @@ fn m10_endless_input_does_not_fill_the_memory() {
 }
 
 #[test]
-fn m11_escape_sequences_in_a_file_name_do_not_reach_the_terminal() {
+fn escape_sequences_in_a_file_name_do_not_reach_the_terminal() {
     let folder = Folder::new();
     let name = "x\u{1b}[31mRED\u{1b}]0;pwned\u{7}.bin";
     folder.file(name, b"no image");
@@ -179,7 +179,7 @@ fn m11_escape_sequences_in_a_file_name_do_not_reach_the_terminal() {
 }
 
 #[test]
-fn l12_a_line_that_is_not_utf_8_does_not_end_the_input() {
+fn a_line_that_is_not_utf_8_does_not_end_the_input() {
     let Ran { out, .. } = Folder::new().cfdfu("--plain --demo=dfu").input(b"\xff\xfe\nf\nw\n").run();
     assert!(out.contains("Flashed and verified"), "{out}");
 }

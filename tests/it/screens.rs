@@ -200,7 +200,7 @@ fn a_flash_interrupted_by_the_cable_resumes_by_itself_when_the_drone_is_back() {
     let mut other = scan::devices(&World::new("two").bus).unwrap().remove(1);
     other.location.ports = vec![7];
     ui.send(Msg::Bus(BusState::Devices(vec![other])));
-    assert!(ui.app.job().is_none() && ui.app.notice.as_ref().unwrap().0.contains("another drone"));
+    assert!(ui.app.job().is_none() && ui.app.notice.as_ref().unwrap().0.contains("different drone"));
 
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.look();
@@ -282,7 +282,7 @@ fn an_undo_after_another_program_wrote_asks_for_a_typed_word() {
     ui.until(|event| matches!(event, Event::Ready(_)));
     let screen = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(screen.contains("Another program has changed this drone"), "{screen}");
-    assert!(screen.contains("cfdfu undo --allow-mismatch"), "the same command is shown as well: {screen}");
+    assert!(screen.contains("cfdfu undo --allow-mismatch"), "the equivalent command is not shown: {screen}");
     ui.key('w');
     ui.enter();
     assert!(ui.world.flash() != before);
@@ -323,8 +323,8 @@ fn a_drone_that_was_running_can_be_unplugged_while_flashing_and_the_job_waits_fo
     );
 }
 
-/// A selected firmware is ignored, because the backup contains its own, whose boards are checked like those of any
-/// Firmware.
+/// A selected firmware is ignored, because the backup contains its own. The boards of that firmware are checked as
+/// usual.
 #[test]
 fn a_backup_is_restored_as_a_whole_and_only_to_a_matching_board() {
     let backup = |firmware: &[u8]| {
@@ -334,10 +334,10 @@ fn a_backup_is_restored_as_a_whole_and_only_to_a_matching_board() {
         backup.resize(1024 * 1024, 0xFF);
         backup
     };
-    let restore = |firmware_in_it: &[u8]| {
+    let restore = |backed_up: &[u8]| {
         let mut ui = Interface::new("overwritten");
         ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
-        ui.choose(Which::Loader, "backup.bin", &backup(firmware_in_it));
+        ui.choose(Which::Loader, "backup.bin", &backup(backed_up));
         ui.key('b');
         ui.until(|event| matches!(event, Event::Ready(_) | Event::Finished(_)));
         ui
@@ -370,7 +370,7 @@ fn one_key_and_a_confirmation_put_back_the_previous_firmware() {
 
 /// Holding a key down confirms nothing. A single press does, once the plan has been shown for a while.
 #[test]
-fn b1_a_held_key_does_not_confirm_a_plan() {
+fn a_held_key_does_not_confirm_a_plan() {
     let mut ui = Interface::new("dfu");
     let before = ui.world.flash();
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
@@ -392,7 +392,7 @@ fn b1_a_held_key_does_not_confirm_a_plan() {
 
 /// A key pressed just as the plan appears is ignored as well.
 #[test]
-fn b1_a_key_typed_before_the_plan_could_be_read_does_not_confirm_it() {
+fn a_key_typed_before_the_plan_could_be_read_does_not_confirm_it() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
@@ -413,7 +413,7 @@ fn b1_a_key_typed_before_the_plan_could_be_read_does_not_confirm_it() {
 
 /// Without its drone there is nothing to confirm.
 #[test]
-fn b7_a_plan_is_withdrawn_when_its_drone_is_unplugged() {
+fn a_plan_is_withdrawn_when_its_drone_is_unplugged() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
@@ -432,7 +432,7 @@ fn b7_a_plan_is_withdrawn_when_its_drone_is_unplugged() {
 
 /// The typed word confirms overwriting the bootloader, which this restore does not do.
 #[test]
-fn b8_a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
+fn a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Loader, "loader.bin", &images::loader());
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
@@ -447,7 +447,7 @@ fn b8_a_restore_that_does_not_change_the_bootloader_asks_for_no_typed_word() {
 
 /// The wizard also reminds a user who may still be holding the button.
 #[test]
-fn b3_b4_the_wizard_shows_when_to_plug_in_and_when_to_let_go() {
+fn the_wizard_shows_when_to_plug_in_and_when_to_let_go() {
     let mut ui = Interface::new("dead");
     ui.key('r');
     ui.enter();
@@ -515,7 +515,7 @@ fn press(ui: &mut Interface, key: &Key, times: usize) {
 }
 
 #[test]
-fn b10_the_log_fills_its_panel_when_it_is_scrolled() {
+fn the_log_fills_its_panel_when_it_is_scrolled() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.confirm('f');
@@ -535,7 +535,7 @@ fn b10_the_log_fills_its_panel_when_it_is_scrolled() {
 
 /// The next letter goes where the cursor is, and a path longer than its row scrolls to keep the cursor in view.
 #[test]
-fn b11_a_path_is_edited_at_its_cursor() {
+fn a_path_is_edited_at_its_cursor() {
     let mut ui = Interface::new("healthy");
     ui.key('i');
     "/abcdef".chars().for_each(|letter| ui.key(letter));
@@ -556,7 +556,7 @@ fn b11_a_path_is_edited_at_its_cursor() {
 
 /// An ellipsis marks the keys that do not fit in the footer, and the help lists them.
 #[test]
-fn b12_the_footer_marks_keys_that_do_not_fit() {
+fn the_footer_marks_keys_that_do_not_fit() {
     let mut ui = Interface::new("two");
     let shown = text(&draw(&ui.app, &theme(), 60, 16));
     let footer = shown.lines().last().unwrap();
@@ -567,7 +567,7 @@ fn b12_the_footer_marks_keys_that_do_not_fit() {
 
 /// An overlay that does not fit on a small screen can be scrolled, and the key that closes it stays visible.
 #[test]
-fn b13_a_long_overlay_scrolls_and_keeps_the_footer_visible() {
+fn a_long_overlay_scrolls_and_keeps_the_footer_visible() {
     let mut ui = Interface::new("healthy");
     let check = |n: usize| cfdfu::doctor::Check {
         name: "USB",
@@ -586,7 +586,7 @@ fn b13_a_long_overlay_scrolls_and_keeps_the_footer_visible() {
 }
 
 #[test]
-fn b15_an_unusable_file_does_not_replace_the_chosen_one() {
+fn an_unusable_file_does_not_replace_the_chosen_one() {
     let mut ui = Interface::new("healthy");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('i');

@@ -192,10 +192,10 @@ fn the_picker_shows_the_kind_of_each_file_and_chooses_one() {
 #[test]
 fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
     let mut session = Session::start(&["cf2.bin", "--demo=dead"], &[]);
-    session.until("No drone is plugged in");
+    session.until("No drone found on USB");
     session.press("\r");
     session.until("Unplug USB and the battery");
-    for (hold, next) in [(2500, "What are its LEDs doing?"), (6300, "Nothing has been changed yet")] {
+    for (hold, next) in [(2500, "What are its LEDs doing?"), (6300, "Nothing is written until you confirm")] {
         session.press("\r");
         session.until("Press the button and keep");
         session.press("B");
@@ -220,7 +220,7 @@ fn an_overwritten_bootloader_is_restored_after_a_typed_word() {
     let mut session = Session::start(&["cf2.bin", "--demo=overwritten"], &[]);
     std::fs::write(session.dir.path().join("loader.bin"), images::loader()).unwrap();
     session.until("in DFU mode");
-    // The demo brings a bootloader; choose a file instead.
+    // The demo has a built-in bootloader; choose a file instead.
     session.press("\x1b[B\x1b[B");
     session.press("i");
     session.until("Choose the bootloader");
@@ -301,16 +301,16 @@ fn a_panic_in_the_worker_does_not_end_the_interface() {
     session.is_restored();
 }
 
-/// M5: after a rebuild, the new file is flashed, and the interface reports the change.
+/// After a rebuild, the new file is flashed, and the interface reports the change.
 #[test]
-fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
+fn a_file_that_changed_since_it_was_chosen_is_read_again() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
     session.until("firmware 2026.08 for CF20");
     session.until("in DFU mode");
     std::fs::write(session.dir.path().join("cf2.bin"), firmware("2099.01", SEED_LEN)).unwrap();
     session.press("f");
     session.until("The file has changed since you chose it");
-    let screen = session.until("Nothing has been changed yet");
+    let screen = session.until("Nothing is written until you confirm");
     assert!(screen.contains("firmware 2099.01"), "{screen}");
     session.agree();
     session.until("is running 2099.01. Ready to fly");
@@ -323,9 +323,9 @@ fn m5_a_file_that_changed_since_it_was_chosen_is_read_again() {
     session.press("q");
 }
 
-/// L3: if the terminal reports an absurd size, only part of the area is drawn.
+/// If the terminal reports an absurd size, only part of the area is drawn.
 #[test]
-fn l3_a_terminal_with_an_absurd_size_does_not_stop_the_interface() {
+fn a_terminal_with_an_absurd_size_does_not_stop_the_interface() {
     let mut session = Session::start(&["cf2.bin", "--demo=dfu"], &[]);
     session.until("in DFU mode");
     let size = PtySize { rows: 65535, cols: 65535, pixel_width: 0, pixel_height: 0 };

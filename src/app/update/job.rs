@@ -176,7 +176,7 @@ fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
     let Resume { drone, job, facts, .. } = resume;
     let is_back = |device: &Device| device.mode == Mode::Dfu && drone.is(device);
     let Some(at) = app.devices.list().iter().position(is_back) else {
-        app.notify("This is another drone or port. Plug the first drone back in, or press Esc.");
+        app.notify("This is a different drone or port. Plug the original back in, or press Esc.");
         return Vec::new();
     };
     app.devices.select(at);
@@ -223,13 +223,13 @@ pub(super) fn require_drone(app: &mut App) -> Vec<Effect> {
     else {
         return Vec::new();
     };
-    let is_it = |device: &Device| {
+    let is_of_job = |device: &Device| {
         facts
             .device
             .as_ref()
             .is_some_and(|it| (&it.location, it.address) == (&device.location, device.address))
     };
-    let is_there = app.devices.list().iter().any(is_it);
+    let is_there = app.devices.list().iter().any(is_of_job);
     if is_there || !question.seen {
         question.seen |= is_there;
         return Vec::new();
@@ -318,7 +318,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
     if app.over == Some(Overlay::AskStop) {
         app.over = None;
     }
-    // The result of an identify that is still running is dropped when it ends.
+    // If an identify is still running, `background_identify::ended` decides whether its result is kept.
     if !app.devices.is_identifying() {
         app.devices.identified = None;
     }
@@ -353,6 +353,9 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
         (next, _) => {
             if next == Next::GiveUp {
                 app.log.push(app.now, Level::Warning, report::STUCK);
+            }
+            if keys::next_step(&report) == keys::NextStep::RestoreLoader {
+                app.goal = Goal::Restore;
             }
             app.screen = Screen::Outcome(Box::new(report), facts);
         }
