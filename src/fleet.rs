@@ -61,6 +61,8 @@ pub enum Effect {
     Resume(usize, Box<Job>),
     Cancel(usize),
     CancelIfUntouched(usize),
+    /// A drone takes part.
+    Joined(usize),
     /// The state of this row has changed.
     Show(usize),
     /// The remaining drones are not started: the first ones all failed in the same way.
@@ -227,7 +229,7 @@ impl Fleet {
         devices.sort_by(|a, b| a.location.cmp(&b.location));
         self.rows = devices.into_iter().map(Row::new).collect();
         self.stage = Stage::Running;
-        (0..self.rows.len()).map(Effect::Show).collect()
+        (0..self.rows.len()).map(Effect::Joined).collect()
     }
 
     /// Starts the jobs that may run now.
@@ -342,12 +344,14 @@ impl Fleet {
     }
 
     fn stop(&mut self, now: Duration, how: fn(usize) -> Effect) -> Vec<Effect> {
+        let mut effects = Vec::new();
         self.stopped = true;
         if self.stage == Stage::Gathering {
             self.rows = std::mem::take(&mut self.seen).into_iter().map(Row::new).collect();
             self.stage = Stage::Running;
+            effects.extend((0..self.rows.len()).map(Effect::Joined));
         }
-        let mut effects = self.drop_queued(now);
+        effects.extend(self.drop_queued(now));
         let running = |(_, row): &(usize, &Row)| !row.is_final();
         effects.extend(self.rows.iter().enumerate().filter(running).map(|(id, _)| how(id)));
         effects

@@ -152,6 +152,7 @@ impl Console {
         let write = || if json { writeln!(io::stderr(), "{text}") } else { writeln!(io::stdout(), "{text}") };
         let written = match (&self.bar, &self.bars) {
             (Some((_, bar)), _) => bar.suspend(write),
+            (None, Some((bars, _))) if !json => bars.println(&text),
             (None, Some((bars, _))) => bars.suspend(write),
             (None, None) => write(),
         };
@@ -413,6 +414,7 @@ impl Console {
         self.object_of(id, &json::drone(row));
         let Device { location, strings, mode, .. } = &row.device;
         let mode = if *mode == Mode::Dfu { "in DFU mode" } else { "running" };
+        self.line(&format!("{:>3}  {location}  {}  {} {mode}", id + 1, strings.serial, strings.product));
         if self.live {
             let (bars, all) = self.bars.get_or_insert_with(|| (MultiProgress::new(), Vec::new()));
             let bar = bars.add(ProgressBar::new(0));
@@ -423,9 +425,9 @@ impl Console {
             }
             bar.set_prefix(location.to_string());
             bar.set_message("queued");
+            bar.tick();
             all.push(bar);
         }
-        self.line(&format!("{:>3}  {location}  {}  {} {mode}", id + 1, strings.serial, strings.product));
     }
 
     /// Prints an event of a batch's drone: all of them as JSON, only warnings as text.

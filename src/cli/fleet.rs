@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::console::Console;
 use super::report_file;
 use crate::clock::Clock;
-use crate::fleet::{Effect, Fleet, Msg, Policy, RowState};
+use crate::fleet::{Effect, Fleet, Msg, Policy};
 use crate::job::{Command, Device, Event, Job, Level};
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::scan::ScanCache;
@@ -195,14 +195,8 @@ impl Batch<'_> {
             Effect::Resume(id, job) => self.resume(id, job),
             Effect::Cancel(id) => self.send(id, Command::Cancel),
             Effect::CancelIfUntouched(id) => self.send(id, Command::CancelIfUntouched),
-            Effect::Show(id) => {
-                let row = &self.fleet.rows[id];
-                if row.state == RowState::Queued {
-                    console.joins(id, row);
-                } else {
-                    console.row(id, row, self.options.require_boot);
-                }
-            }
+            Effect::Joined(id) => console.joins(id, &self.fleet.rows[id]),
+            Effect::Show(id) => console.row(id, &self.fleet.rows[id], self.options.require_boot),
             Effect::Paused => console.line(
                 "The first three drones failed in the same way, so the others were not started. Check the image, the hub \
                  and the cables, then run the batch again.",

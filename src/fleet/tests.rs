@@ -163,7 +163,7 @@ impl Model {
                 Effect::Cancel(id) | Effect::CancelIfUntouched(id) => {
                     assert!(self.running.contains_key(&id), "nothing runs on row {id}");
                 }
-                Effect::Show(_) | Effect::Paused => {}
+                Effect::Joined(_) | Effect::Show(_) | Effect::Paused => {}
                 Effect::End => {
                     assert!(self.running.is_empty());
                     self.over = true;

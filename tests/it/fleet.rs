@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use cfdfu::clock::{Clock, TeamClock};
-use cfdfu::job::{Command, Event, FlashTask, Keep, Leave, Outcome, Report, Selector};
-use cfdfu::sim::SimBus;
-use cfdfu::sim::drone::SimDrone;
+use cfdfu::job::{Command, Event, FlashTask, Job, Keep, Leave, Outcome, Report, Selector};
+use cfdfu::sim::drone::{SimDrone, SimFault};
 use cfdfu::sim::scenario::Scenario;
+use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::Location;
 use cfdfu::worker::Worker;
 
+use crate::cli::Folder;
 use crate::support::{SEED_LEN, firmware, flash_job, with};
 
 /// Drones in DFU mode, each with its own serial number.
@@ -37,18 +38,34 @@ fn seconds(count: usize, hubs: Option<usize>, change: impl Fn(&mut FlashTask)) -
     let clock = Arc::new(TeamClock::new());
     let places = places(count, hubs);
     let bus = Arc::new(SimBus::at(drones(count), places.clone(), clock.clone()));
-    // Stop the clock until every worker has its job.
+    let reports = run_jobs(&bus, &clock, &places, &firmware("2026.08", SEED_LEN), change);
+    assert!(reports.iter().all(|report| report.outcome == Outcome::Flashed && report.verified));
+    clock.now().as_secs_f64()
+}
+
+fn run_all(bus: &Arc<SimBus>, clock: &Arc<TeamClock>, places: &[Location], image: &[u8]) -> Vec<Report> {
+    run_jobs(bus, clock, places, image, |_| {})
+}
+
+/// Runs a job for each drone at the same time, and returns the reports.
+fn run_jobs(
+    bus: &Arc<SimBus>,
+    clock: &Arc<TeamClock>,
+    places: &[Location],
+    image: &[u8],
+    change: impl Fn(&mut FlashTask),
+) -> Vec<Report> {
+    // This thread is a member, too, so the time stands still until every worker has its job.
     clock.join();
-    let image = firmware("2026.08", SEED_LEN);
     let workers: Vec<Worker> = places
         .iter()
         .map(|place| {
             let worker = Worker::spawn(bus.clone(), clock.clone());
-            let job = with(flash_job(&image), |task| {
+            let job = with(flash_job(image), |task| {
                 (task.keep, task.leave) = (Keep::Copy, Leave::Stay);
                 change(task);
             });
-            let job = cfdfu::job::Job { device: Selector::At(place.clone()), ..job };
+            let job = Job { device: Selector::At(place.clone()), ..job };
             worker.commands.send(Command::Run(Box::new(job))).unwrap();
             worker
         })
@@ -65,12 +82,9 @@ fn seconds(count: usize, hubs: Option<usize>, change: impl Fn(&mut FlashTask)) -
         });
         finished.unwrap()
     };
-    let reports: Vec<Report> = workers.into_iter().map(report).collect();
-    assert!(reports.iter().all(|report| report.outcome == Outcome::Flashed && report.verified));
-    clock.now().as_secs_f64()
+    workers.into_iter().map(report).collect()
 }
 
-/// The limits are multiples of the time for one drone. Drones on one wire share it: each flash occupies it for 0.6 s.
 #[test]
 fn many_drones_at_once_are_flashed_within_their_time_limits() {
     let defaults = |_: &mut FlashTask| {};
@@ -92,4 +106,108 @@ fn many_drones_at_once_are_flashed_within_their_time_limits() {
     for (what, limit, took) in rows {
         assert!(took <= limit * one, "{what}: {took:.2} s, {:.2} times as long", took / one);
     }
+}
+
+/// The real binary: every drone gets the image for its board, and the exit status, the report and the JSON agree.
+#[test]
+fn each_drone_gets_the_image_for_its_board() {
+    let folder = Folder::with_image();
+    folder.file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
+    let ran = folder.json("flash cf2.bin bl.bin --demo=fleet --all --report report.csv");
+    let objects = ran.objects();
+    let batch = objects.last().unwrap();
+    assert_eq!((ran.code, &batch["flashed"], &batch["unchanged"]), (0, &7.into(), &1.into()), "{}", ran.out);
+    // Every object but the last says which drone it is about, and each drone has one result.
+    let numbers = |event: &str| -> Vec<u64> {
+        let of = objects.iter().filter(|object| object["event"] == event);
+        let mut all: Vec<u64> = of.map(|object| object["drone"].as_u64().unwrap()).collect();
+        all.sort_unstable();
+        all
+    };
+    let all: Vec<u64> = (1..=8).collect();
+    assert_eq!((numbers("drone"), numbers("result")), (all.clone(), all));
+    let report = std::fs::read_to_string(folder.path("report.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = report.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 9);
+    let column = |name: &str| rows[0].iter().position(|it| *it == name).unwrap();
+    let brushless = &rows[6];
+    assert_eq!(brushless[column("board")], "C21B");
+    assert!(rows[1..].iter().all(|row| row[column("runs")] == "2026.08"), "{report}");
+    assert_eq!(rows[1..].iter().filter(|row| row[column("outcome")] == "unchanged").count(), 1, "{report}");
+}
+
+/// A drone without a fitting image is refused, untouched and running again, and the rest is flashed.
+#[test]
+fn a_drone_without_an_image_is_refused_and_the_rest_is_flashed() {
+    let folder = Folder::with_image();
+    let ran = folder.json("flash cf2.bin --demo=fleet --all --expect 9");
+    let batch = ran.objects().pop().unwrap();
+    let count = |name: &str| batch[name].as_u64().unwrap();
+    assert_eq!((count("flashed"), count("unchanged"), count("refused"), count("missing")), (6, 1, 1, 1));
+    // 65 (refused) precedes 69 (a drone is missing).
+    assert_eq!(ran.code, 65);
+    let refused = ran.objects().into_iter().find(|it| it["error"]["kind"] == "other_board").unwrap();
+    assert_eq!((&refused["written"], &refused["booted"]), (&0.into(), &true.into()), "{refused}");
+}
+
+#[test]
+fn two_images_for_one_board_are_refused_before_any_drone_is_touched() {
+    let folder = Folder::with_image();
+    folder.file("other.bin", firmware("2026.04", SEED_LEN));
+    let ran = folder.run("flash cf2.bin other.bin --demo=fleet --all");
+    assert_eq!(ran.code, 65);
+    assert!(ran.err.contains("two images are for CF20"), "{}", ran.err);
+    assert!(!ran.out.contains("1-1.1"), "{}", ran.out);
+}
+
+/// With several images and one drone, the fitting image is flashed.
+#[test]
+fn one_drone_gets_the_image_for_its_board() {
+    let folder = Folder::with_image();
+    folder.file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
+    let ran = folder.run("flash bl.bin cf2.bin --demo=dfu");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let ran = folder.run("flash bl.bin cf2.bin --demo=wrong-board");
+    assert_eq!(ran.code, 65);
+    assert!(ran.err.contains("C21B") && ran.err.contains("CF21"), "{}", ran.err);
+}
+
+#[test]
+fn only_the_selected_drones_take_part() {
+    let folder = Folder::with_image();
+    let ran = folder.json("flash cf2.bin --demo=fleet --all --device 1-1.2 --device 1-2.1 --device 1-9");
+    let batch = ran.objects().pop().unwrap();
+    assert_eq!((ran.code, &batch["drones"], &batch["flashed"]), (0, &2.into(), &2.into()), "{}", ran.out);
+    let ran = folder.run("flash cf2.bin --demo=fleet --device 1-1.2 --device 1-2.1");
+    assert_eq!(ran.code, 2, "{}", ran.err);
+}
+
+/// Three drones, and every fault at every transfer of the middle one: the other two end exactly as without a fault.
+#[test]
+fn a_fault_on_one_drone_does_not_touch_the_others() {
+    let image = firmware("2026.08", 20_000);
+    let mut first = None;
+    let mut cases = 0;
+    for fault in [SimFault::Unplugged, SimFault::Loose, SimFault::Hung, SimFault::Panic] {
+        for at in (0..60).step_by(3) {
+            let clock = Arc::new(TeamClock::new());
+            let places = places(3, Some(1));
+            let mut drones = drones(3);
+            drones[1].traits.mishap = Some((at, fault));
+            let bus = Arc::new(SimBus::at(drones, places.clone(), clock.clone()));
+            let reports = run_all(&bus, &clock, &places, &image);
+            let flash = |n: usize| bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
+            let others: Vec<_> =
+                [0, 2].map(|n| (flash(n), reports[n].outcome.clone(), reports[n].written)).into();
+            let expected = first.get_or_insert_with(|| others.clone());
+            assert!(
+                others == *expected,
+                "{fault:?} at {at}: {:?}",
+                [&reports[0].outcome, &reports[2].outcome]
+            );
+            assert!(others.iter().all(|(_, outcome, _)| *outcome == Outcome::Flashed));
+            cases += 1;
+        }
+    }
+    println!("{cases} faults on the middle one of three drones");
 }
