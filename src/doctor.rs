@@ -310,6 +310,8 @@ fn kernel(symptoms: &Symptoms) -> Check {
 pub(crate) const UDEV_RULES: &str = "\
 # Bitcraze Crazyflie: running, and in DFU mode (the boot ROM of its STM32). Written by cfdfu.
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"5740\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
+# ModemManager opens each new serial port. On a Crazyflie that switches the firmware to pass-through.
+ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"5740\", ENV{ID_MM_DEVICE_IGNORE}=\"1\"
 SUBSYSTEM==\"usb\", ATTRS{idVendor}==\"0483\", ATTRS{idProduct}==\"df11\", MODE=\"0664\", GROUP=\"plugdev\", TAG+=\"uaccess\"
 ";
 
@@ -323,7 +325,8 @@ pub(crate) fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
             rest.split('"').next()
         };
         let is = |key: &str, wanted: &str| value(key).is_some_and(|it| it.eq_ignore_ascii_case(wanted));
-        if !is("{idVendor}", "0483") {
+        // A rule for ModemManager gives nobody access.
+        if !is("{idVendor}", "0483") || line.contains("ID_MM_DEVICE_IGNORE") {
             continue;
         }
         let mode = value("MODE").and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0);

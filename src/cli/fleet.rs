@@ -32,6 +32,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long the scanner waits for a change of the bus.
 const SCAN: Duration = Duration::from_millis(500);
 
+/// Two drones on one wire cost nothing; from this many on it shows.
+const NOTEWORTHY: usize = 4;
+
 /// What the batch runs on.
 pub(super) struct World {
     /// The bus that the scanner reads.
@@ -184,6 +187,22 @@ impl Batch<'_> {
         Some(Msg::Event(id, event))
     }
 
+    /// What the user should know before the first drone is touched.
+    fn announce(&self, console: &mut Console) {
+        let shared = self.fleet.most_on_one_wire();
+        if shared >= NOTEWORTHY {
+            console.line(&format!(
+                "{shared} drones share one hub, and with it one full-speed wire: together they take longer. Drones on \
+                 another hub do not."
+            ));
+        }
+        for serial in self.fleet.shared_serials() {
+            console.line(&format!(
+                "Several drones show the serial number {serial}. cfdfu tells them apart by their ports."
+            ));
+        }
+    }
+
     fn perform(&mut self, effect: Effect, console: &mut Console) {
         match effect {
             Effect::Start(id, job) => {
@@ -195,7 +214,12 @@ impl Batch<'_> {
             Effect::Resume(id, job) => self.resume(id, job),
             Effect::Cancel(id) => self.send(id, Command::Cancel),
             Effect::CancelIfUntouched(id) => self.send(id, Command::CancelIfUntouched),
-            Effect::Joined(id) => console.joins(id, &self.fleet.rows[id]),
+            Effect::Joined(id) => {
+                console.joins(id, &self.fleet.rows[id]);
+                if id + 1 == self.fleet.rows.len() {
+                    self.announce(console);
+                }
+            }
             Effect::Show(id) => console.row(id, &self.fleet.rows[id], self.options.require_boot),
             Effect::Paused => console.line(
                 "The first three drones failed in the same way, so the others were not started. Check the image, the hub \

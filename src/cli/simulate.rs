@@ -60,7 +60,10 @@ mod on_linux {
         let clock = Arc::new(RealClock::new());
         let bus = SimBus::new(scenario.drones(clock.now()), clock);
         console.line(&format!("SIMULATED: {}", scenario.what));
-        console.line("Type unplug, plug, dfu (plug in with the button held) or quit. Ctrl-C also quits.");
+        console.line(
+            "Type unplug, plug, dfu (plug in with the button held) or quit. Ctrl-C also quits. With several drones, add \
+             a number: unplug 3.",
+        );
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&stop))
@@ -111,13 +114,18 @@ mod on_linux {
         })
     }
 
-    /// Executes commands for the first drone. The simulation continues after the input ends.
+    /// Executes commands, such as `unplug 3`; without a number they are for the first drone. The simulation continues
+    /// after the input ends.
     fn read_commands(bus: &SimBus, stop: &AtomicBool) {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             match line.trim() {
                 "quit" => stop.store(true, Ordering::SeqCst),
-                command => {
-                    bus.with(0, |drone, now| match command {
+                line => {
+                    let (command, number) = line.split_once(' ').unwrap_or((line, "1"));
+                    let Some(n) = number.trim().parse::<usize>().ok().and_then(|n| n.checked_sub(1)) else {
+                        continue;
+                    };
+                    bus.with(n, |drone, now| match command {
                         "unplug" => drone.cut_power(now),
                         "plug" => drone.power_on(now),
                         "dfu" => drone.power_on_by_hand(now),

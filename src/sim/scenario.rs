@@ -131,6 +131,16 @@ pub const SCENARIOS: &[Scenario] = &[
         drones: |now| fleet(now, 8),
     },
     Scenario { name: "fleet:32", what: "the same with 32 drones on five hubs", drones: |now| fleet(now, 32) },
+    Scenario {
+        name: "fleet-dfu",
+        what: "eight drones in DFU mode",
+        drones: |now| numbered((0..8).flat_map(|_| dfu(now)).collect()),
+    },
+    Scenario {
+        name: "fleet-running",
+        what: "fifteen running drones",
+        drones: |now| numbered((0..15).flat_map(|_| healthy(now)).collect()),
+    },
     Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
 ];
 
@@ -363,13 +373,18 @@ fn fleet(now: Duration, count: usize) -> Vec<SimDrone> {
             7 => erased(now),
             _ => healthy(now),
         };
-        let mut drone = drones.remove(0);
-        // A batch has different places on one wafer, so only these bytes differ.
+        drones.remove(0)
+    };
+    numbered((0..count).map(one).collect())
+}
+
+/// Gives each drone its own unique ID: the chips of a batch have different places on one wafer.
+fn numbered(mut drones: Vec<SimDrone>) -> Vec<SimDrone> {
+    for (n, drone) in drones.iter_mut().enumerate() {
         let place = u16::try_from(n).unwrap_or(u16::MAX).to_le_bytes();
         (drone.traits.uid[0], drone.traits.uid[1]) = (0x51_u8.wrapping_add(place[0]), place[1]);
-        drone
-    };
-    (0..count).map(one).collect()
+    }
+    drones
 }
 
 fn no_effect(now: Duration) -> Vec<SimDrone> {

@@ -21,6 +21,8 @@ use super::SimBus;
 use crate::usb::{Setup, TransferError};
 
 const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
+/// The most controllers that the kernel can have (CONFIG_USBIP_VHCI_NR_HCS).
+const CONTROLLERS: u32 = 128;
 /// The interval between checks of the drone for changes.
 const GLANCE: Duration = Duration::from_millis(5);
 const CMD_SUBMIT: u32 = 1;
@@ -47,6 +49,8 @@ pub(crate) fn is_here() -> bool {
 /// Attaches drone `n` to the kernel whenever it is on the simulated bus, until `stop` is set. Calls `report` with a
 /// message for each change.
 pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&str)) -> io::Result<()> {
+    // A drone that restarts stays on its port, as on a real hub.
+    let mut wanted = u32::try_from(n).unwrap_or(u32::MAX);
     while !stop.load(Ordering::SeqCst) {
         let Some((enumeration, id)) =
             bus.with(n, |drone, _| Some((drone.enumeration()?, drone.identity()?.0))).flatten()
@@ -55,7 +59,8 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
             continue;
         };
         let (ours, theirs) = UnixStream::pair()?;
-        let port = attach(&theirs, enumeration)?;
+        let port = attach(&theirs, enumeration, wanted)?;
+        wanted = port;
         drop(theirs);
         report(&format!("plugged in as {:04x}:{:04x}", id.0, id.1));
         let socket = ours.try_clone()?;
@@ -74,11 +79,14 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
     Ok(())
 }
 
-/// Passes one end of the socket pair to the kernel, on the first free full- or high-speed port. If another process or
-/// drone takes that port first, the next one is used.
-fn attach(socket: &UnixStream, enumeration: u8) -> io::Result<u32> {
+/// Passes one end of the socket pair to the kernel, on the wanted full- or high-speed port if it is free, and otherwise
+/// on the next one that is.
+fn attach(socket: &UnixStream, enumeration: u8, wanted: u32) -> io::Result<u32> {
     let mut last = io::Error::other("no free port on vhci_hcd");
-    for (port, _) in ports()?.into_iter().filter(|(_, free)| *free) {
+    let mut free: Vec<u32> = ports()?.into_iter().filter(|(_, free)| *free).map(|(port, _)| port).collect();
+    // The ports after the wanted one first, so that drones which start together do not compete.
+    free.sort_by_key(|port| (*port < wanted, *port));
+    for port in free {
         let devid = 1 << 16 | (u32::from(enumeration) + 1);
         let line = format!("{port} {} {devid} {FULL_SPEED}", socket.as_raw_fd());
         match fs::write(format!("{CONTROLLER}/attach"), line) {
@@ -90,9 +98,16 @@ fn attach(socket: &UnixStream, enumeration: u8) -> io::Result<u32> {
     Err(last)
 }
 
-/// The ports for devices below USB 3, and whether they are free.
+/// The ports for devices below USB 3 of all controllers, and whether they are free.
 fn ports() -> io::Result<Vec<(u32, bool)>> {
-    let status = fs::read_to_string(format!("{CONTROLLER}/status"))?;
+    let mut status = fs::read_to_string(format!("{CONTROLLER}/status"))?;
+    // The files of further controllers have the numbers of their ports.
+    for n in 1..CONTROLLERS {
+        match fs::read_to_string(format!("{CONTROLLER}/status.{n}")) {
+            Ok(more) => status += &more,
+            Err(_) => break,
+        }
+    }
     let row = |line: &str| {
         let mut fields = line.split_whitespace();
         let (hub, port, state) = (fields.next()?, fields.next()?, fields.next()?);
