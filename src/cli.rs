@@ -4,6 +4,7 @@
 //! [`args`] defines the arguments, [`console`] and [`json`] print, [`output_file`] writes files, [`run_job`] drives the
 //! worker, [`udev`] installs the rules, and [`simulate`] attaches a simulated drone to this computer's USB.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::clock::{Clock, FastClock, RealClock, TeamClock};
 use crate::crazyflie::Board;
 use crate::doctor;
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Span};
-use crate::fleet::Policy;
+use crate::fleet::{Policy, Station};
 use crate::image::{Content, Image, Sha256};
 use crate::job::{
     Compare, DroneAt, Enter, FailureKind, FlashImage, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report,
@@ -119,6 +120,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             | CliCommand::Identify { batch, .. }
             | CliCommand::Verify { batch, .. },
         ) => batch.all,
+        Some(CliCommand::Station { .. }) => true,
         _ => false,
     };
     if global.device.len() > 1 && !all {
@@ -140,6 +142,18 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             }
             flash_job(global, flash, images, console).map(|(_, exit)| exit)
         }
+        CliCommand::Station { image, count, yes, resume, report, flash } => {
+            let images = images(image, None, flash, console)?;
+            let record = StateDir::of_user().filter(|_| global.demo.is_none());
+            let done = record.as_ref().filter(|_| *resume).map(StateDir::journal).unwrap_or_default();
+            let journal = record.and_then(|record| record.open_journal(*resume).ok());
+            let station = Station { count: *count, hold: !*yes, done };
+            let batch = BatchArgs { all: true, expect: None, jobs: 32, report: report.clone() };
+            let names = image_names(&images);
+            let task = flash_task(flash, images)?;
+            let task = BatchTask { task, images: names, require_boot: flash.require_boot };
+            run_all(global, &batch, &flash.device, task, Some((station, journal)), console)
+        }
         CliCommand::RestoreBootloader { loader, firmware, flash } => {
             restore_job(global, loader.as_deref(), firmware.as_deref(), flash, console)
         }
@@ -147,7 +161,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         CliCommand::Identify { wait, batch } => {
             let device = DeviceArgs { wait: *wait, no_enter: true };
             if batch.all {
-                return run_all(global, batch, &device, (Task::Identify, Vec::new(), false), console);
+                return run_all(global, batch, &device, Task::Identify.into(), None, console);
             }
             let report = run(global, &device, Task::Identify, console)?;
             Ok(console.conclude(&report, false))
@@ -165,7 +179,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let image = files::read_image(image)?;
             let task = verify_task(&image, *address, console)?;
             if batch.all {
-                return run_all(global, batch, device, (task, Vec::new(), false), console);
+                return run_all(global, batch, device, task.into(), None, console);
             }
             let report = run(global, device, task, console)?;
             Ok(console.conclude(&report, false))
@@ -354,30 +368,51 @@ fn flash_all(
     images: Vec<FlashImage>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let names =
-        images.iter().map(|image| image.version.clone().unwrap_or_else(|| "image".to_owned())).collect();
+    let names = image_names(&images);
     let task = flash_task(flash, images)?;
-    run_all(global, batch, &flash.device, (task, names, flash.require_boot), console)
+    let task = BatchTask { task, images: names, require_boot: flash.require_boot };
+    run_all(global, batch, &flash.device, task, None, console)
 }
 
-/// Runs a task on all drones at the same time: the task, the names of its images, and whether the drones must run
-/// afterwards.
+fn image_names(images: &[FlashImage]) -> Vec<String> {
+    images.iter().map(|image| image.version.clone().unwrap_or_else(|| "image".to_owned())).collect()
+}
+
+/// What each drone of a batch has to do.
+struct BatchTask {
+    task: Task,
+    /// The names of the task's images, for the report.
+    images: Vec<String>,
+    /// The drones must run afterwards.
+    require_boot: bool,
+}
+
+impl From<Task> for BatchTask {
+    fn from(task: Task) -> BatchTask {
+        BatchTask { task, images: Vec::new(), require_boot: false }
+    }
+}
+
+/// Runs a task on all drones at the same time; for a station, also on those that are plugged in later.
 fn run_all(
     global: &Global,
     batch: &BatchArgs,
     device: &DeviceArgs,
-    (task, images, require_boot): (Task, Vec<String>, bool),
+    BatchTask { task, images, require_boot }: BatchTask,
+    station: Option<(Station, Option<File>)>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let report = batch.report.as_deref().map(|path| report_file::create(path).map(|file| (path, file)));
     let report = report.transpose()?;
     let world = batch_world(global, console)?;
+    let (station, journal) = station.map_or((None, None), |(station, journal)| (Some(station), journal));
     let policy = Policy {
         job: job(global, device, task),
         selected: global.device.clone(),
         expect: batch.expect,
         jobs: batch.jobs,
         wait: Duration::from_secs(device.wait),
+        station,
     };
     let options = fleet::Options {
         waits: if device.wait > 0 { Waits::Lost } else { Waits::No },
@@ -385,6 +420,7 @@ fn run_all(
         require_boot,
         report,
         images,
+        journal,
     };
     fleet::run(&world, policy, options, console)
 }

@@ -36,7 +36,23 @@ pub struct Policy {
     pub jobs: usize,
     /// How long to wait for drones to appear.
     pub wait: Duration,
+    /// Keep going: every drone that is plugged in later takes part, too.
+    pub station: Option<Station>,
 }
+
+/// A place where drones are plugged in one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Station {
+    /// End once this many drones are done.
+    pub count: Option<usize>,
+    /// The drones that are plugged in at the start wait for [`Msg::Go`].
+    pub hold: bool,
+    /// The serial numbers of drones that are done already.
+    pub done: Vec<String>,
+}
+
+/// How long a drone must be away until its port counts as free. A drone that restarts is away for a shorter time.
+const AWAY: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Debug)]
 pub enum Msg {
@@ -48,6 +64,8 @@ pub enum Msg {
     Ended(usize, Box<Report>, Option<Box<Job>>),
     /// Time has passed.
     Tick,
+    /// Start the drones that were there at the start.
+    Go,
     /// Stop every job at its next safe point.
     Stop,
     /// Stop the jobs that have not changed their drones; the others finish.
@@ -65,6 +83,8 @@ pub enum Effect {
     Joined(usize),
     /// The state of this row has changed.
     Show(usize),
+    /// A station sees a drone that is done already.
+    DoneAlready(Device),
     /// The remaining drones are not started: the first ones all failed in the same way.
     Paused,
     /// All rows are final.
@@ -88,10 +108,16 @@ pub struct Row {
     pub before: Option<String>,
     /// The job's report, once it has ended.
     pub report: Option<Box<Report>>,
+    /// For a station: since when the drone is away after its job.
+    away: Option<Duration>,
+    /// Another drone may take this port, or the same one again.
+    left: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowState {
+    /// The job waits for [`Msg::Go`].
+    Held,
     /// The job has not started.
     Queued,
     /// The drone was asked to enter DFU mode.
@@ -162,12 +188,27 @@ pub struct Fleet {
     changed: Duration,
     /// No job starts any more.
     stopped: bool,
+    /// For a station: the bus has been read at least once.
+    has_looked: bool,
+    /// The enumerations of drones that were reported as done already.
+    noted: Vec<(Location, u8)>,
 }
 
 impl Fleet {
     pub fn new(policy: Policy, now: Duration) -> Fleet {
-        let stage = Stage::Gathering;
-        Fleet { rows: Vec::new(), policy, stage, seen: Vec::new(), began: now, changed: now, stopped: false }
+        // A station does not wait until the bus is quiet.
+        let stage = if policy.station.is_some() { Stage::Running } else { Stage::Gathering };
+        Fleet {
+            rows: Vec::new(),
+            policy,
+            stage,
+            seen: Vec::new(),
+            began: now,
+            changed: now,
+            stopped: false,
+            has_looked: false,
+            noted: Vec::new(),
+        }
     }
 
     pub fn update(&mut self, now: Duration, msg: Msg) -> Vec<Effect> {
@@ -175,10 +216,12 @@ impl Fleet {
             return Vec::new();
         }
         let mut effects = match msg {
+            Msg::Bus(devices) if self.policy.station.is_some() => self.on_arrivals(now, devices),
             Msg::Bus(devices) => {
                 self.on_bus(now, devices);
                 Vec::new()
             }
+            Msg::Go => self.release(),
             Msg::Event(id, event) => self.on_event(id, event),
             Msg::Ended(id, report, next) => self.on_end(now, id, report, next),
             Msg::Tick => Vec::new(),
@@ -190,7 +233,8 @@ impl Fleet {
         }
         if self.stage == Stage::Running {
             effects.extend(self.start_next(now));
-            if self.rows.iter().all(|row| matches!(row.state, RowState::Ended(_))) {
+            let is_last = self.policy.station.is_none() || self.stopped || self.has_enough();
+            if is_last && self.rows.iter().all(Row::is_final) {
                 self.stage = Stage::Over;
                 effects.push(Effect::End);
             }
@@ -211,6 +255,88 @@ impl Fleet {
                 (self.seen, self.changed) = (devices, now);
             }
         }
+    }
+
+    /// Takes in the drones that were plugged in since the last look. The ports of running jobs are not in the list.
+    fn on_arrivals(&mut self, now: Duration, devices: Vec<Device>) -> Vec<Effect> {
+        for row in self.rows.iter_mut().filter(|row| row.is_final() && !row.left) {
+            let here = devices.iter().find(|it| it.location == row.device.location);
+            row.left = row.away.is_some_and(|since| now.saturating_sub(since) >= AWAY)
+                || here.is_some_and(|device| !row.is(device));
+            row.away = if here.is_some() { None } else { row.away.or(Some(now)) };
+        }
+        let hold = !self.has_looked && self.policy.station.as_ref().is_some_and(|station| station.hold);
+        self.has_looked = true;
+        let mut effects = Vec::new();
+        // A drone that was unplugged before its turn has another one if it comes back.
+        for (id, row) in self.rows.iter_mut().enumerate() {
+            let is_here = devices.iter().any(|it| it.location == row.device.location && row.is(it));
+            if matches!(row.state, RowState::Held | RowState::Queued) && !is_here {
+                (row.state, row.ended, row.left) = (RowState::Ended(End::Cancelled), Some(now), true);
+                effects.push(Effect::Show(id));
+            }
+        }
+        self.seen.clone_from(&devices);
+        for device in devices {
+            let is_taken = |row: &Row| row.device.location == device.location && !row.left;
+            if self.stopped || !self.takes_part(&device) || self.rows.iter().any(is_taken) {
+                continue;
+            }
+            if self.is_done(&device) {
+                let enumeration = (device.location.clone(), device.address);
+                if !self.noted.contains(&enumeration) {
+                    self.noted.push(enumeration);
+                    effects.push(Effect::DoneAlready(device));
+                }
+                continue;
+            }
+            let mut row = Row::new(device);
+            if hold {
+                row.state = RowState::Held;
+            }
+            self.rows.push(row);
+            effects.push(Effect::Joined(self.rows.len() - 1));
+        }
+        effects
+    }
+
+    /// Whether this drone was certainly flashed before. The serial number in DFU mode may belong to another drone of the
+    /// batch. Such a drone gets a job, which finds nothing to write if it is the same.
+    fn is_done(&self, device: &Device) -> bool {
+        let serial = &device.strings.serial;
+        let before = self.policy.station.iter().flat_map(|station| &station.done);
+        let now = self.rows.iter().filter(|row| row.succeeded()).map(|row| &row.device.strings.serial);
+        before.chain(now).any(|done| is_certainly_same(done, serial))
+    }
+
+    /// How many drones hold the image now. A drone that was plugged in again is counted once.
+    pub fn done(&self) -> usize {
+        let succeeded = self.rows.iter().enumerate().filter(|(_, row)| row.succeeded());
+        let Some(station) = &self.policy.station else { return succeeded.count() };
+        let is_first = |(n, row): &(usize, &Row)| {
+            let serial = &row.device.strings.serial;
+            let earlier = self.rows[..*n].iter().any(|it| it.succeeded() && it.is(&row.device))
+                || station.done.iter().any(|done| crazyflie::is_same_serial(done, serial));
+            row.state == RowState::Ended(End::Flashed) || !earlier
+        };
+        station.done.len() + succeeded.filter(is_first).count()
+    }
+
+    fn release(&mut self) -> Vec<Effect> {
+        // Enter may have been pressed before the bus was read.
+        if let Some(station) = &mut self.policy.station {
+            station.hold = false;
+        }
+        for row in self.rows.iter_mut().filter(|row| row.state == RowState::Held) {
+            row.state = RowState::Queued;
+        }
+        Vec::new()
+    }
+
+    /// Whether a station has done as many drones as it should.
+    fn has_enough(&self) -> bool {
+        let count = self.policy.station.as_ref().and_then(|station| station.count);
+        count.is_some_and(|count| self.done() >= count)
     }
 
     /// Starts the batch once all expected drones are there, or the bus is quiet.
@@ -239,6 +365,13 @@ impl Fleet {
             if self.stopped || self.rows[id].state != RowState::Queued || !self.may_start(id) {
                 continue;
             }
+            // It may have been plugged in here while its job on another port was ending.
+            if self.policy.station.is_some() && self.is_done(&self.rows[id].device) {
+                let row = &mut self.rows[id];
+                (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
+                effects.push(Effect::DoneAlready(row.device.clone()));
+                continue;
+            }
             let row = &mut self.rows[id];
             row.started = Some(now);
             row.state = match row.device.mode {
@@ -252,8 +385,12 @@ impl Fleet {
     }
 
     fn may_start(&self, id: usize) -> bool {
-        let active = |row: &&Row| !matches!(row.state, RowState::Queued | RowState::Ended(_));
-        if self.rows.iter().filter(active).count() >= self.policy.jobs.max(1) {
+        let active =
+            |row: &&Row| !matches!(row.state, RowState::Held | RowState::Queued | RowState::Ended(_));
+        let active = self.rows.iter().filter(active).count();
+        let done = self.done();
+        let count = self.policy.station.as_ref().and_then(|station| station.count);
+        if active >= self.policy.jobs.max(1) || count.is_some_and(|count| active + done >= count) {
             return false;
         }
         let device = &self.rows[id].device;
@@ -337,7 +474,8 @@ impl Fleet {
     fn failed_alike(&self) -> bool {
         let ended: Vec<&Row> = self.rows.iter().filter(|row| row.is_final()).collect();
         let kinds: Vec<_> = ended.iter().filter_map(|row| row.problem_kind()).collect();
-        ended.len() == ALIKE
+        self.policy.station.is_none()
+            && ended.len() == ALIKE
             && kinds.len() == ALIKE
             && kinds.iter().all(|kind| *kind == kinds[0])
             && self.rows.iter().any(|row| row.state == RowState::Queued)
@@ -360,11 +498,17 @@ impl Fleet {
     /// Ends the rows whose jobs have not started.
     fn drop_queued(&mut self, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for (id, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| row.state == RowState::Queued) {
+        let waits = |row: &Row| matches!(row.state, RowState::Held | RowState::Queued);
+        for (id, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| waits(row)) {
             (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
             effects.push(Effect::Show(id));
         }
         effects
+    }
+
+    /// The station, if this is one.
+    pub fn station(&self) -> Option<&Station> {
+        self.policy.station.as_ref()
     }
 
     pub fn counts(&self) -> Counts {
@@ -390,8 +534,22 @@ impl Fleet {
             None => Interrupted,
         };
         let counts = self.counts();
-        let mut exits: Vec<Exit> = self.rows.iter().map(of_row).collect();
-        if counts.missing > 0 || self.rows.is_empty() {
+        let is_station = self.policy.station.is_some();
+        // At a station, a drone that was plugged in several times counts with its success, or with its last job.
+        let is_last = |(n, row): &(usize, &Row)| {
+            let is_same = |other: &Row| {
+                other.is(&row.device)
+                    && (other.device.location == row.device.location
+                        || is_certainly_same(&other.device.strings.serial, &row.device.strings.serial))
+            };
+            let counts_instead = |(m, other): (usize, &Row)| {
+                is_same(other) && (other.succeeded() && !row.succeeded() || m > *n && !row.succeeded())
+            };
+            !is_station || !self.rows.iter().enumerate().any(counts_instead)
+        };
+        let last = self.rows.iter().enumerate().filter(is_last);
+        let mut exits: Vec<Exit> = last.map(|(_, row)| of_row(row)).collect();
+        if counts.missing > 0 || self.rows.is_empty() && !is_station {
             exits.push(NoDevice);
         }
         let order = [Defect, Device, NoPermission, Image, NoDevice, NotRunning, Interrupted, Exit::Differs];
@@ -430,7 +588,19 @@ impl Row {
             board: None,
             before: None,
             report: None,
+            away: None,
+            left: false,
         }
+    }
+
+    /// Whether this device is the row's drone, in either mode.
+    fn is(&self, device: &Device) -> bool {
+        crazyflie::is_same_serial(&self.device.strings.serial, &device.strings.serial)
+    }
+
+    /// Whether the drone holds the image now.
+    pub fn succeeded(&self) -> bool {
+        matches!(self.state, RowState::Ended(End::Flashed | End::Unchanged))
     }
 
     pub fn is_final(&self) -> bool {
@@ -449,6 +619,11 @@ impl Row {
 fn hub(location: &Location) -> Location {
     let ports = location.ports.split_last().map_or(&[][..], |(_, hub)| hub);
     Location { bus: location.bus, ports: ports.to_vec() }
+}
+
+/// Whether two serial numbers can only belong to one drone: both are the full number of a running drone.
+fn is_certainly_same(one: &str, other: &str) -> bool {
+    one.len() == 24 && other.len() == 24 && crazyflie::is_same_serial(one, other)
 }
 
 fn end_of(report: &Report) -> End {

@@ -14,6 +14,9 @@ use crate::clock;
 
 /// Maximum size of a JSON file, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
+/// The journal of a station; the limit is for 40,000 drones.
+const JOURNAL: &str = "station.txt";
+const JOURNAL_MAX: u64 = 1024 * 1024;
 const RECENT: usize = 5;
 
 mod presence;
@@ -33,6 +36,25 @@ impl StateDir {
     pub(crate) fn of_user() -> Option<StateDir> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
         Some(StateDir { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
+    }
+
+    /// Opens the journal of a station, with a line for each drone that is done. Only a resumed station keeps the lines
+    /// of the last run.
+    pub(crate) fn open_journal(&self, resumes: bool) -> io::Result<File> {
+        fs::create_dir_all(&self.dir)?;
+        let path = self.dir.join(JOURNAL);
+        if !resumes {
+            File::create(&path)?;
+        }
+        File::options().create(true).append(true).open(path)
+    }
+
+    /// The serial numbers in the journal. A last line that a crash has cut off is ignored.
+    pub(crate) fn journal(&self) -> Vec<String> {
+        let text = read(&self.dir.join(JOURNAL), JOURNAL_MAX).unwrap_or_default();
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let is_serial = |line: &&str| !line.is_empty() && line.chars().all(|c| c.is_ascii_hexdigit());
+        String::from_utf8_lossy(&text[..whole]).lines().filter(is_serial).map(str::to_owned).collect()
     }
 
     /// Saves a file in a folder of the state directory and returns its path. The name is prefixed with the time. The

@@ -80,6 +80,11 @@ Examples:
   cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin
   cfdfu restore-bootloader mine.bin      from a whole-flash backup";
 
+const STATION_NOTE: &str = "\
+Each drone is flashed, verified and started once. Beeps: one for a drone that is
+done, two if you must unplug it and its battery once, three for a failure. A
+drone that failed is tried again when you plug it in again.";
+
 const IDENTIFY_NOTE: &str = "\
 A running drone reports its board and firmware version and is not restarted. In
 DFU mode, cfdfu also reads the bootloader, board revision and protection.";
@@ -204,6 +209,27 @@ pub(super) enum CliCommand {
         sha256: Option<Sha256>,
         #[command(flatten)]
         batch: BatchArgs,
+        #[command(flatten)]
+        flash: FlashArgs,
+    },
+    /// Flash every drone that is plugged in, one after the other or many at once, until Ctrl-C
+    #[command(after_help = STATION_NOTE)]
+    Station {
+        /// Image files; each drone gets the one for its board
+        #[arg(required = true)]
+        image: Vec<PathBuf>,
+        /// End once this many drones are done
+        #[arg(long, value_name = "N")]
+        count: Option<usize>,
+        /// Also flash the drones that are plugged in at the start, without waiting for Enter
+        #[arg(long)]
+        yes: bool,
+        /// Skip the drones that the last run of the station has done
+        #[arg(long)]
+        resume: bool,
+        /// Write the results to this file, as CSV or (.json) as JSON
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
         #[command(flatten)]
         flash: FlashArgs,
     },

@@ -482,7 +482,7 @@ impl Console {
                 RowState::Starting => bar.set_message("restarts"),
                 RowState::Lost => bar.set_message("lost"),
                 RowState::Ended(_) => bar.finish_and_clear(),
-                RowState::Queued | RowState::Examining | RowState::Working(..) => {}
+                RowState::Held | RowState::Queued | RowState::Examining | RowState::Working(..) => {}
             }
         }
         let words = match (&row.state, &row.report) {
@@ -491,7 +491,7 @@ impl Console {
             (RowState::Working(phase @ (Phase::Erase | Phase::Write), ..), _) if !self.live => {
                 phase.json_name().to_owned()
             }
-            (RowState::Queued | RowState::Examining | RowState::Working(..), _) => return,
+            (RowState::Held | RowState::Queued | RowState::Examining | RowState::Working(..), _) => return,
             (RowState::Starting, _) => "restarts".to_owned(),
             (RowState::Lost, _) => "lost; waiting for it".to_owned(),
             (RowState::Ended(_), Some(report)) => {
@@ -519,6 +519,18 @@ impl Console {
         let width = self.width.saturating_sub(6);
         for line in words.into_iter().flat_map(|words| wrapped(&words, width)) {
             self.line(&format!("      {line}"));
+        }
+    }
+
+    /// A station sees a drone that is done.
+    pub(super) fn done_already(&mut self, device: &Device) {
+        self.line(&format!("     {}  {}  done already", device.location, device.strings.serial));
+    }
+
+    /// Rings the terminal's bell, so that a station needs no eyes.
+    pub(super) fn beep(&self, times: usize) {
+        if self.live {
+            let _ = io::stderr().write_all("\u{7}".repeat(times).as_bytes());
         }
     }
 

@@ -17,8 +17,8 @@ use std::time::Duration;
 use super::console::Console;
 use super::report_file;
 use crate::clock::Clock;
-use crate::fleet::{Effect, Fleet, Msg, Policy};
-use crate::job::{Command, Device, Event, Job, Level};
+use crate::fleet::{Effect, Fleet, Msg, Policy, Row};
+use crate::job::{Boot, Command, Device, Event, Job, Level};
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::scan::ScanCache;
 use crate::supervise::{Next, Observed, Supervisor, Waits};
@@ -53,10 +53,14 @@ pub(super) struct Options<'a> {
     pub report: Option<(&'a Path, File)>,
     /// The names of the images, in the order of the task.
     pub images: Vec<String>,
+    /// A station's journal: a line for each drone that is done.
+    pub journal: Option<File>,
 }
 
 enum Input {
     Bus(Vec<Device>),
+    /// Enter was pressed.
+    Go,
     Event(usize, Event),
     Signal(Signal),
 }
@@ -92,6 +96,16 @@ pub(super) fn run(
     let outbox = inputs.clone();
     let signals = Signals::listen(move |signal| drop(outbox.send(Input::Signal(signal))))
         .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
+    if policy.station.as_ref().is_some_and(|station| station.hold) {
+        console.line("Drones that are plugged in from now on are flashed. Press Enter to flash those that are plugged in.");
+        let outbox = inputs.clone();
+        thread::spawn(move || {
+            let mut line = String::new();
+            if std::io::stdin().read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                let _ = outbox.send(Input::Go);
+            }
+        });
+    }
     let started = world.clock.now();
     let report = options.report.take();
     let mut batch = Batch {
@@ -131,6 +145,7 @@ impl Batch<'_> {
                 Err(RecvTimeoutError::Timeout) => Msg::Tick,
                 Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Input::Bus(devices)) => Msg::Bus(devices),
+                Ok(Input::Go) => Msg::Go,
                 Ok(Input::Signal(Signal::Stop)) => {
                     console.line("Stopping each drone at its next safe point ...");
                     Msg::Stop
@@ -220,12 +235,34 @@ impl Batch<'_> {
                     self.announce(console);
                 }
             }
-            Effect::Show(id) => console.row(id, &self.fleet.rows[id], self.options.require_boot),
+            Effect::Show(id) => {
+                let row = &self.fleet.rows[id];
+                console.row(id, row, self.options.require_boot);
+                if let (Some(station), true) = (self.fleet.station(), row.is_final()) {
+                    let done = self.fleet.done();
+                    let of = station.count.map(|count| format!(" of {count}")).unwrap_or_default();
+                    console.line(&format!("{done}{of} done"));
+                    console.beep(beeps(row));
+                    self.note(row, console);
+                }
+            }
+            Effect::DoneAlready(device) => console.done_already(&device),
             Effect::Paused => console.line(
                 "The first three drones failed in the same way, so the others were not started. Check the image, the hub \
                  and the cables, then run the batch again.",
             ),
             Effect::End => self.over = true,
+        }
+    }
+
+    /// Adds a drone that is done to the journal, so that `--resume` does not flash it again.
+    fn note(&self, row: &Row, console: &mut Console) {
+        let Some(mut journal) = self.options.journal.as_ref().filter(|_| row.succeeded()) else { return };
+        let line = format!("{}\n", row.device.strings.serial);
+        if let Err(error) = journal.write_all(line.as_bytes()).and_then(|()| journal.sync_all()) {
+            console.line(&format!(
+                "Warning: the journal cannot be written ({error}): --resume will not know this drone."
+            ));
         }
     }
 
@@ -253,6 +290,15 @@ impl Batch<'_> {
         if let Some(Some(crew)) = self.crews.get(id) {
             let _ = crew.worker.commands.send(command);
         }
+    }
+}
+
+/// One beep for a drone that is done, two if it needs its power cut, three if it failed.
+fn beeps(row: &Row) -> usize {
+    match &row.report {
+        Some(report) if row.succeeded() && report.boot == Boot::NotSeen => 2,
+        Some(_) if row.succeeded() => 1,
+        _ => 3,
     }
 }
 

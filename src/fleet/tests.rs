@@ -15,14 +15,21 @@ fn device(port: &[u8], serial: u32, mode: Mode) -> Device {
         id: if mode == Mode::Dfu { ROM_DFU } else { CRAZYFLIE },
         location: Location { bus: 1, ports: port.to_vec() },
         address: 1,
-        strings: Strings { serial: format!("{serial:012X}"), ..Strings::default() },
+        strings: Strings { serial: format!("{serial:024X}"), ..Strings::default() },
         simulated: true,
         open_error: None,
     }
 }
 
 fn policy() -> Policy {
-    Policy { job: Job::new(Task::Find), selected: Vec::new(), expect: None, jobs: 32, wait: Duration::ZERO }
+    Policy {
+        job: Job::new(Task::Find),
+        selected: Vec::new(),
+        expect: None,
+        jobs: 32,
+        wait: Duration::ZERO,
+        station: None,
+    }
 }
 
 fn ended(outcome: Outcome) -> Box<Report> {
@@ -105,6 +112,53 @@ fn three_failures_alike_keep_the_others_from_starting() {
     assert_eq!((fleet.counts().failed, fleet.counts().cancelled), (3, 3));
 }
 
+#[test]
+fn a_station_takes_each_drone_once_and_a_failed_one_again() {
+    let station = Some(Station { count: Some(3), ..Station::default() });
+    let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
+    let seconds = Duration::from_secs;
+    let (one, two) = (device(&[1], 1, Mode::Dfu), device(&[1], 2, Mode::Dfu));
+    assert_eq!(starts(&fleet.update(seconds(0), Msg::Bus(vec![one.clone()]))), [0]);
+    fleet.update(seconds(5), Msg::Ended(0, ended(Outcome::Flashed), None));
+    // It restarts, which is no new drone, and stays plugged in.
+    assert!(fleet.update(seconds(6), Msg::Bus(Vec::new())).is_empty());
+    assert!(fleet.update(seconds(8), Msg::Bus(vec![Device { address: 2, ..one.clone() }])).is_empty());
+    // Another one takes its port, fails, and is plugged in again.
+    assert_eq!(starts(&fleet.update(seconds(20), Msg::Bus(vec![two.clone()]))), [1]);
+    fleet.update(seconds(25), Msg::Ended(1, failed(FailureKind::OtherChip), None));
+    fleet.update(seconds(26), Msg::Bus(Vec::new()));
+    assert_eq!(starts(&fleet.update(seconds(36), Msg::Bus(vec![two]))), [2]);
+    fleet.update(seconds(40), Msg::Ended(2, ended(Outcome::Unchanged), None));
+    // The first drone on another port is done already, in either mode.
+    let moved = device(&[4], 1, Mode::Firmware);
+    assert_eq!(
+        fleet.update(seconds(41), Msg::Bus(vec![moved.clone()])),
+        [Effect::DoneAlready(moved.clone())]
+    );
+    assert!(fleet.update(seconds(42), Msg::Bus(vec![moved])).is_empty());
+    assert_eq!(starts(&fleet.update(seconds(50), Msg::Bus(vec![device(&[5], 3, Mode::Dfu)]))), [3]);
+    let effects = fleet.update(seconds(55), Msg::Ended(3, ended(Outcome::Flashed), None));
+    assert!(effects.contains(&Effect::End), "three drones are done: {effects:?}");
+    assert_eq!(fleet.exit(false), Exit::Done);
+}
+
+#[test]
+fn a_station_holds_the_drones_that_are_there_at_the_start() {
+    let station =
+        Some(Station { hold: true, done: vec!["00000000000000000000000A".to_owned()], ..Station::default() });
+    let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
+    let at = |port: u8, serial| device(&[port], serial, Mode::Dfu);
+    assert!(starts(&fleet.update(Duration::ZERO, Msg::Bus(vec![at(1, 1)]))).is_empty());
+    // A drone that comes later starts at once, except one that an earlier run has done.
+    assert_eq!(starts(&fleet.update(Duration::ZERO, Msg::Bus(vec![at(1, 1), at(2, 2), at(3, 10)]))), [1]);
+    assert_eq!(starts(&fleet.update(Duration::ZERO, Msg::Go)), [0]);
+    // Enter may be pressed before the bus is read.
+    let station = Some(Station { hold: true, ..Station::default() });
+    let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
+    fleet.update(Duration::ZERO, Msg::Go);
+    assert_eq!(starts(&fleet.update(Duration::ZERO, Msg::Bus(vec![at(1, 1)]))), [0]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// A drone appears, or another one takes its place.
@@ -137,7 +191,10 @@ struct Model {
     /// The job that runs on each row.
     running: HashMap<usize, Job>,
     ended: Vec<usize>,
+    /// The serial numbers of the drones that a station has done.
+    succeeded: Vec<String>,
     over: bool,
+    is_station: bool,
 }
 
 impl Model {
@@ -153,6 +210,8 @@ impl Model {
                     assert_eq!(job.serial.as_ref(), Some(&row.device.strings.serial));
                     let same_port = |job: &Job| job.device == Selector::At(row.device.location.clone());
                     assert!(!self.running.values().any(same_port), "two jobs on one port");
+                    let serial = &row.device.strings.serial;
+                    assert!(!self.succeeded.contains(serial), "a finished drone starts again");
                     self.running.insert(id, *job);
                 }
                 Effect::Resume(id, job) => {
@@ -163,6 +222,7 @@ impl Model {
                 Effect::Cancel(id) | Effect::CancelIfUntouched(id) => {
                     assert!(self.running.contains_key(&id), "nothing runs on row {id}");
                 }
+                Effect::DoneAlready(device) => assert!(self.succeeded.contains(&device.strings.serial)),
                 Effect::Joined(_) | Effect::Show(_) | Effect::Paused => {}
                 Effect::End => {
                     assert!(self.running.is_empty());
@@ -178,8 +238,11 @@ impl Model {
         assert_eq!(flashed + unchanged + refused + failed + cancelled, final_rows);
         if self.over {
             assert_eq!(final_rows, self.fleet.rows.len());
-            let good = flashed + unchanged == self.fleet.rows.len() && counts.missing == 0 && final_rows > 0;
-            assert_eq!(self.fleet.exit(false) == Exit::Done, good);
+            let all = flashed + unchanged == self.fleet.rows.len() && counts.missing == 0;
+            let is_done = self.fleet.exit(false) == Exit::Done;
+            // A station without drones has done its work, and a drone that failed may have succeeded later.
+            assert!(is_done || !all || final_rows == 0);
+            assert!(!is_done || all && final_rows > 0 || self.is_station);
         }
     }
 
@@ -194,6 +257,9 @@ impl Model {
         };
         if next.is_none() {
             self.ended.push(id);
+        }
+        if matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged) && self.is_station {
+            self.succeeded.push(self.fleet.rows[id].device.strings.serial.clone());
         }
         self.send(Msg::Ended(id, report, next));
         if self.fleet.rows[id].is_final() && !self.ended.contains(&id) {
@@ -215,21 +281,29 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
         expect in prop::option::of(0..6usize),
         jobs in 1..10usize,
+        is_station in any::<bool>(),
+        count in prop::option::of(1..6usize),
     ) {
-        let policy = Policy { expect, jobs, ..policy() };
+        let station = is_station.then(|| Station { count, ..Station::default() });
+        let policy = Policy { expect: expect.filter(|_| !is_station), jobs, station, ..policy() };
         let mut model = Model {
             fleet: Fleet::new(policy, Duration::ZERO),
             now: Duration::ZERO,
             bus: HashMap::new(),
             running: HashMap::new(),
             ended: Vec::new(),
+            succeeded: Vec::new(),
             over: false,
+            is_station,
         };
         for step in steps {
             match step {
                 Step::Plug(port, serial, dfu) => {
                     let mode = if dfu { Mode::Dfu } else { Mode::Firmware };
-                    model.bus.insert(port, device(&[port], serial, mode));
+                    let plugged = device(&[port], serial, mode);
+                    // A drone is in one place only.
+                    model.bus.retain(|_, other| other.strings.serial != plugged.strings.serial);
+                    model.bus.insert(port, plugged);
                     model.bus();
                 }
                 Step::Unplug(port) => {
@@ -252,9 +326,9 @@ proptest! {
                 Step::HangUp => model.send(Msg::HangUp),
             }
         }
-        // Every batch ends once its jobs end.
+        // Every batch ends once its jobs end, and a station once it is stopped.
         model.now += Duration::from_secs(60);
-        model.send(Msg::Tick);
+        model.send(if is_station { Msg::Stop } else { Msg::Tick });
         while let Some(id) = model.running.keys().next().copied() {
             model.end(id, 0);
         }

@@ -182,6 +182,26 @@ fn only_the_selected_drones_take_part() {
     assert_eq!(ran.code, 2, "{}", ran.err);
 }
 
+/// A station flashes what is plugged in after Enter, counts the drones that are done, and ends by itself.
+#[test]
+fn a_station_ends_after_as_many_drones_as_it_should_do() {
+    let folder = Folder::with_image();
+    let ran = folder.run("station cf2.bin --demo=fleet --yes --count 7 --report report.json");
+    // One drone is a Brushless, which this image is not for.
+    assert_eq!(ran.code, 65, "{}", ran.err);
+    assert!(
+        ran.out.contains("7 of 7 done") && ran.out.contains("6 flashed, 1 unchanged, 1 refused"),
+        "{}",
+        ran.out
+    );
+    let report = std::fs::read_to_string(folder.path("report.json")).unwrap();
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&report).unwrap();
+    assert_eq!(rows.iter().filter(|row| row["outcome"] == "flashed").count(), 6, "{report}");
+    let ran = folder.cfdfu("station cf2.bin --demo=dfu --count 1").input("\n").run();
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("Press Enter") && ran.out.contains("1 of 1 done"), "{}", ran.out);
+}
+
 /// Three drones, and every fault at every transfer of the middle one: the other two end exactly as without a fault.
 #[test]
 fn a_fault_on_one_drone_does_not_touch_the_others() {

@@ -21,6 +21,7 @@ const LINES: &[&str] = &[
     "flash cf2.bin cf2.bin --demo=fleet --all",
     "flash cf2.bin bl.bin --demo",
     "identify --demo=fleet --all",
+    "station cf2.bin --demo=fleet --yes --count 7",
     "verify cf2.bin --demo=fleet --all",
     "identify --demo=two --device 1-1 --device 1-2",
     "list --demo={}",

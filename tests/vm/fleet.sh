@@ -69,6 +69,31 @@ check "and says so" grep -q "stopped" int.log
 check "the batch can be repeated" says "8 drones: 8 flashed" 0 "$cfdfu" flash new.bin --all --expect 8 --no-leave
 stop
 
+# A station: two drones are there and wait, the others are plugged in one after the other.
+start fleet-dfu
+for n in 3 4 5 6 7 8; do echo unplug $n >&3; done
+check "two drones are left" count 2 0483:df11
+mkfifo enter
+exec 4<>enter
+"$cfdfu" station new.bin --count 6 --no-leave <&4 >station.log 2>&1 &
+station=$!
+check "the station waits" shows station.log '1-2'
+for n in 3 4; do echo dfu $n >&3; done
+check "drones that are plugged in are flashed" shows station.log '2 of 6 done'
+check "those that were there wait for Enter" sh -c '! grep -q "1-1  Flashed" station.log'
+echo >&4
+check "and are then flashed" shows station.log '4 of 6 done'
+kill -KILL $station
+wait $station
+"$cfdfu" station new.bin --count 6 --no-leave --yes --resume >resumed.log 2>&1 &
+station=$!
+for n in 5 6; do echo dfu $n >&3; done
+check "after a crash the station goes on" shows resumed.log '6 of 6 done'
+wait $station
+check "and ends with success" [ $? -eq 0 ]
+exec 4>&-
+stop
+
 start fleet-running 0483:5740
 check "fifteen running drones are listed" count 15 0483:5740
 seconds "$cfdfu" flash new.bin --all --expect 15
