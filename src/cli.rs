@@ -118,6 +118,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         Some(
             CliCommand::Flash { batch, .. }
             | CliCommand::Identify { batch, .. }
+            | CliCommand::Backup { batch, .. }
             | CliCommand::Verify { batch, .. },
         ) => batch.all,
         Some(CliCommand::Station { .. }) => true,
@@ -126,7 +127,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     if global.device.len() > 1 && !all {
         let message = "--device is given more than once";
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
-            .advise("Give it once, or add --all, which flash, identify and verify accept."));
+            .advise("Give it once, or add --all, which flash, identify, verify and backup accept."));
     }
     let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
     if let Some(image) = &args.image {
@@ -145,13 +146,16 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         CliCommand::Station { image, count, yes, resume, report, flash } => {
             let images = images(image, None, flash, console)?;
             let record = StateDir::of_user().filter(|_| global.demo.is_none());
-            let done = record.as_ref().filter(|_| *resume).map(StateDir::journal).unwrap_or_default();
-            let journal = record.and_then(|record| record.open_journal(*resume).ok());
+            let identity = identity_of(&images);
+            let done = record.as_ref().filter(|_| *resume).map(|record| record.journal(&identity));
+            let journal = record.and_then(|record| Some((record.open_journal(*resume).ok()?, identity)));
+            let done = done.unwrap_or_default();
             let station = Station { count: *count, hold: !*yes, done };
             let batch = BatchArgs { all: true, expect: None, jobs: 32, report: report.clone() };
             let names = image_names(&images);
             let task = flash_task(flash, images)?;
-            let task = BatchTask { task, images: names, require_boot: flash.require_boot };
+            let require_boot = flash.require_boot;
+            let task = BatchTask { images: names, require_boot, ..task.into() };
             run_all(global, &batch, &flash.device, task, Some((station, journal)), console)
         }
         CliCommand::RestoreBootloader { loader, firmware, flash } => {
@@ -185,7 +189,12 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             Ok(console.conclude(&report, false))
         }
         CliCommand::Undo { allow_mismatch, device } => undo_job(global, device, *allow_mismatch, console),
-        CliCommand::Backup { file, force, device } => backup_job(global, device, file, *force, console),
+        CliCommand::Backup { file, force, batch, device } if batch.all => {
+            let folder = Some((file.clone(), *force));
+            let task = BatchTask { folder, ..Task::Backup(whole_flash()?).into() };
+            run_all(global, batch, device, task, None, console)
+        }
+        CliCommand::Backup { file, force, device, .. } => backup_job(global, device, file, *force, console),
         CliCommand::Doctor => doctor(global, console),
         CliCommand::Udev { check: true, .. } => {
             let rules = doctor::rules(&symptoms(global, console)?);
@@ -235,7 +244,8 @@ fn restore_job(
     let approved = admission::restore(&loader, firmware.as_ref(), overrides)
         .map_err(|refusal| report::refusal(&refusal))?;
     let restored = report::restored(approved.segments());
-    // Without a separate firmware file, the backup's own firmware is written, and its boards must match.
+    // `loader` may be a backup of the whole flash. Without --firmware, the firmware in it is restored too, so its boards
+    // must match the drone's.
     let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
     let image = FlashImage::new(approved, firmware);
     let (report, exit) = flash_job(global, flash, vec![image], console)?;
@@ -308,7 +318,7 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
     };
     let app = run(&world)?;
     if app.then == Then::Practise {
-        // A practice has no exit status of its own.
+        // The practice session does not affect the exit status.
         (world.bus, world.demo) = simulated(scenario(Some("dead")));
         world.selector = Selector::default();
         run(&world)?;
@@ -354,7 +364,7 @@ fn images(
 /// A board that both images are for. An image that names no board is for every board.
 fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
     if one.boards.is_empty() || other.boards.is_empty() {
-        return Some("every board".to_owned());
+        return Some("the same board".to_owned());
     }
     let code = one.boards.iter().find(|code| other.boards.contains(code))?;
     Some(Board::named(code).to_string())
@@ -370,8 +380,15 @@ fn flash_all(
 ) -> Result<Exit, Problem> {
     let names = image_names(&images);
     let task = flash_task(flash, images)?;
-    let task = BatchTask { task, images: names, require_boot: flash.require_boot };
+    let task = BatchTask { images: names, require_boot: flash.require_boot, ..task.into() };
     run_all(global, batch, &flash.device, task, None, console)
+}
+
+/// What distinguishes these images from others, for a station's journal.
+fn identity_of(images: &[FlashImage]) -> String {
+    let bytes: Vec<u8> =
+        images.iter().flat_map(|image| image.image.segments()).flat_map(|it| it.data.clone()).collect();
+    Sha256::of(&bytes).to_string()
 }
 
 fn image_names(images: &[FlashImage]) -> Vec<String> {
@@ -385,11 +402,13 @@ struct BatchTask {
     images: Vec<String>,
     /// The drones must run afterwards.
     require_boot: bool,
+    /// The folder for backups, and whether files in it may be overwritten.
+    folder: Option<(PathBuf, bool)>,
 }
 
 impl From<Task> for BatchTask {
     fn from(task: Task) -> BatchTask {
-        BatchTask { task, images: Vec::new(), require_boot: false }
+        BatchTask { task, images: Vec::new(), require_boot: false, folder: None }
     }
 }
 
@@ -398,16 +417,28 @@ fn run_all(
     global: &Global,
     batch: &BatchArgs,
     device: &DeviceArgs,
-    BatchTask { task, images, require_boot }: BatchTask,
-    station: Option<(Station, Option<File>)>,
+    BatchTask { task, images, require_boot, folder }: BatchTask,
+    station: Option<(Station, Option<(File, String)>)>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let report = batch.report.as_deref().map(|path| report_file::create(path).map(|file| (path, file)));
-    let report = report.transpose()?;
+    let is_json = |path: &Path| path.extension().is_some_and(|it| it.eq_ignore_ascii_case("json"));
+    let create = |path: &Path| Ok((output_file::Output::create(path, false)?, is_json(path)));
+    let report = batch.report.as_deref().map(create).transpose()?;
+    if let Some((folder, _)) = &folder {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            let message = format!("cannot create the folder {}: {error}", folder.display());
+            Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, message)
+                .advise("Choose another folder.")
+        })?;
+    }
     let world = batch_world(global, console)?;
     let (station, journal) = station.map_or((None, None), |(station, journal)| (Some(station), journal));
     let policy = Policy {
-        job: job(global, device, task),
+        job: match job(global, device, task) {
+            job @ Job { enter: Enter::IfRunning, .. } => Job { enter: Enter::Unaided, ..job },
+            job => job,
+        },
+        require_boot,
         selected: global.device.clone(),
         expect: batch.expect,
         jobs: batch.jobs,
@@ -421,6 +452,7 @@ fn run_all(
         report,
         images,
         journal,
+        folder,
     };
     fleet::run(&world, policy, options, console)
 }
@@ -581,10 +613,7 @@ fn backup_job(
 ) -> Result<Exit, Problem> {
     // Create the file first: a bad path must fail before the drone is read.
     let output = output_file::Output::create(file, force)?;
-    let flash = Span::between(LOADER_BASE, FLASH_END);
-    let flash =
-        flash.ok_or_else(|| Problem::new(Exit::Defect, ProblemKind::Defect, "invalid flash range"))?;
-    let report = run(global, device, Task::Backup(flash), console)?;
+    let report = run(global, device, Task::Backup(whole_flash()?), console)?;
     if let Outcome::Read(bytes) = &report.outcome {
         output.write(bytes)?;
         console.result(&report, Some(file));
@@ -592,6 +621,11 @@ fn backup_job(
         console.result(&report, None);
     }
     Ok(report::exit(&report))
+}
+
+fn whole_flash() -> Result<Span, Problem> {
+    let flash = Span::between(LOADER_BASE, FLASH_END);
+    flash.ok_or_else(|| Problem::new(Exit::Defect, ProblemKind::Defect, "invalid flash range"))
 }
 
 fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) -> Result<Report, Problem> {
@@ -666,7 +700,7 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
         // Fail if this user cannot open any of the devices: otherwise, scripts would continue as if they had a drone.
         all if all.iter().all(|device| device.open_error.is_some()) => {
             let error = all[0].open_error.unwrap_or(TransferError::Access);
-            Err(bus_problem(scan::cannot_open(&all[0], error)))
+            Err(bus_problem(FailureKind::cannot_open(all[0].id, error)))
         }
         _ => {
             let others = scan::others(&bus).map_err(|error| bus_problem(error.into()))?;

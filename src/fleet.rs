@@ -8,7 +8,9 @@
 use std::time::Duration;
 
 use crate::crazyflie::{self, Mode};
-use crate::job::{Device, DroneState, Event, Job, LogEntry, Outcome, Phase, Report, Selector, WaitFor};
+use crate::job::{
+    Device, DroneState, Event, Failure, FailureKind, Job, LogEntry, Outcome, Phase, Report, Selector, WaitFor,
+};
 use crate::report::{self, Exit};
 use crate::usb::Location;
 
@@ -36,6 +38,8 @@ pub struct Policy {
     pub jobs: usize,
     /// How long to wait for drones to appear.
     pub wait: Duration,
+    /// A drone that does not run afterwards has not succeeded.
+    pub require_boot: bool,
     /// Keep going: every drone that is plugged in later takes part, too.
     pub station: Option<Station>,
 }
@@ -51,6 +55,8 @@ pub struct Station {
     pub done: Vec<String>,
 }
 
+/// How long udev may take to grant access to a new device.
+const UDEV: Duration = Duration::from_secs(2);
 /// How long a drone must be away until its port counts as free. A drone that restarts is away for a shorter time.
 const AWAY: Duration = Duration::from_secs(8);
 
@@ -108,7 +114,11 @@ pub struct Row {
     pub before: Option<String>,
     /// The job's report, once it has ended.
     pub report: Option<Box<Report>>,
-    /// For a station: since when the drone is away after its job.
+    /// The report of the job that lost the drone.
+    lost: Option<Box<Report>>,
+    /// The drone runs, or need not.
+    runs: bool,
+    /// For a station: since when the drone is away.
     away: Option<Duration>,
     /// Another drone may take this port, or the same one again.
     left: bool,
@@ -182,14 +192,19 @@ pub struct Fleet {
     pub rows: Vec<Row>,
     policy: Policy,
     stage: Stage,
-    /// The drones on the bus before the batch starts, and since when there is no change.
+    /// The drones on the bus.
     seen: Vec<Device>,
-    began: Duration,
+    /// When the bus was read first, and since when there is no change.
+    began: Option<Duration>,
     changed: Duration,
+    /// The number of `--device` options that no drone matches.
+    unmatched: usize,
     /// No job starts any more.
     stopped: bool,
-    /// For a station: the bus has been read at least once.
-    has_looked: bool,
+    /// For a station: the ports that were in use at the start and wait for [`Msg::Go`], and since when they are empty.
+    held: Vec<(Location, Option<Duration>)>,
+    /// For a station: the devices that cannot be opened, and since when. udev may be about to grant access.
+    closed: Vec<(Location, u8, Duration)>,
     /// The enumerations of drones that were reported as done already.
     noted: Vec<(Location, u8)>,
 }
@@ -203,10 +218,12 @@ impl Fleet {
             policy,
             stage,
             seen: Vec::new(),
-            began: now,
+            began: None,
             changed: now,
+            unmatched: 0,
             stopped: false,
-            has_looked: false,
+            held: Vec::new(),
+            closed: Vec::new(),
             noted: Vec::new(),
         }
     }
@@ -224,7 +241,7 @@ impl Fleet {
             Msg::Go => self.release(),
             Msg::Event(id, event) => self.on_event(id, event),
             Msg::Ended(id, report, next) => self.on_end(now, id, report, next),
-            Msg::Tick => Vec::new(),
+            Msg::Tick => self.report_closed(now),
             Msg::Stop => self.stop(now, Effect::Cancel),
             Msg::HangUp => self.stop(now, Effect::CancelIfUntouched),
         };
@@ -233,6 +250,10 @@ impl Fleet {
         }
         if self.stage == Stage::Running {
             effects.extend(self.start_next(now));
+            if self.has_enough() && !self.rows.iter().any(Row::is_active) {
+                self.stopped = true;
+                effects.extend(self.drop_queued(now));
+            }
             let is_last = self.policy.station.is_none() || self.stopped || self.has_enough();
             if is_last && self.rows.iter().all(Row::is_final) {
                 self.stage = Stage::Over;
@@ -242,60 +263,106 @@ impl Fleet {
         effects
     }
 
+    /// Whether the drone may take part in a station. A serial number that fits in one mode only may be another drone's.
     fn takes_part(&self, device: &Device) -> bool {
         let selected = &self.policy.selected;
-        device.open_error.is_none()
-            && (selected.is_empty() || selected.iter().any(|selector| selector.matches(device)))
+        selected.is_empty() || selected.iter().any(|selector| names_exactly(selector, device))
     }
 
     fn on_bus(&mut self, now: Duration, devices: Vec<Device>) {
-        if self.stage == Stage::Gathering {
-            let devices: Vec<Device> = devices.into_iter().filter(|it| self.takes_part(it)).collect();
-            if devices != self.seen {
-                (self.seen, self.changed) = (devices, now);
-            }
+        self.began.get_or_insert(now);
+        if self.stage == Stage::Gathering && devices != self.seen {
+            (self.seen, self.changed) = (devices, now);
         }
     }
 
     /// Takes in the drones that were plugged in since the last look. The ports of running jobs are not in the list.
     fn on_arrivals(&mut self, now: Duration, devices: Vec<Device>) -> Vec<Effect> {
-        for row in self.rows.iter_mut().filter(|row| row.is_final() && !row.left) {
-            let here = devices.iter().find(|it| it.location == row.device.location);
-            row.left = row.away.is_some_and(|since| now.saturating_sub(since) >= AWAY)
-                || here.is_some_and(|device| !row.is(device));
-            row.away = if here.is_some() { None } else { row.away.or(Some(now)) };
+        let holds = self.policy.station.as_ref().is_some_and(|station| station.hold);
+        if self.began.is_none() && holds {
+            self.held = devices.iter().map(|device| (device.location.clone(), None)).collect();
         }
-        let hold = !self.has_looked && self.policy.station.as_ref().is_some_and(|station| station.hold);
-        self.has_looked = true;
+        self.began.get_or_insert(now);
+        let here = |location: &Location| devices.iter().find(|it| it.location == *location);
+        // Whoever plugs a drone in later need not press Enter.
+        self.held.retain(|(_, empty)| empty.is_none_or(|since| now.saturating_sub(since) < AWAY));
+        for (location, empty) in &mut self.held {
+            *empty = if here(location).is_some() { None } else { empty.or(Some(now)) };
+        }
         let mut effects = Vec::new();
-        // A drone that was unplugged before its turn has another one if it comes back.
-        for (id, row) in self.rows.iter_mut().enumerate() {
-            let is_here = devices.iter().any(|it| it.location == row.device.location && row.is(it));
-            if matches!(row.state, RowState::Held | RowState::Queued) && !is_here {
-                (row.state, row.ended, row.left) = (RowState::Ended(End::Cancelled), Some(now), true);
+        for (id, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| !row.left && !row.is_active()) {
+            let device = here(&row.device.location);
+            let is_free = row.away.is_some_and(|since| now.saturating_sub(since) >= AWAY)
+                || device.is_some_and(|device| row.is_replaced_by(device));
+            row.away = if device.is_some() { None } else { row.away.or(Some(now)) };
+            row.left = is_free;
+            // A drone that was unplugged before its turn has another one if it comes back.
+            if is_free && !row.is_final() {
+                (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
                 effects.push(Effect::Show(id));
             }
         }
-        self.seen.clone_from(&devices);
-        for device in devices {
+        self.closed.retain(|(location, address, _)| {
+            devices
+                .iter()
+                .any(|it| it.open_error.is_some() && (&it.location, it.address) == (location, *address))
+        });
+        for device in &devices {
             let is_taken = |row: &Row| row.device.location == device.location && !row.left;
-            if self.stopped || !self.takes_part(&device) || self.rows.iter().any(is_taken) {
+            if self.stopped || !self.takes_part(device) || self.rows.iter().any(is_taken) {
                 continue;
             }
-            if self.is_done(&device) {
-                let enumeration = (device.location.clone(), device.address);
-                if !self.noted.contains(&enumeration) {
-                    self.noted.push(enumeration);
-                    effects.push(Effect::DoneAlready(device));
+            let enumeration = (device.location.clone(), device.address);
+            if device.open_error.is_some() {
+                if !self
+                    .closed
+                    .iter()
+                    .any(|(location, address, _)| (location, *address) == (&enumeration.0, enumeration.1))
+                {
+                    self.closed.push((enumeration.0, enumeration.1, now));
                 }
                 continue;
             }
-            let mut row = Row::new(device);
-            if hold {
+            if self.is_done(device) {
+                if !self.noted.contains(&enumeration) {
+                    self.noted.push(enumeration);
+                    effects.push(Effect::DoneAlready(device.clone()));
+                }
+                continue;
+            }
+            let mut row = Row::new(device.clone());
+            if self.held.iter().any(|(location, _)| *location == device.location) {
                 row.state = RowState::Held;
             }
             self.rows.push(row);
             effects.push(Effect::Joined(self.rows.len() - 1));
+        }
+        self.seen = devices;
+        effects
+    }
+
+    /// At a station, ends the rows of devices that still cannot be opened.
+    fn report_closed(&mut self, now: Duration) -> Vec<Effect> {
+        let due = |since: Duration| now.saturating_sub(since) >= UDEV;
+        let due: Vec<Device> = self
+            .seen
+            .iter()
+            .filter(|device| {
+                let is_it = |(location, address, since): &(Location, u8, Duration)| {
+                    (location, *address) == (&device.location, device.address) && due(*since)
+                };
+                self.closed.iter().any(is_it)
+            })
+            .cloned()
+            .collect();
+        let mut effects = Vec::new();
+        for device in due {
+            let Some(error) = device.open_error else { continue };
+            self.closed.retain(|(location, ..)| *location != device.location);
+            let kind = FailureKind::cannot_open(device.id, error);
+            self.rows.push(Row::failed(device, kind, now));
+            let id = self.rows.len() - 1;
+            effects.extend([Effect::Joined(id), Effect::Show(id)]);
         }
         effects
     }
@@ -327,6 +394,7 @@ impl Fleet {
         if let Some(station) = &mut self.policy.station {
             station.hold = false;
         }
+        self.held.clear();
         for row in self.rows.iter_mut().filter(|row| row.state == RowState::Held) {
             row.state = RowState::Queued;
         }
@@ -342,20 +410,66 @@ impl Fleet {
     /// Starts the batch once all expected drones are there, or the bus is quiet.
     fn gather(&mut self, now: Duration) -> Vec<Effect> {
         let Policy { expect, wait, .. } = self.policy;
+        let Some(began) = self.began else { return Vec::new() };
         let quiet = now.saturating_sub(self.changed) >= SETTLE;
-        let waited = now.saturating_sub(self.began);
+        let waited = now.saturating_sub(began);
+        let (chosen, ambiguous, unmatched) = self.chosen();
+        let found = chosen.len() + ambiguous.len();
         let enough = match expect {
-            Some(expect) => self.seen.len() >= expect || waited >= wait.max(EXPECT),
-            None => !self.seen.is_empty() || waited >= wait,
+            Some(expect) => found >= expect || waited >= wait.max(EXPECT),
+            None => waited >= wait || found > 0 && unmatched == 0,
         };
-        if !quiet && expect.is_none_or(|expect| self.seen.len() < expect) || !enough {
+        if !quiet && expect.is_none_or(|expect| found < expect) || !enough {
             return Vec::new();
         }
-        let mut devices = std::mem::take(&mut self.seen);
-        devices.sort_by(|a, b| a.location.cmp(&b.location));
-        self.rows = devices.into_iter().map(Row::new).collect();
+        let all = ambiguous.clone();
+        let refused = ambiguous.into_iter().map(|device| {
+            let kind = FailureKind::Several(all.clone());
+            Row::failed(device, kind, now)
+        });
+        self.rows = chosen.into_iter().map(Row::new).chain(refused).collect();
+        self.rows.sort_by(|a, b| a.device.location.cmp(&b.device.location));
+        self.unmatched = unmatched;
         self.stage = Stage::Running;
-        (0..self.rows.len()).map(Effect::Joined).collect()
+        let mut effects: Vec<Effect> = (0..self.rows.len()).map(Effect::Joined).collect();
+        let is_final = |(id, row): (usize, &Row)| row.is_final().then_some(Effect::Show(id));
+        effects.extend(self.rows.iter().enumerate().filter_map(is_final));
+        effects
+    }
+
+    /// The drones that take part, those that a serial number does not tell apart, and how many selectors match none.
+    fn chosen(&self) -> (Vec<Device>, Vec<Device>, usize) {
+        let mut devices = self.seen.clone();
+        // A device that may be another maker's board takes part only if no other device is there, as with one drone.
+        if devices.iter().any(|device| !device.is_doubtful()) {
+            devices.retain(|device| !device.is_doubtful());
+        }
+        if self.policy.selected.is_empty() {
+            return (devices, Vec::new(), 0);
+        }
+        let (mut chosen, mut ambiguous, mut unmatched) = (Vec::new(), Vec::new(), 0);
+        for selector in &self.policy.selected {
+            let exact: Vec<&Device> = devices.iter().filter(|it| names_exactly(selector, it)).collect();
+            let found: Vec<&Device> = if exact.is_empty() {
+                devices.iter().filter(|it| selector.matches(it)).collect()
+            } else {
+                exact
+            };
+            match found.as_slice() {
+                [] => unmatched += 1,
+                [one] => chosen.push((*one).clone()),
+                several => ambiguous.extend(several.iter().map(|device| (*device).clone())),
+            }
+        }
+        let once = |devices: &mut Vec<Device>| {
+            devices.sort_by(|a, b| a.location.cmp(&b.location));
+            devices.dedup_by(|a, b| a.location == b.location);
+        };
+        once(&mut chosen);
+        once(&mut ambiguous);
+        // A drone that is named by its port is certain.
+        ambiguous.retain(|device| !chosen.iter().any(|other| other.location == device.location));
+        (chosen, ambiguous, unmatched)
     }
 
     /// Starts the jobs that may run now.
@@ -385,9 +499,7 @@ impl Fleet {
     }
 
     fn may_start(&self, id: usize) -> bool {
-        let active =
-            |row: &&Row| !matches!(row.state, RowState::Held | RowState::Queued | RowState::Ended(_));
-        let active = self.rows.iter().filter(active).count();
+        let active = self.rows.iter().filter(|row| row.is_active()).count();
         let done = self.done();
         let count = self.policy.station.as_ref().and_then(|station| station.count);
         if active >= self.policy.jobs.max(1) || count.is_some_and(|count| active + done >= count) {
@@ -454,13 +566,21 @@ impl Fleet {
         next: Option<Box<Job>>,
     ) -> Vec<Effect> {
         let stopped = self.stopped;
+        let require_boot = self.policy.require_boot;
         let Some(row) = self.rows.get_mut(id).filter(|row| !row.is_final()) else { return Vec::new() };
         if let Some(job) = next.filter(|_| !stopped) {
-            row.state = RowState::Lost;
+            (row.state, row.lost) = (RowState::Lost, Some(report));
             return vec![Effect::Show(id), Effect::Resume(id, job)];
         }
+        // If the drone did not come back, its state is that in which it was lost.
+        let found = !matches!(&report.outcome, Outcome::Failed(failure) if is_not_found(&failure.kind))
+            && !matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
+        let report = row.lost.take().filter(|_| !found).unwrap_or(report);
         row.state = RowState::Ended(end_of(&report));
+        row.runs = !require_boot || report.booted() == Some(true);
         (row.report, row.ended) = (Some(report), Some(now));
+        // Only a drone that is away for a while was unplugged; this one may be restarting.
+        row.away = Some(now);
         let mut effects = vec![Effect::Show(id)];
         if !self.stopped && self.failed_alike() {
             self.stopped = true;
@@ -485,7 +605,8 @@ impl Fleet {
         let mut effects = Vec::new();
         self.stopped = true;
         if self.stage == Stage::Gathering {
-            self.rows = std::mem::take(&mut self.seen).into_iter().map(Row::new).collect();
+            let (chosen, ambiguous, _) = self.chosen();
+            self.rows = chosen.into_iter().chain(ambiguous).map(Row::new).collect();
             self.stage = Stage::Running;
             effects.extend((0..self.rows.len()).map(Effect::Joined));
         }
@@ -519,16 +640,16 @@ impl Fleet {
             refused: count(End::Refused),
             failed: count(End::Failed),
             cancelled: count(End::Cancelled),
-            missing: self.policy.expect.unwrap_or(0).saturating_sub(self.rows.len()),
+            missing: self.policy.expect.unwrap_or(0).saturating_sub(self.rows.len()).max(self.unmatched),
         }
     }
 
     /// The exit status of the batch: the most important one that occurred.
-    pub fn exit(&self, require_boot: bool) -> Exit {
+    pub fn exit(&self) -> Exit {
         use Exit::{Defect, Device, Done, Image, Interrupted, NoDevice, NoPermission, NotRunning};
         let of_row = |row: &Row| match &row.report {
             Some(report) => match report::exit(report) {
-                Done if require_boot && report.booted() != Some(true) => NotRunning,
+                Done if !row.runs => NotRunning,
                 exit => exit,
             },
             None => Interrupted,
@@ -550,7 +671,7 @@ impl Fleet {
         let last = self.rows.iter().enumerate().filter(is_last);
         let mut exits: Vec<Exit> = last.map(|(_, row)| of_row(row)).collect();
         if counts.missing > 0 || self.rows.is_empty() && !is_station {
-            exits.push(NoDevice);
+            exits.push(if self.stopped { Interrupted } else { NoDevice });
         }
         let order = [Defect, Device, NoPermission, Image, NoDevice, NotRunning, Interrupted, Exit::Differs];
         order.into_iter().find(|exit| exits.contains(exit)).unwrap_or(Done)
@@ -588,9 +709,32 @@ impl Row {
             board: None,
             before: None,
             report: None,
+            lost: None,
+            runs: true,
             away: None,
             left: false,
         }
+    }
+
+    /// A row that is final from the start.
+    fn failed(device: Device, kind: FailureKind, now: Duration) -> Row {
+        let failure = Failure { kind, place: None, drone: DroneState::Untouched };
+        let report = Box::new(Report::nothing_done(Outcome::Failed(failure)));
+        let state = RowState::Ended(end_of(&report));
+        Row { state, ended: Some(now), report: Some(report), ..Row::new(device) }
+    }
+
+    /// Whether a worker is busy with the drone.
+    fn is_active(&self) -> bool {
+        !matches!(self.state, RowState::Held | RowState::Queued | RowState::Ended(_))
+    }
+
+    /// Whether this device on the row's port is certainly not the row's drone, or can be opened now. A serial number that
+    /// cannot be read proves nothing.
+    fn is_replaced_by(&self, device: &Device) -> bool {
+        let is_known = |device: &Device| device.open_error.is_none() && !device.strings.serial.is_empty();
+        let is_other = is_known(&self.device) && is_known(device) && !self.is(device);
+        is_other || self.device.open_error.is_some() && device.open_error.is_none()
     }
 
     /// Whether this device is the row's drone, in either mode.
@@ -598,9 +742,9 @@ impl Row {
         crazyflie::is_same_serial(&self.device.strings.serial, &device.strings.serial)
     }
 
-    /// Whether the drone holds the image now.
+    /// Whether the drone holds the image now, and runs if it must.
     pub fn succeeded(&self) -> bool {
-        matches!(self.state, RowState::Ended(End::Flashed | End::Unchanged))
+        self.runs && matches!(self.state, RowState::Ended(End::Flashed | End::Unchanged))
     }
 
     pub fn is_final(&self) -> bool {
@@ -619,6 +763,25 @@ impl Row {
 fn hub(location: &Location) -> Location {
     let ports = location.ports.split_last().map_or(&[][..], |(_, hub)| hub);
     Location { bus: location.bus, ports: ports.to_vec() }
+}
+
+/// Whether a selector can only mean this device: its port, or its serial number as the device shows it.
+fn names_exactly(selector: &Selector, device: &Device) -> bool {
+    match selector {
+        Selector::Serial(serial) => serial.eq_ignore_ascii_case(&device.strings.serial),
+        Selector::Only | Selector::At(_) => selector.matches(device),
+    }
+}
+
+/// Whether a job failed because it did not find its drone.
+fn is_not_found(kind: &FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::NoDevice
+            | FailureKind::NoMatch(_)
+            | FailureKind::OnlyOthers(_)
+            | FailureKind::OtherDrone { .. }
+    )
 }
 
 /// Whether two serial numbers can only belong to one drone: both are the full number of a running drone.

@@ -7,7 +7,7 @@
 //! A file is identified by its content, never by its name. A release contains `.bin` images for both the STM32 and the
 //! radio chip; the bootloader and the firmware are both raw `.bin` files; a browser may save a web page under the name
 //! of the file that it links to. A wrong guess is expensive: the bootloader starts any image whose first word is not
-//! blank, and a firmware for another board halts silently.
+//! blank, and firmware for another board halts silently.
 
 use std::ops::Range;
 
@@ -124,7 +124,7 @@ pub struct Image {
 pub enum ImageError {
     #[error("the file is empty")]
     Empty,
-    #[error("the file has {bytes} bytes, more than the {IMAGE_MAX} of the Crazyflie's flash")]
+    #[error("the image has {bytes} bytes, more than the {IMAGE_MAX} bytes of the Crazyflie's flash")]
     TooLarge { bytes: u64 },
     /// All bytes are equal: a dump of blank memory, not a program.
     #[error("every byte of the file is 0x{byte:02X}")]
@@ -262,7 +262,7 @@ impl Image {
         Ok(image)
     }
 
-    /// Finds the only firmware in an archive without a manifest. CI builds often pack one firmware in several formats.
+    /// Finds the only firmware in an archive without a manifest. CI builds often pack the same one in several formats.
     fn from_loose_files(files: Vec<Loose>) -> Result<Image, ImageError> {
         let mut found: Vec<(String, Image)> = Vec::new();
         let mut others = Vec::new();
@@ -328,7 +328,7 @@ impl Image {
         if matches!(image.content, Content::Firmware(_)) && gaps > 0 {
             image.notes.push(format!(
                 "its parts leave gaps of {gaps} bytes in total, which stay blank: linkers leave gaps when they \
-                 align sections, but a missing line looks the same"
+                 align sections, but lost data looks the same"
             ));
         }
         Ok(image)

@@ -196,6 +196,8 @@ impl FlashTask {
 pub enum Enter {
     /// Yes, if the selected device is not in DFU mode already.
     IfRunning,
+    /// Yes, but the job does not wait until the user enters DFU mode by hand: a batch cannot guide several drones.
+    Unaided,
     /// No; the device must already be in DFU mode.
     Never,
     /// No, because this user may not open the boot ROM: a Crazyflie would enter DFU mode and be stuck there.
@@ -398,6 +400,12 @@ impl DroneAt {
 }
 
 impl Device {
+    /// It has the USB ids of a running Crazyflie, and its names cannot be read. Those ids belong to ST, so it may be any
+    /// of their boards.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.mode == Mode::Firmware && self.open_error.is_some() && self.strings == Strings::default()
+    }
+
     /// The drone that this device belongs to.
     pub fn drone(&self) -> DroneAt {
         DroneAt { port: self.location.clone(), serial: self.strings.serial.clone() }

@@ -49,12 +49,21 @@ impl StateDir {
         File::options().create(true).append(true).open(path)
     }
 
-    /// The serial numbers in the journal. A last line that a crash has cut off is ignored.
-    pub(crate) fn journal(&self) -> Vec<String> {
+    /// The serial numbers of the drones that have got these images, according to the journal. A last line that a crash
+    /// has cut off is ignored.
+    pub(crate) fn journal(&self, images: &str) -> Vec<String> {
         let text = read(&self.dir.join(JOURNAL), JOURNAL_MAX).unwrap_or_default();
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        let is_serial = |line: &&str| !line.is_empty() && line.chars().all(|c| c.is_ascii_hexdigit());
-        String::from_utf8_lossy(&text[..whole]).lines().filter(is_serial).map(str::to_owned).collect()
+        let serial = |line: &str| {
+            let (serial, got) = line.split_once(' ')?;
+            let is_serial = !serial.is_empty() && serial.chars().all(|c| c.is_ascii_hexdigit());
+            (is_serial && got == images).then(|| serial.to_owned())
+        };
+        let text = String::from_utf8_lossy(&text[..whole]);
+        let mut serials: Vec<String> = text.lines().filter_map(serial).collect();
+        serials.sort();
+        serials.dedup();
+        serials
     }
 
     /// Saves a file in a folder of the state directory and returns its path. The name is prefixed with the time. The

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 
 use crate::crazyflie::{Mode, RelatedDevice};
 use crate::job::{Device, FailureKind, Other, Selector};
-use crate::usb::descriptor::{self, Strings};
+use crate::usb::descriptor;
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, TransferError};
 
-/// Lists the possible Crazyflies on the bus. A device with the USB ids of the boot ROM or of a running Crazyflie is
+/// Lists the possible Crazyflies on the bus. A device with the USB IDs of the boot ROM or of a running Crazyflie is
 /// listed even if it cannot be opened, with the reason.
 pub fn devices(bus: &dyn Bus) -> Result<Vec<Device>, BusError> {
     devices_while(bus, &mut || true)
@@ -21,13 +21,13 @@ fn devices_while(bus: &dyn Bus, keep_going: &mut dyn FnMut() -> bool) -> Result<
     Ok(candidates.filter_map(|found| inspect(bus, &found).ok()?).collect())
 }
 
-/// Whether a device has the USB ids of a Crazyflie in one of its modes.
+/// Whether a device has the USB IDs of a Crazyflie in one of its modes.
 fn is_candidate(found: &Found) -> bool {
     found.id == ROM_DFU || found.id == CRAZYFLIE
 }
 
 /// Lists the devices on the bus that are not a Crazyflie but belong to one or could be mistaken for one. Only devices
-/// with the Crazyflie's USB ids are opened to read their names: another tool may be using the rest.
+/// with the Crazyflie's USB IDs are opened to read their names: another tool may be using the rest.
 pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
     Ok(related(bus, bus.list()?))
 }
@@ -44,7 +44,7 @@ fn related(bus: &dyn Bus, list: Vec<Found>) -> Vec<Other> {
 }
 
 /// A cache for repeated scans. Reading a device's names opens the device, so this is done only once, and repeated only
-/// while permission is missing (udev may not have set it yet).
+/// while the device cannot be opened (udev may not have granted access yet).
 #[derive(Default)]
 pub struct ScanCache {
     /// Each device seen; `None` if it is not a Crazyflie.
@@ -69,7 +69,7 @@ impl ScanCache {
 }
 
 impl ScanCache {
-    /// Returns the drones, without opening those on the ports in `skipped`, which are left out.
+    /// Returns the drones, except those on the ports in `skipped`, which are not opened.
     pub(crate) fn drones(
         &mut self,
         bus: &dyn Bus,
@@ -100,7 +100,7 @@ impl ScanCache {
 
 /// Identifies a device; `None` if it is not a Crazyflie, and an error only if it has disconnected.
 ///
-/// A device with a Crazyflie's USB ids whose names cannot be read is returned with that error. It is listed but not
+/// A device with a Crazyflie's USB IDs whose names cannot be read is returned with that error. It is listed but not
 /// used. If the system already knows names that are not a Crazyflie's, the device is not opened.
 pub(crate) fn inspect(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
     let mode_by_id = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
@@ -111,7 +111,7 @@ pub(crate) fn inspect(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, Tr
     let names = bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport));
     let (mode, strings, open_error) = match names {
         Ok(names) => match (Mode::of(found.id, &names.strings), names.lost) {
-            // The boot ROM is recognised by its USB ids alone.
+            // The boot ROM is recognised by its USB IDs alone.
             (Some(mode @ Mode::Dfu), _) | (Some(mode), None) => (mode, names.strings, None),
             (_, Some(error)) => (mode_by_id, names.strings, Some(error)),
             (None, None) => return Ok(None),
@@ -156,11 +156,12 @@ pub(crate) fn choose_while(
     }
     let none_present = present.is_empty();
     // A device that cannot be opened does not reveal its serial number, so it may be the selected one.
-    let open_error = present.iter().find_map(|device| Some(cannot_open(device, device.open_error?)));
+    let open_error =
+        present.iter().find_map(|device| Some(FailureKind::cannot_open(device.id, device.open_error?)));
     present.retain(|device| selector.matches(device));
-    // Drop doubtful devices if at least one is certainly a Crazyflie.
-    if present.iter().any(|device| !is_doubtful(device)) {
-        present.retain(|device| !is_doubtful(device));
+    // Drop doubtful devices if another device is certainly a Crazyflie.
+    if present.iter().any(|device| !device.is_doubtful()) {
+        present.retain(|device| !device.is_doubtful());
     }
     match present.len() {
         0 if none_present || *selector == Selector::Only => match others(bus)? {
@@ -174,19 +175,4 @@ pub(crate) fn choose_while(
         1 => Ok(present.remove(0)),
         _ => Err(FailureKind::Several(present)),
     }
-}
-
-/// The kind of failure for a device that could not be opened.
-pub(crate) fn cannot_open(device: &Device, error: TransferError) -> FailureKind {
-    match error {
-        TransferError::Access => FailureKind::NoAccess(device.id),
-        TransferError::Busy => FailureKind::Held,
-        other => FailureKind::Open(other),
-    }
-}
-
-/// A device with the USB ids of a running Crazyflie whose names cannot be read. Those ids belong to ST, so it may be
-/// any of their boards.
-pub(crate) fn is_doubtful(device: &Device) -> bool {
-    device.mode == Mode::Firmware && device.open_error.is_some() && device.strings == Strings::default()
 }

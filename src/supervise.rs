@@ -21,7 +21,7 @@ pub use crate::record::RunningInstance;
 use crate::record::{Announcement, StateDir};
 use crate::report;
 use crate::scan;
-use crate::usb::Bus;
+use crate::usb::{Bus, Location};
 use crate::worker::retry::RetryingBus;
 
 mod copies;
@@ -135,6 +135,11 @@ impl Supervisor {
         let record = self.record.as_ref().filter(|record| !record.other_instances().is_empty())?;
         let bus = RetryingBus::new(Arc::clone(bus), Arc::clone(clock));
         record.at_work_on(&scan::choose(&bus, &job.device).ok()?.location)
+    }
+
+    /// The other instance that is using the drone on this port, if any.
+    pub(crate) fn user_of(&self, port: &Location) -> Option<RunningInstance> {
+        self.record.as_ref()?.at_work_on(port)
     }
 
     /// Starts a job.

@@ -42,7 +42,7 @@ pub enum BusState {
 pub struct BackgroundIdentify {
     pub device: Device,
     pub known: Option<Box<DeviceInfo>>,
-    /// The identify is still running, so all of the worker's events up to the last one belong to it.
+    /// The identify is still running, so the worker's events belong to it until it finishes.
     pub is_under_way: bool,
 }
 

@@ -135,8 +135,8 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
              running Crazyflie."
         }
         E::Rom(_) => {
-            "The chip's built-in boot program, which can never be changed. Versions 3 and 9.0 do not switch part of the \
-             memory back on, so the drone stays dark after a flash until you switch it off and on."
+            "The chip's built-in boot program, which can never be changed. Versions 3.x and 9.0 do not switch part of \
+             the memory back on, so the drone stays dark after a flash until you switch it off and on."
         }
         E::Runs(_) => "The running firmware reported its version over USB.",
         E::Entering { .. } => {
@@ -148,7 +148,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         E::CopyKept(_) => "A backup of what is overwritten, for undo. You can flash it like any image.",
         E::Repeating(_) => {
-            "A USB transfer failed. Repeating it is safe. If it fails three more times, the job stops."
+            "A USB transfer failed. Repeating it is safe. The job stops if three retries in a row fail."
         }
         _ => return None,
     })

@@ -81,9 +81,9 @@ Examples:
   cfdfu restore-bootloader mine.bin      from a whole-flash backup";
 
 const STATION_NOTE: &str = "\
-Each drone is flashed, verified and started once. Beeps: one for a drone that is
-done, two if you must unplug it and its battery once, three for a failure. A
-drone that failed is tried again when you plug it in again.";
+Each drone is flashed, verified and started once. One beep means done, two mean
+that you must unplug USB and the battery once, three mean a failure. To retry a
+failed drone, unplug it for ten seconds.";
 
 const IDENTIFY_NOTE: &str = "\
 A running drone reports its board and firmware version and is not restarted. In
@@ -150,10 +150,10 @@ pub(super) struct BatchArgs {
     #[arg(long)]
     pub(super) all: bool,
     /// Wait for this many drones, and fail if there are fewer
-    #[arg(long, value_name = "N", requires = "all")]
+    #[arg(long, value_name = "N", requires = "all", value_parser = at_least_one)]
     pub(super) expect: Option<usize>,
     /// How many drones at the same time
-    #[arg(long, value_name = "N", requires = "all", default_value_t = 32, hide_default_value = true)]
+    #[arg(long, value_name = "N", requires = "all", default_value_t = 32, hide_default_value = true, value_parser = at_least_one)]
     pub(super) jobs: usize,
     /// Write the results to this file, as CSV or (.json) as JSON
     #[arg(long, value_name = "FILE", requires = "all")]
@@ -200,8 +200,7 @@ pub(super) enum CliCommand {
     /// Flash firmware; a running drone enters DFU mode by itself
     #[command(after_help = FLASH_EXAMPLES)]
     Flash {
-        /// Image file: .bin, .dfu, .hex, .elf or release .zip; - for stdin. Of several, each drone gets the one for its
-        /// board
+        /// Image files: .bin, .dfu, .hex, .elf, release .zip, or - for stdin; each drone gets the one for its board
         #[arg(required = true)]
         image: Vec<PathBuf>,
         /// Refuse the file unless it has this SHA-256
@@ -212,14 +211,14 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         flash: FlashArgs,
     },
-    /// Flash every drone that is plugged in, one after the other or many at once, until Ctrl-C
+    /// Flash every drone that is plugged in, until Ctrl-C
     #[command(after_help = STATION_NOTE)]
     Station {
         /// Image files; each drone gets the one for its board
         #[arg(required = true)]
         image: Vec<PathBuf>,
         /// End once this many drones are done
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = at_least_one)]
         count: Option<usize>,
         /// Also flash the drones that are plugged in at the start, without waiting for Enter
         #[arg(long)]
@@ -263,11 +262,13 @@ pub(super) enum CliCommand {
     },
     /// Copy the whole flash (1 MiB) to a file
     Backup {
-        /// Output file
+        /// Output file; with --all, a folder for one file per drone
         file: PathBuf,
-        /// Overwrite an existing file
+        /// Overwrite existing files
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        batch: BatchArgs,
         #[command(flatten)]
         device: DeviceArgs,
     },
@@ -352,6 +353,10 @@ fn scenarios(extra: Option<&'static str>) -> PossibleValuesParser {
     let extra = extra.map(|name| PossibleValue::new(name).help("list the scenarios"));
     let named = SCENARIOS.iter().map(|scenario| PossibleValue::new(scenario.name).help(scenario.what));
     named.chain(extra).collect::<Vec<_>>().into()
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "not a number above 0".to_owned())
 }
 
 fn parse_address(text: &str) -> Result<Address, String> {

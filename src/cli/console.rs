@@ -472,7 +472,7 @@ impl Console {
     }
 
     /// Prints the state of a batch's drone.
-    pub(super) fn row(&mut self, id: usize, row: &Row, require_boot: bool) {
+    pub(super) fn row(&mut self, id: usize, row: &Row, require_boot: bool, file: Option<&Path>) {
         let mark = format!("{:>3}  {}", id + 1, row.device.location);
         if let Some((_, all)) = &self.bars
             && let Some(bar) = all.get(id)
@@ -496,7 +496,10 @@ impl Console {
             (RowState::Lost, _) => "lost; waiting for it".to_owned(),
             (RowState::Ended(_), Some(report)) => {
                 let not_running = report::not_running(report).filter(|_| require_boot);
-                self.object_of(id, &json::result(report, None, not_running.as_ref()));
+                self.object_of(id, &json::result(report, file, not_running.as_ref()));
+                if let Some(file) = file {
+                    self.line(&format!("{mark}  saved to {}", file.display()));
+                }
                 return self.row_ended(&mark, report, not_running.as_ref());
             }
             (RowState::Ended(_), None) => {
@@ -534,8 +537,8 @@ impl Console {
         }
     }
 
-    /// Prints the end of a batch.
-    pub(super) fn batch(&mut self, fleet: &Fleet, took: Duration, exit: Exit) {
+    /// Prints the end of a batch and returns it in words.
+    pub(super) fn batch(&mut self, fleet: &Fleet, took: Duration, exit: Exit) -> String {
         self.bars = None;
         let counts = fleet.counts();
         self.last_object(&json::batch(fleet.rows.len(), counts, took, exit));
@@ -551,7 +554,9 @@ impl Console {
             parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         let drones = report::count(fleet.rows.len() as u64, "drone");
         let parts = if parts.is_empty() { "nothing done".to_owned() } else { parts.join(", ") };
-        self.line(&format!("{drones}: {parts}, {:.1} s", took.as_secs_f64()));
+        let words = format!("{drones}: {parts}, {:.1} s", took.as_secs_f64());
+        self.line(&words);
+        words
     }
 
     /// Prints an object of a batch, with the number of its drone.

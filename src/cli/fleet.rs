@@ -8,17 +8,19 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use super::console::Console;
+use super::output_file::Output;
 use super::report_file;
 use crate::clock::Clock;
 use crate::fleet::{Effect, Fleet, Msg, Policy, Row};
-use crate::job::{Boot, Command, Device, Event, Job, Level};
+use crate::job::{Boot, Command, Device, DroneState, Event, Job, Level, Outcome, Report};
+use crate::record::StateDir;
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::scan::ScanCache;
 use crate::supervise::{Next, Observed, Supervisor, Waits};
@@ -32,6 +34,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long the scanner waits for a change of the bus.
 const SCAN: Duration = Duration::from_millis(500);
 
+/// After this many failed scans the bus counts as empty.
+const ERRORS: u32 = 6;
+/// The shortest time between two reports of a drone's progress.
+const PROGRESS: Duration = Duration::from_millis(100);
 /// Two drones on one wire cost nothing; from this many on it shows.
 const NOTEWORTHY: usize = 4;
 
@@ -45,16 +51,18 @@ pub(super) struct World {
 }
 
 /// How a batch ends.
-pub(super) struct Options<'a> {
+pub(super) struct Options {
     pub waits: Waits,
     pub logs: usize,
     pub require_boot: bool,
-    /// The file of `--report`, already created.
-    pub report: Option<(&'a Path, File)>,
+    /// The file of `--report`, and whether it is JSON.
+    pub report: Option<(Output, bool)>,
     /// The names of the images, in the order of the task.
     pub images: Vec<String>,
-    /// A station's journal: a line for each drone that is done.
-    pub journal: Option<File>,
+    /// A station's journal, with a line for each drone that is done, and what identifies the images in it.
+    pub journal: Option<(File, String)>,
+    /// The folder for backups, and whether files in it may be overwritten.
+    pub folder: Option<(PathBuf, bool)>,
 }
 
 enum Input {
@@ -62,8 +70,13 @@ enum Input {
     /// Enter was pressed.
     Go,
     Event(usize, Event),
+    /// Another instance of cfdfu is using this row's drone.
+    Held(usize),
     Signal(Signal),
 }
+
+/// The workers that have a job, by row.
+type Running = Arc<Mutex<Vec<(usize, Sender<Command>)>>>;
 
 /// A drone's worker and its supervisor.
 struct Crew {
@@ -73,29 +86,44 @@ struct Crew {
 
 struct Batch<'a> {
     world: &'a World,
-    options: &'a Options<'a>,
+    options: &'a Options,
     fleet: Fleet,
     crews: Vec<Option<Crew>>,
     inputs: Sender<Input>,
     /// The ports whose drones have a job. The scanner leaves them to their workers.
     busy: Arc<Mutex<HashSet<Location>>>,
+    running: Running,
+    /// When the progress of each row was printed last.
+    printed: Vec<Duration>,
     hung_up: bool,
     over: bool,
+    /// A backup could not be saved.
+    lost_backup: bool,
 }
 
 /// Runs the batch to its end and returns its exit status.
 pub(super) fn run(
     world: &World,
     policy: Policy,
-    mut options: Options<'_>,
+    mut options: Options,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let (inputs, inbox) = channel();
     let busy = Arc::new(Mutex::new(HashSet::new()));
     watch_bus(world, Arc::clone(&busy), inputs.clone());
-    let outbox = inputs.clone();
-    let signals = Signals::listen(move |signal| drop(outbox.send(Input::Signal(signal))))
-        .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
+    // A signal goes to the workers directly as well: the loop may be waiting for a terminal that takes no output.
+    let running: Running = Arc::default();
+    let (outbox, hears) = (inputs.clone(), Arc::clone(&running));
+    let signals = Signals::listen(move |signal| {
+        for (_, worker) in hears.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let _ = worker.send(match signal {
+                Signal::Stop => Command::Cancel,
+                Signal::HangUp => Command::CancelIfUntouched,
+            });
+        }
+        let _ = outbox.send(Input::Signal(signal));
+    })
+    .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
     if policy.station.as_ref().is_some_and(|station| station.hold) {
         console.line("Drones that are plugged in from now on are flashed. Press Enter to flash those that are plugged in.");
         let outbox = inputs.clone();
@@ -115,25 +143,36 @@ pub(super) fn run(
         crews: Vec::new(),
         inputs,
         busy,
+        running,
+        printed: Vec::new(),
         hung_up: false,
         over: false,
+        lost_backup: false,
     };
     batch.follow(&inbox, console);
     signals.stop();
-    let Batch { fleet, crews, .. } = batch;
+    let Batch { fleet, crews, lost_backup, hung_up, .. } = batch;
     for crew in crews.into_iter().flatten() {
         drop(crew.supervisor);
         crew.worker.join();
     }
-    let exit = fleet.exit(options.require_boot);
-    console.batch(&fleet, world.clock.now().saturating_sub(started), exit);
-    if let Some((path, mut file)) = report {
-        let text = report_file::text(path, &fleet, &options.images);
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| {
-            let message = format!("cannot write the report {}: {error}", path.display());
-            Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, message)
-                .advise("The drones are as printed above. Free some disk space.")
-        })?;
+    let mut exit = match fleet.exit() {
+        Exit::Done if lost_backup => Exit::CannotCreate,
+        exit => exit,
+    };
+    if let Some((output, as_json)) = report {
+        let text = report_file::text(as_json, &fleet, &options.images);
+        if let Err(problem) = output.write(text.as_bytes()) {
+            console.line(&format!("{problem}. {}", problem.advice));
+            if exit == Exit::Done {
+                exit = Exit::CannotCreate;
+            }
+        }
+    }
+    let words = console.batch(&fleet, world.clock.now().saturating_sub(started), exit);
+    if hung_up && let Some(record) = StateDir::of_user() {
+        // Nobody saw the results, so the next start shows them.
+        let _ = record.ended(&words, false);
     }
     Ok(exit)
 }
@@ -146,6 +185,9 @@ impl Batch<'_> {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Input::Bus(devices)) => Msg::Bus(devices),
                 Ok(Input::Go) => Msg::Go,
+                Ok(Input::Held(id)) => {
+                    Msg::Ended(id, Box::new(Report::nothing_done(Outcome::held(DroneState::Untouched))), None)
+                }
                 Ok(Input::Signal(Signal::Stop)) => {
                     console.line("Stopping each drone at its next safe point ...");
                     Msg::Stop
@@ -169,10 +211,8 @@ impl Batch<'_> {
     /// Passes an event through the drone's supervisor, and prints it.
     fn observe(&mut self, id: usize, event: Event, console: &mut Console) -> Option<Msg> {
         let now = self.world.clock.now();
+        let due = self.is_due(now, id, &event);
         let crew = self.crews.get_mut(id)?.as_mut()?;
-        if self.hung_up {
-            crew.supervisor.hang_up();
-        }
         let event = match crew.supervisor.observe(now, event) {
             Observed::Event(event) => event,
             Observed::Ended(ended) => {
@@ -180,15 +220,13 @@ impl Batch<'_> {
                     Next::Resume(job) => Some(job),
                     Next::Done | Next::GiveUp => None,
                 };
-                self.busy
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&self.fleet.rows[id].device.location);
                 return Some(Msg::Ended(id, Box::new(ended.report), next));
             }
         };
         let drone = self.fleet.rows.get(id)?;
-        console.of_drone(id, drone, &event);
+        if due {
+            console.of_drone(id, drone, &event);
+        }
         if let Event::Ready(preview) = &event
             && let Some(entry) = crew.supervisor.proceed(preview)
         {
@@ -200,6 +238,17 @@ impl Batch<'_> {
             let _ = crew.supervisor.observe(now, log);
         }
         Some(Msg::Event(id, event))
+    }
+
+    /// Whether to print this event: of the progress, ten times a second and the end of each phase are enough.
+    fn is_due(&mut self, now: Duration, id: usize, event: &Event) -> bool {
+        let Event::Progress { done, total, .. } = event else { return true };
+        self.printed.resize(self.printed.len().max(id + 1), Duration::ZERO);
+        let is_due = *done == 0 || done == total || now.saturating_sub(self.printed[id]) >= PROGRESS;
+        if is_due {
+            self.printed[id] = now;
+        }
+        is_due
     }
 
     /// What the user should know before the first drone is touched.
@@ -222,9 +271,18 @@ impl Batch<'_> {
         match effect {
             Effect::Start(id, job) => {
                 let location = self.fleet.rows[id].device.location.clone();
-                self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(location);
+                let inputs = self.inputs.clone();
                 let crew = self.hire(id);
+                // Such a drone must not be asked to enter DFU mode.
+                if let Some(other) = crew.supervisor.user_of(&location) {
+                    console.line(&other.to_string());
+                    let _ = inputs.send(Input::Held(id));
+                    return;
+                }
                 crew.supervisor.start(job);
+                let commands = crew.worker.commands.clone();
+                self.running.lock().unwrap_or_else(PoisonError::into_inner).push((id, commands));
+                self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(location);
             }
             Effect::Resume(id, job) => self.resume(id, job),
             Effect::Cancel(id) => self.send(id, Command::Cancel),
@@ -237,13 +295,31 @@ impl Batch<'_> {
             }
             Effect::Show(id) => {
                 let row = &self.fleet.rows[id];
-                console.row(id, row, self.options.require_boot);
+                let saved = self.save(row);
+                if let Some(Err(problem)) = &saved {
+                    console.line(&format!("{problem}. {}", problem.advice));
+                    self.lost_backup = true;
+                }
+                let file = saved.and_then(Result::ok);
+                console.row(id, row, self.options.require_boot, file.as_deref());
+                if row.is_final() {
+                    // A lost drone keeps its port: its worker looks for it.
+                    self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&row.device.location);
+                    self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|(n, _)| *n != id);
+                }
                 if let (Some(station), true) = (self.fleet.station(), row.is_final()) {
                     let done = self.fleet.done();
                     let of = station.count.map(|count| format!(" of {count}")).unwrap_or_default();
                     console.line(&format!("{done}{of} done"));
                     console.beep(beeps(row));
                     self.note(row, console);
+                }
+                if self.fleet.rows[id].is_final()
+                    && let Some(Crew { worker, supervisor }) = self.crews.get_mut(id).and_then(Option::take)
+                {
+                    // A station must not keep a thread and a USB context for every drone of the day.
+                    drop(supervisor);
+                    worker.join();
                 }
             }
             Effect::DoneAlready(device) => console.done_already(&device),
@@ -255,10 +331,25 @@ impl Batch<'_> {
         }
     }
 
+    /// Saves the backup of a row that has just ended.
+    fn save(&self, row: &Row) -> Option<Result<PathBuf, Problem>> {
+        let (folder, force) = self.options.folder.as_ref()?;
+        let Outcome::Read(bytes) = &row.report.as_ref()?.outcome else { return None };
+        let Device { location, strings, .. } = &row.device;
+        let serial: String = strings.serial.chars().filter(char::is_ascii_alphanumeric).collect();
+        let file = folder.join(format!("{location}-{serial}.bin"));
+        Some(Output::create(&file, *force).and_then(|output| output.write(bytes)).map(|()| file))
+    }
+
     /// Adds a drone that is done to the journal, so that `--resume` does not flash it again.
     fn note(&self, row: &Row, console: &mut Console) {
-        let Some(mut journal) = self.options.journal.as_ref().filter(|_| row.succeeded()) else { return };
-        let line = format!("{}\n", row.device.strings.serial);
+        let journal = self.options.journal.as_ref();
+        let Some((mut journal, images)) =
+            journal.filter(|_| row.succeeded()).map(|(file, text)| (file, text))
+        else {
+            return;
+        };
+        let line = format!("{} {images}\n", row.device.strings.serial);
         if let Err(error) = journal.write_all(line.as_bytes()).and_then(|()| journal.sync_all()) {
             console.line(&format!(
                 "Warning: the journal cannot be written ({error}): --resume will not know this drone."
@@ -308,13 +399,18 @@ fn watch_bus(world: &World, busy: Arc<Mutex<HashSet<Location>>>, inputs: Sender<
     let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
     thread::spawn(move || {
         let mut cache = ScanCache::default();
-        let mut last = None;
+        let (mut last, mut errors) = (None, 0);
         loop {
             let skipped = busy.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            // A bus that cannot be read has no drones. The batch then ends with "no device".
-            let devices = cache.drones(&bus, &skipped).unwrap_or_default();
-            if last.as_ref() != Some(&devices) {
-                last = Some(devices.clone());
+            let devices = cache.drones(&bus, &skipped);
+            errors = if devices.is_ok() { 0 } else { errors + 1 };
+            // One failed scan does not mean that all drones are gone. A bus that cannot be read at all has no drones.
+            let devices = if errors < ERRORS { devices.ok() } else { Some(Vec::new()) };
+            // The end of a job is a change, too: its drone may have been unplugged during the job.
+            if let Some(devices) = devices
+                && last.as_ref() != Some(&(devices.clone(), skipped.clone()))
+            {
+                last = Some((devices.clone(), skipped));
                 if inputs.send(Input::Bus(devices)).is_err() {
                     return;
                 }

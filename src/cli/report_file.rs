@@ -1,14 +1,12 @@
 //! The report of a batch, as CSV or, for a file name that ends in `.json`, as JSON.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::path::Path;
 
 use serde::Serialize;
 
 use crate::fleet::{Fleet, Row, RowState};
 use crate::job::Outcome;
-use crate::report::{self, Exit, Problem, ProblemKind};
+use crate::report;
 
 /// A row of the report. Texts from devices are untrusted.
 #[derive(Serialize)]
@@ -31,20 +29,11 @@ struct Entry<'a> {
 const COLUMNS: &str =
     "n,port,serial,board,before,image,outcome,verified,booted,runs,seconds,bytes_written,error";
 
-/// Creates the file before anything is flashed: a bad path must fail early.
-pub(super) fn create(path: &Path) -> Result<File, Problem> {
-    File::create(path).map_err(|error| {
-        let message = format!("cannot create the report {}: {error}", path.display());
-        Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, message)
-            .advise("Choose another file with --report. Nothing was changed.")
-    })
-}
-
 /// The report as text.
-pub(super) fn text(path: &Path, fleet: &Fleet, images: &[String]) -> String {
+pub(super) fn text(as_json: bool, fleet: &Fleet, images: &[String]) -> String {
     let entries: Vec<Entry<'_>> =
         fleet.rows.iter().enumerate().map(|(n, row)| entry(n + 1, row, images)).collect();
-    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+    if as_json {
         return serde_json::to_string_pretty(&entries).unwrap_or_default() + "\n";
     }
     let mut text = format!("{COLUMNS}\r\n");

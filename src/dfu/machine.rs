@@ -31,7 +31,7 @@ pub enum Operation {
     Write(Address, Vec<u8>),
     /// Read this many bytes, at most one transfer.
     Read(Address, u16),
-    /// Return to dfuIDLE, which selecting another alternate setting requires.
+    /// Return to dfuIDLE, as required before another alternate setting is selected.
     Idle,
     /// Leave DFU mode and start the program at this address.
     Leave(Address),
@@ -57,7 +57,7 @@ pub enum Note {
     Cleared(Status),
     /// An earlier session was interrupted in this state.
     Aborted(State),
-    /// The device gave this unexpected answer, so bwPollTimeout is obeyed from now on.
+    /// Eager polling failed for this reason, so bwPollTimeout is obeyed from now on.
     ObeyingPoll(PollReason),
 }
 
@@ -300,7 +300,7 @@ impl Machine {
                 MachinePhase::Survey { tries }
             }
             other => {
-                debug_assert!(false, "unexpected call of waited() in {other:?}");
+                debug_assert!(false, "unexpected call to waited() in {other:?}");
                 other
             }
         };
@@ -321,7 +321,7 @@ impl Machine {
             | MachinePhase::Pause { .. }
             | MachinePhase::Doze { .. }
             | MachinePhase::Over(_)) => {
-                debug_assert!(false, "unexpected call of reply() in {other:?}");
+                debug_assert!(false, "unexpected call to reply() in {other:?}");
                 self.phase = other;
             }
         }
@@ -381,8 +381,8 @@ impl Machine {
             (Act::Abort, Ok(_)) => self.advance(State::DfuIdle),
             (Act::Upload { len, .. }, Ok(bytes)) => {
                 let (wanted, got) = (usize::from(*len), bytes.len());
-                // After a short answer the device may consider the upload finished and be in dfuIDLE (DFU 1.1 §6.2).
-                // Assume dfuUPLOAD-IDLE: the ABORT that this leads to is allowed in both states.
+                // After a block shorter than the transfer size, the device may consider the upload finished and be in
+                // dfuIDLE (DFU 1.1 §6.2). Assume dfuUPLOAD-IDLE: the ABORT that follows is allowed in both states.
                 self.state = Some(State::UploadIdle);
                 if wanted == got {
                     self.finish(Ok(bytes.to_vec()));

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::job::{Boot, Failure, FailureKind, Task};
 use crate::usb::descriptor::Strings;
-use crate::usb::{CRAZYFLIE, ROM_DFU};
+use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError};
 
 fn device(port: &[u8], serial: u32, mode: Mode) -> Device {
     Device {
@@ -28,6 +28,7 @@ fn policy() -> Policy {
         expect: None,
         jobs: 32,
         wait: Duration::ZERO,
+        require_boot: false,
         station: None,
     }
 }
@@ -96,7 +97,7 @@ fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
 fn a_batch_without_drones_ends_with_no_device() {
     let (mut fleet, effects) = started(policy(), Vec::new());
     assert_eq!(effects, [Effect::End]);
-    assert_eq!(fleet.exit(false), Exit::NoDevice);
+    assert_eq!(fleet.exit(), Exit::NoDevice);
     assert!(fleet.update(SETTLE, Msg::Tick).is_empty());
 }
 
@@ -139,7 +140,125 @@ fn a_station_takes_each_drone_once_and_a_failed_one_again() {
     assert_eq!(starts(&fleet.update(seconds(50), Msg::Bus(vec![device(&[5], 3, Mode::Dfu)]))), [3]);
     let effects = fleet.update(seconds(55), Msg::Ended(3, ended(Outcome::Flashed), None));
     assert!(effects.contains(&Effect::End), "three drones are done: {effects:?}");
-    assert_eq!(fleet.exit(false), Exit::Done);
+    assert_eq!(fleet.exit(), Exit::Done);
+}
+
+fn station(count: Option<usize>, hold: bool) -> Fleet {
+    let station = Some(Station { count, hold, ..Station::default() });
+    Fleet::new(Policy { station, ..policy() }, Duration::ZERO)
+}
+
+#[test]
+fn a_failed_scan_or_a_restart_does_not_release_a_held_drone() {
+    let seconds = Duration::from_secs;
+    let mut fleet = station(None, true);
+    let one = device(&[1], 1, Mode::Firmware);
+    fleet.update(seconds(0), Msg::Bus(vec![one.clone()]));
+    fleet.update(seconds(1), Msg::Bus(Vec::new()));
+    assert!(
+        starts(&fleet.update(seconds(3), Msg::Bus(vec![Device { address: 2, ..one.clone() }]))).is_empty()
+    );
+    // A serial number that cannot be read proves nothing.
+    let nameless = Device { strings: Strings::default(), address: 3, ..one.clone() };
+    assert!(starts(&fleet.update(seconds(4), Msg::Bus(vec![nameless]))).is_empty());
+    // Unplugged for good, and plugged in again: now the user wants it flashed.
+    fleet.update(seconds(5), Msg::Bus(Vec::new()));
+    assert_eq!(starts(&fleet.update(seconds(20), Msg::Bus(vec![one]))).len(), 1);
+}
+
+#[test]
+fn a_drone_without_a_serial_number_is_flashed_once() {
+    let seconds = Duration::from_secs;
+    let mut fleet = station(Some(2), false);
+    let nameless = Device { strings: Strings::default(), ..device(&[1], 1, Mode::Dfu) };
+    assert_eq!(starts(&fleet.update(seconds(0), Msg::Bus(vec![nameless.clone()]))), [0]);
+    fleet.update(seconds(5), Msg::Ended(0, ended(Outcome::Flashed), None));
+    for n in 6..9 {
+        assert!(starts(&fleet.update(seconds(n), Msg::Bus(vec![nameless.clone()]))).is_empty());
+        assert!(starts(&fleet.update(seconds(n), Msg::Bus(vec![device(&[1], 1, Mode::Dfu)]))).is_empty());
+    }
+    assert_eq!(fleet.done(), 1);
+}
+
+#[test]
+fn a_station_ends_although_more_drones_are_there_than_it_needs() {
+    let mut fleet = station(Some(1), false);
+    let drones = (1..=3).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
+    assert_eq!(starts(&fleet.update(Duration::ZERO, Msg::Bus(drones))), [0]);
+    let effects = fleet.update(Duration::ZERO, Msg::Ended(0, ended(Outcome::Flashed), None));
+    assert!(effects.contains(&Effect::End), "{effects:?}");
+}
+
+/// While a job runs, its port is not in the list, so the station does not see how its drone is unplugged.
+#[test]
+fn a_drone_that_was_lost_is_taken_again_when_it_comes_back() {
+    let seconds = Duration::from_secs;
+    let mut fleet = station(None, false);
+    let one = device(&[1], 1, Mode::Dfu);
+    assert_eq!(starts(&fleet.update(seconds(0), Msg::Bus(vec![one.clone()]))), [0]);
+    fleet.update(seconds(5), Msg::Ended(0, failed(FailureKind::OtherChip), None));
+    assert_eq!(starts(&fleet.update(seconds(30), Msg::Bus(vec![one]))), [1]);
+}
+
+#[test]
+fn a_station_says_why_it_cannot_open_a_drone() {
+    let seconds = Duration::from_secs;
+    let mut fleet = station(None, false);
+    let closed = Device { open_error: Some(TransferError::Access), ..device(&[1], 1, Mode::Dfu) };
+    fleet.update(seconds(0), Msg::Bus(vec![closed.clone()]));
+    assert!(fleet.update(seconds(1), Msg::Tick).is_empty(), "udev may be about to grant access");
+    assert_eq!(fleet.update(seconds(3), Msg::Tick), [Effect::Joined(0), Effect::Show(0)]);
+    assert!(fleet.update(seconds(4), Msg::Tick).is_empty());
+    assert_eq!(fleet.exit(), Exit::NoPermission);
+    // The rules are installed, and the drone is flashed.
+    assert_eq!(starts(&fleet.update(seconds(9), Msg::Bus(vec![device(&[1], 1, Mode::Dfu)]))), [1]);
+}
+
+/// The serial number of a running drone fits two drones in DFU mode.
+#[test]
+fn a_serial_number_that_fits_two_drones_selects_neither() {
+    let dfu = |port: u8, serial: &str| {
+        let strings = Strings { serial: serial.to_owned(), ..Strings::default() };
+        Device { strings, ..device(&[port], 0, Mode::Dfu) }
+    };
+    let full = "51004F000551343036333233";
+    let folded = crazyflie::dfu_serial(full).unwrap();
+    let selects = |devices: Vec<Device>| {
+        let selected = vec![Selector::Serial(full.to_owned())];
+        started(Policy { selected, ..policy() }, devices)
+    };
+    let (fleet, effects) = selects(vec![dfu(1, &folded), dfu(2, &folded), dfu(3, "0123456789AB")]);
+    assert!(starts(&effects).is_empty() && effects.contains(&Effect::End), "{effects:?}");
+    assert_eq!((fleet.rows.len(), fleet.exit()), (2, Exit::NoDevice));
+    // If one of them runs, it is certain.
+    let running = Device { mode: Mode::Firmware, id: CRAZYFLIE, ..dfu(1, full) };
+    let (fleet, effects) = selects(vec![running, dfu(2, &folded)]);
+    assert_eq!((starts(&effects), fleet.rows.len()), (vec![0], 1));
+    let (fleet, _) = selects(vec![dfu(3, "0123456789AB")]);
+    assert_eq!(fleet.counts().missing, 1);
+}
+
+/// Drones that do not answer delay the first scan.
+#[test]
+fn a_batch_does_not_end_before_the_bus_was_read() {
+    let mut fleet = Fleet::new(policy(), Duration::ZERO);
+    assert!(fleet.update(Duration::from_secs(9), Msg::Tick).is_empty());
+    fleet.update(Duration::from_secs(10), Msg::Bus(vec![device(&[1], 1, Mode::Dfu)]));
+    assert_eq!(starts(&fleet.update(Duration::from_secs(12), Msg::Tick)), [0]);
+}
+
+#[test]
+fn a_drone_that_does_not_come_back_is_reported_as_it_was_lost() {
+    let (mut fleet, _) = started(policy(), vec![device(&[1], 1, Mode::Dfu)]);
+    let job = Box::new(policy().job);
+    let lost = Outcome::Failed(Failure {
+        kind: FailureKind::ReadProtected,
+        place: None,
+        drone: DroneState::WithoutFirmware,
+    });
+    fleet.update(SETTLE, Msg::Ended(0, ended(lost.clone()), Some(job)));
+    fleet.update(SETTLE, Msg::Ended(0, failed(FailureKind::NoMatch("1-1".to_owned())), None));
+    assert_eq!(fleet.rows[0].report.as_ref().map(|report| report.outcome.clone()), Some(lost));
 }
 
 #[test]
@@ -239,7 +358,7 @@ impl Model {
         if self.over {
             assert_eq!(final_rows, self.fleet.rows.len());
             let all = flashed + unchanged == self.fleet.rows.len() && counts.missing == 0;
-            let is_done = self.fleet.exit(false) == Exit::Done;
+            let is_done = self.fleet.exit() == Exit::Done;
             // A station without drones has done its work, and a drone that failed may have succeeded later.
             assert!(is_done || !all || final_rows == 0);
             assert!(!is_done || all && final_rows > 0 || self.is_station);
@@ -327,6 +446,7 @@ proptest! {
             }
         }
         // Every batch ends once its jobs end, and a station once it is stopped.
+        model.bus();
         model.now += Duration::from_secs(60);
         model.send(if is_station { Msg::Stop } else { Msg::Tick });
         while let Some(id) = model.running.keys().next().copied() {

@@ -160,6 +160,15 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// The failure for a device that could not be opened.
+    pub(crate) fn cannot_open(id: Id, error: TransferError) -> FailureKind {
+        match error {
+            TransferError::Access => FailureKind::NoAccess(id),
+            TransferError::Busy => FailureKind::Held,
+            other => FailureKind::Open(other),
+        }
+    }
+
     /// The transfer error, if a transfer failed.
     pub(crate) fn transfer(&self) -> Option<TransferError> {
         match self {
@@ -211,7 +220,7 @@ fn did_not_enter(tries: u32, limit: Duration, now: Option<Mode>) -> String {
             format!("the Crazyflie was asked {times} to enter DFU mode, but is running its firmware again")
         }
         None => format!(
-            "the Crazyflie restarted, but did not reappear on its port within {} s: it may be in DFU mode (M2 blinks fast) \
+            "the Crazyflie restarted, but did not reappear on its port within {} s: it may be in DFU mode (only M2 is lit) \
              without this computer seeing it",
             limit.as_secs()
         ),

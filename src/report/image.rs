@@ -137,7 +137,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
         Refusal::Foreign { .. } => (
             ProblemKind::WrongAddress,
             format!(
-                "It is not a Crazyflie firmware: those are linked for {FIRMWARE_BASE}. Use {}.",
+                "It is not Crazyflie firmware, which is linked for {FIRMWARE_BASE}. Use {}.",
                 any_image()
             ),
         ),
@@ -153,7 +153,7 @@ pub(crate) fn refusal(refusal: &Refusal) -> Problem {
             format!("Only restore-bootloader writes there; firmware goes to {FIRMWARE_BASE}."),
         ),
         Refusal::PastTheEnd { .. } => {
-            (ProblemKind::TooLarge, format!("It cannot be a Crazyflie firmware. Use {}.", any_image()))
+            (ProblemKind::TooLarge, format!("It cannot be Crazyflie firmware. Use {}.", any_image()))
         }
         Refusal::NotFlash { .. } => (ProblemKind::NotFlash, format!("Firmware goes to {FIRMWARE_BASE}.")),
         Refusal::Unaligned { .. } => (ProblemKind::Unaligned, format!("Firmware goes to {FIRMWARE_BASE}.")),

@@ -129,7 +129,7 @@ fn pick(frame: &mut Frame<'_>, area: Rect, app: &App, which: Which, picker: &Pic
         Which::Loader => "bootloader (cf2loader-1.0.bin)",
     };
     let width = usize::from(area.width.saturating_sub(super::FRAME));
-    // The ticks are for this board.
+    // Name the board, because the ticks mark the images that fit it.
     let title = match board.filter(|_| which == Which::Image) {
         Some(board) => format!("Choose the {what} for {board}"),
         None => format!("Choose the {what}"),
@@ -386,7 +386,7 @@ fn plan<'a>(
     }
 }
 
-/// The least width of the text beside a drawing.
+/// The minimum width of the text beside a drawing.
 const NEXT_TO_DRAWING: u16 = 42;
 
 /// Draws a panel as tall as its text, with the log below it if there is room.

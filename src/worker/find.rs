@@ -1,12 +1,14 @@
 //! Selects the drone for a job, brings it into DFU mode and opens it. The drone is tracked by its port. The serial
 //! number is only a cross-check, because chips from one batch may report the same one in DFU mode.
 
+use std::time::Duration;
+
 use super::port::{UDEV, open, require_same_drone, with_permission};
 use super::reboot::{appears_in_dfu, enter_dfu};
 use super::{Ctx, FirstSeen, Stop};
 use crate::crazyflie::{self, Mode};
 use crate::job::{Device, Enter, FailureKind, Job, LogEntry, WaitFor};
-use crate::scan::{cannot_open, choose_while, is_doubtful};
+use crate::scan::choose_while;
 use crate::usb::{CRAZYFLIE, ROM_DFU, Transport};
 
 /// Waits for the device that the job selects, in either mode.
@@ -27,7 +29,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
             Ok(None)
         }
         // This may be another board. Keep waiting for the Crazyflie.
-        Ok(device) if is_doubtful(&device) && !job.wait.is_zero() => Ok(None),
+        Ok(device) if device.is_doubtful() && !job.wait.is_zero() => Ok(None),
         Err(FailureKind::NoAccess(CRAZYFLIE)) if !job.wait.is_zero() => Ok(None),
         // A device that has just appeared may become accessible a moment later.
         Err(kind @ (FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_))) => {
@@ -49,7 +51,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     }
     ctx.use_device(device.clone());
     match device.open_error {
-        Some(error) => Err(cannot_open(&device, error).into()),
+        Some(error) => Err(FailureKind::cannot_open(device.id, error).into()),
         None => Ok(device),
     }
 }
@@ -78,6 +80,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     }
     let entered = match job.enter {
         Enter::IfRunning => enter_dfu(ctx, &device, job.wait),
+        Enter::Unaided => enter_dfu(ctx, &device, Duration::ZERO),
         Enter::Never => Err(FailureKind::NotInDfu.into()),
         Enter::NotAllowed => Err(FailureKind::NoAccess(ROM_DFU).into()),
     };
@@ -87,7 +90,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
         Err(Stop::Failed(
             kind @ (FailureKind::NotInDfu | FailureKind::TooOld | FailureKind::DidNotEnter { .. }),
             _,
-        )) if !job.wait.is_zero() => {
+        )) if !job.wait.is_zero() && job.enter != Enter::Unaided => {
             if job.enter == Enter::IfRunning {
                 ctx.log(LogEntry::EntryFailed(kind.clone()));
             }
@@ -98,7 +101,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     };
     ctx.use_device(device.clone());
     if let Some(error) = device.open_error {
-        return Err(cannot_open(&device, error).into());
+        return Err(FailureKind::cannot_open(device.id, error).into());
     }
     let transport = open(ctx, &device)?;
     Ok(InDfu { device, transport, by_hand })

@@ -65,7 +65,17 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
 
 /// The task with the image for the drone's board. If the board cannot be read, no image can be chosen.
 fn choose_image(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<FlashTask, Stop> {
+    // The same checks as for one image come first, so that these drones are refused for the right reason.
+    if task.mismatch == Mismatch::Refuse && !session.map().is_stm32f405() {
+        return Err(FailureKind::OtherChip.into());
+    }
+    if session.protection(ctx)?.is_some_and(|protection| protection.read) {
+        return Err(FailureKind::ReadProtected.into());
+    }
     let Some(board) = session.board(ctx)? else {
+        if task.mismatch == Mismatch::Take {
+            return Ok(FlashTask { alternatives: Vec::new(), ..task.clone() });
+        }
         let boards = task.boards.iter().map(|code| Board::named(code).to_string()).collect();
         return Err(FailureKind::UnknownBoard { boards }.into());
     };

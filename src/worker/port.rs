@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Ctx, Stop};
 use crate::crazyflie::{self, HIDDEN_SERIAL};
 use crate::job::{Device, FailureKind};
-use crate::scan::{cannot_open, inspect};
+use crate::scan::inspect;
 use crate::usb::{Bus, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport};
 
 /// How long udev may take to set the permissions of a new device.
@@ -25,7 +25,7 @@ pub(super) fn open(ctx: &Ctx<'_>, device: &Device) -> Result<Box<dyn Transport>,
     };
     let found = ctx.bus.list()?.into_iter().find(is_same_device);
     let opened = found.ok_or(TransferError::Disconnected).and_then(|found| ctx.bus.open(&found));
-    Ok(opened.map_err(|error| cannot_open(device, error))?)
+    Ok(opened.map_err(|error| FailureKind::cannot_open(device.id, error))?)
 }
 
 /// Fails unless `device` is the drone with this serial number. A missing serial number does not match. A read-protected

@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_millis(300);
 /// The pause between attempts to open the device.
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Queries the running `device` for at most `limit`. Firmware that has just started needs a moment.
+/// Queries the running `device`, retrying for up to `limit`: firmware that has just started needs a moment.
 pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let start = ctx.clock.now();
     let in_time = || ctx.clock.now().saturating_sub(start) < limit;

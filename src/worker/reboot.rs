@@ -10,7 +10,6 @@ use super::{Ctx, FirstSeen, Stop, query_firmware};
 use crate::crazyflie::{self, Mode, RomVersion};
 use crate::flash::Address;
 use crate::job::{Boot, Device, FailureKind, LogEntry, WaitFor};
-use crate::scan::cannot_open;
 use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError, descriptor};
 
 /// Time limit for the request to enter DFU mode. The firmware resets at once and does not answer.
@@ -58,9 +57,9 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         // A different device may be plugged in by now. Send the request only to a confirmed Crazyflie.
         let names = descriptor::names(&mut *transport);
         ctx.check_cancelled()?;
-        let names = names.map_err(|error| cannot_open(&drone, error))?;
+        let names = names.map_err(|error| FailureKind::cannot_open(drone.id, error))?;
         if let Some(error) = names.lost {
-            return Err(cannot_open(&drone, error).into());
+            return Err(FailureKind::cannot_open(drone.id, error).into());
         }
         if Mode::of(drone.id, &names.strings) != Some(Mode::Firmware) {
             return Err(FailureKind::NoDevice.into());

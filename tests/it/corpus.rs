@@ -534,7 +534,7 @@ fn placements() -> Vec<Placement> {
             linked_low,
             "flash --allow-mismatch --address 0x08004000",
             65,
-            "It is not a Crazyflie firmware",
+            "It is not Crazyflie firmware",
         ),
         (
             "noise.dfu",

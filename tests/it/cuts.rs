@@ -99,11 +99,11 @@ fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Durati
         let (clock, bus) = PowerCut::at(moment, scenario, action);
         let outcome = run(Arc::new(bus.clone()), clock.clone(), job()).report.outcome;
         assert!(!matches!(&outcome, Outcome::Failed(it) if !is_gone(it)), "at {moment:?}: {outcome:?}");
-        assert!(twin(&bus) == twin_before, "at {moment:?}: the twin was written");
+        assert!(twin(&bus) == twin_before, "at {moment:?}: the twin was changed");
         let after = bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let whole = after[0x4000..0x4000 + LEN] == image;
         let head = &after[0x4000..0x4004];
-        // The first word is still the old one only while the head sector is being erased.
+        // The head sector is erased first. Until its first word is blank, no later sector may change.
         let erasing_head = head == &before[0x4000..0x4004] && after[0x8000..] == before[0x8000..];
         assert!(whole || head == BLANK || erasing_head, "at {moment:?}: half a firmware would boot");
         assert_eq!(after[..0x4000], before[..0x4000], "at {moment:?}");

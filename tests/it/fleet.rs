@@ -177,9 +177,26 @@ fn only_the_selected_drones_take_part() {
     let folder = Folder::with_image();
     let ran = folder.json("flash cf2.bin --demo=fleet --all --device 1-1.2 --device 1-2.1 --device 1-9");
     let batch = ran.objects().pop().unwrap();
-    assert_eq!((ran.code, &batch["drones"], &batch["flashed"]), (0, &2.into(), &2.into()), "{}", ran.out);
+    assert_eq!((ran.code, &batch["drones"], &batch["flashed"]), (69, &2.into(), &2.into()), "{}", ran.out);
+    assert_eq!(batch["missing"], 1, "no drone is on port 1-9");
     let ran = folder.run("flash cf2.bin --demo=fleet --device 1-1.2 --device 1-2.1");
     assert_eq!(ran.code, 2, "{}", ran.err);
+}
+
+/// Each backup is in a file of its own, and none replaces another.
+#[test]
+fn every_drone_is_backed_up_to_its_own_file() {
+    let folder = Folder::with_image();
+    std::fs::create_dir(folder.path("backups")).unwrap();
+    let ran = folder.run("backup backups --demo=fleet --all");
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let files = || std::fs::read_dir(folder.path("backups")).unwrap().map(|file| file.unwrap().path());
+    let bytes: Vec<Vec<u8>> = files().map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(bytes.len() == 8 && bytes.iter().all(|bytes| bytes.len() == 1 << 20));
+    // The Brushless has another firmware, so not all are equal.
+    assert!(bytes.iter().any(|other| *other != bytes[0]));
+    let ran = folder.run("backup backups --demo=fleet --all");
+    assert_eq!(ran.code, 73, "{}", ran.out);
 }
 
 /// A station flashes what is plugged in after Enter, counts the drones that are done, and ends by itself.

@@ -23,6 +23,8 @@ const LINES: &[&str] = &[
     "identify --demo=fleet --all",
     "station cf2.bin --demo=fleet --yes --count 7",
     "verify cf2.bin --demo=fleet --all",
+    "backup backups --demo=two --all",
+    "backup missing/folder --demo=two --all",
     "identify --demo=two --device 1-1 --device 1-2",
     "list --demo={}",
     "verify cf2.bin --demo=dfu",
@@ -66,6 +68,7 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
     folder.file("bl.bin", images::firmware("2026.08", &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN));
     folder.file("loader.bin", images::loader());
     folder.file("noise.bin", [1, 2, 3]);
+    std::fs::create_dir(folder.path("backups")).unwrap();
     folder.file("cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();

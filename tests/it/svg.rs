@@ -102,7 +102,7 @@ fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String
                 let part = height * eighths('▁');
                 fill(left, top + height - part, run, part, 1.0);
             }
-            // Seven eighths to one from the left.
+            // Seven eighths down to one eighth, from the left.
             '▉'..='▏' => fill(left, top, width * (1.0 - eighths('▉')), height, 1.0),
             '╭' | '╮' | '╰' | '╯' => {
                 let (side, end) = match symbol {
@@ -133,7 +133,8 @@ fn count_of(n: usize) -> f32 {
     f32::from(u16::try_from(n).unwrap_or(u16::MAX))
 }
 
-/// Returns the colour from xterm's palette of 256. The first sixteen are those of a dark theme.
+/// Returns the colour from xterm's 256-colour palette. Of the first sixteen, only red and light blue have their own
+/// colour here; the rest is drawn in `ink`.
 fn colour(colour: Color, ink: &str) -> String {
     match colour {
         Color::Red => "#f0716a".to_owned(),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Regression tests for defects that were found by attacking the release binary and that only
-# a kernel's USB stack can reproduce; tests/it/defects.rs has the others. Checks and headings name the defect by number.
+# a kernel's USB stack can reproduce; tests/it/defects.rs has the others and explains the defect numbers, such as H2.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -9,7 +9,7 @@
 "$cfdfu" demo-image bolt.bin --kind bolt
 "$cfdfu" demo-image radio.bin --version 2025.12
 
-# as_nobody COMMAND…: runs the command as a user without a home and with no rights except those of the device files.
+# as_nobody COMMAND…: runs the command as a user without a home who can open only world-accessible devices.
 as_nobody() {
   setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/nonexistent XDG_STATE_HOME=/nonexistent "$@"
 }

@@ -259,7 +259,8 @@ fn the_command_line_names_the_selected_drone_if_there_are_several() {
     assert!(!command_line(&app).contains("--device"));
 }
 
-/// If the drone boots normally during the wizard, the running drone is used, and an undo remains an undo.
+/// After the user lets go of the button too early, Enter starts the job without DFU mode by hand. It must still be an
+/// undo, not a flash of the chosen file.
 #[test]
 fn an_undo_remains_an_undo_after_the_wizard() {
     let mut app = app(1);
