@@ -18,9 +18,25 @@ pub(super) const LOST: &str = "The connection dropped while flashing. Nothing is
     DFU mode and cfdfu finishes by itself.";
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, wizard: &Wizard, theme: &Theme) {
-    // An instruction that must be followed at once colours the whole panel.
-    let urgent = is_urgent(app, wizard);
-    let block = focus(theme, "Enter DFU mode by hand").style(if urgent { theme.now } else { theme.plain });
+    // An urgent instruction colours the whole panel, so no part may have a colour of its own.
+    let one_colour;
+    let (theme, style) = if is_urgent(app, wizard) {
+        let plain = theme.plain;
+        let heading = theme.strong;
+        one_colour = Theme {
+            faint: plain,
+            accent: plain,
+            good: plain,
+            led: plain,
+            line: plain,
+            heading,
+            ..theme.clone()
+        };
+        (&one_colour, theme.now)
+    } else {
+        (theme, theme.plain)
+    };
+    let block = focus(theme, "Enter DFU mode by hand").style(style);
     let inner = block.inner(area);
     frame.render_widget(block, area);
     // On a narrow screen the text is more useful than the drawing.
