@@ -22,7 +22,7 @@ check "the shared serial number selects neither drone" says "2 devices" 69 "$cfd
 check "the second drone is selected by its port" says "Flashed and verified" 0 "$cfdfu" flash new.bin --device "$two" --no-leave
 check "the first drone is unchanged" says "firmware    firmware 2025.02" 0 "$cfdfu" identify --device "$one"
 check "the second drone contains the image" "$cfdfu" verify new.bin --device "$two"
-check "undo has no copy for the first drone" says "no copy" 66 "$cfdfu" undo --device "$one"
+check "undo has no copy for the first drone" says "kept no previous firmware" 66 "$cfdfu" undo --device "$one"
 check "undo of the second drone uses its own copy" says "Flashed and verified" 0 "$cfdfu" undo --device "$two"
 stop
 
