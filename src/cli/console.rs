@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::Global;
-use super::json::{self, Object};
+use super::json::{self, Numbered, Object};
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
 use crate::crazyflie::ENTER_BY_HAND;
@@ -33,6 +33,7 @@ use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
 use clap::ColorChoice;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 #[allow(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct Console {
@@ -58,12 +59,8 @@ pub(super) struct Console {
 }
 
 /// Prints one object as a line on standard output.
-pub(super) fn print_object(object: &Object<'_>) -> io::Result<()> {
-    print_value(&serde_json::to_value(object).map_err(io::Error::other)?)
-}
-
-fn print_value(value: &serde_json::Value) -> io::Result<()> {
-    let text = serde_json::to_string(value).map_err(io::Error::other)?;
+pub(super) fn print_object(object: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_string(object).map_err(io::Error::other)?;
     // JSON escapes only the control characters below U+0020, but terminals interpret others as well (C1, bidirectional
     // marks). All of them fit the four digits of a \u escape.
     let escaped = |c: char| match u32::from(c) {
@@ -562,7 +559,7 @@ impl Console {
     /// Prints an object of a batch, with the number of its drone.
     fn object_of(&self, id: usize, object: &Object<'_>) {
         if self.json {
-            let written = print_value(&json::numbered(id + 1, object));
+            let written = print_object(&Numbered { object, drone: id + 1 });
             self.note_output(written);
         }
     }

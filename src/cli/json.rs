@@ -71,12 +71,11 @@ pub(super) fn batch(drones: usize, counts: Counts, took: Duration, exit: Exit) -
 }
 
 /// An object of a batch, with the number of its drone.
-pub(super) fn numbered(n: usize, object: &Object<'_>) -> serde_json::Value {
-    let mut value = serde_json::to_value(object).unwrap_or_default();
-    if let Some(fields) = value.as_object_mut() {
-        fields.insert("drone".to_owned(), n.into());
-    }
-    value
+#[derive(Serialize)]
+pub(super) struct Numbered<'a> {
+    #[serde(flatten)]
+    pub object: &'a Object<'a>,
+    pub drone: usize,
 }
 
 #[derive(Serialize)]

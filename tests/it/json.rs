@@ -84,6 +84,8 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
     for line in LINES.iter().flat_map(all) {
         let ran = folder.json(&line);
         let objects = ran.objects();
+        // As in the documentation, so that a person finds the line.
+        assert!(ran.out.lines().all(|text| text.starts_with(r#"{"event":""#)), "{line}: {}", ran.out);
         for object in &objects {
             let event = object["event"].as_str().unwrap_or_default().to_owned();
             // Validate against the schema of this event alone, which gives a more specific error message.
