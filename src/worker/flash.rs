@@ -12,7 +12,7 @@ use super::reboot::{self, Restarted};
 use super::session::{Programming, Session};
 use super::timeline::Part;
 use super::{Ctx, FirstSeen, Meter, Stop, require_same};
-use crate::crazyflie::Board;
+use crate::crazyflie::{Board, Protection};
 use crate::dfu::machine::Operation;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
 use crate::image::Loader;
@@ -34,21 +34,12 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     ctx.report.by_hand = by_hand;
     ctx.left = task.left;
     let mut session = Session::open(ctx, &device, transport)?;
-    let chosen = if task.alternatives.is_empty() {
-        Ok(task.clone())
-    } else {
-        choose_image(ctx, &mut session, task).map_err(|stop| stop.at(Place::Otp))
-    };
-    let (chosen, choice) = match chosen {
-        Ok(chosen) => (chosen, Ok(())),
-        Err(stop) => (task.clone(), Err(stop)),
-    };
-    let task = &chosen;
-    let outcome = choice.and_then(|()| write(ctx, &mut session, task)).map_err(|stop| ctx.verdict(stop));
+    let mut task = task.clone();
+    let outcome = write(ctx, &mut session, &mut task).map_err(|stop| ctx.verdict(stop));
     match &outcome {
         Ok(_) => {
-            if let Some(restarted) = finish(ctx, &mut session, &device, task) {
-                ctx.report.runs_other = runs_other(ctx, &restarted, task);
+            if let Some(restarted) = finish(ctx, &mut session, &device, &task) {
+                ctx.report.runs_other = runs_other(ctx, &restarted, &task);
                 ctx.report_restart(restarted);
             }
         }
@@ -63,38 +54,24 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     outcome
 }
 
-/// The task with the image for the drone's board. If the board cannot be read, no image can be chosen.
-fn choose_image(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<FlashTask, Stop> {
-    // The same checks as for one image come first, so that these drones are refused for the right reason.
-    if task.mismatch == Mismatch::Refuse && !session.map().is_stm32f405() {
-        return Err(FailureKind::OtherChip.into());
-    }
-    if session.protection(ctx)?.is_some_and(|protection| protection.read) {
-        return Err(FailureKind::ReadProtected.into());
-    }
-    let Some(board) = session.board(ctx)? else {
-        if task.mismatch == Mismatch::Take {
-            return Ok(FlashTask { alternatives: Vec::new(), ..task.clone() });
-        }
-        let boards = task.boards.iter().map(|code| Board::named(code).to_string()).collect();
-        return Err(FailureKind::UnknownBoard { boards }.into());
-    };
-    let (at, chosen) = task.for_board(&board.code);
-    ctx.report.image = at;
-    ctx.report.bytes = chosen.image.bytes() as u64;
-    Ok(chosen)
-}
-
-/// Runs every step up to and including verification.
-fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &FlashTask) -> Result<Outcome, Stop> {
+/// Runs every step up to and including verification. Of several images, leaves the one for the drone's board in `task`.
+fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &mut FlashTask) -> Result<Outcome, Stop> {
     ctx.enters(Part::Check);
     let map = session.map();
     if task.mismatch == Mismatch::Refuse && !map.is_stm32f405() {
         return Err(FailureKind::OtherChip.into());
     }
-    let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
-    let protection = refuse_protected(ctx, session, &plan)?;
+    let protection = session.protection(ctx).map_err(|stop| stop.at(Place::OptionBytes))?;
+    if protection.as_ref().is_some_and(|protection| protection.read) {
+        return Err(FailureKind::ReadProtected.into());
+    }
     let found_board = session.board(ctx).map_err(|stop| stop.at(Place::Otp))?;
+    if let Some(board) = &found_board {
+        (ctx.report.image, *task) = task.for_board(&board.code);
+        ctx.report.bytes = task.image.bytes() as u64;
+    }
+    let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
+    let protection = refuse_protected(ctx, protection, &plan)?;
     let mut board = refuse_other_board(ctx, found_board.as_ref(), task)?;
     if let Some(loader) = foreign(ctx, session, task, found_board.as_ref())? {
         if task.mismatch == Mismatch::Refuse {
@@ -211,16 +188,17 @@ fn foreign(
     Ok(Some(loader).filter(|_| Loader::of(&head) != Loader::Overwritten))
 }
 
-/// Refuses a plan that needs a protected sector: erasing or writing such a sector reports no error but has no effect
-/// (AN3156 §5.1 note 2). If the option bytes could not be read, each erase is checked instead.
-fn refuse_protected(ctx: &mut Ctx<'_>, session: &mut Session, plan: &Plan) -> Result<ProtectionCheck, Stop> {
-    let Some(protection) = session.protection(ctx).map_err(|stop| stop.at(Place::OptionBytes))? else {
+/// Refuses a plan that needs a write-protected sector: erasing or writing such a sector reports no error but has no
+/// effect (AN3156 §5.1 note 2). If the option bytes could not be read, each erase is checked instead.
+fn refuse_protected(
+    ctx: &Ctx<'_>,
+    protection: Option<Protection>,
+    plan: &Plan,
+) -> Result<ProtectionCheck, Stop> {
+    let Some(protection) = protection else {
         ctx.log(LogEntry::ProtectionUnread);
         return Ok(ProtectionCheck::Unknown);
     };
-    if protection.read {
-        return Err(FailureKind::ReadProtected.into());
-    }
     let needed = |sector: &usize| plan.sectors().iter().any(|planned| planned.sector.index == *sector);
     let blocked: Vec<usize> = protection.sectors.into_iter().filter(needed).collect();
     if blocked.is_empty() {
