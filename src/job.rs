@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::crazyflie::{self, Mode, RelatedDevice, RomVersion};
+use crate::crazyflie::{self, Board, Mode, RelatedDevice, RomVersion};
 use crate::flash::{Segment, Span};
 use crate::image::{Content, Firmware, Loader};
 use crate::plan::admission::ApprovedImage;
@@ -134,11 +134,13 @@ impl FlashImage {
 }
 
 impl FlashTask {
-    /// The task with the image for this board, and that image's position among all images. Without one, the task has
-    /// the first image and names the boards of all images, so that the refusal lists them.
-    pub(crate) fn for_board(&self, code: &str) -> (usize, FlashTask) {
+    /// The task with the image for this board, and that image's position among all images. Without one, or if the board
+    /// could not be read, the task has the first image and names the boards of all images, so that the refusal lists
+    /// them.
+    pub(crate) fn for_board(&self, board: Option<&Board>) -> (usize, FlashTask) {
         let task = FlashTask { alternatives: Vec::new(), ..self.clone() };
-        let fits = |boards: &[String]| boards.is_empty() || boards.iter().any(|board| board == code);
+        let fits =
+            |boards: &[String]| boards.is_empty() || board.is_some_and(|board| boards.contains(&board.code));
         let all = || self.alternatives.iter().enumerate();
         match all().find(|(_, other)| fits(&other.boards)).filter(|_| !fits(&self.boards)) {
             Some((at, FlashImage { image, boards, platform, version })) => {

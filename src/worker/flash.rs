@@ -66,10 +66,8 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &mut FlashTask) -> Resu
         return Err(FailureKind::ReadProtected.into());
     }
     let found_board = session.board(ctx).map_err(|stop| stop.at(Place::Otp))?;
-    if let Some(board) = &found_board {
-        (ctx.report.image, *task) = task.for_board(&board.code);
-        ctx.report.bytes = task.image.bytes() as u64;
-    }
+    (ctx.report.image, *task) = task.for_board(found_board.as_ref());
+    ctx.report.bytes = task.image.bytes() as u64;
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
     let protection = refuse_protected(ctx, protection, &plan)?;
     let mut board = refuse_other_board(ctx, found_board.as_ref(), task)?;

@@ -170,6 +170,10 @@ fn one_drone_gets_the_image_for_its_board() {
     let ran = folder.run("flash bl.bin cf2.bin --demo=wrong-board");
     assert_eq!(ran.code, 65);
     assert!(ran.err.contains("C21B") && ran.err.contains("CF21"), "{}", ran.err);
+    // Without a board, there is no image to choose.
+    let ran = folder.run("flash bl.bin cf2.bin --demo=unknown-board");
+    assert_eq!(ran.code, 65, "{}", ran.err);
+    assert!(ran.err.contains("C21B") && ran.err.contains("CF21"), "{}", ran.err);
 }
 
 #[test]
