@@ -5,6 +5,7 @@
 //! is followed by its port, and its job by its serial number: the serial number in DFU mode is not unique within a
 //! batch (RM0090 §39.1).
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::crazyflie::{self, Mode};
@@ -12,7 +13,7 @@ use crate::job::{
     Device, DroneState, Event, Failure, FailureKind, Job, LogEntry, Outcome, Phase, Report, Selector, WaitFor,
 };
 use crate::report::{self, Exit};
-use crate::usb::Location;
+use crate::usb::{Location, UDEV};
 
 /// The kernel enumerates the ports of a hub one after the other, each in 0.25 to 0.33 s (linux/drivers/usb/core/hub.c).
 /// If more drones restarted at once, the last one would seem lost.
@@ -55,8 +56,6 @@ pub struct Station {
     pub done: Vec<String>,
 }
 
-/// How long udev may take to grant access to a new device.
-const UDEV: Duration = Duration::from_secs(2);
 /// How long a drone must be away until its port counts as free. A drone that restarts is away for a shorter time.
 const AWAY: Duration = Duration::from_secs(8);
 
@@ -102,8 +101,6 @@ pub enum Effect {
 pub struct Row {
     /// The drone as it was first seen. Its port stays the same.
     pub device: Device,
-    /// The device in its present mode.
-    pub now: Device,
     pub state: RowState,
     /// When the job started.
     pub started: Option<Duration>,
@@ -204,15 +201,22 @@ pub struct Fleet {
     /// For a station: the ports that were in use at the start and wait for [`Msg::Go`], and since when they are empty.
     held: Vec<(Location, Option<Duration>)>,
     /// For a station: the devices that cannot be opened, and since when. udev may be about to grant access.
-    closed: Vec<(Location, u8, Duration)>,
-    /// The enumerations of drones that were reported as done already.
-    noted: Vec<(Location, u8)>,
+    closed: HashMap<Enumeration, Duration>,
+    /// For a station: the devices that were reported as done already.
+    noted: HashSet<Enumeration>,
+    /// For a station: how many drones hold the image now.
+    done: usize,
 }
+
+/// A port and the address that the bus assigned there. Another address means that the device was plugged in again or
+/// restarted.
+type Enumeration = (Location, u8);
 
 impl Fleet {
     pub fn new(policy: Policy, now: Duration) -> Fleet {
         // A station does not wait until the bus is quiet.
         let stage = if policy.station.is_some() { Stage::Running } else { Stage::Gathering };
+        let done = policy.station.as_ref().map_or(0, |station| station.done.len());
         Fleet {
             rows: Vec::new(),
             policy,
@@ -223,8 +227,9 @@ impl Fleet {
             unmatched: 0,
             stopped: false,
             held: Vec::new(),
-            closed: Vec::new(),
-            noted: Vec::new(),
+            closed: HashMap::new(),
+            noted: HashSet::new(),
+            done,
         }
     }
 
@@ -250,11 +255,11 @@ impl Fleet {
         }
         if self.stage == Stage::Running {
             effects.extend(self.start_next(now));
-            if self.has_enough() && !self.rows.iter().any(Row::is_active) {
+            if self.has_enough(0) && !self.rows.iter().any(Row::is_active) {
                 self.stopped = true;
                 effects.extend(self.drop_queued(now));
             }
-            let is_last = self.policy.station.is_none() || self.stopped || self.has_enough();
+            let is_last = self.policy.station.is_none() || self.stopped;
             if is_last && self.rows.iter().all(Row::is_final) {
                 self.stage = Stage::Over;
                 effects.push(Effect::End);
@@ -302,30 +307,22 @@ impl Fleet {
                 effects.push(Effect::Show(id));
             }
         }
-        self.closed.retain(|(location, address, _)| {
-            devices
-                .iter()
-                .any(|it| it.open_error.is_some() && (&it.location, it.address) == (location, *address))
-        });
+        let is_here = |it: &Enumeration, closed| {
+            devices.iter().any(|device| enumeration(device) == *it && device.open_error.is_some() == closed)
+        };
+        self.closed.retain(|it, _| is_here(it, true));
+        self.noted.retain(|it| is_here(it, false));
         for device in &devices {
             let is_taken = |row: &Row| row.device.location == device.location && !row.left;
             if self.stopped || !self.takes_part(device) || self.rows.iter().any(is_taken) {
                 continue;
             }
-            let enumeration = (device.location.clone(), device.address);
             if device.open_error.is_some() {
-                if !self
-                    .closed
-                    .iter()
-                    .any(|(location, address, _)| (location, *address) == (&enumeration.0, enumeration.1))
-                {
-                    self.closed.push((enumeration.0, enumeration.1, now));
-                }
+                self.closed.entry(enumeration(device)).or_insert(now);
                 continue;
             }
             if self.is_done(device) {
-                if !self.noted.contains(&enumeration) {
-                    self.noted.push(enumeration);
+                if self.noted.insert(enumeration(device)) {
                     effects.push(Effect::DoneAlready(device.clone()));
                 }
                 continue;
@@ -343,22 +340,13 @@ impl Fleet {
 
     /// At a station, ends the rows of devices that still cannot be opened.
     fn report_closed(&mut self, now: Duration) -> Vec<Effect> {
-        let due = |since: Duration| now.saturating_sub(since) >= UDEV;
-        let due: Vec<Device> = self
-            .seen
-            .iter()
-            .filter(|device| {
-                let is_it = |(location, address, since): &(Location, u8, Duration)| {
-                    (location, *address) == (&device.location, device.address) && due(*since)
-                };
-                self.closed.iter().any(is_it)
-            })
-            .cloned()
-            .collect();
+        let since = |device: &Device| self.closed.get(&enumeration(device));
+        let is_due = |device: &&Device| since(device).is_some_and(|since| now.saturating_sub(*since) >= UDEV);
+        let due: Vec<Device> = self.seen.iter().filter(is_due).cloned().collect();
         let mut effects = Vec::new();
         for device in due {
             let Some(error) = device.open_error else { continue };
-            self.closed.retain(|(location, ..)| *location != device.location);
+            self.closed.remove(&enumeration(&device));
             let kind = FailureKind::cannot_open(device.id, error);
             self.rows.push(Row::failed(device, kind, now));
             let id = self.rows.len() - 1;
@@ -376,17 +364,15 @@ impl Fleet {
         before.chain(now).any(|done| is_certainly_same(done, serial))
     }
 
-    /// How many drones hold the image now. A drone that was plugged in again is counted once.
-    pub fn done(&self) -> usize {
-        let succeeded = self.rows.iter().enumerate().filter(|(_, row)| row.succeeded());
-        let Some(station) = &self.policy.station else { return succeeded.count() };
-        let is_first = |(n, row): &(usize, &Row)| {
-            let serial = &row.device.strings.serial;
-            let earlier = self.rows[..*n].iter().any(|it| it.succeeded() && it.is(&row.device))
-                || station.done.iter().any(|done| crazyflie::is_same_serial(done, serial));
-            row.state == RowState::Ended(End::Flashed) || !earlier
-        };
-        station.done.len() + succeeded.filter(is_first).count()
+    /// For a station: whether the end of this row's job adds to the drones that hold the image. A drone that is plugged
+    /// in again is counted once.
+    fn is_one_more(&self, id: usize) -> bool {
+        let row = &self.rows[id];
+        let earlier =
+            self.rows.iter().enumerate().any(|(n, it)| n != id && it.succeeded() && it.is(&row.device));
+        let before = self.policy.station.iter().flat_map(|station| &station.done);
+        let is_known = earlier || before.into_iter().any(|done| row.has_serial(done));
+        row.succeeded() && (row.state == RowState::Ended(End::Flashed) || !is_known)
     }
 
     fn release(&mut self) -> Vec<Effect> {
@@ -401,10 +387,10 @@ impl Fleet {
         Vec::new()
     }
 
-    /// Whether a station has done as many drones as it should.
-    fn has_enough(&self) -> bool {
+    /// Whether a station has done as many drones as it should, or has `active` more in work.
+    fn has_enough(&self, active: usize) -> bool {
         let count = self.policy.station.as_ref().and_then(|station| station.count);
-        count.is_some_and(|count| self.done() >= count)
+        count.is_some_and(|count| self.done + active >= count)
     }
 
     /// Starts the batch once all expected drones are there, or the bus is quiet.
@@ -500,9 +486,7 @@ impl Fleet {
 
     fn may_start(&self, id: usize) -> bool {
         let active = self.rows.iter().filter(|row| row.is_active()).count();
-        let done = self.done();
-        let count = self.policy.station.as_ref().and_then(|station| station.count);
-        if active >= self.policy.jobs.max(1) || count.is_some_and(|count| active + done >= count) {
+        if active >= self.policy.jobs.max(1) || self.has_enough(active) {
             return false;
         }
         let device = &self.rows[id].device;
@@ -512,7 +496,7 @@ impl Fleet {
         let entering = self.rows.iter().filter(|row| row.state == RowState::Entering);
         let (mut on_hub, mut on_controller) = (0, 0);
         for row in entering {
-            on_hub += usize::from(hub(&row.device.location) == hub(&device.location));
+            on_hub += usize::from(row.device.location.hub() == device.location.hub());
             on_controller += usize::from(row.device.location.bus == device.location.bus);
         }
         on_hub < ENTERING_PER_HUB && on_controller < ENTERING_PER_CONTROLLER
@@ -523,13 +507,11 @@ impl Fleet {
         let state = match event {
             Event::Device(device) => {
                 let has_begun = matches!(row.state, RowState::Working(..) | RowState::Starting);
-                let state = match device.mode {
+                match device.mode {
                     Mode::Firmware if has_begun => RowState::Starting,
                     Mode::Firmware => RowState::Entering,
                     Mode::Dfu => RowState::Examining,
-                };
-                row.now = device;
-                state
+                }
             }
             Event::Progress { phase, done, total } => {
                 // The first word is written after the rest was verified: that is not a phase of its own.
@@ -581,6 +563,7 @@ impl Fleet {
         (row.report, row.ended) = (Some(report), Some(now));
         // Only a drone that is away for a while was unplugged; this one may be restarting.
         row.away = Some(now);
+        self.done += usize::from(self.is_one_more(id));
         let mut effects = vec![Effect::Show(id)];
         if !self.stopped && self.failed_alike() {
             self.stopped = true;
@@ -632,6 +615,11 @@ impl Fleet {
         self.policy.station.as_ref()
     }
 
+    /// For a station: how many drones hold the image now.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
     pub fn counts(&self) -> Counts {
         let count = |end| self.rows.iter().filter(|row| row.state == RowState::Ended(end)).count();
         Counts {
@@ -664,7 +652,7 @@ impl Fleet {
                         || is_certainly_same(&other.device.strings.serial, &row.device.strings.serial))
             };
             let counts_instead = |(m, other): (usize, &Row)| {
-                is_same(other) && (other.succeeded() && !row.succeeded() || m > *n && !row.succeeded())
+                is_same(other) && !row.succeeded() && (other.succeeded() || m > *n)
             };
             !is_station || !self.rows.iter().enumerate().any(counts_instead)
         };
@@ -680,7 +668,7 @@ impl Fleet {
     /// How many drones share a full-speed wire with others, behind the fullest hub.
     pub fn most_on_one_wire(&self) -> usize {
         let behind_hub = |row: &&Row| row.device.location.ports.len() > 1;
-        let hubs = self.rows.iter().filter(behind_hub).map(|row| hub(&row.device.location));
+        let hubs = self.rows.iter().filter(behind_hub).map(|row| row.device.location.hub());
         let mut hubs: Vec<Location> = hubs.collect();
         hubs.sort();
         hubs.chunk_by(|a, b| a == b).map(<[Location]>::len).max().unwrap_or(0)
@@ -701,7 +689,6 @@ impl Fleet {
 impl Row {
     fn new(device: Device) -> Row {
         Row {
-            now: device.clone(),
             device,
             state: RowState::Queued,
             started: None,
@@ -739,7 +726,12 @@ impl Row {
 
     /// Whether this device is the row's drone, in either mode.
     fn is(&self, device: &Device) -> bool {
-        crazyflie::is_same_serial(&self.device.strings.serial, &device.strings.serial)
+        self.has_serial(&device.strings.serial)
+    }
+
+    /// Whether the row's drone has this serial number, as it shows it in either mode.
+    fn has_serial(&self, serial: &str) -> bool {
+        crazyflie::is_same_serial(&self.device.strings.serial, serial)
     }
 
     /// Whether the drone holds the image now, and runs if it must.
@@ -759,10 +751,8 @@ impl Row {
     }
 }
 
-/// The hub that a device is plugged into; the root hub's controller for a port of the computer.
-fn hub(location: &Location) -> Location {
-    let ports = location.ports.split_last().map_or(&[][..], |(_, hub)| hub);
-    Location { bus: location.bus, ports: ports.to_vec() }
+fn enumeration(device: &Device) -> Enumeration {
+    (device.location.clone(), device.address)
 }
 
 /// Whether a selector can only mean this device: its port, or its serial number as the device shows it.

@@ -83,10 +83,7 @@ impl SimBus {
     fn transfer(&self, n: usize, takes: Duration, bytes: usize) {
         let now = self.clock.now();
         let mut end = now + takes;
-        let hub = self.places.get(n).and_then(|place| {
-            let (_, hub) = place.ports.split_last().filter(|(_, hub)| !hub.is_empty())?;
-            Some(Location { bus: place.bus, ports: hub.to_vec() })
-        });
+        let hub = self.places.get(n).map(Location::hub).filter(|hub| !hub.ports.is_empty());
         if let Some(hub) = hub {
             let mut wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
             let free = wires.entry(hub).or_default();

@@ -26,6 +26,9 @@ pub struct Id {
     pub product: u16,
 }
 
+/// How long udev may take to set the permissions of a new device.
+pub(crate) const UDEV: Duration = Duration::from_secs(2);
+
 /// The STM32's boot ROM in DFU mode. Every STM32 uses this ID.
 pub const ROM_DFU: Id = Id { vendor: 0x0483, product: 0xDF11 };
 /// A running Crazyflie. ST's generic virtual serial port uses the same ID.
@@ -43,6 +46,14 @@ pub struct Location {
     pub bus: u8,
     /// Port numbers from the root hub to the device; empty for the root hub itself.
     pub ports: Vec<u8>,
+}
+
+impl Location {
+    /// The hub that the device is plugged into; the root hub for a port of the computer.
+    pub(crate) fn hub(&self) -> Location {
+        let ports = self.ports.split_last().map_or(&[][..], |(_, hub)| hub);
+        Location { bus: self.bus, ports: ports.to_vec() }
+    }
 }
 
 impl fmt::Display for Location {

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::port::{UDEV, open, require_same_drone, with_permission};
+use super::port::{open, require_same_drone, with_permission};
 use super::reboot::{appears_in_dfu, enter_dfu};
 use super::{Ctx, FirstSeen, Stop};
 use crate::crazyflie::{self, Mode};
 use crate::job::{Device, Enter, FailureKind, Job, LogEntry, WaitFor};
 use crate::scan::choose_while;
-use crate::usb::{CRAZYFLIE, ROM_DFU, Transport};
+use crate::usb::{CRAZYFLIE, ROM_DFU, Transport, UDEV};
 
 /// Waits for the device that the job selects, in either mode.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {

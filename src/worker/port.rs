@@ -6,10 +6,7 @@ use super::{Ctx, Stop};
 use crate::crazyflie::{self, HIDDEN_SERIAL};
 use crate::job::{Device, FailureKind};
 use crate::scan::inspect;
-use crate::usb::{Bus, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport};
-
-/// How long udev may take to set the permissions of a new device.
-pub(super) const UDEV: Duration = Duration::from_secs(2);
+use crate::usb::{Bus, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport, UDEV};
 
 /// The device on this port, if it may be a Crazyflie.
 pub(super) fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop> {
