@@ -458,7 +458,7 @@ fn run_all(
 }
 
 /// The bus of a batch. On Linux, each worker has its own.
-fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::World, Problem> {
+fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWorld, Problem> {
     if global.demo.is_some() || !cfg!(target_os = "linux") || console.transfer_listener().is_some() {
         let (bus, clock) = if global.demo_fast {
             demo_bus(global, None, Arc::new(TeamClock::new()), console)
@@ -466,7 +466,7 @@ fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::World, P
             bus(global, console)?
         };
         let shared = Arc::clone(&bus);
-        return Ok(fleet::World { bus, for_worker: Box::new(move || Arc::clone(&shared)), clock });
+        return Ok(fleet::FleetWorld { bus, for_worker: Box::new(move || Arc::clone(&shared)), clock });
     }
     let (bus, clock) = bus(global, console)?;
     let shared = Arc::clone(&bus);
@@ -474,7 +474,7 @@ fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::World, P
         Ok(bus) => Arc::new(bus) as Arc<dyn Bus>,
         Err(_) => Arc::clone(&shared),
     };
-    Ok(fleet::World { bus, for_worker: Box::new(own), clock })
+    Ok(fleet::FleetWorld { bus, for_worker: Box::new(own), clock })
 }
 
 /// The task for these images, of which each drone gets the one for its board.

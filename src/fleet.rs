@@ -50,7 +50,7 @@ pub struct Policy {
 pub struct Station {
     /// End once this many drones are done.
     pub count: Option<usize>,
-    /// The drones that are plugged in at the start wait for [`Msg::Go`].
+    /// The drones that are plugged in at the start wait for [`FleetMsg::Go`].
     pub hold: bool,
     /// The serial numbers of drones that are done already.
     pub done: Vec<String>,
@@ -60,7 +60,7 @@ pub struct Station {
 const AWAY: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Debug)]
-pub enum Msg {
+pub enum FleetMsg {
     /// The drones on the bus.
     Bus(Vec<Device>),
     /// An event of a row's job.
@@ -78,7 +78,7 @@ pub enum Msg {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum FleetEffect {
     Start(usize, Box<Job>),
     /// Run the rest of an interrupted job.
     Resume(usize, Box<Job>),
@@ -123,7 +123,7 @@ pub struct Row {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowState {
-    /// The job waits for [`Msg::Go`].
+    /// The job waits for [`FleetMsg::Go`].
     Held,
     /// The job has not started.
     Queued,
@@ -177,7 +177,7 @@ pub struct Counts {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum FleetStage {
     /// Drones may still appear.
     Gathering,
     Running,
@@ -188,7 +188,7 @@ enum Stage {
 pub struct Fleet {
     pub rows: Vec<Row>,
     policy: Policy,
-    stage: Stage,
+    stage: FleetStage,
     /// The drones on the bus.
     seen: Vec<Device>,
     /// When the bus was read first, and since when there is no change.
@@ -198,7 +198,7 @@ pub struct Fleet {
     unmatched: usize,
     /// No job starts any more.
     stopped: bool,
-    /// For a station: the ports that were in use at the start and wait for [`Msg::Go`], and since when they are empty.
+    /// For a station: the ports that were in use at the start and wait for [`FleetMsg::Go`], and since when they are empty.
     held: Vec<(Location, Option<Duration>)>,
     /// For a station: the devices that cannot be opened, and since when. udev may be about to grant access.
     closed: HashMap<Enumeration, Duration>,
@@ -215,7 +215,7 @@ type Enumeration = (Location, u8);
 impl Fleet {
     pub fn new(policy: Policy, now: Duration) -> Fleet {
         // A station does not wait until the bus is quiet.
-        let stage = if policy.station.is_some() { Stage::Running } else { Stage::Gathering };
+        let stage = if policy.station.is_some() { FleetStage::Running } else { FleetStage::Gathering };
         let done = policy.station.as_ref().map_or(0, |station| station.done.len());
         Fleet {
             rows: Vec::new(),
@@ -233,27 +233,27 @@ impl Fleet {
         }
     }
 
-    pub fn update(&mut self, now: Duration, msg: Msg) -> Vec<Effect> {
-        if self.stage == Stage::Over {
+    pub fn update(&mut self, now: Duration, msg: FleetMsg) -> Vec<FleetEffect> {
+        if self.stage == FleetStage::Over {
             return Vec::new();
         }
         let mut effects = match msg {
-            Msg::Bus(devices) if self.policy.station.is_some() => self.on_arrivals(now, devices),
-            Msg::Bus(devices) => {
+            FleetMsg::Bus(devices) if self.policy.station.is_some() => self.on_arrivals(now, devices),
+            FleetMsg::Bus(devices) => {
                 self.on_bus(now, devices);
                 Vec::new()
             }
-            Msg::Go => self.release(),
-            Msg::Event(id, event) => self.on_event(id, event),
-            Msg::Ended(id, report, next) => self.on_end(now, id, report, next),
-            Msg::Tick => self.report_closed(now),
-            Msg::Stop => self.stop(now, Effect::Cancel),
-            Msg::HangUp => self.stop(now, Effect::CancelIfUntouched),
+            FleetMsg::Go => self.release(),
+            FleetMsg::Event(id, event) => self.on_event(id, event),
+            FleetMsg::Ended(id, report, next) => self.on_end(now, id, report, next),
+            FleetMsg::Tick => self.report_closed(now),
+            FleetMsg::Stop => self.stop(now, FleetEffect::Cancel),
+            FleetMsg::HangUp => self.stop(now, FleetEffect::CancelIfUntouched),
         };
-        if self.stage == Stage::Gathering {
+        if self.stage == FleetStage::Gathering {
             effects.extend(self.gather(now));
         }
-        if self.stage == Stage::Running {
+        if self.stage == FleetStage::Running {
             effects.extend(self.start_next(now));
             if self.has_enough(0) && !self.rows.iter().any(Row::is_active) {
                 self.stopped = true;
@@ -261,8 +261,8 @@ impl Fleet {
             }
             let is_last = self.policy.station.is_none() || self.stopped;
             if is_last && self.rows.iter().all(Row::is_final) {
-                self.stage = Stage::Over;
-                effects.push(Effect::End);
+                self.stage = FleetStage::Over;
+                effects.push(FleetEffect::End);
             }
         }
         effects
@@ -276,13 +276,13 @@ impl Fleet {
 
     fn on_bus(&mut self, now: Duration, devices: Vec<Device>) {
         self.began.get_or_insert(now);
-        if self.stage == Stage::Gathering && devices != self.seen {
+        if self.stage == FleetStage::Gathering && devices != self.seen {
             (self.seen, self.changed) = (devices, now);
         }
     }
 
     /// Takes in the drones that were plugged in since the last look. The ports of running jobs are not in the list.
-    fn on_arrivals(&mut self, now: Duration, devices: Vec<Device>) -> Vec<Effect> {
+    fn on_arrivals(&mut self, now: Duration, devices: Vec<Device>) -> Vec<FleetEffect> {
         let holds = self.policy.station.as_ref().is_some_and(|station| station.hold);
         if self.began.is_none() && holds {
             self.held = devices.iter().map(|device| (device.location.clone(), None)).collect();
@@ -304,7 +304,7 @@ impl Fleet {
             // A drone that was unplugged before its turn has another one if it comes back.
             if is_free && !row.is_final() {
                 (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
-                effects.push(Effect::Show(id));
+                effects.push(FleetEffect::Show(id));
             }
         }
         let is_here = |it: &Enumeration, closed| {
@@ -323,7 +323,7 @@ impl Fleet {
             }
             if self.is_done(device) {
                 if self.noted.insert(enumeration(device)) {
-                    effects.push(Effect::DoneAlready(device.clone()));
+                    effects.push(FleetEffect::DoneAlready(device.clone()));
                 }
                 continue;
             }
@@ -332,14 +332,14 @@ impl Fleet {
                 row.state = RowState::Held;
             }
             self.rows.push(row);
-            effects.push(Effect::Joined(self.rows.len() - 1));
+            effects.push(FleetEffect::Joined(self.rows.len() - 1));
         }
         self.seen = devices;
         effects
     }
 
     /// At a station, ends the rows of devices that still cannot be opened.
-    fn report_closed(&mut self, now: Duration) -> Vec<Effect> {
+    fn report_closed(&mut self, now: Duration) -> Vec<FleetEffect> {
         let since = |device: &Device| self.closed.get(&enumeration(device));
         let is_due = |device: &&Device| since(device).is_some_and(|since| now.saturating_sub(*since) >= UDEV);
         let due: Vec<Device> = self.seen.iter().filter(is_due).cloned().collect();
@@ -350,7 +350,7 @@ impl Fleet {
             let kind = FailureKind::cannot_open(device.id, error);
             self.rows.push(Row::failed(device, kind, now));
             let id = self.rows.len() - 1;
-            effects.extend([Effect::Joined(id), Effect::Show(id)]);
+            effects.extend([FleetEffect::Joined(id), FleetEffect::Show(id)]);
         }
         effects
     }
@@ -375,7 +375,7 @@ impl Fleet {
         row.succeeded() && (row.state == RowState::Ended(End::Flashed) || !is_known)
     }
 
-    fn release(&mut self) -> Vec<Effect> {
+    fn release(&mut self) -> Vec<FleetEffect> {
         // Enter may have been pressed before the bus was read.
         if let Some(station) = &mut self.policy.station {
             station.hold = false;
@@ -394,7 +394,7 @@ impl Fleet {
     }
 
     /// Starts the batch once all expected drones are there, or the bus is quiet.
-    fn gather(&mut self, now: Duration) -> Vec<Effect> {
+    fn gather(&mut self, now: Duration) -> Vec<FleetEffect> {
         let Policy { expect, wait, .. } = self.policy;
         let Some(began) = self.began else { return Vec::new() };
         let quiet = now.saturating_sub(self.changed) >= SETTLE;
@@ -416,9 +416,9 @@ impl Fleet {
         self.rows = chosen.into_iter().map(Row::new).chain(refused).collect();
         self.rows.sort_by(|a, b| a.device.location.cmp(&b.device.location));
         self.unmatched = unmatched;
-        self.stage = Stage::Running;
-        let mut effects: Vec<Effect> = (0..self.rows.len()).map(Effect::Joined).collect();
-        let is_final = |(id, row): (usize, &Row)| row.is_final().then_some(Effect::Show(id));
+        self.stage = FleetStage::Running;
+        let mut effects: Vec<FleetEffect> = (0..self.rows.len()).map(FleetEffect::Joined).collect();
+        let is_final = |(id, row): (usize, &Row)| row.is_final().then_some(FleetEffect::Show(id));
         effects.extend(self.rows.iter().enumerate().filter_map(is_final));
         effects
     }
@@ -459,7 +459,7 @@ impl Fleet {
     }
 
     /// Starts the jobs that may run now.
-    fn start_next(&mut self, now: Duration) -> Vec<Effect> {
+    fn start_next(&mut self, now: Duration) -> Vec<FleetEffect> {
         let mut effects = Vec::new();
         for id in 0..self.rows.len() {
             if self.stopped || self.rows[id].state != RowState::Queued || !self.may_start(id) {
@@ -469,7 +469,7 @@ impl Fleet {
             if self.policy.station.is_some() && self.is_done(&self.rows[id].device) {
                 let row = &mut self.rows[id];
                 (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
-                effects.push(Effect::DoneAlready(row.device.clone()));
+                effects.push(FleetEffect::DoneAlready(row.device.clone()));
                 continue;
             }
             let row = &mut self.rows[id];
@@ -479,7 +479,7 @@ impl Fleet {
                 Mode::Dfu => RowState::Examining,
             };
             let job = self.policy.job.clone().of(row.device.drone());
-            effects.extend([Effect::Start(id, Box::new(job)), Effect::Show(id)]);
+            effects.extend([FleetEffect::Start(id, Box::new(job)), FleetEffect::Show(id)]);
         }
         effects
     }
@@ -502,7 +502,7 @@ impl Fleet {
         on_hub < ENTERING_PER_HUB && on_controller < ENTERING_PER_CONTROLLER
     }
 
-    fn on_event(&mut self, id: usize, event: Event) -> Vec<Effect> {
+    fn on_event(&mut self, id: usize, event: Event) -> Vec<FleetEffect> {
         let Some(row) = self.rows.get_mut(id).filter(|row| !row.is_final()) else { return Vec::new() };
         let state = match event {
             Event::Device(device) => {
@@ -517,7 +517,7 @@ impl Fleet {
                 // The first word is written after the rest was verified: that is not a phase of its own.
                 let is_new = !matches!(row.state, RowState::Working(now, ..) if now >= phase);
                 row.state = RowState::Working(phase, done, total);
-                return if is_new { vec![Effect::Show(id)] } else { Vec::new() };
+                return if is_new { vec![FleetEffect::Show(id)] } else { Vec::new() };
             }
             Event::Ready(preview) => {
                 row.before = preview.firmware.as_ref().map(|firmware| match firmware.firmware() {
@@ -537,7 +537,7 @@ impl Fleet {
             return Vec::new();
         }
         row.state = state;
-        vec![Effect::Show(id)]
+        vec![FleetEffect::Show(id)]
     }
 
     fn on_end(
@@ -546,13 +546,13 @@ impl Fleet {
         id: usize,
         report: Box<Report>,
         next: Option<Box<Job>>,
-    ) -> Vec<Effect> {
+    ) -> Vec<FleetEffect> {
         let stopped = self.stopped;
         let require_boot = self.policy.require_boot;
         let Some(row) = self.rows.get_mut(id).filter(|row| !row.is_final()) else { return Vec::new() };
         if let Some(job) = next.filter(|_| !stopped) {
             (row.state, row.lost) = (RowState::Lost, Some(report));
-            return vec![Effect::Show(id), Effect::Resume(id, job)];
+            return vec![FleetEffect::Show(id), FleetEffect::Resume(id, job)];
         }
         // If the drone did not come back, its state is that in which it was lost.
         let found = !matches!(&report.outcome, Outcome::Failed(failure) if is_not_found(&failure.kind))
@@ -564,10 +564,10 @@ impl Fleet {
         // Only a drone that is away for a while was unplugged; this one may be restarting.
         row.away = Some(now);
         self.done += usize::from(self.is_one_more(id));
-        let mut effects = vec![Effect::Show(id)];
+        let mut effects = vec![FleetEffect::Show(id)];
         if !self.stopped && self.failed_alike() {
             self.stopped = true;
-            effects.push(Effect::Paused);
+            effects.push(FleetEffect::Paused);
             effects.extend(self.drop_queued(now));
         }
         effects
@@ -584,14 +584,14 @@ impl Fleet {
             && self.rows.iter().any(|row| row.state == RowState::Queued)
     }
 
-    fn stop(&mut self, now: Duration, how: fn(usize) -> Effect) -> Vec<Effect> {
+    fn stop(&mut self, now: Duration, how: fn(usize) -> FleetEffect) -> Vec<FleetEffect> {
         let mut effects = Vec::new();
         self.stopped = true;
-        if self.stage == Stage::Gathering {
+        if self.stage == FleetStage::Gathering {
             let (chosen, ambiguous, _) = self.chosen();
             self.rows = chosen.into_iter().chain(ambiguous).map(Row::new).collect();
-            self.stage = Stage::Running;
-            effects.extend((0..self.rows.len()).map(Effect::Joined));
+            self.stage = FleetStage::Running;
+            effects.extend((0..self.rows.len()).map(FleetEffect::Joined));
         }
         effects.extend(self.drop_queued(now));
         let running = |(_, row): &(usize, &Row)| !row.is_final();
@@ -600,12 +600,12 @@ impl Fleet {
     }
 
     /// Ends the rows whose jobs have not started.
-    fn drop_queued(&mut self, now: Duration) -> Vec<Effect> {
+    fn drop_queued(&mut self, now: Duration) -> Vec<FleetEffect> {
         let mut effects = Vec::new();
         let waits = |row: &Row| matches!(row.state, RowState::Held | RowState::Queued);
         for (id, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| waits(row)) {
             (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
-            effects.push(Effect::Show(id));
+            effects.push(FleetEffect::Show(id));
         }
         effects
     }

@@ -18,7 +18,7 @@ use super::console::Console;
 use super::output_file::Output;
 use super::report_file;
 use crate::clock::Clock;
-use crate::fleet::{Effect, Fleet, Msg, Policy, Row};
+use crate::fleet::{Fleet, FleetEffect, FleetMsg, Policy, Row};
 use crate::job::{Boot, Command, Device, DroneState, Event, Job, Level, Outcome, Report};
 use crate::record::StateDir;
 use crate::report::{Exit, Problem, ProblemKind};
@@ -42,7 +42,7 @@ const PROGRESS: Duration = Duration::from_millis(100);
 const NOTEWORTHY: usize = 4;
 
 /// What the batch runs on.
-pub(super) struct World {
+pub(super) struct FleetWorld {
     /// The bus that the scanner reads.
     pub bus: Arc<dyn Bus>,
     /// A bus for one more worker.
@@ -65,7 +65,7 @@ pub(super) struct Options {
     pub folder: Option<(PathBuf, bool)>,
 }
 
-enum Input {
+enum FleetInput {
     Bus(Vec<Device>),
     /// Enter was pressed.
     Go,
@@ -76,7 +76,7 @@ enum Input {
 }
 
 /// The workers that have a job, by row.
-type Running = Arc<Mutex<Vec<(usize, Sender<Command>)>>>;
+type RunningWorkers = Arc<Mutex<Vec<(usize, Sender<Command>)>>>;
 
 /// A drone's worker and its supervisor.
 struct Crew {
@@ -85,14 +85,14 @@ struct Crew {
 }
 
 struct Batch<'a> {
-    world: &'a World,
+    world: &'a FleetWorld,
     options: &'a Options,
     fleet: Fleet,
     crews: Vec<Option<Crew>>,
-    inputs: Sender<Input>,
+    inputs: Sender<FleetInput>,
     /// The ports whose drones have a job. The scanner leaves them to their workers.
     busy: Arc<Mutex<HashSet<Location>>>,
-    running: Running,
+    running: RunningWorkers,
     /// When the progress of each row was printed last.
     printed: Vec<Duration>,
     hung_up: bool,
@@ -103,7 +103,7 @@ struct Batch<'a> {
 
 /// Runs the batch to its end and returns its exit status.
 pub(super) fn run(
-    world: &World,
+    world: &FleetWorld,
     policy: Policy,
     mut options: Options,
     console: &mut Console,
@@ -112,7 +112,7 @@ pub(super) fn run(
     let busy = Arc::new(Mutex::new(HashSet::new()));
     watch_bus(world, Arc::clone(&busy), inputs.clone());
     // A signal goes to the workers directly as well: the loop may be waiting for a terminal that takes no output.
-    let running: Running = Arc::default();
+    let running: RunningWorkers = Arc::default();
     let (outbox, hears) = (inputs.clone(), Arc::clone(&running));
     let signals = Signals::listen(move |signal| {
         for (_, worker) in hears.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -121,7 +121,7 @@ pub(super) fn run(
                 Signal::HangUp => Command::CancelIfUntouched,
             });
         }
-        let _ = outbox.send(Input::Signal(signal));
+        let _ = outbox.send(FleetInput::Signal(signal));
     })
     .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
     if policy.station.as_ref().is_some_and(|station| station.hold) {
@@ -130,7 +130,7 @@ pub(super) fn run(
         thread::spawn(move || {
             let mut line = String::new();
             if std::io::stdin().read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-                let _ = outbox.send(Input::Go);
+                let _ = outbox.send(FleetInput::Go);
             }
         });
     }
@@ -178,25 +178,27 @@ pub(super) fn run(
 }
 
 impl Batch<'_> {
-    fn follow(&mut self, inbox: &Receiver<Input>, console: &mut Console) {
+    fn follow(&mut self, inbox: &Receiver<FleetInput>, console: &mut Console) {
         while !self.over {
             let msg = match inbox.recv_timeout(TICK) {
-                Err(RecvTimeoutError::Timeout) => Msg::Tick,
+                Err(RecvTimeoutError::Timeout) => FleetMsg::Tick,
                 Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Input::Bus(devices)) => Msg::Bus(devices),
-                Ok(Input::Go) => Msg::Go,
-                Ok(Input::Held(id)) => {
-                    Msg::Ended(id, Box::new(Report::nothing_done(Outcome::held(DroneState::Untouched))), None)
-                }
-                Ok(Input::Signal(Signal::Stop)) => {
+                Ok(FleetInput::Bus(devices)) => FleetMsg::Bus(devices),
+                Ok(FleetInput::Go) => FleetMsg::Go,
+                Ok(FleetInput::Held(id)) => FleetMsg::Ended(
+                    id,
+                    Box::new(Report::nothing_done(Outcome::held(DroneState::Untouched))),
+                    None,
+                ),
+                Ok(FleetInput::Signal(Signal::Stop)) => {
                     console.line("Stopping each drone at its next safe point ...");
-                    Msg::Stop
+                    FleetMsg::Stop
                 }
-                Ok(Input::Signal(Signal::HangUp)) => {
+                Ok(FleetInput::Signal(Signal::HangUp)) => {
                     self.hung_up = true;
-                    Msg::HangUp
+                    FleetMsg::HangUp
                 }
-                Ok(Input::Event(id, event)) => match self.observe(id, event, console) {
+                Ok(FleetInput::Event(id, event)) => match self.observe(id, event, console) {
                     Some(msg) => msg,
                     None => continue,
                 },
@@ -209,7 +211,7 @@ impl Batch<'_> {
     }
 
     /// Passes an event through the drone's supervisor, and prints it.
-    fn observe(&mut self, id: usize, event: Event, console: &mut Console) -> Option<Msg> {
+    fn observe(&mut self, id: usize, event: Event, console: &mut Console) -> Option<FleetMsg> {
         let now = self.world.clock.now();
         let due = self.is_due(now, id, &event);
         let crew = self.crews.get_mut(id)?.as_mut()?;
@@ -220,7 +222,7 @@ impl Batch<'_> {
                     Next::Resume(job) => Some(job),
                     Next::Done | Next::GiveUp => None,
                 };
-                return Some(Msg::Ended(id, Box::new(ended.report), next));
+                return Some(FleetMsg::Ended(id, Box::new(ended.report), next));
             }
         };
         let drone = self.fleet.rows.get(id)?;
@@ -237,7 +239,7 @@ impl Batch<'_> {
             // The supervisor adds the entry to the run log.
             let _ = crew.supervisor.observe(now, log);
         }
-        Some(Msg::Event(id, event))
+        Some(FleetMsg::Event(id, event))
     }
 
     /// Whether to print this event: of the progress, ten times a second and the end of each phase are enough.
@@ -267,16 +269,16 @@ impl Batch<'_> {
         }
     }
 
-    fn perform(&mut self, effect: Effect, console: &mut Console) {
+    fn perform(&mut self, effect: FleetEffect, console: &mut Console) {
         match effect {
-            Effect::Start(id, job) => {
+            FleetEffect::Start(id, job) => {
                 let location = self.fleet.rows[id].device.location.clone();
                 let inputs = self.inputs.clone();
                 let crew = self.hire(id);
                 // Such a drone must not be asked to enter DFU mode.
                 if let Some(other) = crew.supervisor.user_of(&location) {
                     console.line(&other.to_string());
-                    let _ = inputs.send(Input::Held(id));
+                    let _ = inputs.send(FleetInput::Held(id));
                     return;
                 }
                 crew.supervisor.start(job);
@@ -284,16 +286,16 @@ impl Batch<'_> {
                 self.running.lock().unwrap_or_else(PoisonError::into_inner).push((id, commands));
                 self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(location);
             }
-            Effect::Resume(id, job) => self.resume(id, job),
-            Effect::Cancel(id) => self.send(id, Command::Cancel),
-            Effect::CancelIfUntouched(id) => self.send(id, Command::CancelIfUntouched),
-            Effect::Joined(id) => {
+            FleetEffect::Resume(id, job) => self.resume(id, job),
+            FleetEffect::Cancel(id) => self.send(id, Command::Cancel),
+            FleetEffect::CancelIfUntouched(id) => self.send(id, Command::CancelIfUntouched),
+            FleetEffect::Joined(id) => {
                 console.joins(id, &self.fleet.rows[id]);
                 if id + 1 == self.fleet.rows.len() {
                     self.announce(console);
                 }
             }
-            Effect::Show(id) => {
+            FleetEffect::Show(id) => {
                 let row = &self.fleet.rows[id];
                 let saved = self.save(row);
                 if let Some(Err(problem)) = &saved {
@@ -322,12 +324,12 @@ impl Batch<'_> {
                     worker.join();
                 }
             }
-            Effect::DoneAlready(device) => console.done_already(&device),
-            Effect::Paused => console.line(
+            FleetEffect::DoneAlready(device) => console.done_already(&device),
+            FleetEffect::Paused => console.line(
                 "The first three drones failed in the same way, so the others were not started. Check the image, the hub \
                  and the cables, then run the batch again.",
             ),
-            Effect::End => self.over = true,
+            FleetEffect::End => self.over = true,
         }
     }
 
@@ -363,7 +365,7 @@ impl Batch<'_> {
         let (_, none) = channel();
         let events = std::mem::replace(&mut worker.events, none);
         let inputs = self.inputs.clone();
-        thread::spawn(move || events.iter().all(|event| inputs.send(Input::Event(id, event)).is_ok()));
+        thread::spawn(move || events.iter().all(|event| inputs.send(FleetInput::Event(id, event)).is_ok()));
         let demo = self.fleet.rows[id].device.simulated;
         let supervisor =
             Supervisor::new(worker.commands.clone(), demo, self.options.waits, self.options.logs);
@@ -395,7 +397,7 @@ fn beeps(row: &Row) -> usize {
 
 /// Reports the drones on the bus whenever they change. Opens each drone once per enumeration, and no drone that has a
 /// job: the query would wait behind an erase.
-fn watch_bus(world: &World, busy: Arc<Mutex<HashSet<Location>>>, inputs: Sender<Input>) {
+fn watch_bus(world: &FleetWorld, busy: Arc<Mutex<HashSet<Location>>>, inputs: Sender<FleetInput>) {
     let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
     thread::spawn(move || {
         let mut cache = ScanCache::default();
@@ -411,7 +413,7 @@ fn watch_bus(world: &World, busy: Arc<Mutex<HashSet<Location>>>, inputs: Sender<
                 && last.as_ref() != Some(&(devices.clone(), skipped.clone()))
             {
                 last = Some((devices.clone(), skipped));
-                if inputs.send(Input::Bus(devices)).is_err() {
+                if inputs.send(FleetInput::Bus(devices)).is_err() {
                     return;
                 }
             }

@@ -10,7 +10,7 @@ use crate::report;
 
 /// A row of the report. Texts from devices are untrusted.
 #[derive(Serialize)]
-struct Entry<'a> {
+struct ReportRow<'a> {
     n: usize,
     port: String,
     serial: &'a str,
@@ -31,7 +31,7 @@ const COLUMNS: &str =
 
 /// The report as text.
 pub(super) fn text(as_json: bool, fleet: &Fleet, images: &[String]) -> String {
-    let entries: Vec<Entry<'_>> =
+    let entries: Vec<ReportRow<'_>> =
         fleet.rows.iter().enumerate().map(|(n, row)| entry(n + 1, row, images)).collect();
     if as_json {
         return serde_json::to_string_pretty(&entries).unwrap_or_default() + "\n";
@@ -61,14 +61,14 @@ pub(super) fn text(as_json: bool, fleet: &Fleet, images: &[String]) -> String {
     text
 }
 
-fn entry<'a>(n: usize, row: &'a Row, images: &'a [String]) -> Entry<'a> {
+fn entry<'a>(n: usize, row: &'a Row, images: &'a [String]) -> ReportRow<'a> {
     let report = row.report.as_deref();
     let end = match row.state {
         RowState::Ended(end) => end.json_name(),
         _ => "cancelled",
     };
     let took = row.started.zip(row.ended).map(|(started, ended)| ended.saturating_sub(started));
-    Entry {
+    ReportRow {
         n,
         port: row.device.location.to_string(),
         serial: &row.device.strings.serial,

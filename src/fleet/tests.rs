@@ -42,16 +42,16 @@ fn failed(kind: FailureKind) -> Box<Report> {
 }
 
 /// A fleet whose drones have been gathered, with the effects of the start.
-fn started(policy: Policy, devices: Vec<Device>) -> (Fleet, Vec<Effect>) {
+fn started(policy: Policy, devices: Vec<Device>) -> (Fleet, Vec<FleetEffect>) {
     let mut fleet = Fleet::new(policy, Duration::ZERO);
-    fleet.update(Duration::ZERO, Msg::Bus(devices));
-    let effects = fleet.update(SETTLE, Msg::Tick);
+    fleet.update(Duration::ZERO, FleetMsg::Bus(devices));
+    let effects = fleet.update(SETTLE, FleetMsg::Tick);
     (fleet, effects)
 }
 
-fn starts(effects: &[Effect]) -> Vec<usize> {
-    let start = |effect: &Effect| match effect {
-        Effect::Start(id, _) => Some(*id),
+fn starts(effects: &[FleetEffect]) -> Vec<usize> {
+    let start = |effect: &FleetEffect| match effect {
+        FleetEffect::Start(id, _) => Some(*id),
         _ => None,
     };
     effects.iter().filter_map(start).collect()
@@ -63,7 +63,7 @@ fn at_most_four_drones_of_a_hub_enter_dfu_mode_at_once() {
     let (mut fleet, effects) = started(policy(), (1..=10).map(running).collect());
     assert_eq!(starts(&effects), [0, 1, 2, 3]);
     // The first is in DFU mode, so the next may enter.
-    let effects = fleet.update(SETTLE, Msg::Event(0, Event::Device(device(&[1, 1], 1, Mode::Dfu))));
+    let effects = fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device(&[1, 1], 1, Mode::Dfu))));
     assert_eq!(starts(&effects), [4]);
     // Drones that are in DFU mode already need not wait, and another hub has its own limit.
     let mixed =
@@ -78,27 +78,27 @@ fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
     let mut fleet = Fleet::new(policy(), Duration::ZERO);
     let one = device(&[1], 1, Mode::Dfu);
     let two = device(&[2], 2, Mode::Dfu);
-    assert!(starts(&fleet.update(seconds(0), Msg::Bus(vec![one.clone()]))).is_empty());
-    assert!(starts(&fleet.update(seconds(1), Msg::Bus(vec![one.clone(), two.clone()]))).is_empty());
-    assert!(starts(&fleet.update(Duration::from_millis(2900), Msg::Tick)).is_empty());
-    assert_eq!(starts(&fleet.update(seconds(3), Msg::Tick)), [0, 1]);
+    assert!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]))).is_empty());
+    assert!(starts(&fleet.update(seconds(1), FleetMsg::Bus(vec![one.clone(), two.clone()]))).is_empty());
+    assert!(starts(&fleet.update(Duration::from_millis(2900), FleetMsg::Tick)).is_empty());
+    assert_eq!(starts(&fleet.update(seconds(3), FleetMsg::Tick)), [0, 1]);
     // With `--expect`, it starts as soon as all are there, and without them after the wait.
     let expects = |expect| Policy { expect: Some(expect), wait: seconds(30), ..policy() };
     let mut fleet = Fleet::new(expects(2), Duration::ZERO);
-    assert_eq!(starts(&fleet.update(seconds(0), Msg::Bus(vec![one.clone(), two.clone()]))), [0, 1]);
+    assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone(), two.clone()]))), [0, 1]);
     let mut fleet = Fleet::new(expects(3), Duration::ZERO);
-    fleet.update(seconds(0), Msg::Bus(vec![one, two]));
-    assert!(starts(&fleet.update(seconds(29), Msg::Tick)).is_empty());
-    assert_eq!(starts(&fleet.update(seconds(30), Msg::Tick)), [0, 1]);
+    fleet.update(seconds(0), FleetMsg::Bus(vec![one, two]));
+    assert!(starts(&fleet.update(seconds(29), FleetMsg::Tick)).is_empty());
+    assert_eq!(starts(&fleet.update(seconds(30), FleetMsg::Tick)), [0, 1]);
     assert_eq!(fleet.counts().missing, 1);
 }
 
 #[test]
 fn a_batch_without_drones_ends_with_no_device() {
     let (mut fleet, effects) = started(policy(), Vec::new());
-    assert_eq!(effects, [Effect::End]);
+    assert_eq!(effects, [FleetEffect::End]);
     assert_eq!(fleet.exit(), Exit::NoDevice);
-    assert!(fleet.update(SETTLE, Msg::Tick).is_empty());
+    assert!(fleet.update(SETTLE, FleetMsg::Tick).is_empty());
 }
 
 #[test]
@@ -107,8 +107,8 @@ fn three_failures_alike_keep_the_others_from_starting() {
     let (mut fleet, effects) = started(Policy { jobs: 1, ..policy() }, drones);
     assert_eq!(starts(&effects), [0]);
     for id in 0..3 {
-        let effects = fleet.update(SETTLE, Msg::Ended(id, failed(FailureKind::OtherChip), None));
-        assert_eq!(effects.contains(&Effect::Paused), id == 2, "{id}: {effects:?}");
+        let effects = fleet.update(SETTLE, FleetMsg::Ended(id, failed(FailureKind::OtherChip), None));
+        assert_eq!(effects.contains(&FleetEffect::Paused), id == 2, "{id}: {effects:?}");
     }
     assert_eq!((fleet.counts().failed, fleet.counts().cancelled), (3, 3));
 }
@@ -119,27 +119,27 @@ fn a_station_takes_each_drone_once_and_a_failed_one_again() {
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
     let seconds = Duration::from_secs;
     let (one, two) = (device(&[1], 1, Mode::Dfu), device(&[1], 2, Mode::Dfu));
-    assert_eq!(starts(&fleet.update(seconds(0), Msg::Bus(vec![one.clone()]))), [0]);
-    fleet.update(seconds(5), Msg::Ended(0, ended(Outcome::Flashed), None));
+    assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]))), [0]);
+    fleet.update(seconds(5), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
     // It restarts, which is no new drone, and stays plugged in.
-    assert!(fleet.update(seconds(6), Msg::Bus(Vec::new())).is_empty());
-    assert!(fleet.update(seconds(8), Msg::Bus(vec![Device { address: 2, ..one.clone() }])).is_empty());
+    assert!(fleet.update(seconds(6), FleetMsg::Bus(Vec::new())).is_empty());
+    assert!(fleet.update(seconds(8), FleetMsg::Bus(vec![Device { address: 2, ..one.clone() }])).is_empty());
     // Another one takes its port, fails, and is plugged in again.
-    assert_eq!(starts(&fleet.update(seconds(20), Msg::Bus(vec![two.clone()]))), [1]);
-    fleet.update(seconds(25), Msg::Ended(1, failed(FailureKind::OtherChip), None));
-    fleet.update(seconds(26), Msg::Bus(Vec::new()));
-    assert_eq!(starts(&fleet.update(seconds(36), Msg::Bus(vec![two]))), [2]);
-    fleet.update(seconds(40), Msg::Ended(2, ended(Outcome::Unchanged), None));
+    assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![two.clone()]))), [1]);
+    fleet.update(seconds(25), FleetMsg::Ended(1, failed(FailureKind::OtherChip), None));
+    fleet.update(seconds(26), FleetMsg::Bus(Vec::new()));
+    assert_eq!(starts(&fleet.update(seconds(36), FleetMsg::Bus(vec![two]))), [2]);
+    fleet.update(seconds(40), FleetMsg::Ended(2, ended(Outcome::Unchanged), None));
     // The first drone on another port is done already, in either mode.
     let moved = device(&[4], 1, Mode::Firmware);
     assert_eq!(
-        fleet.update(seconds(41), Msg::Bus(vec![moved.clone()])),
-        [Effect::DoneAlready(moved.clone())]
+        fleet.update(seconds(41), FleetMsg::Bus(vec![moved.clone()])),
+        [FleetEffect::DoneAlready(moved.clone())]
     );
-    assert!(fleet.update(seconds(42), Msg::Bus(vec![moved])).is_empty());
-    assert_eq!(starts(&fleet.update(seconds(50), Msg::Bus(vec![device(&[5], 3, Mode::Dfu)]))), [3]);
-    let effects = fleet.update(seconds(55), Msg::Ended(3, ended(Outcome::Flashed), None));
-    assert!(effects.contains(&Effect::End), "three drones are done: {effects:?}");
+    assert!(fleet.update(seconds(42), FleetMsg::Bus(vec![moved])).is_empty());
+    assert_eq!(starts(&fleet.update(seconds(50), FleetMsg::Bus(vec![device(&[5], 3, Mode::Dfu)]))), [3]);
+    let effects = fleet.update(seconds(55), FleetMsg::Ended(3, ended(Outcome::Flashed), None));
+    assert!(effects.contains(&FleetEffect::End), "three drones are done: {effects:?}");
     assert_eq!(fleet.exit(), Exit::Done);
 }
 
@@ -153,17 +153,18 @@ fn a_failed_scan_or_a_restart_does_not_release_a_held_drone() {
     let seconds = Duration::from_secs;
     let mut fleet = station(None, true);
     let one = device(&[1], 1, Mode::Firmware);
-    fleet.update(seconds(0), Msg::Bus(vec![one.clone()]));
-    fleet.update(seconds(1), Msg::Bus(Vec::new()));
+    fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]));
+    fleet.update(seconds(1), FleetMsg::Bus(Vec::new()));
     assert!(
-        starts(&fleet.update(seconds(3), Msg::Bus(vec![Device { address: 2, ..one.clone() }]))).is_empty()
+        starts(&fleet.update(seconds(3), FleetMsg::Bus(vec![Device { address: 2, ..one.clone() }])))
+            .is_empty()
     );
     // A serial number that cannot be read proves nothing.
     let nameless = Device { strings: Strings::default(), address: 3, ..one.clone() };
-    assert!(starts(&fleet.update(seconds(4), Msg::Bus(vec![nameless]))).is_empty());
+    assert!(starts(&fleet.update(seconds(4), FleetMsg::Bus(vec![nameless]))).is_empty());
     // Unplugged for good, and plugged in again: now the user wants it flashed.
-    fleet.update(seconds(5), Msg::Bus(Vec::new()));
-    assert_eq!(starts(&fleet.update(seconds(20), Msg::Bus(vec![one]))).len(), 1);
+    fleet.update(seconds(5), FleetMsg::Bus(Vec::new()));
+    assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![one]))).len(), 1);
 }
 
 #[test]
@@ -171,11 +172,13 @@ fn a_drone_without_a_serial_number_is_flashed_once() {
     let seconds = Duration::from_secs;
     let mut fleet = station(Some(2), false);
     let nameless = Device { strings: Strings::default(), ..device(&[1], 1, Mode::Dfu) };
-    assert_eq!(starts(&fleet.update(seconds(0), Msg::Bus(vec![nameless.clone()]))), [0]);
-    fleet.update(seconds(5), Msg::Ended(0, ended(Outcome::Flashed), None));
+    assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![nameless.clone()]))), [0]);
+    fleet.update(seconds(5), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
     for n in 6..9 {
-        assert!(starts(&fleet.update(seconds(n), Msg::Bus(vec![nameless.clone()]))).is_empty());
-        assert!(starts(&fleet.update(seconds(n), Msg::Bus(vec![device(&[1], 1, Mode::Dfu)]))).is_empty());
+        assert!(starts(&fleet.update(seconds(n), FleetMsg::Bus(vec![nameless.clone()]))).is_empty());
+        assert!(
+            starts(&fleet.update(seconds(n), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))).is_empty()
+        );
     }
     assert_eq!(fleet.done(), 1);
 }
@@ -184,9 +187,9 @@ fn a_drone_without_a_serial_number_is_flashed_once() {
 fn a_station_ends_although_more_drones_are_there_than_it_needs() {
     let mut fleet = station(Some(1), false);
     let drones = (1..=3).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
-    assert_eq!(starts(&fleet.update(Duration::ZERO, Msg::Bus(drones))), [0]);
-    let effects = fleet.update(Duration::ZERO, Msg::Ended(0, ended(Outcome::Flashed), None));
-    assert!(effects.contains(&Effect::End), "{effects:?}");
+    assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(drones))), [0]);
+    let effects = fleet.update(Duration::ZERO, FleetMsg::Ended(0, ended(Outcome::Flashed), None));
+    assert!(effects.contains(&FleetEffect::End), "{effects:?}");
 }
 
 /// While a job runs, its port is not in the list, so the station does not see how its drone is unplugged.
@@ -195,9 +198,9 @@ fn a_drone_that_was_lost_is_taken_again_when_it_comes_back() {
     let seconds = Duration::from_secs;
     let mut fleet = station(None, false);
     let one = device(&[1], 1, Mode::Dfu);
-    assert_eq!(starts(&fleet.update(seconds(0), Msg::Bus(vec![one.clone()]))), [0]);
-    fleet.update(seconds(5), Msg::Ended(0, failed(FailureKind::OtherChip), None));
-    assert_eq!(starts(&fleet.update(seconds(30), Msg::Bus(vec![one]))), [1]);
+    assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]))), [0]);
+    fleet.update(seconds(5), FleetMsg::Ended(0, failed(FailureKind::OtherChip), None));
+    assert_eq!(starts(&fleet.update(seconds(30), FleetMsg::Bus(vec![one]))), [1]);
 }
 
 #[test]
@@ -205,13 +208,13 @@ fn a_station_says_why_it_cannot_open_a_drone() {
     let seconds = Duration::from_secs;
     let mut fleet = station(None, false);
     let closed = Device { open_error: Some(TransferError::Access), ..device(&[1], 1, Mode::Dfu) };
-    fleet.update(seconds(0), Msg::Bus(vec![closed.clone()]));
-    assert!(fleet.update(seconds(1), Msg::Tick).is_empty(), "udev may be about to grant access");
-    assert_eq!(fleet.update(seconds(3), Msg::Tick), [Effect::Joined(0), Effect::Show(0)]);
-    assert!(fleet.update(seconds(4), Msg::Tick).is_empty());
+    fleet.update(seconds(0), FleetMsg::Bus(vec![closed.clone()]));
+    assert!(fleet.update(seconds(1), FleetMsg::Tick).is_empty(), "udev may be about to grant access");
+    assert_eq!(fleet.update(seconds(3), FleetMsg::Tick), [FleetEffect::Joined(0), FleetEffect::Show(0)]);
+    assert!(fleet.update(seconds(4), FleetMsg::Tick).is_empty());
     assert_eq!(fleet.exit(), Exit::NoPermission);
     // The rules are installed, and the drone is flashed.
-    assert_eq!(starts(&fleet.update(seconds(9), Msg::Bus(vec![device(&[1], 1, Mode::Dfu)]))), [1]);
+    assert_eq!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))), [1]);
 }
 
 /// The serial number of a running drone fits two drones in DFU mode.
@@ -228,7 +231,7 @@ fn a_serial_number_that_fits_two_drones_selects_neither() {
         started(Policy { selected, ..policy() }, devices)
     };
     let (fleet, effects) = selects(vec![dfu(1, &folded), dfu(2, &folded), dfu(3, "0123456789AB")]);
-    assert!(starts(&effects).is_empty() && effects.contains(&Effect::End), "{effects:?}");
+    assert!(starts(&effects).is_empty() && effects.contains(&FleetEffect::End), "{effects:?}");
     assert_eq!((fleet.rows.len(), fleet.exit()), (2, Exit::NoDevice));
     // If one of them runs, it is certain.
     let running = Device { mode: Mode::Firmware, id: CRAZYFLIE, ..dfu(1, full) };
@@ -242,9 +245,9 @@ fn a_serial_number_that_fits_two_drones_selects_neither() {
 #[test]
 fn a_batch_does_not_end_before_the_bus_was_read() {
     let mut fleet = Fleet::new(policy(), Duration::ZERO);
-    assert!(fleet.update(Duration::from_secs(9), Msg::Tick).is_empty());
-    fleet.update(Duration::from_secs(10), Msg::Bus(vec![device(&[1], 1, Mode::Dfu)]));
-    assert_eq!(starts(&fleet.update(Duration::from_secs(12), Msg::Tick)), [0]);
+    assert!(fleet.update(Duration::from_secs(9), FleetMsg::Tick).is_empty());
+    fleet.update(Duration::from_secs(10), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]));
+    assert_eq!(starts(&fleet.update(Duration::from_secs(12), FleetMsg::Tick)), [0]);
 }
 
 #[test]
@@ -256,8 +259,8 @@ fn a_drone_that_does_not_come_back_is_reported_as_it_was_lost() {
         place: None,
         drone: DroneState::WithoutFirmware,
     });
-    fleet.update(SETTLE, Msg::Ended(0, ended(lost.clone()), Some(job)));
-    fleet.update(SETTLE, Msg::Ended(0, failed(FailureKind::NoMatch("1-1".to_owned())), None));
+    fleet.update(SETTLE, FleetMsg::Ended(0, ended(lost.clone()), Some(job)));
+    fleet.update(SETTLE, FleetMsg::Ended(0, failed(FailureKind::NoMatch("1-1".to_owned())), None));
     assert_eq!(fleet.rows[0].report.as_ref().map(|report| report.outcome.clone()), Some(lost));
 }
 
@@ -267,15 +270,18 @@ fn a_station_holds_the_drones_that_are_there_at_the_start() {
         Some(Station { hold: true, done: vec!["00000000000000000000000A".to_owned()], ..Station::default() });
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
     let at = |port: u8, serial| device(&[port], serial, Mode::Dfu);
-    assert!(starts(&fleet.update(Duration::ZERO, Msg::Bus(vec![at(1, 1)]))).is_empty());
+    assert!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1)]))).is_empty());
     // A drone that comes later starts at once, except one that an earlier run has done.
-    assert_eq!(starts(&fleet.update(Duration::ZERO, Msg::Bus(vec![at(1, 1), at(2, 2), at(3, 10)]))), [1]);
-    assert_eq!(starts(&fleet.update(Duration::ZERO, Msg::Go)), [0]);
+    assert_eq!(
+        starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1), at(2, 2), at(3, 10)]))),
+        [1]
+    );
+    assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Go)), [0]);
     // Enter may be pressed before the bus is read.
     let station = Some(Station { hold: true, ..Station::default() });
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
-    fleet.update(Duration::ZERO, Msg::Go);
-    assert_eq!(starts(&fleet.update(Duration::ZERO, Msg::Bus(vec![at(1, 1)]))), [0]);
+    fleet.update(Duration::ZERO, FleetMsg::Go);
+    assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1)]))), [0]);
 }
 
 #[derive(Clone, Debug)]
@@ -317,12 +323,12 @@ struct Model {
 }
 
 impl Model {
-    fn send(&mut self, msg: Msg) {
+    fn send(&mut self, msg: FleetMsg) {
         let effects = self.fleet.update(self.now, msg);
         assert!(!self.over || effects.is_empty(), "effects after the end");
         for effect in effects {
             match effect {
-                Effect::Start(id, job) => {
+                FleetEffect::Start(id, job) => {
                     let row = &self.fleet.rows[id];
                     assert!(!self.ended.contains(&id), "row {id} starts again");
                     assert_eq!(job.device, Selector::At(row.device.location.clone()));
@@ -333,17 +339,17 @@ impl Model {
                     assert!(!self.succeeded.contains(serial), "a finished drone starts again");
                     self.running.insert(id, *job);
                 }
-                Effect::Resume(id, job) => {
+                FleetEffect::Resume(id, job) => {
                     assert!(!self.ended.contains(&id));
                     assert_eq!(job.device, Selector::At(self.fleet.rows[id].device.location.clone()));
                     assert!(self.running.insert(id, *job).is_none());
                 }
-                Effect::Cancel(id) | Effect::CancelIfUntouched(id) => {
+                FleetEffect::Cancel(id) | FleetEffect::CancelIfUntouched(id) => {
                     assert!(self.running.contains_key(&id), "nothing runs on row {id}");
                 }
-                Effect::DoneAlready(device) => assert!(self.succeeded.contains(&device.strings.serial)),
-                Effect::Joined(_) | Effect::Show(_) | Effect::Paused => {}
-                Effect::End => {
+                FleetEffect::DoneAlready(device) => assert!(self.succeeded.contains(&device.strings.serial)),
+                FleetEffect::Joined(_) | FleetEffect::Show(_) | FleetEffect::Paused => {}
+                FleetEffect::End => {
                     assert!(self.running.is_empty());
                     self.over = true;
                 }
@@ -380,7 +386,7 @@ impl Model {
         if matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged) && self.is_station {
             self.succeeded.push(self.fleet.rows[id].device.strings.serial.clone());
         }
-        self.send(Msg::Ended(id, report, next));
+        self.send(FleetMsg::Ended(id, report, next));
         if self.fleet.rows[id].is_final() && !self.ended.contains(&id) {
             self.ended.push(id);
         }
@@ -388,7 +394,7 @@ impl Model {
 
     fn bus(&mut self) {
         let devices = self.bus.values().cloned().collect();
-        self.send(Msg::Bus(devices));
+        self.send(FleetMsg::Bus(devices));
     }
 }
 
@@ -431,24 +437,24 @@ proptest! {
                 }
                 Step::Wait(millis) => {
                     model.now += Duration::from_millis(millis);
-                    model.send(Msg::Tick);
+                    model.send(FleetMsg::Tick);
                 }
                 Step::Progress(id) => {
                     if model.running.contains_key(&id) {
                         let device = Device { mode: Mode::Dfu, ..model.fleet.rows[id].device.clone() };
-                        model.send(Msg::Event(id, Event::Device(device)));
-                        model.send(Msg::Event(id, Event::Progress { phase: Phase::Write, done: 1, total: 2 }));
+                        model.send(FleetMsg::Event(id, Event::Device(device)));
+                        model.send(FleetMsg::Event(id, Event::Progress { phase: Phase::Write, done: 1, total: 2 }));
                     }
                 }
                 Step::End(id, how) => model.end(id, how),
-                Step::Stop => model.send(Msg::Stop),
-                Step::HangUp => model.send(Msg::HangUp),
+                Step::Stop => model.send(FleetMsg::Stop),
+                Step::HangUp => model.send(FleetMsg::HangUp),
             }
         }
         // Every batch ends once its jobs end, and a station once it is stopped.
         model.bus();
         model.now += Duration::from_secs(60);
-        model.send(if is_station { Msg::Stop } else { Msg::Tick });
+        model.send(if is_station { FleetMsg::Stop } else { FleetMsg::Tick });
         while let Some(id) = model.running.keys().next().copied() {
             model.end(id, 0);
         }

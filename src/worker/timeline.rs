@@ -57,7 +57,7 @@ pub(super) enum Share {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Row {
+struct PartRow {
     part: Part,
     total: Duration,
     shares: [Duration; 3],
@@ -65,14 +65,14 @@ struct Row {
 
 #[derive(Debug)]
 pub(super) struct Timeline {
-    rows: Vec<Row>,
+    rows: Vec<PartRow>,
     since: Duration,
 }
 
 impl Timeline {
     /// Starts with [`Part::Find`].
     pub(super) fn new(now: Duration) -> Timeline {
-        Timeline { rows: vec![Row::new(Part::Find)], since: now }
+        Timeline { rows: vec![PartRow::new(Part::Find)], since: now }
     }
 
     /// Starts a part, or continues an earlier one in its row.
@@ -82,7 +82,7 @@ impl Timeline {
         }
         self.since = now;
         let at = self.rows.iter().position(|row| row.part == part);
-        let row = at.map_or(Row::new(part), |at| self.rows.remove(at));
+        let row = at.map_or(PartRow::new(part), |at| self.rows.remove(at));
         self.rows.push(row);
     }
 
@@ -98,7 +98,7 @@ impl Timeline {
         if let Some(row) = self.rows.last_mut() {
             row.total += now.saturating_sub(self.since);
         }
-        let mut all = Row::new(Part::Find);
+        let mut all = PartRow::new(Part::Find);
         let mut table = vec![LogEntry::Time { part: None, total: Duration::ZERO, shares: all.shares }];
         for row in &self.rows {
             all.total += row.total;
@@ -114,9 +114,9 @@ impl Timeline {
     }
 }
 
-impl Row {
-    fn new(part: Part) -> Row {
-        Row { part, total: Duration::ZERO, shares: [Duration::ZERO; 3] }
+impl PartRow {
+    fn new(part: Part) -> PartRow {
+        PartRow { part, total: Duration::ZERO, shares: [Duration::ZERO; 3] }
     }
 
     fn entry(&self, name: &'static str) -> LogEntry {
