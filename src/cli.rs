@@ -448,7 +448,6 @@ fn run_all(
     let options = fleet::Options {
         waits: if device.wait > 0 { Waits::Lost } else { Waits::No },
         logs: Settings::load().0.logs(),
-        require_boot,
         report,
         images,
         journal,

@@ -615,6 +615,11 @@ impl Fleet {
         self.policy.station.as_ref()
     }
 
+    /// Whether a drone that does not run afterwards has not succeeded.
+    pub fn requires_boot(&self) -> bool {
+        self.policy.require_boot
+    }
+
     /// For a station: how many drones hold the image now.
     pub fn done(&self) -> usize {
         self.done

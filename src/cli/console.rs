@@ -411,7 +411,7 @@ impl Console {
         self.object_of(id, &json::drone(row));
         let Device { location, strings, mode, .. } = &row.device;
         let mode = if *mode == Mode::Dfu { "in DFU mode" } else { "running" };
-        self.line(&format!("{:>3}  {location}  {}  {} {mode}", id + 1, strings.serial, strings.product));
+        self.line(&of_row(id, row, &format!("{}  {} {mode}", strings.serial, strings.product)));
         if self.live {
             let (bars, all) = self.bars.get_or_insert_with(|| (MultiProgress::new(), Vec::new()));
             let bar = bars.add(ProgressBar::new(0));
@@ -427,6 +427,11 @@ impl Console {
         }
     }
 
+    /// The bar of a batch's drone.
+    fn bar_of(&self, id: usize) -> Option<&ProgressBar> {
+        self.bars.as_ref().and_then(|(_, all)| all.get(id))
+    }
+
     /// Prints an event of a batch's drone: all of them as JSON, only warnings as text.
     pub(super) fn of_drone(&mut self, id: usize, row: &Row, event: &Event) {
         match event {
@@ -434,9 +439,7 @@ impl Console {
             Event::Planned(plan) => self.object_of(id, &json::plan(plan)),
             Event::Progress { phase, done, total } => {
                 self.object_of(id, &json::progress(*phase, *done, *total));
-                if let Some((_, all)) = &self.bars
-                    && let Some(bar) = all.get(id)
-                {
+                if let Some(bar) = self.bar_of(id) {
                     bar.set_length(*total);
                     bar.set_position(*done);
                     bar.set_message(phase.json_name());
@@ -445,7 +448,7 @@ impl Console {
             Event::Log(level, entry) => {
                 let text = entry.to_string();
                 self.object_of(id, &Object::Log { text: &text });
-                let line = format!("{:>3}  {}  {text}", id + 1, row.device.location);
+                let line = of_row(id, row, &text);
                 match level {
                     Level::Warning => self.line(&line),
                     Level::Info | Level::Detail if self.verbose > 0 => self.line(&line),
@@ -454,14 +457,13 @@ impl Console {
             }
             Event::Ready(preview) => {
                 if let Some(change) = preview.platform_change {
-                    let words = report::platform_change(change);
-                    self.line(&format!("{:>3}  {}  Warning: {words}", id + 1, row.device.location));
+                    self.line(&of_row(id, row, &format!("Warning: {}", report::platform_change(change))));
                 }
             }
             Event::Known(known) => {
                 self.object_of(id, &json::board(known));
                 for (label, text) in report::known(known) {
-                    self.line(&format!("{:>3}  {}  {label:<11} {text}", id + 1, row.device.location));
+                    self.line(&of_row(id, row, &format!("{label:<11} {text}")));
                 }
             }
             Event::Sector { .. } | Event::Waiting { .. } | Event::Finished(_) => {}
@@ -470,10 +472,7 @@ impl Console {
 
     /// Prints the state of a batch's drone.
     pub(super) fn row(&mut self, id: usize, row: &Row, require_boot: bool, file: Option<&Path>) {
-        let mark = format!("{:>3}  {}", id + 1, row.device.location);
-        if let Some((_, all)) = &self.bars
-            && let Some(bar) = all.get(id)
-        {
+        if let Some(bar) = self.bar_of(id) {
             match &row.state {
                 RowState::Entering => bar.set_message("enters"),
                 RowState::Starting => bar.set_message("restarts"),
@@ -495,9 +494,10 @@ impl Console {
                 let not_running = report::not_running(report).filter(|_| require_boot);
                 self.object_of(id, &json::result(report, file, not_running.as_ref()));
                 if let Some(file) = file {
-                    self.line(&format!("{mark}  saved to {}", file.display()));
+                    self.line(&of_row(id, row, &format!("saved to {}", file.display())));
                 }
-                return self.row_ended(&mark, report, not_running.as_ref());
+                self.line(&of_row(id, row, &report::headline(report)));
+                return self.advise(report, not_running.as_ref());
             }
             (RowState::Ended(_), None) => {
                 let stopped = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
@@ -505,11 +505,11 @@ impl Console {
                 "not started".to_owned()
             }
         };
-        self.line(&format!("{mark}  {words}"));
+        self.line(&of_row(id, row, &words));
     }
 
-    fn row_ended(&mut self, mark: &str, report: &Report, not_running: Option<&Problem>) {
-        self.line(&format!("{mark}  {}", report::headline(report)));
+    /// Prints what to do after a drone of a batch has ended.
+    fn advise(&mut self, report: &Report, not_running: Option<&Problem>) {
         let problem = match &report.outcome {
             Outcome::Failed(failure) => Some(report::failed(failure)),
             _ => not_running.cloned(),
@@ -679,6 +679,11 @@ impl Console {
         self.write_log_file(text);
         let _ = writeln!(io::stderr(), "  {text}");
     }
+}
+
+/// A line about a drone of a batch: its number, its port and the text.
+fn of_row(id: usize, row: &Row, text: &str) -> String {
+    format!("{:>3}  {}  {text}", id + 1, row.device.location)
 }
 
 fn columns() -> usize {

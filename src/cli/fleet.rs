@@ -54,7 +54,6 @@ pub(super) struct FleetWorld {
 pub(super) struct Options {
     pub waits: Waits,
     pub logs: usize,
-    pub require_boot: bool,
     /// The file of `--report`, and whether it is JSON.
     pub report: Option<(Output, bool)>,
     /// The names of the images, in the order of the task.
@@ -295,34 +294,9 @@ impl Batch<'_> {
                     self.announce(console);
                 }
             }
+            FleetEffect::Show(id) if self.fleet.rows[id].is_final() => self.finish(id, console),
             FleetEffect::Show(id) => {
-                let row = &self.fleet.rows[id];
-                let saved = self.save(row);
-                if let Some(Err(problem)) = &saved {
-                    console.line(&format!("{problem}. {}", problem.advice));
-                    self.lost_backup = true;
-                }
-                let file = saved.and_then(Result::ok);
-                console.row(id, row, self.options.require_boot, file.as_deref());
-                if row.is_final() {
-                    // A lost drone keeps its port: its worker looks for it.
-                    self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&row.device.location);
-                    self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|(n, _)| *n != id);
-                }
-                if let (Some(station), true) = (self.fleet.station(), row.is_final()) {
-                    let done = self.fleet.done();
-                    let of = station.count.map(|count| format!(" of {count}")).unwrap_or_default();
-                    console.line(&format!("{done}{of} done"));
-                    console.beep(beeps(row));
-                    self.note(row, console);
-                }
-                if self.fleet.rows[id].is_final()
-                    && let Some(Crew { worker, supervisor }) = self.crews.get_mut(id).and_then(Option::take)
-                {
-                    // A station must not keep a thread and a USB context for every drone of the day.
-                    drop(supervisor);
-                    worker.join();
-                }
+                console.row(id, &self.fleet.rows[id], self.fleet.requires_boot(), None);
             }
             FleetEffect::DoneAlready(device) => console.done_already(&device),
             FleetEffect::Paused => console.line(
@@ -330,6 +304,32 @@ impl Batch<'_> {
                  and the cables, then run the batch again.",
             ),
             FleetEffect::End => self.over = true,
+        }
+    }
+
+    /// Prints a row that has just ended, saves what it read, and frees its port and its worker.
+    fn finish(&mut self, id: usize, console: &mut Console) {
+        let row = &self.fleet.rows[id];
+        let saved = self.save(row);
+        if let Some(Err(problem)) = &saved {
+            console.line(&format!("{problem}. {}", problem.advice));
+            self.lost_backup = true;
+        }
+        let file = saved.and_then(Result::ok);
+        console.row(id, row, self.fleet.requires_boot(), file.as_deref());
+        if let Some(station) = self.fleet.station() {
+            let done = self.fleet.done();
+            let of = station.count.map(|count| format!(" of {count}")).unwrap_or_default();
+            console.line(&format!("{done}{of} done"));
+            console.beep(beeps(row));
+            self.note(row, console);
+        }
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&row.device.location);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|(n, _)| *n != id);
+        if let Some(Crew { worker, supervisor }) = self.crews.get_mut(id).and_then(Option::take) {
+            // A station must not keep a thread and a USB context for every drone of the day.
+            drop(supervisor);
+            worker.join();
         }
     }
 
