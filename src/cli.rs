@@ -29,7 +29,6 @@ use crate::record::StateDir;
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::scan;
 use crate::settings::Settings;
-use crate::sim::SimBus;
 use crate::sim::drone::Helper;
 use crate::sim::scenario::{SCENARIOS, Scenario};
 use crate::supervise::{NoUndo, UndoTarget, Waits};
@@ -139,7 +138,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         CliCommand::Flash { image, sha256, batch, flash } => {
             let images = images(image, *sha256, flash, console)?;
             if batch.all {
-                return flash_all(global, batch, flash, images, console);
+                let task = BatchTask::flash(flash, images)?;
+                return run_all(global, batch, &flash.device, task, None, console);
             }
             flash_job(global, flash, images, console).map(|(_, exit)| exit)
         }
@@ -152,10 +152,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let done = done.unwrap_or_default();
             let station = Station { count: *count, hold: !*yes, done };
             let batch = BatchArgs { all: true, expect: None, jobs: 32, report: report.clone() };
-            let names = image_names(&images);
-            let task = flash_task(flash, images)?;
-            let require_boot = flash.require_boot;
-            let task = BatchTask { images: names, require_boot, ..task.into() };
+            let task = BatchTask::flash(flash, images)?;
             run_all(global, &batch, &flash.device, task, Some((station, journal)), console)
         }
         CliCommand::RestoreBootloader { loader, firmware, flash } => {
@@ -286,9 +283,7 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
     let settings = Settings::load();
     let theme = console::theme(global, &settings.0);
     let simulated = |scenario: &Scenario| -> (Arc<dyn Bus>, _) {
-        let drones = scenario.drones(clock.now());
-        let places = scenario.places(drones.len());
-        let bus = SimBus::at(drones, places, Arc::clone(&clock));
+        let bus = scenario.bus(Arc::clone(&clock));
         (Arc::new(bus.clone()), Some((bus, scenario.name.to_owned())))
     };
     let (bus, demo): (Arc<dyn Bus>, _) = if let Some(name) = &global.demo {
@@ -342,11 +337,14 @@ fn images(
     flash: &FlashArgs,
     console: &mut Console,
 ) -> Result<Vec<FlashImage>, Problem> {
-    let demo = [None];
-    let paths: Vec<Option<&Path>> = paths.iter().map(|path| Some(path.as_path())).collect();
+    let mut paths: Vec<Option<&Path>> = paths.iter().map(|path| Some(path.as_path())).collect();
+    if paths.is_empty() {
+        // The demo's own image.
+        paths.push(None);
+    }
     let mut images: Vec<FlashImage> = Vec::new();
-    for path in if paths.is_empty() { &demo[..] } else { &paths } {
-        let image = image_or_demo(*path, sha256, || simulate::demo_image(DemoKind::Firmware))?;
+    for path in paths {
+        let image = image_or_demo(path, sha256, || simulate::demo_image(DemoKind::Firmware))?;
         console.image(&image);
         let approved =
             admission::flash(&image, overrides(flash)).map_err(|refusal| report::refusal(&refusal))?;
@@ -370,29 +368,11 @@ fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
     Some(Board::named(code).to_string())
 }
 
-/// Flashes all drones at the same time.
-fn flash_all(
-    global: &Global,
-    batch: &BatchArgs,
-    flash: &FlashArgs,
-    images: Vec<FlashImage>,
-    console: &mut Console,
-) -> Result<Exit, Problem> {
-    let names = image_names(&images);
-    let task = flash_task(flash, images)?;
-    let task = BatchTask { images: names, require_boot: flash.require_boot, ..task.into() };
-    run_all(global, batch, &flash.device, task, None, console)
-}
-
 /// What distinguishes these images from others, for a station's journal.
 fn identity_of(images: &[FlashImage]) -> String {
     let bytes: Vec<u8> =
         images.iter().flat_map(|image| image.image.segments()).flat_map(|it| it.data.clone()).collect();
     Sha256::of(&bytes).to_string()
-}
-
-fn image_names(images: &[FlashImage]) -> Vec<String> {
-    images.iter().map(|image| image.version.clone().unwrap_or_else(|| "image".to_owned())).collect()
 }
 
 /// What each drone of a batch has to do.
@@ -404,6 +384,16 @@ struct BatchTask {
     require_boot: bool,
     /// The folder for backups, and whether files in it may be overwritten.
     folder: Option<(PathBuf, bool)>,
+}
+
+impl BatchTask {
+    /// Each drone gets the image for its board.
+    fn flash(flash: &FlashArgs, images: Vec<FlashImage>) -> Result<BatchTask, Problem> {
+        let name = |image: &FlashImage| image.version.clone().unwrap_or_else(|| "image".to_owned());
+        let names = images.iter().map(name).collect();
+        let task = flash_task(flash, images)?;
+        Ok(BatchTask { images: names, require_boot: flash.require_boot, ..task.into() })
+    }
 }
 
 impl From<Task> for BatchTask {
@@ -458,22 +448,20 @@ fn run_all(
 
 /// The bus of a batch. On Linux, each worker has its own.
 fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWorld, Problem> {
-    if global.demo.is_some() || !cfg!(target_os = "linux") || console.transfer_listener().is_some() {
-        let (bus, clock) = if global.demo_fast {
-            demo_bus(global, None, Arc::new(TeamClock::new()), console)
-        } else {
-            bus(global, console)?
-        };
-        let shared = Arc::clone(&bus);
-        return Ok(fleet::FleetWorld { bus, for_worker: Box::new(move || Arc::clone(&shared)), clock });
-    }
-    let (bus, clock) = bus(global, console)?;
-    let shared = Arc::clone(&bus);
-    let own = move || match Libusb::new() {
-        Ok(bus) => Arc::new(bus) as Arc<dyn Bus>,
-        Err(_) => Arc::clone(&shared),
+    let (bus, clock) = if global.demo.is_some() && global.demo_fast {
+        demo_bus(global, None, Arc::new(TeamClock::new()), console)
+    } else {
+        bus(global, console)?
     };
-    Ok(fleet::FleetWorld { bus, for_worker: Box::new(own), clock })
+    let has_own = cfg!(target_os = "linux") && global.demo.is_none() && console.transfer_listener().is_none();
+    let shared = Arc::clone(&bus);
+    let for_worker = move || -> Arc<dyn Bus> {
+        match has_own.then(Libusb::new) {
+            Some(Ok(own)) => Arc::new(own),
+            Some(Err(_)) | None => Arc::clone(&shared),
+        }
+    };
+    Ok(fleet::FleetWorld { bus, for_worker: Box::new(for_worker), clock })
 }
 
 /// The task for these images, of which each drone gets the one for its board.
@@ -743,19 +731,16 @@ fn demo_bus(
     console: &mut Console,
 ) -> World {
     let name = global.demo.clone().flatten();
-    let scenario = scenario(name.as_deref());
-    let mut drones = scenario.drones(clock.now());
+    let bus = scenario(name.as_deref()).bus(Arc::clone(&clock));
     if let Some(device) = device.filter(|device| device.wait > 0) {
         let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
-        for drone in &mut drones {
-            drone.traits.helper = Some(helper);
+        for n in 0..bus.drones() {
+            bus.with(n, |drone, _| drone.traits.helper = Some(helper));
         }
-        if !drones.is_empty() {
+        if bus.drones() > 0 {
             console.line("SIMULATED: if needed, the drone is put into DFU mode by hand after 3 s.");
         }
     }
-    let places = scenario.places(drones.len());
-    let bus = SimBus::at(drones, places, Arc::clone(&clock));
     (traced(bus, console), clock)
 }
 

@@ -94,7 +94,6 @@ impl SimBus {
     }
 
     /// The number of drones, plugged in or not.
-    #[cfg(target_os = "linux")]
     pub(crate) fn drones(&self) -> usize {
         self.lock().len()
     }

@@ -1,12 +1,15 @@
 //! The scenarios of the demo and of `simulate`, by name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::SimBus;
 use super::descriptors::{self, UsbIdentity};
 use super::drone::{self, SimDrone, SimFault, Traits};
 use super::images;
 use super::nor::{self, Nor, Pace};
 use super::rom::Switch;
+use crate::clock::Clock;
 use crate::usb::Location;
 
 #[derive(Clone, Copy, Debug)]
@@ -150,8 +153,15 @@ impl Scenario {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
+    /// A bus with the drones of the scenario.
+    pub fn bus(&self, clock: Arc<dyn Clock>) -> SimBus {
+        let drones = self.drones(clock.now());
+        let places = self.places(drones.len());
+        SimBus::at(drones, places, clock)
+    }
+
     /// Where this many drones of the scenario are plugged in: on hubs with seven ports each, or on the root hub.
-    pub fn places(&self, count: usize) -> Vec<Location> {
+    fn places(&self, count: usize) -> Vec<Location> {
         const PORTS: usize = 7;
         let port = |n: usize| u8::try_from(n + 1).unwrap_or(u8::MAX);
         let has_hubs = self.name.starts_with("fleet");

@@ -25,9 +25,7 @@ pub struct World {
 impl World {
     pub fn new(scenario: &str) -> World {
         let clock = Arc::new(FastClock::new());
-        let drones = Scenario::by_name(scenario).unwrap().drones(clock.now());
-        let places = Scenario::by_name(scenario).unwrap().places(drones.len());
-        World { bus: SimBus::at(drones, places, clock.clone()), clock }
+        World { bus: Scenario::by_name(scenario).unwrap().bus(clock.clone()), clock }
     }
 
     /// The contents of the first drone's flash; empty if there is no drone.
