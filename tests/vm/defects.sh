@@ -32,8 +32,8 @@ unplugged_at() {
 
 # back: plugs the drone in again, in DFU mode.
 back() {
+  count 0 0483:df11
   echo dfu >&3
-  sleep 1
   seen 0483:df11
 }
 
@@ -45,9 +45,11 @@ back
 check "H2: the next undo resumes the interrupted one" says "Flashed and verified" 0 "$cfdfu" undo
 check "H2: the drone has its previous firmware again" says "2025.02" 0 "$cfdfu" identify
 check "undo restores the new firmware" says "firmware 2026.04" 0 "$cfdfu" undo
-(shows said "Download" && echo unplug >orders && sleep 3 && echo dfu >orders) &
+rm -f said
+(shows said Download; echo unplug >orders; shows said 'device disconnected'; sleep 1; echo dfu >orders) &
 check "H2: with --wait, an undo resumes automatically" says "Flashed and verified" 0 "$cfdfu" undo --wait 60
 wait $!
+check "H2: that undo was disconnected" grep -q 'device disconnected' said
 check "an image for another board is flashed with --allow-mismatch" "$cfdfu" flash bolt.bin --allow-mismatch --no-leave
 check "the right image is flashed over the wrong one" "$cfdfu" flash new.bin --no-leave
 check "M6: undo refuses to restore the image for another board" says "--allow-mismatch" 65 "$cfdfu" undo
@@ -86,13 +88,11 @@ stop
 
 echo "== udev rules for one USB ID only (M1)"
 start healthy 0483:5740
-sleep 1
 chmod 666 "$(node 0483:5740)"
 check "without udev, flash reports that the drone's firmware is no longer running" says "its firmware is no longer running" 77 as_nobody "$cfdfu" flash new.bin
 echo unplug >&3
-sleep 1
+count 0 0483:df11
 echo plug >&3
-sleep 1
 seen 0483:5740
 chmod 666 "$(node 0483:5740)"
 mkdir -p /run/udev /etc/udev/rules.d && touch /run/udev/control
@@ -108,10 +108,11 @@ stop
 
 echo "== the interface and a waiting flash at the same time (M2)"
 for round in 1 2 3; do
-  (sleep 14 | "$cfdfu" --plain >plain.$round 2>&1) &
-  "$cfdfu" flash new.bin --full --wait 30 --no-leave >waits 2>&1 &
+  rm -f waits
+  (shows waits 'Flashed and verified' | "$cfdfu" --plain >plain.$round 2>&1) &
+  "$cfdfu" flash new.bin --full --wait 60 --no-leave >waits 2>&1 &
   waiting=$!
-  sleep 2
+  shows waits 'Waiting for a Crazyflie'
   start dfu
   wait $waiting
   check "round $round: the waiting flash gets the drone" sh -c "cat waits plain.$round; grep -q 'Flashed and verified' waits"
@@ -121,7 +122,6 @@ done
 
 echo "== a board that looks like a running Crazyflie (M3)"
 start bystander
-sleep 1
 seen 0483:5740
 chmod 600 "$(node 0483:5740)"
 chmod 666 "$(node 0483:df11)"

@@ -18,7 +18,7 @@ check "the drone is running again" lsusb -d 0483:5740
 check "verify succeeds with the flashed image" "$cfdfu" verify new.bin
 check "verify fails with another image" ends 1 "$cfdfu" verify old.bin
 check "a second flash changes nothing" sh -c "'$cfdfu' flash new.bin --json | grep '\"outcome\":\"unchanged\"'"
-check "unplugging the drone while flashing is reported as such" sh -c "(sleep 3; echo unplug >orders) & '$cfdfu' flash old.bin --full >log 2>&1; status=\$?; cat log; [ \$status -eq 74 ] && grep -q 'the device disconnected' log"
+check "unplugging the drone while flashing is reported as such" sh -c "rm -f log; (shows log Download; echo unplug >orders) & '$cfdfu' flash old.bin --full >log 2>&1; status=\$?; cat log; [ \$status -eq 74 ] && grep -q 'the device disconnected' log"
 check "without a drone, flash exits with 69" ends 69 "$cfdfu" flash old.bin
 echo dfu >&3
 check "the drone is in DFU mode, entered by hand" seen 0483:df11
@@ -39,7 +39,7 @@ check "dfu-util -D flashes another image" dfu-util -a 0 -s 0x08004000 -D old.bin
 check "cfdfu verifies what dfu-util wrote" "$cfdfu" verify old.bin
 check "a backup by cfdfu contains the same bytes" sh -c "'$cfdfu' backup all.bin && dd if=all.bin bs=16384 skip=1 status=none | head -c $size | cmp - old.bin"
 check "a device in use by dfu-util is reported as busy" sh -c "
-  dfu-util -a 0 -s 0x08004000 -D new.bin >/dev/null 2>&1 & sleep 2
+  rm -f theirs; dfu-util -a 0 -s 0x08004000 -D new.bin >theirs 2>&1 & shows theirs Erase
   '$cfdfu' flash new.bin; status=\$?; wait; [ \$status -eq 74 ]"
 check "missing permission is reported" sh -c "
   chmod 600 /dev/bus/usb/*/*; chmod 711 . && chmod 644 new.bin
@@ -70,7 +70,7 @@ check "a flash continues when its terminal hangs up, and the next start reports 
 stop
 
 start two
-sleep 1
+count 2 0483:df11
 check "with two drones, flash requires a choice" ends 69 "$cfdfu" flash new.bin
 check "one of two drones is selected by its serial number" "$cfdfu" flash new.bin --device 338133883034 --no-leave
 stop

@@ -12,7 +12,7 @@ export TERM=linux
 echo "== unplugged"
 start dfu
 check "in the interface, a flash resumes automatically when the drone is back" sh -c "
-  rm -f ilog; (shows ilog 'Erase '; sleep 2; echo unplug >orders; sleep 3; echo dfu >orders) &
+  rm -f ilog; (shows ilog 'Erase '; sleep 2; echo unplug >orders; shows ilog 'device disconnected'; sleep 1; echo dfu >orders) &
   keys 'Flashed and verified:' |
     timeout 150 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >screen 2>&1
   cat ilog; grep -q 'device disconnected' ilog && grep -aq 'Flashed and verified' screen"
@@ -25,7 +25,7 @@ check "SIGINT twice has the effect of one: the flash stops at a safe point" sh -
 check "the same command completes the flash" "$cfdfu" flash old.bin --no-leave
 check "SIGHUP lets the flash finish, and the next start reports the result" sh -c "
   rm -f log; setsid '$cfdfu' flash new.bin --full --no-leave >log 2>&1 & shows log Erase; kill -HUP \$!; wait \$!
-  [ \$? -eq 0 ] && '$cfdfu' verify new.bin && sleep 1 | '$cfdfu' --plain | grep 'ended while you were away: Flashed and verified'"
+  [ \$? -eq 0 ] && '$cfdfu' verify new.bin && plain 'ended while you were away: Flashed and verified'"
 check "after SIGKILL while flashing, the same command completes the flash" sh -c "
   rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase; kill -KILL \$!; wait \$!
   '$cfdfu' flash old.bin --no-leave && '$cfdfu' verify old.bin"
@@ -33,16 +33,16 @@ check "after SIGKILL while flashing, the same command completes the flash" sh -c
 echo "== two instances at once"
 check "a second cfdfu shows the running flash and its progress" sh -c "
   rm -f log; '$cfdfu' flash new.bin --full --no-leave >log 2>&1 & shows log Erase
-  sleep 2 | '$cfdfu' --plain >plain; wait; cat plain; grep -q 'is using port .*: [a-z]* [0-9]* %' plain"
+  plain 'is using port .*: [a-z]* [0-9]* %'; status=\$?; wait; [ \$status -eq 0 ]"
 check "the full-screen interface shows the running flash as well" sh -c "
   rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase
-  (sleep 3; printf q) | script -qfec \"stty rows 24 cols 80; exec '$cfdfu'\" /dev/null >screen 2>&1; wait
+  rm -f screen; (shows screen 'is using port'; printf q) | script -qfec \"stty rows 24 cols 80; exec '$cfdfu'\" /dev/null >screen 2>&1; wait
   grep -aq 'is using port' screen"
 check "a flash that outlived its terminal is shown as well" sh -c "
   rm -f ilog; keys never |
-    timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >screen 2>&1 &
-  shows ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; sleep 0.3; sleep 2 | timeout 60 '$cfdfu' --plain >plain; cat plain; wait
-  grep -q 'is using port' plain && '$cfdfu' verify new.bin"
+    timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >screen 2>&1 & script=\$!
+  shows ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; plain 'is using port'; status=\$?; wait \$script
+  [ \$status -eq 0 ] && '$cfdfu' verify new.bin"
 echo dfu >&3
 seen 0483:df11
 check "flashing the same device fails and names the process that uses it" sh -c "
@@ -55,8 +55,7 @@ check "an unwritable home does not prevent a flash" sh -c "
   XDG_STATE_HOME=/proc/nothing '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
   [ \$status -eq 0 ] && grep -q 'The previous firmware is not kept' log"
 check "background identify writes no files" sh -c "
-  sleep 3 | XDG_STATE_HOME=\$PWD/fresh '$cfdfu' --plain >plain; cat plain; find fresh 2>/dev/null
-  grep -q 'boot ROM' plain && [ ! -e fresh ]"
+  XDG_STATE_HOME=\$PWD/fresh plain 'boot ROM'; status=\$?; find fresh 2>/dev/null; [ \$status -eq 0 ] && [ ! -e fresh ]"
 mkdir -p full && mount -t tmpfs -o size=64k tmpfs full
 check "a full disk does not prevent a flash" sh -c "
   XDG_STATE_HOME=\$PWD/full '$cfdfu' flash new.bin --no-leave --log-file full/log >log 2>&1; status=\$?; cat log
@@ -71,11 +70,11 @@ echo "== dfu-util on the same chip: the README's claims about it"
 head -c 1024 new.bin >short.bin
 start dfu
 check "dfu-util killed while flashing leaves half a firmware that the bootloader would start" sh -c "
-  rm -f log; dfu-util -a 0 -s 0x08004000 -D old.bin >log 2>&1 & until cat log 2>/dev/null | tr '\\r' '\\n' | grep -q 'Download.* [34][0-9]%'; do sleep 0.2; done; kill -KILL \$!; wait \$!; cat log
+  rm -f log; dfu-util -a 0 -s 0x08004000 -D old.bin >log 2>&1 & shows log 'Download[^%]* [34][0-9]%'; kill -KILL \$!; wait \$!; cat log
   '$cfdfu' backup half.bin >log 2>&1 && dd if=half.bin bs=16384 skip=1 status=none >rest.bin
   cmp -n 4096 rest.bin old.bin && ! cmp -n 243176 rest.bin old.bin"
 check "cfdfu killed while flashing leaves the first word blank, so nothing is started" sh -c "
-  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & until grep -qs Download log; do sleep 0.1; done; kill -KILL \$!; wait \$!; cat log
+  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Download; kill -KILL \$!; wait \$!; cat log
   '$cfdfu' backup none.bin >log 2>&1 && dd if=none.bin bs=16384 skip=1 status=none >rest.bin; od -An -tx1 -N4 rest.bin
   printf '\\377\\377\\377\\377' | cmp -n 4 - rest.bin"
 check "dfu-util at 0x08000000 overwrites the bootloader" sh -c "
@@ -102,7 +101,7 @@ stop
 echo "== the doctor"
 start dfu
 check "the doctor names the process that has the drone open" sh -c "
-  dfu-util -a 0 -s 0x08004000 -D old.bin >/dev/null 2>&1 & holder=\$!; sleep 2
+  rm -f theirs; dfu-util -a 0 -s 0x08004000 -D old.bin >theirs 2>&1 & holder=\$!; shows theirs Erase
   '$cfdfu' doctor >log; kill \$holder; wait; cat log; grep -q \"dfu-util (process \$holder) has it open\" log"
 stop
 mkdir -p /etc/udev/rules.d && rm -f /etc/udev/rules.d/70-cfdfu.rules

@@ -7,15 +7,6 @@
 "$cfdfu" demo-image new.bin
 "$cfdfu" demo-image old.bin --version 2026.04
 
-# count N ID: waits up to 30 s until lsusb lists N devices with this ID.
-count() {
-  for _ in $(seq 300); do
-    [ "$(lsusb -d "$2" | wc -l)" -eq "$1" ] && return
-    sleep 0.1
-  done
-  return 1
-}
-
 # holds FILE: every chip in DFU mode holds the file, as read by dfu-util.
 holds() {
   local port

@@ -6,17 +6,22 @@ set -u
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 work=/dev/shm/$(basename "$0" .sh)
 cfdfu=/dev/shm/bin/cfdfu
+[ -p /dev/shm/never ] || mkfifo /dev/shm/never
 mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/release/cfdfu" "$cfdfu" && cd "$work" || exit 1
 passed=0
 failed=0
 
-# shows FILE TEXT: waits up to a minute for the text to appear in the file. The jobs wait for text instead of a fixed
-# time because the speed of the machine varies. This is a program on the PATH so that checks can call it in `sh -c`.
+# shows FILE TEXT: waits up to two minutes for the text, an extended regular expression, to appear in the file. The
+# jobs wait for text instead of a fixed time because the speed of the machine varies. This is a program on the PATH so
+# that checks can call it in `sh -c`. It starts no programs while it waits: in emulation, that would take most of a core.
 cat >/dev/shm/bin/shows <<'END'
-#!/bin/sh
-for _ in $(seq 600); do
-  grep -aqs -- "$2" "$1" && exit
-  sleep 0.1
+#!/bin/bash
+exec {never}<>/dev/shm/never
+while [ $SECONDS -lt 120 ]; do
+  text=
+  [ -e "$1" ] && read -rd '' text <"$1"
+  [[ $text =~ $2 ]] && exit
+  read -rt 0.1 -u $never
 done
 exit 1
 END
@@ -36,7 +41,17 @@ printf q
 sleep 1
 printf q
 END
-chmod +x /dev/shm/bin/shows /dev/shm/bin/keys
+# plain TEXT ARGUMENT…: runs the plain interface until it prints the text, which is then also in the file `plain`.
+cat >/dev/shm/bin/plain <<'END'
+#!/bin/sh
+rm -f plain
+text=$1
+shift
+shows plain "$text" | cfdfu --plain "$@" >plain 2>&1
+cat plain
+grep -q -- "$text" plain
+END
+chmod +x /dev/shm/bin/*
 PATH=$PATH:/dev/shm/bin
 
 # check NAME COMMAND…: counts and prints one check. It passes if the command succeeds.
@@ -72,7 +87,16 @@ says() {
   [ $actual -eq "$status" ] && grep -qF -- "$text" said
 }
 
-# start SCENARIO [ID]: plugs in the simulated drone and waits until lsusb lists ID. Commands such as `unplug` go to file
+# once TEXT ORDER…: in the background, waits until the next `says` has printed the text, and sends the orders to the
+# simulated drone, a second apart. `wait $!` waits for the last order.
+once() {
+  local text=$1
+  shift
+  rm -f said
+  (shows said "$text" && for order in "$@"; do sleep 1 && echo "$order" >orders; done) &
+}
+
+# start SCENARIO [ID]: plugs in the simulated drone and waits for a device with this ID. Commands such as `unplug` go to file
 # descriptor 3, or to the pipe `orders`.
 start() {
   rm -f orders
@@ -89,13 +113,33 @@ stop() {
   exec 3>&-
 }
 
-# seen ID: waits up to 10 seconds until lsusb lists the device.
+# devices ID: sets `found` to the number of USB devices with this ID. Like `shows`, it starts no programs.
+devices() {
+  local device vendor product
+  found=0
+  for device in /sys/bus/usb/devices/*; do
+    # A device can disappear between the two lines.
+    { read -r vendor <"$device/idVendor" && read -r product <"$device/idProduct"; } 2>/dev/null || continue
+    [ "$vendor:$product" = "$1" ] && found=$((found + 1))
+  done
+}
+
+# seen ID: waits up to a minute for a device with this ID.
 seen() {
-  for _ in $(seq 100); do
-    lsusb -d "$1" >/dev/null && return
+  local until=$((SECONDS + 60))
+  while devices "$1" && [ $found -eq 0 ]; do
+    [ $SECONDS -lt $until ] || return 1
     sleep 0.1
   done
-  return 1
+}
+
+# count N ID: waits up to a minute until there are N devices with this ID.
+count() {
+  local until=$((SECONDS + 60))
+  while devices "$2" && [ $found -ne "$1" ]; do
+    [ $SECONDS -lt $until ] || return 1
+    sleep 0.1
+  done
 }
 
 # seconds COMMAND…: runs the command and sets `took` to its wall time.

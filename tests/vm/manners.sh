@@ -14,7 +14,7 @@ port() { "$cfdfu" list | sed -n "$1s/ .*//p"; }
 
 echo "== two drones with the same serial number"
 start twins
-sleep 1
+count 2 0483:df11
 check "list shows both drones" sh -c "[ \$('$cfdfu' list | grep -c 338133873034) -eq 2 ]"
 one=$(port 1) two=$(port 2)
 check "without --device, neither drone is selected" says "--device $one" 69 "$cfdfu" flash new.bin
@@ -28,7 +28,7 @@ stop
 
 echo "== a loose cable"
 start loose
-(shows said 'disconnected'; sleep 2; echo dfu >&3) &
+once 'device disconnected' dfu
 check "after transfer errors and a disconnect, the flash resumes when the drone is back" \
   says "Flashed and verified" 0 "$cfdfu" flash big.bin --no-leave --wait 60
 wait $!
@@ -50,7 +50,7 @@ start late 0483:5740
 check "flash waits for a drone that is late to enter DFU mode" says "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
 stop
 start old 0483:5740
-(sleep 6; echo unplug >&3; sleep 1; echo dfu >&3) &
+once 'too old to enter DFU mode' unplug dfu
 check "with firmware that is too old, flash waits for DFU mode entered by hand" says "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
 wait $!
 stop
