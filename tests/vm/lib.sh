@@ -113,14 +113,19 @@ stop() {
   exec 3>&-
 }
 
-# devices ID: sets `found` to the number of USB devices with this ID. Like `shows`, it starts no programs.
+# devices ID: sets `found` to the number of USB devices with this ID that programs can use: configured, and with a device
+# file. Like `shows`, it starts no programs.
 devices() {
-  local device vendor product
+  local device vendor product bus number config
   found=0
   for device in /sys/bus/usb/devices/*; do
-    # A device can disappear between the two lines.
-    { read -r vendor <"$device/idVendor" && read -r product <"$device/idProduct"; } 2>/dev/null || continue
-    [ "$vendor:$product" = "$1" ] && found=$((found + 1))
+    config=
+    # A device can disappear at any time. The last file is empty until the kernel has configured the device.
+    { read -r vendor <"$device/idVendor" && read -r product <"$device/idProduct" && read -r bus <"$device/busnum" &&
+      read -r number <"$device/devnum" && read -r config <"$device/bConfigurationValue"; } 2>/dev/null
+    [ -n "$config" ] && [ "$vendor:$product" = "$1" ] || continue
+    printf -v number '/dev/bus/usb/%03d/%03d' "$bus" "$number"
+    [ -e "$number" ] && found=$((found + 1))
   done
 }
 
@@ -131,6 +136,7 @@ seen() {
     [ $SECONDS -lt $until ] || return 1
     sleep 0.1
   done
+  sleep 0.3
 }
 
 # count N ID: waits up to a minute until there are N devices with this ID.
@@ -140,6 +146,7 @@ count() {
     [ $SECONDS -lt $until ] || return 1
     sleep 0.1
   done
+  sleep 0.3
 }
 
 # seconds COMMAND…: runs the command and sets `took` to its wall time.
