@@ -2,7 +2,7 @@
 //! startup only [`update`](update::update) changes the state. That function is pure and total; its caller passes the
 //! time.
 //!
-//! [`keys`] is the table of key bindings, [`command_line`] builds the equivalent command, [`wizard`] guides the user
+//! [`batch`] is the table of many drones. [`keys`] is the table of key bindings, [`command_line`] builds the equivalent command, [`wizard`] guides the user
 //! into DFU mode by hand, [`progress`] computes the figures of a job, [`picker`] chooses a file, and [`log`] keeps the
 //! log lines and explains them.
 
@@ -13,11 +13,13 @@ use crate::doctor::Check;
 use crate::image::{Content, Image, Sha256};
 use crate::job::{Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
 use crate::plan::admission::{self, ApprovedImage, Overrides, Purpose};
-use crate::plan::undo::Piece;
+use crate::plan::undo::{NoUndo, Piece};
 use crate::report::{Exit, Problem};
-use crate::supervise::{Ended, NoUndo, RunningInstance, UndoTarget};
+use crate::supervise::{Ended, RunningInstance, UndoTarget};
+use crate::usb::Location;
 use crate::usb::descriptor::is_printable;
 
+pub mod batch;
 pub(crate) mod command_line;
 pub(crate) mod devices;
 pub mod keys;
@@ -27,6 +29,7 @@ pub(crate) mod progress;
 pub mod update;
 pub mod wizard;
 
+use batch::{BatchStage, BatchView};
 pub use devices::{BackgroundIdentify, BusState, Devices, SECTORS};
 use keys::Key;
 use log::Log;
@@ -58,6 +61,8 @@ pub struct App {
     /// The user picked the goal; otherwise it follows from what is plugged in.
     pub goal_is_explicit: bool,
     pub screen: Screen,
+    /// The batch whose row the screen shows. Esc comes back to it.
+    pub behind: Option<Box<BatchView>>,
     /// Drawn on top of the screen.
     pub over: Option<Overlay>,
     /// The number of rows that the overlay is scrolled down.
@@ -319,6 +324,8 @@ pub enum Screen {
     Wizard(WizardView),
     Job(JobView),
     Outcome(Box<Report>, JobFacts),
+    /// Many drones at once.
+    Batch(Box<BatchView>),
 }
 
 /// A running job.
@@ -406,6 +413,10 @@ pub enum Msg {
     /// An event of the current job or background identify, except the last one, which is [`Msg::Ended`].
     Job(Box<Event>),
     Ended(Box<Ended>),
+    /// An event of a row's job in a batch.
+    OfRow(usize, Box<Event>),
+    /// A row's job in a batch has ended.
+    RowEnded(usize, Box<Ended>),
     /// The results of the checks on this computer.
     Doctor(Vec<Check>),
     /// The state of the simulated cable and button.
@@ -427,6 +438,7 @@ pub enum Effect {
     Proceed,
     /// Stop the job at the next safe point.
     Cancel,
+    Batch(BatchEffect),
     /// Read and recognise this file.
     Load(Which, PathBuf),
     /// Read this folder.
@@ -443,6 +455,19 @@ pub enum Effect {
     /// Save the screen, the log and the state for a bug report.
     BugReport,
     Quit,
+}
+
+/// What the shell must do for a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchEffect {
+    /// Start the job of this row on this device.
+    Start(usize, Box<Device>, Box<Job>),
+    /// Start the rest of a row's job that lost its drone.
+    Resume(usize, Box<Job>),
+    Cancel(usize),
+    CancelIfUntouched(usize),
+    /// A row's job has ended: free its worker and its port.
+    Finish(usize, Location),
 }
 
 /// An input to the simulated drone.
@@ -467,6 +492,7 @@ impl App {
             goal_is_explicit: false,
             goal: Goal::Flash,
             screen: Screen::Home,
+            behind: None,
             over: None,
             overlay_scroll: 0,
             undo: Undo::Nothing(NoUndo::default()),
@@ -528,7 +554,6 @@ impl App {
 
     /// Shows a notice for six seconds.
     pub(crate) fn notify(&mut self, text: impl Into<String>) {
-        const NOTICE: Duration = Duration::from_secs(6);
         // File names may contain escape sequences, so remove them here as in the log.
         let text: String = text.into().chars().filter(|&c| c == '\n' || is_printable(c)).collect();
         self.notice = Some((text, self.now + NOTICE));
@@ -560,6 +585,14 @@ impl App {
         }
     }
 
+    /// The batch on the screen.
+    pub fn batch(&self) -> Option<&BatchView> {
+        match &self.screen {
+            Screen::Batch(view) => Some(view),
+            _ => None,
+        }
+    }
+
     /// The running job.
     pub fn job(&self) -> Option<&JobView> {
         match &self.screen {
@@ -575,6 +608,14 @@ impl App {
             Screen::Wizard(view) => view.wizard.next_wake(self.now),
             Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(self.now),
             Screen::Job(_) => Some(second),
+            Screen::Batch(view) => match view.stage {
+                BatchStage::Asking(shown) => {
+                    (shown + Confirmation::READ).checked_sub(self.now).filter(|left| !left.is_zero())
+                }
+                BatchStage::Over => None,
+                // The batch's limits in time are shorter than a second.
+                BatchStage::Identifying | BatchStage::Flashing => Some(Duration::from_millis(250)),
+            },
             Screen::Outcome(report, facts) if report.flies() => {
                 // The propellers in the drawing turn for a moment.
                 let passed = self.now.saturating_sub(facts.ended);
@@ -586,6 +627,9 @@ impl App {
         screen.into_iter().chain(notice).min().map(|wait| wait.max(Duration::from_millis(10)))
     }
 }
+
+/// How long a notice is shown.
+const NOTICE: Duration = Duration::from_secs(6);
 
 /// How long the propellers in the outcome's drawing turn, and how long each position is shown.
 pub(crate) const SPINNING: Duration = Duration::from_secs(3);

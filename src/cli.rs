@@ -15,6 +15,7 @@ use clap::CommandFactory;
 use crate::app::{Slot, Then};
 use crate::clock::{Clock, FastClock, RealClock, TeamClock};
 use crate::crazyflie::Board;
+use crate::crews::WorkerBus;
 use crate::doctor;
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Span};
 use crate::fleet::{Policy, Station};
@@ -23,15 +24,15 @@ use crate::job::{
     Compare, DroneAt, Enter, FailureKind, FlashImage, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report,
     Selector, Task, Verify, Width,
 };
-use crate::plan::admission::{self, Overrides};
-use crate::plan::undo::{Change, NoCopy};
+use crate::plan::admission::{self, Overrides, Refusal};
+use crate::plan::undo::{Change, NoCopy, NoUndo};
 use crate::record::StateDir;
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::scan;
 use crate::settings::Settings;
 use crate::sim::drone::Helper;
 use crate::sim::scenario::{SCENARIOS, Scenario};
-use crate::supervise::{NoUndo, UndoTarget, Waits};
+use crate::supervise::{UndoTarget, Waits};
 use crate::sys::{self, files};
 use crate::tui;
 use crate::usb::descriptor::is_printable;
@@ -151,7 +152,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let journal = record.and_then(|record| Some((record.open_journal(*resume).ok()?, identity)));
             let done = done.unwrap_or_default();
             let station = Station { count: *count, hold: !*yes, done };
-            let batch = BatchArgs { all: true, expect: None, jobs: 32, report: report.clone() };
+            let batch =
+                BatchArgs { all: true, expect: None, jobs: 32, strict: false, report: report.clone() };
             let task = BatchTask::flash(flash, images)?;
             run_all(global, &batch, &flash.device, task, Some((station, journal)), console)
         }
@@ -185,7 +187,11 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let report = run(global, device, task, console)?;
             Ok(console.conclude(&report, false))
         }
-        CliCommand::Undo { allow_mismatch, device } => undo_job(global, device, *allow_mismatch, console),
+        CliCommand::Undo { allow_mismatch, batch, device } if batch.all => {
+            let undo = Some(*allow_mismatch);
+            run_all(global, batch, device, BatchTask { undo, ..Task::Find.into() }, None, console)
+        }
+        CliCommand::Undo { allow_mismatch, device, .. } => undo_job(global, device, *allow_mismatch, console),
         CliCommand::Backup { file, force, batch, device } if batch.all => {
             let folder = Some((file.clone(), *force));
             let task = BatchTask { folder, ..Task::Backup(whole_flash()?).into() };
@@ -297,7 +303,9 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
     };
     let selector = selector(global);
     let clock = Arc::clone(&clock);
-    let mut world = tui::World { bus, clock, demo, settings, selector, log: console.take_log() };
+    let for_worker = worker_bus(&bus, demo.is_none());
+    let log = console.take_log();
+    let mut world = tui::World { bus, for_worker, clock, demo, settings, selector, log };
     let image = image.map(sys::absolute);
     let mut run = |world: &tui::World| {
         let ended = if global.plain || !tui::has_terminal() {
@@ -315,6 +323,7 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
     if app.then == Then::Practise {
         // The practice session does not affect the exit status.
         (world.bus, world.demo) = simulated(scenario(Some("dead")));
+        world.for_worker = worker_bus(&world.bus, false);
         world.selector = Selector::default();
         run(&world)?;
     }
@@ -384,6 +393,8 @@ struct BatchTask {
     require_boot: bool,
     /// The folder for backups, and whether files in it may be overwritten.
     folder: Option<(PathBuf, bool)>,
+    /// For an undo, which first finds its drone: whether a mismatch is allowed.
+    undo: Option<bool>,
 }
 
 impl BatchTask {
@@ -398,7 +409,7 @@ impl BatchTask {
 
 impl From<Task> for BatchTask {
     fn from(task: Task) -> BatchTask {
-        BatchTask { task, images: Vec::new(), require_boot: false, folder: None }
+        BatchTask { task, images: Vec::new(), require_boot: false, folder: None, undo: None }
     }
 }
 
@@ -407,7 +418,7 @@ fn run_all(
     global: &Global,
     batch: &BatchArgs,
     device: &DeviceArgs,
-    BatchTask { task, images, require_boot, folder }: BatchTask,
+    BatchTask { task, images, require_boot, folder, undo }: BatchTask,
     station: Option<(Station, Option<(File, String)>)>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
@@ -424,10 +435,7 @@ fn run_all(
     let world = batch_world(global, console)?;
     let (station, journal) = station.map_or((None, None), |(station, journal)| (Some(station), journal));
     let policy = Policy {
-        job: match job(global, device, task) {
-            job @ Job { enter: Enter::IfRunning, .. } => Job { enter: Enter::Unaided, ..job },
-            job => job,
-        },
+        job: unaided(job(global, device, task)),
         require_boot,
         selected: global.device.clone(),
         expect: batch.expect,
@@ -442,26 +450,39 @@ fn run_all(
         images,
         journal,
         folder,
+        undo: undo.map(|allow_mismatch| {
+            let enter = unaided(job(global, device, Task::Verify(Vec::new()))).enter;
+            fleet::Undo { allow_mismatch, enter }
+        }),
+        strict: batch.strict,
     };
     fleet::run(&world, policy, options, console)
 }
 
-/// The bus of a batch. On Linux, each worker has its own.
+/// The job for a batch, which cannot guide several drones into DFU mode.
+fn unaided(job: Job) -> Job {
+    let enter = if job.enter == Enter::IfRunning { Enter::Unaided } else { job.enter };
+    Job { enter, ..job }
+}
+
+/// The bus of a batch.
 fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWorld, Problem> {
     let (bus, clock) = if global.demo.is_some() && global.demo_fast {
         demo_bus(global, None, Arc::new(TeamClock::new()), console)
     } else {
         bus(global, console)?
     };
-    let has_own = cfg!(target_os = "linux") && global.demo.is_none() && console.transfer_listener().is_none();
-    let shared = Arc::clone(&bus);
-    let for_worker = move || -> Arc<dyn Bus> {
-        match has_own.then(Libusb::new) {
-            Some(Ok(own)) => Arc::new(own),
-            Some(Err(_)) | None => Arc::clone(&shared),
-        }
-    };
-    Ok(fleet::FleetWorld { bus, for_worker: Box::new(for_worker), clock })
+    let for_worker = worker_bus(&bus, global.demo.is_none() && console.transfer_listener().is_none());
+    Ok(fleet::FleetWorld { bus, for_worker, clock })
+}
+
+/// The bus of a worker: on Linux one of its own, if it is a real one that may be opened again.
+fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool) -> WorkerBus {
+    let shared = Arc::clone(shared);
+    Arc::new(move || match (cfg!(target_os = "linux") && is_real).then(Libusb::new) {
+        Some(Ok(own)) => Arc::new(own),
+        Some(Err(_)) | None => Arc::clone(&shared),
+    })
 }
 
 /// The task for these images, of which each drone gets the one for its board.
@@ -546,17 +567,23 @@ fn undo_job(
     if let Some((path, age)) = file {
         console.line(&format!("Copy from {} ago: {description}, {}", report::age(age), path.display()));
     }
-    let overrides = Overrides { allow_mismatch, ..Overrides::default() };
-    let image = admission::undo(copy, overrides).map_err(|refusal| report::refusal(&refusal))?;
-    let task = FlashTask {
+    let target = UndoTarget { copy, content, expected, file: None, drone: drone.clone() };
+    let task = undo_task(target, allow_mismatch).map_err(|refusal| report::refusal(&refusal))?;
+    let report = jobs.run_to_completion(job(global, device, Task::Flash(task)).of(drone), console);
+    jobs.finish();
+    Ok(console.conclude(&report, false))
+}
+
+/// The task that writes the previous content of a drone.
+fn undo_task(target: UndoTarget, allow_mismatch: bool) -> Result<FlashTask, Refusal> {
+    let UndoTarget { copy, content, expected, .. } = target;
+    let image = admission::undo(copy, Overrides { allow_mismatch, ..Overrides::default() })?;
+    Ok(FlashTask {
         change: Change::Undo,
         expected,
         mismatch: if allow_mismatch { Mismatch::Take } else { Mismatch::Refuse },
         ..FlashTask::new(image, content.as_ref().and_then(Content::firmware))
-    };
-    let report = jobs.run_to_completion(job(global, device, Task::Flash(task)).of(drone), console);
-    jobs.finish();
-    Ok(console.conclude(&report, false))
+    })
 }
 
 /// Returns what the undo writes, or explains why there is nothing to undo.

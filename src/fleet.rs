@@ -27,7 +27,7 @@ const EXPECT: Duration = Duration::from_secs(10);
 const ALIKE: usize = 3;
 
 /// What a batch does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The job for each drone.
     pub job: Job,
@@ -46,7 +46,7 @@ pub struct Policy {
 }
 
 /// A place where drones are plugged in one after the other.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Station {
     /// End once this many drones are done.
     pub count: Option<usize>,
@@ -75,6 +75,12 @@ pub enum FleetMsg {
     Stop,
     /// Stop the jobs that have not changed their drones; the others finish.
     HangUp,
+    /// Stop this row's job at its next safe point.
+    StopRow(usize),
+    /// Run the job of this row, which has ended, once more.
+    Again(usize),
+    /// Go on as a station: every drone that is plugged in from now on takes part.
+    KeepGoing,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +103,7 @@ pub enum FleetEffect {
 }
 
 /// A drone of the batch.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The drone as it was first seen. Its port stays the same.
     pub device: Device,
@@ -184,7 +190,7 @@ enum FleetStage {
     Over,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fleet {
     pub rows: Vec<Row>,
     policy: Policy,
@@ -234,7 +240,7 @@ impl Fleet {
     }
 
     pub fn update(&mut self, now: Duration, msg: FleetMsg) -> Vec<FleetEffect> {
-        if self.stage == FleetStage::Over {
+        if self.stage == FleetStage::Over && !matches!(msg, FleetMsg::Again(_) | FleetMsg::KeepGoing) {
             return Vec::new();
         }
         let mut effects = match msg {
@@ -249,6 +255,9 @@ impl Fleet {
             FleetMsg::Tick => self.report_closed(now),
             FleetMsg::Stop => self.stop(now, FleetEffect::Cancel),
             FleetMsg::HangUp => self.stop(now, FleetEffect::CancelIfUntouched),
+            FleetMsg::StopRow(id) => self.stop_row(now, id),
+            FleetMsg::Again(id) => self.again(id),
+            FleetMsg::KeepGoing => self.keep_going(now),
         };
         if self.stage == FleetStage::Gathering {
             effects.extend(self.gather(now));
@@ -599,6 +608,47 @@ impl Fleet {
         effects
     }
 
+    fn stop_row(&mut self, now: Duration, id: usize) -> Vec<FleetEffect> {
+        match self.rows.get_mut(id) {
+            Some(row) if row.is_active() => vec![FleetEffect::Cancel(id)],
+            Some(row) if !row.is_final() => {
+                (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
+                vec![FleetEffect::Show(id)]
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// A drone that has left its port, or shares it with a later row, is not started again: the job would find another.
+    fn again(&mut self, id: usize) -> Vec<FleetEffect> {
+        let Some(row) = self.rows.get(id).filter(|row| row.is_final() && !row.left) else {
+            return Vec::new();
+        };
+        let is_here = |other: &Row| other.device.location == row.device.location && !other.is_final();
+        if self.rows.iter().any(is_here) {
+            return Vec::new();
+        }
+        self.done -= usize::from(self.is_one_more(id)).min(self.done);
+        let device = self.rows[id].device.clone();
+        self.rows[id] = Row::new(device);
+        (self.stage, self.stopped) = (FleetStage::Running, false);
+        vec![FleetEffect::Show(id)]
+    }
+
+    fn keep_going(&mut self, now: Duration) -> Vec<FleetEffect> {
+        if self.stage == FleetStage::Gathering || self.policy.station.is_some() {
+            return Vec::new();
+        }
+        self.policy.station = Some(Station::default());
+        (self.stage, self.stopped) = (FleetStage::Running, false);
+        self.done = self.rows.iter().filter(|row| row.succeeded()).count();
+        // The rows stay until their drones are unplugged.
+        for row in self.rows.iter_mut().filter(|row| row.is_final()) {
+            row.away = Some(now);
+        }
+        Vec::new()
+    }
+
     /// Ends the rows whose jobs have not started.
     fn drop_queued(&mut self, now: Duration) -> Vec<FleetEffect> {
         let mut effects = Vec::new();
@@ -613,6 +663,11 @@ impl Fleet {
     /// The station, if this is one.
     pub fn station(&self) -> Option<&Station> {
         self.policy.station.as_ref()
+    }
+
+    /// Whether all rows are final and no drone is waited for.
+    pub fn is_over(&self) -> bool {
+        self.stage == FleetStage::Over
     }
 
     /// Whether a drone that does not run afterwards has not succeeded.
@@ -639,7 +694,7 @@ impl Fleet {
 
     /// The exit status of the batch: the most important one that occurred.
     pub fn exit(&self) -> Exit {
-        use Exit::{Defect, Device, Done, Image, Interrupted, NoDevice, NoPermission, NotRunning};
+        use Exit::{Defect, Device, Done, Image, Interrupted, NoDevice, NoInput, NoPermission, NotRunning};
         let of_row = |row: &Row| match &row.report {
             Some(report) => match report::exit(report) {
                 Done if !row.runs => NotRunning,
@@ -666,7 +721,8 @@ impl Fleet {
         if counts.missing > 0 || self.rows.is_empty() && !is_station {
             exits.push(if self.stopped { Interrupted } else { NoDevice });
         }
-        let order = [Defect, Device, NoPermission, Image, NoDevice, NotRunning, Interrupted, Exit::Differs];
+        let order =
+            [Defect, Device, NoPermission, Image, NoInput, NoDevice, NotRunning, Interrupted, Exit::Differs];
         order.into_iter().find(|exit| exits.contains(exit)).unwrap_or(Done)
     }
 
@@ -744,6 +800,28 @@ impl Row {
         self.runs && matches!(self.state, RowState::Ended(End::Flashed | End::Unchanged))
     }
 
+    /// The completed share of the row's job, from 0 to 1, for a bar. The weights are about those of a first flash.
+    pub(crate) fn ratio(&self) -> f64 {
+        #[allow(clippy::cast_precision_loss, reason = "a share for a bar")]
+        let share = |done: u64, total: u64| if total == 0 { 0.0 } else { done as f64 / total as f64 };
+        match self.state {
+            RowState::Held | RowState::Queued => 0.0,
+            RowState::Entering => 0.02,
+            RowState::Examining | RowState::Lost => 0.05,
+            RowState::Working(phase, done, total) => {
+                let (from, part) = match phase {
+                    Phase::Compare | Phase::Read => (0.05, 0.1),
+                    Phase::Erase => (0.15, 0.25),
+                    Phase::Write => (0.4, 0.35),
+                    Phase::Verify => (0.75, 0.1),
+                };
+                from + part * share(done, total)
+            }
+            RowState::Starting => 0.9,
+            RowState::Ended(_) => 1.0,
+        }
+    }
+
     pub fn is_final(&self) -> bool {
         matches!(self.state, RowState::Ended(_))
     }
@@ -790,7 +868,9 @@ fn end_of(report: &Report) -> End {
         Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => End::Unchanged,
         Outcome::Cancelled(_) => End::Cancelled,
         Outcome::Failed(failure) => match report::failed(failure).exit {
-            Exit::Image if matches!(failure.drone, DroneState::Untouched | DroneState::Stopped) => {
+            Exit::Image | Exit::NoInput
+                if matches!(failure.drone, DroneState::Untouched | DroneState::Stopped) =>
+            {
                 End::Refused
             }
             _ => End::Failed,

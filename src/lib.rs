@@ -15,6 +15,7 @@
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
+//! | | [`crews`] | the workers and supervisors of a batch |
 //! | 4, interface | [`fleet`], [`app`], [`ui`] | many drones as pure state; one drone's interface and its pure `update`; the rendering |
 //! | 5, shell | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
@@ -34,6 +35,7 @@ pub mod app;
 mod cli;
 pub mod clock;
 pub mod crazyflie;
+mod crews;
 pub mod dfu;
 pub mod doctor;
 pub mod flash;

@@ -120,6 +120,10 @@ pub(crate) fn afterwards(report: &Report) -> Option<String> {
     Some(text)
 }
 
+/// Why a batch has not started its other drones.
+pub(crate) const FAILED_ALIKE: &str = "The first three drones failed in the same way, so the others were not started. \
+                                       Check the image, the hub and the cables, then run the batch again.";
+
 /// A count with its noun, as in `1 byte` or `1,024 bytes`.
 pub(crate) fn count(n: u64, one: &str) -> String {
     format!("{} {one}{}", thousands(n), if n == 1 { "" } else { "s" })
@@ -349,6 +353,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ProblemKind::NoUsb,
             "Run cfdfu on the computer that the Crazyflie is plugged into, or try it with --demo.",
         ),
+        FailureKind::NothingToUndo(_) => new(
+            Exit::NoInput,
+            ProblemKind::NoCopy,
+            "Each flash saves what it overwrites, unless you pass --no-undo.",
+        ),
+        FailureKind::Refused(refusal) => self::refusal(refusal),
         FailureKind::NoDevice => new(
             Exit::NoDevice,
             ProblemKind::NoDevice,

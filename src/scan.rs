@@ -53,9 +53,14 @@ pub struct ScanCache {
 }
 
 impl ScanCache {
-    /// Returns the same as [`devices`] and [`others`].
-    pub fn refresh(&mut self, bus: &dyn Bus) -> Result<(Vec<Device>, Vec<Other>), BusError> {
-        let list = bus.list()?;
+    /// Returns the same as [`devices`] and [`others`], except the devices on the ports in `skipped`, which are not opened.
+    pub fn refresh(
+        &mut self,
+        bus: &dyn Bus,
+        skipped: &HashSet<Location>,
+    ) -> Result<(Vec<Device>, Vec<Other>), BusError> {
+        let mut list = bus.list()?;
+        list.retain(|found| !skipped.contains(&found.location));
         self.update(bus, &list);
         let relatives: Vec<Found> =
             list.iter().filter(|found| RelatedDevice::is_possible(found.id)).cloned().collect();

@@ -16,7 +16,7 @@ use crate::job::{
     BoardCheck, Command, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job, LogEntry, Outcome,
     Preview, Report, Selector, Task,
 };
-use crate::plan::undo::Change;
+use crate::plan::undo::{Change, NoUndo};
 pub use crate::record::RunningInstance;
 use crate::record::{Announcement, StateDir};
 use crate::report;
@@ -27,8 +27,8 @@ use crate::worker::retry::RetryingBus;
 mod copies;
 mod resume;
 
+pub(crate) use copies::UndoTarget;
 use copies::{BegunCopy, Copies};
-pub(crate) use copies::{NoUndo, UndoTarget};
 pub use resume::{Headway, Next, Waits};
 
 pub struct Supervisor {

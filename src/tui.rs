@@ -16,11 +16,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::app::update::update;
-use crate::app::{self, App, BusState, Demo, DemoInput, Effect, Msg, Slot, Which};
+use crate::app::{self, App, BatchEffect, BusState, Demo, DemoInput, Effect, Msg, Slot, Which};
 use crate::clock::Clock;
+use crate::crews::{BusyPorts, Crews, WorkerBus};
 use crate::doctor;
 use crate::image::Image;
-use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Selector, Task};
+use crate::job::{
+    Command, Device, DroneState, Enter, Event, Job, Level, LogEntry, Outcome, Report, Selector, Task,
+};
 use crate::plan::undo::Change;
 use crate::record::StateDir;
 use crate::report::{self, Problem};
@@ -29,7 +32,7 @@ use crate::settings::Settings;
 use crate::sim::drone::SimLeds;
 use crate::sim::scenario::CF2_BOARDS;
 use crate::sim::{SimBus, images};
-use crate::supervise::{Observed, Supervisor, Waits};
+use crate::supervise::{Ended, Observed, Supervisor, Waits};
 use crate::ui;
 use crate::ui::theme::{Colours, Theme};
 use crate::usb::Bus;
@@ -57,6 +60,7 @@ const SETTINGS_WARNING: Duration = Duration::from_secs(10);
 /// Everything that the interface depends on.
 pub(crate) struct World {
     pub bus: Arc<dyn Bus>,
+    pub for_worker: WorkerBus,
     pub clock: Arc<dyn Clock>,
     /// The simulated drones, and the name of the scenario.
     pub demo: Option<(SimBus, String)>,
@@ -93,6 +97,8 @@ struct Shell<'a> {
     world: &'a World,
     messages: Sender<Msg>,
     supervisor: Supervisor,
+    /// The workers of a batch.
+    crews: Crews,
     commands: Sender<Command>,
     worker: thread::JoinHandle<()>,
     start: Duration,
@@ -116,17 +122,26 @@ impl<'a> Shell<'a> {
             }
         });
         let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
-        watch_bus(bus, world.selector.clone(), messages.clone());
+        let (is_demo, logs) = (world.demo.is_some(), world.settings.0.logs());
+        let outbox = messages.clone();
+        let crews = Crews::new(
+            Arc::clone(&world.for_worker),
+            Arc::clone(&world.clock),
+            move |id, event| outbox.send(Msg::OfRow(id, Box::new(event))).is_ok(),
+            Waits::Interrupted,
+            logs,
+        );
+        watch_bus(bus, world.selector.clone(), crews.busy.clone(), messages.clone());
         if let Some(demo) = &world.demo {
             watch_demo(demo.clone(), Arc::clone(&world.clock), messages.clone());
         }
         if let (None, Some(record)) = (&world.demo, StateDir::of_user()) {
             watch_others(record, Arc::clone(&world.clock), messages.clone());
         }
-        let (is_demo, logs) = (world.demo.is_some(), world.settings.0.logs());
         Shell {
             world,
             messages,
+            crews,
             supervisor: Supervisor::new(commands.clone(), is_demo, Waits::Interrupted, logs),
             commands,
             worker: thread,
@@ -252,6 +267,7 @@ impl<'a> Shell<'a> {
                     self.supervisor.cancel();
                 }
             }
+            Effect::Batch(effect) => self.perform_for_batch(effect),
             Effect::Load(which, path) => {
                 let messages = self.messages.clone();
                 thread::spawn(move || {
@@ -293,6 +309,29 @@ impl<'a> Shell<'a> {
                 });
             }
             Effect::Quit => self.quit = true,
+        }
+    }
+
+    fn perform_for_batch(&mut self, effect: BatchEffect) {
+        match effect {
+            BatchEffect::Start(id, device, mut job) => {
+                // As for a single job: the udev rules may have been installed in the meantime.
+                if job.enter == Enter::Unaided
+                    && self.world.demo.is_none()
+                    && symptoms::may_enter() == Enter::NotAllowed
+                {
+                    job.enter = Enter::NotAllowed;
+                }
+                if let Some(other) = self.crews.start(id, &device, job) {
+                    let report = Report::nothing_done(Outcome::held(DroneState::Untouched));
+                    let ended = Ended { others: vec![other], ..Ended::of(report, false) };
+                    let _ = self.messages.send(Msg::RowEnded(id, Box::new(ended)));
+                }
+            }
+            BatchEffect::Resume(id, job) => self.crews.resume(id, job),
+            BatchEffect::Cancel(id) => self.crews.send(id, Command::Cancel),
+            BatchEffect::CancelIfUntouched(id) => self.crews.send(id, Command::CancelIfUntouched),
+            BatchEffect::Finish(id, port) => self.crews.finish(id, &port),
         }
     }
 
@@ -345,7 +384,19 @@ impl<'a> Shell<'a> {
             }
             Msg::Detached => {
                 self.supervisor.hang_up();
+                self.crews.hang_up();
                 Msg::Detached
+            }
+            Msg::OfRow(id, event) => {
+                match self.crews.observe(self.now(), id, *event) {
+                    Some(Observed::Event(event)) => {
+                        self.write_log(&event);
+                        Msg::OfRow(id, Box::new(event))
+                    }
+                    Some(Observed::Ended(ended)) => Msg::RowEnded(id, ended),
+                    // The row ended before this event arrived.
+                    None => Msg::Tick,
+                }
             }
             Msg::Job(event) => {
                 self.write_log(&event);
@@ -383,7 +434,8 @@ impl<'a> Shell<'a> {
 
     /// Waits for the worker to finish any work that must not be interrupted.
     fn end(self) {
-        let Shell { supervisor, commands, worker, .. } = self;
+        let Shell { supervisor, commands, worker, crews, .. } = self;
+        crews.end();
         drop((supervisor, commands));
         let _ = worker.join();
     }
@@ -427,7 +479,8 @@ fn watch_demo((bus, name): (SimBus, String), clock: Arc<dyn Clock>, messages: Se
 }
 
 /// Reports which of the selected drones are plugged in, now and whenever that changes.
-fn watch_bus(bus: impl Bus + 'static, selector: Selector, messages: Sender<Msg>) {
+/// Does not open the drones on busy ports.
+fn watch_bus(bus: impl Bus + 'static, selector: Selector, busy: BusyPorts, messages: Sender<Msg>) {
     // The serial number of a device that cannot be opened is unknown, so the device may be the selected one.
     let is_selected = move |device: &Device| {
         selector.matches(device) || matches!(selector, Selector::Serial(_)) && device.open_error.is_some()
@@ -436,7 +489,7 @@ fn watch_bus(bus: impl Bus + 'static, selector: Selector, messages: Sender<Msg>)
         let mut known = scan::ScanCache::default();
         let mut last = None;
         loop {
-            let state = match known.refresh(&bus) {
+            let state = match known.refresh(&bus, &busy.list()) {
                 Ok((all, others)) => {
                     let devices: Vec<Device> = all.iter().filter(|it| is_selected(it)).cloned().collect();
                     if devices.is_empty() && !all.is_empty() && last != Some(BusState::Devices(Vec::new())) {

@@ -17,12 +17,15 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Padding, Paragraph, Widget};
 
+use crate::app::batch::{BatchStage, BatchView};
 use crate::app::keys::{Action, Binding};
 use crate::app::{App, Goal, JobView, Screen, Slot, Stage};
 use crate::job::Outcome;
+use crate::report::Exit;
 use crate::usb::descriptor::is_printable;
 
 mod bar;
+mod batch_panel;
 mod flash_map;
 mod log_panel;
 mod main_panel;
@@ -68,6 +71,10 @@ fn too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         Some(view) if view.stage == Stage::Working => {
             format!("{}. Do not unplug the drone.", bar::in_short(view))
         }
+        None if app.batch().is_some_and(BatchView::is_active) => {
+            let counts = app.batch().map(batch_panel::counts).unwrap_or_default();
+            format!("{counts}. Do not unplug the drones.")
+        }
         _ => format!(
             "cfdfu needs {} columns and {} rows; this terminal is {}×{}.",
             MINIMUM.0, MINIMUM.1, area.width, area.height
@@ -91,6 +98,16 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
             (Some(cards), main, Some(log))
         }
     };
+    if let Some(view) = app.batch() {
+        // The table needs the place of the cards.
+        let columns = [Constraint::Fill(1), Constraint::Length(log.map_or(0, |log| log.width))];
+        let [table, log] = area.layout(&Layout::horizontal(columns).spacing(u16::from(log.is_some())));
+        batch_panel::draw(frame, table, app, view, theme, log.width == 0);
+        if log.width > 0 {
+            log_panel::draw(frame, log, app, theme, false);
+        }
+        return;
+    }
     // On a low screen, one row replaces the cards.
     let card_rows = match cards {
         Some(_) => 0,
@@ -199,8 +216,13 @@ enum StepState {
 /// The steps of a flash, each with its state.
 fn steps(app: &App) -> [(&'static str, StepState); 5] {
     use StepState::{Done, Failed, Now, ToCome};
-    let names =
-        ["drone", if app.goal == Goal::Restore { "bootloader" } else { "firmware" }, "plan", "flash", "done"];
+    let names = [
+        if app.batch().is_some() { "drones" } else { "drone" },
+        if app.goal == Goal::Restore { "bootloader" } else { "firmware" },
+        "plan",
+        "flash",
+        "done",
+    ];
     let states = match &app.screen {
         Screen::Outcome(report, facts) => {
             let worked = matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged);
@@ -212,6 +234,12 @@ fn steps(app: &App) -> [(&'static str, StepState); 5] {
         }
         Screen::Job(JobView { stage: Stage::Working, .. }) => [Done, Done, Done, Now, ToCome],
         Screen::Job(_) => [Done, Done, Now, ToCome, ToCome],
+        Screen::Batch(view) => match view.stage {
+            BatchStage::Identifying | BatchStage::Asking(_) => [Done, Done, Now, ToCome, ToCome],
+            BatchStage::Flashing => [Done, Done, Done, Now, ToCome],
+            BatchStage::Over if app.ended == Some(Exit::Done) => [Done, Done, Done, Done, Done],
+            BatchStage::Over => [Done, Done, Done, Failed, ToCome],
+        },
         screen => {
             let drone = if app.devices.selected().is_some() { Done } else { ToCome };
             let file = match (screen, app.slot(app.goal.file())) {

@@ -13,7 +13,7 @@ pub(crate) fn command_line(app: &App) -> String {
     };
     // A command copied from the demo must not flash a real drone.
     let demo = app.demo.as_ref().map(|demo| format!(" --demo={}", demo.scenario)).unwrap_or_default();
-    let device = device + &demo;
+    let device = if app.batch().is_some() { " --all".to_owned() } else { device } + &demo;
     match app.goal {
         _ if app.undoes(app.goal.file()).is_some() => {
             let changed = app.preview().is_some_and(|preview| preview.changed_since);

@@ -2,8 +2,10 @@
 //!
 //! An unavailable action stays in the table, with the reason.
 
+use super::batch::{BatchStage, BatchView};
 use super::wizard::{Leds, WizardStep};
 use super::{App, BusState, DemoInput, Goal, JobView, Overlay, Screen, Slot, Stage, Which, Wizard};
+use crate::fleet::Row;
 use crate::image::{Content, Loader};
 use crate::job::{BoardCheck, Failure, FailureKind, Outcome, Report, WaitFor};
 
@@ -35,6 +37,7 @@ pub enum Key {
 pub(crate) enum Action {
     Begin(Goal),
     BeginMarked,
+    Batch(BatchAction),
     Choose(Which),
     Move(isize),
     NextDevice,
@@ -69,6 +72,23 @@ pub(crate) enum Action {
     /// Open the demo.
     Practise,
     Quit,
+}
+
+/// An action on many drones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BatchAction {
+    /// Identify all drones, for the plan.
+    Begin,
+    /// Confirm the plan.
+    Write,
+    /// Stop the job of the selected row.
+    StopRow,
+    /// Run the job of the selected row once more.
+    Again,
+    /// Wait for drones that are plugged in from now on.
+    KeepGoing,
+    /// Show the outcome of the selected row.
+    Open,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +143,7 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
         Screen::Wizard(view) => in_wizard(app, &view.wizard),
         Screen::Job(view) => in_job(app, view),
         Screen::Outcome(report, _) => outcome(app, report),
+        Screen::Batch(view) => in_batch(app, view),
     };
     let can_act = !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app);
     if let Some(demo) = app.demo.as_ref().filter(|_| can_act) {
@@ -199,12 +220,16 @@ fn home(app: &App) -> Vec<Binding> {
     };
     let mut marked = row(&[Key::Enter], "Enter", "start", Action::BeginMarked);
     marked.why_not = why_not(app, app.goal);
-    let mut rows = vec![
-        marked,
+    let mut rows = vec![marked];
+    if app.devices.list().len() > 1 {
+        let all = row(&[Key::Char('a')], "a", "flash all", Action::Batch(BatchAction::Begin));
+        rows.push(Binding { why_not: why_not_all(app), ..all });
+    }
+    rows.extend([
         begin('f', "f", "flash", Goal::Flash),
         begin('r', "r", "rescue", Goal::Recover),
         begin('b', "b", "bootloader", Goal::Restore),
-    ];
+    ]);
     if app.goal == Goal::Restore {
         rows.push(row(&[Key::Char('i')], "i", "file", Action::Choose(Which::Loader)));
         rows.push(row(&[Key::Char('o')], "o", "firmware", Action::Choose(Which::Image)));
@@ -255,6 +280,65 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
         return Some("no Crazyflie found. Won't start? Press r".to_owned());
     }
     None
+}
+
+/// Why all drones cannot be flashed together.
+pub(crate) fn why_not_all(app: &App) -> Option<String> {
+    match &app.image {
+        Slot::Ready(_, image) if matches!(image.content, Content::Unknown { .. }) => {
+            Some("cfdfu does not recognise this image. Flash one drone first".to_owned())
+        }
+        Slot::Ready(..) => why_not(app, Goal::Flash),
+        Slot::Loading(_) => Some("the file is still being read".to_owned()),
+        Slot::Empty | Slot::Bad(..) => Some("no image is chosen. Press i".to_owned()),
+    }
+}
+
+fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
+    let is_final = view.fleet.rows.get(view.at).is_some_and(Row::is_final);
+    let mut rows = match view.stage {
+        BatchStage::Identifying => vec![row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back)],
+        BatchStage::Asking(_) => {
+            let write = row(&[Key::Char('w')], "w", "write all", Action::Batch(BatchAction::Write));
+            vec![
+                Binding { why_not: why_not_all(app), ..write },
+                row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back),
+                row(&[Key::Char('m')], "m", "copy as a command", Action::CopyCommand),
+            ]
+        }
+        BatchStage::Flashing => {
+            let mut rows = vec![row(&[Key::Char('q'), Key::CtrlC], "q", "stop all", Action::AskStop)];
+            if !is_final {
+                rows.push(row(&[Key::Char('x')], "x", "stop this", Action::Batch(BatchAction::StopRow)));
+            }
+            rows
+        }
+        BatchStage::Over => vec![
+            row(&[Key::Enter], "Enter", "look", Action::Batch(BatchAction::Open)),
+            row(&[Key::Esc, Key::Char('q')], "Esc", "home", Action::Back),
+        ],
+    };
+    let can_repeat = is_final && !view.stopping && view.fleet.rows[view.at].report.is_some();
+    if matches!(view.stage, BatchStage::Flashing | BatchStage::Over) {
+        if can_repeat {
+            rows.push(row(
+                &[Key::Char('r'), Key::Char('t')],
+                "r",
+                "again",
+                Action::Batch(BatchAction::Again),
+            ));
+        }
+        if view.fleet.station().is_none() && !view.stopping {
+            rows.push(row(&[Key::Char('n')], "n", "wait for more", Action::Batch(BatchAction::KeepGoing)));
+        }
+    }
+    rows.extend([
+        row(&[Key::Char('?')], "?", "keys", Action::Help),
+        row(&[Key::Char('l')], "l", "log", Action::Log),
+    ]);
+    rows.extend(up_down());
+    rows.extend(paging());
+    rows
 }
 
 fn pick() -> Vec<Binding> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tui_input::InputRequest;
 
+use super::batch::BatchView;
 use super::command_line;
 use super::keys::{self, Action, Key};
 use super::wizard::{Wizard, WizardStep};
@@ -15,10 +16,12 @@ use super::{
     WizardView,
 };
 use crate::crazyflie::{Mode, RelatedDevice};
+use crate::fleet::FleetMsg;
 use crate::job::{Level, Other};
 use crate::report;
 
 mod background_identify;
+mod batch;
 mod files;
 mod job;
 
@@ -30,6 +33,7 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
         app.notice = None;
     }
     let mut effects = handle(app, msg);
+    batch::close_question(app);
     if effects.contains(&Effect::Quit) && app.devices.is_identifying() {
         effects.insert(0, Effect::Cancel);
     }
@@ -93,6 +97,8 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             Vec::new()
         }
         Msg::Ended(ended) => job::ended(app, *ended),
+        Msg::OfRow(id, event) => batch::on_event(app, id, *event),
+        Msg::RowEnded(id, ended) => batch::ended(app, id, *ended),
         Msg::Doctor(checks) => {
             // The checks may take a while. Show them only if the user has not moved on.
             if app.screen == Screen::Home && app.over.is_none() {
@@ -143,6 +149,10 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
     match app.job() {
         Some(JobView { stage: Stage::Asking(_), .. }) => act(app, Action::Stop),
         Some(_) => {
+            app.over = Some(Overlay::AskStop);
+            Vec::new()
+        }
+        None if app.batch().is_some_and(BatchView::is_active) => {
             app.over = Some(Overlay::AskStop);
             Vec::new()
         }
@@ -262,7 +272,9 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             app.over = Some(Overlay::AskStop);
             Vec::new()
         }
+        Action::Stop if app.batch().is_some() => batch::stop(app),
         Action::Stop => job::stop(app),
+        Action::Batch(action) => batch::act(app, action),
         Action::CopyCommand => {
             let command = command_line::command_line(app);
             app.notify(format!("Sent to your clipboard: {command}"));
@@ -308,6 +320,10 @@ fn step(app: &mut App, by: isize) -> Vec<Effect> {
     }
     match &mut app.screen {
         Screen::Pick(_, _, picker) => picker.step(by),
+        Screen::Batch(view) => {
+            let last = view.fleet.rows.len().saturating_sub(1);
+            view.at = view.at.saturating_add_signed(by).min(last);
+        }
         Screen::Home => {
             let at = Goal::ALL.iter().position(|goal| *goal == app.goal).unwrap_or(0);
             app.goal = Goal::ALL[at.saturating_add_signed(by).min(Goal::ALL.len() - 1)];
@@ -335,12 +351,13 @@ fn back(app: &mut App) -> Vec<Effect> {
                 picker.at = 0;
             }
             Screen::Job(_) => {}
+            Screen::Batch(view) if view.is_active() => return batch::stop(app),
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => {
                 app.screen = Screen::Outcome(resume.report.clone(), resume.facts.clone());
             }
             Screen::Outcome(..) => {
                 app.rhythm.closed_outcome = Some(app.now);
-                app.screen = Screen::Home;
+                app.screen = app.behind.take().map_or(Screen::Home, Screen::Batch);
             }
             _ => app.screen = Screen::Home,
         },
@@ -374,6 +391,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     }
     let mut effects = job::require_drone(app);
     effects.extend(job::wizard_sees_bus(app));
+    effects.extend(batch::see_bus(app));
     effects
 }
 
@@ -392,6 +410,7 @@ fn tick(app: &mut App) -> Vec<Effect> {
         view.facts.progress.tick(app.now);
     }
     let mut effects = job::wizard_moved(app, Wizard::tick);
+    effects.extend(batch::apply(app, FleetMsg::Tick));
     // No new device appeared. A running drone that was plugged in all along still counts as booted.
     if wizard_step(app) == Some(WizardStep::AskLeds) {
         effects.extend(job::wizard_sees_bus(app));

@@ -155,6 +155,9 @@ pub(super) struct BatchArgs {
     /// How many drones at the same time
     #[arg(long, value_name = "N", requires = "all", default_value_t = 32, hide_default_value = true, value_parser = at_least_one)]
     pub(super) jobs: usize,
+    /// Write nothing anywhere unless an image fits every drone
+    #[arg(long, requires = "all")]
+    pub(super) strict: bool,
     /// Write the results to this file, as CSV or (.json) as JSON
     #[arg(long, value_name = "FILE", requires = "all")]
     pub(super) report: Option<PathBuf>,
@@ -278,6 +281,8 @@ pub(super) enum CliCommand {
         /// Undo even if the old bootloader is not Bitcraze's or the flash has changed since
         #[arg(long)]
         allow_mismatch: bool,
+        #[command(flatten)]
+        batch: BatchArgs,
         #[command(flatten)]
         device: DeviceArgs,
     },

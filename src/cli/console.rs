@@ -406,6 +406,11 @@ impl Console {
         }
     }
 
+    /// Prints a line about a drone of a batch.
+    pub(super) fn of_row(&mut self, id: usize, row: &Row, text: &str) {
+        self.line(&of_row(id, row, text));
+    }
+
     /// Announces a drone of a batch.
     pub(super) fn joins(&mut self, id: usize, row: &Row) {
         self.object_of(id, &json::drone(row));

@@ -1,16 +1,12 @@
-//! Runs a batch: a worker and a supervisor for each drone, one scanner for the bus, and a loop that passes their
-//! messages through [`Fleet`] and prints what changes.
-//!
-//! The drones share nothing but the wire. On Linux each worker has a libusb context of its own: with one context, every
-//! completed transfer wakes every waiting worker (libusb, io.c). Elsewhere one context is shared, because libusb
-//! supports no more than one on Windows.
+//! Runs a batch: the workers of [`crate::crews`], one scanner for the bus, and a loop that passes their messages through
+//! [`Fleet`] and prints what changes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -18,15 +14,18 @@ use super::console::Console;
 use super::output_file::Output;
 use super::report_file;
 use crate::clock::Clock;
+use crate::crews::{BusyPorts, Crews, WorkerBus};
 use crate::fleet::{Fleet, FleetEffect, FleetMsg, Policy, Row};
-use crate::job::{Boot, Command, Device, DroneState, Event, Job, Level, Outcome, Report};
+use crate::job::{
+    Boot, Command, Device, DroneState, Enter, Event, Failure, FailureKind, Job, Outcome, Report, Task,
+};
+use crate::plan::undo::NoUndo;
 use crate::record::StateDir;
-use crate::report::{Exit, Problem, ProblemKind};
+use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::scan::ScanCache;
-use crate::supervise::{Next, Observed, Supervisor, Waits};
+use crate::supervise::{Ended, Next, Observed, Waits};
 use crate::sys::signals::{Signal, Signals};
-use crate::usb::{Bus, Location};
-use crate::worker::Worker;
+use crate::usb::Bus;
 use crate::worker::retry::RetryingBus;
 
 /// How often the fleet's limits in time are checked.
@@ -45,8 +44,7 @@ const NOTEWORTHY: usize = 4;
 pub(super) struct FleetWorld {
     /// The bus that the scanner reads.
     pub bus: Arc<dyn Bus>,
-    /// A bus for one more worker.
-    pub for_worker: Box<dyn Fn() -> Arc<dyn Bus>>,
+    pub for_worker: WorkerBus,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -62,6 +60,16 @@ pub(super) struct Options {
     pub journal: Option<(File, String)>,
     /// The folder for backups, and whether files in it may be overwritten.
     pub folder: Option<(PathBuf, bool)>,
+    /// Each drone's job finds it, and is followed by its undo.
+    pub undo: Option<Undo>,
+    /// Write nothing unless an image fits every drone.
+    pub strict: bool,
+}
+
+/// How a batch undoes the last flash of each drone.
+pub(super) struct Undo {
+    pub allow_mismatch: bool,
+    pub enter: Enter,
 }
 
 enum FleetInput {
@@ -74,30 +82,20 @@ enum FleetInput {
     Signal(Signal),
 }
 
-/// The workers that have a job, by row.
-type RunningWorkers = Arc<Mutex<Vec<(usize, Sender<Command>)>>>;
-
-/// A drone's worker and its supervisor.
-struct Crew {
-    worker: Worker,
-    supervisor: Supervisor,
-}
-
 struct Batch<'a> {
     world: &'a FleetWorld,
     options: &'a Options,
     fleet: Fleet,
-    crews: Vec<Option<Crew>>,
+    crews: Crews,
     inputs: Sender<FleetInput>,
-    /// The ports whose drones have a job. The scanner leaves them to their workers.
-    busy: Arc<Mutex<HashSet<Location>>>,
-    running: RunningWorkers,
     /// When the progress of each row was printed last.
     printed: Vec<Duration>,
     hung_up: bool,
     over: bool,
     /// A backup could not be saved.
     lost_backup: bool,
+    /// The code of the board of each row that was identified.
+    boards: HashMap<usize, String>,
 }
 
 /// Runs the batch to its end and returns its exit status.
@@ -107,54 +105,14 @@ pub(super) fn run(
     mut options: Options,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let (inputs, inbox) = channel();
-    let busy = Arc::new(Mutex::new(HashSet::new()));
-    watch_bus(world, Arc::clone(&busy), inputs.clone());
-    // A signal goes to the workers directly as well: the loop may be waiting for a terminal that takes no output.
-    let running: RunningWorkers = Arc::default();
-    let (outbox, hears) = (inputs.clone(), Arc::clone(&running));
-    let signals = Signals::listen(move |signal| {
-        for (_, worker) in hears.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let _ = worker.send(match signal {
-                Signal::Stop => Command::Cancel,
-                Signal::HangUp => Command::CancelIfUntouched,
-            });
-        }
-        let _ = outbox.send(FleetInput::Signal(signal));
-    })
-    .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
-    if policy.station.as_ref().is_some_and(|station| station.hold) {
-        console.line("Drones that are plugged in from now on are flashed. Press Enter to flash those that are plugged in.");
-        let outbox = inputs.clone();
-        thread::spawn(move || {
-            let mut line = String::new();
-            if std::io::stdin().read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
-                let _ = outbox.send(FleetInput::Go);
-            }
-        });
-    }
     let started = world.clock.now();
-    let report = options.report.take();
-    let mut batch = Batch {
-        world,
-        options: &options,
-        fleet: Fleet::new(policy, started),
-        crews: Vec::new(),
-        inputs,
-        busy,
-        running,
-        printed: Vec::new(),
-        hung_up: false,
-        over: false,
-        lost_backup: false,
-    };
-    batch.follow(&inbox, console);
-    signals.stop();
-    let Batch { fleet, crews, lost_backup, hung_up, .. } = batch;
-    for crew in crews.into_iter().flatten() {
-        drop(crew.supervisor);
-        crew.worker.join();
+    if options.strict
+        && let Some(exit) = survey(world, &policy, &options, console)?
+    {
+        return Ok(exit);
     }
+    let report = options.report.take();
+    let Ran { fleet, lost_backup, hung_up, .. } = conduct(world, policy, &options, console)?;
     let mut exit = match fleet.exit() {
         Exit::Done if lost_backup => Exit::CannotCreate,
         exit => exit,
@@ -174,6 +132,100 @@ pub(super) fn run(
         let _ = record.ended(&words, false);
     }
     Ok(exit)
+}
+
+/// Identifies every drone. Returns an exit status if there is a drone that no image fits: then nothing is written.
+fn survey(
+    world: &FleetWorld,
+    policy: &Policy,
+    options: &Options,
+    console: &mut Console,
+) -> Result<Option<Exit>, Problem> {
+    let Task::Flash(task) = &policy.job.task else { return Ok(None) };
+    let job = Job { enter: Enter::Never, task: Task::Identify, ..policy.job.clone() };
+    let Ran { fleet, boards, .. } = conduct(world, Policy { job, ..policy.clone() }, options, console)?;
+    let others = task.alternatives.iter().map(|image| &image.boards);
+    let images: Vec<&Vec<String>> = [&task.boards].into_iter().chain(others).collect();
+    let fits = |code: &String| images.iter().any(|boards| boards.is_empty() || boards.contains(code));
+    let misfits = |id: &usize| !boards.get(id).is_some_and(fits);
+    let misfits: Vec<usize> = (0..fleet.rows.len()).filter(misfits).collect();
+    for id in &misfits {
+        let words = match boards.get(id) {
+            Some(code) => format!("no image is for its board, {code}"),
+            None => "its board is not known: put it into DFU mode, or leave out --strict".to_owned(),
+        };
+        console.of_row(*id, &fleet.rows[*id], &words);
+    }
+    let exit = match fleet.exit() {
+        Exit::Done if misfits.is_empty() => return Ok(None),
+        Exit::Done => Exit::Image,
+        exit => exit,
+    };
+    console.line("Nothing was written to any drone (--strict).");
+    console.batch(&fleet, Duration::ZERO, exit);
+    Ok(Some(exit))
+}
+
+/// What is left of a batch that has ended.
+struct Ran {
+    fleet: Fleet,
+    boards: HashMap<usize, String>,
+    lost_backup: bool,
+    hung_up: bool,
+}
+
+fn conduct(
+    world: &FleetWorld,
+    policy: Policy,
+    options: &Options,
+    console: &mut Console,
+) -> Result<Ran, Problem> {
+    let (inputs, inbox) = channel();
+    let events = inputs.clone();
+    let crews = Crews::new(
+        Arc::clone(&world.for_worker),
+        Arc::clone(&world.clock),
+        move |id, event| events.send(FleetInput::Event(id, event)).is_ok(),
+        options.waits,
+        options.logs,
+    );
+    watch_bus(world, crews.busy.clone(), inputs.clone());
+    let (outbox, running) = (inputs.clone(), crews.running.clone());
+    let signals = Signals::listen(move |signal| {
+        running.send(&match signal {
+            Signal::Stop => Command::Cancel,
+            Signal::HangUp => Command::CancelIfUntouched,
+        });
+        let _ = outbox.send(FleetInput::Signal(signal));
+    })
+    .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
+    if policy.station.as_ref().is_some_and(|station| station.hold) {
+        console.line("Drones that are plugged in from now on are flashed. Press Enter to flash those that are plugged in.");
+        let outbox = inputs.clone();
+        thread::spawn(move || {
+            let mut line = String::new();
+            if std::io::stdin().read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                let _ = outbox.send(FleetInput::Go);
+            }
+        });
+    }
+    let mut batch = Batch {
+        world,
+        options,
+        fleet: Fleet::new(policy, world.clock.now()),
+        crews,
+        inputs,
+        printed: Vec::new(),
+        hung_up: false,
+        over: false,
+        lost_backup: false,
+        boards: HashMap::new(),
+    };
+    batch.follow(&inbox, console);
+    signals.stop();
+    let Batch { fleet, crews, boards, lost_backup, hung_up, .. } = batch;
+    crews.end();
+    Ok(Ran { fleet, boards, lost_backup, hung_up })
 }
 
 impl Batch<'_> {
@@ -213,9 +265,13 @@ impl Batch<'_> {
     fn observe(&mut self, id: usize, event: Event, console: &mut Console) -> Option<FleetMsg> {
         let now = self.world.clock.now();
         let due = self.is_due(now, id, &event);
-        let crew = self.crews.get_mut(id)?.as_mut()?;
-        let event = match crew.supervisor.observe(now, event) {
+        let event = match self.crews.observe(now, id, event)? {
             Observed::Event(event) => event,
+            Observed::Ended(ended)
+                if ended.report.outcome == Outcome::Identified && self.options.undo.is_some() =>
+            {
+                return self.undo(id, *ended, console);
+            }
             Observed::Ended(ended) => {
                 let next = match ended.next {
                     Next::Resume(job) => Some(job),
@@ -224,21 +280,47 @@ impl Batch<'_> {
                 return Some(FleetMsg::Ended(id, Box::new(ended.report), next));
             }
         };
+        if let Event::Known(info) = &event
+            && let Some(board) = info.board()
+        {
+            self.boards.insert(id, board.to_owned());
+        }
         let drone = self.fleet.rows.get(id)?;
         if due {
             console.of_drone(id, drone, &event);
         }
-        if let Event::Ready(preview) = &event
-            && let Some(entry) = crew.supervisor.proceed(preview)
-        {
-            let log = Event::Log(entry.level(), entry);
-            if matches!(&log, Event::Log(Level::Warning, _)) {
-                console.of_drone(id, drone, &log);
-            }
-            // The supervisor adds the entry to the run log.
-            let _ = crew.supervisor.observe(now, log);
-        }
         Some(FleetMsg::Event(id, event))
+    }
+
+    /// The row's drone was found: starts to write what its last flash overwrote.
+    fn undo(&mut self, id: usize, found: Ended, console: &mut Console) -> Option<FleetMsg> {
+        let Undo { allow_mismatch, enter } = self.options.undo.as_ref()?;
+        let row = self.fleet.rows.get(id)?;
+        let target = match found.drone.as_ref() {
+            Some(_) => found.undo,
+            None => Err(NoUndo::NoSerial),
+        };
+        let task = target.map_err(FailureKind::NothingToUndo).and_then(|target| {
+            if let (Some(content), Some((path, age))) = (&target.content, &target.file) {
+                let age = report::age(*age);
+                console.of_row(id, row, &format!("copy from {age} ago: {content}, {}", path.display()));
+            }
+            super::undo_task(*target, *allow_mismatch)
+                .map_err(|refusal| FailureKind::Refused(Box::new(refusal)))
+        });
+        match (task, found.drone) {
+            (Ok(task), Some(drone)) => {
+                let job = Job { enter: *enter, ..Job::new(Task::Flash(task)) };
+                self.crews.resume(id, Box::new(job.of(drone)));
+                None
+            }
+            (Err(kind), _) => {
+                let failure = Failure { kind, place: None, drone: DroneState::Untouched };
+                let report = Report::nothing_done(Outcome::Failed(failure));
+                Some(FleetMsg::Ended(id, Box::new(report), None))
+            }
+            (Ok(_), None) => None,
+        }
     }
 
     /// Whether to print this event: of the progress, ten times a second and the end of each phase are enough.
@@ -271,23 +353,15 @@ impl Batch<'_> {
     fn perform(&mut self, effect: FleetEffect, console: &mut Console) {
         match effect {
             FleetEffect::Start(id, job) => {
-                let location = self.fleet.rows[id].device.location.clone();
-                let inputs = self.inputs.clone();
-                let crew = self.hire(id);
-                // Such a drone must not be asked to enter DFU mode.
-                if let Some(other) = crew.supervisor.user_of(&location) {
+                let device = &self.fleet.rows[id].device;
+                if let Some(other) = self.crews.start(id, device, job) {
                     console.line(&other.to_string());
-                    let _ = inputs.send(FleetInput::Held(id));
-                    return;
+                    let _ = self.inputs.send(FleetInput::Held(id));
                 }
-                crew.supervisor.start(job);
-                let commands = crew.worker.commands.clone();
-                self.running.lock().unwrap_or_else(PoisonError::into_inner).push((id, commands));
-                self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(location);
             }
-            FleetEffect::Resume(id, job) => self.resume(id, job),
-            FleetEffect::Cancel(id) => self.send(id, Command::Cancel),
-            FleetEffect::CancelIfUntouched(id) => self.send(id, Command::CancelIfUntouched),
+            FleetEffect::Resume(id, job) => self.crews.resume(id, job),
+            FleetEffect::Cancel(id) => self.crews.send(id, Command::Cancel),
+            FleetEffect::CancelIfUntouched(id) => self.crews.send(id, Command::CancelIfUntouched),
             FleetEffect::Joined(id) => {
                 console.joins(id, &self.fleet.rows[id]);
                 if id + 1 == self.fleet.rows.len() {
@@ -299,10 +373,7 @@ impl Batch<'_> {
                 console.row(id, &self.fleet.rows[id], self.fleet.requires_boot(), None);
             }
             FleetEffect::DoneAlready(device) => console.done_already(&device),
-            FleetEffect::Paused => console.line(
-                "The first three drones failed in the same way, so the others were not started. Check the image, the hub \
-                 and the cables, then run the batch again.",
-            ),
+            FleetEffect::Paused => console.line(report::FAILED_ALIKE),
             FleetEffect::End => self.over = true,
         }
     }
@@ -324,13 +395,7 @@ impl Batch<'_> {
             console.beep(beeps(row));
             self.note(row, console);
         }
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&row.device.location);
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).retain(|(n, _)| *n != id);
-        if let Some(Crew { worker, supervisor }) = self.crews.get_mut(id).and_then(Option::take) {
-            // A station must not keep a thread and a USB context for every drone of the day.
-            drop(supervisor);
-            worker.join();
-        }
+        self.crews.finish(id, &row.device.location);
     }
 
     /// Saves the backup of a row that has just ended.
@@ -358,32 +423,6 @@ impl Batch<'_> {
             ));
         }
     }
-
-    /// Starts a worker for this row.
-    fn hire(&mut self, id: usize) -> &mut Crew {
-        let mut worker = Worker::spawn((self.world.for_worker)(), Arc::clone(&self.world.clock));
-        let (_, none) = channel();
-        let events = std::mem::replace(&mut worker.events, none);
-        let inputs = self.inputs.clone();
-        thread::spawn(move || events.iter().all(|event| inputs.send(FleetInput::Event(id, event)).is_ok()));
-        let demo = self.fleet.rows[id].device.simulated;
-        let supervisor =
-            Supervisor::new(worker.commands.clone(), demo, self.options.waits, self.options.logs);
-        self.crews.resize_with(self.fleet.rows.len(), || None);
-        self.crews[id].insert(Crew { worker, supervisor })
-    }
-
-    fn resume(&mut self, id: usize, job: Box<Job>) {
-        if let Some(crew) = self.crews.get_mut(id).and_then(Option::as_mut) {
-            crew.supervisor.resume(job);
-        }
-    }
-
-    fn send(&self, id: usize, command: Command) {
-        if let Some(Some(crew)) = self.crews.get(id) {
-            let _ = crew.worker.commands.send(command);
-        }
-    }
 }
 
 /// One beep for a drone that is done, two if it needs its power cut, three if it failed.
@@ -397,13 +436,13 @@ fn beeps(row: &Row) -> usize {
 
 /// Reports the drones on the bus whenever they change. Opens each drone once per enumeration, and no drone that has a
 /// job: the query would wait behind an erase.
-fn watch_bus(world: &FleetWorld, busy: Arc<Mutex<HashSet<Location>>>, inputs: Sender<FleetInput>) {
+fn watch_bus(world: &FleetWorld, busy: BusyPorts, inputs: Sender<FleetInput>) {
     let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
     thread::spawn(move || {
         let mut cache = ScanCache::default();
         let (mut last, mut errors) = (None, 0);
         loop {
-            let skipped = busy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let skipped = busy.list();
             let devices = cache.drones(&bus, &skipped);
             errors = if devices.is_ok() { 0 } else { errors + 1 };
             // One failed scan does not mean that all drones are gone. A bus that cannot be read at all has no drones.

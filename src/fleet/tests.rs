@@ -284,6 +284,25 @@ fn a_station_holds_the_drones_that_are_there_at_the_start() {
     assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1)]))), [0]);
 }
 
+#[test]
+fn a_batch_can_go_on_as_a_station() {
+    let seconds = Duration::from_secs;
+    let (one, two) = (device(&[1], 1, Mode::Dfu), device(&[2], 2, Mode::Dfu));
+    let (mut fleet, _) = started(policy(), vec![one.clone()]);
+    let effects = fleet.update(seconds(3), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
+    assert!(effects.contains(&FleetEffect::End) && fleet.is_over());
+    assert!(fleet.update(seconds(4), FleetMsg::KeepGoing).is_empty() && !fleet.is_over());
+    // The drone that is done stays as it is, also after its restart. Another one is flashed.
+    let restarted = Device { address: 2, ..one };
+    assert_eq!(starts(&fleet.update(seconds(5), FleetMsg::Bus(vec![restarted, two]))), [1]);
+    fleet.update(seconds(9), FleetMsg::Ended(1, failed(FailureKind::OtherChip), None));
+    // The failed one runs again when the user asks for it, and the batch ends when the user stops it.
+    assert_eq!(starts(&fleet.update(seconds(10), FleetMsg::Again(1))), [1]);
+    fleet.update(seconds(11), FleetMsg::Ended(1, ended(Outcome::Flashed), None));
+    assert_eq!((fleet.done(), fleet.exit()), (2, Exit::Done));
+    assert!(fleet.update(seconds(12), FleetMsg::Stop).contains(&FleetEffect::End));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// A drone appears, or another one takes its place.
@@ -294,6 +313,8 @@ enum Step {
     End(usize, u8),
     Stop,
     HangUp,
+    StopRow(usize),
+    Again(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -305,6 +326,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (0..12usize, 0..6u8).prop_map(|(row, how)| Step::End(row, how)),
         1 => Just(Step::Stop),
         1 => Just(Step::HangUp),
+        1 => (0..12usize).prop_map(Step::StopRow),
+        2 => (0..12usize).prop_map(Step::Again),
     ]
 }
 
@@ -392,6 +415,22 @@ impl Model {
         }
     }
 
+    /// The user asks for a finished drone once more, so it may start again.
+    fn again(&mut self, id: usize) {
+        let Some(row) = self.fleet.rows.get(id).filter(|row| row.is_final()).cloned() else { return };
+        let before = (self.ended.clone(), self.succeeded.clone(), self.over);
+        self.ended.retain(|other| *other != id);
+        if row.succeeded() {
+            let at = self.succeeded.iter().position(|serial| *serial == row.device.strings.serial);
+            at.map(|at| self.succeeded.remove(at));
+        }
+        self.over = false;
+        self.send(FleetMsg::Again(id));
+        if self.fleet.rows[id] == row {
+            (self.ended, self.succeeded, self.over) = before;
+        }
+    }
+
     fn bus(&mut self) {
         let devices = self.bus.values().cloned().collect();
         self.send(FleetMsg::Bus(devices));
@@ -449,6 +488,8 @@ proptest! {
                 Step::End(id, how) => model.end(id, how),
                 Step::Stop => model.send(FleetMsg::Stop),
                 Step::HangUp => model.send(FleetMsg::HangUp),
+                Step::StopRow(id) => model.send(FleetMsg::StopRow(id)),
+                Step::Again(id) => model.again(id),
             }
         }
         // Every batch ends once its jobs end, and a station once it is stopped.

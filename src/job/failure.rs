@@ -12,6 +12,8 @@ use crate::dfu::device::DeviceError;
 use crate::flash::{Address, Sector, Span};
 use crate::image::Loader;
 use crate::plan::PlanError;
+use crate::plan::admission::Refusal;
+use crate::plan::undo::NoUndo;
 use crate::usb::{BusError, Id, Location, TransferError};
 
 /// A failed job.
@@ -132,6 +134,12 @@ pub enum FailureKind {
     /// An undo found contents other than what the last change wrote.
     #[error("the drone was changed by another program after its last flash")]
     ChangedSince,
+    /// There is no copy to restore.
+    #[error("nothing to undo: {0}")]
+    NothingToUndo(NoUndo),
+    /// What an undo would write is refused.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
     /// A sector still holds its old contents after an erase. Checked only where the option bytes, which would show the
     /// write protection, could not be read.
     #[error("sector {0} did not change when it was erased: it seems to be write-protected")]

@@ -1,6 +1,6 @@
 //! What a drone is and what it holds, read without changing anything.
 
-use crate::crazyflie::{Board, Protection, RomVersion};
+use crate::crazyflie::{self, Board, Protection, RomVersion};
 use crate::image::{Content, Loader};
 
 /// What is known about a device.
@@ -10,6 +10,16 @@ pub enum DeviceInfo {
     InDfu(Identity),
     /// Reported by the running firmware.
     Running(Running),
+}
+
+impl DeviceInfo {
+    /// The code of the board, if it is known.
+    pub fn board(&self) -> Option<&str> {
+        match self {
+            DeviceInfo::InDfu(identity) => identity.board.as_ref().map(|board| board.code.as_str()),
+            DeviceInfo::Running(running) => running.board.as_deref().and_then(crazyflie::code_of),
+        }
+    }
 }
 
 /// What the memory of a drone in DFU mode shows.

@@ -55,6 +55,24 @@ pub enum NoCopy {
     Damaged,
 }
 
+/// Why there is nothing to undo.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NoUndo {
+    #[error(transparent)]
+    NoCopy(NoCopy),
+    /// The drone cannot be distinguished from another one on the same port.
+    #[error("the drone reports no serial number")]
+    NoSerial,
+    #[error("{0}")]
+    Io(String),
+}
+
+impl Default for NoUndo {
+    fn default() -> NoUndo {
+        NoUndo::NoCopy(NoCopy::NeverFlashed)
+    }
+}
+
 /// A change that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {

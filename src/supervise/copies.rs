@@ -4,12 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use thiserror::Error;
-
 use crate::flash::Segment;
 use crate::image::Content;
 use crate::job::{CopyProblem, DroneAt, Failure, LogEntry, Outcome, Preview};
-use crate::plan::undo::{Change, NoCopy, Piece, Tracked};
+use crate::plan::undo::{Change, NoCopy, NoUndo, Piece, Tracked};
 use crate::record::{self, StateDir, Target};
 
 pub(super) enum Copies {
@@ -38,24 +36,6 @@ pub struct UndoTarget {
     pub expected: Vec<Piece>,
     /// The file and its age, if the copy is stored in one.
     pub file: Option<(PathBuf, Duration)>,
-}
-
-/// Why there is nothing to undo.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum NoUndo {
-    #[error(transparent)]
-    NoCopy(NoCopy),
-    /// The drone cannot be distinguished from another one on the same port.
-    #[error("the drone reports no serial number")]
-    NoSerial,
-    #[error("{0}")]
-    Io(String),
-}
-
-impl Default for NoUndo {
-    fn default() -> NoUndo {
-        NoUndo::NoCopy(NoCopy::NeverFlashed)
-    }
 }
 
 /// The recorded change of a job.

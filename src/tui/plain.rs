@@ -9,9 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Shell, World};
+use crate::app::batch::{BatchStage, BatchView};
 use crate::app::keys::{self, Key};
 use crate::app::update::update;
-use crate::app::{App, BusState, Effect, JobView, Msg, Screen, Slot, Stage};
+use crate::app::{App, BusState, Confirmation, Effect, JobView, Msg, Screen, Slot, Stage};
 use crate::job::{Level, Phase};
 use crate::sys::signals::{Signal, Signals};
 use crate::ui::plain_text;
@@ -75,7 +76,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         let exhausted = ended && answers.is_empty() && is_ready(&app, interactive) && !app.detached;
         let messages = match line {
             Some(line) => keys_of(&app, &line),
-            None if exhausted && app.job().is_none() => break,
+            None if exhausted && app.job().is_none() && app.batch().is_none() => break,
             None if exhausted => vec![Msg::Detached],
             None => match next(&inbox, &app)? {
                 Input::Message(message) => vec![message],
@@ -138,7 +139,8 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
 
 /// Ctrl-C stops a job at the next safe point without asking. If no job runs, Ctrl-C ends the program.
 fn interrupt(app: &App) -> Vec<Msg> {
-    let will_ask = app.job().is_some_and(|view| !matches!(view.stage, Stage::Asking(_)));
+    let will_ask = app.job().is_some_and(|view| !matches!(view.stage, Stage::Asking(_)))
+        || app.batch().is_some_and(BatchView::is_active);
     let yes = will_ask.then_some(Msg::Key(Key::Char('y')));
     [Msg::Key(Key::CtrlC)].into_iter().chain(yes).collect()
 }
@@ -163,6 +165,10 @@ fn is_ready(app: &App, interactive: bool) -> bool {
             question.until_read(app.now).is_some()
         }
         Screen::Job(view) => !interactive || view.stopping,
+        Screen::Batch(view) if view.is_active() => !interactive || view.stopping,
+        Screen::Batch(view) => {
+            matches!(view.stage, BatchStage::Asking(shown) if app.now < shown + Confirmation::READ)
+        }
         Screen::Pick(_, _, picker) => picker.entries.is_none(),
         _ => false,
     };

@@ -16,9 +16,9 @@ use crate::app::{
     App, Confirmation, Goal, JobFacts, JobView, SPIN, SPINNING, Screen, Stage, Which, command_line, keys,
     progress,
 };
-use crate::image::Content;
-use crate::image::Loader;
-use crate::job::{Outcome, Preview, Report};
+use crate::crazyflie::Mode;
+use crate::image::{Content, Loader};
+use crate::job::{Device, Outcome, Preview, Report};
 use crate::plan::Comparison;
 use crate::report;
 use crate::usb::descriptor::clean;
@@ -26,13 +26,15 @@ use crate::usb::descriptor::clean;
 /// `with_log`: the log has no column of its own, so draw it below the panel.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, with_log: bool) {
     let panel = match &app.screen {
-        Screen::Home => home(app, theme),
+        Screen::Home => home(app, usize::from(area.height).saturating_sub(2), theme),
         Screen::Pick(which, _, picker) => return pick(frame, area, app, *which, picker, theme),
         Screen::Wizard(view) => return wizard_panel::draw(frame, area, app, &view.wizard, theme),
         Screen::Job(JobView { stage: Stage::Asking(question), facts, stopping, .. }) => {
             let Some(preview) = &facts.preview else { return };
             plan(app, preview, question, *stopping, theme)
         }
+        // The batch has the whole screen.
+        Screen::Batch(_) => return,
         Screen::Job(_) if with_log => return log_panel::draw(frame, area, app, theme, false),
         Screen::Job(view) => return working(frame, area, view, theme),
         Screen::Outcome(report, facts) => {
@@ -90,7 +92,8 @@ fn working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
     frame.render_widget(Sparkline::default().data(shown).max(highest).style(theme.accent), graph);
 }
 
-fn home<'a>(app: &App, theme: &Theme) -> MainPanel<'a> {
+/// `room`: the number of rows.
+fn home<'a>(app: &App, room: usize, theme: &Theme) -> MainPanel<'a> {
     let letters = ["f", "r", "b"];
     let mut lines: Vec<Line<'_>> = Goal::ALL
         .iter()
@@ -112,6 +115,9 @@ fn home<'a>(app: &App, theme: &Theme) -> MainPanel<'a> {
             Line::from(spans)
         })
         .collect();
+    if app.devices.list().len() > 1 {
+        lines.extend(drones(app, room.saturating_sub(lines.len()), theme));
+    }
     if keys::can_practise(app) {
         lines.push(Line::from(vec![
             Span::raw("  "),
@@ -120,6 +126,35 @@ fn home<'a>(app: &App, theme: &Theme) -> MainPanel<'a> {
         ]));
     }
     MainPanel { title: "What would you like to do?", note: "", lines, question: None, drawing: Vec::new() }
+}
+
+/// The offer to flash all drones, and as many of them as fit.
+fn drones<'a>(app: &App, room: usize, theme: &Theme) -> Vec<Line<'a>> {
+    let all = app.devices.list();
+    let why = keys::why_not_all(app);
+    let mut first = vec![
+        Span::raw("  "),
+        Span::styled(" a ", theme.key),
+        Span::raw(format!("  Flash all {} drones at once", all.len())),
+    ];
+    first.extend(why.map(|why| Span::styled(theme.text(&format!("   {why}")), theme.faint)));
+    let mut lines = vec![Line::from(first), Line::from("")];
+    let height = room.saturating_sub(lines.len());
+    // The selected drone stays visible.
+    let start = (app.devices.position() + 1).saturating_sub(height);
+    lines.extend(all.iter().enumerate().skip(start).take(height).map(|(n, device)| {
+        let (mark, style) =
+            if n == app.devices.position() { (theme.ticks.1, theme.strong) } else { (" ", theme.plain) };
+        let Device { location, strings, mode, open_error, .. } = device;
+        let state = match (open_error, mode) {
+            (Some(error), _) => error.to_string(),
+            (None, Mode::Dfu) => "in DFU mode".to_owned(),
+            (None, Mode::Firmware) => "running".to_owned(),
+        };
+        let text = format!("  {:<9} {:<25}{state}", location.to_string(), strings.serial);
+        Line::from(vec![Span::styled(format!("{mark} "), style), Span::styled(text, style)])
+    }));
+    lines
 }
 
 fn pick(frame: &mut Frame<'_>, area: Rect, app: &App, which: Which, picker: &Picker, theme: &Theme) {

@@ -44,6 +44,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
 
 /// What stopping the job means for the drone now.
 pub(super) fn if_stopped(app: &App) -> &'static str {
+    if app.batch().is_some() {
+        return "A drone that is being written will not fly until it is flashed again. The others stay as they are.";
+    }
     let Some(view) = app.job() else { return "The job has ended." };
     let progress = &view.facts.progress;
     let has_begun = [Phase::Erase, Phase::Write].into_iter().any(|phase| progress.done(phase) > 0);

@@ -3,7 +3,9 @@
 //! The state of the screen becomes lines, and the keys become choices. `tui::plain` prints both again whenever they
 //! change.
 
+use super::batch_panel;
 use super::main_panel::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
+use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Key};
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, WizardStep};
@@ -56,6 +58,20 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
         }
         Screen::Job(JobView { stage: Stage::Asking(_), .. }) => asking(app),
         Screen::Job(_) => Vec::new(),
+        // The log has a line for each drone that is done.
+        Screen::Batch(view) if view.is_active() => Vec::new(),
+        Screen::Batch(view) => {
+            let head = match view.stage {
+                BatchStage::Asking(_) => "The plan (nothing is written until you confirm):".to_owned(),
+                _ => batch_panel::counts(view),
+            };
+            let mut lines = vec![head];
+            lines.extend(batch_panel::plain_rows(app, view));
+            if let Some(row) = view.fleet.rows.get(view.at).filter(|_| view.stage == BatchStage::Over) {
+                lines.extend(batch_panel::details(app, view, row));
+            }
+            lines
+        }
         Screen::Outcome(report, _) => match &report.outcome {
             Outcome::Failed(failure) => {
                 let problem = report::failed(failure);

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
+use cfdfu::app::batch::BatchStage;
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, Effect, Msg, Screen, Slot, Stage, Which};
+use cfdfu::app::{App, BatchEffect, BusState, Demo, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::dfu::DfuError;
 use cfdfu::dfu::wire::Request;
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::flash::{FIRMWARE_BASE, Segment};
 use cfdfu::job::{
     BoardCheck, Confirm, Device, DeviceInfo, DroneState, Event, Failure, Level, LogEntry, Outcome, Phase,
-    Preview, Report, Running, SectorState, WaitFor,
+    Preview, Report, Running, SectorState, Task, WaitFor,
 };
 use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::{Comparison, Plan};
@@ -61,7 +62,7 @@ fn device(scenario: &str) -> Device {
 
 fn keys() -> impl Strategy<Value = Key> {
     prop_oneof![
-        6 => prop::sample::select("frbilqyjkhePBnwsu?/1234restore".chars().collect::<Vec<_>>()).prop_map(Key::Char),
+        6 => prop::sample::select("afrbilqyjkhePBnwsuxa?/1234restore".chars().collect::<Vec<_>>()).prop_map(Key::Char),
         1 => any::<char>().prop_map(Key::Char),
         1 => ".{0,20}".prop_map(Key::Paste),
         4 => prop::sample::select(vec![
@@ -127,6 +128,11 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => Just(Msg::Loaded(Which::Image, "loader.bin".into(), image(images::loader()))),
         6 => events().prop_map(|event| Msg::Job(Box::new(event))),
         2 => job_ends(),
+        4 => (0..3_usize, events()).prop_map(|(id, event)| Msg::OfRow(id, Box::new(event))),
+        4 => (0..3_usize, job_ends()).prop_map(|(id, msg)| match msg {
+            Msg::Ended(ended) => Msg::RowEnded(id, ended),
+            other => other,
+        }),
         1 => Just(Msg::Bus(BusState::Others(scan::others(&World::new("px4").bus).unwrap()))),
         1 => Just(Msg::Detached),
         1 => Just(Msg::Doctor(Vec::new())),
@@ -156,9 +162,10 @@ proptest! {
         };
         let theme = Theme::new(glyphs, colours);
         let mut now = Duration::ZERO;
-        let (mut started, mut cancelled) = (false, false);
+        let (mut started, mut cancelled, mut confirmed_all) = (false, false, false);
         for (message, millis) in steps {
             now += Duration::from_millis(millis);
+            let was_asked_for_all = matches!(app.batch(), Some(view) if matches!(view.stage, BatchStage::Asking(_)));
             let was_asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
             let is_key = matches!(message, Msg::Key(_));
             let finished = matches!(&message, Msg::Ended(ended) if !ended.background);
@@ -171,8 +178,14 @@ proptest! {
                     Effect::Start(_) | Effect::Resume(_) | Effect::Identify(_) => (started, cancelled) = (true, false),
                     // The worker may write only after a key press on the screen that shows the plan.
                     Effect::Proceed => prop_assert!(was_asking && is_key && started),
+                    // A batch writes only after a key press on its plan, or what was confirmed before.
+                    Effect::Batch(BatchEffect::Start(_, _, job)) if matches!(job.task, Task::Flash(_)) => {
+                        prop_assert!(was_asked_for_all && is_key || confirmed_all);
+                        confirmed_all = true;
+                    }
+                    Effect::Batch(_) => {}
                     // A job is cancelled once; a background identify is also cancelled when the interface quits.
-                    Effect::Cancel if was_identifying && quits => {}
+                    Effect::Cancel if was_identifying && (quits || app.batch().is_some()) => {}
                     Effect::Cancel => {
                         // While the job asks for confirmation, a second cancel is harmless.
                         let asks = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));

@@ -10,7 +10,7 @@ use cfdfu::sim::{SimBus, images};
 use cfdfu::usb::Location;
 use cfdfu::worker::Worker;
 
-use crate::cli::Folder;
+use crate::cli::{Folder, Ran};
 use crate::support::{SEED_LEN, firmware, flash_job, with};
 
 /// Drones in DFU mode, each with its own serial number.
@@ -251,4 +251,26 @@ fn a_fault_on_one_drone_does_not_touch_the_others() {
         }
     }
     println!("{cases} faults on the middle one of three drones");
+}
+
+#[test]
+fn strict_writes_nothing_if_one_drone_has_no_image() {
+    let folder = Folder::with_image();
+    let Ran { code, out, .. } = folder.cfdfu("flash cf2.bin --all --strict --demo=fleet").fast().run();
+    assert_eq!(code, 65, "{out}");
+    assert!(out.contains("1-1.6  no image is for its board, C21B"), "{out}");
+    assert!(out.contains("Nothing was written to any drone"), "{out}");
+    assert!(!out.contains("write") || !out.contains("flashed"), "{out}");
+    let Ran { code, out, .. } = folder.cfdfu("flash cf2.bin --all --strict --demo=fleet-dfu").fast().run();
+    assert!(code == 0 && out.contains("8 drones: 8 flashed"), "{out}");
+}
+
+/// The demo keeps no copies, so there is nothing to restore; the VM test restores eight drones.
+#[test]
+fn undo_all_refuses_drones_without_a_copy() {
+    let folder = Folder::with_image();
+    let Ran { code, out, .. } = folder.cfdfu("undo --all --demo=fleet-dfu --jobs 8").fast().run();
+    assert_eq!(code, 66, "{out}");
+    assert!(out.contains("nothing to undo: there is nothing to undo yet"), "{out}");
+    assert!(out.contains("8 drones: 8 refused"), "{out}");
 }

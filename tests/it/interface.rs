@@ -1,17 +1,18 @@
 //! Runs the interface on a simulated drone without a terminal. The keys, bus, worker and simulated chip are those of
 //! the real program, on a fast clock.
 
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BusState, Demo, DemoInput, Effect, Msg, Slot, Which};
+use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoInput, Effect, Msg, Slot, Which};
 use cfdfu::clock::Clock;
-use cfdfu::job::Event;
+use cfdfu::job::{Command, Event, Job};
 use cfdfu::scan;
-use cfdfu::supervise::{Observed, Supervisor, Waits};
+use cfdfu::supervise::{Ended, Observed, Supervisor, Waits};
 use cfdfu::ui;
 use cfdfu::ui::theme::{Colours, Glyphs, Theme};
 use cfdfu::usb::Bus;
@@ -29,6 +30,10 @@ pub struct Interface {
     worker: Worker,
     supervisor: Supervisor,
     pub effects: Vec<Effect>,
+    /// The chosen files, in memory.
+    files: HashMap<PathBuf, Vec<u8>>,
+    /// The jobs of a batch that have been started and not run.
+    jobs: BTreeMap<usize, Box<Job>>,
     now: Duration,
 }
 
@@ -40,7 +45,8 @@ impl Interface {
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
         let supervisor = Supervisor::new(worker.commands.clone(), true, Waits::Interrupted, 0);
         let (app, effects, now) = (App::new(Some(demo)), Vec::new(), Duration::ZERO);
-        let mut ui = Interface { app, world, worker, supervisor, effects, now };
+        let (files, jobs) = (HashMap::new(), BTreeMap::new());
+        let mut ui = Interface { app, world, worker, supervisor, effects, files, jobs, now };
         ui.look();
         ui
     }
@@ -51,6 +57,7 @@ impl Interface {
         // picture.
         self.now += Duration::from_millis(20);
         let msg = self.supervised(msg);
+        let mut answers = Vec::new();
         for effect in update(&mut self.app, self.now, msg) {
             match &effect {
                 Effect::Start(job) => self.supervisor.start(job.clone()),
@@ -59,9 +66,19 @@ impl Interface {
                 Effect::Proceed => drop(self.supervisor.proceed(self.app.preview().unwrap())),
                 Effect::Cancel => self.supervisor.cancel(),
                 Effect::DemoInput(input) => self.act(*input),
+                Effect::Load(which, path) => {
+                    if let Some(bytes) = self.files.get(path) {
+                        answers.push(Msg::Loaded(*which, path.clone(), Ok(Box::new(parse(bytes)))));
+                    }
+                }
+                Effect::Batch(BatchEffect::Start(id, _, job)) => drop(self.jobs.insert(*id, job.clone())),
+                Effect::Batch(BatchEffect::Cancel(id)) => drop(self.jobs.remove(id)),
                 _ => {}
             }
             self.effects.push(effect);
+        }
+        for answer in answers {
+            self.send(answer);
         }
         // Wait for a background identify to end, so that no picture shows it at a random point.
         while self.app.devices.is_identifying() {
@@ -131,6 +148,7 @@ impl Interface {
             Which::Image => self.app.image = Slot::Loading(path.clone()),
             Which::Loader => self.app.loader = Slot::Loading(path.clone()),
         }
+        self.files.insert(path.clone(), bytes.to_vec());
         self.send(Msg::Loaded(which, path, Ok(Box::new(parse(bytes)))));
     }
 
@@ -156,6 +174,39 @@ impl Interface {
     /// Like `take`, but for an event after which the worker waits: scans the bus afterwards.
     pub fn until(&mut self, wanted: impl Fn(&Event) -> bool) {
         self.take(wanted);
+        self.look();
+    }
+
+    /// Runs the job of a batch's row to its end, and passes its events on up to the wanted one.
+    pub fn row(&mut self, id: usize, wanted: impl Fn(&Event) -> bool) {
+        let job = self.jobs.remove(&id).expect("the job of this row has not been started");
+        let worker = Worker::spawn(Arc::new(self.world.bus.clone()), self.world.clock.clone());
+        worker.commands.send(Command::Run(job)).unwrap();
+        let mut events = Vec::new();
+        while !matches!(events.last(), Some(Event::Finished(_))) {
+            let event = worker.events.recv_timeout(Duration::from_secs(30)).expect("the job did not end");
+            if matches!(event, Event::Ready(_)) {
+                worker.commands.send(Command::Proceed).unwrap();
+            }
+            events.push(event);
+        }
+        for event in events {
+            let found = wanted(&event);
+            self.send(match event {
+                Event::Finished(report) => Msg::RowEnded(id, Box::new(Ended::of(report, false))),
+                event => Msg::OfRow(id, Box::new(event)),
+            });
+            if found {
+                return;
+            }
+        }
+    }
+
+    /// Runs all jobs of the batch to their ends, one after the other.
+    pub fn rows(&mut self) {
+        while let Some(id) = self.jobs.keys().next().copied() {
+            self.row(id, |_| false);
+        }
         self.look();
     }
 

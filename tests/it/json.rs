@@ -19,6 +19,8 @@ const LINES: &[&str] = &[
     "flash cf2.bin --demo=none --all",
     "flash cf2.bin bl.bin --demo=fleet --all --expect 9 --report r.csv",
     "flash cf2.bin cf2.bin --demo=fleet --all",
+    "flash cf2.bin --demo=fleet --all --strict",
+    "undo --demo=two --all",
     "flash cf2.bin bl.bin --demo",
     "identify --demo=fleet --all",
     "station cf2.bin --demo=fleet --yes --count 7",

@@ -88,6 +88,11 @@ const RULES: &[Rule] = &[
         never: IO,
     },
     Rule {
+        files: &["crews.rs"],
+        may_use: &["clock", "job", "supervise", "usb", "worker"],
+        never: &["rusb", "ratatui", "std::fs", "std::env"],
+    },
+    Rule {
         files: &["app"],
         may_use: &[
             "app",
@@ -95,6 +100,7 @@ const RULES: &[Rule] = &[
             "dfu",
             "doctor",
             "flash",
+            "fleet",
             "image",
             "job",
             "plan",
@@ -118,7 +124,19 @@ const RULES: &[Rule] = &[
     },
     Rule {
         files: &["ui"],
-        may_use: &["app", "crazyflie", "doctor", "flash", "image", "job", "plan", "report", "ui", "usb"],
+        may_use: &[
+            "app",
+            "crazyflie",
+            "doctor",
+            "flash",
+            "fleet",
+            "image",
+            "job",
+            "plan",
+            "report",
+            "ui",
+            "usb",
+        ],
         never: &["crossterm", "rusb", "std::fs", "std::env", "std::thread", "&mut App"],
     },
     Rule { files: &["settings.rs"], may_use: &[], never: &["rusb", "ratatui"] },
@@ -132,6 +150,7 @@ const RULES: &[Rule] = &[
         may_use: &[
             "app",
             "clock",
+            "crews",
             "doctor",
             "image",
             "job",
@@ -157,6 +176,7 @@ const RULES: &[Rule] = &[
             "cli",
             "clock",
             "crazyflie",
+            "crews",
             "doctor",
             "flash",
             "fleet",

@@ -117,6 +117,48 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
+/// Many drones at once.
+fn batch_scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    let mut ui = Interface::new("fleet");
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    scenes.push(("drones", ui.app.clone()));
+    ui.key('a');
+    ui.rows();
+    scenes.push(("batch-plan", ui.app.clone()));
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    // Each row is at another point: done, refused, writing, erasing, entering, and waiting for its turn.
+    ui.row(0, |_| false);
+    ui.row(1, |event| {
+        matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
+    });
+    ui.row(2, |event| {
+        matches!(event, Event::Progress { phase: cfdfu::job::Phase::Erase, done: 40_000.., .. })
+    });
+    ui.row(3, |_| false);
+    scenes.push(("batch-flashing", ui.app.clone()));
+    ui.key('q');
+    scenes.push(("batch-stop", ui.app.clone()));
+
+    let mut ui = Interface::new("fleet");
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.world.bus.with(1, |drone, _| drone.traits.mishap = Some((80, SimFault::Unplugged)));
+    ui.rows();
+    (0..5).for_each(|_| ui.key('j'));
+    scenes.push(("batch-done", ui.app.clone()));
+    ui.enter();
+    scenes.push(("batch-row", ui.app.clone()));
+    ui.send(Msg::Key(Key::Esc));
+    ui.key('n');
+    scenes.push(("batch-station", ui.app.clone()));
+    scenes
+}
+
 /// Scenes with failures and long waits.
 fn trouble_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
@@ -182,7 +224,9 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
 
 #[test]
 fn scenes_of_boards_and_trouble_match_their_snapshots() {
-    for (kind, scenes) in [("board", board_scenes()), ("trouble", trouble_scenes())] {
+    for (kind, scenes) in
+        [("board", board_scenes()), ("fleet", batch_scenes()), ("trouble", trouble_scenes())]
+    {
         for (name, app) in scenes {
             for (width, height) in [(80, 24), (60, 16)] {
                 check_screen(&format!("{kind}-{name}-{width}x{height}"), &app, &theme(), (width, height));
@@ -244,7 +288,7 @@ fn check_picture(path: &Path, app: &App) {
 #[test]
 fn every_scene_can_be_written_to_a_folder() {
     let Some(folder) = std::env::var_os("SHOW") else { return };
-    let all = scenes().into_iter().chain(board_scenes()).chain(trouble_scenes());
+    let all = scenes().into_iter().chain(board_scenes()).chain(batch_scenes()).chain(trouble_scenes());
     for (name, app) in all {
         for (width, height) in [(80, 24), (120, 40), (200, 60), (60, 16)] {
             for (tone, colours, paper) in

@@ -183,3 +183,17 @@ fn a_line_that_is_not_utf_8_does_not_end_the_input() {
     let Ran { out, .. } = Folder::new().cfdfu("--plain --demo=dfu").input(b"\xff\xfe\nf\nw\n").run();
     assert!(out.contains("Flashed and verified"), "{out}");
 }
+
+#[test]
+fn plain_mode_flashes_all_drones_after_one_plan() {
+    let folder = Folder::new();
+    let Ran { out, code, .. } = folder.cfdfu("--demo=fleet --plain").input("a\nw\n").run();
+    assert_eq!(code, 65, "{out}");
+    let plan =
+        out.find("The plan (nothing is written until you confirm):").unwrap_or_else(|| panic!("{out}"));
+    let refused = out.rfind("other board: stays as it is").unwrap_or_else(|| panic!("{out}"));
+    assert!(plan < refused, "{out}");
+    assert_eq!(out.matches("flashed, runs 2026.08").count(), 6, "{out}");
+    assert!(out.contains("6 flashed, 1 unchanged, 1 refused"), "{out}");
+    assert!(out.lines().count() < 60, "{out}");
+}

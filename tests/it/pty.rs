@@ -16,7 +16,7 @@ use crate::support::{SEED_LEN, firmware};
 /// The time to wait before confirming a plan, which ignores its key until it has been shown for a while.
 pub const READ: Duration = Duration::from_secs(1);
 /// The longest time to wait for anything. A whole flash takes about 7 s.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Session {
     pub child: Box<dyn Child + Send + Sync>,

@@ -69,7 +69,7 @@ fn soak() {
                     ui.look();
                 }
                 Screen::Outcome(..) | Screen::Home => break,
-                Screen::Pick(..) => panic!("flash {n}: no file"),
+                Screen::Pick(..) | Screen::Batch(_) => panic!("flash {n}: no file, or a batch"),
             }
         }
         assert!(matches!(ui.app.screen, Screen::Outcome(..) | Screen::Home), "flash {n} is stuck");

@@ -379,3 +379,40 @@ fn the_palette_follows_the_background_of_the_terminal() {
     session.press("q");
     assert_eq!(session.ended(), 0);
 }
+
+/// Each drone of the fleet has another story; the one with another board is refused, and the rest is flashed.
+#[test]
+fn all_drones_are_flashed_at_once_after_one_plan() {
+    let mut session = Session::start(&["--demo=fleet"], &[]);
+    session.until("Flash all 8 drones at once");
+    session.press("a");
+    let plan = session.until("Plan for 8 drones");
+    assert!(plan.contains("→ 2026.08, the same version"), "{plan}");
+    assert!(plan.contains("other board: stays as it is"), "{plan}");
+    // A key that was pressed too early does not confirm the plan.
+    session.press("w");
+    session.until("Nothing has been written");
+    thread::sleep(Duration::from_secs(1));
+    session.press("w");
+    session.until("erase");
+    // One is stopped, and runs again when the user asks for it.
+    session.press("x");
+    let screen = session.until("Drones: 8 of 8 done");
+    assert!(screen.contains("stopped"), "{screen}");
+    session.press("r");
+    session.until("Drones: 7 of 8 done");
+    let screen = session.until("Drones: 8 of 8 done");
+    assert!(screen.contains("6 flashed, 1 unchanged, 1 refused"), "{screen}");
+    // The row of the refused drone opens its outcome, and Esc comes back.
+    session.press("jjjjj");
+    session.until("56004F000551343036333233");
+    session.press("\r");
+    session.until("Choose another image");
+    session.press("\u{1b}");
+    session.until("Drones: 8 of 8 done");
+    session.press("\u{1b}");
+    session.until("What would you like to do?");
+    session.press("q");
+    assert_eq!(session.ended(), 65);
+    session.is_restored();
+}

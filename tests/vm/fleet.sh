@@ -58,6 +58,7 @@ wait $batch
 check "an interrupt stops all at their safe points" [ $? -eq 75 ]
 check "and says so" grep -q "stopped" int.log
 check "the batch can be repeated" says "8 drones: 8 flashed" 0 "$cfdfu" flash new.bin --all --expect 8 --no-leave
+check "undo restores the previous firmware of all" says "8 drones: 8 flashed" 0 "$cfdfu" undo --all --expect 8
 stop
 
 # A station: two drones are there and wait, the others are plugged in one after the other.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::batch;
 use super::files::open_picker;
 use crate::app::progress::Progress;
 use crate::app::wizard::Move;
@@ -189,6 +190,8 @@ fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
     let facts = JobFacts { progress: Progress::default(), ..facts };
     app.devices.remember();
     app.devices.map = [None; SECTORS];
+    // From here on, the rows of a batch no longer tell what is on its drones.
+    app.behind = None;
     app.log.follow();
     app.screen = Screen::Job(JobView {
         facts,
@@ -201,7 +204,7 @@ fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
 }
 
 /// A key press that follows another this soon does not confirm, because a held key repeats about every 30 ms.
-const PAUSE: Duration = Duration::from_millis(250);
+pub(super) const PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn write(app: &mut App) -> Vec<Effect> {
     let Some(JobView { stage: Stage::Asking(question), .. }) = app.job() else { return Vec::new() };
@@ -366,6 +369,9 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
 /// Handles the loss of the terminal. A job that is writing finishes without it; everything else ends.
 pub(super) fn detach(app: &mut App) -> Vec<Effect> {
     app.detached = true;
+    if app.batch().is_some() {
+        return batch::detach(app);
+    }
     match app.job() {
         // A resumed job (`Confirm::Go`) has already written.
         Some(JobView { stage: Stage::Working, .. } | JobView { confirm: Confirm::Go, .. }) => Vec::new(),

@@ -1,0 +1,117 @@
+//! A batch in the interface: its table of drones. First every drone is identified, then the plan for all of them is on
+//! the screen, and only after a key does a second [`Fleet`] flash them.
+
+use std::time::Duration;
+
+use super::Undo;
+use crate::fleet::Fleet;
+use crate::image::Firmware;
+use crate::job::DeviceInfo;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchView {
+    pub fleet: Fleet,
+    pub stage: BatchStage,
+    /// The selected row.
+    pub at: usize,
+    /// What is known about the drones, by row.
+    pub drones: Vec<DroneFacts>,
+    /// The user asked to stop all jobs.
+    pub stopping: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchStage {
+    /// The drones are identified. Nothing is changed.
+    Identifying,
+    /// The plan is on the screen since this time. Nothing is written until the user confirms it.
+    Asking(Duration),
+    Flashing,
+    /// All jobs have ended.
+    Over,
+}
+
+/// What the jobs found out about a drone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DroneFacts {
+    /// What it was before the batch, if it could be identified.
+    pub info: Option<Box<DeviceInfo>>,
+    /// What an undo would write, once its job has ended.
+    pub undo: Option<Undo>,
+}
+
+/// What the plan says about a drone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prospect {
+    /// The image is for its board, or for every board.
+    Fits,
+    /// The image is for other boards: the drone's job refuses it and leaves the drone as it was.
+    OtherBoard,
+    /// The board is not known yet. The drone's job reads it before it writes.
+    Unknown,
+}
+
+impl DroneFacts {
+    /// The board's code.
+    pub(crate) fn board(&self) -> Option<&str> {
+        self.info.as_deref()?.board()
+    }
+
+    /// The version of the firmware that was on the drone; empty if there is none or it is not known.
+    pub(crate) fn before(&self) -> &str {
+        let version = match self.info.as_deref() {
+            Some(DeviceInfo::InDfu(identity)) => {
+                identity.firmware.as_ref().and_then(|content| content.firmware()?.version.as_deref())
+            }
+            Some(DeviceInfo::Running(running)) => running.version.as_deref(),
+            None => None,
+        };
+        version.unwrap_or_default()
+    }
+
+    pub(crate) fn prospect(&self, image: Option<&Firmware>) -> Prospect {
+        let boards = image.map(|image| &image.boards).filter(|boards| !boards.is_empty());
+        match (boards, self.board()) {
+            (None, Some(_)) => Prospect::Fits,
+            (Some(boards), Some(code)) if boards.iter().any(|board| board.code == code) => Prospect::Fits,
+            (Some(_), Some(_)) => Prospect::OtherBoard,
+            (_, None) => Prospect::Unknown,
+        }
+    }
+}
+
+impl BatchView {
+    pub(crate) fn new(fleet: Fleet, stage: BatchStage) -> BatchView {
+        BatchView { fleet, stage, at: 0, drones: Vec::new(), stopping: false }
+    }
+
+    /// Whether jobs run that a key can stop.
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self.stage, BatchStage::Identifying | BatchStage::Flashing)
+    }
+
+    /// What is known about a row's drone.
+    pub(crate) fn facts(&self, id: usize) -> Option<&DroneFacts> {
+        self.drones.get(id)
+    }
+
+    pub(crate) fn facts_mut(&mut self, id: usize) -> &mut DroneFacts {
+        if self.drones.len() <= id {
+            self.drones.resize_with(id + 1, DroneFacts::default);
+        }
+        &mut self.drones[id]
+    }
+
+    /// How many rows have ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.fleet.rows.iter().filter(|row| row.is_final()).count()
+    }
+
+    /// The completed share of all jobs, from 0 to 1.
+    pub(crate) fn ratio(&self) -> f64 {
+        let rows = &self.fleet.rows;
+        #[allow(clippy::cast_precision_loss, reason = "a batch has few drones")]
+        let all = rows.len().max(1) as f64;
+        rows.iter().map(crate::fleet::Row::ratio).sum::<f64>() / all
+    }
+}

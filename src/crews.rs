@@ -1,0 +1,169 @@
+//! The workers of a batch: a worker thread and a supervisor for each drone that has a job. The batch of the command line
+//! and the batch of the interface share them.
+//!
+//! The drones share nothing but the wire. On Linux each worker has a libusb context of its own: with one context, every
+//! completed transfer wakes every waiting worker (libusb, io.c). Elsewhere one context is shared, because libusb
+//! supports no more than one on Windows.
+
+use std::collections::HashSet;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::job::{Command, Device, Event, Job};
+use crate::supervise::{Observed, RunningInstance, Supervisor, Waits};
+use crate::usb::{Bus, Location};
+use crate::worker::Worker;
+
+/// Creates a bus for one more worker.
+pub(crate) type WorkerBus = Arc<dyn Fn() -> Arc<dyn Bus>>;
+
+/// The ports whose drones have a job. The scanner leaves them to their workers: a query would wait behind an erase.
+#[derive(Clone, Default)]
+pub(crate) struct BusyPorts(Arc<Mutex<HashSet<Location>>>);
+
+impl BusyPorts {
+    pub(crate) fn list(&self) -> HashSet<Location> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashSet<Location>)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The workers that have a job, by row. A signal handler sends to them directly, because the loop may be waiting for a
+/// terminal that takes no output.
+#[derive(Clone, Default)]
+pub(crate) struct RunningWorkers(Arc<Mutex<Vec<RowWorker>>>);
+
+type RowWorker = (usize, Sender<Command>);
+
+impl RunningWorkers {
+    pub(crate) fn send(&self, command: &Command) {
+        for (_, worker) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // A worker that has ended has already reported why.
+            let _ = worker.send(command.clone());
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<RowWorker>)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+pub(crate) struct Crews {
+    for_worker: WorkerBus,
+    clock: Arc<dyn Clock>,
+    /// Passes on an event of a row's worker. Returns false if nobody takes it.
+    outbox: Arc<dyn Fn(usize, Event) -> bool + Send + Sync>,
+    waits: Waits,
+    logs: usize,
+    rows: Vec<Option<Crew>>,
+    pub(crate) busy: BusyPorts,
+    pub(crate) running: RunningWorkers,
+}
+
+struct Crew {
+    worker: Worker,
+    supervisor: Supervisor,
+}
+
+impl Crews {
+    /// `logs` is the number of run logs to keep.
+    pub(crate) fn new(
+        for_worker: WorkerBus,
+        clock: Arc<dyn Clock>,
+        outbox: impl Fn(usize, Event) -> bool + Send + Sync + 'static,
+        waits: Waits,
+        logs: usize,
+    ) -> Crews {
+        let (busy, running) = (BusyPorts::default(), RunningWorkers::default());
+        let outbox = Arc::new(outbox);
+        Crews { for_worker, clock, outbox, waits, logs, rows: Vec::new(), busy, running }
+    }
+
+    /// Starts a row's job. If another instance of cfdfu is using the drone, starts nothing and returns that instance:
+    /// such a drone must not be asked to enter DFU mode.
+    pub(crate) fn start(&mut self, id: usize, device: &Device, job: Box<Job>) -> Option<RunningInstance> {
+        let mut worker = Worker::spawn((self.for_worker)(), Arc::clone(&self.clock));
+        let mut supervisor =
+            Supervisor::new(worker.commands.clone(), device.simulated, self.waits, self.logs);
+        if let Some(other) = supervisor.user_of(&device.location) {
+            return Some(other);
+        }
+        let (_, none) = channel();
+        let events = std::mem::replace(&mut worker.events, none);
+        let outbox = Arc::clone(&self.outbox);
+        thread::spawn(move || events.iter().all(|event| outbox(id, event)));
+        supervisor.start(job);
+        self.running.change(|all| all.push((id, worker.commands.clone())));
+        self.busy.change(|ports| {
+            ports.insert(device.location.clone());
+        });
+        self.rows.resize_with(self.rows.len().max(id + 1), || None);
+        self.rows[id] = Some(Crew { worker, supervisor });
+        None
+    }
+
+    /// Starts the rest of a job that lost its drone.
+    pub(crate) fn resume(&mut self, id: usize, job: Box<Job>) {
+        if let Some(crew) = self.crew(id) {
+            crew.supervisor.resume(job);
+        }
+    }
+
+    pub(crate) fn send(&mut self, id: usize, command: Command) {
+        if let Some(crew) = self.crew(id) {
+            let _ = crew.worker.commands.send(command);
+        }
+    }
+
+    /// Passes an event of a row's worker through its supervisor. A plan is confirmed at once, after its backup is saved:
+    /// the user has confirmed the batch. `None` if the row has no worker any more.
+    pub(crate) fn observe(&mut self, now: Duration, id: usize, event: Event) -> Option<Observed> {
+        let outbox = Arc::clone(&self.outbox);
+        let supervisor = &mut self.crew(id)?.supervisor;
+        let observed = supervisor.observe(now, event);
+        if let Observed::Event(Event::Ready(preview)) = &observed
+            && let Some(entry) = supervisor.proceed(preview)
+        {
+            outbox(id, Event::Log(entry.level(), entry));
+        }
+        Some(observed)
+    }
+
+    /// The terminal is closed: the jobs record their results for the next start.
+    pub(crate) fn hang_up(&mut self) {
+        for crew in self.rows.iter_mut().flatten() {
+            crew.supervisor.hang_up();
+        }
+    }
+
+    /// Frees the port and the worker of a row that has ended. Otherwise a station would keep a thread and a USB context
+    /// for every drone of the day.
+    pub(crate) fn finish(&mut self, id: usize, port: &Location) {
+        self.busy.change(|ports| {
+            ports.remove(port);
+        });
+        self.running.change(|all| all.retain(|(n, _)| *n != id));
+        if let Some(Crew { worker, supervisor }) = self.rows.get_mut(id).and_then(Option::take) {
+            drop(supervisor);
+            worker.join();
+        }
+    }
+
+    /// Waits for all workers to end.
+    pub(crate) fn end(self) {
+        for Crew { worker, supervisor } in self.rows.into_iter().flatten() {
+            drop(supervisor);
+            worker.join();
+        }
+    }
+
+    fn crew(&mut self, id: usize) -> Option<&mut Crew> {
+        self.rows.get_mut(id)?.as_mut()
+    }
+}

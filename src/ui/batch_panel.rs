@@ -1,0 +1,331 @@
+//! The table of a batch: a row for each drone, what is known about the selected one, and the progress of all.
+
+use std::time::Duration;
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::theme::Theme;
+use super::{cut, cut_line, focus, log_panel, panel};
+use crate::app::App;
+use crate::app::batch::{BatchStage, BatchView, DroneFacts, Prospect};
+use crate::fleet::{End, Row, RowState};
+use crate::image::Content;
+use crate::job::{Failure, FailureKind, Outcome, Phase};
+use crate::report;
+
+/// From this width on, a row has the serial number, the board and the firmware before.
+const WIDE: usize = 72;
+/// The columns of a bar in a row.
+const BAR: usize = 8;
+
+/// `with_log`: the log has no column of its own, so draw it below the table.
+pub(super) fn draw(
+    frame: &mut Frame<'_>,
+    area: Rect,
+    app: &App,
+    view: &BatchView,
+    theme: &Theme,
+    with_log: bool,
+) {
+    let rows = u16::try_from(view.fleet.rows.len()).unwrap_or(u16::MAX);
+    // The border, and the heads of the columns.
+    let wanted = rows.saturating_add(3).max(5);
+    let details = if area.height >= 20 { 6 } else { 4 };
+    let table_rows = wanted.min(area.height.saturating_sub(details + 1));
+    let rest = area.height.saturating_sub(table_rows + details + 1);
+    // The details use a few rows better than the log.
+    let log_rows = if with_log && rest > 3 { rest } else { 0 };
+    let [table, below, log, bar] = area.layout(&Layout::vertical([
+        Constraint::Length(table_rows),
+        Constraint::Fill(1),
+        Constraint::Length(log_rows),
+        Constraint::Length(1),
+    ]));
+    draw_table(frame, table, app, view, theme);
+    draw_details(frame, below, app, view, theme);
+    if log_rows > 0 {
+        log_panel::draw(frame, log, app, theme, false);
+    }
+    frame.render_widget(totals(view, usize::from(bar.width), theme), bar);
+}
+
+fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, theme: &Theme) {
+    let rows = &view.fleet.rows;
+    let title = match view.stage {
+        BatchStage::Identifying => format!("Reading {}", report::count(rows.len() as u64, "drone")),
+        BatchStage::Asking(_) => format!("Plan for {}", report::count(rows.len() as u64, "drone")),
+        BatchStage::Flashing if view.fleet.station().is_some() => "Plug in more drones".to_owned(),
+        BatchStage::Flashing | BatchStage::Over => {
+            format!("Drones: {} of {} done", view.ended(), rows.len())
+        }
+    };
+    let note = match view.stage {
+        BatchStage::Asking(_) => " Nothing is written until you confirm ",
+        _ => "",
+    };
+    let block = focus(theme, &title).title(Line::from(Span::styled(note, theme.faint)).right_aligned());
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let width = usize::from(inner.width);
+    let height = usize::from(inner.height).saturating_sub(1);
+    // The selected row stays visible.
+    let first = (view.at + 1).saturating_sub(height).min(rows.len().saturating_sub(height));
+    let mut lines = vec![heads(width, theme)];
+    let shown = rows.iter().enumerate().skip(first).take(height);
+    lines.extend(shown.map(|(id, row)| table_row(app, view, id, row, width, theme)));
+    frame.render_widget(Paragraph::new(lines), inner);
+}
+
+fn heads<'a>(width: usize, theme: &Theme) -> Line<'a> {
+    let text = if width >= WIDE {
+        format!("  {:<9}{:<13}{:<6}{:<9}step", "port", "serial", "board", "before")
+    } else {
+        format!("  {:<9}step", "port")
+    };
+    Line::from(Span::styled(text, theme.faint))
+}
+
+fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize, theme: &Theme) -> Line<'a> {
+    let (mark, style) = mark(view, row, theme);
+    let text = if id == view.at { theme.marked } else { theme.plain };
+    let port = format!("{:<9}", cut(&row.device.location.to_string(), 8, theme));
+    let mut spans = vec![Span::styled(format!("{mark} "), style), Span::styled(port, text)];
+    if width >= WIDE {
+        let serial = &row.device.strings.serial;
+        // The serial number in DFU mode has twelve digits, and the first twelve of the other one tell drones apart.
+        let head: String = serial.chars().take(12).collect();
+        let facts = view.facts(id);
+        let board = facts.and_then(|it| it.board()).or(row.board.as_deref()).unwrap_or_default();
+        let known = facts.map(DroneFacts::before).unwrap_or_default();
+        let before = if known.is_empty() { row.before.as_deref().unwrap_or_default() } else { known };
+        let columns = format!("{:<13}{:<6}{:<9}", head, cut(board, 5, theme), cut(before, 8, theme));
+        spans.push(Span::styled(columns, text));
+    }
+    let took = took(app, row).map(|took| format!("{:>6.1} s", took.as_secs_f64())).unwrap_or_default();
+    let room =
+        width.saturating_sub(spans.iter().map(Span::width).sum::<usize>() + took.chars().count().max(8) + 1);
+    let mut step = cut_line(step(app, view, id, row, theme), room, theme);
+    let gap = room.saturating_sub(step.width()) + 1;
+    spans.append(&mut step.spans);
+    spans.extend([Span::raw(" ".repeat(gap)), Span::styled(took, theme.faint)]);
+    Line::from(spans)
+}
+
+fn mark(view: &BatchView, row: &Row, theme: &Theme) -> (&'static str, Style) {
+    let (tick, busy, cross) = theme.ticks;
+    if matches!(view.stage, BatchStage::Asking(_)) {
+        return (" ", theme.plain);
+    }
+    match &row.state {
+        RowState::Held | RowState::Queued => (theme.to_come, theme.faint),
+        RowState::Ended(End::Flashed | End::Unchanged) => (tick, theme.good),
+        RowState::Ended(End::Failed) => (cross, theme.bad),
+        RowState::Ended(End::Refused) => (cross, theme.warn),
+        RowState::Ended(End::Cancelled) => ("-", theme.faint),
+        RowState::Lost => ("!", theme.warn),
+        RowState::Entering | RowState::Examining | RowState::Working(..) | RowState::Starting => {
+            (busy, theme.accent)
+        }
+    }
+}
+
+/// How long the row's job has been running, or took.
+fn took(app: &App, row: &Row) -> Option<Duration> {
+    let took = row.ended.unwrap_or(app.now).saturating_sub(row.started?);
+    row.report.as_ref().is_none_or(|report| !matches!(report.outcome, Outcome::Identified)).then_some(took)
+}
+
+fn step<'a>(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) -> Line<'a> {
+    let identifies = view.stage == BatchStage::Identifying;
+    let (words, style) = match &row.state {
+        _ if matches!(view.stage, BatchStage::Asking(_)) => prospect(app, view, id, row, theme),
+        RowState::Held | RowState::Queued => ("waits its turn".to_owned(), theme.faint),
+        RowState::Entering | RowState::Examining | RowState::Working(..) if identifies => {
+            ("reading".to_owned(), theme.plain)
+        }
+        RowState::Entering => ("enters DFU mode".to_owned(), theme.plain),
+        RowState::Examining => ("examines".to_owned(), theme.plain),
+        RowState::Working(phase, done, total) => return working(*phase, *done, *total, theme),
+        RowState::Starting => ("restarts".to_owned(), theme.plain),
+        RowState::Lost => ("lost: plug it in again".to_owned(), theme.warn),
+        RowState::Ended(end) => ended(*end, row, theme),
+    };
+    Line::from(Span::styled(theme.text(&words), style))
+}
+
+fn working<'a>(phase: Phase, done: u64, total: u64, theme: &Theme) -> Line<'a> {
+    let done = usize::try_from(done.min(total) * 100 / total.max(1)).unwrap_or(0);
+    let filled = BAR * done / 100;
+    Line::from(vec![
+        Span::raw(format!("{:<8}", phase.json_name())),
+        Span::styled(theme.bar.0.repeat(filled), theme.accent),
+        Span::styled(theme.bar.1.repeat(BAR - filled), theme.line),
+        Span::raw(format!(" {done:>3} %")),
+    ])
+}
+
+fn ended(end: End, row: &Row, theme: &Theme) -> (String, Style) {
+    let Some(report) = &row.report else {
+        let words = if end == End::Cancelled { "not started" } else { "" };
+        return (words.to_owned(), theme.faint);
+    };
+    match &report.outcome {
+        Outcome::Failed(failure) => {
+            (in_short(failure), if end == End::Refused { theme.warn } else { theme.bad })
+        }
+        Outcome::Cancelled(_) => ("stopped".to_owned(), theme.warn),
+        Outcome::Identified => ("read".to_owned(), theme.faint),
+        Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) => {
+            let done = if end == End::Unchanged { "unchanged" } else { "flashed" };
+            match (&report.runs, report.booted()) {
+                (Some(version), _) => (format!("{done}, runs {version}"), theme.good),
+                (None, Some(true)) => (format!("{done}, runs"), theme.good),
+                (None, Some(false)) => (format!("{done}, does not run yet"), theme.warn),
+                (None, None) => (done.to_owned(), theme.good),
+            }
+        }
+    }
+}
+
+/// A failure in a few words. The panel below the table has the whole text.
+fn in_short(failure: &Failure) -> String {
+    let words = match &failure.kind {
+        FailureKind::OtherBoard { .. } => "other board: stays as it is",
+        FailureKind::UnknownBoard { .. } => "board unknown: stays as it is",
+        FailureKind::NotACrazyflie { .. } | FailureKind::OtherChip => "not a Crazyflie: never written",
+        FailureKind::OtherDrone { .. } => "another drone is on its port",
+        FailureKind::NoDevice | FailureKind::NoMatch(_) => "no longer plugged in",
+        FailureKind::NoAccess(_) => "no permission",
+        FailureKind::Held => "in use by another program",
+        FailureKind::TooOld => "too old: DFU mode by hand",
+        FailureKind::DidNotEnter { .. } => "did not enter DFU mode",
+        FailureKind::ReadProtected => "read-protected",
+        FailureKind::WriteProtected(_) => "write-protected",
+        _ if failure.is_interruption() => "unplugged: flash it again",
+        _ if failure.is_lost() => "unplugged",
+        _ => return report::failed(failure).to_string(),
+    };
+    words.to_owned()
+}
+
+/// What the plan says about a drone.
+fn prospect(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) -> (String, Style) {
+    if let Some(Outcome::Failed(failure)) = row.report.as_ref().map(|report| &report.outcome) {
+        return (in_short(failure), theme.bad);
+    }
+    let firmware = app.image.content().and_then(Content::firmware);
+    let version = firmware.and_then(|it| it.version.as_deref()).unwrap_or("the image");
+    let default = DroneFacts::default();
+    let facts = view.facts(id).unwrap_or(&default);
+    match facts.prospect(firmware) {
+        Prospect::OtherBoard => ("other board: stays as it is".to_owned(), theme.warn),
+        Prospect::Fits if facts.before() == version => {
+            (format!("→ {version}, the same version"), theme.plain)
+        }
+        Prospect::Fits => (format!("→ {version}"), theme.plain),
+        Prospect::Unknown => (format!("→ {version}, once its board is read"), theme.plain),
+    }
+}
+
+fn draw_details(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, theme: &Theme) {
+    let Some(row) = view.fleet.rows.get(view.at) else { return };
+    let title = format!("{}  {}", row.device.location, row.device.strings.serial);
+    let lines = details(app, view, row).into_iter().map(|line| Line::from(theme.text(&line)));
+    let text = Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: false });
+    frame.render_widget(text.block(panel(theme, &title)), area);
+}
+
+/// What the selected drone needs, or what is known about it.
+pub(super) fn details(app: &App, view: &BatchView, row: &Row) -> Vec<String> {
+    let info = view.facts(view.at).and_then(|facts| facts.info.as_deref());
+    let known = || -> Vec<String> {
+        info.map(report::known)
+            .unwrap_or_default()
+            .iter()
+            .map(|(label, text)| format!("{label}: {text}"))
+            .collect()
+    };
+    match (&row.state, &row.report) {
+        (RowState::Ended(_), Some(report)) if view.stage != BatchStage::Identifying => match &report.outcome {
+            Outcome::Failed(failure) => {
+                let problem = report::failed(failure);
+                vec![format!("{problem}."), problem.advice.on_screen()]
+            }
+            Outcome::Identified => known(),
+            _ => {
+                let mut lines = vec![report::headline(report)];
+                lines.extend(report::afterwards(report));
+                lines
+            }
+        },
+        (RowState::Lost, _) => vec![
+            "The drone was lost. Plug it in again in DFU mode: cfdfu resumes where it stopped. Half-written firmware never \
+             starts."
+                .to_owned(),
+        ],
+        _ if view.stopping => vec!["Stopping at the next safe point.".to_owned()],
+        _ => {
+            let lines = known();
+            if lines.is_empty() && app.job().is_none() { vec!["Not identified yet.".to_owned()] } else { lines }
+        }
+    }
+}
+
+/// The drones by how they ended, and a bar.
+fn totals<'a>(view: &BatchView, width: usize, theme: &Theme) -> Line<'a> {
+    let words = format!("  {}", theme.text(&counts(view)));
+    let room = width.saturating_sub(words.chars().count() + 3).min(60);
+    if matches!(view.stage, BatchStage::Asking(_)) || room < 10 {
+        return Line::from(words);
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "0 ≤ ratio ≤ 1"
+    )]
+    let filled = ((room as f64 * view.ratio()) as usize).min(room);
+    Line::from(vec![
+        Span::raw(" "),
+        Span::styled(theme.bar.0.repeat(filled), theme.accent),
+        Span::styled(theme.bar.1.repeat(room - filled), theme.line),
+        Span::styled(words, theme.strong),
+    ])
+}
+
+/// The drones by how they ended; for a plan, by what will be done.
+pub(super) fn counts(view: &BatchView) -> String {
+    if let BatchStage::Asking(_) = view.stage {
+        let all = report::count(view.fleet.rows.len() as u64, "drone");
+        return match view.fleet.most_on_one_wire() {
+            // Two or three drones on one wire cost next to nothing.
+            shared @ 4.. => format!("{all} at once. {shared} share one hub, which takes longer."),
+            _ => format!("{all} at once, each at its own pace."),
+        };
+    }
+    let counts = view.fleet.counts();
+    let parts = [
+        (counts.flashed, "flashed"),
+        (counts.unchanged, if view.stage == BatchStage::Identifying { "read" } else { "unchanged" }),
+        (counts.refused, "refused"),
+        (counts.failed, "failed"),
+        (counts.cancelled, "stopped"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if parts.is_empty() { format!("0 of {} done", view.fleet.rows.len()) } else { parts.join(", ") }
+}
+
+/// The table as plain text.
+pub(super) fn plain_rows(app: &App, view: &BatchView) -> Vec<String> {
+    let theme = Theme::new(super::theme::Glyphs::Ascii, super::theme::Colours::None);
+    let rows = view.fleet.rows.iter().enumerate().map(|(id, row)| {
+        let step = step(app, view, id, row, &theme);
+        format!("  {}  {}  {step}", row.device.location, row.device.strings.serial)
+    });
+    rows.collect()
+}
