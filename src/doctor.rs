@@ -2,7 +2,7 @@
 //! verdict and a remedy for each item. Pure: `sys::symptoms` gathers the facts.
 
 use crate::crazyflie::{ENTER_BY_HAND, ForeignLoader, RelatedDevice};
-use crate::usb::{CRAZYFLIE, Id, ROM_DFU};
+use crate::usb::{CRAZYFLIE, Id, ROM_DFU, times_on_one_wire};
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,10 @@ pub struct Symptoms {
     pub drones: Vec<SeenDrone>,
     /// Devices related to the Crazyflie, each with its port, as in `1-1.2`.
     pub others: Vec<(RelatedDevice, String)>,
+    /// The external hubs that drones are plugged into.
+    pub hubs: Vec<Hub>,
+    /// How many running Crazyflies each USB bus has.
+    pub running: Vec<(u8, usize)>,
     /// The udev rules for the running Crazyflie and for the boot ROM; `None` on a system without udev.
     pub rules: Option<[Vec<Rule>; 2]>,
     /// udev is running. Without it, the rules have no effect.
@@ -93,6 +97,18 @@ pub struct SeenDrone {
     pub holders: Vec<String>,
 }
 
+/// A hub with drones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hub {
+    /// Its port, as in `1-1`.
+    pub place: String,
+    pub drones: u32,
+    /// Whether it has a power supply of its own, as it says itself; `None` if that is not known.
+    pub is_self_powered: Option<bool>,
+    /// How many times its ports were switched off because they drew too much current.
+    pub over_current: u32,
+}
+
 /// A udev rule for one of the two USB IDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -109,6 +125,8 @@ pub struct Rule {
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     let mut checks = vec![usb(symptoms), drones(symptoms)];
     checks.extend(symptoms.drones.iter().map(|drone| opens(drone, symptoms)));
+    checks.extend(symptoms.hubs.iter().filter_map(hub));
+    checks.extend(symptoms.running.iter().filter_map(|(bus, running)| controller(*bus, *running)));
     checks.extend(rules(symptoms));
     checks.extend(guest(symptoms));
     checks.extend((symptoms.system == System::Linux).then(|| kernel(symptoms)));
@@ -275,6 +293,64 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
     check(name, Verdict::Bad, format!("{files}, but no rule gives you access"), remedy)
 }
 
+/// From this many drones on, a shared wire costs time.
+const SHARED: u32 = 4;
+/// What a drone may draw while it charges its battery, in amperes (Crazyflie 2.1 datasheet).
+const CHARGING: f64 = 0.5;
+/// How many running Crazyflies some USB controllers can serve: Intel's have 96 endpoints, and a running Crazyflie needs
+/// six of them.
+const RUNNING: usize = 15;
+
+/// The power and the speed of a hub with several drones.
+fn hub(hub: &Hub) -> Option<Check> {
+    let Hub { place, drones, is_self_powered, over_current } = hub;
+    let counted = format!("{drones} drone{} on hub {place}", if *drones == 1 { "" } else { "s" });
+    if *over_current > 0 {
+        let times = if *over_current == 1 { "once".to_owned() } else { format!("{over_current} times") };
+        return Some(check(
+            "hub",
+            Verdict::Bad,
+            format!("{counted}, which has switched off a port {times} because it drew too much current"),
+            "Use a hub with a stronger power supply, or fewer drones on this one. Charge their batteries first.",
+        ));
+    }
+    if *is_self_powered == Some(false) && *drones > 1 {
+        return Some(check(
+            "hub",
+            Verdict::Doubtful,
+            format!("{counted}, which has no power supply of its own"),
+            format!(
+                "Plug in the hub's power supply: together the drones may draw {:.1} A while they charge.",
+                f64::from(*drones) * CHARGING
+            ),
+        ));
+    }
+    (*drones >= SHARED).then(|| {
+        let times = times_on_one_wire(*drones);
+        check(
+            "hub",
+            Verdict::Good,
+            format!(
+                "{counted}, which share one full-speed wire: together they take about {times:.1} times as long as one"
+            ),
+            "Drones on another hub do not share this wire.",
+        )
+    })
+}
+
+/// Whether the USB controller may have too few endpoints for so many running drones.
+fn controller(bus: u8, running: usize) -> Option<Check> {
+    (running >= RUNNING).then(|| {
+        check(
+            "controller",
+            Verdict::Doubtful,
+            format!("{running} running drones on USB bus {bus}"),
+            "Some controllers serve about 15 running drones. If the others do not appear, plug them into another \
+             controller, or flash them after these.",
+        )
+    })
+}
+
 fn guest(symptoms: &Symptoms) -> Option<Check> {
     let guest = symptoms.guest.as_ref()?;
     let remedy = if guest == "WSL" {
@@ -297,12 +373,22 @@ fn kernel(symptoms: &Symptoms) -> Check {
         Some(lines) if lines.is_empty() => {
             check("kernel", Verdict::Good, "no USB errors in the kernel log", "")
         }
-        Some(lines) => check(
-            "kernel",
-            Verdict::Doubtful,
-            lines.last().cloned().unwrap_or_default(),
-            "A device did not answer when it was plugged in. Try another cable or another port, without a hub.",
-        ),
+        Some(lines) => {
+            let line = lines.last().cloned().unwrap_or_default();
+            let remedy = match line.as_str() {
+                line if line.contains("Not enough host controller resources") => {
+                    "The USB controller has no room for another device: some serve about 15 running drones. Plug the \
+                     others into another controller, or flash them after these."
+                }
+                line if line.contains("over-current") => {
+                    "A port drew too much current. Use a hub with a stronger power supply."
+                }
+                _ => {
+                    "A device did not answer when it was plugged in. Try another cable or another port, without a hub."
+                }
+            };
+            check("kernel", Verdict::Doubtful, line, remedy)
+        }
     }
 }
 
@@ -455,7 +541,27 @@ mod tests {
         assert!(verdict(&held, "opens").1.contains("dfu-util (process 7) has it open"));
         let wsl = Symptoms { guest: Some("WSL".to_owned()), ..empty.clone() };
         assert!(verdict(&wsl, "this computer").1.contains("usbipd"));
-        let kernel = Symptoms { kernel: Some(vec!["usb 1-1: unable to enumerate".to_owned()]), ..empty };
-        assert!(verdict(&kernel, "kernel").1.contains("another cable"));
+        let kernel = |line: &str| Symptoms { kernel: Some(vec![line.to_owned()]), ..empty.clone() };
+        assert!(verdict(&kernel("usb 1-1: unable to enumerate"), "kernel").1.contains("another cable"));
+        let full = "xhci_hcd 0000:00:14.0: Not enough host controller resources for new device state.";
+        assert!(verdict(&kernel(full), "kernel").1.contains("another controller"));
+    }
+
+    #[test]
+    fn a_hub_is_judged_by_its_power_and_by_its_drones() {
+        let with =
+            |hub: Hub| Symptoms { hubs: vec![Hub { place: "1-1".to_owned(), ..hub }], ..Symptoms::default() };
+        let weak = Hub { drones: 6, is_self_powered: Some(false), ..Hub::default() };
+        let (doubt, text) = verdict(&with(weak.clone()), "hub");
+        assert!(doubt == Verdict::Doubtful && text.contains("3.0 A"), "{text}");
+        let (bad, text) = verdict(&with(Hub { over_current: 2, ..weak.clone() }), "hub");
+        assert!(bad == Verdict::Bad && text.contains("2 times"), "{text}");
+        let (good, text) =
+            verdict(&with(Hub { is_self_powered: Some(true), drones: 16, ..weak.clone() }), "hub");
+        assert!(good == Verdict::Good && text.contains("2.7 times as long as one"), "{text}");
+        // A single drone needs no word about its hub.
+        assert!(diagnose(&with(Hub { drones: 1, ..weak })).iter().all(|check| check.name != "hub"));
+        let many = Symptoms { running: vec![(1, 14), (2, 15)], ..Symptoms::default() };
+        assert!(verdict(&many, "controller").1.contains("USB bus 2"));
     }
 }

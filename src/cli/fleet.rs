@@ -25,7 +25,7 @@ use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::scan::ScanCache;
 use crate::supervise::{Ended, Next, Observed, Waits};
 use crate::sys::signals::{Signal, Signals};
-use crate::usb::Bus;
+use crate::usb::{Bus, times_on_one_wire};
 use crate::worker::retry::RetryingBus;
 
 /// How often the fleet's limits in time are checked.
@@ -338,9 +338,10 @@ impl Batch<'_> {
     fn announce(&self, console: &mut Console) {
         let shared = self.fleet.most_on_one_wire();
         if shared >= NOTEWORTHY {
+            let times = times_on_one_wire(u32::try_from(shared).unwrap_or(u32::MAX));
             console.line(&format!(
-                "{shared} drones share one hub, and with it one full-speed wire: together they take longer. Drones on \
-                 another hub do not."
+                "{shared} drones share one hub, and with it one full-speed wire: together they take about {times:.1} times \
+                 as long as one. Drones on another hub do not."
             ));
         }
         for serial in self.fleet.shared_serials() {

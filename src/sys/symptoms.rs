@@ -5,11 +5,12 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::doctor::{Rule, SeenDrone, Symptoms, System, rules_in};
-use crate::job::Enter;
+use crate::crazyflie::Mode;
+use crate::doctor::{Hub, Rule, SeenDrone, Symptoms, System, rules_in};
+use crate::job::{Device, Enter};
 use crate::scan;
 use crate::usb::descriptor::clean;
-use crate::usb::{Bus, BusError, Found, TransferError};
+use crate::usb::{Bus, BusError, Found, Location, TransferError};
 
 /// Where udev searches for rules. A file in an earlier directory hides one of the same name in a later directory.
 const RULES: [&str; 4] =
@@ -22,7 +23,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let found = list.unwrap_or_default();
     let drones = bus.ok().and_then(|bus| scan::devices(bus).ok()).unwrap_or_default();
     let others = bus.ok().and_then(|bus| scan::others(bus).ok()).unwrap_or_default();
-    let drone = |device: crate::job::Device| {
+    let drone = |device: Device| {
         let at = found.iter().find(|found| found.location == device.location && found.id == device.id);
         SeenDrone {
             id: device.id,
@@ -31,6 +32,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
             holders: at.map(holders).unwrap_or_default(),
         }
     };
+    let (hubs, running) = (hubs(&drones), running(&drones));
     let (groups, enrolled) = groups();
     Symptoms {
         system: system(),
@@ -39,6 +41,8 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         devices: found.len(),
         drones: drones.into_iter().map(drone).collect(),
         others: others.iter().map(|other| (other.what, other.location.to_string())).collect(),
+        hubs,
+        running,
         rules: rules(),
         udev: Path::new("/run/udev/control").exists(),
         groups,
@@ -48,6 +52,36 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         guest: guest(),
         kernel: kernel(),
     }
+}
+
+/// The external hubs that drones are plugged into.
+fn hubs(drones: &[Device]) -> Vec<Hub> {
+    let behind = drones.iter().filter(|drone| drone.location.ports.len() > 1 && !drone.simulated);
+    let mut hubs: Vec<Location> = behind.map(|drone| drone.location.hub()).collect();
+    hubs.sort();
+    let count = |group: &[Location]| u32::try_from(group.len()).unwrap_or(u32::MAX);
+    hubs.chunk_by(|a, b| a == b).map(|group| hub(&group[0], count(group))).collect()
+}
+
+/// What Linux knows about a hub.
+fn hub(location: &Location, drones: u32) -> Hub {
+    let place = location.to_string();
+    let folder = Path::new("/sys/bus/usb/devices").join(&place);
+    // Bit 6 of the configuration's attributes (USB 2.0, table 9-10). Some hubs claim it without a power supply.
+    let attributes = fs::read_to_string(folder.join("bmAttributes")).ok();
+    let attributes = attributes.and_then(|text| u8::from_str_radix(text.trim(), 16).ok());
+    let ports = fs::read_dir(folder.join(format!("{place}:1.0"))).into_iter().flatten().flatten();
+    let counts = ports.filter_map(|port| fs::read_to_string(port.path().join("over_current_count")).ok());
+    let over_current = counts.filter_map(|text| text.trim().parse::<u32>().ok()).sum();
+    Hub { place, drones, is_self_powered: attributes.map(|it| it & 0x40 != 0), over_current }
+}
+
+/// How many running Crazyflies each USB bus has.
+fn running(drones: &[Device]) -> Vec<(u8, usize)> {
+    let running = drones.iter().filter(|drone| drone.mode == Mode::Firmware && !drone.simulated);
+    let mut buses: Vec<u8> = running.map(|drone| drone.location.bus).collect();
+    buses.sort_unstable();
+    buses.chunk_by(|a, b| a == b).map(|group| (group[0], group.len())).collect()
 }
 
 /// Other processes that have the device's file open.
@@ -204,8 +238,13 @@ fn kernel() -> Option<Vec<String>> {
     /// Makes a read at the end of the log fail instead of waiting for the next message.
     const O_NONBLOCK: i32 = 0o4000;
     const RECORDS: usize = 10_000;
-    const COMPLAINTS: [&str; 4] =
-        ["unable to enumerate", "device descriptor read", "not accepting address", "over-current"];
+    const COMPLAINTS: [&str; 5] = [
+        "unable to enumerate",
+        "device descriptor read",
+        "not accepting address",
+        "over-current",
+        "Not enough host controller resources",
+    ];
     let mut file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open("/dev/kmsg").ok()?;
     let mut record = [0; 8192];
     let mut lines = Vec::new();
@@ -213,7 +252,9 @@ fn kernel() -> Option<Vec<String>> {
         let Ok(len) = file.read(&mut record) else { break };
         let text = String::from_utf8_lossy(&record[..len]);
         let text = text.split_once(';').map_or("", |(_, text)| text).lines().next().unwrap_or_default();
-        if text.contains("usb") && COMPLAINTS.iter().any(|complaint| text.contains(complaint)) {
+        if (text.contains("usb") || text.contains("xhci"))
+            && COMPLAINTS.iter().any(|complaint| text.contains(complaint))
+        {
             lines.push(clean(text));
         }
     }
