@@ -21,7 +21,8 @@ mod rng;
 use std::time::{Duration, Instant};
 
 use cfdfu::crazyflie::Protection;
-use cfdfu::crazyflie::{CrtpQuestion, board};
+use cfdfu::crazyflie::board;
+use cfdfu::crazyflie::crtp::{CrtpQuestion, Radio};
 use cfdfu::dfu::wire::StatusBlock;
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::image::Loader;
@@ -146,7 +147,7 @@ fn main() {
     });
     fuzz("OTP", inputs, &[b"0;CF21;R=B1\0".to_vec()], |bytes, _| board(&bytes).is_some());
     fuzz("CRTP answer", inputs, &[b"\xDD\x012026.04\0".to_vec()], |bytes, _| {
-        CrtpQuestion::Version.answer(&bytes).is_some()
+        CrtpQuestion::Version.answer(&bytes).is_some() || Radio::of(&bytes).is_some()
     });
     fuzz("option bytes, loader", inputs, &[head[..64].to_vec()], |bytes, _| {
         let _ = Loader::of(&bytes);

@@ -107,6 +107,9 @@ fn usage(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
+/// How long `blink` lasts.
+const BLINK: Duration = Duration::from_secs(10);
+
 #[allow(clippy::too_many_lines, reason = "a table, one row per command")]
 fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     let global = &args.global;
@@ -167,6 +170,14 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
                 return run_all(global, batch, &device, Task::Identify.into(), None, console);
             }
             let report = run(global, &device, Task::Identify, console)?;
+            Ok(console.conclude(&report, false))
+        }
+        CliCommand::Blink { batch } => {
+            let (device, task) = (DeviceArgs { wait: 0, no_enter: true }, Task::Blink(BLINK));
+            if batch.all {
+                return run_all(global, batch, &device, task.into(), None, console);
+            }
+            let report = run(global, &device, task, console)?;
             Ok(console.conclude(&report, false))
         }
         CliCommand::Inspect { image } => {
@@ -699,15 +710,17 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let mut devices = scan::devices(&bus).map_err(|error| bus_problem(error.into()))?;
     let selector = selector(global);
     devices.retain(|device| selector.matches(device));
+    let record = if global.demo.is_some() { None } else { StateDir::of_user() };
+    let radio = |device: &crate::job::Device| record.as_ref()?.name_of(&device.strings.serial);
     for device in &devices {
-        console.device(device);
+        console.device(device, radio(device).as_deref());
     }
     match devices.as_slice() {
         [] => match scan::choose(&bus, &selector) {
             Err(kind) => Err(bus_problem(kind)),
             // The drone was plugged in after the list was read.
             Ok(device) => {
-                console.device(&device);
+                console.device(&device, radio(&device).as_deref());
                 Ok(Exit::Done)
             }
         },

@@ -5,7 +5,9 @@ use std::fmt;
 
 use crate::flash::map::SECTORS_KIB;
 use crate::usb::descriptor::{Strings, clean};
-use crate::usb::{CRAZYFLIE, Id, Pipe, ROM_DFU, Setup};
+use crate::usb::{CRAZYFLIE, Id, ROM_DFU, Setup};
+
+pub mod crtp;
 
 /// Makes a running Crazyflie restart in its boot ROM (crazyflie-firmware 2022.03 and later).
 ///
@@ -178,42 +180,6 @@ pub fn is_same_serial(one: &str, other: &str) -> bool {
 
 /// The serial number of every read-protected chip, because its ROM cannot read the unique ID.
 pub(crate) const HIDDEN_SERIAL: &str = "FFFFFFFEFFFF";
-
-/// Switches the firmware's CRTP link from the radio to USB, so that it uses [`CRTP_OUT`] and [`CRTP_IN`].
-pub(crate) const LINK_TO_USB: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 1 };
-/// Switches the CRTP link back to the radio.
-pub(crate) const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 0 };
-/// The endpoint for CRTP packets to the firmware.
-pub(crate) const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
-/// The endpoint for CRTP packets from the firmware.
-pub(crate) const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
-/// The longest CRTP packet, in bytes.
-pub(crate) const CRTP_MAX: usize = 64;
-
-/// A question to the running firmware's platform service (CRTP port 13, channel 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CrtpQuestion {
-    /// The version, as in `2026.04` or `2025.02 +12`.
-    Version = 1,
-    /// The name of the board, as in `Crazyflie 2.1`; older firmware does not answer.
-    BoardName = 2,
-}
-
-impl CrtpQuestion {
-    /// The packet to send. The two bits between port and channel are set, as in all clients.
-    pub(crate) fn packet(self) -> [u8; 2] {
-        [0xDD, self as u8]
-    }
-
-    /// The text of an answer to this question; `None` for any other packet.
-    pub fn answer(self, packet: &[u8]) -> Option<String> {
-        let (&[header, command], text) = packet.split_first_chunk::<2>()?;
-        let ours = header & 0xF3 == 0xD1 && command == self as u8;
-        let text: Vec<u8> = text.iter().copied().take_while(|&byte| byte != 0).collect();
-        let text = clean(&String::from_utf8_lossy(&text));
-        (ours && !text.is_empty()).then_some(text)
-    }
-}
 
 /// Instructions for entering DFU mode by hand (§4.2 of Bitcraze's DFU page), which works regardless of the flash
 /// contents.
@@ -395,19 +361,6 @@ mod tests {
         assert_eq!(board(&[0; 512]), None);
         let board = board(b"0;CF21;R=B1\0").unwrap();
         assert_eq!(board.to_string(), "CF21 (Crazyflie 2.1), revision B1");
-    }
-
-    #[test]
-    fn an_answer_is_distinguished_from_other_packets() {
-        let version = |packet: &[u8]| CrtpQuestion::Version.answer(packet);
-        assert_eq!(version(b"\xDD\x012026.04\0").as_deref(), Some("2026.04"));
-        assert_eq!(version(b"\xD1\x012025.02 +12").as_deref(), Some("2025.02 +12"));
-        for other in
-            [&b""[..], b"\xDD", b"\xDD\x01", b"\x00SYS: ok", b"\xDD\x02Crazyflie 2.1", b"\xDC\x012026.04"]
-        {
-            assert_eq!(version(other), None, "{other:?}");
-        }
-        assert_eq!(version(b"\xDD\x01\x1b[2J\xFF").as_deref().map(|text| text.contains('\x1b')), Some(false));
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Job {
     /// is asked to enter it.
     pub fn new(task: Task) -> Job {
         let enter = match &task {
-            Task::Find | Task::Identify => Enter::Never,
+            Task::Find | Task::Identify | Task::Blink(_) => Enter::Never,
             Task::Flash(_) | Task::Verify(_) | Task::Backup(_) => Enter::IfRunning,
         };
         Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter, task }
@@ -82,6 +82,8 @@ pub enum Task {
     Find,
     /// Determine what the device is and what is on it. A running Crazyflie is queried, not restarted.
     Identify,
+    /// Blink the LEDs of a running Crazyflie for this long.
+    Blink(Duration),
 }
 
 /// How to write an image.

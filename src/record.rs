@@ -3,6 +3,7 @@
 //!
 //! The directory is created only when there is something to save. Errors here never stop a flash; they are only logged.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::SystemTime;
 use directories::ProjectDirs;
 
 use crate::clock;
+use crate::crazyflie;
 
 /// Maximum size of a JSON file, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
@@ -18,6 +20,10 @@ const JSON_MAX: u64 = 64 * 1024;
 const JOURNAL: &str = "station.txt";
 const JOURNAL_MAX: u64 = 1024 * 1024;
 const RECENT: usize = 5;
+/// How many names of drones are remembered; a file of this length is below [`JSON_MAX`].
+const NAMES: usize = 500;
+/// The longest name that is shown.
+const NAME_MAX: usize = 40;
 
 mod presence;
 mod undo;
@@ -127,6 +133,35 @@ impl StateDir {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
+    /// Remembers the radio address of a drone by the serial number that its firmware reports.
+    pub(crate) fn name(&self, serial: &str, radio: &str) -> io::Result<()> {
+        let mut names = self.names();
+        if names.get(serial).map(String::as_str) == Some(radio) {
+            return Ok(());
+        }
+        if names.len() >= NAMES {
+            names.clear();
+        }
+        names.insert(serial.to_owned(), radio.to_owned());
+        self.write("names.json", &serde_json::json!(names))
+    }
+
+    /// The radio addresses of drones by their serial numbers. An unreadable list counts as empty.
+    pub(crate) fn names(&self) -> BTreeMap<String, String> {
+        let text = read(&self.dir.join("names.json"), JSON_MAX).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// The remembered radio address of the drone with this serial number, in either mode; `None` if it may be one of
+    /// several drones.
+    pub(crate) fn name_of(&self, serial: &str) -> Option<String> {
+        let names = self.names();
+        let mut fits = names.into_iter().filter(|(known, _)| crazyflie::is_same_serial(known, serial));
+        let (_, name) = fits.next()?;
+        let name: String = name.chars().filter(char::is_ascii_graphic).take(NAME_MAX).collect();
+        fits.next().is_none().then_some(name)
+    }
+
     /// Records the result of a job. `seen` is false if the terminal was already closed.
     pub(crate) fn ended(&self, words: &str, seen: bool) -> io::Result<()> {
         let record = serde_json::json!({"time": clock::unix_seconds(), "outcome": words, "seen": seen});
@@ -213,6 +248,25 @@ mod tests {
         assert_eq!(record.recent(), ["f", "e", "d", "a", "c"].map(PathBuf::from));
         fs::write(dir.path().join("state/recent.json"), b"[1, {").unwrap();
         assert_eq!(record.recent(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_name_is_found_in_either_mode_unless_two_drones_may_have_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = StateDir { dir: dir.path().join("state") };
+        assert_eq!(record.name_of("51004F000551343036333233"), None);
+        record.name("51004F000551343036333233", "radio://0/80/2M/E7E7E7E701").unwrap();
+        for serial in ["51004F000551343036333233", "338133873034"] {
+            assert_eq!(record.name_of(serial).as_deref(), Some("radio://0/80/2M/E7E7E7E701"));
+        }
+        assert_eq!(record.name_of(""), None);
+        // Another chip with the same serial number in DFU mode: two words changed so that their sum is the same.
+        record.name("52004F000551343035333233", "radio://0/80/2M/E7E7E7E702").unwrap();
+        assert_eq!(record.name_of("338133873034"), None);
+        assert!(record.name_of("52004F000551343035333233").is_some());
+        // A file that somebody changed shows no escape sequences.
+        fs::write(dir.path().join("state/names.json"), "{\"AB\":\"\\u001b[2Jx\"}").unwrap();
+        assert_eq!(record.name_of("AB").as_deref(), Some("[2Jx"));
     }
 
     /// A pipe must not block, and a large file must not be read completely.

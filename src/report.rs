@@ -221,6 +221,7 @@ pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
                 None => ("runs", "unknown (no reply)".to_owned()),
             }];
             rows.extend(running.board.clone().map(|board| ("board", board)));
+            rows.extend(running.radio.map(|radio| ("radio", radio.to_string())));
             rows
         }
     }
@@ -352,6 +353,16 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::NoDevice,
             ProblemKind::NoUsb,
             "Run cfdfu on the computer that the Crazyflie is plugged into, or try it with --demo.",
+        ),
+        FailureKind::CannotBlink => new(
+            Exit::Device,
+            ProblemKind::NotRunning,
+            "Its port tells which drone it is: `cfdfu list` shows it. Or restart the drone, then blink it.",
+        ),
+        FailureKind::NoReply => new(
+            Exit::Device,
+            ProblemKind::NoReply,
+            "Close any program that uses the drone, such as cfclient, or switch the drone off and on.",
         ),
         FailureKind::NothingToUndo(_) => new(
             Exit::NoInput,

@@ -13,8 +13,8 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::crazyflie::Mode;
 use crate::job::{
-    BoardCheck, Command, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job, LogEntry, Outcome,
-    Preview, Report, Selector, Task,
+    BoardCheck, Command, DeviceInfo, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job,
+    LogEntry, Outcome, Preview, Report, Running, Selector, Task,
 };
 use crate::plan::undo::{Change, NoUndo};
 pub use crate::record::RunningInstance;
@@ -232,6 +232,10 @@ impl Supervisor {
             watched.note(now, &event);
         }
         match event {
+            Event::Known(info) => {
+                self.remember_name(&info);
+                Observed::Event(Event::Known(info))
+            }
             Event::Ready(preview) => {
                 self.note_preview(&preview);
                 Observed::Event(Event::Ready(preview))
@@ -264,6 +268,16 @@ impl Supervisor {
             if watched.holder.is_some() {
                 self.cancel();
             }
+        }
+    }
+
+    /// Remembers a running drone's radio address, so that `list` shows it when the drone does not run. Errors are ignored.
+    fn remember_name(&self, info: &DeviceInfo) {
+        let drone = self.watched.as_ref().and_then(|watched| watched.drone.as_ref());
+        if let (Some(record), DeviceInfo::Running(Running { radio: Some(radio), .. }), Some(drone)) =
+            (&self.record, info, drone)
+        {
+            let _ = record.name(&drone.serial, &radio.to_string());
         }
     }
 

@@ -1,7 +1,7 @@
 //! The worker thread: receives commands, drives devices and posts events. It never waits for a front end.
 //!
-//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] queries
-//! a running drone. [`flash`], [`read`] and [`identify`] are the jobs, [`retry`] is the retry policy, and [`timeline`]
+//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] and
+//! [`blink`] talk to a running drone. [`flash`], [`read`] and [`identify`] are the jobs, [`retry`] is the retry policy, and [`timeline`]
 //! records where the time went. All waits use the clock passed to [`Worker::spawn`].
 
 use std::any::Any;
@@ -19,7 +19,9 @@ use crate::job::{
 };
 use crate::usb::{Bus, Location, TransferError};
 
+mod blink;
 mod find;
+mod firmware_link;
 mod flash;
 mod identify;
 mod port;
@@ -93,6 +95,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         Task::Backup(span) => read::backup(ctx, job, *span),
         Task::Find => find::device(ctx, job).map(|_| Outcome::Identified),
         Task::Identify => identify::identify(ctx, job),
+        Task::Blink(length) => blink::blink(ctx, job, *length),
     }));
     let drone = match (&job.task, ctx.drone) {
         (Task::Flash(task), DroneState::Untouched) if task.left != DroneState::Untouched => task.left,

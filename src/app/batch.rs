@@ -69,6 +69,16 @@ impl DroneFacts {
         version.unwrap_or_default()
     }
 
+    /// The drone's radio address, which is its name in a swarm; empty if it is not known.
+    pub(crate) fn name(&self) -> String {
+        match self.info.as_deref() {
+            Some(DeviceInfo::Running(running)) => {
+                running.radio.map(|radio| format!("{:010X}", radio.address)).unwrap_or_default()
+            }
+            Some(DeviceInfo::InDfu(_)) | None => String::new(),
+        }
+    }
+
     pub(crate) fn prospect(&self, image: Option<&Firmware>) -> Prospect {
         let boards = image.map(|image| &image.boards).filter(|boards| !boards.is_empty());
         match (boards, self.board()) {

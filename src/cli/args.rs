@@ -258,6 +258,11 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         batch: BatchArgs,
     },
+    /// Blink the LEDs of a running drone, to see which one it is
+    Blink {
+        #[command(flatten)]
+        batch: BatchArgs,
+    },
     /// Show what a file is: kind, version, boards, address, size
     Inspect {
         /// Image file

@@ -569,11 +569,12 @@ impl Console {
         }
     }
 
-    /// Prints a row of `list`.
-    pub(super) fn device(&mut self, device: &Device) {
-        self.object(&json::device(device));
+    /// Prints a row of `list`, with the radio address that is remembered for the drone.
+    pub(super) fn device(&mut self, device: &Device, radio: Option<&str>) {
+        self.object(&json::listed(device, radio));
         if !self.json {
-            self.line(&describe(device, "  "));
+            let radio = radio.map(|radio| format!("  {radio}")).unwrap_or_default();
+            self.line(&format!("{}{radio}", describe(device, "  ")));
         }
     }
 

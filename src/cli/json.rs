@@ -19,17 +19,51 @@ use crate::sys::symptoms;
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(super) enum Object<'a> {
-    Device { mode: &'static str, vid: String, pid: String, path: String, serial: &'a str, simulated: bool },
+    Device {
+        mode: &'static str,
+        vid: String,
+        pid: String,
+        path: String,
+        serial: &'a str,
+        simulated: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        radio: Option<&'a str>,
+    },
     Image(ImageObject<'a>),
     Board(BoardObject<'a>),
-    Plan { address: String, bytes: u64, sectors: Vec<SectorObject> },
-    Progress { phase: &'static str, done: u64, total: u64 },
-    Log { text: &'a str },
-    Check { name: &'a str, verdict: &'static str, found: &'a str, remedy: &'a str },
-    Scenario { name: &'a str, what: &'a str },
-    Text { text: &'a str },
+    Plan {
+        address: String,
+        bytes: u64,
+        sectors: Vec<SectorObject>,
+    },
+    Progress {
+        phase: &'static str,
+        done: u64,
+        total: u64,
+    },
+    Log {
+        text: &'a str,
+    },
+    Check {
+        name: &'a str,
+        verdict: &'static str,
+        found: &'a str,
+        remedy: &'a str,
+    },
+    Scenario {
+        name: &'a str,
+        what: &'a str,
+    },
+    Text {
+        text: &'a str,
+    },
     Result(ResultObject),
-    Drone { path: String, serial: &'a str, mode: &'static str, product: &'a str },
+    Drone {
+        path: String,
+        serial: &'a str,
+        mode: &'static str,
+        product: &'a str,
+    },
     Batch(BatchObject),
 }
 
@@ -113,6 +147,7 @@ pub(super) struct BoardObject<'a> {
     read_protected: Option<bool>,
     write_protected_sectors: Option<&'a [usize]>,
     rom: Option<String>,
+    radio: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -154,6 +189,11 @@ pub(super) struct ErrorObject {
 }
 
 pub(super) fn device(device: &Device) -> Object<'_> {
+    listed(device, None)
+}
+
+/// A device, with the radio address that is remembered for it.
+pub(super) fn listed<'a>(device: &'a Device, radio: Option<&'a str>) -> Object<'a> {
     Object::Device {
         mode: device.mode.json_name(),
         vid: format!("{:04x}", device.id.vendor),
@@ -161,6 +201,7 @@ pub(super) fn device(device: &Device) -> Object<'_> {
         path: device.location.to_string(),
         serial: &device.strings.serial,
         simulated: device.simulated,
+        radio,
     }
 }
 
@@ -208,6 +249,7 @@ pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
             read_protected: protection.as_ref().map(|it| it.read),
             write_protected_sectors: protection.as_ref().map(|it| it.sectors.as_slice()),
             rom: rom.map(|rom| rom.to_string()),
+            radio: None,
         },
         DeviceInfo::Running(running) => BoardObject {
             code: running.board.as_deref().and_then(crazyflie::code_of),
@@ -218,6 +260,7 @@ pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
                 boards: Vec::new(),
                 complete: None,
             }),
+            radio: running.radio.map(|radio| radio.to_string()),
             ..BoardObject::default()
         },
     })

@@ -94,6 +94,12 @@ pub enum FailureKind {
     /// The device could not be opened for another reason.
     #[error("the device cannot be opened: {0}")]
     Open(TransferError),
+    /// A drone in DFU mode cannot be made to blink.
+    #[error("a drone in DFU mode cannot blink")]
+    CannotBlink,
+    /// The running firmware does not answer, or another program uses its link.
+    #[error("the running Crazyflie does not answer")]
+    NoReply,
     /// The running firmware does not support the request.
     #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
     TooOld,

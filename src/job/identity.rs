@@ -1,5 +1,6 @@
 //! What a drone is and what it holds, read without changing anything.
 
+use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::{self, Board, Protection, RomVersion};
 use crate::image::{Content, Loader};
 
@@ -51,4 +52,6 @@ pub struct Running {
     pub version: Option<String>,
     /// The name of the board, as in `Crazyflie 2.1`; older firmware does not report it.
     pub board: Option<String>,
+    /// The radio settings from the EEPROM; `None` if they are not valid or there was no reply.
+    pub radio: Option<Radio>,
 }

@@ -34,6 +34,7 @@ pub enum ProblemKind {
     Differs,
     DoesNotFit,
     FirmwareTooOld,
+    NoReply,
     IncompleteImage,
     LogFile,
     MalformedImage,

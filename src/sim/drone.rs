@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::descriptors::{self, UsbIdentity};
 use super::images;
-use super::link::Link;
+use super::link::{Face, Link};
 use super::nor::Nor;
 use super::rom::{Memory, Rom, RomAnswer, RomEffect, Switch};
 use crate::usb::Setup;
@@ -399,13 +399,19 @@ impl SimDrone {
     }
 
     /// Sends a packet to bulk endpoint 1 of the firmware. `None` if the packet is not accepted.
-    pub(crate) fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
+    pub fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
         let SimMode::Firmware = self.mode else { return None };
         let board = self.board();
         let flash = self.memory.flash.bytes();
         let version = images::text_after(flash, 0x0800_4000, b"Raw CRTP interface\0");
         let name = images::text_after(flash, 0x0800_4000, format!("{board}\0").as_bytes());
-        self.link.packet(data, &version, &name).then(|| wire(data.len()))
+        let face = Face { version: &version, board: &name, number: self.traits.uid[0] };
+        self.link.packet(data, &face).then(|| wire(data.len()))
+    }
+
+    /// The value of the firmware's parameter for the LEDs, and how many times it was set.
+    pub fn led_parameter(&self) -> (u8, usize) {
+        self.link.leds
     }
 
     /// The next packet from bulk endpoint 1, with its duration. `None` if there is none.

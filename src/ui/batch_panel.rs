@@ -16,8 +16,9 @@ use crate::fleet::{End, Row, RowState};
 use crate::image::Content;
 use crate::job::{Failure, FailureKind, Outcome, Phase};
 use crate::report;
+use crate::usb::times_on_one_wire;
 
-/// From this width on, a row has the serial number, the board and the firmware before.
+/// From this width on, a row has the radio address or the serial number, the board and the firmware before.
 const WIDE: usize = 72;
 /// The columns of a bar in a row.
 const BAR: usize = 8;
@@ -82,7 +83,7 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, th
 
 fn heads<'a>(width: usize, theme: &Theme) -> Line<'a> {
     let text = if width >= WIDE {
-        format!("  {:<9}{:<13}{:<6}{:<9}step", "port", "serial", "board", "before")
+        format!("  {:<9}{:<13}{:<6}{:<9}step", "port", "drone", "board", "before")
     } else {
         format!("  {:<9}step", "port")
     };
@@ -95,14 +96,15 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
     let port = format!("{:<9}", cut(&row.device.location.to_string(), 8, theme));
     let mut spans = vec![Span::styled(format!("{mark} "), style), Span::styled(port, text)];
     if width >= WIDE {
-        let serial = &row.device.strings.serial;
-        // The serial number in DFU mode has twelve digits, and the first twelve of the other one tell drones apart.
-        let head: String = serial.chars().take(12).collect();
         let facts = view.facts(id);
+        let name = facts.map(DroneFacts::name).unwrap_or_default();
+        // The serial number in DFU mode has twelve digits, and the first twelve of the other one tell drones apart.
+        let serial = row.device.strings.serial.chars().take(12);
+        let name = if name.is_empty() { serial.collect() } else { name };
         let board = facts.and_then(|it| it.board()).or(row.board.as_deref()).unwrap_or_default();
         let known = facts.map(DroneFacts::before).unwrap_or_default();
         let before = if known.is_empty() { row.before.as_deref().unwrap_or_default() } else { known };
-        let columns = format!("{:<13}{:<6}{:<9}", head, cut(board, 5, theme), cut(before, 8, theme));
+        let columns = format!("{:<13}{:<6}{:<9}", name, cut(board, 5, theme), cut(before, 8, theme));
         spans.push(Span::styled(columns, text));
     }
     let took = took(app, row).map(|took| format!("{:>6.1} s", took.as_secs_f64())).unwrap_or_default();
@@ -303,7 +305,10 @@ pub(super) fn counts(view: &BatchView) -> String {
         let all = report::count(view.fleet.rows.len() as u64, "drone");
         return match view.fleet.most_on_one_wire() {
             // Two or three drones on one wire cost next to nothing.
-            shared @ 4.. => format!("{all} at once. {shared} share one hub, which takes longer."),
+            shared @ 4.. => {
+                let times = times_on_one_wire(u32::try_from(shared).unwrap_or(u32::MAX));
+                format!("{all} at once. {shared} share a hub: {times:.1} × the time.")
+            }
             _ => format!("{all} at once, each at its own pace."),
         };
     }

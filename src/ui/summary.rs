@@ -100,9 +100,10 @@ fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Ve
             let board = Line::from(format!("  {board}{serial}"));
             vec![head(format!("  {id}  port {location}")), board, contents(identity, theme)]
         }
-        (None, Some(DeviceInfo::Running(Running { version: Some(version), board }))) => {
+        (None, Some(DeviceInfo::Running(Running { version: Some(version), board, radio }))) => {
             let board = board.as_deref().unwrap_or("the drone");
-            vec![head(String::new()), place, Line::from(format!("  {board} runs {version}"))]
+            let name = radio.map(|radio| format!("  {:010X}", radio.address)).unwrap_or_default();
+            vec![head(name), place, Line::from(format!("  {board} runs {version}"))]
         }
         (None, _) => {
             let board = app.devices.board().map(|board| format!("{} {}", board.code, board.name()));

@@ -19,7 +19,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     ctx.quiet = true;
     let device = find::device(ctx, job)?;
     let known = match device.mode {
-        Mode::Firmware => DeviceInfo::Running(query_firmware::ask(ctx, &device, ANSWER)),
+        Mode::Firmware => DeviceInfo::Running(query_firmware::ask_all(ctx, &device, ANSWER)),
         Mode::Dfu => {
             let transport = port::open(ctx, &device)?;
             let mut session = Session::open(ctx, &device, transport)?;

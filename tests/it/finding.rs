@@ -186,8 +186,9 @@ fn identify_queries_a_running_drone_over_usb_and_switches_its_link_back_to_radio
         Event::Known(info) => Some((**info).clone()),
         _ => None,
     });
-    let running = Running { version: Some("2025.02".to_owned()), board: Some("Crazyflie 2.1".to_owned()) };
-    assert_eq!(info, Some(DeviceInfo::Running(running)));
+    let Some(DeviceInfo::Running(Running { version, board, radio })) = info else { panic!("{info:?}") };
+    assert_eq!((version.as_deref(), board.as_deref()), (Some("2025.02"), Some("Crazyflie 2.1")));
+    assert_eq!(radio.map(|radio| radio.to_string()).as_deref(), Some("radio://0/80/2M/E7E7E7E751"));
     let seen = seen.lock().unwrap();
     let commands: Vec<u16> = seen
         .iter()
@@ -351,4 +352,32 @@ fn missing_access_is_reported_long_before_the_wait_is_over() {
     let bus = locked(&world.bus);
     let report = run(Arc::new(bus), world.clock.clone(), job).report;
     assert!(report.took < Duration::from_secs(10), "{report:?}");
+}
+
+#[test]
+fn blink_gives_the_leds_and_the_link_back() {
+    let world = World::new("healthy");
+    let blink = |length| world.run(Job::new(Task::Blink(length))).report;
+    assert_eq!(blink(Duration::from_secs(10)).outcome, Outcome::Identified);
+    let (leds, times) = world.bus.with(0, |drone, _| drone.led_parameter()).unwrap();
+    assert_eq!(leds, 0, "the firmware controls its LEDs again");
+    assert!((38..=43).contains(&times), "on and off twice a second for ten seconds: {times}");
+    // The link is back on the radio: the drone does not answer packets before it is switched again.
+    assert!(world.bus.with(0, |drone, _| drone.packet_out(&[0xDD, 1]).is_none()).unwrap());
+    // Stopped early, it gives the LEDs back as well.
+    let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+    worker.commands.send(Command::Run(Box::new(Job::new(Task::Blink(Duration::from_secs(3600)))))).unwrap();
+    worker.commands.send(Command::Cancel).unwrap();
+    assert!(matches!(crate::support::outcome(&worker), Some(Outcome::Cancelled(DroneState::Untouched))));
+    assert_eq!(world.bus.with(0, |drone, _| drone.led_parameter().0), Some(0));
+    // In DFU mode, and with firmware that does not answer, it fails and changes nothing.
+    let kind = |scenario: &str| {
+        let job = Job::new(Task::Blink(Duration::from_secs(1)));
+        match World::new(scenario).run(job).report.outcome {
+            Outcome::Failed(failure) => failure.kind,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(kind("dfu"), FailureKind::CannotBlink);
+    assert_eq!(kind("none"), FailureKind::NoDevice);
 }

@@ -34,7 +34,7 @@ const RULES: &[Rule] = &[
     Rule { files: &["plan"], may_use: &["flash", "image", "plan"], never: IO },
     Rule { files: &["usb.rs", "usb/descriptor.rs"], may_use: &["usb"], never: IO },
     Rule { files: &["dfu"], may_use: &["dfu", "flash", "usb"], never: IO },
-    Rule { files: &["crazyflie.rs"], may_use: &["flash", "usb"], never: IO },
+    Rule { files: &["crazyflie.rs", "crazyflie"], may_use: &["flash", "usb"], never: IO },
     Rule {
         files: &["job.rs", "job"],
         may_use: &["crazyflie", "dfu", "flash", "image", "job", "plan", "usb"],

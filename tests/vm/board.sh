@@ -20,6 +20,9 @@ echo "== a running drone"
 start healthy 0483:5740
 check "identify queries the firmware version over the bulk endpoints" says "runs        2025.02" 0 "$cfdfu" identify
 check "identify also reports the board" grep -q "board       Crazyflie 2.1" said
+check "identify reads the radio address from the EEPROM" grep -q "radio://0/80/2M/E7E7E7E751" said
+check "blink gives LEDs and link back" says "Nothing was changed" 0 "$cfdfu" blink
+check "list remembers the radio address" says "radio://0/80/2M/E7E7E7E751" 0 "$cfdfu" list
 check "the drone is still running after identify" lsusb -d 0483:5740
 check "make flash_dfu: after the restart, the drone reports the flashed version" says "Crazyflie is running 2026.08" 0 "$cfdfu" flash new.bin
 check "undo restores the previous firmware" says "Crazyflie is running 2025.02" 0 "$cfdfu" undo

@@ -1,0 +1,204 @@
+//! The packets of the running firmware's CRTP link that cfdfu sends, and their answers. A packet is a header with port
+//! and channel, and up to 30 bytes (crazyflie-firmware, docs/functional-areas/crtp).
+
+use std::fmt;
+
+use crate::usb::descriptor::clean;
+use crate::usb::{Pipe, Setup};
+
+/// Switches the firmware's CRTP link from the radio to USB, so that it uses [`CRTP_OUT`] and [`CRTP_IN`].
+pub(crate) const LINK_TO_USB: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 1 };
+/// Switches the CRTP link back to the radio.
+pub(crate) const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 0 };
+/// The endpoint for CRTP packets to the firmware.
+pub(crate) const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
+/// The endpoint for CRTP packets from the firmware.
+pub(crate) const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
+/// The longest CRTP packet, in bytes.
+pub(crate) const CRTP_MAX: usize = 64;
+
+/// The header of a packet on this port and channel. The two bits between them are set, as in all clients.
+const fn header(port: u8, channel: u8) -> u8 {
+    port << 4 | 0x0C | channel
+}
+
+/// The content of a packet on this port and channel; `None` for any other packet.
+fn content(port: u8, channel: u8, packet: &[u8]) -> Option<&[u8]> {
+    let (&first, rest) = packet.split_first()?;
+    (first & 0xF3 == header(port, channel) & 0xF3).then_some(rest)
+}
+
+/// A question to the running firmware's platform service (CRTP port 13, channel 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrtpQuestion {
+    /// The version, as in `2026.04` or `2025.02 +12`.
+    Version = 1,
+    /// The name of the board, as in `Crazyflie 2.1`; older firmware does not answer.
+    BoardName = 2,
+}
+
+impl CrtpQuestion {
+    pub(crate) fn packet(self) -> [u8; 2] {
+        [header(13, 1), self as u8]
+    }
+
+    /// The text of an answer to this question; `None` for any other packet.
+    pub fn answer(self, packet: &[u8]) -> Option<String> {
+        let (&command, text) = content(13, 1, packet)?.split_first()?;
+        let text: Vec<u8> = text.iter().copied().take_while(|&byte| byte != 0).collect();
+        let text = clean(&String::from_utf8_lossy(&text));
+        (command == self as u8 && !text.is_empty()).then_some(text)
+    }
+}
+
+/// Asks how many memories there are (`crtp_mem.md`).
+pub(crate) const COUNT_MEMORIES: [u8; 2] = [header(4, 0), 1];
+
+pub(crate) fn memories(packet: &[u8]) -> Option<u8> {
+    match content(4, 0, packet)? {
+        [1, count, ..] => Some(*count),
+        _ => None,
+    }
+}
+
+/// Asks what a memory is. The EEPROM with the radio address has no fixed number.
+pub(crate) fn ask_memory(number: u8) -> [u8; 3] {
+    [header(4, 0), 2, number]
+}
+
+/// Whether this memory is the EEPROM, which has type 0.
+pub(crate) fn is_eeprom(number: u8, packet: &[u8]) -> Option<bool> {
+    match content(4, 0, packet)? {
+        [2, other, kind, ..] if *other == number => Some(*kind == 0),
+        // There is no such memory.
+        [2, other] if *other == number => Some(false),
+        _ => None,
+    }
+}
+
+/// Asks for the radio settings, which are at the start of the EEPROM.
+pub(crate) fn read_radio(number: u8) -> [u8; 7] {
+    [header(4, 1), number, 0, 0, 0, 0, RADIO_LEN]
+}
+
+/// The length of the settings: a mark, a version, channel, speed, two trims, the address, and a checksum.
+const RADIO_LEN: u8 = 21;
+
+/// The bytes in an answer to [`read_radio`]; none if the firmware reports an error.
+pub(crate) fn radio_block(number: u8, packet: &[u8]) -> Option<Vec<u8>> {
+    let (address, rest) = content(4, 1, packet)?.split_first_chunk::<5>()?;
+    if *address != [number, 0, 0, 0, 0] {
+        return None;
+    }
+    Some(rest.strip_prefix(&[0]).unwrap_or_default().to_vec())
+}
+
+/// The radio settings of a drone: its name in a swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Radio {
+    channel: u8,
+    /// 250 kbit/s, 1 Mbit/s or 2 Mbit/s.
+    speed: u8,
+    /// Five bytes.
+    pub address: u64,
+}
+
+impl Radio {
+    /// Reads version 1 of the settings (crazyflie-firmware, `configblockeeprom.c`). The last byte is the sum of all
+    /// others.
+    pub fn of(block: &[u8]) -> Option<Radio> {
+        let (block, &[sum]) = block.get(..usize::from(RADIO_LEN))?.split_last_chunk::<1>()?;
+        let total = block.iter().fold(0_u8, |total, &byte| total.wrapping_add(byte));
+        let &[channel, speed] = block.strip_prefix(b"0xBC\x01")?.first_chunk::<2>()?;
+        // The four lower bytes of the address are little-endian, and the upper one is before them.
+        let &[upper, a, b, c, d] = block.last_chunk::<5>()?;
+        let address = u64::from(upper) << 32 | u64::from(u32::from_le_bytes([a, b, c, d]));
+        (total == sum && channel <= 125 && speed <= 2).then_some(Radio { channel, speed, address })
+    }
+}
+
+impl fmt::Display for Radio {
+    /// The address that all clients use, as in `radio://0/80/2M/E7E7E7E7E7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let speed = ["250K", "1M", "2M"].get(usize::from(self.speed)).copied().unwrap_or("2M");
+        write!(f, "radio://0/{}/{speed}/{:010X}", self.channel, self.address)
+    }
+}
+
+/// The name of the parameter that overrides the LEDs (`led.c`).
+const LEDS: &[u8] = b"led\0bitmask\0";
+
+/// Sets the LEDs: bit 7 takes them over from the firmware, the others are the LEDs. 0 gives them back. Sets no parameter
+/// that is stored or that moves anything (`crtp_parameters.md`, `SET_BY_NAME`).
+pub(crate) fn set_leds(mask: u8) -> Vec<u8> {
+    const SET_BY_NAME: u8 = 0;
+    const UINT8: u8 = 8;
+    [&[header(2, 3), SET_BY_NAME], LEDS, &[UINT8, mask]].concat()
+}
+
+/// Whether the firmware has set the LEDs; `None` for any other packet.
+pub(crate) fn leds_are_set(packet: &[u8]) -> Option<bool> {
+    let result = content(2, 3, packet)?.strip_prefix(&[0])?.strip_prefix(LEDS)?;
+    Some(result.first() == Some(&0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_distinguished_from_other_packets() {
+        let version = |packet: &[u8]| CrtpQuestion::Version.answer(packet);
+        assert_eq!(version(b"\xDD\x012026.04\0").as_deref(), Some("2026.04"));
+        assert_eq!(version(b"\xD1\x012025.02 +12").as_deref(), Some("2025.02 +12"));
+        for other in
+            [&b""[..], b"\xDD", b"\xDD\x01", b"\x00SYS: ok", b"\xDD\x02Crazyflie 2.1", b"\xDC\x012026.04"]
+        {
+            assert_eq!(version(other), None, "{other:?}");
+        }
+        assert_eq!(version(b"\xDD\x01\x1b[2J\xFF").as_deref().map(|text| text.contains('\x1b')), Some(false));
+    }
+
+    /// A block as `configblockeeprom.c` writes it.
+    fn block(version: u8, channel: u8, address: [u8; 5]) -> Vec<u8> {
+        let mut block = [b"0xBC", &[version, channel, 2][..], &[0; 8], &address].concat();
+        block.push(block.iter().fold(0, |sum: u8, &byte| sum.wrapping_add(byte)));
+        block
+    }
+
+    #[test]
+    fn the_radio_settings_are_read_only_if_they_are_valid() {
+        let good = block(1, 80, [0xE7, 0x05, 0xE7, 0xE7, 0xE7]);
+        assert_eq!(Radio::of(&good).unwrap().to_string(), "radio://0/80/2M/E7E7E7E705");
+        for n in 0..good.len() {
+            let mut bad = good.clone();
+            bad[n] ^= 1;
+            assert_eq!(Radio::of(&bad), None, "byte {n}");
+            assert_eq!(Radio::of(&good[..n]), None, "{n} bytes");
+        }
+        assert_eq!(Radio::of(&block(2, 80, [0; 5])), None);
+        assert_eq!(Radio::of(&block(1, 126, [0; 5])), None);
+        assert_eq!(Radio::of(&[0xFF; 21]), None);
+    }
+
+    #[test]
+    fn answers_are_told_from_other_packets() {
+        // The answer's reserved bits may be clear.
+        assert_eq!(memories(&[0x40, 1, 3]), Some(3));
+        assert_eq!(memories(&[0x4C, 2, 3]), None);
+        assert_eq!(is_eeprom(1, &[0x4C, 2, 1, 0, 0, 0x20, 0, 0]), Some(true));
+        assert_eq!(is_eeprom(1, &[0x4C, 2, 0, 0]), None);
+        assert_eq!(is_eeprom(9, &[0x4C, 2, 9]), Some(false));
+        let good = [&[0x4D, 1, 0, 0, 0, 0, 0][..], &block(1, 80, [0xE7; 5])].concat();
+        assert!(Radio::of(&radio_block(1, &good).unwrap()).is_some());
+        assert_eq!(radio_block(2, &good), None);
+        assert_eq!(radio_block(1, &[0x4D, 1, 0, 0, 0, 0, 5]), Some(Vec::new()), "an error");
+        assert_eq!(set_leds(0xFF), b"\x2F\0led\0bitmask\0\x08\xFF");
+        assert_eq!(leds_are_set(b"\x2F\0led\0bitmask\0\0"), Some(true));
+        assert_eq!(leds_are_set(b"\x2F\0led\0bitmask\0\x02"), Some(false), "no such parameter");
+        assert_eq!(leds_are_set(b"\x2F\0ring\0effect\0\0"), None);
+        for packet in [&[][..], &[0x4C], &[0x2F], &[0x2F, 0], &[0xDD, 1]] {
+            assert_eq!((memories(packet), leds_are_set(packet)), (None, None));
+        }
+    }
+}

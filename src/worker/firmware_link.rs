@@ -1,0 +1,98 @@
+//! The CRTP link to a running Crazyflie over USB. While it is open, the link is switched from the radio to USB; closing
+//! it gives it back.
+
+use std::time::Duration;
+
+use super::{Ctx, port};
+use crate::crazyflie::Mode;
+use crate::crazyflie::crtp::{CRTP_IN, CRTP_MAX, CRTP_OUT, LINK_TO_RADIO, LINK_TO_USB};
+use crate::job::{Device, LogEntry};
+use crate::usb::descriptor::{self, Names};
+use crate::usb::{TransferError, Transport};
+
+/// Time limit for one packet. Switching the link takes no time, and the firmware sends a packet within one tick.
+const PACKET: Duration = Duration::from_millis(100);
+/// Time limit for the read that claims the interface. No packet arrives before the link is switched.
+const CLAIM: Duration = Duration::from_millis(10);
+/// How long to wait for an answer among the console's packets.
+const ANSWER: Duration = Duration::from_millis(300);
+/// The pause between attempts to open the device.
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) struct FirmwareLink {
+    transport: Box<dyn Transport>,
+}
+
+impl FirmwareLink {
+    /// Opens the link to the running `device`, retrying for up to `limit`: firmware that has just started needs a moment.
+    /// `None` if the device cannot be opened, is another device by now, or is used by another program.
+    pub(super) fn open(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Option<FirmwareLink> {
+        let start = ctx.clock.now();
+        let in_time = || ctx.clock.now().saturating_sub(start) < limit;
+        let mut transport = loop {
+            match port::open(ctx, device) {
+                Ok(transport) => break transport,
+                Err(_) if in_time() => ctx.clock.sleep(OPEN_PAUSE),
+                Err(_) => return None,
+            }
+        };
+        // A different device may be plugged in by now. Send the requests only to a confirmed Crazyflie.
+        let names = descriptor::names(&mut *transport);
+        let is_crazyflie = |names: Names| {
+            names.lost.is_none() && Mode::of(device.id, &names.strings) == Some(Mode::Firmware)
+        };
+        if !names.is_ok_and(is_crazyflie) {
+            return None;
+        }
+        // Reading claims the interface. If another program, such as cfclient, holds it, that program's link must not be
+        // switched.
+        let mut packet = [0; CRTP_MAX];
+        match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
+            Ok(_) | Err(TransferError::Timeout) => {}
+            Err(error) => {
+                ctx.log(LogEntry::NotAsked(error));
+                return None;
+            }
+        }
+        let mut link = FirmwareLink { transport };
+        if link.transport.control_out(LINK_TO_USB, &[], PACKET).is_err() {
+            link.close();
+            return None;
+        }
+        Some(link)
+    }
+
+    /// Sends a packet and waits for its answer, ignoring other packets. `None` if no answer comes.
+    pub(super) fn ask<T>(
+        &mut self,
+        ctx: &Ctx<'_>,
+        question: &[u8],
+        answer: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, TransferError> {
+        let start = ctx.clock.now();
+        match self.transport.bulk_out(CRTP_OUT, question, PACKET) {
+            Ok(_) => {}
+            Err(TransferError::Timeout) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let mut packet = [0; CRTP_MAX];
+        while ctx.clock.now().saturating_sub(start) < ANSWER {
+            match self.transport.bulk_in(CRTP_IN, &mut packet, PACKET) {
+                Ok(n) => {
+                    let answer = answer(packet.get(..n).unwrap_or_default());
+                    if answer.is_some() {
+                        return Ok(answer);
+                    }
+                }
+                Err(TransferError::Timeout) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives the link back to the radio, even if there was no answer.
+    pub(super) fn close(mut self) {
+        let _ = self.transport.control_out(LINK_TO_RADIO, &[], PACKET);
+    }
+}
