@@ -402,6 +402,8 @@ pub enum Msg {
     /// The result of a bus scan.
     Bus(BusState),
     Loaded(Which, PathBuf, Result<Box<Image>, Problem>),
+    /// The file is a pipe, which can be read only once.
+    NotReread(Which),
     /// The content of a folder.
     Listed(PathBuf, Result<Vec<Entry>, String>),
     /// The text of the path field when the completion was requested, and the text to append to it.
@@ -441,6 +443,8 @@ pub enum Effect {
     Batch(BatchEffect),
     /// Read and recognise this file.
     Load(Which, PathBuf),
+    /// Read this file again if that is possible. The answer is [`Msg::Loaded`] or [`Msg::NotReread`].
+    Reread(Which, PathBuf),
     /// Read this folder.
     List(PathBuf),
     /// Complete this path. The second field is the text of the path field.

@@ -122,6 +122,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             CliCommand::Flash { batch, .. }
             | CliCommand::Identify { batch, .. }
             | CliCommand::Backup { batch, .. }
+            | CliCommand::Undo { batch, .. }
+            | CliCommand::Blink { batch }
             | CliCommand::Verify { batch, .. },
         ) => batch.all,
         Some(CliCommand::Station { .. }) => true,
@@ -130,7 +132,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     if global.device.len() > 1 && !all {
         let message = "--device is given more than once";
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
-            .advise("Give it once, or add --all, which flash, identify, verify and backup accept."));
+            .advise("Give it once, or add --all if the command accepts it."));
     }
     let Some(command) = &args.command else { return interface(global, args.image.as_deref(), console) };
     if let Some(image) = &args.image {
@@ -449,6 +451,7 @@ fn run_all(
         job: unaided(job(global, device, task)),
         require_boot,
         selected: global.device.clone(),
+        planned: Vec::new(),
         expect: batch.expect,
         jobs: batch.jobs,
         wait: Duration::from_secs(device.wait),

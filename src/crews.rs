@@ -20,7 +20,7 @@ use crate::worker::Worker;
 /// Creates a bus for one more worker.
 pub(crate) type WorkerBus = Arc<dyn Fn() -> Arc<dyn Bus>>;
 
-/// The ports whose drones have a job. The scanner leaves them to their workers: a query would wait behind an erase.
+/// The ports whose drones have a job. The scanner does not open them: a query would wait behind an erase.
 #[derive(Clone, Default)]
 pub(crate) struct BusyPorts(Arc<Mutex<HashSet<Location>>>);
 
@@ -57,7 +57,7 @@ impl RunningWorkers {
 pub(crate) struct Crews {
     for_worker: WorkerBus,
     clock: Arc<dyn Clock>,
-    /// Passes on an event of a row's worker. Returns false if nobody takes it.
+    /// Passes on an event of a row's worker. Returns false if the receiver is gone.
     outbox: Arc<dyn Fn(usize, Event) -> bool + Send + Sync>,
     waits: Waits,
     logs: usize,
@@ -108,7 +108,7 @@ impl Crews {
         None
     }
 
-    /// Starts the rest of a job that lost its drone.
+    /// Starts another job on the row's worker: the rest of an interrupted job, or an undo whose drone has been found.
     pub(crate) fn resume(&mut self, id: usize, job: Box<Job>) {
         if let Some(crew) = self.crew(id) {
             crew.supervisor.resume(job);
@@ -121,8 +121,8 @@ impl Crews {
         }
     }
 
-    /// Passes an event of a row's worker through its supervisor. A plan is confirmed at once, after its backup is saved:
-    /// the user has confirmed the batch. `None` if the row has no worker any more.
+    /// Passes an event of a row's worker through its supervisor. Saves the backup of a plan and starts writing without
+    /// asking: the user has already confirmed the batch. Returns `None` if the row no longer has a worker.
     pub(crate) fn observe(&mut self, now: Duration, id: usize, event: Event) -> Option<Observed> {
         let outbox = Arc::clone(&self.outbox);
         let supervisor = &mut self.crew(id)?.supervisor;

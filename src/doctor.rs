@@ -103,7 +103,7 @@ pub struct Hub {
     /// Its port, as in `1-1`.
     pub place: String,
     pub drones: u32,
-    /// Whether it has a power supply of its own, as it says itself; `None` if that is not known.
+    /// Self-powered according to its descriptor; `None` if unknown.
     pub is_self_powered: Option<bool>,
     /// How many times its ports were switched off because they drew too much current.
     pub over_current: u32,
@@ -294,11 +294,11 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
 }
 
 /// From this many drones on, a shared wire costs time.
-const SHARED: u32 = 4;
+const SHARED: u32 = 5;
 /// What a drone may draw while it charges its battery, in amperes (Crazyflie 2.1 datasheet).
 const CHARGING: f64 = 0.5;
-/// How many running Crazyflies some USB controllers can serve: Intel's have 96 endpoints, and a running Crazyflie needs
-/// six of them.
+/// From this many running Crazyflies on, some USB controllers have no endpoints left: Intel's have 96, a running Crazyflie
+/// needs six, and hubs and other devices share the rest.
 const RUNNING: usize = 15;
 
 /// The power and the speed of a hub with several drones.
@@ -559,7 +559,7 @@ mod tests {
         let (good, text) =
             verdict(&with(Hub { is_self_powered: Some(true), drones: 16, ..weak.clone() }), "hub");
         assert!(good == Verdict::Good && text.contains("2.7 times as long as one"), "{text}");
-        // A single drone needs no word about its hub.
+        // A single drone on a hub without its own power supply is not reported.
         assert!(diagnose(&with(Hub { drones: 1, ..weak })).iter().all(|check| check.name != "hub"));
         let many = Symptoms { running: vec![(1, 14), (2, 15)], ..Symptoms::default() };
         assert!(verdict(&many, "controller").1.contains("USB bus 2"));

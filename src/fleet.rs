@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::crazyflie::{self, Mode};
 use crate::job::{
-    Device, DroneState, Event, Failure, FailureKind, Job, LogEntry, Outcome, Phase, Report, Selector, WaitFor,
+    Device, DroneAt, DroneState, Event, Failure, FailureKind, Job, LogEntry, Outcome, Phase, Report,
+    Selector, WaitFor,
 };
 use crate::report::{self, Exit};
 use crate::usb::{Location, UDEV};
@@ -33,6 +34,9 @@ pub struct Policy {
     pub job: Job,
     /// The drones that take part; empty means all.
     pub selected: Vec<Selector>,
+    /// The drones for which a plan was confirmed; empty if no plan was made. No other drone takes part, not even on the
+    /// same port.
+    pub planned: Vec<DroneAt>,
     /// The number of drones that must take part.
     pub expect: Option<usize>,
     /// How many jobs run at the same time.
@@ -77,10 +81,10 @@ pub enum FleetMsg {
     HangUp,
     /// Stop this row's job at its next safe point.
     StopRow(usize),
-    /// Run the job of this row, which has ended, once more.
+    /// Run this row's job again. Ignored unless it has ended.
     Again(usize),
-    /// Go on as a station: every drone that is plugged in from now on takes part.
-    KeepGoing,
+    /// Continue as a station: flash every drone that is plugged in from now on. These devices are on the bus already.
+    KeepGoing(Vec<Device>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,7 +244,7 @@ impl Fleet {
     }
 
     pub fn update(&mut self, now: Duration, msg: FleetMsg) -> Vec<FleetEffect> {
-        if self.stage == FleetStage::Over && !matches!(msg, FleetMsg::Again(_) | FleetMsg::KeepGoing) {
+        if self.stage == FleetStage::Over && !matches!(msg, FleetMsg::Again(_) | FleetMsg::KeepGoing(_)) {
             return Vec::new();
         }
         let mut effects = match msg {
@@ -257,7 +261,7 @@ impl Fleet {
             FleetMsg::HangUp => self.stop(now, FleetEffect::CancelIfUntouched),
             FleetMsg::StopRow(id) => self.stop_row(now, id),
             FleetMsg::Again(id) => self.again(id),
-            FleetMsg::KeepGoing => self.keep_going(now),
+            FleetMsg::KeepGoing(devices) => self.keep_going(now, &devices),
         };
         if self.stage == FleetStage::Gathering {
             effects.extend(self.gather(now));
@@ -422,7 +426,15 @@ impl Fleet {
             let kind = FailureKind::Several(all.clone());
             Row::failed(device, kind, now)
         });
-        self.rows = chosen.into_iter().map(Row::new).chain(refused).collect();
+        let planned = &self.policy.planned;
+        let new = |device: Device| {
+            if planned.is_empty() || planned.iter().any(|drone| is_planned(drone, &device)) {
+                return Row::new(device);
+            }
+            let (port, found) = (device.location.clone(), Some(device.strings.serial.clone()));
+            Row::failed(device, FailureKind::OtherDrone { port, found }, now)
+        };
+        self.rows = chosen.into_iter().map(new).chain(refused).collect();
         self.rows.sort_by(|a, b| a.device.location.cmp(&b.device.location));
         self.unmatched = unmatched;
         self.stage = FleetStage::Running;
@@ -434,11 +446,9 @@ impl Fleet {
 
     /// The drones that take part, those that a serial number does not tell apart, and how many selectors match none.
     fn chosen(&self) -> (Vec<Device>, Vec<Device>, usize) {
-        let mut devices = self.seen.clone();
-        // A device that may be another maker's board takes part only if no other device is there, as with one drone.
-        if devices.iter().any(|device| !device.is_doubtful()) {
-            devices.retain(|device| !device.is_doubtful());
-        }
+        let mut devices = participants(&self.seen);
+        let planned = &self.policy.planned;
+        devices.retain(|it| planned.is_empty() || planned.iter().any(|drone| drone.port == it.location));
         if self.policy.selected.is_empty() {
             return (devices, Vec::new(), 0);
         }
@@ -585,7 +595,9 @@ impl Fleet {
     /// Whether the first jobs all failed in the same way, and others have not started.
     fn failed_alike(&self) -> bool {
         let ended: Vec<&Row> = self.rows.iter().filter(|row| row.is_final()).collect();
-        let kinds: Vec<_> = ended.iter().filter_map(|row| row.problem_kind()).collect();
+        // A drone without a copy to restore says nothing about the others.
+        let kinds = ended.iter().filter_map(|row| row.problem_kind());
+        let kinds: Vec<_> = kinds.filter(|kind| *kind != report::ProblemKind::NoCopy).collect();
         self.policy.station.is_none()
             && ended.len() == ALIKE
             && kinds.len() == ALIKE
@@ -619,7 +631,8 @@ impl Fleet {
         }
     }
 
-    /// A drone that has left its port, or shares it with a later row, is not started again: the job would find another.
+    /// Runs a row's job again, unless the drone has been unplugged or another row has an unfinished job on its port: the job
+    /// would find a different drone.
     fn again(&mut self, id: usize) -> Vec<FleetEffect> {
         let Some(row) = self.rows.get(id).filter(|row| row.is_final() && !row.left) else {
             return Vec::new();
@@ -635,14 +648,18 @@ impl Fleet {
         vec![FleetEffect::Show(id)]
     }
 
-    fn keep_going(&mut self, now: Duration) -> Vec<FleetEffect> {
+    fn keep_going(&mut self, now: Duration, devices: &[Device]) -> Vec<FleetEffect> {
         if self.stage == FleetStage::Gathering || self.policy.station.is_some() {
             return Vec::new();
         }
         self.policy.station = Some(Station::default());
+        // A drone that nobody has asked for waits until it is plugged in again.
+        let has_row = |device: &&Device| self.rows.iter().any(|row| row.device.location == device.location);
+        let held = devices.iter().filter(|device| !has_row(device));
+        self.held = held.map(|device| (device.location.clone(), None)).collect();
         (self.stage, self.stopped) = (FleetStage::Running, false);
         self.done = self.rows.iter().filter(|row| row.succeeded()).count();
-        // The rows stay until their drones are unplugged.
+        // The ports stay taken until their drones are unplugged, so no drone is flashed twice.
         for row in self.rows.iter_mut().filter(|row| row.is_final()) {
             row.away = Some(now);
         }
@@ -663,6 +680,11 @@ impl Fleet {
     /// The station, if this is one.
     pub fn station(&self) -> Option<&Station> {
         self.policy.station.as_ref()
+    }
+
+    /// Whether the user has stopped the batch.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Whether all rows are final and no drone is waited for.
@@ -836,6 +858,22 @@ impl Row {
 
 fn enumeration(device: &Device) -> Enumeration {
     (device.location.clone(), device.address)
+}
+
+/// The devices that take part in a batch without a selection. A device that may be another maker's board takes part only
+/// if no other device is there, as with one drone.
+pub(crate) fn participants(devices: &[Device]) -> Vec<Device> {
+    let mut devices = devices.to_vec();
+    if devices.iter().any(|device| !device.is_doubtful()) {
+        devices.retain(|device| !device.is_doubtful());
+    }
+    devices
+}
+
+/// Whether the plan was made for this device. A drone without a serial number is known only by its port.
+fn is_planned(drone: &DroneAt, device: &Device) -> bool {
+    let both_unknown = drone.serial.is_empty() && device.strings.serial.is_empty();
+    drone.is(device) || drone.port == device.location && both_unknown
 }
 
 /// Whether a selector can only mean this device: its port, or its serial number as the device shows it.

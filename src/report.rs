@@ -120,9 +120,9 @@ pub(crate) fn afterwards(report: &Report) -> Option<String> {
     Some(text)
 }
 
-/// Why a batch has not started its other drones.
-pub(crate) const FAILED_ALIKE: &str = "The first three drones failed in the same way, so the others were not started. \
-                                       Check the image, the hub and the cables, then run the batch again.";
+/// Why a batch does not start its other drones.
+pub(crate) const FAILED_ALIKE: &str = "The first three drones failed in the same way, so no more drones are started. Check the \
+                                       image, the hub and the cables, then flash the rest again.";
 
 /// A count with its noun, as in `1 byte` or `1,024 bytes`.
 pub(crate) fn count(n: u64, one: &str) -> String {
@@ -357,7 +357,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::CannotBlink => new(
             Exit::Device,
             ProblemKind::NotRunning,
-            "Its port tells which drone it is: `cfdfu list` shows it. Or restart the drone, then blink it.",
+            "Restart the drone, then run `cfdfu blink` again. `cfdfu list` shows its port.",
         ),
         FailureKind::NoReply => new(
             Exit::Device,
@@ -367,7 +367,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         FailureKind::NothingToUndo(_) => new(
             Exit::NoInput,
             ProblemKind::NoCopy,
-            "Each flash saves what it overwrites, unless you pass --no-undo.",
+            "Undo needs the copy that a flash keeps unless you pass --no-undo. Flash the firmware you want instead.",
         ),
         FailureKind::Refused(refusal) => self::refusal(refusal),
         FailureKind::NoDevice => new(

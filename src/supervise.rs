@@ -332,7 +332,10 @@ impl Supervisor {
     /// Saves the log of a job that changes or reads the flash, and keeps its result for the next start if the user
     /// cannot see it now. Errors are ignored.
     fn record_end(&self, job: &Job, report: &Report, log: &str) {
-        let Some(record) = self.record.as_ref().filter(|_| !matches!(job.task, Task::Find | Task::Identify))
+        let Some(record) = self
+            .record
+            .as_ref()
+            .filter(|_| !matches!(job.task, Task::Find | Task::Identify | Task::Blink(_)))
         else {
             return;
         };

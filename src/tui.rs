@@ -275,6 +275,13 @@ impl<'a> Shell<'a> {
                     let _ = messages.send(Msg::Loaded(which, path, result));
                 });
             }
+            Effect::Reread(which, path) => {
+                if fs::metadata(&path).is_ok_and(|it| !it.is_file()) {
+                    let _ = self.messages.send(Msg::NotReread(which));
+                } else {
+                    self.perform(app, Effect::Load(which, path));
+                }
+            }
             Effect::List(folder) => {
                 let messages = self.messages.clone();
                 let recent = self.record.as_ref().map(StateDir::recent).unwrap_or_default();

@@ -99,7 +99,8 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         }
     };
     if let Some(view) = app.batch() {
-        // The table needs the place of the cards.
+        // The table needs the place of the cards, and all its columns more than the log beside it.
+        let log = log.filter(|log| area.width > log.width + batch_panel::COLUMNS);
         let columns = [Constraint::Fill(1), Constraint::Length(log.map_or(0, |log| log.width))];
         let [table, log] = area.layout(&Layout::horizontal(columns).spacing(u16::from(log.is_some())));
         batch_panel::draw(frame, table, app, view, theme, log.width == 0);

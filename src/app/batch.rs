@@ -1,12 +1,12 @@
-//! A batch in the interface: its table of drones. First every drone is identified, then the plan for all of them is on
-//! the screen, and only after a key does a second [`Fleet`] flash them.
+//! The state of a batch in the interface. The first [`Fleet`] identifies every drone; after the user has confirmed the
+//! plan, a second one flashes them.
 
 use std::time::Duration;
 
-use super::Undo;
+use super::{Slot, Undo};
 use crate::fleet::Fleet;
 use crate::image::Firmware;
-use crate::job::DeviceInfo;
+use crate::job::{DeviceInfo, DroneAt};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchView {
@@ -18,13 +18,17 @@ pub struct BatchView {
     pub drones: Vec<DroneFacts>,
     /// The user asked to stop all jobs.
     pub stopping: bool,
+    /// What is known about the planned drones that have no row yet.
+    pub planned: Vec<(DroneAt, DroneFacts)>,
+    /// The chosen file while it is read again.
+    pub before: Option<Box<Slot>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchStage {
-    /// The drones are identified. Nothing is changed.
+    /// The drones are being identified. Nothing is written.
     Identifying,
-    /// The plan is on the screen since this time. Nothing is written until the user confirms it.
+    /// The plan has been on the screen since this time. Nothing is written until the user confirms it.
     Asking(Duration),
     Flashing,
     /// All jobs have ended.
@@ -45,7 +49,7 @@ pub struct DroneFacts {
 pub(crate) enum Prospect {
     /// The image is for its board, or for every board.
     Fits,
-    /// The image is for other boards: the drone's job refuses it and leaves the drone as it was.
+    /// The image is for other boards: the drone's job refuses it and changes nothing.
     OtherBoard,
     /// The board is not known yet. The drone's job reads it before it writes.
     Unknown,
@@ -92,7 +96,15 @@ impl DroneFacts {
 
 impl BatchView {
     pub(crate) fn new(fleet: Fleet, stage: BatchStage) -> BatchView {
-        BatchView { fleet, stage, at: 0, drones: Vec::new(), stopping: false }
+        BatchView {
+            fleet,
+            stage,
+            at: 0,
+            drones: Vec::new(),
+            stopping: false,
+            planned: Vec::new(),
+            before: None,
+        }
     }
 
     /// Whether jobs run that a key can stop.
@@ -110,6 +122,14 @@ impl BatchView {
             self.drones.resize_with(id + 1, DroneFacts::default);
         }
         &mut self.drones[id]
+    }
+
+    /// Gives a new row what is known about its drone.
+    pub(crate) fn take_planned(&mut self, id: usize) {
+        let Some(row) = self.fleet.rows.get(id) else { return };
+        if let Some(at) = self.planned.iter().position(|(drone, _)| drone.is(&row.device)) {
+            *self.facts_mut(id) = self.planned.swap_remove(at).1;
+        }
     }
 
     /// How many rows have ended.

@@ -290,6 +290,9 @@ pub(crate) fn why_not_all(app: &App) -> Option<String> {
         }
         Slot::Ready(..) => why_not(app, Goal::Flash),
         Slot::Loading(_) => Some("the file is still being read".to_owned()),
+        Slot::Bad(..) if app.batch().is_some() => {
+            Some("the file cannot be used. Press Esc, then i".to_owned())
+        }
         Slot::Empty | Slot::Bad(..) => Some("no image is chosen. Press i".to_owned()),
     }
 }

@@ -59,6 +59,7 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             Some(goal) => job::begin(app, goal, Source::Chosen),
             None => Vec::new(),
         },
+        Msg::NotReread(which) => batch::not_reread(app, which),
         Msg::Listed(folder, entries) => {
             if let Screen::Pick(_, _, picker) = &mut app.screen
                 && picker.folder == folder

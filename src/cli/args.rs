@@ -155,7 +155,7 @@ pub(super) struct BatchArgs {
     /// How many drones at the same time
     #[arg(long, value_name = "N", requires = "all", default_value_t = 32, hide_default_value = true, value_parser = at_least_one)]
     pub(super) jobs: usize,
-    /// Write nothing anywhere unless an image fits every drone
+    /// With flash: write nothing unless every drone has an image for its board
     #[arg(long, requires = "all")]
     pub(super) strict: bool,
     /// Write the results to this file, as CSV or (.json) as JSON

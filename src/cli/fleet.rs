@@ -17,7 +17,8 @@ use crate::clock::Clock;
 use crate::crews::{BusyPorts, Crews, WorkerBus};
 use crate::fleet::{Fleet, FleetEffect, FleetMsg, Policy, Row};
 use crate::job::{
-    Boot, Command, Device, DroneState, Enter, Event, Failure, FailureKind, Job, Outcome, Report, Task,
+    Boot, Command, Device, DroneAt, DroneState, Enter, Event, Failure, FailureKind, Job, Outcome, Report,
+    Task,
 };
 use crate::plan::undo::NoUndo;
 use crate::record::StateDir;
@@ -37,8 +38,8 @@ const SCAN: Duration = Duration::from_millis(500);
 const ERRORS: u32 = 6;
 /// The shortest time between two reports of a drone's progress.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// Two drones on one wire cost nothing; from this many on it shows.
-const NOTEWORTHY: usize = 4;
+/// Up to four drones on one wire take hardly longer than one.
+const NOTEWORTHY: usize = 5;
 
 /// What the batch runs on.
 pub(super) struct FleetWorld {
@@ -60,7 +61,7 @@ pub(super) struct Options {
     pub journal: Option<(File, String)>,
     /// The folder for backups, and whether files in it may be overwritten.
     pub folder: Option<(PathBuf, bool)>,
-    /// Each drone's job finds it, and is followed by its undo.
+    /// Undo each drone's last flash: the first job only finds the drone, a second one writes.
     pub undo: Option<Undo>,
     /// Write nothing unless an image fits every drone.
     pub strict: bool,
@@ -94,7 +95,7 @@ struct Batch<'a> {
     over: bool,
     /// A backup could not be saved.
     lost_backup: bool,
-    /// The code of the board of each row that was identified.
+    /// The board code of each identified row.
     boards: HashMap<usize, String>,
 }
 
@@ -106,10 +107,15 @@ pub(super) fn run(
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let started = world.clock.now();
-    if options.strict
-        && let Some(exit) = survey(world, &policy, &options, console)?
-    {
-        return Ok(exit);
+    let mut policy = policy;
+    if options.strict {
+        match survey(world, &policy, &options, console)? {
+            Survey::Refused(exit) => return Ok(exit),
+            Survey::Fits(planned) => {
+                policy.expect = Some(planned.len()).filter(|n| *n > 0).or(policy.expect);
+                policy.planned = planned;
+            }
+        }
     }
     let report = options.report.take();
     let Ran { fleet, lost_backup, hung_up, .. } = conduct(world, policy, &options, console)?;
@@ -128,22 +134,31 @@ pub(super) fn run(
     }
     let words = console.batch(&fleet, world.clock.now().saturating_sub(started), exit);
     if hung_up && let Some(record) = StateDir::of_user() {
-        // Nobody saw the results, so the next start shows them.
+        // The terminal was closed, so the next start shows the results.
         let _ = record.ended(&words, false);
     }
     Ok(exit)
 }
 
-/// Identifies every drone. Returns an exit status if there is a drone that no image fits: then nothing is written.
+/// What `--strict` found out.
+enum Survey {
+    /// An image fits each of these drones.
+    Fits(Vec<DroneAt>),
+    Refused(Exit),
+}
+
+/// Identifies every drone. Returns the exit status if nothing may be written: a drone has no matching image, was not
+/// identified, or is missing.
 fn survey(
     world: &FleetWorld,
     policy: &Policy,
     options: &Options,
     console: &mut Console,
-) -> Result<Option<Exit>, Problem> {
-    let Task::Flash(task) = &policy.job.task else { return Ok(None) };
+) -> Result<Survey, Problem> {
+    let Task::Flash(task) = &policy.job.task else { return Ok(Survey::Fits(Vec::new())) };
     let job = Job { enter: Enter::Never, task: Task::Identify, ..policy.job.clone() };
-    let Ran { fleet, boards, .. } = conduct(world, Policy { job, ..policy.clone() }, options, console)?;
+    let identify = Policy { job, require_boot: false, ..policy.clone() };
+    let Ran { fleet, boards, stopped, .. } = conduct(world, identify, options, console)?;
     let others = task.alternatives.iter().map(|image| &image.boards);
     let images: Vec<&Vec<String>> = [&task.boards].into_iter().chain(others).collect();
     let fits = |code: &String| images.iter().any(|boards| boards.is_empty() || boards.contains(code));
@@ -152,26 +167,32 @@ fn survey(
     for id in &misfits {
         let words = match boards.get(id) {
             Some(code) => format!("no image is for its board, {code}"),
-            None => "its board is not known: put it into DFU mode, or leave out --strict".to_owned(),
+            None => "its board is not known: put it into DFU mode, or omit --strict".to_owned(),
         };
         console.of_row(*id, &fleet.rows[*id], &words);
     }
     let exit = match fleet.exit() {
-        Exit::Done if misfits.is_empty() => return Ok(None),
+        // A drone that answers quickly is identified even if the user stops the batch.
+        _ if stopped => Exit::Interrupted,
+        Exit::Done if misfits.is_empty() => {
+            return Ok(Survey::Fits(fleet.rows.iter().map(|row| row.device.drone()).collect()));
+        }
         Exit::Done => Exit::Image,
         exit => exit,
     };
     console.line("Nothing was written to any drone (--strict).");
     console.batch(&fleet, Duration::ZERO, exit);
-    Ok(Some(exit))
+    Ok(Survey::Refused(exit))
 }
 
-/// What is left of a batch that has ended.
+/// The result of a batch.
 struct Ran {
     fleet: Fleet,
     boards: HashMap<usize, String>,
     lost_backup: bool,
     hung_up: bool,
+    /// A signal has stopped the batch.
+    stopped: bool,
 }
 
 fn conduct(
@@ -225,7 +246,8 @@ fn conduct(
     signals.stop();
     let Batch { fleet, crews, boards, lost_backup, hung_up, .. } = batch;
     crews.end();
-    Ok(Ran { fleet, boards, lost_backup, hung_up })
+    let stopped = fleet.is_stopped();
+    Ok(Ran { fleet, boards, lost_backup, hung_up, stopped })
 }
 
 impl Batch<'_> {
@@ -292,9 +314,14 @@ impl Batch<'_> {
         Some(FleetMsg::Event(id, event))
     }
 
-    /// The row's drone was found: starts to write what its last flash overwrote.
+    /// Starts the undo of a row whose drone has been found.
     fn undo(&mut self, id: usize, found: Ended, console: &mut Console) -> Option<FleetMsg> {
         let Undo { allow_mismatch, enter } = self.options.undo.as_ref()?;
+        if self.fleet.is_stopped() {
+            // The signal came after the drone had been found.
+            let report = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
+            return Some(FleetMsg::Ended(id, Box::new(report), None));
+        }
         let row = self.fleet.rows.get(id)?;
         let target = match found.drone.as_ref() {
             Some(_) => found.undo,
@@ -340,8 +367,8 @@ impl Batch<'_> {
         if shared >= NOTEWORTHY {
             let times = times_on_one_wire(u32::try_from(shared).unwrap_or(u32::MAX));
             console.line(&format!(
-                "{shared} drones share one hub, and with it one full-speed wire: together they take about {times:.1} times \
-                 as long as one. Drones on another hub do not."
+                "{shared} drones share one hub and its full-speed wire: together they take about {times:.1} times as long as \
+                 one. Spread them over several hubs to save time."
             ));
         }
         for serial in self.fleet.shared_serials() {

@@ -14,7 +14,7 @@ pub(crate) const LINK_TO_RADIO: Setup = Setup { request_type: 0x40, request: 1, 
 pub(crate) const CRTP_OUT: Pipe = Pipe { interface: 0, endpoint: 0x01 };
 /// The endpoint for CRTP packets from the firmware.
 pub(crate) const CRTP_IN: Pipe = Pipe { interface: 0, endpoint: 0x81 };
-/// The longest CRTP packet, in bytes.
+/// The buffer size for a read: the endpoint's maximum packet size. A CRTP packet has at most 31 bytes.
 pub(crate) const CRTP_MAX: usize = 64;
 
 /// The header of a packet on this port and channel. The two bits between them are set, as in all clients.
@@ -84,7 +84,7 @@ pub(crate) fn read_radio(number: u8) -> [u8; 7] {
 /// The length of the settings: a mark, a version, channel, speed, two trims, the address, and a checksum.
 const RADIO_LEN: u8 = 21;
 
-/// The bytes in an answer to [`read_radio`]; none if the firmware reports an error.
+/// The bytes in an answer to [`read_radio`], empty if the firmware reports an error; `None` for any other packet.
 pub(crate) fn radio_block(number: u8, packet: &[u8]) -> Option<Vec<u8>> {
     let (address, rest) = content(4, 1, packet)?.split_first_chunk::<5>()?;
     if *address != [number, 0, 0, 0, 0] {
@@ -93,7 +93,7 @@ pub(crate) fn radio_block(number: u8, packet: &[u8]) -> Option<Vec<u8>> {
     Some(rest.strip_prefix(&[0]).unwrap_or_default().to_vec())
 }
 
-/// The radio settings of a drone: its name in a swarm.
+/// The radio settings of a drone. The address identifies it in a swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Radio {
     channel: u8,
@@ -118,7 +118,7 @@ impl Radio {
 }
 
 impl fmt::Display for Radio {
-    /// The address that all clients use, as in `radio://0/80/2M/E7E7E7E7E7`.
+    /// The URI that clients connect to, as in `radio://0/80/2M/E7E7E7E7E7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let speed = ["250K", "1M", "2M"].get(usize::from(self.speed)).copied().unwrap_or("2M");
         write!(f, "radio://0/{}/{speed}/{:010X}", self.channel, self.address)
@@ -128,8 +128,8 @@ impl fmt::Display for Radio {
 /// The name of the parameter that overrides the LEDs (`led.c`).
 const LEDS: &[u8] = b"led\0bitmask\0";
 
-/// Sets the LEDs: bit 7 takes them over from the firmware, the others are the LEDs. 0 gives them back. Sets no parameter
-/// that is stored or that moves anything (`crtp_parameters.md`, `SET_BY_NAME`).
+/// Sets the LEDs. Bit 7 overrides the firmware, each other bit is an LED, and 0 ends the override. The parameter is not
+/// persistent and controls no motor (`crtp_parameters.md`, `SET_BY_NAME`).
 pub(crate) fn set_leds(mask: u8) -> Vec<u8> {
     const SET_BY_NAME: u8 = 0;
     const UINT8: u8 = 8;
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_from_other_packets() {
+    fn memory_and_led_answers_are_distinguished_from_other_packets() {
         // The answer's reserved bits may be clear.
         assert_eq!(memories(&[0x40, 1, 3]), Some(3));
         assert_eq!(memories(&[0x4C, 2, 3]), None);

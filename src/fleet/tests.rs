@@ -25,6 +25,7 @@ fn policy() -> Policy {
     Policy {
         job: Job::new(Task::Find),
         selected: Vec::new(),
+        planned: Vec::new(),
         expect: None,
         jobs: 32,
         wait: Duration::ZERO,
@@ -284,6 +285,34 @@ fn a_station_holds_the_drones_that_are_there_at_the_start() {
     assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1)]))), [0]);
 }
 
+/// Between the plan and its confirmation, one drone is swapped, one is unplugged, and one is plugged in.
+#[test]
+fn only_the_drones_of_the_plan_are_flashed() {
+    let seconds = Duration::from_secs;
+    let drone = |port: u8, serial| device(&[port], serial, Mode::Dfu);
+    let planned = [drone(1, 1), drone(2, 2), drone(3, 3)].map(|device| device.drone()).to_vec();
+    let mut fleet = Fleet::new(Policy { planned, expect: Some(3), ..policy() }, Duration::ZERO);
+    let now = vec![drone(1, 1), drone(2, 9), drone(4, 4)];
+    assert!(starts(&fleet.update(seconds(0), FleetMsg::Bus(now))).is_empty(), "the third may come back");
+    assert_eq!(starts(&fleet.update(seconds(11), FleetMsg::Tick)), [0]);
+    fleet.update(seconds(20), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
+    let counts = fleet.counts();
+    assert_eq!((fleet.rows.len(), counts.flashed, counts.missing), (2, 1, 1));
+    assert!(matches!(fleet.rows[1].state, RowState::Ended(End::Failed | End::Refused)));
+    assert_ne!(fleet.exit(), Exit::Done);
+}
+
+#[test]
+fn drones_without_a_copy_do_not_pause_an_undo_of_all() {
+    let drones = (1..=6).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
+    let (mut fleet, _) = started(Policy { jobs: 1, ..policy() }, drones);
+    for id in 0..3 {
+        let kind = FailureKind::NothingToUndo(crate::plan::undo::NoUndo::default());
+        let effects = fleet.update(SETTLE, FleetMsg::Ended(id, failed(kind), None));
+        assert_eq!(starts(&effects), [id + 1]);
+    }
+}
+
 #[test]
 fn a_batch_can_go_on_as_a_station() {
     let seconds = Duration::from_secs;
@@ -291,11 +320,18 @@ fn a_batch_can_go_on_as_a_station() {
     let (mut fleet, _) = started(policy(), vec![one.clone()]);
     let effects = fleet.update(seconds(3), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
     assert!(effects.contains(&FleetEffect::End) && fleet.is_over());
-    assert!(fleet.update(seconds(4), FleetMsg::KeepGoing).is_empty() && !fleet.is_over());
+    assert!(fleet.update(seconds(4), FleetMsg::KeepGoing(Vec::new())).is_empty() && !fleet.is_over());
     // The drone that is done stays as it is, also after its restart. Another one is flashed.
     let restarted = Device { address: 2, ..one };
     assert_eq!(starts(&fleet.update(seconds(5), FleetMsg::Bus(vec![restarted, two]))), [1]);
     fleet.update(seconds(9), FleetMsg::Ended(1, failed(FailureKind::OtherChip), None));
+    // A drone that was plugged in during the batch waits until it is plugged in again.
+    let (mut other, _) = started(policy(), vec![device(&[1], 1, Mode::Dfu)]);
+    let late = device(&[3], 3, Mode::Dfu);
+    other.update(seconds(3), FleetMsg::KeepGoing(vec![late.clone()]));
+    assert!(starts(&other.update(seconds(4), FleetMsg::Bus(vec![late.clone()]))).is_empty());
+    other.update(seconds(5), FleetMsg::Bus(Vec::new()));
+    assert_eq!(starts(&other.update(seconds(20), FleetMsg::Bus(vec![late]))).len(), 1);
     // The failed one runs again when the user asks for it, and the batch ends when the user stops it.
     assert_eq!(starts(&fleet.update(seconds(10), FleetMsg::Again(1))), [1]);
     fleet.update(seconds(11), FleetMsg::Ended(1, ended(Outcome::Flashed), None));
@@ -418,7 +454,7 @@ impl Model {
     /// The user asks for a finished drone once more, so it may start again.
     fn again(&mut self, id: usize) {
         let Some(row) = self.fleet.rows.get(id).filter(|row| row.is_final()).cloned() else { return };
-        let before = (self.ended.clone(), self.succeeded.clone(), self.over);
+        let before = (self.ended.clone(), self.succeeded.clone());
         self.ended.retain(|other| *other != id);
         if row.succeeded() {
             let at = self.succeeded.iter().position(|serial| *serial == row.device.strings.serial);
@@ -427,7 +463,9 @@ impl Model {
         self.over = false;
         self.send(FleetMsg::Again(id));
         if self.fleet.rows[id] == row {
-            (self.ended, self.succeeded, self.over) = before;
+            (self.ended, self.succeeded) = before;
+            // A station that is done with this drone goes on.
+            self.over = self.fleet.is_over();
         }
     }
 

@@ -314,7 +314,7 @@ impl fmt::Display for LogEntry {
                     "The Crazyflie is not running {flashed}, which was just flashed. Is it the same drone?"
                 )
             }
-            E::NotAsked(error) => write!(f, "The Crazyflie's version cannot be read: {error}"),
+            E::NotAsked(error) => write!(f, "Cannot query the running Crazyflie: {error}"),
 
             E::EndedUnseen(result) => write!(f, "The last job ended while you were away: {result}"),
 

@@ -83,10 +83,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
                 Input::Signal(Signal::HangUp) => vec![Msg::Detached],
                 Input::Signal(Signal::Stop) => interrupt(&app),
                 Input::Line(line) => {
-                    let too_soon = keys::word_asked_for(&app).is_none()
-                        && matches!(app.job().map(|view| &view.stage), Some(Stage::Asking(question))
-                            if question.until_read(shell.now()).is_some());
-                    if interactive && too_soon {
+                    if interactive && is_too_soon(&app, shell.now()) {
                         let _ = free.try_recv();
                         printed.print("Nothing has been written. Read the plan, then type the key again.");
                     } else {
@@ -135,6 +132,16 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
         input.consume(used);
     }
     Some(String::from_utf8_lossy(&line).into_owned())
+}
+
+/// Whether a plan is on the screen that the user cannot have read yet. A typed word is deliberate, so it needs no delay.
+fn is_too_soon(app: &App, now: Duration) -> bool {
+    let is_new = match app.batch().map(|view| view.stage) {
+        Some(BatchStage::Asking(shown)) => now < shown + Confirmation::READ,
+        _ => matches!(app.job().map(|view| &view.stage), Some(Stage::Asking(question))
+            if question.until_read(now).is_some()),
+    };
+    is_new && keys::word_asked_for(app).is_none()
 }
 
 /// Ctrl-C stops a job at the next safe point without asking. If no job runs, Ctrl-C ends the program.
@@ -221,7 +228,8 @@ impl Printed {
 
     /// Prints what is new: log lines, a notice, the screen and the choices.
     fn print_changes(&mut self, app: &App) {
-        self.asked = app.job().is_some_and(|view| matches!(view.stage, Stage::Asking(_)));
+        self.asked = app.job().is_some_and(|view| matches!(view.stage, Stage::Asking(_)))
+            || app.batch().is_some_and(|view| matches!(view.stage, BatchStage::Asking(_)));
         let mut out = io::stdout().lock();
         // Write errors are ignored. If the reader is gone, the input ends as well.
         let lines = app.log.lines();

@@ -8,6 +8,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
+use super::main_panel::capitalised;
 use super::theme::Theme;
 use super::{cut, cut_line, focus, log_panel, panel};
 use crate::app::App;
@@ -18,9 +19,11 @@ use crate::job::{Failure, FailureKind, Outcome, Phase};
 use crate::report;
 use crate::usb::times_on_one_wire;
 
-/// From this width on, a row has the radio address or the serial number, the board and the firmware before.
+/// From this width on, a row also shows the radio address or serial number, the board and the previous firmware.
 const WIDE: usize = 72;
-/// The columns of a bar in a row.
+/// The columns of the whole table.
+pub(super) const COLUMNS: u16 = 78;
+/// The width of a row's progress bar.
 const BAR: usize = 8;
 
 /// `with_log`: the log has no column of its own, so draw it below the table.
@@ -33,12 +36,12 @@ pub(super) fn draw(
     with_log: bool,
 ) {
     let rows = u16::try_from(view.fleet.rows.len()).unwrap_or(u16::MAX);
-    // The border, and the heads of the columns.
+    // The border and the column headings.
     let wanted = rows.saturating_add(3).max(5);
     let details = if area.height >= 20 { 6 } else { 4 };
     let table_rows = wanted.min(area.height.saturating_sub(details + 1));
     let rest = area.height.saturating_sub(table_rows + details + 1);
-    // The details use a few rows better than the log.
+    // Up to three spare rows go to the details: the log needs more.
     let log_rows = if with_log && rest > 3 { rest } else { 0 };
     let [table, below, log, bar] = area.layout(&Layout::vertical([
         Constraint::Length(table_rows),
@@ -59,6 +62,10 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, th
     let title = match view.stage {
         BatchStage::Identifying => format!("Reading {}", report::count(rows.len() as u64, "drone")),
         BatchStage::Asking(_) => format!("Plan for {}", report::count(rows.len() as u64, "drone")),
+        // The drones of the plan may still be restarting.
+        BatchStage::Flashing if rows.is_empty() => {
+            format!("Looking for {}", report::count(view.planned.len() as u64, "drone"))
+        }
         BatchStage::Flashing if view.fleet.station().is_some() => "Plug in more drones".to_owned(),
         BatchStage::Flashing | BatchStage::Over => {
             format!("Drones: {} of {} done", view.ended(), rows.len())
@@ -93,20 +100,21 @@ fn heads<'a>(width: usize, theme: &Theme) -> Line<'a> {
 fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize, theme: &Theme) -> Line<'a> {
     let (mark, style) = mark(view, row, theme);
     let text = if id == view.at { theme.marked } else { theme.plain };
-    let port = format!("{:<9}", cut(&row.device.location.to_string(), 8, theme));
-    let mut spans = vec![Span::styled(format!("{mark} "), style), Span::styled(port, text)];
+    let mut columns = format!("{:<8}", cut(&row.device.location.to_string(), 8, theme));
     if width >= WIDE {
         let facts = view.facts(id);
         let name = facts.map(DroneFacts::name).unwrap_or_default();
-        // The serial number in DFU mode has twelve digits, and the first twelve of the other one tell drones apart.
+        // Twelve digits fit: all of the serial number in DFU mode, half of the running firmware's.
         let serial = row.device.strings.serial.chars().take(12);
         let name = if name.is_empty() { serial.collect() } else { name };
         let board = facts.and_then(|it| it.board()).or(row.board.as_deref()).unwrap_or_default();
         let known = facts.map(DroneFacts::before).unwrap_or_default();
         let before = if known.is_empty() { row.before.as_deref().unwrap_or_default() } else { known };
-        let columns = format!("{:<13}{:<6}{:<9}", name, cut(board, 5, theme), cut(before, 8, theme));
-        spans.push(Span::styled(columns, text));
+        let (board, before) = (cut(board, 5, theme), cut(before, 8, theme));
+        columns = format!("{columns} {name:<13}{board:<6}{before:<8}");
     }
+    let mut spans =
+        vec![Span::styled(format!("{mark} "), style), Span::styled(columns, text), Span::raw(" ")];
     let took = took(app, row).map(|took| format!("{:>6.1} s", took.as_secs_f64())).unwrap_or_default();
     let room =
         width.saturating_sub(spans.iter().map(Span::width).sum::<usize>() + took.chars().count().max(8) + 1);
@@ -145,14 +153,15 @@ fn step<'a>(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) ->
     let identifies = view.stage == BatchStage::Identifying;
     let (words, style) = match &row.state {
         _ if matches!(view.stage, BatchStage::Asking(_)) => prospect(app, view, id, row, theme),
-        RowState::Held | RowState::Queued => ("waits its turn".to_owned(), theme.faint),
+        RowState::Held => ("was here before: plug it in again".to_owned(), theme.faint),
+        RowState::Queued => ("waiting".to_owned(), theme.faint),
         RowState::Entering | RowState::Examining | RowState::Working(..) if identifies => {
             ("reading".to_owned(), theme.plain)
         }
-        RowState::Entering => ("enters DFU mode".to_owned(), theme.plain),
-        RowState::Examining => ("examines".to_owned(), theme.plain),
+        RowState::Entering => ("entering DFU mode".to_owned(), theme.plain),
+        RowState::Examining => ("checking".to_owned(), theme.plain),
         RowState::Working(phase, done, total) => return working(*phase, *done, *total, theme),
-        RowState::Starting => ("restarts".to_owned(), theme.plain),
+        RowState::Starting => ("restarting".to_owned(), theme.plain),
         RowState::Lost => ("lost: plug it in again".to_owned(), theme.warn),
         RowState::Ended(end) => ended(*end, row, theme),
     };
@@ -184,9 +193,9 @@ fn ended(end: End, row: &Row, theme: &Theme) -> (String, Style) {
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) => {
             let done = if end == End::Unchanged { "unchanged" } else { "flashed" };
             match (&report.runs, report.booted()) {
-                (Some(version), _) => (format!("{done}, runs {version}"), theme.good),
-                (None, Some(true)) => (format!("{done}, runs"), theme.good),
-                (None, Some(false)) => (format!("{done}, does not run yet"), theme.warn),
+                (Some(version), _) => (format!("{done}, running {version}"), theme.good),
+                (None, Some(true)) => (format!("{done}, running"), theme.good),
+                (None, Some(false)) => (format!("{done}, not running yet"), theme.warn),
                 (None, None) => (done.to_owned(), theme.good),
             }
         }
@@ -196,14 +205,14 @@ fn ended(end: End, row: &Row, theme: &Theme) -> (String, Style) {
 /// A failure in a few words. The panel below the table has the whole text.
 fn in_short(failure: &Failure) -> String {
     let words = match &failure.kind {
-        FailureKind::OtherBoard { .. } => "other board: stays as it is",
-        FailureKind::UnknownBoard { .. } => "board unknown: stays as it is",
-        FailureKind::NotACrazyflie { .. } | FailureKind::OtherChip => "not a Crazyflie: never written",
+        FailureKind::OtherBoard { .. } => "other board: not changed",
+        FailureKind::UnknownBoard { .. } => "unknown board: not changed",
+        FailureKind::NotACrazyflie { .. } | FailureKind::OtherChip => "not a Crazyflie: not changed",
         FailureKind::OtherDrone { .. } => "another drone is on its port",
         FailureKind::NoDevice | FailureKind::NoMatch(_) => "no longer plugged in",
         FailureKind::NoAccess(_) => "no permission",
         FailureKind::Held => "in use by another program",
-        FailureKind::TooOld => "too old: DFU mode by hand",
+        FailureKind::TooOld => "too old: enter DFU mode by hand",
         FailureKind::DidNotEnter { .. } => "did not enter DFU mode",
         FailureKind::ReadProtected => "read-protected",
         FailureKind::WriteProtected(_) => "write-protected",
@@ -224,12 +233,12 @@ fn prospect(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) ->
     let default = DroneFacts::default();
     let facts = view.facts(id).unwrap_or(&default);
     match facts.prospect(firmware) {
-        Prospect::OtherBoard => ("other board: stays as it is".to_owned(), theme.warn),
+        Prospect::OtherBoard => ("other board: not changed".to_owned(), theme.warn),
         Prospect::Fits if facts.before() == version => {
             (format!("→ {version}, the same version"), theme.plain)
         }
         Prospect::Fits => (format!("→ {version}"), theme.plain),
-        Prospect::Unknown => (format!("→ {version}, once its board is read"), theme.plain),
+        Prospect::Unknown => (format!("→ {version}, if it fits the board"), theme.plain),
     }
 }
 
@@ -255,7 +264,7 @@ pub(super) fn details(app: &App, view: &BatchView, row: &Row) -> Vec<String> {
         (RowState::Ended(_), Some(report)) if view.stage != BatchStage::Identifying => match &report.outcome {
             Outcome::Failed(failure) => {
                 let problem = report::failed(failure);
-                vec![format!("{problem}."), problem.advice.on_screen()]
+                vec![format!("{}.", capitalised(&problem.to_string())), problem.advice.on_screen()]
             }
             Outcome::Identified => known(),
             _ => {
@@ -265,8 +274,8 @@ pub(super) fn details(app: &App, view: &BatchView, row: &Row) -> Vec<String> {
             }
         },
         (RowState::Lost, _) => vec![
-            "The drone was lost. Plug it in again in DFU mode: cfdfu resumes where it stopped. Half-written firmware never \
-             starts."
+            "The connection was lost while flashing. Nothing is broken: plug the drone in again in DFU mode, and cfdfu \
+             carries on where it stopped."
                 .to_owned(),
         ],
         _ if view.stopping => vec!["Stopping at the next safe point.".to_owned()],
@@ -304,12 +313,12 @@ pub(super) fn counts(view: &BatchView) -> String {
     if let BatchStage::Asking(_) = view.stage {
         let all = report::count(view.fleet.rows.len() as u64, "drone");
         return match view.fleet.most_on_one_wire() {
-            // Two or three drones on one wire cost next to nothing.
-            shared @ 4.. => {
+            // Up to four drones on one wire take hardly longer than one.
+            shared @ 5.. => {
                 let times = times_on_one_wire(u32::try_from(shared).unwrap_or(u32::MAX));
-                format!("{all} at once. {shared} share a hub: {times:.1} × the time.")
+                format!("{all}. {shared} share a hub: {times:.1} times as long as one.")
             }
-            _ => format!("{all} at once, each at its own pace."),
+            _ => format!("{all}, each at its own pace."),
         };
     }
     let counts = view.fleet.counts();
@@ -319,6 +328,7 @@ pub(super) fn counts(view: &BatchView) -> String {
         (counts.refused, "refused"),
         (counts.failed, "failed"),
         (counts.cancelled, "stopped"),
+        (counts.missing, "missing"),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

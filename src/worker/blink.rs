@@ -1,5 +1,5 @@
-//! Blinks the LEDs of a running drone, so that the user sees which one it is. Nothing else can tell drones apart that lie
-//! in a heap; in DFU mode, a drone cannot be made to blink.
+//! Blinks the LEDs of a running drone, so that the user can see which drone is on which port. The boot ROM cannot control
+//! the LEDs, so a drone in DFU mode cannot blink.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use super::{Ctx, Stop, find};
 use crate::crazyflie::Mode;
 use crate::crazyflie::crtp;
 use crate::job::{FailureKind, Job, Outcome};
+use crate::usb::TransferError;
 
 /// How long the LEDs stay on or off.
 const HALF: Duration = Duration::from_millis(250);
@@ -16,7 +17,7 @@ const ON: u8 = 0xFF;
 const OFF: u8 = 0x80;
 /// The firmware controls the LEDs again.
 const RELEASED: u8 = 0;
-/// How long a drone may take to answer.
+/// How long to retry opening the link.
 const ANSWER: Duration = Duration::from_secs(1);
 
 pub(super) fn blink(ctx: &mut Ctx<'_>, job: &Job, length: Duration) -> Result<Outcome, Stop> {
@@ -28,7 +29,7 @@ pub(super) fn blink(ctx: &mut Ctx<'_>, job: &Job, length: Duration) -> Result<Ou
         return Err(FailureKind::NoReply.into());
     };
     let result = all(ctx, &mut link, length);
-    // Even if a packet was lost or the user stopped it, the LEDs must not stay as they are.
+    // Release the LEDs even after an error or a stop.
     let _ = set(ctx, &mut link, RELEASED);
     link.close();
     result.map(|()| Outcome::Identified)
@@ -50,6 +51,7 @@ fn set(ctx: &Ctx<'_>, link: &mut FirmwareLink, mask: u8) -> Result<(), Stop> {
     match link.ask(ctx, &crtp::set_leds(mask), crtp::leds_are_set) {
         Ok(Some(true)) => Ok(()),
         Ok(Some(false) | None) => Err(FailureKind::NoReply.into()),
-        Err(error) => Err(FailureKind::Open(error).into()),
+        Err(TransferError::Disconnected) => Err(FailureKind::Open(TransferError::Disconnected).into()),
+        Err(_) => Err(FailureKind::NoReply.into()),
     }
 }

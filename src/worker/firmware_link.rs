@@ -1,5 +1,5 @@
-//! The CRTP link to a running Crazyflie over USB. While it is open, the link is switched from the radio to USB; closing
-//! it gives it back.
+//! The CRTP link to a running Crazyflie over USB. Opening it switches the firmware's link from the radio to USB;
+//! [`FirmwareLink::close`] switches it back.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ impl FirmwareLink {
         Ok(None)
     }
 
-    /// Gives the link back to the radio, even if there was no answer.
+    /// Switches the link back to the radio. Errors are ignored: the drone may be gone.
     pub(super) fn close(mut self) {
         let _ = self.transport.control_out(LINK_TO_RADIO, &[], PACKET);
     }

@@ -9,7 +9,7 @@ use crate::crazyflie::crtp::{self, CrtpQuestion, Radio};
 use crate::job::{Device, LogEntry, Running};
 use crate::usb::TransferError;
 
-/// The firmware has about ten memories. The EEPROM is among the first.
+/// The most memories to query. The firmware has about ten, and the EEPROM is among the first.
 const MEMORIES: u8 = 16;
 
 /// Queries the version and the board of the running `device`, retrying for up to `limit`: firmware that has just started
@@ -58,7 +58,7 @@ fn question(
     link.ask(ctx, &question.packet(), |packet| question.answer(packet))
 }
 
-/// Reads the radio settings from the EEPROM. After the first missing answer, nothing more is asked.
+/// Reads the radio settings from the EEPROM. Stops at the first missing reply.
 fn radio(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<Radio>, TransferError> {
     let Some(count) = link.ask(ctx, &crtp::COUNT_MEMORIES, crtp::memories)? else { return Ok(None) };
     for number in 0..count.min(MEMORIES) {

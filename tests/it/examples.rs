@@ -2,7 +2,6 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -25,8 +24,10 @@ fn folder() -> (TempDir, String) {
     );
     fs::create_dir(folder.path().join("bin")).unwrap();
     let wrapper = folder.path().join("bin/cfdfu");
-    fs::write(&wrapper, script).unwrap();
-    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    // A child process writes it: if this process had it open while another test starts a program, that program would
+    // inherit the open file for a moment, and Linux does not run a file that is open for writing.
+    let write = ["-c", "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"", "sh", &script];
+    assert!(Command::new("sh").args(write).arg(&wrapper).status().unwrap().success());
     let path = format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap());
     (folder, path)
 }

@@ -66,7 +66,7 @@ impl Interface {
                 Effect::Proceed => drop(self.supervisor.proceed(self.app.preview().unwrap())),
                 Effect::Cancel => self.supervisor.cancel(),
                 Effect::DemoInput(input) => self.act(*input),
-                Effect::Load(which, path) => {
+                Effect::Load(which, path) | Effect::Reread(which, path) => {
                     if let Some(bytes) = self.files.get(path) {
                         answers.push(Msg::Loaded(*which, path.clone(), Ok(Box::new(parse(bytes)))));
                     }

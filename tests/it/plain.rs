@@ -191,9 +191,9 @@ fn plain_mode_flashes_all_drones_after_one_plan() {
     assert_eq!(code, 65, "{out}");
     let plan =
         out.find("The plan (nothing is written until you confirm):").unwrap_or_else(|| panic!("{out}"));
-    let refused = out.rfind("other board: stays as it is").unwrap_or_else(|| panic!("{out}"));
+    let refused = out.rfind("other board: not changed").unwrap_or_else(|| panic!("{out}"));
     assert!(plan < refused, "{out}");
-    assert_eq!(out.matches("flashed, runs 2026.08").count(), 6, "{out}");
+    assert_eq!(out.matches("flashed, running 2026.08").count(), 6, "{out}");
     assert!(out.contains("6 flashed, 1 unchanged, 1 refused"), "{out}");
     assert!(out.lines().count() < 60, "{out}");
 }

@@ -388,7 +388,7 @@ fn all_drones_are_flashed_at_once_after_one_plan() {
     session.press("a");
     let plan = session.until("Plan for 8 drones");
     assert!(plan.contains("→ 2026.08, the same version"), "{plan}");
-    assert!(plan.contains("other board: stays as it is"), "{plan}");
+    assert!(plan.contains("other board: not changed"), "{plan}");
     // A key that was pressed too early does not confirm the plan.
     session.press("w");
     session.until("Nothing has been written");

@@ -25,8 +25,8 @@ while [ $SECONDS -lt 120 ]; do
 done
 exit 1
 END
-# keys TEXT: prints the keys for a flash in the interface, and the key to quit once the log contains the text. Each key
-# waits for a line in ilog, the --log-file of the interface, because the screen is drawn in pieces.
+# keys TEXT: prints the keys for a flash in the interface, then q twice once the log contains the text. Every key but the
+# last waits for a line in ilog, the --log-file of the interface, because the screen is drawn in pieces.
 cat >/dev/shm/bin/keys <<'END'
 #!/bin/sh
 shows ilog 'Nothing was changed'
@@ -96,7 +96,7 @@ once() {
   (shows said "$text" && for order in "$@"; do sleep 1 && echo "$order" >orders; done) &
 }
 
-# start SCENARIO [ID]: plugs in the simulated drone and waits for a device with this ID. Commands such as `unplug` go to file
+# start SCENARIO [ID]: plugs in the simulated drone and waits for a device with this ID. Orders such as `unplug` go to file
 # descriptor 3, or to the pipe `orders`.
 start() {
   rm -f orders

@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::app::batch::{BatchStage, BatchView};
 use crate::app::keys::BatchAction;
 use crate::app::{
-    App, BatchEffect, Confirmation, Effect, Goal, JobFacts, NOTICE, Overlay, Screen, Slot, Source, Undo,
-    Which, keys,
+    App, Backup, BatchEffect, Confirmation, Effect, Goal, JobFacts, NOTICE, Overlay, Screen, Slot, Source,
+    Undo, Which, keys,
 };
-use crate::fleet::{Fleet, FleetEffect, FleetMsg, Policy};
-use crate::job::{Enter, Event, FlashTask, Job, Level, Task};
+use crate::fleet::{self, Fleet, FleetEffect, FleetMsg, Policy};
+use crate::job::{Device, DroneAt, Enter, Event, FlashTask, Job, Level, Task};
 use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::NoUndo;
 use crate::report;
@@ -43,25 +43,39 @@ fn begin(app: &mut App) -> Vec<Effect> {
         // The batch identifies this drone, too.
         effects.push(Effect::Cancel);
     }
+    let mut before = None;
     if let (Some(path), true) = (app.image.path().cloned(), !app.files_of_job().is_empty()) {
-        app.image = Slot::Loading(path.clone());
-        effects.push(Effect::Load(Which::Image, path));
+        before = Some(Box::new(std::mem::replace(&mut app.image, Slot::Loading(path.clone()))));
+        effects.push(Effect::Reread(Which::Image, path));
     }
     app.over = None;
     (app.goal, app.goal_is_explicit) = (Goal::Flash, true);
     app.log.follow();
-    let fleet = Fleet::new(policy(app, Job::new(Task::Identify)), app.now);
-    app.screen = Screen::Batch(Box::new(BatchView::new(fleet, BatchStage::Identifying)));
+    let drones = fleet::participants(app.devices.list()).iter().map(Device::drone).collect();
+    let fleet = Fleet::new(policy(drones, Job::new(Task::Identify)), app.now);
+    app.screen =
+        Screen::Batch(Box::new(BatchView { before, ..BatchView::new(fleet, BatchStage::Identifying) }));
     effects.extend(see_bus(app));
     effects
 }
 
-/// The drones on the bus take part. None of them is waited for.
-fn policy(app: &App, job: Job) -> Policy {
+/// The file could not be read again: the batch flashes what was read when it was chosen.
+pub(super) fn not_reread(app: &mut App, which: Which) -> Vec<Effect> {
+    if let Screen::Batch(view) = &mut app.screen
+        && let Some(before) = view.before.take()
+    {
+        *super::files::slot(app, which) = *before;
+    }
+    Vec::new()
+}
+
+/// Exactly these drones take part.
+fn policy(planned: Vec<DroneAt>, job: Job) -> Policy {
     Policy {
         job,
         selected: Vec::new(),
-        expect: Some(app.devices.list().len()),
+        expect: Some(planned.len()),
+        planned,
         jobs: JOBS,
         wait: Duration::ZERO,
         require_boot: false,
@@ -86,22 +100,15 @@ fn write(app: &mut App) -> Vec<Effect> {
         }
     };
     let job = Job { enter: Enter::Unaided, ..Job::new(Task::Flash(task)) };
-    let fleet = Fleet::new(policy(app, job), app.now);
+    let drones = view.fleet.rows.iter().map(|row| row.device.drone()).collect();
+    let fleet = Fleet::new(policy(drones, job), app.now);
     let Screen::Batch(view) = &mut app.screen else { return Vec::new() };
     let (before, at) = (std::mem::take(&mut view.drones), view.at);
     let old = std::mem::replace(&mut view.fleet, fleet);
     (view.stage, view.at) = (BatchStage::Flashing, at);
-    let effects = see_bus(app);
-    // Rows are sorted by port, but a drone may have come or gone since the plan.
-    if let Screen::Batch(view) = &mut app.screen {
-        for (facts, row) in before.into_iter().zip(&old.rows) {
-            let same = |other: &crate::fleet::Row| other.device.location == row.device.location;
-            if let Some(id) = view.fleet.rows.iter().position(same) {
-                *view.facts_mut(id) = facts;
-            }
-        }
-    }
-    effects
+    // The rows of the new batch appear once all drones of the plan are on the bus.
+    view.planned = old.rows.iter().map(|row| row.device.drone()).zip(before).collect();
+    see_bus(app)
 }
 
 /// Passes the list of drones to the batch.
@@ -134,10 +141,11 @@ fn keep_going(app: &mut App) -> Vec<Effect> {
     if let Screen::Batch(view) = &mut app.screen {
         view.stopping = false;
     }
-    apply(app, FleetMsg::KeepGoing)
+    let devices = app.devices.list().to_vec();
+    apply(app, FleetMsg::KeepGoing(devices))
 }
 
-/// Opens the outcome of the selected row. Esc comes back to the table.
+/// Opens the outcome of the selected row. Esc returns to the table.
 fn open(app: &mut App) -> Vec<Effect> {
     let Screen::Batch(view) = &app.screen else { return Vec::new() };
     let Some(row) = view.fleet.rows.get(view.at) else { return Vec::new() };
@@ -184,6 +192,12 @@ pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
         && view.stage == BatchStage::Flashing
     {
         view.facts_mut(id).undo = Some(Undo::of(undo));
+        // What an earlier job of this drone kept is no longer its last change.
+        let is_of_row =
+            |before: &Backup| view.fleet.rows.get(id).is_some_and(|row| before.drone.is(&row.device));
+        if matches!(&app.undo, Undo::Ready(before) if is_of_row(before)) {
+            app.undo = Undo::Nothing(NoUndo::default());
+        }
     }
     let next = match next {
         Next::Resume(job) => Some(Box::new(Job { wait: LOST, ..*job })),
@@ -224,9 +238,10 @@ pub(super) fn apply(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
                 }
                 effects.push(Effect::Batch(BatchEffect::Finish(id, row.device.location.clone())));
             }
-            FleetEffect::Joined(_) | FleetEffect::Show(_) => {}
+            FleetEffect::Joined(id) => view.take_planned(id),
+            FleetEffect::Show(_) => {}
             FleetEffect::DoneAlready(device) => {
-                let line = format!("{}  {}  done already", device.location, device.strings.serial);
+                let line = format!("{}  {}  already done", device.location, device.strings.serial);
                 app.log.push(now, Level::Info, &line);
             }
             FleetEffect::Paused => {
@@ -242,7 +257,7 @@ pub(super) fn apply(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
             }
         }
     }
-    // A job that was started again opens the batch.
+    // A repeated job, or waiting for more drones, resumes the batch.
     if view.stage == BatchStage::Over && !view.fleet.is_over() {
         view.stage = BatchStage::Flashing;
     }
@@ -266,7 +281,7 @@ fn over(view: &mut BatchView, detached: bool, now: Duration, exit: &mut Option<r
     }
 }
 
-/// Closes the question whether to stop, once it has no answer any more.
+/// Closes the question whether to stop, once no job is running.
 pub(super) fn close_question(app: &mut App) {
     let is_over = matches!(&app.screen, Screen::Batch(view) if !view.is_active());
     if is_over && app.over == Some(Overlay::AskStop) {
