@@ -61,6 +61,23 @@ check "the batch can be repeated" says "8 drones: 8 flashed" 0 "$cfdfu" flash ne
 check "undo restores the previous firmware of all" says "8 drones: 8 flashed" 0 "$cfdfu" undo --all --expect 8
 stop
 
+# Different stories: five to update, one that holds the image, a Brushless, and one without firmware in DFU mode.
+start fleet 0483:5740
+check "seven running drones and one in DFU mode are listed" count 7 0483:5740
+check "with --strict, the Brushless keeps all from being written" says "Nothing was written to any drone" 65 "$cfdfu" flash new.bin --all --strict --expect 8
+check "the others are flashed, and the Brushless is refused" says "8 drones: 6 flashed, 1 unchanged, 1 refused" 65 "$cfdfu" flash new.bin --all --expect 8
+check "all run again" count 8 0483:5740
+check "the Brushless runs its own firmware" says "runs        2025.02" 0 "$cfdfu" identify --all
+check "and is the only one" [ "$(grep -c 'runs        2025.02' said)" -eq 1 ]
+stop
+
+start twins
+check "two drones with one serial number are listed" count 2 0483:df11
+check "both are flashed" says "2 drones: 2 flashed" 0 "$cfdfu" flash new.bin --all --expect 2 --no-leave
+check "dfu-util reads the image from both" holds new.bin
+check "an undo restores each from its own copy" says "2 drones: 2 flashed" 0 "$cfdfu" undo --all --expect 2
+stop
+
 # A station: two drones are there and wait, the others are plugged in one after the other.
 start fleet-dfu
 for n in 3 4 5 6 7 8; do echo unplug $n >&3; done
