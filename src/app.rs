@@ -2,9 +2,9 @@
 //! startup only [`update`](update::update) changes the state. That function is pure and total; its caller passes the
 //! time.
 //!
-//! [`batch`] is the table of many drones. [`keys`] is the table of key bindings, [`command_line`] builds the equivalent command, [`wizard`] guides the user
-//! into DFU mode by hand, [`progress`] computes the figures of a job, [`picker`] chooses a file, and [`log`] keeps the
-//! log lines and explains them.
+//! [`batch`] is the table of many drones. [`keys`] is the table of key bindings, [`command_line`] builds the equivalent
+//! command, [`wizard`] guides the user into DFU mode by hand, [`progress`] computes the figures of a job, [`picker`]
+//! chooses a file, and [`log`] keeps the log lines and explains them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -61,7 +61,7 @@ pub struct App {
     /// The user picked the goal; otherwise it follows from what is plugged in.
     pub goal_is_explicit: bool,
     pub screen: Screen,
-    /// The batch whose row the screen shows. Esc comes back to it.
+    /// The batch whose row the screen shows. Esc returns to it.
     pub behind: Option<Box<BatchView>>,
     /// Drawn on top of the screen.
     pub over: Option<Overlay>,
@@ -370,8 +370,13 @@ impl Confirmation {
 
     /// The rest of [`Confirmation::READ`]; `None` once it has passed.
     pub fn until_read(&self, now: Duration) -> Option<Duration> {
-        (self.shown + Confirmation::READ).checked_sub(now).filter(|left| !left.is_zero())
+        until_read(self.shown, now)
     }
+}
+
+/// How much longer a plan that is on the screen since `shown` accepts no key; `None` once it does.
+fn until_read(shown: Duration, now: Duration) -> Option<Duration> {
+    (shown + Confirmation::READ).checked_sub(now).filter(|left| !left.is_zero())
 }
 
 /// A panel on top of the screen.
@@ -605,21 +610,36 @@ impl App {
         }
     }
 
+    /// Whether a plan waits for confirmation.
+    pub(crate) fn is_asking(&self) -> bool {
+        match &self.screen {
+            Screen::Job(view) => matches!(view.stage, Stage::Asking(_)),
+            Screen::Batch(view) => matches!(view.stage, BatchStage::Asking(_)),
+            _ => false,
+        }
+    }
+
+    /// How much longer the plan on the screen accepts no key; `None` once it does, and without a plan.
+    pub(crate) fn until_read(&self, now: Duration) -> Option<Duration> {
+        match &self.screen {
+            Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(now),
+            Screen::Batch(view) => match view.stage {
+                BatchStage::Asking(shown) => until_read(shown, now),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The time until the screen changes without any input; `None` if it does not change.
     pub fn next_wake(&self) -> Option<Duration> {
         let second = Duration::from_secs(1);
         let screen = match &self.screen {
             Screen::Wizard(view) => view.wizard.next_wake(self.now),
-            Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(self.now),
+            _ if self.is_asking() => self.until_read(self.now),
             Screen::Job(_) => Some(second),
-            Screen::Batch(view) => match view.stage {
-                BatchStage::Asking(shown) => {
-                    (shown + Confirmation::READ).checked_sub(self.now).filter(|left| !left.is_zero())
-                }
-                BatchStage::Over => None,
-                // The batch's limits in time are shorter than a second.
-                BatchStage::Identifying | BatchStage::Flashing => Some(Duration::from_millis(250)),
-            },
+            // The batch's limits in time are shorter than a second.
+            Screen::Batch(view) if view.is_active() => Some(Duration::from_millis(250)),
             Screen::Outcome(report, facts) if report.flies() => {
                 // The propellers in the drawing turn for a moment.
                 let passed = self.now.saturating_sub(facts.ended);

@@ -447,8 +447,9 @@ fn run_all(
     }
     let world = batch_world(global, console)?;
     let (station, journal) = station.map_or((None, None), |(station, journal)| (Some(station), journal));
+    let job = job(global, device, task);
     let policy = Policy {
-        job: unaided(job(global, device, task)),
+        job: Job { enter: unaided(job.enter), ..job },
         require_boot,
         selected: global.device.clone(),
         planned: Vec::new(),
@@ -465,7 +466,7 @@ fn run_all(
         journal,
         folder,
         undo: undo.map(|allow_mismatch| {
-            let enter = unaided(job(global, device, Task::Verify(Vec::new()))).enter;
+            let enter = unaided(allowed(global, device, Enter::IfRunning));
             fleet::Undo { allow_mismatch, enter }
         }),
         strict: batch.strict,
@@ -473,10 +474,9 @@ fn run_all(
     fleet::run(&world, policy, options, console)
 }
 
-/// The job for a batch, which cannot guide several drones into DFU mode.
-fn unaided(job: Job) -> Job {
-    let enter = if job.enter == Enter::IfRunning { Enter::Unaided } else { job.enter };
-    Job { enter, ..job }
+/// How a drone of a batch enters DFU mode: a batch cannot guide several drones into it.
+fn unaided(enter: Enter) -> Enter {
+    if enter == Enter::IfRunning { Enter::Unaided } else { enter }
 }
 
 /// The bus of a batch.
@@ -576,12 +576,11 @@ fn undo_job(
                 Nothing was changed.",
             )
     })?;
-    let UndoTarget { copy, content, expected, file, .. } = undo_target(found.undo, &drone)?;
-    let description = content.as_ref().map_or_else(|| "blank flash".to_owned(), Content::to_string);
-    if let Some((path, age)) = file {
-        console.line(&format!("Copy from {} ago: {description}, {}", report::age(age), path.display()));
+    let target = undo_target(found.undo, &drone)?;
+    let description = target.content.as_ref().map_or_else(|| "blank flash".to_owned(), Content::to_string);
+    if let Some((path, age)) = &target.file {
+        console.line(&format!("Copy from {} ago: {description}, {}", report::age(*age), path.display()));
     }
-    let target = UndoTarget { copy, content, expected, file: None, drone: drone.clone() };
     let task = undo_task(target, allow_mismatch).map_err(|refusal| report::refusal(&refusal))?;
     let report = jobs.run_to_completion(job(global, device, Task::Flash(task)).of(drone), console);
     jobs.finish();
@@ -671,13 +670,18 @@ fn jobs(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<J
 
 fn job(global: &Global, device: &DeviceArgs, task: Task) -> Job {
     let job = Job::new(task);
-    let enter = match job.enter {
+    let enter = allowed(global, device, job.enter);
+    Job { device: selector(global), wait: Duration::from_secs(device.wait), enter, ..job }
+}
+
+/// How a running drone may be asked to enter DFU mode, given the options and the udev rules.
+fn allowed(global: &Global, device: &DeviceArgs, enter: Enter) -> Enter {
+    match enter {
         _ if device.no_enter => Enter::Never,
         // `may_enter` reads the udev rules, so call it only when the answer matters.
         Enter::IfRunning if global.demo.is_none() => sys::symptoms::may_enter(),
         other => other,
-    };
-    Job { device: selector(global), wait: Duration::from_secs(device.wait), enter, ..job }
+    }
 }
 
 fn selector(global: &Global) -> Selector {

@@ -71,6 +71,14 @@ struct Crew {
     supervisor: Supervisor,
 }
 
+impl Crew {
+    /// Waits for the worker to end. It ends once nobody can send it a command.
+    fn end(self) {
+        drop(self.supervisor);
+        self.worker.join();
+    }
+}
+
 impl Crews {
     /// `logs` is the number of run logs to keep.
     pub(crate) fn new(
@@ -124,13 +132,12 @@ impl Crews {
     /// Passes an event of a row's worker through its supervisor. Saves the backup of a plan and starts writing without
     /// asking: the user has already confirmed the batch. Returns `None` if the row no longer has a worker.
     pub(crate) fn observe(&mut self, now: Duration, id: usize, event: Event) -> Option<Observed> {
-        let outbox = Arc::clone(&self.outbox);
-        let supervisor = &mut self.crew(id)?.supervisor;
+        let Crew { supervisor, .. } = self.rows.get_mut(id)?.as_mut()?;
         let observed = supervisor.observe(now, event);
         if let Observed::Event(Event::Ready(preview)) = &observed
             && let Some(entry) = supervisor.proceed(preview)
         {
-            outbox(id, Event::Log(entry.level(), entry));
+            (self.outbox)(id, Event::Log(entry.level(), entry));
         }
         Some(observed)
     }
@@ -149,18 +156,14 @@ impl Crews {
             ports.remove(port);
         });
         self.running.change(|all| all.retain(|(n, _)| *n != id));
-        if let Some(Crew { worker, supervisor }) = self.rows.get_mut(id).and_then(Option::take) {
-            drop(supervisor);
-            worker.join();
+        if let Some(crew) = self.rows.get_mut(id).and_then(Option::take) {
+            crew.end();
         }
     }
 
     /// Waits for all workers to end.
     pub(crate) fn end(self) {
-        for Crew { worker, supervisor } in self.rows.into_iter().flatten() {
-            drop(supervisor);
-            worker.join();
-        }
+        self.rows.into_iter().flatten().for_each(Crew::end);
     }
 
     fn crew(&mut self, id: usize) -> Option<&mut Crew> {

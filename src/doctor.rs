@@ -102,7 +102,7 @@ pub struct SeenDrone {
 pub struct Hub {
     /// Its port, as in `1-1`.
     pub place: String,
-    pub drones: u32,
+    pub drones: usize,
     /// Self-powered according to its descriptor; `None` if unknown.
     pub is_self_powered: Option<bool>,
     /// How many times its ports were switched off because they drew too much current.
@@ -293,9 +293,7 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
     check(name, Verdict::Bad, format!("{files}, but no rule gives you access"), remedy)
 }
 
-/// From this many drones on, a shared wire costs time.
-const SHARED: u32 = 5;
-/// What a drone may draw while it charges its battery, in amperes (Crazyflie 2.1 datasheet).
+/// What a drone may draw while it charges its battery, in amperes (crazyflie2-nrf-firmware, `pm.c`).
 const CHARGING: f64 = 0.5;
 /// From this many running Crazyflies on, some USB controllers have no endpoints left: Intel's have 96, a running Crazyflie
 /// needs six, and hubs and other devices share the rest.
@@ -321,12 +319,11 @@ fn hub(hub: &Hub) -> Option<Check> {
             format!("{counted}, which has no power supply of its own"),
             format!(
                 "Plug in the hub's power supply: together the drones may draw {:.1} A while they charge.",
-                f64::from(*drones) * CHARGING
+                f64::from(u32::try_from(*drones).unwrap_or(u32::MAX)) * CHARGING
             ),
         ));
     }
-    (*drones >= SHARED).then(|| {
-        let times = times_on_one_wire(*drones);
+    times_on_one_wire(*drones).map(|times| {
         check(
             "hub",
             Verdict::Good,

@@ -186,6 +186,22 @@ pub struct Counts {
     pub missing: usize,
 }
 
+impl Counts {
+    /// As in `6 flashed, 1 refused`; empty if no row has ended. `unchanged` is the word for drones that a job only read.
+    pub(crate) fn in_words(self, unchanged: &str) -> String {
+        let parts = [
+            (self.flashed, "flashed"),
+            (self.unchanged, unchanged),
+            (self.refused, "refused"),
+            (self.failed, "failed"),
+            (self.cancelled, "stopped"),
+            (self.missing, "missing"),
+        ];
+        let parts = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}"));
+        parts.collect::<Vec<_>>().join(", ")
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FleetStage {
     /// Drones may still appear.

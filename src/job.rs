@@ -136,13 +136,18 @@ impl FlashImage {
 }
 
 impl FlashTask {
+    /// Whether one of the images is for the board with this code.
+    pub(crate) fn fits(&self, code: &str) -> bool {
+        let others = self.alternatives.iter().map(|image| &image.boards);
+        [&self.boards].into_iter().chain(others).any(|boards| is_for(boards, Some(code)))
+    }
+
     /// The task with the image for this board, and that image's position among all images. Without one, or if the board
     /// could not be read, the task has the first image and names the boards of all images, so that the refusal lists
     /// them.
     pub(crate) fn for_board(&self, board: Option<&Board>) -> (usize, FlashTask) {
         let task = FlashTask { alternatives: Vec::new(), ..self.clone() };
-        let fits =
-            |boards: &[String]| boards.is_empty() || board.is_some_and(|board| boards.contains(&board.code));
+        let fits = |boards: &[String]| is_for(boards, board.map(|board| board.code.as_str()));
         let all = || self.alternatives.iter().enumerate();
         match all().find(|(_, other)| fits(&other.boards)).filter(|_| !fits(&self.boards)) {
             Some((at, FlashImage { image, boards, platform, version })) => {
@@ -193,6 +198,11 @@ impl FlashTask {
             expected: Vec::new(),
         }
     }
+}
+
+/// Whether an image for these boards, or for every board if there are none, is for the board with this code.
+fn is_for(boards: &[String], code: Option<&str>) -> bool {
+    boards.is_empty() || code.is_some_and(|code| boards.iter().any(|board| board == code))
 }
 
 /// Whether a running Crazyflie may be asked to enter DFU mode.
@@ -574,6 +584,11 @@ impl Report {
             && matches!(self.boot, Boot::StaysUp | Boot::NotWatched)
             && !self.runs_other
             && !self.loader.is_some_and(Loader::is_missing)
+    }
+
+    /// The report of a job that was not started, because another instance of cfdfu is using its drone.
+    pub(crate) fn held() -> Report {
+        Report::nothing_done(Outcome::held(DroneState::Untouched))
     }
 
     /// The report of a job that ended before it did anything.

@@ -21,9 +21,7 @@ use crate::clock::Clock;
 use crate::crews::{BusyPorts, Crews, WorkerBus};
 use crate::doctor;
 use crate::image::Image;
-use crate::job::{
-    Command, Device, DroneState, Enter, Event, Job, Level, LogEntry, Outcome, Report, Selector, Task,
-};
+use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Report, Selector, Task};
 use crate::plan::undo::Change;
 use crate::record::StateDir;
 use crate::report::{self, Problem};
@@ -246,10 +244,7 @@ impl<'a> Shell<'a> {
     fn perform(&mut self, app: &App, effect: Effect) {
         match effect {
             Effect::Start(mut job) => {
-                // Check each time, because the udev rules may have been installed in the meantime.
-                if job.enter == Enter::IfRunning && self.world.demo.is_none() {
-                    job.enter = symptoms::may_enter();
-                }
+                job.enter = self.allowed(job.enter);
                 self.start_job(app, job);
             }
             Effect::Resume(job) => self.supervisor.resume(job),
@@ -276,7 +271,7 @@ impl<'a> Shell<'a> {
                 });
             }
             Effect::Reread(which, path) => {
-                if fs::metadata(&path).is_ok_and(|it| !it.is_file()) {
+                if is_read_once(&path) {
                     let _ = self.messages.send(Msg::NotReread(which));
                 } else {
                     self.perform(app, Effect::Load(which, path));
@@ -319,19 +314,22 @@ impl<'a> Shell<'a> {
         }
     }
 
+    /// How a running drone may be asked to enter DFU mode. Reads the rules each time, because they may have been installed
+    /// in the meantime.
+    fn allowed(&self, enter: Enter) -> Enter {
+        let asks = matches!(enter, Enter::IfRunning | Enter::Unaided);
+        if asks && self.world.demo.is_none() && symptoms::may_enter() == Enter::NotAllowed {
+            return Enter::NotAllowed;
+        }
+        enter
+    }
+
     fn perform_for_batch(&mut self, effect: BatchEffect) {
         match effect {
             BatchEffect::Start(id, device, mut job) => {
-                // As for a single job: the udev rules may have been installed in the meantime.
-                if job.enter == Enter::Unaided
-                    && self.world.demo.is_none()
-                    && symptoms::may_enter() == Enter::NotAllowed
-                {
-                    job.enter = Enter::NotAllowed;
-                }
+                job.enter = self.allowed(job.enter);
                 if let Some(other) = self.crews.start(id, &device, job) {
-                    let report = Report::nothing_done(Outcome::held(DroneState::Untouched));
-                    let ended = Ended { others: vec![other], ..Ended::of(report, false) };
+                    let ended = Ended { others: vec![other], ..Ended::of(Report::held(), false) };
                     let _ = self.messages.send(Msg::RowEnded(id, Box::new(ended)));
                 }
             }
@@ -357,9 +355,7 @@ impl<'a> Shell<'a> {
         let taken = Arc::new(AtomicBool::new(false));
         self.starting = Some(Arc::clone(&taken));
         thread::spawn(move || {
-            // A pipe can be read only once.
-            let files =
-                files.into_iter().filter(|(_, path, _)| !fs::metadata(path).is_ok_and(|it| !it.is_file()));
+            let files = files.into_iter().filter(|(_, path, _)| !is_read_once(path));
             let mut changed = files.filter_map(|(which, path, before)| {
                 let now = read_image(&path);
                 let same = now.as_ref().is_ok_and(|image| image.sha256 == before);
@@ -448,6 +444,11 @@ impl<'a> Shell<'a> {
     }
 }
 
+/// Whether this is a pipe, which can be read only once.
+fn is_read_once(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|it| !it.is_file())
+}
+
 /// Reads an image. A panic in a parser becomes an error; otherwise the interface would wait for the file forever.
 fn read_image(path: &Path) -> Result<Box<Image>, Problem> {
     let read = catch_unwind(|| files::read_image(path));
@@ -485,8 +486,7 @@ fn watch_demo((bus, name): (SimBus, String), clock: Arc<dyn Clock>, messages: Se
     });
 }
 
-/// Reports which of the selected drones are plugged in, now and whenever that changes.
-/// Does not open the drones on busy ports.
+/// Reports which of the selected drones are plugged in, now and whenever that changes. Does not open those on busy ports.
 fn watch_bus(bus: impl Bus + 'static, selector: Selector, busy: BusyPorts, messages: Sender<Msg>) {
     // The serial number of a device that cannot be opened is unknown, so the device may be the selected one.
     let is_selected = move |device: &Device| {

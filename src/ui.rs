@@ -17,7 +17,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Padding, Paragraph, Widget};
 
-use crate::app::batch::{BatchStage, BatchView};
+use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Binding};
 use crate::app::{App, Goal, JobView, Screen, Slot, Stage};
 use crate::job::Outcome;
@@ -67,18 +67,15 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
 
 /// Draws one sentence if the screen is too small for the layout.
 fn too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let text = match app.job() {
-        Some(view) if view.stage == Stage::Working => {
-            format!("{}. Do not unplug the drone.", bar::in_short(view))
-        }
-        None if app.batch().is_some_and(BatchView::is_active) => {
-            let counts = app.batch().map(batch_panel::counts).unwrap_or_default();
-            format!("{counts}. Do not unplug the drones.")
-        }
-        _ => format!(
+    let text = if let Some(view) = app.job().filter(|view| view.stage == Stage::Working) {
+        format!("{}. Do not unplug the drone.", bar::in_short(view))
+    } else if let Some(view) = app.batch().filter(|view| view.is_active()) {
+        format!("{}. Do not unplug the drones.", batch_panel::counts(view))
+    } else {
+        format!(
             "cfdfu needs {} columns and {} rows; this terminal is {}×{}.",
             MINIMUM.0, MINIMUM.1, area.width, area.height
-        ),
+        )
     };
     frame.render_widget(Paragraph::new(theme.text(&text)).wrap(ratatui::widgets::Wrap { trim: true }), area);
 }
@@ -238,7 +235,7 @@ fn steps(app: &App) -> [(&'static str, StepState); 5] {
         Screen::Batch(view) => match view.stage {
             BatchStage::Identifying | BatchStage::Asking(_) => [Done, Done, Now, ToCome, ToCome],
             BatchStage::Flashing => [Done, Done, Done, Now, ToCome],
-            BatchStage::Over if app.ended == Some(Exit::Done) => [Done, Done, Done, Done, Done],
+            BatchStage::Over if view.fleet.exit() == Exit::Done => [Done, Done, Done, Done, Done],
             BatchStage::Over => [Done, Done, Done, Failed, ToCome],
         },
         screen => {

@@ -57,9 +57,11 @@ impl Location {
 }
 
 /// About how long it takes to flash this many drones at once that share one full-speed wire, compared with one drone. Their
-/// erases overlap, their transfers do not: from about four drones on, each adds a seventh of a flash (docs/speed.md).
-pub(crate) fn times_on_one_wire(drones: u32) -> f64 {
-    (0.46 + 0.1375 * f64::from(drones)).max(1.0)
+/// erases overlap, their transfers do not: from five drones on, each adds a seventh of a flash (docs/speed.md). `None` for
+/// fewer, which take hardly longer than one.
+pub(crate) fn times_on_one_wire(drones: usize) -> Option<f64> {
+    let count = u32::try_from(drones).unwrap_or(u32::MAX);
+    (drones >= 5).then(|| 0.46 + 0.1375 * f64::from(count))
 }
 
 impl fmt::Display for Location {

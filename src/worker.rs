@@ -1,8 +1,8 @@
 //! The worker thread: receives commands, drives devices and posts events. It never waits for a front end.
 //!
-//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] and
-//! [`blink`] talk to a running drone. [`flash`], [`read`] and [`identify`] are the jobs, [`retry`] is the retry policy, and [`timeline`]
-//! records where the time went. All waits use the clock passed to [`Worker::spawn`].
+//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] queries
+//! a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`] and [`blink`] are the jobs, [`retry`]
+//! is the retry policy, and [`timeline`] records where the time went. All waits use the clock passed to [`Worker::spawn`].
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

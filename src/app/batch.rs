@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Slot, Undo};
+use crate::crazyflie::crtp::Radio;
 use crate::fleet::Fleet;
 use crate::image::Firmware;
 use crate::job::{DeviceInfo, DroneAt};
@@ -76,9 +77,7 @@ impl DroneFacts {
     /// The drone's radio address, which is its name in a swarm; empty if it is not known.
     pub(crate) fn name(&self) -> String {
         match self.info.as_deref() {
-            Some(DeviceInfo::Running(running)) => {
-                running.radio.map(|radio| format!("{:010X}", radio.address)).unwrap_or_default()
-            }
+            Some(DeviceInfo::Running(running)) => running.radio.map(Radio::name).unwrap_or_default(),
             Some(DeviceInfo::InDfu(_)) | None => String::new(),
         }
     }
@@ -95,16 +94,10 @@ impl DroneFacts {
 }
 
 impl BatchView {
-    pub(crate) fn new(fleet: Fleet, stage: BatchStage) -> BatchView {
-        BatchView {
-            fleet,
-            stage,
-            at: 0,
-            drones: Vec::new(),
-            stopping: false,
-            planned: Vec::new(),
-            before: None,
-        }
+    /// A batch whose first fleet identifies the drones.
+    pub(crate) fn new(fleet: Fleet, before: Option<Box<Slot>>) -> BatchView {
+        let (stage, drones, planned) = (BatchStage::Identifying, Vec::new(), Vec::new());
+        BatchView { fleet, stage, at: 0, drones, stopping: false, planned, before }
     }
 
     /// Whether jobs run that a key can stop.

@@ -33,7 +33,6 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
         app.notice = None;
     }
     let mut effects = handle(app, msg);
-    batch::close_question(app);
     if effects.contains(&Effect::Quit) && app.devices.is_identifying() {
         effects.insert(0, Effect::Cancel);
     }
@@ -149,15 +148,11 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
 fn interrupt(app: &mut App) -> Vec<Effect> {
     match app.job() {
         Some(JobView { stage: Stage::Asking(_), .. }) => act(app, Action::Stop),
-        Some(_) => {
+        None if !app.batch().is_some_and(BatchView::is_active) => vec![Effect::Quit],
+        Some(_) | None => {
             app.over = Some(Overlay::AskStop);
             Vec::new()
         }
-        None if app.batch().is_some_and(BatchView::is_active) => {
-            app.over = Some(Overlay::AskStop);
-            Vec::new()
-        }
-        None => vec![Effect::Quit],
     }
 }
 

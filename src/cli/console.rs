@@ -416,7 +416,7 @@ impl Console {
         self.object_of(id, &json::drone(row));
         let Device { location, strings, mode, .. } = &row.device;
         let mode = if *mode == Mode::Dfu { "in DFU mode" } else { "running" };
-        self.line(&of_row(id, row, &format!("{}  {} {mode}", strings.serial, strings.product)));
+        self.of_row(id, row, &format!("{}  {} {mode}", strings.serial, strings.product));
         if self.live {
             let (bars, all) = self.bars.get_or_insert_with(|| (MultiProgress::new(), Vec::new()));
             let bar = bars.add(ProgressBar::new(0));
@@ -462,13 +462,13 @@ impl Console {
             }
             Event::Ready(preview) => {
                 if let Some(change) = preview.platform_change {
-                    self.line(&of_row(id, row, &format!("Warning: {}", report::platform_change(change))));
+                    self.of_row(id, row, &format!("Warning: {}", report::platform_change(change)));
                 }
             }
             Event::Known(known) => {
                 self.object_of(id, &json::board(known));
                 for (label, text) in report::known(known) {
-                    self.line(&of_row(id, row, &format!("{label:<11} {text}")));
+                    self.of_row(id, row, &format!("{label:<11} {text}"));
                 }
             }
             Event::Sector { .. } | Event::Waiting { .. } | Event::Finished(_) => {}
@@ -499,9 +499,9 @@ impl Console {
                 let not_running = report::not_running(report).filter(|_| require_boot);
                 self.object_of(id, &json::result(report, file, not_running.as_ref()));
                 if let Some(file) = file {
-                    self.line(&of_row(id, row, &format!("saved to {}", file.display())));
+                    self.of_row(id, row, &format!("saved to {}", file.display()));
                 }
-                self.line(&of_row(id, row, &report::headline(report)));
+                self.of_row(id, row, &report::headline(report));
                 return self.advise(report, not_running.as_ref());
             }
             (RowState::Ended(_), None) => {
@@ -510,7 +510,7 @@ impl Console {
                 "not started".to_owned()
             }
         };
-        self.line(&of_row(id, row, &words));
+        self.of_row(id, row, &words);
     }
 
     /// Prints what to do after a drone of a batch has ended.
@@ -544,18 +544,9 @@ impl Console {
         self.bars = None;
         let counts = fleet.counts();
         self.last_object(&json::batch(fleet.rows.len(), counts, took, exit));
-        let parts = [
-            (counts.flashed, "flashed"),
-            (counts.unchanged, "unchanged"),
-            (counts.refused, "refused"),
-            (counts.failed, "failed"),
-            (counts.cancelled, "stopped"),
-            (counts.missing, "missing"),
-        ];
-        let parts: Vec<String> =
-            parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let parts = counts.in_words("unchanged");
         let drones = report::count(fleet.rows.len() as u64, "drone");
-        let parts = if parts.is_empty() { "nothing done".to_owned() } else { parts.join(", ") };
+        let parts = if parts.is_empty() { "nothing done".to_owned() } else { parts };
         let words = format!("{drones}: {parts}, {:.1} s", took.as_secs_f64());
         self.line(&words);
         words

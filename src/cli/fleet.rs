@@ -24,7 +24,7 @@ use crate::plan::undo::NoUndo;
 use crate::record::StateDir;
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::scan::ScanCache;
-use crate::supervise::{Ended, Next, Observed, Waits};
+use crate::supervise::{Ended, Observed, Waits};
 use crate::sys::signals::{Signal, Signals};
 use crate::usb::{Bus, times_on_one_wire};
 use crate::worker::retry::RetryingBus;
@@ -38,8 +38,6 @@ const SCAN: Duration = Duration::from_millis(500);
 const ERRORS: u32 = 6;
 /// The shortest time between two reports of a drone's progress.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// Up to four drones on one wire take hardly longer than one.
-const NOTEWORTHY: usize = 5;
 
 /// What the batch runs on.
 pub(super) struct FleetWorld {
@@ -159,10 +157,7 @@ fn survey(
     let job = Job { enter: Enter::Never, task: Task::Identify, ..policy.job.clone() };
     let identify = Policy { job, require_boot: false, ..policy.clone() };
     let Ran { fleet, boards, stopped, .. } = conduct(world, identify, options, console)?;
-    let others = task.alternatives.iter().map(|image| &image.boards);
-    let images: Vec<&Vec<String>> = [&task.boards].into_iter().chain(others).collect();
-    let fits = |code: &String| images.iter().any(|boards| boards.is_empty() || boards.contains(code));
-    let misfits = |id: &usize| !boards.get(id).is_some_and(fits);
+    let misfits = |id: &usize| !boards.get(id).is_some_and(|code| task.fits(code));
     let misfits: Vec<usize> = (0..fleet.rows.len()).filter(misfits).collect();
     for id in &misfits {
         let words = match boards.get(id) {
@@ -258,11 +253,7 @@ impl Batch<'_> {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Ok(FleetInput::Bus(devices)) => FleetMsg::Bus(devices),
                 Ok(FleetInput::Go) => FleetMsg::Go,
-                Ok(FleetInput::Held(id)) => FleetMsg::Ended(
-                    id,
-                    Box::new(Report::nothing_done(Outcome::held(DroneState::Untouched))),
-                    None,
-                ),
+                Ok(FleetInput::Held(id)) => FleetMsg::Ended(id, Box::new(Report::held()), None),
                 Ok(FleetInput::Signal(Signal::Stop)) => {
                     console.line("Stopping each drone at its next safe point ...");
                     FleetMsg::Stop
@@ -295,11 +286,7 @@ impl Batch<'_> {
                 return self.undo(id, *ended, console);
             }
             Observed::Ended(ended) => {
-                let next = match ended.next {
-                    Next::Resume(job) => Some(job),
-                    Next::Done | Next::GiveUp => None,
-                };
-                return Some(FleetMsg::Ended(id, Box::new(ended.report), next));
+                return Some(FleetMsg::Ended(id, Box::new(ended.report), ended.next.rest()));
             }
         };
         if let Event::Known(info) = &event
@@ -364,8 +351,7 @@ impl Batch<'_> {
     /// What the user should know before the first drone is touched.
     fn announce(&self, console: &mut Console) {
         let shared = self.fleet.most_on_one_wire();
-        if shared >= NOTEWORTHY {
-            let times = times_on_one_wire(u32::try_from(shared).unwrap_or(u32::MAX));
+        if let Some(times) = times_on_one_wire(shared) {
             console.line(&format!(
                 "{shared} drones share one hub and its full-speed wire: together they take about {times:.1} times as long as \
                  one. Spread them over several hubs to save time."

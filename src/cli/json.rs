@@ -19,52 +19,30 @@ use crate::sys::symptoms;
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(super) enum Object<'a> {
-    Device {
-        mode: &'static str,
-        vid: String,
-        pid: String,
-        path: String,
-        serial: &'a str,
-        simulated: bool,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        radio: Option<&'a str>,
-    },
+    Device(DeviceObject<'a>),
     Image(ImageObject<'a>),
     Board(BoardObject<'a>),
-    Plan {
-        address: String,
-        bytes: u64,
-        sectors: Vec<SectorObject>,
-    },
-    Progress {
-        phase: &'static str,
-        done: u64,
-        total: u64,
-    },
-    Log {
-        text: &'a str,
-    },
-    Check {
-        name: &'a str,
-        verdict: &'static str,
-        found: &'a str,
-        remedy: &'a str,
-    },
-    Scenario {
-        name: &'a str,
-        what: &'a str,
-    },
-    Text {
-        text: &'a str,
-    },
+    Plan { address: String, bytes: u64, sectors: Vec<SectorObject> },
+    Progress { phase: &'static str, done: u64, total: u64 },
+    Log { text: &'a str },
+    Check { name: &'a str, verdict: &'static str, found: &'a str, remedy: &'a str },
+    Scenario { name: &'a str, what: &'a str },
+    Text { text: &'a str },
     Result(ResultObject),
-    Drone {
-        path: String,
-        serial: &'a str,
-        mode: &'static str,
-        product: &'a str,
-    },
+    Drone { path: String, serial: &'a str, mode: &'static str, product: &'a str },
     Batch(BatchObject),
+}
+
+#[derive(Serialize)]
+pub(super) struct DeviceObject<'a> {
+    mode: &'static str,
+    vid: String,
+    pid: String,
+    path: String,
+    serial: &'a str,
+    simulated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    radio: Option<&'a str>,
 }
 
 /// The last object of a batch, after one `result` for each drone.
@@ -194,7 +172,7 @@ pub(super) fn device(device: &Device) -> Object<'_> {
 
 /// A device, with the radio address that is remembered for it.
 pub(super) fn listed<'a>(device: &'a Device, radio: Option<&'a str>) -> Object<'a> {
-    Object::Device {
+    Object::Device(DeviceObject {
         mode: device.mode.json_name(),
         vid: format!("{:04x}", device.id.vendor),
         pid: format!("{:04x}", device.id.product),
@@ -202,7 +180,7 @@ pub(super) fn listed<'a>(device: &'a Device, radio: Option<&'a str>) -> Object<'
         serial: &device.strings.serial,
         simulated: device.simulated,
         radio,
-    }
+    })
 }
 
 pub(super) fn image(image: &Image) -> Object<'_> {

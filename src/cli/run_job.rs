@@ -64,7 +64,7 @@ impl Jobs {
             Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
         } else if let Some(other) = self.supervisor.held_by(&self.bus, &self.clock, &job) {
             console.line(&other.to_string());
-            Report::nothing_done(Outcome::held(DroneState::Untouched))
+            Report::held()
         } else {
             self.supervisor.start(Box::new(job));
             return self.follow(console);

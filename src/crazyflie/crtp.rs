@@ -100,7 +100,7 @@ pub struct Radio {
     /// 250 kbit/s, 1 Mbit/s or 2 Mbit/s.
     speed: u8,
     /// Five bytes.
-    pub address: u64,
+    address: u64,
 }
 
 impl Radio {
@@ -117,11 +117,18 @@ impl Radio {
     }
 }
 
+impl Radio {
+    /// The address in hexadecimal, as in `E7E7E7E7E7`.
+    pub(crate) fn name(self) -> String {
+        format!("{:010X}", self.address)
+    }
+}
+
 impl fmt::Display for Radio {
     /// The URI that clients connect to, as in `radio://0/80/2M/E7E7E7E7E7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let speed = ["250K", "1M", "2M"].get(usize::from(self.speed)).copied().unwrap_or("2M");
-        write!(f, "radio://0/{}/{speed}/{:010X}", self.channel, self.address)
+        write!(f, "radio://0/{}/{speed}/{}", self.channel, self.name())
     }
 }
 

@@ -25,6 +25,16 @@ pub enum Next {
     Resume(Box<Job>),
 }
 
+impl Next {
+    /// The rest of the job, to run once the drone is back.
+    pub(crate) fn rest(self) -> Option<Box<Job>> {
+        match self {
+            Next::Resume(job) => Some(job),
+            Next::Done | Next::GiveUp => None,
+        }
+    }
+}
+
 pub(super) fn next(
     waits: Waits,
     headway: &mut Headway,

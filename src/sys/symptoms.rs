@@ -59,12 +59,11 @@ fn hubs(drones: &[Device]) -> Vec<Hub> {
     let behind = drones.iter().filter(|drone| drone.location.ports.len() > 1 && !drone.simulated);
     let mut hubs: Vec<Location> = behind.map(|drone| drone.location.hub()).collect();
     hubs.sort();
-    let count = |group: &[Location]| u32::try_from(group.len()).unwrap_or(u32::MAX);
-    hubs.chunk_by(|a, b| a == b).map(|group| hub(&group[0], count(group))).collect()
+    hubs.chunk_by(|a, b| a == b).map(|group| hub(&group[0], group.len())).collect()
 }
 
 /// What Linux knows about a hub.
-fn hub(location: &Location, drones: u32) -> Hub {
+fn hub(location: &Location, drones: usize) -> Hub {
     let place = location.to_string();
     let folder = Path::new("/sys/bus/usb/devices").join(&place);
     // Bit 6 of the configuration's attributes (USB 2.0, table 9-10). Some hubs claim it without a power supply.

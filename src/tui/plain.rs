@@ -9,10 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Shell, World};
-use crate::app::batch::{BatchStage, BatchView};
+use crate::app::batch::BatchView;
 use crate::app::keys::{self, Key};
 use crate::app::update::update;
-use crate::app::{App, BusState, Confirmation, Effect, JobView, Msg, Screen, Slot, Stage};
+use crate::app::{App, BusState, Effect, Msg, Screen, Slot};
 use crate::job::{Level, Phase};
 use crate::sys::signals::{Signal, Signals};
 use crate::ui::plain_text;
@@ -136,18 +136,12 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
 
 /// Whether a plan is on the screen that the user cannot have read yet. A typed word is deliberate, so it needs no delay.
 fn is_too_soon(app: &App, now: Duration) -> bool {
-    let is_new = match app.batch().map(|view| view.stage) {
-        Some(BatchStage::Asking(shown)) => now < shown + Confirmation::READ,
-        _ => matches!(app.job().map(|view| &view.stage), Some(Stage::Asking(question))
-            if question.until_read(now).is_some()),
-    };
-    is_new && keys::word_asked_for(app).is_none()
+    app.until_read(now).is_some() && keys::word_asked_for(app).is_none()
 }
 
 /// Ctrl-C stops a job at the next safe point without asking. If no job runs, Ctrl-C ends the program.
 fn interrupt(app: &App) -> Vec<Msg> {
-    let will_ask = app.job().is_some_and(|view| !matches!(view.stage, Stage::Asking(_)))
-        || app.batch().is_some_and(BatchView::is_active);
+    let will_ask = app.job().is_some() && !app.is_asking() || app.batch().is_some_and(BatchView::is_active);
     let yes = will_ask.then_some(Msg::Key(Key::Char('y')));
     [Msg::Key(Key::CtrlC)].into_iter().chain(yes).collect()
 }
@@ -168,14 +162,10 @@ fn next(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
 fn is_ready(app: &App, interactive: bool) -> bool {
     let loading = [&app.image, &app.loader].iter().any(|slot| matches!(slot, Slot::Loading(_)));
     let busy = match &app.screen {
-        Screen::Job(JobView { stage: Stage::Asking(question), stopping: false, .. }) => {
-            question.until_read(app.now).is_some()
-        }
-        Screen::Job(view) => !interactive || view.stopping,
-        Screen::Batch(view) if view.is_active() => !interactive || view.stopping,
-        Screen::Batch(view) => {
-            matches!(view.stage, BatchStage::Asking(shown) if app.now < shown + Confirmation::READ)
-        }
+        Screen::Job(view) if view.stopping => true,
+        _ if app.is_asking() => app.until_read(app.now).is_some(),
+        Screen::Job(_) => !interactive,
+        Screen::Batch(view) => view.is_active() && (!interactive || view.stopping),
         Screen::Pick(_, _, picker) => picker.entries.is_none(),
         _ => false,
     };
@@ -228,8 +218,7 @@ impl Printed {
 
     /// Prints what is new: log lines, a notice, the screen and the choices.
     fn print_changes(&mut self, app: &App) {
-        self.asked = app.job().is_some_and(|view| matches!(view.stage, Stage::Asking(_)))
-            || app.batch().is_some_and(|view| matches!(view.stage, BatchStage::Asking(_)));
+        self.asked = app.is_asking();
         let mut out = io::stdout().lock();
         // Write errors are ignored. If the reader is gone, the input ends as well.
         let lines = app.log.lines();

@@ -50,7 +50,7 @@ pub(super) fn draw(
         Constraint::Length(1),
     ]));
     draw_table(frame, table, app, view, theme);
-    draw_details(frame, below, app, view, theme);
+    draw_details(frame, below, view, theme);
     if log_rows > 0 {
         log_panel::draw(frame, log, app, theme, false);
     }
@@ -242,16 +242,16 @@ fn prospect(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) ->
     }
 }
 
-fn draw_details(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, theme: &Theme) {
+fn draw_details(frame: &mut Frame<'_>, area: Rect, view: &BatchView, theme: &Theme) {
     let Some(row) = view.fleet.rows.get(view.at) else { return };
     let title = format!("{}  {}", row.device.location, row.device.strings.serial);
-    let lines = details(app, view, row).into_iter().map(|line| Line::from(theme.text(&line)));
+    let lines = details(view, row).into_iter().map(|line| Line::from(theme.text(&line)));
     let text = Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: false });
     frame.render_widget(text.block(panel(theme, &title)), area);
 }
 
 /// What the selected drone needs, or what is known about it.
-pub(super) fn details(app: &App, view: &BatchView, row: &Row) -> Vec<String> {
+pub(super) fn details(view: &BatchView, row: &Row) -> Vec<String> {
     let info = view.facts(view.at).and_then(|facts| facts.info.as_deref());
     let known = || -> Vec<String> {
         info.map(report::known)
@@ -281,7 +281,7 @@ pub(super) fn details(app: &App, view: &BatchView, row: &Row) -> Vec<String> {
         _ if view.stopping => vec!["Stopping at the next safe point.".to_owned()],
         _ => {
             let lines = known();
-            if lines.is_empty() && app.job().is_none() { vec!["Not identified yet.".to_owned()] } else { lines }
+            if lines.is_empty() { vec!["Not identified yet.".to_owned()] } else { lines }
         }
     }
 }
@@ -312,27 +312,15 @@ fn totals<'a>(view: &BatchView, width: usize, theme: &Theme) -> Line<'a> {
 pub(super) fn counts(view: &BatchView) -> String {
     if let BatchStage::Asking(_) = view.stage {
         let all = report::count(view.fleet.rows.len() as u64, "drone");
-        return match view.fleet.most_on_one_wire() {
-            // Up to four drones on one wire take hardly longer than one.
-            shared @ 5.. => {
-                let times = times_on_one_wire(u32::try_from(shared).unwrap_or(u32::MAX));
-                format!("{all}. {shared} share a hub: {times:.1} times as long as one.")
-            }
-            _ => format!("{all}, each at its own pace."),
+        let shared = view.fleet.most_on_one_wire();
+        return match times_on_one_wire(shared) {
+            Some(times) => format!("{all}. {shared} share a hub: {times:.1} times as long as one."),
+            None => format!("{all}, each at its own pace."),
         };
     }
-    let counts = view.fleet.counts();
-    let parts = [
-        (counts.flashed, "flashed"),
-        (counts.unchanged, if view.stage == BatchStage::Identifying { "read" } else { "unchanged" }),
-        (counts.refused, "refused"),
-        (counts.failed, "failed"),
-        (counts.cancelled, "stopped"),
-        (counts.missing, "missing"),
-    ];
-    let parts: Vec<String> =
-        parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    if parts.is_empty() { format!("0 of {} done", view.fleet.rows.len()) } else { parts.join(", ") }
+    let unchanged = if view.stage == BatchStage::Identifying { "read" } else { "unchanged" };
+    let parts = view.fleet.counts().in_words(unchanged);
+    if parts.is_empty() { format!("0 of {} done", view.fleet.rows.len()) } else { parts }
 }
 
 /// The table as plain text.

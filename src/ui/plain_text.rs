@@ -68,7 +68,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             let mut lines = vec![head];
             lines.extend(batch_panel::plain_rows(app, view));
             if let Some(row) = view.fleet.rows.get(view.at).filter(|_| view.stage == BatchStage::Over) {
-                lines.extend(batch_panel::details(app, view, row));
+                lines.extend(batch_panel::details(view, row));
             }
             lines
         }

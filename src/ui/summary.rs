@@ -102,7 +102,7 @@ fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Ve
         }
         (None, Some(DeviceInfo::Running(Running { version: Some(version), board, radio }))) => {
             let board = board.as_deref().unwrap_or("the drone");
-            let name = radio.map(|radio| format!("  {:010X}", radio.address)).unwrap_or_default();
+            let name = radio.map(|radio| format!("  {}", radio.name())).unwrap_or_default();
             vec![head(name), place, Line::from(format!("  {board} runs {version}"))]
         }
         (None, _) => {

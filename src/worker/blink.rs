@@ -50,8 +50,7 @@ fn all(ctx: &mut Ctx<'_>, link: &mut FirmwareLink, length: Duration) -> Result<(
 fn set(ctx: &Ctx<'_>, link: &mut FirmwareLink, mask: u8) -> Result<(), Stop> {
     match link.ask(ctx, &crtp::set_leds(mask), crtp::leds_are_set) {
         Ok(Some(true)) => Ok(()),
-        Ok(Some(false) | None) => Err(FailureKind::NoReply.into()),
-        Err(TransferError::Disconnected) => Err(FailureKind::Open(TransferError::Disconnected).into()),
-        Err(_) => Err(FailureKind::NoReply.into()),
+        Err(error @ TransferError::Disconnected) => Err(FailureKind::Open(error).into()),
+        Ok(Some(false) | None) | Err(_) => Err(FailureKind::NoReply.into()),
     }
 }

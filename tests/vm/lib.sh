@@ -129,25 +129,21 @@ devices() {
   done
 }
 
-# seen ID: waits up to a minute for a device with this ID.
-seen() {
+# devices_are ID TEST N: waits up to a minute until the number of devices with this ID passes the test, such as `-eq 8`.
+devices_are() {
   local until=$((SECONDS + 60))
-  while devices "$1" && [ $found -eq 0 ]; do
+  while devices "$1" && ! [ $found "$2" "$3" ]; do
     [ $SECONDS -lt $until ] || return 1
     sleep 0.1
   done
   sleep 0.3
 }
 
-# count N ID: waits up to a minute until there are N devices with this ID.
-count() {
-  local until=$((SECONDS + 60))
-  while devices "$2" && [ $found -ne "$1" ]; do
-    [ $SECONDS -lt $until ] || return 1
-    sleep 0.1
-  done
-  sleep 0.3
-}
+# seen ID: waits for a device with this ID.
+seen() { devices_are "$1" -gt 0; }
+
+# count N ID: waits until there are N devices with this ID.
+count() { devices_are "$2" -eq "$1"; }
 
 # seconds COMMAND…: runs the command and sets `took` to its wall time.
 # shellcheck disable=SC2034

@@ -6,15 +6,15 @@ use std::time::Duration;
 use crate::app::batch::{BatchStage, BatchView};
 use crate::app::keys::BatchAction;
 use crate::app::{
-    App, Backup, BatchEffect, Confirmation, Effect, Goal, JobFacts, NOTICE, Overlay, Screen, Slot, Source,
-    Undo, Which, keys,
+    App, Backup, BatchEffect, Effect, Goal, JobFacts, NOTICE, Overlay, Screen, Slot, Source, Undo, Which,
+    keys,
 };
 use crate::fleet::{self, Fleet, FleetEffect, FleetMsg, Policy};
 use crate::job::{Device, DroneAt, Enter, Event, FlashTask, Job, Level, Task};
 use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::NoUndo;
 use crate::report;
-use crate::supervise::{Ended, Next};
+use crate::supervise::Ended;
 
 /// How many jobs run at the same time.
 const JOBS: usize = 32;
@@ -53,8 +53,7 @@ fn begin(app: &mut App) -> Vec<Effect> {
     app.log.follow();
     let drones = fleet::participants(app.devices.list()).iter().map(Device::drone).collect();
     let fleet = Fleet::new(policy(drones, Job::new(Task::Identify)), app.now);
-    app.screen =
-        Screen::Batch(Box::new(BatchView { before, ..BatchView::new(fleet, BatchStage::Identifying) }));
+    app.screen = Screen::Batch(Box::new(BatchView::new(fleet, before)));
     effects.extend(see_bus(app));
     effects
 }
@@ -85,10 +84,7 @@ fn policy(planned: Vec<DroneAt>, job: Job) -> Policy {
 
 /// Confirms the plan: flashes all drones.
 fn write(app: &mut App) -> Vec<Effect> {
-    let Screen::Batch(view) = &app.screen else { return Vec::new() };
-    let BatchStage::Asking(shown) = view.stage else { return Vec::new() };
-    if app.now < shown + Confirmation::READ || app.rhythm.quiet < super::job::PAUSE {
-        app.notify("Nothing has been written. Read the plan, then press the key again.");
+    if !app.is_asking() || super::job::is_too_soon(app) {
         return Vec::new();
     }
     let Some(image) = app.image.image() else { return Vec::new() };
@@ -100,14 +96,13 @@ fn write(app: &mut App) -> Vec<Effect> {
         }
     };
     let job = Job { enter: Enter::Unaided, ..Job::new(Task::Flash(task)) };
-    let drones = view.fleet.rows.iter().map(|row| row.device.drone()).collect();
-    let fleet = Fleet::new(policy(drones, job), app.now);
+    let now = app.now;
     let Screen::Batch(view) = &mut app.screen else { return Vec::new() };
-    let (before, at) = (std::mem::take(&mut view.drones), view.at);
-    let old = std::mem::replace(&mut view.fleet, fleet);
-    (view.stage, view.at) = (BatchStage::Flashing, at);
+    let drones: Vec<DroneAt> = view.fleet.rows.iter().map(|row| row.device.drone()).collect();
     // The rows of the new batch appear once all drones of the plan are on the bus.
-    view.planned = old.rows.iter().map(|row| row.device.drone()).zip(before).collect();
+    view.planned = drones.iter().cloned().zip(std::mem::take(&mut view.drones)).collect();
+    view.fleet = Fleet::new(policy(drones, job), now);
+    view.stage = BatchStage::Flashing;
     see_bus(app)
 }
 
@@ -199,11 +194,8 @@ pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
             app.undo = Undo::Nothing(NoUndo::default());
         }
     }
-    let next = match next {
-        Next::Resume(job) => Some(Box::new(Job { wait: LOST, ..*job })),
-        Next::Done | Next::GiveUp => None,
-    };
-    apply(app, FleetMsg::Ended(id, Box::new(report), next))
+    let rest = next.rest().map(|job| Box::new(Job { wait: LOST, ..*job }));
+    apply(app, FleetMsg::Ended(id, Box::new(report), rest))
 }
 
 /// The terminal is gone: jobs that have changed their drones finish, everything else ends.
@@ -249,6 +241,9 @@ pub(super) fn apply(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
                 app.notice = Some((report::FAILED_ALIKE.to_owned(), now + NOTICE));
             }
             FleetEffect::End => {
+                if app.over == Some(Overlay::AskStop) {
+                    app.over = None;
+                }
                 effects.extend(over(view, app.detached, now, &mut app.ended));
                 if view.stage == BatchStage::Identifying {
                     app.screen = Screen::Home;
@@ -278,13 +273,5 @@ fn over(view: &mut BatchView, detached: bool, now: Duration, exit: &mut Option<r
             *exit = Some(view.fleet.exit());
             if detached { vec![Effect::Quit] } else { vec![Effect::Bell(1)] }
         }
-    }
-}
-
-/// Closes the question whether to stop, once no job is running.
-pub(super) fn close_question(app: &mut App) {
-    let is_over = matches!(&app.screen, Screen::Batch(view) if !view.is_active());
-    if is_over && app.over == Some(Overlay::AskStop) {
-        app.over = None;
     }
 }

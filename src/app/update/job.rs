@@ -204,14 +204,21 @@ fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
 }
 
 /// A key press that follows another this soon does not confirm, because a held key repeats about every 30 ms.
-pub(super) const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Whether a key comes too soon to confirm the plan on the screen; tells the user if so.
+pub(super) fn is_too_soon(app: &mut App) -> bool {
+    let too_soon = app.until_read(app.now).is_some() || app.rhythm.quiet < PAUSE;
+    if too_soon {
+        app.notify("Nothing has been written. Read the plan, then press the key again.");
+    }
+    too_soon
+}
 
 pub(super) fn write(app: &mut App) -> Vec<Effect> {
-    let Some(JobView { stage: Stage::Asking(question), .. }) = app.job() else { return Vec::new() };
+    let asks = app.job().is_some() && app.is_asking();
     // A typed word is deliberate, so it needs no delay.
-    let by_key = keys::word_asked_for(app).is_none();
-    if by_key && (question.until_read(app.now).is_some() || app.rhythm.quiet < PAUSE) {
-        app.notify("Nothing has been written. Read the plan, then press the key again.");
+    if !asks || keys::word_asked_for(app).is_none() && is_too_soon(app) {
         return Vec::new();
     }
     if let Screen::Job(view) = &mut app.screen {
