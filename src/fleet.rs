@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::crazyflie::{self, Mode};
 use crate::job::{
     Device, DroneAt, DroneState, Event, Failure, FailureKind, Job, LogEntry, Outcome, Phase, Report,
-    Selector, WaitFor,
+    Selector, Task, WaitFor,
 };
 use crate::report::{self, Exit};
 use crate::usb::{Location, UDEV};
@@ -496,6 +496,7 @@ impl Fleet {
     /// Starts the jobs that may run now.
     fn start_next(&mut self, now: Duration) -> Vec<FleetEffect> {
         let mut effects = Vec::new();
+        let enters = self.enters();
         for id in 0..self.rows.len() {
             if self.stopped || self.rows[id].state != RowState::Queued || !self.may_start(id) {
                 continue;
@@ -509,14 +510,20 @@ impl Fleet {
             }
             let row = &mut self.rows[id];
             row.started = Some(now);
-            row.state = match row.device.mode {
-                Mode::Firmware => RowState::Entering,
-                Mode::Dfu => RowState::Examining,
+            row.state = if row.device.mode == Mode::Firmware && enters {
+                RowState::Entering
+            } else {
+                RowState::Examining
             };
             let job = self.policy.job.clone().of(row.device.drone());
             effects.extend([FleetEffect::Start(id, Box::new(job)), FleetEffect::Show(id)]);
         }
         effects
+    }
+
+    /// Whether a running drone is asked to enter DFU mode. A job that finds a drone is followed by its undo.
+    fn enters(&self) -> bool {
+        !matches!(self.policy.job.task, Task::Identify | Task::Blink(_))
     }
 
     fn may_start(&self, id: usize) -> bool {
@@ -538,14 +545,15 @@ impl Fleet {
     }
 
     fn on_event(&mut self, id: usize, event: Event) -> Vec<FleetEffect> {
+        let enters = self.enters();
         let Some(row) = self.rows.get_mut(id).filter(|row| !row.is_final()) else { return Vec::new() };
         let state = match event {
             Event::Device(device) => {
                 let has_begun = matches!(row.state, RowState::Working(..) | RowState::Starting);
                 match device.mode {
                     Mode::Firmware if has_begun => RowState::Starting,
-                    Mode::Firmware => RowState::Entering,
-                    Mode::Dfu => RowState::Examining,
+                    Mode::Firmware if enters => RowState::Entering,
+                    Mode::Firmware | Mode::Dfu => RowState::Examining,
                 }
             }
             Event::Progress { phase, done, total } => {

@@ -73,6 +73,17 @@ fn at_most_four_drones_of_a_hub_enter_dfu_mode_at_once() {
     assert_eq!(starts(&effects).len(), 6);
 }
 
+/// Such drones do not restart, so they need not take turns, and nothing may say that they were asked to.
+#[test]
+fn a_batch_that_only_asks_running_drones_starts_all_at_once() {
+    let running = (1..=10).map(|n| device(&[1, n], n.into(), Mode::Firmware)).collect();
+    let (mut fleet, effects) = started(Policy { job: Job::new(Task::Identify), ..policy() }, running);
+    assert_eq!(starts(&effects).len(), 10);
+    let device = fleet.rows[0].device.clone();
+    fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device)));
+    assert!(fleet.rows.iter().all(|row| row.state == RowState::Examining));
+}
+
 #[test]
 fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
     let seconds = Duration::from_secs;

@@ -260,6 +260,7 @@ fn strict_writes_nothing_if_one_drone_has_no_image() {
     assert_eq!(code, 65, "{out}");
     assert!(out.contains("1-1.6  no image is for its board, C21B"), "{out}");
     assert!(out.contains("Nothing was written to any drone"), "{out}");
+    assert!(!out.contains("asked to enter DFU mode"), "{out}");
     assert!(!out.contains("write") || !out.contains("flashed"), "{out}");
     let Ran { code, out, .. } = folder.cfdfu("flash cf2.bin --all --strict --demo=fleet-dfu").fast().run();
     assert!(code == 0 && out.contains("8 drones: 8 flashed"), "{out}");
