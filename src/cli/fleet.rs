@@ -130,12 +130,17 @@ pub(super) fn run(
             }
         }
     }
-    let words = console.batch(&fleet, world.clock.now().saturating_sub(started), exit);
+    conclude(&fleet, world.clock.now().saturating_sub(started), exit, hung_up, console);
+    Ok(exit)
+}
+
+/// Prints the end of a batch.
+fn conclude(fleet: &Fleet, took: Duration, exit: Exit, hung_up: bool, console: &mut Console) {
+    let words = console.batch(fleet, took, exit);
     if hung_up && let Some(record) = StateDir::of_user() {
         // The terminal was closed, so the next start shows the results.
         let _ = record.ended(&words, false);
     }
-    Ok(exit)
 }
 
 /// What `--strict` found out.
@@ -156,7 +161,8 @@ fn survey(
     let Task::Flash(task) = &policy.job.task else { return Ok(Survey::Fits(Vec::new())) };
     let job = Job { enter: Enter::Never, task: Task::Identify, ..policy.job.clone() };
     let identify = Policy { job, require_boot: false, ..policy.clone() };
-    let Ran { fleet, boards, stopped, .. } = conduct(world, identify, options, console)?;
+    let started = world.clock.now();
+    let Ran { fleet, boards, stopped, hung_up, .. } = conduct(world, identify, options, console)?;
     let misfits = |id: &usize| !boards.get(id).is_some_and(|code| task.fits(code));
     let misfits: Vec<usize> = (0..fleet.rows.len()).filter(misfits).collect();
     for id in &misfits {
@@ -176,7 +182,7 @@ fn survey(
         exit => exit,
     };
     console.line("Nothing was written to any drone (--strict).");
-    console.batch(&fleet, Duration::ZERO, exit);
+    conclude(&fleet, world.clock.now().saturating_sub(started), exit, hung_up, console);
     Ok(Survey::Refused(exit))
 }
 
