@@ -19,7 +19,7 @@ use crate::usb::{Bus, BusError, Found, Id, Location, Pipe, Setup, TransferError,
 pub mod descriptors;
 pub mod drone;
 pub mod images;
-pub(crate) mod link;
+pub mod link;
 pub mod nor;
 pub mod rom;
 pub mod scenario;

@@ -90,12 +90,7 @@ mod on_linux {
             .map(|n| {
                 let (bus, stop) = (bus.clone(), Arc::clone(stop));
                 std::thread::spawn(move || {
-                    let print = |what: &str| {
-                        let _ = io::Write::write_fmt(
-                            &mut io::stdout(),
-                            format_args!("Drone {}: {what}\n", n + 1),
-                        );
-                    };
+                    let print = |what: &str| print(&format!("Drone {}: {what}", n + 1));
                     let served = vhci::serve(&bus, n, &stop, &print);
                     if served.is_err() {
                         stop.store(true, Ordering::SeqCst);
@@ -114,6 +109,10 @@ mod on_linux {
         })
     }
 
+    fn print(line: &str) {
+        let _ = io::Write::write_fmt(&mut io::stdout(), format_args!("{line}\n"));
+    }
+
     /// Executes commands, such as `unplug 3`; without a number they are for the first drone. The simulation continues
     /// after the input ends.
     fn read_commands(bus: &SimBus, stop: &AtomicBool) {
@@ -125,6 +124,12 @@ mod on_linux {
                     let Some(n) = number.trim().parse::<usize>().ok().and_then(|n| n.checked_sub(1)) else {
                         continue;
                     };
+                    if command == "link" {
+                        let turns = bus.with(n, |drone, _| drone.link_turns()).unwrap_or_default();
+                        let (usb, radio) = turns;
+                        print(&format!("Drone {}: link to USB {usb}, to the radio {radio}", n + 1));
+                        continue;
+                    }
                     bus.with(n, |drone, now| match command {
                         "unplug" => drone.cut_power(now),
                         "plug" => drone.power_on(now),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::descriptors::{self, UsbIdentity};
 use super::images;
-use super::link::{Face, Link};
+use super::link::{Ailment, BootLog, Face, Link};
 use super::nor::Nor;
 use super::rom::{Memory, Rom, RomAnswer, RomEffect, Switch};
 use crate::usb::Setup;
@@ -57,6 +57,11 @@ pub struct Traits {
     pub late_rom: Duration,
     /// A firmware that was started from the ROM keeps restarting after this time, as after a failed assertion.
     pub crashes_after: Option<Duration>,
+    /// A firmware that was started from the ROM fails an assertion after this time. It restarts once, reports the
+    /// assertion, and stays in its failed self-test.
+    pub asserts_after: Option<Duration>,
+    /// What is wrong with the board.
+    pub ailment: Ailment,
     /// The USB descriptors of a device other than a Crazyflie.
     pub face: Option<&'static UsbIdentity>,
     /// A person who brings the drone into DFU mode by hand while a command waits for it.
@@ -88,6 +93,8 @@ impl Default for Traits {
             late_refusal: false,
             late_rom: Duration::ZERO,
             crashes_after: None,
+            asserts_after: None,
+            ailment: Ailment::None,
             face: None,
             helper: None,
         }
@@ -169,6 +176,8 @@ pub struct SimDrone {
     was_in_rom: bool,
     /// When the firmware will restart by itself.
     crash: Option<Duration>,
+    /// The next run of the firmware reports that the last one failed an assertion. RAM keeps this across a reset.
+    reports_assert: bool,
 }
 
 impl SimDrone {
@@ -187,6 +196,7 @@ impl SimDrone {
             hung: false,
             was_in_rom: false,
             crash: None,
+            reports_assert: false,
         }
     }
 
@@ -214,7 +224,7 @@ impl SimDrone {
             rom.cut(&mut self.memory, now);
         }
         self.mode = SimMode::Off;
-        (self.loose_until, self.hung, self.crash) = (None, false, None);
+        (self.loose_until, self.hung, self.crash, self.reports_assert) = (None, false, None, false);
     }
 
     /// Plugs another drone into the same port. The device address advances, so the new drone is not mistaken for the
@@ -283,6 +293,7 @@ impl SimDrone {
         }
         if self.crash.is_some_and(|at| now >= at) {
             self.crash = None;
+            self.reports_assert = self.traits.asserts_after.is_some();
             self.reset(now);
         }
         if self.needs_help() {
@@ -299,7 +310,6 @@ impl SimDrone {
             && now >= at
         {
             self.enumeration = self.enumeration.wrapping_add(1).max(1);
-            self.link = Link::default();
             self.mode = match start {
                 Start::Rom => {
                     self.was_in_rom = true;
@@ -311,12 +321,39 @@ impl SimDrone {
                 Start::Firmware => {
                     // Another firmware may have been flashed since.
                     self.traits.deaf &= self.memory.flash.bytes().windows(5).any(|text| text == b"2021.");
-                    let after = self.traits.crashes_after.filter(|_| self.was_in_rom);
+                    let asserts = self.traits.asserts_after.filter(|_| !self.reports_assert);
+                    let after = self.traits.crashes_after.or(asserts).filter(|_| self.was_in_rom);
                     self.crash = after.map(|after| now + after);
+                    let assert = std::mem::take(&mut self.reports_assert);
+                    self.link = Link::starting(&self.boot_log(assert), at);
                     SimMode::Firmware
                 }
             };
         }
+        if matches!(self.mode, SimMode::Firmware) {
+            self.link.settle(now);
+        }
+    }
+
+    /// What the firmware prints when it starts.
+    fn boot_log(&self, reports_assert: bool) -> BootLog {
+        let (version, board) = self.versions();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        BootLog {
+            board: text(&board),
+            version: text(&version),
+            uid: self.traits.uid,
+            ailment: self.traits.ailment,
+            assert: reports_assert.then_some("src/modules/src/stabilizer.c:245"),
+        }
+    }
+
+    /// The version of the firmware and its name for this board, from the flash.
+    fn versions(&self) -> (Vec<u8>, Vec<u8>) {
+        let flash = self.memory.flash.bytes();
+        let version = images::text_after(flash, 0x0800_4000, b"Raw CRTP interface\0");
+        let board = images::text_after(flash, 0x0800_4000, format!("{}\0", self.board()).as_bytes());
+        (version, board)
     }
 
     fn needs_help(&self) -> bool {
@@ -401,10 +438,7 @@ impl SimDrone {
     /// Sends a packet to bulk endpoint 1 of the firmware. `None` if the packet is not accepted.
     pub fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
         let SimMode::Firmware = self.mode else { return None };
-        let board = self.board();
-        let flash = self.memory.flash.bytes();
-        let version = images::text_after(flash, 0x0800_4000, b"Raw CRTP interface\0");
-        let name = images::text_after(flash, 0x0800_4000, format!("{board}\0").as_bytes());
+        let (version, name) = self.versions();
         let face = Face { version: &version, board: &name, number: self.traits.uid[0] };
         self.link.packet(data, &face).then(|| wire(data.len()))
     }
@@ -412,6 +446,11 @@ impl SimDrone {
     /// The value of the firmware's parameter for the LEDs, and how many times it was set.
     pub fn led_parameter(&self) -> (u8, usize) {
         self.link.leds
+    }
+
+    /// How many times the CRTP link was switched to USB and back to the radio since the firmware started.
+    pub fn link_turns(&self) -> (usize, usize) {
+        self.link.turns
     }
 
     /// The next packet from bulk endpoint 1, with its duration. `None` if there is none.

@@ -1,7 +1,10 @@
-//! The firmware's CRTP link over bulk endpoint 1. The link is silent until a vendor request switches it to USB. After
-//! that, the console sends text, and the platform service, the memories and the parameters reply (crazyflie-firmware).
+//! The firmware's CRTP link over bulk endpoint 1, and what the firmware prints. The link is silent until a vendor request
+//! switches it to USB. After that, the console's text arrives, and the platform service, the memories and the parameters
+//! reply. Until then the firmware keeps its packets, except the first, which the radio takes (crazyflie-firmware:
+//! `crtp.c`, `console.c`, `radiolink.c`).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// The longest CRTP packet: a header and 30 bytes.
 const DATA_MAX: usize = 30;
@@ -14,6 +17,123 @@ const CONSOLE: u8 = 0x0C;
 const MEMORY_INFO: u8 = 0x4C;
 const MEMORY_READ: u8 = 0x4D;
 const PARAMETER: u8 = 0x2F;
+/// The headers of port 2, channels 0 and 1.
+const PARAMETER_TABLE: u8 = 0x2C;
+const PARAMETER_READ: u8 = 0x2D;
+/// ENOENT.
+const NOT_FOUND: u8 = 2;
+
+/// How many packets the firmware keeps for a link (`crtp.c`).
+const QUEUE: usize = 200;
+/// What the firmware prints instead of text for which the queue has no room (`console.c`). The NUL is part of it.
+const FULL: &[u8] = b"<F>\n\0";
+/// How long after its start the firmware has its sensors running and tests itself (`sensors_bmi088_bmp3xx.c` waits a
+/// second for the sensors).
+const TESTS: Duration = Duration::from_millis(1150);
+/// The parameters before `system.selftestPassed`, and their total number, about as many as in 2025.02.
+const SELF_TEST: u16 = 212;
+const PARAMETERS: u16 = 260;
+
+/// What is wrong with a drone, as seen by its own firmware.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ailment {
+    #[default]
+    None,
+    DeckFails,
+    SensorFails,
+    EepromFails,
+    /// The firmware hangs before it starts its tasks, with both blue LEDs lit. It is on USB, because that is started
+    /// first.
+    HangsAtStart,
+    RadioChipSilent,
+    /// Another client has read the console.
+    ConsoleRead,
+    /// The console prints much more than the queue can hold.
+    ConsoleFloods,
+}
+
+/// How a run of the firmware begins.
+#[derive(Clone, Debug)]
+pub(crate) struct BootLog {
+    pub(crate) board: String,
+    pub(crate) version: String,
+    pub(crate) uid: [u8; 12],
+    pub(crate) ailment: Ailment,
+    /// The place of the failed assertion that ended the last run.
+    pub(crate) assert: Option<&'static str>,
+}
+
+impl BootLog {
+    /// The lines that the firmware prints, and how long after its start. The order is that of `system.c`.
+    fn lines(&self) -> Vec<(Duration, String)> {
+        if matches!(self.ailment, Ailment::HangsAtStart | Ailment::ConsoleRead) {
+            return Vec::new();
+        }
+        let word = |at: usize| {
+            u32::from_le_bytes([self.uid[at], self.uid[at + 1], self.uid[at + 2], self.uid[at + 3]])
+        };
+        let mut early = vec![
+            "SYS: ----------------------------".to_owned(),
+            format!("SYS: {} is up and running!", self.board),
+            format!("SYS: Production release {}", self.version),
+            format!("SYS: I am 0x{:08X}{:08X}{:08X} and I have 1024KB of flash!", word(8), word(4), word(0)),
+            "CFGBLK: v1, verification [OK]".to_owned(),
+            "DECK_CORE: 1 deck(s) found".to_owned(),
+            "DECK_CORE: Calling INIT on driver bcFlow2 for deck 0".to_owned(),
+        ];
+        if self.ailment == Ailment::ConsoleFloods {
+            early.extend((0..400).map(|n| format!("APP: a value that nobody needs: {n}")));
+        }
+        let pick = |ill: Ailment, fails: &'static str, works: &'static str| {
+            if self.ailment == ill { fails } else { works }
+        };
+        let mut late = vec![
+            pick(
+                Ailment::SensorFails,
+                "IMU: BMI088 Gyro connection [FAIL]",
+                "IMU: BMI088 Gyro connection [OK].",
+            ),
+            "IMU: BMI088 Accel connection [OK]",
+            "IMU: BMP388 I2C connection [OK]",
+            "ESTIMATOR: Using Kalman (2) estimator",
+            "CONTROLLER: Using PID (1) controller",
+            "MTR-DRV: Using brushed motor driver",
+            "SYS: About to run tests in system.c.",
+        ];
+        if self.ailment != Ailment::RadioChipSilent {
+            late.push("SYS: NRF51 version: 2024.10");
+        }
+        late.push(pick(
+            Ailment::EepromFails,
+            "EEPROM: I2C connection [FAIL].",
+            "EEPROM: I2C connection [OK].",
+        ));
+        let failures = [
+            (Ailment::EepromFails, "SYS: storage [FAIL]"),
+            (Ailment::SensorFails, "SYS: stabilizer [FAIL]"),
+            (Ailment::DeckFails, "DECK_CORE: Deck 0 test [FAIL]."),
+            (Ailment::DeckFails, "SYS: deck [FAIL]"),
+        ];
+        late.extend(failures.iter().filter(|(ill, _)| *ill == self.ailment).map(|(_, line)| *line));
+        let mut late: Vec<String> = late.into_iter().map(str::to_owned).collect();
+        if let Some(place) = self.assert {
+            late.push("SYS: The system resumed after watchdog timeout [WARNING]".to_owned());
+            late.push(format!("SYS: Assert failed at {place}"));
+            late.push("SYS: watchdogNormalStart [FAIL]".to_owned());
+            late.push("SYS: cfAssertNormalStart [FAIL]".to_owned());
+        }
+        if self.passes() {
+            late.extend(["SYS: Self test passed!", "SYS: Free heap: 17552 bytes"].map(str::to_owned));
+        }
+        let at = |time: Duration| move |line| (time, line);
+        early.into_iter().map(at(Duration::ZERO)).chain(late.into_iter().map(at(TESTS))).collect()
+    }
+
+    fn passes(&self) -> bool {
+        let fails = [Ailment::DeckFails, Ailment::SensorFails, Ailment::EepromFails, Ailment::HangsAtStart];
+        self.assert.is_none() && !fails.contains(&self.ailment)
+    }
+}
 
 /// The EEPROM's first block: mark, version, channel, speed, two trims, radio address, checksum (configblockeeprom.c).
 fn config_block(number: u8) -> Vec<u8> {
@@ -25,13 +145,30 @@ fn config_block(number: u8) -> Vec<u8> {
     block
 }
 
-/// Whether the link is switched to USB, and the packets that wait for the host.
+/// Whether the link is switched to USB, what the firmware has yet to print, and the packets that wait for a link.
+#[allow(clippy::struct_excessive_bools, reason = "independent states of the firmware")]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
     usb: bool,
+    /// The lines that are still to come, the last one first.
+    log: Vec<(Duration, String)>,
+    started: Duration,
+    /// The self-test passes, [`TESTS`] after the start.
+    passes: bool,
+    passed: bool,
+    /// The firmware never starts the tasks that read packets.
+    hangs: bool,
+    /// The console packet that is being filled.
+    console: Vec<u8>,
+    /// That packet is finished and waits for room in the queue.
+    is_pending: bool,
     waiting: VecDeque<Vec<u8>>,
+    /// The radio's own queue has taken a packet, which it keeps until a radio client asks for it.
+    radio_is_full: bool,
     /// The value of the parameter `led.bitmask`, and how many times it was set.
     pub(crate) leds: (u8, usize),
+    /// How many times the link was switched to USB and back to the radio.
+    pub(crate) turns: (usize, usize),
 }
 
 /// What the link needs to know about its drone.
@@ -43,14 +180,60 @@ pub(crate) struct Face<'a> {
 }
 
 impl Link {
+    /// The link of a firmware that starts at `now`.
+    pub(crate) fn starting(boot: &BootLog, now: Duration) -> Link {
+        let log = boot.lines().into_iter().rev().collect();
+        let (passes, hangs) = (boot.passes(), boot.ailment == Ailment::HangsAtStart);
+        Link { log, started: now, passes, hangs, ..Link::default() }
+    }
+
+    /// Prints what is due by `now`.
+    pub(crate) fn settle(&mut self, now: Duration) {
+        let running = now.saturating_sub(self.started);
+        self.passed |= self.passes && running >= TESTS;
+        while self.log.last().is_some_and(|(at, _)| running >= *at) {
+            let Some((_, line)) = self.log.pop() else { break };
+            self.print(&line);
+        }
+        if !self.usb && !self.radio_is_full && self.waiting.pop_front().is_some() {
+            self.radio_is_full = true;
+        }
+    }
+
+    /// Prints a line. Packets end with the line or when they are full.
+    fn print(&mut self, line: &str) {
+        for byte in line.bytes().chain([b'\n']) {
+            self.offer();
+            // Text is lost while a packet waits for room.
+            if self.is_pending {
+                continue;
+            }
+            self.console.push(byte);
+            if byte == b'\n' || self.console.len() == DATA_MAX {
+                if self.waiting.len() + 1 == QUEUE {
+                    let end = self.console.len() - usize::from(byte == b'\n');
+                    self.console.truncate(end.min(DATA_MAX - FULL.len()));
+                    self.console.extend(FULL);
+                }
+                self.is_pending = true;
+                self.offer();
+            }
+        }
+    }
+
+    /// Moves the finished console packet to the queue, if there is room.
+    fn offer(&mut self) {
+        if self.is_pending && self.waiting.len() < QUEUE {
+            self.is_pending = false;
+            let text = std::mem::take(&mut self.console);
+            self.send(CONSOLE, &text);
+        }
+    }
+
     /// Switches the link to USB or back to the radio.
     pub(crate) fn turn(&mut self, to_usb: bool) {
         self.usb = to_usb;
-        self.waiting.clear();
-        if to_usb {
-            self.send(CONSOLE, b"SYS: ----------------------------\n");
-            self.send(CONSOLE, b"EEPROM: I2C connection [OK].\n");
-        }
+        if to_usb { self.turns.0 += 1 } else { self.turns.1 += 1 }
     }
 
     /// Accepts a packet from the host. Returns `false` if the link is not switched to USB.
@@ -58,6 +241,8 @@ impl Link {
         let Face { version, board, number } = *face;
         match packet {
             _ if !self.usb => return false,
+            // The interrupt handler takes the packet, and no task reads it.
+            _ if self.hangs => {}
             [PLATFORM_VERSION, 0] => self.send(PLATFORM_VERSION, &[0, 10]),
             [PLATFORM_VERSION, 1] => self.send(PLATFORM_VERSION, &[&[1], version].concat()),
             [PLATFORM_VERSION, 2] => self.send(PLATFORM_VERSION, &[&[2], board].concat()),
@@ -74,14 +259,41 @@ impl Link {
                 self.send(MEMORY_READ, &[&[1, 0, 0, 0, 0, 0], part].concat());
             }
             [PARAMETER, 0, rest @ ..] => self.set_by_name(rest),
+            [PARAMETER_TABLE, 3] => {
+                let [low, high] = PARAMETERS.to_le_bytes();
+                self.send(PARAMETER_TABLE, &[3, low, high, 1, 2, 3, 4]);
+            }
+            [PARAMETER_TABLE, 2, low, high] => self.name_parameter(u16::from_le_bytes([*low, *high])),
+            [PARAMETER_READ, low, high] => {
+                let value = match u16::from_le_bytes([*low, *high]) {
+                    SELF_TEST => vec![0, u8::from(self.passed)],
+                    number if number < PARAMETERS => vec![0, 0],
+                    _ => vec![NOT_FOUND],
+                };
+                self.send(PARAMETER_READ, &[&[*low, *high][..], &value].concat());
+            }
             _ => {}
         }
         true
     }
 
-    /// Sets a parameter by its name (param_logic.c). The simulated firmware has only one.
+    /// Sends an entry of the table of parameters. The names need no more room than the packet has (param_logic.c).
+    fn name_parameter(&mut self, number: u16) {
+        const INT8: u8 = 0;
+        const READ_ONLY: u8 = 0x40;
+        let name = match number {
+            SELF_TEST => "system\0selftestPassed\0".to_owned(),
+            number if number < PARAMETERS => format!("group{}\0value{number}\0", number / 10),
+            _ => return self.send(PARAMETER_TABLE, &[2]),
+        };
+        let [low, high] = number.to_le_bytes();
+        let kind = if number == SELF_TEST { READ_ONLY | INT8 } else { INT8 };
+        let name = name.as_bytes().get(..26).unwrap_or(name.as_bytes());
+        self.send(PARAMETER_TABLE, &[&[2, low, high, kind], name].concat());
+    }
+
+    /// Sets a parameter by its name (param_logic.c). Of these, the simulated firmware has only one.
     fn set_by_name(&mut self, request: &[u8]) {
-        const NOT_FOUND: u8 = 2;
         let end = request.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(1).map(|(at, _)| at + 1);
         let (names, value) = request.split_at(end.unwrap_or(request.len()));
         let result = match (names, value) {
@@ -94,9 +306,9 @@ impl Link {
         self.send(PARAMETER, &[&[0], names, &[result]].concat());
     }
 
-    /// Removes the next packet for the host.
+    /// Removes the next packet for the host. On the radio's side there is nothing for it.
     pub(crate) fn fetch(&mut self) -> Option<Vec<u8>> {
-        self.waiting.pop_front()
+        if self.usb { self.waiting.pop_front() } else { None }
     }
 
     fn send(&mut self, header: u8, data: &[u8]) {

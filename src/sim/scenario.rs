@@ -7,6 +7,7 @@ use super::SimBus;
 use super::descriptors::{self, UsbIdentity};
 use super::drone::{self, SimDrone, SimFault, Traits};
 use super::images;
+use super::link::Ailment;
 use super::nor::{self, Nor, Pace};
 use super::rom::Switch;
 use crate::clock::Clock;
@@ -112,6 +113,46 @@ pub const SCENARIOS: &[Scenario] = &[
         drones: dark,
     },
     Scenario { name: "restarting", what: "running; keeps restarting after a flash", drones: restarting },
+    Scenario {
+        name: "asserting",
+        what: "running; after a flash, an assertion fails and the self-test reports it",
+        drones: |now| running(now, |drone| drone.traits.asserts_after = Some(Duration::from_millis(1900))),
+    },
+    Scenario {
+        name: "bad-deck",
+        what: "running; its self-test fails because of a deck",
+        drones: |now| ailing(now, Ailment::DeckFails),
+    },
+    Scenario {
+        name: "bad-sensor",
+        what: "running; its self-test fails because of a motion sensor",
+        drones: |now| ailing(now, Ailment::SensorFails),
+    },
+    Scenario {
+        name: "bad-eeprom",
+        what: "running; its self-test fails because of the EEPROM",
+        drones: |now| ailing(now, Ailment::EepromFails),
+    },
+    Scenario {
+        name: "hung-start",
+        what: "running; its firmware hangs while it starts, with two blue LEDs lit",
+        drones: |now| ailing(now, Ailment::HangsAtStart),
+    },
+    Scenario {
+        name: "radio-silent",
+        what: "running; its radio chip does not answer",
+        drones: |now| ailing(now, Ailment::RadioChipSilent),
+    },
+    Scenario {
+        name: "console-read",
+        what: "running; another program has already read its console",
+        drones: |now| ailing(now, Ailment::ConsoleRead),
+    },
+    Scenario {
+        name: "console-floods",
+        what: "running; its console prints more than it can keep",
+        drones: |now| ailing(now, Ailment::ConsoleFloods),
+    },
     Scenario {
         name: "loose",
         what: "in DFU mode; its cable works loose halfway through a flash",
@@ -339,6 +380,14 @@ fn running(now: Duration, change: impl Fn(&mut SimDrone)) -> Vec<SimDrone> {
     let mut drones = healthy(now);
     drones.iter_mut().for_each(change);
     drones
+}
+
+/// A running drone with this ailment, which it had when it started, too.
+fn ailing(now: Duration, ailment: Ailment) -> Vec<SimDrone> {
+    let mut drone = crazyflie(Pace::Typical, CF21, Traits { ailment, ..Traits::default() });
+    drone.power_on(Duration::ZERO);
+    drone.settle(now + Duration::from_secs(60));
+    vec![drone]
 }
 
 fn missed(now: Duration) -> Vec<SimDrone> {
