@@ -326,6 +326,22 @@ pub enum Screen {
     Outcome(Box<Report>, JobFacts),
     /// Many drones at once.
     Batch(Box<BatchView>),
+    /// What a running drone prints.
+    Console(Box<ConsoleView>),
+}
+
+/// The console of a running drone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsoleView {
+    pub device: Device,
+    /// When the console was opened. The times of its lines count from here.
+    pub opened: Duration,
+    /// The lines that the drone has printed.
+    pub log: Log,
+    /// The screen from which the console was opened.
+    pub behind: Box<Screen>,
+    /// The link is being given back to the radio.
+    pub closing: bool,
 }
 
 /// A running job.
@@ -441,6 +457,8 @@ pub enum Effect {
     Resume(Box<Job>),
     /// Start a background identify.
     Identify(Box<Job>),
+    /// Start reading the console of a drone.
+    Listen(Box<Job>),
     /// Keep a backup of what will be overwritten, then let the job write.
     Proceed,
     /// Stop the job at the next safe point.
@@ -599,6 +617,22 @@ impl App {
         match &self.screen {
             Screen::Batch(view) => Some(view),
             _ => None,
+        }
+    }
+
+    /// The console on the screen.
+    pub fn console(&self) -> Option<&ConsoleView> {
+        match &self.screen {
+            Screen::Console(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// The log that the keys scroll: that of the console on the screen, unless the interface's own log covers it.
+    pub(crate) fn scrolled_log(&self) -> &Log {
+        match &self.screen {
+            Screen::Console(view) if self.over != Some(Overlay::Log) => &view.log,
+            _ => &self.log,
         }
     }
 

@@ -21,8 +21,8 @@ use crate::flash::{Address, FLASH_END, LOADER_BASE, Span};
 use crate::fleet::{Policy, Station};
 use crate::image::{Content, Image, Sha256};
 use crate::job::{
-    Compare, DroneAt, Enter, FailureKind, FlashImage, FlashTask, Job, Keep, Leave, Mismatch, Outcome, Report,
-    Selector, Task, Verify, Width,
+    Command, Compare, DeviceInfo, DroneAt, Enter, Event, FailureKind, FlashImage, FlashTask, Job, Keep,
+    Leave, Mismatch, Outcome, Report, Running, Selector, Task, Verify, Width,
 };
 use crate::plan::admission::{self, Overrides, Refusal};
 use crate::plan::undo::{Change, NoCopy, NoUndo};
@@ -38,7 +38,8 @@ use crate::tui;
 use crate::usb::descriptor::is_printable;
 use crate::usb::libusb::Libusb;
 use crate::usb::trace::Traced;
-use crate::usb::{Bus, TransferError};
+use crate::usb::{Bus, BusError, CRAZYFLIE, TransferError};
+use crate::worker::Worker;
 use crate::worker::retry::RetryingBus;
 
 mod args;
@@ -182,6 +183,9 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let report = run(global, &device, task, console)?;
             Ok(console.conclude(&report, false))
         }
+        CliCommand::Console { selector, limit, wait } => {
+            watch_console(global, selector.as_ref(), *limit, *wait, console)
+        }
         CliCommand::Inspect { image } => {
             let image = files::read_image(image)?;
             console.inspection(&image);
@@ -213,7 +217,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         CliCommand::Backup { file, force, device, .. } => backup_job(global, device, file, *force, console),
         CliCommand::Doctor => doctor(global, console),
         CliCommand::Udev { check: true, .. } => {
-            let rules = doctor::rules(&symptoms(global, console)?);
+            let rules = doctor::rules(&gather(world_or_error(global, console)?.as_ref()));
             if rules.is_empty() {
                 console.line("This system has no udev.");
             }
@@ -662,6 +666,23 @@ fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) 
     Ok(ended.report)
 }
 
+/// Prints the console of a running drone until a key, Ctrl-C or another signal, or for `limit` seconds.
+fn watch_console(
+    global: &Global,
+    chosen: Option<&Selector>,
+    limit: Option<u64>,
+    wait: u64,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    let device = DeviceArgs { wait, no_enter: true };
+    let job = job(global, &device, Task::Console(limit.map(Duration::from_secs)));
+    let job = Job { device: chosen.cloned().unwrap_or(job.device), ..job };
+    let mut jobs = jobs(global, &device, console)?;
+    let report = jobs.watch(job, console);
+    jobs.finish();
+    Ok(console.conclude(&report, false))
+}
+
 fn jobs(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<Jobs, Problem> {
     let world = bus_for(global, Some(device), console)?;
     let waits = if device.wait > 0 { Waits::Lost } else { Waits::No };
@@ -690,18 +711,61 @@ fn selector(global: &Global) -> Selector {
 
 /// Prints a checklist of the causes that keep a drone from being found or opened.
 fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
-    let passed = print_checks(&doctor::diagnose(&symptoms(global, console)?), console);
+    let world = world_or_error(global, console)?;
+    let mut symptoms = gather(world.as_ref());
+    if let Ok((bus, clock)) = world {
+        symptoms.said = what_drones_say(&bus, &clock, &symptoms.drones);
+    }
+    let passed = print_checks(&doctor::diagnose(&symptoms), console);
     Ok(if passed { Exit::Done } else { Exit::NoDevice })
 }
 
-fn symptoms(global: &Global, console: &mut Console) -> Result<doctor::Symptoms, Problem> {
-    let world: Result<World, _> = if global.demo.is_some() {
-        Ok(bus(global, console)?)
-    } else {
-        Libusb::new().map(|bus| (Arc::new(bus) as Arc<dyn Bus>, Arc::new(RealClock::new()) as Arc<dyn Clock>))
-    };
-    let bus = world.map(with_retries);
-    Ok(sys::symptoms::gather(bus.as_ref().map(|bus| bus as &dyn Bus)))
+/// Asks the running drones that can be opened what they say about themselves, one after the other.
+fn what_drones_say(
+    bus: &Arc<dyn Bus>,
+    clock: &Arc<dyn Clock>,
+    drones: &[doctor::SeenDrone],
+) -> Vec<doctor::Said> {
+    /// More would make the checklist slow and long; `identify --all` asks them all at once.
+    const MOST: usize = 8;
+    let asked = drones.iter().filter(|drone| drone.id == CRAZYFLIE && drone.open_error.is_none());
+    let worker = Worker::spawn(Arc::clone(bus), Arc::clone(clock));
+    let said = asked.take(MOST).map(|drone| {
+        let place = drone.place.clone();
+        let device = place.parse().unwrap_or_default();
+        let job = Job { device, ..Job::new(Task::Identify) };
+        let _ = worker.commands.send(Command::Run(Box::new(job)));
+        let mut said = doctor::Said { place, ..doctor::Said::default() };
+        for event in &worker.events {
+            match event {
+                Event::Known(info) => {
+                    if let DeviceInfo::Running(running) = *info {
+                        let Running { version, board, health, .. } = running;
+                        said = doctor::Said { version, board, health, ..said };
+                    }
+                }
+                Event::Finished(_) => break,
+                _ => {}
+            }
+        }
+        said
+    });
+    let said = said.collect();
+    worker.join();
+    said
+}
+
+fn world_or_error(global: &Global, console: &mut Console) -> Result<Result<World, BusError>, Problem> {
+    if global.demo.is_some() {
+        return Ok(Ok(bus(global, console)?));
+    }
+    let real = |bus| (Arc::new(bus) as Arc<dyn Bus>, Arc::new(RealClock::new()) as Arc<dyn Clock>);
+    Ok(Libusb::new().map(real))
+}
+
+fn gather(world: Result<&World, &BusError>) -> doctor::Symptoms {
+    let bus = world.map(|world| with_retries(world.clone())).map_err(Clone::clone);
+    sys::symptoms::gather(bus.as_ref().map(|bus| bus as &dyn Bus))
 }
 
 /// Prints the checks and returns true if none of them failed.

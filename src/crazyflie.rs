@@ -7,7 +7,9 @@ use crate::flash::map::SECTORS_KIB;
 use crate::usb::descriptor::{Strings, clean};
 use crate::usb::{CRAZYFLIE, Id, ROM_DFU, Setup};
 
+pub mod console;
 pub mod crtp;
+pub mod symptoms;
 
 /// Makes a running Crazyflie restart in its boot ROM (crazyflie-firmware 2022.03 and later).
 ///
@@ -16,6 +18,25 @@ pub mod crtp;
 /// wIndex as the command. The firmware resets without answering, so a failed transfer means success. Firmware that is
 /// too old acknowledges the request and keeps running.
 pub(crate) const ENTER_DFU: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
+
+/// A release of the firmware, as in `2024.10`: its year and its month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Release(u16, u8);
+
+impl Release {
+    /// The first release with [`ENTER_DFU`].
+    pub(crate) const ENTERS_DFU: Release = Release(2022, 3);
+    /// The first release that needs the radio chip's new softdevice (crazyflie2-nrf-firmware issue 95).
+    pub(crate) const NEEDS_SOFTDEVICE: Release = Release(2024, 2);
+
+    /// Reads a version, as in `2025.02`, `2024.10.1` or `2025.02 +12`. `None` if it does not begin with a release.
+    pub(crate) fn of(version: &str) -> Option<Release> {
+        let (year, rest) = version.split_once('.')?;
+        let month: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let (year, month) = (year.parse().ok()?, month.parse().ok()?);
+        ((2000..=2999).contains(&year) && (1..=12).contains(&month)).then_some(Release(year, month))
+    }
+}
 
 /// The mode of a device that may be a Crazyflie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Diagnoses why no drone is found or none can be opened. Turns facts about this computer into a checklist with a
 //! verdict and a remedy for each item. Pure: `sys::symptoms` gathers the facts.
 
+use crate::crazyflie::console::{Health, RadioChip, SelfTest};
+use crate::crazyflie::symptoms;
 use crate::crazyflie::{ENTER_BY_HAND, ForeignLoader, RelatedDevice};
 use crate::usb::{CRAZYFLIE, Id, ROM_DFU, times_on_one_wire};
 
@@ -62,6 +64,8 @@ pub struct Symptoms {
     pub devices: usize,
     /// Crazyflies and boot ROMs on USB.
     pub drones: Vec<SeenDrone>,
+    /// What the running Crazyflies say about themselves.
+    pub said: Vec<Said>,
     /// Devices related to the Crazyflie, each with its port, as in `1-1.2`.
     pub others: Vec<(RelatedDevice, String)>,
     /// The external hubs that drones are plugged into.
@@ -97,6 +101,16 @@ pub struct SeenDrone {
     pub holders: Vec<String>,
 }
 
+/// What a running drone says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Its port, as in `1-1.2`.
+    pub place: String,
+    pub version: Option<String>,
+    pub board: Option<String>,
+    pub health: Health,
+}
+
 /// A hub with drones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hub {
@@ -125,6 +139,7 @@ pub struct Rule {
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     let mut checks = vec![usb(symptoms), drones(symptoms)];
     checks.extend(symptoms.drones.iter().map(|drone| opens(drone, symptoms)));
+    checks.extend(symptoms.said.iter().map(says));
     checks.extend(symptoms.hubs.iter().filter_map(hub));
     checks.extend(symptoms.running.iter().filter_map(|(bus, running)| controller(*bus, *running)));
     checks.extend(rules(symptoms));
@@ -233,6 +248,46 @@ fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
             .to_owned(),
     };
     check("opens", Verdict::Bad, found, remedy)
+}
+
+/// A running drone that is not well is doubtful, not bad: it can be flashed.
+fn says(said: &Said) -> Check {
+    let Said { place, version, board, health } = said;
+    let Some(version) = version else {
+        let found = format!("the drone on port {place} does not answer");
+        let remedy = "Close any program that uses it, such as cfclient. If both blue LEDs stay lit, its firmware hangs: \
+            take the decks off, and switch the drone off and on.";
+        return check("firmware", Verdict::Doubtful, found, remedy);
+    };
+    let board = board.as_deref().unwrap_or("the drone");
+    let mut facts = vec![format!("{board} on port {place} runs {version}")];
+    facts.extend(match &health.self_test {
+        Some(SelfTest::Passed) => Some("self-test passed".to_owned()),
+        Some(SelfTest::Failed(modules)) if modules.is_empty() => Some("self-test not passed".to_owned()),
+        Some(SelfTest::Failed(_)) => Some(format!("self-test failed: {}", symptoms::failed_parts(health))),
+        None => None,
+    });
+    facts.extend(health.crash.as_ref().map(|it| format!("last error: {}", symptoms::crash(it))));
+    facts.extend(match &health.radio_chip {
+        RadioChip::Unknown => None,
+        RadioChip::Silent => Some("the radio chip does not answer".to_owned()),
+        RadioChip::Runs(version) => Some(format!("radio chip {version}")),
+    });
+    facts.extend((!health.decks.is_empty()).then(|| format!("decks: {}", health.decks.join(", "))));
+    let found = facts.join("; ");
+    let remedy = match &health.self_test {
+        Some(SelfTest::Failed(modules)) => match modules.first() {
+            Some(module) => symptoms::remedy(module),
+            None => {
+                "Take the decks off, and switch the drone off and on. `cfdfu console` shows which part fails."
+            }
+        },
+        _ if health.radio_chip == RadioChip::Silent => {
+            "If the drone does not connect over radio, update the radio chip with cfclient over radio."
+        }
+        _ => return check("firmware", Verdict::Good, found, ""),
+    };
+    check("firmware", Verdict::Doubtful, found, remedy)
 }
 
 /// How to give programs access to the device on Windows. libusb 1.0 needs WinUSB and cannot open a device that uses
@@ -433,6 +488,7 @@ pub(crate) fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
 mod tests {
     use super::*;
     use crate::crazyflie::FOREIGN_LOADERS;
+    use crate::crazyflie::console::ConsoleLine;
 
     fn verdict(symptoms: &Symptoms, name: &str) -> (Verdict, String) {
         let checks = diagnose(symptoms);
@@ -542,6 +598,32 @@ mod tests {
         assert!(verdict(&kernel("usb 1-1: unable to enumerate"), "kernel").1.contains("another cable"));
         let full = "xhci_hcd 0000:00:14.0: Not enough host controller resources for new device state.";
         assert!(verdict(&kernel(full), "kernel").1.contains("another controller"));
+    }
+
+    #[test]
+    fn a_running_drone_is_judged_by_what_it_says() {
+        let health = |lines: &[&str]| {
+            let mut health = Health::default();
+            for line in lines {
+                health.read(&ConsoleLine { text: (*line).to_owned(), cut: false });
+            }
+            health
+        };
+        let with = |version: Option<&str>, health: Health| {
+            let said =
+                Said { place: "1-1".to_owned(), version: version.map(str::to_owned), board: None, health };
+            Symptoms { said: vec![said], ..Symptoms::default() }
+        };
+        let well = health(&["SYS: Self test passed!", "SYS: NRF51 version: 2024.10"]);
+        let (good, text) = verdict(&with(Some("2026.08"), well), "firmware");
+        assert!(
+            good == Verdict::Good && text.contains("runs 2026.08; self-test passed; radio chip 2024.10"),
+            "{text}"
+        );
+        let (doubt, text) = verdict(&with(Some("2026.08"), health(&["SYS: storage [FAIL]"])), "firmware");
+        assert!(doubt == Verdict::Doubtful && text.contains("EEPROM") && text.contains("cfclient"), "{text}");
+        let (doubt, text) = verdict(&with(None, Health::default()), "firmware");
+        assert!(doubt == Verdict::Doubtful && text.contains("does not answer"), "{text}");
     }
 
     #[test]

@@ -523,7 +523,7 @@ impl Fleet {
 
     /// Whether a running drone is asked to enter DFU mode. A job that finds a drone is followed by its undo.
     fn enters(&self) -> bool {
-        !matches!(self.policy.job.task, Task::Identify | Task::Blink(_))
+        !matches!(self.policy.job.task, Task::Identify | Task::Blink(_) | Task::Console(_))
     }
 
     fn may_start(&self, id: usize) -> bool {
@@ -602,7 +602,7 @@ impl Fleet {
             && !matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
         let report = row.lost.take().filter(|_| !found).unwrap_or(report);
         row.state = RowState::Ended(end_of(&report));
-        row.runs = !require_boot || report.booted() == Some(true);
+        row.runs = !require_boot || report.is_well();
         (row.report, row.ended) = (Some(report), Some(now));
         // Only a drone that is away for a while was unplugged; this one may be restarting.
         row.away = Some(now);

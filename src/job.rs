@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::crazyflie::console::{ConsoleLine, Health, RadioChip};
 use crate::crazyflie::{self, Board, Mode, RelatedDevice, RomVersion};
 use crate::flash::{Segment, Span};
 use crate::image::{Content, Firmware, Loader};
@@ -58,7 +59,7 @@ impl Job {
     /// is asked to enter it.
     pub fn new(task: Task) -> Job {
         let enter = match &task {
-            Task::Find | Task::Identify | Task::Blink(_) => Enter::Never,
+            Task::Find | Task::Identify | Task::Blink(_) | Task::Console(_) => Enter::Never,
             Task::Flash(_) | Task::Verify(_) | Task::Backup(_) => Enter::IfRunning,
         };
         Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter, task }
@@ -84,6 +85,8 @@ pub enum Task {
     Identify,
     /// Blink the LEDs of a running Crazyflie for this long.
     Blink(Duration),
+    /// Read the console of a running Crazyflie for this long, or until the job is stopped.
+    Console(Option<Duration>),
 }
 
 /// How to write an image.
@@ -464,6 +467,11 @@ pub enum Event {
     },
     /// A log entry. Its level is the entry's own, except that a background identify logs `Info` entries as `Detail`.
     Log(Level, LogEntry),
+    /// The running firmware has printed a line, this long after its console was opened.
+    Console {
+        at: Duration,
+        line: ConsoleLine,
+    },
     /// The job waits for `what`, for at most `limit`.
     Waiting {
         what: WaitFor,
@@ -555,6 +563,8 @@ pub struct Report {
     pub boot: Boot,
     /// The version that the drone reported after it started.
     pub runs: Option<String>,
+    /// What the drone's firmware said about its health after it started.
+    pub health: Box<Health>,
     /// Whether `runs` differs from the version that was flashed.
     pub runs_other: bool,
     /// The version of the boot ROM, if it was read before the restart. See [`RomVersion::leaves_drone_dark`].
@@ -578,11 +588,20 @@ impl Report {
         }
     }
 
-    /// The drone was flashed, or already held the image, runs what was flashed, and will start again.
+    /// The drone keeps running, and its self-test has not failed.
+    pub fn is_well(&self) -> bool {
+        self.booted() == Some(true) && !self.health.has_failed()
+    }
+
+    /// The drone was flashed, or already held the image, runs what was flashed without a failed self-test, and will start
+    /// again.
     pub fn flies(&self) -> bool {
         matches!(self.outcome, Outcome::Flashed | Outcome::Unchanged)
             && matches!(self.boot, Boot::StaysUp | Boot::NotWatched)
             && !self.runs_other
+            && !self.health.has_failed()
+            && !self.health.is_silent()
+            && self.health.radio_chip != RadioChip::Silent
             && !self.loader.is_some_and(Loader::is_missing)
     }
 
@@ -602,6 +621,7 @@ impl Report {
             verified: false,
             boot: Boot::NotAsked,
             runs: None,
+            health: Box::default(),
             runs_other: false,
             rom: None,
             loader: None,

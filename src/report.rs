@@ -14,10 +14,12 @@ use crate::image::{Content, Loader};
 use crate::job::{Boot, DeviceInfo, DroneState, Failure, FailureKind, Identity, Other, Outcome, Report};
 use crate::usb::{CRAZYFLIE, TransferError};
 
+mod health;
 mod image;
 mod problem;
 mod right_file;
 
+pub(crate) use health::radio_chip;
 pub use image::image_error;
 pub(crate) use image::{caution, platform_change, refusal, wrong_checksum};
 pub(crate) use problem::{Advice, Problem, ProblemKind, Remedy};
@@ -100,17 +102,24 @@ pub(crate) fn figures(report: &Report) -> Option<String> {
 pub(crate) fn afterwards(report: &Report) -> Option<String> {
     let text = match (report.boot, &report.runs) {
         (Boot::NotAsked, _) => return None,
-        (Boot::Restarts, _) => RESTARTING.to_owned(),
+        (Boot::Restarts, _) => health::restarting(&report.health),
         (Boot::StaysUp | Boot::NotWatched, _) if report.loader.is_some_and(Loader::is_missing) => {
             "Your Crazyflie is running for now, but it will not start when you switch it on again.".to_owned()
+        }
+        (Boot::StaysUp | Boot::NotWatched, _) if report.health.has_failed() => {
+            health::self_test_failed(&report.health)?
         }
         (_, Some(version)) if report.runs_other => {
             format!(
                 "A Crazyflie is running {version}, which is not what was just flashed. Is it the same drone?"
             )
         }
+        (Boot::StaysUp | Boot::NotWatched, None) if report.health.is_silent() => health::SILENT.to_owned(),
         (_, Some(version)) => {
-            format!("Your Crazyflie is running {version}. Ready to fly!")
+            let tested = if report.health.has_passed() { ", self-test passed" } else { "" };
+            let chip = radio_chip(&report.health.radio_chip, Some(version));
+            let end = chip.unwrap_or_else(|| "Ready to fly!".to_owned());
+            format!("Your Crazyflie runs {version}{tested}. {end}")
         }
         (Boot::StaysUp | Boot::NotWatched, None) => {
             "Your Crazyflie is running again. Ready to fly!".to_owned()
@@ -137,28 +146,22 @@ pub(crate) fn thousands(n: u64) -> String {
     groups.join(",")
 }
 
-/// The problem that `--require-boot` reports; `None` if the drone is running or if the job itself failed.
+/// The problem that `--require-boot` reports; `None` if the drone is running and well, or if the job itself failed.
 pub(crate) fn not_running(report: &Report) -> Option<Problem> {
-    let text = afterwards(report).filter(|_| exit(report) == Exit::Done && report.booted() != Some(true))?;
+    let text = afterwards(report).filter(|_| exit(report) == Exit::Done && !report.is_well())?;
     let text = match report.boot {
         Boot::NotWatched => {
             "The drone was seen running, but not long enough to be sure that it stays up.".to_owned()
         }
         _ => text,
     };
-    Some(
-        Problem::new(
-            Exit::NotRunning,
-            ProblemKind::NotRunning,
-            "the image is on the drone, but the drone was not seen running",
-        )
-        .advise(text),
-    )
+    let message = if report.health.has_failed() {
+        "the image is on the drone, but the self-test of the firmware failed"
+    } else {
+        "the image is on the drone, but the drone was not seen running"
+    };
+    Some(Problem::new(Exit::NotRunning, ProblemKind::NotRunning, message).advise(text))
 }
-
-/// Advice for a drone that keeps restarting after a flash.
-pub(crate) const RESTARTING: &str = "The Crazyflie keeps restarting. Its firmware stops at startup, usually because it cannot find a \
-    sensor or a deck. Take off the decks, then switch the drone off and on. If that does not help, undo the flash.";
 
 /// Advice if cfdfu did not see the drone start after a flash.
 pub(crate) fn not_seen(report: &Report) -> &'static str {
@@ -222,6 +225,7 @@ pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
             }];
             rows.extend(running.board.clone().map(|board| ("board", board)));
             rows.extend(running.radio.map(|radio| ("radio", radio.to_string())));
+            rows.extend(health::rows(&running.health));
             rows
         }
     }
@@ -359,6 +363,12 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             ProblemKind::NotRunning,
             "Restart the drone, then run `cfdfu blink` again. `cfdfu list` shows its port.",
         ),
+        FailureKind::NoConsole => new(
+            Exit::Device,
+            ProblemKind::NotRunning,
+            "Restart the drone, then run `cfdfu console` again. `cfdfu list` shows its mode.",
+        )
+        .in_interface("Only the running firmware prints. Switch the drone off and on, or flash it."),
         FailureKind::NoReply => new(
             Exit::Device,
             ProblemKind::NoReply,

@@ -335,7 +335,7 @@ impl Supervisor {
         let Some(record) = self
             .record
             .as_ref()
-            .filter(|_| !matches!(job.task, Task::Find | Task::Identify | Task::Blink(_)))
+            .filter(|_| !matches!(job.task, Task::Find | Task::Identify | Task::Blink(_) | Task::Console(_)))
         else {
             return;
         };

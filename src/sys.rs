@@ -1,4 +1,4 @@
-//! Operating system access: [`files`], [`signals`], and the [`symptoms`] that the doctor evaluates.
+//! Operating system access: [`files`], [`signals`], [`keypress`], and the [`symptoms`] that the doctor evaluates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use crate::usb::{Bus, BusError, Found, TransferError, Transport};
 
 pub(crate) mod files;
 pub(crate) mod folder;
+pub(crate) mod keypress;
 pub(crate) mod signals;
 pub(crate) mod symptoms;
 

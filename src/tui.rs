@@ -248,7 +248,7 @@ impl<'a> Shell<'a> {
                 self.start_job(app, job);
             }
             Effect::Resume(job) => self.supervisor.resume(job),
-            Effect::Identify(job) => self.supervisor.start_background(job),
+            Effect::Identify(job) | Effect::Listen(job) => self.supervisor.start_background(job),
             Effect::Proceed => {
                 if let Some(entry) = app.preview().and_then(|preview| self.supervisor.proceed(preview)) {
                     let _ = self.messages.send(Msg::Job(Box::new(Event::Log(entry.level(), entry))));

@@ -106,6 +106,9 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         }
         return;
     }
+    if let Some(view) = app.console() {
+        return log_panel::console(frame, area, view, theme);
+    }
     // On a low screen, one row replaces the cards.
     let card_rows = match cards {
         Some(_) => 0,

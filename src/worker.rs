@@ -1,8 +1,9 @@
 //! The worker thread: receives commands, drives devices and posts events. It never waits for a front end.
 //!
 //! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] queries
-//! a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`] and [`blink`] are the jobs, [`retry`]
-//! is the retry policy, and [`timeline`] records where the time went. All waits use the clock passed to [`Worker::spawn`].
+//! a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`], [`blink`] and [`console`] are the
+//! jobs, [`watch`] checks a drone that has started, [`retry`] is the retry policy, and [`timeline`] records where the time
+//! went. All waits use the clock passed to [`Worker::spawn`].
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +21,7 @@ use crate::job::{
 use crate::usb::{Bus, Location, TransferError};
 
 mod blink;
+mod console;
 mod find;
 mod firmware_link;
 mod flash;
@@ -31,6 +33,7 @@ mod reboot;
 pub(crate) mod retry;
 mod session;
 mod timeline;
+mod watch;
 
 use reboot::Restarted;
 use retry::RetryingBus;
@@ -96,6 +99,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         Task::Find => find::device(ctx, job).map(|_| Outcome::Identified),
         Task::Identify => identify::identify(ctx, job),
         Task::Blink(length) => blink::blink(ctx, job, *length),
+        Task::Console(limit) => console::console(ctx, job, *limit),
     }));
     let drone = match (&job.task, ctx.drone) {
         (Task::Flash(task), DroneState::Untouched) if task.left != DroneState::Untouched => task.left,
@@ -228,10 +232,11 @@ impl<'a> Ctx<'a> {
     }
 
     /// Adds the result of a restart to the report.
-    fn report_restart(&mut self, Restarted { rom, boot, runs }: Restarted) {
+    fn report_restart(&mut self, Restarted { rom, boot, runs, health }: Restarted) {
         self.report.rom = rom;
         self.report.boot = boot;
         self.report.runs = runs;
+        *self.report.health = health;
     }
 
     /// Records and reports that the job uses this device from now on.

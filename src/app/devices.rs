@@ -1,5 +1,6 @@
 //! The devices on the bus, the selected drone, and the result of its background identify.
 
+use crate::crazyflie::console::RadioChip;
 use crate::crazyflie::{self, Board};
 use crate::flash::map::SECTORS_KIB;
 use crate::job::{Device, DeviceInfo, Other, SectorState};
@@ -17,12 +18,21 @@ pub struct Devices {
     /// The last selected drone, which is selected again when the bus changes.
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
-    /// What was identified last and does not change with a flash: the drone, its board, and its protected sectors.
-    lasting: Option<(Device, Option<Board>, Vec<usize>)>,
+    lasting: Option<Lasting>,
     /// Other running instances on this computer.
     pub other_instances: Vec<RunningInstance>,
     /// The state of each sector of the selected drone, if known.
     pub map: [Option<SectorState>; SECTORS],
+}
+
+/// What was identified last and does not change with a flash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lasting {
+    device: Device,
+    board: Option<Board>,
+    /// The write-protected sectors.
+    protected: Vec<usize>,
+    radio_chip: RadioChip,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +54,13 @@ pub struct BackgroundIdentify {
     pub known: Option<Box<DeviceInfo>>,
     /// The identify is still running, so the worker's events belong to it until it finishes.
     pub is_under_way: bool,
+}
+
+impl Lasting {
+    fn is_of(&self, device: &Device) -> bool {
+        self.device.location == device.location
+            && crazyflie::is_same_serial(&self.device.strings.serial, &device.strings.serial)
+    }
 }
 
 impl Devices {
@@ -112,36 +129,45 @@ impl Devices {
 
     /// The board of the selected drone, if it was identified in either mode.
     pub(crate) fn board(&self) -> Option<&Board> {
-        self.lasting()?.1.as_ref()
+        self.lasting()?.board.as_ref()
     }
 
     /// The sectors of the selected drone that are known to be write-protected.
     pub(crate) fn protected(&self) -> &[usize] {
-        self.lasting().map_or(&[], |(_, _, sectors)| sectors)
+        self.lasting().map_or(&[], |lasting| &lasting.protected)
     }
 
-    fn lasting(&self) -> Option<&(Device, Option<Board>, Vec<usize>)> {
+    /// What the selected drone has said about its radio chip.
+    pub(crate) fn radio_chip(&self) -> &RadioChip {
+        self.lasting().map_or(&RadioChip::Unknown, |lasting| &lasting.radio_chip)
+    }
+
+    fn lasting(&self) -> Option<&Lasting> {
         let now = self.selected()?;
-        self.lasting.as_ref().filter(|(device, ..)| {
-            device.location == now.location
-                && crazyflie::is_same_serial(&device.strings.serial, &now.strings.serial)
-        })
+        self.lasting.as_ref().filter(|lasting| lasting.is_of(now))
     }
 
     /// Keeps what a background identify has found out about its device.
     pub(crate) fn know(&mut self, known: Box<DeviceInfo>) {
         let Some(identified) = &mut self.identified else { return };
-        let (board, protected) = match &*known {
+        let before = self.lasting.take().filter(|lasting| lasting.is_of(&identified.device));
+        let before = before.map(|lasting| lasting.radio_chip).unwrap_or_default();
+        let (board, protected, radio_chip) = match &*known {
             DeviceInfo::InDfu(identity) => {
                 let protected = identity.protection.as_ref().map(|it| it.sectors.clone());
-                (identity.board.clone(), protected.unwrap_or_default())
+                (identity.board.clone(), protected.unwrap_or_default(), before)
             }
             DeviceInfo::Running(running) => {
                 let code = running.board.as_deref().and_then(crazyflie::code_of);
-                (code.map(Board::named), Vec::new())
+                let chip = match &running.health.radio_chip {
+                    RadioChip::Unknown => before,
+                    chip => chip.clone(),
+                };
+                (code.map(Board::named), Vec::new(), chip)
             }
         };
-        self.lasting = Some((identified.device.clone(), board, protected));
+        let device = identified.device.clone();
+        self.lasting = Some(Lasting { device, board, protected, radio_chip });
         identified.known = Some(known);
     }
 

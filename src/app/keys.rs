@@ -3,8 +3,11 @@
 //! An unavailable action stays in the table, with the reason.
 
 use super::batch::{BatchStage, BatchView};
+use super::update::console;
 use super::wizard::{Leds, WizardStep};
-use super::{App, BusState, DemoInput, Goal, JobView, Overlay, Screen, Slot, Stage, Which, Wizard};
+use super::{
+    App, BusState, ConsoleView, DemoInput, Goal, JobView, Overlay, Screen, Slot, Stage, Which, Wizard,
+};
 use crate::fleet::Row;
 use crate::image::{Content, Loader};
 use crate::job::{BoardCheck, Failure, FailureKind, Outcome, Report, WaitFor};
@@ -65,6 +68,8 @@ pub(crate) enum Action {
     BugReport,
     /// Check why no drone is found or can be opened.
     Doctor,
+    /// Show what the running drone prints.
+    Console,
     Help,
     /// Go back, or close the overlay.
     Back,
@@ -144,6 +149,7 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
         Screen::Job(view) => in_job(app, view),
         Screen::Outcome(report, _) => outcome(app, report),
         Screen::Batch(view) => in_batch(app, view),
+        Screen::Console(view) => in_console(view),
     };
     let can_act = !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app);
     if let Some(demo) = app.demo.as_ref().filter(|_| can_act) {
@@ -248,12 +254,39 @@ fn home(app: &App) -> Vec<Binding> {
     if app.undo.why_not().is_none() {
         rows.push(row(&[Key::Char('u')], "u", "undo", Action::Undo));
     }
+    if app.devices.list().len() < 2 {
+        rows.extend(console_row(app));
+    }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
         row(&[Key::Char('q')], "q", "quit", Action::Quit),
         row(&[Key::Char('l')], "l", "log", Action::Log),
     ]);
+    if app.devices.list().len() > 1 {
+        rows.extend(console_row(app));
+    }
     rows.extend(up_down());
+    rows
+}
+
+/// The key for the console, while a drone is plugged in.
+fn console_row(app: &App) -> Option<Binding> {
+    app.devices.selected()?;
+    let console = row(&[Key::Char('c')], "c", "console", Action::Console);
+    Some(Binding { why_not: console::why_not(app), ..console })
+}
+
+fn in_console(view: &ConsoleView) -> Vec<Binding> {
+    let mut explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
+    explain.why_not = view.log.explained().is_none().then(|| "a routine line: nothing to explain".to_owned());
+    let mut rows = vec![
+        row(&[Key::Esc, Key::Char('q'), Key::Char('c')], "Esc", "close", Action::Back),
+        explain,
+        row(&[Key::Char('?')], "?", "keys", Action::Help),
+        row(&[Key::Char('l')], "l", "log", Action::Log),
+    ];
+    rows.extend(up_down());
+    rows.extend(paging());
     rows
 }
 
@@ -382,7 +415,9 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
                 answer('3', "3", "flicker", Leds::Flicker),
                 answer('4', "4", "lit", Leds::Solid),
                 answer('5', "5", "dark", Leds::Dark),
-                answer('6', "6", "other", Leds::Other),
+                answer('6', "6", "two lit", Leds::TwoLit),
+                answer('7', "7", "red", Leds::Red),
+                answer('8', "8", "other", Leds::Other),
             ]
         }
         WizardStep::Answer(_) => {
@@ -471,6 +506,7 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     }
     if has_succeeded {
         rows.push(row(&[Key::Char('t')], "t", "again", Action::Retry));
+        rows.extend(console_row(app).filter(|row| row.why_not.is_none()));
     }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),

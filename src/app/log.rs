@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::crazyflie::console::{ConsoleFact, Module};
 use crate::dfu::Status;
 use crate::job::{Level, LogEntry};
 use crate::usb::descriptor::is_printable;
@@ -36,7 +37,12 @@ impl Log {
 
     /// Adds an entry from the worker.
     pub(crate) fn record(&mut self, at: Duration, level: Level, entry: LogEntry) {
-        self.add(at, level, &entry.to_string(), Some(entry));
+        let text = match &entry {
+            // A console has only such lines.
+            LogEntry::Console(line) => line.clone(),
+            entry => entry.to_string(),
+        };
+        self.add(at, level, &text, Some(entry));
     }
 
     fn add(&mut self, at: Duration, level: Level, text: &str, entry: Option<LogEntry>) {
@@ -139,6 +145,11 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
              the memory back on, so the drone stays dark after a flash until you switch it off and on."
         }
         E::Runs(_) => "The running firmware reported its version over USB.",
+        E::Console(line) => explain_console(&ConsoleFact::of(line)?),
+        E::ConsoleLost(_) => {
+            "The drone restarted, was unplugged, or is being flashed by another program. The console continues when the \
+             drone runs again on the same port."
+        }
         E::Entering { .. } => {
             "A running Crazyflie (2022.03 or newer) restarts in DFU mode when cfdfu requests it over USB. Then only \
              its blue LED M2 is lit, which is normal. Do not touch the button."
@@ -152,6 +163,66 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+/// Explains a line that the drone printed.
+fn explain_console(fact: &ConsoleFact) -> &'static str {
+    match fact {
+        ConsoleFact::TestsBegin => {
+            "The firmware tests each of its modules when it starts. The verdict follows."
+        }
+        ConsoleFact::SelfTestPassed => {
+            "All modules passed their tests: sensors, decks, EEPROM and the rest. The drone can fly."
+        }
+        ConsoleFact::ModuleFailed(Module::Deck) => {
+            "A deck did not answer or failed its test, so the drone does not start its motors. Take off the decks, and \
+             put them back one at a time."
+        }
+        ConsoleFact::ModuleFailed(Module::Sensors) => {
+            "A motion sensor did not answer or failed its test. Put the drone down level and switch it off and on. Old \
+             firmware does not know the sensors of newer boards."
+        }
+        ConsoleFact::ModuleFailed(Module::Settings) => {
+            "The EEPROM with the radio address and the stored parameters cannot be read. Write the settings anew with \
+             cfclient."
+        }
+        ConsoleFact::ModuleFailed(Module::LastRun) | ConsoleFact::Watchdog => {
+            "The firmware stopped with an error in its last run and was restarted by the watchdog. Switch the drone off \
+             and on to clear this."
+        }
+        ConsoleFact::ModuleFailed(_) => {
+            "One module failed its test, and with it the self-test: the drone does not start its motors."
+        }
+        ConsoleFact::PartFailed(_) => {
+            "A part of a module failed. Whether the self-test fails with it, a later line says."
+        }
+        ConsoleFact::Assert(_) => {
+            "The firmware found a state that must not occur, and stopped. The line names the source file and the line \
+             number, which the firmware's author needs."
+        }
+        ConsoleFact::HardFault => {
+            "The processor met an instruction or an address that is not valid, and stopped. The author of the firmware can \
+             find the place from the value of pc."
+        }
+        ConsoleFact::RadioChip(_) => {
+            "The radio chip has its own firmware, which is updated over radio, not over USB."
+        }
+        ConsoleFact::Deck(_) => "The firmware found this deck by its memory and starts its driver.",
+    }
+}
+
+/// Whether a line that the drone printed reports an error.
+pub(crate) fn is_error(line: &str) -> bool {
+    matches!(
+        ConsoleFact::of(line),
+        Some(
+            ConsoleFact::ModuleFailed(_)
+                | ConsoleFact::PartFailed(_)
+                | ConsoleFact::Assert(_)
+                | ConsoleFact::HardFault
+                | ConsoleFact::Watchdog
+        )
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! [`update`] is the only function that changes the interface. It takes a message and the time, and returns effects.
 //!
 //! It is total: no message makes it panic, in any state. It never blocks and does no I/O. [`job`] handles a job and its
-//! events, [`background_identify`] the background identify, and [`files`] the choice of a file.
+//! events, [`background_identify`] the background identify, [`console`] the drone's console, and [`files`] the choice of a file.
 
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use crate::report;
 
 mod background_identify;
 mod batch;
+pub(super) mod console;
 mod files;
 mod job;
 
@@ -33,7 +34,7 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
         app.notice = None;
     }
     let mut effects = handle(app, msg);
-    if effects.contains(&Effect::Quit) && app.devices.is_identifying() {
+    if effects.contains(&Effect::Quit) && (app.devices.is_identifying() || app.console().is_some()) {
         effects.insert(0, Effect::Cancel);
     }
     effects.extend(background_identify::identify(app));
@@ -91,7 +92,14 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             background_identify::on_event(app, *event);
             Vec::new()
         }
+        Msg::Job(event) if app.console().is_some() => {
+            console::on_event(app, *event);
+            Vec::new()
+        }
         Msg::Job(event) => job::on_event(app, *event),
+        Msg::Ended(ended) if ended.background && !app.devices.is_identifying() => {
+            console::ended(app, &ended.report)
+        }
         Msg::Ended(ended) if ended.background => {
             background_identify::ended(app);
             Vec::new()
@@ -281,13 +289,14 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             Vec::new()
         }
         Action::Explain => {
-            if let Some((line, meaning)) = app.log.explained() {
+            if let Some((line, meaning)) = app.scrolled_log().explained() {
                 app.over = Some(Overlay::Explain(format!("{}\n\n{meaning}", line.text)));
             }
             Vec::new()
         }
         Action::BugReport => vec![Effect::BugReport],
         Action::Doctor => vec![Effect::Doctor],
+        Action::Console => console::open(app),
         Action::Help => {
             app.over = Some(Overlay::Help(String::new()));
             Vec::new()
@@ -316,6 +325,7 @@ fn step(app: &mut App, by: isize) -> Vec<Effect> {
     }
     match &mut app.screen {
         Screen::Pick(_, _, picker) => picker.step(by),
+        Screen::Console(view) => view.log.scroll(by),
         Screen::Batch(view) => {
             let last = view.fleet.rows.len().saturating_sub(1);
             view.at = view.at.saturating_add_signed(by).min(last);
@@ -332,8 +342,8 @@ fn step(app: &mut App, by: isize) -> Vec<Effect> {
 
 fn back(app: &mut App) -> Vec<Effect> {
     match app.over.take() {
-        // The explanation was opened from the log.
-        Some(Overlay::Explain(_)) => app.over = Some(Overlay::Log),
+        // The explanation was opened from the log or from the console.
+        Some(Overlay::Explain(_)) if app.console().is_none() => app.over = Some(Overlay::Log),
         Some(Overlay::Log) => app.log.follow(),
         Some(Overlay::Help(filter)) if !filter.is_empty() => app.over = Some(Overlay::Help(String::new())),
         Some(_) => {}
@@ -347,6 +357,7 @@ fn back(app: &mut App) -> Vec<Effect> {
                 picker.at = 0;
             }
             Screen::Job(_) => {}
+            Screen::Console(_) => return console::close(app),
             Screen::Batch(view) if view.is_active() => return batch::stop(app),
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => {
                 app.screen = Screen::Outcome(resume.report.clone(), resume.facts.clone());

@@ -5,9 +5,12 @@
 //! drone boots normally; for less than 5 s, it starts the radio bootloader; for longer, it starts the boot ROM, which
 //! appears on USB once the button is released.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::crazyflie::Mode;
+use crate::crazyflie::symptoms;
+pub use crate::crazyflie::symptoms::Leds;
 use crate::job::Device;
 
 /// Countdown before the cable is plugged in, in seconds; longer if a screen reader reads the instructions.
@@ -49,33 +52,29 @@ pub enum WizardStep {
     Early,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leds {
-    /// Two blue LEDs blink slowly.
-    TwoSlow,
-    /// One blue LED blinks fast.
-    OneFast,
-    /// One blue LED flickers.
-    Flicker,
-    /// One blue LED is lit.
-    Solid,
-    Dark,
-    /// Something else, or not visible.
-    Other,
-}
-
+/// The answers to the question about the LEDs, as the wizard offers them.
 impl Leds {
     /// All answers, in the order shown.
-    pub(crate) const ALL: [Leds; 6] =
-        [Leds::TwoSlow, Leds::OneFast, Leds::Flicker, Leds::Solid, Leds::Dark, Leds::Other];
+    pub(crate) const ALL: [Leds; 8] = [
+        Leds::TwoSlow,
+        Leds::OneFast,
+        Leds::Flicker,
+        Leds::Solid,
+        Leds::Dark,
+        Leds::TwoLit,
+        Leds::Red,
+        Leds::Other,
+    ];
 
     pub(crate) fn question(self) -> &'static str {
         match self {
             Leds::TwoSlow => "two blue LEDs, slow blinks",
-            Leds::OneFast => "one blue LED, two blinks a second",
+            Leds::OneFast => "one blue LED, 2 blinks a second",
             Leds::Flicker => "one blue LED, flickering",
             Leds::Solid => "one blue LED, steadily on",
             Leds::Dark => "no LED is lit",
+            Leds::TwoLit => "two blue LEDs, steadily on",
+            Leds::Red => "a red LED, lit or blinking",
             Leds::Other => "something else, or hard to tell",
         }
     }
@@ -87,37 +86,7 @@ impl Leds {
             Leds::TwoSlow => Some(476),
             Leds::OneFast => Some(250),
             Leds::Flicker => Some(150),
-            Leds::Solid | Leds::Dark | Leds::Other => None,
-        }
-    }
-
-    /// What the answer means and what to do.
-    pub(crate) fn answer(self) -> &'static str {
-        match self {
-            Leds::TwoSlow => {
-                "This is the radio bootloader: you let go a little early. Press the button once to switch the drone \
-                 off, unplug USB and the battery, and hold the button longer next time."
-            }
-            Leds::OneFast => {
-                "Let go of the button if you are still holding it: the LED blinks like this while you do. If the drone \
-                 still does not show up, it is in DFU mode but the computer does not see it. The cable probably carries \
-                 only power: try another cable, without a hub. In a virtual machine, pass 0483:df11 through as well."
-            }
-            Leds::Flicker => {
-                "The button was pressed again, so the drone is no longer in DFU mode. Unplug USB and the battery, \
-                 and start again."
-            }
-            Leds::Solid => {
-                "The drone booted normally: the button was released too early, or pressed after the cable was plugged in. \
-                 Unplug USB and the battery, and press the button first."
-            }
-            Leds::Dark => {
-                "Most likely the drone is not getting power: try another cable or port, without a hub."
-            }
-            Leds::Other => {
-                "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the \
-                 button: first lit, then blinking slowly, then about twice a second. Let go only then."
-            }
+            Leds::Solid | Leds::Dark | Leds::TwoLit | Leds::Red | Leds::Other => None,
         }
     }
 }
@@ -224,8 +193,8 @@ impl Wizard {
     }
 
     /// What to do now, with a short explanation.
-    pub(crate) fn words(&self, now: Duration) -> (&'static str, &'static str) {
-        match self.step {
+    pub(crate) fn words(&self, now: Duration) -> (&'static str, Cow<'static, str>) {
+        let (head, detail) = match self.step {
             WizardStep::Prepare => (
                 "Unplug USB and the battery.",
                 "Hold the drone in one hand, with a finger on its button, and the cable in the other. After this you \
@@ -237,13 +206,14 @@ impl Wizard {
             WizardStep::Release if self.is_letting_go(now) => ("LET GO of the button.", "Then wait."),
             WizardStep::Release => ("Let go of the button. Looking for the drone.", "Seconds left:"),
             WizardStep::AskLeds => ("No drone found. Let go of the button.", "What are its LEDs doing?"),
-            WizardStep::Answer(leds) => (leds.question(), leds.answer()),
+            WizardStep::Answer(leds) => return (leds.question(), symptoms::answer(leds).into()),
             WizardStep::Early => (
                 "The drone booted normally: you let go a little early.",
                 "With firmware from 2022.03 or newer, the drone can switch to DFU mode by itself: press Enter. Otherwise, \
                  press t and hold the button longer.",
             ),
-        }
+        };
+        (head, detail.into())
     }
 
     /// The seconds left in this step.
@@ -283,10 +253,10 @@ impl Wizard {
             WizardStep::Prepare
             | WizardStep::Count
             | WizardStep::AskLeds
-            | WizardStep::Answer(Leds::Dark | Leds::Other) => Led::Off,
+            | WizardStep::Answer(Leds::Dark | Leds::Red | Leds::Other) => Led::Off,
             WizardStep::Answer(Leds::TwoSlow) => Led::Slow,
             WizardStep::Answer(Leds::OneFast | Leds::Flicker) => Led::Fast,
-            WizardStep::Answer(Leds::Solid) => Led::Solid,
+            WizardStep::Answer(Leds::Solid | Leds::TwoLit) => Led::Solid,
             WizardStep::Hold if held < Duration::from_millis(1500) => Led::Solid,
             WizardStep::Hold if held < Duration::from_secs(5) => Led::Slow,
             WizardStep::Hold | WizardStep::Release => Led::Fast,

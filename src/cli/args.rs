@@ -89,6 +89,11 @@ const IDENTIFY_NOTE: &str = "\
 A running drone reports its board and firmware version and is not restarted. In
 DFU mode, cfdfu also reads the bootloader, board revision and protection.";
 
+const CONSOLE_NOTE: &str = "\
+The drone keeps up to 200 lines until they are read, so the messages from its
+start are usually among them. Nothing is sent that could change a setting.
+While the console is open, the drone does not listen to the radio.";
+
 const UNDO_NOTE: &str = "\
 cfdfu saves what each flash overwrites, separately for each drone, unless you
 pass --no-undo. An undo is saved too, so a second undo restores what the first
@@ -262,6 +267,19 @@ pub(super) enum CliCommand {
     Blink {
         #[command(flatten)]
         batch: BatchArgs,
+    },
+    /// Show what a running drone prints, until a key or Ctrl-C
+    #[command(after_help = CONSOLE_NOTE)]
+    Console {
+        /// Serial number or port of the drone, like --device
+        #[arg(value_name = "SEL", value_parser = parse_selector)]
+        selector: Option<Selector>,
+        /// Stop after this many seconds
+        #[arg(long = "for", value_name = "SECS")]
+        limit: Option<u64>,
+        /// Wait up to this many seconds for the drone to appear
+        #[arg(long, value_name = "SECS", default_value_t = 0, hide_default_value = true)]
+        wait: u64,
     },
     /// Show what a file is: kind, version, boards, address, size
     Inspect {

@@ -16,6 +16,7 @@ use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
 use crate::crazyflie::ENTER_BY_HAND;
 use crate::crazyflie::Mode;
+use crate::crazyflie::console::ConsoleLine;
 use crate::doctor::{Check, Verdict};
 use crate::fleet::{Fleet, Row, RowState};
 use crate::image::Loader;
@@ -249,6 +250,7 @@ impl Console {
             Event::Ready(preview) => self.preview(preview),
             Event::Progress { phase, done, total } => self.progress(*phase, *done, *total),
             Event::Log(level, entry) => self.log_line(*level, &entry.to_string()),
+            Event::Console { at, line } => self.console_line(*at, line),
             Event::Waiting { what, limit } => self.waiting(*what, *limit),
             // [`Console::result`] prints the outcome together with the advice.
             Event::Sector { .. } | Event::Finished(_) => {}
@@ -282,6 +284,16 @@ impl Console {
         }
         if let Some(change) = preview.platform_change {
             self.log_line(Level::Warning, &report::platform_change(change));
+        }
+    }
+
+    /// Prints a line of the drone's console with its time, and what the line means if it reports an error.
+    fn console_line(&mut self, at: Duration, line: &ConsoleLine) {
+        let seconds = (at.as_secs_f64() * 1000.0).round() / 1000.0;
+        self.object(&Object::Console { seconds, text: &line.text, cut: line.cut });
+        self.line(&format!("{seconds:8.3}  {}", line.text));
+        if line.cut {
+            self.line("          (lines are missing: the drone printed more than it can keep)");
         }
     }
 
@@ -321,7 +333,10 @@ impl Console {
             return;
         }
         self.end_bar();
-        self.line(&format!("Waiting for {what} (up to {} s) ...", limit.as_secs()));
+        let is_limited = limit < Duration::from_secs(24 * 60 * 60);
+        let seconds = format!("{} s", limit.as_secs());
+        let up_to = if is_limited { format!(" (up to {seconds})") } else { String::new() };
+        self.line(&format!("Waiting for {what}{up_to} ..."));
         if matches!(what, WaitFor::Crazyflie | WaitFor::DfuByHand) {
             let text = format!("If the drone does not start, enter DFU mode by hand: {ENTER_BY_HAND}.");
             let width = self.width.saturating_sub(2);
@@ -329,12 +344,12 @@ impl Console {
                 self.line(&format!("  {line}"));
             }
         }
-        if self.live {
+        if self.live && is_limited {
             let bar = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} of {msg}") {
                 bar.set_style(style);
             }
-            bar.set_message(format!("{} s for {what}", limit.as_secs()));
+            bar.set_message(format!("{seconds} for {what}"));
             bar.enable_steady_tick(Duration::from_millis(250));
             self.bar = Some((None, bar));
         }
@@ -471,7 +486,7 @@ impl Console {
                     self.of_row(id, row, &format!("{label:<11} {text}"));
                 }
             }
-            Event::Sector { .. } | Event::Waiting { .. } | Event::Finished(_) => {}
+            Event::Sector { .. } | Event::Waiting { .. } | Event::Console { .. } | Event::Finished(_) => {}
         }
     }
 

@@ -445,9 +445,10 @@ impl Batch<'_> {
     }
 }
 
-/// One beep for a drone that is done, two if it needs its power cut, three if it failed.
+/// One beep for a drone that is done, two if it needs its power cut, three if the flash or the self-test failed.
 fn beeps(row: &Row) -> usize {
     match &row.report {
+        Some(report) if report.health.has_failed() => 3,
         Some(report) if row.succeeded() && report.boot == Boot::NotSeen => 2,
         Some(_) if row.succeeded() => 1,
         _ => 3,

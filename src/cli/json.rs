@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::crazyflie::console::{Health, RadioChip, SelfTest};
+use crate::crazyflie::symptoms::crash;
 use crate::crazyflie::{self, Board};
 use crate::doctor;
 use crate::flash::FIRMWARE_BASE;
@@ -27,6 +29,7 @@ pub(super) enum Object<'a> {
     Log { text: &'a str },
     Check { name: &'a str, verdict: &'static str, found: &'a str, remedy: &'a str },
     Scenario { name: &'a str, what: &'a str },
+    Console { seconds: f64, text: &'a str, cut: bool },
     Text { text: &'a str },
     Result(ResultObject),
     Drone { path: String, serial: &'a str, mode: &'static str, product: &'a str },
@@ -126,6 +129,9 @@ pub(super) struct BoardObject<'a> {
     write_protected_sectors: Option<&'a [usize]>,
     rom: Option<String>,
     radio: Option<String>,
+    self_test: Option<&'static str>,
+    radio_chip: Option<&'a str>,
+    decks: Option<&'a [String]>,
 }
 
 #[derive(Serialize)]
@@ -152,6 +158,12 @@ pub(super) struct ResultObject {
     verified: bool,
     booted: Option<bool>,
     runs: Option<String>,
+    self_test: Option<&'static str>,
+    /// How the firmware's last run ended, if it ended with an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    radio_chip: Option<String>,
     /// Rounded to milliseconds.
     seconds: f64,
     error: Option<ErrorObject>,
@@ -227,7 +239,7 @@ pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
             read_protected: protection.as_ref().map(|it| it.read),
             write_protected_sectors: protection.as_ref().map(|it| it.sectors.as_slice()),
             rom: rom.map(|rom| rom.to_string()),
-            radio: None,
+            ..BoardObject::default()
         },
         DeviceInfo::Running(running) => BoardObject {
             code: running.board.as_deref().and_then(crazyflie::code_of),
@@ -239,6 +251,9 @@ pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
                 complete: None,
             }),
             radio: running.radio.map(|radio| radio.to_string()),
+            self_test: self_test(&running.health),
+            radio_chip: version_of_radio_chip(&running.health),
+            decks: Some(running.health.decks.as_slice()).filter(|_| running.health.printed),
             ..BoardObject::default()
         },
     })
@@ -280,10 +295,25 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
         verified: report.verified,
         booted: report.booted(),
         runs: report.runs.clone(),
+        self_test: self_test(&report.health),
+        crash: report.health.crash.as_ref().map(crash),
+        radio_chip: version_of_radio_chip(&report.health).map(str::to_owned),
         seconds: (report.took.as_secs_f64() * 1000.0).round() / 1000.0,
         error: problem.or(failure.as_ref()).map(error),
         file: file.map(|file| file.to_string_lossy().into_owned()),
     })
+}
+
+/// The verdict of the self-test; `None` if it is not known.
+fn self_test(health: &Health) -> Option<&'static str> {
+    health.self_test.as_ref().map(|it| if *it == SelfTest::Passed { "passed" } else { "failed" })
+}
+
+fn version_of_radio_chip(health: &Health) -> Option<&str> {
+    match &health.radio_chip {
+        RadioChip::Runs(version) => Some(version),
+        RadioChip::Silent | RadioChip::Unknown => None,
+    }
 }
 
 /// The result of a command that failed outside a job.

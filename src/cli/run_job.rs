@@ -10,6 +10,7 @@ use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome,
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::settings::Settings;
 use crate::supervise::{Ended, Next, Observed, Supervisor, Waits};
+use crate::sys::keypress::KeyPress;
 use crate::sys::signals::{Signal, Signals};
 use crate::usb::Bus;
 use crate::worker::Worker;
@@ -70,6 +71,21 @@ impl Jobs {
             return self.follow(console);
         };
         Ended::of(report, false)
+    }
+
+    /// Runs a job that only listens, until a key is pressed or a signal arrives. It does not claim its drone, so that
+    /// another cfdfu may flash it in the meantime.
+    pub(super) fn watch(&mut self, job: Job, console: &mut Console) -> Report {
+        if self.is_stopped() {
+            return Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
+        }
+        let commands = self.worker.commands.clone();
+        // The worker is gone if its job has ended by itself.
+        let key = KeyPress::listen(move || drop(commands.send(Command::Cancel)));
+        let ends = if key.is_some() { "a key or Ctrl-C" } else { "Ctrl-C" };
+        console.note(&format!("The console of the drone; {ends} ends it."));
+        self.supervisor.start_background(Box::new(job));
+        self.follow(console).report
     }
 
     fn is_stopped(&self) -> bool {

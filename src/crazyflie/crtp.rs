@@ -28,6 +28,11 @@ fn content(port: u8, channel: u8, packet: &[u8]) -> Option<&[u8]> {
     (first & 0xF3 == header(port, channel) & 0xF3).then_some(rest)
 }
 
+/// The text in a packet from the console (port 0); `None` for any other packet.
+pub(crate) fn console_text(packet: &[u8]) -> Option<&[u8]> {
+    content(0, 0, packet)
+}
+
 /// A question to the running firmware's platform service (CRTP port 13, channel 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrtpQuestion {
@@ -147,6 +152,51 @@ pub(crate) fn set_leds(mask: u8) -> Vec<u8> {
 pub(crate) fn leds_are_set(packet: &[u8]) -> Option<bool> {
     let result = content(2, 3, packet)?.strip_prefix(&[0])?.strip_prefix(LEDS)?;
     Some(result.first() == Some(&0))
+}
+
+/// Asks how many parameters there are (`crtp_parameters.md`, version 2 of the table of contents).
+pub(crate) const COUNT_PARAMETERS: [u8; 2] = [header(2, 0), 3];
+
+pub(crate) fn parameters(packet: &[u8]) -> Option<u16> {
+    match content(2, 0, packet)? {
+        [3, low, high, ..] => Some(u16::from_le_bytes([*low, *high])),
+        _ => None,
+    }
+}
+
+/// Asks for the name of a parameter.
+pub(crate) fn ask_parameter(number: u16) -> [u8; 4] {
+    let [low, high] = number.to_le_bytes();
+    [header(2, 0), 2, low, high]
+}
+
+/// Whether this parameter has this name, given as `GROUP\0NAME\0`; `None` for any other packet. The firmware leaves out
+/// the last NUL.
+pub(crate) fn is_parameter(number: u16, name: &[u8], packet: &[u8]) -> Option<bool> {
+    let rest = content(2, 0, packet)?.strip_prefix(&[2])?;
+    // There is no such parameter.
+    let Some((id, rest)) = rest.split_first_chunk::<2>() else { return Some(false) };
+    let found = rest.get(1..).unwrap_or_default();
+    let same = found == name || Some(found) == name.strip_suffix(&[0]);
+    (u16::from_le_bytes(*id) == number).then_some(same)
+}
+
+/// The name of the parameter with the verdict of the self-test (`system.c`).
+pub(crate) const SELF_TEST_PASSED: &[u8] = b"system\0selftestPassed\0";
+
+/// Asks for the value of a parameter.
+pub(crate) fn read_parameter(number: u16) -> [u8; 3] {
+    let [low, high] = number.to_le_bytes();
+    [header(2, 1), low, high]
+}
+
+/// The value of a one-byte parameter; `None` for any other packet, and if the firmware reports an error.
+pub(crate) fn parameter_value(number: u16, packet: &[u8]) -> Option<u8> {
+    let (id, rest) = content(2, 1, packet)?.split_first_chunk::<2>()?;
+    match rest {
+        [0, value, ..] if u16::from_le_bytes(*id) == number => Some(*value),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

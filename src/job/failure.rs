@@ -97,6 +97,9 @@ pub enum FailureKind {
     /// A drone in DFU mode cannot be made to blink.
     #[error("a drone in DFU mode cannot blink")]
     CannotBlink,
+    /// A drone in DFU mode does not run its firmware.
+    #[error("a drone in DFU mode has no console")]
+    NoConsole,
     /// The running firmware does not answer, or another program uses its link.
     #[error("the running Crazyflie does not answer")]
     NoReply,

@@ -1,5 +1,6 @@
 //! What a drone is and what it holds, read without changing anything.
 
+use crate::crazyflie::console::Health;
 use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::{self, Board, Protection, RomVersion};
 use crate::image::{Content, Loader};
@@ -54,4 +55,6 @@ pub struct Running {
     pub board: Option<String>,
     /// The radio settings from the EEPROM; `None` if they are not valid or there was no reply.
     pub radio: Option<Radio>,
+    /// What its console and its parameters say about its health.
+    pub health: Health,
 }

@@ -95,6 +95,12 @@ pub enum LogEntry {
     NotLeft(FailureKind),
     OtherDroneThere(Location),
     Runs(String),
+    /// A line that the firmware printed.
+    Console(String),
+    /// The link to the console is open.
+    Listening,
+    /// The link to the console was lost.
+    ConsoleLost(TransferError),
     RunsOther {
         flashed: String,
     },
@@ -139,6 +145,8 @@ impl LogEntry {
             | E::AskingStatus
             | E::Written(_)
             | E::NotAsked(_)
+            | E::Console(_)
+            | E::Listening
             | E::Time { .. } => Level::Detail,
             E::Entering { .. }
             | E::Claiming
@@ -157,6 +165,7 @@ impl LogEntry {
             | E::Verified(..)
             | E::Rom(_)
             | E::Leaving
+            | E::ConsoleLost(_)
             | E::Runs(_) => Level::Info,
             E::EntryFailed(_)
             | E::LeftAlone(_)
@@ -308,6 +317,9 @@ impl fmt::Display for LogEntry {
             E::NotLeft(kind) => write!(f, "The device did not leave DFU mode: {kind}"),
             E::OtherDroneThere(port) => write!(f, "A different drone is on port {port} now"),
             E::Runs(version) => write!(f, "The Crazyflie is running {version}"),
+            E::Listening => f.write_str("Listening to the drone's console ..."),
+            E::ConsoleLost(error) => write!(f, "The console is interrupted ({error}); waiting for the drone"),
+            E::Console(line) => write!(f, "Console: {line}"),
             E::RunsOther { flashed } => {
                 write!(
                     f,

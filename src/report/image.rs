@@ -1,16 +1,20 @@
 //! Advice for files that are not images and for refused images: what is wrong and which file to use instead.
 
+use super::health::without_entry;
 use super::right_file::{RIGHT_LOADER, any_image, drone_name};
 use super::{Exit, Problem, ProblemKind};
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE, LOADER_MAX};
-use crate::image::{Firmware, Image, ImageError, Sha256};
+use crate::image::{Image, ImageError, Sha256};
 use crate::job::PlatformChange;
 use crate::plan::admission::Refusal;
 
 /// A warning about an image that cfdfu accepts.
 pub(crate) fn caution(image: &Image) -> Option<String> {
-    let flapper = image.content.firmware().and_then(Firmware::platform) == Some("flapper");
-    flapper.then(|| "only for a Flapper, although other drones use the same type of board".to_owned())
+    let firmware = image.content.firmware()?;
+    if firmware.platform() == Some("flapper") {
+        return Some("only for a Flapper, although other drones use the same type of board".to_owned());
+    }
+    without_entry(firmware.version.as_deref()?)
 }
 
 /// Warns that the drone's firmware and the image are for different platforms.

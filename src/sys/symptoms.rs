@@ -35,6 +35,8 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let (hubs, running) = (hubs(&drones), running(&drones));
     let (groups, enrolled) = groups();
     Symptoms {
+        // A worker asks the drones.
+        said: Vec::new(),
         system: system(),
         program: program(),
         no_usb,

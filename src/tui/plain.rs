@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{Shell, World};
 use crate::app::batch::BatchView;
 use crate::app::keys::{self, Key};
+use crate::app::log::Log;
 use crate::app::update::update;
 use crate::app::{App, BusState, Effect, Msg, Screen, Slot};
 use crate::job::{Level, Phase};
@@ -76,7 +77,9 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         let exhausted = ended && answers.is_empty() && is_ready(&app, interactive) && !app.detached;
         let messages = match line {
             Some(line) => keys_of(&app, &line),
-            None if exhausted && app.job().is_none() && app.batch().is_none() => break,
+            None if exhausted && app.job().is_none() && app.batch().is_none() && app.console().is_none() => {
+                break;
+            }
             None if exhausted => vec![Msg::Detached],
             None => match next(&inbox, &app)? {
                 Input::Message(message) => vec![message],
@@ -167,6 +170,7 @@ fn is_ready(app: &App, interactive: bool) -> bool {
         Screen::Job(_) => !interactive,
         Screen::Batch(view) => view.is_active() && (!interactive || view.stopping),
         Screen::Pick(_, _, picker) => picker.entries.is_none(),
+        Screen::Console(view) => view.closing,
         _ => false,
     };
     app.devices.bus != BusState::Asking && !loading && !busy
@@ -201,6 +205,8 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
 #[derive(Default)]
 struct Printed {
     logged: usize,
+    /// The number of console lines printed.
+    heard: usize,
     screen: Vec<String>,
     choices: String,
     notice: String,
@@ -228,6 +234,16 @@ impl Printed {
             let _ = writeln!(out, "{}", line.text);
         }
         self.logged = app.log.pushed();
+        let console = app.console().map(|view| &view.log);
+        let heard = console.map_or(0, Log::pushed);
+        if let Some(console) = console {
+            let lines = console.lines();
+            let new = heard.saturating_sub(self.heard);
+            for line in lines.iter().skip(lines.len().saturating_sub(new)) {
+                let _ = writeln!(out, "{:8.3}  {}", line.at.as_secs_f64(), line.text);
+            }
+        }
+        self.heard = heard;
         let notice = app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
         if notice != self.notice {
             self.notice.clone_from(&notice);
@@ -249,7 +265,9 @@ impl Printed {
             _ => false,
         };
         let choices = if screen.is_empty() || counts { String::new() } else { plain_text::choices(app) };
-        if !choices.is_empty() && (screen != self.screen || choices != self.choices) {
+        // Whether a line can be explained changes with each line of a console.
+        let changed = choices != self.choices && app.console().is_none();
+        if !choices.is_empty() && (screen != self.screen || changed) {
             let _ = writeln!(out, "{choices}");
         }
         (self.screen, self.choices) = (screen, choices);

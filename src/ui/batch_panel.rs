@@ -193,6 +193,7 @@ fn ended(end: End, row: &Row, theme: &Theme) -> (String, Style) {
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) => {
             let done = if end == End::Unchanged { "unchanged" } else { "flashed" };
             match (&report.runs, report.booted()) {
+                _ if report.health.has_failed() => (format!("{done}, self-test failed"), theme.warn),
                 (Some(version), _) => (format!("{done}, running {version}"), theme.good),
                 (None, Some(true)) => (format!("{done}, running"), theme.good),
                 (None, Some(false)) => (format!("{done}, not running yet"), theme.warn),

@@ -1,23 +1,41 @@
-//! The log: its last lines beside or below the main panel, or the whole log as an overlay.
+//! The log: its last lines beside or below the main panel, or the whole log as an overlay. Also the drone's console, which
+//! is a log of its own.
 
 use std::collections::VecDeque;
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
+use ratatui::widgets::{Block, Paragraph, Wrap};
 
 use super::theme::Theme;
-use super::{panel, wrapped};
-use crate::app::App;
-use crate::app::log;
-use crate::job::Level;
+use super::{focus, panel, wrapped};
+use crate::app::log::{self, Log};
+use crate::app::{App, ConsoleView};
+use crate::job::{Device, Level};
 
 /// Draws as many lines as fit, ending with the selected one. With `marked` (in the overlay), highlights that line and
 /// shows details.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, marked: bool) {
+    draw_log(frame, area, &app.log, panel(theme, "Log"), theme, marked);
+}
+
+/// Draws the console of a running drone.
+pub(super) fn console(frame: &mut Frame<'_>, area: Rect, view: &ConsoleView, theme: &Theme) {
+    let Device { location, .. } = &view.device;
+    let block = focus(theme, &format!("Console of the Crazyflie on port {location}"));
+    if view.log.lines().is_empty() {
+        let words = "Nothing yet. A drone that has been running for a while prints only when something happens; its \
+                     first lines may have been read already. Switch it off and on to see it start.";
+        let text = Paragraph::new(theme.text(words)).wrap(Wrap { trim: true });
+        return frame.render_widget(text.block(block), area);
+    }
+    draw_log(frame, area, &view.log, block, theme, true);
+}
+
+fn draw_log(frame: &mut Frame<'_>, area: Rect, log: &Log, block: Block<'_>, theme: &Theme, marked: bool) {
     let height = usize::from(area.height.saturating_sub(2));
-    let selected = app.log.selected();
+    let selected = log.selected();
     let end = selected.map_or(0, |at| at + 1);
     // Only the overlay has enough room for details.
     let shown = |(_, line): &(usize, &log::LogLine)| marked || line.level > Level::Detail;
@@ -26,22 +44,21 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
     // Fill the panel backwards from the selected line. If the log's start is reached first, continue below the selected
     // line.
     let mut rows = VecDeque::new();
-    for (n, line) in app.log.lines().iter().enumerate().take(end).filter(shown).rev() {
+    for (n, line) in log.lines().iter().enumerate().take(end).filter(shown).rev() {
         rows_at(n, line).into_iter().rev().for_each(|row| rows.push_front(row));
         if rows.len() >= height {
             break;
         }
     }
     let mut lines: Vec<Line<'_>> = rows.into_iter().rev().take(height).rev().collect();
-    for (n, line) in app.log.lines().iter().enumerate().skip(end).filter(shown) {
+    for (n, line) in log.lines().iter().enumerate().skip(end).filter(shown) {
         if lines.len() >= height {
             break;
         }
         lines.extend(rows_at(n, line));
     }
     lines.truncate(height);
-    let block = panel(theme, "Log");
-    let state = if app.log.following() { " following " } else { " paused " };
+    let state = if log.following() { " following " } else { " paused " };
     let block = block.title(Line::from(Span::styled(state, theme.faint)).right_aligned());
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }

@@ -34,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
             plan(app, preview, question, *stopping, theme)
         }
         // The batch has the whole screen.
-        Screen::Batch(_) => return,
+        Screen::Batch(_) | Screen::Console(_) => return,
         Screen::Job(_) if with_log => return log_panel::draw(frame, area, app, theme, false),
         Screen::Job(view) => return working(frame, area, view, theme),
         Screen::Outcome(report, facts) => {
@@ -333,7 +333,11 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     let change =
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
     let file = app.image.image().filter(|_| app.undoes(Which::Image).is_none());
-    let note = change.or_else(|| file.and_then(report::caution));
+    let chip = || {
+        let version = file.and_then(|file| file.content.firmware()).and_then(|it| it.version.as_deref());
+        report::radio_chip(app.devices.radio_chip(), version)
+    };
+    let note = change.or_else(|| file.and_then(report::caution)).or_else(chip);
     // If the question below already asks about this change, do not repeat it here.
     let is_asked = keys::danger(app) == Some(Danger::ChangedSince);
     let since = (preview.changed_since && !is_asked).then(|| {

@@ -9,6 +9,7 @@ use ratatui::widgets::{Clear, Paragraph, Wrap};
 use super::theme::Theme;
 use super::{flash_map, focus, log_panel, rows_up_to};
 use crate::app::{App, Overlay, keys};
+use crate::crazyflie::symptoms::SYMPTOMS;
 use crate::doctor::{Check, Verdict};
 use crate::job::{Confirm, Phase};
 
@@ -118,8 +119,9 @@ fn help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Them
     let map = flash_map::meanings(theme).into_iter();
     let map = map.map(|(glyph, style, text)| (glyph.to_owned(), text.to_owned(), style));
     section("The flash map: 12 sectors, number 0 holds the bootloader", 6, map.collect());
-    let leds = LEDS.iter().map(|(leds, meaning)| ((*leds).to_owned(), (*meaning).to_owned(), theme.strong));
-    section("The drone's blue LEDs", 24, leds.collect());
+    let leds = SYMPTOMS.iter().filter(|row| row.in_readme);
+    let leds = leds.map(|row| (row.leds.to_owned(), row.meaning.to_owned(), theme.strong));
+    section("The drone's LEDs (M1 is red, M2 and M3 are blue)", 30, leds.collect());
     if lines.is_empty() {
         lines.push(Line::from("Nothing matches."));
     }
@@ -127,16 +129,6 @@ fn help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Them
         if filter.is_empty() { "Help: type to filter".to_owned() } else { format!("Help: {filter}_") };
     boxed(frame, area, app, theme, &title, lines);
 }
-
-/// What the blue LEDs mean (crazyflie2-nrf-mbs and crazyflie-firmware).
-pub(super) const LEDS: [(&str, &str); 6] = [
-    ("M2 lit", "starting, or running normally"),
-    ("M2 blinks slowly", "the button is held: keep holding it"),
-    ("M2 blinks twice a second", "let go: DFU mode"),
-    ("M2 and M3 blink slowly", "the radio bootloader: the button was released early"),
-    ("M2 flickers", "the button was pressed again in DFU mode"),
-    ("all dark", "no power"),
-];
 
 /// Draws a box as tall as its text, above the notice and the footer. If the text does not fit, it scrolls.
 fn boxed(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {

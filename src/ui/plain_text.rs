@@ -10,6 +10,7 @@ use crate::app::keys::{Action, Key};
 use crate::app::picker::EntryKind;
 use crate::app::wizard::{Leds, WizardStep};
 use crate::app::{App, BusState, JobView, Overlay, Screen, Slot, Stage, WizardView, keys};
+use crate::crazyflie::symptoms::SYMPTOMS;
 use crate::doctor::Check;
 use crate::job::Outcome;
 use crate::report;
@@ -47,7 +48,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             if app.resume().is_some() && wizard.step == WizardStep::Prepare {
                 lines.insert(0, super::wizard_panel::LOST.to_owned());
             }
-            lines.push(detail.to_owned());
+            lines.push(detail.into_owned());
             if wizard.step == WizardStep::AskLeds {
                 lines.extend(
                     Leds::ALL.iter().enumerate().map(|(n, leds)| format!("  {}  {}", n + 1, leds.question())),
@@ -58,6 +59,10 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
         }
         Screen::Job(JobView { stage: Stage::Asking(_), .. }) => asking(app),
         Screen::Job(_) => Vec::new(),
+        // Its lines are printed as they arrive.
+        Screen::Console(view) => {
+            vec![format!("The console of the Crazyflie on port {}:", view.device.location)]
+        }
         // The log has a line for each drone that is done.
         Screen::Batch(view) if view.is_active() => Vec::new(),
         Screen::Batch(view) => {
@@ -103,8 +108,9 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
                 format!("  {:<6} {}{why}", shown(row), row.label)
             };
             let keys = keys::bindings_below(app);
-            let leds = super::over::LEDS.iter().map(|(leds, meaning)| format!("  {leds}: {meaning}"));
-            let head = "The drone's blue LEDs:".to_owned();
+            let leds = SYMPTOMS.iter().filter(|row| row.in_readme);
+            let leds = leds.map(|row| format!("  {}: {}", row.leds, row.meaning));
+            let head = "The drone's LEDs (M1 is red, M2 and M3 are blue):".to_owned();
             keys.iter().filter(|row| is_choice(row)).map(row).chain([head]).chain(leds).collect()
         }
         Overlay::AskStop => {

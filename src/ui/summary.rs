@@ -100,10 +100,18 @@ fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Ve
             let board = Line::from(format!("  {board}{serial}"));
             vec![head(format!("  {id}  port {location}")), board, contents(identity, theme)]
         }
-        (None, Some(DeviceInfo::Running(Running { version: Some(version), board, radio }))) => {
+        (None, Some(DeviceInfo::Running(Running { version: Some(version), board, radio, health }))) => {
             let board = board.as_deref().unwrap_or("the drone");
             let name = radio.map(|radio| format!("  {}", radio.name())).unwrap_or_default();
-            vec![head(name), place, Line::from(format!("  {board} runs {version}"))]
+            let last = if health.has_failed() {
+                Line::from(vec![
+                    Span::styled("  self-test failed", theme.bad),
+                    Span::raw(format!(", runs {version}")),
+                ])
+            } else {
+                Line::from(format!("  {board} runs {version}"))
+            };
+            vec![head(name), place, last]
         }
         (None, _) => {
             let board = app.devices.board().map(|board| format!("{} {}", board.code, board.name()));

@@ -101,7 +101,7 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
         lines.insert(0, Line::from(Span::styled(LOST, theme.warn)));
     }
     if !detail.is_empty() {
-        lines.push(Line::from(theme.text(detail)));
+        lines.push(Line::from(theme.text(&detail)));
     }
     lines.extend(wizard.count(app.now).map(|number| big_number(number, theme)).unwrap_or_default());
     match wizard.step {
@@ -136,7 +136,8 @@ fn dots<'a>(leds: Leds, now: Duration, theme: &Theme) -> Span<'a> {
     let lit = leds.half_period().is_none_or(|half| (now.as_millis() / half).is_multiple_of(2));
     let dot = if lit { theme.leds.0 } else { theme.leds.1 };
     match leds {
-        Leds::TwoSlow => Span::styled(format!("{dot}{dot}"), theme.led),
+        Leds::TwoSlow | Leds::TwoLit => Span::styled(format!("{dot}{dot}"), theme.led),
+        Leds::Red => Span::styled(format!("{dot} "), theme.bad),
         Leds::OneFast | Leds::Flicker | Leds::Solid => Span::styled(format!("{dot} "), theme.led),
         Leds::Dark => Span::styled(format!("{} ", theme.leds.1), theme.faint),
         Leds::Other => Span::styled("? ", theme.faint),
@@ -178,6 +179,8 @@ fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     let label = match (wizard.step, wizard.led(app.now)) {
         (WizardStep::AskLeds | WizardStep::Answer(Leds::Other), _) => "",
         (WizardStep::Answer(Leds::TwoSlow), _) => "M2, M3: slow",
+        (WizardStep::Answer(Leds::TwoLit), _) => "M2, M3: lit",
+        (WizardStep::Answer(Leds::Red), _) => "M1: red",
         (WizardStep::Answer(Leds::Flicker), _) => "M2: flickering",
         (WizardStep::Answer(Leds::Dark), _) => "all dark",
         (WizardStep::Answer(_), Led::Fast) => "M2: fast",
@@ -188,7 +191,7 @@ fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
         (_, Led::Fast) => "M2 should: fast",
     };
     let second = match wizard.step {
-        WizardStep::Answer(Leds::TwoSlow) => led.clone(),
+        WizardStep::Answer(Leds::TwoSlow | Leds::TwoLit) => led.clone(),
         _ => Span::raw(" "),
     };
     vec![

@@ -1,10 +1,12 @@
 //! The CRTP link to a running Crazyflie over USB. Opening it switches the firmware's link from the radio to USB;
-//! [`FirmwareLink::close`] switches it back.
+//! [`FirmwareLink::close`] switches it back. While it is open, it collects what the firmware prints on its console: the
+//! packets of the console and the answers to questions arrive on the same endpoint.
 
 use std::time::Duration;
 
 use super::{Ctx, port};
 use crate::crazyflie::Mode;
+use crate::crazyflie::console::{ConsoleLine, ConsoleReader, Health};
 use crate::crazyflie::crtp::{CRTP_IN, CRTP_MAX, CRTP_OUT, LINK_TO_RADIO, LINK_TO_USB};
 use crate::job::{Device, LogEntry};
 use crate::usb::descriptor::{self, Names};
@@ -21,6 +23,11 @@ const OPEN_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct FirmwareLink {
     transport: Box<dyn Transport>,
+    reader: ConsoleReader,
+    /// What the firmware has said about its health since the link was opened.
+    pub(super) health: Health,
+    /// The lines that [`FirmwareLink::listen`] has not returned yet.
+    lines: Vec<ConsoleLine>,
 }
 
 impl FirmwareLink {
@@ -54,7 +61,9 @@ impl FirmwareLink {
                 return None;
             }
         }
-        let mut link = FirmwareLink { transport };
+        let health = Health { asked: true, ..Health::default() };
+        let mut link =
+            FirmwareLink { transport, reader: ConsoleReader::default(), health, lines: Vec::new() };
         if link.transport.control_out(LINK_TO_USB, &[], PACKET).is_err() {
             link.close();
             return None;
@@ -62,7 +71,7 @@ impl FirmwareLink {
         Some(link)
     }
 
-    /// Sends a packet and waits for its answer, ignoring other packets. `None` if no answer comes.
+    /// Sends a packet and waits for its answer. Of other packets, only the console's count. `None` if no answer comes.
     pub(super) fn ask<T>(
         &mut self,
         ctx: &Ctx<'_>,
@@ -79,8 +88,11 @@ impl FirmwareLink {
         while ctx.clock.now().saturating_sub(start) < ANSWER {
             match self.transport.bulk_in(CRTP_IN, &mut packet, PACKET) {
                 Ok(n) => {
-                    let answer = answer(packet.get(..n).unwrap_or_default());
+                    let packet = packet.get(..n).unwrap_or_default();
+                    self.collect(packet);
+                    let answer = answer(packet);
                     if answer.is_some() {
+                        self.health.answered = true;
                         return Ok(answer);
                     }
                 }
@@ -89,6 +101,29 @@ impl FirmwareLink {
             }
         }
         Ok(None)
+    }
+
+    /// Waits up to `limit` for a packet, and returns the console lines that have ended since the last call.
+    pub(super) fn listen(&mut self, limit: Duration) -> Result<Vec<ConsoleLine>, TransferError> {
+        let mut packet = [0; CRTP_MAX];
+        match self.transport.bulk_in(CRTP_IN, &mut packet, limit) {
+            Ok(n) => self.collect(packet.get(..n).unwrap_or_default()),
+            Err(TransferError::Timeout) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(std::mem::take(&mut self.lines))
+    }
+
+    /// The line whose end has not arrived.
+    pub(super) fn last_line(&mut self) -> Option<ConsoleLine> {
+        self.reader.end()
+    }
+
+    fn collect(&mut self, packet: &[u8]) {
+        for line in self.reader.read(packet) {
+            self.health.read(&line);
+            self.lines.push(line);
+        }
     }
 
     /// Switches the link back to the radio. Errors are ignored: the drone may be gone.

@@ -1,5 +1,5 @@
-//! Queries a running Crazyflie: its version, its board, and the radio address that is its name in a swarm. A missing
-//! reply is not an error: the field stays `None`.
+//! Queries a running Crazyflie: its version, its board, the radio address that is its name in a swarm, and its health. A
+//! missing reply is not an error: the field stays `None`.
 
 use std::time::Duration;
 
@@ -11,24 +11,16 @@ use crate::usb::TransferError;
 
 /// The most memories to query. The firmware has about ten, and the EEPROM is among the first.
 const MEMORIES: u8 = 16;
+/// How long the search for a parameter may take. The firmware has about four hundred, and each takes two transfers.
+const SEARCH: Duration = Duration::from_millis(900);
+/// How long to wait for console text once all questions are answered. The firmware sends what it has kept without pauses.
+const REST: Duration = Duration::from_millis(20);
+/// The most packets of console text to read after the questions: what the firmware keeps (`crtp.c`).
+const KEPT: usize = 200;
 
-/// Queries the version and the board of the running `device`, retrying for up to `limit`: firmware that has just started
-/// needs a moment.
-pub(super) fn ask(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
-    query(ctx, device, limit, |_| None)
-}
-
-/// Like [`ask`], but also reads the radio settings.
+/// Queries everything that the running `device` says about itself, retrying for up to `limit`: firmware that has just
+/// started needs a moment.
 pub(super) fn ask_all(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
-    query(ctx, device, limit, |link| radio(ctx, link).unwrap_or(None))
-}
-
-fn query(
-    ctx: &Ctx<'_>,
-    device: &Device,
-    limit: Duration,
-    radio: impl Fn(&mut FirmwareLink) -> Option<Radio>,
-) -> Running {
     let start = ctx.clock.now();
     let in_time = || ctx.clock.now().saturating_sub(start) < limit;
     let mut running = Running::default();
@@ -44,18 +36,68 @@ fn query(
     }
     if running.version.is_some() {
         running.board = question(ctx, &mut link, CrtpQuestion::BoardName).unwrap_or(None);
-        running.radio = radio(&mut link);
+        running.radio = radio(ctx, &mut link).unwrap_or(None);
+        // The link may be lost by now; the health then stays what it is.
+        let _ = health(ctx, &mut link);
     }
+    running.health = link.health.clone();
+    running.health.finish();
     link.close();
     running
 }
 
-fn question(
+pub(super) fn question(
     ctx: &Ctx<'_>,
     link: &mut FirmwareLink,
     question: CrtpQuestion,
 ) -> Result<Option<String>, TransferError> {
     link.ask(ctx, &question.packet(), |packet| question.answer(packet))
+}
+
+/// Reads the console text that the firmware has kept. If it has no verdict of the self-test, the parameter decides.
+fn health(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
+    for _ in 0..KEPT {
+        let before = ctx.clock.now();
+        for line in link.listen(REST)? {
+            ctx.log(LogEntry::Console(line.text));
+        }
+        if ctx.clock.now().saturating_sub(before) >= REST {
+            break;
+        }
+    }
+    if link.health.self_test.is_none()
+        && let Some(passed) = self_test_passed(ctx, link)?
+    {
+        link.health.decide(passed);
+    }
+    Ok(())
+}
+
+/// Reads the parameter `system.selftestPassed`. Parameters have no fixed numbers, so this searches for the name. `None`
+/// if it is not found in time.
+pub(super) fn self_test_passed(
+    ctx: &Ctx<'_>,
+    link: &mut FirmwareLink,
+) -> Result<Option<bool>, TransferError> {
+    let start = ctx.clock.now();
+    let Some(count) = link.ask(ctx, &crtp::COUNT_PARAMETERS, crtp::parameters)? else { return Ok(None) };
+    for number in 0..count {
+        if ctx.clock.now().saturating_sub(start) >= SEARCH {
+            break;
+        }
+        let is_it = |packet: &[u8]| crtp::is_parameter(number, crtp::SELF_TEST_PASSED, packet);
+        match link.ask(ctx, &crtp::ask_parameter(number), is_it)? {
+            None => break,
+            Some(false) => {}
+            Some(true) => {
+                let value = link.ask(ctx, &crtp::read_parameter(number), |packet| {
+                    crtp::parameter_value(number, packet)
+                })?;
+                return Ok(value.map(|value| value != 0));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the radio settings from the EEPROM. Stops at the first missing reply.

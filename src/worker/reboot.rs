@@ -1,16 +1,18 @@
-//! Restarts the drone, from its firmware into DFU mode and back, and checks whether it stays up. The drone is tracked
-//! by its port, and its serial number is checked after each re-enumeration.
+//! Restarts the drone, from its firmware into DFU mode and back. The drone is tracked by its port, and its serial number
+//! is checked after each re-enumeration. [`watch`] then checks whether it is well.
 
 use std::time::Duration;
 
 use super::port::{at, open, require_same_drone, with_permission};
 use super::session::Session;
 use super::timeline::Part;
-use super::{Ctx, FirstSeen, Stop, query_firmware};
+use super::watch::{Watched, watch};
+use super::{Ctx, FirstSeen, Stop};
+use crate::crazyflie::console::Health;
 use crate::crazyflie::{self, Mode, RomVersion};
 use crate::flash::Address;
 use crate::job::{Boot, Device, FailureKind, LogEntry, WaitFor};
-use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError, descriptor};
+use crate::usb::{TransferError, descriptor};
 
 /// Time limit for the request to enter DFU mode. The firmware resets at once and does not answer.
 const ENTER_LIMIT: Duration = Duration::from_secs(1);
@@ -26,15 +28,10 @@ const DFU_APPEARS: Duration = Duration::from_secs(10);
 const ENTRY_TRIES: u32 = 8;
 /// No new attempt starts after this time.
 const ENTRY: Duration = Duration::from_secs(60);
-/// How long a drone must keep running, at the same address, to count as staying up. If its firmware fails an assertion,
-/// it restarts about once per second.
-const STAYS: Duration = Duration::from_secs(3);
 /// How long a device may take to disconnect after a request to restart.
 const GONE: Duration = Duration::from_secs(2);
 /// How long to wait for the drone to appear after leave.
 const APPEARS: Duration = Duration::from_secs(10);
-/// How long a drone that has started may take to report its version.
-const PROOF: Duration = Duration::from_secs(3);
 
 /// The result of one attempt to enter DFU mode.
 enum Entered {
@@ -142,7 +139,7 @@ pub(super) fn appears_in_dfu(
 
 /// What a drone did after leave.
 enum Started {
-    /// It is running. [`stays`] checks whether it keeps running.
+    /// It is running. [`watch`] checks whether it keeps running.
     Running(Device),
     /// It is back in DFU mode. After manual entry, the radio chip makes every reset end in DFU mode.
     InDfu,
@@ -168,33 +165,13 @@ fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started
     Ok(if seen.mode == Mode::Firmware { Started::Running(seen) } else { Started::InDfu })
 }
 
-/// Watches whether a running drone stays up: it must still be connected, at the same address, [`STAYS`] after `seen`. A
-/// new address or DFU mode means that it restarted unprompted, even if it is stable on USB afterwards: after a failed
-/// assertion the firmware may stop in its failed self-test, and after manual entry every reset ends in DFU mode.
-fn stays(ctx: &mut Ctx<'_>, device: &Device, seen: Duration) -> Result<Boot, Stop> {
-    let mut gone_since = None;
-    let boot = ctx.wait_for(WaitFor::StayUp, STAYS * 3, |ctx| {
-        let now = ctx.clock.now();
-        let list = ctx.bus.list()?;
-        let found = list.iter().find(|found| found.location == device.location);
-        Ok(match found {
-            Some(found) if (found.id, found.address) == (device.id, device.address) => {
-                (now.saturating_sub(seen) >= STAYS).then_some(Boot::StaysUp)
-            }
-            Some(found) if found.id == CRAZYFLIE || found.id == ROM_DFU => Some(Boot::Restarts),
-            // Probably unplugged, because a restart takes only about a second.
-            _ => (now.saturating_sub(*gone_since.get_or_insert(now)) >= STAYS).then_some(Boot::NotWatched),
-        })
-    })?;
-    Ok(boot.unwrap_or(Boot::NotWatched))
-}
-
 /// The result of a restart.
 pub(super) struct Restarted {
     pub(super) rom: Option<RomVersion>,
     pub(super) boot: Boot,
     /// The version that the firmware reports.
     pub(super) runs: Option<String>,
+    pub(super) health: Health,
 }
 
 /// Leaves DFU mode and checks whether the drone starts and stays up. The ROM starts the program at `address`, or resets
@@ -208,7 +185,7 @@ pub(super) fn restart(
     ctx.enters(Part::Restart);
     let rom = session.rom_version(ctx).unwrap_or(None);
     ctx.log(LogEntry::Rom(rom));
-    let not_seen = Restarted { rom, boot: Boot::NotSeen, runs: None };
+    let not_seen = Restarted { rom, boot: Boot::NotSeen, runs: None, health: Health::default() };
     let left = session.leave(ctx, address);
     // The device is expected to disconnect now.
     ctx.at = None;
@@ -230,18 +207,8 @@ pub(super) fn restart(
         return not_seen;
     };
     ctx.was = FirstSeen::Running;
-    let seen = ctx.clock.now();
-    // The version is optional: stop asking after PROOF.
-    let runs = query_firmware::ask(ctx, &running, PROOF).version;
-    if let Some(version) = &runs {
-        ctx.log(LogEntry::Runs(version.clone()));
-    }
-    // The job is done. The time spent watching the drone does not count, and a cancel skips it.
-    let watched = ctx.clock.now();
-    let boot = stays(ctx, &running, seen).unwrap_or(Boot::NotWatched);
-    ctx.cancelled = false;
-    ctx.idle += ctx.clock.now().saturating_sub(watched);
-    Restarted { rom, boot, runs }
+    let Watched { boot, runs, health } = watch(ctx, &running);
+    Restarted { rom, boot, runs, health }
 }
 
 /// Whether an open error persists once the device has settled. Other errors may be due to a device that is appearing or

@@ -18,7 +18,7 @@ fn a_flash_with_piped_output_prints_plain_lines() {
         "dfuERROR, status(10) = errFIRMWARE (normal when the boot ROM has just started)",
         "Erase    0x08004000   16 KiB   0.23 s",
         "Download 0x08004000 243176 bytes",
-        "Your Crazyflie is running 2026.08. Ready to fly!",
+        "Your Crazyflie runs 2026.08, self-test passed. Ready to fly!",
     ] {
         assert!(text.lines().any(|it| it == line), "{line:?} is not in:\n{text}");
     }

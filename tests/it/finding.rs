@@ -186,7 +186,7 @@ fn identify_queries_a_running_drone_over_usb_and_switches_its_link_back_to_radio
         Event::Known(info) => Some((**info).clone()),
         _ => None,
     });
-    let Some(DeviceInfo::Running(Running { version, board, radio })) = info else { panic!("{info:?}") };
+    let Some(DeviceInfo::Running(Running { version, board, radio, .. })) = info else { panic!("{info:?}") };
     assert_eq!((version.as_deref(), board.as_deref()), (Some("2025.02"), Some("Crazyflie 2.1")));
     assert_eq!(radio.map(|radio| radio.to_string()).as_deref(), Some("radio://0/80/2M/E7E7E7E751"));
     let seen = seen.lock().unwrap();

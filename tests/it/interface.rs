@@ -62,7 +62,7 @@ impl Interface {
             match &effect {
                 Effect::Start(job) => self.supervisor.start(job.clone()),
                 Effect::Resume(job) => self.supervisor.resume(job.clone()),
-                Effect::Identify(job) => self.supervisor.start_background(job.clone()),
+                Effect::Identify(job) | Effect::Listen(job) => self.supervisor.start_background(job.clone()),
                 Effect::Proceed => drop(self.supervisor.proceed(self.app.preview().unwrap())),
                 Effect::Cancel => self.supervisor.cancel(),
                 Effect::DemoInput(input) => self.act(*input),

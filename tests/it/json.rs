@@ -58,6 +58,8 @@ const LINES: &[&str] = &[
     "man",
     "demo-image new.bin",
     "demo-image cf2.bin",
+    "console --demo={} --for 3",
+    "console 1-1 --demo --for 2",
     "--demo=help",
     "--demo",
     "flash",

@@ -75,6 +75,7 @@ mod files;
 mod finding;
 mod flashing;
 mod fleet;
+mod health;
 mod hostile;
 mod interface;
 mod json;

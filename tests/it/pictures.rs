@@ -222,11 +222,41 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
+/// What a drone says about its health.
+fn health_scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    for scenario in ["bad-deck", "asserting", "hung-start", "radio-silent"] {
+        let mut ui = Interface::new(scenario);
+        ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+        ui.confirm('f');
+        scenes.push((scenario, ui.app.clone()));
+    }
+    let mut ui = Interface::new("bad-sensor");
+    scenes.push(("found", ui.app.clone()));
+    // The identify has read the lines of the last start.
+    ui.key('c');
+    ui.until(|event| matches!(event, Event::Log(_, LogEntry::Listening)));
+    ui.world.bus.with(0, |drone, now| drone.cut_power(now));
+    ui.until(|event| matches!(event, Event::Log(_, LogEntry::ConsoleLost(_))));
+    ui.world.bus.with(0, |drone, now| drone.power_on(now));
+    ui.until(|event| matches!(event, Event::Console { line, .. } if line.text == "SYS: stabilizer [FAIL]"));
+    scenes.push(("console", ui.app.clone()));
+    ui.key('e');
+    scenes.push(("console-explain", ui.app.clone()));
+    let mut ui = Interface::new("console-read");
+    ui.key('c');
+    scenes.push(("console-empty", ui.app.clone()));
+    scenes
+}
+
 #[test]
 fn scenes_of_boards_and_trouble_match_their_snapshots() {
-    for (kind, scenes) in
-        [("board", board_scenes()), ("fleet", batch_scenes()), ("trouble", trouble_scenes())]
-    {
+    for (kind, scenes) in [
+        ("board", board_scenes()),
+        ("fleet", batch_scenes()),
+        ("trouble", trouble_scenes()),
+        ("health", health_scenes()),
+    ] {
         for (name, app) in scenes {
             for (width, height) in [(80, 24), (60, 16)] {
                 check_screen(&format!("{kind}-{name}-{width}x{height}"), &app, &theme(), (width, height));

@@ -421,7 +421,8 @@ fn the_job_waits_for_a_rom_that_enumerates_late() {
 /// self-test.
 #[test]
 fn a_drone_that_restarts_by_itself_is_not_reported_as_booted() {
-    for after in [150, 700, 1500, 2500] {
+    // The self-test of the simulated drone ends after 1.15 s, and it is watched for a second longer.
+    for after in [150, 700, 1500, 2000] {
         let world =
             changed("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
         let report = flash(&world).report;

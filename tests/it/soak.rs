@@ -69,7 +69,9 @@ fn soak() {
                     ui.look();
                 }
                 Screen::Outcome(..) | Screen::Home => break,
-                Screen::Pick(..) | Screen::Batch(_) => panic!("flash {n}: no file, or a batch"),
+                Screen::Pick(..) | Screen::Batch(_) | Screen::Console(_) => {
+                    panic!("flash {n}: no file, or a batch")
+                }
             }
         }
         assert!(matches!(ui.app.screen, Screen::Outcome(..) | Screen::Home), "flash {n} is stuck");

@@ -1,7 +1,11 @@
 //! Checks tables where a new row may easily be incomplete: scenarios, boards, explanations of log lines.
 
+use std::fs;
+use std::path::Path;
+
 use cfdfu::app::log::explain;
 use cfdfu::crazyflie::BOARDS;
+use cfdfu::crazyflie::symptoms::{Leds, SYMPTOMS, Symptom};
 use cfdfu::image::Content;
 use cfdfu::job::{Event, Level};
 use cfdfu::sim::images;
@@ -24,6 +28,52 @@ fn identify_and_flash_end_with_a_consistent_result_in_every_scenario() {
             assert_eq!(failed, !last["error"].is_null(), "{line}: {last}");
             assert_eq!(failed, ran.code != 0, "{line}: {last}");
         }
+    }
+}
+
+/// The tables of symptoms in the documentation are those of the wizard and the help. `UPDATE=1` writes them.
+#[test]
+fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
+    let row = |row: &Symptom, with_usb: bool| {
+        let usb = if with_usb { format!(" {} |", row.usb) } else { String::new() };
+        format!("| {} |{usb} {} | {} |\n", row.leds, row.meaning, row.helps).replace("|  |", "| |")
+    };
+    let all: String = SYMPTOMS.iter().map(|symptom| row(symptom, true)).collect();
+    let few = SYMPTOMS.iter().filter(|symptom| symptom.in_readme);
+    let few: String = few.map(|symptom| row(symptom, false)).collect();
+    let files = [
+        (
+            "docs/troubleshooting.md",
+            "| the LEDs | `lsusb` shows | what it means | what helps |\n|---|---|---|---|\n",
+            all,
+        ),
+        (
+            "README.md",
+            "| the LEDs (M1 is red, M2 and M3 are blue) | what it means | what to do |\n|---|---|---|\n",
+            few,
+        ),
+    ];
+    for (name, head, rows) in files {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        let start = text.find(head).unwrap_or_else(|| panic!("{name} has no such table")) + head.len();
+        let end = start + text[start..].find("\n\n").unwrap() + 1;
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, format!("{}{rows}{}", &text[..start], &text[end..])).unwrap();
+        } else {
+            assert!(text[start..end] == rows, "{name} is out of date: run UPDATE=1 cargo test tables");
+        }
+    }
+}
+
+/// The wizard explains each of its answers with a row of the table, except the one that fits no row.
+#[test]
+fn every_answer_of_the_wizard_has_one_row() {
+    for leds in
+        [Leds::TwoSlow, Leds::OneFast, Leds::Flicker, Leds::Solid, Leds::Dark, Leds::TwoLit, Leds::Red]
+    {
+        let rows = SYMPTOMS.iter().filter(|row| row.answers == Some(leds)).count();
+        assert_eq!(rows, 1, "{leds:?}");
     }
 }
 

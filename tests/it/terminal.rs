@@ -37,14 +37,14 @@ fn a_session_flashes_while_the_window_is_resized_and_restores_the_terminal() {
         session.master.as_ref().unwrap().resize(size).unwrap();
         thread::sleep(Duration::from_millis(150));
     }
-    session.until("Your Crazyflie is running");
+    session.until("Your Crazyflie runs");
     let bytes = session.sent();
     assert!(bytes < 60_000, "{bytes} bytes for a whole flash with three repaints");
     println!("{bytes} bytes on the wire for a whole demo flash with three resizes");
     // A second flash in the same session starts from the beginning and finds nothing to do.
     session.press("t");
     let screen = session.until("Unchanged and verified");
-    assert!(screen.contains("Your Crazyflie is running"), "{screen}");
+    assert!(screen.contains("Your Crazyflie runs"), "{screen}");
     session.press("q");
     assert_eq!(session.ended(), 0);
     session.is_restored();
@@ -212,7 +212,7 @@ fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
         }
     }
     session.agree();
-    session.until("Your Crazyflie is running");
+    session.until("Your Crazyflie runs");
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn a_file_that_changed_since_it_was_chosen_is_read_again() {
     let screen = session.until("Nothing is written until you confirm");
     assert!(screen.contains("firmware 2099.01"), "{screen}");
     session.agree();
-    session.until("is running 2099.01. Ready to fly");
+    session.until("runs 2099.01, self-test passed");
     // A deleted file is not flashed.
     session.press("\r");
     session.until("What would you like");

@@ -66,6 +66,32 @@ start dark 0483:5740
 check "with --leave-by-reset the drone starts" says "Crazyflie is running 2026.08" 0 "$cfdfu" flash new.bin --leave-by-reset --require-boot
 stop
 
+echo "== what the drone says of itself"
+start bad-deck 0483:5740
+check "identify names the part that fails its self-test" says "failed: a deck" 0 "$cfdfu" identify
+check "a failed self-test is reported after a flash" says "self-test failed: a deck" 76 "$cfdfu" flash new.bin --require-boot
+check "and in JSON" says '"self_test":"failed"' 0 "$cfdfu" flash new.bin --full --json
+stop
+start asserting 0483:5740
+check "a failed assertion is reported with its place" says "stabilizer.c:245" 76 "$cfdfu" flash new.bin --require-boot
+stop
+start healthy 0483:5740
+"$cfdfu" console 0<&- >console.log 2>&1 &
+console=$!
+check "the console shows what the drone has printed" shows console.log "Self test passed"
+check "beside the console, the drone is flashed" says "Flashed and verified" 0 "$cfdfu" flash new.bin
+echo unplug >&3
+check "the console waits for the drone" shows console.log "interrupted.*interrupted"
+echo plug >&3
+check "and continues with its next start" shows console.log "Production release 2026.08"
+check "until the self-test" shows console.log "2026.08.*Self test passed"
+kill -INT $console
+wait $console
+check "Ctrl-C is its normal end" [ $? -eq 0 ]
+echo link >&3
+check "and the link is back with the radio" shows sim.log "link to USB 1, to the radio 1"
+stop
+
 echo "== boards that cannot be read"
 start nameless
 check "the board is read even if the OTP memory has no name" says "board is CB10" 65 "$cfdfu" flash new.bin

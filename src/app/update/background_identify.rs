@@ -3,7 +3,7 @@
 
 use crate::app::{App, BackgroundIdentify, Effect, Goal, Screen};
 use crate::image::Loader;
-use crate::job::{DeviceInfo, Event, Identity, Job, Level, Selector, Task};
+use crate::job::{DeviceInfo, Event, Identity, Job, Level, LogEntry, Selector, Task};
 use crate::report;
 
 /// The job that identifies the selected device, unless that device is already identified or in use.
@@ -34,7 +34,9 @@ pub(super) fn on_event(app: &mut App, event: Event) {
             }
             app.devices.know(known);
         }
-        Event::Log(level @ Level::Warning, entry) => app.log.record(app.now, level, entry),
+        Event::Log(level, entry) if level == Level::Warning || matches!(entry, LogEntry::Console(_)) => {
+            app.log.record(app.now, level, entry);
+        }
         _ => {}
     }
 }

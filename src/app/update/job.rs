@@ -283,7 +283,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
             }
         }
         // The end arrives as `Msg::Ended`.
-        Event::Planned(_) | Event::Known(_) | Event::Finished(_) => {}
+        Event::Planned(_) | Event::Known(_) | Event::Console { .. } | Event::Finished(_) => {}
     }
     Vec::new()
 }
@@ -383,6 +383,8 @@ pub(super) fn detach(app: &mut App) -> Vec<Effect> {
         // A resumed job (`Confirm::Go`) has already written.
         Some(JobView { stage: Stage::Working, .. } | JobView { confirm: Confirm::Go, .. }) => Vec::new(),
         Some(_) => stop(app),
+        // The link goes back to the radio first.
+        None if app.console().is_some() => super::console::close(app),
         None => vec![Effect::Quit],
     }
 }

@@ -1,0 +1,89 @@
+//! The console of the running drone in the interface: opens it, collects its lines, and closes it. It begins with the lines
+//! that a job has read before, because the drone sends each line only once. The drone's link goes back to the radio when
+//! the job ends, so the screen stays until then.
+
+use std::time::Duration;
+
+use crate::app::{App, ConsoleView, Effect, Screen, log};
+use crate::crazyflie::Mode;
+use crate::job::{Device, Event, Job, Level, LogEntry, Outcome, Report, Task};
+use crate::report;
+
+/// Opens the console of the selected drone.
+pub(super) fn open(app: &mut App) -> Vec<Effect> {
+    let Some(device) = app.devices.selected().filter(|device| device.mode == Mode::Firmware).cloned() else {
+        return Vec::new();
+    };
+    let (opened, mut log) = (app.now, log::Log::default());
+    // With several drones, the lines may be those of another one.
+    for line in app.log.lines().iter().filter(|_| app.devices.list().len() == 1) {
+        if let Some(entry @ LogEntry::Console(text)) = &line.entry {
+            log.record(Duration::ZERO, level(text), entry.clone());
+        }
+    }
+    let behind = Box::new(std::mem::replace(&mut app.screen, Screen::Home));
+    let job = Job::new(Task::Console(None)).of(device.drone());
+    app.screen = Screen::Console(Box::new(ConsoleView { device, opened, log, behind, closing: false }));
+    vec![Effect::Listen(Box::new(job))]
+}
+
+fn level(line: &str) -> Level {
+    if log::is_error(line) { Level::Warning } else { Level::Info }
+}
+
+/// Ends the job. The screen closes when it has ended.
+pub(super) fn close(app: &mut App) -> Vec<Effect> {
+    match &mut app.screen {
+        Screen::Console(view) if !view.closing => {
+            view.closing = true;
+            vec![Effect::Cancel]
+        }
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn on_event(app: &mut App, event: Event) {
+    let Screen::Console(view) = &mut app.screen else { return };
+    let at = app.now.saturating_sub(view.opened);
+    match event {
+        Event::Console { line, .. } => {
+            view.log.record(at, level(&line.text), LogEntry::Console(line.text));
+            if line.cut {
+                view.log.push(
+                    at,
+                    Level::Warning,
+                    "(lines are missing: the drone printed more than it can keep)",
+                );
+            }
+        }
+        Event::Device(device) => view.device = device,
+        Event::Log(Level::Info | Level::Warning, entry) => {
+            view.log.record(at, Level::Warning, entry);
+        }
+        _ => {}
+    }
+}
+
+/// Returns to the screen from which the console was opened. A console that could not be read says why.
+pub(super) fn ended(app: &mut App, report: &Report) -> Vec<Effect> {
+    let Screen::Console(view) = &mut app.screen else { return Vec::new() };
+    app.screen = std::mem::replace(&mut view.behind, Screen::Home);
+    if let Outcome::Failed(failure) = &report.outcome {
+        let problem = report::failed(failure);
+        app.log.push(app.now, Level::Warning, &problem.to_string());
+        app.notify(format!("{problem}. {}", problem.advice.on_screen()));
+    }
+    if app.detached { vec![Effect::Quit] } else { Vec::new() }
+}
+
+/// Why the console of the selected drone cannot be opened; `None` if it can.
+pub(in crate::app) fn why_not(app: &App) -> Option<String> {
+    match app.devices.selected() {
+        None => Some("no running Crazyflie".to_owned()),
+        Some(Device { mode: Mode::Dfu, .. }) => {
+            Some("the drone is in DFU mode, where its firmware does not run".to_owned())
+        }
+        Some(Device { open_error: Some(error), .. }) => Some(error.to_string()),
+        Some(_) => app.devices.held_by().map(ToString::to_string),
+    }
+}

@@ -1,0 +1,279 @@
+//! The console of the running firmware (CRTP port 0): assembles its packets into lines, and reads from the lines whether
+//! the self-test passed, which module failed, and which assertion ended the last run (crazyflie-firmware: `console.c`,
+//! `system.c`, `cfassert.c`, `watchdog.c`). The lines come from a device, so their length and number are bounded.
+
+use super::crtp;
+use crate::usb::descriptor::is_printable;
+
+/// The longest line in characters. The firmware's own lines are shorter than 100.
+const LINE_MAX: usize = 240;
+/// The firmware's mark for text that it had to drop because its queue was full.
+const FULL: &str = "<F>";
+/// The most failed modules and decks that are kept. The firmware tests about fifteen modules and has room for four decks.
+const KEPT: usize = 16;
+
+/// A line that the firmware printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsoleLine {
+    pub text: String,
+    /// The firmware's queue was full, so text is missing after this line.
+    pub cut: bool,
+}
+
+/// Assembles lines from packets.
+#[derive(Clone, Debug, Default)]
+pub struct ConsoleReader {
+    line: Vec<u8>,
+}
+
+impl ConsoleReader {
+    /// The lines that end in this packet. Any packet of another port has none.
+    pub fn read(&mut self, packet: &[u8]) -> Vec<ConsoleLine> {
+        let mut lines = Vec::new();
+        for &byte in crtp::console_text(packet).unwrap_or_default() {
+            match byte {
+                b'\n' => lines.extend(self.end()),
+                // The mark for a full queue ends with a NUL (`console.c`).
+                0 => {}
+                byte => self.line.push(byte),
+            }
+            if self.line.len() >= LINE_MAX {
+                lines.extend(self.end());
+            }
+        }
+        lines
+    }
+
+    /// The line that has begun, even if its end is missing: the firmware restarted or the link was closed.
+    pub(crate) fn end(&mut self) -> Option<ConsoleLine> {
+        let bytes = std::mem::take(&mut self.line);
+        let text: String = String::from_utf8_lossy(&bytes).chars().filter(|&c| is_printable(c)).collect();
+        let text = text.trim_end();
+        let cut = text.ends_with(FULL);
+        let text = text.strip_suffix(FULL).unwrap_or(text).to_owned();
+        (cut || !text.is_empty()).then_some(ConsoleLine { text, cut })
+    }
+}
+
+/// A module that the firmware tests when it starts, by its name in `system.c`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Module {
+    Deck,
+    /// `stabilizer`: the motion sensors and the barometer.
+    Sensors,
+    /// `configblock` and `storage`: both read the EEPROM.
+    Settings,
+    /// `comm`: the connection to the radio chip.
+    Radio,
+    /// `system`: the power management, which also depends on the radio chip.
+    System,
+    /// `watchdogNormalStart` and `cfAssertNormalStart`: the last run ended with an error.
+    LastRun,
+    Other(String),
+}
+
+impl Module {
+    fn of(name: &str) -> Module {
+        match name {
+            "deck" => Module::Deck,
+            "stabilizer" => Module::Sensors,
+            "configblock" | "storage" => Module::Settings,
+            "comm" => Module::Radio,
+            "system" => Module::System,
+            "watchdogNormalStart" | "cfAssertNormalStart" => Module::LastRun,
+            other => Module::Other(other.to_owned()),
+        }
+    }
+}
+
+/// What a console line says about the drone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsoleFact {
+    TestsBegin,
+    SelfTestPassed,
+    /// A module failed its test, and with it the self-test.
+    ModuleFailed(Module),
+    /// A part of a module failed, as in `BMI088 Gyro connection [FAIL]`.
+    PartFailed(String),
+    /// The last run failed this assertion, given as `FILE:LINE` or as text.
+    Assert(String),
+    /// The last run ended with a hard fault.
+    HardFault,
+    /// The watchdog ended the last run.
+    Watchdog,
+    /// The version of the radio chip's firmware.
+    RadioChip(String),
+    /// The driver of a deck.
+    Deck(String),
+}
+
+impl ConsoleFact {
+    /// Reads one line. The text before the first `: ` is the name of the module that printed it.
+    pub fn of(line: &str) -> Option<ConsoleFact> {
+        let (module, text) = line.split_once(": ")?;
+        let text = text.trim();
+        if module == "SYS" {
+            return ConsoleFact::of_system(text);
+        }
+        if let Some(rest) = text.strip_prefix("Calling INIT on driver ").filter(|_| module == "DECK_CORE") {
+            return Some(ConsoleFact::Deck(rest.split(' ').next().unwrap_or_default().to_owned()));
+        }
+        text.contains("[FAIL").then(|| ConsoleFact::PartFailed(format!("{module}: {text}")))
+    }
+
+    /// A line of `system.c`, `cfassert.c` or `watchdog.c`, which all print as `SYS`.
+    fn of_system(text: &str) -> Option<ConsoleFact> {
+        if text == "Self test passed!" {
+            return Some(ConsoleFact::SelfTestPassed);
+        }
+        if text.starts_with("About to run tests") {
+            return Some(ConsoleFact::TestsBegin);
+        }
+        if let Some(name) = text.strip_suffix(" [FAIL]") {
+            return Some(ConsoleFact::ModuleFailed(Module::of(name)));
+        }
+        if let Some(version) = text.strip_prefix("NRF51 version: ") {
+            return Some(ConsoleFact::RadioChip(version.to_owned()));
+        }
+        if text.starts_with("The system resumed after watchdog timeout") {
+            return Some(ConsoleFact::Watchdog);
+        }
+        if text.starts_with("Hardfault.") {
+            return Some(ConsoleFact::HardFault);
+        }
+        // At the failure itself: `Assert failed FILE:LINE`. After the restart: `Assert failed at FILE:LINE` or
+        // `Assert failed: TEXT`.
+        let place = text.strip_prefix("Assert failed")?.trim_start_matches([':', ',']).trim_start();
+        Some(ConsoleFact::Assert(place.strip_prefix("at ").unwrap_or(place).to_owned()))
+    }
+}
+
+/// The verdict of the firmware's self-test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SelfTest {
+    Passed,
+    /// The modules that failed; empty if only the verdict is known.
+    Failed(Vec<Module>),
+}
+
+/// Why the previous run of the firmware ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// A failed assertion: `FILE:LINE` or a text.
+    Assert(String),
+    HardFault,
+    Watchdog,
+}
+
+/// What is known about the radio chip (nRF51).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RadioChip {
+    #[default]
+    Unknown,
+    /// It has not reported its version to the main chip.
+    Silent,
+    /// It runs this version.
+    Runs(String),
+}
+
+/// What a running firmware says about its health.
+#[allow(clippy::struct_excessive_bools, reason = "independent observations")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The firmware answered a question.
+    pub answered: bool,
+    /// The firmware printed something.
+    pub printed: bool,
+    /// The link to the firmware was open, so it could have answered.
+    pub asked: bool,
+    pub self_test: Option<SelfTest>,
+    /// The parts that failed, as the firmware names them.
+    pub parts: Vec<String>,
+    pub crash: Option<Crash>,
+    pub radio_chip: RadioChip,
+    /// The drivers of the decks, in order.
+    pub decks: Vec<String>,
+    /// The self-test has begun.
+    pub tests_began: bool,
+    /// The firmware's queue was full, so lines are missing.
+    pub lines_lost: bool,
+}
+
+impl Health {
+    /// Takes in a line.
+    pub fn read(&mut self, line: &ConsoleLine) {
+        self.printed = true;
+        self.lines_lost |= line.cut;
+        match ConsoleFact::of(&line.text) {
+            None => {}
+            Some(ConsoleFact::TestsBegin) => self.tests_began = true,
+            Some(ConsoleFact::SelfTestPassed) => self.self_test = Some(SelfTest::Passed),
+            Some(ConsoleFact::ModuleFailed(module)) => {
+                let mut failed = match self.self_test.take() {
+                    Some(SelfTest::Failed(modules)) => modules,
+                    Some(SelfTest::Passed) | None => Vec::new(),
+                };
+                if failed.len() < KEPT && !failed.contains(&module) {
+                    failed.push(module);
+                }
+                self.self_test = Some(SelfTest::Failed(failed));
+            }
+            Some(ConsoleFact::PartFailed(part)) => keep(&mut self.parts, part),
+            // The line with the cause follows the line that names only the watchdog.
+            Some(ConsoleFact::Assert(place)) => self.crash = Some(Crash::Assert(place)),
+            Some(ConsoleFact::HardFault) => self.crash = Some(Crash::HardFault),
+            Some(ConsoleFact::Watchdog) => {
+                self.crash.get_or_insert(Crash::Watchdog);
+            }
+            Some(ConsoleFact::RadioChip(version)) => self.radio_chip = RadioChip::Runs(version),
+            Some(ConsoleFact::Deck(driver)) => keep(&mut self.decks, driver),
+        }
+    }
+
+    /// Takes in the parameter `system.selftestPassed`, which decides if the console did not. The parameter is also 0
+    /// while the firmware is still starting, so a 0 counts only if the tests have begun or the lines are missing.
+    pub fn decide(&mut self, passed: bool) {
+        let has_finished = self.tests_began || self.lines_lost || !self.printed;
+        if self.self_test.is_none() && (passed || has_finished) {
+            self.self_test = Some(if passed { SelfTest::Passed } else { SelfTest::Failed(Vec::new()) });
+        }
+    }
+
+    /// The firmware has finished its start. A radio chip that answers does so before, unless its line was lost.
+    pub fn finish(&mut self) {
+        if self.radio_chip == RadioChip::Unknown
+            && self.tests_began
+            && self.self_test.is_some()
+            && !self.lines_lost
+        {
+            self.radio_chip = RadioChip::Silent;
+        }
+    }
+
+    /// Whether the self-test failed.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.self_test, Some(SelfTest::Failed(_)))
+    }
+
+    /// Whether the self-test passed.
+    pub fn has_passed(&self) -> bool {
+        self.self_test == Some(SelfTest::Passed)
+    }
+
+    /// The link was open, and the firmware neither answered nor printed anything.
+    pub fn is_silent(&self) -> bool {
+        self.asked && !self.answered && !self.printed
+    }
+
+    /// What a restart of the firmware leaves of this: the crash is reported by the next run.
+    pub(crate) fn restarted(self) -> Health {
+        let Health { answered, printed, asked, crash, .. } = self;
+        Health { answered, printed, asked, crash, ..Health::default() }
+    }
+}
+
+fn keep(list: &mut Vec<String>, text: String) {
+    if list.len() < KEPT && !list.contains(&text) {
+        list.push(text);
+    }
+}

@@ -1,0 +1,246 @@
+//! What the drone's LEDs and USB show, what that means, and what helps. This is the only source of these texts: the
+//! wizard's answers, the help, the tables in `docs/troubleshooting.md` and in the README all show its rows, and a test
+//! compares the files with it. The facts are from crazyflie2-nrf-mbs, crazyflie2-stm-bootloader and crazyflie-firmware.
+//! Also what helps if a module fails its self-test, for the outcome and the doctor.
+
+use super::console::{Crash, Health, Module, SelfTest};
+
+/// What the user sees of the LEDs while a drone does not appear in DFU mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leds {
+    /// Two blue LEDs blink slowly.
+    TwoSlow,
+    /// One blue LED blinks fast.
+    OneFast,
+    /// One blue LED flickers.
+    Flicker,
+    /// One blue LED is lit.
+    Solid,
+    /// Two blue LEDs are lit, and nothing else happens.
+    TwoLit,
+    /// A red LED is lit or blinks.
+    Red,
+    Dark,
+    /// Something else, or not visible.
+    Other,
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Symptom {
+    /// What the LEDs do. M1 is the red LED, M2 the blue one at the back right, M3 the blue one at the back left.
+    pub leds: &'static str,
+    /// What `lsusb` shows; empty if it does not matter.
+    pub usb: &'static str,
+    pub meaning: &'static str,
+    pub helps: &'static str,
+    /// The answer of the wizard that this row explains.
+    pub answers: Option<Leds>,
+    /// A frequent case, which the README lists as well.
+    pub in_readme: bool,
+}
+
+/// A row that no answer of the wizard leads to.
+const fn row(leds: &'static str, usb: &'static str, meaning: &'static str, helps: &'static str) -> Symptom {
+    Symptom { leds, usb, meaning, helps, answers: None, in_readme: false }
+}
+
+impl Symptom {
+    const fn answers(self, leds: Leds) -> Symptom {
+        Symptom { answers: Some(leds), ..self }
+    }
+
+    const fn in_readme(self) -> Symptom {
+        Symptom { in_readme: true, ..self }
+    }
+}
+
+/// All symptoms, the frequent ones first.
+pub const SYMPTOMS: &[Symptom] = &[
+    row(
+        "M2 and M3 lit, M1 blinks red",
+        "0483:5740",
+        "the drone is running",
+        "no button needed: `cfdfu flash`, or `f` in the interface",
+    )
+    .in_readme(),
+    row("only M2, blinking fast", "0483:df11", "the drone is in DFU mode", "`cfdfu flash`").in_readme(),
+    row(
+        "only M2, blinking fast",
+        "nothing",
+        "the button is still held, or the drone is in DFU mode and the computer does not see it",
+        "let go; plug another cable directly into the computer; take the decks off; in a virtual machine, pass 0483:df11 \
+         through",
+    )
+    .answers(Leds::OneFast)
+    .in_readme(),
+    row(
+        "only M2, lit",
+        "0483:df11",
+        "DFU mode that cfdfu asked for: normal while cfdfu works",
+        "wait; do not press the button, which would switch the drone off",
+    ),
+    row(
+        "M2 and M3 blink slowly",
+        "nothing",
+        "the radio bootloader: the button was released too early",
+        "press the button once, unplug USB and the battery, and hold the button longer",
+    )
+    .answers(Leds::TwoSlow)
+    .in_readme(),
+    row(
+        "M2 flickers, much faster",
+        "",
+        "the button was pressed again in DFU mode, which ends it",
+        "unplug USB and the battery, then start again",
+    )
+    .answers(Leds::Flicker),
+    row(
+        "only M2, lit",
+        "nothing",
+        "the button was released too early, or the drone has no firmware that starts on this board",
+        "unplug USB and the battery, press the button before you plug in the cable, and hold it for six seconds; in DFU \
+         mode, flash it again",
+    )
+    .answers(Leds::Solid)
+    .in_readme(),
+    row(
+        "only M2, lit, and the button does not switch the drone off",
+        "nothing",
+        "the bootloader is missing",
+        "enter DFU mode by hand, then `cfdfu restore-bootloader`, or `b` in the interface",
+    )
+    .in_readme(),
+    row("nothing", "nothing", "the drone has no power", "try another cable or port, without a hub; charge the battery")
+        .answers(Leds::Dark)
+        .in_readme(),
+    row(
+        "M2 and M3 stay lit, and nothing else",
+        "",
+        "the firmware hangs while it starts: a deck, a sensor, or the EEPROM",
+        "take the decks off, and switch the drone off and on; flash another release; if that changes nothing, suspect the \
+         hardware",
+    )
+    .answers(Leds::TwoLit)
+    .in_readme(),
+    row(
+        "M1 blinks red five times",
+        "0483:5740",
+        "the self-test failed: a deck, a sensor, the EEPROM, or old firmware on a newer board",
+        "`cfdfu identify` names the part; take the decks off; flash the current release for this board",
+    )
+    .in_readme(),
+    row(
+        "red LEDs, lit or blinking, and no blue one changes",
+        "",
+        "the firmware stopped with an error, its self-test failed, or the battery is empty",
+        "take the decks off, and switch the drone off and on; the console shows what it prints; flash the current \
+         release",
+    )
+    .answers(Leds::Red),
+    row(
+        "anything, without the button held",
+        "0483:df11",
+        "the radio chip is not running, so the main chip starts in DFU mode",
+        "flash the drone; if it comes back in DFU mode, use the radio chip's own update; USB cannot reach it",
+    ),
+    row(
+        "M2 and M3 lit, but the button does not switch the drone off, or the radio does not connect",
+        "0483:5740",
+        "the radio chip hangs, or its firmware is older than that of the main chip",
+        "unplug USB and the battery once; then update the radio chip with cfclient over radio, with the same release",
+    ),
+    row(
+        "flashed and verified twice, still only M2",
+        "nothing",
+        "the firmware is complete, so the fault is elsewhere: the radio chip, a deck, or the hardware",
+        "take the decks off; install the release over radio (cfclient, Crazyradio); if that changes nothing, suspect the \
+         hardware",
+    ),
+    row(
+        "anything",
+        "26ac:0016",
+        "PX4's bootloader",
+        "unplug the battery, DFU mode by hand, `cfdfu restore-bootloader LOADER --firmware IMAGE`",
+    ),
+    row(
+        "anything",
+        "28e9:0189, 314b:0106, 2e3c:df11, 342d:dfa0 or 1eaf:0003",
+        "the loader of another chip or board (GD32, APM32, AT32, WB32, Maple), perhaps a clone",
+        "plug in the Crazyflie; cfdfu names the other device and never writes to it",
+    ),
+];
+
+/// What an answer of the wizard means and what helps, in sentences.
+pub(crate) fn answer(leds: Leds) -> String {
+    let row = SYMPTOMS.iter().find(|row| row.answers == Some(leds));
+    row.map_or_else(
+        || {
+            "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the button: \
+             first lit, then blinking slowly, then about twice a second. Let go only then."
+                .to_owned()
+        },
+        |row| format!("{}. {}.", sentence(row.meaning), sentence(row.helps)),
+    )
+}
+
+/// A text that begins with a capital letter.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// What a module tests, in words that follow "failed:".
+fn part(module: &Module) -> String {
+    match module {
+        Module::Deck => "a deck".to_owned(),
+        Module::Sensors => "a motion sensor".to_owned(),
+        Module::Settings => "the settings memory (EEPROM)".to_owned(),
+        Module::Radio => "the connection to the radio chip".to_owned(),
+        Module::System => "the power management".to_owned(),
+        Module::LastRun => "the last run ended with an error".to_owned(),
+        Module::Other(name) => format!("the firmware's module `{name}`"),
+    }
+}
+
+/// What helps if this module has failed its test.
+pub(crate) fn remedy(module: &Module) -> &'static str {
+    match module {
+        Module::Deck => {
+            "Take off the decks, then switch the drone off and on. If that helps, put them back one at a time to find the \
+             faulty one."
+        }
+        Module::Sensors => {
+            "Take off the decks, put the drone down level, and switch it off and on. Old firmware does not know the \
+             sensors of newer boards, so flash the current release. If that changes nothing, a sensor is probably broken."
+        }
+        Module::Settings => {
+            "Switch the drone off and on. If the test fails again, write the settings anew with cfclient (Connect, \
+             Configure 2.x). If that changes nothing, the EEPROM is probably broken, which flashing cannot repair."
+        }
+        Module::Radio | Module::System => {
+            "Unplug USB and battery, then switch the drone on. If the test fails again, update the radio chip over radio \
+             with cfclient, with the release that you flashed. USB cannot reach it."
+        }
+        Module::LastRun => {
+            "Switch the drone off and on, which clears the error. If it comes back, undo the flash and report the error to \
+             the author of the firmware."
+        }
+        Module::Other(_) => "Take off the decks, then switch the drone off and on.",
+    }
+}
+
+/// The parts that failed, as in `a deck, a motion sensor`; empty if the firmware did not name any.
+pub(crate) fn failed_parts(health: &Health) -> String {
+    let Some(SelfTest::Failed(modules)) = &health.self_test else { return String::new() };
+    modules.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+/// How the last run of the firmware ended.
+pub(crate) fn crash(crash: &Crash) -> String {
+    match crash {
+        Crash::Assert(place) => format!("failed assertion, {place}"),
+        Crash::HardFault => "hard fault".to_owned(),
+        Crash::Watchdog => "the firmware stopped responding".to_owned(),
+    }
+}

@@ -1,0 +1,103 @@
+//! Turns what a running firmware says about its health into text: what a failed self-test or a restart means, and which
+//! versions do not belong together. The words for each part are in [`crate::crazyflie::symptoms`].
+
+use crate::crazyflie::Release;
+use crate::crazyflie::console::{Health, Module, RadioChip, SelfTest};
+use crate::crazyflie::symptoms::{crash, failed_parts, remedy};
+
+/// What it means that the self-test failed, and what helps; `None` if it did not fail.
+pub(crate) fn self_test_failed(health: &Health) -> Option<String> {
+    let Some(SelfTest::Failed(modules)) = &health.self_test else { return None };
+    // The error of the last run is a consequence if anything else failed, too.
+    let module = modules.iter().find(|module| **module != Module::LastRun).or(modules.first());
+    let Some(module) = module else {
+        return Some(
+            "The firmware is running, but its self-test has not passed: the drone will not fly, and its LED M1 blinks red \
+             five times. Take off the decks, then switch the drone off and on. `cfdfu console` then shows which part fails."
+                .to_owned(),
+        );
+    };
+    let crash =
+        health.crash.as_ref().filter(|_| *module == Module::LastRun).map(|it| format!(" ({})", crash(it)));
+    let crash = crash.unwrap_or_default();
+    Some(format!(
+        "The firmware is running, but its self-test failed: {}{crash}. The drone will not fly. {}",
+        failed_parts(health),
+        remedy(module)
+    ))
+}
+
+/// Advice for a drone that restarts by itself after a flash.
+pub(crate) fn restarting(health: &Health) -> String {
+    match &health.crash {
+        None => "The Crazyflie keeps restarting. Its firmware stops at startup, usually because it cannot find a sensor or a \
+                 deck. Take off the decks, then switch the drone off and on. If that does not help, undo the flash."
+            .to_owned(),
+        Some(it) => format!(
+            "The Crazyflie restarted by itself, because its firmware stopped with an error ({}). Take off the decks, then \
+             switch the drone off and on. If it happens again, undo the flash and report the error to the author of the \
+             firmware.",
+            crash(it)
+        ),
+    }
+}
+
+/// Advice for a drone that is on USB, but whose firmware does not answer.
+pub(crate) const SILENT: &str = "The Crazyflie is on USB again, but its firmware does not answer. If both blue LEDs stay lit and \
+    nothing else happens, it hangs while it starts: take off the decks, and switch the drone off and on. If that does not \
+    help, flash another release.";
+
+/// What is wrong with the radio chip, or with its version next to this version of the firmware; `None` if nothing is
+/// known to be wrong.
+pub(crate) fn radio_chip(chip: &RadioChip, firmware: Option<&str>) -> Option<String> {
+    match chip {
+        RadioChip::Unknown => None,
+        RadioChip::Silent => Some(
+            "The radio chip does not answer the firmware. If the drone does not connect over radio, or its button does not \
+             switch it off, update the radio chip with cfclient over radio. USB cannot reach it."
+                .to_owned(),
+        ),
+        RadioChip::Runs(version) => {
+            let is_older = Release::of(version)? < Release::NEEDS_SOFTDEVICE;
+            let needs_newer = Release::of(firmware?)? >= Release::NEEDS_SOFTDEVICE;
+            (is_older && needs_newer).then(|| {
+                format!(
+                    "The radio chip runs {version}, which is too old for this firmware: from 2024.2 on, both chips must be \
+                     updated. Install the release .zip over radio with cfclient. USB cannot reach the radio chip."
+                )
+            })
+        }
+    }
+}
+
+/// Warns that firmware of this version cannot enter DFU mode by itself.
+pub(crate) fn without_entry(version: &str) -> Option<String> {
+    (Release::of(version)? < Release::ENTERS_DFU).then(|| {
+        format!("{version} cannot enter DFU mode by itself: to flash the drone over USB again, you will need its button")
+    })
+}
+
+/// What a running drone says about its health, as rows of label and text.
+pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
+    let self_test = match &health.self_test {
+        Some(SelfTest::Passed) => Some("passed".to_owned()),
+        Some(SelfTest::Failed(modules)) if modules.is_empty() => Some("not passed".to_owned()),
+        Some(SelfTest::Failed(_)) => Some(format!("failed: {}", failed_parts(health))),
+        None => None,
+    };
+    let chip = match &health.radio_chip {
+        RadioChip::Unknown => None,
+        RadioChip::Silent => Some("does not answer".to_owned()),
+        RadioChip::Runs(version) => Some(version.clone()),
+    };
+    let decks = (!health.decks.is_empty()).then(|| health.decks.join(", "));
+    [
+        ("self-test", self_test),
+        ("last error", health.crash.as_ref().map(crash)),
+        ("radio chip", chip),
+        ("decks", decks),
+    ]
+    .into_iter()
+    .filter_map(|(label, text)| Some((label, text?)))
+    .collect()
+}

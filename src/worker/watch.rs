@@ -1,0 +1,217 @@
+//! Watches a drone that has just started: which version it runs, whether its self-test passes, and whether it stays up.
+//! The firmware prints its self-test on the console, which it keeps until a link reads it. Nothing is sent to the drone
+//! except questions, and the link always goes back to the radio.
+
+use std::time::Duration;
+
+use super::firmware_link::FirmwareLink;
+use super::port::{at, require_same_drone};
+use super::{Ctx, FirstSeen, Stop, query_firmware};
+use crate::crazyflie::Mode;
+use crate::crazyflie::console::Health;
+use crate::crazyflie::crtp::CrtpQuestion;
+use crate::job::{Boot, Device, Event, LogEntry, WaitFor};
+use crate::usb::{CRAZYFLIE, Found, ROM_DFU};
+
+/// How long a drone must keep running after the verdict of its self-test to count as staying up.
+const AFTER_VERDICT: Duration = Duration::from_secs(1);
+/// The same without a verdict, from when it appeared. This is also the longest that a drone is watched.
+const STAYS: Duration = Duration::from_secs(3);
+/// The longest that a drone is watched that has restarted by itself. The firmware reports the cause only when it tests
+/// itself again, about two seconds after it appears.
+const RESTARTED: Duration = Duration::from_secs(6);
+/// When the parameter is read if the console has given no verdict. It takes up to a second.
+const READ_PARAMETER: Duration = Duration::from_secs(2);
+/// How long to wait for a packet before the bus is read again.
+const LISTEN: Duration = Duration::from_millis(100);
+
+/// What a drone did after it started.
+pub(super) struct Watched {
+    pub(super) boot: Boot,
+    /// The version that the firmware reports.
+    pub(super) runs: Option<String>,
+    pub(super) health: Health,
+}
+
+struct Watch {
+    device: Device,
+    link: Option<FirmwareLink>,
+    /// When the drone appeared.
+    seen: Duration,
+    /// When it reported its version.
+    proved: Option<Duration>,
+    /// When the verdict of its self-test was known.
+    verdict: Option<Duration>,
+    /// How many times it has restarted by itself.
+    restarts: u32,
+    gone_since: Option<Duration>,
+    runs: Option<String>,
+    /// What was heard before the last restart.
+    before: Health,
+    parameter_read: bool,
+}
+
+/// Watches the running `device`. Only the time until it reports its version counts toward the job.
+pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device) -> Watched {
+    let seen = ctx.clock.now();
+    ctx.post(Event::Waiting { what: WaitFor::StayUp, limit: STAYS });
+    let link = FirmwareLink::open(ctx, device, STAYS);
+    let mut watch = Watch {
+        device: device.clone(),
+        link,
+        seen,
+        proved: None,
+        verdict: None,
+        restarts: 0,
+        gone_since: None,
+        runs: None,
+        before: Health::default(),
+        parameter_read: false,
+    };
+    let boot = watch.run(ctx).unwrap_or(Boot::NotWatched);
+    let mut health = watch.health();
+    health.finish();
+    if let Some(link) = watch.link {
+        link.close();
+    }
+    ctx.cancelled = false;
+    ctx.idle += ctx.clock.now().saturating_sub(watch.proved.unwrap_or(seen));
+    Watched { boot, runs: watch.runs, health }
+}
+
+impl Watch {
+    fn run(&mut self, ctx: &mut Ctx<'_>) -> Result<Boot, Stop> {
+        loop {
+            ctx.check_cancelled()?;
+            self.listen(ctx);
+            let now = ctx.clock.now();
+            let list = ctx.bus.list()?;
+            let found = list.into_iter().find(|found| found.location == self.device.location);
+            match found {
+                Some(found) if (found.id, found.address) == (self.device.id, self.device.address) => {
+                    self.gone_since = None;
+                    if let Some(boot) = self.decide(ctx, now) {
+                        return Ok(boot);
+                    }
+                }
+                Some(found) if found.id == CRAZYFLIE || found.id == ROM_DFU => {
+                    if let Some(boot) = self.follow(ctx, &found)? {
+                        return Ok(boot);
+                    }
+                }
+                // A restart takes only about a second, so it was probably unplugged.
+                _ if now.saturating_sub(*self.gone_since.get_or_insert(now)) >= STAYS => {
+                    return Ok(if self.restarts > 0 { Boot::Restarts } else { Boot::NotWatched });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks for the version until it is known, and then only listens.
+    fn listen(&mut self, ctx: &Ctx<'_>) {
+        let Some(link) = &mut self.link else {
+            ctx.bus.wait(LISTEN);
+            return;
+        };
+        let mut result = if self.runs.is_none() {
+            query_firmware::question(ctx, link, CrtpQuestion::Version).map(|version| {
+                if let Some(version) = version {
+                    ctx.log(LogEntry::Runs(version.clone()));
+                    self.proved = Some(ctx.clock.now());
+                    self.runs = Some(version);
+                }
+            })
+        } else {
+            Ok(())
+        };
+        if result.is_ok() {
+            result = link.listen(LISTEN).map(|lines| {
+                for line in lines {
+                    ctx.log(LogEntry::Console(line.text));
+                }
+            });
+        }
+        if let Err(error) = result {
+            ctx.log(LogEntry::NotAsked(error));
+            self.hang_up();
+        }
+        if self.verdict.is_none() && self.health().self_test.is_some() {
+            self.verdict = Some(ctx.clock.now());
+        }
+    }
+
+    /// What the running firmware has said so far.
+    fn health(&self) -> Health {
+        let now = self.link.as_ref().map(|link| link.health.clone());
+        let Some(mut health) = now else { return self.before.clone() };
+        health.crash = health.crash.or_else(|| self.before.crash.clone());
+        health.asked |= self.before.asked;
+        health.answered |= self.before.answered;
+        health.printed |= self.before.printed;
+        health
+    }
+
+    fn hang_up(&mut self) {
+        self.before = self.health();
+        self.link = None;
+    }
+
+    /// The result, once it is certain. The drone is on the bus.
+    fn decide(&mut self, ctx: &Ctx<'_>, now: Duration) -> Option<Boot> {
+        let watched = now.saturating_sub(self.seen);
+        if self.verdict.is_none() && watched >= READ_PARAMETER && !self.parameter_read {
+            self.parameter_read = true;
+            self.read_parameter(ctx);
+        }
+        let settled = self.verdict.is_some_and(|verdict| now.saturating_sub(verdict) >= AFTER_VERDICT);
+        match self.restarts {
+            0 => (settled || watched >= STAYS).then_some(Boot::StaysUp),
+            // It restarted once, and what it says now explains why, or that all is well.
+            _ if settled && self.health().has_passed() => Some(Boot::StaysUp),
+            _ => (settled || watched >= RESTARTED).then_some(Boot::Restarts),
+        }
+    }
+
+    /// The parameter decides if the console did not. See [`Health::decide`].
+    fn read_parameter(&mut self, ctx: &Ctx<'_>) {
+        let Some(link) = self.link.as_mut().filter(|_| self.runs.is_some()) else { return };
+        match query_firmware::self_test_passed(ctx, link) {
+            Ok(Some(passed)) => link.health.decide(passed),
+            Ok(None) => {}
+            Err(error) => {
+                ctx.log(LogEntry::NotAsked(error));
+                self.hang_up();
+            }
+        }
+        self.verdict = self.health().self_test.map(|_| ctx.clock.now());
+    }
+
+    /// The drone has re-enumerated: it restarted by itself. Follows it once, because only the next run of the firmware
+    /// reports the cause. A second restart, or DFU mode, is certain already: after manual entry every reset ends there.
+    fn follow(&mut self, ctx: &mut Ctx<'_>, found: &Found) -> Result<Option<Boot>, Stop> {
+        self.hang_up();
+        if self.restarts > 0 || found.id == ROM_DFU {
+            return Ok(Some(Boot::Restarts));
+        }
+        // It may not answer at first.
+        let Some(device) = at(ctx.bus, &found.location)?.filter(|device| device.mode == Mode::Firmware)
+        else {
+            let is_over = ctx.clock.now().saturating_sub(self.seen) >= RESTARTED;
+            return Ok(is_over.then_some(Boot::Restarts));
+        };
+        self.restarts += 1;
+        self.before = std::mem::take(&mut self.before).restarted();
+        self.verdict = None;
+        self.parameter_read = false;
+        if require_same_drone(&self.device.strings.serial, &device).is_err() {
+            ctx.log(LogEntry::OtherDroneThere(device.location));
+            return Ok(Some(Boot::NotWatched));
+        }
+        ctx.use_device(device.clone());
+        ctx.was = FirstSeen::Running;
+        self.link = FirmwareLink::open(ctx, &device, AFTER_VERDICT);
+        self.device = device;
+        Ok(None)
+    }
+}

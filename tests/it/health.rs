@@ -1,0 +1,212 @@
+//! What cfdfu makes of a drone that has started: the verdict of its self-test, an error that restarts it, silence. Also
+//! the console, whose packets may be cut anywhere, and which always gives its link back.
+
+use std::sync::Arc;
+
+use cfdfu::clock::Clock;
+use cfdfu::crazyflie::console::{
+    ConsoleFact, ConsoleLine, ConsoleReader, Crash, Health, Module, RadioChip, SelfTest,
+};
+use cfdfu::job::{Boot, Command, DeviceInfo, Event, Job, LogEntry, Outcome, Report, Task};
+use cfdfu::worker::Worker;
+
+use crate::support::{SEED_LEN, World, firmware, flash_job};
+
+fn flash(scenario: &str) -> (Report, World) {
+    let world = World::new(scenario);
+    let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
+    assert_eq!(report.outcome, Outcome::Flashed, "{scenario}");
+    (report, world)
+}
+
+/// What a running drone says about itself.
+fn identify(scenario: &str) -> Health {
+    let events = World::new(scenario).run(Job::new(Task::Identify)).events;
+    let known = events.into_iter().find_map(|event| match event {
+        Event::Known(known) => Some(*known),
+        _ => None,
+    });
+    let Some(DeviceInfo::Running(running)) = known else { panic!("{scenario}: not identified") };
+    running.health
+}
+
+#[test]
+fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
+    let cases = [
+        ("healthy", Some(SelfTest::Passed), true),
+        ("bad-deck", Some(SelfTest::Failed(vec![Module::Deck])), false),
+        ("bad-sensor", Some(SelfTest::Failed(vec![Module::Sensors])), false),
+        ("bad-eeprom", Some(SelfTest::Failed(vec![Module::Settings])), false),
+        // The console says nothing, so the parameter decides.
+        ("console-read", Some(SelfTest::Passed), true),
+        ("console-floods", Some(SelfTest::Passed), true),
+        ("radio-silent", Some(SelfTest::Passed), false),
+        ("hung-start", None, false),
+    ];
+    for (scenario, self_test, flies) in cases {
+        let (report, world) = flash(scenario);
+        assert_eq!((report.boot, &report.health.self_test), (Boot::StaysUp, &self_test), "{scenario}");
+        assert_eq!(report.flies(), flies, "{scenario}");
+        assert_eq!(report.is_well(), !report.health.has_failed(), "{scenario}");
+        assert_eq!(report.health.is_silent(), scenario == "hung-start");
+        let (to_usb, to_radio) = world.bus.with(0, |drone, _| drone.link_turns()).unwrap();
+        assert_eq!((to_usb, to_radio), (1, 1), "{scenario}: the link goes back to the radio");
+    }
+    assert_eq!(flash("healthy").0.health.radio_chip, RadioChip::Runs("2024.10".to_owned()));
+    assert_eq!(flash("radio-silent").0.health.radio_chip, RadioChip::Silent);
+    let (deck, _) = flash("bad-deck");
+    assert_eq!(deck.health.parts, ["DECK_CORE: Deck 0 test [FAIL]."]);
+    assert_eq!(deck.health.decks, ["bcFlow2"]);
+}
+
+#[test]
+fn a_running_drone_says_what_is_wrong_with_it() {
+    assert_eq!(identify("healthy").self_test, Some(SelfTest::Passed));
+    assert_eq!(identify("bad-sensor").self_test, Some(SelfTest::Failed(vec![Module::Sensors])));
+    assert_eq!(identify("console-read").self_test, Some(SelfTest::Passed), "by the parameter");
+    assert!(identify("hung-start").is_silent());
+    assert_eq!(identify("radio-silent").radio_chip, RadioChip::Silent);
+}
+
+/// The firmware stops, the watchdog restarts it, and only the next run says why.
+#[test]
+fn a_failed_assertion_is_reported_with_its_place() {
+    let (report, world) = flash("asserting");
+    assert_eq!((report.boot, report.booted()), (Boot::Restarts, Some(false)));
+    assert_eq!(report.health.crash, Some(Crash::Assert("src/modules/src/stabilizer.c:245".to_owned())));
+    assert_eq!(report.health.self_test, Some(SelfTest::Failed(vec![Module::LastRun])));
+    assert_eq!(world.bus.with(0, |drone, _| drone.link_turns()), Some((1, 1)));
+    // A drone that restarts again and again never gets as far as its report.
+    let (report, _) = flash("restarting");
+    assert_eq!((report.boot, report.health.crash), (Boot::Restarts, None));
+}
+
+/// The times are those of the simulated drone, whose self-test ends 1.15 s after it appears.
+#[test]
+fn watching_ends_soon_after_the_verdict_and_has_a_limit() {
+    let watched = |scenario: &str| {
+        let (report, world) = flash(scenario);
+        (world.clock.now() - report.took).as_secs_f64()
+    };
+    let limits = [
+        ("healthy", 2.0, 2.5),
+        ("bad-deck", 2.0, 2.5),
+        ("hung-start", 2.9, 3.5),
+        ("console-read", 2.9, 3.5),
+        ("asserting", 3.0, 6.5),
+    ];
+    for (scenario, least, most) in limits {
+        let seconds = watched(scenario);
+        assert!((least..most).contains(&seconds), "{scenario}: {seconds} s");
+    }
+}
+
+#[test]
+fn a_console_line_is_read_the_same_however_its_packets_are_cut() {
+    let text = "SYS: About to run tests in system.c.\nSYS: NRF51 version: 2023.11\nSYS: deck [FAIL]\n\
+        SYS: Assert failed at src/modules/src/kalman.c:12\nIMU: BMI088 Gyro connection [FAIL]\n";
+    let whole = heard(&[text.as_bytes()]);
+    assert_eq!(whole.len(), 5);
+    let expected = health(&whole);
+    assert_eq!(expected.self_test, Some(SelfTest::Failed(vec![Module::Deck])));
+    assert_eq!(expected.crash, Some(Crash::Assert("src/modules/src/kalman.c:12".to_owned())));
+    assert_eq!(expected.radio_chip, RadioChip::Runs("2023.11".to_owned()));
+    for one in 0..text.len() {
+        let (a, b) = text.as_bytes().split_at(one);
+        assert_eq!(heard(&[a, b]), whole, "cut at {one}");
+    }
+    for size in 1..=30 {
+        let parts: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+        assert_eq!(heard(&parts), whole, "packets of {size}");
+    }
+}
+
+#[test]
+fn a_strange_console_does_no_harm() {
+    // The firmware's mark for a full queue ends with a NUL.
+    assert_eq!(heard(&[b"SYS: a<F>\n\0", b"SYS: b\n"]), [line("SYS: a", true), line("SYS: b", false)]);
+    assert_eq!(heard(&[b"\xFF\xC3\x28\x1b[2J\xE2\x80\xAEx\n"]).len(), 1);
+    assert!(!heard(&[b"\x1b[2J\xE2\x80\xAEx\n"])[0].text.contains(['\u{1b}', '\u{202E}']));
+    let flood = heard(&[&[b'x'; 30][..]; 1000]);
+    assert!(flood.iter().all(|line| line.text.len() <= 240) && flood.len() >= 100);
+    let mut health = Health::default();
+    for n in 0..10_000 {
+        health.read(&line(&format!("SYS: module{n} [FAIL]"), false));
+        health.read(&line(&format!("X: part {n} [FAIL]"), false));
+        health.read(&line(&format!("DECK_CORE: Calling INIT on driver d{n} for deck 0"), false));
+    }
+    assert!(health.parts.len() <= 16 && health.decks.len() <= 16);
+    assert!(matches!(&health.self_test, Some(SelfTest::Failed(modules)) if modules.len() <= 16));
+    for text in ["", ": ", "SYS", "SYS: ", "SYS: [FAIL]", "SYS:  [FAIL]", "SYS: Assert failed", "[FAIL"] {
+        let _ = ConsoleFact::of(text);
+    }
+    assert_eq!(
+        ConsoleFact::of("SYS: Assert failed src/x.c:1"),
+        Some(ConsoleFact::Assert("src/x.c:1".to_owned())),
+        "the last words of the run that failed"
+    );
+    assert_eq!(ConsoleFact::of("APP: Self test passed!"), None, "only the system task decides");
+}
+
+/// The lines of these console packets.
+fn heard(packets: &[&[u8]]) -> Vec<ConsoleLine> {
+    let with_header = |packet: &&[u8]| [&[0x00], *packet].concat();
+    let packets: Vec<Vec<u8>> = packets.iter().map(with_header).collect();
+    let mut reader = ConsoleReader::default();
+    packets.iter().flat_map(|packet| reader.read(packet)).collect()
+}
+
+fn line(text: &str, cut: bool) -> ConsoleLine {
+    ConsoleLine { text: text.to_owned(), cut }
+}
+
+fn health(lines: &[ConsoleLine]) -> Health {
+    let mut health = Health::default();
+    for line in lines {
+        health.read(line);
+    }
+    health
+}
+
+/// The console of a drone that is unplugged, plugged in again and then stopped by the user.
+#[test]
+fn the_console_continues_after_a_restart_and_gives_the_link_back() {
+    let world = World::new("healthy");
+    let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
+    worker.commands.send(Command::Run(Box::new(Job::new(Task::Console(None))))).unwrap();
+    let mut texts = Vec::new();
+    let mut until = |wanted: &dyn Fn(&Event) -> bool| {
+        for event in &worker.events {
+            if let Event::Console { line, .. } = &event {
+                texts.push(line.text.clone());
+            }
+            if wanted(&event) {
+                return;
+            }
+        }
+        panic!("the console ended early: {texts:?}");
+    };
+    let says = |text: &'static str| move |event: &Event| matches!(event, Event::Console { line, .. } if line.text == text);
+    until(&says("SYS: Free heap: 17552 bytes"));
+    world.bus.with(0, |drone, now| drone.cut_power(now));
+    until(&|event| matches!(event, Event::Log(_, LogEntry::ConsoleLost(_))));
+    world.bus.with(0, |drone, now| drone.power_on(now));
+    until(&says("SYS: Self test passed!"));
+    worker.commands.send(Command::Cancel).unwrap();
+    let report = worker.events.iter().find_map(|event| match event {
+        Event::Finished(report) => Some(report),
+        _ => None,
+    });
+    assert_eq!(report.unwrap().outcome, Outcome::Identified);
+    assert_eq!(world.bus.with(0, |drone, _| drone.link_turns()), Some((1, 1)));
+    assert!(texts.iter().any(|text| text == "SYS: Crazyflie 2.1 is up and running!"), "{texts:?}");
+}
+
+/// Only questions are sent: no parameter is set, and the LEDs stay under the firmware's control.
+#[test]
+fn listening_changes_nothing_on_the_drone() {
+    for scenario in ["healthy", "console-read", "bad-deck", "asserting"] {
+        let (_, world) = flash(scenario);
+        assert_eq!(world.bus.with(0, |drone, _| drone.led_parameter()), Some((0, 0)), "{scenario}");
+    }
+}
