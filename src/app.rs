@@ -222,8 +222,25 @@ pub struct Demo {
     pub plugged: bool,
     /// The button is held.
     pub button: bool,
-    /// What the LEDs do, in words; empty while they do not blink.
-    pub leds: &'static str,
+    pub leds: DemoLeds,
+}
+
+/// What the simulated drone's LEDs do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DemoLeds {
+    /// Nothing that tells one state from another: a drone that is off, or one that runs normally.
+    #[default]
+    Ordinary,
+    /// M2 blinks slowly.
+    OneSlow,
+    /// M2 blinks fast.
+    OneFast,
+    /// M2 and M3 blink slowly.
+    TwoSlow,
+    /// M2 and M3 are lit, and M1 does not blink.
+    TwoLit,
+    /// M1 blinks red five times.
+    Red,
 }
 
 /// The chosen file, if any.

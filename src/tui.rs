@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::app::update::update;
-use crate::app::{self, App, BatchEffect, BusState, Demo, DemoInput, Effect, Msg, Slot, Which};
+use crate::app::{self, App, BatchEffect, BusState, Demo, DemoInput, DemoLeds, Effect, Msg, Slot, Which};
 use crate::clock::Clock;
 use crate::crews::{BusyPorts, Crews, WorkerBus};
 use crate::doctor;
@@ -459,11 +459,12 @@ fn demo_state(bus: &SimBus, name: &str) -> Demo {
     let state = bus.with(0, |drone, now| (drone.plugged(), drone.button(), drone.leds(now)));
     let (plugged, button, leds) = state.unwrap_or_default();
     let leds = match leds {
-        // A drone that is off or running normally looks like this, too, so do not mention these states.
-        SimLeds::Dark | SimLeds::Lit => "",
-        SimLeds::Slow => "M2 blinks slowly",
-        SimLeds::Fast => "M2 blinks fast",
-        SimLeds::TwoSlow => "M2, M3 blink slowly",
+        SimLeds::Dark | SimLeds::Lit => DemoLeds::Ordinary,
+        SimLeds::Slow => DemoLeds::OneSlow,
+        SimLeds::Fast => DemoLeds::OneFast,
+        SimLeds::TwoSlow => DemoLeds::TwoSlow,
+        SimLeds::TwoLit => DemoLeds::TwoLit,
+        SimLeds::Red => DemoLeds::Red,
     };
     Demo { scenario: name.to_owned(), plugged, button, leds }
 }

@@ -19,7 +19,7 @@ use ratatui::widgets::{Block, Padding, Paragraph, Widget};
 
 use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Binding};
-use crate::app::{App, Goal, JobView, Screen, Slot, Stage};
+use crate::app::{App, DemoLeds, Goal, JobView, Screen, Slot, Stage};
 use crate::job::Outcome;
 use crate::report::Exit;
 use crate::usb::descriptor::is_printable;
@@ -261,7 +261,14 @@ fn draw_header(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let badge = app.demo.as_ref().map(|demo| {
         let cable = if demo.plugged { "" } else { ", unplugged" };
         let button = if demo.button { ", button held" } else { "" };
-        let leds = if demo.leds.is_empty() { String::new() } else { format!(", {}", demo.leds) };
+        let leds = match demo.leds {
+            DemoLeds::Ordinary => "",
+            DemoLeds::OneSlow => ", M2 blinks slowly",
+            DemoLeds::OneFast => ", M2 blinks fast",
+            DemoLeds::TwoSlow => ", M2, M3 blink slowly",
+            DemoLeds::TwoLit => ", M2, M3 stay lit",
+            DemoLeds::Red => ", M1 blinks red",
+        };
         Line::from(Span::styled(format!(" SIMULATED{cable}{button}{leds} "), theme.warn))
     });
     let width = badge.as_ref().map_or(0, |badge| u16::try_from(badge.width()).unwrap_or(0));

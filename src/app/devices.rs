@@ -142,6 +142,15 @@ impl Devices {
         self.lasting().map_or(&RadioChip::Unknown, |lasting| &lasting.radio_chip)
     }
 
+    /// Keeps what the selected drone has said about its radio chip after a job.
+    pub(crate) fn hear(&mut self, chip: &RadioChip) {
+        let now = self.selected().cloned();
+        let lasting = self.lasting.as_mut().filter(|lasting| now.is_some_and(|now| lasting.is_of(&now)));
+        if let Some(lasting) = lasting.filter(|_| *chip != RadioChip::Unknown) {
+            lasting.radio_chip = chip.clone();
+        }
+    }
+
     fn lasting(&self) -> Option<&Lasting> {
         let now = self.selected()?;
         self.lasting.as_ref().filter(|lasting| lasting.is_of(now))

@@ -591,7 +591,7 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::{Aim, Confirmation, JobFacts, Source, WizardView};
+    use crate::app::{Aim, Confirmation, DemoLeds, JobFacts, Source, WizardView};
 
     #[test]
     fn no_key_has_two_meanings_on_one_screen() {
@@ -599,7 +599,7 @@ mod tests {
             scenario: "healthy".to_owned(),
             plugged: true,
             button: false,
-            leds: "",
+            leds: DemoLeds::default(),
         }));
         let wizard = |step| {
             let wizard = Wizard { step, since: std::time::Duration::ZERO, spoken: false };

@@ -62,6 +62,8 @@ pub struct Traits {
     pub asserts_after: Option<Duration>,
     /// What is wrong with the board.
     pub ailment: Ailment,
+    /// The version of the radio chip's firmware.
+    pub radio_chip: &'static str,
     /// The USB descriptors of a device other than a Crazyflie.
     pub face: Option<&'static UsbIdentity>,
     /// A person who brings the drone into DFU mode by hand while a command waits for it.
@@ -95,6 +97,7 @@ impl Default for Traits {
             crashes_after: None,
             asserts_after: None,
             ailment: Ailment::None,
+            radio_chip: "2024.10",
             face: None,
             helper: None,
         }
@@ -126,6 +129,10 @@ pub enum SimLeds {
     Fast,
     /// M2 and M3 blink slowly.
     TwoSlow,
+    /// M2 and M3 are lit, and nothing else happens: the start hangs.
+    TwoLit,
+    /// M1 blinks red five times, again and again: the self-test failed.
+    Red,
 }
 
 /// The state of the STM32.
@@ -277,6 +284,8 @@ impl SimDrone {
             },
             SimMode::RadioBootloader => SimLeds::TwoSlow,
             SimMode::Rom(_) | SimMode::Starting(Start::Rom, _) if self.by_hand => SimLeds::Fast,
+            SimMode::Firmware if self.traits.ailment == Ailment::HangsAtStart => SimLeds::TwoLit,
+            SimMode::Firmware if self.link.has_failed() => SimLeds::Red,
             SimMode::Halted | SimMode::Starting(..) | SimMode::Rom(_) | SimMode::Firmware => SimLeds::Lit,
         }
     }
@@ -344,6 +353,7 @@ impl SimDrone {
             version: text(&version),
             uid: self.traits.uid,
             ailment: self.traits.ailment,
+            radio_chip: self.traits.radio_chip,
             assert: reports_assert.then_some("src/modules/src/stabilizer.c:245"),
         }
     }

@@ -59,6 +59,8 @@ pub(crate) struct BootLog {
     pub(crate) version: String,
     pub(crate) uid: [u8; 12],
     pub(crate) ailment: Ailment,
+    /// The version of the radio chip's firmware.
+    pub(crate) radio_chip: &'static str,
     /// The place of the failed assertion that ended the last run.
     pub(crate) assert: Option<&'static str>,
 }
@@ -100,8 +102,9 @@ impl BootLog {
             "MTR-DRV: Using brushed motor driver",
             "SYS: About to run tests in system.c.",
         ];
+        let radio_chip = format!("SYS: NRF51 version: {}", self.radio_chip);
         if self.ailment != Ailment::RadioChipSilent {
-            late.push("SYS: NRF51 version: 2024.10");
+            late.push(&radio_chip);
         }
         late.push(pick(
             Ailment::EepromFails,
@@ -155,7 +158,7 @@ pub(crate) struct Link {
     started: Duration,
     /// The self-test passes, [`TESTS`] after the start.
     passes: bool,
-    passed: bool,
+    tested: bool,
     /// The firmware never starts the tasks that read packets.
     hangs: bool,
     /// The console packet that is being filled.
@@ -187,10 +190,15 @@ impl Link {
         Link { log, started: now, passes, hangs, ..Link::default() }
     }
 
+    /// Whether the self-test has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.tested && !self.passes && !self.hangs
+    }
+
     /// Prints what is due by `now`.
     pub(crate) fn settle(&mut self, now: Duration) {
         let running = now.saturating_sub(self.started);
-        self.passed |= self.passes && running >= TESTS;
+        self.tested |= running >= TESTS;
         while self.log.last().is_some_and(|(at, _)| running >= *at) {
             let Some((_, line)) = self.log.pop() else { break };
             self.print(&line);
@@ -266,7 +274,7 @@ impl Link {
             [PARAMETER_TABLE, 2, low, high] => self.name_parameter(u16::from_le_bytes([*low, *high])),
             [PARAMETER_READ, low, high] => {
                 let value = match u16::from_le_bytes([*low, *high]) {
-                    SELF_TEST => vec![0, u8::from(self.passed)],
+                    SELF_TEST => vec![0, u8::from(self.passes && self.tested)],
                     number if number < PARAMETERS => vec![0, 0],
                     _ => vec![NOT_FOUND],
                 };

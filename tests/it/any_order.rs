@@ -6,7 +6,7 @@ use std::time::Duration;
 use cfdfu::app::batch::BatchStage;
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BatchEffect, BusState, Demo, Effect, Msg, Screen, Slot, Stage, Which};
+use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoLeds, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::dfu::DfuError;
 use cfdfu::dfu::wire::Request;
 use cfdfu::flash::map::MemoryMap;
@@ -139,7 +139,7 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => Just(Msg::OtherInstances(vec![RunningInstance { pid: 7, port: "1-1".to_owned(), ..RunningInstance::default() }])),
         1 => Just(Msg::OtherInstances(Vec::new())),
         1 => Just(Msg::Listed(".".into(), Ok(Vec::new()))),
-        1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true, leds: "" })),
+        1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true, leds: DemoLeds::default() })),
     ]
 }
 
@@ -154,7 +154,7 @@ proptest! {
         glyphs in prop::sample::select(vec![Glyphs::Unicode, Glyphs::Cp437, Glyphs::Ascii]),
         colours in prop::sample::select(vec![Colours::None, Colours::Sixteen, Colours::Dark { auto: true }, Colours::Light]),
     ) {
-        let demo = Demo { scenario: "dfu".to_owned(), plugged: true, button: false, leds: "" };
+        let demo = Demo { scenario: "dfu".to_owned(), plugged: true, button: false, leds: DemoLeds::default() };
         let mut app = App {
             image: Slot::Loading("cf2.bin".into()),
             loader: Slot::Loading("loader.bin".into()),

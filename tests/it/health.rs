@@ -2,7 +2,9 @@
 //! the console, whose packets may be cut anywhere, and which always gives its link back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use cfdfu::app::Which;
 use cfdfu::clock::Clock;
 use cfdfu::crazyflie::console::{
     ConsoleFact, ConsoleLine, ConsoleReader, Crash, Health, Module, RadioChip, SelfTest,
@@ -10,6 +12,8 @@ use cfdfu::crazyflie::console::{
 use cfdfu::job::{Boot, Command, DeviceInfo, Event, Job, LogEntry, Outcome, Report, Task};
 use cfdfu::worker::Worker;
 
+use crate::cli::Folder;
+use crate::interface::{Interface, draw, text, theme};
 use crate::support::{SEED_LEN, World, firmware, flash_job};
 
 fn flash(scenario: &str) -> (Report, World) {
@@ -209,4 +213,64 @@ fn listening_changes_nothing_on_the_drone() {
         let (_, world) = flash(scenario);
         assert_eq!(world.bus.with(0, |drone, _| drone.led_parameter()), Some((0, 0)), "{scenario}");
     }
+}
+
+/// What a person, a script and the plain interface see of each drone. Without `--require-boot`, the status is 0: the image
+/// is on the drone.
+#[test]
+fn each_ailment_is_reported_in_every_output() {
+    let folder = Folder::with_image();
+    let cases = [
+        ("healthy", 0, "passed", "Ready to fly!"),
+        ("bad-deck", 76, "failed", "self-test failed: a deck"),
+        ("bad-sensor", 76, "failed", "self-test failed: a motion sensor"),
+        ("bad-eeprom", 76, "failed", "the settings memory (EEPROM)"),
+        ("asserting", 76, "failed", "stabilizer.c:245"),
+        ("restarting", 76, "", "keeps restarting"),
+        ("hung-start", 0, "", "does not answer"),
+        ("radio-silent", 0, "passed", "The radio chip does not answer"),
+        ("console-read", 0, "passed", "Ready to fly!"),
+    ];
+    for (scenario, status, self_test, words) in cases {
+        let line = format!("flash cf2.bin --demo={scenario}");
+        let words_of = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let ran = folder.run(&line);
+        assert_eq!(ran.code, 0, "{scenario}");
+        assert!(words_of(&ran.out).contains(words), "{scenario}: {}", ran.out);
+        let strict = folder.run(&format!("{line} --require-boot"));
+        assert_eq!(strict.code, status, "{scenario}: {}{}", strict.out, strict.err);
+        assert!(words_of(&(strict.out.clone() + &strict.err)).contains(words), "{scenario}: {}", strict.err);
+        let result = folder.json(&line).objects().pop().unwrap();
+        assert_eq!(result["self_test"].as_str().unwrap_or_default(), self_test, "{scenario}: {result}");
+        // The plain interface runs in real time.
+        if scenario == "bad-deck" {
+            let plain = folder.cfdfu(&format!("cf2.bin --plain --demo={scenario}")).input("f\nw\n").run();
+            assert!(words_of(&plain.out).contains(words), "{scenario}: {}", plain.out);
+        }
+    }
+}
+
+/// Firmware from 2024.2 on does not work with an older radio chip, which USB cannot update.
+#[test]
+fn versions_that_do_not_belong_together_are_reported() {
+    let world = World::new("healthy");
+    world.bus.with(0, |drone, _| drone.traits.radio_chip = "2023.11");
+    let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
+    assert_eq!(report.health.radio_chip, RadioChip::Runs("2023.11".to_owned()));
+    // The plan warns if the drone has reported its radio chip before.
+    world.bus.with(0, |drone, now| drone.cut_power(now));
+    world.bus.with(0, |drone, now| drone.power_on(now));
+    world.clock.sleep(Duration::from_secs(3));
+    let mut ui = Interface::on(world, "healthy");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.09", SEED_LEN));
+    ui.look();
+    ui.key('f');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    let plan = text(&draw(&ui.app, &theme(), 200, 60));
+    assert!(plan.contains("The radio chip runs 2023.11"), "{plan}");
+    let folder = Folder::with_image();
+    folder.file("old.bin", firmware("2021.06", SEED_LEN));
+    let ran = folder.run("inspect old.bin");
+    assert!(ran.out.contains("cannot enter DFU mode by itself"), "{}", ran.out);
+    assert!(!folder.run("inspect cf2.bin").out.contains("cannot enter"));
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoInput, Effect, Msg, Slot, Which};
+use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoInput, DemoLeds, Effect, Msg, Slot, Which};
 use cfdfu::clock::Clock;
 use cfdfu::job::{Command, Event, Job};
 use cfdfu::scan;
@@ -39,9 +39,13 @@ pub struct Interface {
 
 impl Interface {
     pub fn new(scenario: &str) -> Interface {
-        let world = World::new(scenario);
+        Interface::on(World::new(scenario), scenario)
+    }
+
+    /// The interface on these drones.
+    pub fn on(world: World, scenario: &str) -> Interface {
         let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);
-        let demo = Demo { scenario: scenario.to_owned(), plugged, button: false, leds: "" };
+        let demo = Demo { scenario: scenario.to_owned(), plugged, button: false, leds: DemoLeds::default() };
         let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
         let supervisor = Supervisor::new(worker.commands.clone(), true, Waits::Interrupted, 0);
         let (app, effects, now) = (App::new(Some(demo)), Vec::new(), Duration::ZERO);
@@ -114,7 +118,7 @@ impl Interface {
         });
         let scenario = self.app.demo.as_ref().map(|demo| demo.scenario.clone());
         if let (Some((plugged, button)), Some(scenario)) = (state, scenario) {
-            self.send(Msg::Demo(Demo { scenario, plugged, button, leds: "" }));
+            self.send(Msg::Demo(Demo { scenario, plugged, button, leds: DemoLeds::default() }));
         }
         self.look();
     }

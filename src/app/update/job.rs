@@ -333,6 +333,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
         app.devices.identified = None;
     }
     app.ended = Some(report::exit(&report));
+    app.devices.hear(&report.health.radio_chip);
     app.undo = Undo::of(undo);
     for other in others {
         app.log.push(app.now, Level::Warning, &other.to_string());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::app::command_line::command_line;
 use crate::app::picker::{Entry, EntryKind};
-use crate::app::{Backup, Demo, JobFacts, Slot, Which};
+use crate::app::{Backup, Demo, DemoLeds, JobFacts, Slot, Which};
 use crate::crazyflie::Protection;
 use crate::image::Content;
 use crate::image::Image;
@@ -31,7 +31,12 @@ fn device(port: u8) -> Device {
 }
 
 fn app(devices: usize) -> App {
-    let mut app = App::new(Some(Demo { scenario: "dfu".to_owned(), plugged: true, button: false, leds: "" }));
+    let mut app = App::new(Some(Demo {
+        scenario: "dfu".to_owned(),
+        plugged: true,
+        button: false,
+        leds: DemoLeds::default(),
+    }));
     let devices = (0..devices).map(|n| device(u8::try_from(n + 1).unwrap())).collect();
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(devices)));
     if app.devices.is_identifying() {
