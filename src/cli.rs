@@ -8,6 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::CommandFactory;
@@ -33,6 +34,7 @@ use crate::settings::Settings;
 use crate::sim::drone::Helper;
 use crate::sim::scenario::{SCENARIOS, Scenario};
 use crate::supervise::{UndoTarget, Waits};
+use crate::sys::signals::Signals;
 use crate::sys::{self, files};
 use crate::tui;
 use crate::usb::descriptor::is_printable;
@@ -729,8 +731,13 @@ fn what_drones_say(
     /// More would make the checklist slow and long; `identify --all` asks them all at once.
     const MOST: usize = 8;
     let asked = drones.iter().filter(|drone| drone.id == CRAZYFLIE && drone.open_error.is_none());
+    // An interrupt must not leave a drone's link switched to USB: it ends the queries, and the checklist follows.
+    let stopped = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&stopped);
+    let signals = Signals::listen(move |_| stop.store(true, Ordering::SeqCst));
     let worker = Worker::spawn(Arc::clone(bus), Arc::clone(clock));
-    let said = asked.take(MOST).map(|drone| {
+    let asked = asked.take(MOST).take_while(|_| !stopped.load(Ordering::SeqCst));
+    let said = asked.map(|drone| {
         let place = drone.place.clone();
         let device = place.parse().unwrap_or_default();
         let job = Job { device, ..Job::new(Task::Identify) };
@@ -752,6 +759,7 @@ fn what_drones_say(
     });
     let said = said.collect();
     worker.join();
+    let _ = signals.map(Signals::stop);
     said
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Release(u16, u8);
 impl Release {
     /// The first release with [`ENTER_DFU`].
     pub(crate) const ENTERS_DFU: Release = Release(2022, 3);
+    /// The first release of which it is certain that the firmware asks the radio chip for its version.
+    pub(crate) const ASKS_RADIO_CHIP: Release = Release(2022, 1);
     /// The first release that needs the radio chip's new softdevice (crazyflie2-nrf-firmware issue 95).
     pub(crate) const NEEDS_SOFTDEVICE: Release = Release(2024, 2);
 

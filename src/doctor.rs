@@ -263,25 +263,26 @@ fn says(said: &Said) -> Check {
     let mut facts = vec![format!("{board} on port {place} runs {version}")];
     facts.extend(match &health.self_test {
         Some(SelfTest::Passed) => Some("self-test passed".to_owned()),
-        Some(SelfTest::Failed(modules)) if modules.is_empty() => Some("self-test not passed".to_owned()),
+        Some(SelfTest::NotYet) => {
+            Some("self-test not passed (it failed, or the drone is still starting)".to_owned())
+        }
         Some(SelfTest::Failed(_)) => Some(format!("self-test failed: {}", symptoms::failed_parts(health))),
         None => None,
     });
+    facts.extend(health.parts.iter().cloned());
     facts.extend(health.crash.as_ref().map(|it| format!("last error: {}", symptoms::crash(it))));
     facts.extend(match &health.radio_chip {
         RadioChip::Unknown => None,
-        RadioChip::Silent => Some("the radio chip does not answer".to_owned()),
+        RadioChip::Silent => Some("the radio chip has not reported its version".to_owned()),
         RadioChip::Runs(version) => Some(format!("radio chip {version}")),
     });
     facts.extend((!health.decks.is_empty()).then(|| format!("decks: {}", health.decks.join(", "))));
     let found = facts.join("; ");
     let remedy = match &health.self_test {
-        Some(SelfTest::Failed(modules)) => match modules.first() {
-            Some(module) => symptoms::remedy(module),
-            None => {
-                "Take the decks off, and switch the drone off and on. `cfdfu console` shows which part fails."
-            }
-        },
+        Some(SelfTest::Failed(modules)) => modules.first().map_or("", symptoms::remedy),
+        Some(SelfTest::NotYet) => {
+            "Take the decks off, and switch the drone off and on: `cfdfu doctor` then shows which part fails."
+        }
         _ if health.radio_chip == RadioChip::Silent => {
             "If the drone does not connect over radio, update the radio chip with cfclient over radio."
         }

@@ -588,9 +588,10 @@ impl Report {
         }
     }
 
-    /// The drone keeps running, and its self-test has not failed.
+    /// The drone keeps running, and its self-test has passed. If another program used the drone's link, so that it could
+    /// not be asked, that it keeps running is enough.
     pub fn is_well(&self) -> bool {
-        self.booted() == Some(true) && !self.health.has_failed()
+        self.booted() == Some(true) && !self.health.has_failed() && !self.health.is_unproven()
     }
 
     /// The drone was flashed, or already held the image, runs what was flashed without a failed self-test, and will start
@@ -600,7 +601,7 @@ impl Report {
             && matches!(self.boot, Boot::StaysUp | Boot::NotWatched)
             && !self.runs_other
             && !self.health.has_failed()
-            && !self.health.is_silent()
+            && (self.boot == Boot::NotWatched || !self.health.is_unproven())
             && self.health.radio_chip != RadioChip::Silent
             && !self.loader.is_some_and(Loader::is_missing)
     }

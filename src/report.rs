@@ -114,7 +114,10 @@ pub(crate) fn afterwards(report: &Report) -> Option<String> {
                 "A Crazyflie is running {version}, which is not what was just flashed. Is it the same drone?"
             )
         }
-        (Boot::StaysUp | Boot::NotWatched, None) if report.health.is_silent() => health::SILENT.to_owned(),
+        (Boot::StaysUp, _) if report.health.is_silent() => health::SILENT.to_owned(),
+        (Boot::StaysUp, Some(version)) if report.health.is_unproven() => {
+            format!("Your Crazyflie runs {version}. {}", health::UNPROVEN)
+        }
         (_, Some(version)) => {
             let tested = if report.health.has_passed() { ", self-test passed" } else { "" };
             let chip = radio_chip(&report.health.radio_chip, Some(version));
@@ -155,7 +158,9 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
         }
         _ => text,
     };
-    let message = if report.health.has_failed() {
+    let message = if report.booted() == Some(true) && !report.health.has_failed() {
+        "the image is on the drone, but the drone was not seen to be well"
+    } else if report.health.has_failed() {
         "the image is on the drone, but the self-test of the firmware failed"
     } else {
         "the image is on the drone, but the drone was not seen running"

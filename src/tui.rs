@@ -417,6 +417,7 @@ impl<'a> Shell<'a> {
         let Some(mut log) = self.world.log.as_ref() else { return };
         let text = match event {
             Event::Log(_, entry) => entry.to_string(),
+            Event::Console { line, .. } => line.text.clone(),
             Event::Finished(report) => report::headline(report),
             _ => return,
         };

@@ -19,6 +19,8 @@ pub struct Devices {
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
     lasting: Option<Lasting>,
+    /// How many log lines there were when the identified device appeared. The console lines after them are its own.
+    pub(crate) heard_from: usize,
     /// Other running instances on this computer.
     pub other_instances: Vec<RunningInstance>,
     /// The state of each sector of the selected drone, if known.

@@ -90,7 +90,7 @@ A running drone reports its board and firmware version and is not restarted. In
 DFU mode, cfdfu also reads the bootloader, board revision and protection.";
 
 const CONSOLE_NOTE: &str = "\
-The drone keeps up to 200 lines until they are read, so the messages from its
+The drone keeps about a hundred messages until they are read, so those from its
 start are usually among them. Nothing is sent that could change a setting.
 While the console is open, the drone does not listen to the radio.";
 

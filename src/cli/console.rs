@@ -2,7 +2,7 @@
 //!
 //! Printing never fails, because a closed terminal must not stop a flash. Lost output is reported in the exit status.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -57,6 +57,8 @@ pub(super) struct Console {
     concluded: bool,
     /// The first error on standard output. A closed pipe does not count.
     lost_output: OnceCell<io::Error>,
+    /// Standard output is a pipe that its reader has closed.
+    closed: Cell<bool>,
 }
 
 /// Prints one object as a line on standard output.
@@ -115,7 +117,13 @@ impl Console {
             clock: Arc::new(RealClock::new()),
             concluded: false,
             lost_output: OnceCell::new(),
+            closed: Cell::new(false),
         })
+    }
+
+    /// Whether the reader of standard output is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
     pub(super) fn is_demo(&self) -> bool {
@@ -194,10 +202,10 @@ impl Console {
     }
 
     fn note_output(&self, written: io::Result<()>) {
-        if let Err(error) = written
-            && error.kind() != io::ErrorKind::BrokenPipe
-        {
-            let _ = self.lost_output.set(error);
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.closed.set(true),
+            Err(error) => drop(self.lost_output.set(error)),
+            Ok(()) => {}
         }
     }
 

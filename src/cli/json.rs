@@ -131,6 +131,8 @@ pub(super) struct BoardObject<'a> {
     radio: Option<String>,
     self_test: Option<&'static str>,
     radio_chip: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    radio_chip_silent: bool,
     decks: Option<&'a [String]>,
 }
 
@@ -164,6 +166,9 @@ pub(super) struct ResultObject {
     crash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     radio_chip: Option<String>,
+    /// The radio chip has not reported its version, although it was asked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    radio_chip_silent: bool,
     /// Rounded to milliseconds.
     seconds: f64,
     error: Option<ErrorObject>,
@@ -253,6 +258,7 @@ pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
             radio: running.radio.map(|radio| radio.to_string()),
             self_test: self_test(&running.health),
             radio_chip: version_of_radio_chip(&running.health),
+            radio_chip_silent: running.health.radio_chip == RadioChip::Silent,
             decks: Some(running.health.decks.as_slice()).filter(|_| running.health.printed),
             ..BoardObject::default()
         },
@@ -298,6 +304,7 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
         self_test: self_test(&report.health),
         crash: report.health.crash.as_ref().map(crash),
         radio_chip: version_of_radio_chip(&report.health).map(str::to_owned),
+        radio_chip_silent: report.health.radio_chip == RadioChip::Silent,
         seconds: (report.took.as_secs_f64() * 1000.0).round() / 1000.0,
         error: problem.or(failure.as_ref()).map(error),
         file: file.map(|file| file.to_string_lossy().into_owned()),
@@ -306,7 +313,11 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
 
 /// The verdict of the self-test; `None` if it is not known.
 fn self_test(health: &Health) -> Option<&'static str> {
-    health.self_test.as_ref().map(|it| if *it == SelfTest::Passed { "passed" } else { "failed" })
+    match health.self_test {
+        Some(SelfTest::Passed) => Some("passed"),
+        Some(SelfTest::Failed(_)) => Some("failed"),
+        Some(SelfTest::NotYet) | None => None,
+    }
 }
 
 fn version_of_radio_chip(health: &Health) -> Option<&str> {

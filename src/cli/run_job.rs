@@ -80,12 +80,21 @@ impl Jobs {
             return Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
         }
         let commands = self.worker.commands.clone();
-        // The worker is gone if its job has ended by itself.
         let key = KeyPress::listen(move || drop(commands.send(Command::Cancel)));
         let ends = if key.is_some() { "a key or Ctrl-C" } else { "Ctrl-C" };
         console.note(&format!("The console of the drone; {ends} ends it."));
         self.supervisor.start_background(Box::new(job));
-        self.follow(console).report
+        while let Ok(event) = self.worker.events.recv() {
+            match self.supervisor.observe(self.clock.now(), event) {
+                Observed::Event(event) => console.event(&event),
+                Observed::Ended(ended) => return ended.report,
+            }
+            // Nobody reads the lines any more, as after `| head`. A job with an end would finish nevertheless.
+            if console.is_closed() {
+                let _ = self.worker.commands.send(Command::Cancel);
+            }
+        }
+        Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
     }
 
     fn is_stopped(&self) -> bool {

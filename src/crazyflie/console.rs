@@ -2,7 +2,7 @@
 //! the self-test passed, which module failed, and which assertion ended the last run (crazyflie-firmware: `console.c`,
 //! `system.c`, `cfassert.c`, `watchdog.c`). The lines come from a device, so their length and number are bounded.
 
-use super::crtp;
+use super::{Release, crtp};
 use crate::usb::descriptor::is_printable;
 
 /// The longest line in characters. The firmware's own lines are shorter than 100.
@@ -152,8 +152,10 @@ impl ConsoleFact {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SelfTest {
     Passed,
-    /// The modules that failed; empty if only the verdict is known.
+    /// The modules that failed.
     Failed(Vec<Module>),
+    /// The parameter says that it has not passed: it failed earlier, or the firmware is still starting.
+    NotYet,
 }
 
 /// Why the previous run of the firmware ended.
@@ -211,7 +213,7 @@ impl Health {
             Some(ConsoleFact::ModuleFailed(module)) => {
                 let mut failed = match self.self_test.take() {
                     Some(SelfTest::Failed(modules)) => modules,
-                    Some(SelfTest::Passed) | None => Vec::new(),
+                    Some(SelfTest::Passed | SelfTest::NotYet) | None => Vec::new(),
                 };
                 if failed.len() < KEPT && !failed.contains(&module) {
                     failed.push(module);
@@ -230,21 +232,21 @@ impl Health {
         }
     }
 
-    /// Takes in the parameter `system.selftestPassed`, which decides if the console did not. The parameter is also 0
-    /// while the firmware is still starting, so a 0 counts only if the tests have begun or the lines are missing.
+    /// Takes in the parameter `system.selftestPassed`, which decides if the console did not. It is also 0 while the
+    /// firmware is still starting, and the tests alone may take seconds, so a 0 is no verdict: a module that fails prints
+    /// a line of its own.
     pub fn decide(&mut self, passed: bool) {
-        let has_finished = self.tests_began || self.lines_lost || !self.printed;
-        if self.self_test.is_none() && (passed || has_finished) {
-            self.self_test = Some(if passed { SelfTest::Passed } else { SelfTest::Failed(Vec::new()) });
+        if self.self_test.is_none() {
+            self.self_test = Some(if passed { SelfTest::Passed } else { SelfTest::NotYet });
         }
     }
 
-    /// The firmware has finished its start. A radio chip that answers does so before, unless its line was lost.
-    pub fn finish(&mut self) {
-        if self.radio_chip == RadioChip::Unknown
-            && self.tests_began
-            && self.self_test.is_some()
-            && !self.lines_lost
+    /// Firmware of this version has finished its start. A radio chip that answers does so before, unless its line was
+    /// lost. Firmware from before 2022 does not ask it (crazyflie-firmware PR 839).
+    pub fn finish(&mut self, version: Option<&str>) {
+        let asks = version.and_then(Release::of).is_some_and(|release| release >= Release::ASKS_RADIO_CHIP);
+        let has_ended = matches!(self.self_test, Some(SelfTest::Passed | SelfTest::Failed(_)));
+        if self.radio_chip == RadioChip::Unknown && asks && has_ended && self.tests_began && !self.lines_lost
         {
             self.radio_chip = RadioChip::Silent;
         }
@@ -260,9 +262,14 @@ impl Health {
         self.self_test == Some(SelfTest::Passed)
     }
 
-    /// The link was open, and the firmware neither answered nor printed anything.
+    /// The link was open, and the firmware did not answer. It may have printed its first lines, if it hangs in its start.
     pub fn is_silent(&self) -> bool {
-        self.asked && !self.answered && !self.printed
+        self.asked && !self.answered
+    }
+
+    /// The link was open, and no verdict of the self-test was heard: the drone was not seen to be well.
+    pub fn is_unproven(&self) -> bool {
+        self.asked && matches!(self.self_test, None | Some(SelfTest::NotYet))
     }
 
     /// What a restart of the firmware leaves of this: the crash is reported by the next run.

@@ -127,7 +127,8 @@ pub const SYMPTOMS: &[Symptom] = &[
         "M1 blinks red five times",
         "0483:5740",
         "the self-test failed: a deck, a sensor, the EEPROM, or old firmware on a newer board",
-        "`cfdfu identify` names the part; take the decks off; flash the current release for this board",
+        "take the decks off, and switch the drone off and on; `cfdfu identify` then names the part; flash the current release \
+         for this board",
     )
     .in_readme(),
     row(
@@ -230,7 +231,7 @@ pub(crate) fn remedy(module: &Module) -> &'static str {
     }
 }
 
-/// The parts that failed, as in `a deck, a motion sensor`; empty if the firmware did not name any.
+/// The modules that failed, as in `a deck, a motion sensor`.
 pub(crate) fn failed_parts(health: &Health) -> String {
     let Some(SelfTest::Failed(modules)) = &health.self_test else { return String::new() };
     modules.iter().map(part).collect::<Vec<_>>().join(", ")

@@ -10,13 +10,7 @@ pub(crate) fn self_test_failed(health: &Health) -> Option<String> {
     let Some(SelfTest::Failed(modules)) = &health.self_test else { return None };
     // The error of the last run is a consequence if anything else failed, too.
     let module = modules.iter().find(|module| **module != Module::LastRun).or(modules.first());
-    let Some(module) = module else {
-        return Some(
-            "The firmware is running, but its self-test has not passed: the drone will not fly, and its LED M1 blinks red \
-             five times. Take off the decks, then switch the drone off and on. `cfdfu console` then shows which part fails."
-                .to_owned(),
-        );
-    };
+    let module = module?;
     let crash =
         health.crash.as_ref().filter(|_| *module == Module::LastRun).map(|it| format!(" ({})", crash(it)));
     let crash = crash.unwrap_or_default();
@@ -42,6 +36,10 @@ pub(crate) fn restarting(health: &Health) -> String {
     }
 }
 
+/// Advice for a drone whose firmware answers and has not reported the verdict of its self-test.
+pub(crate) const UNPROVEN: &str = "It has not reported its self-test, so watch its LEDs before you fly. If M1 blinks red five times, or \
+    both blue LEDs stay lit and nothing else happens, take off the decks, and switch the drone off and on.";
+
 /// Advice for a drone that is on USB, but whose firmware does not answer.
 pub(crate) const SILENT: &str = "The Crazyflie is on USB again, but its firmware does not answer. If both blue LEDs stay lit and \
     nothing else happens, it hangs while it starts: take off the decks, and switch the drone off and on. If that does not \
@@ -53,8 +51,8 @@ pub(crate) fn radio_chip(chip: &RadioChip, firmware: Option<&str>) -> Option<Str
     match chip {
         RadioChip::Unknown => None,
         RadioChip::Silent => Some(
-            "The radio chip does not answer the firmware. If the drone does not connect over radio, or its button does not \
-             switch it off, update the radio chip with cfclient over radio. USB cannot reach it."
+            "The radio chip has not reported its version: it does not answer, or its firmware is from before 2022. Update it \
+             over radio with cfclient. USB cannot reach it."
                 .to_owned(),
         ),
         RadioChip::Runs(version) => {
@@ -81,18 +79,20 @@ pub(crate) fn without_entry(version: &str) -> Option<String> {
 pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     let self_test = match &health.self_test {
         Some(SelfTest::Passed) => Some("passed".to_owned()),
-        Some(SelfTest::Failed(modules)) if modules.is_empty() => Some("not passed".to_owned()),
+        Some(SelfTest::NotYet) => Some("not passed (it failed, or the drone is still starting)".to_owned()),
         Some(SelfTest::Failed(_)) => Some(format!("failed: {}", failed_parts(health))),
         None => None,
     };
     let chip = match &health.radio_chip {
         RadioChip::Unknown => None,
-        RadioChip::Silent => Some("does not answer".to_owned()),
+        RadioChip::Silent => Some("has not reported its version".to_owned()),
         RadioChip::Runs(version) => Some(version.clone()),
     };
+    let parts = (!health.parts.is_empty()).then(|| health.parts.join("; "));
     let decks = (!health.decks.is_empty()).then(|| health.decks.join(", "));
     [
         ("self-test", self_test),
+        ("says", parts),
         ("last error", health.crash.as_ref().map(crash)),
         ("radio chip", chip),
         ("decks", decks),

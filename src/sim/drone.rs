@@ -284,7 +284,7 @@ impl SimDrone {
             },
             SimMode::RadioBootloader => SimLeds::TwoSlow,
             SimMode::Rom(_) | SimMode::Starting(Start::Rom, _) if self.by_hand => SimLeds::Fast,
-            SimMode::Firmware if self.traits.ailment == Ailment::HangsAtStart => SimLeds::TwoLit,
+            SimMode::Firmware if self.link.is_hanging() => SimLeds::TwoLit,
             SimMode::Firmware if self.link.has_failed() => SimLeds::Red,
             SimMode::Halted | SimMode::Starting(..) | SimMode::Rom(_) | SimMode::Firmware => SimLeds::Lit,
         }
@@ -319,6 +319,7 @@ impl SimDrone {
             && now >= at
         {
             self.enumeration = self.enumeration.wrapping_add(1).max(1);
+            self.hung = false;
             self.mode = match start {
                 Start::Rom => {
                     self.was_in_rom = true;
@@ -341,6 +342,7 @@ impl SimDrone {
         }
         if matches!(self.mode, SimMode::Firmware) {
             self.link.settle(now);
+            self.hung |= self.link.has_stopped(now);
         }
     }
 
@@ -447,7 +449,9 @@ impl SimDrone {
 
     /// Sends a packet to bulk endpoint 1 of the firmware. `None` if the packet is not accepted.
     pub fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
-        let SimMode::Firmware = self.mode else { return None };
+        if self.hung || !matches!(self.mode, SimMode::Firmware) {
+            return None;
+        }
         let (version, name) = self.versions();
         let face = Face { version: &version, board: &name, number: self.traits.uid[0] };
         self.link.packet(data, &face).then(|| wire(data.len()))
@@ -463,9 +467,19 @@ impl SimDrone {
         self.link.turns
     }
 
+    /// Whether the CRTP link is with the radio, after it was with USB.
+    pub fn link_is_given_back(&self) -> bool {
+        self.link.turns.0 > 0 && !self.link.is_on_usb()
+    }
+
+    /// How many packets could have changed a setting or started a motor.
+    pub fn strange_packets(&self) -> usize {
+        self.link.strange
+    }
+
     /// The next packet from bulk endpoint 1, with its duration. `None` if there is none.
     pub(crate) fn packet_in(&mut self) -> Option<(Vec<u8>, Duration)> {
-        let packet = self.link.fetch()?;
+        let packet = self.link.fetch().filter(|_| !self.hung)?;
         let takes = wire(packet.len());
         Some((packet, takes))
     }

@@ -27,9 +27,13 @@ const NOT_FOUND: u8 = 2;
 const QUEUE: usize = 200;
 /// What the firmware prints instead of text for which the queue has no room (`console.c`). The NUL is part of it.
 const FULL: &[u8] = b"<F>\n\0";
-/// How long after its start the firmware has its sensors running and tests itself (`sensors_bmi088_bmp3xx.c` waits a
-/// second for the sensors).
-const TESTS: Duration = Duration::from_millis(1150);
+/// How long after its start the firmware begins to test itself, and how long after that it has the verdict. The sensors
+/// alone take a second to start (`sensors_bmi088_bmp3xx.c`), and the tests of EEPROM, gyroscope and motors take time.
+const TESTS: Duration = Duration::from_millis(800);
+const VERDICT: Duration = Duration::from_millis(1700);
+/// How long after its start a firmware with a slow EEPROM switches the link to the radio (`comm.c`). Otherwise it does so
+/// before the host has seen the drone.
+const LATE_COMM: Duration = Duration::from_millis(400);
 /// The parameters before `system.selftestPassed`, and their total number, about as many as in 2025.02.
 const SELF_TEST: u16 = 212;
 const PARAMETERS: u16 = 260;
@@ -42,9 +46,17 @@ pub enum Ailment {
     DeckFails,
     SensorFails,
     EepromFails,
-    /// The firmware hangs before it starts its tasks, with both blue LEDs lit. It is on USB, because that is started
-    /// first.
+    /// The firmware hangs at its EEPROM, with both blue LEDs lit: after the first lines, and before it starts the tasks
+    /// that read packets. It is on USB, because that is started first.
     HangsAtStart,
+    /// The firmware hangs in the driver of a deck: it answers, and never tests itself.
+    HangsInDeck,
+    /// The firmware stops at an assertion during its start, with its interrupts off. The watchdog is not running yet.
+    StopsAtStart,
+    /// The firmware reaches its communication so late that it takes the link back from USB.
+    SlowEeprom,
+    /// A deck makes the self-test end only after five seconds.
+    SlowDeck,
     RadioChipSilent,
     /// Another client has read the console.
     ConsoleRead,
@@ -68,73 +80,81 @@ pub(crate) struct BootLog {
 impl BootLog {
     /// The lines that the firmware prints, and how long after its start. The order is that of `system.c`.
     fn lines(&self) -> Vec<(Duration, String)> {
-        if matches!(self.ailment, Ailment::HangsAtStart | Ailment::ConsoleRead) {
-            return Vec::new();
+        let mut lines = Vec::new();
+        if self.ailment == Ailment::ConsoleRead {
+            return lines;
         }
+        let mut print = |at: Duration, text: &str| lines.push((at, text.to_owned()));
+        let start = Duration::ZERO;
         let word = |at: usize| {
             u32::from_le_bytes([self.uid[at], self.uid[at + 1], self.uid[at + 2], self.uid[at + 3]])
         };
-        let mut early = vec![
-            "SYS: ----------------------------".to_owned(),
-            format!("SYS: {} is up and running!", self.board),
-            format!("SYS: Production release {}", self.version),
-            format!("SYS: I am 0x{:08X}{:08X}{:08X} and I have 1024KB of flash!", word(8), word(4), word(0)),
-            "CFGBLK: v1, verification [OK]".to_owned(),
-            "DECK_CORE: 1 deck(s) found".to_owned(),
-            "DECK_CORE: Calling INIT on driver bcFlow2 for deck 0".to_owned(),
-        ];
+        print(start, "SYS: ----------------------------");
+        print(start, &format!("SYS: {} is up and running!", self.board));
+        print(start, &format!("SYS: Production release {}", self.version));
+        let uid = format!("0x{:08X}{:08X}{:08X}", word(8), word(4), word(0));
+        print(start, &format!("SYS: I am {uid} and I have 1024KB of flash!"));
+        if self.ailment == Ailment::HangsAtStart {
+            return lines;
+        }
+        print(start, "CFGBLK: v1, verification [OK]");
+        print(start, "DECK_CORE: 1 deck(s) found");
+        print(start, "DECK_CORE: Calling INIT on driver bcFlow2 for deck 0");
+        if matches!(self.ailment, Ailment::HangsInDeck | Ailment::StopsAtStart) {
+            return lines;
+        }
         if self.ailment == Ailment::ConsoleFloods {
-            early.extend((0..400).map(|n| format!("APP: a value that nobody needs: {n}")));
+            (0..400).for_each(|n| print(start, &format!("APP: a value that nobody needs: {n}")));
         }
-        let pick = |ill: Ailment, fails: &'static str, works: &'static str| {
-            if self.ailment == ill { fails } else { works }
-        };
-        let mut late = vec![
-            pick(
-                Ailment::SensorFails,
-                "IMU: BMI088 Gyro connection [FAIL]",
-                "IMU: BMI088 Gyro connection [OK].",
-            ),
-            "IMU: BMI088 Accel connection [OK]",
-            "IMU: BMP388 I2C connection [OK]",
-            "ESTIMATOR: Using Kalman (2) estimator",
-            "CONTROLLER: Using PID (1) controller",
-            "MTR-DRV: Using brushed motor driver",
-            "SYS: About to run tests in system.c.",
-        ];
-        let radio_chip = format!("SYS: NRF51 version: {}", self.radio_chip);
+        let gyro = if self.ailment == Ailment::SensorFails { "[FAIL]" } else { "[OK]." };
+        print(TESTS, &format!("IMU: BMI088 Gyro connection {gyro}"));
+        print(TESTS, "IMU: BMI088 Accel connection [OK]");
+        print(TESTS, "IMU: BMP388 I2C connection [OK]");
+        print(TESTS, "ESTIMATOR: Using Kalman (2) estimator");
+        print(TESTS, "CONTROLLER: Using PID (1) controller");
+        print(TESTS, "MTR-DRV: Using brushed motor driver");
+        print(TESTS, "SYS: About to run tests in system.c.");
         if self.ailment != Ailment::RadioChipSilent {
-            late.push(&radio_chip);
+            print(TESTS, &format!("SYS: NRF51 version: {}", self.radio_chip));
         }
-        late.push(pick(
-            Ailment::EepromFails,
-            "EEPROM: I2C connection [FAIL].",
-            "EEPROM: I2C connection [OK].",
-        ));
-        let failures = [
-            (Ailment::EepromFails, "SYS: storage [FAIL]"),
-            (Ailment::SensorFails, "SYS: stabilizer [FAIL]"),
-            (Ailment::DeckFails, "DECK_CORE: Deck 0 test [FAIL]."),
-            (Ailment::DeckFails, "SYS: deck [FAIL]"),
-        ];
-        late.extend(failures.iter().filter(|(ill, _)| *ill == self.ailment).map(|(_, line)| *line));
-        let mut late: Vec<String> = late.into_iter().map(str::to_owned).collect();
+        let eeprom = if self.ailment == Ailment::EepromFails { "[FAIL]." } else { "[OK]." };
+        print(TESTS, &format!("EEPROM: I2C connection {eeprom}"));
+        let end = self.verdict_at();
+        match self.ailment {
+            Ailment::EepromFails => print(TESTS, "SYS: storage [FAIL]"),
+            Ailment::SensorFails => print(end, "SYS: stabilizer [FAIL]"),
+            Ailment::DeckFails => {
+                print(end, "DECK_CORE: Deck 0 test [FAIL].");
+                print(end, "SYS: deck [FAIL]");
+            }
+            _ => print(end, "DECK_CORE: Deck 0 test [OK]."),
+        }
         if let Some(place) = self.assert {
-            late.push("SYS: The system resumed after watchdog timeout [WARNING]".to_owned());
-            late.push(format!("SYS: Assert failed at {place}"));
-            late.push("SYS: watchdogNormalStart [FAIL]".to_owned());
-            late.push("SYS: cfAssertNormalStart [FAIL]".to_owned());
+            print(end, "SYS: The system resumed after watchdog timeout [WARNING]");
+            print(end, &format!("SYS: Assert failed at {place}"));
+            print(end, "SYS: watchdogNormalStart [FAIL]");
+            print(end, "SYS: cfAssertNormalStart [FAIL]");
         }
         if self.passes() {
-            late.extend(["SYS: Self test passed!", "SYS: Free heap: 17552 bytes"].map(str::to_owned));
+            print(end, "SYS: Self test passed!");
+            print(end, "SYS: Free heap: 17552 bytes");
         }
-        let at = |time: Duration| move |line| (time, line);
-        early.into_iter().map(at(Duration::ZERO)).chain(late.into_iter().map(at(TESTS))).collect()
+        lines
+    }
+
+    /// How long after its start the firmware has the verdict.
+    fn verdict_at(&self) -> Duration {
+        if self.ailment == Ailment::SlowDeck { Duration::from_secs(5) } else { VERDICT }
+    }
+
+    /// Whether the start comes to its end.
+    fn ends(&self) -> bool {
+        !matches!(self.ailment, Ailment::HangsAtStart | Ailment::HangsInDeck | Ailment::StopsAtStart)
     }
 
     fn passes(&self) -> bool {
-        let fails = [Ailment::DeckFails, Ailment::SensorFails, Ailment::EepromFails, Ailment::HangsAtStart];
-        self.assert.is_none() && !fails.contains(&self.ailment)
+        let fails = [Ailment::DeckFails, Ailment::SensorFails, Ailment::EepromFails];
+        self.ends() && self.assert.is_none() && !fails.contains(&self.ailment)
     }
 }
 
@@ -156,11 +176,11 @@ pub(crate) struct Link {
     /// The lines that are still to come, the last one first.
     log: Vec<(Duration, String)>,
     started: Duration,
-    /// The self-test passes, [`TESTS`] after the start.
-    passes: bool,
+    /// Whether the self-test passes, and how long after the start; `None` if the start never ends.
+    verdict: Option<(bool, Duration)>,
+    /// The verdict is known.
     tested: bool,
-    /// The firmware never starts the tasks that read packets.
-    hangs: bool,
+    ailment: Ailment,
     /// The console packet that is being filled.
     console: Vec<u8>,
     /// That packet is finished and waits for room in the queue.
@@ -172,6 +192,8 @@ pub(crate) struct Link {
     pub(crate) leds: (u8, usize),
     /// How many times the link was switched to USB and back to the radio.
     pub(crate) turns: (usize, usize),
+    /// How many packets were none of the known questions.
+    pub(crate) strange: usize,
 }
 
 /// What the link needs to know about its drone.
@@ -186,19 +208,38 @@ impl Link {
     /// The link of a firmware that starts at `now`.
     pub(crate) fn starting(boot: &BootLog, now: Duration) -> Link {
         let log = boot.lines().into_iter().rev().collect();
-        let (passes, hangs) = (boot.passes(), boot.ailment == Ailment::HangsAtStart);
-        Link { log, started: now, passes, hangs, ..Link::default() }
+        let verdict = boot.ends().then(|| (boot.passes(), boot.verdict_at()));
+        Link { log, started: now, verdict, ailment: boot.ailment, ..Link::default() }
     }
 
     /// Whether the self-test has failed.
     pub(crate) fn has_failed(&self) -> bool {
-        self.tested && !self.passes && !self.hangs
+        self.tested && self.verdict.is_some_and(|(passes, _)| !passes)
+    }
+
+    pub(crate) fn is_on_usb(&self) -> bool {
+        self.usb
+    }
+
+    /// Whether the start never ends.
+    pub(crate) fn is_hanging(&self) -> bool {
+        self.verdict.is_none() && self.ailment != Ailment::StopsAtStart
+    }
+
+    /// Whether the firmware has stopped at an assertion, with its interrupts off.
+    pub(crate) fn has_stopped(&self, now: Duration) -> bool {
+        self.ailment == Ailment::StopsAtStart && now.saturating_sub(self.started) >= LATE_COMM
     }
 
     /// Prints what is due by `now`.
     pub(crate) fn settle(&mut self, now: Duration) {
         let running = now.saturating_sub(self.started);
-        self.tested |= running >= TESTS;
+        self.tested |= self.verdict.is_some_and(|(_, at)| running >= at);
+        if self.ailment == Ailment::SlowEeprom && running >= LATE_COMM {
+            // Only once.
+            self.ailment = Ailment::None;
+            self.usb = false;
+        }
         while self.log.last().is_some_and(|(at, _)| running >= *at) {
             let Some((_, line)) = self.log.pop() else { break };
             self.print(&line);
@@ -250,7 +291,7 @@ impl Link {
         match packet {
             _ if !self.usb => return false,
             // The interrupt handler takes the packet, and no task reads it.
-            _ if self.hangs => {}
+            _ if matches!(self.ailment, Ailment::HangsAtStart | Ailment::SlowEeprom) => {}
             [PLATFORM_VERSION, 0] => self.send(PLATFORM_VERSION, &[0, 10]),
             [PLATFORM_VERSION, 1] => self.send(PLATFORM_VERSION, &[&[1], version].concat()),
             [PLATFORM_VERSION, 2] => self.send(PLATFORM_VERSION, &[&[2], board].concat()),
@@ -274,13 +315,14 @@ impl Link {
             [PARAMETER_TABLE, 2, low, high] => self.name_parameter(u16::from_le_bytes([*low, *high])),
             [PARAMETER_READ, low, high] => {
                 let value = match u16::from_le_bytes([*low, *high]) {
-                    SELF_TEST => vec![0, u8::from(self.passes && self.tested)],
+                    SELF_TEST => vec![0, u8::from(self.tested && !self.has_failed())],
                     number if number < PARAMETERS => vec![0, 0],
                     _ => vec![NOT_FOUND],
                 };
                 self.send(PARAMETER_READ, &[&[*low, *high][..], &value].concat());
             }
-            _ => {}
+            // Anything else could change a setting or start a motor.
+            _ => self.strange += 1,
         }
         true
     }

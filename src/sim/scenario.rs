@@ -139,6 +139,26 @@ pub const SCENARIOS: &[Scenario] = &[
         drones: |now| ailing(now, Ailment::HangsAtStart),
     },
     Scenario {
+        name: "hung-deck",
+        what: "running; its firmware answers, and hangs in the driver of a deck",
+        drones: |now| ailing(now, Ailment::HangsInDeck),
+    },
+    Scenario {
+        name: "stops-at-start",
+        what: "running; after a flash, its firmware stops with an error while it starts",
+        drones: |now| running(now, |drone| drone.traits.ailment = Ailment::StopsAtStart),
+    },
+    Scenario {
+        name: "slow-eeprom",
+        what: "running; its firmware starts slowly and takes the link back from USB",
+        drones: |now| ailing(now, Ailment::SlowEeprom),
+    },
+    Scenario {
+        name: "slow-deck",
+        what: "running; a deck makes its self-test last five seconds",
+        drones: |now| ailing(now, Ailment::SlowDeck),
+    },
+    Scenario {
         name: "radio-silent",
         what: "running; its radio chip does not answer",
         drones: |now| ailing(now, Ailment::RadioChipSilent),

@@ -1,38 +1,61 @@
 //! Waits for a key at the terminal, without the Enter that a terminal otherwise asks for. Only Unix: elsewhere, Ctrl-C
 //! ends what waits for a key.
 
-/// The terminal's settings while it waits for a key. Dropping this restores them.
+/// The terminal's settings while it waits for a key, and the thread that waits. Dropping this ends both.
 pub(crate) struct KeyPress {
     #[cfg(unix)]
     before: rustix::termios::Termios,
+    #[cfg(unix)]
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    #[cfg(unix)]
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 #[cfg(unix)]
 impl KeyPress {
-    /// Calls `pressed` for each key. `None` if standard input is no terminal: its end is not a key.
+    /// Calls `pressed` for each key. `None` if standard input is no terminal, because its end is not a key, and in the
+    /// background, where a change of the settings would stop the process.
     pub(crate) fn listen(mut pressed: impl FnMut() + Send + 'static) -> Option<KeyPress> {
-        use std::io::Read;
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicBool, Ordering};
 
-        use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+        use rustix::stdio::stdin;
+        use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex};
+        use rustix::termios::{tcgetattr, tcgetpgrp, tcsetattr};
 
-        let before = tcgetattr(rustix::stdio::stdin()).ok()?;
+        let before = tcgetattr(stdin()).ok()?;
+        if tcgetpgrp(stdin()).ok()? != rustix::process::getpgrp() {
+            return None;
+        }
         let mut settings = before.clone();
-        // Signals and the processing of output stay as they are.
+        // Signals and the processing of output stay as they are. A read returns after 0.1 s, with or without a key.
         settings.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
-        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &settings).ok()?;
-        // The thread ends with the process: nothing else can interrupt a read.
-        std::thread::spawn(move || {
-            while std::io::stdin().read(&mut [0]).is_ok_and(|n| n > 0) {
-                pressed();
+        settings.special_codes[SpecialCodeIndex::VMIN] = 0;
+        settings.special_codes[SpecialCodeIndex::VTIME] = 1;
+        tcsetattr(stdin(), OptionalActions::Now, &settings).ok()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) {
+                match rustix::io::read(stdin(), &mut [0; 16]) {
+                    Ok(0) => {}
+                    Ok(_) => pressed(),
+                    // The terminal is gone, which also sends a signal.
+                    Err(_) => return,
+                }
             }
         });
-        Some(KeyPress { before })
+        Some(KeyPress { before, stop, thread: Some(thread) })
     }
 }
 
 #[cfg(unix)]
 impl Drop for KeyPress {
     fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
         let _ = rustix::termios::tcsetattr(
             rustix::stdio::stdin(),
             rustix::termios::OptionalActions::Now,

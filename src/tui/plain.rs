@@ -80,7 +80,8 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
             None if exhausted && app.job().is_none() && app.batch().is_none() && app.console().is_none() => {
                 break;
             }
-            None if exhausted => vec![Msg::Detached],
+            // The end of the input is no key: a console goes on until Ctrl-C.
+            None if exhausted && app.console().is_none() => vec![Msg::Detached],
             None => match next(&inbox, &app)? {
                 Input::Message(message) => vec![message],
                 Input::Signal(Signal::HangUp) => vec![Msg::Detached],

@@ -25,13 +25,12 @@ pub(super) fn blink(ctx: &mut Ctx<'_>, job: &Job, length: Duration) -> Result<Ou
     if device.mode == Mode::Dfu {
         return Err(FailureKind::CannotBlink.into());
     }
-    let Some(mut link) = FirmwareLink::open(ctx, &device, ANSWER) else {
+    let Ok(mut link) = FirmwareLink::open(ctx, &device, ANSWER) else {
         return Err(FailureKind::NoReply.into());
     };
     let result = all(ctx, &mut link, length);
     // Release the LEDs even after an error or a stop.
     let _ = set(ctx, &mut link, RELEASED);
-    link.close();
     result.map(|()| Outcome::Identified)
 }
 

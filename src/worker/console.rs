@@ -8,15 +8,17 @@ use super::{Ctx, Stop, find};
 use crate::crazyflie::Mode;
 use crate::crazyflie::console::ConsoleLine;
 use crate::job::{Device, Event, FailureKind, Job, LogEntry, Outcome, WaitFor};
-use crate::usb::TransferError;
+use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError};
 
 /// How long to retry opening the link.
 const OPEN: Duration = Duration::from_secs(1);
 /// How long to wait for a packet before the job may be stopped.
 const LISTEN: Duration = Duration::from_millis(100);
-/// How long a drone that comes back from DFU mode is left to the program that flashed it, which reads the console to see
-/// whether the drone is well.
-const LEFT_ALONE: Duration = Duration::from_secs(4);
+/// How long a drone that was in DFU mode is left to the program that flashed it: its start, and the time in which that
+/// program reads the console to see whether the drone is well.
+const LEFT_ALONE: Duration = Duration::from_secs(6);
+/// The pause between attempts to open the link of a drone that is back.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// The limit of a wait that only the user ends: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -26,7 +28,7 @@ pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> 
     if device.mode == Mode::Dfu {
         return Err(FailureKind::NoConsole.into());
     }
-    let Some(mut link) = FirmwareLink::open(ctx, &device, OPEN) else {
+    let Ok(mut link) = FirmwareLink::open(ctx, &device, OPEN) else {
         return Err(FailureKind::NoReply.into());
     };
     ctx.log(LogEntry::Listening);
@@ -36,7 +38,7 @@ pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> 
         let result = listen(ctx, &mut link, start, end);
         // A line without an end may be the last words of a firmware that crashed.
         post(ctx, start, link.last_line());
-        link.close();
+        drop(link);
         let Err(error) = result else { return Ok(Outcome::Identified) };
         ctx.log(LogEntry::ConsoleLost(error));
         (device, link) = match returns(ctx, &device, end) {
@@ -72,28 +74,28 @@ fn returns(
     device: &Device,
     end: Duration,
 ) -> Result<Option<(Device, FirmwareLink)>, Stop> {
-    let mut was_in_dfu = false;
-    loop {
-        let left = end.saturating_sub(ctx.clock.now());
-        let back = ctx.wait_for(WaitFor::Start, left, |ctx| {
-            let found = at(ctx.bus, &device.location)?.filter(|found| found.open_error.is_none());
-            was_in_dfu |= found.as_ref().is_some_and(|found| found.mode == Mode::Dfu);
-            let is_it = |found: &Device| {
-                found.mode == Mode::Firmware && require_same_drone(&device.strings.serial, found).is_ok()
-            };
-            Ok(found.filter(is_it))
-        })?;
-        let Some(back) = back else { return Ok(None) };
-        if std::mem::take(&mut was_in_dfu) {
-            let since = ctx.clock.now();
-            while ctx.clock.now().saturating_sub(since) < LEFT_ALONE {
-                ctx.check_cancelled()?;
-                ctx.clock.sleep(LISTEN);
-            }
+    // When the link may be opened.
+    let mut open_at = Duration::ZERO;
+    let left = end.saturating_sub(ctx.clock.now());
+    ctx.wait_for(WaitFor::Start, left, |ctx| {
+        let now = ctx.clock.now();
+        let list = ctx.bus.list()?;
+        let found = list.into_iter().find(|found| found.location == device.location);
+        // A drone in DFU mode belongs to the program that flashes it, so it is not even opened.
+        if found.as_ref().is_some_and(|found| found.id == ROM_DFU) {
+            open_at = now + LEFT_ALONE;
         }
-        if let Some(link) = FirmwareLink::open(ctx, &back, OPEN) {
-            ctx.use_device(back.clone());
-            return Ok(Some((back, link)));
+        if found.is_none_or(|found| found.id != CRAZYFLIE) || now < open_at {
+            return Ok(None);
         }
-    }
+        open_at = now + TRY_AGAIN;
+        let back = at(ctx.bus, &device.location)?.filter(|back| back.mode == Mode::Firmware);
+        let is_it = |back: &Device| require_same_drone(&device.strings.serial, back).is_ok();
+        let Some(back) = back.filter(|back| back.open_error.is_none() && is_it(back)) else {
+            return Ok(None);
+        };
+        let Ok(link) = FirmwareLink::open(ctx, &back, Duration::ZERO) else { return Ok(None) };
+        ctx.use_device(back.clone());
+        Ok(Some((back, link)))
+    })
 }

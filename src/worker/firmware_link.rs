@@ -1,20 +1,21 @@
-//! The CRTP link to a running Crazyflie over USB. Opening it switches the firmware's link from the radio to USB;
-//! [`FirmwareLink::close`] switches it back. While it is open, it collects what the firmware prints on its console: the
-//! packets of the console and the answers to questions arrive on the same endpoint.
+//! The CRTP link to a running Crazyflie over USB. Opening it switches the firmware's link from the radio to USB; dropping
+//! it switches it back, whatever happens to the job. While it is open, it collects what the firmware prints on its
+//! console: the packets of the console and the answers to questions arrive on the same endpoint.
 
 use std::time::Duration;
 
-use super::{Ctx, port};
+use super::{Ctx, Stop, port};
 use crate::crazyflie::Mode;
 use crate::crazyflie::console::{ConsoleLine, ConsoleReader, Health};
 use crate::crazyflie::crtp::{CRTP_IN, CRTP_MAX, CRTP_OUT, LINK_TO_RADIO, LINK_TO_USB};
-use crate::job::{Device, LogEntry};
+use crate::job::{Device, FailureKind, LogEntry};
 use crate::usb::descriptor::{self, Names};
 use crate::usb::{TransferError, Transport};
 
 /// Time limit for one packet. Switching the link takes no time, and the firmware sends a packet within one tick.
 const PACKET: Duration = Duration::from_millis(100);
-/// Time limit for the read that claims the interface. No packet arrives before the link is switched.
+/// Time limit for the read that claims the interface. No packet arrives before the link is switched, except one that was
+/// left over.
 const CLAIM: Duration = Duration::from_millis(10);
 /// How long to wait for an answer among the console's packets.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -30,45 +31,71 @@ pub(super) struct FirmwareLink {
     lines: Vec<ConsoleLine>,
 }
 
+/// Why the link was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unopened {
+    /// It is another device by now, another program such as cfclient uses its link, or access is denied: its link must
+    /// not be switched.
+    NotOurs,
+    /// The device is on the bus, and does not answer.
+    Silent,
+}
+
 impl FirmwareLink {
-    /// Opens the link to the running `device`, retrying for up to `limit`: firmware that has just started needs a moment.
-    /// `None` if the device cannot be opened, is another device by now, or is used by another program.
-    pub(super) fn open(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Option<FirmwareLink> {
+    /// Opens the link to the running `device`, retrying for up to `limit`: firmware that has just started needs a moment,
+    /// and another cfdfu may identify the drone.
+    pub(super) fn open(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Result<FirmwareLink, Unopened> {
         let start = ctx.clock.now();
-        let in_time = || ctx.clock.now().saturating_sub(start) < limit;
-        let mut transport = loop {
-            match port::open(ctx, device) {
-                Ok(transport) => break transport,
-                Err(_) if in_time() => ctx.clock.sleep(OPEN_PAUSE),
-                Err(_) => return None,
+        loop {
+            match FirmwareLink::try_open(ctx, device) {
+                Ok(link) => return Ok(link),
+                Err(_) if ctx.clock.now().saturating_sub(start) < limit => ctx.clock.sleep(OPEN_PAUSE),
+                Err((why, error)) => {
+                    ctx.log(LogEntry::NotAsked(error));
+                    return Err(why);
+                }
             }
+        }
+    }
+
+    fn try_open(ctx: &Ctx<'_>, device: &Device) -> Result<FirmwareLink, (Unopened, TransferError)> {
+        let failed = |error: TransferError| {
+            let silent = matches!(error, TransferError::Timeout | TransferError::Io | TransferError::Stall);
+            (if silent { Unopened::Silent } else { Unopened::NotOurs }, error)
         };
+        let opened = port::open(ctx, device).map_err(|stop| match stop {
+            Stop::Failed(FailureKind::Open(error), _) => failed(error),
+            _ => failed(TransferError::Access),
+        });
+        let mut transport = opened?;
         // A different device may be plugged in by now. Send the requests only to a confirmed Crazyflie.
-        let names = descriptor::names(&mut *transport);
-        let is_crazyflie = |names: Names| {
-            names.lost.is_none() && Mode::of(device.id, &names.strings) == Some(Mode::Firmware)
-        };
-        if !names.is_ok_and(is_crazyflie) {
-            return None;
+        let Names { strings, lost, .. } = descriptor::names(&mut *transport).map_err(failed)?;
+        if let Some(error) = lost {
+            return Err(failed(error));
+        }
+        if Mode::of(device.id, &strings) != Some(Mode::Firmware) {
+            return Err(failed(TransferError::NotFound));
         }
         // Reading claims the interface. If another program, such as cfclient, holds it, that program's link must not be
         // switched.
         let mut packet = [0; CRTP_MAX];
-        match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
-            Ok(_) | Err(TransferError::Timeout) => {}
-            Err(error) => {
-                ctx.log(LogEntry::NotAsked(error));
-                return None;
-            }
-        }
+        let left_over = match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
+            Ok(n) => n,
+            Err(TransferError::Timeout) => 0,
+            Err(error) => return Err(failed(error)),
+        };
         let health = Health { asked: true, ..Health::default() };
         let mut link =
             FirmwareLink { transport, reader: ConsoleReader::default(), health, lines: Vec::new() };
-        if link.transport.control_out(LINK_TO_USB, &[], PACKET).is_err() {
-            link.close();
-            return None;
-        }
-        Some(link)
+        link.switch_to_usb().map_err(failed)?;
+        link.collect(packet.get(..left_over).unwrap_or_default());
+        Ok(link)
+    }
+
+    /// Switches the firmware's link to USB. The firmware switches it back to the radio during its start (`comm.c`), so this
+    /// is repeated while it does not answer.
+    pub(super) fn switch_to_usb(&mut self) -> Result<(), TransferError> {
+        self.transport.control_out(LINK_TO_USB, &[], PACKET).map(drop)
     }
 
     /// Sends a packet and waits for its answer. Of other packets, only the console's count. `None` if no answer comes.
@@ -125,9 +152,11 @@ impl FirmwareLink {
             self.lines.push(line);
         }
     }
+}
 
+impl Drop for FirmwareLink {
     /// Switches the link back to the radio. Errors are ignored: the drone may be gone.
-    pub(super) fn close(mut self) {
+    fn drop(&mut self) {
         let _ = self.transport.control_out(LINK_TO_RADIO, &[], PACKET);
     }
 }

@@ -19,7 +19,11 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     ctx.quiet = true;
     let device = find::device(ctx, job)?;
     let known = match device.mode {
-        Mode::Firmware => DeviceInfo::Running(query_firmware::ask_all(ctx, &device, ANSWER)),
+        Mode::Firmware => {
+            let running = query_firmware::ask_all(ctx, &device, ANSWER);
+            ctx.check_cancelled()?;
+            DeviceInfo::Running(running)
+        }
         Mode::Dfu => {
             let transport = port::open(ctx, &device)?;
             let mut session = Session::open(ctx, &device, transport)?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Ctx;
-use super::firmware_link::FirmwareLink;
+use super::firmware_link::{FirmwareLink, Unopened};
 use crate::crazyflie::crtp::{self, CrtpQuestion, Radio};
 use crate::job::{Device, LogEntry, Running};
 use crate::usb::TransferError;
@@ -20,13 +20,21 @@ const KEPT: usize = 200;
 
 /// Queries everything that the running `device` says about itself, retrying for up to `limit`: firmware that has just
 /// started needs a moment.
-pub(super) fn ask_all(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Running {
+pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let start = ctx.clock.now();
-    let in_time = || ctx.clock.now().saturating_sub(start) < limit;
     let mut running = Running::default();
-    let Some(mut link) = FirmwareLink::open(ctx, device, limit) else { return running };
-    while running.version.is_none() && in_time() {
-        match question(ctx, &mut link, CrtpQuestion::Version) {
+    let mut link = match FirmwareLink::open(ctx, device, limit) {
+        Ok(link) => link,
+        Err(why) => {
+            running.health.asked = why == Unopened::Silent;
+            return running;
+        }
+    };
+    while running.version.is_none()
+        && ctx.clock.now().saturating_sub(start) < limit
+        && ctx.check_cancelled().is_ok()
+    {
+        match version(ctx, &mut link) {
             Ok(version) => running.version = version,
             Err(error) => {
                 ctx.log(LogEntry::NotAsked(error));
@@ -34,19 +42,27 @@ pub(super) fn ask_all(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Runnin
             }
         }
     }
-    if running.version.is_some() {
+    if running.version.is_some() && ctx.check_cancelled().is_ok() {
         running.board = question(ctx, &mut link, CrtpQuestion::BoardName).unwrap_or(None);
         running.radio = radio(ctx, &mut link).unwrap_or(None);
         // The link may be lost by now; the health then stays what it is.
         let _ = health(ctx, &mut link);
     }
     running.health = link.health.clone();
-    running.health.finish();
-    link.close();
+    running.health.finish(running.version.as_deref());
     running
 }
 
-pub(super) fn question(
+/// Asks for the version. Without an answer, switches the link to USB again: the firmware's own start switches it back.
+pub(super) fn version(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<String>, TransferError> {
+    let version = question(ctx, link, CrtpQuestion::Version)?;
+    if version.is_none() {
+        link.switch_to_usb()?;
+    }
+    Ok(version)
+}
+
+fn question(
     ctx: &Ctx<'_>,
     link: &mut FirmwareLink,
     question: CrtpQuestion,
@@ -55,7 +71,7 @@ pub(super) fn question(
 }
 
 /// Reads the console text that the firmware has kept. If it has no verdict of the self-test, the parameter decides.
-fn health(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
+fn health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
     for _ in 0..KEPT {
         let before = ctx.clock.now();
         for line in link.listen(REST)? {
@@ -66,38 +82,46 @@ fn health(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
         }
     }
     if link.health.self_test.is_none()
-        && let Some(passed) = self_test_passed(ctx, link)?
+        && let Some(number) = find_self_test(ctx, link, SEARCH)?
+        && let Some(passed) = self_test_passed(ctx, link, number)?
     {
         link.health.decide(passed);
     }
     Ok(())
 }
 
-/// Reads the parameter `system.selftestPassed`. Parameters have no fixed numbers, so this searches for the name. `None`
-/// if it is not found in time.
-pub(super) fn self_test_passed(
-    ctx: &Ctx<'_>,
+/// Finds the number of the parameter `system.selftestPassed`. Parameters have no fixed numbers, so this searches for the
+/// name, for up to `limit`. `None` if it is not found, or if the job is stopped.
+pub(super) fn find_self_test(
+    ctx: &mut Ctx<'_>,
     link: &mut FirmwareLink,
-) -> Result<Option<bool>, TransferError> {
+    limit: Duration,
+) -> Result<Option<u16>, TransferError> {
     let start = ctx.clock.now();
     let Some(count) = link.ask(ctx, &crtp::COUNT_PARAMETERS, crtp::parameters)? else { return Ok(None) };
     for number in 0..count {
-        if ctx.clock.now().saturating_sub(start) >= SEARCH {
+        if ctx.clock.now().saturating_sub(start) >= limit || ctx.check_cancelled().is_err() {
             break;
         }
         let is_it = |packet: &[u8]| crtp::is_parameter(number, crtp::SELF_TEST_PASSED, packet);
         match link.ask(ctx, &crtp::ask_parameter(number), is_it)? {
             None => break,
             Some(false) => {}
-            Some(true) => {
-                let value = link.ask(ctx, &crtp::read_parameter(number), |packet| {
-                    crtp::parameter_value(number, packet)
-                })?;
-                return Ok(value.map(|value| value != 0));
-            }
+            Some(true) => return Ok(Some(number)),
         }
     }
     Ok(None)
+}
+
+/// Reads that parameter.
+pub(super) fn self_test_passed(
+    ctx: &Ctx<'_>,
+    link: &mut FirmwareLink,
+    number: u16,
+) -> Result<Option<bool>, TransferError> {
+    let value =
+        link.ask(ctx, &crtp::read_parameter(number), |packet| crtp::parameter_value(number, packet))?;
+    Ok(value.map(|value| value != 0))
 }
 
 /// Reads the radio settings from the EEPROM. Stops at the first missing reply.

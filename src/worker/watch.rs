@@ -4,12 +4,11 @@
 
 use std::time::Duration;
 
-use super::firmware_link::FirmwareLink;
+use super::firmware_link::{FirmwareLink, Unopened};
 use super::port::{at, require_same_drone};
 use super::{Ctx, FirstSeen, Stop, query_firmware};
 use crate::crazyflie::Mode;
 use crate::crazyflie::console::Health;
-use crate::crazyflie::crtp::CrtpQuestion;
 use crate::job::{Boot, Device, Event, LogEntry, WaitFor};
 use crate::usb::{CRAZYFLIE, Found, ROM_DFU};
 
@@ -20,8 +19,12 @@ const STAYS: Duration = Duration::from_secs(3);
 /// The longest that a drone is watched that has restarted by itself. The firmware reports the cause only when it tests
 /// itself again, about two seconds after it appears.
 const RESTARTED: Duration = Duration::from_secs(6);
-/// When the parameter is read if the console has given no verdict. It takes up to a second.
-const READ_PARAMETER: Duration = Duration::from_secs(2);
+/// When the search for the parameter begins if the console has given no verdict, and how long it may take. The value is
+/// read at the end, because it is 0 until the self-test has passed.
+const FIND_PARAMETER: Duration = Duration::from_secs(2);
+const SEARCH: Duration = Duration::from_millis(800);
+/// How long to retry opening the link: firmware that has just started needs a moment.
+const OPEN: Duration = Duration::from_secs(1);
 /// How long to wait for a packet before the bus is read again.
 const LISTEN: Duration = Duration::from_millis(100);
 
@@ -48,14 +51,18 @@ struct Watch {
     runs: Option<String>,
     /// What was heard before the last restart.
     before: Health,
-    parameter_read: bool,
+    /// The parameter with the verdict has been searched for.
+    searched: bool,
+    /// Its number, if it was found.
+    parameter: Option<u16>,
 }
 
 /// Watches the running `device`. Only the time until it reports its version counts toward the job.
 pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device) -> Watched {
     let seen = ctx.clock.now();
     ctx.post(Event::Waiting { what: WaitFor::StayUp, limit: STAYS });
-    let link = FirmwareLink::open(ctx, device, STAYS);
+    let mut before = Health::default();
+    let link = open(ctx, device, &mut before);
     let mut watch = Watch {
         device: device.clone(),
         link,
@@ -65,18 +72,28 @@ pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device) -> Watched {
         restarts: 0,
         gone_since: None,
         runs: None,
-        before: Health::default(),
-        parameter_read: false,
+        before,
+        searched: false,
+        parameter: None,
     };
     let boot = watch.run(ctx).unwrap_or(Boot::NotWatched);
     let mut health = watch.health();
-    health.finish();
-    if let Some(link) = watch.link {
-        link.close();
-    }
+    health.finish(watch.runs.as_deref());
+    drop(watch.link);
     ctx.cancelled = false;
     ctx.idle += ctx.clock.now().saturating_sub(watch.proved.unwrap_or(seen));
     Watched { boot, runs: watch.runs, health }
+}
+
+/// Opens the link. A drone that is there and does not answer counts as asked.
+fn open(ctx: &Ctx<'_>, device: &Device, before: &mut Health) -> Option<FirmwareLink> {
+    match FirmwareLink::open(ctx, device, OPEN) {
+        Ok(link) => Some(link),
+        Err(why) => {
+            before.asked |= why == Unopened::Silent;
+            None
+        }
+    }
 }
 
 impl Watch {
@@ -115,7 +132,7 @@ impl Watch {
             return;
         };
         let mut result = if self.runs.is_none() {
-            query_firmware::question(ctx, link, CrtpQuestion::Version).map(|version| {
+            query_firmware::version(ctx, link).map(|version| {
                 if let Some(version) = version {
                     ctx.log(LogEntry::Runs(version.clone()));
                     self.proved = Some(ctx.clock.now());
@@ -136,7 +153,7 @@ impl Watch {
             ctx.log(LogEntry::NotAsked(error));
             self.hang_up();
         }
-        if self.verdict.is_none() && self.health().self_test.is_some() {
+        if self.verdict.is_none() && !self.health().is_unproven() && self.health().self_test.is_some() {
             self.verdict = Some(ctx.clock.now());
         }
     }
@@ -158,25 +175,43 @@ impl Watch {
     }
 
     /// The result, once it is certain. The drone is on the bus.
-    fn decide(&mut self, ctx: &Ctx<'_>, now: Duration) -> Option<Boot> {
+    fn decide(&mut self, ctx: &mut Ctx<'_>, now: Duration) -> Option<Boot> {
         let watched = now.saturating_sub(self.seen);
-        if self.verdict.is_none() && watched >= READ_PARAMETER && !self.parameter_read {
-            self.parameter_read = true;
+        let limit = if self.restarts == 0 { STAYS } else { RESTARTED };
+        if self.verdict.is_none() && watched >= FIND_PARAMETER && self.restarts == 0 {
+            self.find_parameter(ctx);
+        }
+        if self.verdict.is_none() && watched >= limit {
             self.read_parameter(ctx);
         }
         let settled = self.verdict.is_some_and(|verdict| now.saturating_sub(verdict) >= AFTER_VERDICT);
         match self.restarts {
-            0 => (settled || watched >= STAYS).then_some(Boot::StaysUp),
+            0 => (settled || watched >= limit).then_some(Boot::StaysUp),
             // It restarted once, and what it says now explains why, or that all is well.
             _ if settled && self.health().has_passed() => Some(Boot::StaysUp),
-            _ => (settled || watched >= RESTARTED).then_some(Boot::Restarts),
+            _ => (settled || watched >= limit).then_some(Boot::Restarts),
+        }
+    }
+
+    /// Searches for the parameter once, while the console may still bring the verdict.
+    fn find_parameter(&mut self, ctx: &mut Ctx<'_>) {
+        let Some(link) = self.link.as_mut().filter(|_| self.runs.is_some() && self.parameter.is_none())
+        else {
+            return;
+        };
+        match query_firmware::find_self_test(ctx, link, SEARCH) {
+            Ok(number) => self.parameter = number,
+            Err(error) => {
+                ctx.log(LogEntry::NotAsked(error));
+                self.hang_up();
+            }
         }
     }
 
     /// The parameter decides if the console did not. See [`Health::decide`].
     fn read_parameter(&mut self, ctx: &Ctx<'_>) {
-        let Some(link) = self.link.as_mut().filter(|_| self.runs.is_some()) else { return };
-        match query_firmware::self_test_passed(ctx, link) {
+        let (Some(link), Some(number)) = (&mut self.link, self.parameter) else { return };
+        match query_firmware::self_test_passed(ctx, link, number) {
             Ok(Some(passed)) => link.health.decide(passed),
             Ok(None) => {}
             Err(error) => {
@@ -184,7 +219,6 @@ impl Watch {
                 self.hang_up();
             }
         }
-        self.verdict = self.health().self_test.map(|_| ctx.clock.now());
     }
 
     /// The drone has re-enumerated: it restarted by itself. Follows it once, because only the next run of the firmware
@@ -203,14 +237,14 @@ impl Watch {
         self.restarts += 1;
         self.before = std::mem::take(&mut self.before).restarted();
         self.verdict = None;
-        self.parameter_read = false;
+        (self.searched, self.parameter) = (false, None);
         if require_same_drone(&self.device.strings.serial, &device).is_err() {
             ctx.log(LogEntry::OtherDroneThere(device.location));
             return Ok(Some(Boot::NotWatched));
         }
         ctx.use_device(device.clone());
         ctx.was = FirstSeen::Running;
-        self.link = FirmwareLink::open(ctx, &device, AFTER_VERDICT);
+        self.link = open(ctx, &device, &mut self.before);
         self.device = device;
         Ok(None)
     }

@@ -135,11 +135,11 @@ fn a_block_costs_three_transfers_to_write_and_one_to_read() {
     // The same five sectors with sixty more blocks; nothing else differs.
     let (few, many) = (count(0x1_C000 + 2048), count(0x1_C000 + 61 * 2048));
     assert_eq!(many - few, 60 * (3 + 1));
-    // The seed file has 119 blocks; the job has at most 220 other transfers. Five of these read the version of the boot
+    // The seed file has 119 blocks; the job has at most 230 other transfers. Five of these read the version of the boot
     // ROM before `leave`, six switch back to 8 bits for the first word, and about fifty read what the drone prints when it
     // starts.
     let seed = count(SEED_LEN);
-    assert!(seed <= 119 * 4 + 220, "{seed} transfers");
+    assert!(seed <= 119 * 4 + 230, "{seed} transfers");
     println!("{seed} transfers for {SEED_LEN} bytes, verified");
 }
 

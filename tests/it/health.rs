@@ -13,8 +13,9 @@ use cfdfu::job::{Boot, Command, DeviceInfo, Event, Job, LogEntry, Outcome, Repor
 use cfdfu::worker::Worker;
 
 use crate::cli::Folder;
+use crate::fault::{Fault, Faults, Script, faulty};
 use crate::interface::{Interface, draw, text, theme};
-use crate::support::{SEED_LEN, World, firmware, flash_job};
+use crate::support::{SEED_LEN, World, firmware, flash_job, run};
 
 fn flash(scenario: &str) -> (Report, World) {
     let world = World::new(scenario);
@@ -45,22 +46,62 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
         ("console-read", Some(SelfTest::Passed), true),
         ("console-floods", Some(SelfTest::Passed), true),
         ("radio-silent", Some(SelfTest::Passed), false),
+        // Another switch of the link brings the answers.
+        ("slow-eeprom", Some(SelfTest::Passed), true),
+        // The tests are not over after three seconds, or never begin.
+        ("slow-deck", Some(SelfTest::NotYet), false),
+        ("hung-deck", Some(SelfTest::NotYet), false),
         ("hung-start", None, false),
+        ("stops-at-start", None, false),
     ];
     for (scenario, self_test, flies) in cases {
         let (report, world) = flash(scenario);
         assert_eq!((report.boot, &report.health.self_test), (Boot::StaysUp, &self_test), "{scenario}");
         assert_eq!(report.flies(), flies, "{scenario}");
-        assert_eq!(report.is_well(), !report.health.has_failed(), "{scenario}");
-        assert_eq!(report.health.is_silent(), scenario == "hung-start");
-        let (to_usb, to_radio) = world.bus.with(0, |drone, _| drone.link_turns()).unwrap();
-        assert_eq!((to_usb, to_radio), (1, 1), "{scenario}: the link goes back to the radio");
+        assert_eq!(report.is_well(), self_test == Some(SelfTest::Passed), "{scenario}");
+        assert_eq!(report.health.is_silent(), scenario == "hung-start", "{scenario}");
+        assert!(scenario == "stops-at-start" || is_given_back(&world), "{scenario}");
     }
     assert_eq!(flash("healthy").0.health.radio_chip, RadioChip::Runs("2024.10".to_owned()));
     assert_eq!(flash("radio-silent").0.health.radio_chip, RadioChip::Silent);
     let (deck, _) = flash("bad-deck");
     assert_eq!(deck.health.parts, ["DECK_CORE: Deck 0 test [FAIL]."]);
     assert_eq!(deck.health.decks, ["bcFlow2"]);
+}
+
+/// The link was switched to USB, and last of all to the radio.
+fn is_given_back(world: &World) -> bool {
+    world.bus.with(0, |drone, _| drone.link_is_given_back()).unwrap()
+}
+
+/// A transfer that fails while the drone is watched neither leaves the link with USB nor brings a wrong verdict.
+#[test]
+fn the_link_goes_back_to_the_radio_after_any_fault() {
+    for scenario in ["healthy", "bad-deck", "console-read"] {
+        let flash = |script: Option<Script>| {
+            let world = World::new(scenario);
+            let faults = Faults::new(script, || {});
+            let bus = faulty(world.bus.clone(), Arc::clone(&faults));
+            let job = flash_job(&firmware("2026.08", 20_000));
+            let report = run(Arc::new(bus), world.clock.clone(), job).report;
+            (report, world, faults.count())
+        };
+        let (whole, _, transfers) = flash(None);
+        assert!(transfers > 150, "{transfers}");
+        for fault in [Fault::Stall, Fault::Timeout, Fault::LostAnswer] {
+            // The transfers after the flash: the watch.
+            for at in transfers - 60..transfers - 1 {
+                let (report, world, _) = flash(Some(Script { at, fault }));
+                assert_eq!(report.outcome, Outcome::Flashed, "{scenario}, {fault:?} at {at}");
+                let verdict = &report.health.self_test;
+                assert!(
+                    *verdict == whole.health.self_test || matches!(verdict, None | Some(SelfTest::NotYet)),
+                    "{scenario}, {fault:?} at {at}: {verdict:?}"
+                );
+                assert!(is_given_back(&world), "{scenario}, {fault:?} at {at}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -70,6 +111,7 @@ fn a_running_drone_says_what_is_wrong_with_it() {
     assert_eq!(identify("console-read").self_test, Some(SelfTest::Passed), "by the parameter");
     assert!(identify("hung-start").is_silent());
     assert_eq!(identify("radio-silent").radio_chip, RadioChip::Silent);
+    assert!(identify("hung-start").printed, "the first lines come before the hang");
 }
 
 /// The firmware stops, the watchdog restarts it, and only the next run says why.
@@ -79,13 +121,13 @@ fn a_failed_assertion_is_reported_with_its_place() {
     assert_eq!((report.boot, report.booted()), (Boot::Restarts, Some(false)));
     assert_eq!(report.health.crash, Some(Crash::Assert("src/modules/src/stabilizer.c:245".to_owned())));
     assert_eq!(report.health.self_test, Some(SelfTest::Failed(vec![Module::LastRun])));
-    assert_eq!(world.bus.with(0, |drone, _| drone.link_turns()), Some((1, 1)));
+    assert!(is_given_back(&world));
     // A drone that restarts again and again never gets as far as its report.
     let (report, _) = flash("restarting");
     assert_eq!((report.boot, report.health.crash), (Boot::Restarts, None));
 }
 
-/// The times are those of the simulated drone, whose self-test ends 1.15 s after it appears.
+/// The times are those of the simulated drone, whose self-test ends 1.7 s after it appears.
 #[test]
 fn watching_ends_soon_after_the_verdict_and_has_a_limit() {
     let watched = |scenario: &str| {
@@ -93,10 +135,11 @@ fn watching_ends_soon_after_the_verdict_and_has_a_limit() {
         (world.clock.now() - report.took).as_secs_f64()
     };
     let limits = [
-        ("healthy", 2.0, 2.5),
-        ("bad-deck", 2.0, 2.5),
+        ("healthy", 2.6, 3.0),
+        ("bad-deck", 2.6, 3.0),
         ("hung-start", 2.9, 3.5),
         ("console-read", 2.9, 3.5),
+        ("slow-deck", 2.9, 3.5),
         ("asserting", 3.0, 6.5),
     ];
     for (scenario, least, most) in limits {
@@ -202,7 +245,7 @@ fn the_console_continues_after_a_restart_and_gives_the_link_back() {
         _ => None,
     });
     assert_eq!(report.unwrap().outcome, Outcome::Identified);
-    assert_eq!(world.bus.with(0, |drone, _| drone.link_turns()), Some((1, 1)));
+    assert!(is_given_back(&world));
     assert!(texts.iter().any(|text| text == "SYS: Crazyflie 2.1 is up and running!"), "{texts:?}");
 }
 
@@ -212,11 +255,12 @@ fn listening_changes_nothing_on_the_drone() {
     for scenario in ["healthy", "console-read", "bad-deck", "asserting"] {
         let (_, world) = flash(scenario);
         assert_eq!(world.bus.with(0, |drone, _| drone.led_parameter()), Some((0, 0)), "{scenario}");
+        assert_eq!(world.bus.with(0, |drone, _| drone.strange_packets()), Some(0), "{scenario}");
     }
 }
 
-/// What a person, a script and the plain interface see of each drone. Without `--require-boot`, the status is 0: the image
-/// is on the drone.
+/// What a person, a script and the plain interface see of each drone. Without `--require-boot`, the status is 0, because the
+/// image is on the drone.
 #[test]
 fn each_ailment_is_reported_in_every_output() {
     let folder = Folder::with_image();
@@ -227,8 +271,12 @@ fn each_ailment_is_reported_in_every_output() {
         ("bad-eeprom", 76, "failed", "the settings memory (EEPROM)"),
         ("asserting", 76, "failed", "stabilizer.c:245"),
         ("restarting", 76, "", "keeps restarting"),
-        ("hung-start", 0, "", "does not answer"),
-        ("radio-silent", 0, "passed", "The radio chip does not answer"),
+        ("hung-start", 76, "", "does not answer"),
+        // It answers before it stops.
+        ("stops-at-start", 76, "", "has not reported its self-test"),
+        ("hung-deck", 76, "", "has not reported its self-test"),
+        ("slow-deck", 76, "", "has not reported its self-test"),
+        ("radio-silent", 0, "passed", "The radio chip has not reported its version"),
         ("console-read", 0, "passed", "Ready to fly!"),
     ];
     for (scenario, status, self_test, words) in cases {
@@ -242,6 +290,7 @@ fn each_ailment_is_reported_in_every_output() {
         assert!(words_of(&(strict.out.clone() + &strict.err)).contains(words), "{scenario}: {}", strict.err);
         let result = folder.json(&line).objects().pop().unwrap();
         assert_eq!(result["self_test"].as_str().unwrap_or_default(), self_test, "{scenario}: {result}");
+        assert_eq!(result["radio_chip_silent"] == true, scenario == "radio-silent", "{scenario}: {result}");
         // The plain interface runs in real time.
         if scenario == "bad-deck" {
             let plain = folder.cfdfu(&format!("cf2.bin --plain --demo={scenario}")).input("f\nw\n").run();

@@ -188,6 +188,23 @@ fn the_picker_shows_the_kind_of_each_file_and_chooses_one() {
     session.until("No such file");
 }
 
+/// A key ends the console, and so do Ctrl-C and the time limit. The process ends, too, and the terminal is as before.
+#[test]
+fn the_console_ends_at_a_key() {
+    for (arguments, key) in [
+        (&["console", "--demo"][..], Some(" ")),
+        (&["console", "--demo"], Some("\u{3}")),
+        (&["console", "--demo", "--for", "1"], None),
+    ] {
+        let mut session = Session::start(arguments, &[]);
+        session.until("Self test passed!");
+        if let Some(key) = key {
+            session.press(key);
+        }
+        assert_eq!(session.ended(), 0, "{key:?}");
+    }
+}
+
 /// The button is first released too early.
 #[test]
 fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {

@@ -19,6 +19,7 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     }
     let device = device.clone();
     let job = Job { device: Selector::At(device.location.clone()), ..Job::new(Task::Identify) };
+    devices.heard_from = app.log.pushed();
     devices.identified = Some(BackgroundIdentify { device, known: None, is_under_way: true });
     Some(Effect::Identify(Box::new(job)))
 }

@@ -15,8 +15,8 @@ pub(super) fn open(app: &mut App) -> Vec<Effect> {
         return Vec::new();
     };
     let (opened, mut log) = (app.now, log::Log::default());
-    // With several drones, the lines may be those of another one.
-    for line in app.log.lines().iter().filter(|_| app.devices.list().len() == 1) {
+    let dropped = app.log.pushed() - app.log.lines().len();
+    for line in app.log.lines().iter().skip(app.devices.heard_from.saturating_sub(dropped)) {
         if let Some(entry @ LogEntry::Console(text)) = &line.entry {
             log.record(Duration::ZERO, level(text), entry.clone());
         }
