@@ -15,7 +15,7 @@
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
-//! | | [`crews`] | the workers and supervisors of a batch |
+//! | | [`crews`], [`watch`] | the workers and supervisors of a batch; the thread that watches the bus |
 //! | 4, interface | [`fleet`], [`app`], [`ui`] | many drones as pure state; one drone's interface and its pure `update`; the rendering |
 //! | 5, shell | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
@@ -53,6 +53,7 @@ mod sys;
 mod tui;
 pub mod ui;
 pub mod usb;
+mod watch;
 pub mod worker;
 
 pub use cli::main;

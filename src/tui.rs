@@ -18,14 +18,14 @@ use std::time::Duration;
 use crate::app::update::update;
 use crate::app::{self, App, BatchEffect, BusState, Demo, DemoInput, DemoLeds, Effect, Msg, Slot, Which};
 use crate::clock::Clock;
-use crate::crews::{BusyPorts, Crews, WorkerBus};
+use crate::crews::{Crews, WorkerBus};
 use crate::doctor;
 use crate::image::Image;
-use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Report, Selector, Task};
+use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Other, Report, Selector, Task};
 use crate::plan::undo::Change;
 use crate::record::StateDir;
 use crate::report::{self, Problem};
-use crate::scan;
+use crate::scan::ScanCache;
 use crate::settings::Settings;
 use crate::sim::drone::SimLeds;
 use crate::sim::scenario::CF2_BOARDS;
@@ -33,7 +33,8 @@ use crate::sim::{SimBus, images};
 use crate::supervise::{Ended, Observed, Supervisor, Waits};
 use crate::ui;
 use crate::ui::theme::{Colours, Theme};
-use crate::usb::Bus;
+use crate::usb::{Bus, BusError};
+use crate::watch;
 use crate::worker::Worker;
 use crate::worker::retry::RetryingBus;
 
@@ -49,8 +50,8 @@ use terminal::TerminalScreen;
 
 /// The time between two frames of a running job. A key press is drawn at once.
 const FRAME: Duration = Duration::from_millis(100);
-/// How often to scan the bus if no hotplug event arrives.
-const BUS_POLL: Duration = Duration::from_millis(500);
+/// How often to look at the simulated drone and at the other instances.
+const POLL: Duration = Duration::from_millis(500);
 
 /// How long a warning about the settings stays on the screen. The log has the warning, too.
 const SETTINGS_WARNING: Duration = Duration::from_secs(10);
@@ -129,7 +130,8 @@ impl<'a> Shell<'a> {
             Waits::Interrupted,
             logs,
         );
-        watch_bus(bus, world.selector.clone(), crews.busy.clone(), messages.clone());
+        let report = bus_reporter(world.selector.clone(), messages.clone());
+        watch::watch_bus(bus, crews.busy.clone(), 1, ScanCache::refresh, report);
         if let Some(demo) = &world.demo {
             watch_demo(demo.clone(), Arc::clone(&world.clock), messages.clone());
         }
@@ -476,7 +478,7 @@ fn watch_demo((bus, name): (SimBus, String), clock: Arc<dyn Clock>, messages: Se
     thread::spawn(move || {
         let mut last = demo_state(&bus, &name);
         loop {
-            clock.sleep(BUS_POLL);
+            clock.sleep(POLL);
             let now = demo_state(&bus, &name);
             if now != last {
                 last.clone_from(&now);
@@ -488,40 +490,35 @@ fn watch_demo((bus, name): (SimBus, String), clock: Arc<dyn Clock>, messages: Se
     });
 }
 
-/// Reports which of the selected drones are plugged in, now and whenever that changes. Does not open those on busy ports.
-fn watch_bus(bus: impl Bus + 'static, selector: Selector, busy: BusyPorts, messages: Sender<Msg>) {
+/// The drones on the bus, and the devices that belong to a drone or could be mistaken for one.
+type ScanResult = Result<(Vec<Device>, Vec<Other>), BusError>;
+
+/// Passes on which of the selected drones are plugged in. Returns false if the receiver is gone.
+fn bus_reporter(selector: Selector, messages: Sender<Msg>) -> impl FnMut(&ScanResult) -> bool {
     // The serial number of a device that cannot be opened is unknown, so the device may be the selected one.
     let is_selected = move |device: &Device| {
         selector.matches(device) || matches!(selector, Selector::Serial(_)) && device.open_error.is_some()
     };
-    thread::spawn(move || {
-        let mut known = scan::ScanCache::default();
-        let mut last = None;
-        loop {
-            let state = match known.refresh(&bus, &busy.list()) {
-                Ok((all, others)) => {
-                    let devices: Vec<Device> = all.iter().filter(|it| is_selected(it)).cloned().collect();
-                    if devices.is_empty() && !all.is_empty() && last != Some(BusState::Devices(Vec::new())) {
-                        let text = "The selected drone is not plugged in, but another drone is.";
-                        let _ = messages.send(Msg::Notice(text.to_owned()));
-                    }
-                    if devices.is_empty() && !others.is_empty() {
-                        BusState::Others(others)
-                    } else {
-                        BusState::Devices(devices)
-                    }
+    let mut last = None;
+    move |found| {
+        let state = match found {
+            Ok((all, others)) => {
+                let devices: Vec<Device> = all.iter().filter(|it| is_selected(it)).cloned().collect();
+                if devices.is_empty() && !all.is_empty() && last != Some(BusState::Devices(Vec::new())) {
+                    let text = "The selected drone is not plugged in, but another drone is.";
+                    let _ = messages.send(Msg::Notice(text.to_owned()));
                 }
-                Err(error) => BusState::None(error.to_string()),
-            };
-            if last.as_ref() != Some(&state) {
-                last = Some(state.clone());
-                if messages.send(Msg::Bus(state)).is_err() {
-                    return;
+                if devices.is_empty() && !others.is_empty() {
+                    BusState::Others(others.clone())
+                } else {
+                    BusState::Devices(devices)
                 }
             }
-            bus.wait(BUS_POLL);
-        }
-    });
+            Err(error) => BusState::None(error.to_string()),
+        };
+        last = Some(state.clone());
+        messages.send(Msg::Bus(state)).is_ok()
+    }
 }
 
 /// Reports other running instances whenever they change, and the result of a job that outlived its terminal.
@@ -540,7 +537,7 @@ fn watch_others(record: StateDir, clock: Arc<dyn Clock>, messages: Sender<Msg>) 
                     let _ = messages.send(Msg::Job(Box::new(event)));
                 }
             }
-            clock.sleep(BUS_POLL);
+            clock.sleep(POLL);
         }
     });
 }

@@ -14,7 +14,7 @@ use super::console::Console;
 use super::output_file::Output;
 use super::report_file;
 use crate::clock::Clock;
-use crate::crews::{BusyPorts, Crews, WorkerBus};
+use crate::crews::{Crews, WorkerBus};
 use crate::fleet::{Fleet, FleetEffect, FleetMsg, Policy, Row};
 use crate::job::{
     Boot, Command, Device, DroneAt, DroneState, Enter, Event, Failure, FailureKind, Job, Outcome, Report,
@@ -27,13 +27,11 @@ use crate::scan::ScanCache;
 use crate::supervise::{Ended, Observed, Waits};
 use crate::sys::signals::{Signal, Signals};
 use crate::usb::{Bus, times_on_one_wire};
+use crate::watch;
 use crate::worker::retry::RetryingBus;
 
 /// How often the fleet's limits in time are checked.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the scanner waits for a change of the bus.
-const SCAN: Duration = Duration::from_millis(500);
-
 /// After this many failed scans the bus counts as empty.
 const ERRORS: u32 = 6;
 /// The shortest time between two reports of a drone's progress.
@@ -211,7 +209,12 @@ fn conduct(
         options.waits,
         options.logs,
     );
-    watch_bus(world, crews.busy.clone(), inputs.clone());
+    let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
+    let outbox = inputs.clone();
+    watch::watch_bus(bus, crews.busy.clone(), ERRORS, ScanCache::drones, move |devices| {
+        // A bus that cannot be read has no drones.
+        outbox.send(FleetInput::Bus(devices.clone().unwrap_or_default())).is_ok()
+    });
     let (outbox, running) = (inputs.clone(), crews.running.clone());
     let signals = Signals::listen(move |signal| {
         running.send(&match signal {
@@ -453,31 +456,4 @@ fn beeps(row: &Row) -> usize {
         Some(_) if row.succeeded() => 1,
         _ => 3,
     }
-}
-
-/// Reports the drones on the bus whenever they change. Opens each drone once per enumeration, and no drone that has a
-/// job: the query would wait behind an erase.
-fn watch_bus(world: &FleetWorld, busy: BusyPorts, inputs: Sender<FleetInput>) {
-    let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
-    thread::spawn(move || {
-        let mut cache = ScanCache::default();
-        let (mut last, mut errors) = (None, 0);
-        loop {
-            let skipped = busy.list();
-            let devices = cache.drones(&bus, &skipped);
-            errors = if devices.is_ok() { 0 } else { errors + 1 };
-            // One failed scan does not mean that all drones are gone. A bus that cannot be read at all has no drones.
-            let devices = if errors < ERRORS { devices.ok() } else { Some(Vec::new()) };
-            // The end of a job is a change, too: its drone may have been unplugged during the job.
-            if let Some(devices) = devices
-                && last.as_ref() != Some(&(devices.clone(), skipped.clone()))
-            {
-                last = Some((devices.clone(), skipped));
-                if inputs.send(FleetInput::Bus(devices)).is_err() {
-                    return;
-                }
-            }
-            bus.wait(SCAN);
-        }
-    });
 }

@@ -93,6 +93,11 @@ const RULES: &[Rule] = &[
         never: &["rusb", "ratatui", "std::fs", "std::env"],
     },
     Rule {
+        files: &["watch.rs"],
+        may_use: &["crews", "scan", "usb"],
+        never: &["rusb", "ratatui", "std::fs", "std::env"],
+    },
+    Rule {
         files: &["app"],
         may_use: &[
             "app",
@@ -165,6 +170,7 @@ const RULES: &[Rule] = &[
             "tui",
             "ui",
             "usb",
+            "watch",
             "worker",
         ],
         never: &["rusb"],
@@ -193,6 +199,7 @@ const RULES: &[Rule] = &[
             "tui",
             "ui",
             "usb",
+            "watch",
             "worker",
         ],
         never: &["rusb::"],
