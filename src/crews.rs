@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::job::{Command, Device, Event, Job};
-use crate::supervise::{Observed, RunningInstance, Supervisor, Waits};
+use crate::supervise::{self, Observed, RunningInstance, Supervisor, Waits};
 use crate::usb::{Bus, Location};
 use crate::worker::Worker;
 
@@ -96,12 +96,12 @@ impl Crews {
     /// Starts a row's job. If another instance of cfdfu is using the drone, starts nothing and returns that instance:
     /// such a drone must not be asked to enter DFU mode.
     pub(crate) fn start(&mut self, id: usize, device: &Device, job: Box<Job>) -> Option<RunningInstance> {
+        if let Some(other) = supervise::user_of(device) {
+            return Some(other);
+        }
         let mut worker = Worker::spawn((self.for_worker)(), Arc::clone(&self.clock));
         let mut supervisor =
             Supervisor::new(worker.commands.clone(), device.simulated, self.waits, self.logs);
-        if let Some(other) = supervisor.user_of(&device.location) {
-            return Some(other);
-        }
         let (_, none) = channel();
         let events = std::mem::replace(&mut worker.events, none);
         let outbox = Arc::clone(&self.outbox);

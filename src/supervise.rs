@@ -13,15 +13,15 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::crazyflie::Mode;
 use crate::job::{
-    BoardCheck, Command, DeviceInfo, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job,
-    LogEntry, Outcome, Preview, Report, Running, Selector, Task,
+    BoardCheck, Command, Device, DeviceInfo, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask,
+    Job, LogEntry, Outcome, Preview, Report, Running, Selector, Task,
 };
 use crate::plan::undo::{Change, NoUndo};
 pub use crate::record::RunningInstance;
 use crate::record::{Announcement, StateDir};
 use crate::report;
 use crate::scan;
-use crate::usb::{Bus, Location};
+use crate::usb::Bus;
 use crate::worker::retry::RetryingBus;
 
 mod copies;
@@ -82,6 +82,12 @@ pub enum Observed {
     Ended(Box<Ended>),
 }
 
+/// The other instance that is using this device, if any. No other instance uses the demo's drones.
+pub(crate) fn user_of(device: &Device) -> Option<RunningInstance> {
+    let record = if device.simulated { None } else { StateDir::of_user() };
+    record?.at_work_on(&device.location)
+}
+
 /// The end of a job, and what to do next.
 #[derive(Clone, Debug)]
 pub struct Ended {
@@ -135,11 +141,6 @@ impl Supervisor {
         let record = self.record.as_ref().filter(|record| !record.other_instances().is_empty())?;
         let bus = RetryingBus::new(Arc::clone(bus), Arc::clone(clock));
         record.at_work_on(&scan::choose(&bus, &job.device).ok()?.location)
-    }
-
-    /// The other instance that is using the drone on this port, if any.
-    pub(crate) fn user_of(&self, port: &Location) -> Option<RunningInstance> {
-        self.record.as_ref()?.at_work_on(port)
     }
 
     /// Starts a job.
@@ -247,7 +248,7 @@ impl Supervisor {
 
     /// Remembers the job's drone. The full serial number, which a running drone reports, takes precedence over the one
     /// in DFU mode.
-    fn note_device(&mut self, device: &crate::job::Device) {
+    fn note_device(&mut self, device: &Device) {
         let Some(watched) = &mut self.watched else { return };
         watched.seen = true;
         let is_same_drone = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
@@ -387,7 +388,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
-    use crate::job::{Device, Enter};
+    use crate::job::Enter;
     use crate::usb::ROM_DFU;
     use crate::usb::descriptor::Strings;
 
