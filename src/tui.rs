@@ -53,6 +53,9 @@ const FRAME: Duration = Duration::from_millis(100);
 /// How often to look at the simulated drone and at the other instances.
 const POLL: Duration = Duration::from_millis(500);
 
+/// How long the udev rules are not read again: the drones of a batch start at about the same time.
+const RULES_KEPT: Duration = Duration::from_secs(1);
+
 /// How long a warning about the settings stays on the screen. The log has the warning, too.
 const SETTINGS_WARNING: Duration = Duration::from_secs(10);
 
@@ -106,6 +109,8 @@ struct Shell<'a> {
     record: Option<StateDir>,
     /// The last job that waits while its files are read again. The flag is set once the job is started or cancelled.
     starting: Option<Arc<AtomicBool>>,
+    /// When the udev rules were read, and whether they let a drone enter DFU mode.
+    rules: Option<(Duration, Enter)>,
 }
 
 impl<'a> Shell<'a> {
@@ -149,6 +154,7 @@ impl<'a> Shell<'a> {
             quit: false,
             record: if world.demo.is_some() { None } else { StateDir::of_user() },
             starting: None,
+            rules: None,
         }
     }
 
@@ -316,14 +322,18 @@ impl<'a> Shell<'a> {
         }
     }
 
-    /// How a running drone may be asked to enter DFU mode. Reads the rules each time, because they may have been installed
-    /// in the meantime.
-    fn allowed(&self, enter: Enter) -> Enter {
+    /// How a running drone may be asked to enter DFU mode. Reads the rules again after [`RULES_KEPT`], because they may
+    /// have been installed in the meantime.
+    fn allowed(&mut self, enter: Enter) -> Enter {
         let asks = matches!(enter, Enter::IfRunning | Enter::Unaided);
-        if asks && self.world.demo.is_none() && symptoms::may_enter() == Enter::NotAllowed {
-            return Enter::NotAllowed;
+        if !asks || self.world.demo.is_some() {
+            return enter;
         }
-        enter
+        let now = self.now();
+        let is_recent = |(read, _): &(Duration, Enter)| now.saturating_sub(*read) < RULES_KEPT;
+        let kept = self.rules.filter(is_recent).unwrap_or_else(|| (now, symptoms::may_enter()));
+        self.rules = Some(kept);
+        if kept.1 == Enter::NotAllowed { Enter::NotAllowed } else { enter }
     }
 
     fn perform_for_batch(&mut self, effect: BatchEffect) {
