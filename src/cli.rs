@@ -454,8 +454,11 @@ fn run_all(
     let world = batch_world(global, console)?;
     let (station, journal) = station.map_or((None, None), |(station, journal)| (Some(station), journal));
     let job = job(global, device, task);
+    // The job of an undo only finds its drone; the second one asks it to enter DFU mode.
+    let enter = if undo.is_some() { allowed(global, device, Enter::IfRunning) } else { job.enter };
+    let enter = unaided(enter);
     let policy = Policy {
-        job: Job { enter: unaided(job.enter), ..job },
+        job: Job { enter, ..job },
         require_boot,
         selected: global.device.clone(),
         planned: Vec::new(),
@@ -471,10 +474,7 @@ fn run_all(
         images,
         journal,
         folder,
-        undo: undo.map(|allow_mismatch| {
-            let enter = unaided(allowed(global, device, Enter::IfRunning));
-            fleet::Undo { allow_mismatch, enter }
-        }),
+        undo: undo.map(|allow_mismatch| fleet::Undo { allow_mismatch, enter }),
         strict: batch.strict,
     };
     fleet::run(&world, policy, options, console)

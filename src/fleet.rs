@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::crazyflie::{self, Mode};
 use crate::job::{
-    Device, DroneAt, DroneState, Event, Failure, FailureKind, Job, LogEntry, Outcome, Phase, Report,
+    Device, DroneAt, DroneState, Enter, Event, Failure, FailureKind, Job, LogEntry, Outcome, Phase, Report,
     Selector, Task, WaitFor,
 };
 use crate::report::{self, Exit};
@@ -139,6 +139,8 @@ pub enum RowState {
     Queued,
     /// The drone was asked to enter DFU mode.
     Entering,
+    /// The drone runs, and the user has to bring it into DFU mode by hand.
+    ByHand,
     /// The worker examines the drone.
     Examining,
     Working(Phase, u64, u64),
@@ -523,7 +525,9 @@ impl Fleet {
 
     /// Whether a running drone is asked to enter DFU mode. A job that finds a drone is followed by its undo.
     fn enters(&self) -> bool {
-        !matches!(self.policy.job.task, Task::Identify | Task::Blink(_) | Task::Console(_))
+        let Job { task, enter, .. } = &self.policy.job;
+        !matches!(task, Task::Identify | Task::Blink(_) | Task::Console(_))
+            && matches!(enter, Enter::IfRunning | Enter::Unaided)
     }
 
     fn may_start(&self, id: usize) -> bool {
@@ -570,6 +574,7 @@ impl Fleet {
                 return Vec::new();
             }
             Event::Waiting { what: WaitFor::Start | WaitFor::StayUp, .. } => RowState::Starting,
+            Event::Waiting { what: WaitFor::DfuByHand, .. } => RowState::ByHand,
             Event::Log(_, LogEntry::Board(board)) => {
                 row.board = Some(board.code);
                 return Vec::new();
@@ -852,7 +857,7 @@ impl Row {
         let share = |done: u64, total: u64| if total == 0 { 0.0 } else { done as f64 / total as f64 };
         match self.state {
             RowState::Held | RowState::Queued => 0.0,
-            RowState::Entering => 0.02,
+            RowState::Entering | RowState::ByHand => 0.02,
             RowState::Examining | RowState::Lost => 0.05,
             RowState::Working(phase, done, total) => {
                 let (from, part) = match phase {

@@ -503,6 +503,7 @@ impl Console {
         if let Some(bar) = self.bar_of(id) {
             match &row.state {
                 RowState::Entering => bar.set_message("enters"),
+                RowState::ByHand => bar.set_message("by hand"),
                 RowState::Starting => bar.set_message("restarts"),
                 RowState::Lost => bar.set_message("lost"),
                 RowState::Ended(_) => bar.finish_and_clear(),
@@ -512,6 +513,7 @@ impl Console {
         let words = match (&row.state, &row.report) {
             (RowState::Entering | RowState::Starting, _) if self.live => return,
             (RowState::Entering, _) => "asked to enter DFU mode".to_owned(),
+            (RowState::ByHand, _) => "waiting for DFU mode, entered by hand".to_owned(),
             (RowState::Working(phase @ (Phase::Erase | Phase::Write), ..), _) if !self.live => {
                 phase.json_name().to_owned()
             }

@@ -23,7 +23,8 @@ fn device(port: &[u8], serial: u32, mode: Mode) -> Device {
 
 fn policy() -> Policy {
     Policy {
-        job: Job::new(Task::Find),
+        // As for an undo, whose job first finds its drone.
+        job: Job { enter: Enter::Unaided, ..Job::new(Task::Find) },
         selected: Vec::new(),
         planned: Vec::new(),
         expect: None,
@@ -82,6 +83,24 @@ fn a_batch_that_only_asks_running_drones_starts_all_at_once() {
     let device = fleet.rows[0].device.clone();
     fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device)));
     assert!(fleet.rows.iter().all(|row| row.state == RowState::Examining));
+}
+
+/// With `--no-enter --wait`, running drones wait for their buttons. Until then, the drones that are behind them in the
+/// table must not wait for them.
+#[test]
+fn drones_that_wait_for_their_buttons_do_not_take_turns() {
+    let running = (1..=10).map(|n| device(&[1, n], n.into(), Mode::Firmware)).collect();
+    let job = Job { enter: Enter::Never, ..policy().job };
+    let (mut fleet, effects) = started(Policy { job, ..policy() }, running);
+    assert_eq!(starts(&effects).len(), 10);
+    let waits = |what| Event::Waiting { what, limit: Duration::from_secs(60) };
+    let device = fleet.rows[0].device.clone();
+    fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device.clone())));
+    assert_eq!(fleet.rows[0].state, RowState::Examining, "it is not asked to enter DFU mode");
+    fleet.update(SETTLE, FleetMsg::Event(0, waits(WaitFor::DfuByHand)));
+    assert_eq!(fleet.rows[0].state, RowState::ByHand);
+    fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(Device { mode: Mode::Dfu, ..device })));
+    assert_eq!(fleet.rows[0].state, RowState::Examining);
 }
 
 #[test]

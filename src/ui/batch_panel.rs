@@ -136,7 +136,7 @@ fn mark(view: &BatchView, row: &Row, theme: &Theme) -> (&'static str, Style) {
         RowState::Ended(End::Failed) => (cross, theme.bad),
         RowState::Ended(End::Refused) => (cross, theme.warn),
         RowState::Ended(End::Cancelled) => ("-", theme.faint),
-        RowState::Lost => ("!", theme.warn),
+        RowState::Lost | RowState::ByHand => ("!", theme.warn),
         RowState::Entering | RowState::Examining | RowState::Working(..) | RowState::Starting => {
             (busy, theme.accent)
         }
@@ -159,6 +159,7 @@ fn step<'a>(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) ->
             ("reading".to_owned(), theme.plain)
         }
         RowState::Entering => ("entering DFU mode".to_owned(), theme.plain),
+        RowState::ByHand => ("enter DFU mode by hand".to_owned(), theme.warn),
         RowState::Examining => ("checking".to_owned(), theme.plain),
         RowState::Working(phase, done, total) => return working(*phase, *done, *total, theme),
         RowState::Starting => ("restarting".to_owned(), theme.plain),
