@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::crazyflie::names::RadioNames;
 use crate::doctor::Check;
 use crate::image::{Content, Image, Sha256};
 use crate::job::{Confirm, Device, DroneAt, Event, Job, Preview, Report, WaitFor};
@@ -49,6 +50,8 @@ pub struct App {
     /// The simulated situation, if this is the demo. The screen always shows it.
     pub demo: Option<Demo>,
     pub devices: Devices,
+    /// The radio addresses of drones, from earlier runs and from this one.
+    pub names: RadioNames,
     /// The folder in which the picker opens while no file is chosen. `None` is the current folder.
     pub folder: Option<PathBuf>,
     /// What `~/` stands for in a typed path.
@@ -529,6 +532,7 @@ impl App {
             now: Duration::ZERO,
             demo,
             devices: Devices::default(),
+            names: RadioNames::default(),
             folder: None,
             home: None,
             image: Slot::Empty,

@@ -16,14 +16,15 @@ use clap::CommandFactory;
 use crate::app::{Slot, Then};
 use crate::clock::{Clock, FastClock, RealClock, TeamClock};
 use crate::crazyflie::Board;
+use crate::crazyflie::names::RadioNames;
 use crate::crews::WorkerBus;
 use crate::doctor;
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Span};
 use crate::fleet::{Policy, Station};
 use crate::image::{Content, Image, Sha256};
 use crate::job::{
-    Command, Compare, DeviceInfo, DroneAt, Enter, Event, FailureKind, FlashImage, FlashTask, Job, Keep,
-    Leave, Mismatch, Outcome, Report, Running, Selector, Task, Verify, Width,
+    Command, Compare, Device, DeviceInfo, DroneAt, Enter, Event, FailureKind, FlashImage, FlashTask, Job,
+    Keep, Leave, Mismatch, Outcome, Report, Running, Selector, Task, Verify, Width,
 };
 use crate::plan::admission::{self, Overrides, Refusal};
 use crate::plan::undo::{Change, NoCopy, NoUndo};
@@ -451,6 +452,7 @@ fn run_all(
                 .advise("Choose another folder.")
         })?;
     }
+    console.use_names(names(global));
     let world = batch_world(global, console)?;
     let (station, journal) = station.map_or((None, None), |(station, journal)| (Some(station), journal));
     let job = job(global, device, task);
@@ -789,8 +791,8 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let mut devices = scan::devices(&bus).map_err(|error| bus_problem(error.into()))?;
     let selector = selector(global);
     devices.retain(|device| selector.matches(device));
-    let record = if global.demo.is_some() { None } else { StateDir::of_user() };
-    let radio = |device: &crate::job::Device| record.as_ref()?.name_of(&device.strings.serial);
+    let names = names(global);
+    let radio = |device: &Device| Some(names.of(&device.strings.serial)?.to_string());
     for device in &devices {
         console.device(device, radio(device).as_deref());
     }
@@ -816,6 +818,12 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
             Ok(Exit::Done)
         }
     }
+}
+
+/// The radio addresses that earlier runs have read. The demo has none.
+fn names(global: &Global) -> RadioNames {
+    let record = if global.demo.is_some() { None } else { StateDir::of_user() };
+    record.map(|record| record.names()).unwrap_or_default()
 }
 
 fn bus_problem(kind: FailureKind) -> Problem {

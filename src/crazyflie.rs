@@ -9,6 +9,7 @@ use crate::usb::{CRAZYFLIE, Id, ROM_DFU, Setup};
 
 pub mod console;
 pub mod crtp;
+pub mod names;
 pub mod symptoms;
 
 /// Makes a running Crazyflie restart in its boot ROM (crazyflie-firmware 2022.03 and later).

@@ -12,7 +12,8 @@ use std::time::SystemTime;
 use directories::ProjectDirs;
 
 use crate::clock;
-use crate::crazyflie;
+use crate::crazyflie::crtp::Radio;
+use crate::crazyflie::names::RadioNames;
 
 /// Maximum size of a JSON file, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
@@ -22,8 +23,6 @@ const JOURNAL_MAX: u64 = 1024 * 1024;
 const RECENT: usize = 5;
 /// How many names of drones are remembered; a file of this length is below [`JSON_MAX`].
 const NAMES: usize = 500;
-/// The longest name that is shown.
-const NAME_MAX: usize = 40;
 
 mod presence;
 mod undo;
@@ -42,6 +41,11 @@ impl StateDir {
     pub(crate) fn of_user() -> Option<StateDir> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
         Some(StateDir { dir: dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(dir: &Path) -> StateDir {
+        StateDir { dir: dir.to_owned() }
     }
 
     /// Opens the journal of a station, with a line for each drone that is done. Only a resumed station keeps the lines
@@ -134,32 +138,28 @@ impl StateDir {
     }
 
     /// Remembers the radio address of a drone by the serial number that its firmware reports.
-    pub(crate) fn name(&self, serial: &str, radio: &str) -> io::Result<()> {
-        let mut names = self.names();
-        if names.get(serial).map(String::as_str) == Some(radio) {
+    pub(crate) fn name(&self, serial: &str, radio: Radio) -> io::Result<()> {
+        let (mut names, radio) = (self.names_as_text(), radio.to_string());
+        if names.get(serial) == Some(&radio) {
             return Ok(());
         }
         if names.len() >= NAMES {
             names.clear();
         }
-        names.insert(serial.to_owned(), radio.to_owned());
+        names.insert(serial.to_owned(), radio);
         self.write("names.json", &serde_json::json!(names))
     }
 
-    /// The radio addresses of drones by their serial numbers. An unreadable list counts as empty.
-    pub(crate) fn names(&self) -> BTreeMap<String, String> {
-        let text = read(&self.dir.join("names.json"), JSON_MAX).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+    /// The remembered radio addresses of drones. Entries that are not one are ignored.
+    pub(crate) fn names(&self) -> RadioNames {
+        let radio = |(serial, radio): (String, String)| Some((serial, radio.parse().ok()?));
+        self.names_as_text().into_iter().filter_map(radio).collect()
     }
 
-    /// The remembered radio address of the drone with this serial number, in either mode; `None` if it may be one of
-    /// several drones.
-    pub(crate) fn name_of(&self, serial: &str) -> Option<String> {
-        let names = self.names();
-        let mut fits = names.into_iter().filter(|(known, _)| crazyflie::is_same_serial(known, serial));
-        let (_, name) = fits.next()?;
-        let name: String = name.chars().filter(char::is_ascii_graphic).take(NAME_MAX).collect();
-        fits.next().is_none().then_some(name)
+    /// The radio addresses of drones by their serial numbers. An unreadable list counts as empty.
+    fn names_as_text(&self) -> BTreeMap<String, String> {
+        let text = read(&self.dir.join("names.json"), JSON_MAX).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 
     /// Records the result of a job. `seen` is false if the terminal was already closed.
@@ -251,22 +251,25 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_found_in_either_mode_unless_two_drones_may_have_it() {
+    fn a_name_is_remembered_for_both_modes_and_only_a_radio_address_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let record = StateDir { dir: dir.path().join("state") };
-        assert_eq!(record.name_of("51004F000551343036333233"), None);
-        record.name("51004F000551343036333233", "radio://0/80/2M/E7E7E7E701").unwrap();
+        let record = StateDir::at(&dir.path().join("state"));
+        let name_of = |serial: &str| record.names().of(serial).map(|radio| radio.to_string());
+        let radio = |text: &str| text.parse().unwrap();
+        assert_eq!(name_of("51004F000551343036333233"), None);
+        record.name("51004F000551343036333233", radio("radio://0/80/2M/E7E7E7E701")).unwrap();
         for serial in ["51004F000551343036333233", "338133873034"] {
-            assert_eq!(record.name_of(serial).as_deref(), Some("radio://0/80/2M/E7E7E7E701"));
+            assert_eq!(name_of(serial).as_deref(), Some("radio://0/80/2M/E7E7E7E701"));
         }
-        assert_eq!(record.name_of(""), None);
+        assert_eq!(name_of(""), None);
         // Another chip with the same serial number in DFU mode: two words changed so that their sum is the same.
-        record.name("52004F000551343035333233", "radio://0/80/2M/E7E7E7E702").unwrap();
-        assert_eq!(record.name_of("338133873034"), None);
-        assert!(record.name_of("52004F000551343035333233").is_some());
-        // A file that somebody changed shows no escape sequences.
-        fs::write(dir.path().join("state/names.json"), "{\"AB\":\"\\u001b[2Jx\"}").unwrap();
-        assert_eq!(record.name_of("AB").as_deref(), Some("[2Jx"));
+        record.name("52004F000551343035333233", radio("radio://0/80/2M/E7E7E7E702")).unwrap();
+        assert_eq!(name_of("338133873034"), None);
+        assert!(name_of("52004F000551343035333233").is_some());
+        // Another program may have changed the file: nothing else in it is shown, such as escape sequences.
+        let text = "{\"AB\":\"\\u001b[2Jx\",\"CD\":\"radio://0/80/2M/E7E7E7E703\"}";
+        fs::write(dir.path().join("state/names.json"), text).unwrap();
+        assert_eq!((name_of("AB"), name_of("CD").is_some()), (None, true));
     }
 
     /// A pipe must not block, and a large file must not be read completely.

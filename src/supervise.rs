@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::crazyflie::Mode;
 use crate::job::{
     BoardCheck, Command, Device, DeviceInfo, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask,
-    Job, LogEntry, Outcome, Preview, Report, Running, Selector, Task,
+    Job, LogEntry, Outcome, Preview, Report, Selector, Task,
 };
 use crate::plan::undo::{Change, NoUndo};
 pub use crate::record::RunningInstance;
@@ -43,6 +43,8 @@ pub struct Supervisor {
     /// Number of run logs to keep; 0 disables them.
     logs: usize,
     watched: Option<Watched>,
+    /// The drone of the current background identify.
+    identified: Option<DroneAt>,
     /// The jobs queued in the worker, oldest first. Every event up to the next `Finished` belongs to the first job. A
     /// background identify may be followed by the job that it yields to, or by another identify.
     queue: VecDeque<Queued>,
@@ -126,6 +128,7 @@ impl Supervisor {
             hung_up: false,
             logs,
             watched: None,
+            identified: None,
             queue: VecDeque::new(),
         }
     }
@@ -177,7 +180,7 @@ impl Supervisor {
         });
     }
 
-    /// Starts a background identify, which yields to any other job and writes no records.
+    /// Starts a background identify, which yields to any other job. Of it, only the drone's radio address is recorded.
     pub fn start_background(&mut self, job: Box<Job>) {
         self.queue.push_back(Queued::Background);
         self.send(Command::Run(job));
@@ -221,7 +224,14 @@ impl Supervisor {
         if source == Some(Queued::Background) {
             return match event {
                 Event::Finished(report) => Observed::Ended(Box::new(Ended::of(report, true))),
-                event => Observed::Event(event),
+                event => {
+                    match &event {
+                        Event::Device(device) => self.identified = Some(device.drone()),
+                        Event::Known(info) => self.remember_name(self.identified.as_ref(), info),
+                        _ => {}
+                    }
+                    Observed::Event(event)
+                }
             };
         }
         if let Event::Device(device) = &event {
@@ -234,7 +244,7 @@ impl Supervisor {
         }
         match event {
             Event::Known(info) => {
-                self.remember_name(&info);
+                self.remember_name(self.watched.as_ref().and_then(|watched| watched.drone.as_ref()), &info);
                 Observed::Event(Event::Known(info))
             }
             Event::Ready(preview) => {
@@ -273,12 +283,9 @@ impl Supervisor {
     }
 
     /// Remembers a running drone's radio address, so that `list` shows it when the drone does not run. Errors are ignored.
-    fn remember_name(&self, info: &DeviceInfo) {
-        let drone = self.watched.as_ref().and_then(|watched| watched.drone.as_ref());
-        if let (Some(record), DeviceInfo::Running(Running { radio: Some(radio), .. }), Some(drone)) =
-            (&self.record, info, drone)
-        {
-            let _ = record.name(&drone.serial, &radio.to_string());
+    fn remember_name(&self, drone: Option<&DroneAt>, info: &DeviceInfo) {
+        if let (Some(record), Some(radio), Some(drone)) = (&self.record, info.radio(), drone) {
+            let _ = record.name(&drone.serial, radio);
         }
     }
 
@@ -388,9 +395,9 @@ mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
     use super::*;
-    use crate::job::Enter;
-    use crate::usb::ROM_DFU;
+    use crate::job::{Enter, Running};
     use crate::usb::descriptor::Strings;
+    use crate::usb::{CRAZYFLIE, ROM_DFU};
 
     fn job(task: Task) -> Box<Job> {
         Box::new(Job { enter: Enter::Never, ..Job::new(task) })
@@ -429,6 +436,31 @@ mod tests {
         supervisor.start_background(job(Task::Identify));
         supervisor.start(job(Task::Find));
         assert_eq!([(); 3].map(|()| ends_background(&mut supervisor)), [true, true, false]);
+    }
+
+    /// Only the interface identifies drones unasked, and no other job of it asks a running drone for its address.
+    #[test]
+    fn a_background_identify_remembers_the_radio_address_of_its_drone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut supervisor, _worker) = supervisor();
+        supervisor.record = Some(StateDir::at(dir.path()));
+        let strings = Strings { serial: "51004F000551343036333233".to_owned(), ..Strings::default() };
+        let device = Device {
+            mode: Mode::Firmware,
+            id: CRAZYFLIE,
+            location: "1-1".parse().unwrap(),
+            address: 1,
+            strings,
+            simulated: true,
+            open_error: None,
+        };
+        let radio = "radio://0/80/2M/E7E7E7E705".parse().ok();
+        let known = DeviceInfo::Running(Running { radio, ..Running::default() });
+        supervisor.start_background(job(Task::Identify));
+        for event in [Event::Device(device), Event::Known(Box::new(known))] {
+            let _ = supervisor.observe(Duration::ZERO, event);
+        }
+        assert_eq!(StateDir::at(dir.path()).names().of("338133873034"), radio);
     }
 
     #[test]

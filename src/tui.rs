@@ -164,7 +164,8 @@ impl<'a> Shell<'a> {
         let (settings, warning) = &self.world.settings;
         let folder = settings.images.clone().or_else(|| Some(absolute(Path::new("."))));
         let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
-        let mut app = App { folder, home, ..App::new(demo) };
+        let names = self.record.as_ref().map(StateDir::names).unwrap_or_default();
+        let mut app = App { names, folder, home, ..App::new(demo) };
         if let Some(warning) = warning {
             app.log.push(Duration::ZERO, Level::Warning, warning);
             app.notice = Some((warning.clone(), SETTINGS_WARNING));

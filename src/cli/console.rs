@@ -17,6 +17,8 @@ use crate::clock::{Clock, RealClock};
 use crate::crazyflie::ENTER_BY_HAND;
 use crate::crazyflie::Mode;
 use crate::crazyflie::console::ConsoleLine;
+use crate::crazyflie::crtp::Radio;
+use crate::crazyflie::names::RadioNames;
 use crate::doctor::{Check, Verdict};
 use crate::fleet::{Fleet, Row, RowState};
 use crate::image::Loader;
@@ -45,6 +47,8 @@ pub(super) struct Console {
     /// Draw progress bars.
     live: bool,
     width: usize,
+    /// The radio addresses of drones, which are their names in a batch.
+    names: RadioNames,
     /// A bar for each drone of a batch.
     bars: Option<(MultiProgress, Vec<ProgressBar>)>,
     /// The progress bar of a phase, or the timer of a wait (no phase).
@@ -110,6 +114,7 @@ impl Console {
             color,
             live,
             width: if live { columns().clamp(40, 98) } else { 98 },
+            names: RadioNames::default(),
             bars: None,
             bar: None,
             loader: None,
@@ -429,14 +434,30 @@ impl Console {
         }
     }
 
+    /// Names the drones of a batch by these radio addresses.
+    pub(super) fn use_names(&mut self, names: RadioNames) {
+        self.names = names;
+    }
+
+    /// The drone's radio address, if it is known.
+    pub(super) fn radio_of(&self, row: &Row) -> Option<Radio> {
+        self.names.of(&row.device.strings.serial)
+    }
+
     /// Prints a line about a drone of a batch.
     pub(super) fn of_row(&mut self, id: usize, row: &Row, text: &str) {
-        self.line(&of_row(id, row, text));
+        self.line(&self.row_line(id, row, text));
+    }
+
+    /// A line about a drone of a batch: its number, its port, its name if it is known, and the text.
+    fn row_line(&self, id: usize, row: &Row, text: &str) -> String {
+        let name = self.radio_of(row).map(|radio| format!("  {}", radio.name())).unwrap_or_default();
+        format!("{:>3}  {}{name}  {text}", id + 1, row.device.location)
     }
 
     /// Announces a drone of a batch.
     pub(super) fn joins(&mut self, id: usize, row: &Row) {
-        self.object_of(id, &json::drone(row));
+        self.object_of(id, &json::drone(row, self.radio_of(row)));
         let Device { location, strings, mode, .. } = &row.device;
         let mode = if *mode == Mode::Dfu { "in DFU mode" } else { "running" };
         self.of_row(id, row, &format!("{}  {} {mode}", strings.serial, strings.product));
@@ -476,7 +497,7 @@ impl Console {
             Event::Log(level, entry) => {
                 let text = entry.to_string();
                 self.object_of(id, &Object::Log { text: &text });
-                let line = of_row(id, row, &text);
+                let line = self.row_line(id, row, &text);
                 match level {
                     Level::Warning => self.line(&line),
                     Level::Info | Level::Detail if self.verbose > 0 => self.line(&line),
@@ -490,6 +511,9 @@ impl Console {
             }
             Event::Known(known) => {
                 self.object_of(id, &json::board(known));
+                if let Some(radio) = known.radio() {
+                    self.names.insert(&row.device.strings.serial, radio);
+                }
                 for (label, text) in report::known(known) {
                     self.of_row(id, row, &format!("{label:<11} {text}"));
                 }
@@ -554,7 +578,9 @@ impl Console {
 
     /// A station sees a drone that is done.
     pub(super) fn done_already(&mut self, device: &Device) {
-        self.line(&format!("     {}  {}  done already", device.location, device.strings.serial));
+        let Device { location, strings, .. } = device;
+        let name = self.names.of(&strings.serial).map(|radio| format!("  {}", radio.name()));
+        self.line(&format!("     {location}{}  {}  done already", name.unwrap_or_default(), strings.serial));
     }
 
     /// Rings the terminal's bell, so that a station needs no eyes.
@@ -701,11 +727,6 @@ impl Console {
         self.write_log_file(text);
         let _ = writeln!(io::stderr(), "  {text}");
     }
-}
-
-/// A line about a drone of a batch: its number, its port and the text.
-fn of_row(id: usize, row: &Row, text: &str) -> String {
-    format!("{:>3}  {}  {text}", id + 1, row.device.location)
 }
 
 fn columns() -> usize {

@@ -120,7 +120,7 @@ pub(super) fn run(
         exit => exit,
     };
     if let Some((output, as_json)) = report {
-        let text = report_file::text(as_json, &fleet, &options.images);
+        let text = report_file::text(as_json, &fleet, &options.images, |row| console.radio_of(row));
         if let Err(problem) = output.write(text.as_bytes()) {
             console.line(&format!("{problem}. {}", problem.advice));
             if exit == Exit::Done {

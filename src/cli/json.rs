@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::crazyflie::console::{Health, RadioChip, SelfTest};
+use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::symptoms::crash;
 use crate::crazyflie::{self, Board};
 use crate::doctor;
@@ -32,7 +33,7 @@ pub(super) enum Object<'a> {
     Console { seconds: f64, text: &'a str, cut: bool },
     Text { text: &'a str },
     Result(ResultObject),
-    Drone { path: String, serial: &'a str, mode: &'static str, product: &'a str },
+    Drone(DroneObject<'a>),
     Batch(BatchObject),
 }
 
@@ -46,6 +47,17 @@ pub(super) struct DeviceObject<'a> {
     simulated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     radio: Option<&'a str>,
+}
+
+/// A drone of a batch.
+#[derive(Serialize)]
+pub(super) struct DroneObject<'a> {
+    path: String,
+    serial: &'a str,
+    mode: &'static str,
+    product: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    radio: Option<String>,
 }
 
 /// The last object of a batch, after one `result` for each drone.
@@ -62,10 +74,16 @@ pub(super) struct BatchObject {
     exit: u8,
 }
 
-pub(super) fn drone(row: &Row) -> Object<'_> {
+/// A drone of a batch, with its radio address if that is known.
+pub(super) fn drone(row: &Row, radio: Option<Radio>) -> Object<'_> {
     let Device { location, strings, mode, .. } = &row.device;
-    let (path, mode) = (location.to_string(), mode.json_name());
-    Object::Drone { path, serial: &strings.serial, mode, product: &strings.product }
+    Object::Drone(DroneObject {
+        path: location.to_string(),
+        serial: &strings.serial,
+        mode: mode.json_name(),
+        product: &strings.product,
+        radio: radio.map(|radio| radio.to_string()),
+    })
 }
 
 pub(super) fn batch(drones: usize, counts: Counts, took: Duration, exit: Exit) -> Object<'static> {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::crazyflie::crtp::Radio;
 use crate::fleet::{Fleet, Row, RowState};
 use crate::job::Outcome;
 use crate::report;
@@ -14,6 +15,7 @@ struct ReportRow<'a> {
     n: usize,
     port: String,
     serial: &'a str,
+    radio: Option<String>,
     board: Option<&'a str>,
     before: Option<&'a str>,
     image: Option<&'a str>,
@@ -27,12 +29,17 @@ struct ReportRow<'a> {
 }
 
 const COLUMNS: &str =
-    "n,port,serial,board,before,image,outcome,verified,booted,runs,seconds,bytes_written,error";
+    "n,port,serial,radio,board,before,image,outcome,verified,booted,runs,seconds,bytes_written,error";
 
-/// The report as text.
-pub(super) fn text(as_json: bool, fleet: &Fleet, images: &[String]) -> String {
-    let entries: Vec<ReportRow<'_>> =
-        fleet.rows.iter().enumerate().map(|(n, row)| entry(n + 1, row, images)).collect();
+/// The report as text. `radio_of` returns a drone's radio address, if it is known.
+pub(super) fn text(
+    as_json: bool,
+    fleet: &Fleet,
+    images: &[String],
+    radio_of: impl Fn(&Row) -> Option<Radio>,
+) -> String {
+    let rows = fleet.rows.iter().enumerate();
+    let entries: Vec<ReportRow<'_>> = rows.map(|(n, row)| entry(n + 1, row, images, radio_of(row))).collect();
     if as_json {
         return serde_json::to_string_pretty(&entries).unwrap_or_default() + "\n";
     }
@@ -44,6 +51,7 @@ pub(super) fn text(as_json: bool, fleet: &Fleet, images: &[String]) -> String {
             entry.n.to_string(),
             field(&entry.port),
             field(entry.serial),
+            field(&entry.radio.unwrap_or_default()),
             field(entry.board.unwrap_or_default()),
             field(entry.before.unwrap_or_default()),
             field(entry.image.unwrap_or_default()),
@@ -61,7 +69,7 @@ pub(super) fn text(as_json: bool, fleet: &Fleet, images: &[String]) -> String {
     text
 }
 
-fn entry<'a>(n: usize, row: &'a Row, images: &'a [String]) -> ReportRow<'a> {
+fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>) -> ReportRow<'a> {
     let report = row.report.as_deref();
     let end = match row.state {
         RowState::Ended(end) => end.json_name(),
@@ -72,6 +80,7 @@ fn entry<'a>(n: usize, row: &'a Row, images: &'a [String]) -> ReportRow<'a> {
         n,
         port: row.device.location.to_string(),
         serial: &row.device.strings.serial,
+        radio: radio.map(|radio| radio.to_string()),
         board: row.board.as_deref(),
         before: row.before.as_deref(),
         image: report.and_then(|report| images.get(report.image)).map(String::as_str),

@@ -2,6 +2,7 @@
 //! and channel, and up to 30 bytes (crazyflie-firmware, docs/functional-areas/crtp).
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::usb::descriptor::clean;
 use crate::usb::{Pipe, Setup};
@@ -98,6 +99,9 @@ pub(crate) fn radio_block(number: u8, packet: &[u8]) -> Option<Vec<u8>> {
     Some(rest.strip_prefix(&[0]).unwrap_or_default().to_vec())
 }
 
+/// The highest radio channel.
+const CHANNEL_MAX: u8 = 125;
+
 /// The radio settings of a drone. The address identifies it in a swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Radio {
@@ -118,7 +122,7 @@ impl Radio {
         // The four lower bytes of the address are little-endian, and the upper one is before them.
         let &[upper, a, b, c, d] = block.last_chunk::<5>()?;
         let address = u64::from(upper) << 32 | u64::from(u32::from_le_bytes([a, b, c, d]));
-        (total == sum && channel <= 125 && speed <= 2).then_some(Radio { channel, speed, address })
+        (total == sum && channel <= CHANNEL_MAX && speed <= 2).then_some(Radio { channel, speed, address })
     }
 }
 
@@ -129,11 +133,34 @@ impl Radio {
     }
 }
 
+/// The speeds as a URI names them, by their number in the settings.
+const SPEEDS: [&str; 3] = ["250K", "1M", "2M"];
+
 impl fmt::Display for Radio {
     /// The URI that clients connect to, as in `radio://0/80/2M/E7E7E7E7E7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let speed = ["250K", "1M", "2M"].get(usize::from(self.speed)).copied().unwrap_or("2M");
+        let speed = SPEEDS.get(usize::from(self.speed)).copied().unwrap_or("2M");
         write!(f, "radio://0/{}/{speed}/{}", self.channel, self.name())
+    }
+}
+
+impl FromStr for Radio {
+    type Err = ();
+
+    /// Reads the URI that [`Radio`] displays.
+    fn from_str(text: &str) -> Result<Radio, ()> {
+        let mut parts = text.strip_prefix("radio://0/").ok_or(())?.split('/');
+        let (Some(channel), Some(speed), Some(address), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(());
+        };
+        let channel = channel.parse().ok().filter(|channel| *channel <= CHANNEL_MAX).ok_or(())?;
+        let speed = (0..).zip(SPEEDS).find(|(_, name)| *name == speed).ok_or(())?.0;
+        let whole = Some(address).filter(|address| address.len() == 10);
+        let address = whole.and_then(|address| u64::from_str_radix(address, 16).ok()).ok_or(())?;
+        // Only the one way to write these settings, so no sign and no leading zero of the channel.
+        Some(Radio { channel, speed, address }).filter(|radio| radio.to_string() == text).ok_or(())
     }
 }
 
@@ -236,6 +263,29 @@ mod tests {
         assert_eq!(Radio::of(&block(2, 80, [0; 5])), None);
         assert_eq!(Radio::of(&block(1, 126, [0; 5])), None);
         assert_eq!(Radio::of(&[0xFF; 21]), None);
+    }
+
+    /// The file with the remembered addresses may have been changed by another program.
+    #[test]
+    fn a_radio_address_is_read_from_its_own_uri_and_from_nothing_else() {
+        for uri in
+            ["radio://0/80/2M/E7E7E7E705", "radio://0/0/250K/0000000001", "radio://0/125/1M/FFFFFFFFFF"]
+        {
+            assert_eq!(uri.parse::<Radio>().map(|radio| radio.to_string()).as_deref(), Ok(uri));
+        }
+        for other in [
+            "",
+            "\u{1b}[2Jx",
+            "radio://0/126/2M/E7E7E7E705",
+            "radio://0/+8/2M/E7E7E7E705",
+            "radio://0/80/3M/E7E7E7E705",
+            "radio://0/80/2M/E7E7E7E7",
+            "radio://0/80/2M/+7E7E7E705",
+            "radio://0/80/2M/E7E7E7E70505",
+            "radio://0/80/2M/E7E7E7E705/x",
+        ] {
+            assert_eq!(other.parse::<Radio>(), Err(()), "{other}");
+        }
     }
 
     #[test]

@@ -22,6 +22,14 @@ impl DeviceInfo {
             DeviceInfo::Running(running) => running.board.as_deref().and_then(crazyflie::code_of),
         }
     }
+
+    /// The radio settings, which only a running drone reports.
+    pub fn radio(&self) -> Option<Radio> {
+        match self {
+            DeviceInfo::InDfu(_) => None,
+            DeviceInfo::Running(running) => running.radio,
+        }
+    }
 }
 
 /// What the memory of a drone in DFU mode shows.

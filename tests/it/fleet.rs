@@ -258,12 +258,27 @@ fn strict_writes_nothing_if_one_drone_has_no_image() {
     let folder = Folder::with_image();
     let Ran { code, out, .. } = folder.cfdfu("flash cf2.bin --all --strict --demo=fleet").fast().run();
     assert_eq!(code, 65, "{out}");
-    assert!(out.contains("1-1.6  no image is for its board, C21B"), "{out}");
+    assert!(out.contains("1-1.6  E7E7E7E756  no image is for its board, C21B"), "{out}");
     assert!(out.contains("Nothing was written to any drone"), "{out}");
     assert!(!out.contains("asked to enter DFU mode"), "{out}");
     assert!(!out.contains("write") || !out.contains("flashed"), "{out}");
     let Ran { code, out, .. } = folder.cfdfu("flash cf2.bin --all --strict --demo=fleet-dfu").fast().run();
     assert!(code == 0 && out.contains("8 drones: 8 flashed"), "{out}");
+}
+
+/// `--strict` asks each running drone for its radio address; the lines after that and the report name the drones by it.
+#[test]
+fn the_lines_and_the_report_of_a_batch_name_the_drones() {
+    let folder = Folder::with_image();
+    let line = "flash cf2.bin --all --strict --demo=fleet-running --report report.csv";
+    let Ran { code, out, err } = folder.cfdfu(line).fast().run();
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("1-1.2  E7E7E7E752  Flashed"), "{out}");
+    let report = std::fs::read_to_string(folder.path("report.csv")).unwrap();
+    assert!(report.contains("2,1-1.2,52004F000551343036333233,radio://0/80/2M/E7E7E7E752,"), "{report}");
+    let ran = folder.json("flash cf2.bin --all --strict --demo=fleet-running");
+    let named = |object: &&serde_json::Value| object["event"] == "drone" && !object["radio"].is_null();
+    assert_eq!(ran.objects().iter().filter(named).count(), 15, "{}", ran.out);
 }
 
 /// The demo keeps no copies, so there is nothing to restore; the VM test restores eight drones.

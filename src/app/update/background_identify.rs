@@ -33,6 +33,9 @@ pub(super) fn on_event(app: &mut App, event: Event) {
             if let DeviceInfo::InDfu(identity) = &*known {
                 diagnose(app, identity);
             }
+            if let (Some(it), Some(radio)) = (&app.devices.identified, known.radio()) {
+                app.names.insert(&it.device.strings.serial, radio);
+            }
             app.devices.know(known);
         }
         Event::Log(level, entry) if level == Level::Warning || matches!(entry, LogEntry::Console(_)) => {

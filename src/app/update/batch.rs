@@ -165,7 +165,12 @@ fn open(app: &mut App) -> Vec<Effect> {
 pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
     let Screen::Batch(view) = &mut app.screen else { return Vec::new() };
     match &event {
-        Event::Known(info) => view.facts_mut(id).info = Some(info.clone()),
+        Event::Known(info) => {
+            if let (Some(row), Some(radio)) = (view.fleet.rows.get(id), info.radio()) {
+                app.names.insert(&row.device.strings.serial, radio);
+            }
+            view.facts_mut(id).info = Some(info.clone());
+        }
         Event::Log(level @ Level::Warning, entry) => {
             if let Some(row) = view.fleet.rows.get(id) {
                 let line = format!("{}  {entry}", row.device.location);

@@ -1,0 +1,53 @@
+//! The radio addresses of drones, by serial number: a drone's name in a swarm. Only a running drone reports its address,
+//! so it is remembered for a drone in DFU mode.
+
+use std::collections::BTreeMap;
+
+use super::crtp::Radio;
+use super::is_same_serial;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RadioNames(BTreeMap<String, Radio>);
+
+impl RadioNames {
+    /// Remembers the address of a drone by the serial number that its firmware reports.
+    pub fn insert(&mut self, serial: &str, radio: Radio) {
+        if !serial.is_empty() {
+            self.0.insert(serial.to_owned(), radio);
+        }
+    }
+
+    /// The address of the drone with this serial number, in either mode; `None` if it may be one of several drones.
+    pub fn of(&self, serial: &str) -> Option<Radio> {
+        let mut fits = self.0.iter().filter(|(known, _)| is_same_serial(known, serial));
+        let (_, radio) = fits.next()?;
+        fits.next().is_none().then_some(*radio)
+    }
+}
+
+impl FromIterator<(String, Radio)> for RadioNames {
+    fn from_iter<I: IntoIterator<Item = (String, Radio)>>(all: I) -> RadioNames {
+        RadioNames(all.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_in_either_mode_unless_two_drones_may_have_it() {
+        let radio = |number: u8| format!("radio://0/80/2M/E7E7E7E7{number:02}").parse().unwrap();
+        let mut names = RadioNames::default();
+        names.insert("", radio(9));
+        assert_eq!(names.of(""), None);
+        names.insert("51004F000551343036333233", radio(1));
+        for serial in ["51004F000551343036333233", "338133873034"] {
+            assert_eq!(names.of(serial), Some(radio(1)));
+        }
+        // Another chip with the same serial number in DFU mode: two words changed so that their sum is the same.
+        names.insert("52004F000551343035333233", radio(2));
+        assert_eq!(names.of("338133873034"), None);
+        assert_eq!(names.of("52004F000551343035333233"), Some(radio(2)));
+    }
+}
