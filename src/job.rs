@@ -423,6 +423,13 @@ impl Device {
         self.mode == Mode::Firmware && self.open_error.is_some() && self.strings == Strings::default()
     }
 
+    /// Whether both may be the same drone. A serial number that cannot be read proves nothing.
+    pub(crate) fn may_be_same(&self, other: &Device) -> bool {
+        let (one, two) = (&self.strings.serial, &other.strings.serial);
+        let is_unread = one.is_empty() || two.is_empty();
+        self.location == other.location && (is_unread || crazyflie::is_same_serial(one, two))
+    }
+
     /// The drone that this device belongs to.
     pub fn drone(&self) -> DroneAt {
         DroneAt { port: self.location.clone(), serial: self.strings.serial.clone() }

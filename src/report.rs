@@ -475,7 +475,7 @@ fn failure_kind(kind: &FailureKind) -> Problem {
         )
         .in_interface(
             "On the wrong board, the firmware would stop at startup and the drone would look dead. Plug the drone in again \
-             and press t.",
+             and press t. If its board still cannot be read, a typed word confirms the flash.",
         ),
         FailureKind::NotACrazyflie { loader } => new(
             Exit::Image,
@@ -491,7 +491,10 @@ fn failure_kind(kind: &FailureKind) -> Problem {
                 }
             },
         )
-        .in_interface("Nothing was changed. If it is a Crazyflie, restore its bootloader: Esc, then b."),
+        .in_interface(
+            "Nothing was changed, because the contents of the device would be lost. If it is a Crazyflie, press t: cfdfu \
+             shows the plan and asks for a typed word. Afterwards, restore its bootloader as well.",
+        ),
         FailureKind::ChangedSince => new(
             Exit::Image,
             ProblemKind::ChangedSince,

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::{Slot, Undo};
-use crate::crazyflie::crtp::Radio;
 use crate::fleet::Fleet;
 use crate::image::Firmware;
 use crate::job::{DeviceInfo, DroneAt};
@@ -54,6 +53,8 @@ pub(crate) enum Prospect {
     OtherBoard,
     /// The board is not known yet. The drone's job reads it before it writes.
     Unknown,
+    /// Nothing shows that this is a Crazyflie. The drone's job looks again before it writes.
+    NoEvidence,
 }
 
 impl DroneFacts {
@@ -74,15 +75,19 @@ impl DroneFacts {
         version.unwrap_or_default()
     }
 
-    /// The drone's radio address, which is its name in a swarm; empty if it is not known.
-    pub(crate) fn name(&self) -> String {
+    /// Whether nothing shows that the drone is a Crazyflie. A read-protected chip shows nothing either, and its job says
+    /// so.
+    pub(crate) fn may_be_foreign(&self) -> bool {
         match self.info.as_deref() {
-            Some(DeviceInfo::Running(running)) => running.radio.map(Radio::name).unwrap_or_default(),
-            Some(DeviceInfo::InDfu(_)) | None => String::new(),
+            Some(DeviceInfo::InDfu(identity)) => !identity.has_evidence() && !identity.is_read_protected(),
+            Some(DeviceInfo::Running(_)) | None => false,
         }
     }
 
     pub(crate) fn prospect(&self, image: Option<&Firmware>) -> Prospect {
+        if self.may_be_foreign() {
+            return Prospect::NoEvidence;
+        }
         let boards = image.map(|image| &image.boards).filter(|boards| !boards.is_empty());
         match (boards, self.board()) {
             (None, Some(_)) => Prospect::Fits,

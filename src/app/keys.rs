@@ -484,8 +484,12 @@ pub(crate) fn word_is_typed(app: &App) -> bool {
 
 /// The keys that help after this outcome, most helpful first.
 fn outcome(app: &App, report: &Report) -> Vec<Binding> {
-    let home = row(&[Key::Esc, Key::Enter], "Esc", "home", Action::Back);
-    let again = row(&[Key::Char('t')], "t", "try again", Action::Retry);
+    let back = if app.behind.is_some() { "all drones" } else { "home" };
+    let home = row(&[Key::Esc, Key::Enter], "Esc", back, Action::Back);
+    let again = |label| {
+        let why_not = why_not_again(app);
+        Binding { why_not, ..row(&[Key::Char('t')], "t", label, Action::Retry) }
+    };
     let by_hand = row(&[Key::Char('r')], "r", "DFU mode by hand", Action::Begin(Goal::Recover));
     let which = app.goal.file();
     let label = if which == Which::Image { "another image" } else { "another file" };
@@ -495,8 +499,8 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     let mut rows = match next_step(report) {
         NextStep::None => vec![home],
         NextStep::RestoreLoader => vec![loader, home],
-        NextStep::TryAgain => vec![again, by_hand, home],
-        NextStep::EnterByHand => vec![by_hand, again, home],
+        NextStep::TryAgain => vec![again("try again"), by_hand, home],
+        NextStep::EnterByHand => vec![by_hand, again("try again"), home],
         NextStep::OtherFile => vec![file, home],
     };
     let why_not = app.undo.why_not();
@@ -505,8 +509,10 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
         rows.push(Binding { why_not, ..row(&[Key::Char('u')], "u", "undo", Action::Undo) });
     }
     if has_succeeded {
-        rows.push(row(&[Key::Char('t')], "t", "again", Action::Retry));
-        rows.extend(console_row(app).filter(|row| row.why_not.is_none()));
+        rows.push(again("again"));
+        // On a row of a batch, another drone may be selected.
+        let console = console_row(app).filter(|row| row.why_not.is_none() && app.behind.is_none());
+        rows.extend(console);
     }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
@@ -515,6 +521,13 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
         row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
     ]);
     rows
+}
+
+/// Why the drone of an opened row cannot be flashed again: the job would go to the drone that is selected instead.
+fn why_not_again(app: &App) -> Option<String> {
+    let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
+    let is_selected = app.devices.selected().is_some_and(|device| drone.may_be_same(device));
+    (!is_selected).then(|| format!("the drone of port {} is not plugged in", drone.location))
 }
 
 /// The step that helps after an outcome.

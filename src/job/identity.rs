@@ -48,6 +48,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether something shows that this is a Crazyflie: its board, its bootloader or its firmware. The job of a flash
+    /// looks for the same evidence before it writes.
+    pub(crate) fn has_evidence(&self) -> bool {
+        self.board.as_ref().is_some_and(|board| !board.assumed)
+            || matches!(self.loader, Some(Loader::Bitcraze | Loader::Overwritten))
+            || self.firmware.as_ref().and_then(Content::firmware).is_some()
+    }
+
     /// Read protection is set: nothing can be read or written.
     pub(crate) fn is_read_protected(&self) -> bool {
         self.protection.as_ref().is_some_and(|protection| protection.read)

@@ -13,6 +13,7 @@ use super::theme::Theme;
 use super::{cut, cut_line, focus, log_panel, panel};
 use crate::app::App;
 use crate::app::batch::{BatchStage, BatchView, DroneFacts, Prospect};
+use crate::crazyflie::crtp::Radio;
 use crate::fleet::{End, Row, RowState};
 use crate::image::Content;
 use crate::job::{Failure, FailureKind, Outcome, Phase};
@@ -25,6 +26,9 @@ const WIDE: usize = 72;
 pub(super) const COLUMNS: u16 = 78;
 /// The width of a row's progress bar.
 const BAR: usize = 8;
+/// What the plan says about a device that may not be a Crazyflie.
+const NO_EVIDENCE: &str = "Unless its job finds a sign of a Crazyflie, this device is not written. To flash it anyway, \
+    press Enter on its row afterwards, then t.";
 
 /// `with_log`: the log has no column of its own, so draw it below the table.
 pub(super) fn draw(
@@ -50,7 +54,7 @@ pub(super) fn draw(
         Constraint::Length(1),
     ]));
     draw_table(frame, table, app, view, theme);
-    draw_details(frame, below, view, theme);
+    draw_details(frame, below, app, view, theme);
     if log_rows > 0 {
         log_panel::draw(frame, log, app, theme, false);
     }
@@ -73,6 +77,9 @@ fn draw_table(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, th
     };
     let note = match view.stage {
         BatchStage::Asking(_) => " Nothing is written until you confirm ",
+        BatchStage::Flashing if view.fleet.station().is_some() && rows.iter().all(Row::is_final) => {
+            " Waiting for the next drone "
+        }
         _ => "",
     };
     let block = focus(theme, &title).title(Line::from(Span::styled(note, theme.faint)).right_aligned());
@@ -103,11 +110,12 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
     let mut columns = format!("{:<8}", cut(&row.device.location.to_string(), 8, theme));
     if width >= WIDE {
         let facts = view.facts(id);
-        let name = facts.map(DroneFacts::name).unwrap_or_default();
         // Twelve digits fit: all of the serial number in DFU mode, half of the running firmware's.
-        let serial = row.device.strings.serial.chars().take(12);
-        let name = if name.is_empty() { serial.collect() } else { name };
-        let board = facts.and_then(|it| it.board()).or(row.board.as_deref()).unwrap_or_default();
+        let serial = || row.device.strings.serial.chars().take(12).collect();
+        let name = name(app, row).unwrap_or_else(serial);
+        // The board of a device that may not be a Crazyflie is only assumed.
+        let known = facts.filter(|facts| !facts.may_be_foreign()).and_then(DroneFacts::board);
+        let board = known.or(row.board.as_deref()).unwrap_or_default();
         let known = facts.map(DroneFacts::before).unwrap_or_default();
         let before = if known.is_empty() { row.before.as_deref().unwrap_or_default() } else { known };
         let (board, before) = (cut(board, 5, theme), cut(before, 8, theme));
@@ -123,6 +131,11 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
     spans.append(&mut step.spans);
     spans.extend([Span::raw(" ".repeat(gap)), Span::styled(took, theme.faint)]);
     Line::from(spans)
+}
+
+/// The drone's radio address, which is its name in a swarm, if it is known.
+fn name(app: &App, row: &Row) -> Option<String> {
+    app.names.of(&row.device.strings.serial).map(Radio::name)
 }
 
 fn mark(view: &BatchView, row: &Row, theme: &Theme) -> (&'static str, Style) {
@@ -240,27 +253,34 @@ fn prospect(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) ->
             (format!("→ {version}, the same version"), theme.plain)
         }
         Prospect::Fits => (format!("→ {version}"), theme.plain),
-        Prospect::Unknown => (format!("→ {version}, if it fits the board"), theme.plain),
+        Prospect::Unknown => (format!("→ {version}, if it fits"), theme.plain),
+        Prospect::NoEvidence => ("may not be a Crazyflie".to_owned(), theme.warn),
     }
 }
 
-fn draw_details(frame: &mut Frame<'_>, area: Rect, view: &BatchView, theme: &Theme) {
+fn draw_details(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, theme: &Theme) {
     let Some(row) = view.fleet.rows.get(view.at) else { return };
-    let title = format!("{}  {}", row.device.location, row.device.strings.serial);
+    let title = row_title(app, row);
     let lines = details(view, row).into_iter().map(|line| Line::from(theme.text(&line)));
     let text = Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: false });
     frame.render_widget(text.block(panel(theme, &title)), area);
 }
 
+/// The port, the name if it is known, and the serial number of a row's drone.
+fn row_title(app: &App, row: &Row) -> String {
+    let name = name(app, row).map(|name| format!("  {name}")).unwrap_or_default();
+    format!("{}{name}  {}", row.device.location, row.device.strings.serial)
+}
+
 /// What the selected drone needs, or what is known about it.
 pub(super) fn details(view: &BatchView, row: &Row) -> Vec<String> {
-    let info = view.facts(view.at).and_then(|facts| facts.info.as_deref());
+    let facts = view.facts(view.at);
+    let info = facts.and_then(|facts| facts.info.as_deref());
     let known = || -> Vec<String> {
-        info.map(report::known)
-            .unwrap_or_default()
-            .iter()
-            .map(|(label, text)| format!("{label}: {text}"))
-            .collect()
+        let foreign = facts.is_some_and(DroneFacts::may_be_foreign).then(|| NO_EVIDENCE.to_owned());
+        let known = info.map(report::known).unwrap_or_default();
+        let known = known.iter().map(|(label, text)| format!("{label}: {text}"));
+        foreign.into_iter().chain(known).collect()
     };
     match (&row.state, &row.report) {
         (RowState::Ended(_), Some(report)) if view.stage != BatchStage::Identifying => match &report.outcome {
@@ -330,7 +350,7 @@ pub(super) fn plain_rows(app: &App, view: &BatchView) -> Vec<String> {
     let theme = Theme::new(super::theme::Glyphs::Ascii, super::theme::Colours::None);
     let rows = view.fleet.rows.iter().enumerate().map(|(id, row)| {
         let step = step(app, view, id, row, &theme);
-        format!("  {}  {}  {step}", row.device.location, row.device.strings.serial)
+        format!("  {}  {step}", row_title(app, row))
     });
     rows.collect()
 }
