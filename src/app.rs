@@ -70,6 +70,7 @@ pub struct App {
     pub over: Option<Overlay>,
     /// The number of rows that the overlay is scrolled down.
     pub overlay_scroll: usize,
+    /// What an undo of the last flash would write. [`App::undo`] also considers an opened row.
     pub undo: Undo,
     pub rhythm: KeyRhythm,
     /// A screen reader may read the screen, so the wizard allows more time.
@@ -654,6 +655,22 @@ impl App {
         match &self.screen {
             Screen::Console(view) if self.over != Some(Overlay::Log) => &view.log,
             _ => &self.log,
+        }
+    }
+
+    /// What the screen offers to undo: the last flash, or that of the opened row of a batch.
+    pub(crate) fn undo(&self) -> Option<&Undo> {
+        match (&self.screen, &self.behind) {
+            (Screen::Outcome(..), Some(view)) => view.facts(view.at)?.undo.as_ref(),
+            _ => Some(&self.undo),
+        }
+    }
+
+    /// Why the screen offers no undo; `None` if it does.
+    pub(crate) fn why_no_undo(&self) -> Option<String> {
+        match self.undo() {
+            Some(undo) => undo.why_not(),
+            None => Some(NoUndo::default().to_string()),
         }
     }
 

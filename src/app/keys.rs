@@ -251,7 +251,7 @@ fn home(app: &App) -> Vec<Binding> {
     if app.devices.list().len() > 1 {
         rows.push(row(&[Key::Tab], "Tab", "device", Action::NextDevice));
     }
-    if app.undo.why_not().is_none() {
+    if app.why_no_undo().is_none() {
         rows.push(row(&[Key::Char('u')], "u", "undo", Action::Undo));
     }
     if app.devices.list().len() < 2 {
@@ -503,10 +503,11 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
         NextStep::EnterByHand => vec![by_hand, again("try again"), home],
         NextStep::OtherFile => vec![file, home],
     };
-    let why_not = app.undo.why_not();
+    let why_no_undo = app.why_no_undo();
     let has_succeeded = !matches!(report.outcome, Outcome::Failed(_) | Outcome::Cancelled(_));
-    if has_succeeded || why_not.is_none() {
-        rows.push(Binding { why_not, ..row(&[Key::Char('u')], "u", "undo", Action::Undo) });
+    if has_succeeded || why_no_undo.is_none() {
+        let undo = row(&[Key::Char('u')], "u", "undo", Action::Undo);
+        rows.push(Binding { why_not: why_no_undo, ..undo });
     }
     if has_succeeded {
         rows.push(again("again"));

@@ -150,11 +150,9 @@ fn open(app: &mut App) -> Vec<Effect> {
         ended: row.ended.unwrap_or(app.now),
         ..JobFacts::new(Source::Chosen)
     };
-    let undo = view.facts(view.at).and_then(|facts| facts.undo.clone());
     if let Some(at) = app.devices.list().iter().position(|it| it.location == row.device.location) {
         app.devices.select(at);
     }
-    app.undo = undo.unwrap_or(Undo::Nothing(NoUndo::default()));
     if let Screen::Batch(view) = std::mem::replace(&mut app.screen, Screen::Outcome(report, facts)) {
         app.behind = Some(view);
     }

@@ -53,13 +53,10 @@ pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
 
 /// Writes the backup to the drone that it was read from.
 pub(super) fn undo(app: &mut App) -> Vec<Effect> {
-    let before = match &app.undo {
-        Undo::Ready(before) => before.clone(),
-        nothing => {
-            let why = nothing.why_not().unwrap_or_default();
-            app.notify(why);
-            return Vec::new();
-        }
+    let Some(Undo::Ready(before)) = app.undo().cloned() else {
+        let why = app.why_no_undo().unwrap_or_default();
+        app.notify(why);
+        return Vec::new();
     };
     let goal = match before.which() {
         Which::Loader => Goal::Restore,
@@ -164,8 +161,8 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
 
 /// What must still be on the drone for this undo. After an interrupted undo, nothing is required.
 fn expected(app: &App, before: &Backup) -> Vec<Piece> {
-    match &app.undo {
-        Undo::Ready(now) if now.image == before.image && now.drone.may_be(&before.drone) => {
+    match app.undo() {
+        Some(Undo::Ready(now)) if now.image == before.image && now.drone.may_be(&before.drone) => {
             now.expected.clone()
         }
         _ => before.expected.clone(),
