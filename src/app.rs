@@ -428,6 +428,17 @@ pub enum Overlay {
     Explain(String),
     /// Shows why no drone is found or can be opened.
     Doctor(Vec<Check>),
+    /// The LEDs of a drone blink.
+    Blink(Blink),
+}
+
+/// A drone whose LEDs blink, so that the user sees which one it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blink {
+    pub drone: DroneAt,
+    pub until: Duration,
+    /// The user has stopped it, and the drone has not got its LEDs back yet.
+    pub stopping: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -703,6 +714,11 @@ impl App {
         }
     }
 
+    /// The LEDs of a drone blink, so the worker is busy.
+    pub fn is_blinking(&self) -> bool {
+        matches!(self.over, Some(Overlay::Blink(_)))
+    }
+
     /// The time until the screen changes without any input; `None` if it does not change.
     pub fn next_wake(&self) -> Option<Duration> {
         let second = Duration::from_secs(1);
@@ -719,10 +735,14 @@ impl App {
             }
             _ => None,
         };
+        let blink = self.is_blinking().then_some(BLINK_HALF);
         let notice = self.notice.as_ref().map(|(_, until)| until.saturating_sub(self.now));
-        screen.into_iter().chain(notice).min().map(|wait| wait.max(Duration::from_millis(10)))
+        screen.into_iter().chain(blink).chain(notice).min().map(|wait| wait.max(Duration::from_millis(10)))
     }
 }
+
+/// How long the LEDs of a blinking drone stay on or off, in the drawing as on the drone.
+pub(crate) const BLINK_HALF: Duration = Duration::from_millis(250);
 
 /// How long a notice is shown.
 const NOTICE: Duration = Duration::from_secs(6);

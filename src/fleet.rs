@@ -873,6 +873,11 @@ impl Row {
         }
     }
 
+    /// Whether the drone was unplugged after its job, so that another one may take its port.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left
+    }
+
     pub fn is_final(&self) -> bool {
         matches!(self.state, RowState::Ended(_))
     }

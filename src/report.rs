@@ -367,7 +367,8 @@ fn failure_kind(kind: &FailureKind) -> Problem {
             Exit::Device,
             ProblemKind::NotRunning,
             "Restart the drone, then run `cfdfu blink` again. `cfdfu list` shows its port.",
-        ),
+        )
+        .in_interface("Restart the drone, then press g again."),
         FailureKind::NoConsole => new(
             Exit::Device,
             ProblemKind::NotRunning,

@@ -5,6 +5,7 @@ use crate::crazyflie::{self, Board};
 use crate::flash::map::SECTORS_KIB;
 use crate::job::{Device, DeviceInfo, Other, SectorState};
 use crate::supervise::RunningInstance;
+use crate::usb::Location;
 
 /// The number of flash sectors of an STM32F405, used only for the map on the screen. The plan uses the sectors that the
 /// device itself reports, and a device that reports other sectors is not a Crazyflie.
@@ -190,7 +191,12 @@ impl Devices {
 
     /// The other running instance that uses the selected device.
     pub(crate) fn held_by(&self) -> Option<&RunningInstance> {
-        let port = self.selected()?.location.to_string();
+        self.user_of(&self.selected()?.location)
+    }
+
+    /// The other running instance that uses the device on this port.
+    pub(crate) fn user_of(&self, port: &Location) -> Option<&RunningInstance> {
+        let port = port.to_string();
         self.other_instances.iter().find(|work| work.port == port)
     }
 }

@@ -8,9 +8,10 @@ use super::wizard::{Leds, WizardStep};
 use super::{
     App, BusState, ConsoleView, DemoInput, Goal, JobView, Overlay, Screen, Slot, Stage, Which, Wizard,
 };
+use crate::crazyflie::Mode;
 use crate::fleet::Row;
 use crate::image::{Content, Loader};
-use crate::job::{BoardCheck, Failure, FailureKind, Outcome, Report, WaitFor};
+use crate::job::{BoardCheck, Device, Failure, FailureKind, Outcome, Report, WaitFor};
 
 /// A key, independent of the terminal library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,9 @@ pub(crate) enum Action {
     Doctor,
     /// Show what the running drone prints.
     Console,
+    /// Blink the LEDs of the selected drone.
+    Blink,
+    StopBlinking,
     Help,
     /// Go back, or close the overlay.
     Back,
@@ -248,8 +252,9 @@ fn home(app: &App) -> Vec<Binding> {
     if can_practise(app) {
         rows.push(row(&[Key::Char('p')], "p", "practise", Action::Practise));
     }
-    if app.devices.list().len() > 1 {
-        rows.push(row(&[Key::Tab], "Tab", "device", Action::NextDevice));
+    let has_several = app.devices.list().len() > 1;
+    if has_several {
+        rows.extend([row(&[Key::Tab], "Tab", "device", Action::NextDevice), blink(app)]);
     }
     if app.why_no_undo().is_none() {
         rows.push(row(&[Key::Char('u')], "u", "undo", Action::Undo));
@@ -264,6 +269,9 @@ fn home(app: &App) -> Vec<Binding> {
     ]);
     if app.devices.list().len() > 1 {
         rows.extend(console_row(app));
+    }
+    if !has_several && app.devices.selected().is_some() {
+        rows.push(blink(app));
     }
     rows.extend(up_down());
     rows
@@ -288,6 +296,36 @@ fn in_console(view: &ConsoleView) -> Vec<Binding> {
     rows.extend(up_down());
     rows.extend(paging());
     rows
+}
+
+fn blink(app: &App) -> Binding {
+    let why_not = drone_to_blink(app).err();
+    Binding { why_not, ..row(&[Key::Char('g')], "g", "blink", Action::Blink) }
+}
+
+/// The drone that the key for blinking is about, or why it cannot blink: the selected drone, or the drone of the selected
+/// row.
+pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
+    let device = match app.batch() {
+        None => app.devices.selected().ok_or("no drone is plugged in")?,
+        Some(view) => {
+            let row = view.fleet.rows.get(view.at).ok_or("no drone is selected")?;
+            if !row.is_final() {
+                return Err("the drone is in use until its job has ended".to_owned());
+            }
+            let mut devices = app.devices.list().iter();
+            devices.find(|it| row.device.may_be_same(it)).ok_or("the drone is not plugged in")?
+        }
+    };
+    let location = &device.location;
+    match (device.open_error, app.devices.user_of(location), device.mode) {
+        (Some(error), ..) => Err(error.to_string()),
+        (None, Some(other), _) => Err(other.to_string()),
+        (None, None, Mode::Dfu) => {
+            Err(format!("the boot ROM cannot control the LEDs. The drone is on port {location}"))
+        }
+        (None, None, Mode::Firmware) => Ok(device),
+    }
 }
 
 /// Whether to offer the demo: no drone is plugged in.
@@ -331,7 +369,8 @@ pub(crate) fn why_not_all(app: &App) -> Option<String> {
 }
 
 fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
-    let is_final = view.fleet.rows.get(view.at).is_some_and(Row::is_final);
+    let selected = view.fleet.rows.get(view.at);
+    let is_final = selected.is_some_and(Row::is_final);
     let mut rows = match view.stage {
         BatchStage::Identifying => vec![row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back)],
         BatchStage::Asking(_) => {
@@ -357,16 +396,17 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
     let can_repeat = is_final && !view.stopping && view.fleet.rows[view.at].report.is_some();
     if matches!(view.stage, BatchStage::Flashing | BatchStage::Over) {
         if can_repeat {
-            rows.push(row(
-                &[Key::Char('r'), Key::Char('t')],
-                "r",
-                "again",
-                Action::Batch(BatchAction::Again),
-            ));
+            let keys = [Key::Char('r'), Key::Char('t')];
+            let again = row(&keys, "r", "again", Action::Batch(BatchAction::Again));
+            let why_not = selected.is_some_and(Row::has_left).then(|| "the drone was unplugged".to_owned());
+            rows.push(Binding { why_not, ..again });
         }
         if view.fleet.station().is_none() && !view.stopping {
             rows.push(row(&[Key::Char('n')], "n", "wait for more", Action::Batch(BatchAction::KeepGoing)));
         }
+    }
+    if is_final && view.stage != BatchStage::Identifying {
+        rows.push(blink(app));
     }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
@@ -582,6 +622,11 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
             rows.extend(paging());
             rows
         }
+        // Any other key stops it as well.
+        Overlay::Blink(_) => {
+            let keys = [Key::Char('g'), Key::Esc, Key::Enter, Key::Char('q'), Key::CtrlC];
+            vec![row(&keys, "g", "stop", Action::StopBlinking)]
+        }
         Overlay::AskStop => vec![
             row(&[Key::Char('y')], "y", "stop", Action::Stop),
             row(&[Key::Char('n'), Key::Esc], "n", "keep flashing", Action::Back),
@@ -604,8 +649,44 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::app::{Aim, Confirmation, DemoLeds, JobFacts, Source, WizardView};
+    use crate::app::{Aim, Blink, Confirmation, DemoLeds, JobFacts, Source, WizardView};
+    use crate::fleet::{Fleet, FleetMsg, Policy};
+    use crate::job::{DroneAt, Job, Task};
+    use crate::usb::CRAZYFLIE;
+    use crate::usb::descriptor::Strings;
+
+    /// The table of a batch whose only drone has been identified.
+    fn batch(stage: BatchStage) -> Screen {
+        let policy = Policy {
+            job: Job::new(Task::Identify),
+            selected: Vec::new(),
+            planned: Vec::new(),
+            expect: None,
+            jobs: 1,
+            wait: Duration::ZERO,
+            require_boot: false,
+            station: None,
+        };
+        let device = Device {
+            mode: Mode::Firmware,
+            id: CRAZYFLIE,
+            location: "1-1".parse().unwrap(),
+            address: 1,
+            strings: Strings::default(),
+            simulated: true,
+            open_error: None,
+        };
+        let mut fleet = Fleet::new(policy, Duration::ZERO);
+        fleet.update(Duration::ZERO, FleetMsg::Bus(vec![device]));
+        fleet.update(Duration::from_secs(3), FleetMsg::Tick);
+        let report = Box::new(Report::nothing_done(Outcome::Identified));
+        fleet.update(Duration::from_secs(4), FleetMsg::Ended(0, report, None));
+        assert!(fleet.is_over());
+        Screen::Batch(Box::new(BatchView { stage, ..BatchView::new(fleet, None) }))
+    }
 
     #[test]
     fn no_key_has_two_meanings_on_one_screen() {
@@ -616,7 +697,7 @@ mod tests {
             leds: DemoLeds::default(),
         }));
         let wizard = |step| {
-            let wizard = Wizard { step, since: std::time::Duration::ZERO, spoken: false };
+            let wizard = Wizard { step, since: Duration::ZERO, spoken: false };
             Screen::Wizard(WizardView { wizard, aim: Aim::Begin(Source::Chosen) })
         };
         let picker = |typing: bool| {
@@ -638,6 +719,10 @@ mod tests {
         };
         let screens = [
             Screen::Home,
+            batch(BatchStage::Identifying),
+            batch(BatchStage::Asking(Duration::ZERO)),
+            batch(BatchStage::Flashing),
+            batch(BatchStage::Over),
             picker(false),
             picker(true),
             wizard(WizardStep::Prepare),
@@ -658,6 +743,11 @@ mod tests {
             Overlay::Log,
             Overlay::Explain(String::new()),
             Overlay::Doctor(Vec::new()),
+            Overlay::Blink(Blink {
+                drone: DroneAt { port: "1-1".parse().unwrap(), serial: String::new() },
+                until: Duration::ZERO,
+                stopping: false,
+            }),
         ];
         let all = screens.into_iter().flat_map(|screen| {
             let over = overs.iter().cloned().map(Some).chain([None]);

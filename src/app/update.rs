@@ -1,7 +1,8 @@
 //! [`update`] is the only function that changes the interface. It takes a message and the time, and returns effects.
 //!
 //! It is total: no message makes it panic, in any state. It never blocks and does no I/O. [`job`] handles a job and its
-//! events, [`background_identify`] the background identify, [`console`] the drone's console, and [`files`] the choice of a file.
+//! events, [`background_identify`] the background identify, [`blink`] a drone whose LEDs blink, [`console`] what a drone
+//! prints, and [`files`] the choice of a file.
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::report;
 
 mod background_identify;
 mod batch;
+mod blink;
 pub(super) mod console;
 mod files;
 mod job;
@@ -34,8 +36,12 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
         app.notice = None;
     }
     let mut effects = handle(app, msg);
-    if effects.contains(&Effect::Quit) && (app.devices.is_identifying() || app.console().is_some()) {
-        effects.insert(0, Effect::Cancel);
+    if effects.contains(&Effect::Quit) {
+        let reads = app.devices.is_identifying() || app.console().is_some();
+        let reads = reads.then_some(Effect::Cancel);
+        if let Some(cancel) = blink::stop(app).or(reads) {
+            effects.insert(0, cancel);
+        }
     }
     effects.extend(background_identify::identify(app));
     effects
@@ -96,12 +102,20 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             console::on_event(app, *event);
             Vec::new()
         }
+        Msg::Job(event) if app.is_blinking() => {
+            blink::on_event(app, *event);
+            Vec::new()
+        }
         Msg::Job(event) => job::on_event(app, *event),
         Msg::Ended(ended) if ended.background && !app.devices.is_identifying() => {
             console::ended(app, &ended.report)
         }
         Msg::Ended(ended) if ended.background => {
             background_identify::ended(app);
+            Vec::new()
+        }
+        Msg::Ended(ended) if app.is_blinking() => {
+            blink::ended(app, *ended);
             Vec::new()
         }
         Msg::Ended(ended) => job::ended(app, *ended),
@@ -147,6 +161,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
             }
             None => act(app, row.action),
         },
+        None if app.is_blinking() => act(app, Action::StopBlinking),
         None if *key == Key::CtrlC => interrupt(app),
         None => Vec::new(),
     }
@@ -297,6 +312,8 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::BugReport => vec![Effect::BugReport],
         Action::Doctor => vec![Effect::Doctor],
         Action::Console => console::open(app),
+        Action::Blink => blink::start(app),
+        Action::StopBlinking => blink::stop(app).into_iter().collect(),
         Action::Help => {
             app.over = Some(Overlay::Help(String::new()));
             Vec::new()

@@ -166,6 +166,7 @@ fn next(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
 fn is_ready(app: &App, interactive: bool) -> bool {
     let loading = [&app.image, &app.loader].iter().any(|slot| matches!(slot, Slot::Loading(_)));
     let busy = match &app.screen {
+        _ if app.is_blinking() => !interactive,
         Screen::Job(view) if view.stopping => true,
         _ if app.is_asking() => app.until_read(app.now).is_some(),
         Screen::Job(_) => !interactive,

@@ -17,6 +17,7 @@ use crate::app::{
     progress,
 };
 use crate::crazyflie::Mode;
+use crate::crazyflie::crtp::Radio;
 use crate::image::{Content, Loader};
 use crate::job::{Device, Outcome, Preview, Report};
 use crate::plan::Comparison;
@@ -26,7 +27,10 @@ use crate::usb::descriptor::clean;
 /// `with_log`: the log has no column of its own, so draw it below the panel.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, with_log: bool) {
     let panel = match &app.screen {
-        Screen::Home => home(app, usize::from(area.height).saturating_sub(2), theme),
+        Screen::Home => {
+            let (width, height) = (area.width.saturating_sub(super::FRAME), area.height.saturating_sub(2));
+            home(app, (usize::from(width), usize::from(height)), theme)
+        }
         Screen::Pick(which, _, picker) => return pick(frame, area, app, *which, picker, theme),
         Screen::Wizard(view) => return wizard_panel::draw(frame, area, app, &view.wizard, theme),
         Screen::Job(JobView { stage: Stage::Asking(question), facts, stopping, .. }) => {
@@ -92,8 +96,8 @@ fn working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
     frame.render_widget(Sparkline::default().data(shown).max(highest).style(theme.accent), graph);
 }
 
-/// `room`: the number of rows.
-fn home<'a>(app: &App, room: usize, theme: &Theme) -> MainPanel<'a> {
+/// `room`: the number of columns and rows.
+fn home<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> MainPanel<'a> {
     let letters = ["f", "r", "b"];
     let mut lines: Vec<Line<'_>> = Goal::ALL
         .iter()
@@ -116,7 +120,7 @@ fn home<'a>(app: &App, room: usize, theme: &Theme) -> MainPanel<'a> {
         })
         .collect();
     if app.devices.list().len() > 1 {
-        lines.extend(drones(app, room.saturating_sub(lines.len()), theme));
+        lines.extend(drones(app, (width, height.saturating_sub(lines.len())), theme));
     }
     if keys::can_practise(app) {
         lines.push(Line::from(vec![
@@ -128,8 +132,11 @@ fn home<'a>(app: &App, room: usize, theme: &Theme) -> MainPanel<'a> {
     MainPanel { title: "What would you like to do?", note: "", lines, question: None, drawing: Vec::new() }
 }
 
-/// The offer to flash all drones, and as many of them as fit.
-fn drones<'a>(app: &App, room: usize, theme: &Theme) -> Vec<Line<'a>> {
+/// From this width on, the table of drones shows serial numbers and names.
+const NAMES_AND_SERIALS: usize = 66;
+
+/// The offers to flash all drones and to blink one, and as many of the drones as fit.
+fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<Line<'a>> {
     let all = app.devices.list();
     let why = keys::why_not_all(app);
     let mut first = vec![
@@ -138,8 +145,18 @@ fn drones<'a>(app: &App, room: usize, theme: &Theme) -> Vec<Line<'a>> {
         Span::raw(format!("  Flash all {} drones at once", all.len())),
     ];
     first.extend(why.map(|why| Span::styled(theme.text(&format!("   {why}")), theme.faint)));
-    let mut lines = vec![Line::from(first), Line::from("")];
-    let height = room.saturating_sub(lines.len());
+    // The reason has its place in the help and in the notice.
+    let blink = if keys::drone_to_blink(app).is_ok() { theme.key } else { theme.key_off };
+    let second = vec![
+        Span::raw("  "),
+        Span::styled(" g ", blink),
+        Span::raw("  Blink the LEDs of the selected drone"),
+    ];
+    let mut lines = vec![Line::from(first), Line::from(second)];
+    if height > lines.len() + all.len() {
+        lines.push(Line::from(""));
+    }
+    let height = height.saturating_sub(lines.len());
     // The selected drone stays visible.
     let start = (app.devices.position() + 1).saturating_sub(height);
     lines.extend(all.iter().enumerate().skip(start).take(height).map(|(n, device)| {
@@ -151,7 +168,12 @@ fn drones<'a>(app: &App, room: usize, theme: &Theme) -> Vec<Line<'a>> {
             (None, Mode::Dfu) => "in DFU mode".to_owned(),
             (None, Mode::Firmware) => "running".to_owned(),
         };
-        let text = format!("  {:<9} {:<25}{state}", location.to_string(), strings.serial);
+        let name = app.names.of(&strings.serial).map(Radio::name);
+        let (serial, name) = match name {
+            Some(name) if width < NAMES_AND_SERIALS => (name, String::new()),
+            name => (strings.serial.clone(), name.unwrap_or_default()),
+        };
+        let text = format!("  {:<9} {serial:<25}{state:<13}{name}", location.to_string());
         Line::from(vec![Span::styled(format!("{mark} "), style), Span::styled(text, style)])
     }));
     lines

@@ -8,7 +8,8 @@ use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::theme::Theme;
 use super::{flash_map, focus, log_panel, rows_up_to};
-use crate::app::{App, Overlay, keys};
+use crate::app::{App, BLINK_HALF, Blink, Overlay, keys};
+use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::symptoms::SYMPTOMS;
 use crate::doctor::{Check, Verdict};
 use crate::job::{Confirm, Phase};
@@ -36,11 +37,38 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             log_panel::draw(frame, full, app, theme, true);
         }
         Some(Overlay::Doctor(checks)) => doctor(frame, area, app, checks, theme),
+        Some(Overlay::Blink(blink)) => {
+            boxed(frame, area, app, theme, "Blinking", blinking(app, blink, theme));
+        }
         Some(Overlay::Explain(text)) => {
             let lines = text.lines().map(|line| Line::from(theme.text(line))).collect();
             boxed(frame, area, app, theme, "What this line means", lines);
         }
     }
+}
+
+/// The drone whose LEDs blink, with its four LEDs at the real rate.
+fn blinking<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
+    let Blink { drone, until, stopping } = blink;
+    let left = until.saturating_sub(app.now);
+    let lit = !stopping && (left.as_millis() / BLINK_HALF.as_millis()).is_multiple_of(2);
+    let (dot, style) = if lit { (theme.leds.0, theme.led) } else { (theme.leds.1, theme.faint) };
+    let dots = [dot; 4].join(" ");
+    let name = app.names.of(&drone.serial).map_or_else(|| drone.serial.clone(), Radio::name);
+    let until = if *stopping {
+        "Giving the LEDs back to the drone …".to_owned()
+    } else {
+        format!("{} s left. Press any key to stop.", left.as_secs())
+    };
+    vec![
+        Line::from(vec![
+            Span::styled(dots, style),
+            Span::styled(format!("  on port {}", drone.port), theme.strong),
+            Span::styled(format!("  {name}"), theme.faint),
+        ]),
+        Line::from(""),
+        Line::from(theme.text(&until)),
+    ]
 }
 
 /// What stopping the job means for the drone now.

@@ -117,6 +117,7 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
             vec!["Stop at the next safe point?".to_owned(), super::over::if_stopped(app).to_owned()]
         }
         Overlay::Log => vec!["The log is already printed above.".to_owned()],
+        Overlay::Blink(blink) => vec![format!("The LEDs of the drone on port {} blink.", blink.drone.port)],
         Overlay::Explain(text) => text.lines().map(str::to_owned).collect(),
         Overlay::Doctor(checks) => {
             let row = |check: &Check| {

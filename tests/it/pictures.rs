@@ -156,6 +156,40 @@ fn batch_scenes() -> Vec<(&'static str, App)> {
     ui.send(Msg::Key(Key::Esc));
     ui.key('n');
     scenes.push(("batch-station", ui.app.clone()));
+    (0..8).for_each(|n| ui.world.bus.with(n, |drone, now| drone.cut_power(now)).unwrap());
+    ui.look();
+    ui.wait(Duration::from_secs(20));
+    scenes.push(("batch-idle", ui.app.clone()));
+
+    let mut ui = Interface::new("fleet");
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('g');
+    scenes.push(("blinking", ui.app.clone()));
+    ui.key('g');
+    scenes.push(("blinking-stopped", ui.app.clone()));
+
+    // Two of the drones were asked for their names while they ran.
+    let mut ui = Interface::new("fleet-dfu");
+    for (serial, number) in [("52004F000551343036333233", 52), ("53004F000551343036333233", 53)] {
+        ui.app.names.insert(serial, format!("radio://0/80/2M/E7E7E7E7{number}").parse().unwrap());
+    }
+    // The last one may be another maker's board.
+    ui.world.bus.with(7, |drone, _| {
+        drone.memory.otp = [0xFF; 528];
+        drone.memory.flash.place(0x0800_0000, &images::foreign(500_000));
+    });
+    ui.choose(Which::Image, "cf2-2026.08.bin", &firmware("2026.08", SEED_LEN));
+    scenes.push(("drones-in-dfu", ui.app.clone()));
+    ui.key('a');
+    ui.rows();
+    ui.send(Msg::Key(Key::End));
+    scenes.push(("batch-stranger-plan", ui.app.clone()));
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.rows();
+    ui.send(Msg::Key(Key::End));
+    ui.enter();
+    scenes.push(("batch-stranger", ui.app.clone()));
     scenes
 }
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use cfdfu::app::batch::BatchStage;
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Which};
+use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Undo, Which};
 use cfdfu::flash::FIRMWARE_BASE;
-use cfdfu::job::{DroneState, Event, Outcome, WaitFor};
+use cfdfu::job::{DroneState, Event, Outcome, Selector, Task, WaitFor};
 use cfdfu::scan;
 use cfdfu::sim::drone::SimFault;
 use cfdfu::sim::images;
@@ -213,6 +214,239 @@ fn a_flash_interrupted_by_the_cable_resumes_by_itself_when_the_drone_is_back() {
     ui.look();
     ui.confirm('u');
     assert_eq!(crc32fast::hash(&ui.world.flash()), crc32fast::hash(&before));
+}
+
+/// The drone of this port, in the table of the batch or of the first screen.
+fn row_of<'a>(shown: &'a str, port: &str) -> &'a str {
+    shown.lines().find(|row| row.contains(port)).unwrap_or_else(|| panic!("no {port} in:\n{shown}"))
+}
+
+#[test]
+fn a_running_drone_blinks_until_a_key_is_pressed() {
+    for key in ['g', 'x', 'q'] {
+        let mut ui = Interface::new("healthy");
+        ui.effects.clear();
+        ui.key('g');
+        let [Effect::Start(job)] = &ui.effects[..] else { panic!("{:?}", ui.effects) };
+        assert!(matches!(job.task, Task::Blink(_)) && job.device == Selector::At("1-1".parse().unwrap()));
+        let shown = text(&draw(&ui.app, &theme(), 80, 24));
+        assert!(shown.contains("on port 1-1  E7E7E7E751") && shown.contains("30 s left"), "{shown}");
+        // A bus scan and the events of the job do not close it.
+        ui.look();
+        ui.take(|event| matches!(event, Event::Device(_)));
+        assert!(ui.app.is_blinking());
+        ui.key(key);
+        ui.key(key);
+        let cancels = ui.effects.iter().filter(|effect| **effect == Effect::Cancel).count();
+        assert_eq!((cancels, ui.app.is_blinking()), (1, true), "the LEDs are not given back yet");
+        ui.until(|event| matches!(event, Event::Finished(_)));
+        assert_eq!((&ui.app.screen, ui.app.is_blinking()), (&Screen::Home, false));
+        assert_eq!(ui.world.bus.with(0, |drone, _| drone.led_parameter().0), Some(0));
+        // It is not a job: the exit status and what can be undone stay as they were.
+        assert!(ui.app.ended.is_none());
+        ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+        ui.confirm('f');
+        assert!(matches!(ui.app.screen, Screen::Outcome(..)));
+    }
+}
+
+#[test]
+fn a_drone_that_cannot_blink_after_all_reports_why() {
+    let mut ui = Interface::new("healthy");
+    ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    ui.key('g');
+    ui.until(|event| matches!(event, Event::Finished(_)));
+    assert!(!ui.app.is_blinking());
+    let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+    assert!(notice.contains("The LEDs do not blink"), "{notice}");
+}
+
+/// The boot ROM cannot control the LEDs, so the port has to do.
+#[test]
+fn a_drone_in_dfu_mode_cannot_blink_and_the_key_says_where_it_is() {
+    let mut ui = Interface::new("dfu");
+    ui.effects.clear();
+    ui.key('g');
+    let notice = |ui: &Interface| ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+    assert!(notice(&ui).contains("the boot ROM cannot control the LEDs"), "{}", notice(&ui));
+    assert!(notice(&ui).contains("on port 1-1"), "{}", notice(&ui));
+    assert!(ui.effects.is_empty() && !ui.app.is_blinking());
+    ui.key('?');
+    let shown = text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(shown.contains("blink  (the boot ROM cannot control the LEDs"), "{shown}");
+}
+
+#[test]
+fn the_drone_of_the_selected_row_blinks_unless_its_job_runs() {
+    let mut ui = Interface::new("fleet");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    let blink = |ui: &mut Interface| {
+        ui.effects.clear();
+        ui.key('g');
+        let started = ui.effects.iter().find_map(|effect| match effect {
+            Effect::Start(job) => Some(job.device.clone()),
+            _ => None,
+        });
+        if started.is_some() {
+            ui.key('g');
+            ui.until(|event| matches!(event, Event::Finished(_)));
+        }
+        started
+    };
+    let at = |port: &str| Some(Selector::At(port.parse().unwrap()));
+    ui.key('j');
+    assert_eq!(blink(&mut ui), at("1-1.2"));
+    // The plan is still there, and the drone of the last row is in DFU mode.
+    assert!(text(&draw(&ui.app, &theme(), 80, 24)).contains("Plan for 8 drones"));
+    ui.send(Msg::Key(Key::End));
+    assert_eq!(blink(&mut ui), None);
+    assert!(ui.app.notice.as_ref().is_some_and(|(text, _)| text.contains("on port 1-2.1")));
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.row(1, |_| false);
+    ui.look();
+    assert_eq!(blink(&mut ui), None, "its job has not ended");
+    ui.send(Msg::Key(Key::Home));
+    ui.key('j');
+    assert_eq!(blink(&mut ui), at("1-1.2"), "its job has ended, and the others go on");
+    assert!(ui.app.batch().is_some_and(|view| view.stage == BatchStage::Flashing));
+}
+
+/// A running drone reports its radio address. In DFU mode it cannot, so the address comes from memory.
+#[test]
+fn a_drone_in_dfu_mode_has_the_name_that_is_remembered_for_it() {
+    let mut ui = Interface::new("fleet");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(!row_of(&shown(&ui), "1-1.2 ").contains("E7E7E7E752"), "it has not been asked yet");
+    ui.key('a');
+    ui.rows();
+    ui.send(Msg::Key(Key::Esc));
+    ui.world.bus.with(1, |drone, now| drone.power_on_by_hand(now));
+    ui.look();
+    let first = row_of(&shown(&ui), "1-1.2 ").to_owned();
+    assert!(first.contains("in DFU mode") && first.contains("E7E7E7E752"), "{first}");
+    let small = text(&draw(&ui.app, &theme(), 60, 16));
+    assert!(row_of(&small, "1-1.2 ").contains("E7E7E7E752"), "{small}");
+    ui.key('a');
+    ui.rows();
+    let plan = row_of(&shown(&ui), "1-1.2 ").to_owned();
+    assert!(plan.contains("E7E7E7E752") && plan.contains("2025.02"), "{plan}");
+    // What an earlier run has read is as good.
+    let mut ui = Interface::new("fleet-dfu");
+    ui.app.names.insert("53004F000551343036333233", "radio://0/80/2M/E7E7E7E7AB".parse().unwrap());
+    assert!(row_of(&shown(&ui), "1-1.3 ").contains("E7E7E7E7AB"), "{}", shown(&ui));
+}
+
+/// A device that may be another maker's board: the batch leaves it alone, and its row is the way to consent.
+#[test]
+fn a_stranger_in_a_batch_is_flashed_only_from_its_row_and_after_a_typed_word() {
+    let mut ui = Interface::new("two");
+    ui.world.bus.with(1, |drone, _| {
+        drone.memory.otp = [0xFF; 528];
+        drone.memory.flash.place(0x0800_0000, &images::foreign(500_000));
+    });
+    let flash = |ui: &Interface, n: usize| {
+        ui.world.bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap()
+    };
+    let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 80, 24));
+    let before = flash(&ui, 1);
+    let image = firmware("2026.08", SEED_LEN);
+    ui.choose(Which::Image, "cf2.bin", &image);
+    ui.key('a');
+    ui.rows();
+    assert!(row_of(&shown(&ui), "1-2 ").contains("may not be a Crazyflie"), "{}", shown(&ui));
+    assert!(row_of(&shown(&ui), "1-1 ").contains("→ 2026.08"), "{}", shown(&ui));
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.rows();
+    assert!(row_of(&shown(&ui), "1-2 ").contains("not a Crazyflie: not changed"), "{}", shown(&ui));
+    assert!(flash(&ui, 1) == before && flash(&ui, 0)[0x4000..0x4000 + SEED_LEN] == image);
+    ui.key('j');
+    ui.enter();
+    assert!(shown(&ui).contains("asks for a typed word"), "{}", shown(&ui));
+    ui.key('t');
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    assert!(shown(&ui).contains("This may not be a Crazyflie. To confirm, type unknown"), "{}", shown(&ui));
+    // Neither the key of a plan nor Enter alone is a consent.
+    ui.key('w');
+    ui.enter();
+    assert!(flash(&ui, 1) == before);
+    ui.send(Msg::Key(Key::Backspace));
+    "unknown".chars().for_each(|key| ui.key(key));
+    ui.enter();
+    ui.until(|event| matches!(event, Event::Finished(_)));
+    assert_eq!(flash(&ui, 1)[0x4000..0x4000 + SEED_LEN], image);
+}
+
+/// The key would start a job on the drone that is selected instead.
+#[test]
+fn an_opened_row_does_not_flash_another_drone() {
+    let mut ui = Interface::new("two");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.rows();
+    ui.key('j');
+    ui.enter();
+    ui.world.bus.with(1, |drone, now| drone.cut_power(now));
+    ui.look();
+    ui.effects.clear();
+    ui.key('t');
+    assert!(ui.effects.is_empty() && matches!(ui.app.screen, Screen::Outcome(..)), "{:?}", ui.effects);
+    let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+    assert!(notice.contains("the drone of port 1-2 is not plugged in"), "{notice}");
+}
+
+/// At a station, the rows of drones that were unplugged stay in the table.
+#[test]
+fn the_keys_of_an_unplugged_drone_say_that_it_is_gone() {
+    let mut ui = Interface::new("two");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.rows();
+    ui.key('n');
+    (0..2).for_each(|n| ui.world.bus.with(n, |drone, now| drone.cut_power(now)).unwrap());
+    ui.look();
+    ui.wait(Duration::from_secs(20));
+    for (key, why) in [('r', "the drone was unplugged"), ('g', "the drone is not plugged in")] {
+        ui.effects.clear();
+        ui.key(key);
+        let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+        assert!(notice.contains(why) && ui.effects.is_empty(), "{key}: {notice}");
+    }
+}
+
+/// One drone was flashed alone and unplugged; then the others were flashed together.
+#[test]
+fn looking_at_a_row_does_not_change_what_is_undone() {
+    let mut ui = Interface::new("fleet-dfu");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.confirm('f');
+    let undone = ui.app.undo.clone();
+    assert!(matches!(&undone, Undo::Ready(before) if before.drone.port == "1-1.1".parse().unwrap()));
+    ui.enter();
+    ui.world.bus.with(0, |drone, now| drone.cut_power(now));
+    ui.look();
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.rows();
+    assert_eq!(ui.app.undo, undone);
+    ui.enter();
+    let shown = text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(!shown.contains("Put the previous"), "the row has nothing to undo: {shown}");
+    ui.send(Msg::Key(Key::Esc));
+    ui.send(Msg::Key(Key::Esc));
+    assert_eq!((&ui.app.screen, &ui.app.undo), (&Screen::Home, &undone));
 }
 
 /// Two drones are plugged in. A job and its undo stay with the selected drone, even if it disappears and returns.

@@ -8,13 +8,14 @@ use crate::report;
 
 /// The job that identifies the selected device, unless that device is already identified or in use.
 pub(super) fn identify(app: &mut App) -> Option<Effect> {
+    let blinks = app.is_blinking();
     let devices = &mut app.devices;
     let device = devices.selected().filter(|device| device.open_error.is_none())?;
     let seen = devices.identified.as_ref().is_some_and(|it| it.device == *device);
     // Another instance that waits for a drone takes precedence.
     let is_awaited = devices.other_instances.iter().any(|work| work.port.is_empty());
     let busy = app.detached || devices.is_identifying() || devices.held_by().is_some() || is_awaited;
-    if app.screen != Screen::Home || seen || busy {
+    if app.screen != Screen::Home || seen || busy || blinks {
         return None;
     }
     let device = device.clone();

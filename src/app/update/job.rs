@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::batch;
+use super::blink;
 use super::files::open_picker;
 use crate::app::progress::Progress;
 use crate::app::wizard::Move;
@@ -375,7 +376,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
 pub(super) fn detach(app: &mut App) -> Vec<Effect> {
     app.detached = true;
     if app.batch().is_some() {
-        return batch::detach(app);
+        return blink::stop(app).into_iter().chain(batch::detach(app)).collect();
     }
     match app.job() {
         // A resumed job (`Confirm::Go`) has already written.

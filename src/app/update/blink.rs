@@ -1,0 +1,59 @@
+//! Blinking the LEDs of a running drone, so that the user sees which one it is. The worker runs it like a job, and the
+//! overlay stays until the worker has given the LEDs back: no other job can start before.
+
+use std::time::Duration;
+
+use crate::app::{App, Blink, Effect, Overlay, keys};
+use crate::job::{Event, Job, Level, Outcome, Task};
+use crate::report;
+use crate::supervise::Ended;
+
+/// How long the LEDs blink, unless the user stops it: long enough to walk to the drones.
+const LENGTH: Duration = Duration::from_secs(30);
+
+pub(super) fn start(app: &mut App) -> Vec<Effect> {
+    let drone = match keys::drone_to_blink(app) {
+        Ok(device) => device.drone(),
+        Err(why) => {
+            app.notify(why);
+            return Vec::new();
+        }
+    };
+    app.log.push(app.now, Level::Info, &format!("Blinking the LEDs of the drone on port {}", drone.port));
+    let job = Job::new(Task::Blink(LENGTH)).of(drone.clone());
+    app.over = Some(Overlay::Blink(Blink { drone, until: app.now + LENGTH, stopping: false }));
+    vec![Effect::Start(Box::new(job))]
+}
+
+/// Stops the blinking, unless it has been stopped already.
+pub(super) fn stop(app: &mut App) -> Option<Effect> {
+    match &mut app.over {
+        Some(Overlay::Blink(blink)) if !blink.stopping => {
+            blink.stopping = true;
+            Some(Effect::Cancel)
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn on_event(app: &mut App, event: Event) {
+    match (event, &mut app.over) {
+        // A background identify may have delayed the start.
+        (Event::Device(_), Some(Overlay::Blink(blink))) => blink.until = app.now + LENGTH,
+        (Event::Log(level, entry), _) => app.log.record(app.now, level, entry),
+        _ => {}
+    }
+}
+
+pub(super) fn ended(app: &mut App, ended: Ended) {
+    app.over = None;
+    for other in ended.others {
+        app.log.push(app.now, Level::Warning, &other.to_string());
+    }
+    if let Outcome::Failed(failure) = &ended.report.outcome {
+        let problem = report::failed(failure);
+        let words = format!("The LEDs do not blink: {problem}. {}", problem.advice.on_screen());
+        app.log.push(app.now, Level::Warning, &words);
+        app.notify(words);
+    }
+}
