@@ -180,7 +180,7 @@ impl Supervisor {
         });
     }
 
-    /// Starts a background identify, which yields to any other job. Of it, only the drone's radio address is recorded.
+    /// Starts a background identify, which yields to any other job and records only the drone's radio address.
     pub fn start_background(&mut self, job: Box<Job>) {
         self.queue.push_back(Queued::Background);
         self.send(Command::Run(job));
@@ -438,7 +438,7 @@ mod tests {
         assert_eq!([(); 3].map(|()| ends_background(&mut supervisor)), [true, true, false]);
     }
 
-    /// Only the interface identifies drones unasked, and no other job of it asks a running drone for its address.
+    /// No other job of the interface asks a single running drone for its address.
     #[test]
     fn a_background_identify_remembers_the_radio_address_of_its_drone() {
         let dir = tempfile::tempdir().unwrap();

@@ -303,8 +303,7 @@ fn blink(app: &App) -> Binding {
     Binding { why_not, ..row(&[Key::Char('g')], "g", "blink", Action::Blink) }
 }
 
-/// The drone that the key for blinking is about, or why it cannot blink: the selected drone, or the drone of the selected
-/// row.
+/// The drone that would blink, or why it cannot: the selected drone, or the drone of the selected row.
 pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
     let device = match app.batch() {
         None => app.devices.selected().ok_or("no drone is plugged in")?,

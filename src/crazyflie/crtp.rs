@@ -159,7 +159,7 @@ impl FromStr for Radio {
         let speed = (0..).zip(SPEEDS).find(|(_, name)| *name == speed).ok_or(())?.0;
         let whole = Some(address).filter(|address| address.len() == 10);
         let address = whole.and_then(|address| u64::from_str_radix(address, 16).ok()).ok_or(())?;
-        // Only the one way to write these settings, so no sign and no leading zero of the channel.
+        // Accept no other way to write the same settings, such as a channel with a leading zero.
         Some(Radio { channel, speed, address }).filter(|radio| radio.to_string() == text).ok_or(())
     }
 }

@@ -145,7 +145,7 @@ fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<
         Span::raw(format!("  Flash all {} drones at once", all.len())),
     ];
     first.extend(why.map(|why| Span::styled(theme.text(&format!("   {why}")), theme.faint)));
-    // The reason has its place in the help and in the notice.
+    // The help and the notice show the reason.
     let blink = if keys::drone_to_blink(app).is_ok() { theme.key } else { theme.key_off };
     let second = vec![
         Span::raw("  "),
