@@ -397,6 +397,31 @@ fn the_palette_follows_the_background_of_the_terminal() {
     assert_eq!(session.ended(), 0);
 }
 
+/// In real time, with the thread and the supervisor of the program: the key reaches the worker while the LEDs blink.
+#[test]
+fn a_drone_blinks_until_a_key_is_pressed_and_can_then_be_flashed() {
+    let mut session = Session::start(&["cf2.bin", "--demo"], &[]);
+    session.until("Crazyflie 2.x, running");
+    session.until("243,176 bytes");
+    session.press("g");
+    session.until("29 s left. Press any key to stop.");
+    session.press("x");
+    session.until("What would you like to do?");
+    session.press("f");
+    session.agree();
+    session.until("Flashed and verified");
+    // The interface ends while the LEDs blink, and does not wait until they have blinked for long enough.
+    session.press("\r");
+    session.until("Crazyflie 2.x, running");
+    session.press("g");
+    session.until("Press any key to stop.");
+    let closed = Instant::now();
+    session.signal(Signal::TERM);
+    assert_eq!(session.ended(), 0);
+    assert!(closed.elapsed() < Duration::from_secs(5), "{:?}", closed.elapsed());
+    session.is_restored();
+}
+
 /// Each drone of the fleet has another story; the one with another board is refused, and the rest is flashed.
 #[test]
 fn all_drones_are_flashed_at_once_after_one_plan() {
