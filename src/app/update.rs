@@ -18,8 +18,9 @@ use super::{
 };
 use crate::crazyflie::{Mode, RelatedDevice};
 use crate::fleet::FleetMsg;
-use crate::job::{Level, Other};
+use crate::job::{Event, Level, Other};
 use crate::report;
+use crate::supervise::Ended;
 
 mod background_identify;
 mod batch;
@@ -94,31 +95,8 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             app.devices.other_instances = others;
             Vec::new()
         }
-        Msg::Job(event) if app.devices.is_identifying() => {
-            background_identify::on_event(app, *event);
-            Vec::new()
-        }
-        Msg::Job(event) if app.console().is_some() => {
-            console::on_event(app, *event);
-            Vec::new()
-        }
-        Msg::Job(event) if app.is_blinking() => {
-            blink::on_event(app, *event);
-            Vec::new()
-        }
-        Msg::Job(event) => job::on_event(app, *event),
-        Msg::Ended(ended) if ended.background && !app.devices.is_identifying() => {
-            console::ended(app, &ended.report)
-        }
-        Msg::Ended(ended) if ended.background => {
-            background_identify::ended(app);
-            Vec::new()
-        }
-        Msg::Ended(ended) if app.is_blinking() => {
-            blink::ended(app, *ended);
-            Vec::new()
-        }
-        Msg::Ended(ended) => job::ended(app, *ended),
+        Msg::Job(event) => on_event(app, *event),
+        Msg::Ended(ended) => on_end(app, *ended),
         Msg::OfRow(id, event) => batch::on_event(app, id, *event),
         Msg::RowEnded(id, ended) => batch::ended(app, id, *ended),
         Msg::Doctor(checks) => {
@@ -134,6 +112,31 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         }
         Msg::Detached => job::detach(app),
     }
+}
+
+/// Passes an event of the worker on to what started its job.
+fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
+    if app.devices.is_identifying() {
+        background_identify::on_event(app, event);
+    } else if app.console().is_some() {
+        console::on_event(app, event);
+    } else if app.is_blinking() {
+        blink::on_event(app, event);
+    } else {
+        return job::on_event(app, event);
+    }
+    Vec::new()
+}
+
+/// The same for the end of a job.
+fn on_end(app: &mut App, ended: Ended) -> Vec<Effect> {
+    match ended.background {
+        true if app.devices.is_identifying() => background_identify::ended(app),
+        true => return console::ended(app, &ended.report),
+        false if app.is_blinking() => blink::ended(app, ended),
+        false => return job::ended(app, ended),
+    }
+    Vec::new()
 }
 
 /// Two presses of a key within this time are one action.
