@@ -352,7 +352,12 @@ fn check_picture(path: &Path, app: &App) {
 #[test]
 fn every_scene_can_be_written_to_a_folder() {
     let Some(folder) = std::env::var_os("SHOW") else { return };
-    let all = scenes().into_iter().chain(board_scenes()).chain(batch_scenes()).chain(trouble_scenes());
+    let all = scenes()
+        .into_iter()
+        .chain(board_scenes())
+        .chain(batch_scenes())
+        .chain(trouble_scenes())
+        .chain(health_scenes());
     for (name, app) in all {
         for (width, height) in [(80, 24), (120, 40), (200, 60), (60, 16)] {
             for (tone, colours, paper) in
