@@ -330,7 +330,7 @@ pub(super) fn result(report: &Report, file: Option<&Path>, problem: Option<&Prob
 }
 
 /// The verdict of the self-test; `None` if it is not known.
-fn self_test(health: &Health) -> Option<&'static str> {
+pub(super) fn self_test(health: &Health) -> Option<&'static str> {
     match health.self_test {
         Some(SelfTest::Passed) => Some("passed"),
         Some(SelfTest::Failed(_)) => Some("failed"),

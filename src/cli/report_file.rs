@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::json;
 use crate::crazyflie::crtp::Radio;
 use crate::fleet::{Fleet, Row, RowState};
 use crate::job::Outcome;
@@ -23,13 +24,13 @@ struct ReportRow<'a> {
     verified: bool,
     booted: Option<bool>,
     runs: Option<&'a str>,
+    self_test: Option<&'static str>,
     seconds: Option<f64>,
     bytes_written: u64,
     error: Option<String>,
 }
 
-const COLUMNS: &str =
-    "n,port,serial,radio,board,before,image,outcome,verified,booted,runs,seconds,bytes_written,error";
+const COLUMNS: &str = "n,port,serial,radio,board,before,image,outcome,verified,booted,runs,self_test,seconds,bytes_written,error";
 
 /// The report as text. `radio_of` returns a drone's radio address, if it is known.
 pub(super) fn text(
@@ -59,6 +60,7 @@ pub(super) fn text(
             entry.verified.to_string(),
             booted.to_owned(),
             field(entry.runs.unwrap_or_default()),
+            entry.self_test.unwrap_or_default().to_owned(),
             seconds,
             entry.bytes_written.to_string(),
             field(&entry.error.unwrap_or_default()),
@@ -87,6 +89,7 @@ fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>)
         outcome: end,
         verified: report.is_some_and(|report| report.verified),
         booted: report.and_then(crate::job::Report::booted),
+        self_test: report.and_then(|report| json::self_test(&report.health)),
         runs: report.and_then(|report| report.runs.as_deref()),
         seconds: took.map(|took| (took.as_secs_f64() * 1000.0).round() / 1000.0),
         bytes_written: report.map_or(0, |report| report.written),
