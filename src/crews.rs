@@ -18,14 +18,14 @@ use crate::usb::{Bus, Location};
 use crate::worker::Worker;
 
 /// Creates a bus for one more worker.
-pub(crate) type WorkerBus = Arc<dyn Fn() -> Arc<dyn Bus>>;
+pub type WorkerBus = Arc<dyn Fn() -> Arc<dyn Bus>>;
 
 /// The ports whose drones have a job. The scanner does not open them: a query would wait behind an erase.
 #[derive(Clone, Default)]
-pub(crate) struct BusyPorts(Arc<Mutex<HashSet<Location>>>);
+pub struct BusyPorts(Arc<Mutex<HashSet<Location>>>);
 
 impl BusyPorts {
-    pub(crate) fn list(&self) -> HashSet<Location> {
+    pub fn list(&self) -> HashSet<Location> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -54,7 +54,7 @@ impl RunningWorkers {
     }
 }
 
-pub(crate) struct Crews {
+pub struct Crews {
     for_worker: WorkerBus,
     clock: Arc<dyn Clock>,
     /// Passes on an event of a row's worker. Returns false if the receiver is gone.
@@ -62,7 +62,7 @@ pub(crate) struct Crews {
     waits: Waits,
     logs: usize,
     rows: Vec<Option<Crew>>,
-    pub(crate) busy: BusyPorts,
+    pub busy: BusyPorts,
     pub(crate) running: RunningWorkers,
 }
 
@@ -81,7 +81,7 @@ impl Crew {
 
 impl Crews {
     /// `logs` is the number of run logs to keep.
-    pub(crate) fn new(
+    pub fn new(
         for_worker: WorkerBus,
         clock: Arc<dyn Clock>,
         outbox: impl Fn(usize, Event) -> bool + Send + Sync + 'static,
@@ -95,7 +95,7 @@ impl Crews {
 
     /// Starts a row's job. If another instance of cfdfu is using the drone, starts nothing and returns that instance:
     /// such a drone must not be asked to enter DFU mode.
-    pub(crate) fn start(&mut self, id: usize, device: &Device, job: Box<Job>) -> Option<RunningInstance> {
+    pub fn start(&mut self, id: usize, device: &Device, job: Box<Job>) -> Option<RunningInstance> {
         if let Some(other) = supervise::user_of(device) {
             return Some(other);
         }
@@ -106,18 +106,19 @@ impl Crews {
         let events = std::mem::replace(&mut worker.events, none);
         let outbox = Arc::clone(&self.outbox);
         thread::spawn(move || events.iter().all(|event| outbox(id, event)));
-        supervisor.start(job);
-        self.running.change(|all| all.push((id, worker.commands.clone())));
+        // The scanner must not open the drone once its job runs.
         self.busy.change(|ports| {
             ports.insert(device.location.clone());
         });
+        supervisor.start(job);
+        self.running.change(|all| all.push((id, worker.commands.clone())));
         self.rows.resize_with(self.rows.len().max(id + 1), || None);
         self.rows[id] = Some(Crew { worker, supervisor });
         None
     }
 
     /// Starts another job on the row's worker: the rest of an interrupted job, or an undo whose drone has been found.
-    pub(crate) fn resume(&mut self, id: usize, job: Box<Job>) {
+    pub fn resume(&mut self, id: usize, job: Box<Job>) {
         if let Some(crew) = self.crew(id) {
             crew.supervisor.resume(job);
         }
@@ -131,7 +132,7 @@ impl Crews {
 
     /// Passes an event of a row's worker through its supervisor. Saves the backup of a plan and starts writing without
     /// asking: the user has already confirmed the batch. Returns `None` if the row no longer has a worker.
-    pub(crate) fn observe(&mut self, now: Duration, id: usize, event: Event) -> Option<Observed> {
+    pub fn observe(&mut self, now: Duration, id: usize, event: Event) -> Option<Observed> {
         let Crew { supervisor, .. } = self.rows.get_mut(id)?.as_mut()?;
         let observed = supervisor.observe(now, event);
         if let Observed::Event(Event::Ready(preview)) = &observed
@@ -151,7 +152,7 @@ impl Crews {
 
     /// Frees the port and the worker of a row that has ended. Otherwise a station would keep a thread and a USB context
     /// for every drone of the day.
-    pub(crate) fn finish(&mut self, id: usize, port: &Location) {
+    pub fn finish(&mut self, id: usize, port: &Location) {
         self.busy.change(|ports| {
             ports.remove(port);
         });
@@ -162,7 +163,9 @@ impl Crews {
     }
 
     /// Waits for all workers to end.
-    pub(crate) fn end(self) {
+    pub fn end(self) {
+        // A worker ends once all senders of its commands are gone.
+        self.running.change(Vec::clear);
         self.rows.into_iter().flatten().for_each(Crew::end);
     }
 

@@ -450,7 +450,7 @@ impl fmt::Display for Other {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The job uses this device from now on.
     Device(Device),

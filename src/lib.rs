@@ -35,7 +35,7 @@ pub mod app;
 mod cli;
 pub mod clock;
 pub mod crazyflie;
-mod crews;
+pub mod crews;
 pub mod dfu;
 pub mod doctor;
 pub mod flash;
@@ -53,7 +53,7 @@ mod sys;
 mod tui;
 pub mod ui;
 pub mod usb;
-mod watch;
+pub mod watch;
 pub mod worker;
 
 pub use cli::main;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use crate::crazyflie::{Mode, RelatedDevice};
 use crate::job::{Device, FailureKind, Other, Selector};
-use crate::usb::descriptor;
+use crate::usb::descriptor::{self, Names, Strings};
 use crate::usb::{Bus, BusError, CRAZYFLIE, Found, Location, ROM_DFU, TransferError};
 
 /// Lists the possible Crazyflies on the bus. A device with the USB IDs of the boot ROM or of a running Crazyflie is
@@ -29,18 +29,31 @@ fn is_candidate(found: &Found) -> bool {
 /// Lists the devices on the bus that are not a Crazyflie but belong to one or could be mistaken for one. Only devices
 /// with the Crazyflie's USB IDs are opened to read their names: another tool may be using the rest.
 pub fn others(bus: &dyn Bus) -> Result<Vec<Other>, BusError> {
-    Ok(related(bus, bus.list()?))
+    Ok(related(bus, &bus.list()?))
 }
 
-fn related(bus: &dyn Bus, list: Vec<Found>) -> Vec<Other> {
-    let named = |found: Found| {
-        let names = || {
-            let read = || bus.open(&found).and_then(|mut transport| descriptor::names(&mut *transport));
-            found.names.clone().unwrap_or_else(|| read().unwrap_or_default().strings)
-        };
-        Some(Other { what: RelatedDevice::of(found.id, names)?, id: found.id, location: found.location })
+fn related(bus: &dyn Bus, list: &[Found]) -> Vec<Other> {
+    list.iter().filter_map(|found| other(bus, found).ok()?).collect()
+}
+
+/// The related device, if this is one. An error if its names cannot be read.
+fn other(bus: &dyn Bus, found: &Found) -> Result<Option<Other>, TransferError> {
+    let mut unread = None;
+    let names = || match &found.names {
+        Some(names) => names.clone(),
+        None => match bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport)) {
+            Ok(names) => names.strings,
+            Err(error) => {
+                unread = Some(error);
+                Strings::default()
+            }
+        },
     };
-    list.into_iter().filter_map(named).collect()
+    let what = RelatedDevice::of(found.id, names);
+    match unread {
+        Some(error) => Err(error),
+        None => Ok(what.map(|what| Other { what, id: found.id, location: found.location.clone() })),
+    }
 }
 
 /// A cache for repeated scans. Reading a device's names opens the device, so this is done only once, and repeated only
@@ -49,51 +62,66 @@ fn related(bus: &dyn Bus, list: Vec<Found>) -> Vec<Other> {
 pub struct ScanCache {
     /// Each device seen; `None` if it is not a Crazyflie.
     devices: Vec<(Found, Option<Device>)>,
-    others: Option<(Vec<Found>, Vec<Other>)>,
+    /// Each possible related device seen; `None` if it is not one.
+    others: Vec<(Found, Option<Other>)>,
 }
 
 impl ScanCache {
-    /// Returns the same as [`devices`] and [`others`], except the devices on the ports in `skipped`, which are not opened.
+    /// Returns the same as [`devices`] and [`others`], except the devices on busy ports, which are not opened.
     pub fn refresh(
         &mut self,
         bus: &dyn Bus,
-        skipped: &HashSet<Location>,
+        busy: impl FnOnce() -> HashSet<Location>,
     ) -> Result<(Vec<Device>, Vec<Other>), BusError> {
-        let mut list = bus.list()?;
-        list.retain(|found| !skipped.contains(&found.location));
-        self.update(bus, &list);
-        let relatives: Vec<Found> =
-            list.iter().filter(|found| RelatedDevice::is_possible(found.id)).cloned().collect();
-        let others = match &self.others {
-            Some((known, others)) if *known == relatives => others.clone(),
-            _ => others(bus)?,
-        };
-        self.others = Some((relatives, others.clone()));
-        Ok((self.devices.iter().filter_map(|(_, device)| device.clone()).collect(), others))
+        let list = list_except(bus, busy)?;
+        self.update(bus, &list, &HashSet::new());
+        self.update_others(bus, &list);
+        let devices = self.devices.iter().filter_map(|(_, device)| device.clone()).collect();
+        Ok((devices, self.others.iter().filter_map(|(_, other)| other.clone()).collect()))
     }
-}
 
-impl ScanCache {
-    /// Returns the drones, except those on the ports in `skipped`, which are not opened.
+    /// Returns the drones, except those on busy ports. Those on the ports in `used`, which another instance of
+    /// cfdfu is using, are returned as devices that cannot be opened. None of these are opened.
     pub(crate) fn drones(
         &mut self,
         bus: &dyn Bus,
-        skipped: &HashSet<Location>,
+        used: impl FnOnce() -> HashSet<Location>,
+        busy: impl FnOnce() -> HashSet<Location>,
     ) -> Result<Vec<Device>, BusError> {
-        let mut list = bus.list()?;
-        list.retain(|found| is_candidate(found) && !skipped.contains(&found.location));
-        self.update(bus, &list);
+        let list = list_except(bus, busy)?;
+        self.update(bus, &list, &used());
         Ok(self.devices.iter().filter_map(|(_, device)| device.clone()).collect())
     }
 
+    /// Like [`ScanCache::update`], for related devices.
+    fn update_others(&mut self, bus: &dyn Bus, list: &[Found]) {
+        self.others.retain(|(found, _)| list.contains(found));
+        let is_drone = |found: &Found| {
+            let known = self.devices.iter().find(|(known, _)| known == found);
+            known.is_some_and(|(_, device)| device.is_some())
+        };
+        for found in list.iter().filter(|found| RelatedDevice::is_possible(found.id) && !is_drone(found)) {
+            if self.others.iter().all(|(known, _)| known != found)
+                && let Ok(other) = other(bus, found)
+            {
+                self.others.push((found.clone(), other));
+            }
+        }
+        let place = |found: &Found| list.iter().position(|other| other == found);
+        self.others.sort_by_key(|(found, _)| place(found));
+    }
+
     /// Identifies the new devices of this list, and forgets those that are not in it.
-    fn update(&mut self, bus: &dyn Bus, list: &[Found]) {
+    fn update(&mut self, bus: &dyn Bus, list: &[Found], used: &HashSet<Location>) {
         let is_open =
             |device: &Option<Device>| device.as_ref().is_none_or(|device| device.open_error.is_none());
         self.devices.retain(|(found, device)| list.contains(found) && is_open(device));
         for found in list.iter().filter(|found| is_candidate(found)) {
+            let is_used = used.contains(&found.location);
+            let look =
+                || if is_used { device(found, || Err(TransferError::Busy)) } else { inspect(bus, found) };
             if self.devices.iter().all(|(known, _)| known != found)
-                && let Ok(device) = inspect(bus, found)
+                && let Ok(device) = look()
             {
                 self.devices.push((found.clone(), device));
             }
@@ -103,18 +131,34 @@ impl ScanCache {
     }
 }
 
+/// The devices on the bus, except those on busy ports. The busy ports are read last: a drone that has restarted since its
+/// job began is then certainly among them.
+fn list_except(bus: &dyn Bus, busy: impl FnOnce() -> HashSet<Location>) -> Result<Vec<Found>, BusError> {
+    let mut list = bus.list()?;
+    let busy = busy();
+    list.retain(|found| !busy.contains(&found.location));
+    Ok(list)
+}
+
 /// Identifies a device; `None` if it is not a Crazyflie, and an error only if it has disconnected.
 ///
 /// A device with a Crazyflie's USB IDs whose names cannot be read is returned with that error. It is listed but not
 /// used. If the system already knows names that are not a Crazyflie's, the device is not opened.
 pub(crate) fn inspect(bus: &dyn Bus, found: &Found) -> Result<Option<Device>, TransferError> {
+    device(found, || bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport)))
+}
+
+/// See [`inspect`]; `read` reads the names.
+fn device(
+    found: &Found,
+    read: impl FnOnce() -> Result<Names, TransferError>,
+) -> Result<Option<Device>, TransferError> {
     let mode_by_id = if found.id == ROM_DFU { Mode::Dfu } else { Mode::Firmware };
     if found.names.as_ref().is_some_and(|names| Mode::of(found.id, names).is_none()) {
         return Ok(None);
     }
     let known = || found.names.clone().unwrap_or_default();
-    let names = bus.open(found).and_then(|mut transport| descriptor::names(&mut *transport));
-    let (mode, strings, open_error) = match names {
+    let (mode, strings, open_error) = match read() {
         Ok(names) => match (Mode::of(found.id, &names.strings), names.lost) {
             // The boot ROM is recognised by its USB IDs alone.
             (Some(mode @ Mode::Dfu), _) | (Some(mode), None) => (mode, names.strings, None),
@@ -148,7 +192,7 @@ pub(crate) fn choose_while(
         if let Some(device) = device {
             return Ok(device);
         }
-        let others = related(bus, here);
+        let others = related(bus, &here);
         return Err(match others.is_empty() {
             false => FailureKind::OnlyOthers(others),
             true if list.iter().any(is_candidate) => FailureKind::NoMatch(selector.to_string()),

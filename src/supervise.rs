@@ -142,6 +142,10 @@ impl Supervisor {
         job: &Job,
     ) -> Option<RunningInstance> {
         let record = self.record.as_ref().filter(|record| !record.other_instances().is_empty())?;
+        // A named port need not be opened.
+        if let Selector::At(port) = &job.device {
+            return record.at_work_on(port);
+        }
         let bus = RetryingBus::new(Arc::clone(bus), Arc::clone(clock));
         record.at_work_on(&scan::choose(&bus, &job.device).ok()?.location)
     }

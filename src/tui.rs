@@ -136,7 +136,9 @@ impl<'a> Shell<'a> {
             logs,
         );
         let report = bus_reporter(world.selector.clone(), messages.clone());
-        watch::watch_bus(bus, crews.busy.clone(), 1, ScanCache::refresh, report);
+        let scan =
+            |cache: &mut ScanCache, bus: &dyn Bus, busy: &mut watch::BusyNow<'_>| cache.refresh(bus, busy);
+        watch::watch_bus(bus, crews.busy.clone(), 1, scan, report);
         if let Some(demo) = &world.demo {
             watch_demo(demo.clone(), Arc::clone(&world.clock), messages.clone());
         }

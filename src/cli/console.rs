@@ -458,9 +458,13 @@ impl Console {
     /// Announces a drone of a batch.
     pub(super) fn joins(&mut self, id: usize, row: &Row) {
         self.object_of(id, &json::drone(row, self.radio_of(row)));
-        let Device { location, strings, mode, .. } = &row.device;
+        let Device { location, strings, mode, open_error, .. } = &row.device;
         let mode = if *mode == Mode::Dfu { "in DFU mode" } else { "running" };
-        self.of_row(id, row, &format!("{}  {} {mode}", strings.serial, strings.product));
+        let name = match open_error {
+            Some(error) => format!("({error})"),
+            None => format!("{}  {}", strings.serial, strings.product),
+        };
+        self.of_row(id, row, &format!("{name} {mode}"));
         if self.live {
             let (bars, all) = self.bars.get_or_insert_with(|| (MultiProgress::new(), Vec::new()));
             let bar = bars.add(ProgressBar::new(0));

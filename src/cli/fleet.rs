@@ -18,22 +18,18 @@ use crate::crews::{Crews, WorkerBus};
 use crate::fleet::{Fleet, FleetEffect, FleetMsg, Policy, Row};
 use crate::job::{
     Boot, Command, Device, DroneAt, DroneState, Enter, Event, Failure, FailureKind, Job, Outcome, Report,
-    Task,
+    Selector, Task,
 };
 use crate::plan::undo::NoUndo;
 use crate::record::StateDir;
 use crate::report::{self, Exit, Problem, ProblemKind};
-use crate::scan::ScanCache;
 use crate::supervise::{Ended, Observed, Waits};
 use crate::sys::signals::{Signal, Signals};
 use crate::usb::{Bus, times_on_one_wire};
 use crate::watch;
-use crate::worker::retry::RetryingBus;
 
 /// How often the fleet's limits in time are checked.
 const TICK: Duration = Duration::from_millis(100);
-/// After this many failed scans the bus counts as empty.
-const ERRORS: u32 = 6;
 /// The shortest time between two reports of a drone's progress.
 const PROGRESS: Duration = Duration::from_millis(100);
 
@@ -209,12 +205,17 @@ fn conduct(
         options.waits,
         options.logs,
     );
-    let bus = RetryingBus::new(Arc::clone(&world.bus), Arc::clone(&world.clock));
-    let outbox = inputs.clone();
-    watch::watch_bus(bus, crews.busy.clone(), ERRORS, ScanCache::drones, move |devices| {
-        // A bus that cannot be read has no drones.
-        outbox.send(FleetInput::Bus(devices.clone().unwrap_or_default())).is_ok()
-    });
+    let devices = inputs.clone();
+    // A drone whose serial number is asked for must be opened, even if another instance is using it.
+    let by_serial = policy.selected.iter().any(|selector| matches!(selector, Selector::Serial(_)));
+    let record = if console.is_demo() || by_serial { None } else { StateDir::of_user() };
+    watch::watch_drones(
+        Arc::clone(&world.bus),
+        Arc::clone(&world.clock),
+        crews.busy.clone(),
+        move || record.as_ref().map(StateDir::used_ports).unwrap_or_default(),
+        move |found| devices.send(FleetInput::Bus(found)).is_ok(),
+    );
     let (outbox, running) = (inputs.clone(), crews.running.clone());
     let signals = Signals::listen(move |signal| {
         running.send(&match signal {

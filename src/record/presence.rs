@@ -3,6 +3,7 @@
 //! Each instance writes a file and keeps it locked while it runs. The kernel releases the lock when a process dies, so
 //! a stale file is recognised even if its process id is in use again.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -144,6 +145,11 @@ impl StateDir {
     pub(crate) fn at_work_on(&self, port: &Location) -> Option<RunningInstance> {
         let port = port.to_string();
         self.other_instances().into_iter().find(|work| work.port == port)
+    }
+
+    /// The ports that other instances are using.
+    pub(crate) fn used_ports(&self) -> HashSet<Location> {
+        self.other_instances().iter().filter_map(|work| work.port.parse().ok()).collect()
     }
 
     /// The other instances on this computer, sorted by process id. Removes stale files.

@@ -205,6 +205,14 @@ pub const SCENARIOS: &[Scenario] = &[
         what: "fifteen running drones",
         drones: |now| numbered((0..15).flat_map(|_| healthy(now)).collect()),
     },
+    Scenario {
+        name: "fleet-mixed",
+        what: "the eight drones of fleet, a write-protected one in DFU mode, and a Loco Positioning Node",
+        drones: |now| {
+            let others = [write_protected(now), with_face(now, &descriptors::LOCO_NODE)].concat();
+            numbered([fleet(now, 8), others].concat())
+        },
+    },
     Scenario { name: "none", what: "nothing plugged in", drones: |_| Vec::new() },
 ];
 
