@@ -307,22 +307,22 @@ fn repeated_scans_of_the_bus_open_each_device_once() {
         let bus = CountOpens(world.bus.clone(), Arc::clone(&opened));
         let mut cache = scan::ScanCache::default();
         opened.store(0, Ordering::SeqCst);
-        let first = cache.refresh(&bus, &HashSet::new()).unwrap();
+        let first = cache.refresh(&bus, HashSet::new).unwrap();
         assert_eq!(first.0, scan::devices(&world.bus).unwrap(), "{scenario}");
         assert_eq!((first.0.len(), &first.1), (drones, &scan::others(&world.bus).unwrap()), "{scenario}");
         let once = opened.load(Ordering::SeqCst);
-        assert_eq!(cache.refresh(&bus, &HashSet::new()).unwrap(), first);
+        assert_eq!(cache.refresh(&bus, HashSet::new).unwrap(), first);
         assert_eq!(opened.load(Ordering::SeqCst), once, "{scenario}: opened again");
         world.bus.with(0, |drone, now| drone.cut_power(now));
-        let (left, _) = cache.refresh(&bus, &HashSet::new()).unwrap();
+        let (left, _) = cache.refresh(&bus, HashSet::new).unwrap();
         assert_eq!(left, scan::devices(&world.bus).unwrap(), "{scenario}");
     }
     // The scan retries a device that could not be opened.
     let world = World::new("dfu");
     let mut cache = scan::ScanCache::default();
     let locked = locked(&world.bus);
-    assert_eq!(cache.refresh(&locked, &HashSet::new()).unwrap().0[0].open_error, Some(TransferError::Access));
-    assert_eq!(cache.refresh(&world.bus, &HashSet::new()).unwrap().0[0].open_error, None);
+    assert_eq!(cache.refresh(&locked, HashSet::new).unwrap().0[0].open_error, Some(TransferError::Access));
+    assert_eq!(cache.refresh(&world.bus, HashSet::new).unwrap().0[0].open_error, None);
 }
 
 /// A bus that counts how often a device is opened.

@@ -94,7 +94,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         files: &["watch.rs"],
-        may_use: &["crews", "scan", "usb"],
+        may_use: &["clock", "crews", "job", "scan", "usb", "worker"],
         never: &["rusb", "ratatui", "std::fs", "std::env"],
     },
     Rule {

@@ -5,6 +5,7 @@
 //! - `flashing`: whole jobs: the resulting contents of the flash, the order of changes, the number of transfers
 //! - `finding`: how a job selects its device and brings it into DFU mode and back
 //! - `fleet`: many drones at once
+//! - `isolation`: what happens to one drone of a batch does not reach the others
 //! - `lost`: answers that a check depends on, lost once or always
 //! - `real_chips`: replays the behaviour seen in logs of real chips
 //! - `matrix`: every job with every fault at every transfer
@@ -39,8 +40,10 @@
 //! Helpers:
 //!
 //! - `support`: runs single jobs on a simulated drone
-//! - `bent`: a bus that lets a test replace opens and answers; for `defects`, `fault`, `finding`, `lost`, `real_chips`
-//! - `fault`: a bus on which one transfer fails; for `cuts`, `matrix`, `real_chips`
+//! - `batch`: runs a whole batch on simulated drones; for `isolation`, `speed`
+//! - `bent`: a bus that lets a test replace opens and answers; for `defects`, `fault`, `finding`, `isolation`, `lost`,
+//!   `real_chips`
+//! - `fault`: a bus on which one transfer fails; for `cuts`, `isolation`, `matrix`, `real_chips`
 //! - `cli`: the real binary with piped input and output; for nearly all tests that run it
 //! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `terminal`
 //! - `interface`: the interface without a terminal; for `any_order`, `pictures`, `screens`, `soak`
@@ -62,6 +65,7 @@
 )]
 
 mod any_order;
+mod batch;
 mod bent;
 mod cli;
 mod command_line;
@@ -78,6 +82,7 @@ mod fleet;
 mod health;
 mod hostile;
 mod interface;
+mod isolation;
 mod json;
 mod layers;
 mod lost;

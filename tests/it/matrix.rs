@@ -24,7 +24,7 @@ const LEN: usize = 33 * 1024;
 const BLANK: [u8; 4] = [0xFF; 4];
 const LOADER_LEN: usize = 0x4000;
 
-const FAULTS: [Fault; 12] = [
+pub const FAULTS: [Fault; 12] = [
     Fault::Unplug,
     Fault::Stall,
     Fault::Timeout,

@@ -1,9 +1,15 @@
 //! Measures whole jobs with the clock of the simulated chip, which is exact and the same on every machine. A job that
 //! exceeds its limit fails the test. docs/speed.md quotes the measured times.
 
-use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
-use cfdfu::job::{Compare, FlashTask, Job, Keep, Leave, Outcome, Task, Width};
+use std::sync::Arc;
 
+use cfdfu::clock::{Clock, TeamClock};
+use cfdfu::flash::{FLASH_END, LOADER_BASE, Span};
+use cfdfu::job::{Compare, Confirm, FlashTask, Job, Keep, Leave, Outcome, Task, Width};
+use cfdfu::sim::SimBus;
+use cfdfu::usb::Bus;
+
+use crate::batch::{Batch, drones, policy};
 use crate::support::{SEED_LEN, World, firmware, flash_job, with};
 
 const FULL_LEN: usize = 1_032_192;
@@ -62,5 +68,43 @@ fn a_job_waits_for_a_slow_chip() {
             seconds(&World::new("slow"), &firmware("2026.08", SEED_LEN), |task| task.compare = compare);
         println!("{took:.1} s on a worn simulated chip");
         assert!(took > 6.0);
+    }
+}
+
+/// Flashes eight drones, each on a wire of its own, twice with the same image. Returns the seconds that the second batch
+/// takes from its start until the last drone is done.
+fn seconds_of_the_same_batch_again(scenario: &str, leave: Leave) -> f64 {
+    const COUNT: usize = 8;
+    let clock = Arc::new(TeamClock::new());
+    let bus = SimBus::new(drones(scenario, COUNT), clock.clone());
+    let job = with(flash_job(&firmware("2026.08", SEED_LEN)), |task| {
+        (task.keep, task.confirm, task.leave) = (Keep::Copy, Confirm::Ask, leave);
+    });
+    let batch = || {
+        let before = clock.now();
+        let for_worker = bus.clone();
+        let for_worker = Arc::new(move || -> Arc<dyn Bus> { Arc::new(for_worker.clone()) });
+        let batch = Batch::new(for_worker, &clock, policy(job.clone(), COUNT));
+        let counts = batch.run(&bus).fleet.counts();
+        (counts, (clock.now() - before).as_secs_f64())
+    };
+    assert_eq!(batch().0.flashed, COUNT);
+    let (counts, took) = batch();
+    assert_eq!(counts.unchanged, COUNT);
+    took
+}
+
+#[test]
+fn the_same_batch_again_takes_no_longer_than_its_limit() {
+    let rows = [
+        ("in DFU mode, not restarted", 1.5, seconds_of_the_same_batch_again("dfu", Leave::Stay)),
+        // A drone has to be watched for three seconds before it counts as running.
+        ("running before and after", 8.0, seconds_of_the_same_batch_again("healthy", Leave::Start)),
+    ];
+    for (what, limit, took) in &rows {
+        println!("eight drones, the same batch again, {what}: {took:.2} s, limit {limit} s");
+    }
+    for (what, limit, took) in rows {
+        assert!(took <= limit, "eight drones, {what}: {took:.2} s");
     }
 }

@@ -1,0 +1,183 @@
+//! Runs a whole batch on simulated drones, as both front ends do: `Fleet` decides, and `Crews` has a worker and a
+//! supervisor for each drone. Returns what happened to each drone. For `isolation`, `speed`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use cfdfu::clock::{Clock, TeamClock};
+use cfdfu::crews::{BusyPorts, Crews, WorkerBus};
+use cfdfu::fleet::{Fleet, FleetEffect, FleetMsg, Policy};
+use cfdfu::job::{Device, Event, Job};
+use cfdfu::scan;
+use cfdfu::sim::drone::SimDrone;
+use cfdfu::sim::scenario::Scenario;
+use cfdfu::supervise::{Next, Observed, Waits};
+use cfdfu::usb::{Bus, Location};
+use cfdfu::watch::watch_drones;
+
+/// Copies of a scenario's first drone, each with its own serial number.
+pub fn drones(scenario: &str, count: usize) -> Vec<SimDrone> {
+    let one = Scenario::by_name(scenario).unwrap().drones(Duration::ZERO).remove(0);
+    let mut all = vec![one; count];
+    all.iter_mut().zip(1..).for_each(|(drone, n)| drone.traits.uid[0] = n);
+    all
+}
+
+/// A batch of this many drones, all at once.
+pub fn policy(job: Job, drones: usize) -> Policy {
+    Policy {
+        job,
+        selected: Vec::new(),
+        planned: Vec::new(),
+        expect: Some(drones),
+        jobs: 32,
+        wait: Duration::ZERO,
+        require_boot: false,
+        station: None,
+    }
+}
+
+/// What happened to one drone of a batch, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Story {
+    /// From its worker. The last one is the worker's report.
+    pub events: Vec<Event>,
+    /// What the batch did with it.
+    pub effects: Vec<FleetEffect>,
+}
+
+/// A batch that has ended.
+pub struct Ran {
+    pub fleet: Fleet,
+    pub stories: Vec<Story>,
+}
+
+enum Input {
+    Bus(Vec<Device>),
+    Event(usize, Event),
+}
+
+pub struct Batch {
+    clock: Arc<TeamClock>,
+    fleet: Fleet,
+    crews: Crews,
+    inputs: Sender<Input>,
+    inbox: Receiver<Input>,
+    stories: Vec<Story>,
+    /// The rows whose workers have not sent an event yet, while this thread holds the time.
+    silent: Option<HashSet<usize>>,
+}
+
+impl Batch {
+    pub fn new(for_worker: WorkerBus, clock: &Arc<TeamClock>, policy: Policy) -> Batch {
+        let (inputs, inbox) = channel();
+        let outbox = inputs.clone();
+        let send = move |id, event| outbox.send(Input::Event(id, event)).is_ok();
+        let crews = Crews::new(for_worker, clock.clone(), send, Waits::No, 0);
+        let fleet = Fleet::new(policy, clock.now());
+        Batch { clock: clock.clone(), fleet, crews, inputs, inbox, stories: Vec::new(), silent: None }
+    }
+
+    /// The ports whose drones have a job.
+    pub fn busy(&self) -> BusyPorts {
+        self.crews.busy.clone()
+    }
+
+    /// Runs the batch without a scanner, on the drones that `bus` lists now. All workers start at the same time on the
+    /// clock, so every run of the same batch takes the same course.
+    pub fn run(mut self, bus: &dyn Bus) -> Ran {
+        // While this thread is a member, time stands still.
+        self.clock.join();
+        self.silent = Some(HashSet::new());
+        let devices = scan::devices(bus).unwrap();
+        self.inputs.send(Input::Bus(devices)).unwrap();
+        self.follow(&mut |_, _| {})
+    }
+
+    /// Runs the batch with the scanner of the command line. Another instance of cfdfu uses the ports in `used`. `watch`
+    /// sees each effect before it is performed.
+    pub fn run_with_scanner(
+        self,
+        bus: Arc<dyn Bus>,
+        used: HashSet<Location>,
+        watch: &mut dyn FnMut(&Fleet, &FleetEffect),
+    ) -> Ran {
+        let outbox = self.inputs.clone();
+        let send = move |devices| outbox.send(Input::Bus(devices)).is_ok();
+        watch_drones(bus, self.clock.clone(), self.crews.busy.clone(), move || used.clone(), send);
+        self.follow(watch)
+    }
+
+    fn follow(mut self, watch: &mut dyn FnMut(&Fleet, &FleetEffect)) -> Ran {
+        while !self.fleet.is_over() {
+            let Ok(input) = self.inbox.recv_timeout(PATIENCE) else {
+                panic!("the batch does not end: {:?}", self.fleet.rows);
+            };
+            let msg = match input {
+                Input::Bus(devices) => FleetMsg::Bus(devices),
+                Input::Event(id, event) => match self.observe(id, event) {
+                    Some(msg) => msg,
+                    None => continue,
+                },
+            };
+            for effect in self.fleet.update(self.clock.now(), msg) {
+                watch(&self.fleet, &effect);
+                self.perform(effect);
+            }
+            if self.silent.as_ref().is_some_and(HashSet::is_empty) {
+                self.silent = None;
+                self.clock.leave();
+            }
+        }
+        let Batch { fleet, crews, stories, .. } = self;
+        crews.end();
+        Ran { fleet, stories }
+    }
+
+    fn observe(&mut self, id: usize, event: Event) -> Option<FleetMsg> {
+        if let Some(silent) = &mut self.silent {
+            silent.remove(&id);
+        }
+        self.stories[id].events.push(event.clone());
+        Some(match self.crews.observe(self.clock.now(), id, event)? {
+            Observed::Event(event) => FleetMsg::Event(id, event),
+            Observed::Ended(ended) => {
+                let rest = if let Next::Resume(job) = ended.next { Some(job) } else { None };
+                FleetMsg::Ended(id, Box::new(ended.report), rest)
+            }
+        })
+    }
+
+    fn perform(&mut self, effect: FleetEffect) {
+        let rows = self.fleet.rows.len();
+        self.stories.resize_with(rows, Story::default);
+        let id = match &effect {
+            FleetEffect::Start(id, _)
+            | FleetEffect::Resume(id, _)
+            | FleetEffect::Cancel(id)
+            | FleetEffect::CancelIfUntouched(id)
+            | FleetEffect::Joined(id)
+            | FleetEffect::Show(id) => *id,
+            FleetEffect::DoneAlready(_) | FleetEffect::Paused | FleetEffect::End => return,
+        };
+        self.stories[id].effects.push(effect.clone());
+        let row = &self.fleet.rows[id];
+        match effect {
+            FleetEffect::Start(id, job) => {
+                let other = self.crews.start(id, &row.device, job);
+                assert_eq!(other, None, "simulated drones have no other user");
+                if let Some(silent) = &mut self.silent {
+                    silent.insert(id);
+                }
+            }
+            FleetEffect::Resume(id, job) => self.crews.resume(id, job),
+            FleetEffect::Show(id) if row.is_final() => self.crews.finish(id, &row.device.location),
+            _ => {}
+        }
+    }
+}
+
+/// How long no worker may send an event, in real time.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,261 @@
+//! What happens to one drone of a batch does not reach the others: a fault at any of its transfers changes nothing for
+//! them, and only its own worker opens a drone.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use cfdfu::clock::TeamClock;
+use cfdfu::crews::WorkerBus;
+use cfdfu::fleet::{FleetEffect, Policy, Row, RowState};
+use cfdfu::job::{Confirm, Job, Keep, Outcome, Phase, Selector};
+use cfdfu::scan::ScanCache;
+use cfdfu::sim::drone::{SimDrone, SimFault};
+use cfdfu::sim::{SimBus, images};
+use cfdfu::usb::{Bus, Found, Location, TransferError, Transport};
+
+use crate::batch::{Batch, Ran, Story, drones, policy};
+use crate::bent::InterceptedUsb;
+use crate::fault::{Faults, Script, faulty};
+use crate::matrix::FAULTS;
+use crate::support::{firmware, flash_job, with};
+
+/// The job of each drone of a batch: keeps a copy for undo and asks for confirmation, as on the command line.
+fn job(image: &[u8]) -> Job {
+    with(flash_job(image), |task| (task.keep, task.confirm) = (Keep::Copy, Confirm::Ask))
+}
+
+/// Everything that a user may see of one drone of a batch. The times of the row are not among it: they are read by the
+/// front end's thread, and the scheduler decides when. Those of the worker are, because it reads them on the chip's clock.
+#[derive(PartialEq)]
+struct End {
+    flash: Vec<u8>,
+    story: Story,
+    state: RowState,
+    row: (Option<String>, Option<String>, bool),
+}
+
+impl End {
+    fn of(bus: &SimBus, ran: &Ran, n: usize) -> End {
+        let row: &Row = &ran.fleet.rows[n];
+        End {
+            flash: bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap(),
+            story: ran.stories[n].clone(),
+            state: row.state.clone(),
+            row: (row.board.clone(), row.before.clone(), row.succeeded()),
+        }
+    }
+
+    /// The first difference in the story, for the message of a failed test.
+    fn difference(&self, other: &End) -> String {
+        let (ours, theirs) = (&self.story, &other.story);
+        let events = ours.events.iter().zip(&theirs.events).find(|(one, other)| one != other);
+        let effects = ours.effects.iter().zip(&theirs.effects).find(|(one, other)| one != other);
+        format!(
+            "{events:?}\n{effects:?}\n{} and {} events, flash the same: {}",
+            ours.events.len(),
+            theirs.events.len(),
+            self.flash == other.flash
+        )
+    }
+}
+
+/// Runs a batch of these three drones. The middle one has the fault; the others use the bus as it is.
+fn run_with_fault(drones: &[SimDrone], job: &Job, script: Option<Script>) -> (SimBus, Ran, u64) {
+    let clock = Arc::new(TeamClock::new());
+    let bus = SimBus::new(drones.to_vec(), clock.clone());
+    let unplugged = bus.clone();
+    let faults = Faults::new(script, move || {
+        unplugged.with(1, |drone, now| drone.cut_power(now));
+    });
+    // The jobs start in the order of the rows.
+    let started = AtomicUsize::new(0);
+    let (for_bus, for_faults) = (bus.clone(), Arc::clone(&faults));
+    let for_worker: WorkerBus = Arc::new(move || -> Arc<dyn Bus> {
+        match started.fetch_add(1, Ordering::SeqCst) {
+            1 => Arc::new(faulty(for_bus.clone(), Arc::clone(&for_faults))),
+            _ => Arc::new(for_bus.clone()),
+        }
+    });
+    let ran = Batch::new(for_worker, &clock, policy(job.clone(), drones.len())).run(&bus);
+    (bus, ran, faults.count())
+}
+
+/// Three drones, each on a wire of its own, and every fault at every transfer of the middle one. The other two end with
+/// the same flash, the same events and the same report as without a fault, to the nanosecond on the chip's clock: the
+/// workers start together, and nothing that one of them does may cost another one time.
+///
+/// The drones run at first, so the transfers are all kinds there are: entering DFU mode, the flash, the restart and the
+/// question for the version. The image is the smallest that is a firmware, because a longer one only repeats the same
+/// transfers. On a shared wire, a fault changes when the others may send, so there only the results are the same
+/// (`fleet::a_fault_on_one_drone_does_not_touch_the_others`).
+#[test]
+fn a_fault_on_one_drone_changes_nothing_for_the_others() {
+    let job = job(&firmware("2026.08", images::FIRMWARE_MIN));
+    let drones = drones("healthy", 3);
+    let others = |bus: &SimBus, ran: &Ran| [0, 2].map(|n| End::of(bus, ran, n));
+    let (bus, ran, transfers) = run_with_fault(&drones, &job, None);
+    assert_eq!(ran.fleet.counts().flashed, 3);
+    assert!(ran.fleet.rows.iter().all(Row::succeeded));
+    let expected = others(&bus, &ran);
+    let mut middle: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut check = |case: &str, bus: &SimBus, ran: &Ran| {
+        for (end, expected) in others(bus, ran).iter().zip(&expected) {
+            assert!(end == expected, "{case}: {}", end.difference(expected));
+        }
+        let failed = matches!(ran.fleet.rows[1].report.as_ref().unwrap().outcome, Outcome::Failed(_));
+        *middle.entry(if failed { "failed" } else { "ended well" }).or_default() += 1;
+    };
+    for (fault, at) in FAULTS.into_iter().flat_map(|fault| (0..transfers).map(move |at| (fault, at))) {
+        let script = Script { at, fault };
+        let (bus, ran, _) = run_with_fault(&drones, &job, Some(script));
+        check(&format!("{script:?}"), &bus, &ran);
+    }
+    // The faults of the simulated drone itself, by the number of its DFU requests, which are fewer than its transfers.
+    for fault in [SimFault::Loose, SimFault::Hung] {
+        for at in 0..transfers as u32 / 2 {
+            let mut drones = drones.clone();
+            drones[1].traits.mishap = Some((at, fault));
+            let (bus, ran, _) = run_with_fault(&drones, &job, None);
+            check(&format!("{fault:?} at {at}"), &bus, &ran);
+        }
+    }
+    println!("every fault at {transfers} transfers of the middle one of three drones: {middle:?}");
+    assert!(middle.values().all(|count| *count > 100), "{middle:?}");
+}
+
+/// The jobs of a batch and the opens of its drones, in order.
+#[derive(Clone, Debug)]
+enum Mark {
+    Begins(Location),
+    Ends(Location),
+    Opened(Location, ThreadId),
+}
+
+#[derive(Clone, Default)]
+struct Marks(Arc<Mutex<Vec<Mark>>>);
+
+impl Marks {
+    fn push(&self, mark: Mark) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
+    }
+
+    /// A bus that notes who opens which drone.
+    fn counting(&self, bus: SimBus) -> Arc<dyn Bus> {
+        let marks = self.clone();
+        let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
+            marks.push(Mark::Opened(found.location.clone(), thread::current().id()));
+            bus.open(found)
+        };
+        Arc::new(InterceptedUsb { bus, open })
+    }
+}
+
+/// The number of opens of each drone during its job, by thread, and those of drones without a job.
+fn opens(marks: &[Mark]) -> (BTreeMap<Location, Vec<(ThreadId, usize)>>, usize) {
+    let (mut running, mut idle) = (BTreeSet::new(), 0);
+    let mut opens: BTreeMap<Location, Vec<(ThreadId, usize)>> = BTreeMap::new();
+    for mark in marks {
+        match mark {
+            Mark::Begins(port) => _ = running.insert(port),
+            Mark::Ends(port) => _ = running.remove(port),
+            Mark::Opened(port, thread) if running.contains(port) => {
+                let by = opens.entry(port.clone()).or_default();
+                match by.iter_mut().find(|(known, _)| known == thread) {
+                    Some((_, count)) => *count += 1,
+                    None => by.push((*thread, 1)),
+                }
+            }
+            Mark::Opened(..) => idle += 1,
+        }
+    }
+    (opens, idle)
+}
+
+/// While a drone has a job, only one thread opens it, its worker, and that worker opens no other drone. The scanners of
+/// both front ends look at the bus all the time, and another drone is plugged in meanwhile, which they do open. The
+/// drones restart during their jobs, so a scanner that did not leave them alone would open them as new devices. A tenth
+/// drone has a job in another instance of cfdfu, and the scanner of the command line leaves it alone, too.
+#[test]
+fn only_its_worker_opens_a_drone_during_its_job() {
+    const COUNT: usize = 8;
+    let clock = Arc::new(TeamClock::new());
+    let mut all = drones("healthy", COUNT + 2);
+    all[COUNT].cut_power(Duration::ZERO);
+    let port = |n: usize| Location { bus: 1, ports: vec![n as u8 + 1] };
+    let sim = SimBus::new(all, clock.clone());
+    let marks = Marks::default();
+    let bus = marks.counting(sim.clone());
+    let shared = Arc::clone(&bus);
+    let job = job(&firmware("2026.08", images::FIRMWARE_MIN));
+    let batch = Batch::new(
+        Arc::new(move || Arc::clone(&shared)),
+        &clock,
+        Policy { selected: (0..COUNT).map(|n| Selector::At(port(n))).collect(), ..policy(job, COUNT) },
+    );
+    // The scanner of the interface, which also lists related devices.
+    let (for_interface, busy) = (Arc::clone(&bus), batch.busy());
+    let over = Arc::new(AtomicUsize::new(0));
+    let (is_over, scans) = (Arc::clone(&over), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&scans);
+    let interface = thread::spawn(move || {
+        let mut cache = ScanCache::default();
+        while is_over.load(Ordering::SeqCst) == 0 {
+            cache.refresh(&*for_interface, || busy.list()).unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            for_interface.wait(Duration::from_millis(500));
+        }
+    });
+    // Like the interface, which starts a batch only from what it has seen.
+    while scans.load(Ordering::SeqCst) == 0 {
+        thread::yield_now();
+    }
+    let mut first_scan = 0;
+    let ran =
+        batch.run_with_scanner(bus, HashSet::from([port(COUNT + 1)]), &mut |fleet, effect| match effect {
+            FleetEffect::Start(id, _) => {
+                first_scan = first_scan.max(scans.load(Ordering::SeqCst));
+                marks.push(Mark::Begins(fleet.rows[*id].device.location.clone()));
+            }
+            FleetEffect::Show(id) if fleet.rows[*id].is_final() => {
+                marks.push(Mark::Ends(fleet.rows[*id].device.location.clone()));
+            }
+            FleetEffect::Show(id) if matches!(fleet.rows[*id].state, RowState::Working(Phase::Write, ..)) => {
+                sim.with(COUNT, |drone, now| {
+                    if !drone.plugged() {
+                        drone.power_on_by_hand(now);
+                    }
+                });
+            }
+            _ => {}
+        });
+    let scanned = scans.load(Ordering::SeqCst) - first_scan;
+    over.store(1, Ordering::SeqCst);
+    interface.join().unwrap();
+    assert_eq!(ran.fleet.counts().flashed, COUNT);
+    let marks = marks.0.lock().unwrap().clone();
+    let (during_jobs, idle) = opens(&marks);
+    println!(
+        "{during_jobs:?}\n{idle} opens of drones without a job, {scanned} scans by the interface during the jobs"
+    );
+    let foreign: usize = during_jobs
+        .values()
+        .map(|by| by.iter().map(|(_, n)| n).sum::<usize>() - by.iter().map(|(_, n)| n).max().unwrap())
+        .sum();
+    assert_eq!(foreign, 0, "opens of a drone by others than its worker: {during_jobs:?}");
+    assert_eq!(during_jobs.len(), COUNT);
+    let workers: BTreeSet<String> = during_jobs.values().map(|by| format!("{:?}", by[0].0)).collect();
+    assert_eq!(workers.len(), COUNT, "a worker opens several drones: {during_jobs:?}");
+    assert!(scanned > 20, "only {scanned} scans during the jobs");
+    let opened = |n: usize| {
+        marks.iter().filter(|mark| matches!(mark, Mark::Opened(location, _) if *location == port(n))).count()
+    };
+    assert_eq!(opened(COUNT), 2, "each scanner opens a new drone once");
+    assert_eq!(
+        opened(COUNT + 1),
+        1,
+        "only the interface's scanner opens the drone that another instance is using"
+    );
+}
