@@ -87,7 +87,6 @@ impl Span {
         self.start.wide() + u64::from(self.len)
     }
 
-    /// Whether `address` is inside the span.
     pub(crate) fn contains(self, address: Address) -> bool {
         address >= self.start && address.wide() < self.end()
     }
@@ -102,8 +101,8 @@ impl Span {
         Span::between(self.start.max(other.start), self.end().min(other.end()))
     }
 
-    /// Splits the span at every multiple of `size`, so that no block crosses the bounds of a sector if these are
-    /// multiples of `size`.
+    /// Splits the span at every multiple of `size` bytes. No block crosses a sector boundary if all sector boundaries
+    /// are multiples of `size`.
     pub(crate) fn blocks(self, size: u32) -> impl Iterator<Item = Span> {
         let size = u64::from(size.max(1));
         let mut at = self.start.wide();

@@ -1,9 +1,9 @@
 //! Many drones at once, as pure state: which drones take part, which job runs on which port, and how the batch ends.
 //! [`Fleet::update`] takes a message and the time and returns effects; the front end runs the workers.
 //!
-//! Each drone goes at its own pace and has its own worker, so a failure on one port does not touch the others. A drone
-//! is followed by its port, and its job by its serial number: the serial number in DFU mode is not unique within a
-//! batch (RM0090 §39.1).
+//! Each drone goes at its own pace and has its own worker, so a failure on one port does not touch the others. The
+//! fleet tracks a drone by its port, because the serial number in DFU mode is not unique within a batch (RM0090 §39.1).
+//! The job checks the serial number as well.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::usb::{Location, UDEV};
 /// If more drones restarted at once, the last one would seem lost.
 const ENTERING_PER_HUB: usize = 4;
 const ENTERING_PER_CONTROLLER: usize = 8;
-/// The batch starts once no drone has appeared or left for this long.
+/// The batch starts once no drone has appeared or disappeared for this long.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long to wait for the drones of `--expect`.
 const EXPECT: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub struct Policy {
     pub jobs: usize,
     /// How long to wait for drones to appear.
     pub wait: Duration,
-    /// A drone that does not run afterwards has not succeeded.
+    /// A drone succeeds only if it runs afterwards.
     pub require_boot: bool,
     /// Keep going: every drone that is plugged in later takes part, too.
     pub station: Option<Station>,
@@ -60,7 +60,7 @@ pub struct Station {
     pub done: Vec<String>,
 }
 
-/// How long a drone must be away until its port counts as free. A drone that restarts is away for a shorter time.
+/// How long a drone must be away before its port counts as free. A restart takes less time.
 const AWAY: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Debug)]
@@ -69,11 +69,11 @@ pub enum FleetMsg {
     Bus(Vec<Device>),
     /// An event of a row's job.
     Event(usize, Event),
-    /// A row's job has ended. `Some` if the rest of it should run once the drone is back.
+    /// A row's job has ended. `Some` holds the rest of the job if it should run once the drone is back.
     Ended(usize, Box<Report>, Option<Box<Job>>),
     /// Time has passed.
     Tick,
-    /// Start the drones that were there at the start.
+    /// Start the jobs of the drones that were already plugged in at the start.
     Go,
     /// Stop every job at its next safe point.
     Stop,
@@ -83,7 +83,8 @@ pub enum FleetMsg {
     StopRow(usize),
     /// Run this row's job again. Ignored unless it has ended.
     Again(usize),
-    /// Continue as a station: flash every drone that is plugged in from now on. These devices are on the bus already.
+    /// Continue as a station: flash every drone that is plugged in from now on. The devices are those already on the
+    /// bus.
     KeepGoing(Vec<Device>),
 }
 
@@ -94,13 +95,13 @@ pub enum FleetEffect {
     Resume(usize, Box<Job>),
     Cancel(usize),
     CancelIfUntouched(usize),
-    /// A drone takes part.
+    /// A drone has joined the batch.
     Joined(usize),
     /// The state of this row has changed.
     Show(usize),
-    /// A station sees a drone that is done already.
+    /// A station found a drone that is already done.
     DoneAlready(Device),
-    /// The remaining drones are not started: the first ones all failed in the same way.
+    /// The remaining jobs are not started: the first ones all failed in the same way.
     Paused,
     /// All rows are final.
     End,
@@ -123,11 +124,11 @@ pub struct Row {
     pub report: Option<Box<Report>>,
     /// The report of the job that lost the drone.
     lost: Option<Box<Report>>,
-    /// The drone runs, or need not.
+    /// The drone runs, or does not have to.
     runs: bool,
-    /// For a station: since when the drone is away.
+    /// For a station: since when the drone has been away.
     away: Option<Duration>,
-    /// Another drone may take this port, or the same one again.
+    /// The port is free for another drone, or for this one again.
     left: bool,
 }
 
@@ -139,7 +140,7 @@ pub enum RowState {
     Queued,
     /// The drone was asked to enter DFU mode.
     Entering,
-    /// The drone runs, and the user has to bring it into DFU mode by hand.
+    /// The drone is running, and the user has to bring it into DFU mode by hand.
     ByHand,
     /// The worker examines the drone.
     Examining,
@@ -184,7 +185,7 @@ pub struct Counts {
     pub refused: usize,
     pub failed: usize,
     pub cancelled: usize,
-    /// Drones that were expected and never seen.
+    /// Drones that were expected but never seen.
     pub missing: usize,
 }
 
@@ -219,25 +220,26 @@ pub struct Fleet {
     stage: FleetStage,
     /// The drones on the bus.
     seen: Vec<Device>,
-    /// When the bus was read first, and since when there is no change.
+    /// When the bus was first read, and when it last changed.
     began: Option<Duration>,
     changed: Duration,
     /// The number of `--device` options that no drone matches.
     unmatched: usize,
-    /// No job starts any more.
+    /// No more jobs are started.
     stopped: bool,
-    /// For a station: the ports that were in use at the start and wait for [`FleetMsg::Go`], and since when they are empty.
+    /// For a station: the ports that were in use at the start and wait for [`FleetMsg::Go`], and since when each has
+    /// been empty.
     held: Vec<(Location, Option<Duration>)>,
     /// For a station: the devices that cannot be opened, and since when. udev may be about to grant access.
     closed: HashMap<Enumeration, Duration>,
-    /// For a station: the devices that were reported as done already.
+    /// For a station: the devices already reported as done.
     noted: HashSet<Enumeration>,
     /// For a station: how many drones hold the image now.
     done: usize,
 }
 
-/// A port and the address that the bus assigned there. Another address means that the device was plugged in again or
-/// restarted.
+/// A port and the address that the bus assigned there. A different address means that the device was plugged in again
+/// or restarted.
 type Enumeration = (Location, u8);
 
 impl Fleet {
@@ -299,7 +301,8 @@ impl Fleet {
         effects
     }
 
-    /// Whether the drone may take part in a station. A serial number that fits in one mode only may be another drone's.
+    /// Whether the drone may take part in a station. A serial number that matches in only one mode may belong to
+    /// another drone.
     fn takes_part(&self, device: &Device) -> bool {
         let selected = &self.policy.selected;
         selected.is_empty() || selected.iter().any(|selector| names_exactly(selector, device))
@@ -312,7 +315,7 @@ impl Fleet {
         }
     }
 
-    /// Takes in the drones that were plugged in since the last look. The ports of running jobs are not in the list.
+    /// Adds the drones that were plugged in since the last scan. `devices` omits the ports of running jobs.
     fn on_arrivals(&mut self, now: Duration, devices: Vec<Device>) -> Vec<FleetEffect> {
         let holds = self.policy.station.as_ref().is_some_and(|station| station.hold);
         if self.began.is_none() && holds {
@@ -320,7 +323,7 @@ impl Fleet {
         }
         self.began.get_or_insert(now);
         let here = |location: &Location| devices.iter().find(|it| it.location == *location);
-        // Whoever plugs a drone in later need not press Enter.
+        // A port that has been empty for a while is no longer held: the next drone there starts without Enter.
         self.held.retain(|(_, empty)| empty.is_none_or(|since| now.saturating_sub(since) < AWAY));
         for (location, empty) in &mut self.held {
             *empty = if here(location).is_some() { None } else { empty.or(Some(now)) };
@@ -332,7 +335,7 @@ impl Fleet {
                 || device.is_some_and(|device| row.is_replaced_by(device));
             row.away = if device.is_some() { None } else { row.away.or(Some(now)) };
             row.left = is_free;
-            // A drone that was unplugged before its turn has another one if it comes back.
+            // A drone that was unplugged before its turn gets a new row if it comes back.
             if is_free && !row.is_final() {
                 (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
                 effects.push(FleetEffect::Show(id));
@@ -369,7 +372,7 @@ impl Fleet {
         effects
     }
 
-    /// At a station, ends the rows of devices that still cannot be opened.
+    /// At a station, adds a failed row for each device that still cannot be opened.
     fn report_closed(&mut self, now: Duration) -> Vec<FleetEffect> {
         let since = |device: &Device| self.closed.get(&enumeration(device));
         let is_due = |device: &&Device| since(device).is_some_and(|since| now.saturating_sub(*since) >= UDEV);
@@ -386,8 +389,8 @@ impl Fleet {
         effects
     }
 
-    /// Whether this drone was certainly flashed before. The serial number in DFU mode may belong to another drone of the
-    /// batch. Such a drone gets a job, which finds nothing to write if it is the same.
+    /// Whether this drone has certainly been flashed already. A serial number in DFU mode may belong to another drone
+    /// of the batch, so a drone in DFU mode gets a job, which finds nothing to write if the drone is the same.
     fn is_done(&self, device: &Device) -> bool {
         let serial = &device.strings.serial;
         let before = self.policy.station.iter().flat_map(|station| &station.done);
@@ -395,8 +398,8 @@ impl Fleet {
         before.chain(now).any(|done| is_certainly_same(done, serial))
     }
 
-    /// For a station: whether the end of this row's job adds to the drones that hold the image. A drone that is plugged
-    /// in again is counted once.
+    /// For a station: whether this row's job adds a drone to those that hold the image. A drone that is plugged in
+    /// again is counted once.
     fn is_one_more(&self, id: usize) -> bool {
         let row = &self.rows[id];
         let earlier =
@@ -418,7 +421,7 @@ impl Fleet {
         Vec::new()
     }
 
-    /// Whether a station has done as many drones as it should, or has `active` more in work.
+    /// Whether the drones done so far and the `active` jobs together reach the station's count.
     fn has_enough(&self, active: usize) -> bool {
         let count = self.policy.station.as_ref().and_then(|station| station.count);
         count.is_some_and(|count| self.done + active >= count)
@@ -462,7 +465,8 @@ impl Fleet {
         effects
     }
 
-    /// The drones that take part, those that a serial number does not tell apart, and how many selectors match none.
+    /// The drones that take part, the drones that a selector cannot distinguish, and the number of selectors without a
+    /// match.
     fn chosen(&self) -> (Vec<Device>, Vec<Device>, usize) {
         let mut devices = participants(&self.seen);
         let planned = &self.policy.planned;
@@ -490,7 +494,7 @@ impl Fleet {
         };
         once(&mut chosen);
         once(&mut ambiguous);
-        // A drone that is named by its port is certain.
+        // A drone that is selected by its port is unambiguous.
         ambiguous.retain(|device| !chosen.iter().any(|other| other.location == device.location));
         (chosen, ambiguous, unmatched)
     }
@@ -503,7 +507,7 @@ impl Fleet {
             if self.stopped || self.rows[id].state != RowState::Queued || !self.may_start(id) {
                 continue;
             }
-            // It may have been plugged in here while its job on another port was ending.
+            // The drone may have been moved to this port while its job on another port was ending.
             if self.policy.station.is_some() && self.is_done(&self.rows[id].device) {
                 let row = &mut self.rows[id];
                 (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
@@ -523,7 +527,7 @@ impl Fleet {
         effects
     }
 
-    /// Whether a running drone is asked to enter DFU mode. A job that finds a drone is followed by its undo.
+    /// Whether a running drone is asked to enter DFU mode. [`Task::Find`] counts, because an undo follows it.
     fn enters(&self) -> bool {
         let Job { task, enter, .. } = &self.policy.job;
         !matches!(task, Task::Identify | Task::Blink(_) | Task::Console(_))
@@ -561,7 +565,7 @@ impl Fleet {
                 }
             }
             Event::Progress { phase, done, total } => {
-                // The first word is written after the rest was verified: that is not a phase of its own.
+                // The first word is written after the rest has been verified. This is not a separate phase.
                 let is_new = !matches!(row.state, RowState::Working(now, ..) if now >= phase);
                 row.state = RowState::Working(phase, done, total);
                 return if is_new { vec![FleetEffect::Show(id)] } else { Vec::new() };
@@ -602,14 +606,14 @@ impl Fleet {
             (row.state, row.lost) = (RowState::Lost, Some(report));
             return vec![FleetEffect::Show(id), FleetEffect::Resume(id, job)];
         }
-        // If the drone did not come back, its state is that in which it was lost.
+        // If the drone did not come back, report the state in which it was lost.
         let found = !matches!(&report.outcome, Outcome::Failed(failure) if is_not_found(&failure.kind))
             && !matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
         let report = row.lost.take().filter(|_| !found).unwrap_or(report);
         row.state = RowState::Ended(end_of(&report));
         row.runs = !require_boot || report.is_well();
         (row.report, row.ended) = (Some(report), Some(now));
-        // Only a drone that is away for a while was unplugged; this one may be restarting.
+        // A drone counts as unplugged only after it has been away for a while; this one may be restarting.
         row.away = Some(now);
         self.done += usize::from(self.is_one_more(id));
         let mut effects = vec![FleetEffect::Show(id)];
@@ -682,7 +686,7 @@ impl Fleet {
             return Vec::new();
         }
         self.policy.station = Some(Station::default());
-        // A drone that nobody has asked for waits until it is plugged in again.
+        // A drone that was not part of the batch waits until it is plugged in again.
         let has_row = |device: &&Device| self.rows.iter().any(|row| row.device.location == device.location);
         let held = devices.iter().filter(|device| !has_row(device));
         self.held = held.map(|device| (device.location.clone(), None)).collect();
@@ -706,7 +710,7 @@ impl Fleet {
         effects
     }
 
-    /// The station, if this is one.
+    /// The station's settings; `None` for a batch.
     pub fn station(&self) -> Option<&Station> {
         self.policy.station.as_ref()
     }
@@ -716,12 +720,12 @@ impl Fleet {
         self.stopped
     }
 
-    /// Whether all rows are final and no drone is waited for.
+    /// Whether all rows are final and no more drones are expected.
     pub fn is_over(&self) -> bool {
         self.stage == FleetStage::Over
     }
 
-    /// Whether a drone that does not run afterwards has not succeeded.
+    /// Whether a drone succeeds only if it runs afterwards.
     pub fn requires_boot(&self) -> bool {
         self.policy.require_boot
     }
@@ -755,7 +759,8 @@ impl Fleet {
         };
         let counts = self.counts();
         let is_station = self.policy.station.is_some();
-        // At a station, a drone that was plugged in several times counts with its success, or with its last job.
+        // At a station, a drone that was plugged in several times counts as a success if any of its jobs succeeded, and
+        // otherwise by its last job.
         let is_last = |(n, row): &(usize, &Row)| {
             let is_same = |other: &Row| {
                 other.is(&row.device)
@@ -777,7 +782,7 @@ impl Fleet {
         order.into_iter().find(|exit| exits.contains(exit)).unwrap_or(Done)
     }
 
-    /// How many drones share a full-speed wire with others, behind the fullest hub.
+    /// The number of drones behind the fullest hub, which share one full-speed wire.
     pub fn most_on_one_wire(&self) -> usize {
         let behind_hub = |row: &&Row| row.device.location.ports.len() > 1;
         let hubs = self.rows.iter().filter(behind_hub).map(|row| row.device.location.hub());
@@ -786,7 +791,7 @@ impl Fleet {
         hubs.chunk_by(|a, b| a == b).map(<[Location]>::len).max().unwrap_or(0)
     }
 
-    /// The serial numbers that more than one drone shows. These drones are told apart by their ports.
+    /// The serial numbers that more than one drone reports. Only their ports distinguish these drones.
     pub fn shared_serials(&self) -> Vec<String> {
         let serials = || self.rows.iter().map(|row| &row.device.strings.serial);
         let shared =
@@ -828,8 +833,8 @@ impl Row {
         !matches!(self.state, RowState::Held | RowState::Queued | RowState::Ended(_))
     }
 
-    /// Whether this device on the row's port is certainly not the row's drone, or can be opened now. A serial number that
-    /// cannot be read proves nothing.
+    /// Whether this device on the row's port is certainly not the row's drone, or can be opened now. An unreadable
+    /// serial number proves nothing.
     fn is_replaced_by(&self, device: &Device) -> bool {
         let is_known = |device: &Device| device.open_error.is_none() && !device.strings.serial.is_empty();
         let is_other = is_known(&self.device) && is_known(device) && !self.is(device);
@@ -841,7 +846,7 @@ impl Row {
         self.has_serial(&device.strings.serial)
     }
 
-    /// Whether the row's drone has this serial number, as it shows it in either mode.
+    /// Whether the row's drone reports this serial number in one of its modes.
     fn has_serial(&self, serial: &str) -> bool {
         crazyflie::is_same_serial(&self.device.strings.serial, serial)
     }
@@ -851,7 +856,7 @@ impl Row {
         self.runs && matches!(self.state, RowState::Ended(End::Flashed | End::Unchanged))
     }
 
-    /// The completed share of the row's job, from 0 to 1, for a bar. The weights are about those of a first flash.
+    /// The completed share of the row's job, from 0 to 1, for a progress bar. The weights approximate a first flash.
     pub(crate) fn ratio(&self) -> f64 {
         #[allow(clippy::cast_precision_loss, reason = "a share for a bar")]
         let share = |done: u64, total: u64| if total == 0 { 0.0 } else { done as f64 / total as f64 };
@@ -894,8 +899,8 @@ fn enumeration(device: &Device) -> Enumeration {
     (device.location.clone(), device.address)
 }
 
-/// The devices that take part in a batch without a selection. A device that may be another maker's board takes part only
-/// if no other device is there, as with one drone.
+/// The devices that take part in a batch without a selection. A device that may be another maker's board takes part
+/// only if there is no other device, as in the selection of a single drone.
 pub(crate) fn participants(devices: &[Device]) -> Vec<Device> {
     let mut devices = devices.to_vec();
     if devices.iter().any(|device| !device.is_doubtful()) {

@@ -423,7 +423,7 @@ impl Device {
         self.mode == Mode::Firmware && self.open_error.is_some() && self.strings == Strings::default()
     }
 
-    /// Whether both may be the same drone. A serial number that cannot be read proves nothing.
+    /// Whether both may be the same drone. An unreadable serial number proves nothing.
     pub(crate) fn may_be_same(&self, other: &Device) -> bool {
         let (one, two) = (&self.strings.serial, &other.strings.serial);
         let is_unread = one.is_empty() || two.is_empty();

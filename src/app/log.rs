@@ -179,11 +179,11 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
              put them back one at a time."
         }
         ConsoleFact::ModuleFailed(Module::Sensors) => {
-            "A motion sensor did not answer or failed its test. Put the drone down level and switch it off and on. Old \
-             firmware does not know the sensors of newer boards."
+            "A motion sensor did not answer or failed its test. Put the drone on a level surface and switch it off and \
+             on. Old firmware does not support the sensors of newer boards."
         }
         ConsoleFact::ModuleFailed(Module::Settings) => {
-            "The EEPROM with the radio address and the stored parameters cannot be read. Write the settings anew with \
+            "The EEPROM with the radio address and the stored parameters cannot be read. Rewrite the settings with \
              cfclient."
         }
         ConsoleFact::ModuleFailed(Module::LastRun) | ConsoleFact::Watchdog => {
@@ -191,7 +191,7 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
              and on to clear this."
         }
         ConsoleFact::ModuleFailed(_) => {
-            "One module failed its test, and with it the self-test: the drone does not start its motors."
+            "A module failed its test, so the self-test failed: the drone does not start its motors."
         }
         ConsoleFact::PartFailed(_) => {
             "A part of a module failed. Whether the self-test fails with it, a later line says."

@@ -5,11 +5,12 @@
 use super::{Release, crtp};
 use crate::usb::descriptor::is_printable;
 
-/// The longest line in characters. The firmware's own lines are shorter than 100.
+/// The longest line in bytes. The firmware's own lines are shorter than 100.
 const LINE_MAX: usize = 240;
 /// The firmware's mark for text that it had to drop because its queue was full.
 const FULL: &str = "<F>";
-/// The most failed modules and decks that are kept. The firmware tests about fifteen modules and has room for four decks.
+/// The maximum number of failed modules and of decks to keep. The firmware tests about fifteen modules and has room for
+/// four decks.
 const KEPT: usize = 16;
 
 /// A line that the firmware printed.
@@ -27,7 +28,7 @@ pub struct ConsoleReader {
 }
 
 impl ConsoleReader {
-    /// The lines that end in this packet. Any packet of another port has none.
+    /// The lines that end in this packet. A packet of any other port has none.
     pub fn read(&mut self, packet: &[u8]) -> Vec<ConsoleLine> {
         let mut lines = Vec::new();
         for &byte in crtp::console_text(packet).unwrap_or_default() {
@@ -44,7 +45,7 @@ impl ConsoleReader {
         lines
     }
 
-    /// The line that has begun, even if its end is missing: the firmware restarted or the link was closed.
+    /// Ends the current line, even without a newline: the firmware may have restarted, or the link was closed.
     pub(crate) fn end(&mut self) -> Option<ConsoleLine> {
         let bytes = std::mem::take(&mut self.line);
         let text: String = String::from_utf8_lossy(&bytes).chars().filter(|&c| is_printable(c)).collect();
@@ -91,11 +92,11 @@ impl Module {
 pub enum ConsoleFact {
     TestsBegin,
     SelfTestPassed,
-    /// A module failed its test, and with it the self-test.
+    /// A module failed its test, so the self-test failed.
     ModuleFailed(Module),
     /// A part of a module failed, as in `BMI088 Gyro connection [FAIL]`.
     PartFailed(String),
-    /// The last run failed this assertion, given as `FILE:LINE` or as text.
+    /// This assertion failed and ended the last run, given as `FILE:LINE` or as text.
     Assert(String),
     /// The last run ended with a hard fault.
     HardFault,
@@ -154,7 +155,7 @@ pub enum SelfTest {
     Passed,
     /// The modules that failed.
     Failed(Vec<Module>),
-    /// The parameter says that it has not passed: it failed earlier, or the firmware is still starting.
+    /// According to the parameter, the self-test has not passed: it failed earlier, or the firmware is still starting.
     NotYet,
 }
 
@@ -178,7 +179,7 @@ pub enum RadioChip {
     Runs(String),
 }
 
-/// What a running firmware says about its health.
+/// What a running firmware reports about its health.
 #[allow(clippy::struct_excessive_bools, reason = "independent observations")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -202,7 +203,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Takes in a line.
+    /// Updates the health from a console line.
     pub fn read(&mut self, line: &ConsoleLine) {
         self.printed = true;
         self.lines_lost |= line.cut;
@@ -232,17 +233,18 @@ impl Health {
         }
     }
 
-    /// Takes in the parameter `system.selftestPassed`, which decides if the console did not. It is also 0 while the
-    /// firmware is still starting, and the tests alone may take seconds, so a 0 is no verdict: a module that fails prints
-    /// a line of its own.
+    /// Applies the parameter `system.selftestPassed`, which decides if the console did not. The parameter is also 0
+    /// while the firmware is still starting, and the tests alone may take seconds, so 0 is not a verdict: a failed
+    /// module prints its own line.
     pub fn decide(&mut self, passed: bool) {
         if self.self_test.is_none() {
             self.self_test = Some(if passed { SelfTest::Passed } else { SelfTest::NotYet });
         }
     }
 
-    /// Firmware of this version has finished its start. A radio chip that answers does so before, unless its line was
-    /// lost. Firmware from before 2022 does not ask it (crazyflie-firmware PR 839).
+    /// Marks the radio chip as silent if firmware of this version has finished its self-test without printing the
+    /// chip's version and no line was lost. Firmware from before 2022 does not ask the chip (crazyflie-firmware PR
+    /// 839).
     pub fn finish(&mut self, version: Option<&str>) {
         let asks = version.and_then(Release::of).is_some_and(|release| release >= Release::ASKS_RADIO_CHIP);
         let has_ended = matches!(self.self_test, Some(SelfTest::Passed | SelfTest::Failed(_)));
@@ -262,17 +264,18 @@ impl Health {
         self.self_test == Some(SelfTest::Passed)
     }
 
-    /// The link was open, and the firmware did not answer. It may have printed its first lines, if it hangs in its start.
+    /// The link was open, but the firmware did not answer. It may still have printed its first lines if it hangs while
+    /// it starts.
     pub fn is_silent(&self) -> bool {
         self.asked && !self.answered
     }
 
-    /// The link was open, and no verdict of the self-test was heard: the drone was not seen to be well.
+    /// The link was open, but the firmware did not report a self-test verdict, so the drone is not known to be healthy.
     pub fn is_unproven(&self) -> bool {
         self.asked && matches!(self.self_test, None | Some(SelfTest::NotYet))
     }
 
-    /// What a restart of the firmware leaves of this: the crash is reported by the next run.
+    /// What remains known after the firmware restarts. The crash is kept, because only the next run reports it.
     pub(crate) fn restarted(self) -> Health {
         let Health { answered, printed, asked, crash, .. } = self;
         Health { answered, printed, asked, crash, ..Health::default() }

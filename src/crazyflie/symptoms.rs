@@ -1,11 +1,11 @@
 //! What the drone's LEDs and USB show, what that means, and what helps. This is the only source of these texts: the
 //! wizard's answers, the help, the tables in `docs/troubleshooting.md` and in the README all show its rows, and a test
-//! compares the files with it. The facts are from crazyflie2-nrf-mbs, crazyflie2-stm-bootloader and crazyflie-firmware.
-//! Also what helps if a module fails its self-test, for the outcome and the doctor.
+//! compares the files with them. The facts are from crazyflie2-nrf-mbs, crazyflie2-stm-bootloader and
+//! crazyflie-firmware. The remedies for a failed self-test are here as well; the outcome and the doctor show them.
 
 use super::console::{Crash, Health, Module, SelfTest};
 
-/// What the user sees of the LEDs while a drone does not appear in DFU mode.
+/// What the user reports about the LEDs of a drone that does not appear in DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leds {
     /// Two blue LEDs blink slowly.
@@ -77,7 +77,7 @@ pub const SYMPTOMS: &[Symptom] = &[
     row(
         "only M2, lit",
         "0483:df11",
-        "DFU mode that cfdfu asked for: normal while cfdfu works",
+        "DFU mode that cfdfu asked for: normal while cfdfu is working",
         "wait; do not press the button, which would switch the drone off",
     ),
     row(
@@ -99,8 +99,8 @@ pub const SYMPTOMS: &[Symptom] = &[
         "only M2, lit",
         "nothing",
         "the button was released too early, or the drone has no firmware that starts on this board",
-        "unplug USB and the battery, press the button before you plug in the cable, and hold it for six seconds; in DFU \
-         mode, flash it again",
+        "unplug USB and the battery, press the button before you plug in the cable, and hold it for six seconds; once \
+         in DFU mode, flash the drone again",
     )
     .answers(Leds::Solid)
     .in_readme(),
@@ -115,7 +115,7 @@ pub const SYMPTOMS: &[Symptom] = &[
         .answers(Leds::Dark)
         .in_readme(),
     row(
-        "M2 and M3 stay lit, and nothing else",
+        "M2 and M3 stay lit, and nothing else happens",
         "",
         "the firmware hangs while it starts: a deck, a sensor, or the EEPROM",
         "take the decks off, and switch the drone off and on; flash another release; if that changes nothing, suspect the \
@@ -132,7 +132,7 @@ pub const SYMPTOMS: &[Symptom] = &[
     )
     .in_readme(),
     row(
-        "red LEDs, lit or blinking, and no blue one changes",
+        "red LEDs, lit or blinking, and the blue ones do not change",
         "",
         "the firmware stopped with an error, its self-test failed, or the battery is empty",
         "take the decks off, and switch the drone off and on; the console shows what it prints; flash the current \
@@ -162,7 +162,7 @@ pub const SYMPTOMS: &[Symptom] = &[
         "anything",
         "26ac:0016",
         "PX4's bootloader",
-        "unplug the battery, DFU mode by hand, `cfdfu restore-bootloader LOADER --firmware IMAGE`",
+        "unplug the battery, enter DFU mode by hand, then `cfdfu restore-bootloader LOADER --firmware IMAGE`",
     ),
     row(
         "anything",
@@ -185,7 +185,7 @@ pub(crate) fn answer(leds: Leds) -> String {
     )
 }
 
-/// A text that begins with a capital letter.
+/// Capitalises the first letter.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
@@ -212,16 +212,17 @@ pub(crate) fn remedy(module: &Module) -> &'static str {
              faulty one."
         }
         Module::Sensors => {
-            "Take off the decks, put the drone down level, and switch it off and on. Old firmware does not know the \
-             sensors of newer boards, so flash the current release. If that changes nothing, a sensor is probably broken."
+            "Take off the decks, put the drone on a level surface, and switch it off and on. Old firmware does not \
+             support the sensors of newer boards, so flash the current release. If that changes nothing, a sensor is \
+             probably broken."
         }
         Module::Settings => {
-            "Switch the drone off and on. If the test fails again, write the settings anew with cfclient (Connect, \
+            "Switch the drone off and on. If the test fails again, rewrite the settings with cfclient (Connect, \
              Configure 2.x). If that changes nothing, the EEPROM is probably broken, which flashing cannot repair."
         }
         Module::Radio | Module::System => {
-            "Unplug USB and battery, then switch the drone on. If the test fails again, update the radio chip over radio \
-             with cfclient, with the release that you flashed. USB cannot reach it."
+            "Unplug USB and the battery, then switch the drone on. If the test fails again, use cfclient to update the \
+             radio chip over radio to the release that you flashed. USB cannot reach it."
         }
         Module::LastRun => {
             "Switch the drone off and on, which clears the error. If it comes back, undo the flash and report the error to \

@@ -10,8 +10,9 @@ pub enum Polling {
     Obey,
     /// Send the next GETSTATUS at once.
     ///
-    /// Most of cfdfu's speed comes from this. A firmware has about 120 blocks. One block takes 13 ms at 32 bits, but
-    /// the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that long takes 12 s in total. dfu-util sleeps.
+    /// Most of cfdfu's speed comes from this. A firmware has about 120 blocks. Programming a block with a width of 32
+    /// bits takes 13 ms, but the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that long takes 12 s in
+    /// total. dfu-util sleeps.
     ///
     /// The F405 does not need the sleep: its ROM is in the flash module that it programs, where instruction fetches
     /// stall until the work is done (RM0090 §3), so the ROM answers the second GETSTATUS only after the work.
@@ -45,7 +46,7 @@ impl Quirks {
     /// Determines the quirks of a device from its ID, product string and memory map.
     pub fn of(id: Id, product: &str, device: &DfuDevice) -> Quirks {
         let f405 = device.flash().is_some_and(|flash| flash.map.is_stm32f405());
-        // The F405's product string has two spaces, that of other ROMs one.
+        // The F405's product string has two spaces; other ROMs have one.
         let rom = product.split_whitespace().eq(["STM32", "BOOTLOADER"]);
         if id == ROM_DFU && rom && f405 { STM32F405_ROM } else { STANDARD }
     }

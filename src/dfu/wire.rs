@@ -7,9 +7,9 @@ use super::{State, Status};
 use crate::flash::Address;
 use crate::usb::Setup;
 
-/// Host to device, class, interface.
+/// bmRequestType of a class request to an interface, host to device.
 const CLASS_OUT: u8 = 0x21;
-/// Device to host, class, interface.
+/// bmRequestType of a class request to an interface, device to host.
 const CLASS_IN: u8 = 0xA1;
 /// The block number that carries commands (AN3156 §5).
 const COMMAND_BLOCK: u16 = 0;
@@ -25,17 +25,15 @@ pub(crate) const STATUS_LEN: usize = 6;
 pub enum Request {
     /// DFU_DNLOAD of a command.
     Command,
-    /// DFU_DNLOAD of data, or without data to leave DFU mode.
+    /// DFU_DNLOAD of this block; without data, the request to leave DFU mode.
     Download(u16),
-    /// DFU_UPLOAD.
+    /// DFU_UPLOAD of this block.
     Upload(u16),
-    /// DFU_GETSTATUS.
     GetStatus,
     /// DFU_CLRSTATUS.
     ClearStatus,
     /// DFU_GETSTATE. Unlike GETSTATUS, it does not start a pending operation.
     GetState,
-    /// DFU_ABORT.
     Abort,
 }
 

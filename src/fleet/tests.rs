@@ -1,4 +1,4 @@
-//! Random sequences of messages: drones that appear, leave and swap places, and jobs that end in every way.
+//! Random sequences of messages: drones that appear, disappear and swap places, and jobs that end in every way.
 
 use std::collections::HashMap;
 
@@ -74,9 +74,9 @@ fn at_most_four_drones_of_a_hub_enter_dfu_mode_at_once() {
     assert_eq!(starts(&effects).len(), 6);
 }
 
-/// Such drones do not restart, so they need not take turns, and nothing may say that they were asked to.
+/// Such drones do not restart, so they need not take turns and must not be shown as entering DFU mode.
 #[test]
-fn a_batch_that_only_asks_running_drones_starts_all_at_once() {
+fn a_batch_that_only_identifies_running_drones_starts_all_at_once() {
     let running = (1..=10).map(|n| device(&[1, n], n.into(), Mode::Firmware)).collect();
     let (mut fleet, effects) = started(Policy { job: Job::new(Task::Identify), ..policy() }, running);
     assert_eq!(starts(&effects).len(), 10);
@@ -85,8 +85,8 @@ fn a_batch_that_only_asks_running_drones_starts_all_at_once() {
     assert!(fleet.rows.iter().all(|row| row.state == RowState::Examining));
 }
 
-/// With `--no-enter --wait`, running drones wait for their buttons. Until then, the drones that are behind them in the
-/// table must not wait for them.
+/// With `--no-enter --wait`, running drones wait until their buttons are pressed. The drones after them in the table
+/// must not wait for that.
 #[test]
 fn drones_that_wait_for_their_buttons_do_not_take_turns() {
     let running = (1..=10).map(|n| device(&[1, n], n.into(), Mode::Firmware)).collect();
@@ -113,7 +113,7 @@ fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
     assert!(starts(&fleet.update(seconds(1), FleetMsg::Bus(vec![one.clone(), two.clone()]))).is_empty());
     assert!(starts(&fleet.update(Duration::from_millis(2900), FleetMsg::Tick)).is_empty());
     assert_eq!(starts(&fleet.update(seconds(3), FleetMsg::Tick)), [0, 1]);
-    // With `--expect`, it starts as soon as all are there, and without them after the wait.
+    // With `--expect`, the batch starts as soon as all drones are there, or after the wait without the missing ones.
     let expects = |expect| Policy { expect: Some(expect), wait: seconds(30), ..policy() };
     let mut fleet = Fleet::new(expects(2), Duration::ZERO);
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone(), two.clone()]))), [0, 1]);
@@ -133,7 +133,7 @@ fn a_batch_without_drones_ends_with_no_device() {
 }
 
 #[test]
-fn three_failures_alike_keep_the_others_from_starting() {
+fn three_failures_of_the_same_kind_keep_the_others_from_starting() {
     let drones = (1..=6).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
     let (mut fleet, effects) = started(Policy { jobs: 1, ..policy() }, drones);
     assert_eq!(starts(&effects), [0]);
@@ -152,7 +152,7 @@ fn a_station_takes_each_drone_once_and_a_failed_one_again() {
     let (one, two) = (device(&[1], 1, Mode::Dfu), device(&[1], 2, Mode::Dfu));
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]))), [0]);
     fleet.update(seconds(5), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
-    // It restarts, which is no new drone, and stays plugged in.
+    // It restarts and stays plugged in. The station must not take it for a new drone.
     assert!(fleet.update(seconds(6), FleetMsg::Bus(Vec::new())).is_empty());
     assert!(fleet.update(seconds(8), FleetMsg::Bus(vec![Device { address: 2, ..one.clone() }])).is_empty());
     // Another one takes its port, fails, and is plugged in again.
@@ -161,7 +161,7 @@ fn a_station_takes_each_drone_once_and_a_failed_one_again() {
     fleet.update(seconds(26), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&fleet.update(seconds(36), FleetMsg::Bus(vec![two]))), [2]);
     fleet.update(seconds(40), FleetMsg::Ended(2, ended(Outcome::Unchanged), None));
-    // The first drone on another port is done already, in either mode.
+    // The first drone, moved to another port, is already done, in either mode.
     let moved = device(&[4], 1, Mode::Firmware);
     assert_eq!(
         fleet.update(seconds(41), FleetMsg::Bus(vec![moved.clone()])),
@@ -190,10 +190,10 @@ fn a_failed_scan_or_a_restart_does_not_release_a_held_drone() {
         starts(&fleet.update(seconds(3), FleetMsg::Bus(vec![Device { address: 2, ..one.clone() }])))
             .is_empty()
     );
-    // A serial number that cannot be read proves nothing.
+    // An unreadable serial number proves nothing.
     let nameless = Device { strings: Strings::default(), address: 3, ..one.clone() };
     assert!(starts(&fleet.update(seconds(4), FleetMsg::Bus(vec![nameless]))).is_empty());
-    // Unplugged for good, and plugged in again: now the user wants it flashed.
+    // Away for longer than a restart, then plugged in again: now the user wants it flashed.
     fleet.update(seconds(5), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![one]))).len(), 1);
 }
@@ -215,7 +215,7 @@ fn a_drone_without_a_serial_number_is_flashed_once() {
 }
 
 #[test]
-fn a_station_ends_although_more_drones_are_there_than_it_needs() {
+fn a_station_ends_even_if_more_drones_are_plugged_in_than_it_needs() {
     let mut fleet = station(Some(1), false);
     let drones = (1..=3).map(|n| device(&[n], n.into(), Mode::Dfu)).collect();
     assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(drones))), [0]);
@@ -223,7 +223,7 @@ fn a_station_ends_although_more_drones_are_there_than_it_needs() {
     assert!(effects.contains(&FleetEffect::End), "{effects:?}");
 }
 
-/// While a job runs, its port is not in the list, so the station does not see how its drone is unplugged.
+/// While a job runs, its port is not in the list, so the station does not see its drone being unplugged.
 #[test]
 fn a_drone_that_was_lost_is_taken_again_when_it_comes_back() {
     let seconds = Duration::from_secs;
@@ -235,7 +235,7 @@ fn a_drone_that_was_lost_is_taken_again_when_it_comes_back() {
 }
 
 #[test]
-fn a_station_says_why_it_cannot_open_a_drone() {
+fn a_station_reports_why_it_cannot_open_a_drone() {
     let seconds = Duration::from_secs;
     let mut fleet = station(None, false);
     let closed = Device { open_error: Some(TransferError::Access), ..device(&[1], 1, Mode::Dfu) };
@@ -248,9 +248,9 @@ fn a_station_says_why_it_cannot_open_a_drone() {
     assert_eq!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))), [1]);
 }
 
-/// The serial number of a running drone fits two drones in DFU mode.
+/// The serial number of a running drone matches two drones in DFU mode.
 #[test]
-fn a_serial_number_that_fits_two_drones_selects_neither() {
+fn a_serial_number_that_matches_two_drones_selects_neither() {
     let dfu = |port: u8, serial: &str| {
         let strings = Strings { serial: serial.to_owned(), ..Strings::default() };
         Device { strings, ..device(&[port], 0, Mode::Dfu) }
@@ -264,7 +264,7 @@ fn a_serial_number_that_fits_two_drones_selects_neither() {
     let (fleet, effects) = selects(vec![dfu(1, &folded), dfu(2, &folded), dfu(3, "0123456789AB")]);
     assert!(starts(&effects).is_empty() && effects.contains(&FleetEffect::End), "{effects:?}");
     assert_eq!((fleet.rows.len(), fleet.exit()), (2, Exit::NoDevice));
-    // If one of them runs, it is certain.
+    // If one of them is running, the selection is unambiguous.
     let running = Device { mode: Mode::Firmware, id: CRAZYFLIE, ..dfu(1, full) };
     let (fleet, effects) = selects(vec![running, dfu(2, &folded)]);
     assert_eq!((starts(&effects), fleet.rows.len()), (vec![0], 1));
@@ -274,7 +274,7 @@ fn a_serial_number_that_fits_two_drones_selects_neither() {
 
 /// Drones that do not answer delay the first scan.
 #[test]
-fn a_batch_does_not_end_before_the_bus_was_read() {
+fn a_batch_does_not_end_before_the_bus_has_been_read() {
     let mut fleet = Fleet::new(policy(), Duration::ZERO);
     assert!(fleet.update(Duration::from_secs(9), FleetMsg::Tick).is_empty());
     fleet.update(Duration::from_secs(10), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]));
@@ -282,7 +282,7 @@ fn a_batch_does_not_end_before_the_bus_was_read() {
 }
 
 #[test]
-fn a_drone_that_does_not_come_back_is_reported_as_it_was_lost() {
+fn a_drone_that_does_not_come_back_keeps_the_report_of_the_job_that_lost_it() {
     let (mut fleet, _) = started(policy(), vec![device(&[1], 1, Mode::Dfu)]);
     let job = Box::new(policy().job);
     let lost = Outcome::Failed(Failure {
@@ -302,7 +302,7 @@ fn a_station_holds_the_drones_that_are_there_at_the_start() {
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
     let at = |port: u8, serial| device(&[port], serial, Mode::Dfu);
     assert!(starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1)]))).is_empty());
-    // A drone that comes later starts at once, except one that an earlier run has done.
+    // A drone that is plugged in later starts at once, unless an earlier run has already done it.
     assert_eq!(
         starts(&fleet.update(Duration::ZERO, FleetMsg::Bus(vec![at(1, 1), at(2, 2), at(3, 10)]))),
         [1]
@@ -344,14 +344,14 @@ fn drones_without_a_copy_do_not_pause_an_undo_of_all() {
 }
 
 #[test]
-fn a_batch_can_go_on_as_a_station() {
+fn a_batch_can_continue_as_a_station() {
     let seconds = Duration::from_secs;
     let (one, two) = (device(&[1], 1, Mode::Dfu), device(&[2], 2, Mode::Dfu));
     let (mut fleet, _) = started(policy(), vec![one.clone()]);
     let effects = fleet.update(seconds(3), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
     assert!(effects.contains(&FleetEffect::End) && fleet.is_over());
     assert!(fleet.update(seconds(4), FleetMsg::KeepGoing(Vec::new())).is_empty() && !fleet.is_over());
-    // The drone that is done stays as it is, also after its restart. Another one is flashed.
+    // The finished drone is not flashed again, even after it restarts. A new drone is flashed.
     let restarted = Device { address: 2, ..one };
     assert_eq!(starts(&fleet.update(seconds(5), FleetMsg::Bus(vec![restarted, two]))), [1]);
     fleet.update(seconds(9), FleetMsg::Ended(1, failed(FailureKind::OtherChip), None));
@@ -362,7 +362,7 @@ fn a_batch_can_go_on_as_a_station() {
     assert!(starts(&other.update(seconds(4), FleetMsg::Bus(vec![late.clone()]))).is_empty());
     other.update(seconds(5), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&other.update(seconds(20), FleetMsg::Bus(vec![late]))).len(), 1);
-    // The failed one runs again when the user asks for it, and the batch ends when the user stops it.
+    // The failed job runs again when the user asks for it, and the batch ends when the user stops it.
     assert_eq!(starts(&fleet.update(seconds(10), FleetMsg::Again(1))), [1]);
     fleet.update(seconds(11), FleetMsg::Ended(1, ended(Outcome::Flashed), None));
     assert_eq!((fleet.done(), fleet.exit()), (2, Exit::Done));
@@ -454,7 +454,7 @@ impl Model {
             assert_eq!(final_rows, self.fleet.rows.len());
             let all = flashed + unchanged == self.fleet.rows.len() && counts.missing == 0;
             let is_done = self.fleet.exit() == Exit::Done;
-            // A station without drones has done its work, and a drone that failed may have succeeded later.
+            // A station without drones also exits with `Done`, and a drone that failed may have succeeded later.
             assert!(is_done || !all || final_rows == 0);
             assert!(!is_done || all && final_rows > 0 || self.is_station);
         }
@@ -481,7 +481,7 @@ impl Model {
         }
     }
 
-    /// The user asks for a finished drone once more, so it may start again.
+    /// Runs a finished row's job again, so its drone may start again.
     fn again(&mut self, id: usize) {
         let Some(row) = self.fleet.rows.get(id).filter(|row| row.is_final()).cloned() else { return };
         let before = (self.ended.clone(), self.succeeded.clone());
@@ -494,7 +494,7 @@ impl Model {
         self.send(FleetMsg::Again(id));
         if self.fleet.rows[id] == row {
             (self.ended, self.succeeded) = before;
-            // A station that is done with this drone goes on.
+            // A station that has already done this drone keeps running.
             self.over = self.fleet.is_over();
         }
     }

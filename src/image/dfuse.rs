@@ -1,8 +1,8 @@
 //! DFU files: the DfuSe container (ST UM0391), and the 16-byte suffix of DFU 1.1 (appendix B), which ends every DfuSe
 //! file and some `.bin` files.
 //!
-//! All lengths in the file are checked against each other. A file that contradicts itself is refused, because the rest
-//! of it cannot be trusted either. dfu-util only warns and flashes the rest.
+//! All lengths in the file are checked against each other. An inconsistent file is refused, because none of it can be
+//! trusted. dfu-util only warns and flashes what remains.
 
 use thiserror::Error;
 
@@ -10,11 +10,11 @@ use crate::flash::{Address, Segment};
 
 /// The first bytes of a DfuSe file.
 pub(super) const SIGNATURE: &[u8] = b"DfuSe";
-/// Length of the prefix: signature, version, image size and number of targets.
+/// Length of the prefix in bytes: signature, version, image size and number of targets.
 const PREFIX: usize = 11;
-/// Length of a target's name.
+/// Length of a target's name in bytes.
 const TARGET_NAME: usize = 255;
-/// Length of the shortest suffix. A suffix contains its own length, so later versions may be longer.
+/// Length of the shortest suffix in bytes. A suffix contains its own length, so later versions may be longer.
 const SUFFIX_MIN: usize = 16;
 /// No real image has more elements than this.
 const ELEMENTS_MAX: u32 = 10_000;

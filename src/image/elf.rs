@@ -41,7 +41,7 @@ impl From<object::Error> for ElfDefect {
 /// Parses an ELF file. Each segment of the result is the part of a loaded segment that its sections cover.
 ///
 /// Because the linker aligns segments to pages, a segment may begin with the headers of the file; only the sections
-/// belong to the program. A section that is not entirely inside a segment means that a part of the program is missing.
+/// belong to the program. If a section is not entirely inside a segment, part of the program is missing.
 pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
     let header = FileHeader32::<LittleEndian>::parse(file).map_err(|_| ElfDefect::NotForArm)?;
     let endian = header.endian().map_err(|_| ElfDefect::NotForArm)?;
@@ -76,7 +76,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
         let (offset, len, runs_at) =
             (section.sh_offset(endian), section.sh_size(endian), section.sh_addr(endian));
         if !loads.iter_mut().any(|load| load.add_section(offset, len, runs_at)) {
-            return Err(ElfDefect::Damaged("a section is in no segment".to_owned()));
+            return Err(ElfDefect::Damaged("a section is not inside any segment".to_owned()));
         }
     }
     if sections.is_empty() {

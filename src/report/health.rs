@@ -1,11 +1,11 @@
-//! Turns what a running firmware says about its health into text: what a failed self-test or a restart means, and which
-//! versions do not belong together. The words for each part are in [`crate::crazyflie::symptoms`].
+//! Turns what a running firmware reports about its health into text: what a failed self-test or a restart means, and
+//! which versions are incompatible. The words for each part are in [`crate::crazyflie::symptoms`].
 
 use crate::crazyflie::Release;
 use crate::crazyflie::console::{Health, Module, RadioChip, SelfTest};
 use crate::crazyflie::symptoms::{crash, failed_parts, remedy};
 
-/// What it means that the self-test failed, and what helps; `None` if it did not fail.
+/// What a failed self-test means and what helps; `None` if it did not fail.
 pub(crate) fn self_test_failed(health: &Health) -> Option<String> {
     let Some(SelfTest::Failed(modules)) = &health.self_test else { return None };
     // The error of the last run is a consequence if anything else failed, too.
@@ -36,7 +36,7 @@ pub(crate) fn restarting(health: &Health) -> String {
     }
 }
 
-/// Advice for a drone whose firmware answers and has not reported the verdict of its self-test.
+/// Advice for a drone whose firmware answers but has not reported the verdict of its self-test.
 pub(crate) const UNPROVEN: &str = "It has not reported its self-test, so watch its LEDs before you fly. If M1 blinks red five times, or \
     both blue LEDs stay lit and nothing else happens, take off the decks, and switch the drone off and on.";
 
@@ -45,8 +45,8 @@ pub(crate) const SILENT: &str = "The Crazyflie is on USB again, but its firmware
     nothing else happens, it hangs while it starts: take off the decks, and switch the drone off and on. If that does not \
     help, flash another release.";
 
-/// What is wrong with the radio chip, or with its version next to this version of the firmware; `None` if nothing is
-/// known to be wrong.
+/// What is wrong with the radio chip, or with the combination of its version and this firmware version; `None` if
+/// nothing is known to be wrong.
 pub(crate) fn radio_chip(chip: &RadioChip, firmware: Option<&str>) -> Option<String> {
     match chip {
         RadioChip::Unknown => None,
@@ -75,7 +75,7 @@ pub(crate) fn without_entry(version: &str) -> Option<String> {
     })
 }
 
-/// What a running drone says about its health, as rows of label and text.
+/// What a running drone reports about its health, as rows of label and text.
 pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     let self_test = match &health.self_test {
         Some(SelfTest::Passed) => Some("passed".to_owned()),
@@ -92,7 +92,7 @@ pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     let decks = (!health.decks.is_empty()).then(|| health.decks.join(", "));
     [
         ("self-test", self_test),
-        ("says", parts),
+        ("details", parts),
         ("last error", health.crash.as_ref().map(crash)),
         ("radio chip", chip),
         ("decks", decks),

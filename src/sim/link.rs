@@ -27,14 +27,14 @@ const NOT_FOUND: u8 = 2;
 const QUEUE: usize = 200;
 /// What the firmware prints instead of text for which the queue has no room (`console.c`). The NUL is part of it.
 const FULL: &[u8] = b"<F>\n\0";
-/// How long after its start the firmware begins to test itself, and how long after that it has the verdict. The sensors
+/// When the firmware begins its self-test and when it has the verdict, both counted from its start. The sensors
 /// alone take a second to start (`sensors_bmi088_bmp3xx.c`), and the tests of EEPROM, gyroscope and motors take time.
 const TESTS: Duration = Duration::from_millis(800);
 const VERDICT: Duration = Duration::from_millis(1700);
 /// How long after its start a firmware with a slow EEPROM switches the link to the radio (`comm.c`). Otherwise it does so
 /// before the host has seen the drone.
 const LATE_COMM: Duration = Duration::from_millis(400);
-/// The parameters before `system.selftestPassed`, and their total number, about as many as in 2025.02.
+/// The number of parameters before `system.selftestPassed`, and of all parameters, about as many as in 2025.02.
 const SELF_TEST: u16 = 212;
 const PARAMETERS: u16 = 260;
 
@@ -47,15 +47,15 @@ pub enum Ailment {
     SensorFails,
     EepromFails,
     /// The firmware hangs at its EEPROM, with both blue LEDs lit: after the first lines, and before it starts the tasks
-    /// that read packets. It is on USB, because that is started first.
+    /// that read packets. The drone is on USB, because USB starts first.
     HangsAtStart,
-    /// The firmware hangs in the driver of a deck: it answers, and never tests itself.
+    /// The firmware hangs in the driver of a deck: it answers but never tests itself.
     HangsInDeck,
     /// The firmware stops at an assertion during its start, with its interrupts off. The watchdog is not running yet.
     StopsAtStart,
-    /// The firmware reaches its communication so late that it takes the link back from USB.
+    /// The firmware starts its communication so late that it takes the link back from USB.
     SlowEeprom,
-    /// A deck makes the self-test end only after five seconds.
+    /// A deck delays the end of the self-test until five seconds after the start.
     SlowDeck,
     RadioChipSilent,
     /// Another client has read the console.
@@ -78,7 +78,7 @@ pub(crate) struct BootLog {
 }
 
 impl BootLog {
-    /// The lines that the firmware prints, and how long after its start. The order is that of `system.c`.
+    /// The lines that the firmware prints, each with its time since the start, in the order of `system.c`.
     fn lines(&self) -> Vec<(Duration, String)> {
         let mut lines = Vec::new();
         if self.ailment == Ailment::ConsoleRead {
@@ -147,7 +147,7 @@ impl BootLog {
         if self.ailment == Ailment::SlowDeck { Duration::from_secs(5) } else { VERDICT }
     }
 
-    /// Whether the start comes to its end.
+    /// Whether the firmware finishes starting.
     fn ends(&self) -> bool {
         !matches!(self.ailment, Ailment::HangsAtStart | Ailment::HangsInDeck | Ailment::StopsAtStart)
     }
@@ -173,10 +173,10 @@ fn config_block(number: u8) -> Vec<u8> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
     usb: bool,
-    /// The lines that are still to come, the last one first.
+    /// The lines yet to be printed, in reverse order.
     log: Vec<(Duration, String)>,
     started: Duration,
-    /// Whether the self-test passes, and how long after the start; `None` if the start never ends.
+    /// Whether the self-test passes, and how long after the start; `None` if the firmware never finishes starting.
     verdict: Option<(bool, Duration)>,
     /// The verdict is known.
     tested: bool,
@@ -192,7 +192,7 @@ pub(crate) struct Link {
     pub(crate) leds: (u8, usize),
     /// How many times the link was switched to USB and back to the radio.
     pub(crate) turns: (usize, usize),
-    /// How many packets were none of the known questions.
+    /// How many packets did not match any known query.
     pub(crate) strange: usize,
 }
 
@@ -221,7 +221,7 @@ impl Link {
         self.usb
     }
 
-    /// Whether the start never ends.
+    /// Whether the firmware hangs while it starts.
     pub(crate) fn is_hanging(&self) -> bool {
         self.verdict.is_none() && self.ailment != Ailment::StopsAtStart
     }
@@ -236,7 +236,7 @@ impl Link {
         let running = now.saturating_sub(self.started);
         self.tested |= self.verdict.is_some_and(|(_, at)| running >= at);
         if self.ailment == Ailment::SlowEeprom && running >= LATE_COMM {
-            // Only once.
+            // The firmware takes the link back only once.
             self.ailment = Ailment::None;
             self.usb = false;
         }
@@ -327,7 +327,7 @@ impl Link {
         true
     }
 
-    /// Sends an entry of the table of parameters. The names need no more room than the packet has (param_logic.c).
+    /// Sends an entry of the parameter table. The names fit in the packet (param_logic.c).
     fn name_parameter(&mut self, number: u16) {
         const INT8: u8 = 0;
         const READ_ONLY: u8 = 0x40;
@@ -342,7 +342,7 @@ impl Link {
         self.send(PARAMETER_TABLE, &[&[2, low, high, kind], name].concat());
     }
 
-    /// Sets a parameter by its name (param_logic.c). Of these, the simulated firmware has only one.
+    /// Sets a parameter by its name (param_logic.c). The simulated firmware supports only `led.bitmask`.
     fn set_by_name(&mut self, request: &[u8]) {
         let end = request.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(1).map(|(at, _)| at + 1);
         let (names, value) = request.split_at(end.unwrap_or(request.len()));
@@ -356,7 +356,7 @@ impl Link {
         self.send(PARAMETER, &[&[0], names, &[result]].concat());
     }
 
-    /// Removes the next packet for the host. On the radio's side there is nothing for it.
+    /// Removes the next packet for the host. While the link is switched to the radio, the host gets none.
     pub(crate) fn fetch(&mut self) -> Option<Vec<u8>> {
         if self.usb { self.waiting.pop_front() } else { None }
     }

@@ -1,6 +1,6 @@
 //! Watches a drone that has just started: which version it runs, whether its self-test passes, and whether it stays up.
-//! The firmware prints its self-test on the console, which it keeps until a link reads it. Nothing is sent to the drone
-//! except questions, and the link always goes back to the radio.
+//! The firmware prints its self-test on the console and keeps the text until a link reads it. The watch only sends
+//! queries to the drone and always returns the link to the radio.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use crate::usb::{CRAZYFLIE, Found, ROM_DFU};
 
 /// How long a drone must keep running after the verdict of its self-test to count as staying up.
 const AFTER_VERDICT: Duration = Duration::from_secs(1);
-/// The same without a verdict, from when it appeared. This is also the longest that a drone is watched.
+/// The same without a verdict, counted from when the drone appeared. This is also the longest time that a drone is
+/// watched.
 const STAYS: Duration = Duration::from_secs(3);
-/// The longest that a drone is watched that has restarted by itself. The firmware reports the cause only when it tests
-/// itself again, about two seconds after it appears.
+/// The longest time that a drone is watched after it has restarted by itself. The firmware reports the cause only in
+/// its next self-test, about two seconds after the drone appears.
 const RESTARTED: Duration = Duration::from_secs(6);
 /// When the search for the parameter begins if the console has given no verdict, and how long it may take. The value is
 /// read at the end, because it is 0 until the self-test has passed.
@@ -43,7 +44,7 @@ struct Watch {
     seen: Duration,
     /// When it reported its version.
     proved: Option<Duration>,
-    /// When the verdict of its self-test was known.
+    /// When the verdict of its self-test became known.
     verdict: Option<Duration>,
     /// How many times it has restarted by itself.
     restarts: u32,
@@ -85,7 +86,7 @@ pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device) -> Watched {
     Watched { boot, runs: watch.runs, health }
 }
 
-/// Opens the link. A drone that is there and does not answer counts as asked.
+/// Opens the link. A drone that is on the bus but does not answer counts as asked.
 fn open(ctx: &Ctx<'_>, device: &Device, before: &mut Health) -> Option<FirmwareLink> {
     match FirmwareLink::open(ctx, device, OPEN) {
         Ok(link) => Some(link),
@@ -116,7 +117,7 @@ impl Watch {
                         return Ok(boot);
                     }
                 }
-                // A restart takes only about a second, so it was probably unplugged.
+                // A restart takes only about a second, so the drone was probably unplugged.
                 _ if now.saturating_sub(*self.gone_since.get_or_insert(now)) >= STAYS => {
                     return Ok(if self.restarts > 0 { Boot::Restarts } else { Boot::NotWatched });
                 }
@@ -158,7 +159,7 @@ impl Watch {
         }
     }
 
-    /// What the running firmware has said so far.
+    /// What the running firmware has reported so far.
     fn health(&self) -> Health {
         let now = self.link.as_ref().map(|link| link.health.clone());
         let Some(mut health) = now else { return self.before.clone() };
@@ -174,7 +175,7 @@ impl Watch {
         self.link = None;
     }
 
-    /// The result, once it is certain. The drone is on the bus.
+    /// The result, once it is certain. Expects the drone to be on the bus.
     fn decide(&mut self, ctx: &mut Ctx<'_>, now: Duration) -> Option<Boot> {
         let watched = now.saturating_sub(self.seen);
         let limit = if self.restarts == 0 { STAYS } else { RESTARTED };
@@ -187,18 +188,16 @@ impl Watch {
         let settled = self.verdict.is_some_and(|verdict| now.saturating_sub(verdict) >= AFTER_VERDICT);
         match self.restarts {
             0 => (settled || watched >= limit).then_some(Boot::StaysUp),
-            // It restarted once, and what it says now explains why, or that all is well.
+            // The drone restarted once, and its console now explains why, or shows that all is well.
             _ if settled && self.health().has_passed() => Some(Boot::StaysUp),
             _ => (settled || watched >= limit).then_some(Boot::Restarts),
         }
     }
 
-    /// Searches for the parameter once, while the console may still bring the verdict.
+    /// Searches for the parameter once, while the console may still report the verdict.
     fn find_parameter(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(link) = self.link.as_mut().filter(|_| self.runs.is_some() && self.parameter.is_none())
-        else {
-            return;
-        };
+        let Some(link) = self.link.as_mut().filter(|_| self.runs.is_some() && !self.searched) else { return };
+        self.searched = true;
         match query_firmware::find_self_test(ctx, link, SEARCH) {
             Ok(number) => self.parameter = number,
             Err(error) => {
@@ -222,7 +221,7 @@ impl Watch {
     }
 
     /// The drone has re-enumerated: it restarted by itself. Follows it once, because only the next run of the firmware
-    /// reports the cause. A second restart, or DFU mode, is certain already: after manual entry every reset ends there.
+    /// reports the cause. A second restart or DFU mode is conclusive: after manual entry, every reset ends in DFU mode.
     fn follow(&mut self, ctx: &mut Ctx<'_>, found: &Found) -> Result<Option<Boot>, Stop> {
         self.hang_up();
         if self.restarts > 0 || found.id == ROM_DFU {

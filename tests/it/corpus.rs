@@ -142,9 +142,9 @@ fn malformed_others() -> Vec<Case> {
         (
             "section.elf",
             with(&good_elf, section + 40 + 20, &50_000_u32.to_le_bytes()),
-            "a section is in no segment",
+            "a section is not inside any segment",
         ),
-        ("shifted.elf", with(&good_elf, section + 40 + 12, &[0x10]), "a section is in no segment"),
+        ("shifted.elf", with(&good_elf, section + 40 + 12, &[0x10]), "a section is not inside any segment"),
         (
             "unflagged.elf",
             with(&good_elf, section + 80 + 8, &[1]),

@@ -258,7 +258,7 @@ fn a_drone_that_cannot_blink_after_all_reports_why() {
     ui.until(|event| matches!(event, Event::Finished(_)));
     assert!(!ui.app.is_blinking());
     let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
-    assert!(notice.contains("The LEDs do not blink"), "{notice}");
+    assert!(notice.contains("Cannot blink the LEDs"), "{notice}");
 }
 
 /// The boot ROM cannot control the LEDs, so the port has to do.

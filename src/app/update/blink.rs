@@ -1,5 +1,5 @@
-//! Blinking the LEDs of a running drone, so that the user sees which one it is. The worker runs it like a job, and the
-//! overlay stays until the worker has given the LEDs back: no other job can start before.
+//! Blinks the LEDs of a running drone, so that the user can see which one it is. The worker runs the blinking as a job,
+//! and the overlay stays until the worker has released the LEDs, because no other job can start before that.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) {
     }
     if let Outcome::Failed(failure) = &ended.report.outcome {
         let problem = report::failed(failure);
-        let words = format!("The LEDs do not blink: {problem}. {}", problem.advice.on_screen());
+        let words = format!("Cannot blink the LEDs: {problem}. {}", problem.advice.on_screen());
         app.log.push(app.now, Level::Warning, &words);
         app.notify(words);
     }

@@ -1,6 +1,6 @@
-//! The console of the running drone in the interface: opens it, collects its lines, and closes it. It begins with the lines
-//! that a job has read before, because the drone sends each line only once. The drone's link goes back to the radio when
-//! the job ends, so the screen stays until then.
+//! The console of the running drone in the interface: opens it, collects its lines, and closes it. It begins with the
+//! lines that earlier jobs have read, because the drone sends each line only once. The drone's link goes back to the
+//! radio when the console's job ends, so the screen stays until then.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ pub(super) fn on_event(app: &mut App, event: Event) {
     }
 }
 
-/// Returns to the screen from which the console was opened. A console that could not be read says why.
+/// Returns to the screen from which the console was opened. If the console could not be read, shows why.
 pub(super) fn ended(app: &mut App, report: &Report) -> Vec<Effect> {
     let Screen::Console(view) = &mut app.screen else { return Vec::new() };
     app.screen = std::mem::replace(&mut view.behind, Screen::Home);
