@@ -118,7 +118,11 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let [above, progress, map, middle] = main.layout(&Layout::vertical([
         Constraint::Length(card_rows),
         Constraint::Length(if app.job().is_some_and(has_progress) { 3 } else { 0 }),
-        Constraint::Length(if area.height >= 15 { 3 } else { 0 }),
+        Constraint::Length(match area.height {
+            ..15 => 0,
+            15..30 => flash_map::ROWS,
+            30.. => flash_map::ROWS + u16::from(app.preview().is_some()),
+        }),
         Constraint::Fill(1),
     ]));
     if let Some(column) = cards {

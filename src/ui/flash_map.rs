@@ -7,12 +7,16 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
+use super::main_panel::ranges;
 use super::push_whole;
 use super::theme::Theme;
 use crate::app::{App, JobView};
 use crate::flash::Span as FlashSpan;
 use crate::flash::map::{MemoryMap, SECTORS_KIB};
 use crate::job::{Phase, SectorState};
+
+/// The rows of the map. A high screen has room for one more, which names the groups of sectors.
+pub(super) const ROWS: u16 = 3;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let widths = widths(area.width.saturating_sub(2));
@@ -33,8 +37,23 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
         cells.push(Span::raw(" "));
         names.push(Span::styled(format!("{index:<width$} ", width = usize::from(width)), theme.faint));
     }
-    let lines = vec![legend(area.width, !protected.is_empty(), theme), Line::from(cells), Line::from(names)];
+    let mut lines =
+        vec![legend(area.width, !protected.is_empty(), theme), Line::from(cells), Line::from(names)];
+    lines.extend(groups(app, theme).filter(|_| area.height > ROWS));
     frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// What the sectors hold once the plan on the screen is carried out: bootloader, firmware, and the rest.
+fn groups<'a>(app: &App, theme: &Theme) -> Option<Line<'a>> {
+    let written: Vec<usize> = app.preview()?.plan.sectors().iter().map(|it| it.sector.index).collect();
+    let firmware: Vec<usize> = written.iter().copied().filter(|index| *index > 0).collect();
+    let rest: Vec<usize> = (1..SECTORS_KIB.len()).filter(|index| !written.contains(index)).collect();
+    let group = |name: &str, sectors: Vec<usize>| {
+        let text = format!(" {name} {}  ", ranges(sectors.clone()));
+        (!sectors.is_empty()).then(|| Span::styled(text, theme.faint))
+    };
+    let groups = [group("bootloader", vec![0]), group("firmware", firmware), group("not used", rest)];
+    Some(Line::from(groups.into_iter().flatten().collect::<Vec<_>>()))
 }
 
 /// What each glyph means, for the help.

@@ -168,7 +168,8 @@ fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<
             (None, Mode::Dfu) => "in DFU mode".to_owned(),
             (None, Mode::Firmware) => "running".to_owned(),
         };
-        let name = app.names.of(&strings.serial).map(Radio::name);
+        let present = all.iter().map(|device| device.strings.serial.as_str());
+        let name = app.names.of(&strings.serial, present).map(Radio::name);
         let (serial, name) = match name {
             Some(name) if width < NAMES_AND_SERIALS => (name, String::new()),
             name => (strings.serial.clone(), name.unwrap_or_default()),
@@ -383,7 +384,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
 }
 
 /// Formats sorted numbers, with consecutive ones as a range: `1-5, 7`.
-fn ranges(mut numbers: Vec<usize>) -> String {
+pub(super) fn ranges(mut numbers: Vec<usize>) -> String {
     numbers.sort_unstable();
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for n in numbers {
