@@ -792,7 +792,10 @@ fn list(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let selector = selector(global);
     devices.retain(|device| selector.matches(device));
     let names = names(global);
-    let radio = |device: &Device| Some(names.of(&device.strings.serial)?.to_string());
+    let radio = |device: &Device| {
+        let present = devices.iter().map(|device| device.strings.serial.as_str());
+        names.of(&device.strings.serial, present).map(|radio| radio.to_string())
+    };
     for device in &devices {
         console.device(device, radio(device).as_deref());
     }

@@ -190,7 +190,8 @@ fn usb(symptoms: &Symptoms) -> Check {
 fn drones(symptoms: &Symptoms) -> Check {
     let cable = format!(
         "Plug the Crazyflie in without a hub, with a cable that carries data (a charging cable does not). If its LEDs do \
-         not change, enter DFU mode by hand: {ENTER_BY_HAND}."
+         not change, enter DFU mode by hand: {ENTER_BY_HAND}. If it does not appear in DFU mode either, take the decks \
+         off: one that sends data may keep it off USB."
     );
     let others = symptoms.others.iter().map(|(what, place)| format!("{what} on port {place}"));
     let others = others.collect::<Vec<_>>().join(", ");

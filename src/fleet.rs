@@ -14,7 +14,7 @@ use crate::job::{
     Selector, Task, WaitFor,
 };
 use crate::report::{self, Exit};
-use crate::usb::{Location, UDEV};
+use crate::usb::{Location, TransferError, UDEV};
 
 /// The kernel enumerates the ports of a hub one after the other, each in 0.25 to 0.33 s (linux/drivers/usb/core/hub.c).
 /// If more drones restarted at once, the last one would seem lost.
@@ -838,7 +838,10 @@ impl Row {
     fn is_replaced_by(&self, device: &Device) -> bool {
         let is_known = |device: &Device| device.open_error.is_none() && !device.strings.serial.is_empty();
         let is_other = is_known(&self.device) && is_known(device) && !self.is(device);
-        is_other || self.device.open_error.is_some() && device.open_error.is_none()
+        // A drone that another program has used until now was flashed by that program, and waits for its turn like any that
+        // is done.
+        let was_closed = self.device.open_error.is_some_and(|error| error != TransferError::Busy);
+        is_other || was_closed && device.open_error.is_none()
     }
 
     /// Whether this device is the row's drone, in either mode.

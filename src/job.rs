@@ -608,7 +608,7 @@ impl Report {
             && matches!(self.boot, Boot::StaysUp | Boot::NotWatched)
             && !self.runs_other
             && !self.health.has_failed()
-            && (self.boot == Boot::NotWatched || !self.health.is_unproven())
+            && !self.health.is_unproven()
             && self.health.radio_chip != RadioChip::Silent
             && !self.loader.is_some_and(Loader::is_missing)
     }

@@ -254,7 +254,7 @@ mod tests {
     fn a_name_is_remembered_for_both_modes_and_only_a_radio_address_counts() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir::at(&dir.path().join("state"));
-        let name_of = |serial: &str| record.names().of(serial).map(|radio| radio.to_string());
+        let name_of = |serial: &str| record.names().of(serial, []).map(|radio| radio.to_string());
         let radio = |text: &str| text.parse().unwrap();
         assert_eq!(name_of("51004F000551343036333233"), None);
         record.name("51004F000551343036333233", radio("radio://0/80/2M/E7E7E7E701")).unwrap();

@@ -118,6 +118,7 @@ pub(crate) fn afterwards(report: &Report) -> Option<String> {
         (Boot::StaysUp, Some(version)) if report.health.is_unproven() => {
             format!("Your Crazyflie runs {version}. {}", health::UNPROVEN)
         }
+        (Boot::NotWatched, _) if report.health.is_unproven() => health::NOT_WATCHED.to_owned(),
         (_, Some(version)) => {
             let tested = if report.health.has_passed() { ", self-test passed" } else { "" };
             let chip = radio_chip(&report.health.radio_chip, Some(version));
@@ -176,6 +177,11 @@ pub(crate) fn not_seen(report: &Report) -> &'static str {
     } else if report.by_hand {
         "One last step: unplug USB and battery, then switch the drone on. cfdfu did not see it start, which is normal \
          after entering DFU mode by hand."
+    } else if report.outcome == Outcome::Unchanged {
+        // This is at least the second flash of a complete image.
+        "The flash is complete and verified, and cfdfu did not see the drone start. Unplug USB and battery, take off the \
+         decks, then switch the drone on. If it still does not start, the fault is elsewhere: update the radio chip over \
+         radio with cfclient, and if that changes nothing, suspect the hardware."
     } else {
         "cfdfu did not see the drone start. Unplug USB and battery, then switch the drone on. If it does not start, enter DFU mode \
          by hand; cfdfu then shows what is on it."

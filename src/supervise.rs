@@ -464,7 +464,7 @@ mod tests {
         for event in [Event::Device(device), Event::Known(Box::new(known))] {
             let _ = supervisor.observe(Duration::ZERO, event);
         }
-        assert_eq!(StateDir::at(dir.path()).names().of("338133873034"), radio);
+        assert_eq!(StateDir::at(dir.path()).names().of("338133873034", []), radio);
     }
 
     #[test]

@@ -111,6 +111,8 @@ struct Shell<'a> {
     starting: Option<Arc<AtomicBool>>,
     /// When the udev rules were read, and whether they let a drone enter DFU mode.
     rules: Option<(Duration, Enter)>,
+    /// Watches the bus as long as the shell runs.
+    _watcher: watch::Watcher,
 }
 
 impl<'a> Shell<'a> {
@@ -138,7 +140,7 @@ impl<'a> Shell<'a> {
         let report = bus_reporter(world.selector.clone(), messages.clone());
         let scan =
             |cache: &mut ScanCache, bus: &dyn Bus, busy: &mut watch::BusyNow<'_>| cache.refresh(bus, busy);
-        watch::watch_bus(bus, crews.busy.clone(), 1, scan, report);
+        let watcher = watch::watch_bus(bus, crews.busy.clone(), 1, scan, report);
         if let Some(demo) = &world.demo {
             watch_demo(demo.clone(), Arc::clone(&world.clock), messages.clone());
         }
@@ -157,6 +159,7 @@ impl<'a> Shell<'a> {
             record: if world.demo.is_some() { None } else { StateDir::of_user() },
             starting: None,
             rules: None,
+            _watcher: watcher,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -25,12 +26,22 @@ pub fn watch_drones(
     busy: BusyPorts,
     used: impl Fn() -> HashSet<Location> + Send + 'static,
     report: impl Fn(Vec<Device>) -> bool + Send + 'static,
-) {
+) -> Watcher {
     let scan =
         move |cache: &mut ScanCache, bus: &dyn Bus, busy: &mut BusyNow<'_>| cache.drones(bus, &used, busy);
     // A bus that cannot be read has no drones.
     let report = move |found: &Result<Vec<Device>, BusError>| report(found.clone().unwrap_or_default());
-    watch_bus(RetryingBus::new(bus, clock), busy, ERRORS, scan, report);
+    watch_bus(RetryingBus::new(bus, clock), busy, ERRORS, scan, report)
+}
+
+/// The thread that watches the bus. Dropping this ends it before its next scan: it must not open a drone of the next batch.
+#[must_use]
+pub struct Watcher(Arc<AtomicBool>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Returns the ports whose drones have a job now. A scan calls it after it has read the list of the bus: see
@@ -48,11 +59,13 @@ pub(crate) fn watch_bus<T: PartialEq + Send + 'static>(
     patience: u32,
     scan: impl Fn(&mut ScanCache, &dyn Bus, &mut BusyNow<'_>) -> Result<T, BusError> + Send + 'static,
     mut report: impl FnMut(&Result<T, BusError>) -> bool + Send + 'static,
-) {
+) -> Watcher {
+    let stopped = Arc::new(AtomicBool::new(false));
+    let watcher = Watcher(Arc::clone(&stopped));
     thread::spawn(move || {
         let mut cache = ScanCache::default();
         let (mut last, mut errors) = (None, 0);
-        loop {
+        while !stopped.load(Ordering::SeqCst) {
             let mut skipped = HashSet::new();
             let found = scan(&mut cache, &bus, &mut || {
                 skipped = busy.list();
@@ -71,4 +84,5 @@ pub(crate) fn watch_bus<T: PartialEq + Send + 'static>(
             bus.wait(SCAN);
         }
     });
+    watcher
 }

@@ -529,12 +529,13 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
         let why_not = why_not_again(app);
         Binding { why_not, ..row(&[Key::Char('t')], "t", label, Action::Retry) }
     };
-    let by_hand = row(&[Key::Char('r')], "r", "DFU mode by hand", Action::Begin(Goal::Recover));
+    let mut by_hand = row(&[Key::Char('r')], "r", "DFU mode by hand", Action::Begin(Goal::Recover));
     let which = app.goal.file();
     let label = if which == Which::Image { "another image" } else { "another file" };
     let file = row(&[Key::Char('i')], "i", label, Action::Choose(which));
     let mut loader = row(&[Key::Char('b')], "b", "restore the bootloader", Action::Begin(Goal::Restore));
-    loader.why_not = why_not(app, Goal::Restore);
+    loader.why_not = why_not(app, Goal::Restore).or_else(|| why_not_again(app));
+    by_hand.why_not = why_not_by_hand(app);
     let mut rows = match next_step(report) {
         NextStep::None => vec![home],
         NextStep::RestoreLoader => vec![loader, home],
@@ -568,6 +569,14 @@ fn why_not_again(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
     let is_selected = app.devices.selected().is_some_and(|device| drone.may_be_same(device));
     (!is_selected).then(|| format!("the drone of port {} is not plugged in", drone.location))
+}
+
+/// Why the guide into DFU mode cannot start from an opened row: it takes the first drone in DFU mode.
+fn why_not_by_hand(app: &App) -> Option<String> {
+    let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
+    let is_another = |it: &&Device| it.mode == Mode::Dfu && it.location != drone.location;
+    let other = app.devices.list().iter().find(is_another)?;
+    Some(format!("another drone is in DFU mode on port {}: unplug it first", other.location))
 }
 
 /// The step that helps after an outcome.

@@ -49,6 +49,8 @@ pub(super) struct Console {
     width: usize,
     /// The radio addresses of drones, which are their names in a batch.
     names: RadioNames,
+    /// The serial numbers of the drones of a batch.
+    serials: Vec<String>,
     /// A bar for each drone of a batch.
     bars: Option<(MultiProgress, Vec<ProgressBar>)>,
     /// The progress bar of a phase, or the timer of a wait (no phase).
@@ -115,6 +117,7 @@ impl Console {
             live,
             width: if live { columns().clamp(40, 98) } else { 98 },
             names: RadioNames::default(),
+            serials: Vec::new(),
             bars: None,
             bar: None,
             loader: None,
@@ -439,9 +442,14 @@ impl Console {
         self.names = names;
     }
 
+    /// Sets the serial numbers of the drones that take part in the batch.
+    pub(super) fn use_serials(&mut self, fleet: &Fleet) {
+        self.serials = fleet.rows.iter().map(|row| row.device.strings.serial.clone()).collect();
+    }
+
     /// The drone's radio address, if it is known.
     pub(super) fn radio_of(&self, row: &Row) -> Option<Radio> {
-        self.names.of(&row.device.strings.serial)
+        self.names.of(&row.device.strings.serial, self.serials.iter().map(String::as_str))
     }
 
     /// Prints a line about a drone of a batch.
@@ -583,7 +591,8 @@ impl Console {
     /// A station sees a drone that is done.
     pub(super) fn done_already(&mut self, device: &Device) {
         let Device { location, strings, .. } = device;
-        let name = self.names.of(&strings.serial).map(|radio| format!("  {}", radio.name()));
+        let present = self.serials.iter().map(String::as_str);
+        let name = self.names.of(&strings.serial, present).map(|radio| format!("  {}", radio.name()));
         self.line(&format!("     {location}{}  {}  done already", name.unwrap_or_default(), strings.serial));
     }
 

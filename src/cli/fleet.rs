@@ -209,7 +209,7 @@ fn conduct(
     // A drone whose serial number is asked for must be opened, even if another instance is using it.
     let by_serial = policy.selected.iter().any(|selector| matches!(selector, Selector::Serial(_)));
     let record = if console.is_demo() || by_serial { None } else { StateDir::of_user() };
-    watch::watch_drones(
+    let _watcher = watch::watch_drones(
         Arc::clone(&world.bus),
         Arc::clone(&world.clock),
         crews.busy.clone(),
@@ -387,6 +387,7 @@ impl Batch<'_> {
             FleetEffect::Cancel(id) => self.crews.send(id, Command::Cancel),
             FleetEffect::CancelIfUntouched(id) => self.crews.send(id, Command::CancelIfUntouched),
             FleetEffect::Joined(id) => {
+                console.use_serials(&self.fleet);
                 console.joins(id, &self.fleet.rows[id]);
                 if id + 1 == self.fleet.rows.len() {
                     self.announce(console);
@@ -449,11 +450,18 @@ impl Batch<'_> {
     }
 }
 
-/// One beep for a drone that is done, two if it needs its power cut, three if the flash or the self-test failed.
+/// One beep for a drone that is done, two if it needs its power cut or has not reported its self-test, three if the flash
+/// or the self-test failed.
 fn beeps(row: &Row) -> usize {
     match &row.report {
         Some(report) if report.health.has_failed() => 3,
-        Some(report) if row.succeeded() && report.boot == Boot::NotSeen => 2,
+        Some(report)
+            if row.succeeded()
+                && (report.boot == Boot::NotSeen
+                    || report.boot == Boot::StaysUp && report.health.is_unproven()) =>
+        {
+            2
+        }
         Some(_) if row.succeeded() => 1,
         _ => 3,
     }

@@ -68,6 +68,7 @@ impl Jobs {
             Report::held()
         } else {
             self.supervisor.start(Box::new(job));
+            self.repeat_signal();
             return self.follow(console);
         };
         Ended::of(report, false)
@@ -79,11 +80,12 @@ impl Jobs {
         if self.is_stopped() {
             return Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
         }
+        self.supervisor.start_background(Box::new(job));
+        self.repeat_signal();
         let commands = self.worker.commands.clone();
         let key = KeyPress::listen(move || drop(commands.send(Command::Cancel)));
         let ends = if key.is_some() { "a key or Ctrl-C" } else { "Ctrl-C" };
         console.note(&format!("The console of the drone; {ends} ends it."));
-        self.supervisor.start_background(Box::new(job));
         while let Ok(event) = self.worker.events.recv() {
             match self.supervisor.observe(self.clock.now(), event) {
                 Observed::Event(event) => console.event(&event),
@@ -95,6 +97,16 @@ impl Jobs {
             }
         }
         Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
+    }
+
+    /// Sends the command for a signal that arrived before the job had started: the worker has ignored it.
+    fn repeat_signal(&self) {
+        let command = match (self.stopped.load(Ordering::SeqCst), self.hung_up.load(Ordering::SeqCst)) {
+            (true, _) => Command::Cancel,
+            (false, true) => Command::CancelIfUntouched,
+            (false, false) => return,
+        };
+        let _ = self.worker.commands.send(command);
     }
 
     fn is_stopped(&self) -> bool {

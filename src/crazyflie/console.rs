@@ -275,6 +275,24 @@ impl Health {
         self.asked && matches!(self.self_test, None | Some(SelfTest::NotYet))
     }
 
+    /// Adds what an earlier link heard.
+    pub(crate) fn after(self, before: &Health) -> Health {
+        let mut all = before.clone();
+        all.answered |= self.answered;
+        all.printed |= self.printed;
+        all.asked |= self.asked;
+        all.tests_began |= self.tests_began;
+        all.lines_lost |= self.lines_lost;
+        self.parts.into_iter().for_each(|part| keep(&mut all.parts, part));
+        self.decks.into_iter().for_each(|deck| keep(&mut all.decks, deck));
+        all.crash = self.crash.or(all.crash);
+        all.self_test = self.self_test.or(all.self_test);
+        if self.radio_chip != RadioChip::Unknown {
+            all.radio_chip = self.radio_chip;
+        }
+        all
+    }
+
     /// What remains known after the firmware restarts. The crash is kept, because only the next run reports it.
     pub(crate) fn restarted(self) -> Health {
         let Health { answered, printed, asked, crash, .. } = self;

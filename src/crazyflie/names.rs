@@ -10,19 +10,30 @@ use super::is_same_serial;
 pub struct RadioNames(BTreeMap<String, Radio>);
 
 impl RadioNames {
-    /// Remembers the address of a drone by the serial number that its firmware reports.
+    /// Remembers the address of a drone by the serial number that its firmware reports. The shorter one of DFU mode may
+    /// belong to several drones of a batch, so it is not used.
     pub fn insert(&mut self, serial: &str, radio: Radio) {
-        if !serial.is_empty() {
+        if is_of_firmware(serial) {
             self.0.insert(serial.to_owned(), radio);
         }
     }
 
-    /// The address of the drone with this serial number, in either mode; `None` if it may be one of several drones.
-    pub fn of(&self, serial: &str) -> Option<Radio> {
+    /// The address of the drone with this serial number, in either mode; `None` if it may be one of several drones. In DFU
+    /// mode, that includes the drones in `present`, some of which may have no known address.
+    pub fn of<'a>(&self, serial: &str, present: impl IntoIterator<Item = &'a str>) -> Option<Radio> {
+        let twins = present.into_iter().filter(|other| is_same_serial(serial, other)).count();
+        if twins > 1 && !is_of_firmware(serial) {
+            return None;
+        }
         let mut fits = self.0.iter().filter(|(known, _)| is_same_serial(known, serial));
         let (_, radio) = fits.next()?;
         fits.next().is_none().then_some(*radio)
     }
+}
+
+/// Whether this is a serial number as the firmware reports it: the whole unique ID of the chip.
+fn is_of_firmware(serial: &str) -> bool {
+    serial.len() == 24
 }
 
 impl FromIterator<(String, Radio)> for RadioNames {
@@ -40,14 +51,18 @@ mod tests {
         let radio = |number: u8| format!("radio://0/80/2M/E7E7E7E7{number:02}").parse().unwrap();
         let mut names = RadioNames::default();
         names.insert("", radio(9));
-        assert_eq!(names.of(""), None);
+        assert_eq!(names.of("", []), None);
+        names.insert("338133873034", radio(9));
+        assert_eq!(names.of("338133873034", []), None, "only the firmware's serial number is unique");
         names.insert("51004F000551343036333233", radio(1));
         for serial in ["51004F000551343036333233", "338133873034"] {
-            assert_eq!(names.of(serial), Some(radio(1)));
+            assert_eq!(names.of(serial, [serial]), Some(radio(1)));
         }
+        let twins = ["338133873034", "338133873034"];
+        assert_eq!(names.of("338133873034", twins), None, "the address of a twin is not known");
         // Another chip with the same serial number in DFU mode: two words changed so that their sum is the same.
         names.insert("52004F000551343035333233", radio(2));
-        assert_eq!(names.of("338133873034"), None);
-        assert_eq!(names.of("52004F000551343035333233"), Some(radio(2)));
+        assert_eq!(names.of("338133873034", []), None);
+        assert_eq!(names.of("52004F000551343035333233", twins), Some(radio(2)));
     }
 }

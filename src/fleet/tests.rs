@@ -248,6 +248,21 @@ fn a_station_reports_why_it_cannot_open_a_drone() {
     assert_eq!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))), [1]);
 }
 
+/// Another cfdfu flashes it, and must not see its work overwritten.
+#[test]
+fn a_station_leaves_a_drone_alone_that_another_instance_has_used() {
+    let seconds = Duration::from_secs;
+    let mut fleet = station(None, false);
+    let used = Device { open_error: Some(TransferError::Busy), ..device(&[1], 1, Mode::Dfu) };
+    fleet.update(seconds(0), FleetMsg::Bus(vec![used]));
+    assert_eq!(fleet.update(seconds(3), FleetMsg::Tick), [FleetEffect::Joined(0), FleetEffect::Show(0)]);
+    assert!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))).is_empty());
+    // It is unplugged, and another one is plugged in.
+    fleet.update(seconds(10), FleetMsg::Bus(Vec::new()));
+    let later = fleet.update(seconds(30), FleetMsg::Bus(vec![device(&[1], 2, Mode::Dfu)]));
+    assert_eq!(starts(&later), [1]);
+}
+
 /// The serial number of a running drone matches two drones in DFU mode.
 #[test]
 fn a_serial_number_that_matches_two_drones_selects_neither() {

@@ -135,7 +135,9 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
 
 /// The drone's radio address, which is its name in a swarm, if it is known.
 fn name(app: &App, row: &Row) -> Option<String> {
-    app.names.of(&row.device.strings.serial).map(Radio::name)
+    let rows = app.batch().into_iter().flat_map(|view| &view.fleet.rows);
+    let present = rows.map(|row| row.device.strings.serial.as_str());
+    app.names.of(&row.device.strings.serial, present).map(Radio::name)
 }
 
 fn mark(view: &BatchView, row: &Row, theme: &Theme) -> (&'static str, Style) {
@@ -208,6 +210,9 @@ fn ended(end: End, row: &Row, theme: &Theme) -> (String, Style) {
             let done = if end == End::Unchanged { "unchanged" } else { "flashed" };
             match (&report.runs, report.booted()) {
                 _ if report.health.has_failed() => (format!("{done}, self-test failed"), theme.warn),
+                (_, Some(true)) if report.health.is_unproven() => {
+                    (format!("{done}, self-test unknown"), theme.warn)
+                }
                 (Some(version), _) => (format!("{done}, running {version}"), theme.good),
                 (None, Some(true)) => (format!("{done}, running"), theme.good),
                 (None, Some(false)) => (format!("{done}, not running yet"), theme.warn),

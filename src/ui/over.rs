@@ -54,7 +54,7 @@ fn blinking<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
     let lit = !stopping && (left.as_millis() / BLINK_HALF.as_millis()).is_multiple_of(2);
     let (dot, style) = if lit { (theme.leds.0, theme.led) } else { (theme.leds.1, theme.faint) };
     let dots = [dot; 4].join(" ");
-    let name = app.names.of(&drone.serial).map_or_else(|| drone.serial.clone(), Radio::name);
+    let name = app.names.of(&drone.serial, []).map_or_else(|| drone.serial.clone(), Radio::name);
     let until = if *stopping {
         "Giving the LEDs back to the drone …".to_owned()
     } else {

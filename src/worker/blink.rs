@@ -25,7 +25,7 @@ pub(super) fn blink(ctx: &mut Ctx<'_>, job: &Job, length: Duration) -> Result<Ou
     if device.mode == Mode::Dfu {
         return Err(FailureKind::CannotBlink.into());
     }
-    let Ok(mut link) = FirmwareLink::open(ctx, &device, ANSWER) else {
+    let Ok(mut link) = FirmwareLink::open(ctx, &device, &device.strings.serial, ANSWER) else {
         return Err(FailureKind::NoReply.into());
     };
     let result = all(ctx, &mut link, length);

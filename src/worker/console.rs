@@ -19,6 +19,8 @@ const LISTEN: Duration = Duration::from_millis(100);
 const LEFT_ALONE: Duration = Duration::from_secs(6);
 /// The pause between attempts to open the link of a drone that is back.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// When the link is switched to USB again, counted from when it was opened.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// The limit of a wait that only the user ends: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -28,7 +30,7 @@ pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> 
     if device.mode == Mode::Dfu {
         return Err(FailureKind::NoConsole.into());
     }
-    let Ok(mut link) = FirmwareLink::open(ctx, &device, OPEN) else {
+    let Ok(mut link) = FirmwareLink::open(ctx, &device, &device.strings.serial, OPEN) else {
         return Err(FailureKind::NoReply.into());
     };
     ctx.log(LogEntry::Listening);
@@ -56,8 +58,14 @@ fn listen(
     start: Duration,
     end: Duration,
 ) -> Result<(), TransferError> {
+    let opened = ctx.clock.now();
+    // The start of the firmware may take the link back to the radio.
+    let mut again = AGAIN.into_iter().peekable();
     while ctx.check_cancelled().is_ok() && ctx.clock.now() < end {
         let lines = link.listen(LISTEN)?;
+        if again.next_if(|at| ctx.clock.now().saturating_sub(opened) >= *at).is_some() {
+            link.switch_to_usb()?;
+        }
         post(ctx, start, lines);
     }
     Ok(())
@@ -94,7 +102,9 @@ fn returns(
         let Some(back) = back.filter(|back| back.open_error.is_none() && is_it(back)) else {
             return Ok(None);
         };
-        let Ok(link) = FirmwareLink::open(ctx, &back, Duration::ZERO) else { return Ok(None) };
+        let Ok(link) = FirmwareLink::open(ctx, &back, &back.strings.serial, Duration::ZERO) else {
+            return Ok(None);
+        };
         ctx.use_device(back.clone());
         Ok(Some((back, link)))
     })

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use super::{Ctx, Stop, port};
-use crate::crazyflie::Mode;
 use crate::crazyflie::console::{ConsoleLine, ConsoleReader, Health};
 use crate::crazyflie::crtp::{CRTP_IN, CRTP_MAX, CRTP_OUT, LINK_TO_RADIO, LINK_TO_USB};
+use crate::crazyflie::{HIDDEN_SERIAL, Mode, is_same_serial};
 use crate::job::{Device, FailureKind, LogEntry};
 use crate::usb::descriptor::{self, Names};
 use crate::usb::{TransferError, Transport};
@@ -44,10 +44,17 @@ pub(super) enum Unopened {
 impl FirmwareLink {
     /// Opens the link to the running `device`, retrying for up to `limit`: firmware that has just started needs a moment,
     /// and another cfdfu may identify the drone.
-    pub(super) fn open(ctx: &Ctx<'_>, device: &Device, limit: Duration) -> Result<FirmwareLink, Unopened> {
+    ///
+    /// `serial` is the serial number of the drone, in either mode; empty if it is not known.
+    pub(super) fn open(
+        ctx: &Ctx<'_>,
+        device: &Device,
+        serial: &str,
+        limit: Duration,
+    ) -> Result<FirmwareLink, Unopened> {
         let start = ctx.clock.now();
         loop {
-            match FirmwareLink::try_open(ctx, device) {
+            match FirmwareLink::try_open(ctx, device, serial) {
                 Ok(link) => return Ok(link),
                 Err(_) if ctx.clock.now().saturating_sub(start) < limit => ctx.clock.sleep(OPEN_PAUSE),
                 Err((why, error)) => {
@@ -58,7 +65,11 @@ impl FirmwareLink {
         }
     }
 
-    fn try_open(ctx: &Ctx<'_>, device: &Device) -> Result<FirmwareLink, (Unopened, TransferError)> {
+    fn try_open(
+        ctx: &Ctx<'_>,
+        device: &Device,
+        serial: &str,
+    ) -> Result<FirmwareLink, (Unopened, TransferError)> {
         let failed = |error: TransferError| {
             let silent = matches!(error, TransferError::Timeout | TransferError::Io | TransferError::Stall);
             (if silent { Unopened::Silent } else { Unopened::NotOurs }, error)
@@ -73,7 +84,9 @@ impl FirmwareLink {
         if let Some(error) = lost {
             return Err(failed(error));
         }
-        if Mode::of(device.id, &strings) != Some(Mode::Firmware) {
+        // A drone that could not be opened when it was listed shows its serial number only now.
+        let is_other = !["", HIDDEN_SERIAL].contains(&serial) && !is_same_serial(serial, &strings.serial);
+        if Mode::of(device.id, &strings) != Some(Mode::Firmware) || is_other {
             return Err(failed(TransferError::NotFound));
         }
         // Reading claims the interface. If another program, such as cfclient, holds it, that program's link must not be
@@ -130,6 +143,19 @@ impl FirmwareLink {
         Ok(None)
     }
 
+    /// Like [`FirmwareLink::ask`], but asks once more if no answer comes: the question or its answer may be lost.
+    pub(super) fn ask_twice<T>(
+        &mut self,
+        ctx: &Ctx<'_>,
+        question: &[u8],
+        answer: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, TransferError> {
+        match self.ask(ctx, question, &answer)? {
+            None => self.ask(ctx, question, &answer),
+            some => Ok(some),
+        }
+    }
+
     /// Waits up to `limit` for a packet, and returns the console lines that have ended since the last call.
     pub(super) fn listen(&mut self, limit: Duration) -> Result<Vec<ConsoleLine>, TransferError> {
         let mut packet = [0; CRTP_MAX];
@@ -155,8 +181,13 @@ impl FirmwareLink {
 }
 
 impl Drop for FirmwareLink {
-    /// Switches the link back to the radio. Errors are ignored: the drone may be gone.
+    /// Switches the link back to the radio, with up to three attempts. Errors are ignored: the drone may be gone.
     fn drop(&mut self) {
-        let _ = self.transport.control_out(LINK_TO_RADIO, &[], PACKET);
+        for _ in 0..3 {
+            match self.transport.control_out(LINK_TO_RADIO, &[], PACKET) {
+                Err(error) if error != TransferError::Disconnected => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
     }
 }

@@ -23,23 +23,24 @@ const KEPT: usize = 200;
 pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let start = ctx.clock.now();
     let mut running = Running::default();
-    let mut link = match FirmwareLink::open(ctx, device, limit) {
+    let mut link = match FirmwareLink::open(ctx, device, &device.strings.serial, limit) {
         Ok(link) => link,
         Err(why) => {
             running.health.asked = why == Unopened::Silent;
             return running;
         }
     };
-    while running.version.is_none()
-        && ctx.clock.now().saturating_sub(start) < limit
-        && ctx.check_cancelled().is_ok()
-    {
+    // The link may have been opened only at the end of the time, and is asked at least once.
+    while running.version.is_none() && ctx.check_cancelled().is_ok() {
         match version(ctx, &mut link) {
             Ok(version) => running.version = version,
             Err(error) => {
                 ctx.log(LogEntry::NotAsked(error));
                 break;
             }
+        }
+        if ctx.clock.now().saturating_sub(start) >= limit {
+            break;
         }
     }
     if running.version.is_some() && ctx.check_cancelled().is_ok() {
@@ -98,13 +99,15 @@ pub(super) fn find_self_test(
     limit: Duration,
 ) -> Result<Option<u16>, TransferError> {
     let start = ctx.clock.now();
-    let Some(count) = link.ask(ctx, &crtp::COUNT_PARAMETERS, crtp::parameters)? else { return Ok(None) };
+    let Some(count) = link.ask_twice(ctx, &crtp::COUNT_PARAMETERS, crtp::parameters)? else {
+        return Ok(None);
+    };
     for number in 0..count {
         if ctx.clock.now().saturating_sub(start) >= limit || ctx.check_cancelled().is_err() {
             break;
         }
         let is_it = |packet: &[u8]| crtp::is_parameter(number, crtp::SELF_TEST_PASSED, packet);
-        match link.ask(ctx, &crtp::ask_parameter(number), is_it)? {
+        match link.ask_twice(ctx, &crtp::ask_parameter(number), is_it)? {
             None => break,
             Some(false) => {}
             Some(true) => return Ok(Some(number)),
@@ -120,7 +123,7 @@ pub(super) fn self_test_passed(
     number: u16,
 ) -> Result<Option<bool>, TransferError> {
     let value =
-        link.ask(ctx, &crtp::read_parameter(number), |packet| crtp::parameter_value(number, packet))?;
+        link.ask_twice(ctx, &crtp::read_parameter(number), |packet| crtp::parameter_value(number, packet))?;
     Ok(value.map(|value| value != 0))
 }
 

@@ -207,7 +207,7 @@ pub(super) fn restart(
         return not_seen;
     };
     ctx.was = FirstSeen::Running;
-    let Watched { boot, runs, health } = watch(ctx, &running);
+    let Watched { boot, runs, health } = watch(ctx, &running, &device.strings.serial);
     Restarted { rom, boot, runs, health }
 }
 

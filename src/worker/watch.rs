@@ -10,7 +10,7 @@ use super::{Ctx, FirstSeen, Stop, query_firmware};
 use crate::crazyflie::Mode;
 use crate::crazyflie::console::Health;
 use crate::job::{Boot, Device, Event, LogEntry, WaitFor};
-use crate::usb::{CRAZYFLIE, Found, ROM_DFU};
+use crate::usb::{CRAZYFLIE, Found, ROM_DFU, TransferError};
 
 /// How long a drone must keep running after the verdict of its self-test to count as staying up.
 const AFTER_VERDICT: Duration = Duration::from_secs(1);
@@ -39,6 +39,8 @@ pub(super) struct Watched {
 
 struct Watch {
     device: Device,
+    /// The serial number of the drone, in either mode.
+    serial: String,
     link: Option<FirmwareLink>,
     /// When the drone appeared.
     seen: Duration,
@@ -52,20 +54,24 @@ struct Watch {
     runs: Option<String>,
     /// What was heard before the last restart.
     before: Health,
+    /// A transfer has failed, and whether the link is opened again for that.
+    failed: bool,
+    reopen: bool,
     /// The parameter with the verdict has been searched for.
     searched: bool,
     /// Its number, if it was found.
     parameter: Option<u16>,
 }
 
-/// Watches the running `device`. Only the time until it reports its version counts toward the job.
-pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device) -> Watched {
+/// Watches the running `device`, the drone with this serial number. Only the time until it reports its version counts toward the job.
+pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device, serial: &str) -> Watched {
     let seen = ctx.clock.now();
     ctx.post(Event::Waiting { what: WaitFor::StayUp, limit: STAYS });
     let mut before = Health::default();
-    let link = open(ctx, device, &mut before);
+    let link = open(ctx, device, serial, &mut before);
     let mut watch = Watch {
         device: device.clone(),
+        serial: serial.to_owned(),
         link,
         seen,
         proved: None,
@@ -74,6 +80,8 @@ pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device) -> Watched {
         gone_since: None,
         runs: None,
         before,
+        failed: false,
+        reopen: false,
         searched: false,
         parameter: None,
     };
@@ -87,8 +95,8 @@ pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device) -> Watched {
 }
 
 /// Opens the link. A drone that is on the bus but does not answer counts as asked.
-fn open(ctx: &Ctx<'_>, device: &Device, before: &mut Health) -> Option<FirmwareLink> {
-    match FirmwareLink::open(ctx, device, OPEN) {
+fn open(ctx: &Ctx<'_>, device: &Device, serial: &str, before: &mut Health) -> Option<FirmwareLink> {
+    match FirmwareLink::open(ctx, device, serial, OPEN) {
         Ok(link) => Some(link),
         Err(why) => {
             before.asked |= why == Unopened::Silent;
@@ -118,7 +126,9 @@ impl Watch {
                     }
                 }
                 // A restart takes only about a second, so the drone was probably unplugged.
-                _ if now.saturating_sub(*self.gone_since.get_or_insert(now)) >= STAYS => {
+                _ if now.saturating_sub(*self.gone_since.get_or_insert(now)) >= STAYS
+                    || self.restarts > 0 && now.saturating_sub(self.seen) >= RESTARTED =>
+                {
                     return Ok(if self.restarts > 0 { Boot::Restarts } else { Boot::NotWatched });
                 }
                 _ => {}
@@ -128,6 +138,7 @@ impl Watch {
 
     /// Asks for the version until it is known, and then only listens.
     fn listen(&mut self, ctx: &Ctx<'_>) {
+        self.reopen(ctx);
         let Some(link) = &mut self.link else {
             ctx.bus.wait(LISTEN);
             return;
@@ -151,8 +162,7 @@ impl Watch {
             });
         }
         if let Err(error) = result {
-            ctx.log(LogEntry::NotAsked(error));
-            self.hang_up();
+            self.fail(ctx, error);
         }
         if self.verdict.is_none() && !self.health().is_unproven() && self.health().self_test.is_some() {
             self.verdict = Some(ctx.clock.now());
@@ -161,13 +171,25 @@ impl Watch {
 
     /// What the running firmware has reported so far.
     fn health(&self) -> Health {
-        let now = self.link.as_ref().map(|link| link.health.clone());
-        let Some(mut health) = now else { return self.before.clone() };
-        health.crash = health.crash.or_else(|| self.before.crash.clone());
-        health.asked |= self.before.asked;
-        health.answered |= self.before.answered;
-        health.printed |= self.before.printed;
-        health
+        match &self.link {
+            Some(link) => link.health.clone().after(&self.before),
+            None => self.before.clone(),
+        }
+    }
+
+    /// A transfer has failed. One that may work when it is repeated is: with a new link, once per run of the firmware.
+    fn fail(&mut self, ctx: &Ctx<'_>, error: TransferError) {
+        ctx.log(LogEntry::NotAsked(error));
+        self.hang_up();
+        self.reopen = error.is_transient() && !std::mem::replace(&mut self.failed, true);
+        // The search for the parameter is repeated, too.
+        self.searched &= !self.reopen || self.parameter.is_some();
+    }
+
+    fn reopen(&mut self, ctx: &Ctx<'_>) {
+        if self.link.is_none() && std::mem::take(&mut self.reopen) {
+            self.link = open(ctx, &self.device, &self.serial, &mut self.before);
+        }
     }
 
     fn hang_up(&mut self) {
@@ -200,22 +222,20 @@ impl Watch {
         self.searched = true;
         match query_firmware::find_self_test(ctx, link, SEARCH) {
             Ok(number) => self.parameter = number,
-            Err(error) => {
-                ctx.log(LogEntry::NotAsked(error));
-                self.hang_up();
-            }
+            Err(error) => self.fail(ctx, error),
         }
     }
 
     /// The parameter decides if the console did not. See [`Health::decide`].
     fn read_parameter(&mut self, ctx: &Ctx<'_>) {
-        let (Some(link), Some(number)) = (&mut self.link, self.parameter) else { return };
-        match query_firmware::self_test_passed(ctx, link, number) {
-            Ok(Some(passed)) => link.health.decide(passed),
-            Ok(None) => {}
-            Err(error) => {
-                ctx.log(LogEntry::NotAsked(error));
-                self.hang_up();
+        // This is the last transfer of the watch, so a failed one is repeated here.
+        for _ in 0..2 {
+            self.reopen(ctx);
+            let (Some(link), Some(number)) = (&mut self.link, self.parameter) else { return };
+            match query_firmware::self_test_passed(ctx, link, number) {
+                Ok(Some(passed)) => return link.health.decide(passed),
+                Ok(None) => return,
+                Err(error) => self.fail(ctx, error),
             }
         }
     }
@@ -236,14 +256,15 @@ impl Watch {
         self.restarts += 1;
         self.before = std::mem::take(&mut self.before).restarted();
         self.verdict = None;
+        (self.failed, self.reopen) = (false, false);
         (self.searched, self.parameter) = (false, None);
-        if require_same_drone(&self.device.strings.serial, &device).is_err() {
+        if require_same_drone(&self.serial, &device).is_err() {
             ctx.log(LogEntry::OtherDroneThere(device.location));
             return Ok(Some(Boot::NotWatched));
         }
         ctx.use_device(device.clone());
         ctx.was = FirstSeen::Running;
-        self.link = open(ctx, &device, &mut self.before);
+        self.link = open(ctx, &device, &self.serial, &mut self.before);
         self.device = device;
         Ok(None)
     }

@@ -106,7 +106,8 @@ impl Batch {
     ) -> Ran {
         let outbox = self.inputs.clone();
         let send = move |devices| outbox.send(Input::Bus(devices)).is_ok();
-        watch_drones(bus, self.clock.clone(), self.crews.busy.clone(), move || used.clone(), send);
+        let _watcher =
+            watch_drones(bus, self.clock.clone(), self.crews.busy.clone(), move || used.clone(), send);
         self.follow(watch)
     }
 

@@ -198,10 +198,14 @@ fn the_console_ends_at_a_key() {
     ] {
         let mut session = Session::start(arguments, &[]);
         session.until("Self test passed!");
+        let settings =
+            |session: &Session| session.master.as_ref().unwrap().get_termios().unwrap().local_flags;
+        let during = settings(&session);
         if let Some(key) = key {
             session.press(key);
         }
         assert_eq!(session.ended(), 0, "{key:?}");
+        assert_ne!(settings(&session), during, "echo and lines are back");
     }
 }
 
