@@ -125,9 +125,10 @@ mod on_linux {
                         continue;
                     };
                     if command == "link" {
-                        let turns = bus.with(n, |drone, _| drone.link_turns()).unwrap_or_default();
-                        let (usb, radio) = turns;
-                        print(&format!("Drone {}: link to USB {usb}, to the radio {radio}", n + 1));
+                        let turns = bus.with(n, |drone, _| (drone.link_turns(), drone.link_is_given_back()));
+                        let ((usb, radio), is_back) = turns.unwrap_or_default();
+                        let now = if is_back { ", given back" } else { "" };
+                        print(&format!("Drone {}: link to USB {usb}, to the radio {radio}{now}", n + 1));
                         continue;
                     }
                     bus.with(n, |drone, now| match command {

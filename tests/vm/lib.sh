@@ -96,9 +96,10 @@ once() {
   (shows said "$text" && for order in "$@"; do sleep 1 && echo "$order" >orders; done) &
 }
 
-# start SCENARIO [ID]: plugs in the simulated drone and waits for a device with this ID. Orders such as `unplug` go to file
-# descriptor 3, or to the pipe `orders`.
+# start SCENARIO [ID]: waits until the devices with this ID are gone, plugs in the simulated drone, and waits for a device
+# with this ID. Orders such as `unplug` go to file descriptor 3, or to the pipe `orders`.
 start() {
+  devices_are "${2:-0483:df11}" -eq 0
   rm -f orders
   mkfifo orders
   exec 3<>orders

@@ -89,7 +89,7 @@ kill -INT $console
 wait $console
 check "Ctrl-C is its normal end" [ $? -eq 0 ]
 echo link >&3
-check "and the link is back with the radio" shows sim.log "link to USB 1, to the radio 1"
+check "and the link is back with the radio" shows sim.log "link to USB [0-9]+, to the radio [0-9]+, given back"
 stop
 
 echo "== boards that cannot be read"
