@@ -16,10 +16,11 @@ use crate::job::Device;
 /// Countdown before the cable is plugged in, in seconds; longer if a screen reader reads the instructions.
 const COUNT: u64 = 3;
 const COUNT_SPOKEN: u64 = 8;
-/// How long to hold the button: one second longer than necessary, in case the cable was plugged in late.
-const HOLD: Duration = Duration::from_secs(6);
 /// Time allowed for plugging in the cable after the countdown.
 const PLUGGING: Duration = Duration::from_secs(2);
+/// How long to hold the button after the countdown: the time for plugging in, the five seconds that the power chip
+/// asks for, and one second more. Holding it longer does no harm.
+const HOLD: Duration = Duration::from_secs(8);
 /// Extra time for a screen reader to read out the instructions.
 const VOICE: Duration = Duration::from_secs(3);
 /// How long to wait for the drone after the button is released.

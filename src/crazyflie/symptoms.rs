@@ -99,7 +99,7 @@ pub const SYMPTOMS: &[Symptom] = &[
         "only M2, lit",
         "nothing",
         "the button was released too early, or the drone has no firmware that starts on this board",
-        "unplug USB and the battery, press the button before you plug in the cable, and hold it for six seconds; once \
+        "unplug USB and the battery, press the button before you plug in the cable, and hold it for eight seconds; once \
          in DFU mode, flash the drone again",
     )
     .answers(Leds::Solid)

@@ -77,7 +77,7 @@ fn the_wizard_leads_a_beginner_through_a_recovery() {
     ui.key('P');
     let beeps = |ui: &Interface| ui.effects.iter().filter(|e| matches!(e, Effect::Bell(_))).count();
     let before = beeps(&ui);
-    ui.wait(Duration::from_secs(6));
+    ui.wait(Duration::from_secs(8));
     assert_eq!(beeps(&ui), before + 1, "a beep signals when to let go");
     ui.key('B');
     ui.wait(Duration::from_secs(1));

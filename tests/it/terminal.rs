@@ -216,7 +216,7 @@ fn a_drone_that_does_not_start_is_recovered_with_the_wizard() {
     session.until("No drone found on USB");
     session.press("\r");
     session.until("Unplug USB and the battery");
-    for (hold, next) in [(2500, "What are its LEDs doing?"), (6300, "Nothing is written until you confirm")] {
+    for (hold, next) in [(2500, "What are its LEDs doing?"), (8300, "Nothing is written until you confirm")] {
         session.press("\r");
         session.until("Press the button and keep");
         session.press("B");
