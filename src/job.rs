@@ -601,6 +601,15 @@ impl Report {
         self.booted() == Some(true) && !self.health.has_failed() && !self.health.is_unproven()
     }
 
+    /// Something is known to be wrong with the drone, although the job itself did not fail.
+    pub fn is_unwell(&self) -> bool {
+        self.boot == Boot::Restarts
+            || self.runs_other
+            || self.health.has_failed()
+            || self.health.is_silent()
+            || self.loader.is_some_and(Loader::is_missing)
+    }
+
     /// The drone was flashed, or already held the image, runs what was flashed without a failed self-test, and will start
     /// again.
     pub fn flies(&self) -> bool {

@@ -501,6 +501,9 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
     let verdict = theme.text(&report::verdict(report));
     let flies = report.flies();
     let (head, style) = match &report.outcome {
+        Outcome::Flashed | Outcome::Unchanged if report.is_unwell() => {
+            (format!("! {verdict}, {took:.1} s"), theme.warn)
+        }
         Outcome::Flashed | Outcome::Unchanged | Outcome::Read(_) | Outcome::Identified => {
             (format!("{tick} {verdict}, {took:.1} s"), theme.good)
         }
