@@ -270,7 +270,7 @@ fn says(said: &Said) -> Check {
         Some(SelfTest::Failed(_)) => Some(format!("self-test failed: {}", symptoms::failed_parts(health))),
         None => None,
     });
-    facts.extend(health.parts.iter().cloned());
+    facts.extend(health.parts.iter().map(|part| part.trim_end_matches('.').to_owned()));
     facts.extend(health.crash.as_ref().map(|it| format!("last error: {}", symptoms::crash(it))));
     facts.extend(match &health.radio_chip {
         RadioChip::Unknown => None,

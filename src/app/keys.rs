@@ -284,9 +284,12 @@ fn console_row(app: &App) -> Option<Binding> {
     Some(Binding { why_not: console::why_not(app), ..console })
 }
 
+/// Why a line of a log cannot be explained.
+const NOTHING_TO_EXPLAIN: &str = "a routine line: nothing to explain. Select another line";
+
 fn in_console(view: &ConsoleView) -> Vec<Binding> {
     let mut explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
-    explain.why_not = view.log.explained().is_none().then(|| "a routine line: nothing to explain".to_owned());
+    explain.why_not = view.log.explained().is_none().then(|| NOTHING_TO_EXPLAIN.to_owned());
     let mut rows = vec![
         row(&[Key::Esc, Key::Char('q'), Key::Char('c')], "Esc", "close", Action::Back),
         explain,
@@ -406,6 +409,10 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
     }
     if is_final && view.stage != BatchStage::Identifying {
         rows.push(blink(app));
+    }
+    if view.stage == BatchStage::Over {
+        // What the advice for a refused image says.
+        rows.push(row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image)));
     }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
@@ -641,8 +648,7 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
         ],
         Overlay::Log => {
             let mut explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
-            explain.why_not =
-                app.log.explained().is_none().then(|| "a routine line: nothing to explain".to_owned());
+            explain.why_not = app.log.explained().is_none().then(|| NOTHING_TO_EXPLAIN.to_owned());
             let mut rows = vec![
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
                 explain,

@@ -55,7 +55,10 @@ Examples:
   cfdfu identify                      show board, bootloader and firmware
   cfdfu backup mine.bin               copy the whole flash to a file
   cfdfu inspect firmware-cf2-2026.08.zip
-  cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin";
+  cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin
+
+If a drone does not start, open the interface and press r. If no drone is
+found, run `cfdfu doctor`.";
 
 pub(super) const EXIT_STATUS: &str = "\
 Exit status:
