@@ -192,7 +192,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         CliCommand::Inspect { image } => {
             let image = files::read_image(image)?;
             console.inspection(&image);
-            // A backup of a drone with an incomplete firmware is not a damaged file.
+            // A backup of a drone with incomplete firmware is not a damaged file.
             if !matches!(image.content, Content::WholeFlash(_)) {
                 admission::all_there(&image).map_err(|refusal| report::refusal(&refusal))?;
             }
@@ -253,7 +253,7 @@ fn restore_job(
 ) -> Result<Exit, Problem> {
     let overrides = overrides(flash);
     if overrides.address.is_some() && firmware.is_none() {
-        let advice = "Leave out --address: the bootloader's address is fixed. With --firmware, it sets the \
+        let advice = "Omit --address: the bootloader's address is fixed. With --firmware, it sets the \
             firmware's address.";
         let message = "--address does not apply to a bootloader";
         return Err(Problem::new(Exit::Usage, ProblemKind::Address, message).advise(advice));
@@ -359,7 +359,7 @@ fn overrides(flash: &FlashArgs) -> Overrides {
     Overrides { address: flash.address, allow_mismatch: flash.allow_mismatch }
 }
 
-/// Reads and checks the images of a flash. Each board must have only one.
+/// Reads and checks the images of a flash. No two may be for the same board.
 fn images(
     paths: &[PathBuf],
     sha256: Option<Sha256>,
@@ -381,7 +381,7 @@ fn images(
         if let Some(board) = images.iter().find_map(|other| common_board(other, &image)) {
             let message = format!("two images are for {board}");
             return Err(Problem::new(Exit::Image, ProblemKind::SameBoard, message)
-                .advise("Leave out the one that you do not want. Nothing was changed."));
+                .advise("Omit the one that you do not want. Nothing was changed."));
         }
         images.push(image);
     }
@@ -397,14 +397,14 @@ fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
     Some(Board::named(code).to_string())
 }
 
-/// What distinguishes these images from others, for a station's journal.
+/// Identifies these images in a station's journal.
 fn identity_of(images: &[FlashImage]) -> String {
     let bytes: Vec<u8> =
         images.iter().flat_map(|image| image.image.segments()).flat_map(|it| it.data.clone()).collect();
     Sha256::of(&bytes).to_string()
 }
 
-/// What each drone of a batch has to do.
+/// The task for each drone of a batch.
 struct BatchTask {
     task: Task,
     /// The names of the task's images, for the report.
@@ -456,7 +456,7 @@ fn run_all(
     let world = batch_world(global, console)?;
     let (station, journal) = station.map_or((None, None), |(station, journal)| (Some(station), journal));
     let job = job(global, device, task);
-    // The job of an undo only finds its drone; the second one asks it to enter DFU mode.
+    // The first job of an undo only finds the drone; the second one asks it to enter DFU mode.
     let enter = if undo.is_some() { allowed(global, device, Enter::IfRunning) } else { job.enter };
     let enter = unaided(enter);
     let policy = Policy {
@@ -482,7 +482,7 @@ fn run_all(
     fleet::run(&world, policy, options, console)
 }
 
-/// How a drone of a batch enters DFU mode: a batch cannot guide several drones into it.
+/// How a drone of a batch enters DFU mode: a batch cannot guide the user through it for several drones.
 fn unaided(enter: Enter) -> Enter {
     if enter == Enter::IfRunning { Enter::Unaided } else { enter }
 }
@@ -498,7 +498,7 @@ fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWor
     Ok(fleet::FleetWorld { bus, for_worker, clock })
 }
 
-/// The bus of a worker: on Linux one of its own, if it is a real one that may be opened again.
+/// The bus of a worker. On Linux, it opens its own if `is_real`. Otherwise, or if that fails, it uses the shared one.
 fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool) -> WorkerBus {
     let shared = Arc::clone(shared);
     Arc::new(move || match (cfg!(target_os = "linux") && is_real).then(Libusb::new) {
@@ -507,7 +507,7 @@ fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool) -> WorkerBus {
     })
 }
 
-/// The task for these images, of which each drone gets the one for its board.
+/// The task that flashes these images. Each drone gets the one for its board.
 fn flash_task(flash: &FlashArgs, images: Vec<FlashImage>) -> Result<Task, Problem> {
     let mut images = images.into_iter();
     let Some(FlashImage { image, boards, platform, version }) = images.next() else {
@@ -670,7 +670,7 @@ fn run(global: &Global, device: &DeviceArgs, task: Task, console: &mut Console) 
     Ok(ended.report)
 }
 
-/// Prints the console of a running drone until a key, Ctrl-C or another signal, or for `limit` seconds.
+/// Prints the console of a running drone until a key, Ctrl-C or another signal stops it, or for `limit` seconds.
 fn watch_console(
     global: &Global,
     chosen: Option<&Selector>,
@@ -713,7 +713,7 @@ fn selector(global: &Global) -> Selector {
     global.device.first().cloned().unwrap_or_default()
 }
 
-/// Prints a checklist of the causes that keep a drone from being found or opened.
+/// Prints a checklist of what can prevent a drone from being found or opened.
 fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let world = world_or_error(global, console)?;
     let mut symptoms = gather(world.as_ref());
@@ -724,16 +724,16 @@ fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     Ok(if passed { Exit::Done } else { Exit::NoDevice })
 }
 
-/// Asks the running drones that can be opened what they say about themselves, one after the other.
+/// Queries the running drones that can be opened, one after the other.
 fn what_drones_say(
     bus: &Arc<dyn Bus>,
     clock: &Arc<dyn Clock>,
     drones: &[doctor::SeenDrone],
 ) -> Vec<doctor::Said> {
-    /// More would make the checklist slow and long; `identify --all` asks them all at once.
+    /// More would make the checklist slow and long; `identify --all` queries them all at once.
     const MOST: usize = 8;
     let asked = drones.iter().filter(|drone| drone.id == CRAZYFLIE && drone.open_error.is_none());
-    // An interrupt must not leave a drone's link switched to USB: it ends the queries, and the checklist follows.
+    // An interrupt ends only the queries, so that no drone's link stays switched to USB. The checklist follows.
     let stopped = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&stopped);
     let signals = Signals::listen(move |_| stop.store(true, Ordering::SeqCst));

@@ -17,11 +17,11 @@ use crate::crazyflie::names::RadioNames;
 
 /// Maximum size of a JSON file, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
-/// The journal of a station; the limit is for 40,000 drones.
+/// The journal of a station; the limit is enough for 11,000 drones.
 const JOURNAL: &str = "station.txt";
 const JOURNAL_MAX: u64 = 1024 * 1024;
 const RECENT: usize = 5;
-/// How many names of drones are remembered; a file of this length is below [`JSON_MAX`].
+/// The number of drone names to remember. It keeps the file smaller than [`JSON_MAX`].
 const NAMES: usize = 500;
 
 mod presence;
@@ -59,8 +59,8 @@ impl StateDir {
         File::options().create(true).append(true).open(path)
     }
 
-    /// The serial numbers of the drones that have got these images, according to the journal. A last line that a crash
-    /// has cut off is ignored.
+    /// The serial numbers of the drones that already have these images, according to the journal. A last line that was
+    /// truncated by a crash is ignored.
     pub(crate) fn journal(&self, images: &str) -> Vec<String> {
         let text = read(&self.dir.join(JOURNAL), JOURNAL_MAX).unwrap_or_default();
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -150,7 +150,7 @@ impl StateDir {
         self.write("names.json", &serde_json::json!(names))
     }
 
-    /// The remembered radio addresses of drones. Entries that are not one are ignored.
+    /// The remembered radio addresses of drones. Malformed entries are ignored.
     pub(crate) fn names(&self) -> RadioNames {
         let radio = |(serial, radio): (String, String)| Some((serial, radio.parse().ok()?));
         self.names_as_text().into_iter().filter_map(radio).collect()
@@ -266,7 +266,7 @@ mod tests {
         record.name("52004F000551343035333233", radio("radio://0/80/2M/E7E7E7E702")).unwrap();
         assert_eq!(name_of("338133873034"), None);
         assert!(name_of("52004F000551343035333233").is_some());
-        // Another program may have changed the file: nothing else in it is shown, such as escape sequences.
+        // Another program may have changed the file. Only radio addresses are shown, and no escape sequences.
         let text = "{\"AB\":\"\\u001b[2Jx\",\"CD\":\"radio://0/80/2M/E7E7E7E703\"}";
         fs::write(dir.path().join("state/names.json"), text).unwrap();
         assert_eq!((name_of("AB"), name_of("CD").is_some()), (None, true));

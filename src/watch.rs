@@ -1,4 +1,4 @@
-//! Watches the bus for a front end, in a thread of its own: no other thread of the front end looks at the bus.
+//! Watches the bus for a front end in a thread of its own. No other thread of the front end scans the bus.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -34,7 +34,8 @@ pub fn watch_drones(
     watch_bus(RetryingBus::new(bus, clock), busy, ERRORS, scan, report)
 }
 
-/// The thread that watches the bus. Dropping this ends it before its next scan: it must not open a drone of the next batch.
+/// The thread that watches the bus. Dropping this stops the thread before its next scan, so that it does not open a
+/// drone of the next batch.
 #[must_use]
 pub struct Watcher(Arc<AtomicBool>);
 
@@ -44,7 +45,7 @@ impl Drop for Watcher {
     }
 }
 
-/// Returns the ports whose drones have a job now. A scan calls it after it has read the list of the bus: see
+/// Returns the ports whose drones have a job now. A scan calls it after listing the devices on the bus: see
 /// [`ScanCache`].
 pub(crate) type BusyNow<'a> = dyn FnMut() -> HashSet<Location> + 'a;
 

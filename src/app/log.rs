@@ -38,7 +38,7 @@ impl Log {
     /// Adds an entry from the worker.
     pub(crate) fn record(&mut self, at: Duration, level: Level, entry: LogEntry) {
         let text = match &entry {
-            // A console has only such lines.
+            // Without the "Console: " prefix, because every line of a console would have it.
             LogEntry::Console(line) => line.clone(),
             entry => entry.to_string(),
         };
@@ -194,20 +194,20 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
             "A module failed its test, so the self-test failed: the drone does not start its motors."
         }
         ConsoleFact::PartFailed(_) => {
-            "A part of a module failed. Whether the self-test fails with it, a later line says."
+            "A part of a module failed. A later line reports whether the whole self-test failed."
         }
         ConsoleFact::Assert(_) => {
-            "The firmware found a state that must not occur, and stopped. The line names the source file and the line \
-             number, which the firmware's author needs."
+            "The firmware reached a state that must never occur, and stopped. The line names the source file and the \
+             line number, which the firmware's author needs."
         }
         ConsoleFact::HardFault => {
-            "The processor met an instruction or an address that is not valid, and stopped. The author of the firmware can \
-             find the place from the value of pc."
+            "The processor hit an invalid instruction or address, and stopped. The firmware's author can find the \
+             faulty code from the value of pc."
         }
         ConsoleFact::RadioChip(_) => {
             "The radio chip has its own firmware, which is updated over radio, not over USB."
         }
-        ConsoleFact::Deck(_) => "The firmware found this deck by its memory and starts its driver.",
+        ConsoleFact::Deck(_) => "The firmware recognised this deck from its memory and starts its driver.",
     }
 }
 

@@ -28,12 +28,12 @@ use crate::sys::signals::{Signal, Signals};
 use crate::usb::{Bus, times_on_one_wire};
 use crate::watch;
 
-/// How often the fleet's limits in time are checked.
+/// How often the fleet's time limits are checked.
 const TICK: Duration = Duration::from_millis(100);
 /// The shortest time between two reports of a drone's progress.
 const PROGRESS: Duration = Duration::from_millis(100);
 
-/// What the batch runs on.
+/// The buses and the clock of a batch.
 pub(super) struct FleetWorld {
     /// The bus that the scanner reads.
     pub bus: Arc<dyn Bus>,
@@ -41,7 +41,7 @@ pub(super) struct FleetWorld {
     pub clock: Arc<dyn Clock>,
 }
 
-/// How a batch ends.
+/// The options of a batch, except its [`Policy`].
 pub(super) struct Options {
     pub waits: Waits,
     pub logs: usize,
@@ -81,7 +81,7 @@ struct Batch<'a> {
     fleet: Fleet,
     crews: Crews,
     inputs: Sender<FleetInput>,
-    /// When the progress of each row was printed last.
+    /// When the progress of each row was last printed.
     printed: Vec<Duration>,
     hung_up: bool,
     over: bool,
@@ -137,7 +137,7 @@ fn conclude(fleet: &Fleet, took: Duration, exit: Exit, hung_up: bool, console: &
     }
 }
 
-/// What `--strict` found out.
+/// What `--strict` found.
 enum Survey {
     /// An image fits each of these drones.
     Fits(Vec<DroneAt>),
@@ -206,7 +206,7 @@ fn conduct(
         options.logs,
     );
     let devices = inputs.clone();
-    // A drone whose serial number is asked for must be opened, even if another instance is using it.
+    // A drone selected by its serial number must be opened, even if another instance is using it.
     let by_serial = policy.selected.iter().any(|selector| matches!(selector, Selector::Serial(_)));
     let record = if console.is_demo() || by_serial { None } else { StateDir::of_user() };
     let _watcher = watch::watch_drones(
@@ -226,7 +226,9 @@ fn conduct(
     })
     .map_err(|error| Problem::new(Exit::Defect, ProblemKind::Signals, error))?;
     if policy.station.as_ref().is_some_and(|station| station.hold) {
-        console.line("Drones that are plugged in from now on are flashed. Press Enter to flash those that are plugged in.");
+        console.line(
+            "Drones plugged in from now on are flashed. Press Enter to flash those already plugged in.",
+        );
         let outbox = inputs.clone();
         thread::spawn(move || {
             let mut line = String::new();
@@ -315,7 +317,7 @@ impl Batch<'_> {
     fn undo(&mut self, id: usize, found: Ended, console: &mut Console) -> Option<FleetMsg> {
         let Undo { allow_mismatch, enter } = self.options.undo.as_ref()?;
         if self.fleet.is_stopped() {
-            // The signal came after the drone had been found.
+            // The signal arrived after the drone had been found.
             let report = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
             return Some(FleetMsg::Ended(id, Box::new(report), None));
         }
@@ -347,7 +349,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Whether to print this event: of the progress, ten times a second and the end of each phase are enough.
+    /// Whether to print this event. Progress is printed at the start and the end of each phase, and in between at most
+    /// ten times a second.
     fn is_due(&mut self, now: Duration, id: usize, event: &Event) -> bool {
         let Event::Progress { done, total, .. } = event else { return true };
         self.printed.resize(self.printed.len().max(id + 1), Duration::ZERO);
@@ -358,7 +361,7 @@ impl Batch<'_> {
         is_due
     }
 
-    /// What the user should know before the first drone is touched.
+    /// Prints what the user should know before the first drone is touched.
     fn announce(&self, console: &mut Console) {
         let shared = self.fleet.most_on_one_wire();
         if let Some(times) = times_on_one_wire(shared) {
@@ -369,7 +372,7 @@ impl Batch<'_> {
         }
         for serial in self.fleet.shared_serials() {
             console.line(&format!(
-                "Several drones show the serial number {serial}. cfdfu tells them apart by their ports."
+                "Several drones report the serial number {serial}. cfdfu distinguishes them by their ports."
             ));
         }
     }
@@ -444,14 +447,14 @@ impl Batch<'_> {
         let line = format!("{} {images}\n", row.device.strings.serial);
         if let Err(error) = journal.write_all(line.as_bytes()).and_then(|()| journal.sync_all()) {
             console.line(&format!(
-                "Warning: the journal cannot be written ({error}): --resume will not know this drone."
+                "Warning: cannot write the journal ({error}): --resume may flash this drone again."
             ));
         }
     }
 }
 
-/// One beep for a drone that is done, two if it needs its power cut or has not reported its self-test, three if the flash
-/// or the self-test failed.
+/// One beep for a drone that is done, two if it needs a power cycle or has not reported its self-test, three if the
+/// flash or the self-test failed.
 fn beeps(row: &Row) -> usize {
     match &row.report {
         Some(report) if report.health.has_failed() => 3,

@@ -1,4 +1,4 @@
-//! The panic hook: a panic must neither leave the terminal in raw mode nor print over the interface.
+//! The panic hook. After a panic, the terminal must not stay in raw mode, and nothing may print over the interface.
 
 use std::io::Write;
 use std::thread;

@@ -1,5 +1,5 @@
 //! The radio addresses of drones, by serial number: a drone's name in a swarm. Only a running drone reports its address,
-//! so it is remembered for a drone in DFU mode.
+//! so cfdfu remembers it for when the drone is in DFU mode.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use super::is_same_serial;
 pub struct RadioNames(BTreeMap<String, Radio>);
 
 impl RadioNames {
-    /// Remembers the address of a drone by the serial number that its firmware reports. The shorter one of DFU mode may
-    /// belong to several drones of a batch, so it is not used.
+    /// Remembers the address of a drone by the serial number that its firmware reports. The shorter one of DFU mode is
+    /// ignored, because several drones of a batch may share it.
     pub fn insert(&mut self, serial: &str, radio: Radio) {
         if is_of_firmware(serial) {
             self.0.insert(serial.to_owned(), radio);

@@ -25,7 +25,7 @@ pub struct Overrides {
 pub(crate) enum Purpose {
     /// Everything except the bootloader's sector.
     Flash,
-    /// The bootloader, with or without a firmware.
+    /// The bootloader, with or without firmware.
     RestoreBootloader,
 }
 
@@ -63,7 +63,7 @@ impl ApprovedImage {
 pub enum Refusal {
     #[error("this image is for the radio chip (nRF51), which USB DFU cannot reach")]
     Radio,
-    /// `cf2loader` given as a firmware.
+    /// `cf2loader` given as firmware.
     #[error("this is the Bitcraze bootloader, not a firmware")]
     LoaderAsFirmware,
     /// Something other than a bootloader given as the bootloader.
@@ -115,7 +115,7 @@ pub enum Refusal {
     /// An unrecognised image that is linked for the address of the bootloader.
     #[error("this image is linked for 0x08000000, where the bootloader is, and would not run at {address}")]
     Foreign { address: Address },
-    /// A firmware linked for an address other than the requested one.
+    /// Firmware linked for an address other than the requested one.
     #[error("this image is linked for {linked} and would not run at {address}")]
     WrongAddress {
         linked: Address,
@@ -150,13 +150,13 @@ pub enum Refusal {
     },
 }
 
-/// Approves a firmware for 0x08004000, or an unrecognised image if the user overrides the refusal.
+/// Approves firmware for 0x08004000, or an unrecognised image if the user overrides the refusal.
 pub fn flash(image: &Image, overrides: Overrides) -> Result<ApprovedImage, Refusal> {
     Ok(ApprovedImage::new(Purpose::Flash, firmware_segments(image, overrides)?))
 }
 
-/// Approves the bootloader for sector 0 and, in the same job, a firmware after it. `loader` may also be a copy of the
-/// whole flash, in which case `firmware` replaces the one that it contains.
+/// Approves the bootloader for sector 0 and, in the same job, firmware after it. `loader` may also be a copy of the
+/// whole flash, in which case `firmware` replaces the firmware in the copy.
 pub fn restore(
     loader: &Image,
     firmware: Option<&Image>,
@@ -239,7 +239,7 @@ fn place(image: &Image, overrides: Overrides) -> Result<Address, Refusal> {
     }
 }
 
-/// Refuses an incomplete image. There is no override: such an image would be flashed, would verify, and would not
+/// Refuses an incomplete image. There is no override: such an image would be flashed and verified, but would not
 /// start.
 pub(crate) fn all_there(image: &Image) -> Result<(), Refusal> {
     match image.extent {
@@ -411,7 +411,7 @@ mod tests {
         assert_eq!(restore(&loader, Some(&bad), OVERRIDE), Err(refusal));
         let gap = Image { extent: Extent::Gap { bytes: 16 }, ..good.clone() };
         assert_eq!(flash(&gap, OVERRIDE), Err(Refusal::LeavesOut { bytes: 16 }));
-        // A backup of a drone with half a firmware: its bootloader may be restored together with another firmware.
+        // A backup of a drone with incomplete firmware: its bootloader may be restored together with another firmware.
         let copy = half(Content::WholeFlash(WholeFlash { loader: true, firmware: None }));
         assert_eq!(restore(&copy, None, OVERRIDE), Err(Refusal::IncompleteCopy));
         assert!(restore(&copy, Some(&good), Overrides::default()).is_ok());

@@ -9,7 +9,7 @@
 //! - The copy covers every sector that has changed since it was made: each retry adds the sectors that it reaches.
 //! - An interrupted undo keeps its target, and the next undo continues with it.
 //!
-//! This module does no I/O: `record` keeps the history in files, or `supervise::copies` keeps it in memory.
+//! This module does no I/O: `record` keeps the history in files, `supervise::copies` in memory.
 
 use std::ops::Range;
 

@@ -41,7 +41,7 @@ const REASONS: [(NoCopy, &str); 4] = [
     (NoCopy::Damaged, "damaged"),
 ];
 
-/// Content of an `unfinished` or `wrote` file. `undoes` is the file name of the copy that an undo puts back; each piece
+/// Content of an `unfinished` or `wrote` file. `undoes` is the file name of the copy that an undo restores; each piece
 /// is an address, a length and a checksum.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -74,7 +74,7 @@ pub(crate) enum Kept {
     None(NoCopy),
 }
 
-/// What an undo would put back.
+/// What an undo would restore.
 pub(crate) struct Target {
     pub path: PathBuf,
     pub copy: Segment,
@@ -134,7 +134,7 @@ impl StateDir {
         Ok(begun)
     }
 
-    /// Finds what an undo of this drone's last change would put back.
+    /// Finds what an undo of this drone's last change would restore.
     pub(crate) fn target(&self, drone: &DroneAt) -> io::Result<Result<Target, NoCopy>> {
         let files = self.files_of(drone)?;
         let history = history(&files);
@@ -318,7 +318,7 @@ fn history(files: &[PathBuf]) -> History {
     };
     match unfinished(mark, files) {
         Some(unfinished) => History { last, unfinished: Some(unfinished), wrote: Vec::new() },
-        // The mark is unreadable, so the newest copy may be the wrong one to put back.
+        // The mark is unreadable, so the newest copy may be the wrong one to restore.
         None => History { last: damaged, ..History::default() },
     }
 }
@@ -341,7 +341,7 @@ fn numbers(pieces: &[Piece]) -> Vec<(u32, u32, u32)> {
     pieces.iter().map(|piece| (piece.span.start().0, piece.span.len(), piece.crc)).collect()
 }
 
-/// Reads the unfinished change from a mark; `None` if the mark, or the copy to put back, cannot be read.
+/// Reads the unfinished change from a mark; `None` if the mark, or the copy to restore, cannot be read.
 fn unfinished(mark: &Path, files: &[PathBuf]) -> Option<Unfinished> {
     let Mark { undoes, writes, earlier } = serde_json::from_slice(&read(mark, COPY_MAX)?).ok()?;
     let undoes = match undoes {
@@ -499,7 +499,7 @@ mod tests {
         assert_eq!(target(&record, &at("1-3", serial)), Ok(2));
     }
 
-    /// The newest copy is what the interrupted undo overwrote. It must not be put back, whichever file is damaged.
+    /// The newest copy is what the interrupted undo overwrote. It must not be restored, whichever file is damaged.
     #[test]
     fn an_unreadable_record_of_an_undo_is_reported_as_damaged() {
         let interrupted = || {
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_copies_are_kept_and_the_newest_one_is_put_back() {
+    fn the_newest_copies_are_kept_and_the_newest_one_is_restored() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir { dir: dir.path().join("state") };
         let drone = at("1-2", "338133873034");
@@ -607,7 +607,7 @@ mod tests {
         record.begin(&drone, &[copy(1)], Some(&half), Change::Undo).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(2), "what the undo overwrote");
         assert_eq!(expected(&record, &drone), [Piece::of(&copy(1)).unwrap()]);
-        // The reason is recorded for a flash without a copy, and for a flash over a partial firmware of unknown origin.
+        // The reason is recorded for a flash without a copy, and for a flash over partial firmware of unknown origin.
         record.begin(&drone, &[copy(3)], None, Change::Flash).unwrap().end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Err(NoCopy::NotKept));
         record.begin(&drone, &[copy(3)], Some(&half), Change::Flash).unwrap().end(&Outcome::Flashed);

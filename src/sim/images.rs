@@ -32,7 +32,7 @@ pub const FIRMWARE_LEN: usize = 243_176;
 /// The size of the smallest firmware that [`firmware`] makes, in bytes.
 pub const FIRMWARE_MIN: usize = 4096;
 
-/// A Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards, each given as code and name.
+/// Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards, each given as code and name.
 pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
     let mut text = Vec::new();
     text.extend_from_slice(b"\0Bitcraze AB\0Crazyflie 2.x\0Raw CRTP interface\0");
@@ -54,7 +54,7 @@ pub fn loader() -> Vec<u8> {
     program(0x0800_0000, 0x2000_5000, &text, 7256, 1)
 }
 
-/// A program of another flight controller, linked for the start of flash.
+/// A program for another flight controller, linked for the start of flash.
 pub fn foreign(len: usize) -> Vec<u8> {
     program(0x0800_0000, 0x2002_0000, b"another flight controller", len, 3)
 }

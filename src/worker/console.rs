@@ -12,10 +12,10 @@ use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError};
 
 /// How long to retry opening the link.
 const OPEN: Duration = Duration::from_secs(1);
-/// How long to wait for a packet before the job may be stopped.
+/// How long one wait for a packet lasts. The job can be stopped only between two waits.
 const LISTEN: Duration = Duration::from_millis(100);
-/// How long a drone that was in DFU mode is left to the program that flashed it: its start, and the time in which that
-/// program reads the console to see whether the drone is well.
+/// How long not to open a drone that was in DFU mode. It has to start first, and the program that flashed it may then
+/// read the console to check its health.
 const LEFT_ALONE: Duration = Duration::from_secs(6);
 /// The pause between attempts to open the link of a drone that is back.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -24,7 +24,7 @@ const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// The limit of a wait that only the user ends: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// Posts each line as [`Event::Console`], for up to `limit`. Stopping the job is its normal end, too.
+/// Posts each line as [`Event::Console`], for up to `limit`. A stopped job is not an error.
 pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> Result<Outcome, Stop> {
     let mut device = find::device(ctx, job)?;
     if device.mode == Mode::Dfu {
@@ -38,7 +38,7 @@ pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> 
     let end = start + limit.unwrap_or(FOREVER);
     loop {
         let result = listen(ctx, &mut link, start, end);
-        // A line without an end may be the last words of a firmware that crashed.
+        // An incomplete line may be the last output of firmware that crashed.
         post(ctx, start, link.last_line());
         drop(link);
         let Err(error) = result else { return Ok(Outcome::Identified) };
@@ -59,7 +59,7 @@ fn listen(
     end: Duration,
 ) -> Result<(), TransferError> {
     let opened = ctx.clock.now();
-    // The start of the firmware may take the link back to the radio.
+    // The firmware may switch the link back to the radio while it starts.
     let mut again = AGAIN.into_iter().peekable();
     while ctx.check_cancelled().is_ok() && ctx.clock.now() < end {
         let lines = link.listen(LISTEN)?;
@@ -76,7 +76,7 @@ fn post(ctx: &Ctx<'_>, start: Duration, lines: impl IntoIterator<Item = ConsoleL
     lines.into_iter().for_each(|line| ctx.post(Event::Console { at, line }));
 }
 
-/// Waits until the same drone runs again, and opens its link. `None` if that takes longer than until `end`.
+/// Waits until the same drone runs again, and opens its link. `None` if that does not happen before `end`.
 fn returns(
     ctx: &mut Ctx<'_>,
     device: &Device,

@@ -1,6 +1,6 @@
-//! The CRTP link to a running Crazyflie over USB. Opening it switches the firmware's link from the radio to USB; dropping
-//! it switches it back, whatever happens to the job. While it is open, it collects what the firmware prints on its
-//! console: the packets of the console and the answers to questions arrive on the same endpoint.
+//! The CRTP link to a running Crazyflie over USB. Opening it switches the firmware's link from the radio to USB, and
+//! dropping it switches back, however the job ends. While it is open, it collects what the firmware prints on its
+//! console, because console packets and answers arrive on the same endpoint.
 
 use std::time::Duration;
 
@@ -14,8 +14,7 @@ use crate::usb::{TransferError, Transport};
 
 /// Time limit for one packet. Switching the link takes no time, and the firmware sends a packet within one tick.
 const PACKET: Duration = Duration::from_millis(100);
-/// Time limit for the read that claims the interface. No packet arrives before the link is switched, except one that was
-/// left over.
+/// Time limit for the read that claims the interface. Before the link is switched, only a left-over packet can arrive.
 const CLAIM: Duration = Duration::from_millis(10);
 /// How long to wait for an answer among the console's packets.
 const ANSWER: Duration = Duration::from_millis(300);
@@ -25,7 +24,7 @@ const OPEN_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct FirmwareLink {
     transport: Box<dyn Transport>,
     reader: ConsoleReader,
-    /// What the firmware has said about its health since the link was opened.
+    /// What the firmware has reported about its health since the link was opened.
     pub(super) health: Health,
     /// The lines that [`FirmwareLink::listen`] has not returned yet.
     lines: Vec<ConsoleLine>,
@@ -34,18 +33,18 @@ pub(super) struct FirmwareLink {
 /// Why the link was not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unopened {
-    /// It is another device by now, another program such as cfclient uses its link, or access is denied: its link must
-    /// not be switched.
+    /// The device has been replaced by another one, another program such as cfclient uses its link, or access is
+    /// denied. The link must not be switched.
     NotOurs,
-    /// The device is on the bus, and does not answer.
+    /// The device is on the bus but does not answer.
     Silent,
 }
 
 impl FirmwareLink {
     /// Opens the link to the running `device`, retrying for up to `limit`: firmware that has just started needs a moment,
-    /// and another cfdfu may identify the drone.
+    /// and another cfdfu may be identifying the drone.
     ///
-    /// `serial` is the serial number of the drone, in either mode; empty if it is not known.
+    /// `serial` is the serial number of the drone in either mode, or empty if unknown.
     pub(super) fn open(
         ctx: &Ctx<'_>,
         device: &Device,
@@ -105,13 +104,14 @@ impl FirmwareLink {
         Ok(link)
     }
 
-    /// Switches the firmware's link to USB. The firmware switches it back to the radio during its start (`comm.c`), so this
-    /// is repeated while it does not answer.
+    /// Switches the firmware's link to USB. The firmware switches it back to the radio while it starts (`comm.c`), so
+    /// callers repeat this until it answers.
     pub(super) fn switch_to_usb(&mut self) -> Result<(), TransferError> {
         self.transport.control_out(LINK_TO_USB, &[], PACKET).map(drop)
     }
 
-    /// Sends a packet and waits for its answer. Of other packets, only the console's count. `None` if no answer comes.
+    /// Sends a packet and waits for its answer. Collects console packets and ignores all others. `None` if no answer
+    /// arrives.
     pub(super) fn ask<T>(
         &mut self,
         ctx: &Ctx<'_>,
@@ -143,7 +143,7 @@ impl FirmwareLink {
         Ok(None)
     }
 
-    /// Like [`FirmwareLink::ask`], but asks once more if no answer comes: the question or its answer may be lost.
+    /// Like [`FirmwareLink::ask`], but asks once more if no answer arrives: either packet may have been lost.
     pub(super) fn ask_twice<T>(
         &mut self,
         ctx: &Ctx<'_>,
@@ -156,7 +156,7 @@ impl FirmwareLink {
         }
     }
 
-    /// Waits up to `limit` for a packet, and returns the console lines that have ended since the last call.
+    /// Waits up to `limit` for a packet, and returns the console lines completed since the last call.
     pub(super) fn listen(&mut self, limit: Duration) -> Result<Vec<ConsoleLine>, TransferError> {
         let mut packet = [0; CRTP_MAX];
         match self.transport.bulk_in(CRTP_IN, &mut packet, limit) {
@@ -167,7 +167,7 @@ impl FirmwareLink {
         Ok(std::mem::take(&mut self.lines))
     }
 
-    /// The line whose end has not arrived.
+    /// The last line, if its end has not arrived.
     pub(super) fn last_line(&mut self) -> Option<ConsoleLine> {
         self.reader.end()
     }

@@ -13,13 +13,14 @@ use crate::usb::TransferError;
 const MEMORIES: u8 = 16;
 /// How long the search for a parameter may take. The firmware has about four hundred, and each takes two transfers.
 const SEARCH: Duration = Duration::from_millis(900);
-/// How long to wait for console text once all questions are answered. The firmware sends what it has kept without pauses.
+/// How long to wait for console text once all questions are answered. The firmware sends its buffered text without
+/// pauses.
 const REST: Duration = Duration::from_millis(20);
-/// The most packets of console text to read after the questions: what the firmware keeps (`crtp.c`).
+/// The most packets of console text to read after the questions: the number that the firmware buffers (`crtp.c`).
 const KEPT: usize = 200;
 
-/// Queries everything that the running `device` says about itself, retrying for up to `limit`: firmware that has just
-/// started needs a moment.
+/// Queries everything that the running `device` reports about itself, retrying for up to `limit`: firmware that has
+/// just started needs a moment.
 pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Running {
     let start = ctx.clock.now();
     let mut running = Running::default();
@@ -30,7 +31,7 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
             return running;
         }
     };
-    // The link may have been opened only at the end of the time, and is asked at least once.
+    // Opening the link may have taken all of the time. Ask at least once even then.
     while running.version.is_none() && ctx.check_cancelled().is_ok() {
         match version(ctx, &mut link) {
             Ok(version) => running.version = version,
@@ -46,7 +47,7 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
     if running.version.is_some() && ctx.check_cancelled().is_ok() {
         running.board = question(ctx, &mut link, CrtpQuestion::BoardName).unwrap_or(None);
         running.radio = radio(ctx, &mut link).unwrap_or(None);
-        // The link may be lost by now; the health then stays what it is.
+        // If the link is lost, the health stays as it is.
         let _ = health(ctx, &mut link);
     }
     running.health = link.health.clone();
@@ -54,7 +55,7 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
     running
 }
 
-/// Asks for the version. Without an answer, switches the link to USB again: the firmware's own start switches it back.
+/// Asks for the version. Without an answer, switches the link to USB again: firmware that starts switches it back.
 pub(super) fn version(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<String>, TransferError> {
     let version = question(ctx, link, CrtpQuestion::Version)?;
     if version.is_none() {
@@ -71,7 +72,8 @@ fn question(
     link.ask(ctx, &question.packet(), |packet| question.answer(packet))
 }
 
-/// Reads the console text that the firmware has kept. If it has no verdict of the self-test, the parameter decides.
+/// Reads the console text that the firmware has buffered. If the text lacks the self-test's verdict, asks for the
+/// parameter instead.
 fn health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
     for _ in 0..KEPT {
         let before = ctx.clock.now();
@@ -116,7 +118,7 @@ pub(super) fn find_self_test(
     Ok(None)
 }
 
-/// Reads that parameter.
+/// Reads the parameter that [`find_self_test`] found.
 pub(super) fn self_test_passed(
     ctx: &Ctx<'_>,
     link: &mut FirmwareLink,

@@ -1,5 +1,5 @@
-//! What cfdfu makes of a drone that has started: the verdict of its self-test, an error that restarts it, silence. Also
-//! the console, whose packets may be cut anywhere, and which always gives its link back.
+//! How cfdfu judges a drone that has started: by the verdict of its self-test, an error that restarts it, or silence.
+//! Also the console, whose packets may be cut anywhere, and which always gives the link back to the radio.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn flash(scenario: &str) -> (Report, World) {
     (report, world)
 }
 
-/// What a running drone says about itself.
+/// The health that a running drone reports.
 fn identify(scenario: &str) -> Health {
     let events = World::new(scenario).run(Job::new(Task::Identify)).events;
     let known = events.into_iter().find_map(|event| match event {
@@ -42,13 +42,13 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
         ("bad-deck", Some(SelfTest::Failed(vec![Module::Deck])), false),
         ("bad-sensor", Some(SelfTest::Failed(vec![Module::Sensors])), false),
         ("bad-eeprom", Some(SelfTest::Failed(vec![Module::Settings])), false),
-        // The console says nothing, so the parameter decides.
+        // The console has no verdict, so the parameter decides.
         ("console-read", Some(SelfTest::Passed), true),
         ("console-floods", Some(SelfTest::Passed), true),
         ("radio-silent", Some(SelfTest::Passed), false),
-        // Another switch of the link brings the answers.
+        // It answers after the link is switched again.
         ("slow-eeprom", Some(SelfTest::Passed), true),
-        // The tests are not over after three seconds, or never begin.
+        // The tests take longer than three seconds, or never begin.
         ("slow-deck", Some(SelfTest::NotYet), false),
         ("hung-deck", Some(SelfTest::NotYet), false),
         ("hung-start", None, false),
@@ -69,12 +69,12 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
     assert_eq!(deck.health.decks, ["bcFlow2"]);
 }
 
-/// The link was switched to USB, and last of all to the radio.
+/// The link was switched to USB and finally back to the radio.
 fn is_given_back(world: &World) -> bool {
     world.bus.with(0, |drone, _| drone.link_is_given_back()).unwrap()
 }
 
-/// A transfer that fails while the drone is watched neither leaves the link with USB nor brings a wrong verdict.
+/// A failed transfer while the drone is watched must neither keep the link on USB nor cause a wrong verdict.
 #[test]
 fn the_link_goes_back_to_the_radio_after_any_fault() {
     for scenario in ["healthy", "bad-deck", "console-read"] {
@@ -89,7 +89,7 @@ fn the_link_goes_back_to_the_radio_after_any_fault() {
         let (whole, _, transfers) = flash(None);
         assert!(transfers > 150, "{transfers}");
         for fault in [Fault::Stall, Fault::Timeout, Fault::LostAnswer] {
-            // The transfers after the flash: the watch.
+            // The transfers after the flash, while the drone is watched.
             for at in transfers - 60..transfers {
                 let (report, world, _) = flash(Some(Script { at, fault }));
                 assert_eq!(report.outcome, Outcome::Flashed, "{scenario}, {fault:?} at {at}");
@@ -108,24 +108,24 @@ fn the_link_goes_back_to_the_radio_after_any_fault() {
 }
 
 #[test]
-fn a_running_drone_says_what_is_wrong_with_it() {
+fn a_running_drone_reports_what_is_wrong_with_it() {
     assert_eq!(identify("healthy").self_test, Some(SelfTest::Passed));
     assert_eq!(identify("bad-sensor").self_test, Some(SelfTest::Failed(vec![Module::Sensors])));
-    assert_eq!(identify("console-read").self_test, Some(SelfTest::Passed), "by the parameter");
+    assert_eq!(identify("console-read").self_test, Some(SelfTest::Passed), "according to the parameter");
     assert!(identify("hung-start").is_silent());
     assert_eq!(identify("radio-silent").radio_chip, RadioChip::Silent);
-    assert!(identify("hung-start").printed, "the first lines come before the hang");
+    assert!(identify("hung-start").printed, "the first lines are printed before the hang");
 }
 
-/// The firmware stops, the watchdog restarts it, and only the next run says why.
+/// The firmware stops, the watchdog restarts it, and only the next run reports why.
 #[test]
-fn a_failed_assertion_is_reported_with_its_place() {
+fn a_failed_assertion_is_reported_with_its_location() {
     let (report, world) = flash("asserting");
     assert_eq!((report.boot, report.booted()), (Boot::Restarts, Some(false)));
     assert_eq!(report.health.crash, Some(Crash::Assert("src/modules/src/stabilizer.c:245".to_owned())));
     assert_eq!(report.health.self_test, Some(SelfTest::Failed(vec![Module::LastRun])));
     assert!(is_given_back(&world));
-    // A drone that restarts again and again never gets as far as its report.
+    // A drone that keeps restarting never reaches its report.
     let (report, _) = flash("restarting");
     assert_eq!((report.boot, report.health.crash), (Boot::Restarts, None));
 }
@@ -172,7 +172,7 @@ fn a_console_line_is_read_the_same_however_its_packets_are_cut() {
 }
 
 #[test]
-fn a_strange_console_does_no_harm() {
+fn malformed_console_output_is_harmless() {
     // The firmware's mark for a full queue ends with a NUL.
     assert_eq!(heard(&[b"SYS: a<F>\n\0", b"SYS: b\n"]), [line("SYS: a", true), line("SYS: b", false)]);
     assert_eq!(heard(&[b"\xFF\xC3\x28\x1b[2J\xE2\x80\xAEx\n"]).len(), 1);
@@ -193,7 +193,7 @@ fn a_strange_console_does_no_harm() {
     assert_eq!(
         ConsoleFact::of("SYS: Assert failed src/x.c:1"),
         Some(ConsoleFact::Assert("src/x.c:1".to_owned())),
-        "the last words of the run that failed"
+        "the last line of the run that failed"
     );
     assert_eq!(ConsoleFact::of("APP: Self test passed!"), None, "only the system task decides");
 }
@@ -218,7 +218,7 @@ fn health(lines: &[ConsoleLine]) -> Health {
     health
 }
 
-/// The console of a drone that is unplugged, plugged in again and then stopped by the user.
+/// The drone is unplugged and plugged in again, and then the user stops the console.
 #[test]
 fn the_console_continues_after_a_restart_and_gives_the_link_back() {
     let world = World::new("healthy");
@@ -252,9 +252,9 @@ fn the_console_continues_after_a_restart_and_gives_the_link_back() {
     assert!(texts.iter().any(|text| text == "SYS: Crazyflie 2.1 is up and running!"), "{texts:?}");
 }
 
-/// A key skips the wait for the verdict, or the drone is unplugged.
+/// The verdict is missing if a key skipped the wait for it, or if the drone was unplugged.
 #[test]
-fn a_drone_whose_verdict_nobody_has_seen_is_not_ready_to_fly() {
+fn a_drone_whose_verdict_is_missing_is_not_ready_to_fly() {
     let report = |asked: bool, self_test: Option<SelfTest>| {
         let health = Box::new(Health { asked, self_test, ..Health::default() });
         Report { boot: Boot::NotWatched, health, ..Report::nothing_done(Outcome::Flashed) }
@@ -264,7 +264,7 @@ fn a_drone_whose_verdict_nobody_has_seen_is_not_ready_to_fly() {
     assert!(report(false, None).flies(), "another program uses its link");
 }
 
-/// Only questions are sent: no parameter is set, and the LEDs stay under the firmware's control.
+/// cfdfu sends only questions: no parameter is set, and the LEDs stay under the firmware's control.
 #[test]
 fn listening_changes_nothing_on_the_drone() {
     for scenario in ["healthy", "console-read", "bad-deck", "asserting"] {
@@ -274,10 +274,10 @@ fn listening_changes_nothing_on_the_drone() {
     }
 }
 
-/// What a person, a script and the plain interface see of each drone. Without `--require-boot`, the status is 0, because the
-/// image is on the drone.
+/// The command line, JSON and the plain interface report the same about each drone. Without `--require-boot`, the
+/// status is 0, because the image is on the drone.
 #[test]
-fn each_ailment_is_reported_in_every_output() {
+fn each_problem_is_reported_in_every_output() {
     let folder = Folder::with_image();
     let cases = [
         ("healthy", 0, "passed", "Ready to fly!"),
@@ -314,9 +314,9 @@ fn each_ailment_is_reported_in_every_output() {
     }
 }
 
-/// Firmware from 2024.2 on does not work with an older radio chip, which USB cannot update.
+/// Firmware 2024.2 or newer does not work with an older radio chip, which USB cannot update.
 #[test]
-fn versions_that_do_not_belong_together_are_reported() {
+fn incompatible_versions_are_reported() {
     let world = World::new("healthy");
     world.bus.with(0, |drone, _| drone.traits.radio_chip = "2023.11");
     let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;

@@ -46,11 +46,12 @@ pub(super) fn on_event(app: &mut App, event: Event) {
     }
 }
 
-/// Handles the end of the identify. On any screen but Home, drops the result, because a job may change the drone.
+/// Handles the end of a background identify. On any screen but Home, drops the result, because a job may change the
+/// drone.
 pub(super) fn ended(app: &mut App) {
     let is_blinking = app.is_blinking();
     match &mut app.devices.identified {
-        // A blink may have stopped it, and is followed by another identify.
+        // An identify that a blink cut short is dropped, so that it runs again after the blink.
         Some(identified) if app.screen == Screen::Home && (identified.known.is_some() || !is_blinking) => {
             identified.is_under_way = false;
         }

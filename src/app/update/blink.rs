@@ -8,7 +8,7 @@ use crate::job::{Event, Job, Level, Outcome, Task};
 use crate::report;
 use crate::supervise::Ended;
 
-/// How long the LEDs blink, unless the user stops it: long enough to walk to the drones.
+/// How long the LEDs blink, unless the user stops them: long enough to walk to the drones.
 const LENGTH: Duration = Duration::from_secs(30);
 
 pub(super) fn start(app: &mut App) -> Vec<Effect> {

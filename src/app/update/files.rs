@@ -94,8 +94,8 @@ pub(super) fn on_loaded(
     None
 }
 
-/// Replaces a file that has changed on disk. Returns the goal to start again with the new content, unless the job was
-/// stopped in the meantime.
+/// Replaces an image whose file has changed on disk. Returns the goal to restart with the new content, unless the job
+/// was stopped in the meantime.
 pub(super) fn on_changed(
     app: &mut App,
     which: Which,

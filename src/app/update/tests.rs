@@ -264,8 +264,8 @@ fn the_command_line_names_the_selected_drone_if_there_are_several() {
     assert!(!command_line(&app).contains("--device"));
 }
 
-/// After the user lets go of the button too early, Enter starts the job without DFU mode by hand. It must still be an
-/// undo, not a flash of the chosen file.
+/// After the user lets go of the button too early, Enter starts the job, and the drone enters DFU mode by
+/// itself. It must still be an undo, not a flash of the chosen file.
 #[test]
 fn an_undo_remains_an_undo_after_the_wizard() {
     let mut app = app(1);
