@@ -42,6 +42,11 @@ impl Interface {
         Interface::on(World::new(scenario), scenario)
     }
 
+    /// The text of the notice, or nothing.
+    pub fn notice(&self) -> String {
+        self.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default()
+    }
+
     /// The interface on these drones.
     pub fn on(world: World, scenario: &str) -> Interface {
         let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);

@@ -257,7 +257,7 @@ fn a_drone_that_cannot_blink_after_all_reports_why() {
     ui.key('g');
     ui.until(|event| matches!(event, Event::Finished(_)));
     assert!(!ui.app.is_blinking());
-    let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+    let notice = ui.notice();
     assert!(notice.contains("Cannot blink the LEDs"), "{notice}");
 }
 
@@ -267,9 +267,8 @@ fn a_drone_in_dfu_mode_cannot_blink_and_the_key_says_where_it_is() {
     let mut ui = Interface::new("dfu");
     ui.effects.clear();
     ui.key('g');
-    let notice = |ui: &Interface| ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
-    assert!(notice(&ui).contains("the boot ROM cannot control the LEDs"), "{}", notice(&ui));
-    assert!(notice(&ui).contains("on port 1-1"), "{}", notice(&ui));
+    assert!(ui.notice().contains("the boot ROM cannot control the LEDs"), "{}", ui.notice());
+    assert!(ui.notice().contains("on port 1-1"), "{}", ui.notice());
     assert!(ui.effects.is_empty() && !ui.app.is_blinking());
     ui.key('?');
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
@@ -398,7 +397,7 @@ fn an_opened_row_does_not_flash_another_drone() {
     ui.effects.clear();
     ui.key('t');
     assert!(ui.effects.is_empty() && matches!(ui.app.screen, Screen::Outcome(..)), "{:?}", ui.effects);
-    let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+    let notice = ui.notice();
     assert!(notice.contains("the drone of port 1-2 is not plugged in"), "{notice}");
 }
 
@@ -419,7 +418,7 @@ fn the_keys_of_an_unplugged_drone_say_that_it_is_gone() {
     for (key, why) in [('r', "the drone was unplugged"), ('g', "the drone is not plugged in")] {
         ui.effects.clear();
         ui.key(key);
-        let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+        let notice = ui.notice();
         assert!(notice.contains(why) && ui.effects.is_empty(), "{key}: {notice}");
     }
 }
@@ -855,7 +854,7 @@ fn after_a_repair_undo_does_not_offer_the_firmware_that_did_not_start() {
     let shown = text(&draw(&ui.app, &theme(), 80, 24));
     assert!(shown.contains("Flashed and verified") && !shown.contains("puts the previous"), "{shown}");
     ui.key('u');
-    let notice = ui.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+    let notice = ui.notice();
     assert!(notice.contains("the firmware before the last flash was incomplete"), "{notice}");
 }
 
