@@ -124,20 +124,12 @@ impl FirmwareLink {
             Err(TransferError::Timeout) => return Ok(None),
             Err(error) => return Err(error),
         }
-        let mut packet = [0; CRTP_MAX];
+        let mut buffer = [0; CRTP_MAX];
         while ctx.clock.now().saturating_sub(start) < ANSWER {
-            match self.transport.bulk_in(CRTP_IN, &mut packet, PACKET) {
-                Ok(n) => {
-                    let packet = packet.get(..n).unwrap_or_default();
-                    self.collect(packet);
-                    let answer = answer(packet);
-                    if answer.is_some() {
-                        self.health.answered = true;
-                        return Ok(answer);
-                    }
-                }
-                Err(TransferError::Timeout) => {}
-                Err(error) => return Err(error),
+            let answer = self.receive(&mut buffer, PACKET)?.and_then(&answer);
+            if answer.is_some() {
+                self.health.answered = true;
+                return Ok(answer);
             }
         }
         Ok(None)
@@ -158,18 +150,28 @@ impl FirmwareLink {
 
     /// Waits up to `limit` for a packet, and returns the console lines completed since the last call.
     pub(super) fn listen(&mut self, limit: Duration) -> Result<Vec<ConsoleLine>, TransferError> {
-        let mut packet = [0; CRTP_MAX];
-        match self.transport.bulk_in(CRTP_IN, &mut packet, limit) {
-            Ok(n) => self.collect(packet.get(..n).unwrap_or_default()),
-            Err(TransferError::Timeout) => {}
-            Err(error) => return Err(error),
-        }
+        self.receive(&mut [0; CRTP_MAX], limit)?;
         Ok(std::mem::take(&mut self.lines))
     }
 
     /// The last line, if its end has not arrived.
     pub(super) fn last_line(&mut self) -> Option<ConsoleLine> {
         self.reader.end()
+    }
+
+    /// Waits up to `limit` for a packet and collects its console text. `None` if no packet arrives.
+    fn receive<'p>(
+        &mut self,
+        buffer: &'p mut [u8; CRTP_MAX],
+        limit: Duration,
+    ) -> Result<Option<&'p [u8]>, TransferError> {
+        let packet = match self.transport.bulk_in(CRTP_IN, buffer, limit) {
+            Ok(n) => buffer.get(..n).unwrap_or_default(),
+            Err(TransferError::Timeout) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        self.collect(packet);
+        Ok(Some(packet))
     }
 
     fn collect(&mut self, packet: &[u8]) {
