@@ -3,6 +3,7 @@
 //! An unavailable action stays in the table, with the reason.
 
 use super::batch::{BatchStage, BatchView};
+use super::log::Log;
 use super::update::console;
 use super::wizard::{Leds, WizardStep};
 use super::{
@@ -284,15 +285,18 @@ fn console_row(app: &App) -> Option<Binding> {
     Some(Binding { why_not: console::why_not(app), ..console })
 }
 
-/// Why a line of a log cannot be explained.
-const NOTHING_TO_EXPLAIN: &str = "a routine line: nothing to explain. Select another line";
+/// The key that explains the selected line of a log.
+fn explain(log: &Log) -> Binding {
+    let explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
+    let is_routine = log.explained().is_none();
+    let why_not = is_routine.then(|| "a routine line: nothing to explain. Select another line".to_owned());
+    Binding { why_not, ..explain }
+}
 
 fn in_console(view: &ConsoleView) -> Vec<Binding> {
-    let mut explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
-    explain.why_not = view.log.explained().is_none().then(|| NOTHING_TO_EXPLAIN.to_owned());
     let mut rows = vec![
         row(&[Key::Esc, Key::Char('q'), Key::Char('c')], "Esc", "close", Action::Back),
-        explain,
+        explain(&view.log),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
         row(&[Key::Char('l')], "l", "log", Action::Log),
     ];
@@ -647,11 +651,9 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
             row(&[Key::Char('n'), Key::Esc], "n", "keep flashing", Action::Back),
         ],
         Overlay::Log => {
-            let mut explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
-            explain.why_not = app.log.explained().is_none().then(|| NOTHING_TO_EXPLAIN.to_owned());
             let mut rows = vec![
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
-                explain,
+                explain(&app.log),
                 row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
             ];
             rows.extend(up_down());
