@@ -262,25 +262,14 @@ fn says(said: &Said) -> Check {
     };
     let board = board.as_deref().unwrap_or("the drone");
     let mut facts = vec![format!("{board} on port {place} runs {version}")];
-    facts.extend(match &health.self_test {
-        Some(SelfTest::Passed) => Some("self-test passed".to_owned()),
-        Some(SelfTest::NotYet) => {
-            Some("self-test not passed (it failed, or the drone is still starting)".to_owned())
-        }
-        Some(SelfTest::Failed(_)) => Some(format!("self-test failed: {}", symptoms::failed_parts(health))),
-        None => None,
-    });
-    facts.extend(health.parts.iter().map(|part| part.trim_end_matches('.').to_owned()));
-    facts.extend(health.crash.as_ref().map(|it| format!("last error: {}", symptoms::crash(it))));
-    facts.extend(match &health.radio_chip {
-        RadioChip::Unknown => None,
-        RadioChip::Silent => Some("the radio chip has not reported its version".to_owned()),
-        RadioChip::Runs(version) => Some(format!("radio chip {version}")),
-    });
-    facts.extend((!health.decks.is_empty()).then(|| format!("decks: {}", health.decks.join(", "))));
+    facts.extend(symptoms::rows(health).into_iter().map(|(label, text)| match label {
+        "details" => text,
+        "last error" | "decks" => format!("{label}: {text}"),
+        _ => format!("{label} {text}"),
+    }));
     let found = facts.join("; ");
     let remedy = match &health.self_test {
-        Some(SelfTest::Failed(modules)) => modules.first().map_or("", symptoms::remedy),
+        Some(SelfTest::Failed(_)) => health.failed_module().map_or("", symptoms::remedy),
         Some(SelfTest::NotYet) => {
             "Take the decks off, and switch the drone off and on: `cfdfu doctor` then shows which part fails."
         }

@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use crate::crazyflie::Protection;
-use crate::crazyflie::{Board, ENTER_BY_HAND, RelatedDevice, RomVersion};
+use crate::crazyflie::{Board, ENTER_BY_HAND, Protection, RelatedDevice, RomVersion, symptoms};
 use crate::dfu::DfuError;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
 use crate::image::{Content, Loader};
@@ -236,7 +235,7 @@ pub(crate) fn known(known: &DeviceInfo) -> Vec<(&'static str, String)> {
             }];
             rows.extend(running.board.clone().map(|board| ("board", board)));
             rows.extend(running.radio.map(|radio| ("radio", radio.to_string())));
-            rows.extend(health::rows(&running.health));
+            rows.extend(symptoms::rows(&running.health));
             rows
         }
     }

@@ -247,11 +247,22 @@ impl Health {
     /// 839).
     pub fn finish(&mut self, version: Option<&str>) {
         let asks = version.and_then(Release::of).is_some_and(|release| release >= Release::ASKS_RADIO_CHIP);
-        let has_ended = matches!(self.self_test, Some(SelfTest::Passed | SelfTest::Failed(_)));
-        if self.radio_chip == RadioChip::Unknown && asks && has_ended && self.tests_began && !self.lines_lost
-        {
+        let is_missing = self.radio_chip == RadioChip::Unknown && self.tests_began && !self.lines_lost;
+        if is_missing && asks && self.has_verdict() {
             self.radio_chip = RadioChip::Silent;
         }
+    }
+
+    /// Whether the self-test has passed or failed.
+    pub fn has_verdict(&self) -> bool {
+        self.has_passed() || self.has_failed()
+    }
+
+    /// The failed module that the user has to deal with. The error of the last run is a consequence if anything else
+    /// failed, too.
+    pub fn failed_module(&self) -> Option<&Module> {
+        let Some(SelfTest::Failed(modules)) = &self.self_test else { return None };
+        modules.iter().find(|module| **module != Module::LastRun).or(modules.first())
     }
 
     /// Whether the self-test failed.
@@ -272,7 +283,7 @@ impl Health {
 
     /// The link was open, but the firmware did not report a self-test verdict, so the drone is not known to be healthy.
     pub fn is_unproven(&self) -> bool {
-        self.asked && matches!(self.self_test, None | Some(SelfTest::NotYet))
+        self.asked && !self.has_verdict()
     }
 
     /// Adds what an earlier link heard.

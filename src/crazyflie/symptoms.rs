@@ -3,7 +3,7 @@
 //! compares the files with them. The facts are from crazyflie2-nrf-mbs, crazyflie2-stm-bootloader and
 //! crazyflie-firmware. The remedies for a failed self-test are here as well; the outcome and the doctor show them.
 
-use super::console::{Crash, Health, Module, SelfTest};
+use super::console::{Crash, Health, Module, RadioChip, SelfTest};
 
 /// What the user reports about the LEDs of a drone that does not appear in DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,12 +181,12 @@ pub(crate) fn answer(leds: Leds) -> String {
              first lit, then blinking slowly, then about twice a second. Let go only then."
                 .to_owned()
         },
-        |row| format!("{}. {}.", sentence(row.meaning), sentence(row.helps)),
+        |row| format!("{}. {}.", capitalised(row.meaning), capitalised(row.helps)),
     )
 }
 
 /// Capitalises the first letter.
-fn sentence(text: &str) -> String {
+pub(crate) fn capitalised(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
@@ -236,6 +236,34 @@ pub(crate) fn remedy(module: &Module) -> &'static str {
 pub(crate) fn failed_parts(health: &Health) -> String {
     let Some(SelfTest::Failed(modules)) = &health.self_test else { return String::new() };
     modules.iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+/// What a running drone reports about its health, as rows of label and text.
+pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
+    let self_test = match &health.self_test {
+        Some(SelfTest::Passed) => Some("passed".to_owned()),
+        Some(SelfTest::NotYet) => Some("not passed (it failed, or the drone is still starting)".to_owned()),
+        Some(SelfTest::Failed(_)) => Some(format!("failed: {}", failed_parts(health))),
+        None => None,
+    };
+    let chip = match &health.radio_chip {
+        RadioChip::Unknown => None,
+        RadioChip::Silent => Some("has not reported its version".to_owned()),
+        RadioChip::Runs(version) => Some(version.clone()),
+    };
+    let parts: Vec<&str> = health.parts.iter().map(|part| part.trim_end_matches('.')).collect();
+    let parts = (!parts.is_empty()).then(|| parts.join("; "));
+    let decks = (!health.decks.is_empty()).then(|| health.decks.join(", "));
+    [
+        ("self-test", self_test),
+        ("details", parts),
+        ("last error", health.crash.as_ref().map(crash)),
+        ("radio chip", chip),
+        ("decks", decks),
+    ]
+    .into_iter()
+    .filter_map(|(label, text)| Some((label, text?)))
+    .collect()
 }
 
 /// How the last run of the firmware ended.

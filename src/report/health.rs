@@ -2,15 +2,12 @@
 //! which versions are incompatible. The words for each part are in [`crate::crazyflie::symptoms`].
 
 use crate::crazyflie::Release;
-use crate::crazyflie::console::{Health, Module, RadioChip, SelfTest};
+use crate::crazyflie::console::{Health, Module, RadioChip};
 use crate::crazyflie::symptoms::{crash, failed_parts, remedy};
 
 /// What a failed self-test means and what helps; `None` if it did not fail.
 pub(crate) fn self_test_failed(health: &Health) -> Option<String> {
-    let Some(SelfTest::Failed(modules)) = &health.self_test else { return None };
-    // The error of the last run is a consequence if anything else failed, too.
-    let module = modules.iter().find(|module| **module != Module::LastRun).or(modules.first());
-    let module = module?;
+    let module = health.failed_module()?;
     let crash =
         health.crash.as_ref().filter(|_| *module == Module::LastRun).map(|it| format!(" ({})", crash(it)));
     let crash = crash.unwrap_or_default();
@@ -77,31 +74,4 @@ pub(crate) fn without_entry(version: &str) -> Option<String> {
     (Release::of(version)? < Release::ENTERS_DFU).then(|| {
         format!("{version} cannot enter DFU mode by itself: to flash the drone over USB again, you will need its button")
     })
-}
-
-/// What a running drone reports about its health, as rows of label and text.
-pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
-    let self_test = match &health.self_test {
-        Some(SelfTest::Passed) => Some("passed".to_owned()),
-        Some(SelfTest::NotYet) => Some("not passed (it failed, or the drone is still starting)".to_owned()),
-        Some(SelfTest::Failed(_)) => Some(format!("failed: {}", failed_parts(health))),
-        None => None,
-    };
-    let chip = match &health.radio_chip {
-        RadioChip::Unknown => None,
-        RadioChip::Silent => Some("has not reported its version".to_owned()),
-        RadioChip::Runs(version) => Some(version.clone()),
-    };
-    let parts = (!health.parts.is_empty()).then(|| health.parts.join("; "));
-    let decks = (!health.decks.is_empty()).then(|| health.decks.join(", "));
-    [
-        ("self-test", self_test),
-        ("details", parts),
-        ("last error", health.crash.as_ref().map(crash)),
-        ("radio chip", chip),
-        ("decks", decks),
-    ]
-    .into_iter()
-    .filter_map(|(label, text)| Some((label, text?)))
-    .collect()
 }

@@ -8,12 +8,12 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::main_panel::capitalised;
 use super::theme::Theme;
 use super::{cut, cut_line, focus, log_panel, panel};
 use crate::app::App;
 use crate::app::batch::{BatchStage, BatchView, DroneFacts, Prospect};
 use crate::crazyflie::crtp::Radio;
+use crate::crazyflie::symptoms::capitalised;
 use crate::fleet::{End, Row, RowState};
 use crate::image::Content;
 use crate::job::{Failure, FailureKind, Outcome, Phase};

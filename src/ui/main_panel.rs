@@ -18,6 +18,7 @@ use crate::app::{
 };
 use crate::crazyflie::Mode;
 use crate::crazyflie::crtp::Radio;
+use crate::crazyflie::symptoms::capitalised;
 use crate::image::{Content, Loader};
 use crate::job::{Device, Outcome, Preview, Report};
 use crate::plan::Comparison;
@@ -551,11 +552,6 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
     }
     let drawing = if flies { flying_drone(app.now.saturating_sub(facts.ended), theme) } else { Vec::new() };
     MainPanel { title: "Outcome", note: "", lines, question: None, drawing }
-}
-
-pub(super) fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Whether the outcome's panel shows this key in addition to the footer.

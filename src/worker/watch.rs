@@ -63,7 +63,8 @@ struct Watch {
     parameter: Option<u16>,
 }
 
-/// Watches the running `device`, the drone with this serial number. Only the time until it reports its version counts toward the job.
+/// Watches the running `device`, the drone with this serial number. Only the time until it reports its version counts
+/// toward the job.
 pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device, serial: &str) -> Watched {
     let seen = ctx.clock.now();
     ctx.post(Event::Waiting { what: WaitFor::StayUp, limit: STAYS });
@@ -164,7 +165,7 @@ impl Watch {
         if let Err(error) = result {
             self.fail(ctx, error);
         }
-        if self.verdict.is_none() && !self.health().is_unproven() && self.health().self_test.is_some() {
+        if self.verdict.is_none() && self.health().has_verdict() {
             self.verdict = Some(ctx.clock.now());
         }
     }
