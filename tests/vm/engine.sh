@@ -65,6 +65,8 @@ check "a flash continues when its terminal hangs up, and the next start reports 
   keys never |
     timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >log 2>&1 &
   shows ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; shows state/cfdfu/last-run.json 'Flashed and verified'
+  # Until it has exited, the next start waits for it instead of reporting.
+  while pkill -0 -f 'ilog new.bin\$'; do sleep 0.1; done
   cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
   timeout 60 '$cfdfu' --plain </dev/null | grep 'ended while you were away: Flashed and verified'"
 stop
