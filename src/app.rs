@@ -30,8 +30,8 @@ pub(crate) mod progress;
 pub mod update;
 pub mod wizard;
 
-use batch::{BatchStage, BatchView};
-pub use devices::{BackgroundIdentify, BusState, Devices, SECTORS};
+use batch::{BatchStage, BatchView, DroneFacts, RowJob};
+pub use devices::{BackgroundIdentify, BusState, Devices, SECTORS, SectorMap};
 use keys::Key;
 use log::Log;
 use picker::{Entry, Picker};
@@ -347,6 +347,8 @@ pub enum Screen {
     Outcome(Box<Report>, JobFacts),
     /// Many drones at once.
     Batch(Box<BatchView>),
+    /// The selected row of this batch, while its job runs.
+    Row(Box<BatchView>),
     /// What a running drone prints.
     Console(Box<ConsoleView>),
 }
@@ -378,6 +380,13 @@ pub struct JobView {
     pub confirm: Confirm,
     /// A bus scan did not find the job's drone, so if a later scan finds it, the drone has really reconnected.
     pub was_away: bool,
+}
+
+impl JobView {
+    pub(crate) fn new(confirm: Confirm) -> JobView {
+        let facts = JobFacts::new(Source::Chosen);
+        JobView { facts, stage: Stage::Looking, waiting: None, stopping: false, confirm, was_away: false }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -571,6 +580,7 @@ impl App {
     pub(crate) fn facts(&self) -> Option<&JobFacts> {
         match &self.screen {
             Screen::Job(view) => Some(&view.facts),
+            Screen::Row(view) => Some(&view.job()?.view.facts),
             Screen::Outcome(_, facts) => Some(facts),
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => Some(&resume.facts),
             _ => None,
@@ -645,12 +655,48 @@ impl App {
         }
     }
 
-    /// The batch on the screen.
+    /// The batch on the screen, or behind its opened row.
     pub fn batch(&self) -> Option<&BatchView> {
         match &self.screen {
-            Screen::Batch(view) => Some(view),
+            Screen::Batch(view) | Screen::Row(view) => Some(view),
+            Screen::Outcome(..) => self.behind.as_deref(),
             _ => None,
         }
+    }
+
+    pub(crate) fn batch_mut(&mut self) -> Option<&mut BatchView> {
+        match &mut self.screen {
+            Screen::Batch(view) | Screen::Row(view) => Some(view),
+            Screen::Outcome(..) => self.behind.as_deref_mut(),
+            _ => None,
+        }
+    }
+
+    /// The job of the opened row of a batch.
+    fn opened_row(&self) -> Option<&RowJob> {
+        self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))?.job()
+    }
+
+    /// The drone of the opened row, and what is known about it. It is not in the device list while its job runs.
+    pub(crate) fn opened_drone(&self) -> Option<(&Device, Option<&DroneFacts>)> {
+        let view = self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))?;
+        let row = view.fleet.rows.get(view.at)?;
+        let listed = self.devices.list().iter().find(|it| it.location == row.device.location);
+        let used = view.job().and_then(|job| job.view.facts.device.as_ref());
+        Some((listed.or(used).unwrap_or(&row.device), view.facts(view.at)))
+    }
+
+    /// The write-protected sectors of the drone on the screen, if known.
+    pub(crate) fn protected(&self) -> &[usize] {
+        match self.opened_drone() {
+            Some((_, facts)) => facts.map_or(&[], DroneFacts::protected),
+            None => self.devices.protected(),
+        }
+    }
+
+    /// The sectors of the drone on the screen.
+    pub fn map(&self) -> &SectorMap {
+        self.opened_row().map_or(&self.devices.map, |job| &job.map)
     }
 
     /// The console on the screen.
@@ -661,12 +707,27 @@ impl App {
         }
     }
 
-    /// The log that the keys scroll: that of the console on the screen, unless the interface's own log covers it.
+    /// The log of what is on the screen: that of the opened row of a batch, otherwise the interface's own.
+    pub(crate) fn log_on_screen(&self) -> &Log {
+        self.opened_row().map_or(&self.log, |job| &job.log)
+    }
+
+    /// The log that the keys scroll: that of the console on the screen, unless the other log covers it.
     pub(crate) fn scrolled_log(&self) -> &Log {
         match &self.screen {
             Screen::Console(view) if self.over != Some(Overlay::Log) => &view.log,
-            _ => &self.log,
+            _ => self.log_on_screen(),
         }
+    }
+
+    pub(crate) fn log_on_screen_mut(&mut self) -> &mut Log {
+        let view = match &mut self.screen {
+            Screen::Row(view) => Some(&mut **view),
+            Screen::Outcome(..) => self.behind.as_deref_mut(),
+            _ => None,
+        };
+        let job = view.and_then(|view| view.job_mut(view.at));
+        job.map_or(&mut self.log, |job| &mut job.log)
     }
 
     /// What the screen offers to undo: the last flash, or that of the opened row of a batch.
@@ -685,10 +746,11 @@ impl App {
         }
     }
 
-    /// The running job.
+    /// The running job on the screen.
     pub fn job(&self) -> Option<&JobView> {
         match &self.screen {
             Screen::Job(view) => Some(view),
+            Screen::Row(view) => Some(&view.job()?.view),
             _ => None,
         }
     }
@@ -726,8 +788,7 @@ impl App {
             Screen::Wizard(view) => view.wizard.next_wake(self.now),
             _ if self.is_asking() => self.until_read(self.now),
             Screen::Job(_) => Some(second),
-            // The batch's limits in time are shorter than a second.
-            Screen::Batch(view) if view.is_active() => Some(Duration::from_millis(250)),
+            Screen::Batch(_) | Screen::Row(_) => None,
             Screen::Outcome(report, facts) if report.flies() => {
                 // The propellers in the drawing turn for a moment.
                 let passed = self.now.saturating_sub(facts.ended);
@@ -735,9 +796,17 @@ impl App {
             }
             _ => None,
         };
+        // The batch's limits in time are shorter than a second.
+        let batch = self.batch().filter(|view| view.is_active()).map(|_| Duration::from_millis(250));
         let blink = self.is_blinking().then_some(BLINK_HALF);
         let notice = self.notice.as_ref().map(|(_, until)| until.saturating_sub(self.now));
-        screen.into_iter().chain(blink).chain(notice).min().map(|wait| wait.max(Duration::from_millis(10)))
+        screen
+            .into_iter()
+            .chain(batch)
+            .chain(blink)
+            .chain(notice)
+            .min()
+            .map(|wait| wait.max(Duration::from_millis(10)))
     }
 }
 

@@ -95,7 +95,7 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
             (Some(cards), main, Some(log))
         }
     };
-    if let Some(view) = app.batch() {
+    if let Screen::Batch(view) = &app.screen {
         // The table needs the place of the cards, and all its columns more than the log beside it.
         let log = log.filter(|log| area.width > log.width + batch_panel::COLUMNS);
         let columns = [Constraint::Fill(1), Constraint::Length(log.map_or(0, |log| log.width))];
@@ -222,7 +222,7 @@ enum StepState {
 fn steps(app: &App) -> [(&'static str, StepState); 5] {
     use StepState::{Done, Failed, Now, ToCome};
     let names = [
-        if app.batch().is_some() { "drones" } else { "drone" },
+        if matches!(app.screen, Screen::Batch(_)) { "drones" } else { "drone" },
         if app.goal == Goal::Restore { "bootloader" } else { "firmware" },
         "plan",
         "flash",
@@ -231,13 +231,15 @@ fn steps(app: &App) -> [(&'static str, StepState); 5] {
     let states = match &app.screen {
         Screen::Outcome(report, facts) => {
             let worked = matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged);
-            let end = if worked { Done } else { Failed };
             match facts.preview {
-                Some(_) => [Done, Done, Done, end, if worked { Done } else { ToCome }],
-                None => [Done, Done, if worked { Done } else { Failed }, ToCome, ToCome],
+                _ if worked => [Done; 5],
+                Some(_) => [Done, Done, Done, Failed, ToCome],
+                None => [Done, Done, Failed, ToCome, ToCome],
             }
         }
-        Screen::Job(JobView { stage: Stage::Working, .. }) => [Done, Done, Done, Now, ToCome],
+        Screen::Job(JobView { stage: Stage::Working, .. }) | Screen::Row(_) => {
+            [Done, Done, Done, Now, ToCome]
+        }
         Screen::Job(_) => [Done, Done, Now, ToCome, ToCome],
         Screen::Batch(view) => match view.stage {
             BatchStage::Identifying | BatchStage::Asking(_) => [Done, Done, Now, ToCome, ToCome],

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use super::{Slot, Undo};
-use crate::fleet::Fleet;
+use super::devices::{SECTORS, SectorMap};
+use super::log::Log;
+use super::{JobView, Slot, Undo};
+use crate::fleet::{Fleet, RowState};
 use crate::image::Firmware;
-use crate::job::{DeviceInfo, DroneAt};
+use crate::job::{Confirm, Device, DeviceInfo, DroneAt};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchView {
@@ -42,6 +44,25 @@ pub struct DroneFacts {
     pub info: Option<Box<DeviceInfo>>,
     /// What an undo would write, once its job has ended.
     pub undo: Option<Undo>,
+    /// Its job, once it has started.
+    pub job: Option<Box<RowJob>>,
+}
+
+/// A row's job, as its own screen shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowJob {
+    pub view: JobView,
+    pub map: SectorMap,
+    pub log: Log,
+}
+
+impl RowJob {
+    pub(crate) fn new(device: Device) -> RowJob {
+        // The user has confirmed the batch.
+        let mut view = JobView::new(Confirm::Go);
+        view.facts.device = Some(device);
+        RowJob { view, map: [None; SECTORS], log: Log::default() }
+    }
 }
 
 /// What the plan says about a drone.
@@ -61,6 +82,14 @@ impl DroneFacts {
     /// The board's code.
     pub(crate) fn board(&self) -> Option<&str> {
         self.info.as_deref()?.board()
+    }
+
+    /// The write-protected sectors, if known.
+    pub(crate) fn protected(&self) -> &[usize] {
+        match self.info.as_deref() {
+            Some(DeviceInfo::InDfu(identity)) => identity.protection.as_ref().map_or(&[], |it| &it.sectors),
+            Some(DeviceInfo::Running(_)) | None => &[],
+        }
     }
 
     /// The version of the firmware that was on the drone; empty if there is none or it is not known.
@@ -120,6 +149,29 @@ impl BatchView {
             self.drones.resize_with(id + 1, DroneFacts::default);
         }
         &mut self.drones[id]
+    }
+
+    /// The selected row's job.
+    pub(crate) fn job(&self) -> Option<&RowJob> {
+        self.facts(self.at)?.job.as_deref()
+    }
+
+    pub(crate) fn job_mut(&mut self, id: usize) -> Option<&mut RowJob> {
+        self.drones.get_mut(id)?.job.as_deref_mut()
+    }
+
+    /// Why the selected row cannot be opened.
+    pub(crate) fn why_not_open(&self) -> Option<&'static str> {
+        match self.fleet.rows.get(self.at) {
+            None => Some("no drone is selected"),
+            Some(row) => match &row.state {
+                RowState::Ended(_) if row.report.is_none() => Some("its job was never started"),
+                RowState::Ended(_) => None,
+                RowState::Lost => Some("the drone is away. Plug it in again"),
+                _ if self.job().is_none() => Some("its job has not started yet"),
+                _ => None,
+            },
+        }
     }
 
     /// Gives a new row what is known about its drone.

@@ -11,6 +11,9 @@ use crate::usb::Location;
 /// device itself reports, and a device that reports other sectors is not a Crazyflie.
 pub const SECTORS: usize = SECTORS_KIB.len();
 
+/// The state of each sector, if known.
+pub type SectorMap = [Option<SectorState>; SECTORS];
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Devices {
     pub bus: BusState,
@@ -24,8 +27,8 @@ pub struct Devices {
     pub(crate) heard_from: usize,
     /// Other running instances on this computer.
     pub other_instances: Vec<RunningInstance>,
-    /// The state of each sector of the selected drone, if known.
-    pub map: [Option<SectorState>; SECTORS],
+    /// The sectors of the selected drone. [`super::App::map`] also considers an opened row.
+    pub map: SectorMap,
 }
 
 /// What was identified last and does not change with a flash.
@@ -93,6 +96,14 @@ impl Devices {
 
     pub(crate) fn select_next(&mut self) {
         self.select((self.selected + 1) % self.list().len().max(1));
+    }
+
+    /// Selects this drone, now or when the scanner lists it again. The scanner skips the ports of running jobs.
+    pub(crate) fn select_drone(&mut self, device: &Device) {
+        if let Some(at) = self.list().iter().position(|it| it.location == device.location) {
+            self.select(at);
+        }
+        self.remembered = Some(device.clone());
     }
 
     /// Remembers the selected drone, so that it is selected again when the bus changes.

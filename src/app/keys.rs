@@ -154,6 +154,7 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
         Screen::Job(view) => in_job(app, view),
         Screen::Outcome(report, _) => outcome(app, report),
         Screen::Batch(view) => in_batch(app, view),
+        Screen::Row(view) => in_row(view),
         Screen::Console(view) => in_console(view),
     };
     let can_act = !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app);
@@ -374,6 +375,34 @@ pub(crate) fn why_not_all(app: &App) -> Option<String> {
     }
 }
 
+/// The key that opens the selected row.
+fn look(view: &BatchView) -> Binding {
+    let why_not = view.why_not_open().map(str::to_owned);
+    Binding { why_not, ..row(&[Key::Enter], "Enter", "look", Action::Batch(BatchAction::Open)) }
+}
+
+fn stop_all() -> Binding {
+    row(&[Key::Char('q'), Key::CtrlC], "q", "stop all", Action::AskStop)
+}
+
+fn stop_row() -> Binding {
+    row(&[Key::Char('x')], "x", "stop this", Action::Batch(BatchAction::StopRow))
+}
+
+/// The keys on an opened row whose job is running.
+fn in_row(view: &BatchView) -> Vec<Binding> {
+    let mut rows = vec![row(&[Key::Esc, Key::Enter], "Esc", "all drones", Action::Back)];
+    if view.job().is_some_and(|job| !job.view.stopping) {
+        rows.push(stop_row());
+    }
+    rows.extend([
+        stop_all(),
+        row(&[Key::Char('?')], "?", "keys", Action::Help),
+        row(&[Key::Char('l')], "l", "log", Action::Log),
+    ]);
+    rows
+}
+
 fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
     let selected = view.fleet.rows.get(view.at);
     let is_final = selected.is_some_and(Row::is_final);
@@ -388,16 +417,13 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
             ]
         }
         BatchStage::Flashing => {
-            let mut rows = vec![row(&[Key::Char('q'), Key::CtrlC], "q", "stop all", Action::AskStop)];
+            let mut rows = vec![look(view), stop_all()];
             if !is_final {
-                rows.push(row(&[Key::Char('x')], "x", "stop this", Action::Batch(BatchAction::StopRow)));
+                rows.push(stop_row());
             }
             rows
         }
-        BatchStage::Over => vec![
-            row(&[Key::Enter], "Enter", "look", Action::Batch(BatchAction::Open)),
-            row(&[Key::Esc, Key::Char('q')], "Esc", "home", Action::Back),
-        ],
+        BatchStage::Over => vec![look(view), row(&[Key::Esc, Key::Char('q')], "Esc", "home", Action::Back)],
     };
     let can_repeat = is_final && !view.stopping && view.fleet.rows[view.at].report.is_some();
     if matches!(view.stage, BatchStage::Flashing | BatchStage::Over) {
@@ -414,9 +440,12 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
     if is_final && view.stage != BatchStage::Identifying {
         rows.push(blink(app));
     }
-    if view.stage == BatchStage::Over {
-        // What the advice for a refused image says.
-        rows.push(row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image)));
+    // The advice for a refused image names this key.
+    let is_refused =
+        selected.and_then(|row| row.report.as_deref()).map(next_step) == Some(NextStep::OtherFile);
+    if view.stage == BatchStage::Over || view.stage == BatchStage::Flashing && is_refused {
+        let image = row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image));
+        rows.push(Binding { why_not: while_batch_runs(app), ..image });
     }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
@@ -532,9 +561,15 @@ pub(crate) fn word_is_typed(app: &App) -> bool {
         if word_asked_for(app).is_some_and(|word| question.word.eq_ignore_ascii_case(word)))
 }
 
+/// Why no other job can start: the batch still runs.
+fn while_batch_runs(app: &App) -> Option<String> {
+    let runs = app.batch().is_some_and(BatchView::is_active);
+    runs.then(|| "the batch is still running. In the table, q ends it".to_owned())
+}
+
 /// The keys that help after this outcome, most helpful first.
 fn outcome(app: &App, report: &Report) -> Vec<Binding> {
-    let back = if app.behind.is_some() { "all drones" } else { "home" };
+    let back = if app.batch().is_some() { "all drones" } else { "home" };
     let home = row(&[Key::Esc, Key::Enter], "Esc", back, Action::Back);
     let again = |label| {
         let why_not = why_not_again(app);
@@ -572,6 +607,14 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
         row(&[Key::Char('q')], "q", "quit", Action::Quit),
         row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
     ]);
+    if let Some(why) = while_batch_runs(app) {
+        rows.retain(|row| !matches!(row.action, Action::Back | Action::Quit));
+        let starts = |row: &&mut Binding| {
+            matches!(row.action, Action::Retry | Action::Begin(_) | Action::Undo | Action::Choose(_))
+        };
+        rows.iter_mut().filter(starts).for_each(|row| row.why_not = Some(why.clone()));
+        rows.insert(0, row(&[Key::Esc, Key::Enter, Key::Char('q')], "Esc", back, Action::Back));
+    }
     rows
 }
 
@@ -653,7 +696,7 @@ fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
         Overlay::Log => {
             let mut rows = vec![
                 row(&[Key::Esc, Key::Char('q'), Key::Char('l')], "Esc", "close", Action::Back),
-                explain(&app.log),
+                explain(app.log_on_screen()),
                 row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
             ];
             rows.extend(up_down());
@@ -723,16 +766,7 @@ mod tests {
             }
             Screen::Pick(Which::Image, None, picker)
         };
-        let job = |stage| {
-            Screen::Job(JobView {
-                facts: JobFacts::new(Source::Chosen),
-                stage,
-                waiting: None,
-                stopping: false,
-                confirm: crate::job::Confirm::Ask,
-                was_away: false,
-            })
-        };
+        let job = |stage| Screen::Job(JobView { stage, ..JobView::new(crate::job::Confirm::Ask) });
         let screens = [
             Screen::Home,
             batch(BatchStage::Identifying),

@@ -159,7 +159,7 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     match rows.into_iter().find(|row| row.keys.contains(key)) {
         Some(row) => match row.why_not {
             Some(why) => {
-                app.notify(format!("Cannot {} now: {why}", row.label));
+                app.notify(format!("Not now: {why}"));
                 Vec::new()
             }
             None => act(app, row.action),
@@ -172,10 +172,11 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
 
 /// Handles Ctrl-C where it has no binding: goes back from a plan, asks before stopping a job, and otherwise quits.
 fn interrupt(app: &mut App) -> Vec<Effect> {
+    let is_running = app.job().is_some() || app.batch().is_some_and(BatchView::is_active);
     match app.job() {
         Some(JobView { stage: Stage::Asking(_), .. }) => act(app, Action::Stop),
-        None if !app.batch().is_some_and(BatchView::is_active) => vec![Effect::Quit],
-        Some(_) | None => {
+        _ if !is_running => vec![Effect::Quit],
+        _ => {
             app.over = Some(Overlay::AskStop);
             Vec::new()
         }
@@ -334,7 +335,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
 fn step(app: &mut App, by: isize) -> Vec<Effect> {
     match app.over {
         Some(Overlay::Log) => {
-            app.log.scroll(by);
+            app.log_on_screen_mut().scroll(by);
             return Vec::new();
         }
         Some(_) => {
@@ -364,7 +365,7 @@ fn back(app: &mut App) -> Vec<Effect> {
     match app.over.take() {
         // The explanation was opened from the log or from the console.
         Some(Overlay::Explain(_)) if app.console().is_none() => app.over = Some(Overlay::Log),
-        Some(Overlay::Log) => app.log.follow(),
+        Some(Overlay::Log) => app.log_on_screen_mut().follow(),
         Some(Overlay::Help(filter)) if !filter.is_empty() => app.over = Some(Overlay::Help(String::new())),
         Some(_) => {}
         None if wizard_step(app).is_some_and(|step| matches!(step, WizardStep::Answer(_))) => {
@@ -377,6 +378,11 @@ fn back(app: &mut App) -> Vec<Effect> {
                 picker.at = 0;
             }
             Screen::Job(_) => {}
+            Screen::Row(_) => {
+                if let Screen::Row(view) = std::mem::replace(&mut app.screen, Screen::Home) {
+                    app.screen = Screen::Batch(view);
+                }
+            }
             Screen::Console(_) => return console::close(app),
             Screen::Batch(view) if view.is_active() => return batch::stop(app),
             Screen::Wizard(WizardView { aim: Aim::Resume(resume), .. }) => {
@@ -433,8 +439,15 @@ fn suggested_goal(bus: &BusState) -> Goal {
 }
 
 fn tick(app: &mut App) -> Vec<Effect> {
-    if let Screen::Job(view) = &mut app.screen {
-        view.facts.progress.tick(app.now);
+    let now = app.now;
+    match &mut app.screen {
+        Screen::Job(view) => view.facts.progress.tick(now),
+        Screen::Row(view) => {
+            if let Some(job) = view.job_mut(view.at) {
+                job.view.facts.progress.tick(now);
+            }
+        }
+        _ => {}
     }
     let mut effects = job::wizard_moved(app, Wizard::tick);
     effects.extend(batch::apply(app, FleetMsg::Tick));

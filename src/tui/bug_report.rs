@@ -46,7 +46,7 @@ pub(super) fn log(app: &App) -> String {
     let line = |line: &crate::app::log::LogLine| {
         format!("{:9.3}  {:?}  {}\n", line.at.as_secs_f64(), line.level, line.text)
     };
-    app.log.lines().iter().map(line).collect::<Vec<_>>().concat()
+    app.log_on_screen().lines().iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn screen(app: &App) -> String {

@@ -77,9 +77,7 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         let exhausted = ended && answers.is_empty() && is_ready(&app, interactive) && !app.detached;
         let messages = match line {
             Some(line) => keys_of(&app, &line),
-            None if exhausted && app.job().is_none() && app.batch().is_none() && app.console().is_none() => {
-                break;
-            }
+            None if exhausted && !is_busy(&app) && app.console().is_none() => break,
             // The end of the input is no key: a console goes on until Ctrl-C.
             None if exhausted && app.console().is_none() => vec![Msg::Detached],
             None => match next(&inbox, &app)? {
@@ -120,6 +118,12 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
     signals.stop();
     shell.end();
     Ok(app)
+}
+
+/// Whether a job or a batch is on the screen, or the batch of an opened row still runs.
+fn is_busy(app: &App) -> bool {
+    let is_outcome = matches!(app.screen, Screen::Outcome(..));
+    app.job().is_some() || app.batch().is_some_and(|view| view.is_active() || !is_outcome)
 }
 
 /// Reads the next line, with invalid UTF-8 replaced and longer lines cut to [`LINE_MAX`]. `None` at the end.
@@ -170,7 +174,7 @@ fn is_ready(app: &App, interactive: bool) -> bool {
         Screen::Job(view) if view.stopping => true,
         _ if app.is_asking() => app.until_read(app.now).is_some(),
         Screen::Job(_) => !interactive,
-        Screen::Batch(view) => view.is_active() && (!interactive || view.stopping),
+        Screen::Batch(view) | Screen::Row(view) => view.is_active() && (!interactive || view.stopping),
         Screen::Pick(_, _, picker) => picker.entries.is_none(),
         Screen::Console(view) => view.closing,
         _ => false,

@@ -112,7 +112,7 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
         let facts = view.facts(id);
         // Twelve digits fit: all of the serial number in DFU mode, half of the running firmware's.
         let serial = || row.device.strings.serial.chars().take(12).collect();
-        let name = name(app, row).unwrap_or_else(serial);
+        let name = name(app, &row.device.strings.serial).unwrap_or_else(serial);
         // The board of a device that may not be a Crazyflie is only assumed.
         let known = facts.filter(|facts| !facts.may_be_foreign()).and_then(DroneFacts::board);
         let board = known.or(row.board.as_deref()).unwrap_or_default();
@@ -134,10 +134,10 @@ fn table_row<'a>(app: &App, view: &BatchView, id: usize, row: &Row, width: usize
 }
 
 /// The drone's radio address, which is its name in a swarm, if it is known.
-fn name(app: &App, row: &Row) -> Option<String> {
+pub(super) fn name(app: &App, serial: &str) -> Option<String> {
     let rows = app.batch().into_iter().flat_map(|view| &view.fleet.rows);
     let present = rows.map(|row| row.device.strings.serial.as_str());
-    app.names.of(&row.device.strings.serial, present).map(Radio::name)
+    app.names.of(serial, present).map(Radio::name)
 }
 
 fn mark(view: &BatchView, row: &Row, theme: &Theme) -> (&'static str, Style) {
@@ -272,8 +272,8 @@ fn draw_details(frame: &mut Frame<'_>, area: Rect, app: &App, view: &BatchView, 
 }
 
 /// The port, the name if it is known, and the serial number of a row's drone.
-fn row_title(app: &App, row: &Row) -> String {
-    let name = name(app, row).map(|name| format!("  {name}")).unwrap_or_default();
+pub(super) fn row_title(app: &App, row: &Row) -> String {
+    let name = name(app, &row.device.strings.serial).map(|name| format!("  {name}")).unwrap_or_default();
     format!("{}{name}  {}", row.device.location, row.device.strings.serial)
 }
 

@@ -23,7 +23,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
     let mut cells = vec![Span::raw(" ")];
     let mut names = vec![Span::raw(" ")];
     let flash = MemoryMap::stm32f405();
-    let protected = app.devices.protected();
+    let protected = app.protected();
     for (index, (&width, place)) in widths.iter().zip(flash.sectors()).enumerate() {
         if protected.contains(&index) {
             cells.push(Span::styled(theme.protected.repeat(usize::from(width)), theme.bad));
@@ -31,7 +31,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             names.push(Span::styled(format!("{index:<width$} ", width = usize::from(width)), theme.faint));
             continue;
         }
-        let state = app.devices.map[index];
+        let state = app.map()[index];
         let done = app.job().and_then(|view| cells_done(view, state, place.span, width));
         cells.extend(sector(state, done, width, theme));
         cells.push(Span::raw(" "));

@@ -17,7 +17,7 @@ use crate::job::{Device, Level};
 /// Draws as many lines as fit, ending with the selected one. With `marked` (in the overlay), highlights that line and
 /// shows details.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, marked: bool) {
-    draw_log(frame, area, &app.log, panel(theme, "Log"), theme, marked);
+    draw_log(frame, area, app.log_on_screen(), panel(theme, "Log"), theme, marked);
 }
 
 /// Draws the console of a running drone.

@@ -40,8 +40,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
         }
         // The batch has the whole screen.
         Screen::Batch(_) | Screen::Console(_) => return,
-        Screen::Job(_) if with_log => return log_panel::draw(frame, area, app, theme, false),
-        Screen::Job(view) => return working(frame, area, view, theme),
+        Screen::Job(_) | Screen::Row(_) if with_log => {
+            return log_panel::draw(frame, area, app, theme, false);
+        }
+        Screen::Job(_) | Screen::Row(_) => {
+            let Some(view) = app.job() else { return };
+            return working(frame, area, view, theme);
+        }
         Screen::Outcome(report, facts) => {
             // The width beside the drawing.
             let width = usize::from(area.width.saturating_sub(super::FRAME + 13));

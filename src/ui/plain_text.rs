@@ -59,6 +59,9 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
         }
         Screen::Job(JobView { stage: Stage::Asking(_), .. }) => asking(app),
         Screen::Job(_) => Vec::new(),
+        Screen::Row(view) => {
+            view.fleet.rows.get(view.at).map(|row| batch_panel::row_title(app, row)).into_iter().collect()
+        }
         // Its lines are printed as they arrive.
         Screen::Console(view) => {
             vec![format!("The console of the Crazyflie on port {}:", view.device.location)]

@@ -8,9 +8,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::theme::Theme;
-use super::{cut_line, panel, wrapped};
+use super::{batch_panel, cut_line, panel, wrapped};
+use crate::app::batch::DroneFacts;
 use crate::app::{App, Backup, BusState, Goal, Screen, Slot, Which};
-use crate::crazyflie::{Mode, RelatedDevice};
+use crate::crazyflie::{Board, Mode, RelatedDevice};
 use crate::image::Loader;
 use crate::image::{Content, Format, Image};
 use crate::job::{Device, DeviceInfo, Identity, Running};
@@ -18,6 +19,9 @@ use crate::report::count;
 use crate::usb::descriptor::clean;
 
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+    if let Some((device, facts)) = app.opened_drone() {
+        return card(frame, area, "Drone", row_lines(app, device, facts, theme), theme);
+    }
     let title = match app.devices.list().len() {
         0 | 1 => "Drone".to_owned(),
         n => format!("Drone {} of {n}", app.devices.position() + 1),
@@ -72,6 +76,29 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         (BusState::Devices(_), Some(device)) => device_lines(app, device, area.width, theme),
     };
     card(frame, area, &title, lines, theme);
+}
+
+/// The drone of an opened row.
+fn row_lines<'a>(app: &App, device: &Device, facts: Option<&DroneFacts>, theme: &Theme) -> Vec<Line<'a>> {
+    let waiting = app.job().is_some_and(|view| view.waiting.is_some());
+    let name = match device.mode {
+        _ if waiting => theme.text("restarting …"),
+        Mode::Dfu => "in DFU mode".to_owned(),
+        Mode::Firmware => format!("{}, running", device.strings.product),
+    };
+    let Device { id, location, strings, .. } = device;
+    let radio = batch_panel::name(app, &strings.serial).map(|name| format!("  {name}")).unwrap_or_default();
+    let board = facts.filter(|facts| !facts.may_be_foreign()).and_then(DroneFacts::board);
+    let last = board.map(Board::named).map_or_else(
+        || format!("serial {}", strings.serial),
+        |board| format!("{} {}", board.code, board.name()),
+    );
+    let dot = Span::styled(format!("{} ", theme.dot), if waiting { theme.faint } else { theme.good });
+    vec![
+        Line::from(vec![dot, Span::styled(name, theme.strong), Span::raw(radio)]),
+        Line::from(format!("  {id} on port {location}")),
+        Line::from(format!("  {last}")),
+    ]
 }
 
 fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Vec<Line<'a>> {
@@ -154,7 +181,8 @@ fn card(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>, th
 
 /// Drone and file in one row, for a low screen.
 pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
-    let device = match app.devices.selected() {
+    let shown = app.opened_drone().map(|(device, _)| device).or_else(|| app.devices.selected());
+    let device = match shown {
         Some(device) => {
             let name = match device.mode {
                 Mode::Dfu => "in DFU mode",
@@ -170,7 +198,7 @@ pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &The
         (None, Slot::Empty) => "no file".to_owned(),
         (None, Slot::Loading(path) | Slot::Bad(path, _) | Slot::Ready(path, _)) => file_name(path),
     };
-    let style = if app.devices.selected().is_some() { theme.good } else { theme.faint };
+    let style = if shown.is_some() { theme.good } else { theme.faint };
     let line = Line::from(vec![
         Span::styled(format!(" {} ", theme.dot), style),
         Span::styled(device, theme.strong),

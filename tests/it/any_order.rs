@@ -51,7 +51,7 @@ fn preview(found: Comparison) -> Event {
 }
 
 /// A flash that failed because the drone was unplugged.
-fn disconnected() -> Outcome {
+pub fn disconnected() -> Outcome {
     let kind = DfuError::Transfer { request: Request::Command, error: TransferError::Disconnected }.into();
     Outcome::Failed(Failure { kind, place: None, drone: DroneState::WithoutFirmware })
 }

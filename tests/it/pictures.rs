@@ -138,6 +138,14 @@ fn batch_scenes() -> Vec<(&'static str, App)> {
     });
     ui.row(3, |_| false);
     scenes.push(("batch-flashing", ui.app.clone()));
+    ui.key('j');
+    ui.enter();
+    scenes.push(("batch-row-writing", ui.app.clone()));
+    ui.send(Msg::Key(Key::Esc));
+    ui.send(Msg::Key(Key::Home));
+    ui.enter();
+    scenes.push(("batch-row-done", ui.app.clone()));
+    ui.send(Msg::Key(Key::Esc));
     ui.key('q');
     scenes.push(("batch-stop", ui.app.clone()));
 

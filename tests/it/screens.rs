@@ -5,15 +5,17 @@ use std::time::Duration;
 use cfdfu::app::batch::BatchStage;
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
-use cfdfu::app::{BusState, Effect, Msg, Screen, Slot, Stage, Undo, Which};
+use cfdfu::app::{BatchEffect, BusState, Effect, Msg, Screen, Slot, Stage, Undo, Which};
 use cfdfu::flash::FIRMWARE_BASE;
-use cfdfu::job::{DroneState, Event, Outcome, Selector, Task, WaitFor};
+use cfdfu::job::{DroneState, Event, Outcome, Phase, Report, Selector, Task, WaitFor};
 use cfdfu::scan;
 use cfdfu::sim::drone::SimFault;
 use cfdfu::sim::images;
+use cfdfu::supervise::{Ended, Next};
 
+use crate::any_order::disconnected;
 use crate::interface::{Interface, draw, text, theme};
-use crate::support::{SEED_LEN, World, firmware};
+use crate::support::{SEED_LEN, World, firmware, flash_job};
 
 #[test]
 fn nothing_is_written_until_the_plan_is_confirmed() {
@@ -313,6 +315,92 @@ fn the_drone_of_the_selected_row_blinks_unless_its_job_runs() {
     assert!(ui.app.batch().is_some_and(|view| view.stage == BatchStage::Flashing));
 }
 
+/// Enter shows the job of one drone while the others go on, and Esc returns to the table.
+#[test]
+fn a_row_opens_while_the_batch_runs_and_the_batch_goes_on_behind_it() {
+    let mut ui = Interface::new("fleet");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 100, 30));
+    let phase =
+        |wanted| move |event: &Event| matches!(event, Event::Progress { phase, .. } if *phase == wanted);
+    ui.row(0, phase(Phase::Write));
+    ui.enter();
+    let first = shown(&ui);
+    assert!(first.contains("on port 1-1.1 ") && first.contains("CF21 Crazyflie 2.1"), "{first}");
+    assert!(first.contains("Writing  0/") && first.contains("Erase    0x08004000"), "{first}");
+    // What happens to another drone neither closes nor changes it.
+    ui.row(1, |_| false);
+    assert!(shown(&ui).contains("Writing  0/"), "{}", shown(&ui));
+    // Its own end shows its outcome, from which no other job can start.
+    let ended = Ended::of(Report::nothing_done(Outcome::Flashed), false);
+    ui.send(Msg::RowEnded(0, Box::new(ended)));
+    assert!(matches!(ui.app.screen, Screen::Outcome(..)), "{}", shown(&ui));
+    for key in ['t', 'u'] {
+        ui.effects.clear();
+        ui.key(key);
+        assert!(ui.notice().contains("the batch is still running"), "{key}: {}", ui.notice());
+        assert!(ui.effects.is_empty() && matches!(ui.app.screen, Screen::Outcome(..)), "{key}");
+    }
+    ui.send(Msg::Key(Key::Esc));
+    assert!(shown(&ui).contains("Drones: 2 of 8 done"), "{}", shown(&ui));
+    // The batch ends behind an opened row, which then offers what it always does.
+    ui.enter();
+    ui.rows();
+    assert!(ui.app.batch().is_some_and(|view| view.stage == BatchStage::Over));
+    assert!(matches!(ui.app.screen, Screen::Outcome(..)));
+    ui.key('t');
+    assert!(matches!(ui.app.screen, Screen::Job(_)), "{}", shown(&ui));
+}
+
+/// The keys of an opened row act on the batch: stop this drone, or all of them after a question.
+#[test]
+fn an_opened_row_can_be_stopped_alone_or_with_all_others() {
+    let mut ui = Interface::new("fleet");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.row(1, |event| matches!(event, Event::Progress { phase: Phase::Write, .. }));
+    ui.key('j');
+    ui.enter();
+    ui.effects.clear();
+    ui.key('x');
+    assert_eq!(ui.effects, [Effect::Batch(BatchEffect::Cancel(1))]);
+    let stopping = text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(stopping.contains("Stopping at the next safe point"), "{stopping}");
+    ui.effects.clear();
+    ui.send(Msg::Key(Key::CtrlC));
+    assert!(ui.effects.is_empty(), "it asks first");
+    ui.key('y');
+    assert!(ui.effects.contains(&Effect::Batch(BatchEffect::Cancel(0))), "{:?}", ui.effects);
+}
+
+/// The table says that the drone is lost, and that it has to be plugged in again.
+#[test]
+fn an_opened_row_closes_if_its_drone_is_lost() {
+    let mut ui = Interface::new("two");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.row(0, |event| matches!(event, Event::Progress { phase: Phase::Write, .. }));
+    ui.enter();
+    let mut lost = Ended::of(Report::nothing_done(disconnected()), false);
+    lost.next = Next::Resume(Box::new(flash_job(&firmware("2026.08", SEED_LEN))));
+    ui.send(Msg::RowEnded(0, Box::new(lost)));
+    assert!(matches!(ui.app.screen, Screen::Batch(_)));
+    let shown = text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(row_of(&shown, "1-1 ").contains("lost: plug it in again"), "{shown}");
+    ui.enter();
+    assert!(ui.notice().contains("the drone is away"), "{}", ui.notice());
+}
+
 /// A running drone reports its radio address. In DFU mode it cannot, so the address comes from memory.
 #[test]
 fn a_drone_in_dfu_mode_has_the_name_that_is_remembered_for_it() {
@@ -399,6 +487,30 @@ fn an_opened_row_does_not_flash_another_drone() {
     assert!(ui.effects.is_empty() && matches!(ui.app.screen, Screen::Outcome(..)), "{:?}", ui.effects);
     let notice = ui.notice();
     assert!(notice.contains("the drone of port 1-2 is not plugged in"), "{notice}");
+}
+
+/// While the jobs run, the scanner does not list their drones.
+#[test]
+fn an_opened_row_flashes_its_own_drone_once_that_is_listed_again() {
+    let mut ui = Interface::new("two");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.row(1, |event| matches!(event, Event::Progress { phase: Phase::Write, .. }));
+    ui.send(Msg::Bus(BusState::Devices(Vec::new())));
+    ui.key('j');
+    ui.enter();
+    let shown = text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(shown.contains("on port 1-2 ") && !shown.contains("No drone"), "{shown}");
+    let ended = Ended::of(Report::nothing_done(Outcome::Flashed), false);
+    ui.send(Msg::RowEnded(1, Box::new(ended)));
+    ui.rows();
+    ui.effects.clear();
+    ui.key('t');
+    let Some(Effect::Start(job)) = ui.effects.last() else { panic!("{:?} {}", ui.effects, ui.notice()) };
+    assert_eq!(job.device, Selector::At("1-2".parse().unwrap()));
 }
 
 /// At a station, the rows of drones that were unplugged stay in the table.

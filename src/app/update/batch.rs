@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
-use crate::app::batch::{BatchStage, BatchView};
+use super::job::follow;
+use crate::app::batch::{BatchStage, BatchView, RowJob};
 use crate::app::keys::BatchAction;
+use crate::app::progress::Progress;
 use crate::app::{
     App, Backup, BatchEffect, Effect, Goal, JobFacts, NOTICE, Overlay, Screen, Slot, Source, Undo, Which,
     keys,
 };
 use crate::fleet::{self, Fleet, FleetEffect, FleetMsg, Policy};
-use crate::job::{Device, DroneAt, Enter, Event, FlashTask, Job, Level, Task};
+use crate::job::{Device, DroneAt, Enter, Event, FlashTask, Job, Level, Preview, Report, Task};
 use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::NoUndo;
 use crate::report;
@@ -115,7 +117,7 @@ pub(super) fn see_bus(app: &mut App) -> Vec<Effect> {
 /// Stops all jobs at their next safe points.
 pub(super) fn stop(app: &mut App) -> Vec<Effect> {
     app.over = None;
-    if let Screen::Batch(view) = &mut app.screen {
+    if let Some(view) = app.batch_mut() {
         view.stopping = true;
     }
     apply(app, FleetMsg::Stop)
@@ -123,7 +125,7 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
 
 /// The message for the selected row.
 fn on_selected(app: &mut App, msg: fn(usize) -> FleetMsg) -> Vec<Effect> {
-    let Screen::Batch(view) = &mut app.screen else { return Vec::new() };
+    let Some(view) = app.batch_mut() else { return Vec::new() };
     let msg = msg(view.at);
     if let FleetMsg::Again(_) = &msg {
         view.stopping = false;
@@ -140,40 +142,72 @@ fn keep_going(app: &mut App) -> Vec<Effect> {
     apply(app, FleetMsg::KeepGoing(devices))
 }
 
-/// Opens the outcome of the selected row. Esc returns to the table.
+/// Opens the selected row: its outcome, or its job while that runs. Esc returns to the table.
 fn open(app: &mut App) -> Vec<Effect> {
     let Screen::Batch(view) = &app.screen else { return Vec::new() };
-    let Some(row) = view.fleet.rows.get(view.at) else { return Vec::new() };
-    let Some(report) = row.report.clone() else { return Vec::new() };
-    let facts = JobFacts {
-        device: Some(row.device.clone()),
-        ended: row.ended.unwrap_or(app.now),
-        ..JobFacts::new(Source::Chosen)
-    };
-    if let Some(at) = app.devices.list().iter().position(|it| it.location == row.device.location) {
-        app.devices.select(at);
+    if view.why_not_open().is_some() {
+        return Vec::new();
     }
-    if let Screen::Batch(view) = std::mem::replace(&mut app.screen, Screen::Outcome(report, facts)) {
-        app.behind = Some(view);
+    if let Some(row) = view.fleet.rows.get(view.at) {
+        app.devices.select_drone(&row.device);
     }
+    if let Screen::Batch(view) = std::mem::replace(&mut app.screen, Screen::Home) {
+        app.screen = Screen::Row(view);
+    }
+    follow_row(app);
     Vec::new()
+}
+
+/// Shows the outcome of the opened row once its job has ended, or the table if its drone is lost.
+fn follow_row(app: &mut App) {
+    match std::mem::replace(&mut app.screen, Screen::Home) {
+        Screen::Row(view) if view.why_not_open().is_some() => app.screen = Screen::Batch(view),
+        Screen::Row(view) => match outcome(&view, app.now) {
+            Some((report, facts)) => {
+                app.screen = Screen::Outcome(report, facts);
+                app.behind = Some(view);
+            }
+            None => app.screen = Screen::Row(view),
+        },
+        screen => app.screen = screen,
+    }
+}
+
+/// How the selected row ended, if it has.
+fn outcome(view: &BatchView, now: Duration) -> Option<(Box<Report>, JobFacts)> {
+    let row = view.fleet.rows.get(view.at).filter(|row| row.is_final())?;
+    let facts = view.job().map_or_else(|| JobFacts::new(Source::Chosen), |job| job.view.facts.clone());
+    let (device, ended) = (Some(row.device.clone()), row.ended.unwrap_or(now));
+    Some((row.report.clone()?, JobFacts { device, ended, ..facts }))
 }
 
 /// An event of a row's job.
 pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
-    let Screen::Batch(view) = &mut app.screen else { return Vec::new() };
-    match &event {
-        Event::Known(info) => {
-            if let (Some(row), Some(radio)) = (view.fleet.rows.get(id), info.radio()) {
-                app.names.insert(&row.device.strings.serial, radio);
+    let now = app.now;
+    let Some(view) = app.batch_mut() else { return Vec::new() };
+    let device = view.fleet.rows.get(id).map(|row| row.device.clone());
+    if let Event::Known(info) = &event {
+        view.facts_mut(id).info = Some(info.clone());
+    }
+    if let Some(job) = view.job_mut(id) {
+        match event.clone() {
+            Event::Log(level, entry) => job.log.record(now, level, entry),
+            // The copies of many drones would take much memory.
+            Event::Ready(preview) => {
+                let preview = Box::new(Preview { before: None, ..*preview });
+                follow(&mut job.view, &mut job.map, now, Event::Ready(preview));
             }
-            view.facts_mut(id).info = Some(info.clone());
+            event => follow(&mut job.view, &mut job.map, now, event),
         }
-        Event::Log(level @ Level::Warning, entry) => {
-            if let Some(row) = view.fleet.rows.get(id) {
-                let line = format!("{}  {entry}", row.device.location);
-                app.log.push(app.now, *level, &line);
+    }
+    match (&event, device) {
+        (Event::Known(info), Some(device)) => {
+            if let Some(radio) = info.radio() {
+                app.names.insert(&device.strings.serial, radio);
             }
+        }
+        (Event::Log(level @ Level::Warning, entry), Some(device)) => {
+            app.log.push(now, *level, &format!("{}  {entry}", device.location));
         }
         _ => {}
     }
@@ -183,42 +217,75 @@ pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
 /// A row's job has ended.
 pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
     let Ended { report, next, undo, others, .. } = ended;
+    let now = app.now;
     for other in others {
-        app.log.push(app.now, Level::Warning, &other.to_string());
+        app.log.push(now, Level::Warning, &other.to_string());
     }
-    if let Screen::Batch(view) = &mut app.screen
-        && view.stage == BatchStage::Flashing
-    {
+    let rest = next.rest().map(|job| Box::new(Job { wait: LOST, ..*job }));
+    if let Some(view) = app.batch_mut().filter(|view| view.stage == BatchStage::Flashing) {
         view.facts_mut(id).undo = Some(Undo::of(undo));
+        if let Some(job) = view.job_mut(id) {
+            // It may hold the last reference to the plan's bytes.
+            (job.view.facts.preview, job.view.waiting) = (None, None);
+            if rest.is_some() {
+                job.log.push(now, Level::Warning, &report::headline(&report));
+            }
+        }
         // What an earlier job of this drone kept is no longer its last change.
-        let is_of_row =
-            |before: &Backup| view.fleet.rows.get(id).is_some_and(|row| before.drone.is(&row.device));
+        let device = view.fleet.rows.get(id).map(|row| row.device.clone());
+        let is_of_row = |before: &Backup| device.is_some_and(|device| before.drone.is(&device));
         if matches!(&app.undo, Undo::Ready(before) if is_of_row(before)) {
             app.undo = Undo::Nothing(NoUndo::default());
         }
     }
-    let rest = next.rest().map(|job| Box::new(Job { wait: LOST, ..*job }));
     apply(app, FleetMsg::Ended(id, Box::new(report), rest))
 }
 
 /// The terminal is gone: jobs that have changed their drones finish, everything else ends.
 pub(super) fn detach(app: &mut App) -> Vec<Effect> {
-    let active = matches!(&app.screen, Screen::Batch(view) if view.is_active());
-    if active { apply(app, FleetMsg::HangUp) } else { vec![Effect::Quit] }
+    if app.batch().is_some_and(BatchView::is_active) {
+        apply(app, FleetMsg::HangUp)
+    } else {
+        vec![Effect::Quit]
+    }
 }
 
 pub(super) fn apply(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
+    let effects = applied(app, msg);
+    follow_row(app);
+    effects
+}
+
+fn applied(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
     let now = app.now;
-    let Screen::Batch(view) = &mut app.screen else { return Vec::new() };
+    // Not `App::batch_mut`, because the log is changed as well.
+    let ((Screen::Batch(view) | Screen::Row(view), _) | (Screen::Outcome(..), Some(view))) =
+        (&mut app.screen, &mut app.behind)
+    else {
+        return Vec::new();
+    };
     let mut effects = Vec::new();
     for effect in view.fleet.update(now, msg) {
         match effect {
             FleetEffect::Start(id, job) => {
                 let device = view.fleet.rows[id].device.clone();
+                if view.stage != BatchStage::Identifying {
+                    view.facts_mut(id).job = Some(Box::new(RowJob::new(device.clone())));
+                }
                 effects.push(Effect::Batch(BatchEffect::Start(id, Box::new(device), job)));
             }
-            FleetEffect::Resume(id, job) => effects.push(Effect::Batch(BatchEffect::Resume(id, job))),
-            FleetEffect::Cancel(id) => effects.push(Effect::Batch(BatchEffect::Cancel(id))),
+            FleetEffect::Resume(id, job) => {
+                if let Some(job) = view.job_mut(id) {
+                    job.view.facts.progress = Progress::default();
+                }
+                effects.push(Effect::Batch(BatchEffect::Resume(id, job)));
+            }
+            FleetEffect::Cancel(id) => {
+                if let Some(job) = view.job_mut(id) {
+                    job.view.stopping = true;
+                }
+                effects.push(Effect::Batch(BatchEffect::Cancel(id)));
+            }
             FleetEffect::CancelIfUntouched(id) => {
                 effects.push(Effect::Batch(BatchEffect::CancelIfUntouched(id)));
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::batch;
 use super::blink;
 use super::files::open_picker;
+use crate::app::devices::SectorMap;
 use crate::app::progress::Progress;
 use crate::app::wizard::Move;
 use crate::app::{
@@ -191,14 +192,7 @@ fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
     // From here on, the rows of a batch no longer tell what is on its drones.
     app.behind = None;
     app.log.follow();
-    app.screen = Screen::Job(JobView {
-        facts,
-        stage: Stage::Looking,
-        waiting: None,
-        stopping: false,
-        confirm,
-        was_away: false,
-    });
+    app.screen = Screen::Job(JobView { facts, ..JobView::new(confirm) });
 }
 
 /// A key press that follows another this soon does not confirm, because a held key repeats about every 30 ms.
@@ -260,38 +254,57 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
 pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     match event {
         Event::Log(level, entry) => app.log.record(app.now, level, entry),
+        Event::Ready(preview) => return ready(app, preview),
+        event => {
+            if let Screen::Job(view) = &mut app.screen {
+                if matches!(event, Event::Progress { phase: Phase::Erase | Phase::Write, .. }) {
+                    // From here on, the flash no longer matches what was identified.
+                    app.devices.identified = None;
+                }
+                follow(view, &mut app.devices.map, app.now, event);
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// Applies an event to the view of its job, here or on a row of a batch.
+pub(super) fn follow(view: &mut JobView, map: &mut SectorMap, now: Duration, event: Event) {
+    match event {
         Event::Sector { index, state } => {
-            if let Some(sector) = app.devices.map.get_mut(index) {
+            if let Some(sector) = map.get_mut(index) {
                 *sector = Some(state);
             }
         }
-        Event::Ready(preview) => return ready(app, preview),
-        Event::Progress { phase, done, total } => progress(app, phase, done, total),
-        Event::Device(device) => {
-            if let Screen::Job(view) = &mut app.screen {
-                // Clear `was_away`: the worker has the device again, and may itself have reset the device.
-                (view.facts.device, view.was_away) = (Some(device), false);
+        Event::Ready(preview) => {
+            view.waiting = None;
+            view.facts.progress.plan(&preview.work, now);
+            view.facts.preview = Some(preview);
+        }
+        Event::Progress { phase, done, total } => {
+            (view.was_away, view.waiting) = (false, None);
+            view.facts.progress.set(phase, done, total, now);
+            if matches!(phase, Phase::Erase | Phase::Write) {
+                view.stage = Stage::Working;
             }
         }
-        Event::Waiting { what, limit } => {
-            if let Screen::Job(view) = &mut app.screen
-                && !limit.is_zero()
-            {
-                view.waiting = Some((what, app.now, limit));
-            }
-        }
+        // Clear `was_away`: the worker has the device again, and may itself have reset the device.
+        Event::Device(device) => (view.facts.device, view.was_away) = (Some(device), false),
+        Event::Waiting { what, limit } if !limit.is_zero() => view.waiting = Some((what, now, limit)),
         // The end arrives as `Msg::Ended`.
-        Event::Planned(_) | Event::Known(_) | Event::Console { .. } | Event::Finished(_) => {}
+        Event::Waiting { .. }
+        | Event::Log(..)
+        | Event::Planned(_)
+        | Event::Known(_)
+        | Event::Console { .. }
+        | Event::Finished(_) => {}
     }
-    Vec::new()
 }
 
 fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     let now = app.now;
     let detached = app.detached;
     let Screen::Job(view) = &mut app.screen else { return Vec::new() };
-    view.waiting = None;
-    view.facts.progress.plan(&preview.work, now);
     let resumed = view.confirm == Confirm::Go;
     if resumed && let Some(confirmed) = &view.facts.preview {
         // The user has already confirmed the board.
@@ -301,23 +314,10 @@ fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
         view.stage = Stage::Asking(Confirmation { shown: now, ..Confirmation::default() });
     }
     let stopping = view.stopping || detached;
-    view.facts.preview = Some(preview);
+    follow(view, &mut app.devices.map, now, Event::Ready(preview));
     require_drone(app);
     // The user has already stopped the job, or the terminal is gone. Nothing has been written, so stop here.
     if stopping && !resumed { stop(app) } else { Vec::new() }
-}
-
-fn progress(app: &mut App, phase: Phase, done: u64, total: u64) {
-    let now = app.now;
-    if let Screen::Job(view) = &mut app.screen {
-        (view.was_away, view.waiting) = (false, None);
-        view.facts.progress.set(phase, done, total, now);
-        if matches!(phase, Phase::Erase | Phase::Write) {
-            view.stage = Stage::Working;
-            // From here on, the flash no longer matches what was identified.
-            app.devices.identified = None;
-        }
-    }
 }
 
 /// Handles the end of a job, and closes the stop question.
