@@ -267,6 +267,10 @@ pub struct Preview {
     pub board: BoardCheck,
     /// For an undo: the drone does not hold what the last change wrote, so another program has changed it since.
     pub changed_since: bool,
+    /// What the firmware that was running has said about the radio chip.
+    pub radio_chip: RadioChip,
+    /// The version of the firmware in the image, if known.
+    pub version: Option<String>,
 }
 
 /// The result of the board check. If the image is for another board, the job fails instead.

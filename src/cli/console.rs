@@ -301,6 +301,9 @@ impl Console {
         if let Some(change) = preview.platform_change {
             self.log_line(Level::Warning, &report::platform_change(change));
         }
+        if let Some(words) = report::radio_chip(&preview.radio_chip, preview.version.as_deref()) {
+            self.log_line(Level::Warning, &words);
+        }
     }
 
     /// Prints a line of the drone's console with its time, and what the line means if it reports an error.
@@ -519,6 +522,9 @@ impl Console {
             Event::Ready(preview) => {
                 if let Some(change) = preview.platform_change {
                     self.of_row(id, row, &format!("Warning: {}", report::platform_change(change)));
+                }
+                if let Some(words) = report::radio_chip(&preview.radio_chip, preview.version.as_deref()) {
+                    self.of_row(id, row, &format!("Warning: {words}"));
                 }
             }
             Event::Known(known) => {

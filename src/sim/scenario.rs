@@ -164,6 +164,11 @@ pub const SCENARIOS: &[Scenario] = &[
         drones: |now| ailing(now, Ailment::RadioChipSilent),
     },
     Scenario {
+        name: "radio-old",
+        what: "running; its radio chip is too old for firmware from 2024.2 on",
+        drones: |now| started_with(now, Traits { radio_chip: "2023.11", ..Traits::default() }),
+    },
+    Scenario {
         name: "console-read",
         what: "running; another program has already read its console",
         drones: |now| ailing(now, Ailment::ConsoleRead),
@@ -412,7 +417,11 @@ fn running(now: Duration, change: impl Fn(&mut SimDrone)) -> Vec<SimDrone> {
 
 /// A running drone with this ailment, which it had when it started, too.
 fn ailing(now: Duration, ailment: Ailment) -> Vec<SimDrone> {
-    let mut drone = crazyflie(Pace::Typical, CF21, Traits { ailment, ..Traits::default() });
+    started_with(now, Traits { ailment, ..Traits::default() })
+}
+
+fn started_with(now: Duration, traits: Traits) -> Vec<SimDrone> {
+    let mut drone = crazyflie(Pace::Typical, CF21, traits);
     drone.power_on(Duration::ZERO);
     drone.settle(now + Duration::from_secs(60));
     vec![drone]

@@ -17,6 +17,7 @@ use crate::app::{
     progress,
 };
 use crate::crazyflie::Mode;
+use crate::crazyflie::console::RadioChip;
 use crate::crazyflie::crtp::Radio;
 use crate::crazyflie::symptoms::capitalised;
 use crate::image::{Content, Loader};
@@ -363,8 +364,12 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
         preview.platform_change.map(|change| format!("warning: {}", report::platform_change(change)));
     let file = app.image.image().filter(|_| app.undoes(Which::Image).is_none());
     let chip = || {
-        let version = file.and_then(|file| file.content.firmware()).and_then(|it| it.version.as_deref());
-        report::radio_chip(app.devices.radio_chip(), version)
+        // A drone prints its radio chip's version once, and the background identify may have read it.
+        let chip = match &preview.radio_chip {
+            RadioChip::Unknown => app.devices.radio_chip(),
+            chip => chip,
+        };
+        report::radio_chip(chip, preview.version.as_deref()).filter(|_| file.is_some())
     };
     let note = change.or_else(|| file.and_then(report::caution)).or_else(chip);
     // If the question below already asks about this change, do not repeat it here.

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::port::{open, require_same_drone, with_permission};
 use super::reboot::{appears_in_dfu, enter_dfu};
-use super::{Ctx, FirstSeen, Stop};
+use super::timeline::Part;
+use super::{Ctx, FirstSeen, Stop, query_firmware};
+use crate::crazyflie::console::Health;
 use crate::crazyflie::{self, Mode};
-use crate::job::{Device, Enter, FailureKind, Job, LogEntry, WaitFor};
+use crate::job::{Device, Enter, FailureKind, Job, LogEntry, Task, WaitFor};
 use crate::scan::choose_while;
 use crate::usb::{CRAZYFLIE, ROM_DFU, Transport, UDEV};
 
@@ -62,6 +64,8 @@ pub(super) struct InDfu {
     pub(super) transport: Box<dyn Transport>,
     /// Whether the drone entered DFU mode without this job: it was found there, or the user brought it there.
     pub(super) by_hand: bool,
+    /// What the firmware that was running has printed about its health.
+    pub(super) health: Health,
 }
 
 /// Waits for the device that the job selects, brings it into DFU mode and opens it.
@@ -76,8 +80,15 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     };
     if device.mode == Mode::Dfu {
         let transport = open(ctx, &device)?;
-        return Ok(InDfu { device, transport, by_hand: true });
+        return Ok(InDfu { device, transport, by_hand: true, health: Health::default() });
     }
+    ctx.enters(Part::Enter);
+    // Only the plan of a flash needs it.
+    let health = match job.task {
+        Task::Flash(_) => query_firmware::printed(ctx, &device),
+        _ => Health::default(),
+    };
+    ctx.check_cancelled()?;
     let entered = match job.enter {
         Enter::IfRunning => enter_dfu(ctx, &device, job.wait),
         Enter::Unaided => enter_dfu(ctx, &device, Duration::ZERO),
@@ -104,7 +115,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
         return Err(FailureKind::cannot_open(device.id, error).into());
     }
     let transport = open(ctx, &device)?;
-    Ok(InDfu { device, transport, by_hand })
+    Ok(InDfu { device, transport, by_hand, health })
 }
 
 /// Selects the one device that matches the job's selector and, for a job that follows an earlier one, its serial

@@ -64,7 +64,8 @@ impl FirmwareLink {
         }
     }
 
-    fn try_open(
+    /// Like [`FirmwareLink::open`], but tries only once.
+    pub(super) fn try_open(
         ctx: &Ctx<'_>,
         device: &Device,
         serial: &str,

@@ -12,6 +12,7 @@ use super::reboot::{self, Restarted};
 use super::session::{Programming, Session};
 use super::timeline::Part;
 use super::{Ctx, FirstSeen, Meter, Stop, require_same};
+use crate::crazyflie::console::RadioChip;
 use crate::crazyflie::{Board, Protection};
 use crate::dfu::machine::Operation;
 use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE, Sector, Segment, Span, is_blank};
@@ -30,12 +31,12 @@ const COPY_MAX: u64 = 2 * 1024 * 1024;
 
 pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Outcome, Stop> {
     ctx.report.bytes = task.image.bytes() as u64;
-    let InDfu { device, transport, by_hand } = find::dfu_device(ctx, job)?;
+    let InDfu { device, transport, by_hand, health } = find::dfu_device(ctx, job)?;
     ctx.report.by_hand = by_hand;
     ctx.left = task.left;
     let mut session = Session::open(ctx, &device, transport)?;
     let mut task = task.clone();
-    let outcome = write(ctx, &mut session, &mut task).map_err(|stop| ctx.verdict(stop));
+    let outcome = write(ctx, &mut session, &mut task, health.radio_chip).map_err(|stop| ctx.verdict(stop));
     match &outcome {
         Ok(_) => {
             if let Some(restarted) = finish(ctx, &mut session, &device, &task) {
@@ -55,7 +56,12 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
 }
 
 /// Runs every step up to and including verification. Of several images, leaves the one for the drone's board in `task`.
-fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &mut FlashTask) -> Result<Outcome, Stop> {
+fn write(
+    ctx: &mut Ctx<'_>,
+    session: &mut Session,
+    task: &mut FlashTask,
+    radio_chip: RadioChip,
+) -> Result<Outcome, Stop> {
     ctx.enters(Part::Check);
     let map = session.map();
     if task.mismatch == Mismatch::Refuse && !map.is_stm32f405() {
@@ -80,7 +86,8 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session, task: &mut FlashTask) -> Resu
     ctx.post(Event::Planned(plan.clone()));
     let judge = WidthJudge::default();
     let in_words = BTreeSet::new();
-    Flashing { session, plan, writing: None, task, protection, board, judge, in_words }.write_image(ctx)
+    Flashing { session, plan, writing: None, task, protection, board, judge, in_words, radio_chip }
+        .write_image(ctx)
 }
 
 /// Restarts the drone, unless it should stay in DFU mode. The drone may fail to start: after manual entry, some need a
@@ -257,6 +264,7 @@ struct Flashing<'a> {
     judge: WidthJudge,
     /// Sectors that were written 32 bits at a time and have not been rewritten since.
     in_words: BTreeSet<usize>,
+    radio_chip: RadioChip,
 }
 
 impl Flashing<'_> {
@@ -317,6 +325,8 @@ impl Flashing<'_> {
             loader,
             board: self.board,
             changed_since,
+            radio_chip: self.radio_chip.clone(),
+            version: self.task.version.clone(),
         };
         ctx.check_cancelled()?;
         ctx.post(Event::Ready(Box::new(preview)));

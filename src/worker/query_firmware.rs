@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Ctx;
 use super::firmware_link::{FirmwareLink, Unopened};
+use crate::crazyflie::console::{ConsoleLine, Health};
 use crate::crazyflie::crtp::{self, CrtpQuestion, Radio};
 use crate::job::{Device, LogEntry, Running};
 use crate::usb::TransferError;
@@ -55,6 +56,17 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
     running
 }
 
+/// What the running `device` has printed since it started, as far as nobody has read it yet. Takes a few hundredths of a
+/// second and does not insist: a drone that says nothing can still be flashed.
+pub(super) fn printed(ctx: &Ctx<'_>, device: &Device) -> Health {
+    let Ok(mut link) = FirmwareLink::try_open(ctx, device, &device.strings.serial) else {
+        return Health::default();
+    };
+    // If the link is lost, what was read still counts.
+    let _ = read_console(ctx, &mut link, drop);
+    link.health.clone()
+}
+
 /// Asks for the version. Without an answer, switches the link to USB again: firmware that starts switches it back.
 pub(super) fn version(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<String>, TransferError> {
     let version = question(ctx, link, CrtpQuestion::Version)?;
@@ -72,18 +84,26 @@ fn question(
     link.ask(ctx, &question.packet(), |packet| question.answer(packet))
 }
 
-/// Reads the console text that the firmware has buffered. If the text lacks the self-test's verdict, asks for the
-/// parameter instead.
-fn health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
+/// Reads the console text that the firmware has buffered.
+fn read_console(
+    ctx: &Ctx<'_>,
+    link: &mut FirmwareLink,
+    mut each: impl FnMut(ConsoleLine),
+) -> Result<(), TransferError> {
     for _ in 0..KEPT {
         let before = ctx.clock.now();
-        for line in link.listen(REST)? {
-            ctx.log(LogEntry::Console(line.text));
-        }
+        link.listen(REST)?.into_iter().for_each(&mut each);
         if ctx.clock.now().saturating_sub(before) >= REST {
             break;
         }
     }
+    Ok(())
+}
+
+/// Reads the console text that the firmware has buffered. If the text lacks the self-test's verdict, asks for the
+/// parameter instead.
+fn health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
+    read_console(ctx, link, |line| ctx.log(LogEntry::Console(line.text)))?;
     if link.health.self_test.is_none()
         && let Some(number) = find_self_test(ctx, link, SEARCH)?
         && let Some(passed) = self_test_passed(ctx, link, number)?

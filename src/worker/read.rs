@@ -68,7 +68,7 @@ fn with_session(
     spans: &[Span],
     read: impl FnOnce(&mut Ctx<'_>, &mut Session) -> Result<Outcome, Stop>,
 ) -> Result<Outcome, Stop> {
-    let InDfu { device, transport, by_hand } = find::dfu_device(ctx, job)?;
+    let InDfu { device, transport, by_hand, .. } = find::dfu_device(ctx, job)?;
     ctx.report.by_hand = by_hand;
     let mut session = Session::open(ctx, &device, transport)?;
     ctx.enters(Part::Read);

@@ -42,7 +42,6 @@ enum Entered {
 
 /// Asks a running Crazyflie to restart in its boot ROM and waits for DFU mode, with up to [`ENTRY_TRIES`] attempts.
 pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> Result<Device, Stop> {
-    ctx.enters(Part::Enter);
     let started = ctx.clock.now();
     let appears = DFU_APPEARS.max(wait);
     let mut drone = running.clone();

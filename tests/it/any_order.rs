@@ -7,6 +7,7 @@ use cfdfu::app::batch::BatchStage;
 use cfdfu::app::keys::Key;
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoLeds, Effect, Msg, Screen, Slot, Stage, Which};
+use cfdfu::crazyflie::console::RadioChip;
 use cfdfu::dfu::DfuError;
 use cfdfu::dfu::wire::Request;
 use cfdfu::flash::map::MemoryMap;
@@ -47,6 +48,8 @@ fn preview(found: Comparison) -> Event {
         loader: None,
         board: BoardCheck::Passed,
         changed_since: false,
+        radio_chip: RadioChip::Unknown,
+        version: None,
     }))
 }
 

@@ -292,6 +292,7 @@ fn each_problem_is_reported_in_every_output() {
         ("hung-deck", 76, "", "has not reported its self-test"),
         ("slow-deck", 76, "", "has not reported its self-test"),
         ("radio-silent", 0, "passed", "The radio chip has not reported its version"),
+        ("radio-old", 0, "passed", "The radio chip runs 2023.11"),
         ("console-read", 0, "passed", "Ready to fly!"),
     ];
     for (scenario, status, self_test, words) in cases {
@@ -321,7 +322,15 @@ fn incompatible_versions_are_reported() {
     world.bus.with(0, |drone, _| drone.traits.radio_chip = "2023.11");
     let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
     assert_eq!(report.health.radio_chip, RadioChip::Runs("2023.11".to_owned()));
-    // The plan warns if the drone has reported its radio chip before.
+    // The command line warns before it writes.
+    let folder = Folder::with_image();
+    let out = folder.run("flash cf2.bin --demo=radio-old").out;
+    let at = |text: &str| out.find(text).unwrap_or_else(|| panic!("no {text} in:\n{out}"));
+    assert!(at("Warning: The radio chip runs 2023.11") < at("Erase "), "{out}");
+    let all = folder.run("flash cf2.bin --all --demo=radio-old").out;
+    let at = |text: &str| all.find(text).unwrap_or_else(|| panic!("no {text} in:\n{all}"));
+    assert!(at("Warning: The radio chip runs 2023.11") < at("flashed"), "{all}");
+    // So does the interface, even if the background identify has read the text already.
     world.bus.with(0, |drone, now| drone.cut_power(now));
     world.bus.with(0, |drone, now| drone.power_on(now));
     world.clock.sleep(Duration::from_secs(3));
@@ -332,7 +341,6 @@ fn incompatible_versions_are_reported() {
     ui.until(|event| matches!(event, Event::Ready(_)));
     let plan = text(&draw(&ui.app, &theme(), 200, 60));
     assert!(plan.contains("The radio chip runs 2023.11"), "{plan}");
-    let folder = Folder::with_image();
     folder.file("old.bin", firmware("2021.06", SEED_LEN));
     let ran = folder.run("inspect old.bin");
     assert!(ran.out.contains("cannot enter DFU mode by itself"), "{}", ran.out);
