@@ -109,6 +109,8 @@ pub struct KeyRhythm {
     pub quiet: Duration,
     /// When an outcome was closed.
     pub closed_outcome: Option<Duration>,
+    /// When the stop question closed by itself, because the jobs had ended.
+    pub closed_question: Option<Duration>,
 }
 
 impl KeyRhythm {
@@ -681,7 +683,7 @@ impl App {
     pub(crate) fn opened_drone(&self) -> Option<(&Device, Option<&DroneFacts>)> {
         let view = self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))?;
         let row = view.fleet.rows.get(view.at)?;
-        let listed = self.devices.list().iter().find(|it| it.location == row.device.location);
+        let listed = self.devices.list().iter().find(|it| row.device.may_be_same(it));
         let used = view.job().and_then(|job| job.view.facts.device.as_ref());
         Some((listed.or(used).unwrap_or(&row.device), view.facts(view.at)))
     }
@@ -696,7 +698,12 @@ impl App {
 
     /// The sectors of the drone on the screen.
     pub fn map(&self) -> &SectorMap {
-        self.opened_row().map_or(&self.devices.map, |job| &job.map)
+        match self.opened_drone() {
+            Some((_, facts)) => {
+                facts.and_then(|facts| facts.job.as_ref()).map_or(&[None; SECTORS], |job| &job.map)
+            }
+            None => &self.devices.map,
+        }
     }
 
     /// The console on the screen.

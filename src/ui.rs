@@ -20,7 +20,7 @@ use ratatui::widgets::{Block, Padding, Paragraph, Widget};
 use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Binding};
 use crate::app::{App, DemoLeds, Goal, JobView, Screen, Slot, Stage};
-use crate::job::Outcome;
+use crate::job::{Failure, Outcome};
 use crate::report::Exit;
 use crate::usb::descriptor::is_printable;
 
@@ -231,10 +231,14 @@ fn steps(app: &App) -> [(&'static str, StepState); 5] {
     let states = match &app.screen {
         Screen::Outcome(report, facts) => {
             let worked = matches!(report.outcome, Outcome::Flashed | Outcome::Unchanged);
-            match facts.preview {
-                _ if worked => [Done; 5],
-                Some(_) => [Done, Done, Done, Failed, ToCome],
-                None => [Done, Done, Failed, ToCome, ToCome],
+            let has_changed = match &report.outcome {
+                Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone) => !drone.is_unchanged(),
+                _ => false,
+            };
+            match worked {
+                true => [Done; 5],
+                false if facts.preview.is_some() || has_changed => [Done, Done, Done, Failed, ToCome],
+                false => [Done, Done, Failed, ToCome, ToCome],
             }
         }
         Screen::Job(JobView { stage: Stage::Working, .. }) | Screen::Row(_) => {

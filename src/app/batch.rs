@@ -26,6 +26,9 @@ pub struct BatchView {
     pub before: Option<Box<Slot>>,
 }
 
+/// How many ended rows keep their log and what an undo would write, which is about as large as the firmware.
+const ROWS_KEPT: usize = 100;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchStage {
     /// The drones are being identified. Nothing is written.
@@ -156,6 +159,20 @@ impl BatchView {
         self.facts(self.at)?.job.as_deref()
     }
 
+    /// Forgets the details of all but the newest rows: a station may run for days. The backups for an undo stay on the
+    /// disk.
+    pub(crate) fn forget_old_rows(&mut self) {
+        let rows = self.fleet.rows.iter().enumerate();
+        let mut ended: Vec<_> = rows.filter_map(|(id, row)| Some((row.ended?, id))).collect();
+        ended.sort_unstable();
+        let old = ended.len().saturating_sub(ROWS_KEPT);
+        for (_, id) in ended.into_iter().take(old) {
+            if let Some(facts) = self.drones.get_mut(id) {
+                (facts.undo, facts.job) = (None, None);
+            }
+        }
+    }
+
     pub(crate) fn job_mut(&mut self, id: usize) -> Option<&mut RowJob> {
         self.drones.get_mut(id)?.job.as_deref_mut()
     }
@@ -168,6 +185,8 @@ impl BatchView {
                 RowState::Ended(_) if row.report.is_none() => Some("its job was never started"),
                 RowState::Ended(_) => None,
                 RowState::Lost => Some("the drone is away. Plug it in again"),
+                // The job of a row that is repeated is still that of the last time.
+                RowState::Held | RowState::Queued => Some("its job has not started yet"),
                 _ if self.job().is_none() => Some("its job has not started yet"),
                 _ => None,
             },

@@ -570,7 +570,11 @@ fn while_batch_runs(app: &App) -> Option<String> {
 /// The keys that help after this outcome, most helpful first.
 fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     let back = if app.batch().is_some() { "all drones" } else { "home" };
-    let home = row(&[Key::Esc, Key::Enter], "Esc", back, Action::Back);
+    let mut home = row(&[Key::Esc, Key::Enter], "Esc", back, Action::Back);
+    if app.batch().is_some() {
+        // Ending the program would take the table with it, and what its rows can undo.
+        home.keys.push(Key::Char('q'));
+    }
     let again = |label| {
         let why_not = why_not_again(app);
         Binding { why_not, ..row(&[Key::Char('t')], "t", label, Action::Retry) }
@@ -604,16 +608,18 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
         row(&[Key::Char('l')], "l", "log", Action::Log),
-        row(&[Key::Char('q')], "q", "quit", Action::Quit),
         row(&[Key::Char('s')], "s", "save a report", Action::BugReport),
     ]);
+    if app.batch().is_none() {
+        rows.insert(rows.len() - 1, row(&[Key::Char('q')], "q", "quit", Action::Quit));
+    }
     if let Some(why) = while_batch_runs(app) {
-        rows.retain(|row| !matches!(row.action, Action::Back | Action::Quit));
         let starts = |row: &&mut Binding| {
             matches!(row.action, Action::Retry | Action::Begin(_) | Action::Undo | Action::Choose(_))
         };
         rows.iter_mut().filter(starts).for_each(|row| row.why_not = Some(why.clone()));
-        rows.insert(0, row(&[Key::Esc, Key::Enter, Key::Char('q')], "Esc", back, Action::Back));
+        // What can be done now comes first.
+        rows.sort_by_key(|row| row.action != Action::Back);
     }
     rows
 }
@@ -628,7 +634,7 @@ fn why_not_again(app: &App) -> Option<String> {
 /// Why the guide into DFU mode cannot start from an opened row: it takes the first drone in DFU mode.
 fn why_not_by_hand(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
-    let is_another = |it: &&Device| it.mode == Mode::Dfu && it.location != drone.location;
+    let is_another = |it: &&Device| it.mode == Mode::Dfu && !drone.may_be_same(it);
     let other = app.devices.list().iter().find(is_another)?;
     Some(format!("another drone is in DFU mode on port {}: unplug it first", other.location))
 }
@@ -718,7 +724,7 @@ mod tests {
     use crate::usb::descriptor::Strings;
 
     /// The table of a batch whose only drone has been identified.
-    fn batch(stage: BatchStage) -> Screen {
+    fn batch(stage: BatchStage) -> Box<BatchView> {
         let policy = Policy {
             job: Job::new(Task::Identify),
             selected: Vec::new(),
@@ -744,7 +750,7 @@ mod tests {
         let report = Box::new(Report::nothing_done(Outcome::Identified));
         fleet.update(Duration::from_secs(4), FleetMsg::Ended(0, report, None));
         assert!(fleet.is_over());
-        Screen::Batch(Box::new(BatchView { stage, ..BatchView::new(fleet, None) }))
+        Box::new(BatchView { stage, ..BatchView::new(fleet, None) })
     }
 
     #[test]
@@ -769,16 +775,17 @@ mod tests {
         let job = |stage| Screen::Job(JobView { stage, ..JobView::new(crate::job::Confirm::Ask) });
         let screens = [
             Screen::Home,
-            batch(BatchStage::Identifying),
-            batch(BatchStage::Asking(Duration::ZERO)),
-            batch(BatchStage::Flashing),
-            batch(BatchStage::Over),
+            Screen::Batch(batch(BatchStage::Identifying)),
+            Screen::Batch(batch(BatchStage::Asking(Duration::ZERO))),
+            Screen::Batch(batch(BatchStage::Flashing)),
+            Screen::Batch(batch(BatchStage::Over)),
             picker(false),
             picker(true),
             wizard(WizardStep::Prepare),
             wizard(WizardStep::AskLeds),
             wizard(WizardStep::Answer(Leds::Dark)),
             wizard(WizardStep::Early),
+            Screen::Row(batch(BatchStage::Flashing)),
             job(Stage::Looking),
             job(Stage::Asking(Confirmation::default())),
             job(Stage::Working),
@@ -803,8 +810,11 @@ mod tests {
             let over = overs.iter().cloned().map(Some).chain([None]);
             over.map(move |over| (screen.clone(), over)).collect::<Vec<_>>()
         });
-        for ((screen, over), goal) in all.flat_map(|it| Goal::ALL.map(|goal| (it.clone(), goal))) {
+        let all = all.flat_map(|it| Goal::ALL.map(|goal| (it.clone(), goal)));
+        let behind = [None, Some(BatchStage::Flashing), Some(BatchStage::Over)];
+        for (((screen, over), goal), stage) in all.flat_map(|it| behind.map(|stage| (it.clone(), stage))) {
             (app.screen, app.over, app.goal) = (screen, over, goal);
+            app.behind = stage.map(batch);
             let rows = bindings(&app);
             let keys: Vec<&Key> = rows.iter().flat_map(|row| &row.keys).collect();
             for (n, key) in keys.iter().enumerate() {

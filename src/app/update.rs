@@ -10,7 +10,7 @@ use tui_input::InputRequest;
 
 use super::batch::BatchView;
 use super::command_line;
-use super::keys::{self, Action, Key};
+use super::keys::{self, Action, BatchAction, Key};
 use super::wizard::{Wizard, WizardStep};
 use super::{
     Aim, App, BusState, Confirmation, Effect, Goal, JobView, Msg, Overlay, Screen, Source, Stage, Then,
@@ -248,13 +248,21 @@ fn typed_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     }
 }
 
+/// Whether the key was meant for what has just closed: it is the second of two quick presses, or the n of a question that
+/// closed under the user's finger.
+fn is_late(app: &App, action: Action) -> bool {
+    let closed = match action {
+        Action::BeginMarked => app.rhythm.closed_outcome,
+        Action::Batch(BatchAction::KeepGoing) => app.rhythm.closed_question,
+        _ => None,
+    };
+    closed.is_some_and(|at| app.now < at + DOUBLE_PRESS)
+}
+
 fn act(app: &mut App, action: Action) -> Vec<Effect> {
     match action {
+        _ if is_late(app, action) => Vec::new(),
         Action::Begin(goal) => job::begin(app, goal, job::source_of(app)),
-        // The second of two quick presses was meant for the outcome.
-        Action::BeginMarked if app.rhythm.closed_outcome.is_some_and(|at| app.now < at + DOUBLE_PRESS) => {
-            Vec::new()
-        }
         Action::BeginMarked => job::begin(app, app.goal, Source::Chosen),
         Action::Choose(which) => open_picker(app, which, None),
         Action::Move(by) => step(app, by),

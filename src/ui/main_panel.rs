@@ -566,8 +566,9 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
 
 /// Whether the outcome's panel shows this key in addition to the footer.
 fn is_next_step(row: &Binding) -> bool {
-    row.why_not.is_none() && matches!(row.action, Action::Begin(_) | Action::Choose(_) | Action::Undo)
-        || (row.action, row.label) == (Action::Retry, "try again")
+    let is_step = matches!(row.action, Action::Begin(_) | Action::Choose(_) | Action::Undo)
+        || (row.action, row.label) == (Action::Retry, "try again");
+    is_step && row.why_not.is_none()
 }
 
 fn in_words(row: &Binding) -> &'static str {

@@ -11,7 +11,7 @@ use cfdfu::job::{DroneState, Event, Outcome, Phase, Report, Selector, Task, Wait
 use cfdfu::scan;
 use cfdfu::sim::drone::SimFault;
 use cfdfu::sim::images;
-use cfdfu::supervise::{Ended, Next};
+use cfdfu::supervise::{Ended, Next, RunningInstance};
 
 use crate::any_order::disconnected;
 use crate::interface::{Interface, draw, text, theme};
@@ -378,6 +378,65 @@ fn an_opened_row_can_be_stopped_alone_or_with_all_others() {
     assert!(ui.effects.is_empty(), "it asks first");
     ui.key('y');
     assert!(ui.effects.contains(&Effect::Batch(BatchEffect::Cancel(0))), "{:?}", ui.effects);
+}
+
+/// What a key means must not depend on whether the last drone has just ended.
+#[test]
+fn a_key_that_comes_just_after_the_end_of_the_batch_does_no_harm() {
+    let mut ui = Interface::new("two");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    ui.row(0, |_| false);
+    ui.enter();
+    ui.rows();
+    ui.key('q');
+    assert!(matches!(ui.app.screen, Screen::Batch(_)) && !ui.effects.contains(&Effect::Quit));
+    // The n that keeps flashing does not start a station once the question has closed.
+    ui.key('r');
+    ui.key('q');
+    ui.rows();
+    ui.key('n');
+    let stage = |ui: &Interface| ui.app.batch().map(|view| view.stage);
+    assert_eq!(stage(&ui), Some(BatchStage::Over));
+    ui.wait(Duration::from_secs(1));
+    ui.key('n');
+    assert_eq!(stage(&ui), Some(BatchStage::Flashing));
+}
+
+/// A row that waits for its second turn has nothing to show, and one that was stopped is not resumed.
+#[test]
+fn a_repeated_row_does_not_show_its_last_job_and_a_stopped_one_is_not_resumed() {
+    let mut ui = Interface::new("fleet");
+    ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
+    ui.key('a');
+    ui.rows();
+    ui.wait(Duration::from_secs(2));
+    ui.key('w');
+    // Its hub has four drones that enter DFU mode.
+    ui.row(0, |_| false);
+    ui.key('r');
+    ui.enter();
+    assert!(ui.notice().contains("its job has not started yet"), "{}", ui.notice());
+    // The other program is named on the row, too.
+    ui.key('j');
+    let holder = RunningInstance { pid: 7, port: "1-1.2".to_owned(), ..RunningInstance::default() };
+    let held = Ended { others: vec![holder], ..Ended::of(Report::nothing_done(disconnected()), false) };
+    ui.send(Msg::RowEnded(1, Box::new(held)));
+    ui.enter();
+    let shown = text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(shown.contains("(pid 7)"), "{shown}");
+    ui.send(Msg::Key(Key::Esc));
+    ui.key('j');
+    ui.row(2, |event| matches!(event, Event::Progress { phase: Phase::Write, .. }));
+    ui.key('x');
+    let mut lost = Ended::of(Report::nothing_done(disconnected()), false);
+    lost.next = Next::Resume(Box::new(flash_job(&firmware("2026.08", SEED_LEN))));
+    ui.send(Msg::RowEnded(2, Box::new(lost)));
+    let shown = text(&draw(&ui.app, &theme(), 80, 24));
+    assert!(row_of(&shown, "1-1.3 ").contains("unplugged: flash it again"), "{shown}");
 }
 
 /// The table says that the drone is lost, and that it has to be plugged in again.

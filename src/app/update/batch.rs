@@ -161,7 +161,12 @@ fn open(app: &mut App) -> Vec<Effect> {
 /// Shows the outcome of the opened row once its job has ended, or the table if its drone is lost.
 fn follow_row(app: &mut App) {
     match std::mem::replace(&mut app.screen, Screen::Home) {
-        Screen::Row(view) if view.why_not_open().is_some() => app.screen = Screen::Batch(view),
+        Screen::Row(mut view) if view.why_not_open().is_some() => {
+            if let Some(job) = view.job_mut(view.at) {
+                job.log.follow();
+            }
+            app.screen = Screen::Batch(view);
+        }
         Screen::Row(view) => match outcome(&view, app.now) {
             Some((report, facts)) => {
                 app.screen = Screen::Outcome(report, facts);
@@ -218,19 +223,25 @@ pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
 pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
     let Ended { report, next, undo, others, .. } = ended;
     let now = app.now;
-    for other in others {
+    for other in &others {
         app.log.push(now, Level::Warning, &other.to_string());
     }
-    let rest = next.rest().map(|job| Box::new(Job { wait: LOST, ..*job }));
+    let mut rest = next.rest().map(|job| Box::new(Job { wait: LOST, ..*job }));
     if let Some(view) = app.batch_mut().filter(|view| view.stage == BatchStage::Flashing) {
         view.facts_mut(id).undo = Some(Undo::of(undo));
         if let Some(job) = view.job_mut(id) {
             // It may hold the last reference to the plan's bytes.
             (job.view.facts.preview, job.view.waiting) = (None, None);
+            for other in &others {
+                job.log.push(now, Level::Warning, &other.to_string());
+            }
+            // The user has stopped it.
+            rest = rest.filter(|_| !job.view.stopping);
             if rest.is_some() {
                 job.log.push(now, Level::Warning, &report::headline(&report));
             }
         }
+        view.forget_old_rows();
         // What an earlier job of this drone kept is no longer its last change.
         let device = view.fleet.rows.get(id).map(|row| row.device.clone());
         let is_of_row = |before: &Backup| device.is_some_and(|device| before.drone.is(&device));
@@ -313,6 +324,7 @@ fn applied(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
             FleetEffect::End => {
                 if app.over == Some(Overlay::AskStop) {
                     app.over = None;
+                    app.rhythm.closed_question = Some(now);
                 }
                 effects.extend(over(view, app.detached, now, &mut app.ended));
                 if view.stage == BatchStage::Identifying {

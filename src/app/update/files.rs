@@ -14,6 +14,8 @@ pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Ve
     let beside = app.slot(which).path().or(app.image.path()).and_then(|path| path.parent());
     let usual = app.folder.as_deref().unwrap_or(".".as_ref());
     let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(usual).to_owned();
+    // Esc leads home, not to an opened row.
+    app.behind = None;
     show_folder(app, which, then, folder)
 }
 

@@ -89,6 +89,7 @@ pub(super) fn source_of(app: &App) -> Source {
 
 /// Opens the wizard, which continues with `aim` once the drone is in DFU mode.
 fn into_dfu_mode(app: &mut App, aim: Aim) -> Vec<Effect> {
+    app.behind = None;
     app.screen = Screen::Wizard(WizardView { wizard: Wizard::new(app.now, app.spoken), aim });
     wizard_sees_bus(app)
 }
