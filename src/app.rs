@@ -66,6 +66,9 @@ pub struct App {
     pub screen: Screen,
     /// The batch whose row the screen shows. Esc returns to it.
     pub behind: Option<Box<BatchView>>,
+    /// The console that was closed last, and how many log lines there were. If the drone has not restarted since, its
+    /// console opens with the same lines.
+    pub closed_console: Option<(usize, Box<ConsoleView>)>,
     /// Drawn on top of the screen.
     pub over: Option<Overlay>,
     /// The number of rows that the overlay is scrolled down.
@@ -564,6 +567,7 @@ impl App {
             goal: Goal::Flash,
             screen: Screen::Home,
             behind: None,
+            closed_console: None,
             over: None,
             overlay_scroll: 0,
             undo: Undo::Nothing(NoUndo::default()),

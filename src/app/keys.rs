@@ -46,12 +46,12 @@ pub(crate) enum Action {
     Choose(Which),
     Move(isize),
     NextDevice,
-    Take,
+    ChooseEntry,
     /// Open the parent folder.
     Parent,
     /// Complete the typed path.
     Complete,
-    Count,
+    StartCountdown,
     /// Answer the question about the LEDs.
     AnswerLeds(Leds),
     Again,
@@ -97,7 +97,7 @@ pub(crate) enum BatchAction {
     Again,
     /// Wait for drones that are plugged in from now on.
     KeepGoing,
-    /// Show the outcome of the selected row.
+    /// Open the selected row: its running job, or the outcome of that job.
     Open,
 }
 
@@ -136,10 +136,10 @@ fn paging() -> Vec<Binding> {
     ]
 }
 
-/// The keys that work now, most important first.
+/// The bindings that apply now, available or not, most important first.
 pub(crate) fn bindings(app: &App) -> Vec<Binding> {
     match &app.over {
-        Some(over) => over_bindings(app, over),
+        Some(over) => overlay_bindings(app, over),
         None => bindings_below(app),
     }
 }
@@ -236,6 +236,7 @@ fn home(app: &App) -> Vec<Binding> {
     if app.devices.list().len() > 1 {
         let all = row(&[Key::Char('a')], "a", "flash all", Action::Batch(BatchAction::Begin));
         rows.push(Binding { why_not: why_not_all(app), ..all });
+        rows.push(row(&[Key::Tab], "Tab", "next drone", Action::NextDevice));
     }
     rows.extend([
         begin('f', "f", "flash", Goal::Flash),
@@ -256,7 +257,7 @@ fn home(app: &App) -> Vec<Binding> {
     }
     let has_several = app.devices.list().len() > 1;
     if has_several {
-        rows.extend([row(&[Key::Tab], "Tab", "device", Action::NextDevice), blink(app)]);
+        rows.push(blink(app));
     }
     if app.why_no_undo().is_none() {
         rows.push(row(&[Key::Char('u')], "u", "undo", Action::Undo));
@@ -290,7 +291,8 @@ fn console_row(app: &App) -> Option<Binding> {
 fn explain(log: &Log) -> Binding {
     let explain = row(&[Key::Char('e'), Key::Enter], "e", "explain", Action::Explain);
     let is_routine = log.explained().is_none();
-    let why_not = is_routine.then(|| "a routine line: nothing to explain. Select another line".to_owned());
+    let why_not =
+        is_routine.then(|| "this line is routine and needs no explanation. Select another line".to_owned());
     Binding { why_not, ..explain }
 }
 
@@ -360,7 +362,7 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     None
 }
 
-/// Why all drones cannot be flashed together.
+/// Why the drones cannot be flashed together.
 pub(crate) fn why_not_all(app: &App) -> Option<String> {
     match &app.image {
         Slot::Ready(_, image) if matches!(image.content, Content::Unknown { .. }) => {
@@ -376,9 +378,9 @@ pub(crate) fn why_not_all(app: &App) -> Option<String> {
 }
 
 /// The key that opens the selected row.
-fn look(view: &BatchView) -> Binding {
+fn open_row(view: &BatchView) -> Binding {
     let why_not = view.why_not_open().map(str::to_owned);
-    Binding { why_not, ..row(&[Key::Enter], "Enter", "look", Action::Batch(BatchAction::Open)) }
+    Binding { why_not, ..row(&[Key::Enter], "Enter", "open", Action::Batch(BatchAction::Open)) }
 }
 
 fn stop_all() -> Binding {
@@ -417,13 +419,15 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
             ]
         }
         BatchStage::Flashing => {
-            let mut rows = vec![look(view), stop_all()];
+            let mut rows = vec![open_row(view), stop_all()];
             if !is_final {
                 rows.push(stop_row());
             }
             rows
         }
-        BatchStage::Over => vec![look(view), row(&[Key::Esc, Key::Char('q')], "Esc", "home", Action::Back)],
+        BatchStage::Over => {
+            vec![open_row(view), row(&[Key::Esc, Key::Char('q')], "Esc", "home", Action::Back)]
+        }
     };
     let can_repeat = is_final && !view.stopping && view.fleet.rows[view.at].report.is_some();
     if matches!(view.stage, BatchStage::Flashing | BatchStage::Over) {
@@ -458,7 +462,7 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
 
 fn pick() -> Vec<Binding> {
     let mut rows = vec![
-        row(&[Key::Enter, Key::Right], "Enter", "choose", Action::Take),
+        row(&[Key::Enter, Key::Right], "Enter", "choose", Action::ChooseEntry),
         row(&[Key::Esc], "Esc", "back", Action::Back),
         row(&[Key::Backspace, Key::Left], "←", "parent folder", Action::Parent),
         row(&[Key::Char('/')], "/", "type a path", Action::Complete),
@@ -475,7 +479,7 @@ fn pick() -> Vec<Binding> {
 
 fn typing() -> Vec<Binding> {
     vec![
-        row(&[Key::Enter], "Enter", "choose", Action::Take),
+        row(&[Key::Enter], "Enter", "choose", Action::ChooseEntry),
         row(&[Key::Tab], "Tab", "complete", Action::Complete),
         row(&[Key::Esc], "Esc", "back to the list", Action::Back),
     ]
@@ -483,7 +487,9 @@ fn typing() -> Vec<Binding> {
 
 fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
     let mut rows = match wizard.step {
-        WizardStep::Prepare => vec![row(&[Key::Enter], "Enter", "start the countdown", Action::Count)],
+        WizardStep::Prepare => {
+            vec![row(&[Key::Enter], "Enter", "start the countdown", Action::StartCountdown)]
+        }
         WizardStep::AskLeds => {
             let answer = |key: char, shown, label, leds| {
                 row(&[Key::Char(key)], shown, label, Action::AnswerLeds(leds))
@@ -526,7 +532,7 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
                 None => row(&[Key::Char('w')], "w", "write", Action::Write),
             };
             write.why_not = match word {
-                _ if view.stopping => Some("stopping: nothing will be written".to_owned()),
+                _ if view.stopping => Some("the job is being stopped. Nothing will be written".to_owned()),
                 Some(word) if !word_is_typed(app) => Some(format!("type \"{word}\" first")),
                 _ => None,
             };
@@ -564,7 +570,7 @@ pub(crate) fn word_is_typed(app: &App) -> bool {
 /// Why no other job can start: the batch still runs.
 fn while_batch_runs(app: &App) -> Option<String> {
     let runs = app.batch().is_some_and(BatchView::is_active);
-    runs.then(|| "the batch is still running. In the table, q ends it".to_owned())
+    runs.then(|| "the batch is still running. In the table, q stops it".to_owned())
 }
 
 /// The keys that help after this outcome, most helpful first.
@@ -572,7 +578,7 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     let back = if app.batch().is_some() { "all drones" } else { "home" };
     let mut home = row(&[Key::Esc, Key::Enter], "Esc", back, Action::Back);
     if app.batch().is_some() {
-        // Ending the program would take the table with it, and what its rows can undo.
+        // Quitting would discard the table, and with it the undo of its rows.
         home.keys.push(Key::Char('q'));
     }
     let again = |label| {
@@ -624,19 +630,19 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     rows
 }
 
-/// Why the drone of an opened row cannot be flashed again: the job would go to the drone that is selected instead.
+/// Why the drone of an opened row cannot be flashed again: the job would flash the selected drone instead.
 fn why_not_again(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
     let is_selected = app.devices.selected().is_some_and(|device| drone.may_be_same(device));
-    (!is_selected).then(|| format!("the drone of port {} is not plugged in", drone.location))
+    (!is_selected).then(|| format!("the drone from port {} is not plugged in", drone.location))
 }
 
-/// Why the guide into DFU mode cannot start from an opened row: it takes the first drone in DFU mode.
+/// Why the wizard cannot start from an opened row: it would select the other drone, which is already in DFU mode.
 fn why_not_by_hand(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
     let is_another = |it: &&Device| it.mode == Mode::Dfu && !drone.may_be_same(it);
     let other = app.devices.list().iter().find(is_another)?;
-    Some(format!("another drone is in DFU mode on port {}: unplug it first", other.location))
+    Some(format!("another drone is in DFU mode on port {}. Unplug it first", other.location))
 }
 
 /// The step that helps after an outcome.
@@ -671,7 +677,7 @@ pub(crate) fn next_step(report: &Report) -> NextStep {
     }
 }
 
-fn over_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
+fn overlay_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
     let close = row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back);
     match over {
         // Letters filter the help.

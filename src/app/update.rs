@@ -1,8 +1,8 @@
 //! [`update`] is the only function that changes the interface. It takes a message and the time, and returns effects.
 //!
 //! It is total: no message makes it panic, in any state. It never blocks and does no I/O. [`job`] handles a job and its
-//! events, [`background_identify`] the background identify, [`blink`] a drone whose LEDs blink, [`console`] what a drone
-//! prints, and [`files`] the choice of a file.
+//! events, [`batch`] the jobs of several drones, [`background_identify`] the background identify, [`blink`] a drone
+//! whose LEDs blink, [`console`] what a drone prints, and [`files`] the choice of a file.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) mod console;
 mod files;
 mod job;
 
-use files::{on_changed, on_loaded, open_picker, show_folder, take};
+use files::{choose_entry, on_changed, on_loaded, open_picker, show_folder};
 
 pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
     app.now = app.now.max(now);
@@ -114,7 +114,7 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
     }
 }
 
-/// Passes an event of the worker on to what started its job.
+/// Passes an event from the worker to the module that started the job.
 fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     if app.devices.is_identifying() {
         background_identify::on_event(app, event);
@@ -128,7 +128,7 @@ fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     Vec::new()
 }
 
-/// The same for the end of a job.
+/// Passes the end of a job to the module that started it.
 fn on_end(app: &mut App, ended: Ended) -> Vec<Effect> {
     match ended.background {
         true if app.devices.is_identifying() => background_identify::ended(app),
@@ -248,8 +248,8 @@ fn typed_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     }
 }
 
-/// Whether the key was meant for what has just closed: it is the second of two quick presses, or the n of a question that
-/// closed under the user's finger.
+/// Whether the key press is late: it quickly follows the one that closed an outcome, or answers a stop question that
+/// has just closed by itself.
 fn is_late(app: &App, action: Action) -> bool {
     let closed = match action {
         Action::BeginMarked => app.rhythm.closed_outcome,
@@ -265,12 +265,12 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Begin(goal) => job::begin(app, goal, job::source_of(app)),
         Action::BeginMarked => job::begin(app, app.goal, Source::Chosen),
         Action::Choose(which) => open_picker(app, which, None),
-        Action::Move(by) => step(app, by),
+        Action::Move(by) => move_selection(app, by),
         Action::NextDevice => {
             app.devices.select_next();
             Vec::new()
         }
-        Action::Take => take(app),
+        Action::ChooseEntry => choose_entry(app),
         Action::Parent => match &app.screen {
             Screen::Pick(which, then, picker) => match picker.folder.parent() {
                 Some(parent) => show_folder(app, *which, *then, parent.to_owned()),
@@ -284,7 +284,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             let typed = picker.typed().unwrap_or_default().to_owned();
             path.map(|path| Effect::Complete(path, typed)).into_iter().collect()
         }
-        Action::Count => {
+        Action::StartCountdown => {
             // With several drones, the others may stay plugged in.
             if let [device] = app.devices.list()
                 && device.mode == Mode::Firmware
@@ -340,7 +340,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
     }
 }
 
-fn step(app: &mut App, by: isize) -> Vec<Effect> {
+fn move_selection(app: &mut App, by: isize) -> Vec<Effect> {
     match app.over {
         Some(Overlay::Log) => {
             app.log_on_screen_mut().scroll(by);
@@ -459,7 +459,7 @@ fn tick(app: &mut App) -> Vec<Effect> {
     }
     let mut effects = job::wizard_moved(app, Wizard::tick);
     effects.extend(batch::apply(app, FleetMsg::Tick));
-    // No new device appeared. A running drone that was plugged in all along still counts as booted.
+    // The wizard has seen no new device. A running drone that was plugged in all along still counts as booted.
     if wizard_step(app) == Some(WizardStep::AskLeds) {
         effects.extend(job::wizard_sees_bus(app));
     }

@@ -433,7 +433,12 @@ impl Console {
                 Verdict::Bad => "NO",
                 Verdict::Unknown => "--",
             };
-            self.line(&format!("{mark}  {name:<16} {found}"));
+            let mut lines = self.on_screen(found, 21).into_iter();
+            let first = lines.next().unwrap_or_default();
+            self.line(&format!("{mark}  {name:<16} {first}"));
+            for line in lines {
+                self.line(&format!("{:21}{line}", ""));
+            }
             for line in wrapped(remedy, self.width.saturating_sub(6)) {
                 self.line(&format!("      {line}"));
             }
@@ -685,11 +690,22 @@ impl Console {
         }
         match (problem, report::afterwards(report)) {
             (Some(problem), _) => self.explain(problem),
-            (None, Some(text)) => self.line(&text),
+            (None, Some(text)) => self.paragraph(&text),
             (None, None) => {}
         }
         if self.loader.is_some_and(Loader::is_missing) {
-            self.line(report::WITHOUT_LOADER);
+            self.paragraph(report::WITHOUT_LOADER);
+        }
+    }
+
+    /// Wraps a text for the terminal, indented by so many columns. Without a terminal, it stays in one line, for `grep`.
+    fn on_screen(&self, text: &str, indent: usize) -> Vec<String> {
+        if self.live { wrapped(text, self.width.saturating_sub(indent)) } else { vec![text.to_owned()] }
+    }
+
+    fn paragraph(&mut self, text: &str) {
+        for line in self.on_screen(text, 0) {
+            self.line(&line);
         }
     }
 

@@ -151,7 +151,7 @@ pub(super) struct BoardObject<'a> {
     radio_chip: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     radio_chip_silent: bool,
-    decks: Option<&'a [String]>,
+    decks: Option<Vec<&'a str>>,
 }
 
 #[derive(Serialize)]
@@ -168,7 +168,7 @@ pub(super) struct SectorObject {
     size: u32,
 }
 
-/// The last object, printed exactly once.
+/// The last object of a single job, printed exactly once. A batch prints one for each drone, then a [`BatchObject`].
 #[derive(Default, Serialize)]
 pub(super) struct ResultObject {
     outcome: &'static str,
@@ -277,7 +277,10 @@ pub(super) fn board(info: &DeviceInfo) -> Object<'_> {
             self_test: self_test(&running.health),
             radio_chip: version_of_radio_chip(&running.health),
             radio_chip_silent: running.health.radio_chip == RadioChip::Silent,
-            decks: Some(running.health.decks.as_slice()).filter(|_| running.health.printed),
+            decks: running
+                .health
+                .printed
+                .then(|| running.health.decks.iter().map(|deck| deck.driver.as_str()).collect()),
             ..BoardObject::default()
         },
     })

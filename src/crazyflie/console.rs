@@ -87,6 +87,14 @@ impl Module {
     }
 }
 
+/// An expansion deck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deck {
+    /// Its number in the lines of `deck.c`, if it was printed.
+    pub number: Option<u8>,
+    pub driver: String,
+}
+
 /// What a console line says about the drone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsoleFact {
@@ -104,8 +112,7 @@ pub enum ConsoleFact {
     Watchdog,
     /// The version of the radio chip's firmware.
     RadioChip(String),
-    /// The driver of a deck.
-    Deck(String),
+    Deck(Deck),
 }
 
 impl ConsoleFact {
@@ -117,7 +124,8 @@ impl ConsoleFact {
             return ConsoleFact::of_system(text);
         }
         if let Some(rest) = text.strip_prefix("Calling INIT on driver ").filter(|_| module == "DECK_CORE") {
-            return Some(ConsoleFact::Deck(rest.split(' ').next().unwrap_or_default().to_owned()));
+            let (driver, number) = rest.split_once(" for deck ").unwrap_or((rest, ""));
+            return Some(ConsoleFact::Deck(Deck { number: number.parse().ok(), driver: driver.to_owned() }));
         }
         text.contains("[FAIL").then(|| ConsoleFact::PartFailed(format!("{module}: {text}")))
     }
@@ -194,8 +202,8 @@ pub struct Health {
     pub parts: Vec<String>,
     pub crash: Option<Crash>,
     pub radio_chip: RadioChip,
-    /// The drivers of the decks, in order.
-    pub decks: Vec<String>,
+    /// The decks, in order.
+    pub decks: Vec<Deck>,
     /// The self-test has begun.
     pub tests_began: bool,
     /// The firmware's queue was full, so lines are missing.
@@ -229,7 +237,7 @@ impl Health {
                 self.crash.get_or_insert(Crash::Watchdog);
             }
             Some(ConsoleFact::RadioChip(version)) => self.radio_chip = RadioChip::Runs(version),
-            Some(ConsoleFact::Deck(driver)) => keep(&mut self.decks, driver),
+            Some(ConsoleFact::Deck(deck)) => keep(&mut self.decks, deck),
         }
     }
 
@@ -282,6 +290,17 @@ impl Health {
     }
 
     /// The link was open, but the firmware did not report a self-test verdict, so the drone is not known to be healthy.
+    /// The drivers of the decks that failed their tests, as in `DECK_CORE: Deck 0 test [FAIL].`
+    pub(crate) fn failed_decks(&self) -> Vec<&str> {
+        let has_failed = |deck: &&Deck| {
+            deck.number.is_some_and(|number| {
+                let test = format!("DECK_CORE: Deck {number} test ");
+                self.parts.iter().any(|part| part.starts_with(&test))
+            })
+        };
+        self.decks.iter().filter(has_failed).map(|deck| deck.driver.as_str()).collect()
+    }
+
     pub fn is_unproven(&self) -> bool {
         self.asked && !self.has_verdict()
     }
@@ -311,8 +330,8 @@ impl Health {
     }
 }
 
-fn keep(list: &mut Vec<String>, text: String) {
-    if list.len() < KEPT && !list.contains(&text) {
-        list.push(text);
+fn keep<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if list.len() < KEPT && !list.contains(&item) {
+        list.push(item);
     }
 }

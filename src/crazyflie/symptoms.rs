@@ -192,9 +192,13 @@ pub(crate) fn capitalised(text: &str) -> String {
 }
 
 /// What a module tests, in words that follow "failed:".
-fn part(module: &Module) -> String {
+fn part(module: &Module, health: &Health) -> String {
     match module {
-        Module::Deck => "a deck".to_owned(),
+        Module::Deck => match health.failed_decks().as_slice() {
+            [] => "a deck".to_owned(),
+            [deck] => format!("the deck {deck}"),
+            decks => format!("the decks {}", decks.join(" and ")),
+        },
         Module::Sensors => "a motion sensor".to_owned(),
         Module::Settings => "the settings memory (EEPROM)".to_owned(),
         Module::Radio => "the connection to the radio chip".to_owned(),
@@ -235,7 +239,7 @@ pub(crate) fn remedy(module: &Module) -> &'static str {
 /// The modules that failed, as in `a deck, a motion sensor`.
 pub(crate) fn failed_parts(health: &Health) -> String {
     let Some(SelfTest::Failed(modules)) = &health.self_test else { return String::new() };
-    modules.iter().map(part).collect::<Vec<_>>().join(", ")
+    modules.iter().map(|module| part(module, health)).collect::<Vec<_>>().join(", ")
 }
 
 /// What a running drone reports about its health, as rows of label and text.
@@ -253,7 +257,8 @@ pub(crate) fn rows(health: &Health) -> Vec<(&'static str, String)> {
     };
     let parts: Vec<&str> = health.parts.iter().map(|part| part.trim_end_matches('.')).collect();
     let parts = (!parts.is_empty()).then(|| parts.join("; "));
-    let decks = (!health.decks.is_empty()).then(|| health.decks.join(", "));
+    let decks: Vec<&str> = health.decks.iter().map(|deck| deck.driver.as_str()).collect();
+    let decks = (!decks.is_empty()).then(|| decks.join(", "));
     [
         ("self-test", self_test),
         ("details", parts),

@@ -168,7 +168,7 @@ fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<
     let start = (app.devices.position() + 1).saturating_sub(height);
     lines.extend(all.iter().enumerate().skip(start).take(height).map(|(n, device)| {
         let (mark, style) =
-            if n == app.devices.position() { (theme.ticks.1, theme.strong) } else { (" ", theme.plain) };
+            if n == app.devices.position() { (theme.dot, theme.strong) } else { (" ", theme.plain) };
         let Device { location, strings, mode, open_error, .. } = device;
         let state = match (open_error, mode) {
             (Some(error), _) => error.to_string(),

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cfdfu::app::Which;
+use cfdfu::app::keys::Key;
+use cfdfu::app::{Msg, Which};
 use cfdfu::clock::Clock;
 use cfdfu::crazyflie::console::{
-    ConsoleFact, ConsoleLine, ConsoleReader, Crash, Health, Module, RadioChip, SelfTest,
+    ConsoleFact, ConsoleLine, ConsoleReader, Crash, Deck, Health, Module, RadioChip, SelfTest,
 };
 use cfdfu::job::{Boot, Command, DeviceInfo, Event, Job, LogEntry, Outcome, Report, Task};
 use cfdfu::worker::Worker;
@@ -66,7 +67,7 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
     assert_eq!(flash("radio-silent").0.health.radio_chip, RadioChip::Silent);
     let (deck, _) = flash("bad-deck");
     assert_eq!(deck.health.parts, ["DECK_CORE: Deck 0 test [FAIL]."]);
-    assert_eq!(deck.health.decks, ["bcFlow2"]);
+    assert_eq!(deck.health.decks, [Deck { number: Some(0), driver: "bcFlow2".to_owned() }]);
 }
 
 /// The link was switched to USB and finally back to the radio.
@@ -252,6 +253,41 @@ fn the_console_continues_after_a_restart_and_gives_the_link_back() {
     assert!(texts.iter().any(|text| text == "SYS: Crazyflie 2.1 is up and running!"), "{texts:?}");
 }
 
+/// The drone sends each line only once.
+#[test]
+fn the_console_in_the_interface_opens_with_the_lines_that_it_had_when_it_was_closed() {
+    let mut ui = Interface::new("bad-deck");
+    let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 100, 40));
+    let closes = |ui: &mut Interface| {
+        ui.send(Msg::Key(Key::Esc));
+        ui.until(|event| matches!(event, Event::Finished(_)));
+        assert!(ui.app.console().is_none());
+    };
+    ui.key('c');
+    ui.until(|event| matches!(event, Event::Log(_, LogEntry::Listening)));
+    ui.world.bus.with(0, |drone, now| drone.cut_power(now));
+    ui.until(|event| matches!(event, Event::Log(_, LogEntry::ConsoleLost(_))));
+    ui.world.bus.with(0, |drone, now| drone.power_on(now));
+    ui.until(|event| matches!(event, Event::Console { line, .. } if line.text == "SYS: deck [FAIL]"));
+    let before = shown(&ui);
+    closes(&mut ui);
+    ui.key('c');
+    let lines = |shown: &str| shown.lines().filter(|line| line.contains("DECK_CORE:")).count();
+    assert!(lines(&before) >= 3 && lines(&shown(&ui)) == lines(&before), "{before}\n{}", shown(&ui));
+    // After another start, they are gone.
+    closes(&mut ui);
+    ui.world.bus.with(0, |drone, now| drone.cut_power(now));
+    ui.look();
+    ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
+    ui.look();
+    ui.world.bus.with(0, |drone, now| drone.cut_power(now));
+    ui.look();
+    ui.world.bus.with(0, |drone, now| drone.power_on(now));
+    ui.wait(Duration::from_secs(1));
+    ui.key('c');
+    assert!(lines(&shown(&ui)) < lines(&before), "{}", shown(&ui));
+}
+
 /// The verdict is missing if a key skipped the wait for it, or if the drone was unplugged.
 #[test]
 fn a_drone_whose_verdict_is_missing_is_not_ready_to_fly() {
@@ -281,7 +317,7 @@ fn each_problem_is_reported_in_every_output() {
     let folder = Folder::with_image();
     let cases = [
         ("healthy", 0, "passed", "Ready to fly!"),
-        ("bad-deck", 76, "failed", "self-test failed: a deck"),
+        ("bad-deck", 76, "failed", "self-test failed: the deck bcFlow2"),
         ("bad-sensor", 76, "failed", "self-test failed: a motion sensor"),
         ("bad-eeprom", 76, "failed", "the settings memory (EEPROM)"),
         ("asserting", 76, "failed", "stabilizer.c:245"),

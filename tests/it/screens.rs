@@ -545,7 +545,7 @@ fn an_opened_row_does_not_flash_another_drone() {
     ui.key('t');
     assert!(ui.effects.is_empty() && matches!(ui.app.screen, Screen::Outcome(..)), "{:?}", ui.effects);
     let notice = ui.notice();
-    assert!(notice.contains("the drone of port 1-2 is not plugged in"), "{notice}");
+    assert!(notice.contains("the drone from port 1-2 is not plugged in"), "{notice}");
 }
 
 /// While the jobs run, the scanner does not list their drones.
@@ -965,9 +965,9 @@ fn the_footer_marks_keys_that_do_not_fit() {
     let mut ui = Interface::new("two");
     let shown = text(&draw(&ui.app, &theme(), 60, 16));
     let footer = shown.lines().last().unwrap();
-    assert!(footer.ends_with('…') && !footer.contains("Tab"), "{footer}");
+    assert!(footer.ends_with('…') && !footer.contains("rescue"), "{footer}");
     ui.key('?');
-    assert!(text(&draw(&ui.app, &theme(), 60, 16)).contains("Tab"));
+    assert!(text(&draw(&ui.app, &theme(), 60, 16)).contains("rescue"));
 }
 
 /// An overlay that does not fit on a small screen can be scrolled, and the key that closes it stays visible.

@@ -2,8 +2,7 @@
 //! lines that earlier jobs have read, because the drone sends each line only once. The drone's link goes back to the
 //! radio when the console's job ends, so the screen stays until then.
 
-use std::time::Duration;
-
+use crate::app::log::Log;
 use crate::app::{App, ConsoleView, Effect, Screen, log};
 use crate::crazyflie::Mode;
 use crate::job::{Device, Event, Job, Level, LogEntry, Outcome, Report, Task};
@@ -14,11 +13,17 @@ pub(super) fn open(app: &mut App) -> Vec<Effect> {
     let Some(device) = app.devices.selected().filter(|device| device.mode == Mode::Firmware).cloned() else {
         return Vec::new();
     };
-    let (opened, mut log) = (app.now, log::Log::default());
+    let closed = app.closed_console.take().filter(|(_, view)| view.device == device);
+    let (from, opened, mut log) = match closed {
+        Some((from, view)) => (from, view.opened, view.log),
+        None => (app.devices.heard_from, app.now, Log::default()),
+    };
+    log.follow();
+    // Earlier jobs have read these lines.
     let dropped = app.log.pushed() - app.log.lines().len();
-    for line in app.log.lines().iter().skip(app.devices.heard_from.saturating_sub(dropped)) {
+    for line in app.log.lines().iter().skip(from.saturating_sub(dropped)) {
         if let Some(entry @ LogEntry::Console(text)) = &line.entry {
-            log.record(Duration::ZERO, level(text), entry.clone());
+            log.record(line.at.saturating_sub(opened), level(text), entry.clone());
         }
     }
     let behind = Box::new(std::mem::replace(&mut app.screen, Screen::Home));
@@ -66,8 +71,16 @@ pub(super) fn on_event(app: &mut App, event: Event) {
 
 /// Returns to the screen from which the console was opened. If the console could not be read, shows why.
 pub(super) fn ended(app: &mut App, report: &Report) -> Vec<Effect> {
-    let Screen::Console(view) = &mut app.screen else { return Vec::new() };
-    app.screen = std::mem::replace(&mut view.behind, Screen::Home);
+    match std::mem::replace(&mut app.screen, Screen::Home) {
+        Screen::Console(mut view) => {
+            app.screen = std::mem::replace(&mut view.behind, Screen::Home);
+            app.closed_console = Some((app.log.pushed(), view));
+        }
+        screen => {
+            app.screen = screen;
+            return Vec::new();
+        }
+    }
     if let Outcome::Failed(failure) = &report.outcome {
         let problem = report::failed(failure);
         app.log.push(app.now, Level::Warning, &problem.to_string());

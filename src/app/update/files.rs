@@ -14,7 +14,7 @@ pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Ve
     let beside = app.slot(which).path().or(app.image.path()).and_then(|path| path.parent());
     let usual = app.folder.as_deref().unwrap_or(".".as_ref());
     let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(usual).to_owned();
-    // Esc leads home, not to an opened row.
+    // Esc returns to Home, not to an opened row.
     app.behind = None;
     show_folder(app, which, then, folder)
 }
@@ -24,7 +24,7 @@ pub(super) fn show_folder(app: &mut App, which: Which, then: Option<Goal>, folde
     vec![Effect::List(folder)]
 }
 
-pub(super) fn take(app: &mut App) -> Vec<Effect> {
+pub(super) fn choose_entry(app: &mut App) -> Vec<Effect> {
     let Screen::Pick(which, then, picker) = &app.screen else { return Vec::new() };
     let (which, then) = (*which, *then);
     let path = match (picker.typed_path(app.home.as_deref()), picker.marked()) {
