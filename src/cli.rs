@@ -243,7 +243,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     }
 }
 
-/// Restores the bootloader, and the firmware if one is given.
+/// Restores the bootloader, and a firmware image if one is given.
 fn restore_job(
     global: &Global,
     loader: Option<&Path>,
@@ -267,8 +267,8 @@ fn restore_job(
     let approved = admission::restore(&loader, firmware.as_ref(), overrides)
         .map_err(|refusal| report::refusal(&refusal))?;
     let restored = report::restored(approved.segments());
-    // `loader` may be a backup of the whole flash. Without --firmware, the firmware in it is restored too, so its boards
-    // must match the drone's.
+    // `loader` may be a backup of the whole flash. Without --firmware, the firmware in it is restored too, so its
+    // boards must match the drone's.
     let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
     let image = FlashImage::new(approved, firmware);
     let (report, exit) = flash_job(global, flash, vec![image], console)?;
@@ -407,7 +407,7 @@ fn identity_of(images: &[FlashImage]) -> String {
 /// The task for each drone of a batch.
 struct BatchTask {
     task: Task,
-    /// The names of the task's images, for the report.
+    /// The versions of the task's images, for the report.
     images: Vec<String>,
     /// The drones must run afterwards.
     require_boot: bool,
@@ -487,7 +487,7 @@ fn unaided(enter: Enter) -> Enter {
     if enter == Enter::IfRunning { Enter::Unaided } else { enter }
 }
 
-/// The bus of a batch.
+/// The buses and the clock of a batch. In a fast demo, the clock must let several workers sleep at the same time.
 fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWorld, Problem> {
     let (bus, clock) = if global.demo.is_some() && global.demo_fast {
         demo_bus(global, None, Arc::new(TeamClock::new()), console)
@@ -498,7 +498,8 @@ fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWor
     Ok(fleet::FleetWorld { bus, for_worker, clock })
 }
 
-/// The bus of a worker. On Linux, it opens its own if `is_real`. Otherwise, or if that fails, it uses the shared one.
+/// Creates the bus of each worker. On Linux with real USB, that is a bus of its own: with one libusb context, every
+/// transfer wakes every worker (see [`crate::crews`]). Otherwise, or if opening it fails, it is the shared bus.
 fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool) -> WorkerBus {
     let shared = Arc::clone(shared);
     Arc::new(move || match (cfg!(target_os = "linux") && is_real).then(Libusb::new) {
@@ -718,18 +719,18 @@ fn doctor(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     let world = world_or_error(global, console)?;
     let mut symptoms = gather(world.as_ref());
     if let Ok((bus, clock)) = world {
-        symptoms.said = what_drones_say(&bus, &clock, &symptoms.drones);
+        symptoms.answers = query_drones(&bus, &clock, &symptoms.drones);
     }
     let passed = print_checks(&doctor::diagnose(&symptoms), console);
     Ok(if passed { Exit::Done } else { Exit::NoDevice })
 }
 
 /// Queries the running drones that can be opened, one after the other.
-fn what_drones_say(
+fn query_drones(
     bus: &Arc<dyn Bus>,
     clock: &Arc<dyn Clock>,
     drones: &[doctor::SeenDrone],
-) -> Vec<doctor::Said> {
+) -> Vec<doctor::Answers> {
     /// More would make the checklist slow and long; `identify --all` queries them all at once.
     const MOST: usize = 8;
     let asked = drones.iter().filter(|drone| drone.id == CRAZYFLIE && drone.open_error.is_none());
@@ -739,30 +740,30 @@ fn what_drones_say(
     let signals = Signals::listen(move |_| stop.store(true, Ordering::SeqCst));
     let worker = Worker::spawn(Arc::clone(bus), Arc::clone(clock));
     let asked = asked.take(MOST).take_while(|_| !stopped.load(Ordering::SeqCst));
-    let said = asked.map(|drone| {
+    let answers = asked.map(|drone| {
         let place = drone.place.clone();
         let device = place.parse().unwrap_or_default();
         let job = Job { device, ..Job::new(Task::Identify) };
         let _ = worker.commands.send(Command::Run(Box::new(job)));
-        let mut said = doctor::Said { place, ..doctor::Said::default() };
+        let mut answers = doctor::Answers { place, ..doctor::Answers::default() };
         for event in &worker.events {
             match event {
                 Event::Known(info) => {
                     if let DeviceInfo::Running(running) = *info {
                         let Running { version, board, health, .. } = running;
-                        said = doctor::Said { version, board, health, ..said };
+                        answers = doctor::Answers { version, board, health, ..answers };
                     }
                 }
                 Event::Finished(_) => break,
                 _ => {}
             }
         }
-        said
+        answers
     });
-    let said = said.collect();
+    let answers = answers.collect();
     worker.join();
     let _ = signals.map(Signals::stop);
-    said
+    answers
 }
 
 fn world_or_error(global: &Global, console: &mut Console) -> Result<Result<World, BusError>, Problem> {
@@ -853,7 +854,6 @@ fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) 
     Ok((traced(bus, console), clock))
 }
 
-/// The demo's bus.
 fn demo_bus(
     global: &Global,
     device: Option<&DeviceArgs>,

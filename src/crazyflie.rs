@@ -27,7 +27,7 @@ pub(crate) struct Release(u16, u8);
 impl Release {
     /// The first release with [`ENTER_DFU`].
     pub(crate) const ENTERS_DFU: Release = Release(2022, 3);
-    /// The first release of which it is certain that the firmware asks the radio chip for its version.
+    /// The first release that is known to ask the radio chip for its version.
     pub(crate) const ASKS_RADIO_CHIP: Release = Release(2022, 1);
     /// The first release that needs the radio chip's new softdevice (crazyflie2-nrf-firmware issue 95).
     pub(crate) const NEEDS_SOFTDEVICE: Release = Release(2024, 2);
@@ -79,7 +79,7 @@ pub enum RelatedDevice {
     /// The radio dongle, either generation.
     Crazyradio,
     CrazyradioBootloader,
-    /// A node of the positioning system, which uses both of the Crazyflie's IDs.
+    /// A node of the positioning system. It has the Crazyflie's USB IDs, both while running and in DFU mode.
     LocoNode,
     /// A Crazyflie whose Bitcraze bootloader was replaced with PX4's.
     Px4Bootloader,
@@ -220,10 +220,10 @@ impl RomVersion {
         (!matches!(byte, 0 | 0xFF)).then_some(RomVersion(byte))
     }
 
-    /// Whether the ROM leaves CCM RAM switched off when it starts a program (AN2606 tables 74 and 76: all of V3, and
+    /// Whether the ROM starts a program without switching CCM RAM back on (AN2606 tables 74 and 76: all of V3, and
     /// V9.0). The Crazyflie's start-up code writes to CCM RAM first and faults, so the drone does not appear on USB
     /// until its power is cut.
-    pub fn leaves_drone_dark(self) -> bool {
+    pub fn starts_without_ccm(self) -> bool {
         self.0 >> 4 == 3 || self.0 == 0x90
     }
 }
@@ -235,7 +235,7 @@ impl fmt::Display for RomVersion {
     }
 }
 
-/// Bytes of the OTP that may hold the board's name: 16 blocks of 32.
+/// Bytes of the OTP that may hold the board's code: 16 blocks of 32.
 pub(crate) const OTP_LEN: u16 = 512;
 
 /// A board, as its chip's OTP describes it.

@@ -64,8 +64,8 @@ pub struct Symptoms {
     pub devices: usize,
     /// Crazyflies and boot ROMs on USB.
     pub drones: Vec<SeenDrone>,
-    /// What the running Crazyflies say about themselves.
-    pub said: Vec<Said>,
+    /// What the running Crazyflies answered.
+    pub answers: Vec<Answers>,
     /// Devices related to the Crazyflie, each with its port, as in `1-1.2`.
     pub others: Vec<(RelatedDevice, String)>,
     /// The external hubs that drones are plugged into.
@@ -101,9 +101,9 @@ pub struct SeenDrone {
     pub holders: Vec<String>,
 }
 
-/// What a running drone says about itself.
+/// What a running drone answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct Answers {
     /// Its port, as in `1-1.2`.
     pub place: String,
     pub version: Option<String>,
@@ -139,7 +139,7 @@ pub struct Rule {
 pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     let mut checks = vec![usb(symptoms), drones(symptoms)];
     checks.extend(symptoms.drones.iter().map(|drone| opens(drone, symptoms)));
-    checks.extend(symptoms.said.iter().map(says));
+    checks.extend(symptoms.answers.iter().map(running));
     checks.extend(symptoms.hubs.iter().filter_map(hub));
     checks.extend(symptoms.running.iter().filter_map(|(bus, running)| controller(*bus, *running)));
     checks.extend(rules(symptoms));
@@ -252,8 +252,8 @@ fn opens(drone: &SeenDrone, symptoms: &Symptoms) -> Check {
 }
 
 /// A running drone that is not well is doubtful, not bad: it can be flashed.
-fn says(said: &Said) -> Check {
-    let Said { place, version, board, health } = said;
+fn running(answers: &Answers) -> Check {
+    let Answers { place, version, board, health } = answers;
     let Some(version) = version else {
         let found = format!("the drone on port {place} does not answer");
         let remedy = "Close any program that uses it, such as cfclient. If both blue LEDs stay lit, its firmware hangs: \
@@ -601,9 +601,9 @@ mod tests {
             health
         };
         let with = |version: Option<&str>, health: Health| {
-            let said =
-                Said { place: "1-1".to_owned(), version: version.map(str::to_owned), board: None, health };
-            Symptoms { said: vec![said], ..Symptoms::default() }
+            let answers =
+                Answers { place: "1-1".to_owned(), version: version.map(str::to_owned), board: None, health };
+            Symptoms { answers: vec![answers], ..Symptoms::default() }
         };
         let well = health(&["SYS: Self test passed!", "SYS: NRF51 version: 2024.10"]);
         let (good, text) = verdict(&with(Some("2026.08"), well), "firmware");

@@ -578,7 +578,7 @@ pub struct Report {
     pub health: Box<Health>,
     /// Whether `runs` differs from the version that was flashed.
     pub runs_other: bool,
-    /// The version of the boot ROM, if it was read before the restart. See [`RomVersion::leaves_drone_dark`].
+    /// The version of the boot ROM, if it was read before the restart. See [`RomVersion::starts_without_ccm`].
     pub rom: Option<RomVersion>,
     /// The bootloader's sector, if the job did not write it. A drone without a bootloader may run now, but does not start
     /// when it is switched on.

@@ -28,7 +28,7 @@
 //!
 //! - Only an image that has passed `plan::admission` is written. The type `ApprovedImage` enforces this.
 //! - Only blank flash is programmed.
-//! - The first word of a firmware is written last, after everything else has been verified (unless `--no-verify`).
+//! - The first word of the firmware is written last, after everything else has been verified (unless `--no-verify`).
 //! - Every wait for a device has a time limit.
 
 pub mod app;

@@ -52,8 +52,8 @@ pub enum Comparison {
 
 /// The erases, writes and read-backs that remain, in the order in which they are safe to interrupt.
 ///
-/// The bootloader checks one thing before it starts a firmware: that the word at 0x08004000 is not 0xFFFFFFFF
-/// (crazyflie2-stm-bootloader, `main.c`). There is no checksum, so the bootloader would also start half a firmware. The
+/// The bootloader checks one thing before it starts the firmware: that the word at 0x08004000 is not 0xFFFFFFFF
+/// (crazyflie2-stm-bootloader, `main.c`). There is no checksum, so the bootloader would also start incomplete firmware. The
 /// first word of each program therefore serves as its *commit word*, and the sector that contains it is its *head
 /// sector*:
 ///
@@ -62,7 +62,7 @@ pub enum Comparison {
 /// 2. Write and verify everything except the commit words.
 /// 3. Write and verify the commit words, the bootloader's before the firmware's.
 ///
-/// With any other order, a disconnect at the wrong moment leaves a drone that starts half a firmware and crashes. With
+/// With any other order, a disconnect at the wrong moment leaves a drone that starts incomplete firmware and crashes. With
 /// this order, the bootloader finds no firmware and waits for an update instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {

@@ -170,7 +170,7 @@ pub(crate) fn not_running(report: &Report) -> Option<Problem> {
 
 /// Advice if cfdfu did not see the drone start after a flash.
 pub(crate) fn not_seen(report: &Report) -> &'static str {
-    if report.rom.is_some_and(RomVersion::leaves_drone_dark) {
+    if report.rom.is_some_and(RomVersion::starts_without_ccm) {
         "One last step: unplug USB and battery, then switch the drone on. cfdfu did not see it start, which is normal with \
          this chip's boot ROM."
     } else if report.by_hand {

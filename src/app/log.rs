@@ -105,7 +105,8 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
              return to. cfdfu clears it once. It does not mean that anything is wrong with your drone."
         }
         E::InError(_) => {
-            "The boot ROM refused an earlier request, for the reason in brackets. cfdfu clears the error and carries on."
+            "The boot ROM refused an earlier request, for the reason at the end of the line. cfdfu clears the error and \
+             carries on."
         }
         E::ClearingStatus => {
             "cfdfu acknowledges the boot ROM's error. Until then, the boot ROM accepts no other request."
@@ -197,8 +198,8 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
             "A part of a module failed. A later line reports whether the whole self-test failed."
         }
         ConsoleFact::Assert(_) => {
-            "The firmware reached a state that must never occur, and stopped. The line names the source file and the \
-             line number, which the firmware's author needs."
+            "The firmware reached a state that must never occur, and stopped. This message names the source file \
+             and line number, which the firmware's author needs."
         }
         ConsoleFact::HardFault => {
             "The processor hit an invalid instruction or address, and stopped. The firmware's author can find the \
@@ -207,7 +208,9 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
         ConsoleFact::RadioChip(_) => {
             "The radio chip has its own firmware, which is updated over radio, not over USB."
         }
-        ConsoleFact::Deck(_) => "The firmware recognised this deck from its memory and starts its driver.",
+        ConsoleFact::Deck(_) => {
+            "The firmware recognised this deck by the deck's own memory. Its driver starts."
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use crate::job::Phase;
 use crate::plan::Work;
 
 /// The weight of a phase: nanoseconds per byte on an STM32F405 that programs words. Reading 2 KiB back takes 3.72 ms,
-/// writing them with two status requests 13.1 ms, and erasing 128 KiB 925 ms. Smaller sectors take longer per byte.
+/// writing it, including two status requests, 13.1 ms, and erasing 128 KiB 925 ms. Smaller sectors take longer per
+/// byte.
 const fn weight(phase: Phase) -> u64 {
     match phase {
         Phase::Compare | Phase::Verify | Phase::Read => 1816,
@@ -17,7 +18,7 @@ const fn weight(phase: Phase) -> u64 {
 }
 
 /// The pace is measured once this many seconds of weighted work are done.
-const ENOUGH: f64 = 0.1;
+const MIN_WEIGHTED_SECONDS: f64 = 0.1;
 
 /// The phases of a flash, in order.
 pub(crate) const PHASES: [Phase; 4] = [Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify];
@@ -38,7 +39,7 @@ pub struct Progress {
     now: Duration,
     /// KiB per second in equal spans of time, over all phases.
     speeds: Vec<u64>,
-    /// When the last span began, and how many bytes of its phase were done then.
+    /// The phase of the current span, when that span began, and how many bytes of the phase were done then.
     span: Option<(Phase, Duration, u64)>,
 }
 
@@ -169,7 +170,7 @@ impl Progress {
             took += until.saturating_sub(part.since).as_secs_f64();
             weighed += Duration::from_nanos(part.done.saturating_mul(weight(*phase))).as_secs_f64();
         }
-        if weighed < ENOUGH { 1.0 } else { (took / weighed).clamp(0.2, 50.0) }
+        if weighed < MIN_WEIGHTED_SECONDS { 1.0 } else { (took / weighed).clamp(0.2, 50.0) }
     }
 
     fn costs(&self) -> (u64, u64) {
@@ -225,7 +226,7 @@ mod tests {
 
     /// On a chip that takes three times as long, the estimate is three times as long once the pace is measured.
     #[test]
-    fn the_time_left_follows_the_rate() {
+    fn the_time_left_follows_the_measured_pace() {
         let mut progress = Progress::default();
         let at = |seconds: f64| Duration::from_secs_f64(seconds);
         for (phase, total) in [(Phase::Erase, 245_760), (Phase::Write, 243_176), (Phase::Verify, 243_172)] {

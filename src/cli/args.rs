@@ -271,7 +271,7 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         batch: BatchArgs,
     },
-    /// Show what a running drone prints, until a key or Ctrl-C
+    /// Show what a running drone prints; a key or Ctrl-C stops it
     #[command(after_help = CONSOLE_NOTE)]
     Console {
         /// Serial number or port of the drone, like --device

@@ -61,8 +61,8 @@ mod on_linux {
         let bus = SimBus::new(scenario.drones(clock.now()), clock);
         console.line(&format!("SIMULATED: {}", scenario.what));
         console.line(
-            "Type unplug, plug, dfu (plug in with the button held) or quit. Ctrl-C also quits. With several drones, add \
-             a number: unplug 3.",
+            "Type unplug, plug, dfu (plug in with the button held) or quit. Ctrl-C also quits. With several drones, \
+             add a number: unplug 3.",
         );
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -72,7 +72,7 @@ mod on_linux {
         let (console_bus, quit) = (bus.clone(), Arc::clone(&stop));
         std::thread::spawn(move || read_commands(&console_bus, &quit));
         serve_all(&bus, &stop).map_err(|error| {
-            let advice = "`cfdfu simulate` needs root and the vhci_hcd kernel module.";
+            let advice = "Run `cfdfu simulate` as root.";
             let exit = match error.kind() {
                 io::ErrorKind::PermissionDenied => Exit::NoPermission,
                 _ => Exit::Device,

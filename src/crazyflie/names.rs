@@ -1,5 +1,5 @@
-//! The radio addresses of drones, by serial number: a drone's name in a swarm. Only a running drone reports its address,
-//! so cfdfu remembers it for when the drone is in DFU mode.
+//! The radio addresses of drones, by serial number: a drone's name in a swarm. Only a running drone reports its
+//! address, so cfdfu remembers it for when the drone is in DFU mode.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +13,16 @@ impl RadioNames {
     /// Remembers the address of a drone by the serial number that its firmware reports. The shorter one of DFU mode is
     /// ignored, because several drones of a batch may share it.
     pub fn insert(&mut self, serial: &str, radio: Radio) {
-        if is_of_firmware(serial) {
+        if is_firmware_serial(serial) {
             self.0.insert(serial.to_owned(), radio);
         }
     }
 
-    /// The address of the drone with this serial number, in either mode; `None` if it may be one of several drones. In DFU
-    /// mode, that includes the drones in `present`, some of which may have no known address.
+    /// The address of the drone with this serial number, in either mode; `None` if several drones may have that number.
+    /// For a serial number of DFU mode, the drones in `present` count too: some may have no known address.
     pub fn of<'a>(&self, serial: &str, present: impl IntoIterator<Item = &'a str>) -> Option<Radio> {
         let twins = present.into_iter().filter(|other| is_same_serial(serial, other)).count();
-        if twins > 1 && !is_of_firmware(serial) {
+        if twins > 1 && !is_firmware_serial(serial) {
             return None;
         }
         let mut fits = self.0.iter().filter(|(known, _)| is_same_serial(known, serial));
@@ -32,7 +32,7 @@ impl RadioNames {
 }
 
 /// Whether this is a serial number as the firmware reports it: the whole unique ID of the chip.
-fn is_of_firmware(serial: &str) -> bool {
+fn is_firmware_serial(serial: &str) -> bool {
     serial.len() == 24
 }
 

@@ -51,7 +51,7 @@ pub enum DeviceError {
     /// Plain DFU, which has no addresses.
     #[error("it uses DFU version {0:04x}, not ST's DfuSe (011a)")]
     NotDfuSe(u16),
-    /// wTransferSize is outside 8 to 4096.
+    /// wTransferSize is outside the range 8 to 4096.
     #[error("its transfer size of {0} bytes is invalid")]
     TransferSize(u16),
     /// None of its memories can be erased.

@@ -1,9 +1,9 @@
 //! The DfuSe protocol as a state machine without I/O: call [`Machine::begin`], perform each [`Machine::step`] and pass
 //! the result to [`Machine::reply`], until the step is [`Step::Finished`].
 //!
-//! Waits are steps too, and their total is bounded. The machine tracks the device's state and address pointer. A block
-//! in a run therefore takes only three transfers to write or one to read, and the machine sends only requests that the
-//! state allows (DFU 1.1 annex A).
+//! Waits are steps too, and their total is bounded. The machine tracks the device's state and address pointer. In a run
+//! of consecutive blocks, a block therefore takes only three transfers to write or one to read, and the machine sends
+//! only requests that the state allows (DFU 1.1 annex A).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use crate::usb::{Setup, TransferError};
 /// An operation on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// Bring a newly opened device to dfuIDLE. A command that an earlier session sent but did not start, such as the
-    /// erase of a program that was killed, is aborted. GETSTATUS would start that command, so the machine reads the
-    /// state with GETSTATE first.
+    /// Bring a newly opened device to dfuIDLE. A command that an earlier session sent but did not start, such as an
+    /// erase that a killed program had requested, is aborted. GETSTATUS would start that command, so the machine reads
+    /// the state with GETSTATE first.
     TakeOver,
     /// Bring the device to dfuIDLE after a failed operation.
     Recover,
@@ -88,7 +88,7 @@ const RECOVERIES: u32 = 6;
 /// A request and the processing of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Act {
-    /// A command or data to carry out, with a time limit.
+    /// A command or a block of data to send, with the time limit of the device's work.
     Download {
         request: Request,
         data: Vec<u8>,
@@ -147,7 +147,7 @@ enum MachinePhase {
     },
     /// Send GETSTATUS to learn why the device refused a request.
     Diagnose(DfuError),
-    /// Send GETSTATE, which changes nothing, to learn whether an earlier session left a command pending.
+    /// Send GETSTATE, which changes nothing, to learn whether an earlier session's command is pending.
     Peek {
         tries: u32,
     },
@@ -208,7 +208,7 @@ impl Machine {
         }
     }
 
-    /// Starts an operation. An unfinished operation is dropped, which leaves the device in an unknown state.
+    /// Starts an operation. An unfinished operation is dropped, and the device's state is then unknown.
     pub fn begin(&mut self, operation: Operation) {
         self.acts.clear();
         self.waited = Duration::ZERO;
@@ -356,8 +356,8 @@ impl Machine {
     /// Returns the block number for `len` bytes at `address`. Queues a Set Address Pointer first, unless the block
     /// continues the current run.
     ///
-    /// A short block always gets its own Set Address Pointer: AN3156 §5.1 leaves open whether the device computes its
-    /// address from the block's own length or from the transfer size.
+    /// A short block always gets its own Set Address Pointer: AN3156 §5.1 does not state whether the device computes
+    /// its address from the block's own length or from the transfer size.
     fn point_to(&mut self, address: Address, len: usize) -> u16 {
         let whole = len == usize::from(self.transfer_size);
         if let Some(Pointer { base, next }) = self.pointer.filter(|_| whole) {
@@ -405,8 +405,8 @@ impl Machine {
         }
     }
 
-    /// The answer to the first GETSTATUS after a download: the device has started its work and reports how long to
-    /// wait.
+    /// Handles the answer to the first GETSTATUS after a download: the device has started its work and reports how long
+    /// to wait.
     fn started(&mut self, act: Act, result: Result<&[u8], TransferError>, lost: u32) {
         let leaving = act == Act::Leave;
         let block = match result {
@@ -435,7 +435,7 @@ impl Machine {
         }
     }
 
-    /// The answer to a later GETSTATUS: the work is done, failed, or still in progress.
+    /// Handles the answer to a later GETSTATUS: the work is done, has failed, or is still in progress.
     fn polled(&mut self, act: Act, result: Result<&[u8], TransferError>, poll: Duration, lost: u32) {
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
@@ -536,7 +536,7 @@ impl Machine {
                 self.notes.push(Note::Aborted(state));
                 self.phase = MachinePhase::Settle { tries, with: Request::Abort, peek: false };
             }
-            // Try once: a ROM that an earlier session left in dfuMANIFEST usually needs a power cycle.
+            // Try once: a ROM that is still in dfuMANIFEST from an earlier session usually needs a power cycle.
             State::Manifest if tries == 0 => {
                 self.notes.push(Note::Aborted(state));
                 self.phase = MachinePhase::Settle { tries: RECOVERIES, with: Request::Abort, peek: false };
@@ -574,7 +574,8 @@ impl Machine {
         self.acts.clear();
     }
 
-    /// A failure leaves the pointer and the state unknown. [`Operation::Recover`] determines them again.
+    /// Ends the operation with an error. The pointer and the state are then unknown; [`Operation::Recover`] reads the
+    /// state again.
     fn fail(&mut self, error: DfuError) {
         self.pointer = None;
         self.state = None;
@@ -582,7 +583,7 @@ impl Machine {
     }
 }
 
-/// Limits a wait to the act's time limit: bwPollTimeout may be hours.
+/// Limits a wait to between [`PAUSE`] and the act's time limit: bwPollTimeout may be zero, or hours.
 fn bounded(poll: Duration, act: &Act) -> Duration {
     poll.clamp(PAUSE, act.patience())
 }

@@ -1,4 +1,4 @@
-//! How particular devices deviate from the standard, as named data.
+//! How particular devices deviate from the standard.
 
 use super::device::DfuDevice;
 use crate::usb::{Id, ROM_DFU};
@@ -10,9 +10,9 @@ pub enum Polling {
     Obey,
     /// Send the next GETSTATUS at once.
     ///
-    /// Most of cfdfu's speed comes from this. A firmware has about 120 blocks. Programming a block with a width of 32
-    /// bits takes 13 ms, but the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that long takes 12 s in
-    /// total. dfu-util sleeps.
+    /// Most of cfdfu's speed comes from this. A firmware image has about 120 blocks. Programming a block with a width
+    /// of 32 bits takes 13 ms, but the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that long takes
+    /// 12 s in total. dfu-util sleeps.
     ///
     /// The F405 does not need the sleep: its ROM is in the flash module that it programs, where instruction fetches
     /// stall until the work is done (RM0090 §3), so the ROM answers the second GETSTATUS only after the work.

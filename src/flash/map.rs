@@ -10,7 +10,7 @@ use super::{Access, Address, Sector, Span};
 
 /// No known device reports a count or a size of more than three digits.
 const MAX_FIELD: u32 = 999;
-/// The sectors of an STM32F405 with 1 MiB, in KiB (RM0090 table 5).
+/// The sector sizes of an STM32F405 with 1 MiB of flash, in KiB (RM0090 table 5).
 pub(crate) const SECTORS_KIB: [u16; 12] = [16, 16, 16, 16, 64, 128, 128, 128, 128, 128, 128, 128];
 /// More sectors than any known chip has.
 const MAX_SECTORS: usize = 4096;
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn deviations_of_real_devices_are_accepted() {
-        // Two zones (STM32G4), another spelling and a missing multiplier (AT32), 0xFF padding.
+        // Two zones (STM32G4), a missing multiplier (AT32), 0xFF padding, `B` for bytes and spaces around the parts.
         assert_eq!(
             bounds("@Option Bytes   /0x1FFF7800/01*048 e/0x1FFFF800/01*048 e"),
             [(0x1FFF_7800, 48), (0x1FFF_F800, 48)]

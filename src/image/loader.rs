@@ -65,7 +65,7 @@ impl Loader {
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Loader::Bitcraze => "the Bitcraze bootloader",
-            Loader::Overwritten => "overwritten by a firmware",
+            Loader::Overwritten => "overwritten by firmware",
             Loader::Erased => "erased",
             Loader::Other => "not Bitcraze's (PX4, Betaflight, or damaged)",
         }

@@ -50,7 +50,7 @@ pub struct WholeFlash {
     pub firmware: Option<Firmware>,
 }
 
-/// The identity of a firmware, as read from its bytes.
+/// The identity of firmware, as read from its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firmware {
     /// The git tag and the number of commits after it, as in `2026.04` or `2025.02 +12`.
@@ -189,7 +189,7 @@ fn recognise(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
     }
 }
 
-/// Recognises a bootloader followed by a firmware, and anything of exactly the size of the flash. The extent is that
+/// Recognises a bootloader followed by firmware, and anything of exactly the size of the flash. The extent is that
 /// of the firmware.
 fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)> {
     let (first, rest) = bytes.split_at_checked(LOADER_MAX)?;
@@ -423,7 +423,7 @@ mod tests {
     fn firmware(bytes: &[u8]) -> Firmware {
         match Content::of(bytes) {
             Content::Firmware(firmware) => firmware,
-            other => panic!("not a firmware: {other:?}"),
+            other => panic!("not firmware: {other:?}"),
         }
     }
 

@@ -38,7 +38,7 @@ pub enum ReleaseDefect {
     TooManyFiles(usize),
     #[error("its file {0} is another zip archive")]
     Nested(String),
-    /// Neither a manifest nor a firmware, with a description of each file.
+    /// Neither a manifest nor firmware, with a description of each file.
     #[error("it has no manifest.json and contains no firmware{}", explained(.0))]
     NothingKnown(Vec<String>),
     /// The limit for an archive without a manifest, where every file is examined.

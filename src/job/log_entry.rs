@@ -308,7 +308,7 @@ impl fmt::Display for LogEntry {
                 "No blank flash to point the leave request at; starting the firmware without a reset",
             ),
             E::Rom(None) => f.write_str("Boot ROM of unknown version"),
-            E::Rom(Some(rom)) if rom.leaves_drone_dark() => write!(
+            E::Rom(Some(rom)) if rom.starts_without_ccm() => write!(
                 f,
                 "Boot ROM {rom}: the drone may stay dark afterwards until it is switched off and on"
             ),

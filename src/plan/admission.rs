@@ -64,7 +64,7 @@ pub enum Refusal {
     #[error("this image is for the radio chip (nRF51), which USB DFU cannot reach")]
     Radio,
     /// `cf2loader` given as firmware.
-    #[error("this is the Bitcraze bootloader, not a firmware")]
+    #[error("this is the Bitcraze bootloader, not firmware")]
     LoaderAsFirmware,
     /// Something other than a bootloader given as the bootloader.
     #[error("this is {what}, not the Bitcraze bootloader")]
@@ -90,14 +90,14 @@ pub enum Refusal {
     /// The file has a gap where its own start-up code reads.
     #[error("the file lacks {bytes} bytes that its own start-up code needs")]
     LeavesOut { bytes: usize },
-    /// A backup that contains an incomplete firmware.
+    /// A backup that contains incomplete firmware.
     #[error("the firmware in this copy of a flash is incomplete")]
     IncompleteCopy,
     /// Neither firmware nor anything else that cfdfu recognises.
     #[error("this image is not recognised as Crazyflie firmware")]
     Unknown,
     /// A backup given as firmware.
-    #[error("this is a copy of the whole flash ({0}), not a firmware")]
+    #[error("this is a copy of the whole flash ({0}), not firmware")]
     WholeFlash(Content),
     /// The file contains its address, and the user asked for a different one.
     #[error("the file belongs at {placed}, not at {asked}")]

@@ -73,7 +73,7 @@ pub struct Traits {
 /// When a [`Traits::helper`] is needed. The drone is in DFU mode [`HELP_AFTER`] later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Helper {
-    /// While the drone is not on USB, or runs a firmware that did not understand the request.
+    /// While the drone is not on USB, or runs firmware that did not understand the request.
     IfStuck,
     /// While the drone is not in DFU mode.
     IfNotInDfu,

@@ -31,7 +31,7 @@ const FULL: &[u8] = b"<F>\n\0";
 /// alone take a second to start (`sensors_bmi088_bmp3xx.c`), and the tests of EEPROM, gyroscope and motors take time.
 const TESTS: Duration = Duration::from_millis(800);
 const VERDICT: Duration = Duration::from_millis(1700);
-/// How long after its start a firmware with a slow EEPROM switches the link to the radio (`comm.c`). Otherwise it does so
+/// How long after its start firmware with a slow EEPROM switches the link to the radio (`comm.c`). Otherwise it does so
 /// before the host has seen the drone.
 const LATE_COMM: Duration = Duration::from_millis(400);
 /// The number of parameters before `system.selftestPassed`, and of all parameters, about as many as in 2025.02.
@@ -205,7 +205,7 @@ pub(crate) struct Face<'a> {
 }
 
 impl Link {
-    /// The link of a firmware that starts at `now`.
+    /// The link of firmware that starts at `now`.
     pub(crate) fn starting(boot: &BootLog, now: Duration) -> Link {
         let log = boot.lines().into_iter().rev().collect();
         let verdict = boot.ends().then(|| (boot.passes(), boot.verdict_at()));

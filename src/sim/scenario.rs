@@ -27,10 +27,10 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "healthy", what: "a running Crazyflie 2.1 with firmware 2025.02", drones: healthy },
     Scenario { name: "dfu", what: "the same drone, already in DFU mode (entered by hand)", drones: dfu },
     Scenario { name: "erased", what: "in DFU mode, with a bootloader but no firmware", drones: erased },
-    Scenario { name: "dead", what: "unplugged, with half a firmware: it does not boot", drones: dead },
+    Scenario { name: "dead", what: "unplugged, with incomplete firmware: it does not boot", drones: dead },
     Scenario {
         name: "overwritten",
-        what: "in DFU mode, its bootloader overwritten by a firmware",
+        what: "in DFU mode, its bootloader overwritten by firmware",
         drones: overwritten,
     },
     Scenario {

@@ -36,7 +36,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let (groups, enrolled) = groups();
     Symptoms {
         // A worker asks the drones.
-        said: Vec::new(),
+        answers: Vec::new(),
         system: system(),
         program: program(),
         no_usb,

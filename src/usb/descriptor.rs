@@ -79,7 +79,7 @@ pub(crate) fn names(transport: &mut dyn Transport) -> Result<Names, TransferErro
     Ok(Names { strings, lost })
 }
 
-/// Reads one string descriptor. Index 0 stands for a missing string and returns an empty one.
+/// Reads one string descriptor. For index 0, which means that the device has no such string, returns an empty string.
 pub(crate) fn string(transport: &mut dyn Transport, index: u8) -> Result<String, TransferError> {
     if index == 0 {
         return Ok(String::new());

@@ -166,7 +166,7 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
 /// Looks for evidence that the device is a Crazyflie. Without any, it may be another board with the same chip, whose
 /// firmware would be lost. In that case, returns what was found in place of the bootloader.
 ///
-/// Evidence is a board in the OTP, a firmware that was seen running, Bitcraze's bootloader, or the start of a Crazyflie
+/// Evidence is a board in the OTP, firmware that was seen running, Bitcraze's bootloader, or the start of a Crazyflie
 /// firmware. None is required if the user overrides the check, for a resumed job, for an undo, or to restore a missing
 /// bootloader.
 fn foreign(

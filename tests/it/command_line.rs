@@ -74,7 +74,7 @@ fn bad_files_are_refused_before_the_drone_is_touched() {
         ("blank.bin", 65, "every byte of the file is 0xFF"),
         ("noise.bin", 65, "not recognised as Crazyflie firmware"),
         ("elf.bin", 65, "this ELF file cannot be used"),
-        ("loader.bin", 65, "the Bitcraze bootloader, not a firmware"),
+        ("loader.bin", 65, "the Bitcraze bootloader, not firmware"),
         ("radio.bin", 65, "radio chip"),
         ("missing.bin", 66, "No such file"),
         (".", 66, "is a directory"),

@@ -156,7 +156,7 @@ fn malformed_others() -> Vec<Case> {
             "a segment holds bytes outside its sections",
         ),
         ("headers.elf", with(&good_elf, 44, &60_000_u16.to_le_bytes()), "ELF file cannot be used"),
-        ("text.bin", b"This is not a firmware.\n".repeat(100), "a text file"),
+        ("text.bin", b"This is not firmware.\n".repeat(100), "a text file"),
         ("comment.hex", [b"; a comment\r\n", text.as_bytes()].concat(), "line 1 is damaged"),
         (
             "signature.dfu",
@@ -343,7 +343,7 @@ fn a_file_whose_vectors_point_past_its_end_is_refused() {
     assert_eq!((ran.code, &ran.object("result")["error"]["kind"]), (65, &json!("incomplete_image")));
 }
 
-/// In a firmware read back from a drone, blank flash at the end may mean missing bytes or values that really are 0xFF.
+/// In firmware read back from a drone, blank flash at the end may mean missing bytes or values that really are 0xFF.
 #[test]
 fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_blank() {
     const ALL: usize = 1008 * 1024;
@@ -555,7 +555,7 @@ fn placements() -> Vec<Placement> {
             dfuse(&[(0, vec![(0x0800_0000, &loader)])]),
             "flash",
             65,
-            "Bitcraze bootloader, not a firmware",
+            "Bitcraze bootloader, not firmware",
         ),
         ("loader.hex", hex(0x0800_0000, &loader).into_bytes(), "restore-bootloader", 0, ""),
         (

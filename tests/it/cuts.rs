@@ -105,7 +105,7 @@ fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Durati
         let head = &after[0x4000..0x4004];
         // The head sector is erased first. Until its first word is blank, no later sector may change.
         let erasing_head = head == &before[0x4000..0x4004] && after[0x8000..] == before[0x8000..];
-        assert!(whole || head == BLANK || erasing_head, "at {moment:?}: half a firmware would boot");
+        assert!(whole || head == BLANK || erasing_head, "at {moment:?}: incomplete firmware would boot");
         assert_eq!(after[..0x4000], before[..0x4000], "at {moment:?}");
         assert!(outcome != Outcome::Flashed || whole);
         half_erased += u32::from(after[0x4000] == 0xFF && after[0x7FFF] == before[0x7FFF]);

@@ -60,7 +60,7 @@ fn with_mismatch_allowed(job: Job) -> Job {
 
 // ---- H4: another board with the same chip
 
-/// Neither a flash nor a restore overwrites the board: it would lose its contents to a firmware that cannot even start
+/// Neither a flash nor a restore overwrites the board: it would lose its contents to firmware that cannot even start
 /// there.
 #[test]
 fn h4_a_board_from_another_maker_is_overwritten_only_with_allow_mismatch() {
@@ -88,7 +88,7 @@ fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
         drone.memory.flash.place(nor::START + from as u32, &vec![0xFF; to - from]);
     };
     let flashes = |world: &World, job: Job| world.run(job).report.outcome == Outcome::Flashed;
-    // Only the bootloader; a firmware in the bootloader's place; only the firmware.
+    // Only the bootloader; firmware in the bootloader's place; only the firmware.
     assert!(flashes(&changed("erased", blank), flash_job(&new_image())));
     assert!(flashes(&changed("overwritten", blank), flash_job(&new_image())));
     let firmware_alone = |drone: &mut SimDrone| {
@@ -98,7 +98,7 @@ fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
     assert!(flashes(&changed("dfu", firmware_alone), flash_job(&new_image())));
     // The job saw the drone running.
     assert!(flashes(&changed("healthy", blank), flash_job(&new_image())));
-    // The flash is blank: a firmware alone would not start, but the bootloader may be written.
+    // The flash is blank: firmware alone would not start, but the bootloader may be written.
     let nothing = |drone: &mut SimDrone| {
         blank(drone);
         erase(drone, 0, nor::LEN);
@@ -651,9 +651,9 @@ fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_it_as_unto
     assert_eq!(outcome(&worker), Some(Outcome::Cancelled(DroneState::Stopped)));
 }
 
-// ---- H2, H5: half a firmware is not kept as a copy, no matter which program wrote it
+// ---- H2, H5: incomplete firmware is not kept as a copy, no matter which program wrote it
 
-/// Half a firmware from another program's interrupted flash never ran. Undo would offer a copy of it, and putting it
+/// Incomplete firmware from another program's interrupted flash never ran. Undo would offer a copy of it, and putting it
 /// back would stop a drone that was just repaired.
 #[test]
 fn h2_half_a_firmware_from_another_program_is_not_kept_as_a_copy() {

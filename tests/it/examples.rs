@@ -95,7 +95,7 @@ fn the_fleet_script_flashes_over_ssh_and_reports_the_result_of_each_host() {
     assert_eq!(good, (Some(0), "lab1: ok\nlab2: ok\n".to_owned()));
     for (image, ssh, demo, status, words) in [
         ("build/cf2.bin", "local", "none", 1, "lab2: no Crazyflie or DFU device found"),
-        ("build/loader.bin", "local", "healthy", 1, "lab1: this is the Bitcraze bootloader, not a firmware"),
+        ("build/loader.bin", "local", "healthy", 1, "lab1: this is the Bitcraze bootloader, not firmware"),
         ("build/cf2.bin", "not-booted", "", 1, "lab1: flashed, but not seen running"),
         ("build/cf2.bin", "unreachable", "", 1, "lab1: ssh cannot connect"),
         ("build/cf2.bin", "not-installed", "", 1, "lab1: cfdfu is not on the PATH there"),

@@ -324,7 +324,7 @@ fn nothing_is_changed_until_the_plan_is_confirmed() {
     assert_eq!(report.outcome, Outcome::Flashed);
 }
 
-/// Covers a firmware longer than its replacement, an incomplete firmware, and bytes between the parts of an image.
+/// Covers firmware longer than its replacement, incomplete firmware, and bytes between the parts of an image.
 #[test]
 fn undo_puts_back_every_overwritten_byte() {
     let noise = |at: u32, len: usize| Segment { address: Address(at), data: images::firmware("x", &[], len) };

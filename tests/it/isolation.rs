@@ -88,7 +88,7 @@ fn run_with_fault(drones: &[SimDrone], job: &Job, script: Option<Script>) -> (Si
 /// workers start together, and nothing that one of them does may cost another one time.
 ///
 /// The drones run at first, so the transfers are all kinds there are: entering DFU mode, the flash, the restart and the
-/// question for the version. The image is the smallest that is a firmware, because a longer one only repeats the same
+/// question for the version. The image is the smallest that is firmware, because a longer one only repeats the same
 /// transfers. On a shared wire, a fault changes when the others may send, so there only the results are the same
 /// (`fleet::a_fault_on_one_drone_does_not_touch_the_others`).
 #[test]

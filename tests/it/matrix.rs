@@ -165,13 +165,13 @@ fn label(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// Returns the check for a flash: the bootloader is unchanged, and half a firmware would not boot.
+/// Returns the check for a flash: the bootloader is unchanged, and incomplete firmware would not boot.
 fn never_half_a_firmware(image: &[u8]) -> impl Fn(&[u8], &[u8], &Report, Script) {
     move |before, after, _, script| {
         assert!(after[..LOADER_LEN] == before[..LOADER_LEN], "{script:?}: the bootloader has changed");
         let head = &after[LOADER_LEN..LOADER_LEN + 4];
         let whole = after[LOADER_LEN..].starts_with(image);
-        assert!(whole || head == BLANK || after == before, "{script:?}: half a firmware would boot");
+        assert!(whole || head == BLANK || after == before, "{script:?}: incomplete firmware would boot");
     }
 }
 
@@ -281,7 +281,7 @@ fn restore_matrix(name: &str, image: Option<&[u8]>) {
         };
         assert!(sound(0, LOADER_LEN, &loader), "{script:?}: half a bootloader");
         match image {
-            Some(image) => assert!(sound(LOADER_LEN, after.len(), image), "{script:?}: half a firmware"),
+            Some(image) => assert!(sound(LOADER_LEN, after.len(), image), "{script:?}: incomplete firmware"),
             None => assert!(after[LOADER_LEN..] == before[LOADER_LEN..], "{script:?}: firmware changed"),
         }
     });

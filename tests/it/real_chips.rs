@@ -246,7 +246,7 @@ fn r14_the_simulated_chip_is_as_fast_as_a_related_real_chip() {
 #[test]
 fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
     for (version, dark) in [(0x31, true), (0x90, true), (0x91, false)] {
-        assert_eq!(RomVersion::of(version).unwrap().leaves_drone_dark(), dark);
+        assert_eq!(RomVersion::of(version).unwrap().starts_without_ccm(), dark);
         let world = changed("healthy", |drone| drone.memory.rom_version = version);
         let report = flash(&world).report;
         assert_eq!((report.verified, &report.outcome), (true, &Outcome::Flashed));

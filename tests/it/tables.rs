@@ -1,4 +1,4 @@
-//! Checks tables where a new row may easily be incomplete: scenarios, boards, explanations of log lines.
+//! Checks tables where a new row may easily be incomplete: scenarios, symptoms, boards, explanations of log lines.
 
 use std::fs;
 use std::path::Path;
@@ -66,7 +66,7 @@ fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
     }
 }
 
-/// The wizard explains each of its answers with a row of the table, except the one that fits no row.
+/// The wizard explains each of its answers with a row of the table, except [`Leds::Other`], which fits no row.
 #[test]
 fn every_answer_of_the_wizard_has_one_row() {
     for leds in
@@ -79,7 +79,7 @@ fn every_answer_of_the_wizard_has_one_row() {
 
 /// For a board without a platform, cfdfu could not suggest an image or recognise the platform of the board's own image.
 #[test]
-fn a_firmware_for_any_board_has_the_platform_of_that_board() {
+fn firmware_for_any_board_has_the_platform_of_that_board() {
     for board in BOARDS {
         let bytes = images::firmware("2026.08", &[(board.code, board.name)], images::FIRMWARE_MIN);
         let Content::Firmware(firmware) = Content::of(&bytes) else { panic!("{board:?}") };

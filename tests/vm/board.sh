@@ -49,7 +49,7 @@ check "identify prints the bootloader as JSON" says '"bootloader":"bitcraze"' 0 
 check "a backup contains the whole flash" says "Read 1,048,576 bytes" 0 "$cfdfu" backup whole.bin
 check "inspect recognises the backup" says "bootloader and firmware 2025.02" 0 "$cfdfu" inspect whole.bin
 check "firmware is refused as a bootloader" says "not the Bitcraze bootloader" 65 "$cfdfu" restore-bootloader new.bin
-check "a bootloader is refused as firmware" says "not a firmware" 65 "$cfdfu" flash loader.bin
+check "a bootloader is refused as firmware" says "not firmware" 65 "$cfdfu" flash loader.bin
 
 echo "== files made by other tools"
 python3 "$(command -v dfuse-pack)" -b 0x08004000:new.bin new.dfu
@@ -94,7 +94,7 @@ echo "== an overwritten bootloader"
 start overwritten
 check "identify reports the overwritten bootloader and prints the repair command" says "cfdfu restore-bootloader LOADER --firmware IMAGE" 0 "$cfdfu" identify
 check "the interface reports the overwritten bootloader and offers to restore it" plain 'Press b to restore it'
-check "flash warns that the bootloader is missing" says "Warning: The bootloader is missing (overwritten by a firmware)" 0 "$cfdfu" flash new.bin --no-leave
+check "flash warns that the bootloader is missing" says "Warning: The bootloader is missing (overwritten by firmware)" 0 "$cfdfu" flash new.bin --no-leave
 check "restore-bootloader writes bootloader and firmware in one run" says "updated over radio again" 0 \
   "$cfdfu" restore-bootloader loader.bin --firmware new.bin --no-leave
 check "identify reports the restored bootloader" says "the Bitcraze bootloader" 0 "$cfdfu" identify

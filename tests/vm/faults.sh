@@ -69,7 +69,7 @@ stop
 echo "== dfu-util on the same chip: the README's claims about it"
 head -c 1024 new.bin >short.bin
 start dfu
-check "dfu-util killed while flashing leaves half a firmware that the bootloader would start" sh -c "
+check "dfu-util killed while flashing leaves incomplete firmware that the bootloader would start" sh -c "
   rm -f log; dfu-util -a 0 -s 0x08004000 -D old.bin >log 2>&1 & shows log 'Download[^%]* [34][0-9]%'; kill -KILL \$!; wait \$!; cat log
   '$cfdfu' backup half.bin >log 2>&1 && dd if=half.bin bs=16384 skip=1 status=none >rest.bin
   cmp -n 4096 rest.bin old.bin && ! cmp -n 243176 rest.bin old.bin"
@@ -79,7 +79,7 @@ check "cfdfu killed while flashing leaves the first word blank, so nothing is st
   printf '\\377\\377\\377\\377' | cmp -n 4 - rest.bin"
 check "dfu-util at 0x08000000 overwrites the bootloader" sh -c "
   '$cfdfu' identify >before && dfu-util -a 0 -s 0x08000000 -D short.bin >log 2>&1; '$cfdfu' identify >after; cat before log after
-  grep -q 'bootloader  the Bitcraze bootloader' before && grep -q 'bootloader  overwritten by a firmware' after"
+  grep -q 'bootloader  the Bitcraze bootloader' before && grep -q 'bootloader  overwritten by firmware' after"
 stop
 
 echo "== without permission"

@@ -49,7 +49,7 @@ fn run(
                 continue;
             }
             Step::Finished(result) => {
-                assert_eq!(answers.next().map(|_| ()), None, "answers left over after {steps:?}");
+                assert_eq!(answers.next().map(|_| ()), None, "unused answers after {steps:?}");
                 return (steps, result.map(|bytes| bytes.len()));
             }
         };
@@ -104,8 +104,8 @@ fn a_pending_command_of_an_earlier_session_is_aborted_and_never_started() {
     let (steps, result) = run(&mut machine, Operation::TakeOver, answers);
     assert_eq!(steps, ["GETSTATE", "GETSTATE", "ABORT 0", "GETSTATE", "GETSTATUS"]);
     assert_eq!((result, machine.take_notes()), (Ok(0), vec![Note::Aborted(State::DnloadSync)]));
-    // A device that keeps the command pending, or does not answer GETSTATE, is left alone. If the device does not
-    // support GETSTATE, the machine proceeds without it.
+    // The machine gives up on a device that keeps the command pending or does not answer GETSTATE. If the device does
+    // not support GETSTATE, the machine proceeds without it.
     let mut answers: Vec<Answer> = (0..3).flat_map(|_| [Is(State::DnloadSync), Ack]).collect();
     answers.push(Is(State::DnloadSync));
     assert_eq!(run(&mut machine, Operation::TakeOver, answers).1, Err(DfuError::State(State::DnloadSync)));
@@ -156,7 +156,7 @@ fn a_run_of_blocks_sets_the_address_once_and_takes_three_transfers_per_block() {
 }
 
 #[test]
-fn a_short_block_and_a_gap_get_their_own_address() {
+fn a_short_block_and_the_block_after_it_set_the_address() {
     let mut machine = ready(STM32F405_ROM);
     let six = || vec![Ack, busy(), done(), Ack, busy(), done()];
     run(&mut machine, write(BASE.0, 2048), six()).1.unwrap();
@@ -229,7 +229,7 @@ fn a_device_that_stays_busy_fails_within_its_time_limit() {
                 machine.waited();
             }
             Step::Finished(result) => break result,
-            // A bwPollTimeout of 4.6 hours.
+            // A bwPollTimeout of 4.7 hours.
             _ => machine.reply(Ok(&[0, 0xFF, 0xFF, 0xFF, 4, 0])),
         }
     };
@@ -283,9 +283,10 @@ fn an_invalid_status_block_is_an_error() {
     }
 }
 
-/// A device that an earlier session left in dfuMANIFEST gets one ABORT. If that does not help, it needs a power cycle.
+/// A device that is stuck in dfuMANIFEST after an earlier session gets one ABORT. If that does not help, it needs a
+/// power cycle.
 #[test]
-fn a_device_left_in_manifest_gets_one_abort() {
+fn a_device_stuck_in_manifest_gets_one_abort() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let stuck = vec![St(0, 0, State::Manifest), Ack, St(0, 0, State::Manifest)];
     let (steps, result) = run(&mut machine, Operation::Recover, stuck);
