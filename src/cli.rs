@@ -53,12 +53,14 @@ mod json;
 mod man;
 mod output_file;
 mod panics;
+#[cfg(feature = "releases")]
+mod releases;
 mod report_file;
 mod run_job;
 mod simulate;
 mod udev;
 
-use args::{Args, BatchArgs, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global};
+use args::{Args, BatchArgs, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global, ReleaseArgs};
 use console::Console;
 use run_job::Jobs;
 
@@ -145,8 +147,12 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             .advise("`cfdfu --help` lists the commands."));
     }
     match command {
-        CliCommand::Flash { image, sha256, batch, flash } => {
-            let images = images(image, *sha256, flash, console)?;
+        CliCommand::Flash { image, sha256, release, batch, flash } => {
+            one_source(release, !image.is_empty())?;
+            let images = match files_of_release(global, release, (&flash.device, batch.all), console)? {
+                Some(files) => approved(&files, flash, console)?,
+                None => images(image, *sha256, flash, console)?,
+            };
             if batch.all {
                 let task = BatchTask::flash(flash, images)?;
                 return run_all(global, batch, &flash.device, task, None, console);
@@ -166,8 +172,29 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             let task = BatchTask::flash(flash, images)?;
             run_all(global, &batch, &flash.device, task, Some((station, journal)), console)
         }
-        CliCommand::RestoreBootloader { loader, firmware, flash } => {
-            restore_job(global, loader.as_deref(), firmware.as_deref(), flash, console)
+        CliCommand::RestoreBootloader { loader, release, firmware, flash } => {
+            one_source(release, loader.is_some())?;
+            let loader = match loader_of_release(global, release, console)? {
+                Some(loader) => loader,
+                None => image_or_demo(loader.as_deref(), None, || simulate::demo_image(DemoKind::Loader))?,
+            };
+            restore_job(global, &loader, firmware.as_deref(), flash, console)
+        }
+        #[cfg(feature = "releases")]
+        CliCommand::Releases { forget: true, .. } => releases::forget(console),
+        #[cfg(feature = "releases")]
+        CliCommand::Releases { pre, refresh, source, .. } => {
+            releases::list(global, source, *pre, *refresh, console)
+        }
+        #[cfg(feature = "releases")]
+        CliCommand::Fetch { version, board, loader, to, source } => {
+            let order = releases::Order {
+                wanted: version,
+                board: board.as_deref(),
+                loader: *loader,
+                to: to.as_deref(),
+            };
+            releases::fetch(global, source, &order, console)
         }
         CliCommand::List => list(global, console),
         CliCommand::Identify { wait, batch } => {
@@ -246,7 +273,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
 /// Restores the bootloader, and a firmware image if one is given.
 fn restore_job(
     global: &Global,
-    loader: Option<&Path>,
+    loader: &Image,
     firmware: Option<&Path>,
     flash: &FlashArgs,
     console: &mut Console,
@@ -258,18 +285,17 @@ fn restore_job(
         let message = "--address does not apply to a bootloader";
         return Err(Problem::new(Exit::Usage, ProblemKind::Address, message).advise(advice));
     }
-    let loader = image_or_demo(loader, None, || simulate::demo_image(DemoKind::Loader))?;
-    console.image(&loader);
+    console.image(loader);
     let firmware = firmware.map(files::read_image).transpose()?;
     if let Some(firmware) = &firmware {
         console.image(firmware);
     }
-    let approved = admission::restore(&loader, firmware.as_ref(), overrides)
+    let approved = admission::restore(loader, firmware.as_ref(), overrides)
         .map_err(|refusal| report::refusal(&refusal))?;
     let restored = report::restored(approved.segments());
     // `loader` may be a backup of the whole flash. Without --firmware, the firmware in it is restored too, so its
     // boards must match the drone's.
-    let firmware = firmware.as_ref().unwrap_or(&loader).content.firmware();
+    let firmware = firmware.as_ref().unwrap_or(loader).content.firmware();
     let image = FlashImage::new(approved, firmware);
     let (report, exit) = flash_job(global, flash, vec![image], console)?;
     match &report.outcome {
@@ -371,12 +397,18 @@ fn images(
         // The demo's own image.
         paths.push(None);
     }
+    let read = |path| image_or_demo(path, sha256, || simulate::demo_image(DemoKind::Firmware));
+    let files: Vec<Image> = paths.into_iter().map(read).collect::<Result<_, _>>()?;
+    approved(&files, flash, console)
+}
+
+/// Checks images that have been read.
+fn approved(files: &[Image], flash: &FlashArgs, console: &mut Console) -> Result<Vec<FlashImage>, Problem> {
     let mut images: Vec<FlashImage> = Vec::new();
-    for path in paths {
-        let image = image_or_demo(path, sha256, || simulate::demo_image(DemoKind::Firmware))?;
-        console.image(&image);
+    for image in files {
+        console.image(image);
         let approved =
-            admission::flash(&image, overrides(flash)).map_err(|refusal| report::refusal(&refusal))?;
+            admission::flash(image, overrides(flash)).map_err(|refusal| report::refusal(&refusal))?;
         let image = FlashImage::new(approved, image.content.firmware());
         if let Some(board) = images.iter().find_map(|other| common_board(other, &image)) {
             let message = format!("two images are for {board}");
@@ -386,6 +418,69 @@ fn images(
         images.push(image);
     }
     Ok(images)
+}
+
+/// Refuses a file together with a release, and options of a release without one.
+#[cfg(feature = "releases")]
+fn one_source(release: &ReleaseArgs, has_file: bool) -> Result<(), Problem> {
+    let usage = |message: &str, advice: &str| {
+        Err(Problem::new(Exit::Usage, ProblemKind::Usage, message).advise(advice))
+    };
+    let from_release = release.source.offline || release.source.from.is_some();
+    match &release.release {
+        Some(_) if has_file => usage("a file and --release cannot be used together", "Omit one of them."),
+        None if from_release => {
+            usage("--offline and --from need --release", "Add --release latest, for example.")
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(not(feature = "releases"))]
+#[allow(clippy::unnecessary_wraps, reason = "the same signature as with the feature")]
+fn one_source(_: &ReleaseArgs, _: bool) -> Result<(), Problem> {
+    Ok(())
+}
+
+/// The images of a release for the drones that are plugged in; `None` if the user named files instead.
+#[cfg(feature = "releases")]
+fn files_of_release(
+    global: &Global,
+    release: &ReleaseArgs,
+    drones: (&DeviceArgs, bool),
+    console: &mut Console,
+) -> Result<Option<Vec<Image>>, Problem> {
+    let Some(wanted) = &release.release else { return Ok(None) };
+    let files = releases::files(global, &release.source, wanted, release.board.as_deref(), drones, console)?;
+    Ok(Some(files.into_iter().map(|file| file.image).collect()))
+}
+
+#[cfg(not(feature = "releases"))]
+#[allow(clippy::unnecessary_wraps, reason = "the same signature as with the feature")]
+fn files_of_release(
+    _: &Global,
+    _: &ReleaseArgs,
+    _: (&DeviceArgs, bool),
+    _: &mut Console,
+) -> Result<Option<Vec<Image>>, Problem> {
+    Ok(None)
+}
+
+/// The bootloader of a release; `None` if the user named a file instead.
+#[cfg(feature = "releases")]
+fn loader_of_release(
+    global: &Global,
+    release: &ReleaseArgs,
+    console: &mut Console,
+) -> Result<Option<Image>, Problem> {
+    let Some(wanted) = &release.release else { return Ok(None) };
+    releases::loader(global, &release.source, wanted, console).map(|fetched| Some(fetched.image))
+}
+
+#[cfg(not(feature = "releases"))]
+#[allow(clippy::unnecessary_wraps, reason = "the same signature as with the feature")]
+fn loader_of_release(_: &Global, _: &ReleaseArgs, _: &mut Console) -> Result<Option<Image>, Problem> {
+    Ok(None)
 }
 
 /// A board that both images are for. An image that names no board is for every board.

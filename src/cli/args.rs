@@ -8,9 +8,13 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+#[cfg(feature = "releases")]
+use super::releases::{SourceArgs, parse_board};
 use crate::flash::Address;
 use crate::image::Sha256;
 use crate::job::Selector;
+#[cfg(feature = "releases")]
+use crate::releases::Wanted;
 use crate::sim::images;
 use crate::sim::scenario::SCENARIOS;
 
@@ -31,12 +35,16 @@ pub(super) struct Args {
 }
 
 impl Args {
-    /// Parses the arguments. With `--demo` the image may be omitted, because the demo has its own images.
+    /// Parses the arguments. The image may be omitted with `--demo`, which has its own images, and with `--release`.
     pub(super) fn of(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
-        let is_demo =
-            |argument: &OsString| argument == "--demo" || argument.to_string_lossy().starts_with("--demo=");
+        let has = |option: &str| {
+            let is_it = |argument: &str| {
+                argument.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+            };
+            arguments.iter().any(|argument| is_it(&argument.to_string_lossy()))
+        };
         let mut command = Args::command();
-        if arguments.iter().any(is_demo) {
+        if has("--demo") || has("--release") {
             for (name, id) in [("flash", "image"), ("restore-bootloader", "loader")] {
                 command = command.mut_subcommand(name, |it| it.mut_arg(id, |arg| arg.required(false)));
             }
@@ -82,6 +90,20 @@ Examples:
   cfdfu restore-bootloader cf2loader-1.0.bin
   cfdfu restore-bootloader cf2loader-1.0.bin --firmware cf2-2026.08.bin
   cfdfu restore-bootloader mine.bin      from a whole-flash backup";
+
+#[cfg(feature = "releases")]
+const RELEASES_NOTE: &str = "\
+This asks api.github.com, at most once an hour. Only `releases`, `fetch` and
+--release open network connections. Bitcraze signs nothing; cfdfu compares each
+file with the SHA-256 that GitHub reports.";
+
+#[cfg(feature = "releases")]
+const FETCH_EXAMPLES: &str = "\
+Examples:
+  cfdfu fetch                         the newest, for the connected drone
+  cfdfu fetch 2026.08 --board all     for every board
+  cfdfu fetch --board all --to stick  for a computer without a network, with
+  cfdfu flash --release 2026.08 --from stick";
 
 const STATION_NOTE: &str = "\
 Each drone is flashed, verified and started once. One beep means done, two mean
@@ -206,6 +228,39 @@ pub(super) struct FlashArgs {
     pub(super) device: DeviceArgs,
 }
 
+/// Options for a release instead of a file.
+#[cfg(feature = "releases")]
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Releases")]
+pub(super) struct ReleaseArgs {
+    /// Use this release of Bitcraze instead of a file: a version, or latest
+    #[arg(long, value_name = "VERSION")]
+    pub(super) release: Option<Wanted>,
+    /// Take the file for this board (CF21) or platform (cf2) instead of asking the drone
+    #[arg(long, value_name = "BOARD", requires = "release", value_parser = parse_board)]
+    pub(super) board: Option<String>,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+}
+
+/// Without the feature, there are no such options.
+#[cfg(not(feature = "releases"))]
+#[derive(Debug, clap::Args)]
+pub(super) struct ReleaseArgs {
+    #[arg(long, hide = true, value_parser = no_releases)]
+    pub(super) release: Option<String>,
+}
+
+#[cfg(not(feature = "releases"))]
+fn no_releases(_: &str) -> Result<String, String> {
+    Err("this cfdfu was built without releases".to_owned())
+}
+
+#[cfg(feature = "releases")]
+fn parse_board_or_all(text: &str) -> Result<String, String> {
+    if text == "all" { Ok(text.to_owned()) } else { parse_board(text) }
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum CliCommand {
     /// Flash firmware; a running drone enters DFU mode by itself
@@ -217,6 +272,8 @@ pub(super) enum CliCommand {
         /// Refuse the file unless it has this SHA-256
         #[arg(long, value_name = "HEX")]
         sha256: Option<Sha256>,
+        #[command(flatten)]
+        release: ReleaseArgs,
         #[command(flatten)]
         batch: BatchArgs,
         #[command(flatten)]
@@ -249,11 +306,48 @@ pub(super) enum CliCommand {
         /// Bootloader (cf2loader-1.0.bin) or whole-flash backup
         #[arg(required = true)]
         loader: Option<PathBuf>,
+        #[command(flatten)]
+        release: ReleaseArgs,
         /// Flash this firmware as well
         #[arg(long, value_name = "IMAGE")]
         firmware: Option<PathBuf>,
         #[command(flatten)]
         flash: FlashArgs,
+    },
+    /// List Bitcraze's releases
+    #[cfg(feature = "releases")]
+    #[command(after_help = RELEASES_NOTE)]
+    Releases {
+        /// Also list pre-releases
+        #[arg(long)]
+        pre: bool,
+        /// Ask GitHub even if the list was fetched less than an hour ago
+        #[arg(long, conflicts_with_all = ["offline", "from"])]
+        refresh: bool,
+        /// Remove everything that was fetched
+        #[arg(long, conflicts_with_all = ["pre", "refresh", "offline", "from"])]
+        forget: bool,
+        #[command(flatten)]
+        source: SourceArgs,
+    },
+    /// Fetch a file of a release, for a drone or a board
+    #[cfg(feature = "releases")]
+    #[command(after_help = FETCH_EXAMPLES)]
+    Fetch {
+        /// The release: a version, or latest
+        #[arg(default_value = "latest", hide_default_value = true)]
+        version: Wanted,
+        /// The board (CF21) or platform (cf2), or all
+        #[arg(long, value_name = "BOARD", value_parser = parse_board_or_all)]
+        board: Option<String>,
+        /// Fetch the bootloader instead
+        #[arg(long, conflicts_with = "board")]
+        loader: bool,
+        /// Fetch to this folder, which can replace the network with --from
+        #[arg(long, value_name = "FOLDER", conflicts_with_all = ["offline", "from"])]
+        to: Option<PathBuf>,
+        #[command(flatten)]
+        source: SourceArgs,
     },
     /// List connected Crazyflies and DFU devices
     List,

@@ -27,6 +27,8 @@ use crate::job::{
     Device, DeviceInfo, DroneState, Event, Failure, FailureKind, Level, Outcome, Phase, Preview, Report,
     WaitFor,
 };
+#[cfg(feature = "releases")]
+use crate::releases::{Release, library::Fetched, platform_of};
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::settings::{Color, GlyphSet, Settings, ThemeChoice};
 use crate::sys::symptoms;
@@ -343,6 +345,66 @@ impl Console {
         }
         if let Some((_, bar)) = &self.bar {
             bar.set_position(done);
+        }
+    }
+
+    /// Prints a row of `releases`. `is_kept`: whether a file is on this computer.
+    #[cfg(feature = "releases")]
+    pub(super) fn release(&mut self, release: &Release, is_kept: &dyn Fn(&str) -> bool) {
+        self.object(&json::release(release, is_kept));
+        if self.json {
+            return;
+        }
+        let files =
+            release.assets.iter().filter_map(|asset| Some((platform_of(asset)?, is_kept(&asset.name))));
+        let (mut platforms, mut kept) = (Vec::new(), Vec::new());
+        for (platform, is_kept) in files {
+            platforms.push(platform);
+            kept.extend(is_kept.then_some(platform));
+        }
+        let kept = if kept.is_empty() { String::new() } else { format!("   here: {}", kept.join(" ")) };
+        let pre = if release.prerelease { "   pre-release" } else { "" };
+        let line =
+            format!("{:<12} {:<11} {:<28}{pre}{kept}", release.tag, release.published, platforms.join(" "));
+        self.line(line.trim_end());
+    }
+
+    /// Shows how far a download is.
+    #[cfg(feature = "releases")]
+    pub(super) fn download(&mut self, done: u64, total: Option<u64>) {
+        if self.bar.is_none() {
+            self.object(&Object::Download { done, total });
+        }
+        if !self.live || total.is_none_or(|total| total == 0) {
+            return;
+        }
+        let length = total.unwrap_or_default();
+        let (_, bar) = self.bar.get_or_insert_with(|| {
+            let bar = ProgressBar::new(length);
+            let template = "fetching [{wide_bar}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            (None, bar)
+        });
+        bar.set_position(done);
+    }
+
+    /// Says which file was fetched, and why it can be trusted.
+    #[cfg(feature = "releases")]
+    pub(super) fn fetched(&mut self, fetched: &Fetched) {
+        self.end_bar();
+        let path = fetched.path.as_ref().map(|path| path.display().to_string());
+        self.object(&Object::Fetched {
+            tag: &fetched.tag,
+            name: &fetched.name,
+            path: path.as_deref(),
+            sha256: fetched.sha256.to_string(),
+            trust: fetched.trust.json_name(),
+        });
+        self.line(&format!("Release {}: {} ({})", fetched.tag, fetched.name, fetched.trust));
+        if let Some(path) = path {
+            self.line(&format!("Kept in {path}"));
         }
     }
 

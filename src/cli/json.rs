@@ -16,6 +16,8 @@ use crate::fleet::{Counts, Row};
 use crate::image::{Firmware, Image, Loader};
 use crate::job::{Device, DeviceInfo, Identity, Outcome, Phase, Report};
 use crate::plan::Plan;
+#[cfg(feature = "releases")]
+use crate::releases::{Asset, Release, platform_of};
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::sys::symptoms;
 
@@ -25,13 +27,52 @@ pub(super) enum Object<'a> {
     Device(DeviceObject<'a>),
     Image(ImageObject<'a>),
     Board(BoardObject<'a>),
-    Plan { address: String, bytes: u64, sectors: Vec<SectorObject> },
-    Progress { phase: &'static str, done: u64, total: u64 },
-    Log { text: &'a str },
-    Check { name: &'a str, verdict: &'static str, found: &'a str, remedy: &'a str },
-    Scenario { name: &'a str, what: &'a str },
-    Console { seconds: f64, text: &'a str, cut: bool },
-    Text { text: &'a str },
+    Plan {
+        address: String,
+        bytes: u64,
+        sectors: Vec<SectorObject>,
+    },
+    Progress {
+        phase: &'static str,
+        done: u64,
+        total: u64,
+    },
+    Log {
+        text: &'a str,
+    },
+    Check {
+        name: &'a str,
+        verdict: &'static str,
+        found: &'a str,
+        remedy: &'a str,
+    },
+    Scenario {
+        name: &'a str,
+        what: &'a str,
+    },
+    Console {
+        seconds: f64,
+        text: &'a str,
+        cut: bool,
+    },
+    Text {
+        text: &'a str,
+    },
+    #[cfg(feature = "releases")]
+    Release(ReleaseObject<'a>),
+    #[cfg(feature = "releases")]
+    Download {
+        done: u64,
+        total: Option<u64>,
+    },
+    #[cfg(feature = "releases")]
+    Fetched {
+        tag: &'a str,
+        name: &'a str,
+        path: Option<&'a str>,
+        sha256: String,
+        trust: &'static str,
+    },
     Result(ResultObject),
     Drone(DroneObject<'a>),
     Batch(BatchObject),
@@ -47,6 +88,40 @@ pub(super) struct DeviceObject<'a> {
     simulated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     radio: Option<&'a str>,
+}
+
+/// A release and its files.
+#[cfg(feature = "releases")]
+#[derive(Serialize)]
+pub(super) struct ReleaseObject<'a> {
+    tag: &'a str,
+    published: &'a str,
+    prerelease: bool,
+    assets: Vec<AssetObject<'a>>,
+}
+
+#[cfg(feature = "releases")]
+#[derive(Serialize)]
+struct AssetObject<'a> {
+    name: &'a str,
+    platform: Option<&'a str>,
+    size: u64,
+    sha256: Option<String>,
+    kept: bool,
+}
+
+#[cfg(feature = "releases")]
+pub(super) fn release<'a>(release: &'a Release, is_kept: &dyn Fn(&str) -> bool) -> Object<'a> {
+    let asset = |asset: &'a Asset| AssetObject {
+        name: &asset.name,
+        platform: platform_of(asset),
+        size: asset.size,
+        sha256: asset.sha256.map(|sha256| sha256.to_string()),
+        kept: is_kept(&asset.name),
+    };
+    let assets = release.assets.iter().map(asset).collect();
+    let Release { tag, published, prerelease, .. } = release;
+    Object::Release(ReleaseObject { tag, published, prerelease: *prerelease, assets })
 }
 
 /// A drone of a batch.

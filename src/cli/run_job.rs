@@ -6,13 +6,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::console::Console;
 use crate::clock::Clock;
+#[cfg(feature = "releases")]
+use crate::fleet;
 use crate::job::{Command, DroneState, Event, Failure, FailureKind, Job, Outcome, Report};
+#[cfg(feature = "releases")]
+use crate::job::{Device, DeviceInfo, Level, Selector};
 use crate::report::{self, Exit, Problem, ProblemKind};
+#[cfg(feature = "releases")]
+use crate::scan;
 use crate::settings::Settings;
 use crate::supervise::{Ended, Next, Observed, Supervisor, Waits};
 use crate::sys::keypress::KeyPress;
 use crate::sys::signals::{Signal, Signals};
 use crate::usb::Bus;
+#[cfg(feature = "releases")]
+use crate::usb::Location;
 use crate::worker::Worker;
 
 pub(super) struct Jobs {
@@ -72,6 +80,40 @@ impl Jobs {
             return self.follow(console);
         };
         Ended::of(report, false)
+    }
+
+    /// Runs an identify and returns what it found. Prints only warnings, because another command needs the answer.
+    #[cfg(feature = "releases")]
+    pub(super) fn identify(&mut self, job: Job, console: &mut Console) -> (Report, Option<Box<DeviceInfo>>) {
+        let mut known = None;
+        self.supervisor.start_background(Box::new(job));
+        self.repeat_signal();
+        while let Ok(event) = self.worker.events.recv() {
+            match self.supervisor.observe(self.clock.now(), event) {
+                Observed::Event(Event::Known(info)) => known = Some(info),
+                Observed::Event(event @ (Event::Waiting { .. } | Event::Log(Level::Warning, _))) => {
+                    console.event(&event);
+                }
+                Observed::Event(_) => {}
+                Observed::Ended(ended) => {
+                    console.end_bar();
+                    return (ended.report, known);
+                }
+            }
+        }
+        (Report::nothing_done(Outcome::Cancelled(DroneState::Untouched)), known)
+    }
+
+    /// The ports of the drones of a batch.
+    #[cfg(feature = "releases")]
+    pub(super) fn ports(&self, selected: &[Selector]) -> Result<Vec<Location>, Problem> {
+        let failed = |kind| report::failed(&Failure { kind, place: None, drone: DroneState::Untouched });
+        let devices = scan::devices(&*self.bus).map_err(|error| failed(FailureKind::Bus(error)))?;
+        let is_selected =
+            |device: &Device| selected.is_empty() || selected.iter().any(|it| it.matches(device));
+        let devices = fleet::participants(&devices).into_iter().filter(is_selected);
+        let ports: Vec<Location> = devices.map(|device| device.location).collect();
+        if ports.is_empty() { Err(failed(FailureKind::NoDevice)) } else { Ok(ports) }
     }
 
     /// Runs a job that only listens, until a key is pressed or a signal arrives. It does not claim its drone, so that

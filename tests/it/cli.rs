@@ -67,6 +67,11 @@ impl Line {
         self
     }
 
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Line {
+        self.0.env(name, value);
+        self
+    }
+
     /// Sets standard input, which is empty by default.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Line {
         self.0.write_stdin(bytes);

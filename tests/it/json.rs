@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 
 use cfdfu::sim::images;
 use serde_json::Value;
+use zip::CompressionMethod;
 
 use crate::cli::Folder;
+use crate::files::release;
+use crate::github::GitHub;
 use crate::support::{SEED_LEN, firmware};
 
 const SCHEMA: &str = include_str!("../../docs/json.schema.json");
@@ -54,6 +57,14 @@ const LINES: &[&str] = &[
     "doctor --demo=none",
     "udev",
     "udev --check --demo",
+    "releases",
+    "releases --pre --refresh",
+    "fetch --board cf2",
+    "fetch --board cf21bl",
+    "fetch 2024.01 --board cf2 --offline",
+    "flash --release latest --demo=dfu",
+    "flash --release latest --demo=none",
+    "releases --forget",
     "completions bash",
     "man",
     "demo-image new.bin",
@@ -77,6 +88,12 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
     folder.file("noise.bin", [1, 2, 3]);
     std::fs::create_dir(folder.path("backups")).unwrap();
     folder.file("cut.bin", &firmware("2026.08", SEED_LEN)[..200_000]);
+    let github = GitHub::new();
+    github.firmware(
+        "2026.08",
+        "cf2",
+        release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored),
+    );
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let mut seen = BTreeSet::new();
@@ -89,7 +106,9 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
         }
     };
     for line in LINES.iter().flat_map(all) {
-        let ran = folder.json(&line);
+        let url = &github.address;
+        let ran = folder.cfdfu(&line).arg("--json").fast().env("CFDFU_RELEASES_URL", url);
+        let ran = ran.env("XDG_CACHE_HOME", folder.path("cache")).run();
         let objects = ran.objects();
         // As in the documentation, so that a person finds the line.
         assert!(ran.out.lines().all(|text| text.starts_with(r#"{"event":""#)), "{line}: {}", ran.out);

@@ -43,8 +43,25 @@ const RULES: &[Rule] = &[
     Rule { files: &["doctor.rs"], may_use: &["crazyflie", "usb"], never: IO },
     Rule {
         files: &["report.rs", "report"],
-        may_use: &["crazyflie", "dfu", "flash", "image", "job", "plan", "usb"],
+        may_use: &["crazyflie", "dfu", "flash", "image", "job", "plan", "releases", "usb"],
         never: IO,
+    },
+    // Only one file opens network connections, and the formats that a server sends are read without it.
+    Rule { files: &["releases.rs"], may_use: &["crazyflie", "image", "releases"], never: IO },
+    Rule {
+        files: &["releases/cache.rs"],
+        may_use: &["clock", "image", "releases"],
+        never: &["rusb", "ratatui", "std::net", "ureq"],
+    },
+    Rule {
+        files: &["releases/library.rs"],
+        may_use: &["clock", "image", "releases"],
+        never: &["rusb", "ratatui", "std::fs", "std::env", "std::net", "ureq"],
+    },
+    Rule {
+        files: &["releases/net.rs"],
+        may_use: &["clock", "releases"],
+        never: &["rusb", "ratatui", "std::fs", "std::thread"],
     },
     Rule { files: &["usb/libusb.rs"], may_use: &["usb"], never: &["ratatui", "std::thread"] },
     Rule { files: &["usb/trace.rs"], may_use: &["usb"], never: IO },
@@ -190,6 +207,7 @@ const RULES: &[Rule] = &[
             "job",
             "plan",
             "record",
+            "releases",
             "report",
             "scan",
             "settings",

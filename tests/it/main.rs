@@ -22,6 +22,7 @@
 //! - `corpus`: valid and malformed image files in every format, and the message for each
 //! - `json`: the `--json` output of every command against the schema in `docs`
 //! - `examples`: runs the files in `examples`
+//! - `releases`: official releases from a server that misbehaves
 //!
 //! The interface:
 //!
@@ -45,6 +46,7 @@
 //!   `real_chips`
 //! - `fault`: a bus on which one transfer fails; for `cuts`, `isolation`, `matrix`, `real_chips`
 //! - `cli`: the real binary with piped input and output; for nearly all tests that run it
+//! - `github`: a server in the place of GitHub; for `json`, `releases`
 //! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `terminal`
 //! - `interface`: the interface without a terminal; for `any_order`, `pictures`, `screens`, `soak`
 //! - `svg`: draws a screen as a picture; for `pictures`
@@ -79,6 +81,7 @@ mod files;
 mod finding;
 mod flashing;
 mod fleet;
+mod github;
 mod health;
 mod hostile;
 mod interface;
@@ -92,6 +95,7 @@ mod pictures;
 mod plain;
 mod pty;
 mod real_chips;
+mod releases;
 mod rng;
 mod screens;
 mod soak;

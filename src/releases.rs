@@ -1,0 +1,304 @@
+//! Bitcraze's releases on GitHub: which there are, which file is for which board, and what can go wrong on the way.
+//! Everything in this file is pure and works on what a server sent, which is untrusted.
+//!
+//! [`net`] is the only file that opens a network connection, [`cache`] keeps lists and files, and [`library`] decides
+//! between the two.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::crazyflie;
+use crate::image::Sha256;
+
+pub(crate) mod cache;
+pub(crate) mod library;
+pub(crate) mod net;
+
+/// The most releases to keep of a list. One page of GitHub's has thirty.
+const RELEASES_MAX: usize = 100;
+/// The most files to keep of a release. Bitcraze's have six.
+const ASSETS_MAX: usize = 50;
+/// The longest tag or file name. They become parts of paths.
+const NAME_MAX: usize = 80;
+/// How many names an error lists.
+const LISTED: usize = 8;
+
+/// Where the files are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repo {
+    /// The tested combination of all parts: one `.zip` for each platform.
+    Firmware,
+    /// The bootloader of the STM32.
+    Loader,
+}
+
+impl Repo {
+    /// Its path on GitHub.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Repo::Firmware => "bitcraze/crazyflie-release",
+            Repo::Loader => "bitcraze/crazyflie2-stm-bootloader",
+        }
+    }
+
+    /// Its name without the owner, for the cache.
+    pub(crate) fn name(self) -> &'static str {
+        self.path().rsplit('/').next().unwrap_or_default()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Release {
+    pub tag: String,
+    /// The date of publication, as in `2026-08-24`.
+    pub published: String,
+    pub prerelease: bool,
+    pub assets: Vec<Asset>,
+}
+
+/// A file of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asset {
+    pub name: String,
+    /// In bytes.
+    pub size: u64,
+    /// As GitHub reports it. Files from before June 2025 have none.
+    pub sha256: Option<Sha256>,
+}
+
+/// The release that the user asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The newest one that is not a pre-release.
+    Latest,
+    Tag(String),
+}
+
+impl FromStr for Wanted {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Wanted, Self::Err> {
+        match text {
+            "latest" => Ok(Wanted::Latest),
+            tag if is_name(tag) => Ok(Wanted::Tag(tag.to_owned())),
+            _ => Err("expected a version such as 2026.08, or latest"),
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Wanted::Latest => "latest",
+            Wanted::Tag(tag) => tag,
+        })
+    }
+}
+
+/// Whether a tag or a file name from a server may become part of a path.
+fn is_name(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !text.is_empty() && text.len() <= NAME_MAX && text.chars().all(is_plain) && !text.starts_with('.')
+}
+
+/// The fields of GitHub's answer that cfdfu reads.
+#[derive(Deserialize)]
+struct Entry {
+    tag_name: String,
+    published_at: Option<String>,
+    #[serde(default)]
+    prerelease: bool,
+    #[serde(default)]
+    draft: bool,
+    #[serde(default)]
+    assets: Vec<AssetEntry>,
+}
+
+#[derive(Deserialize)]
+struct AssetEntry {
+    name: String,
+    size: u64,
+    digest: Option<String>,
+}
+
+/// Parses a list of releases and sorts it, the newest first. Leaves out drafts, and names that cannot be part of a path.
+pub(crate) fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
+    let entries: Vec<Entry> =
+        serde_json::from_slice(json).map_err(|error| ReleaseError::BadList(error.to_string()))?;
+    let asset = |entry: AssetEntry| {
+        let sha256 = entry.digest.as_deref().map(str::parse).transpose().ok()?;
+        is_name(&entry.name).then_some(Asset { name: entry.name, size: entry.size, sha256 })
+    };
+    let release = |entry: Entry| {
+        let published = entry.published_at.as_deref().and_then(|time| time.get(..10)).unwrap_or_default();
+        let published = published.chars().filter(|c| c.is_ascii_digit() || *c == '-').collect();
+        let is_usable = !entry.draft && is_name(&entry.tag_name);
+        let assets = entry.assets.into_iter().filter_map(asset).take(ASSETS_MAX).collect();
+        let release = Release { tag: entry.tag_name, published, prerelease: entry.prerelease, assets };
+        is_usable.then_some(release)
+    };
+    let mut releases: Vec<Release> = entries.into_iter().filter_map(release).take(RELEASES_MAX).collect();
+    // A stable sort: GitHub's order decides between releases of one day.
+    releases.sort_by(|one, two| two.published.cmp(&one.published));
+    Ok(releases)
+}
+
+/// The wanted release of a list.
+pub(crate) fn choose<'r>(releases: &'r [Release], wanted: &Wanted) -> Result<&'r Release, ReleaseError> {
+    let found = match wanted {
+        Wanted::Latest => releases.iter().find(|release| !release.prerelease),
+        Wanted::Tag(tag) => releases.iter().find(|release| release.tag == *tag),
+    };
+    found.ok_or_else(|| ReleaseError::NoSuchRelease {
+        wanted: wanted.to_string(),
+        there: releases.iter().map(|release| release.tag.clone()).take(LISTED).collect(),
+    })
+}
+
+/// What a file is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The firmware of this platform, as in `cf2`.
+    Firmware(String),
+    Loader,
+}
+
+impl Part {
+    pub(crate) fn repo(&self) -> Repo {
+        match self {
+            Part::Firmware(_) => Repo::Firmware,
+            Part::Loader => Repo::Loader,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Firmware(platform) => write!(f, "firmware for {platform}"),
+            Part::Loader => f.write_str("bootloader"),
+        }
+    }
+}
+
+/// The platform of a board's code or of a platform's own name. The Flapper has no board of its own, so it must be named.
+pub(crate) fn platform(board: &str) -> Option<&'static str> {
+    const FLAPPER: &str = "flapper";
+    let by_code = crazyflie::platform_of(&board.to_ascii_uppercase());
+    let by_name = || crazyflie::BOARDS.iter().map(|it| it.platform).find(|platform| *platform == board);
+    by_code.or_else(by_name).or_else(|| (board == FLAPPER).then_some(FLAPPER))
+}
+
+/// The platform of a file of a release, as in `firmware-cf2-2026.08.zip`.
+pub(crate) fn platform_of(asset: &Asset) -> Option<&str> {
+    let (platform, _) = asset.name.strip_prefix("firmware-")?.strip_suffix(".zip")?.split_once('-')?;
+    Some(platform)
+}
+
+/// The file of a release for this part.
+pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, ReleaseError> {
+    let is_it = |asset: &&Asset| match part {
+        Part::Firmware(platform) => platform_of(asset) == Some(platform),
+        Part::Loader => {
+            asset.name.strip_prefix("cf2loader-").and_then(|rest| rest.strip_suffix(".bin")).is_some()
+        }
+    };
+    let mut found = release.assets.iter().filter(is_it);
+    match (found.next(), found.next()) {
+        (Some(asset), None) => Ok(asset),
+        (None, _) => Err(ReleaseError::NoAsset {
+            tag: release.tag.clone(),
+            part: part.to_string(),
+            there: release.assets.iter().map(|asset| asset.name.clone()).take(LISTED).collect(),
+        }),
+        (Some(_), Some(_)) => {
+            Err(ReleaseError::SeveralAssets { tag: release.tag.clone(), part: part.to_string() })
+        }
+    }
+}
+
+/// Why a file is believed to be the one that was published. Bitcraze signs nothing, so this never proves more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Its SHA-256 is the one that GitHub reports.
+    AsPublished,
+    /// GitHub reports none, but the file is the same as when it was first fetched.
+    AsBefore,
+    /// GitHub reports none, and this is the first time. Only the structure of the file speaks for it.
+    FirstUse,
+}
+
+impl Trust {
+    pub(crate) fn json_name(self) -> &'static str {
+        match self {
+            Trust::AsPublished => "published",
+            Trust::AsBefore => "as-before",
+            Trust::FirstUse => "first-use",
+        }
+    }
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Trust::AsPublished => "its SHA-256 is the one that GitHub published",
+            Trust::AsBefore => {
+                "GitHub published no SHA-256; it is the same file as when it was first fetched"
+            }
+            Trust::FirstUse => "GitHub published no SHA-256, so only its structure could be checked",
+        })
+    }
+}
+
+/// Why a release cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum ReleaseError {
+    #[error("{host} cannot be reached: {why}")]
+    Unreachable { host: String, why: String },
+    #[error("{host} does not answer")]
+    NoAnswer { host: String },
+    #[error("the proxy {proxy} does not work: {why}")]
+    Proxy { proxy: String, why: String },
+    #[error("the certificate of {host} is not accepted: {why}")]
+    Certificate { host: String, why: String },
+    /// `until` is in seconds since 1970, if the server reports it.
+    #[error("{host} allows no more requests from this address for now")]
+    RateLimited { host: String, until: Option<u64> },
+    #[error("{host} answered with status {status}")]
+    Status { host: String, status: u16 },
+    #[error("{from} redirects to {to}, which does not belong to GitHub")]
+    ForeignHost { from: String, to: String },
+    #[error("{host} redirects too often")]
+    TooManyRedirects { host: String },
+    #[error("the list of releases is not in GitHub's format: {0}")]
+    BadList(String),
+    #[error("the answer of {host} is longer than {most} bytes")]
+    TooLong { host: String, most: u64 },
+    #[error("the connection to {host} was lost after {done} bytes")]
+    Cut { host: String, done: u64 },
+    #[error("there is no release {wanted}")]
+    NoSuchRelease { wanted: String, there: Vec<String> },
+    #[error("release {tag} has no {part}")]
+    NoAsset { tag: String, part: String, there: Vec<String> },
+    #[error("release {tag} has more than one file with {part}")]
+    SeveralAssets { tag: String, part: String },
+    #[error("{name} has {found} bytes, but {expected} were published")]
+    OtherSize { name: String, expected: u64, found: u64 },
+    #[error("{name} has the SHA-256 {found}, but {expected} was published")]
+    OtherDigest { name: String, expected: Sha256, found: Sha256 },
+    #[error(
+        "{name} is not the same file as when it was first fetched: its SHA-256 was {before} and is now {found}"
+    )]
+    Replaced { name: String, before: Sha256, found: Sha256 },
+    #[error("{name} is not an image: {why}")]
+    NotAnImage { name: String, why: String },
+    #[error("{name} is not kept on this computer")]
+    NotKept { name: String },
+    #[error("{place} cannot be written: {why}")]
+    Disk { place: String, why: String },
+    #[error("stopped")]
+    Stopped,
+}

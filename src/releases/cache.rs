@@ -1,0 +1,234 @@
+//! What was fetched, on this computer: lists of releases with their age, and files with their hashes. A folder in the
+//! same layout, on a USB stick for example, can take the place of the network.
+//!
+//! Nothing here is believed: a file is hashed again each time it is used. Drafts are renamed into place, so a reader
+//! never sees half a file. An interrupted download is kept, and the process that renames it to a name of its own may
+//! continue it, so no lock can be left behind.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use directories::ProjectDirs;
+use serde::{Deserialize, Serialize};
+
+use super::Repo;
+use crate::clock;
+use crate::image::{FILE_MAX, Sha256};
+
+/// The largest list of releases, in bytes. A page of thirty has about 200 kB.
+pub(crate) const LIST_MAX: u64 = 4 * 1024 * 1024;
+/// The largest record of a file, in bytes.
+const RECORD_MAX: u64 = 4096;
+/// A download that nobody has written to for this many seconds was abandoned. A server that sends nothing is given up
+/// earlier.
+const ABANDONED: u64 = 120;
+
+pub(crate) struct Cache {
+    dir: PathBuf,
+    /// Nothing is written: the demo, or a folder that belongs to somebody else.
+    is_read_only: bool,
+}
+
+/// A list of releases as the server sent it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptList {
+    /// When it was fetched, in seconds since 1970.
+    pub fetched: u64,
+    pub etag: Option<String>,
+    pub json: String,
+}
+
+/// What is known about a file that was fetched. It outlives the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    sha256: String,
+    /// Whether GitHub has reported this hash. Otherwise it is that of the first download.
+    published: bool,
+}
+
+/// The hash of a file that was fetched before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pin {
+    pub sha256: Sha256,
+    pub is_published: bool,
+}
+
+/// The place of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub repo: Repo,
+    pub tag: &'a str,
+    pub name: &'a str,
+}
+
+/// A download in progress, in a file of this process alone.
+pub(crate) struct Part {
+    path: PathBuf,
+    /// Where an interrupted download is left for the next one.
+    left: PathBuf,
+    pub file: File,
+    /// The bytes that an earlier download has left.
+    pub len: u64,
+}
+
+impl Cache {
+    /// The current user's; `None` without a home directory.
+    pub(crate) fn of_user(is_read_only: bool) -> Option<Cache> {
+        let dirs = ProjectDirs::from("", "", "cfdfu")?;
+        Some(Cache { dir: dirs.cache_dir().join("releases"), is_read_only })
+    }
+
+    pub(crate) fn at(dir: &Path, is_read_only: bool) -> Cache {
+        Cache { dir: dir.to_owned(), is_read_only }
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    fn list_path(&self, repo: Repo) -> PathBuf {
+        self.dir.join(format!("{}.json", repo.name()))
+    }
+
+    fn folder(&self, repo: Repo, tag: &str) -> PathBuf {
+        self.dir.join(repo.name()).join(tag)
+    }
+
+    pub(crate) fn path(&self, place: Place<'_>) -> PathBuf {
+        self.folder(place.repo, place.tag).join(place.name)
+    }
+
+    fn record_path(&self, place: Place<'_>) -> PathBuf {
+        self.folder(place.repo, place.tag).join(format!("{}.json", place.name))
+    }
+
+    pub(crate) fn list(&self, repo: Repo) -> Option<KeptList> {
+        serde_json::from_slice(&read(&self.list_path(repo), LIST_MAX * 2)?).ok()
+    }
+
+    pub(crate) fn keep_list(&self, repo: Repo, list: &KeptList) -> io::Result<()> {
+        self.write(&self.list_path(repo), &serde_json::to_vec(list)?)
+    }
+
+    /// The names of the files of a release that are kept.
+    pub(crate) fn names(&self, repo: Repo, tag: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.folder(repo, tag)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| super::is_name(name)).collect();
+        names.sort();
+        names
+    }
+
+    /// The hash that this file must have; `None` if it was never fetched.
+    pub(crate) fn pin(&self, place: Place<'_>) -> Option<Pin> {
+        let record: Record = serde_json::from_slice(&read(&self.record_path(place), RECORD_MAX)?).ok()?;
+        Some(Pin { sha256: record.sha256.parse().ok()?, is_published: record.published })
+    }
+
+    /// A kept file that is still what was fetched. A damaged one is removed.
+    pub(crate) fn file(&self, place: Place<'_>) -> Option<(Vec<u8>, Pin)> {
+        let pin = self.pin(place)?;
+        let bytes = read(&self.path(place), FILE_MAX)?;
+        if Sha256::of(&bytes) == pin.sha256 {
+            return Some((bytes, pin));
+        }
+        self.remove(place);
+        None
+    }
+
+    /// Removes a file. Its hash is still remembered.
+    pub(crate) fn remove(&self, place: Place<'_>) {
+        if !self.is_read_only {
+            let _ = fs::remove_file(self.path(place));
+        }
+    }
+
+    /// Remembers the hash of a file.
+    pub(crate) fn keep_pin(&self, place: Place<'_>, pin: Pin) -> io::Result<()> {
+        let record = Record { sha256: pin.sha256.to_string(), published: pin.is_published };
+        self.write(&self.record_path(place), &serde_json::to_vec(&record)?)
+    }
+
+    /// Begins a download, or continues one that was interrupted if `resumes`.
+    pub(crate) fn begin(&self, place: Place<'_>, resumes: bool) -> io::Result<Part> {
+        let folder = self.folder(place.repo, place.tag);
+        fs::create_dir_all(&folder)?;
+        // A name that starts with a dot is not the name of a file of a release.
+        let own = folder.join(format!(".{}.{}.part", place.name, std::process::id()));
+        let left = folder.join(format!(".{}.part", place.name));
+        if resumes {
+            let claimed = fs::rename(&left, &own).is_ok();
+            if !claimed && let Some(abandoned) = abandoned(&folder, place.name) {
+                let _ = fs::rename(abandoned, &own);
+            }
+        } else {
+            let _ = fs::remove_file(&own);
+        }
+        let file = File::options().create(true).append(true).read(true).open(&own)?;
+        let len = file.metadata()?.len();
+        Ok(Part { path: own, left, file, len })
+    }
+
+    /// Puts a complete download into its place.
+    pub(crate) fn finish(&self, part: Part, place: Place<'_>) -> io::Result<()> {
+        part.file.sync_all()?;
+        drop(part.file);
+        fs::rename(&part.path, self.path(place))
+    }
+
+    /// Removes everything.
+    pub(crate) fn forget(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let folder = path.parent().unwrap_or(&self.dir);
+        fs::create_dir_all(folder)?;
+        let mut draft = tempfile::NamedTempFile::new_in(folder)?;
+        io::Write::write_all(&mut draft, bytes)?;
+        draft.persist(path)?;
+        Ok(())
+    }
+}
+
+impl Part {
+    /// Leaves an interrupted download for the next one.
+    pub(crate) fn leave(self) {
+        let is_empty = self.file.metadata().is_ok_and(|file| file.len() == 0);
+        drop(self.file);
+        let _ = if is_empty { fs::remove_file(&self.path) } else { fs::rename(&self.path, &self.left) };
+    }
+
+    /// Removes a download that is not what it should be.
+    pub(crate) fn discard(self) {
+        drop(self.file);
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The download of a process that was killed.
+fn abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
+    let is_part = |path: &PathBuf| {
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        file.strip_prefix(&format!(".{name}.")).and_then(|rest| rest.strip_suffix(".part")).is_some()
+    };
+    let is_old = |path: &PathBuf| {
+        let written = path.metadata().and_then(|file| file.modified()).ok();
+        let written = written.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+        written.is_some_and(|written| clock::unix_seconds().saturating_sub(written.as_secs()) > ABANDONED)
+    };
+    let paths = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    paths.filter(is_part).find(is_old)
+}
+
+/// Reads a file of at most `most` bytes.
+fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(most + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= most).then_some(bytes)
+}

@@ -1,0 +1,324 @@
+//! Releases from this computer if they are kept here, otherwise from the network. Every file is checked before anybody
+//! sees it: its size and hash against what was published or fetched before, and its structure.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use super::cache::{Cache, KeptList, Part as Download, Pin, Place};
+use super::net::{FileRequest, ListAnswer, OnBytes, Remote, Sink};
+use super::{Asset, Part, Release, ReleaseError, Repo, Trust, Wanted, asset, choose, parse};
+use crate::clock;
+use crate::image::{FILE_MAX, Image, Sha256};
+
+/// How long a list is used without asking again, in seconds. GitHub allows 60 requests an hour from one address.
+const LIST_AGE: u64 = 3600;
+
+pub(crate) struct Library {
+    /// `None` if this computer has no place for it.
+    cache: Option<Cache>,
+    /// `None` if the network must not be used.
+    remote: Option<Remote>,
+    /// Ask again, however new the kept list is.
+    refreshes: bool,
+}
+
+/// A list of releases.
+pub(crate) struct List {
+    pub releases: Vec<Release>,
+    /// When it was fetched, in seconds since 1970.
+    pub fetched: u64,
+    /// Why it is an older list from this computer.
+    pub trouble: Option<ReleaseError>,
+}
+
+/// A file of a release.
+pub(crate) struct Fetched {
+    pub tag: String,
+    pub name: String,
+    pub image: Image,
+    /// Where it is kept, if it is.
+    pub path: Option<PathBuf>,
+    pub sha256: Sha256,
+    pub trust: Trust,
+}
+
+impl Library {
+    pub(crate) fn new(cache: Option<Cache>, remote: Option<Remote>, refreshes: bool) -> Library {
+        Library { cache, remote, refreshes }
+    }
+
+    /// The releases, the newest first. If the network fails, the kept list is better than none.
+    pub(crate) fn list(&self, repo: Repo) -> Result<List, ReleaseError> {
+        let kept = self.cache.as_ref().and_then(|cache| cache.list(repo));
+        let kept = kept.and_then(|list| Some((parse(list.json.as_bytes()).ok()?, list)));
+        let now = clock::unix_seconds();
+        // A list from the future was kept while the clock was wrong.
+        let is_new = |list: &KeptList| list.fetched <= now && now - list.fetched < LIST_AGE;
+        let remote = match (&self.remote, kept) {
+            (_, Some((releases, list))) if is_new(&list) && !self.refreshes => {
+                return Ok(List { releases, fetched: list.fetched, trouble: None });
+            }
+            (None, Some((releases, list))) => {
+                return Ok(List { releases, fetched: list.fetched, trouble: None });
+            }
+            (None, None) => return Err(ReleaseError::NotKept { name: "the list of releases".to_owned() }),
+            (Some(remote), kept) => (remote, kept),
+        };
+        let (remote, kept) = remote;
+        let etag = kept.as_ref().and_then(|(_, list)| list.etag.as_deref());
+        let answer = remote.list(repo, etag).and_then(|answer| match answer {
+            ListAnswer::New { json, etag } => {
+                let releases = parse(json.as_bytes())?;
+                Ok((releases, KeptList { fetched: now, etag, json }))
+            }
+            ListAnswer::Same => {
+                let same = kept.clone().map(|(releases, list)| (releases, KeptList { fetched: now, ..list }));
+                same.ok_or_else(|| ReleaseError::BadList("it is empty".to_owned()))
+            }
+        });
+        match (answer, kept) {
+            (Ok((releases, list)), _) => {
+                if let Some(cache) = self.cache.as_ref().filter(|cache| !cache.is_read_only()) {
+                    // Without it, the next command asks again.
+                    let _ = cache.keep_list(repo, &list);
+                }
+                Ok(List { releases, fetched: now, trouble: None })
+            }
+            (Err(trouble), Some((releases, list))) => {
+                Ok(List { releases, fetched: list.fetched, trouble: Some(trouble) })
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Whether this file of a release is kept.
+    pub(crate) fn has(&self, repo: Repo, tag: &str, name: &str) -> bool {
+        let place = Place { repo, tag, name };
+        self.cache.as_ref().is_some_and(|cache| cache.pin(place).is_some() && cache.path(place).is_file())
+    }
+
+    /// The file of a release for this part. A kept file of a named release is used without a request.
+    pub(crate) fn file(
+        &self,
+        wanted: &Wanted,
+        part: &Part,
+        on_bytes: OnBytes<'_>,
+    ) -> Result<Fetched, ReleaseError> {
+        if let (Wanted::Tag(tag), false) = (wanted, self.refreshes)
+            && let Some(fetched) = self.kept(tag, part)?
+        {
+            return Ok(fetched);
+        }
+        let list = self.list(part.repo());
+        let (tag, asset, has_list) = match list {
+            Ok(list) => match choose(&list.releases, wanted) {
+                Ok(release) => (release.tag.clone(), asset(release, part)?.clone(), true),
+                Err(error) => return Err(error),
+            },
+            // Without the API, a file can still be fetched by its name.
+            Err(error @ (ReleaseError::RateLimited { .. } | ReleaseError::Status { .. })) => {
+                let Some(remote) = &self.remote else { return Err(error) };
+                let tag = match wanted {
+                    Wanted::Tag(tag) => tag.clone(),
+                    Wanted::Latest => remote.latest(part.repo()).map_err(|_| error)?,
+                };
+                let name = match part {
+                    Part::Firmware(platform) => format!("firmware-{platform}-{tag}.zip"),
+                    Part::Loader => format!("cf2loader-{tag}.bin"),
+                };
+                (tag, Asset { name, size: 0, sha256: None }, false)
+            }
+            Err(error) => return Err(error),
+        };
+        let place = Place { repo: part.repo(), tag: &tag, name: &asset.name };
+        self.fetch(place, &asset, has_list, on_bytes)
+    }
+
+    /// A kept file of this release.
+    fn kept(&self, tag: &str, part: &Part) -> Result<Option<Fetched>, ReleaseError> {
+        let Some(cache) = &self.cache else { return Ok(None) };
+        let names = cache.names(part.repo(), tag);
+        let assets = names.into_iter().map(|name| Asset { name, size: 0, sha256: None }).collect();
+        let release = Release { tag: tag.to_owned(), published: String::new(), prerelease: false, assets };
+        let Ok(asset) = asset(&release, part) else { return Ok(None) };
+        let place = Place { repo: part.repo(), tag, name: &asset.name };
+        let Some((bytes, pin)) = cache.file(place) else { return Ok(None) };
+        let trust = if pin.is_published { Trust::AsPublished } else { Trust::AsBefore };
+        self.checked(place, bytes, trust).map(Some)
+    }
+
+    /// Fetches a file, unless it is kept.
+    fn fetch(
+        &self,
+        place: Place<'_>,
+        asset: &Asset,
+        has_list: bool,
+        on_bytes: OnBytes<'_>,
+    ) -> Result<Fetched, ReleaseError> {
+        let cache = self.cache.as_ref();
+        let pin = cache.and_then(|cache| cache.pin(place));
+        // A release is not supposed to change. If GitHub now reports another hash, somebody has to look.
+        if let (Some(pin), Some(now)) = (pin, asset.sha256)
+            && pin.sha256 != now
+        {
+            return Err(ReleaseError::Replaced {
+                name: place.name.to_owned(),
+                before: pin.sha256,
+                found: now,
+            });
+        }
+        let bytes = match cache.and_then(|cache| cache.file(place)) {
+            Some((bytes, _)) => bytes,
+            None => self.download(place, asset, has_list, on_bytes)?,
+        };
+        let found = Sha256::of(&bytes);
+        let name = place.name.to_owned();
+        let trust = match (asset.sha256, pin) {
+            (Some(expected), _) if expected != found => {
+                self.forget(place);
+                return Err(ReleaseError::OtherDigest { name, expected, found });
+            }
+            (Some(_), _) => Trust::AsPublished,
+            (None, Some(pin)) if pin.sha256 != found => {
+                self.forget(place);
+                return Err(ReleaseError::Replaced { name, before: pin.sha256, found });
+            }
+            (None, Some(pin)) if pin.is_published => Trust::AsPublished,
+            (None, Some(_)) => Trust::AsBefore,
+            (None, None) => Trust::FirstUse,
+        };
+        let fetched = self.checked(place, bytes, trust)?;
+        if let Some(cache) = cache.filter(|cache| !cache.is_read_only()) {
+            let pin = Pin { sha256: found, is_published: trust == Trust::AsPublished };
+            // Without its hash, the file is fetched again next time.
+            let _ = cache.keep_pin(place, pin);
+        }
+        Ok(fetched)
+    }
+
+    /// Parses the file. Nothing that is not an image is kept.
+    fn checked(&self, place: Place<'_>, bytes: Vec<u8>, trust: Trust) -> Result<Fetched, ReleaseError> {
+        let sha256 = Sha256::of(&bytes);
+        let image = Image::parse(bytes).map_err(|error| {
+            self.forget(place);
+            ReleaseError::NotAnImage { name: place.name.to_owned(), why: error.to_string() }
+        })?;
+        let path = self.cache.as_ref().map(|cache| cache.path(place)).filter(|path| path.is_file());
+        Ok(Fetched { tag: place.tag.to_owned(), name: place.name.to_owned(), image, path, sha256, trust })
+    }
+
+    fn forget(&self, place: Place<'_>) {
+        if let Some(cache) = &self.cache {
+            cache.remove(place);
+        }
+    }
+
+    /// Downloads a file into the cache, or into memory if there is no cache.
+    fn download(
+        &self,
+        place: Place<'_>,
+        asset: &Asset,
+        has_list: bool,
+        on_bytes: OnBytes<'_>,
+    ) -> Result<Vec<u8>, ReleaseError> {
+        let Some(remote) = &self.remote else {
+            return Err(ReleaseError::NotKept { name: place.name.to_owned() });
+        };
+        let request = |from: u64| FileRequest {
+            repo: place.repo,
+            tag: place.tag,
+            name: place.name,
+            from,
+            size: has_list.then_some(asset.size),
+            most: FILE_MAX,
+        };
+        let cache = self.cache.as_ref().filter(|cache| !cache.is_read_only());
+        // A part can be continued only if the whole can be checked.
+        let download = cache.map(|cache| cache.begin(place, asset.sha256.is_some())).transpose();
+        let Ok(Some(mut download)) = download else {
+            // The folder cannot be written: flash what is in memory, without keeping it.
+            let mut bytes = Vec::new();
+            remote.file(&request(0), &mut bytes, on_bytes)?;
+            return Ok(bytes);
+        };
+        if has_list && download.len > asset.size {
+            restart(&mut download).map_err(|error| disk(place, &error))?;
+        }
+        let from = download.len;
+        match remote.file(&request(from), &mut download, on_bytes) {
+            Ok(()) => {}
+            Err(
+                error @ (ReleaseError::Cut { .. }
+                | ReleaseError::NoAnswer { .. }
+                | ReleaseError::Unreachable { .. }
+                | ReleaseError::RateLimited { .. }
+                | ReleaseError::Stopped),
+            ) => {
+                download.leave();
+                return Err(error);
+            }
+            Err(error) => {
+                download.discard();
+                return Err(error);
+            }
+        }
+        let bytes = contents(&mut download).map_err(|error| disk(place, &error))?;
+        let found = Sha256::of(&bytes);
+        match asset.sha256 {
+            Some(expected) if expected != found => {
+                download.discard();
+                // The part may have been of another file. Start over, once.
+                if from > 0 {
+                    return self.download(place, asset, has_list, on_bytes);
+                }
+                Err(ReleaseError::OtherDigest { name: place.name.to_owned(), expected, found })
+            }
+            _ => {
+                if let Some(cache) = cache {
+                    cache.finish(download, place).map_err(|error| disk(place, &error))?;
+                }
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+fn disk(place: Place<'_>, error: &io::Error) -> ReleaseError {
+    ReleaseError::Disk { place: place.name.to_owned(), why: error.to_string() }
+}
+
+fn restart(download: &mut Download) -> io::Result<()> {
+    download.file.set_len(0)?;
+    download.len = 0;
+    Ok(())
+}
+
+fn contents(download: &mut Download) -> io::Result<Vec<u8>> {
+    use std::io::{Read, Seek};
+    let mut bytes = Vec::new();
+    download.file.rewind()?;
+    Read::by_ref(&mut download.file).take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl Sink for Download {
+    fn restart(&mut self) -> io::Result<()> {
+        restart(self)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+}
+
+impl Sink for Vec<u8> {
+    fn restart(&mut self) -> io::Result<()> {
+        self.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+}

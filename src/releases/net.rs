@@ -1,0 +1,373 @@
+//! The only file that opens network connections, and only for a release that the user asked for. Redirects are followed
+//! here and not by the library: each hop must use TLS and lead to one of GitHub's hosts, and a token goes to the API
+//! alone.
+
+use std::io::Read;
+use std::time::Duration;
+
+use ureq::http::{Response, StatusCode, header};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body, Proxy};
+
+use super::cache::LIST_MAX;
+use super::{ReleaseError, Repo, is_name};
+
+/// GitHub's hosts: the API, the site, and the two from which it serves files.
+const HOSTS: [&str; 4] =
+    ["api.github.com", "github.com", "release-assets.githubusercontent.com", "objects.githubusercontent.com"];
+/// Takes the place of GitHub in tests. It must be an `http` address of this computer.
+const TEST_URL: &str = "CFDFU_RELEASES_URL";
+const REDIRECTS_MAX: usize = 5;
+const CHUNK: usize = 64 * 1024;
+
+/// How long to wait for the network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub connect: Duration,
+    /// Without a single byte.
+    pub silence: Duration,
+    pub whole: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let seconds = Duration::from_secs;
+        Limits { connect: seconds(10), silence: seconds(20), whole: seconds(300) }
+    }
+}
+
+pub(crate) struct Remote {
+    limits: Limits,
+    /// Instead of GitHub.
+    test: Option<String>,
+    token: Option<String>,
+    environment: Environment,
+}
+
+/// The variables that choose a proxy.
+#[derive(Clone, Debug, Default)]
+struct Environment {
+    https_proxy: Option<String>,
+    no_proxy: Vec<String>,
+}
+
+/// The answer to a request for a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ListAnswer {
+    /// The list with this entity tag has not changed.
+    Same,
+    New {
+        json: String,
+        etag: Option<String>,
+    },
+}
+
+/// Receives a file: the number of bytes so far and in all, if known. Returns false to stop.
+pub(crate) type OnBytes<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> bool;
+
+/// Where the bytes of a file go.
+pub(crate) trait Sink {
+    /// Starts over: the server does not continue the download.
+    fn restart(&mut self) -> std::io::Result<()>;
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()>;
+}
+
+/// A request for a file.
+pub(crate) struct FileRequest<'a> {
+    pub repo: Repo,
+    pub tag: &'a str,
+    pub name: &'a str,
+    /// The bytes that are there already.
+    pub from: u64,
+    /// The size that was published.
+    pub size: Option<u64>,
+    pub most: u64,
+}
+
+impl Remote {
+    pub(crate) fn new() -> Remote {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let either = |one: &str, two: &str| variable(one).or_else(|| variable(two));
+        let all = || either("ALL_PROXY", "all_proxy");
+        let no_proxy = either("NO_PROXY", "no_proxy").unwrap_or_default();
+        let no_proxy = no_proxy.split(',').map(|host| host.trim().to_ascii_lowercase());
+        Remote {
+            limits: Limits::default(),
+            test: variable(TEST_URL).filter(|url| is_loopback(url)),
+            token: either("GITHUB_TOKEN", "GH_TOKEN"),
+            environment: Environment {
+                https_proxy: either("HTTPS_PROXY", "https_proxy").or_else(all),
+                no_proxy: no_proxy.filter(|host| !host.is_empty()).collect(),
+            },
+        }
+    }
+
+    /// The list of releases, unless it still has this entity tag.
+    pub(crate) fn list(&self, repo: Repo, etag: Option<&str>) -> Result<ListAnswer, ReleaseError> {
+        let base = self.test.as_deref().unwrap_or("https://api.github.com");
+        let url = format!("{base}/repos/{}/releases?per_page=30", repo.path());
+        let mut headers =
+            vec![("accept", "application/vnd.github+json"), ("x-github-api-version", "2022-11-28")];
+        headers.extend(etag.map(|etag| ("if-none-match", etag)));
+        let (host, response) = self.get(&url, &headers)?;
+        if response.status() == StatusCode::NOT_MODIFIED && etag.is_some() {
+            return Ok(ListAnswer::Same);
+        }
+        let response = accepted(&host, response)?;
+        let etag = text(&response, header::ETAG);
+        let mut json = Vec::new();
+        let reader = response.into_body().into_with_config().limit(LIST_MAX + 1).reader();
+        let read = reader.take(LIST_MAX + 1).read_to_end(&mut json);
+        if json.len() as u64 > LIST_MAX {
+            return Err(ReleaseError::TooLong { host, most: LIST_MAX });
+        }
+        read.map_err(|error| lost(&host, json.len() as u64, error))?;
+        let json = String::from_utf8(json).map_err(|error| ReleaseError::BadList(error.to_string()))?;
+        Ok(ListAnswer::New { json, etag })
+    }
+
+    /// The tag of the newest release, from the site and not from the API, which allows few requests.
+    pub(crate) fn latest(&self, repo: Repo) -> Result<String, ReleaseError> {
+        let base = self.test.as_deref().unwrap_or("https://github.com");
+        let url = format!("{base}/{}/releases/latest", repo.path());
+        let (host, response) = self.send(&url, &[])?;
+        let location = text(&response, header::LOCATION);
+        let tag = location.as_deref().and_then(|url| url.split_once("/releases/tag/")).map(|(_, tag)| tag);
+        match tag.filter(|tag| is_name(tag)) {
+            Some(tag) => Ok(tag.to_owned()),
+            None => Err(ReleaseError::Status { host, status: response.status().as_u16() }),
+        }
+    }
+
+    /// Downloads a file of a release.
+    pub(crate) fn file(
+        &self,
+        request: &FileRequest<'_>,
+        sink: &mut dyn Sink,
+        on_bytes: OnBytes<'_>,
+    ) -> Result<(), ReleaseError> {
+        let FileRequest { repo, tag, name, from, size, most } = *request;
+        let base = self.test.as_deref().unwrap_or("https://github.com");
+        let url = format!("{base}/{}/releases/download/{tag}/{name}", repo.path());
+        let range = format!("bytes={from}-");
+        let headers: &[(&str, &str)] = if from > 0 { &[("range", &range)] } else { &[] };
+        let (host, mut response) = self.get(&url, headers)?;
+        let begins_there = |response: &Response<Body>| {
+            let range = text(response, header::CONTENT_RANGE);
+            range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
+        };
+        let mut done = from;
+        if from > 0 && !(response.status() == StatusCode::PARTIAL_CONTENT && begins_there(&response)) {
+            // The server starts at the beginning, or has no such range because the file was replaced.
+            sink.restart().map_err(|error| disk(name, &error))?;
+            done = 0;
+            if response.status() != StatusCode::OK {
+                response = self.get(&url, &[])?.1;
+            }
+        }
+        let response = accepted(&host, response)?;
+        let total = size.or_else(|| response.body().content_length().map(|rest| rest.saturating_add(done)));
+        if total.is_some_and(|total| total > most) {
+            return Err(ReleaseError::TooLong { host, most });
+        }
+        let mut reader = response.into_body().into_with_config().limit(most + 1).reader();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            if !on_bytes(done, total) {
+                return Err(ReleaseError::Stopped);
+            }
+            let n = reader.read(&mut chunk).map_err(|error| lost(&host, done, error))?;
+            if n == 0 {
+                break;
+            }
+            done += n as u64;
+            if done > total.unwrap_or(most) {
+                return Err(ReleaseError::TooLong { host, most: total.unwrap_or(most) });
+            }
+            sink.write(chunk.get(..n).unwrap_or_default()).map_err(|error| disk(name, &error))?;
+        }
+        match size {
+            // The body is complete, but it is another one.
+            Some(expected) if done < expected => {
+                Err(ReleaseError::OtherSize { name: name.to_owned(), expected, found: done })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a request and follows redirects.
+    fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<(String, Response<Body>), ReleaseError> {
+        let mut url = url.to_owned();
+        let (mut host, mut response) = self.send(&url, headers)?;
+        for _ in 0..REDIRECTS_MAX {
+            let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            let Some(location) = text(&response, header::LOCATION).filter(|_| is_redirect) else {
+                return Ok((host, response));
+            };
+            url = if location.starts_with('/') { format!("{}{location}", origin(&url)) } else { location };
+            if !self.is_allowed(&url) {
+                return Err(ReleaseError::ForeignHost { from: host, to: origin(&url).to_owned() });
+            }
+            (host, response) = self.send(&url, headers)?;
+        }
+        match response.status().as_u16() {
+            300..=399 => Err(ReleaseError::TooManyRedirects { host }),
+            _ => Ok((host, response)),
+        }
+    }
+
+    /// Whether a redirect may lead there.
+    fn is_allowed(&self, url: &str) -> bool {
+        match (&self.test, url.strip_prefix("https://")) {
+            (Some(test), _) => origin(url) == origin(test),
+            (None, Some(_)) => HOSTS.contains(&host_of(url)),
+            (None, None) => false,
+        }
+    }
+
+    /// Sends one request.
+    fn send(&self, url: &str, headers: &[(&str, &str)]) -> Result<(String, Response<Body>), ReleaseError> {
+        let host = host_of(url).to_owned();
+        let proxy = self.environment.proxy_for(&host).filter(|_| self.test.is_none());
+        // Without certificates on this computer, fall back to Mozilla's, which are built in.
+        let mut roots = vec![RootCerts::PlatformVerifier, RootCerts::WebPki];
+        loop {
+            let agent = self.agent(proxy.as_deref(), roots.remove(0))?;
+            let mut request = agent.get(url);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            // A token must not reach any other host.
+            let is_api = host == HOSTS[0] || self.test.is_some() && url.contains("/repos/");
+            if let Some(token) = self.token.as_ref().filter(|_| is_api) {
+                request = request.header("authorization", format!("Bearer {token}"));
+            }
+            match request.call() {
+                Ok(response) => return Ok((host, response)),
+                Err(error) if has_no_roots(&error) && !roots.is_empty() => {}
+                Err(error) => return Err(failed(&host, proxy.as_deref(), error)),
+            }
+        }
+    }
+
+    fn agent(&self, proxy: Option<&str>, roots: RootCerts) -> Result<Agent, ReleaseError> {
+        let wrong = |error: ureq::Error| ReleaseError::Proxy {
+            proxy: shown_proxy(proxy.unwrap_or_default()),
+            why: error.to_string(),
+        };
+        let proxy = proxy.map(Proxy::new).transpose().map_err(wrong)?;
+        let config = Agent::config_builder()
+            .https_only(self.test.is_none())
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy)
+            .user_agent(concat!("cfdfu/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(self.limits.connect))
+            .timeout_per_read(Some(self.limits.silence))
+            .timeout_recv_response(Some(self.limits.silence))
+            .timeout_global(Some(self.limits.whole))
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .build();
+        Ok(Agent::new_with_config(config))
+    }
+}
+
+impl Environment {
+    /// The proxy for a host, by curl's rules: a name in `NO_PROXY` also stands for the names below it.
+    fn proxy_for(&self, host: &str) -> Option<String> {
+        let is_exempt = |name: &String| {
+            let name = name.trim_start_matches('.');
+            name == "*" || host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'))
+        };
+        self.https_proxy.clone().filter(|_| !self.no_proxy.iter().any(is_exempt))
+    }
+}
+
+/// The answer if it is a success.
+fn accepted(host: &str, response: Response<Body>) -> Result<Response<Body>, ReleaseError> {
+    let status = response.status().as_u16();
+    let number = |name: &str| response.headers().get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let is_limited = number("x-ratelimit-remaining") == Some(0) || number("retry-after").is_some();
+    match status {
+        200 | 206 => Ok(response),
+        403 | 429 if is_limited || status == 429 => {
+            let later = number("retry-after").map(|seconds| crate::clock::unix_seconds() + seconds);
+            let until = later.or_else(|| number("x-ratelimit-reset"));
+            Err(ReleaseError::RateLimited { host: host.to_owned(), until })
+        }
+        status => Err(ReleaseError::Status { host: host.to_owned(), status }),
+    }
+}
+
+/// A request that was not answered.
+fn failed(host: &str, proxy: Option<&str>, error: ureq::Error) -> ReleaseError {
+    let host = host.to_owned();
+    match error {
+        ureq::Error::Timeout(_) => ReleaseError::NoAnswer { host },
+        ureq::Error::Rustls(error) => ReleaseError::Certificate { host, why: error.to_string() },
+        ureq::Error::Tls(why) => ReleaseError::Certificate { host, why: why.to_owned() },
+        ureq::Error::ConnectProxyFailed(why) => {
+            ReleaseError::Proxy { proxy: shown_proxy(proxy.unwrap_or_default()), why }
+        }
+        ureq::Error::Io(error) if is_certificate(&error) => {
+            ReleaseError::Certificate { host, why: error.to_string() }
+        }
+        ureq::Error::Io(error) if proxy.is_some() => {
+            ReleaseError::Proxy { proxy: shown_proxy(proxy.unwrap_or_default()), why: error.to_string() }
+        }
+        ureq::Error::HostNotFound => {
+            ReleaseError::Unreachable { host, why: "its name is not known".to_owned() }
+        }
+        error => ReleaseError::Unreachable { host, why: error.to_string() },
+    }
+}
+
+/// rustls hides its errors in those of the connection.
+fn is_certificate(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.to_string().contains("certificate"))
+}
+
+fn has_no_roots(error: &ureq::Error) -> bool {
+    error.to_string().contains("No CA certificates")
+}
+
+/// A proxy without its password.
+fn shown_proxy(proxy: &str) -> String {
+    proxy.rsplit_once('@').map_or(proxy, |(_, host)| host).to_owned()
+}
+
+/// A connection that was lost while a body was read.
+fn lost(host: &str, done: u64, error: std::io::Error) -> ReleaseError {
+    let host = host.to_owned();
+    match ureq::Error::from(error) {
+        ureq::Error::Timeout(_) => ReleaseError::NoAnswer { host },
+        _ => ReleaseError::Cut { host, done },
+    }
+}
+
+fn disk(name: &str, error: &std::io::Error) -> ReleaseError {
+    ReleaseError::Disk { place: name.to_owned(), why: error.to_string() }
+}
+
+fn text(response: &Response<Body>, name: header::HeaderName) -> Option<String> {
+    response.headers().get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// `https://host` of an address.
+fn origin(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url.get(start..).and_then(|rest| rest.find(['/', '?', '#'])).map_or(url.len(), |at| start + at);
+    url.get(..end).unwrap_or(url)
+}
+
+/// The host of an address, with its port. Not the part before an `@`, which is a user's name.
+fn host_of(url: &str) -> &str {
+    let host = origin(url).split_once("://").map_or(url, |(_, host)| host);
+    host.rsplit_once('@').map_or(host, |(_, host)| host)
+}
+
+fn is_loopback(url: &str) -> bool {
+    let host = host_of(url).rsplit_once(':').map_or(host_of(url), |(host, _)| host);
+    url.starts_with("http://") && matches!(host, "127.0.0.1" | "localhost" | "[::1]")
+}

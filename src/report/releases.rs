@@ -1,0 +1,75 @@
+//! Why an official release could not be had, and what helps.
+
+use super::{Exit, Problem, ProblemKind};
+use crate::releases::ReleaseError;
+
+/// How to work on a computer without a network.
+const BY_HAND: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, and use that folder here with \
+    `--from FOLDER`.";
+
+/// `now` is in seconds since 1970.
+pub(crate) fn release_error(error: &ReleaseError, now: u64) -> Problem {
+    use ReleaseError as E;
+    let (exit, kind) = match error {
+        E::BadList(_)
+        | E::TooLong { .. }
+        | E::OtherSize { .. }
+        | E::OtherDigest { .. }
+        | E::Replaced { .. }
+        | E::NotAnImage { .. }
+        | E::ForeignHost { .. } => (Exit::Image, ProblemKind::BadDownload),
+        E::NoSuchRelease { .. } | E::NoAsset { .. } | E::SeveralAssets { .. } | E::NotKept { .. } => {
+            (Exit::NoInput, ProblemKind::NoRelease)
+        }
+        E::Disk { .. } => (Exit::CannotCreate, ProblemKind::OutputFile),
+        E::Stopped => (Exit::Interrupted, ProblemKind::Stopped),
+        _ => (Exit::NoInput, ProblemKind::Network),
+    };
+    let advice = match error {
+        E::Unreachable { .. } => format!("Check the network connection. {BY_HAND}"),
+        E::NoAnswer { host } => format!("A firewall may block {host}. Ask for it to be allowed. {BY_HAND}"),
+        E::Proxy { .. } => "Check the variables HTTPS_PROXY and NO_PROXY.".to_owned(),
+        E::Certificate { .. } => {
+            "Check the date of this computer. If a proxy inspects all connections here, install its certificate.".to_owned()
+        }
+        E::RateLimited { until, .. } => {
+            let minutes = until.map(|until| until.saturating_sub(now).div_ceil(60).clamp(1, 24 * 60));
+            let wait = minutes.map_or_else(
+                || "Try again later".to_owned(),
+                |minutes| format!("Try again in {minutes} min, at {} UTC", time_of_day(now + minutes * 60)),
+            );
+            format!("{wait}, or set GITHUB_TOKEN to a token of your account, which may ask more often.")
+        }
+        E::Status { .. } | E::TooManyRedirects { .. } | E::Cut { .. } => {
+            "Run the command again. A download continues where it stopped.".to_owned()
+        }
+        E::BadList(_) | E::TooLong { .. } => {
+            "Something between this computer and GitHub may have changed the answer. Nothing was kept.".to_owned()
+        }
+        E::ForeignHost { .. } => "This is not how GitHub works. Nothing was fetched from there.".to_owned(),
+        E::NoSuchRelease { there, .. } | E::NoAsset { there, .. } if !there.is_empty() => {
+            format!("There are: {}.", there.join(", "))
+        }
+        E::NoSuchRelease { .. } | E::NoAsset { .. } | E::SeveralAssets { .. } => {
+            "`cfdfu releases` lists the releases.".to_owned()
+        }
+        E::OtherSize { .. } | E::OtherDigest { .. } | E::NotAnImage { .. } => {
+            "The download is damaged, or not what Bitcraze published. Nothing was kept. Run the command again."
+                .to_owned()
+        }
+        E::Replaced { .. } => {
+            "A release is not supposed to change. Ask Bitcraze before you flash it, or run `cfdfu releases --forget` to \
+             accept the new file."
+                .to_owned()
+        }
+        E::NotKept { .. } => format!("Run the command without --offline, where there is a network. {BY_HAND}"),
+        E::Disk { .. } => "Check the free space and the permissions of the folder.".to_owned(),
+        E::Stopped => "Run the command again. The download continues where it stopped.".to_owned(),
+    };
+    Problem::new(exit, kind, error).advise(advice)
+}
+
+/// The time of day in UTC, as in `14:02`.
+fn time_of_day(seconds: u64) -> String {
+    format!("{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60)
+}

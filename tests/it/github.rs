@@ -1,0 +1,261 @@
+//! A stand-in for GitHub on this computer: lists releases and serves their files, or misbehaves in a way that a test
+//! chooses. Counts the connections.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::json;
+
+const FIRMWARE: &str = "bitcraze/crazyflie-release";
+const LOADER: &str = "bitcraze/crazyflie2-stm-bootloader";
+
+/// How the server deals with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Good,
+    /// Answers with this status and these headers.
+    Status(u16, &'static str),
+    /// Closes the connection after this many bytes of the body.
+    Cut(usize),
+    /// Sends a body that is one byte shorter than announced in the list, with a correct length.
+    Shorter,
+    /// Sends a body without an end.
+    Endless,
+    /// Sends a web page with status 200.
+    Page,
+    /// Sends other bytes of the same length.
+    Other,
+    /// Redirects to this address.
+    Redirect(String),
+    /// Redirects to the same address again and again.
+    Loop,
+    /// Ignores the `Range` of a request.
+    Whole,
+    /// Answers a `Range` with another one.
+    OtherRange,
+}
+
+/// What the list says about the hashes of the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hashes {
+    Right,
+    UpperCase,
+    Missing,
+    Wrong,
+}
+
+struct State {
+    files: Vec<(&'static str, String, String, Vec<u8>)>,
+    hashes: Hashes,
+    list: Manner,
+    file: Manner,
+    requests: Vec<String>,
+}
+
+pub struct GitHub {
+    pub address: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl GitHub {
+    pub fn new() -> GitHub {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State {
+            files: Vec::new(),
+            hashes: Hashes::Right,
+            list: Manner::Good,
+            file: Manner::Good,
+            requests: Vec::new(),
+        }));
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let state = Arc::clone(&shared);
+                // The client may close the connection at any time.
+                thread::spawn(move || drop(serve(stream, &state)));
+            }
+        });
+        GitHub { address, state }
+    }
+
+    pub fn firmware(&self, tag: &str, platform: &str, bytes: Vec<u8>) {
+        let name = format!("firmware-{platform}-{tag}.zip");
+        self.state.lock().unwrap().files.push((FIRMWARE, tag.to_owned(), name, bytes));
+    }
+
+    pub fn loader(&self, tag: &str, bytes: Vec<u8>) {
+        let name = format!("cf2loader-{tag}.bin");
+        self.state.lock().unwrap().files.push((LOADER, tag.to_owned(), name, bytes));
+    }
+
+    /// Replaces the bytes of a file, as if somebody had uploaded it again.
+    pub fn replace(&self, tag: &str, bytes: &[u8]) {
+        let mut state = self.state.lock().unwrap();
+        state.files.iter_mut().filter(|(_, at, ..)| at == tag).for_each(|file| file.3 = bytes.to_vec());
+    }
+
+    pub fn hashes(&self, hashes: Hashes) {
+        self.state.lock().unwrap().hashes = hashes;
+    }
+
+    pub fn list(&self, manner: Manner) {
+        self.state.lock().unwrap().list = manner;
+    }
+
+    pub fn file(&self, manner: Manner) {
+        self.state.lock().unwrap().file = manner;
+    }
+
+    /// The requests since the last call, as in `GET /repos/… range=bytes=5-`.
+    pub fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().requests)
+    }
+}
+
+fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let (mut range, mut etag) = (None, None);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("range") => range = Some(value.to_owned()),
+            Some((name, value)) if name.eq_ignore_ascii_case("if-none-match") => {
+                etag = Some(value.to_owned());
+            }
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut state = state.lock().unwrap();
+    let shown = range.as_ref().map(|range| format!(" range={range}")).unwrap_or_default();
+    state.requests.push(format!("GET {path}{shown}"));
+    let manner = if path.contains("/download/") { state.file.clone() } else { state.list.clone() };
+    let answer = answer(&state, &path, range.as_deref(), etag.as_deref(), &manner);
+    drop(state);
+    let mut stream = stream;
+    let Answer { status, headers, body, announced } = answer;
+    let length = announced.unwrap_or(body.len());
+    write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n")?;
+    let cut = if let Manner::Cut(n) = manner { n.min(body.len()) } else { body.len() };
+    stream.write_all(&body[..cut])?;
+    if manner == Manner::Endless {
+        loop {
+            stream.write_all(&[0; 4096])?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Answer {
+    status: u16,
+    headers: String,
+    body: Vec<u8>,
+    /// The length in the header, if it is not that of the body.
+    announced: Option<usize>,
+}
+
+fn answer(state: &State, path: &str, range: Option<&str>, etag: Option<&str>, manner: &Manner) -> Answer {
+    let with =
+        |status: u16, headers: &str| Answer { status, headers: headers.to_owned(), ..Answer::default() };
+    match manner {
+        Manner::Status(status, headers) if !path.ends_with("/latest") => return with(*status, headers),
+        Manner::Redirect(to) => return with(302, &format!("location: {to}\r\n")),
+        Manner::Loop => return with(302, &format!("location: {path}\r\n")),
+        Manner::Page => {
+            let body = b"<html>We are having trouble. Please try again.</html>".to_vec();
+            return Answer { status: 200, body, ..Answer::default() };
+        }
+        _ => {}
+    }
+    if let Some(repo) =
+        path.strip_prefix("/repos/").and_then(|path| path.strip_suffix("/releases?per_page=30"))
+    {
+        let body = list(state, repo);
+        let tag = format!("\"{}\"", hex(&body));
+        if etag == Some(&tag) {
+            return with(304, "");
+        }
+        return Answer { status: 200, headers: format!("etag: {tag}\r\n"), body, announced: None };
+    }
+    if let Some(repo) = path.strip_prefix('/').and_then(|path| path.strip_suffix("/releases/latest")) {
+        let newest = state.files.iter().filter(|(of, ..)| *of == repo).map(|(_, tag, ..)| tag).max();
+        let tag = newest.cloned().unwrap_or_default();
+        return with(302, &format!("location: /{repo}/releases/tag/{tag}\r\n"));
+    }
+    let is_it = |(repo, tag, name, _): &&(&str, String, String, Vec<u8>)| {
+        path == format!("/{repo}/releases/download/{tag}/{name}")
+    };
+    let Some((.., bytes)) = state.files.iter().find(is_it) else { return with(404, "") };
+    let mut bytes = bytes.clone();
+    match manner {
+        Manner::Shorter => drop(bytes.pop()),
+        Manner::Other => bytes.iter_mut().for_each(|byte| *byte ^= 1),
+        _ => {}
+    }
+    let from: Option<usize> = range.and_then(|it| it.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    match (from, manner) {
+        (Some(from), Manner::OtherRange) => {
+            let headers = format!("content-range: bytes 0-{}/{}\r\n", bytes.len() - 1, bytes.len());
+            let body = bytes.split_off(from);
+            Answer { status: 206, headers, body, announced: None }
+        }
+        (Some(from), Manner::Whole) if from <= bytes.len() => {
+            Answer { status: 200, body: bytes, ..Answer::default() }
+        }
+        (Some(from), _) if from < bytes.len() => {
+            let headers = format!("content-range: bytes {from}-{}/{}\r\n", bytes.len() - 1, bytes.len());
+            Answer { status: 206, headers, body: bytes.split_off(from), announced: None }
+        }
+        (Some(_), _) => with(416, ""),
+        (None, Manner::Endless) => {
+            Answer { status: 200, body: bytes, announced: Some(1 << 40), ..Answer::default() }
+        }
+        (None, _) => Answer { status: 200, body: bytes, ..Answer::default() },
+    }
+}
+
+/// The list, in the order in which the releases were added, the last one first.
+fn list(state: &State, repo: &str) -> Vec<u8> {
+    let mut tags: Vec<&String> = Vec::new();
+    for (of, tag, ..) in state.files.iter().rev() {
+        if *of == repo && !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    let asset = |(_, _, name, bytes): &(&str, String, String, Vec<u8>)| {
+        let digest = match state.hashes {
+            Hashes::Right => Some(format!("sha256:{}", hex(bytes))),
+            Hashes::UpperCase => Some(format!("sha256:{}", hex(bytes).to_uppercase())),
+            Hashes::Missing => None,
+            Hashes::Wrong => Some(format!("sha256:{}", hex(b"something else"))),
+        };
+        json!({"name": name, "size": bytes.len(), "digest": digest, "browser_download_url": "ignored"})
+    };
+    let mut releases: Vec<_> = tags
+        .into_iter()
+        .map(|tag| {
+            let files = state.files.iter().filter(|(of, at, ..)| *of == repo && at == tag);
+            let year = tag.get(..4).unwrap_or("2020");
+            json!({"tag_name": tag, "name": tag, "published_at": format!("{year}-08-24T10:00:00Z"),
+                "prerelease": tag.ends_with("-rc"), "draft": false, "assets": files.map(asset).collect::<Vec<_>>()})
+        })
+        .collect();
+    // Entries that must be ignored: a draft, and names that would leave the cache.
+    releases.push(
+        json!({"tag_name": "2099.01", "published_at": "2099-01-01T00:00:00Z", "draft": true, "assets": []}),
+    );
+    releases.push(json!({"tag_name": "../../etc", "published_at": "2098-01-01T00:00:00Z", "assets": []}));
+    json!(releases).to_string().into_bytes()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    cfdfu::image::Sha256::of(bytes).to_string()
+}

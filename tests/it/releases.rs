@@ -1,0 +1,309 @@
+//! Official releases, fetched from a stand-in for GitHub that misbehaves in every way that real servers do. Whatever
+//! happens there, no drone is written with anything but the released file.
+
+use std::fs;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use cfdfu::sim::images;
+use zip::CompressionMethod;
+
+use crate::cli::{Folder, Line, Ran};
+use crate::files::release;
+use crate::github::{GitHub, Hashes, Manner};
+use crate::support::{SEED_LEN, firmware};
+
+struct Desk {
+    folder: Folder,
+    github: GitHub,
+}
+
+impl Desk {
+    /// A computer without anything fetched, and a GitHub with two releases.
+    fn new() -> Desk {
+        let github = GitHub::new();
+        github.firmware("2025.02", "cf2", archive("2025.02", "cf2"));
+        github.firmware("2026.08", "cf2", archive("2026.08", "cf2"));
+        github.firmware("2026.08", "cf21bl", archive("2026.08", "cf21bl"));
+        github.loader("1.0", images::loader());
+        Desk { folder: Folder::new(), github }
+    }
+
+    fn cfdfu(&self, line: &str) -> Line {
+        self.folder
+            .cfdfu(line)
+            .env("CFDFU_RELEASES_URL", &self.github.address)
+            .env("XDG_CACHE_HOME", self.folder.path("cache"))
+            .fast()
+    }
+
+    fn run(&self, line: &str) -> Ran {
+        self.cfdfu(line).run()
+    }
+
+    /// The files below the folder for the cache, except the hashes and lists.
+    fn kept(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.path("cache")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    found.push(entry.file_name().into_string().unwrap());
+                }
+            }
+        }
+        found.retain(|name| name.strip_suffix(".json").is_none());
+        found.sort();
+        found
+    }
+}
+
+/// A release like Bitcraze's. Stored, so that its size is that of the firmware.
+fn archive(version: &str, platform: &str) -> Vec<u8> {
+    let bytes = match platform {
+        "cf2" => firmware(version, SEED_LEN),
+        _ => images::firmware(version, &[("C21B", "Crazyflie 2.1 Brushless")], SEED_LEN),
+    };
+    release(platform, &bytes, CompressionMethod::Stored)
+}
+
+#[test]
+fn a_release_is_listed_fetched_flashed_and_kept() {
+    let desk = Desk::new();
+    let list = desk.run("releases").done();
+    let rows: Vec<&str> = list.lines().collect();
+    assert!(rows[0].starts_with("2026.08      2026-08-24  cf2 cf21bl") && rows.len() == 2, "{list}");
+    assert_eq!(desk.github.requests(), ["GET /repos/bitcraze/crazyflie-release/releases?per_page=30"]);
+    // The list is kept, and the board is asked of the drone.
+    let out = desk.run("flash --release latest --demo=dfu").done();
+    assert!(out.contains("firmware-cf2-2026.08.zip (its SHA-256 is the one that GitHub published)"), "{out}");
+    assert!(out.contains("Flashed and verified"), "{out}");
+    let file = "GET /bitcraze/crazyflie-release/releases/download/2026.08/firmware-cf2-2026.08.zip";
+    assert_eq!(desk.github.requests(), [file]);
+    // The demo keeps nothing, a command without it does.
+    assert_eq!(desk.kept(), Vec::<String>::new());
+    desk.run("fetch --board CF21").done();
+    assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"]);
+    assert!(desk.run("releases").done().contains("here: cf2"));
+    desk.github.requests();
+    // From here on, the network is not needed.
+    for line in ["flash --release 2026.08 --demo=healthy", "flash --release latest --offline --demo=dfu"] {
+        assert!(desk.run(line).done().contains("Flashed and verified"), "{line}");
+    }
+    assert_eq!(desk.github.requests(), Vec::<String>::new());
+    let loader = desk.run("restore-bootloader --release latest --demo=overwritten").done();
+    assert!(loader.contains("cf2loader-1.0.bin"), "{loader}");
+    desk.run("releases --forget").done();
+    assert_eq!(desk.kept(), Vec::<String>::new());
+}
+
+/// Each drone gets the file for its board, and all get the same release.
+#[test]
+fn a_fleet_of_two_boards_gets_two_files() {
+    let desk = Desk::new();
+    let ran = desk.run("flash --release latest --all --demo=fleet --json");
+    let batch = ran.objects().pop().unwrap();
+    assert_eq!((&batch["refused"], &batch["failed"]), (&0.into(), &0.into()), "{}{}", ran.out, ran.err);
+    let files = desk.github.requests().iter().filter(|it| it.contains("/download/")).count();
+    assert_eq!(files, 2);
+}
+
+/// Every misbehaviour of the server for every command: the right exit status, one sentence, and nothing is kept or
+/// written.
+#[test]
+fn a_server_that_misbehaves_never_reaches_a_drone() {
+    let foreign = Manner::Redirect("http://127.0.0.1:9/file.zip".to_owned());
+    let limit = "x-ratelimit-remaining: 0\r\nx-ratelimit-reset: 99999999999\r\n";
+    let cases: [(Manner, i32, &str); 11] = [
+        (Manner::Status(404, ""), 66, "status 404"),
+        (Manner::Status(500, ""), 66, "status 500"),
+        (Manner::Status(403, limit), 66, "allows no more requests"),
+        (Manner::Status(429, "retry-after: 60\r\n"), 66, "allows no more requests"),
+        (foreign, 65, "does not belong to GitHub"),
+        (Manner::Loop, 66, "redirects too often"),
+        (Manner::Page, 65, ""),
+        (Manner::Cut(1000), 66, "was lost after"),
+        (Manner::Shorter, 65, "were published"),
+        (Manner::Endless, 65, "longer than"),
+        (Manner::Other, 65, "SHA-256"),
+    ];
+    for (manner, code, words) in cases {
+        for command in
+            ["fetch --board cf2", "flash --release latest --demo=dfu", "flash --release 2026.08 --demo=dfu"]
+        {
+            let desk = Desk::new();
+            desk.github.file(manner.clone());
+            let ran = desk.run(command);
+            let text = ran.all().split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(ran.code, code, "{manner:?}: {command}: {text}");
+            assert!(text.contains(words), "{manner:?}: {command}: {text}");
+            assert!(!text.contains("Flashed") && !text.contains("Erase"), "{manner:?}: {text}");
+            let kept = desk.kept();
+            let may_continue = matches!(manner, Manner::Cut(_));
+            assert!(kept.is_empty() || may_continue && command.starts_with("fetch"), "{manner:?}: {kept:?}");
+        }
+    }
+    // The same for the list. If only the API fails, a file can still be had by its name.
+    for (manner, code) in [
+        (Manner::Redirect("https://example.org/".to_owned()), 65),
+        (Manner::Loop, 66),
+        (Manner::Page, 65),
+        (Manner::Cut(10), 66),
+        (Manner::Status(403, limit), 0),
+        (Manner::Status(500, ""), 0),
+    ] {
+        let desk = Desk::new();
+        desk.github.list(manner.clone());
+        assert_ne!(desk.run("releases").code, 0, "{manner:?}");
+        let ran = desk.run("flash --release 2026.08 --demo=dfu");
+        assert_eq!(ran.code, code, "{manner:?}: {}", ran.all());
+        if code == 0 {
+            assert!(ran.out.contains("only its structure could be checked"), "{}", ran.out);
+            assert!(desk.run("fetch --board cf2").done().contains("firmware-cf2-2026.08.zip"), "latest");
+        }
+    }
+}
+
+#[test]
+fn a_hash_decides_whether_a_file_is_the_published_one() {
+    for (hashes, code) in [(Hashes::UpperCase, 0), (Hashes::Missing, 0), (Hashes::Wrong, 65)] {
+        let desk = Desk::new();
+        desk.github.hashes(hashes);
+        assert_eq!(desk.run("fetch --board cf2").code, code, "{hashes:?}");
+        assert_eq!(desk.kept().is_empty(), code != 0, "{hashes:?}");
+    }
+    // Without a hash, the first download is remembered, and another file of the same name is refused.
+    let desk = Desk::new();
+    desk.github.hashes(Hashes::Missing);
+    assert!(desk.run("fetch --board cf2").done().contains("only its structure"));
+    fs::remove_file(
+        desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip"),
+    )
+    .unwrap();
+    assert!(desk.run("fetch --board cf2").done().contains("the same file as when it was first fetched"));
+    fs::remove_file(
+        desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip"),
+    )
+    .unwrap();
+    desk.github.replace("2026.08", &archive("2026.09", "cf2"));
+    let ran = desk.run("fetch --board cf2");
+    assert_eq!(ran.code, 65);
+    assert!(ran.err.contains("not the same file as when it was first fetched"), "{}", ran.err);
+    // A file that was damaged on the disk is fetched again.
+    let desk = Desk::new();
+    desk.run("fetch --board cf2").done();
+    let path = desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    desk.run("fetch --board cf2 2026.08").done();
+    assert_eq!(fs::read(&path).unwrap(), archive("2026.08", "cf2"));
+}
+
+/// A download that was cut continues where it stopped, whatever the server makes of that.
+#[test]
+fn an_interrupted_download_continues() {
+    let whole = archive("2026.08", "cf2");
+    let len = whole.len();
+    for cut in [0, 1, len / 2, len - 1] {
+        for then in [Manner::Good, Manner::Whole, Manner::OtherRange] {
+            let desk = Desk::new();
+            desk.github.file(Manner::Cut(cut));
+            assert_eq!(desk.run("fetch --board cf2").code, 66, "{cut}");
+            desk.github.file(then.clone());
+            desk.github.requests();
+            desk.run("fetch --board cf2").done();
+            let requests = desk.github.requests();
+            let continues = requests.iter().any(|it| it.ends_with(&format!("range=bytes={cut}-")));
+            assert_eq!(continues, cut > 0, "{cut} {requests:?}");
+            assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"], "{cut} {then:?}");
+        }
+    }
+    // The part was of a file that has been replaced since.
+    let desk = Desk::new();
+    desk.github.file(Manner::Cut(len / 2));
+    desk.run("fetch --board cf2");
+    desk.github.file(Manner::Good);
+    desk.github.replace("2026.08", &archive("2026.09", "cf2"));
+    desk.run("releases --refresh").done();
+    desk.run("fetch --board cf2").done();
+}
+
+#[test]
+fn two_processes_fetch_the_same_file_and_both_get_it() {
+    let desk = Desk::new();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| desk.run("fetch --board cf2").done());
+        }
+    });
+    assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"]);
+}
+
+/// A folder on a USB stick takes the place of the network.
+#[test]
+fn a_computer_without_a_network_uses_a_folder() {
+    let desk = Desk::new();
+    desk.run("fetch --board all --to stick").done();
+    desk.github.requests();
+    let out = desk.run("flash --release latest --from stick --all --demo=fleet").done();
+    assert!(out.contains("Release 2026.08: firmware-cf21bl-2026.08.zip"), "{out}");
+    assert!(desk.run("releases --from stick").done().contains("here: cf2 cf21bl"));
+    assert_eq!(desk.github.requests(), Vec::<String>::new());
+    let ran = desk.run("flash --release 2025.02 --from stick --demo=dfu");
+    assert_eq!(ran.code, 66, "{}", ran.err);
+    assert!(ran.err.contains("not kept on this computer"), "{}", ran.err);
+    let ran = desk.run("flash --release 2024.01 --demo=dfu");
+    assert_eq!(ran.code, 66);
+    assert!(ran.err.contains("There are: 2026.08, 2025.02"), "{}", ran.err);
+}
+
+/// No other command opens a connection.
+#[test]
+fn nothing_connects_unless_a_release_is_asked_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    thread::spawn(move || {
+        for _ in listener.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let folder = Folder::with_image();
+    let lines = [
+        "list --demo",
+        "identify --demo",
+        "flash cf2.bin --demo",
+        "flash cf2.bin --all --demo=fleet",
+        "verify cf2.bin --demo=dfu",
+        "inspect cf2.bin",
+        "doctor --demo",
+        "undo --demo",
+        "--plain --demo",
+        "releases --offline",
+        "flash --release latest --offline --demo",
+    ];
+    for line in lines {
+        let line = folder
+            .cfdfu(line)
+            .env("CFDFU_RELEASES_URL", &address)
+            .env("HTTPS_PROXY", &address)
+            .env("ALL_PROXY", &address)
+            .env("XDG_CACHE_HOME", folder.path("cache"))
+            .fast();
+        line.run();
+    }
+    assert_eq!(accepted.load(Ordering::SeqCst), 0);
+    // The listener counts.
+    folder
+        .cfdfu("releases")
+        .env("CFDFU_RELEASES_URL", &address)
+        .env("XDG_CACHE_HOME", folder.path("c"))
+        .run();
+    assert!(accepted.load(Ordering::SeqCst) > 0);
+}
