@@ -149,7 +149,8 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     match command {
         CliCommand::Flash { image, sha256, release, batch, flash } => {
             one_source(release, !image.is_empty())?;
-            let images = match files_of_release(global, release, (&flash.device, batch.all), console)? {
+            let drones = (&flash.device, batch.all);
+            let images = match files_of_release(global, release, *sha256, drones, console)? {
                 Some(files) => approved(&files, flash, console)?,
                 None => images(image, *sha256, flash, console)?,
             };
@@ -181,7 +182,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             restore_job(global, &loader, firmware.as_deref(), flash, console)
         }
         #[cfg(feature = "releases")]
-        CliCommand::Releases { forget: true, .. } => releases::forget(console),
+        CliCommand::Releases { forget: true, .. } => releases::forget(global, console),
         #[cfg(feature = "releases")]
         CliCommand::Releases { pre, refresh, source, .. } => {
             releases::list(global, source, *pre, *refresh, console)
@@ -447,11 +448,17 @@ fn one_source(_: &ReleaseArgs, _: bool) -> Result<(), Problem> {
 fn files_of_release(
     global: &Global,
     release: &ReleaseArgs,
+    sha256: Option<Sha256>,
     drones: (&DeviceArgs, bool),
     console: &mut Console,
 ) -> Result<Option<Vec<Image>>, Problem> {
     let Some(wanted) = &release.release else { return Ok(None) };
     let files = releases::files(global, &release.source, wanted, release.board.as_deref(), drones, console)?;
+    if let Some(expected) = sha256
+        && let Some(file) = files.iter().find(|file| file.sha256 != expected)
+    {
+        return Err(report::wrong_checksum(expected, file.sha256).about(&file.name));
+    }
     Ok(Some(files.into_iter().map(|file| file.image).collect()))
 }
 
@@ -460,6 +467,7 @@ fn files_of_release(
 fn files_of_release(
     _: &Global,
     _: &ReleaseArgs,
+    _: Option<Sha256>,
     _: (&DeviceArgs, bool),
     _: &mut Console,
 ) -> Result<Option<Vec<Image>>, Problem> {

@@ -229,6 +229,10 @@ pub(crate) enum Trust {
     AsBefore,
     /// GitHub reports none, and this is the first time. Only the structure of the file speaks for it.
     FirstUse,
+    /// GitHub's list could not be had.
+    NotAsked,
+    /// The file is from a folder, and GitHub was not asked.
+    FromFolder,
 }
 
 impl Trust {
@@ -237,6 +241,8 @@ impl Trust {
             Trust::AsPublished => "published",
             Trust::AsBefore => "as-before",
             Trust::FirstUse => "first-use",
+            Trust::NotAsked => "not-asked",
+            Trust::FromFolder => "from-folder",
         }
     }
 }
@@ -249,6 +255,10 @@ impl fmt::Display for Trust {
                 "GitHub published no SHA-256; it is the same file as when it was first fetched"
             }
             Trust::FirstUse => "GitHub published no SHA-256, so only its structure could be checked",
+            Trust::NotAsked => "GitHub's SHA-256 could not be had, so only its structure could be checked",
+            Trust::FromFolder => {
+                "from the folder; GitHub was not asked, so only its structure could be checked"
+            }
         })
     }
 }
@@ -301,4 +311,80 @@ pub(crate) enum ReleaseError {
     Disk { place: String, why: String },
     #[error("stopped")]
     Stopped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(tag: &str, published: &str, more: &str, assets: &[&str]) -> String {
+        let asset = |name: &&str| format!(r#"{{"name":"{name}","size":5,"digest":null}}"#);
+        let assets: Vec<String> = assets.iter().map(asset).collect();
+        format!(
+            r#"{{"tag_name":"{tag}","published_at":"{published}"{more},"assets":[{}],"unknown":1}}"#,
+            assets.join(",")
+        )
+    }
+
+    #[test]
+    fn a_list_is_sorted_and_names_that_are_no_names_are_left_out() {
+        let hostile = [
+            "../evil.zip",
+            "a/b.zip",
+            "a\\\\b.zip",
+            ".hidden",
+            "",
+            "a b.zip",
+            "ä.zip",
+            "\\u001b[31m.zip",
+            &"x".repeat(NAME_MAX + 1),
+        ];
+        let entries = [
+            list("2025.02", "2025-02-20T10:00:00Z", "", &["firmware-cf2-2025.02.zip"]),
+            list("2026.09-rc", "2026-09-01T10:00:00Z", r#","prerelease":true"#, &[]),
+            list("2026.08", "2026-08-24T10:00:00Z", "", &hostile),
+            list("2099.01", "2099-01-01T10:00:00Z", r#","draft":true"#, &[]),
+            list("../..", "2098-01-01T10:00:00Z", "", &[]),
+        ];
+        let releases = parse(format!("[{}]", entries.join(",")).as_bytes()).unwrap();
+        let tags: Vec<&str> = releases.iter().map(|release| release.tag.as_str()).collect();
+        assert_eq!(tags, ["2026.09-rc", "2026.08", "2025.02"]);
+        assert_eq!(releases[1].assets, []);
+        // The newest one is not the pre-release.
+        assert_eq!(choose(&releases, &Wanted::Latest).unwrap().tag, "2026.08");
+        assert_eq!(choose(&releases, &Wanted::Tag("2026.09-rc".to_owned())).unwrap().tag, "2026.09-rc");
+        for text in ["", "{}", "[{}]", "[1]", "<html>", &"[".repeat(100_000)] {
+            assert!(matches!(parse(text.as_bytes()), Err(ReleaseError::BadList(_))), "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn each_board_has_one_file_and_the_flapper_must_be_named() {
+        let names =
+            ["firmware-cf2-2026.08.zip", "firmware-cf21bl-2026.08.zip", "firmware-flapper-2026.08.zip"];
+        let releases = parse(format!("[{}]", list("2026.08", "", "", &names)).as_bytes()).unwrap();
+        let file = |board: &str| {
+            let part = Part::Firmware(platform(board).unwrap().to_owned());
+            asset(&releases[0], &part).map(|asset| asset.name.clone())
+        };
+        for (board, name) in
+            [("CF20", names[0]), ("cf21", names[0]), ("C21B", names[1]), ("flapper", names[2])]
+        {
+            assert_eq!(file(board).as_deref(), Ok(name), "{board}");
+        }
+        assert!(matches!(file("CB10"), Err(ReleaseError::NoAsset { .. })));
+        assert_eq!(platform("X999"), None);
+        let twice =
+            parse(format!("[{}]", list("1", "", "", &["cf2loader-1.0.bin", "cf2loader-1.bin"])).as_bytes());
+        assert!(matches!(asset(&twice.unwrap()[0], &Part::Loader), Err(ReleaseError::SeveralAssets { .. })));
+    }
+
+    #[test]
+    fn a_version_is_latest_or_a_tag() {
+        assert_eq!("latest".parse(), Ok(Wanted::Latest));
+        assert_eq!("2026.08".parse(), Ok(Wanted::Tag("2026.08".to_owned())));
+        for text in ["", "..", "../2026.08", "a/b", "2026 08"] {
+            assert!(text.parse::<Wanted>().is_err(), "{text}");
+        }
+    }
 }

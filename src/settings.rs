@@ -24,6 +24,16 @@ pub(crate) struct Settings {
     pub images: Option<PathBuf>,
     /// How many job logs to keep.
     pub logs: Option<usize>,
+    /// Where official releases come from.
+    pub releases: ReleaseSettings,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ReleaseSettings {
+    /// A folder made by `cfdfu fetch --to`, instead of the network.
+    #[cfg_attr(not(feature = "releases"), allow(dead_code, reason = "accepted, but without effect"))]
+    pub source: Option<PathBuf>,
 }
 
 /// The set of characters to draw the screen with.
@@ -83,10 +93,12 @@ impl Settings {
         };
         match toml::from_str::<Settings>(&text) {
             Ok(mut settings) => {
-                settings.images = settings.images.map(|images| match (images.strip_prefix("~"), home) {
+                let in_home = |path: PathBuf| match (path.strip_prefix("~"), home) {
                     (Ok(rest), Some(home)) => home.join(rest),
-                    _ => images,
-                });
+                    _ => path,
+                };
+                settings.images = settings.images.map(in_home);
+                settings.releases.source = settings.releases.source.map(in_home);
                 (settings, None)
             }
             Err(error) => {
@@ -111,7 +123,8 @@ mod tests {
     #[test]
     fn settings_are_read_and_missing_ones_keep_their_defaults() {
         let (settings, complaint) = load(
-            "glyphs = \"ascii\"\ncolor = \"never\"\ntheme = \"light\"\nimages = \"~/crazyflie\"\nlogs = 5\n",
+            "glyphs = \"ascii\"\ncolor = \"never\"\ntheme = \"light\"\nimages = \"~/crazyflie\"\nlogs = 5\n\
+             [releases]\nsource = \"~/stick\"\n",
         );
         assert_eq!(complaint, None);
         let images = Some(PathBuf::from("/home/u/crazyflie"));
@@ -121,6 +134,7 @@ mod tests {
             theme: Some(ThemeChoice::Light),
             images,
             logs: Some(5),
+            releases: ReleaseSettings { source: Some(PathBuf::from("/home/u/stick")) },
         };
         assert_eq!(settings, set);
         assert_eq!(load(""), (Settings::default(), None));

@@ -372,9 +372,7 @@ impl Console {
     /// Shows how far a download is.
     #[cfg(feature = "releases")]
     pub(super) fn download(&mut self, done: u64, total: Option<u64>) {
-        if self.bar.is_none() {
-            self.object(&Object::Download { done, total });
-        }
+        self.object(&Object::Download { done, total });
         if !self.live || total.is_none_or(|total| total == 0) {
             return;
         }

@@ -4,6 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use super::console::Console;
 use super::{DeviceArgs, Global, Jobs, job, jobs};
@@ -12,9 +15,10 @@ use crate::crazyflie::BOARDS;
 use crate::job::{DeviceInfo, Enter, Job, Outcome, Selector, Task};
 use crate::releases::cache::Cache;
 use crate::releases::library::{Fetched, Library, List};
-use crate::releases::net::Remote;
-use crate::releases::{Part, ReleaseError, Repo, Wanted, platform_of};
+use crate::releases::net::{OnBytes, Remote};
+use crate::releases::{Part, ReleaseError, Repo, Wanted, choose, platform_of};
 use crate::report::{self, Exit, Problem, ProblemKind};
+use crate::settings::Settings;
 use crate::sys::signals::Signals;
 
 /// Where releases come from.
@@ -44,8 +48,9 @@ fn problem(error: &ReleaseError) -> Problem {
 }
 
 fn library(global: &Global, source: &SourceArgs, refreshes: bool) -> Library {
-    if let Some(folder) = &source.from {
-        return Library::new(Some(Cache::at(folder, true)), None, false);
+    let settings = || Settings::load().0.releases.source;
+    if let Some(folder) = source.from.clone().or_else(settings) {
+        return Library::new(Some(Cache::at(&folder, true)), None, false);
     }
     // The demo writes nothing.
     let cache = Cache::of_user(global.demo.is_some());
@@ -60,11 +65,12 @@ pub(super) fn list(
     refreshes: bool,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let library = library(global, source, refreshes);
-    let List { releases, fetched, trouble } =
-        library.list(Repo::Firmware).map_err(|error| problem(&error))?;
+    let library = Arc::new(library(global, source, refreshes));
+    let shared = Arc::clone(&library);
+    let list = interruptible(console, move |_| shared.list(Repo::Firmware))?;
+    let List { releases, fetched, trouble, .. } = list;
     if let Some(trouble) = &trouble {
-        console.note(&format!("Warning: {}. This is an older list.", problem(trouble)));
+        console.note(&format!("Warning: {trouble}. This is an older list."));
     }
     let minutes = clock::unix_seconds().saturating_sub(fetched) / 60;
     if minutes > 0 {
@@ -85,9 +91,9 @@ fn age(minutes: u64) -> String {
     }
 }
 
-/// Removes everything that was fetched.
-pub(super) fn forget(console: &mut Console) -> Result<Exit, Problem> {
-    if let Some(cache) = Cache::of_user(false) {
+/// Removes everything that was fetched. The demo changes nothing.
+pub(super) fn forget(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
+    if let Some(cache) = Cache::of_user(false).filter(|_| global.demo.is_none()) {
         cache.forget().map_err(|error| {
             problem(&ReleaseError::Disk { place: "the cache".to_owned(), why: error.to_string() })
         })?;
@@ -113,18 +119,26 @@ pub(super) fn fetch(
     order: &Order<'_>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let library = match order.to {
+    let library = Arc::new(match order.to {
         Some(folder) => Library::new(Some(Cache::at(folder, false)), Some(Remote::new()), false),
         None => library(global, source, false),
-    };
+    });
+    let mut wanted = order.wanted.clone();
     let parts = match (order.loader, order.board) {
         (true, _) => vec![Part::Loader],
         (false, Some("all")) => {
-            let list = library.list(Repo::Firmware).map_err(|error| problem(&error))?;
-            let release = crate::releases::choose(&list.releases, order.wanted);
-            let release = release.map_err(|error| problem(&error))?;
+            let shared = Arc::clone(&library);
+            let list = interruptible(console, move |_| shared.list(Repo::Firmware))?;
+            let release = choose(&list.releases, &wanted).map_err(|error| problem(&error))?;
             let platforms = release.assets.iter().filter_map(platform_of);
-            platforms.map(|platform| Part::Firmware(platform.to_owned())).collect()
+            let parts: Vec<Part> = platforms.map(|platform| Part::Firmware(platform.to_owned())).collect();
+            if parts.is_empty() {
+                let (tag, part) = (release.tag.clone(), "firmware".to_owned());
+                return Err(problem(&ReleaseError::NoAsset { tag, part, there: Vec::new() }));
+            }
+            // "latest" is one release, even if a newer one appears meanwhile.
+            wanted = Wanted::Tag(release.tag.clone());
+            parts
         }
         (false, Some(platform)) => vec![Part::Firmware(platform.to_owned())],
         (false, None) => {
@@ -133,8 +147,11 @@ pub(super) fn fetch(
         }
     };
     for part in &parts {
-        let fetched = get(&library, order.wanted, part, console)?;
-        console.fetched(&fetched);
+        let fetched = get(&library, &wanted, part, console)?;
+        if fetched.path.is_none() && global.demo.is_none() {
+            let why = "the file could not be kept".to_owned();
+            return Err(problem(&ReleaseError::Disk { place: "the folder".to_owned(), why }));
+        }
     }
     Ok(Exit::Done)
 }
@@ -153,15 +170,13 @@ pub(super) fn files(
         None if all => platforms_on_cables(global, device, console)?,
         None => vec![platform_on_cable(global, device, console)?],
     };
-    let library = library(global, source, false);
+    let library = Arc::new(library(global, source, false));
     let mut files: Vec<Fetched> = Vec::new();
     for platform in platforms {
         // "latest" is one release for all drones, even if a newer one appears meanwhile.
         let tag = files.first().map(|file| Wanted::Tag(file.tag.clone()));
         let part = Part::Firmware(platform);
-        let fetched = get(&library, tag.as_ref().unwrap_or(wanted), &part, console)?;
-        console.fetched(&fetched);
-        files.push(fetched);
+        files.push(get(&library, tag.as_ref().unwrap_or(wanted), &part, console)?);
     }
     Ok(files)
 }
@@ -173,23 +188,59 @@ pub(super) fn loader(
     wanted: &Wanted,
     console: &mut Console,
 ) -> Result<Fetched, Problem> {
-    let fetched = get(&library(global, source, false), wanted, &Part::Loader, console)?;
+    get(&Arc::new(library(global, source, false)), wanted, &Part::Loader, console)
+}
+
+/// Fetches one file, and reports which it is.
+fn get(
+    library: &Arc<Library>,
+    wanted: &Wanted,
+    part: &Part,
+    console: &mut Console,
+) -> Result<Fetched, Problem> {
+    let (shared, wanted, part) = (Arc::clone(library), wanted.clone(), part.clone());
+    let fetched = interruptible(console, move |on_bytes| shared.file(&wanted, &part, on_bytes))?;
+    if let Some(trouble) = &fetched.trouble {
+        console.note(&format!("Warning: {trouble}. The release was chosen from an older list."));
+    }
     console.fetched(&fetched);
     Ok(fetched)
 }
 
-/// Fetches one file. Ctrl-C keeps what has arrived.
-fn get(library: &Library, wanted: &Wanted, part: &Part, console: &mut Console) -> Result<Fetched, Problem> {
+/// How long an interrupted download may take to leave what has arrived for the next one.
+const LEAVE: Duration = Duration::from_millis(500);
+
+/// Runs work that uses the network, on a thread of its own: a connection that is being opened cannot be interrupted.
+fn interruptible<T: Send + 'static>(
+    console: &mut Console,
+    work: impl FnOnce(OnBytes<'_>) -> Result<T, ReleaseError> + Send + 'static,
+) -> Result<T, Problem> {
     let stopped = Arc::new(AtomicBool::new(false));
-    let stop = Arc::clone(&stopped);
+    let (stop, is_stopped) = (Arc::clone(&stopped), Arc::clone(&stopped));
+    let (bytes, arrived) = channel();
+    let (results, result) = channel();
     let signals = Signals::listen(move |_| stop.store(true, Ordering::SeqCst));
-    let fetched = library.file(wanted, part, &mut |done, total| {
-        console.download(done, total);
-        !stopped.load(Ordering::SeqCst)
+    thread::spawn(move || {
+        let answer =
+            work(&mut |done, total| bytes.send((done, total)).is_ok() && !is_stopped.load(Ordering::SeqCst));
+        // If nobody waits any more, the user has stopped it.
+        let _ = results.send(answer);
     });
+    let answer = loop {
+        match arrived.recv_timeout(Duration::from_millis(100)) {
+            Ok((done, total)) => console.download(done, total),
+            Err(RecvTimeoutError::Disconnected) => break result.recv().ok(),
+            Err(RecvTimeoutError::Timeout) if stopped.load(Ordering::SeqCst) => {
+                break result.recv_timeout(LEAVE).ok();
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    };
     let _ = signals.map(Signals::stop);
     console.end_bar();
-    fetched.map_err(|error| problem(&error))
+    // A file that arrived just before must not be flashed.
+    let answer = answer.filter(|_| !stopped.load(Ordering::SeqCst));
+    answer.unwrap_or(Err(ReleaseError::Stopped)).map_err(|error| problem(&error))
 }
 
 /// The platform of the drone, which is asked or whose OTP is read. It is not changed.
@@ -210,15 +261,22 @@ fn platforms_on_cables(
     let mut jobs = jobs(global, device, console)?;
     let ports = jobs.ports(&global.device)?;
     let mut platforms = Vec::new();
-    for location in ports {
+    for port in ports {
         let base = job(global, device, Task::Identify);
-        let job = Job { enter: Enter::Never, device: Selector::At(location), ..base };
-        platforms.push(platform_of_drone(&mut jobs, job, console)?);
+        let job = Job { enter: Enter::Never, device: Selector::At(port.clone()), ..base };
+        match platform_of_drone(&mut jobs, job, console) {
+            Ok(platform) => platforms.push(platform),
+            Err(problem) if problem.exit == Exit::Interrupted => return Err(problem),
+            // The job of this drone reports what is wrong with it.
+            Err(problem) => {
+                console.note(&format!("Warning: no file for the drone on port {port}: {problem}"));
+            }
+        }
     }
     jobs.finish();
     platforms.sort();
     platforms.dedup();
-    Ok(platforms)
+    if platforms.is_empty() { Err(unknown_board()) } else { Ok(platforms) }
 }
 
 fn platform_of_drone(jobs: &mut Jobs, job: Job, console: &mut Console) -> Result<String, Problem> {
@@ -226,10 +284,15 @@ fn platform_of_drone(jobs: &mut Jobs, job: Job, console: &mut Console) -> Result
     if let Outcome::Failed(failure) = &report.outcome {
         return Err(report::failed(failure));
     }
+    if matches!(report.outcome, Outcome::Cancelled(_)) {
+        return Err(problem(&ReleaseError::Stopped));
+    }
     let code = known.as_deref().and_then(DeviceInfo::board).and_then(crate::releases::platform);
-    code.map(str::to_owned).ok_or_else(|| {
-        let message = "the board of the drone is not known, so cfdfu cannot choose a file";
-        Problem::new(Exit::NoDevice, ProblemKind::NoRelease, message)
-            .advise("Name the board: --board CF21, for example.")
-    })
+    code.map(str::to_owned).ok_or_else(unknown_board)
+}
+
+fn unknown_board() -> Problem {
+    let message = "the board of the drone is not known, so cfdfu cannot choose a file";
+    Problem::new(Exit::NoDevice, ProblemKind::NoRelease, message)
+        .advise("Name the board: --board CF21, for example.")
 }

@@ -86,6 +86,10 @@ impl Jobs {
     #[cfg(feature = "releases")]
     pub(super) fn identify(&mut self, job: Job, console: &mut Console) -> (Report, Option<Box<DeviceInfo>>) {
         let mut known = None;
+        if let Some(other) = self.supervisor.held_by(&self.bus, &self.clock, &job) {
+            console.line(&other.to_string());
+            return (Report::held(), None);
+        }
         self.supervisor.start_background(Box::new(job));
         self.repeat_signal();
         while let Ok(event) = self.worker.events.recv() {

@@ -27,8 +27,10 @@ const ABANDONED: u64 = 120;
 
 pub(crate) struct Cache {
     dir: PathBuf,
-    /// Nothing is written: the demo, or a folder that belongs to somebody else.
+    /// Nothing is written.
     is_read_only: bool,
+    /// Somebody else may have written what is there, so its lists and hashes prove nothing.
+    is_foreign: bool,
 }
 
 /// A list of releases as the server sent it.
@@ -77,11 +79,16 @@ impl Cache {
     /// The current user's; `None` without a home directory.
     pub(crate) fn of_user(is_read_only: bool) -> Option<Cache> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
-        Some(Cache { dir: dirs.cache_dir().join("releases"), is_read_only })
+        Some(Cache { dir: dirs.cache_dir().join("releases"), is_read_only, is_foreign: false })
     }
 
+    /// A folder that the user names.
     pub(crate) fn at(dir: &Path, is_read_only: bool) -> Cache {
-        Cache { dir: dir.to_owned(), is_read_only }
+        Cache { dir: dir.to_owned(), is_read_only, is_foreign: true }
+    }
+
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.is_foreign
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -189,7 +196,11 @@ impl Cache {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let folder = path.parent().unwrap_or(&self.dir);
         fs::create_dir_all(folder)?;
-        let mut draft = tempfile::NamedTempFile::new_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        // Not for this user alone: a folder for a whole lab. The umask applies.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut draft = builder.tempfile_in(folder)?;
         io::Write::write_all(&mut draft, bytes)?;
         draft.persist(path)?;
         Ok(())
@@ -228,6 +239,10 @@ fn abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
 
 /// Reads a file of at most `most` bytes.
 fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
+    // Opening a pipe would wait for its other end.
+    if !fs::metadata(path).is_ok_and(|file| file.is_file()) {
+        return None;
+    }
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(most + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= most).then_some(bytes)

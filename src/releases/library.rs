@@ -27,6 +27,8 @@ pub(crate) struct List {
     pub releases: Vec<Release>,
     /// When it was fetched, in seconds since 1970.
     pub fetched: u64,
+    /// It was fetched now.
+    is_fresh: bool,
     /// Why it is an older list from this computer.
     pub trouble: Option<ReleaseError>,
 }
@@ -40,6 +42,8 @@ pub(crate) struct Fetched {
     pub path: Option<PathBuf>,
     pub sha256: Sha256,
     pub trust: Trust,
+    /// Why the release was chosen from an older list.
+    pub trouble: Option<ReleaseError>,
 }
 
 impl Library {
@@ -49,22 +53,26 @@ impl Library {
 
     /// The releases, the newest first. If the network fails, the kept list is better than none.
     pub(crate) fn list(&self, repo: Repo) -> Result<List, ReleaseError> {
-        let kept = self.cache.as_ref().and_then(|cache| cache.list(repo));
-        let kept = kept.and_then(|list| Some((parse(list.json.as_bytes()).ok()?, list)));
+        self.list_now(repo, self.refreshes)
+    }
+
+    fn list_now(&self, repo: Repo, refreshes: bool) -> Result<List, ReleaseError> {
         let now = clock::unix_seconds();
+        // If GitHub can be asked, it is the one to say what belongs into a folder.
+        let kept = self.cache.as_ref().filter(|cache| !(cache.is_foreign() && self.remote.is_some()));
+        let kept = kept.and_then(|cache| cache.list(repo));
+        let kept = kept.and_then(|list| Some((parse(list.json.as_bytes()).ok()?, list)));
         // A list from the future was kept while the clock was wrong.
         let is_new = |list: &KeptList| list.fetched <= now && now - list.fetched < LIST_AGE;
-        let remote = match (&self.remote, kept) {
-            (_, Some((releases, list))) if is_new(&list) && !self.refreshes => {
-                return Ok(List { releases, fetched: list.fetched, trouble: None });
-            }
-            (None, Some((releases, list))) => {
-                return Ok(List { releases, fetched: list.fetched, trouble: None });
-            }
-            (None, None) => return Err(ReleaseError::NotKept { name: "the list of releases".to_owned() }),
-            (Some(remote), kept) => (remote, kept),
+        if let Some((releases, list)) = &kept
+            && (self.remote.is_none() || is_new(list) && !refreshes)
+        {
+            let (releases, fetched) = (releases.clone(), list.fetched);
+            return Ok(List { releases, fetched, is_fresh: false, trouble: None });
+        }
+        let Some(remote) = &self.remote else {
+            return Err(ReleaseError::NotKept { name: "the list of releases".to_owned() });
         };
-        let (remote, kept) = remote;
         let etag = kept.as_ref().and_then(|(_, list)| list.etag.as_deref());
         let answer = remote.list(repo, etag).and_then(|answer| match answer {
             ListAnswer::New { json, etag } => {
@@ -82,13 +90,28 @@ impl Library {
                     // Without it, the next command asks again.
                     let _ = cache.keep_list(repo, &list);
                 }
-                Ok(List { releases, fetched: now, trouble: None })
+                Ok(List { releases, fetched: now, is_fresh: true, trouble: None })
             }
+            // Somebody interferes with the connection.
+            (
+                Err(
+                    error @ (ReleaseError::ForeignHost { .. }
+                    | ReleaseError::Certificate { .. }
+                    | ReleaseError::BadList(_)
+                    | ReleaseError::TooLong { .. }),
+                ),
+                _,
+            )
+            | (Err(error), None) => Err(error),
             (Err(trouble), Some((releases, list))) => {
-                Ok(List { releases, fetched: list.fetched, trouble: Some(trouble) })
+                Ok(List { releases, fetched: list.fetched, is_fresh: false, trouble: Some(trouble) })
             }
-            (Err(error), None) => Err(error),
         }
+    }
+
+    /// Whether files are fetched to a folder, which may hold anything already.
+    fn is_target(&self) -> bool {
+        self.remote.is_some() && self.cache.as_ref().is_some_and(Cache::is_foreign)
     }
 
     /// Whether this file of a release is kept.
@@ -104,34 +127,44 @@ impl Library {
         part: &Part,
         on_bytes: OnBytes<'_>,
     ) -> Result<Fetched, ReleaseError> {
-        if let (Wanted::Tag(tag), false) = (wanted, self.refreshes)
+        if let (Wanted::Tag(tag), false, false) = (wanted, self.refreshes, self.is_target())
             && let Some(fetched) = self.kept(tag, part)?
         {
             return Ok(fetched);
         }
         let list = self.list(part.repo());
-        let (tag, asset, has_list) = match list {
-            Ok(list) => match choose(&list.releases, wanted) {
-                Ok(release) => (release.tag.clone(), asset(release, part)?.clone(), true),
-                Err(error) => return Err(error),
-            },
+        // The release may be newer than the kept list.
+        let list = match list {
+            Ok(list)
+                if choose(&list.releases, wanted).is_err() && !list.is_fresh && list.trouble.is_none() =>
+            {
+                self.list_now(part.repo(), true)
+            }
+            list => list,
+        };
+        let (tag, asset, trouble, has_list) = match list {
+            Ok(list) => {
+                let release = choose(&list.releases, wanted)?;
+                (release.tag.clone(), asset(release, part)?.clone(), list.trouble, true)
+            }
             // Without the API, a file can still be fetched by its name.
-            Err(error @ (ReleaseError::RateLimited { .. } | ReleaseError::Status { .. })) => {
+            Err(error) if is_overloaded(&error) => {
                 let Some(remote) = &self.remote else { return Err(error) };
                 let tag = match wanted {
                     Wanted::Tag(tag) => tag.clone(),
-                    Wanted::Latest => remote.latest(part.repo()).map_err(|_| error)?,
+                    Wanted::Latest => remote.latest(part.repo()).map_err(|_| error.clone())?,
                 };
                 let name = match part {
                     Part::Firmware(platform) => format!("firmware-{platform}-{tag}.zip"),
                     Part::Loader => format!("cf2loader-{tag}.bin"),
                 };
-                (tag, Asset { name, size: 0, sha256: None }, false)
+                (tag, Asset { name, size: 0, sha256: None }, None, false)
             }
             Err(error) => return Err(error),
         };
         let place = Place { repo: part.repo(), tag: &tag, name: &asset.name };
-        self.fetch(place, &asset, has_list, on_bytes)
+        let fetched = self.fetch(place, &asset, has_list, on_bytes)?;
+        Ok(Fetched { trouble, ..fetched })
     }
 
     /// A kept file of this release.
@@ -143,7 +176,11 @@ impl Library {
         let Ok(asset) = asset(&release, part) else { return Ok(None) };
         let place = Place { repo: part.repo(), tag, name: &asset.name };
         let Some((bytes, pin)) = cache.file(place) else { return Ok(None) };
-        let trust = if pin.is_published { Trust::AsPublished } else { Trust::AsBefore };
+        let trust = match pin.is_published {
+            _ if cache.is_foreign() => Trust::FromFolder,
+            true => Trust::AsPublished,
+            false => Trust::AsBefore,
+        };
         self.checked(place, bytes, trust).map(Some)
     }
 
@@ -156,7 +193,7 @@ impl Library {
         on_bytes: OnBytes<'_>,
     ) -> Result<Fetched, ReleaseError> {
         let cache = self.cache.as_ref();
-        let pin = cache.and_then(|cache| cache.pin(place));
+        let pin = cache.filter(|cache| !cache.is_foreign()).and_then(|cache| cache.pin(place));
         // A release is not supposed to change. If GitHub now reports another hash, somebody has to look.
         if let (Some(pin), Some(now)) = (pin, asset.sha256)
             && pin.sha256 != now
@@ -167,7 +204,12 @@ impl Library {
                 found: now,
             });
         }
-        let bytes = match cache.and_then(|cache| cache.file(place)) {
+        // A file in a folder may be anything.
+        let is_usable = |(bytes, _): &(Vec<u8>, Pin)| match asset.sha256 {
+            Some(expected) => Sha256::of(bytes) == expected,
+            None => !self.is_target(),
+        };
+        let bytes = match cache.and_then(|cache| cache.file(place)).filter(is_usable) {
             Some((bytes, _)) => bytes,
             None => self.download(place, asset, has_list, on_bytes)?,
         };
@@ -178,6 +220,7 @@ impl Library {
                 self.forget(place);
                 return Err(ReleaseError::OtherDigest { name, expected, found });
             }
+            _ if self.remote.is_none() && cache.is_some_and(Cache::is_foreign) => Trust::FromFolder,
             (Some(_), _) => Trust::AsPublished,
             (None, Some(pin)) if pin.sha256 != found => {
                 self.forget(place);
@@ -185,13 +228,16 @@ impl Library {
             }
             (None, Some(pin)) if pin.is_published => Trust::AsPublished,
             (None, Some(_)) => Trust::AsBefore,
-            (None, None) => Trust::FirstUse,
+            (None, None) if has_list => Trust::FirstUse,
+            (None, None) => Trust::NotAsked,
         };
-        let fetched = self.checked(place, bytes, trust)?;
-        if let Some(cache) = cache.filter(|cache| !cache.is_read_only()) {
-            let pin = Pin { sha256: found, is_published: trust == Trust::AsPublished };
-            // Without its hash, the file is fetched again next time.
-            let _ = cache.keep_pin(place, pin);
+        let mut fetched = self.checked(place, bytes, trust)?;
+        let pin = Pin { sha256: found, is_published: trust == Trust::AsPublished };
+        if let Some(cache) = cache.filter(|cache| !cache.is_read_only())
+            && cache.keep_pin(place, pin).is_err()
+        {
+            // Without its hash, a file does not count as kept.
+            fetched.path = None;
         }
         Ok(fetched)
     }
@@ -204,7 +250,15 @@ impl Library {
             ReleaseError::NotAnImage { name: place.name.to_owned(), why: error.to_string() }
         })?;
         let path = self.cache.as_ref().map(|cache| cache.path(place)).filter(|path| path.is_file());
-        Ok(Fetched { tag: place.tag.to_owned(), name: place.name.to_owned(), image, path, sha256, trust })
+        Ok(Fetched {
+            tag: place.tag.to_owned(),
+            name: place.name.to_owned(),
+            image,
+            path,
+            sha256,
+            trust,
+            trouble: None,
+        })
     }
 
     fn forget(&self, place: Place<'_>) {
@@ -235,34 +289,33 @@ impl Library {
         let cache = self.cache.as_ref().filter(|cache| !cache.is_read_only());
         // A part can be continued only if the whole can be checked.
         let download = cache.map(|cache| cache.begin(place, asset.sha256.is_some())).transpose();
-        let Ok(Some(mut download)) = download else {
-            // The folder cannot be written: flash what is in memory, without keeping it.
+        // Flash what is in memory, without keeping it.
+        let in_memory = |on_bytes: OnBytes<'_>| {
             let mut bytes = Vec::new();
-            remote.file(&request(0), &mut bytes, on_bytes)?;
-            return Ok(bytes);
+            remote.file(&request(0), &mut bytes, on_bytes).map(|()| bytes)
         };
-        if has_list && download.len > asset.size {
-            restart(&mut download).map_err(|error| disk(place, &error))?;
+        let Ok(Some(mut download)) = download else { return in_memory(on_bytes) };
+        if has_list && download.len > asset.size && restart(&mut download).is_err() {
+            return in_memory(on_bytes);
         }
         let from = download.len;
         match remote.file(&request(from), &mut download, on_bytes) {
             Ok(()) => {}
-            Err(
-                error @ (ReleaseError::Cut { .. }
-                | ReleaseError::NoAnswer { .. }
-                | ReleaseError::Unreachable { .. }
-                | ReleaseError::RateLimited { .. }
-                | ReleaseError::Stopped),
-            ) => {
-                download.leave();
-                return Err(error);
+            Err(ReleaseError::Disk { .. }) => {
+                // The disk may be full, which does not keep a drone from being flashed.
+                download.discard();
+                return in_memory(on_bytes);
             }
-            Err(error) => {
+            Err(error @ (ReleaseError::TooLong { .. } | ReleaseError::OtherSize { .. })) => {
                 download.discard();
                 return Err(error);
             }
+            Err(error) => {
+                download.leave();
+                return Err(error);
+            }
         }
-        let bytes = contents(&mut download).map_err(|error| disk(place, &error))?;
+        let Ok(bytes) = contents(&mut download) else { return in_memory(on_bytes) };
         let found = Sha256::of(&bytes);
         match asset.sha256 {
             Some(expected) if expected != found => {
@@ -275,7 +328,8 @@ impl Library {
             }
             _ => {
                 if let Some(cache) = cache {
-                    cache.finish(download, place).map_err(|error| disk(place, &error))?;
+                    // If this fails, the file is in memory only.
+                    let _ = cache.finish(download, place);
                 }
                 Ok(bytes)
             }
@@ -283,8 +337,9 @@ impl Library {
     }
 }
 
-fn disk(place: Place<'_>, error: &io::Error) -> ReleaseError {
-    ReleaseError::Disk { place: place.name.to_owned(), why: error.to_string() }
+/// Whether the API refuses requests that the site still answers.
+fn is_overloaded(error: &ReleaseError) -> bool {
+    matches!(error, ReleaseError::RateLimited { .. } | ReleaseError::Status { status: 500.., .. })
 }
 
 fn restart(download: &mut Download) -> io::Result<()> {

@@ -157,12 +157,20 @@ impl Remote {
             range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
         };
         let mut done = from;
-        if from > 0 && !(response.status() == StatusCode::PARTIAL_CONTENT && begins_there(&response)) {
-            // The server starts at the beginning, or has no such range because the file was replaced.
-            sink.restart().map_err(|error| disk(name, &error))?;
-            done = 0;
-            if response.status() != StatusCode::OK {
+        if from > 0 {
+            let is_other = match response.status() {
+                StatusCode::PARTIAL_CONTENT => !begins_there(&response),
+                // The file was replaced by a shorter one.
+                StatusCode::RANGE_NOT_SATISFIABLE => true,
+                _ => false,
+            };
+            if is_other {
                 response = self.get(&url, &[])?.1;
+            }
+            if is_other || response.status() == StatusCode::OK {
+                // The server starts at the beginning.
+                sink.restart().map_err(|error| disk(name, &error))?;
+                done = 0;
             }
         }
         let response = accepted(&host, response)?;
@@ -251,10 +259,13 @@ impl Remote {
     }
 
     fn agent(&self, proxy: Option<&str>, roots: RootCerts) -> Result<Agent, ReleaseError> {
-        let wrong = |error: ureq::Error| ReleaseError::Proxy {
-            proxy: shown_proxy(proxy.unwrap_or_default()),
-            why: error.to_string(),
-        };
+        let proxy_error =
+            |why: String| ReleaseError::Proxy { proxy: shown_proxy(proxy.unwrap_or_default()), why };
+        let wrong = |error: ureq::Error| proxy_error(error.to_string());
+        // ureq would panic.
+        if proxy.is_some_and(|proxy| proxy.starts_with("socks")) {
+            return Err(proxy_error("cfdfu supports only HTTP proxies".to_owned()));
+        }
         let proxy = proxy.map(Proxy::new).transpose().map_err(wrong)?;
         let config = Agent::config_builder()
             .https_only(self.test.is_none())
@@ -292,7 +303,8 @@ fn accepted(host: &str, response: Response<Body>) -> Result<Response<Body>, Rele
     match status {
         200 | 206 => Ok(response),
         403 | 429 if is_limited || status == 429 => {
-            let later = number("retry-after").map(|seconds| crate::clock::unix_seconds() + seconds);
+            let later =
+                number("retry-after").map(|seconds| crate::clock::unix_seconds().saturating_add(seconds));
             let until = later.or_else(|| number("x-ratelimit-reset"));
             Err(ReleaseError::RateLimited { host: host.to_owned(), until })
         }
@@ -370,4 +382,72 @@ fn host_of(url: &str) -> &str {
 fn is_loopback(url: &str) -> bool {
     let host = host_of(url).rsplit_once(':').map_or(host_of(url), |(host, _)| host);
     url.starts_with("http://") && matches!(host, "127.0.0.1" | "localhost" | "[::1]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_chosen_by_the_rules_of_curl() {
+        let names = |names: &str| names.split(',').map(str::to_owned).collect();
+        let proxy = |no_proxy: &str, host: &str| {
+            let https_proxy = Some("http://proxy:3128".to_owned());
+            Environment { https_proxy, no_proxy: names(no_proxy) }.proxy_for(host).is_some()
+        };
+        assert!(proxy("example.org", "github.com") && proxy("hub.com", "github.com"));
+        for no_proxy in ["github.com", ".github.com", "example.org,github.com", "*"] {
+            assert!(!proxy(no_proxy, "api.github.com"), "{no_proxy}");
+        }
+        assert!(!proxy("github.com", "github.com"));
+        assert_eq!(Environment::default().proxy_for("github.com"), None);
+        assert_eq!(shown_proxy("http://me:secret@proxy:3128"), "proxy:3128");
+    }
+
+    #[test]
+    fn a_redirect_may_lead_only_to_github_and_only_with_tls() {
+        let limits = Limits::default();
+        let remote = |test: Option<&str>| Remote {
+            limits,
+            test: test.map(str::to_owned),
+            token: None,
+            environment: Environment::default(),
+        };
+        let real = remote(None);
+        for url in ["https://github.com/x", "https://release-assets.githubusercontent.com/y?z#a"] {
+            assert!(real.is_allowed(url), "{url}");
+        }
+        for url in [
+            "http://github.com/x",
+            "https://github.com.evil.org/x",
+            "https://evil.org/github.com",
+            "https://evil.org?github.com",
+            "https://github.com@evil.org/x",
+            "https://evil.org#@github.com/",
+            "https://github.com:444/x",
+            "ftp://github.com/x",
+            "//evil.org/x",
+            "",
+        ] {
+            assert!(!real.is_allowed(url), "{url}");
+        }
+        let test = remote(Some("http://127.0.0.1:8000"));
+        assert!(test.is_allowed("http://127.0.0.1:8000/x") && !test.is_allowed("http://127.0.0.1:9/x"));
+    }
+
+    #[test]
+    fn only_this_computer_can_take_the_place_of_github() {
+        for url in ["http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "https://127.0.0.1",
+            "http://evil.org",
+            "http://127.0.0.1@evil.org",
+            "http://127.0.0.1.evil.org",
+            "",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
 }

@@ -40,6 +40,9 @@ pub(crate) fn release_error(error: &ReleaseError, now: u64) -> Problem {
             );
             format!("{wait}, or set GITHUB_TOKEN to a token of your account, which may ask more often.")
         }
+        E::Status { status: 401, .. } => {
+            "GITHUB_TOKEN may have expired. Unset it, or set a new one.".to_owned()
+        }
         E::Status { .. } | E::TooManyRedirects { .. } | E::Cut { .. } => {
             "Run the command again. A download continues where it stopped.".to_owned()
         }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -35,6 +36,8 @@ pub enum Manner {
     Whole,
     /// Answers a `Range` with another one.
     OtherRange,
+    /// Does not answer.
+    Silent,
 }
 
 /// What the list says about the hashes of the files.
@@ -109,7 +112,7 @@ impl GitHub {
         self.state.lock().unwrap().file = manner;
     }
 
-    /// The requests since the last call, as in `GET /repos/… range=bytes=5-`.
+    /// The requests since the last call, as in `GET /repos/… range=bytes=5- token`.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
@@ -119,7 +122,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
     reader.read_line(&mut first)?;
-    let (mut range, mut etag) = (None, None);
+    let (mut range, mut etag, mut token) = (None, None, "");
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -128,6 +131,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             Some((name, value)) if name.eq_ignore_ascii_case("if-none-match") => {
                 etag = Some(value.to_owned());
             }
+            Some((name, _)) if name.eq_ignore_ascii_case("authorization") => token = " token",
             Some(_) => {}
             None => break,
         }
@@ -135,10 +139,13 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
     let mut state = state.lock().unwrap();
     let shown = range.as_ref().map(|range| format!(" range={range}")).unwrap_or_default();
-    state.requests.push(format!("GET {path}{shown}"));
+    state.requests.push(format!("GET {path}{shown}{token}"));
     let manner = if path.contains("/download/") { state.file.clone() } else { state.list.clone() };
     let answer = answer(&state, &path, range.as_deref(), etag.as_deref(), &manner);
     drop(state);
+    if manner == Manner::Silent {
+        thread::sleep(Duration::from_secs(30));
+    }
     let mut stream = stream;
     let Answer { status, headers, body, announced } = answer;
     let length = announced.unwrap_or(body.len());

@@ -6,7 +6,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
+use cfdfu::image::Sha256;
 use cfdfu::sim::images;
 use zip::CompressionMethod;
 
@@ -220,8 +222,23 @@ fn an_interrupted_download_continues() {
             let requests = desk.github.requests();
             let continues = requests.iter().any(|it| it.ends_with(&format!("range=bytes={cut}-")));
             assert_eq!(continues, cut > 0, "{cut} {requests:?}");
+            let downloads = requests.iter().filter(|it| it.contains("/download/")).count();
+            assert!(downloads == 1 || then == Manner::OtherRange, "{cut} {requests:?}");
             assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"], "{cut} {then:?}");
         }
+    }
+    // A server that refuses for a while does not cost what has arrived.
+    for manner in [Manner::Status(429, "retry-after: 60\r\n"), Manner::Status(503, ""), Manner::Loop] {
+        let desk = Desk::new();
+        desk.github.file(Manner::Cut(len / 2));
+        desk.run("fetch --board cf2");
+        desk.github.file(manner.clone());
+        assert_eq!(desk.run("fetch --board cf2").code, 66, "{manner:?}");
+        desk.github.file(Manner::Good);
+        desk.github.requests();
+        desk.run("fetch --board cf2").done();
+        let requests = desk.github.requests();
+        assert!(requests[0].ends_with(&format!("range=bytes={}-", len / 2)), "{manner:?} {requests:?}");
     }
     // The part was of a file that has been replaced since.
     let desk = Desk::new();
@@ -260,6 +277,93 @@ fn a_computer_without_a_network_uses_a_folder() {
     let ran = desk.run("flash --release 2024.01 --demo=dfu");
     assert_eq!(ran.code, 66);
     assert!(ran.err.contains("There are: 2026.08, 2025.02"), "{}", ran.err);
+}
+
+/// Whoever wrote the folder may have written its hashes, too.
+#[test]
+fn a_folder_does_not_vouch_for_itself() {
+    let desk = Desk::new();
+    desk.run("fetch --board cf2 --to stick").done();
+    let path = desk.folder.path("stick/crazyflie-release/2026.08/firmware-cf2-2026.08.zip");
+    let forged = archive("2031.01", "cf2");
+    fs::write(&path, &forged).unwrap();
+    let record = format!(r#"{{"sha256":"{}","published":true}}"#, Sha256::of(&forged));
+    fs::write(path.with_extension("zip.json"), record).unwrap();
+    let out = desk.run("flash --release 2026.08 --from stick --demo=dfu").done();
+    assert!(out.contains("only its structure could be checked") && !out.contains("published"), "{out}");
+    // If GitHub can be asked, it decides.
+    desk.run("fetch 2026.08 --board cf2 --to stick").done();
+    assert_eq!(fs::read(&path).unwrap(), archive("2026.08", "cf2"));
+    // A place where no folder can be is an error, and not a success without a file.
+    desk.folder.file("occupied", "");
+    assert_eq!(desk.run("fetch --board cf2 --to occupied").code, 73);
+}
+
+#[test]
+fn what_is_not_an_image_or_not_the_wanted_file_is_refused() {
+    // Without a list and without a hash, the structure decides.
+    let desk = Desk::new();
+    desk.github.list(Manner::Status(500, ""));
+    desk.github.file(Manner::Page);
+    let ran = desk.run("fetch 2026.08 --board cf2");
+    assert_eq!((ran.code, desk.kept()), (65, Vec::new()), "{}", ran.err);
+    assert!(ran.err.contains("is not an image"), "{}", ran.err);
+    // A checksum that the user gives counts as well.
+    let desk = Desk::new();
+    let flash = |sha256: &str| desk.run(&format!("flash --release 2026.08 --demo=dfu --sha256 {sha256}"));
+    assert!(
+        flash(&Sha256::of(&archive("2026.08", "cf2")).to_string()).done().contains("Flashed and verified")
+    );
+    let ran = flash(&Sha256::of(b"another").to_string());
+    assert_eq!(ran.code, 65);
+    assert!(!ran.out.contains("Erase"), "{}", ran.out);
+    for line in ["flash cf2.bin --release latest", "flash cf2.bin --offline --demo"] {
+        assert_eq!(desk.run(line).code, 2, "{line}");
+    }
+}
+
+#[test]
+fn a_token_goes_to_the_api_alone() {
+    let desk = Desk::new();
+    desk.cfdfu("fetch --board cf2").env("GITHUB_TOKEN", "secret").run().done();
+    let requests = desk.github.requests();
+    assert!(requests[0].ends_with(" token") && requests.len() == 2, "{requests:?}");
+    assert!(!requests[1].contains("token"), "{requests:?}");
+    desk.github.list(Manner::Status(401, ""));
+    let ran = desk.cfdfu("releases --refresh").env("GITHUB_TOKEN", "secret").run();
+    // The kept list is better than none, and the user learns why it is an older one.
+    assert_eq!(ran.code, 0);
+    assert!(ran.err.contains("status 401") && !ran.all().contains("secret"), "{}", ran.err);
+    let ran = Desk::new().folder.cfdfu("releases").env("ALL_PROXY", "socks5://127.0.0.1:9").run();
+    assert_eq!(ran.code, 66, "{}", ran.err);
+    assert!(ran.err.contains("cfdfu supports only HTTP proxies"), "{}", ran.err);
+}
+
+/// A connection that is being opened cannot be interrupted, but the command can.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_download_at_once_and_nothing_is_flashed() {
+    for line in ["releases --json", "flash --release latest --demo=dfu --json"] {
+        let desk = Desk::new();
+        desk.github.list(Manner::Silent);
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin("cfdfu"));
+        command.args(line.split(' ')).env("CFDFU_RELEASES_URL", &desk.github.address);
+        command.env("XDG_CACHE_HOME", desk.folder.path("cache")).stdout(std::process::Stdio::piped());
+        let started = Instant::now();
+        let child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        while desk.github.requests().is_empty() {
+            assert!(started.elapsed() < Duration::from_secs(30));
+            thread::sleep(Duration::from_millis(50));
+        }
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let interrupted = Instant::now();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(75), "{line}");
+        assert!(interrupted.elapsed() < Duration::from_secs(5), "{line}");
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(out.lines().last().unwrap().contains("\"event\":\"result\""), "{line}: {out}");
+    }
 }
 
 /// No other command opens a connection.
