@@ -196,15 +196,23 @@ impl Cache {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let folder = path.parent().unwrap_or(&self.dir);
         fs::create_dir_all(folder)?;
-        let mut builder = tempfile::Builder::new();
-        // Not for this user alone: a folder for a whole lab. The umask applies.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut draft = builder.tempfile_in(folder)?;
+        let mut draft = draft_in(folder)?;
         io::Write::write_all(&mut draft, bytes)?;
         draft.persist(path)?;
         Ok(())
     }
+}
+
+/// A draft that others may read once it is in place: a folder may be for a whole lab. The umask applies.
+#[cfg(unix)]
+fn draft_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    tempfile::Builder::new().permissions(readable).tempfile_in(folder)
+}
+
+#[cfg(not(unix))]
+fn draft_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::NamedTempFile::new_in(folder)
 }
 
 impl Part {
