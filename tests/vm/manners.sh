@@ -68,8 +68,8 @@ stop
 
 echo "== what the drone says of itself"
 start bad-deck 0483:5740
-check "identify names the part that fails its self-test" says "failed: a deck" 0 "$cfdfu" identify
-check "a failed self-test is reported after a flash" says "self-test failed: a deck" 76 "$cfdfu" flash new.bin --require-boot
+check "identify names the part that fails its self-test" says "failed: the deck bcFlow2" 0 "$cfdfu" identify
+check "a failed self-test is reported after a flash" says "self-test failed: the deck bcFlow2" 76 "$cfdfu" flash new.bin --require-boot
 check "and in JSON" says '"self_test":"failed"' 0 "$cfdfu" flash new.bin --full --json
 stop
 start asserting 0483:5740
