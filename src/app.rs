@@ -30,7 +30,7 @@ pub(crate) mod progress;
 pub mod update;
 pub mod wizard;
 
-use batch::{BatchStage, BatchView, DroneFacts, RowJob};
+use batch::{BatchStage, BatchView, DroneFacts};
 pub use devices::{BackgroundIdentify, BusState, Devices, SECTORS, SectorMap};
 use keys::Key;
 use log::Log;
@@ -678,14 +678,14 @@ impl App {
         }
     }
 
-    /// The job of the opened row of a batch.
-    fn opened_row(&self) -> Option<&RowJob> {
-        self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))?.job()
+    /// The batch of which the screen shows one row.
+    pub(crate) fn batch_of_row(&self) -> Option<&BatchView> {
+        self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))
     }
 
     /// The drone of the opened row, and what is known about it. It is not in the device list while its job runs.
     pub(crate) fn opened_drone(&self) -> Option<(&Device, Option<&DroneFacts>)> {
-        let view = self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))?;
+        let view = self.batch_of_row()?;
         let row = view.fleet.rows.get(view.at)?;
         let listed = self.devices.list().iter().find(|it| row.device.may_be_same(it));
         let used = view.job().and_then(|job| job.view.facts.device.as_ref());
@@ -702,10 +702,8 @@ impl App {
 
     /// The sectors of the drone on the screen.
     pub fn map(&self) -> &SectorMap {
-        match self.opened_drone() {
-            Some((_, facts)) => {
-                facts.and_then(|facts| facts.job.as_ref()).map_or(&[None; SECTORS], |job| &job.map)
-            }
+        match self.batch_of_row() {
+            Some(view) => view.job().map_or(&[None; SECTORS], |job| &job.map),
             None => &self.devices.map,
         }
     }
@@ -720,7 +718,7 @@ impl App {
 
     /// The log of what is on the screen: that of the opened row of a batch, otherwise the interface's own.
     pub(crate) fn log_on_screen(&self) -> &Log {
-        self.opened_row().map_or(&self.log, |job| &job.log)
+        self.batch_of_row().and_then(BatchView::job).map_or(&self.log, |job| &job.log)
     }
 
     /// The log that the keys scroll: that of the console on the screen, unless the other log covers it.

@@ -83,7 +83,7 @@ impl FromStr for Wanted {
     fn from_str(text: &str) -> Result<Wanted, Self::Err> {
         match text {
             "latest" => Ok(Wanted::Latest),
-            tag if is_name(tag) => Ok(Wanted::Tag(tag.to_owned())),
+            tag if is_safe_name(tag) => Ok(Wanted::Tag(tag.to_owned())),
             _ => Err("expected a version such as 2026.08, or latest"),
         }
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Wanted {
 }
 
 /// Whether a tag or a file name from a server may become part of a path.
-fn is_name(text: &str) -> bool {
+fn is_safe_name(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     !text.is_empty() && text.len() <= NAME_MAX && text.chars().all(is_plain) && !text.starts_with('.')
 }
@@ -130,12 +130,12 @@ pub(crate) fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
         serde_json::from_slice(json).map_err(|error| ReleaseError::BadList(error.to_string()))?;
     let asset = |entry: AssetEntry| {
         let sha256 = entry.digest.as_deref().map(str::parse).transpose().ok()?;
-        is_name(&entry.name).then_some(Asset { name: entry.name, size: entry.size, sha256 })
+        is_safe_name(&entry.name).then_some(Asset { name: entry.name, size: entry.size, sha256 })
     };
     let release = |entry: Entry| {
         let published = entry.published_at.as_deref().and_then(|time| time.get(..10)).unwrap_or_default();
         let published = published.chars().filter(|c| c.is_ascii_digit() || *c == '-').collect();
-        let is_usable = !entry.draft && is_name(&entry.tag_name);
+        let is_usable = !entry.draft && is_safe_name(&entry.tag_name);
         let assets = entry.assets.into_iter().filter_map(asset).take(ASSETS_MAX).collect();
         let release = Release { tag: entry.tag_name, published, prerelease: entry.prerelease, assets };
         is_usable.then_some(release)
@@ -293,7 +293,7 @@ pub(crate) enum ReleaseError {
     NoSuchRelease { wanted: String, there: Vec<String> },
     #[error("release {tag} has no {part}")]
     NoAsset { tag: String, part: String, there: Vec<String> },
-    #[error("release {tag} has more than one file with {part}")]
+    #[error("release {tag} has more than one {part}")]
     SeveralAssets { tag: String, part: String },
     #[error("{name} has {found} bytes, but {expected} were published")]
     OtherSize { name: String, expected: u64, found: u64 },

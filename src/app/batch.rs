@@ -90,7 +90,7 @@ impl DroneFacts {
     /// The write-protected sectors, if known.
     pub(crate) fn protected(&self) -> &[usize] {
         match self.info.as_deref() {
-            Some(DeviceInfo::InDfu(identity)) => identity.protection.as_ref().map_or(&[], |it| &it.sectors),
+            Some(DeviceInfo::InDfu(identity)) => identity.protected_sectors(),
             Some(DeviceInfo::Running(_)) | None => &[],
         }
     }
@@ -186,8 +186,9 @@ impl BatchView {
                 RowState::Ended(_) => None,
                 RowState::Lost => Some("the drone is away. Plug it in again"),
                 // The job of a row that is repeated is still that of the last time.
-                RowState::Held | RowState::Queued => Some("its job has not started yet"),
-                _ if self.job().is_none() => Some("its job has not started yet"),
+                state if matches!(state, RowState::Held | RowState::Queued) || self.job().is_none() => {
+                    Some("its job has not started yet")
+                }
                 _ => None,
             },
         }

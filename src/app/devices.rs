@@ -177,8 +177,7 @@ impl Devices {
         let before = before.map(|lasting| lasting.radio_chip).unwrap_or_default();
         let (board, protected, radio_chip) = match &*known {
             DeviceInfo::InDfu(identity) => {
-                let protected = identity.protection.as_ref().map(|it| it.sectors.clone());
-                (identity.board.clone(), protected.unwrap_or_default(), before)
+                (identity.board.clone(), identity.protected_sectors().to_vec(), before)
             }
             DeviceInfo::Running(running) => {
                 let code = running.board.as_deref().and_then(crazyflie::code_of);

@@ -334,12 +334,10 @@ impl Console {
         }
         if self.bar.as_ref().is_none_or(|(current, _)| *current != Some(phase)) {
             self.end_bar();
-            let bar = ProgressBar::new(total);
-            let template =
-                "{prefix:>8} [{wide_bar}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
+            let bar = bar_with(
+                total,
+                "{prefix:>8} [{wide_bar}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left",
+            );
             bar.set_prefix(phase.json_name());
             self.bar = Some((Some(phase), bar));
         }
@@ -378,17 +376,13 @@ impl Console {
         }
         let length = total.unwrap_or_default();
         let (_, bar) = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::new(length);
             let template = "fetching [{wide_bar}] {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            (None, bar)
+            (None, bar_with(length, template))
         });
         bar.set_position(done);
     }
 
-    /// Says which file was fetched, and why it can be trusted.
+    /// Prints which file was fetched, and why it can be trusted.
     #[cfg(feature = "releases")]
     pub(super) fn fetched(&mut self, fetched: &Fetched) {
         self.end_bar();
@@ -543,12 +537,7 @@ impl Console {
         self.of_row(id, row, &format!("{name} {mode}"));
         if self.live {
             let (bars, all) = self.bars.get_or_insert_with(|| (MultiProgress::new(), Vec::new()));
-            let bar = bars.add(ProgressBar::new(0));
-            if let Ok(style) =
-                ProgressStyle::with_template("{prefix:>12}  {wide_bar} {percent:>3} %  {msg:<9}")
-            {
-                bar.set_style(style.progress_chars("=> "));
-            }
+            let bar = bars.add(bar_with(0, "{prefix:>12}  {wide_bar} {percent:>3} %  {msg:<9}"));
             bar.set_prefix(location.to_string());
             bar.set_message("queued");
             bar.tick();
@@ -822,6 +811,15 @@ impl Console {
         self.write_log_file(text);
         let _ = writeln!(io::stderr(), "  {text}");
     }
+}
+
+/// A bar for so many steps or bytes.
+fn bar_with(length: u64, template: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
 }
 
 fn columns() -> usize {

@@ -68,9 +68,9 @@ pub(super) fn list(
     let library = Arc::new(library(global, source, refreshes));
     let shared = Arc::clone(&library);
     let list = interruptible(console, move |_| shared.list(Repo::Firmware))?;
-    let List { releases, fetched, trouble, .. } = list;
-    if let Some(trouble) = &trouble {
-        console.note(&format!("Warning: {trouble}. This is an older list."));
+    let List { releases, fetched, stale_because, .. } = list;
+    if let Some(stale_because) = &stale_because {
+        console.note(&format!("Warning: {stale_because}. This is an older list."));
     }
     let minutes = clock::unix_seconds().saturating_sub(fetched) / 60;
     if minutes > 0 {
@@ -200,8 +200,8 @@ fn get(
 ) -> Result<Fetched, Problem> {
     let (shared, wanted, part) = (Arc::clone(library), wanted.clone(), part.clone());
     let fetched = interruptible(console, move |on_bytes| shared.file(&wanted, &part, on_bytes))?;
-    if let Some(trouble) = &fetched.trouble {
-        console.note(&format!("Warning: {trouble}. The release was chosen from an older list."));
+    if let Some(stale_because) = &fetched.stale_because {
+        console.note(&format!("Warning: {stale_because}. The release was chosen from an older list."));
     }
     console.fetched(&fetched);
     Ok(fetched)

@@ -60,6 +60,11 @@ impl Identity {
     pub(crate) fn is_read_protected(&self) -> bool {
         self.protection.as_ref().is_some_and(|protection| protection.read)
     }
+
+    /// The write-protected sectors, as far as they could be read.
+    pub(crate) fn protected_sectors(&self) -> &[usize] {
+        self.protection.as_ref().map_or(&[], |protection| &protection.sectors)
+    }
 }
 
 /// What a running Crazyflie reports about itself.

@@ -123,7 +123,7 @@ impl Cache {
     pub(crate) fn names(&self, repo: Repo, tag: &str) -> Vec<String> {
         let entries = fs::read_dir(self.folder(repo, tag)).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(|name| super::is_name(name)).collect();
+        let mut names: Vec<String> = names.filter(|name| super::is_safe_name(name)).collect();
         names.sort();
         names
     }

@@ -30,7 +30,7 @@ pub(crate) struct List {
     /// It was fetched now.
     is_fresh: bool,
     /// Why it is an older list from this computer.
-    pub trouble: Option<ReleaseError>,
+    pub stale_because: Option<ReleaseError>,
 }
 
 /// A file of a release.
@@ -43,7 +43,7 @@ pub(crate) struct Fetched {
     pub sha256: Sha256,
     pub trust: Trust,
     /// Why the release was chosen from an older list.
-    pub trouble: Option<ReleaseError>,
+    pub stale_because: Option<ReleaseError>,
 }
 
 impl Library {
@@ -58,7 +58,7 @@ impl Library {
 
     fn list_now(&self, repo: Repo, refreshes: bool) -> Result<List, ReleaseError> {
         let now = clock::unix_seconds();
-        // If GitHub can be asked, it is the one to say what belongs into a folder.
+        // If GitHub can be asked, the list in a folder that anybody may have written does not count.
         let kept = self.cache.as_ref().filter(|cache| !(cache.is_foreign() && self.remote.is_some()));
         let kept = kept.and_then(|cache| cache.list(repo));
         let kept = kept.and_then(|list| Some((parse(list.json.as_bytes()).ok()?, list)));
@@ -68,7 +68,7 @@ impl Library {
             && (self.remote.is_none() || is_new(list) && !refreshes)
         {
             let (releases, fetched) = (releases.clone(), list.fetched);
-            return Ok(List { releases, fetched, is_fresh: false, trouble: None });
+            return Ok(List { releases, fetched, is_fresh: false, stale_because: None });
         }
         let Some(remote) = &self.remote else {
             return Err(ReleaseError::NotKept { name: "the list of releases".to_owned() });
@@ -90,9 +90,9 @@ impl Library {
                     // Without it, the next command asks again.
                     let _ = cache.keep_list(repo, &list);
                 }
-                Ok(List { releases, fetched: now, is_fresh: true, trouble: None })
+                Ok(List { releases, fetched: now, is_fresh: true, stale_because: None })
             }
-            // Somebody interferes with the connection.
+            // Something between here and GitHub has changed the answer.
             (
                 Err(
                     error @ (ReleaseError::ForeignHost { .. }
@@ -103,9 +103,12 @@ impl Library {
                 _,
             )
             | (Err(error), None) => Err(error),
-            (Err(trouble), Some((releases, list))) => {
-                Ok(List { releases, fetched: list.fetched, is_fresh: false, trouble: Some(trouble) })
-            }
+            (Err(stale_because), Some((releases, list))) => Ok(List {
+                releases,
+                fetched: list.fetched,
+                is_fresh: false,
+                stale_because: Some(stale_because),
+            }),
         }
     }
 
@@ -136,16 +139,18 @@ impl Library {
         // The release may be newer than the kept list.
         let list = match list {
             Ok(list)
-                if choose(&list.releases, wanted).is_err() && !list.is_fresh && list.trouble.is_none() =>
+                if choose(&list.releases, wanted).is_err()
+                    && !list.is_fresh
+                    && list.stale_because.is_none() =>
             {
                 self.list_now(part.repo(), true)
             }
             list => list,
         };
-        let (tag, asset, trouble, has_list) = match list {
+        let (tag, asset, stale_because, has_list) = match list {
             Ok(list) => {
                 let release = choose(&list.releases, wanted)?;
-                (release.tag.clone(), asset(release, part)?.clone(), list.trouble, true)
+                (release.tag.clone(), asset(release, part)?.clone(), list.stale_because, true)
             }
             // Without the API, a file can still be fetched by its name.
             Err(error) if is_overloaded(&error) => {
@@ -164,7 +169,7 @@ impl Library {
         };
         let place = Place { repo: part.repo(), tag: &tag, name: &asset.name };
         let fetched = self.fetch(place, &asset, has_list, on_bytes)?;
-        Ok(Fetched { trouble, ..fetched })
+        Ok(Fetched { stale_because, ..fetched })
     }
 
     /// A kept file of this release.
@@ -181,7 +186,7 @@ impl Library {
             true => Trust::AsPublished,
             false => Trust::AsBefore,
         };
-        self.checked(place, bytes, trust).map(Some)
+        self.checked(place, bytes, pin.sha256, trust).map(Some)
     }
 
     /// Fetches a file, unless it is kept.
@@ -205,15 +210,14 @@ impl Library {
             });
         }
         // A file in a folder may be anything.
-        let is_usable = |(bytes, _): &(Vec<u8>, Pin)| match asset.sha256 {
-            Some(expected) => Sha256::of(bytes) == expected,
+        let is_usable = |(_, kept): &(Vec<u8>, Pin)| match asset.sha256 {
+            Some(expected) => kept.sha256 == expected,
             None => !self.is_target(),
         };
-        let bytes = match cache.and_then(|cache| cache.file(place)).filter(is_usable) {
-            Some((bytes, _)) => bytes,
+        let (bytes, found) = match cache.and_then(|cache| cache.file(place)).filter(is_usable) {
+            Some((bytes, kept)) => (bytes, kept.sha256),
             None => self.download(place, asset, has_list, on_bytes)?,
         };
-        let found = Sha256::of(&bytes);
         let name = place.name.to_owned();
         let trust = match (asset.sha256, pin) {
             (Some(expected), _) if expected != found => {
@@ -231,7 +235,7 @@ impl Library {
             (None, None) if has_list => Trust::FirstUse,
             (None, None) => Trust::NotAsked,
         };
-        let mut fetched = self.checked(place, bytes, trust)?;
+        let mut fetched = self.checked(place, bytes, found, trust)?;
         let pin = Pin { sha256: found, is_published: trust == Trust::AsPublished };
         if let Some(cache) = cache.filter(|cache| !cache.is_read_only())
             && cache.keep_pin(place, pin).is_err()
@@ -243,8 +247,13 @@ impl Library {
     }
 
     /// Parses the file. Nothing that is not an image is kept.
-    fn checked(&self, place: Place<'_>, bytes: Vec<u8>, trust: Trust) -> Result<Fetched, ReleaseError> {
-        let sha256 = Sha256::of(&bytes);
+    fn checked(
+        &self,
+        place: Place<'_>,
+        bytes: Vec<u8>,
+        sha256: Sha256,
+        trust: Trust,
+    ) -> Result<Fetched, ReleaseError> {
         let image = Image::parse(bytes).map_err(|error| {
             self.forget(place);
             ReleaseError::NotAnImage { name: place.name.to_owned(), why: error.to_string() }
@@ -257,7 +266,7 @@ impl Library {
             path,
             sha256,
             trust,
-            trouble: None,
+            stale_because: None,
         })
     }
 
@@ -267,14 +276,14 @@ impl Library {
         }
     }
 
-    /// Downloads a file into the cache, or into memory if there is no cache.
+    /// Downloads a file into the cache, or into memory if there is no cache. Returns its hash as well.
     fn download(
         &self,
         place: Place<'_>,
         asset: &Asset,
         has_list: bool,
         on_bytes: OnBytes<'_>,
-    ) -> Result<Vec<u8>, ReleaseError> {
+    ) -> Result<(Vec<u8>, Sha256), ReleaseError> {
         let Some(remote) = &self.remote else {
             return Err(ReleaseError::NotKept { name: place.name.to_owned() });
         };
@@ -292,7 +301,9 @@ impl Library {
         // Flash what is in memory, without keeping it.
         let in_memory = |on_bytes: OnBytes<'_>| {
             let mut bytes = Vec::new();
-            remote.file(&request(0), &mut bytes, on_bytes).map(|()| bytes)
+            remote.file(&request(0), &mut bytes, on_bytes)?;
+            let sha256 = Sha256::of(&bytes);
+            Ok((bytes, sha256))
         };
         let Ok(Some(mut download)) = download else { return in_memory(on_bytes) };
         if has_list && download.len > asset.size && restart(&mut download).is_err() {
@@ -331,7 +342,7 @@ impl Library {
                     // If this fails, the file is in memory only.
                     let _ = cache.finish(download, place);
                 }
-                Ok(bytes)
+                Ok((bytes, found))
             }
         }
     }

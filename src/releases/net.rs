@@ -10,7 +10,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
 use super::cache::LIST_MAX;
-use super::{ReleaseError, Repo, is_name};
+use super::{ReleaseError, Repo, is_safe_name};
 
 /// GitHub's hosts: the API, the site, and the two from which it serves files.
 const HOSTS: [&str; 4] =
@@ -20,24 +20,14 @@ const TEST_URL: &str = "CFDFU_RELEASES_URL";
 const REDIRECTS_MAX: usize = 5;
 const CHUNK: usize = 64 * 1024;
 
-/// How long to wait for the network.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub connect: Duration,
-    /// Without a single byte.
-    pub silence: Duration,
-    pub whole: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        let seconds = Duration::from_secs;
-        Limits { connect: seconds(10), silence: seconds(20), whole: seconds(300) }
-    }
-}
+/// Time limit for a connection, including TLS.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a server may send nothing.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Time limit for a whole request.
+const WHOLE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Remote {
-    limits: Limits,
     /// Instead of GitHub.
     test: Option<String>,
     token: Option<String>,
@@ -92,7 +82,6 @@ impl Remote {
         let no_proxy = either("NO_PROXY", "no_proxy").unwrap_or_default();
         let no_proxy = no_proxy.split(',').map(|host| host.trim().to_ascii_lowercase());
         Remote {
-            limits: Limits::default(),
             test: variable(TEST_URL).filter(|url| is_loopback(url)),
             token: either("GITHUB_TOKEN", "GH_TOKEN"),
             environment: Environment {
@@ -133,7 +122,7 @@ impl Remote {
         let (host, response) = self.send(&url, &[])?;
         let location = text(&response, header::LOCATION);
         let tag = location.as_deref().and_then(|url| url.split_once("/releases/tag/")).map(|(_, tag)| tag);
-        match tag.filter(|tag| is_name(tag)) {
+        match tag.filter(|tag| is_safe_name(tag)) {
             Some(tag) => Ok(tag.to_owned()),
             None => Err(ReleaseError::Status { host, status: response.status().as_u16() }),
         }
@@ -237,10 +226,8 @@ impl Remote {
     fn send(&self, url: &str, headers: &[(&str, &str)]) -> Result<(String, Response<Body>), ReleaseError> {
         let host = host_of(url).to_owned();
         let proxy = self.environment.proxy_for(&host).filter(|_| self.test.is_none());
-        // Without certificates on this computer, fall back to Mozilla's, which are built in.
-        let mut roots = vec![RootCerts::PlatformVerifier, RootCerts::WebPki];
-        loop {
-            let agent = self.agent(proxy.as_deref(), roots.remove(0))?;
+        let send = |roots: RootCerts| -> Result<Result<Response<Body>, ureq::Error>, ReleaseError> {
+            let agent = self.agent(proxy.as_deref(), roots)?;
             let mut request = agent.get(url);
             for (name, value) in headers {
                 request = request.header(*name, *value);
@@ -250,11 +237,16 @@ impl Remote {
             if let Some(token) = self.token.as_ref().filter(|_| is_api) {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
-            match request.call() {
-                Ok(response) => return Ok((host, response)),
-                Err(error) if has_no_roots(&error) && !roots.is_empty() => {}
-                Err(error) => return Err(failed(&host, proxy.as_deref(), error)),
-            }
+            Ok(request.call())
+        };
+        let response = match send(RootCerts::PlatformVerifier)? {
+            // Without certificates on this computer, fall back to Mozilla's, which are built in.
+            Err(error) if has_no_roots(&error) => send(RootCerts::WebPki)?,
+            response => response,
+        };
+        match response {
+            Ok(response) => Ok((host, response)),
+            Err(error) => Err(failed(&host, proxy.as_deref(), error)),
         }
     }
 
@@ -274,10 +266,10 @@ impl Remote {
             .max_redirects_will_error(false)
             .proxy(proxy)
             .user_agent(concat!("cfdfu/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(self.limits.connect))
-            .timeout_per_read(Some(self.limits.silence))
-            .timeout_recv_response(Some(self.limits.silence))
-            .timeout_global(Some(self.limits.whole))
+            .timeout_connect(Some(CONNECT))
+            .timeout_per_read(Some(SILENCE))
+            .timeout_recv_response(Some(SILENCE))
+            .timeout_global(Some(WHOLE))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
         Ok(Agent::new_with_config(config))
@@ -406,9 +398,7 @@ mod tests {
 
     #[test]
     fn a_redirect_may_lead_only_to_github_and_only_with_tls() {
-        let limits = Limits::default();
         let remote = |test: Option<&str>| Remote {
-            limits,
             test: test.map(str::to_owned),
             token: None,
             environment: Environment::default(),

@@ -120,7 +120,7 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
             vec!["Stop at the next safe point?".to_owned(), super::over::if_stopped(app).to_owned()]
         }
         // The log of a batch's row is not printed as it grows.
-        Overlay::Log if app.batch().is_some() && !matches!(app.screen, Screen::Batch(_)) => {
+        Overlay::Log if app.batch_of_row().is_some() => {
             app.log_on_screen().lines().iter().map(|line| line.text.clone()).collect()
         }
         Overlay::Log => vec!["The log is already printed above.".to_owned()],

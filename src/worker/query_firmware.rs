@@ -56,8 +56,8 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
     running
 }
 
-/// What the running `device` has printed since it started, as far as nobody has read it yet. Takes a few hundredths of a
-/// second and does not insist: a drone that says nothing can still be flashed.
+/// Reads what the running `device` has printed and nobody has read yet. Takes a few hundredths of a second and makes one
+/// attempt only: a drone whose console cannot be read can still be flashed.
 pub(super) fn printed(ctx: &Ctx<'_>, device: &Device) -> Health {
     let Ok(mut link) = FirmwareLink::try_open(ctx, device, &device.strings.serial) else {
         return Health::default();
