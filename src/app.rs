@@ -4,7 +4,7 @@
 //!
 //! [`batch`] is the table of many drones. [`keys`] is the table of key bindings, [`command_line`] builds the equivalent
 //! command, [`wizard`] guides the user into DFU mode by hand, [`progress`] computes the figures of a job, [`picker`]
-//! chooses a file, and [`log`] keeps the log lines and explains them.
+//! chooses a file, [`releases`] is its page of official releases, and [`log`] keeps the log lines and explains them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +27,7 @@ pub mod keys;
 pub mod log;
 pub mod picker;
 pub(crate) mod progress;
+pub mod releases;
 pub mod update;
 pub mod wizard;
 
@@ -36,8 +37,11 @@ use keys::Key;
 use log::Log;
 use picker::{Entry, Picker};
 use progress::Progress;
+use releases::{ReleaseFile, ReleasesEffect, ReleasesMsg, ReleasesView};
 use wizard::Wizard;
 
+/// Whether this build can fetch official releases.
+pub(crate) const HAS_RELEASES: bool = cfg!(feature = "releases");
 /// The name shown for the demo's built-in image, which is not a file.
 pub(crate) const DEMO_IMAGE: &str = "demo.bin";
 /// The name shown for the demo's built-in bootloader.
@@ -60,6 +64,10 @@ pub struct App {
     pub image: Slot,
     /// The bootloader to restore.
     pub loader: Slot,
+    /// The files of official releases that were chosen.
+    pub fetched: Vec<ReleaseFile>,
+    /// The number of the last request for a release.
+    pub release_requests: u32,
     pub goal: Goal,
     /// The user picked the goal; otherwise it follows from what is plugged in.
     pub goal_is_explicit: bool,
@@ -347,6 +355,8 @@ pub enum Screen {
     Home,
     /// Choosing a file, and the goal that starts once it is chosen.
     Pick(Which, Option<Goal>, Picker),
+    /// Choosing a file of an official release.
+    Releases(Box<ReleasesView>),
     Wizard(WizardView),
     Job(JobView),
     Outcome(Box<Report>, JobFacts),
@@ -475,6 +485,8 @@ pub enum Msg {
     Listed(PathBuf, Result<Vec<Entry>, String>),
     /// The text of the path field when the completion was requested, and the text to append to it.
     Completed(String, String),
+    /// The answer to the request with this number.
+    Releases(u32, ReleasesMsg),
     /// The list of other running instances has changed.
     OtherInstances(Vec<RunningInstance>),
     /// A chosen file has changed since it was read. The job that would write it has not started.
@@ -518,6 +530,8 @@ pub enum Effect {
     List(PathBuf),
     /// Complete this path. The second field is the text of the path field.
     Complete(PathBuf, String),
+    /// A request with this number.
+    Releases(u32, ReleasesEffect),
     /// Apply this input to the simulated drone.
     DemoInput(DemoInput),
     Bell(u8),
@@ -563,6 +577,8 @@ impl App {
             home: None,
             image: Slot::Empty,
             loader: Slot::Empty,
+            fetched: Vec::new(),
+            release_requests: 0,
             goal_is_explicit: false,
             goal: Goal::Flash,
             screen: Screen::Home,
@@ -635,12 +651,21 @@ impl App {
         self.notice = Some((text, self.now + NOTICE));
     }
 
-    /// The files that the next job writes, with the hashes of what was read. The demo's built-in image is not a file.
+    /// The release that a chosen file is from.
+    pub(crate) fn release_of(&self, path: &Path) -> Option<&ReleaseFile> {
+        self.fetched.iter().find(|file| file.path == path)
+    }
+
+    /// Whether the image is only in memory: a built-in one of the demo, or a release that could not be kept.
+    fn is_in_memory(&self, path: &Path) -> bool {
+        let is_built_in = path == Path::new(DEMO_IMAGE) || path == Path::new(DEMO_LOADER);
+        is_built_in || self.release_of(path).is_some_and(|file| !file.is_kept)
+    }
+
+    /// The files that the next job writes, with the hashes of what was read.
     pub(crate) fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
         let file = |which: Which, slot: &Slot| match slot {
-            Slot::Ready(path, image) if path != Path::new(DEMO_IMAGE) && path != Path::new(DEMO_LOADER) => {
-                Some((which, path.clone(), image.sha256))
-            }
+            Slot::Ready(path, image) if !self.is_in_memory(path) => Some((which, path.clone(), image.sha256)),
             _ => None,
         };
         let loader = file(Which::Loader, &self.loader).filter(|_| self.goal == Goal::Restore);

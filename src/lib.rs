@@ -17,7 +17,7 @@
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
 //! | | [`crews`], [`watch`] | the workers and supervisors of a batch; the thread that watches the bus |
 //! | 4, interface | [`fleet`], [`app`], [`ui`] | many drones as pure state; one drone's interface and its pure `update`; the rendering |
-//! | | `releases` | official releases: lists, and which file is for which board |
+//! | | [`releases`] | official releases: lists, and which file is for which board |
 //! | 5, shell | `releases::{net, cache, library}` | the network; what was fetched; which of the two to use |
 //! | | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
@@ -46,8 +46,7 @@ pub mod image;
 pub mod job;
 pub mod plan;
 mod record;
-#[cfg(feature = "releases")]
-mod releases;
+pub mod releases;
 pub mod report;
 pub mod scan;
 mod settings;

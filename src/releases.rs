@@ -1,8 +1,10 @@
 //! Bitcraze's releases on GitHub: which there are, which file is for which board, and what can go wrong on the way.
 //! Everything in this file is pure and works on what a server sent, which is untrusted.
 //!
-//! [`net`] is the only file that opens a network connection, [`cache`] keeps lists and files, and [`library`] decides
+//! `net` is the only file that opens a network connection, `cache` keeps lists and files, and `library` decides
 //! between the two.
+
+#![cfg_attr(not(feature = "releases"), allow(dead_code, reason = "the interface uses only a part of it"))]
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,8 +15,11 @@ use thiserror::Error;
 use crate::crazyflie;
 use crate::image::Sha256;
 
+#[cfg(feature = "releases")]
 pub(crate) mod cache;
+#[cfg(feature = "releases")]
 pub(crate) mod library;
+#[cfg(feature = "releases")]
 pub(crate) mod net;
 
 /// The most releases to keep of a list. One page of GitHub's has thirty.
@@ -28,7 +33,7 @@ const LISTED: usize = 8;
 
 /// Where the files are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repo {
+pub enum Repo {
     /// The tested combination of all parts: one `.zip` for each platform.
     Firmware,
     /// The bootloader of the STM32.
@@ -37,7 +42,7 @@ pub(crate) enum Repo {
 
 impl Repo {
     /// Its path on GitHub.
-    pub(crate) fn path(self) -> &'static str {
+    pub fn path(self) -> &'static str {
         match self {
             Repo::Firmware => "bitcraze/crazyflie-release",
             Repo::Loader => "bitcraze/crazyflie2-stm-bootloader",
@@ -51,7 +56,7 @@ impl Repo {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Release {
+pub struct Release {
     pub tag: String,
     /// The date of publication, as in `2026-08-24`.
     pub published: String,
@@ -61,7 +66,7 @@ pub(crate) struct Release {
 
 /// A file of a release.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Asset {
+pub struct Asset {
     pub name: String,
     /// In bytes.
     pub size: u64,
@@ -125,7 +130,7 @@ struct AssetEntry {
 }
 
 /// Parses a list of releases and sorts it, the newest first. Leaves out drafts, and names that cannot be part of a path.
-pub(crate) fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
+pub fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
     let entries: Vec<Entry> =
         serde_json::from_slice(json).map_err(|error| ReleaseError::BadList(error.to_string()))?;
     let asset = |entry: AssetEntry| {
@@ -160,7 +165,7 @@ pub(crate) fn choose<'r>(releases: &'r [Release], wanted: &Wanted) -> Result<&'r
 
 /// What a file is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub enum Part {
     /// The firmware of this platform, as in `cf2`.
     Firmware(String),
     Loader,
@@ -222,7 +227,7 @@ pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, 
 
 /// Why a file is believed to be the one that was published. Bitcraze signs nothing, so this never proves more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trust {
+pub enum Trust {
     /// Its SHA-256 is the one that GitHub reports.
     AsPublished,
     /// GitHub reports none, but the file is the same as when it was first fetched.
@@ -265,7 +270,7 @@ impl fmt::Display for Trust {
 
 /// Why a release cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(crate) enum ReleaseError {
+pub enum ReleaseError {
     #[error("{host} cannot be reached: {why}")]
     Unreachable { host: String, why: String },
     #[error("{host} does not answer")]

@@ -25,7 +25,7 @@ pub use image::image_error;
 pub(crate) use image::{caution, platform_change, refusal, wrong_checksum};
 pub(crate) use problem::{Advice, Problem, ProblemKind, Remedy};
 #[cfg(feature = "releases")]
-pub(crate) use releases::release_error;
+pub use releases::release_error;
 pub(crate) use right_file::{RIGHT_LOADER, any_image, right_image};
 
 /// Exit statuses, based on sysexits.h; scripts rely on them.

@@ -2,8 +2,8 @@
 //! signals, passes them to `update` with the time, performs the effects, and draws when something has changed. The
 //! worker never waits for the shell.
 //!
-//! [`terminal`] sets up and restores the terminal, [`keyboard`] reads keys, [`bug_report`] saves bug reports, and
-//! [`plain`] is the same interface without a screen.
+//! [`terminal`] sets up and restores the terminal, [`keyboard`] reads keys, [`bug_report`] saves bug reports,
+//! `releases` lists and fetches official releases, and [`plain`] is the same interface without a screen.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -42,6 +42,8 @@ mod background;
 mod bug_report;
 mod keyboard;
 pub(crate) mod plain;
+#[cfg(feature = "releases")]
+mod releases;
 pub(crate) mod terminal;
 
 use crate::sys::signals::Signals;
@@ -111,6 +113,8 @@ struct Shell<'a> {
     starting: Option<Arc<AtomicBool>>,
     /// When the udev rules were read, and whether they let a drone enter DFU mode.
     rules: Option<(Duration, Enter)>,
+    #[cfg(feature = "releases")]
+    releases: releases::Requests,
     /// Watches the bus as long as the shell runs.
     _watcher: watch::Watcher,
 }
@@ -159,6 +163,8 @@ impl<'a> Shell<'a> {
             record: if world.demo.is_some() { None } else { StateDir::of_user() },
             starting: None,
             rules: None,
+            #[cfg(feature = "releases")]
+            releases: releases::Requests::default(),
             _watcher: watcher,
         }
     }
@@ -305,6 +311,12 @@ impl<'a> Shell<'a> {
                     let _ = messages.send(Msg::Completed(typed, crate::sys::folder::complete(&path)));
                 });
             }
+            #[cfg(feature = "releases")]
+            Effect::Releases(number, effect) => {
+                self.releases.perform(self.world, &self.messages, number, effect);
+            }
+            #[cfg(not(feature = "releases"))]
+            Effect::Releases(..) => {}
             Effect::DemoInput(input) => self.demo_input(input),
             Effect::Bell(times) => terminal::bell(times),
             Effect::Copy(text) => terminal::copy(&text),

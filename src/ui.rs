@@ -31,6 +31,7 @@ mod log_panel;
 mod main_panel;
 mod over;
 pub(crate) mod plain_text;
+mod releases_panel;
 mod summary;
 pub mod theme;
 mod wizard_panel;
@@ -254,7 +255,7 @@ fn steps(app: &App) -> [(&'static str, StepState); 5] {
         screen => {
             let drone = if app.devices.selected().is_some() { Done } else { ToCome };
             let file = match (screen, app.slot(app.goal.file())) {
-                (Screen::Pick(..), _) => Now,
+                (Screen::Pick(..) | Screen::Releases(_), _) => Now,
                 (_, Slot::Ready(..)) => Done,
                 (_, Slot::Bad(..)) => Failed,
                 (_, Slot::Empty | Slot::Loading(_)) => ToCome,

@@ -7,6 +7,10 @@ use crate::usb::descriptor::is_printable;
 
 pub(crate) fn command_line(app: &App) -> String {
     let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
+    let file = |slot: &Slot| match slot.path().and_then(|path| app.release_of(path)) {
+        Some(release) => format!("--release {}", quoted(&release.tag)),
+        None => name(slot),
+    };
     let device = match app.devices.selected() {
         Some(device) if app.devices.list().len() > 1 => format!(" --device {}", device.location),
         _ => String::new(),
@@ -21,7 +25,7 @@ pub(crate) fn command_line(app: &App) -> String {
         }
         Goal::Restore => {
             let firmware = app.firmware_of_restore().map(|_| format!(" --firmware {}", name(&app.image)));
-            format!("cfdfu restore-bootloader {}{}{device}", name(&app.loader), firmware.unwrap_or_default())
+            format!("cfdfu restore-bootloader {}{}{device}", file(&app.loader), firmware.unwrap_or_default())
         }
         Goal::Flash | Goal::Recover => {
             let unknown_board = app.preview().is_some_and(|preview| !preview.board.is_passed());
@@ -31,7 +35,7 @@ pub(crate) fn command_line(app: &App) -> String {
             // The demo's built-in image is not a file. The demo uses it if the command names no image.
             let own =
                 app.demo.is_some() && app.image.path().is_some_and(|path| path == Path::new(DEMO_IMAGE));
-            let image = if own { String::new() } else { format!(" {}", name(&app.image)) };
+            let image = if own { String::new() } else { format!(" {}", file(&app.image)) };
             format!("cfdfu flash{image}{mismatch}{device}")
         }
     }

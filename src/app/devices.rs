@@ -199,6 +199,14 @@ impl Devices {
         identified.known.as_deref()
     }
 
+    /// The version of the firmware on the selected drone, if known.
+    pub(crate) fn version(&self) -> Option<&str> {
+        match self.known()? {
+            DeviceInfo::Running(running) => running.version.as_deref(),
+            DeviceInfo::InDfu(identity) => identity.firmware.as_ref()?.firmware()?.version.as_deref(),
+        }
+    }
+
     /// The other running instance that uses the selected device.
     pub(crate) fn held_by(&self) -> Option<&RunningInstance> {
         self.user_of(&self.selected()?.location)

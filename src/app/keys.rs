@@ -4,10 +4,12 @@
 
 use super::batch::{BatchStage, BatchView};
 use super::log::Log;
+use super::releases::{ReleasesView, Request};
 use super::update::console;
 use super::wizard::{Leds, WizardStep};
 use super::{
-    App, BusState, ConsoleView, DemoInput, Goal, JobView, Overlay, Screen, Slot, Stage, Which, Wizard,
+    App, BusState, ConsoleView, DemoInput, Goal, HAS_RELEASES, JobView, Overlay, Screen, Slot, Stage, Which,
+    Wizard,
 };
 use crate::crazyflie::Mode;
 use crate::fleet::Row;
@@ -47,6 +49,7 @@ pub(crate) enum Action {
     Move(isize),
     NextDevice,
     ChooseEntry,
+    Releases(ReleasesAction),
     /// Open the parent folder.
     Parent,
     /// Complete the typed path.
@@ -101,6 +104,23 @@ pub(crate) enum BatchAction {
     Open,
 }
 
+/// An action on the page of official releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReleasesAction {
+    Open,
+    /// Go back to the folder.
+    Close,
+    /// Ask GitHub for the list.
+    List,
+    /// Take the file of the selected release.
+    File,
+    NextPlatform,
+    /// Show or hide pre-releases.
+    ShowPre,
+    /// Give up the running request.
+    Stop,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Binding {
     pub keys: Vec<Key>,
@@ -150,6 +170,7 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
         Screen::Home => home(app),
         Screen::Pick(_, _, picker) if picker.typing.is_some() => typing(),
         Screen::Pick(..) => pick(),
+        Screen::Releases(view) => in_releases(app, view),
         Screen::Wizard(view) => in_wizard(app, &view.wizard),
         Screen::Job(view) => in_job(app, view),
         Screen::Outcome(report, _) => outcome(app, report),
@@ -157,7 +178,7 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
         Screen::Row(view) => in_row(view),
         Screen::Console(view) => in_console(view),
     };
-    let can_act = !matches!(&app.screen, Screen::Pick(..)) && !typing_a_word(app);
+    let can_act = !matches!(&app.screen, Screen::Pick(..) | Screen::Releases(_)) && !typing_a_word(app);
     if let Some(demo) = app.demo.as_ref().filter(|_| can_act) {
         let cable = if demo.plugged { "unplug" } else { "plug in" };
         let button = if demo.button { "let go" } else { "hold button" };
@@ -461,18 +482,65 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
 }
 
 fn pick() -> Vec<Binding> {
-    let mut rows = vec![
-        row(&[Key::Enter, Key::Right], "Enter", "choose", Action::ChooseEntry),
+    let mut rows = vec![row(&[Key::Enter, Key::Right], "Enter", "choose", Action::ChooseEntry)];
+    if HAS_RELEASES {
+        rows.push(row(&[Key::Tab], "Tab", "releases", Action::Releases(ReleasesAction::Open)));
+    }
+    rows.extend([
         row(&[Key::Esc], "Esc", "back", Action::Back),
         row(&[Key::Backspace, Key::Left], "←", "parent folder", Action::Parent),
         row(&[Key::Char('/')], "/", "type a path", Action::Complete),
         row(&[Key::Char('?')], "?", "keys", Action::Help),
-    ];
+    ]);
     // Letters filter the list, so j and k do not move in it.
     rows.extend([
         row(&[Key::Up], "↑", "up", Action::Move(-1)),
         row(&[Key::Down], "↓", "down", Action::Move(1)),
     ]);
+    rows.extend(paging());
+    rows
+}
+
+fn in_releases(app: &App, view: &ReleasesView) -> Vec<Binding> {
+    let on_page = |keys: &[Key], shown, label, action| row(keys, shown, label, Action::Releases(action));
+    let board = app.devices.board().map(|board| board.code.as_str());
+    let mut rows = Vec::new();
+    match (&view.request, &view.list) {
+        (Request::Nothing, None) => {
+            rows.push(on_page(&[Key::Enter], "Enter", "ask GitHub", ReleasesAction::List));
+        }
+        (Request::Nothing, Some(_)) => {
+            let file = view.file(board);
+            let is_kept = file.as_ref().is_ok_and(|(release, asset)| view.is_kept(release, asset));
+            let label = if is_kept { "take it" } else { "download" };
+            let take = on_page(&[Key::Enter, Key::Right], "Enter", label, ReleasesAction::File);
+            rows.push(Binding { why_not: file.err(), ..take });
+        }
+        (Request::KeptList, _) => {}
+        (Request::List | Request::File { .. }, _) => {
+            let keys = [Key::Esc, Key::CtrlC, Key::Char('q')];
+            rows.push(on_page(&keys, "Esc", "stop", ReleasesAction::Stop));
+        }
+    }
+    rows.push(on_page(&[Key::Tab], "Tab", "files", ReleasesAction::Close));
+    if let (Request::Nothing, Some(list)) = (&view.request, &view.list) {
+        if view.which == Which::Image {
+            rows.push(on_page(&[Key::Char('v')], "v", "other board", ReleasesAction::NextPlatform));
+        }
+        if list.folder.is_none() {
+            rows.push(on_page(&[Key::Char('u')], "u", "update the list", ReleasesAction::List));
+        }
+        if view.has_pre() {
+            let label = if view.shows_pre { "hide pre-releases" } else { "pre-releases" };
+            rows.push(on_page(&[Key::Char('p')], "p", label, ReleasesAction::ShowPre));
+        }
+    }
+    if matches!(view.request, Request::Nothing | Request::KeptList) {
+        rows.push(row(&[Key::Esc, Key::Char('q')], "Esc", "back", Action::Back));
+    }
+    rows.push(row(&[Key::Char('?')], "?", "keys", Action::Help));
+    rows.push(row(&[Key::Char('l')], "l", "log", Action::Log));
+    rows.extend(up_down());
     rows.extend(paging());
     rows
 }
@@ -778,6 +846,13 @@ mod tests {
             }
             Screen::Pick(Which::Image, None, picker)
         };
+        let releases = |request| {
+            let picker = super::super::picker::Picker::new("/".into());
+            Screen::Releases(Box::new(ReleasesView {
+                request,
+                ..ReleasesView::new(Which::Image, None, picker)
+            }))
+        };
         let job = |stage| Screen::Job(JobView { stage, ..JobView::new(crate::job::Confirm::Ask) });
         let screens = [
             Screen::Home,
@@ -787,6 +862,8 @@ mod tests {
             Screen::Batch(batch(BatchStage::Over)),
             picker(false),
             picker(true),
+            releases(Request::Nothing),
+            releases(Request::List),
             wizard(WizardStep::Prepare),
             wizard(WizardStep::AskLeds),
             wizard(WizardStep::Answer(Leds::Dark)),

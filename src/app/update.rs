@@ -2,7 +2,8 @@
 //!
 //! It is total: no message makes it panic, in any state. It never blocks and does no I/O. [`job`] handles a job and its
 //! events, [`batch`] the jobs of several drones, [`background_identify`] the background identify, [`blink`] a drone
-//! whose LEDs blink, [`console`] what a drone prints, and [`files`] the choice of a file.
+//! whose LEDs blink, [`console`] what a drone prints, [`files`] the choice of a file, and [`releases`] that of an official
+//! release.
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ mod blink;
 pub(super) mod console;
 mod files;
 mod job;
+mod releases;
 
 use files::{choose_entry, on_changed, on_loaded, open_picker, show_folder};
 
@@ -91,6 +93,10 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
             }
             Vec::new()
         }
+        Msg::Releases(number, msg) => match releases::on_message(app, number, msg) {
+            Some(goal) => job::begin(app, goal, Source::Chosen),
+            None => Vec::new(),
+        },
         Msg::OtherInstances(others) => {
             app.devices.other_instances = others;
             Vec::new()
@@ -271,6 +277,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             Vec::new()
         }
         Action::ChooseEntry => choose_entry(app),
+        Action::Releases(action) => releases::act(app, action),
         Action::Parent => match &app.screen {
             Screen::Pick(which, then, picker) => match picker.folder.parent() {
                 Some(parent) => show_folder(app, *which, *then, parent.to_owned()),
@@ -354,6 +361,7 @@ fn move_selection(app: &mut App, by: isize) -> Vec<Effect> {
     }
     match &mut app.screen {
         Screen::Pick(_, _, picker) => picker.step(by),
+        Screen::Releases(view) => view.step(by),
         Screen::Console(view) => view.log.scroll(by),
         Screen::Batch(view) => {
             let last = view.fleet.rows.len().saturating_sub(1);

@@ -15,7 +15,7 @@ use crate::crazyflie::BOARDS;
 use crate::job::{DeviceInfo, Enter, Job, Outcome, Selector, Task};
 use crate::releases::cache::Cache;
 use crate::releases::library::{Fetched, Library, List};
-use crate::releases::net::{OnBytes, Remote};
+use crate::releases::net::OnBytes;
 use crate::releases::{Part, ReleaseError, Repo, Wanted, choose, platform_of};
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::settings::Settings;
@@ -49,12 +49,13 @@ fn problem(error: &ReleaseError) -> Problem {
 
 fn library(global: &Global, source: &SourceArgs, refreshes: bool) -> Library {
     let settings = || Settings::load().0.releases.source;
-    if let Some(folder) = source.from.clone().or_else(settings) {
-        return Library::new(Some(Cache::at(&folder, true)), None, false);
-    }
     // The demo writes nothing.
-    let cache = Cache::of_user(global.demo.is_some());
-    Library::new(cache, (!source.offline).then(Remote::new), refreshes)
+    let is_read_only = global.demo.is_some();
+    match source.from.clone().or_else(settings) {
+        Some(folder) => Library::of_folder(&folder),
+        None if source.offline => Library::offline(is_read_only),
+        None => Library::online(is_read_only, refreshes),
+    }
 }
 
 /// Lists the releases.
@@ -120,7 +121,7 @@ pub(super) fn fetch(
     console: &mut Console,
 ) -> Result<Exit, Problem> {
     let library = Arc::new(match order.to {
-        Some(folder) => Library::new(Some(Cache::at(folder, false)), Some(Remote::new()), false),
+        Some(folder) => Library::to_folder(folder),
         None => library(global, source, false),
     });
     let mut wanted = order.wanted.clone();

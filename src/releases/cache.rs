@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use directories::ProjectDirs;
@@ -65,7 +66,10 @@ pub(crate) struct Place<'a> {
     pub name: &'a str,
 }
 
-/// A download in progress, in a file of this process alone.
+/// The downloads that this process has begun. One that was stopped may still wait for its server.
+static DOWNLOADS: AtomicU32 = AtomicU32::new(0);
+
+/// A download in progress, in a file of its own.
 pub(crate) struct Part {
     path: PathBuf,
     /// Where an interrupted download is left for the next one.
@@ -163,7 +167,8 @@ impl Cache {
         let folder = self.folder(place.repo, place.tag);
         fs::create_dir_all(&folder)?;
         // A name that starts with a dot is not the name of a file of a release.
-        let own = folder.join(format!(".{}.{}.part", place.name, std::process::id()));
+        let number = DOWNLOADS.fetch_add(1, Ordering::Relaxed);
+        let own = folder.join(format!(".{}.{}-{number}.part", place.name, std::process::id()));
         let left = folder.join(format!(".{}.part", place.name));
         if resumes {
             let claimed = fs::rename(&left, &own).is_ok();

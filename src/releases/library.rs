@@ -2,7 +2,7 @@
 //! sees it: its size and hash against what was published or fetched before, and its structure.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::cache::{Cache, KeptList, Part as Download, Pin, Place};
 use super::net::{FileRequest, ListAnswer, OnBytes, Remote, Sink};
@@ -18,7 +18,6 @@ pub(crate) struct Library {
     cache: Option<Cache>,
     /// `None` if the network must not be used.
     remote: Option<Remote>,
-    /// Ask again, however new the kept list is.
     refreshes: bool,
 }
 
@@ -47,8 +46,24 @@ pub(crate) struct Fetched {
 }
 
 impl Library {
-    pub(crate) fn new(cache: Option<Cache>, remote: Option<Remote>, refreshes: bool) -> Library {
-        Library { cache, remote, refreshes }
+    /// Releases of a folder, which anybody may have made with `fetch --to`.
+    pub(crate) fn of_folder(folder: &Path) -> Library {
+        Library { cache: Some(Cache::at(folder, true)), remote: None, refreshes: false }
+    }
+
+    /// A folder to fetch to.
+    pub(crate) fn to_folder(folder: &Path) -> Library {
+        Library { cache: Some(Cache::at(folder, false)), remote: Some(Remote::new()), refreshes: false }
+    }
+
+    /// The current user's, without the network.
+    pub(crate) fn offline(is_read_only: bool) -> Library {
+        Library { cache: Cache::of_user(is_read_only), remote: None, refreshes: false }
+    }
+
+    /// The current user's, and the network for what is not there. `refreshes`: ask again, however new the kept list is.
+    pub(crate) fn online(is_read_only: bool, refreshes: bool) -> Library {
+        Library { cache: Cache::of_user(is_read_only), remote: Some(Remote::new()), refreshes }
     }
 
     /// The releases, the newest first. If the network fails, the kept list is better than none.

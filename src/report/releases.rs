@@ -6,9 +6,12 @@ use crate::releases::ReleaseError;
 /// How to work on a computer without a network.
 const BY_HAND: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, and use that folder here with \
     `--from FOLDER`.";
+/// The same in the interface, whose picker can open the folder.
+const BY_HAND_HERE: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, copy the folder here, and \
+    choose the file in it (Tab).";
 
 /// `now` is in seconds since 1970.
-pub(crate) fn release_error(error: &ReleaseError, now: u64) -> Problem {
+pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     use ReleaseError as E;
     let (exit, kind) = match error {
         E::BadList(_)
@@ -69,7 +72,31 @@ pub(crate) fn release_error(error: &ReleaseError, now: u64) -> Problem {
         E::Disk { .. } => "Check the free space and the permissions of the folder.".to_owned(),
         E::Stopped => "Run the command again. The download continues where it stopped.".to_owned(),
     };
-    Problem::new(exit, kind, error).advise(advice)
+    let problem = Problem::new(exit, kind, error).advise(advice);
+    match in_interface(error) {
+        Some(advice) => problem.in_interface(advice),
+        None => problem,
+    }
+}
+
+/// The advice in the interface, where it differs: no command is run again there.
+fn in_interface(error: &ReleaseError) -> Option<String> {
+    use ReleaseError as E;
+    Some(match error {
+        E::Unreachable { .. } => format!("Check the network connection. {BY_HAND_HERE}"),
+        E::NoAnswer { host } => {
+            format!("A firewall may block {host}. Ask for it to be allowed. {BY_HAND_HERE}")
+        }
+        E::Status { status: 401, .. } => return None,
+        E::Status { .. } | E::TooManyRedirects { .. } | E::Cut { .. } => {
+            "Try again. A download continues where it stopped.".to_owned()
+        }
+        E::OtherSize { .. } | E::OtherDigest { .. } | E::NotAnImage { .. } => {
+            "The download is damaged, or not what Bitcraze published. Nothing was kept. Try again.".to_owned()
+        }
+        E::NotKept { .. } => format!("It was not fetched to this folder. {BY_HAND_HERE}"),
+        _ => return None,
+    })
 }
 
 /// The time of day in UTC, as in `14:02`.

@@ -12,12 +12,15 @@ use super::{Shell, World};
 use crate::app::batch::BatchView;
 use crate::app::keys::{self, Key};
 use crate::app::log::Log;
+use crate::app::releases::Request;
 use crate::app::update::update;
 use crate::app::{App, BusState, Effect, Msg, Screen, Slot};
 use crate::job::{Level, Phase};
 use crate::sys::signals::{Signal, Signals};
 use crate::ui::plain_text;
 
+/// No list of releases has more rows.
+const ROWS_MAX: u16 = 100;
 /// The maximum length of a typed confirmation word.
 const WORD_MAX: usize = 20;
 /// The longest answer, in bytes: enough for a path.
@@ -176,6 +179,9 @@ fn is_ready(app: &App, interactive: bool) -> bool {
         Screen::Job(_) => !interactive,
         Screen::Batch(view) | Screen::Row(view) => view.is_active() && (!interactive || view.stopping),
         Screen::Pick(_, _, picker) => picker.entries.is_none(),
+        Screen::Releases(view) => {
+            view.request == Request::KeptList || view.request != Request::Nothing && !interactive
+        }
         Screen::Console(view) => view.closing,
         _ => false,
     };
@@ -187,6 +193,7 @@ fn is_ready(app: &App, interactive: bool) -> bool {
 fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let key = |key: Key| Msg::Key(key);
     let line = line.trim();
+    let is_tab = ["tab", "releases"].contains(&&*line.to_ascii_lowercase());
     match &app.screen {
         _ if app.over.is_some() && line == "q" => vec![key(Key::Esc)],
         _ if app.over.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
@@ -195,6 +202,14 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
             let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
             typed.into_iter().chain([key(Key::Esc)]).collect()
         }
+        Screen::Pick(_, _, picker) if is_tab && picker.typing.is_none() => vec![key(Key::Tab)],
+        // The number of a release selects it.
+        Screen::Releases(_) if line.parse::<u16>().is_ok_and(|n| n > 0) => {
+            let down = line.parse::<u16>().unwrap_or(1) - 1;
+            let down = std::iter::repeat_n(key(Key::Down), usize::from(down.min(ROWS_MAX)));
+            std::iter::once(key(Key::Home)).chain(down).collect()
+        }
+        Screen::Releases(_) if is_tab => vec![key(Key::Tab)],
         Screen::Pick(..) if !line.is_empty() => {
             vec![key(Key::Paste(line.to_owned())), key(Key::Enter)]
         }

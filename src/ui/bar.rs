@@ -21,7 +21,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &JobView,
     let head = spread(doing, Line::from(Span::styled(percent, theme.strong)), width);
     let left = Line::from(theme.text(&time_left(view)));
     let phases = phases(&view.facts.progress, width.saturating_sub(left.width()), theme);
-    let lines = vec![head, bar(view, theme, width), spread(phases, left, width)];
+    let lines = vec![head, gauge(view.facts.progress.ratio(), theme, width), spread(phases, left, width)];
     frame.render_widget(Paragraph::new(lines), area);
 }
 
@@ -70,11 +70,12 @@ fn percent(view: &JobView) -> usize {
     share(100, view.facts.progress.ratio())
 }
 
-fn bar<'a>(view: &JobView, theme: &Theme, width: usize) -> Line<'a> {
+/// A bar for a ratio from 0 to 1.
+pub(super) fn gauge<'a>(ratio: f64, theme: &Theme, width: usize) -> Line<'a> {
     let room = width.saturating_sub(2);
     // Draw the edge in eighths of a cell, if the font has such glyphs.
     let steps = theme.eighths.len() + 1;
-    let filled = share(room * steps, view.facts.progress.ratio());
+    let filled = share(room * steps, ratio);
     let (whole, part) = (filled / steps, filled % steps);
     let edge = part.checked_sub(1).and_then(|part| theme.eighths.get(part)).copied().unwrap_or_default();
     let rest = room - whole - usize::from(!edge.is_empty());
@@ -130,7 +131,7 @@ fn time_left(view: &JobView) -> String {
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
-    reason = "0 ≤ ratio < 1"
+    reason = "0 ≤ ratio ≤ 1"
 )]
 fn share(of: usize, ratio: f64) -> usize {
     ((of as f64 * ratio) as usize).min(of)

@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, Wrap};
 
 use super::theme::{Glyphs, Theme};
-use super::{bar, cut, focus, log_panel, rows_of, wizard_panel, wrapped};
+use super::{bar, cut, focus, log_panel, releases_panel, rows_of, wizard_panel, wrapped};
 use crate::app::keys::{Action, Binding, Danger};
 use crate::app::picker::{Entry, EntryKind, Picker};
 use crate::app::{
@@ -34,6 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
             home(app, (usize::from(width), usize::from(height)), theme)
         }
         Screen::Pick(which, _, picker) => return pick(frame, area, app, *which, picker, theme),
+        Screen::Releases(view) => return releases_panel::draw(frame, area, app, view, theme),
         Screen::Wizard(view) => return wizard_panel::draw(frame, area, app, &view.wizard, theme),
         Screen::Job(JobView { stage: Stage::Asking(question), facts, stopping, .. }) => {
             let Some(preview) = &facts.preview else { return };

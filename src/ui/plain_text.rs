@@ -5,16 +5,18 @@
 
 use super::batch_panel;
 use super::main_panel::{PlanRow, about_the_loader, danger_words, entry_name, plan_rows};
+use super::releases_panel;
 use crate::app::batch::BatchStage;
 use crate::app::keys::{Action, Key};
 use crate::app::picker::EntryKind;
+use crate::app::releases::{ReleasesView, Request};
 use crate::app::wizard::{Leds, WizardStep};
-use crate::app::{App, BusState, JobView, Overlay, Screen, Slot, Stage, WizardView, keys};
+use crate::app::{App, BusState, HAS_RELEASES, JobView, Overlay, Screen, Slot, Stage, WizardView, keys};
 use crate::crazyflie::symptoms::SYMPTOMS;
 use crate::doctor::Check;
 use crate::job::Outcome;
 use crate::report;
-use crate::usb::descriptor::clean;
+use crate::usb::descriptor::{clean, is_printable};
 
 /// The lines of the overlay, or of the screen if there is none.
 pub(crate) fn screen_lines(app: &App) -> Vec<String> {
@@ -26,10 +28,9 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
         // Nothing to print until the folder is read.
         Screen::Pick(_, _, picker) if picker.entries.is_none() => Vec::new(),
         Screen::Pick(_, _, picker) => {
-            let mut lines = vec![format!(
-                "Choose a file in {}. Type its path, or just its name:",
-                clean(&picker.folder.display().to_string())
-            )];
+            let or = if HAS_RELEASES { ", or `releases` for Bitcraze's releases" } else { "" };
+            let folder = clean(&picker.folder.display().to_string());
+            let mut lines = vec![format!("Choose a file in {folder}. Type its path, or just its name{or}:")];
             lines.extend(picker.rows().iter().map(|entry| {
                 let name = entry_name(picker, entry);
                 match &entry.kind {
@@ -39,6 +40,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
             }));
             lines
         }
+        Screen::Releases(view) => releases(app, view),
         Screen::Wizard(WizardView { wizard, .. }) => {
             if let Some(words) = wizard.spoken_words(app.now) {
                 return vec![words];
@@ -135,6 +137,43 @@ fn overlay_lines(app: &App, over: &Overlay) -> Vec<String> {
             checks.iter().flat_map(row).flatten().collect()
         }
     }
+}
+
+fn releases(app: &App, view: &ReleasesView) -> Vec<String> {
+    match (&view.request, &view.list) {
+        (Request::KeptList, _) => return Vec::new(),
+        (Request::List, _) => return vec!["Asking api.github.com for the list.".to_owned()],
+        (Request::File { name, .. }, _) => return vec![format!("Downloading {}.", clean(name))],
+        (Request::Nothing, _) => {}
+    }
+    let mut lines = Vec::new();
+    if let Some(problem) = &view.problem {
+        lines.push(printable(&releases_panel::sentence(&problem.to_string())));
+        lines.push(printable(&problem.advice.on_screen()));
+    }
+    let Some(list) = &view.list else {
+        if view.problem.is_none() {
+            lines.extend(releases_panel::invitation(view));
+        }
+        return lines;
+    };
+    if let Some(stale) = &list.stale_because {
+        lines.push(format!("This is an older list: {}.", printable(&stale.to_string())));
+    }
+    lines.push(format!("{}, {}:", releases_panel::title(app, view), releases_panel::source(list)));
+    lines.extend(view.rows().into_iter().enumerate().map(|(n, release)| {
+        let state = releases_panel::row_state(app, view, release);
+        let state = if state.is_empty() { state } else { format!(", {state}") };
+        format!("  {}  {}, {}{state}", n + 1, release.tag, release.published)
+    }));
+    lines.push("Type the number of a release to select it.".to_owned());
+    lines.push(releases_panel::choice(app, view));
+    lines
+}
+
+/// A message, a part of which may be from a server.
+fn printable(text: &str) -> String {
+    text.chars().filter(|&c| is_printable(c)).collect()
 }
 
 fn home(app: &App) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cfdfu::app::batch::BatchStage;
 use cfdfu::app::keys::Key;
+use cfdfu::app::releases::ReleasesMsg;
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoLeds, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::crazyflie::console::RadioChip;
@@ -26,6 +27,8 @@ use cfdfu::usb::TransferError;
 use proptest::prelude::*;
 
 use crate::interface::draw;
+use crate::pictures::releases;
+use crate::releases_page::arrived;
 use crate::support::{World, firmware, flash_job, parse};
 
 fn bus(scenario: &str) -> Msg {
@@ -142,6 +145,9 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => Just(Msg::OtherInstances(vec![RunningInstance { pid: 7, port: "1-1".to_owned(), ..RunningInstance::default() }])),
         1 => Just(Msg::OtherInstances(Vec::new())),
         1 => Just(Msg::Listed(".".into(), Ok(Vec::new()))),
+        2 => (0..6_u32).prop_map(|n| Msg::Releases(n, ReleasesMsg::Listed(Ok(Some(releases()))))),
+        1 => (0..6_u32).prop_map(|n| Msg::Releases(n, ReleasesMsg::Bytes(5, None))),
+        1 => (0..6_u32).prop_map(|n| Msg::Releases(n, arrived(&firmware("2026.08", 20_000)))),
         1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true, leds: DemoLeds::default() })),
     ]
 }

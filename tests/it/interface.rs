@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cfdfu::app::keys::Key;
+use cfdfu::app::releases::{ReleaseList, ReleasesEffect, ReleasesMsg};
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoInput, DemoLeds, Effect, Msg, Slot, Which};
 use cfdfu::clock::Clock;
@@ -32,6 +33,8 @@ pub struct Interface {
     pub effects: Vec<Effect>,
     /// The chosen files, in memory.
     files: HashMap<PathBuf, Vec<u8>>,
+    /// The list of releases that was fetched earlier.
+    pub kept_list: Option<ReleaseList>,
     /// The jobs of a batch that have been started and not run.
     jobs: BTreeMap<usize, Box<Job>>,
     now: Duration,
@@ -55,7 +58,8 @@ impl Interface {
         let supervisor = Supervisor::new(worker.commands.clone(), true, Waits::Interrupted, 0);
         let (app, effects, now) = (App::new(Some(demo)), Vec::new(), Duration::ZERO);
         let (files, jobs) = (HashMap::new(), BTreeMap::new());
-        let mut ui = Interface { app, world, worker, supervisor, effects, files, jobs, now };
+        let kept_list = None;
+        let mut ui = Interface { app, world, worker, supervisor, effects, files, kept_list, jobs, now };
         ui.look();
         ui
     }
@@ -79,6 +83,10 @@ impl Interface {
                     if let Some(bytes) = self.files.get(path) {
                         answers.push(Msg::Loaded(*which, path.clone(), Ok(Box::new(parse(bytes)))));
                     }
+                }
+                Effect::Releases(number, ReleasesEffect::KeptList(_)) => {
+                    let list = ReleasesMsg::Listed(Ok(self.kept_list.clone()));
+                    answers.push(Msg::Releases(*number, list));
                 }
                 Effect::Batch(BatchEffect::Start(id, _, job)) => drop(self.jobs.insert(*id, job.clone())),
                 Effect::Batch(BatchEffect::Cancel(id)) => drop(self.jobs.remove(id)),
@@ -130,6 +138,11 @@ impl Interface {
 
     pub fn key(&mut self, key: char) {
         self.send(Msg::Key(Key::Char(key)));
+    }
+
+    /// Answers the last request for a release.
+    pub fn answer(&mut self, msg: ReleasesMsg) {
+        self.send(Msg::Releases(self.app.release_requests, msg));
     }
 
     pub fn enter(&mut self) {

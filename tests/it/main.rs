@@ -32,6 +32,7 @@
 //! - `soak`: hundreds of flashes in a row
 //! - `terminal`: the real binary in a pseudo-terminal, full screen
 //! - `plain`: the real binary with `--plain`, in a pseudo-terminal and with pipes
+//! - `releases_page`: the picker's page of official releases
 //!
 //! The source:
 //!
@@ -46,9 +47,10 @@
 //!   `real_chips`
 //! - `fault`: a bus on which one transfer fails; for `cuts`, `isolation`, `matrix`, `real_chips`
 //! - `cli`: the real binary with piped input and output; for nearly all tests that run it
-//! - `github`: a server in the place of GitHub; for `json`, `releases`
-//! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `terminal`
-//! - `interface`: the interface without a terminal; for `any_order`, `pictures`, `screens`, `soak`
+//! - `github`: a server in the place of GitHub; for `json`, `releases`, `releases_page`
+//! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `releases_page`, `terminal`
+//! - `interface`: the interface without a terminal; for `any_order`, `pictures`, `releases_page`, `screens`,
+//!   `soak`
 //! - `svg`: draws a screen as a picture; for `pictures`
 //! - `files`: writers of every image format; for `corpus`, `hostile`, `benches/fuzz.rs`
 //! - `rng`: reproducible random numbers; for `hostile`, `benches/fuzz.rs`
@@ -96,6 +98,7 @@ mod plain;
 mod pty;
 mod real_chips;
 mod releases;
+mod releases_page;
 mod rng;
 mod screens;
 mod soak;

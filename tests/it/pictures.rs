@@ -11,11 +11,15 @@ use std::time::Duration;
 use cfdfu::app::keys::Key;
 use cfdfu::app::log::explain;
 use cfdfu::app::picker::{Entry, EntryKind, Picker, Usable};
+use cfdfu::app::releases::{ArrivedFile, ReleaseList, ReleasesMsg};
 use cfdfu::app::wizard::{Leds, Wizard, WizardStep};
 use cfdfu::app::{Aim, App, BusState, Msg, Overlay, Screen, Source, Which, WizardView};
 use cfdfu::dfu::Status;
 use cfdfu::doctor;
+use cfdfu::image::Sha256;
 use cfdfu::job::{Event, LogEntry, WaitFor};
+use cfdfu::releases::{ReleaseError, Trust};
+use cfdfu::report::release_error;
 use cfdfu::scan;
 use cfdfu::sim::drone::SimFault;
 use cfdfu::sim::images;
@@ -25,8 +29,12 @@ use cfdfu::usb::TransferError;
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
+use serde_json::json;
+use zip::CompressionMethod;
+
+use crate::files::release;
 use crate::interface::{Interface, draw, text, theme};
-use crate::support::{SEED_LEN, World, firmware};
+use crate::support::{SEED_LEN, World, firmware, parse};
 use crate::svg;
 
 /// The scenes of the README's pictures.
@@ -114,6 +122,94 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     scenes.push(("px4", Interface::new("px4").app.clone()));
     scenes.push(("clone", Interface::new("clone").app.clone()));
     scenes.push(("read-protected", Interface::new("read-protected").app.clone()));
+    scenes
+}
+
+/// GitHub's list of releases.
+pub fn releases() -> ReleaseList {
+    let asset = |tag: &str, platform: &str| {
+        let name = format!("firmware-{platform}-{tag}.zip");
+        json!({"name": name, "size": 1_943_412, "digest": null})
+    };
+    let release = |tag: &str, published: &str| {
+        let assets: Vec<_> = ["cf2", "cf21bl", "bolt", "tag", "flapper"].map(|it| asset(tag, it)).into();
+        json!({"tag_name": tag, "published_at": published, "prerelease": tag.ends_with("rc1"), "assets": assets})
+    };
+    let list = json!([
+        release("2026.09-rc1", "2026-09-20T10:00:00Z"),
+        release("2026.08", "2026-08-24T10:00:00Z"),
+        release("2026.04", "2026-04-16T10:00:00Z"),
+        release("2025.12.1", "2026-01-14T10:00:00Z"),
+        release("2025.02", "2025-02-20T10:00:00Z"),
+    ]);
+    let kept = [("2026.08".to_owned(), "firmware-cf2-2026.08.zip".to_owned())].into();
+    ReleaseList {
+        releases: cfdfu::releases::parse(list.to_string().as_bytes()).unwrap(),
+        kept,
+        age: Duration::from_secs(720),
+        folder: None,
+        stale_because: None,
+    }
+}
+
+/// Official releases: before the first question, the list, a download, and what may go wrong.
+fn release_scenes() -> Vec<(&'static str, App)> {
+    let mut scenes = Vec::new();
+    let page = |scenario: &str, list: Option<ReleaseList>| {
+        let mut ui = Interface::new(scenario);
+        ui.kept_list = list;
+        ui.key('i');
+        ui.send(Msg::Key(Key::Tab));
+        ui
+    };
+    // 1 December 2026, noon.
+    let problem = |error: &ReleaseError| release_error(error, 1_796_126_400);
+    let host = || "api.github.com".to_owned();
+    let mut ui = page("healthy", None);
+    scenes.push(("releases-first", ui.app.clone()));
+    ui.enter();
+    let limit = ReleaseError::RateLimited { host: host(), until: Some(1_796_126_400 + 1500) };
+    ui.answer(ReleasesMsg::Listed(Err(problem(&limit))));
+    scenes.push(("releases-limit", ui.app.clone()));
+
+    let mut ui = page("healthy", Some(releases()));
+    scenes.push(("releases", ui.app.clone()));
+    ui.key('j');
+    ui.enter();
+    ui.answer(ReleasesMsg::Bytes(720_000, Some(1_943_412)));
+    scenes.push(("releases-download", ui.app.clone()));
+    let digest = ReleaseError::OtherDigest {
+        name: "firmware-cf2-2026.04.zip".to_owned(),
+        expected: Sha256::of(b"published"),
+        found: Sha256::of(b"other"),
+    };
+    ui.answer(ReleasesMsg::Arrived(Err(problem(&digest))));
+    scenes.push(("releases-digest", ui.app.clone()));
+    ui.key('k');
+    ui.enter();
+    let image = parse(&release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored));
+    ui.answer(ReleasesMsg::Arrived(Ok(Box::new(ArrivedFile {
+        tag: "2026.08".to_owned(),
+        name: "firmware-cf2-2026.08.zip".to_owned(),
+        path: Some("/cache/firmware-cf2-2026.08.zip".into()),
+        trust: Trust::AsPublished,
+        image: Box::new(image),
+    }))));
+    scenes.push(("releases-taken", ui.app.clone()));
+
+    let unreachable = ReleaseError::Unreachable { host: host(), why: "its name is not known".to_owned() };
+    let stale = ReleaseList {
+        age: Duration::from_secs(3 * 86_400),
+        stale_because: Some(problem(&unreachable)),
+        ..releases()
+    };
+    let mut ui = page("dead", Some(releases()));
+    ui.key('p');
+    scenes.push(("releases-no-board", ui.app.clone()));
+    ui.key('v');
+    ui.key('u');
+    ui.answer(ReleasesMsg::Listed(Ok(Some(stale))));
+    scenes.push(("releases-offline", ui.app.clone()));
     scenes
 }
 
@@ -298,6 +394,7 @@ fn scenes_of_boards_and_trouble_match_their_snapshots() {
         ("fleet", batch_scenes()),
         ("trouble", trouble_scenes()),
         ("health", health_scenes()),
+        ("picker", release_scenes()),
     ] {
         for (name, app) in scenes {
             for (width, height) in [(80, 24), (60, 16)] {
@@ -365,7 +462,8 @@ fn every_scene_can_be_written_to_a_folder() {
         .chain(board_scenes())
         .chain(batch_scenes())
         .chain(trouble_scenes())
-        .chain(health_scenes());
+        .chain(health_scenes())
+        .chain(release_scenes());
     for (name, app) in all {
         for (width, height) in [(80, 24), (120, 40), (200, 60), (60, 16)] {
             for (tone, colours, paper) in

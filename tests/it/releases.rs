@@ -17,14 +17,14 @@ use crate::files::release;
 use crate::github::{GitHub, Hashes, Manner};
 use crate::support::{SEED_LEN, firmware};
 
-struct Desk {
-    folder: Folder,
-    github: GitHub,
+pub struct Desk {
+    pub folder: Folder,
+    pub github: GitHub,
 }
 
 impl Desk {
     /// A computer without anything fetched, and a GitHub with two releases.
-    fn new() -> Desk {
+    pub fn new() -> Desk {
         let github = GitHub::new();
         github.firmware("2025.02", "cf2", archive("2025.02", "cf2"));
         github.firmware("2026.08", "cf2", archive("2026.08", "cf2"));
@@ -33,7 +33,7 @@ impl Desk {
         Desk { folder: Folder::new(), github }
     }
 
-    fn cfdfu(&self, line: &str) -> Line {
+    pub fn cfdfu(&self, line: &str) -> Line {
         self.folder
             .cfdfu(line)
             .env("CFDFU_RELEASES_URL", &self.github.address)
@@ -41,12 +41,12 @@ impl Desk {
             .fast()
     }
 
-    fn run(&self, line: &str) -> Ran {
+    pub fn run(&self, line: &str) -> Ran {
         self.cfdfu(line).run()
     }
 
     /// The files below the folder for the cache, except the hashes and lists.
-    fn kept(&self) -> Vec<String> {
+    pub fn kept(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.path("cache")];
         while let Some(folder) = folders.pop() {
@@ -402,6 +402,13 @@ fn nothing_connects_unless_a_release_is_asked_for() {
             .fast();
         line.run();
     }
+    // The interface opens the page of releases.
+    folder
+        .cfdfu("--plain --demo")
+        .env("CFDFU_RELEASES_URL", &address)
+        .env("XDG_CACHE_HOME", folder.path("cache"))
+        .input("i\nreleases\nv\nq\nq\n")
+        .run();
     assert_eq!(accepted.load(Ordering::SeqCst), 0);
     // The listener counts.
     folder

@@ -69,7 +69,11 @@ fn soak() {
                     ui.look();
                 }
                 Screen::Outcome(..) | Screen::Home => break,
-                Screen::Pick(..) | Screen::Batch(_) | Screen::Row(_) | Screen::Console(_) => {
+                Screen::Pick(..)
+                | Screen::Releases(_)
+                | Screen::Batch(_)
+                | Screen::Row(_)
+                | Screen::Console(_) => {
                     panic!("flash {n}: no file, or a batch")
                 }
             }

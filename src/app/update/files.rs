@@ -72,6 +72,7 @@ pub(super) fn on_loaded(
     });
     let then = match &app.screen {
         Screen::Pick(picking, then, _) if *picking == which => Some(*then),
+        Screen::Releases(view) if view.which == which => Some(view.then),
         _ => None,
     };
     match admitted {
@@ -88,6 +89,7 @@ pub(super) fn on_loaded(
             app.notify(words);
             let before = match &mut app.screen {
                 Screen::Pick(picking, _, picker) if *picking == which => picker.before.take(),
+                Screen::Releases(view) if view.which == which => view.picker.before.take(),
                 _ => None,
             };
             *slot(app, which) = before.map_or(Slot::Bad(path, problem), |before| *before);
