@@ -85,6 +85,8 @@ pub struct Symptoms {
     pub ssh: bool,
     /// The kind of virtual machine or container that cfdfu runs in, if any.
     pub guest: Option<String>,
+    /// The official releases that are kept on this computer; `None` if this build cannot fetch any.
+    pub releases: Option<Vec<String>>,
     /// Kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
     pub kernel: Option<Vec<String>>,
 }
@@ -145,6 +147,7 @@ pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     checks.extend(rules(symptoms));
     checks.extend(guest(symptoms));
     checks.extend((symptoms.system == System::Linux).then(|| kernel(symptoms)));
+    checks.extend(symptoms.releases.as_deref().map(releases));
     checks
 }
 
@@ -168,6 +171,18 @@ pub(crate) fn rules(symptoms: &Symptoms) -> Vec<Check> {
 
 fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, remedy: impl Into<String>) -> Check {
     Check { name, verdict, found: found.into(), remedy: remedy.into() }
+}
+
+/// What can be flashed without a network.
+fn releases(kept: &[String]) -> Check {
+    let (found, remedy) = match kept {
+        [] => (
+            "none is kept on this computer".to_owned(),
+            "To work without a network, run `cfdfu fetch latest --board all` while there is one.",
+        ),
+        tags => (format!("{} can be flashed without a network", tags.join(", ")), ""),
+    };
+    check("releases", Verdict::Good, found, remedy)
 }
 
 fn usb(symptoms: &Symptoms) -> Check {

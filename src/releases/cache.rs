@@ -132,6 +132,19 @@ impl Cache {
         names
     }
 
+    /// The tags of the releases of which a file is kept, the newest first.
+    pub(crate) fn tags(&self, repo: Repo) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.join(repo.name())).into_iter().flatten().flatten();
+        let tags = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let has_file = |tag: &String| {
+            let names = self.names(repo, tag);
+            names.iter().any(|name| self.pin(Place { repo, tag, name }).is_some())
+        };
+        let mut tags: Vec<String> = tags.filter(|tag| super::is_safe_name(tag) && has_file(tag)).collect();
+        tags.sort_by(|one, two| two.cmp(one));
+        tags
+    }
+
     /// The hash that this file must have; `None` if it was never fetched.
     pub(crate) fn pin(&self, place: Place<'_>) -> Option<Pin> {
         let record: Record = serde_json::from_slice(&read(&self.record_path(place), RECORD_MAX)?).ok()?;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::crazyflie::Mode;
 use crate::doctor::{Hub, Rule, SeenDrone, Symptoms, System, rules_in};
 use crate::job::{Device, Enter};
+#[cfg(feature = "releases")]
+use crate::releases::{Repo, cache::Cache};
 use crate::scan;
 use crate::usb::descriptor::clean;
 use crate::usb::{Bus, BusError, Found, Location, TransferError};
@@ -52,8 +54,18 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
         root: is_root(),
         ssh: env::var_os("SSH_CONNECTION").is_some() || env::var_os("SSH_TTY").is_some(),
         guest: guest(),
+        #[cfg(feature = "releases")]
+        releases: Some(releases()),
+        #[cfg(not(feature = "releases"))]
+        releases: None,
         kernel: kernel(),
     }
+}
+
+/// The official releases that are kept on this computer.
+#[cfg(feature = "releases")]
+fn releases() -> Vec<String> {
+    Cache::of_user(true).map(|cache| cache.tags(Repo::Firmware)).unwrap_or_default()
 }
 
 /// The external hubs that drones are plugged into.

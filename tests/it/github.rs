@@ -38,6 +38,10 @@ pub enum Manner {
     OtherRange,
     /// Does not answer.
     Silent,
+    /// Sends nothing more after this many bytes of the body.
+    Stalls(usize),
+    /// Sends no file until this many downloads have begun.
+    Together(usize),
 }
 
 /// What the list says about the hashes of the files.
@@ -118,7 +122,19 @@ impl GitHub {
     }
 }
 
-fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+/// Waits until this many files have been asked for since the requests were last taken.
+fn wait_for_downloads(state: &Mutex<State>, all: usize) {
+    for _ in 0..500 {
+        let state = state.lock().unwrap();
+        if state.requests.iter().filter(|it| it.contains("/download/")).count() >= all {
+            return;
+        }
+        drop(state);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
     reader.read_line(&mut first)?;
@@ -137,7 +153,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
     }
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut state = state.lock().unwrap();
+    let mut state = shared.lock().unwrap();
     let shown = range.as_ref().map(|range| format!(" range={range}")).unwrap_or_default();
     state.requests.push(format!("GET {path}{shown}{token}"));
     let manner = if path.contains("/download/") { state.file.clone() } else { state.list.clone() };
@@ -146,12 +162,18 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
     if manner == Manner::Silent {
         thread::sleep(Duration::from_secs(30));
     }
+    if let Manner::Together(all) = manner {
+        wait_for_downloads(shared, all);
+    }
     let mut stream = stream;
     let Answer { status, headers, body, announced } = answer;
     let length = announced.unwrap_or(body.len());
     write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n")?;
-    let cut = if let Manner::Cut(n) = manner { n.min(body.len()) } else { body.len() };
+    let cut = if let Manner::Cut(n) | Manner::Stalls(n) = manner { n.min(body.len()) } else { body.len() };
     stream.write_all(&body[..cut])?;
+    if let Manner::Stalls(_) = manner {
+        thread::sleep(Duration::from_secs(30));
+    }
     if manner == Manner::Endless {
         loop {
             stream.write_all(&[0; 4096])?;

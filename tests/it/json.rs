@@ -14,6 +14,9 @@ use crate::support::{SEED_LEN, firmware};
 
 const SCHEMA: &str = include_str!("../../docs/json.schema.json");
 
+/// Runs without a server in the place of GitHub.
+const UNREACHABLE: &str = "fetch 2025.01 --board cf2";
+
 /// Every command, with arguments that succeed and that fail. `{}` is replaced by each scenario in turn.
 const LINES: &[&str] = &[
     "flash cf2.bin --demo={}",
@@ -64,7 +67,10 @@ const LINES: &[&str] = &[
     "fetch 2024.01 --board cf2 --offline",
     "flash --release latest --demo=dfu",
     "flash --release latest --demo=none",
+    "fetch --board bolt",
+    "fetch --board tag",
     "releases --forget",
+    UNREACHABLE,
     "completions bash",
     "man",
     "demo-image new.bin",
@@ -94,6 +100,7 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
         "cf2",
         release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored),
     );
+    github.firmware("2026.08", "bolt", b"no image".to_vec());
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let mut seen = BTreeSet::new();
@@ -106,7 +113,7 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
         }
     };
     for line in LINES.iter().flat_map(all) {
-        let url = &github.address;
+        let url = if line == UNREACHABLE { "http://127.0.0.1:9" } else { &github.address };
         let ran = folder.cfdfu(&line).arg("--json").fast().env("CFDFU_RELEASES_URL", url);
         let ran = ran.env("XDG_CACHE_HOME", folder.path("cache")).run();
         let objects = ran.objects();

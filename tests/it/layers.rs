@@ -170,8 +170,20 @@ const RULES: &[Rule] = &[
     Rule { files: &["settings.rs"], may_use: &[], never: &["rusb", "ratatui"] },
     Rule {
         files: &["sys.rs", "sys"],
-        may_use: &["app", "clock", "crazyflie", "doctor", "image", "job", "report", "scan", "sys", "usb"],
-        never: &["rusb", "ratatui", "crossterm"],
+        may_use: &[
+            "app",
+            "clock",
+            "crazyflie",
+            "doctor",
+            "image",
+            "job",
+            "releases",
+            "report",
+            "scan",
+            "sys",
+            "usb",
+        ],
+        never: &["rusb", "ratatui", "crossterm", "releases::net"],
     },
     Rule {
         files: &["tui"],

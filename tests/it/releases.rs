@@ -2,6 +2,7 @@
 //! happens there, no drone is written with anything but the released file.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -91,6 +92,8 @@ fn a_release_is_listed_fetched_flashed_and_kept() {
     desk.run("fetch --board CF21").done();
     assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"]);
     assert!(desk.run("releases").done().contains("here: cf2"));
+    let doctor = desk.run("doctor");
+    assert!(doctor.out.contains("2026.08 can be flashed without a network"), "{}", doctor.out);
     desk.github.requests();
     // From here on, the network is not needed.
     for line in ["flash --release 2026.08 --demo=healthy", "flash --release latest --offline --demo=dfu"] {
@@ -101,6 +104,7 @@ fn a_release_is_listed_fetched_flashed_and_kept() {
     assert!(loader.contains("cf2loader-1.0.bin"), "{loader}");
     desk.run("releases --forget").done();
     assert_eq!(desk.kept(), Vec::<String>::new());
+    assert!(desk.run("doctor").out.contains("`cfdfu fetch latest --board all` while there is one"));
 }
 
 /// Each drone gets the file for its board, and all get the same release.
@@ -250,15 +254,93 @@ fn an_interrupted_download_continues() {
     desk.run("fetch --board cf2").done();
 }
 
+/// The server answers once all of them have asked.
 #[test]
-fn two_processes_fetch_the_same_file_and_both_get_it() {
+fn four_processes_fetch_the_same_file_at_once_and_all_get_it() {
     let desk = Desk::new();
+    desk.run("releases").done();
+    desk.github.requests();
+    desk.github.file(Manner::Together(4));
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| desk.run("fetch --board cf2").done());
         }
     });
+    assert_eq!(desk.github.requests().len(), 4);
     assert_eq!(desk.kept(), ["firmware-cf2-2026.08.zip"]);
+    let path = desk.folder.path("cache/cfdfu/releases/crazyflie-release/2026.08/firmware-cf2-2026.08.zip");
+    assert_eq!(fs::read(path).unwrap(), archive("2026.08", "cf2"));
+}
+
+/// The server is given up after 20 s, and what has arrived is continued.
+#[test]
+fn a_server_that_falls_silent_is_given_up() {
+    let desk = Desk::new();
+    desk.github.file(Manner::Stalls(100_000));
+    let begun = Instant::now();
+    let ran = desk.run("flash --release latest --demo=dfu");
+    assert_eq!(ran.code, 66, "{}", ran.err);
+    assert!(ran.err.contains("does not answer") && ran.err.contains("firewall"), "{}", ran.err);
+    assert!((15..28).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert!(!ran.out.contains("Erase"), "{}", ran.out);
+}
+
+/// Writing fails in the middle of a download. A drone is flashed all the same; `fetch` says that nothing was kept.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_does_not_keep_a_drone_from_being_flashed() {
+    let desk = Desk::new();
+    desk.run("releases").done();
+    let limited = |arguments: &str| {
+        // The limit is in blocks of 512 bytes or 1 KiB, and the file has 243 KB.
+        let script = format!("trap '' XFSZ; ulimit -f 100; exec \"$CFDFU\" {arguments}");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script]).current_dir(desk.folder.path("."));
+        command.env("CFDFU", assert_cmd::cargo::cargo_bin!("cfdfu"));
+        command.env("CFDFU_RELEASES_URL", &desk.github.address);
+        command.env("XDG_CACHE_HOME", desk.folder.path("cache")).output().unwrap()
+    };
+    let output = limited("fetch 2026.08 --board cf2");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(73), "{err}");
+    assert!(err.contains("could not be kept") && err.contains("free space"), "{err}");
+    assert_eq!(desk.kept(), Vec::<String>::new());
+    // A flash on the real bus, which has no drone, gets as far as looking for one.
+    let output = limited("flash --release 2026.08 --board cf2 --wait 0");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("firmware-cf2-2026.08.zip"), "{err}");
+    assert_ne!(output.status.code(), Some(73), "{err}");
+}
+
+/// A proxy sees only which host is asked for: no path and no token.
+#[test]
+fn a_proxy_sees_the_name_of_the_host_and_nothing_else() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://me:password@{}", listener.local_addr().unwrap());
+    let proxy = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut lines = Vec::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            if line.trim().is_empty() {
+                break;
+            }
+            lines.push(line.trim().to_owned());
+        }
+        (&stream).write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").unwrap();
+        lines
+    });
+    let folder = Folder::new();
+    let line = folder.cfdfu("releases").env("HTTPS_PROXY", &address).env("GITHUB_TOKEN", "secret");
+    let ran = line.env("XDG_CACHE_HOME", folder.path("cache")).run();
+    let asked = proxy.join().unwrap();
+    assert_eq!(asked[0], "CONNECT api.github.com:443 HTTP/1.1");
+    assert!(!asked.join(" ").contains("secret"), "{asked:?}");
+    assert_eq!(ran.code, 66, "{}", ran.err);
+    assert!(ran.err.contains("the proxy 127.0.0.1:") && ran.err.contains("HTTPS_PROXY"), "{}", ran.err);
+    assert!(!ran.all().contains("password") && !ran.all().contains("secret"), "{}", ran.err);
 }
 
 /// A folder on a USB stick takes the place of the network.
