@@ -92,6 +92,14 @@ echo link >&3
 check "and the link is back with the radio" shows sim.log "link to USB [0-9]+, to the radio [0-9]+, given back"
 stop
 
+# This machine has no network.
+echo "== without a network"
+check "a release cannot be fetched" says "api.github.com cannot be reached" 66 "$cfdfu" fetch 2026.08 --board cf2
+check "the advice is to fetch it elsewhere" grep -q "cfdfu fetch --to FOLDER" said
+check "no drone is touched for it" says "not kept on this computer" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
+mkdir -p stick/crazyflie-release
+check "a folder without releases is no source" says "not kept" 66 "$cfdfu" flash --release latest --board cf2 --from stick
+
 echo "== boards that cannot be read"
 start nameless
 check "the board is read even if the OTP memory has no name" says "board is CB10" 65 "$cfdfu" flash new.bin
