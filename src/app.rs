@@ -2,11 +2,12 @@
 //! startup only [`update`](update::update) changes the state. That function is pure and total; its caller passes the
 //! time.
 //!
-//! [`batch`] is the table of many drones. [`keys`] is the table of key bindings, [`command_line`] builds the equivalent
-//! command, [`wizard`] guides the user into DFU mode by hand, [`progress`] computes the figures of a job, [`picker`]
-//! chooses a file, [`releases`] is its page of official releases, and [`log`] keeps the log lines and explains them.
+//! [`batch`] holds the state of a batch, [`devices`] lists the devices on the bus, [`keys`] is the table of key
+//! bindings, [`command_line`] builds the equivalent command, [`wizard`] guides the user through entering DFU mode by
+//! hand, [`progress`] computes the figures of a job, [`picker`] chooses a file, [`releases`] is the picker's page of
+//! official releases, and [`log`] keeps the log lines and explains them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::crazyflie::names::RadioNames;
@@ -37,7 +38,7 @@ use keys::Key;
 use log::Log;
 use picker::{Entry, Picker};
 use progress::Progress;
-use releases::{ReleaseFile, ReleasesEffect, ReleasesMsg, ReleasesView};
+use releases::{ReleasesEffect, ReleasesMsg, ReleasesView};
 use wizard::Wizard;
 
 /// Whether this build can fetch official releases.
@@ -51,37 +52,37 @@ pub(crate) const DEMO_LOADER: &str = "demo-loader.bin";
 pub struct App {
     /// The time of the last message, since startup.
     pub now: Duration,
-    /// The simulated situation, if this is the demo. The screen always shows it.
+    /// The state of the demo; `None` with real drones. The header always shows that the drone is simulated.
     pub demo: Option<Demo>,
     pub devices: Devices,
     /// The radio addresses of drones, from earlier runs and from this one.
     pub names: RadioNames,
-    /// The folder in which the picker opens while no file is chosen. `None` is the current folder.
+    /// The folder in which the picker opens while no file is chosen. `None` means the current folder.
     pub folder: Option<PathBuf>,
-    /// What `~/` stands for in a typed path.
+    /// The home directory, which replaces `~/` in a typed path.
     pub home: Option<PathBuf>,
     /// The firmware to flash.
     pub image: Slot,
     /// The bootloader to restore.
     pub loader: Slot,
-    /// The files of official releases that were chosen.
-    pub fetched: Vec<ReleaseFile>,
-    /// The number of the last request for a release.
+    /// The folder that the settings name as the source of official releases, instead of GitHub.
+    pub release_folder: Option<PathBuf>,
+    /// The number of the last request to list or fetch releases.
     pub release_requests: u32,
     pub goal: Goal,
     /// The user picked the goal; otherwise it follows from what is plugged in.
     pub goal_is_explicit: bool,
     pub screen: Screen,
-    /// The batch whose row the screen shows. Esc returns to it.
+    /// The batch to which Esc returns from a row's outcome.
     pub behind: Option<Box<BatchView>>,
-    /// The console that was closed last, and how many log lines there were. If the drone has not restarted since, its
-    /// console opens with the same lines.
+    /// The console that was closed last, and the number of log lines at that time. If the drone has not restarted
+    /// since, its console opens with the same lines.
     pub closed_console: Option<(usize, Box<ConsoleView>)>,
-    /// Drawn on top of the screen.
+    /// The panel on top of the screen, if any.
     pub over: Option<Overlay>,
-    /// The number of rows that the overlay is scrolled down.
+    /// The number of rows by which the overlay is scrolled down.
     pub overlay_scroll: usize,
-    /// What an undo of the last flash would write. [`App::undo`] also considers an opened row.
+    /// What an undo of the last flash would write. [`App::undo`] also considers an opened row of a batch.
     pub undo: Undo,
     pub rhythm: KeyRhythm,
     /// A screen reader may read the screen, so the wizard allows more time.
@@ -93,7 +94,7 @@ pub struct App {
     pub notice: Option<(String, Duration)>,
     /// The terminal is gone; only a job that is already writing still runs.
     pub detached: bool,
-    /// What the shell opens after this interface has quit.
+    /// What the shell opens after the interface quits.
     pub then: Then,
     /// The exit status of the last job, which becomes the program's exit status; `None` before the first job.
     pub ended: Option<Exit>,
@@ -118,7 +119,7 @@ pub struct KeyRhythm {
     last: Duration,
     /// The time between the last two key presses.
     pub quiet: Duration,
-    /// When an outcome was closed.
+    /// When an outcome was last closed.
     pub closed_outcome: Option<Duration>,
     /// When the stop question closed by itself, because the jobs had ended.
     pub closed_question: Option<Duration>,
@@ -195,11 +196,11 @@ impl JobFacts {
         JobFacts { source, device: None, preview: None, progress, ended }
     }
 
-    /// The backup that an undo writes, and which file it replaces.
+    /// For an undo: the backup that it writes, and which of the two files the backup replaces.
     fn undoes(&self) -> Option<(Which, &Backup)> {
         match &self.source {
             Source::Chosen => None,
-            Source::Undo(before) => Some((before.which(), before)),
+            Source::Undo(backup) => Some((backup.which(), backup)),
         }
     }
 }
@@ -245,7 +246,7 @@ pub struct Demo {
 /// What the simulated drone's LEDs do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DemoLeds {
-    /// Nothing that tells one state from another: a drone that is off, or one that runs normally.
+    /// The drone is off or runs normally.
     #[default]
     Ordinary,
     /// M2 blinks slowly.
@@ -264,12 +265,52 @@ pub enum DemoLeds {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Slot {
     Empty,
-    Loading(PathBuf),
+    Loading(ChosenFile),
     Bad(PathBuf, Problem),
-    Ready(PathBuf, Box<Image>),
+    Ready(ChosenFile, Box<Image>),
 }
 
-/// A backup of what a job overwrote, for the same drone.
+/// The file that an image comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChosenFile {
+    pub path: PathBuf,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Disk,
+    /// Built into the demo. The path is only a name.
+    BuiltIn,
+    /// An official release.
+    Release {
+        tag: String,
+        /// `None` for the bootloader.
+        platform: Option<String>,
+        /// The file is on disk. Otherwise it is only in memory, and the path is only a name.
+        is_kept: bool,
+    },
+}
+
+impl ChosenFile {
+    pub(crate) fn is_release(&self) -> bool {
+        matches!(self.origin, Origin::Release { .. })
+    }
+
+    /// A file that cannot be read again.
+    fn is_in_memory(&self) -> bool {
+        matches!(self.origin, Origin::BuiltIn | Origin::Release { is_kept: false, .. })
+    }
+}
+
+impl<P: Into<PathBuf>> From<P> for ChosenFile {
+    /// A file on disk.
+    fn from(path: P) -> ChosenFile {
+        ChosenFile { path: path.into(), origin: Origin::Disk }
+    }
+}
+
+/// A backup of what a job overwrote, for an undo on the same drone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     /// The previous bytes, at their addresses.
@@ -305,10 +346,15 @@ impl Slot {
         }
     }
 
+    pub(crate) fn is_release(&self) -> bool {
+        matches!(self, Slot::Loading(file) | Slot::Ready(file, _) if file.is_release())
+    }
+
     pub(crate) fn path(&self) -> Option<&PathBuf> {
         match self {
             Slot::Empty => None,
-            Slot::Loading(path) | Slot::Bad(path, _) | Slot::Ready(path, _) => Some(path),
+            Slot::Bad(path, _) => Some(path),
+            Slot::Loading(file) | Slot::Ready(file, _) => Some(&file.path),
         }
     }
 }
@@ -316,7 +362,7 @@ impl Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     Flash,
-    /// Guide the user into DFU mode by hand, then flash.
+    /// Guide the user through entering DFU mode by hand, then flash.
     Recover,
     Restore,
 }
@@ -342,7 +388,7 @@ impl Goal {
     }
 }
 
-/// Which of the two files.
+/// One of the two files that a job can write: firmware or a bootloader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     Image,
@@ -372,13 +418,13 @@ pub enum Screen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsoleView {
     pub device: Device,
-    /// When the console was opened. The times of its lines count from here.
+    /// When the console was opened. The times of its lines are relative to this time.
     pub opened: Duration,
     /// The lines that the drone has printed.
     pub log: Log,
     /// The screen from which the console was opened.
     pub behind: Box<Screen>,
-    /// The link is being given back to the radio.
+    /// The console's job is switching the drone's link back to the radio.
     pub closing: bool,
 }
 
@@ -435,7 +481,7 @@ impl Confirmation {
     }
 }
 
-/// How much longer a plan that is on the screen since `shown` accepts no key; `None` once it does.
+/// How much longer a plan that appeared at `shown` accepts no key; `None` once it accepts keys.
 fn until_read(shown: Duration, now: Duration) -> Option<Duration> {
     (shown + Confirmation::READ).checked_sub(now).filter(|left| !left.is_zero())
 }
@@ -456,12 +502,12 @@ pub enum Overlay {
     Blink(Blink),
 }
 
-/// A drone whose LEDs blink, so that the user sees which one it is.
+/// A drone whose LEDs blink, so that the user sees which drone it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blink {
     pub drone: DroneAt,
     pub until: Duration,
-    /// The user has stopped it, and the drone has not got its LEDs back yet.
+    /// The user has stopped the blinking, but the worker has not released the LEDs yet.
     pub stopping: bool,
 }
 
@@ -530,7 +576,7 @@ pub enum Effect {
     List(PathBuf),
     /// Complete this path. The second field is the text of the path field.
     Complete(PathBuf, String),
-    /// A request with this number.
+    /// Carry out this request. The answer has the same number.
     Releases(u32, ReleasesEffect),
     /// Apply this input to the simulated drone.
     DemoInput(DemoInput),
@@ -577,7 +623,7 @@ impl App {
             home: None,
             image: Slot::Empty,
             loader: Slot::Empty,
-            fetched: Vec::new(),
+            release_folder: None,
             release_requests: 0,
             goal_is_explicit: false,
             goal: Goal::Flash,
@@ -615,18 +661,18 @@ impl App {
 
     /// The backup that is written instead of this file, if the job on the screen is an undo.
     pub(crate) fn undoes(&self, which: Which) -> Option<&Backup> {
-        let begins = match &self.screen {
-            Screen::Wizard(WizardView { aim: Aim::Begin(Source::Undo(before)), .. }) => Some(&**before),
+        let of_wizard = match &self.screen {
+            Screen::Wizard(WizardView { aim: Aim::Begin(Source::Undo(backup)), .. }) => Some(&**backup),
             _ => None,
         };
-        let before = begins.or_else(|| Some(self.facts()?.undoes()?.1))?;
-        (before.which() == which).then_some(before)
+        let backup = of_wizard.or_else(|| Some(self.facts()?.undoes()?.1))?;
+        (backup.which() == which).then_some(backup)
     }
 
     /// The content that the current goal writes.
     pub(crate) fn content(&self) -> Option<&Content> {
         let which = self.goal.file();
-        self.undoes(which).map(|before| &before.content).or_else(|| self.slot(which).content())
+        self.undoes(which).map(|backup| &backup.content).or_else(|| self.slot(which).content())
     }
 
     pub(crate) fn slot(&self, which: Which) -> &Slot {
@@ -651,26 +697,21 @@ impl App {
         self.notice = Some((text, self.now + NOTICE));
     }
 
-    /// The release that a chosen file is from.
-    pub(crate) fn release_of(&self, path: &Path) -> Option<&ReleaseFile> {
-        self.fetched.iter().find(|file| file.path == path)
-    }
-
-    /// Whether the image is only in memory: a built-in one of the demo, or a release that could not be kept.
-    fn is_in_memory(&self, path: &Path) -> bool {
-        let is_built_in = path == Path::new(DEMO_IMAGE) || path == Path::new(DEMO_LOADER);
-        is_built_in || self.release_of(path).is_some_and(|file| !file.is_kept)
-    }
-
-    /// The files that the next job writes, with the hashes of what was read.
-    pub(crate) fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
-        let file = |which: Which, slot: &Slot| match slot {
-            Slot::Ready(path, image) if !self.is_in_memory(path) => Some((which, path.clone(), image.sha256)),
+    /// The chosen file with the hash of the content that was read; `None` if it cannot be read again.
+    pub(crate) fn file_on_disk(&self, which: Which) -> Option<(Which, PathBuf, Sha256)> {
+        match self.slot(which) {
+            Slot::Ready(file, image) if !file.is_in_memory() => {
+                Some((which, file.path.clone(), image.sha256))
+            }
             _ => None,
-        };
-        let loader = file(Which::Loader, &self.loader).filter(|_| self.goal == Goal::Restore);
-        let written = self.goal != Goal::Restore || self.firmware_of_restore().is_some();
-        loader.into_iter().chain(file(Which::Image, &self.image).filter(|_| written)).collect()
+        }
+    }
+
+    /// The files that the next job writes, each with the hash of the content that was read.
+    pub(crate) fn files_of_job(&self) -> Vec<(Which, PathBuf, Sha256)> {
+        let loader = self.file_on_disk(Which::Loader).filter(|_| self.goal == Goal::Restore);
+        let writes_firmware = self.goal != Goal::Restore || self.firmware_of_restore().is_some();
+        loader.into_iter().chain(self.file_on_disk(Which::Image).filter(|_| writes_firmware)).collect()
     }
 
     /// The goal that follows the wizard.
@@ -708,7 +749,7 @@ impl App {
         self.batch().filter(|_| !matches!(self.screen, Screen::Batch(_)))
     }
 
-    /// The drone of the opened row, and what is known about it. It is not in the device list while its job runs.
+    /// The drone of the opened row, and what is known about it. A drone is not in the device list while its job runs.
     pub(crate) fn opened_drone(&self) -> Option<(&Device, Option<&DroneFacts>)> {
         let view = self.batch_of_row()?;
         let row = view.fleet.rows.get(view.at)?;
@@ -746,7 +787,7 @@ impl App {
         self.batch_of_row().and_then(BatchView::job).map_or(&self.log, |job| &job.log)
     }
 
-    /// The log that the keys scroll: that of the console on the screen, unless the other log covers it.
+    /// The log that the keys scroll: that of the console on the screen, unless the log overlay covers it.
     pub(crate) fn scrolled_log(&self) -> &Log {
         match &self.screen {
             Screen::Console(view) if self.over != Some(Overlay::Log) => &view.log,
@@ -798,7 +839,7 @@ impl App {
         }
     }
 
-    /// How much longer the plan on the screen accepts no key; `None` once it does, and without a plan.
+    /// How much longer the plan on the screen accepts no key; `None` once it accepts keys, and without a plan.
     pub(crate) fn until_read(&self, now: Duration) -> Option<Duration> {
         match &self.screen {
             Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(now),
@@ -810,7 +851,7 @@ impl App {
         }
     }
 
-    /// The LEDs of a drone blink, so the worker is busy.
+    /// Whether the LEDs of a drone blink, which keeps the worker busy.
     pub fn is_blinking(&self) -> bool {
         matches!(self.over, Some(Overlay::Blink(_)))
     }
@@ -830,7 +871,7 @@ impl App {
             }
             _ => None,
         };
-        // The batch's limits in time are shorter than a second.
+        // A batch checks its time limits at each tick, and shows times in tenths of a second.
         let batch = self.batch().filter(|view| view.is_active()).map(|_| Duration::from_millis(250));
         let blink = self.is_blinking().then_some(BLINK_HALF);
         let notice = self.notice.as_ref().map(|(_, until)| until.saturating_sub(self.now));
@@ -844,14 +885,15 @@ impl App {
     }
 }
 
-/// How long the LEDs of a blinking drone stay on or off, in the drawing as on the drone.
+/// How long the LEDs of a blinking drone stay on or off, both in the drawing and on the drone.
 pub(crate) const BLINK_HALF: Duration = Duration::from_millis(250);
 
 /// How long a notice is shown.
 const NOTICE: Duration = Duration::from_secs(6);
 
-/// How long the propellers in the outcome's drawing turn, and how long each position is shown.
+/// How long the propellers in the outcome's drawing turn.
 pub(crate) const SPINNING: Duration = Duration::from_secs(3);
+/// How long each position of the propellers is shown.
 pub(crate) const SPIN: Duration = Duration::from_millis(125);
 
 /// The overrides for a chosen image. An image that is not recognised is accepted here, because the plan then asks for a

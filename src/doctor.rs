@@ -1,5 +1,5 @@
 //! Diagnoses why no drone is found or none can be opened. Turns facts about this computer into a checklist with a
-//! verdict and a remedy for each item. Pure: `sys::symptoms` gathers the facts.
+//! verdict and a remedy for each item. This module does no I/O: `sys::symptoms` gathers the facts.
 
 use crate::crazyflie::console::{Health, RadioChip, SelfTest};
 use crate::crazyflie::symptoms;
@@ -85,10 +85,18 @@ pub struct Symptoms {
     pub ssh: bool,
     /// The kind of virtual machine or container that cfdfu runs in, if any.
     pub guest: Option<String>,
-    /// The official releases that are kept on this computer; `None` if this build cannot fetch any.
-    pub releases: Option<Vec<String>>,
+    /// The official releases that need no network; `None` if this build cannot fetch any.
+    pub releases: Option<KeptReleases>,
     /// Kernel messages about devices that could not be enumerated; `None` if the kernel log is not readable.
     pub kernel: Option<Vec<String>>,
+}
+
+/// The official releases on this computer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptReleases {
+    /// The folder that the settings name, instead of the user's own.
+    pub folder: Option<String>,
+    pub tags: Vec<String>,
 }
 
 /// A drone that was found on USB.
@@ -147,7 +155,7 @@ pub fn diagnose(symptoms: &Symptoms) -> Vec<Check> {
     checks.extend(rules(symptoms));
     checks.extend(guest(symptoms));
     checks.extend((symptoms.system == System::Linux).then(|| kernel(symptoms)));
-    checks.extend(symptoms.releases.as_deref().map(releases));
+    checks.extend(symptoms.releases.as_ref().map(releases));
     checks
 }
 
@@ -174,13 +182,17 @@ fn check(name: &'static str, verdict: Verdict, found: impl Into<String>, remedy:
 }
 
 /// What can be flashed without a network.
-fn releases(kept: &[String]) -> Check {
-    let (found, remedy) = match kept {
-        [] => (
+fn releases(kept: &KeptReleases) -> Check {
+    let (found, remedy) = match (&kept.tags[..], &kept.folder) {
+        ([], None) => (
             "none is kept on this computer".to_owned(),
-            "To work without a network, run `cfdfu fetch latest --board all` while there is one.",
+            "To work without a network, run `cfdfu fetch latest --board all` while there is one.".to_owned(),
         ),
-        tags => (format!("{} can be flashed without a network", tags.join(", ")), ""),
+        ([], Some(folder)) => (
+            format!("the folder {folder} of the settings has none"),
+            format!("Run `cfdfu fetch latest --board all --to {folder}` where there is a network."),
+        ),
+        (tags, _) => (format!("{} can be flashed without a network", tags.join(", ")), String::new()),
     };
     check("releases", Verdict::Good, found, remedy)
 }
@@ -309,7 +321,7 @@ fn driver_remedy(id: Id) -> &'static str {
     }
 }
 
-/// The installed rules give this user access to the device.
+/// Whether the installed rules give this user access to the device.
 fn rules_allow(id: Id, symptoms: &Symptoms) -> bool {
     let Some([running, dfu]) = &symptoms.rules else { return false };
     rule("", id, if id == ROM_DFU { dfu } else { running }, symptoms).verdict == Verdict::Good
@@ -356,9 +368,9 @@ fn rule(name: &'static str, id: Id, rules: &[Rule], symptoms: &Symptoms) -> Chec
 
 /// What a drone may draw while it charges its battery, in amperes (crazyflie2-nrf-firmware, `pm.c`).
 const CHARGING: f64 = 0.5;
-/// From this many running Crazyflies on, some USB controllers have no endpoints left: Intel's have 96, a running Crazyflie
-/// needs six, and hubs and other devices share the rest.
-const RUNNING: usize = 15;
+/// With this many running Crazyflies or more, some USB controllers run out of endpoints: Intel's have 96, a running
+/// Crazyflie needs six, and hubs and other devices share the rest.
+const MANY_RUNNING: usize = 15;
 
 /// The power and the speed of a hub with several drones.
 fn hub(hub: &Hub) -> Option<Check> {
@@ -398,7 +410,7 @@ fn hub(hub: &Hub) -> Option<Check> {
 
 /// Whether the USB controller may have too few endpoints for so many running drones.
 fn controller(bus: u8, running: usize) -> Option<Check> {
-    (running >= RUNNING).then(|| {
+    (running >= MANY_RUNNING).then(|| {
         check(
             "controller",
             Verdict::Doubtful,
@@ -469,7 +481,7 @@ pub(crate) fn rules_in(file: &str, text: &str) -> [Vec<Rule>; 2] {
             rest.split('"').next()
         };
         let is = |key: &str, wanted: &str| value(key).is_some_and(|it| it.eq_ignore_ascii_case(wanted));
-        // A rule for ModemManager gives nobody access.
+        // A rule for ModemManager gives no access.
         if !is("{idVendor}", "0483") || line.contains("ID_MM_DEVICE_IGNORE") {
             continue;
         }
@@ -579,7 +591,7 @@ mod tests {
         assert!(verdict(&none, "USB").1.contains("that the drone is plugged into"));
         let empty = Symptoms { devices: 2, ..Symptoms::default() };
         assert!(verdict(&empty, "drone").1.contains("cable that carries data"));
-        let only = |relative| Symptoms { others: vec![(relative, "1-2".to_owned())], ..empty.clone() };
+        let only = |related| Symptoms { others: vec![(related, "1-2".to_owned())], ..empty.clone() };
         assert!(verdict(&only(RelatedDevice::Crazyradio), "drone").1.contains("running or in DFU mode"));
         let clone = only(RelatedDevice::Foreign(&FOREIGN_LOADERS[0]));
         assert!(verdict(&clone, "drone").1.contains("cfdfu does not write to it"));
@@ -607,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_drone_is_judged_by_what_it_says() {
+    fn a_running_drone_is_judged_by_what_it_reports() {
         let health = |lines: &[&str]| {
             let mut health = Health::default();
             for line in lines {

@@ -1,10 +1,10 @@
-//! Bitcraze's releases on GitHub: which there are, which file is for which board, and what can go wrong on the way.
-//! Everything in this file is pure and works on what a server sent, which is untrusted.
+//! Bitcraze's releases on GitHub: which releases exist, which file is for which board, and which errors can occur. This
+//! file does no I/O. It works on the answers of a server, which are untrusted.
 //!
 //! `net` is the only file that opens a network connection, `cache` keeps lists and files, and `library` decides
 //! between the two.
 
-#![cfg_attr(not(feature = "releases"), allow(dead_code, reason = "the interface uses only a part of it"))]
+#![cfg_attr(not(feature = "releases"), allow(dead_code, reason = "the interface uses only a part"))]
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,12 +22,14 @@ pub(crate) mod library;
 #[cfg(feature = "releases")]
 pub(crate) mod net;
 
-/// The most releases to keep of a list. One page of GitHub's has thirty.
+/// Maximum number of releases to keep of a list. cfdfu requests a page of thirty.
 const RELEASES_MAX: usize = 100;
-/// The most files to keep of a release. Bitcraze's have six.
+/// Maximum number of files to keep of a release. Bitcraze's releases have six.
 const ASSETS_MAX: usize = 50;
-/// The longest tag or file name. They become parts of paths.
+/// Maximum length of a tag and of a file name, which become parts of paths.
 const NAME_MAX: usize = 80;
+/// The longest reason why a list cannot be read, in characters.
+const REASON_MAX: usize = 200;
 /// How many names an error lists.
 const LISTED: usize = 8;
 
@@ -68,16 +70,16 @@ pub struct Release {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asset {
     pub name: String,
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// As GitHub reports it. Files from before June 2025 have none.
+    /// The hash that GitHub reports. It reports none for files from before June 2025.
     pub sha256: Option<Sha256>,
 }
 
 /// The release that the user asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
-    /// The newest one that is not a pre-release.
+    /// The newest release that is not a pre-release.
     Latest,
     Tag(String),
 }
@@ -129,10 +131,14 @@ struct AssetEntry {
     digest: Option<String>,
 }
 
-/// Parses a list of releases and sorts it, the newest first. Leaves out drafts, and names that cannot be part of a path.
+/// Parses a list of releases and sorts it, newest first. Omits drafts, releases and files whose names cannot be part of
+/// a path, and files with a malformed hash.
 pub fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
-    let entries: Vec<Entry> =
-        serde_json::from_slice(json).map_err(|error| ReleaseError::BadList(error.to_string()))?;
+    // serde quotes what it found, which may be the whole list.
+    let bad = |error: serde_json::Error| {
+        ReleaseError::BadList(error.to_string().chars().take(REASON_MAX).collect())
+    };
+    let entries: Vec<Entry> = serde_json::from_slice(json).map_err(bad)?;
     let asset = |entry: AssetEntry| {
         let sha256 = entry.digest.as_deref().map(str::parse).transpose().ok()?;
         is_safe_name(&entry.name).then_some(Asset { name: entry.name, size: entry.size, sha256 })
@@ -151,7 +157,7 @@ pub fn parse(json: &[u8]) -> Result<Vec<Release>, ReleaseError> {
     Ok(releases)
 }
 
-/// The wanted release of a list.
+/// Returns the wanted release of a list.
 pub(crate) fn choose<'r>(releases: &'r [Release], wanted: &Wanted) -> Result<&'r Release, ReleaseError> {
     let found = match wanted {
         Wanted::Latest => releases.iter().find(|release| !release.prerelease),
@@ -189,7 +195,8 @@ impl fmt::Display for Part {
     }
 }
 
-/// The platform of a board's code or of a platform's own name. The Flapper has no board of its own, so it must be named.
+/// The platform for the code of a board or the name of a platform. The Flapper has no board code of its own, so
+/// only its name selects it.
 pub(crate) fn platform(board: &str) -> Option<&'static str> {
     const FLAPPER: &str = "flapper";
     let by_code = crazyflie::platform_of(&board.to_ascii_uppercase());
@@ -205,13 +212,13 @@ pub(crate) fn platform_of(asset: &Asset) -> Option<&str> {
 
 /// The file of a release for this part.
 pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, ReleaseError> {
-    let is_it = |asset: &&Asset| match part {
+    let is_for_part = |asset: &&Asset| match part {
         Part::Firmware(platform) => platform_of(asset) == Some(platform),
         Part::Loader => {
             asset.name.strip_prefix("cf2loader-").and_then(|rest| rest.strip_suffix(".bin")).is_some()
         }
     };
-    let mut found = release.assets.iter().filter(is_it);
+    let mut found = release.assets.iter().filter(is_for_part);
     match (found.next(), found.next()) {
         (Some(asset), None) => Ok(asset),
         (None, _) => Err(ReleaseError::NoAsset {
@@ -225,16 +232,16 @@ pub(crate) fn asset<'r>(release: &'r Release, part: &Part) -> Result<&'r Asset, 
     }
 }
 
-/// Why a file is believed to be the one that was published. Bitcraze signs nothing, so this never proves more.
+/// What a file was checked against. Bitcraze signs nothing, so no stronger proof exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// Its SHA-256 is the one that GitHub reports.
     AsPublished,
-    /// GitHub reports none, but the file is the same as when it was first fetched.
+    /// GitHub reports no SHA-256, but the file is the same as when it was first fetched.
     AsBefore,
-    /// GitHub reports none, and this is the first time. Only the structure of the file speaks for it.
+    /// GitHub reports no SHA-256, and the file was not fetched before. Only its structure was checked.
     FirstUse,
-    /// GitHub's list could not be had.
+    /// GitHub's list is not available, so only the structure of the file was checked.
     NotAsked,
     /// The file is from a folder, and GitHub was not asked.
     FromFolder,
@@ -260,7 +267,7 @@ impl fmt::Display for Trust {
                 "GitHub published no SHA-256; it is the same file as when it was first fetched"
             }
             Trust::FirstUse => "GitHub published no SHA-256, so only its structure could be checked",
-            Trust::NotAsked => "GitHub's SHA-256 could not be had, so only its structure could be checked",
+            Trust::NotAsked => "GitHub's SHA-256 is unknown, so only its structure could be checked",
             Trust::FromFolder => {
                 "from the folder; GitHub was not asked, so only its structure could be checked"
             }
@@ -332,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_sorted_and_names_that_are_no_names_are_left_out() {
+    fn a_list_is_sorted_and_unsafe_names_are_omitted() {
         let hostile = [
             "../evil.zip",
             "a/b.zip",
@@ -355,11 +362,13 @@ mod tests {
         let tags: Vec<&str> = releases.iter().map(|release| release.tag.as_str()).collect();
         assert_eq!(tags, ["2026.09-rc", "2026.08", "2025.02"]);
         assert_eq!(releases[1].assets, []);
-        // The newest one is not the pre-release.
+        // `latest` is not the pre-release, although that is newer.
         assert_eq!(choose(&releases, &Wanted::Latest).unwrap().tag, "2026.08");
         assert_eq!(choose(&releases, &Wanted::Tag("2026.09-rc".to_owned())).unwrap().tag, "2026.09-rc");
-        for text in ["", "{}", "[{}]", "[1]", "<html>", &"[".repeat(100_000)] {
-            assert!(matches!(parse(text.as_bytes()), Err(ReleaseError::BadList(_))), "{text:.20}");
+        let long = format!("\"{}\"", "A".repeat(100_000));
+        for text in ["", "{}", "[{}]", "[1]", "<html>", &"[".repeat(100_000), &long] {
+            let Err(ReleaseError::BadList(why)) = parse(text.as_bytes()) else { panic!("{text:.20}") };
+            assert!(why.len() <= REASON_MAX, "{text:.20}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! The shell around the interface: the only part with side effects. It collects messages from keyboard, bus, worker and
-//! signals, passes them to `update` with the time, performs the effects, and draws when something has changed. The
-//! worker never waits for the shell.
+//! The shell around the interface: the only part with side effects. It collects messages from the keyboard, the bus,
+//! the worker and signals, passes them to `update` with the time, performs the effects, and draws when something has
+//! changed. The worker never waits for the shell.
 //!
 //! [`terminal`] sets up and restores the terminal, [`keyboard`] reads keys, [`bug_report`] saves bug reports,
 //! `releases` lists and fetches official releases, and [`plain`] is the same interface without a screen.
@@ -16,7 +16,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::app::update::update;
-use crate::app::{self, App, BatchEffect, BusState, Demo, DemoInput, DemoLeds, Effect, Msg, Slot, Which};
+use crate::app::{
+    self, App, BatchEffect, BusState, ChosenFile, Demo, DemoInput, DemoLeds, Effect, Msg, Origin, Slot, Which,
+};
 use crate::clock::Clock;
 use crate::crews::{Crews, WorkerBus};
 use crate::doctor;
@@ -52,10 +54,10 @@ use terminal::TerminalScreen;
 
 /// The time between two frames of a running job. A key press is drawn at once.
 const FRAME: Duration = Duration::from_millis(100);
-/// How often to look at the simulated drone and at the other instances.
+/// How often to check the simulated drone and the other instances.
 const POLL: Duration = Duration::from_millis(500);
 
-/// How long the udev rules are not read again: the drones of a batch start at about the same time.
+/// How long the udev rules are kept before they are read again: the drones of a batch start at about the same time.
 const RULES_KEPT: Duration = Duration::from_secs(1);
 
 /// How long a warning about the settings stays on the screen. The log has the warning, too.
@@ -111,7 +113,7 @@ struct Shell<'a> {
     record: Option<StateDir>,
     /// The last job that waits while its files are read again. The flag is set once the job is started or cancelled.
     starting: Option<Arc<AtomicBool>>,
-    /// When the udev rules were read, and whether they let a drone enter DFU mode.
+    /// When the udev rules were read, and whether they allow a running drone to be asked to enter DFU mode.
     rules: Option<(Duration, Enter)>,
     #[cfg(feature = "releases")]
     releases: releases::Requests,
@@ -176,7 +178,8 @@ impl<'a> Shell<'a> {
         let folder = settings.images.clone().or_else(|| Some(absolute(Path::new("."))));
         let home = directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
         let names = self.record.as_ref().map(StateDir::names).unwrap_or_default();
-        let mut app = App { names, folder, home, ..App::new(demo) };
+        let release_folder = settings.releases.source.clone();
+        let mut app = App { names, folder, home, release_folder, ..App::new(demo) };
         if let Some(warning) = warning {
             app.log.push(Duration::ZERO, Level::Warning, warning);
             app.notice = Some((warning.clone(), SETTINGS_WARNING));
@@ -186,18 +189,18 @@ impl<'a> Shell<'a> {
             let _ = self.messages.send(Msg::Job(Box::new(event)));
         }
         if let Some(path) = image {
-            app.image = Slot::Loading(path.to_owned());
+            app.image = Slot::Loading(path.into());
             self.perform(&app, Effect::Load(Which::Image, path.to_owned()));
         } else if app.demo.is_some() {
             // The demo works without a file: it starts with the image that `demo-image` writes.
             let path = PathBuf::from(app::DEMO_IMAGE);
-            app.image = Slot::Loading(path.clone());
+            app.image = Slot::Loading(ChosenFile { path: path.clone(), origin: Origin::BuiltIn });
             let image = Image::parse(images::firmware(images::VERSION, &CF2_BOARDS, images::FIRMWARE_LEN));
             let image = image.map(Box::new).map_err(|error| report::image_error(&error));
             let _ = self.messages.send(Msg::Loaded(Which::Image, path, image));
             // Load the bootloader, too, so that scenarios without a bootloader can be completed.
             let path = PathBuf::from(app::DEMO_LOADER);
-            app.loader = Slot::Loading(path.clone());
+            app.loader = Slot::Loading(ChosenFile { path: path.clone(), origin: Origin::BuiltIn });
             let loader = Image::parse(images::loader());
             let loader = loader.map(Box::new).map_err(|error| report::image_error(&error));
             let _ = self.messages.send(Msg::Loaded(Which::Loader, path, loader));
@@ -222,7 +225,7 @@ impl<'a> Shell<'a> {
             let since = now().saturating_sub(drawn);
             if dirty && (urgent || since >= FRAME) {
                 if !app.detached && screen.draw(|frame| ui::draw(frame, app, theme)).is_err() {
-                    self.hung_up();
+                    self.detach();
                 }
                 (dirty, urgent, drawn) = (false, false, now());
             }
@@ -239,7 +242,7 @@ impl<'a> Shell<'a> {
             urgent |= matches!(message, Msg::Key(_) | Msg::Resized | Msg::Tick | Msg::Bus(_));
             dirty = true;
             if matches!(message, Msg::Resized) && !app.detached && screen.resized().is_err() {
-                self.hung_up();
+                self.detach();
             }
             if matches!(message, Msg::Detached) {
                 terminal::abandon();
@@ -253,7 +256,7 @@ impl<'a> Shell<'a> {
     }
 
     /// Detaches when drawing fails: the terminal is gone, even if no hang-up signal has reached this process.
-    fn hung_up(&self) {
+    fn detach(&self) {
         let _ = self.messages.send(Msg::Detached);
     }
 
@@ -521,7 +524,8 @@ fn watch_demo((bus, name): (SimBus, String), clock: Arc<dyn Clock>, messages: Se
 /// The drones on the bus, and the devices that belong to a drone or could be mistaken for one.
 type ScanResult = Result<(Vec<Device>, Vec<Other>), BusError>;
 
-/// Passes on which of the selected drones are plugged in. Returns false if the receiver is gone.
+/// Creates a function that reports which of the selected drones are plugged in. That function returns false if the
+/// receiver is gone.
 fn bus_reporter(selector: Selector, messages: Sender<Msg>) -> impl FnMut(&ScanResult) -> bool {
     // The serial number of a device that cannot be opened is unknown, so the device may be the selected one.
     let is_selected = move |device: &Device| {

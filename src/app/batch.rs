@@ -14,7 +14,7 @@ use crate::job::{Confirm, Device, DeviceInfo, DroneAt};
 pub struct BatchView {
     pub fleet: Fleet,
     pub stage: BatchStage,
-    /// The selected row.
+    /// The index of the selected row.
     pub at: usize,
     /// What is known about the drones, by row.
     pub drones: Vec<DroneFacts>,
@@ -22,11 +22,11 @@ pub struct BatchView {
     pub stopping: bool,
     /// What is known about the planned drones that have no row yet.
     pub planned: Vec<(DroneAt, DroneFacts)>,
-    /// The chosen file while it is read again.
+    /// The image as it was chosen, while its file is read again.
     pub before: Option<Box<Slot>>,
 }
 
-/// How many ended rows keep their log and what an undo would write, which is about as large as the firmware.
+/// How many ended rows keep their log and their backup, which is about as large as the firmware.
 const ROWS_KEPT: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,18 +40,18 @@ pub enum BatchStage {
     Over,
 }
 
-/// What the jobs found out about a drone.
+/// What the jobs have found out about a drone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DroneFacts {
-    /// What it was before the batch, if it could be identified.
+    /// The state of the drone before the batch, if it could be identified.
     pub info: Option<Box<DeviceInfo>>,
-    /// What an undo would write, once its job has ended.
+    /// What an undo would write, once the drone's job has ended.
     pub undo: Option<Undo>,
-    /// Its job, once it has started.
+    /// The drone's job, once it has started.
     pub job: Option<Box<RowJob>>,
 }
 
-/// A row's job, as its own screen shows it.
+/// A row's job, as the screen of the opened row shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowJob {
     pub view: JobView,
@@ -61,23 +61,23 @@ pub struct RowJob {
 
 impl RowJob {
     pub(crate) fn new(device: Device) -> RowJob {
-        // The user has confirmed the batch.
+        // The user has already confirmed the plan of the batch.
         let mut view = JobView::new(Confirm::Go);
         view.facts.device = Some(device);
         RowJob { view, map: [None; SECTORS], log: Log::default() }
     }
 }
 
-/// What the plan says about a drone.
+/// What the plan predicts for a drone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Prospect {
-    /// The image is for its board, or for every board.
+    /// The image is for the drone's board, or for every board.
     Fits,
     /// The image is for other boards: the drone's job refuses it and changes nothing.
     OtherBoard,
-    /// The board is not known yet. The drone's job reads it before it writes.
+    /// The board is not known yet. The drone's job reads the board before it writes.
     Unknown,
-    /// Nothing shows that this is a Crazyflie. The drone's job looks again before it writes.
+    /// Nothing shows that this is a Crazyflie. The drone's job checks again before it writes.
     NoEvidence,
 }
 
@@ -107,8 +107,8 @@ impl DroneFacts {
         version.unwrap_or_default()
     }
 
-    /// Whether nothing shows that the drone is a Crazyflie. A read-protected chip shows nothing either, and its job says
-    /// so.
+    /// Whether the drone was read without finding evidence of a Crazyflie. A read-protected chip cannot be read, so it
+    /// does not count; its job reports the protection.
     pub(crate) fn may_be_foreign(&self) -> bool {
         match self.info.as_deref() {
             Some(DeviceInfo::InDfu(identity)) => !identity.has_evidence() && !identity.is_read_protected(),
@@ -137,7 +137,7 @@ impl BatchView {
         BatchView { fleet, stage, at: 0, drones, stopping: false, planned, before }
     }
 
-    /// Whether jobs run that a key can stop.
+    /// Whether the batch has jobs that a key can stop.
     pub(crate) fn is_active(&self) -> bool {
         matches!(self.stage, BatchStage::Identifying | BatchStage::Flashing)
     }
@@ -159,7 +159,7 @@ impl BatchView {
         self.facts(self.at)?.job.as_deref()
     }
 
-    /// Forgets the details of all but the newest rows: a station may run for days. The backups for an undo stay on the
+    /// Forgets the details of all but the newest ended rows, because a station may run for days. The backups stay on
     /// disk.
     pub(crate) fn forget_old_rows(&mut self) {
         let rows = self.fleet.rows.iter().enumerate();
@@ -185,7 +185,7 @@ impl BatchView {
                 RowState::Ended(_) if row.report.is_none() => Some("its job was never started"),
                 RowState::Ended(_) => None,
                 RowState::Lost => Some("the drone is away. Plug it in again"),
-                // The job of a row that is repeated is still that of the last time.
+                // If the row is repeated, its job here is still the previous one.
                 state if matches!(state, RowState::Held | RowState::Queued) || self.job().is_none() => {
                     Some("its job has not started yet")
                 }
@@ -194,7 +194,7 @@ impl BatchView {
         }
     }
 
-    /// Gives a new row what is known about its drone.
+    /// Moves what is known about a planned drone to its new row.
     pub(crate) fn take_planned(&mut self, id: usize) {
         let Some(row) = self.fleet.rows.get(id) else { return };
         if let Some(at) = self.planned.iter().position(|(drone, _)| drone.is(&row.device)) {

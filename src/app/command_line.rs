@@ -1,15 +1,16 @@
 //! Builds the command line that is equivalent to the planned job, so that the user can copy it into a script.
 
-use std::path::Path;
-
-use super::{App, DEMO_IMAGE, Goal, Slot, overrides_for};
+use super::{App, ChosenFile, Goal, Origin, Slot, overrides_for};
 use crate::usb::descriptor::is_printable;
 
 pub(crate) fn command_line(app: &App) -> String {
     let name = |slot: &Slot| slot.path().map(|path| quoted(&path.display().to_string())).unwrap_or_default();
-    let file = |slot: &Slot| match slot.path().and_then(|path| app.release_of(path)) {
-        Some(release) => format!("--release {}", quoted(&release.tag)),
-        None => name(slot),
+    let file = |slot: &Slot| match slot {
+        Slot::Ready(ChosenFile { origin: Origin::Release { tag, platform, .. }, .. }, _) => {
+            let board = platform.as_ref().map(|platform| format!(" --board {}", quoted(platform)));
+            format!("--release {}{}", quoted(tag), board.unwrap_or_default())
+        }
+        slot => name(slot),
     };
     let device = match app.devices.selected() {
         Some(device) if app.devices.list().len() > 1 => format!(" --device {}", device.location),
@@ -32,10 +33,10 @@ pub(crate) fn command_line(app: &App) -> String {
             let mismatch =
                 unknown_board || app.image.image().is_some_and(|image| overrides_for(image).allow_mismatch);
             let mismatch = if mismatch { " --allow-mismatch" } else { "" };
-            // The demo's built-in image is not a file. The demo uses it if the command names no image.
-            let own =
-                app.demo.is_some() && app.image.path().is_some_and(|path| path == Path::new(DEMO_IMAGE));
-            let image = if own { String::new() } else { format!(" {}", file(&app.image)) };
+            // The demo's built-in image is not a file. The demo uses this image if the command names no other.
+            let is_built_in =
+                matches!(&app.image, Slot::Ready(ChosenFile { origin: Origin::BuiltIn, .. }, _));
+            let image = if is_built_in { String::new() } else { format!(" {}", file(&app.image)) };
             format!("cfdfu flash{image}{mismatch}{device}")
         }
     }

@@ -22,8 +22,8 @@ pub struct Devices {
     /// The last selected drone, which is selected again when the bus changes.
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
-    lasting: Option<Lasting>,
-    /// How many log lines there were when the identified device appeared. The console lines after them are its own.
+    lasting: Option<LastingFacts>,
+    /// The number of log lines when the identified device appeared. Later console lines are from that device.
     pub(crate) heard_from: usize,
     /// Other running instances on this computer.
     pub other_instances: Vec<RunningInstance>,
@@ -31,9 +31,9 @@ pub struct Devices {
     pub map: SectorMap,
 }
 
-/// What was identified last and does not change with a flash.
+/// What the last background identify found out and a flash does not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Lasting {
+struct LastingFacts {
     device: Device,
     board: Option<Board>,
     /// The write-protected sectors.
@@ -58,11 +58,11 @@ pub enum BusState {
 pub struct BackgroundIdentify {
     pub device: Device,
     pub known: Option<Box<DeviceInfo>>,
-    /// The identify is still running, so the worker's events belong to it until it finishes.
+    /// The identify is still running. Until it ends, the worker's events belong to it.
     pub is_under_way: bool,
 }
 
-impl Lasting {
+impl LastingFacts {
     fn is_of(&self, device: &Device) -> bool {
         self.device.location == device.location
             && crazyflie::is_same_serial(&self.device.strings.serial, &device.strings.serial)
@@ -112,8 +112,8 @@ impl Devices {
     }
 
     /// Replaces the list. Returns whether the remembered drone is present, or `None` if no drone is remembered. The
-    /// device on the remembered port stays selected, in DFU mode or running. A device on another port is selected only
-    /// if no other device has the same serial number.
+    /// device on the remembered port stays selected, in either mode. A device on another port is selected only if it is
+    /// the only one with the remembered serial number.
     pub(crate) fn take(&mut self, bus: BusState) -> Option<bool> {
         self.bus = bus;
         self.selected = self.position();
@@ -136,7 +136,7 @@ impl Devices {
         found.map(|at| at.is_some())
     }
 
-    /// A background identify is running, so the worker's events belong to it.
+    /// Whether a background identify is running, to which the worker's events then belong.
     pub fn is_identifying(&self) -> bool {
         self.identified.as_ref().is_some_and(|it| it.is_under_way)
     }
@@ -151,45 +151,45 @@ impl Devices {
         self.lasting().map_or(&[], |lasting| &lasting.protected)
     }
 
-    /// What the selected drone has said about its radio chip.
+    /// What the selected drone has reported about its radio chip.
     pub(crate) fn radio_chip(&self) -> &RadioChip {
         self.lasting().map_or(&RadioChip::Unknown, |lasting| &lasting.radio_chip)
     }
 
-    /// Keeps what the selected drone has said about its radio chip after a job.
+    /// Keeps what the selected drone has reported about its radio chip during a job.
     pub(crate) fn hear(&mut self, chip: &RadioChip) {
-        let now = self.selected().cloned();
-        let lasting = self.lasting.as_mut().filter(|lasting| now.is_some_and(|now| lasting.is_of(&now)));
+        let device = self.selected().cloned();
+        let lasting = self.lasting.as_mut().filter(|lasting| device.is_some_and(|it| lasting.is_of(&it)));
         if let Some(lasting) = lasting.filter(|_| *chip != RadioChip::Unknown) {
             lasting.radio_chip = chip.clone();
         }
     }
 
-    fn lasting(&self) -> Option<&Lasting> {
-        let now = self.selected()?;
-        self.lasting.as_ref().filter(|lasting| lasting.is_of(now))
+    fn lasting(&self) -> Option<&LastingFacts> {
+        let device = self.selected()?;
+        self.lasting.as_ref().filter(|lasting| lasting.is_of(device))
     }
 
     /// Keeps what a background identify has found out about its device.
     pub(crate) fn know(&mut self, known: Box<DeviceInfo>) {
         let Some(identified) = &mut self.identified else { return };
         let before = self.lasting.take().filter(|lasting| lasting.is_of(&identified.device));
-        let before = before.map(|lasting| lasting.radio_chip).unwrap_or_default();
+        let earlier_chip = before.map(|lasting| lasting.radio_chip).unwrap_or_default();
         let (board, protected, radio_chip) = match &*known {
             DeviceInfo::InDfu(identity) => {
-                (identity.board.clone(), identity.protected_sectors().to_vec(), before)
+                (identity.board.clone(), identity.protected_sectors().to_vec(), earlier_chip)
             }
             DeviceInfo::Running(running) => {
                 let code = running.board.as_deref().and_then(crazyflie::code_of);
                 let chip = match &running.health.radio_chip {
-                    RadioChip::Unknown => before,
+                    RadioChip::Unknown => earlier_chip,
                     chip => chip.clone(),
                 };
                 (code.map(Board::named), Vec::new(), chip)
             }
         };
         let device = identified.device.clone();
-        self.lasting = Some(Lasting { device, board, protected, radio_chip });
+        self.lasting = Some(LastingFacts { device, board, protected, radio_chip });
         identified.known = Some(known);
     }
 
@@ -215,6 +215,6 @@ impl Devices {
     /// The other running instance that uses the device on this port.
     pub(crate) fn user_of(&self, port: &Location) -> Option<&RunningInstance> {
         let port = port.to_string();
-        self.other_instances.iter().find(|work| work.port == port)
+        self.other_instances.iter().find(|other| other.port == port)
     }
 }

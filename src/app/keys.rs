@@ -334,7 +334,7 @@ fn blink(app: &App) -> Binding {
     Binding { why_not, ..row(&[Key::Char('g')], "g", "blink", Action::Blink) }
 }
 
-/// The drone that would blink, or why it cannot: the selected drone, or the drone of the selected row.
+/// The drone whose LEDs would blink (the selected drone, or the drone of the selected row), or why they cannot.
 pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
     let device = match app.batch() {
         None => app.devices.selected().ok_or("no drone is plugged in")?,
@@ -358,7 +358,7 @@ pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
     }
 }
 
-/// Whether to offer the demo: no drone is plugged in.
+/// Whether to offer the demo: only while no drone is plugged in.
 pub(crate) fn can_practise(app: &App) -> bool {
     app.demo.is_none() && app.devices.bus != BusState::Asking && app.devices.list().is_empty()
 }
@@ -373,8 +373,8 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     if matches!(slot, Slot::Loading(_)) && goal != Goal::Recover {
         return Some("the file is still being read".to_owned());
     }
-    if let Some(work) = app.devices.held_by() {
-        return Some(format!("{work}"));
+    if let Some(other) = app.devices.held_by() {
+        return Some(format!("{other}"));
     }
     // A restore starts the wizard if no drone is found.
     if goal == Goal::Flash && app.devices.list().is_empty() {
@@ -507,7 +507,8 @@ fn in_releases(app: &App, view: &ReleasesView) -> Vec<Binding> {
     let mut rows = Vec::new();
     match (&view.request, &view.list) {
         (Request::Nothing, None) => {
-            rows.push(on_page(&[Key::Enter], "Enter", "ask GitHub", ReleasesAction::List));
+            let label = if view.folder.is_some() { "read again" } else { "ask GitHub" };
+            rows.push(on_page(&[Key::Enter], "Enter", label, ReleasesAction::List));
         }
         (Request::Nothing, Some(_)) => {
             let file = view.file(board);
@@ -523,11 +524,11 @@ fn in_releases(app: &App, view: &ReleasesView) -> Vec<Binding> {
         }
     }
     rows.push(on_page(&[Key::Tab], "Tab", "files", ReleasesAction::Close));
-    if let (Request::Nothing, Some(list)) = (&view.request, &view.list) {
+    if let (Request::Nothing, Some(_)) = (&view.request, &view.list) {
         if view.which == Which::Image {
             rows.push(on_page(&[Key::Char('v')], "v", "other board", ReleasesAction::NextPlatform));
         }
-        if list.folder.is_none() {
+        if view.folder.is_none() {
             rows.push(on_page(&[Key::Char('u')], "u", "update the list", ReleasesAction::List));
         }
         if view.has_pre() {
@@ -692,7 +693,7 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
             matches!(row.action, Action::Retry | Action::Begin(_) | Action::Undo | Action::Choose(_))
         };
         rows.iter_mut().filter(starts).for_each(|row| row.why_not = Some(why.clone()));
-        // What can be done now comes first.
+        // The keys that start a job do not work now, so list Back first.
         rows.sort_by_key(|row| row.action != Action::Back);
     }
     rows
@@ -705,7 +706,7 @@ fn why_not_again(app: &App) -> Option<String> {
     (!is_selected).then(|| format!("the drone from port {} is not plugged in", drone.location))
 }
 
-/// Why the wizard cannot start from an opened row: it would select the other drone, which is already in DFU mode.
+/// Why the wizard cannot start from an opened row: it would select another drone that is already in DFU mode.
 fn why_not_by_hand(app: &App) -> Option<String> {
     let drone = app.facts()?.device.as_ref().filter(|_| app.behind.is_some())?;
     let is_another = |it: &&Device| it.mode == Mode::Dfu && !drone.may_be_same(it);
@@ -748,7 +749,7 @@ pub(crate) fn next_step(report: &Report) -> NextStep {
 fn overlay_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
     let close = row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back);
     match over {
-        // Letters filter the help.
+        // Letters filter the help, so j and k do not move in it.
         Overlay::Help(_) => {
             let mut rows = vec![
                 row(&[Key::Esc, Key::Enter, Key::Char('q'), Key::Char('?')], "Esc", "close", Action::Back),
@@ -764,7 +765,7 @@ fn overlay_bindings(app: &App, over: &Overlay) -> Vec<Binding> {
             rows.extend(paging());
             rows
         }
-        // Any other key stops it as well.
+        // Any other key stops the blinking as well.
         Overlay::Blink(_) => {
             let keys = [Key::Char('g'), Key::Esc, Key::Enter, Key::Char('q'), Key::CtrlC];
             vec![row(&keys, "g", "stop", Action::StopBlinking)]
@@ -850,7 +851,7 @@ mod tests {
             let picker = super::super::picker::Picker::new("/".into());
             Screen::Releases(Box::new(ReleasesView {
                 request,
-                ..ReleasesView::new(Which::Image, None, picker)
+                ..ReleasesView::new(Which::Image, None, picker, None)
             }))
         };
         let job = |stage| Screen::Job(JobView { stage, ..JobView::new(crate::job::Confirm::Ask) });

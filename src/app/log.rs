@@ -25,7 +25,7 @@ pub struct Log {
     lines: VecDeque<LogLine>,
     /// The number of lines ever added.
     pushed: usize,
-    /// The selected line, counted from the end; `None` follows new lines.
+    /// The selected line, counted from the end; `None` while the log follows new lines.
     back: Option<usize>,
 }
 
@@ -105,15 +105,15 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
              return to. cfdfu clears it once. It does not mean that anything is wrong with your drone."
         }
         E::InError(_) => {
-            "The boot ROM refused an earlier request, for the reason at the end of the line. cfdfu clears the error and \
-             carries on."
+            "The boot ROM refused an earlier request, for the reason at the end of the line. cfdfu clears the error \
+             and carries on."
         }
         E::ClearingStatus => {
             "cfdfu acknowledges the boot ROM's error. Until then, the boot ROM accepts no other request."
         }
         E::SelectingAlternate(_) => {
-            "The boot ROM offers several memories: 0 is the flash, 1 the option bytes (protection), 2 the OTP (the type \
-             of the board), and 3 the setting of the programming width."
+            "The boot ROM offers several memories: 0 is the flash, 1 the option bytes (protection), 2 the OTP (the \
+             type of the board), and 3 the setting of the programming width."
         }
         E::Claiming => "The drone is reserved for cfdfu until the job ends.",
         E::AskingStatus => "cfdfu asks for the boot ROM's state before it sends any other request.",
@@ -133,13 +133,13 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
             "Flash must be erased before it is written, and only whole sectors can be erased."
         }
         E::Download(_) => {
-            "The image is sent to the drone, except its first word. That word is written last, after everything else has \
-             been read back. Until then the bootloader sees no firmware and waits."
+            "The image is sent to the drone, except its first word. That word is written last, after everything else \
+             has been read back. Until then the bootloader sees no firmware and waits."
         }
         E::Verified(..) => "Every byte was read back from the drone and compared with the file.",
         E::Leaving => {
-            "cfdfu asks the boot ROM to start the firmware. The boot ROM disappears from USB, and the drone returns as a \
-             running Crazyflie."
+            "cfdfu asks the boot ROM to start the firmware. The boot ROM disappears from USB, and the drone returns as \
+             a running Crazyflie."
         }
         E::Rom(_) => {
             "The chip's built-in boot program, which can never be changed. Versions 3.x and 9.0 do not switch part of \
@@ -148,8 +148,8 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         E::Runs(_) => "The running firmware reported its version over USB.",
         E::Console(line) => explain_console(&ConsoleFact::of(line)?),
         E::ConsoleLost(_) => {
-            "The drone restarted, was unplugged, or is being flashed by another program. The console continues when the \
-             drone runs again on the same port."
+            "The drone restarted, was unplugged, or is being flashed by another program. The console continues when \
+             the drone runs again on the same port."
         }
         E::Entering { .. } => {
             "A running Crazyflie (2022.03 or newer) restarts in DFU mode when cfdfu requests it over USB. Then only \
@@ -160,7 +160,7 @@ pub fn explain(entry: &LogEntry) -> Option<&'static str> {
         }
         E::CopyKept(_) => "A backup of what is overwritten, for undo. You can flash it like any image.",
         E::Repeating(_) => {
-            "A USB transfer failed. Repeating it is safe. The job stops if three retries in a row fail."
+            "A USB transfer failed. A retry is safe. The job stops if three retries in a row fail."
         }
         _ => return None,
     })
@@ -188,8 +188,8 @@ fn explain_console(fact: &ConsoleFact) -> &'static str {
              cfclient."
         }
         ConsoleFact::ModuleFailed(Module::LastRun) | ConsoleFact::Watchdog => {
-            "The firmware stopped with an error in its last run and was restarted by the watchdog. Switch the drone off \
-             and on to clear this."
+            "The firmware stopped with an error in its last run and was restarted by the watchdog. Switch the drone \
+             off and on to clear this."
         }
         ConsoleFact::ModuleFailed(_) => {
             "A module failed its test, so the self-test failed: the drone does not start its motors."

@@ -12,14 +12,14 @@ use crate::image::{Content, Image};
 pub struct Entry {
     pub path: PathBuf,
     pub kind: EntryKind,
-    /// In bytes; 0 for a folder.
+    /// The file's size in bytes; 0 for a folder.
     pub size: u64,
     /// The time since the file was written, if known.
     pub age: Option<Duration>,
 }
 
 impl Entry {
-    /// Size and age, for the end of a row.
+    /// The size and the age, for the end of a row.
     pub(crate) fn figures(&self) -> String {
         let size = match self.kind {
             EntryKind::Folder => String::new(),
@@ -90,9 +90,9 @@ pub struct Picker {
     pub folder: PathBuf,
     /// The folder's content, or why it cannot be read; `None` while it is being read.
     pub entries: Option<Result<Vec<Entry>, String>>,
-    /// The letters that a name must contain in this order, unless the description contains this text.
+    /// A file matches if its name contains these letters in this order, or if its description contains this text.
     pub filter: String,
-    /// The index of the marked row.
+    /// The index of the selected row.
     pub at: usize,
     /// The path field, while it is open.
     pub typing: Option<Input>,
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(picker.typed_path(None), Some(PathBuf::from("/images/~/x.bin")));
         picker.start_typing(" ");
         assert_eq!(picker.typed_path(home), None);
-        // A completion that arrives late does not change what was typed since.
+        // A late completion does not change text that was typed in the meantime.
         picker.start_typing("/im");
         picker.complete("/i", "mages/");
         assert_eq!(picker.typed(), Some("/im"));
@@ -226,7 +226,6 @@ mod tests {
         assert_eq!(picker.typed(), Some("/images/"));
     }
 
-    /// The marks depend on the purpose and on the board.
     #[test]
     fn a_file_fits_its_purpose_and_board() {
         let firmware = Usable::Firmware(vec!["CF20".to_owned(), "CF21".to_owned()]);

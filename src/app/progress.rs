@@ -17,7 +17,7 @@ const fn weight(phase: Phase) -> u64 {
     }
 }
 
-/// The pace is measured once this many seconds of weighted work are done.
+/// The measured pace is used once this many seconds of weighted work are done.
 const MIN_WEIGHTED_SECONDS: f64 = 0.1;
 
 /// The phases of a flash, in order.
@@ -31,13 +31,13 @@ pub(crate) struct PhaseProgress {
     pub until: Option<Duration>,
 }
 
-/// The phases that have started, and the totals of those to come.
+/// The phases that have started, and the totals of the later phases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     parts: Vec<(Phase, PhaseProgress)>,
     current: Option<Phase>,
     now: Duration,
-    /// KiB per second in equal spans of time, over all phases.
+    /// The speeds in KiB/s over equal spans of time, in all phases.
     speeds: Vec<u64>,
     /// The phase of the current span, when that span began, and how many bytes of the phase were done then.
     span: Option<(Phase, Duration, u64)>,
@@ -45,11 +45,11 @@ pub struct Progress {
 
 /// The length of one span of [`Progress::speeds`], in milliseconds.
 const SPAN_MS: u64 = 100;
-/// The most spans kept; the oldest are dropped.
+/// The maximum number of spans kept; the oldest are dropped.
 const SPANS: usize = 400;
 
 impl Progress {
-    /// Sets the totals of the phases to come.
+    /// Sets the totals of the planned phases.
     pub(crate) fn plan(&mut self, work: &Work, now: Duration) {
         let bytes = |spans: &mut dyn Iterator<Item = u32>| spans.map(u64::from).sum::<u64>();
         let erase = bytes(&mut work.erase.iter().map(|sector| sector.span.len()));
@@ -71,7 +71,7 @@ impl Progress {
         *part = PhaseProgress { done: done.min(total), total, since: part.since, until };
         self.current = Some(phase);
         self.now = now;
-        // An erase moves no bytes.
+        // An erase transfers no data, so it has no speed.
         if phase != Phase::Erase {
             self.sample(phase, began, done, now);
         }
@@ -96,7 +96,7 @@ impl Progress {
         self.span = Some((phase, now, done));
     }
 
-    /// KiB per second in equal spans of time, the oldest first.
+    /// The speeds in KiB/s over equal spans of time, the oldest first.
     pub(crate) fn speeds(&self) -> &[u64] {
         &self.speeds
     }
@@ -183,7 +183,7 @@ impl Progress {
     }
 }
 
-/// The time that the work takes on a chip that programs words.
+/// The estimated time that the work takes on a chip that programs words.
 pub(crate) fn estimate(work: &Work) -> Duration {
     let mut progress = Progress::default();
     progress.plan(work, Duration::ZERO);
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bar_never_moves_back_and_is_never_full_while_work_is_left() {
+    fn the_bar_never_moves_back_and_is_never_full_while_work_remains() {
         let mut progress = Progress::default();
         let mut last = 0.0;
         let second = Duration::from_secs(1);

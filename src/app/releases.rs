@@ -1,5 +1,5 @@
-//! The picker's page of official releases: the list, and the download of one file. This is only state. The network is
-//! asked by the shell, and only after a key that says so.
+//! The state of the picker's page of official releases: the list, and the download of one file. The shell makes the
+//! requests, and uses the network only after a key press that asks for it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -16,9 +16,11 @@ pub struct ReleasesView {
     pub which: Which,
     /// The goal that starts once a file is chosen.
     pub then: Option<Goal>,
-    /// The folder to which Tab returns.
+    /// The picker to which Tab returns.
     pub picker: Picker,
-    /// `None` until GitHub was asked, now or earlier.
+    /// The folder that takes the place of GitHub.
+    pub folder: Option<PathBuf>,
+    /// `None` until a list has been fetched, now or in an earlier run.
     pub list: Option<ReleaseList>,
     pub request: Request,
     /// Why the last request failed.
@@ -26,22 +28,24 @@ pub struct ReleasesView {
     /// The index of the selected row.
     pub at: usize,
     pub shows_pre: bool,
-    /// The platform that the user chose, instead of that of the selected drone.
+    /// The platform that the user chose, which overrides that of the selected drone.
     pub platform: Option<String>,
 }
 
-/// What has been asked for and has not arrived yet.
+/// The request that has not been answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     Nothing,
-    /// The list that was fetched earlier, from this computer.
+    /// The list that was fetched earlier, read from this computer.
     KeptList,
     List,
     File {
+        tag: String,
         name: String,
-        /// In bytes.
+        part: Part,
+        /// The number of bytes that have arrived.
         done: u64,
-        /// In bytes; `None` if it is not known.
+        /// The size of the file in bytes; `None` if it is not known.
         total: Option<u64>,
     },
 }
@@ -50,34 +54,21 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReleaseList {
     pub releases: Vec<Release>,
-    /// The files that are on this computer, as tag and name.
+    /// The files that are kept on this computer, as tag and name.
     pub kept: BTreeSet<(String, String)>,
     /// How old the list was when it arrived.
     pub age: Duration,
-    /// The folder that it is from, instead of GitHub.
-    pub folder: Option<PathBuf>,
-    /// Why it is an older list.
+    /// Why no newer list could be fetched; `None` if the list is not out of date.
     pub stale_because: Option<Problem>,
 }
 
-/// A file of a release that has arrived.
+/// A release file that has arrived.
 #[derive(Clone, Debug)]
 pub struct ArrivedFile {
-    pub tag: String,
-    pub name: String,
-    /// Where it is kept, if it is.
+    /// Where the file is kept; `None` if it is only in memory.
     pub path: Option<PathBuf>,
     pub trust: Trust,
     pub image: Box<Image>,
-}
-
-/// Where a chosen file came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReleaseFile {
-    pub path: PathBuf,
-    pub tag: String,
-    /// Otherwise the file is only in memory and cannot be read again.
-    pub is_kept: bool,
 }
 
 /// The answer to a request.
@@ -85,7 +76,7 @@ pub struct ReleaseFile {
 pub enum ReleasesMsg {
     /// `None` if no list was fetched earlier.
     Listed(Result<Option<ReleaseList>, Problem>),
-    /// How many bytes of a file have arrived, and how many there are.
+    /// How many bytes of the file have arrived, and the size of the file if it is known.
     Bytes(u64, Option<u64>),
     Arrived(Result<Box<ArrivedFile>, Problem>),
 }
@@ -97,17 +88,20 @@ pub enum ReleasesEffect {
     List(Repo),
     /// A file of the release with this tag.
     File(String, Part),
+    /// The same from this computer alone.
+    KeptFile(String, Part),
     /// Give up the last request.
     Stop,
 }
 
 impl ReleasesView {
     /// The page as it opens, while the kept list is being read.
-    pub fn new(which: Which, then: Option<Goal>, picker: Picker) -> ReleasesView {
+    pub fn new(which: Which, then: Option<Goal>, picker: Picker, folder: Option<PathBuf>) -> ReleasesView {
         ReleasesView {
             which,
             then,
             picker,
+            folder,
             list: None,
             request: Request::KeptList,
             problem: None,
@@ -124,7 +118,7 @@ impl ReleasesView {
         }
     }
 
-    /// The releases that have a file for some board.
+    /// The releases to list: those with a usable file, and pre-releases only if they are shown.
     pub(crate) fn rows(&self) -> Vec<&Release> {
         let releases = self.list.iter().flat_map(|list| &list.releases);
         releases.filter(|it| (self.shows_pre || !it.prerelease) && self.has_files(it)).collect()
@@ -146,6 +140,7 @@ impl ReleasesView {
     }
 
     pub(crate) fn step(&mut self, by: isize) {
+        self.problem = None;
         let last = self.rows().len().saturating_sub(1);
         self.at = self.at.saturating_add_signed(by).min(last);
     }
@@ -171,7 +166,12 @@ impl ReleasesView {
         let release = self.marked().ok_or("no release is listed")?;
         let part = self.part(board)?;
         let asset = releases::asset(release, &part).map_err(|error| error.to_string())?;
-        Ok((release, asset))
+        match &self.folder {
+            Some(folder) if !self.is_kept(release, asset) => {
+                Err(format!("{} is not in {}", asset.name, folder.display()))
+            }
+            _ => Ok((release, asset)),
+        }
     }
 
     pub(crate) fn is_kept(&self, release: &Release, asset: &Asset) -> bool {
@@ -182,13 +182,14 @@ impl ReleasesView {
     /// Chooses the next platform of the selected release.
     pub(crate) fn next_platform(&mut self, board: Option<&str>) {
         let Some(release) = self.marked() else { return };
-        let platforms: Vec<&str> = release.assets.iter().filter_map(releases::platform_of).collect();
-        let now = self.platform(board).and_then(|now| platforms.iter().position(|it| *it == now));
-        let next = now.map_or(0, |now| (now + 1) % platforms.len().max(1));
+        let mut platforms: Vec<&str> = release.assets.iter().filter_map(releases::platform_of).collect();
+        platforms.dedup();
+        let at = self.platform(board).and_then(|current| platforms.iter().position(|it| *it == current));
+        let next = at.map_or(0, |at| (at + 1) % platforms.len().max(1));
         self.platform = platforms.get(next).map(|platform| (*platform).to_owned());
     }
 
-    /// Puts a list on the page, and keeps the selected release selected.
+    /// Shows a new list, and keeps the selected release selected.
     pub(crate) fn show(&mut self, list: ReleaseList) {
         let tag = self.marked().map(|release| release.tag.clone());
         self.list = Some(list);

@@ -2,8 +2,8 @@
 //!
 //! It is total: no message makes it panic, in any state. It never blocks and does no I/O. [`job`] handles a job and its
 //! events, [`batch`] the jobs of several drones, [`background_identify`] the background identify, [`blink`] a drone
-//! whose LEDs blink, [`console`] what a drone prints, [`files`] the choice of a file, and [`releases`] that of an official
-//! release.
+//! whose LEDs blink, [`console`] what a drone prints, [`files`] the choice of a file, and [`releases`] the choice of an
+//! official release.
 
 use std::time::Duration;
 
@@ -40,9 +40,9 @@ pub fn update(app: &mut App, now: Duration, msg: Msg) -> Vec<Effect> {
     }
     let mut effects = handle(app, msg);
     if effects.contains(&Effect::Quit) {
-        let reads = app.devices.is_identifying() || app.console().is_some();
-        let reads = reads.then_some(Effect::Cancel);
-        if let Some(cancel) = blink::stop(app).or(reads) {
+        let is_reading = app.devices.is_identifying() || app.console().is_some();
+        let stop_reading = is_reading.then_some(Effect::Cancel);
+        if let Some(cancel) = blink::stop(app).or(stop_reading) {
             effects.insert(0, cancel);
         }
     }
@@ -106,7 +106,7 @@ fn handle(app: &mut App, msg: Msg) -> Vec<Effect> {
         Msg::OfRow(id, event) => batch::on_event(app, id, *event),
         Msg::RowEnded(id, ended) => batch::ended(app, id, *ended),
         Msg::Doctor(checks) => {
-            // The checks may take a while. Show them only if the user has not moved on.
+            // The checks may take a while. Show their results only if Home is still on the screen.
             if app.screen == Screen::Home && app.over.is_none() {
                 app.over = Some(Overlay::Doctor(checks));
             }
@@ -145,7 +145,7 @@ fn on_end(app: &mut App, ended: Ended) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Two presses of a key within this time are one action.
+/// Two presses of a key within this time count as one.
 const DOUBLE_PRESS: Duration = Duration::from_millis(500);
 
 /// No overlay has more rows than this.
@@ -155,10 +155,10 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     if app.over.is_none() {
         app.overlay_scroll = 0;
     }
-    // The notice is about an earlier key.
+    // The notice is about an earlier key press.
     app.notice = None;
     app.rhythm.key(app.now);
-    if let Some(effects) = typed(app, key) {
+    if let Some(effects) = type_text(app, key) {
         return effects;
     }
     let rows = keys::bindings(app);
@@ -178,6 +178,9 @@ fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
 
 /// Handles Ctrl-C where it has no binding: goes back from a plan, asks before stopping a job, and otherwise quits.
 fn interrupt(app: &mut App) -> Vec<Effect> {
+    if let Some(stop) = releases::stop(app) {
+        return vec![stop];
+    }
     let is_running = app.job().is_some() || app.batch().is_some_and(BatchView::is_active);
     match app.job() {
         Some(JobView { stage: Stage::Asking(_), .. }) => act(app, Action::Stop),
@@ -189,8 +192,8 @@ fn interrupt(app: &mut App) -> Vec<Effect> {
     }
 }
 
-/// Handles keys that are typed as text: a path, a filter, or the confirmation word.
-fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
+/// Handles a key that is typed as text: part of a path, a filter, or the confirmation word. `None` for other keys.
+fn type_text(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
     match (&mut app.over, key) {
         // q closes the help, unless it is part of a word.
         (Some(Overlay::Help(filter)), Key::Char(letter))
@@ -200,14 +203,14 @@ fn typed(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
         }
         (Some(Overlay::Help(filter)), Key::Backspace) => drop(filter.pop()),
         (Some(_), _) => return None,
-        (None, _) => return typed_below(app, key),
+        (None, _) => return type_text_below(app, key),
     }
     app.overlay_scroll = 0;
     Some(Vec::new())
 }
 
-fn typed_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
-    let asks = keys::typing_a_word(app);
+fn type_text_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
+    let is_typing = keys::typing_a_word(app);
     match (&mut app.screen, key) {
         (Screen::Pick(_, _, picker), Key::Paste(text)) => {
             picker.start_typing(text.lines().next().unwrap_or_default());
@@ -229,7 +232,7 @@ fn typed_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
             picker.request(request);
             Some(Vec::new())
         }
-        // These characters start a path. No name worth filtering for starts with them.
+        // These characters start a path. No useful filter starts with them.
         (Screen::Pick(_, _, picker), Key::Char('/' | '~')) if picker.filter.is_empty() => {
             picker.start_typing(if *key == Key::Char('/') { "/" } else { "~/" });
             Some(Vec::new())
@@ -242,7 +245,7 @@ fn typed_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
             picker.narrow(None);
             Some(Vec::new())
         }
-        (Screen::Job(JobView { stage: Stage::Asking(Confirmation { word, .. }), .. }), _) if asks => {
+        (Screen::Job(JobView { stage: Stage::Asking(Confirmation { word, .. }), .. }), _) if is_typing => {
             match key {
                 Key::Char(c) if word.len() < 20 && c.is_ascii() => word.push(*c),
                 Key::Backspace => drop(word.pop()),
@@ -299,10 +302,10 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
                 app.notify("The drone is still on. Unplug USB and the battery first.");
                 return Vec::new();
             }
-            go(app, WizardStep::Count)
+            go_to_step(app, WizardStep::Count)
         }
-        Action::AnswerLeds(leds) => go(app, WizardStep::Answer(leds)),
-        Action::Again => go(app, WizardStep::Prepare),
+        Action::AnswerLeds(leds) => go_to_step(app, WizardStep::Answer(leds)),
+        Action::Again => go_to_step(app, WizardStep::Prepare),
         Action::Write => job::write(app),
         Action::Retry => job::retry(app),
         Action::Undo => job::undo(app),
@@ -337,7 +340,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             app.over = Some(Overlay::Help(String::new()));
             Vec::new()
         }
-        Action::Back => back(app),
+        Action::Back => go_back(app),
         Action::DemoInput(input) => vec![Effect::DemoInput(input)],
         Action::Practise => {
             app.then = Then::Practise;
@@ -377,15 +380,15 @@ fn move_selection(app: &mut App, by: isize) -> Vec<Effect> {
     Vec::new()
 }
 
-fn back(app: &mut App) -> Vec<Effect> {
+fn go_back(app: &mut App) -> Vec<Effect> {
     match app.over.take() {
-        // The explanation was opened from the log or from the console.
+        // An explanation is opened from the log or from the console.
         Some(Overlay::Explain(_)) if app.console().is_none() => app.over = Some(Overlay::Log),
         Some(Overlay::Log) => app.log_on_screen_mut().follow(),
         Some(Overlay::Help(filter)) if !filter.is_empty() => app.over = Some(Overlay::Help(String::new())),
         Some(_) => {}
         None if wizard_step(app).is_some_and(|step| matches!(step, WizardStep::Answer(_))) => {
-            return go(app, WizardStep::AskLeds);
+            return go_to_step(app, WizardStep::AskLeds);
         }
         None => match &mut app.screen {
             Screen::Pick(_, _, picker) if picker.typing.is_some() => picker.typing = None,
@@ -444,7 +447,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     effects
 }
 
-/// The goal that makes sense for what is plugged in.
+/// The goal that suits what is plugged in.
 fn suggested_goal(bus: &BusState) -> Goal {
     let is_px4 = |other: &Other| other.what == RelatedDevice::Px4Bootloader;
     match bus {
@@ -474,7 +477,7 @@ fn tick(app: &mut App) -> Vec<Effect> {
     effects
 }
 
-fn go(app: &mut App, step: WizardStep) -> Vec<Effect> {
+fn go_to_step(app: &mut App, step: WizardStep) -> Vec<Effect> {
     let now = app.now;
     if let Screen::Wizard(view) = &mut app.screen {
         view.wizard.go(step, now);

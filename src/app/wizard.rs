@@ -13,15 +13,16 @@ use crate::crazyflie::symptoms;
 pub use crate::crazyflie::symptoms::Leds;
 use crate::job::Device;
 
-/// Countdown before the cable is plugged in, in seconds; longer if a screen reader reads the instructions.
+/// The countdown before the cable is plugged in, in seconds.
 const COUNT: u64 = 3;
+/// The countdown while a screen reader may read the instructions.
 const COUNT_SPOKEN: u64 = 8;
-/// Time allowed for plugging in the cable after the countdown.
+/// The time allowed for plugging in the cable after the countdown.
 const PLUGGING: Duration = Duration::from_secs(2);
 /// How long to hold the button after the countdown: the time for plugging in, the five seconds that the power chip
-/// asks for, and one second more. Holding it longer does no harm.
+/// requires, and one second more. Holding it longer does no harm.
 const HOLD: Duration = Duration::from_secs(8);
-/// Extra time for a screen reader to read out the instructions.
+/// The extra time that a screen reader needs to read the instructions.
 const VOICE: Duration = Duration::from_secs(3);
 /// How long to wait for the drone after the button is released.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
@@ -34,7 +35,7 @@ pub struct Wizard {
     pub spoken: bool,
 }
 
-/// The steps in order, then the ways they can fail.
+/// The steps in order, then the steps that follow a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WizardStep {
     /// Unplug everything, then press Enter.
@@ -92,7 +93,7 @@ impl Leds {
     }
 }
 
-/// What the caller should do after an update.
+/// What the caller must do after a tick or a bus scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Move {
     Stay,
@@ -105,9 +106,9 @@ pub(crate) enum Move {
 pub(crate) enum Led {
     Off,
     Solid,
-    /// About once a second.
+    /// Blinks about once a second.
     Slow,
-    /// About twice a second.
+    /// Blinks about twice a second.
     Fast,
 }
 
@@ -210,7 +211,7 @@ impl Wizard {
             WizardStep::Answer(leds) => return (leds.question(), symptoms::answer(leds).into()),
             WizardStep::Early => (
                 "The drone booted normally: you let go a little early.",
-                "With firmware from 2022.03 or newer, the drone can switch to DFU mode by itself: press Enter. Otherwise, \
+                "With firmware 2022.03 or newer, the drone can switch to DFU mode by itself: press Enter. Otherwise, \
                  press t and hold the button longer.",
             ),
         };

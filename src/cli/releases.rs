@@ -1,5 +1,5 @@
-//! The commands for official releases, and the files of `--release`. The file is fetched and checked before the drone is
-//! touched: only its board is read first.
+//! The commands for official releases, and the files of `--release`. cfdfu reads the drone's board, then fetches and
+//! checks the file, and only then changes the drone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) struct SourceArgs {
     pub(super) from: Option<PathBuf>,
 }
 
-/// A board's code or a platform, as the platform.
+/// Parses a board's code or a platform, and returns the platform.
 pub(super) fn parse_board(text: &str) -> Result<String, String> {
     let platforms = || {
         let codes = BOARDS.iter().map(|board| board.code);
@@ -96,7 +96,11 @@ fn age(minutes: u64) -> String {
 pub(super) fn forget(global: &Global, console: &mut Console) -> Result<Exit, Problem> {
     if let Some(cache) = Cache::of_user(false).filter(|_| global.demo.is_none()) {
         cache.forget().map_err(|error| {
-            problem(&ReleaseError::Disk { place: "the cache".to_owned(), why: error.to_string() })
+            Problem::new(
+                Exit::CannotCreate,
+                ProblemKind::OutputFile,
+                format!("the cache cannot be removed: {error}"),
+            )
         })?;
     }
     console.line("Removed all releases from this computer.");
@@ -106,7 +110,7 @@ pub(super) fn forget(global: &Global, console: &mut Console) -> Result<Exit, Pro
 /// What to fetch.
 pub(super) struct Order<'a> {
     pub wanted: &'a Wanted,
-    /// A platform, or `all`. Otherwise the drone is asked.
+    /// A platform, or `all`. If `None`, the connected drone determines the platform.
     pub board: Option<&'a str>,
     pub loader: bool,
     /// The folder to fetch to, instead of the user's cache.
@@ -144,7 +148,7 @@ pub(super) fn fetch(
         (false, Some(platform)) => vec![Part::Firmware(platform.to_owned())],
         (false, None) => {
             let device = DeviceArgs { wait: 0, no_enter: true };
-            vec![Part::Firmware(platform_on_cable(global, &device, console)?)]
+            vec![Part::Firmware(connected_platform(global, &device, console)?)]
         }
     };
     for part in &parts {
@@ -168,8 +172,8 @@ pub(super) fn files(
 ) -> Result<Vec<Fetched>, Problem> {
     let platforms = match platform {
         Some(platform) => vec![platform.to_owned()],
-        None if all => platforms_on_cables(global, device, console)?,
-        None => vec![platform_on_cable(global, device, console)?],
+        None if all => connected_platforms(global, device, console)?,
+        None => vec![connected_platform(global, device, console)?],
     };
     let library = Arc::new(library(global, source, false));
     let mut files: Vec<Fetched> = Vec::new();
@@ -192,7 +196,7 @@ pub(super) fn loader(
     get(&Arc::new(library(global, source, false)), wanted, &Part::Loader, console)
 }
 
-/// Fetches one file, and reports which it is.
+/// Fetches one file and prints which one.
 fn get(
     library: &Arc<Library>,
     wanted: &Wanted,
@@ -208,10 +212,10 @@ fn get(
     Ok(fetched)
 }
 
-/// How long an interrupted download may take to leave what has arrived for the next one.
-const LEAVE: Duration = Duration::from_millis(500);
+/// How long a stopped download may take to keep what has arrived, so that the next download can continue it.
+const KEEP_LIMIT: Duration = Duration::from_millis(500);
 
-/// Runs work that uses the network, on a thread of its own: a connection that is being opened cannot be interrupted.
+/// Runs work that uses the network on its own thread, because opening a connection cannot be interrupted.
 fn interruptible<T: Send + 'static>(
     console: &mut Console,
     work: impl FnOnce(OnBytes<'_>) -> Result<T, ReleaseError> + Send + 'static,
@@ -224,7 +228,7 @@ fn interruptible<T: Send + 'static>(
     thread::spawn(move || {
         let answer =
             work(&mut |done, total| bytes.send((done, total)).is_ok() && !is_stopped.load(Ordering::SeqCst));
-        // If nobody waits any more, the user has stopped it.
+        // The receiver is gone if the user stopped the command.
         let _ = results.send(answer);
     });
     let answer = loop {
@@ -232,20 +236,25 @@ fn interruptible<T: Send + 'static>(
             Ok((done, total)) => console.download(done, total),
             Err(RecvTimeoutError::Disconnected) => break result.recv().ok(),
             Err(RecvTimeoutError::Timeout) if stopped.load(Ordering::SeqCst) => {
-                break result.recv_timeout(LEAVE).ok();
+                break result.recv_timeout(KEEP_LIMIT).ok();
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
     };
     let _ = signals.map(Signals::stop);
     console.end_bar();
-    // A file that arrived just before must not be flashed.
+    // If the user stops the command while the last bytes arrive, the file must not be flashed.
     let answer = answer.filter(|_| !stopped.load(Ordering::SeqCst));
     answer.unwrap_or(Err(ReleaseError::Stopped)).map_err(|error| problem(&error))
 }
 
-/// The platform of the drone, which is asked or whose OTP is read. It is not changed.
-fn platform_on_cable(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<String, Problem> {
+/// The platform of the connected drone: a running drone is asked, and in DFU mode its OTP is read. The drone is not
+/// changed.
+fn connected_platform(
+    global: &Global,
+    device: &DeviceArgs,
+    console: &mut Console,
+) -> Result<String, Problem> {
     let mut jobs = jobs(global, device, console)?;
     let job = Job { enter: Enter::Never, ..job(global, device, Task::Identify) };
     let found = platform_of_drone(&mut jobs, job, console);
@@ -253,8 +262,8 @@ fn platform_on_cable(global: &Global, device: &DeviceArgs, console: &mut Console
     found
 }
 
-/// The platforms of all drones, each once.
-fn platforms_on_cables(
+/// The platforms of all connected drones, each once.
+fn connected_platforms(
     global: &Global,
     device: &DeviceArgs,
     console: &mut Console,
@@ -267,8 +276,11 @@ fn platforms_on_cables(
         let job = Job { enter: Enter::Never, device: Selector::At(port.clone()), ..base };
         match platform_of_drone(&mut jobs, job, console) {
             Ok(platform) => platforms.push(platform),
-            Err(problem) if problem.exit == Exit::Interrupted => return Err(problem),
-            // The job of this drone reports what is wrong with it.
+            Err(problem) if problem.exit == Exit::Interrupted => {
+                jobs.finish();
+                return Err(problem);
+            }
+            // The drone's own job reports the problem.
             Err(problem) => {
                 console.note(&format!("Warning: no file for the drone on port {port}: {problem}"));
             }
@@ -288,8 +300,8 @@ fn platform_of_drone(jobs: &mut Jobs, job: Job, console: &mut Console) -> Result
     if matches!(report.outcome, Outcome::Cancelled(_)) {
         return Err(problem(&ReleaseError::Stopped));
     }
-    let code = known.as_deref().and_then(DeviceInfo::board).and_then(crate::releases::platform);
-    code.map(str::to_owned).ok_or_else(unknown_board)
+    let platform = known.as_deref().and_then(DeviceInfo::board).and_then(crate::releases::platform);
+    platform.map(str::to_owned).ok_or_else(unknown_board)
 }
 
 fn unknown_board() -> Problem {

@@ -1,14 +1,13 @@
-//! What was fetched, on this computer: lists of releases with their age, and files with their hashes. A folder in the
-//! same layout, on a USB stick for example, can take the place of the network.
+//! The releases kept on this computer: lists with their age, and files with their hashes. A folder with the same
+//! layout, for example on a USB stick, can replace the network.
 //!
-//! Nothing here is believed: a file is hashed again each time it is used. Drafts are renamed into place, so a reader
-//! never sees half a file. An interrupted download is kept, and the process that renames it to a name of its own may
-//! continue it, so no lock can be left behind.
+//! The cache is untrusted: a file is hashed again each time it is used. Each file is written under a temporary name and
+//! then renamed, so a reader never sees a partial file. An interrupted download is kept. A process claims it by
+//! renaming it, so there is no lock that could become stale.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use directories::ProjectDirs;
@@ -18,19 +17,18 @@ use super::Repo;
 use crate::clock;
 use crate::image::{FILE_MAX, Sha256};
 
-/// The largest list of releases, in bytes. A page of thirty has about 200 kB.
+/// The largest list of releases, in bytes. A page of thirty releases has about 200 kB.
 pub(crate) const LIST_MAX: u64 = 4 * 1024 * 1024;
 /// The largest record of a file, in bytes.
 const RECORD_MAX: u64 = 4096;
-/// A download that nobody has written to for this many seconds was abandoned. A server that sends nothing is given up
-/// earlier.
+/// A partial download that was not written to for this many seconds is abandoned. A running download fails earlier if
+/// its server sends nothing.
 const ABANDONED: u64 = 120;
 
 pub(crate) struct Cache {
     dir: PathBuf,
-    /// Nothing is written.
     is_read_only: bool,
-    /// Somebody else may have written what is there, so its lists and hashes prove nothing.
+    /// The user named the folder. Its lists and hashes may come from another computer, so they prove nothing.
     is_foreign: bool,
 }
 
@@ -43,11 +41,11 @@ pub(crate) struct KeptList {
     pub json: String,
 }
 
-/// What is known about a file that was fetched. It outlives the file.
+/// What is known about a file that was fetched. The record is kept when the file is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     sha256: String,
-    /// Whether GitHub has reported this hash. Otherwise it is that of the first download.
+    /// GitHub has reported this hash. Otherwise, it is the hash of the first download.
     published: bool,
 }
 
@@ -58,7 +56,7 @@ pub(crate) struct Pin {
     pub is_published: bool,
 }
 
-/// The place of a file.
+/// Identifies a file of a release.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
     pub repo: Repo,
@@ -66,27 +64,24 @@ pub(crate) struct Place<'a> {
     pub name: &'a str,
 }
 
-/// The downloads that this process has begun. One that was stopped may still wait for its server.
-static DOWNLOADS: AtomicU32 = AtomicU32::new(0);
-
-/// A download in progress, in a file of its own.
+/// A download in progress, with its own file.
 pub(crate) struct Part {
     path: PathBuf,
-    /// Where an interrupted download is left for the next one.
-    left: PathBuf,
+    /// Where an interrupted download is kept for the next one to continue.
+    resumable: PathBuf,
     pub file: File,
-    /// The bytes that an earlier download has left.
+    /// The number of bytes that are already in the file, from an earlier download.
     pub len: u64,
 }
 
 impl Cache {
-    /// The current user's; `None` without a home directory.
+    /// The current user's cache; `None` without a home directory.
     pub(crate) fn of_user(is_read_only: bool) -> Option<Cache> {
         let dirs = ProjectDirs::from("", "", "cfdfu")?;
         Some(Cache { dir: dirs.cache_dir().join("releases"), is_read_only, is_foreign: false })
     }
 
-    /// A folder that the user names.
+    /// The cache in a folder that the user named.
     pub(crate) fn at(dir: &Path, is_read_only: bool) -> Cache {
         Cache { dir: dir.to_owned(), is_read_only, is_foreign: true }
     }
@@ -123,7 +118,7 @@ impl Cache {
         self.write(&self.list_path(repo), &serde_json::to_vec(list)?)
     }
 
-    /// The names of the files of a release that are kept.
+    /// The names of all files in the folder of a release.
     pub(crate) fn names(&self, repo: Repo, tag: &str) -> Vec<String> {
         let entries = fs::read_dir(self.folder(repo, tag)).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -132,7 +127,7 @@ impl Cache {
         names
     }
 
-    /// The tags of the releases of which a file is kept, the newest first.
+    /// The tags of the releases with a record of a fetched file, newest first.
     pub(crate) fn tags(&self, repo: Repo) -> Vec<String> {
         let entries = fs::read_dir(self.dir.join(repo.name())).into_iter().flatten().flatten();
         let tags = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -151,7 +146,7 @@ impl Cache {
         Some(Pin { sha256: record.sha256.parse().ok()?, is_published: record.published })
     }
 
-    /// A kept file that is still what was fetched. A damaged one is removed.
+    /// Reads a kept file and checks its hash. A damaged file is removed.
     pub(crate) fn file(&self, place: Place<'_>) -> Option<(Vec<u8>, Pin)> {
         let pin = self.pin(place)?;
         let bytes = read(&self.path(place), FILE_MAX)?;
@@ -162,48 +157,49 @@ impl Cache {
         None
     }
 
-    /// Removes a file. Its hash is still remembered.
+    /// Removes a file, but keeps its record.
     pub(crate) fn remove(&self, place: Place<'_>) {
         if !self.is_read_only {
             let _ = fs::remove_file(self.path(place));
         }
     }
 
-    /// Remembers the hash of a file.
+    /// Records the hash of a file.
     pub(crate) fn keep_pin(&self, place: Place<'_>, pin: Pin) -> io::Result<()> {
         let record = Record { sha256: pin.sha256.to_string(), published: pin.is_published };
         self.write(&self.record_path(place), &serde_json::to_vec(&record)?)
     }
 
-    /// Begins a download, or continues one that was interrupted if `resumes`.
+    /// Begins a download, or continues an interrupted one if `resumes` is true.
     pub(crate) fn begin(&self, place: Place<'_>, resumes: bool) -> io::Result<Part> {
         let folder = self.folder(place.repo, place.tag);
         fs::create_dir_all(&folder)?;
-        // A name that starts with a dot is not the name of a file of a release.
-        let number = DOWNLOADS.fetch_add(1, Ordering::Relaxed);
-        let own = folder.join(format!(".{}.{}-{number}.part", place.name, std::process::id()));
-        let left = folder.join(format!(".{}.part", place.name));
+        // No file of a release has a name that starts with a dot: see `is_safe_name`.
+        let resumable = folder.join(format!(".{}.part", place.name));
+        let draft = tempfile::Builder::new()
+            .prefix(&format!(".{}.", place.name))
+            .suffix(".part")
+            .make_in(&folder, |path| File::options().create_new(true).append(true).open(path))?;
+        let (_, own) = draft.keep().map_err(|error| error.error)?;
         if resumes {
-            let claimed = fs::rename(&left, &own).is_ok();
+            let claimed = fs::rename(&resumable, &own).is_ok();
             if !claimed && let Some(abandoned) = abandoned(&folder, place.name) {
                 let _ = fs::rename(abandoned, &own);
             }
-        } else {
-            let _ = fs::remove_file(&own);
         }
-        let file = File::options().create(true).append(true).read(true).open(&own)?;
+        let file = File::options().append(true).read(true).open(&own)?;
         let len = file.metadata()?.len();
-        Ok(Part { path: own, left, file, len })
+        Ok(Part { path: own, resumable, file, len })
     }
 
-    /// Puts a complete download into its place.
+    /// Moves a complete download to its place.
     pub(crate) fn finish(&self, part: Part, place: Place<'_>) -> io::Result<()> {
         part.file.sync_all()?;
         drop(part.file);
         fs::rename(&part.path, self.path(place))
     }
 
-    /// Removes everything.
+    /// Removes the whole cache.
     pub(crate) fn forget(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -221,7 +217,7 @@ impl Cache {
     }
 }
 
-/// A draft that others may read once it is in place: a folder may be for a whole lab. The umask applies.
+/// A temporary file that other users can read once it is renamed: a whole lab may share the folder. The umask applies.
 #[cfg(unix)]
 fn draft_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o666);
@@ -234,21 +230,21 @@ fn draft_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
 }
 
 impl Part {
-    /// Leaves an interrupted download for the next one.
+    /// Keeps an interrupted download for the next one to continue. An empty file is removed.
     pub(crate) fn leave(self) {
         let is_empty = self.file.metadata().is_ok_and(|file| file.len() == 0);
         drop(self.file);
-        let _ = if is_empty { fs::remove_file(&self.path) } else { fs::rename(&self.path, &self.left) };
+        let _ = if is_empty { fs::remove_file(&self.path) } else { fs::rename(&self.path, &self.resumable) };
     }
 
-    /// Removes a download that is not what it should be.
+    /// Removes a failed download that must not be continued.
     pub(crate) fn discard(self) {
         drop(self.file);
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// The download of a process that was killed.
+/// The partial download of a process that was killed.
 fn abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
     let is_part = |path: &PathBuf| {
         let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
@@ -263,7 +259,7 @@ fn abandoned(folder: &Path, name: &str) -> Option<PathBuf> {
     paths.filter(is_part).find(is_old)
 }
 
-/// Reads a file of at most `most` bytes.
+/// Reads a file; `None` if it has more than `most` bytes.
 fn read(path: &Path, most: u64) -> Option<Vec<u8>> {
     // Opening a pipe would wait for its other end.
     if !fs::metadata(path).is_ok_and(|file| file.is_file()) {

@@ -1,5 +1,5 @@
-//! Releases from this computer if they are kept here, otherwise from the network. Every file is checked before anybody
-//! sees it: its size and hash against what was published or fetched before, and its structure.
+//! Returns releases from this computer if they are kept here, otherwise from the network. Every file is checked before
+//! it is used: its size and hash against what was published or fetched before, and its structure.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::image::{FILE_MAX, Image, Sha256};
 const LIST_AGE: u64 = 3600;
 
 pub(crate) struct Library {
-    /// `None` if this computer has no place for it.
+    /// `None` without a home directory.
     cache: Option<Cache>,
     /// `None` if the network must not be used.
     remote: Option<Remote>,
@@ -26,9 +26,9 @@ pub(crate) struct List {
     pub releases: Vec<Release>,
     /// When it was fetched, in seconds since 1970.
     pub fetched: u64,
-    /// It was fetched now.
+    /// The list was just fetched.
     is_fresh: bool,
-    /// Why it is an older list from this computer.
+    /// Why this is an older list from this computer, if it is.
     pub stale_because: Option<ReleaseError>,
 }
 
@@ -37,43 +37,44 @@ pub(crate) struct Fetched {
     pub tag: String,
     pub name: String,
     pub image: Image,
-    /// Where it is kept, if it is.
+    /// Where the file is kept; `None` if it could not be kept.
     pub path: Option<PathBuf>,
     pub sha256: Sha256,
     pub trust: Trust,
-    /// Why the release was chosen from an older list.
+    /// Why the release was chosen from an older list, if it was.
     pub stale_because: Option<ReleaseError>,
 }
 
 impl Library {
-    /// Releases of a folder, which anybody may have made with `fetch --to`.
+    /// The releases in a folder, which may come from `fetch --to` on another computer.
     pub(crate) fn of_folder(folder: &Path) -> Library {
         Library { cache: Some(Cache::at(folder, true)), remote: None, refreshes: false }
     }
 
-    /// A folder to fetch to.
+    /// A library that fetches releases to a folder.
     pub(crate) fn to_folder(folder: &Path) -> Library {
         Library { cache: Some(Cache::at(folder, false)), remote: Some(Remote::new()), refreshes: false }
     }
 
-    /// The current user's, without the network.
+    /// The current user's releases, without the network.
     pub(crate) fn offline(is_read_only: bool) -> Library {
         Library { cache: Cache::of_user(is_read_only), remote: None, refreshes: false }
     }
 
-    /// The current user's, and the network for what is not there. `refreshes`: ask again, however new the kept list is.
+    /// The current user's releases, and the network for what is not kept. If `refreshes` is true, the list is requested
+    /// even if the kept one is new.
     pub(crate) fn online(is_read_only: bool, refreshes: bool) -> Library {
         Library { cache: Cache::of_user(is_read_only), remote: Some(Remote::new()), refreshes }
     }
 
-    /// The releases, the newest first. If the network fails, the kept list is better than none.
+    /// Returns the releases, newest first. If the network fails, returns the kept list.
     pub(crate) fn list(&self, repo: Repo) -> Result<List, ReleaseError> {
         self.list_now(repo, self.refreshes)
     }
 
     fn list_now(&self, repo: Repo, refreshes: bool) -> Result<List, ReleaseError> {
         let now = clock::unix_seconds();
-        // If GitHub can be asked, the list in a folder that anybody may have written does not count.
+        // If GitHub can be asked, ignore the list in a folder that the user named: it proves nothing.
         let kept = self.cache.as_ref().filter(|cache| !(cache.is_foreign() && self.remote.is_some()));
         let kept = kept.and_then(|cache| cache.list(repo));
         let kept = kept.and_then(|list| Some((parse(list.json.as_bytes()).ok()?, list)));
@@ -102,12 +103,12 @@ impl Library {
         match (answer, kept) {
             (Ok((releases, list)), _) => {
                 if let Some(cache) = self.cache.as_ref().filter(|cache| !cache.is_read_only()) {
-                    // Without it, the next command asks again.
+                    // If this fails, the next command requests the list again.
                     let _ = cache.keep_list(repo, &list);
                 }
                 Ok(List { releases, fetched: now, is_fresh: true, stale_because: None })
             }
-            // Something between here and GitHub has changed the answer.
+            // Something between this computer and GitHub may have changed the answer, so report the error.
             (
                 Err(
                     error @ (ReleaseError::ForeignHost { .. }
@@ -127,7 +128,7 @@ impl Library {
         }
     }
 
-    /// Whether files are fetched to a folder, which may hold anything already.
+    /// Whether files are fetched to a folder that the user named, which may already contain anything.
     fn is_target(&self) -> bool {
         self.remote.is_some() && self.cache.as_ref().is_some_and(Cache::is_foreign)
     }
@@ -138,7 +139,7 @@ impl Library {
         self.cache.as_ref().is_some_and(|cache| cache.pin(place).is_some() && cache.path(place).is_file())
     }
 
-    /// The file of a release for this part. A kept file of a named release is used without a request.
+    /// Returns the file of a release for this part. Sends no request if the release is named and its file is kept.
     pub(crate) fn file(
         &self,
         wanted: &Wanted,
@@ -187,7 +188,7 @@ impl Library {
         Ok(Fetched { stale_because, ..fetched })
     }
 
-    /// A kept file of this release.
+    /// Returns the kept file of this release for this part, if any.
     fn kept(&self, tag: &str, part: &Part) -> Result<Option<Fetched>, ReleaseError> {
         let Some(cache) = &self.cache else { return Ok(None) };
         let names = cache.names(part.repo(), tag);
@@ -214,7 +215,7 @@ impl Library {
     ) -> Result<Fetched, ReleaseError> {
         let cache = self.cache.as_ref();
         let pin = cache.filter(|cache| !cache.is_foreign()).and_then(|cache| cache.pin(place));
-        // A release is not supposed to change. If GitHub now reports another hash, somebody has to look.
+        // A release is not supposed to change. If GitHub now reports another hash, the user must decide.
         if let (Some(pin), Some(now)) = (pin, asset.sha256)
             && pin.sha256 != now
         {
@@ -224,7 +225,7 @@ impl Library {
                 found: now,
             });
         }
-        // A file in a folder may be anything.
+        // In a folder that the user named, a file may be anything.
         let is_usable = |(_, kept): &(Vec<u8>, Pin)| match asset.sha256 {
             Some(expected) => kept.sha256 == expected,
             None => !self.is_target(),
@@ -261,7 +262,7 @@ impl Library {
         Ok(fetched)
     }
 
-    /// Parses the file. Nothing that is not an image is kept.
+    /// Parses the file, and removes it if it is not an image.
     fn checked(
         &self,
         place: Place<'_>,
@@ -291,7 +292,7 @@ impl Library {
         }
     }
 
-    /// Downloads a file into the cache, or into memory if there is no cache. Returns its hash as well.
+    /// Downloads a file into the cache, or into memory if there is no cache. Returns its content and its hash.
     fn download(
         &self,
         place: Place<'_>,
@@ -311,9 +312,9 @@ impl Library {
             most: FILE_MAX,
         };
         let cache = self.cache.as_ref().filter(|cache| !cache.is_read_only());
-        // A part can be continued only if the whole can be checked.
+        // A partial download is continued only if the hash of the whole file is known.
         let download = cache.map(|cache| cache.begin(place, asset.sha256.is_some())).transpose();
-        // Flash what is in memory, without keeping it.
+        // Without a usable cache, the file can still be flashed from memory.
         let in_memory = |on_bytes: OnBytes<'_>| {
             let mut bytes = Vec::new();
             remote.file(&request(0), &mut bytes, on_bytes)?;
@@ -328,7 +329,7 @@ impl Library {
         match remote.file(&request(from), &mut download, on_bytes) {
             Ok(()) => {}
             Err(ReleaseError::Disk { .. }) => {
-                // The disk may be full, which does not keep a drone from being flashed.
+                // A full disk must not prevent a flash.
                 download.discard();
                 return in_memory(on_bytes);
             }
@@ -346,7 +347,7 @@ impl Library {
         match asset.sha256 {
             Some(expected) if expected != found => {
                 download.discard();
-                // The part may have been of another file. Start over, once.
+                // The earlier part may be from another file. Start over once.
                 if from > 0 {
                     return self.download(place, asset, has_list, on_bytes);
                 }

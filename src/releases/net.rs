@@ -1,6 +1,6 @@
-//! The only file that opens network connections, and only for a release that the user asked for. Redirects are followed
-//! here and not by the library: each hop must use TLS and lead to one of GitHub's hosts, and a token goes to the API
-//! alone.
+//! The only file that opens network connections, and only when the user asks for releases. This file follows redirects
+//! itself instead of letting ureq do so: each hop must use TLS and lead to one of GitHub's hosts, and the token is sent
+//! only to the API.
 
 use std::io::Read;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::{ReleaseError, Repo, is_safe_name};
 /// GitHub's hosts: the API, the site, and the two from which it serves files.
 const HOSTS: [&str; 4] =
     ["api.github.com", "github.com", "release-assets.githubusercontent.com", "objects.githubusercontent.com"];
-/// Takes the place of GitHub in tests. It must be an `http` address of this computer.
+/// The variable with the server that replaces GitHub in tests. It must be an `http` address of this computer.
 const TEST_URL: &str = "CFDFU_RELEASES_URL";
 const REDIRECTS_MAX: usize = 5;
 const CHUNK: usize = 64 * 1024;
 
-/// Time limit for a connection, including TLS.
+/// Time limit for opening a connection, including TLS.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long a server may send nothing.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 const WHOLE: Duration = Duration::from_secs(300);
 
 pub(crate) struct Remote {
-    /// Instead of GitHub.
+    /// The server that replaces GitHub in tests.
     test: Option<String>,
     token: Option<String>,
     environment: Environment,
@@ -52,12 +52,12 @@ pub(crate) enum ListAnswer {
     },
 }
 
-/// Receives a file: the number of bytes so far and in all, if known. Returns false to stop.
+/// Called while a file arrives, with the number of bytes so far and, if known, in total. Returns false to stop.
 pub(crate) type OnBytes<'a> = &'a mut dyn FnMut(u64, Option<u64>) -> bool;
 
-/// Where the bytes of a file go.
+/// Receives the bytes of a file.
 pub(crate) trait Sink {
-    /// Starts over: the server does not continue the download.
+    /// Discards the bytes so far, because the server sends the file from its beginning.
     fn restart(&mut self) -> std::io::Result<()>;
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()>;
 }
@@ -67,9 +67,9 @@ pub(crate) struct FileRequest<'a> {
     pub repo: Repo,
     pub tag: &'a str,
     pub name: &'a str,
-    /// The bytes that are there already.
+    /// The number of bytes that an earlier download has fetched.
     pub from: u64,
-    /// The size that was published.
+    /// The published size, if known.
     pub size: Option<u64>,
     pub most: u64,
 }
@@ -91,7 +91,7 @@ impl Remote {
         }
     }
 
-    /// The list of releases, unless it still has this entity tag.
+    /// Requests the list of releases, unless it still has this entity tag.
     pub(crate) fn list(&self, repo: Repo, etag: Option<&str>) -> Result<ListAnswer, ReleaseError> {
         let base = self.test.as_deref().unwrap_or("https://api.github.com");
         let url = format!("{base}/repos/{}/releases?per_page=30", repo.path());
@@ -115,7 +115,7 @@ impl Remote {
         Ok(ListAnswer::New { json, etag })
     }
 
-    /// The tag of the newest release, from the site and not from the API, which allows few requests.
+    /// Requests the tag of the newest release from the site, because the API allows few requests.
     pub(crate) fn latest(&self, repo: Repo) -> Result<String, ReleaseError> {
         let base = self.test.as_deref().unwrap_or("https://github.com");
         let url = format!("{base}/{}/releases/latest", repo.path());
@@ -141,23 +141,23 @@ impl Remote {
         let range = format!("bytes={from}-");
         let headers: &[(&str, &str)] = if from > 0 { &[("range", &range)] } else { &[] };
         let (host, mut response) = self.get(&url, headers)?;
-        let begins_there = |response: &Response<Body>| {
+        let has_requested_range = |response: &Response<Body>| {
             let range = text(response, header::CONTENT_RANGE);
             range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
         };
         let mut done = from;
         if from > 0 {
-            let is_other = match response.status() {
-                StatusCode::PARTIAL_CONTENT => !begins_there(&response),
+            let is_wrong_part = match response.status() {
+                StatusCode::PARTIAL_CONTENT => !has_requested_range(&response),
                 // The file was replaced by a shorter one.
                 StatusCode::RANGE_NOT_SATISFIABLE => true,
                 _ => false,
             };
-            if is_other {
+            if is_wrong_part {
                 response = self.get(&url, &[])?.1;
             }
-            if is_other || response.status() == StatusCode::OK {
-                // The server starts at the beginning.
+            if is_wrong_part || response.status() == StatusCode::OK {
+                // The server sends the file from its beginning.
                 sink.restart().map_err(|error| disk(name, &error))?;
                 done = 0;
             }
@@ -184,7 +184,7 @@ impl Remote {
             sink.write(chunk.get(..n).unwrap_or_default()).map_err(|error| disk(name, &error))?;
         }
         match size {
-            // The body is complete, but it is another one.
+            // The body is complete, but shorter than the published file.
             Some(expected) if done < expected => {
                 Err(ReleaseError::OtherSize { name: name.to_owned(), expected, found: done })
             }
@@ -213,7 +213,7 @@ impl Remote {
         }
     }
 
-    /// Whether a redirect may lead there.
+    /// Whether a redirect may lead to this address.
     fn is_allowed(&self, url: &str) -> bool {
         match (&self.test, url.strip_prefix("https://")) {
             (Some(test), _) => origin(url) == origin(test),
@@ -232,7 +232,7 @@ impl Remote {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            // A token must not reach any other host.
+            // The token must not reach any host but the API's.
             let is_api = host == HOSTS[0] || self.test.is_some() && url.contains("/repos/");
             if let Some(token) = self.token.as_ref().filter(|_| is_api) {
                 request = request.header("authorization", format!("Bearer {token}"));
@@ -253,12 +253,12 @@ impl Remote {
     fn agent(&self, proxy: Option<&str>, roots: RootCerts) -> Result<Agent, ReleaseError> {
         let proxy_error =
             |why: String| ReleaseError::Proxy { proxy: shown_proxy(proxy.unwrap_or_default()), why };
-        let wrong = |error: ureq::Error| proxy_error(error.to_string());
-        // ureq would panic.
+        let invalid_proxy = |error: ureq::Error| proxy_error(error.to_string());
+        // ureq would panic on a SOCKS proxy.
         if proxy.is_some_and(|proxy| proxy.starts_with("socks")) {
             return Err(proxy_error("cfdfu supports only HTTP proxies".to_owned()));
         }
-        let proxy = proxy.map(Proxy::new).transpose().map_err(wrong)?;
+        let proxy = proxy.map(Proxy::new).transpose().map_err(invalid_proxy)?;
         let config = Agent::config_builder()
             .https_only(self.test.is_none())
             .http_status_as_error(false)
@@ -277,7 +277,7 @@ impl Remote {
 }
 
 impl Environment {
-    /// The proxy for a host, by curl's rules: a name in `NO_PROXY` also stands for the names below it.
+    /// The proxy for a host, by curl's rules: a name in `NO_PROXY` also covers its subdomains.
     fn proxy_for(&self, host: &str) -> Option<String> {
         let is_exempt = |name: &String| {
             let name = name.trim_start_matches('.');
@@ -287,7 +287,7 @@ impl Environment {
     }
 }
 
-/// The answer if it is a success.
+/// Returns a successful response, or the error for any other status.
 fn accepted(host: &str, response: Response<Body>) -> Result<Response<Body>, ReleaseError> {
     let status = response.status().as_u16();
     let number = |name: &str| response.headers().get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
@@ -304,7 +304,7 @@ fn accepted(host: &str, response: Response<Body>) -> Result<Response<Body>, Rele
     }
 }
 
-/// A request that was not answered.
+/// The error for a request without a response.
 fn failed(host: &str, proxy: Option<&str>, error: ureq::Error) -> ReleaseError {
     let host = host.to_owned();
     match error {
@@ -314,7 +314,7 @@ fn failed(host: &str, proxy: Option<&str>, error: ureq::Error) -> ReleaseError {
         ureq::Error::ConnectProxyFailed(why) => {
             ReleaseError::Proxy { proxy: shown_proxy(proxy.unwrap_or_default()), why }
         }
-        ureq::Error::Io(error) if is_certificate(&error) => {
+        ureq::Error::Io(error) if is_certificate_error(&error) => {
             ReleaseError::Certificate { host, why: error.to_string() }
         }
         ureq::Error::Io(error) if proxy.is_some() => {
@@ -327,8 +327,8 @@ fn failed(host: &str, proxy: Option<&str>, error: ureq::Error) -> ReleaseError {
     }
 }
 
-/// rustls hides its errors in those of the connection.
-fn is_certificate(error: &std::io::Error) -> bool {
+/// rustls wraps its errors in I/O errors.
+fn is_certificate_error(error: &std::io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.to_string().contains("certificate"))
 }
 
@@ -336,12 +336,12 @@ fn has_no_roots(error: &ureq::Error) -> bool {
     error.to_string().contains("No CA certificates")
 }
 
-/// A proxy without its password.
+/// The address of a proxy, without its user name and password.
 fn shown_proxy(proxy: &str) -> String {
     proxy.rsplit_once('@').map_or(proxy, |(_, host)| host).to_owned()
 }
 
-/// A connection that was lost while a body was read.
+/// The error for a connection that was lost while reading a body.
 fn lost(host: &str, done: u64, error: std::io::Error) -> ReleaseError {
     let host = host.to_owned();
     match ureq::Error::from(error) {
@@ -358,14 +358,14 @@ fn text(response: &Response<Body>, name: header::HeaderName) -> Option<String> {
     response.headers().get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// `https://host` of an address.
+/// The beginning of an address up to its host, as in `https://host`.
 fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |at| at + 3);
     let end = url.get(start..).and_then(|rest| rest.find(['/', '?', '#'])).map_or(url.len(), |at| start + at);
     url.get(..end).unwrap_or(url)
 }
 
-/// The host of an address, with its port. Not the part before an `@`, which is a user's name.
+/// The host of an address, with its port but without the user name before an `@`.
 fn host_of(url: &str) -> &str {
     let host = origin(url).split_once("://").map_or(url, |(_, host)| host);
     host.rsplit_once('@').map_or(host, |(_, host)| host)

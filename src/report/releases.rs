@@ -1,16 +1,16 @@
-//! Why an official release could not be had, and what helps.
+//! Advice for official releases that cannot be listed or fetched.
 
 use super::{Exit, Problem, ProblemKind};
 use crate::releases::ReleaseError;
 
 /// How to work on a computer without a network.
-const BY_HAND: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, and use that folder here with \
-    `--from FOLDER`.";
-/// The same in the interface, whose picker can open the folder.
-const BY_HAND_HERE: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, copy the folder here, and \
-    choose the file in it (Tab).";
+const VIA_FOLDER: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, and use that folder here \
+    with `--from FOLDER`.";
+/// The same advice for the interface, whose picker can open the folder.
+const VIA_FOLDER_IN_INTERFACE: &str = "Or fetch it on another computer with `cfdfu fetch --to FOLDER`, copy the \
+    folder here, and choose the file in it (Tab).";
 
-/// `now` is in seconds since 1970.
+/// The problem to report for this error. `now` is in seconds since 1970.
 pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     use ReleaseError as E;
     let (exit, kind) = match error {
@@ -29,8 +29,8 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
         _ => (Exit::NoInput, ProblemKind::Network),
     };
     let advice = match error {
-        E::Unreachable { .. } => format!("Check the network connection. {BY_HAND}"),
-        E::NoAnswer { host } => format!("A firewall may block {host}. Ask for it to be allowed. {BY_HAND}"),
+        E::Unreachable { .. } => format!("Check the network connection. {VIA_FOLDER}"),
+        E::NoAnswer { host } => format!("A firewall may block {host}. Ask for it to be allowed. {VIA_FOLDER}"),
         E::Proxy { .. } => "Check the variables HTTPS_PROXY and NO_PROXY.".to_owned(),
         E::Certificate { .. } => {
             "Check the date of this computer. If a proxy inspects all connections here, install its certificate.".to_owned()
@@ -68,7 +68,7 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
              accept the new file."
                 .to_owned()
         }
-        E::NotKept { .. } => format!("Run the command without --offline, where there is a network. {BY_HAND}"),
+        E::NotKept { .. } => format!("Run the command without --offline when you have a network. {VIA_FOLDER}"),
         E::Disk { .. } => "Check the free space and the permissions of the folder.".to_owned(),
         E::Stopped => "Run the command again. The download continues where it stopped.".to_owned(),
     };
@@ -79,13 +79,13 @@ pub fn release_error(error: &ReleaseError, now: u64) -> Problem {
     }
 }
 
-/// The advice in the interface, where it differs: no command is run again there.
+/// The advice in the interface, if it differs: the user cannot run a command again there.
 fn in_interface(error: &ReleaseError) -> Option<String> {
     use ReleaseError as E;
     Some(match error {
-        E::Unreachable { .. } => format!("Check the network connection. {BY_HAND_HERE}"),
+        E::Unreachable { .. } => format!("Check the network connection. {VIA_FOLDER_IN_INTERFACE}"),
         E::NoAnswer { host } => {
-            format!("A firewall may block {host}. Ask for it to be allowed. {BY_HAND_HERE}")
+            format!("A firewall may block {host}. Ask for it to be allowed. {VIA_FOLDER_IN_INTERFACE}")
         }
         E::Status { status: 401, .. } => return None,
         E::Status { .. } | E::TooManyRedirects { .. } | E::Cut { .. } => {
@@ -94,7 +94,7 @@ fn in_interface(error: &ReleaseError) -> Option<String> {
         E::OtherSize { .. } | E::OtherDigest { .. } | E::NotAnImage { .. } => {
             "The download is damaged, or not what Bitcraze published. Nothing was kept. Try again.".to_owned()
         }
-        E::NotKept { .. } => format!("It was not fetched to this folder. {BY_HAND_HERE}"),
+        E::NotKept { .. } => format!("It was not fetched to this folder. {VIA_FOLDER_IN_INTERFACE}"),
         _ => return None,
     })
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::image::{FILE_MAX, Image, ImageError, Sha256};
 use crate::report::{self, Exit, Problem, ProblemKind};
 
-/// The file name that stands for standard input.
+/// The file name that means standard input.
 const STDIN: &str = "-";
 
 /// Reads and parses an image file, or standard input for `-`.
@@ -35,7 +35,7 @@ pub(crate) fn read_image_of(path: &Path, expected: Option<Sha256>) -> Result<Ima
     Image::parse(bytes).map_err(|error| report::image_error(&error).about(shown(path)))
 }
 
-/// A parser panic, which is a bug in cfdfu.
+/// The problem to report for a panic of the parser, which is a bug in cfdfu.
 pub(crate) fn defect(path: &Path) -> Problem {
     Problem::new(Exit::Defect, ProblemKind::Defect, "cfdfu crashed while reading this file")
         .about(shown(path))

@@ -61,7 +61,7 @@ pub(crate) fn complete(path: &Path) -> String {
     // A path that ends with a separator names a folder whose entries all match.
     let text = path.to_string_lossy();
     let is_folder = text.ends_with(std::path::is_separator);
-    let (folder, begun) = match (path.parent(), path.file_name()) {
+    let (folder, typed) = match (path.parent(), path.file_name()) {
         _ if is_folder => (path, String::new()),
         (Some(parent), Some(name)) => (parent, name.to_string_lossy().into_owned()),
         _ => return String::new(),
@@ -71,8 +71,8 @@ pub(crate) fn complete(path: &Path) -> String {
         let path = entry.ok()?.path();
         let name = path.file_name()?.to_str()?.to_owned();
         let is_folder = path.is_dir();
-        let shown = !name.starts_with('.') || begun.starts_with('.');
-        let fits = name.starts_with(&begun) && shown && (is_folder || has_image_extension(&path));
+        let shown = !name.starts_with('.') || typed.starts_with('.');
+        let fits = name.starts_with(&typed) && shown && (is_folder || has_image_extension(&path));
         fits.then_some((name, is_folder))
     });
     let Some((mut common, is_folder)) = matches.next() else { return String::new() };
@@ -82,7 +82,7 @@ pub(crate) fn complete(path: &Path) -> String {
         let same = common.chars().zip(name.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8());
         common.truncate(same.sum());
     }
-    let mut rest = common.split_off(begun.len());
+    let mut rest = common.split_off(typed.len());
     if single && is_folder {
         rest.push(std::path::MAIN_SEPARATOR);
     }

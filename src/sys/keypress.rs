@@ -1,7 +1,8 @@
-//! Waits for a key at the terminal, without the Enter that a terminal otherwise asks for. Only Unix: elsewhere, Ctrl-C
-//! ends what waits for a key.
+//! Waits for a key at the terminal, without requiring Enter. Works only on Unix: elsewhere, only Ctrl-C ends a command
+//! that waits for a key.
 
-/// The terminal's settings while it waits for a key, and the thread that waits. Dropping this ends both.
+/// The thread that waits for a key, and the terminal settings from before. Dropping this stops the thread and restores
+/// the settings.
 pub(crate) struct KeyPress {
     #[cfg(unix)]
     before: rustix::termios::Termios,
@@ -13,8 +14,8 @@ pub(crate) struct KeyPress {
 
 #[cfg(unix)]
 impl KeyPress {
-    /// Calls `pressed` for each key. `None` if standard input is no terminal, because its end is not a key, and in the
-    /// background, where a change of the settings would stop the process.
+    /// Calls `pressed` for each key. Returns `None` if standard input is not a terminal, because the end of a file is
+    /// not a key, and in the background, where changing the terminal settings would stop the process.
     pub(crate) fn listen(mut pressed: impl FnMut() + Send + 'static) -> Option<KeyPress> {
         use std::sync::Arc;
         use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ impl KeyPress {
             return None;
         }
         let mut settings = before.clone();
-        // Signals and the processing of output stay as they are. A read returns after 0.1 s, with or without a key.
+        // Ctrl-C still sends a signal, and output is processed as before. A read returns after 0.1 s if no key arrives.
         settings.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         settings.special_codes[SpecialCodeIndex::VMIN] = 0;
         settings.special_codes[SpecialCodeIndex::VTIME] = 1;
@@ -40,7 +41,7 @@ impl KeyPress {
                 match rustix::io::read(stdin(), &mut [0; 16]) {
                     Ok(0) => {}
                     Ok(_) => pressed(),
-                    // The terminal is gone, which also sends a signal.
+                    // The terminal was closed, which also sends a signal.
                     Err(_) => return,
                 }
             }

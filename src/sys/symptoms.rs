@@ -1,24 +1,30 @@
-//! Gathers the facts about this computer that `doctor` evaluates when no drone is found or none can be opened. It only
-//! reads, and starts no other program.
+//! Gathers the facts about this computer that `doctor` evaluates when no drone is found or none can be opened. This
+//! module only reads, and starts no other program.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::crazyflie::Mode;
+#[cfg(feature = "releases")]
+use crate::doctor::KeptReleases;
 use crate::doctor::{Hub, Rule, SeenDrone, Symptoms, System, rules_in};
 use crate::job::{Device, Enter};
 #[cfg(feature = "releases")]
-use crate::releases::{Repo, cache::Cache};
+use crate::releases::Repo;
+#[cfg(feature = "releases")]
+use crate::releases::cache::Cache;
 use crate::scan;
+#[cfg(feature = "releases")]
+use crate::settings::Settings;
 use crate::usb::descriptor::clean;
 use crate::usb::{Bus, BusError, Found, Location, TransferError};
 
-/// Where udev searches for rules. A file in an earlier directory hides one of the same name in a later directory.
+/// Where udev searches for rules. A file in an earlier directory hides a file of the same name in a later one.
 const RULES: [&str; 4] =
     ["/etc/udev/rules.d", "/run/udev/rules.d", "/usr/lib/udev/rules.d", "/lib/udev/rules.d"];
 
-/// Gathers all facts.
+/// Gathers all facts. `bus` is an error if USB is not available.
 pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let list = bus.map_err(Clone::clone).and_then(Bus::list);
     let no_usb = list.as_ref().err().map(ToString::to_string);
@@ -37,7 +43,7 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     let (hubs, running) = (hubs(&drones), running(&drones));
     let (groups, enrolled) = groups();
     Symptoms {
-        // A worker asks the drones.
+        // The caller queries the drones through a worker.
         answers: Vec::new(),
         system: system(),
         program: program(),
@@ -62,10 +68,16 @@ pub(crate) fn gather(bus: Result<&dyn Bus, &BusError>) -> Symptoms {
     }
 }
 
-/// The official releases that are kept on this computer.
+/// The official releases on this computer, in the folder that cfdfu would use.
 #[cfg(feature = "releases")]
-fn releases() -> Vec<String> {
-    Cache::of_user(true).map(|cache| cache.tags(Repo::Firmware)).unwrap_or_default()
+fn releases() -> KeptReleases {
+    let folder = Settings::load().0.releases.source;
+    let cache = match &folder {
+        Some(folder) => Some(Cache::at(folder, true)),
+        None => Cache::of_user(true),
+    };
+    let tags = cache.map(|cache| cache.tags(Repo::Firmware)).unwrap_or_default();
+    KeptReleases { folder: folder.map(|folder| clean(&folder.display().to_string())), tags }
 }
 
 /// The external hubs that drones are plugged into.
@@ -101,13 +113,13 @@ fn running(drones: &[Device]) -> Vec<(u8, usize)> {
 fn holders(found: &Found) -> Vec<String> {
     let device = format!("/dev/bus/usb/{:03}/{:03}", found.location.bus, found.address);
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let has_it_open = |process: &PathBuf| {
+    let has_device_open = |process: &PathBuf| {
         let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| file == Path::new(&device))
     };
     let name = |process: PathBuf| {
         let number: u32 = process.file_name()?.to_str()?.parse().ok()?;
-        if number == std::process::id() || !has_it_open(&process) {
+        if number == std::process::id() || !has_device_open(&process) {
             return None;
         }
         let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
@@ -118,7 +130,8 @@ fn holders(found: &Found) -> Vec<String> {
 
 /// The rules for both USB IDs; `None` on a system without udev.
 fn rules() -> Option<[Vec<Rule>; 2]> {
-    if !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
+    // Under Wine, a Windows program sees the folders of Linux.
+    if !cfg!(target_os = "linux") || !RULES.iter().any(|folder| Path::new(folder).is_dir()) {
         return None;
     }
     let mut seen = Vec::new();
@@ -216,8 +229,8 @@ fn groups_in(text: &str, numbers: &[u32], user: Option<&str>) -> (Vec<String>, V
 pub(crate) fn program() -> String {
     let system = ["/usr/bin", "/usr/local/bin", "/bin", "/usr/sbin", "/usr/local/sbin", "/sbin"];
     let path = env::current_exe().unwrap_or_default();
-    let found = path.parent().is_none_or(|folder| system.iter().any(|name| folder == Path::new(name)));
-    if found { "cfdfu".to_owned() } else { clean(&path.display().to_string()) }
+    let is_found = path.parent().is_none_or(|folder| system.iter().any(|name| folder == Path::new(name)));
+    if is_found { "cfdfu".to_owned() } else { clean(&path.display().to_string()) }
 }
 
 fn system() -> System {

@@ -14,16 +14,14 @@ use crate::app::keys::{self, Key};
 use crate::app::log::Log;
 use crate::app::releases::Request;
 use crate::app::update::update;
-use crate::app::{App, BusState, Effect, Msg, Screen, Slot};
+use crate::app::{App, BusState, Effect, HAS_RELEASES, Msg, Screen, Slot};
 use crate::job::{Level, Phase};
 use crate::sys::signals::{Signal, Signals};
 use crate::ui::plain_text;
 
-/// No list of releases has more rows.
-const ROWS_MAX: u16 = 100;
 /// The maximum length of a typed confirmation word.
 const WORD_MAX: usize = 20;
-/// The longest answer, in bytes: enough for a path.
+/// The maximum length of an input line, in bytes: enough for a path.
 const LINE_MAX: u64 = 4096;
 /// The number of input lines kept until they can answer a question.
 const AHEAD: usize = 16;
@@ -81,9 +79,9 @@ pub(crate) fn run(world: &World, image: Option<&Path>) -> io::Result<App> {
         let messages = match line {
             Some(line) => keys_of(&app, &line),
             None if exhausted && !is_busy(&app) && app.console().is_none() => break,
-            // The end of the input is no key: a console goes on until Ctrl-C.
+            // The end of the input does not close a console, which continues until Ctrl-C.
             None if exhausted && app.console().is_none() => vec![Msg::Detached],
-            None => match next(&inbox, &app)? {
+            None => match next_input(&inbox, &app)? {
                 Input::Message(message) => vec![message],
                 Input::Signal(Signal::HangUp) => vec![Msg::Detached],
                 Input::Signal(Signal::Stop) => interrupt(&app),
@@ -145,7 +143,7 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
     Some(String::from_utf8_lossy(&line).into_owned())
 }
 
-/// Whether a plan is on the screen that the user cannot have read yet. A typed word is deliberate, so it needs no delay.
+/// Whether the user cannot have read the plan on the screen yet. A typed word is deliberate, so it needs no delay.
 fn is_too_soon(app: &App, now: Duration) -> bool {
     app.until_read(now).is_some() && keys::word_asked_for(app).is_none()
 }
@@ -158,7 +156,7 @@ fn interrupt(app: &App) -> Vec<Msg> {
 }
 
 /// Waits for the next input, or for a tick if one is due.
-fn next(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
+fn next_input(inbox: &Receiver<Input>, app: &App) -> io::Result<Input> {
     match app.next_wake().map(|wait| wait.max(Duration::from_millis(50))) {
         None => inbox.recv().map_err(io::Error::other),
         Some(wait) => match inbox.recv_timeout(wait) {
@@ -193,7 +191,7 @@ fn is_ready(app: &App, interactive: bool) -> bool {
 fn keys_of(app: &App, line: &str) -> Vec<Msg> {
     let key = |key: Key| Msg::Key(key);
     let line = line.trim();
-    let is_tab = ["tab", "releases"].contains(&&*line.to_ascii_lowercase());
+    let is_tab = HAS_RELEASES && ["tab", "releases"].contains(&&*line.to_ascii_lowercase());
     match &app.screen {
         _ if app.over.is_some() && line == "q" => vec![key(Key::Esc)],
         _ if app.over.is_some() => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
@@ -202,12 +200,19 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
             let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
             typed.into_iter().chain([key(Key::Esc)]).collect()
         }
-        Screen::Pick(_, _, picker) if is_tab && picker.typing.is_none() => vec![key(Key::Tab)],
+        Screen::Pick(_, _, picker) if is_tab => {
+            let typed = picker.typing.as_ref().map(|_| key(Key::Esc));
+            typed.into_iter().chain([key(Key::Tab)]).collect()
+        }
         // The number of a release selects it.
-        Screen::Releases(_) if line.parse::<u16>().is_ok_and(|n| n > 0) => {
-            let down = line.parse::<u16>().unwrap_or(1) - 1;
-            let down = std::iter::repeat_n(key(Key::Down), usize::from(down.min(ROWS_MAX)));
-            std::iter::once(key(Key::Home)).chain(down).collect()
+        Screen::Releases(view) if line.starts_with(|c: char| c.is_ascii_digit()) => {
+            match row_number(line, view.rows().len()) {
+                Some(down) => {
+                    let down = std::iter::repeat_n(key(Key::Down), down);
+                    std::iter::once(key(Key::Home)).chain(down).collect()
+                }
+                None => vec![Msg::Notice("No row of the list has this number.".to_owned())],
+            }
         }
         Screen::Releases(_) if is_tab => vec![key(Key::Tab)],
         Screen::Pick(..) if !line.is_empty() => {
@@ -221,6 +226,12 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
         }
         _ => vec![key(line.chars().next().map_or(Key::Enter, Key::Char))],
     }
+}
+
+/// The index of a row that is typed as its number.
+fn row_number(line: &str, rows: usize) -> Option<usize> {
+    let number: usize = line.parse().ok()?;
+    number.checked_sub(1).filter(|index| *index < rows)
 }
 
 #[derive(Default)]

@@ -1,10 +1,10 @@
-//! Lists and fetches official releases for the interface, each on a thread of its own: a connection that is being opened
-//! cannot be interrupted, and no key may wait for it.
+//! Lists and fetches official releases for the interface. Each request has its own thread, because opening a connection
+//! cannot be interrupted and no key may wait for it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
@@ -15,13 +15,18 @@ use crate::app::releases::{ArrivedFile, ReleaseList, ReleasesEffect, ReleasesMsg
 use crate::clock;
 use crate::releases::library::Library;
 use crate::releases::net::OnBytes;
-use crate::releases::{ReleaseError, Repo, Wanted};
+use crate::releases::{Part, ReleaseError, Repo, Wanted};
 use crate::report::{self, Problem};
 use crate::sys::files;
+
+/// How many requests may wait for a server that does not answer.
+const RUNNING_MAX: usize = 4;
 
 /// The requests to GitHub, or to the folder that takes its place.
 #[derive(Default)]
 pub(super) struct Requests {
+    /// How many threads have not ended. A server that does not answer keeps one for up to 20 s.
+    running: Arc<AtomicUsize>,
     /// Set to give up the last request.
     stop: Arc<AtomicBool>,
 }
@@ -37,24 +42,34 @@ impl Requests {
     ) {
         self.stop.store(true, Ordering::SeqCst);
         self.stop = Arc::default();
+        if effect == ReleasesEffect::Stop {
+            return;
+        }
+        if self.running.load(Ordering::SeqCst) >= RUNNING_MAX {
+            let error = ReleaseError::NoAnswer { host: "GitHub".to_owned() };
+            let answer = failed(&effect, problem(&error));
+            let _ = messages.send(Msg::Releases(number, answer));
+            return;
+        }
+        let running = Arc::clone(&self.running);
+        running.fetch_add(1, Ordering::SeqCst);
         // The demo writes nothing.
         let is_read_only = world.demo.is_some();
         let folder = world.settings.0.releases.source.clone();
         let (messages, stop) = (messages.clone(), Arc::clone(&self.stop));
+        let asked = effect.clone();
         thread::spawn(move || {
             let mut on_bytes = |done, total| {
                 let is_wanted = !stop.load(Ordering::SeqCst);
                 is_wanted && messages.send(Msg::Releases(number, ReleasesMsg::Bytes(done, total))).is_ok()
             };
-            // A panic in a parser must not leave the page waiting forever.
+            // A panic in a parser must not make the page wait forever.
             let answer = catch_unwind(AssertUnwindSafe(|| {
                 answer(effect, folder.as_deref(), is_read_only, &mut on_bytes)
             }));
-            let answer = answer
-                .unwrap_or_else(|_| Some(ReleasesMsg::Listed(Err(files::defect(Path::new("the release"))))));
-            if let Some(answer) = answer {
-                let _ = messages.send(Msg::Releases(number, answer));
-            }
+            let answer = answer.unwrap_or_else(|_| failed(&asked, files::defect(Path::new("the release"))));
+            running.fetch_sub(1, Ordering::SeqCst);
+            let _ = messages.send(Msg::Releases(number, answer));
         });
     }
 }
@@ -64,41 +79,42 @@ fn answer(
     folder: Option<&Path>,
     is_read_only: bool,
     on_bytes: OnBytes<'_>,
-) -> Option<ReleasesMsg> {
+) -> ReleasesMsg {
+    let kept = || folder.map_or_else(|| Library::offline(is_read_only), Library::of_folder);
     let online = |refreshes: bool| match folder {
         Some(folder) => Library::of_folder(folder),
         None => Library::online(is_read_only, refreshes),
     };
-    Some(match effect {
-        ReleasesEffect::KeptList(repo) => {
-            let library = folder.map_or_else(|| Library::offline(is_read_only), Library::of_folder);
-            ReleasesMsg::Listed(match list(&library, repo, folder) {
-                Err(ReleaseError::NotKept { .. }) if folder.is_none() => Ok(None),
-                result => result.map(Some).map_err(|error| problem(&error)),
-            })
-        }
+    let file = |library: &Library, tag: String, part: &Part, on_bytes: OnBytes<'_>| {
+        let file = library.file(&Wanted::Tag(tag), part, on_bytes).map_err(|error| problem(&error));
+        ReleasesMsg::Arrived(file.map(|file| {
+            let image = Box::new(file.image);
+            Box::new(ArrivedFile { path: file.path, trust: file.trust, image })
+        }))
+    };
+    match effect {
+        ReleasesEffect::KeptList(repo) => ReleasesMsg::Listed(match list(&kept(), repo) {
+            Err(ReleaseError::NotKept { .. }) if folder.is_none() => Ok(None),
+            result => result.map(Some).map_err(|error| problem(&error)),
+        }),
         ReleasesEffect::List(repo) => {
-            ReleasesMsg::Listed(list(&online(true), repo, folder).map(Some).map_err(|error| problem(&error)))
+            ReleasesMsg::Listed(list(&online(true), repo).map(Some).map_err(|error| problem(&error)))
         }
-        ReleasesEffect::File(tag, part) => {
-            let file = online(false).file(&Wanted::Tag(tag), &part, on_bytes);
-            let file = file.map(|file| {
-                let image = Box::new(file.image);
-                Box::new(ArrivedFile {
-                    tag: file.tag,
-                    name: file.name,
-                    path: file.path,
-                    trust: file.trust,
-                    image,
-                })
-            });
-            ReleasesMsg::Arrived(file.map_err(|error| problem(&error)))
-        }
-        ReleasesEffect::Stop => return None,
-    })
+        ReleasesEffect::File(tag, part) => file(&online(false), tag, &part, on_bytes),
+        ReleasesEffect::KeptFile(tag, part) => file(&kept(), tag, &part, on_bytes),
+        ReleasesEffect::Stop => ReleasesMsg::Listed(Ok(None)),
+    }
 }
 
-fn list(library: &Library, repo: Repo, folder: Option<&Path>) -> Result<ReleaseList, ReleaseError> {
+/// The answer to a request that failed.
+fn failed(effect: &ReleasesEffect, problem: Problem) -> ReleasesMsg {
+    match effect {
+        ReleasesEffect::File(..) | ReleasesEffect::KeptFile(..) => ReleasesMsg::Arrived(Err(problem)),
+        _ => ReleasesMsg::Listed(Err(problem)),
+    }
+}
+
+fn list(library: &Library, repo: Repo) -> Result<ReleaseList, ReleaseError> {
     let list = library.list(repo)?;
     let files = list
         .releases
@@ -108,7 +124,7 @@ fn list(library: &Library, repo: Repo, folder: Option<&Path>) -> Result<ReleaseL
     let kept = kept.map(|(tag, name)| (tag.clone(), name.clone())).collect();
     let age = Duration::from_secs(clock::unix_seconds().saturating_sub(list.fetched));
     let stale_because = list.stale_because.as_ref().map(problem);
-    Ok(ReleaseList { releases: list.releases, kept, age, folder: folder.map(Path::to_owned), stale_because })
+    Ok(ReleaseList { releases: list.releases, kept, age, stale_because })
 }
 
 fn problem(error: &ReleaseError) -> Problem {

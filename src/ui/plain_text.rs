@@ -64,7 +64,7 @@ pub(crate) fn screen_lines(app: &App) -> Vec<String> {
         Screen::Row(view) => {
             view.fleet.rows.get(view.at).map(|row| batch_panel::row_title(app, row)).into_iter().collect()
         }
-        // Its lines are printed as they arrive.
+        // The console's lines are printed as they arrive.
         Screen::Console(view) => {
             vec![format!("The console of the Crazyflie on port {}:", view.device.location)]
         }
@@ -160,7 +160,7 @@ fn releases(app: &App, view: &ReleasesView) -> Vec<String> {
     if let Some(stale) = &list.stale_because {
         lines.push(format!("This is an older list: {}.", printable(&stale.to_string())));
     }
-    lines.push(format!("{}, {}:", releases_panel::title(app, view), releases_panel::source(list)));
+    lines.push(format!("{}, {}:", releases_panel::title(app, view), releases_panel::source(view, list)));
     lines.extend(view.rows().into_iter().enumerate().map(|(n, release)| {
         let state = releases_panel::row_state(app, view, release);
         let state = if state.is_empty() { state } else { format!(", {state}") };
@@ -171,7 +171,7 @@ fn releases(app: &App, view: &ReleasesView) -> Vec<String> {
     lines
 }
 
-/// A message, a part of which may be from a server.
+/// Removes unprintable characters from a message, part of which may be from a server.
 fn printable(text: &str) -> String {
     text.chars().filter(|&c| is_printable(c)).collect()
 }
@@ -193,8 +193,8 @@ fn home(app: &App) -> Vec<String> {
         Slot::Empty => "Image: none chosen".to_owned(),
         Slot::Loading(_) => return Vec::new(),
         Slot::Bad(_, problem) => format!("Image: {}", clean(&problem.to_string())),
-        Slot::Ready(path, image) => {
-            format!("Image: {}, {}", clean(&path.display().to_string()), image.content)
+        Slot::Ready(file, image) => {
+            format!("Image: {}, {}", clean(&file.path.display().to_string()), image.content)
         }
     };
     let simulated = app.demo.as_ref().map(|demo| format!("SIMULATED: {}", demo.scenario));

@@ -1,5 +1,5 @@
-//! The picker's page of official releases: what will be asked of whom, the list with what is already here and on the
-//! drone, and a download.
+//! The picker's page of official releases: which servers cfdfu will contact; the list, which marks the releases that
+//! are on this computer or on the drone; and a download.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const STATE: usize = 18;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, view: &ReleasesView, theme: &Theme) {
     let what = title(app, view);
-    let from = view.list.as_ref().map(|list| format!(" {} ", source(list))).unwrap_or_default();
+    let from = view.list.as_ref().map(|list| format!(" {} ", source(view, list))).unwrap_or_default();
     let room = usize::from(area.width).saturating_sub(what.chars().count() + 6);
     let from = Span::styled(cut(&theme.text(&from), room, theme), theme.faint);
     let block = focus(theme, &what).title(Line::from(from).right_aligned());
@@ -63,9 +63,9 @@ pub(super) fn title(app: &App, view: &ReleasesView) -> String {
     }
 }
 
-/// Where the list is from, and how old it is.
-pub(super) fn source(list: &ReleaseList) -> String {
-    match &list.folder {
+/// The folder that the list is from, or how old the list is.
+pub(super) fn source(view: &ReleasesView, list: &ReleaseList) -> String {
+    match &view.folder {
         Some(folder) => format!("from {}", clean(&folder.display().to_string())),
         None => format!("fetched {}", age(list.age)),
     }
@@ -81,7 +81,7 @@ fn age(age: Duration) -> String {
     }
 }
 
-/// What the page says before anything was asked.
+/// What the page shows before the first request.
 pub(super) fn invitation(view: &ReleasesView) -> [String; 2] {
     let what = match view.which {
         Which::Image => "Bitcraze's official firmware",
@@ -129,7 +129,7 @@ fn above<'a>(view: &ReleasesView, width: usize, theme: &Theme) -> Vec<Line<'a>> 
 }
 
 fn problem_lines<'a>(problem: &Problem, width: usize, theme: &Theme) -> Vec<Line<'a>> {
-    // A hash may be longer than a row.
+    // A hash may be longer than a row. Break it, so that all of it is visible.
     let pieces = |row: String| {
         let letters: Vec<char> = row.chars().collect();
         letters.chunks(width.max(1)).map(|piece| piece.iter().collect()).collect::<Vec<String>>()
@@ -141,7 +141,7 @@ fn problem_lines<'a>(problem: &Problem, width: usize, theme: &Theme) -> Vec<Line
     what.chain(rows(&problem.advice.on_screen()).into_iter().map(Line::from)).collect()
 }
 
-/// A message as a sentence. The name of a host or file at its start stays as it is.
+/// A message as a sentence. The name of a host or file at its start is not capitalised.
 pub(super) fn sentence(message: &str) -> String {
     let is_name = message.split(' ').next().is_some_and(|word| word.contains('.'));
     if is_name { format!("{message}.") } else { format!("{}.", capitalised(message)) }
@@ -198,7 +198,7 @@ fn asset<'r>(app: &App, view: &ReleasesView, release: &'r Release) -> Option<&'r
     crate::releases::asset(release, &view.part(board).ok()?).ok()
 }
 
-/// The platforms of a release, or the name of the bootloader.
+/// The platforms of a release, or the name of its bootloader file.
 fn files(release: &Release) -> String {
     let platforms: Vec<&str> = release.assets.iter().filter_map(platform_of).collect();
     if platforms.is_empty() {
@@ -212,7 +212,7 @@ fn files(release: &Release) -> String {
 pub(super) fn row_state(app: &App, view: &ReleasesView, release: &Release) -> String {
     let asset = asset(app, view, release);
     let is_kept = asset.is_some_and(|asset| view.is_kept(release, asset));
-    let is_flashed = app.devices.version().is_some_and(|version| version == release.tag);
+    let is_flashed = view.which == Which::Image && app.devices.version() == Some(&*release.tag);
     match asset {
         _ if is_flashed && is_kept => "on the drone, here".to_owned(),
         _ if is_flashed => "on the drone".to_owned(),
@@ -226,10 +226,10 @@ fn size(bytes: u64) -> String {
     format!("{} KiB", bytes.div_ceil(1024))
 }
 
-/// What Enter does, or the download.
+/// What Enter does, or the progress of the download.
 fn below<'a>(app: &App, view: &ReleasesView, width: usize, theme: &Theme) -> Vec<Line<'a>> {
     match &view.request {
-        Request::File { name, done, total } => {
+        Request::File { name, done, total, .. } => {
             let kib = |bytes: u64| bytes / 1024;
             let figures = match total {
                 Some(total) => format!("{} of {}", kib(*done), size(*total)),

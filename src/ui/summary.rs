@@ -20,7 +20,7 @@ use crate::usb::descriptor::clean;
 
 pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     if let Some((device, facts)) = app.opened_drone() {
-        return card(frame, area, "Drone", row_lines(app, device, facts, theme), theme);
+        return draw_card(frame, area, "Drone", row_lines(app, device, facts, theme), theme);
     }
     let title = match app.devices.list().len() {
         0 | 1 => "Drone".to_owned(),
@@ -75,7 +75,7 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         }
         (BusState::Devices(_), Some(device)) => device_lines(app, device, area.width, theme),
     };
-    card(frame, area, &title, lines, theme);
+    draw_card(frame, area, &title, lines, theme);
 }
 
 /// The drone of an opened row.
@@ -148,7 +148,7 @@ fn device_lines<'a>(app: &App, device: &Device, width: u16, theme: &Theme) -> Ve
     }
 }
 
-/// Bootloader and firmware of a drone in DFU mode, in one line.
+/// The bootloader and the firmware of a drone in DFU mode, in one line.
 fn contents<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
     if identity.is_read_protected() {
         return Line::from(Span::styled("  read-protected", theme.bad));
@@ -173,13 +173,13 @@ fn contents<'a>(identity: &Identity, theme: &Theme) -> Line<'a> {
     Line::from(vec![Span::raw("  "), loader, Span::raw(", "), firmware])
 }
 
-fn card(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>, theme: &Theme) {
+fn draw_card(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>, theme: &Theme) {
     let width = usize::from(area.width.saturating_sub(super::FRAME));
     let lines: Vec<Line<'_>> = lines.into_iter().map(|line| cut_line(line, width, theme)).collect();
     frame.render_widget(Paragraph::new(lines).block(panel(theme, title)), area);
 }
 
-/// Drone and file in one row, for a low screen.
+/// The drone and the file in one row, for a short screen.
 pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let shown = app.opened_drone().map(|(device, _)| device).or_else(|| app.devices.selected());
     let device = match shown {
@@ -196,7 +196,7 @@ pub(super) fn in_a_row(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &The
     let file = match (app.undoes(which), app.slot(which)) {
         (Some(_), _) => "the previous firmware".to_owned(),
         (None, Slot::Empty) => "no file".to_owned(),
-        (None, Slot::Loading(path) | Slot::Bad(path, _) | Slot::Ready(path, _)) => file_name(path),
+        (None, slot) => slot.path().map(|path| file_name(path)).unwrap_or_default(),
     };
     let style = if shown.is_some() { theme.good } else { theme.faint };
     let line = Line::from(vec![
@@ -216,7 +216,7 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
         Which::Image => "Firmware",
     };
     let mut lines = match app.undoes(which) {
-        Some(before) => before_lines(before, theme),
+        Some(backup) => backup_lines(backup, theme),
         None => slot_lines(app.slot(which), usize::from(area.width), theme),
     };
     if app.screen != Screen::Home && *app.slot(which) == Slot::Empty {
@@ -228,18 +228,18 @@ pub(super) fn image(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme)
         lines.truncate(2);
         lines.push(Line::from(format!("and {}", image.content)));
     }
-    card(frame, area, title, lines, theme);
+    draw_card(frame, area, title, lines, theme);
 }
 
-fn before_lines<'a>(before: &Backup, theme: &Theme) -> Vec<Line<'a>> {
-    let place = before
+fn backup_lines<'a>(backup: &Backup, theme: &Theme) -> Vec<Line<'a>> {
+    let place = backup
         .image
         .segments()
         .first()
-        .map(|first| format!("{} at {}", count(before.image.bytes() as u64, "byte"), first.address));
+        .map(|first| format!("{} at {}", count(backup.image.bytes() as u64, "byte"), first.address));
     vec![
         Line::from(Span::styled("Undo: the previous firmware", theme.strong)),
-        Line::from(before.content.to_string()),
+        Line::from(backup.content.to_string()),
         Line::from(place.unwrap_or_default()),
     ]
 }
@@ -262,8 +262,8 @@ fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
                 Span::raw(" to choose one."),
             ]),
         ],
-        Slot::Loading(path) => {
-            vec![Line::from(name(path)), Line::from(Span::styled(theme.text("reading …"), theme.faint))]
+        Slot::Loading(file) => {
+            vec![Line::from(name(&file.path)), Line::from(Span::styled(theme.text("reading …"), theme.faint))]
         }
         Slot::Bad(path, problem) => {
             // There is room only for the reason. The log also has the advice.
@@ -273,8 +273,8 @@ fn slot_lines<'a>(slot: &Slot, width: usize, theme: &Theme) -> Vec<Line<'a>> {
             let head = Line::from(name(path));
             std::iter::once(head).chain(why.map(|line| Line::from(Span::styled(line, theme.bad)))).collect()
         }
-        Slot::Ready(path, image) => vec![
-            Line::from(Span::styled(name(path), theme.strong)),
+        Slot::Ready(file, image) => vec![
+            Line::from(Span::styled(name(&file.path), theme.strong)),
             Line::from(image.content.to_string()),
             Line::from(place(image)),
         ],

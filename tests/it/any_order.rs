@@ -1,11 +1,11 @@
-//! A property test of the interface: messages in random order never make it panic, it draws at any size, and it writes
-//! only what was confirmed.
+//! A property test of the interface: with messages in random order, it never panics, draws at any size, and writes only
+//! what was confirmed.
 
 use std::time::Duration;
 
 use cfdfu::app::batch::BatchStage;
 use cfdfu::app::keys::Key;
-use cfdfu::app::releases::ReleasesMsg;
+use cfdfu::app::releases::{ReleasesEffect, ReleasesMsg};
 use cfdfu::app::update::update;
 use cfdfu::app::{App, BatchEffect, BusState, Demo, DemoLeds, Effect, Msg, Screen, Slot, Stage, Which};
 use cfdfu::crazyflie::console::RadioChip;
@@ -19,6 +19,8 @@ use cfdfu::job::{
 };
 use cfdfu::plan::admission::{self, Overrides};
 use cfdfu::plan::{Comparison, Plan};
+use cfdfu::releases::ReleaseError;
+use cfdfu::report::release_error;
 use cfdfu::scan;
 use cfdfu::sim::images;
 use cfdfu::supervise::{Ended, Next, RunningInstance};
@@ -78,7 +80,7 @@ fn keys() -> impl Strategy<Value = Key> {
     ]
 }
 
-fn phases() -> impl Strategy<Value = Event> {
+fn progress() -> impl Strategy<Value = Event> {
     let phase =
         prop::sample::select(vec![Phase::Compare, Phase::Erase, Phase::Write, Phase::Verify, Phase::Read]);
     (phase, any::<u64>(), any::<u64>()).prop_map(|(phase, done, total)| Event::Progress {
@@ -92,7 +94,7 @@ fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(preview(Comparison::Differs)),
         Just(preview(Comparison::Same)),
-        phases(),
+        progress(),
         (0..20_usize).prop_map(|index| Event::Sector { index, state: SectorState::Written }),
         ".{0,200}".prop_map(|text| Event::Log(Level::Info, LogEntry::Runs(text))),
         Just(Event::Known(Box::new(DeviceInfo::Running(Running::default())))),
@@ -145,11 +147,74 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => Just(Msg::OtherInstances(vec![RunningInstance { pid: 7, port: "1-1".to_owned(), ..RunningInstance::default() }])),
         1 => Just(Msg::OtherInstances(Vec::new())),
         1 => Just(Msg::Listed(".".into(), Ok(Vec::new()))),
-        2 => (0..6_u32).prop_map(|n| Msg::Releases(n, ReleasesMsg::Listed(Ok(Some(releases()))))),
-        1 => (0..6_u32).prop_map(|n| Msg::Releases(n, ReleasesMsg::Bytes(5, None))),
-        1 => (0..6_u32).prop_map(|n| Msg::Releases(n, arrived(&firmware("2026.08", 20_000)))),
+        2 => (0..6_u32, release_answers()).prop_map(|(n, answer)| Msg::Releases(n, answer)),
         1 => Just(Msg::Demo(Demo { scenario: "dfu".to_owned(), plugged: false, button: true, leds: DemoLeds::default() })),
     ]
+}
+
+fn release_answers() -> impl Strategy<Value = ReleasesMsg> {
+    let problem = || release_error(&ReleaseError::NoAnswer { host: "github.com".to_owned() }, 0);
+    prop_oneof![
+        2 => Just(ReleasesMsg::Listed(Ok(Some(releases())))),
+        1 => Just(ReleasesMsg::Listed(Ok(None))),
+        1 => Just(ReleasesMsg::Listed(Err(problem()))),
+        1 => Just(ReleasesMsg::Bytes(5, None)),
+        1 => Just(ReleasesMsg::Arrived(Err(problem()))),
+        1 => Just(arrived(&firmware("2026.08", 20_000))),
+    ]
+}
+
+/// Keys and answers on the page of releases. An answer is to the last request more often than not.
+fn page_steps() -> impl Strategy<Value = (Option<Msg>, ReleasesMsg)> {
+    let keys = prop::sample::select(vec![
+        Key::Tab,
+        Key::Enter,
+        Key::Esc,
+        Key::CtrlC,
+        Key::Up,
+        Key::Down,
+        Key::Char('i'),
+        Key::Char('v'),
+        Key::Char('u'),
+        Key::Char('p'),
+        Key::Char('?'),
+        Key::Char('l'),
+    ]);
+    (
+        prop::option::weighted(0.7, prop_oneof![5 => keys.prop_map(Msg::Key), 1 => messages()]),
+        release_answers(),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_page_of_releases_handles_keys_and_answers_in_any_order(
+        steps in prop::collection::vec(page_steps(), 1..60),
+    ) {
+        let mut app = App::new(None);
+        let mut now = Duration::ZERO;
+        let mut asked_for_network = 0;
+        for key in [Key::Char('i'), Key::Tab] {
+            update(&mut app, now, Msg::Key(key));
+        }
+        for (message, answer) in steps {
+            now += Duration::from_millis(300);
+            let is_key = matches!(message, Some(Msg::Key(Key::Enter | Key::Right | Key::Char('u'))));
+            let message = message.unwrap_or(Msg::Releases(app.release_requests, answer));
+            for effect in update(&mut app, now, message) {
+                if matches!(effect, Effect::Releases(_, ReleasesEffect::List(_) | ReleasesEffect::File(..))) {
+                    // Only these keys may use the network.
+                    prop_assert!(is_key);
+                    asked_for_network += 1;
+                }
+            }
+            let drawn = draw(&app, &Theme::new(Glyphs::Ascii, Colours::None), 80, 24);
+            prop_assert!(drawn.area.width == 80);
+        }
+        prop_assert!(asked_for_network < 60);
+    }
 }
 
 proptest! {
@@ -171,13 +236,13 @@ proptest! {
         };
         let theme = Theme::new(glyphs, colours);
         let mut now = Duration::ZERO;
-        let (mut started, mut cancelled, mut confirmed_all) = (false, false, false);
+        let (mut started, mut cancelled, mut batch_was_confirmed) = (false, false, false);
         for (message, millis) in steps {
             now += Duration::from_millis(millis);
-            let was_asked_for_all = matches!(app.batch(), Some(view) if matches!(view.stage, BatchStage::Asking(_)));
+            let batch_was_asking = matches!(app.batch(), Some(view) if matches!(view.stage, BatchStage::Asking(_)));
             let was_asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
             let is_key = matches!(message, Msg::Key(_));
-            // The end of a blinking drone shows the screen below it.
+            // When a drone stops blinking, the interface returns to the previous screen.
             let was_blinking = app.is_blinking();
             let finished = matches!(&message, Msg::Ended(ended) if !ended.background) && !was_blinking;
             // `update` may process the end of a background identify, so check for one first.
@@ -189,18 +254,23 @@ proptest! {
                     Effect::Start(_) | Effect::Resume(_) | Effect::Identify(_) => (started, cancelled) = (true, false),
                     // The worker may write only after a key press on the screen that shows the plan.
                     Effect::Proceed => prop_assert!(was_asking && is_key && started),
-                    // A batch writes only after a key press on its plan, or what was confirmed before.
+                    // A batch starts writing only after a key press on its plan, which also confirms its later jobs.
                     Effect::Batch(BatchEffect::Start(_, _, job)) if matches!(job.task, Task::Flash(_)) => {
-                        prop_assert!(was_asked_for_all && is_key || confirmed_all);
-                        confirmed_all = true;
+                        prop_assert!(batch_was_asking && is_key || batch_was_confirmed);
+                        batch_was_confirmed = true;
+                    }
+                    // The plan of the next batch has to be confirmed again.
+                    Effect::Batch(BatchEffect::Start(..)) if app.batch().is_some_and(|view| view.stage == BatchStage::Identifying) => {
+                        batch_was_confirmed = false;
                     }
                     Effect::Batch(_) => {}
-                    // A job is cancelled once; a background identify is also cancelled when the interface quits.
+                    // A job is cancelled once. A background identify is also cancelled when the interface quits or a
+                    // batch starts.
                     Effect::Cancel if was_identifying && (quits || app.batch().is_some()) => {}
                     Effect::Cancel => {
                         // While the job asks for confirmation, a second cancel is harmless.
-                        let asks = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
-                        prop_assert!(!cancelled || asks);
+                        let asking = matches!(&app.screen, Screen::Job(view) if matches!(view.stage, Stage::Asking(_)));
+                        prop_assert!(!cancelled || asking);
                         cancelled = true;
                     }
                     _ => {}

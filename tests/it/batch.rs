@@ -1,5 +1,5 @@
 //! Runs a whole batch on simulated drones, as both front ends do: `Fleet` decides, and `Crews` has a worker and a
-//! supervisor for each drone. Returns what happened to each drone. For `isolation`, `speed`.
+//! supervisor for each drone. Returns what happened to each drone. Used by `isolation` and `speed`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use cfdfu::watch::watch_drones;
 
 /// Copies of a scenario's first drone, each with its own serial number.
 pub fn drones(scenario: &str, count: usize) -> Vec<SimDrone> {
-    let one = Scenario::by_name(scenario).unwrap().drones(Duration::ZERO).remove(0);
-    let mut all = vec![one; count];
+    let first = Scenario::by_name(scenario).unwrap().drones(Duration::ZERO).remove(0);
+    let mut all = vec![first; count];
     all.iter_mut().zip(1..).for_each(|(drone, n)| drone.traits.uid[0] = n);
     all
 }
 
-/// A batch of this many drones, all at once.
+/// The policy of a batch that runs `job` on this many drones at once.
 pub fn policy(job: Job, drones: usize) -> Policy {
     Policy {
         job,
@@ -42,9 +42,9 @@ pub fn policy(job: Job, drones: usize) -> Policy {
 /// What happened to one drone of a batch, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Story {
-    /// From its worker. The last one is the worker's report.
+    /// The events from the drone's worker; the last one is the report.
     pub events: Vec<Event>,
-    /// What the batch did with it.
+    /// What the batch did with the drone.
     pub effects: Vec<FleetEffect>,
 }
 
@@ -66,7 +66,7 @@ pub struct Batch {
     inputs: Sender<Input>,
     inbox: Receiver<Input>,
     stories: Vec<Story>,
-    /// The rows whose workers have not sent an event yet, while this thread holds the time.
+    /// The rows whose workers have not sent an event yet; `None` if the clock may advance.
     silent: Option<HashSet<usize>>,
 }
 
@@ -88,7 +88,7 @@ impl Batch {
     /// Runs the batch without a scanner, on the drones that `bus` lists now. All workers start at the same time on the
     /// clock, so every run of the same batch takes the same course.
     pub fn run(mut self, bus: &dyn Bus) -> Ran {
-        // While this thread is a member, time stands still.
+        // The clock does not advance while this thread is a member of its team.
         self.clock.join();
         self.silent = Some(HashSet::new());
         let devices = scan::devices(bus).unwrap();
@@ -96,8 +96,8 @@ impl Batch {
         self.follow(&mut |_, _| {})
     }
 
-    /// Runs the batch with the scanner of the command line. Another instance of cfdfu uses the ports in `used`. `watch`
-    /// sees each effect before it is performed.
+    /// Runs the batch with the scanner of the command line. Another cfdfu uses the ports in `used`. `watch` is called
+    /// with each effect before the effect is performed.
     pub fn run_with_scanner(
         self,
         bus: Arc<dyn Bus>,
@@ -114,7 +114,7 @@ impl Batch {
     fn follow(mut self, watch: &mut dyn FnMut(&Fleet, &FleetEffect)) -> Ran {
         while !self.fleet.is_over() {
             let Ok(input) = self.inbox.recv_timeout(PATIENCE) else {
-                panic!("the batch does not end: {:?}", self.fleet.rows);
+                panic!("the batch did not end: {:?}", self.fleet.rows);
             };
             let msg = match input {
                 Input::Bus(devices) => FleetMsg::Bus(devices),
@@ -145,8 +145,8 @@ impl Batch {
         Some(match self.crews.observe(self.clock.now(), id, event)? {
             Observed::Event(event) => FleetMsg::Event(id, event),
             Observed::Ended(ended) => {
-                let rest = if let Next::Resume(job) = ended.next { Some(job) } else { None };
-                FleetMsg::Ended(id, Box::new(ended.report), rest)
+                let resume = if let Next::Resume(job) = ended.next { Some(job) } else { None };
+                FleetMsg::Ended(id, Box::new(ended.report), resume)
             }
         })
     }
@@ -168,7 +168,7 @@ impl Batch {
         match effect {
             FleetEffect::Start(id, job) => {
                 let other = self.crews.start(id, &row.device, job);
-                assert_eq!(other, None, "simulated drones have no other user");
+                assert_eq!(other, None, "no other cfdfu uses a simulated drone");
                 if let Some(silent) = &mut self.silent {
                     silent.insert(id);
                 }
@@ -180,5 +180,5 @@ impl Batch {
     }
 }
 
-/// How long no worker may send an event, in real time.
+/// The longest real time without an event from any worker.
 const PATIENCE: Duration = Duration::from_secs(30);

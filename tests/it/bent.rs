@@ -1,5 +1,5 @@
-//! A bus that lets a test replace individual opens and answers; everything else passes through unchanged. It sits
-//! between host and device, so neither contains code for injected errors. [`crate::fault`] drives it with a script.
+//! A bus that lets a test replace individual opens and answers; everything else passes through unchanged. Because the
+//! bus is between host and device, neither contains code for injected errors. [`crate::fault`] drives it with a script.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub enum Ask<'a> {
     BulkOut,
 }
 
-pub type Change = Box<dyn FnOnce(&mut [u8])>;
+pub type AnswerChange = Box<dyn FnOnce(&mut [u8])>;
 
 /// What to do with a request.
 pub enum Intercept {
@@ -52,7 +52,7 @@ pub enum Intercept {
     /// Return half of the data of a read. Drop a write, but report half of it as sent.
     Half,
     /// Pass it on, then change the bytes of the answer. A write has no answer to change.
-    Change(Change),
+    Change(AnswerChange),
 }
 
 /// `None` passes the request on.
@@ -137,8 +137,8 @@ where
     }
 
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
-        let sent = |inner: &mut dyn Transport| inner.select(interface, alternate).map(|()| 0);
-        self.write(Ask::Select(alternate), 0, sent).map(drop)
+        let select = |inner: &mut dyn Transport| inner.select(interface, alternate).map(|()| 0);
+        self.write(Ask::Select(alternate), 0, select).map(drop)
     }
 
     fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {

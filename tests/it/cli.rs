@@ -116,7 +116,7 @@ impl Ran {
             .collect()
     }
 
-    /// The last JSON object with this `event`.
+    /// Returns the last JSON object with this `event`.
     pub fn object(&self, event: &str) -> Value {
         let last = self.objects().into_iter().rfind(|object| object["event"] == event);
         last.unwrap_or_else(|| panic!("no {event:?} in: {}{}", self.out, self.err))

@@ -20,7 +20,7 @@ fn a_flash_with_piped_output_prints_plain_lines() {
         "Download 0x08004000 243176 bytes",
         "Your Crazyflie runs 2026.08, self-test passed. Ready to fly!",
     ] {
-        assert!(text.lines().any(|it| it == line), "{line:?} is not in:\n{text}");
+        assert!(text.lines().any(|printed| printed == line), "{line:?} is not in:\n{text}");
     }
 }
 
@@ -29,23 +29,23 @@ fn flash_json_prints_one_object_per_line_and_ends_with_a_single_result() {
     let ran = Folder::with_image().json("flash cf2.bin --demo");
     assert_eq!(ran.code, 0);
     let objects = ran.objects();
-    let named = |name: &str| objects.iter().filter(|o| o["event"] == name).cloned().collect::<Vec<_>>();
-    let device = &named("device")[0];
+    let of_event = |name: &str| objects.iter().filter(|o| o["event"] == name).cloned().collect::<Vec<_>>();
+    let device = &of_event("device")[0];
     assert_eq!(
         (&device["mode"], &device["vid"], &device["pid"]),
         (&"firmware".into(), &"0483".into(), &"5740".into())
     );
     assert_eq!((&device["path"], &device["simulated"]), (&"1-1".into(), &true.into()));
-    let plan = &named("plan")[0];
+    let plan = &of_event("plan")[0];
     assert_eq!((&plan["address"], &plan["bytes"]), (&"0x08004000".into(), &SEED_LEN.into()));
     assert_eq!(plan["sectors"][4]["address"], "0x08020000");
     assert_eq!(plan["sectors"][4]["size"], 131_072);
     for phase in ["compare", "erase", "write", "verify"] {
-        let progress: Vec<Value> = named("progress").into_iter().filter(|o| o["phase"] == phase).collect();
+        let progress: Vec<Value> = of_event("progress").into_iter().filter(|o| o["phase"] == phase).collect();
         assert_eq!(progress[0]["done"], 0, "{phase}");
         assert_eq!(progress.last().unwrap()["done"], progress[0]["total"], "{phase}");
     }
-    assert_eq!(named("result").len(), 1);
+    assert_eq!(of_event("result").len(), 1);
     let result = objects.last().unwrap();
     assert_eq!(result["outcome"], "flashed");
     assert_eq!(
@@ -297,9 +297,9 @@ fn a_backup_is_accepted_by_restore_and_refused_by_flash() {
 }
 
 #[test]
-fn a_drone_that_does_not_come_back_is_reported_without_firmware() {
+fn a_drone_that_does_not_return_is_reported_without_firmware() {
     let folder = Folder::with_image();
-    // With a longer wait, the demo would bring the drone back.
+    // With a longer wait, the demo would put the drone back into DFU mode.
     for wait in ["", "--wait 2"] {
         let ran = folder.json(&format!("flash cf2.bin --demo=unplugged {wait}"));
         let objects = ran.objects();
@@ -313,7 +313,7 @@ fn a_drone_that_does_not_come_back_is_reported_without_firmware() {
     }
 }
 
-/// The README's advice for a drone that does not start can therefore be tried in the demo.
+/// So you can use the demo to try the README's advice for a drone that does not start.
 #[test]
 fn the_demo_puts_its_drone_into_dfu_mode_while_a_command_waits() {
     for scenario in ["dead", "unplugged"] {
@@ -332,7 +332,7 @@ fn undo_without_a_kept_copy_fails() {
 
 /// The warning goes to stderr: stdout lists the drones, one per line.
 #[test]
-fn list_warns_of_a_foreign_boot_rom_beside_a_crazyflie() {
+fn list_warns_about_a_foreign_boot_rom_beside_a_crazyflie() {
     let Ran { code, out, err } = Folder::with_image().run("list --demo=beside");
     assert_eq!(code, 0, "{err}");
     assert!(out.lines().count() == 1 && out.starts_with("1-2 "), "{out}");

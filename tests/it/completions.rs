@@ -26,7 +26,7 @@ const HIDDEN: &[(&str, &str)] = &[("cfdfu demo-im", "demo-image"), ("cfdfu list 
 
 /// Starts a shell and loads the completions. Returns the session at the prompt, or `None` if the shell is not
 /// installed.
-fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
+fn start_shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
     let program = program(name)?;
     let folder = Folder::new();
     folder.file("_cfdfu", folder.cfdfu(&format!("completions {name}")).run().done());
@@ -47,48 +47,51 @@ fn shell(name: &str, arguments: &[&str], setup: &str) -> Option<Session> {
 }
 
 /// Types `typed` and presses Tab. Returns the screen once it shows `words` or has not changed for a second.
-fn tab(session: &mut Session, typed: &str, words: &str) -> String {
+fn press_tab(session: &mut Session, typed: &str, words: &str) -> String {
     // Ctrl-U clears the line, and Ctrl-L clears the screen.
     session.press("\u{15}\u{c}");
     session.press(typed);
     session.until(typed);
     session.press("\t");
     let mut screen = session.screen();
-    let mut since = Instant::now();
-    let start = since;
-    while !screen.contains(words) && since.elapsed() < Duration::from_secs(1) && start.elapsed() < PATIENCE {
+    let mut last_change = Instant::now();
+    let start = last_change;
+    while !screen.contains(words)
+        && last_change.elapsed() < Duration::from_secs(1)
+        && start.elapsed() < PATIENCE
+    {
         thread::sleep(Duration::from_millis(20));
         let now = session.screen();
         if now != screen {
-            (screen, since) = (now, Instant::now());
+            (screen, last_change) = (now, Instant::now());
         }
     }
     screen
 }
 
-fn complete(name: &str, arguments: &[&str], setup: &str) {
-    let Some(mut session) = shell(name, arguments, setup) else { return };
+fn check_completions(name: &str, arguments: &[&str], setup: &str) {
+    let Some(mut session) = start_shell(name, arguments, setup) else { return };
     for (typed, words) in COMPLETED {
-        let screen = tab(&mut session, typed, words);
+        let screen = press_tab(&mut session, typed, words);
         assert!(screen.contains(words), "{name}: the screen after {typed:?} and Tab:\n{screen}");
     }
     for (typed, words) in HIDDEN {
-        let screen = tab(&mut session, typed, words);
+        let screen = press_tab(&mut session, typed, words);
         assert!(!screen.contains(words), "{name}: the screen after {typed:?} and Tab:\n{screen}");
     }
 }
 
 #[test]
 fn bash_completes_commands_options_files_and_scenarios() {
-    complete("bash", &["--norc", "--noprofile", "-i"], "source ./_cfdfu\n");
+    check_completions("bash", &["--norc", "--noprofile", "-i"], "source ./_cfdfu\n");
 }
 
 #[test]
 fn zsh_completes_commands_options_files_and_scenarios() {
-    complete("zsh", &["-f", "-i"], "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D\n");
+    check_completions("zsh", &["-f", "-i"], "fpath=($PWD $fpath); autoload -Uz compinit; compinit -u -D\n");
 }
 
 #[test]
 fn fish_completes_commands_options_files_and_scenarios() {
-    complete("fish", &["--no-config", "-i"], "source ./_cfdfu\n");
+    check_completions("fish", &["--no-config", "-i"], "source ./_cfdfu\n");
 }

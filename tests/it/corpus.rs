@@ -260,7 +260,7 @@ fn foreign() -> Vec<Case> {
     ]
 }
 
-/// A firmware truncated to 12,000 of its 20,000 bytes, in each file format.
+/// Firmware truncated to 12,000 of its 20,000 bytes, in each file format.
 fn truncated() -> Vec<Case> {
     const HALF: usize = 12_000;
     let bin = firmware("2026.04", LEN);
@@ -328,8 +328,7 @@ fn a_truncated_file_is_refused_and_a_padded_one_is_flashed() {
     assert_eq!((ran.code, &image["kind"], &image["complete"]), (0, &json!("firmware"), &Value::Null));
 }
 
-/// A firmware with the layout of a real linker's output, but truncated before its last handler: its vectors point past
-/// the end.
+/// The file has the layout of a real linker's output, but is truncated before its last handler.
 #[test]
 fn a_file_whose_vectors_point_past_its_end_is_refused() {
     let folder = Folder::new();
@@ -345,7 +344,7 @@ fn a_file_whose_vectors_point_past_its_end_is_refused() {
 
 /// In firmware read back from a drone, blank flash at the end may mean missing bytes or values that really are 0xFF.
 #[test]
-fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_blank() {
+fn firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_blank() {
     const ALL: usize = 1008 * 1024;
     let bin = firmware("2026.04", SEED_LEN);
     let complete = |written: &[u8], read: usize| {
@@ -353,8 +352,8 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_bla
         flash.resize(read, 0xFF);
         let content = Content::in_flash(&flash).unwrap();
         let firmware = content.firmware().unwrap();
-        let named = content.to_string().starts_with("incomplete firmware 2026.04");
-        assert_eq!(named, firmware.extent.complete() == Some(false));
+        let is_called_incomplete = content.to_string().starts_with("incomplete firmware 2026.04");
+        assert_eq!(is_called_incomplete, firmware.extent.complete() == Some(false));
         firmware.extent.complete()
     };
     assert_eq!(complete(&bin, ALL), Some(true));
@@ -362,9 +361,9 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_bla
     // `identify` stops reading after 16 KiB of blank flash; a copy for undo ends at a sector boundary.
     assert_eq!(complete(&bin[..48 * 1024], 64 * 1024), Some(false));
     assert_eq!(complete(&bin[..48 * 1024], 48 * 1024), None);
-    // This may be a complete firmware whose last values are 0xFF.
+    // This may be complete firmware whose last values are 0xFF.
     assert_eq!(complete(&bin[..SEED_LEN - 64], ALL), None);
-    // A backup of such a drone is recognised as a backup with incomplete firmware, and can be inspected.
+    // A backup of such a drone is recognised as a backup with incomplete firmware and can be inspected.
     let mut backup = images::loader();
     backup.resize(16 * 1024, 0xFF);
     backup.extend(&bin[..48 * 1024]);
@@ -382,7 +381,7 @@ fn a_firmware_on_a_drone_is_incomplete_only_if_all_of_its_initial_values_are_bla
 
 /// CI builds produce archives that have no manifest and contain the same firmware in several formats.
 #[test]
-fn an_archive_with_one_firmware_is_flashed_like_the_firmware_itself() {
+fn an_archive_that_contains_firmware_is_flashed_like_the_firmware_itself() {
     let folder = Folder::new();
     let bin = firmware("2026.04", LEN);
     let (hex, elf) = (hex(BASE, &bin), elf(BASE, &bin));
@@ -435,7 +434,7 @@ fn the_sha_256_of_the_file_is_shown_and_a_different_one_is_refused() {
 
 /// The board matches, but the firmware is for another kind of drone: cfdfu warns and does not refuse.
 #[test]
-fn a_firmware_for_another_platform_causes_a_warning_before_it_is_written() {
+fn firmware_for_another_platform_causes_a_warning_before_it_is_written() {
     let folder = Folder::new();
     let boards = [("CF21", "Flapper (CF 2.1)"), ("CB10", "Flapper (Bolt 1.0)")];
     folder.file("flapper.bin", images::firmware("2026.04", &boards, LEN));
@@ -597,13 +596,13 @@ fn placements() -> Vec<Placement> {
     ]
 }
 
-/// A small file must not use up all memory or take long to parse, however many of its headers refer to the same bytes.
+/// A file must not use up all memory or take long to parse, however many of its headers refer to the same bytes.
 #[test]
 fn an_elf_with_a_thousand_overlapping_segments_is_refused_quickly() {
     let bin = firmware("2026.04", LEN);
     let good = elf(BASE, &bin);
     let mut file = good[..52].to_vec();
-    // A thousand segments over the same bytes.
+    // A thousand segments that cover the same bytes.
     file[42..46].copy_from_slice(&[32, 0, 0xE7, 0x03]);
     file[48..50].copy_from_slice(&[0, 0]);
     for _ in 0..999 {

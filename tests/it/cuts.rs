@@ -18,17 +18,17 @@ use cfdfu::worker::Worker;
 
 use crate::support::{World, firmware, flash_job, outcome, run, with};
 
-/// Sectors 1 to 3 and one block of sector 4: every kind of step in few transfers.
+/// Covers sectors 1 to 3 and one block of sector 4: every kind of step, but few transfers.
 const LEN: usize = 50 * 1024;
 const BLANK: [u8; 4] = [0xFF; 4];
 
-fn stay(job: Job) -> Job {
+fn keep_in_dfu(job: Job) -> Job {
     with(job, |task| task.leave = Leave::Stay)
 }
 
 /// Pulling the cable in the middle of a transfer, an erase or a write interrupts that operation halfway.
 #[test]
-fn a_flash_cut_at_any_moment_leaves_no_half_firmware_that_would_boot() {
+fn incomplete_firmware_cannot_boot_after_a_cut_at_any_moment_of_a_flash() {
     let (half_erased, incomplete) = cut_everywhere("dfu", 1000, SimDrone::cut_power);
     // Check that the cuts do interrupt erases and writes.
     assert!(half_erased > 20 && incomplete > 500, "{half_erased}, {incomplete}");
@@ -57,7 +57,7 @@ fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
     };
     for at in 0..60 {
         let world = World::new("dfu");
-        let unplugs = |world: &World, at: u64| {
+        let bus_that_unplugs = |world: &World, at: u64| {
             let bus = world.bus.clone();
             let script = Script { at, fault: Fault::Unplug };
             let faults = Faults::new(Some(script), move || {
@@ -65,17 +65,22 @@ fn a_drone_lost_again_while_resuming_is_reported_as_lost_and_can_be_resumed() {
             });
             Arc::new(faulty(world.bus.clone(), faults))
         };
-        let first = run(unplugs(&world, 110), world.clock.clone(), stay(flash_job(&image))).report;
-        let left = lost(&first).expect("the drone is lost while flashing");
-        assert_eq!(left, DroneState::WithoutFirmware);
+        let first =
+            run(bus_that_unplugs(&world, 110), world.clock.clone(), keep_in_dfu(flash_job(&image))).report;
+        let state = lost(&first).expect("the drone is lost while flashing");
+        assert_eq!(state, DroneState::WithoutFirmware);
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         let resumed = || {
             let serial = Some("338133873034".to_owned());
-            let job = Job { serial, device: Selector::At("1-1".parse().unwrap()), ..stay(flash_job(&image)) };
-            with(job, |task| *task = task.clone().resumed(left))
+            let job = Job {
+                serial,
+                device: Selector::At("1-1".parse().unwrap()),
+                ..keep_in_dfu(flash_job(&image))
+            };
+            with(job, |task| *task = task.clone().resumed(state))
         };
-        let second = run(unplugs(&world, at), world.clock.clone(), resumed()).report;
-        assert_eq!(lost(&second), Some(left), "at {at}: {:?}", second.outcome);
+        let second = run(bus_that_unplugs(&world, at), world.clock.clone(), resumed()).report;
+        assert_eq!(lost(&second), Some(state), "at {at}: {:?}", second.outcome);
         world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         assert_eq!(world.run(resumed()).report.outcome, Outcome::Flashed, "at {at}");
     }
@@ -86,10 +91,11 @@ fn is_gone(failure: &Failure) -> bool {
     failure.is_lost() || matches!(failure.kind, FailureKind::NoDevice | FailureKind::NoMatch(_))
 }
 
-/// Returns how many cuts left a half-erased sector, and how many left an incomplete image.
+/// Applies `action` at `moments` moments of a job. Returns how many runs ended with a half-erased sector, and how many
+/// with an incomplete image.
 fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Duration)) -> (u32, u32) {
     let image = firmware("2026.08", LEN);
-    let job = || Job { device: Selector::At("1-1".parse().unwrap()), ..stay(flash_job(&image)) };
+    let job = || Job { device: Selector::At("1-1".parse().unwrap()), ..keep_in_dfu(flash_job(&image)) };
     let twin = |bus: &SimBus| bus.with(1, |drone, _| drone.memory.flash.bytes().to_vec());
     let whole_job = World::new(scenario).run(job()).report.took;
     let twin_before = twin(&World::new(scenario).bus);
@@ -98,12 +104,15 @@ fn cut_everywhere(scenario: &str, moments: u32, action: fn(&mut SimDrone, Durati
     for moment in (0..moments).map(|n| whole_job * n / moments) {
         let (clock, bus) = PowerCut::at(moment, scenario, action);
         let outcome = run(Arc::new(bus.clone()), clock.clone(), job()).report.outcome;
-        assert!(!matches!(&outcome, Outcome::Failed(it) if !is_gone(it)), "at {moment:?}: {outcome:?}");
-        assert!(twin(&bus) == twin_before, "at {moment:?}: the twin was changed");
+        assert!(
+            !matches!(&outcome, Outcome::Failed(failure) if !is_gone(failure)),
+            "at {moment:?}: {outcome:?}"
+        );
+        assert!(twin(&bus) == twin_before, "at {moment:?}: the twin has changed");
         let after = bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
         let whole = after[0x4000..0x4000 + LEN] == image;
         let head = &after[0x4000..0x4004];
-        // The head sector is erased first. Until its first word is blank, no later sector may change.
+        // The first sector of the firmware is erased first. Until its first word is blank, no later sector may change.
         let erasing_head = head == &before[0x4000..0x4004] && after[0x8000..] == before[0x8000..];
         assert!(whole || head == BLANK || erasing_head, "at {moment:?}: incomplete firmware would boot");
         assert_eq!(after[..0x4000], before[..0x4000], "at {moment:?}");
@@ -180,7 +189,7 @@ fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
         let bus = Arc::new(Traced::new(world.bus.clone(), listener));
         let worker = Worker::spawn(bus, world.clock.clone());
         assert!(commands.set(Mutex::new(worker.commands.clone())).is_ok());
-        worker.commands.send(Command::Run(Box::new(stay(flash_job(&image))))).unwrap();
+        worker.commands.send(Command::Run(Box::new(keep_in_dfu(flash_job(&image))))).unwrap();
         let outcome = outcome(&worker).unwrap();
         let after = world.flash();
         let whole = after[0x4000..0x4000 + LEN] == image;
@@ -200,7 +209,7 @@ fn a_cancelled_job_stops_at_a_safe_point_and_can_be_run_again() {
             other => panic!("{other:?}"),
         }
         // No replug is needed, because the session was closed properly.
-        let again = world.run(stay(flash_job(&image))).report.outcome;
+        let again = world.run(keep_in_dfu(flash_job(&image))).report.outcome;
         assert!(matches!(again, Outcome::Flashed | Outcome::Unchanged));
     }
     let [flashed, untouched, halfway] = outcomes;

@@ -1,6 +1,6 @@
 //! Regression tests for defects found by attacking the release binary, where the simulated bus can reproduce them. Test
-//! names start with the number of the defect: H means high, M medium and L low severity. Defects that need a kernel's
-//! USB stack are tested in `tests/vm`.
+//! names start with the number of the defect: H means high, M medium and L low severity; S means that the defect was
+//! suspected from the code. Defects that need a kernel's USB stack are tested in `tests/vm`.
 
 use std::slice;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -47,7 +47,7 @@ fn ready(run: &Run) -> &Preview {
         Event::Ready(preview) => Some(&**preview),
         _ => None,
     });
-    preview.expect("a plan")
+    preview.expect("no plan was reported")
 }
 
 fn new_image() -> Vec<u8> {
@@ -60,23 +60,24 @@ fn with_mismatch_allowed(job: Job) -> Job {
 
 // ---- H4: another board with the same chip
 
-/// Neither a flash nor a restore overwrites the board: it would lose its contents to firmware that cannot even start
-/// there.
+/// The board would lose its contents to firmware that cannot even start on it, so neither a flash nor a restore
+/// overwrites the board.
 #[test]
 fn h4_a_board_from_another_maker_is_overwritten_only_with_allow_mismatch() {
     let loader = images::loader();
-    for make in [|_: &[u8]| flash_job(&new_image()), |loader: &[u8]| restore_job(loader, Some(&new_image()))]
+    for make_job in
+        [|_: &[u8]| flash_job(&new_image()), |loader: &[u8]| restore_job(loader, Some(&new_image()))]
     {
         let world = World::new("foreign");
         let before = world.flash();
-        let run = world.run(make(&loader));
+        let run = world.run(make_job(&loader));
         assert!(
             matches!(failure(&run), FailureKind::NotACrazyflie { loader: Loader::Other }),
             "{:?}",
             failure(&run)
         );
         assert!(world.flash() == before);
-        assert_eq!(world.run(with_mismatch_allowed(make(&loader))).report.outcome, Outcome::Flashed);
+        assert_eq!(world.run(with_mismatch_allowed(make_job(&loader))).report.outcome, Outcome::Flashed);
     }
 }
 
@@ -88,7 +89,7 @@ fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
         drone.memory.flash.place(nor::START + from as u32, &vec![0xFF; to - from]);
     };
     let flashes = |world: &World, job: Job| world.run(job).report.outcome == Outcome::Flashed;
-    // Only the bootloader; firmware in the bootloader's place; only the firmware.
+    // The flash contains only the bootloader, firmware in the bootloader's place, or only the firmware.
     assert!(flashes(&changed("erased", blank), flash_job(&new_image())));
     assert!(flashes(&changed("overwritten", blank), flash_job(&new_image())));
     let firmware_alone = |drone: &mut SimDrone| {
@@ -96,7 +97,7 @@ fn h4_a_crazyflie_with_a_blank_otp_is_recognised_by_what_is_in_its_flash() {
         erase(drone, 0, 0x4000);
     };
     assert!(flashes(&changed("dfu", firmware_alone), flash_job(&new_image())));
-    // The job saw the drone running.
+    // The drone was running when the job started.
     assert!(flashes(&changed("healthy", blank), flash_job(&new_image())));
     // The flash is blank: firmware alone would not start, but the bootloader may be written.
     let nothing = |drone: &mut SimDrone| {
@@ -127,28 +128,29 @@ fn h4_undo_and_resume_do_not_check_for_a_crazyflie_again() {
 /// cfdfu flashes the drone, which is then flashed again over radio. The copy is older than both and must not replace
 /// the second firmware without confirmation.
 #[test]
-fn an_undo_overwrites_what_another_program_wrote_only_after_confirmation() {
+fn h2_an_undo_overwrites_what_another_program_wrote_only_after_confirmation() {
     let world = World::new("dfu");
     let old = world.flash();
-    let kept = |task: &mut FlashTask| (task.keep, task.leave) = (Keep::Copy, Leave::Stay);
-    let flashed = world.run(with(flash_job(&new_image()), kept));
+    let keep_copy = |task: &mut FlashTask| (task.keep, task.leave) = (Keep::Copy, Leave::Stay);
+    let flashed = world.run(with(flash_job(&new_image()), keep_copy));
     let preview = ready(&flashed);
     let history =
         History::default().begin(preview.plan.pieces(), preview.before.as_ref(), Change::Flash).end();
     let undo = || {
         let copy = history.target().unwrap().clone();
         with(job(admission::undo(copy, Overrides::default()).unwrap()), |task| {
-            kept(task);
+            keep_copy(task);
             (task.change, task.expected) = (Change::Undo, history.expected().to_vec());
         })
     };
-    let radio = firmware("2025.12", SEED_LEN);
-    let flash_over_radio = || world.bus.with(0, |drone, _| drone.memory.flash.place(FIRMWARE_BASE.0, &radio));
+    let second = firmware("2025.12", SEED_LEN);
+    let flash_over_radio =
+        || world.bus.with(0, |drone, _| drone.memory.flash.place(FIRMWARE_BASE.0, &second));
     flash_over_radio();
     let before = world.flash();
     assert_eq!(failure(&world.run(undo())), &FailureKind::ChangedSince);
     assert!(world.flash() == before);
-    // With confirmation or --allow-mismatch, the undo replaces it.
+    // With confirmation or --allow-mismatch, the undo replaces the second firmware.
     let asked = world.run(with(undo(), |task| task.mismatch = Mismatch::Ask));
     assert!(ready(&asked).changed_since);
     assert!(world.flash() == old);
@@ -180,7 +182,7 @@ fn flash_while_held(scenario: &str, until: Duration, error: TransferError) -> (W
     (world, run)
 }
 
-/// If the drone can be opened after a moment, the job waits. If it can never be opened, it stays in DFU mode.
+/// If the drone can be opened after a moment, the job waits. If it never can, the drone stays in DFU mode.
 #[test]
 fn m1_a_drone_that_cannot_be_opened_is_reported_as_still_in_dfu_mode() {
     for error in [TransferError::Busy, TransferError::Access] {
@@ -189,8 +191,8 @@ fn m1_a_drone_that_cannot_be_opened_is_reported_as_still_in_dfu_mode() {
             assert_eq!(run.report.outcome, Outcome::Flashed, "{scenario} {error:?}");
             let (world, run) = flash_while_held(scenario, Duration::MAX, error);
             let Outcome::Failed(failure) = &run.report.outcome else { panic!("{:?}", run.report.outcome) };
-            let left = if scenario == "healthy" { DroneState::Stopped } else { DroneState::Untouched };
-            assert_eq!(failure.drone, left, "{scenario} {error:?}: {failure}");
+            let state = if scenario == "healthy" { DroneState::Stopped } else { DroneState::Untouched };
+            assert_eq!(failure.drone, state, "{scenario} {error:?}: {failure}");
             let advice = report::failed(failure).advice;
             assert_eq!(
                 advice.to_string().contains("Unplug USB and battery, then switch the drone on again"),
@@ -248,7 +250,7 @@ fn m7_resuming_stops_when_a_flash_makes_no_progress() {
 
 // ---- M14: the process is suspended while flashing
 
-/// A clock that jumps forward during a transfer, as when the process is suspended with Ctrl-Z and resumed with `fg`.
+/// A clock that jumps forward during a transfer, as when the process is suspended with Ctrl-Z and continued with `fg`.
 struct JumpingClock {
     time: FastClock,
     at: Duration,
@@ -304,7 +306,9 @@ fn m8_a_job_that_only_reads_does_not_start_the_pending_erase_of_a_killed_session
         drop(transport);
         let job = Job { enter: Enter::Never, task: task(), ..flash_job(&new_image()) };
         let run = world.run(job);
-        let differs = matches!(&run.report.outcome, Outcome::Failed(it) if matches!(it.kind, FailureKind::Differs { .. }));
+        let result = &run.report.outcome;
+        let differs =
+            matches!(result, Outcome::Failed(failure) if matches!(failure.kind, FailureKind::Differs { .. }));
         assert!(differs == (n == 2), "{:?}", run.report.outcome);
         assert!(world.flash() == before, "job {n}");
         // A job that writes succeeds as on any other drone.
@@ -433,7 +437,7 @@ fn l1_an_image_with_an_odd_length_is_verified_to_its_last_byte() {
 
 // ---- S1: a device that describes a sector of nearly a gigabyte
 
-/// The sector is not read into memory, and the log says that no copy is kept.
+/// The sector is not read into memory, and the log reports that no copy is kept.
 #[test]
 fn s1_no_copy_is_kept_of_a_huge_sector() {
     let world = World::new("dfu");
@@ -506,7 +510,7 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
     const GET_DESCRIPTOR: u8 = 6;
     for scenario in ["dfu", "healthy", "two"] {
         for silent_from in [0x0100, 0x0300] {
-            for first in [0, 1, 4, 5, 9, 13] {
+            for cancel_at in [0, 1, 4, 5, 9, 13] {
                 let world = World::new(scenario);
                 let (clock, asked) = (world.clock.clone(), Arc::new(OnceLock::new()));
                 let cancelled = Arc::clone(&asked);
@@ -522,7 +526,7 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
                                 Setup { request_type: 0x80, request: GET_DESCRIPTOR, value, .. },
                                 limit,
                             ) if value >= silent_from => {
-                                if count.fetch_add(1, Ordering::Relaxed) == first {
+                                if count.fetch_add(1, Ordering::Relaxed) == cancel_at {
                                     asked.set(clock.now()).unwrap();
                                     cancel();
                                 }
@@ -540,10 +544,10 @@ fn l7_a_cancel_takes_effect_while_devices_do_not_send_their_names() {
                 assert_eq!(
                     outcome,
                     Outcome::Cancelled(DroneState::Untouched),
-                    "{scenario} {silent_from:x} {first}"
+                    "{scenario} {silent_from:x} {cancel_at}"
                 );
                 let took = world.clock.now() - *cancelled;
-                assert!(took < Duration::from_secs(2), "{scenario} {silent_from:x} {first}: {took:?}");
+                assert!(took < Duration::from_secs(2), "{scenario} {silent_from:x} {cancel_at}: {took:?}");
             }
         }
     }
@@ -637,7 +641,7 @@ impl<F: Fn() + Send + Sync> Bus for NotifyWhenEmpty<F> {
     }
 }
 
-/// The cancel is sent while the drone restarts into DFU mode: the outcome says that the drone is no longer running.
+/// The cancel is sent while the drone restarts into DFU mode, so the outcome must not report the drone as running.
 #[test]
 fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_it_as_untouched() {
     let world = World::new("late");
@@ -653,10 +657,10 @@ fn m1_a_job_cancelled_while_the_drone_enters_dfu_mode_does_not_report_it_as_unto
 
 // ---- H2, H5: incomplete firmware is not kept as a copy, no matter which program wrote it
 
-/// Incomplete firmware from another program's interrupted flash never ran. Undo would offer a copy of it, and putting it
-/// back would stop a drone that was just repaired.
+/// Incomplete firmware from another program's interrupted flash never ran. If a copy of it were kept, undo would stop a
+/// drone that was just repaired.
 #[test]
-fn h2_half_a_firmware_from_another_program_is_not_kept_as_a_copy() {
+fn h2_incomplete_firmware_from_another_program_is_not_kept_as_a_copy() {
     let whole = new_image();
     let sectors = 240 * 1024;
     let before = |kept: usize, read: usize| {
@@ -669,7 +673,7 @@ fn h2_half_a_firmware_from_another_program_is_not_kept_as_a_copy() {
         History::default().begin(slice::from_ref(before), Some(before), Change::Flash).last
     };
     assert!(last(&before(whole.len() / 2, sectors)) == Last::None(NoCopy::WasIncomplete));
-    // A smaller image overwrites only the start of a whole firmware. The end of the firmware is not read but is still
+    // A smaller image overwrites only the start of complete firmware. The end of the firmware is not read but is still
     // in the flash.
     for part in [before(whole.len(), sectors), before(whole.len(), 64 * 1024)] {
         assert!(last(&part) == Last::Copy(part));

@@ -24,8 +24,8 @@ fn folder() -> (TempDir, String) {
     );
     fs::create_dir(folder.path().join("bin")).unwrap();
     let wrapper = folder.path().join("bin/cfdfu");
-    // A child process writes it: if this process had it open while another test starts a program, that program would
-    // inherit the open file for a moment, and Linux does not run a file that is open for writing.
+    // A child process writes the wrapper: if this process had the file open while another test starts a program, that
+    // program would inherit the open file for a moment, and Linux does not run a file that is open for writing.
     let write = ["-c", "printf %s \"$1\" >\"$2\" && chmod 755 \"$2\"", "sh", &script];
     assert!(Command::new("sh").args(write).arg(&wrapper).status().unwrap().success());
     let path = format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap());
@@ -54,19 +54,23 @@ fn text(output: &Output) -> String {
 fn every_target_of_the_makefile_flashes() {
     let (folder, path) = folder();
     let Some(program) = program("make") else { return };
-    let make = |target: &str, demo: &str, more: &str| {
+    let make = |target: &str, demo: &str, argument: &str| {
         let mut make = example_command(&program);
-        make.args(["-f", &example("Makefile"), target, more]).current_dir(&folder);
+        make.args(["-f", &example("Makefile"), target, argument]).current_dir(&folder);
         make.env("PATH", &path).env("DEMO", demo).output().unwrap()
     };
-    let without = make("restore_bootloader", "overwritten", "IMAGE=build/cf2.bin");
-    assert!(!without.status.success() && text(&without).contains("LOADER=cf2loader"), "{}", text(&without));
-    for (target, demo, more) in [
+    let without_loader = make("restore_bootloader", "overwritten", "IMAGE=build/cf2.bin");
+    assert!(
+        !without_loader.status.success() && text(&without_loader).contains("LOADER=cf2loader"),
+        "{}",
+        text(&without_loader)
+    );
+    for (target, demo, argument) in [
         ("flash_dfu", "healthy", "IMAGE=build/cf2.bin"),
         ("flash_dfu_manual", "dfu", "OPTIONS=--no-undo"),
         ("restore_bootloader", "overwritten", "LOADER=build/loader.bin"),
     ] {
-        let output = make(target, demo, more);
+        let output = make(target, demo, argument);
         assert!(
             output.status.success() && text(&output).contains("Flashed and verified"),
             "{}",
@@ -75,7 +79,7 @@ fn every_target_of_the_makefile_flashes() {
     }
 }
 
-/// Scripts stand in for SSH: one runs the command on this computer, the others imitate failures.
+/// Scripts replace SSH: one runs the command on this computer, the others imitate failures.
 #[test]
 fn the_fleet_script_flashes_over_ssh_and_reports_the_result_of_each_host() {
     let (folder, path) = folder();

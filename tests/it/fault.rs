@@ -106,15 +106,15 @@ fn bend(faults: &Faults, is_gone: &mut bool, ask: &Ask<'_>) -> Intercept {
         Some(Fault::Timeout) => Intercept::Fail(TransferError::Timeout),
         Some(Fault::LostAnswer) => Intercept::LoseAnswer,
         Some(Fault::Short) if !matches!(ask, Ask::Select(_)) => Intercept::Half,
-        Some(Fault::Status(code)) => status(move |answer| (answer[0], answer[4]) = (code, 10)),
-        Some(Fault::State(state)) => status(move |answer| answer[4] = state),
-        Some(Fault::Busy) => status(|answer| *answer = [0, 100, 0, 0, 4, 0]),
+        Some(Fault::Status(code)) => change_status(move |answer| (answer[0], answer[4]) = (code, 10)),
+        Some(Fault::State(state)) => change_status(move |answer| answer[4] = state),
+        Some(Fault::Busy) => change_status(|answer| *answer = [0, 100, 0, 0, 4, 0]),
         Some(Fault::Short | Fault::Unplug) | None => Intercept::Pass,
     }
 }
 
 /// Applies `change` to the answer if it is a complete status.
-fn status(change: impl FnOnce(&mut [u8; 6]) + 'static) -> Intercept {
+fn change_status(change: impl FnOnce(&mut [u8; 6]) + 'static) -> Intercept {
     Intercept::Change(Box::new(|answer| {
         if let Ok(status) = answer.try_into() {
             change(status);

@@ -7,7 +7,7 @@ use serde_json::json;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-/// Computes the CRC of DFU 1.1 bit by bit, as in its appendix B.
+/// Computes the CRC of a DFU suffix bit by bit, as in appendix B of DFU 1.1.
 pub fn crc(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0xFFFF_FFFF, |crc, &byte| {
         (0..8).fold(
@@ -142,7 +142,7 @@ pub fn zip(files: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// A manifest like those that the release tool writes.
+/// A manifest like those of the release tool.
 pub fn manifest(version: u32, platform: &str) -> String {
     let stm32 = json!({"platform": "cf2", "target": "stm32", "type": "fw", "release": "2026.04"});
     let nrf51 = json!({"platform": "cf2", "target": "nrf51", "type": "fw", "requires": ["sd-s130"]});

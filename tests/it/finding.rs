@@ -88,7 +88,7 @@ fn a_job_waits_for_a_late_device_until_its_wait_time_is_over() {
 }
 
 #[test]
-fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_asked_at_most_eight_times() {
+fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_sent_into_dfu_mode_at_most_eight_times() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
     let outcome = |missed: u8| {
         let world = World::new("healthy");
@@ -101,7 +101,7 @@ fn a_drone_that_restarts_its_firmware_instead_of_the_rom_is_asked_at_most_eight_
     for missed in [1, 4, 7] {
         assert_eq!(outcome(missed), Outcome::Flashed, "{missed} missed");
     }
-    let Outcome::Failed(failure) = outcome(8) else { panic!("asked a ninth time") };
+    let Outcome::Failed(failure) = outcome(8) else { panic!("the job did not fail after eight requests") };
     assert!(
         matches!(failure.kind, FailureKind::DidNotEnter { tries: 8, now: Some(Mode::Firmware), .. }),
         "{failure}"
@@ -115,18 +115,19 @@ fn devices_other_than_a_crazyflie_receive_only_descriptor_requests() {
     for scenario in ["relatives", "px4", "clone", "none"] {
         for task in [flash_job(&firmware("2026.08", SEED_LEN)).task, Task::Identify] {
             let world = World::new(scenario);
-            let sent = Arc::new(AtomicU32::new(0));
-            let counter = Arc::clone(&sent);
+            let other_requests = Arc::new(AtomicU32::new(0));
+            let counter = Arc::clone(&other_requests);
             let listener = Arc::new(move |transfer: &Transfer| {
-                let reads = matches!(transfer, Transfer::In(setup, _) if setup.request_type == 0x80);
-                counter.fetch_add(u32::from(!reads), Ordering::SeqCst);
+                let is_descriptor_request =
+                    matches!(transfer, Transfer::In(setup, _) if setup.request_type == 0x80);
+                counter.fetch_add(u32::from(!is_descriptor_request), Ordering::SeqCst);
             });
             let bus = Arc::new(Traced::new(world.bus.clone(), listener));
             let job = Job::new(task);
             let report = run(bus, world.clock.clone(), job).report;
             let Outcome::Failed(failure) = report.outcome else { panic!("{scenario}") };
             assert_eq!(scenario == "none", failure.kind == FailureKind::NoDevice);
-            assert_eq!(sent.load(Ordering::SeqCst), 0, "{scenario}");
+            assert_eq!(other_requests.load(Ordering::SeqCst), 0, "{scenario}");
         }
     }
 }
@@ -135,8 +136,8 @@ fn devices_other_than_a_crazyflie_receive_only_descriptor_requests() {
 #[test]
 fn a_foreign_boot_rom_is_reported_and_never_opened() {
     let image = firmware("2026.08", SEED_LEN);
-    let read_whole = Task::Backup(Span::new(LOADER_BASE, 4096).unwrap());
-    for task in [flash_job(&image).task, Task::Identify, read_whole] {
+    let backup = Task::Backup(Span::new(LOADER_BASE, 4096).unwrap());
+    for task in [flash_job(&image).task, Task::Identify, backup] {
         for device in [Selector::Only, "1-1".parse().unwrap()] {
             let world = World::new("clone");
             let before = world.flash();
@@ -173,16 +174,16 @@ fn a_crazyflie_beside_a_foreign_boot_rom_is_flashed() {
 }
 
 #[test]
-fn identify_queries_a_running_drone_over_usb_and_switches_its_link_back_to_radio() {
+fn identify_queries_a_running_drone_over_usb_and_switches_its_link_back_to_the_radio() {
     let world = World::new("healthy");
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let listener = Arc::new(move |transfer: &Transfer| log.lock().unwrap().push(transfer.clone()));
     let bus = Arc::new(Traced::new(world.bus.clone(), listener));
-    let ask = Job::new(Task::Identify);
-    let asked = run(bus, world.clock.clone(), ask);
-    assert_eq!(asked.report.outcome, Outcome::Identified);
-    let info = asked.events.iter().find_map(|event| match event {
+    let identify = Job::new(Task::Identify);
+    let identified = run(bus, world.clock.clone(), identify);
+    assert_eq!(identified.report.outcome, Outcome::Identified);
+    let info = identified.events.iter().find_map(|event| match event {
         Event::Known(info) => Some((**info).clone()),
         _ => None,
     });
@@ -202,8 +203,8 @@ fn identify_queries_a_running_drone_over_usb_and_switches_its_link_back_to_radio
     assert_eq!(report.runs.as_deref(), Some("2026.08"), "the drone runs what was flashed");
 }
 
-/// A bus that keeps listing a disconnected device for a while. As on Linux, opening it fails, first with a disconnect,
-/// then with any other error.
+/// A bus that keeps listing a disconnected device for a while. As on Linux, opening that device fails, first with a
+/// disconnect, then with another error.
 struct Lingering {
     inner: SimBus,
     last: Mutex<Option<Found>>,
@@ -310,12 +311,12 @@ fn repeated_scans_of_the_bus_open_each_device_once() {
         let first = cache.refresh(&bus, HashSet::new).unwrap();
         assert_eq!(first.0, scan::devices(&world.bus).unwrap(), "{scenario}");
         assert_eq!((first.0.len(), &first.1), (drones, &scan::others(&world.bus).unwrap()), "{scenario}");
-        let once = opened.load(Ordering::SeqCst);
+        let opens = opened.load(Ordering::SeqCst);
         assert_eq!(cache.refresh(&bus, HashSet::new).unwrap(), first);
-        assert_eq!(opened.load(Ordering::SeqCst), once, "{scenario}: opened again");
+        assert_eq!(opened.load(Ordering::SeqCst), opens, "{scenario}: opened again");
         world.bus.with(0, |drone, now| drone.cut_power(now));
-        let (left, _) = cache.refresh(&bus, HashSet::new).unwrap();
-        assert_eq!(left, scan::devices(&world.bus).unwrap(), "{scenario}");
+        let (remaining, _) = cache.refresh(&bus, HashSet::new).unwrap();
+        assert_eq!(remaining, scan::devices(&world.bus).unwrap(), "{scenario}");
     }
     // The scan retries a device that could not be opened.
     let world = World::new("dfu");
@@ -351,26 +352,31 @@ fn missing_access_is_reported_long_before_the_wait_is_over() {
     let job = Job { device, wait: Duration::from_secs(60), ..flash_job(&firmware("2026.08", 4096)) };
     let bus = locked(&world.bus);
     let report = run(Arc::new(bus), world.clock.clone(), job).report;
+    let kind = match &report.outcome {
+        Outcome::Failed(failure) => &failure.kind,
+        outcome => panic!("{outcome:?}"),
+    };
+    assert!(matches!(kind, FailureKind::NoAccess(_)), "{kind:?}");
     assert!(report.took < Duration::from_secs(10), "{report:?}");
 }
 
 #[test]
-fn blink_gives_the_leds_and_the_link_back() {
+fn blink_returns_the_leds_to_the_firmware_and_the_link_to_the_radio() {
     let world = World::new("healthy");
     let blink = |length| world.run(Job::new(Task::Blink(length))).report;
     assert_eq!(blink(Duration::from_secs(10)).outcome, Outcome::Identified);
     let (leds, times) = world.bus.with(0, |drone, _| drone.led_parameter()).unwrap();
     assert_eq!(leds, 0, "the firmware controls its LEDs again");
     assert!((38..=43).contains(&times), "on and off twice a second for ten seconds: {times}");
-    // The link is back on the radio: the drone does not answer packets before it is switched again.
+    // The link is back on the radio: the drone does not answer packets over USB.
     assert!(world.bus.with(0, |drone, _| drone.packet_out(&[0xDD, 1]).is_none()).unwrap());
-    // Stopped early, it gives the LEDs back as well.
+    // A job that is cancelled early also returns the LEDs to the firmware.
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
     worker.commands.send(Command::Run(Box::new(Job::new(Task::Blink(Duration::from_secs(3600)))))).unwrap();
     worker.commands.send(Command::Cancel).unwrap();
     assert!(matches!(crate::support::outcome(&worker), Some(Outcome::Cancelled(DroneState::Untouched))));
     assert_eq!(world.bus.with(0, |drone, _| drone.led_parameter().0), Some(0));
-    // In DFU mode, and with firmware that does not answer, it fails and changes nothing.
+    // The job fails on a drone in DFU mode, and without a drone.
     let kind = |scenario: &str| {
         let job = Job::new(Task::Blink(Duration::from_secs(1)));
         match World::new(scenario).run(job).report.outcome {

@@ -21,7 +21,7 @@ use cfdfu::worker::Worker;
 
 use crate::support::{SEED_LEN, World, firmware, flash_job, job, parse, restore_job, run, with};
 
-/// Returns the offsets from the start of the flash at which it changed.
+/// Returns the offsets at which the flash has changed.
 fn changed(before: &[u8], after: &[u8]) -> Vec<usize> {
     (0..before.len()).filter(|&at| before[at] != after[at]).collect()
 }
@@ -90,7 +90,7 @@ fn an_overwritten_bootloader_is_restored_together_with_the_firmware() {
     let (loader, image) = (images::loader(), firmware("2026.08", SEED_LEN));
     let run = world.run(restore_job(&loader, Some(&image)));
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    // After manual entry into DFU mode, every reset returns to it until the power is cut.
+    // After manual entry into DFU mode, every reset ends in DFU mode until the power is cut.
     assert_eq!(run.report.booted(), Some(false));
     assert_eq!(world.flash()[..loader.len()], loader);
     assert_eq!(world.flash()[0x4000..0x4000 + SEED_LEN], image);
@@ -125,22 +125,22 @@ fn record_transfers(world: &World, job: Job) -> (Vec<Transfer>, Outcome) {
 }
 
 #[test]
-fn a_block_costs_three_transfers_to_write_and_one_to_read() {
+fn a_block_takes_three_transfers_to_write_and_one_to_read() {
     let count = |len: usize| {
         let world = World::new("dfu");
         let (transfers, outcome) = record_transfers(&world, flash_job(&firmware("2026.08", len)));
         assert_eq!(outcome, Outcome::Flashed);
         transfers.len()
     };
-    // The same five sectors with sixty more blocks; nothing else differs.
+    // Both images cover the same five sectors, but one has sixty more blocks.
     let (few, many) = (count(0x1_C000 + 2048), count(0x1_C000 + 61 * 2048));
     assert_eq!(many - few, 60 * (3 + 1));
-    // The seed file has 119 blocks; the job has at most 230 other transfers. Five of these read the version of the boot
-    // ROM before `leave`, six switch back to 8 bits for the first word, and about fifty read what the drone prints when it
-    // starts.
-    let seed = count(SEED_LEN);
-    assert!(seed <= 119 * 4 + 230, "{seed} transfers");
-    println!("{seed} transfers for {SEED_LEN} bytes, verified");
+    // The usual firmware has 119 blocks; the job has at most 230 other transfers. Five of these read the version of the
+    // boot ROM before `leave`, six switch back to 8 bits for the first word, and about fifty read what the drone prints
+    // when it starts.
+    let usual = count(SEED_LEN);
+    assert!(usual <= 119 * 4 + 230, "{usual} transfers");
+    println!("{usual} transfers for {SEED_LEN} bytes, verified");
 }
 
 #[test]
@@ -190,8 +190,8 @@ fn byte_mode_is_used_even_after_a_session_in_word_mode() {
 }
 
 #[test]
-fn protected_chips_are_refused_before_anything_is_changed() {
-    let refuse = |scenario: &str| {
+fn unsuitable_drones_are_refused_before_anything_is_changed() {
+    let refusal = |scenario: &str| {
         let world = World::new(scenario);
         let before = world.flash();
         let report = world.run(flash_job(&firmware("2026.08", SEED_LEN))).report;
@@ -204,21 +204,21 @@ fn protected_chips_are_refused_before_anything_is_changed() {
             other => panic!("{scenario}: {other:?}"),
         }
     };
-    assert_eq!(refuse("write-protected"), FailureKind::WriteProtected(vec![2]));
-    assert_eq!(refuse("read-protected"), FailureKind::ReadProtected);
+    assert_eq!(refusal("write-protected"), FailureKind::WriteProtected(vec![2]));
+    assert_eq!(refusal("read-protected"), FailureKind::ReadProtected);
     let boards = vec!["CF20 (Crazyflie 2.0)".to_owned(), "CF21 (Crazyflie 2.1)".to_owned()];
     let board = Board { revision: Some("A".to_owned()), ..Board::named("CB10") };
-    assert_eq!(refuse("wrong-board"), FailureKind::OtherBoard { board, boards });
-    assert_eq!(refuse("old"), FailureKind::TooOld);
-    assert_eq!(refuse("none"), FailureKind::NoDevice);
-    assert!(matches!(refuse("two"), FailureKind::Several(devices) if devices.len() == 2));
+    assert_eq!(refusal("wrong-board"), FailureKind::OtherBoard { board, boards });
+    assert_eq!(refusal("old"), FailureKind::TooOld);
+    assert_eq!(refusal("none"), FailureKind::NoDevice);
+    assert!(matches!(refusal("two"), FailureKind::Several(devices) if devices.len() == 2));
 }
 
-/// Here, the option bytes do not show the protection.
+/// The option bytes do not show the protection when the job reads them.
 #[test]
 fn a_sector_that_silently_keeps_its_content_is_detected_by_reading_back() {
     let world = World::new("dfu");
-    // The sector becomes protected only after the first one is erased, long after the option bytes have been read.
+    // Sector 3 becomes protected only after sector 1 is erased, long after the option bytes have been read.
     let bus = world.bus.clone();
     let listener = move |_: &Transfer| {
         bus.with(0, |drone, _| {
@@ -240,7 +240,7 @@ fn a_sector_that_silently_keeps_its_content_is_detected_by_reading_back() {
         other => panic!("{other:?}"),
     }
     assert!(!run.report.verified);
-    assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4], "an unverified firmware must not boot");
+    assert_eq!(world.flash()[0x4000..0x4004], [0xFF; 4], "unverified firmware must not boot");
 }
 
 #[test]
@@ -315,7 +315,9 @@ fn nothing_is_changed_until_the_plan_is_confirmed() {
     assert_eq!(report.booted(), Some(true), "the drone runs its old firmware again");
     assert_eq!(world.flash(), before);
     assert_eq!(preview.work.erase.len(), 5);
-    let Some(Content::Firmware(firmware)) = preview.firmware else { panic!("not recognised") };
+    let Some(Content::Firmware(firmware)) = preview.firmware else {
+        panic!("the previous firmware was not recognised")
+    };
     assert_eq!(firmware.version.as_deref(), Some("2025.02"));
     let kept = preview.before.unwrap();
     assert_eq!((kept.address, &kept.data[..]), (Address(0x0800_4000), &before[0x4000..0x4_0000]));
@@ -365,9 +367,9 @@ fn undo_puts_back_every_overwritten_byte() {
     }
 }
 
-/// The copy of a working firmware is not replaced by a copy of what an interrupted flash wrote.
+/// The copy of working firmware is not replaced by a copy of what an interrupted flash wrote.
 #[test]
-fn an_incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
+fn incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
     let image = firmware("2026.08", SEED_LEN);
     let flash_and_keep = |world: &World, history: &mut History| {
         let run = world.run(with(flash_job(&image), |task| task.keep = Keep::Copy));
@@ -385,7 +387,11 @@ fn an_incomplete_firmware_and_a_blank_flash_are_not_kept_for_undo() {
     let before = flash_and_keep(&world, &mut history);
     assert!(matches!(&before, Last::Copy(copy) if !is_blank(&copy.data[..4])));
     world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
-    assert_eq!(flash_and_keep(&world, &mut history), before, "kept what the first attempt had written");
+    assert_eq!(
+        flash_and_keep(&world, &mut history),
+        before,
+        "the first attempt's incomplete firmware was kept"
+    );
 }
 
 #[test]
@@ -512,17 +518,17 @@ fn a_restore_interrupted_twice_reports_that_the_bootloader_is_missing() {
     let mut missing = 0;
     for (first, second) in (4..30).flat_map(|first| (4..24).map(move |second| (first, second))) {
         let world = World::new("overwritten");
-        let mut left = DroneState::Untouched;
+        let mut state = DroneState::Untouched;
         for at in [first, second] {
             world.bus.with(0, |drone, now| {
                 drone.power_on_by_hand(now);
                 drone.traits.mishap = Some((at, SimFault::Unplugged));
             });
-            let job = with(restore.clone(), |task| *task = task.clone().resumed(left));
+            let job = with(restore.clone(), |task| *task = task.clone().resumed(state));
             let Outcome::Failed(failure) = world.run(job).report.outcome else { continue };
-            left = failure.drone;
+            state = failure.drone;
             if world.flash()[..4] == [0xFF; 4] {
-                assert_eq!(left, DroneState::WithoutLoader, "{first}, then {second}");
+                assert_eq!(state, DroneState::WithoutLoader, "{first}, then {second}");
                 missing += 1;
             }
         }

@@ -1,5 +1,5 @@
-//! A stand-in for GitHub on this computer: lists releases and serves their files, or misbehaves in a way that a test
-//! chooses. Counts the connections.
+//! A local server in place of GitHub: lists releases and serves their files, or misbehaves in a way that a test
+//! chooses. Records the requests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use serde_json::json;
 const FIRMWARE: &str = "bitcraze/crazyflie-release";
 const LOADER: &str = "bitcraze/crazyflie2-stm-bootloader";
 
-/// How the server deals with a request.
+/// How the server handles a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manner {
     Good,
@@ -20,13 +20,13 @@ pub enum Manner {
     Status(u16, &'static str),
     /// Closes the connection after this many bytes of the body.
     Cut(usize),
-    /// Sends a body that is one byte shorter than announced in the list, with a correct length.
+    /// Sends a body that is one byte shorter than the size in the list, with a matching `content-length`.
     Shorter,
-    /// Sends a body without an end.
+    /// Sends an endless body.
     Endless,
     /// Sends a web page with status 200.
     Page,
-    /// Sends other bytes of the same length.
+    /// Sends different bytes of the same length.
     Other,
     /// Redirects to this address.
     Redirect(String),
@@ -34,9 +34,9 @@ pub enum Manner {
     Loop,
     /// Ignores the `Range` of a request.
     Whole,
-    /// Answers a `Range` with another one.
+    /// Answers a `Range` with a different range.
     OtherRange,
-    /// Does not answer.
+    /// Does not answer for 30 s.
     Silent,
     /// Sends nothing more after this many bytes of the body.
     Stalls(usize),
@@ -44,7 +44,7 @@ pub enum Manner {
     Together(usize),
 }
 
-/// What the list says about the hashes of the files.
+/// The hashes of the files in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hashes {
     Right,
@@ -54,6 +54,7 @@ pub enum Hashes {
 }
 
 struct State {
+    /// The repository, tag, name and bytes of each file.
     files: Vec<(&'static str, String, String, Vec<u8>)>,
     hashes: Hashes,
     list: Manner,
@@ -98,7 +99,7 @@ impl GitHub {
         self.state.lock().unwrap().files.push((LOADER, tag.to_owned(), name, bytes));
     }
 
-    /// Replaces the bytes of a file, as if somebody had uploaded it again.
+    /// Replaces the bytes of every file of a release, as if other files had been uploaded.
     pub fn replace(&self, tag: &str, bytes: &[u8]) {
         let mut state = self.state.lock().unwrap();
         state.files.iter_mut().filter(|(_, at, ..)| at == tag).for_each(|file| file.3 = bytes.to_vec());
@@ -116,17 +117,17 @@ impl GitHub {
         self.state.lock().unwrap().file = manner;
     }
 
-    /// The requests since the last call, as in `GET /repos/… range=bytes=5- token`.
+    /// Returns the requests since the last call, for example `GET /repos/… range=bytes=5- token`.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 }
 
-/// Waits until this many files have been asked for since the requests were last taken.
-fn wait_for_downloads(state: &Mutex<State>, all: usize) {
+/// Waits until this many files have been requested since the last call of `requests`.
+fn wait_for_downloads(state: &Mutex<State>, count: usize) {
     for _ in 0..500 {
         let state = state.lock().unwrap();
-        if state.requests.iter().filter(|it| it.contains("/download/")).count() >= all {
+        if state.requests.iter().filter(|request| request.contains("/download/")).count() >= count {
             return;
         }
         drop(state);
@@ -136,8 +137,8 @@ fn wait_for_downloads(state: &Mutex<State>, all: usize) {
 
 fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    let mut first = String::new();
-    reader.read_line(&mut first)?;
+    let mut request_line = String::new();
+    reader.read_line(&mut request_line)?;
     let (mut range, mut etag, mut token) = (None, None, "");
     loop {
         let mut line = String::new();
@@ -152,7 +153,7 @@ fn serve(stream: TcpStream, shared: &Mutex<State>) -> std::io::Result<()> {
             None => break,
         }
     }
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    let path = request_line.split(' ').nth(1).unwrap_or_default().to_owned();
     let mut state = shared.lock().unwrap();
     let shown = range.as_ref().map(|range| format!(" range={range}")).unwrap_or_default();
     state.requests.push(format!("GET {path}{shown}{token}"));
@@ -187,7 +188,7 @@ struct Answer {
     status: u16,
     headers: String,
     body: Vec<u8>,
-    /// The length in the header, if it is not that of the body.
+    /// The `content-length`, if it is not the length of the body.
     announced: Option<usize>,
 }
 
@@ -215,21 +216,23 @@ fn answer(state: &State, path: &str, range: Option<&str>, etag: Option<&str>, ma
         return Answer { status: 200, headers: format!("etag: {tag}\r\n"), body, announced: None };
     }
     if let Some(repo) = path.strip_prefix('/').and_then(|path| path.strip_suffix("/releases/latest")) {
-        let newest = state.files.iter().filter(|(of, ..)| *of == repo).map(|(_, tag, ..)| tag).max();
+        let newest =
+            state.files.iter().filter(|(file_repo, ..)| *file_repo == repo).map(|(_, tag, ..)| tag).max();
         let tag = newest.cloned().unwrap_or_default();
         return with(302, &format!("location: /{repo}/releases/tag/{tag}\r\n"));
     }
-    let is_it = |(repo, tag, name, _): &&(&str, String, String, Vec<u8>)| {
+    let is_requested = |(repo, tag, name, _): &&(&str, String, String, Vec<u8>)| {
         path == format!("/{repo}/releases/download/{tag}/{name}")
     };
-    let Some((.., bytes)) = state.files.iter().find(is_it) else { return with(404, "") };
+    let Some((.., bytes)) = state.files.iter().find(is_requested) else { return with(404, "") };
     let mut bytes = bytes.clone();
     match manner {
         Manner::Shorter => drop(bytes.pop()),
         Manner::Other => bytes.iter_mut().for_each(|byte| *byte ^= 1),
         _ => {}
     }
-    let from: Option<usize> = range.and_then(|it| it.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let from: Option<usize> =
+        range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
     match (from, manner) {
         (Some(from), Manner::OtherRange) => {
             let headers = format!("content-range: bytes 0-{}/{}\r\n", bytes.len() - 1, bytes.len());
@@ -251,11 +254,11 @@ fn answer(state: &State, path: &str, range: Option<&str>, etag: Option<&str>, ma
     }
 }
 
-/// The list, in the order in which the releases were added, the last one first.
+/// Returns the list of releases, the most recently added one first.
 fn list(state: &State, repo: &str) -> Vec<u8> {
     let mut tags: Vec<&String> = Vec::new();
-    for (of, tag, ..) in state.files.iter().rev() {
-        if *of == repo && !tags.contains(&tag) {
+    for (file_repo, tag, ..) in state.files.iter().rev() {
+        if *file_repo == repo && !tags.contains(&tag) {
             tags.push(tag);
         }
     }
@@ -271,13 +274,13 @@ fn list(state: &State, repo: &str) -> Vec<u8> {
     let mut releases: Vec<_> = tags
         .into_iter()
         .map(|tag| {
-            let files = state.files.iter().filter(|(of, at, ..)| *of == repo && at == tag);
+            let files = state.files.iter().filter(|(file_repo, at, ..)| *file_repo == repo && at == tag);
             let year = tag.get(..4).unwrap_or("2020");
             json!({"tag_name": tag, "name": tag, "published_at": format!("{year}-08-24T10:00:00Z"),
                 "prerelease": tag.ends_with("-rc"), "draft": false, "assets": files.map(asset).collect::<Vec<_>>()})
         })
         .collect();
-    // Entries that must be ignored: a draft, and names that would leave the cache.
+    // Entries that cfdfu must ignore: a draft, and a tag that would be a path outside the cache.
     releases.push(
         json!({"tag_name": "2099.01", "published_at": "2099-01-01T00:00:00Z", "draft": true, "assets": []}),
     );

@@ -1,5 +1,5 @@
 //! How cfdfu judges a drone that has started: by the verdict of its self-test, an error that restarts it, or silence.
-//! Also the console, whose packets may be cut anywhere, and which always gives the link back to the radio.
+//! Also tests the console: its packets may be cut anywhere, and it always switches the link back to the radio.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn flash(scenario: &str) -> (Report, World) {
     (report, world)
 }
 
-/// The health that a running drone reports.
+/// Identifies a running drone, and returns the health that it reports.
 fn identify(scenario: &str) -> Health {
     let events = World::new(scenario).run(Job::new(Task::Identify)).events;
     let known = events.into_iter().find_map(|event| match event {
@@ -47,9 +47,9 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
         ("console-read", Some(SelfTest::Passed), true),
         ("console-floods", Some(SelfTest::Passed), true),
         ("radio-silent", Some(SelfTest::Passed), false),
-        // It answers after the link is switched again.
+        // The drone answers only after the link is switched again.
         ("slow-eeprom", Some(SelfTest::Passed), true),
-        // The tests take longer than three seconds, or never begin.
+        // The self-test takes longer than three seconds, or never begins.
         ("slow-deck", Some(SelfTest::NotYet), false),
         ("hung-deck", Some(SelfTest::NotYet), false),
         ("hung-start", None, false),
@@ -61,7 +61,7 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
         assert_eq!(report.flies(), flies, "{scenario}");
         assert_eq!(report.is_well(), self_test == Some(SelfTest::Passed), "{scenario}");
         assert_eq!(report.health.is_silent(), scenario == "hung-start", "{scenario}");
-        assert!(scenario == "stops-at-start" || is_given_back(&world), "{scenario}");
+        assert!(scenario == "stops-at-start" || link_is_back_on_radio(&world), "{scenario}");
     }
     assert_eq!(flash("healthy").0.health.radio_chip, RadioChip::Runs("2024.10".to_owned()));
     assert_eq!(flash("radio-silent").0.health.radio_chip, RadioChip::Silent);
@@ -71,13 +71,13 @@ fn the_verdict_of_the_self_test_is_reported_after_a_flash() {
 }
 
 /// The link was switched to USB and finally back to the radio.
-fn is_given_back(world: &World) -> bool {
+fn link_is_back_on_radio(world: &World) -> bool {
     world.bus.with(0, |drone, _| drone.link_is_given_back()).unwrap()
 }
 
 /// A failed transfer while the drone is watched must neither keep the link on USB nor cause a wrong verdict.
 #[test]
-fn the_link_goes_back_to_the_radio_after_any_fault() {
+fn the_link_is_switched_back_to_the_radio_after_any_fault() {
     for scenario in ["healthy", "bad-deck", "console-read"] {
         let flash = |script: Option<Script>| {
             let world = World::new(scenario);
@@ -102,7 +102,7 @@ fn the_link_goes_back_to_the_radio_after_any_fault() {
                     "{scenario}, {fault:?} at {at} of {transfers}: {verdict:?}, {:?}",
                     report.boot
                 );
-                assert!(is_given_back(&world), "{scenario}, {fault:?} at {at}");
+                assert!(link_is_back_on_radio(&world), "{scenario}, {fault:?} at {at}");
             }
         }
     }
@@ -112,7 +112,7 @@ fn the_link_goes_back_to_the_radio_after_any_fault() {
 fn a_running_drone_reports_what_is_wrong_with_it() {
     assert_eq!(identify("healthy").self_test, Some(SelfTest::Passed));
     assert_eq!(identify("bad-sensor").self_test, Some(SelfTest::Failed(vec![Module::Sensors])));
-    assert_eq!(identify("console-read").self_test, Some(SelfTest::Passed), "according to the parameter");
+    assert_eq!(identify("console-read").self_test, Some(SelfTest::Passed), "the parameter has the verdict");
     assert!(identify("hung-start").is_silent());
     assert_eq!(identify("radio-silent").radio_chip, RadioChip::Silent);
     assert!(identify("hung-start").printed, "the first lines are printed before the hang");
@@ -125,13 +125,13 @@ fn a_failed_assertion_is_reported_with_its_location() {
     assert_eq!((report.boot, report.booted()), (Boot::Restarts, Some(false)));
     assert_eq!(report.health.crash, Some(Crash::Assert("src/modules/src/stabilizer.c:245".to_owned())));
     assert_eq!(report.health.self_test, Some(SelfTest::Failed(vec![Module::LastRun])));
-    assert!(is_given_back(&world));
-    // A drone that keeps restarting never reaches its report.
+    assert!(link_is_back_on_radio(&world));
+    // A drone that keeps restarting never runs long enough to report why.
     let (report, _) = flash("restarting");
     assert_eq!((report.boot, report.health.crash), (Boot::Restarts, None));
 }
 
-/// The times are those of the simulated drone, whose self-test ends 1.7 s after it appears.
+/// The simulated drone ends its self-test 1.7 s after its start.
 #[test]
 fn watching_ends_soon_after_the_verdict_and_has_a_limit() {
     let watched = |scenario: &str| {
@@ -156,7 +156,7 @@ fn watching_ends_soon_after_the_verdict_and_has_a_limit() {
 fn a_console_line_is_read_the_same_however_its_packets_are_cut() {
     let text = "SYS: About to run tests in system.c.\nSYS: NRF51 version: 2023.11\nSYS: deck [FAIL]\n\
         SYS: Assert failed at src/modules/src/kalman.c:12\nIMU: BMI088 Gyro connection [FAIL]\n";
-    let whole = heard(&[text.as_bytes()]);
+    let whole = read_lines(&[text.as_bytes()]);
     assert_eq!(whole.len(), 5);
     let expected = health(&whole);
     assert_eq!(expected.self_test, Some(SelfTest::Failed(vec![Module::Deck])));
@@ -164,21 +164,21 @@ fn a_console_line_is_read_the_same_however_its_packets_are_cut() {
     assert_eq!(expected.radio_chip, RadioChip::Runs("2023.11".to_owned()));
     for one in 0..text.len() {
         let (a, b) = text.as_bytes().split_at(one);
-        assert_eq!(heard(&[a, b]), whole, "cut at {one}");
+        assert_eq!(read_lines(&[a, b]), whole, "cut at {one}");
     }
     for size in 1..=30 {
         let parts: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
-        assert_eq!(heard(&parts), whole, "packets of {size}");
+        assert_eq!(read_lines(&parts), whole, "packets of {size}");
     }
 }
 
 #[test]
 fn malformed_console_output_is_harmless() {
-    // The firmware's mark for a full queue ends with a NUL.
-    assert_eq!(heard(&[b"SYS: a<F>\n\0", b"SYS: b\n"]), [line("SYS: a", true), line("SYS: b", false)]);
-    assert_eq!(heard(&[b"\xFF\xC3\x28\x1b[2J\xE2\x80\xAEx\n"]).len(), 1);
-    assert!(!heard(&[b"\x1b[2J\xE2\x80\xAEx\n"])[0].text.contains(['\u{1b}', '\u{202E}']));
-    let flood = heard(&[&[b'x'; 30][..]; 1000]);
+    // `<F>`, which the firmware prints when its queue is full, ends with a NUL.
+    assert_eq!(read_lines(&[b"SYS: a<F>\n\0", b"SYS: b\n"]), [line("SYS: a", true), line("SYS: b", false)]);
+    assert_eq!(read_lines(&[b"\xFF\xC3\x28\x1b[2J\xE2\x80\xAEx\n"]).len(), 1);
+    assert!(!read_lines(&[b"\x1b[2J\xE2\x80\xAEx\n"])[0].text.contains(['\u{1b}', '\u{202E}']));
+    let flood = read_lines(&[&[b'x'; 30][..]; 1000]);
     assert!(flood.iter().all(|line| line.text.len() <= 240) && flood.len() >= 100);
     let mut health = Health::default();
     for n in 0..10_000 {
@@ -199,8 +199,8 @@ fn malformed_console_output_is_harmless() {
     assert_eq!(ConsoleFact::of("APP: Self test passed!"), None, "only the system task decides");
 }
 
-/// The lines of these console packets.
-fn heard(packets: &[&[u8]]) -> Vec<ConsoleLine> {
+/// Returns the lines that these console packets contain.
+fn read_lines(packets: &[&[u8]]) -> Vec<ConsoleLine> {
     let with_header = |packet: &&[u8]| [&[0x00], *packet].concat();
     let packets: Vec<Vec<u8>> = packets.iter().map(with_header).collect();
     let mut reader = ConsoleReader::default();
@@ -221,7 +221,7 @@ fn health(lines: &[ConsoleLine]) -> Health {
 
 /// The drone is unplugged and plugged in again, and then the user stops the console.
 #[test]
-fn the_console_continues_after_a_restart_and_gives_the_link_back() {
+fn the_console_continues_after_a_restart_and_switches_the_link_back_to_the_radio() {
     let world = World::new("healthy");
     let worker = Worker::spawn(Arc::new(world.bus.clone()), world.clock.clone());
     worker.commands.send(Command::Run(Box::new(Job::new(Task::Console(None))))).unwrap();
@@ -237,28 +237,29 @@ fn the_console_continues_after_a_restart_and_gives_the_link_back() {
         }
         panic!("the console ended early: {texts:?}");
     };
-    let says = |text: &'static str| move |event: &Event| matches!(event, Event::Console { line, .. } if line.text == text);
-    until(&says("SYS: Free heap: 17552 bytes"));
+    let prints =
+        |event: &Event, text: &str| matches!(event, Event::Console { line, .. } if line.text == text);
+    until(&|event| prints(event, "SYS: Free heap: 17552 bytes"));
     world.bus.with(0, |drone, now| drone.cut_power(now));
     until(&|event| matches!(event, Event::Log(_, LogEntry::ConsoleLost(_))));
     world.bus.with(0, |drone, now| drone.power_on(now));
-    until(&says("SYS: Self test passed!"));
+    until(&|event| prints(event, "SYS: Self test passed!"));
     worker.commands.send(Command::Cancel).unwrap();
     let report = worker.events.iter().find_map(|event| match event {
         Event::Finished(report) => Some(report),
         _ => None,
     });
     assert_eq!(report.unwrap().outcome, Outcome::Identified);
-    assert!(is_given_back(&world));
+    assert!(link_is_back_on_radio(&world));
     assert!(texts.iter().any(|text| text == "SYS: Crazyflie 2.1 is up and running!"), "{texts:?}");
 }
 
 /// The drone sends each line only once.
 #[test]
-fn the_console_in_the_interface_opens_with_the_lines_that_it_had_when_it_was_closed() {
+fn a_console_that_is_opened_again_shows_the_lines_from_before_it_was_closed() {
     let mut ui = Interface::new("bad-deck");
     let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 100, 40));
-    let closes = |ui: &mut Interface| {
+    let close = |ui: &mut Interface| {
         ui.send(Msg::Key(Key::Esc));
         ui.until(|event| matches!(event, Event::Finished(_)));
         assert!(ui.app.console().is_none());
@@ -270,12 +271,12 @@ fn the_console_in_the_interface_opens_with_the_lines_that_it_had_when_it_was_clo
     ui.world.bus.with(0, |drone, now| drone.power_on(now));
     ui.until(|event| matches!(event, Event::Console { line, .. } if line.text == "SYS: deck [FAIL]"));
     let before = shown(&ui);
-    closes(&mut ui);
+    close(&mut ui);
     ui.key('c');
     let lines = |shown: &str| shown.lines().filter(|line| line.contains("DECK_CORE:")).count();
     assert!(lines(&before) >= 3 && lines(&shown(&ui)) == lines(&before), "{before}\n{}", shown(&ui));
-    // After another start, they are gone.
-    closes(&mut ui);
+    // After the drone has restarted, the old lines are gone.
+    close(&mut ui);
     ui.world.bus.with(0, |drone, now| drone.cut_power(now));
     ui.look();
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
@@ -297,10 +298,10 @@ fn a_drone_whose_verdict_is_missing_is_not_ready_to_fly() {
     };
     assert!(!report(true, None).flies());
     assert!(report(true, Some(SelfTest::Passed)).flies());
-    assert!(report(false, None).flies(), "another program uses its link");
+    assert!(report(false, None).flies(), "another program uses the link of this drone");
 }
 
-/// cfdfu sends only questions: no parameter is set, and the LEDs stay under the firmware's control.
+/// cfdfu sends only queries: it sets no parameter, and the firmware still controls the LEDs.
 #[test]
 fn listening_changes_nothing_on_the_drone() {
     for scenario in ["healthy", "console-read", "bad-deck", "asserting"] {
@@ -323,7 +324,7 @@ fn each_problem_is_reported_in_every_output() {
         ("asserting", 76, "failed", "stabilizer.c:245"),
         ("restarting", 76, "", "keeps restarting"),
         ("hung-start", 76, "", "does not answer"),
-        // It answers before it stops.
+        // This drone answers before it stops.
         ("stops-at-start", 76, "", "has not reported its self-test"),
         ("hung-deck", 76, "", "has not reported its self-test"),
         ("slow-deck", 76, "", "has not reported its self-test"),
@@ -333,25 +334,29 @@ fn each_problem_is_reported_in_every_output() {
     ];
     for (scenario, status, self_test, words) in cases {
         let line = format!("flash cf2.bin --demo={scenario}");
-        let words_of = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let on_one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let ran = folder.run(&line);
         assert_eq!(ran.code, 0, "{scenario}");
-        assert!(words_of(&ran.out).contains(words), "{scenario}: {}", ran.out);
+        assert!(on_one_line(&ran.out).contains(words), "{scenario}: {}", ran.out);
         let strict = folder.run(&format!("{line} --require-boot"));
         assert_eq!(strict.code, status, "{scenario}: {}{}", strict.out, strict.err);
-        assert!(words_of(&(strict.out.clone() + &strict.err)).contains(words), "{scenario}: {}", strict.err);
+        assert!(
+            on_one_line(&(strict.out.clone() + &strict.err)).contains(words),
+            "{scenario}: {}",
+            strict.err
+        );
         let result = folder.json(&line).objects().pop().unwrap();
         assert_eq!(result["self_test"].as_str().unwrap_or_default(), self_test, "{scenario}: {result}");
         assert_eq!(result["radio_chip_silent"] == true, scenario == "radio-silent", "{scenario}: {result}");
         // The plain interface runs in real time.
         if scenario == "bad-deck" {
             let plain = folder.cfdfu(&format!("cf2.bin --plain --demo={scenario}")).input("f\nw\n").run();
-            assert!(words_of(&plain.out).contains(words), "{scenario}: {}", plain.out);
+            assert!(on_one_line(&plain.out).contains(words), "{scenario}: {}", plain.out);
         }
     }
 }
 
-/// Firmware 2024.2 or newer does not work with an older radio chip, which USB cannot update.
+/// Firmware 2024.2 or newer does not work with older firmware on the radio chip, which cannot be updated over USB.
 #[test]
 fn incompatible_versions_are_reported() {
     let world = World::new("healthy");
@@ -366,7 +371,7 @@ fn incompatible_versions_are_reported() {
     let all = folder.run("flash cf2.bin --all --demo=radio-old").out;
     let at = |text: &str| all.find(text).unwrap_or_else(|| panic!("no {text} in:\n{all}"));
     assert!(at("Warning: The radio chip runs 2023.11") < at("flashed"), "{all}");
-    // So does the interface, even if the background identify has read the text already.
+    // The interface warns, too, even if the background identify has already read the console.
     world.bus.with(0, |drone, now| drone.cut_power(now));
     world.bus.with(0, |drone, now| drone.power_on(now));
     world.clock.sleep(Duration::from_secs(3));

@@ -35,7 +35,7 @@ pub struct Interface {
     files: HashMap<PathBuf, Vec<u8>>,
     /// The list of releases that was fetched earlier.
     pub kept_list: Option<ReleaseList>,
-    /// The jobs of a batch that have been started and not run.
+    /// The jobs that a batch has started, and that `row` and `rows` have not run yet.
     jobs: BTreeMap<usize, Box<Job>>,
     now: Duration,
 }
@@ -45,12 +45,12 @@ impl Interface {
         Interface::on(World::new(scenario), scenario)
     }
 
-    /// The text of the notice, or nothing.
+    /// The text of the notice, or an empty string.
     pub fn notice(&self) -> String {
         self.app.notice.as_ref().map(|(text, _)| text.clone()).unwrap_or_default()
     }
 
-    /// The interface on these drones.
+    /// Starts the interface on these drones.
     pub fn on(world: World, scenario: &str) -> Interface {
         let plugged = world.bus.with(0, |drone, _| drone.plugged()).unwrap_or(false);
         let demo = Demo { scenario: scenario.to_owned(), plugged, button: false, leds: DemoLeds::default() };
@@ -64,7 +64,7 @@ impl Interface {
         ui
     }
 
-    /// Sends a message to the interface, and carries out the resulting effects as the shell would.
+    /// Sends a message to the interface, and carries out the resulting effects as the real program does.
     pub fn send(&mut self, msg: Msg) {
         // The interface has a separate clock: the worker's messages arrive at random times, which must not show in a
         // picture.
@@ -167,8 +167,8 @@ impl Interface {
     pub fn choose(&mut self, which: Which, name: &str, bytes: &[u8]) {
         let path = Path::new("/images").join(name);
         match which {
-            Which::Image => self.app.image = Slot::Loading(path.clone()),
-            Which::Loader => self.app.loader = Slot::Loading(path.clone()),
+            Which::Image => self.app.image = Slot::Loading(path.clone().into()),
+            Which::Loader => self.app.loader = Slot::Loading(path.clone().into()),
         }
         self.files.insert(path.clone(), bytes.to_vec());
         self.send(Msg::Loaded(which, path, Ok(Box::new(parse(bytes)))));
@@ -199,7 +199,7 @@ impl Interface {
         self.look();
     }
 
-    /// Runs the job of a batch's row to its end, and passes its events on up to the wanted one.
+    /// Runs the job of a batch's row to its end, and sends its events to the interface, up to the wanted one.
     pub fn row(&mut self, id: usize, wanted: impl Fn(&Event) -> bool) {
         let job = self.jobs.remove(&id).expect("the job of this row has not been started");
         let worker = Worker::spawn(Arc::new(self.world.bus.clone()), self.world.clock.clone());
@@ -240,7 +240,7 @@ impl Interface {
     }
 }
 
-/// The state of the bus, as the shell reports it.
+/// The state of the bus, as the real program reports it.
 pub fn bus_state(bus: &dyn Bus) -> BusState {
     let devices = scan::devices(bus).unwrap();
     let others = scan::others(bus).unwrap();

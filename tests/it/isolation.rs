@@ -1,5 +1,5 @@
-//! What happens to one drone of a batch does not reach the others: a fault at any of its transfers changes nothing for
-//! them, and only its own worker opens a drone.
+//! What happens to one drone of a batch does not affect the others: a fault at any transfer of one drone changes
+//! nothing for the others, and only a drone's own worker opens the drone during its job.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,20 +27,21 @@ fn job(image: &[u8]) -> Job {
     with(flash_job(image), |task| (task.keep, task.confirm) = (Keep::Copy, Confirm::Ask))
 }
 
-/// Everything that a user may see of one drone of a batch. The times of the row are not among it: they are read by the
-/// front end's thread, and the scheduler decides when. Those of the worker are, because it reads them on the chip's clock.
+/// Everything that a user may see of one drone of a batch. The times of the row are not included, because the front
+/// end's thread reads them whenever it is scheduled. The worker's times are included, because the worker reads them
+/// from the chip's clock.
 #[derive(PartialEq)]
-struct End {
+struct EndState {
     flash: Vec<u8>,
     story: Story,
     state: RowState,
     row: (Option<String>, Option<String>, bool),
 }
 
-impl End {
-    fn of(bus: &SimBus, ran: &Ran, n: usize) -> End {
+impl EndState {
+    fn of(bus: &SimBus, ran: &Ran, n: usize) -> EndState {
         let row: &Row = &ran.fleet.rows[n];
-        End {
+        EndState {
             flash: bus.with(n, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap(),
             story: ran.stories[n].clone(),
             state: row.state.clone(),
@@ -48,8 +49,8 @@ impl End {
         }
     }
 
-    /// The first difference in the story, for the message of a failed test.
-    fn difference(&self, other: &End) -> String {
+    /// Returns the first difference between two stories, for the message of a failed test.
+    fn difference(&self, other: &EndState) -> String {
         let (ours, theirs) = (&self.story, &other.story);
         let events = ours.events.iter().zip(&theirs.events).find(|(one, other)| one != other);
         let effects = ours.effects.iter().zip(&theirs.effects).find(|(one, other)| one != other);
@@ -62,7 +63,7 @@ impl End {
     }
 }
 
-/// Runs a batch of these three drones. The middle one has the fault; the others use the bus as it is.
+/// Runs a batch of these three drones. The fault hits the middle one; the others use the bus without faults.
 fn run_with_fault(drones: &[SimDrone], job: &Job, script: Option<Script>) -> (SimBus, Ran, u64) {
     let clock = Arc::new(TeamClock::new());
     let bus = SimBus::new(drones.to_vec(), clock.clone());
@@ -83,19 +84,19 @@ fn run_with_fault(drones: &[SimDrone], job: &Job, script: Option<Script>) -> (Si
     (bus, ran, faults.count())
 }
 
-/// Three drones, each on a wire of its own, and every fault at every transfer of the middle one. The other two end with
+/// Each of three drones has its own wire, and every fault hits every transfer of the middle one. The other two end with
 /// the same flash, the same events and the same report as without a fault, to the nanosecond on the chip's clock: the
-/// workers start together, and nothing that one of them does may cost another one time.
+/// workers start together, and nothing that one worker does may delay another.
 ///
-/// The drones run at first, so the transfers are all kinds there are: entering DFU mode, the flash, the restart and the
-/// question for the version. The image is the smallest that is firmware, because a longer one only repeats the same
-/// transfers. On a shared wire, a fault changes when the others may send, so there only the results are the same
-/// (`fleet::a_fault_on_one_drone_does_not_touch_the_others`).
+/// The drones are running at first, so every kind of transfer occurs: entering DFU mode, the flash, the restart and the
+/// query for the version. The image is the smallest possible firmware, because a longer one only repeats the same
+/// transfers. On a shared wire, a fault changes the times at which the other drones can use the wire, so only their
+/// results are the same (`fleet::a_fault_on_one_drone_does_not_touch_the_others`).
 #[test]
 fn a_fault_on_one_drone_changes_nothing_for_the_others() {
     let job = job(&firmware("2026.08", images::FIRMWARE_MIN));
     let drones = drones("healthy", 3);
-    let others = |bus: &SimBus, ran: &Ran| [0, 2].map(|n| End::of(bus, ran, n));
+    let others = |bus: &SimBus, ran: &Ran| [0, 2].map(|n| EndState::of(bus, ran, n));
     let (bus, ran, transfers) = run_with_fault(&drones, &job, None);
     assert_eq!(ran.fleet.counts().flashed, 3);
     assert!(ran.fleet.rows.iter().all(Row::succeeded));
@@ -113,7 +114,7 @@ fn a_fault_on_one_drone_changes_nothing_for_the_others() {
         let (bus, ran, _) = run_with_fault(&drones, &job, Some(script));
         check(&format!("{script:?}"), &bus, &ran);
     }
-    // The faults of the simulated drone itself, by the number of its DFU requests, which are fewer than its transfers.
+    // The simulated drone's own faults are counted in DFU requests, of which there are fewer than transfers.
     for fault in [SimFault::Loose, SimFault::Hung] {
         for at in 0..transfers as u32 / 2 {
             let mut drones = drones.clone();
@@ -126,14 +127,15 @@ fn a_fault_on_one_drone_changes_nothing_for_the_others() {
     assert!(middle.values().all(|count| *count > 100), "{middle:?}");
 }
 
-/// The jobs of a batch and the opens of its drones, in order.
+/// The start or end of a drone's job, or an open of a drone.
 #[derive(Clone, Debug)]
 enum Mark {
-    Begins(Location),
-    Ends(Location),
+    Started(Location),
+    Ended(Location),
     Opened(Location, ThreadId),
 }
 
+/// The marks of a batch, in order.
 #[derive(Clone, Default)]
 struct Marks(Arc<Mutex<Vec<Mark>>>);
 
@@ -142,8 +144,8 @@ impl Marks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
     }
 
-    /// A bus that notes who opens which drone.
-    fn counting(&self, bus: SimBus) -> Arc<dyn Bus> {
+    /// Returns a bus that records which thread opens which drone.
+    fn recording_bus(&self, bus: SimBus) -> Arc<dyn Bus> {
         let marks = self.clone();
         let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
             marks.push(Mark::Opened(found.location.clone(), thread::current().id()));
@@ -153,14 +155,14 @@ impl Marks {
     }
 }
 
-/// The number of opens of each drone during its job, by thread, and those of drones without a job.
+/// Returns how often each thread opened each drone during its job, and the number of opens of drones without a job.
 fn opens(marks: &[Mark]) -> (BTreeMap<Location, Vec<(ThreadId, usize)>>, usize) {
     let (mut running, mut idle) = (BTreeSet::new(), 0);
     let mut opens: BTreeMap<Location, Vec<(ThreadId, usize)>> = BTreeMap::new();
     for mark in marks {
         match mark {
-            Mark::Begins(port) => _ = running.insert(port),
-            Mark::Ends(port) => _ = running.remove(port),
+            Mark::Started(port) => _ = running.insert(port),
+            Mark::Ended(port) => _ = running.remove(port),
             Mark::Opened(port, thread) if running.contains(port) => {
                 let by = opens.entry(port.clone()).or_default();
                 match by.iter_mut().find(|(known, _)| known == thread) {
@@ -174,12 +176,12 @@ fn opens(marks: &[Mark]) -> (BTreeMap<Location, Vec<(ThreadId, usize)>>, usize) 
     (opens, idle)
 }
 
-/// While a drone has a job, only one thread opens it, its worker, and that worker opens no other drone. The scanners of
-/// both front ends look at the bus all the time, and another drone is plugged in meanwhile, which they do open. The
-/// drones restart during their jobs, so a scanner that did not leave them alone would open them as new devices. A tenth
-/// drone has a job in another instance of cfdfu, and the scanner of the command line leaves it alone, too.
+/// While a drone has a job, only its worker opens it, and that worker opens no other drone. Meanwhile, the scanners of
+/// both front ends scan the bus all the time, and open a ninth drone that is plugged in. The first eight restart during
+/// their jobs, so a scanner that did not skip them would open them as new devices. A tenth drone has a job in another
+/// cfdfu, and the scanner of the command line skips that one, too.
 #[test]
-fn only_its_worker_opens_a_drone_during_its_job() {
+fn a_drone_is_opened_only_by_its_worker_during_its_job() {
     const COUNT: usize = 8;
     let clock = Arc::new(TeamClock::new());
     let mut all = drones("healthy", COUNT + 2);
@@ -187,7 +189,7 @@ fn only_its_worker_opens_a_drone_during_its_job() {
     let port = |n: usize| Location { bus: 1, ports: vec![n as u8 + 1] };
     let sim = SimBus::new(all, clock.clone());
     let marks = Marks::default();
-    let bus = marks.counting(sim.clone());
+    let bus = marks.recording_bus(sim.clone());
     let shared = Arc::clone(&bus);
     let job = job(&firmware("2026.08", images::FIRMWARE_MIN));
     let batch = Batch::new(
@@ -208,7 +210,7 @@ fn only_its_worker_opens_a_drone_during_its_job() {
             for_interface.wait(Duration::from_millis(500));
         }
     });
-    // Like the interface, which starts a batch only from what it has seen.
+    // Wait for the first scan: the interface starts a batch only with drones that it has listed.
     while scans.load(Ordering::SeqCst) == 0 {
         thread::yield_now();
     }
@@ -217,10 +219,10 @@ fn only_its_worker_opens_a_drone_during_its_job() {
         batch.run_with_scanner(bus, HashSet::from([port(COUNT + 1)]), &mut |fleet, effect| match effect {
             FleetEffect::Start(id, _) => {
                 first_scan = first_scan.max(scans.load(Ordering::SeqCst));
-                marks.push(Mark::Begins(fleet.rows[*id].device.location.clone()));
+                marks.push(Mark::Started(fleet.rows[*id].device.location.clone()));
             }
             FleetEffect::Show(id) if fleet.rows[*id].is_final() => {
-                marks.push(Mark::Ends(fleet.rows[*id].device.location.clone()));
+                marks.push(Mark::Ended(fleet.rows[*id].device.location.clone()));
             }
             FleetEffect::Show(id) if matches!(fleet.rows[*id].state, RowState::Working(Phase::Write, ..)) => {
                 sim.with(COUNT, |drone, now| {
@@ -244,7 +246,7 @@ fn only_its_worker_opens_a_drone_during_its_job() {
         .values()
         .map(|by| by.iter().map(|(_, n)| n).sum::<usize>() - by.iter().map(|(_, n)| n).max().unwrap())
         .sum();
-    assert_eq!(foreign, 0, "opens of a drone by others than its worker: {during_jobs:?}");
+    assert_eq!(foreign, 0, "opens of a drone by other threads than its worker: {during_jobs:?}");
     assert_eq!(during_jobs.len(), COUNT);
     let workers: BTreeSet<String> = during_jobs.values().map(|by| format!("{:?}", by[0].0)).collect();
     assert_eq!(workers.len(), COUNT, "a worker opens several drones: {during_jobs:?}");
@@ -256,6 +258,6 @@ fn only_its_worker_opens_a_drone_during_its_job() {
     assert_eq!(
         opened(COUNT + 1),
         1,
-        "only the interface's scanner opens the drone that another instance is using"
+        "only the interface's scanner opens the drone that another cfdfu is using"
     );
 }

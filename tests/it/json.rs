@@ -14,7 +14,7 @@ use crate::support::{SEED_LEN, firmware};
 
 const SCHEMA: &str = include_str!("../../docs/json.schema.json");
 
-/// Runs without a server in the place of GitHub.
+/// This command runs without a server in place of GitHub.
 const UNREACHABLE: &str = "fetch 2025.01 --board cf2";
 
 /// Every command, with arguments that succeed and that fail. `{}` is replaced by each scenario in turn.
@@ -105,19 +105,19 @@ fn every_command_prints_documented_json_and_ends_with_a_single_result() {
     let validator = jsonschema::validator_for(&schema).unwrap();
     let mut seen = BTreeSet::new();
     let scenarios = cfdfu::sim::scenario::SCENARIOS.iter().map(|scenario| scenario.name);
-    let all = |line: &&str| -> Vec<String> {
+    let expand = |line: &&str| -> Vec<String> {
         if line.contains("{}") {
             scenarios.clone().map(|name| line.replace("{}", name)).collect()
         } else {
             vec![(*line).to_owned()]
         }
     };
-    for line in LINES.iter().flat_map(all) {
+    for line in LINES.iter().flat_map(expand) {
         let url = if line == UNREACHABLE { "http://127.0.0.1:9" } else { &github.address };
         let ran = folder.cfdfu(&line).arg("--json").fast().env("CFDFU_RELEASES_URL", url);
         let ran = ran.env("XDG_CACHE_HOME", folder.path("cache")).run();
         let objects = ran.objects();
-        // As in the documentation, so that a person finds the line.
+        // The lines start as in the documentation, so that you can search for them.
         assert!(ran.out.lines().all(|text| text.starts_with(r#"{"event":""#)), "{line}: {}", ran.out);
         for object in &objects {
             let event = object["event"].as_str().unwrap_or_default().to_owned();

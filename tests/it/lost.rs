@@ -21,7 +21,7 @@ enum Answer {
     /// The string descriptor with this index. In the boot ROM, 1 is the manufacturer, 2 the product, 3 the serial
     /// number, and 4 to 7 are the alternate settings.
     Name(u8),
-    /// SET_INTERFACE to this setting.
+    /// SET_INTERFACE with this alternate setting.
     Select(u8),
     /// UPLOAD after the address pointer was set to this address.
     Read(u32),
@@ -32,10 +32,10 @@ enum Answer {
 const OPTIONS: u32 = 0x1FFF_C000;
 const OTP: u32 = 0x1FFF_7800;
 
-/// A bus that loses one kind of answer `left` times.
-fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) -> impl Bus {
+/// A bus that loses one kind of answer `remaining` times.
+fn lossy(bus: SimBus, lost: Answer, remaining: Arc<AtomicU32>, error: TransferError) -> impl Bus {
     let open = move |bus: &SimBus, found: &Found| -> Result<Box<dyn Transport>, TransferError> {
-        let (mut pointer, left) = (0, Arc::clone(&left));
+        let (mut pointer, remaining) = (0, Arc::clone(&remaining));
         let bend = move |ask: Ask<'_>| {
             let answer = match ask {
                 Ask::In(setup, _) => match (setup.request_type, setup.request, setup.value.to_be_bytes()) {
@@ -50,9 +50,9 @@ fn lossy(bus: SimBus, lost: Answer, left: Arc<AtomicU32>, error: TransferError) 
                 Ask::Out(..) | Ask::BulkIn | Ask::BulkOut => return None,
                 Ask::Select(alternate) => Answer::Select(alternate),
             };
-            let take = |left: u32| left.checked_sub(1);
+            let take = |count: u32| count.checked_sub(1);
             let is_lost =
-                answer == lost && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
+                answer == lost && remaining.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
             is_lost.then_some(Err(error))
         };
         Ok(Box::new(BentTransport { inner: bus.open(found)?, bend }))
@@ -155,7 +155,7 @@ fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
                         always.holds_the_image() && always.warns("The write protection could not be read")
                     );
                 }
-                // The address pointer is global, so every memory can be read without its name or setting.
+                // The address pointer is global, so a memory can be read without its name or its alternate setting.
                 _ => {
                     assert_eq!(*outcome, Outcome::Flashed, "{answer:?} {error:?}");
                     assert!(always.holds_the_image(), "{answer:?} {error:?}");
@@ -165,7 +165,7 @@ fn a_lost_answer_is_requested_again_and_then_treated_as_unknown() {
     }
 }
 
-/// The drone is a Bolt, but the image is for the Crazyflie 2.
+/// The drone is a Bolt, but the image is for the Crazyflie 2.x.
 #[test]
 fn no_lost_answer_lets_an_image_be_flashed_to_another_board() {
     for error in ERRORS {
@@ -195,8 +195,8 @@ fn no_lost_answer_makes_a_write_protected_drone_lose_its_firmware() {
                 let bytes =
                     |bus: &SimBus| bus.with(0, |drone, _| drone.memory.flash.bytes().to_vec()).unwrap();
                 let before = bytes(&inner);
-                let left = Arc::new(AtomicU32::new(times));
-                let bus = lossy(inner.clone(), answer, left, error);
+                let remaining = Arc::new(AtomicU32::new(times));
+                let bus = lossy(inner.clone(), answer, remaining, error);
                 let job = flash_job(&firmware("2026.08", images::FIRMWARE_MIN));
                 let outcome = run(Arc::new(bus), clock, job).report.outcome;
                 assert!(matches!(outcome, Outcome::Failed(_)), "{answer:?} {times} {error:?}: {outcome:?}");
@@ -206,8 +206,8 @@ fn no_lost_answer_makes_a_write_protected_drone_lose_its_firmware() {
     }
 }
 
-/// A serial number that is unreadable at first but read when the device is opened must be reported. With it, the
-/// copy is kept under that number and the flash can be resumed.
+/// A serial number that is unreadable at first but read when the device is opened must be reported. The copy is then
+/// kept under this number, and the flash can be resumed.
 #[test]
 fn a_serial_number_that_is_read_late_is_reported() {
     let flashed = flash("dfu", Answer::Name(3), 4, TransferError::Timeout, |_| {});
@@ -238,7 +238,7 @@ fn a_drone_with_an_unreadable_otp_is_flashed_with_allow_mismatch() {
 /// The bootloader, which shows that the device is a Crazyflie, is read again if the answer is lost. If it can never be
 /// read, nothing is written.
 #[test]
-fn a_device_that_cannot_be_recognised_is_not_written() {
+fn a_device_that_cannot_be_recognised_is_not_written_to() {
     for error in ERRORS {
         for scenario in ["blank-otp", "foreign"] {
             let once = flash(scenario, Answer::Read(0x0800_0000), 1, error, |_| {});

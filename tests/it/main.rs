@@ -5,7 +5,8 @@
 //! - `flashing`: whole jobs: the resulting contents of the flash, the order of changes, the number of transfers
 //! - `finding`: how a job selects its device and brings it into DFU mode and back
 //! - `fleet`: many drones at once
-//! - `isolation`: what happens to one drone of a batch does not reach the others
+//! - `isolation`: what happens to one drone of a batch does not affect the others
+//! - `health`: how cfdfu judges a drone that has started, and the console
 //! - `lost`: answers that a check depends on, lost once or always
 //! - `real_chips`: replays the behaviour seen in logs of real chips
 //! - `matrix`: every job with every fault at every transfer
@@ -44,15 +45,16 @@
 //! - `support`: runs single jobs on a simulated drone
 //! - `batch`: runs a whole batch on simulated drones; for `isolation`, `speed`
 //! - `bent`: a bus that lets a test replace opens and answers; for `defects`, `fault`, `finding`, `isolation`, `lost`,
-//!   `real_chips`
-//! - `fault`: a bus on which one transfer fails; for `cuts`, `isolation`, `matrix`, `real_chips`
+//!   `real_chips`, `tests/fuzz`
+//! - `fault`: a bus on which one transfer fails; for `cuts`, `health`, `isolation`, `matrix`, `real_chips`
 //! - `cli`: the real binary with piped input and output; for nearly all tests that run it
-//! - `github`: a server in the place of GitHub; for `json`, `releases`, `releases_page`
+//! - `github`: a server in place of GitHub; for `json`, `releases`, `releases_page`
 //! - `pty`: the real binary in a pseudo-terminal; for `completions`, `plain`, `releases_page`, `terminal`
-//! - `interface`: the interface without a terminal; for `any_order`, `pictures`, `releases_page`, `screens`,
+//! - `interface`: the interface without a terminal; for `any_order`, `health`, `pictures`, `releases_page`, `screens`,
 //!   `soak`
 //! - `svg`: draws a screen as a picture; for `pictures`
-//! - `files`: writers of every image format; for `corpus`, `hostile`, `benches/fuzz.rs`
+//! - `files`: writers of every image format; for `corpus`, `hostile`, `json`, `pictures`, `releases`, `releases_page`,
+//!   `benches/fuzz.rs`, `tests/fuzz`
 //! - `rng`: reproducible random numbers; for `hostile`, `benches/fuzz.rs`
 //!
 //! Tests that need a USB stack are in `tests/vm`.

@@ -19,7 +19,7 @@ use cfdfu::usb::{Bus, CRAZYFLIE, Found, Id, ROM_DFU};
 
 use crate::support::{World, firmware, flash_job, restore_job, run, with};
 
-/// Sectors 1 and 2 and a little of sector 3: every kind of step with few transfers.
+/// Covers sectors 1 and 2 and 1 KiB of sector 3: every kind of step, but few transfers.
 const LEN: usize = 33 * 1024;
 const BLANK: [u8; 4] = [0xFF; 4];
 const LOADER_LEN: usize = 0x4000;
@@ -31,7 +31,7 @@ pub const FAULTS: [Fault; 12] = [
     Fault::LostAnswer,
     Fault::Short,
     Fault::Busy,
-    // dfuMANIFEST, dfuIDLE, an undefined state; errVENDOR, errWRITE, errSTALLEDPKT.
+    // The states dfuMANIFEST, dfuIDLE and an undefined one; the statuses errVENDOR, errWRITE and errSTALLEDPKT.
     Fault::State(7),
     Fault::State(2),
     Fault::State(0xEE),
@@ -166,7 +166,7 @@ fn label(outcome: &Outcome) -> &'static str {
 }
 
 /// Returns the check for a flash: the bootloader is unchanged, and incomplete firmware would not boot.
-fn never_half_a_firmware(image: &[u8]) -> impl Fn(&[u8], &[u8], &Report, Script) {
+fn incomplete_firmware_cannot_boot(image: &[u8]) -> impl Fn(&[u8], &[u8], &Report, Script) {
     move |before, after, _, script| {
         assert!(after[..LOADER_LEN] == before[..LOADER_LEN], "{script:?}: the bootloader has changed");
         let head = &after[LOADER_LEN..LOADER_LEN + 4];
@@ -175,18 +175,24 @@ fn never_half_a_firmware(image: &[u8]) -> impl Fn(&[u8], &[u8], &Report, Script)
     }
 }
 
-fn stay(job: Job) -> Job {
+fn keep_in_dfu(job: Job) -> Job {
     with(job, |task| task.leave = Leave::Stay)
 }
 
 fn flash_matrix(name: &str, drone: &SimDrone, job: &Job, image: &[u8]) {
-    matrix(name, drone, job, |after, _| after[LOADER_LEN..].starts_with(image), never_half_a_firmware(image));
+    matrix(
+        name,
+        drone,
+        job,
+        |after, _| after[LOADER_LEN..].starts_with(image),
+        incomplete_firmware_cannot_boot(image),
+    );
 }
 
 #[test]
-fn a_flash_with_any_fault_never_leaves_half_a_firmware() {
+fn incomplete_firmware_cannot_boot_after_any_fault_in_a_flash() {
     let image = firmware("2026.08", LEN);
-    flash_matrix("flash", &drone("dfu"), &stay(flash_job(&image)), &image);
+    flash_matrix("flash", &drone("dfu"), &keep_in_dfu(flash_job(&image)), &image);
 }
 
 /// Returns a drone in DFU mode after `change` was applied to it.
@@ -201,9 +207,9 @@ fn changed(change: impl FnOnce(&mut SimDrone)) -> SimDrone {
 
 /// Covers the traits that real chips have or may have.
 #[test]
-fn a_flash_with_any_fault_never_leaves_half_a_firmware_on_any_kind_of_chip() {
+fn incomplete_firmware_cannot_boot_on_any_kind_of_chip_after_any_fault_in_a_flash() {
     let image = firmware("2026.08", images::FIRMWARE_MIN);
-    let job = stay(flash_job(&image));
+    let job = keep_in_dfu(flash_job(&image));
     for switch in
         [Switch::Refused, Switch::NoEffect, Switch::WriteOnly, Switch::LowSupply, Switch::LowSupplyForWords]
     {
@@ -214,30 +220,35 @@ fn a_flash_with_any_fault_never_leaves_half_a_firmware_on_any_kind_of_chip() {
     flash_matrix("flash, SET_INTERFACE refused", &alternates, &job, &image);
     let nameless = changed(|drone| drone.traits.lost_name = Some(6));
     flash_matrix("flash, one name missing", &nameless, &job, &image);
-    let dark = changed(|drone| drone.memory.rom_version = 0x31);
-    flash_matrix("flash, a ROM that leaves the drone dark", &dark, &flash_job(&image), &image);
+    let does_not_start = changed(|drone| drone.memory.rom_version = 0x31);
+    flash_matrix(
+        "flash, a ROM that does not start the firmware",
+        &does_not_start,
+        &flash_job(&image),
+        &image,
+    );
     let reset = with(flash_job(&image), |task| task.leave = Leave::Reset);
-    flash_matrix("flash, restart by reset", &dark, &reset, &image);
+    flash_matrix("flash, restart by reset", &does_not_start, &reset, &image);
 }
 
 #[test]
-fn a_flash_that_keeps_a_copy_never_leaves_half_a_firmware_with_any_fault() {
+fn incomplete_firmware_cannot_boot_after_any_fault_in_a_flash_that_keeps_a_copy() {
     let image = firmware("2026.08", LEN);
-    let job = with(stay(flash_job(&image)), |task| task.keep = Keep::Copy);
+    let job = with(keep_in_dfu(flash_job(&image)), |task| task.keep = Keep::Copy);
     flash_matrix("flash with a copy kept", &drone("dfu"), &job, &image);
 }
 
 /// Covers every transfer from the vendor request for DFU mode to the query of the running version.
 #[test]
-fn a_flash_of_a_running_drone_never_leaves_half_a_firmware_with_any_fault() {
+fn incomplete_firmware_cannot_boot_after_any_fault_in_a_flash_of_a_running_drone() {
     let image = firmware("2026.08", LEN);
     flash_matrix("flash of a running drone", &drone("healthy"), &flash_job(&image), &image);
 }
 
 #[test]
-fn a_resumed_flash_with_any_fault_never_leaves_half_a_firmware() {
+fn incomplete_firmware_cannot_boot_after_any_fault_in_a_resumed_flash() {
     let image = firmware("2026.08", LEN);
-    let job = stay(flash_job(&image));
+    let job = keep_in_dfu(flash_job(&image));
     let world = plugged_in(&drone("dfu"));
     run_with_fault(&world, on_port_1(&job), Some(Script { at: 110, fault: Fault::Unplug }));
     let half = world
@@ -256,44 +267,49 @@ fn a_resumed_flash_with_any_fault_never_leaves_half_a_firmware() {
 fn flashing_the_same_image_again_changes_nothing_with_any_fault() {
     let image = firmware("2026.08", LEN);
     let world = plugged_in(&drone("dfu"));
-    let flashed = world.run(on_port_1(&stay(flash_job(&image)))).report.outcome;
+    let flashed = world.run(on_port_1(&keep_in_dfu(flash_job(&image)))).report.outcome;
     assert_eq!(flashed, Outcome::Flashed);
     let flashed = world.bus.with(0, |drone, _| drone.clone()).unwrap();
-    let job = stay(flash_job(&image));
+    let job = keep_in_dfu(flash_job(&image));
     let holds = |after: &[u8], _: &Report| after[LOADER_LEN..].starts_with(&image);
     matrix("the same image again", &flashed, &job, holds, |before, after, _, script| {
         assert!(after == before, "{script:?}");
     });
 }
 
-/// Runs a restore with every fault. Bootloader and firmware must each end up complete, blank in the first word, or
-/// unchanged.
+/// Runs a restore with every fault. Afterwards, the bootloader and the firmware must each be complete, blank in the
+/// first word, or unchanged.
 fn restore_matrix(name: &str, image: Option<&[u8]>) {
     let loader = images::loader();
-    let job = stay(restore_job(&loader, image));
+    let job = keep_in_dfu(restore_job(&loader, image));
     let holds = |after: &[u8], _: &Report| {
         after.starts_with(&loader) && image.is_none_or(|image| after[LOADER_LEN..].starts_with(image))
     };
     matrix(name, &drone("overwritten"), &job, holds, |before, after, _, script| {
-        let sound = |from: usize, to: usize, part: &[u8]| {
+        let is_sound = |from: usize, to: usize, part: &[u8]| {
             let (after, before) = (&after[from..to], &before[from..to]);
             after.starts_with(part) || after[..4] == BLANK || after == before
         };
-        assert!(sound(0, LOADER_LEN, &loader), "{script:?}: half a bootloader");
+        assert!(is_sound(0, LOADER_LEN, &loader), "{script:?}: an incomplete bootloader would start");
         match image {
-            Some(image) => assert!(sound(LOADER_LEN, after.len(), image), "{script:?}: incomplete firmware"),
-            None => assert!(after[LOADER_LEN..] == before[LOADER_LEN..], "{script:?}: firmware changed"),
+            Some(image) => assert!(
+                is_sound(LOADER_LEN, after.len(), image),
+                "{script:?}: incomplete firmware would boot"
+            ),
+            None => {
+                assert!(after[LOADER_LEN..] == before[LOADER_LEN..], "{script:?}: the firmware has changed");
+            }
         }
     });
 }
 
 #[test]
-fn a_restore_with_any_fault_never_leaves_half_a_bootloader() {
+fn an_incomplete_bootloader_cannot_start_after_any_fault_in_a_restore() {
     restore_matrix("restore", None);
 }
 
 #[test]
-fn a_restore_with_firmware_never_leaves_half_of_either_with_any_fault() {
+fn nothing_incomplete_can_start_after_any_fault_in_a_restore_with_firmware() {
     restore_matrix("restore with firmware", Some(&firmware("2026.08", images::FIRMWARE_MIN)));
 }
 

@@ -1,5 +1,5 @@
 //! Tests the worker against an independent DFU device: `usbd-dfu` on `usb-device`, which has its own interpretation of
-//! the standard, transfers of 128 bytes and pages of 1 KiB, and which works between two polls.
+//! the standard, transfers of 128 bytes and pages of 1 KiB, and which erases and writes between two polls.
 //!
 //! The device runs in its own thread; a small bus carries the packets of control endpoint 0.
 
@@ -161,7 +161,7 @@ type Answer = Result<Vec<u8>, TransferError>;
 type Question = (Setup, usize, Vec<u8>, Sender<Answer>);
 
 /// Starts the device in a thread and returns the channel for control transfers.
-fn device(flash: Flash) -> Sender<Question> {
+fn start_device(flash: Flash) -> Sender<Question> {
     let (questions, inbox) = channel::<Question>();
     std::thread::spawn(move || {
         let wire = WireBus(Arc::default());
@@ -189,7 +189,7 @@ fn device(flash: Flash) -> Sender<Question> {
     questions
 }
 
-/// The three stages of a control transfer (USB 2.0 §8.5.3).
+/// Performs the three stages of a control transfer (USB 2.0 §8.5.3).
 fn transfer(wire: &WireBus, setup: Setup, len: usize, data: &[u8], poll: &mut dyn FnMut()) -> Answer {
     let [length_low, length_high] = u16::try_from(len).unwrap().to_le_bytes();
     let [value_low, value_high] = setup.value.to_le_bytes();
@@ -242,7 +242,7 @@ fn take(wire: &WireBus, poll: &mut dyn FnMut()) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// A bus with only this device on it.
+/// A bus with only the independent device.
 struct OracleBus {
     questions: Mutex<Sender<Question>>,
     clock: Arc<FastClock>,
@@ -311,7 +311,7 @@ fn an_independent_dfu_device_is_flashed_with_its_own_memory_map_and_poll_times()
     let flash = Flash(Arc::new(Mutex::new(vec![0x5A; 64 * PAGE])));
     let bus = || {
         let clock = Arc::new(FastClock::new());
-        let questions = Mutex::new(device(flash.clone()));
+        let questions = Mutex::new(start_device(flash.clone()));
         (Arc::new(OracleBus { questions, clock: clock.clone() }), clock)
     };
     let image = firmware("2026.08", 40_001);
@@ -330,7 +330,7 @@ fn an_independent_dfu_device_is_flashed_with_its_own_memory_map_and_poll_times()
     // The device asks for 8 ms per block and 50 ms per erase, and the job must wait that long.
     assert!(report.took > Duration::from_millis(40 * 50 + 312 * 8));
 
-    // A new session verifies what the last one wrote.
+    // A new session verifies what the previous one wrote.
     let (again, clock) = bus();
     let task = Task::Verify(vec![Segment { address: Address(BASE + 16 * 1024), data: image }]);
     let report = run(again, clock, Job { task, ..job(&firmware("2026.08", 4096), Mismatch::Take) }).report;

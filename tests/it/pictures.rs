@@ -2,7 +2,8 @@
 //! (`cargo insta review`), the README's pictures with the files in `screenshots` (`UPDATE=1 cargo test pictures`
 //! regenerates them).
 //!
-//! Real keys and jobs lead to nearly all scenes. Only the rows of the picker and some steps of the wizard are made up.
+//! Most scenes are reached with real keys and jobs. A few are made up, for example the rows of the picker, the answers
+//! of GitHub and some steps of the wizard.
 
 use std::fs;
 use std::path::Path;
@@ -47,10 +48,10 @@ fn scenes() -> Vec<(&'static str, App)> {
     ui.until(|event| matches!(event, Event::Ready(_)));
     scenes.push(("plan", ui.app.clone()));
     ui.key('w');
-    let half = |event: &Event| {
+    let is_half_written = |event: &Event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
     };
-    ui.take(half);
+    ui.take(is_half_written);
     scenes.push(("flashing", ui.app.clone()));
     ui.until(|event| matches!(event, Event::Finished(_)));
     scenes.push(("done", ui.app.clone()));
@@ -125,14 +126,15 @@ fn board_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// GitHub's list of releases.
+/// A list of releases as GitHub sends it.
 pub fn releases() -> ReleaseList {
     let asset = |tag: &str, platform: &str| {
         let name = format!("firmware-{platform}-{tag}.zip");
         json!({"name": name, "size": 1_943_412, "digest": null})
     };
     let release = |tag: &str, published: &str| {
-        let assets: Vec<_> = ["cf2", "cf21bl", "bolt", "tag", "flapper"].map(|it| asset(tag, it)).into();
+        let assets: Vec<_> =
+            ["cf2", "cf21bl", "bolt", "tag", "flapper"].map(|platform| asset(tag, platform)).into();
         json!({"tag_name": tag, "published_at": published, "prerelease": tag.ends_with("rc1"), "assets": assets})
     };
     let list = json!([
@@ -147,12 +149,12 @@ pub fn releases() -> ReleaseList {
         releases: cfdfu::releases::parse(list.to_string().as_bytes()).unwrap(),
         kept,
         age: Duration::from_secs(720),
-        folder: None,
         stale_because: None,
     }
 }
 
-/// Official releases: before the first question, the list, a download, and what may go wrong.
+/// Scenes of the page of official releases: before the first request, with the list, during a download, and after
+/// errors.
 fn release_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let page = |scenario: &str, list: Option<ReleaseList>| {
@@ -162,7 +164,7 @@ fn release_scenes() -> Vec<(&'static str, App)> {
         ui.send(Msg::Key(Key::Tab));
         ui
     };
-    // 1 December 2026, noon.
+    // Noon (UTC) on 1 December 2026.
     let problem = |error: &ReleaseError| release_error(error, 1_796_126_400);
     let host = || "api.github.com".to_owned();
     let mut ui = page("healthy", None);
@@ -189,8 +191,6 @@ fn release_scenes() -> Vec<(&'static str, App)> {
     ui.enter();
     let image = parse(&release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored));
     ui.answer(ReleasesMsg::Arrived(Ok(Box::new(ArrivedFile {
-        tag: "2026.08".to_owned(),
-        name: "firmware-cf2-2026.08.zip".to_owned(),
         path: Some("/cache/firmware-cf2-2026.08.zip".into()),
         trust: Trust::AsPublished,
         image: Box::new(image),
@@ -213,7 +213,7 @@ fn release_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// Many drones at once.
+/// Scenes with many drones.
 fn batch_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     let mut ui = Interface::new("fleet");
@@ -224,7 +224,7 @@ fn batch_scenes() -> Vec<(&'static str, App)> {
     scenes.push(("batch-plan", ui.app.clone()));
     ui.wait(Duration::from_secs(2));
     ui.key('w');
-    // Each row is at another point: done, refused, writing, erasing, entering, and waiting for its turn.
+    // Each row is at a different stage: done, refused, writing, erasing, entering DFU mode, and waiting for its turn.
     ui.row(0, |_| false);
     ui.row(1, |event| {
         matches!(event, Event::Progress { phase: cfdfu::job::Phase::Write, done: 150_000.., .. })
@@ -272,12 +272,12 @@ fn batch_scenes() -> Vec<(&'static str, App)> {
     ui.key('g');
     scenes.push(("blinking-stopped", ui.app.clone()));
 
-    // Two of the drones were asked for their names while they ran.
+    // The names of two drones are known from a time when they ran.
     let mut ui = Interface::new("fleet-dfu");
     for (serial, number) in [("52004F000551343036333233", 52), ("53004F000551343036333233", 53)] {
         ui.app.names.insert(serial, format!("radio://0/80/2M/E7E7E7E7{number}").parse().unwrap());
     }
-    // The last one may be another maker's board.
+    // The last drone may be another maker's board.
     ui.world.bus.with(7, |drone, _| {
         drone.memory.otp = [0xFF; 528];
         drone.memory.flash.place(0x0800_0000, &images::foreign(500_000));
@@ -334,7 +334,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
         scenes.push(("keeps-restarting", ui.app.clone()));
     }
 
-    // A drone without a udev rule, used over SSH.
+    // The user has no udev rule for the drone, and is connected over SSH.
     let mut ui = Interface::new("none");
     let mut device = scan::devices(&World::new("dfu").bus).unwrap().remove(0);
     device.open_error = Some(TransferError::Access);
@@ -360,7 +360,7 @@ fn trouble_scenes() -> Vec<(&'static str, App)> {
     scenes
 }
 
-/// What a drone says about its health.
+/// Scenes with what a drone reports about its health.
 fn health_scenes() -> Vec<(&'static str, App)> {
     let mut scenes = Vec::new();
     for scenario in ["bad-deck", "asserting", "hung-start", "radio-silent"] {
@@ -371,7 +371,7 @@ fn health_scenes() -> Vec<(&'static str, App)> {
     }
     let mut ui = Interface::new("bad-sensor");
     scenes.push(("found", ui.app.clone()));
-    // The identify has read the lines of the last start.
+    // The background identify has read the lines of the last start, so restart the drone for new ones.
     ui.key('c');
     ui.until(|event| matches!(event, Event::Log(_, LogEntry::Listening)));
     ui.world.bus.with(0, |drone, now| drone.cut_power(now));
@@ -388,7 +388,7 @@ fn health_scenes() -> Vec<(&'static str, App)> {
 }
 
 #[test]
-fn scenes_of_boards_and_trouble_match_their_snapshots() {
+fn scenes_that_are_not_in_the_readme_match_their_snapshots() {
     for (kind, scenes) in [
         ("board", board_scenes()),
         ("fleet", batch_scenes()),
@@ -443,7 +443,7 @@ fn style_map(buffer: &Buffer) -> String {
     format!("\n{map}\n{legend}")
 }
 
-/// Compares a picture with its file, or writes the file with `UPDATE=1`.
+/// Compares a picture with its file. With `UPDATE=1`, writes the file first.
 fn check_picture(path: &Path, app: &App) {
     let picture = svg::picture(&draw(app, &theme(), 80, 24), svg::DARK);
     if std::env::var_os("UPDATE").is_some() {

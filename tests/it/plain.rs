@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::cli::{Folder, Ran};
 use crate::pty::{READ, Session, busy};
 
-/// The answers come from a pipe.
+/// The answers are read from a pipe.
 #[test]
 fn plain_mode_flashes_and_asks_before_it_writes() {
     let folder = Folder::with_image();
@@ -23,7 +23,7 @@ fn plain_mode_flashes_and_asks_before_it_writes() {
     assert!(!out.contains('\u{1b}'));
     // If the input ends before the answer, nothing is written.
     let Ran { code, out, .. } = plain("f\n");
-    assert_eq!(code, 75, "the exit status is the last job's: {out}");
+    assert_eq!(code, 75, "the exit status is that of the last job: {out}");
     assert!(out.contains("Nothing was changed") && !out.contains("Erase "), "{out}");
 }
 

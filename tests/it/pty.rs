@@ -142,7 +142,7 @@ impl Session {
         }
     }
 
-    /// Checks that the alternate screen is left, the cursor is visible, and bracketed paste is off.
+    /// Checks that the alternate screen and bracketed paste are off, and the cursor is visible.
     pub fn is_restored(&self) {
         let parser = self.parser();
         let screen = parser.screen();

@@ -1,6 +1,6 @@
-//! Replays the behaviour of real F405 chips and their relatives, R1 to R16, as recorded in logs and threads. Only
-//! figures are used, each with its source. Some tests replay recorded transfers, others run whole jobs on a simulated
-//! chip with the same behaviour.
+//! Replays the behaviour of real F405 chips and related ones, as recorded in logs and forum threads. R1 to R16 number
+//! the records; only figures are taken from them, each with its source. Some tests replay recorded transfers, others
+//! run whole jobs on a simulated chip with the same behaviour.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,8 @@ fn replay(machine: &mut Machine, operation: Operation, answers: &[Reply]) -> Res
     }
 }
 
-/// R1, bitcraze dfu.md: dfuERROR with errFIRMWARE at first, cleared to dfuIDLE; state 7 at the end.
+/// R1, bitcraze dfu.md: the device starts in dfuERROR with errFIRMWARE, and CLRSTATUS changes its state to dfuIDLE. At
+/// the end, it is in state 7.
 fn opened() -> Machine {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
     let opened = replay(&mut machine, Operation::Recover, &[St(0x0A, 0, 10), Done, St(0, 0, 2)]);
@@ -91,7 +92,8 @@ fn r2_each_download_is_busy_once_and_then_done() {
 }
 
 /// R3, ixox and forum t=1144: four names, and a serial number of six bytes.
-/// R4, lsusb of an F407: bcdDevice 22.00, bcdUSB 1.00, 0x36 bytes, 0xC0, 0x32, 0x0B, 2048, 01.1A.
+/// R4, lsusb of an F407: bcdDevice 22.00, bcdUSB 1.00; a configuration of 0x36 bytes with bmAttributes 0xC0 and
+/// bMaxPower 0x32; a DFU descriptor with bmAttributes 0x0B, wTransferSize 2048 and bcdDFUVersion 01.1A.
 #[test]
 fn r3_r4_the_descriptors_match_the_logs() {
     let world = World::new("dfu");
@@ -149,7 +151,7 @@ fn r6_r7_a_refused_address_is_reported_with_its_reason() {
             drone.memory.options[1] = 0x55;
             drone.traits.late_refusal = late;
         });
-        let Outcome::Failed(failure) = flash(&world).report.outcome else { panic!("flashed") };
+        let Outcome::Failed(failure) = flash(&world).report.outcome else { panic!("the job did not fail") };
         assert_eq!((failure.kind, failure.drone), (FailureKind::ReadProtected, DroneState::Untouched));
     }
 }
@@ -179,14 +181,20 @@ fn r9_a_block_that_fails_once_is_written_again() {
     }
 }
 
-/// R10: the serial numbers of two drones in both modes, and of two chips from one batch.
+/// R10: the serial numbers of two drones in both modes, and of two chips from one production batch.
 #[test]
 fn r10_the_serial_numbers_of_both_modes_are_matched() {
     assert!(crazyflie::is_same_serial("206437A1304E", "206437a1304e"));
     assert!(crazyflie::is_same_serial("51004F000551343036333233", "338133873034"));
     assert!(!crazyflie::is_same_serial("51004F000551343036333233", "206437A1304E"));
-    assert!(!crazyflie::is_same_serial("51004F000551343036333233", "51004F000651343036333233"), "both full");
-    assert!(!crazyflie::is_same_serial("", "") && !crazyflie::is_same_serial("", "338133873034"), "unknown");
+    assert!(
+        !crazyflie::is_same_serial("51004F000551343036333233", "51004F000651343036333233"),
+        "two different numbers of 24 digits"
+    );
+    assert!(
+        !crazyflie::is_same_serial("", "") && !crazyflie::is_same_serial("", "338133873034"),
+        "an empty number matches nothing"
+    );
 }
 
 /// R11, CircuitPython PR 11270: 5 of 12 attempts to enter DFU mode reach the ROM, the others reset into the firmware.
@@ -200,7 +208,7 @@ fn r11_an_entry_that_ends_in_the_firmware_is_retried_at_once() {
 
 /// R12, a thread about an F40x: an address beyond the OTP is accepted, and UPLOAD returns nothing.
 #[test]
-fn r12_an_empty_read_of_the_rom_version_leaves_it_unknown_and_the_job_succeeds() {
+fn r12_the_rom_version_stays_unknown_after_an_empty_read_and_the_job_succeeds() {
     let answers = [Done, St(0, 104, 4), St(0, 0, 5), Done, Bytes(&[])];
     let read = replay(&mut opened(), Operation::Read(Address(0x1FFF_7A10), 12), &answers);
     assert_eq!(read, Err(DfuError::Short { got: 0, wanted: 12 }));
@@ -223,8 +231,8 @@ fn r13_a_chip_that_stalls_while_it_is_busy_gets_its_poll_time() {
     );
 }
 
-/// R14, CubeProgrammer on an F412: erasing sectors 0 to 4, 6 and 7 takes 6 s ± 1 at 8 bits; 1024 bytes are read in 5
-/// ms.
+/// R14, CubeProgrammer on an F412: erasing sectors 0 to 4, 6 and 7 takes 6 s ± 1 at 8 bits; reading 1024 bytes takes
+/// 5 ms.
 #[test]
 fn r14_the_simulated_chip_is_as_fast_as_a_related_real_chip() {
     let nor = Nor::new(Pace::Typical);
@@ -245,16 +253,16 @@ fn r14_the_simulated_chip_is_as_fast_as_a_related_real_chip() {
 /// R15, rusefi 4847: the device answers with state 7 and never returns to the bus.
 #[test]
 fn r15_a_drone_that_does_not_start_after_leave_counts_as_flashed() {
-    for (version, dark) in [(0x31, true), (0x90, true), (0x91, false)] {
-        assert_eq!(RomVersion::of(version).unwrap().starts_without_ccm(), dark);
+    for (version, does_not_start) in [(0x31, true), (0x90, true), (0x91, false)] {
+        assert_eq!(RomVersion::of(version).unwrap().starts_without_ccm(), does_not_start);
         let world = changed("healthy", |drone| drone.memory.rom_version = version);
         let report = flash(&world).report;
         assert_eq!((report.verified, &report.outcome), (true, &Outcome::Flashed));
-        assert_eq!(report.boot, if dark { Boot::NotSeen } else { Boot::StaysUp }, "{version:#x}");
-        // A leave request with a blank address resets the chip, which then starts with every ROM version.
+        assert_eq!(report.boot, if does_not_start { Boot::NotSeen } else { Boot::StaysUp }, "{version:#x}");
+        // A leave request with a blank address resets the chip, and the firmware then starts with every ROM version.
         let world = changed("healthy", |drone| drone.memory.rom_version = version);
         let report = run_on(&world, with(job(), |task| task.leave = Leave::Reset)).report;
-        assert_eq!(report.boot, Boot::StaysUp, "{version:#x}, by a reset");
+        assert_eq!(report.boot, Boot::StaysUp, "{version:#x}, restarted by a reset");
     }
 }
 
@@ -296,7 +304,10 @@ fn a_programming_width_without_effect_is_logged_and_the_flash_succeeds() {
     let world = changed("dfu", |drone| drone.traits.refuses_alternates = true);
     let run = flash(&world);
     assert_eq!(run.report.outcome, Outcome::Flashed);
-    assert!(logged(&run, "Programming 32 bits at a time"), "the setting is already selected");
+    assert!(
+        logged(&run, "Programming 32 bits at a time"),
+        "the refused alternate setting is already selected"
+    );
 }
 
 /// All later writes use byte mode as well.
@@ -326,7 +337,7 @@ fn a_sector_that_reads_back_wrong_at_32_bits_is_written_again_at_8() {
 fn a_first_word_that_reads_back_wrong_is_erased() {
     let world = changed("dfu", |drone| drone.memory.flash.worn = Some((FIRMWARE_BASE.0 + 2, 0x10)));
     let report = flash(&world).report;
-    let Outcome::Failed(failure) = &report.outcome else { panic!("flashed") };
+    let Outcome::Failed(failure) = &report.outcome else { panic!("the job did not fail") };
     assert!(matches!(failure.kind, FailureKind::Mismatch { .. }), "{failure}");
     assert_eq!(failure.drone, DroneState::WithoutFirmware);
     let head = world.bus.with(0, |drone, _| drone.memory.flash.read(FIRMWARE_BASE.0, 4).map(<[u8]>::to_vec));
@@ -341,7 +352,7 @@ fn transfer_errors_before_a_disconnect_count_as_an_interruption() {
     for at in [12, 20, 40, 80, 120, 145] {
         let world = changed("dfu", |drone| drone.traits.mishap = Some((at, SimFault::Loose)));
         let report = flash(&world).report;
-        let Outcome::Failed(failure) = &report.outcome else { panic!("flashed, at {at}") };
+        let Outcome::Failed(failure) = &report.outcome else { panic!("at {at}: the job did not fail") };
         let is_disconnect = matches!(&failure.kind, FailureKind::Dfu(error) if error.is_disconnect());
         assert!(is_disconnect, "at {at}: {failure}");
         assert_eq!(failure.is_interruption(), failure.drone == DroneState::WithoutFirmware, "at {at}");
@@ -355,12 +366,12 @@ fn a_drone_that_stops_answering_ends_the_job_within_15_seconds() {
     for (scenario, at) in ["dfu", "healthy"].into_iter().flat_map(|name| moments.map(|at| (name, at))) {
         let world = changed(scenario, |drone| drone.traits.mishap = Some((at, SimFault::Hung)));
         let started = world.clock.now();
-        // The time that the job needs to reach that transfer.
+        // The time that the job needs to reach that request.
         let before = Duration::from_secs(if at <= 12 { 2 } else { 6 });
         let report = flash(&world).report;
         let took = world.clock.now() - started;
         assert!(took < before + Duration::from_secs(15), "{scenario} at {at}: {took:?}");
-        let Outcome::Failed(failure) = &report.outcome else { panic!("at {at}") };
+        let Outcome::Failed(failure) = &report.outcome else { panic!("at {at}: the job did not fail") };
         assert!(failure.to_string().contains("the device does not answer"), "at {at}: {failure}");
     }
 }
@@ -421,7 +432,7 @@ fn the_job_waits_for_a_rom_that_enumerates_late() {
 /// self-test.
 #[test]
 fn a_drone_that_restarts_by_itself_is_not_reported_as_booted() {
-    // The self-test of the simulated drone ends after 1.15 s, and it is watched for a second longer.
+    // The self-test of the simulated drone ends after 1.7 s, and the drone is watched for a second longer.
     for after in [150, 700, 1500, 2000] {
         let world =
             changed("healthy", |drone| drone.traits.crashes_after = Some(Duration::from_millis(after)));
@@ -473,9 +484,9 @@ fn only_the_drone_on_the_selected_port_is_flashed_when_two_share_a_serial_number
             let report = run_on(&world, Job { device, ..job() }).report;
             assert_eq!(report.outcome, Outcome::Flashed, "{one} {two} {port}");
             let after = flashes(&world);
-            let (chosen, other) = (usize::from(port) - 1, 2 - usize::from(port));
+            let (selected, other) = (usize::from(port) - 1, 2 - usize::from(port));
             assert!(
-                after[chosen][0x4000..].starts_with(&firmware("2026.08", SEED_LEN)),
+                after[selected][0x4000..].starts_with(&firmware("2026.08", SEED_LEN)),
                 "{one} {two} {port}"
             );
             assert!(after[other] == before[other], "{one} {two} {port}: the other drone was written to");
@@ -510,7 +521,7 @@ fn a_job_for_one_drone_refuses_another_on_the_same_port() {
     let world = World::new("dfu");
     let before = world.flash();
     let job = Job { serial: Some("206437A1304E".to_owned()), ..job() };
-    let Outcome::Failed(failure) = run_on(&world, job).report.outcome else { panic!("flashed") };
+    let Outcome::Failed(failure) = run_on(&world, job).report.outcome else { panic!("the job did not fail") };
     assert!(
         matches!(&failure.kind, FailureKind::OtherDrone { found: Some(serial), .. } if serial == "338133873034")
     );
@@ -532,7 +543,7 @@ fn another_drone_that_can_be_opened_only_later_is_not_written_to() {
         let device = Selector::At("1-1".parse().unwrap());
         let job = Job { device, serial: Some("206437A1304E".to_owned()), wait, ..job() };
         let Outcome::Failed(failure) = run(Arc::new(bus), world.clock.clone(), job).report.outcome else {
-            panic!("flashed")
+            panic!("the job did not fail")
         };
         assert!(matches!(failure.kind, FailureKind::OtherDrone { .. }), "{failure}");
         assert!(world.flash() == before);

@@ -1,5 +1,5 @@
-//! The picker's page of official releases: the real binary in a pseudo-terminal and with `--plain`, against a server in
-//! the place of GitHub, and keys and answers in an order that a slow server makes possible.
+//! The picker's page of official releases. Tests the real binary in a pseudo-terminal and with `--plain`, against a
+//! server in place of GitHub, and the interface with keys and answers in orders that occur with a slow server.
 #![cfg(unix)]
 
 use std::fs;
@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use cfdfu::app::keys::Key;
 use cfdfu::app::releases::{ArrivedFile, ReleasesEffect, ReleasesMsg, Request};
 use cfdfu::app::{Effect, Msg, Screen, Slot, Which};
-use cfdfu::releases::{Part, Repo, Trust};
+use cfdfu::job::Event;
+use cfdfu::releases::{Part, ReleaseError, Repo, Trust};
+use cfdfu::report::release_error;
 use cfdfu::sim::images;
 use zip::CompressionMethod;
 
@@ -24,7 +26,7 @@ use crate::support::{SEED_LEN, firmware, parse};
 const LIST: &str = "GET /repos/bitcraze/crazyflie-release/releases?per_page=30";
 const FILE: &str = "GET /bitcraze/crazyflie-release/releases/download/2026.08/firmware-cf2-2026.08.zip";
 
-/// The interface with an empty cache.
+/// Starts the interface with a cache in `folder`.
 fn session(github: &GitHub, folder: &Folder, arguments: &[&str]) -> Session {
     let cache = folder.path("cache").display().to_string();
     Session::start(arguments, &[("CFDFU_RELEASES_URL", &github.address), ("XDG_CACHE_HOME", &cache)])
@@ -55,16 +57,15 @@ fn a_release_is_listed_downloaded_and_flashed() {
     session.press("\r");
     session.until("its SHA-256 is the one that GitHub published");
     session.until("firmware 2026.08 for CF20, CF21");
-    let requests = desk.github.requests();
-    // The demo has kept no list, so the hash is asked for again.
-    assert_eq!(requests.last().map(String::as_str), Some(FILE), "{requests:?}");
+    // The demo has kept no list, so it asks for the hash again.
+    assert_eq!(desk.github.requests(), [LIST, FILE]);
     session.press("f");
     session.agree();
     session.until("Your Crazyflie runs 2026.08");
-    assert_eq!(desk.kept(), Vec::<String>::new());
+    assert!(!desk.folder.path("cache").exists(), "the demo writes nothing");
 }
 
-/// A server that does not answer holds up no key.
+/// The keys work while the server does not answer.
 #[test]
 fn esc_stops_a_download_at_once() {
     let desk = Desk::new();
@@ -81,7 +82,7 @@ fn esc_stops_a_download_at_once() {
     session.press("\u{1b}");
     session.until("Enter downloads");
     assert!(pressed.elapsed() < Duration::from_secs(5), "{:?}", pressed.elapsed());
-    // The next request does not wait for the server, either.
+    // The next request does not wait for the answer to the stopped one.
     desk.github.file(Manner::Good);
     session.press("\r");
     session.until("that GitHub published");
@@ -90,8 +91,7 @@ fn esc_stops_a_download_at_once() {
     assert_eq!(session.ended(), 0);
 }
 
-/// Without a drone and on a terminal that shows only lines. What was fetched is kept, and the next start needs no
-/// network.
+/// No drone is plugged in. After the first download, the next start needs no network.
 #[test]
 fn plain_mode_fetches_a_release_and_keeps_it() {
     let desk = Desk::new();
@@ -114,7 +114,7 @@ fn plain_mode_fetches_a_release_and_keeps_it() {
     assert_eq!(desk.github.requests(), Vec::<String>::new());
 }
 
-/// Each answer of a misbehaving server ends in a message on the page, and nothing is taken.
+/// Each answer of a misbehaving server causes a message on the page, and no file is used.
 #[test]
 fn a_server_that_misbehaves_is_explained_on_the_page() {
     let limit = "x-ratelimit-remaining: 0\r\nx-ratelimit-reset: 99999999999\r\n";
@@ -128,32 +128,32 @@ fn a_server_that_misbehaves_is_explained_on_the_page() {
         let desk = Desk::new();
         desk.github.list(list);
         desk.github.file(file);
-        let ran = desk.cfdfu("--plain --demo").input("i\nreleases\n\nv\n1\n\nq\nq\n").run();
+        let ran = desk.cfdfu("--plain --demo=none").input("i\nreleases\n\nv\n1\n\nq\nq\n").run();
         assert!(ran.out.contains(words), "{words:?} is not in:\n{}", ran.out);
         assert!(!ran.out.contains("firmware-cf2-2026.08.zip, firmware"), "{}", ran.out);
         assert_eq!(desk.kept(), Vec::<String>::new());
     }
 }
 
-/// A folder that the settings name takes the place of GitHub.
+/// The folder replaces GitHub.
 #[test]
-fn a_folder_in_the_settings_is_listed_without_a_question() {
+fn a_folder_in_the_settings_is_listed_without_a_request() {
     let desk = Desk::new();
-    desk.run("fetch 2026.08 --board all --to mirror").done();
+    desk.run("fetch 2025.02 --board all --to mirror").done();
     desk.github.requests();
     let mirror = desk.folder.path("mirror");
     fs::create_dir_all(desk.folder.path("config/cfdfu")).unwrap();
     let source = format!("[releases]\nsource = {:?}\n", mirror.display().to_string());
     desk.folder.file("config/cfdfu/config.toml", source);
     let line = desk.cfdfu("--plain --demo").env("XDG_CONFIG_HOME", desk.folder.path("config"));
-    let out = line.input("i\nreleases\nv\n\nf\nw\n").run().out;
+    let out = line.input("i\nreleases\n\n2\nv\n\nf\nw\n").run().out;
     assert!(out.contains("Official firmware for cf2, from /"), "{out}");
     assert!(out.contains("from the folder; GitHub was not asked"), "{out}");
     assert!(out.contains("Flashed and verified"), "{out}");
     assert_eq!(desk.github.requests(), Vec::<String>::new());
 }
 
-/// The page with a list, and the effects since then.
+/// Opens the page with a list, and clears the recorded effects.
 fn page(scenario: &str) -> Interface {
     let mut ui = Interface::new(scenario);
     ui.kept_list = Some(releases());
@@ -172,8 +172,6 @@ fn request(ui: &Interface) -> Option<&Request> {
 
 pub fn arrived(image: &[u8]) -> ReleasesMsg {
     ReleasesMsg::Arrived(Ok(Box::new(ArrivedFile {
-        tag: "2026.08".to_owned(),
-        name: "firmware-cf2-2026.08.zip".to_owned(),
         path: None,
         trust: Trust::AsPublished,
         image: Box::new(parse(image)),
@@ -185,19 +183,81 @@ fn an_answer_to_an_earlier_request_is_ignored() {
     let mut ui = page("healthy");
     ui.enter();
     let file =
-        Effect::Releases(2, ReleasesEffect::File("2026.08".to_owned(), Part::Firmware("cf2".to_owned())));
+        Effect::Releases(2, ReleasesEffect::KeptFile("2026.08".to_owned(), Part::Firmware("cf2".to_owned())));
     assert_eq!(ui.effects, [file]);
     ui.send(Msg::Key(Key::Esc));
     assert_eq!(ui.effects.last(), Some(&Effect::Releases(3, ReleasesEffect::Stop)));
     let archive = release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored);
     ui.send(Msg::Releases(2, arrived(&archive)));
     assert_eq!((request(&ui), &ui.app.image), (Some(&Request::Nothing), &Slot::Empty));
-    // The same file again, and bytes of the request that was stopped.
+    // Request the same file again. The progress of the stopped request is ignored.
     ui.enter();
     ui.send(Msg::Releases(2, ReleasesMsg::Bytes(5, Some(5))));
     assert!(matches!(request(&ui), Some(Request::File { done: 0, .. })));
     ui.send(Msg::Releases(4, arrived(&archive)));
     assert!(matches!((&ui.app.screen, &ui.app.image), (Screen::Home, Slot::Ready(..))));
+}
+
+/// A file that is listed as kept but was removed in the meantime is not downloaded by a key that promised no download.
+#[test]
+fn a_kept_file_that_is_gone_is_downloaded_only_by_the_next_key_press() {
+    let mut ui = page("healthy");
+    ui.enter();
+    let gone = ReleaseError::NotKept { name: "firmware-cf2-2026.08.zip".to_owned() };
+    ui.answer(ReleasesMsg::Arrived(Err(release_error(&gone, 0))));
+    ui.enter();
+    assert!(
+        matches!(ui.effects.last(), Some(Effect::Releases(_, ReleasesEffect::File(..)))),
+        "{:?}",
+        ui.effects
+    );
+}
+
+/// A slow file that was chosen in the picker neither closes the page nor starts a job.
+#[test]
+fn a_file_that_loads_late_does_not_close_the_page() {
+    let mut ui = Interface::new("dfu");
+    ui.kept_list = Some(releases());
+    ui.key('f');
+    "/slow.bin".chars().for_each(|letter| ui.key(letter));
+    ui.enter();
+    ui.send(Msg::Key(Key::Esc));
+    ui.send(Msg::Key(Key::Tab));
+    let image = Box::new(parse(&firmware("2026.08", SEED_LEN)));
+    ui.send(Msg::Loaded(Which::Image, "/slow.bin".into(), Ok(image)));
+    assert!(matches!(ui.app.screen, Screen::Releases(_)), "{:?}", ui.app.screen);
+    // The folder, whose content arrived in the meantime, is read again.
+    ui.send(Msg::Key(Key::Tab));
+    assert!(matches!(ui.effects.last(), Some(Effect::List(_))), "{:?}", ui.effects);
+}
+
+/// The command that `m` copies flashes the same file, for the same board.
+#[test]
+fn the_copied_command_names_the_release_and_its_board() {
+    let mut ui = Interface::new("dfu");
+    ui.kept_list = Some(releases());
+    ui.key('f');
+    ui.send(Msg::Key(Key::Tab));
+    ui.enter();
+    ui.answer(arrived(&release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored)));
+    ui.until(|event| matches!(event, Event::Ready(_)));
+    ui.key('m');
+    let copied = ui.effects.iter().find_map(|effect| match effect {
+        Effect::Copy(text) => Some(text.clone()),
+        _ => None,
+    });
+    assert_eq!(copied.as_deref(), Some("cfdfu flash --release 2026.08 --board cf2 --demo=dfu"));
+}
+
+/// Ctrl-C stops a request even below the help, and quits only without one.
+#[test]
+fn ctrl_c_stops_a_request_below_an_overlay() {
+    let mut ui = page("healthy");
+    ui.key('u');
+    ui.key('?');
+    ui.send(Msg::Key(Key::CtrlC));
+    assert!(matches!(ui.effects.last(), Some(Effect::Releases(_, ReleasesEffect::Stop))), "{:?}", ui.effects);
+    assert_eq!(request(&ui), Some(&Request::Nothing));
 }
 
 /// The file that was chosen before stays chosen.
@@ -212,12 +272,15 @@ fn a_file_that_cannot_be_flashed_is_refused_on_the_page() {
     ui.answer(arrived(&images::loader()));
     assert!(matches!(ui.app.screen, Screen::Releases(_)));
     assert!(ui.notice().contains("bootloader"), "{}", ui.notice());
-    assert!(matches!(&ui.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")), "{:?}", ui.app.image);
+    assert!(
+        matches!(&ui.app.image, Slot::Ready(file, _) if file.path.ends_with("cf2.bin")),
+        "{:?}",
+        ui.app.image
+    );
 }
 
-/// A goal that waits for its file starts when the file arrives.
 #[test]
-fn a_flash_begins_once_its_file_is_there() {
+fn a_flash_that_waits_for_its_file_starts_when_the_file_arrives() {
     let mut ui = Interface::new("dfu");
     ui.kept_list = Some(releases());
     ui.key('f');
@@ -228,9 +291,8 @@ fn a_flash_begins_once_its_file_is_there() {
     assert!(matches!(ui.app.screen, Screen::Job(_)), "{:?}", ui.app.screen);
 }
 
-/// Without a known board the user chooses one, and the bootloader is the same for all.
 #[test]
-fn the_board_is_that_of_the_drone_or_the_chosen_one() {
+fn without_a_known_board_the_user_chooses_one_and_the_bootloader_is_the_same_for_all() {
     let mut ui = page("dead");
     ui.enter();
     assert_eq!((ui.effects.len(), request(&ui)), (0, Some(&Request::Nothing)));
@@ -238,7 +300,9 @@ fn the_board_is_that_of_the_drone_or_the_chosen_one() {
     for _ in 0..6 {
         ui.key('v');
         ui.enter();
-        if let Some(Effect::Releases(_, ReleasesEffect::File(_, part))) = ui.effects.pop() {
+        if let Some(Effect::Releases(_, ReleasesEffect::File(_, part) | ReleasesEffect::KeptFile(_, part))) =
+            ui.effects.pop()
+        {
             files.push(part);
         }
         ui.send(Msg::Key(Key::Esc));

@@ -51,7 +51,7 @@ fn a_restore_asks_for_a_typed_word_and_then_writes_bootloader_and_firmware() {
 
 /// The user first releases the button too early.
 #[test]
-fn the_wizard_leads_a_beginner_through_a_recovery() {
+fn the_wizard_guides_a_beginner_through_a_recovery() {
     let mut ui = Interface::new("dead");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('r');
@@ -80,7 +80,7 @@ fn the_wizard_leads_a_beginner_through_a_recovery() {
     let beeps = |ui: &Interface| ui.effects.iter().filter(|e| matches!(e, Effect::Bell(_))).count();
     let before = beeps(&ui);
     ui.wait(Duration::from_secs(8));
-    assert_eq!(beeps(&ui), before + 1, "a beep signals when to let go");
+    assert_eq!(beeps(&ui), before + 1, "a beep signals when to release the button");
     ui.key('B');
     ui.wait(Duration::from_secs(1));
     // The job starts without another key.
@@ -116,7 +116,7 @@ fn an_unknown_board_is_flashed_only_after_a_typed_word() {
     }
 }
 
-/// The twin is a drone of the same batch on the same port, with the same serial number in DFU mode.
+/// The twin replaces the flashed drone on its port, and has the same serial number in DFU mode.
 #[test]
 fn an_undo_is_refused_on_a_twin_of_the_flashed_drone() {
     let mut ui = Interface::new("healthy");
@@ -211,14 +211,14 @@ fn a_flash_interrupted_by_the_cable_resumes_by_itself_when_the_drone_is_back() {
     assert!(matches!(ui.app.screen, Screen::Outcome(..)), "no key was needed");
     assert_eq!(ui.world.flash()[0x4000..0x4000 + SEED_LEN], image);
 
-    // Undo restores the firmware from before the first attempt, not what the interruption left.
+    // Undo restores the firmware from before the first attempt, not the incomplete firmware after it.
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.look();
     ui.confirm('u');
     assert_eq!(crc32fast::hash(&ui.world.flash()), crc32fast::hash(&before));
 }
 
-/// The drone of this port, in the table of the batch or of the first screen.
+/// Returns the row for the drone on this port, in the table of the batch or of the home screen.
 fn row_of<'a>(shown: &'a str, port: &str) -> &'a str {
     shown.lines().find(|row| row.contains(port)).unwrap_or_else(|| panic!("no {port} in:\n{shown}"))
 }
@@ -233,18 +233,22 @@ fn a_running_drone_blinks_until_a_key_is_pressed() {
         assert!(matches!(job.task, Task::Blink(_)) && job.device == Selector::At("1-1".parse().unwrap()));
         let shown = text(&draw(&ui.app, &theme(), 80, 24));
         assert!(shown.contains("on port 1-1  E7E7E7E751") && shown.contains("30 s left"), "{shown}");
-        // A bus scan and the events of the job do not close it.
+        // Neither a bus scan nor an event of the job closes the screen.
         ui.look();
         ui.take(|event| matches!(event, Event::Device(_)));
         assert!(ui.app.is_blinking());
         ui.key(key);
         ui.key(key);
         let cancels = ui.effects.iter().filter(|effect| **effect == Effect::Cancel).count();
-        assert_eq!((cancels, ui.app.is_blinking()), (1, true), "the LEDs are not given back yet");
+        assert_eq!(
+            (cancels, ui.app.is_blinking()),
+            (1, true),
+            "the firmware does not control the LEDs again yet"
+        );
         ui.until(|event| matches!(event, Event::Finished(_)));
         assert_eq!((&ui.app.screen, ui.app.is_blinking()), (&Screen::Home, false));
         assert_eq!(ui.world.bus.with(0, |drone, _| drone.led_parameter().0), Some(0));
-        // It is not a job: the exit status and what can be undone stay as they were.
+        // Blinking changes neither the exit status nor what can be undone.
         assert!(ui.app.ended.is_none());
         ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
         ui.confirm('f');
@@ -252,8 +256,9 @@ fn a_running_drone_blinks_until_a_key_is_pressed() {
     }
 }
 
+/// The drone entered DFU mode after the last scan.
 #[test]
-fn a_drone_that_cannot_blink_after_all_reports_why() {
+fn a_notice_explains_why_a_drone_does_not_blink() {
     let mut ui = Interface::new("healthy");
     ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
     ui.key('g');
@@ -263,9 +268,9 @@ fn a_drone_that_cannot_blink_after_all_reports_why() {
     assert!(notice.contains("Cannot blink the LEDs"), "{notice}");
 }
 
-/// The boot ROM cannot control the LEDs, so the port has to do.
+/// The boot ROM cannot control the LEDs.
 #[test]
-fn a_drone_in_dfu_mode_cannot_blink_and_the_key_says_where_it_is() {
+fn a_drone_in_dfu_mode_does_not_blink_and_the_notice_shows_its_port() {
     let mut ui = Interface::new("dfu");
     ui.effects.clear();
     ui.key('g');
@@ -311,13 +316,13 @@ fn the_drone_of_the_selected_row_blinks_unless_its_job_runs() {
     assert_eq!(blink(&mut ui), None, "its job has not ended");
     ui.send(Msg::Key(Key::Home));
     ui.key('j');
-    assert_eq!(blink(&mut ui), at("1-1.2"), "its job has ended, and the others go on");
+    assert_eq!(blink(&mut ui), at("1-1.2"), "its job has ended, and the others continue");
     assert!(ui.app.batch().is_some_and(|view| view.stage == BatchStage::Flashing));
 }
 
-/// Enter shows the job of one drone while the others go on, and Esc returns to the table.
+/// Enter shows the job of one drone, and Esc returns to the table.
 #[test]
-fn a_row_opens_while_the_batch_runs_and_the_batch_goes_on_behind_it() {
+fn the_batch_continues_while_a_row_is_open() {
     let mut ui = Interface::new("fleet");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('a');
@@ -332,10 +337,10 @@ fn a_row_opens_while_the_batch_runs_and_the_batch_goes_on_behind_it() {
     let first = shown(&ui);
     assert!(first.contains("on port 1-1.1 ") && first.contains("CF21 Crazyflie 2.1"), "{first}");
     assert!(first.contains("Writing  0/") && first.contains("Erase    0x08004000"), "{first}");
-    // What happens to another drone neither closes nor changes it.
+    // What happens to another drone neither closes nor changes the opened row.
     ui.row(1, |_| false);
     assert!(shown(&ui).contains("Writing  0/"), "{}", shown(&ui));
-    // Its own end shows its outcome, from which no other job can start.
+    // When the job of the opened row ends, its outcome is shown. No other job can start there while the batch runs.
     let ended = Ended::of(Report::nothing_done(Outcome::Flashed), false);
     ui.send(Msg::RowEnded(0, Box::new(ended)));
     assert!(matches!(ui.app.screen, Screen::Outcome(..)), "{}", shown(&ui));
@@ -347,7 +352,7 @@ fn a_row_opens_while_the_batch_runs_and_the_batch_goes_on_behind_it() {
     }
     ui.send(Msg::Key(Key::Esc));
     assert!(shown(&ui).contains("Drones: 2 of 8 done"), "{}", shown(&ui));
-    // The batch ends behind an opened row, which then offers what it always does.
+    // When the batch ends while a row is open, the row accepts its usual keys.
     ui.enter();
     ui.rows();
     assert!(ui.app.batch().is_some_and(|view| view.stage == BatchStage::Over));
@@ -356,7 +361,7 @@ fn a_row_opens_while_the_batch_runs_and_the_batch_goes_on_behind_it() {
     assert!(matches!(ui.app.screen, Screen::Job(_)), "{}", shown(&ui));
 }
 
-/// The keys of an opened row act on the batch: stop this drone, or all of them after a question.
+/// One key stops the drone of the opened row; another stops all drones, after a question.
 #[test]
 fn an_opened_row_can_be_stopped_alone_or_with_all_others() {
     let mut ui = Interface::new("fleet");
@@ -375,14 +380,14 @@ fn an_opened_row_can_be_stopped_alone_or_with_all_others() {
     assert!(stopping.contains("Stopping at the next safe point"), "{stopping}");
     ui.effects.clear();
     ui.send(Msg::Key(Key::CtrlC));
-    assert!(ui.effects.is_empty(), "it asks first");
+    assert!(ui.effects.is_empty(), "all drones are stopped only after a question");
     ui.key('y');
     assert!(ui.effects.contains(&Effect::Batch(BatchEffect::Cancel(0))), "{:?}", ui.effects);
 }
 
-/// What a key means must not depend on whether the last drone has just ended.
+/// What a key does must not depend on whether the last job has just ended.
 #[test]
-fn a_key_that_comes_just_after_the_end_of_the_batch_does_no_harm() {
+fn a_key_pressed_just_after_the_end_of_the_batch_is_harmless() {
     let mut ui = Interface::new("two");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('a');
@@ -394,7 +399,7 @@ fn a_key_that_comes_just_after_the_end_of_the_batch_does_no_harm() {
     ui.rows();
     ui.key('q');
     assert!(matches!(ui.app.screen, Screen::Batch(_)) && !ui.effects.contains(&Effect::Quit));
-    // The n that keeps flashing does not start a station once the question has closed.
+    // In the question, n means to keep flashing. Just after the question has closed, n does not start a station.
     ui.key('r');
     ui.key('q');
     ui.rows();
@@ -406,21 +411,20 @@ fn a_key_that_comes_just_after_the_end_of_the_batch_does_no_harm() {
     assert_eq!(stage(&ui), Some(BatchStage::Flashing));
 }
 
-/// A row that waits for its second turn has nothing to show, and one that was stopped is not resumed.
 #[test]
-fn a_repeated_row_does_not_show_its_last_job_and_a_stopped_one_is_not_resumed() {
+fn a_row_that_waits_to_run_again_cannot_be_opened_and_a_stopped_row_is_not_resumed() {
     let mut ui = Interface::new("fleet");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('a');
     ui.rows();
     ui.wait(Duration::from_secs(2));
     ui.key('w');
-    // Its hub has four drones that enter DFU mode.
+    // The repeated row waits, because four other drones on its hub are entering DFU mode.
     ui.row(0, |_| false);
     ui.key('r');
     ui.enter();
     assert!(ui.notice().contains("its job has not started yet"), "{}", ui.notice());
-    // The other program is named on the row, too.
+    // An opened row also names another cfdfu that uses its drone.
     ui.key('j');
     let holder = RunningInstance { pid: 7, port: "1-1.2".to_owned(), ..RunningInstance::default() };
     let held = Ended { others: vec![holder], ..Ended::of(Report::nothing_done(disconnected()), false) };
@@ -439,7 +443,7 @@ fn a_repeated_row_does_not_show_its_last_job_and_a_stopped_one_is_not_resumed() 
     assert!(row_of(&shown, "1-1.3 ").contains("unplugged: flash it again"), "{shown}");
 }
 
-/// The table says that the drone is lost, and that it has to be plugged in again.
+/// The table shows that the drone is lost, and that it has to be plugged in again.
 #[test]
 fn an_opened_row_closes_if_its_drone_is_lost() {
     let mut ui = Interface::new("two");
@@ -460,13 +464,13 @@ fn an_opened_row_closes_if_its_drone_is_lost() {
     assert!(ui.notice().contains("the drone is away"), "{}", ui.notice());
 }
 
-/// A running drone reports its radio address. In DFU mode it cannot, so the address comes from memory.
+/// Only a running drone reports the radio address that is its name.
 #[test]
-fn a_drone_in_dfu_mode_has_the_name_that_is_remembered_for_it() {
+fn a_drone_in_dfu_mode_is_shown_with_its_remembered_name() {
     let mut ui = Interface::new("fleet");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     let shown = |ui: &Interface| text(&draw(&ui.app, &theme(), 80, 24));
-    assert!(!row_of(&shown(&ui), "1-1.2 ").contains("E7E7E7E752"), "it has not been asked yet");
+    assert!(!row_of(&shown(&ui), "1-1.2 ").contains("E7E7E7E752"), "the name has not been read yet");
     ui.key('a');
     ui.rows();
     ui.send(Msg::Key(Key::Esc));
@@ -480,15 +484,15 @@ fn a_drone_in_dfu_mode_has_the_name_that_is_remembered_for_it() {
     ui.rows();
     let plan = row_of(&shown(&ui), "1-1.2 ").to_owned();
     assert!(plan.contains("E7E7E7E752") && plan.contains("2025.02"), "{plan}");
-    // What an earlier run has read is as good.
+    // A name from an earlier run is shown, too.
     let mut ui = Interface::new("fleet-dfu");
     ui.app.names.insert("53004F000551343036333233", "radio://0/80/2M/E7E7E7E7AB".parse().unwrap());
     assert!(row_of(&shown(&ui), "1-1.3 ").contains("E7E7E7E7AB"), "{}", shown(&ui));
 }
 
-/// A device that may be another maker's board: the batch leaves it alone, and its row is the way to consent.
+/// The batch does not write to a device that may be another maker's board.
 #[test]
-fn a_stranger_in_a_batch_is_flashed_only_from_its_row_and_after_a_typed_word() {
+fn a_drone_that_may_not_be_a_crazyflie_is_flashed_only_from_its_row_and_after_a_typed_word() {
     let mut ui = Interface::new("two");
     ui.world.bus.with(1, |drone, _| {
         drone.memory.otp = [0xFF; 528];
@@ -516,7 +520,7 @@ fn a_stranger_in_a_batch_is_flashed_only_from_its_row_and_after_a_typed_word() {
     ui.key('t');
     ui.until(|event| matches!(event, Event::Ready(_)));
     assert!(shown(&ui).contains("This may not be a Crazyflie. To confirm, type unknown"), "{}", shown(&ui));
-    // Neither the key of a plan nor Enter alone is a consent.
+    // Neither w nor Enter alone confirms the plan.
     ui.key('w');
     ui.enter();
     assert!(flash(&ui, 1) == before);
@@ -527,7 +531,7 @@ fn a_stranger_in_a_batch_is_flashed_only_from_its_row_and_after_a_typed_word() {
     assert_eq!(flash(&ui, 1)[0x4000..0x4000 + SEED_LEN], image);
 }
 
-/// The key would start a job on the drone that is selected instead.
+/// The drone of the row is unplugged, so the key could start a job only on another drone.
 #[test]
 fn an_opened_row_does_not_flash_another_drone() {
     let mut ui = Interface::new("two");
@@ -550,7 +554,7 @@ fn an_opened_row_does_not_flash_another_drone() {
 
 /// While the jobs run, the scanner does not list their drones.
 #[test]
-fn an_opened_row_flashes_its_own_drone_once_that_is_listed_again() {
+fn an_opened_row_flashes_its_own_drone_once_it_is_listed_again() {
     let mut ui = Interface::new("two");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('a');
@@ -574,7 +578,7 @@ fn an_opened_row_flashes_its_own_drone_once_that_is_listed_again() {
 
 /// At a station, the rows of drones that were unplugged stay in the table.
 #[test]
-fn the_keys_of_an_unplugged_drone_say_that_it_is_gone() {
+fn the_keys_for_an_unplugged_drone_report_that_it_is_not_plugged_in() {
     let mut ui = Interface::new("two");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('a');
@@ -596,7 +600,7 @@ fn the_keys_of_an_unplugged_drone_say_that_it_is_gone() {
 
 /// One drone was flashed alone and unplugged; then the others were flashed together.
 #[test]
-fn looking_at_a_row_does_not_change_what_is_undone() {
+fn opening_a_row_does_not_change_what_is_undone() {
     let mut ui = Interface::new("fleet-dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.confirm('f');
@@ -639,12 +643,12 @@ fn an_undo_goes_to_the_drone_that_was_flashed() {
         ui.look();
         assert_eq!(ui.app.devices.position(), 1);
     }
-    // Retrying the undo changes nothing. On the home screen the file is selected again.
+    // Retrying the undo changes nothing. On the home screen, the file is the chosen one again.
     ui.key('t');
     ui.until(|event| matches!(event, Event::Finished(_)));
     assert_eq!(flash(&ui, 1), before[1]);
     ui.enter();
-    assert!(matches!(ui.app.image, Slot::Ready(..)), "the file is selected again");
+    assert!(matches!(ui.app.image, Slot::Ready(..)), "the file is the chosen one again");
 }
 
 /// An undo of an undo writes the newer firmware again.
@@ -666,7 +670,7 @@ fn an_undo_can_be_undone_and_without_a_drone_it_changes_nothing() {
         assert_eq!(crc32fast::hash(&ui.world.flash()), crc32fast::hash(expected));
     }
     ui.enter();
-    assert!(matches!(&ui.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")));
+    assert!(matches!(&ui.app.image, Slot::Ready(file, _) if file.path.ends_with("cf2.bin")));
 }
 
 /// A single key must not overwrite what another program has flashed since.
@@ -727,8 +731,8 @@ fn a_drone_that_was_running_can_be_unplugged_while_flashing_and_the_job_waits_fo
     );
 }
 
-/// A selected firmware is ignored, because the backup contains its own. The boards of that firmware are checked as
-/// usual.
+/// The chosen firmware is ignored, because the backup contains its own. The boards of the backup's firmware are checked
+/// as usual.
 #[test]
 fn a_backup_is_restored_as_a_whole_and_only_to_a_matching_board() {
     let backup = |firmware: &[u8]| {
@@ -765,14 +769,14 @@ fn one_key_and_a_confirmation_put_back_the_previous_firmware() {
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     for key in ['f', 'u'] {
         ui.confirm(key);
-        // The drone is running now: bring it back into DFU mode by hand.
+        // The drone is running now: put it back into DFU mode by hand.
         ui.world.bus.with(0, |drone, now| drone.power_on_by_hand(now));
         ui.look();
     }
     assert_eq!(ui.world.flash(), before);
 }
 
-/// Holding a key down confirms nothing. A single press does, once the plan has been shown for a while.
+/// A single press confirms the plan, but only once the plan has been shown for a while.
 #[test]
 fn a_held_key_does_not_confirm_a_plan() {
     let mut ui = Interface::new("dfu");
@@ -800,18 +804,18 @@ fn a_key_typed_before_the_plan_could_be_read_does_not_confirm_it() {
     let mut ui = Interface::new("dfu");
     ui.choose(Which::Image, "cf2.bin", &firmware("2026.08", SEED_LEN));
     ui.key('f');
-    let preview = loop {
+    let question = loop {
         ui.take(|_| true);
         if let Some(Stage::Asking(question)) = ui.app.job().map(|view| &view.stage) {
             break question.clone();
         }
     };
-    assert!(preview.until_read(preview.shown).is_some());
+    assert!(question.until_read(question.shown).is_some());
     let mut app = ui.app.clone();
-    app.now = preview.shown;
-    let effects = update(&mut app, preview.shown + Duration::from_millis(600), Msg::Key(Key::Char('w')));
+    app.now = question.shown;
+    let effects = update(&mut app, question.shown + Duration::from_millis(600), Msg::Key(Key::Char('w')));
     assert!(effects.is_empty());
-    let effects = update(&mut app, preview.shown + Duration::from_millis(900), Msg::Key(Key::Char('w')));
+    let effects = update(&mut app, question.shown + Duration::from_millis(900), Msg::Key(Key::Char('w')));
     assert_eq!(effects, [Effect::Proceed]);
 }
 
@@ -938,7 +942,7 @@ fn the_log_fills_its_panel_when_it_is_scrolled() {
     assert_eq!(shown(&ui), top);
 }
 
-/// The next letter goes where the cursor is, and a path longer than its row scrolls to keep the cursor in view.
+/// A path longer than its row scrolls to keep the cursor in view.
 #[test]
 fn a_path_is_edited_at_its_cursor() {
     let mut ui = Interface::new("healthy");
@@ -998,13 +1002,17 @@ fn an_unusable_file_does_not_replace_the_chosen_one() {
     "/empty.bin".chars().for_each(|letter| ui.key(letter));
     ui.enter();
     let path = match &ui.app.image {
-        Slot::Loading(path) => path.clone(),
+        Slot::Loading(file) => file.path.clone(),
         other => panic!("{other:?}"),
     };
     let problem = cfdfu::report::image_error(&cfdfu::image::ImageError::Empty);
     ui.send(Msg::Loaded(Which::Image, path, Err(problem)));
     assert!(ui.app.notice.as_ref().is_some_and(|(text, _)| text.contains("the file is empty")));
-    assert!(matches!(&ui.app.image, Slot::Ready(path, _) if path.ends_with("cf2.bin")), "{:?}", ui.app.image);
+    assert!(
+        matches!(&ui.app.image, Slot::Ready(file, _) if file.path.ends_with("cf2.bin")),
+        "{:?}",
+        ui.app.image
+    );
 }
 
 #[test]

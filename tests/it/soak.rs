@@ -74,7 +74,7 @@ fn soak() {
                 | Screen::Batch(_)
                 | Screen::Row(_)
                 | Screen::Console(_) => {
-                    panic!("flash {n}: no file, or a batch")
+                    panic!("flash {n}: an unexpected screen")
                 }
             }
         }

@@ -33,23 +33,23 @@ fn no_job_takes_longer_than_its_limit_on_the_simulated_chip() {
     *changed.last_mut().unwrap() ^= 1;
     let full = firmware("2026.08", FULL_LEN);
     let with_defaults = |task: &mut FlashTask| task.keep = Keep::Copy;
-    let bare = |_: &mut FlashTask| {};
-    let on = |world: &World| seconds(world, &image, bare);
+    let without_undo = |_: &mut FlashTask| {};
+    let seconds_without_undo = |world: &World| seconds(world, &image, without_undo);
 
     let mut rows = vec![
         ("243,176 bytes, by default", 4.8, seconds(&World::new("dfu"), &image, with_defaults)),
-        ("--no-undo", 4.3, on(&World::new("dfu"))),
+        ("--no-undo", 4.3, seconds_without_undo(&World::new("dfu"))),
         ("--no-undo --byte-mode", 9.2, seconds(&World::new("dfu"), &image, |task| task.width = Width::Byte)),
-        ("onto a blank chip, --no-undo", 2.6, on(&World::new("erased"))),
+        ("onto a blank chip, --no-undo", 2.6, seconds_without_undo(&World::new("erased"))),
     ];
     let world = World::new("dfu");
-    on(&world);
+    seconds_without_undo(&world);
     rows.push(("the same image again", 0.55, seconds(&world, &image, with_defaults)));
     rows.push(("one byte changed at the end", 2.9, seconds(&world, &changed, with_defaults)));
     // Overwrite another image of that size, so that every sector is erased.
     let world = World::new("dfu");
-    seconds(&world, &firmware("2026.04", FULL_LEN), bare);
-    rows.push(("1,032,192 bytes, --no-undo", 16.3, seconds(&world, &full, bare)));
+    seconds(&world, &firmware("2026.04", FULL_LEN), without_undo);
+    rows.push(("1,032,192 bytes, --no-undo", 16.3, seconds(&world, &full, without_undo)));
     let backup = Job::new(Task::Backup(Span::between(LOADER_BASE, FLASH_END).unwrap()));
     rows.push(("backup of 1 MiB", 2.0, World::new("dfu").run(backup).report.took.as_secs_f64()));
     for (job, limit, took) in &rows {
@@ -71,7 +71,7 @@ fn a_job_waits_for_a_slow_chip() {
     }
 }
 
-/// Flashes eight drones, each on a wire of its own, twice with the same image. Returns the seconds that the second batch
+/// Flashes eight drones, each on its own wire, twice with the same image. Returns the seconds that the second batch
 /// takes from its start until the last drone is done.
 fn seconds_of_the_same_batch_again(scenario: &str, leave: Leave) -> f64 {
     const COUNT: usize = 8;

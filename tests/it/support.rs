@@ -94,7 +94,7 @@ fn check_order(events: &[Event]) {
                 assert!(done <= total);
                 match current {
                     Some((same, before)) if same == *phase => assert!(*done >= before),
-                    // After verifying, writing continues with the commit word.
+                    // After verifying, writing continues with the first word of the firmware.
                     _ => assert!(*done == 0 || *phase == Phase::Write, "{phase:?} starts at {done}"),
                 }
                 current = Some((*phase, *done));

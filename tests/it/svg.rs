@@ -6,7 +6,7 @@ use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
 const CELL: (u16, u16) = (8, 17);
-/// The background and text colours of a terminal.
+/// The background and text colours of a dark terminal.
 pub const DARK: (&str, &str) = ("#16181d", "#d6d8dc");
 pub const LIGHT: (&str, &str) = ("#ffffff", "#202226");
 
@@ -28,7 +28,7 @@ pub fn picture(buffer: &Buffer, (paper, ink): (&str, &str)) -> String {
                 text.push_str(buffer[(x, y)].symbol());
                 x += 1;
             }
-            run(&mut svg, first, &text, (start, y, x - start), (paper, ink));
+            draw_run(&mut svg, first, &text, (start, y, x - start), (paper, ink));
         }
     }
     svg.push_str("</g>\n</svg>\n");
@@ -40,7 +40,7 @@ fn same_style(a: &Cell, b: &Cell) -> bool {
 }
 
 /// Appends cells of one style, stretched to their columns so that any font keeps them aligned.
-fn run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (paper, ink): (&str, &str)) {
+fn draw_run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (paper, ink): (&str, &str)) {
     let reversed = style.modifier.contains(Modifier::REVERSED);
     let (x, y) = (at.0 * CELL.0 + 8, at.1 * CELL.1 + 8);
     let width = at.2 * CELL.0;
@@ -68,8 +68,8 @@ fn run(svg: &mut String, style: &Cell, text: &str, at: (u16, u16, u16), (paper, 
     );
 }
 
-/// Draws borders, blocks and bars as shapes that fill their cells, as a terminal does: a font leaves gaps between the
-/// rows. Returns the rest of the text, with spaces for what was drawn.
+/// Draws borders, blocks and bars as shapes that fill their cells, as a terminal does: drawn with a font, they would
+/// have gaps between the rows. Returns the rest of the text, with spaces for what was drawn.
 fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String {
     let (width, height) = (f32::from(CELL.0), f32::from(CELL.1));
     let chars: Vec<char> = text.chars().collect();
@@ -78,8 +78,8 @@ fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String
     while at < chars.len() {
         let symbol = chars[at];
         let count = chars[at..].iter().take_while(|&&other| other == symbol).count();
-        let left = f32::from(x) + width * count_of(at);
-        let (top, run) = (f32::from(y), width * count_of(count));
+        let left = f32::from(x) + width * to_f32(at);
+        let (top, run) = (f32::from(y), width * to_f32(count));
         let (middle, centre) = (top + height / 2.0, left + width / 2.0);
         let mut fill = |x: f32, y: f32, width: f32, height: f32, opacity: f32| {
             let opacity = if opacity < 1.0 { format!(" opacity=\"{opacity}\"") } else { String::new() };
@@ -88,11 +88,11 @@ fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String
                 "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" fill=\"{ink}\"{opacity}/>"
             );
         };
-        let eighths = |first: char| count_of(symbol as usize - first as usize + 1) / 8.0;
+        let eighths = |first: char| to_f32(symbol as usize - first as usize + 1) / 8.0;
         match symbol {
             '─' => fill(left, middle - 0.5, run, 1.0, 1.0),
             '━' => fill(left, middle - 1.5, run, 3.0, 1.0),
-            '│' => (0..count).for_each(|n| fill(centre - 0.5 + width * count_of(n), top, 1.0, height, 1.0)),
+            '│' => (0..count).for_each(|n| fill(centre - 0.5 + width * to_f32(n), top, 1.0, height, 1.0)),
             '█' => fill(left, top, run, height, 1.0),
             '░' => fill(left, top, run, height, 0.25),
             '▒' => fill(left, top, run, height, 0.5),
@@ -129,7 +129,7 @@ fn shapes(svg: &mut String, text: &str, (x, y): (u16, u16), ink: &str) -> String
 }
 
 /// Converts a number of cells to `f32`; a screen has few enough for an exact conversion.
-fn count_of(n: usize) -> f32 {
+fn to_f32(n: usize) -> f32 {
     f32::from(u16::try_from(n).unwrap_or(u16::MAX))
 }
 

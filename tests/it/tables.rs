@@ -39,8 +39,8 @@ fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
         format!("| {} |{usb} {} | {} |\n", row.leds, row.meaning, row.helps).replace("|  |", "| |")
     };
     let all: String = SYMPTOMS.iter().map(|symptom| row(symptom, true)).collect();
-    let few = SYMPTOMS.iter().filter(|symptom| symptom.in_readme);
-    let few: String = few.map(|symptom| row(symptom, false)).collect();
+    let in_readme = SYMPTOMS.iter().filter(|symptom| symptom.in_readme);
+    let in_readme: String = in_readme.map(|symptom| row(symptom, false)).collect();
     let files = [
         (
             "docs/troubleshooting.md",
@@ -50,7 +50,7 @@ fn the_documentation_lists_the_symptoms_of_the_wizard_and_the_help() {
         (
             "README.md",
             "| the LEDs (M1 is red, M2 and M3 are blue) | what it means | what to do |\n|---|---|---|\n",
-            few,
+            in_readme,
         ),
     ];
     for (name, head, rows) in files {

@@ -188,9 +188,8 @@ fn the_picker_shows_the_kind_of_each_file_and_chooses_one() {
     session.until("No such file");
 }
 
-/// A key ends the console, and so do Ctrl-C and the time limit. The process ends, too, and the terminal is as before.
 #[test]
-fn the_console_ends_at_a_key() {
+fn the_console_ends_after_a_key_or_its_time_limit_and_restores_the_terminal() {
     for (arguments, key) in [
         (&["console", "--demo"][..], Some(" ")),
         (&["console", "--demo"], Some("\u{3}")),
@@ -205,7 +204,7 @@ fn the_console_ends_at_a_key() {
             session.press(key);
         }
         assert_eq!(session.ended(), 0, "{key:?}");
-        assert_ne!(settings(&session), during, "echo and lines are back");
+        assert_ne!(settings(&session), during, "echo and line mode are on again");
     }
 }
 
@@ -365,7 +364,7 @@ fn a_terminal_with_an_absurd_size_does_not_stop_the_interface() {
 
 /// A pipe can be read only once, so it is not read again when a job begins.
 #[test]
-fn a_firmware_from_a_pipe_is_flashed() {
+fn firmware_from_a_pipe_is_flashed() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pipe.bin");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -401,7 +400,7 @@ fn the_palette_follows_the_background_of_the_terminal() {
     assert_eq!(session.ended(), 0);
 }
 
-/// In real time, with the thread and the supervisor of the program: the key reaches the worker while the LEDs blink.
+/// Runs in real time, with the threads of the program, so that the key has to reach the worker while the LEDs blink.
 #[test]
 fn a_drone_blinks_until_a_key_is_pressed_and_can_then_be_flashed() {
     let mut session = Session::start(&["cf2.bin", "--demo"], &[]);
@@ -414,7 +413,7 @@ fn a_drone_blinks_until_a_key_is_pressed_and_can_then_be_flashed() {
     session.press("f");
     session.agree();
     session.until("Flashed and verified");
-    // The interface ends while the LEDs blink, and does not wait until they have blinked for long enough.
+    // The interface also ends while the LEDs blink, without waiting for the end of their 30 s.
     session.press("\r");
     session.until("Crazyflie 2.x, running");
     session.press("g");
@@ -426,7 +425,7 @@ fn a_drone_blinks_until_a_key_is_pressed_and_can_then_be_flashed() {
     session.is_restored();
 }
 
-/// Each drone of the fleet has another story; the one with another board is refused, and the rest is flashed.
+/// The drones of the fleet differ: one has a different board and is refused, and another already has this version.
 #[test]
 fn all_drones_are_flashed_at_once_after_one_plan() {
     let mut session = Session::start(&["--demo=fleet"], &[]);
@@ -441,7 +440,7 @@ fn all_drones_are_flashed_at_once_after_one_plan() {
     thread::sleep(Duration::from_secs(1));
     session.press("w");
     session.until("erase");
-    // One is stopped, and runs again when the user asks for it.
+    // The job of one drone is stopped, and then run again.
     session.press("x");
     let screen = session.until("Drones: 8 of 8 done");
     assert!(screen.contains("stopped"), "{screen}");
@@ -449,7 +448,7 @@ fn all_drones_are_flashed_at_once_after_one_plan() {
     session.until("Drones: 7 of 8 done");
     let screen = session.until("Drones: 8 of 8 done");
     assert!(screen.contains("6 flashed, 1 unchanged, 1 refused"), "{screen}");
-    // The row of the refused drone opens its outcome, and Esc comes back.
+    // The row of the refused drone opens its outcome, and Esc returns to the table.
     session.press("jjjjj");
     session.until("56004F000551343036333233");
     session.press("\r");

@@ -8,14 +8,14 @@ use crate::report;
 
 /// The job that identifies the selected device, unless that device is already identified or in use.
 pub(super) fn identify(app: &mut App) -> Option<Effect> {
-    let blinks = app.is_blinking();
+    let is_blinking = app.is_blinking();
     let devices = &mut app.devices;
     let device = devices.selected().filter(|device| device.open_error.is_none())?;
-    let seen = devices.identified.as_ref().is_some_and(|it| it.device == *device);
+    let is_identified = devices.identified.as_ref().is_some_and(|it| it.device == *device);
     // Another instance that waits for a drone takes precedence.
-    let is_awaited = devices.other_instances.iter().any(|work| work.port.is_empty());
+    let is_awaited = devices.other_instances.iter().any(|other| other.port.is_empty());
     let busy = app.detached || devices.is_identifying() || devices.held_by().is_some() || is_awaited;
-    if app.screen != Screen::Home || seen || busy || blinks {
+    if !needs_board(&app.screen) || is_identified || busy || is_blinking {
         return None;
     }
     let device = device.clone();
@@ -23,6 +23,11 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     devices.heard_from = app.log.pushed();
     devices.identified = Some(BackgroundIdentify { device, known: None, is_under_way: true });
     Some(Effect::Identify(Box::new(job)))
+}
+
+/// Whether the screen shows the board, so that no job runs. The page of releases chooses the file for the board.
+fn needs_board(screen: &Screen) -> bool {
+    matches!(screen, Screen::Home | Screen::Releases(_))
 }
 
 pub(super) fn on_event(app: &mut App, event: Event) {
@@ -46,13 +51,13 @@ pub(super) fn on_event(app: &mut App, event: Event) {
     }
 }
 
-/// Handles the end of a background identify. On any screen but Home, drops the result, because a job may change the
+/// Handles the end of a background identify. On screens that do not need the board, drops the result, because a job may change the
 /// drone.
 pub(super) fn ended(app: &mut App) {
     let is_blinking = app.is_blinking();
     match &mut app.devices.identified {
-        // An identify that a blink cut short is dropped, so that it runs again after the blink.
-        Some(identified) if app.screen == Screen::Home && (identified.known.is_some() || !is_blinking) => {
+        // An identify that was stopped for a blink is dropped, so that it runs again afterwards.
+        Some(identified) if needs_board(&app.screen) && (identified.known.is_some() || !is_blinking) => {
             identified.is_under_way = false;
         }
         identified => *identified = None,

@@ -46,9 +46,10 @@ fn begin(app: &mut App) -> Vec<Effect> {
         effects.push(Effect::Cancel);
     }
     let mut before = None;
-    if let (Some(path), true) = (app.image.path().cloned(), !app.files_of_job().is_empty()) {
-        before = Some(Box::new(std::mem::replace(&mut app.image, Slot::Loading(path.clone()))));
-        effects.push(Effect::Reread(Which::Image, path));
+    if let (Some((which, path, _)), Slot::Ready(file, _)) = (app.file_on_disk(Which::Image), &app.image) {
+        let loading = Slot::Loading(file.clone());
+        before = Some(Box::new(std::mem::replace(&mut app.image, loading)));
+        effects.push(Effect::Reread(which, path));
     }
     app.over = None;
     (app.goal, app.goal_is_explicit) = (Goal::Flash, true);
@@ -60,7 +61,7 @@ fn begin(app: &mut App) -> Vec<Effect> {
     effects
 }
 
-/// The file could not be read again: the batch flashes what was read when it was chosen.
+/// Handles a file that cannot be read again: the batch flashes what was read when the file was chosen.
 pub(super) fn not_reread(app: &mut App, which: Which) -> Vec<Effect> {
     if let Screen::Batch(view) = &mut app.screen
         && let Some(before) = view.before.take()
@@ -70,7 +71,7 @@ pub(super) fn not_reread(app: &mut App, which: Which) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Exactly these drones take part.
+/// The policy of a fleet in which exactly these drones take part.
 fn policy(planned: Vec<DroneAt>, job: Job) -> Policy {
     Policy {
         job,
@@ -84,7 +85,7 @@ fn policy(planned: Vec<DroneAt>, job: Job) -> Policy {
     }
 }
 
-/// Confirms the plan: flashes all drones.
+/// Confirms the plan and flashes all drones.
 fn write(app: &mut App) -> Vec<Effect> {
     if !app.is_asking() || super::job::is_too_soon(app) {
         return Vec::new();
@@ -123,7 +124,7 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
     apply(app, FleetMsg::Stop)
 }
 
-/// The message for the selected row.
+/// Sends a message for the selected row.
 fn on_selected(app: &mut App, msg: fn(usize) -> FleetMsg) -> Vec<Effect> {
     let Some(view) = app.batch_mut() else { return Vec::new() };
     let msg = msg(view.at);
@@ -186,7 +187,7 @@ fn outcome(view: &BatchView, now: Duration) -> Option<(Box<Report>, JobFacts)> {
     Some((row.report.clone()?, JobFacts { device, ended, ..facts }))
 }
 
-/// An event of a row's job.
+/// Handles an event of a row's job.
 pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
     let now = app.now;
     let Some(view) = app.batch_mut() else { return Vec::new() };
@@ -197,7 +198,7 @@ pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
     if let Some(job) = view.job_mut(id) {
         match event.clone() {
             Event::Log(level, entry) => job.log.record(now, level, entry),
-            // The copies of many drones would take much memory.
+            // The flash contents of many drones would take up too much memory.
             Event::Ready(preview) => {
                 let preview = Box::new(Preview { before: None, ..*preview });
                 follow(&mut job.view, &mut job.map, now, Event::Ready(preview));
@@ -219,7 +220,7 @@ pub(super) fn on_event(app: &mut App, id: usize, event: Event) -> Vec<Effect> {
     apply(app, FleetMsg::Event(id, event))
 }
 
-/// A row's job has ended.
+/// Handles the end of a row's job.
 pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
     let Ended { report, next, undo, others, .. } = ended;
     let now = app.now;
@@ -230,29 +231,29 @@ pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
     if let Some(view) = app.batch_mut().filter(|view| view.stage == BatchStage::Flashing) {
         view.facts_mut(id).undo = Some(Undo::of(undo));
         if let Some(job) = view.job_mut(id) {
-            // It may hold the last reference to the plan's bytes.
+            // The preview may hold the last reference to the plan's bytes.
             (job.view.facts.preview, job.view.waiting) = (None, None);
             for other in &others {
                 job.log.push(now, Level::Warning, &other.to_string());
             }
-            // The user has stopped it.
+            // A job that the user has stopped is not resumed.
             rest = rest.filter(|_| !job.view.stopping);
             if rest.is_some() {
                 job.log.push(now, Level::Warning, &report::headline(&report));
             }
         }
         view.forget_old_rows();
-        // What an earlier job of this drone kept is no longer its last change.
+        // A backup from an earlier job of this drone does not undo the drone's last change any more.
         let device = view.fleet.rows.get(id).map(|row| row.device.clone());
-        let is_of_row = |before: &Backup| device.is_some_and(|device| before.drone.is(&device));
-        if matches!(&app.undo, Undo::Ready(before) if is_of_row(before)) {
+        let is_of_row = |backup: &Backup| device.is_some_and(|device| backup.drone.is(&device));
+        if matches!(&app.undo, Undo::Ready(backup) if is_of_row(backup)) {
             app.undo = Undo::Nothing(NoUndo::default());
         }
     }
     apply(app, FleetMsg::Ended(id, Box::new(report), rest))
 }
 
-/// The terminal is gone: jobs that have changed their drones finish, everything else ends.
+/// Handles the loss of the terminal. Jobs that have changed their drones finish; everything else ends.
 pub(super) fn detach(app: &mut App) -> Vec<Effect> {
     if app.batch().is_some_and(BatchView::is_active) {
         apply(app, FleetMsg::HangUp)
@@ -262,12 +263,12 @@ pub(super) fn detach(app: &mut App) -> Vec<Effect> {
 }
 
 pub(super) fn apply(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
-    let effects = applied(app, msg);
+    let effects = update_fleet(app, msg);
     follow_row(app);
     effects
 }
 
-fn applied(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
+fn update_fleet(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
     let now = app.now;
     // Not `App::batch_mut`, because the log is changed as well.
     let ((Screen::Batch(view) | Screen::Row(view), _) | (Screen::Outcome(..), Some(view))) =
@@ -326,7 +327,7 @@ fn applied(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
                     app.over = None;
                     app.rhythm.closed_question = Some(now);
                 }
-                effects.extend(over(view, app.detached, now, &mut app.ended));
+                effects.extend(end(view, app.detached, now, &mut app.ended));
                 if view.stage == BatchStage::Identifying {
                     app.screen = Screen::Home;
                 }
@@ -334,15 +335,15 @@ fn applied(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
             }
         }
     }
-    // A repeated job, or waiting for more drones, resumes the batch.
+    // Repeating a job or waiting for more drones makes the batch active again.
     if view.stage == BatchStage::Over && !view.fleet.is_over() {
         view.stage = BatchStage::Flashing;
     }
     effects
 }
 
-/// Handles the end of all jobs.
-fn over(view: &mut BatchView, detached: bool, now: Duration, exit: &mut Option<report::Exit>) -> Vec<Effect> {
+/// Handles the end of all jobs of a stage.
+fn end(view: &mut BatchView, detached: bool, now: Duration, exit: &mut Option<report::Exit>) -> Vec<Effect> {
     match view.stage {
         BatchStage::Identifying if detached => vec![Effect::Quit],
         BatchStage::Identifying if !view.stopping => {

@@ -1,5 +1,5 @@
-//! Blinks the LEDs of a running drone, so that the user can see which one it is. The worker runs the blinking as a job,
-//! and the overlay stays until the worker has released the LEDs, because no other job can start before that.
+//! Blinks the LEDs of a running drone, so that the user can see which drone it is. The worker runs the blinking as a
+//! job, and the overlay stays until the worker has released the LEDs, because no other job can start before that.
 
 use std::time::Duration;
 

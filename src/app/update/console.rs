@@ -1,6 +1,6 @@
-//! The console of the running drone in the interface: opens it, collects its lines, and closes it. It begins with the
-//! lines that earlier jobs have read, because the drone sends each line only once. The drone's link goes back to the
-//! radio when the console's job ends, so the screen stays until then.
+//! The console of the running drone in the interface: opens the console, collects its lines, and closes it. The first
+//! lines are those that earlier jobs have read, because the drone sends each line only once. The console's job switches
+//! the drone's link back to the radio before it ends, so the screen stays until then.
 
 use crate::app::log::Log;
 use crate::app::{App, ConsoleView, Effect, Screen, log};
@@ -36,7 +36,7 @@ fn level(line: &str) -> Level {
     if log::is_error(line) { Level::Warning } else { Level::Info }
 }
 
-/// Ends the job. The screen closes when it has ended.
+/// Ends the console's job. The screen closes once the job has ended.
 pub(super) fn close(app: &mut App) -> Vec<Effect> {
     match &mut app.screen {
         Screen::Console(view) if !view.closing => {

@@ -11,7 +11,10 @@ use crate::plan::admission::{self, Overrides};
 use crate::report::{self, Problem};
 
 pub(super) fn open_picker(app: &mut App, which: Which, then: Option<Goal>) -> Vec<Effect> {
-    let beside = app.slot(which).path().or(app.image.path()).and_then(|path| path.parent());
+    // The cache of releases is not the user's folder.
+    let own = |slot: &'_ Slot| slot.path().filter(|_| !slot.is_release()).cloned();
+    let beside = own(app.slot(which)).or_else(|| own(&app.image));
+    let beside = beside.as_deref().and_then(|path| path.parent());
     let usual = app.folder.as_deref().unwrap_or(".".as_ref());
     let folder = beside.filter(|folder| folder.is_absolute()).unwrap_or(usual).to_owned();
     // Esc returns to Home, not to an opened row.
@@ -36,7 +39,7 @@ pub(super) fn choose_entry(app: &mut App) -> Vec<Effect> {
         (None, Some(entry)) => entry.path.clone(),
         (None, None) => return Vec::new(),
     };
-    let before = mem::replace(slot(app, which), Slot::Loading(path.clone()));
+    let before = mem::replace(slot(app, which), Slot::Loading(path.clone().into()));
     if let (Screen::Pick(_, _, picker), Slot::Ready(..)) = (&mut app.screen, &before) {
         picker.before = Some(Box::new(before));
     }
@@ -58,10 +61,11 @@ pub(super) fn on_loaded(
     path: PathBuf,
     result: Result<Box<Image>, Problem>,
 ) -> Option<Goal> {
-    // Another file has been chosen in the meantime.
-    if !matches!(slot(app, which), Slot::Loading(expected) if *expected == path) {
-        return None;
-    }
+    let file = match slot(app, which) {
+        Slot::Loading(file) if file.path == path => file.clone(),
+        // Another file has been chosen in the meantime.
+        _ => return None,
+    };
     let admitted = result.and_then(|image| {
         let refusal = match which {
             // An image that is not recognised is accepted: the plan asks for a typed word.
@@ -72,12 +76,13 @@ pub(super) fn on_loaded(
     });
     let then = match &app.screen {
         Screen::Pick(picking, then, _) if *picking == which => Some(*then),
-        Screen::Releases(view) if view.which == which => Some(view.then),
+        // A file that was chosen in the picker and loads late does not close this page.
+        Screen::Releases(view) if view.which == which && file.is_release() => Some(view.then),
         _ => None,
     };
     match admitted {
         Ok(image) => {
-            *slot(app, which) = Slot::Ready(path, image);
+            *slot(app, which) = Slot::Ready(file, image);
             if let Some(then) = then {
                 app.screen = Screen::Home;
                 return then;
@@ -108,7 +113,11 @@ pub(super) fn on_changed(
 ) -> Option<Goal> {
     let is_wanted = app.job().is_some_and(|view| view.stage == Stage::Looking && !view.stopping);
     app.screen = Screen::Home;
-    *slot(app, which) = Slot::Loading(path.clone());
+    let file = match slot(app, which) {
+        Slot::Ready(file, _) => file.clone(),
+        _ => path.clone().into(),
+    };
+    *slot(app, which) = Slot::Loading(file);
     on_loaded(app, which, path, result);
     (is_wanted && app.slot(which).image().is_some()).then_some(app.goal)
 }

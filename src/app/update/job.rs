@@ -55,12 +55,12 @@ pub(super) fn begin(app: &mut App, goal: Goal, source: Source) -> Vec<Effect> {
 
 /// Writes the backup to the drone that it was read from.
 pub(super) fn undo(app: &mut App) -> Vec<Effect> {
-    let Some(Undo::Ready(before)) = app.undo().cloned() else {
+    let Some(Undo::Ready(backup)) = app.undo().cloned() else {
         let why = app.why_no_undo().unwrap_or_default();
         app.notify(why);
         return Vec::new();
     };
-    let goal = match before.which() {
+    let goal = match backup.which() {
         Which::Loader => Goal::Restore,
         Which::Image => Goal::Flash,
     };
@@ -68,10 +68,10 @@ pub(super) fn undo(app: &mut App) -> Vec<Effect> {
         app.notify(why);
         return Vec::new();
     }
-    if let Some(at) = app.devices.list().iter().position(|device| before.drone.is(device)) {
+    if let Some(at) = app.devices.list().iter().position(|device| backup.drone.is(device)) {
         app.devices.select(at);
     }
-    begin(app, goal, Source::Undo(before))
+    begin(app, goal, Source::Undo(backup))
 }
 
 /// Starts the same job again.
@@ -111,8 +111,8 @@ pub(super) fn wizard_moved(app: &mut App, change: impl FnOnce(&mut Wizard, Durat
         }
         (Move::Arrived, Aim::Begin(source)) => {
             let source = source.clone();
-            let dfu = |device: &Device| device.mode == Mode::Dfu;
-            let at = app.devices.list().iter().position(dfu).unwrap_or(0);
+            let is_in_dfu = |device: &Device| device.mode == Mode::Dfu;
+            let at = app.devices.list().iter().position(is_in_dfu).unwrap_or(0);
             app.devices.select(at);
             let goal = app.goal_of_wizard();
             let mut effects = vec![Effect::Bell(1)];
@@ -128,8 +128,8 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
     let firmware = app.firmware_of_restore();
     let chosen = app.slot(app.goal.file()).image();
     let (image, firmware, drone) = match (&source, chosen) {
-        (Source::Undo(before), _) => {
-            (Ok(before.image.clone()), before.content.firmware(), Some(before.drone.clone()))
+        (Source::Undo(backup), _) => {
+            (Ok(backup.image.clone()), backup.content.firmware(), Some(backup.drone.clone()))
         }
         (Source::Chosen, Some(loader)) if app.goal == Goal::Restore => {
             let image = admission::restore(loader, firmware, Overrides::default());
@@ -142,7 +142,7 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
     };
     let (change, expected) = match &source {
         Source::Chosen => (Change::Flash, Vec::new()),
-        Source::Undo(before) => (Change::Undo, expected(app, before)),
+        Source::Undo(backup) => (Change::Undo, expected(app, backup)),
     };
     let task = match image {
         Ok(image) => {
@@ -163,12 +163,12 @@ fn start(app: &mut App, source: Source) -> Vec<Effect> {
 }
 
 /// What must still be on the drone for this undo. After an interrupted undo, nothing is required.
-fn expected(app: &App, before: &Backup) -> Vec<Piece> {
+fn expected(app: &App, backup: &Backup) -> Vec<Piece> {
     match app.undo() {
-        Some(Undo::Ready(now)) if now.image == before.image && now.drone.may_be(&before.drone) => {
-            now.expected.clone()
+        Some(Undo::Ready(last)) if last.image == backup.image && last.drone.may_be(&backup.drone) => {
+            last.expected.clone()
         }
-        _ => before.expected.clone(),
+        _ => backup.expected.clone(),
     }
 }
 
@@ -181,7 +181,7 @@ fn resume_job(app: &mut App, resume: Resume) -> Vec<Effect> {
         return Vec::new();
     };
     app.devices.select(at);
-    app.log.push(app.now, Level::Info, "The drone is back: resuming where the job stopped");
+    app.log.push(app.now, Level::Info, "The drone is back: carrying on where it stopped");
     show(app, facts, Confirm::Go);
     vec![Effect::Bell(1), Effect::Resume(job)]
 }
@@ -190,7 +190,7 @@ fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
     let facts = JobFacts { progress: Progress::default(), ..facts };
     app.devices.remember();
     app.devices.map = [None; SECTORS];
-    // From here on, the rows of a batch no longer tell what is on its drones.
+    // From here on, the rows of a batch no longer show what is on its drones.
     app.behind = None;
     app.log.follow();
     app.screen = Screen::Job(JobView { facts, ..JobView::new(confirm) });
@@ -199,7 +199,7 @@ fn show(app: &mut App, facts: JobFacts, confirm: Confirm) {
 /// A key press that follows another this soon does not confirm, because a held key repeats about every 30 ms.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Whether a key comes too soon to confirm the plan on the screen; tells the user if so.
+/// Whether a key press is too early to confirm the plan on the screen. If so, notifies the user.
 pub(super) fn is_too_soon(app: &mut App) -> bool {
     let too_soon = app.until_read(app.now).is_some() || app.rhythm.quiet < PAUSE;
     if too_soon {
@@ -255,7 +255,7 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
 pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     match event {
         Event::Log(level, entry) => app.log.record(app.now, level, entry),
-        Event::Ready(preview) => return ready(app, preview),
+        Event::Ready(preview) => return on_ready(app, preview),
         event => {
             if let Screen::Job(view) = &mut app.screen {
                 if matches!(event, Event::Progress { phase: Phase::Erase | Phase::Write, .. }) {
@@ -269,7 +269,7 @@ pub(super) fn on_event(app: &mut App, event: Event) -> Vec<Effect> {
     Vec::new()
 }
 
-/// Applies an event to the view of its job, here or on a row of a batch.
+/// Applies an event to the view of its job, which may be the job of a row in a batch.
 pub(super) fn follow(view: &mut JobView, map: &mut SectorMap, now: Duration, event: Event) {
     match event {
         Event::Sector { index, state } => {
@@ -302,7 +302,7 @@ pub(super) fn follow(view: &mut JobView, map: &mut SectorMap, now: Duration, eve
     }
 }
 
-fn ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
+fn on_ready(app: &mut App, mut preview: Box<Preview>) -> Vec<Effect> {
     let now = app.now;
     let detached = app.detached;
     let Screen::Job(view) = &mut app.screen else { return Vec::new() };
@@ -383,7 +383,7 @@ pub(super) fn detach(app: &mut App) -> Vec<Effect> {
         // A resumed job (`Confirm::Go`) has already written.
         Some(JobView { stage: Stage::Working, .. } | JobView { confirm: Confirm::Go, .. }) => Vec::new(),
         Some(_) => stop(app),
-        // The link goes back to the radio first.
+        // The console's job first switches the drone's link back to the radio.
         None if app.console().is_some() => super::console::close(app),
         None => vec![Effect::Quit],
     }

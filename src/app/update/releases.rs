@@ -1,27 +1,30 @@
-//! The page of official releases: asks the shell for a list or a file, and takes what arrives.
+//! The page of official releases: asks the shell for a list or a file, and handles the answers.
 
 use std::mem;
 use std::path::PathBuf;
 
 use super::files;
 use crate::app::keys::ReleasesAction;
-use crate::app::releases::{ArrivedFile, ReleaseFile, ReleasesEffect, ReleasesMsg, ReleasesView, Request};
-use crate::app::{App, Effect, Goal, Screen, Slot};
+use crate::app::releases::{ArrivedFile, ReleasesEffect, ReleasesMsg, ReleasesView, Request};
+use crate::app::{App, ChosenFile, Effect, Goal, Origin, Screen, Slot};
 use crate::job::Level;
-use crate::report::Problem;
+use crate::releases::Part;
+use crate::report::{Problem, ProblemKind};
 
 pub(super) fn act(app: &mut App, action: ReleasesAction) -> Vec<Effect> {
     match action {
         ReleasesAction::Open => open(app),
+        ReleasesAction::Close => close(app),
+        ReleasesAction::Stop => stop(app).into_iter().collect(),
         action => on_page(app, action).map(|effect| ask(app, effect)).into_iter().collect(),
     }
 }
 
-/// Replaces the folder with the releases. Only what this computer keeps is read.
+/// Replaces the picker with the page of releases, which starts with the list kept on this computer.
 fn open(app: &mut App) -> Vec<Effect> {
     match mem::replace(&mut app.screen, Screen::Home) {
         Screen::Pick(which, then, picker) => {
-            let view = ReleasesView::new(which, then, picker);
+            let view = ReleasesView::new(which, then, picker, app.release_folder.clone());
             let effect = ReleasesEffect::KeptList(view.repo());
             app.screen = Screen::Releases(Box::new(view));
             vec![ask(app, effect)]
@@ -33,64 +36,83 @@ fn open(app: &mut App) -> Vec<Effect> {
     }
 }
 
+/// Returns to the picker. The folder is read again if its content arrived while the page covered it.
+fn close(app: &mut App) -> Vec<Effect> {
+    let mut effects: Vec<Effect> = stop(app).into_iter().collect();
+    match mem::replace(&mut app.screen, Screen::Home) {
+        Screen::Releases(view) => {
+            let ReleasesView { which, then, picker, .. } = *view;
+            effects.extend(picker.entries.is_none().then(|| Effect::List(picker.folder.clone())));
+            app.screen = Screen::Pick(which, then, picker);
+        }
+        screen => app.screen = screen,
+    }
+    effects
+}
+
+/// Gives up the running request.
+pub(super) fn stop(app: &mut App) -> Option<Effect> {
+    let Screen::Releases(view) = &mut app.screen else { return None };
+    let is_running = mem::replace(&mut view.request, Request::Nothing) != Request::Nothing;
+    is_running.then(|| ask(app, ReleasesEffect::Stop))
+}
+
 fn on_page(app: &mut App, action: ReleasesAction) -> Option<ReleasesEffect> {
     let board = app.devices.board().map(|board| board.code.clone());
     let Screen::Releases(view) = &mut app.screen else { return None };
     match action {
-        ReleasesAction::Open => None,
-        ReleasesAction::Close => {
-            let (which, then, picker) = (view.which, view.then, view.picker.clone());
-            let stop = (view.request != Request::Nothing).then_some(ReleasesEffect::Stop);
-            app.screen = Screen::Pick(which, then, picker);
-            stop
-        }
+        ReleasesAction::Open | ReleasesAction::Close | ReleasesAction::Stop => None,
         ReleasesAction::List => {
-            (view.request, view.problem) = (Request::List, None);
-            Some(ReleasesEffect::List(view.repo()))
+            view.problem = None;
+            let repo = view.repo();
+            let (request, effect) = match view.folder {
+                Some(_) => (Request::KeptList, ReleasesEffect::KeptList(repo)),
+                None => (Request::List, ReleasesEffect::List(repo)),
+            };
+            view.request = request;
+            Some(effect)
         }
         ReleasesAction::File => {
-            let (tag, name) = match view.file(board.as_deref()) {
-                Ok((release, asset)) => (release.tag.clone(), asset.name.clone()),
-                Err(_) => return None,
-            };
+            let (release, asset) = view.file(board.as_deref()).ok()?;
+            let (tag, name, is_kept) =
+                (release.tag.clone(), asset.name.clone(), view.is_kept(release, asset));
             let part = view.part(board.as_deref()).ok()?;
-            (view.request, view.problem) = (Request::File { name, done: 0, total: None }, None);
-            Some(ReleasesEffect::File(tag, part))
+            let request = Request::File { tag: tag.clone(), name, part: part.clone(), done: 0, total: None };
+            (view.request, view.problem) = (request, None);
+            // A file that is on this computer needs no network, even if it was removed in the meantime.
+            Some(if is_kept { ReleasesEffect::KeptFile(tag, part) } else { ReleasesEffect::File(tag, part) })
         }
         ReleasesAction::NextPlatform => {
             view.next_platform(board.as_deref());
+            view.problem = None;
             None
         }
         ReleasesAction::ShowPre => {
             let tag = view.marked().map(|release| release.tag.clone());
             view.shows_pre = !view.shows_pre;
             let at = tag.and_then(|tag| view.rows().iter().position(|release| release.tag == tag));
-            view.at = at.unwrap_or(0);
+            (view.at, view.problem) = (at.unwrap_or(0), None);
             None
-        }
-        ReleasesAction::Stop => {
-            view.request = Request::Nothing;
-            Some(ReleasesEffect::Stop)
         }
     }
 }
 
-/// Numbers a request, so that a late answer to an earlier one is not mistaken for its answer.
+/// Numbers a request, so that a late answer to an earlier request is not mistaken for the answer to this one.
 fn ask(app: &mut App, effect: ReleasesEffect) -> Effect {
     app.release_requests += 1;
     Effect::Releases(app.release_requests, effect)
 }
 
-/// Takes an answer. Returns the goal that was waiting for the file.
+/// Handles an answer. Returns the goal that was waiting for the file.
 pub(super) fn on_message(app: &mut App, number: u32, msg: ReleasesMsg) -> Option<Goal> {
     let Screen::Releases(view) = &mut app.screen else { return None };
     if number != app.release_requests {
         return None;
     }
     match msg {
-        ReleasesMsg::Bytes(arrived, of) => {
+        ReleasesMsg::Bytes(arrived, size) => {
             if let Request::File { done, total, .. } = &mut view.request {
-                (*done, *total) = (arrived, of);
+                (*done, *total) = (arrived, size);
             }
             None
         }
@@ -99,45 +121,60 @@ pub(super) fn on_message(app: &mut App, number: u32, msg: ReleasesMsg) -> Option
             match result {
                 Ok(Some(list)) => view.show(list),
                 Ok(None) => {}
-                Err(problem) => failed(app, problem),
+                Err(problem) => on_failed(app, problem),
             }
             None
         }
-        ReleasesMsg::Arrived(Ok(file)) => {
-            view.request = Request::Nothing;
-            arrived(app, *file)
-        }
-        ReleasesMsg::Arrived(Err(problem)) => {
-            view.request = Request::Nothing;
-            failed(app, problem);
-            None
+        ReleasesMsg::Arrived(result) => {
+            let request = mem::replace(&mut view.request, Request::Nothing);
+            let Request::File { tag, name, part, .. } = request else { return None };
+            match result {
+                Ok(file) => on_arrived(app, (tag, name, part), *file),
+                Err(problem) => {
+                    if problem.kind == ProblemKind::NoRelease
+                        && let Some(list) = &mut view.list
+                    {
+                        list.kept.remove(&(tag, name));
+                    }
+                    on_failed(app, problem);
+                    None
+                }
+            }
         }
     }
 }
 
-fn failed(app: &mut App, problem: Problem) {
-    app.log.push(app.now, Level::Warning, &format!("{problem}. {}", problem.advice.on_screen()));
+fn on_failed(app: &mut App, problem: Problem) {
+    // The plain interface prints the page, and the log's warnings as well.
+    if !app.spoken {
+        app.log.push(app.now, Level::Warning, &format!("{problem}. {}", problem.advice.on_screen()));
+    }
     if let Screen::Releases(view) = &mut app.screen {
         view.problem = Some(problem);
     }
 }
 
-/// Takes a file like one from the picker: it is refused if it cannot be flashed.
-fn arrived(app: &mut App, file: ArrivedFile) -> Option<Goal> {
+/// Treats a file that has arrived like one from the picker, which refuses a file that cannot be flashed. Returns the
+/// goal that was waiting for the file.
+fn on_arrived(app: &mut App, (tag, name, part): (String, String, Part), file: ArrivedFile) -> Option<Goal> {
     let Screen::Releases(view) = &mut app.screen else { return None };
     let which = view.which;
     let is_kept = file.path.is_some();
     if let Some(list) = view.list.as_mut().filter(|_| is_kept) {
-        list.kept.insert((file.tag.clone(), file.name.clone()));
+        list.kept.insert((tag.clone(), name.clone()));
     }
-    let path = file.path.unwrap_or_else(|| PathBuf::from(&file.name));
-    let before = mem::replace(files::slot(app, which), Slot::Loading(path.clone()));
+    let platform = match part {
+        Part::Firmware(platform) => Some(platform),
+        Part::Loader => None,
+    };
+    let path = file.path.unwrap_or_else(|| PathBuf::from(&name));
+    let origin = Origin::Release { tag, platform, is_kept };
+    let loading = Slot::Loading(ChosenFile { path: path.clone(), origin });
+    let before = mem::replace(files::slot(app, which), loading);
     if let (Screen::Releases(view), Slot::Ready(..)) = (&mut app.screen, &before) {
         view.picker.before = Some(Box::new(before));
     }
-    app.fetched.retain(|other| other.path != path);
-    app.fetched.push(ReleaseFile { path: path.clone(), tag: file.tag.clone(), is_kept });
-    let trust = format!("{}: {}.", file.name, file.trust);
+    let trust = format!("{name}: {}.", file.trust);
     app.log.push(app.now, Level::Info, &trust);
     app.notify(trust);
     files::on_loaded(app, which, path, Ok(file.image))

@@ -82,14 +82,14 @@ fn the_marked_goal_depends_on_what_is_plugged_in() {
 }
 
 #[test]
-fn a_drone_is_identified_once_and_its_diagnosis_marks_the_goal_that_fixes_it() {
+fn a_drone_is_identified_once_and_a_missing_bootloader_marks_the_restore() {
     let mut app = App::new(None);
-    let there = Msg::Bus(BusState::Devices(vec![device(1)]));
-    let effects = update(&mut app, Duration::ZERO, there.clone());
+    let plugged_in = Msg::Bus(BusState::Devices(vec![device(1)]));
+    let effects = update(&mut app, Duration::ZERO, plugged_in.clone());
     assert!(
         matches!(&effects[..], [Effect::Identify(job)] if job.task == Task::Identify && job.enter == Enter::Never)
     );
-    assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "a drone is identified only once");
+    assert_eq!(update(&mut app, Duration::ZERO, plugged_in.clone()), [], "a drone is identified only once");
     let protection = Some(Protection::default());
     let identity =
         Identity { board: None, loader: Some(Loader::Erased), firmware: None, protection, rom: None };
@@ -97,15 +97,15 @@ fn a_drone_is_identified_once_and_its_diagnosis_marks_the_goal_that_fixes_it() {
     assert_eq!(app.goal, Goal::Restore);
     assert!(notice_of(&app).contains("Press b to restore it"));
     assert!(app.devices.known().is_some());
-    assert_eq!(update(&mut app, Duration::ZERO, there.clone()), [], "it is already identified");
+    assert_eq!(update(&mut app, Duration::ZERO, plugged_in.clone()), [], "the drone is already identified");
     // After a reconnect, the device may be another drone.
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![])));
     assert!(app.devices.known().is_none());
-    assert_eq!(update(&mut app, Duration::ZERO, there).len(), 1);
+    assert_eq!(update(&mut app, Duration::ZERO, plugged_in).len(), 1);
 }
 
 #[test]
-fn the_end_of_a_background_identify_does_not_end_a_job_that_started_since() {
+fn the_end_of_a_background_identify_does_not_end_a_later_job() {
     let mut app = App::new(None);
     update(&mut app, Duration::ZERO, Msg::Bus(BusState::Devices(vec![device(1)])));
     app.image = Slot::Ready("x.bin".into(), Box::new(Image::parse(vec![1, 2, 3, 4, 5]).unwrap()));
@@ -216,7 +216,7 @@ fn no_key_stops_a_writing_job_without_asking() {
         assert_eq!(press(&mut app, Key::Char('q')), []);
         assert_eq!(press(&mut app, Key::Char('y')), [Effect::Cancel]);
         assert_eq!(press(&mut app, Key::Char('q')), []);
-        assert_eq!(press(&mut app, Key::Char('y')), [], "it is already stopping");
+        assert_eq!(press(&mut app, Key::Char('y')), [], "the job is already stopping");
     }
     let mut app = working();
     assert_eq!(press(&mut app, Key::Esc), []);
@@ -264,8 +264,8 @@ fn the_command_line_names_the_selected_drone_if_there_are_several() {
     assert!(!command_line(&app).contains("--device"));
 }
 
-/// After the user lets go of the button too early, Enter starts the job, and the drone enters DFU mode by
-/// itself. It must still be an undo, not a flash of the chosen file.
+/// After the user lets go of the button too early, Enter starts the job, and the drone enters DFU mode by itself. The
+/// job must still be an undo, not a flash of the chosen file.
 #[test]
 fn an_undo_remains_an_undo_after_the_wizard() {
     let mut app = app(1);
@@ -273,13 +273,13 @@ fn an_undo_remains_an_undo_after_the_wizard() {
     let copy = crate::flash::Segment { address: crate::flash::FIRMWARE_BASE, data };
     let content = Content::in_flash(&copy.data).unwrap();
     let image = admission::undo(copy, Overrides { allow_mismatch: true, ..Overrides::default() }).unwrap();
-    let before = Box::new(Backup { image, content, drone: device(1).drone(), expected: Vec::new() });
-    let aim = Aim::Begin(Source::Undo(before.clone()));
+    let backup = Box::new(Backup { image, content, drone: device(1).drone(), expected: Vec::new() });
+    let aim = Aim::Begin(Source::Undo(backup.clone()));
     let wizard = Wizard { step: WizardStep::Early, since: Duration::ZERO, spoken: false };
     app.screen = Screen::Wizard(WizardView { wizard, aim });
     let effects = press(&mut app, Key::Enter);
     let [Effect::Start(job)] = &effects[..] else { panic!("{effects:?}") };
     let Task::Flash(task) = &job.task else { panic!("{job:?}") };
-    assert_eq!((task.change, &task.image), (Change::Undo, &before.image));
+    assert_eq!((task.change, &task.image), (Change::Undo, &backup.image));
     assert!(app.undoes(Which::Image).is_some());
 }
