@@ -1,5 +1,5 @@
 //! Random and damaged inputs for every parser of untrusted data. `cargo bench --bench fuzz` runs ten million inputs for
-//! each parser, `cargo bench --bench fuzz -- 100000` fewer.
+//! each parser, and `cargo bench --bench fuzz -- 100000` runs 100,000.
 //!
 //! The run fails on a panic, on an image larger than the flash, or on an input that takes longer than a second.
 //! Otherwise it prints how many inputs were accepted and how many were rejected.
@@ -131,8 +131,8 @@ fn main() {
     fuzz("DfuSe", inputs, &[one, two], |bytes, rng| image(with_checksum(bytes, rng)));
     let hex = files::hex(base, &part).into_bytes();
     fuzz("Intel HEX", inputs, &[hex], |bytes, _| image(bytes));
+    // Unlike a linker's output, this file has no padding before the first section, which would be most of the file.
     let elf = files::elf(base, &part);
-    // Unlike a linker's output, not padded to a page before the first section: padding would be most of the file.
     fuzz("ELF", inputs, &[elf], |bytes, _| image(bytes));
     let zips =
         [CompressionMethod::Stored, CompressionMethod::Deflated].map(|way| files::release("cf2", &part, way));
@@ -149,11 +149,11 @@ fn main() {
     fuzz("CRTP answer", inputs, &[b"\xDD\x012026.04\0".to_vec()], |bytes, _| {
         CrtpQuestion::Version.answer(&bytes).is_some() || Radio::of(&bytes).is_some()
     });
-    fuzz("option bytes, loader", inputs, &[head[..64].to_vec()], |bytes, _| {
+    fuzz("option bytes and loader", inputs, &[head[..64].to_vec()], |bytes, _| {
         let _ = Loader::of(&bytes);
         Protection::parse(&bytes).is_some()
     });
-    fuzz("read-back of a firmware", inputs, &[firmware], |bytes, _| {
+    fuzz("firmware in flash", inputs, &[firmware], |bytes, _| {
         matches!(Content::of(&bytes), Content::Firmware(_))
     });
 }

@@ -148,7 +148,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
     }
     match command {
         CliCommand::Flash { image, sha256, release, batch, flash } => {
-            one_source(release, !image.is_empty())?;
+            require_one_source(release, !image.is_empty())?;
             let drones = (&flash.device, batch.all);
             let images = match files_of_release(global, release, *sha256, drones, console)? {
                 Some(files) => approved(&files, flash, console)?,
@@ -174,7 +174,7 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
             run_all(global, &batch, &flash.device, task, Some((station, journal)), console)
         }
         CliCommand::RestoreBootloader { loader, release, firmware, flash } => {
-            one_source(release, loader.is_some())?;
+            require_one_source(release, loader.is_some())?;
             let loader = match loader_of_release(global, release, console)? {
                 Some(loader) => loader,
                 None => image_or_demo(loader.as_deref(), None, || simulate::demo_image(DemoKind::Loader))?,
@@ -307,7 +307,7 @@ fn restore_job(
     Ok(exit)
 }
 
-/// Prints only this text on standard output, ready for redirection. A closed pipe is not an error.
+/// Prints only this text on standard output, so that it can be redirected. A closed pipe is not an error.
 fn print(console: &Console, text: &str) -> Result<Exit, Problem> {
     if console.text(text) {
         return Ok(Exit::Done);
@@ -421,9 +421,9 @@ fn approved(files: &[Image], flash: &FlashArgs, console: &mut Console) -> Result
     Ok(images)
 }
 
-/// Refuses a file together with a release, and options of a release without one.
+/// Refuses a file together with `--release`, and release options without `--release`.
 #[cfg(feature = "releases")]
-fn one_source(release: &ReleaseArgs, has_file: bool) -> Result<(), Problem> {
+fn require_one_source(release: &ReleaseArgs, has_file: bool) -> Result<(), Problem> {
     let usage = |message: &str, advice: &str| {
         Err(Problem::new(Exit::Usage, ProblemKind::Usage, message).advise(advice))
     };
@@ -439,7 +439,7 @@ fn one_source(release: &ReleaseArgs, has_file: bool) -> Result<(), Problem> {
 
 #[cfg(not(feature = "releases"))]
 #[allow(clippy::unnecessary_wraps, reason = "the same signature as with the feature")]
-fn one_source(_: &ReleaseArgs, _: bool) -> Result<(), Problem> {
+fn require_one_source(_: &ReleaseArgs, _: bool) -> Result<(), Problem> {
     Ok(())
 }
 
@@ -500,7 +500,7 @@ fn common_board(one: &FlashImage, other: &FlashImage) -> Option<String> {
     Some(Board::named(code).to_string())
 }
 
-/// Identifies these images in a station's journal.
+/// The text that identifies these images in a station's journal.
 fn identity_of(images: &[FlashImage]) -> String {
     let bytes: Vec<u8> =
         images.iter().flat_map(|image| image.image.segments()).flat_map(|it| it.data.clone()).collect();
@@ -512,11 +512,11 @@ struct BatchTask {
     task: Task,
     /// The versions of the task's images, for the report.
     images: Vec<String>,
-    /// The drones must run afterwards.
+    /// Each drone must be running afterwards.
     require_boot: bool,
     /// The folder for backups, and whether files in it may be overwritten.
     folder: Option<(PathBuf, bool)>,
-    /// For an undo, which first finds its drone: whether a mismatch is allowed.
+    /// For an undo, whose `task` only finds the drone: whether a mismatch is allowed.
     undo: Option<bool>,
 }
 
@@ -585,7 +585,7 @@ fn run_all(
     fleet::run(&world, policy, options, console)
 }
 
-/// How a drone of a batch enters DFU mode: a batch cannot guide the user through it for several drones.
+/// How a drone of a batch enters DFU mode. A batch cannot guide the user into DFU mode for several drones.
 fn unaided(enter: Enter) -> Enter {
     if enter == Enter::IfRunning { Enter::Unaided } else { enter }
 }
@@ -601,8 +601,9 @@ fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWor
     Ok(fleet::FleetWorld { bus, for_worker, clock })
 }
 
-/// Creates the bus of each worker. On Linux with real USB, that is a bus of its own: with one libusb context, every
-/// transfer wakes every worker (see [`crate::crews`]). Otherwise, or if opening it fails, it is the shared bus.
+/// Returns the function that creates the bus of a worker. On Linux with real USB, each worker has its own bus: with one
+/// libusb context, every transfer wakes every worker (see [`crate::crews`]). Otherwise, or if its own bus cannot be
+/// opened, the worker uses the shared bus.
 fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool) -> WorkerBus {
     let shared = Arc::clone(shared);
     Arc::new(move || match (cfg!(target_os = "linux") && is_real).then(Libusb::new) {
@@ -834,15 +835,16 @@ fn query_drones(
     clock: &Arc<dyn Clock>,
     drones: &[doctor::SeenDrone],
 ) -> Vec<doctor::Answers> {
-    /// More would make the checklist slow and long; `identify --all` queries them all at once.
-    const MOST: usize = 8;
+    /// More queries would make the checklist slow and long; `identify --all` queries all drones at once.
+    const QUERIES_MAX: usize = 8;
     let asked = drones.iter().filter(|drone| drone.id == CRAZYFLIE && drone.open_error.is_none());
-    // An interrupt ends only the queries, so that no drone's link stays switched to USB. The checklist follows.
+    // An interrupt ends only the queries, after the current one, so that no drone's link stays switched to USB. The
+    // checklist is still printed.
     let stopped = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&stopped);
     let signals = Signals::listen(move |_| stop.store(true, Ordering::SeqCst));
     let worker = Worker::spawn(Arc::clone(bus), Arc::clone(clock));
-    let asked = asked.take(MOST).take_while(|_| !stopped.load(Ordering::SeqCst));
+    let asked = asked.take(QUERIES_MAX).take_while(|_| !stopped.load(Ordering::SeqCst));
     let answers = asked.map(|drone| {
         let place = drone.place.clone();
         let device = place.parse().unwrap_or_default();

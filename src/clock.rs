@@ -17,7 +17,7 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, time: Duration);
     /// The calling thread begins work that takes time: see [`TeamClock`].
     fn join(&self) {}
-    /// The calling thread ends the work of [`Clock::join`].
+    /// The calling thread ends the work that it began with [`Clock::join`].
     fn leave(&self) {}
 }
 
@@ -86,20 +86,20 @@ impl Clock for FastClock {
     }
 }
 
-/// A clock without waiting for several threads that work at the same time, so that eight parallel flashes take the time
-/// of one and not of eight.
+/// A clock that advances without waiting, for several threads that work at the same time: eight parallel flashes take
+/// the time of one.
 ///
-/// Threads that do the measured work are members. Time stands still while any of them is awake; once all of them sleep,
-/// it jumps to the earliest end of a sleep. A thread that is not a member, such as a scanner, may sleep too, but moves
-/// the time on its own only while there are no members. Time also stands still while a member waits for a message, so
-/// such a wait costs no simulated time.
+/// Threads that do the measured work are members. Time does not advance while any of them is awake; once all of them
+/// sleep, it jumps to the earliest end of a sleep. A thread that is not a member, such as a scanner, may sleep too, but
+/// advances the time on its own only while there are no members. Time does not advance while a member waits for a
+/// message either, so such a wait costs no simulated time.
 #[derive(Default)]
 pub struct TeamClock {
     team: Mutex<Team>,
     woken: Condvar,
 }
 
-/// How long a poll really takes while there are no members.
+/// The real duration of a sleep while there are no members.
 const POLL_PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
@@ -108,7 +108,7 @@ struct Team {
     /// Members that do not sleep.
     awake: usize,
     members: Vec<ThreadId>,
-    /// When each sleep ends, and whether a member sleeps.
+    /// When each sleep ends, and whether the sleeping thread is a member.
     sleeps: Vec<(Duration, bool)>,
 }
 
@@ -123,8 +123,8 @@ impl TeamClock {
 }
 
 impl Team {
-    /// Moves the time to the earliest end of a sleep if no member is awake. Those whose sleep ends are awake at once,
-    /// so the time cannot move again before they run.
+    /// Advances the time to the earliest end of a sleep if no member is awake. The members whose sleep ends count as
+    /// awake at once, so the time cannot advance again before they run.
     fn advance(&mut self) -> bool {
         let has_members = !self.members.is_empty();
         let ends = self.sleeps.iter().filter(|(_, member)| *member || !has_members);
@@ -144,7 +144,7 @@ impl Clock for TeamClock {
 
     fn sleep(&self, time: Duration) {
         if self.lock().members.is_empty() {
-            // Only threads that poll are left, and they would move the time by minutes before the others wake up.
+            // Only polling threads remain, and they would advance the time by minutes before the other threads wake up.
             thread::sleep(POLL_PAUSE);
         }
         let mut team = self.lock();
@@ -193,12 +193,12 @@ mod tests {
 
     use super::*;
 
-    /// Eight members that sleep for different times end when the longest one ends, in the order of their ends.
+    /// Each of eight members ends after the time of its own sleeps, the shortest first.
     #[test]
     fn members_sleep_at_the_same_time() {
         let clock = Arc::new(TeamClock::new());
         let order = Arc::new(Mutex::new(Vec::new()));
-        // This thread holds the time until all others have started.
+        // This thread is awake, so the time does not advance until all others have started.
         clock.join();
         let threads: Vec<_> = (1..=8_u64)
             .map(|n| {
@@ -222,7 +222,7 @@ mod tests {
         let expected: Vec<Duration> = (1..=8).map(|n| Duration::from_millis(100 * n)).collect();
         assert_eq!(ends, expected);
         assert_eq!(*order.lock().unwrap(), [1, 2, 3, 4, 5, 6, 7, 8]);
-        // Without members, the clock moves like a fast one.
+        // Without members, the clock advances like a fast one.
         clock.sleep(Duration::from_secs(5));
         assert_eq!(clock.now(), Duration::from_millis(5800));
     }

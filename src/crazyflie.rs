@@ -20,7 +20,7 @@ pub mod symptoms;
 /// too old acknowledges the request and keeps running.
 pub(crate) const ENTER_DFU: Setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
 
-/// A release of the firmware, as in `2024.10`: its year and its month.
+/// A release of the firmware, for example `2024.10`: its year and its month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Release(u16, u8);
 
@@ -32,7 +32,7 @@ impl Release {
     /// The first release that needs the radio chip's new softdevice (crazyflie2-nrf-firmware issue 95).
     pub(crate) const NEEDS_SOFTDEVICE: Release = Release(2024, 2);
 
-    /// Reads a version, as in `2025.02`, `2024.10.1` or `2025.02 +12`. `None` if it does not begin with a release.
+    /// Reads a version such as `2025.02`, `2024.10.1` or `2025.02 +12`. `None` if it does not begin with a release.
     pub(crate) fn of(version: &str) -> Option<Release> {
         let (year, rest) = version.split_once('.')?;
         let month: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -133,7 +133,7 @@ pub struct ForeignLoader {
     pub name: &'static str,
     /// The subject of the first sentence of `meaning`.
     subject: &'static str,
-    /// The rest of that sentence, and further ones.
+    /// The rest of that sentence, and any further sentences.
     meaning: &'static str,
 }
 
@@ -196,9 +196,9 @@ pub(crate) fn dfu_serial(running: &str) -> Option<String> {
 /// A match is not proof: chips from one batch may have the same serial number in DFU mode (RM0090 §39.1). The worker
 /// therefore identifies a drone by its port as well.
 pub fn is_same_serial(one: &str, other: &str) -> bool {
-    let folded = |serial: &str| dfu_serial(serial).unwrap_or_else(|| serial.to_ascii_uppercase());
+    let in_dfu = |serial: &str| dfu_serial(serial).unwrap_or_else(|| serial.to_ascii_uppercase());
     let both_running = one.len() == 24 && other.len() == 24;
-    let same = if both_running { one.eq_ignore_ascii_case(other) } else { folded(one) == folded(other) };
+    let same = if both_running { one.eq_ignore_ascii_case(other) } else { in_dfu(one) == in_dfu(other) };
     same && !one.is_empty() && !other.is_empty()
 }
 
@@ -229,19 +229,19 @@ impl RomVersion {
 }
 
 impl fmt::Display for RomVersion {
-    /// As in `9.1`.
+    /// For example `9.1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0 >> 4, self.0 & 0x0F)
     }
 }
 
-/// Bytes of the OTP that may hold the board's code: 16 blocks of 32.
+/// Length of the part of the OTP that may hold the board's code, in bytes: 16 blocks of 32.
 pub(crate) const OTP_LEN: u16 = 512;
 
 /// A board, as its chip's OTP describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Board {
-    /// Four characters, as in `CF21`.
+    /// Four characters, for example `CF21`.
     pub code: String,
     /// For example `B1`, if the OTP contains a revision.
     pub revision: Option<String>,
@@ -262,7 +262,7 @@ impl Board {
 }
 
 impl fmt::Display for Board {
-    /// As in `CF21 (Crazyflie 2.1), revision B1`.
+    /// For example `CF21 (Crazyflie 2.1), revision B1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.code)?;
         if self.name() != self.code {
@@ -282,7 +282,7 @@ pub struct BoardType {
     pub code: &'static str,
     /// The name that the firmware reports.
     pub name: &'static str,
-    /// The platform whose firmware runs on it, as in release file names. The Flapper has no separate board type.
+    /// The platform whose firmware runs on the board, as in release file names. The Flapper has no separate board type.
     pub platform: &'static str,
 }
 
@@ -314,8 +314,8 @@ pub(crate) fn platform_of(code: &str) -> Option<&'static str> {
 
 /// Parses the board from its chip's OTP; `None` if the OTP is in no known format.
 ///
-/// Like the firmware, this takes the first 32-byte block that does not start with 0 and expects `0;TYPE;KEY=VALUE…`
-/// there. A blank OTP means a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
+/// Like the firmware, this function uses the first 32-byte block that does not start with 0 and expects
+/// `0;TYPE;KEY=VALUE…` there. A blank OTP means a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).
 pub fn board(otp: &[u8]) -> Option<Board> {
     let block = otp.chunks(32).find(|block| block[0] != 0)?;
     if block.iter().all(|&byte| byte == 0xFF) {
@@ -336,7 +336,7 @@ pub fn board(otp: &[u8]) -> Option<Board> {
 pub struct Protection {
     /// Read protection level 1. The boot ROM does not start at level 2.
     pub read: bool,
-    /// The write-protected sectors, which ignore erase and write.
+    /// The write-protected sectors, which ignore erases and writes.
     pub sectors: Vec<usize>,
 }
 

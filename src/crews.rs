@@ -1,5 +1,5 @@
-//! The workers of a batch: a worker thread and a supervisor for each drone that has a job. The batch of the command line
-//! and the batch of the interface share them.
+//! The workers of a batch: a worker thread and a supervisor for each drone that has a job. Batches of the command line
+//! and of the interface use the same code.
 //!
 //! The drones share nothing but the wire. On Linux each worker has a libusb context of its own: with one context, every
 //! completed transfer wakes every waiting worker (libusb, io.c). Elsewhere one context is shared, because libusb
@@ -20,7 +20,7 @@ use crate::worker::Worker;
 /// Creates a bus for one more worker.
 pub type WorkerBus = Arc<dyn Fn() -> Arc<dyn Bus>>;
 
-/// The ports whose drones have a job. The scanner does not open them: a query would wait behind an erase.
+/// The ports whose drones have a job. The scanner does not open these drones: a query would wait behind an erase.
 #[derive(Clone, Default)]
 pub struct BusyPorts(Arc<Mutex<HashSet<Location>>>);
 
@@ -34,8 +34,8 @@ impl BusyPorts {
     }
 }
 
-/// The workers that have a job, by row. A signal handler sends to them directly, because the loop may be waiting for a
-/// terminal that takes no output.
+/// The workers that have a job, by row. A signal handler sends to them directly, because the main loop may be
+/// blocked by a terminal that accepts no output.
 #[derive(Clone, Default)]
 pub(crate) struct RunningWorkers(Arc<Mutex<Vec<RowWorker>>>);
 
@@ -72,7 +72,7 @@ struct Crew {
 }
 
 impl Crew {
-    /// Waits for the worker to end. It ends once nobody can send it a command.
+    /// Waits for the worker to end, which it does once all senders of its commands are dropped.
     fn end(self) {
         drop(self.supervisor);
         self.worker.join();
@@ -102,8 +102,8 @@ impl Crews {
         let mut worker = Worker::spawn((self.for_worker)(), Arc::clone(&self.clock));
         let mut supervisor =
             Supervisor::new(worker.commands.clone(), device.simulated, self.waits, self.logs);
-        let (_, none) = channel();
-        let events = std::mem::replace(&mut worker.events, none);
+        let (_, no_events) = channel();
+        let events = std::mem::replace(&mut worker.events, no_events);
         let outbox = Arc::clone(&self.outbox);
         thread::spawn(move || events.iter().all(|event| outbox(id, event)));
         // The scanner must not open the drone once its job runs.
@@ -143,7 +143,7 @@ impl Crews {
         Some(observed)
     }
 
-    /// The terminal is closed: the jobs record their results for the next start.
+    /// Call this when the terminal is closed. The jobs then record their results for the next start.
     pub(crate) fn hang_up(&mut self) {
         for crew in self.rows.iter_mut().flatten() {
             crew.supervisor.hang_up();
@@ -164,7 +164,7 @@ impl Crews {
 
     /// Waits for all workers to end.
     pub fn end(self) {
-        // A worker ends once all senders of its commands are gone.
+        // `running` also holds senders of commands: see `Crew::end`.
         self.running.change(Vec::clear);
         self.rows.into_iter().flatten().for_each(Crew::end);
     }

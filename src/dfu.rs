@@ -66,7 +66,7 @@ impl Status {
     pub(crate) const OK: Status = Status(0x00);
     /// From ST's ROM: the address is wrong (AN3156 §5.1).
     pub const TARGET: Status = Status(0x01);
-    /// ST's ROM normally reports this status when it is first opened. CLRSTATUS clears the status.
+    /// ST's ROM normally reports this status when the device is first opened. CLRSTATUS clears it.
     pub const FIRMWARE: Status = Status(0x0A);
     /// From ST's ROM: read protection is active (AN3156 §4.1).
     pub const VENDOR: Status = Status(0x0B);

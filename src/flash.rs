@@ -6,9 +6,9 @@ use std::fmt;
 
 pub mod map;
 
-/// Where the Bitcraze bootloader lives: sector 0, 16 KiB.
+/// The start of the Bitcraze bootloader: sector 0, 16 KiB.
 pub const LOADER_BASE: Address = Address(0x0800_0000);
-/// Where a Crazyflie firmware belongs: sector 1 (crazyflie-firmware, `DEF_CLOAD.ld`).
+/// The start of a Crazyflie firmware: sector 1 (crazyflie-firmware, `DEF_CLOAD.ld`).
 pub const FIRMWARE_BASE: Address = Address(0x0800_4000);
 /// One past the last byte of the STM32F405's 1 MiB of flash.
 pub const FLASH_END: u64 = 0x0810_0000;
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_align_with_the_grid_and_cover_the_span() {
+    fn blocks_are_aligned_and_cover_the_span() {
         let span = Span::new(Address(0x0800_4004), 0x1000).unwrap();
         let blocks: Vec<_> = span.blocks(2048).map(|b| (b.start().0, b.len())).collect();
         assert_eq!(blocks, [(0x0800_4004, 2044), (0x0800_4800, 2048), (0x0800_5000, 4)]);

@@ -1,9 +1,9 @@
 //! Many drones at once, as pure state: which drones take part, which job runs on which port, and how the batch ends.
 //! [`Fleet::update`] takes a message and the time and returns effects; the front end runs the workers.
 //!
-//! Each drone goes at its own pace and has its own worker, so a failure on one port does not touch the others. The
-//! fleet tracks a drone by its port, because the serial number in DFU mode is not unique within a batch (RM0090 §39.1).
-//! The job checks the serial number as well.
+//! Each drone has its own worker, so a slow or failed job does not affect the others. The fleet tracks a drone by its
+//! port, because the serial number in DFU mode is not unique within a batch (RM0090 §39.1). The job checks the serial
+//! number as well.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -24,7 +24,8 @@ const ENTERING_PER_CONTROLLER: usize = 8;
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long to wait for the drones of `--expect`.
 const EXPECT: Duration = Duration::from_secs(10);
-/// If the first jobs all fail in the same way, the fault is not in the drones.
+/// The number of jobs after which the batch stops if all of them failed in the same way: the fault is then not in the
+/// drones.
 const ALIKE: usize = 3;
 
 /// What a batch does.
@@ -45,7 +46,7 @@ pub struct Policy {
     pub wait: Duration,
     /// A drone succeeds only if it runs afterwards.
     pub require_boot: bool,
-    /// Keep going: every drone that is plugged in later takes part, too.
+    /// Set for a station: every drone that is plugged in later takes part, too.
     pub station: Option<Station>,
 }
 
@@ -129,7 +130,7 @@ pub struct Row {
     /// For a station: since when the drone has been away.
     away: Option<Duration>,
     /// The port is free for another drone, or for this one again.
-    left: bool,
+    freed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,12 +143,12 @@ pub enum RowState {
     Entering,
     /// The drone is running, and the user has to bring it into DFU mode by hand.
     ByHand,
-    /// The worker examines the drone.
+    /// The worker is examining the drone.
     Examining,
     Working(Phase, u64, u64),
-    /// The flash is complete, and the drone restarts.
+    /// The flash is complete, and the drone is restarting.
     Starting,
-    /// The drone was lost, and the job resumes when it is back.
+    /// The drone was lost, and the job resumes when the drone is back.
     Lost,
     /// The job has ended, with the outcome in [`Row::report`].
     Ended(End),
@@ -190,7 +191,8 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// As in `6 flashed, 1 refused`; empty if no row has ended. `unchanged` is the word for drones that a job only read.
+    /// For example `6 flashed, 1 refused`; empty if no row has ended. `unchanged` is the word for drones that a job
+    /// only read.
     pub(crate) fn in_words(self, unchanged: &str) -> String {
         let parts = [
             (self.flashed, "flashed"),
@@ -323,19 +325,19 @@ impl Fleet {
         }
         self.began.get_or_insert(now);
         let here = |location: &Location| devices.iter().find(|it| it.location == *location);
-        // A port that has been empty for a while is no longer held: the next drone there starts without Enter.
+        // A port that has been empty for a while is no longer held: the next drone there does not wait for `Go`.
         self.held.retain(|(_, empty)| empty.is_none_or(|since| now.saturating_sub(since) < AWAY));
         for (location, empty) in &mut self.held {
             *empty = if here(location).is_some() { None } else { empty.or(Some(now)) };
         }
         let mut effects = Vec::new();
-        for (id, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| !row.left && !row.is_active()) {
+        for (id, row) in self.rows.iter_mut().enumerate().filter(|(_, row)| !row.freed && !row.is_active()) {
             let device = here(&row.device.location);
             let is_free = row.away.is_some_and(|since| now.saturating_sub(since) >= AWAY)
                 || device.is_some_and(|device| row.is_replaced_by(device));
             row.away = if device.is_some() { None } else { row.away.or(Some(now)) };
-            row.left = is_free;
-            // A drone that was unplugged before its turn gets a new row if it comes back.
+            row.freed = is_free;
+            // A drone that was unplugged before its turn gets a new row if it is plugged in again.
             if is_free && !row.is_final() {
                 (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
                 effects.push(FleetEffect::Show(id));
@@ -347,7 +349,7 @@ impl Fleet {
         self.closed.retain(|it, _| is_here(it, true));
         self.noted.retain(|it| is_here(it, false));
         for device in &devices {
-            let is_taken = |row: &Row| row.device.location == device.location && !row.left;
+            let is_taken = |row: &Row| row.device.location == device.location && !row.freed;
             if self.stopped || !self.takes_part(device) || self.rows.iter().any(is_taken) {
                 continue;
             }
@@ -410,7 +412,7 @@ impl Fleet {
     }
 
     fn release(&mut self) -> Vec<FleetEffect> {
-        // Enter may have been pressed before the bus was read.
+        // `Go` may arrive before the bus has been read.
         if let Some(station) = &mut self.policy.station {
             station.hold = false;
         }
@@ -427,7 +429,7 @@ impl Fleet {
         count.is_some_and(|count| self.done + active >= count)
     }
 
-    /// Starts the batch once all expected drones are there, or the bus is quiet.
+    /// Starts the batch once all expected drones are plugged in, or the bus is quiet.
     fn gather(&mut self, now: Duration) -> Vec<FleetEffect> {
         let Policy { expect, wait, .. } = self.policy;
         let Some(began) = self.began else { return Vec::new() };
@@ -606,7 +608,7 @@ impl Fleet {
             (row.state, row.lost) = (RowState::Lost, Some(report));
             return vec![FleetEffect::Show(id), FleetEffect::Resume(id, job)];
         }
-        // If the drone did not come back, report the state in which it was lost.
+        // If the drone did not reappear, report the state in which it was lost.
         let found = !matches!(&report.outcome, Outcome::Failed(failure) if is_not_found(&failure.kind))
             && !matches!(report.outcome, Outcome::Cancelled(DroneState::Untouched));
         let report = row.lost.take().filter(|_| !found).unwrap_or(report);
@@ -628,7 +630,7 @@ impl Fleet {
     /// Whether the first jobs all failed in the same way, and others have not started.
     fn failed_alike(&self) -> bool {
         let ended: Vec<&Row> = self.rows.iter().filter(|row| row.is_final()).collect();
-        // A drone without a copy to restore says nothing about the others.
+        // A drone without a copy to restore does not point to a common fault.
         let kinds = ended.iter().filter_map(|row| row.problem_kind());
         let kinds: Vec<_> = kinds.filter(|kind| *kind != report::ProblemKind::NoCopy).collect();
         self.policy.station.is_none()
@@ -664,10 +666,10 @@ impl Fleet {
         }
     }
 
-    /// Runs a row's job again, unless the drone has been unplugged or another row has an unfinished job on its port: the job
-    /// would find a different drone.
+    /// Runs a row's job again, unless the drone has been unplugged or another row has an unfinished job on its port:
+    /// otherwise the job would find a different drone.
     fn again(&mut self, id: usize) -> Vec<FleetEffect> {
-        let Some(row) = self.rows.get(id).filter(|row| row.is_final() && !row.left) else {
+        let Some(row) = self.rows.get(id).filter(|row| row.is_final() && !row.freed) else {
             return Vec::new();
         };
         let is_here = |other: &Row| other.device.location == row.device.location && !other.is_final();
@@ -715,7 +717,7 @@ impl Fleet {
         self.policy.station.as_ref()
     }
 
-    /// Whether the user has stopped the batch.
+    /// Whether no more jobs are started.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
@@ -759,8 +761,8 @@ impl Fleet {
         };
         let counts = self.counts();
         let is_station = self.policy.station.is_some();
-        // At a station, a drone that was plugged in several times counts as a success if any of its jobs succeeded, and
-        // otherwise by its last job.
+        // At a station, a drone that was plugged in several times counts as a success if any of its jobs succeeded.
+        // Otherwise its last job counts.
         let is_last = |(n, row): &(usize, &Row)| {
             let is_same = |other: &Row| {
                 other.is(&row.device)
@@ -816,7 +818,7 @@ impl Row {
             lost: None,
             runs: true,
             away: None,
-            left: false,
+            freed: false,
         }
     }
 
@@ -838,8 +840,8 @@ impl Row {
     fn is_replaced_by(&self, device: &Device) -> bool {
         let is_known = |device: &Device| device.open_error.is_none() && !device.strings.serial.is_empty();
         let is_other = is_known(&self.device) && is_known(device) && !self.is(device);
-        // A drone that another program has used until now was flashed by that program, and waits for its turn like any that
-        // is done.
+        // A drone that another program was using until now was flashed by that program, so it is not flashed again
+        // until it has been unplugged.
         let was_closed = self.device.open_error.is_some_and(|error| error != TransferError::Busy);
         is_other || was_closed && device.open_error.is_none()
     }
@@ -883,7 +885,7 @@ impl Row {
 
     /// Whether the drone was unplugged after its job, so that another one may take its port.
     pub(crate) fn has_left(&self) -> bool {
-        self.left
+        self.freed
     }
 
     pub fn is_final(&self) -> bool {

@@ -37,7 +37,7 @@ pub(crate) const FILE_MAX: u64 = 16 * 1024 * 1024;
 /// The largest possible image, in bytes: the whole flash.
 const IMAGE_MAX: u64 = FLASH_END - LOADER_BASE.0 as u64;
 
-/// How the file is packed.
+/// The format of an image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The raw content of the flash, without an address.
@@ -262,7 +262,7 @@ impl Image {
         Ok(image)
     }
 
-    /// Finds the only firmware in an archive without a manifest. CI builds often pack the same one in several formats.
+    /// Finds the only firmware in an archive without a manifest. CI builds often contain it in several formats.
     fn from_loose_files(files: Vec<Loose>) -> Result<Image, ImageError> {
         let mut found: Vec<(String, Image)> = Vec::new();
         let mut others = Vec::new();
@@ -321,13 +321,13 @@ impl Image {
     /// Creates an image from segments in any order.
     fn placed(format: Format, segments: Vec<Segment>) -> Result<Image, ImageError> {
         let segments = joined(segments)?;
-        let holes = holes(&segments);
-        let gaps: u64 = segments.windows(2).map(|pair| pair[1].address.wide() - pair[0].end()).sum();
-        let classified = recognise::classify(&flattened(&segments), &holes);
+        let gaps = gaps(&segments);
+        let gap_bytes: u64 = segments.windows(2).map(|pair| pair[1].address.wide() - pair[0].end()).sum();
+        let classified = recognise::classify(&flattened(&segments), &gaps);
         let mut image = Image::new(format, classified, Payload::Placed(segments))?;
-        if matches!(image.content, Content::Firmware(_)) && gaps > 0 {
+        if matches!(image.content, Content::Firmware(_)) && gap_bytes > 0 {
             image.notes.push(format!(
-                "its parts leave gaps of {gaps} bytes in total, which stay blank: linkers leave gaps when they \
+                "its parts leave gaps of {gap_bytes} bytes in total, which stay blank: linkers leave gaps when they \
                  align sections, but lost data looks the same"
             ));
         }
@@ -395,8 +395,8 @@ fn joined(mut segments: Vec<Segment>) -> Result<Vec<Segment>, ImageError> {
     if joined.is_empty() { Err(ImageError::Empty) } else { Ok(joined) }
 }
 
-/// The gaps between the segments, as offsets from the start of the first.
-fn holes(segments: &[Segment]) -> Vec<Range<usize>> {
+/// The gaps between the segments, as offsets from the start of the first segment.
+fn gaps(segments: &[Segment]) -> Vec<Range<usize>> {
     let start = segments.first().map_or(0, |first| first.address.wide());
     let offset = |at: u64| usize::try_from(at.saturating_sub(start)).unwrap_or(usize::MAX);
     segments.windows(2).map(|pair| offset(pair[0].end())..offset(pair[1].address.wide())).collect()

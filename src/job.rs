@@ -106,9 +106,9 @@ pub struct FlashTask {
     /// The version that the drone should report afterwards, if the image contains one.
     pub version: Option<String>,
     pub mismatch: Mismatch,
-    /// Images for other boards. The worker takes the first one that is for the drone's board.
+    /// Images for other boards. The worker uses the first one that is for the drone's board.
     pub alternatives: Vec<FlashImage>,
-    /// The state in which an earlier attempt left the drone. It stays the same until this job changes something.
+    /// The state of the drone after an earlier attempt. It stays the same until this job changes something.
     pub left: DroneState,
     /// Whether the image comes from a file or is a backup to restore.
     pub change: Change,
@@ -145,9 +145,9 @@ impl FlashTask {
         [&self.boards].into_iter().chain(others).any(|boards| is_for(boards, Some(code)))
     }
 
-    /// The task with the image for this board, and that image's position among all images. Without one, or if the board
-    /// could not be read, the task has the first image and names the boards of all images, so that the refusal lists
-    /// them.
+    /// The task with the image for this board, and that image's position among all images. If no image is for it, or
+    /// if the board could not be read, the task has the first image and names the boards of all images, so that the
+    /// refusal lists them.
     pub(crate) fn for_board(&self, board: Option<&Board>) -> (usize, FlashTask) {
         let task = FlashTask { alternatives: Vec::new(), ..self.clone() };
         let fits = |boards: &[String]| is_for(boards, board.map(|board| board.code.as_str()));
@@ -165,8 +165,8 @@ impl FlashTask {
         }
     }
 
-    /// The task that resumes this one after an interruption left the drone in state `left`. It keeps no backup of the
-    /// half-written flash, does not ask for confirmation again, and skips sectors that already match.
+    /// The task that resumes this one after an interruption. `left` is the state of the drone. The task keeps no backup
+    /// of the half-written flash, does not ask for confirmation again, and skips sectors that already match.
     pub fn resumed(self, left: DroneState) -> FlashTask {
         // The interrupted attempt has already replaced part of the expected contents.
         let expected = Vec::new();
@@ -213,7 +213,8 @@ fn is_for(boards: &[String], code: Option<&str>) -> bool {
 pub enum Enter {
     /// Yes, if the selected device is not in DFU mode already.
     IfRunning,
-    /// Yes, but the job does not wait until the user enters DFU mode by hand: a batch cannot guide several drones.
+    /// Yes, but the job does not wait until the user enters DFU mode by hand: a batch cannot guide the user through
+    /// that for several drones.
     Unaided,
     /// No; the device must already be in DFU mode.
     Never,
@@ -267,7 +268,7 @@ pub struct Preview {
     pub board: BoardCheck,
     /// For an undo: the drone does not hold what the last change wrote, so another program has changed it since.
     pub changed_since: bool,
-    /// What the firmware that was running has said about the radio chip.
+    /// What the firmware that was running has reported about the radio chip.
     pub radio_chip: RadioChip,
     /// The version of the firmware in the image, if known.
     pub version: Option<String>,
@@ -334,7 +335,7 @@ pub enum Width {
 pub enum Mismatch {
     /// Accept only the Crazyflie's memory map and a board that the image runs on.
     Refuse,
-    /// As above, but if the board cannot be read, let the user decide: see [`Preview::board`].
+    /// Like [`Mismatch::Refuse`], but if the board cannot be read, let the user decide: see [`Preview::board`].
     Ask,
     /// Accept anything.
     Take,
@@ -421,8 +422,8 @@ impl DroneAt {
 }
 
 impl Device {
-    /// It has the USB ids of a running Crazyflie, and its names cannot be read. Those ids belong to ST, so it may be any
-    /// of their boards.
+    /// Whether the device has the USB IDs of a running Crazyflie, but its names cannot be read. These IDs belong to ST,
+    /// so the device may be any board that uses them.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.mode == Mode::Firmware && self.open_error.is_some() && self.strings == Strings::default()
     }
@@ -511,7 +512,7 @@ pub enum WaitFor {
     StayUp,
 }
 
-/// A part of a job that takes time.
+/// A part of a job with its own progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Compare,
@@ -562,7 +563,7 @@ pub enum Level {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub outcome: Outcome,
-    /// Which of the task's images was taken: 0 for the first, otherwise an index into the alternatives plus 1.
+    /// Which of the task's images was used: 0 for the first, otherwise an index into the alternatives plus 1.
     pub image: usize,
     /// Size of the image or of the backup in bytes.
     pub bytes: u64,
@@ -574,14 +575,14 @@ pub struct Report {
     pub boot: Boot,
     /// The version that the drone reported after it started.
     pub runs: Option<String>,
-    /// What the drone's firmware said about its health after it started.
+    /// What the drone's firmware reported about its health after it started.
     pub health: Box<Health>,
     /// Whether `runs` differs from the version that was flashed.
     pub runs_other: bool,
     /// The version of the boot ROM, if it was read before the restart. See [`RomVersion::starts_without_ccm`].
     pub rom: Option<RomVersion>,
-    /// The bootloader's sector, if the job did not write it. A drone without a bootloader may run now, but does not start
-    /// when it is switched on.
+    /// The bootloader's sector, if the job did not write it. A drone without a bootloader may run now, but does not
+    /// start when it is switched on.
     pub loader: Option<Loader>,
     /// Whether DFU mode was entered by hand. Many drones then start only after a power cycle.
     pub by_hand: bool,
@@ -599,13 +600,13 @@ impl Report {
         }
     }
 
-    /// The drone keeps running, and its self-test has passed. If another program used the drone's link, so that it could
-    /// not be asked, that it keeps running is enough.
+    /// Whether the drone keeps running and its self-test has passed. If another program used the drone's link, so that
+    /// the self-test could not be queried, the drone only has to keep running.
     pub fn is_well(&self) -> bool {
         self.booted() == Some(true) && !self.health.has_failed() && !self.health.is_unproven()
     }
 
-    /// Something is known to be wrong with the drone, although the job itself did not fail.
+    /// Whether something is known to be wrong with the drone, although the job itself did not fail.
     pub fn is_unwell(&self) -> bool {
         self.boot == Boot::Restarts
             || self.runs_other
@@ -614,8 +615,8 @@ impl Report {
             || self.loader.is_some_and(Loader::is_missing)
     }
 
-    /// The drone was flashed, or already held the image, runs what was flashed without a failed self-test, and will start
-    /// again.
+    /// Whether the drone was flashed or already held the image, runs that image without a failed self-test, and will
+    /// start again.
     pub fn flies(&self) -> bool {
         matches!(self.outcome, Outcome::Flashed | Outcome::Unchanged)
             && matches!(self.boot, Boot::StaysUp | Boot::NotWatched)
@@ -681,7 +682,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Another program is using the device.
+    /// The outcome if another program is using the device.
     pub(crate) fn held(drone: DroneState) -> Outcome {
         Outcome::Failed(Failure { kind: FailureKind::Held, place: None, drone })
     }

@@ -10,15 +10,16 @@
 //! | | [`plan`] | checks of an image ([`plan::admission`]), the order of work, and undo |
 //! | | [`dfu`] | the DfuSe protocol without I/O |
 //! | | [`job`] | the protocol with the worker: job, event, log entry, failure, report |
-//! | | [`report`], [`doctor`] | results and advice as text; why no drone is found |
+//! | | [`report`], [`doctor`] | results and advice as text; reasons why no drone is found |
 //! | 1, devices | `usb::{libusb, trace}` | the real bus; a decorator that reports every transfer |
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
 //! | | [`crews`], [`watch`] | the workers and supervisors of a batch; the thread that watches the bus |
-//! | 4, interface | [`fleet`], [`app`], [`ui`] | many drones as pure state; one drone's interface and its pure `update`; the rendering |
-//! | | [`releases`] | official releases: lists, and which file is for which board |
-//! | 5, shell | `releases::{net, cache, library}` | the network; what was fetched; which of the two to use |
+//! | 4, interface | [`fleet`] | many drones as pure state |
+//! | | [`app`], [`ui`] | one drone's interface as pure state; its rendering |
+//! | | [`releases`] | official releases: their lists, and the file for each board |
+//! | 5, shell | `releases::{net, cache, library}` | the network; fetched releases; the choice between the two |
 //! | | [`settings`], [`sys`] | the user's settings; files, signals, symptoms |
 //! | | [`tui`], [`cli`] | the interface's event loop and terminal; the command line |
 //!

@@ -16,8 +16,8 @@ pub mod undo;
 
 use admission::{ApprovedImage, Purpose};
 
-/// In 32-bit mode the ROM accepts only multiples of this as address and length (AN2606, "Bootloader memory
-/// management").
+/// In 32-bit mode, the ROM accepts only addresses and lengths that are multiples of this number (AN2606, "Bootloader
+/// memory management").
 const WORD: u32 = 4;
 
 /// The sectors that one job may change, with the bytes that belong in them.
@@ -29,6 +29,7 @@ pub struct Plan {
     /// Shared, because events carry clones of the plan.
     pieces: Arc<[Segment]>,
     sectors: Vec<PlannedSector>,
+    /// The commit words of the image, in ascending order: see [`Work`].
     heads: Vec<Span>,
 }
 
@@ -36,7 +37,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedSector {
     pub sector: Sector,
-    /// The parts of the sector that the image fills, ascending.
+    /// The parts of the sector that the image fills, in ascending order.
     pub filled: Vec<Span>,
 }
 
@@ -53,8 +54,8 @@ pub enum Comparison {
 /// The erases, writes and read-backs that remain, in the order in which they are safe to interrupt.
 ///
 /// The bootloader checks one thing before it starts the firmware: that the word at 0x08004000 is not 0xFFFFFFFF
-/// (crazyflie2-stm-bootloader, `main.c`). There is no checksum, so the bootloader would also start incomplete firmware. The
-/// first word of each program therefore serves as its *commit word*, and the sector that contains it is its *head
+/// (crazyflie2-stm-bootloader, `main.c`). There is no checksum, so the bootloader would also start incomplete firmware.
+/// The first word of each program therefore serves as its *commit word*, and the sector that contains it is its *head
 /// sector*:
 ///
 /// 1. Erase, head sectors first. Once they are erased, the commit words are blank and the remains of the old firmware
@@ -62,8 +63,8 @@ pub enum Comparison {
 /// 2. Write and verify everything except the commit words.
 /// 3. Write and verify the commit words, the bootloader's before the firmware's.
 ///
-/// With any other order, a disconnect at the wrong moment leaves a drone that starts incomplete firmware and crashes. With
-/// this order, the bootloader finds no firmware and waits for an update instead.
+/// With any other order, after a disconnect at the wrong moment the drone would start incomplete firmware and crash.
+/// With this order, the bootloader finds no firmware and waits for an update instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Sectors to erase, head sectors first.
@@ -179,7 +180,7 @@ impl Plan {
         &self.pieces
     }
 
-    /// The sectors that the image intersects, ascending.
+    /// The sectors that the image intersects, in ascending order.
     pub fn sectors(&self) -> &[PlannedSector] {
         &self.sectors
     }
@@ -243,7 +244,7 @@ impl Plan {
         Work { erase, write, verify, commit }
     }
 
-    /// The sectors of the part that begins at `head` and ends before the next head.
+    /// The indices of the sectors from the commit word `head` up to the next commit word.
     fn part_of(&self, head: Span) -> impl Iterator<Item = usize> {
         let end = self.heads.iter().map(|h| h.start()).filter(|&start| start > head.start()).min();
         let is_in =
@@ -264,7 +265,7 @@ fn span_of(segment: &Segment) -> Option<Span> {
 }
 
 /// The commit words: the first words of the bootloader and of the firmware if the image contains them, otherwise the
-/// lowest word of the image. Ascending, so that the bootloader is committed before the firmware.
+/// lowest word of the image. They are in ascending order, so that the bootloader is committed before the firmware.
 fn heads(spans: &[Span]) -> Vec<Span> {
     let word = |at| Span::new(at, WORD);
     let known = [LOADER_BASE, FIRMWARE_BASE].into_iter().filter_map(word);
@@ -275,7 +276,7 @@ fn heads(spans: &[Span]) -> Vec<Span> {
     heads
 }
 
-/// `span` without the heads that it contains. `heads` must be in ascending order.
+/// `span` without the commit words that it contains. `heads` must be in ascending order.
 fn without(span: Span, heads: &[Span]) -> Vec<Span> {
     let mut rest = Vec::new();
     let mut from = span.start();

@@ -17,11 +17,12 @@ use crate::crazyflie::names::RadioNames;
 
 /// Maximum size of a JSON file, in bytes.
 const JSON_MAX: u64 = 64 * 1024;
-/// The journal of a station; the limit is enough for 11,000 drones.
+/// The journal of a station.
 const JOURNAL: &str = "station.txt";
+/// Maximum size of the journal in bytes, enough for 11,000 drones.
 const JOURNAL_MAX: u64 = 1024 * 1024;
 const RECENT: usize = 5;
-/// The number of drone names to remember. It keeps the file smaller than [`JSON_MAX`].
+/// Maximum number of radio addresses to remember, so that their file stays smaller than [`JSON_MAX`].
 const NAMES: usize = 500;
 
 mod presence;
@@ -65,9 +66,9 @@ impl StateDir {
         let text = read(&self.dir.join(JOURNAL), JOURNAL_MAX).unwrap_or_default();
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let serial = |line: &str| {
-            let (serial, got) = line.split_once(' ')?;
+            let (serial, flashed) = line.split_once(' ')?;
             let is_serial = !serial.is_empty() && serial.chars().all(|c| c.is_ascii_hexdigit());
-            (is_serial && got == images).then(|| serial.to_owned())
+            (is_serial && flashed == images).then(|| serial.to_owned())
         };
         let text = String::from_utf8_lossy(&text[..whole]);
         let mut serials: Vec<String> = text.lines().filter_map(serial).collect();
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_remembered_for_both_modes_and_only_a_radio_address_counts() {
+    fn a_radio_address_is_remembered_for_both_modes_and_other_text_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let record = StateDir::at(&dir.path().join("state"));
         let name_of = |serial: &str| record.names().of(serial, []).map(|radio| radio.to_string());

@@ -2,7 +2,7 @@
 //! into exit statuses.
 //!
 //! Lower modules return error kinds. The advice for each kind is here, except for the checks of `doctor` and for
-//! problems specific to the command line. Pure. [`mod@image`] covers problems with a file.
+//! problems specific to the command line. This module does no I/O. [`mod@image`] covers problems with a file.
 
 use std::time::Duration;
 
@@ -191,8 +191,8 @@ pub(crate) fn not_seen(report: &Report) -> &'static str {
     }
 }
 
-/// The state of a drone that was disconnected while flashing. Unlike other drones without firmware, it has no power and
-/// is not waiting in DFU mode.
+/// The state of a drone that was disconnected while flashing. Unlike other drones without firmware, this drone has no
+/// power and is not waiting in DFU mode.
 const LOST: &str =
     "The drone has no working firmware right now, but nothing is broken and what is already written is kept.";
 
@@ -291,7 +291,7 @@ pub(crate) fn diagnosis(identity: &Identity) -> Option<String> {
     }
 }
 
-/// The file to flash on this board, or the file for each platform if the board is unknown.
+/// The file to flash to this board, or the file for each platform if the board is unknown.
 fn right_for(board: Option<&Board>) -> String {
     board.map_or_else(any_image, |board| right_image(&board.code))
 }
@@ -324,7 +324,7 @@ pub(crate) fn age(age: Duration) -> String {
     count(n, unit)
 }
 
-/// The state that a job leaves the drone in.
+/// The state of the drone after a job.
 pub(crate) fn drone_state(state: DroneState) -> &'static str {
     match state {
         DroneState::Untouched => "Nothing was changed on the drone.",

@@ -36,7 +36,7 @@ fn related(bus: &dyn Bus, list: &[Found]) -> Vec<Other> {
     list.iter().filter_map(|found| other(bus, found).ok()?).collect()
 }
 
-/// The related device, if this is one. An error if its names cannot be read.
+/// The related device, if this is one. Returns an error if its names cannot be read.
 fn other(bus: &dyn Bus, found: &Found) -> Result<Option<Other>, TransferError> {
     let mut unread = None;
     let names = || match &found.names {
@@ -56,8 +56,8 @@ fn other(bus: &dyn Bus, found: &Found) -> Result<Option<Other>, TransferError> {
     }
 }
 
-/// A cache for repeated scans. Reading a device's names opens the device, so this is done only once, and repeated only
-/// while the device cannot be opened (udev may not have granted access yet).
+/// A cache for repeated scans. Reading a device's names opens the device, so they are read only once. The read is
+/// repeated only while the device cannot be opened (udev may not have granted access yet).
 #[derive(Default)]
 pub struct ScanCache {
     /// Each device seen; `None` if it is not a Crazyflie.
@@ -67,7 +67,7 @@ pub struct ScanCache {
 }
 
 impl ScanCache {
-    /// Returns the same as [`devices`] and [`others`], except the devices on busy ports, which are not opened.
+    /// Returns the same as [`devices`] and [`others`], except for the devices on busy ports, which are not opened.
     pub fn refresh(
         &mut self,
         bus: &dyn Bus,
@@ -80,8 +80,8 @@ impl ScanCache {
         Ok((devices, self.others.iter().filter_map(|(_, other)| other.clone()).collect()))
     }
 
-    /// Returns the drones, except those on busy ports. Those on the ports in `used`, which another instance of
-    /// cfdfu is using, are returned as devices that cannot be opened. None of these are opened.
+    /// Returns the drones, except those on busy ports. Drones on the ports in `used`, which another instance of cfdfu
+    /// is using, are returned as devices that cannot be opened. Devices on busy or used ports are not opened.
     pub(crate) fn drones(
         &mut self,
         bus: &dyn Bus,
@@ -111,17 +111,17 @@ impl ScanCache {
         self.others.sort_by_key(|(found, _)| place(found));
     }
 
-    /// Identifies the new devices of this list, and forgets those that are not in it.
+    /// Identifies the new devices in this list, and forgets the known devices that are not in it.
     fn update(&mut self, bus: &dyn Bus, list: &[Found], used: &HashSet<Location>) {
         let is_open =
             |device: &Option<Device>| device.as_ref().is_none_or(|device| device.open_error.is_none());
         self.devices.retain(|(found, device)| list.contains(found) && is_open(device));
         for found in list.iter().filter(|found| is_candidate(found)) {
             let is_used = used.contains(&found.location);
-            let look =
+            let identify =
                 || if is_used { device(found, || Err(TransferError::Busy)) } else { inspect(bus, found) };
             if self.devices.iter().all(|(known, _)| known != found)
-                && let Ok(device) = look()
+                && let Ok(device) = identify()
             {
                 self.devices.push((found.clone(), device));
             }
@@ -131,8 +131,8 @@ impl ScanCache {
     }
 }
 
-/// The devices on the bus, except those on busy ports. The busy ports are read last: a drone that has restarted since its
-/// job began is then certainly among them.
+/// The devices on the bus, except those on busy ports. The busy ports are read last, so that they certainly include the
+/// port of a drone that has restarted since its job began.
 fn list_except(bus: &dyn Bus, busy: impl FnOnce() -> HashSet<Location>) -> Result<Vec<Found>, BusError> {
     let mut list = bus.list()?;
     let busy = busy();

@@ -22,7 +22,7 @@ pub(crate) struct Settings {
     pub theme: Option<ThemeChoice>,
     /// The folder in which the file picker starts; `~/` is the home directory.
     pub images: Option<PathBuf>,
-    /// How many job logs to keep.
+    /// How many run logs to keep.
     pub logs: Option<usize>,
     /// Where official releases come from.
     pub releases: ReleaseSettings,
@@ -63,7 +63,7 @@ pub(crate) enum Color {
 }
 
 impl Settings {
-    /// How many job logs to keep; at least one.
+    /// How many run logs to keep; at least one.
     pub(crate) fn logs(&self) -> usize {
         const LOGS: usize = 50;
         self.logs.unwrap_or(LOGS).max(1)

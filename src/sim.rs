@@ -30,7 +30,7 @@ use drone::SimDrone;
 use rom::RomAnswer;
 
 /// The longest [`Bus::wait`] on the simulated bus.
-const GLANCE: Duration = Duration::from_millis(50);
+const WAIT_MAX: Duration = Duration::from_millis(50);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Request type and number of SET_INTERFACE.
 const SET_INTERFACE: (u8, u8) = (0x01, 11);
@@ -46,8 +46,8 @@ pub struct SimBus {
     clock: Arc<dyn Clock>,
 }
 
-/// A full-speed wire carries 1500 bytes in a frame of 1 ms. A packet of 64 bytes takes 77 of them, and a control
-/// transfer takes 45 for its setup and status.
+/// A full-speed wire carries 1500 bytes in a frame of 1 ms. A packet of 64 bytes takes up 77 of these bytes, and the
+/// setup and status of a control transfer take up 45.
 const WIRE_RATE: u64 = 1_500_000;
 const PACKET: usize = 64;
 const PACKET_ON_WIRE: u64 = 77;
@@ -68,7 +68,7 @@ impl SimBus {
     }
 
     /// Creates a bus with each drone at its place. The drones on one hub share a full-speed wire, as behind a hub with
-    /// a single transaction translator; each port of a root hub has its own.
+    /// a single transaction translator; each port of a root hub has its own wire.
     ///
     /// # Panics
     /// If there are fewer places than drones.
@@ -98,7 +98,7 @@ impl SimBus {
         self.lock().len()
     }
 
-    /// Calls `act` with drone `n`, counted from 0. `None` if there is no such drone.
+    /// Calls `act` with drone `n`, counted from 0. Returns `None` if there is no such drone.
     pub fn with<T>(&self, n: usize, act: impl FnOnce(&mut SimDrone, Duration) -> T) -> Option<T> {
         let now = self.clock.now();
         let mut drones = self.lock();
@@ -112,7 +112,7 @@ impl SimBus {
         self.drones.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same drones, with another clock.
+    /// Returns a bus with the same drones and another clock.
     pub fn on_clock(&self, clock: Arc<dyn Clock>) -> SimBus {
         SimBus { clock, ..self.clone() }
     }
@@ -122,21 +122,24 @@ impl SimBus {
         &*self.clock
     }
 
-    /// Sends a packet to bulk endpoint 1 of drone `n` and returns its duration. `None` if the drone does not accept it.
+    /// Sends a packet to bulk endpoint 1 of drone `n`. Returns how long the transfer takes, or `None` if the drone does
+    /// not accept the packet.
     fn packet_out(&self, n: usize, enumeration: u8, data: &[u8]) -> Result<Option<Duration>, TransferError> {
         let sent = self
             .with(n, |drone, _| (drone.enumeration() == Some(enumeration)).then(|| drone.packet_out(data)));
         sent.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// Receives a packet from bulk endpoint 1 of drone `n`, with its duration. `None` if there is none.
+    /// Receives a packet from bulk endpoint 1 of drone `n`. Returns the packet and how long its transfer takes, or
+    /// `None` if the drone has no packet.
     fn packet_in(&self, n: usize, enumeration: u8) -> Result<Option<(Vec<u8>, Duration)>, TransferError> {
         let received =
             self.with(n, |drone, _| (drone.enumeration() == Some(enumeration)).then(|| drone.packet_in()));
         received.flatten().ok_or(TransferError::Disconnected)
     }
 
-    /// A control transfer to drone `n`. Fails if the drone has disconnected or enumerated again since `enumeration`.
+    /// Performs a control transfer to drone `n`. Fails if the drone has disconnected or enumerated again since
+    /// `enumeration`.
     fn control(
         &self,
         n: usize,
@@ -153,7 +156,7 @@ impl SimBus {
             .flatten()
             .ok_or(TransferError::Disconnected)?;
         if answer == RomAnswer::Hang {
-            // Callers without a time limit (`vhci`) leave the timeout to their own host.
+            // Callers without a time limit (`vhci`) rely on the timeout of their own host.
             if limit < HOUR {
                 self.clock.sleep(limit);
             }
@@ -218,7 +221,7 @@ impl Bus for SimBus {
     }
 
     fn wait(&self, limit: Duration) {
-        self.clock.sleep(limit.min(GLANCE));
+        self.clock.sleep(limit.min(WAIT_MAX));
     }
 }
 

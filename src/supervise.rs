@@ -2,8 +2,8 @@
 //! worker may write, announces the job to other instances of cfdfu, records the result of a job that outlives its
 //! terminal, and decides whether to wait for a lost drone.
 //!
-//! A front end starts its jobs through the supervisor, passes every worker event through it, and displays what it
-//! returns. The full screen, `--plain`, the console and `--json` all show the same events.
+//! A front end starts its jobs through the supervisor, passes every worker event through it, and displays what the
+//! supervisor returns. The full screen, `--plain`, the console and `--json` all show the same events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ struct Watched {
 /// Facts from the current job's plan.
 #[derive(Clone, Copy)]
 struct Planned {
-    /// Bytes left to write.
+    /// The number of bytes still to write.
     left: u64,
     board: BoardCheck,
 }
@@ -266,7 +266,7 @@ impl Supervisor {
         let Some(watched) = &mut self.watched else { return };
         watched.seen = true;
         let is_same_drone = watched.drone.as_ref().is_some_and(|drone| drone.is(device));
-        // A plan belongs to this drone, even if another one is later plugged into the same port.
+        // Once there is a plan, it belongs to this drone, even if another one is plugged into the same port.
         let is_settled = watched.planned.is_some() || device.strings.serial.is_empty();
         if watched.drone.is_none()
             || is_same_drone && device.mode == Mode::Firmware
@@ -275,7 +275,7 @@ impl Supervisor {
             watched.drone = Some(device.drone());
         }
         // Another instance may have claimed the drone first. A background identify in another instance is not
-        // announced; the worker waits for it to end when it claims the drone.
+        // announced: when the worker claims the drone, it waits for that identify to end.
         if watched.holder.is_none()
             && let Some(record) = &self.record
         {
@@ -286,7 +286,8 @@ impl Supervisor {
         }
     }
 
-    /// Remembers a running drone's radio address, so that `list` shows it when the drone does not run. Errors are ignored.
+    /// Remembers a running drone's radio address, so that `list` shows it when the drone is not running. Errors
+    /// are ignored.
     fn remember_name(&self, drone: Option<&DroneAt>, info: &DeviceInfo) {
         if let (Some(record), Some(radio), Some(drone)) = (&self.record, info.radio(), drone) {
             let _ = record.name(&drone.serial, radio);

@@ -1,4 +1,5 @@
-//! Operating system access: [`files`], [`signals`], [`keypress`], and the [`symptoms`] that the doctor evaluates.
+//! Operating system access: [`files`], [`folder`], [`signals`], [`keypress`], and the [`symptoms`] that the doctor
+//! evaluates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header: the steps                         one row
-//! drone            firmware                 five rows; one row on a low screen
+//! drone            firmware                 five rows; one row on a short screen
 //! progress                                  three rows, while a job runs
 //! flash map                                 three rows
 //! main panel, with the log below it         the rest; from 112 columns on, the log is beside it
@@ -50,7 +50,7 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
     let theme = &theme.on(app.background);
     let area = frame.area();
     if area.width < MINIMUM.0 || area.height < MINIMUM.1 {
-        return too_small(frame, area, app, theme);
+        return draw_too_small(frame, area, app, theme);
     }
     let [header, body, notice, footer] = area.layout(&Layout::vertical([
         Constraint::Length(1),
@@ -67,7 +67,7 @@ pub fn draw(frame: &mut Frame<'_>, app: &App, theme: &Theme) {
 }
 
 /// Draws one sentence if the screen is too small for the layout.
-fn too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
+fn draw_too_small(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     let text = if let Some(view) = app.job().filter(|view| view.stage == Stage::Working) {
         format!("{}. Do not unplug the drone.", bar::in_short(view))
     } else if let Some(view) = app.batch().filter(|view| view.is_active()) {
@@ -97,7 +97,7 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
         }
     };
     if let Screen::Batch(view) = &app.screen {
-        // The table needs the place of the cards, and all its columns more than the log beside it.
+        // The table takes the place of the cards. The log is beside the table only if all its columns still fit.
         let log = log.filter(|log| area.width > log.width + batch_panel::COLUMNS);
         let columns = [Constraint::Fill(1), Constraint::Length(log.map_or(0, |log| log.width))];
         let [table, log] = area.layout(&Layout::horizontal(columns).spacing(u16::from(log.is_some())));
@@ -110,7 +110,7 @@ fn draw_body(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     if let Some(view) = app.console() {
         return log_panel::console(frame, area, view, theme);
     }
-    // On a low screen, one row replaces the cards.
+    // On a short screen, one row replaces the cards.
     let card_rows = match cards {
         Some(_) => 0,
         None if area.height >= 19 => 5,

@@ -17,7 +17,7 @@ pub mod trace;
 
 use descriptor::Strings;
 
-/// A vendor ID and product ID.
+/// A vendor ID and a product ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id {
     /// idVendor.
@@ -56,9 +56,9 @@ impl Location {
     }
 }
 
-/// About how long it takes to flash this many drones at once that share one full-speed wire, compared with one drone. Their
-/// erases overlap, their transfers do not: from five drones on, each adds a seventh of a flash (docs/speed.md). `None` for
-/// fewer, which take hardly longer than one.
+/// The approximate time to flash this many drones at once over one full-speed wire, as a multiple of the time for one
+/// drone. Erases overlap, but transfers do not: from five drones on, each drone adds a seventh of the time for one
+/// (docs/speed.md). `None` for fewer drones, which take hardly longer than one.
 pub(crate) fn times_on_one_wire(drones: usize) -> Option<f64> {
     let count = u32::try_from(drones).unwrap_or(u32::MAX);
     (drones >= 5).then(|| 0.46 + 0.1375 * f64::from(count))
@@ -77,7 +77,7 @@ impl fmt::Display for Location {
 impl FromStr for Location {
     type Err = ();
 
-    /// `BUS-PORT[.PORT…]`, as in `1-1.2`.
+    /// `BUS-PORT[.PORT…]`, for example `1-1.2`.
     fn from_str(text: &str) -> Result<Location, ()> {
         let (bus, ports) = text.split_once('-').ok_or(())?;
         let ports: Result<Vec<u8>, _> = ports.split('.').map(str::parse::<u8>).collect();
@@ -89,7 +89,7 @@ impl FromStr for Location {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub id: Id,
-    /// bcdDevice, as in 0x2200.
+    /// bcdDevice, for example 0x2200.
     pub release: u16,
     pub location: Location,
     /// The device address. The bus assigns a new one in each enumeration.
@@ -122,7 +122,7 @@ pub struct Pipe {
     pub endpoint: u8,
 }
 
-/// Why a transfer failed, and what that means in DFU.
+/// Why a transfer failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TransferError {
     /// The device refused the request. Its DFU status gives the reason.
@@ -131,7 +131,7 @@ pub enum TransferError {
     /// No answer within the time limit.
     #[error("no answer in time")]
     Timeout,
-    /// The device left the bus: it was unplugged, was reset, or started another program.
+    /// The device is no longer on the bus: it was unplugged, was reset, or started another program.
     #[error("the device disconnected")]
     Disconnected,
     /// The operating system denies this user access to the device.

@@ -18,8 +18,8 @@ const SCAN: Duration = Duration::from_millis(500);
 /// After this many failed scans the bus counts as empty.
 const ERRORS: u32 = 6;
 
-/// Reports the drones on the bus whenever they change, until `report` returns false. Those on the ports that `used`
-/// returns, which another instance of cfdfu is using, are reported as devices that cannot be opened.
+/// Reports the drones on the bus whenever they change, until `report` returns false. Drones on the ports that
+/// `used` returns, which another instance of cfdfu is using, are reported as devices that cannot be opened.
 pub fn watch_drones(
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
@@ -29,7 +29,7 @@ pub fn watch_drones(
 ) -> Watcher {
     let scan =
         move |cache: &mut ScanCache, bus: &dyn Bus, busy: &mut BusyNow<'_>| cache.drones(bus, &used, busy);
-    // A bus that cannot be read has no drones.
+    // A bus that cannot be read counts as empty.
     let report = move |found: &Result<Vec<Device>, BusError>| report(found.clone().unwrap_or_default());
     watch_bus(RetryingBus::new(bus, clock), busy, ERRORS, scan, report)
 }
@@ -45,8 +45,8 @@ impl Drop for Watcher {
     }
 }
 
-/// Returns the ports whose drones have a job now. A scan calls it after listing the devices on the bus: see
-/// [`ScanCache`].
+/// Returns the ports whose drones have a job now. A scan calls this after listing the devices on the bus:
+/// see [`ScanCache`].
 pub(crate) type BusyNow<'a> = dyn FnMut() -> HashSet<Location> + 'a;
 
 /// Scans the bus and reports what it finds, now and whenever that changes, until `report` returns false. A drone is

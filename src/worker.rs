@@ -1,9 +1,11 @@
-//! The worker thread: receives commands, drives devices and posts events. It never waits for a front end.
+//! The worker thread: receives commands, drives devices and posts events. It waits for a front end only until the user
+//! confirms a plan.
 //!
-//! [`find`] selects a device and brings it into DFU mode, [`session`] talks to it there, and [`query_firmware`] queries
-//! a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`], [`blink`] and [`console`] are the
-//! jobs, [`watch`] checks a drone that has started, [`retry`] is the retry policy, and [`timeline`] records where the time
-//! went. All waits use the clock passed to [`Worker::spawn`].
+//! [`find`] selects a device and brings it into DFU mode, [`session`] runs DFU operations on it, and [`query_firmware`]
+//! queries a running drone over its [`firmware_link`]. [`flash`], [`read`], [`identify`], [`blink`] and [`console`] are
+//! the jobs, [`reboot`] restarts a drone, [`watch`] checks a drone that has started, [`port`] opens the device on a
+//! port, [`retry`] is the retry policy, and [`timeline`] records how the time was spent. All waits use the clock passed
+//! to [`Worker::spawn`].
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,9 +52,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// cancelled. The worker therefore runs on its own thread and exchanges only messages with the front end, so a slow or
 /// closed terminal never delays a transfer.
 ///
-/// A cancel takes effect only at the safe points (`Ctx::check_cancelled`): before a block is read or written, before
-/// a sector is erased, and while waiting for a device. Stopping in the middle of an operation would leave the device in
-/// an unknown state, and the worker without a record of what has changed.
+/// A [`Command::Cancel`] takes effect only at the safe points (`Ctx::check_cancelled`): before a block is read or
+/// written, before a sector is erased, and while waiting for a device. Stopping in the middle of an operation would put
+/// the device into an unknown state, and the worker would have no record of what has changed.
 pub struct Worker {
     /// Dropping this ends the worker after the running job.
     pub commands: Sender<Command>,
@@ -67,7 +69,7 @@ impl Worker {
         let (outbox, events) = channel();
         let bus: Arc<dyn Bus> = Arc::new(RetryingBus::new(bus, Arc::clone(&clock)));
         let thread = thread::spawn(move || {
-            // Ignore a cancel that arrives after its job has ended.
+            // Ignore a `Cancel` or `Proceed` that arrives after its job has ended.
             while let Ok(command) = inbox.recv() {
                 let mut next = if let Command::Run(job) = command { Some(job) } else { None };
                 while let Some(job) = next {
@@ -82,7 +84,7 @@ impl Worker {
         Worker { commands, events, thread }
     }
 
-    /// Ends the worker after the running job and waits for it.
+    /// Ends the worker after the running job, and waits for the thread to end.
     pub(crate) fn join(self) {
         drop(self.commands);
         // Any panic has been caught and reported by `perform`.
@@ -171,10 +173,10 @@ struct Ctx<'a> {
     cancelled: bool,
     /// Background identify: logs `Info` entries at detail level and yields to any other job.
     ///
-    /// A front end identifies a drone as soon as it appears, without a request from the user. This reads up to 1 MiB
-    /// and takes two seconds. If a job that the user starts in the meantime had to wait or was refused, the interface
-    /// would seem slow for no visible reason. Yielding is safe because reading changes nothing and can stop between any
-    /// two blocks.
+    /// A front end identifies a drone as soon as it appears, without a request from the user. Reading a drone in DFU
+    /// mode, up to 1 MiB, takes two seconds. If a job that the user starts in the meantime had to wait or was refused,
+    /// the interface would seem slow for no visible reason. Yielding is safe because reading changes nothing and can
+    /// stop between any two blocks.
     quiet: bool,
     /// The job to which a background identify has yielded.
     next: Option<Box<Job>>,
@@ -185,9 +187,9 @@ struct Ctx<'a> {
     was: FirstSeen,
     /// The port and the address of the device in use; `None` while it is expected to disconnect.
     at: Option<(Location, u8)>,
-    /// The state in which an earlier attempt left the drone, once the drone has been found.
+    /// The state of the drone after an earlier attempt, once the drone has been found.
     left: DroneState,
-    /// The state in which the drone would be left if the job ended now.
+    /// The state that the drone would be in if the job ended now.
     drone: DroneState,
     report: Report,
 }
@@ -311,7 +313,7 @@ impl<'a> Ctx<'a> {
         self.post(Event::Sector { index, state });
     }
 
-    /// Waits until the user confirms the plan. Returns `Cancelled` if the sender is gone.
+    /// Waits until the user confirms the plan. Returns `Cancelled` if the user cancels, or if the sender is gone.
     fn wait_for_confirmation(&mut self) -> Result<(), Stop> {
         let asked = self.clock.now();
         let answer = loop {
@@ -363,8 +365,8 @@ impl<'a> Ctx<'a> {
         self.post(Event::Waiting { what, limit });
         loop {
             self.check_cancelled()?;
-            if let Some(it) = found(self)? {
-                return Ok(Some(it));
+            if let Some(value) = found(self)? {
+                return Ok(Some(value));
             }
             let waited = self.clock.now().saturating_sub(start);
             if waited >= limit {
@@ -386,7 +388,7 @@ fn require_same(start: Address, actual: &[u8], expected: &[u8]) -> Result<(), Fa
     }
 }
 
-/// Counts the bytes done in a phase and posts them as progress.
+/// Counts the bytes processed in a phase and posts them as progress.
 struct Meter {
     phase: Phase,
     done: u64,

@@ -38,10 +38,10 @@ impl Args {
     /// Parses the arguments. The image may be omitted with `--demo`, which has its own images, and with `--release`.
     pub(super) fn of(arguments: Vec<OsString>) -> Result<Args, clap::Error> {
         let has = |option: &str| {
-            let is_it = |argument: &str| {
+            let is_option = |argument: &str| {
                 argument.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
             };
-            arguments.iter().any(|argument| is_it(&argument.to_string_lossy()))
+            arguments.iter().any(|argument| is_option(&argument.to_string_lossy()))
         };
         let mut command = Args::command();
         if has("--demo") || has("--release") {
@@ -182,7 +182,7 @@ pub(super) struct BatchArgs {
     /// Wait for this many drones, and fail if there are fewer
     #[arg(long, value_name = "N", requires = "all", value_parser = at_least_one)]
     pub(super) expect: Option<usize>,
-    /// How many drones at the same time
+    /// Work on at most N drones at once
     #[arg(long, value_name = "N", requires = "all", default_value_t = 32, hide_default_value = true, value_parser = at_least_one)]
     pub(super) jobs: usize,
     /// With flash: write nothing unless every drone has an image for its board
@@ -221,7 +221,7 @@ pub(super) struct FlashArgs {
     /// Exit with status 76 unless the drone starts and keeps running
     #[arg(long, conflicts_with = "no_leave")]
     pub(super) require_boot: bool,
-    /// Start the drone with a reset, for boot ROMs that would leave it dark (not yet tested on a real drone)
+    /// Start the drone with a reset, for boot ROMs that would not start it (not yet tested on a real drone)
     #[arg(long, hide = true, conflicts_with = "no_leave")]
     pub(super) leave_by_reset: bool,
     #[command(flatten)]
@@ -233,17 +233,17 @@ pub(super) struct FlashArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Releases")]
 pub(super) struct ReleaseArgs {
-    /// Use this release of Bitcraze instead of a file: a version, or latest
+    /// Use this Bitcraze release instead of a file: a version, or latest
     #[arg(long, value_name = "VERSION")]
     pub(super) release: Option<Wanted>,
-    /// Take the file for this board (CF21) or platform (cf2) instead of asking the drone
+    /// Use the file for this board (CF21) or platform (cf2) instead of asking the drone
     #[arg(long, value_name = "BOARD", requires = "release", value_parser = parse_board)]
     pub(super) board: Option<String>,
     #[command(flatten)]
     pub(super) source: SourceArgs,
 }
 
-/// Without the feature, there are no such options.
+/// Without the feature, `--release` is hidden and refused.
 #[cfg(not(feature = "releases"))]
 #[derive(Debug, clap::Args)]
 pub(super) struct ReleaseArgs {
@@ -291,7 +291,7 @@ pub(super) enum CliCommand {
         /// Also flash the drones that are plugged in at the start, without waiting for Enter
         #[arg(long)]
         yes: bool,
-        /// Skip the drones that the last run of the station has done
+        /// Skip the drones that the last run of the station finished
         #[arg(long)]
         resume: bool,
         /// Write the results to this file, as CSV or (.json) as JSON
@@ -343,7 +343,7 @@ pub(super) enum CliCommand {
         /// Fetch the bootloader instead
         #[arg(long, conflicts_with = "board")]
         loader: bool,
-        /// Fetch to this folder, which can replace the network with --from
+        /// Fetch to this folder; --from uses it instead of the network
         #[arg(long, value_name = "FOLDER", conflicts_with_all = ["offline", "from"])]
         to: Option<PathBuf>,
         #[command(flatten)]
@@ -365,7 +365,7 @@ pub(super) enum CliCommand {
         #[command(flatten)]
         batch: BatchArgs,
     },
-    /// Show what a running drone prints; a key or Ctrl-C stops it
+    /// Show what a running drone prints, until a key or Ctrl-C
     #[command(after_help = CONSOLE_NOTE)]
     Console {
         /// Serial number or port of the drone, like --device

@@ -55,13 +55,13 @@ pub(super) struct Console {
     serials: Vec<String>,
     /// A bar for each drone of a batch.
     bars: Option<(MultiProgress, Vec<ProgressBar>)>,
-    /// The progress bar of a phase, or the timer of a wait (no phase).
+    /// The progress bar of a phase or, without a phase, of a download, or the timer of a wait.
     bar: Option<(Option<Phase>, ProgressBar)>,
     /// The contents of the bootloader's sector, if the job does not write it.
     loader: Option<Loader>,
     log: Option<File>,
     clock: Arc<RealClock>,
-    /// The final `result` object of `--json` has been printed.
+    /// The last object of `--json` has been printed.
     concluded: bool,
     /// The first error on standard output. A closed pipe does not count.
     lost_output: OnceCell<io::Error>,
@@ -346,7 +346,7 @@ impl Console {
         }
     }
 
-    /// Prints a row of `releases`. `is_kept`: whether a file is on this computer.
+    /// Prints a row of `releases`. `is_kept` returns whether a file is on this computer.
     #[cfg(feature = "releases")]
     pub(super) fn release(&mut self, release: &Release, is_kept: &dyn Fn(&str) -> bool) {
         self.object(&json::release(release, is_kept));
@@ -367,7 +367,7 @@ impl Console {
         self.line(line.trim_end());
     }
 
-    /// Shows how far a download is.
+    /// Shows the progress of a download.
     #[cfg(feature = "releases")]
     pub(super) fn download(&mut self, done: u64, total: Option<u64>) {
         self.object(&Object::Download { done, total });
@@ -441,7 +441,7 @@ impl Console {
         }
     }
 
-    /// Describes the image that the command uses.
+    /// Prints a description of the image that the command uses.
     pub(super) fn image(&mut self, image: &Image) {
         self.line(&describe_image(image));
         for note in image.notes.iter().cloned().chain(report::caution(image)) {
@@ -634,7 +634,7 @@ impl Console {
         self.of_row(id, row, &words);
     }
 
-    /// Prints what to do after a drone of a batch has ended.
+    /// Prints what to do after the job of a batch's drone has ended.
     fn advise(&mut self, report: &Report, not_running: Option<&Problem>) {
         let problem = match &report.outcome {
             Outcome::Failed(failure) => Some(report::failed(failure)),
@@ -648,7 +648,7 @@ impl Console {
         }
     }
 
-    /// A station sees a drone that is done.
+    /// Prints that a drone of a station is already done.
     pub(super) fn done_already(&mut self, device: &Device) {
         let Device { location, strings, .. } = device;
         let present = self.serials.iter().map(String::as_str);
@@ -656,14 +656,14 @@ impl Console {
         self.line(&format!("     {location}{}  {}  done already", name.unwrap_or_default(), strings.serial));
     }
 
-    /// Rings the terminal's bell, so that a station needs no eyes.
+    /// Rings the terminal's bell, so that the user of a station need not watch the screen.
     pub(super) fn beep(&self, times: usize) {
         if self.live {
             let _ = io::stderr().write_all("\u{7}".repeat(times).as_bytes());
         }
     }
 
-    /// Prints the end of a batch and returns it in words.
+    /// Prints the summary of a batch and returns its text.
     pub(super) fn batch(&mut self, fleet: &Fleet, took: Duration, exit: Exit) -> String {
         self.bars = None;
         let counts = fleet.counts();
@@ -747,7 +747,8 @@ impl Console {
         }
     }
 
-    /// Wraps a text for the terminal, indented by so many columns. Without a terminal, it stays in one line, for `grep`.
+    /// Wraps a text for the terminal, which indents it by `indent` columns. Without a terminal, the text stays on one
+    /// line, for `grep`.
     fn on_screen(&self, text: &str, indent: usize) -> Vec<String> {
         if self.live { wrapped(text, self.width.saturating_sub(indent)) } else { vec![text.to_owned()] }
     }
@@ -813,7 +814,7 @@ impl Console {
     }
 }
 
-/// A bar for so many steps or bytes.
+/// Creates a progress bar for `length` steps or bytes.
 fn bar_with(length: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template(template) {
@@ -858,7 +859,7 @@ pub(super) fn theme(global: &Global, settings: &Settings) -> Theme {
     Theme::new(glyphs, colours)
 }
 
-/// Port, USB ids, mode, name, serial number, and a label if the device is simulated.
+/// Port, USB ID, mode, name, serial number, and a label if the device is simulated.
 fn describe(device: &Device, separator: &str) -> String {
     let mode = match device.mode {
         Mode::Dfu => "DFU mode",

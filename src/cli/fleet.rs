@@ -1,5 +1,5 @@
-//! Runs a batch: the workers of [`crate::crews`], one scanner for the bus, and a loop that passes their messages through
-//! [`Fleet`] and prints what changes.
+//! Runs a batch: the workers of [`crate::crews`], one scanner for the bus, and a loop that passes their messages
+//! through [`Fleet`] and prints what changes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -49,11 +49,11 @@ pub(super) struct Options {
     pub report: Option<(Output, bool)>,
     /// The names of the images, in the order of the task.
     pub images: Vec<String>,
-    /// A station's journal, with a line for each drone that is done, and what identifies the images in it.
+    /// A station's journal, with a line for each drone that is done, and the text that identifies the images in it.
     pub journal: Option<(File, String)>,
     /// The folder for backups, and whether files in it may be overwritten.
     pub folder: Option<(PathBuf, bool)>,
-    /// Undo each drone's last flash: the first job only finds the drone, a second one writes.
+    /// Undo each drone's last flash: the first job only finds the drone, the second job writes.
     pub undo: Option<Undo>,
     /// Write nothing unless an image fits every drone.
     pub strict: bool,
@@ -110,7 +110,7 @@ pub(super) fn run(
         }
     }
     let report = options.report.take();
-    let Ran { fleet, lost_backup, hung_up, .. } = conduct(world, policy, &options, console)?;
+    let BatchResult { fleet, lost_backup, hung_up, .. } = conduct(world, policy, &options, console)?;
     let mut exit = match fleet.exit() {
         Exit::Done if lost_backup => Exit::CannotCreate,
         exit => exit,
@@ -128,7 +128,7 @@ pub(super) fn run(
     Ok(exit)
 }
 
-/// Prints the end of a batch.
+/// Prints the summary of a batch.
 fn conclude(fleet: &Fleet, took: Duration, exit: Exit, hung_up: bool, console: &mut Console) {
     let words = console.batch(fleet, took, exit);
     if hung_up && let Some(record) = StateDir::of_user() {
@@ -144,8 +144,8 @@ enum Survey {
     Refused(Exit),
 }
 
-/// Identifies every drone. Returns the exit status if nothing may be written: a drone has no matching image, was not
-/// identified, or is missing.
+/// Identifies every drone. Refuses to write to any of them if a drone has no matching image, was not identified, or is
+/// missing.
 fn survey(
     world: &FleetWorld,
     policy: &Policy,
@@ -156,13 +156,13 @@ fn survey(
     let job = Job { enter: Enter::Never, task: Task::Identify, ..policy.job.clone() };
     let identify = Policy { job, require_boot: false, ..policy.clone() };
     let started = world.clock.now();
-    let Ran { fleet, boards, stopped, hung_up, .. } = conduct(world, identify, options, console)?;
+    let BatchResult { fleet, boards, stopped, hung_up, .. } = conduct(world, identify, options, console)?;
     let misfits = |id: &usize| !boards.get(id).is_some_and(|code| task.fits(code));
     let misfits: Vec<usize> = (0..fleet.rows.len()).filter(misfits).collect();
     for id in &misfits {
         let words = match boards.get(id) {
             Some(code) => format!("no image is for its board, {code}"),
-            None => "its board is not known: put it into DFU mode, or omit --strict".to_owned(),
+            None => "unknown board: put the drone into DFU mode, or omit --strict".to_owned(),
         };
         console.of_row(*id, &fleet.rows[*id], &words);
     }
@@ -181,7 +181,7 @@ fn survey(
 }
 
 /// The result of a batch.
-struct Ran {
+struct BatchResult {
     fleet: Fleet,
     boards: HashMap<usize, String>,
     lost_backup: bool,
@@ -195,7 +195,7 @@ fn conduct(
     policy: Policy,
     options: &Options,
     console: &mut Console,
-) -> Result<Ran, Problem> {
+) -> Result<BatchResult, Problem> {
     let (inputs, inbox) = channel();
     let events = inputs.clone();
     let crews = Crews::new(
@@ -254,7 +254,7 @@ fn conduct(
     let Batch { fleet, crews, boards, lost_backup, hung_up, .. } = batch;
     crews.end();
     let stopped = fleet.is_stopped();
-    Ok(Ran { fleet, boards, lost_backup, hung_up, stopped })
+    Ok(BatchResult { fleet, boards, lost_backup, hung_up, stopped })
 }
 
 impl Batch<'_> {
@@ -317,7 +317,7 @@ impl Batch<'_> {
     fn undo(&mut self, id: usize, found: Ended, console: &mut Console) -> Option<FleetMsg> {
         let Undo { allow_mismatch, enter } = self.options.undo.as_ref()?;
         if self.fleet.is_stopped() {
-            // The signal arrived after the drone had been found.
+            // A signal arrived after the drone was found.
             let report = Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
             return Some(FleetMsg::Ended(id, Box::new(report), None));
         }
@@ -406,7 +406,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Prints a row that has just ended, saves what it read, and frees its port and its worker.
+    /// Saves the backup of a row that has just ended, prints the row, and frees its port and its worker.
     fn finish(&mut self, id: usize, console: &mut Console) {
         let row = &self.fleet.rows[id];
         let saved = self.save(row);
@@ -421,7 +421,7 @@ impl Batch<'_> {
             let of = station.count.map(|count| format!(" of {count}")).unwrap_or_default();
             console.line(&format!("{done}{of} done"));
             console.beep(beeps(row));
-            self.note(row, console);
+            self.add_to_journal(row, console);
         }
         self.crews.finish(id, &row.device.location);
     }
@@ -437,7 +437,7 @@ impl Batch<'_> {
     }
 
     /// Adds a drone that is done to the journal, so that `--resume` does not flash it again.
-    fn note(&self, row: &Row, console: &mut Console) {
+    fn add_to_journal(&self, row: &Row, console: &mut Console) {
         let journal = self.options.journal.as_ref();
         let Some((mut journal, images)) =
             journal.filter(|_| row.succeeded()).map(|(file, text)| (file, text))
@@ -453,8 +453,8 @@ impl Batch<'_> {
     }
 }
 
-/// One beep for a drone that is done, two if it needs a power cycle or has not reported its self-test, three if the
-/// flash or the self-test failed.
+/// One beep for a drone that is done, two if it needs a power cycle or has not reported the result of its self-test,
+/// three if the flash or the self-test failed.
 fn beeps(row: &Row) -> usize {
     match &row.report {
         Some(report) if report.health.has_failed() => 3,

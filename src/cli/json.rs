@@ -209,7 +209,7 @@ pub(super) struct SegmentObject {
     bytes: usize,
 }
 
-/// Unreadable values are `null`.
+/// Unknown values are `null`.
 #[derive(Default, Serialize)]
 pub(super) struct BoardObject<'a> {
     #[serde(rename = "type")]

@@ -45,7 +45,8 @@ t tries again, q quits. Arrows or j and k move, Enter starts, w writes what the 
 const JSON: &str = "\
 With --json, every command prints one object per line on standard output. The last object is the result event: its \
 outcome is flashed, unchanged, failed or cancelled, and its error is null or has kind (a word for scripts), message \
-and advice. The other events are device, image, board, plan, progress, log, check, scenario and text.";
+and advice. With --all, each drone has its own result, and the last object is a batch event with their number. docs/json.md \
+lists all events.";
 
 /// When the text of this page was last changed.
 const DATE: &str = "2026-11-29";
@@ -57,88 +58,88 @@ pub(super) fn page(mut command: Command) -> String {
     let version = command.get_version().unwrap_or_default();
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(page, ".TH CFDFU 1 {DATE} \"cfdfu {version}\" \"User Commands\"");
-    let _ = writeln!(page, ".SH NAME\ncfdfu \\- {}", plain(&about));
+    let _ = writeln!(page, ".SH NAME\ncfdfu \\- {}", escape(&about));
     page += ".SH SYNOPSIS\n.B cfdfu\n[OPTIONS] [IMAGE]\n.br\n.B cfdfu\nCOMMAND [OPTIONS] ...\n";
-    let _ = writeln!(page, ".SH DESCRIPTION\n{}", plain(DESCRIPTION));
+    let _ = writeln!(page, ".SH DESCRIPTION\n{}", escape(DESCRIPTION));
     page += ".SH GLOBAL OPTIONS\n";
     let is_global = |arg: &&Arg| !arg.is_positional() && arg.get_id() != "version";
-    command.get_arguments().filter(is_global).for_each(|arg| option(&mut page, arg));
+    command.get_arguments().filter(is_global).for_each(|arg| add_option(&mut page, arg));
     page += ".SH COMMANDS\n";
     for command in command.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help") {
-        section(&mut page, command);
+        add_section(&mut page, command);
     }
     for (title, text) in [("KEYS", KEYS), ("JSON", JSON)] {
-        let _ = writeln!(page, ".SH {title}\n{}", plain(text));
+        let _ = writeln!(page, ".SH {title}\n{}", escape(text));
     }
     page += ".SH DEMO SCENARIOS\n";
     for scenario in SCENARIOS {
-        entry(&mut page, scenario.name, scenario.what);
+        add_entry(&mut page, scenario.name, scenario.what);
     }
     page += ".SH FILES\n";
     for (file, what) in FILES {
-        entry(&mut page, file, what);
+        add_entry(&mut page, file, what);
     }
     page += ".SH ENVIRONMENT\n";
     for (name, what) in ENVIRONMENT {
-        entry(&mut page, name, what);
+        add_entry(&mut page, name, what);
     }
     for (title, text) in [("EXAMPLES", EXAMPLES), ("EXIT STATUS", EXIT_STATUS)] {
         let lines = text.split_once('\n').map_or("", |(_, lines)| lines);
-        let _ = writeln!(page, ".SH {title}\n.nf\n{}\n.fi", plain(lines));
+        let _ = writeln!(page, ".SH {title}\n.nf\n{}\n.fi", escape(lines));
     }
     page += ".SH SEE ALSO\n.BR dfu\\-util (1),\n.BR udev (7)\n";
     page
 }
 
-/// A list entry: a name and its description.
-fn entry(page: &mut String, name: &str, what: &str) {
-    let _ = writeln!(page, ".TP\n.B {}\n{}", plain(name), plain(what));
+/// Appends a list entry: a name and its description.
+fn add_entry(page: &mut String, name: &str, what: &str) {
+    let _ = writeln!(page, ".TP\n.B {}\n{}", escape(name), escape(what));
 }
 
-/// The section of one command, with its own options.
-fn section(page: &mut String, command: &Command) {
-    let _ = write!(page, ".SS {}", plain(command.get_name()));
+/// Appends the section of one command, with its own options.
+fn add_section(page: &mut String, command: &Command) {
+    let _ = write!(page, ".SS {}", escape(command.get_name()));
     for arg in command.get_positionals() {
-        let name = value(arg);
+        let name = value_name(arg);
         let name = if arg.is_required_set() { name } else { format!("[{name}]") };
-        let _ = write!(page, " {}", plain(&name));
+        let _ = write!(page, " {}", escape(&name));
     }
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let _ = writeln!(page, "\n{}.", plain(&about));
+    let _ = writeln!(page, "\n{}.", escape(&about));
     let is_own = |arg: &&Arg| !arg.is_global_set() && !matches!(arg.get_id().as_str(), "help" | "version");
-    command.get_arguments().filter(is_own).for_each(|arg| option(page, arg));
+    command.get_arguments().filter(is_own).for_each(|arg| add_option(page, arg));
     if let Some(text) = command.get_after_help() {
-        let _ = writeln!(page, ".PP\n.nf\n{}\n.fi", plain(&text.to_string()));
+        let _ = writeln!(page, ".PP\n.nf\n{}\n.fi", escape(&text.to_string()));
     }
 }
 
-fn option(page: &mut String, arg: &Arg) {
+fn add_option(page: &mut String, arg: &Arg) {
     if arg.is_hide_set() {
         return;
     }
     let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
     let name = match (arg.get_long(), arg.get_action().takes_values()) {
-        (None, _) => value(arg),
+        (None, _) => value_name(arg),
         (Some(long), false) => format!("{short}--{long}"),
-        (Some(long), true) if arg.is_require_equals_set() => format!("{short}--{long}[={}]", value(arg)),
-        (Some(long), true) => format!("{short}--{long} {}", value(arg)),
+        (Some(long), true) if arg.is_require_equals_set() => format!("{short}--{long}[={}]", value_name(arg)),
+        (Some(long), true) => format!("{short}--{long} {}", value_name(arg)),
     };
     let mut help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let choices: Vec<_> = arg.get_possible_values().iter().map(|it| it.get_name().to_owned()).collect();
     if arg.get_action().takes_values() && !choices.is_empty() && !arg.is_hide_possible_values_set() {
         let _ = write!(help, ": {}", choices.join(", "));
     }
-    entry(page, &name, &help);
+    add_entry(page, &name, &help);
 }
 
 /// The placeholder for an argument's value.
-fn value(arg: &Arg) -> String {
+fn value_name(arg: &Arg) -> String {
     let names = arg.get_value_names().unwrap_or_default();
     names.first().map_or_else(|| arg.get_id().as_str().to_uppercase(), ToString::to_string)
 }
 
 /// Escapes text for man: backslashes, hyphens, and lines that would start a request.
-fn plain(text: &str) -> String {
+fn escape(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     let line =
         |line: &str| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() };

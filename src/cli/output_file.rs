@@ -7,8 +7,8 @@ use tempfile::NamedTempFile;
 
 use crate::report::{Exit, Problem, ProblemKind};
 
-/// A file to be written. The data goes to a temporary file in the same folder, which is then renamed, so that a failure
-/// leaves neither a partial file nor a temporary one.
+/// A file to be written. The data is written to a temporary file in the same folder, which is then renamed. After a
+/// failure, neither a partial nor a temporary file remains.
 pub(super) struct Output {
     path: PathBuf,
     draft: NamedTempFile,
@@ -72,7 +72,7 @@ mod tests {
         assert!(Output::create(&path, false).is_err());
         Output::create(&path, true).unwrap().write(b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file remains");
     }
 
     #[test]
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_output_leaves_no_file() {
+    fn an_abandoned_output_creates_no_file() {
         let dir = tempfile::tempdir().unwrap();
         drop(Output::create(&dir.path().join("backup.bin"), false).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);

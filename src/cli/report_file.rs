@@ -73,7 +73,7 @@ pub(super) fn text(
 
 fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>) -> ReportRow<'a> {
     let report = row.report.as_deref();
-    let end = match row.state {
+    let outcome = match row.state {
         RowState::Ended(end) => end.json_name(),
         _ => "cancelled",
     };
@@ -86,7 +86,7 @@ fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>)
         board: row.board.as_deref(),
         before: row.before.as_deref(),
         image: report.and_then(|report| images.get(report.image)).map(String::as_str),
-        outcome: end,
+        outcome,
         verified: report.is_some_and(|report| report.verified),
         booted: report.and_then(crate::job::Report::booted),
         self_test: report.and_then(|report| json::self_test(&report.health)),
@@ -100,7 +100,7 @@ fn entry<'a>(n: usize, row: &'a Row, images: &'a [String], radio: Option<Radio>)
     }
 }
 
-/// A field of RFC 4180. A text that a spreadsheet would take for a formula gets an apostrophe in front.
+/// A CSV field (RFC 4180). A text that a spreadsheet would treat as a formula is prefixed with an apostrophe.
 fn field(text: &str) -> String {
     let clean: String = text.chars().filter(|&c| crate::usb::descriptor::is_printable(c)).collect();
     let begins_a_formula = clean.starts_with(['=', '+', '-', '@', '\t', '\r']);
@@ -117,7 +117,7 @@ mod tests {
     use super::field;
 
     #[test]
-    fn a_field_is_quoted_and_never_a_formula() {
+    fn a_field_is_quoted_and_is_never_a_formula() {
         for (text, csv) in [
             ("", ""),
             ("1-4.2", "1-4.2"),

@@ -82,7 +82,7 @@ impl Jobs {
         Ended::of(report, false)
     }
 
-    /// Runs an identify and returns what it found. Prints only warnings, because another command needs the answer.
+    /// Runs an identify job for another command and returns what the job found. Prints only waits and warnings.
     #[cfg(feature = "releases")]
     pub(super) fn identify(&mut self, job: Job, console: &mut Console) -> (Report, Option<Box<DeviceInfo>>) {
         let mut known = None;
@@ -120,8 +120,8 @@ impl Jobs {
         if ports.is_empty() { Err(failed(FailureKind::NoDevice)) } else { Ok(ports) }
     }
 
-    /// Runs a job that only listens, until a key is pressed or a signal arrives. It does not claim its drone, so that
-    /// another cfdfu may flash it in the meantime.
+    /// Runs a job that only listens, until a key is pressed or a signal arrives. The job does not claim its drone, so
+    /// another cfdfu can flash the drone in the meantime.
     pub(super) fn watch(&mut self, job: Job, console: &mut Console) -> Report {
         if self.is_stopped() {
             return Report::nothing_done(Outcome::Cancelled(DroneState::Untouched));
@@ -131,13 +131,14 @@ impl Jobs {
         let commands = self.worker.commands.clone();
         let key = KeyPress::listen(move || drop(commands.send(Command::Cancel)));
         let ends = if key.is_some() { "a key or Ctrl-C" } else { "Ctrl-C" };
-        console.note(&format!("The console of the drone; {ends} ends it."));
+        console.note(&format!("The drone's console; {ends} ends it."));
         while let Ok(event) = self.worker.events.recv() {
             match self.supervisor.observe(self.clock.now(), event) {
                 Observed::Event(event) => console.event(&event),
                 Observed::Ended(ended) => return ended.report,
             }
-            // Nobody reads the lines any more, as after `| head`. A job with an end would finish nevertheless.
+            // The reader of standard output is gone, as after `| head`. Other jobs finish nevertheless; this one has no
+            // end.
             if console.is_closed() {
                 let _ = self.worker.commands.send(Command::Cancel);
             }
@@ -145,7 +146,7 @@ impl Jobs {
         Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
     }
 
-    /// Sends the command for a signal that arrived before the job had started: the worker has ignored it.
+    /// Repeats the command of a signal that arrived before the job started: a worker without a job ignores it.
     fn repeat_signal(&self) {
         let command = match (self.stopped.load(Ordering::SeqCst), self.hung_up.load(Ordering::SeqCst)) {
             (true, _) => Command::Cancel,

@@ -113,8 +113,8 @@ mod on_linux {
         let _ = io::Write::write_fmt(&mut io::stdout(), format_args!("{line}\n"));
     }
 
-    /// Executes commands, such as `unplug 3`; without a number they are for the first drone. The simulation continues
-    /// after the input ends.
+    /// Executes commands, such as `unplug 3`. A command without a number is for the first drone. The simulation
+    /// continues after the input ends.
     fn read_commands(bus: &SimBus, stop: &AtomicBool) {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             match line.trim() {
@@ -127,8 +127,8 @@ mod on_linux {
                     if command == "link" {
                         let turns = bus.with(n, |drone, _| (drone.link_turns(), drone.link_is_given_back()));
                         let ((usb, radio), is_back) = turns.unwrap_or_default();
-                        let now = if is_back { ", given back" } else { "" };
-                        print(&format!("Drone {}: link to USB {usb}, to the radio {radio}{now}", n + 1));
+                        let suffix = if is_back { ", given back" } else { "" };
+                        print(&format!("Drone {}: link to USB {usb}, to the radio {radio}{suffix}", n + 1));
                         continue;
                     }
                     bus.with(n, |drone, now| match command {

@@ -1,6 +1,7 @@
-//! The console of the running firmware (CRTP port 0): assembles its packets into lines, and reads from the lines whether
-//! the self-test passed, which module failed, and which assertion ended the last run (crazyflie-firmware: `console.c`,
-//! `system.c`, `cfassert.c`, `watchdog.c`). The lines come from a device, so their length and number are bounded.
+//! The console of the running firmware (CRTP port 0): assembles its packets into lines, and reads from the lines
+//! whether the self-test passed, which module failed, and which assertion ended the last run (crazyflie-firmware:
+//! `console.c`, `system.c`, `cfassert.c`, `watchdog.c`). The device sends the lines, so their length and number are
+//! bounded.
 
 use super::{Release, crtp};
 use crate::usb::descriptor::is_printable;
@@ -90,19 +91,19 @@ impl Module {
 /// An expansion deck.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deck {
-    /// Its number in the lines of `deck.c`, if it was printed.
+    /// Its number in the lines of `deck.c`, if the firmware printed one.
     pub number: Option<u8>,
     pub driver: String,
 }
 
-/// What a console line says about the drone.
+/// What a console line reports about the drone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsoleFact {
     TestsBegin,
     SelfTestPassed,
     /// A module failed its test, so the self-test failed.
     ModuleFailed(Module),
-    /// A part of a module failed, as in `BMI088 Gyro connection [FAIL]`.
+    /// A part of a module failed, for example `BMI088 Gyro connection [FAIL]`.
     PartFailed(String),
     /// This assertion failed and ended the last run, given as `FILE:LINE` or as text.
     Assert(String),
@@ -266,8 +267,8 @@ impl Health {
         self.has_passed() || self.has_failed()
     }
 
-    /// The failed module that the user has to deal with. The error of the last run is a consequence if anything else
-    /// failed, too.
+    /// The failed module that the user has to deal with. If another module failed, too, the error of the last run is a
+    /// consequence.
     pub fn failed_module(&self) -> Option<&Module> {
         let Some(SelfTest::Failed(modules)) = &self.self_test else { return None };
         modules.iter().find(|module| **module != Module::LastRun).or(modules.first())
@@ -283,14 +284,13 @@ impl Health {
         self.self_test == Some(SelfTest::Passed)
     }
 
-    /// The link was open, but the firmware did not answer. It may still have printed its first lines if it hangs while
-    /// it starts.
+    /// Whether the link was open but the firmware did not answer. A firmware that hangs while it starts may still have
+    /// printed its first lines.
     pub fn is_silent(&self) -> bool {
         self.asked && !self.answered
     }
 
-    /// The link was open, but the firmware did not report a self-test verdict, so the drone is not known to be healthy.
-    /// The drivers of the decks that failed their tests, as in `DECK_CORE: Deck 0 test [FAIL].`
+    /// The drivers of the decks whose tests failed with a line such as `DECK_CORE: Deck 0 test [FAIL].`
     pub(crate) fn failed_decks(&self) -> Vec<&str> {
         let has_failed = |deck: &&Deck| {
             deck.number.is_some_and(|number| {
@@ -301,11 +301,13 @@ impl Health {
         self.decks.iter().filter(has_failed).map(|deck| deck.driver.as_str()).collect()
     }
 
+    /// Whether the link was open but the firmware reported no self-test verdict, so that the drone is not known to be
+    /// healthy.
     pub fn is_unproven(&self) -> bool {
         self.asked && !self.has_verdict()
     }
 
-    /// Adds what an earlier link heard.
+    /// Adds what the firmware reported over an earlier link.
     pub(crate) fn after(self, before: &Health) -> Health {
         let mut all = before.clone();
         all.answered |= self.answered;

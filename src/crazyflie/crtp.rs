@@ -1,5 +1,5 @@
-//! The packets of the running firmware's CRTP link that cfdfu sends, and their answers. A packet is a header with port
-//! and channel, and up to 30 bytes (crazyflie-firmware, docs/functional-areas/crtp).
+//! The packets of the running firmware's CRTP link that cfdfu sends, and their answers. A packet has a header with
+//! port and channel, and up to 30 bytes of content (crazyflie-firmware, docs/functional-areas/crtp).
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,9 +37,9 @@ pub(crate) fn console_text(packet: &[u8]) -> Option<&[u8]> {
 /// A question to the running firmware's platform service (CRTP port 13, channel 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrtpQuestion {
-    /// The version, as in `2026.04` or `2025.02 +12`.
+    /// The version, for example `2026.04` or `2025.02 +12`.
     Version = 1,
-    /// The name of the board, as in `Crazyflie 2.1`; older firmware does not answer.
+    /// The name of the board, for example `Crazyflie 2.1`; older firmware does not answer.
     BoardName = 2,
 }
 
@@ -57,7 +57,7 @@ impl CrtpQuestion {
     }
 }
 
-/// Asks how many memories there are (`crtp_mem.md`).
+/// Asks for the number of memories (`crtp_mem.md`).
 pub(crate) const COUNT_MEMORIES: [u8; 2] = [header(4, 0), 1];
 
 pub(crate) fn memories(packet: &[u8]) -> Option<u8> {
@@ -67,7 +67,7 @@ pub(crate) fn memories(packet: &[u8]) -> Option<u8> {
     }
 }
 
-/// Asks what a memory is. The EEPROM with the radio address has no fixed number.
+/// Asks for the type of a memory. The EEPROM with the radio address has no fixed number.
 pub(crate) fn ask_memory(number: u8) -> [u8; 3] {
     [header(4, 0), 2, number]
 }
@@ -76,7 +76,7 @@ pub(crate) fn ask_memory(number: u8) -> [u8; 3] {
 pub(crate) fn is_eeprom(number: u8, packet: &[u8]) -> Option<bool> {
     match content(4, 0, packet)? {
         [2, other, kind, ..] if *other == number => Some(*kind == 0),
-        // There is no such memory.
+        // This memory does not exist.
         [2, other] if *other == number => Some(false),
         _ => None,
     }
@@ -87,7 +87,7 @@ pub(crate) fn read_radio(number: u8) -> [u8; 7] {
     [header(4, 1), number, 0, 0, 0, 0, RADIO_LEN]
 }
 
-/// The length of the settings: a mark, a version, channel, speed, two trims, the address, and a checksum.
+/// The length of the settings in bytes: mark, version, channel, speed, two trims, address and checksum.
 const RADIO_LEN: u8 = 21;
 
 /// The bytes in an answer to [`read_radio`], empty if the firmware reports an error; `None` for any other packet.
@@ -106,9 +106,9 @@ const CHANNEL_MAX: u8 = 125;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Radio {
     channel: u8,
-    /// 250 kbit/s, 1 Mbit/s or 2 Mbit/s.
+    /// An index into [`SPEEDS`].
     speed: u8,
-    /// Five bytes.
+    /// A five-byte number.
     address: u64,
 }
 
@@ -127,17 +127,17 @@ impl Radio {
 }
 
 impl Radio {
-    /// The address in hexadecimal, as in `E7E7E7E7E7`.
+    /// The address in hexadecimal, for example `E7E7E7E7E7`.
     pub(crate) fn name(self) -> String {
         format!("{:010X}", self.address)
     }
 }
 
-/// The speeds as a URI names them, by their number in the settings.
+/// The speeds as they appear in a URI: 250 kbit/s, 1 Mbit/s and 2 Mbit/s, indexed by their number in the settings.
 const SPEEDS: [&str; 3] = ["250K", "1M", "2M"];
 
 impl fmt::Display for Radio {
-    /// The URI that clients connect to, as in `radio://0/80/2M/E7E7E7E7E7`.
+    /// The URI that clients connect to, for example `radio://0/80/2M/E7E7E7E7E7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let speed = SPEEDS.get(usize::from(self.speed)).copied().unwrap_or("2M");
         write!(f, "radio://0/{}/{speed}/{}", self.channel, self.name())
@@ -181,7 +181,7 @@ pub(crate) fn leds_are_set(packet: &[u8]) -> Option<bool> {
     Some(result.first() == Some(&0))
 }
 
-/// Asks how many parameters there are (`crtp_parameters.md`, version 2 of the table of contents).
+/// Asks for the number of parameters (`crtp_parameters.md`, version 2 of the table of contents).
 pub(crate) const COUNT_PARAMETERS: [u8; 2] = [header(2, 0), 3];
 
 pub(crate) fn parameters(packet: &[u8]) -> Option<u16> {
@@ -197,11 +197,11 @@ pub(crate) fn ask_parameter(number: u16) -> [u8; 4] {
     [header(2, 0), 2, low, high]
 }
 
-/// Whether this parameter has this name, given as `GROUP\0NAME\0`; `None` for any other packet. The firmware leaves out
-/// the last NUL.
+/// Whether this parameter has this name, given as `GROUP\0NAME\0`; `None` for any other packet. The firmware omits the
+/// last NUL.
 pub(crate) fn is_parameter(number: u16, name: &[u8], packet: &[u8]) -> Option<bool> {
     let rest = content(2, 0, packet)?.strip_prefix(&[2])?;
-    // There is no such parameter.
+    // This parameter does not exist.
     let Some((id, rest)) = rest.split_first_chunk::<2>() else { return Some(false) };
     let found = rest.get(1..).unwrap_or_default();
     let same = found == name || Some(found) == name.strip_suffix(&[0]);

@@ -10,8 +10,8 @@ use super::is_same_serial;
 pub struct RadioNames(BTreeMap<String, Radio>);
 
 impl RadioNames {
-    /// Remembers the address of a drone by the serial number that its firmware reports. The shorter one of DFU mode is
-    /// ignored, because several drones of a batch may share it.
+    /// Remembers the address of a drone by the serial number that its firmware reports. A serial number from DFU mode
+    /// is ignored, because several drones of a batch may share it.
     pub fn insert(&mut self, serial: &str, radio: Radio) {
         if is_firmware_serial(serial) {
             self.0.insert(serial.to_owned(), radio);
@@ -19,7 +19,7 @@ impl RadioNames {
     }
 
     /// The address of the drone with this serial number, in either mode; `None` if several drones may have that number.
-    /// For a serial number of DFU mode, the drones in `present` count too: some may have no known address.
+    /// For a serial number from DFU mode, the drones in `present` count too: some may have no known address.
     pub fn of<'a>(&self, serial: &str, present: impl IntoIterator<Item = &'a str>) -> Option<Radio> {
         let twins = present.into_iter().filter(|other| is_same_serial(serial, other)).count();
         if twins > 1 && !is_firmware_serial(serial) {
@@ -59,7 +59,7 @@ mod tests {
             assert_eq!(names.of(serial, [serial]), Some(radio(1)));
         }
         let twins = ["338133873034", "338133873034"];
-        assert_eq!(names.of("338133873034", twins), None, "the address of a twin is not known");
+        assert_eq!(names.of("338133873034", twins), None, "either drone may have this address");
         // Another chip with the same serial number in DFU mode: two words changed so that their sum is the same.
         names.insert("52004F000551343035333233", radio(2));
         assert_eq!(names.of("338133873034", []), None);

@@ -25,7 +25,7 @@ pub enum Leds {
     Other,
 }
 
-/// A row of the table.
+/// A row of the table of symptoms.
 #[derive(Clone, Copy, Debug)]
 pub struct Symptom {
     /// What the LEDs do. M1 is the red LED, M2 the blue one at the back right, M3 the blue one at the back left.
@@ -69,8 +69,8 @@ pub const SYMPTOMS: &[Symptom] = &[
         "only M2, blinking fast",
         "nothing",
         "the button is still held, or the drone is in DFU mode and the computer does not see it",
-        "let go; plug another cable directly into the computer; take the decks off; in a virtual machine, pass 0483:df11 \
-         through",
+        "let go; plug another cable directly into the computer; take the decks off; in a virtual machine, pass \
+         0483:df11 through",
     )
     .answers(Leds::OneFast)
     .in_readme(),
@@ -99,8 +99,8 @@ pub const SYMPTOMS: &[Symptom] = &[
         "only M2, lit",
         "nothing",
         "the button was released too early, or the drone has no firmware that starts on this board",
-        "unplug USB and the battery, press the button before you plug in the cable, and hold it for eight seconds; once \
-         in DFU mode, flash the drone again",
+        "unplug USB and the battery, press the button before you plug in the cable, and hold it for eight seconds; \
+         once in DFU mode, flash the drone again",
     )
     .answers(Leds::Solid)
     .in_readme(),
@@ -118,8 +118,8 @@ pub const SYMPTOMS: &[Symptom] = &[
         "M2 and M3 stay lit, and nothing else happens",
         "",
         "the firmware hangs while it starts: a deck, a sensor, or the EEPROM",
-        "take the decks off, and switch the drone off and on; flash another release; if that changes nothing, suspect the \
-         hardware",
+        "take the decks off, and switch the drone off and on; flash another release; if that changes nothing, suspect \
+         the hardware",
     )
     .answers(Leds::TwoLit)
     .in_readme(),
@@ -127,8 +127,8 @@ pub const SYMPTOMS: &[Symptom] = &[
         "M1 blinks red five times",
         "0483:5740",
         "the self-test failed: a deck, a sensor, the EEPROM, or old firmware on a newer board",
-        "take the decks off, and switch the drone off and on; `cfdfu identify` then names the part; flash the current release \
-         for this board",
+        "take the decks off, and switch the drone off and on; `cfdfu identify` then names the part; flash the current \
+         release for this board",
     )
     .in_readme(),
     row(
@@ -155,8 +155,8 @@ pub const SYMPTOMS: &[Symptom] = &[
         "flashed and verified twice, still only M2",
         "nothing",
         "the firmware is complete, so the fault is elsewhere: the radio chip, a deck, or the hardware",
-        "take the decks off; install the release over radio (cfclient, Crazyradio); if that changes nothing, suspect the \
-         hardware",
+        "take the decks off; install the release over radio (cfclient, Crazyradio); if that changes nothing, suspect \
+         the hardware",
     ),
     row(
         "anything",
@@ -177,8 +177,8 @@ pub(crate) fn answer(leds: Leds) -> String {
     let row = SYMPTOMS.iter().find(|row| row.answers == Some(leds));
     row.map_or_else(
         || {
-            "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the button: \
-             first lit, then blinking slowly, then about twice a second. Let go only then."
+            "Unplug USB and the battery, wait a few seconds, and try again. Watch the blue LEDs while you hold the \
+             button: first lit, then blinking slowly, then about twice a second. Let go only then."
                 .to_owned()
         },
         |row| format!("{}. {}.", capitalised(row.meaning), capitalised(row.helps)),
@@ -212,8 +212,8 @@ fn part(module: &Module, health: &Health) -> String {
 pub(crate) fn remedy(module: &Module) -> &'static str {
     match module {
         Module::Deck => {
-            "Take off the decks, then switch the drone off and on. If that helps, put them back one at a time to find the \
-             faulty one."
+            "Take off the decks, then switch the drone off and on. If that helps, put them back one at a time to find \
+             the faulty one."
         }
         Module::Sensors => {
             "Take off the decks, put the drone on a level surface, and switch it off and on. Old firmware does not \
@@ -229,14 +229,14 @@ pub(crate) fn remedy(module: &Module) -> &'static str {
              radio chip over radio to the release that you flashed. USB cannot reach it."
         }
         Module::LastRun => {
-            "Switch the drone off and on, which clears the error. If it comes back, undo the flash and report the error to \
-             the author of the firmware."
+            "Switch the drone off and on, which clears the error. If it comes back, undo the flash and report the \
+             error to the author of the firmware."
         }
         Module::Other(_) => "Take off the decks, then switch the drone off and on.",
     }
 }
 
-/// The modules that failed, as in `a deck, a motion sensor`.
+/// The modules that failed, for example `a deck, a motion sensor`.
 pub(crate) fn failed_parts(health: &Health) -> String {
     let Some(SelfTest::Failed(modules)) = &health.self_test else { return String::new() };
     modules.iter().map(|module| part(module, health)).collect::<Vec<_>>().join(", ")

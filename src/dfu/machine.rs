@@ -92,7 +92,7 @@ enum Act {
     Download {
         request: Request,
         data: Vec<u8>,
-        patience: Duration,
+        time_limit: Duration,
     },
     Upload {
         block: u16,
@@ -113,10 +113,10 @@ impl Act {
         }
     }
 
-    /// The time limit of this act.
-    fn patience(&self) -> Duration {
+    /// The time limit of the device's work for this act.
+    fn time_limit(&self) -> Duration {
         match self {
-            Act::Download { patience, .. } => *patience,
+            Act::Download { time_limit, .. } => *time_limit,
             Act::Upload { .. } | Act::Abort | Act::Leave => WORK,
         }
     }
@@ -233,7 +233,7 @@ impl Machine {
                 self.acts.push_back(Act::Download {
                     request: Request::Download(block),
                     data,
-                    patience: WORK,
+                    time_limit: WORK,
                 });
             }
             Operation::Read(address, len) => {
@@ -278,7 +278,7 @@ impl Machine {
             }
             MachinePhase::Pause { time, .. } | MachinePhase::Doze { time, .. } => Step::Wait(*time),
             MachinePhase::Peek { .. } => Step::Fetch(Request::GetState.setup(interface), 1, PROMPT),
-            MachinePhase::Poll { act, .. } => get_status(act.patience()),
+            MachinePhase::Poll { act, .. } => get_status(act.time_limit()),
             MachinePhase::Start { .. } | MachinePhase::Diagnose(_) | MachinePhase::Survey { .. } => {
                 get_status(PROMPT)
             }
@@ -327,7 +327,7 @@ impl Machine {
         }
     }
 
-    /// Takes the log events since the last call.
+    /// Removes and returns the log events since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
@@ -342,8 +342,8 @@ impl Machine {
         self.pointer = None;
     }
 
-    fn command(&mut self, data: Vec<u8>, patience: Duration) {
-        self.acts.push_back(Act::Download { request: Request::Command, data, patience });
+    fn command(&mut self, data: Vec<u8>, time_limit: Duration) {
+        self.acts.push_back(Act::Download { request: Request::Command, data, time_limit });
     }
 
     /// Queues an ABORT in dfuUPLOAD-IDLE, where the device refuses a download.
@@ -464,7 +464,7 @@ impl Machine {
 
     /// Polls again after `poll`, unless the operation has used up its time limit.
     fn pause(&mut self, act: Act, poll: Duration, lost: u32) {
-        if self.waited >= act.patience() {
+        if self.waited >= act.time_limit() {
             return self.fail(DfuError::Busy(self.waited));
         }
         let time = bounded(poll, &act);
@@ -585,7 +585,7 @@ impl Machine {
 
 /// Limits a wait to between [`PAUSE`] and the act's time limit: bwPollTimeout may be zero, or hours.
 fn bounded(poll: Duration, act: &Act) -> Duration {
-    poll.clamp(PAUSE, act.patience())
+    poll.clamp(PAUSE, act.time_limit())
 }
 
 fn lost_status(error: TransferError) -> DfuError {

@@ -10,9 +10,9 @@ pub enum Polling {
     Obey,
     /// Send the next GETSTATUS at once.
     ///
-    /// Most of cfdfu's speed comes from this. A firmware image has about 120 blocks. Programming a block with a width
-    /// of 32 bits takes 13 ms, but the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that long takes
-    /// 12 s in total. dfu-util sleeps.
+    /// Eager polling is the main reason for cfdfu's speed. A firmware image has about 120 blocks. Programming a block
+    /// with a width of 32 bits takes 13 ms, but the ROM reports a bwPollTimeout of 104 ms for each, and sleeping that
+    /// long takes 12 s in total. dfu-util sleeps.
     ///
     /// The F405 does not need the sleep: its ROM is in the flash module that it programs, where instruction fetches
     /// stall until the work is done (RM0090 §3), so the ROM answers the second GETSTATUS only after the work.

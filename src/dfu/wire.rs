@@ -106,17 +106,17 @@ mod tests {
 
     #[test]
     fn requests_are_encoded_as_in_the_standard() {
-        let bytes = |request: Request| {
+        let fields = |request: Request| {
             let setup = request.setup(0);
             (setup.request_type, setup.request, setup.value)
         };
-        assert_eq!(bytes(Request::Command), (0x21, 1, 0));
-        assert_eq!(bytes(Request::Download(2)), (0x21, 1, 2));
-        assert_eq!(bytes(Request::Upload(2)), (0xA1, 2, 2));
-        assert_eq!(bytes(Request::GetStatus), (0xA1, 3, 0));
-        assert_eq!(bytes(Request::ClearStatus), (0x21, 4, 0));
-        assert_eq!(bytes(Request::GetState), (0xA1, 5, 0));
-        assert_eq!(bytes(Request::Abort), (0x21, 6, 0));
+        assert_eq!(fields(Request::Command), (0x21, 1, 0));
+        assert_eq!(fields(Request::Download(2)), (0x21, 1, 2));
+        assert_eq!(fields(Request::Upload(2)), (0xA1, 2, 2));
+        assert_eq!(fields(Request::GetStatus), (0xA1, 3, 0));
+        assert_eq!(fields(Request::ClearStatus), (0x21, 4, 0));
+        assert_eq!(fields(Request::GetState), (0xA1, 5, 0));
+        assert_eq!(fields(Request::Abort), (0x21, 6, 0));
         assert_eq!(set_address(Address(0x0800_4000)), [0x21, 0x00, 0x40, 0x00, 0x08]);
         assert_eq!(erase(Address(0x0802_0000)), [0x41, 0x00, 0x00, 0x02, 0x08]);
     }

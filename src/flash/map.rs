@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn type_letters_are_three_bits() {
+    fn a_type_letter_encodes_three_access_bits() {
         let access = |letter: char| {
             let access = MemoryMap::parse(&format!("@X/0x0/1*4{letter}")).unwrap().sectors()[0].access;
             (access.readable, access.erasable, access.writable)

@@ -23,7 +23,7 @@ fn device(port: &[u8], serial: u32, mode: Mode) -> Device {
 
 fn policy() -> Policy {
     Policy {
-        // As for an undo, whose job first finds its drone.
+        // Like the job of an undo, which first finds its drone.
         job: Job { enter: Enter::Unaided, ..Job::new(Task::Find) },
         selected: Vec::new(),
         planned: Vec::new(),
@@ -64,7 +64,7 @@ fn at_most_four_drones_of_a_hub_enter_dfu_mode_at_once() {
     let running = |n: u8| device(&[1, n], n.into(), Mode::Firmware);
     let (mut fleet, effects) = started(policy(), (1..=10).map(running).collect());
     assert_eq!(starts(&effects), [0, 1, 2, 3]);
-    // The first is in DFU mode, so the next may enter.
+    // The first drone is in DFU mode, so the next may enter it.
     let effects = fleet.update(SETTLE, FleetMsg::Event(0, Event::Device(device(&[1, 1], 1, Mode::Dfu))));
     assert_eq!(starts(&effects), [4]);
     // Drones that are in DFU mode already need not wait, and another hub has its own limit.
@@ -74,7 +74,8 @@ fn at_most_four_drones_of_a_hub_enter_dfu_mode_at_once() {
     assert_eq!(starts(&effects).len(), 6);
 }
 
-/// Such drones do not restart, so they need not take turns and must not be shown as entering DFU mode.
+/// Drones that are only identified do not restart, so they need not take turns and must not be shown as entering DFU
+/// mode.
 #[test]
 fn a_batch_that_only_identifies_running_drones_starts_all_at_once() {
     let running = (1..=10).map(|n| device(&[1, n], n.into(), Mode::Firmware)).collect();
@@ -113,7 +114,8 @@ fn the_batch_starts_when_the_bus_is_quiet_or_complete() {
     assert!(starts(&fleet.update(seconds(1), FleetMsg::Bus(vec![one.clone(), two.clone()]))).is_empty());
     assert!(starts(&fleet.update(Duration::from_millis(2900), FleetMsg::Tick)).is_empty());
     assert_eq!(starts(&fleet.update(seconds(3), FleetMsg::Tick)), [0, 1]);
-    // With `--expect`, the batch starts as soon as all drones are there, or after the wait without the missing ones.
+    // With `--expect`, the batch starts as soon as all drones are plugged in, or without the missing ones after the
+    // wait.
     let expects = |expect| Policy { expect: Some(expect), wait: seconds(30), ..policy() };
     let mut fleet = Fleet::new(expects(2), Duration::ZERO);
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone(), two.clone()]))), [0, 1]);
@@ -145,17 +147,17 @@ fn three_failures_of_the_same_kind_keep_the_others_from_starting() {
 }
 
 #[test]
-fn a_station_takes_each_drone_once_and_a_failed_one_again() {
+fn a_station_flashes_each_drone_once_and_a_failed_one_again() {
     let station = Some(Station { count: Some(3), ..Station::default() });
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
     let seconds = Duration::from_secs;
     let (one, two) = (device(&[1], 1, Mode::Dfu), device(&[1], 2, Mode::Dfu));
     assert_eq!(starts(&fleet.update(seconds(0), FleetMsg::Bus(vec![one.clone()]))), [0]);
     fleet.update(seconds(5), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
-    // It restarts and stays plugged in. The station must not take it for a new drone.
+    // The drone restarts and stays plugged in. The station must not mistake it for a new one.
     assert!(fleet.update(seconds(6), FleetMsg::Bus(Vec::new())).is_empty());
     assert!(fleet.update(seconds(8), FleetMsg::Bus(vec![Device { address: 2, ..one.clone() }])).is_empty());
-    // Another one takes its port, fails, and is plugged in again.
+    // Another drone is plugged into the same port, fails, and is plugged in again.
     assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![two.clone()]))), [1]);
     fleet.update(seconds(25), FleetMsg::Ended(1, failed(FailureKind::OtherChip), None));
     fleet.update(seconds(26), FleetMsg::Bus(Vec::new()));
@@ -193,7 +195,7 @@ fn a_failed_scan_or_a_restart_does_not_release_a_held_drone() {
     // An unreadable serial number proves nothing.
     let nameless = Device { strings: Strings::default(), address: 3, ..one.clone() };
     assert!(starts(&fleet.update(seconds(4), FleetMsg::Bus(vec![nameless]))).is_empty());
-    // Away for longer than a restart, then plugged in again: now the user wants it flashed.
+    // The drone is away for longer than a restart and then plugged in again: now the user wants it flashed.
     fleet.update(seconds(5), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&fleet.update(seconds(20), FleetMsg::Bus(vec![one]))).len(), 1);
 }
@@ -225,7 +227,7 @@ fn a_station_ends_even_if_more_drones_are_plugged_in_than_it_needs() {
 
 /// While a job runs, its port is not in the list, so the station does not see its drone being unplugged.
 #[test]
-fn a_drone_that_was_lost_is_taken_again_when_it_comes_back() {
+fn a_drone_that_was_unplugged_during_its_job_is_flashed_again() {
     let seconds = Duration::from_secs;
     let mut fleet = station(None, false);
     let one = device(&[1], 1, Mode::Dfu);
@@ -244,20 +246,20 @@ fn a_station_reports_why_it_cannot_open_a_drone() {
     assert_eq!(fleet.update(seconds(3), FleetMsg::Tick), [FleetEffect::Joined(0), FleetEffect::Show(0)]);
     assert!(fleet.update(seconds(4), FleetMsg::Tick).is_empty());
     assert_eq!(fleet.exit(), Exit::NoPermission);
-    // The rules are installed, and the drone is flashed.
+    // The udev rules are installed, and the drone is flashed.
     assert_eq!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))), [1]);
 }
 
-/// Another cfdfu flashes it, and must not see its work overwritten.
+/// The other instance has flashed the drone, and the station must not overwrite its work.
 #[test]
-fn a_station_leaves_a_drone_alone_that_another_instance_has_used() {
+fn a_station_does_not_flash_a_drone_that_another_instance_has_used() {
     let seconds = Duration::from_secs;
     let mut fleet = station(None, false);
     let used = Device { open_error: Some(TransferError::Busy), ..device(&[1], 1, Mode::Dfu) };
     fleet.update(seconds(0), FleetMsg::Bus(vec![used]));
     assert_eq!(fleet.update(seconds(3), FleetMsg::Tick), [FleetEffect::Joined(0), FleetEffect::Show(0)]);
     assert!(starts(&fleet.update(seconds(9), FleetMsg::Bus(vec![device(&[1], 1, Mode::Dfu)]))).is_empty());
-    // It is unplugged, and another one is plugged in.
+    // The drone is unplugged, and another is plugged in.
     fleet.update(seconds(10), FleetMsg::Bus(Vec::new()));
     let later = fleet.update(seconds(30), FleetMsg::Bus(vec![device(&[1], 2, Mode::Dfu)]));
     assert_eq!(starts(&later), [1]);
@@ -271,17 +273,17 @@ fn a_serial_number_that_matches_two_drones_selects_neither() {
         Device { strings, ..device(&[port], 0, Mode::Dfu) }
     };
     let full = "51004F000551343036333233";
-    let folded = crazyflie::dfu_serial(full).unwrap();
+    let in_dfu = crazyflie::dfu_serial(full).unwrap();
     let selects = |devices: Vec<Device>| {
         let selected = vec![Selector::Serial(full.to_owned())];
         started(Policy { selected, ..policy() }, devices)
     };
-    let (fleet, effects) = selects(vec![dfu(1, &folded), dfu(2, &folded), dfu(3, "0123456789AB")]);
+    let (fleet, effects) = selects(vec![dfu(1, &in_dfu), dfu(2, &in_dfu), dfu(3, "0123456789AB")]);
     assert!(starts(&effects).is_empty() && effects.contains(&FleetEffect::End), "{effects:?}");
     assert_eq!((fleet.rows.len(), fleet.exit()), (2, Exit::NoDevice));
     // If one of them is running, the selection is unambiguous.
     let running = Device { mode: Mode::Firmware, id: CRAZYFLIE, ..dfu(1, full) };
-    let (fleet, effects) = selects(vec![running, dfu(2, &folded)]);
+    let (fleet, effects) = selects(vec![running, dfu(2, &in_dfu)]);
     assert_eq!((starts(&effects), fleet.rows.len()), (vec![0], 1));
     let (fleet, _) = selects(vec![dfu(3, "0123456789AB")]);
     assert_eq!(fleet.counts().missing, 1);
@@ -297,7 +299,7 @@ fn a_batch_does_not_end_before_the_bus_has_been_read() {
 }
 
 #[test]
-fn a_drone_that_does_not_come_back_keeps_the_report_of_the_job_that_lost_it() {
+fn a_drone_that_does_not_reappear_keeps_the_report_of_the_job_that_lost_it() {
     let (mut fleet, _) = started(policy(), vec![device(&[1], 1, Mode::Dfu)]);
     let job = Box::new(policy().job);
     let lost = Outcome::Failed(Failure {
@@ -311,7 +313,7 @@ fn a_drone_that_does_not_come_back_keeps_the_report_of_the_job_that_lost_it() {
 }
 
 #[test]
-fn a_station_holds_the_drones_that_are_there_at_the_start() {
+fn a_station_holds_the_drones_that_are_plugged_in_at_the_start() {
     let station =
         Some(Station { hold: true, done: vec!["00000000000000000000000A".to_owned()], ..Station::default() });
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
@@ -323,7 +325,7 @@ fn a_station_holds_the_drones_that_are_there_at_the_start() {
         [1]
     );
     assert_eq!(starts(&fleet.update(Duration::ZERO, FleetMsg::Go)), [0]);
-    // Enter may be pressed before the bus is read.
+    // `Go` may arrive before the bus has been read.
     let station = Some(Station { hold: true, ..Station::default() });
     let mut fleet = Fleet::new(Policy { station, ..policy() }, Duration::ZERO);
     fleet.update(Duration::ZERO, FleetMsg::Go);
@@ -338,7 +340,7 @@ fn only_the_drones_of_the_plan_are_flashed() {
     let planned = [drone(1, 1), drone(2, 2), drone(3, 3)].map(|device| device.drone()).to_vec();
     let mut fleet = Fleet::new(Policy { planned, expect: Some(3), ..policy() }, Duration::ZERO);
     let now = vec![drone(1, 1), drone(2, 9), drone(4, 4)];
-    assert!(starts(&fleet.update(seconds(0), FleetMsg::Bus(now))).is_empty(), "the third may come back");
+    assert!(starts(&fleet.update(seconds(0), FleetMsg::Bus(now))).is_empty(), "the third may reappear");
     assert_eq!(starts(&fleet.update(seconds(11), FleetMsg::Tick)), [0]);
     fleet.update(seconds(20), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
     let counts = fleet.counts();
@@ -377,7 +379,7 @@ fn a_batch_can_continue_as_a_station() {
     assert!(starts(&other.update(seconds(4), FleetMsg::Bus(vec![late.clone()]))).is_empty());
     other.update(seconds(5), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&other.update(seconds(20), FleetMsg::Bus(vec![late]))).len(), 1);
-    // The failed job runs again when the user asks for it, and the batch ends when the user stops it.
+    // The failed job runs again when the user requests it, and the batch ends when the user stops it.
     assert_eq!(starts(&fleet.update(seconds(10), FleetMsg::Again(1))), [1]);
     fleet.update(seconds(11), FleetMsg::Ended(1, ended(Outcome::Flashed), None));
     assert_eq!((fleet.done(), fleet.exit()), (2, Exit::Done));
@@ -385,8 +387,8 @@ fn a_batch_can_continue_as_a_station() {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
-    /// A drone appears, or another one takes its place.
+enum FleetStep {
+    /// A drone appears, or replaces the drone on its port.
     Plug(u8, u32, bool),
     Unplug(u8),
     Wait(u64),
@@ -398,17 +400,17 @@ enum Step {
     Again(usize),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = FleetStep> {
     prop_oneof![
-        6 => (1..12u8, 1..20u32, any::<bool>()).prop_map(|(port, serial, dfu)| Step::Plug(port, serial, dfu)),
-        1 => (1..12u8).prop_map(Step::Unplug),
-        4 => (1..3000u64).prop_map(Step::Wait),
-        4 => (0..12usize).prop_map(Step::Progress),
-        8 => (0..12usize, 0..6u8).prop_map(|(row, how)| Step::End(row, how)),
-        1 => Just(Step::Stop),
-        1 => Just(Step::HangUp),
-        1 => (0..12usize).prop_map(Step::StopRow),
-        2 => (0..12usize).prop_map(Step::Again),
+        6 => (1..12u8, 1..20u32, any::<bool>()).prop_map(|(port, serial, dfu)| FleetStep::Plug(port, serial, dfu)),
+        1 => (1..12u8).prop_map(FleetStep::Unplug),
+        4 => (1..3000u64).prop_map(FleetStep::Wait),
+        4 => (0..12usize).prop_map(FleetStep::Progress),
+        8 => (0..12usize, 0..6u8).prop_map(|(row, how)| FleetStep::End(row, how)),
+        1 => Just(FleetStep::Stop),
+        1 => Just(FleetStep::HangUp),
+        1 => (0..12usize).prop_map(FleetStep::StopRow),
+        2 => (0..12usize).prop_map(FleetStep::Again),
     ]
 }
 
@@ -420,7 +422,7 @@ struct Model {
     /// The job that runs on each row.
     running: HashMap<usize, Job>,
     ended: Vec<usize>,
-    /// The serial numbers of the drones that a station has done.
+    /// For a station: the serial numbers of the drones that are done.
     succeeded: Vec<String>,
     over: bool,
     is_station: bool,
@@ -524,7 +526,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
 
     #[test]
-    fn the_rules_hold_in_every_order(
+    fn the_rules_hold_for_every_sequence_of_messages(
         steps in prop::collection::vec(step(), 1..60),
         expect in prop::option::of(0..6usize),
         jobs in 1..10usize,
@@ -545,7 +547,7 @@ proptest! {
         };
         for step in steps {
             match step {
-                Step::Plug(port, serial, dfu) => {
+                FleetStep::Plug(port, serial, dfu) => {
                     let mode = if dfu { Mode::Dfu } else { Mode::Firmware };
                     let plugged = device(&[port], serial, mode);
                     // A drone is in one place only.
@@ -553,26 +555,26 @@ proptest! {
                     model.bus.insert(port, plugged);
                     model.bus();
                 }
-                Step::Unplug(port) => {
+                FleetStep::Unplug(port) => {
                     model.bus.remove(&port);
                     model.bus();
                 }
-                Step::Wait(millis) => {
+                FleetStep::Wait(millis) => {
                     model.now += Duration::from_millis(millis);
                     model.send(FleetMsg::Tick);
                 }
-                Step::Progress(id) => {
+                FleetStep::Progress(id) => {
                     if model.running.contains_key(&id) {
                         let device = Device { mode: Mode::Dfu, ..model.fleet.rows[id].device.clone() };
                         model.send(FleetMsg::Event(id, Event::Device(device)));
                         model.send(FleetMsg::Event(id, Event::Progress { phase: Phase::Write, done: 1, total: 2 }));
                     }
                 }
-                Step::End(id, how) => model.end(id, how),
-                Step::Stop => model.send(FleetMsg::Stop),
-                Step::HangUp => model.send(FleetMsg::HangUp),
-                Step::StopRow(id) => model.send(FleetMsg::StopRow(id)),
-                Step::Again(id) => model.again(id),
+                FleetStep::End(id, how) => model.end(id, how),
+                FleetStep::Stop => model.send(FleetMsg::Stop),
+                FleetStep::HangUp => model.send(FleetMsg::HangUp),
+                FleetStep::StopRow(id) => model.send(FleetMsg::StopRow(id)),
+                FleetStep::Again(id) => model.again(id),
             }
         }
         // Every batch ends once its jobs end, and a station once it is stopped.

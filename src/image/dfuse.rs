@@ -70,7 +70,7 @@ pub enum DfuSeDefect {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Suffix {
-    /// In bytes.
+    /// Length in bytes.
     pub(super) len: usize,
     /// Vendor and product ID that the file is made for, 0xFFFF for any.
     pub(super) target_device: (u16, u16),

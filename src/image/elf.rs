@@ -42,7 +42,7 @@ impl From<object::Error> for ElfDefect {
 ///
 /// Because the linker aligns segments to pages, a segment may begin with the headers of the file; only the sections
 /// belong to the program. If a section is not entirely inside a segment, part of the program is missing.
-pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
+pub(super) fn parse(file: &[u8], max: u64) -> Result<Vec<Segment>, ElfDefect> {
     let header = FileHeader32::<LittleEndian>::parse(file).map_err(|_| ElfDefect::NotForArm)?;
     let endian = header.endian().map_err(|_| ElfDefect::NotForArm)?;
     if header.e_machine(endian) != EM_ARM || header.e_type(endian) != ET_EXEC {
@@ -65,7 +65,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
         })
         .collect::<Result<_, ElfDefect>>()?;
     // Up to a page of headers may precede the first section. Anything larger is not an image, even if segments overlap.
-    if loads.iter().map(|load| load.data.len() as u64).sum::<u64>() > most + PAGE {
+    if loads.iter().map(|load| load.data.len() as u64).sum::<u64>() > max + PAGE {
         return Err(ElfDefect::TooLarge);
     }
     let loaded = sections.iter().filter(|section| {
@@ -90,7 +90,7 @@ pub(super) fn parse(file: &[u8], most: u64) -> Result<Vec<Segment>, ElfDefect> {
     let bytes: u64 = loads.iter().filter_map(Load::program).map(|(from, to)| (to - from) as u64).sum();
     match bytes {
         0 => Err(ElfDefect::Nothing),
-        bytes if bytes > most => Err(ElfDefect::TooLarge),
+        bytes if bytes > max => Err(ElfDefect::TooLarge),
         _ => {
             let used = loads.iter().filter(|load| load.program().is_some());
             let beyond = || ElfDefect::Damaged("a segment exceeds the 32-bit address space".to_owned());
@@ -134,8 +134,8 @@ impl Load<'_> {
         Some(Segment { address, data: self.data.get(from..to)?.to_vec() })
     }
 
-    /// Whether the segment has bytes other than fill between or after its sections. The headers of the file may precede
-    /// the first section.
+    /// Whether the segment has bytes other than fill bytes between or after its sections. The headers of the file may
+    /// precede the first section.
     fn has_bytes_outside_sections(&self) -> bool {
         let mut used = self.used.clone();
         used.sort_unstable();

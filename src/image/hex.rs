@@ -27,7 +27,7 @@ pub enum HexDefect {
 
 /// Some editors write this mark at the start of a text file.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// A HEX file is recognised within this many bytes.
+/// Only this many bytes at the start of a file are searched for a record.
 const BEGINNING: usize = 1000;
 /// No real image has more separate parts than this.
 const PARTS_MAX: usize = 10_000;

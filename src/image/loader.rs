@@ -33,8 +33,8 @@ impl Loader {
         };
         match (word(0), word(4)) {
             (Some(0x2000_5000), Some(reset)) if starts_in_sector(reset) => {
-                let whole = sector.len() < LOADER_MAX || Content::of(sector) == Content::Bootloader;
-                if whole { Loader::Bitcraze } else { Loader::Other }
+                let is_bitcraze = sector.len() < LOADER_MAX || Content::of(sector) == Content::Bootloader;
+                if is_bitcraze { Loader::Bitcraze } else { Loader::Other }
             }
             (Some(0x2001_FFFF), _) => Loader::Overwritten,
             _ if is_blank(sector) => Loader::Erased,

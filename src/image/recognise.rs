@@ -1,7 +1,7 @@
 //! Identifies a raw image: Crazyflie firmware, the Bitcraze bootloader, an image for the radio chip, or something else.
 //!
 //! These files have no header, magic number or checksum. The rules use the vector table and the strings of a build.
-//! They identify eleven builds of five platforms and five releases correctly. The initial stack pointer of a valid
+//! They identify eleven builds from five platforms and five releases correctly. The initial stack pointer of a valid
 //! firmware is 0x2001FFFF, which is odd, so its alignment is not checked.
 
 use std::fmt;
@@ -53,7 +53,7 @@ pub struct WholeFlash {
 /// The identity of firmware, as read from its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firmware {
-    /// The git tag and the number of commits after it, as in `2026.04` or `2025.02 +12`.
+    /// The git tag and the number of commits after it, for example `2026.04` or `2025.02 +12`.
     pub version: Option<String>,
     /// The first twelve digits of the git commit.
     pub revision: Option<String>,
@@ -68,9 +68,9 @@ pub struct Firmware {
 /// An entry in the firmware's table of supported boards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoardKind {
-    /// Four characters, as in `CF21`.
+    /// Four characters, for example `CF21`.
     pub code: String,
-    /// As in `Crazyflie 2.1`.
+    /// For example `Crazyflie 2.1`.
     pub name: String,
 }
 
@@ -171,15 +171,15 @@ impl Content {
 /// The origin of a program's bytes. A missing end looks different in a file and in flash.
 enum Origin<'a> {
     /// A file, with the gaps between its segments.
-    File { holes: &'a [Range<usize>] },
+    File { gaps: &'a [Range<usize>] },
     /// Flash, of which `read` bytes were read before the blank bytes at the end were removed.
     Flash { read: usize },
 }
 
-/// Identifies the bytes of an image file and checks whether the program in it is complete. `holes` are the gaps between
+/// Identifies the bytes of an image file and checks whether the program in it is complete. `gaps` are the gaps between
 /// the segments of the file, if it has addresses.
-pub(super) fn classify(bytes: &[u8], holes: &[Range<usize>]) -> (Content, Extent) {
-    recognise(bytes, &Origin::File { holes })
+pub(super) fn classify(bytes: &[u8], gaps: &[Range<usize>]) -> (Content, Extent) {
+    recognise(bytes, &Origin::File { gaps })
 }
 
 fn recognise(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
@@ -193,7 +193,7 @@ fn recognise(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
 /// of the firmware.
 fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)> {
     let (first, rest) = bytes.split_at_checked(LOADER_MAX)?;
-    let loader = program(first, &Origin::File { holes: &[] }).0 == Content::Bootloader;
+    let loader = program(first, &Origin::File { gaps: &[] }).0 == Content::Bootloader;
     let whole = rest.len() == FIRMWARE_MAX;
     if !loader && !whole {
         return None;
@@ -202,9 +202,9 @@ fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)
     let (content, extent) = match origin {
         // A copy of the flash: its blank end was never written, and is not padding.
         Origin::File { .. } if whole => program(without_blank_end(rest), &Origin::Flash { read: rest.len() }),
-        Origin::File { holes } => {
-            let holes = holes.iter().map(|hole| after_loader(hole.start)..after_loader(hole.end));
-            program(rest, &Origin::File { holes: &holes.collect::<Vec<_>>() })
+        Origin::File { gaps } => {
+            let gaps = gaps.iter().map(|gap| after_loader(gap.start)..after_loader(gap.end));
+            program(rest, &Origin::File { gaps: &gaps.collect::<Vec<_>>() })
         }
         Origin::Flash { read } => program(rest, &Origin::Flash { read: after_loader(*read) }),
     };
@@ -234,7 +234,7 @@ fn program(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
     };
     let copied = startup::copied(bytes, link, vectors.reset);
     let extent = match origin {
-        Origin::File { holes } => startup::of_file(&copied, bytes.len(), holes),
+        Origin::File { gaps } => startup::of_file(&copied, bytes.len(), gaps),
         Origin::Flash { read } => startup::in_flash(&copied, bytes.len(), *read),
     };
     if link == LOADER_BASE && bytes.len() <= LOADER_MAX && has_sector_table(bytes) {
@@ -295,7 +295,7 @@ impl Vectors {
 
     /// Detects a Crazyflie firmware that ends before its last handler: the initial stack pointer is that of the
     /// linker script (crazyflie-firmware, `DEF_CLOAD.ld`), and all handlers are after the bootloader. `needs` is only
-    /// a lower limit here, because the start-up code with the exact size may be missing.
+    /// a lower bound here, because the start-up code with the exact size may be missing.
     fn extent(&self, bytes: usize) -> Extent {
         let sound = |word: u32| {
             word & 1 == 1 && (FIRMWARE_BASE.wide() + VECTORS_LEN as u64..FLASH_END).contains(&u64::from(word))
@@ -361,7 +361,8 @@ fn version_before(bytes: &[u8]) -> Option<String> {
     text.char_indices().rev().map(|(at, _)| &text[at..]).find(|tag| is_release(tag)).map(str::to_owned)
 }
 
-/// `(19|20)dd.` and at least one more character, optionally followed by a space and the number of commits.
+/// Whether `tag` has the form of `2025.02` or `2025.02 +12`: a year from 1900 to 2099, a dot and at least one more
+/// character, optionally followed by a space and the number of commits.
 fn is_release(tag: &str) -> bool {
     let (tag, commits) = tag.split_once(' ').unwrap_or((tag, "+0"));
     let year = tag.split_once('.').map(|(year, rest)| (year.as_bytes(), rest));

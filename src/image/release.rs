@@ -93,8 +93,8 @@ pub(super) struct Release {
     pub(super) others: Vec<String>,
 }
 
-/// Parses an archive. The manifest's firmware may have at most `most` bytes.
-pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, ReleaseDefect> {
+/// Parses an archive. The firmware that the manifest lists may have at most `max` bytes.
+pub(super) fn parse(bytes: &[u8], max: u64) -> Result<Packing, ReleaseDefect> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
     if archive.len() > FILES_MAX {
         return Err(ReleaseDefect::TooManyFiles(archive.len()));
@@ -149,7 +149,7 @@ pub(super) fn parse(bytes: &[u8], most: u64) -> Result<Packing, ReleaseDefect> {
         _ => return Err(ReleaseDefect::Manifest("fw_platform is not a string".to_owned())),
     };
     let name = format!("{folder}{file}");
-    let file = read(&mut archive, &name, most)?.ok_or_else(|| ReleaseDefect::TooLarge(shown(&name)))?;
+    let file = read(&mut archive, &name, max)?.ok_or_else(|| ReleaseDefect::TooLarge(shown(&name)))?;
     Ok(Packing::Release(Release { name: shown(&name), file, platform, others }))
 }
 
@@ -174,11 +174,11 @@ fn targets(value: &Value) -> Vec<&str> {
     }
 }
 
-/// Unpacks a file of the archive. `None` if it has more than `most` bytes.
+/// Unpacks a file of the archive. `None` if it has more than `max` bytes.
 fn read(
     archive: &mut ZipArchive<Cursor<&[u8]>>,
     name: &str,
-    most: u64,
+    max: u64,
 ) -> Result<Option<Vec<u8>>, ReleaseDefect> {
     let file = match archive.by_name(name) {
         Ok(file) => file,
@@ -186,8 +186,8 @@ fn read(
         Err(error) => return Err(damaged(&error)),
     };
     let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| ReleaseDefect::Archive(error.to_string()))?;
-    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= most))
+    file.take(max + 1).read_to_end(&mut bytes).map_err(|error| ReleaseDefect::Archive(error.to_string()))?;
+    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= max))
 }
 
 fn damaged(error: &ZipError) -> ReleaseDefect {

@@ -107,21 +107,21 @@ fn source([from, start, end]: [u32; 3], base: Address) -> Option<Range<usize>> {
     (ram && from_flash).then(|| offset..offset + len as usize)
 }
 
-/// The extent of a file of `len` bytes with gaps at `holes`. Padding at the end is allowed.
-pub(super) fn of_file(copied: &[Range<usize>], len: usize, holes: &[Range<usize>]) -> Extent {
+/// The extent of a file of `len` bytes with these gaps. Padding at the end is allowed.
+pub(super) fn of_file(copied: &[Range<usize>], len: usize, gaps: &[Range<usize>]) -> Extent {
     let Some(needs) = copied.iter().map(|part| part.end).max() else { return Extent::Unknown };
     if len < needs {
         return Extent::Cut { bytes: len, needs };
     }
-    let shared = |part: &Range<usize>, hole: &Range<usize>| {
-        part.end.min(hole.end).saturating_sub(part.start.max(hole.start))
+    let shared = |part: &Range<usize>, gap: &Range<usize>| {
+        part.end.min(gap.end).saturating_sub(part.start.max(gap.start))
     };
-    let bytes = copied.iter().flat_map(|part| holes.iter().map(move |hole| shared(part, hole))).sum();
+    let bytes = copied.iter().flat_map(|part| gaps.iter().map(move |gap| shared(part, gap))).sum();
     if bytes > 0 { Extent::Gap { bytes } } else { Extent::Complete }
 }
 
 /// No program contains this many consecutive blank bytes.
-const HOLE: usize = 16 * 1024;
+const BLANK_RUN: usize = 16 * 1024;
 
 /// The extent of a program in flash. `read` bytes were read, and those from `end` on are blank.
 ///
@@ -137,7 +137,7 @@ pub(super) fn in_flash(copied: &[Range<usize>], end: usize, read: usize) -> Exte
     let blank = read.saturating_sub(end);
     match () {
         () if end >= needs => Extent::Complete,
-        () if end <= first && (read >= needs || blank >= HOLE) => Extent::Cut { bytes: end, needs },
+        () if end <= first && (read >= needs || blank >= BLANK_RUN) => Extent::Cut { bytes: end, needs },
         () => Extent::Unknown,
     }
 }
@@ -209,13 +209,13 @@ mod tests {
     fn any_other_code_is_not_a_copy_loop() {
         let good = image([0x0800_5000, 0x2000_0000, 0x2000_0400]);
         for (n, (_, mask)) in LOOP.into_iter().enumerate() {
-            let mut bent = good.clone();
-            bent[RESET + n * 2 + 1] ^= 0x40;
-            assert_eq!(found(&bent), [], "high byte of {n}");
+            let mut changed = good.clone();
+            changed[RESET + n * 2 + 1] ^= 0x40;
+            assert_eq!(found(&changed), [], "high byte of {n}");
             if mask == 0xFFFF {
-                let mut bent = good.clone();
-                bent[RESET + n * 2] ^= 1;
-                assert_eq!(found(&bent), [], "low byte of {n}");
+                let mut changed = good.clone();
+                changed[RESET + n * 2] ^= 1;
+                assert_eq!(found(&changed), [], "low byte of {n}");
             }
         }
         // Truncated in the code and in the literal pool.
@@ -234,11 +234,11 @@ mod tests {
         assert_eq!(of_file(&parts, 1415, &[]), Extent::Cut { bytes: 1415, needs: 1416 });
         assert_eq!(of_file(&parts, 1416, &[]), Extent::Complete);
         assert_eq!(of_file(&parts, 100_000, &[]), Extent::Complete);
-        let hole = |hole: Range<usize>| of_file(&parts, 2000, &[hole]);
-        assert_eq!(hole(900..1000), Extent::Complete);
-        assert_eq!(hole(900..1010), Extent::Gap { bytes: 10 });
-        assert_eq!(hole(1390..1500), Extent::Gap { bytes: 26 });
-        assert_eq!(hole(1416..1500), Extent::Complete);
+        let gap = |gap: Range<usize>| of_file(&parts, 2000, &[gap]);
+        assert_eq!(gap(900..1000), Extent::Complete);
+        assert_eq!(gap(900..1010), Extent::Gap { bytes: 10 });
+        assert_eq!(gap(1390..1500), Extent::Gap { bytes: 26 });
+        assert_eq!(gap(1416..1500), Extent::Complete);
     }
 
     #[test]
@@ -254,8 +254,8 @@ mod tests {
         assert_eq!(in_flash(&parts, 100_415, 200_000), Extent::Unknown);
         assert_eq!(in_flash(&parts, 100_001, 200_000), Extent::Unknown);
         // Reading stopped after a blank range, first of a length that no program contains, then shorter.
-        assert_eq!(in_flash(&parts, 50_000, 50_000 + HOLE), cut(50_000));
-        assert_eq!(in_flash(&parts, 50_000, 50_000 + HOLE - 1), Extent::Unknown);
+        assert_eq!(in_flash(&parts, 50_000, 50_000 + BLANK_RUN), cut(50_000));
+        assert_eq!(in_flash(&parts, 50_000, 50_000 + BLANK_RUN - 1), Extent::Unknown);
         assert_eq!(in_flash(&parts, 50_000, 50_000), Extent::Unknown);
         assert_eq!(in_flash(&[], 50_000, 200_000), Extent::Unknown);
     }

@@ -1,4 +1,4 @@
-//! How a job can fail: what happened, during which step, and the state it leaves the drone in. The advice for each
+//! How a job can fail: what happened, during which step, and the state of the drone afterwards. The advice for each
 //! failure is in `report`.
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The step that failed, if known.
     pub place: Option<Place>,
-    /// The state that the job leaves the drone in.
+    /// The state of the drone after the job.
     pub drone: DroneState,
 }
 
@@ -54,7 +54,7 @@ pub enum Place {
     Flash,
 }
 
-/// The state that a job leaves a drone in when it ends early.
+/// The state of a drone after a job that ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DroneState {
     Untouched,
@@ -94,7 +94,6 @@ pub enum FailureKind {
     /// The device could not be opened for another reason.
     #[error("the device cannot be opened: {0}")]
     Open(TransferError),
-    /// A drone in DFU mode cannot be made to blink.
     #[error("a drone in DFU mode cannot blink")]
     CannotBlink,
     /// A drone in DFU mode does not run its firmware.
@@ -106,7 +105,7 @@ pub enum FailureKind {
     /// The running firmware does not support the request.
     #[error("the Crazyflie's firmware is too old to enter DFU mode by itself (before 2022.03)")]
     TooOld,
-    /// The Crazyflie restarted, but not in DFU mode.
+    /// The Crazyflie restarted, but did not appear in DFU mode.
     #[error("{}", did_not_enter(*tries, *limit, *now))]
     DidNotEnter {
         /// How many times cfdfu asked the drone.
@@ -125,7 +124,10 @@ pub enum FailureKind {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// A different drone is now on the port of this job's drone.
-    #[error("a different drone is on port {port} now{}", found.as_ref().map(|it| format!(" ({it})")).unwrap_or_default())]
+    #[error(
+        "a different drone is on port {port} now{}",
+        found.as_ref().map(|it| format!(" ({it})")).unwrap_or_default()
+    )]
     OtherDrone {
         port: Location,
         /// Its serial number; `None` if it cannot be read.
@@ -195,8 +197,8 @@ impl FailureKind {
         }
     }
 
-    /// The same failure with `Disconnected` as the cause, for a device that has left the bus. The transfer errors that
-    /// preceded it are only symptoms.
+    /// The same failure with `Disconnected` as the cause, for a device that is no longer on the bus. The earlier
+    /// transfer errors are only symptoms.
     pub(crate) fn of_a_gone_device(self) -> FailureKind {
         let error = TransferError::Disconnected;
         match self {
@@ -212,19 +214,20 @@ impl FailureKind {
 }
 
 impl DroneState {
-    /// Nothing was written or erased.
+    /// Whether nothing was written or erased.
     pub fn is_unchanged(self) -> bool {
         matches!(self, DroneState::Untouched | DroneState::Stopped)
     }
 }
 
 impl Failure {
-    /// The drone was disconnected. The job can be run again once the drone is plugged in.
+    /// Whether the drone was disconnected. The job can be run again once the drone is plugged in.
     pub fn is_lost(&self) -> bool {
         self.kind.transfer() == Some(TransferError::Disconnected)
     }
 
-    /// The drone was disconnected while it was being erased or written. The job can be resumed once the drone is back.
+    /// Whether the drone was disconnected while it was being erased or written. The job can be resumed once the drone
+    /// is plugged in.
     pub fn is_interruption(&self) -> bool {
         self.is_lost() && !self.drone.is_unchanged() && self.drone != DroneState::Flashed
     }
@@ -237,8 +240,8 @@ fn did_not_enter(tries: u32, limit: Duration, now: Option<Mode>) -> String {
             format!("the Crazyflie was asked {times} to enter DFU mode, but is running its firmware again")
         }
         None => format!(
-            "the Crazyflie restarted, but did not reappear on its port within {} s: it may be in DFU mode (only M2 is lit) \
-             without this computer seeing it",
+            "the Crazyflie restarted, but did not reappear on its port within {} s: it may be in DFU mode (only M2 is \
+             lit) without this computer seeing it",
             limit.as_secs()
         ),
     }

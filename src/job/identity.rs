@@ -48,7 +48,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether something shows that this is a Crazyflie: its board, its bootloader or its firmware. The job of a flash
+    /// Whether something shows that this is a Crazyflie: its board, its bootloader or its firmware. A flash job
     /// looks for the same evidence before it writes.
     pub(crate) fn has_evidence(&self) -> bool {
         self.board.as_ref().is_some_and(|board| !board.assumed)
@@ -56,7 +56,7 @@ impl Identity {
             || self.firmware.as_ref().and_then(Content::firmware).is_some()
     }
 
-    /// Read protection is set: nothing can be read or written.
+    /// Whether read protection is set. Nothing can then be read or written.
     pub(crate) fn is_read_protected(&self) -> bool {
         self.protection.as_ref().is_some_and(|protection| protection.read)
     }
@@ -70,12 +70,12 @@ impl Identity {
 /// What a running Crazyflie reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Running {
-    /// The firmware version, as in `2026.04`; `None` if there was no reply.
+    /// The firmware version, for example `2026.04`; `None` if there was no reply.
     pub version: Option<String>,
-    /// The name of the board, as in `Crazyflie 2.1`; older firmware does not report it.
+    /// The name of the board, for example `Crazyflie 2.1`; older firmware does not report it.
     pub board: Option<String>,
     /// The radio settings from the EEPROM; `None` if they are not valid or there was no reply.
     pub radio: Option<Radio>,
-    /// What its console and its parameters say about its health.
+    /// What its console and its parameters report about its health.
     pub health: Health,
 }

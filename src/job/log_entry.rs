@@ -132,7 +132,7 @@ pub enum CopyProblem {
     Io(String),
 }
 
-/// Address ranges, as in `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
+/// Address ranges, for example `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretches(pub Vec<(Address, u64)>);
 
@@ -248,8 +248,8 @@ impl fmt::Display for LogEntry {
             }
             E::LoaderGone(loader) => write!(
                 f,
-                "The bootloader is missing ({}), so this firmware will not start when the drone is switched on. Restore \
-                 both together: cfdfu restore-bootloader LOADER --firmware IMAGE",
+                "The bootloader is missing ({}), so this firmware will not start when the drone is switched on. \
+                 Restore both together: cfdfu restore-bootloader LOADER --firmware IMAGE",
                 loader.describe()
             ),
             E::ChangedSinceTaken => f.write_str(

@@ -29,8 +29,8 @@ pub(crate) enum Purpose {
     RestoreBootloader,
 }
 
-/// An image that passed every check that does not need a drone. Clones share the segments, so cloning a job to resume
-/// it or an undo to show it is cheap.
+/// An image that passed every check that does not need a drone. Clones share the segments, so it is cheap to clone a
+/// job to resume it, or an undo to show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApprovedImage {
     purpose: Purpose,
@@ -47,7 +47,7 @@ impl ApprovedImage {
         self.purpose
     }
 
-    /// In ascending order.
+    /// The segments, in ascending order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
@@ -69,7 +69,7 @@ pub enum Refusal {
     /// Something other than a bootloader given as the bootloader.
     #[error("this is {what}, not the Bitcraze bootloader")]
     NotALoader {
-        /// Description with its article, as in "a Crazyflie firmware".
+        /// Description with its article, for example "a Crazyflie firmware".
         what: &'static str,
     },
     /// A bootloader whose file places it outside sector 0.
@@ -119,19 +119,19 @@ pub enum Refusal {
     #[error("this image is linked for {linked} and would not run at {address}")]
     WrongAddress {
         linked: Address,
-        /// The requested address.
+        /// The address to write to.
         address: Address,
     },
     /// An address in sector 0, in a job that does not restore the bootloader.
     #[error("{address} is in the bootloader's sector (0x08000000 … 0x08003FFF)")]
     BootloaderSector {
-        /// The requested address.
+        /// The start of the segment.
         address: Address,
     },
     /// The image does not fit between its address and the end of flash.
     #[error("the image has {bytes} bytes, but only {room} fit between {address} and the end of flash")]
     PastTheEnd {
-        /// The requested address.
+        /// The start of the segment.
         address: Address,
         bytes: usize,
         room: u64,
@@ -139,13 +139,13 @@ pub enum Refusal {
     /// An address outside the flash.
     #[error("{address} is not in the Crazyflie's flash (0x08000000 … 0x080FFFFF)")]
     NotFlash {
-        /// The requested address.
+        /// The start of the segment.
         address: Address,
     },
     /// The chip programs whole words, so an image cannot start inside one.
     #[error("{address} is not a multiple of 4")]
     Unaligned {
-        /// The requested address.
+        /// The start of the segment.
         address: Address,
     },
 }
@@ -402,10 +402,10 @@ mod tests {
         let unknown = half(Content::Unknown { link: Some(LOADER_BASE) });
         let good = firmware(FIRMWARE_BASE);
         let bad = half(good.content.clone());
-        for it in [&unknown, &bad] {
-            assert_eq!(flash(it, OVERRIDE), Err(refusal.clone()));
-            assert_eq!(compare(it, OVERRIDE), Err(refusal.clone()));
-            assert_eq!(restore(it, Some(&good), OVERRIDE), Err(refusal.clone()));
+        for incomplete in [&unknown, &bad] {
+            assert_eq!(flash(incomplete, OVERRIDE), Err(refusal.clone()));
+            assert_eq!(compare(incomplete, OVERRIDE), Err(refusal.clone()));
+            assert_eq!(restore(incomplete, Some(&good), OVERRIDE), Err(refusal.clone()));
         }
         let loader = image(Content::Bootloader, 7256);
         assert_eq!(restore(&loader, Some(&bad), OVERRIDE), Err(refusal));
@@ -424,10 +424,10 @@ mod tests {
         assert!(flash(&unknown(1_032_192), OVERRIDE).is_ok());
         let refusal = Refusal::PastTheEnd { address: FIRMWARE_BASE, bytes: 1_032_193, room: 1_032_192 };
         assert_eq!(flash(&unknown(1_032_193), OVERRIDE), Err(refusal));
-        let off = |address| flash(&unknown(8), Overrides { allow_mismatch: true, ..at(address) });
-        assert_eq!(off(0x2000_0000), Err(Refusal::NotFlash { address: Address(0x2000_0000) }));
-        assert_eq!(off(0x0810_0000), Err(Refusal::NotFlash { address: Address(0x0810_0000) }));
-        assert_eq!(off(0x0800_4002), Err(Refusal::Unaligned { address: Address(0x0800_4002) }));
+        let flash_at = |address| flash(&unknown(8), Overrides { allow_mismatch: true, ..at(address) });
+        assert_eq!(flash_at(0x2000_0000), Err(Refusal::NotFlash { address: Address(0x2000_0000) }));
+        assert_eq!(flash_at(0x0810_0000), Err(Refusal::NotFlash { address: Address(0x0810_0000) }));
+        assert_eq!(flash_at(0x0800_4002), Err(Refusal::Unaligned { address: Address(0x0800_4002) }));
     }
 
     #[test]

@@ -52,13 +52,13 @@ fn all_differ(plan: &Plan) -> Work {
     plan.work(&vec![Differs; plan.sectors().len()], BLOCK)
 }
 
-/// (start, length) pairs, to compare with literals.
+/// The spans as (start, length), to compare with literals.
 fn pairs(spans: &[Span]) -> Vec<(u32, u32)> {
     spans.iter().map(|span| (span.start().0, span.len())).collect()
 }
 
 #[test]
-fn the_sectors_of_an_image_follow_from_absolute_addresses() {
+fn a_plan_has_exactly_the_sectors_that_the_image_intersects() {
     let first_five = [0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000];
     let table: &[(usize, &[u32])] = &[
         (1, &[0x0800_4000]),
@@ -69,7 +69,7 @@ fn the_sectors_of_an_image_follow_from_absolute_addresses() {
         // Sizes for which dfu-core computes a wrong sector list.
         (120_000, &first_five),
         (253_952, &[0x0800_4000, 0x0800_8000, 0x0800_C000, 0x0801_0000, 0x0802_0000, 0x0804_0000]),
-        // Exactly to the end of sectors 4 and 5, and one byte more.
+        // Up to the exact end of sectors 4 and 5, and one byte more.
         (112 * 1024, &first_five[..4]),
         (112 * 1024 + 1, &first_five),
         (240 * 1024, &first_five),

@@ -55,7 +55,7 @@ pub enum NoCopy {
     Damaged,
 }
 
-/// Why there is nothing to undo.
+/// Why an undo is not possible.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NoUndo {
     #[error(transparent)]
@@ -73,7 +73,7 @@ impl Default for NoUndo {
     }
 }
 
-/// A change that was started.
+/// A change that was started and may not have finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     /// The copy that the change was to restore, if the change is an undo.
@@ -107,8 +107,8 @@ impl Piece {
     /// Whether `segment` holds these bytes. `None` if it does not cover them.
     pub(crate) fn is_in(self, segment: &Segment) -> Option<bool> {
         let range = self.span.start().wide()..self.span.end();
-        let there = within(segment, range).filter(|there| there.data.len() == self.span.size())?;
-        Some(crc32fast::hash(&there.data) == self.crc)
+        let found = within(segment, range).filter(|found| found.data.len() == self.span.size())?;
+        Some(crc32fast::hash(&found.data) == self.crc)
     }
 }
 
@@ -120,7 +120,7 @@ fn has_part(pieces: &[Piece], part: &Range<u64>) -> bool {
     pieces.iter().any(|piece| piece.span.start().wide() < part.end && piece.span.end() > part.start)
 }
 
-/// What kind of change a job makes.
+/// The kind of change that a job makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Flash,
@@ -193,8 +193,8 @@ impl History {
         let undoes = self.target().ok().filter(|_| change == Change::Undo).cloned();
         // The earlier change may have finished although its end was not observed.
         let is_complete = |it: &Unfinished| {
-            let is_there = |piece: &Piece| before.and_then(|before| piece.is_in(before)) == Some(true);
-            it.writes.iter().all(is_there)
+            let is_written = |piece: &Piece| before.and_then(|before| piece.is_in(before)) == Some(true);
+            it.writes.iter().all(is_written)
         };
         let past =
             if self.unfinished.as_ref().is_some_and(is_complete) { self.clone().end() } else { self.clone() };
@@ -207,16 +207,16 @@ impl History {
     /// The history once the job has written everything.
     pub fn end(self) -> History {
         let wrote = self.unfinished.as_ref().map_or(self.wrote, |it| it.writes.clone());
-        let left = self.unfinished.map(|it| {
+        let remaining = self.unfinished.map(|it| {
             let is_open = |part: &Range<u64>| !has_part(&it.writes, part);
             let earlier = it.earlier.iter().copied();
-            let left = earlier.filter(|piece| {
+            let remaining = earlier.filter(|piece| {
                 [LOADER, FIRMWARE].iter().any(|part| is_open(part) && has_part(&[*piece], part))
             });
-            left.collect::<Vec<Piece>>()
+            remaining.collect::<Vec<Piece>>()
         });
-        let left = left.filter(|left| !left.is_empty());
-        let unfinished = left.map(|writes| Unfinished { undoes: None, writes, earlier: Vec::new() });
+        let remaining = remaining.filter(|pieces| !pieces.is_empty());
+        let unfinished = remaining.map(|writes| Unfinished { undoes: None, writes, earlier: Vec::new() });
         History { last: self.last, unfinished, wrote }
     }
 
@@ -236,8 +236,8 @@ impl History {
         self.unfinished.as_ref().is_some_and(|it| it.undoes.is_some())
     }
 
-    /// The new [`History::last`] when `before` is about to be overwritten. For a part that an interrupted job left
-    /// incomplete, the existing copy is kept.
+    /// The new [`History::last`] when `before` is about to be overwritten. For a part that is incomplete after an
+    /// interrupted job, the existing copy is kept.
     fn last_with(&self, before: &Segment) -> Last {
         let open =
             self.unfinished.as_ref().map(|it| [&it.writes[..], &it.earlier[..]].concat()).unwrap_or_default();
@@ -247,22 +247,22 @@ impl History {
             Last::None(_) => (None, NoCopy::WasIncomplete),
         };
         // A program without its first word, a partly erased copy, or bytes that an interrupted job wrote.
-        let is_leftover = |there: &Segment, kept: &Segment| {
-            let own = |piece: &Piece| piece.is_in(there) == Some(true) || piece.is_headless_in(there);
-            is_half(there) || is_partly_erased(there, kept) || open.iter().any(own)
+        let is_leftover = |found: &Segment, kept: &Segment| {
+            let own = |piece: &Piece| piece.is_in(found) == Some(true) || piece.is_headless_in(found);
+            is_half(found) || is_partly_erased(found, kept) || open.iter().any(own)
         };
         let part = |which: Range<u64>| {
             let open = has_part(&open, &which);
-            let there = within(before, which.clone());
+            let found = within(before, which.clone());
             let kept = kept.and_then(|kept| within(kept, which)).filter(|_| open);
-            match (there, kept) {
-                (Some(there), Some(kept)) if is_leftover(&there, &kept) => union(&kept, &there)
+            match (found, kept) {
+                (Some(found), Some(kept)) if is_leftover(&found, &kept) => union(&kept, &found)
                     .filter(|whole| !is_half(whole))
                     .map(Some)
                     .ok_or(NoCopy::WasIncomplete),
                 (Some(_), None) if open => Err(none_kept),
-                (Some(there), _) if is_half(&there) => Err(none_kept),
-                (Some(there), _) => Ok(Some(there)),
+                (Some(found), _) if is_half(&found) => Err(none_kept),
+                (Some(found), _) => Ok(Some(found)),
                 (None, kept) => Ok(kept),
             }
         };
@@ -279,22 +279,22 @@ impl History {
     }
 }
 
-/// Whether `there` equals `kept`, except for erased bytes.
-fn is_partly_erased(there: &Segment, kept: &Segment) -> bool {
-    let from = there.address.max(kept.address);
-    let mut pairs = bytes_from(there, from).iter().zip(bytes_from(kept, from));
+/// Whether `found` equals `kept`, except for erased bytes.
+fn is_partly_erased(found: &Segment, kept: &Segment) -> bool {
+    let from = found.address.max(kept.address);
+    let mut pairs = bytes_from(found, from).iter().zip(bytes_from(kept, from));
     pairs.all(|(&now, &then)| now == then || now == BLANK)
 }
 
 /// Whether the part holds a program that cannot have run: one without its first word, which cfdfu writes last, or a
-/// truncated firmware, as left behind when another program's flash is interrupted.
+/// truncated firmware, for example after another program's flash was interrupted.
 fn is_half(part: &Segment) -> bool {
     let starts = part.address == LOADER_BASE || part.address == FIRMWARE_BASE;
     let headless = part.data.iter().take(4).all(|&byte| byte == BLANK);
     starts && (headless && !is_blank(&part.data) || part.address == FIRMWARE_BASE && is_cut(&part.data))
 }
 
-/// Whether the firmware is known to be truncated. `false` if too little of it was read to tell.
+/// Whether the firmware is known to be truncated. `false` if too little of it was read to decide.
 fn is_cut(bytes: &[u8]) -> bool {
     let content = Content::in_flash(bytes);
     let firmware = content.as_ref().and_then(Content::firmware);
@@ -310,17 +310,17 @@ fn within(segment: &Segment, addresses: Range<u64>) -> Option<Segment> {
     Some(Segment { address, data: bytes_from(segment, address).get(..len)?.to_vec() })
 }
 
-/// `kept`, extended with the bytes of `there` before and after it. `None` if there is a gap between the two.
-fn union(kept: &Segment, there: &Segment) -> Option<Segment> {
-    if there.end() < kept.address.wide() || kept.end() < there.address.wide() {
+/// `kept`, extended with the bytes of `found` before and after it. `None` if there is a gap between the two.
+fn union(kept: &Segment, found: &Segment) -> Option<Segment> {
+    if found.end() < kept.address.wide() || kept.end() < found.address.wide() {
         return None;
     }
-    let address = kept.address.min(there.address);
+    let address = kept.address.min(found.address);
     let ahead = (kept.address.0 - address.0) as usize;
-    let mut data = there.data.get(..ahead).unwrap_or_default().to_vec();
+    let mut data = found.data.get(..ahead).unwrap_or_default().to_vec();
     data.extend(&kept.data);
     let behind = Address(u32::try_from(kept.end()).ok()?);
-    data.extend(bytes_from(there, behind));
+    data.extend(bytes_from(found, behind));
     Some(Segment { address, data })
 }
 

@@ -22,7 +22,7 @@ use crate::usb::descriptor::clean;
 const RUNS: &str = "runs";
 /// Minimum time between two progress updates.
 const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
-/// Length of a file in bytes. It is updated in place with a single write: replacing the file would lose its lock.
+/// Length of a file in bytes. The file is updated in place with a single write: replacing it would lose its lock.
 const LEN: usize = 512;
 /// Unlocked files older than this many seconds are stale. A newer one may belong to an instance that is about to lock
 /// it.
@@ -61,7 +61,7 @@ pub(crate) struct Announcement {
     /// When the file was last written; `None` while there is nothing to announce.
     announced: Option<Duration>,
     file: Option<(PathBuf, File)>,
-    /// Several jobs of one process have a file each.
+    /// Distinguishes the files of several jobs of one process.
     number: usize,
 }
 
@@ -155,12 +155,13 @@ impl StateDir {
     /// The other instances on this computer, sorted by process id. Removes stale files.
     pub(crate) fn other_instances(&self) -> Vec<RunningInstance> {
         let Ok(entries) = fs::read_dir(self.dir.join(RUNS)) else { return Vec::new() };
-        let own = format!("{}-", host());
+        let prefix = format!("{}-", host());
         let mut others = Vec::new();
         for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             // The home directory may be shared with other computers, whose ports have the same names.
-            let pid = name.strip_prefix(&own).and_then(|rest| rest.strip_suffix(".json")?.split('-').next());
+            let pid =
+                name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".json")?.split('-').next());
             let Some(pid) = pid.and_then(|pid| pid.parse().ok()) else { continue };
             if pid == std::process::id() {
                 continue;

@@ -125,7 +125,7 @@ impl StateDir {
             begun.kept = Kept::None(why);
             let reason =
                 REASONS.iter().find(|(reason, _)| *reason == why).map_or("notkept", |(_, word)| word);
-            let name = format!("none-{reason}{}.mark", whole_field(drone));
+            let name = format!("none-{reason}{}.mark", serial_field(drone));
             begun.saved.extend(self.save_after(&folder, &name, b"", COPIES, newest));
         }
         if let Some(unfinished) = &next.unfinished {
@@ -185,19 +185,19 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let whole = whole_serial(drone);
+        let full = full_serial(drone);
         let mut files: Vec<PathBuf> = Vec::new();
         for folder in folders {
             let entries = fs::read_dir(&folder).into_iter().flatten();
             let there: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-            // If two drones with the same DFU serial number were on this port, a file without a full number could
-            // belong to either, so neither gets it.
+            // If two drones with the same DFU serial number were on this port, a file without a full serial number
+            // could belong to either, so neither gets it.
             let mut known: Vec<String> =
-                there.iter().filter_map(|path| copied_serial(path)).chain(whole.clone()).collect();
+                there.iter().filter_map(|path| serial_named(path)).chain(full.clone()).collect();
             known.sort();
             known.dedup();
-            let is_this_drone = |path: &PathBuf| match (copied_serial(path), &whole) {
-                (Some(copied), Some(whole)) => copied == *whole,
+            let is_this_drone = |path: &PathBuf| match (serial_named(path), &full) {
+                (Some(named), Some(full)) => named == *full,
                 _ => folder == here && known.len() <= 1,
             };
             files.extend(there.into_iter().filter(is_this_drone));
@@ -215,7 +215,7 @@ impl StateDir {
         newest: Option<u64>,
     ) -> io::Result<PathBuf> {
         let crc = crc32fast::hash(&copy.data);
-        let name = format!("{:08X}-{crc:08x}{}.bin", copy.address.0, whole_field(drone));
+        let name = format!("{:08X}-{crc:08x}{}.bin", copy.address.0, serial_field(drone));
         let path = self.save_after(folder, &name, &copy.data, COPIES, newest)?;
         // Read the copy back: once the flash is overwritten, the content exists nowhere else.
         let is_intact = || read_copy(&path).is_some_and(|(_, there)| there == *copy);
@@ -242,7 +242,7 @@ impl StateDir {
 
     fn save_json(&self, drone: &DroneAt, name: &str, mark: &Mark) -> io::Result<PathBuf> {
         let folder = copies_of(drone).ok_or(io::ErrorKind::NotFound)?;
-        let name = format!("{name}{}.json", whole_field(drone));
+        let name = format!("{name}{}.json", serial_field(drone));
         let newest = self.files_of(drone)?.iter().filter_map(|path| time_of(path)).max();
         self.save_after(&folder, &name, serde_json::json!(mark).to_string().as_bytes(), COPIES, newest)
     }
@@ -286,8 +286,8 @@ impl Begun {
                 let own: Vec<PathBuf> = self.saved.into_iter().filter(|path| is_mark(path)).collect();
                 let wrote = Mark { writes: numbers(&ended.wrote), ..Mark::default() };
                 let _ = self.record.save_json(&self.drone, "wrote-image", &wrote);
-                if let Some(left) = ended.unfinished {
-                    let _ = self.record.save_mark(&self.drone, &left);
+                if let Some(unfinished) = ended.unfinished {
+                    let _ = self.record.save_mark(&self.drone, &unfinished);
                 }
                 remove(&own);
                 remove(&self.older);
@@ -362,13 +362,13 @@ fn copies_of(drone: &DroneAt) -> Option<PathBuf> {
 }
 
 /// The full serial number of the drone's chip, which only the running firmware reports.
-fn whole_serial(drone: &DroneAt) -> Option<String> {
+fn full_serial(drone: &DroneAt) -> Option<String> {
     crazyflie::dfu_serial(&drone.serial).map(|_| drone.serial.to_ascii_uppercase())
 }
 
 /// The full serial number as the last field of a file name.
-fn whole_field(drone: &DroneAt) -> String {
-    whole_serial(drone).map(|serial| format!("-{serial}")).unwrap_or_default()
+fn serial_field(drone: &DroneAt) -> String {
+    full_serial(drone).map(|serial| format!("-{serial}")).unwrap_or_default()
 }
 
 /// The fields of a file name without its extension.
@@ -377,7 +377,7 @@ fn fields(path: &Path) -> Option<Vec<&str>> {
 }
 
 /// The full serial number in a file name.
-fn copied_serial(path: &Path) -> Option<String> {
+fn serial_named(path: &Path) -> Option<String> {
     fields(path)?.get(3).map(|&serial| serial.to_owned())
 }
 

@@ -87,7 +87,8 @@ pub static ROM: UsbIdentity = UsbIdentity {
     ],
 };
 
-/// The boot ROM of another STM32, an F072 as in the Loco Positioning Node. It has the same IDs and names.
+/// The boot ROM of another STM32, an F072 as in the Loco Positioning Node. Its IDs and product name are those of
+/// [`ROM`].
 pub(crate) static OTHER_ROM: UsbIdentity = UsbIdentity {
     device: device(1, 0x0483, 0xDF11, 0x2200),
     configuration: ROM_CONFIGURATION,

@@ -20,7 +20,7 @@ const PER_BYTE: Duration = Duration::from_nanos(1533);
 /// The time from the vendor request to 0483:df11: bootloader, start of `main`, ROM start and USB connection (AN2606
 /// tables 227 and 229: 85 and 270 ms). Bitcraze's own script waits more than 500 ms.
 const ENTER_ROM: Duration = Duration::from_millis(800);
-/// How long an unplugged drone causes transfer errors before it leaves the bus.
+/// How long an unplugged drone causes transfer errors before it disconnects.
 const LOOSE: Duration = Duration::from_millis(250);
 /// The radio chip's thresholds for how long the button is held at power-on.
 const SHORT_PRESS: Duration = Duration::from_millis(1500);
@@ -36,10 +36,10 @@ const BOOT: Duration = Duration::from_millis(1200);
 pub struct Traits {
     /// The 96-bit unique ID of the chip, in memory order.
     pub uid: [u8; 12],
-    /// Firmware before 2022.03: mistakes the vendor request for another request and keeps running.
+    /// The firmware is older than 2022.03: it mistakes the vendor request for another request and keeps running.
     pub deaf: bool,
     /// The number of requests to enter DFU mode that restart the firmware instead. On other F405 boards more than half
-    /// of them do (CircuitPython PR #11270: 5 of 12 succeed).
+    /// of the requests do so (CircuitPython PR #11270: 5 of 12 succeed).
     pub missed_entries: u8,
     /// Whether the ROM replies to the last GETSTATUS before it leaves DFU mode.
     pub answers_leave: bool,
@@ -55,9 +55,9 @@ pub struct Traits {
     pub late_refusal: bool,
     /// Additional time until the ROM is on the bus, as after an enumeration that failed and was repeated.
     pub late_rom: Duration,
-    /// A firmware that was started from the ROM keeps restarting after this time, as after a failed assertion.
+    /// Firmware that was started from the ROM keeps restarting after this time, as after a failed assertion.
     pub crashes_after: Option<Duration>,
-    /// A firmware that was started from the ROM fails an assertion after this time. It restarts once, reports the
+    /// Firmware that was started from the ROM fails an assertion after this time. It restarts once, reports the
     /// assertion, and stays in its failed self-test.
     pub asserts_after: Option<Duration>,
     /// What is wrong with the board.
@@ -66,7 +66,7 @@ pub struct Traits {
     pub radio_chip: &'static str,
     /// The USB descriptors of a device other than a Crazyflie.
     pub face: Option<&'static UsbIdentity>,
-    /// A person who brings the drone into DFU mode by hand while a command waits for it.
+    /// A simulated person who brings the drone into DFU mode by hand while a command waits for it.
     pub helper: Option<Helper>,
 }
 
@@ -116,7 +116,7 @@ pub enum SimFault {
     Panic,
 }
 
-/// The state of a simulated drone's blue LEDs.
+/// The state of a simulated drone's LEDs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SimLeds {
     #[default]
@@ -235,7 +235,7 @@ impl SimDrone {
     }
 
     /// Plugs another drone into the same port. The device address advances, so the new drone is not mistaken for the
-    /// old one.
+    /// previous one.
     pub fn swap_for(&mut self, other: SimDrone) {
         let enumeration = self.enumeration.wrapping_add(1).max(1);
         *self = SimDrone { enumeration, ..other };
@@ -272,7 +272,7 @@ impl SimDrone {
         !matches!(self.mode, SimMode::Off)
     }
 
-    /// The state of the blue LEDs (crazyflie2-nrf-mbs): M2 is active while the button is held and in DFU mode entered
+    /// The state of the LEDs (crazyflie2-nrf-mbs): M2 is active while the button is held and in DFU mode entered
     /// by hand, M2 and M3 in the radio bootloader.
     pub fn leds(&self, now: Duration) -> SimLeds {
         match self.mode {
@@ -329,7 +329,7 @@ impl SimDrone {
                     SimMode::Rom(rom)
                 }
                 Start::Firmware => {
-                    // Another firmware may have been flashed since.
+                    // Newer firmware may have been flashed since.
                     self.traits.deaf &= self.memory.flash.bytes().windows(5).any(|text| text == b"2021.");
                     let asserts = self.traits.asserts_after.filter(|_| !self.reports_assert);
                     let after = self.traits.crashes_after.or(asserts).filter(|_| self.was_in_rom);
@@ -376,12 +376,12 @@ impl SimDrone {
         }
     }
 
-    /// The number of the current enumeration. `None` while the drone is not on the bus.
+    /// Returns the number of the current enumeration, or `None` while the drone is not on the bus.
     pub fn enumeration(&self) -> Option<u8> {
         matches!(self.mode, SimMode::Rom(_) | SimMode::Firmware).then_some(self.enumeration)
     }
 
-    /// Vendor and product ID, and release number. `None` while the drone is not on the bus.
+    /// Returns vendor and product ID, and release number, or `None` while the drone is not on the bus.
     pub fn identity(&self) -> Option<((u16, u16), u16)> {
         match self.mode {
             SimMode::Rom(_) | SimMode::Firmware => Some(self.face().identity()),
@@ -424,12 +424,12 @@ impl SimDrone {
             return (RomAnswer::Hang, Duration::ZERO);
         }
         let (answer, waited) = if setup.request_type & 0x60 == 0 {
-            (self.standard(setup, len), Duration::ZERO)
+            (self.standard_request(setup, len), Duration::ZERO)
         } else {
             match &mut self.mode {
                 SimMode::Rom(rom) => {
                     let (answer, waited, effect) = rom.request(&mut self.memory, setup, len, data, now);
-                    (self.after(answer, effect, now + waited), waited)
+                    (self.apply_effect(answer, effect, now + waited), waited)
                 }
                 SimMode::Firmware => (self.firmware_request(setup, now), Duration::ZERO),
                 SimMode::Off
@@ -444,17 +444,18 @@ impl SimDrone {
             RomAnswer::Ack => data.len(),
             RomAnswer::Stall | RomAnswer::Silence | RomAnswer::Noise | RomAnswer::Hang => 0,
         };
-        (answer, waited + wire(moved))
+        (answer, waited + transfer_time(moved))
     }
 
-    /// Sends a packet to bulk endpoint 1 of the firmware. `None` if the packet is not accepted.
+    /// Sends a packet to bulk endpoint 1 of the firmware. Returns how long this takes, or `None` if the packet is not
+    /// accepted.
     pub fn packet_out(&mut self, data: &[u8]) -> Option<Duration> {
         if self.hung || !matches!(self.mode, SimMode::Firmware) {
             return None;
         }
         let (version, name) = self.versions();
         let face = Face { version: &version, board: &name, number: self.traits.uid[0] };
-        self.link.packet(data, &face).then(|| wire(data.len()))
+        self.link.packet(data, &face).then(|| transfer_time(data.len()))
     }
 
     /// The value of the firmware's parameter for the LEDs, and how many times it was set.
@@ -467,7 +468,7 @@ impl SimDrone {
         self.link.turns
     }
 
-    /// Whether the CRTP link is with the radio, after it was with USB.
+    /// Whether the CRTP link has been switched to USB and back to the radio.
     pub fn link_is_given_back(&self) -> bool {
         self.link.turns.0 > 0 && !self.link.is_on_usb()
     }
@@ -477,20 +478,20 @@ impl SimDrone {
         self.link.strange
     }
 
-    /// The next packet from bulk endpoint 1, with its duration. `None` if there is none.
+    /// Returns the next packet from bulk endpoint 1 and how long its transfer takes, or `None` if there is no packet.
     pub(crate) fn packet_in(&mut self) -> Option<(Vec<u8>, Duration)> {
         let packet = self.link.fetch().filter(|_| !self.hung)?;
-        let takes = wire(packet.len());
+        let takes = transfer_time(packet.len());
         Some((packet, takes))
     }
 
     fn due_mishap(&mut self) -> Option<SimFault> {
-        let (left, mishap) = self.traits.mishap?;
-        self.traits.mishap = left.checked_sub(1).map(|left| (left, mishap));
-        (left == 0).then_some(mishap)
+        let (remaining, mishap) = self.traits.mishap?;
+        self.traits.mishap = remaining.checked_sub(1).map(|remaining| (remaining, mishap));
+        (remaining == 0).then_some(mishap)
     }
 
-    fn after(&mut self, answer: RomAnswer, effect: RomEffect, now: Duration) -> RomAnswer {
+    fn apply_effect(&mut self, answer: RomAnswer, effect: RomEffect, now: Duration) -> RomAnswer {
         match effect {
             RomEffect::None => answer,
             RomEffect::Leave(address) => {
@@ -505,11 +506,11 @@ impl SimDrone {
     }
 
     /// Resets or powers up the STM32. Like `cf2loader`, the bootloader checks the pins of the radio chip and the first
-    /// word of the firmware. Without a bootloader nothing appears on USB.
+    /// word of the firmware. If no program starts, nothing appears on USB.
     fn reset(&mut self, now: Duration) {
         let loader = self.memory.flash.read(0x0800_0000, 8).and_then(images::vectors);
         let loader_runs = loader.is_some_and(|(stack, start)| stack == 0x2000_5000 && start < 0x0800_4000);
-        // A firmware that was flashed over the bootloader starts regardless of the radio chip.
+        // Firmware that was flashed over the bootloader starts regardless of the radio chip.
         let firmware_at_zero = images::runs(self.memory.flash.bytes(), 0x0800_0000, &self.board());
         self.mode = if loader_runs && self.by_hand {
             SimMode::Starting(Start::Rom, now + ENTER_ROM)
@@ -522,7 +523,7 @@ impl SimDrone {
         };
     }
 
-    /// Jumps through the vector table at `address`. ROM V3.x and V9.0 leave the CCM memory off (AN2606 tables 74 and
+    /// Jumps through the vector table at `address`. ROM V3.x and V9.0 do not enable the CCM (AN2606 tables 74 and
     /// 76), so the Crazyflie's start-up code faults and nothing appears on USB until the power is cut.
     fn leave(&mut self, address: u32, now: Duration) {
         let version = self.memory.rom_version;
@@ -574,7 +575,7 @@ impl SimDrone {
     }
 
     /// Answers a standard request from the descriptors of the current mode.
-    fn standard(&self, setup: Setup, len: usize) -> RomAnswer {
+    fn standard_request(&self, setup: Setup, len: usize) -> RomAnswer {
         if setup.request == 11 && setup.value > 0 && self.traits.refuses_alternates {
             return RomAnswer::Stall;
         }
@@ -610,7 +611,7 @@ impl SimDrone {
 }
 
 /// How long a transfer of this many bytes takes on the bus.
-fn wire(bytes: usize) -> Duration {
+fn transfer_time(bytes: usize) -> Duration {
     PER_TRANSFER + PER_BYTE * u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
@@ -679,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_firmware_or_one_for_another_board_does_not_start() {
+    fn incomplete_firmware_and_firmware_for_another_board_do_not_start() {
         let firmware = images::firmware("2025.02", &[("CF21", "Crazyflie 2.1")], 20_000);
         let starts = |firmware: &[u8], board: &str| {
             let memory = memory(Nor::new(Pace::Typical), &images::loader(), firmware, board);

@@ -5,7 +5,7 @@
 
 /// Marks an image made by this module. The length follows, then the CRC-32 of everything after the CRC.
 const MARK: &[u8; 16] = b"cfdfu synthetic\0";
-/// Directly after the 98 vectors.
+/// The place of the mark, directly after the 98 vectors.
 const MARK_AT: usize = 0x188;
 const LEN_AT: usize = MARK_AT + MARK.len();
 const CRC_AT: usize = LEN_AT + 4;
@@ -16,7 +16,7 @@ const CODE_AT: usize = 0x800;
 /// [`POOL_AT`].
 const COPY: [u16; 11] =
     [0x2100, 0xE003, 0x4B00, 0x585B, 0x5043, 0x3104, 0x4800, 0x4B00, 0x1842, 0x429A, 0xD3F6];
-/// Stands in for the loops that clear `.bss` and for the call to `main`.
+/// Replaces the loops that clear `.bss` and the call to `main`.
 const NOP: u16 = 0xBF00;
 /// The literal pool, after both copy loops.
 const POOL_AT: usize = CODE_AT + 0x60;
@@ -32,7 +32,7 @@ pub const FIRMWARE_LEN: usize = 243_176;
 /// The size of the smallest firmware that [`firmware`] makes, in bytes.
 pub const FIRMWARE_MIN: usize = 4096;
 
-/// Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards, each given as code and name.
+/// Creates Crazyflie firmware of `len` bytes (at least [`FIRMWARE_MIN`]) for these boards, each given as code and name.
 pub fn firmware(version: &str, boards: &[(&str, &str)], len: usize) -> Vec<u8> {
     let mut text = Vec::new();
     text.extend_from_slice(b"\0Bitcraze AB\0Crazyflie 2.x\0Raw CRTP interface\0");
@@ -115,7 +115,7 @@ fn noise(len: usize, seed: u32) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Initial stack pointer and reset vector, if the first eight bytes can be the start of a vector table.
+/// Returns the initial stack pointer and the reset vector, if the first eight bytes can be the start of a vector table.
 pub(crate) fn vectors(bytes: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (stack, start) = (word(0)?, word(4)?);

@@ -1,12 +1,12 @@
-//! The firmware's CRTP link over bulk endpoint 1, and what the firmware prints. The link is silent until a vendor request
-//! switches it to USB. After that, the console's text arrives, and the platform service, the memories and the parameters
-//! reply. Until then the firmware keeps its packets, except the first, which the radio takes (crazyflie-firmware:
-//! `crtp.c`, `console.c`, `radiolink.c`).
+//! The firmware's CRTP link over bulk endpoint 1, and what the firmware prints. The link is silent until a vendor
+//! request switches it to USB: the firmware keeps its packets, except the first, which the radio takes
+//! (crazyflie-firmware: `crtp.c`, `console.c`, `radiolink.c`). After the switch, the console's text arrives, and the
+//! platform service, the memories and the parameters reply.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The longest CRTP packet: a header and 30 bytes.
+/// The maximum length of the data of a CRTP packet, which follows the header.
 const DATA_MAX: usize = 30;
 /// The header of port 13, channel 1, with the two bits that are always set.
 const PLATFORM_VERSION: u8 = 0xDD;
@@ -25,17 +25,19 @@ const NOT_FOUND: u8 = 2;
 
 /// How many packets the firmware keeps for a link (`crtp.c`).
 const QUEUE: usize = 200;
-/// What the firmware prints instead of text for which the queue has no room (`console.c`). The NUL is part of it.
+/// What the firmware prints instead of text for which the queue has no room (`console.c`). The NUL is sent, too.
 const FULL: &[u8] = b"<F>\n\0";
-/// When the firmware begins its self-test and when it has the verdict, both counted from its start. The sensors
-/// alone take a second to start (`sensors_bmi088_bmp3xx.c`), and the tests of EEPROM, gyroscope and motors take time.
+/// When the firmware begins its self-test, counted from its start.
 const TESTS: Duration = Duration::from_millis(800);
+/// When the firmware has the verdict of its self-test, counted from its start. The sensors alone take a second to start
+/// (`sensors_bmi088_bmp3xx.c`), and the tests of EEPROM, gyroscope and motors take time.
 const VERDICT: Duration = Duration::from_millis(1700);
-/// How long after its start firmware with a slow EEPROM switches the link to the radio (`comm.c`). Otherwise it does so
-/// before the host has seen the drone.
+/// How long after its start firmware with a slow EEPROM switches the link to the radio (`comm.c`). Other firmware does
+/// so before the host has seen the drone.
 const LATE_COMM: Duration = Duration::from_millis(400);
-/// The number of parameters before `system.selftestPassed`, and of all parameters, about as many as in 2025.02.
+/// The number of the parameter `system.selftestPassed`.
 const SELF_TEST: u16 = 212;
+/// How many parameters the firmware has: about as many as in 2025.02.
 const PARAMETERS: u16 = 260;
 
 /// What is wrong with a drone, as seen by its own firmware.
@@ -104,7 +106,7 @@ impl BootLog {
             return lines;
         }
         if self.ailment == Ailment::ConsoleFloods {
-            (0..400).for_each(|n| print(start, &format!("APP: a value that nobody needs: {n}")));
+            (0..400).for_each(|n| print(start, &format!("APP: a value without a purpose: {n}")));
         }
         let gyro = if self.ailment == Ailment::SensorFails { "[FAIL]" } else { "[OK]." };
         print(TESTS, &format!("IMU: BMI088 Gyro connection {gyro}"));
@@ -148,13 +150,13 @@ impl BootLog {
     }
 
     /// Whether the firmware finishes starting.
-    fn ends(&self) -> bool {
+    fn finishes_starting(&self) -> bool {
         !matches!(self.ailment, Ailment::HangsAtStart | Ailment::HangsInDeck | Ailment::StopsAtStart)
     }
 
     fn passes(&self) -> bool {
         let fails = [Ailment::DeckFails, Ailment::SensorFails, Ailment::EepromFails];
-        self.ends() && self.assert.is_none() && !fails.contains(&self.ailment)
+        self.finishes_starting() && self.assert.is_none() && !fails.contains(&self.ailment)
     }
 }
 
@@ -196,7 +198,7 @@ pub(crate) struct Link {
     pub(crate) strange: usize,
 }
 
-/// What the link needs to know about its drone.
+/// The properties of the drone that the answers contain.
 pub(crate) struct Face<'a> {
     pub(crate) version: &'a [u8],
     pub(crate) board: &'a [u8],
@@ -208,7 +210,7 @@ impl Link {
     /// The link of firmware that starts at `now`.
     pub(crate) fn starting(boot: &BootLog, now: Duration) -> Link {
         let log = boot.lines().into_iter().rev().collect();
-        let verdict = boot.ends().then(|| (boot.passes(), boot.verdict_at()));
+        let verdict = boot.finishes_starting().then(|| (boot.passes(), boot.verdict_at()));
         Link { log, started: now, verdict, ailment: boot.ailment, ..Link::default() }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 pub const START: u32 = 0x0800_0000;
-/// 1 MiB.
+/// The length of the flash: 1 MiB.
 pub const LEN: usize = 0x10_0000;
 
 /// Start and length of the twelve sectors (RM0090 table 5).
@@ -47,7 +47,7 @@ pub enum Pace {
 impl Pace {
     /// The time to erase a sector of `len` bytes, in microseconds.
     fn erase_micros(self, len: u32, width: ProgramWidth) -> u64 {
-        let (byte, typical) = match (self, len) {
+        let (byte, by_width) = match (self, len) {
             (Pace::Typical, 0..=0x4000) => (364_000, [400, 300, 250]),
             (Pace::Typical, 0x4001..=0x1_0000) => (1_130_000, [1200, 700, 550]),
             (Pace::Typical, _) => (1_850_000, [2000, 1300, 1000]),
@@ -55,7 +55,7 @@ impl Pace {
             (Pace::Worst, 0x4001..=0x1_0000) => (2_400_000, [2400, 1400, 1100]),
             (Pace::Worst, _) => (4_000_000, [4000, 2600, 2000]),
         };
-        byte * typical[width as usize] / typical[0]
+        byte * by_width[width as usize] / by_width[0]
     }
 
     /// The time of one program operation of any width, in microseconds.
@@ -87,7 +87,7 @@ impl Nor {
         &self.bytes
     }
 
-    /// `len` bytes from `address` on. `None` if they are not all in flash.
+    /// Returns `len` bytes from `address` on, or `None` if they are not all in flash.
     pub fn read(&self, address: u32, len: usize) -> Option<&[u8]> {
         let from = address.checked_sub(START)? as usize;
         self.bytes.get(from..from.checked_add(len)?)

@@ -27,7 +27,7 @@ pub(crate) enum RomAnswer {
     Data(Vec<u8>),
     Ack,
     Stall,
-    /// No answer, because the device has left the bus.
+    /// No answer, because the device is no longer on the bus.
     Silence,
     /// Transfer errors, because the cable is working loose.
     Noise,
@@ -118,7 +118,7 @@ const ERR_FIRMWARE: u8 = 0x0A;
 const ERR_VENDOR: u8 = 0x0B;
 const ERR_STALLED: u8 = 0x0F;
 
-/// A download that the next GETSTATUS starts.
+/// An operation requested by a download. The next GETSTATUS starts it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum RomWork {
     SetAddress(u32),
@@ -135,7 +135,7 @@ struct Busy {
     until: Duration,
 }
 
-/// A side effect of a request on the chip.
+/// An effect of a request on the chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RomEffect {
     None,
@@ -208,7 +208,7 @@ impl Rom {
         data: &[u8],
         now: Duration,
     ) -> (RomAnswer, Duration, RomEffect) {
-        // The ROM works in the foreground, so every request waits until the operation is done.
+        // The ROM runs operations in the foreground, so every request waits until the operation is done.
         let (waited, effect) = self.finish_work(memory, now);
         if effect != RomEffect::None {
             return (RomAnswer::Silence, waited, effect);
@@ -337,8 +337,7 @@ impl Rom {
         (RomAnswer::Data(vec![self.status, a, b, c, self.state as u8, 0]), effect)
     }
 
-    /// Refuses CLRSTATUS in every state except dfuERROR: a host that sent it in other states failed in an endless
-    /// loop.
+    /// Refuses CLRSTATUS in every state except dfuERROR: a host that sent it in other states failed, looping endlessly.
     fn clear_status(&mut self) -> RomAnswer {
         if self.state != RomState::Error {
             return self.refuse(ERR_STALLED);
@@ -376,7 +375,8 @@ impl Rom {
         }
     }
 
-    /// The bytes actually programmed. If the supply is too low for the width, all bits of the first byte are cleared.
+    /// Returns the operation with the bytes that are actually programmed. If the supply voltage is too low for the
+    /// width, all bits of the first byte are cleared.
     fn weakened(&self, work: RomWork) -> RomWork {
         match work {
             RomWork::Write(address, mut bytes)
@@ -409,7 +409,7 @@ impl Rom {
         }
     }
 
-    /// Whether the ROM accepts the operation. The error is its bStatus.
+    /// Checks whether the ROM accepts the operation. The error is the bStatus that the ROM then reports.
     fn check(&self, memory: &Memory, work: &RomWork) -> Result<(), u8> {
         let in_flash = |address: u32| Nor::sector_of(address).is_some();
         let last =

@@ -380,7 +380,7 @@ fn two(now: Duration) -> Vec<SimDrone> {
 
 fn twins(now: Duration) -> Vec<SimDrone> {
     let mut drones = dfu(now);
-    // The wafer number, which is not part of the serial number in DFU mode.
+    // Change the wafer number, which is not part of the serial number in DFU mode.
     drones.extend(in_dfu(Pace::Typical, now, |drone| drone.traits.uid[4] ^= 1));
     drones
 }
@@ -393,7 +393,7 @@ fn blank_otp(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.memory.otp = [0xFF; 528])
 }
 
-/// A firmware of 500 kB at the start of flash, and a blank OTP.
+/// Firmware of 500 kB at the start of flash, and a blank OTP.
 fn foreign(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| {
         drone.memory.otp = [0xFF; 528];
@@ -415,7 +415,7 @@ fn running(now: Duration, change: impl Fn(&mut SimDrone)) -> Vec<SimDrone> {
     drones
 }
 
-/// A running drone with this ailment, which it had when it started, too.
+/// A running drone that already had this ailment when it started.
 fn ailing(now: Duration, ailment: Ailment) -> Vec<SimDrone> {
     started_with(now, Traits { ailment, ..Traits::default() })
 }
@@ -451,7 +451,7 @@ fn hung(now: Duration) -> Vec<SimDrone> {
     in_dfu(Pace::Typical, now, |drone| drone.traits.mishap = Some((80, SimFault::Hung)))
 }
 
-/// Drones with different pasts, of which every eighth is alike.
+/// Drones in four different states. The pattern repeats after every eight drones.
 fn fleet(now: Duration, count: usize) -> Vec<SimDrone> {
     let one = |n: usize| -> SimDrone {
         let mut drones = match n % 8 {

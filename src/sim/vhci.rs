@@ -21,10 +21,10 @@ use super::SimBus;
 use crate::usb::{Setup, TransferError};
 
 const CONTROLLER: &str = "/sys/devices/platform/vhci_hcd.0";
-/// The most controllers that the kernel can have (CONFIG_USBIP_VHCI_NR_HCS).
+/// The maximum number of controllers in the kernel (CONFIG_USBIP_VHCI_NR_HCS).
 const CONTROLLERS: u32 = 128;
 /// The interval between checks of the drone for changes.
-const GLANCE: Duration = Duration::from_millis(5);
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 const CMD_SUBMIT: u32 = 1;
 const CMD_UNLINK: u32 = 2;
 const RET_SUBMIT: u32 = 3;
@@ -55,7 +55,7 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
         let Some((enumeration, id)) =
             bus.with(n, |drone, _| Some((drone.enumeration()?, drone.identity()?.0))).flatten()
         else {
-            thread::sleep(GLANCE);
+            thread::sleep(CHECK_INTERVAL);
             continue;
         };
         let (ours, theirs) = UnixStream::pair()?;
@@ -68,9 +68,9 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
         let serving = thread::spawn(move || VirtualDevice { bus: device, n, enumeration }.serve(ours));
         let same = || bus.with(n, |drone, _| drone.enumeration()).flatten() == Some(enumeration);
         while !stop.load(Ordering::SeqCst) && !serving.is_finished() && same() {
-            thread::sleep(GLANCE);
+            thread::sleep(CHECK_INTERVAL);
         }
-        // The kernel treats the shutdown as an unplug. An error means that the kernel closed the connection first.
+        // The kernel treats the shutdown as a disconnect. An error means that the kernel closed the connection first.
         let _ = socket.shutdown(Shutdown::Both);
         let _ = serving.join();
         report("disconnected");
@@ -80,11 +80,11 @@ pub(crate) fn serve(bus: &SimBus, n: usize, stop: &AtomicBool, report: &dyn Fn(&
 }
 
 /// Passes one end of the socket pair to the kernel, on the wanted full- or high-speed port if it is free, and otherwise
-/// on the next one that is.
+/// on the next free one. Returns the port.
 fn attach(socket: &UnixStream, enumeration: u8, wanted: u32) -> io::Result<u32> {
     let mut last = io::Error::other("no free port on vhci_hcd");
     let mut free: Vec<u32> = ports()?.into_iter().filter(|(_, free)| *free).map(|(port, _)| port).collect();
-    // The ports after the wanted one first, so that drones which start together do not compete.
+    // Try the ports after the wanted one first, so that drones that start together do not compete.
     free.sort_by_key(|port| (*port < wanted, *port));
     for port in free {
         let devid = 1 << 16 | (u32::from(enumeration) + 1);
@@ -98,10 +98,10 @@ fn attach(socket: &UnixStream, enumeration: u8, wanted: u32) -> io::Result<u32> 
     Err(last)
 }
 
-/// The ports for devices below USB 3 of all controllers, and whether they are free.
+/// Returns the full- and high-speed ports of all controllers, and whether each is free.
 fn ports() -> io::Result<Vec<(u32, bool)>> {
     let mut status = fs::read_to_string(format!("{CONTROLLER}/status"))?;
-    // The files of further controllers have the numbers of their ports.
+    // The files of further controllers continue the port numbers.
     for n in 1..CONTROLLERS {
         match fs::read_to_string(format!("{CONTROLLER}/status.{n}")) {
             Ok(more) => status += &more,
@@ -121,7 +121,7 @@ fn wait_until_free(port: u32) {
         if ports().is_ok_and(|ports| ports.contains(&(port, true))) {
             return;
         }
-        thread::sleep(GLANCE);
+        thread::sleep(CHECK_INTERVAL);
     }
 }
 
@@ -157,7 +157,7 @@ impl UrbLine {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn opened(&self, urb: &Urb) {
+    fn open(&self, urb: &Urb) {
         self.lock().1.insert(urb.seqnum);
     }
 
@@ -175,16 +175,16 @@ impl UrbLine {
     }
 
     /// Confirms that a request will not be answered, or has been answered already.
-    fn unlink(&self, seqnum: [u8; 4], victim: [u8; 4]) {
+    fn unlink(&self, seqnum: [u8; 4], target: [u8; 4]) {
         let (socket, open) = &mut *self.lock();
-        let status = if open.remove(&victim) { ECONNRESET } else { 0 };
+        let status = if open.remove(&target) { ECONNRESET } else { 0 };
         let _ = socket.write_all(&header(RET_UNLINK, seqnum, status, 0));
     }
 }
 
 impl VirtualDevice {
     /// Answers requests until the socket is closed. Requests are executed one after the other, as in the chip. Only an
-    /// unlink is handled immediately.
+    /// unlink request is handled immediately.
     fn serve(self, mut socket: UnixStream) {
         let Ok(writer) = socket.try_clone() else { return };
         let line = Arc::new(UrbLine::new(writer));
@@ -194,12 +194,12 @@ impl VirtualDevice {
         while let Ok(message) = read_message(&mut socket) {
             match message {
                 Message::Submit(urb) => {
-                    line.opened(&urb);
+                    line.open(&urb);
                     if queue.send(urb).is_err() {
                         break;
                     }
                 }
-                Message::Unlink { seqnum, victim } => line.unlink(seqnum, victim),
+                Message::Unlink { seqnum, target } => line.unlink(seqnum, target),
             }
         }
         drop(queue);
@@ -213,7 +213,7 @@ impl VirtualDevice {
             match (urb.endpoint, urb.is_in) {
                 (0, _) => self.control(&urb, line),
                 (1, true) => readers.push_back(urb),
-                // A packet that is not accepted leaves the request open until the host gives up.
+                // If the packet is not accepted, the request stays open until the host gives up.
                 (1, false) => {
                     if let Ok(Some(_)) = self.bus.packet_out(self.n, self.enumeration, &urb.data) {
                         line.answer(&urb, 0, urb.data.len(), &[]);
@@ -254,7 +254,7 @@ impl VirtualDevice {
 
 enum Message {
     Submit(Urb),
-    Unlink { seqnum: [u8; 4], victim: [u8; 4] },
+    Unlink { seqnum: [u8; 4], target: [u8; 4] },
 }
 
 fn read_message(socket: &mut UnixStream) -> io::Result<Message> {
@@ -272,8 +272,8 @@ fn read_message(socket: &mut UnixStream) -> io::Result<Message> {
             setup.copy_from_slice(&header[40..]);
             Ok(Message::Submit(Urb { seqnum: bytes(4), endpoint: number(16), is_in, len, setup, data }))
         }
-        CMD_UNLINK => Ok(Message::Unlink { seqnum: bytes(4), victim: bytes(20) }),
-        other => Err(io::Error::other(format!("USB/IP command {other}"))),
+        CMD_UNLINK => Ok(Message::Unlink { seqnum: bytes(4), target: bytes(20) }),
+        other => Err(io::Error::other(format!("unknown USB/IP command {other}"))),
     }
 }
 

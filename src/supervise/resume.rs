@@ -79,7 +79,7 @@ fn resumed(task: FlashTask, failure: &Failure, board: Option<BoardCheck>) -> Fla
 /// endures only 10,000 erases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headway {
-    /// The smallest number of bytes left to write so far.
+    /// The smallest number of bytes still to write at the start of any attempt.
     least: Option<u64>,
     /// Consecutive attempts without progress.
     stuck: u32,
@@ -93,8 +93,8 @@ impl Headway {
     /// Give up after this many attempts that were interrupted before the comparison.
     const BOUNCES: u32 = 20;
 
-    /// Counts an interrupted attempt, with the bytes left to write at its start if they were known. Returns true if it
-    /// is time to give up.
+    /// Counts an interrupted attempt. `left` is the number of bytes still to write at its start, if known. Returns true
+    /// if it is time to give up.
     pub fn is_stuck(&mut self, left: Option<u64>) -> bool {
         match left {
             Some(left) if self.least.is_none_or(|least| left < least) => {

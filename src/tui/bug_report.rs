@@ -28,8 +28,8 @@ fn text(app: &App) -> String {
         std::env::consts::OS,
         std::env::consts::ARCH
     );
-    // Writing to a string cannot fail.
     let device = app.facts().and_then(|facts| facts.device.as_ref());
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "demo: {:?}\nbus: {:?}\ndevice: {:?}", app.demo, app.devices.bus, device);
     for (name, slot) in [("image", &app.image), ("loader", &app.loader)] {
         let what = slot.image().map(|image| (&image.content, image.payload.len(), image.crc32));

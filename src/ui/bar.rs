@@ -94,7 +94,7 @@ pub(super) fn phases<'a>(progress: &Progress, width: usize, theme: &Theme) -> Li
     for phase in PHASES {
         let (mark, style, name) = match current {
             _ if progress.is_done(phase) => (done, theme.good, theme.plain),
-            // The first word is written after everything else was verified.
+            // The first word is written only after everything else was verified, so the write is not complete yet.
             Some((now, _)) if now > phase && progress.done(phase) > 0 => (done, theme.good, theme.plain),
             Some((now, _)) if now == phase => (busy, theme.accent, theme.plain),
             _ => (theme.to_come, theme.faint, theme.faint),

@@ -22,11 +22,11 @@ use crate::usb::times_on_one_wire;
 
 /// From this width on, a row also shows the radio address or serial number, the board and the previous firmware.
 const WIDE: usize = 72;
-/// The columns of the whole table.
+/// The width of the whole table, in columns.
 pub(super) const COLUMNS: u16 = 78;
 /// The width of a row's progress bar.
 const BAR: usize = 8;
-/// What the plan says about a device that may not be a Crazyflie.
+/// What the plan shows for a device that may not be a Crazyflie.
 const NO_EVIDENCE: &str = "Unless its job finds a sign of a Crazyflie, this device is not written. To flash it anyway, \
     press Enter on its row afterwards, then t.";
 
@@ -45,7 +45,7 @@ pub(super) fn draw(
     let details = if area.height >= 20 { 6 } else { 4 };
     let table_rows = wanted.min(area.height.saturating_sub(details + 1));
     let rest = area.height.saturating_sub(table_rows + details + 1);
-    // Up to three spare rows go to the details: the log needs more.
+    // Up to three spare rows go to the details, because the log needs more than three.
     let log_rows = if with_log && rest > 3 { rest } else { 0 };
     let [table, below, log, bar] = area.layout(&Layout::vertical([
         Constraint::Length(table_rows),
@@ -243,7 +243,7 @@ fn in_short(failure: &Failure) -> String {
     words.to_owned()
 }
 
-/// What the plan says about a drone.
+/// What the plan predicts for a drone.
 fn prospect(app: &App, view: &BatchView, id: usize, row: &Row, theme: &Theme) -> (String, Style) {
     if let Some(Outcome::Failed(failure)) = row.report.as_ref().map(|report| &report.outcome) {
         return (in_short(failure), theme.bad);
@@ -313,7 +313,7 @@ pub(super) fn details(view: &BatchView, row: &Row) -> Vec<String> {
     }
 }
 
-/// The drones by how they ended, and a bar.
+/// The number of drones per result, and a bar.
 fn totals<'a>(view: &BatchView, width: usize, theme: &Theme) -> Line<'a> {
     let words = format!("  {}", theme.text(&counts(view)));
     let room = width.saturating_sub(words.chars().count() + 3).min(60);
@@ -335,7 +335,7 @@ fn totals<'a>(view: &BatchView, width: usize, theme: &Theme) -> Line<'a> {
     ])
 }
 
-/// The drones by how they ended; for a plan, by what will be done.
+/// The number of drones per result; for a plan, the number of drones and how much they slow each other down.
 pub(super) fn counts(view: &BatchView) -> String {
     if let BatchStage::Asking(_) = view.stage {
         let all = report::count(view.fleet.rows.len() as u64, "drone");

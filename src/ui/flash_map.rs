@@ -1,5 +1,5 @@
-//! The map of the chip's twelve flash sectors and their states, as close to scale as the width allows. A sector fills
-//! while it is written and read back.
+//! The map of the chip's twelve flash sectors and their states, as close to scale as the width allows. A sector's
+//! cells fill up while the sector is written and read back.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -15,7 +15,7 @@ use crate::flash::Span as FlashSpan;
 use crate::flash::map::{MemoryMap, SECTORS_KIB};
 use crate::job::{Phase, SectorState};
 
-/// The rows of the map. A high screen has room for one more, which names the groups of sectors.
+/// The rows of the map. A tall screen has room for one more row, which names the groups of sectors.
 pub(super) const ROWS: u16 = 3;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {

@@ -1,5 +1,5 @@
-//! The log: its last lines beside or below the main panel, or the whole log as an overlay. Also the drone's console, which
-//! is a log of its own.
+//! The log: its last lines beside or below the main panel, or the whole log as an overlay. Also the drone's console,
+//! which has its own log.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::app::{App, ConsoleView};
 use crate::job::{Device, Level};
 
 /// Draws as many lines as fit, ending with the selected one. With `marked` (in the overlay), highlights that line and
-/// shows details.
+/// also shows the lines at detail level.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, marked: bool) {
     draw_log(frame, area, app.log_on_screen(), panel(theme, "Log"), theme, marked);
 }
@@ -37,7 +37,7 @@ fn draw_log(frame: &mut Frame<'_>, area: Rect, log: &Log, block: Block<'_>, them
     let height = usize::from(area.height.saturating_sub(2));
     let selected = log.selected();
     let end = selected.map_or(0, |at| at + 1);
-    // Only the overlay has enough room for details.
+    // Only the overlay and the console have enough room for the lines at detail level.
     let shown = |(_, line): &(usize, &log::LogLine)| marked || line.level > Level::Detail;
     let width = usize::from(area.width.saturating_sub(super::FRAME));
     let rows_at = |n: usize, line| rows_of_line(line, marked && Some(n) == selected, width, theme);

@@ -1,4 +1,4 @@
-//! The main panel: the menu, the picker, the wizard, the plan, the log of a running job, or its outcome.
+//! The main panel: the menu, the picker, the official releases, the wizard, the plan, a running job, or its outcome.
 
 use std::time::Duration;
 
@@ -33,21 +33,21 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
             let (width, height) = (area.width.saturating_sub(super::FRAME), area.height.saturating_sub(2));
             home(app, (usize::from(width), usize::from(height)), theme)
         }
-        Screen::Pick(which, _, picker) => return pick(frame, area, app, *which, picker, theme),
+        Screen::Pick(which, _, picker) => return draw_picker(frame, area, app, *which, picker, theme),
         Screen::Releases(view) => return releases_panel::draw(frame, area, app, view, theme),
         Screen::Wizard(view) => return wizard_panel::draw(frame, area, app, &view.wizard, theme),
         Screen::Job(JobView { stage: Stage::Asking(question), facts, stopping, .. }) => {
             let Some(preview) = &facts.preview else { return };
             plan(app, preview, question, *stopping, theme)
         }
-        // The batch has the whole screen.
+        // These screens have no main panel.
         Screen::Batch(_) | Screen::Console(_) => return,
         Screen::Job(_) | Screen::Row(_) if with_log => {
             return log_panel::draw(frame, area, app, theme, false);
         }
         Screen::Job(_) | Screen::Row(_) => {
             let Some(view) = app.job() else { return };
-            return working(frame, area, view, theme);
+            return draw_working(frame, area, view, theme);
         }
         Screen::Outcome(report, facts) => {
             // The width beside the drawing.
@@ -55,7 +55,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, 
             outcome(app, report, facts, theme, width)
         }
     };
-    above_the_log(frame, area, app, theme, panel, with_log);
+    draw_above_log(frame, area, app, theme, panel, with_log);
 }
 
 /// The content of the main panel.
@@ -71,14 +71,14 @@ struct MainPanel<'a> {
 }
 
 /// The panel of a running job if the log has its own column: what to do, and the speed so far.
-fn working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
+fn draw_working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
     let block = focus(theme, "Flashing");
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let lines = vec![
-        Line::from("Leave the drone plugged in."),
+        Line::from("Keep the drone plugged in."),
         Line::from(Span::styled(
-            "If the cable slips out, plug it in again: cfdfu resumes where it stopped. Half-written firmware never \
+            "If the cable slips out, reconnect it: cfdfu carries on where it stopped. Half-written firmware never \
              starts.",
             theme.faint,
         )),
@@ -93,7 +93,7 @@ fn working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
     ]));
     frame.render_widget(text, words);
     let speeds = view.facts.progress.speeds();
-    // The scale fits the whole history, so the bars keep their height when a high one is no longer visible.
+    // The scale fits the whole history, so the bars keep their heights when the highest bar is no longer visible.
     let highest = speeds.iter().max().copied().unwrap_or(0);
     if graph.height < 2 || highest == 0 || theme.glyphs != Glyphs::Unicode {
         return;
@@ -104,7 +104,7 @@ fn working(frame: &mut Frame<'_>, area: Rect, view: &JobView, theme: &Theme) {
     frame.render_widget(Sparkline::default().data(shown).max(highest).style(theme.accent), graph);
 }
 
-/// `room`: the number of columns and rows.
+/// The menu, for a panel with this many columns and rows.
 fn home<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> MainPanel<'a> {
     let letters = ["f", "r", "b"];
     let mut lines: Vec<Line<'_>> = Goal::ALL
@@ -140,7 +140,7 @@ fn home<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> MainPa
     MainPanel { title: "What would you like to do?", note: "", lines, question: None, drawing: Vec::new() }
 }
 
-/// From this width on, the table of drones shows serial numbers and names.
+/// From this width on, the table of drones shows both serial numbers and names.
 const NAMES_AND_SERIALS: usize = 66;
 
 /// The offers to flash all drones and to blink one, and as many of the drones as fit.
@@ -153,7 +153,7 @@ fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<
         Span::raw(format!("  Flash all {} drones at once", all.len())),
     ];
     first.extend(why.map(|why| Span::styled(theme.text(&format!("   {why}")), theme.faint)));
-    // The help and the notice show the reason.
+    // The help and the notice show why the key is unavailable.
     let blink = if keys::drone_to_blink(app).is_ok() { theme.key } else { theme.key_off };
     let second = vec![
         Span::raw("  "),
@@ -188,7 +188,7 @@ fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<
     lines
 }
 
-fn pick(frame: &mut Frame<'_>, area: Rect, app: &App, which: Which, picker: &Picker, theme: &Theme) {
+fn draw_picker(frame: &mut Frame<'_>, area: Rect, app: &App, which: Which, picker: &Picker, theme: &Theme) {
     let board = app.devices.board().map(|board| board.code.as_str());
     let what = match which {
         Which::Image => "firmware",
@@ -395,7 +395,7 @@ pub(super) fn plan_rows(app: &App, preview: &Preview) -> Vec<PlanRow> {
     rows
 }
 
-/// Formats sorted numbers, with consecutive ones as a range: `1-5, 7`.
+/// Sorts and formats numbers, with consecutive numbers as a range: `1-5, 7`.
 pub(super) fn ranges(mut numbers: Vec<usize>) -> String {
     numbers.sort_unstable();
     let mut runs: Vec<(usize, usize)> = Vec::new();
@@ -464,7 +464,7 @@ fn plan<'a>(
 const NEXT_TO_DRAWING: u16 = 42;
 
 /// Draws a panel as tall as its text, with the log below it if there is room.
-fn above_the_log(
+fn draw_above_log(
     frame: &mut Frame<'_>,
     area: Rect,
     app: &App,
@@ -546,7 +546,7 @@ fn outcome<'a>(app: &App, report: &Report, facts: &JobFacts, theme: &Theme, widt
     }
     let mut choices = Line::default();
     for row in keys::bindings_below(app).into_iter().filter(is_next_step) {
-        // After a failure, offer undo only if there is no other next step.
+        // Offer undo only if there is no other next step.
         if row.action == Action::Undo && !choices.spans.is_empty() {
             continue;
         }

@@ -1,4 +1,5 @@
-//! Overlays: help, the stop question, the whole log, the explanation of a log line, and the doctor's checks.
+//! Overlays: help, the stop question, the whole log, the explanation of a log line, the doctor's checks, and the drone
+//! whose LEDs blink.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
@@ -17,10 +18,10 @@ use crate::job::{Confirm, Phase};
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) {
     match &app.over {
         None => {}
-        Some(Overlay::Help(filter)) => help(frame, area, app, filter, theme),
+        Some(Overlay::Help(filter)) => draw_help(frame, area, app, filter, theme),
         Some(Overlay::AskStop) => {
             let text = format!("Stop at the next safe point? {}", if_stopped(app));
-            boxed(
+            draw_box(
                 frame,
                 area,
                 app,
@@ -36,18 +37,18 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme) 
             frame.render_widget(Clear, full);
             log_panel::draw(frame, full, app, theme, true);
         }
-        Some(Overlay::Doctor(checks)) => doctor(frame, area, app, checks, theme),
+        Some(Overlay::Doctor(checks)) => draw_doctor(frame, area, app, checks, theme),
         Some(Overlay::Blink(blink)) => {
-            boxed(frame, area, app, theme, "Blinking", blinking(app, blink, theme));
+            draw_box(frame, area, app, theme, "Blinking", blinking(app, blink, theme));
         }
         Some(Overlay::Explain(text)) => {
             let lines = text.lines().map(|line| Line::from(theme.text(line))).collect();
-            boxed(frame, area, app, theme, "What this line means", lines);
+            draw_box(frame, area, app, theme, "What this line means", lines);
         }
     }
 }
 
-/// The drone whose LEDs blink, with its four LEDs at the real rate.
+/// The drone whose LEDs blink, with its four LEDs blinking at the real rate.
 fn blinking<'a>(app: &App, blink: &Blink, theme: &Theme) -> Vec<Line<'a>> {
     let Blink { drone, until, stopping } = blink;
     let left = until.saturating_sub(app.now);
@@ -89,7 +90,7 @@ pub(super) fn if_stopped(app: &App) -> &'static str {
 }
 
 /// The doctor's checks: each failed check with its remedy, then all passed checks in one line.
-fn doctor(frame: &mut Frame<'_>, area: Rect, app: &App, checks: &[Check], theme: &Theme) {
+fn draw_doctor(frame: &mut Frame<'_>, area: Rect, app: &App, checks: &[Check], theme: &Theme) {
     let (tick, _, cross) = theme.ticks;
     let mut lines = Vec::new();
     for check in checks.iter().filter(|check| check.verdict != Verdict::Good) {
@@ -110,7 +111,7 @@ fn doctor(frame: &mut Frame<'_>, area: Rect, app: &App, checks: &[Check], theme:
     if !good.is_empty() {
         lines.push(Line::from(Span::styled(format!("{tick} {}", good.join("; ")), theme.good)));
     }
-    boxed(frame, area, app, theme, "Doctor", lines);
+    draw_box(frame, area, app, theme, "Doctor", lines);
 }
 
 fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
@@ -120,8 +121,8 @@ fn choices<'a>(app: &App, theme: &Theme) -> Line<'a> {
     Line::from(spans.collect::<Vec<_>>())
 }
 
-/// The keys of the screen below, from the table that also dispatches them, then the flash map and the LEDs.
-fn help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Theme) {
+/// The keys of the screen below the help, from the table that also dispatches them, then the flash map and the LEDs.
+fn draw_help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Theme) {
     let wanted = filter.to_lowercase();
     let mut lines: Vec<Line<'_>> = Vec::new();
     let mut section = |title: &'static str, width: usize, rows: Vec<(String, String, Style)>| {
@@ -155,11 +156,11 @@ fn help(frame: &mut Frame<'_>, area: Rect, app: &App, filter: &str, theme: &Them
     }
     let title =
         if filter.is_empty() { "Help: type to filter".to_owned() } else { format!("Help: {filter}_") };
-    boxed(frame, area, app, theme, &title, lines);
+    draw_box(frame, area, app, theme, &title, lines);
 }
 
 /// Draws a box as tall as its text, above the notice and the footer. If the text does not fit, it scrolls.
-fn boxed(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
+fn draw_box(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Theme, title: &str, lines: Vec<Line<'_>>) {
     const MOST: u16 = 200;
     let area = Rect { height: area.height.saturating_sub(2), ..area };
     let width = area.width.saturating_sub(6).min(76);

@@ -1,9 +1,9 @@
 //! Glyphs in three tiers (Unicode, CP437 for the Linux console, and ASCII), each with four colour sets: a palette for
 //! dark terminals, one for light ones, bold and dim text for terminals with only sixteen colours, and no colour at all.
 //!
-//! The palettes use the fixed part of the 256 colours, so that a test can compute their contrast: every text has at
-//! least 4.5:1 on black or white and on Solarized. The sixteen named colours differ between terminals (yellow on white
-//! has 1.7:1 in xterm), so they are used for marks only, never for text. No information is shown by colour alone.
+//! The palettes use the fixed part of the 256 colours, so that a test can compute the contrast of each text: at least
+//! 4.5:1 on black or white and on Solarized. The sixteen named colours differ between terminals (yellow on white has
+//! 1.7:1 in xterm), so they are used for marks only, never for text. No information is shown by colour alone.
 
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::symbols::border;
@@ -24,7 +24,7 @@ pub enum Colours {
     None,
     /// The sixteen colours of the terminal's own palette, on an unknown background.
     Sixteen,
-    /// 256 colours on a dark background. With `auto`, it changes to [`Colours::Light`] if the terminal reports a light
+    /// 256 colours on a dark background. With `auto`, the theme uses [`Colours::Light`] if the terminal reports a light
     /// background.
     Dark {
         auto: bool,
@@ -44,7 +44,7 @@ pub struct Theme {
     pub faint: Style,
     /// Borders and rules; never text.
     pub line: Style,
-    /// The border of the panel that has the focus, and headings.
+    /// The border of the focused panel, and headings.
     pub accent: Style,
     pub key: Style,
     /// The key of the most likely next step.

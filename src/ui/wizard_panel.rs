@@ -1,4 +1,4 @@
-//! The wizard's panel: the steps with ticks, the instruction, the seconds in large digits, and the drone with its LED.
+//! The wizard's panel: the steps with marks, the instruction, the seconds in large digits, and the drone with its LED.
 
 use std::time::Duration;
 
@@ -107,7 +107,8 @@ fn word_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
     match wizard.step {
         WizardStep::Prepare => {
             if app.devices.list().iter().any(|device| device.mode == Mode::Firmware) {
-                let words = "A running Crazyflie is plugged in. With firmware from 2022.03 or newer it needs no button: press Esc, then f.";
+                let words = "A running Crazyflie is plugged in. With firmware 2022.03 or newer it needs no button: \
+                             press Esc, then f.";
                 lines.push(Line::from(Span::styled(words, theme.warn)));
             }
             lines.push(Line::from(""));
@@ -186,9 +187,9 @@ fn drone_lines<'a>(app: &App, wizard: &Wizard, theme: &Theme) -> Vec<Line<'a>> {
         (WizardStep::Answer(_), Led::Fast) => "M2: fast",
         (WizardStep::Answer(_), _) => "M2: lit",
         (_, Led::Off) => "all dark",
-        (_, Led::Solid) => "M2 should: lit",
-        (_, Led::Slow) => "M2 should: slow",
-        (_, Led::Fast) => "M2 should: fast",
+        (_, Led::Solid) => "expect M2: lit",
+        (_, Led::Slow) => "expect M2: slow",
+        (_, Led::Fast) => "expect M2: fast",
     };
     let second = match wizard.step {
         WizardStep::Answer(Leds::TwoSlow | Leds::TwoLit) => led.clone(),

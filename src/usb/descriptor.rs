@@ -11,7 +11,7 @@ use super::{Setup, TransferError, Transport};
 /// A hung device must not block a cancel, which has to take effect within two seconds. The worker sends the request up
 /// to four times, with 250 ms of pauses in between (`worker::retry`): 4 × 400 ms + 250 ms = 1.85 s.
 const LIMIT: Duration = Duration::from_millis(400);
-/// Device to host, standard, device.
+/// bmRequestType: device to host, standard, device.
 const STANDARD_IN: u8 = 0x80;
 const GET_DESCRIPTOR: u8 = 6;
 const DEVICE: u8 = 1;
@@ -53,7 +53,7 @@ pub(crate) struct Interface {
 pub(crate) struct Names {
     /// A name that could not be read is empty.
     pub strings: Strings,
-    /// Why a name could not be read. In that case, the names prove nothing about the device.
+    /// The error, if a name could not be read. The names then prove nothing about the device.
     pub lost: Option<TransferError>,
 }
 
@@ -127,7 +127,7 @@ fn get(
     transport.control_in(setup, buffer, LIMIT)
 }
 
-/// The length byte is capped by the number of bytes received: an STM32F427's ROM sends a wrong one.
+/// The length byte is capped by the number of bytes received: an STM32F427's ROM sends a wrong length.
 fn parse_string(bytes: &[u8]) -> String {
     let [len, STRING, ..] = *bytes else { return String::new() };
     let end = usize::from(len).clamp(2, bytes.len());

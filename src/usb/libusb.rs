@@ -24,7 +24,7 @@ pub(crate) struct Libusb {
 }
 
 impl Libusb {
-    /// Opens the operating system's USB.
+    /// Opens libusb and registers for hot-plug events if the system reports them.
     pub(crate) fn new() -> Result<Libusb, BusError> {
         let context = Context::new().map_err(|error| BusError::NoUsb(error.to_string()))?;
         let arrivals = if rusb::has_hotplug() {

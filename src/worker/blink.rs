@@ -1,5 +1,5 @@
-//! Blinks the LEDs of a running drone, so that the user can see which drone is on which port. The boot ROM cannot control
-//! the LEDs, so a drone in DFU mode cannot blink.
+//! Blinks the LEDs of a running drone, so that the user can see which drone is on which port. The boot ROM cannot
+//! control the LEDs, so a drone in DFU mode cannot blink.
 
 use std::time::Duration;
 
@@ -18,35 +18,35 @@ const OFF: u8 = 0x80;
 /// The firmware controls the LEDs again.
 const RELEASED: u8 = 0;
 /// How long to retry opening the link.
-const ANSWER: Duration = Duration::from_secs(1);
+const OPEN: Duration = Duration::from_secs(1);
 
 pub(super) fn blink(ctx: &mut Ctx<'_>, job: &Job, length: Duration) -> Result<Outcome, Stop> {
     let device = find::device(ctx, job)?;
     if device.mode == Mode::Dfu {
         return Err(FailureKind::CannotBlink.into());
     }
-    let Ok(mut link) = FirmwareLink::open(ctx, &device, &device.strings.serial, ANSWER) else {
+    let Ok(mut link) = FirmwareLink::open(ctx, &device, &device.strings.serial, OPEN) else {
         return Err(FailureKind::NoReply.into());
     };
-    let result = all(ctx, &mut link, length);
+    let result = blink_leds(ctx, &mut link, length);
     // Release the LEDs even after an error or a stop.
-    let _ = set(ctx, &mut link, RELEASED);
+    let _ = set_leds(ctx, &mut link, RELEASED);
     result.map(|()| Outcome::Identified)
 }
 
-fn all(ctx: &mut Ctx<'_>, link: &mut FirmwareLink, length: Duration) -> Result<(), Stop> {
+fn blink_leds(ctx: &mut Ctx<'_>, link: &mut FirmwareLink, length: Duration) -> Result<(), Stop> {
     let start = ctx.clock.now();
     while ctx.clock.now().saturating_sub(start) < length {
         for mask in [ON, OFF] {
             ctx.check_cancelled()?;
-            set(ctx, link, mask)?;
+            set_leds(ctx, link, mask)?;
             ctx.clock.sleep(HALF);
         }
     }
     Ok(())
 }
 
-fn set(ctx: &Ctx<'_>, link: &mut FirmwareLink, mask: u8) -> Result<(), Stop> {
+fn set_leds(ctx: &Ctx<'_>, link: &mut FirmwareLink, mask: u8) -> Result<(), Stop> {
     match link.ask(ctx, &crtp::set_leds(mask), crtp::leds_are_set) {
         Ok(Some(true)) => Ok(()),
         Err(error @ TransferError::Disconnected) => Err(FailureKind::Open(error).into()),

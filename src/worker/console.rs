@@ -1,4 +1,5 @@
-//! Reads the console of a running drone until the job is stopped. The drone may restart or be unplugged in the meantime.
+//! Reads the console of a running drone until the job is stopped or its time is up. The drone may restart or be
+//! unplugged in the meantime.
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ use crate::usb::{CRAZYFLIE, ROM_DFU, TransferError};
 const OPEN: Duration = Duration::from_secs(1);
 /// How long one wait for a packet lasts. The job can be stopped only between two waits.
 const LISTEN: Duration = Duration::from_millis(100);
-/// How long not to open a drone that was in DFU mode. It has to start first, and the program that flashed it may then
-/// read the console to check its health.
-const LEFT_ALONE: Duration = Duration::from_secs(6);
+/// How long to wait before opening a drone that was in DFU mode. The drone has to start first, and the program that
+/// flashed it may then read the console to check its health.
+const AFTER_DFU: Duration = Duration::from_secs(6);
 /// The pause between attempts to open the link of a drone that is back.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// When the link is switched to USB again, counted from when it was opened.
-const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+const SWITCH_AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// The limit of a wait that only the user ends: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -39,11 +40,11 @@ pub(super) fn console(ctx: &mut Ctx<'_>, job: &Job, limit: Option<Duration>) -> 
     loop {
         let result = listen(ctx, &mut link, start, end);
         // An incomplete line may be the last output of firmware that crashed.
-        post(ctx, start, link.last_line());
+        post_lines(ctx, start, link.last_line());
         drop(link);
         let Err(error) = result else { return Ok(Outcome::Identified) };
         ctx.log(LogEntry::ConsoleLost(error));
-        (device, link) = match returns(ctx, &device, end) {
+        (device, link) = match wait_for_return(ctx, &device, end) {
             Ok(Some(back)) => back,
             Ok(None) | Err(Stop::Cancelled) => return Ok(Outcome::Identified),
             Err(stop) => return Err(stop),
@@ -60,46 +61,46 @@ fn listen(
 ) -> Result<(), TransferError> {
     let opened = ctx.clock.now();
     // The firmware may switch the link back to the radio while it starts.
-    let mut again = AGAIN.into_iter().peekable();
+    let mut switches = SWITCH_AGAIN.into_iter().peekable();
     while ctx.check_cancelled().is_ok() && ctx.clock.now() < end {
         let lines = link.listen(LISTEN)?;
-        if again.next_if(|at| ctx.clock.now().saturating_sub(opened) >= *at).is_some() {
+        if switches.next_if(|at| ctx.clock.now().saturating_sub(opened) >= *at).is_some() {
             link.switch_to_usb()?;
         }
-        post(ctx, start, lines);
+        post_lines(ctx, start, lines);
     }
     Ok(())
 }
 
-fn post(ctx: &Ctx<'_>, start: Duration, lines: impl IntoIterator<Item = ConsoleLine>) {
+fn post_lines(ctx: &Ctx<'_>, start: Duration, lines: impl IntoIterator<Item = ConsoleLine>) {
     let at = ctx.clock.now().saturating_sub(start);
     lines.into_iter().for_each(|line| ctx.post(Event::Console { at, line }));
 }
 
-/// Waits until the same drone runs again, and opens its link. `None` if that does not happen before `end`.
-fn returns(
+/// Waits until the same drone runs again, and opens its link. Returns `None` if it does not run before `end`.
+fn wait_for_return(
     ctx: &mut Ctx<'_>,
     device: &Device,
     end: Duration,
 ) -> Result<Option<(Device, FirmwareLink)>, Stop> {
     // When the link may be opened.
     let mut open_at = Duration::ZERO;
-    let left = end.saturating_sub(ctx.clock.now());
-    ctx.wait_for(WaitFor::Start, left, |ctx| {
+    let remaining = end.saturating_sub(ctx.clock.now());
+    ctx.wait_for(WaitFor::Start, remaining, |ctx| {
         let now = ctx.clock.now();
         let list = ctx.bus.list()?;
         let found = list.into_iter().find(|found| found.location == device.location);
-        // A drone in DFU mode belongs to the program that flashes it, so it is not even opened.
+        // Do not even open a drone in DFU mode: it belongs to the program that flashes it.
         if found.as_ref().is_some_and(|found| found.id == ROM_DFU) {
-            open_at = now + LEFT_ALONE;
+            open_at = now + AFTER_DFU;
         }
         if found.is_none_or(|found| found.id != CRAZYFLIE) || now < open_at {
             return Ok(None);
         }
         open_at = now + TRY_AGAIN;
         let back = at(ctx.bus, &device.location)?.filter(|back| back.mode == Mode::Firmware);
-        let is_it = |back: &Device| require_same_drone(&device.strings.serial, back).is_ok();
-        let Some(back) = back.filter(|back| back.open_error.is_none() && is_it(back)) else {
+        let is_same_drone = |back: &Device| require_same_drone(&device.strings.serial, back).is_ok();
+        let Some(back) = back.filter(|back| back.open_error.is_none() && is_same_drone(back)) else {
             return Ok(None);
         };
         let Ok(link) = FirmwareLink::open(ctx, &back, &back.strings.serial, Duration::ZERO) else {

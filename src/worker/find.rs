@@ -1,5 +1,5 @@
 //! Selects the drone for a job, brings it into DFU mode and opens it. The drone is tracked by its port. The serial
-//! number is only a cross-check, because chips from one batch may report the same one in DFU mode.
+//! number is only a cross-check, because chips from one batch may report the same number in DFU mode.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::usb::{CRAZYFLIE, ROM_DFU, Transport, UDEV};
 
 /// Waits for the device that the job selects, in either mode.
 pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
-    let mut closed_since = None;
+    let mut inaccessible_since = None;
     let mut other_drone = false;
-    let device = ctx.wait_for(WaitFor::Crazyflie, job.wait, |ctx| match chosen(ctx, job)? {
+    let device = ctx.wait_for(WaitFor::Crazyflie, job.wait, |ctx| match select_device(ctx, job)? {
         // The job's drone may still return to its port.
         Err(kind @ FailureKind::OtherDrone { .. }) if !job.wait.is_zero() => {
             if !std::mem::replace(&mut other_drone, true) {
@@ -27,7 +27,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
         }
         // Keep waiting: the user may plug in or unplug a device until the time is up.
         Err(FailureKind::NoDevice | FailureKind::OnlyOthers(_) | FailureKind::NoMatch(_)) => {
-            closed_since = None;
+            inaccessible_since = None;
             Ok(None)
         }
         // This may be another board. Keep waiting for the Crazyflie.
@@ -36,7 +36,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
         // A device that has just appeared may become accessible a moment later.
         Err(kind @ (FailureKind::NoAccess(_) | FailureKind::Held | FailureKind::Open(_))) => {
             let now = ctx.clock.now();
-            let waited = now.saturating_sub(*closed_since.get_or_insert(now));
+            let waited = now.saturating_sub(*inaccessible_since.get_or_insert(now));
             if waited < UDEV { Ok(None) } else { Err(kind.into()) }
         }
         other => Ok(Some(other?)),
@@ -44,7 +44,7 @@ pub(super) fn device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Device, Stop> {
     // On a timeout, select once more to get the reason.
     let device = match device {
         Some(device) => device,
-        None => chosen(ctx, job)??,
+        None => select_device(ctx, job)??,
     };
     let device = with_permission(ctx, device)?;
     // A device that could not be opened at first reports its serial number only now.
@@ -71,7 +71,8 @@ pub(super) struct InDfu {
 /// Waits for the device that the job selects, brings it into DFU mode and opens it.
 pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     let device = device(ctx, job)?;
-    // Only a running drone reports its full serial number, so a known one means that an earlier job saw it running.
+    // Only a running drone reports its full serial number. If that number is known, an earlier job saw the drone
+    // running.
     let known = job.serial.as_deref().and_then(crazyflie::dfu_serial).is_some();
     ctx.was = match device.mode {
         Mode::Firmware => FirstSeen::Running,
@@ -83,7 +84,7 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
         return Ok(InDfu { device, transport, by_hand: true, health: Health::default() });
     }
     ctx.enters(Part::Enter);
-    // Only the plan of a flash needs it.
+    // Only the plan of a flash needs the health.
     let health = match job.task {
         Task::Flash(_) => query_firmware::printed(ctx, &device),
         _ => Health::default(),
@@ -118,9 +119,9 @@ pub(super) fn dfu_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<InDfu, Stop> {
     Ok(InDfu { device, transport, by_hand, health })
 }
 
-/// Selects the one device that matches the job's selector and, for a job that follows an earlier one, its serial
-/// number.
-fn chosen(ctx: &mut Ctx<'_>, job: &Job) -> Result<Result<Device, FailureKind>, Stop> {
+/// Selects the one device that matches the job's selector. For a job that follows an earlier one, the serial number
+/// must match as well.
+fn select_device(ctx: &mut Ctx<'_>, job: &Job) -> Result<Result<Device, FailureKind>, Stop> {
     let device = choose_while(ctx.bus, &job.device, &mut || ctx.check_cancelled().is_ok());
     ctx.check_cancelled()?;
     Ok(device.and_then(|device| match &job.serial {

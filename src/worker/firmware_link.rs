@@ -1,6 +1,6 @@
 //! The CRTP link to a running Crazyflie over USB. Opening it switches the firmware's link from the radio to USB, and
-//! dropping it switches back, however the job ends. While it is open, it collects what the firmware prints on its
-//! console, because console packets and answers arrive on the same endpoint.
+//! dropping it switches the firmware's link back, however the job ends. An open link collects what the firmware prints
+//! on its console, because console packets and answers arrive on the same endpoint.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::usb::{TransferError, Transport};
 
 /// Time limit for one packet. Switching the link takes no time, and the firmware sends a packet within one tick.
 const PACKET: Duration = Duration::from_millis(100);
-/// Time limit for the read that claims the interface. Before the link is switched, only a left-over packet can arrive.
+/// Time limit for the read that claims the interface. Before the link is switched, only a leftover packet can arrive.
 const CLAIM: Duration = Duration::from_millis(10);
-/// How long to wait for an answer among the console's packets.
+/// How long to wait for an answer, which may arrive after console packets.
 const ANSWER: Duration = Duration::from_millis(300);
 /// The pause between attempts to open the device.
 const OPEN_PAUSE: Duration = Duration::from_millis(50);
@@ -41,8 +41,8 @@ pub(super) enum Unopened {
 }
 
 impl FirmwareLink {
-    /// Opens the link to the running `device`, retrying for up to `limit`: firmware that has just started needs a moment,
-    /// and another cfdfu may be identifying the drone.
+    /// Opens the link to the running `device`, retrying for up to `limit`: firmware that has just started needs a
+    /// moment, and another cfdfu may be identifying the drone.
     ///
     /// `serial` is the serial number of the drone in either mode, or empty if unknown.
     pub(super) fn open(
@@ -92,7 +92,7 @@ impl FirmwareLink {
         // Reading claims the interface. If another program, such as cfclient, holds it, that program's link must not be
         // switched.
         let mut packet = [0; CRTP_MAX];
-        let left_over = match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
+        let leftover = match transport.bulk_in(CRTP_IN, &mut packet, CLAIM) {
             Ok(n) => n,
             Err(TransferError::Timeout) => 0,
             Err(error) => return Err(failed(error)),
@@ -101,18 +101,18 @@ impl FirmwareLink {
         let mut link =
             FirmwareLink { transport, reader: ConsoleReader::default(), health, lines: Vec::new() };
         link.switch_to_usb().map_err(failed)?;
-        link.collect(packet.get(..left_over).unwrap_or_default());
+        link.collect(packet.get(..leftover).unwrap_or_default());
         Ok(link)
     }
 
-    /// Switches the firmware's link to USB. The firmware switches it back to the radio while it starts (`comm.c`), so
-    /// callers repeat this until it answers.
+    /// Switches the firmware's link to USB. Firmware that is starting switches the link back to the radio (`comm.c`),
+    /// so callers repeat the switch until the firmware answers.
     pub(super) fn switch_to_usb(&mut self) -> Result<(), TransferError> {
         self.transport.control_out(LINK_TO_USB, &[], PACKET).map(drop)
     }
 
-    /// Sends a packet and waits for its answer. Collects console packets and ignores all others. `None` if no answer
-    /// arrives.
+    /// Sends a packet and waits for its answer. Collects console packets and ignores all others. Returns `None` if no
+    /// answer arrives.
     pub(super) fn ask<T>(
         &mut self,
         ctx: &Ctx<'_>,
@@ -155,12 +155,12 @@ impl FirmwareLink {
         Ok(std::mem::take(&mut self.lines))
     }
 
-    /// The last line, if its end has not arrived.
+    /// Returns the last line if its end has not arrived.
     pub(super) fn last_line(&mut self) -> Option<ConsoleLine> {
         self.reader.end()
     }
 
-    /// Waits up to `limit` for a packet and collects its console text. `None` if no packet arrives.
+    /// Waits up to `limit` for a packet and collects its console text. Returns `None` if no packet arrives.
     fn receive<'p>(
         &mut self,
         buffer: &'p mut [u8; CRTP_MAX],

@@ -1,7 +1,7 @@
 //! The flash job: carries out the plan in order and verifies every change.
 //!
-//! `ctx.drone` is updated before each change. It is always the state in which the drone would be left if the job ended
-//! at that moment.
+//! `ctx.drone` is updated before each change. It is always the state that the drone would be in if the job ended at
+//! that moment.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -55,7 +55,8 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
     outcome
 }
 
-/// Runs every step up to and including verification. Of several images, leaves the one for the drone's board in `task`.
+/// Runs every step up to and including verification. If `task` has several images, keeps only the one for the drone's
+/// board.
 fn write(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -77,7 +78,7 @@ fn write(
     let plan = Plan::new(&task.image, &map).map_err(FailureKind::Plan)?;
     let protection = refuse_protected(ctx, protection, &plan)?;
     let mut board = refuse_other_board(ctx, found_board.as_ref(), task)?;
-    if let Some(loader) = foreign(ctx, session, task, found_board.as_ref())? {
+    if let Some(loader) = find_foreign_loader(ctx, session, task, found_board.as_ref())? {
         if task.mismatch == Mismatch::Refuse {
             return Err(FailureKind::NotACrazyflie { loader }.into());
         }
@@ -90,8 +91,8 @@ fn write(
         .write_image(ctx)
 }
 
-/// Restarts the drone, unless it should stay in DFU mode. The drone may fail to start: after manual entry, some need a
-/// power cycle. The report mentions this, but the job still succeeds.
+/// Restarts the drone, unless it should stay in DFU mode. The drone may fail to start: after manual entry, some drones
+/// need a power cycle. The report mentions this, but the job still succeeds.
 fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &FlashTask) -> Option<Restarted> {
     if task.leave == Leave::Stay {
         session.settle(ctx);
@@ -163,13 +164,13 @@ fn refuse_other_board(ctx: &Ctx<'_>, board: Option<&Board>, task: &FlashTask) ->
     Err(FailureKind::OtherBoard { board: board.clone(), boards: boards() }.into())
 }
 
-/// Looks for evidence that the device is a Crazyflie. Without any, it may be another board with the same chip, whose
-/// firmware would be lost. In that case, returns what was found in place of the bootloader.
+/// Looks for evidence that the device is a Crazyflie. Without any, the device may be another board with the same chip,
+/// whose firmware would be lost. In that case, returns what was found in place of the bootloader.
 ///
 /// Evidence is a board in the OTP, firmware that was seen running, Bitcraze's bootloader, or the start of a Crazyflie
 /// firmware. None is required if the user overrides the check, for a resumed job, for an undo, or to restore a missing
 /// bootloader.
-fn foreign(
+fn find_foreign_loader(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
     task: &FlashTask,
@@ -240,7 +241,7 @@ impl WidthJudge {
     const LIMIT: Duration = Duration::from_millis(22);
 
     /// Counts a written block. Returns the verdict once, when enough blocks have been counted: `true` for 32 bits.
-    fn block(&mut self, len: u32, took: Duration) -> Option<bool> {
+    fn count_block(&mut self, len: u32, took: Duration) -> Option<bool> {
         if len == WidthJudge::FULL && !self.decided {
             self.blocks += 1;
             self.time += took;
@@ -352,7 +353,7 @@ impl Flashing<'_> {
         }
     }
 
-    /// Detects a change of platform, if both firmwares name their platform.
+    /// Detects a change of platform, if the firmware in the image and the firmware on the drone both name one.
     fn platform_change(&self, current: Option<&Content>) -> Option<PlatformChange> {
         let from = current.and_then(Content::firmware).and_then(Firmware::platform)?;
         self.task.platform.filter(|&to| to != from).map(|to| PlatformChange { from, to })
@@ -392,7 +393,7 @@ impl Flashing<'_> {
             }
             found.push(comparison);
         }
-        let same = found.iter().filter(|&&c| c == Comparison::Same).count();
+        let same = found.iter().filter(|&&comparison| comparison == Comparison::Same).count();
         ctx.log(LogEntry::Compared { same, of: found.len() });
         let start = sectors.first().map(|planned| planned.sector.span.start());
         let before = start.filter(|_| !kept.is_empty()).map(|address| Segment { address, data: kept });
@@ -400,7 +401,7 @@ impl Flashing<'_> {
     }
 
     /// Reads a complete sector, and before it any sectors that the image skips. The backup must not have gaps, because
-    /// restoring it would erase their content.
+    /// restoring it would erase the skipped sectors.
     fn copy_sector(
         &mut self,
         ctx: &mut Ctx<'_>,
@@ -465,11 +466,11 @@ impl Flashing<'_> {
         for sector in &work.erase {
             ctx.check_cancelled()?;
             let started = ctx.clock.now();
-            let left = ctx.drone;
-            self.about_to_change(ctx, sector.span.start());
+            let before = ctx.drone;
+            self.record_change(ctx, sector.span.start());
             let erased = self.session.run(ctx, &Operation::Erase(sector.span.start()));
             erased.map_err(|error| Stop::from(error).at(Place::Erasing(*sector)))?;
-            self.require_erased(ctx, sector, left)?;
+            self.require_erased(ctx, sector, before)?;
             let took = ctx.clock.now().saturating_sub(started);
             ctx.log(LogEntry::Erased { sector: *sector, took });
             ctx.report.erased_sectors += 1;
@@ -481,7 +482,7 @@ impl Flashing<'_> {
 
     /// If the protection is unknown, checks that the erase took effect. The first sector to be erased is the one that a
     /// program needs to start, so a protected chip is detected before anything is lost.
-    fn require_erased(&mut self, ctx: &mut Ctx<'_>, sector: &Sector, left: DroneState) -> Result<(), Stop> {
+    fn require_erased(&mut self, ctx: &mut Ctx<'_>, sector: &Sector, before: DroneState) -> Result<(), Stop> {
         let Some(block) = sector.span.blocks(self.session.block()).next() else { return Ok(()) };
         if self.protection == ProtectionCheck::Passed {
             return Ok(());
@@ -490,7 +491,7 @@ impl Flashing<'_> {
         if is_blank(&actual) {
             return Ok(());
         }
-        ctx.drone = left;
+        ctx.drone = before;
         ctx.sector(sector.index, SectorState::Failed);
         Err(FailureKind::NotErased(sector.index).into())
     }
@@ -563,10 +564,10 @@ impl Flashing<'_> {
         let sector = self.sector_at(block.start()).map(|sector| sector.index);
         if sector != self.writing {
             // The previous sector is complete, except for its commit word.
-            self.writing.into_iter().for_each(|before| ctx.sector(before, SectorState::Written));
+            self.writing.into_iter().for_each(|previous| ctx.sector(previous, SectorState::Written));
             self.writing = sector;
         }
-        self.about_to_change(ctx, block.start());
+        self.record_change(ctx, block.start());
         let write = Operation::Write(block.start(), self.plan.data(block).to_vec());
         let started = ctx.clock.now();
         let written = self.session.run(ctx, &write);
@@ -577,8 +578,8 @@ impl Flashing<'_> {
         {
             self.in_words.insert(sector.index);
         }
-        let judged = self.session.width == Programming::Words && self.session.is_timed();
-        if judged && self.judge.block(block.len(), took) == Some(false) {
+        let is_measured = self.session.width == Programming::Words && self.session.is_timed();
+        if is_measured && self.judge.count_block(block.len(), took) == Some(false) {
             ctx.log(LogEntry::WordsAreSlow);
         }
         ctx.report.written += u64::from(block.len());
@@ -648,8 +649,8 @@ impl Flashing<'_> {
         planned.map(|planned| planned.sector)
     }
 
-    /// Updates the state of the drone before a change at `address`.
-    fn about_to_change(&self, ctx: &mut Ctx<'_>, address: Address) {
+    /// Sets the state that the drone will be in after a change at `address`. Called before the change.
+    fn record_change(&self, ctx: &mut Ctx<'_>, address: Address) {
         if address < FIRMWARE_BASE && address >= LOADER_BASE {
             ctx.drone = DroneState::WithoutLoader;
         } else if ctx.drone == DroneState::Untouched && self.task.left == DroneState::WithoutLoader {
@@ -700,7 +701,7 @@ fn firmware_in(before: &Segment) -> Option<Content> {
     Content::in_flash(before.data.get(from..)?)
 }
 
-/// The spans of flash that the work covers, each with the number of its bytes in `spans`, as in
+/// Returns the spans of flash that the work rewrites, each with how many of its bytes are in `spans`, as in
 /// `0x08000000 7256 bytes, 0x08008000 2048 bytes`.
 fn rewritten_spans(work: &Work, spans: &[&[Span]]) -> Stretches {
     let bytes = |stretch: &Span| {

@@ -27,7 +27,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
         Mode::Dfu => {
             let transport = port::open(ctx, &device)?;
             let mut session = Session::open(ctx, &device, transport)?;
-            let identity = read(ctx, &mut session);
+            let identity = read_identity(ctx, &mut session);
             session.settle(ctx);
             DeviceInfo::InDfu(identity?)
         }
@@ -36,7 +36,7 @@ pub(super) fn identify(ctx: &mut Ctx<'_>, job: &Job) -> Result<Outcome, Stop> {
     Ok(Outcome::Identified)
 }
 
-fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
+fn read_identity(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Identity, Stop> {
     ctx.enters(Part::Read);
     if !session.map().is_stm32f405() {
         return Err(FailureKind::OtherChip.into());

@@ -1,4 +1,4 @@
-//! The device on a port: identifies it, opens it once udev permits, and checks that it is still the same drone.
+//! The device on a port: how to identify it, open it once udev permits, and check that it is still the same drone.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::job::{Device, FailureKind};
 use crate::scan::inspect;
 use crate::usb::{Bus, CRAZYFLIE, Found, Location, ROM_DFU, TransferError, Transport, UDEV};
 
-/// The device on this port, if it may be a Crazyflie.
+/// Returns the device on this port, if it may be a Crazyflie.
 pub(super) fn at(bus: &dyn Bus, port: &Location) -> Result<Option<Device>, Stop> {
-    let ours = |found: &Found| found.location == *port && (found.id == ROM_DFU || found.id == CRAZYFLIE);
-    let found = bus.list()?.into_iter().find(ours);
+    let matches = |found: &Found| found.location == *port && (found.id == ROM_DFU || found.id == CRAZYFLIE);
+    let found = bus.list()?.into_iter().find(matches);
     Ok(found.and_then(|found| inspect(bus, &found).ok()?))
 }
 

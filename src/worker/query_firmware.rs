@@ -1,5 +1,5 @@
-//! Queries a running Crazyflie: its version, its board, the radio address that is its name in a swarm, and its health. A
-//! missing reply is not an error: the field stays `None`.
+//! Queries a running Crazyflie: its version, its board, the radio address that is its name in a swarm, and its health.
+//! A missing reply is not an error: the field stays `None`.
 
 use std::time::Duration;
 
@@ -10,14 +10,15 @@ use crate::crazyflie::crtp::{self, CrtpQuestion, Radio};
 use crate::job::{Device, LogEntry, Running};
 use crate::usb::TransferError;
 
-/// The most memories to query. The firmware has about ten, and the EEPROM is among the first.
+/// The maximum number of memories to query. The firmware has about ten, and the EEPROM is among the first.
 const MEMORIES: u8 = 16;
-/// How long the search for a parameter may take. The firmware has about four hundred, and each takes two transfers.
+/// How long the search for a parameter may take. The firmware has about four hundred parameters, and each takes two
+/// transfers.
 const SEARCH: Duration = Duration::from_millis(900);
 /// How long to wait for console text once all questions are answered. The firmware sends its buffered text without
 /// pauses.
 const REST: Duration = Duration::from_millis(20);
-/// The most packets of console text to read after the questions: the number that the firmware buffers (`crtp.c`).
+/// The maximum number of console packets to read after the questions: as many as the firmware buffers (`crtp.c`).
 const KEPT: usize = 200;
 
 /// Queries everything that the running `device` reports about itself, retrying for up to `limit`: firmware that has
@@ -46,17 +47,17 @@ pub(super) fn ask_all(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Ru
         }
     }
     if running.version.is_some() && ctx.check_cancelled().is_ok() {
-        running.board = question(ctx, &mut link, CrtpQuestion::BoardName).unwrap_or(None);
-        running.radio = radio(ctx, &mut link).unwrap_or(None);
+        running.board = ask_question(ctx, &mut link, CrtpQuestion::BoardName).unwrap_or(None);
+        running.radio = read_radio(ctx, &mut link).unwrap_or(None);
         // If the link is lost, the health stays as it is.
-        let _ = health(ctx, &mut link);
+        let _ = read_health(ctx, &mut link);
     }
     running.health = link.health.clone();
     running.health.finish(running.version.as_deref());
     running
 }
 
-/// Reads what the running `device` has printed and nobody has read yet. Takes a few hundredths of a second and makes one
+/// Reads the console text that the running `device` has buffered. Takes a few hundredths of a second and makes one
 /// attempt only: a drone whose console cannot be read can still be flashed.
 pub(super) fn printed(ctx: &Ctx<'_>, device: &Device) -> Health {
     let Ok(mut link) = FirmwareLink::try_open(ctx, device, &device.strings.serial) else {
@@ -67,16 +68,17 @@ pub(super) fn printed(ctx: &Ctx<'_>, device: &Device) -> Health {
     link.health.clone()
 }
 
-/// Asks for the version. Without an answer, switches the link to USB again: firmware that starts switches it back.
+/// Asks for the version. Without an answer, switches the link to USB again: firmware that is starting switches the link
+/// back to the radio.
 pub(super) fn version(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<String>, TransferError> {
-    let version = question(ctx, link, CrtpQuestion::Version)?;
+    let version = ask_question(ctx, link, CrtpQuestion::Version)?;
     if version.is_none() {
         link.switch_to_usb()?;
     }
     Ok(version)
 }
 
-fn question(
+fn ask_question(
     ctx: &Ctx<'_>,
     link: &mut FirmwareLink,
     question: CrtpQuestion,
@@ -100,9 +102,9 @@ fn read_console(
     Ok(())
 }
 
-/// Reads the console text that the firmware has buffered. If the text lacks the self-test's verdict, asks for the
-/// parameter instead.
-fn health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
+/// Reads the console text that the firmware has buffered. If the text does not contain the verdict of the self-test,
+/// reads the parameter that does.
+fn read_health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferError> {
     read_console(ctx, link, |line| ctx.log(LogEntry::Console(line.text)))?;
     if link.health.self_test.is_none()
         && let Some(number) = find_self_test(ctx, link, SEARCH)?
@@ -113,8 +115,8 @@ fn health(ctx: &mut Ctx<'_>, link: &mut FirmwareLink) -> Result<(), TransferErro
     Ok(())
 }
 
-/// Finds the number of the parameter `system.selftestPassed`. Parameters have no fixed numbers, so this searches for the
-/// name, for up to `limit`. `None` if it is not found, or if the job is stopped.
+/// Finds the number of the parameter `system.selftestPassed`. Parameters have no fixed numbers, so this searches for
+/// the name, for up to `limit`. Returns `None` if the parameter is not found, or if the job is stopped.
 pub(super) fn find_self_test(
     ctx: &mut Ctx<'_>,
     link: &mut FirmwareLink,
@@ -128,8 +130,8 @@ pub(super) fn find_self_test(
         if ctx.clock.now().saturating_sub(start) >= limit || ctx.check_cancelled().is_err() {
             break;
         }
-        let is_it = |packet: &[u8]| crtp::is_parameter(number, crtp::SELF_TEST_PASSED, packet);
-        match link.ask_twice(ctx, &crtp::ask_parameter(number), is_it)? {
+        let is_self_test = |packet: &[u8]| crtp::is_parameter(number, crtp::SELF_TEST_PASSED, packet);
+        match link.ask_twice(ctx, &crtp::ask_parameter(number), is_self_test)? {
             None => break,
             Some(false) => {}
             Some(true) => return Ok(Some(number)),
@@ -138,7 +140,7 @@ pub(super) fn find_self_test(
     Ok(None)
 }
 
-/// Reads the parameter that [`find_self_test`] found.
+/// Reads the parameter that [`find_self_test`] found. Returns `None` if no answer arrives.
 pub(super) fn self_test_passed(
     ctx: &Ctx<'_>,
     link: &mut FirmwareLink,
@@ -150,7 +152,7 @@ pub(super) fn self_test_passed(
 }
 
 /// Reads the radio settings from the EEPROM. Stops at the first missing reply.
-fn radio(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<Radio>, TransferError> {
+fn read_radio(ctx: &Ctx<'_>, link: &mut FirmwareLink) -> Result<Option<Radio>, TransferError> {
     let Some(count) = link.ask(ctx, &crtp::COUNT_MEMORIES, crtp::memories)? else { return Ok(None) };
     for number in 0..count.min(MEMORIES) {
         match link.ask(ctx, &crtp::ask_memory(number), |packet| crtp::is_eeprom(number, packet))? {

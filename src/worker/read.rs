@@ -51,7 +51,7 @@ pub(super) fn backup(ctx: &mut Ctx<'_>, job: &Job, span: Span) -> Result<Outcome
     })
 }
 
-/// Turns a mismatch into a difference: in a job that writes nothing, it is a result, not a failure.
+/// Turns a mismatch into a difference: in a job that writes nothing, a mismatch is a result, not a failed write.
 fn differs(stop: Stop) -> Stop {
     match stop {
         Stop::Failed(FailureKind::Mismatch { address, expected, found }, place) => {

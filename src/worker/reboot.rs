@@ -1,5 +1,5 @@
-//! Restarts the drone, from its firmware into DFU mode and back. The drone is tracked by its port, and its serial number
-//! is checked after each re-enumeration. [`watch`] then checks whether it is well.
+//! Restarts the drone, from its firmware into DFU mode and back. The drone is tracked by its port, and its serial
+//! number is checked after each re-enumeration. [`watch`] then checks the health of the drone.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const DFU_APPEARS: Duration = Duration::from_secs(10);
 /// ROM. With a success rate of 42 %, two attempts fail in 34 % of cases and eight in 1.3 %.
 const ENTRY_TRIES: u32 = 8;
 /// No new attempt starts after this time.
-const ENTRY: Duration = Duration::from_secs(60);
+const ENTRY_LIMIT: Duration = Duration::from_secs(60);
 /// How long a device may take to disconnect after a request to restart.
 const GONE: Duration = Duration::from_secs(2);
 /// How long to wait for the drone to appear after leave.
@@ -78,7 +78,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         let asked = ctx.clock.now();
         let result = ctx.wait_for(WaitFor::DfuMode, appears, |ctx| {
             let found = at(ctx.bus, &drone.location)?;
-            // If the firmware has not restarted by then, the request was lost.
+            // If the firmware has not restarted within `GONE`, the request was lost.
             let lost = ctx.clock.now().saturating_sub(asked) > GONE;
             Ok(found.and_then(|found| match found.mode {
                 Mode::Dfu => Some(Entered::Dfu(found)),
@@ -99,7 +99,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
             }
             None => break,
         }
-        if ctx.clock.now().saturating_sub(started) > ENTRY {
+        if ctx.clock.now().saturating_sub(started) > ENTRY_LIMIT {
             break;
         }
     }
@@ -147,7 +147,7 @@ enum Started {
 }
 
 /// Waits until the drone that was `device` is running or back in DFU mode.
-fn starts(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started, Stop> {
+fn wait_for_start(ctx: &mut Ctx<'_>, device: &Device, limit: Duration) -> Result<Started, Stop> {
     let seen = ctx.wait_for(WaitFor::Start, limit, |ctx| {
         let found = at(ctx.bus, &device.location)?.filter(|found| found.address != device.address);
         // A device that is still starting may fail in any way when it is opened.
@@ -185,10 +185,10 @@ pub(super) fn restart(
     let rom = session.rom_version(ctx).unwrap_or(None);
     ctx.log(LogEntry::Rom(rom));
     let not_seen = Restarted { rom, boot: Boot::NotSeen, runs: None, health: Health::default() };
-    let left = session.leave(ctx, address);
+    let result = session.leave(ctx, address);
     // The device is expected to disconnect now.
     ctx.at = None;
-    match left {
+    match result {
         Err(Stop::Failed(FailureKind::Dfu(error), _)) if error.is_disconnect() => {}
         Err(Stop::Failed(kind, _)) => {
             ctx.log(LogEntry::NotLeft(kind));
@@ -196,13 +196,13 @@ pub(super) fn restart(
         }
         Ok(()) | Err(Stop::Cancelled) => {}
     }
-    // An earlier cancel has already taken effect. A new one ends the wait.
+    // An earlier `Cancel` has already taken effect. A new one ends the wait.
     ctx.cancelled = false;
-    let left = ctx.clock.now();
-    let started = starts(ctx, device, APPEARS).unwrap_or(Started::Missing);
+    let left_at = ctx.clock.now();
+    let started = wait_for_start(ctx, device, APPEARS).unwrap_or(Started::Missing);
     let Started::Running(running) = started else {
-        // The job is done. The time spent waiting for a drone that does not appear does not count.
-        ctx.idle += ctx.clock.now().saturating_sub(left);
+        // The job is done. The time spent waiting for a drone that does not start does not count.
+        ctx.idle += ctx.clock.now().saturating_sub(left_at);
         return not_seen;
     };
     ctx.was = FirstSeen::Running;

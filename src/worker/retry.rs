@@ -9,9 +9,10 @@ use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
 /// The pause before each retry of a failed request.
 ///
-/// There is one policy for all retries, because retries on several levels would multiply, and a device that does not
-/// answer would delay a cancel for many seconds. 250 ms in total is enough: a host controller reports errors for about
-/// that long before the hub notices that a device was unplugged, and a device that is still starting needs no longer.
+/// There is one policy for all retries, because retries on several levels would multiply, and a job whose device does
+/// not answer could not be cancelled for many seconds. 250 ms in total is enough: a host controller reports errors for
+/// about that long before the hub notices that a device was unplugged, and a device that is still starting needs no
+/// longer.
 ///
 /// Only idempotent operations are retried: GET_DESCRIPTOR, SET_INTERFACE, and the DFU operations of
 /// `worker::session`. A DFU request may move the device to another state, so it is not retried alone: the whole
@@ -19,7 +20,7 @@ use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 pub(super) const PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(100)];
 
-/// A request that takes this long is not retried. These requests are normally answered within milliseconds.
+/// A request that takes this long is not retried. Idempotent requests are normally answered within milliseconds.
 const SLOW: Duration = Duration::from_secs(1);
 /// bmRequestType (device to host, standard, device) and bRequest of GET_DESCRIPTOR.
 const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
@@ -55,7 +56,7 @@ impl<B: Bus> Bus for RetryingBus<B> {
 struct RetryingTransport {
     inner: Box<dyn Transport>,
     clock: Arc<dyn Clock>,
-    /// Set after a request was too slow, or timed out on every attempt. Further requests are not retried.
+    /// Set after a request was too slow or its last attempt timed out. Further requests are not retried.
     retries_disabled: bool,
 }
 

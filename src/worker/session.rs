@@ -1,5 +1,5 @@
-//! A session with one device in DFU mode: performs the machine's steps on the transport, waits where required, logs the
-//! machine's notes, and retries operations that are safe to repeat.
+//! A session with one device in DFU mode: performs the steps of the DFU [`Machine`] on the transport, waits where
+//! required, logs the notes of the machine, and retries operations that are safe to repeat.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::flash::{Address, Span};
 use crate::job::{Device, FailureKind, LogEntry, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
-/// Time limit for an operation, whatever the device answers. Erasing one sector may take 10 s.
+/// Time limit for an operation, whatever the device answers. The machine allows 10 s for the erase of a sector.
 const OPERATION: Duration = Duration::from_secs(45);
 /// How long a device may stay silent before the job fails. This is longer than the longest erase of a sector (4 s,
 /// DS8626 table 40), and short enough for a job to end within 15 s if its device stops answering.
 const SILENCE: Duration = Duration::from_secs(6);
 /// Time limit for reading the names of all memories. Any names that remain are skipped.
 const NAMES: Duration = Duration::from_secs(5);
-/// The longest pause between checks for a cancel.
+/// The longest pause between two checks for a `Cancel`.
 const SLICE: Duration = Duration::from_secs(1);
 /// The virtual address that sets the programming width, and its values (AN2606, "Bootloader memory management",
 /// table 4).
@@ -74,12 +74,12 @@ impl Session {
         if let Some(error) = names.lost {
             ctx.log(LogEntry::NameUnread(error));
         }
-        let now = Device { strings: names.strings.clone(), ..info.clone() };
+        let current = Device { strings: names.strings.clone(), ..info.clone() };
         if !info.strings.serial.is_empty() {
-            port::require_same_drone(&info.strings.serial, &now)?;
-        } else if !now.strings.serial.is_empty() {
+            port::require_same_drone(&info.strings.serial, &current)?;
+        } else if !current.strings.serial.is_empty() {
             // The serial number could not be read before. It is needed for backups and to recognise a lost drone.
-            ctx.use_device(now);
+            ctx.use_device(current);
         }
         let started = ctx.clock.now();
         let mut in_time = || ctx.check_cancelled().is_ok() && ctx.clock.now().saturating_sub(started) < NAMES;
@@ -116,7 +116,7 @@ impl Session {
         self.device.flash().map_or(0, |flash| flash.number)
     }
 
-    /// The memory that contains `address`.
+    /// Returns the alternate setting of the memory that contains `address`.
     pub(super) fn alternate_at(&self, address: Address) -> Option<Alternate> {
         self.device.alternate_at(address).cloned()
     }
@@ -137,22 +137,22 @@ impl Session {
         Ok(())
     }
 
-    /// Selects the first alternate setting, which claims the interface.
+    /// Selects `alternate`, which claims the interface.
     ///
-    /// If another program has claimed it, this waits for up to [`HELD`]. The other program may be another cfdfu, which
-    /// takes about a second to identify each drone that appears. Without the wait, a flash started just after the drone
-    /// is plugged in would fail. A program that holds the device for longer than three seconds is reported. A
-    /// background identify does not wait.
+    /// If another program has claimed the interface, this waits for up to [`HELD`]. The other program may be another
+    /// cfdfu, which takes about a second to identify each drone that appears. Without the wait, a flash started just
+    /// after the drone is plugged in would fail. A program that holds the device for longer than three seconds is
+    /// reported. A background identify does not wait.
     fn claim(&mut self, ctx: &mut Ctx<'_>, alternate: u8) -> Result<(), Stop> {
         ctx.log(LogEntry::SelectingAlternate(alternate));
         let started = ctx.clock.now();
-        let mut waits = false;
+        let mut is_logged = false;
         loop {
             match self.select_now(ctx, alternate) {
                 Err(Stop::Failed(FailureKind::Held, _))
                     if !ctx.quiet && ctx.clock.now().saturating_sub(started) < HELD =>
                 {
-                    if !std::mem::replace(&mut waits, true) {
+                    if !std::mem::replace(&mut is_logged, true) {
                         ctx.log(LogEntry::Held);
                     }
                     ctx.check_cancelled()?;
@@ -199,7 +199,7 @@ impl Session {
             Err(error) => error,
         };
         if !is_retryable(first) || matches!(operation, Operation::Recover | Operation::TakeOver) {
-            return Err(verdict(ctx, first));
+            return Err(classify_error(ctx, first));
         }
         for pause in PAUSES {
             ctx.log(LogEntry::Repeating(first));
@@ -210,13 +210,13 @@ impl Session {
                 Ok(bytes) => return Ok(bytes),
                 // An error that ends the session explains more than the first one.
                 Err(error) if error.ends_session() => {
-                    return Err(verdict(ctx, error));
+                    return Err(classify_error(ctx, error));
                 }
                 Err(error) if !is_retryable(error) => break,
                 Err(_) => {}
             }
         }
-        Err(verdict(ctx, first))
+        Err(classify_error(ctx, first))
     }
 
     /// Switches to 8 bits before a write to flash is retried: the supply voltage may be lower than declared.
@@ -283,15 +283,15 @@ impl Session {
                     (result.err(), limit)
                 }
                 Step::Wait(time) => {
-                    let mut left = time;
-                    while !left.is_zero() {
-                        // A cancel need not wait for an operation from an earlier session.
+                    let mut remaining = time;
+                    while !remaining.is_zero() {
+                        // A `Cancel` does not have to wait for an operation from an earlier session.
                         if is_take_over && ctx.check_cancelled().is_err() {
                             return Err(DfuError::Busy(took));
                         }
-                        let slice = left.min(SLICE);
+                        let slice = remaining.min(SLICE);
                         ctx.spend(Share::Pause, || ctx.clock.sleep(slice));
-                        left -= slice;
+                        remaining -= slice;
                     }
                     self.machine.waited();
                     took += time;
@@ -432,7 +432,7 @@ impl Session {
         }
     }
 
-    /// Reads the flash protection from the option bytes (RM0090 §3.7); `None` if they could not be read.
+    /// Reads the flash protection from the option bytes (RM0090 §3.7). Returns `None` if they could not be read.
     pub(super) fn protection(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Protection>, Stop> {
         const OPTIONS: Address = Address(0x1FFF_C000);
         let seen = self.read_at_memory_of(ctx, OPTIONS, |session, ctx| {
@@ -449,7 +449,7 @@ impl Session {
         Ok(seen?.flatten())
     }
 
-    /// Reads the board from the OTP; `None` if it could not be read or is in an unknown format.
+    /// Reads the board from the OTP. Returns `None` if the OTP could not be read or is in an unknown format.
     pub(super) fn board(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<Board>, Stop> {
         const OTP: Address = Address(0x1FFF_7800);
         let read = Operation::Read(OTP, crazyflie::OTP_LEN);
@@ -457,8 +457,8 @@ impl Session {
         Ok(otp.and_then(|bytes| crazyflie::board(&bytes)))
     }
 
-    /// Reads the ROM's version (AN2606: byte 0x1FFF77DE in system memory); `None` on an unknown chip, or if it could
-    /// not be read. A read must be at least two bytes long, so this reads the whole word.
+    /// Reads the ROM's version (AN2606: byte 0x1FFF77DE in system memory). Returns `None` on an unknown chip, or if the
+    /// version could not be read. A read must be at least two bytes long, so this reads the whole word.
     pub(super) fn rom_version(&mut self, ctx: &mut Ctx<'_>) -> Result<Option<RomVersion>, Stop> {
         let place = Span::new(Address(0x1FFF_77DC), 4).filter(|_| self.quirks.width_switch);
         let Some(place) = place else { return Ok(None) };
@@ -483,22 +483,22 @@ impl Session {
         Ok(())
     }
 
-    /// Best effort: returns the device to dfuIDLE for the next session.
+    /// Returns the device to dfuIDLE for the next session. Errors are ignored.
     pub(super) fn settle(&mut self, ctx: &mut Ctx<'_>) {
         let _ = self.attempt(ctx, Operation::Idle);
     }
 }
 
 /// Turns an error into a disconnect if the drone is lost: see [`Ctx::verdict`].
-fn verdict(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
+fn classify_error(ctx: &Ctx<'_>, error: DfuError) -> FailureKind {
     match ctx.verdict(error.into()) {
         Stop::Failed(kind, _) => kind,
         Stop::Cancelled => error.into(),
     }
 }
 
-/// Whether a retry may help. It cannot if the ROM refused the operation itself, because of read protection or the
-/// address, if a time limit has passed, or if the device is lost.
+/// Whether a retry may help. A retry cannot help if the ROM refused the operation itself, because of read protection or
+/// the address, if a time limit has passed, or if the device is lost.
 fn is_retryable(error: DfuError) -> bool {
     match error {
         DfuError::Status(status) => !matches!(status, Status::VENDOR | Status::TARGET),

@@ -1,5 +1,6 @@
-//! Records where the time of a job went: for each part, how long data was on the wire, the chip was busy, and the host
-//! paused at the device's request. The rest was spent on the computer, or waiting for the drone or for confirmation.
+//! Records how the time of a job was spent: for each part, how long data was on the wire, the chip was busy, and the
+//! host paused at the device's request. The rest of the time was spent on the computer, or waiting for the drone or for
+//! confirmation.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub(super) enum Part {
     Erase,
     Write,
     Verify,
-    /// Reading for a backup, a comparison or an identification.
+    /// Reading in a job that writes nothing: a backup, a verify or an identify.
     Read,
     /// From leave until the drone runs and has reported its version.
     Restart,

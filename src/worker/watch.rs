@@ -14,15 +14,16 @@ use crate::usb::{CRAZYFLIE, Found, ROM_DFU, TransferError};
 
 /// How long a drone must keep running after the verdict of its self-test to count as staying up.
 const AFTER_VERDICT: Duration = Duration::from_secs(1);
-/// The same without a verdict, counted from when the drone appeared. This is also the longest time that a drone is
-/// watched.
+/// How long a drone must keep running without a verdict, counted from when it appeared. This is also the longest time
+/// that a drone is watched, unless it restarts by itself.
 const STAYS: Duration = Duration::from_secs(3);
 /// The longest time that a drone is watched after it has restarted by itself. The firmware reports the cause only in
 /// its next self-test, about two seconds after the drone appears.
 const RESTARTED: Duration = Duration::from_secs(6);
-/// When the search for the parameter begins if the console has given no verdict, and how long it may take. The value is
-/// read at the end, because it is 0 until the self-test has passed.
+/// When the search for the self-test's parameter begins if the console has reported no verdict. The value is read at
+/// the end, because it is 0 until the self-test has passed.
 const FIND_PARAMETER: Duration = Duration::from_secs(2);
+/// How long the search may take.
 const SEARCH: Duration = Duration::from_millis(800);
 /// How long to retry opening the link: firmware that has just started needs a moment.
 const OPEN: Duration = Duration::from_secs(1);
@@ -44,27 +45,28 @@ struct Watch {
     link: Option<FirmwareLink>,
     /// When the drone appeared.
     seen: Duration,
-    /// When it reported its version.
+    /// When the drone reported its version.
     proved: Option<Duration>,
-    /// When the verdict of its self-test became known.
+    /// When the verdict of the self-test became known.
     verdict: Option<Duration>,
-    /// How many times it has restarted by itself.
+    /// How many times the drone has restarted by itself.
     restarts: u32,
     gone_since: Option<Duration>,
     runs: Option<String>,
-    /// What was heard before the last restart.
+    /// What the drone has reported over earlier links.
     before: Health,
-    /// A transfer has failed, and whether the link is opened again for that.
+    /// A transfer has failed with a transient error since the firmware started.
     failed: bool,
+    /// The link must be opened again.
     reopen: bool,
-    /// The parameter with the verdict has been searched for.
+    /// The search for the self-test's parameter is over.
     searched: bool,
-    /// Its number, if it was found.
+    /// The number of that parameter, if it was found.
     parameter: Option<u16>,
 }
 
-/// Watches the running `device`, the drone with this serial number. Only the time until it reports its version counts
-/// toward the job.
+/// Watches the running `device`, the drone with this serial number. Only the time until the drone reports its version
+/// counts toward the job.
 pub(super) fn watch(ctx: &mut Ctx<'_>, device: &Device, serial: &str) -> Watched {
     let seen = ctx.clock.now();
     ctx.post(Event::Waiting { what: WaitFor::StayUp, limit: STAYS });
@@ -163,7 +165,7 @@ impl Watch {
             });
         }
         if let Err(error) = result {
-            self.fail(ctx, error);
+            self.handle_failure(ctx, error);
         }
         if self.verdict.is_none() && self.health().has_verdict() {
             self.verdict = Some(ctx.clock.now());
@@ -178,12 +180,13 @@ impl Watch {
         }
     }
 
-    /// A transfer has failed. One that may work when it is repeated is: with a new link, once per run of the firmware.
-    fn fail(&mut self, ctx: &Ctx<'_>, error: TransferError) {
+    /// Closes the link after a failed transfer. After a transient error, opens a new one, but only once per run of the
+    /// firmware.
+    fn handle_failure(&mut self, ctx: &Ctx<'_>, error: TransferError) {
         ctx.log(LogEntry::NotAsked(error));
-        self.hang_up();
+        self.close_link();
         self.reopen = error.is_transient() && !std::mem::replace(&mut self.failed, true);
-        // The search for the parameter is repeated, too.
+        // Search for the parameter again, unless it was found.
         self.searched &= !self.reopen || self.parameter.is_some();
     }
 
@@ -193,12 +196,12 @@ impl Watch {
         }
     }
 
-    fn hang_up(&mut self) {
+    fn close_link(&mut self) {
         self.before = self.health();
         self.link = None;
     }
 
-    /// The result, once it is certain. Expects the drone to be on the bus.
+    /// Returns the result once it is certain. The drone must be on the bus.
     fn decide(&mut self, ctx: &mut Ctx<'_>, now: Duration) -> Option<Boot> {
         let watched = now.saturating_sub(self.seen);
         let limit = if self.restarts == 0 { STAYS } else { RESTARTED };
@@ -223,32 +226,32 @@ impl Watch {
         self.searched = true;
         match query_firmware::find_self_test(ctx, link, SEARCH) {
             Ok(number) => self.parameter = number,
-            Err(error) => self.fail(ctx, error),
+            Err(error) => self.handle_failure(ctx, error),
         }
     }
 
-    /// The parameter decides if the console did not. See [`Health::decide`].
+    /// Reads the verdict from the parameter, because the console has not reported it: see [`Health::decide`].
     fn read_parameter(&mut self, ctx: &Ctx<'_>) {
-        // This is the last transfer of the watch, so a failed one is repeated here.
+        // This is the last transfer of the watch, so it is retried here.
         for _ in 0..2 {
             self.reopen(ctx);
             let (Some(link), Some(number)) = (&mut self.link, self.parameter) else { return };
             match query_firmware::self_test_passed(ctx, link, number) {
                 Ok(Some(passed)) => return link.health.decide(passed),
                 Ok(None) => return,
-                Err(error) => self.fail(ctx, error),
+                Err(error) => self.handle_failure(ctx, error),
             }
         }
     }
 
-    /// The drone has re-enumerated: it restarted by itself. Follows it once, because only the next run of the firmware
-    /// reports the cause. A second restart or DFU mode is conclusive: after manual entry, every reset ends in DFU mode.
+    /// Follows a drone that has restarted by itself, but only once: the next run of the firmware reports the cause. A
+    /// second restart or DFU mode is conclusive: after manual entry, every reset ends in DFU mode.
     fn follow(&mut self, ctx: &mut Ctx<'_>, found: &Found) -> Result<Option<Boot>, Stop> {
-        self.hang_up();
+        self.close_link();
         if self.restarts > 0 || found.id == ROM_DFU {
             return Ok(Some(Boot::Restarts));
         }
-        // It may not answer at first.
+        // The drone may not answer at first.
         let Some(device) = at(ctx.bus, &found.location)?.filter(|device| device.mode == Mode::Firmware)
         else {
             let is_over = ctx.clock.now().saturating_sub(self.seen) >= RESTARTED;

@@ -14,7 +14,7 @@ use cfdfu::usb::{Bus, Found, TransferError, Transport};
 use cfdfu::worker::Worker;
 use libfuzzer_sys::fuzz_target;
 
-#[allow(dead_code, reason = "the tests use all of them")]
+#[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../it/bent.rs"]
 mod bent;
 
@@ -29,7 +29,7 @@ impl Input {
         self.0.lock().unwrap().pop()
     }
 
-    /// Decides how one request ends. Bytes below 200, the majority, change nothing.
+    /// Decides the result of one request. Bytes below 200, the majority, change nothing.
     fn bend(&self, ask: &Ask<'_>) -> Intercept {
         let error = match self.byte() {
             Some(200..=209) => Some(TransferError::Stall),

@@ -21,7 +21,7 @@ start healthy 0483:5740
 check "identify queries the firmware version over the bulk endpoints" says "runs        2025.02" 0 "$cfdfu" identify
 check "identify also reports the board" grep -q "board       Crazyflie 2.1" said
 check "identify reads the radio address from the EEPROM" grep -q "radio://0/80/2M/E7E7E7E751" said
-check "blink gives LEDs and link back" says "Nothing was changed" 0 "$cfdfu" blink
+check "blink reports that nothing was changed" says "Nothing was changed" 0 "$cfdfu" blink
 check "list remembers the radio address" says "radio://0/80/2M/E7E7E7E751" 0 "$cfdfu" list
 check "the drone is still running after identify" lsusb -d 0483:5740
 check "make flash_dfu: after the restart, the drone reports the flashed version" says "Crazyflie is running 2026.08" 0 "$cfdfu" flash new.bin
@@ -76,7 +76,7 @@ check "inspect reports that the radio chip's part of a release is not flashed" s
 check "the old firmware is flashed again" "$cfdfu" flash old.bin --no-leave --no-undo
 check "dfu-util flashes the same .dfu" dfu-util -a 0 -D parts.dfu
 check "cfdfu verifies what dfu-util wrote" "$cfdfu" verify parts.dfu
-check "the flash is identical byte for byte" flashed new.bin
+check "the drone contains the same bytes as the image" flashed new.bin
 check "restore-bootloader writes back a whole backup" says "every part of the backup" 0 sh -c "'$cfdfu' restore-bootloader whole.bin --no-leave && '$cfdfu' verify whole.bin && echo every part of the backup"
 stop
 
@@ -105,7 +105,7 @@ start relatives 1915:7777
 seen 0483:5740
 check "a Crazyradio is reported by name" says "a Crazyradio" 69 "$cfdfu" flash new.bin
 check "a Loco Positioning Node, which has the USB ID of a Crazyflie, is reported by name" grep -q "a Loco Positioning Node" said
-check "the node is still running" lsusb -d 0483:5740
+check "the Loco Positioning Node is still running" lsusb -d 0483:5740
 stop
 start px4 26ac:0016
 check "PX4's bootloader is reported by name" says "This drone has PX4's bootloader" 69 "$cfdfu" list

@@ -49,7 +49,7 @@ rm -f said
 (shows said Download; echo unplug >orders; shows said 'device disconnected'; sleep 1; echo dfu >orders) &
 check "H2: with --wait, an undo resumes automatically" says "Flashed and verified" 0 "$cfdfu" undo --wait 60
 wait $!
-check "H2: that undo was disconnected" grep -q 'device disconnected' said
+check "H2: the drone was disconnected during that undo" grep -q 'device disconnected' said
 check "an image for another board is flashed with --allow-mismatch" "$cfdfu" flash bolt.bin --allow-mismatch --no-leave
 check "the right image is flashed over the wrong one" "$cfdfu" flash new.bin --no-leave
 check "M6: undo refuses to restore the image for another board" says "--allow-mismatch" 65 "$cfdfu" undo
@@ -115,7 +115,7 @@ for round in 1 2 3; do
   shows waits 'Waiting for a Crazyflie'
   start dfu
   wait $waiting
-  check "round $round: the waiting flash gets the drone" sh -c "cat waits plain.$round; grep -q 'Flashed and verified' waits"
+  check "round $round: the waiting flash opens the drone and completes" sh -c "cat waits plain.$round; grep -q 'Flashed and verified' waits"
   stop
   wait
 done
@@ -125,7 +125,7 @@ start bystander
 seen 0483:5740
 chmod 600 "$(node 0483:5740)"
 chmod 666 "$(node 0483:df11)"
-check "without permission to open that board, flash uses the drone beside it" says "Flashed and verified" 0 as_nobody "$cfdfu" flash new.bin --no-leave
+check "without permission to open that board, flash uses the drone next to it" says "Flashed and verified" 0 as_nobody "$cfdfu" flash new.bin --no-leave
 check "list shows one drone" sh -c "
   setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/nonexistent '$cfdfu' list >log; cat log; [ \$(wc -l <log) -eq 1 ]"
 check "as root, flash uses the same drone" says "Unchanged" 0 "$cfdfu" flash new.bin --no-leave --no-undo

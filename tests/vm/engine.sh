@@ -11,19 +11,19 @@ size=243176
 
 start healthy 0483:5740
 check "lsusb lists a running Crazyflie" lsusb -d 0483:5740
-check "list prints its mode, name and serial number" sh -c "'$cfdfu' list | grep -q 'running  Crazyflie 2.x  51004F000551343036333233'"
-check "flash enters DFU mode, flashes, verifies, and sees the drone run again" sh -c "'$cfdfu' flash new.bin >log 2>&1; cat log; grep -q '^Flashed and verified' log && grep -q 'Crazyflie is running' log"
+check "list prints the mode, name and serial number" sh -c "'$cfdfu' list | grep -q 'running  Crazyflie 2.x  51004F000551343036333233'"
+check "flash enters DFU mode, flashes, verifies, and reports that the drone is running" sh -c "'$cfdfu' flash new.bin >log 2>&1; cat log; grep -q '^Flashed and verified' log && grep -q 'Crazyflie is running' log"
 check "flash keeps a copy of the previous firmware" sh -c "'$cfdfu' inspect state/cfdfu/undo/*/*.bin | grep 'firmware 2025.02'"
 check "the drone is running again" lsusb -d 0483:5740
 check "verify succeeds with the flashed image" "$cfdfu" verify new.bin
 check "verify fails with another image" ends 1 "$cfdfu" verify old.bin
 check "a second flash changes nothing" sh -c "'$cfdfu' flash new.bin --json | grep '\"outcome\":\"unchanged\"'"
-check "unplugging the drone while flashing is reported as such" sh -c "rm -f log; (shows log Download; echo unplug >orders) & '$cfdfu' flash old.bin --full >log 2>&1; status=\$?; cat log; [ \$status -eq 74 ] && grep -q 'the device disconnected' log"
+check "a drone that is unplugged while flashing is reported as disconnected" sh -c "rm -f log; (shows log Download; echo unplug >orders) & '$cfdfu' flash old.bin --full >log 2>&1; status=\$?; cat log; [ \$status -eq 74 ] && grep -q 'the device disconnected' log"
 check "without a drone, flash exits with 69" ends 69 "$cfdfu" flash old.bin
 echo dfu >&3
 check "the drone is in DFU mode, entered by hand" seen 0483:df11
 check "the same command completes the flash" "$cfdfu" flash old.bin --no-leave
-check "the image is complete" "$cfdfu" verify old.bin
+check "the drone contains the complete image" "$cfdfu" verify old.bin
 stop
 
 start dfu
@@ -44,7 +44,7 @@ check "a device in use by dfu-util is reported as busy" sh -c "
 check "missing permission is reported" sh -c "
   chmod 600 /dev/bus/usb/*/*; chmod 711 . && chmod 644 new.bin
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' flash new.bin; [ \$? -eq 77 ]"
-check "SIGINT stops at a safe point" sh -c "
+check "SIGINT stops a flash at a safe point" sh -c "
   rm -f log; '$cfdfu' flash new.bin --full >log 2>&1 & shows log Erase; kill -INT \$!; wait \$!; status=\$?; cat log; [ \$status -eq 75 ]"
 check "SIGTERM lets the flash finish" sh -c "
   rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase; kill -TERM \$!; wait \$!; status=\$?; cat log
@@ -65,7 +65,7 @@ check "a flash continues when its terminal hangs up, and the next start reports 
   keys never |
     timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >log 2>&1 &
   shows ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; shows state/cfdfu/last-run.json 'Flashed and verified'
-  # Until it has exited, the next start waits for it instead of reporting.
+  # Until the flash has exited, the next start waits for it instead of reporting the result.
   while pkill -0 -f 'ilog new.bin\$'; do sleep 0.1; done
   cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
   timeout 60 '$cfdfu' --plain </dev/null | grep 'ended while you were away: Flashed and verified'"
@@ -73,14 +73,14 @@ stop
 
 start two
 count 2 0483:df11
-check "with two drones, flash requires a choice" ends 69 "$cfdfu" flash new.bin
+check "with two drones, flash selects neither" ends 69 "$cfdfu" flash new.bin
 check "one of two drones is selected by its serial number" "$cfdfu" flash new.bin --device 338133883034 --no-leave
 stop
 
 echo
 echo "Wall time in the VM, exec to exit, $size bytes at 0x08004000, on the same simulated chip:"
 start dfu
-# Except for the repeated flash, each run overwrites a different firmware of the same size.
+# Except for the repeated flash, each run overwrites different firmware of the same size.
 seconds dfu-util -a 0 -s 0x08004000 -D old.bin && theirs=$took
 seconds "$cfdfu" flash new.bin --no-leave && ours=$took
 seconds "$cfdfu" flash old.bin --no-leave --no-undo && bare=$took

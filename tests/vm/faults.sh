@@ -16,10 +16,10 @@ check "in the interface, a flash resumes automatically when the drone is back" s
   keys 'Flashed and verified:' |
     timeout 150 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >screen 2>&1
   cat ilog; grep -q 'device disconnected' ilog && grep -aq 'Flashed and verified' screen"
-check "the image is complete" "$cfdfu" verify new.bin
+check "the drone contains the complete image" "$cfdfu" verify new.bin
 
 echo "== signals"
-check "SIGINT twice has the effect of one: the flash stops at a safe point" sh -c "
+check "a second SIGINT has no further effect: the flash stops at a safe point" sh -c "
   rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase; kill -INT \$!; sleep 0.2; kill -INT \$!; wait \$!
   status=\$?; cat log; [ \$status -eq 75 ] && grep -q 'no working firmware right now' log"
 check "the same command completes the flash" "$cfdfu" flash old.bin --no-leave
@@ -50,7 +50,7 @@ check "flashing the same device fails and names the process that uses it" sh -c 
   '$cfdfu' flash old.bin >log 2>&1; status=\$?; wait; cat log; [ \$status -eq 74 ] && grep -q \"(pid \$first)\" log"
 check "the first flash was not disturbed" "$cfdfu" verify new.bin
 
-echo "== nowhere to write"
+echo "== files that cannot be written"
 check "an unwritable home does not prevent a flash" sh -c "
   XDG_STATE_HOME=/proc/nothing '$cfdfu' flash old.bin --no-leave >log 2>&1; status=\$?; cat log
   [ \$status -eq 0 ] && grep -q 'The previous firmware is not kept' log"
@@ -60,7 +60,7 @@ mkdir -p full && mount -t tmpfs -o size=64k tmpfs full
 check "a full disk does not prevent a flash" sh -c "
   XDG_STATE_HOME=\$PWD/full '$cfdfu' flash new.bin --no-leave --log-file full/log >log 2>&1; status=\$?; cat log
   [ \$status -eq 0 ] && grep -q 'The previous firmware is not kept' log"
-check "a backup that does not fit on the disk leaves no file" sh -c "
+check "after a backup that does not fit on the disk, no file remains" sh -c "
   '$cfdfu' backup full/all.bin >log 2>&1; status=\$?; cat log; [ \$status -eq 73 ] && ! ls full/all.bin*"
 check "a backup never overwrites an existing file" sh -c "
   echo precious >mine.bin; '$cfdfu' backup mine.bin; [ \$? -eq 73 ] && grep -q precious mine.bin"
@@ -69,11 +69,11 @@ stop
 echo "== dfu-util on the same chip: the README's claims about it"
 head -c 1024 new.bin >short.bin
 start dfu
-check "dfu-util killed while flashing leaves incomplete firmware that the bootloader would start" sh -c "
+check "after dfu-util is killed while flashing, the bootloader would start incomplete firmware" sh -c "
   rm -f log; dfu-util -a 0 -s 0x08004000 -D old.bin >log 2>&1 & shows log 'Download[^%]* [34][0-9]%'; kill -KILL \$!; wait \$!; cat log
   '$cfdfu' backup half.bin >log 2>&1 && dd if=half.bin bs=16384 skip=1 status=none >rest.bin
   cmp -n 4096 rest.bin old.bin && ! cmp -n 243176 rest.bin old.bin"
-check "cfdfu killed while flashing leaves the first word blank, so nothing is started" sh -c "
+check "after cfdfu is killed while flashing, the first word is blank, so nothing is started" sh -c "
   rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Download; kill -KILL \$!; wait \$!; cat log
   '$cfdfu' backup none.bin >log 2>&1 && dd if=none.bin bs=16384 skip=1 status=none >rest.bin; od -An -tx1 -N4 rest.bin
   printf '\\377\\377\\377\\377' | cmp -n 4 - rest.bin"

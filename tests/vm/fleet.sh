@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Runs in the VM (see boot). Many drones at once on a real USB stack: all in DFU mode, all running, three unplugged while
-# their flash is erased, a batch that is killed, interrupted and asked to end, a second cfdfu beside it, drones of other
-# kinds, and the same batch again. dfu-util reads the chips back.
+# Runs in the VM (see boot). Checks batches of many drones on a real USB stack: drones in DFU mode, running drones,
+# three drones unplugged while their flash is erased, a batch that receives signals, a second cfdfu at the same time,
+# drones of other kinds, equal serial numbers, and a station. dfu-util reads the chips back.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
 "$cfdfu" demo-image new.bin
 "$cfdfu" demo-image old.bin --version 2026.04
 
-# chip PORT FILE: the chip in DFU mode on this port holds the file, as read by dfu-util.
+# chip PORT FILE: succeeds if dfu-util reads the file from the chip in DFU mode on this port.
 chip() {
   rm -f "chip-$1.bin"
   dfu-util -p "$1" -a 0 -s 0x08004000:"$(stat -c %s "$2")" -U "chip-$1.bin" >/dev/null && cmp "chip-$1.bin" "$2"
 }
 
-# chips FILE PORT…: the chips on these ports hold the file. All are read at once.
+# chips FILE PORT…: succeeds if the chips on these ports contain the file. Reads all of them at once.
 chips() {
   local file=$1 port reads=() status=0
   shift
@@ -26,12 +26,12 @@ chips() {
   [ $# -gt 0 ] && return $status
 }
 
-# holds FILE: every drone is in DFU mode and holds the file.
+# holds FILE: succeeds if every drone in the list is in DFU mode and contains the file.
 # shellcheck disable=SC2046
 holds() { chips "$1" $("$cfdfu" list | awk '{ print $1 }'); }
 
-# all_show FILE TEXT N…: waits until the batch has printed the text, an extended regular expression, for each of these
-# drones.
+# all_show FILE TEXT N…: waits until the batch has printed the text, an extended regular expression, to the file for
+# each of these drones.
 all_show() {
   local file=$1 text=$2 n
   shift 2
@@ -40,7 +40,7 @@ all_show() {
   done
 }
 
-# peak PID: waits for the end of the process and sets `peak` to the most memory that it used, in KiB.
+# peak PID: waits for the process to end, and sets `peak` to its peak memory use in KiB.
 peak() {
   local key value never now
   exec {never}<>/dev/shm/never
@@ -48,7 +48,7 @@ peak() {
   while true; do
     now=
     while read -r key value _; do [ "$key" = VmHWM: ] && now=$value; done 2>/dev/null <"/proc/$1/status"
-    # A process that has ended has no memory.
+    # The status of a process that has ended has no VmHWM.
     [ -n "$now" ] || break
     peak=$now
     read -rt 0.1 -u "$never"
@@ -57,14 +57,14 @@ peak() {
   wait "$1"
 }
 
-# flash ARGUMENT…: flashes, and sets `peak` as well.
+# flash ARGUMENT…: flashes without restarting the drones, and sets `peak`.
 flash() {
   "$cfdfu" flash "$@" --no-leave &
   peak $!
 }
 
 start fleet-dfu
-check "eight drones in DFU mode are listed" count 8 0483:df11
+check "eight drones are in DFU mode" count 8 0483:df11
 seconds flash old.bin --device 1-1
 one=$took
 memory=$peak
@@ -73,145 +73,146 @@ cp out batch.log
 eight=$took
 memory=$(((peak - memory) / 7))
 check "eight drones are flashed at once" grep -q "8 drones: 8 flashed" batch.log
-check "dfu-util reads the new image from all eight" holds new.bin
-check "each drone takes at most 1.5 MiB of memory" [ $memory -le 1536 ]
+check "dfu-util reads the new image from all eight drones" holds new.bin
+check "each additional drone takes at most 1.5 MiB of memory" [ $memory -le 1536 ]
 seconds "$cfdfu" flash new.bin --all --expect 8 --no-leave
 cp out batch.log
-check "the same batch again writes nothing" grep -q "8 drones: 8 unchanged" batch.log
-echo "one drone ${one} s, eight ${eight} s, the same again ${took} s, ${memory} KiB for each drone but the first"
-# With LOOP=1, also measures dfu-util, one drone after the other: five minutes.
+check "a second run of the same batch writes nothing" grep -q "8 drones: 8 unchanged" batch.log
+echo "one drone ${one} s, eight drones ${eight} s, the same again ${took} s, ${memory} KiB for each additional drone"
+# With LOOP=1, dfu-util is measured as well. It flashes one drone after the other, which takes five minutes.
 if [ -n "${LOOP:-}" ]; then
   loop() { for n in 1 2 3 4 5 6 7 8; do dfu-util -p "1-$n" -a 0 -s 0x08004000 -D old.bin || return 1; done; }
   seconds loop
-  echo "dfu-util, one after the other: ${took} s"
+  echo "dfu-util, one drone after the other: ${took} s"
   "$cfdfu" flash new.bin --all --expect 8 --no-leave >/dev/null
 fi
-check "verify compares all" says "8 drones: 8 unchanged" 0 "$cfdfu" verify new.bin --all
-check "identify reads all" says "8 drones: 8 unchanged" 0 "$cfdfu" identify --all
+check "verify --all compares all eight drones" says "8 drones: 8 unchanged" 0 "$cfdfu" verify new.bin --all
+check "identify --all reads all eight drones" says "8 drones: 8 unchanged" 0 "$cfdfu" identify --all
 
 "$cfdfu" flash old.bin --all --expect 8 --no-leave >unplug.log 2>&1 &
 batch=$!
 all_show unplug.log erase 3 4 6 && for n in 3 4 6; do echo unplug $n >&3; done
 wait $batch
-check "three drones that are unplugged in mid-erase fail the batch" [ $? -eq 74 ]
-check "and the other five are flashed" grep -q "8 drones: 5 flashed, 3 failed" unplug.log
-check "dfu-util reads the image from the five" holds old.bin
+check "a batch fails if three drones are unplugged during an erase" [ $? -eq 74 ]
+check "the other five drones are flashed" grep -q "8 drones: 5 flashed, 3 failed" unplug.log
+check "dfu-util reads the image from these five drones" holds old.bin
 for n in 3 4 6; do echo dfu $n >&3; done
-check "the drones are back" count 8 0483:df11
-check "the same batch completes them" says "8 drones: 3 flashed, 5 unchanged" 0 "$cfdfu" flash old.bin --all --expect 8 --no-leave
+check "all eight drones are in DFU mode again" count 8 0483:df11
+check "the same batch flashes the three drones" says "8 drones: 3 flashed, 5 unchanged" 0 "$cfdfu" flash old.bin --all --expect 8 --no-leave
 
-# One flash of all eight, ended in four ways before it is complete. Each batch continues where the last one stopped, and an
-# undo takes all of it back. An erase takes a second or more, so one second later all have begun and none has ended.
+# The same batch receives SIGTERM, SIGKILL, SIGINT and SIGHUP in turn. Each run continues where the last one stopped,
+# and an undo restores the previous firmware of all drones. An erase takes a second or more, so one second later all
+# drones have begun and none has finished.
 "$cfdfu" flash new.bin --all --expect 8 --no-leave --jobs 4 >term.log 2>&1 &
 batch=$!
 all_show term.log erase 1 2 3 4 && sleep 1 && kill -TERM $batch
 wait $batch
-check "SIGTERM stops the drones that have not begun" [ $? -eq 75 ]
-check "and lets the others finish" grep -q "8 drones: 4 flashed, 4 stopped" term.log
-check "the next start can show the result" grep -q "4 flashed, 4 stopped" state/cfdfu/last-run.json
+check "after SIGTERM, the batch exits with 75" [ $? -eq 75 ]
+check "after SIGTERM, drones that have begun are flashed and the others are stopped" grep -q "8 drones: 4 flashed, 4 stopped" term.log
+check "the result is saved for the next start" grep -q "4 flashed, 4 stopped" state/cfdfu/last-run.json
 
 "$cfdfu" flash new.bin --all --expect 8 --no-leave >kill.log 2>&1 &
 batch=$!
 all_show kill.log erase 5 6 7 8 && sleep 1 && kill -KILL $batch
 wait $batch 2>/dev/null
-check "a batch is killed" [ $? -eq 137 ]
+check "SIGKILL ends a batch" [ $? -eq 137 ]
 
 "$cfdfu" flash new.bin --all --expect 8 --no-leave >int.log 2>&1 &
 batch=$!
 shows int.log '  write' && kill -INT $batch
 wait $batch
-check "after a kill, an interrupt stops all at their safe points" [ $? -eq 75 ]
-check "and says so" grep -q "stopped" int.log
+check "after SIGKILL, the same batch starts again, and SIGINT stops it" [ $? -eq 75 ]
+check "the batch reports the drones that were stopped" grep -q "stopped" int.log
 
-# The batch sleeps while other instances run beside it, as after Ctrl-Z, so that it cannot end before them on any machine.
+# The batch is suspended, as after Ctrl-Z, while other instances run, so that it cannot end before them on any machine.
 "$cfdfu" flash new.bin --all --expect 8 --no-leave --byte-mode >hup.log 2>&1 &
 batch=$!
 all_show hup.log Unchanged 1 2 3 4 && all_show hup.log write 5 6 7 8 && kill -STOP $batch
-check "a second cfdfu leaves a drone of the batch alone" \
+check "a second cfdfu does not flash a drone of the batch" \
   says "Another cfdfu is using port 1-6" 74 "$cfdfu" flash old.bin --device 1-6 --no-leave
-check "a second batch leaves two of them alone" \
+check "a second batch does not flash two drones of the first" \
   says "2 drones: 2 failed" 74 "$cfdfu" flash old.bin --all --expect 2 --device 1-7 --device 1-8 --no-leave
-check "and says why" grep -q "Another cfdfu is using port 1-8" said
-check "it did not open them" [ "$(grep -c '(another program is using the device) in DFU mode' said)" -eq 2 ]
-check "both beside the batch, which goes on" kill -CONT $batch
+check "the second batch reports the reason" grep -q "Another cfdfu is using port 1-8" said
+check "the second batch did not open the two drones" [ "$(grep -c '(another program is using the device) in DFU mode' said)" -eq 2 ]
+check "the suspended batch still exists and continues" kill -CONT $batch
 kill -HUP $batch
 wait $batch
-check "SIGHUP lets all finish" [ $? -eq 0 ]
-check "the flash of all is complete" grep -q "8 drones: 4 flashed, 4 unchanged" hup.log
-check "dfu-util reads the new image from all eight, after three signals and a kill" holds new.bin
-check "undo restores the previous firmware of all" says "8 drones: 8 flashed" 0 "$cfdfu" undo --all --expect 8
+check "SIGHUP lets the batch finish" [ $? -eq 0 ]
+check "the batch completes all eight drones" grep -q "8 drones: 4 flashed, 4 unchanged" hup.log
+check "dfu-util reads the new image from all eight drones after the four signals" holds new.bin
+check "undo restores the previous firmware of all eight drones" says "8 drones: 8 flashed" 0 "$cfdfu" undo --all --expect 8
 for n in 1 2 3 4 5 6 7 8; do echo dfu $n >&3; done
-check "all are back in DFU mode" count 8 0483:df11
-check "dfu-util reads the previous firmware from all eight" holds old.bin
+check "all eight drones are in DFU mode after the undo" count 8 0483:df11
+check "dfu-util reads the previous firmware from all eight drones" holds old.bin
 stop
 
-# Different stories: five to update, one that holds the image, a Brushless, one without firmware in DFU mode, and a
-# write-protected one. The tenth device is a Loco Positioning Node, which has the USB ID of a running Crazyflie.
+# Different drones: five to update, one that already contains the image, a Brushless, one in DFU mode without firmware,
+# and a write-protected one. The tenth device is a Loco Positioning Node, which has the USB ID of a running Crazyflie.
 "$cfdfu" demo-image was.bin --version 2025.02 --size 276672
 start fleet-mixed 0483:5740
-check "seven running drones and a node are listed" count 8 0483:5740
-check "and two drones in DFU mode" count 2 0483:df11
+check "seven drones and a Loco Positioning Node are running" count 8 0483:5740
+check "two drones are in DFU mode" count 2 0483:df11
 echo dfu 6 >&3
 check "the Brushless is in DFU mode" count 3 0483:df11
-check "dfu-util reads its firmware" dfu-util -p 1-6 -a 0 -s 0x08004000:276672 -U brushless.bin
+check "dfu-util reads the firmware of the Brushless" dfu-util -p 1-6 -a 0 -s 0x08004000:276672 -U brushless.bin
 echo unplug 6 >&3
-check "it is unplugged" count 2 0483:df11
+check "the Brushless is unplugged" count 2 0483:df11
 echo plug 6 >&3
-check "and runs again" count 8 0483:5740
-check "with --strict, the Brushless keeps all from being written" says "Nothing was written to any drone" 65 "$cfdfu" flash new.bin --all --strict --expect 9
-check "the others are flashed, the Brushless is refused, and the write-protected drone fails" \
+check "the Brushless runs again" count 8 0483:5740
+check "with --strict, the Brushless prevents every write" says "Nothing was written to any drone" 65 "$cfdfu" flash new.bin --all --strict --expect 9
+check "the other drones are flashed, the Brushless is refused, and the write-protected drone fails" \
   says "9 drones: 6 flashed, 1 unchanged, 1 refused, 1 failed" 74 "$cfdfu" flash new.bin --all --expect 9
-check "the write protection is named" grep -q "write protection is set for sector 2" said
-check "all but that one run" count 9 0483:5740
-check "the Brushless runs its own firmware" says "runs        2025.02" 0 "$cfdfu" identify --all
-check "and is the only one" [ "$(grep -c 'runs        2025.02' said)" -eq 1 ]
-check "the node was never restarted" [ "$(grep -c '^Drone 10:' sim.log)" -eq 1 ]
+check "the error names the write-protected sector" grep -q "write protection is set for sector 2" said
+check "all drones except the write-protected one are running" count 9 0483:5740
+check "the Brushless runs its previous firmware" says "runs        2025.02" 0 "$cfdfu" identify --all
+check "no other drone runs the previous firmware" [ "$(grep -c 'runs        2025.02' said)" -eq 1 ]
+check "the Loco Positioning Node was never restarted" [ "$(grep -c '^Drone 10:' sim.log)" -eq 1 ]
 for n in 1 2 3 4 5 6 7 8; do echo dfu $n >&3; done
 check "all nine drones are in DFU mode" count 9 0483:df11
-check "dfu-util reads the image from the seven" chips new.bin 1-1 1-2 1-3 1-4 1-5 1-7 1-8
-check "the Brushless holds what it held before" chip 1-6 brushless.bin
-check "the write-protected drone, too" chip 1-9 was.bin
+check "dfu-util reads the image from the seven drones that accept it" chips new.bin 1-1 1-2 1-3 1-4 1-5 1-7 1-8
+check "the firmware of the Brushless is unchanged" chip 1-6 brushless.bin
+check "the firmware of the write-protected drone is unchanged" chip 1-9 was.bin
 stop
 
 start twins
-check "two drones with one serial number are listed" count 2 0483:df11
-check "both are flashed" says "2 drones: 2 flashed" 0 "$cfdfu" flash new.bin --all --expect 2 --no-leave
-check "dfu-util reads the image from both" holds new.bin
-check "an undo restores each from its own copy" says "2 drones: 2 flashed" 0 "$cfdfu" undo --all --expect 2
+check "two drones with the same serial number are in DFU mode" count 2 0483:df11
+check "both drones are flashed" says "2 drones: 2 flashed" 0 "$cfdfu" flash new.bin --all --expect 2 --no-leave
+check "dfu-util reads the image from both drones" holds new.bin
+check "undo restores each drone from its own copy" says "2 drones: 2 flashed" 0 "$cfdfu" undo --all --expect 2
 stop
 
-# A station: two drones are there and wait, the others are plugged in one after the other.
+# A station: two drones are plugged in when it starts, and the others are plugged in later.
 start fleet-dfu
 for n in 3 4 5 6 7 8; do echo unplug $n >&3; done
-check "two drones are left" count 2 0483:df11
+check "two drones are still plugged in" count 2 0483:df11
 mkfifo enter
 exec 4<>enter
 "$cfdfu" station new.bin --count 6 --no-leave <&4 >station.log 2>&1 &
 station=$!
-check "the station waits" shows station.log '1-2'
+check "the station reports the drones that are plugged in" shows station.log '1-2'
 for n in 3 4; do echo dfu $n >&3; done
-check "drones that are plugged in are flashed" shows station.log '2 of 6 done'
-check "those that were there wait for Enter" sh -c '! grep -q "1-1  Flashed" station.log'
+check "drones that are plugged in later are flashed" shows station.log '2 of 6 done'
+check "the first two drones are not flashed before Enter is pressed" sh -c '! grep -q "1-1  Flashed" station.log'
 echo >&4
-check "and are then flashed" shows station.log '4 of 6 done'
+check "after Enter, the first two drones are flashed" shows station.log '4 of 6 done'
 kill -KILL $station
 wait $station
 "$cfdfu" station new.bin --count 6 --no-leave --yes --resume >resumed.log 2>&1 &
 station=$!
 for n in 5 6; do echo dfu $n >&3; done
-check "after a crash the station goes on" shows resumed.log '6 of 6 done'
+check "after a crash, station --resume flashes the remaining drones" shows resumed.log '6 of 6 done'
 wait $station
-check "and ends with success" [ $? -eq 0 ]
+check "the resumed station succeeds" [ $? -eq 0 ]
 exec 4>&-
 stop
 
 start fleet-running 0483:5740
-check "fifteen running drones are listed" count 15 0483:5740
+check "fifteen drones are running" count 15 0483:5740
 seconds "$cfdfu" flash new.bin --all --expect 15
 cp out batch.log
 check "fifteen running drones are flashed and run again" grep -q "15 drones: 15 flashed" batch.log
-echo "fifteen running drones ${took} s"
-check "all of them run the new version" says "runs        2026.08" 0 "$cfdfu" identify --all
-check "and no other" [ "$(grep -c 'runs        2026.08' said)" -eq 15 ]
+echo "fifteen running drones: ${took} s"
+check "identify --all reports the new version" says "runs        2026.08" 0 "$cfdfu" identify --all
+check "all fifteen drones run the new version" [ "$(grep -c 'runs        2026.08' said)" -eq 15 ]
 stop
 summary

@@ -6,6 +6,7 @@ set -u
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 work=/dev/shm/$(basename "$0" .sh)
 cfdfu=/dev/shm/bin/cfdfu
+# This pipe is always empty: reading from it with a time limit is a pause that starts no program.
 [ -p /dev/shm/never ] || mkfifo /dev/shm/never
 mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/release/cfdfu" "$cfdfu" && cd "$work" || exit 1
 passed=0
@@ -13,7 +14,8 @@ failed=0
 
 # shows FILE TEXT: waits up to two minutes for the text, an extended regular expression, to appear in the file. The
 # jobs wait for text instead of a fixed time because the speed of the machine varies. This is a program on the PATH so
-# that checks can call it in `sh -c`. It starts no programs while it waits: in emulation, that would take most of a core.
+# that checks can call it in `sh -c`. It starts no programs while it waits: in emulation, they would take most of a
+# core.
 cat >/dev/shm/bin/shows <<'END'
 #!/bin/bash
 exec {never}<>/dev/shm/never
@@ -25,8 +27,8 @@ while [ $SECONDS -lt 120 ]; do
 done
 exit 1
 END
-# keys TEXT: prints the keys for a flash in the interface, then q twice once the log contains the text. Every key but the
-# last waits for a line in ilog, the --log-file of the interface, because the screen is drawn in pieces.
+# keys TEXT: prints the keys for a flash in the interface, then q twice once the log contains the text. Every key but
+# the last waits for a line in ilog, the --log-file of the interface, because the screen is drawn in pieces.
 cat >/dev/shm/bin/keys <<'END'
 #!/bin/sh
 shows ilog 'Nothing was changed'
@@ -41,7 +43,7 @@ printf q
 sleep 1
 printf q
 END
-# plain TEXT ARGUMENT…: runs the plain interface until it prints the text, which is then also in the file `plain`.
+# plain TEXT ARGUMENT…: runs the plain interface until it prints the text. The output is also in the file `plain`.
 cat >/dev/shm/bin/plain <<'END'
 #!/bin/sh
 rm -f plain
@@ -96,8 +98,8 @@ once() {
   (shows said "$text" && for order in "$@"; do sleep 1 && echo "$order" >orders; done) &
 }
 
-# start SCENARIO [ID]: waits until the devices with this ID are gone, plugs in the simulated drone, and waits for a device
-# with this ID. Orders such as `unplug` go to file descriptor 3, or to the pipe `orders`.
+# start SCENARIO [ID]: waits until the devices with this ID are gone, plugs in the simulated drone, and waits for a
+# device with this ID. Orders such as `unplug` go to file descriptor 3, or to the pipe `orders`.
 start() {
   devices_are "${2:-0483:df11}" -eq 0
   rm -f orders
@@ -114,8 +116,8 @@ stop() {
   exec 3>&-
 }
 
-# devices ID: sets `found` to the number of USB devices with this ID that programs can use: configured, and with a device
-# file. Like `shows`, it starts no programs.
+# devices ID: sets `found` to the number of USB devices with this ID that programs can use: configured, and with a
+# device file. Like `shows`, it starts no programs.
 devices() {
   local device vendor product bus number config
   found=0

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Checks how cfdfu handles the quirks of real chips and buses over a real USB stack: equal
 # serial numbers, a loose cable, a drone that stops answering, a late or missed entry into DFU mode, a drone that keeps
-# restarting or stays dark after the flash, and a board that cannot be read.
+# restarting or stays dark after the flash, a failed self-test, and a board that cannot be read. Also checks the
+# console, and releases without a network.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -20,7 +21,7 @@ one=$(port 1) two=$(port 2)
 check "without --device, neither drone is selected" says "--device $one" 69 "$cfdfu" flash new.bin
 check "the shared serial number selects neither drone" says "2 devices" 69 "$cfdfu" flash new.bin --device 338133873034
 check "the second drone is selected by its port" says "Flashed and verified" 0 "$cfdfu" flash new.bin --device "$two" --no-leave
-check "the first drone is unchanged" says "firmware    firmware 2025.02" 0 "$cfdfu" identify --device "$one"
+check "the first drone still has its firmware" says "firmware    firmware 2025.02" 0 "$cfdfu" identify --device "$one"
 check "the second drone contains the image" "$cfdfu" verify new.bin --device "$two"
 check "undo has no copy for the first drone" says "kept no previous firmware" 66 "$cfdfu" undo --device "$one"
 check "undo of the second drone uses its own copy" says "Flashed and verified" 0 "$cfdfu" undo --device "$two"
@@ -32,7 +33,7 @@ once 'device disconnected' dfu
 check "after transfer errors and a disconnect, the flash resumes when the drone is back" \
   says "Flashed and verified" 0 "$cfdfu" flash big.bin --no-leave --wait 60
 wait $!
-check "the image is complete" "$cfdfu" verify big.bin
+check "the drone contains the complete image" "$cfdfu" verify big.bin
 stop
 
 echo "== a drone that stops answering"
@@ -60,45 +61,45 @@ start restarting 0483:5740
 check "--require-boot fails if the drone keeps restarting" says "keeps restarting" 76 "$cfdfu" flash new.bin --require-boot
 stop
 start dark 0483:5740
-check "a drone that stays dark counts as flashed, with one instruction" says "normal with this chip's boot ROM" 0 "$cfdfu" flash new.bin
+check "a drone that stays dark is reported as flashed, with an explanation" says "normal with this chip's boot ROM" 0 "$cfdfu" flash new.bin
 stop
 start dark 0483:5740
 check "with --leave-by-reset the drone starts" says "Crazyflie is running 2026.08" 0 "$cfdfu" flash new.bin --leave-by-reset --require-boot
 stop
 
-echo "== what the drone says of itself"
+echo "== the self-test and the console"
 start bad-deck 0483:5740
-check "identify names the part that fails its self-test" says "failed: the deck bcFlow2" 0 "$cfdfu" identify
+check "identify names the part that fails the self-test" says "failed: the deck bcFlow2" 0 "$cfdfu" identify
 check "a failed self-test is reported after a flash" says "self-test failed: the deck bcFlow2" 76 "$cfdfu" flash new.bin --require-boot
-check "and in JSON" says '"self_test":"failed"' 0 "$cfdfu" flash new.bin --full --json
+check "a failed self-test is reported in JSON" says '"self_test":"failed"' 0 "$cfdfu" flash new.bin --full --json
 stop
 start asserting 0483:5740
-check "a failed assertion is reported with its place" says "stabilizer.c:245" 76 "$cfdfu" flash new.bin --require-boot
+check "a failed assertion is reported with its file and line" says "stabilizer.c:245" 76 "$cfdfu" flash new.bin --require-boot
 stop
 start healthy 0483:5740
 "$cfdfu" console 0<&- >console.log 2>&1 &
 console=$!
 check "the console shows what the drone has printed" shows console.log "Self test passed"
-check "beside the console, the drone is flashed" says "Flashed and verified" 0 "$cfdfu" flash new.bin
+check "a drone is flashed while its console is being read" says "Flashed and verified" 0 "$cfdfu" flash new.bin
 echo unplug >&3
-check "the console waits for the drone" shows console.log "interrupted"
+check "the console reports that the drone was unplugged" shows console.log "interrupted"
 echo plug >&3
-check "and continues with its next start" shows console.log "Production release 2026.08"
-check "until the self-test" shows console.log "2026.08.*Self test passed"
+check "the console continues when the drone starts again" shows console.log "Production release 2026.08"
+check "the console shows the self-test of the new firmware" shows console.log "2026.08.*Self test passed"
 kill -INT $console
 wait $console
-check "Ctrl-C is its normal end" [ $? -eq 0 ]
+check "after Ctrl-C, the console exits with 0" [ $? -eq 0 ]
 echo link >&3
-check "and the link is back with the radio" shows sim.log "link to USB [0-9]+, to the radio [0-9]+, given back"
+check "the console switches the link back to the radio" shows sim.log "link to USB [0-9]+, to the radio [0-9]+, given back"
 stop
 
-# This machine has no network.
+# The VM has no network.
 echo "== without a network"
-check "a release cannot be fetched" says "api.github.com cannot be reached" 66 "$cfdfu" fetch 2026.08 --board cf2
-check "the advice is to fetch it elsewhere" grep -q "cfdfu fetch --to FOLDER" said
-check "no drone is touched for it" says "not kept on this computer" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
+check "fetch reports that the server cannot be reached" says "api.github.com cannot be reached" 66 "$cfdfu" fetch 2026.08 --board cf2
+check "the advice is to fetch the release on another computer" grep -q "cfdfu fetch --to FOLDER" said
+check "flash --offline reports that the release is not kept" says "not kept on this computer" 66 "$cfdfu" flash --release 2026.08 --board cf2 --offline
 mkdir -p stick/crazyflie-release
-check "a folder without releases is no source" says "not kept" 66 "$cfdfu" flash --release latest --board cf2 --from stick
+check "flash --from reports that the folder has no release" says "not kept" 66 "$cfdfu" flash --release latest --board cf2 --from stick
 
 echo "== boards that cannot be read"
 start nameless

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Measures the wall times of dfu-util and cfdfu, from exec to exit and without the wait for
-# the reboot, for the same jobs on the same simulated chip. Prints "ROW job|dfu-util|cfdfu" and
-# "SIZE bytes|dfu-util|cfdfu" for benches/speed, which adds the chip's own time. SIZES lists further image sizes in KiB.
+# the reboot, for the same jobs on the same simulated chip. Prints "ROW job|dfu-util|cfdfu", "SIZE bytes|dfu-util|cfdfu"
+# and "COST user system KiB" for benches/speed, which adds the chip's own time. SIZES lists further image sizes in KiB.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
@@ -11,7 +11,7 @@ full=1032192
 "$cfdfu" demo-image old.bin --size $size --version 2026.04
 "$cfdfu" demo-image full.bin --size $full
 "$cfdfu" demo-image full-old.bin --size $full --version 2026.04
-# Differs from new.bin in one byte of the last sector.
+# changed.bin differs from new.bin in one byte of the last sector.
 cp new.bin changed.bin && printf '\001' | dd of=changed.bin bs=1 seek=$((size - 1)) conv=notrunc status=none
 
 # dfu FILE and ours FILE OPTION…: flash with dfu-util and with cfdfu, and set `took` to the wall time.

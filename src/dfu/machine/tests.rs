@@ -5,8 +5,8 @@ use crate::dfu::quirks::{STANDARD, STM32F405_ROM};
 
 const BASE: Address = Address(0x0800_4000);
 
-/// A scripted answer of the device.
-enum Answer {
+/// A scripted answer from the device.
+enum ScriptedAnswer {
     /// bStatus, bwPollTimeout in ms, and bState.
     Status(u8, u8, State),
     State(State),
@@ -15,13 +15,13 @@ enum Answer {
     Fail(TransferError),
 }
 
-use Answer::{Ack, Data, Fail, State as Is, Status as St};
+use ScriptedAnswer::{Ack, Data, Fail, State as Is, Status as St};
 
 /// Runs one operation. Returns its steps as text, and its result.
 fn run(
     machine: &mut Machine,
     operation: Operation,
-    answers: Vec<Answer>,
+    answers: Vec<ScriptedAnswer>,
 ) -> (Vec<String>, Result<usize, DfuError>) {
     let mut steps = Vec::new();
     let mut answers = answers.into_iter();
@@ -65,11 +65,11 @@ fn run(
     }
 }
 
-fn busy() -> Answer {
+fn busy() -> ScriptedAnswer {
     St(0, 104, State::Dnbusy)
 }
 
-fn done() -> Answer {
+fn done() -> ScriptedAnswer {
     St(0, 0, State::DnloadIdle)
 }
 
@@ -95,24 +95,24 @@ fn the_first_error_of_the_rom_is_cleared_once_and_noted() {
     assert_eq!(machine.take_notes(), [Note::Cleared(Status::FIRMWARE)]);
 }
 
-/// In dfuDNLOAD-SYNC, a GETSTATUS would start the command that the earlier session had sent.
+/// In dfuDNLOAD-SYNC, a GETSTATUS would start the command that an earlier session had sent.
 #[test]
 fn a_pending_command_of_an_earlier_session_is_aborted_and_never_started() {
     let mut machine = Machine::new(0, 2048, STM32F405_ROM);
-    let free = || St(0, 0, State::DfuIdle);
-    let answers = vec![Fail(TransferError::Timeout), Is(State::DnloadSync), Ack, Is(State::DfuIdle), free()];
+    let idle = || St(0, 0, State::DfuIdle);
+    let answers = vec![Fail(TransferError::Timeout), Is(State::DnloadSync), Ack, Is(State::DfuIdle), idle()];
     let (steps, result) = run(&mut machine, Operation::TakeOver, answers);
     assert_eq!(steps, ["GETSTATE", "GETSTATE", "ABORT 0", "GETSTATE", "GETSTATUS"]);
     assert_eq!((result, machine.take_notes()), (Ok(0), vec![Note::Aborted(State::DnloadSync)]));
     // The machine gives up on a device that keeps the command pending or does not answer GETSTATE. If the device does
     // not support GETSTATE, the machine proceeds without it.
-    let mut answers: Vec<Answer> = (0..3).flat_map(|_| [Is(State::DnloadSync), Ack]).collect();
+    let mut answers: Vec<ScriptedAnswer> = (0..3).flat_map(|_| [Is(State::DnloadSync), Ack]).collect();
     answers.push(Is(State::DnloadSync));
     assert_eq!(run(&mut machine, Operation::TakeOver, answers).1, Err(DfuError::State(State::DnloadSync)));
     let lost = (0..4).map(|_| Fail(TransferError::Timeout)).collect();
     assert!(run(&mut machine, Operation::TakeOver, lost).1.is_err());
-    let mut stalled: Vec<Answer> = (0..4).map(|_| Fail(TransferError::Stall)).collect();
-    stalled.push(free());
+    let mut stalled: Vec<ScriptedAnswer> = (0..4).map(|_| Fail(TransferError::Stall)).collect();
+    stalled.push(idle());
     assert_eq!(run(&mut machine, Operation::TakeOver, stalled).1, Ok(0));
 }
 
@@ -158,11 +158,11 @@ fn a_run_of_blocks_sets_the_address_once_and_takes_three_transfers_per_block() {
 #[test]
 fn a_short_block_and_the_block_after_it_set_the_address() {
     let mut machine = ready(STM32F405_ROM);
-    let six = || vec![Ack, busy(), done(), Ack, busy(), done()];
-    run(&mut machine, write(BASE.0, 2048), six()).1.unwrap();
-    let (steps, _) = run(&mut machine, write(BASE.0 + 2048, 100), six());
+    let answers = || vec![Ack, busy(), done(), Ack, busy(), done()];
+    run(&mut machine, write(BASE.0, 2048), answers()).1.unwrap();
+    let (steps, _) = run(&mut machine, write(BASE.0 + 2048, 100), answers());
     assert_eq!((steps[0].as_str(), steps[3].as_str()), ("DNLOAD 0 set-address", "DNLOAD 2 100 bytes"));
-    let (steps, _) = run(&mut machine, write(BASE.0 + 2148, 2048), six());
+    let (steps, _) = run(&mut machine, write(BASE.0 + 2148, 2048), answers());
     assert_eq!(steps[0], "DNLOAD 0 set-address");
 }
 

@@ -1,5 +1,5 @@
 //! Random sequences of flashes, restores and undos, each interrupted at a random point, on a chip with small sectors.
-//! An undo must restore what the user last had running, or give the reason why it cannot.
+//! An undo must restore what the user last had running, or report why it cannot.
 
 use proptest::prelude::*;
 
@@ -75,8 +75,8 @@ impl ModelChip {
         plan.sectors().iter().map(compare).collect()
     }
 
-    /// Performs the work in order. Returns `false` if the work was interrupted. Every erase counts as 64 bytes of
-    /// effort.
+    /// Performs the work in order, up to `cut` bytes of it. Returns `false` if the work was interrupted. Every erase
+    /// counts as 64 bytes.
     fn perform(&mut self, plan: &Plan, work: &Work, cut: Option<usize>) -> bool {
         let mut effort = cut.unwrap_or(usize::MAX);
         for sector in &work.erase {
@@ -110,10 +110,10 @@ struct ModelMemory {
     /// The last complete content of each part before its last change. `None` if no copy was to be kept.
     before: Both<Option<Vec<u8>>>,
     /// The content of each part before a change, if an earlier completed change had written exactly this content.
-    literal: Both<Option<Vec<u8>>>,
+    rewritten: Both<Option<Vec<u8>>>,
     /// The content of each part after every change that completed.
     whole: Both<Vec<Vec<u8>>>,
-    /// Which parts an interrupted change has left incomplete.
+    /// Which parts are incomplete after an interrupted change.
     broken: Both<bool>,
     /// Which parts the last change wrote to.
     changed: Both<bool>,
@@ -131,12 +131,12 @@ impl ModelMemory {
             self.before = [None, None];
         }
         for n in (0..2).filter(|n| self.changed[*n]) {
-            let there = parts(flash)[n];
+            let content = parts(flash)[n];
             if keep && !self.broken[n] {
-                self.before[n] = Some(there.to_vec());
+                self.before[n] = Some(content.to_vec());
             }
-            if self.whole[n].iter().any(|it| it == there) {
-                self.literal[n] = Some(there.to_vec());
+            if self.whole[n].iter().any(|it| it == content) {
+                self.rewritten[n] = Some(content.to_vec());
             }
         }
         // There are no partial copies.
@@ -237,11 +237,11 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
         let sectors = Span::between(span.0, last.end()).unwrap();
         memory.change(sectors, &was, keep);
         history = history.begin(plan.pieces(), keep.then_some(&before), change);
-        let whole = chip.perform(&plan, &work, cut);
+        let finished = chip.perform(&plan, &work, cut);
         for n in (0..2).filter(|n| memory.changed[*n]) {
-            memory.broken[n] = !whole;
+            memory.broken[n] = !finished;
         }
-        if !whole {
+        if !finished {
             memory.undoing = (change == Change::Undo).then(|| Box::new(goal));
             continue;
         }
@@ -251,10 +251,10 @@ fn run(actions: Vec<(Action, Option<usize>)>) {
         }
         if change == Change::Undo {
             for n in 0..2 {
-                let there = Some(parts(&chip.0)[n]);
-                let is_back = goal.before[n].as_deref() == there || goal.literal[n].as_deref() == there;
-                let is_left_alone = !goal.changed[n] && parts(&was)[n] == parts(&chip.0)[n];
-                assert!(is_back || is_left_alone, "part {n}: the undo restored something else");
+                let now = Some(parts(&chip.0)[n]);
+                let is_back = goal.before[n].as_deref() == now || goal.rewritten[n].as_deref() == now;
+                let is_unchanged = !goal.changed[n] && parts(&was)[n] == parts(&chip.0)[n];
+                assert!(is_back || is_unchanged, "part {n}: the undo restored something else");
             }
         }
     }

@@ -151,7 +151,7 @@ fn a_read_protected_chip_gives_err_vendor() {
 }
 
 #[test]
-fn a_power_cut_leaves_the_operation_half_done() {
+fn a_power_cut_stops_an_operation_halfway() {
     let mut chip = Chip::new();
     chip.memory.flash.place(0x0800_4000, &[0x12; 0x4000]);
     chip.out(1, 0, &[0x41, 0, 0x40, 0, 8]);
