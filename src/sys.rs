@@ -35,3 +35,15 @@ impl Bus for NoUsb {
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
+
+/// The version with the git revision and the features, as in `0.2.0 (1f2e3d4c5b, releases, vendored libusb)`.
+pub(crate) fn version() -> String {
+    let features = [
+        cfg!(feature = "releases").then_some("releases"),
+        cfg!(feature = "vendored").then_some("vendored libusb"),
+    ];
+    let revision = Some(env!("CFDFU_REVISION")).filter(|revision| !revision.is_empty());
+    let details: Vec<&str> = revision.into_iter().chain(features.into_iter().flatten()).collect();
+    let version = env!("CARGO_PKG_VERSION");
+    if details.is_empty() { version.to_owned() } else { format!("{version} ({})", details.join(", ")) }
+}

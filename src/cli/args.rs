@@ -24,7 +24,7 @@ const STYLES: Styles =
 /// Flash, recover and inspect a Bitcraze Crazyflie over USB DFU.
 #[derive(Debug, Parser)]
 #[command(override_usage = "cfdfu [OPTIONS] [IMAGE]\n       cfdfu [OPTIONS] COMMAND")]
-#[command(name = "cfdfu", version, styles = STYLES, max_term_width = 100, after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
+#[command(name = "cfdfu", version = crate::sys::version(), styles = STYLES, max_term_width = 100, after_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
 pub(super) struct Args {
     /// Open the interface with this image selected
     pub(super) image: Option<PathBuf>,

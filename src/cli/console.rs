@@ -493,7 +493,8 @@ impl Console {
             for line in lines {
                 self.line(&format!("{:21}{line}", ""));
             }
-            for line in wrapped(remedy, self.width.saturating_sub(6)) {
+            let remedy = wrapped(remedy, self.width.saturating_sub(6)).into_iter();
+            for line in remedy.filter(|line| !line.is_empty()) {
                 self.line(&format!("      {line}"));
             }
         }

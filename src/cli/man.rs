@@ -55,7 +55,7 @@ const DATE: &str = "2026-11-29";
 pub(super) fn page(mut command: Command) -> String {
     command.build();
     let mut page = String::new();
-    let version = command.get_version().unwrap_or_default();
+    let version = env!("CARGO_PKG_VERSION");
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let _ = writeln!(page, ".TH CFDFU 1 {DATE} \"cfdfu {version}\" \"User Commands\"");
     let _ = writeln!(page, ".SH NAME\ncfdfu \\- {}", escape(&about));

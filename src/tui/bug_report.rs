@@ -22,12 +22,8 @@ pub(super) fn save(record: &StateDir, app: &App) -> io::Result<PathBuf> {
 }
 
 fn text(app: &App) -> String {
-    let mut text = format!(
-        "cfdfu {} on {} {}\n\n",
-        env!("CARGO_PKG_VERSION"),
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    );
+    let mut text =
+        format!("cfdfu {} on {} {}\n\n", crate::sys::version(), std::env::consts::OS, std::env::consts::ARCH);
     let device = app.facts().and_then(|facts| facts.device.as_ref());
     // Writing to a string cannot fail.
     let _ = writeln!(text, "demo: {:?}\nbus: {:?}\ndevice: {:?}", app.demo, app.devices.bus, device);

@@ -354,6 +354,8 @@ fn doctor_reports_its_findings_and_their_remedies() {
         let drone = ran.objects().into_iter().find(|object| object["name"] == "drone").unwrap();
         (ran.code, drone)
     };
+    let text = folder.run("doctor --demo").done();
+    assert!(text.lines().all(|line| !line.trim().is_empty()), "{text}");
     let (code, drone) = doctor("relatives");
     assert_eq!((code, &drone["verdict"]), (69, &json!("bad")));
     assert!(drone["found"].as_str().unwrap().contains("a Crazyradio on port 1-1"), "{drone}");

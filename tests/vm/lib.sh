@@ -8,7 +8,9 @@ work=/dev/shm/$(basename "$0" .sh)
 cfdfu=/dev/shm/bin/cfdfu
 # This pipe is always empty: reading from it with a time limit is a pause that starts no program.
 [ -p /dev/shm/never ] || mkfifo /dev/shm/never
-mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/release/cfdfu" "$cfdfu" && cd "$work" || exit 1
+# The static program of packaging/wheel, or that of `cargo build --release`, whichever is newer.
+newest=$(cd "$here/../../target" && ls -t {x86_64-unknown-linux-musl/,}release/cfdfu 2>/dev/null | head -1)
+mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/$newest" "$cfdfu" && cd "$work" || exit 1
 passed=0
 failed=0
 

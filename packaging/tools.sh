@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# Sourced by the scripts here. Installs the tools that build for other systems below target/tools, from PyPI: maturin
+# makes wheels, and zig is a C compiler and linker for every Linux. Needs python3 with venv.
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." || exit 1
+if ! [ -x target/tools/python/bin/cargo-zigbuild ]; then
+  python3 -m venv target/tools/python
+  target/tools/python/bin/pip install --quiet --disable-pip-version-check --requirement packaging/tools.txt
+fi
+export PATH=$PWD/target/tools/python/bin:$PATH
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+# All times in the files that are made here, so that the same commit makes the same bytes.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
+# Paths of this computer do not belong in the program.
+export RUSTFLAGS="--remap-path-prefix=$PWD=cfdfu --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+dist=target/dist
+mkdir -p $dist
+
+linux_x86=x86_64-unknown-linux-musl
+linux_arm=aarch64-unknown-linux-musl
+windows=x86_64-pc-windows-gnu
+
+# binary TARGET PROFILE: the path of the program.
+binary() {
+  local suffix=
+  [ "$1" = $windows ] && suffix=.exe
+  echo "target/$1/$2/cfdfu$suffix"
+}
