@@ -22,7 +22,7 @@ const ENTERING_PER_HUB: usize = 4;
 const ENTERING_PER_CONTROLLER: usize = 8;
 /// The batch starts once no drone has appeared or disappeared for this long.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long to wait for the drones of `--expect`.
+/// How long `--expect` waits for its drones.
 const EXPECT: Duration = Duration::from_secs(10);
 /// The number of jobs after which the batch stops if all of them failed in the same way: the fault is then not in the
 /// drones.
@@ -125,7 +125,7 @@ pub struct Row {
     pub report: Option<Box<Report>>,
     /// The report of the job that lost the drone.
     lost: Option<Box<Report>>,
-    /// The drone runs, or does not have to.
+    /// The drone is running, or the policy does not require it.
     runs: bool,
     /// For a station: since when the drone has been away.
     away: Option<Duration>,
@@ -303,7 +303,7 @@ impl Fleet {
         effects
     }
 
-    /// Whether the drone may take part in a station. A serial number that matches in only one mode may belong to
+    /// Whether the drone may be flashed by a station. A serial number that matches in only one mode may belong to
     /// another drone.
     fn takes_part(&self, device: &Device) -> bool {
         let selected = &self.policy.selected;
@@ -630,7 +630,7 @@ impl Fleet {
     /// Whether the first jobs all failed in the same way, and others have not started.
     fn failed_alike(&self) -> bool {
         let ended: Vec<&Row> = self.rows.iter().filter(|row| row.is_final()).collect();
-        // A drone without a copy to restore does not point to a common fault.
+        // A drone without a backup to undo from does not indicate a common cause.
         let kinds = ended.iter().filter_map(|row| row.problem_kind());
         let kinds: Vec<_> = kinds.filter(|kind| *kind != report::ProblemKind::NoCopy).collect();
         self.policy.station.is_none()
@@ -884,7 +884,7 @@ impl Row {
     }
 
     /// Whether the drone was unplugged after its job, so that another one may take its port.
-    pub(crate) fn has_left(&self) -> bool {
+    pub(crate) fn was_unplugged(&self) -> bool {
         self.freed
     }
 
@@ -939,7 +939,7 @@ fn is_not_found(kind: &FailureKind) -> bool {
     )
 }
 
-/// Whether two serial numbers can only belong to one drone: both are the full number of a running drone.
+/// Whether two serial numbers must belong to the same drone: both are the full number of a running drone.
 fn is_certainly_same(one: &str, other: &str) -> bool {
     one.len() == 24 && other.len() == 24 && crazyflie::is_same_serial(one, other)
 }

@@ -27,7 +27,7 @@ mod startup;
 
 pub use digest::Sha256;
 pub use loader::Loader;
-use release::{Loose, Packing, Release};
+use release::{ArchiveContent, LooseFile, ReleaseFirmware};
 
 pub use recognise::{BoardKind, Content, Firmware, WholeFlash};
 pub(crate) use startup::Extent;
@@ -238,13 +238,13 @@ impl Image {
 
     fn from_zip(bytes: &[u8]) -> Result<Image, ImageError> {
         let image = match release::parse(bytes, IMAGE_MAX)? {
-            Packing::Release(release) => Image::from_release(release)?,
-            Packing::Loose(files) => Image::from_loose_files(files)?,
+            ArchiveContent::Release(release) => Image::from_release(release)?,
+            ArchiveContent::LooseFiles(files) => Image::from_loose_files(files)?,
         };
         Ok(Image { format: Format::Zip, ..image })
     }
 
-    fn from_release(release: Release) -> Result<Image, ImageError> {
+    fn from_release(release: ReleaseFirmware) -> Result<Image, ImageError> {
         if release::is_zip(&release.file) {
             return Err(release::ReleaseDefect::Nested(release.name).into());
         }
@@ -263,11 +263,11 @@ impl Image {
     }
 
     /// Finds the only firmware in an archive without a manifest. CI builds often contain it in several formats.
-    fn from_loose_files(files: Vec<Loose>) -> Result<Image, ImageError> {
+    fn from_loose_files(files: Vec<LooseFile>) -> Result<Image, ImageError> {
         let mut found: Vec<(String, Image)> = Vec::new();
         let mut others = Vec::new();
         let mut nested = None;
-        for Loose { name, bytes } in files {
+        for LooseFile { name, bytes } in files {
             if release::is_zip(&bytes) {
                 nested = nested.or(Some(name));
                 continue;

@@ -63,7 +63,7 @@ pub enum Comparison {
 /// 2. Write and verify everything except the commit words.
 /// 3. Write and verify the commit words, the bootloader's before the firmware's.
 ///
-/// With any other order, after a disconnect at the wrong moment the drone would start incomplete firmware and crash.
+/// In any other order, a disconnect at the wrong moment would make the drone start incomplete firmware and crash.
 /// With this order, the bootloader finds no firmware and waits for an update instead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
@@ -170,7 +170,7 @@ impl Plan {
         })
     }
 
-    /// Whether the job may change the bootloader's sector.
+    /// What the job is for: a restore may change the bootloader's sector, a flash may not.
     pub(crate) fn purpose(&self) -> Purpose {
         self.purpose
     }

@@ -31,7 +31,7 @@ pub struct Devices {
     pub map: SectorMap,
 }
 
-/// What the last background identify found out and a flash does not change.
+/// Identified properties that a flash does not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LastingFacts {
     device: Device,
@@ -136,7 +136,7 @@ impl Devices {
         found.map(|at| at.is_some())
     }
 
-    /// Whether a background identify is running, to which the worker's events then belong.
+    /// Whether a background identify is running. If so, the worker's events belong to it.
     pub fn is_identifying(&self) -> bool {
         self.identified.as_ref().is_some_and(|it| it.is_under_way)
     }

@@ -98,7 +98,7 @@ pub(crate) enum BatchAction {
     StopRow,
     /// Run the job of the selected row once more.
     Again,
-    /// Wait for drones that are plugged in from now on.
+    /// Wait for more drones, which are flashed as they are plugged in.
     KeepGoing,
     /// Open the selected row: its running job, or the outcome of that job.
     Open,
@@ -112,12 +112,12 @@ pub(crate) enum ReleasesAction {
     Close,
     /// Ask GitHub for the list.
     List,
-    /// Take the file of the selected release.
+    /// Select the file of the selected release, and download it if needed.
     File,
     NextPlatform,
     /// Show or hide pre-releases.
     ShowPre,
-    /// Give up the running request.
+    /// Cancel the running request.
     Stop,
 }
 
@@ -378,7 +378,7 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     }
     // A restore starts the wizard if no drone is found.
     if goal == Goal::Flash && app.devices.list().is_empty() {
-        return Some("no Crazyflie found. Won't start? Press r".to_owned());
+        return Some("no Crazyflie found. If yours does not start, press r".to_owned());
     }
     None
 }
@@ -455,7 +455,8 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
         if can_repeat {
             let keys = [Key::Char('r'), Key::Char('t')];
             let again = row(&keys, "r", "again", Action::Batch(BatchAction::Again));
-            let why_not = selected.is_some_and(Row::has_left).then(|| "the drone was unplugged".to_owned());
+            let why_not =
+                selected.is_some_and(Row::was_unplugged).then(|| "the drone was unplugged".to_owned());
             rows.push(Binding { why_not, ..again });
         }
         if view.fleet.station().is_none() && !view.stopping {
@@ -513,7 +514,7 @@ fn in_releases(app: &App, view: &ReleasesView) -> Vec<Binding> {
         (Request::Nothing, Some(_)) => {
             let file = view.file(board);
             let is_kept = file.as_ref().is_ok_and(|(release, asset)| view.is_kept(release, asset));
-            let label = if is_kept { "take it" } else { "download" };
+            let label = if is_kept { "use it" } else { "download" };
             let take = on_page(&[Key::Enter, Key::Right], "Enter", label, ReleasesAction::File);
             rows.push(Binding { why_not: file.err(), ..take });
         }

@@ -32,7 +32,7 @@ pub struct ReleasesView {
     pub platform: Option<String>,
 }
 
-/// The request that has not been answered yet.
+/// The pending request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     Nothing,
@@ -88,9 +88,9 @@ pub enum ReleasesEffect {
     List(Repo),
     /// A file of the release with this tag.
     File(String, Part),
-    /// The same from this computer alone.
+    /// The same file, from this computer only.
     KeptFile(String, Part),
-    /// Give up the last request.
+    /// Cancel the last request.
     Stop,
 }
 

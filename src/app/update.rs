@@ -149,7 +149,7 @@ fn on_end(app: &mut App, ended: Ended) -> Vec<Effect> {
 const DOUBLE_PRESS: Duration = Duration::from_millis(500);
 
 /// No overlay has more rows than this.
-const OVER_ROWS: usize = 200;
+const OVERLAY_ROWS_MAX: usize = 200;
 
 fn on_key(app: &mut App, key: &Key) -> Vec<Effect> {
     if app.over.is_none() {
@@ -318,6 +318,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::Batch(action) => batch::act(app, action),
         Action::CopyCommand => {
             let command = command_line::command_line(app);
+            // Sent, not copied: a terminal need not answer, and may ignore the request.
             app.notify(format!("Sent to your clipboard: {command}"));
             vec![Effect::Copy(command)]
         }
@@ -357,7 +358,7 @@ fn move_selection(app: &mut App, by: isize) -> Vec<Effect> {
             return Vec::new();
         }
         Some(_) => {
-            app.overlay_scroll = app.overlay_scroll.saturating_add_signed(by).min(OVER_ROWS);
+            app.overlay_scroll = app.overlay_scroll.saturating_add_signed(by).min(OVERLAY_ROWS_MAX);
             return Vec::new();
         }
         None => {}
@@ -470,7 +471,7 @@ fn tick(app: &mut App) -> Vec<Effect> {
     }
     let mut effects = job::wizard_moved(app, Wizard::tick);
     effects.extend(batch::apply(app, FleetMsg::Tick));
-    // The wizard has seen no new device. A running drone that was plugged in all along still counts as booted.
+    // The wizard sees only changes on the bus. A drone that has been running all along has started, too, so pass on the current bus.
     if wizard_step(app) == Some(WizardStep::AskLeds) {
         effects.extend(job::wizard_sees_bus(app));
     }

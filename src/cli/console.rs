@@ -55,7 +55,7 @@ pub(super) struct Console {
     serials: Vec<String>,
     /// A bar for each drone of a batch.
     bars: Option<(MultiProgress, Vec<ProgressBar>)>,
-    /// The progress bar of a phase or, without a phase, of a download, or the timer of a wait.
+    /// The bar on the screen: with a phase, its progress; without one, a download or the timer of a wait.
     bar: Option<(Option<Phase>, ProgressBar)>,
     /// The contents of the bootloader's sector, if the job does not write it.
     loader: Option<Loader>,
@@ -297,7 +297,7 @@ impl Console {
         self.loader = preview.loader;
         match &preview.firmware {
             Some(Content::Firmware(firmware)) => self.line(&format!("On the drone: {firmware}")),
-            Some(_) => self.line("On the drone: not a Crazyflie firmware"),
+            Some(_) => self.line("On the drone: not Crazyflie firmware"),
             None => {}
         }
         if let Some(change) = preview.platform_change {
@@ -308,7 +308,7 @@ impl Console {
         }
     }
 
-    /// Prints a line of the drone's console with its time, and what the line means if it reports an error.
+    /// Prints a line of the drone's console with its time.
     fn console_line(&mut self, at: Duration, line: &ConsoleLine) {
         let seconds = (at.as_secs_f64() * 1000.0).round() / 1000.0;
         self.object(&Object::Console { seconds, text: &line.text, cut: line.cut });
@@ -748,7 +748,7 @@ impl Console {
         }
     }
 
-    /// Wraps a text for the terminal, which indents it by `indent` columns. Without a terminal, the text stays on one
+    /// Wraps text for the terminal. The caller indents each line by `indent` columns. Without a terminal, the text stays on one
     /// line, for `grep`.
     fn on_screen(&self, text: &str, indent: usize) -> Vec<String> {
         if self.live { wrapped(text, self.width.saturating_sub(indent)) } else { vec![text.to_owned()] }

@@ -11,7 +11,7 @@ use crate::flash::{Address, Segment};
 /// The first bytes of an ELF file.
 pub(super) const SIGNATURE: &[u8] = b"\x7fELF";
 
-/// Maximum number of program headers, and of sections. A firmware has three program headers and about twenty sections.
+/// Maximum number of program headers, and of sections. Crazyflie firmware has three program headers and about twenty sections.
 const HEADERS_MAX: usize = 1000;
 
 /// The page size, in bytes, to which the linker aligns segments.

@@ -153,7 +153,7 @@ impl Content {
     /// Identifies the content of a part of flash, ignoring the blank bytes at its end. `None` if all of it is blank.
     pub fn in_flash(bytes: &[u8]) -> Option<Content> {
         let written = without_blank_end(bytes);
-        (!written.is_empty()).then(|| recognise(written, &Origin::Flash { read: bytes.len() }).0)
+        (!written.is_empty()).then(|| recognise(written, &ReadFrom::Flash { read: bytes.len() }).0)
     }
 
     /// The value in the output of `inspect --json`.
@@ -168,8 +168,8 @@ impl Content {
     }
 }
 
-/// The origin of a program's bytes. A missing end looks different in a file and in flash.
-enum Origin<'a> {
+/// The read_from of a program's bytes. A missing end looks different in a file and in flash.
+enum ReadFrom<'a> {
     /// A file, with the gaps between its segments.
     File { gaps: &'a [Range<usize>] },
     /// Flash, of which `read` bytes were read before the blank bytes at the end were removed.
@@ -179,34 +179,36 @@ enum Origin<'a> {
 /// Identifies the bytes of an image file and checks whether the program in it is complete. `gaps` are the gaps between
 /// the segments of the file, if it has addresses.
 pub(super) fn classify(bytes: &[u8], gaps: &[Range<usize>]) -> (Content, Extent) {
-    recognise(bytes, &Origin::File { gaps })
+    recognise(bytes, &ReadFrom::File { gaps })
 }
 
-fn recognise(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
-    match whole_flash(bytes, origin) {
+fn recognise(bytes: &[u8], read_from: &ReadFrom<'_>) -> (Content, Extent) {
+    match whole_flash(bytes, read_from) {
         Some((whole, extent)) => (Content::WholeFlash(whole), extent),
-        None => program(bytes, origin),
+        None => program(bytes, read_from),
     }
 }
 
 /// Recognises a bootloader followed by firmware, and anything of exactly the size of the flash. The extent is that
 /// of the firmware.
-fn whole_flash(bytes: &[u8], origin: &Origin<'_>) -> Option<(WholeFlash, Extent)> {
+fn whole_flash(bytes: &[u8], read_from: &ReadFrom<'_>) -> Option<(WholeFlash, Extent)> {
     let (first, rest) = bytes.split_at_checked(LOADER_MAX)?;
-    let loader = program(first, &Origin::File { gaps: &[] }).0 == Content::Bootloader;
+    let loader = program(first, &ReadFrom::File { gaps: &[] }).0 == Content::Bootloader;
     let whole = rest.len() == FIRMWARE_MAX;
     if !loader && !whole {
         return None;
     }
     let after_loader = |at: usize| at.saturating_sub(LOADER_MAX);
-    let (content, extent) = match origin {
+    let (content, extent) = match read_from {
         // A copy of the flash: its blank end was never written, and is not padding.
-        Origin::File { .. } if whole => program(without_blank_end(rest), &Origin::Flash { read: rest.len() }),
-        Origin::File { gaps } => {
-            let gaps = gaps.iter().map(|gap| after_loader(gap.start)..after_loader(gap.end));
-            program(rest, &Origin::File { gaps: &gaps.collect::<Vec<_>>() })
+        ReadFrom::File { .. } if whole => {
+            program(without_blank_end(rest), &ReadFrom::Flash { read: rest.len() })
         }
-        Origin::Flash { read } => program(rest, &Origin::Flash { read: after_loader(*read) }),
+        ReadFrom::File { gaps } => {
+            let gaps = gaps.iter().map(|gap| after_loader(gap.start)..after_loader(gap.end));
+            program(rest, &ReadFrom::File { gaps: &gaps.collect::<Vec<_>>() })
+        }
+        ReadFrom::Flash { read } => program(rest, &ReadFrom::Flash { read: after_loader(*read) }),
     };
     let (firmware, extent) = match content {
         Content::Firmware(firmware) if firmware.link == FIRMWARE_BASE => (Some(firmware), extent),
@@ -222,20 +224,20 @@ fn without_blank_end(bytes: &[u8]) -> &[u8] {
 }
 
 /// Identifies a single program and checks whether it is complete.
-fn program(bytes: &[u8], origin: &Origin<'_>) -> (Content, Extent) {
+fn program(bytes: &[u8], read_from: &ReadFrom<'_>) -> (Content, Extent) {
     let unknown = |extent| (Content::Unknown { link: None }, extent);
     let Some(vectors) = Vectors::read(bytes) else { return unknown(Extent::Unknown) };
     if vectors.fit_nrf51() {
         return (Content::Radio, Extent::Unknown);
     }
     let Some(link) = vectors.link(bytes) else {
-        let is_file = matches!(origin, Origin::File { .. });
+        let is_file = matches!(read_from, ReadFrom::File { .. });
         return unknown(if is_file { vectors.extent(bytes.len()) } else { Extent::Unknown });
     };
     let copied = startup::copied(bytes, link, vectors.reset);
-    let extent = match origin {
-        Origin::File { gaps } => startup::of_file(&copied, bytes.len(), gaps),
-        Origin::Flash { read } => startup::in_flash(&copied, bytes.len(), *read),
+    let extent = match read_from {
+        ReadFrom::File { gaps } => startup::of_file(&copied, bytes.len(), gaps),
+        ReadFrom::Flash { read } => startup::in_flash(&copied, bytes.len(), *read),
     };
     if link == LOADER_BASE && bytes.len() <= LOADER_MAX && has_sector_table(bytes) {
         return (Content::Bootloader, extent);
@@ -293,7 +295,7 @@ impl Vectors {
         bases.find(|&base| self.starts_at(bytes, base)).or(Some(highest))
     }
 
-    /// Detects a Crazyflie firmware that ends before its last handler: the initial stack pointer is that of the
+    /// Detects Crazyflie firmware that ends before its last handler: the initial stack pointer is that of the
     /// linker script (crazyflie-firmware, `DEF_CLOAD.ld`), and all handlers are after the bootloader. `needs` is only
     /// a lower bound here, because the start-up code with the exact size may be missing.
     fn extent(&self, bytes: usize) -> Extent {
@@ -429,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_revision_boards_and_link_address_of_a_firmware_are_read() {
+    fn the_version_revision_boards_and_link_address_of_firmware_are_read() {
         let found = firmware(&cf2(0x0800_4000, 291_324));
         assert_eq!(found.version.as_deref(), Some("2026.04"));
         assert_eq!(found.revision.as_deref(), Some("992fe7c2e9b0"));
@@ -439,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn a_firmware_linked_for_the_address_of_the_bootloader_is_recognised() {
+    fn firmware_linked_for_the_bootloader_address_is_recognised() {
         assert_eq!(firmware(&cf2(0x0800_0000, 291_324)).link, LOADER_BASE);
     }
 

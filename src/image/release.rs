@@ -26,7 +26,7 @@ const LOOSE_MAX: u64 = 32 * 1024 * 1024;
 /// Maximum size of a manifest, in bytes. A manifest is about 3 kB long.
 const MANIFEST_MAX: u64 = 256 * 1024;
 const OTHERS_MAX: usize = 20;
-/// Longer texts in the manifest are truncated for display.
+/// Longer strings from the archive are truncated for display.
 const TEXT_MAX: usize = 60;
 
 /// A defect in a zip archive.
@@ -36,7 +36,7 @@ pub enum ReleaseDefect {
     Archive(String),
     #[error("it contains {0} files, more than any release")]
     TooManyFiles(usize),
-    #[error("its file {0} is another zip archive")]
+    #[error("it contains another zip archive, {0}")]
     Nested(String),
     /// Neither a manifest nor firmware, with a description of each file.
     #[error("it has no manifest.json and contains no firmware{}", explained(.0))]
@@ -55,7 +55,7 @@ pub enum ReleaseDefect {
     Several(String),
     #[error("its manifest lists {0}, which is not in the archive")]
     Missing(String),
-    #[error("its file {0} is larger than the Crazyflie's flash")]
+    #[error("{0} in it is larger than the Crazyflie's flash")]
     TooLarge(String),
 }
 
@@ -68,20 +68,20 @@ fn explained(others: &[String]) -> String {
 }
 
 /// The content of a zip archive.
-pub(super) enum Packing {
+pub(super) enum ArchiveContent {
     /// A release with its manifest.
-    Release(Release),
-    Loose(Vec<Loose>),
+    Release(ReleaseFirmware),
+    LooseFiles(Vec<LooseFile>),
 }
 
 /// A file in an archive without a manifest.
-pub(super) struct Loose {
+pub(super) struct LooseFile {
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
 }
 
 /// The firmware of a release.
-pub(super) struct Release {
+pub(super) struct ReleaseFirmware {
     /// The name of the file for the STM32.
     pub(super) name: String,
     /// The image file for the STM32.
@@ -94,7 +94,7 @@ pub(super) struct Release {
 }
 
 /// Parses an archive. The firmware that the manifest lists may have at most `max` bytes.
-pub(super) fn parse(bytes: &[u8], max: u64) -> Result<Packing, ReleaseDefect> {
+pub(super) fn parse(bytes: &[u8], max: u64) -> Result<ArchiveContent, ReleaseDefect> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| damaged(&error))?;
     if archive.len() > FILES_MAX {
         return Err(ReleaseDefect::TooManyFiles(archive.len()));
@@ -103,7 +103,7 @@ pub(super) fn parse(bytes: &[u8], max: u64) -> Result<Packing, ReleaseDefect> {
     let names = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned()));
     let manifests: Vec<String> = names.filter(|name| name.rsplit('/').next() == Some(MANIFEST)).collect();
     let name = match manifests.as_slice() {
-        [] => return loose(&mut archive).map(Packing::Loose),
+        [] => return read_loose_files(&mut archive).map(ArchiveContent::LooseFiles),
         [name] => name.clone(),
         many => return Err(ReleaseDefect::Manifest(format!("there are {} manifests", many.len()))),
     };
@@ -150,18 +150,18 @@ pub(super) fn parse(bytes: &[u8], max: u64) -> Result<Packing, ReleaseDefect> {
     };
     let name = format!("{folder}{file}");
     let file = read(&mut archive, &name, max)?.ok_or_else(|| ReleaseDefect::TooLarge(shown(&name)))?;
-    Ok(Packing::Release(Release { name: shown(&name), file, platform, others }))
+    Ok(ArchiveContent::Release(ReleaseFirmware { name: shown(&name), file, platform, others }))
 }
 
 /// All files of an archive without a manifest, except those in which macOS stores file attributes.
-fn loose(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose>, ReleaseDefect> {
+fn read_loose_files(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<LooseFile>, ReleaseDefect> {
     let names: Vec<String> = archive.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
     let mut room = LOOSE_MAX;
     let mut files = Vec::new();
     for name in names.iter().filter(|name| !name.ends_with('/') && !name.starts_with("__MACOSX/")) {
         let bytes = read(archive, name, room)?.ok_or(ReleaseDefect::TooLargeInTotal)?;
         room -= bytes.len() as u64;
-        files.push(Loose { name: shown(name), bytes });
+        files.push(LooseFile { name: shown(name), bytes });
     }
     Ok(files)
 }

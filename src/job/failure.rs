@@ -58,7 +58,7 @@ pub enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DroneState {
     Untouched,
-    /// Its flash is unchanged, but it was running before and is now in DFU mode, or dark.
+    /// Its flash is unchanged, but it was running before and is now in DFU mode, or no LED is lit.
     Stopped,
     /// It has no complete firmware, and its bootloader detects that and waits for another flash.
     WithoutFirmware,
@@ -138,7 +138,7 @@ pub enum FailureKind {
     UnknownBoard { boards: Vec<String> },
     /// Probably another board with the same chip, whose contents a flash would destroy.
     #[error(
-        "this does not look like a Crazyflie: its chip names no board, and its bootloader sector holds {}",
+        "this does not look like a Crazyflie: its OTP does not identify a board, and its bootloader sector holds {}",
         loader.instead()
     )]
     NotACrazyflie { loader: Loader },
@@ -148,7 +148,7 @@ pub enum FailureKind {
     /// There is no copy to restore.
     #[error("nothing to undo: {0}")]
     NothingToUndo(NoUndo),
-    /// What an undo would write is refused.
+    /// The backup failed a check, so it cannot be restored.
     #[error(transparent)]
     Refused(Box<Refusal>),
     /// A sector still holds its old contents after an erase. Checked only where the option bytes, which would show the

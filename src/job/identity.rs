@@ -35,7 +35,7 @@ impl DeviceInfo {
 /// What the memory of a drone in DFU mode shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The board from the OTP; `None` if the OTP could not be read or is in no known format.
+    /// The board from the OTP; `None` if the OTP could not be read or its format is not known.
     pub board: Option<Board>,
     /// The contents at 0x08000000; `None` if the chip is read-protected.
     pub loader: Option<Loader>,

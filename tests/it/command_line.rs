@@ -346,6 +346,19 @@ fn an_undo_of_a_drone_without_a_serial_number_fails() {
     assert!(code == 74 && err.contains("could not be read"), "{code}: {err}");
 }
 
+/// A bug report says what was built, and from what.
+#[test]
+fn the_version_names_the_revision_and_the_features() {
+    let out = Folder::new().run("--version").done();
+    let rest = out
+        .strip_prefix(concat!("cfdfu ", env!("CARGO_PKG_VERSION"), " ("))
+        .unwrap_or_else(|| panic!("{out}"));
+    let words: Vec<&str> = rest.trim_end().trim_end_matches(')').split(", ").collect();
+    let (revision, features) = words.split_first().unwrap();
+    assert!(revision.len() == 10 && revision.chars().all(|c| c.is_ascii_hexdigit()), "{out}");
+    assert_eq!(features, ["releases", "vendored libusb"]);
+}
+
 #[test]
 fn doctor_reports_its_findings_and_their_remedies() {
     let folder = Folder::with_image();

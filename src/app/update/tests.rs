@@ -82,7 +82,7 @@ fn the_marked_goal_depends_on_what_is_plugged_in() {
 }
 
 #[test]
-fn a_drone_is_identified_once_and_a_missing_bootloader_marks_the_restore() {
+fn a_drone_is_identified_once_and_restore_is_suggested_if_its_bootloader_is_missing() {
     let mut app = App::new(None);
     let plugged_in = Msg::Bus(BusState::Devices(vec![device(1)]));
     let effects = update(&mut app, Duration::ZERO, plugged_in.clone());
@@ -206,7 +206,7 @@ fn working() -> App {
 }
 
 #[test]
-fn no_key_stops_a_writing_job_without_asking() {
+fn no_key_stops_a_job_that_is_writing_without_asking() {
     for key in [Key::Char('q'), Key::CtrlC] {
         let mut app = working();
         assert_eq!(press(&mut app, key), []);
