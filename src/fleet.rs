@@ -26,7 +26,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 const EXPECT: Duration = Duration::from_secs(10);
 /// The number of jobs after which the batch stops if all of them failed in the same way: the fault is then not in the
 /// drones.
-const ALIKE: usize = 3;
+const SAME_FAILURE_LIMIT: usize = 3;
 
 /// What a batch does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,10 +83,10 @@ pub enum FleetMsg {
     /// Stop this row's job at its next safe point.
     StopRow(usize),
     /// Run this row's job again. Ignored unless it has ended.
-    Again(usize),
+    Rerun(usize),
     /// Continue as a station: flash every drone that is plugged in from now on. The devices are those already on the
     /// bus.
-    KeepGoing(Vec<Device>),
+    WaitForMore(Vec<Device>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub enum FleetEffect {
     /// The state of this row has changed.
     Show(usize),
     /// A station found a drone that is already done.
-    DoneAlready(Device),
+    AlreadyDone(Device),
     /// The remaining jobs are not started: the first ones all failed in the same way.
     Paused,
     /// All rows are final.
@@ -266,7 +266,7 @@ impl Fleet {
     }
 
     pub fn update(&mut self, now: Duration, msg: FleetMsg) -> Vec<FleetEffect> {
-        if self.stage == FleetStage::Over && !matches!(msg, FleetMsg::Again(_) | FleetMsg::KeepGoing(_)) {
+        if self.stage == FleetStage::Over && !matches!(msg, FleetMsg::Rerun(_) | FleetMsg::WaitForMore(_)) {
             return Vec::new();
         }
         let mut effects = match msg {
@@ -282,11 +282,11 @@ impl Fleet {
             FleetMsg::Stop => self.stop(now, FleetEffect::Cancel),
             FleetMsg::HangUp => self.stop(now, FleetEffect::CancelIfUntouched),
             FleetMsg::StopRow(id) => self.stop_row(now, id),
-            FleetMsg::Again(id) => self.again(id),
-            FleetMsg::KeepGoing(devices) => self.keep_going(now, &devices),
+            FleetMsg::Rerun(id) => self.rerun_row(id),
+            FleetMsg::WaitForMore(devices) => self.keep_going(now, &devices),
         };
         if self.stage == FleetStage::Gathering {
-            effects.extend(self.gather(now));
+            effects.extend(self.start_batch_if_ready(now));
         }
         if self.stage == FleetStage::Running {
             effects.extend(self.start_next(now));
@@ -359,7 +359,7 @@ impl Fleet {
             }
             if self.is_done(device) {
                 if self.noted.insert(enumeration(device)) {
-                    effects.push(FleetEffect::DoneAlready(device.clone()));
+                    effects.push(FleetEffect::AlreadyDone(device.clone()));
                 }
                 continue;
             }
@@ -402,7 +402,7 @@ impl Fleet {
 
     /// For a station: whether this row's job adds a drone to those that hold the image. A drone that is plugged in
     /// again is counted once.
-    fn is_one_more(&self, id: usize) -> bool {
+    fn adds_to_count(&self, id: usize) -> bool {
         let row = &self.rows[id];
         let earlier =
             self.rows.iter().enumerate().any(|(n, it)| n != id && it.succeeded() && it.is(&row.device));
@@ -430,7 +430,7 @@ impl Fleet {
     }
 
     /// Starts the batch once all expected drones are plugged in, or the bus is quiet.
-    fn gather(&mut self, now: Duration) -> Vec<FleetEffect> {
+    fn start_batch_if_ready(&mut self, now: Duration) -> Vec<FleetEffect> {
         let Policy { expect, wait, .. } = self.policy;
         let Some(began) = self.began else { return Vec::new() };
         let quiet = now.saturating_sub(self.changed) >= SETTLE;
@@ -513,7 +513,7 @@ impl Fleet {
             if self.policy.station.is_some() && self.is_done(&self.rows[id].device) {
                 let row = &mut self.rows[id];
                 (row.state, row.ended) = (RowState::Ended(End::Cancelled), Some(now));
-                effects.push(FleetEffect::DoneAlready(row.device.clone()));
+                effects.push(FleetEffect::AlreadyDone(row.device.clone()));
                 continue;
             }
             let row = &mut self.rows[id];
@@ -617,7 +617,7 @@ impl Fleet {
         (row.report, row.ended) = (Some(report), Some(now));
         // A drone counts as unplugged only after it has been away for a while; this one may be restarting.
         row.away = Some(now);
-        self.done += usize::from(self.is_one_more(id));
+        self.done += usize::from(self.adds_to_count(id));
         let mut effects = vec![FleetEffect::Show(id)];
         if !self.stopped && self.failed_alike() {
             self.stopped = true;
@@ -634,8 +634,8 @@ impl Fleet {
         let kinds = ended.iter().filter_map(|row| row.problem_kind());
         let kinds: Vec<_> = kinds.filter(|kind| *kind != report::ProblemKind::NoCopy).collect();
         self.policy.station.is_none()
-            && ended.len() == ALIKE
-            && kinds.len() == ALIKE
+            && ended.len() == SAME_FAILURE_LIMIT
+            && kinds.len() == SAME_FAILURE_LIMIT
             && kinds.iter().all(|kind| *kind == kinds[0])
             && self.rows.iter().any(|row| row.state == RowState::Queued)
     }
@@ -668,7 +668,7 @@ impl Fleet {
 
     /// Runs a row's job again, unless the drone has been unplugged or another row has an unfinished job on its port:
     /// otherwise the job would find a different drone.
-    fn again(&mut self, id: usize) -> Vec<FleetEffect> {
+    fn rerun_row(&mut self, id: usize) -> Vec<FleetEffect> {
         let Some(row) = self.rows.get(id).filter(|row| row.is_final() && !row.freed) else {
             return Vec::new();
         };
@@ -676,7 +676,7 @@ impl Fleet {
         if self.rows.iter().any(is_here) {
             return Vec::new();
         }
-        self.done -= usize::from(self.is_one_more(id)).min(self.done);
+        self.done -= usize::from(self.adds_to_count(id)).min(self.done);
         let device = self.rows[id].device.clone();
         self.rows[id] = Row::new(device);
         (self.stage, self.stopped) = (FleetStage::Running, false);

@@ -282,7 +282,7 @@ pub enum BoardCheck {
     /// The board could not be read.
     Unknown,
     /// There is no evidence that the device is a Crazyflie.
-    NoCrazyflie,
+    MaybeNotACrazyflie,
 }
 
 impl BoardCheck {

@@ -30,7 +30,7 @@ pub struct Plan {
     pieces: Arc<[Segment]>,
     sectors: Vec<PlannedSector>,
     /// The commit words of the image, in ascending order: see [`Work`].
-    heads: Vec<Span>,
+    commit_words: Vec<Span>,
 }
 
 /// A sector that the image intersects.
@@ -160,13 +160,13 @@ impl Plan {
                 return Err(PlanError::TouchesBootloader(filled[0]));
             }
         }
-        let heads = heads(&spans);
+        let commit_words = commit_words(&spans);
         Ok(Plan {
             purpose: approved.purpose(),
             bytes: approved.bytes(),
             pieces: pieces.into(),
             sectors,
-            heads,
+            commit_words,
         })
     }
 
@@ -208,8 +208,8 @@ impl Plan {
     pub fn work(&self, found: &[Comparison], block: u32) -> Work {
         let mut found = found.to_vec();
         found.resize(self.sectors.len(), Comparison::Differs);
-        for head in &self.heads {
-            let part: Vec<usize> = self.part_of(*head).collect();
+        for head in &self.commit_words {
+            let part: Vec<usize> = self.program_sectors(*head).collect();
             if part.iter().any(|&n| found[n] != Comparison::Same) {
                 let at = part.iter().find(|&&n| self.sectors[n].sector.span.contains(head.start()));
                 if let Some(&at) = at.filter(|&&at| found[at] == Comparison::Same) {
@@ -219,7 +219,7 @@ impl Plan {
         }
         let rewritten = |n: &usize| found[*n] != Comparison::Same;
         let sectors: Vec<usize> = (0..self.sectors.len()).filter(rewritten).collect();
-        let is_head = |span: Span| self.heads.iter().any(|head| span.contains(head.start()));
+        let is_head = |span: Span| self.commit_words.iter().any(|head| span.contains(head.start()));
 
         let mut erase: Vec<Sector> = sectors
             .iter()
@@ -234,19 +234,19 @@ impl Plan {
         let verify: Vec<Span> = sectors
             .iter()
             .flat_map(|&n| &self.sectors[n].filled)
-            .flat_map(|filled| without(*filled, &self.heads))
+            .flat_map(|filled| without(*filled, &self.commit_words))
             .collect();
         let blocks = verify.iter().flat_map(|span| span.blocks(block));
         let write = blocks.filter(|block| !is_blank(self.data(*block))).collect();
         let touched =
             |head: &&Span| sectors.iter().any(|&n| self.sectors[n].sector.span.contains(head.start()));
-        let commit = self.heads.iter().filter(touched).copied().collect();
+        let commit = self.commit_words.iter().filter(touched).copied().collect();
         Work { erase, write, verify, commit }
     }
 
     /// The indices of the sectors from the commit word `head` up to the next commit word.
-    fn part_of(&self, head: Span) -> impl Iterator<Item = usize> {
-        let end = self.heads.iter().map(|h| h.start()).filter(|&start| start > head.start()).min();
+    fn program_sectors(&self, head: Span) -> impl Iterator<Item = usize> {
+        let end = self.commit_words.iter().map(|h| h.start()).filter(|&start| start > head.start()).min();
         let is_in =
             move |span: Span| span.end() > head.start().wide() && end.is_none_or(|end| span.start() < end);
         (0..self.sectors.len()).filter(move |&n| is_in(self.sectors[n].sector.span))
@@ -266,21 +266,22 @@ fn span_of(segment: &Segment) -> Option<Span> {
 
 /// The commit words: the first words of the bootloader and of the firmware if the image contains them, otherwise the
 /// lowest word of the image. They are in ascending order, so that the bootloader is committed before the firmware.
-fn heads(spans: &[Span]) -> Vec<Span> {
+fn commit_words(spans: &[Span]) -> Vec<Span> {
     let word = |at| Span::new(at, WORD);
     let known = [LOADER_BASE, FIRMWARE_BASE].into_iter().filter_map(word);
-    let mut heads: Vec<Span> = known.filter(|head| spans.iter().any(|span| span.covers(*head))).collect();
-    if heads.is_empty() {
-        heads.extend(spans.first().and_then(|span| word(span.start())));
+    let mut commit_words: Vec<Span> =
+        known.filter(|head| spans.iter().any(|span| span.covers(*head))).collect();
+    if commit_words.is_empty() {
+        commit_words.extend(spans.first().and_then(|span| word(span.start())));
     }
-    heads
+    commit_words
 }
 
-/// `span` without the commit words that it contains. `heads` must be in ascending order.
-fn without(span: Span, heads: &[Span]) -> Vec<Span> {
+/// `span` without the commit words that it contains. `commit_words` must be in ascending order.
+fn without(span: Span, commit_words: &[Span]) -> Vec<Span> {
     let mut rest = Vec::new();
     let mut from = span.start();
-    for head in heads.iter().filter(|head| span.covers(**head)) {
+    for head in commit_words.iter().filter(|head| span.covers(**head)) {
         rest.extend(Span::between(from, head.start().wide()));
         from = head.start().checked_add(WORD).unwrap_or(from);
     }

@@ -546,7 +546,7 @@ fn bus_reporter(selector: Selector, messages: Sender<Msg>) -> impl FnMut(&ScanRe
                     BusState::Devices(devices)
                 }
             }
-            Err(error) => BusState::None(error.to_string()),
+            Err(error) => BusState::Unavailable(error.to_string()),
         };
         last = Some(state.clone());
         messages.send(Msg::Bus(state)).is_ok()

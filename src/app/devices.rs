@@ -22,9 +22,9 @@ pub struct Devices {
     /// The last selected drone, which is selected again when the bus changes.
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
-    lasting: Option<LastingFacts>,
+    lasting: Option<ChipFacts>,
     /// The number of log lines when the identified device appeared. Later console lines are from that device.
-    pub(crate) heard_from: usize,
+    pub(crate) console_start: usize,
     /// Other running instances on this computer.
     pub other_instances: Vec<RunningInstance>,
     /// The sectors of the selected drone. [`super::App::map`] also considers an opened row.
@@ -33,7 +33,7 @@ pub struct Devices {
 
 /// Identified properties that a flash does not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct LastingFacts {
+struct ChipFacts {
     device: Device,
     board: Option<Board>,
     /// The write-protected sectors.
@@ -45,9 +45,9 @@ struct LastingFacts {
 pub enum BusState {
     /// The first scan has not finished.
     #[default]
-    Asking,
+    Scanning,
     /// USB is not available, for this reason.
-    None(String),
+    Unavailable(String),
     Devices(Vec<Device>),
     /// No Crazyflie, only these related devices.
     Others(Vec<Other>),
@@ -62,8 +62,8 @@ pub struct BackgroundIdentify {
     pub is_under_way: bool,
 }
 
-impl LastingFacts {
-    fn is_of(&self, device: &Device) -> bool {
+impl ChipFacts {
+    fn belongs_to(&self, device: &Device) -> bool {
         self.device.location == device.location
             && crazyflie::is_same_serial(&self.device.strings.serial, &device.strings.serial)
     }
@@ -73,7 +73,7 @@ impl Devices {
     pub(crate) fn list(&self) -> &[Device] {
         match &self.bus {
             BusState::Devices(devices) => devices,
-            BusState::Asking | BusState::None(_) | BusState::Others(_) => &[],
+            BusState::Scanning | BusState::Unavailable(_) | BusState::Others(_) => &[],
         }
     }
 
@@ -114,7 +114,7 @@ impl Devices {
     /// Replaces the list. Returns whether the remembered drone is present, or `None` if no drone is remembered. The
     /// device on the remembered port stays selected, in either mode. A device on another port is selected only if it is
     /// the only one with the remembered serial number.
-    pub(crate) fn take(&mut self, bus: BusState) -> Option<bool> {
+    pub(crate) fn set_bus(&mut self, bus: BusState) -> Option<bool> {
         self.bus = bus;
         self.selected = self.position();
         let found = self.remembered.as_ref().map(|drone| {
@@ -157,23 +157,24 @@ impl Devices {
     }
 
     /// Keeps what the selected drone has reported about its radio chip during a job.
-    pub(crate) fn hear(&mut self, chip: &RadioChip) {
+    pub(crate) fn record_radio_chip(&mut self, chip: &RadioChip) {
         let device = self.selected().cloned();
-        let lasting = self.lasting.as_mut().filter(|lasting| device.is_some_and(|it| lasting.is_of(&it)));
+        let lasting =
+            self.lasting.as_mut().filter(|lasting| device.is_some_and(|it| lasting.belongs_to(&it)));
         if let Some(lasting) = lasting.filter(|_| *chip != RadioChip::Unknown) {
             lasting.radio_chip = chip.clone();
         }
     }
 
-    fn lasting(&self) -> Option<&LastingFacts> {
+    fn lasting(&self) -> Option<&ChipFacts> {
         let device = self.selected()?;
-        self.lasting.as_ref().filter(|lasting| lasting.is_of(device))
+        self.lasting.as_ref().filter(|lasting| lasting.belongs_to(device))
     }
 
     /// Keeps what a background identify has found out about its device.
-    pub(crate) fn know(&mut self, known: Box<DeviceInfo>) {
+    pub(crate) fn record_identity(&mut self, known: Box<DeviceInfo>) {
         let Some(identified) = &mut self.identified else { return };
-        let before = self.lasting.take().filter(|lasting| lasting.is_of(&identified.device));
+        let before = self.lasting.take().filter(|lasting| lasting.belongs_to(&identified.device));
         let earlier_chip = before.map(|lasting| lasting.radio_chip).unwrap_or_default();
         let (board, protected, radio_chip) = match &*known {
             DeviceInfo::InDfu(identity) => {
@@ -189,7 +190,7 @@ impl Devices {
             }
         };
         let device = identified.device.clone();
-        self.lasting = Some(LastingFacts { device, board, protected, radio_chip });
+        self.lasting = Some(ChipFacts { device, board, protected, radio_chip });
         identified.known = Some(known);
     }
 
@@ -208,12 +209,12 @@ impl Devices {
     }
 
     /// The other running instance that uses the selected device.
-    pub(crate) fn held_by(&self) -> Option<&RunningInstance> {
-        self.user_of(&self.selected()?.location)
+    pub(crate) fn instance_using_selected(&self) -> Option<&RunningInstance> {
+        self.instance_using(&self.selected()?.location)
     }
 
     /// The other running instance that uses the device on this port.
-    pub(crate) fn user_of(&self, port: &Location) -> Option<&RunningInstance> {
+    pub(crate) fn instance_using(&self, port: &Location) -> Option<&RunningInstance> {
         let port = port.to_string();
         self.other_instances.iter().find(|other| other.port == port)
     }

@@ -57,7 +57,7 @@ pub(crate) enum Action {
     StartCountdown,
     /// Answer the question about the LEDs.
     AnswerLeds(Leds),
-    Again,
+    RestartWizard,
     Write,
     Retry,
     /// Restore what the last job overwrote.
@@ -97,9 +97,9 @@ pub(crate) enum BatchAction {
     /// Stop the job of the selected row.
     StopRow,
     /// Run the job of the selected row once more.
-    Again,
+    RerunRow,
     /// Wait for more drones, which are flashed as they are plugged in.
-    KeepGoing,
+    WaitForMore,
     /// Open the selected row: its running job, or the outcome of that job.
     Open,
 }
@@ -170,15 +170,15 @@ pub(crate) fn bindings_below(app: &App) -> Vec<Binding> {
         Screen::Home => home(app),
         Screen::Pick(_, _, picker) if picker.typing.is_some() => typing(),
         Screen::Pick(..) => pick(),
-        Screen::Releases(view) => in_releases(app, view),
-        Screen::Wizard(view) => in_wizard(app, &view.wizard),
-        Screen::Job(view) => in_job(app, view),
+        Screen::Releases(view) => releases_bindings(app, view),
+        Screen::Wizard(view) => wizard_bindings(app, &view.wizard),
+        Screen::Job(view) => job_bindings(app, view),
         Screen::Outcome(report, _) => outcome(app, report),
-        Screen::Batch(view) => in_batch(app, view),
-        Screen::Row(view) => in_row(view),
-        Screen::Console(view) => in_console(view),
+        Screen::Batch(view) => batch_bindings(app, view),
+        Screen::Row(view) => row_bindings(view),
+        Screen::Console(view) => console_bindings(view),
     };
-    let can_act = !matches!(&app.screen, Screen::Pick(..) | Screen::Releases(_)) && !typing_a_word(app);
+    let can_act = !matches!(&app.screen, Screen::Pick(..) | Screen::Releases(_)) && !is_typing_word(app);
     if let Some(demo) = app.demo.as_ref().filter(|_| can_act) {
         let cable = if demo.plugged { "unplug" } else { "plug in" };
         let button = if demo.button { "let go" } else { "hold button" };
@@ -197,7 +197,7 @@ pub(crate) enum Danger {
     /// The drone's board could not be read.
     UnknownBoard,
     /// The device may not be a Crazyflie.
-    NoCrazyflie,
+    MaybeNotACrazyflie,
     /// An undo would overwrite data that another program wrote.
     ChangedSince,
 }
@@ -208,7 +208,7 @@ impl Danger {
         match self {
             Danger::Bootloader => "restore",
             Danger::ChangedSince => "undo",
-            Danger::UnknownImage | Danger::UnknownBoard | Danger::NoCrazyflie => "unknown",
+            Danger::UnknownImage | Danger::UnknownBoard | Danger::MaybeNotACrazyflie => "unknown",
         }
     }
 }
@@ -229,20 +229,20 @@ pub(crate) fn danger(app: &App) -> Option<Danger> {
         (Goal::Flash | Goal::Recover | Goal::Restore, _) if changed_since => Some(Danger::ChangedSince),
         (Goal::Flash | Goal::Recover | Goal::Restore, _) => match board {
             Some(BoardCheck::Unknown) => Some(Danger::UnknownBoard),
-            Some(BoardCheck::NoCrazyflie) => Some(Danger::NoCrazyflie),
+            Some(BoardCheck::MaybeNotACrazyflie) => Some(Danger::MaybeNotACrazyflie),
             Some(BoardCheck::Passed) | None => None,
         },
     }
 }
 
 /// The word that the user must type before the job may write; `None` if a key is enough.
-pub(crate) fn word_asked_for(app: &App) -> Option<&'static str> {
+pub(crate) fn required_word(app: &App) -> Option<&'static str> {
     danger(app).map(Danger::confirmation_word)
 }
 
 /// Whether key presses are letters of the confirmation word.
-pub(crate) fn typing_a_word(app: &App) -> bool {
-    word_asked_for(app).is_some() && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
+pub(crate) fn is_typing_word(app: &App) -> bool {
+    required_word(app).is_some() && matches!(app.job(), Some(JobView { stage: Stage::Asking(_), .. }))
 }
 
 fn home(app: &App) -> Vec<Binding> {
@@ -317,7 +317,7 @@ fn explain(log: &Log) -> Binding {
     Binding { why_not, ..explain }
 }
 
-fn in_console(view: &ConsoleView) -> Vec<Binding> {
+fn console_bindings(view: &ConsoleView) -> Vec<Binding> {
     let mut rows = vec![
         row(&[Key::Esc, Key::Char('q'), Key::Char('c')], "Esc", "close", Action::Back),
         explain(&view.log),
@@ -348,7 +348,7 @@ pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
         }
     };
     let location = &device.location;
-    match (device.open_error, app.devices.user_of(location), device.mode) {
+    match (device.open_error, app.devices.instance_using(location), device.mode) {
         (Some(error), ..) => Err(error.to_string()),
         (None, Some(other), _) => Err(other.to_string()),
         (None, None, Mode::Dfu) => {
@@ -360,12 +360,12 @@ pub(crate) fn drone_to_blink(app: &App) -> Result<&Device, String> {
 
 /// Whether to offer the demo: only while no drone is plugged in.
 pub(crate) fn can_practise(app: &App) -> bool {
-    app.demo.is_none() && app.devices.bus != BusState::Asking && app.devices.list().is_empty()
+    app.demo.is_none() && app.devices.bus != BusState::Scanning && app.devices.list().is_empty()
 }
 
 /// Why a job cannot start. A missing file is not a reason, because the picker then asks for it.
 pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
-    if let BusState::None(why) = &app.devices.bus {
+    if let BusState::Unavailable(why) = &app.devices.bus {
         return Some(format!("no USB on this computer ({why})"));
     }
     let slot = app.slot(goal.file());
@@ -373,7 +373,7 @@ pub(crate) fn why_not(app: &App, goal: Goal) -> Option<String> {
     if matches!(slot, Slot::Loading(_)) && goal != Goal::Recover {
         return Some("the file is still being read".to_owned());
     }
-    if let Some(other) = app.devices.held_by() {
+    if let Some(other) = app.devices.instance_using_selected() {
         return Some(format!("{other}"));
     }
     // A restore starts the wizard if no drone is found.
@@ -413,7 +413,7 @@ fn stop_row() -> Binding {
 }
 
 /// The keys on an opened row whose job is running.
-fn in_row(view: &BatchView) -> Vec<Binding> {
+fn row_bindings(view: &BatchView) -> Vec<Binding> {
     let mut rows = vec![row(&[Key::Esc, Key::Enter], "Esc", "all drones", Action::Back)];
     if view.job().is_some_and(|job| !job.view.stopping) {
         rows.push(stop_row());
@@ -426,7 +426,7 @@ fn in_row(view: &BatchView) -> Vec<Binding> {
     rows
 }
 
-fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
+fn batch_bindings(app: &App, view: &BatchView) -> Vec<Binding> {
     let selected = view.fleet.rows.get(view.at);
     let is_final = selected.is_some_and(Row::is_final);
     let mut rows = match view.stage {
@@ -454,13 +454,13 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
     if matches!(view.stage, BatchStage::Flashing | BatchStage::Over) {
         if can_repeat {
             let keys = [Key::Char('r'), Key::Char('t')];
-            let again = row(&keys, "r", "again", Action::Batch(BatchAction::Again));
+            let again = row(&keys, "r", "again", Action::Batch(BatchAction::RerunRow));
             let why_not =
                 selected.is_some_and(Row::was_unplugged).then(|| "the drone was unplugged".to_owned());
             rows.push(Binding { why_not, ..again });
         }
         if view.fleet.station().is_none() && !view.stopping {
-            rows.push(row(&[Key::Char('n')], "n", "wait for more", Action::Batch(BatchAction::KeepGoing)));
+            rows.push(row(&[Key::Char('n')], "n", "wait for more", Action::Batch(BatchAction::WaitForMore)));
         }
     }
     if is_final && view.stage != BatchStage::Identifying {
@@ -471,7 +471,7 @@ fn in_batch(app: &App, view: &BatchView) -> Vec<Binding> {
         selected.and_then(|row| row.report.as_deref()).map(next_step) == Some(NextStep::OtherFile);
     if view.stage == BatchStage::Over || view.stage == BatchStage::Flashing && is_refused {
         let image = row(&[Key::Char('i')], "i", "image", Action::Choose(Which::Image));
-        rows.push(Binding { why_not: while_batch_runs(app), ..image });
+        rows.push(Binding { why_not: why_batch_blocks(app), ..image });
     }
     rows.extend([
         row(&[Key::Char('?')], "?", "keys", Action::Help),
@@ -502,7 +502,7 @@ fn pick() -> Vec<Binding> {
     rows
 }
 
-fn in_releases(app: &App, view: &ReleasesView) -> Vec<Binding> {
+fn releases_bindings(app: &App, view: &ReleasesView) -> Vec<Binding> {
     let on_page = |keys: &[Key], shown, label, action| row(keys, shown, label, Action::Releases(action));
     let board = app.devices.board().map(|board| board.code.as_str());
     let mut rows = Vec::new();
@@ -555,7 +555,7 @@ fn typing() -> Vec<Binding> {
     ]
 }
 
-fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
+fn wizard_bindings(app: &App, wizard: &Wizard) -> Vec<Binding> {
     let mut rows = match wizard.step {
         WizardStep::Prepare => {
             vec![row(&[Key::Enter], "Enter", "start the countdown", Action::StartCountdown)]
@@ -576,11 +576,11 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
             ]
         }
         WizardStep::Answer(_) => {
-            vec![row(&[Key::Enter, Key::Char('t')], "Enter", "try again", Action::Again)]
+            vec![row(&[Key::Enter, Key::Char('t')], "Enter", "try again", Action::RestartWizard)]
         }
         WizardStep::Early => vec![
             row(&[Key::Enter], "Enter", "continue", Action::Begin(app.goal_of_wizard())),
-            row(&[Key::Char('t')], "t", "try again", Action::Again),
+            row(&[Key::Char('t')], "t", "try again", Action::RestartWizard),
         ],
         WizardStep::Count | WizardStep::Hold | WizardStep::Release => Vec::new(),
     };
@@ -592,10 +592,10 @@ fn in_wizard(app: &App, wizard: &Wizard) -> Vec<Binding> {
     rows
 }
 
-fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
+fn job_bindings(app: &App, view: &JobView) -> Vec<Binding> {
     match &view.stage {
         Stage::Asking(_) => {
-            let word = word_asked_for(app);
+            let word = required_word(app);
             // Not the key that started the job: holding it down or pressing it twice would confirm an unread plan.
             let mut write = match word {
                 Some(_) => row(&[Key::Enter], "Enter", "write", Action::Write),
@@ -634,11 +634,11 @@ fn in_job(app: &App, view: &JobView) -> Vec<Binding> {
 /// Whether the user has typed the confirmation word.
 pub(crate) fn word_is_typed(app: &App) -> bool {
     matches!(app.job(), Some(JobView { stage: Stage::Asking(question), .. })
-        if word_asked_for(app).is_some_and(|word| question.word.eq_ignore_ascii_case(word)))
+        if required_word(app).is_some_and(|word| question.word.eq_ignore_ascii_case(word)))
 }
 
 /// Why no other job can start: the batch still runs.
-fn while_batch_runs(app: &App) -> Option<String> {
+fn why_batch_blocks(app: &App) -> Option<String> {
     let runs = app.batch().is_some_and(BatchView::is_active);
     runs.then(|| "the batch is still running. In the table, q stops it".to_owned())
 }
@@ -689,7 +689,7 @@ fn outcome(app: &App, report: &Report) -> Vec<Binding> {
     if app.batch().is_none() {
         rows.insert(rows.len() - 1, row(&[Key::Char('q')], "q", "quit", Action::Quit));
     }
-    if let Some(why) = while_batch_runs(app) {
+    if let Some(why) = why_batch_blocks(app) {
         let starts = |row: &&mut Binding| {
             matches!(row.action, Action::Retry | Action::Begin(_) | Action::Undo | Action::Choose(_))
         };

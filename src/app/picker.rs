@@ -138,7 +138,7 @@ impl Picker {
         self.entries().iter().filter(matches).collect()
     }
 
-    pub(crate) fn marked(&self) -> Option<&Entry> {
+    pub(crate) fn selected(&self) -> Option<&Entry> {
         self.rows().get(self.at).copied()
     }
 
@@ -253,9 +253,9 @@ mod tests {
         picker.step(1);
         "c26".chars().for_each(|letter| picker.narrow(Some(letter)));
         assert_eq!((picker.rows().len(), picker.entries().len(), picker.at), (1, 2, 0));
-        assert_eq!(picker.marked().map(Entry::figures), Some("  238 KiB     2h".to_owned()));
+        assert_eq!(picker.selected().map(Entry::figures), Some("  238 KiB     2h".to_owned()));
         picker.narrow(Some('x'));
-        assert_eq!(picker.marked(), None);
+        assert_eq!(picker.selected(), None);
         (0..4).for_each(|_| picker.narrow(None));
         assert_eq!(picker.rows().len(), 2);
     }

@@ -64,7 +64,7 @@ pub struct ReleaseList {
 
 /// A release file that has arrived.
 #[derive(Clone, Debug)]
-pub struct ArrivedFile {
+pub struct FetchedFile {
     /// Where the file is kept; `None` if it is only in memory.
     pub path: Option<PathBuf>,
     pub trust: Trust,
@@ -78,7 +78,7 @@ pub enum ReleasesMsg {
     Listed(Result<Option<ReleaseList>, Problem>),
     /// How many bytes of the file have arrived, and the size of the file if it is known.
     Bytes(u64, Option<u64>),
-    Arrived(Result<Box<ArrivedFile>, Problem>),
+    Fetched(Result<Box<FetchedFile>, Problem>),
 }
 
 /// A request to the shell. Only [`ReleasesEffect::List`] and [`ReleasesEffect::File`] may use the network.
@@ -135,7 +135,7 @@ impl ReleasesView {
         self.list.as_ref().is_some_and(|list| list.releases.iter().any(|release| release.prerelease))
     }
 
-    pub(crate) fn marked(&self) -> Option<&Release> {
+    pub(crate) fn selected(&self) -> Option<&Release> {
         self.rows().get(self.at).copied()
     }
 
@@ -163,7 +163,7 @@ impl ReleasesView {
 
     /// The file to take, or why there is none.
     pub(crate) fn file(&self, board: Option<&str>) -> Result<(&Release, &Asset), String> {
-        let release = self.marked().ok_or("no release is listed")?;
+        let release = self.selected().ok_or("no release is listed")?;
         let part = self.part(board)?;
         let asset = releases::asset(release, &part).map_err(|error| error.to_string())?;
         match &self.folder {
@@ -181,7 +181,7 @@ impl ReleasesView {
 
     /// Chooses the next platform of the selected release.
     pub(crate) fn next_platform(&mut self, board: Option<&str>) {
-        let Some(release) = self.marked() else { return };
+        let Some(release) = self.selected() else { return };
         let mut platforms: Vec<&str> = release.assets.iter().filter_map(releases::platform_of).collect();
         platforms.dedup();
         let at = self.platform(board).and_then(|current| platforms.iter().position(|it| *it == current));
@@ -191,7 +191,7 @@ impl ReleasesView {
 
     /// Shows a new list, and keeps the selected release selected.
     pub(crate) fn show(&mut self, list: ReleaseList) {
-        let tag = self.marked().map(|release| release.tag.clone());
+        let tag = self.selected().map(|release| release.tag.clone());
         self.list = Some(list);
         let at = tag.and_then(|tag| self.rows().iter().position(|release| release.tag == tag));
         self.at = at.unwrap_or(0);

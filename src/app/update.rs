@@ -210,7 +210,7 @@ fn type_text(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
 }
 
 fn type_text_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
-    let is_typing = keys::typing_a_word(app);
+    let is_typing = keys::is_typing_word(app);
     match (&mut app.screen, key) {
         (Screen::Pick(_, _, picker), Key::Paste(text)) => {
             picker.start_typing(text.lines().next().unwrap_or_default());
@@ -262,7 +262,7 @@ fn type_text_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
 fn is_late(app: &App, action: Action) -> bool {
     let closed = match action {
         Action::BeginMarked => app.rhythm.closed_outcome,
-        Action::Batch(BatchAction::KeepGoing) => app.rhythm.closed_question,
+        Action::Batch(BatchAction::WaitForMore) => app.rhythm.closed_question,
         _ => None,
     };
     closed.is_some_and(|at| app.now < at + DOUBLE_PRESS)
@@ -305,7 +305,7 @@ fn act(app: &mut App, action: Action) -> Vec<Effect> {
             go_to_step(app, WizardStep::Count)
         }
         Action::AnswerLeds(leds) => go_to_step(app, WizardStep::Answer(leds)),
-        Action::Again => go_to_step(app, WizardStep::Prepare),
+        Action::RestartWizard => go_to_step(app, WizardStep::Prepare),
         Action::Write => job::write(app),
         Action::Retry => job::retry(app),
         Action::Undo => job::undo(app),
@@ -427,13 +427,13 @@ fn wizard_step(app: &App) -> Option<WizardStep> {
 
 fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     let changed = app.devices.bus != bus;
-    let before = Some(&app.devices.bus).filter(|bus| **bus != BusState::Asking).map(suggested_goal);
+    let before = Some(&app.devices.bus).filter(|bus| **bus != BusState::Scanning).map(suggested_goal);
     if let BusState::Others(others) = &bus
         && changed
     {
         app.log.push(app.now, Level::Warning, &report::about_others(others));
     }
-    let is_there = app.devices.take(bus);
+    let is_there = app.devices.set_bus(bus);
     if let (Screen::Job(view), Some(false)) = (&mut app.screen, is_there) {
         view.was_away = true;
     }

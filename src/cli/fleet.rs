@@ -400,7 +400,7 @@ impl Batch<'_> {
             FleetEffect::Show(id) => {
                 console.row(id, &self.fleet.rows[id], self.fleet.requires_boot(), None);
             }
-            FleetEffect::DoneAlready(device) => console.done_already(&device),
+            FleetEffect::AlreadyDone(device) => console.done_already(&device),
             FleetEffect::Paused => console.line(report::FAILED_ALIKE),
             FleetEffect::End => self.over = true,
         }

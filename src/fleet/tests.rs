@@ -167,7 +167,7 @@ fn a_station_flashes_each_drone_once_and_a_failed_one_again() {
     let moved = device(&[4], 1, Mode::Firmware);
     assert_eq!(
         fleet.update(seconds(41), FleetMsg::Bus(vec![moved.clone()])),
-        [FleetEffect::DoneAlready(moved.clone())]
+        [FleetEffect::AlreadyDone(moved.clone())]
     );
     assert!(fleet.update(seconds(42), FleetMsg::Bus(vec![moved])).is_empty());
     assert_eq!(starts(&fleet.update(seconds(50), FleetMsg::Bus(vec![device(&[5], 3, Mode::Dfu)]))), [3]);
@@ -367,7 +367,7 @@ fn a_batch_can_continue_as_a_station() {
     let (mut fleet, _) = started(policy(), vec![one.clone()]);
     let effects = fleet.update(seconds(3), FleetMsg::Ended(0, ended(Outcome::Flashed), None));
     assert!(effects.contains(&FleetEffect::End) && fleet.is_over());
-    assert!(fleet.update(seconds(4), FleetMsg::KeepGoing(Vec::new())).is_empty() && !fleet.is_over());
+    assert!(fleet.update(seconds(4), FleetMsg::WaitForMore(Vec::new())).is_empty() && !fleet.is_over());
     // The finished drone is not flashed again, even after it restarts. A new drone is flashed.
     let restarted = Device { address: 2, ..one };
     assert_eq!(starts(&fleet.update(seconds(5), FleetMsg::Bus(vec![restarted, two]))), [1]);
@@ -375,12 +375,12 @@ fn a_batch_can_continue_as_a_station() {
     // A drone that was plugged in during the batch waits until it is plugged in again.
     let (mut other, _) = started(policy(), vec![device(&[1], 1, Mode::Dfu)]);
     let late = device(&[3], 3, Mode::Dfu);
-    other.update(seconds(3), FleetMsg::KeepGoing(vec![late.clone()]));
+    other.update(seconds(3), FleetMsg::WaitForMore(vec![late.clone()]));
     assert!(starts(&other.update(seconds(4), FleetMsg::Bus(vec![late.clone()]))).is_empty());
     other.update(seconds(5), FleetMsg::Bus(Vec::new()));
     assert_eq!(starts(&other.update(seconds(20), FleetMsg::Bus(vec![late]))).len(), 1);
     // The failed job runs again when the user requests it, and the batch ends when the user stops it.
-    assert_eq!(starts(&fleet.update(seconds(10), FleetMsg::Again(1))), [1]);
+    assert_eq!(starts(&fleet.update(seconds(10), FleetMsg::Rerun(1))), [1]);
     fleet.update(seconds(11), FleetMsg::Ended(1, ended(Outcome::Flashed), None));
     assert_eq!((fleet.done(), fleet.exit()), (2, Exit::Done));
     assert!(fleet.update(seconds(12), FleetMsg::Stop).contains(&FleetEffect::End));
@@ -397,7 +397,7 @@ enum FleetStep {
     Stop,
     HangUp,
     StopRow(usize),
-    Again(usize),
+    Rerun(usize),
 }
 
 fn step() -> impl Strategy<Value = FleetStep> {
@@ -410,7 +410,7 @@ fn step() -> impl Strategy<Value = FleetStep> {
         1 => Just(FleetStep::Stop),
         1 => Just(FleetStep::HangUp),
         1 => (0..12usize).prop_map(FleetStep::StopRow),
-        2 => (0..12usize).prop_map(FleetStep::Again),
+        2 => (0..12usize).prop_map(FleetStep::Rerun),
     ]
 }
 
@@ -453,7 +453,7 @@ impl Model {
                 FleetEffect::Cancel(id) | FleetEffect::CancelIfUntouched(id) => {
                     assert!(self.running.contains_key(&id), "nothing runs on row {id}");
                 }
-                FleetEffect::DoneAlready(device) => assert!(self.succeeded.contains(&device.strings.serial)),
+                FleetEffect::AlreadyDone(device) => assert!(self.succeeded.contains(&device.strings.serial)),
                 FleetEffect::Joined(_) | FleetEffect::Show(_) | FleetEffect::Paused => {}
                 FleetEffect::End => {
                     assert!(self.running.is_empty());
@@ -499,7 +499,7 @@ impl Model {
     }
 
     /// Runs a finished row's job again, so its drone may start again.
-    fn again(&mut self, id: usize) {
+    fn rerun_row(&mut self, id: usize) {
         let Some(row) = self.fleet.rows.get(id).filter(|row| row.is_final()).cloned() else { return };
         let before = (self.ended.clone(), self.succeeded.clone());
         self.ended.retain(|other| *other != id);
@@ -508,7 +508,7 @@ impl Model {
             at.map(|at| self.succeeded.remove(at));
         }
         self.over = false;
-        self.send(FleetMsg::Again(id));
+        self.send(FleetMsg::Rerun(id));
         if self.fleet.rows[id] == row {
             (self.ended, self.succeeded) = before;
             // A station that has already done this drone keeps running.
@@ -574,7 +574,7 @@ proptest! {
                 FleetStep::Stop => model.send(FleetMsg::Stop),
                 FleetStep::HangUp => model.send(FleetMsg::HangUp),
                 FleetStep::StopRow(id) => model.send(FleetMsg::StopRow(id)),
-                FleetStep::Again(id) => model.again(id),
+                FleetStep::Rerun(id) => model.rerun_row(id),
             }
         }
         // Every batch ends once its jobs end, and a station once it is stopped.

@@ -39,7 +39,7 @@ pub enum ReleaseDefect {
     #[error("it contains another zip archive, {0}")]
     Nested(String),
     /// Neither a manifest nor firmware, with a description of each file.
-    #[error("it has no manifest.json and contains no firmware{}", explained(.0))]
+    #[error("it has no manifest.json and contains no firmware{}", describe_files(.0))]
     NothingKnown(Vec<String>),
     /// The limit for an archive without a manifest, where every file is examined.
     #[error("its files are larger than {} MiB in total", LOOSE_MAX / 1024 / 1024)]
@@ -60,7 +60,7 @@ pub enum ReleaseDefect {
 }
 
 /// The description of the files, as the end of a sentence.
-fn explained(others: &[String]) -> String {
+fn describe_files(others: &[String]) -> String {
     match others {
         [] => String::new(),
         others => format!(": {}", others.iter().take(OTHERS_MAX).cloned().collect::<Vec<_>>().join("; ")),
@@ -113,7 +113,7 @@ pub(super) fn parse(bytes: &[u8], max: u64) -> Result<ArchiveContent, ReleaseDef
     let manifest: Value =
         serde_json::from_slice(&text).map_err(|error| ReleaseDefect::Manifest(error.to_string()))?;
     if !matches!(manifest["version"].as_u64(), Some(1 | 2)) {
-        return Err(ReleaseDefect::Version(shown(&manifest["version"].to_string())));
+        return Err(ReleaseDefect::Version(sanitize(&manifest["version"].to_string())));
     }
     let nothing = Map::new();
     let files = manifest["files"].as_object().unwrap_or(&nothing);
@@ -124,7 +124,7 @@ pub(super) fn parse(bytes: &[u8], max: u64) -> Result<ArchiveContent, ReleaseDef
         if entry["type"] == "fw" && targets.contains(&"stm32") {
             ours.push(file);
         } else {
-            others.extend(targets.iter().map(|target| shown(target)));
+            others.extend(targets.iter().map(|target| sanitize(target)));
         }
     }
     others.sort();
@@ -139,18 +139,18 @@ pub(super) fn parse(bytes: &[u8], max: u64) -> Result<ArchiveContent, ReleaseDef
         [] => return Err(ReleaseDefect::NoFirmware),
         many => {
             return Err(ReleaseDefect::Several(
-                many.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", "),
+                many.iter().map(|name| sanitize(name)).collect::<Vec<_>>().join(", "),
             ));
         }
     };
     let platform = match &manifest["fw_platform"] {
         Value::Null => None,
-        Value::String(platform) => Some(shown(platform)),
+        Value::String(platform) => Some(sanitize(platform)),
         _ => return Err(ReleaseDefect::Manifest("fw_platform is not a string".to_owned())),
     };
     let name = format!("{folder}{file}");
-    let file = read(&mut archive, &name, max)?.ok_or_else(|| ReleaseDefect::TooLarge(shown(&name)))?;
-    Ok(ArchiveContent::Release(ReleaseFirmware { name: shown(&name), file, platform, others }))
+    let file = read(&mut archive, &name, max)?.ok_or_else(|| ReleaseDefect::TooLarge(sanitize(&name)))?;
+    Ok(ArchiveContent::Release(ReleaseFirmware { name: sanitize(&name), file, platform, others }))
 }
 
 /// All files of an archive without a manifest, except those in which macOS stores file attributes.
@@ -161,7 +161,7 @@ fn read_loose_files(archive: &mut ZipArchive<Cursor<&[u8]>>) -> Result<Vec<Loose
     for name in names.iter().filter(|name| !name.ends_with('/') && !name.starts_with("__MACOSX/")) {
         let bytes = read(archive, name, room)?.ok_or(ReleaseDefect::TooLargeInTotal)?;
         room -= bytes.len() as u64;
-        files.push(LooseFile { name: shown(name), bytes });
+        files.push(LooseFile { name: sanitize(name), bytes });
     }
     Ok(files)
 }
@@ -182,7 +182,7 @@ fn read(
 ) -> Result<Option<Vec<u8>>, ReleaseDefect> {
     let file = match archive.by_name(name) {
         Ok(file) => file,
-        Err(ZipError::FileNotFound) => return Err(ReleaseDefect::Missing(shown(name))),
+        Err(ZipError::FileNotFound) => return Err(ReleaseDefect::Missing(sanitize(name))),
         Err(error) => return Err(damaged(&error)),
     };
     let mut bytes = Vec::new();
@@ -195,6 +195,6 @@ fn damaged(error: &ZipError) -> ReleaseDefect {
 }
 
 /// Makes text from the archive safe to display: ASCII, without control characters, and short.
-fn shown(text: &str) -> String {
+fn sanitize(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii() && !c.is_control()).take(TEXT_MAX).collect()
 }

@@ -145,7 +145,7 @@ fn next_line(input: &mut impl BufRead) -> Option<String> {
 
 /// Whether the user cannot have read the plan on the screen yet. A typed word is deliberate, so it needs no delay.
 fn is_too_soon(app: &App, now: Duration) -> bool {
-    app.until_read(now).is_some() && keys::word_asked_for(app).is_none()
+    app.until_read(now).is_some() && keys::required_word(app).is_none()
 }
 
 /// Ctrl-C stops a job at the next safe point without asking. If no job runs, Ctrl-C ends the program.
@@ -183,7 +183,7 @@ fn is_ready(app: &App, interactive: bool) -> bool {
         Screen::Console(view) => view.closing,
         _ => false,
     };
-    app.devices.bus != BusState::Asking && !loading && !busy
+    app.devices.bus != BusState::Scanning && !loading && !busy
 }
 
 /// Converts a line to key presses: a path in the picker, a word if a confirmation word is required, and otherwise its
@@ -218,9 +218,9 @@ fn keys_of(app: &App, line: &str) -> Vec<Msg> {
         Screen::Pick(..) if !line.is_empty() => {
             vec![key(Key::Paste(line.to_owned())), key(Key::Enter)]
         }
-        _ if keys::typing_a_word(app) && line == "q" => vec![key(Key::Esc)],
+        _ if keys::is_typing_word(app) && line == "q" => vec![key(Key::Esc)],
         // Delete an earlier, wrong word first.
-        _ if keys::typing_a_word(app) && !line.is_empty() => {
+        _ if keys::is_typing_word(app) && !line.is_empty() => {
             let word = line.chars().map(|c| key(Key::Char(c)));
             std::iter::repeat_n(key(Key::Backspace), WORD_MAX).chain(word).chain([key(Key::Enter)]).collect()
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::World;
 use crate::app::Msg;
-use crate::app::releases::{ArrivedFile, ReleaseList, ReleasesEffect, ReleasesMsg};
+use crate::app::releases::{FetchedFile, ReleaseList, ReleasesEffect, ReleasesMsg};
 use crate::clock;
 use crate::releases::library::Library;
 use crate::releases::net::OnBytes;
@@ -25,7 +25,7 @@ const RUNNING_MAX: usize = 4;
 /// The requests to GitHub, or to the folder that takes its place.
 #[derive(Default)]
 pub(super) struct Requests {
-    /// How many threads have not ended. A server that does not answer keeps one for up to 20 s.
+    /// How many threads that use the network have not ended. A server that does not answer keeps one for up to 20 s.
     running: Arc<AtomicUsize>,
     /// Set to give up the last request.
     stop: Arc<AtomicBool>,
@@ -45,14 +45,15 @@ impl Requests {
         if effect == ReleasesEffect::Stop {
             return;
         }
-        if self.running.load(Ordering::SeqCst) >= RUNNING_MAX {
+        let uses_network = matches!(effect, ReleasesEffect::List(_) | ReleasesEffect::File(..));
+        if uses_network && self.running.load(Ordering::SeqCst) >= RUNNING_MAX {
             let error = ReleaseError::NoAnswer { host: "GitHub".to_owned() };
             let answer = failed(&effect, problem(&error));
             let _ = messages.send(Msg::Releases(number, answer));
             return;
         }
         let running = Arc::clone(&self.running);
-        running.fetch_add(1, Ordering::SeqCst);
+        running.fetch_add(usize::from(uses_network), Ordering::SeqCst);
         // The demo writes nothing.
         let is_read_only = world.demo.is_some();
         let folder = world.settings.0.releases.source.clone();
@@ -68,7 +69,7 @@ impl Requests {
                 answer(effect, folder.as_deref(), is_read_only, &mut on_bytes)
             }));
             let answer = answer.unwrap_or_else(|_| failed(&asked, files::defect(Path::new("the release"))));
-            running.fetch_sub(1, Ordering::SeqCst);
+            running.fetch_sub(usize::from(uses_network), Ordering::SeqCst);
             let _ = messages.send(Msg::Releases(number, answer));
         });
     }
@@ -87,9 +88,9 @@ fn answer(
     };
     let file = |library: &Library, tag: String, part: &Part, on_bytes: OnBytes<'_>| {
         let file = library.file(&Wanted::Tag(tag), part, on_bytes).map_err(|error| problem(&error));
-        ReleasesMsg::Arrived(file.map(|file| {
+        ReleasesMsg::Fetched(file.map(|file| {
             let image = Box::new(file.image);
-            Box::new(ArrivedFile { path: file.path, trust: file.trust, image })
+            Box::new(FetchedFile { path: file.path, trust: file.trust, image })
         }))
     };
     match effect {
@@ -109,7 +110,7 @@ fn answer(
 /// The answer to a request that failed.
 fn failed(effect: &ReleasesEffect, problem: Problem) -> ReleasesMsg {
     match effect {
-        ReleasesEffect::File(..) | ReleasesEffect::KeptFile(..) => ReleasesMsg::Arrived(Err(problem)),
+        ReleasesEffect::File(..) | ReleasesEffect::KeptFile(..) => ReleasesMsg::Fetched(Err(problem)),
         _ => ReleasesMsg::Listed(Err(problem)),
     }
 }

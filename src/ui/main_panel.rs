@@ -621,6 +621,6 @@ pub(super) fn danger_words(danger: Danger) -> &'static str {
         Danger::UnknownImage => "cfdfu does not recognise this image",
         Danger::UnknownBoard => "The board of this drone could not be read",
         Danger::ChangedSince => "Another program has changed this drone since its last flash",
-        Danger::NoCrazyflie => "This may not be a Crazyflie",
+        Danger::MaybeNotACrazyflie => "This may not be a Crazyflie",
     }
 }

@@ -178,8 +178,8 @@ fn printable(text: &str) -> String {
 
 fn home(app: &App) -> Vec<String> {
     let device = match (&app.devices.bus, app.devices.selected()) {
-        (BusState::Asking, _) => return Vec::new(),
-        (BusState::None(why), _) => format!("No USB: {why}."),
+        (BusState::Scanning, _) => return Vec::new(),
+        (BusState::Unavailable(why), _) => format!("No USB: {why}."),
         (BusState::Devices(_), None) => "No drone found on USB.".to_owned(),
         (BusState::Others(others), _) => {
             let names: Vec<String> = others.iter().map(|other| other.what.to_string()).collect();

@@ -27,8 +27,8 @@ pub(super) fn devices(frame: &mut Frame<'_>, area: Rect, app: &App, theme: &Them
         n => format!("Drone {} of {n}", app.devices.position() + 1),
     };
     let lines = match (&app.devices.bus, app.devices.selected()) {
-        (BusState::Asking, _) => vec![Line::from(Span::styled(theme.text("looking …"), theme.faint))],
-        (BusState::None(_), _) => vec![
+        (BusState::Scanning, _) => vec![Line::from(Span::styled(theme.text("looking …"), theme.faint))],
+        (BusState::Unavailable(_), _) => vec![
             Line::from(Span::styled("No USB on this computer.", theme.warn)),
             Line::from("Try the demo, or run cfdfu where"),
             Line::from("the drone is plugged in."),

@@ -82,7 +82,7 @@ fn write(
         if task.mismatch == Mismatch::Refuse {
             return Err(FailureKind::NotACrazyflie { loader }.into());
         }
-        board = BoardCheck::NoCrazyflie;
+        board = BoardCheck::MaybeNotACrazyflie;
     }
     ctx.post(Event::Planned(plan.clone()));
     let judge = WidthJudge::default();

@@ -130,7 +130,7 @@ fn messages() -> impl Strategy<Value = Msg> {
         3 => Just(Msg::Tick),
         1 => Just(Msg::Resized),
         3 => prop::sample::select(vec!["none", "dfu", "healthy", "two"]).prop_map(bus),
-        1 => Just(Msg::Bus(BusState::None("no USB".to_owned()))),
+        1 => Just(Msg::Bus(BusState::Unavailable("no USB".to_owned()))),
         2 => Just(Msg::Loaded(Which::Image, "cf2.bin".into(), image(firmware("2026.08", 20_000)))),
         2 => Just(Msg::Loaded(Which::Loader, "loader.bin".into(), image(images::loader()))),
         1 => Just(Msg::Loaded(Which::Image, "loader.bin".into(), image(images::loader()))),
@@ -159,7 +159,7 @@ fn release_answers() -> impl Strategy<Value = ReleasesMsg> {
         1 => Just(ReleasesMsg::Listed(Ok(None))),
         1 => Just(ReleasesMsg::Listed(Err(problem()))),
         1 => Just(ReleasesMsg::Bytes(5, None)),
-        1 => Just(ReleasesMsg::Arrived(Err(problem()))),
+        1 => Just(ReleasesMsg::Fetched(Err(problem()))),
         1 => Just(arrived(&firmware("2026.08", 20_000))),
     ]
 }

@@ -161,7 +161,7 @@ impl Batch {
             | FleetEffect::CancelIfUntouched(id)
             | FleetEffect::Joined(id)
             | FleetEffect::Show(id) => *id,
-            FleetEffect::DoneAlready(_) | FleetEffect::Paused | FleetEffect::End => return,
+            FleetEffect::AlreadyDone(_) | FleetEffect::Paused | FleetEffect::End => return,
         };
         self.stories[id].effects.push(effect.clone());
         let row = &self.fleet.rows[id];

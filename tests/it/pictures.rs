@@ -12,7 +12,7 @@ use std::time::Duration;
 use cfdfu::app::keys::Key;
 use cfdfu::app::log::explain;
 use cfdfu::app::picker::{Entry, EntryKind, Picker, Usable};
-use cfdfu::app::releases::{ArrivedFile, ReleaseList, ReleasesMsg};
+use cfdfu::app::releases::{FetchedFile, ReleaseList, ReleasesMsg};
 use cfdfu::app::wizard::{Leds, Wizard, WizardStep};
 use cfdfu::app::{Aim, App, BusState, Msg, Overlay, Screen, Source, Which, WizardView};
 use cfdfu::dfu::Status;
@@ -185,12 +185,12 @@ fn release_scenes() -> Vec<(&'static str, App)> {
         expected: Sha256::of(b"published"),
         found: Sha256::of(b"other"),
     };
-    ui.answer(ReleasesMsg::Arrived(Err(problem(&digest))));
+    ui.answer(ReleasesMsg::Fetched(Err(problem(&digest))));
     scenes.push(("releases-digest", ui.app.clone()));
     ui.key('k');
     ui.enter();
     let image = parse(&release("cf2", &firmware("2026.08", SEED_LEN), CompressionMethod::Stored));
-    ui.answer(ReleasesMsg::Arrived(Ok(Box::new(ArrivedFile {
+    ui.answer(ReleasesMsg::Fetched(Ok(Box::new(FetchedFile {
         path: Some("/cache/firmware-cf2-2026.08.zip".into()),
         trust: Trust::AsPublished,
         image: Box::new(image),

@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use cfdfu::app::keys::Key;
-use cfdfu::app::releases::{ArrivedFile, ReleasesEffect, ReleasesMsg, Request};
+use cfdfu::app::releases::{FetchedFile, ReleasesEffect, ReleasesMsg, Request};
 use cfdfu::app::{Effect, Msg, Screen, Slot, Which};
 use cfdfu::job::Event;
 use cfdfu::releases::{Part, ReleaseError, Repo, Trust};
@@ -91,6 +91,26 @@ fn esc_stops_a_download_at_once() {
     assert_eq!(session.ended(), 0);
 }
 
+/// Each stopped request may still wait for the server, so there is a limit.
+#[test]
+fn a_silent_server_cannot_be_asked_again_and_again() {
+    let desk = Desk::new();
+    desk.github.list(Manner::Silent);
+    let mut session = session(&desk.github, &desk.folder, &["--demo"]);
+    session.until("runs 2025.02");
+    session.press("i\t");
+    for _ in 0..4 {
+        session.until("Press Enter to ask");
+        session.press("\r");
+        session.until("Asking api.github.com");
+        session.press("\u{1b}");
+    }
+    session.until("Press Enter to ask");
+    session.press("\r");
+    session.until("GitHub does not answer");
+    assert_eq!(desk.github.requests(), [LIST; 4]);
+}
+
 /// No drone is plugged in. After the first download, the next start needs no network.
 #[test]
 fn plain_mode_fetches_a_release_and_keeps_it() {
@@ -171,7 +191,7 @@ fn request(ui: &Interface) -> Option<&Request> {
 }
 
 pub fn arrived(image: &[u8]) -> ReleasesMsg {
-    ReleasesMsg::Arrived(Ok(Box::new(ArrivedFile {
+    ReleasesMsg::Fetched(Ok(Box::new(FetchedFile {
         path: None,
         trust: Trust::AsPublished,
         image: Box::new(parse(image)),
@@ -204,7 +224,7 @@ fn a_kept_file_that_is_gone_is_downloaded_only_by_the_next_key_press() {
     let mut ui = page("healthy");
     ui.enter();
     let gone = ReleaseError::NotKept { name: "firmware-cf2-2026.08.zip".to_owned() };
-    ui.answer(ReleasesMsg::Arrived(Err(release_error(&gone, 0))));
+    ui.answer(ReleasesMsg::Fetched(Err(release_error(&gone, 0))));
     ui.enter();
     assert!(
         matches!(ui.effects.last(), Some(Effect::Releases(_, ReleasesEffect::File(..)))),

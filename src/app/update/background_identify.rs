@@ -14,13 +14,14 @@ pub(super) fn identify(app: &mut App) -> Option<Effect> {
     let is_identified = devices.identified.as_ref().is_some_and(|it| it.device == *device);
     // Another instance that waits for a drone takes precedence.
     let is_awaited = devices.other_instances.iter().any(|other| other.port.is_empty());
-    let busy = app.detached || devices.is_identifying() || devices.held_by().is_some() || is_awaited;
+    let busy =
+        app.detached || devices.is_identifying() || devices.instance_using_selected().is_some() || is_awaited;
     if !needs_board(&app.screen) || is_identified || busy || is_blinking {
         return None;
     }
     let device = device.clone();
     let job = Job { device: Selector::At(device.location.clone()), ..Job::new(Task::Identify) };
-    devices.heard_from = app.log.pushed();
+    devices.console_start = app.log.pushed();
     devices.identified = Some(BackgroundIdentify { device, known: None, is_under_way: true });
     Some(Effect::Identify(Box::new(job)))
 }
@@ -42,7 +43,7 @@ pub(super) fn on_event(app: &mut App, event: Event) {
             if let (Some(it), Some(radio)) = (&app.devices.identified, known.radio()) {
                 app.names.insert(&it.device.strings.serial, radio);
             }
-            app.devices.know(known);
+            app.devices.record_identity(known);
         }
         Event::Log(level, entry) if level == Level::Warning || matches!(entry, LogEntry::Console(_)) => {
             app.log.record(app.now, level, entry);

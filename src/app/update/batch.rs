@@ -28,8 +28,8 @@ pub(super) fn act(app: &mut App, action: BatchAction) -> Vec<Effect> {
         BatchAction::Begin => begin(app),
         BatchAction::Write => write(app),
         BatchAction::StopRow => on_selected(app, FleetMsg::StopRow),
-        BatchAction::Again => on_selected(app, FleetMsg::Again),
-        BatchAction::KeepGoing => keep_going(app),
+        BatchAction::RerunRow => on_selected(app, FleetMsg::Rerun),
+        BatchAction::WaitForMore => keep_going(app),
         BatchAction::Open => open(app),
     }
 }
@@ -128,7 +128,7 @@ pub(super) fn stop(app: &mut App) -> Vec<Effect> {
 fn on_selected(app: &mut App, msg: fn(usize) -> FleetMsg) -> Vec<Effect> {
     let Some(view) = app.batch_mut() else { return Vec::new() };
     let msg = msg(view.at);
-    if let FleetMsg::Again(_) = &msg {
+    if let FleetMsg::Rerun(_) = &msg {
         view.stopping = false;
     }
     apply(app, msg)
@@ -140,7 +140,7 @@ fn keep_going(app: &mut App) -> Vec<Effect> {
         view.stopping = false;
     }
     let devices = app.devices.list().to_vec();
-    apply(app, FleetMsg::KeepGoing(devices))
+    apply(app, FleetMsg::WaitForMore(devices))
 }
 
 /// Opens the selected row: its outcome, or its job while that runs. Esc returns to the table.
@@ -314,7 +314,7 @@ fn update_fleet(app: &mut App, msg: FleetMsg) -> Vec<Effect> {
             }
             FleetEffect::Joined(id) => view.take_planned(id),
             FleetEffect::Show(_) => {}
-            FleetEffect::DoneAlready(device) => {
+            FleetEffect::AlreadyDone(device) => {
                 let line = format!("{}  {}  already done", device.location, device.strings.serial);
                 app.log.push(now, Level::Info, &line);
             }

@@ -16,7 +16,7 @@ pub(super) fn open(app: &mut App) -> Vec<Effect> {
     let closed = app.closed_console.take().filter(|(_, view)| view.device == device);
     let (from, opened, mut log) = match closed {
         Some((from, view)) => (from, view.opened, view.log),
-        None => (app.devices.heard_from, app.now, Log::default()),
+        None => (app.devices.console_start, app.now, Log::default()),
     };
     log.follow();
     // Earlier jobs have read these lines.
@@ -97,6 +97,6 @@ pub(in crate::app) fn why_not(app: &App) -> Option<String> {
             Some("the drone is in DFU mode, where its firmware does not run".to_owned())
         }
         Some(Device { open_error: Some(error), .. }) => Some(error.to_string()),
-        Some(_) => app.devices.held_by().map(ToString::to_string),
+        Some(_) => app.devices.instance_using_selected().map(ToString::to_string),
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn show_folder(app: &mut App, which: Which, then: Option<Goal>, folde
 pub(super) fn choose_entry(app: &mut App) -> Vec<Effect> {
     let Screen::Pick(which, then, picker) = &app.screen else { return Vec::new() };
     let (which, then) = (*which, *then);
-    let path = match (picker.typed_path(app.home.as_deref()), picker.marked()) {
+    let path = match (picker.typed_path(app.home.as_deref()), picker.selected()) {
         (Some(path), _) => path,
         (None, Some(entry)) if entry.kind == EntryKind::Folder => {
             let folder = entry.path.clone();

@@ -211,7 +211,7 @@ pub(super) fn is_too_soon(app: &mut App) -> bool {
 pub(super) fn write(app: &mut App) -> Vec<Effect> {
     let asks = app.job().is_some() && app.is_asking();
     // A typed word is deliberate, so it needs no delay.
-    if !asks || keys::word_asked_for(app).is_none() && is_too_soon(app) {
+    if !asks || keys::required_word(app).is_none() && is_too_soon(app) {
         return Vec::new();
     }
     if let Screen::Job(view) = &mut app.screen {
@@ -332,7 +332,7 @@ pub(super) fn ended(app: &mut App, ended: Ended) -> Vec<Effect> {
         app.devices.identified = None;
     }
     app.ended = Some(report::exit(&report));
-    app.devices.hear(&report.health.radio_chip);
+    app.devices.record_radio_chip(&report.health.radio_chip);
     app.undo = Undo::of(undo);
     for other in others {
         app.log.push(app.now, Level::Warning, &other.to_string());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::files;
 use crate::app::keys::ReleasesAction;
-use crate::app::releases::{ArrivedFile, ReleasesEffect, ReleasesMsg, ReleasesView, Request};
+use crate::app::releases::{FetchedFile, ReleasesEffect, ReleasesMsg, ReleasesView, Request};
 use crate::app::{App, ChosenFile, Effect, Goal, Origin, Screen, Slot};
 use crate::job::Level;
 use crate::releases::Part;
@@ -88,7 +88,7 @@ fn on_page(app: &mut App, action: ReleasesAction) -> Option<ReleasesEffect> {
             None
         }
         ReleasesAction::ShowPre => {
-            let tag = view.marked().map(|release| release.tag.clone());
+            let tag = view.selected().map(|release| release.tag.clone());
             view.shows_pre = !view.shows_pre;
             let at = tag.and_then(|tag| view.rows().iter().position(|release| release.tag == tag));
             (view.at, view.problem) = (at.unwrap_or(0), None);
@@ -125,7 +125,7 @@ pub(super) fn on_message(app: &mut App, number: u32, msg: ReleasesMsg) -> Option
             }
             None
         }
-        ReleasesMsg::Arrived(result) => {
+        ReleasesMsg::Fetched(result) => {
             let request = mem::replace(&mut view.request, Request::Nothing);
             let Request::File { tag, name, part, .. } = request else { return None };
             match result {
@@ -156,7 +156,7 @@ fn on_failed(app: &mut App, problem: Problem) {
 
 /// Treats a file that has arrived like one from the picker, which refuses a file that cannot be flashed. Returns the
 /// goal that was waiting for the file.
-fn on_arrived(app: &mut App, (tag, name, part): (String, String, Part), file: ArrivedFile) -> Option<Goal> {
+fn on_arrived(app: &mut App, (tag, name, part): (String, String, Part), file: FetchedFile) -> Option<Goal> {
     let Screen::Releases(view) = &mut app.screen else { return None };
     let which = view.which;
     let is_kept = file.path.is_some();
