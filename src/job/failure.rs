@@ -138,7 +138,7 @@ pub enum FailureKind {
     UnknownBoard { boards: Vec<String> },
     /// Probably another board with the same chip, whose contents a flash would destroy.
     #[error(
-        "this does not look like a Crazyflie: its OTP does not identify a board, and its bootloader sector holds {}",
+        "this does not look like a Crazyflie: its chip does not name a board, and its bootloader sector holds {}",
         loader.instead()
     )]
     NotACrazyflie { loader: Loader },

@@ -63,7 +63,7 @@ mod tests {
         let mut app = App::new(None);
         app.log.push(std::time::Duration::ZERO, crate::job::Level::Info, "a line of the log");
         let text = text(&app);
-        for words in ["cfdfu 0", "a line of the log", "What would you like", "bus: Asking"] {
+        for words in ["cfdfu 0", "a line of the log", "What would you like", "bus: Scanning"] {
             assert!(text.contains(words), "{words:?} is not in:\n{text}");
         }
     }

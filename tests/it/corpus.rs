@@ -166,7 +166,7 @@ fn malformed_others() -> Vec<Case> {
         (
             "nested.zip",
             release("cf2", &release("cf2", &bin, CompressionMethod::Stored), CompressionMethod::Stored),
-            "cf2-2026.04.bin is another zip archive",
+            "it contains another zip archive, cf2-2026.04.bin",
         ),
         (
             "manifests.zip",
@@ -248,7 +248,7 @@ fn foreign() -> Vec<Case> {
         (
             "zip-in.zip",
             stored(&[("cf2.zip", &stored(&[("cf2.bin", &bin)]))]),
-            "cf2.zip is another zip archive",
+            "it contains another zip archive, cf2.zip",
         ),
         ("empty.zip", stored(&[]), "contains no firmware"),
         ("radio-only.zip", stored(&[("nrf.bin", &radio)]), "nrf.bin is for the radio chip (nRF51)"),
