@@ -15,6 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::app::releases::ReleasesMsg;
 use crate::app::update::update;
 use crate::app::{
     self, App, BatchEffect, BusState, ChosenFile, Demo, DemoInput, DemoLeds, Effect, Msg, Origin, Slot, Which,
@@ -239,7 +240,7 @@ impl<'a> Shell<'a> {
                     Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("no more messages")),
                 },
             };
-            urgent |= matches!(message, Msg::Key(_) | Msg::Resized | Msg::Tick | Msg::Bus(_));
+            urgent |= is_urgent(&message);
             dirty = true;
             if matches!(message, Msg::Resized) && !app.detached && screen.resized().is_err() {
                 self.detach();
@@ -475,6 +476,16 @@ impl<'a> Shell<'a> {
         crews.end();
         drop((supervisor, commands));
         let _ = worker.join();
+    }
+}
+
+/// Whether to draw at once: a key, or the answer that the user is waiting for. Progress waits for the next frame.
+fn is_urgent(message: &Msg) -> bool {
+    let is_release = |msg: &ReleasesMsg| !matches!(msg, ReleasesMsg::Bytes(..));
+    match message {
+        Msg::Key(_) | Msg::Resized | Msg::Tick | Msg::Bus(_) | Msg::Listed(..) | Msg::Loaded(..) => true,
+        Msg::Releases(_, msg) => is_release(msg),
+        _ => false,
     }
 }
 
