@@ -2,9 +2,10 @@
 # Sourced by the scripts here. Installs the tools that build for other systems below target/tools, from PyPI: maturin
 # makes wheels, and zig is a C compiler and linker for every Linux. Needs python3 with venv.
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." || exit 1
-if ! [ -x target/tools/python/bin/cargo-zigbuild ]; then
+if ! cmp --silent packaging/tools.txt target/tools/python/tools.txt; then
   python3 -m venv target/tools/python
   target/tools/python/bin/pip install --quiet --disable-pip-version-check --requirement packaging/tools.txt
+  cp packaging/tools.txt target/tools/python/
 fi
 export PATH=$PWD/target/tools/python/bin:$PATH
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -19,6 +20,19 @@ mkdir -p $dist
 linux_x86=x86_64-unknown-linux-musl
 linux_arm=aarch64-unknown-linux-musl
 windows=x86_64-pc-windows-gnu
+
+# extras FOLDER: writes what goes beside the program: the manual page, completions and udev rules. The static program for
+# x86_64 runs here and prints them.
+extras() {
+  local program shell
+  program=$(binary $linux_x86 release)
+  mkdir -p "$1/completions"
+  "$program" man >"$1/cfdfu.1"
+  for shell in bash:cfdfu.bash zsh:_cfdfu fish:cfdfu.fish; do
+    "$program" completions "${shell%:*}" >"$1/completions/${shell#*:}"
+  done
+  "$program" udev >"$1/70-cfdfu.rules"
+}
 
 # binary TARGET PROFILE: the path of the program.
 binary() {

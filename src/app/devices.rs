@@ -146,6 +146,11 @@ impl Devices {
         self.lasting()?.board.as_ref()
     }
 
+    /// The code of the selected drone's board, if known, as in `CF21`.
+    pub(crate) fn board_code(&self) -> Option<&str> {
+        self.board().map(|board| board.code.as_str())
+    }
+
     /// The sectors of the selected drone that are known to be write-protected.
     pub(crate) fn protected(&self) -> &[usize] {
         self.lasting().map_or(&[], |lasting| &lasting.protected)

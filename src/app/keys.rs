@@ -504,7 +504,7 @@ fn pick() -> Vec<Binding> {
 
 fn releases_bindings(app: &App, view: &ReleasesView) -> Vec<Binding> {
     let on_page = |keys: &[Key], shown, label, action| row(keys, shown, label, Action::Releases(action));
-    let board = app.devices.board().map(|board| board.code.as_str());
+    let board = app.devices.board_code();
     let mut rows = Vec::new();
     match (&view.request, &view.list) {
         (Request::Nothing, None) => {

@@ -161,11 +161,15 @@ impl ReleasesView {
         }
     }
 
+    /// The file of a release for the chosen platform, or why there is none.
+    pub(crate) fn asset<'r>(&self, release: &'r Release, board: Option<&str>) -> Result<&'r Asset, String> {
+        releases::asset(release, &self.part(board)?).map_err(|error| error.to_string())
+    }
+
     /// The file to take, or why there is none.
     pub(crate) fn file(&self, board: Option<&str>) -> Result<(&Release, &Asset), String> {
         let release = self.selected().ok_or("no release is listed")?;
-        let part = self.part(board)?;
-        let asset = releases::asset(release, &part).map_err(|error| error.to_string())?;
+        let asset = self.asset(release, board)?;
         match &self.folder {
             Some(folder) if !self.is_kept(release, asset) => {
                 Err(format!("{} is not in {}", asset.name, folder.display()))
@@ -189,10 +193,10 @@ impl ReleasesView {
         self.platform = platforms.get(next).map(|platform| (*platform).to_owned());
     }
 
-    /// Shows a new list, and keeps the selected release selected.
-    pub(crate) fn show(&mut self, list: ReleaseList) {
+    /// Changes the rows, and keeps the selected release selected if it is still among them.
+    pub(crate) fn change_rows(&mut self, change: impl FnOnce(&mut ReleasesView)) {
         let tag = self.selected().map(|release| release.tag.clone());
-        self.list = Some(list);
+        change(self);
         let at = tag.and_then(|tag| self.rows().iter().position(|release| release.tag == tag));
         self.at = at.unwrap_or(0);
     }

@@ -15,7 +15,7 @@ use crate::app::releases::{FetchedFile, ReleaseList, ReleasesEffect, ReleasesMsg
 use crate::clock;
 use crate::releases::library::Library;
 use crate::releases::net::OnBytes;
-use crate::releases::{Part, ReleaseError, Repo, Wanted};
+use crate::releases::{ReleaseError, Repo, Wanted};
 use crate::report::{self, Problem};
 use crate::sys::files;
 
@@ -81,28 +81,27 @@ fn answer(
     is_read_only: bool,
     on_bytes: OnBytes<'_>,
 ) -> ReleasesMsg {
-    let kept = || folder.map_or_else(|| Library::offline(is_read_only), Library::of_folder);
-    let online = |refreshes: bool| match folder {
-        Some(folder) => Library::of_folder(folder),
-        None => Library::online(is_read_only, refreshes),
-    };
-    let file = |library: &Library, tag: String, part: &Part, on_bytes: OnBytes<'_>| {
-        let file = library.file(&Wanted::Tag(tag), part, on_bytes).map_err(|error| problem(&error));
-        ReleasesMsg::Fetched(file.map(|file| {
-            let image = Box::new(file.image);
-            Box::new(FetchedFile { path: file.path, trust: file.trust, image })
-        }))
+    let library = match (folder, &effect) {
+        (Some(folder), _) => Library::of_folder(folder),
+        (None, ReleasesEffect::KeptList(_) | ReleasesEffect::KeptFile(..)) => Library::offline(is_read_only),
+        (None, effect) => Library::online(is_read_only, matches!(effect, ReleasesEffect::List(_))),
     };
     match effect {
-        ReleasesEffect::KeptList(repo) => ReleasesMsg::Listed(match list(&kept(), repo) {
-            Err(ReleaseError::NotKept { .. }) if folder.is_none() => Ok(None),
-            result => result.map(Some).map_err(|error| problem(&error)),
-        }),
-        ReleasesEffect::List(repo) => {
-            ReleasesMsg::Listed(list(&online(true), repo).map(Some).map_err(|error| problem(&error)))
+        ReleasesEffect::KeptList(repo) | ReleasesEffect::List(repo) => {
+            ReleasesMsg::Listed(match list(&library, repo) {
+                // Nothing was fetched earlier.
+                Err(ReleaseError::NotKept { .. }) if folder.is_none() => Ok(None),
+                result => result.map(Some).map_err(|error| problem(&error)),
+            })
         }
-        ReleasesEffect::File(tag, part) => file(&online(false), tag, &part, on_bytes),
-        ReleasesEffect::KeptFile(tag, part) => file(&kept(), tag, &part, on_bytes),
+        ReleasesEffect::File(tag, part) | ReleasesEffect::KeptFile(tag, part) => {
+            let file = library.file(&Wanted::Tag(tag), &part, on_bytes).map_err(|error| problem(&error));
+            ReleasesMsg::Fetched(file.map(|file| {
+                let image = Box::new(file.image);
+                Box::new(FetchedFile { path: file.path, trust: file.trust, image })
+            }))
+        }
+        // `perform` has stopped the request.
         ReleasesEffect::Stop => ReleasesMsg::Listed(Ok(None)),
     }
 }

@@ -189,7 +189,7 @@ fn drones<'a>(app: &App, (width, height): (usize, usize), theme: &Theme) -> Vec<
 }
 
 fn draw_picker(frame: &mut Frame<'_>, area: Rect, app: &App, which: Which, picker: &Picker, theme: &Theme) {
-    let board = app.devices.board().map(|board| board.code.as_str());
+    let board = app.devices.board_code();
     let what = match which {
         Which::Image => "firmware",
         Which::Loader => "bootloader (cf2loader-1.0.bin)",

@@ -13,7 +13,7 @@ use super::{bar, cut, focus, wrapped};
 use crate::app::releases::{ReleaseList, ReleasesView, Request};
 use crate::app::{App, Which};
 use crate::crazyflie::symptoms::capitalised;
-use crate::releases::{Asset, Release, platform_of};
+use crate::releases::{Release, platform_of};
 use crate::report::{self, Problem};
 use crate::usb::descriptor::clean;
 
@@ -171,7 +171,8 @@ fn table_row<'a>(
     theme: &Theme,
 ) -> Line<'a> {
     let (tick, ..) = theme.ticks;
-    let is_kept = asset(app, view, release).is_some_and(|asset| view.is_kept(release, asset));
+    let asset = view.asset(release, app.devices.board_code()).ok();
+    let is_kept = asset.is_some_and(|asset| view.is_kept(release, asset));
     let (mark, mark_style) = if is_kept { (tick, theme.good) } else { (" ", theme.plain) };
     let room = width.saturating_sub(2 + TAG + DATE + STATE);
     let pre = if release.prerelease { "pre-release  " } else { "" };
@@ -192,12 +193,6 @@ fn table_row<'a>(
     ])
 }
 
-/// The file of a release for the chosen board.
-fn asset<'r>(app: &App, view: &ReleasesView, release: &'r Release) -> Option<&'r Asset> {
-    let board = app.devices.board().map(|board| board.code.as_str());
-    crate::releases::asset(release, &view.part(board).ok()?).ok()
-}
-
 /// The platforms of a release, or the name of its bootloader file.
 fn files(release: &Release) -> String {
     let platforms: Vec<&str> = release.assets.iter().filter_map(platform_of).collect();
@@ -210,7 +205,7 @@ fn files(release: &Release) -> String {
 
 /// Whether a release is on the drone or on this computer, otherwise the size of its file.
 pub(super) fn row_state(app: &App, view: &ReleasesView, release: &Release) -> String {
-    let asset = asset(app, view, release);
+    let asset = view.asset(release, app.devices.board_code()).ok();
     let is_kept = asset.is_some_and(|asset| view.is_kept(release, asset));
     let is_flashed = view.which == Which::Image && app.devices.version() == Some(&*release.tag);
     match asset {
@@ -257,8 +252,7 @@ fn below<'a>(app: &App, view: &ReleasesView, width: usize, theme: &Theme) -> Vec
 
 /// What Enter does.
 pub(super) fn choice(app: &App, view: &ReleasesView) -> String {
-    let board = app.devices.board().map(|board| board.code.as_str());
-    match view.file(board) {
+    match view.file(app.devices.board_code()) {
         Err(why) => sentence(&why),
         Ok((release, asset)) => {
             let name = clean(&asset.name);

@@ -4,7 +4,7 @@ use std::mem;
 use std::path::PathBuf;
 
 use crate::app::picker::{EntryKind, Picker};
-use crate::app::{App, Effect, Goal, Screen, Slot, Stage, Which, overrides_for};
+use crate::app::{App, ChosenFile, Effect, Goal, Screen, Slot, Stage, Which, overrides_for};
 use crate::image::Image;
 use crate::job::Level;
 use crate::plan::admission::{self, Overrides};
@@ -39,11 +39,25 @@ pub(super) fn choose_entry(app: &mut App) -> Vec<Effect> {
         (None, Some(entry)) => entry.path.clone(),
         (None, None) => return Vec::new(),
     };
-    let before = mem::replace(slot(app, which), Slot::Loading(path.clone().into()));
-    if let (Screen::Pick(_, _, picker), Slot::Ready(..)) = (&mut app.screen, &before) {
+    begin_loading(app, which, path.clone().into());
+    vec![Effect::Load(which, path)]
+}
+
+/// Chooses a file, and remembers the one that was chosen before in case the new one is refused.
+pub(super) fn begin_loading(app: &mut App, which: Which, file: ChosenFile) {
+    let before = mem::replace(slot(app, which), Slot::Loading(file));
+    if let (Some(picker), Slot::Ready(..)) = (picker(app, which), &before) {
         picker.before = Some(Box::new(before));
     }
-    vec![Effect::Load(which, path)]
+}
+
+/// The picker for this file, on the screen or behind the page of releases.
+fn picker(app: &mut App, which: Which) -> Option<&mut Picker> {
+    match &mut app.screen {
+        Screen::Pick(picking, _, picker) if *picking == which => Some(picker),
+        Screen::Releases(view) if view.which == which => Some(&mut view.picker),
+        _ => None,
+    }
 }
 
 pub(super) fn slot(app: &mut App, which: Which) -> &mut Slot {
@@ -92,11 +106,7 @@ pub(super) fn on_loaded(
             let words = format!("{problem}. {}", problem.advice.on_screen());
             app.log.push(app.now, Level::Warning, &words);
             app.notify(words);
-            let before = match &mut app.screen {
-                Screen::Pick(picking, _, picker) if *picking == which => picker.before.take(),
-                Screen::Releases(view) if view.which == which => view.picker.before.take(),
-                _ => None,
-            };
+            let before = picker(app, which).and_then(|picker| picker.before.take());
             *slot(app, which) = before.map_or(Slot::Bad(path, problem), |before| *before);
         }
     }

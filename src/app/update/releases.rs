@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::files;
 use crate::app::keys::ReleasesAction;
 use crate::app::releases::{FetchedFile, ReleasesEffect, ReleasesMsg, ReleasesView, Request};
-use crate::app::{App, ChosenFile, Effect, Goal, Origin, Screen, Slot};
+use crate::app::{App, ChosenFile, Effect, Goal, Origin, Screen};
 use crate::job::Level;
 use crate::releases::Part;
 use crate::report::{Problem, ProblemKind};
@@ -58,7 +58,7 @@ pub(super) fn stop(app: &mut App) -> Option<Effect> {
 }
 
 fn on_page(app: &mut App, action: ReleasesAction) -> Option<ReleasesEffect> {
-    let board = app.devices.board().map(|board| board.code.clone());
+    let board = app.devices.board_code().map(str::to_owned);
     let Screen::Releases(view) = &mut app.screen else { return None };
     match action {
         ReleasesAction::Open | ReleasesAction::Close | ReleasesAction::Stop => None,
@@ -88,10 +88,8 @@ fn on_page(app: &mut App, action: ReleasesAction) -> Option<ReleasesEffect> {
             None
         }
         ReleasesAction::ShowPre => {
-            let tag = view.selected().map(|release| release.tag.clone());
-            view.shows_pre = !view.shows_pre;
-            let at = tag.and_then(|tag| view.rows().iter().position(|release| release.tag == tag));
-            (view.at, view.problem) = (at.unwrap_or(0), None);
+            view.change_rows(|view| view.shows_pre = !view.shows_pre);
+            view.problem = None;
             None
         }
     }
@@ -119,7 +117,7 @@ pub(super) fn on_message(app: &mut App, number: u32, msg: ReleasesMsg) -> Option
         ReleasesMsg::Listed(result) => {
             view.request = Request::Nothing;
             match result {
-                Ok(Some(list)) => view.show(list),
+                Ok(Some(list)) => view.change_rows(|view| view.list = Some(list)),
                 Ok(None) => {}
                 Err(problem) => on_failed(app, problem),
             }
@@ -169,11 +167,7 @@ fn on_arrived(app: &mut App, (tag, name, part): (String, String, Part), file: Fe
     };
     let path = file.path.unwrap_or_else(|| PathBuf::from(&name));
     let origin = Origin::Release { tag, platform, is_kept };
-    let loading = Slot::Loading(ChosenFile { path: path.clone(), origin });
-    let before = mem::replace(files::slot(app, which), loading);
-    if let (Screen::Releases(view), Slot::Ready(..)) = (&mut app.screen, &before) {
-        view.picker.before = Some(Box::new(before));
-    }
+    files::begin_loading(app, which, ChosenFile { path: path.clone(), origin });
     let trust = format!("{name}: {}.", file.trust);
     app.log.push(app.now, Level::Info, &trust);
     app.notify(trust);
