@@ -12,6 +12,7 @@
 //! | | [`job`] | the protocol with the worker: job, event, log entry, failure, report |
 //! | | [`report`], [`doctor`] | results and advice as text; reasons why no drone is found |
 //! | 1, devices | `usb::{libusb, trace}` | the real bus; a decorator that reports every transfer |
+//! | | [`recording`] | recordings of transfers: their format, the recorder, captures of other programs |
 //! | | [`sim`] | the simulated Crazyflie, which shares no code with the host side |
 //! | 2, work | [`clock`], [`scan`], [`worker`] | time; the devices on the bus; the thread that drives a drone |
 //! | 3, supervision | [`record`], [`supervise`] | files that survive a run; backup, record and resume of every job |
@@ -47,6 +48,7 @@ pub mod image;
 pub mod job;
 pub mod plan;
 mod record;
+pub mod recording;
 pub mod releases;
 pub mod report;
 pub mod scan;

@@ -65,6 +65,10 @@ const RULES: &[Rule] = &[
     },
     Rule { files: &["usb/libusb.rs"], may_use: &["usb"], never: &["ratatui", "std::thread"] },
     Rule { files: &["usb/trace.rs"], may_use: &["usb"], never: IO },
+    Rule { files: &["recording.rs", "recording"], may_use: &["recording", "usb"], never: IO },
+    Rule { files: &["recording/recorder.rs"], may_use: &["clock", "recording", "usb"], never: IO },
+    Rule { files: &["recording/redact.rs"], may_use: &["crazyflie", "recording", "usb"], never: IO },
+    Rule { files: &["sim/replay.rs"], may_use: &["clock", "recording", "sim", "usb"], never: IO },
     Rule { files: &["sim/vhci.rs"], may_use: &["sim", "usb"], never: &["rusb"] },
     // The simulator shares no host logic, only the types of the USB interface and the clock.
     Rule { files: &["sim"], may_use: &["sim", "usb", "clock"], never: IO },

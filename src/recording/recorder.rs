@@ -1,0 +1,235 @@
+//! Makes a recording: decorators of the bus and of the clock that pass every request on unchanged and report it to a
+//! [`Recorder`].
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Appearance, Fault, Header, Line, Moved, Port, Recorded, SetupWords};
+use crate::clock::Clock;
+use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
+
+/// Receives the lines of a recording in the order in which the requests ended.
+pub type Sink = Box<dyn FnMut(Line) + Send>;
+
+/// Numbers and times the requests of any number of buses.
+pub struct Recorder {
+    clock: Arc<dyn Clock>,
+    began: Duration,
+    opened: AtomicU32,
+    state: Mutex<State>,
+}
+
+struct State {
+    sink: Sink,
+    /// The last list of devices.
+    devices: Option<Vec<Appearance>>,
+    /// A wait that has not been reported yet, in microseconds: its start and its end. Several waits in a row are one.
+    wait: Option<(u64, u64)>,
+}
+
+impl Recorder {
+    /// Starts a recording.
+    pub fn start(clock: Arc<dyn Clock>, header: Header, mut sink: Sink) -> Arc<Recorder> {
+        sink(Line { at: 0, what: Recorded::Start(header) });
+        let state = Mutex::new(State { sink, devices: None, wait: None });
+        Arc::new(Recorder { began: clock.now(), clock, opened: AtomicU32::new(0), state })
+    }
+
+    /// Microseconds since the start.
+    fn now(&self) -> u64 {
+        micros(self.clock.now().saturating_sub(self.began))
+    }
+
+    fn report(&self, at: u64, what: Recorded) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((from, to)) = state.wait.take() {
+            (state.sink)(Line { at: from, what: Recorded::Wait { took: to.saturating_sub(from) } });
+        }
+        (state.sink)(Line { at, what });
+    }
+
+    /// Calls `act`, and reports what `record` makes of its result and of the microseconds that it took.
+    fn time<T>(&self, act: impl FnOnce() -> T, record: impl FnOnce(&T, u64) -> Recorded) -> T {
+        let at = self.now();
+        let result = act();
+        let what = record(&result, self.now().saturating_sub(at));
+        self.report(at, what);
+        result
+    }
+
+    fn wait(&self, act: impl FnOnce()) {
+        let from = self.now();
+        act();
+        let to = self.now();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let earlier = state.wait.map_or(from, |(earlier, _)| earlier);
+        state.wait = Some((earlier, to));
+    }
+
+    fn listed(&self, listed: &Result<Vec<Found>, BusError>) {
+        let devices: Vec<Appearance> = match listed {
+            Ok(found) => found.iter().map(Appearance::from).collect(),
+            Err(error) => return self.report(self.now(), Recorded::NoDevices { error: error.to_string() }),
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.devices.as_ref() != Some(&devices) {
+            state.devices = Some(devices.clone());
+            drop(state);
+            self.report(self.now(), Recorded::Devices { devices });
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The bus `inner`, whose requests are recorded.
+pub struct RecordedBus<B> {
+    inner: B,
+    recorder: Arc<Recorder>,
+}
+
+impl<B: Bus> RecordedBus<B> {
+    pub fn new(inner: B, recorder: Arc<Recorder>) -> RecordedBus<B> {
+        RecordedBus { inner, recorder }
+    }
+}
+
+impl<B: Bus> Bus for RecordedBus<B> {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let listed = self.inner.list();
+        self.recorder.listed(&listed);
+        listed
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        let device = self.recorder.opened.fetch_add(1, Ordering::Relaxed);
+        let opened = self.recorder.time(
+            || self.inner.open(found),
+            |opened, _| Recorded::Open {
+                device,
+                port: Port(found.location.clone()),
+                address: found.address,
+                error: opened.as_ref().err().copied().map(Fault),
+            },
+        );
+        let recorder = Arc::clone(&self.recorder);
+        opened.map(|inner| Box::new(RecordedTransport { inner, recorder, device }) as Box<dyn Transport>)
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.recorder.wait(|| self.inner.wait(limit));
+    }
+}
+
+struct RecordedTransport {
+    inner: Box<dyn Transport>,
+    recorder: Arc<Recorder>,
+    device: u32,
+}
+
+/// What was received.
+fn received(buffer: &[u8], result: Result<usize, TransferError>) -> Moved {
+    match result {
+        Ok(n) => Moved::of(buffer.get(..n).unwrap_or_default()),
+        Err(error) => Moved::failed(error),
+    }
+}
+
+/// What was to be sent, and the error if it was not sent completely.
+fn sent(data: &[u8], result: Result<usize, TransferError>) -> Moved {
+    let short = |n: usize| (n < data.len()).then_some(TransferError::Short);
+    let error = result.map_or_else(Some, short).map(Fault);
+    Moved { error, ..Moved::of(data) }
+}
+
+impl Transport for RecordedTransport {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
+        let device = self.device;
+        let at = self.recorder.now();
+        let result = self.inner.control_in(setup, buffer, limit);
+        let took = self.recorder.now().saturating_sub(at);
+        let (setup, length, result_seen) = (SetupWords(setup), buffer.len(), received(buffer, result));
+        self.recorder.report(at, Recorded::In { device, setup, length, took, result: result_seen });
+        result
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        let device = self.device;
+        self.recorder.time(
+            || self.inner.control_out(setup, data, limit),
+            |result, took| Recorded::Out {
+                device,
+                setup: SetupWords(setup),
+                took,
+                result: sent(data, *result),
+            },
+        )
+    }
+
+    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        let device = self.device;
+        self.recorder.time(
+            || self.inner.select(interface, alternate),
+            |result, took| {
+                let error = result.err().map(Fault);
+                Recorded::Select { device, interface, alternate, took, error }
+            },
+        )
+    }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        let (device, endpoint) = (self.device, pipe.endpoint);
+        let at = self.recorder.now();
+        let result = self.inner.bulk_in(pipe, buffer, limit);
+        let took = self.recorder.now().saturating_sub(at);
+        let seen = received(buffer, result);
+        self.recorder.report(at, Recorded::Packet { device, endpoint, took, result: seen });
+        result
+    }
+
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        let (device, endpoint) = (self.device, pipe.endpoint);
+        self.recorder.time(
+            || self.inner.bulk_out(pipe, data, limit),
+            |result, took| Recorded::Packet { device, endpoint, took, result: sent(data, *result) },
+        )
+    }
+}
+
+/// The clock `inner`, whose sleeps are recorded.
+pub struct RecordedClock {
+    inner: Arc<dyn Clock>,
+    recorder: Arc<Recorder>,
+}
+
+impl RecordedClock {
+    pub fn new(inner: Arc<dyn Clock>, recorder: Arc<Recorder>) -> RecordedClock {
+        RecordedClock { inner, recorder }
+    }
+}
+
+impl Clock for RecordedClock {
+    fn now(&self) -> Duration {
+        self.inner.now()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.recorder.wait(|| self.inner.sleep(time));
+    }
+
+    fn join(&self) {
+        self.inner.join();
+    }
+
+    fn leave(&self) {
+        self.inner.leave();
+    }
+}
