@@ -159,9 +159,10 @@ impl Appearance {
 pub struct Moved {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<HexBytes>,
-    /// The number of bytes and their SHA-256, instead of data that is firmware.
+    /// The number of bytes, instead of data that is firmware or that a capture does not contain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<usize>,
+    /// The SHA-256 of data that is firmware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<HexBytes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,12 +197,12 @@ impl Moved {
         self.len() == 0
     }
 
-    /// Whether these are the recorded bytes.
+    /// Whether these may be the recorded bytes.
     pub fn is(&self, bytes: &[u8]) -> bool {
         match (&self.data, &self.sha256) {
             (Some(data), _) => data.0 == bytes,
             (None, Some(sha256)) => self.bytes == Some(bytes.len()) && *sha256 == hash(bytes),
-            (None, None) => bytes.is_empty(),
+            (None, None) => bytes.len() == self.len(),
         }
     }
 }
