@@ -14,10 +14,9 @@ use std::time::Duration;
 use clap::CommandFactory;
 
 use crate::app::{Slot, Then};
-use crate::clock::{Clock, FastClock, RealClock, TeamClock};
+use crate::clock::{Clock, RealClock, TeamClock};
 use crate::crazyflie::Board;
 use crate::crazyflie::names::RadioNames;
-use crate::crews::WorkerBus;
 use crate::doctor;
 use crate::flash::{Address, FLASH_END, LOADER_BASE, Span};
 use crate::fleet::{Policy, Station};
@@ -29,10 +28,10 @@ use crate::job::{
 use crate::plan::admission::{self, Overrides, Refusal};
 use crate::plan::undo::{Change, NoCopy, NoUndo};
 use crate::record::StateDir;
+use crate::recording::tape::Tape;
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::scan;
 use crate::settings::Settings;
-use crate::sim::drone::Helper;
 use crate::sim::scenario::{SCENARIOS, Scenario};
 use crate::supervise::{UndoTarget, Waits};
 use crate::sys::signals::Signals;
@@ -40,10 +39,8 @@ use crate::sys::{self, files};
 use crate::tui;
 use crate::usb::descriptor::is_printable;
 use crate::usb::libusb::Libusb;
-use crate::usb::trace::Traced;
 use crate::usb::{Bus, BusError, CRAZYFLIE, TransferError};
 use crate::worker::Worker;
-use crate::worker::retry::RetryingBus;
 
 mod args;
 mod completions;
@@ -53,21 +50,30 @@ mod json;
 mod man;
 mod output_file;
 mod panics;
+mod qualify;
 #[cfg(feature = "releases")]
 mod releases;
 mod report_file;
 mod run_job;
+mod run_recording;
 mod simulate;
 mod udev;
+mod world;
 
 use args::{Args, BatchArgs, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global, ReleaseArgs};
 use console::Console;
 use run_job::Jobs;
+use world::{DemoBus, World, bus, bus_for, demo, demo_bus, of_scenario, scenario, with_retries, worker_bus};
 
 /// Runs the program: parses the arguments, executes the command and returns the exit status.
 pub fn main() -> ExitCode {
     panics::install_hook();
-    let args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| usage(&error));
+    let mut args = Args::of(std::env::args_os().collect()).unwrap_or_else(|error| usage(&error));
+    if let Some(CliCommand::Qualify { report, .. }) = &args.command {
+        // A qualification is always recorded.
+        let report = report.clone().unwrap_or_else(|| qualify::DEFAULT_REPORT.into());
+        args.global.record.get_or_insert_with(|| report.with_extension("jsonl"));
+    }
     let mut console = match Console::new(&args.global) {
         Ok(console) => console,
         Err(problem) => return console::report_early(&problem, args.global.json),
@@ -247,6 +253,20 @@ fn perform(args: &Args, console: &mut Console) -> Result<Exit, Problem> {
         }
         CliCommand::Backup { file, force, device, .. } => backup_job(global, device, file, *force, console),
         CliCommand::Doctor => doctor(global, console),
+        CliCommand::Qualify { image, report } => {
+            qualify::qualify(global, image.as_deref(), report.as_deref(), console)
+        }
+        CliCommand::Recording { capture } => {
+            let lines = world::read_recording(capture)?;
+            let mut tape = Tape::default().to_memory_of(lines.len());
+            if global.redact {
+                tape = tape.redacted();
+            }
+            for line in lines {
+                tape.push(line);
+            }
+            print(console, &tape.text())
+        }
         CliCommand::Udev { check: true, .. } => {
             let rules = doctor::rules(&gather(world_or_error(global, console)?.as_ref()));
             if rules.is_empty() {
@@ -335,12 +355,10 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let settings = Settings::load();
     let theme = console::theme(global, &settings.0);
-    let simulated = |scenario: &Scenario| -> (Arc<dyn Bus>, _) {
-        let bus = scenario.bus(Arc::clone(&clock));
-        (Arc::new(bus.clone()), Some((bus, scenario.name.to_owned())))
-    };
     let (bus, demo): (Arc<dyn Bus>, _) = if let Some(name) = &global.demo {
-        simulated(scenario(name.as_deref()))
+        let DemoBus { bus, sim } = demo(global, &clock, console)?;
+        let name = name.as_deref().unwrap_or(scenario(None).name);
+        (bus, Some((sim, name.to_owned())))
     } else {
         let bus: Arc<dyn Bus> = match Libusb::new() {
             Ok(bus) => Arc::new(bus),
@@ -349,10 +367,12 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
         (bus, None)
     };
     let selector = selector(global);
-    let clock = Arc::clone(&clock);
-    let for_worker = worker_bus(&bus, demo.is_none());
+    let tape = console.recording.keep_in_memory();
+    let (bus, recorded_clock) = console.recording.world(global, (bus, Arc::clone(&clock)));
+    let for_worker = worker_bus(&bus, demo.is_none(), console);
     let log = console.take_log();
-    let mut world = tui::World { bus, for_worker, clock, demo, settings, selector, log };
+    let mut world =
+        tui::World { bus, for_worker, clock: recorded_clock, demo, settings, selector, log, tape };
     let image = image.map(sys::absolute);
     let mut run = |world: &tui::World| {
         let ended = if global.plain || !tui::has_terminal() {
@@ -369,8 +389,10 @@ fn interface(global: &Global, image: Option<&Path>, console: &mut Console) -> Re
     let app = run(&world)?;
     if app.then == Then::Practise {
         // The practice session does not affect the exit status.
-        (world.bus, world.demo) = simulated(scenario(Some("dead")));
-        world.for_worker = worker_bus(&world.bus, false);
+        let practice = scenario(Some("dead"));
+        let DemoBus { bus, sim } = of_scenario(practice, &clock);
+        (world.bus, world.demo) = (Arc::clone(&bus), Some((sim, practice.name.to_owned())));
+        world.for_worker = Arc::new(move || Arc::clone(&bus));
         world.selector = Selector::default();
         run(&world)?;
     }
@@ -593,23 +615,13 @@ fn unaided(enter: Enter) -> Enter {
 /// The buses and the clock of a batch. In a fast demo, the clock must let several workers sleep at the same time.
 fn batch_world(global: &Global, console: &mut Console) -> Result<fleet::FleetWorld, Problem> {
     let (bus, clock) = if global.demo.is_some() && global.demo_fast {
-        demo_bus(global, None, Arc::new(TeamClock::new()), console)
+        demo_bus(global, None, Arc::new(TeamClock::new()), console)?
     } else {
         bus(global, console)?
     };
-    let for_worker = worker_bus(&bus, global.demo.is_none() && console.transfer_listener().is_none());
+    let is_real = global.demo.is_none() && console.transfer_listener().is_none();
+    let for_worker = worker_bus(&bus, is_real, console);
     Ok(fleet::FleetWorld { bus, for_worker, clock })
-}
-
-/// Returns the function that creates the bus of a worker. On Linux with real USB, each worker has its own bus: with one
-/// libusb context, every transfer wakes every worker (see [`crate::crews`]). Otherwise, or if its own bus cannot be
-/// opened, the worker uses the shared bus.
-fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool) -> WorkerBus {
-    let shared = Arc::clone(shared);
-    Arc::new(move || match (cfg!(target_os = "linux") && is_real).then(Libusb::new) {
-        Some(Ok(own)) => Arc::new(own),
-        Some(Err(_)) | None => Arc::clone(&shared),
-    })
 }
 
 /// The task that flashes these images. Each drone gets the one for its board.
@@ -938,62 +950,6 @@ fn names(global: &Global) -> RadioNames {
 fn bus_problem(kind: FailureKind) -> Problem {
     use crate::job::{DroneState, Failure};
     report::failed(&Failure { kind, place: None, drone: DroneState::Untouched })
-}
-
-/// A bus and the clock that its devices run on.
-type World = (Arc<dyn Bus>, Arc<dyn Clock>);
-
-/// The real bus, or the demo's.
-fn bus(global: &Global, console: &mut Console) -> Result<World, Problem> {
-    bus_for(global, None, console)
-}
-
-/// The bus for a job. With `--wait`, the demo simulates a user who enters DFU mode by hand.
-fn bus_for(global: &Global, device: Option<&DeviceArgs>, console: &mut Console) -> Result<World, Problem> {
-    let clock: Arc<dyn Clock> =
-        if global.demo_fast { Arc::new(FastClock::new()) } else { Arc::new(RealClock::new()) };
-    if global.demo.is_some() {
-        return Ok(demo_bus(global, device, clock, console));
-    }
-    let bus = Libusb::new().map_err(|error| bus_problem(error.into()))?;
-    Ok((traced(bus, console), clock))
-}
-
-fn demo_bus(
-    global: &Global,
-    device: Option<&DeviceArgs>,
-    clock: Arc<dyn Clock>,
-    console: &mut Console,
-) -> World {
-    let name = global.demo.clone().flatten();
-    let bus = scenario(name.as_deref()).bus(Arc::clone(&clock));
-    if let Some(device) = device.filter(|device| device.wait > 0) {
-        let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
-        for n in 0..bus.drones() {
-            bus.with(n, |drone, _| drone.traits.helper = Some(helper));
-        }
-        if bus.drones() > 0 {
-            console.line("SIMULATED: if needed, the drone is put into DFU mode by hand after 3 s.");
-        }
-    }
-    (traced(bus, console), clock)
-}
-
-/// A retrying bus for scans outside the worker. The worker wraps its bus itself.
-fn with_retries((bus, clock): World) -> RetryingBus<Arc<dyn Bus>> {
-    RetryingBus::new(bus, clock)
-}
-
-fn traced(bus: impl Bus + 'static, console: &Console) -> Arc<dyn Bus> {
-    match console.transfer_listener() {
-        Some(listener) => Arc::new(Traced::new(bus, listener)),
-        None => Arc::new(bus),
-    }
-}
-
-/// The scenario with this name, or the first one. The argument parser has already validated the name.
-fn scenario(name: Option<&str>) -> &'static Scenario {
-    name.and_then(Scenario::by_name).unwrap_or(&SCENARIOS[0])
 }
 
 /// Prints the scenarios for `--demo=help`, with or without a command.

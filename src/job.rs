@@ -24,9 +24,12 @@ use crate::usb::{Id, Location, TransferError};
 mod failure;
 mod identity;
 mod log_entry;
+pub mod trial;
 
 pub use failure::{DroneState, Failure, FailureKind, Place};
 pub use identity::{DeviceInfo, Identity, Running};
+use trial::{Measurement, Trial};
+
 pub use log_entry::{CopyProblem, LogEntry, Stretches};
 
 #[derive(Clone, Debug)]
@@ -60,7 +63,7 @@ impl Job {
     pub fn new(task: Task) -> Job {
         let enter = match &task {
             Task::Find | Task::Identify | Task::Blink(_) | Task::Console(_) => Enter::Never,
-            Task::Flash(_) | Task::Verify(_) | Task::Backup(_) => Enter::IfRunning,
+            Task::Flash(_) | Task::Verify(_) | Task::Backup(_) | Task::Try(_) => Enter::IfRunning,
         };
         Job { device: Selector::Only, serial: None, wait: Duration::ZERO, enter, task }
     }
@@ -87,6 +90,8 @@ pub enum Task {
     Blink(Duration),
     /// Read the console of a running Crazyflie for this long, or until the job is stopped.
     Console(Option<Duration>),
+    /// Try what other jobs rely on.
+    Try(Trial),
 }
 
 /// How to write an image.
@@ -479,6 +484,8 @@ pub enum Event {
     },
     /// A log entry. Its level is the entry's own, except that a background identify logs `Info` entries as `Detail`.
     Log(Level, LogEntry),
+    /// The job has measured something: see `cfdfu qualify`.
+    Measured(Box<Measurement>),
     /// The running firmware has printed a line, this long after its console was opened.
     Console {
         at: Duration,

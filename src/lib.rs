@@ -10,6 +10,7 @@
 //! | | [`plan`] | checks of an image ([`plan::admission`]), the order of work, and undo |
 //! | | [`dfu`] | the DfuSe protocol without I/O |
 //! | | [`job`] | the protocol with the worker: job, event, log entry, failure, report |
+//! | | [`qualify`] | judges what was measured on a drone |
 //! | | [`report`], [`doctor`] | results and advice as text; reasons why no drone is found |
 //! | 1, devices | `usb::{libusb, trace}` | the real bus; a decorator that reports every transfer |
 //! | | [`recording`] | recordings of transfers: their format, the recorder, captures of other programs |
@@ -47,6 +48,7 @@ pub mod fleet;
 pub mod image;
 pub mod job;
 pub mod plan;
+pub mod qualify;
 mod record;
 pub mod recording;
 pub mod releases;

@@ -15,6 +15,8 @@ use crate::usb::descriptor::Strings;
 use crate::usb::{Found, Id, Location, Setup, TransferError};
 
 pub mod recorder;
+pub mod redact;
+pub mod tape;
 
 /// The version of the format. A reader refuses any other.
 pub const VERSION: u32 = 1;

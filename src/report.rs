@@ -16,6 +16,7 @@ use crate::usb::{CRAZYFLIE, TransferError};
 mod health;
 mod image;
 mod problem;
+pub(crate) mod qualify;
 #[cfg(feature = "releases")]
 mod releases;
 mod right_file;

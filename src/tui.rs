@@ -9,9 +9,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::image::Image;
 use crate::job::{Command, Device, Enter, Event, Job, Level, LogEntry, Other, Report, Selector, Task};
 use crate::plan::undo::Change;
 use crate::record::StateDir;
+use crate::recording::tape::Tape;
 use crate::report::{self, Problem};
 use crate::scan::ScanCache;
 use crate::settings::Settings;
@@ -77,6 +78,8 @@ pub(crate) struct World {
     pub selector: Selector,
     /// The file given with `--log-file`.
     pub log: Option<File>,
+    /// The latest USB transfers, for a bug report.
+    pub tape: Arc<Mutex<Tape>>,
 }
 
 /// Runs the interface until it quits, and returns its last state.
@@ -325,7 +328,8 @@ impl<'a> Shell<'a> {
             Effect::Bell(times) => terminal::bell(times),
             Effect::Copy(text) => terminal::copy(&text),
             Effect::BugReport => {
-                let saved = StateDir::of_user().map(|record| bug_report::save(&record, app));
+                let saved =
+                    StateDir::of_user().map(|record| bug_report::save(&record, app, &self.world.tape));
                 let text = match saved {
                     Some(Ok(path)) => format!("Bug report saved: {}", path.display()),
                     Some(Err(error)) => format!("The bug report could not be saved: {error}"),

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Member};
 use crate::flash::Address;
+use crate::job::trial::Measurement;
 use crate::job::{
     Command, Device, DroneState, Event, Failure, FailureKind, Job, Level, LogEntry, Outcome, Phase, Place,
     Report, SectorState, Task, WaitFor,
@@ -35,6 +36,7 @@ mod reboot;
 pub(crate) mod retry;
 mod session;
 mod timeline;
+mod trial;
 mod watch;
 
 use reboot::Restarted;
@@ -102,6 +104,7 @@ fn perform(ctx: &mut Ctx<'_>, job: &Job) -> Report {
         Task::Identify => identify::identify(ctx, job),
         Task::Blink(length) => blink::blink(ctx, job, *length),
         Task::Console(limit) => console::console(ctx, job, *limit),
+        Task::Try(trial) => trial::trial(ctx, job, *trial),
     }));
     let drone = match (&job.task, ctx.drone) {
         (Task::Flash(task), DroneState::Untouched) if task.left != DroneState::Untouched => task.left,
@@ -299,6 +302,10 @@ impl<'a> Ctx<'a> {
         let result = act();
         self.timeline.spend(share, self.clock.now().saturating_sub(before));
         result
+    }
+
+    fn measured(&self, measurement: Measurement) {
+        self.post(Event::Measured(Box::new(measurement)));
     }
 
     fn log(&self, entry: LogEntry) {

@@ -1,11 +1,11 @@
 //! The command line definition: commands, options and their help texts. The manual page and the shell completions are
 //! generated from it. Parsing opens no file and no device.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "releases")]
@@ -119,6 +119,17 @@ The drone keeps about a hundred messages until they are read, so those from its
 start are usually among them. Nothing is sent that could change a setting.
 While the console is open, the drone does not listen to the radio.";
 
+const QUALIFY_NOTE: &str = "\
+Without an image, cfdfu only reads. With one, it asks you to type a word, saves
+the whole flash, restarts the drone twelve times, tries the last sector of the
+flash, flashes the image and puts everything back. Ctrl-C stops it at any time.
+Attach the report and the recording to an issue: no drone was available when
+cfdfu was written.";
+
+const RECORDING_NOTE: &str = "\
+`cfdfu flash IMAGE --demo=replay:FILE` flashes a device that answers as recorded.
+`cfdfu --record FILE` makes a recording of cfdfu itself.";
+
 const UNDO_NOTE: &str = "\
 cfdfu saves what each flash overwrites, separately for each drone, unless you
 pass --no-undo. An undo is saved too, so a second undo restores what the first
@@ -130,13 +141,14 @@ also see the drone. Type commands on standard input: unplug, plug, dfu (plug in
 with the button held), quit.";
 
 /// Options that every command accepts.
+#[allow(clippy::struct_excessive_bools, reason = "each field is a command line switch")]
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(super) struct Global {
     /// Use a simulated Crazyflie; --demo=help lists the scenarios
     #[allow(clippy::option_option, reason = "absent, given alone, or given with a name")]
     #[arg(long, global = true, value_name = "SCENARIO", num_args = 0..=1, require_equals = true)]
-    #[arg(value_parser = scenarios(Some(DEMO_HELP)), hide_possible_values = true)]
+    #[arg(value_parser = DemoParser, hide_possible_values = true)]
     pub(super) demo: Option<Option<String>>,
     /// Use a line-by-line interface instead of the full screen
     #[arg(long, global = true)]
@@ -153,6 +165,12 @@ pub(super) struct Global {
     /// Append a timestamped log to this file
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) log_file: Option<PathBuf>,
+    /// Record every USB transfer in this file, for a bug report or a test
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) record: Option<PathBuf>,
+    /// Replace serial numbers in recordings and bug reports
+    #[arg(long, global = true)]
+    pub(super) redact: bool,
     /// Show more detail (-vv: every USB transfer)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
@@ -162,7 +180,7 @@ pub(super) struct Global {
 }
 
 /// Options for finding the device.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct DeviceArgs {
     /// Wait up to this many seconds for the drone to appear
     #[arg(long, value_name = "SECS", default_value_t = 0, hide_default_value = true)]
@@ -194,7 +212,7 @@ pub(super) struct BatchArgs {
 }
 
 /// Options for writing.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each field is a command line switch")]
 pub(super) struct FlashArgs {
     /// Write to this address instead of the image's own
@@ -420,6 +438,21 @@ pub(super) enum CliCommand {
     },
     /// Diagnose why no drone is found: cable, permissions, drivers
     Doctor,
+    /// Check what cfdfu assumes about a drone; with an image, also by writing
+    #[command(after_help = QUALIFY_NOTE)]
+    Qualify {
+        /// Firmware to flash; everything is put back at the end
+        image: Option<PathBuf>,
+        /// Write the report to this file, and beside it the recording (.jsonl) and the backup (.bin)
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// Print a capture of another program as a recording
+    #[command(after_help = RECORDING_NOTE)]
+    Recording {
+        /// A recording, usbmon text, pcap or pcapng
+        capture: String,
+    },
     /// Print, check or install the udev rules
     Udev {
         /// Install the rules in /etc/udev/rules.d (as root)
@@ -472,6 +505,33 @@ pub(super) enum DemoKind {
 
 /// The `--demo` value that lists the scenarios.
 pub(super) const DEMO_HELP: &str = "help";
+/// The `--demo` value before the path of a recording.
+pub(super) const REPLAY: &str = "replay:";
+
+/// Accepts the name of a scenario or `replay:FILE`.
+#[derive(Clone)]
+struct DemoParser;
+
+impl TypedValueParser for DemoParser {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        match value.to_str() {
+            Some(text) if text.len() > REPLAY.len() && text.starts_with(REPLAY) => Ok(text.to_owned()),
+            _ => scenarios(Some(DEMO_HELP)).parse_ref(command, argument, value),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let values: Vec<PossibleValue> = scenarios(Some(DEMO_HELP)).possible_values()?.collect();
+        Some(Box::new(values.into_iter()))
+    }
+}
 
 /// The scenario names with their descriptions, for validation and for shell completions.
 fn scenarios(extra: Option<&'static str>) -> PossibleValuesParser {

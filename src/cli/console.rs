@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use super::args::Global;
 use super::json::{self, Numbered, Object};
+use super::run_recording::RunRecording;
+use super::world;
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
 use crate::crazyflie::ENTER_BY_HAND;
@@ -27,15 +29,18 @@ use crate::job::{
     Device, DeviceInfo, DroneState, Event, Failure, FailureKind, Level, Outcome, Phase, Preview, Report,
     WaitFor,
 };
+use crate::qualify;
 #[cfg(feature = "releases")]
 use crate::releases::{Release, library::Fetched, platform_of};
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::settings::{Color, GlyphSet, Settings, ThemeChoice};
+use crate::sim::replay::ReplayBus;
 use crate::sys::symptoms;
 use crate::ui::theme::{Colours, Glyphs, Theme};
 use crate::ui::wrapped;
 use crate::usb::descriptor;
 use crate::usb::trace::{Listener, Transfer};
+
 use clap::ColorChoice;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -61,6 +66,9 @@ pub(super) struct Console {
     loader: Option<Loader>,
     log: Option<File>,
     clock: Arc<RealClock>,
+    pub(super) recording: RunRecording,
+    /// The recording that is replayed instead of a scenario.
+    replay: Option<ReplayBus>,
     /// The last object of `--json` has been printed.
     concluded: bool,
     /// The first error on standard output. A closed pipe does not count.
@@ -125,6 +133,8 @@ impl Console {
             loader: None,
             log: log.transpose()?,
             clock: Arc::new(RealClock::new()),
+            recording: RunRecording::create(global)?,
+            replay: None,
             concluded: false,
             lost_output: OnceCell::new(),
             closed: Cell::new(false),
@@ -223,6 +233,15 @@ impl Console {
     /// rely on a truncated file.
     pub(super) fn end(&mut self, exit: Exit) -> Exit {
         self.conclude_without_job(exit);
+        if let Some(replay) = self.replay.take() {
+            for text in world::replay_text(&replay.report()) {
+                self.note(&text);
+            }
+        }
+        if let Some(incomplete) = self.recording.end() {
+            let _ = writeln!(io::stderr(), "cfdfu: {incomplete}");
+            return if exit == Exit::Done { Exit::CannotCreate } else { exit };
+        }
         match self.lost_output.get() {
             Some(error) if exit == Exit::Done => {
                 let _ = writeln!(io::stderr(), "cfdfu: cannot write to standard output: {error}");
@@ -230,6 +249,11 @@ impl Console {
             }
             _ => exit,
         }
+    }
+
+    /// The command replays this recording: report at the end how the host got on with it.
+    pub(super) fn replays(&mut self, replay: ReplayBus) {
+        self.replay = Some(replay);
     }
 
     /// Prints the `result` object of a command that ran no job.
@@ -271,7 +295,17 @@ impl Console {
             Event::Console { at, line } => self.console_line(*at, line),
             Event::Waiting { what, limit } => self.waiting(*what, *limit),
             // [`Console::result`] prints the outcome together with the advice.
-            Event::Sector { .. } | Event::Finished(_) => {}
+            Event::Sector { .. } | Event::Measured(_) | Event::Finished(_) => {}
+        }
+    }
+
+    /// Prints one row of `qualify`.
+    pub(super) fn finding(&mut self, assumption: &str, verdict: qualify::Verdict, seen: &str) {
+        let name = report::qualify::verdict(verdict);
+        self.object(&Object::Finding { assumption, verdict: name, seen });
+        if !self.json && verdict != qualify::Verdict::NotSeen {
+            let seen = if seen.is_empty() { String::new() } else { format!(": {seen}") };
+            self.line(&format!("{name:<13}  {assumption}{seen}"));
         }
     }
 
@@ -591,7 +625,11 @@ impl Console {
                     self.of_row(id, row, &format!("{label:<11} {text}"));
                 }
             }
-            Event::Sector { .. } | Event::Waiting { .. } | Event::Console { .. } | Event::Finished(_) => {}
+            Event::Sector { .. }
+            | Event::Waiting { .. }
+            | Event::Console { .. }
+            | Event::Measured(_)
+            | Event::Finished(_) => {}
         }
     }
 

@@ -46,6 +46,11 @@ pub(super) enum Object<'a> {
         found: &'a str,
         remedy: &'a str,
     },
+    Finding {
+        assumption: &'a str,
+        verdict: &'static str,
+        seen: &'a str,
+    },
     Scenario {
         name: &'a str,
         what: &'a str,

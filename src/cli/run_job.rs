@@ -69,6 +69,16 @@ impl Jobs {
 
     /// Runs one job. Typing the command counts as confirmation of its plan.
     pub(super) fn run(&mut self, job: Job, console: &mut Console) -> Ended {
+        self.run_observed(job, console, &mut |_| {})
+    }
+
+    /// Like [`Jobs::run`], and calls `observe` with each event.
+    pub(super) fn run_observed(
+        &mut self,
+        job: Job,
+        console: &mut Console,
+        observe: &mut dyn FnMut(&Event),
+    ) -> Ended {
         let report = if self.is_stopped() {
             Report::nothing_done(Outcome::Cancelled(DroneState::Untouched))
         } else if let Some(other) = self.supervisor.held_by(&self.bus, &self.clock, &job) {
@@ -77,7 +87,7 @@ impl Jobs {
         } else {
             self.supervisor.start(Box::new(job));
             self.repeat_signal();
-            return self.follow(console);
+            return self.follow(console, observe);
         };
         Ended::of(report, false)
     }
@@ -160,13 +170,14 @@ impl Jobs {
         self.stopped.load(Ordering::SeqCst) || self.hung_up.load(Ordering::SeqCst)
     }
 
-    fn follow(&mut self, console: &mut Console) -> Ended {
+    fn follow(&mut self, console: &mut Console, observe: &mut dyn FnMut(&Event)) -> Ended {
         while let Ok(event) = self.worker.events.recv() {
             if self.hung_up.load(Ordering::SeqCst) {
                 self.supervisor.hang_up();
             }
             match self.supervisor.observe(self.clock.now(), event) {
                 Observed::Event(event) => {
+                    observe(&event);
                     console.event(&event);
                     if let Event::Ready(preview) = event
                         && let Some(entry) = self.supervisor.proceed(&preview)
@@ -210,7 +221,7 @@ impl Jobs {
             }
             let lost = ended.report;
             self.supervisor.resume(job);
-            ended = self.follow(console);
+            ended = self.follow(console, &mut |_| {});
             if ended.drone.is_none() && matches!(ended.report.outcome, Outcome::Failed(_)) {
                 // The drone did not reconnect. Report the state in which it was lost, not the failed search.
                 return lost;

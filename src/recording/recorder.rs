@@ -5,14 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::tape::Tape;
 use super::{Appearance, Fault, Header, Line, Moved, Port, Recorded, SetupWords};
 use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// Receives the lines of a recording in the order in which the requests ended.
-pub type Sink = Box<dyn FnMut(Line) + Send>;
-
-/// Numbers and times the requests of any number of buses.
+/// Numbers and times the requests of any number of buses, in the order in which they end.
 pub struct Recorder {
     clock: Arc<dyn Clock>,
     began: Duration,
@@ -21,7 +19,7 @@ pub struct Recorder {
 }
 
 struct State {
-    sink: Sink,
+    tape: Arc<Mutex<Tape>>,
     /// The last list of devices.
     devices: Option<Vec<Appearance>>,
     /// A wait that has not been reported yet, in microseconds: its start and its end. Several waits in a row are one.
@@ -30,9 +28,9 @@ struct State {
 
 impl Recorder {
     /// Starts a recording.
-    pub fn start(clock: Arc<dyn Clock>, header: Header, mut sink: Sink) -> Arc<Recorder> {
-        sink(Line { at: 0, what: Recorded::Start(header) });
-        let state = Mutex::new(State { sink, devices: None, wait: None });
+    pub fn start(clock: Arc<dyn Clock>, header: Header, tape: Arc<Mutex<Tape>>) -> Arc<Recorder> {
+        push(&tape, Line { at: 0, what: Recorded::Start(header) });
+        let state = Mutex::new(State { tape, devices: None, wait: None });
         Arc::new(Recorder { began: clock.now(), clock, opened: AtomicU32::new(0), state })
     }
 
@@ -44,9 +42,9 @@ impl Recorder {
     fn report(&self, at: u64, what: Recorded) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((from, to)) = state.wait.take() {
-            (state.sink)(Line { at: from, what: Recorded::Wait { took: to.saturating_sub(from) } });
+            push(&state.tape, Line { at: from, what: Recorded::Wait { took: to.saturating_sub(from) } });
         }
-        (state.sink)(Line { at, what });
+        push(&state.tape, Line { at, what });
     }
 
     /// Calls `act`, and reports what `record` makes of its result and of the microseconds that it took.
@@ -79,6 +77,10 @@ impl Recorder {
             self.report(self.now(), Recorded::Devices { devices });
         }
     }
+}
+
+fn push(tape: &Mutex<Tape>, line: Line) {
+    tape.lock().unwrap_or_else(PoisonError::into_inner).push(line);
 }
 
 fn micros(time: Duration) -> u64 {

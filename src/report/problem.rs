@@ -69,6 +69,7 @@ pub enum ProblemKind {
     OutputFile,
     RadioImage,
     ReadProtected,
+    Recording,
     RulesExist,
     SameBoard,
     SeveralDevices,

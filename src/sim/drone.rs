@@ -220,6 +220,19 @@ impl SimDrone {
         self.settle(now);
     }
 
+    /// Appears on the bus at once, in the boot ROM or in its firmware, whatever the flash contains.
+    pub(crate) fn appear(&mut self, in_rom: bool, now: Duration) {
+        self.mode = SimMode::Starting(if in_rom { Start::Rom } else { Start::Firmware }, now);
+        self.settle(now);
+    }
+
+    /// Makes the ROM continue from this status and state.
+    pub(crate) fn adopt(&mut self, status: u8, state: u8) {
+        if let SimMode::Rom(rom) = &mut self.mode {
+            rom.adopt(status, state);
+        }
+    }
+
     /// Simulates a cable that works loose: transfers fail from now on, and then the drone disconnects.
     pub fn work_loose(&mut self, now: Duration) {
         self.loose_until = Some(now + LOOSE);

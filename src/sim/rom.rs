@@ -84,6 +84,24 @@ impl Memory {
             .or_else(|| window(SYSTEM_MEMORY, &self.system_memory()))
     }
 
+    /// Sets bytes, as if they had always been there. Bytes outside the memories that are simulated are ignored.
+    pub(crate) fn remember(&mut self, address: u32, bytes: &[u8]) {
+        let set = |start: u32, memory: &mut [u8]| {
+            let from = address.checked_sub(start).and_then(|from| usize::try_from(from).ok())?;
+            memory.get_mut(from..from.checked_add(bytes.len())?)?.copy_from_slice(bytes);
+            Some(())
+        };
+        let last = u32::try_from(bytes.len()).ok().and_then(|len| address.checked_add(len));
+        if last.is_some_and(|end| Nor::sector_of(address).is_some() && Nor::sector_of(end - 1).is_some()) {
+            self.flash.place(address, bytes);
+        }
+        let _ = set(OPTION_BYTES, &mut self.options).or_else(|| set(OTP, &mut self.otp));
+        let mut rom = self.system_memory();
+        if set(SYSTEM_MEMORY, &mut rom).is_some() {
+            self.rom_version = rom[0x77DE];
+        }
+    }
+
     /// The system memory, of which only the ROM version at 0x1FFF77DE is simulated.
     fn system_memory(&self) -> Vec<u8> {
         let mut rom = vec![0; 0x77E0];
@@ -223,6 +241,26 @@ impl Rom {
             _ => (self.refuse(ERR_STALLED), RomEffect::None),
         };
         (answer, waited, effect)
+    }
+
+    /// Continues from this status and state, as if they had been the answer to the last GETSTATUS.
+    pub(crate) fn adopt(&mut self, status: u8, state: u8) {
+        let all = [
+            RomState::Idle,
+            RomState::DnloadSync,
+            RomState::Busy,
+            RomState::DnloadIdle,
+            RomState::ManifestSync,
+            RomState::Manifest,
+            RomState::UploadIdle,
+            RomState::Error,
+        ];
+        if let Some(state) = all.into_iter().find(|it| *it as u8 == state) {
+            (self.status, self.state) = (status, state);
+        }
+        if self.state == RomState::Error {
+            (self.pending, self.busy) = (None, None);
+        }
     }
 
     /// Cuts the power. An operation in progress stays half done.

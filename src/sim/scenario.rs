@@ -263,6 +263,11 @@ pub(crate) fn crazyflie(pace: Pace, board: &str, traits: Traits) -> SimDrone {
     SimDrone::new(drone::memory(Nor::new(pace), &images::loader(), &firmware, board), traits)
 }
 
+/// The drone that follows a recording which does not name a scenario.
+pub(super) fn crazyflie_for_replay() -> SimDrone {
+    crazyflie(Pace::Typical, CF21, Traits::default())
+}
+
 /// A drone in DFU mode, modified by `change` before it is switched on.
 fn in_dfu(pace: Pace, now: Duration, change: impl FnOnce(&mut SimDrone)) -> Vec<SimDrone> {
     let mut drone = crazyflie(pace, CF21, Traits::default());

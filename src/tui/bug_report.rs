@@ -1,24 +1,32 @@
-//! Saves a bug report: versions, device, image, plan, log, and the screen as text. The report is one file in the state
-//! directory, and the screen shows its path. Nothing is sent anywhere.
+//! Saves a bug report: versions, device, image, plan, log, and the screen as text. The report and the recording of the
+//! latest USB transfers are two files in the state directory, and the screen shows the path. Nothing is sent anywhere.
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use crate::app::App;
 use crate::record::StateDir;
+use crate::recording::tape::Tape;
 use crate::ui;
 use crate::ui::theme::{Colours, Glyphs, Theme};
 
 /// The number of reports kept.
 const KEPT: usize = 20;
 
-/// Saves a report and returns its path.
-pub(super) fn save(record: &StateDir, app: &App) -> io::Result<PathBuf> {
-    record.save(Path::new("reports"), "report.txt", text(app).as_bytes(), KEPT)
+/// Saves a report with its recording, and returns the path of the report.
+pub(super) fn save(record: &StateDir, app: &App, tape: &Mutex<Tape>) -> io::Result<PathBuf> {
+    let (recording, text) = {
+        let tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
+        (tape.text(), tape.redact(text(app)))
+    };
+    let folder = Path::new("reports");
+    record.save(folder, "recording.jsonl", recording.as_bytes(), KEPT)?;
+    record.save(folder, "report.txt", text.as_bytes(), KEPT)
 }
 
 fn text(app: &App) -> String {

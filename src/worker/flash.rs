@@ -114,7 +114,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
 
 /// Finds eight blank bytes at the end of a sector, starting with the last sector. Reads them from the device, after all
 /// writes, to be certain.
-fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
+pub(super) fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
     let sectors: Vec<Sector> = session.map().sectors().to_vec();
     sectors.into_iter().rev().find_map(|sector| {
         let end = Address(u32::try_from(sector.span.end()).ok()?);

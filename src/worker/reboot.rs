@@ -10,8 +10,9 @@ use super::watch::{Watched, watch};
 use super::{Ctx, FirstSeen, Stop};
 use crate::crazyflie::console::Health;
 use crate::crazyflie::{self, Mode, RomVersion};
-use crate::flash::Address;
-use crate::job::{Boot, Device, FailureKind, LogEntry, WaitFor};
+use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE};
+use crate::job::trial::{Appeared, Measurement};
+use crate::job::{Boot, Device, FailureKind, Leave, LogEntry, WaitFor};
 use crate::usb::{TransferError, descriptor};
 
 /// Time limit for the request to enter DFU mode. The firmware resets at once and does not answer.
@@ -60,6 +61,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         if Mode::of(drone.id, &names.strings) != Some(Mode::Firmware) {
             return Err(FailureKind::NoDevice.into());
         }
+        let requested = ctx.clock.now();
         let answer = transport.control_out(crazyflie::ENTER_DFU, &[], ENTER_LIMIT);
         // The firmware stops now, even if the wait below is cancelled.
         ctx.was = FirstSeen::Stopped;
@@ -88,6 +90,8 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
         })?;
         match result {
             Some(Entered::Dfu(device)) => {
+                let took = Some(ctx.clock.now().saturating_sub(requested));
+                ctx.measured(Measurement::Entered { requests: attempt, took });
                 let device = with_permission(ctx, device)?;
                 require_same_drone(&running.strings.serial, &device)?;
                 return Ok(device);
@@ -107,6 +111,7 @@ pub(super) fn enter_dfu(ctx: &mut Ctx<'_>, running: &Device, wait: Duration) -> 
     if now == Some(Mode::Firmware) {
         ctx.was = FirstSeen::Running;
     }
+    ctx.measured(Measurement::Entered { requests: tries, took: None });
     Err(FailureKind::DidNotEnter { tries, limit: appears, now }.into())
 }
 
@@ -185,6 +190,8 @@ pub(super) fn restart(
     let rom = session.rom_version(ctx).unwrap_or(None);
     ctx.log(LogEntry::Rom(rom));
     let not_seen = Restarted { rom, boot: Boot::NotSeen, runs: None, health: Health::default() };
+    let leave = if [FIRMWARE_BASE, LOADER_BASE].contains(&address) { Leave::Start } else { Leave::Reset };
+    let by_hand = ctx.report.by_hand;
     let result = session.leave(ctx, address);
     // The device is expected to disconnect now.
     ctx.at = None;
@@ -200,6 +207,14 @@ pub(super) fn restart(
     ctx.cancelled = false;
     let left_at = ctx.clock.now();
     let started = wait_for_start(ctx, device, APPEARS).unwrap_or(Started::Missing);
+    let appeared = match started {
+        Started::Running(_) => Appeared::Running,
+        Started::InDfu => Appeared::InDfu,
+        Started::Missing => Appeared::Nothing,
+    };
+    let took = ctx.clock.now().saturating_sub(left_at);
+    let took = Some(took).filter(|_| appeared != Appeared::Nothing);
+    ctx.measured(Measurement::Left { leave, by_hand, rom, appeared, took });
     let Started::Running(running) = started else {
         // The job is done. The time spent waiting for a drone that does not start does not count.
         ctx.idle += ctx.clock.now().saturating_sub(left_at);

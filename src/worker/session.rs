@@ -15,6 +15,7 @@ use crate::dfu::quirks::Quirks;
 use crate::dfu::{Status, wire};
 use crate::flash::map::MemoryMap;
 use crate::flash::{Address, Span};
+use crate::job::trial::Measurement;
 use crate::job::{Device, FailureKind, LogEntry, Width};
 use crate::usb::{TransferError, Transport, descriptor};
 
@@ -46,6 +47,8 @@ pub(super) struct Session {
     silence: Duration,
     /// The programming width, as set or assumed.
     pub(super) width: Programming,
+    /// Whether the width was read back.
+    pub(super) width_was_read: bool,
     pub(super) quirks: Quirks,
 }
 
@@ -92,7 +95,8 @@ impl Session {
         let alternate = device.flash().map_or(0, |flash| flash.number);
         let width = Programming::Bytes;
         let silence = Duration::ZERO;
-        let mut session = Session { transport, machine, device, alternate, silence, width, quirks };
+        let mut session =
+            Session { transport, machine, device, alternate, silence, width, width_was_read: false, quirks };
         ctx.log(LogEntry::Claiming);
         session.claim(ctx, alternate)?;
         ctx.log(LogEntry::AskingStatus);
@@ -119,6 +123,40 @@ impl Session {
     /// Returns the alternate setting of the memory that contains `address`.
     pub(super) fn alternate_at(&self, address: Address) -> Option<Alternate> {
         self.device.alternate_at(address).cloned()
+    }
+
+    /// What the descriptors say.
+    pub(super) fn descriptors(&self) -> Measurement {
+        Measurement::Descriptors {
+            is_f405: self.quirks.width_switch,
+            transfer_size: self.device.transfer_size,
+            memories: self.device.alternates.len(),
+        }
+    }
+
+    /// The numbers of the alternate settings.
+    pub(super) fn alternates(&self) -> Vec<u8> {
+        let mut all: Vec<u8> = self.device.alternates.iter().map(|it| it.number).collect();
+        all.extend(&self.device.unnamed);
+        all
+    }
+
+    /// Selects an alternate setting and returns the answer. Only a lost device ends the job.
+    pub(super) fn try_select(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        alternate: u8,
+    ) -> Result<Result<(), TransferError>, Stop> {
+        self.run(ctx, &Operation::Idle)?;
+        let answer = self.transport.select(self.device.interface, alternate);
+        if answer.is_err_and(|error| !error.is_transient()) || answer.is_err() && ctx.is_gone() {
+            return Err(DfuError::Select(TransferError::Disconnected).into());
+        }
+        if answer.is_ok() {
+            self.alternate = alternate;
+            self.machine.alternate_changed();
+        }
+        Ok(answer)
     }
 
     /// The largest read or write in bytes, a multiple of 4.
@@ -253,7 +291,8 @@ impl Session {
         Ok(())
     }
 
-    fn attempt(&mut self, ctx: &mut Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
+    /// Runs an operation once, without retries.
+    pub(super) fn attempt(&mut self, ctx: &mut Ctx<'_>, operation: Operation) -> Result<Vec<u8>, DfuError> {
         let mut buffer = [0; 4096];
         let mut took = Duration::ZERO;
         let is_take_over = operation == Operation::TakeOver;
@@ -366,7 +405,7 @@ impl Session {
                 return Err(FailureKind::from(error).into());
             }
             (Ok(Ok(bytes)), Width::Fastest) if bytes == range => {
-                self.width = Programming::Words;
+                (self.width, self.width_was_read) = (Programming::Words, true);
                 ctx.log(LogEntry::WidthSet { words: true, assumed: false });
             }
             (Ok(Ok(bytes)), Width::Byte) if bytes == range => {

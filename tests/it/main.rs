@@ -23,6 +23,7 @@
 //! - `corpus`: valid and malformed image files in every format, and the message for each
 //! - `json`: the `--json` output of every command against the schema in `docs`
 //! - `examples`: runs the files in `examples`
+//! - `replay`: recordings, and devices that answer as recorded
 //! - `releases`: official releases from a server that misbehaves
 //!
 //! The interface:
@@ -101,6 +102,7 @@ mod pty;
 mod real_chips;
 mod releases;
 mod releases_page;
+mod replay;
 mod rng;
 mod screens;
 mod soak;

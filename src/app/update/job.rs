@@ -298,6 +298,7 @@ pub(super) fn follow(view: &mut JobView, map: &mut SectorMap, now: Duration, eve
         | Event::Planned(_)
         | Event::Known(_)
         | Event::Console { .. }
+        | Event::Measured(_)
         | Event::Finished(_) => {}
     }
 }

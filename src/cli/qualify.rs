@@ -1,0 +1,269 @@
+//! `cfdfu qualify`: holds the assumptions of this program to the drone that is plugged in. Without an image it only
+//! reads. With one, it also restarts the drone a dozen times, writes, flashes the image, and puts everything back.
+//!
+//! Each step is a job like any other, with the same checks and the same way to stop. The report, the recording and the
+//! backup of the whole flash are left for the user.
+
+use std::fmt;
+use std::io::{self, BufRead};
+use std::path::{Path, PathBuf};
+
+use super::args::{DeviceArgs, FlashArgs, Global};
+use super::console::Console;
+use super::output_file::Output;
+use super::run_job::Jobs;
+use super::world::bus_for;
+use super::{approved, flash_task, job, undo_target, undo_task, whole_flash};
+use crate::crazyflie::Mode;
+use crate::flash::{LOADER_BASE, Segment};
+use crate::job::trial::{Measurement, Trial};
+use crate::job::{
+    Boot, DroneState, Event, Failure, FailureKind, FlashTask, Job, Leave, LogEntry, Outcome, Task,
+};
+use crate::qualify::{Finding, Verdict, judge};
+use crate::report::qualify::{self as words, Run};
+use crate::report::{self, Exit, Problem, ProblemKind};
+use crate::supervise::{Ended, Waits};
+use crate::sys::files;
+
+/// How often the drone enters and leaves DFU mode.
+const CYCLES: u32 = 12;
+/// The cycle that leaves by a reset. Not the first one: what the usual way does is the more important question.
+const RESET_CYCLE: u32 = 2;
+/// How long to wait for a drone that the user has to switch off and on, in seconds.
+const WAIT: u64 = 60;
+/// The word that the user types before anything is written.
+const WORD: &str = "qualify";
+pub(super) const DEFAULT_REPORT: &str = "cfdfu-qualify.md";
+
+/// Collects the measurements from the events of the jobs.
+#[derive(Default)]
+struct Collector {
+    measured: Vec<Measurement>,
+    /// The serial number of the running drone.
+    running: String,
+    simulated: bool,
+    drone: String,
+}
+
+impl Collector {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Measured(measurement) => self.measured.push((**measurement).clone()),
+            Event::Log(_, LogEntry::InError(status)) => {
+                self.measured.push(Measurement::FirstStatus(*status));
+            }
+            Event::Device(device) => {
+                self.simulated |= device.simulated;
+                let serial = &device.strings.serial;
+                match device.mode {
+                    Mode::Firmware => self.running.clone_from(serial),
+                    Mode::Dfu if self.running.is_empty() || serial.is_empty() => {}
+                    Mode::Dfu => {
+                        let (running, in_dfu) = (self.running.clone(), serial.clone());
+                        self.measured.push(Measurement::Serials { running, in_dfu });
+                    }
+                }
+                if self.drone.is_empty() {
+                    self.drone = format!("{serial} on port {}", device.location);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The files of a run, which have the same name.
+struct Files {
+    report: PathBuf,
+    backup: PathBuf,
+}
+
+struct Qualification<'a> {
+    global: &'a Global,
+    jobs: Jobs,
+    collector: Collector,
+    /// The last restart ended without a running drone, so the next job waits for the user.
+    waits: bool,
+}
+
+/// Why the run ended early.
+enum Early {
+    Failed(Failure),
+    Stopped(DroneState),
+    NotConfirmed,
+    Problem(Box<Problem>),
+}
+
+impl From<Problem> for Early {
+    fn from(problem: Problem) -> Early {
+        Early::Problem(Box::new(problem))
+    }
+}
+
+impl fmt::Display for Early {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Early::Failed(failure) => write!(f, "{failure}. {}", report::drone_state(failure.drone)),
+            Early::Stopped(drone) => write!(f, "stopped. {}", report::drone_state(*drone)),
+            Early::NotConfirmed => f.write_str("not confirmed. The drone was only read."),
+            Early::Problem(problem) => problem.fmt(f),
+        }
+    }
+}
+
+impl Qualification<'_> {
+    fn run(&mut self, task: Task, console: &mut Console) -> Result<Ended, Early> {
+        let device = DeviceArgs { wait: if self.waits { WAIT } else { 0 }, no_enter: false };
+        let job: Job = job(self.global, &device, task);
+        if self.waits {
+            console.note("If the drone is not on USB, unplug USB and battery, then bring it into DFU mode.");
+        }
+        let collector = &mut self.collector;
+        let ended = self.jobs.run_observed(job, console, &mut |event| collector.event(event));
+        self.waits = matches!(ended.report.boot, Boot::NotSeen | Boot::Restarts);
+        match ended.report.outcome {
+            Outcome::Failed(failure) => Err(Early::Failed(failure)),
+            Outcome::Cancelled(drone) => Err(Early::Stopped(drone)),
+            _ => Ok(ended),
+        }
+    }
+}
+
+/// Runs `cfdfu qualify`.
+pub(super) fn qualify(
+    global: &Global,
+    image: Option<&Path>,
+    report: Option<&Path>,
+    console: &mut Console,
+) -> Result<Exit, Problem> {
+    let path = report.unwrap_or(Path::new(DEFAULT_REPORT));
+    let files = Files { report: path.to_owned(), backup: path.with_extension("bin") };
+    let output = Output::create(&files.report, false)?;
+    // The image is read and checked before the drone is touched.
+    let prepared = image.map(|path| prepare(path, &files, console)).transpose()?;
+    let wait = DeviceArgs { wait: if image.is_some() { WAIT } else { 0 }, no_enter: false };
+    let world = bus_for(global, Some(&wait), console)?;
+    let jobs = Jobs::new(world, Waits::No, console)?;
+    let mut run = Qualification { global, jobs, collector: Collector::default(), waits: false };
+    let ended = steps(&mut run, prepared, console);
+    let Qualification { jobs, collector, .. } = run;
+    jobs.finish();
+    // What the first job says about a missing or unusable drone is what every command says.
+    let ended = match ended {
+        Err(Early::Failed(failure)) if collector.measured.is_empty() => return Err(report::failed(&failure)),
+        other => other,
+    };
+    let findings = judge(&collector.measured);
+    let early = ended.as_ref().err().map(ToString::to_string);
+    let text = words::markdown(
+        &Run {
+            version: &crate::sys::version(),
+            system: std::env::consts::OS,
+            drone: &collector.drone,
+            simulated: collector.simulated,
+            image: image.and_then(Path::to_str),
+            ended: early.as_deref(),
+        },
+        &findings,
+    );
+    output.write(console.recording.redact(text).as_bytes())?;
+    print(&findings, console);
+    console.note(&format!("Report: {}", files.report.display()));
+    match ended {
+        Ok(()) => Ok(words::exit_of(&findings)),
+        Err(why) => Err(Problem::new(Exit::Interrupted, ProblemKind::Stopped, why).advise(
+            "The report contains what was seen until then. If the drone was flashed, `cfdfu undo` puts its \
+                previous firmware back.",
+        )),
+    }
+}
+
+/// The image, and the file for the backup.
+struct Prepared {
+    task: FlashTask,
+    backup: Output,
+    backup_path: PathBuf,
+}
+
+fn prepare(path: &Path, files: &Files, console: &mut Console) -> Result<Prepared, Problem> {
+    let flash = FlashArgs::default();
+    let images = approved(&[files::read_image(path)?], &flash, console)?;
+    let Task::Flash(task) = flash_task(&flash, images)? else {
+        return Err(Problem::new(Exit::Defect, ProblemKind::Defect, "not a flash"));
+    };
+    let backup = Output::create(&files.backup, false)?;
+    Ok(Prepared { task, backup, backup_path: files.backup.clone() })
+}
+
+/// Prints what was seen; the report has the rest.
+fn print(findings: &[Finding], console: &mut Console) {
+    for Finding { assumption, verdict, figure } in findings {
+        console.finding(words::assumption(*assumption), *verdict, &words::figure(figure));
+    }
+    let not_seen = findings.iter().filter(|it| it.verdict == Verdict::NotSeen).count();
+    if not_seen > 0 {
+        console.note(&format!("{not_seen} assumptions were not tested."));
+    }
+}
+
+/// Everything, in the order of its risk.
+fn steps(
+    run: &mut Qualification<'_>,
+    prepared: Option<Prepared>,
+    console: &mut Console,
+) -> Result<(), Early> {
+    run.run(Task::Try(Trial::Read), console)?;
+    let Some(Prepared { task, backup, backup_path }) = prepared else { return Ok(()) };
+    confirm(&backup_path, console)?;
+    let span = whole_flash()?;
+    let ended = run.run(Task::Backup(span), console)?;
+    let by_hand = ended.report.by_hand;
+    let Outcome::Read(before) = ended.report.outcome else {
+        return Err(Problem::new(Exit::Defect, ProblemKind::Defect, "the flash was not read").into());
+    };
+    backup.write(&before)?;
+    for cycle in 1..=CYCLES {
+        if run.waits || by_hand {
+            break;
+        }
+        let leave = if cycle == RESET_CYCLE { Leave::Reset } else { Leave::Start };
+        run.run(Task::Try(Trial::Restart(leave)), console)?;
+    }
+    run.run(Task::Try(Trial::Write), console)?;
+    let flashed = run.run(Task::Flash(task), console)?;
+    if flashed.report.outcome == Outcome::Flashed {
+        let undo = flashed.drone.as_ref().map(|drone| undo_target(flashed.undo, drone));
+        let undo = undo.ok_or_else(|| {
+            Problem::new(Exit::Device, ProblemKind::NoSerial, "the drone's serial number is not known")
+        })??;
+        let task = undo_task(undo, true).map_err(|refusal| report::refusal(&refusal))?;
+        run.run(Task::Flash(task), console)?;
+    }
+    let segment = Segment { address: LOADER_BASE, data: before };
+    let compared = run.run(Task::Verify(vec![segment]), console);
+    let is_back = match &compared {
+        Ok(_) => Some(true),
+        Err(Early::Failed(Failure { kind: FailureKind::Differs { .. }, .. })) => Some(false),
+        // The comparison itself failed, so nothing is known.
+        Err(_) => None,
+    };
+    run.collector.measured.extend(is_back.map(Measurement::PutBack));
+    compared.map(drop)
+}
+
+/// Asks for the word without which nothing is written.
+fn confirm(backup: &Path, console: &mut Console) -> Result<(), Early> {
+    console.note(&format!(
+        "Next, cfdfu saves the whole flash in {}, restarts the drone {CYCLES} times, tries the last sector of the \
+         flash, flashes the image, and puts everything back. This takes about four minutes.",
+        backup.display()
+    ));
+    console.note(&format!("Type {WORD} and press Enter to go on:"));
+    let mut line = String::new();
+    let read = io::stdin().lock().read_line(&mut line);
+    if read.is_ok() && line.trim() == WORD {
+        return Ok(());
+    }
+    Err(Early::NotConfirmed)
+}

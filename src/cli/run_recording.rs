@@ -1,0 +1,99 @@
+//! `--record` and `--redact`: the recording of a run. The file is created before anything else happens, and the
+//! recording starts when the command opens a bus. The interface also keeps the latest transfers in memory for its bug
+//! reports.
+
+use std::cell::OnceCell;
+use std::fs::{self, OpenOptions};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::args::Global;
+use super::world::World;
+use crate::recording::recorder::{RecordedBus, RecordedClock, Recorder};
+use crate::recording::tape::Tape;
+use crate::recording::{Header, VERSION};
+use crate::report::{Exit, Problem, ProblemKind};
+use crate::usb::Bus;
+
+pub(super) struct RunRecording {
+    path: Option<PathBuf>,
+    /// The interface needs the recording even if there is no file.
+    in_memory: bool,
+    tape: Arc<Mutex<Tape>>,
+    /// A command that opens several buses makes one recording.
+    recorder: OnceCell<Arc<Recorder>>,
+}
+
+impl RunRecording {
+    /// Creates the file that the user named.
+    pub(super) fn create(global: &Global) -> Result<RunRecording, Problem> {
+        let mut tape = Tape::default();
+        if global.redact {
+            tape = tape.redacted();
+        }
+        let path = global.record.clone();
+        if let Some(path) = &path {
+            let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
+                let message = format!("cannot create the recording {}: {error}", path.display());
+                Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, message)
+                    .advise("Choose another file with --record.")
+            })?;
+            tape = tape.to_file(file);
+        }
+        let tape = Arc::new(Mutex::new(tape));
+        Ok(RunRecording { path, in_memory: false, tape, recorder: OnceCell::new() })
+    }
+
+    /// Keeps the latest transfers in memory from now on.
+    pub(super) fn keep_in_memory(&mut self) -> Arc<Mutex<Tape>> {
+        self.in_memory = true;
+        {
+            let mut tape = self.tape.lock().unwrap_or_else(PoisonError::into_inner);
+            *tape = std::mem::take(&mut *tape).to_memory();
+        }
+        Arc::clone(&self.tape)
+    }
+
+    /// The world with its requests and waits recorded, if there is a recording.
+    pub(super) fn world(&self, global: &Global, (bus, clock): World) -> World {
+        if self.path.is_none() && !self.in_memory {
+            return (bus, clock);
+        }
+        let start = || {
+            let program = format!("cfdfu {}", crate::sys::version());
+            let scenario = global.demo.clone().map(|name| name.unwrap_or_else(|| "healthy".to_owned()));
+            let system = std::env::consts::OS.to_owned();
+            let header = Header { recording: VERSION, program, system, scenario, redacted: global.redact };
+            Recorder::start(Arc::clone(&clock), header, Arc::clone(&self.tape))
+        };
+        let recorder = self.recorder.get_or_init(start);
+        let bus = RecordedBus::new(bus, Arc::clone(recorder));
+        (Arc::new(bus), Arc::new(RecordedClock::new(clock, Arc::clone(recorder))))
+    }
+
+    /// Returns the function that makes another bus part of the recording.
+    pub(super) fn for_other_buses(&self) -> impl Fn(Arc<dyn Bus>) -> Arc<dyn Bus> + Send + Sync + 'static {
+        let recorder = self.recorder.get().cloned();
+        move |bus| match &recorder {
+            Some(recorder) => Arc::new(RecordedBus::new(bus, Arc::clone(recorder))),
+            None => bus,
+        }
+    }
+
+    /// `text` with the serial numbers replaced, with `--redact`.
+    pub(super) fn redact(&self, text: String) -> String {
+        self.tape.lock().unwrap_or_else(PoisonError::into_inner).redact(text)
+    }
+
+    /// Ends the recording. Returns the message about an incomplete one. A command that opened no bus leaves no file.
+    pub(super) fn end(&self) -> Option<String> {
+        let path = self.path.as_ref()?;
+        if self.recorder.get().is_none() {
+            let _ = fs::remove_file(path);
+            return None;
+        }
+        let tape = self.tape.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = tape.error()?;
+        Some(format!("the recording {} is incomplete: {error}", path.display()))
+    }
+}

@@ -1,0 +1,173 @@
+//! The bus and the clock of a command: real USB, a simulated Crazyflie, or a recording that is replayed. With `-vv`
+//! every transfer is printed, and with `--record` it is recorded.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::args::{DeviceArgs, Global, REPLAY};
+use super::bus_problem;
+use super::console::Console;
+use crate::clock::{Clock, FastClock, RealClock};
+use crate::crews::WorkerBus;
+use crate::recording::{self, Line, SIZE_MAX};
+use crate::report::{Exit, Problem, ProblemKind};
+use crate::sim::SimBus;
+use crate::sim::drone::Helper;
+use crate::sim::replay::{ReplayBus, ReplayReport};
+use crate::sim::scenario::{SCENARIOS, Scenario};
+use crate::usb::Bus;
+use crate::usb::libusb::Libusb;
+use crate::usb::trace::Traced;
+use crate::worker::retry::RetryingBus;
+
+/// A bus and the clock that its devices run on.
+pub(super) type World = (Arc<dyn Bus>, Arc<dyn Clock>);
+
+/// The real bus, or the demo's.
+pub(super) fn bus(global: &Global, console: &mut Console) -> Result<World, Problem> {
+    bus_for(global, None, console)
+}
+
+/// The bus for a job. With `--wait`, the demo simulates a user who enters DFU mode by hand.
+pub(super) fn bus_for(
+    global: &Global,
+    device: Option<&DeviceArgs>,
+    console: &mut Console,
+) -> Result<World, Problem> {
+    let clock: Arc<dyn Clock> =
+        if global.demo_fast { Arc::new(FastClock::new()) } else { Arc::new(RealClock::new()) };
+    if global.demo.is_some() {
+        return demo_bus(global, device, clock, console);
+    }
+    let bus = Libusb::new().map_err(|error| bus_problem(error.into()))?;
+    Ok(observed(global, (Arc::new(bus), clock), console))
+}
+
+/// A simulated bus, and the drones on it.
+pub(super) struct DemoBus {
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) sim: SimBus,
+}
+
+/// The bus of the scenario or of the recording that the user named.
+pub(super) fn demo(
+    global: &Global,
+    clock: &Arc<dyn Clock>,
+    console: &mut Console,
+) -> Result<DemoBus, Problem> {
+    let name = global.demo.clone().flatten();
+    let Some(path) = name.as_deref().and_then(|name| name.strip_prefix(REPLAY)) else {
+        return Ok(of_scenario(scenario(name.as_deref()), clock));
+    };
+    let lines = read_recording(path)?;
+    let replay = ReplayBus::new(&lines, Arc::clone(clock)).ok_or_else(|| {
+        bad_recording(path, "it contains no device").advise("Record a command that finds a drone.")
+    })?;
+    let sim = replay.sim().clone();
+    console.replays(replay.clone());
+    Ok(DemoBus { bus: Arc::new(replay), sim })
+}
+
+pub(super) fn of_scenario(scenario: &Scenario, clock: &Arc<dyn Clock>) -> DemoBus {
+    let sim = scenario.bus(Arc::clone(clock));
+    DemoBus { bus: Arc::new(sim.clone()), sim }
+}
+
+/// Reads a recording, or another program's capture.
+pub(super) fn read_recording(path: &str) -> Result<Vec<Line>, Problem> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(SIZE_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| {
+        let message = format!("cannot read {path}: {error}");
+        Problem::new(Exit::NoInput, ProblemKind::Unreadable, message).advise("Check the path.")
+    })?;
+    let lines = if bytes.len() as u64 > SIZE_MAX {
+        Err(recording::RecordingError::Capture(format!("it is larger than {} MiB", SIZE_MAX >> 20)))
+    } else {
+        recording::parse(&String::from_utf8_lossy(&bytes))
+    };
+    lines.map_err(|error| {
+        bad_recording(path, &error.to_string()).advise("`cfdfu --record FILE` makes a recording.")
+    })
+}
+
+fn bad_recording(path: &str, why: &str) -> Problem {
+    Problem::new(Exit::Image, ProblemKind::Recording, format!("{path} is not a usable recording: {why}"))
+}
+
+pub(super) fn demo_bus(
+    global: &Global,
+    device: Option<&DeviceArgs>,
+    clock: Arc<dyn Clock>,
+    console: &mut Console,
+) -> Result<World, Problem> {
+    let DemoBus { bus, sim } = demo(global, &clock, console)?;
+    if let Some(device) = device.filter(|device| device.wait > 0 && !is_replay(global)) {
+        let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
+        for n in 0..sim.drones() {
+            sim.with(n, |drone, _| drone.traits.helper = Some(helper));
+        }
+        if sim.drones() > 0 {
+            console.line("SIMULATED: if needed, the drone is put into DFU mode by hand after 3 s.");
+        }
+    }
+    Ok(observed(global, (bus, clock), console))
+}
+
+fn is_replay(global: &Global) -> bool {
+    global.demo.as_ref().and_then(Option::as_deref).is_some_and(|name| name.starts_with(REPLAY))
+}
+
+/// The world with everything that observes it.
+fn observed(global: &Global, (bus, clock): World, console: &Console) -> World {
+    let bus = match console.transfer_listener() {
+        Some(listener) => Arc::new(Traced::new(bus, listener)),
+        None => bus,
+    };
+    console.recording.world(global, (bus, clock))
+}
+
+/// Returns the function that creates the bus of a worker. On Linux with real USB, each worker has its own bus: with one
+/// libusb context, every transfer wakes every worker (see [`crate::crews`]). Otherwise, or if its own bus cannot be
+/// opened, the worker uses the shared bus.
+pub(super) fn worker_bus(shared: &Arc<dyn Bus>, is_real: bool, console: &Console) -> WorkerBus {
+    let shared = Arc::clone(shared);
+    let record = console.recording.for_other_buses();
+    Arc::new(move || match (cfg!(target_os = "linux") && is_real).then(Libusb::new) {
+        Some(Ok(own)) => record(Arc::new(own)),
+        Some(Err(_)) | None => Arc::clone(&shared),
+    })
+}
+
+/// A retrying bus for scans outside the worker. The worker wraps its bus itself.
+pub(super) fn with_retries((bus, clock): World) -> RetryingBus<Arc<dyn Bus>> {
+    RetryingBus::new(bus, clock)
+}
+
+/// The scenario with this name, or the first one. The argument parser has already validated the name.
+pub(super) fn scenario(name: Option<&str>) -> &'static Scenario {
+    name.and_then(Scenario::by_name).unwrap_or(&SCENARIOS[0])
+}
+
+/// How a host got on with a recording: the places where it left the recording, and where the recorded device and the
+/// simulated one differ.
+pub(super) fn replay_text(report: &ReplayReport) -> Vec<String> {
+    let ReplayReport { as_recorded, not_recorded, not_sent, departures, different, differences } = report;
+    let asked = as_recorded + not_recorded;
+    let mut lines = vec![format!("Replay: {as_recorded} of {asked} requests answered as recorded")];
+    let mut list = |title: String, places: &[String]| {
+        lines.push(title);
+        lines.extend(places.iter().map(|place| format!("  {place}")));
+    };
+    if *not_recorded > 0 {
+        list(format!("Not in the recording, so answered by the simulated drone: {not_recorded}"), departures);
+    }
+    if *not_sent > 0 {
+        list(format!("In the recording, but not sent: {not_sent}"), &[]);
+    }
+    if *different > 0 {
+        list(format!("Recorded answers that differ from the simulated drone's: {different}"), differences);
+    }
+    lines
+}

@@ -1,0 +1,165 @@
+//! Replaces what identifies a drone in a recording: its serial number in both forms, and everything that its firmware
+//! says, which includes the chip's unique ID and the radio address. Each drone gets a made-up serial number, and the
+//! two forms still match, so that a redacted recording can be replayed.
+
+use std::collections::HashMap;
+
+use super::{HexBytes, Line, Moved, NamesSeen, Recorded, SetupWords};
+use crate::crazyflie;
+use crate::usb::Setup;
+
+/// GET_DESCRIPTOR: bmRequestType, bRequest, and the types of a device and of a string.
+const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
+const DEVICE: u8 = 1;
+const STRING: u8 = 3;
+/// The position of iSerialNumber in a device descriptor.
+const SERIAL_INDEX: usize = 16;
+/// DNLOAD and UPLOAD of the DFU class.
+const DNLOAD: (u8, u8) = (0x21, 1);
+const UPLOAD: (u8, u8) = (0xA1, 2);
+const SET_ADDRESS: u8 = 0x21;
+/// The unique ID of an STM32F405, 12 bytes (RM0090 §39.1).
+const UNIQUE_ID: std::ops::Range<u32> = 0x1FFF_7A00..0x1FFF_7A20;
+
+#[derive(Default)]
+pub struct Redactor {
+    /// The drones by their serial number in DFU mode, with their order of appearance.
+    drones: HashMap<String, u32>,
+    /// The serial numbers that were replaced, with their replacements.
+    replaced: HashMap<String, String>,
+    /// The index of the serial number's string, and the address pointer, by the number of the device.
+    devices: HashMap<u32, Opened>,
+}
+
+#[derive(Default)]
+struct Opened {
+    serial: u8,
+    pointer: u32,
+}
+
+impl Redactor {
+    /// The line without what identifies a drone. Call this with the lines in their order.
+    pub fn line(&mut self, line: Line) -> Line {
+        let what = match line.what {
+            Recorded::Start(header) => Recorded::Start(super::Header { redacted: true, ..header }),
+            Recorded::Devices { mut devices } => {
+                for names in devices.iter_mut().filter_map(|device| device.names.as_mut()) {
+                    *names = NamesSeen { serial: self.replace(&names.serial), ..names.clone() };
+                }
+                Recorded::Devices { devices }
+            }
+            Recorded::In { device, setup, length, took, result } => {
+                let result = self.received(device, setup, result);
+                Recorded::In { device, setup, length, took, result }
+            }
+            Recorded::Out { device, setup, took, result } => {
+                let Setup { request_type, request, value, .. } = setup.0;
+                let sent = result.data.as_ref().map(|data| data.0.as_slice());
+                if let (DNLOAD, 0, Some([SET_ADDRESS, address @ ..])) = ((request_type, request), value, sent)
+                    && let Ok(address) = address.try_into()
+                {
+                    self.devices.entry(device).or_default().pointer = u32::from_le_bytes(address);
+                }
+                Recorded::Out { device, setup, took, result }
+            }
+            Recorded::Packet { device, endpoint, took, result } => {
+                Recorded::Packet { device, endpoint, took, result: without_contents(&result) }
+            }
+            other => other,
+        };
+        Line { what, ..line }
+    }
+
+    /// `text` with every serial number replaced that the recording contains.
+    pub fn text(&self, text: String) -> String {
+        self.replaced.iter().fold(text, |text, (serial, replacement)| text.replace(serial, replacement))
+    }
+
+    fn received(&mut self, device: u32, SetupWords(setup): SetupWords, result: Moved) -> Moved {
+        let opened = self.devices.entry(device).or_default();
+        let [kind, index] = setup.value.to_be_bytes();
+        let Some(HexBytes(data)) = &result.data else { return result };
+        match (setup.request_type, setup.request) {
+            UPLOAD if setup.value >= 2 && UNIQUE_ID.contains(&opened.pointer) => without_contents(&result),
+            GET_DESCRIPTOR if kind == DEVICE => {
+                opened.serial = data.get(SERIAL_INDEX).copied().unwrap_or(opened.serial);
+                result
+            }
+            GET_DESCRIPTOR if kind == STRING && index != 0 && index == opened.serial => {
+                let units: Vec<u16> = data
+                    .get(2..)
+                    .unwrap_or_default()
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|&it| u16::from_le_bytes(it))
+                    .collect();
+                let serial = self.replace(&String::from_utf16_lossy(&units));
+                let head = data.get(..2).unwrap_or_default();
+                let text: Vec<u8> = serial.encode_utf16().flat_map(u16::to_le_bytes).collect();
+                let len = data.len();
+                let mut replaced = [head, &text].concat();
+                replaced.resize(len, 0);
+                Moved::data(&replaced)
+            }
+            _ => result,
+        }
+    }
+
+    /// The made-up serial number for this one, in the same form. An unknown form becomes zeros.
+    fn replace(&mut self, serial: &str) -> String {
+        if serial.is_empty() || serial == crazyflie::HIDDEN_SERIAL {
+            return serial.to_owned();
+        }
+        let in_dfu = crazyflie::dfu_serial(serial).unwrap_or_else(|| serial.to_ascii_uppercase());
+        let next = u32::try_from(self.drones.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let number = *self.drones.entry(in_dfu).or_insert(next);
+        let running = format!("{:08X}0000000000000000", number.swap_bytes());
+        let replacement = match serial.len() {
+            24 => running,
+            12 => crazyflie::dfu_serial(&running).unwrap_or_default(),
+            other => "0".repeat(other),
+        };
+        self.replaced.insert(serial.to_owned(), replacement.clone());
+        replacement
+    }
+}
+
+/// Keeps only the number of bytes. A hash of an ID or of a short text could be reversed by trying all values.
+fn without_contents(moved: &Moved) -> Moved {
+    Moved { bytes: Some(moved.len()), error: moved.error, ..Moved::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::parse;
+
+    /// A running drone and the same drone in DFU mode, as Linux and the drone itself name them.
+    const LINES: &str = r#"{"at":0,"event":"start","recording":1,"program":"t","system":"linux"}
+{"at":1,"event":"devices","devices":[{"port":"1-1","address":5,"vendor":"0483","product":"5740","release":"0200","names":{"manufacturer":"Bitcraze AB","product":"Crazyflie 2.x","serial":"51004F000551343036333233"}}]}
+{"at":2,"event":"packet","device":0,"endpoint":129,"took":9,"result":1,"data":"0c5359533a204920616d"}
+{"at":3,"event":"in","device":1,"setup":"80 06 0100 0000","length":18,"took":9,"data":"1201000100000040830411df002201020301"}
+{"at":4,"event":"in","device":1,"setup":"80 06 0303 0409","length":255,"took":9,"data":"1a03330033003800310033003300380037003300300033003400"}
+{"at":5,"event":"out","device":1,"setup":"21 01 0000 0000","took":9,"data":"21107aff1f"}
+{"at":6,"event":"in","device":1,"setup":"a1 02 0002 0000","length":12,"took":9,"data":"51004f000551343036333233"}
+"#;
+
+    #[test]
+    fn a_redacted_recording_does_not_contain_the_drone_and_both_modes_still_match() {
+        let mut redactor = Redactor::default();
+        let lines: Vec<Line> = parse(LINES).unwrap().into_iter().map(|line| redactor.line(line)).collect();
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        for secret in ["51004F00", "51004f00", "3338133873034", "330033003800", "0c535953"] {
+            assert!(!text.contains(secret), "{secret} is in\n{text}");
+        }
+        let Recorded::Devices { devices } = &lines[1].what else { panic!("{:?}", lines[1]) };
+        let running = &devices[0].names.as_ref().unwrap().serial;
+        let Recorded::In { result, .. } = &lines[4].what else { panic!("{:?}", lines[4]) };
+        let data = &result.data.as_ref().unwrap().0;
+        let in_dfu: String = data[2..].iter().step_by(2).map(|&byte| char::from(byte)).collect();
+        assert!(crazyflie::is_same_serial(running, &in_dfu), "{running} and {in_dfu}");
+        let report = redactor.text("drone 51004F000551343036333233 (338133873034)".to_owned());
+        assert_eq!(report, format!("drone {running} ({in_dfu})"));
+    }
+}

@@ -1,0 +1,170 @@
+//! The report of `cfdfu qualify` as Markdown: a table with a row for each assumption, and what its verdict means.
+
+use std::fmt::Write as _;
+
+use super::Exit;
+use crate::job::trial::{Appeared, WidthAnswer};
+use crate::qualify::{Assumption, Figure, Finding, Verdict};
+
+/// The assumption as a sentence.
+pub(crate) fn assumption(it: Assumption) -> &'static str {
+    match it {
+        Assumption::FirstStatus => "The boot ROM starts in dfuERROR with errFIRMWARE",
+        Assumption::Serial => "The serial numbers of both modes belong together",
+        Assumption::Descriptors => "The descriptors are those of an STM32F405, with blocks of 2048 bytes",
+        Assumption::Memories => "It describes four memories",
+        Assumption::SetInterface => "Every alternate setting can be selected",
+        Assumption::OptionBytes => "The 16 option bytes can be read, with their complements",
+        Assumption::Otp => "The OTP can be read and names the board",
+        Assumption::RomVersion => "The version of the boot ROM can be read",
+        Assumption::ReadTime => "Reading 2048 bytes takes at most 6.5 ms",
+        Assumption::UniqueId => "Reading the unique ID returns no bytes",
+        Assumption::PastTheEnd => "Reading past the end is refused, and the ROM still answers",
+        Assumption::EraseTime => "Erasing 128 KiB takes at most 4 s",
+        Assumption::BlockTime => "Writing 2048 bytes at 8 bits takes 28 to 100 ms",
+        Assumption::WidthAccepted => "The ROM accepts 32 bits, and the setting reads back",
+        Assumption::WidthHasEffect => "At 32 bits, writing 2048 bytes takes less than 22 ms",
+        Assumption::FasterErase => "At 32 bits, an erase is at least a quarter faster",
+        Assumption::Verifies => "What is written reads back",
+        Assumption::EarlyStatus => "A status that is requested at once is answered after the work",
+        Assumption::ShortBlock => "A short last block can be written",
+        Assumption::SingleWord => "A single word of four bytes can be written",
+        Assumption::Entry => "Each request reaches DFU mode",
+        Assumption::EntryTime => "DFU mode appears within 10 s",
+        Assumption::LeaveStarts => "Leaving DFU mode starts the firmware",
+        Assumption::LeaveResets => "Leaving DFU mode at a blank address resets the chip",
+        Assumption::LeaveByHand => "After manual entry, the drone does not start by itself",
+        Assumption::RomPredictsStart => "The version of the ROM predicts whether the firmware starts",
+        Assumption::PutBack => "The previous contents are back, byte for byte",
+    }
+}
+
+/// What cfdfu does if the assumption does not hold.
+fn otherwise(it: Assumption) -> &'static str {
+    match it {
+        Assumption::FirstStatus | Assumption::Serial | Assumption::Memories => "nothing depends on it alone",
+        Assumption::Descriptors => "cfdfu does not write to another chip",
+        Assumption::SetInterface => "cfdfu uses the first setting for every memory",
+        Assumption::OptionBytes => "cfdfu checks each erase instead of the protection",
+        Assumption::Otp => "cfdfu asks whether the image fits",
+        Assumption::RomVersion | Assumption::RomPredictsStart => {
+            "cfdfu cannot tell in advance whether the drone stays dark"
+        }
+        Assumption::ReadTime | Assumption::EraseTime | Assumption::BlockTime | Assumption::FasterErase => {
+            "a flash takes longer"
+        }
+        Assumption::UniqueId => "nothing depends on it",
+        Assumption::PastTheEnd => "cfdfu never reads there",
+        Assumption::WidthAccepted | Assumption::WidthHasEffect => "cfdfu writes 8 bits at a time",
+        Assumption::Verifies => {
+            "cfdfu retries at 8 bits, and fails if that does not help: do not use --no-verify"
+        }
+        Assumption::EarlyStatus => "cfdfu waits as long as the ROM asks",
+        Assumption::ShortBlock | Assumption::SingleWord => "cfdfu cannot flash this chip: please report it",
+        Assumption::Entry => "cfdfu asks up to eight times",
+        Assumption::EntryTime => "cfdfu asks again",
+        Assumption::LeaveStarts => "the drone must be switched off and on after a flash",
+        Assumption::LeaveResets => "--leave-by-reset does not help",
+        Assumption::LeaveByHand => "the advice to switch the drone off and on is not needed",
+        Assumption::PutBack => "write the backup again: see above",
+    }
+}
+
+pub(crate) fn verdict(it: Verdict) -> &'static str {
+    match it {
+        Verdict::Holds => "holds",
+        Verdict::DoesNotHold => "does not hold",
+        Verdict::NotSeen => "not seen",
+    }
+}
+
+/// What was seen, in a few words; empty if the verdict says it all.
+pub(crate) fn figure(it: &Figure) -> String {
+    match it {
+        Figure::Nothing => String::new(),
+        Figure::Time(time) => milliseconds(*time),
+        Figure::Widths(bytes, words) => {
+            format!("{} at 8 bits, {} at 32 bits", milliseconds(*bytes), milliseconds(*words))
+        }
+        Figure::Requests { hits, of } => format!("{hits} of {of} with the first request"),
+        Figure::Bytes(bytes) => {
+            let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+            bytes.join(" ")
+        }
+        Figure::Number(number) => number.to_string(),
+        Figure::Board(board) => board.to_string(),
+        Figure::Rom(rom) => rom.to_string(),
+        Figure::Status(status) => status.to_string(),
+        Figure::Refused(refused) if refused.is_empty() => String::new(),
+        Figure::Refused(refused) => {
+            let all: Vec<String> =
+                refused.iter().map(|(number, error)| format!("{number}: {error}")).collect();
+            all.join("; ")
+        }
+        Figure::Failed(error) => error.to_string(),
+        Figure::Width(WidthAnswer::Accepted) => String::new(),
+        Figure::Width(WidthAnswer::Unread) => "accepted, but it cannot be read back".to_owned(),
+        Figure::Width(WidthAnswer::Refused) => "refused".to_owned(),
+        Figure::Left(appeared, took) => {
+            let what = match appeared {
+                Appeared::Running => "running",
+                Appeared::InDfu => "in DFU mode again",
+                Appeared::Nothing => "not on USB",
+            };
+            took.map_or_else(|| what.to_owned(), |took| format!("{what} after {}", milliseconds(took)))
+        }
+        Figure::Serials(running, in_dfu) => format!("{running}, {in_dfu}"),
+    }
+}
+
+fn milliseconds(time: std::time::Duration) -> String {
+    let ms = time.as_secs_f64() * 1000.0;
+    if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// Facts about the run, for the head of the report.
+pub(crate) struct Run<'a> {
+    pub(crate) version: &'a str,
+    pub(crate) system: &'a str,
+    pub(crate) drone: &'a str,
+    pub(crate) simulated: bool,
+    /// The image, if the drone was written.
+    pub(crate) image: Option<&'a str>,
+    /// Why the run ended early.
+    pub(crate) ended: Option<&'a str>,
+}
+
+/// The report.
+pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
+    let count = |wanted| findings.iter().filter(|it| it.verdict == wanted).count();
+    let mut text = format!(
+        "# cfdfu qualify\n\ncfdfu {} on {}  \nDrone: {}{}  \nImage: {}\n\n{} hold, {} do not hold, {} not seen.\n",
+        run.version,
+        run.system,
+        run.drone,
+        if run.simulated { " (SIMULATED: this says nothing about real drones)" } else { "" },
+        run.image.unwrap_or("none: the drone was only read"),
+        count(Verdict::Holds),
+        count(Verdict::DoesNotHold),
+        count(Verdict::NotSeen),
+    );
+    if let Some(ended) = run.ended {
+        let _ = writeln!(text, "\nThe run ended early: {ended}");
+    }
+    text += "\n| what cfdfu assumes | verdict | seen | otherwise |\n|---|---|---|---|\n";
+    for Finding { assumption: it, verdict: seen, figure: what } in findings {
+        let otherwise = if *seen == Verdict::DoesNotHold { otherwise(*it) } else { "" };
+        let what = figure(what).replace('|', "/");
+        let _ = writeln!(text, "| {} | {} | {what} | {otherwise} |", assumption(*it), verdict(*seen));
+    }
+    text
+}
+
+/// The exit status: 74 if the drone is not as it was before.
+pub(crate) fn exit_of(findings: &[Finding]) -> Exit {
+    let lost = |it: &Finding| {
+        it.verdict == Verdict::DoesNotHold
+            && matches!(it.assumption, Assumption::PutBack | Assumption::Verifies)
+    };
+    if findings.iter().any(lost) { Exit::Device } else { Exit::Done }
+}

@@ -1,0 +1,738 @@
+//! A device that answers as a recording says: `--demo=replay:FILE`.
+//!
+//! The recording may be of another host, which asks other things in another order, so a request is looked up by what it
+//! does (erase this sector, read that address), not by its place. A simulated drone follows along: it gets every
+//! request, answers those that the recording does not contain, and supplies the firmware, of which a recording has only
+//! the hash. Wherever both have an answer, the recorded one is sent, and a difference is noted. So one recording shows
+//! what the host does with this device, and whether the simulator would have answered like it.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::drone::SimDrone;
+use super::rom::RomAnswer;
+use super::scenario::Scenario;
+use super::{SimBus, scenario};
+use crate::clock::Clock;
+use crate::recording::{Appearance, Line, Moved, Recorded};
+use crate::usb::descriptor::Strings;
+use crate::usb::{Bus, BusError, Found, Location, Pipe, Setup, TransferError, Transport};
+
+/// wTransferSize of the ROM, which counts its blocks in this unit (AN3156 §4).
+const BLOCK: u32 = 2048;
+/// The most differences that are kept as text.
+const NOTED: usize = 20;
+/// The longest wait for a change of the bus.
+const WAIT: Duration = Duration::from_millis(50);
+
+/// What a request does. Requests with the same meaning have the same key, whoever sent them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Deed {
+    /// The state that the host finds when it has opened the device.
+    Opened,
+    SetAddress(u32),
+    Erase(u32),
+    Write {
+        address: u32,
+        len: usize,
+    },
+    Read {
+        address: u32,
+        len: usize,
+    },
+    /// The download of no data, which starts the program at the pointer.
+    Leave,
+    Abort,
+    ClearStatus,
+    Select(u8),
+    /// GET_DESCRIPTOR and other standard requests.
+    Standard(u8, u8, u16, u16),
+    /// The request to enter DFU mode.
+    EnterDfu,
+    PacketIn(u8),
+    PacketOut(u8, Vec<u8>),
+    /// Any other request, by its setup packet.
+    Other(u8, u8, u16, u16),
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Deed::Opened => f.write_str("get the status after opening"),
+            Deed::SetAddress(address) => write!(f, "set the address to {address:#010x}"),
+            Deed::Erase(address) => write!(f, "erase at {address:#010x}"),
+            Deed::Write { address, len } => write!(f, "write {len} bytes at {address:#010x}"),
+            Deed::Read { address, len } => write!(f, "read {len} bytes at {address:#010x}"),
+            Deed::Leave => f.write_str("leave DFU mode"),
+            Deed::Abort => f.write_str("abort"),
+            Deed::ClearStatus => f.write_str("clear the status"),
+            Deed::Select(alternate) => write!(f, "select alternate setting {alternate}"),
+            Deed::EnterDfu => f.write_str("enter DFU mode"),
+            Deed::PacketIn(endpoint) | Deed::PacketOut(endpoint, _) => {
+                write!(f, "a packet on endpoint {endpoint:02x}")
+            }
+            Deed::Standard(kind, request, value, index) | Deed::Other(kind, request, value, index) => {
+                write!(f, "request {kind:02x} {request:02x} {value:04x} {index:04x}")
+            }
+        }
+    }
+}
+
+const GET_STATUS: (u8, u8) = (0xA1, 3);
+
+/// Follows the address pointer, and names requests by what they do.
+#[derive(Clone, Debug, Default)]
+struct Reader {
+    pointer: u32,
+}
+
+impl Reader {
+    fn deed(&mut self, setup: Setup, len: usize, data: Option<&[u8]>) -> Deed {
+        let Setup { request_type, request, value, index } = setup;
+        let place =
+            |pointer: u32| pointer.wrapping_add(u32::from(value).saturating_sub(2).wrapping_mul(BLOCK));
+        let number = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).ok();
+        match (request_type, request, value, data) {
+            (0x21, 1, _, _) if len == 0 => Deed::Leave,
+            (0x21, 1, 0, Some([0x21, address @ ..])) if address.len() == 4 => {
+                self.pointer = number(address).unwrap_or_default();
+                Deed::SetAddress(self.pointer)
+            }
+            (0x21, 1, 0, Some([0x41, address @ ..])) if address.len() == 4 => {
+                Deed::Erase(number(address).unwrap_or_default())
+            }
+            (0x21, 1, 2.., _) => Deed::Write { address: place(self.pointer), len },
+            (0xA1, 2, 2.., _) => Deed::Read { address: place(self.pointer), len },
+            (0x21, 6, ..) => Deed::Abort,
+            (0x21, 4, ..) => Deed::ClearStatus,
+            (0x01, 11, alternate, _) => Deed::Select(alternate.to_le_bytes()[0]),
+            (0x40, 1, 1, _) if index == 2 => Deed::EnterDfu,
+            (kind, ..) if kind & 0x60 == 0 => Deed::Standard(request_type, request, value, index),
+            _ => Deed::Other(request_type, request, value, index),
+        }
+    }
+}
+
+/// One recorded answer.
+#[derive(Clone, Debug)]
+struct Answer {
+    /// The line of the recording, counted from 1.
+    line: usize,
+    took: Duration,
+    moved: Moved,
+}
+
+/// A request with the answers to the GETSTATUS requests that followed it.
+#[derive(Clone, Debug)]
+struct Exchange {
+    /// `None` for [`Deed::Opened`], which is not a request.
+    answer: Option<Answer>,
+    statuses: VecDeque<Answer>,
+}
+
+/// The time during which a device had one address.
+#[derive(Debug)]
+struct Stage {
+    appearance: Appearance,
+    /// When it appeared and disappeared, and when its last request ended, since the start of the recording.
+    began: Duration,
+    gone: Option<Duration>,
+    last: Duration,
+    exchanges: HashMap<Deed, VecDeque<Exchange>>,
+    /// How many requests have not been served.
+    remaining: usize,
+}
+
+impl Stage {
+    fn is_rom(&self) -> bool {
+        self.appearance.product.0 == 0xDF11
+    }
+}
+
+/// A port with everything that was plugged into it.
+#[derive(Debug)]
+struct PortReplay {
+    location: Location,
+    stages: Vec<Stage>,
+    /// The number of the stage, once the first device has appeared.
+    at: Option<usize>,
+    /// When the device of this stage disappears, and when that of the next one appears.
+    gone_at: Option<Duration>,
+    next_at: Option<Duration>,
+    is_there: bool,
+}
+
+/// How a host got on with a recording.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplayReport {
+    /// The requests that were answered as recorded.
+    pub as_recorded: usize,
+    /// The requests that the recording does not contain. The simulated drone has answered them.
+    pub not_recorded: usize,
+    /// The recorded requests that the host has not sent.
+    pub not_sent: usize,
+    /// The first requests that were not in the recording, with the last line that was followed before.
+    pub departures: Vec<String>,
+    /// Where the recorded answer and the simulated drone's differ: the number, and the first of them.
+    pub different: usize,
+    pub differences: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Replay {
+    ports: Vec<PortReplay>,
+    report: ReplayReport,
+    /// The line that was followed last.
+    line: usize,
+}
+
+/// A bus whose devices answer as recorded.
+#[derive(Clone)]
+pub struct ReplayBus {
+    sim: SimBus,
+    clock: Arc<dyn Clock>,
+    started: Duration,
+    replay: Arc<Mutex<Replay>>,
+}
+
+impl ReplayBus {
+    /// Begins to replay these lines. Returns `None` if they contain no device.
+    pub fn new(lines: &[Line], clock: Arc<dyn Clock>) -> Option<ReplayBus> {
+        let ports = ports(lines);
+        if ports.is_empty() {
+            return None;
+        }
+        let scenario = lines.iter().find_map(|line| match &line.what {
+            Recorded::Start(header) => header.scenario.as_deref().and_then(Scenario::by_name),
+            _ => None,
+        });
+        let now = clock.now();
+        let mut drones = scenario.map(|it| it.drones(now)).unwrap_or_default();
+        while drones.len() < ports.len() {
+            drones.push(scenario::crazyflie_for_replay());
+        }
+        for (drone, port) in drones.iter_mut().zip(&ports) {
+            drone.cut_power(now);
+            remember(drone, port);
+        }
+        drones.truncate(ports.len());
+        let places = ports.iter().map(|port| port.location.clone()).collect();
+        let sim = SimBus::at(drones, places, Arc::clone(&clock));
+        let replay = Replay { ports, report: ReplayReport::default(), line: 0 };
+        let bus = ReplayBus { sim, clock, started: now, replay: Arc::new(Mutex::new(replay)) };
+        bus.advance(&mut bus.lock());
+        Some(bus)
+    }
+
+    /// The simulated drones that follow along.
+    pub fn sim(&self) -> &SimBus {
+        &self.sim
+    }
+
+    pub fn report(&self) -> ReplayReport {
+        let replay = self.lock();
+        let stages = replay.ports.iter().flat_map(|port| &port.stages);
+        ReplayReport { not_sent: stages.map(|stage| stage.remaining).sum(), ..replay.report.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Replay> {
+        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets devices appear and disappear that are due.
+    fn advance(&self, replay: &mut Replay) {
+        let now = self.clock.now();
+        for (n, port) in replay.ports.iter_mut().enumerate() {
+            if port.gone_at.is_some_and(|at| now >= at) {
+                (port.is_there, port.gone_at) = (false, None);
+                self.sim.with(n, SimDrone::cut_power);
+            }
+            let first = port.at.is_none().then(|| self.started + port.stages[0].began);
+            if first.or(port.next_at).is_some_and(|at| now >= at) {
+                let at = port.at.map_or(0, |at| at + 1);
+                (port.at, port.next_at, port.gone_at, port.is_there) = (Some(at), None, None, true);
+                let is_rom = port.stages[at].is_rom();
+                self.sim.with(n, |drone, now| drone.appear(is_rom, now));
+                if port.stages[at].remaining == 0 {
+                    port.end_stage(now);
+                }
+            }
+        }
+    }
+
+    /// The device on port `n` with this address.
+    fn is_there(replay: &Replay, n: usize, address: u8) -> bool {
+        let port = &replay.ports[n];
+        port.is_there && port.at.is_some_and(|at| port.stages[at].appearance.address == address)
+    }
+}
+
+impl PortReplay {
+    /// Plans what happened after the last request of the stage that ends at `now`.
+    fn end_stage(&mut self, now: Duration) {
+        let Some(at) = self.at else { return };
+        let stage = &self.stages[at];
+        let after = |time: Duration| now + time.saturating_sub(stage.last);
+        self.gone_at = stage.gone.map(after);
+        self.next_at = self.stages.get(at + 1).map(|next| after(next.began));
+    }
+}
+
+/// Puts what the recording shows of the memories before the first change into the simulated drone: the OTP, the option
+/// bytes, the ROM's version and the beginning of the programs.
+fn remember(drone: &mut SimDrone, port: &PortReplay) {
+    let all = || port.stages.iter().flat_map(|stage| &stage.exchanges);
+    let first = |exchanges: &VecDeque<Exchange>| {
+        exchanges.iter().filter_map(|it| it.answer.clone()).min_by_key(|it| it.line)
+    };
+    let writes = all().filter(|(deed, _)| matches!(deed, Deed::Erase(_) | Deed::Write { .. }));
+    let changed = writes.filter_map(|(_, exchanges)| Some(first(exchanges)?.line)).min();
+    for (deed, exchanges) in all() {
+        let Deed::Read { address, .. } = deed else { continue };
+        let before = first(exchanges).filter(|answer| changed.is_none_or(|line| answer.line < line));
+        let data = before.as_ref().and_then(|answer| answer.moved.data.as_ref());
+        if let Some(data) = data.filter(|data| !data.0.is_empty()) {
+            drone.memory.remember(*address, &data.0);
+        }
+    }
+}
+
+fn micros(time: u64) -> Duration {
+    Duration::from_micros(time)
+}
+
+/// Sorts the lines by port and by address.
+fn ports(lines: &[Line]) -> Vec<PortReplay> {
+    let mut ports: Vec<PortReplay> = Vec::new();
+    for line in lines {
+        let Recorded::Devices { devices } = &line.what else { continue };
+        let at = micros(line.at);
+        for port in &mut ports {
+            let there = devices.iter().find(|device| device.port.0 == port.location);
+            if let Some(stage) = port.stages.last_mut()
+                && there.is_none_or(|device| device.address != stage.appearance.address)
+            {
+                stage.gone.get_or_insert(at);
+            }
+        }
+        for device in devices {
+            let place = ports.iter().position(|port| port.location == device.port.0);
+            let place = place.unwrap_or_else(|| {
+                let location = device.port.0.clone();
+                let (stages, gone_at, next_at) = (Vec::new(), None, None);
+                ports.push(PortReplay { location, stages, at: None, gone_at, next_at, is_there: false });
+                ports.len() - 1
+            });
+            let stages = &mut ports[place].stages;
+            if stages.last().is_none_or(|it| it.gone.is_some() || it.appearance.address != device.address) {
+                let (appearance, exchanges) = (device.clone(), HashMap::new());
+                stages.push(Stage { appearance, began: at, gone: None, last: at, exchanges, remaining: 0 });
+            }
+        }
+    }
+    ports.sort_by(|one, other| one.location.cmp(&other.location));
+    fill(&mut ports, lines);
+    ports
+}
+
+/// The device that a number of the recording stands for: its port, its stage and the request in progress.
+struct Session {
+    port: usize,
+    stage: usize,
+    reader: Reader,
+    deed: Deed,
+}
+
+/// Adds the requests to their stages.
+fn fill(ports: &mut [PortReplay], lines: &[Line]) {
+    let mut sessions: HashMap<u32, Session> = HashMap::new();
+    for (n, line) in lines.iter().enumerate() {
+        let at = micros(line.at);
+        if let Recorded::Open { device, port, address, error: None } = &line.what {
+            let place = ports.iter().position(|it| it.location == port.0);
+            let stage = place.and_then(|place| {
+                let is_it = |stage: &Stage| {
+                    stage.appearance.address == *address
+                        && stage.began <= at
+                        && stage.gone.is_none_or(|gone| at <= gone)
+                };
+                ports[place].stages.iter().position(is_it)
+            });
+            if let (Some(port), Some(stage)) = (place, stage) {
+                let reader = Reader::default();
+                sessions.insert(*device, Session { port, stage, reader, deed: Deed::Opened });
+            }
+            continue;
+        }
+        let Some((device, took)) = requested(&line.what) else { continue };
+        let Some(session) = sessions.get_mut(&device) else { continue };
+        let answer = |moved: &Moved| Answer { line: n + 1, took: micros(took), moved: moved.clone() };
+        let failed = |error| Moved { error, ..Moved::default() };
+        let (deed, answer) = match &line.what {
+            Recorded::In { setup, length, result, .. } => {
+                let is_status = (setup.0.request_type, setup.0.request) == GET_STATUS;
+                (
+                    if is_status { None } else { Some(session.reader.deed(setup.0, *length, None)) },
+                    answer(result),
+                )
+            }
+            Recorded::Out { setup, result, .. } => {
+                let data = result.data.as_ref().map(|data| data.0.as_slice());
+                (Some(session.reader.deed(setup.0, result.len(), data)), answer(result))
+            }
+            Recorded::Select { alternate, error, .. } => {
+                (Some(Deed::Select(*alternate)), answer(&failed(*error)))
+            }
+            Recorded::Packet { endpoint, result, .. } => {
+                let sent = || result.data.as_ref().map(|data| data.0.clone()).unwrap_or_default();
+                let is_in = endpoint & 0x80 != 0;
+                (
+                    Some(if is_in { Deed::PacketIn(*endpoint) } else { Deed::PacketOut(*endpoint, sent()) }),
+                    answer(result),
+                )
+            }
+            _ => continue,
+        };
+        let stage = &mut ports[session.port].stages[session.stage];
+        stage.remaining += 1;
+        stage.last = at + micros(took);
+        let Some(deed) = deed else {
+            let exchanges = stage.exchanges.entry(session.deed.clone()).or_default();
+            if exchanges.is_empty()
+                || session.deed == Deed::Opened && exchanges.back().is_some_and(|it| it.statuses.len() >= 2)
+            {
+                exchanges.push_back(Exchange { answer: None, statuses: VecDeque::new() });
+            }
+            if let Some(exchange) = exchanges.back_mut() {
+                exchange.statuses.push_back(answer);
+            }
+            continue;
+        };
+        let exchange = Exchange { answer: Some(answer), statuses: VecDeque::new() };
+        stage.exchanges.entry(deed.clone()).or_default().push_back(exchange);
+        if !matches!(deed, Deed::Standard(..) | Deed::Select(_)) {
+            session.deed = deed;
+        }
+    }
+}
+
+/// The number of the device that a line asks something, and the time that the request took.
+fn requested(what: &Recorded) -> Option<(u32, u64)> {
+    match what {
+        Recorded::In { device, took, .. }
+        | Recorded::Out { device, took, .. }
+        | Recorded::Select { device, took, .. }
+        | Recorded::Packet { device, took, .. } => Some((*device, *took)),
+        _ => None,
+    }
+}
+
+impl Bus for ReplayBus {
+    fn list(&self) -> Result<Vec<Found>, BusError> {
+        let mut replay = self.lock();
+        self.advance(&mut replay);
+        let found = replay.ports.iter().filter(|port| port.is_there).filter_map(|port| {
+            let appearance = &port.stages[port.at?].appearance;
+            let names = appearance.names.as_ref().map(|names| Strings {
+                manufacturer: names.manufacturer.clone(),
+                product: names.product.clone(),
+                serial: names.serial.clone(),
+            });
+            Some(Found {
+                id: appearance.id(),
+                release: appearance.release.0,
+                location: port.location.clone(),
+                address: appearance.address,
+                names,
+                simulated: true,
+            })
+        });
+        Ok(found.collect())
+    }
+
+    fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
+        let mut replay = self.lock();
+        self.advance(&mut replay);
+        let n = replay.ports.iter().position(|port| port.location == found.location);
+        let n = n.filter(|&n| ReplayBus::is_there(&replay, n, found.address));
+        let n = n.ok_or(TransferError::Disconnected)?;
+        let reader = Reader::default();
+        Ok(Box::new(ReplayTransport { bus: self.clone(), n, address: found.address, reader, statuses: None }))
+    }
+
+    fn wait(&self, limit: Duration) {
+        self.clock.sleep(limit.min(WAIT));
+    }
+}
+
+struct ReplayTransport {
+    bus: ReplayBus,
+    n: usize,
+    address: u8,
+    reader: Reader,
+    /// The recorded answers to GETSTATUS for the request in progress. `None` before the first request.
+    statuses: Option<VecDeque<Answer>>,
+}
+
+/// What the simulated drone answers, and how long it takes.
+type Model = (Result<Vec<u8>, TransferError>, Duration);
+
+impl ReplayTransport {
+    /// Looks up a request. The answers to its status requests are kept for later.
+    fn serve(&mut self, replay: &mut Replay, deed: &Deed) -> Option<Answer> {
+        let port = &mut replay.ports[self.n];
+        let stage = &mut port.stages[port.at?];
+        let exchanges = stage.exchanges.get_mut(deed)?;
+        // Descriptors do not change, so their last answer serves any number of requests.
+        let is_last = exchanges.len() == 1;
+        let exchange = if is_last && matches!(deed, Deed::Standard(..) | Deed::Select(_)) {
+            let answered = exchanges.front()?.clone();
+            stage.remaining -= usize::from(answered.answer.as_ref().is_some_and(|it| it.line > 0));
+            if let Some(answer) = exchanges.front_mut().and_then(|it| it.answer.as_mut()) {
+                answer.line = 0;
+            }
+            answered
+        } else {
+            let exchange = exchanges.pop_front()?;
+            stage.remaining = stage.remaining.saturating_sub(usize::from(exchange.answer.is_some()));
+            exchange
+        };
+        if !matches!(deed, Deed::Standard(..) | Deed::Select(_)) {
+            self.statuses = Some(exchange.statuses);
+        }
+        exchange.answer
+    }
+
+    /// Sends a request to the drone on the port.
+    fn ask(
+        &mut self,
+        setup: Setup,
+        len: usize,
+        data: &[u8],
+        limit: Duration,
+    ) -> Result<Vec<u8>, TransferError> {
+        let model = self.model(setup, len, data)?;
+        let is_status = (setup.request_type, setup.request) == GET_STATUS;
+        let sent = (setup.request_type & 0x80 == 0).then_some(data);
+        let deed = if is_status { Deed::Opened } else { self.reader.deed(setup, len, sent) };
+        let bus = self.bus.clone();
+        let mut replay = bus.lock();
+        let answer = if is_status {
+            if self.statuses.is_none() {
+                // The host's first request asks for the state in which it finds the device.
+                self.statuses = Some(VecDeque::new());
+                self.serve(&mut replay, &Deed::Opened);
+            }
+            let answer = self.statuses.as_mut().and_then(VecDeque::pop_front);
+            if answer.is_some() {
+                let port = &mut replay.ports[self.n];
+                if let Some(at) = port.at {
+                    port.stages[at].remaining = port.stages[at].remaining.saturating_sub(1);
+                }
+            }
+            answer
+        } else {
+            let answer = self.serve(&mut replay, &deed);
+            if answer.is_none() && !matches!(deed, Deed::Standard(..)) {
+                self.statuses = Some(VecDeque::new());
+            }
+            answer
+        };
+        self.reply(replay, &deed, is_status, answer, model, limit)
+    }
+
+    /// Passes a request to the simulated drone.
+    fn model(&self, setup: Setup, len: usize, data: &[u8]) -> Result<Model, TransferError> {
+        let mut replay = self.bus.lock();
+        self.bus.advance(&mut replay);
+        if !ReplayBus::is_there(&replay, self.n, self.address) {
+            return Err(TransferError::Disconnected);
+        }
+        drop(replay);
+        let (answer, took) = self
+            .bus
+            .sim
+            .with(self.n, |drone, now| drone.control(setup, len, data, now))
+            .ok_or(TransferError::Disconnected)?;
+        let answer = match answer {
+            RomAnswer::Data(bytes) => Ok(bytes),
+            RomAnswer::Ack => Ok(Vec::new()),
+            RomAnswer::Stall => Err(TransferError::Stall),
+            RomAnswer::Silence => Err(TransferError::Disconnected),
+            RomAnswer::Hang => Err(TransferError::Timeout),
+            RomAnswer::Noise => Err(TransferError::Io),
+        };
+        Ok((answer, took))
+    }
+
+    /// Compares both answers, sends the recorded one if there is one, and ends the stage with its last request.
+    fn reply(
+        &self,
+        mut replay: MutexGuard<'_, Replay>,
+        deed: &Deed,
+        is_status: bool,
+        answer: Option<Answer>,
+        (model, model_took): Model,
+        limit: Duration,
+    ) -> Result<Vec<u8>, TransferError> {
+        let name = || if is_status { "get the status".to_owned() } else { deed.to_string() };
+        let line = replay.line;
+        let simulated = model.clone();
+        let (result, took) = match answer {
+            None => {
+                // How often a host asks for the status depends on its pace.
+                if !is_status {
+                    replay.report.not_recorded += 1;
+                    if replay.report.departures.len() < NOTED {
+                        replay.report.departures.push(format!("after line {line}: {}", name()));
+                    }
+                }
+                (model, model_took)
+            }
+            Some(Answer { line, took, moved }) => {
+                replay.report.as_recorded += 1;
+                if line > 0 {
+                    replay.line = line;
+                }
+                // Which packets the firmware has ready is a matter of time.
+                let is_packet = matches!(deed, Deed::PacketIn(_) | Deed::PacketOut(..));
+                let difference = difference(&moved, &model, is_status).filter(|_| !is_packet);
+                if let Some(difference) = difference {
+                    replay.report.different += 1;
+                    if replay.report.differences.len() < NOTED {
+                        replay.report.differences.push(format!("line {line}: {}: {difference}", name()));
+                    }
+                }
+                (recorded(&moved, model), took)
+            }
+        };
+        if is_status
+            && result != simulated
+            && let Ok(&[status, _, _, _, state, _]) = result.as_deref()
+        {
+            // The simulated drone continues from the state that the host has seen.
+            self.bus.sim.with(self.n, |drone, _| drone.adopt(status, state));
+        }
+        let now = self.bus.clock.now();
+        let port = &mut replay.ports[self.n];
+        let over = port.at.is_some_and(|at| {
+            let has_restarted = matches!(deed, Deed::EnterDfu) || is_leaving(is_status, result.as_deref());
+            has_restarted || port.stages[at].remaining == 0
+        });
+        if over && port.next_at.is_none() && port.gone_at.is_none() {
+            port.end_stage(now + took);
+        }
+        drop(replay);
+        if took > limit && result != Err(TransferError::Timeout) {
+            self.bus.clock.sleep(limit);
+            return Err(TransferError::Timeout);
+        }
+        self.bus.clock.sleep(took);
+        result
+    }
+}
+
+/// Whether this status is the last one before the device leaves DFU mode: dfuMANIFEST.
+fn is_leaving(is_status: bool, result: Result<&[u8], &TransferError>) -> bool {
+    const MANIFEST: u8 = 7;
+    is_status && matches!(result, Ok(&[_, _, _, _, MANIFEST, _]))
+}
+
+/// The recorded answer. Bytes that are not in the recording come from the simulated drone.
+fn recorded(moved: &Moved, model: Result<Vec<u8>, TransferError>) -> Result<Vec<u8>, TransferError> {
+    match (moved.error, &moved.data) {
+        (Some(error), _) => Err(error.0),
+        (None, Some(data)) => Ok(data.0.clone()),
+        (None, None) => {
+            let mut bytes = model.unwrap_or_default();
+            bytes.resize(moved.len(), 0xFF);
+            Ok(bytes)
+        }
+    }
+}
+
+/// How the simulated drone's answer differs.
+fn difference(moved: &Moved, model: &Result<Vec<u8>, TransferError>, is_status: bool) -> Option<String> {
+    let shown = |bytes: &[u8]| {
+        let bytes: Vec<String> = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        bytes.join(" ")
+    };
+    match (moved.error, model) {
+        (Some(error), Err(model)) if error.0 == *model => None,
+        (Some(error), Err(model)) => Some(format!("{}, simulated: {model}", error.0)),
+        (Some(error), Ok(_)) => Some(format!("{}, simulated: accepted", error.0)),
+        (None, Err(model)) => Some(format!("accepted, simulated: {model}")),
+        // Data that the host sends is not an answer.
+        (None, Ok(bytes)) if bytes.is_empty() && !is_status => None,
+        (None, Ok(bytes)) if moved.is(bytes) => None,
+        (None, Ok(bytes)) => {
+            let recorded =
+                moved.data.as_ref().map_or_else(|| "other bytes".to_owned(), |data| shown(&data.0));
+            Some(format!("{recorded}, simulated: {}", shown(bytes)))
+        }
+    }
+}
+
+impl Transport for ReplayTransport {
+    fn control_in(
+        &mut self,
+        setup: Setup,
+        buffer: &mut [u8],
+        limit: Duration,
+    ) -> Result<usize, TransferError> {
+        let bytes = self.ask(setup, buffer.len(), &[], limit)?;
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        self.ask(setup, data.len(), data, limit)?;
+        Ok(data.len())
+    }
+
+    fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
+        let (value, index) = (u16::from(alternate), u16::from(interface));
+        let setup = Setup { request_type: 0x01, request: 11, value, index };
+        self.ask(setup, 0, &[], Duration::from_secs(1)).map(drop)
+    }
+
+    fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
+        let packet = self.bus.sim.with(self.n, |drone, _| drone.packet_in()).flatten();
+        let model = match packet {
+            Some((packet, took)) => (Ok(packet), took),
+            None => (Err(TransferError::Timeout), limit),
+        };
+        let deed = Deed::PacketIn(pipe.endpoint);
+        let bytes = self.packet(&deed, model, limit)?;
+        let len = bytes.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
+        let took = self.bus.sim.with(self.n, |drone, _| drone.packet_out(data)).flatten();
+        let model = match took {
+            Some(took) => (Ok(Vec::new()), took),
+            None => (Err(TransferError::Timeout), limit),
+        };
+        let deed = Deed::PacketOut(pipe.endpoint, data.to_vec());
+        self.packet(&deed, model, limit)?;
+        Ok(data.len())
+    }
+}
+
+impl ReplayTransport {
+    fn packet(&mut self, deed: &Deed, model: Model, limit: Duration) -> Result<Vec<u8>, TransferError> {
+        let bus = self.bus.clone();
+        let mut replay = bus.lock();
+        bus.advance(&mut replay);
+        if !ReplayBus::is_there(&replay, self.n, self.address) {
+            return Err(TransferError::Disconnected);
+        }
+        let answer = self.serve(&mut replay, deed);
+        self.reply(replay, deed, false, answer, model, limit)
+    }
+}

@@ -1,0 +1,226 @@
+//! The trials of `cfdfu qualify`. They try what other jobs rely on, and measure it. A trial that writes uses only the
+//! last sector of the flash, only if that sector is blank, and leaves it blank, so the drone's firmware never changes.
+
+use super::find::{self, InDfu};
+use super::flash::blank_place;
+use super::reboot::restart;
+use super::session::{Programming, Session};
+use super::{Ctx, Stop};
+use crate::dfu::DfuError;
+use crate::dfu::machine::Operation;
+use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, Sector, Span, is_blank};
+use crate::job::trial::{Measurement, ReadPlace, Trial, WidthAnswer};
+use crate::job::{FailureKind, Job, Leave, LogEntry, Outcome, Width};
+
+/// How many blocks are read or written for an average.
+const BLOCKS: u32 = 16;
+/// The length of a short last block, the shortest in a public log of a related chip.
+const SHORT: u32 = 12;
+
+pub(super) fn trial(ctx: &mut Ctx<'_>, job: &Job, trial: Trial) -> Result<Outcome, Stop> {
+    let InDfu { device, transport, by_hand, .. } = find::dfu_device(ctx, job)?;
+    ctx.report.by_hand = by_hand;
+    let mut session = Session::open(ctx, &device, transport)?;
+    let result = match trial {
+        Trial::Read => read(ctx, &mut session),
+        Trial::Write => write(ctx, &mut session),
+        Trial::Restart(_) => Ok(()),
+    };
+    let result = result.map_err(|stop| ctx.verdict(stop));
+    let answers = result.as_ref().err().is_none_or(Stop::still_answers);
+    let leaves = matches!(trial, Trial::Restart(_)) || !by_hand;
+    if answers && leaves {
+        let blank = match trial {
+            Trial::Restart(Leave::Reset) => blank_place(ctx, &mut session),
+            _ => None,
+        };
+        if trial == Trial::Restart(Leave::Reset) && blank.is_none() {
+            ctx.log(LogEntry::NoBlankPlace);
+        }
+        let restarted = restart(ctx, &mut session, &device, blank.unwrap_or(FIRMWARE_BASE));
+        ctx.report_restart(restarted);
+    } else if answers {
+        session.settle(ctx);
+    }
+    result.map(|()| Outcome::Identified)
+}
+
+/// Everything that can be learned without a change. What a ROM might not survive comes last.
+fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
+    ctx.measured(session.descriptors());
+    if !session.map().is_stm32f405() {
+        return Err(FailureKind::OtherChip.into());
+    }
+    let before = session.flash_alternate();
+    for alternate in session.alternates() {
+        ctx.check_cancelled()?;
+        let error = session.try_select(ctx, alternate)?.err();
+        ctx.measured(Measurement::Selected { alternate, error });
+    }
+    let _ = session.try_select(ctx, before)?;
+    read_place(ctx, session, ReadPlace::OptionBytes, Address(0x1FFF_C000), 16)?;
+    read_place(ctx, session, ReadPlace::Otp, Address(0x1FFF_7800), 512)?;
+    read_place(ctx, session, ReadPlace::RomVersion, Address(0x1FFF_77DC), 4)?;
+    let started = ctx.clock.now();
+    let size = session.block();
+    let span = Span::new(FIRMWARE_BASE, size * BLOCKS);
+    for block in span.into_iter().flat_map(|span| span.blocks(size)) {
+        ctx.check_cancelled()?;
+        if session.run(ctx, &Operation::Read(block.start(), length(block))).is_err() {
+            // A read-protected chip refuses every read.
+            session.run(ctx, &Operation::Recover)?;
+            return Ok(());
+        }
+    }
+    ctx.measured(Measurement::ReadBlock(ctx.clock.now().saturating_sub(started) / BLOCKS));
+    read_place(ctx, session, ReadPlace::UniqueId, Address(0x1FFF_7A10), 12)?;
+    let end = u32::try_from(FLASH_END).unwrap_or(u32::MAX);
+    read_place(ctx, session, ReadPlace::PastTheEnd, Address(end), 2048)?;
+    let answers = session.run(ctx, &Operation::Recover).is_ok();
+    ctx.measured(Measurement::AnswersAfterwards(answers));
+    Ok(())
+}
+
+fn length(span: Span) -> u16 {
+    u16::try_from(span.len()).unwrap_or(u16::MAX)
+}
+
+/// Reads a place once. A refusal is a result.
+fn read_place(
+    ctx: &mut Ctx<'_>,
+    session: &mut Session,
+    place: ReadPlace,
+    address: Address,
+    len: u16,
+) -> Result<(), Stop> {
+    ctx.check_cancelled()?;
+    let result = session.attempt(ctx, Operation::Read(address, len));
+    let ended = result.as_ref().is_err_and(DfuError::ends_session);
+    if let (Err(error), true) = (&result, ended) {
+        let error = *error;
+        ctx.measured(Measurement::Read(place, result));
+        return Err(FailureKind::from(error).into());
+    }
+    if result.is_err() {
+        session.run(ctx, &Operation::Recover)?;
+    }
+    ctx.measured(Measurement::Read(place, result));
+    Ok(())
+}
+
+/// Tries the operations that change flash, in the last sector.
+fn write(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
+    let Some(sector) = scratch_sector(ctx, session)? else {
+        ctx.measured(Measurement::NoScratchSector);
+        return Ok(());
+    };
+    let tried = write_in(ctx, session, sector);
+    // The sector is left blank, whatever has happened and even after a cancel.
+    let is_there = tried.as_ref().err().is_none_or(Stop::still_answers);
+    if is_there {
+        let _ = session.attempt(ctx, Operation::Recover);
+        session.run(ctx, &Operation::Erase(sector.span.start()))?;
+        let first = first_block(session, sector);
+        if !is_blank(&session.run(ctx, &Operation::Read(first.start(), length(first)))?) {
+            return Err(FailureKind::NotErased(sector.index).into());
+        }
+    }
+    tried
+}
+
+fn write_in(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Result<(), Stop> {
+    let was_eager = session.is_timed();
+    measure_width(ctx, session, sector)?;
+    ctx.check_cancelled()?;
+    session.set_width(ctx, Width::Fastest)?;
+    let answer = match (session.width, session.width_was_read) {
+        (Programming::Words, true) => WidthAnswer::Accepted,
+        (Programming::Words, false) => WidthAnswer::Unread,
+        (Programming::Bytes, _) => WidthAnswer::Refused,
+    };
+    ctx.measured(Measurement::Width(answer));
+    if answer != WidthAnswer::Refused {
+        measure_width(ctx, session, sector)?;
+    }
+    if was_eager {
+        ctx.measured(Measurement::EarlyStatus(session.is_timed()));
+    }
+    session.program_bytes(ctx)?;
+    ctx.check_cancelled()?;
+    session.run(ctx, &Operation::Erase(sector.span.start()))?;
+    // A short last block, and a single word, as in the commit of a flash.
+    for (bytes, offset) in [(SHORT, 0), (4, 2048)] {
+        let Some(span) = sector.span.start().checked_add(offset).and_then(|at| Span::new(at, bytes)) else {
+            continue;
+        };
+        let same = match write_and_read(ctx, session, span) {
+            Ok(same) => Some(same),
+            Err(FailureKind::Dfu(error)) if !error.ends_session() => {
+                session.run(ctx, &Operation::Recover)?;
+                None
+            }
+            Err(kind) => return Err(kind.into()),
+        };
+        ctx.measured(Measurement::WrotePiece { bytes, same });
+    }
+    Ok(())
+}
+
+/// Erases the sector, writes [`BLOCKS`] blocks and reads them back, at the current width.
+fn measure_width(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Result<(), Stop> {
+    let words = session.width == Programming::Words;
+    ctx.check_cancelled()?;
+    let started = ctx.clock.now();
+    session.run(ctx, &Operation::Erase(sector.span.start()))?;
+    ctx.measured(Measurement::Erased { words, took: ctx.clock.now().saturating_sub(started) });
+    let size = session.block();
+    let blocks: Vec<Span> = sector.span.blocks(size).take(BLOCKS as usize).collect();
+    let started = ctx.clock.now();
+    for block in &blocks {
+        ctx.check_cancelled()?;
+        session.run(ctx, &Operation::Write(block.start(), pattern(*block)))?;
+    }
+    let took = ctx.clock.now().saturating_sub(started) / BLOCKS;
+    let mut same = true;
+    for block in &blocks {
+        ctx.check_cancelled()?;
+        same &= session.run(ctx, &Operation::Read(block.start(), length(*block)))? == pattern(*block);
+    }
+    ctx.measured(Measurement::WroteBlocks { words, took, same });
+    Ok(())
+}
+
+fn write_and_read(ctx: &mut Ctx<'_>, session: &mut Session, span: Span) -> Result<bool, FailureKind> {
+    session.run(ctx, &Operation::Write(span.start(), pattern(span)))?;
+    Ok(session.run(ctx, &Operation::Read(span.start(), length(span)))? == pattern(span))
+}
+
+/// Bytes with every value, and no two words alike.
+fn pattern(span: Span) -> Vec<u8> {
+    let byte = |at: u32| (at.wrapping_mul(0x9E37_79B1) >> 24).to_le_bytes()[0];
+    (span.start().0..).take(span.size()).map(byte).collect()
+}
+
+/// The last sector, if it may be written and is blank.
+fn scratch_sector(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Option<Sector>, Stop> {
+    let Some(sector) = session.map().sectors().last().copied().filter(|_| session.map().is_stm32f405())
+    else {
+        return Ok(None);
+    };
+    // Without a known protection, a write could fail for the wrong reason.
+    let protection = session.protection(ctx)?;
+    if protection.is_none_or(|it| it.read || it.sectors.contains(&sector.index)) {
+        return Ok(None);
+    }
+    for block in sector.span.blocks(session.block()) {
+        ctx.check_cancelled()?;
+        if !is_blank(&session.read(ctx, block)?) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(sector))
+}
+
+fn first_block(session: &Session, sector: Sector) -> Span {
+    sector.span.blocks(session.block()).next().unwrap_or(sector.span)
+}

@@ -1,0 +1,211 @@
+//! Recordings, with the real binary: what `--record` writes, and what a device does that answers as recorded
+//! (`--demo=replay:FILE`). Every file below `tests/recordings` is replayed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Folder, Ran};
+
+const IMAGE: &str = "small.bin";
+
+/// A folder with a small image, so that the recordings are short.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    folder.run(&format!("demo-image {IMAGE} --size 20000")).done();
+    folder
+}
+
+fn record(folder: &Folder, command: &str, scenario: &str) -> Ran {
+    folder.run(&format!("{command} --demo={scenario} --record {scenario}.jsonl"))
+}
+
+fn replay(folder: &Folder, command: &str, file: &str) -> Ran {
+    folder.run(&format!("{command} --demo=replay:{file}"))
+}
+
+/// A drone that answers as recorded is flashed in the same way, and nothing is asked that the recording does not
+/// contain. The simulated drone agrees with its own recording.
+#[test]
+fn a_replayed_flash_goes_like_the_recorded_one() {
+    let folder = folder();
+    let command = format!("flash {IMAGE}");
+    for scenario in [
+        "healthy",
+        "dfu",
+        "erased",
+        "dark",
+        "missed",
+        "byte-mode",
+        "no-effect",
+        "slow",
+        "overwritten",
+        "no-serial",
+        "write-protected",
+        "read-protected",
+        "wrong-board",
+        "blank-otp",
+        "restarting",
+        "bad-deck",
+        "old",
+        "two",
+        "twins",
+        "clone",
+        "other-chip",
+        "px4",
+        "nameless",
+        "hung-start",
+    ] {
+        let recorded = record(&folder, &command, scenario);
+        let replayed = replay(&folder, &command, &format!("{scenario}.jsonl"));
+        assert_eq!(replayed.code, recorded.code, "{scenario}: {}{}", replayed.out, replayed.err);
+        assert_eq!(replayed.out, recorded.out, "{scenario}: {}", replayed.err);
+        let summary: Vec<&str> =
+            replayed.err.lines().skip_while(|line| !line.starts_with("Replay: ")).collect();
+        let counts: Vec<&str> = summary[0].split(' ').collect();
+        assert_eq!(counts[1], counts[3], "{scenario}: {summary:?}");
+        let others = summary[1..].iter().filter(|line| !line.starts_with("In the recording, but not sent"));
+        assert_eq!(others.collect::<Vec<_>>(), Vec::<&&str>::new(), "{scenario}");
+    }
+}
+
+/// A job that was resumed is recorded as one recording, with the drone gone in between.
+#[test]
+fn an_interrupted_flash_is_recorded_and_replayed_as_a_whole() {
+    let folder = folder();
+    let command = format!("flash {IMAGE} --wait 20");
+    let recorded = record(&folder, &command, "unplugged");
+    assert_eq!(recorded.code, 0, "{}{}", recorded.out, recorded.err);
+    let replayed = replay(&folder, &command, "unplugged.jsonl");
+    assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
+    assert!(replayed.out.contains("Ready to fly!"), "{}", replayed.out);
+}
+
+/// One bit of one status is enough: the host sees the error, and the summary names the line.
+#[test]
+fn one_flipped_bit_of_a_status_is_found() {
+    let folder = folder();
+    record(&folder, &format!("flash {IMAGE} --no-leave"), "dfu").done();
+    let text = fs::read_to_string(folder.path("dfu.jsonl")).unwrap();
+    // dfuDNBUSY for an erase, and the status that follows: OK in dfuDNLOAD-IDLE. The flipped bit makes it errTARGET.
+    let lines: Vec<&str> = text.lines().collect();
+    let busy = lines.iter().position(|line| line.contains(r#""data":"006400000400""#)).unwrap();
+    let at = busy + 1;
+    assert!(lines[at].contains(r#""data":"000000000500""#), "{}", lines[at]);
+    let mut bent: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    bent[at] = bent[at].replace("000000000500", "010000000500");
+    folder.file("bent.jsonl", bent.join("\n"));
+    let replayed = replay(&folder, &format!("flash {IMAGE} --no-leave"), "bent.jsonl");
+    let expected =
+        format!("line {}: get the status: 01 00 00 00 05 00, simulated: 00 00 00 00 05 00", at + 1);
+    assert!(replayed.err.contains(&expected), "{expected:?} is not in:\n{}", replayed.err);
+    assert!(replayed.all().contains("errTARGET"), "{}", replayed.all());
+}
+
+/// A host that asks for something else is told where it has left the recording, and goes on with the simulated drone.
+#[test]
+fn another_command_leaves_the_recording_at_a_named_place() {
+    let folder = folder();
+    record(&folder, "identify", "dfu").done();
+    let replayed = replay(&folder, &format!("flash {IMAGE} --no-leave"), "dfu.jsonl");
+    assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
+    for words in ["Not in the recording, so answered by the simulated drone: ", ": erase at 0x08004000"] {
+        assert!(replayed.err.contains(words), "{words:?} is not in:\n{}", replayed.err);
+    }
+}
+
+#[test]
+fn a_redacted_recording_contains_no_serial_number_and_can_be_replayed() {
+    let folder = folder();
+    let command = format!("flash {IMAGE}");
+    folder.run(&format!("{command} --demo --record redacted.jsonl --redact")).done();
+    let text = fs::read_to_string(folder.path("redacted.jsonl")).unwrap().to_lowercase();
+    let utf16 = |serial: &str| serial.bytes().map(|byte| format!("{byte:02x}00")).collect::<String>();
+    for serial in ["51004F000551343036333233", "338133873034"] {
+        for secret in [serial.to_lowercase(), utf16(serial)] {
+            assert!(!text.contains(&secret), "{secret} is in the recording");
+        }
+    }
+    let replayed = replay(&folder, &command, "redacted.jsonl");
+    assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
+    assert!(replayed.out.contains("Flashed and verified"), "{}", replayed.out);
+}
+
+#[test]
+fn a_recording_is_never_overwritten_and_an_empty_one_is_removed() {
+    let folder = folder();
+    folder.file("mine.jsonl", b"mine");
+    let refused = folder.run("list --demo --record mine.jsonl");
+    assert_eq!(refused.code, 73, "{}", refused.err);
+    assert_eq!(fs::read(folder.path("mine.jsonl")).unwrap(), b"mine");
+    folder.run(&format!("inspect {IMAGE} --record none.jsonl")).done();
+    assert!(!folder.path("none.jsonl").exists());
+}
+
+/// Firmware is recorded as a hash, and the recording of a flash is short.
+#[test]
+fn a_recording_contains_no_firmware() {
+    let folder = Folder::with_image();
+    folder.run("flash cf2.bin --demo=dfu --record flash.jsonl").done();
+    let text = fs::read_to_string(folder.path("flash.jsonl")).unwrap();
+    assert!(text.lines().all(|line| line.len() < 1300), "a line is too long");
+    assert!(text.len() < 250_000, "{} bytes", text.len());
+    let hashed = text.lines().filter(|line| line.contains(r#""sha256":"#)).count();
+    assert!(hashed > 240, "{hashed} blocks");
+}
+
+/// Malformed recordings get a message that names the line.
+#[test]
+fn malformed_recordings_are_refused() {
+    let folder = folder();
+    let start = r#"{"at":0,"event":"start","recording":1,"program":"p","system":"s"}"#;
+    let table = [
+        ("", "it is empty"),
+        ("{}", "line 1: "),
+        (r#"{"at":0,"event":"start","recording":9,"program":"p","system":"s"}"#, "version 9"),
+        (r#"{"at":0,"event":"wait","took":1}"#, "line 1 is not the start of a recording"),
+        (start, "it contains no device"),
+        (
+            &format!("{start}\n{{\"at\":1,\"event\":\"open\",\"device\":0,\"port\":\"x\",\"address\":1}}"),
+            "line 2: ",
+        ),
+        (&format!("{start}\nnot json"), "line 2: "),
+    ];
+    for (text, message) in table {
+        folder.file("bad.jsonl", text);
+        let ran = replay(&folder, "list", "bad.jsonl");
+        assert_eq!(ran.code, 65, "{text}: {}", ran.err);
+        assert!(ran.err.contains(message), "{message:?} is not in {}", ran.err);
+    }
+    let ran = replay(&folder, "list", "missing.jsonl");
+    assert_eq!(ran.code, 66, "{}", ran.err);
+}
+
+fn recordings(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries
+        .flat_map(|path| if path.is_dir() { recordings(&path) } else { vec![path] })
+        .filter(|path| {
+            path.extension().is_some_and(|it| ["jsonl", "txt", "pcap", "pcapng"].iter().any(|ext| it == *ext))
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// Every recording in the repository is replayed with commands that read and with one that writes. What happens
+/// depends on the device, but no command may crash, and a write that succeeds must have been verified.
+#[test]
+fn every_recording_in_the_repository_can_be_replayed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    let files = recordings(&root);
+    assert!(files.len() >= 10, "{files:?}");
+    let folder = folder();
+    for file in files {
+        for command in ["list", "identify", &format!("flash {IMAGE} --allow-mismatch --no-undo")] {
+            let ran = replay(&folder, command, &file.to_string_lossy());
+            let known = [0, 65, 69, 74, 75, 76, 77].contains(&ran.code);
+            assert!(known, "{command} {}: {}{}{}", file.display(), ran.code, ran.out, ran.err);
+            assert!(ran.err.contains("Replay: "), "{command} {}: {}", file.display(), ran.err);
+        }
+    }
+}
