@@ -1,7 +1,7 @@
 //! A recording: every request to a USB device with its answer and its time, as JSON lines. docs/recordings.md describes
 //! the format.
 //!
-//! A recording is made by [`recorder`], by a capture of another program's transfers ([`usbmon`], [`pcapng`]), or by
+//! A recording is made by [`recorder`], by a capture of another program's transfers ([`capture`]), or by
 //! hand from a published log. `sim::replay` answers as a recording says. [`redact`] removes what identifies a drone.
 
 use std::fmt;
@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::usb::descriptor::Strings;
 use crate::usb::{Found, Id, Location, Setup, TransferError};
 
+pub mod capture;
 pub mod recorder;
 pub mod redact;
 pub mod tape;

@@ -1,0 +1,204 @@
+//! The containers of binary captures: pcap (libpcap's pcap-savefile) and pcapng (draft-ietf-opsawg-pcapng).
+//!
+//! A program that is stopped in the middle of a packet leaves a file that ends in it. Such a file is read up to there.
+
+use super::{ByteOrder, Event, Pairing, Source, usbmon, usbpcap};
+use crate::recording::RecordingError;
+
+const MICROSECONDS: u32 = 0xA1B2_C3D4;
+const NANOSECONDS: u32 = 0xA1B2_3C4D;
+const FILE_HEADER: usize = 24;
+const RECORD_HEADER: usize = 16;
+
+/// Block types of pcapng. The first is the same in both byte orders.
+const SECTION: u32 = 0x0A0D_0D0A;
+const INTERFACE: u32 = 1;
+const SIMPLE_PACKET: u32 = 3;
+const ENHANCED_PACKET: u32 = 6;
+const BYTE_ORDER_MAGIC: u32 = 0x1A2B_3C4D;
+/// The type and the length before the contents of a block, and the length after them.
+const BLOCK_HEADER: usize = 8;
+const BLOCK_END: usize = 4;
+/// The option of an interface for the resolution of its times.
+const RESOLUTION: u16 = 9;
+
+/// Link types: usbmon with a header of 48 and of 64 bytes, and USBPcap (tcpdump.org/linktypes.html).
+#[derive(Clone, Copy)]
+enum Link {
+    Usbmon { header: usize },
+    UsbPcap,
+}
+
+impl Link {
+    fn of(number: u16) -> Option<Link> {
+        match number {
+            189 => Some(Link::Usbmon { header: 48 }),
+            220 => Some(Link::Usbmon { header: 64 }),
+            249 => Some(Link::UsbPcap),
+            _ => None,
+        }
+    }
+
+    /// Parses a packet. Simple packets of pcapng have no time.
+    fn parse(self, packet: &[u8], order: ByteOrder, time: Option<u64>) -> Option<Event<'_>> {
+        match self {
+            Link::Usbmon { header } => usbmon::parse_packet(packet, header, order, time),
+            Link::UsbPcap => usbpcap::parse_packet(packet, time.unwrap_or(0)),
+        }
+    }
+
+    fn source(self) -> Source {
+        match self {
+            Link::Usbmon { .. } => Source { program: "pcap capture", system: "linux" },
+            Link::UsbPcap => Source { program: "USBPcap capture", system: "windows" },
+        }
+    }
+}
+
+fn wrong_link(number: u16) -> RecordingError {
+    RecordingError::Capture(format!("it has no USB transfers of a known kind (link type {number})"))
+}
+
+/// The byte order of a pcap file, and the fractions of its times per microsecond.
+fn pcap_kind(bytes: &[u8]) -> Option<(ByteOrder, u32)> {
+    [ByteOrder::Little, ByteOrder::Big].into_iter().find_map(|order| match order.u32(bytes, 0) {
+        Some(MICROSECONDS) => Some((order, 1)),
+        Some(NANOSECONDS) => Some((order, 1000)),
+        _ => None,
+    })
+}
+
+pub(super) fn is_pcap(bytes: &[u8]) -> bool {
+    pcap_kind(bytes).is_some()
+}
+
+/// Reports the events of a pcap file.
+pub(super) fn read_pcap<'a>(bytes: &'a [u8], pairing: &mut Pairing<'a>) -> Result<Source, RecordingError> {
+    let cut = || RecordingError::Capture("it ends in its header".to_owned());
+    let (order, per_microsecond) = pcap_kind(bytes).ok_or_else(cut)?;
+    // The upper half of the word is about Ethernet.
+    let number = order.u32(bytes, 20).ok_or_else(cut)? & 0xFFFF;
+    let number = u16::try_from(number).unwrap_or(u16::MAX);
+    let link = Link::of(number).ok_or_else(|| wrong_link(number))?;
+    let mut rest = bytes.get(FILE_HEADER..).unwrap_or_default();
+    let record = |rest: &'a [u8]| {
+        let seconds = u64::from(order.u32(rest, 0)?).saturating_mul(1_000_000);
+        let time = seconds.saturating_add(u64::from(order.u32(rest, 4)? / per_microsecond));
+        let (packet, rest) = rest.get(RECORD_HEADER..)?.split_at_checked(order.size(rest, 8)?)?;
+        Some((time, packet, rest))
+    };
+    while let Some((time, packet, after)) = record(rest) {
+        if let Some(event) = link.parse(packet, order, Some(time)) {
+            pairing.report(event);
+        }
+        rest = after;
+    }
+    Ok(link.source())
+}
+
+pub(super) fn is_pcapng(bytes: &[u8]) -> bool {
+    ByteOrder::Little.u32(bytes, 0) == Some(SECTION)
+}
+
+/// An interface of pcapng.
+struct Interface {
+    number: u16,
+    /// The unit of its times.
+    resolution: u8,
+    /// The longest packet that is saved; 0 for no limit.
+    limit: usize,
+}
+
+/// Reports the events of a pcapng file.
+pub(super) fn read_pcapng<'a>(bytes: &'a [u8], pairing: &mut Pairing<'a>) -> Result<Source, RecordingError> {
+    let damaged = |rest: &[u8]| {
+        let at = bytes.len().saturating_sub(rest.len());
+        RecordingError::Capture(format!("the block at byte {at} is damaged"))
+    };
+    let mut order = ByteOrder::Little;
+    let mut interfaces: Vec<Interface> = Vec::new();
+    let mut source = None;
+    let mut rest = bytes;
+    while let Some(kind) = order.u32(rest, 0) {
+        if kind == SECTION {
+            order = match ByteOrder::Little.u32(rest, BLOCK_HEADER) {
+                Some(BYTE_ORDER_MAGIC) => ByteOrder::Little,
+                Some(magic) if magic.swap_bytes() == BYTE_ORDER_MAGIC => ByteOrder::Big,
+                Some(_) => return Err(damaged(rest)),
+                None => break,
+            };
+            interfaces.clear();
+        }
+        let Some(length) = order.size(rest, 4) else { break };
+        if length < BLOCK_HEADER + BLOCK_END || length % 4 != 0 {
+            return Err(damaged(rest));
+        }
+        let Some((block, after)) = rest.split_at_checked(length) else { break };
+        let contents = block.get(BLOCK_HEADER..length - BLOCK_END).unwrap_or_default();
+        match kind {
+            INTERFACE => {
+                let interface = interface(contents, order).ok_or_else(|| damaged(rest))?;
+                source = source.or(Link::of(interface.number).map(Link::source));
+                interfaces.push(interface);
+            }
+            ENHANCED_PACKET | SIMPLE_PACKET => {
+                let (number, time, packet) =
+                    packet(kind, contents, order, &interfaces).ok_or_else(|| damaged(rest))?;
+                if let Some(event) = Link::of(number).and_then(|link| link.parse(packet, order, time)) {
+                    pairing.report(event);
+                }
+            }
+            _ => {}
+        }
+        rest = after;
+    }
+    source.ok_or_else(|| wrong_link(interfaces.first().map_or(0, |it| it.number)))
+}
+
+fn interface(contents: &[u8], order: ByteOrder) -> Option<Interface> {
+    let (number, limit) = (order.u16(contents, 0)?, order.size(contents, 4)?);
+    let mut interface = Interface { number, resolution: 6, limit };
+    let mut options = contents.get(8..)?;
+    while let (Some(code), Some(length)) = (order.u16(options, 0), order.u16(options, 2)) {
+        let (value, padded) = (usize::from(length), usize::from(length).next_multiple_of(4));
+        if (code, value) == (RESOLUTION, 1) {
+            interface.resolution = *options.get(4)?;
+        }
+        // Code 0 is the end of the options.
+        if code == 0 {
+            break;
+        }
+        options = options.get(4 + padded..)?;
+    }
+    Some(interface)
+}
+
+/// The link type, the time and the contents of a packet.
+fn packet<'a>(
+    kind: u32,
+    contents: &'a [u8],
+    order: ByteOrder,
+    interfaces: &[Interface],
+) -> Option<(u16, Option<u64>, &'a [u8])> {
+    if kind == SIMPLE_PACKET {
+        let interface = interfaces.first()?;
+        // The block is padded; its packet ends at its original length, or at the limit.
+        let limit = if interface.limit == 0 { usize::MAX } else { interface.limit };
+        let packet = contents.get(4..)?;
+        let length = order.size(contents, 0)?.min(limit).min(packet.len());
+        return Some((interface.number, None, packet.get(..length)?));
+    }
+    let interface = interfaces.get(order.size(contents, 0)?)?;
+    let time = u64::from(order.u32(contents, 4)?) << 32 | u64::from(order.u32(contents, 8)?);
+    let packet = contents.get(20..)?.get(..order.size(contents, 12)?)?;
+    Some((interface.number, Some(microseconds(time, interface.resolution)), packet))
+}
+
+/// The time in microseconds. Its unit is a negative power of 10, or of 2 if the highest bit is set.
+fn microseconds(time: u64, resolution: u8) -> u64 {
+    let power = u32::from(resolution & 0x7F);
+    let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
+    // A unit too small for any clock: the time is 0.
+    let units = base.checked_pow(power).unwrap_or(u128::MAX);
+    u64::try_from(u128::from(time) * 1_000_000 / units).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,683 @@
+//! Tests of the converters. One table of transfers is written in every format, and each file must give the same
+//! recording. The captures in tests/recordings are of the real dfu-util.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use proptest::prelude::*;
+
+use super::ByteOrder::{Big, Little};
+use super::*;
+use crate::recording::HexBytes;
+
+/// Who answers to what, and how. The status is that of Linux.
+struct Step {
+    address: u8,
+    request: Asked,
+    answer: Result<Vec<u8>, i32>,
+}
+
+enum Asked {
+    Control([u8; 8], Vec<u8>),
+    Bulk(u8, Vec<u8>),
+}
+
+const DFU: u8 = 5;
+const RUNNING: u8 = 6;
+const HUB: u8 = 1;
+/// The moment of the first transfer, the time between two, and the time that each takes, in microseconds.
+const BEGAN: u64 = 3_575_914_555;
+const EVERY: u64 = 1000;
+const TOOK: u64 = 250;
+
+/// A device descriptor with this product ID of ST.
+fn descriptor(product: u16) -> Vec<u8> {
+    let [low, high] = product.to_le_bytes();
+    vec![0x12, 0x01, 0x00, 0x01, 0, 0, 0, 0x40, 0x83, 0x04, low, high, 0x00, 0x22, 1, 2, 3, 1]
+}
+
+fn block() -> Vec<u8> {
+    (0..2048_u16).map(|n| u8::try_from(n % 251).unwrap()).collect()
+}
+
+fn control(address: u8, setup: [u8; 8], data: &[u8], answer: Result<Vec<u8>, i32>) -> Step {
+    Step { address, request: Asked::Control(setup, data.to_vec()), answer }
+}
+
+fn steps() -> Vec<Step> {
+    let get_descriptor = [0x80, 6, 0x00, 0x01, 0, 0, 18, 0];
+    let done = || Ok(Vec::new());
+    vec![
+        control(HUB, [0xA3, 0, 0, 0, 1, 0, 4, 0], &[], Ok(vec![1, 1, 1, 0])),
+        control(DFU, get_descriptor, &[], Ok(descriptor(0xDF11))),
+        control(DFU, [0x01, 0x0B, 2, 0, 0, 0, 0, 0], &[], done()),
+        control(DFU, [0xA1, 3, 0, 0, 0, 0, 6, 0], &[], Ok(vec![0, 0, 0, 0, 2, 0])),
+        control(DFU, [0x21, 1, 0, 0, 0, 0, 5, 0], &[0x21, 0x00, 0x40, 0x00, 0x08], done()),
+        control(DFU, [0x21, 1, 2, 0, 0, 0, 0, 8], &block(), done()),
+        control(DFU, [0xA1, 2, 2, 0, 0, 0, 0, 8], &[], Ok(block())),
+        control(DFU, [0x21, 1, 3, 0, 0, 0, 1, 0], &[0x92], Err(-32)),
+        control(DFU, [0x21, 4, 0, 0, 0, 0, 0, 0], &[], done()),
+        control(DFU, [0xA1, 3, 0, 0, 0, 0, 6, 0], &[], Err(-108)),
+        control(RUNNING, get_descriptor, &[], Ok(descriptor(0x5740))),
+        Step { address: RUNNING, request: Asked::Bulk(0x01, vec![0xFD, 0x01]), answer: done() },
+        Step { address: RUNNING, request: Asked::Bulk(0x81, Vec::new()), answer: Ok(vec![0xFD, 0x01, 0x35]) },
+        Step { address: RUNNING, request: Asked::Bulk(0x81, Vec::new()), answer: Err(-2) },
+    ]
+}
+
+/// The recording of `steps()`. Data longer than `limit` has only a length.
+fn expected(program: &str, system: &str, limit: usize) -> Vec<Line> {
+    let moved = |data: &[u8]| {
+        if data.len() > limit {
+            Moved { bytes: Some(data.len()), ..Moved::default() }
+        } else {
+            Moved::of(data)
+        }
+    };
+    let fault = |error| Some(Fault(error));
+    let failed = |data: &[u8], error| Moved { error: fault(error), ..Moved::data(data) };
+    let words = |text: &str| SetupWords::try_from(text.to_owned()).unwrap();
+    let dfu_in = |words, length, result| Recorded::In { device: 0, setup: words, length, took: TOOK, result };
+    let dfu_out = |words, result| Recorded::Out { device: 0, setup: words, took: TOOK, result };
+    let packet = |endpoint, result| Recorded::Packet { device: 1, endpoint, took: TOOK, result };
+    let port = || Port("1-1".parse().unwrap());
+    let plugged = |address, product| {
+        let (vendor, product, release) = (Hex16(0x0483), Hex16(product), Hex16(0x2200));
+        let device = Appearance { port: port(), address, vendor, product, release, names: None };
+        Recorded::Devices { devices: vec![device] }
+    };
+    let open = |device, address| Recorded::Open { device, port: port(), address, error: None };
+    let header = Header {
+        recording: VERSION,
+        program: program.to_owned(),
+        system: system.to_owned(),
+        scenario: None,
+        redacted: false,
+    };
+    let lines = [
+        (0, Recorded::Start(header)),
+        (1, plugged(DFU, 0xDF11)),
+        (1, open(0, DFU)),
+        (1, dfu_in(words("80 06 0100 0000"), 18, moved(&descriptor(0xDF11)))),
+        (2, Recorded::Select { device: 0, interface: 0, alternate: 2, took: TOOK, error: None }),
+        (3, dfu_in(words("a1 03 0000 0000"), 6, moved(&[0, 0, 0, 0, 2, 0]))),
+        (4, dfu_out(words("21 01 0000 0000"), moved(&[0x21, 0x00, 0x40, 0x00, 0x08]))),
+        (5, dfu_out(words("21 01 0002 0000"), moved(&block()))),
+        (6, dfu_in(words("a1 02 0002 0000"), 2048, moved(&block()))),
+        (7, dfu_out(words("21 01 0003 0000"), failed(&[0x92], TransferError::Stall))),
+        (8, dfu_out(words("21 04 0000 0000"), moved(&[]))),
+        (9, dfu_in(words("a1 03 0000 0000"), 6, Moved::failed(TransferError::Disconnected))),
+        (10, plugged(RUNNING, 0x5740)),
+        (10, open(1, RUNNING)),
+        (
+            10,
+            Recorded::In {
+                device: 1,
+                setup: words("80 06 0100 0000"),
+                length: 18,
+                took: TOOK,
+                result: moved(&descriptor(0x5740)),
+            },
+        ),
+        (11, packet(0x01, moved(&[0xFD, 0x01]))),
+        (12, packet(0x81, moved(&[0xFD, 0x01, 0x35]))),
+        (13, packet(0x81, Moved::failed(TransferError::Timeout))),
+    ];
+    lines.into_iter().map(|(n, what)| Line { at: n * EVERY, what }).collect()
+}
+
+/// The times at which each step begins and ends.
+fn timed() -> impl Iterator<Item = (u64, u64, Step)> {
+    steps().into_iter().zip(0..).map(|(step, n)| (BEGAN + n * EVERY, BEGAN + n * EVERY + TOOK, step))
+}
+
+fn is_input(request: &Asked) -> bool {
+    match request {
+        Asked::Control(setup, _) => setup[0] & 0x80 != 0,
+        Asked::Bulk(endpoint, _) => endpoint & 0x80 != 0,
+    }
+}
+
+/// The data that is sent, the data that is received, and the number of bytes that are requested and transferred.
+fn traffic(step: &Step) -> (Vec<u8>, Vec<u8>, usize, usize) {
+    let sent = match &step.request {
+        Asked::Control(_, data) | Asked::Bulk(_, data) => data.clone(),
+    };
+    let received = step.answer.clone().unwrap_or_default();
+    let requested = match &step.request {
+        Asked::Control(setup, _) => usize::from(u16::from_le_bytes([setup[6], setup[7]])),
+        Asked::Bulk(_, data) if data.is_empty() => 64,
+        Asked::Bulk(_, data) => data.len(),
+    };
+    let moved = match (&step.answer, is_input(&step.request)) {
+        (Err(_), _) => 0,
+        (Ok(data), true) => data.len(),
+        (Ok(_), false) => sent.len(),
+    };
+    (sent, received, requested, moved)
+}
+
+fn text() -> String {
+    let data = |data: &[u8], otherwise: char| {
+        if data.is_empty() {
+            return format!(" {otherwise}");
+        }
+        let mut text = " =".to_owned();
+        for word in data[..data.len().min(32)].chunks(4) {
+            text.push(' ');
+            text.push_str(&String::from(HexBytes(word.to_vec())));
+        }
+        text
+    };
+    let mut text = String::new();
+    for (sent_at, ended_at, step) in timed() {
+        let (sent, received, requested, moved) = traffic(&step);
+        let input = is_input(&step.request);
+        let (kind, words, end) = match &step.request {
+            Asked::Control(setup, _) => {
+                let word = |at: usize| u16::from_le_bytes([setup[at], setup[at + 1]]);
+                let words = format!(
+                    "s {:02x} {:02x} {:04x} {:04x} {:04x}",
+                    setup[0],
+                    setup[1],
+                    word(2),
+                    word(4),
+                    word(6)
+                );
+                ('C', words, 0)
+            }
+            Asked::Bulk(endpoint, _) => ('B', "-115".to_owned(), endpoint & 0x7F),
+        };
+        let address = format!("{kind}{}:1:{:03}:{end}", if input { 'i' } else { 'o' }, step.address);
+        let tag = "ffff8801d5ea89a0";
+        let _ = write!(text, "{tag} {sent_at} S {address} {words} {requested}");
+        text += &if requested == 0 { String::new() } else { data(&sent, if input { '<' } else { '>' }) };
+        let status = step.answer.as_ref().err().copied().unwrap_or(0);
+        let _ = write!(text, "\n{tag} {ended_at} C {address} {status} {moved}");
+        text += &if moved == 0 { String::new() } else { data(&received, '>') };
+        text.push('\n');
+    }
+    text
+}
+
+fn word16(order: ByteOrder, value: u16) -> [u8; 2] {
+    if matches!(order, Big) { value.to_be_bytes() } else { value.to_le_bytes() }
+}
+
+fn word32(order: ByteOrder, value: u32) -> [u8; 4] {
+    if matches!(order, Big) { value.to_be_bytes() } else { value.to_le_bytes() }
+}
+
+fn word64(order: ByteOrder, value: u64) -> [u8; 8] {
+    if matches!(order, Big) { value.to_be_bytes() } else { value.to_le_bytes() }
+}
+
+fn size32(order: ByteOrder, size: usize) -> [u8; 4] {
+    word32(order, u32::try_from(size).unwrap())
+}
+
+type Packets = Vec<(u64, Vec<u8>)>;
+
+/// The packets of usbmon, with a header of this length.
+fn usbmon_packets(order: ByteOrder, header: usize) -> Packets {
+    let packet = |phase: u8, at: u64, step: &Step, length: usize, data: &[u8]| {
+        let (kind, endpoint, setup) = match &step.request {
+            Asked::Control(setup, _) => (2, setup[0] & 0x80, Some(*setup).filter(|_| phase == b'S')),
+            Asked::Bulk(endpoint, _) => (3, *endpoint, None),
+        };
+        let status = if phase == b'S' { -115 } else { step.answer.as_ref().err().copied().unwrap_or(0) };
+        let micros = u32::try_from(at % 1_000_000).unwrap();
+        let mut packet = [
+            &word64(order, 0xFFFF_8801_D5EA_89A0)[..],
+            &[phase, kind, endpoint, step.address],
+            &word16(order, 1),
+            &[if setup.is_some() { 0 } else { b'-' }, if data.is_empty() { b'<' } else { 0 }],
+            &word64(order, at / 1_000_000),
+            &word32(order, micros),
+            &word32(order, u32::from_ne_bytes(i32::to_ne_bytes(status))),
+            &size32(order, length),
+            &size32(order, data.len()),
+            &setup.unwrap_or_default(),
+        ]
+        .concat();
+        packet.resize(header, 0);
+        packet.extend(data);
+        (at, packet)
+    };
+    let both = |(sent_at, ended_at, step): (u64, u64, Step)| {
+        let (sent, received, requested, moved) = traffic(&step);
+        [packet(b'S', sent_at, &step, requested, &sent), packet(b'C', ended_at, &step, moved, &received)]
+    };
+    timed().flat_map(both).collect()
+}
+
+/// The packets of USBPcap. Versions before 1.5 have separate packets for the data of control transfers.
+fn usbpcap_packets(separate_data: bool) -> Packets {
+    let order = Little;
+    let packet = |step: &Step, is_answer: bool, stage: Option<u8>, data: &[u8]| {
+        let status: u32 = match step.answer {
+            Err(-32) => 0xC000_0004,
+            Err(-108) => 0xC000_7000,
+            Err(-2) => 0xC001_0000,
+            _ => 0,
+        };
+        let (kind, endpoint) = match &step.request {
+            Asked::Control(setup, _) => (2, setup[0] & 0x80),
+            Asked::Bulk(endpoint, _) => (3, *endpoint),
+        };
+        [
+            &word16(order, 27 + u16::from(stage.is_some()))[..],
+            &word64(order, 0xFFFF_C189_7B38_B010),
+            &word32(order, if is_answer { status } else { 0 }),
+            &word16(order, if stage.is_some() { 0x0008 } else { 0x0009 }),
+            &[u8::from(is_answer)],
+            &word16(order, 1),
+            &word16(order, step.address.into()),
+            &[endpoint, kind],
+            &size32(order, data.len()),
+            stage.as_slice(),
+            data,
+        ]
+        .concat()
+    };
+    let mut packets = Vec::new();
+    for (sent_at, ended_at, step) in timed() {
+        let (sent, received, ..) = traffic(&step);
+        match &step.request {
+            Asked::Bulk(..) => {
+                packets.push((sent_at, packet(&step, false, None, &sent)));
+                packets.push((ended_at, packet(&step, true, None, &received)));
+            }
+            Asked::Control(setup, _) if separate_data => {
+                packets.push((sent_at, packet(&step, false, Some(0), setup)));
+                if !sent.is_empty() {
+                    packets.push((sent_at, packet(&step, false, Some(1), &sent)));
+                }
+                if !received.is_empty() {
+                    packets.push((ended_at, packet(&step, true, Some(1), &received)));
+                }
+                packets.push((ended_at, packet(&step, true, Some(2), &[])));
+            }
+            Asked::Control(setup, _) => {
+                packets.push((sent_at, packet(&step, false, Some(0), &[setup, &sent[..]].concat())));
+                packets.push((ended_at, packet(&step, true, Some(3), &received)));
+            }
+        }
+    }
+    packets
+}
+
+fn pcap(order: ByteOrder, per_second: u64, link: u32, packets: &Packets) -> Vec<u8> {
+    let magic = if per_second == 1_000_000 { 0xA1B2_C3D4 } else { 0xA1B2_3C4D };
+    let mut file = [
+        &word32(order, magic)[..],
+        &word16(order, 2),
+        &word16(order, 4),
+        &[0; 8],
+        &word32(order, 0x0004_0000),
+        &word32(order, link),
+    ]
+    .concat();
+    for (at, packet) in packets {
+        let fraction = at % 1_000_000 * (per_second / 1_000_000);
+        file.extend(word32(order, u32::try_from(at / 1_000_000).unwrap()));
+        file.extend(word32(order, u32::try_from(fraction).unwrap()));
+        file.extend([size32(order, packet.len()), size32(order, packet.len())].concat());
+        file.extend(packet);
+    }
+    file
+}
+
+fn pcapng_block(order: ByteOrder, kind: u32, contents: &[u8]) -> Vec<u8> {
+    let mut contents = contents.to_vec();
+    contents.resize(contents.len().next_multiple_of(4), 0);
+    let length = size32(order, contents.len() + 12);
+    [&word32(order, kind)[..], &length, &contents, &length].concat()
+}
+
+fn pcapng(order: ByteOrder, link: u16, options: &[u8], blocks: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let section =
+        [&word32(order, 0x1A2B_3C4D)[..], &word16(order, 1), &word16(order, 0), &[0xFF; 8]].concat();
+    let interface = [&word16(order, link)[..], &[0, 0], &word32(order, 0), options].concat();
+    let mut file = pcapng_block(order, 0x0A0D_0D0A, &section);
+    file.extend(pcapng_block(order, 1, &interface));
+    // A block of statistics, which has no packets.
+    file.extend(pcapng_block(order, 5, &[0; 12]));
+    blocks.for_each(|block| file.extend(block));
+    file
+}
+
+/// A pcapng file whose times have this resolution.
+fn enhanced(order: ByteOrder, link: u16, resolution: Option<u8>, packets: &Packets) -> Vec<u8> {
+    let mut options = Vec::new();
+    if let Some(resolution) = resolution {
+        options.extend([word16(order, 9), word16(order, 1), [resolution, 0], [0; 2]].concat());
+    }
+    options.extend([0; 4]);
+    let blocks = packets.iter().map(|(at, packet)| {
+        let time = match resolution.unwrap_or(6) {
+            9 => at * 1000,
+            // The time is a multiple of 2^-20 s and is rounded up to it.
+            0x94 => (at << 20).div_ceil(1_000_000),
+            _ => *at,
+        };
+        let [high, low] =
+            [time >> 32, time & 0xFFFF_FFFF].map(|half| word32(order, u32::try_from(half).unwrap()));
+        let length = size32(order, packet.len());
+        let contents = [&word32(order, 0)[..], &high, &low, &length, &length, packet].concat();
+        pcapng_block(order, 6, &contents)
+    });
+    pcapng(order, link, &options, blocks)
+}
+
+/// A pcapng file of packets without times.
+fn simple(order: ByteOrder, link: u16, packets: &Packets) -> Vec<u8> {
+    let block = |(_, packet): &(u64, Vec<u8>)| {
+        pcapng_block(order, 3, &[&size32(order, packet.len())[..], packet].concat())
+    };
+    pcapng(order, link, &[], packets.iter().map(block))
+}
+
+#[test]
+fn usbmon_text_is_converted() {
+    assert_eq!(parse(text().as_bytes()).unwrap(), expected("usbmon capture", "linux", 32));
+}
+
+#[test]
+fn usbmon_text_as_the_kernel_writes_it_is_converted() {
+    let text = "\
+ff1100007fefb000 4095999900 S Ci:1:002:0 s 80 06 0100 0000 0012 18 <
+ff1100007fefb000 4095999950 C Ci:1:002:0 0 18 = 12010001 00000040 830411df 00220102 0301
+ff1100007ff2ec00 4095999960 S Ii:1:001:1 -115:2048 4 <
+ff1100000647bd80 4095999990 S Co:1:002:0 s 21 01 0000 0000 0005 5 = 21004000 08
+ff1100000647bd80 40 C Co:1:002:0 0 5 >
+ff1100000647bd80 100 S Ci:1:002:0 s a1 03 0000 0000 0006 6 <
+ff1100000647bd80 180 E Ci:1:002:0 -19 0
+ff1100000647bd80 200 S Ci:1:002:0 s a1 03 0000";
+    let lines = parse(text.as_bytes()).unwrap();
+    let lines: Vec<String> = lines[3..].iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            r#"{"at":0,"event":"in","device":0,"setup":"80 06 0100 0000","length":18,"took":50,"data":"1201000100000040830411df002201020301"}"#
+                .to_owned(),
+            r#"{"at":90,"event":"out","device":0,"setup":"21 01 0000 0000","took":50,"data":"2100400008"}"#.to_owned(),
+            r#"{"at":200,"event":"in","device":0,"setup":"a1 03 0000 0000","length":6,"took":80,"error":"disconnected"}"#
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn pcap_files_of_usbmon_are_converted() {
+    for order in [Little, Big] {
+        for (link, header) in [(189, 48), (220, 64)] {
+            for per_second in [1_000_000, 1_000_000_000] {
+                let file = pcap(order, per_second, link, &usbmon_packets(order, header));
+                assert_eq!(parse(&file).unwrap(), expected("pcap capture", "linux", usize::MAX), "{link}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pcapng_files_of_usbmon_are_converted() {
+    for order in [Little, Big] {
+        let packets = usbmon_packets(order, 64);
+        for resolution in [None, Some(6), Some(9), Some(0x94)] {
+            let file = enhanced(order, 220, resolution, &packets);
+            assert_eq!(
+                parse(&file).unwrap(),
+                expected("pcap capture", "linux", usize::MAX),
+                "{resolution:?}"
+            );
+        }
+        let file = simple(order, 220, &packets);
+        assert_eq!(parse(&file).unwrap(), expected("pcap capture", "linux", usize::MAX));
+    }
+}
+
+#[test]
+fn usbpcap_files_are_converted() {
+    for separate_data in [false, true] {
+        let packets = usbpcap_packets(separate_data);
+        let recording = expected("USBPcap capture", "windows", usize::MAX);
+        assert_eq!(parse(&pcap(Little, 1_000_000, 249, &packets)).unwrap(), recording);
+        assert_eq!(parse(&enhanced(Big, 249, Some(9), &packets)).unwrap(), recording);
+    }
+}
+
+#[test]
+fn a_usbpcap_packet_is_parsed_byte_by_byte() {
+    // DFU_GETSTATUS, as in the format's specification.
+    let request = [
+        0x1C, 0x00, 0x10, 0xB0, 0x38, 0x7B, 0x89, 0xC1, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0x00, 0x08, 0x00, 0x00,
+        0x02, 0x00, 0x07, 0x00, 0x80, 0x02, 0x08, 0x00, 0x00, 0x00, 0x00, 0xA1, 0x03, 0x00, 0x00, 0x00, 0x00,
+        0x06, 0x00,
+    ];
+    let event = usbpcap::parse_packet(&request, 1).unwrap();
+    assert_eq!((event.bus, event.device, event.endpoint, event.tag), (2, 7, 0x80, &request[2..10]));
+    let setup = Setup { request_type: 0xA1, request: 3, value: 0, index: 0 };
+    assert!(matches!(event.phase, Phase::Control(it, 6) if it == setup));
+    for length in 0..request.len() {
+        assert!(usbpcap::parse_packet(&request[..length], 1).is_none());
+    }
+}
+
+#[test]
+fn a_file_that_ends_in_a_packet_is_converted_up_to_there() {
+    let whole = expected("pcap capture", "linux", usize::MAX);
+    let packets = usbmon_packets(Little, 64);
+    for file in [pcap(Little, 1_000_000, 220, &packets), enhanced(Little, 220, None, &packets)] {
+        let lines = parse(&file[..file.len() - 10]).unwrap();
+        assert_eq!(lines, whole[..whole.len() - 1]);
+    }
+}
+
+#[test]
+fn a_device_without_a_descriptor_is_recognised_by_its_requests() {
+    let text = "\
+a 10 S Ci:2:009:0 s a1 03 0000 0000 0006 6 <
+a 20 C Ci:2:009:0 0 6 = 00000000 0200
+b 30 S Ci:2:010:0 s a1 03 0000 0000 0001 1 <
+b 40 C Ci:2:010:0 0 1 = 01
+";
+    let lines: Vec<String> = parse(text.as_bytes()).unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(lines.len(), 4);
+    assert!(lines[1].contains(
+        r#""devices":[{"port":"2-1","address":9,"vendor":"0483","product":"df11","release":"2200"}]"#
+    ));
+    let keyboard = text.lines().skip(2).collect::<Vec<_>>().join("\n");
+    let error = parse(keyboard.as_bytes()).unwrap_err().to_string();
+    assert_eq!(error, "it contains no Crazyflie and no device in DFU mode");
+}
+
+#[test]
+fn devices_that_are_used_at_the_same_time_have_different_ports() {
+    let status = |device: u8, at: u64| {
+        format!(
+            "a {at} S Ci:1:{device:03}:0 s a1 03 0000 0000 0006 6 <\na {at} C Ci:1:{device:03}:0 0 6 = 00000000 0200\n"
+        )
+    };
+    let text = [status(5, 10), status(6, 20), status(5, 30), status(6, 40), status(7, 50)].concat();
+    let ports: Vec<Vec<(String, u8)>> = parse(text.as_bytes())
+        .unwrap()
+        .into_iter()
+        .filter_map(|line| match line.what {
+            Recorded::Devices { devices } => {
+                Some(devices.into_iter().map(|it| (it.port.0.to_string(), it.address)).collect())
+            }
+            _ => None,
+        })
+        .collect();
+    let at = |port: &str, address| (port.to_owned(), address);
+    assert_eq!(
+        ports,
+        [vec![at("1-1", 5)], vec![at("1-1", 5), at("1-2", 6)], vec![at("1-1", 7), at("1-2", 6)]]
+    );
+}
+
+#[test]
+fn an_address_with_the_descriptor_of_another_device_is_another_device() {
+    let descriptor = |at: u64, product: &str| {
+        format!(
+            "a {at} S Ci:1:005:0 s 80 06 0100 0000 0012 18 <\n\
+             a {at} C Ci:1:005:0 0 18 = 12010001 00000040 8304{product} 00220102 0301\n"
+        )
+    };
+    let lines = parse([descriptor(10, "4057"), descriptor(20, "11df")].concat().as_bytes()).unwrap();
+    let opened = lines.iter().filter(|line| matches!(line.what, Recorded::Open { address: 5, .. })).count();
+    assert_eq!(opened, 2);
+}
+
+#[test]
+fn other_files_are_refused_with_a_reason() {
+    let refused = |bytes: &[u8], reason: &str| {
+        assert_eq!(parse(bytes).unwrap_err().to_string(), reason);
+    };
+    let unknown = "it is not a recording, usbmon text, or a pcap or pcapng file of USB transfers";
+    refused(b"", "it is empty");
+    refused(b"\n \n", "it is empty");
+    refused(b"T: Bus=03 Lev=01 Prnt=01", unknown);
+    refused(b"\xFF\xFE\x00", unknown);
+    refused(
+        b"d5ea89a0 3575914555 S Ci:001:0 s a3 00 0000 0003 0004 4 <\n",
+        "line 1: not the address of a usbmon file whose name ends in u",
+    );
+    refused(
+        b"d5ea89a0 3575914555 S Ci:1:001:0 s a3 00 0000\n",
+        "line 1: the line of usbmon text is cut short",
+    );
+    refused(
+        &pcap(Little, 1_000_000, 1, &Vec::new()),
+        "it has no USB transfers of a known kind (link type 1)",
+    );
+    refused(&enhanced(Little, 1, None, &Vec::new()), "it has no USB transfers of a known kind (link type 1)");
+    refused(
+        &[&enhanced(Little, 220, None, &Vec::new())[..], &[6, 0, 0, 0, 5, 0, 0, 0]].concat(),
+        "the block at byte 76 is damaged",
+    );
+    refused(&pcap(Little, 1_000_000, 220, &Vec::new()), "it contains no Crazyflie and no device in DFU mode");
+    let size = usize::try_from(SIZE_MAX).unwrap() + 1;
+    refused(&vec![b' '; size], "it is larger than 64 MB");
+}
+
+#[test]
+fn a_recording_is_read_as_it_is() {
+    let lines = expected("cfdfu", "linux", usize::MAX);
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    assert_eq!(parse(text.as_bytes()).unwrap(), lines);
+}
+
+/// The converted capture is in tests/recordings too. To write it again, set the environment variable
+/// `UPDATE_RECORDINGS`.
+#[test]
+fn captures_of_the_real_dfu_util_are_converted() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
+    let converted = |name: &str| parse(&fs::read(folder.join(name)).unwrap()).unwrap();
+    let binary = converted("dfu-util-linux.pcap");
+    let json: String = binary.iter().map(|line| format!("{line}\n")).collect();
+    let saved = folder.join("dfu-util-linux.jsonl");
+    if env::var_os("UPDATE_RECORDINGS").is_some() {
+        fs::write(&saved, &json).unwrap();
+    }
+    assert_eq!(json, fs::read_to_string(&saved).unwrap());
+    assert_eq!(parse_recording(&json).unwrap(), binary);
+
+    // The text has the same transfers, with less of their data.
+    let text = converted("dfu-util-linux.usbmon.txt");
+    let outlines = |lines: &[Line]| -> Vec<String> {
+        let outline = |line: &Line| match &line.what {
+            Recorded::In { device, setup, length, result, .. } => {
+                format!("in {device} {} {length} {} {:?}", String::from(*setup), result.len(), result.error)
+            }
+            Recorded::Out { device, setup, result, .. } => {
+                format!("out {device} {} {} {:?}", String::from(*setup), result.len(), result.error)
+            }
+            Recorded::Select { device, interface, alternate, .. } => {
+                format!("select {device} {interface} {alternate}")
+            }
+            Recorded::Packet { device, endpoint, result, .. } => {
+                format!("packet {device} {endpoint} {} {:?}", result.len(), result.error)
+            }
+            Recorded::Devices { devices } => format!("{devices:?}"),
+            Recorded::Open { device, address, .. } => format!("open {device} {address}"),
+            Recorded::Start(_) | Recorded::NoDevices { .. } | Recorded::Wait { .. } | Recorded::Truncated => {
+                String::new()
+            }
+        };
+        lines.iter().map(outline).collect()
+    };
+    assert_eq!(outlines(&text), outlines(&binary));
+
+    // Nine blocks of 2048 bytes and one of 1568.
+    let blocks = binary.iter().filter(|line| match &line.what {
+        Recorded::Out { setup: SetupWords(setup), result, .. } => setup.value >= 2 && result.sha256.is_some(),
+        _ => false,
+    });
+    assert_eq!(blocks.count(), 10);
+}
+
+/// A valid file in each format.
+fn seeds() -> Vec<Vec<u8>> {
+    vec![
+        text().into_bytes(),
+        pcap(Little, 1_000_000, 189, &usbmon_packets(Little, 48)),
+        pcap(Big, 1_000_000_000, 220, &usbmon_packets(Big, 64)),
+        enhanced(Big, 220, Some(0x94), &usbmon_packets(Big, 64)),
+        simple(Little, 220, &usbmon_packets(Little, 64)),
+        enhanced(Little, 249, Some(9), &usbpcap_packets(false)),
+        pcap(Little, 1_000_000, 249, &usbpcap_packets(true)),
+    ]
+}
+
+/// A converted capture is a valid recording.
+fn check_result(result: Result<Vec<Line>, RecordingError>) {
+    if let Ok(lines) = result {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        assert_eq!(parse_recording(&text).unwrap(), lines);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_damaged_capture_is_refused_or_converted(
+        seed in 0..7_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        beginning: bool,
+    ) {
+        let mut file = seeds()[seed].clone();
+        for (at, byte) in changes {
+            // Damage in the headers at the beginning has the most effect.
+            let end = if beginning { 300 } else { file.len() };
+            file[at.index(end)] = byte;
+        }
+        if let Some(cut) = cut {
+            file.truncate(cut.index(file.len()));
+        }
+        check_result(parse(&file));
+    }
+
+    #[test]
+    fn random_bytes_are_refused_or_converted(bytes in prop::collection::vec(any::<u8>(), 0..3000), magic in 0..5_usize) {
+        let magics = [
+            Vec::new(),
+            pcap(Little, 1_000_000, 220, &Vec::new()),
+            pcap(Big, 1_000_000, 249, &Vec::new()),
+            enhanced(Little, 220, None, &Vec::new()),
+            b"a 1 S Ci:1:005:0 s a1 03 0000 0000 0006 6 <\na 2 C Ci:1:005:0 0 6 = ".to_vec(),
+        ];
+        check_result(parse(&[&magics[magic][..], &bytes].concat()));
+    }
+
+    #[test]
+    fn any_line_of_text_is_refused_or_converted(
+        lines in prop::collection::vec("[ab] [0-9]{1,12} [SCE] [CBIZX][io]:[0-9]{1,3}:00[0-9]:[0-9] (s|-|-32|0:8|0) ([0-9a-f]{2,4} ){0,5}[0-9]{0,5} ?[=<>]?( [0-9a-f]{1,8}){0,9}", 0..20),
+    ) {
+        check_result(parse(lines.join("\n").as_bytes()));
+    }
+}
