@@ -9,6 +9,7 @@
 //! - `health`: how cfdfu judges a drone that has started, and the console
 //! - `lost`: answers that a check depends on, lost once or always
 //! - `real_chips`: replays the behaviour seen in logs of real chips
+//! - `recordings`: checks the recordings of requests in `tests/recordings`
 //! - `matrix`: every job with every fault at every transfer
 //! - `cuts`: the cable pulled, or the job cancelled, at any moment
 //! - `oracle`: the worker against an independent DFU device class
@@ -100,6 +101,7 @@ mod pictures;
 mod plain;
 mod pty;
 mod real_chips;
+mod recordings;
 mod releases;
 mod releases_page;
 mod replay;

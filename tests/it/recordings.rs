@@ -1,0 +1,112 @@
+//! Checks the files in `tests/recordings`: each is a complete recording, names its source, and contains no firmware.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cfdfu::recording::{self, Header, Line, Moved, Recorded};
+use serde_json::Value;
+
+/// Longer data is firmware.
+const DATA_MAX: usize = 512;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
+}
+
+/// Every recording below this folder, with its path.
+fn recordings(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            found.extend(recordings(&path));
+        } else if path.extension().is_some_and(|extension| extension == "jsonl") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+fn parse(path: &Path, text: &str) -> Vec<Line> {
+    recording::parse(text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The device, the duration in microseconds, and the data of a request.
+fn request(what: &Recorded) -> Option<(u32, u64, Option<&Moved>)> {
+    match what {
+        Recorded::In { device, took, result, .. }
+        | Recorded::Out { device, took, result, .. }
+        | Recorded::Packet { device, took, result, .. } => Some((*device, *took, Some(result))),
+        Recorded::Select { device, took, .. } => Some((*device, *took, None)),
+        Recorded::Open { device, .. } => Some((*device, 0, None)),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_recording_names_its_source_and_has_no_unknown_field() {
+    let all = recordings(&folder());
+    assert!(all.len() > 15, "{} recordings in {}", all.len(), folder().display());
+    for (path, text) in all {
+        let lines = parse(&path, &text);
+        let name = path.display();
+        let Recorded::Start(Header { program, system, scenario, redacted, .. }) = &lines[0].what else {
+            panic!("{name}: the first line is not the start")
+        };
+        assert!(!program.is_empty() && !system.is_empty(), "{name}");
+        // A file made by hand states what it adds to its source.
+        let published = path.parent().is_some_and(|parent| parent.ends_with("published"));
+        assert_eq!(published, system == "published", "{name}");
+        assert_eq!(published, program.contains(". From it: ") && program.contains(". Filled in: "), "{name}");
+        assert!(
+            published || *redacted || scenario.is_some(),
+            "{name}: a real drone's recording is not redacted"
+        );
+        // The parser ignores unknown fields, for instance a misspelt `error`.
+        for (line, text) in lines.iter().zip(text.lines()) {
+            let (read, written): (Value, Value) =
+                (serde_json::from_str(text).unwrap(), serde_json::to_value(line).unwrap());
+            assert_eq!(read, written, "{name}");
+        }
+    }
+}
+
+#[test]
+fn no_recording_contains_firmware() {
+    for (path, text) in recordings(&folder()) {
+        for line in parse(&path, &text) {
+            let Some((_, _, Some(moved))) = request(&line.what) else { continue };
+            let has_data = moved.data.is_some();
+            assert!(!has_data || moved.len() <= DATA_MAX, "{}: at {}", path.display(), line.at);
+            assert!(!has_data || moved.bytes.is_none(), "{}: data and bytes at {}", path.display(), line.at);
+        }
+    }
+}
+
+/// Requests to several devices may overlap; those to one device follow one another.
+#[test]
+fn every_request_is_to_an_open_device_and_begins_after_the_one_before() {
+    for (path, text) in recordings(&folder()) {
+        let mut ends: HashMap<u32, u64> = HashMap::new();
+        for line in parse(&path, &text) {
+            let Some((device, took, _)) = request(&line.what) else { continue };
+            let name = path.display();
+            let opens = matches!(line.what, Recorded::Open { .. });
+            assert_eq!(opens, !ends.contains_key(&device), "{name}: device {device} at {}", line.at);
+            let before = ends.insert(device, line.at + took).unwrap_or_default();
+            assert!(line.at >= before, "{name}: {} is before {before}", line.at);
+        }
+    }
+}
+
+/// The published recordings have one thread, so that no line is out of order.
+#[test]
+fn the_times_of_a_published_recording_never_go_backwards() {
+    for (path, text) in recordings(&folder().join("published")) {
+        let lines = parse(&path, &text);
+        assert!(lines.is_sorted_by_key(|line| line.at), "{}", path.display());
+    }
+}
