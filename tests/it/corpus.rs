@@ -4,11 +4,13 @@
 use serde_json::{Value, json};
 use zip::CompressionMethod;
 
-use cfdfu::image::{Content, Sha256};
+use cfdfu::flash::map::{MapError, MemoryMap};
+use cfdfu::flash::{Address, Span};
+use cfdfu::image::{Content, Format, Image, Sha256};
 use cfdfu::sim::images;
 
 use crate::cli::{Folder, Ran};
-use crate::files::{Target, bent, dfuse, dfuse_body, elf, hex, manifest, release, suffixed, zip};
+use crate::files::{Target, bent, crc, dfuse, dfuse_body, elf, hex, manifest, release, suffixed, zip};
 use crate::support::{SEED_LEN, firmware};
 
 const BASE: u32 = 0x0800_4000;
@@ -88,12 +90,114 @@ fn with(file: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
     file
 }
 
+/// Returns `file` with `change` applied to its DFU suffix, and a valid checksum.
+fn resealed(mut file: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let end = file.len() - 4;
+    change(&mut file[end - 12..end]);
+    let sum = crc(&file[..end]);
+    file[end..].copy_from_slice(&sum.to_le_bytes());
+    file
+}
+
+/// Bytes of the first target of a DfuSe file (UM0391).
+const NAMED: std::ops::Range<usize> = 18..22;
+const NAME: std::ops::Range<usize> = 22..277;
+
+/// Files as other tools write them, with their number of notes. All of them contain `bin`.
+///
+/// The first three are values of fwupd's test files `dfuse.builder.xml` and `dev_VRBRAIN.dfu`.
+fn dfu_of_other_tools(bin: &[u8]) -> Vec<(&'static str, Vec<u8>, usize)> {
+    let one: &[Target<'_>] = &[(0, vec![(BASE, bin)])];
+    let pieces = |len: usize| (BASE..).step_by(len).zip(bin.chunks(len));
+    let many = pieces(200).collect();
+    let targets: Vec<Target<'_>> = pieces(2000).map(|piece| (0, vec![piece])).collect();
+    vec![
+        ("bcdDevice 8642", resealed(dfuse(one), |suffix| suffix[..2].copy_from_slice(&[0x42, 0x86])), 0),
+        ("bytes after the end of the name", bent(one, |file| file[30..NAME.end].fill(0xCC)), 0),
+        ("a short name", bent(one, |file| file[NAME].copy_from_slice(&[&b"two"[..], &[0; 252]].concat())), 0),
+        ("no name", bent(one, |file| file[NAMED.start..NAME.end].fill(0)), 0),
+        ("a name of 255 bytes", bent(one, |file| file[NAME].fill(b'x')), 0),
+        ("any device", suffixed(dfuse_body(one), (0xFFFF, 0xFFFF), 0x011A), 0),
+        // dfuse-pack.py includes the suffix in the size, other tools write 0.
+        ("size with suffix", bent(one, |file| file[6] += 16), 0),
+        ("size 0", bent(one, |file| file[6..10].fill(0)), 0),
+        ("any other size", bent(one, |file| file[6] += 1), 1),
+        ("many elements", dfuse(&[(0, many)]), 0),
+        ("many targets", dfuse(&targets), 0),
+    ]
+}
+
+#[test]
+fn a_dfu_file_in_the_layout_of_any_tool_contains_the_same_firmware() {
+    for bin in [firmware("2026.04", LEN), firmware("2026.04", 1008 * 1024)] {
+        let reference = Image::parse(bin.clone()).unwrap();
+        for (name, file, notes) in dfu_of_other_tools(&bin) {
+            // A file has at most 255 targets.
+            if name == "many targets" && bin.len() > LEN {
+                continue;
+            }
+            let image = Image::parse(file).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let actual = (image.format, image.crc32, image.payload.len(), &image.content);
+            assert_eq!(actual, (Format::Dfu, reference.crc32, bin.len(), &reference.content), "{name}");
+            assert_eq!(image.notes.len(), notes, "{name}: {:?}", image.notes);
+        }
+    }
+}
+
+/// The suffix of fwupd's test file `metadata.dfu` begins with a table of keys and values.
+#[test]
+fn a_suffix_with_additional_fields_is_not_flashed() {
+    let bin = firmware("2026.04", LEN);
+    let extended = [&bin[..], b"\x01\x03key\x05value"].concat();
+    let file = resealed(suffixed(extended, (0xFFFF, 0xFFFF), 0x0100), |suffix| suffix[11] += 11);
+    let image = Image::parse(file).unwrap();
+    assert_eq!((image.payload.len(), image.crc32), (LEN, crc32fast::hash(&bin)));
+    assert!(image.notes[0].contains("(27 bytes)"), "{:?}", image.notes);
+}
+
+/// Names of memories in fwupd's self-test, and of a GD32VF103.
+#[test]
+fn memory_maps_in_the_tests_of_other_tools_are_parsed() {
+    // The number of sectors, and the last of them.
+    let sectors = |text: &str| {
+        let map = MemoryMap::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let last = map.sectors().last().unwrap();
+        (map.sectors().len(), last.span, last.access.erasable)
+    };
+    let span = |start: u32, len: u32| Span::new(Address(start), len).unwrap();
+    assert_eq!(sectors("@Internal Flash /0x08000000/2*001Ka"), (2, span(0x0800_0400, 1024), false));
+    assert_eq!(sectors("@Flash1   /0x08000000/2*001Ka,4*001Kg"), (6, span(0x0800_1400, 1024), true));
+    assert_eq!(sectors("@Internal Flash  /0x08000000/128*001Kg"), (128, span(0x0801_FC00, 1024), true));
+    assert_eq!(sectors("@Option Bytes  /0x1FFFF800/01*016Be"), (1, span(0x1FFF_F800, 16), false));
+    // fwupd refuses a size without a multiplier, which AT32 chips report.
+    assert_eq!(sectors("@Internal Flash /0x08000000/12*001a"), (12, span(0x0800_000B, 1), false));
+    // fwupd accepts three zones of which the second covers the first.
+    let overlapping = "@Flash2 /0xF000/4*100Ba/0xE000/3*8Kg/0x80000/2*24Kg";
+    assert_eq!(MemoryMap::parse(overlapping), Err(MapError::Overlap(Address(0xF000))));
+    for text in ["@Flash3", "Flash", "@Internal Flash /0x08000000"] {
+        assert!(MemoryMap::parse(text).is_err(), "{text}");
+    }
+}
+
 fn malformed_dfu() -> Vec<Case> {
     let bin = firmware("2026.04", LEN);
     let one: &[Target<'_>] = &[(0, vec![(BASE, &bin)])];
     let good = dfuse(one);
     let overlapping = dfuse(&[(0, vec![(BASE, &bin[..])]), (0, vec![(BASE + 4, &bin[..8])])]);
+    // The values of fwupd's test file `dfuse.builder.xml`.
+    let hello = &b"hello world"[..];
+    let builder: &[Target<'_>] =
+        &[(1, vec![(0x0800_1234, hello), (0x0800_5678, hello)]), (0, vec![(0x0800_0000, hello)])];
+    // The CRC-32 of zlib, which ends with an inversion.
+    let inverted =
+        [&good[..good.len() - 4], &crc32fast::hash(&good[..good.len() - 4]).to_le_bytes()].concat();
     vec![
+        (
+            "fwupd-builder.dfu",
+            suffixed(dfuse_body(builder), (0x1234, 0x5678), 0x011A),
+            "target 1 is for alternate setting 1",
+        ),
+        ("inverted.dfu", inverted, "it is damaged"),
         ("short.dfu", good[..100].to_vec(), "DFU suffix at its end is missing"),
         ("cut.dfu", good[..good.len() - 20].to_vec(), "DFU suffix at its end is missing"),
         ("damaged.dfu", damaged(&good, 5000), "it is damaged"),
@@ -505,6 +609,7 @@ fn placements() -> Vec<Placement> {
     let loader = images::loader();
     let ram = dfuse(&[(0, vec![(0x2000_0000, &bin)])]);
     let both = dfuse(&[(0, vec![(0x0800_0000, &loader), (BASE, &bin)])]);
+    let vrbrain = suffixed(dfuse_body(&[(0, vec![(BASE, &bin)])]), (0x0483, 0x0000), 0x011A);
     // Another project's firmware for this chip, linked for the start of the flash.
     let mut linked_low = vec![0x5A; 20_000];
     for (word, at) in [0x2002_0000_u32].into_iter().chain([0x0800_0401; 97]).zip((0..).step_by(4)) {
@@ -521,6 +626,9 @@ fn placements() -> Vec<Placement> {
             "places this firmware at 0x08000000, but it is linked for 0x08004000",
         ),
         ("ram.dfu", ram, "flash", 65, "linked for 0x08004000"),
+        // The identifiers of fwupd's test file `dev_VRBRAIN.dfu`.
+        ("vrbrain.dfu", vrbrain.clone(), "flash", 65, "USB device 0483:0000"),
+        ("vrbrain.dfu", vrbrain, "flash --allow-mismatch", 0, ""),
         (
             "low.hex",
             hex(0x0800_0000, &bin).into_bytes(),
