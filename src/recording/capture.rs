@@ -18,8 +18,12 @@ mod pcap;
 mod usbmon;
 mod usbpcap;
 
+const NO_DEVICES: &str = "it contains no Crazyflie and no device in DFU mode";
 /// bcdDevice of the boot ROM of an STM32F405, for captures without the device descriptor.
 const ROM_RELEASE: u16 = 0x2200;
+/// The largest number of enumerations in a recording. Every one adds a list of devices, so that their total length
+/// grows with the square of this number.
+const DEVICES_MAX: usize = 500;
 /// bmRequestType of a standard request: device to host, and host to interface.
 const FROM_DEVICE: u8 = 0x80;
 const TO_INTERFACE: u8 = 0x01;
@@ -311,6 +315,11 @@ impl<'a> Pairing<'a> {
 
     /// Writes the lines of the recording.
     fn finish(self, source: Source) -> Result<Vec<Line>, RecordingError> {
+        let count = self.enumerations.iter().filter(|it| it.is_wanted()).count();
+        if count == 0 || count > DEVICES_MAX {
+            let text = if count == 0 { NO_DEVICES } else { "it contains too many devices" };
+            return Err(RecordingError::Capture(text.to_owned()));
+        }
         let ports = assign_ports(&self.enumerations);
         let start = Header {
             recording: VERSION,
@@ -341,8 +350,7 @@ impl<'a> Pairing<'a> {
             lines.push(Line { at: transfer.at, what: transfer.request.recorded(device, transfer.took) });
         }
         if opened.is_empty() {
-            let text = "it contains no Crazyflie and no device in DFU mode";
-            return Err(RecordingError::Capture(text.to_owned()));
+            return Err(RecordingError::Capture(NO_DEVICES.to_owned()));
         }
         Ok(lines)
     }

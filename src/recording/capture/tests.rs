@@ -11,7 +11,7 @@ use super::ByteOrder::{Big, Little};
 use super::*;
 use crate::recording::HexBytes;
 
-/// Who answers to what, and how. The status is that of Linux.
+/// A transfer. If it fails, the answer is a status of Linux.
 struct Step {
     address: u8,
     request: Asked,
@@ -125,6 +125,11 @@ fn expected(program: &str, system: &str, limit: usize) -> Vec<Line> {
         (13, packet(0x81, Moved::failed(TransferError::Timeout))),
     ];
     lines.into_iter().map(|(n, what)| Line { at: n * EVERY, what }).collect()
+}
+
+fn json_lines(lines: &[Line]) -> String {
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    lines.join("\n") + "\n"
 }
 
 /// The times at which each step begins and ends.
@@ -519,6 +524,22 @@ fn devices_that_are_used_at_the_same_time_have_different_ports() {
 }
 
 #[test]
+fn a_capture_of_too_many_devices_is_refused() {
+    let devices = |count: usize| {
+        let numbers = (0..=9_u8).flat_map(|bus| (1..=127_u8).map(move |device| (bus, device)));
+        let mut text = String::new();
+        for (bus, device) in numbers.take(count) {
+            let address = format!("Ci:{bus}:{device:03}:0");
+            let _ = writeln!(text, "a 1 S {address} s a1 03 0000 0000 0006 6 <");
+            let _ = writeln!(text, "a 2 C {address} 0 6 = 00000000 0200");
+        }
+        parse(text.as_bytes())
+    };
+    assert_eq!(devices(500).unwrap().len(), 1 + 500 * 3);
+    assert_eq!(devices(501).unwrap_err().to_string(), "it contains too many devices");
+}
+
+#[test]
 fn an_address_with_the_descriptor_of_another_device_is_another_device() {
     let descriptor = |at: u64, product: &str| {
         format!(
@@ -566,7 +587,7 @@ fn other_files_are_refused_with_a_reason() {
 #[test]
 fn a_recording_is_read_as_it_is() {
     let lines = expected("cfdfu", "linux", usize::MAX);
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let text = json_lines(&lines);
     assert_eq!(parse(text.as_bytes()).unwrap(), lines);
 }
 
@@ -577,7 +598,7 @@ fn captures_of_the_real_dfu_util_are_converted() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
     let converted = |name: &str| parse(&fs::read(folder.join(name)).unwrap()).unwrap();
     let binary = converted("dfu-util-linux.pcap");
-    let json: String = binary.iter().map(|line| format!("{line}\n")).collect();
+    let json = json_lines(&binary);
     let saved = folder.join("dfu-util-linux.jsonl");
     if env::var_os("UPDATE_RECORDINGS").is_some() {
         fs::write(&saved, &json).unwrap();
@@ -635,7 +656,7 @@ fn seeds() -> Vec<Vec<u8>> {
 /// A converted capture is a valid recording.
 fn check_result(result: Result<Vec<Line>, RecordingError>) {
     if let Ok(lines) = result {
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let text = json_lines(&lines);
         assert_eq!(parse_recording(&text).unwrap(), lines);
     }
 }
