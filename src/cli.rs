@@ -63,7 +63,9 @@ mod world;
 use args::{Args, BatchArgs, CliCommand, DemoKind, DeviceArgs, FlashArgs, Global, ReleaseArgs};
 use console::Console;
 use run_job::Jobs;
-use world::{DemoBus, World, bus, bus_for, demo, demo_bus, of_scenario, scenario, with_retries, worker_bus};
+use world::{
+    DemoBus, World, bus, bus_for, demo, demo_bus, helper, of_scenario, scenario, with_retries, worker_bus,
+};
 
 /// Runs the program: parses the arguments, executes the command and returns the exit status.
 pub fn main() -> ExitCode {
@@ -805,7 +807,7 @@ fn watch_console(
 }
 
 fn jobs(global: &Global, device: &DeviceArgs, console: &mut Console) -> Result<Jobs, Problem> {
-    let world = bus_for(global, Some(device), console)?;
+    let world = bus_for(global, helper(device), console)?;
     let waits = if device.wait > 0 { Waits::Lost } else { Waits::No };
     Jobs::new(world, waits, console)
 }

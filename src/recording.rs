@@ -106,7 +106,7 @@ pub struct Header {
     /// The scenario, if the device was simulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<String>,
-    /// Serial numbers were replaced, and packets hashed.
+    /// Serial numbers were replaced, and packets have only their length.
     #[serde(default)]
     pub redacted: bool,
 }

@@ -438,7 +438,7 @@ pub(super) enum CliCommand {
     },
     /// Diagnose why no drone is found: cable, permissions, drivers
     Doctor,
-    /// Check what cfdfu assumes about a drone; with an image, also by writing
+    /// Check what cfdfu assumes about a drone
     #[command(after_help = QUALIFY_NOTE)]
     Qualify {
         /// Firmware to flash; everything is put back at the end

@@ -13,16 +13,20 @@ use super::console::Console;
 use super::output_file::Output;
 use super::run_job::Jobs;
 use super::world::bus_for;
-use super::{approved, flash_task, job, undo_target, undo_task, whole_flash};
-use crate::crazyflie::Mode;
-use crate::flash::{LOADER_BASE, Segment};
-use crate::job::trial::{Measurement, Trial};
+use super::{approved, flash_task, job, whole_flash};
+use crate::crazyflie::{self, Board, Mode};
+use crate::flash::map::MemoryMap;
+use crate::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
+use crate::job::trial::{Measurement, ReadPlace, Trial};
 use crate::job::{
-    Boot, DroneState, Event, Failure, FailureKind, FlashTask, Job, Leave, LogEntry, Outcome, Task,
+    Boot, DroneState, Event, Failure, FailureKind, FlashTask, Job, Leave, LogEntry, Mismatch, Outcome, Task,
 };
+use crate::plan::admission::{self, Overrides};
+use crate::plan::undo::Change;
 use crate::qualify::{Finding, Verdict, judge};
 use crate::report::qualify::{self as words, Run};
 use crate::report::{self, Exit, Problem, ProblemKind};
+use crate::sim::drone::Helper;
 use crate::supervise::{Ended, Waits};
 use crate::sys::files;
 
@@ -142,8 +146,7 @@ pub(super) fn qualify(
     let output = Output::create(&files.report, false)?;
     // The image is read and checked before the drone is touched.
     let prepared = image.map(|path| prepare(path, &files, console)).transpose()?;
-    let wait = DeviceArgs { wait: if image.is_some() { WAIT } else { 0 }, no_enter: false };
-    let world = bus_for(global, Some(&wait), console)?;
+    let world = bus_for(global, image.map(|_| Helper::IfLost), console)?;
     let jobs = Jobs::new(world, Waits::No, console)?;
     let mut run = Qualification { global, jobs, collector: Collector::default(), waits: false };
     let ended = steps(&mut run, prepared, console);
@@ -172,10 +175,10 @@ pub(super) fn qualify(
     console.note(&format!("Report: {}", files.report.display()));
     match ended {
         Ok(()) => Ok(words::exit_of(&findings)),
-        Err(why) => Err(Problem::new(Exit::Interrupted, ProblemKind::Stopped, why).advise(
-            "The report contains what was seen until then. If the drone was flashed, `cfdfu undo` puts its \
-                previous firmware back.",
-        )),
+        Err(Early::Failed(failure)) => Err(report::failed(&failure)),
+        Err(Early::Problem(problem)) => Err(*problem),
+        Err(why) => Err(Problem::new(Exit::Interrupted, ProblemKind::Stopped, why.to_string())
+            .advise("The report contains what was seen until then.")),
     }
 }
 
@@ -203,7 +206,7 @@ fn print(findings: &[Finding], console: &mut Console) {
     }
     let not_seen = findings.iter().filter(|it| it.verdict == Verdict::NotSeen).count();
     if not_seen > 0 {
-        console.note(&format!("{not_seen} assumptions were not tested."));
+        console.note(&format!("Not tested: {not_seen}"));
     }
 }
 
@@ -215,6 +218,7 @@ fn steps(
 ) -> Result<(), Early> {
     run.run(Task::Try(Trial::Read), console)?;
     let Some(Prepared { task, backup, backup_path }) = prepared else { return Ok(()) };
+    refuse_other_board(&run.collector.measured, &task)?;
     confirm(&backup_path, console)?;
     let span = whole_flash()?;
     let ended = run.run(Task::Backup(span), console)?;
@@ -230,16 +234,35 @@ fn steps(
         let leave = if cycle == RESET_CYCLE { Leave::Reset } else { Leave::Start };
         run.run(Task::Try(Trial::Restart(leave)), console)?;
     }
-    run.run(Task::Try(Trial::Write), console)?;
-    let flashed = run.run(Task::Flash(task), console)?;
-    if flashed.report.outcome == Outcome::Flashed {
-        let undo = flashed.drone.as_ref().map(|drone| undo_target(flashed.undo, drone));
-        let undo = undo.ok_or_else(|| {
-            Problem::new(Exit::Device, ProblemKind::NoSerial, "the drone's serial number is not known")
-        })??;
-        let task = undo_task(undo, true).map_err(|refusal| report::refusal(&refusal))?;
-        run.run(Task::Flash(task), console)?;
+    if let Err(early) = run.run(Task::Try(Trial::Write), console) {
+        console.note("The last sector of the flash may hold test data. No firmware uses it.");
+        return Err(early);
     }
+    let Some(copy) = overwritten(&task, &before) else {
+        console.note("The flash holds no firmware that could be put back, so the image is not flashed.");
+        return Ok(());
+    };
+    let flashed = run.run(Task::Flash(task), console);
+    let is_changed = match &flashed {
+        Ok(ended) => ended.report.outcome == Outcome::Flashed,
+        Err(Early::Failed(Failure { drone, .. })) => *drone != DroneState::Untouched,
+        Err(_) => false,
+    };
+    if is_changed {
+        let overrides = Overrides { allow_mismatch: true, ..Overrides::default() };
+        let image = admission::undo(copy, overrides).map_err(|refusal| report::refusal(&refusal))?;
+        let task =
+            FlashTask { change: Change::Undo, mismatch: Mismatch::Take, ..FlashTask::new(image, None) };
+        let put_back = run.run(Task::Flash(task), console);
+        if put_back.is_err() {
+            console.note(&format!(
+                "The previous firmware is not back. `cfdfu undo` restores it, and the whole flash is in {}.",
+                backup_path.display()
+            ));
+        }
+        put_back?;
+    }
+    flashed?;
     let segment = Segment { address: LOADER_BASE, data: before };
     let compared = run.run(Task::Verify(vec![segment]), console);
     let is_back = match &compared {
@@ -250,6 +273,33 @@ fn steps(
     };
     run.collector.measured.extend(is_back.map(Measurement::PutBack));
     compared.map(drop)
+}
+
+/// The flash job checks the board as well, but only after minutes of other trials.
+fn refuse_other_board(measured: &[Measurement], task: &FlashTask) -> Result<(), Early> {
+    let otp = measured.iter().find_map(|it| match it {
+        Measurement::Read(ReadPlace::Otp, Ok(bytes)) => crazyflie::board(bytes),
+        _ => None,
+    });
+    match otp {
+        Some(board) if !task.fits(&board.code) => {
+            let boards = task.boards.iter().map(|code| Board::named(code).to_string()).collect();
+            let (kind, drone) = (FailureKind::OtherBoard { board, boards }, DroneState::Untouched);
+            Err(Early::Failed(Failure { kind, place: None, drone }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the image overwrites: from the start of the firmware to the end of the image's last sector. `None` if that is
+/// blank, because an erase alone is not a job.
+fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
+    let end = task.image.segments().iter().map(Segment::end).max()?;
+    let map = MemoryMap::stm32f405();
+    let sector = map.sectors().iter().find(|sector| end <= sector.span.end())?;
+    let at = |address: u64| usize::try_from(address.checked_sub(LOADER_BASE.wide())?).ok();
+    let data = before.get(at(FIRMWARE_BASE.wide())?..at(sector.span.end())?)?.to_vec();
+    (!is_blank(&data)).then_some(Segment { address: FIRMWARE_BASE, data })
 }
 
 /// Asks for the word without which nothing is written.

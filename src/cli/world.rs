@@ -10,7 +10,7 @@ use super::bus_problem;
 use super::console::Console;
 use crate::clock::{Clock, FastClock, RealClock};
 use crate::crews::WorkerBus;
-use crate::recording::{self, Line, SIZE_MAX};
+use crate::recording::{Line, RecordingError, SIZE_MAX, capture};
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::sim::SimBus;
 use crate::sim::drone::Helper;
@@ -29,16 +29,22 @@ pub(super) fn bus(global: &Global, console: &mut Console) -> Result<World, Probl
     bus_for(global, None, console)
 }
 
-/// The bus for a job. With `--wait`, the demo simulates a user who enters DFU mode by hand.
+/// The simulated user who enters DFU mode by hand while a command waits.
+pub(super) fn helper(device: &DeviceArgs) -> Option<Helper> {
+    let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
+    (device.wait > 0).then_some(helper)
+}
+
+/// The bus for a job. `helper` is the simulated user of a demo.
 pub(super) fn bus_for(
     global: &Global,
-    device: Option<&DeviceArgs>,
+    helper: Option<Helper>,
     console: &mut Console,
 ) -> Result<World, Problem> {
     let clock: Arc<dyn Clock> =
         if global.demo_fast { Arc::new(FastClock::new()) } else { Arc::new(RealClock::new()) };
     if global.demo.is_some() {
-        return demo_bus(global, device, clock, console);
+        return demo_bus(global, helper, clock, console);
     }
     let bus = Libusb::new().map_err(|error| bus_problem(error.into()))?;
     Ok(observed(global, (Arc::new(bus), clock), console))
@@ -83,9 +89,9 @@ pub(super) fn read_recording(path: &str) -> Result<Vec<Line>, Problem> {
         Problem::new(Exit::NoInput, ProblemKind::Unreadable, message).advise("Check the path.")
     })?;
     let lines = if bytes.len() as u64 > SIZE_MAX {
-        Err(recording::RecordingError::Capture(format!("it is larger than {} MiB", SIZE_MAX >> 20)))
+        Err(RecordingError::Capture(format!("it is larger than {} MiB", SIZE_MAX >> 20)))
     } else {
-        recording::parse(&String::from_utf8_lossy(&bytes))
+        capture::parse(&bytes)
     };
     lines.map_err(|error| {
         bad_recording(path, &error.to_string()).advise("`cfdfu --record FILE` makes a recording.")
@@ -98,18 +104,20 @@ fn bad_recording(path: &str, why: &str) -> Problem {
 
 pub(super) fn demo_bus(
     global: &Global,
-    device: Option<&DeviceArgs>,
+    helper: Option<Helper>,
     clock: Arc<dyn Clock>,
     console: &mut Console,
 ) -> Result<World, Problem> {
     let DemoBus { bus, sim } = demo(global, &clock, console)?;
-    if let Some(device) = device.filter(|device| device.wait > 0 && !is_replay(global)) {
-        let helper = if device.no_enter { Helper::IfNotInDfu } else { Helper::IfStuck };
+    if let Some(helper) = helper.filter(|_| !is_replay(global)) {
         for n in 0..sim.drones() {
             sim.with(n, |drone, _| drone.traits.helper = Some(helper));
         }
         if sim.drones() > 0 {
-            console.line("SIMULATED: if needed, the drone is put into DFU mode by hand after 3 s.");
+            let seconds = helper.after().as_secs();
+            console.line(&format!(
+                "SIMULATED: if needed, the drone is put into DFU mode by hand after {seconds} s."
+            ));
         }
     }
     Ok(observed(global, (bus, clock), console))

@@ -27,6 +27,8 @@ const SHORT_PRESS: Duration = Duration::from_millis(1500);
 const LONG_PRESS: Duration = Duration::from_secs(5);
 /// The time that a helper needs to unplug the drone and plug it in with the button held.
 const HELP_AFTER: Duration = Duration::from_secs(3);
+/// How long a drone that is expected to start may stay away before a helper acts.
+const LOST_AFTER: Duration = Duration::from_secs(12);
 /// The time from a reset to 0483:5740.
 const BOOT: Duration = Duration::from_millis(1200);
 
@@ -70,13 +72,21 @@ pub struct Traits {
     pub helper: Option<Helper>,
 }
 
-/// When a [`Traits::helper`] is needed. The drone is in DFU mode [`HELP_AFTER`] later.
+/// When a [`Traits::helper`] is needed. The drone is in DFU mode [`Helper::after`] later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Helper {
     /// While the drone is not on USB, or runs firmware that did not understand the request.
     IfStuck,
     /// While the drone is not in DFU mode.
     IfNotInDfu,
+    /// While the drone is not on USB, for longer than a start takes.
+    IfLost,
+}
+
+impl Helper {
+    pub(crate) fn after(self) -> Duration {
+        if self == Helper::IfLost { LOST_AFTER } else { HELP_AFTER }
+    }
 }
 
 impl Default for Traits {
@@ -320,7 +330,7 @@ impl SimDrone {
         }
         if self.needs_help() {
             let since = *self.stuck_since.get_or_insert(now);
-            if now >= since + HELP_AFTER {
+            if now >= since + self.traits.helper.map_or(HELP_AFTER, Helper::after) {
                 self.cut_power(now);
                 self.by_hand = true;
                 self.mode = SimMode::Starting(Start::Rom, now);
@@ -385,6 +395,7 @@ impl SimDrone {
         match (self.traits.helper, &self.mode) {
             (None, _) | (_, SimMode::Rom(_) | SimMode::Starting(..)) => false,
             (Some(Helper::IfStuck), SimMode::Firmware) => self.misunderstood,
+            (Some(Helper::IfLost), SimMode::Firmware) => false,
             (Some(_), _) => true,
         }
     }

@@ -16,7 +16,7 @@ use super::rom::RomAnswer;
 use super::scenario::Scenario;
 use super::{SimBus, scenario};
 use crate::clock::Clock;
-use crate::recording::{Appearance, Line, Moved, Recorded};
+use crate::recording::{Appearance, Line, Moved, Recorded, SetupWords};
 use crate::usb::descriptor::Strings;
 use crate::usb::{Bus, BusError, Found, Location, Pipe, Setup, TransferError, Transport};
 
@@ -83,16 +83,18 @@ impl fmt::Display for Deed {
 const GET_STATUS: (u8, u8) = (0xA1, 3);
 
 /// Follows the address pointer, and names requests by what they do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Reader {
     pointer: u32,
+    /// wTransferSize.
+    block: u32,
 }
 
 impl Reader {
     fn deed(&mut self, setup: Setup, len: usize, data: Option<&[u8]>) -> Deed {
         let Setup { request_type, request, value, index } = setup;
         let place =
-            |pointer: u32| pointer.wrapping_add(u32::from(value).saturating_sub(2).wrapping_mul(BLOCK));
+            |pointer: u32| pointer.wrapping_add(u32::from(value).saturating_sub(2).wrapping_mul(self.block));
         let number = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).ok();
         match (request_type, request, value, data) {
             (0x21, 1, _, _) if len == 0 => Deed::Leave,
@@ -122,6 +124,8 @@ struct Answer {
     line: usize,
     took: Duration,
     moved: Moved,
+    /// It has been sent to the host before.
+    is_repeated: bool,
 }
 
 /// A request with the answers to the GETSTATUS requests that followed it.
@@ -143,11 +147,18 @@ struct Stage {
     exchanges: HashMap<Deed, VecDeque<Exchange>>,
     /// How many requests have not been served.
     remaining: usize,
+    /// wTransferSize.
+    block: u32,
 }
 
 impl Stage {
     fn is_rom(&self) -> bool {
         self.appearance.product.0 == 0xDF11
+    }
+
+    /// The firmware has restarted without a request, so the time decides.
+    fn ends_by_itself(&self) -> bool {
+        !self.is_rom() && self.gone.is_some() && !self.exchanges.contains_key(&Deed::EnterDfu)
     }
 }
 
@@ -194,6 +205,8 @@ pub struct ReplayBus {
     sim: SimBus,
     clock: Arc<dyn Clock>,
     started: Duration,
+    /// When the recording lists the devices for the first time. A capture may begin long before.
+    zero: Duration,
     replay: Arc<Mutex<Replay>>,
 }
 
@@ -221,7 +234,9 @@ impl ReplayBus {
         let places = ports.iter().map(|port| port.location.clone()).collect();
         let sim = SimBus::at(drones, places, Arc::clone(&clock));
         let replay = Replay { ports, report: ReplayReport::default(), line: 0 };
-        let bus = ReplayBus { sim, clock, started: now, replay: Arc::new(Mutex::new(replay)) };
+        let zero = lines.iter().find(|line| matches!(line.what, Recorded::Devices { .. }));
+        let zero = zero.map_or(Duration::ZERO, |line| micros(line.at));
+        let bus = ReplayBus { sim, clock, started: now, zero, replay: Arc::new(Mutex::new(replay)) };
         bus.advance(&mut bus.lock());
         Some(bus)
     }
@@ -249,14 +264,18 @@ impl ReplayBus {
                 (port.is_there, port.gone_at) = (false, None);
                 self.sim.with(n, SimDrone::cut_power);
             }
-            let first = port.at.is_none().then(|| self.started + port.stages[0].began);
+            let first =
+                port.at.is_none().then(|| self.started + port.stages[0].began.saturating_sub(self.zero));
             if first.or(port.next_at).is_some_and(|at| now >= at) {
                 let at = port.at.map_or(0, |at| at + 1);
                 (port.at, port.next_at, port.gone_at, port.is_there) = (Some(at), None, None, true);
                 let is_rom = port.stages[at].is_rom();
                 self.sim.with(n, |drone, now| drone.appear(is_rom, now));
-                if port.stages[at].remaining == 0 {
-                    port.end_stage(now);
+                let stage = &port.stages[at];
+                if stage.remaining == 0 {
+                    port.end_stage(now, stage.last);
+                } else if stage.ends_by_itself() {
+                    port.end_stage(now, stage.began);
                 }
             }
         }
@@ -270,12 +289,11 @@ impl ReplayBus {
 }
 
 impl PortReplay {
-    /// Plans what happened after the last request of the stage that ends at `now`.
-    fn end_stage(&mut self, now: Duration) {
+    /// Plans what happened in this stage after `since`, a time of the recording that corresponds to `now`.
+    fn end_stage(&mut self, now: Duration, since: Duration) {
         let Some(at) = self.at else { return };
-        let stage = &self.stages[at];
-        let after = |time: Duration| now + time.saturating_sub(stage.last);
-        self.gone_at = stage.gone.map(after);
+        let after = |time: Duration| now + time.saturating_sub(since);
+        self.gone_at = self.stages[at].gone.map(after);
         self.next_at = self.stages.get(at + 1).map(|next| after(next.began));
     }
 }
@@ -328,7 +346,15 @@ fn ports(lines: &[Line]) -> Vec<PortReplay> {
             let stages = &mut ports[place].stages;
             if stages.last().is_none_or(|it| it.gone.is_some() || it.appearance.address != device.address) {
                 let (appearance, exchanges) = (device.clone(), HashMap::new());
-                stages.push(Stage { appearance, began: at, gone: None, last: at, exchanges, remaining: 0 });
+                stages.push(Stage {
+                    appearance,
+                    began: at,
+                    gone: None,
+                    last: at,
+                    exchanges,
+                    remaining: 0,
+                    block: BLOCK,
+                });
             }
         }
     }
@@ -361,14 +387,17 @@ fn fill(ports: &mut [PortReplay], lines: &[Line]) {
                 ports[place].stages.iter().position(is_it)
             });
             if let (Some(port), Some(stage)) = (place, stage) {
-                let reader = Reader::default();
+                let reader = Reader { pointer: 0, block: ports[port].stages[stage].block };
                 sessions.insert(*device, Session { port, stage, reader, deed: Deed::Opened });
             }
             continue;
         }
         let Some((device, took)) = requested(&line.what) else { continue };
         let Some(session) = sessions.get_mut(&device) else { continue };
-        let answer = |moved: &Moved| Answer { line: n + 1, took: micros(took), moved: moved.clone() };
+        let answer = |moved: &Moved| {
+            let moved = moved.clone();
+            Answer { line: n + 1, took: micros(took), moved, is_repeated: false }
+        };
         let failed = |error| Moved { error, ..Moved::default() };
         let (deed, answer) = match &line.what {
             Recorded::In { setup, length, result, .. } => {
@@ -396,6 +425,12 @@ fn fill(ports: &mut [PortReplay], lines: &[Line]) {
             _ => continue,
         };
         let stage = &mut ports[session.port].stages[session.stage];
+        if let Recorded::In { setup: SetupWords(Setup { request: 6, value: 0x0200, .. }), result, .. } =
+            &line.what
+            && let Some(size) = result.data.as_ref().and_then(|data| transfer_size(&data.0))
+        {
+            (stage.block, session.reader.block) = (size, size);
+        }
         stage.remaining += 1;
         stage.last = at + micros(took);
         let Some(deed) = deed else {
@@ -416,6 +451,18 @@ fn fill(ports: &mut [PortReplay], lines: &[Line]) {
             session.deed = deed;
         }
     }
+}
+
+/// wTransferSize in a configuration descriptor (DFU 1.1 §4.1.3).
+fn transfer_size(mut bytes: &[u8]) -> Option<u32> {
+    while let [len, kind, ..] = *bytes {
+        let (descriptor, rest) = bytes.split_at_checked(usize::from(len.max(2)))?;
+        if let (0x21, &[_, _, _, _, _, low, high, ..]) = (kind, descriptor) {
+            return Some(u32::from(u16::from_le_bytes([low, high])));
+        }
+        bytes = rest;
+    }
+    None
 }
 
 /// The number of the device that a line asks something, and the time that the request took.
@@ -458,7 +505,9 @@ impl Bus for ReplayBus {
         let n = replay.ports.iter().position(|port| port.location == found.location);
         let n = n.filter(|&n| ReplayBus::is_there(&replay, n, found.address));
         let n = n.ok_or(TransferError::Disconnected)?;
-        let reader = Reader::default();
+        let port = &replay.ports[n];
+        let block = port.at.map_or(BLOCK, |at| port.stages[at].block);
+        let reader = Reader { pointer: 0, block };
         Ok(Box::new(ReplayTransport { bus: self.clone(), n, address: found.address, reader, statuses: None }))
     }
 
@@ -489,9 +538,9 @@ impl ReplayTransport {
         let is_last = exchanges.len() == 1;
         let exchange = if is_last && matches!(deed, Deed::Standard(..) | Deed::Select(_)) {
             let answered = exchanges.front()?.clone();
-            stage.remaining -= usize::from(answered.answer.as_ref().is_some_and(|it| it.line > 0));
             if let Some(answer) = exchanges.front_mut().and_then(|it| it.answer.as_mut()) {
-                answer.line = 0;
+                stage.remaining -= usize::from(!answer.is_repeated);
+                answer.is_repeated = true;
             }
             answered
         } else {
@@ -591,14 +640,12 @@ impl ReplayTransport {
                 }
                 (model, model_took)
             }
-            Some(Answer { line, took, moved }) => {
+            Some(Answer { line, took, moved, is_repeated }) => {
                 replay.report.as_recorded += 1;
-                if line > 0 {
-                    replay.line = line;
-                }
+                replay.line = line;
                 // Which packets the firmware has ready is a matter of time.
                 let is_packet = matches!(deed, Deed::PacketIn(_) | Deed::PacketOut(..));
-                let difference = difference(&moved, &model, is_status).filter(|_| !is_packet);
+                let difference = difference(&moved, &model, is_status).filter(|_| !is_packet && !is_repeated);
                 if let Some(difference) = difference {
                     replay.report.different += 1;
                     if replay.report.differences.len() < NOTED {
@@ -619,10 +666,15 @@ impl ReplayTransport {
         let port = &mut replay.ports[self.n];
         let over = port.at.is_some_and(|at| {
             let has_restarted = matches!(deed, Deed::EnterDfu) || is_leaving(is_status, result.as_deref());
-            has_restarted || port.stages[at].remaining == 0
+            has_restarted || result == Err(TransferError::Disconnected) || port.stages[at].remaining == 0
         });
         if over && port.next_at.is_none() && port.gone_at.is_none() {
-            port.end_stage(now + took);
+            let since = port.at.map_or(Duration::ZERO, |at| port.stages[at].last);
+            port.end_stage(now + took, since);
+        }
+        if result == Err(TransferError::Disconnected) {
+            // Another program's capture does not show when the device has disappeared.
+            port.gone_at = Some(now + took);
         }
         drop(replay);
         if took > limit && result != Err(TransferError::Timeout) {
@@ -647,7 +699,8 @@ fn recorded(moved: &Moved, model: Result<Vec<u8>, TransferError>) -> Result<Vec<
         (None, Some(data)) => Ok(data.0.clone()),
         (None, None) => {
             let mut bytes = model.unwrap_or_default();
-            bytes.resize(moved.len(), 0xFF);
+            // A damaged recording may claim any length.
+            bytes.resize(moved.len().min(usize::from(u16::MAX)), 0xFF);
             Ok(bytes)
         }
     }

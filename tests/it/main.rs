@@ -25,6 +25,7 @@
 //! - `json`: the `--json` output of every command against the schema in `docs`
 //! - `examples`: runs the files in `examples`
 //! - `replay`: recordings, and devices that answer as recorded
+//! - `qualify`: the assumptions about a chip, on its variants
 //! - `releases`: official releases from a server that misbehaves
 //!
 //! The interface:
@@ -100,6 +101,7 @@ mod oracle;
 mod pictures;
 mod plain;
 mod pty;
+mod qualify;
 mod real_chips;
 mod recordings;
 mod releases;

@@ -12,6 +12,10 @@ use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::{Address, Segment};
 use cfdfu::job::{FailureKind, Job, Mismatch, Outcome, Task};
 use cfdfu::plan::admission::{self, Overrides};
+use cfdfu::recording::recorder::{RecordedBus, Recorder};
+use cfdfu::recording::tape::Tape;
+use cfdfu::recording::{self, Header};
+use cfdfu::sim::replay::ReplayBus;
 use cfdfu::usb::{Bus, BusError, Found, Location, Pipe, ROM_DFU, Setup, TransferError, Transport};
 use usb_device::bus::{PollResult, UsbBus, UsbBusAllocator};
 use usb_device::endpoint::{EndpointAddress, EndpointType};
@@ -335,4 +339,41 @@ fn an_independent_dfu_device_is_flashed_with_its_own_memory_map_and_poll_times()
     let task = Task::Verify(vec![Segment { address: Address(BASE + 16 * 1024), data: image }]);
     let report = run(again, clock, Job { task, ..job(&firmware("2026.08", 4096), Mismatch::Take) }).report;
     assert_eq!((report.outcome, report.verified), (Outcome::Unchanged, true));
+}
+
+/// The recording of this device in `tests/recordings` is up to date, and a device that answers like it is flashed in
+/// the same way. `UPDATE=1` writes the recording.
+#[test]
+fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
+    let flash = Flash(Arc::new(Mutex::new(vec![0x5A; 64 * PAGE])));
+    let clock = Arc::new(FastClock::new());
+    let bus = OracleBus { questions: Mutex::new(start_device(flash)), clock: clock.clone() };
+    let tape = Arc::new(Mutex::new(Tape::default().to_memory()));
+    let header = Header {
+        recording: recording::VERSION,
+        program: "cfdfu, with the class of usbd-dfu as the device".to_owned(),
+        system: "simulated".to_owned(),
+        scenario: Some("usbd-dfu".to_owned()),
+        redacted: false,
+    };
+    let recorder = Recorder::start(clock.clone(), header, Arc::clone(&tape));
+    let image = firmware("2026.08", 4096);
+    let recorded = run(Arc::new(RecordedBus::new(bus, recorder)), clock, job(&image, Mismatch::Take)).report;
+    assert_eq!(recorded.outcome, Outcome::Flashed);
+    let text = tape.lock().unwrap().text();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/usbd-dfu-class.jsonl");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    assert!(std::fs::read_to_string(path).unwrap() == text, "the recording differs; UPDATE=1 writes it");
+
+    let clock = Arc::new(FastClock::new());
+    let lines = recording::parse(&text).unwrap();
+    let bus = ReplayBus::new(&lines, clock.clone()).unwrap();
+    let replayed = run(Arc::new(bus.clone()), clock, job(&image, Mismatch::Take)).report;
+    assert_eq!((&replayed.outcome, replayed.written), (&recorded.outcome, recorded.written));
+    let report = bus.report();
+    assert_eq!(report.departures, Vec::<String>::new());
+    assert_eq!(report.not_recorded, 0);
+    assert!(report.as_recorded > 100, "{report:?}");
 }

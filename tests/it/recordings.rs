@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cfdfu::recording::{self, Header, Line, Moved, Recorded};
+use cfdfu::recording::{self, Header, Line, Moved, Recorded, SetupWords, capture};
 use serde_json::Value;
 
 /// Longer data is firmware.
@@ -109,4 +109,44 @@ fn the_times_of_a_published_recording_never_go_backwards() {
         let lines = parse(&path, &text);
         assert!(lines.is_sorted_by_key(|line| line.at), "{}", path.display());
     }
+}
+
+/// A flash by the real dfu-util, captured in the virtual machine in two formats.
+#[test]
+fn captures_of_the_real_dfu_util_are_converted() {
+    let converted = |name: &str| capture::parse(&fs::read(folder().join(name)).unwrap()).unwrap();
+    let binary = converted("dfu-util-linux.pcap");
+
+    // The text has the same transfers, with less of their data.
+    let text = converted("dfu-util-linux.usbmon.txt");
+    let outlines = |lines: &[Line]| -> Vec<String> {
+        let outline = |line: &Line| match &line.what {
+            Recorded::In { device, setup, length, result, .. } => {
+                format!("in {device} {} {length} {} {:?}", String::from(*setup), result.len(), result.error)
+            }
+            Recorded::Out { device, setup, result, .. } => {
+                format!("out {device} {} {} {:?}", String::from(*setup), result.len(), result.error)
+            }
+            Recorded::Select { device, interface, alternate, .. } => {
+                format!("select {device} {interface} {alternate}")
+            }
+            Recorded::Packet { device, endpoint, result, .. } => {
+                format!("packet {device} {endpoint} {} {:?}", result.len(), result.error)
+            }
+            Recorded::Devices { devices } => format!("{devices:?}"),
+            Recorded::Open { device, address, .. } => format!("open {device} {address}"),
+            Recorded::Start(_) | Recorded::NoDevices { .. } | Recorded::Wait { .. } | Recorded::Truncated => {
+                String::new()
+            }
+        };
+        lines.iter().map(outline).collect()
+    };
+    assert_eq!(outlines(&text), outlines(&binary));
+
+    // Nine blocks of 2048 bytes and one of 1568.
+    let blocks = binary.iter().filter(|line| match &line.what {
+        Recorded::Out { setup: SetupWords(setup), result, .. } => setup.value >= 2 && result.sha256.is_some(),
+        _ => false,
+    });
+    assert_eq!(blocks.count(), 10);
 }

@@ -591,55 +591,6 @@ fn a_recording_is_read_as_it_is() {
     assert_eq!(parse(text.as_bytes()).unwrap(), lines);
 }
 
-/// The converted capture is in tests/recordings too. To write it again, set the environment variable
-/// `UPDATE_RECORDINGS`.
-#[test]
-fn captures_of_the_real_dfu_util_are_converted() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
-    let converted = |name: &str| parse(&fs::read(folder.join(name)).unwrap()).unwrap();
-    let binary = converted("dfu-util-linux.pcap");
-    let json = json_lines(&binary);
-    let saved = folder.join("dfu-util-linux.jsonl");
-    if env::var_os("UPDATE_RECORDINGS").is_some() {
-        fs::write(&saved, &json).unwrap();
-    }
-    assert_eq!(json, fs::read_to_string(&saved).unwrap());
-    assert_eq!(parse_recording(&json).unwrap(), binary);
-
-    // The text has the same transfers, with less of their data.
-    let text = converted("dfu-util-linux.usbmon.txt");
-    let outlines = |lines: &[Line]| -> Vec<String> {
-        let outline = |line: &Line| match &line.what {
-            Recorded::In { device, setup, length, result, .. } => {
-                format!("in {device} {} {length} {} {:?}", String::from(*setup), result.len(), result.error)
-            }
-            Recorded::Out { device, setup, result, .. } => {
-                format!("out {device} {} {} {:?}", String::from(*setup), result.len(), result.error)
-            }
-            Recorded::Select { device, interface, alternate, .. } => {
-                format!("select {device} {interface} {alternate}")
-            }
-            Recorded::Packet { device, endpoint, result, .. } => {
-                format!("packet {device} {endpoint} {} {:?}", result.len(), result.error)
-            }
-            Recorded::Devices { devices } => format!("{devices:?}"),
-            Recorded::Open { device, address, .. } => format!("open {device} {address}"),
-            Recorded::Start(_) | Recorded::NoDevices { .. } | Recorded::Wait { .. } | Recorded::Truncated => {
-                String::new()
-            }
-        };
-        lines.iter().map(outline).collect()
-    };
-    assert_eq!(outlines(&text), outlines(&binary));
-
-    // Nine blocks of 2048 bytes and one of 1568.
-    let blocks = binary.iter().filter(|line| match &line.what {
-        Recorded::Out { setup: SetupWords(setup), result, .. } => setup.value >= 2 && result.sha256.is_some(),
-        _ => false,
-    });
-    assert_eq!(blocks.count(), 10);
-}
-
 /// A valid file in each format.
 fn seeds() -> Vec<Vec<u8>> {
     vec![

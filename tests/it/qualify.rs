@@ -1,0 +1,136 @@
+//! `cfdfu qualify` with the real binary: each variant of the simulated chip is found out, and the drone is as before.
+
+use std::fs;
+
+use crate::cli::{Folder, Ran};
+
+const IMAGE: &str = "small.bin";
+
+/// Qualifies a drone of this scenario with an image and the typed word.
+fn qualify(scenario: &str) -> (Folder, Ran) {
+    let folder = Folder::new();
+    folder.run(&format!("demo-image {IMAGE} --size 20000")).done();
+    let line = format!("qualify {IMAGE} --demo={scenario} --report report.md");
+    let ran = folder.cfdfu(&line).fast().input("qualify\n").run();
+    (folder, ran)
+}
+
+/// The rows of the report with this verdict: the assumption and what was seen.
+fn rows(report: &str, verdict: &str) -> Vec<(String, String)> {
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let rows = report.lines().map(cells).filter(|cells| cells.len() > 4 && cells[2] == verdict);
+    rows.map(|cells| (cells[1].clone(), cells[3].clone())).collect()
+}
+
+/// Every variant of the chip, with the assumptions that do not hold and the beginning of what was seen. Everything else
+/// holds, including that the flash is as before.
+const VARIANTS: &[(&str, &[(&str, &str)])] = &[
+    ("healthy", &[]),
+    ("missed", &[("Each request reaches DFU mode", "17 of 18 with the first request")]),
+    ("dark", &[("Leaving DFU mode starts the firmware", "not on USB")]),
+    (
+        "byte-mode",
+        &[
+            ("The ROM accepts 32 bits, and the setting reads back", "refused"),
+            ("After manual entry, the drone does not start by itself", "running after"),
+        ],
+    ),
+    (
+        "no-effect",
+        &[
+            ("At 32 bits, writing 2048 bytes takes less than 22 ms", "37.2 ms at 8 bits, 37.2 ms at 32 bits"),
+            ("At 32 bits, an erase is at least a quarter faster", "1852 ms at 8 bits, 1851 ms at 32 bits"),
+            ("After manual entry, the drone does not start by itself", "running after"),
+        ],
+    ),
+    (
+        "slow",
+        &[
+            ("Erasing 128 KiB takes at most 4 s", "4002 ms"),
+            ("Writing 2048 bytes at 8 bits takes 28 to 100 ms", "209 ms"),
+            ("At 32 bits, writing 2048 bytes takes less than 22 ms", "209 ms at 8 bits, 55.6 ms at 32 bits"),
+            ("After manual entry, the drone does not start by itself", "running after"),
+        ],
+    ),
+    ("late", &[("DFU mode appears within 10 s", "")]),
+];
+
+#[test]
+fn each_variant_of_the_chip_is_found_out() {
+    for (scenario, expected) in VARIANTS {
+        let (folder, ran) = qualify(scenario);
+        if *scenario == "late" {
+            // The drone does not enter DFU mode in time, so nothing can be tried.
+            assert_eq!(ran.code, 74, "{scenario}: {}{}", ran.out, ran.err);
+            let report = fs::read_to_string(folder.path("report.md")).unwrap();
+            assert_eq!(rows(&report, "does not hold")[0].0, "Each request reaches DFU mode", "{report}");
+            continue;
+        }
+        assert_eq!(ran.code, 0, "{scenario}: {}{}", ran.out, ran.err);
+        let report = fs::read_to_string(folder.path("report.md")).unwrap();
+        let failed = rows(&report, "does not hold");
+        let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            expected.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            "{scenario}:\n{report}"
+        );
+        for ((name, seen), (_, words)) in failed.iter().zip(*expected) {
+            assert!(seen.starts_with(words), "{scenario}: {name}: {seen}");
+        }
+        let held = rows(&report, "holds");
+        let back = "The previous contents are back, byte for byte";
+        assert!(held.iter().any(|(name, _)| name == back), "{scenario}:\n{report}");
+        assert!(report.contains("SIMULATED"), "{report}");
+        // The backup is the whole flash, and the recording can be replayed.
+        assert_eq!(fs::read(folder.path("report.bin")).unwrap().len(), 1024 * 1024);
+        let replayed = folder.run("list --demo=replay:report.jsonl").all();
+        assert!(replayed.contains("Replay: "), "{replayed}");
+    }
+}
+
+/// Without an image, nothing is written and nothing is asked.
+#[test]
+fn without_an_image_the_drone_is_only_read() {
+    let folder = Folder::new();
+    folder.run("qualify --demo=dfu").done();
+    let recording = fs::read_to_string(folder.path("cfdfu-qualify.jsonl")).unwrap();
+    // DNLOAD with a block number of 2 or more writes; block 0 with 0x41 erases.
+    assert!(!recording.contains(r#""setup":"21 01 0002"#), "{recording}");
+    assert!(!recording.contains(r#""data":"41"#), "{recording}");
+    let report = fs::read_to_string(folder.path("cfdfu-qualify.md")).unwrap();
+    assert_eq!(rows(&report, "does not hold"), [], "{report}");
+    assert!(rows(&report, "holds").len() >= 10, "{report}");
+    // A second run does not replace the report of the first.
+    assert_eq!(folder.run("qualify --demo=dfu").code, 73);
+}
+
+/// Without the word, nothing is written, and the report contains what was read.
+#[test]
+fn another_word_stops_before_anything_is_written() {
+    let folder = Folder::new();
+    folder.run(&format!("demo-image {IMAGE} --size 20000")).done();
+    let ran = folder.cfdfu(&format!("qualify {IMAGE} --demo=dfu")).fast().input("yes\n").run();
+    assert_eq!(ran.code, 75, "{}{}", ran.out, ran.err);
+    let report = fs::read_to_string(folder.path("cfdfu-qualify.md")).unwrap();
+    assert!(report.contains("The run ended early: not confirmed"), "{report}");
+    assert!(!folder.path("cfdfu-qualify.bin").exists());
+}
+
+/// What other commands say of a drone that cannot be used, `qualify` says too.
+#[test]
+fn unusable_drones_are_refused_as_by_other_commands() {
+    let (_, ran) = qualify("wrong-board");
+    assert_eq!(ran.code, 65, "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("Crazyflie Bolt"), "{}", ran.err);
+    let (folder, ran) = qualify("clone");
+    assert_eq!(ran.code, 69, "{}{}", ran.out, ran.err);
+    assert!(!folder.path("report.md").exists());
+    let (folder, ran) = qualify("read-protected");
+    assert_eq!(ran.code, 74, "{}{}", ran.out, ran.err);
+    let report = fs::read_to_string(folder.path("report.md")).unwrap();
+    let seen = &rows(&report, "does not hold")[0].1;
+    assert!(seen.contains("errVENDOR"), "{report}");
+    let (_, ran) = qualify("unplugged");
+    assert_eq!(ran.code, 74, "{}{}", ran.out, ran.err);
+}
