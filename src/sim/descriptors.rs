@@ -87,6 +87,23 @@ pub static ROM: UsbIdentity = UsbIdentity {
     ],
 };
 
+/// An early boot ROM of the STM32F405, V3.0: bcdDevice 21.00, and the letter g for every memory, as if each could be
+/// erased (dfu-util's `stm32f4discovery.lsusb`; AN2606 table 74).
+pub static OLD_ROM: UsbIdentity = UsbIdentity {
+    device: device(1, 0x0483, 0xDF11, 0x2100),
+    configuration: ROM_CONFIGURATION,
+    strings: &[
+        "",
+        "STMicroelectronics",
+        "STM32  BOOTLOADER",
+        "",
+        "@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg",
+        "@Option Bytes  /0x1FFFC000/01*016 g",
+        "@OTP Memory /0x1FFF7800/01*512 g,01*016 g",
+        "@Device Feature/0xFFFF0000/01*004 g",
+    ],
+};
+
 /// The boot ROM of another STM32, an F072 as in the Loco Positioning Node. Its IDs and product name are those of
 /// [`ROM`].
 pub(crate) static OTHER_ROM: UsbIdentity = UsbIdentity {
@@ -198,6 +215,7 @@ mod tests {
     fn the_lengths_in_the_descriptors_are_correct() {
         for face in [
             &ROM,
+            &OLD_ROM,
             &OTHER_ROM,
             &GD32_ROM,
             &FIRMWARE,

@@ -55,6 +55,10 @@ pub struct Traits {
     pub refuses_alternates: bool,
     /// Read protection is reported when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
+    /// The ROM starts in dfuIDLE instead of dfuERROR, as that of an STM32F469 (modm's log).
+    pub starts_idle: bool,
+    /// The ROM stalls GETSTATUS while it is busy, as that of an STM32L43x (dfu-util ticket 40).
+    pub stalls_while_busy: bool,
     /// Additional time until the ROM is on the bus, as after an enumeration that failed and was repeated.
     pub late_rom: Duration,
     /// Firmware that was started from the ROM keeps restarting after this time, as after a failed assertion.
@@ -103,6 +107,8 @@ impl Default for Traits {
             lost_name: None,
             refuses_alternates: false,
             late_refusal: false,
+            starts_idle: false,
+            stalls_while_busy: false,
             late_rom: Duration::ZERO,
             crashes_after: None,
             asserts_after: None,
@@ -346,9 +352,10 @@ impl SimDrone {
             self.mode = match start {
                 Start::Rom => {
                     self.was_in_rom = true;
-                    let mut rom = Rom::new();
+                    let mut rom = if self.traits.starts_idle { Rom::idle() } else { Rom::new() };
                     rom.switch = self.traits.switch;
                     rom.late_refusal = self.traits.late_refusal;
+                    rom.stalls_while_busy = self.traits.stalls_while_busy;
                     SimMode::Rom(rom)
                 }
                 Start::Firmware => {

@@ -175,6 +175,8 @@ pub(crate) struct Rom {
     pub switch: Switch,
     /// Read protection is reported when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
+    /// Requests are stalled until an operation is done, instead of waiting for its end.
+    pub stalls_while_busy: bool,
 }
 
 /// The effect of writing a voltage range to 0xFFFF0000, which selects the programming width. No other host is known to
@@ -213,7 +215,13 @@ impl Rom {
             busy: None,
             switch: Switch::Works,
             late_refusal: false,
+            stalls_while_busy: false,
         }
+    }
+
+    /// The state after a start of the ROM of an STM32F469, in modm's log.
+    pub(crate) fn idle() -> Rom {
+        Rom { state: RomState::Idle, status: OK, ..Rom::new() }
     }
 
     /// Performs a class request to the DFU interface. Returns the answer, how long the chip kept the host waiting, and
@@ -226,6 +234,9 @@ impl Rom {
         data: &[u8],
         now: Duration,
     ) -> (RomAnswer, Duration, RomEffect) {
+        if self.stalls_while_busy && self.busy.as_ref().is_some_and(|busy| now < busy.until) {
+            return (RomAnswer::Stall, Duration::ZERO, RomEffect::None);
+        }
         // The ROM runs operations in the foreground, so every request waits until the operation is done.
         let (waited, effect) = self.finish_work(memory, now);
         if effect != RomEffect::None {
