@@ -8,6 +8,7 @@
 //! - `isolation`: what happens to one drone of a batch does not affect the others
 //! - `health`: how cfdfu judges a drone that has started, and the console
 //! - `lost`: answers that a check depends on, lost once or always
+//! - `hardware`: the claims about the hardware in `docs`: simulated, and in recordings of real chips
 //! - `real_chips`: replays the behaviour seen in logs of real chips
 //! - `recordings`: checks the recordings of requests in `tests/recordings`
 //! - `matrix`: every job with every fault at every transfer
@@ -89,6 +90,7 @@ mod finding;
 mod flashing;
 mod fleet;
 mod github;
+mod hardware;
 mod health;
 mod hostile;
 mod interface;

@@ -1,0 +1,1028 @@
+//! The claims about the chip and the board that cfdfu depends on, each with its source, the behaviour of the simulator,
+//! and what recordings of real chips showed. The table is `docs/hardware.md`; `UPDATE=1 cargo test --test it hardware`
+//! writes it.
+//!
+//! Every value comes from a recording. For the simulator, [`rig`] sends single requests to a simulated drone and records
+//! them; for real chips, the files in `tests/recordings` are read. [`evidence`] extracts the value from both.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cfdfu::recording::{self, Line, Recorded};
+use cfdfu::sim::descriptors::OLD_ROM;
+use cfdfu::usb::{CRAZYFLIE, ROM_DFU};
+
+mod evidence;
+mod rig;
+
+use evidence::Shown;
+use rig::{Chip, Rig};
+
+/// A claim about the chip or the board.
+struct Claim {
+    id: &'static str,
+    claim: &'static str,
+    source: &'static str,
+    verdict: Verdict,
+    /// What the source leads us to expect.
+    expected: Expected,
+    /// Sends the requests that show the behaviour to a simulated drone.
+    drive: fn() -> Vec<Line>,
+    /// Extracts the value from a recording.
+    show: fn(&[Line]) -> Option<Shown>,
+}
+
+/// What published material says about a claim.
+enum Verdict {
+    /// A log or a listing of an STM32F405 or F407 shows it, or a program relies on it there.
+    Confirmed(&'static str),
+    /// Only a document says so, or only a related chip shows it, or nothing is known.
+    Open(&'static str),
+    /// Another board, chip or host does otherwise.
+    Contradicted(&'static str, Variant),
+}
+
+/// A variant of the simulator that behaves in the contradicting way.
+struct Variant {
+    name: &'static str,
+    drive: fn() -> Vec<Line>,
+    shows: &'static str,
+}
+
+enum Expected {
+    Text(&'static str),
+    OneOf(&'static [&'static str]),
+    /// Every time is in this range of milliseconds.
+    Millis(u64, u64),
+    /// The sources do not say.
+    Unknown,
+}
+
+impl Expected {
+    fn fits(&self, shown: &Shown) -> bool {
+        match (self, shown) {
+            (Text(expected), Shown::Text(text)) => text == expected,
+            (OneOf(expected), Shown::Text(text)) => expected.contains(&&**text),
+            (Millis(from, to), Shown::Times(times)) => {
+                times.iter().all(|time| (u128::from(*from)..=u128::from(*to)).contains(&time.as_millis()))
+            }
+            (Unknown, _) => true,
+            _ => false,
+        }
+    }
+}
+
+use Expected::{Millis, OneOf, Text, Unknown};
+use Verdict::{Confirmed, Contradicted, Open};
+
+const CLAIMS: &[Claim] = &[
+    // ---- descriptors
+    Claim {
+        id: "C1",
+        claim: "bcdDevice of the boot ROM is 22.00.",
+        source: "AN3156 §1",
+        verdict: Contradicted(
+            "22.00 in two listings of an F405 and an F407; 21.00 in dfu-util's listing of an early F407",
+            Variant { name: "an early ROM", drive: old_rom, shows: "21.00" },
+        ),
+        expected: Text("22.00"),
+        drive: descriptors,
+        show: evidence::release,
+    },
+    Claim {
+        id: "C2",
+        claim: "wTransferSize is 2048 bytes.",
+        source: "AN3156 §4: at most 2048 bytes",
+        verdict: Confirmed("lsusb of an F407 (td-p/512170), and Bitcraze's dfu-util log"),
+        expected: Text("2048"),
+        drive: descriptors,
+        show: evidence::transfer_size,
+    },
+    Claim {
+        id: "C3",
+        claim: "bcdDFUVersion is 011a, ST's number for DfuSe.",
+        source: "DfuSe 1.1a",
+        verdict: Confirmed("lsusb of an F407 (td-p/512170), and Bitcraze's dfu-util log"),
+        expected: Text("011a"),
+        drive: descriptors,
+        show: evidence::dfu_version,
+    },
+    Claim {
+        id: "C4",
+        claim: "bmAttributes is 0x0b: download, upload, and detach by the device.",
+        source: "DFU 1.1 §4.2.4",
+        verdict: Confirmed("lsusb of an F407 (td-p/512170)"),
+        expected: Text("0x0b"),
+        drive: descriptors,
+        show: evidence::attributes,
+    },
+    Claim {
+        id: "C5",
+        claim: "The names of the four alternate settings describe the memories; only the flash can be erased.",
+        source: "AN2606 table 74",
+        verdict: Contradicted(
+            "the four names in dfu-util's listing of an F405 (ixox, forum t=1144); an early F407 has the letter `g` \
+             for every memory",
+            Variant {
+                name: "an early ROM",
+                drive: old_rom,
+                shows: "`@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg`, \
+                        `@Option Bytes  /0x1FFFC000/01*016 g`, `@OTP Memory /0x1FFF7800/01*512 g,01*016 g`, \
+                        `@Device Feature/0xFFFF0000/01*004 g`",
+            },
+        ),
+        expected: Text(
+            "`@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg`, `@Option Bytes  /0x1FFFC000/01*016 e`, \
+             `@OTP Memory /0x1FFF7800/01*512 e,01*016 e`, `@Device Feature/0xFFFF0000/01*004 e`",
+        ),
+        drive: descriptors,
+        show: evidence::alternate_names,
+    },
+    Claim {
+        id: "C6",
+        claim: "The product string has two spaces.",
+        source: "no document",
+        verdict: Confirmed("lsusb of an F407 (dfu-util's `stm32f4discovery.lsusb`)"),
+        expected: Text("`STM32  BOOTLOADER`, 2 spaces"),
+        drive: descriptors,
+        show: evidence::product,
+    },
+    Claim {
+        id: "C7",
+        claim: "The serial number in DFU mode is computed from the 96-bit unique ID: words 0 and 2 added, then the \
+                upper half of word 1. The firmware reports all 24 digits.",
+        source: "RM0090 §39.1; `usbd_desc.c` of crazyflie-firmware",
+        verdict: Confirmed("206437A1304E in both modes of a pyboard (F405) whose firmware has this formula"),
+        expected: Text("338133873034 is the number computed from 51004F000551343036333233"),
+        drive: both_serials,
+        show: evidence::serials,
+    },
+    Claim {
+        id: "C8",
+        claim: "A read-protected chip reports the serial number FFFFFFFEFFFF, because its ROM cannot read the ID.",
+        source: "the formula of C7, with all bits set",
+        verdict: Open("one CubeProgrammer log shows the number"),
+        expected: Text("FFFFFFFEFFFF"),
+        drive: || protected(false),
+        show: evidence::protected_serial,
+    },
+    // ---- requests
+    Claim {
+        id: "C9",
+        claim: "The boot ROM starts in dfuERROR with errFIRMWARE.",
+        source: "no document",
+        verdict: Contradicted(
+            "five logs of F405 and F407 chips (the first is Bitcraze's); the log of an F469 (modm) starts with dfuIDLE",
+            Variant {
+                name: "starts idle",
+                drive: || opened(Rig::changed("dfu", |drone| drone.traits.starts_idle = true)),
+                shows: "dfuIDLE",
+            },
+        ),
+        expected: Text("dfuERROR with errFIRMWARE"),
+        drive: || opened(Rig::new("dfu")),
+        show: evidence::first_status,
+    },
+    Claim {
+        id: "C10",
+        claim: "CLRSTATUS in dfuERROR leads to dfuIDLE.",
+        source: "DFU 1.1 §6.1.3",
+        verdict: Confirmed("Bitcraze's dfu-util log"),
+        expected: Text("dfuIDLE"),
+        drive: || opened(Rig::new("dfu")),
+        show: evidence::clear_in_error,
+    },
+    Claim {
+        id: "C11",
+        claim: "CLRSTATUS in any other state is refused.",
+        source: "DFU 1.1 annex A",
+        verdict: Confirmed(
+            "CubeProgrammer 2.2 fails on an F405 in an endless loop of refused CLRSTATUS (td-p/315451)",
+        ),
+        expected: Text("stall"),
+        drive: || {
+            rom("dfu", |chip| {
+                chip.status();
+                chip.clear();
+            })
+        },
+        show: evidence::clear_elsewhere,
+    },
+    Claim {
+        id: "C12",
+        claim: "ABORT leads from dfuDNLOAD-IDLE to dfuIDLE.",
+        source: "DFU 1.1 §6.1.4",
+        verdict: Confirmed("dfu-util and Betaflight's configurator send it on F405 boards"),
+        expected: Text("dfuIDLE"),
+        drive: || {
+            rom("dfu", |chip| {
+                chip.point_to(0x0800_4000);
+                chip.abort();
+                chip.status();
+            })
+        },
+        show: evidence::abort,
+    },
+    Claim {
+        id: "C13",
+        claim: "GETSTATE does not start a command that was sent, and ABORT drops that command.",
+        source: "DFU 1.1 §6.1.5",
+        verdict: Open("no log"),
+        expected: Text("dfuDNLOAD-SYNC, not erased after ABORT"),
+        drive: || {
+            rom("dfu", |chip| {
+                chip.download(0, &[0x41, 0x00, 0x40, 0x00, 0x08]);
+                chip.state();
+                chip.abort();
+                chip.read(0x0800_4000, 16);
+            })
+        },
+        show: evidence::get_state,
+    },
+    Claim {
+        id: "C14",
+        claim: "SET_INTERFACE is accepted for the alternate settings 0 to 3.",
+        source: "USB 2.0 §9.4.10",
+        verdict: Contradicted(
+            "dfu-util sends it to every F405; macOS refuses it for some devices (libusb #838, #1011)",
+            Variant {
+                name: "refuses alternate settings",
+                drive: || selects(Rig::changed("dfu", |drone| drone.traits.refuses_alternates = true)),
+                shows: "refused for 1, 2, 3",
+            },
+        ),
+        expected: Text("accepted"),
+        drive: || selects(Rig::new("dfu")),
+        show: evidence::selects,
+    },
+    Claim {
+        id: "C15",
+        claim: "The first GETSTATUS after the command to erase reports dfuDNBUSY and a bwPollTimeout of 100 ms.",
+        source: "AN3156 §5.3",
+        verdict: Open("the log of an F469 (modm)"),
+        expected: Text("dfuDNBUSY, 100 ms"),
+        drive: || rom("dfu", |chip| chip.erase(0x0800_4000)),
+        show: evidence::erase_poll,
+    },
+    Claim {
+        id: "C16",
+        claim: "After a block of data, it is 104 ms.",
+        source: "AN3156 §5.1",
+        verdict: Open("the log of an F469 (modm)"),
+        expected: Text("dfuDNBUSY, 104 ms"),
+        drive: || rom("erased", |chip| chip.write(2, &[0xFF; 64])),
+        show: evidence::write_poll,
+    },
+    Claim {
+        id: "C17",
+        claim: "After Set Address, it is 104 ms, too.",
+        source: "AN3156 §5.2",
+        verdict: Open("the log of an F469 (modm)"),
+        expected: Text("dfuDNBUSY, 104 ms"),
+        drive: || rom("dfu", |chip| chip.point_to(0x0800_4000)),
+        show: evidence::address_poll,
+    },
+    Claim {
+        id: "C18",
+        claim: "A GETSTATUS sent at once, without the requested pause, is answered when the work is done.",
+        source: "RM0090 §3: the ROM cannot be read while the flash is erased or programmed",
+        verdict: Contradicted(
+            "MicroPython's `pydfu.py` relies on it on the F405 since 2016; an STM32L43x refuses the request \
+             (dfu-util ticket 40)",
+            Variant {
+                name: "stalls while busy",
+                drive: || {
+                    let rig = Rig::changed("dfu", |drone| drone.traits.stalls_while_busy = true);
+                    rig.rom().erase(0x0800_4000);
+                    rig.lines()
+                },
+                shows: "stall",
+            },
+        ),
+        expected: Text("dfuDNLOAD-IDLE"),
+        drive: || rom("dfu", |chip| chip.erase(0x0800_4000)),
+        show: evidence::eager_status,
+    },
+    Claim {
+        id: "C19",
+        claim: "UPLOAD in dfuDNLOAD-IDLE is refused.",
+        source: "DFU 1.1 annex A",
+        verdict: Confirmed("an F407 (td-p/512170)"),
+        expected: Text("stall, then dfuERROR with errSTALLEDPKT"),
+        drive: || {
+            rom("dfu", |chip| {
+                chip.point_to(0x0800_4000);
+                chip.upload(2, 64);
+                chip.status();
+            })
+        },
+        show: evidence::upload_after_download,
+    },
+    Claim {
+        id: "C20",
+        claim: "After an UPLOAD of less than 2048 bytes, the state is dfuUPLOAD-IDLE.",
+        source: "AN3156 §4",
+        verdict: Confirmed("Betaflight's configurator checks it after 16 bytes on every F405 board"),
+        expected: Text("dfuUPLOAD-IDLE"),
+        drive: || {
+            rom("dfu", |chip| {
+                chip.upload(2, 16);
+                chip.status();
+            })
+        },
+        show: evidence::short_upload,
+    },
+    Claim {
+        id: "C21",
+        claim: "Set Address refuses the address 0 with errTARGET, after a first answer of dfuDNBUSY.",
+        source: "AN3156 §5.2",
+        verdict: Confirmed("an F407 (td-p/341906)"),
+        expected: Text("dfuDNBUSY, then dfuERROR with errTARGET"),
+        drive: || rom("dfu", |chip| chip.point_to(0)),
+        show: evidence::address_zero,
+    },
+    Claim {
+        id: "C22",
+        claim: "A block of 2048 bytes has the address pointer + (block - 2) × 2048.",
+        source: "AN3156 §5.1",
+        verdict: Confirmed("Betaflight's configurator relies on it on F405 boards"),
+        expected: Text("at pointer + (block - 2) × 2048"),
+        drive: || numbered(&[0x5A; 2048]),
+        show: evidence::full_blocks,
+    },
+    Claim {
+        id: "C23",
+        claim: "For a short last block, the factor is 2048, too, not the length of the block.",
+        source: "AN3156 §5.1, which can be read either way",
+        verdict: Confirmed("Betaflight's configurator relies on it on F405 boards"),
+        expected: Text("at pointer + (block - 2) × 2048"),
+        drive: || numbered(&[0x5A; 12]),
+        show: evidence::short_blocks,
+    },
+    Claim {
+        id: "C24",
+        claim: "A block of 12 bytes is written.",
+        source: "AN3156 §5.1: 2 to 2048 bytes",
+        verdict: Open("the log of an F469 (modm)"),
+        expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
+        drive: || numbered(&[0x5A; 12]),
+        show: evidence::write_of_12,
+    },
+    Claim {
+        id: "C25",
+        claim: "A block of 4 bytes is written.",
+        source: "AN3156 §5.1: 2 to 2048 bytes",
+        verdict: Open("no log has a data block this short"),
+        expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
+        drive: || numbered(&[0x5A; 4]),
+        show: evidence::write_of_4,
+    },
+    Claim {
+        id: "C26",
+        claim: "Programming only clears bits: bytes written twice without an erase are the AND of both.",
+        source: "RM0090 §3",
+        verdict: Open(
+            "a corrupt image after CubeProgrammer wrote to flash that was not blank (Arduino_Tools #98)",
+        ),
+        expected: Text("the AND of both"),
+        drive: || {
+            rom("erased", |chip| {
+                chip.point_to(0x0800_4000);
+                chip.write(2, &[0x0F; 16]);
+                chip.write(2, &[0x3C; 16]);
+                chip.read(0x0800_4000, 16);
+            })
+        },
+        show: evidence::second_write,
+    },
+    // ---- memories
+    Claim {
+        id: "C27",
+        claim: "Writing 03FFFFFF to 0xFFFF0000 selects a programming width of 32 bits, and reads back.",
+        source: "AN2606, \"Bootloader memory management\", table 4",
+        verdict: Open("no other host is known to use it"),
+        expected: Text("accepted, reads back 03ffffff"),
+        drive: || {
+            rom("dfu", |chip| {
+                chip.widen();
+                chip.read(0xFFFF_0000, 4);
+            })
+        },
+        show: evidence::width,
+    },
+    Claim {
+        id: "C28",
+        claim: "The OTP memory, 512 bytes, is readable through alternate setting 2.",
+        source: "AN2606; the name of the alternate setting",
+        verdict: Open("no log of a read; CubeProgrammer lists the memory on an F4"),
+        expected: Text("512 bytes"),
+        drive: || {
+            rom("dfu", |chip| {
+                chip.select(2);
+                chip.read(0x1FFF_7800, 512);
+            })
+        },
+        show: evidence::otp_alternate_2,
+    },
+    Claim {
+        id: "C29",
+        claim: "It is readable through alternate setting 0, too: the pointer belongs to the device.",
+        source: "no document",
+        verdict: Open("follows from C30"),
+        expected: Text("512 bytes"),
+        drive: || rom("dfu", |chip| chip.read(0x1FFF_7800, 512)),
+        show: evidence::otp_alternate_0,
+    },
+    Claim {
+        id: "C30",
+        claim: "The 16 option bytes are readable through alternate setting 0.",
+        source: "no document",
+        verdict: Confirmed("Betaflight's configurator reads them this way on F405 boards"),
+        expected: Text("16 bytes"),
+        drive: || rom("dfu", |chip| chip.read(0x1FFF_C000, 16)),
+        show: evidence::options_alternate_0,
+    },
+    Claim {
+        id: "C31",
+        claim: "Each value in the option bytes is followed by its complement, and all of it is there twice.",
+        source: "RM0090 §3.6.1",
+        verdict: Open("16 bytes of an F413 in comma's panda"),
+        expected: Text("with complements, twice"),
+        drive: || rom("dfu", |chip| chip.read(0x1FFF_C000, 16)),
+        show: evidence::option_bytes,
+    },
+    Claim {
+        id: "C32",
+        claim: "With read protection, Set Address fails with errVENDOR.",
+        source: "AN3156 §4.1",
+        verdict: Contradicted(
+            "Betaflight's configurator expects it on F405 boards; AN3156 §5.2 allows Set Address and refuses the read",
+            Variant {
+                name: "late refusal",
+                drive: || protected(true),
+                shows: "UPLOAD: dfuERROR with errVENDOR",
+            },
+        ),
+        expected: Text("Set Address: dfuERROR with errVENDOR"),
+        drive: || protected(false),
+        show: evidence::protection,
+    },
+    Claim {
+        id: "C33",
+        claim: "A read at 0x1FFF7A10, after the OTP memory, returns no bytes.",
+        source: "no document",
+        verdict: Confirmed("an F40x (td-p/536714)"),
+        expected: Text("0 bytes"),
+        drive: || rom("dfu", |chip| chip.read(0x1FFF_7A10, 12)),
+        show: evidence::after_otp,
+    },
+    Claim {
+        id: "C34",
+        claim: "What a read past the end of flash does is not known. cfdfu sends none.",
+        source: "no document",
+        verdict: Open("crashed another ST ROM (dfu-util mailing list, October 2020)"),
+        expected: Unknown,
+        drive: || {
+            rom("dfu", |chip| {
+                chip.point_to(0x080F_FC00);
+                chip.abort();
+                chip.upload(2, 2048);
+                chip.status();
+            })
+        },
+        show: evidence::past_the_end,
+    },
+    Claim {
+        id: "C35",
+        claim: "The byte at 0x1FFF77DE is the version of the ROM: 0x31, 0x90 or 0x91.",
+        source: "AN2606 tables 3 and 226",
+        verdict: Open("no log"),
+        expected: OneOf(&["0x30", "0x31", "0x90", "0x91"]),
+        drive: || rom("dfu", |chip| chip.read(0x1FFF_77DC, 4)),
+        show: evidence::rom_version,
+    },
+    Claim {
+        id: "C36",
+        claim: "An erase and a write in a write-protected sector report no error and change nothing.",
+        source: "AN3156 §5.1 note 2 and §5.3",
+        verdict: Open("an F401 (tinyuf2 #243)"),
+        expected: Text("no error, unchanged"),
+        drive: || {
+            rom("write-protected", |chip| {
+                chip.read(0x1FFF_C000, 16);
+                chip.read(0x0800_8000, 16);
+                chip.erase(0x0800_8000);
+                chip.point_to(0x0800_8000);
+                chip.write(2, &[0; 16]);
+                chip.read(0x0800_8000, 16);
+            })
+        },
+        show: evidence::write_protection,
+    },
+    // ---- times
+    Claim {
+        id: "C37",
+        claim: "Erasing 16 KiB at 8 bits takes 0.4 s, at most 0.8 s.",
+        source: "DS8626 table 40",
+        verdict: Confirmed("0.364 s, computed from three CubeProgrammer logs of F405 boards"),
+        expected: Millis(200, 800),
+        drive: || erase(0x0800_4000, false),
+        show: evidence::erases::<16, false>,
+    },
+    Claim {
+        id: "C38",
+        claim: "Erasing 64 KiB at 8 bits takes 1.2 s, at most 2.4 s.",
+        source: "DS8626 table 40",
+        verdict: Confirmed("1.13 s, computed from the same logs"),
+        expected: Millis(600, 2400),
+        drive: || erase(0x0801_0000, false),
+        show: evidence::erases::<64, false>,
+    },
+    Claim {
+        id: "C39",
+        claim: "Erasing 128 KiB at 8 bits takes 2 s, at most 4 s.",
+        source: "DS8626 table 40",
+        verdict: Open("a CubeProgrammer log of an F412, in whole seconds, fits"),
+        expected: Millis(1000, 4000),
+        drive: || erase(0x0802_0000, false),
+        show: evidence::erases::<128, false>,
+    },
+    Claim {
+        id: "C40",
+        claim: "Erasing 16 KiB at 32 bits takes 0.25 s, at most 0.5 s.",
+        source: "DS8626 table 40",
+        verdict: Open("no log"),
+        expected: Millis(100, 500),
+        drive: || erase(0x0800_4000, true),
+        show: evidence::erases::<16, true>,
+    },
+    Claim {
+        id: "C41",
+        claim: "Erasing 64 KiB at 32 bits takes 0.55 s, at most 1.1 s.",
+        source: "DS8626 table 40",
+        verdict: Open("no log"),
+        expected: Millis(200, 1100),
+        drive: || erase(0x0801_0000, true),
+        show: evidence::erases::<64, true>,
+    },
+    Claim {
+        id: "C42",
+        claim: "Erasing 128 KiB at 32 bits takes 1 s, at most 2 s.",
+        source: "DS8626 table 40",
+        verdict: Open("no log"),
+        expected: Millis(400, 2000),
+        drive: || erase(0x0802_0000, true),
+        show: evidence::erases::<128, true>,
+    },
+    Claim {
+        id: "C43",
+        claim: "A block of 2048 bytes at 8 bits takes 33 ms of programming and about 5 ms on the wire.",
+        source: "DS8626 table 40: 16 µs for each byte",
+        verdict: Confirmed("37.7 ms, computed from three CubeProgrammer logs of F405 boards"),
+        expected: Millis(34, 45),
+        drive: || block(Rig::new("erased"), false),
+        show: evidence::blocks::<false>,
+    },
+    Claim {
+        id: "C44",
+        claim: "At 32 bits, it takes 8 ms of programming and about 5 ms on the wire.",
+        source: "DS8626 table 40: 16 µs for each word",
+        verdict: Open("no log; an F745 writes 1832 bytes in 12 ms (fwupd #1944)"),
+        expected: Millis(9, 22),
+        drive: || block(Rig::new("erased"), true),
+        show: evidence::blocks::<true>,
+    },
+    Claim {
+        id: "C45",
+        claim: "Reading a block of 2048 bytes takes about 4 ms.",
+        source: "USB 2.0 §5.5: at least 1.8 ms",
+        verdict: Confirmed("3.72 ms, computed from a CubeProgrammer log of an F405"),
+        expected: Millis(1, 6),
+        drive: || rom("dfu", |chip| chip.upload(2, 2048)),
+        show: evidence::reads,
+    },
+    // ---- entering and leaving DFU mode
+    Claim {
+        id: "C46",
+        claim: "The firmware resets before it answers the request to enter DFU mode, so the request fails.",
+        source: "`usb.c` of crazyflie-firmware",
+        verdict: Confirmed("Bitcraze's `usb-bootloader.py` ignores the error"),
+        expected: OneOf(&["disconnected", "io", "timeout", "stall", "not found"]),
+        drive: || entry(Rig::new("healthy")),
+        show: evidence::entry_answer,
+    },
+    Claim {
+        id: "C47",
+        claim: "The boot ROM is on USB less than 10 s after the request.",
+        source: "AN2606 tables 227 and 229: 85 ms and 270 ms",
+        verdict: Contradicted(
+            "Bitcraze's script had to wait longer than 0.5 s; a virtual machine may need 20 s",
+            Variant { name: "`--demo=late`", drive: || entry(Rig::new("late")), shows: "15.80 s" },
+        ),
+        expected: Millis(300, 10_000),
+        drive: || entry(Rig::new("healthy")),
+        show: evidence::entry_time,
+    },
+    Claim {
+        id: "C48",
+        claim: "One request is enough.",
+        source: "`usb-bootloader.py` of crazyflie-firmware",
+        verdict: Contradicted(
+            "5 of 12 requests succeed on another F405 board with a clock of 12 MHz (CircuitPython PR 11270)",
+            Variant { name: "`--demo=missed`", drive: missed, shows: "5 requests" },
+        ),
+        expected: Text("1 request"),
+        drive: || entry(Rig::new("healthy")),
+        show: evidence::entry_requests,
+    },
+    Claim {
+        id: "C49",
+        claim: "The drone is on the same port in both modes, with a new device address.",
+        source: "USB 2.0 §9.1.2",
+        verdict: Open("no log"),
+        expected: Text("same port, new address"),
+        drive: || entry(Rig::new("healthy")),
+        show: evidence::entry_place,
+    },
+    Claim {
+        id: "C50",
+        claim: "Firmware from before 2022.03 acknowledges the request and keeps running.",
+        source: "crazyflie-firmware PR 1040",
+        verdict: Open("no log"),
+        expected: Text("acknowledged, no DFU mode"),
+        drive: || entry(Rig::new("old")),
+        show: evidence::ignored_entry,
+    },
+    Claim {
+        id: "C51",
+        claim: "The last GETSTATUS of a request to leave is answered with dfuMANIFEST.",
+        source: "AN3156 §5.5",
+        verdict: Contradicted(
+            "Bitcraze's dfu-util log; many guides tell the reader to ignore a failed GETSTATUS here",
+            Variant {
+                name: "leaves without an answer",
+                drive: || {
+                    let rig = Rig::changed("dfu", |drone| drone.traits.answers_leave = false);
+                    rig.rom().leave(0x0800_4000);
+                    rig.lines()
+                },
+                shows: "disconnected",
+            },
+        ),
+        expected: Text("dfuMANIFEST"),
+        drive: || rom("dfu", |chip| chip.leave(0x0800_4000)),
+        show: evidence::leave_answer,
+    },
+    Claim {
+        id: "C52",
+        claim: "Leaving for 0x08004000 starts the firmware.",
+        source: "Bitcraze's `dfu.md`; AN2606 table 76 for ROM 9.1",
+        verdict: Contradicted(
+            "one of two F407 of the same part number stays dark (rusefi #4847); ROM 3.x and 9.0 leave the CCM \
+             switched off (AN2606 tables 74 and 76)",
+            Variant {
+                name: "`--demo=dark`, ROM 3.1",
+                drive: || entered(Rig::new("dark"), 0x0800_4000),
+                shows: "nothing on USB",
+            },
+        ),
+        expected: Text("0483:5740"),
+        drive: || entered(Rig::new("healthy"), 0x0800_4000),
+        show: started,
+    },
+    Claim {
+        id: "C53",
+        claim: "The firmware is on USB less than 10 s after leaving.",
+        source: "no document",
+        verdict: Open("no log"),
+        expected: Millis(100, 10_000),
+        drive: || entered(Rig::new("healthy"), 0x0800_4000),
+        show: evidence::start_time,
+    },
+    Claim {
+        id: "C54",
+        claim: "Leaving for a blank address resets the chip, and the firmware starts with every ROM version.",
+        source: "AN2662, p. 80",
+        verdict: Open("an F072 (td-p/446385)"),
+        expected: Text("0483:5740"),
+        drive: || entered(Rig::new("dark"), 0x080F_0000),
+        show: evidence::reset::<false>,
+    },
+    Claim {
+        id: "C55",
+        claim: "After DFU mode was entered by hand, every reset ends in the boot ROM until the power is cut.",
+        source: "`bootpin.c` of crazyflie2-stm-bootloader",
+        verdict: Open("Bitcraze's `dfu.md`: \"the only way to reset it is to disconnect the power\""),
+        expected: Text("0483:df11"),
+        drive: || {
+            let rig = Rig::new("dfu");
+            rig.rom().leave(0x080F_0000);
+            rig.watch(Duration::from_secs(12));
+            rig.lines()
+        },
+        show: evidence::reset::<true>,
+    },
+    Claim {
+        id: "C56",
+        claim: "The bootloader starts no firmware whose first word is erased.",
+        source: "`main.c` of crazyflie2-stm-bootloader",
+        verdict: Open("no log"),
+        expected: Text("nothing on USB"),
+        drive: || {
+            let rig = Rig::new("healthy");
+            rig.request_dfu();
+            let mut chip = rig.rom();
+            chip.erase(0x0800_4000);
+            chip.leave(0x080F_0000);
+            rig.watch(Duration::from_secs(12));
+            rig.lines()
+        },
+        show: evidence::reset_without_first_word,
+    },
+];
+
+// ---- what the simulated drone is asked to do
+
+/// Sends requests to a drone in DFU mode, in dfuIDLE.
+fn rom(scenario: &str, requests: impl FnOnce(&mut Chip)) -> Vec<Line> {
+    let rig = Rig::new(scenario);
+    requests(&mut rig.rom());
+    rig.lines()
+}
+
+fn descriptors_of(rig: &Rig) -> Vec<Line> {
+    rig.open(ROM_DFU).descriptors(&[1, 2, 3, 4, 5, 6, 7]);
+    rig.lines()
+}
+
+fn descriptors() -> Vec<Line> {
+    descriptors_of(&Rig::new("dfu"))
+}
+
+fn old_rom() -> Vec<Line> {
+    descriptors_of(&Rig::changed("dfu", |drone| drone.traits.face = Some(&OLD_ROM)))
+}
+
+fn both_serials() -> Vec<Line> {
+    let rig = Rig::new("healthy");
+    rig.open(CRAZYFLIE).descriptors(&[3]);
+    rig.request_dfu();
+    rig.open(ROM_DFU).descriptors(&[3]);
+    rig.lines()
+}
+
+/// Reads from a read-protected chip.
+fn protected(late: bool) -> Vec<Line> {
+    let rig = Rig::changed("read-protected", |drone| drone.traits.late_refusal = late);
+    rig.open(ROM_DFU).descriptors(&[3]);
+    let mut chip = rig.rom();
+    chip.point_to(0x0800_4000);
+    if late {
+        chip.abort();
+        chip.upload(2, 64);
+        chip.status();
+    }
+    rig.lines()
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+fn opened(rig: Rig) -> Vec<Line> {
+    let mut chip = rig.open(ROM_DFU);
+    chip.status();
+    chip.clear();
+    chip.status();
+    rig.lines()
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+fn selects(rig: Rig) -> Vec<Line> {
+    let mut chip = rig.rom();
+    (0..4).for_each(|alternate| chip.select(alternate));
+    rig.lines()
+}
+
+/// Writes this block as block 3 to blank flash, and reads it as block 2.
+fn numbered(data: &[u8]) -> Vec<Line> {
+    rom("erased", |chip| {
+        chip.point_to(0x0801_0000);
+        chip.write(3, data);
+        chip.read(0x0801_0800, data.len());
+    })
+}
+
+fn erase(address: u32, wide: bool) -> Vec<Line> {
+    rom("dfu", |chip| {
+        if wide {
+            chip.widen();
+        }
+        chip.erase(address);
+    })
+}
+
+/// Writes a full block to blank flash.
+#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+fn block(rig: Rig, wide: bool) -> Vec<Line> {
+    let mut chip = rig.rom();
+    if wide {
+        chip.widen();
+    }
+    chip.point_to(0x0801_0000);
+    chip.write(2, &[0x5A; 2048]);
+    rig.lines()
+}
+
+/// Sends one request to enter DFU mode.
+#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+fn entry(rig: Rig) -> Vec<Line> {
+    rig.request_dfu();
+    rig.wait_for(ROM_DFU, Duration::from_secs(20));
+    rig.lines()
+}
+
+/// Sends requests until the drone is in DFU mode.
+fn missed() -> Vec<Line> {
+    let rig = Rig::new("missed");
+    for _ in 0..8 {
+        rig.request_dfu();
+        if rig.wait_for(ROM_DFU, Duration::from_secs(2)).is_some() {
+            break;
+        }
+    }
+    rig.lines()
+}
+
+/// Enters DFU mode by a request, reads the version of the ROM, and leaves for this address.
+#[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
+fn entered(rig: Rig, address: u32) -> Vec<Line> {
+    rig.request_dfu();
+    let mut chip = rig.rom();
+    chip.read(0x1FFF_77DC, 4);
+    chip.leave(address);
+    rig.watch(Duration::from_secs(12));
+    rig.lines()
+}
+
+fn started(lines: &[Line]) -> Option<Shown> {
+    evidence::start::<0x91>(lines).or_else(|| evidence::start::<0x31>(lines))
+}
+
+// ---- the document
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
+}
+
+/// The recordings of real chips: their paths below `tests/recordings`, and their lines. A recording of the simulator
+/// is no evidence.
+fn recordings() -> Vec<(String, Vec<Line>)> {
+    let mut files = Vec::new();
+    for folder in ["", "published/"] {
+        let entries = fs::read_dir(root().join("tests/recordings").join(folder)).into_iter().flatten();
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                let name = format!("{folder}{}", path.file_name().unwrap().to_str().unwrap());
+                let lines = recording::parse(&fs::read_to_string(&path).unwrap());
+                files.push((name, lines.unwrap_or_else(|error| panic!("{}: {error}", path.display()))));
+            }
+        }
+    }
+    files.retain(|(_, lines)| is_real(lines));
+    files.sort_by(|(one, _), (other, _)| one.cmp(other));
+    files
+}
+
+fn is_real(lines: &[Line]) -> bool {
+    matches!(lines.first().map(|line| &line.what), Some(Recorded::Start(header)) if header.scenario.is_none())
+}
+
+fn shown_by(claim: &Claim, drive: fn() -> Vec<Line>) -> Shown {
+    (claim.show)(&drive()).unwrap_or_else(|| panic!("{}: the simulator does not show it", claim.id))
+}
+
+/// What the recordings show, one value after the other, each with its files.
+fn recorded(claim: &Claim, recordings: &[(String, Vec<Line>)]) -> String {
+    const FILES_MAX: usize = 3;
+    let mut values: Vec<(String, Vec<&str>)> = Vec::new();
+    for (name, lines) in recordings {
+        let Some(shown) = (claim.show)(lines) else { continue };
+        let differs = if claim.expected.fits(&shown) { "" } else { " (**differs**)" };
+        let value = format!("{shown}{differs}");
+        match values.iter_mut().find(|(known, _)| *known == value) {
+            Some((_, files)) => files.push(name),
+            None => values.push((value, vec![name])),
+        }
+    }
+    let row = |(value, files): &(String, Vec<&str>)| {
+        let link = |name: &&str| format!("[{name}](../tests/recordings/{name})");
+        let links: Vec<String> = files.iter().take(FILES_MAX).map(link).collect();
+        let more = files.len().saturating_sub(FILES_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}: {value}", links.join(", "))
+    };
+    let rows: Vec<String> = values.iter().map(row).collect();
+    if rows.is_empty() { "none yet".to_owned() } else { rows.join("; ") }
+}
+
+fn table(claims: &[Claim], recordings: &[(String, Vec<Line>)]) -> String {
+    let mut table =
+        String::from("| | claim | source | evidence | simulated | recorded |\n|---|---|---|---|---|---|\n");
+    for claim in claims {
+        let simulated = shown_by(claim, claim.drive);
+        let (evidence, variant) = match &claim.verdict {
+            Confirmed(why) => (format!("**confirmed**: {why}"), String::new()),
+            Open(why) => (format!("**open**: {why}"), String::new()),
+            Contradicted(why, variant) => {
+                let shown = shown_by(claim, variant.drive);
+                (format!("**contradicted elsewhere**: {why}"), format!("; {}: {shown}", variant.name))
+            }
+        };
+        let recorded = recorded(claim, recordings);
+        let Claim { id, claim, source, .. } = claim;
+        writeln!(table, "| {id} | {claim} | {source} | {evidence} | {simulated}{variant} | {recorded} |")
+            .unwrap();
+    }
+    table
+}
+
+fn introduction() -> String {
+    let count = |is_one: fn(&Verdict) -> bool| CLAIMS.iter().filter(|claim| is_one(&claim.verdict)).count();
+    let confirmed = count(|verdict| matches!(verdict, Confirmed(_)));
+    let open = count(|verdict| matches!(verdict, Open(_)));
+    let contradicted = count(|verdict| matches!(verdict, Contradicted(..)));
+    format!(
+        "\
+# What cfdfu assumes about the hardware
+
+cfdfu was developed without a drone. This table lists what its code assumes about the boot ROM of the STM32F405 and
+about the Crazyflie, and where each assumption comes from. Of the {} claims, {confirmed} are confirmed, {open} are open,
+and {contradicted} are contradicted by another board, chip or host.
+
+- **evidence**: what others have published. *Confirmed*: a log or a listing of an STM32F405 or F407 shows it, or a
+  program in use relies on it there. *Open*: only a document says so, or only a related chip shows it, or nothing is
+  known. *Contradicted elsewhere*: another board, chip or host does otherwise; cfdfu must work either way, so the
+  simulator has a variant that does the same.
+- **simulated**: what the simulator does, measured by a test that sends it these requests. Every value in this column
+  is the simulator's, not a drone's. After the semicolon: what its variant does.
+- **recorded**: what a recording of a real chip shows. Files in `published` were written by hand from published logs.
+
+You can change the last column: follow [real-drone.md](real-drone.md), run `cfdfu qualify` with your drone, and attach
+the report and the recording to an issue. A value that does not fit the claim is marked as such, and then the claim, the
+simulator, and perhaps cfdfu have to change.
+
+`UPDATE=1 cargo test --test it hardware` writes this file from [tests/it/hardware.rs](../tests/it/hardware.rs). AN3156,
+AN2606 and AN2662 are application notes by ST, DS8626 is the data sheet and RM0090 the reference manual of the chip, and
+DFU 1.1 and USB 2.0 are the standards. \"td-p/N\" is thread N of community.st.com.
+
+",
+        CLAIMS.len()
+    )
+}
+
+#[test]
+fn the_documentation_lists_every_claim_about_the_hardware() {
+    let path = root().join("docs/hardware.md");
+    let text = introduction() + &table(CLAIMS, &recordings());
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, text).unwrap();
+        return;
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == text, "docs/hardware.md is out of date: run UPDATE=1 cargo test --test it hardware");
+}
+
+#[test]
+fn the_prose_above_the_claims_fits_into_120_columns() {
+    for line in introduction().lines() {
+        assert!(line.chars().count() <= 120, "{line}");
+    }
+}
+
+#[test]
+fn the_claims_are_numbered_without_a_gap() {
+    for (n, claim) in CLAIMS.iter().enumerate() {
+        assert_eq!(claim.id, format!("C{}", n + 1));
+        assert!(claim.claim.ends_with('.'), "{}", claim.id);
+    }
+}
+
+#[test]
+fn the_simulator_behaves_as_each_claim_says() {
+    for claim in CLAIMS {
+        let shown = shown_by(claim, claim.drive);
+        assert!(claim.expected.fits(&shown), "{}: {shown}", claim.id);
+    }
+}
+
+/// A claim that others contradict may be wrong for the next drone, too, so cfdfu is tested with both behaviours.
+#[test]
+fn each_contradicted_claim_has_a_variant_of_the_simulator() {
+    for claim in CLAIMS {
+        if let Contradicted(_, variant) = &claim.verdict {
+            let shown = shown_by(claim, variant.drive);
+            assert_eq!(shown.to_string(), variant.shows, "{}: {}", claim.id, variant.name);
+            assert!(!claim.expected.fits(&shown), "{}: the variant is as the claim says", claim.id);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Sends single requests to a simulated drone and records them, so that a figure of the simulator is taken from the
+//! same kind of file as a figure of a real chip.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cfdfu::clock::{Clock, FastClock};
+use cfdfu::recording::recorder::{RecordedBus, RecordedClock, Recorder};
+use cfdfu::recording::{Header, Line, VERSION};
+use cfdfu::sim::SimBus;
+use cfdfu::sim::drone::SimDrone;
+use cfdfu::sim::scenario::Scenario;
+use cfdfu::usb::{Bus, CRAZYFLIE, Found, Id, ROM_DFU, Setup, Transport};
+
+/// How often the list of devices is read.
+const INTERVAL: Duration = Duration::from_millis(10);
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The first drone of a scenario, on a recorded bus.
+pub struct Rig {
+    bus: RecordedBus<SimBus>,
+    clock: RecordedClock,
+    lines: Arc<Mutex<Vec<Line>>>,
+    /// The device that was found last.
+    last: Mutex<Option<Found>>,
+}
+
+impl Rig {
+    pub fn new(scenario: &str) -> Rig {
+        Rig::changed(scenario, |_| {})
+    }
+
+    /// Changes the drone before its boot ROM starts. A running drone keeps running.
+    pub fn changed(scenario: &str, change: impl FnOnce(&mut SimDrone)) -> Rig {
+        let clock = Arc::new(FastClock::new());
+        let sim = Scenario::by_name(scenario).unwrap().bus(clock.clone());
+        sim.with(0, |drone, now| {
+            change(drone);
+            if drone.identity().is_some_and(|(id, _)| id != (CRAZYFLIE.vendor, CRAZYFLIE.product)) {
+                // The ROM reads its traits when it starts.
+                drone.cut_power(now);
+                drone.power_on_by_hand(now);
+            }
+        });
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
+        let header = Header {
+            recording: VERSION,
+            program: "tests".to_owned(),
+            system: "none".to_owned(),
+            scenario: Some(scenario.to_owned()),
+            redacted: false,
+        };
+        let sink = Box::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line));
+        let recorder = Recorder::start(clock.clone(), header, sink);
+        let bus = RecordedBus::new(sim, Arc::clone(&recorder));
+        Rig { bus, clock: RecordedClock::new(clock, recorder), lines, last: Mutex::default() }
+    }
+
+    /// Everything that was recorded. The recorder reports a wait with the request that follows it, so one more request
+    /// ends the recording.
+    pub fn lines(&self) -> Vec<Line> {
+        if let Some(found) = &*self.last.lock().unwrap() {
+            self.bus.open(found).ok();
+        }
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Reads the list of devices until it contains this one, and returns it.
+    pub fn wait_for(&self, id: Id, limit: Duration) -> Option<Found> {
+        let end = self.clock.now() + limit;
+        loop {
+            let found = self.bus.list().unwrap().into_iter().find(|found| found.id == id);
+            if found.is_some() {
+                self.last.lock().unwrap().clone_from(&found);
+            }
+            if found.is_some() || self.clock.now() >= end {
+                return found;
+            }
+            self.clock.sleep(INTERVAL);
+        }
+    }
+
+    /// Reads the list of devices for this long.
+    pub fn watch(&self, time: Duration) {
+        self.wait_for(Id { vendor: 0, product: 0 }, time);
+    }
+
+    pub fn open(&self, id: Id) -> Chip {
+        let found = self.wait_for(id, LIMIT).unwrap();
+        Chip { transport: self.bus.open(&found).unwrap() }
+    }
+
+    /// Opens the boot ROM and clears its first status.
+    pub fn rom(&self) -> Chip {
+        let mut chip = self.open(ROM_DFU);
+        chip.status();
+        chip.clear();
+        chip
+    }
+
+    /// Sends the running drone the request to enter DFU mode.
+    pub fn request_dfu(&self) {
+        let setup = Setup { request_type: 0x40, request: 1, value: 1, index: 2 };
+        self.open(CRAZYFLIE).out(setup, &[]);
+    }
+}
+
+/// An open device. A failed request is part of the recording, so the methods return no error.
+pub struct Chip {
+    transport: Box<dyn Transport>,
+}
+
+impl Chip {
+    fn out(&mut self, setup: Setup, data: &[u8]) {
+        self.transport.control_out(setup, data, LIMIT).ok();
+    }
+
+    fn input(&mut self, request_type: u8, request: u8, value: u16, index: u16, len: usize) {
+        let setup = Setup { request_type, request, value, index };
+        self.transport.control_in(setup, &mut vec![0; len], LIMIT).ok();
+    }
+
+    fn class_out(&mut self, request: u8, value: u16, data: &[u8]) {
+        self.out(Setup { request_type: 0x21, request, value, index: 0 }, data);
+    }
+
+    /// Reads the descriptors: device, configuration, and the strings with these numbers.
+    pub fn descriptors(&mut self, strings: &[u8]) {
+        self.input(0x80, 6, 0x0100, 0, 18);
+        self.input(0x80, 6, 0x0200, 0, 255);
+        for &string in strings {
+            self.input(0x80, 6, 0x0300 | u16::from(string), 0x0409, 255);
+        }
+    }
+
+    pub fn select(&mut self, alternate: u8) {
+        self.transport.select(0, alternate).ok();
+    }
+
+    pub fn status(&mut self) {
+        self.input(0xA1, 3, 0, 0, 6);
+    }
+
+    pub fn state(&mut self) {
+        self.input(0xA1, 5, 0, 0, 1);
+    }
+
+    pub fn clear(&mut self) {
+        self.class_out(4, 0, &[]);
+    }
+
+    pub fn abort(&mut self) {
+        self.class_out(6, 0, &[]);
+    }
+
+    /// DNLOAD, without the GETSTATUS that starts it.
+    pub fn download(&mut self, block: u16, data: &[u8]) {
+        self.class_out(1, block, data);
+    }
+
+    /// DNLOAD, and two GETSTATUS requests without a pause.
+    pub fn write(&mut self, block: u16, data: &[u8]) {
+        self.download(block, data);
+        self.status();
+        self.status();
+    }
+
+    fn command(&mut self, code: u8, address: u32) {
+        self.write(0, &[&[code][..], &address.to_le_bytes()].concat());
+    }
+
+    pub fn point_to(&mut self, address: u32) {
+        self.command(0x21, address);
+    }
+
+    pub fn erase(&mut self, address: u32) {
+        self.command(0x41, address);
+    }
+
+    /// Selects a programming width of 32 bits.
+    pub fn widen(&mut self) {
+        self.point_to(0xFFFF_0000);
+        self.write(2, &[3, 0xFF, 0xFF, 0xFF]);
+    }
+
+    pub fn upload(&mut self, block: u16, len: usize) {
+        self.input(0xA1, 2, block, 0, len);
+    }
+
+    /// Reads bytes from an address. The state must be dfuIDLE or dfuDNLOAD-IDLE.
+    pub fn read(&mut self, address: u32, len: usize) {
+        self.point_to(address);
+        self.abort();
+        self.upload(2, len);
+        self.abort();
+    }
+
+    /// Leaves DFU mode for the program at this address.
+    pub fn leave(&mut self, address: u32) {
+        self.point_to(address);
+        self.download(2, &[]);
+        self.status();
+    }
+}
