@@ -16,7 +16,7 @@ use cfdfu::dfu::{DfuError, Status};
 use cfdfu::flash::{Address, FIRMWARE_BASE};
 use cfdfu::job::{Boot, DroneState, Event, FailureKind, Job, Leave, Level, Outcome, Selector};
 use cfdfu::sim::SimBus;
-use cfdfu::sim::descriptors::ROM;
+use cfdfu::sim::descriptors::{OLD_ROM, ROM};
 use cfdfu::sim::drone::{SimDrone, SimFault};
 use cfdfu::sim::nor::{Nor, Pace, ProgramWidth};
 use cfdfu::sim::rom::Switch;
@@ -135,6 +135,17 @@ fn r5_the_option_bytes_of_an_old_rom_are_not_mistaken_for_its_flash() {
     device.alternates.remove(0);
     device.unnamed.push(0);
     assert_eq!(device.flash(), None);
+}
+
+/// The ROM of R5, and that of an F469, which starts in dfuIDLE (modm's log).
+#[test]
+fn r5_an_early_rom_and_one_that_starts_idle_are_flashed() {
+    let early = changed("dfu", |drone| drone.traits.face = Some(&OLD_ROM));
+    let idle = changed("dfu", |drone| drone.traits.starts_idle = true);
+    for world in [early, idle] {
+        assert_eq!(flash(&world).report.outcome, Outcome::Flashed);
+        assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
+    }
 }
 
 /// R6, Betaflight's configurator: with read protection, Set Address fails with status 0x0B in dfuERROR.
