@@ -3,7 +3,7 @@
 //! writes it.
 //!
 //! Every value comes from a recording. For the simulator, [`rig`] sends single requests to a simulated drone and records
-//! them; for real chips, the files in `tests/recordings` are read. [`evidence`] extracts the value from both.
+//! them; for real chips, the files in `tests/recordings` are read. [`evidence`] extracts the values from both.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -23,7 +23,7 @@ use rig::{Chip, Rig};
 /// A claim about the chip or the board.
 struct Claim {
     id: &'static str,
-    claim: &'static str,
+    text: &'static str,
     source: &'static str,
     verdict: Verdict,
     /// What the source leads us to expect.
@@ -81,7 +81,7 @@ const CLAIMS: &[Claim] = &[
     // ---- descriptors
     Claim {
         id: "C1",
-        claim: "bcdDevice of the boot ROM is 22.00.",
+        text: "bcdDevice of the boot ROM is 22.00.",
         source: "AN3156 §1",
         verdict: Contradicted(
             "22.00 in two listings of an F405 and an F407; 21.00 in dfu-util's listing of an early F407",
@@ -93,7 +93,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C2",
-        claim: "wTransferSize is 2048 bytes.",
+        text: "wTransferSize is 2048 bytes.",
         source: "AN3156 §4: at most 2048 bytes",
         verdict: Confirmed("lsusb of an F407 (td-p/512170), and Bitcraze's dfu-util log"),
         expected: Text("2048"),
@@ -102,7 +102,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C3",
-        claim: "bcdDFUVersion is 011a, ST's number for DfuSe.",
+        text: "bcdDFUVersion is 011a, ST's number for DfuSe.",
         source: "DfuSe 1.1a",
         verdict: Confirmed("lsusb of an F407 (td-p/512170), and Bitcraze's dfu-util log"),
         expected: Text("011a"),
@@ -111,7 +111,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C4",
-        claim: "bmAttributes is 0x0b: download, upload, and detach by the device.",
+        text: "bmAttributes is 0x0b: download, upload, and detach by the device.",
         source: "DFU 1.1 §4.2.4",
         verdict: Confirmed("lsusb of an F407 (td-p/512170)"),
         expected: Text("0x0b"),
@@ -120,7 +120,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C5",
-        claim: "The names of the four alternate settings describe the memories; only the flash can be erased.",
+        text: "The names of the four alternate settings describe the memories; only the flash can be erased.",
         source: "AN2606 table 74",
         verdict: Contradicted(
             "the four names in dfu-util's listing of an F405 (ixox, forum t=1144); an early F407 has the letter `g` \
@@ -142,7 +142,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C6",
-        claim: "The product string has two spaces.",
+        text: "The product string has two spaces.",
         source: "no document",
         verdict: Confirmed("lsusb of an F407 (dfu-util's `stm32f4discovery.lsusb`)"),
         expected: Text("`STM32  BOOTLOADER`, 2 spaces"),
@@ -151,7 +151,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C7",
-        claim: "The serial number in DFU mode is computed from the 96-bit unique ID: words 0 and 2 added, then the \
+        text: "The serial number in DFU mode is computed from the 96-bit unique ID: words 0 and 2 added, then the \
                 upper half of word 1. The firmware reports all 24 digits.",
         source: "RM0090 §39.1; `usbd_desc.c` of crazyflie-firmware",
         verdict: Confirmed("206437A1304E in both modes of a pyboard (F405) whose firmware has this formula"),
@@ -161,7 +161,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C8",
-        claim: "A read-protected chip reports the serial number FFFFFFFEFFFF, because its ROM cannot read the ID.",
+        text: "A read-protected chip reports the serial number FFFFFFFEFFFF, because its ROM cannot read the ID.",
         source: "the formula of C7, with all bits set",
         verdict: Open("one CubeProgrammer log shows the number"),
         expected: Text("FFFFFFFEFFFF"),
@@ -171,7 +171,7 @@ const CLAIMS: &[Claim] = &[
     // ---- requests
     Claim {
         id: "C9",
-        claim: "The boot ROM starts in dfuERROR with errFIRMWARE.",
+        text: "The boot ROM starts in dfuERROR with errFIRMWARE.",
         source: "no document",
         verdict: Contradicted(
             "five logs of F405 and F407 chips (the first is Bitcraze's); the log of an F469 (modm) starts with dfuIDLE",
@@ -187,7 +187,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C10",
-        claim: "CLRSTATUS in dfuERROR leads to dfuIDLE.",
+        text: "CLRSTATUS in dfuERROR leads to dfuIDLE.",
         source: "DFU 1.1 §6.1.3",
         verdict: Confirmed("Bitcraze's dfu-util log"),
         expected: Text("dfuIDLE"),
@@ -196,7 +196,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C11",
-        claim: "CLRSTATUS in any other state is refused.",
+        text: "CLRSTATUS in any other state is refused.",
         source: "DFU 1.1 annex A",
         verdict: Confirmed(
             "CubeProgrammer 2.2 fails on an F405 in an endless loop of refused CLRSTATUS (td-p/315451)",
@@ -212,7 +212,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C12",
-        claim: "ABORT leads from dfuDNLOAD-IDLE to dfuIDLE.",
+        text: "ABORT leads from dfuDNLOAD-IDLE to dfuIDLE.",
         source: "DFU 1.1 §6.1.4",
         verdict: Confirmed("dfu-util and Betaflight's configurator send it on F405 boards"),
         expected: Text("dfuIDLE"),
@@ -227,7 +227,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C13",
-        claim: "GETSTATE does not start a command that was sent, and ABORT drops that command.",
+        text: "GETSTATE does not start a command that was sent, and ABORT drops that command.",
         source: "DFU 1.1 §6.1.5",
         verdict: Open("no log"),
         expected: Text("dfuDNLOAD-SYNC, not erased after ABORT"),
@@ -243,7 +243,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C14",
-        claim: "SET_INTERFACE is accepted for the alternate settings 0 to 3.",
+        text: "SET_INTERFACE is accepted for the alternate settings 0 to 3.",
         source: "USB 2.0 §9.4.10",
         verdict: Contradicted(
             "dfu-util sends it to every F405; macOS refuses it for some devices (libusb #838, #1011)",
@@ -259,7 +259,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C15",
-        claim: "The first GETSTATUS after the command to erase reports dfuDNBUSY and a bwPollTimeout of 100 ms.",
+        text: "The first GETSTATUS after the command to erase reports dfuDNBUSY and a bwPollTimeout of 100 ms.",
         source: "AN3156 §5.3",
         verdict: Open("the log of an F469 (modm)"),
         expected: Text("dfuDNBUSY, 100 ms"),
@@ -268,7 +268,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C16",
-        claim: "After a block of data, it is 104 ms.",
+        text: "After a block of data, the bwPollTimeout is 104 ms.",
         source: "AN3156 §5.1",
         verdict: Open("the log of an F469 (modm)"),
         expected: Text("dfuDNBUSY, 104 ms"),
@@ -277,7 +277,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C17",
-        claim: "After Set Address, it is 104 ms, too.",
+        text: "After Set Address, the bwPollTimeout is 104 ms, too.",
         source: "AN3156 §5.2",
         verdict: Open("the log of an F469 (modm)"),
         expected: Text("dfuDNBUSY, 104 ms"),
@@ -286,7 +286,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C18",
-        claim: "A GETSTATUS sent at once, without the requested pause, is answered when the work is done.",
+        text: "A GETSTATUS sent at once, without the requested pause, is answered when the work is done.",
         source: "RM0090 §3: the ROM cannot be read while the flash is erased or programmed",
         verdict: Contradicted(
             "MicroPython's `pydfu.py` relies on it on the F405 since 2016; an STM32L43x refuses the request \
@@ -307,7 +307,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C19",
-        claim: "UPLOAD in dfuDNLOAD-IDLE is refused.",
+        text: "UPLOAD in dfuDNLOAD-IDLE is refused.",
         source: "DFU 1.1 annex A",
         verdict: Confirmed("an F407 (td-p/512170)"),
         expected: Text("stall, then dfuERROR with errSTALLEDPKT"),
@@ -322,7 +322,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C20",
-        claim: "After an UPLOAD of less than 2048 bytes, the state is dfuUPLOAD-IDLE.",
+        text: "After an UPLOAD of less than 2048 bytes, the state is dfuUPLOAD-IDLE.",
         source: "AN3156 §4",
         verdict: Confirmed("Betaflight's configurator checks it after 16 bytes on every F405 board"),
         expected: Text("dfuUPLOAD-IDLE"),
@@ -336,7 +336,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C21",
-        claim: "Set Address refuses the address 0 with errTARGET, after a first answer of dfuDNBUSY.",
+        text: "Set Address refuses the address 0 with errTARGET, after a first answer of dfuDNBUSY.",
         source: "AN3156 §5.2",
         verdict: Confirmed("an F407 (td-p/341906)"),
         expected: Text("dfuDNBUSY, then dfuERROR with errTARGET"),
@@ -345,7 +345,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C22",
-        claim: "A block of 2048 bytes has the address pointer + (block - 2) × 2048.",
+        text: "A block of 2048 bytes has the address pointer + (block - 2) × 2048.",
         source: "AN3156 §5.1",
         verdict: Confirmed("Betaflight's configurator relies on it on F405 boards"),
         expected: Text("at pointer + (block - 2) × 2048"),
@@ -354,7 +354,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C23",
-        claim: "For a short last block, the factor is 2048, too, not the length of the block.",
+        text: "For a short last block, the factor is 2048, too, not the length of the block.",
         source: "AN3156 §5.1, which can be read either way",
         verdict: Confirmed("Betaflight's configurator relies on it on F405 boards"),
         expected: Text("at pointer + (block - 2) × 2048"),
@@ -363,7 +363,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C24",
-        claim: "A block of 12 bytes is written.",
+        text: "A block of 12 bytes is written.",
         source: "AN3156 §5.1: 2 to 2048 bytes",
         verdict: Open("the log of an F469 (modm)"),
         expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
@@ -372,7 +372,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C25",
-        claim: "A block of 4 bytes is written.",
+        text: "A block of 4 bytes is written.",
         source: "AN3156 §5.1: 2 to 2048 bytes",
         verdict: Open("no log has a data block this short"),
         expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
@@ -381,7 +381,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C26",
-        claim: "Programming only clears bits: bytes written twice without an erase are the AND of both.",
+        text: "Programming only clears bits: bytes written twice without an erase are the AND of both.",
         source: "RM0090 §3",
         verdict: Open(
             "a corrupt image after CubeProgrammer wrote to flash that was not blank (Arduino_Tools #98)",
@@ -400,7 +400,7 @@ const CLAIMS: &[Claim] = &[
     // ---- memories
     Claim {
         id: "C27",
-        claim: "Writing 03FFFFFF to 0xFFFF0000 selects a programming width of 32 bits, and reads back.",
+        text: "Writing 03FFFFFF to 0xFFFF0000 selects a programming width of 32 bits, and reads back.",
         source: "AN2606, \"Bootloader memory management\", table 4",
         verdict: Open("no other host is known to use it"),
         expected: Text("accepted, reads back 03ffffff"),
@@ -414,7 +414,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C28",
-        claim: "The OTP memory, 512 bytes, is readable through alternate setting 2.",
+        text: "The OTP memory, 512 bytes, is readable through alternate setting 2.",
         source: "AN2606; the name of the alternate setting",
         verdict: Open("no log of a read; CubeProgrammer lists the memory on an F4"),
         expected: Text("512 bytes"),
@@ -428,7 +428,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C29",
-        claim: "It is readable through alternate setting 0, too: the pointer belongs to the device.",
+        text: "The OTP memory is readable through alternate setting 0, too: the pointer belongs to the device.",
         source: "no document",
         verdict: Open("follows from C30"),
         expected: Text("512 bytes"),
@@ -437,7 +437,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C30",
-        claim: "The 16 option bytes are readable through alternate setting 0.",
+        text: "The 16 option bytes are readable through alternate setting 0.",
         source: "no document",
         verdict: Confirmed("Betaflight's configurator reads them this way on F405 boards"),
         expected: Text("16 bytes"),
@@ -446,7 +446,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C31",
-        claim: "Each value in the option bytes is followed by its complement, and all of it is there twice.",
+        text: "Each value in the option bytes is followed by its complement, and all of it is there twice.",
         source: "RM0090 §3.6.1",
         verdict: Open("16 bytes of an F413 in comma's panda"),
         expected: Text("with complements, twice"),
@@ -455,7 +455,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C32",
-        claim: "With read protection, Set Address fails with errVENDOR.",
+        text: "With read protection, Set Address fails with errVENDOR.",
         source: "AN3156 §4.1",
         verdict: Contradicted(
             "Betaflight's configurator expects it on F405 boards; AN3156 §5.2 allows Set Address and refuses the read",
@@ -471,7 +471,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C33",
-        claim: "A read at 0x1FFF7A10, after the OTP memory, returns no bytes.",
+        text: "A read at 0x1FFF7A10, after the OTP memory, returns no bytes.",
         source: "no document",
         verdict: Confirmed("an F40x (td-p/536714)"),
         expected: Text("0 bytes"),
@@ -480,7 +480,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C34",
-        claim: "What a read past the end of flash does is not known. cfdfu sends none.",
+        text: "What a read past the end of flash does is not known. cfdfu sends none.",
         source: "no document",
         verdict: Open("crashed another ST ROM (dfu-util mailing list, October 2020)"),
         expected: Unknown,
@@ -496,7 +496,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C35",
-        claim: "The byte at 0x1FFF77DE is the version of the ROM: 0x31, 0x90 or 0x91.",
+        text: "The byte at 0x1FFF77DE is the version of the ROM: 0x31, 0x90 or 0x91.",
         source: "AN2606 tables 3 and 226",
         verdict: Open("no log"),
         expected: OneOf(&["0x30", "0x31", "0x90", "0x91"]),
@@ -505,7 +505,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C36",
-        claim: "An erase and a write in a write-protected sector report no error and change nothing.",
+        text: "An erase and a write in a write-protected sector report no error and change nothing.",
         source: "AN3156 §5.1 note 2 and §5.3",
         verdict: Open("an F401 (tinyuf2 #243)"),
         expected: Text("no error, unchanged"),
@@ -524,7 +524,7 @@ const CLAIMS: &[Claim] = &[
     // ---- times
     Claim {
         id: "C37",
-        claim: "Erasing 16 KiB at 8 bits takes 0.4 s, at most 0.8 s.",
+        text: "Erasing 16 KiB at 8 bits takes 0.4 s, at most 0.8 s.",
         source: "DS8626 table 40",
         verdict: Confirmed("0.364 s, computed from three CubeProgrammer logs of F405 boards"),
         expected: Millis(200, 800),
@@ -533,7 +533,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C38",
-        claim: "Erasing 64 KiB at 8 bits takes 1.2 s, at most 2.4 s.",
+        text: "Erasing 64 KiB at 8 bits takes 1.2 s, at most 2.4 s.",
         source: "DS8626 table 40",
         verdict: Confirmed("1.13 s, computed from the same logs"),
         expected: Millis(600, 2400),
@@ -542,7 +542,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C39",
-        claim: "Erasing 128 KiB at 8 bits takes 2 s, at most 4 s.",
+        text: "Erasing 128 KiB at 8 bits takes 2 s, at most 4 s.",
         source: "DS8626 table 40",
         verdict: Open("a CubeProgrammer log of an F412, in whole seconds, fits"),
         expected: Millis(1000, 4000),
@@ -551,7 +551,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C40",
-        claim: "Erasing 16 KiB at 32 bits takes 0.25 s, at most 0.5 s.",
+        text: "Erasing 16 KiB at 32 bits takes 0.25 s, at most 0.5 s.",
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(100, 500),
@@ -560,7 +560,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C41",
-        claim: "Erasing 64 KiB at 32 bits takes 0.55 s, at most 1.1 s.",
+        text: "Erasing 64 KiB at 32 bits takes 0.55 s, at most 1.1 s.",
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(200, 1100),
@@ -569,7 +569,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C42",
-        claim: "Erasing 128 KiB at 32 bits takes 1 s, at most 2 s.",
+        text: "Erasing 128 KiB at 32 bits takes 1 s, at most 2 s.",
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(400, 2000),
@@ -578,7 +578,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C43",
-        claim: "A block of 2048 bytes at 8 bits takes 33 ms of programming and about 5 ms on the wire.",
+        text: "A block of 2048 bytes at 8 bits takes 33 ms of programming and about 5 ms on the wire.",
         source: "DS8626 table 40: 16 µs for each byte",
         verdict: Confirmed("37.7 ms, computed from three CubeProgrammer logs of F405 boards"),
         expected: Millis(34, 45),
@@ -587,7 +587,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C44",
-        claim: "At 32 bits, it takes 8 ms of programming and about 5 ms on the wire.",
+        text: "A block of 2048 bytes at 32 bits takes 8 ms of programming and about 5 ms on the wire.",
         source: "DS8626 table 40: 16 µs for each word",
         verdict: Open("no log; an F745 writes 1832 bytes in 12 ms (fwupd #1944)"),
         expected: Millis(9, 22),
@@ -596,7 +596,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C45",
-        claim: "Reading a block of 2048 bytes takes about 4 ms.",
+        text: "Reading a block of 2048 bytes takes about 4 ms.",
         source: "USB 2.0 §5.5: at least 1.8 ms",
         verdict: Confirmed("3.72 ms, computed from a CubeProgrammer log of an F405"),
         expected: Millis(1, 6),
@@ -606,7 +606,7 @@ const CLAIMS: &[Claim] = &[
     // ---- entering and leaving DFU mode
     Claim {
         id: "C46",
-        claim: "The firmware resets before it answers the request to enter DFU mode, so the request fails.",
+        text: "The firmware resets before it answers the request to enter DFU mode, so the request fails.",
         source: "`usb.c` of crazyflie-firmware",
         verdict: Confirmed("Bitcraze's `usb-bootloader.py` ignores the error"),
         expected: OneOf(&["disconnected", "io", "timeout", "stall", "not found"]),
@@ -615,10 +615,10 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C47",
-        claim: "The boot ROM is on USB less than 10 s after the request.",
+        text: "The boot ROM is on USB less than 10 s after the request.",
         source: "AN2606 tables 227 and 229: 85 ms and 270 ms",
         verdict: Contradicted(
-            "Bitcraze's script had to wait longer than 0.5 s; a virtual machine may need 20 s",
+            "Bitcraze's script waits for 1 s; a virtual machine may need 20 s to take over the device",
             Variant { name: "`--demo=late`", drive: || entry(Rig::new("late")), shows: "15.80 s" },
         ),
         expected: Millis(300, 10_000),
@@ -627,7 +627,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C48",
-        claim: "One request is enough.",
+        text: "One request is enough.",
         source: "`usb-bootloader.py` of crazyflie-firmware",
         verdict: Contradicted(
             "5 of 12 requests succeed on another F405 board with a clock of 12 MHz (CircuitPython PR 11270)",
@@ -639,7 +639,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C49",
-        claim: "The drone is on the same port in both modes, with a new device address.",
+        text: "The drone is on the same port in both modes, with a new device address.",
         source: "USB 2.0 §9.1.2",
         verdict: Open("no log"),
         expected: Text("same port, new address"),
@@ -648,7 +648,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C50",
-        claim: "Firmware from before 2022.03 acknowledges the request and keeps running.",
+        text: "Firmware from before 2022.03 acknowledges the request and keeps running.",
         source: "crazyflie-firmware PR 1040",
         verdict: Open("no log"),
         expected: Text("acknowledged, no DFU mode"),
@@ -657,7 +657,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C51",
-        claim: "The last GETSTATUS of a request to leave is answered with dfuMANIFEST.",
+        text: "The last GETSTATUS of a request to leave is answered with dfuMANIFEST.",
         source: "AN3156 §5.5",
         verdict: Contradicted(
             "Bitcraze's dfu-util log; many guides tell the reader to ignore a failed GETSTATUS here",
@@ -677,7 +677,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C52",
-        claim: "Leaving for 0x08004000 starts the firmware.",
+        text: "Leaving for 0x08004000 starts the firmware.",
         source: "Bitcraze's `dfu.md`; AN2606 table 76 for ROM 9.1",
         verdict: Contradicted(
             "one of two F407 of the same part number stays dark (rusefi #4847); ROM 3.x and 9.0 leave the CCM \
@@ -694,7 +694,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C53",
-        claim: "The firmware is on USB less than 10 s after leaving.",
+        text: "The firmware is on USB less than 10 s after leaving.",
         source: "no document",
         verdict: Open("no log"),
         expected: Millis(100, 10_000),
@@ -703,7 +703,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C54",
-        claim: "Leaving for a blank address resets the chip, and the firmware starts with every ROM version.",
+        text: "Leaving for a blank address resets the chip, and the firmware starts with every ROM version.",
         source: "AN2662, p. 80",
         verdict: Open("an F072 (td-p/446385)"),
         expected: Text("0483:5740"),
@@ -712,7 +712,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C55",
-        claim: "After DFU mode was entered by hand, every reset ends in the boot ROM until the power is cut.",
+        text: "After DFU mode was entered by hand, every reset ends in the boot ROM until the power is cut.",
         source: "`bootpin.c` of crazyflie2-stm-bootloader",
         verdict: Open("Bitcraze's `dfu.md`: \"the only way to reset it is to disconnect the power\""),
         expected: Text("0483:df11"),
@@ -726,7 +726,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C56",
-        claim: "The bootloader starts no firmware whose first word is erased.",
+        text: "The bootloader starts no firmware whose first word is erased.",
         source: "`main.c` of crazyflie2-stm-bootloader",
         verdict: Open("no log"),
         expected: Text("nothing on USB"),
@@ -939,8 +939,8 @@ fn table(claims: &[Claim], recordings: &[(String, Vec<Line>)]) -> String {
             }
         };
         let recorded = recorded(claim, recordings);
-        let Claim { id, claim, source, .. } = claim;
-        writeln!(table, "| {id} | {claim} | {source} | {evidence} | {simulated}{variant} | {recorded} |")
+        let Claim { id, text, source, .. } = claim;
+        writeln!(table, "| {id} | {text} | {source} | {evidence} | {simulated}{variant} | {recorded} |")
             .unwrap();
     }
     table
@@ -961,8 +961,8 @@ and {contradicted} are contradicted by another board, chip or host.
 
 - **evidence**: what others have published. *Confirmed*: a log or a listing of an STM32F405 or F407 shows it, or a
   program in use relies on it there. *Open*: only a document says so, or only a related chip shows it, or nothing is
-  known. *Contradicted elsewhere*: another board, chip or host does otherwise; cfdfu must work either way, so the
-  simulator has a variant that does the same.
+  known. *Contradicted elsewhere*: another board, chip or host does otherwise. The next drone may, too, so the
+  simulator has a variant with that behaviour.
 - **simulated**: what the simulator does, measured by a test that sends it these requests. Every value in this column
   is the simulator's, not a drone's. After the semicolon: what its variant does.
 - **recorded**: what a recording of a real chip shows. Files in `published` were written by hand from published logs.
@@ -1003,7 +1003,7 @@ fn the_prose_above_the_claims_fits_into_120_columns() {
 fn the_claims_are_numbered_without_a_gap() {
     for (n, claim) in CLAIMS.iter().enumerate() {
         assert_eq!(claim.id, format!("C{}", n + 1));
-        assert!(claim.claim.ends_with('.'), "{}", claim.id);
+        assert!(claim.text.ends_with('.'), "{}", claim.id);
     }
 }
 
@@ -1015,7 +1015,7 @@ fn the_simulator_behaves_as_each_claim_says() {
     }
 }
 
-/// A claim that others contradict may be wrong for the next drone, too, so cfdfu is tested with both behaviours.
+/// A claim that others contradict may be wrong for the next drone, too.
 #[test]
 fn each_contradicted_claim_has_a_variant_of_the_simulator() {
     for claim in CLAIMS {

@@ -14,6 +14,7 @@ pub enum Shown {
 }
 
 impl Shown {
+    #[allow(clippy::unnecessary_wraps, reason = "every caller returns an option")]
     fn text(text: impl Into<String>) -> Option<Shown> {
         Some(Shown::Text(text.into()))
     }
@@ -517,8 +518,8 @@ pub fn address_poll(lines: &[Line]) -> Option<Shown> {
 /// The second GETSTATUS after an erase or a write, if it was sent without a pause.
 pub fn eager_status(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
-    let works = ops.iter().filter(|op| matches!(op.kind, Kind::Erase(_) | Kind::Write { .. }));
-    let second = works.filter_map(|op| {
+    let downloads = ops.iter().filter(|op| matches!(op.kind, Kind::Erase(_) | Kind::Write { .. }));
+    let second = downloads.filter_map(|op| {
         let [busy, next, ..] = op.answers[..] else { return None };
         (busy.result.ok()?.state == BUSY && next.at.saturating_sub(busy.end) < 5_000).then_some(next)
     });
@@ -538,7 +539,7 @@ pub fn upload_after_download(lines: &[Line]) -> Option<Shown> {
 
 pub fn short_upload(lines: &[Line]) -> Option<Shown> {
     reaction_to(lines, |op| {
-        matches!(op.kind, Kind::Read { length: ..2048, .. }) && op.moved.len() > 0 && !op.answers.is_empty()
+        matches!(op.kind, Kind::Read { length: ..2048, .. }) && !op.moved.is_empty() && !op.answers.is_empty()
     })
 }
 
@@ -812,13 +813,11 @@ pub fn entry_requests(lines: &[Line]) -> Option<Shown> {
 
 pub fn entry_place(lines: &[Line]) -> Option<Shown> {
     let (sent, _) = *entries(lines).first()?;
-    let running = appearances(lines, 0).into_iter().chain(lines.iter().find_map(|line| match &line.what {
-        Recorded::Devices { devices } => {
-            devices.iter().find(|it| it.id() == CRAZYFLIE).map(|it| (line.at, it.clone()))
-        }
+    let mut running = lines.iter().filter(|line| line.at <= sent).filter_map(|line| match &line.what {
+        Recorded::Devices { devices } => devices.iter().find(|it| it.id() == CRAZYFLIE),
         _ => None,
-    }));
-    let (_, running) = running.filter(|(at, it)| *at <= sent && it.id() == CRAZYFLIE).last()?;
+    });
+    let running = running.next_back()?;
     let (_, rom) = first_of(lines, sent, ROM_DFU)?;
     let port = if running.port == rom.port { "same port" } else { "another port" };
     let address = if running.address == rom.address { "same address" } else { "new address" };
