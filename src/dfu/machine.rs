@@ -80,7 +80,8 @@ const WORK: Duration = Duration::from_secs(5);
 const ERASE: Duration = Duration::from_secs(10);
 /// The shortest pause before a busy device is polled again.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Number of consecutive GETSTATUS requests that may fail while the device works: ROMs of the L4 family stall them.
+/// Number of consecutive GETSTATUS requests that may fail. While the device works, stalls are not limited: ROMs of the
+/// L4 family stall until the work is done.
 const LOST_POLLS: u32 = 3;
 /// Number of attempts to reach dfuIDLE from any state.
 const RECOVERIES: u32 = 6;
@@ -440,7 +441,10 @@ impl Machine {
         let block = match result {
             Ok(bytes) => StatusBlock::parse(bytes),
             Err(TransferError::Disconnected) => return self.fail(lost_status(TransferError::Disconnected)),
-            Err(error) if lost >= LOST_POLLS => return self.fail(lost_status(error)),
+            // A stall is an answer: some ROMs stall until the work is done, so only the time limit ends the operation.
+            Err(error) if lost >= LOST_POLLS && error != TransferError::Stall => {
+                return self.fail(lost_status(error));
+            }
             Err(error) => {
                 self.obey(if error == TransferError::Stall {
                     PollReason::Stalled

@@ -148,6 +148,15 @@ fn r5_an_early_rom_and_one_that_starts_idle_are_flashed() {
     }
 }
 
+/// R13, an L43x: GETSTATUS stalls as long as the chip works, here for two seconds per sector.
+#[test]
+fn r13_a_rom_that_stalls_until_the_work_is_done_is_flashed() {
+    let world = changed("dfu", |drone| drone.traits.stalls_while_busy = true);
+    let run = flash(&world);
+    assert_eq!(run.report.outcome, Outcome::Flashed);
+    assert!(holds(&world, &firmware("2026.08", SEED_LEN)));
+}
+
 /// R6, Betaflight's configurator: with read protection, Set Address fails with status 0x0B in dfuERROR.
 /// R7, a thread about an F407: Set Address 0 is busy at first, then fails with errTARGET.
 #[test]

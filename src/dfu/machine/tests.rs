@@ -217,6 +217,21 @@ fn the_poll_time_of_the_rom_is_obeyed_after_its_first_unexpected_answer() {
     }
 }
 
+/// An erase takes up to 4 s, and some ROMs stall GETSTATUS all the while.
+#[test]
+fn stalls_while_the_device_works_end_the_operation_only_at_its_time_limit() {
+    let mut machine = ready(STM32F405_ROM);
+    let mut answers = vec![Ack, busy()];
+    answers.extend((0..20).map(|_| Fail(TransferError::Stall)));
+    answers.push(done());
+    assert_eq!(run(&mut machine, Operation::Erase(BASE), answers).1, Ok(0));
+    // 104 ms each: the limit of 10 s is reached after 97.
+    let mut answers = vec![Ack, busy()];
+    answers.extend((0..98).map(|_| Fail(TransferError::Stall)));
+    let mut machine = ready(STM32F405_ROM);
+    assert!(matches!(run(&mut machine, Operation::Erase(BASE), answers).1, Err(DfuError::Busy(_))));
+}
+
 #[test]
 fn a_device_that_stays_busy_fails_within_its_time_limit() {
     let mut machine = ready(STANDARD);
