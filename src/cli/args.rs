@@ -127,7 +127,7 @@ Attach the report and the recording to an issue: no drone was available when
 cfdfu was written.";
 
 const RECORDING_NOTE: &str = "\
-`cfdfu flash IMAGE --demo=replay:FILE` flashes a device that answers as recorded.
+`cfdfu flash IMAGE --demo=replay:FILE` uses a device that answers as recorded.
 `cfdfu --record FILE` makes a recording of cfdfu itself.";
 
 const UNDO_NOTE: &str = "\

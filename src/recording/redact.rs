@@ -149,7 +149,8 @@ mod tests {
     fn a_redacted_recording_does_not_contain_the_drone_and_both_modes_still_match() {
         let mut redactor = Redactor::default();
         let lines: Vec<Line> = parse(LINES).unwrap().into_iter().map(|line| redactor.line(line)).collect();
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let text: Vec<String> = lines.iter().map(Line::to_string).collect();
+        let text = text.join("\n");
         for secret in ["51004F00", "51004f00", "3338133873034", "330033003800", "0c535953"] {
             assert!(!text.contains(secret), "{secret} is in\n{text}");
         }

@@ -965,7 +965,8 @@ and {contradicted} are contradicted by another board, chip or host.
   simulator has a variant with that behaviour.
 - **simulated**: what the simulator does, measured by a test that sends it these requests. Every value in this column
   is the simulator's, not a drone's. After the semicolon: what its variant does.
-- **recorded**: what a recording of a real chip shows. Files in `published` were written by hand from published logs.
+- **recorded**: what a recording of a real chip shows. Files in `published` were written by hand from published logs,
+  some of them of related chips; the first line of each says what its source contains and what was filled in.
 
 You can change the last column: follow [real-drone.md](real-drone.md), run `cfdfu qualify` with your drone, and attach
 the report and the recording to an issue. A value that does not fit the claim is marked as such, and then the claim, the

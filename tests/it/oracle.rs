@@ -358,8 +358,8 @@ fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     };
     let recorder = Recorder::start(clock.clone(), header, Arc::clone(&tape));
     let image = firmware("2026.08", 4096);
-    let recorded = run(Arc::new(RecordedBus::new(bus, recorder)), clock, job(&image, Mismatch::Take)).report;
-    assert_eq!(recorded.outcome, Outcome::Flashed);
+    let first = run(Arc::new(RecordedBus::new(bus, recorder)), clock, job(&image, Mismatch::Take)).report;
+    assert_eq!(first.outcome, Outcome::Flashed);
     let text = tape.lock().unwrap().text();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings/usbd-dfu-class.jsonl");
     if std::env::var_os("UPDATE").is_some() {
@@ -370,8 +370,8 @@ fn the_recording_of_an_independent_dfu_device_can_be_replayed() {
     let clock = Arc::new(FastClock::new());
     let lines = recording::parse(&text).unwrap();
     let bus = ReplayBus::new(&lines, clock.clone()).unwrap();
-    let replayed = run(Arc::new(bus.clone()), clock, job(&image, Mismatch::Take)).report;
-    assert_eq!((&replayed.outcome, replayed.written), (&recorded.outcome, recorded.written));
+    let again = run(Arc::new(bus.clone()), clock, job(&image, Mismatch::Take)).report;
+    assert_eq!((&again.outcome, again.written), (&first.outcome, first.written));
     let report = bus.report();
     assert_eq!(report.departures, Vec::<String>::new());
     assert_eq!(report.not_recorded, 0);

@@ -119,7 +119,10 @@ fn a_redacted_recording_contains_no_serial_number_and_can_be_replayed() {
     let command = format!("flash {IMAGE}");
     folder.run(&format!("{command} --demo --record redacted.jsonl --redact")).done();
     let text = fs::read_to_string(folder.path("redacted.jsonl")).unwrap().to_lowercase();
-    let utf16 = |serial: &str| serial.bytes().map(|byte| format!("{byte:02x}00")).collect::<String>();
+    let utf16 = |serial: &str| {
+        let units: Vec<String> = serial.bytes().map(|byte| format!("{byte:02x}00")).collect();
+        units.concat()
+    };
     for serial in ["51004F000551343036333233", "338133873034"] {
         for secret in [serial.to_lowercase(), utf16(serial)] {
             assert!(!text.contains(&secret), "{secret} is in the recording");

@@ -2,8 +2,6 @@
 //! recording. The captures in tests/recordings are of the real dfu-util.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::{env, fs};
 
 use proptest::prelude::*;
 

@@ -425,6 +425,15 @@ pub fn serials(lines: &[Line]) -> Option<Shown> {
     if matches!(&lines.first()?.what, Recorded::Start(header) if header.redacted) {
         return None;
     }
+    let ports = lines.iter().filter_map(|line| match &line.what {
+        Recorded::Devices { devices } => Some(devices),
+        _ => None,
+    });
+    // Several ports mean several drones.
+    let ports: Vec<String> = ports.flatten().map(|device| device.port.0.to_string()).collect();
+    if ports.iter().any(|port| *port != ports[0]) {
+        return None;
+    }
     let (running, in_dfu) = (serial(lines, CRAZYFLIE)?, serial(lines, ROM_DFU)?);
     let word = |at: usize| u32::from_str_radix(running.get(at..at + 8)?, 16).ok().map(u32::swap_bytes);
     let folded = format!("{:08X}{:04X}", word(0)?.wrapping_add(word(16)?), word(8)? >> 16);

@@ -1,12 +1,13 @@
 //! Sends single requests to a simulated drone and records them, so that a figure of the simulator is taken from the
 //! same kind of file as a figure of a real chip.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::recording::recorder::{RecordedBus, RecordedClock, Recorder};
-use cfdfu::recording::{Header, Line, VERSION};
+use cfdfu::recording::tape::Tape;
+use cfdfu::recording::{self, Header, Line, VERSION};
 use cfdfu::sim::SimBus;
 use cfdfu::sim::drone::SimDrone;
 use cfdfu::sim::scenario::Scenario;
@@ -20,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Rig {
     bus: RecordedBus<SimBus>,
     clock: RecordedClock,
-    lines: Arc<Mutex<Vec<Line>>>,
+    tape: Arc<Mutex<Tape>>,
     /// The device that was found last.
     last: Mutex<Option<Found>>,
 }
@@ -42,8 +43,7 @@ impl Rig {
                 drone.power_on_by_hand(now);
             }
         });
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&lines);
+        let tape = Arc::new(Mutex::new(Tape::default().to_memory()));
         let header = Header {
             recording: VERSION,
             program: "tests".to_owned(),
@@ -51,10 +51,9 @@ impl Rig {
             scenario: Some(scenario.to_owned()),
             redacted: false,
         };
-        let sink = Box::new(move |line| sink.lock().unwrap_or_else(PoisonError::into_inner).push(line));
-        let recorder = Recorder::start(clock.clone(), header, sink);
+        let recorder = Recorder::start(clock.clone(), header, Arc::clone(&tape));
         let bus = RecordedBus::new(sim, Arc::clone(&recorder));
-        Rig { bus, clock: RecordedClock::new(clock, recorder), lines, last: Mutex::default() }
+        Rig { bus, clock: RecordedClock::new(clock, recorder), tape, last: Mutex::default() }
     }
 
     /// Everything that was recorded. The recorder reports a wait with the request that follows it, so one more request
@@ -63,7 +62,7 @@ impl Rig {
         if let Some(found) = &*self.last.lock().unwrap() {
             self.bus.open(found).ok();
         }
-        self.lines.lock().unwrap().clone()
+        recording::parse(&self.tape.lock().unwrap().text()).unwrap()
     }
 
     /// Reads the list of devices until it contains this one, and returns it.
