@@ -138,7 +138,7 @@ fn holds(it: bool) -> Verdict {
 fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdict, Figure)> {
     match assumption {
         Assumption::FirstStatus => measured.iter().find_map(|it| match it {
-            Measurement::FirstStatus(status) => {
+            Measurement::FirstStatus { status, entered } if *entered || *status == Status::FIRMWARE => {
                 Some((holds(*status == Status::FIRMWARE), Figure::Status(*status)))
             }
             _ => None,

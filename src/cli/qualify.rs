@@ -19,7 +19,7 @@ use crate::flash::map::MemoryMap;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
 use crate::job::trial::{Measurement, ReadPlace, Trial};
 use crate::job::{
-    Boot, DroneState, Event, Failure, FailureKind, FlashTask, Job, Leave, LogEntry, Mismatch, Outcome, Task,
+    Boot, DroneState, Event, Failure, FailureKind, FlashTask, Job, Leave, Mismatch, Outcome, Task,
 };
 use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::Change;
@@ -54,9 +54,6 @@ impl Collector {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Measured(measurement) => self.measured.push((**measurement).clone()),
-            Event::Log(_, LogEntry::InError(status)) => {
-                self.measured.push(Measurement::FirstStatus(*status));
-            }
             Event::Device(device) => {
                 self.simulated |= device.simulated;
                 let serial = &device.strings.serial;

@@ -50,8 +50,12 @@ pub enum Appeared {
 /// One measurement. Times include the transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measurement {
-    /// The status of the dfuERROR in which the ROM was found.
-    FirstStatus(Status),
+    /// The status of the dfuERROR in which the ROM was found. `entered`: this job has brought the drone into DFU mode,
+    /// so no other program can have left the status.
+    FirstStatus {
+        status: Status,
+        entered: bool,
+    },
     /// The serial numbers of one drone in both modes.
     Serials {
         running: String,

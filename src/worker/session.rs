@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::retry::PAUSES;
 use super::timeline::{Part, Share};
-use super::{Ctx, Stop, port};
+use super::{Ctx, FirstSeen, Stop, port};
 use crate::crazyflie::Protection;
 use crate::crazyflie::{self, Board, RomVersion};
 use crate::dfu::DfuError;
@@ -337,7 +337,7 @@ impl Session {
                     continue;
                 }
                 Step::Finished(result) => {
-                    self.log_notes(ctx);
+                    self.log_notes(ctx, is_take_over);
                     return result;
                 }
             };
@@ -352,16 +352,20 @@ impl Session {
             }
             self.silence += spent;
             if self.silence >= SILENCE && error != Some(TransferError::Disconnected) {
-                self.log_notes(ctx);
+                self.log_notes(ctx, is_take_over);
                 return Err(DfuError::Silent(self.silence));
             }
         }
     }
 
-    fn log_notes(&mut self, ctx: &Ctx<'_>) {
+    fn log_notes(&mut self, ctx: &Ctx<'_>, is_take_over: bool) {
         for note in self.machine.take_notes() {
             match note {
                 Note::Cleared(status) => {
+                    if is_take_over {
+                        let entered = ctx.was == FirstSeen::Stopped;
+                        ctx.measured(Measurement::FirstStatus { status, entered });
+                    }
                     ctx.log(LogEntry::InError(status));
                     ctx.log(LogEntry::ClearingStatus);
                 }

@@ -38,6 +38,13 @@ check "dfu-util -U reads the same bytes back" sh -c "dfu-util -a 0 -s 0x08004000
 check "dfu-util -D flashes another image" dfu-util -a 0 -s 0x08004000 -D old.bin
 check "cfdfu verifies what dfu-util wrote" "$cfdfu" verify old.bin
 check "a backup by cfdfu contains the same bytes" sh -c "'$cfdfu' backup all.bin && dd if=all.bin bs=16384 skip=1 status=none | head -c $size | cmp - old.bin"
+check "a flash is recorded, and a device that answers as recorded is flashed by the same requests" sh -c "
+  '$cfdfu' flash new.bin --no-leave --record flash.jsonl && '$cfdfu' flash new.bin --no-leave --demo=replay:flash.jsonl >log 2>&1
+  status=\$?; tail -n 5 log; [ \$status -eq 0 ] && grep -q '^Replay: ' log && ! grep -q '^Not in the recording' log"
+# In emulation, times do not count.
+check "qualify reads the drone and reports what holds" sh -c "
+  '$cfdfu' qualify && cat cfdfu-qualify.md && [ \$(grep -c '| holds |' cfdfu-qualify.md) -ge 8 ] &&
+  ! grep '| does not hold |' cfdfu-qualify.md | grep -v '^| Reading 2048 bytes takes'"
 check "a device in use by dfu-util is reported as busy" sh -c "
   rm -f theirs; dfu-util -a 0 -s 0x08004000 -D new.bin >theirs 2>&1 & shows theirs Erase
   '$cfdfu' flash new.bin; status=\$?; wait; [ \$status -eq 74 ]"
