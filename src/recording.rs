@@ -1,8 +1,8 @@
 //! A recording: every request to a USB device with its answer and its time, as JSON lines. docs/recordings.md describes
 //! the format.
 //!
-//! A recording is made by [`recorder`], by a capture of another program's transfers ([`capture`]), or by
-//! hand from a published log. `sim::replay` answers as a recording says. [`redact`] removes what identifies a drone.
+//! A recording comes from [`recorder`] or from a capture by another program ([`capture`]), or is written by hand from a
+//! published log. `sim::replay` replays a recording. [`redact`] removes what identifies a drone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,37 +21,37 @@ pub mod tape;
 
 /// The version of the format. A reader refuses any other.
 pub const VERSION: u32 = 1;
-/// The longest recording that is read, in bytes. A flash of one drone takes about 300 kB.
+/// Size limit of a recording, in bytes. The recording of one flash has about 300 kB.
 pub const SIZE_MAX: u64 = 64 * 1024 * 1024;
-/// Longer data is firmware and is recorded as a hash. The longest data that is not firmware is the OTP.
+/// Data longer than this is firmware and is recorded as a hash. The longest other data is the OTP.
 const DATA_MAX: usize = 512;
 
-/// One line.
+/// One line of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// Microseconds since the recording began: when the request was sent.
+    /// The time at which the request was sent, in microseconds since the recording began.
     pub at: u64,
     #[serde(flatten)]
     pub what: Recorded,
 }
 
-/// What happened. Times are in microseconds.
+/// What a line records. Times are in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Recorded {
     /// The first line.
     Start(Header),
-    /// The devices on the bus, whenever they change.
+    /// The devices on the bus have changed.
     Devices { devices: Vec<Appearance> },
     /// The list of devices could not be read.
     NoDevices { error: String },
-    /// A device was opened, and has this number in the lines that follow.
+    /// A device was opened. The following lines refer to it by this number.
     Open {
         device: u32,
         port: Port,
         address: u8,
         #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<Fault>,
+        error: Option<ErrorName>,
     },
     /// A control transfer from the device.
     In {
@@ -61,7 +61,7 @@ pub enum Recorded {
         length: usize,
         took: u64,
         #[serde(flatten)]
-        result: Moved,
+        result: TransferResult,
     },
     /// A control transfer to the device, with the data that was sent.
     Out {
@@ -69,7 +69,7 @@ pub enum Recorded {
         setup: SetupWords,
         took: u64,
         #[serde(flatten)]
-        result: Moved,
+        result: TransferResult,
     },
     /// SET_INTERFACE.
     Select {
@@ -78,7 +78,7 @@ pub enum Recorded {
         alternate: u8,
         took: u64,
         #[serde(skip_serializing_if = "Option::is_none")]
-        error: Option<Fault>,
+        error: Option<ErrorName>,
     },
     /// A packet from (bit 7 set) or to a bulk endpoint.
     Packet {
@@ -86,15 +86,15 @@ pub enum Recorded {
         endpoint: u8,
         took: u64,
         #[serde(flatten)]
-        result: Moved,
+        result: TransferResult,
     },
-    /// The host waited, and sent nothing.
+    /// The host waited without sending a request.
     Wait { took: u64 },
-    /// The recording has a gap or an end here, because it became too long.
+    /// Lines are missing here, or from here to the end, because the recording reached its size limit.
     Truncated,
 }
 
-/// What made the recording.
+/// The origin of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// The version of the format, [`VERSION`].
@@ -106,7 +106,7 @@ pub struct Header {
     /// The scenario, if the device was simulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<String>,
-    /// Serial numbers were replaced, and packets have only their length.
+    /// Serial numbers were replaced, and only the length of each packet was kept.
     #[serde(default)]
     pub redacted: bool,
 }
@@ -120,14 +120,14 @@ pub struct Appearance {
     pub product: Hex16,
     /// bcdDevice.
     pub release: Hex16,
-    /// The names, if the system knew them without opening the device.
+    /// The names, if the system provides them without opening the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub names: Option<NamesSeen>,
+    pub names: Option<DeviceNames>,
 }
 
 /// The manufacturer, product and serial number of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NamesSeen {
+pub struct DeviceNames {
     pub manufacturer: String,
     pub product: String,
     pub serial: String,
@@ -135,7 +135,7 @@ pub struct NamesSeen {
 
 impl From<&Found> for Appearance {
     fn from(found: &Found) -> Appearance {
-        let names = |it: &Strings| NamesSeen {
+        let names = |it: &Strings| DeviceNames {
             manufacturer: it.manufacturer.clone(),
             product: it.product.clone(),
             serial: it.serial.clone(),
@@ -157,41 +157,41 @@ impl Appearance {
     }
 }
 
-/// The result of a transfer. If it failed, `error` is set; the data is then what the host wanted to send.
+/// The result of a transfer. If the transfer failed, `error` is set, and the data is what the host tried to send.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
+pub struct TransferResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<HexBytes>,
-    /// The number of bytes, instead of data that is firmware or that a capture does not contain.
+    /// The number of bytes, if the data is firmware or is missing from a capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<usize>,
     /// The SHA-256 of data that is firmware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<HexBytes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Fault>,
+    pub error: Option<ErrorName>,
 }
 
-impl Moved {
+impl TransferResult {
     /// Records these bytes, or their hash if they are firmware.
-    pub fn of(bytes: &[u8]) -> Moved {
-        if bytes.len() > DATA_MAX { Moved::hashed(bytes) } else { Moved::data(bytes) }
+    pub fn of(bytes: &[u8]) -> TransferResult {
+        if bytes.len() > DATA_MAX { TransferResult::hashed(bytes) } else { TransferResult::data(bytes) }
     }
 
-    pub fn data(bytes: &[u8]) -> Moved {
-        Moved { data: Some(HexBytes(bytes.to_vec())), ..Moved::default() }
+    pub fn data(bytes: &[u8]) -> TransferResult {
+        TransferResult { data: Some(HexBytes(bytes.to_vec())), ..TransferResult::default() }
     }
 
-    pub fn hashed(bytes: &[u8]) -> Moved {
+    pub fn hashed(bytes: &[u8]) -> TransferResult {
         let sha256 = Some(hash(bytes));
-        Moved { bytes: Some(bytes.len()), sha256, ..Moved::default() }
+        TransferResult { bytes: Some(bytes.len()), sha256, ..TransferResult::default() }
     }
 
-    pub fn failed(error: TransferError) -> Moved {
-        Moved { error: Some(Fault(error)), ..Moved::default() }
+    pub fn failed(error: TransferError) -> TransferResult {
+        TransferResult { error: Some(ErrorName(error)), ..TransferResult::default() }
     }
 
-    /// The number of bytes.
+    /// The length of the data in bytes.
     pub fn len(&self) -> usize {
         self.data.as_ref().map(|data| data.0.len()).or(self.bytes).unwrap_or(0)
     }
@@ -200,8 +200,8 @@ impl Moved {
         self.len() == 0
     }
 
-    /// Whether these may be the recorded bytes.
-    pub fn is(&self, bytes: &[u8]) -> bool {
+    /// Whether `bytes` can be the recorded data. Compares only the length if nothing else was recorded.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
         match (&self.data, &self.sha256) {
             (Some(data), _) => data.0 == bytes,
             (None, Some(sha256)) => self.bytes == Some(bytes.len()) && *sha256 == hash(bytes),
@@ -214,7 +214,7 @@ fn hash(bytes: &[u8]) -> HexBytes {
     HexBytes(sha2::Sha256::digest(bytes).to_vec())
 }
 
-/// Bytes, as hexadecimal digits.
+/// Bytes, written as hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct HexBytes(pub Vec<u8>);
@@ -239,7 +239,7 @@ impl TryFrom<String> for HexBytes {
     }
 }
 
-/// A number of 16 bits, as four hexadecimal digits.
+/// A 16-bit number, written as four hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Hex16(pub u16);
@@ -254,7 +254,7 @@ impl TryFrom<String> for Hex16 {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Hex16, Self::Error> {
-        u16::from_str_radix(&text, 16).map(Hex16).map_err(|_| "not a hexadecimal number of 16 bits")
+        u16::from_str_radix(&text, 16).map(Hex16).map_err(|_| "not a 16-bit hexadecimal number")
     }
 }
 
@@ -301,12 +301,12 @@ impl TryFrom<String> for Port {
     }
 }
 
-/// Why a transfer failed.
+/// The reason for a failed transfer, written as its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct Fault(pub TransferError);
+pub struct ErrorName(pub TransferError);
 
-const FAULTS: [(TransferError, &str); 9] = [
+const ERROR_NAMES: [(TransferError, &str); 9] = [
     (TransferError::Stall, "stall"),
     (TransferError::Timeout, "timeout"),
     (TransferError::Disconnected, "disconnected"),
@@ -318,9 +318,9 @@ const FAULTS: [(TransferError, &str); 9] = [
     (TransferError::NotFound, "not found"),
 ];
 
-impl From<Fault> for String {
-    fn from(Fault(error): Fault) -> String {
-        match (FAULTS.iter().find(|(it, _)| *it == error), error) {
+impl From<ErrorName> for String {
+    fn from(ErrorName(error): ErrorName) -> String {
+        match (ERROR_NAMES.iter().find(|(it, _)| *it == error), error) {
             (Some((_, name)), _) => (*name).to_owned(),
             (None, TransferError::Other { code }) => format!("libusb {code}"),
             (None, other) => other.to_string(),
@@ -328,14 +328,14 @@ impl From<Fault> for String {
     }
 }
 
-impl TryFrom<String> for Fault {
+impl TryFrom<String> for ErrorName {
     type Error = &'static str;
 
-    fn try_from(text: String) -> Result<Fault, Self::Error> {
-        let named = FAULTS.iter().find(|(_, name)| *name == text).map(|(error, _)| *error);
+    fn try_from(text: String) -> Result<ErrorName, Self::Error> {
+        let named = ERROR_NAMES.iter().find(|(_, name)| *name == text).map(|(error, _)| *error);
         let code = || text.strip_prefix("libusb ")?.parse().ok();
         let error = named.or_else(|| code().map(|code| TransferError::Other { code }));
-        error.map(Fault).ok_or("not the name of a transfer error")
+        error.map(ErrorName).ok_or("not the name of a transfer error")
     }
 }
 
@@ -348,7 +348,7 @@ pub enum RecordingError {
     Line { line: usize, error: String },
     #[error("line 1 is not the start of a recording")]
     NoStart,
-    #[error("it has version {0} of the format, and this cfdfu reads version {VERSION}")]
+    #[error("it has format version {0}, but this cfdfu reads only version {VERSION}")]
     Version(u32),
     /// A capture by another program.
     #[error("{0}")]
@@ -372,7 +372,7 @@ pub fn parse(text: &str) -> Result<Vec<Line>, RecordingError> {
 }
 
 impl fmt::Display for Line {
-    /// The line of the file, without its end.
+    /// Formats the line as in the file, without the line end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
     }

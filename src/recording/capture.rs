@@ -1,15 +1,16 @@
 //! Converts captures by other programs into recordings: Linux usbmon text, and pcap and pcapng files of usbmon or
 //! USBPcap. A capture of dfu-util on a real chip can then be replayed against cfdfu.
 //!
-//! The parsers of the formats report each submission and each completion as an [`Event`]. [`Pairing`] joins the two to
-//! a transfer, leaves out the devices that are not a Crazyflie, and writes the lines. Captures come from strangers:
-//! every length is checked, and memory grows only with the size of the file.
+//! The parser of each format reports submissions and completions as [`CaptureEvent`]s. [`Pairing`] joins a submission
+//! and its completion into a transfer, skips other devices, and creates the lines. Captures are untrusted input: every
+//! length is checked, and memory use grows only with the size of the file.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
-    Appearance, Fault, Header, Hex16, Line, Moved, Port, Recorded, RecordingError, SIZE_MAX, SetupWords,
+    Appearance, ErrorName, Header, Hex16, Line, Port, Recorded, RecordingError, SIZE_MAX, SetupWords,
+    TransferResult,
 };
 use super::{VERSION, parse as parse_recording};
 use crate::usb::{CRAZYFLIE, Id, Location, ROM_DFU, Setup, TransferError};
@@ -21,7 +22,7 @@ mod usbpcap;
 const NO_DEVICES: &str = "it contains no Crazyflie and no device in DFU mode";
 /// bcdDevice of the boot ROM of an STM32F405, for captures without the device descriptor.
 const ROM_RELEASE: u16 = 0x2200;
-/// The largest number of enumerations in a recording. Every one adds a list of devices, so that their total length
+/// The largest number of enumerations in a recording. Each one adds a list of all devices, so the size of the recording
 /// grows with the square of this number.
 const DEVICES_MAX: usize = 500;
 /// bmRequestType of a standard request: device to host, and host to interface.
@@ -41,10 +42,10 @@ const STATUS_LENGTH: usize = 6;
 const OVERFLOW: TransferError = TransferError::Other { code: -8 };
 const UNKNOWN: TransferError = TransferError::Other { code: -99 };
 
-/// Parses a recording, or a capture in any of the supported formats. The format is recognised by its contents.
+/// Parses a recording, or a capture in any of the supported formats. The format is recognised by the contents.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, RecordingError> {
     if u64::try_from(bytes.len()).map_or(true, |size| size > SIZE_MAX) {
-        return Err(RecordingError::Capture(format!("it is larger than {} MB", SIZE_MAX / 1024 / 1024)));
+        return Err(RecordingError::Capture(format!("it is larger than {} MiB", SIZE_MAX / 1024 / 1024)));
     }
     let mut pairing = Pairing::default();
     let source = if pcap::is_pcap(bytes) {
@@ -61,7 +62,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Line>, RecordingError> {
             return Err(unknown_format());
         }
         usbmon::read_text(text, &mut pairing)?;
-        Source { program: "usbmon capture", system: "linux" }
+        CaptureSource { program: "usbmon capture", system: "linux" }
     };
     pairing.finish(source)
 }
@@ -71,61 +72,65 @@ fn unknown_format() -> RecordingError {
     RecordingError::Capture(text.to_owned())
 }
 
-/// What made a capture.
+/// The origin of a capture.
 #[derive(Clone, Copy)]
-struct Source {
+struct CaptureSource {
     program: &'static str,
     system: &'static str,
 }
 
 /// A submission or a completion.
-struct Event<'a> {
-    /// The same in the submission and the completion of a transfer.
+struct CaptureEvent<'a> {
+    /// Identifies the transfer: its submission and its completion have the same tag.
     tag: &'a [u8],
-    /// Microseconds since any moment.
+    /// Microseconds since an arbitrary moment.
     at: u64,
     bus: u8,
     /// The address of the device.
     device: u8,
-    /// bEndpointAddress. For a control transfer, the direction bit is not used.
+    /// bEndpointAddress. For a control transfer, the direction bit is ignored.
     endpoint: u8,
-    phase: Phase,
-    payload: Payload<'a>,
+    phase: CapturePhase,
+    payload: CapturedData<'a>,
 }
 
-enum Phase {
-    /// A control transfer is sent, with this wLength.
+enum CapturePhase {
+    /// The submission of a control transfer, with its wLength.
     Control(Setup, usize),
-    /// A packet is sent, or requested.
+    /// The submission of a bulk transfer.
     Bulk,
-    /// The data of a control transfer, if it is separate from the submission and the completion.
+    /// The data of a control transfer, if the capture has it in a separate packet.
     Data,
     Complete(Result<(), TransferError>),
 }
 
 /// The data of an event, if it was captured.
 #[derive(Clone, Default)]
-struct Payload<'a> {
+struct CapturedData<'a> {
     bytes: Cow<'a, [u8]>,
-    /// The number of bytes that were transferred, if the capture contains it.
+    /// The number of transferred bytes, if the capture contains it.
     length: Option<usize>,
 }
 
-impl Payload<'_> {
+impl CapturedData<'_> {
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.length.unwrap_or(0) == 0
     }
 
-    /// Data that was not captured completely has only a length.
-    fn moved(&self) -> Moved {
+    /// Returns the data, or only its length if it was not captured completely.
+    fn to_result(&self) -> TransferResult {
         match self.length {
-            Some(length) if length > self.bytes.len() => Moved { bytes: Some(length), ..Moved::default() },
-            _ => Moved::of(self.bytes.get(..self.length.unwrap_or(usize::MAX)).unwrap_or(&self.bytes)),
+            Some(length) if length > self.bytes.len() => {
+                TransferResult { bytes: Some(length), ..TransferResult::default() }
+            }
+            _ => {
+                TransferResult::of(self.bytes.get(..self.length.unwrap_or(usize::MAX)).unwrap_or(&self.bytes))
+            }
         }
     }
 }
 
-/// Reads the numbers of binary captures.
+/// The byte order of the numbers in a binary capture.
 #[derive(Clone, Copy)]
 enum ByteOrder {
     Little,
@@ -148,13 +153,13 @@ impl ByteOrder {
         Some(if matches!(self, ByteOrder::Big) { u64::from_be_bytes(raw) } else { u64::from_le_bytes(raw) })
     }
 
-    /// A length or an offset.
+    /// Reads a length or an offset.
     fn size(self, bytes: &[u8], at: usize) -> Option<usize> {
         usize::try_from(self.u32(bytes, at)?).ok()
     }
 }
 
-/// The setup packet and wLength. They are little-endian in every capture.
+/// Parses a setup packet, which is little-endian in every capture. Returns wLength separately.
 fn setup_packet(bytes: &[u8]) -> Option<(Setup, usize)> {
     let word = |at| ByteOrder::Little.u16(bytes, at);
     let (request_type, request) = (*bytes.first()?, *bytes.get(1)?);
@@ -162,11 +167,11 @@ fn setup_packet(bytes: &[u8]) -> Option<(Setup, usize)> {
     Some((Setup { request_type, request, value: word(2)?, index: word(4)? }, length))
 }
 
-/// One enumeration of a device: the transfers of one address, until the descriptor of another device is read there.
-struct Enumeration {
+/// One enumeration of a device. It ends when the host reads the descriptor of another device at the same address.
+struct CapturedEnumeration {
     bus: u8,
     address: u8,
-    /// When the first and the last transfer were sent.
+    /// The times at which the first and the last transfer were submitted.
     first: u64,
     last: u64,
     /// The ID and bcdDevice, from the device descriptor.
@@ -174,7 +179,7 @@ struct Enumeration {
     speaks_dfu: bool,
 }
 
-impl Enumeration {
+impl CapturedEnumeration {
     fn is_wanted(&self) -> bool {
         self.speaks_dfu || self.identity.is_some_and(|(id, _)| id == ROM_DFU || id == CRAZYFLIE)
     }
@@ -192,65 +197,65 @@ impl Enumeration {
     }
 }
 
-/// A transfer that has not been completed yet.
-struct Sent<'a> {
+/// A transfer that is not complete yet.
+struct Submission<'a> {
     enumeration: usize,
     at: u64,
     endpoint: u8,
-    /// `None` for a packet.
+    /// `None` for a bulk transfer.
     setup: Option<(Setup, usize)>,
-    payload: Payload<'a>,
+    payload: CapturedData<'a>,
 }
 
-struct Transfer {
+struct CapturedTransfer {
     enumeration: usize,
     at: u64,
     took: u64,
-    request: Request,
+    request: CapturedRequest,
 }
 
-/// What a line contains, except for the number of the device.
-enum Request {
-    In { setup: Setup, length: usize, result: Moved },
-    Out { setup: Setup, result: Moved },
-    Select { interface: u8, alternate: u8, error: Option<Fault> },
-    Packet { endpoint: u8, result: Moved },
+/// The contents of a line without the number of the device.
+enum CapturedRequest {
+    In { setup: Setup, length: usize, result: TransferResult },
+    Out { setup: Setup, result: TransferResult },
+    Select { interface: u8, alternate: u8, error: Option<ErrorName> },
+    Packet { endpoint: u8, result: TransferResult },
 }
 
 /// Joins the submissions and completions of a capture.
 #[derive(Default)]
 struct Pairing<'a> {
     began: Option<u64>,
-    sent: HashMap<&'a [u8], Sent<'a>>,
-    /// The enumeration that uses a bus and address now.
+    sent: HashMap<&'a [u8], Submission<'a>>,
+    /// The index of the current enumeration, by bus and address.
     current: HashMap<(u8, u8), usize>,
-    enumerations: Vec<Enumeration>,
+    enumerations: Vec<CapturedEnumeration>,
     /// In the order in which they ended.
-    transfers: Vec<Transfer>,
+    transfers: Vec<CapturedTransfer>,
 }
 
 impl<'a> Pairing<'a> {
-    /// The moment in microseconds since the first event.
+    /// Converts a time to microseconds since the first event.
     fn since_start(&mut self, at: u64) -> u64 {
         at.saturating_sub(*self.began.get_or_insert(at))
     }
 
-    fn report(&mut self, event: Event<'a>) {
+    fn report(&mut self, event: CaptureEvent<'a>) {
         let at = self.since_start(event.at);
-        // A device has address 0 only until the host has given it another.
+        // Address 0 is temporary: the host assigns another address during the enumeration.
         if event.device == 0 {
             return;
         }
         let setup = match event.phase {
-            Phase::Control(setup, length) => Some((setup, length)),
-            Phase::Bulk => None,
-            Phase::Data => {
+            CapturePhase::Control(setup, length) => Some((setup, length)),
+            CapturePhase::Bulk => None,
+            CapturePhase::Data => {
                 if let Some(sent) = self.sent.get_mut(event.tag) {
                     sent.payload = event.payload;
                 }
                 return;
             }
-            Phase::Complete(result) => {
+            CapturePhase::Complete(result) => {
                 if let Some(sent) = self.sent.remove(event.tag) {
                     self.complete(sent, at, result, event.payload);
                 }
@@ -258,41 +263,54 @@ impl<'a> Pairing<'a> {
             }
         };
         let place = (event.bus, event.device);
-        let enumeration = self.current.get(&place).copied().unwrap_or_else(|| self.appear(place, at));
+        let enumeration =
+            self.current.get(&place).copied().unwrap_or_else(|| self.add_enumeration(place, at));
         if let Some(it) = self.enumerations.get_mut(enumeration) {
             it.last = at;
             it.speaks_dfu |= setup.is_some_and(|(setup, length)| is_get_status(setup, length));
         }
         let (endpoint, payload) = (event.endpoint, event.payload);
-        self.sent.insert(event.tag, Sent { enumeration, at, endpoint, setup, payload });
+        self.sent.insert(event.tag, Submission { enumeration, at, endpoint, setup, payload });
     }
 
-    /// Adds an enumeration, and returns its index.
-    fn appear(&mut self, (bus, address): (u8, u8), at: u64) -> usize {
+    /// Adds an enumeration and returns its index.
+    fn add_enumeration(&mut self, (bus, address): (u8, u8), at: u64) -> usize {
         let index = self.enumerations.len();
         let (identity, speaks_dfu) = (None, false);
-        self.enumerations.push(Enumeration { bus, address, first: at, last: at, identity, speaks_dfu });
+        self.enumerations.push(CapturedEnumeration {
+            bus,
+            address,
+            first: at,
+            last: at,
+            identity,
+            speaks_dfu,
+        });
         self.current.insert((bus, address), index);
         index
     }
 
     fn complete(
         &mut self,
-        mut sent: Sent<'a>,
+        mut sent: Submission<'a>,
         at: u64,
         result: Result<(), TransferError>,
-        answer: Payload<'a>,
+        answer: CapturedData<'a>,
     ) {
         if result.is_ok() && sent.setup.is_some_and(|(setup, _)| is_get_device_descriptor(setup)) {
             let descriptor = if answer.is_empty() { &sent.payload } else { &answer };
             sent.enumeration = self.identify(sent.enumeration, sent.at, &descriptor.bytes);
         }
         let (enumeration, at, took) = (sent.enumeration, sent.at, at.saturating_sub(sent.at));
-        self.transfers.push(Transfer { enumeration, at, took, request: sent.request(result, answer) });
+        self.transfers.push(CapturedTransfer {
+            enumeration,
+            at,
+            took,
+            request: sent.request(result, answer),
+        });
     }
 
-    /// Records the identity in a device descriptor (USB 2.0, table 9-8). Returns the index of the enumeration, which is
-    /// a new one if another device had the address before.
+    /// Records the identity from a device descriptor (USB 2.0, table 9-8). Returns the index of the enumeration, which
+    /// is a new one if another device had the address before.
     fn identify(&mut self, index: usize, at: u64, descriptor: &[u8]) -> usize {
         let word = |at| ByteOrder::Little.u16(descriptor, at);
         let (Some(1), Some(vendor), Some(product), Some(release)) =
@@ -306,15 +324,15 @@ impl<'a> Pairing<'a> {
             return index;
         }
         let place = (it.bus, it.address);
-        let new = self.appear(place, at);
+        let new = self.add_enumeration(place, at);
         if let Some(it) = self.enumerations.get_mut(new) {
             it.identity = Some(identity);
         }
         new
     }
 
-    /// Writes the lines of the recording.
-    fn finish(self, source: Source) -> Result<Vec<Line>, RecordingError> {
+    /// Returns the lines of the recording.
+    fn finish(self, source: CaptureSource) -> Result<Vec<Line>, RecordingError> {
         let count = self.enumerations.iter().filter(|it| it.is_wanted()).count();
         if count == 0 || count > DEVICES_MAX {
             let text = if count == 0 { NO_DEVICES } else { "it contains too many devices" };
@@ -338,7 +356,7 @@ impl<'a> Pairing<'a> {
             };
             let next = u32::try_from(opened.len()).unwrap_or(u32::MAX);
             let device = *opened.entry(index).or_insert_with(|| {
-                // A capture does not show when a device disappears: it is replaced by the next one on its port.
+                // A capture does not show when a device disappears, so it stays until the next one appears on its port.
                 present.insert(port.clone(), it.appearance(Port(port.clone())));
                 let devices = present.values().cloned().collect();
                 let (port, address) = (Port(port.clone()), it.address);
@@ -366,12 +384,12 @@ fn is_get_status(setup: Setup, length: usize) -> bool {
     (request_type, request, value, length) == (CLASS_FROM_INTERFACE, GETSTATUS, 0, STATUS_LENGTH)
 }
 
-/// Assigns a port to each device that belongs in the recording. A capture does not contain the port. A drone that
-/// restarts stays on its port, so all devices of a bus are on port 1, except for those that are used at the same time.
-fn assign_ports(enumerations: &[Enumeration]) -> Vec<Option<Location>> {
-    // The moment until which each port of each bus is in use.
+/// Assigns a port to each device in the recording, because a capture does not contain ports. A drone that restarts
+/// stays on its port, so the devices of a bus share port 1 unless they are used at the same time.
+fn assign_ports(enumerations: &[CapturedEnumeration]) -> Vec<Option<Location>> {
+    // The time until which each port is in use, by bus.
     let mut in_use: HashMap<u8, Vec<u64>> = HashMap::new();
-    let mut assign = |it: &Enumeration| {
+    let mut assign = |it: &CapturedEnumeration| {
         let ports = in_use.entry(it.bus).or_default();
         let free = ports.iter().position(|&until| until < it.first).unwrap_or(ports.len());
         let number = u8::try_from(free + 1).ok()?;
@@ -384,58 +402,60 @@ fn assign_ports(enumerations: &[Enumeration]) -> Vec<Option<Location>> {
     enumerations.iter().map(|it| if it.is_wanted() { assign(it) } else { None }).collect()
 }
 
-impl Sent<'_> {
-    fn request(self, result: Result<(), TransferError>, answer: Payload<'_>) -> Request {
+impl Submission<'_> {
+    fn request(self, result: Result<(), TransferError>, answer: CapturedData<'_>) -> CapturedRequest {
         let Some((setup, length)) = self.setup else {
             let from_device = self.endpoint & 0x80 != 0;
             let result = if from_device { self.received(result, answer) } else { self.sent(result, &answer) };
-            return Request::Packet { endpoint: self.endpoint, result };
+            return CapturedRequest::Packet { endpoint: self.endpoint, result };
         };
         if (setup.request_type, setup.request) == (TO_INTERFACE, SET_INTERFACE) {
             let [interface, _] = setup.index.to_le_bytes();
             let [alternate, _] = setup.value.to_le_bytes();
-            return Request::Select { interface, alternate, error: result.err().map(Fault) };
+            return CapturedRequest::Select { interface, alternate, error: result.err().map(ErrorName) };
         }
         if setup.request_type & 0x80 != 0 {
-            return Request::In { setup, length, result: self.received(result, answer) };
+            return CapturedRequest::In { setup, length, result: self.received(result, answer) };
         }
-        Request::Out { setup, result: self.sent(result, &answer) }
+        CapturedRequest::Out { setup, result: self.sent(result, &answer) }
     }
 
-    /// What the device sent.
-    fn received(&self, result: Result<(), TransferError>, answer: Payload<'_>) -> Moved {
+    /// The result of a transfer from the device.
+    fn received(&self, result: Result<(), TransferError>, answer: CapturedData<'_>) -> TransferResult {
         let data = if answer.is_empty() { None } else { Some(answer) };
         match (result, data) {
-            (Err(error), _) => Moved::failed(error),
-            (Ok(()), Some(answer)) => answer.moved(),
+            (Err(error), _) => TransferResult::failed(error),
+            (Ok(()), Some(answer)) => answer.to_result(),
             // The data of a control transfer may have preceded its completion.
-            (Ok(()), None) if !self.payload.bytes.is_empty() => self.payload.moved(),
-            (Ok(()), None) => Moved::data(&[]),
+            (Ok(()), None) if !self.payload.bytes.is_empty() => self.payload.to_result(),
+            (Ok(()), None) => TransferResult::data(&[]),
         }
     }
 
-    /// What the host sent, and the error if it was not sent completely.
-    fn sent(&self, result: Result<(), TransferError>, answer: &Payload<'_>) -> Moved {
-        let sent = self.payload.moved();
+    /// The result of a transfer to the device: the data, and an error unless all of it was sent.
+    fn sent(&self, result: Result<(), TransferError>, answer: &CapturedData<'_>) -> TransferResult {
+        let sent = self.payload.to_result();
         let is_short = answer.length.is_some_and(|length| length < sent.len());
-        let error = result.err().or(is_short.then_some(TransferError::Short)).map(Fault);
-        Moved { error, ..sent }
+        let error = result.err().or(is_short.then_some(TransferError::Short)).map(ErrorName);
+        TransferResult { error, ..sent }
     }
 }
 
-impl Request {
+impl CapturedRequest {
     fn recorded(self, device: u32, took: u64) -> Recorded {
         match self {
-            Request::In { setup, length, result } => {
+            CapturedRequest::In { setup, length, result } => {
                 Recorded::In { device, setup: SetupWords(setup), length, took, result }
             }
-            Request::Out { setup, result } => {
+            CapturedRequest::Out { setup, result } => {
                 Recorded::Out { device, setup: SetupWords(setup), took, result }
             }
-            Request::Select { interface, alternate, error } => {
+            CapturedRequest::Select { interface, alternate, error } => {
                 Recorded::Select { device, interface, alternate, took, error }
             }
-            Request::Packet { endpoint, result } => Recorded::Packet { device, endpoint, took, result },
+            CapturedRequest::Packet { endpoint, result } => {
+                Recorded::Packet { device, endpoint, took, result }
+            }
         }
     }
 }

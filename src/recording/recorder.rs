@@ -1,4 +1,4 @@
-//! Makes a recording: decorators of the bus and of the clock that pass every request on unchanged and report it to a
+//! Makes a recording. Decorators of the bus and of the clock forward every request unchanged and report it to a
 //! [`Recorder`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,23 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::tape::Tape;
-use super::{Appearance, Fault, Header, Line, Moved, Port, Recorded, SetupWords};
+use super::{Appearance, ErrorName, Header, Line, Port, Recorded, SetupWords, TransferResult};
 use crate::clock::Clock;
 use crate::usb::{Bus, BusError, Found, Pipe, Setup, TransferError, Transport};
 
-/// Numbers and times the requests of any number of buses, in the order in which they end.
+/// Writes the requests to any number of buses with their times, in the order in which the requests end.
 pub struct Recorder {
     clock: Arc<dyn Clock>,
     began: Duration,
     opened: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<RecorderState>,
 }
 
-struct State {
+struct RecorderState {
     tape: Arc<Mutex<Tape>>,
     /// The last list of devices.
     devices: Option<Vec<Appearance>>,
-    /// A wait that has not been reported yet, in microseconds: its start and its end. Several waits in a row are one.
+    /// The start and the end of a wait that has not been reported yet, in microseconds. Consecutive waits are merged.
     wait: Option<(u64, u64)>,
 }
 
@@ -30,7 +30,7 @@ impl Recorder {
     /// Starts a recording.
     pub fn start(clock: Arc<dyn Clock>, header: Header, tape: Arc<Mutex<Tape>>) -> Arc<Recorder> {
         push(&tape, Line { at: 0, what: Recorded::Start(header) });
-        let state = Mutex::new(State { tape, devices: None, wait: None });
+        let state = Mutex::new(RecorderState { tape, devices: None, wait: None });
         Arc::new(Recorder { began: clock.now(), clock, opened: AtomicU32::new(0), state })
     }
 
@@ -47,8 +47,8 @@ impl Recorder {
         push(&state.tape, Line { at, what });
     }
 
-    /// Calls `act`, and reports what `record` makes of its result and of the microseconds that it took.
-    fn time<T>(&self, act: impl FnOnce() -> T, record: impl FnOnce(&T, u64) -> Recorded) -> T {
+    /// Calls `act`. Reports the event that `record` creates from its result and its duration in microseconds.
+    fn measure<T>(&self, act: impl FnOnce() -> T, record: impl FnOnce(&T, u64) -> Recorded) -> T {
         let at = self.now();
         let result = act();
         let what = record(&result, self.now().saturating_sub(at));
@@ -65,7 +65,7 @@ impl Recorder {
         state.wait = Some((earlier, to));
     }
 
-    fn listed(&self, listed: &Result<Vec<Found>, BusError>) {
+    fn report_devices(&self, listed: &Result<Vec<Found>, BusError>) {
         let devices: Vec<Appearance> = match listed {
             Ok(found) => found.iter().map(Appearance::from).collect(),
             Err(error) => return self.report(self.now(), Recorded::NoDevices { error: error.to_string() }),
@@ -87,7 +87,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The bus `inner`, whose requests are recorded.
+/// Records the requests to the bus `inner`.
 pub struct RecordedBus<B> {
     inner: B,
     recorder: Arc<Recorder>,
@@ -102,19 +102,19 @@ impl<B: Bus> RecordedBus<B> {
 impl<B: Bus> Bus for RecordedBus<B> {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let listed = self.inner.list();
-        self.recorder.listed(&listed);
+        self.recorder.report_devices(&listed);
         listed
     }
 
     fn open(&self, found: &Found) -> Result<Box<dyn Transport>, TransferError> {
         let device = self.recorder.opened.fetch_add(1, Ordering::Relaxed);
-        let opened = self.recorder.time(
+        let opened = self.recorder.measure(
             || self.inner.open(found),
             |opened, _| Recorded::Open {
                 device,
                 port: Port(found.location.clone()),
                 address: found.address,
-                error: opened.as_ref().err().copied().map(Fault),
+                error: opened.as_ref().err().copied().map(ErrorName),
             },
         );
         let recorder = Arc::clone(&self.recorder);
@@ -132,19 +132,19 @@ struct RecordedTransport {
     device: u32,
 }
 
-/// What was received.
-fn received(buffer: &[u8], result: Result<usize, TransferError>) -> Moved {
+/// The result of a transfer from the device.
+fn received(buffer: &[u8], result: Result<usize, TransferError>) -> TransferResult {
     match result {
-        Ok(n) => Moved::of(buffer.get(..n).unwrap_or_default()),
-        Err(error) => Moved::failed(error),
+        Ok(n) => TransferResult::of(buffer.get(..n).unwrap_or_default()),
+        Err(error) => TransferResult::failed(error),
     }
 }
 
-/// What was to be sent, and the error if it was not sent completely.
-fn sent(data: &[u8], result: Result<usize, TransferError>) -> Moved {
+/// The result of a transfer to the device: the data, and an error unless all of it was sent.
+fn sent(data: &[u8], result: Result<usize, TransferError>) -> TransferResult {
     let short = |n: usize| (n < data.len()).then_some(TransferError::Short);
-    let error = result.map_or_else(Some, short).map(Fault);
-    Moved { error, ..Moved::of(data) }
+    let error = result.map_or_else(Some, short).map(ErrorName);
+    TransferResult { error, ..TransferResult::of(data) }
 }
 
 impl Transport for RecordedTransport {
@@ -158,14 +158,14 @@ impl Transport for RecordedTransport {
         let at = self.recorder.now();
         let result = self.inner.control_in(setup, buffer, limit);
         let took = self.recorder.now().saturating_sub(at);
-        let (setup, length, result_seen) = (SetupWords(setup), buffer.len(), received(buffer, result));
-        self.recorder.report(at, Recorded::In { device, setup, length, took, result: result_seen });
+        let (setup, length, recorded) = (SetupWords(setup), buffer.len(), received(buffer, result));
+        self.recorder.report(at, Recorded::In { device, setup, length, took, result: recorded });
         result
     }
 
     fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
         let device = self.device;
-        self.recorder.time(
+        self.recorder.measure(
             || self.inner.control_out(setup, data, limit),
             |result, took| Recorded::Out {
                 device,
@@ -178,10 +178,10 @@ impl Transport for RecordedTransport {
 
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
         let device = self.device;
-        self.recorder.time(
+        self.recorder.measure(
             || self.inner.select(interface, alternate),
             |result, took| {
-                let error = result.err().map(Fault);
+                let error = result.err().map(ErrorName);
                 Recorded::Select { device, interface, alternate, took, error }
             },
         )
@@ -199,14 +199,14 @@ impl Transport for RecordedTransport {
 
     fn bulk_out(&mut self, pipe: Pipe, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
         let (device, endpoint) = (self.device, pipe.endpoint);
-        self.recorder.time(
+        self.recorder.measure(
             || self.inner.bulk_out(pipe, data, limit),
             |result, took| Recorded::Packet { device, endpoint, took, result: sent(data, *result) },
         )
     }
 }
 
-/// The clock `inner`, whose sleeps are recorded.
+/// Records the sleeps of the clock `inner`.
 pub struct RecordedClock {
     inner: Arc<dyn Clock>,
     recorder: Arc<Recorder>,

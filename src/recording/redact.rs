@@ -1,50 +1,52 @@
-//! Replaces what identifies a drone in a recording: its serial number in both forms, and everything that its firmware
-//! says, which includes the chip's unique ID and the radio address. Each drone gets a made-up serial number, and the
-//! two forms still match, so that a redacted recording can be replayed.
+//! Removes what identifies a drone from a recording: its serial number in both forms, the chip's unique ID, and every
+//! packet of its firmware, because packets contain the unique ID and the radio address. Each drone gets a fictitious
+//! serial number whose two forms still match, so a redacted recording can be replayed.
 
 use std::collections::HashMap;
 
-use super::{HexBytes, Line, Moved, NamesSeen, Recorded, SetupWords};
+use super::{DeviceNames, HexBytes, Line, Recorded, SetupWords, TransferResult};
 use crate::crazyflie;
 use crate::usb::Setup;
 
-/// GET_DESCRIPTOR: bmRequestType, bRequest, and the types of a device and of a string.
+/// bmRequestType and bRequest of GET_DESCRIPTOR, and the types of device and string descriptors.
 const GET_DESCRIPTOR: (u8, u8) = (0x80, 6);
 const DEVICE: u8 = 1;
 const STRING: u8 = 3;
 /// The position of iSerialNumber in a device descriptor.
 const SERIAL_INDEX: usize = 16;
-/// DNLOAD and UPLOAD of the DFU class.
+/// bmRequestType and bRequest of DFU_DNLOAD and DFU_UPLOAD.
 const DNLOAD: (u8, u8) = (0x21, 1);
 const UPLOAD: (u8, u8) = (0xA1, 2);
 const SET_ADDRESS: u8 = 0x21;
-/// The unique ID of an STM32F405, 12 bytes (RM0090 §39.1).
+/// A read from an address in this range may return the chip's unique ID, 12 bytes at 0x1FFF7A10 (RM0090 §39.1).
 const UNIQUE_ID: std::ops::Range<u32> = 0x1FFF_7A00..0x1FFF_7A20;
 
 #[derive(Default)]
 pub struct Redactor {
-    /// The drones by their serial number in DFU mode, with their order of appearance.
+    /// The number of each drone in order of appearance, by its serial number in DFU mode.
     drones: HashMap<String, u32>,
-    /// The serial numbers that were replaced, with their replacements.
+    /// The replacement of each serial number.
     replaced: HashMap<String, String>,
-    /// The index of the serial number's string, and the address pointer, by the number of the device.
-    devices: HashMap<u32, Opened>,
+    /// The open devices by their number in the recording.
+    devices: HashMap<u32, OpenDevice>,
 }
 
 #[derive(Default)]
-struct Opened {
-    serial: u8,
+struct OpenDevice {
+    /// iSerialNumber.
+    serial_index: u8,
+    /// The address pointer of the boot ROM.
     pointer: u32,
 }
 
 impl Redactor {
-    /// The line without what identifies a drone. Call this with the lines in their order.
-    pub fn line(&mut self, line: Line) -> Line {
+    /// Redacts a line. Lines must be passed in the order of the recording.
+    pub fn redact_line(&mut self, line: Line) -> Line {
         let what = match line.what {
             Recorded::Start(header) => Recorded::Start(super::Header { redacted: true, ..header }),
             Recorded::Devices { mut devices } => {
                 for names in devices.iter_mut().filter_map(|device| device.names.as_mut()) {
-                    *names = NamesSeen { serial: self.replace(&names.serial), ..names.clone() };
+                    *names = DeviceNames { serial: self.replace(&names.serial), ..names.clone() };
                 }
                 Recorded::Devices { devices }
             }
@@ -70,22 +72,27 @@ impl Redactor {
         Line { what, ..line }
     }
 
-    /// `text` with every serial number replaced that the recording contains.
-    pub fn text(&self, text: String) -> String {
+    /// Replaces the serial numbers of the recording in `text`.
+    pub fn redact_text(&self, text: String) -> String {
         self.replaced.iter().fold(text, |text, (serial, replacement)| text.replace(serial, replacement))
     }
 
-    fn received(&mut self, device: u32, SetupWords(setup): SetupWords, result: Moved) -> Moved {
+    fn received(
+        &mut self,
+        device: u32,
+        SetupWords(setup): SetupWords,
+        result: TransferResult,
+    ) -> TransferResult {
         let opened = self.devices.entry(device).or_default();
         let [kind, index] = setup.value.to_be_bytes();
         let Some(HexBytes(data)) = &result.data else { return result };
         match (setup.request_type, setup.request) {
             UPLOAD if setup.value >= 2 && UNIQUE_ID.contains(&opened.pointer) => without_contents(&result),
             GET_DESCRIPTOR if kind == DEVICE => {
-                opened.serial = data.get(SERIAL_INDEX).copied().unwrap_or(opened.serial);
+                opened.serial_index = data.get(SERIAL_INDEX).copied().unwrap_or(opened.serial_index);
                 result
             }
-            GET_DESCRIPTOR if kind == STRING && index != 0 && index == opened.serial => {
+            GET_DESCRIPTOR if kind == STRING && index != 0 && index == opened.serial_index => {
                 let units: Vec<u16> = data
                     .get(2..)
                     .unwrap_or_default()
@@ -100,13 +107,13 @@ impl Redactor {
                 let len = data.len();
                 let mut replaced = [head, &text].concat();
                 replaced.resize(len, 0);
-                Moved::data(&replaced)
+                TransferResult::data(&replaced)
             }
             _ => result,
         }
     }
 
-    /// The made-up serial number for this one, in the same form. An unknown form becomes zeros.
+    /// Returns a fictitious serial number in the same form. A serial number of unknown form becomes zeros.
     fn replace(&mut self, serial: &str) -> String {
         if serial.is_empty() || serial == crazyflie::HIDDEN_SERIAL {
             return serial.to_owned();
@@ -126,8 +133,8 @@ impl Redactor {
 }
 
 /// Keeps only the number of bytes. A hash of an ID or of a short text could be reversed by trying all values.
-fn without_contents(moved: &Moved) -> Moved {
-    Moved { bytes: Some(moved.len()), error: moved.error, ..Moved::default() }
+fn without_contents(moved: &TransferResult) -> TransferResult {
+    TransferResult { bytes: Some(moved.len()), error: moved.error, ..TransferResult::default() }
 }
 
 #[cfg(test)]
@@ -135,7 +142,7 @@ mod tests {
     use super::*;
     use crate::recording::parse;
 
-    /// A running drone and the same drone in DFU mode, as Linux and the drone itself name them.
+    /// One drone, running and in DFU mode. Linux provides its first serial number, and the host reads the second.
     const LINES: &str = r#"{"at":0,"event":"start","recording":1,"program":"t","system":"linux"}
 {"at":1,"event":"devices","devices":[{"port":"1-1","address":5,"vendor":"0483","product":"5740","release":"0200","names":{"manufacturer":"Bitcraze AB","product":"Crazyflie 2.x","serial":"51004F000551343036333233"}}]}
 {"at":2,"event":"packet","device":0,"endpoint":129,"took":9,"result":1,"data":"0c5359533a204920616d"}
@@ -146,9 +153,10 @@ mod tests {
 "#;
 
     #[test]
-    fn a_redacted_recording_does_not_contain_the_drone_and_both_modes_still_match() {
+    fn a_redacted_recording_does_not_identify_the_drone_and_its_serial_numbers_still_match() {
         let mut redactor = Redactor::default();
-        let lines: Vec<Line> = parse(LINES).unwrap().into_iter().map(|line| redactor.line(line)).collect();
+        let lines: Vec<Line> =
+            parse(LINES).unwrap().into_iter().map(|line| redactor.redact_line(line)).collect();
         let text: Vec<String> = lines.iter().map(Line::to_string).collect();
         let text = text.join("\n");
         for secret in ["51004F00", "51004f00", "3338133873034", "330033003800", "0c535953"] {
@@ -160,7 +168,7 @@ mod tests {
         let data = &result.data.as_ref().unwrap().0;
         let in_dfu: String = data[2..].iter().step_by(2).map(|&byte| char::from(byte)).collect();
         assert!(crazyflie::is_same_serial(running, &in_dfu), "{running} and {in_dfu}");
-        let report = redactor.text("drone 51004F000551343036333233 (338133873034)".to_owned());
+        let report = redactor.redact_text("drone 51004F000551343036333233 (338133873034)".to_owned());
         assert_eq!(report, format!("drone {running} ({in_dfu})"));
     }
 }

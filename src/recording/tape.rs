@@ -1,4 +1,4 @@
-//! Where the lines of a recording go: to a file, to memory for a bug report, or to both. Both are bounded.
+//! Stores the lines of a recording in a file, in memory for a bug report, or in both. Both have a size limit.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::redact::Redactor;
 use super::{Line, Recorded, SIZE_MAX};
 
-/// How many lines are kept in memory: a flash of one drone has about 1300. A line takes about 200 bytes.
+/// The number of lines kept in memory. A flash of one drone has about 1300 lines of about 200 bytes.
 const LINES_MAX: usize = 6000;
 
 #[derive(Default)]
@@ -14,16 +14,16 @@ pub struct Tape {
     /// Replaces serial numbers in every line.
     redactor: Option<Redactor>,
     file: Option<Box<dyn Write + Send>>,
-    memory: Option<Memory>,
+    memory: Option<RecentLines>,
     written: u64,
-    /// Why the file has no further lines.
+    /// The error that ended the file early.
     error: Option<io::Error>,
 }
 
-/// The first line, and the last lines.
+/// The first line and the latest lines.
 #[derive(Default)]
-struct Memory {
-    most: usize,
+struct RecentLines {
+    limit: usize,
     start: Option<Line>,
     lines: VecDeque<Line>,
     dropped: usize,
@@ -39,27 +39,27 @@ impl Tape {
     }
 
     /// Keeps at most this many lines in memory.
-    pub fn to_memory_of(self, most: usize) -> Tape {
-        Tape { memory: Some(Memory { most, ..Memory::default() }), ..self }
+    pub fn to_memory_of(self, limit: usize) -> Tape {
+        Tape { memory: Some(RecentLines { limit, ..RecentLines::default() }), ..self }
     }
 
     pub fn redacted(self) -> Tape {
         Tape { redactor: Some(Redactor::default()), ..self }
     }
 
-    /// The number of lines in memory that were dropped because there were newer ones.
+    /// The number of lines that were dropped from memory to make room for newer ones.
     pub fn dropped(&self) -> usize {
         self.memory.as_ref().map_or(0, |memory| memory.dropped)
     }
 
-    /// Why the recording in the file ends early.
+    /// The error that ended the file early.
     pub fn error(&self) -> Option<&io::Error> {
         self.error.as_ref()
     }
 
     pub fn push(&mut self, line: Line) {
         let line = match &mut self.redactor {
-            Some(redactor) => redactor.line(line),
+            Some(redactor) => redactor.redact_line(line),
             None => line,
         };
         self.write(&line);
@@ -69,13 +69,14 @@ impl Tape {
             return;
         }
         memory.lines.push_back(line);
-        if memory.lines.len() > memory.most {
+        if memory.lines.len() > memory.limit {
             memory.lines.pop_front();
             memory.dropped += 1;
         }
     }
 
-    /// Writes each line at once, so that the recording is complete up to the last request if the process is killed.
+    /// Writes the line without buffering, so that a killed process leaves a recording that is complete up to its last
+    /// request.
     fn write(&mut self, line: &Line) {
         let Some(file) = &mut self.file else { return };
         let at = line.at;
@@ -92,7 +93,7 @@ impl Tape {
         self.error = written.err();
     }
 
-    /// The recording in memory.
+    /// Returns the recording in memory.
     pub fn text(&self) -> String {
         let Some(memory) = &self.memory else { return String::new() };
         let gap = memory.lines.front().filter(|_| memory.dropped > 0);
@@ -101,10 +102,10 @@ impl Tape {
         lines.flat_map(|line| [line.to_string(), "\n".to_owned()]).collect()
     }
 
-    /// `text` with the serial numbers replaced, if the recording is redacted.
+    /// Replaces the serial numbers in `text` if the recording is redacted.
     pub fn redact(&self, text: String) -> String {
         match &self.redactor {
-            Some(redactor) => redactor.text(text),
+            Some(redactor) => redactor.redact_text(text),
             None => text,
         }
     }

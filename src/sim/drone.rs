@@ -27,7 +27,7 @@ const SHORT_PRESS: Duration = Duration::from_millis(1500);
 const LONG_PRESS: Duration = Duration::from_secs(5);
 /// The time that a helper needs to unplug the drone and plug it in with the button held.
 const HELP_AFTER: Duration = Duration::from_secs(3);
-/// How long a drone that is expected to start may stay away before a helper acts.
+/// How long a helper waits for a drone that should start by itself.
 const LOST_AFTER: Duration = Duration::from_secs(12);
 /// The time from a reset to 0483:5740.
 const BOOT: Duration = Duration::from_millis(1200);
@@ -55,9 +55,9 @@ pub struct Traits {
     pub refuses_alternates: bool,
     /// Read protection is reported when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
-    /// The ROM starts in dfuIDLE instead of dfuERROR, as that of an STM32F469 (modm's log).
+    /// The ROM starts in dfuIDLE instead of dfuERROR, like that of an STM32F469 (modm's log).
     pub starts_idle: bool,
-    /// The ROM stalls GETSTATUS while it is busy, as that of an STM32L43x (dfu-util ticket 40).
+    /// The ROM stalls GETSTATUS while it is busy, like that of an STM32L43x (dfu-util ticket 40).
     pub stalls_while_busy: bool,
     /// Additional time until the ROM is on the bus, as after an enumeration that failed and was repeated.
     pub late_rom: Duration,
@@ -83,7 +83,7 @@ pub enum Helper {
     IfStuck,
     /// While the drone is not in DFU mode.
     IfNotInDfu,
-    /// While the drone is not on USB, for longer than a start takes.
+    /// While the drone is not on USB. The helper waits for longer than a start takes.
     IfLost,
 }
 
@@ -236,7 +236,7 @@ impl SimDrone {
         self.settle(now);
     }
 
-    /// Appears on the bus at once, in the boot ROM or in its firmware, whatever the flash contains.
+    /// Appears on the bus at once, in the boot ROM or in its firmware, regardless of the contents of the flash.
     pub(crate) fn appear(&mut self, in_rom: bool, now: Duration) {
         self.mode = SimMode::Starting(if in_rom { Start::Rom } else { Start::Firmware }, now);
         self.settle(now);

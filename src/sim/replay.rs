@@ -1,10 +1,10 @@
-//! A device that answers as a recording says: `--demo=replay:FILE`.
+//! Replays a recorded device: `--demo=replay:FILE`.
 //!
-//! The recording may be of another host, which asks other things in another order, so a request is looked up by what it
-//! does (erase this sector, read that address), not by its place. A simulated drone follows along: it gets every
-//! request, answers those that the recording does not contain, and supplies the firmware, of which a recording has only
-//! the hash. Wherever both have an answer, the recorded one is sent, and a difference is noted. So one recording shows
-//! what the host does with this device, and whether the simulator would have answered like it.
+//! The recording may come from another host, which sends other requests in another order, so a request is looked up by
+//! what it does (erase this sector, read that address), not by its position. A simulated drone runs in parallel: it
+//! receives every request, answers those that the recording does not contain, and supplies the firmware, of which a
+//! recording has only the hash. If both have an answer, the recorded one is returned, and a difference is reported. One
+//! recording thus shows what the host does with this device, and whether the simulator behaves like the device.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -16,21 +16,21 @@ use super::rom::RomAnswer;
 use super::scenario::Scenario;
 use super::{SimBus, scenario};
 use crate::clock::Clock;
-use crate::recording::{Appearance, Line, Moved, Recorded, SetupWords};
+use crate::recording::{Appearance, Line, Recorded, SetupWords, TransferResult};
 use crate::usb::descriptor::Strings;
 use crate::usb::{Bus, BusError, Found, Location, Pipe, Setup, TransferError, Transport};
 
-/// wTransferSize of the ROM, which counts its blocks in this unit (AN3156 §4).
+/// wTransferSize of the ROM. Block numbers count in this unit (AN3156 §4).
 const BLOCK: u32 = 2048;
-/// The most differences that are kept as text.
-const NOTED: usize = 20;
-/// The longest wait for a change of the bus.
+/// The largest number of departures, and of differences, that are kept as text.
+const TEXTS_MAX: usize = 20;
+/// The longest wait for a change on the bus.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// What a request does. Requests with the same meaning have the same key, whoever sent them.
+/// What a request does. Requests with the same effect have the same key, no matter which host sent them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Deed {
-    /// The state that the host finds when it has opened the device.
+enum RequestKey {
+    /// GETSTATUS before any other request: the state in which the host finds the device.
     Opened,
     SetAddress(u32),
     Erase(u32),
@@ -42,7 +42,7 @@ enum Deed {
         address: u32,
         len: usize,
     },
-    /// The download of no data, which starts the program at the pointer.
+    /// DNLOAD without data, which starts the program at the address pointer.
     Leave,
     Abort,
     ClearStatus,
@@ -57,23 +57,24 @@ enum Deed {
     Other(u8, u8, u16, u16),
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for RequestKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Deed::Opened => f.write_str("get the status after opening"),
-            Deed::SetAddress(address) => write!(f, "set the address to {address:#010x}"),
-            Deed::Erase(address) => write!(f, "erase at {address:#010x}"),
-            Deed::Write { address, len } => write!(f, "write {len} bytes at {address:#010x}"),
-            Deed::Read { address, len } => write!(f, "read {len} bytes at {address:#010x}"),
-            Deed::Leave => f.write_str("leave DFU mode"),
-            Deed::Abort => f.write_str("abort"),
-            Deed::ClearStatus => f.write_str("clear the status"),
-            Deed::Select(alternate) => write!(f, "select alternate setting {alternate}"),
-            Deed::EnterDfu => f.write_str("enter DFU mode"),
-            Deed::PacketIn(endpoint) | Deed::PacketOut(endpoint, _) => {
+            RequestKey::Opened => f.write_str("get the status after opening"),
+            RequestKey::SetAddress(address) => write!(f, "set the address to {address:#010x}"),
+            RequestKey::Erase(address) => write!(f, "erase at {address:#010x}"),
+            RequestKey::Write { address, len } => write!(f, "write {len} bytes at {address:#010x}"),
+            RequestKey::Read { address, len } => write!(f, "read {len} bytes at {address:#010x}"),
+            RequestKey::Leave => f.write_str("leave DFU mode"),
+            RequestKey::Abort => f.write_str("abort"),
+            RequestKey::ClearStatus => f.write_str("clear the status"),
+            RequestKey::Select(alternate) => write!(f, "select alternate setting {alternate}"),
+            RequestKey::EnterDfu => f.write_str("enter DFU mode"),
+            RequestKey::PacketIn(endpoint) | RequestKey::PacketOut(endpoint, _) => {
                 write!(f, "a packet on endpoint {endpoint:02x}")
             }
-            Deed::Standard(kind, request, value, index) | Deed::Other(kind, request, value, index) => {
+            RequestKey::Standard(kind, request, value, index)
+            | RequestKey::Other(kind, request, value, index) => {
                 write!(f, "request {kind:02x} {request:02x} {value:04x} {index:04x}")
             }
         }
@@ -82,112 +83,113 @@ impl fmt::Display for Deed {
 
 const GET_STATUS: (u8, u8) = (0xA1, 3);
 
-/// Follows the address pointer, and names requests by what they do.
+/// Tracks the address pointer and determines what each request does.
 #[derive(Clone, Debug)]
-struct Reader {
+struct RequestTracker {
     pointer: u32,
     /// wTransferSize.
     block: u32,
 }
 
-impl Reader {
-    fn deed(&mut self, setup: Setup, len: usize, data: Option<&[u8]>) -> Deed {
+impl RequestTracker {
+    fn classify(&mut self, setup: Setup, len: usize, data: Option<&[u8]>) -> RequestKey {
         let Setup { request_type, request, value, index } = setup;
         let place =
             |pointer: u32| pointer.wrapping_add(u32::from(value).saturating_sub(2).wrapping_mul(self.block));
         let number = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).ok();
         match (request_type, request, value, data) {
-            (0x21, 1, _, _) if len == 0 => Deed::Leave,
+            (0x21, 1, _, _) if len == 0 => RequestKey::Leave,
             (0x21, 1, 0, Some([0x21, address @ ..])) if address.len() == 4 => {
                 self.pointer = number(address).unwrap_or_default();
-                Deed::SetAddress(self.pointer)
+                RequestKey::SetAddress(self.pointer)
             }
             (0x21, 1, 0, Some([0x41, address @ ..])) if address.len() == 4 => {
-                Deed::Erase(number(address).unwrap_or_default())
+                RequestKey::Erase(number(address).unwrap_or_default())
             }
-            (0x21, 1, 2.., _) => Deed::Write { address: place(self.pointer), len },
-            (0xA1, 2, 2.., _) => Deed::Read { address: place(self.pointer), len },
-            (0x21, 6, ..) => Deed::Abort,
-            (0x21, 4, ..) => Deed::ClearStatus,
-            (0x01, 11, alternate, _) => Deed::Select(alternate.to_le_bytes()[0]),
-            (0x40, 1, 1, _) if index == 2 => Deed::EnterDfu,
-            (kind, ..) if kind & 0x60 == 0 => Deed::Standard(request_type, request, value, index),
-            _ => Deed::Other(request_type, request, value, index),
+            (0x21, 1, 2.., _) => RequestKey::Write { address: place(self.pointer), len },
+            (0xA1, 2, 2.., _) => RequestKey::Read { address: place(self.pointer), len },
+            (0x21, 6, ..) => RequestKey::Abort,
+            (0x21, 4, ..) => RequestKey::ClearStatus,
+            (0x01, 11, alternate, _) => RequestKey::Select(alternate.to_le_bytes()[0]),
+            (0x40, 1, 1, _) if index == 2 => RequestKey::EnterDfu,
+            (kind, ..) if kind & 0x60 == 0 => RequestKey::Standard(request_type, request, value, index),
+            _ => RequestKey::Other(request_type, request, value, index),
         }
     }
 }
 
 /// One recorded answer.
 #[derive(Clone, Debug)]
-struct Answer {
-    /// The line of the recording, counted from 1.
+struct RecordedAnswer {
+    /// The number of its line in the recording, starting at 1.
     line: usize,
     took: Duration,
-    moved: Moved,
-    /// It has been sent to the host before.
+    moved: TransferResult,
+    /// The host has already received this answer.
     is_repeated: bool,
 }
 
-/// A request with the answers to the GETSTATUS requests that followed it.
+/// The answer to a request, with the answers to the GETSTATUS requests that followed it.
 #[derive(Clone, Debug)]
 struct Exchange {
-    /// `None` for [`Deed::Opened`], which is not a request.
-    answer: Option<Answer>,
-    statuses: VecDeque<Answer>,
+    /// `None` for [`RequestKey::Opened`], which is not a request.
+    answer: Option<RecordedAnswer>,
+    statuses: VecDeque<RecordedAnswer>,
 }
 
-/// The time during which a device had one address.
+/// The time during which one port had a device with one address. A restart begins a new stage.
 #[derive(Debug)]
-struct Stage {
+struct ReplayStage {
     appearance: Appearance,
-    /// When it appeared and disappeared, and when its last request ended, since the start of the recording.
+    /// The times at which it appeared, it disappeared, and its last request ended, since the start of the recording.
     began: Duration,
     gone: Option<Duration>,
     last: Duration,
-    exchanges: HashMap<Deed, VecDeque<Exchange>>,
-    /// How many requests have not been served.
+    exchanges: HashMap<RequestKey, VecDeque<Exchange>>,
+    /// The number of recorded requests that the host has not sent yet.
     remaining: usize,
     /// wTransferSize.
     block: u32,
 }
 
-impl Stage {
+impl ReplayStage {
     fn is_rom(&self) -> bool {
         self.appearance.product.0 == 0xDF11
     }
 
-    /// The firmware has restarted without a request, so the time decides.
+    /// Running firmware that disappeared without a request to enter DFU mode. The recorded time ends this stage.
     fn ends_by_itself(&self) -> bool {
-        !self.is_rom() && self.gone.is_some() && !self.exchanges.contains_key(&Deed::EnterDfu)
+        !self.is_rom() && self.gone.is_some() && !self.exchanges.contains_key(&RequestKey::EnterDfu)
     }
 }
 
-/// A port with everything that was plugged into it.
+/// A port with its stages in order.
 #[derive(Debug)]
 struct PortReplay {
     location: Location,
-    stages: Vec<Stage>,
-    /// The number of the stage, once the first device has appeared.
-    at: Option<usize>,
-    /// When the device of this stage disappears, and when that of the next one appears.
+    stages: Vec<ReplayStage>,
+    /// The index of the current stage. `None` until the first device appears.
+    current: Option<usize>,
+    /// The times at which the current device disappears and the next one appears.
     gone_at: Option<Duration>,
     next_at: Option<Duration>,
-    is_there: bool,
+    is_present: bool,
 }
 
-/// How a host got on with a recording.
+/// How the requests of a host compare with a recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplayReport {
-    /// The requests that were answered as recorded.
+    /// The number of requests that were answered as recorded.
     pub as_recorded: usize,
-    /// The requests that the recording does not contain. The simulated drone has answered them.
+    /// The number of requests that the recording does not contain. The simulated drone answered them.
     pub not_recorded: usize,
-    /// The recorded requests that the host has not sent.
+    /// The number of recorded requests that the host did not send.
     pub not_sent: usize,
-    /// The first requests that were not in the recording, with the last line that was followed before.
+    /// The first requests that the recording does not contain, each with the last line that was replayed before it.
     pub departures: Vec<String>,
-    /// Where the recorded answer and the simulated drone's differ: the number, and the first of them.
+    /// The number of recorded answers that differ from the simulated drone's.
     pub different: usize,
+    /// The first of these answers.
     pub differences: Vec<String>,
 }
 
@@ -195,7 +197,7 @@ pub struct ReplayReport {
 struct Replay {
     ports: Vec<PortReplay>,
     report: ReplayReport,
-    /// The line that was followed last.
+    /// The number of the line that was replayed last.
     line: usize,
 }
 
@@ -205,15 +207,15 @@ pub struct ReplayBus {
     sim: SimBus,
     clock: Arc<dyn Clock>,
     started: Duration,
-    /// When the recording lists the devices for the first time. A capture may begin long before.
+    /// The time of the first list of devices in the recording. A capture may begin long before it.
     zero: Duration,
     replay: Arc<Mutex<Replay>>,
 }
 
 impl ReplayBus {
-    /// Begins to replay these lines. Returns `None` if they contain no device.
+    /// Starts to replay `lines`. Returns `None` if they contain no device.
     pub fn new(lines: &[Line], clock: Arc<dyn Clock>) -> Option<ReplayBus> {
-        let ports = ports(lines);
+        let ports = group_by_port(lines);
         if ports.is_empty() {
             return None;
         }
@@ -228,7 +230,7 @@ impl ReplayBus {
         }
         for (drone, port) in drones.iter_mut().zip(&ports) {
             drone.cut_power(now);
-            remember(drone, port);
+            copy_memories(drone, port);
         }
         drones.truncate(ports.len());
         let places = ports.iter().map(|port| port.location.clone()).collect();
@@ -241,7 +243,7 @@ impl ReplayBus {
         Some(bus)
     }
 
-    /// The simulated drones that follow along.
+    /// The bus of the simulated drones that run in parallel.
     pub fn sim(&self) -> &SimBus {
         &self.sim
     }
@@ -256,19 +258,19 @@ impl ReplayBus {
         self.replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets devices appear and disappear that are due.
+    /// Makes devices appear and disappear when they are due.
     fn advance(&self, replay: &mut Replay) {
         let now = self.clock.now();
         for (n, port) in replay.ports.iter_mut().enumerate() {
             if port.gone_at.is_some_and(|at| now >= at) {
-                (port.is_there, port.gone_at) = (false, None);
+                (port.is_present, port.gone_at) = (false, None);
                 self.sim.with(n, SimDrone::cut_power);
             }
             let first =
-                port.at.is_none().then(|| self.started + port.stages[0].began.saturating_sub(self.zero));
+                port.current.is_none().then(|| self.started + port.stages[0].began.saturating_sub(self.zero));
             if first.or(port.next_at).is_some_and(|at| now >= at) {
-                let at = port.at.map_or(0, |at| at + 1);
-                (port.at, port.next_at, port.gone_at, port.is_there) = (Some(at), None, None, true);
+                let at = port.current.map_or(0, |at| at + 1);
+                (port.current, port.next_at, port.gone_at, port.is_present) = (Some(at), None, None, true);
                 let is_rom = port.stages[at].is_rom();
                 self.sim.with(n, |drone, now| drone.appear(is_rom, now));
                 let stage = &port.stages[at];
@@ -281,38 +283,39 @@ impl ReplayBus {
         }
     }
 
-    /// The device on port `n` with this address.
-    fn is_there(replay: &Replay, n: usize, address: u8) -> bool {
+    /// Whether the device with this address is on port `n`.
+    fn is_present(replay: &Replay, n: usize, address: u8) -> bool {
         let port = &replay.ports[n];
-        port.is_there && port.at.is_some_and(|at| port.stages[at].appearance.address == address)
+        port.is_present && port.current.is_some_and(|at| port.stages[at].appearance.address == address)
     }
 }
 
 impl PortReplay {
-    /// Plans what happened in this stage after `since`, a time of the recording that corresponds to `now`.
+    /// Schedules the end of the current stage and the start of the next one. `since` is the time in the recording that
+    /// corresponds to `now`.
     fn end_stage(&mut self, now: Duration, since: Duration) {
-        let Some(at) = self.at else { return };
+        let Some(at) = self.current else { return };
         let after = |time: Duration| now + time.saturating_sub(since);
         self.gone_at = self.stages[at].gone.map(after);
         self.next_at = self.stages.get(at + 1).map(|next| after(next.began));
     }
 }
 
-/// Puts what the recording shows of the memories before the first change into the simulated drone: the OTP, the option
-/// bytes, the ROM's version and the beginning of the programs.
-fn remember(drone: &mut SimDrone, port: &PortReplay) {
+/// Copies the recorded contents of the memories before the first change to the simulated drone: the OTP, the option
+/// bytes, the ROM's version and the beginnings of the programs.
+fn copy_memories(drone: &mut SimDrone, port: &PortReplay) {
     let all = || port.stages.iter().flat_map(|stage| &stage.exchanges);
     let first = |exchanges: &VecDeque<Exchange>| {
         exchanges.iter().filter_map(|it| it.answer.clone()).min_by_key(|it| it.line)
     };
-    let writes = all().filter(|(deed, _)| matches!(deed, Deed::Erase(_) | Deed::Write { .. }));
+    let writes = all().filter(|(key, _)| matches!(key, RequestKey::Erase(_) | RequestKey::Write { .. }));
     let changed = writes.filter_map(|(_, exchanges)| Some(first(exchanges)?.line)).min();
-    for (deed, exchanges) in all() {
-        let Deed::Read { address, .. } = deed else { continue };
+    for (key, exchanges) in all() {
+        let RequestKey::Read { address, .. } = key else { continue };
         let before = first(exchanges).filter(|answer| changed.is_none_or(|line| answer.line < line));
         let data = before.as_ref().and_then(|answer| answer.moved.data.as_ref());
         if let Some(data) = data.filter(|data| !data.0.is_empty()) {
-            drone.memory.remember(*address, &data.0);
+            drone.memory.set_initial(*address, &data.0);
         }
     }
 }
@@ -321,16 +324,16 @@ fn micros(time: u64) -> Duration {
     Duration::from_micros(time)
 }
 
-/// Sorts the lines by port and by address.
-fn ports(lines: &[Line]) -> Vec<PortReplay> {
+/// Groups the devices and the requests of a recording by port and stage.
+fn group_by_port(lines: &[Line]) -> Vec<PortReplay> {
     let mut ports: Vec<PortReplay> = Vec::new();
     for line in lines {
         let Recorded::Devices { devices } = &line.what else { continue };
         let at = micros(line.at);
         for port in &mut ports {
-            let there = devices.iter().find(|device| device.port.0 == port.location);
+            let present = devices.iter().find(|device| device.port.0 == port.location);
             if let Some(stage) = port.stages.last_mut()
-                && there.is_none_or(|device| device.address != stage.appearance.address)
+                && present.is_none_or(|device| device.address != stage.appearance.address)
             {
                 stage.gone.get_or_insert(at);
             }
@@ -340,13 +343,20 @@ fn ports(lines: &[Line]) -> Vec<PortReplay> {
             let place = place.unwrap_or_else(|| {
                 let location = device.port.0.clone();
                 let (stages, gone_at, next_at) = (Vec::new(), None, None);
-                ports.push(PortReplay { location, stages, at: None, gone_at, next_at, is_there: false });
+                ports.push(PortReplay {
+                    location,
+                    stages,
+                    current: None,
+                    gone_at,
+                    next_at,
+                    is_present: false,
+                });
                 ports.len() - 1
             });
             let stages = &mut ports[place].stages;
             if stages.last().is_none_or(|it| it.gone.is_some() || it.appearance.address != device.address) {
                 let (appearance, exchanges) = (device.clone(), HashMap::new());
-                stages.push(Stage {
+                stages.push(ReplayStage {
                     appearance,
                     began: at,
                     gone: None,
@@ -359,66 +369,70 @@ fn ports(lines: &[Line]) -> Vec<PortReplay> {
         }
     }
     ports.sort_by(|one, other| one.location.cmp(&other.location));
-    fill(&mut ports, lines);
+    add_requests(&mut ports, lines);
     ports
 }
 
-/// The device that a number of the recording stands for: its port, its stage and the request in progress.
-struct Session {
+/// An open device of the recording: its port, its stage and the request in progress.
+struct RecordedSession {
     port: usize,
     stage: usize,
-    reader: Reader,
-    deed: Deed,
+    tracker: RequestTracker,
+    key: RequestKey,
 }
 
 /// Adds the requests to their stages.
-fn fill(ports: &mut [PortReplay], lines: &[Line]) {
-    let mut sessions: HashMap<u32, Session> = HashMap::new();
+fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
+    let mut sessions: HashMap<u32, RecordedSession> = HashMap::new();
     for (n, line) in lines.iter().enumerate() {
         let at = micros(line.at);
         if let Recorded::Open { device, port, address, error: None } = &line.what {
             let place = ports.iter().position(|it| it.location == port.0);
             let stage = place.and_then(|place| {
-                let is_it = |stage: &Stage| {
+                let is_opened = |stage: &ReplayStage| {
                     stage.appearance.address == *address
                         && stage.began <= at
                         && stage.gone.is_none_or(|gone| at <= gone)
                 };
-                ports[place].stages.iter().position(is_it)
+                ports[place].stages.iter().position(is_opened)
             });
             if let (Some(port), Some(stage)) = (place, stage) {
-                let reader = Reader { pointer: 0, block: ports[port].stages[stage].block };
-                sessions.insert(*device, Session { port, stage, reader, deed: Deed::Opened });
+                let tracker = RequestTracker { pointer: 0, block: ports[port].stages[stage].block };
+                sessions.insert(*device, RecordedSession { port, stage, tracker, key: RequestKey::Opened });
             }
             continue;
         }
         let Some((device, took)) = requested(&line.what) else { continue };
         let Some(session) = sessions.get_mut(&device) else { continue };
-        let answer = |moved: &Moved| {
+        let answer = |moved: &TransferResult| {
             let moved = moved.clone();
-            Answer { line: n + 1, took: micros(took), moved, is_repeated: false }
+            RecordedAnswer { line: n + 1, took: micros(took), moved, is_repeated: false }
         };
-        let failed = |error| Moved { error, ..Moved::default() };
-        let (deed, answer) = match &line.what {
+        let failed = |error| TransferResult { error, ..TransferResult::default() };
+        let (key, answer) = match &line.what {
             Recorded::In { setup, length, result, .. } => {
                 let is_status = (setup.0.request_type, setup.0.request) == GET_STATUS;
                 (
-                    if is_status { None } else { Some(session.reader.deed(setup.0, *length, None)) },
+                    if is_status { None } else { Some(session.tracker.classify(setup.0, *length, None)) },
                     answer(result),
                 )
             }
             Recorded::Out { setup, result, .. } => {
                 let data = result.data.as_ref().map(|data| data.0.as_slice());
-                (Some(session.reader.deed(setup.0, result.len(), data)), answer(result))
+                (Some(session.tracker.classify(setup.0, result.len(), data)), answer(result))
             }
             Recorded::Select { alternate, error, .. } => {
-                (Some(Deed::Select(*alternate)), answer(&failed(*error)))
+                (Some(RequestKey::Select(*alternate)), answer(&failed(*error)))
             }
             Recorded::Packet { endpoint, result, .. } => {
                 let sent = || result.data.as_ref().map(|data| data.0.clone()).unwrap_or_default();
                 let is_in = endpoint & 0x80 != 0;
                 (
-                    Some(if is_in { Deed::PacketIn(*endpoint) } else { Deed::PacketOut(*endpoint, sent()) }),
+                    Some(if is_in {
+                        RequestKey::PacketIn(*endpoint)
+                    } else {
+                        RequestKey::PacketOut(*endpoint, sent())
+                    }),
                     answer(result),
                 )
             }
@@ -429,14 +443,15 @@ fn fill(ports: &mut [PortReplay], lines: &[Line]) {
             &line.what
             && let Some(size) = result.data.as_ref().and_then(|data| transfer_size(&data.0))
         {
-            (stage.block, session.reader.block) = (size, size);
+            (stage.block, session.tracker.block) = (size, size);
         }
         stage.remaining += 1;
         stage.last = at + micros(took);
-        let Some(deed) = deed else {
-            let exchanges = stage.exchanges.entry(session.deed.clone()).or_default();
+        let Some(key) = key else {
+            let exchanges = stage.exchanges.entry(session.key.clone()).or_default();
             if exchanges.is_empty()
-                || session.deed == Deed::Opened && exchanges.back().is_some_and(|it| it.statuses.len() >= 2)
+                || session.key == RequestKey::Opened
+                    && exchanges.back().is_some_and(|it| it.statuses.len() >= 2)
             {
                 exchanges.push_back(Exchange { answer: None, statuses: VecDeque::new() });
             }
@@ -446,9 +461,9 @@ fn fill(ports: &mut [PortReplay], lines: &[Line]) {
             continue;
         };
         let exchange = Exchange { answer: Some(answer), statuses: VecDeque::new() };
-        stage.exchanges.entry(deed.clone()).or_default().push_back(exchange);
-        if !matches!(deed, Deed::Standard(..) | Deed::Select(_)) {
-            session.deed = deed;
+        stage.exchanges.entry(key.clone()).or_default().push_back(exchange);
+        if !matches!(key, RequestKey::Standard(..) | RequestKey::Select(_)) {
+            session.key = key;
         }
     }
 }
@@ -465,7 +480,7 @@ fn transfer_size(mut bytes: &[u8]) -> Option<u32> {
     None
 }
 
-/// The number of the device that a line asks something, and the time that the request took.
+/// Returns the device number of a request and its duration in microseconds.
 fn requested(what: &Recorded) -> Option<(u32, u64)> {
     match what {
         Recorded::In { device, took, .. }
@@ -480,8 +495,8 @@ impl Bus for ReplayBus {
     fn list(&self) -> Result<Vec<Found>, BusError> {
         let mut replay = self.lock();
         self.advance(&mut replay);
-        let found = replay.ports.iter().filter(|port| port.is_there).filter_map(|port| {
-            let appearance = &port.stages[port.at?].appearance;
+        let found = replay.ports.iter().filter(|port| port.is_present).filter_map(|port| {
+            let appearance = &port.stages[port.current?].appearance;
             let names = appearance.names.as_ref().map(|names| Strings {
                 manufacturer: names.manufacturer.clone(),
                 product: names.product.clone(),
@@ -503,12 +518,18 @@ impl Bus for ReplayBus {
         let mut replay = self.lock();
         self.advance(&mut replay);
         let n = replay.ports.iter().position(|port| port.location == found.location);
-        let n = n.filter(|&n| ReplayBus::is_there(&replay, n, found.address));
+        let n = n.filter(|&n| ReplayBus::is_present(&replay, n, found.address));
         let n = n.ok_or(TransferError::Disconnected)?;
         let port = &replay.ports[n];
-        let block = port.at.map_or(BLOCK, |at| port.stages[at].block);
-        let reader = Reader { pointer: 0, block };
-        Ok(Box::new(ReplayTransport { bus: self.clone(), n, address: found.address, reader, statuses: None }))
+        let block = port.current.map_or(BLOCK, |at| port.stages[at].block);
+        let tracker = RequestTracker { pointer: 0, block };
+        Ok(Box::new(ReplayTransport {
+            bus: self.clone(),
+            n,
+            address: found.address,
+            tracker,
+            statuses: None,
+        }))
     }
 
     fn wait(&self, limit: Duration) {
@@ -520,23 +541,23 @@ struct ReplayTransport {
     bus: ReplayBus,
     n: usize,
     address: u8,
-    reader: Reader,
+    tracker: RequestTracker,
     /// The recorded answers to GETSTATUS for the request in progress. `None` before the first request.
-    statuses: Option<VecDeque<Answer>>,
+    statuses: Option<VecDeque<RecordedAnswer>>,
 }
 
-/// What the simulated drone answers, and how long it takes.
-type Model = (Result<Vec<u8>, TransferError>, Duration);
+/// The answer of the simulated drone and its duration.
+type SimulatedAnswer = (Result<Vec<u8>, TransferError>, Duration);
 
 impl ReplayTransport {
-    /// Looks up a request. The answers to its status requests are kept for later.
-    fn serve(&mut self, replay: &mut Replay, deed: &Deed) -> Option<Answer> {
+    /// Looks up the recorded answer to a request, and keeps the answers to the GETSTATUS requests that followed it.
+    fn look_up(&mut self, replay: &mut Replay, key: &RequestKey) -> Option<RecordedAnswer> {
         let port = &mut replay.ports[self.n];
-        let stage = &mut port.stages[port.at?];
-        let exchanges = stage.exchanges.get_mut(deed)?;
-        // Descriptors do not change, so their last answer serves any number of requests.
+        let stage = &mut port.stages[port.current?];
+        let exchanges = stage.exchanges.get_mut(key)?;
+        // Descriptors do not change, so their last answer is returned any number of times.
         let is_last = exchanges.len() == 1;
-        let exchange = if is_last && matches!(deed, Deed::Standard(..) | Deed::Select(_)) {
+        let exchange = if is_last && matches!(key, RequestKey::Standard(..) | RequestKey::Select(_)) {
             let answered = exchanges.front()?.clone();
             if let Some(answer) = exchanges.front_mut().and_then(|it| it.answer.as_mut()) {
                 stage.remaining -= usize::from(!answer.is_repeated);
@@ -548,55 +569,55 @@ impl ReplayTransport {
             stage.remaining = stage.remaining.saturating_sub(usize::from(exchange.answer.is_some()));
             exchange
         };
-        if !matches!(deed, Deed::Standard(..) | Deed::Select(_)) {
+        if !matches!(key, RequestKey::Standard(..) | RequestKey::Select(_)) {
             self.statuses = Some(exchange.statuses);
         }
         exchange.answer
     }
 
-    /// Sends a request to the drone on the port.
-    fn ask(
+    /// Answers a control request from the recording or from the simulated drone.
+    fn control(
         &mut self,
         setup: Setup,
         len: usize,
         data: &[u8],
         limit: Duration,
     ) -> Result<Vec<u8>, TransferError> {
-        let model = self.model(setup, len, data)?;
+        let simulated = self.simulate(setup, len, data)?;
         let is_status = (setup.request_type, setup.request) == GET_STATUS;
         let sent = (setup.request_type & 0x80 == 0).then_some(data);
-        let deed = if is_status { Deed::Opened } else { self.reader.deed(setup, len, sent) };
+        let key = if is_status { RequestKey::Opened } else { self.tracker.classify(setup, len, sent) };
         let bus = self.bus.clone();
         let mut replay = bus.lock();
         let answer = if is_status {
             if self.statuses.is_none() {
-                // The host's first request asks for the state in which it finds the device.
+                // The host's first request reads the state in which it finds the device.
                 self.statuses = Some(VecDeque::new());
-                self.serve(&mut replay, &Deed::Opened);
+                self.look_up(&mut replay, &RequestKey::Opened);
             }
             let answer = self.statuses.as_mut().and_then(VecDeque::pop_front);
             if answer.is_some() {
                 let port = &mut replay.ports[self.n];
-                if let Some(at) = port.at {
+                if let Some(at) = port.current {
                     port.stages[at].remaining = port.stages[at].remaining.saturating_sub(1);
                 }
             }
             answer
         } else {
-            let answer = self.serve(&mut replay, &deed);
-            if answer.is_none() && !matches!(deed, Deed::Standard(..)) {
+            let answer = self.look_up(&mut replay, &key);
+            if answer.is_none() && !matches!(key, RequestKey::Standard(..)) {
                 self.statuses = Some(VecDeque::new());
             }
             answer
         };
-        self.reply(replay, &deed, is_status, answer, model, limit)
+        self.reply(replay, &key, is_status, answer, simulated, limit)
     }
 
-    /// Passes a request to the simulated drone.
-    fn model(&self, setup: Setup, len: usize, data: &[u8]) -> Result<Model, TransferError> {
+    /// Sends a request to the simulated drone.
+    fn simulate(&self, setup: Setup, len: usize, data: &[u8]) -> Result<SimulatedAnswer, TransferError> {
         let mut replay = self.bus.lock();
         self.bus.advance(&mut replay);
-        if !ReplayBus::is_there(&replay, self.n, self.address) {
+        if !ReplayBus::is_present(&replay, self.n, self.address) {
             return Err(TransferError::Disconnected);
         }
         drop(replay);
@@ -616,39 +637,39 @@ impl ReplayTransport {
         Ok((answer, took))
     }
 
-    /// Compares both answers, sends the recorded one if there is one, and ends the stage with its last request.
+    /// Compares both answers and returns the recorded one if there is one. Ends the stage after its last request.
     fn reply(
         &self,
         mut replay: MutexGuard<'_, Replay>,
-        deed: &Deed,
+        key: &RequestKey,
         is_status: bool,
-        answer: Option<Answer>,
-        (model, model_took): Model,
+        answer: Option<RecordedAnswer>,
+        (model, model_took): SimulatedAnswer,
         limit: Duration,
     ) -> Result<Vec<u8>, TransferError> {
-        let name = || if is_status { "get the status".to_owned() } else { deed.to_string() };
+        let name = || if is_status { "get the status".to_owned() } else { key.to_string() };
         let line = replay.line;
         let simulated = model.clone();
         let (result, took) = match answer {
             None => {
-                // How often a host asks for the status depends on its pace.
+                // The number of GETSTATUS requests depends on the pace of the host.
                 if !is_status {
                     replay.report.not_recorded += 1;
-                    if replay.report.departures.len() < NOTED {
+                    if replay.report.departures.len() < TEXTS_MAX {
                         replay.report.departures.push(format!("after line {line}: {}", name()));
                     }
                 }
                 (model, model_took)
             }
-            Some(Answer { line, took, moved, is_repeated }) => {
+            Some(RecordedAnswer { line, took, moved, is_repeated }) => {
                 replay.report.as_recorded += 1;
                 replay.line = line;
-                // Which packets the firmware has ready is a matter of time.
-                let is_packet = matches!(deed, Deed::PacketIn(_) | Deed::PacketOut(..));
+                // Which packets the firmware sends depends on the timing.
+                let is_packet = matches!(key, RequestKey::PacketIn(_) | RequestKey::PacketOut(..));
                 let difference = difference(&moved, &model, is_status).filter(|_| !is_packet && !is_repeated);
                 if let Some(difference) = difference {
                     replay.report.different += 1;
-                    if replay.report.differences.len() < NOTED {
+                    if replay.report.differences.len() < TEXTS_MAX {
                         replay.report.differences.push(format!("line {line}: {}: {difference}", name()));
                     }
                 }
@@ -659,21 +680,21 @@ impl ReplayTransport {
             && result != simulated
             && let Ok(&[status, _, _, _, state, _]) = result.as_deref()
         {
-            // The simulated drone continues from the state that the host has seen.
+            // The simulated drone continues from the state that the host received.
             self.bus.sim.with(self.n, |drone, _| drone.adopt(status, state));
         }
         let now = self.bus.clock.now();
         let port = &mut replay.ports[self.n];
-        let over = port.at.is_some_and(|at| {
-            let has_restarted = matches!(deed, Deed::EnterDfu) || is_leaving(is_status, result.as_deref());
-            has_restarted || result == Err(TransferError::Disconnected) || port.stages[at].remaining == 0
+        let is_over = port.current.is_some_and(|at| {
+            let restarts = matches!(key, RequestKey::EnterDfu) || is_leaving(is_status, result.as_deref());
+            restarts || result == Err(TransferError::Disconnected) || port.stages[at].remaining == 0
         });
-        if over && port.next_at.is_none() && port.gone_at.is_none() {
-            let since = port.at.map_or(Duration::ZERO, |at| port.stages[at].last);
+        if is_over && port.next_at.is_none() && port.gone_at.is_none() {
+            let since = port.current.map_or(Duration::ZERO, |at| port.stages[at].last);
             port.end_stage(now + took, since);
         }
         if result == Err(TransferError::Disconnected) {
-            // Another program's capture does not show when the device has disappeared.
+            // A capture by another program does not show when the device disappeared.
             port.gone_at = Some(now + took);
         }
         drop(replay);
@@ -692,8 +713,8 @@ fn is_leaving(is_status: bool, result: Result<&[u8], &TransferError>) -> bool {
     is_status && matches!(result, Ok(&[_, _, _, _, MANIFEST, _]))
 }
 
-/// The recorded answer. Bytes that are not in the recording come from the simulated drone.
-fn recorded(moved: &Moved, model: Result<Vec<u8>, TransferError>) -> Result<Vec<u8>, TransferError> {
+/// Returns the recorded answer. Bytes that are not in the recording come from the simulated drone.
+fn recorded(moved: &TransferResult, model: Result<Vec<u8>, TransferError>) -> Result<Vec<u8>, TransferError> {
     match (moved.error, &moved.data) {
         (Some(error), _) => Err(error.0),
         (None, Some(data)) => Ok(data.0.clone()),
@@ -706,8 +727,12 @@ fn recorded(moved: &Moved, model: Result<Vec<u8>, TransferError>) -> Result<Vec<
     }
 }
 
-/// How the simulated drone's answer differs.
-fn difference(moved: &Moved, model: &Result<Vec<u8>, TransferError>, is_status: bool) -> Option<String> {
+/// Describes how the simulated drone's answer differs from the recorded one.
+fn difference(
+    moved: &TransferResult,
+    model: &Result<Vec<u8>, TransferError>,
+    is_status: bool,
+) -> Option<String> {
     let shown = |bytes: &[u8]| {
         let bytes: Vec<String> = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         bytes.join(" ")
@@ -717,9 +742,9 @@ fn difference(moved: &Moved, model: &Result<Vec<u8>, TransferError>, is_status: 
         (Some(error), Err(model)) => Some(format!("{}, simulated: {model}", error.0)),
         (Some(error), Ok(_)) => Some(format!("{}, simulated: accepted", error.0)),
         (None, Err(model)) => Some(format!("accepted, simulated: {model}")),
-        // Data that the host sends is not an answer.
+        // For a transfer to the device, the recording contains the data of the host, not an answer.
         (None, Ok(bytes)) if bytes.is_empty() && !is_status => None,
-        (None, Ok(bytes)) if moved.is(bytes) => None,
+        (None, Ok(bytes)) if moved.matches(bytes) => None,
         (None, Ok(bytes)) => {
             let recorded =
                 moved.data.as_ref().map_or_else(|| "other bytes".to_owned(), |data| shown(&data.0));
@@ -735,21 +760,21 @@ impl Transport for ReplayTransport {
         buffer: &mut [u8],
         limit: Duration,
     ) -> Result<usize, TransferError> {
-        let bytes = self.ask(setup, buffer.len(), &[], limit)?;
+        let bytes = self.control(setup, buffer.len(), &[], limit)?;
         let len = bytes.len().min(buffer.len());
         buffer[..len].copy_from_slice(&bytes[..len]);
         Ok(len)
     }
 
     fn control_out(&mut self, setup: Setup, data: &[u8], limit: Duration) -> Result<usize, TransferError> {
-        self.ask(setup, data.len(), data, limit)?;
+        self.control(setup, data.len(), data, limit)?;
         Ok(data.len())
     }
 
     fn select(&mut self, interface: u8, alternate: u8) -> Result<(), TransferError> {
         let (value, index) = (u16::from(alternate), u16::from(interface));
         let setup = Setup { request_type: 0x01, request: 11, value, index };
-        self.ask(setup, 0, &[], Duration::from_secs(1)).map(drop)
+        self.control(setup, 0, &[], Duration::from_secs(1)).map(drop)
     }
 
     fn bulk_in(&mut self, pipe: Pipe, buffer: &mut [u8], limit: Duration) -> Result<usize, TransferError> {
@@ -758,8 +783,8 @@ impl Transport for ReplayTransport {
             Some((packet, took)) => (Ok(packet), took),
             None => (Err(TransferError::Timeout), limit),
         };
-        let deed = Deed::PacketIn(pipe.endpoint);
-        let bytes = self.packet(&deed, model, limit)?;
+        let key = RequestKey::PacketIn(pipe.endpoint);
+        let bytes = self.packet(&key, model, limit)?;
         let len = bytes.len().min(buffer.len());
         buffer[..len].copy_from_slice(&bytes[..len]);
         Ok(len)
@@ -771,21 +796,26 @@ impl Transport for ReplayTransport {
             Some(took) => (Ok(Vec::new()), took),
             None => (Err(TransferError::Timeout), limit),
         };
-        let deed = Deed::PacketOut(pipe.endpoint, data.to_vec());
-        self.packet(&deed, model, limit)?;
+        let key = RequestKey::PacketOut(pipe.endpoint, data.to_vec());
+        self.packet(&key, model, limit)?;
         Ok(data.len())
     }
 }
 
 impl ReplayTransport {
-    fn packet(&mut self, deed: &Deed, model: Model, limit: Duration) -> Result<Vec<u8>, TransferError> {
+    fn packet(
+        &mut self,
+        key: &RequestKey,
+        model: SimulatedAnswer,
+        limit: Duration,
+    ) -> Result<Vec<u8>, TransferError> {
         let bus = self.bus.clone();
         let mut replay = bus.lock();
         bus.advance(&mut replay);
-        if !ReplayBus::is_there(&replay, self.n, self.address) {
+        if !ReplayBus::is_present(&replay, self.n, self.address) {
             return Err(TransferError::Disconnected);
         }
-        let answer = self.serve(&mut replay, deed);
-        self.reply(replay, deed, false, answer, model, limit)
+        let answer = self.look_up(&mut replay, key);
+        self.reply(replay, key, false, answer, model, limit)
     }
 }

@@ -84,15 +84,15 @@ impl Memory {
             .or_else(|| window(SYSTEM_MEMORY, &self.system_memory()))
     }
 
-    /// Sets bytes, as if they had always been there. Bytes outside the memories that are simulated are ignored.
-    pub(crate) fn remember(&mut self, address: u32, bytes: &[u8]) {
+    /// Sets the initial contents of a memory. Bytes outside the simulated memories are ignored.
+    pub(crate) fn set_initial(&mut self, address: u32, bytes: &[u8]) {
         let set = |start: u32, memory: &mut [u8]| {
             let from = address.checked_sub(start).and_then(|from| usize::try_from(from).ok())?;
             memory.get_mut(from..from.checked_add(bytes.len())?)?.copy_from_slice(bytes);
             Some(())
         };
-        let last = u32::try_from(bytes.len()).ok().and_then(|len| address.checked_add(len));
-        if last.is_some_and(|end| Nor::sector_of(address).is_some() && Nor::sector_of(end - 1).is_some()) {
+        let end = u32::try_from(bytes.len()).ok().and_then(|len| address.checked_add(len));
+        if end.is_some_and(|end| Nor::sector_of(address).is_some() && Nor::sector_of(end - 1).is_some()) {
             self.flash.place(address, bytes);
         }
         let _ = set(OPTION_BYTES, &mut self.options).or_else(|| set(OTP, &mut self.otp));
@@ -175,7 +175,7 @@ pub(crate) struct Rom {
     pub switch: Switch,
     /// Read protection is reported when bytes are read, not when the pointer is set.
     pub late_refusal: bool,
-    /// Requests are stalled until an operation is done, instead of waiting for its end.
+    /// Requests stall while an operation is in progress, instead of waiting until it is done.
     pub stalls_while_busy: bool,
 }
 
@@ -219,7 +219,7 @@ impl Rom {
         }
     }
 
-    /// The state after a start of the ROM of an STM32F469, in modm's log.
+    /// A ROM that starts in dfuIDLE, like that of an STM32F469 (modm's log).
     pub(crate) fn idle() -> Rom {
         Rom { state: RomState::Idle, status: OK, ..Rom::new() }
     }
@@ -254,7 +254,7 @@ impl Rom {
         (answer, waited, effect)
     }
 
-    /// Continues from this status and state, as if they had been the answer to the last GETSTATUS.
+    /// Continues from this status and state, as if they were the answer to the last GETSTATUS.
     pub(crate) fn adopt(&mut self, status: u8, state: u8) {
         let all = [
             RomState::Idle,

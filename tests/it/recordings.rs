@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cfdfu::recording::{self, Header, Line, Moved, Recorded, SetupWords, capture};
+use cfdfu::recording::{self, Header, Line, Recorded, SetupWords, TransferResult, capture};
 use serde_json::Value;
 
-/// Longer data is firmware.
+/// Data longer than this is firmware.
 const DATA_MAX: usize = 512;
 
 fn folder() -> PathBuf {
@@ -35,7 +35,7 @@ fn parse(path: &Path, text: &str) -> Vec<Line> {
 }
 
 /// The device, the duration in microseconds, and the data of a request.
-fn request(what: &Recorded) -> Option<(u32, u64, Option<&Moved>)> {
+fn request(what: &Recorded) -> Option<(u32, u64, Option<&TransferResult>)> {
     match what {
         Recorded::In { device, took, result, .. }
         | Recorded::Out { device, took, result, .. }
@@ -57,7 +57,7 @@ fn every_recording_names_its_source_and_has_no_unknown_field() {
             panic!("{name}: the first line is not the start")
         };
         assert!(!program.is_empty() && !system.is_empty(), "{name}");
-        // A file made by hand states what it adds to its source.
+        // A file written by hand states what was added to its source.
         let published = path.parent().is_some_and(|parent| parent.ends_with("published"));
         assert_eq!(published, system == "published", "{name}");
         assert_eq!(published, program.contains(". From it: ") && program.contains(". Filled in: "), "{name}");
@@ -86,9 +86,9 @@ fn no_recording_contains_firmware() {
     }
 }
 
-/// Requests to several devices may overlap; those to one device follow one another.
+/// Requests to different devices may overlap, but not requests to one device.
 #[test]
-fn every_request_is_to_an_open_device_and_begins_after_the_one_before() {
+fn every_request_has_an_open_device_and_begins_after_the_previous_one() {
     for (path, text) in recordings(&folder()) {
         let mut ends: HashMap<u32, u64> = HashMap::new();
         for line in parse(&path, &text) {
@@ -102,7 +102,7 @@ fn every_request_is_to_an_open_device_and_begins_after_the_one_before() {
     }
 }
 
-/// The published recordings have one thread, so that no line is out of order.
+/// The published recordings come from one thread, so no line is out of order.
 #[test]
 fn the_times_of_a_published_recording_never_go_backwards() {
     for (path, text) in recordings(&folder().join("published")) {

@@ -1,8 +1,8 @@
 //! The containers of binary captures: pcap (libpcap's pcap-savefile) and pcapng (draft-ietf-opsawg-pcapng).
 //!
-//! A program that is stopped in the middle of a packet leaves a file that ends in it. Such a file is read up to there.
+//! A killed capture program leaves an incomplete last packet. Such a file is read up to that packet.
 
-use super::{ByteOrder, Event, Pairing, Source, usbmon, usbpcap};
+use super::{ByteOrder, CaptureEvent, CaptureSource, Pairing, usbmon, usbpcap};
 use crate::recording::RecordingError;
 
 const MICROSECONDS: u32 = 0xA1B2_C3D4;
@@ -10,56 +10,58 @@ const NANOSECONDS: u32 = 0xA1B2_3C4D;
 const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
 
-/// Block types of pcapng. The first is the same in both byte orders.
+/// Block types of pcapng. `SECTION` is the same in both byte orders.
 const SECTION: u32 = 0x0A0D_0D0A;
 const INTERFACE: u32 = 1;
 const SIMPLE_PACKET: u32 = 3;
 const ENHANCED_PACKET: u32 = 6;
 const BYTE_ORDER_MAGIC: u32 = 0x1A2B_3C4D;
-/// The type and the length before the contents of a block, and the length after them.
+/// Sizes of the parts around the contents of a block: the type and the length before, and the length after.
 const BLOCK_HEADER: usize = 8;
 const BLOCK_END: usize = 4;
-/// The option of an interface for the resolution of its times.
+/// The interface option that contains the resolution of the timestamps, if_tsresol.
 const RESOLUTION: u16 = 9;
 
-/// Link types: usbmon with a header of 48 and of 64 bytes, and USBPcap (tcpdump.org/linktypes.html).
+/// Link types: usbmon with a header of 48 or 64 bytes, and USBPcap (tcpdump.org/linktypes.html).
 #[derive(Clone, Copy)]
-enum Link {
+enum LinkType {
     Usbmon { header: usize },
     UsbPcap,
 }
 
-impl Link {
-    fn of(number: u16) -> Option<Link> {
+impl LinkType {
+    fn of(number: u16) -> Option<LinkType> {
         match number {
-            189 => Some(Link::Usbmon { header: 48 }),
-            220 => Some(Link::Usbmon { header: 64 }),
-            249 => Some(Link::UsbPcap),
+            189 => Some(LinkType::Usbmon { header: 48 }),
+            220 => Some(LinkType::Usbmon { header: 64 }),
+            249 => Some(LinkType::UsbPcap),
             _ => None,
         }
     }
 
-    /// Parses a packet. Simple packets of pcapng have no time.
-    fn parse(self, packet: &[u8], order: ByteOrder, time: Option<u64>) -> Option<Event<'_>> {
+    /// Parses a packet. `time` is `None` for simple packets of pcapng.
+    fn parse(self, packet: &[u8], order: ByteOrder, time: Option<u64>) -> Option<CaptureEvent<'_>> {
         match self {
-            Link::Usbmon { header } => usbmon::parse_packet(packet, header, order, time),
-            Link::UsbPcap => usbpcap::parse_packet(packet, time.unwrap_or(0)),
+            LinkType::Usbmon { header } => usbmon::parse_packet(packet, header, order, time),
+            LinkType::UsbPcap => usbpcap::parse_packet(packet, time.unwrap_or(0)),
         }
     }
 
-    fn source(self) -> Source {
+    fn source(self) -> CaptureSource {
         match self {
-            Link::Usbmon { .. } => Source { program: "pcap capture", system: "linux" },
-            Link::UsbPcap => Source { program: "USBPcap capture", system: "windows" },
+            LinkType::Usbmon { .. } => CaptureSource { program: "pcap capture", system: "linux" },
+            LinkType::UsbPcap => CaptureSource { program: "USBPcap capture", system: "windows" },
         }
     }
 }
 
 fn wrong_link(number: u16) -> RecordingError {
-    RecordingError::Capture(format!("it has no USB transfers of a known kind (link type {number})"))
+    RecordingError::Capture(format!(
+        "it contains no USB transfers in a supported format (link type {number})"
+    ))
 }
 
-/// The byte order of a pcap file, and the fractions of its times per microsecond.
+/// Returns the byte order of a pcap file, and how many of its time units are one microsecond.
 fn pcap_kind(bytes: &[u8]) -> Option<(ByteOrder, u32)> {
     [ByteOrder::Little, ByteOrder::Big].into_iter().find_map(|order| match order.u32(bytes, 0) {
         Some(MICROSECONDS) => Some((order, 1)),
@@ -73,13 +75,16 @@ pub(super) fn is_pcap(bytes: &[u8]) -> bool {
 }
 
 /// Reports the events of a pcap file.
-pub(super) fn read_pcap<'a>(bytes: &'a [u8], pairing: &mut Pairing<'a>) -> Result<Source, RecordingError> {
-    let cut = || RecordingError::Capture("it ends in its header".to_owned());
+pub(super) fn read_pcap<'a>(
+    bytes: &'a [u8],
+    pairing: &mut Pairing<'a>,
+) -> Result<CaptureSource, RecordingError> {
+    let cut = || RecordingError::Capture("its header is incomplete".to_owned());
     let (order, per_microsecond) = pcap_kind(bytes).ok_or_else(cut)?;
-    // The upper half of the word is about Ethernet.
+    // The upper half of the word describes the frame check sequence of Ethernet.
     let number = order.u32(bytes, 20).ok_or_else(cut)? & 0xFFFF;
     let number = u16::try_from(number).unwrap_or(u16::MAX);
-    let link = Link::of(number).ok_or_else(|| wrong_link(number))?;
+    let link = LinkType::of(number).ok_or_else(|| wrong_link(number))?;
     let mut rest = bytes.get(FILE_HEADER..).unwrap_or_default();
     let record = |rest: &'a [u8]| {
         let seconds = u64::from(order.u32(rest, 0)?).saturating_mul(1_000_000);
@@ -100,23 +105,27 @@ pub(super) fn is_pcapng(bytes: &[u8]) -> bool {
     ByteOrder::Little.u32(bytes, 0) == Some(SECTION)
 }
 
-/// An interface of pcapng.
-struct Interface {
+/// An interface of a pcapng file.
+struct CaptureInterface {
+    /// The number of its link type.
     number: u16,
-    /// The unit of its times.
+    /// The unit of its timestamps, as in if_tsresol.
     resolution: u8,
-    /// The longest packet that is saved; 0 for no limit.
+    /// The maximum length of a saved packet. 0 means no limit.
     limit: usize,
 }
 
 /// Reports the events of a pcapng file.
-pub(super) fn read_pcapng<'a>(bytes: &'a [u8], pairing: &mut Pairing<'a>) -> Result<Source, RecordingError> {
+pub(super) fn read_pcapng<'a>(
+    bytes: &'a [u8],
+    pairing: &mut Pairing<'a>,
+) -> Result<CaptureSource, RecordingError> {
     let damaged = |rest: &[u8]| {
         let at = bytes.len().saturating_sub(rest.len());
         RecordingError::Capture(format!("the block at byte {at} is damaged"))
     };
     let mut order = ByteOrder::Little;
-    let mut interfaces: Vec<Interface> = Vec::new();
+    let mut interfaces: Vec<CaptureInterface> = Vec::new();
     let mut source = None;
     let mut rest = bytes;
     while let Some(kind) = order.u32(rest, 0) {
@@ -138,13 +147,13 @@ pub(super) fn read_pcapng<'a>(bytes: &'a [u8], pairing: &mut Pairing<'a>) -> Res
         match kind {
             INTERFACE => {
                 let interface = interface(contents, order).ok_or_else(|| damaged(rest))?;
-                source = source.or(Link::of(interface.number).map(Link::source));
+                source = source.or(LinkType::of(interface.number).map(LinkType::source));
                 interfaces.push(interface);
             }
             ENHANCED_PACKET | SIMPLE_PACKET => {
                 let (number, time, packet) =
                     packet(kind, contents, order, &interfaces).ok_or_else(|| damaged(rest))?;
-                if let Some(event) = Link::of(number).and_then(|link| link.parse(packet, order, time)) {
+                if let Some(event) = LinkType::of(number).and_then(|link| link.parse(packet, order, time)) {
                     pairing.report(event);
                 }
             }
@@ -155,16 +164,16 @@ pub(super) fn read_pcapng<'a>(bytes: &'a [u8], pairing: &mut Pairing<'a>) -> Res
     source.ok_or_else(|| wrong_link(interfaces.first().map_or(0, |it| it.number)))
 }
 
-fn interface(contents: &[u8], order: ByteOrder) -> Option<Interface> {
+fn interface(contents: &[u8], order: ByteOrder) -> Option<CaptureInterface> {
     let (number, limit) = (order.u16(contents, 0)?, order.size(contents, 4)?);
-    let mut interface = Interface { number, resolution: 6, limit };
+    let mut interface = CaptureInterface { number, resolution: 6, limit };
     let mut options = contents.get(8..)?;
     while let (Some(code), Some(length)) = (order.u16(options, 0), order.u16(options, 2)) {
         let (value, padded) = (usize::from(length), usize::from(length).next_multiple_of(4));
         if (code, value) == (RESOLUTION, 1) {
             interface.resolution = *options.get(4)?;
         }
-        // Code 0 is the end of the options.
+        // Code 0 ends the options.
         if code == 0 {
             break;
         }
@@ -173,16 +182,16 @@ fn interface(contents: &[u8], order: ByteOrder) -> Option<Interface> {
     Some(interface)
 }
 
-/// The link type, the time and the contents of a packet.
+/// Returns the link type, the time and the contents of a packet.
 fn packet<'a>(
     kind: u32,
     contents: &'a [u8],
     order: ByteOrder,
-    interfaces: &[Interface],
+    interfaces: &[CaptureInterface],
 ) -> Option<(u16, Option<u64>, &'a [u8])> {
     if kind == SIMPLE_PACKET {
         let interface = interfaces.first()?;
-        // The block is padded; its packet ends at its original length, or at the limit.
+        // The block is padded. The packet ends at its original length or at the limit, whichever is shorter.
         let limit = if interface.limit == 0 { usize::MAX } else { interface.limit };
         let packet = contents.get(4..)?;
         let length = order.size(contents, 0)?.min(limit).min(packet.len());
@@ -194,11 +203,12 @@ fn packet<'a>(
     Some((interface.number, Some(microseconds(time, interface.resolution)), packet))
 }
 
-/// The time in microseconds. Its unit is a negative power of 10, or of 2 if the highest bit is set.
+/// Converts a timestamp to microseconds. Its unit is a negative power of 10, or of 2 if the highest bit of `resolution`
+/// is set.
 fn microseconds(time: u64, resolution: u8) -> u64 {
     let power = u32::from(resolution & 0x7F);
     let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
-    // A unit too small for any clock: the time is 0.
+    // If this overflows, the unit is too small for any clock, and the time becomes 0.
     let units = base.checked_pow(power).unwrap_or(u128::MAX);
     u64::try_from(u128::from(time) * 1_000_000 / units).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,5 @@
-//! Tests of the converters. One table of transfers is written in every format, and each file must give the same
-//! recording. The captures in tests/recordings are of the real dfu-util.
+//! Tests of the converters. One table of transfers is written in every format, and each file must convert to the same
+//! recording. Captures of the real dfu-util are in tests/recordings.
 
 use std::fmt::Write as _;
 
@@ -9,14 +9,14 @@ use super::ByteOrder::{Big, Little};
 use super::*;
 use crate::recording::HexBytes;
 
-/// A transfer. If it fails, the answer is a status of Linux.
+/// A transfer. The answer to a failed transfer is a URB status of Linux.
 struct Step {
     address: u8,
-    request: Asked,
+    request: StepRequest,
     answer: Result<Vec<u8>, i32>,
 }
 
-enum Asked {
+enum StepRequest {
     Control([u8; 8], Vec<u8>),
     Bulk(u8, Vec<u8>),
 }
@@ -24,12 +24,12 @@ enum Asked {
 const DFU: u8 = 5;
 const RUNNING: u8 = 6;
 const HUB: u8 = 1;
-/// The moment of the first transfer, the time between two, and the time that each takes, in microseconds.
+/// The time of the first transfer, the interval between transfers, and the duration of each, in microseconds.
 const BEGAN: u64 = 3_575_914_555;
-const EVERY: u64 = 1000;
+const INTERVAL: u64 = 1000;
 const TOOK: u64 = 250;
 
-/// A device descriptor with this product ID of ST.
+/// A device descriptor with ST's vendor ID and this product ID.
 fn descriptor(product: u16) -> Vec<u8> {
     let [low, high] = product.to_le_bytes();
     vec![0x12, 0x01, 0x00, 0x01, 0, 0, 0, 0x40, 0x83, 0x04, low, high, 0x00, 0x22, 1, 2, 3, 1]
@@ -40,7 +40,7 @@ fn block() -> Vec<u8> {
 }
 
 fn control(address: u8, setup: [u8; 8], data: &[u8], answer: Result<Vec<u8>, i32>) -> Step {
-    Step { address, request: Asked::Control(setup, data.to_vec()), answer }
+    Step { address, request: StepRequest::Control(setup, data.to_vec()), answer }
 }
 
 fn steps() -> Vec<Step> {
@@ -58,26 +58,30 @@ fn steps() -> Vec<Step> {
         control(DFU, [0x21, 4, 0, 0, 0, 0, 0, 0], &[], done()),
         control(DFU, [0xA1, 3, 0, 0, 0, 0, 6, 0], &[], Err(-108)),
         control(RUNNING, get_descriptor, &[], Ok(descriptor(0x5740))),
-        Step { address: RUNNING, request: Asked::Bulk(0x01, vec![0xFD, 0x01]), answer: done() },
-        Step { address: RUNNING, request: Asked::Bulk(0x81, Vec::new()), answer: Ok(vec![0xFD, 0x01, 0x35]) },
-        Step { address: RUNNING, request: Asked::Bulk(0x81, Vec::new()), answer: Err(-2) },
+        Step { address: RUNNING, request: StepRequest::Bulk(0x01, vec![0xFD, 0x01]), answer: done() },
+        Step {
+            address: RUNNING,
+            request: StepRequest::Bulk(0x81, Vec::new()),
+            answer: Ok(vec![0xFD, 0x01, 0x35]),
+        },
+        Step { address: RUNNING, request: StepRequest::Bulk(0x81, Vec::new()), answer: Err(-2) },
     ]
 }
 
-/// The recording of `steps()`. Data longer than `limit` has only a length.
+/// The recording of `steps()`. Of data longer than `limit`, it has only the length.
 fn expected(program: &str, system: &str, limit: usize) -> Vec<Line> {
     let moved = |data: &[u8]| {
         if data.len() > limit {
-            Moved { bytes: Some(data.len()), ..Moved::default() }
+            TransferResult { bytes: Some(data.len()), ..TransferResult::default() }
         } else {
-            Moved::of(data)
+            TransferResult::of(data)
         }
     };
-    let fault = |error| Some(Fault(error));
-    let failed = |data: &[u8], error| Moved { error: fault(error), ..Moved::data(data) };
-    let words = |text: &str| SetupWords::try_from(text.to_owned()).unwrap();
-    let dfu_in = |words, length, result| Recorded::In { device: 0, setup: words, length, took: TOOK, result };
-    let dfu_out = |words, result| Recorded::Out { device: 0, setup: words, took: TOOK, result };
+    let fault = |error| Some(ErrorName(error));
+    let failed = |data: &[u8], error| TransferResult { error: fault(error), ..TransferResult::data(data) };
+    let setup = |text: &str| SetupWords::try_from(text.to_owned()).unwrap();
+    let dfu_in = |setup, length, result| Recorded::In { device: 0, setup, length, took: TOOK, result };
+    let dfu_out = |setup, result| Recorded::Out { device: 0, setup, took: TOOK, result };
     let packet = |endpoint, result| Recorded::Packet { device: 1, endpoint, took: TOOK, result };
     let port = || Port("1-1".parse().unwrap());
     let plugged = |address, product| {
@@ -97,22 +101,22 @@ fn expected(program: &str, system: &str, limit: usize) -> Vec<Line> {
         (0, Recorded::Start(header)),
         (1, plugged(DFU, 0xDF11)),
         (1, open(0, DFU)),
-        (1, dfu_in(words("80 06 0100 0000"), 18, moved(&descriptor(0xDF11)))),
+        (1, dfu_in(setup("80 06 0100 0000"), 18, moved(&descriptor(0xDF11)))),
         (2, Recorded::Select { device: 0, interface: 0, alternate: 2, took: TOOK, error: None }),
-        (3, dfu_in(words("a1 03 0000 0000"), 6, moved(&[0, 0, 0, 0, 2, 0]))),
-        (4, dfu_out(words("21 01 0000 0000"), moved(&[0x21, 0x00, 0x40, 0x00, 0x08]))),
-        (5, dfu_out(words("21 01 0002 0000"), moved(&block()))),
-        (6, dfu_in(words("a1 02 0002 0000"), 2048, moved(&block()))),
-        (7, dfu_out(words("21 01 0003 0000"), failed(&[0x92], TransferError::Stall))),
-        (8, dfu_out(words("21 04 0000 0000"), moved(&[]))),
-        (9, dfu_in(words("a1 03 0000 0000"), 6, Moved::failed(TransferError::Disconnected))),
+        (3, dfu_in(setup("a1 03 0000 0000"), 6, moved(&[0, 0, 0, 0, 2, 0]))),
+        (4, dfu_out(setup("21 01 0000 0000"), moved(&[0x21, 0x00, 0x40, 0x00, 0x08]))),
+        (5, dfu_out(setup("21 01 0002 0000"), moved(&block()))),
+        (6, dfu_in(setup("a1 02 0002 0000"), 2048, moved(&block()))),
+        (7, dfu_out(setup("21 01 0003 0000"), failed(&[0x92], TransferError::Stall))),
+        (8, dfu_out(setup("21 04 0000 0000"), moved(&[]))),
+        (9, dfu_in(setup("a1 03 0000 0000"), 6, TransferResult::failed(TransferError::Disconnected))),
         (10, plugged(RUNNING, 0x5740)),
         (10, open(1, RUNNING)),
         (
             10,
             Recorded::In {
                 device: 1,
-                setup: words("80 06 0100 0000"),
+                setup: setup("80 06 0100 0000"),
                 length: 18,
                 took: TOOK,
                 result: moved(&descriptor(0x5740)),
@@ -120,9 +124,9 @@ fn expected(program: &str, system: &str, limit: usize) -> Vec<Line> {
         ),
         (11, packet(0x01, moved(&[0xFD, 0x01]))),
         (12, packet(0x81, moved(&[0xFD, 0x01, 0x35]))),
-        (13, packet(0x81, Moved::failed(TransferError::Timeout))),
+        (13, packet(0x81, TransferResult::failed(TransferError::Timeout))),
     ];
-    lines.into_iter().map(|(n, what)| Line { at: n * EVERY, what }).collect()
+    lines.into_iter().map(|(n, what)| Line { at: n * INTERVAL, what }).collect()
 }
 
 fn json_lines(lines: &[Line]) -> String {
@@ -130,28 +134,28 @@ fn json_lines(lines: &[Line]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// The times at which each step begins and ends.
+/// The steps with the times at which they begin and end.
 fn timed() -> impl Iterator<Item = (u64, u64, Step)> {
-    steps().into_iter().zip(0..).map(|(step, n)| (BEGAN + n * EVERY, BEGAN + n * EVERY + TOOK, step))
+    steps().into_iter().zip(0..).map(|(step, n)| (BEGAN + n * INTERVAL, BEGAN + n * INTERVAL + TOOK, step))
 }
 
-fn is_input(request: &Asked) -> bool {
+fn is_input(request: &StepRequest) -> bool {
     match request {
-        Asked::Control(setup, _) => setup[0] & 0x80 != 0,
-        Asked::Bulk(endpoint, _) => endpoint & 0x80 != 0,
+        StepRequest::Control(setup, _) => setup[0] & 0x80 != 0,
+        StepRequest::Bulk(endpoint, _) => endpoint & 0x80 != 0,
     }
 }
 
 /// The data that is sent, the data that is received, and the number of bytes that are requested and transferred.
 fn traffic(step: &Step) -> (Vec<u8>, Vec<u8>, usize, usize) {
     let sent = match &step.request {
-        Asked::Control(_, data) | Asked::Bulk(_, data) => data.clone(),
+        StepRequest::Control(_, data) | StepRequest::Bulk(_, data) => data.clone(),
     };
     let received = step.answer.clone().unwrap_or_default();
     let requested = match &step.request {
-        Asked::Control(setup, _) => usize::from(u16::from_le_bytes([setup[6], setup[7]])),
-        Asked::Bulk(_, data) if data.is_empty() => 64,
-        Asked::Bulk(_, data) => data.len(),
+        StepRequest::Control(setup, _) => usize::from(u16::from_le_bytes([setup[6], setup[7]])),
+        StepRequest::Bulk(_, data) if data.is_empty() => 64,
+        StepRequest::Bulk(_, data) => data.len(),
     };
     let moved = match (&step.answer, is_input(&step.request)) {
         (Err(_), _) => 0,
@@ -162,9 +166,9 @@ fn traffic(step: &Step) -> (Vec<u8>, Vec<u8>, usize, usize) {
 }
 
 fn text() -> String {
-    let data = |data: &[u8], otherwise: char| {
+    let data = |data: &[u8], marker: char| {
         if data.is_empty() {
-            return format!(" {otherwise}");
+            return format!(" {marker}");
         }
         let mut text = " =".to_owned();
         for word in data[..data.len().min(32)].chunks(4) {
@@ -177,10 +181,10 @@ fn text() -> String {
     for (sent_at, ended_at, step) in timed() {
         let (sent, received, requested, moved) = traffic(&step);
         let input = is_input(&step.request);
-        let (kind, words, end) = match &step.request {
-            Asked::Control(setup, _) => {
+        let (kind, fields, endpoint) = match &step.request {
+            StepRequest::Control(setup, _) => {
                 let word = |at: usize| u16::from_le_bytes([setup[at], setup[at + 1]]);
-                let words = format!(
+                let fields = format!(
                     "s {:02x} {:02x} {:04x} {:04x} {:04x}",
                     setup[0],
                     setup[1],
@@ -188,13 +192,13 @@ fn text() -> String {
                     word(4),
                     word(6)
                 );
-                ('C', words, 0)
+                ('C', fields, 0)
             }
-            Asked::Bulk(endpoint, _) => ('B', "-115".to_owned(), endpoint & 0x7F),
+            StepRequest::Bulk(endpoint, _) => ('B', "-115".to_owned(), endpoint & 0x7F),
         };
-        let address = format!("{kind}{}:1:{:03}:{end}", if input { 'i' } else { 'o' }, step.address);
+        let address = format!("{kind}{}:1:{:03}:{endpoint}", if input { 'i' } else { 'o' }, step.address);
         let tag = "ffff8801d5ea89a0";
-        let _ = write!(text, "{tag} {sent_at} S {address} {words} {requested}");
+        let _ = write!(text, "{tag} {sent_at} S {address} {fields} {requested}");
         text += &if requested == 0 { String::new() } else { data(&sent, if input { '<' } else { '>' }) };
         let status = step.answer.as_ref().err().copied().unwrap_or(0);
         let _ = write!(text, "\n{tag} {ended_at} C {address} {status} {moved}");
@@ -226,8 +230,8 @@ type Packets = Vec<(u64, Vec<u8>)>;
 fn usbmon_packets(order: ByteOrder, header: usize) -> Packets {
     let packet = |phase: u8, at: u64, step: &Step, length: usize, data: &[u8]| {
         let (kind, endpoint, setup) = match &step.request {
-            Asked::Control(setup, _) => (2, setup[0] & 0x80, Some(*setup).filter(|_| phase == b'S')),
-            Asked::Bulk(endpoint, _) => (3, *endpoint, None),
+            StepRequest::Control(setup, _) => (2, setup[0] & 0x80, Some(*setup).filter(|_| phase == b'S')),
+            StepRequest::Bulk(endpoint, _) => (3, *endpoint, None),
         };
         let status = if phase == b'S' { -115 } else { step.answer.as_ref().err().copied().unwrap_or(0) };
         let micros = u32::try_from(at % 1_000_000).unwrap();
@@ -266,8 +270,8 @@ fn usbpcap_packets(separate_data: bool) -> Packets {
             _ => 0,
         };
         let (kind, endpoint) = match &step.request {
-            Asked::Control(setup, _) => (2, setup[0] & 0x80),
-            Asked::Bulk(endpoint, _) => (3, *endpoint),
+            StepRequest::Control(setup, _) => (2, setup[0] & 0x80),
+            StepRequest::Bulk(endpoint, _) => (3, *endpoint),
         };
         [
             &word16(order, 27 + u16::from(stage.is_some()))[..],
@@ -288,11 +292,11 @@ fn usbpcap_packets(separate_data: bool) -> Packets {
     for (sent_at, ended_at, step) in timed() {
         let (sent, received, ..) = traffic(&step);
         match &step.request {
-            Asked::Bulk(..) => {
+            StepRequest::Bulk(..) => {
                 packets.push((sent_at, packet(&step, false, None, &sent)));
                 packets.push((ended_at, packet(&step, true, None, &received)));
             }
-            Asked::Control(setup, _) if separate_data => {
+            StepRequest::Control(setup, _) if separate_data => {
                 packets.push((sent_at, packet(&step, false, Some(0), setup)));
                 if !sent.is_empty() {
                     packets.push((sent_at, packet(&step, false, Some(1), &sent)));
@@ -302,7 +306,7 @@ fn usbpcap_packets(separate_data: bool) -> Packets {
                 }
                 packets.push((ended_at, packet(&step, true, Some(2), &[])));
             }
-            Asked::Control(setup, _) => {
+            StepRequest::Control(setup, _) => {
                 packets.push((sent_at, packet(&step, false, Some(0), &[setup, &sent[..]].concat())));
                 packets.push((ended_at, packet(&step, true, Some(3), &received)));
             }
@@ -345,13 +349,13 @@ fn pcapng(order: ByteOrder, link: u16, options: &[u8], blocks: impl Iterator<Ite
     let interface = [&word16(order, link)[..], &[0, 0], &word32(order, 0), options].concat();
     let mut file = pcapng_block(order, 0x0A0D_0D0A, &section);
     file.extend(pcapng_block(order, 1, &interface));
-    // A block of statistics, which has no packets.
+    // An interface statistics block, which contains no packets.
     file.extend(pcapng_block(order, 5, &[0; 12]));
     blocks.for_each(|block| file.extend(block));
     file
 }
 
-/// A pcapng file whose times have this resolution.
+/// A pcapng file whose timestamps have this resolution.
 fn enhanced(order: ByteOrder, link: u16, resolution: Option<u8>, packets: &Packets) -> Vec<u8> {
     let mut options = Vec::new();
     if let Some(resolution) = resolution {
@@ -361,7 +365,7 @@ fn enhanced(order: ByteOrder, link: u16, resolution: Option<u8>, packets: &Packe
     let blocks = packets.iter().map(|(at, packet)| {
         let time = match resolution.unwrap_or(6) {
             9 => at * 1000,
-            // The time is a multiple of 2^-20 s and is rounded up to it.
+            // The unit is 2^-20 s, rounded up.
             0x94 => (at << 20).div_ceil(1_000_000),
             _ => *at,
         };
@@ -374,7 +378,7 @@ fn enhanced(order: ByteOrder, link: u16, resolution: Option<u8>, packets: &Packe
     pcapng(order, link, &options, blocks)
 }
 
-/// A pcapng file of packets without times.
+/// A pcapng file of packets without timestamps.
 fn simple(order: ByteOrder, link: u16, packets: &Packets) -> Vec<u8> {
     let block = |(_, packet): &(u64, Vec<u8>)| {
         pcapng_block(order, 3, &[&size32(order, packet.len())[..], packet].concat())
@@ -452,8 +456,8 @@ fn usbpcap_files_are_converted() {
 }
 
 #[test]
-fn a_usbpcap_packet_is_parsed_byte_by_byte() {
-    // DFU_GETSTATUS, as in the format's specification.
+fn a_usbpcap_packet_is_parsed_only_if_it_is_complete() {
+    // DFU_GETSTATUS in the layout of the specification.
     let request = [
         0x1C, 0x00, 0x10, 0xB0, 0x38, 0x7B, 0x89, 0xC1, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0x00, 0x08, 0x00, 0x00,
         0x02, 0x00, 0x07, 0x00, 0x80, 0x02, 0x08, 0x00, 0x00, 0x00, 0x00, 0xA1, 0x03, 0x00, 0x00, 0x00, 0x00,
@@ -462,14 +466,14 @@ fn a_usbpcap_packet_is_parsed_byte_by_byte() {
     let event = usbpcap::parse_packet(&request, 1).unwrap();
     assert_eq!((event.bus, event.device, event.endpoint, event.tag), (2, 7, 0x80, &request[2..10]));
     let setup = Setup { request_type: 0xA1, request: 3, value: 0, index: 0 };
-    assert!(matches!(event.phase, Phase::Control(it, 6) if it == setup));
+    assert!(matches!(event.phase, CapturePhase::Control(it, 6) if it == setup));
     for length in 0..request.len() {
         assert!(usbpcap::parse_packet(&request[..length], 1).is_none());
     }
 }
 
 #[test]
-fn a_file_that_ends_in_a_packet_is_converted_up_to_there() {
+fn a_truncated_file_is_converted_up_to_its_last_complete_packet() {
     let whole = expected("pcap capture", "linux", usize::MAX);
     let packets = usbmon_packets(Little, 64);
     for file in [pcap(Little, 1_000_000, 220, &packets), enhanced(Little, 220, None, &packets)] {
@@ -538,7 +542,7 @@ fn a_capture_of_too_many_devices_is_refused() {
 }
 
 #[test]
-fn an_address_with_the_descriptor_of_another_device_is_another_device() {
+fn a_different_descriptor_at_the_same_address_is_another_device() {
     let descriptor = |at: u64, product: &str| {
         format!(
             "a {at} S Ci:1:005:0 s 80 06 0100 0000 0012 18 <\n\
@@ -562,28 +566,31 @@ fn other_files_are_refused_with_a_reason() {
     refused(b"\xFF\xFE\x00", unknown);
     refused(
         b"d5ea89a0 3575914555 S Ci:001:0 s a3 00 0000 0003 0004 4 <\n",
-        "line 1: not the address of a usbmon file whose name ends in u",
+        "line 1: not an address in the 1u format of usbmon",
     );
     refused(
         b"d5ea89a0 3575914555 S Ci:1:001:0 s a3 00 0000\n",
-        "line 1: the line of usbmon text is cut short",
+        "line 1: the line of usbmon text is incomplete",
     );
     refused(
         &pcap(Little, 1_000_000, 1, &Vec::new()),
-        "it has no USB transfers of a known kind (link type 1)",
+        "it contains no USB transfers in a supported format (link type 1)",
     );
-    refused(&enhanced(Little, 1, None, &Vec::new()), "it has no USB transfers of a known kind (link type 1)");
+    refused(
+        &enhanced(Little, 1, None, &Vec::new()),
+        "it contains no USB transfers in a supported format (link type 1)",
+    );
     refused(
         &[&enhanced(Little, 220, None, &Vec::new())[..], &[6, 0, 0, 0, 5, 0, 0, 0]].concat(),
         "the block at byte 76 is damaged",
     );
     refused(&pcap(Little, 1_000_000, 220, &Vec::new()), "it contains no Crazyflie and no device in DFU mode");
     let size = usize::try_from(SIZE_MAX).unwrap() + 1;
-    refused(&vec![b' '; size], "it is larger than 64 MB");
+    refused(&vec![b' '; size], "it is larger than 64 MiB");
 }
 
 #[test]
-fn a_recording_is_read_as_it_is() {
+fn a_recording_is_parsed_without_conversion() {
     let lines = expected("cfdfu", "linux", usize::MAX);
     let text = json_lines(&lines);
     assert_eq!(parse(text.as_bytes()).unwrap(), lines);

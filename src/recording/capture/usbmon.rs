@@ -1,13 +1,13 @@
 //! The formats of Linux's usbmon: the text of `/sys/kernel/debug/usb/usbmon/*u`, and the binary header of the packets
 //! that tcpdump and Wireshark save (kernel documentation, usb/usbmon).
 //!
-//! The kernel saves at most 32 bytes of each transfer in text. Longer data has only a length in the recording.
+//! The text contains at most 32 bytes of each transfer. Of longer data, the recording has only the length.
 
-use super::{ByteOrder, Event, OVERFLOW, Pairing, Payload, Phase, UNKNOWN, setup_packet};
+use super::{ByteOrder, CaptureEvent, CapturePhase, CapturedData, OVERFLOW, Pairing, UNKNOWN, setup_packet};
 use crate::recording::RecordingError;
 use crate::usb::{Setup, TransferError};
 
-/// The text has the time in seconds modulo 4096, in microseconds (drivers/usb/mon/mon_text.c).
+/// Timestamps in the text wrap after 4096 s. They are in microseconds (drivers/usb/mon/mon_text.c).
 const TEXT_PERIOD: u64 = 4096 * 1_000_000;
 /// The transfer types of the binary header.
 const CONTROL: u8 = 2;
@@ -29,15 +29,15 @@ pub(super) fn read_text<'a>(text: &'a str, pairing: &mut Pairing<'a>) -> Result<
     while let Some((n, line)) = lines.next() {
         match parse_line(line) {
             Ok(Some(event)) => {
-                // The time wraps. Lines can also be slightly out of order.
+                // A much earlier time has wrapped. A slightly earlier one is only out of order.
                 if event.at.saturating_add(TEXT_PERIOD / 2) < last {
                     epoch += TEXT_PERIOD;
                 }
                 last = event.at;
-                pairing.report(Event { at: event.at.saturating_add(epoch), ..event });
+                pairing.report(CaptureEvent { at: event.at.saturating_add(epoch), ..event });
             }
             Ok(None) => {}
-            // The program that wrote the text was stopped in the middle of a line.
+            // The capture was stopped in the middle of a line.
             Err(_) if lines.peek().is_none() && !text.ends_with('\n') => {}
             Err(error) => {
                 return Err(RecordingError::Line { line: n + 1, error: error.to_owned() });
@@ -49,9 +49,9 @@ pub(super) fn read_text<'a>(text: &'a str, pairing: &mut Pairing<'a>) -> Result<
 
 /// Parses a line. Returns `None` for interrupt and isochronous transfers, and for a control transfer whose setup packet
 /// was not captured.
-fn parse_line(line: &str) -> Result<Option<Event<'_>>, &'static str> {
+fn parse_line(line: &str) -> Result<Option<CaptureEvent<'_>>, &'static str> {
     let mut words = line.split_ascii_whitespace();
-    let mut next = || words.next().ok_or("the line of usbmon text is cut short");
+    let mut next = || words.next().ok_or("the line of usbmon text is incomplete");
     let (tag, at, phase, address) = (next()?, next()?, next()?, next()?);
     let at = at.parse().map_err(|_| "not a time in microseconds")?;
     let (kind, bus, device, number) = parse_address(address)?;
@@ -60,26 +60,26 @@ fn parse_line(line: &str) -> Result<Option<Event<'_>>, &'static str> {
         "Bi" => (false, true),
         "Bo" => (false, false),
         "Zi" | "Zo" | "Ii" | "Io" => return Ok(None),
-        _ => return Err("not a kind of USB transfer"),
+        _ => return Err("not a USB transfer type"),
     };
     let mut setup = None;
     let status = next()?;
-    // A word of a submission that is not a number says whether the setup packet follows.
+    // In a submission, a word that is not a number is the setup tag. The fields after it are valid only if it is `s`.
     if status.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') {
         let fields = [next()?, next()?, next()?, next()?, next()?];
         setup = if status == "s" { Some(parse_setup(fields)?) } else { None };
     }
     let phase = match phase {
         "S" => match (is_control, setup) {
-            (true, Some((setup, length))) => Phase::Control(setup, length),
+            (true, Some((setup, length))) => CapturePhase::Control(setup, length),
             (true, None) => return Ok(None),
-            (false, _) => Phase::Bulk,
+            (false, _) => CapturePhase::Bulk,
         },
         "C" | "E" => {
             let code = status.split(':').next().and_then(|code| code.parse().ok());
-            Phase::Complete(outcome(code.ok_or("not the status of a USB transfer")?))
+            CapturePhase::Complete(outcome(code.ok_or("not the status of a USB transfer")?))
         }
-        _ => return Err("not a kind of usbmon event"),
+        _ => return Err("not a usbmon event type"),
     };
     let length = words.next().map(str::parse::<u32>).transpose().map_err(|_| "not a length in bytes")?;
     let length = length.and_then(|length| usize::try_from(length).ok());
@@ -90,8 +90,8 @@ fn parse_line(line: &str) -> Result<Option<Event<'_>>, &'static str> {
         }
     }
     let endpoint = if is_input { number | 0x80 } else { number };
-    let payload = Payload { bytes: bytes.into(), length };
-    Ok(Some(Event { tag: tag.as_bytes(), at, bus, device, endpoint, phase, payload }))
+    let payload = CapturedData { bytes: bytes.into(), length };
+    Ok(Some(CaptureEvent { tag: tag.as_bytes(), at, bus, device, endpoint, phase, payload }))
 }
 
 /// Parses `Ci:1:005:0`: the kind, the bus, the device and the endpoint.
@@ -101,7 +101,7 @@ fn parse_address(word: &str) -> Result<(&str, u8, u8, u8), &'static str> {
     let mut number = || fields.next()?.parse().ok();
     match (number(), number(), number()) {
         (Some(bus), Some(device), Some(endpoint)) => Ok((kind, bus, device, endpoint)),
-        _ => Err("not the address of a usbmon file whose name ends in u"),
+        _ => Err("not an address in the 1u format of usbmon"),
     }
 }
 
@@ -116,7 +116,7 @@ fn parse_setup(fields: [&str; 5]) -> Result<(Setup, usize), &'static str> {
 }
 
 fn parse_data(word: &str) -> Result<impl Iterator<Item = u8>, &'static str> {
-    const WRONG: &str = "not data in hexadecimal";
+    const WRONG: &str = "not hexadecimal data";
     let bytes: Option<Vec<u8>> = word
         .as_bytes()
         .chunks(2)
@@ -125,13 +125,13 @@ fn parse_data(word: &str) -> Result<impl Iterator<Item = u8>, &'static str> {
     Ok(bytes.ok_or(WRONG)?.into_iter())
 }
 
-/// The result for a status of Linux (driver-api/usb/error-codes), as libusb reports it.
+/// Converts a URB status of Linux (driver-api/usb/error-codes) to the error that libusb reports for it.
 fn outcome(status: i32) -> Result<(), TransferError> {
     Err(match status {
         0 => return Ok(()),
         // EPIPE.
         -32 => TransferError::Stall,
-        // ENOENT, ECONNRESET and ETIMEDOUT. A transfer is cancelled when its time limit is over.
+        // ENOENT, ECONNRESET and ETIMEDOUT. The host cancels a transfer when its time limit is over.
         -2 | -104 | -110 => TransferError::Timeout,
         // ENODEV and ESHUTDOWN.
         -19 | -108 => TransferError::Disconnected,
@@ -144,36 +144,36 @@ fn outcome(status: i32) -> Result<(), TransferError> {
 }
 
 /// Parses a packet whose header has `header` bytes. Returns `None` for transfers that are not recorded, and for a
-/// packet that is shorter than its header. Without a `time`, the time is that of the header.
+/// packet that is shorter than its header. If `time` is `None`, the time of the header is used.
 pub(super) fn parse_packet(
     packet: &[u8],
     header: usize,
     order: ByteOrder,
     time: Option<u64>,
-) -> Option<Event<'_>> {
+) -> Option<CaptureEvent<'_>> {
     let data = packet.get(header..)?;
     let byte = |at: usize| packet.get(at).copied();
     let has_setup = byte(14)? == 0;
     let phase = match (byte(8)?, byte(9)?) {
         (b'S', CONTROL) if has_setup => {
             let (setup, length) = setup_packet(packet.get(40..)?)?;
-            Phase::Control(setup, length)
+            CapturePhase::Control(setup, length)
         }
-        (b'S', BULK) => Phase::Bulk,
+        (b'S', BULK) => CapturePhase::Bulk,
         (b'C' | b'E', CONTROL | BULK) => {
-            Phase::Complete(outcome(i32::from_ne_bytes(order.u32(packet, 28)?.to_ne_bytes())))
+            CapturePhase::Complete(outcome(i32::from_ne_bytes(order.u32(packet, 28)?.to_ne_bytes())))
         }
         _ => return None,
     };
     let captured = order.size(packet, 36)?.min(data.len());
     let in_header = order.u64(packet, 16)?.saturating_mul(1_000_000);
-    Some(Event {
+    Some(CaptureEvent {
         tag: packet.get(..8)?,
         at: time.unwrap_or(in_header.saturating_add(u64::from(order.u32(packet, 24)?))),
         bus: u8::try_from(order.u16(packet, 12)?).ok()?,
         device: byte(11)?,
         endpoint: byte(10)?,
         phase,
-        payload: Payload { bytes: data.get(..captured)?.into(), length: Some(order.size(packet, 32)?) },
+        payload: CapturedData { bytes: data.get(..captured)?.into(), length: Some(order.size(packet, 32)?) },
     })
 }

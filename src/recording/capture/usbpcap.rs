@@ -1,8 +1,8 @@
 //! The header of packets that USBPcap captures on Windows (desowin.org/usbpcap/captureformat.html).
 //!
-//! USBPcap saves the whole data of every transfer, but not the transfers that give a device its address.
+//! USBPcap saves the complete data of every transfer, but not the transfers that assign an address to a device.
 
-use super::{ByteOrder, Event, OVERFLOW, Payload, Phase, UNKNOWN, setup_packet};
+use super::{ByteOrder, CaptureEvent, CapturePhase, CapturedData, OVERFLOW, UNKNOWN, setup_packet};
 use crate::usb::TransferError;
 
 /// Transfer types.
@@ -18,7 +18,7 @@ const SETUP_LENGTH: usize = 8;
 
 /// Parses a packet. Returns `None` for transfers that are not recorded, and for a packet that is shorter than its
 /// header.
-pub(super) fn parse_packet(packet: &[u8], at: u64) -> Option<Event<'_>> {
+pub(super) fn parse_packet(packet: &[u8], at: u64) -> Option<CaptureEvent<'_>> {
     let order = ByteOrder::Little;
     let byte = |at: usize| packet.get(at).copied();
     let mut data = packet.get(usize::from(order.u16(packet, 0)?)..)?;
@@ -31,37 +31,37 @@ pub(super) fn parse_packet(packet: &[u8], at: u64) -> Option<Event<'_>> {
                 let (setup, expected) = setup_packet(data)?;
                 data = data.get(SETUP_LENGTH..)?;
                 length = length.checked_sub(SETUP_LENGTH)?;
-                Phase::Control(setup, expected)
+                CapturePhase::Control(setup, expected)
             }
-            DATA => Phase::Data,
-            STATUS | COMPLETE => Phase::Complete(result),
+            DATA => CapturePhase::Data,
+            STATUS | COMPLETE => CapturePhase::Complete(result),
             _ => return None,
         },
-        (BULK, false) => Phase::Bulk,
-        (BULK, true) => Phase::Complete(result),
+        (BULK, false) => CapturePhase::Bulk,
+        (BULK, true) => CapturePhase::Complete(result),
         _ => return None,
     };
-    // The answer to data that the host sent does not contain its length.
-    let is_unknown = matches!(phase, Phase::Complete(_)) && length == 0;
+    // The completion of a transfer to the device does not contain its length.
+    let is_unknown = matches!(phase, CapturePhase::Complete(_)) && length == 0;
     let data = data.get(..length).unwrap_or(data);
-    Some(Event {
+    Some(CaptureEvent {
         tag: packet.get(2..10)?,
         at,
         bus: u8::try_from(order.u16(packet, 17)?).ok()?,
         device: u8::try_from(order.u16(packet, 19)?).ok()?,
         endpoint: byte(21)?,
         phase,
-        payload: Payload { bytes: data.into(), length: if is_unknown { None } else { Some(length) } },
+        payload: CapturedData { bytes: data.into(), length: if is_unknown { None } else { Some(length) } },
     })
 }
 
-/// The result for a USBD_STATUS (Windows SDK, usb.h). The two highest bits are set in an error.
+/// Converts a USBD_STATUS (Windows SDK, usb.h). In an error, the two highest bits are set.
 fn outcome(status: u32) -> Result<(), TransferError> {
     Err(match status {
         0..0x8000_0000 => return Ok(()),
         // STALL_PID and ENDPOINT_HALTED.
         0xC000_0004 | 0xC000_0030 => TransferError::Stall,
-        // TIMEOUT and CANCELED. A transfer is cancelled when its time limit is over.
+        // TIMEOUT and CANCELED. The host cancels a transfer when its time limit is over.
         0xC000_6000 | 0xC001_0000 => TransferError::Timeout,
         // DEVICE_GONE.
         0xC000_7000 => TransferError::Disconnected,

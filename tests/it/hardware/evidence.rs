@@ -1,15 +1,15 @@
-//! Finds out from a recording what a chip did. The functions return `None` if the recording does not show it.
+//! Extracts from a recording what a chip did. The functions return `None` if the recording does not show it.
 
 use std::time::Duration;
 
-use cfdfu::recording::{Appearance, Fault, Line, Moved, Recorded};
+use cfdfu::recording::{Appearance, ErrorName, Line, Recorded, TransferResult};
 use cfdfu::usb::{CRAZYFLIE, Id, ROM_DFU, Setup, TransferError};
 
 /// A value that a recording shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
     Text(String),
-    /// One or more measurements of the same time.
+    /// One or more measurements of one duration.
     Times(Vec<Duration>),
 }
 
@@ -44,7 +44,7 @@ impl std::fmt::Display for Shown {
     }
 }
 
-/// A GETSTATUS with its answer.
+/// The answer to a GETSTATUS request.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     at: u64,
@@ -93,7 +93,7 @@ struct Op {
     kind: Kind,
     at: u64,
     end: u64,
-    moved: Moved,
+    moved: TransferResult,
     answers: Vec<Answer>,
     /// The state before the request, if it is known.
     before: Option<u8>,
@@ -105,7 +105,7 @@ struct Op {
 
 impl Op {
     fn error(&self) -> Option<TransferError> {
-        self.moved.error.map(|Fault(error)| error)
+        self.moved.error.map(|ErrorName(error)| error)
     }
 
     fn first(&self) -> Option<StatusSeen> {
@@ -116,14 +116,14 @@ impl Op {
         self.answers.last()?.result.ok()
     }
 
-    /// A download that was carried out without an error.
+    /// Whether a download was carried out without an error.
     fn succeeded(&self) -> bool {
         let is_done = |answer: &Answer| answer.result.is_ok_and(StatusSeen::is_done);
         self.error().is_none() && self.answers.iter().any(is_done)
     }
 
-    /// How long the chip worked: from the answer dfuDNBUSY to the next one. `None` if the host paused for longer than
-    /// the chip worked.
+    /// The time that the chip worked: from the answer dfuDNBUSY to the next answer. `None` if the host paused for
+    /// longer than the chip worked.
     fn work(&self) -> Option<Duration> {
         let [busy, done, ..] = self.answers[..] else { return None };
         let is_work = busy.result.ok()?.state == BUSY && done.result.ok()?.is_done();
@@ -131,15 +131,15 @@ impl Op {
         (is_work && waited_for_chip && done.end > done.at).then(|| micros(done.end.saturating_sub(busy.end)))
     }
 
-    /// The reaction of the device in words: the error, and the answers until it is no longer busy.
+    /// The reaction of the device as text: the error, and the answers until it is no longer busy.
     fn reaction(&self) -> String {
         let is_last = |answer: &Answer| answer.result.is_ok_and(|status| status.state != BUSY);
         let count = self.answers.iter().position(is_last).map_or(self.answers.len(), |last| last + 1);
         let statuses = self.answers[..count].iter().map(|answer| match answer.result {
-            Ok(status) => status.words(),
-            Err(error) => words_of(error),
+            Ok(status) => status.describe(),
+            Err(error) => error_name(error),
         });
-        self.error().map(words_of).into_iter().chain(statuses).collect::<Vec<_>>().join(", then ")
+        self.error().map(error_name).into_iter().chain(statuses).collect::<Vec<_>>().join(", then ")
     }
 }
 
@@ -148,7 +148,7 @@ impl StatusSeen {
         (self.status, self.state) == (0, DNLOAD_IDLE)
     }
 
-    fn words(self) -> String {
+    fn describe(self) -> String {
         match self.status {
             0 => state_name(self.state).to_owned(),
             status => format!("{} with {}", state_name(self.state), status_name(status)),
@@ -156,8 +156,8 @@ impl StatusSeen {
     }
 }
 
-fn words_of(error: TransferError) -> String {
-    String::from(Fault(error))
+fn error_name(error: TransferError) -> String {
+    String::from(ErrorName(error))
 }
 
 fn micros(time: u64) -> Duration {
@@ -199,7 +199,7 @@ struct Tracker {
 }
 
 impl Tracker {
-    fn kind(&self, setup: Setup, length: usize, moved: &Moved) -> Option<Kind> {
+    fn kind(&self, setup: Setup, length: usize, moved: &TransferResult) -> Option<Kind> {
         let address = |block: u16| self.pointer.wrapping_add((u32::from(block) - 2) * 2048);
         let data = moved.data.as_ref().map_or(&[][..], |data| &data.0);
         let number = |bytes: &[u8]| bytes.try_into().map(u32::from_le_bytes).ok();
@@ -230,7 +230,7 @@ fn ops(lines: &[Line]) -> Vec<Op> {
             Recorded::Out { device, setup, took, result } => (*device, setup.0, 0, *took, result.clone()),
             Recorded::Select { device, alternate, took, error, .. } => {
                 let setup = Setup { request_type: 1, request: 11, value: u16::from(*alternate), index: 0 };
-                (*device, setup, 0, *took, Moved { error: *error, ..Moved::default() })
+                (*device, setup, 0, *took, TransferResult { error: *error, ..TransferResult::default() })
             }
             _ => continue,
         };
@@ -288,8 +288,8 @@ fn starts_with(op: &Op, byte: u8) -> bool {
     op.moved.data.as_ref().is_some_and(|data| data.0.first() == Some(&byte))
 }
 
-fn status_seen(moved: &Moved) -> Result<StatusSeen, TransferError> {
-    if let Some(Fault(error)) = moved.error {
+fn status_seen(moved: &TransferResult) -> Result<StatusSeen, TransferError> {
+    if let Some(ErrorName(error)) = moved.error {
         return Err(error);
     }
     match moved.data.as_ref().map(|data| &data.0[..]) {
@@ -300,7 +300,7 @@ fn status_seen(moved: &Moved) -> Result<StatusSeen, TransferError> {
     }
 }
 
-/// The answer to the first request of a kind that `select` picks.
+/// The reaction to the first request that `select` accepts.
 fn reaction_to(lines: &[Line], select: impl Fn(&Op) -> bool) -> Option<Shown> {
     let op = ops(lines).into_iter().find(|op| select(op))?;
     let reaction = op.reaction();
@@ -309,7 +309,7 @@ fn reaction_to(lines: &[Line], select: impl Fn(&Op) -> bool) -> Option<Shown> {
 
 // ---- descriptors
 
-/// The ID of each device number.
+/// The number and the ID of each device that was opened.
 fn opened(lines: &[Line]) -> Vec<(u32, Id)> {
     let mut present: &[Appearance] = &[];
     let mut opened = Vec::new();
@@ -330,7 +330,9 @@ fn opened(lines: &[Line]) -> Vec<(u32, Id)> {
 fn descriptors(lines: &[Line], id: Id, kind: u8) -> Vec<(u8, Vec<u8>)> {
     let opened = opened(lines);
     let read = |line: &Line| match &line.what {
-        Recorded::In { device, setup, result: Moved { data: Some(data), error: None, .. }, .. } => {
+        Recorded::In {
+            device, setup, result: TransferResult { data: Some(data), error: None, .. }, ..
+        } => {
             let [this, index] = setup.0.value.to_be_bytes();
             let is_wanted = (setup.0.request_type, setup.0.request, this) == (0x80, 6, kind)
                 && opened.contains(&(*device, id));
@@ -354,7 +356,7 @@ fn functional(lines: &[Line]) -> Option<[u8; 9]> {
     descriptors(lines, ROM_DFU, 2).iter().find_map(|(_, bytes)| {
         let mut rest = &bytes[..];
         while let &[len, kind, ..] = rest {
-            // A length of less than 2 would never end.
+            // A length of less than 2 would loop forever.
             let (this, after) = rest.split_at_checked(usize::from(len).max(2))?;
             if kind == 0x21 {
                 return this.try_into().ok();
@@ -395,7 +397,7 @@ pub fn alternate_names(lines: &[Line]) -> Option<Shown> {
     (!names.is_empty()).then(|| Shown::Text(names.join(", ")))
 }
 
-/// The product string. Names that the system provides have been trimmed, but keep the spaces inside.
+/// The product string. The system trims the names that it provides, but keeps inner spaces.
 pub fn product(lines: &[Line]) -> Option<Shown> {
     let read = strings(lines, ROM_DFU).into_iter().find(|(index, _)| *index == 2).map(|(_, text)| text);
     let product = read.or_else(|| names(lines, ROM_DFU).map(|names| names.0))?;
@@ -403,7 +405,7 @@ pub fn product(lines: &[Line]) -> Option<Shown> {
     Shown::text(format!("`{product}`, {spaces} spaces"))
 }
 
-/// Product and serial number, as the system knew them.
+/// The product and the serial number that the system provides.
 fn names(lines: &[Line], id: Id) -> Option<(String, String)> {
     lines.iter().find_map(|line| match &line.what {
         Recorded::Devices { devices } => {
@@ -419,7 +421,7 @@ fn serial(lines: &[Line], id: Id) -> Option<String> {
     read.or_else(|| names(lines, id).map(|names| names.1)).filter(|serial| !serial.is_empty())
 }
 
-/// Whether the serial number in DFU mode is the one that results from the unique ID. A redacted recording shows
+/// Whether the serial number in DFU mode is the one computed from the unique ID. A redacted recording shows
 /// nothing, because its serial numbers were replaced.
 pub fn serials(lines: &[Line]) -> Option<Shown> {
     if matches!(&lines.first()?.what, Recorded::Start(header) if header.redacted) {
@@ -429,7 +431,7 @@ pub fn serials(lines: &[Line]) -> Option<Shown> {
         Recorded::Devices { devices } => Some(devices),
         _ => None,
     });
-    // Several ports mean several drones.
+    // With several ports, the two serial numbers may belong to different drones.
     let ports: Vec<String> = ports.flatten().map(|device| device.port.0.to_string()).collect();
     if ports.iter().any(|port| *port != ports[0]) {
         return None;
@@ -452,7 +454,7 @@ pub fn protected_serial(lines: &[Line]) -> Option<Shown> {
 pub fn first_status(lines: &[Line]) -> Option<Shown> {
     let ops = ops(lines);
     let first = ops.first().filter(|op| matches!(op.kind, Kind::Status | Kind::GetState))?;
-    Shown::text(first.first()?.words())
+    Shown::text(first.first()?.describe())
 }
 
 pub fn clear_in_error(lines: &[Line]) -> Option<Shown> {
@@ -498,8 +500,8 @@ pub fn get_state(lines: &[Line]) -> Option<Shown> {
     let Kind::Erase(address) = pair[0].kind else { return Shown::text(state_name(state)) };
     let read = ops.iter().find(|op| op.at > pair[1].at && read_from(op, address))?;
     let blank = read.moved.data.as_ref()?.0.iter().all(|&byte| byte == 0xFF);
-    let words = if blank { "erased all the same" } else { "not erased after ABORT" };
-    Shown::text(format!("{}, {words}", state_name(state)))
+    let effect = if blank { "erased after ABORT" } else { "not erased after ABORT" };
+    Shown::text(format!("{}, {effect}", state_name(state)))
 }
 
 fn read_from(op: &Op, from: u32) -> bool {
@@ -532,14 +534,14 @@ pub fn eager_status(lines: &[Line]) -> Option<Shown> {
         let [busy, next, ..] = op.answers[..] else { return None };
         (busy.result.ok()?.state == BUSY && next.at.saturating_sub(busy.end) < 5_000).then_some(next)
     });
-    let words = second.map(|next| match next.result {
-        Ok(status) => status.words(),
-        Err(error) => words_of(error),
+    let answers = second.map(|next| match next.result {
+        Ok(status) => status.describe(),
+        Err(error) => error_name(error),
     });
-    let mut words: Vec<String> = words.collect();
-    words.sort();
-    words.dedup();
-    (!words.is_empty()).then(|| Shown::Text(words.join(" or ")))
+    let mut answers: Vec<String> = answers.collect();
+    answers.sort();
+    answers.dedup();
+    (!answers.is_empty()).then(|| Shown::Text(answers.join(" or ")))
 }
 
 pub fn upload_after_download(lines: &[Line]) -> Option<Shown> {
@@ -556,7 +558,7 @@ pub fn address_zero(lines: &[Line]) -> Option<Shown> {
     reaction_to(lines, |op| op.kind == Kind::SetAddress(0))
 }
 
-/// Whether blocks of this length are where the formula says: a block that was written is read with another number.
+/// Whether blocks of this length are at the address in the formula: a written block is read back with another number.
 fn numbering(lines: &[Line], is_len: impl Fn(usize) -> bool) -> Option<Shown> {
     let ops = ops(lines);
     let found = ops.iter().any(|write| {
@@ -614,8 +616,8 @@ pub fn second_write(lines: &[Line]) -> Option<Shown> {
         let (one, other, now) = (data(one)?, data(two)?, data(read)?);
         let is_read = matches!(two.kind, Kind::Write { .. }) && matches!(read.kind, Kind::Read { .. });
         let and: Vec<u8> = one.iter().zip(&other).map(|(one, other)| one & other).collect();
-        let words = if now == and { "the AND of both" } else { "not the AND of both" };
-        (is_read && in_flash(address)).then(|| Shown::Text(words.to_owned()))
+        let relation = if now == and { "the AND of both" } else { "not the AND of both" };
+        (is_read && in_flash(address)).then(|| Shown::Text(relation.to_owned()))
     })
 }
 
@@ -631,27 +633,27 @@ fn sector_len(address: u32) -> u32 {
 
 /// The times to erase sectors of this many KiB.
 pub fn erases<const KIB: u32, const WIDE: bool>(lines: &[Line]) -> Option<Shown> {
-    let is_one = |op: &&Op| {
+    let is_wanted = |op: &&Op| {
         matches!(op.kind, Kind::Erase(at) if in_flash(at) && sector_len(at) == KIB) && op.wide == WIDE
     };
-    Shown::times(ops(lines).iter().filter(is_one).filter_map(Op::work))
+    Shown::times(ops(lines).iter().filter(is_wanted).filter_map(Op::work))
 }
 
 /// The times to write blocks of 2048 bytes, from the first request to the last answer.
 pub fn blocks<const WIDE: bool>(lines: &[Line]) -> Option<Shown> {
-    let is_one = |op: &&Op| {
+    let is_wanted = |op: &&Op| {
         matches!(op.kind, Kind::Write { address, .. } if in_flash(address))
             && (op.moved.len(), op.wide) == (2048, WIDE)
     };
     let time = |op: &Op| op.work().map(|_| micros(op.answers[1].end - op.at));
-    Shown::times(ops(lines).iter().filter(is_one).filter_map(time))
+    Shown::times(ops(lines).iter().filter(is_wanted).filter_map(time))
 }
 
 pub fn reads(lines: &[Line]) -> Option<Shown> {
-    let is_one = |op: &&Op| {
+    let is_wanted = |op: &&Op| {
         matches!(op.kind, Kind::Read { length: 2048, .. }) && op.moved.len() == 2048 && op.end > op.at
     };
-    Shown::times(ops(lines).iter().filter(is_one).map(|op| micros(op.end - op.at)))
+    Shown::times(ops(lines).iter().filter(is_wanted).map(|op| micros(op.end - op.at)))
 }
 
 // ---- memories
@@ -674,8 +676,8 @@ pub fn width(lines: &[Line]) -> Option<Shown> {
 }
 
 fn bytes_at(lines: &[Line], start: u32, select: impl Fn(&Op) -> bool) -> Option<Shown> {
-    let is_one = |op: &Op| matches!(op.kind, Kind::Read { address, .. } if address == start) && select(op);
-    let op = ops(lines).into_iter().find(is_one)?;
+    let is_wanted = |op: &Op| matches!(op.kind, Kind::Read { address, .. } if address == start) && select(op);
+    let op = ops(lines).into_iter().find(is_wanted)?;
     match op.error() {
         Some(_) => Shown::text(op.reaction()),
         None => Shown::text(format!("{} bytes", op.moved.len())),
@@ -699,9 +701,9 @@ pub fn after_otp(lines: &[Line]) -> Option<Shown> {
 }
 
 pub fn past_the_end(lines: &[Line]) -> Option<Shown> {
-    let ends_late = |address: u32, len: usize| address as usize + len > 0x0810_0000;
-    let is_one = |op: &Op| matches!(op.kind, Kind::Read { address, length, .. } if in_flash(address) && ends_late(address, length));
-    let op = ops(lines).into_iter().find(is_one)?;
+    let crosses_end = |address: u32, len: usize| address as usize + len > 0x0810_0000;
+    let is_wanted = |op: &Op| matches!(op.kind, Kind::Read { address, length, .. } if in_flash(address) && crosses_end(address, length));
+    let op = ops(lines).into_iter().find(is_wanted)?;
     let reaction = op.reaction();
     Shown::text(if reaction.is_empty() { format!("{} bytes", op.moved.len()) } else { reaction })
 }
@@ -732,7 +734,7 @@ pub fn protection(lines: &[Line]) -> Option<Shown> {
         Kind::Read { .. } => "UPLOAD",
         _ => "another request",
     };
-    Shown::text(format!("{request}: {}", op.last()?.words()))
+    Shown::text(format!("{request}: {}", op.last()?.describe()))
 }
 
 pub fn rom_version(lines: &[Line]) -> Option<Shown> {
@@ -770,7 +772,7 @@ pub fn write_protection(lines: &[Line]) -> Option<Shown> {
 // ---- entering and leaving
 
 /// The requests to enter DFU mode: when they were sent, and their error.
-fn entries(lines: &[Line]) -> Vec<(u64, Option<Fault>)> {
+fn entries(lines: &[Line]) -> Vec<(u64, Option<ErrorName>)> {
     let entry = |line: &Line| match &line.what {
         Recorded::Out { setup, result, .. } => {
             let Setup { request_type, request, value, index } = setup.0;
@@ -833,7 +835,7 @@ pub fn entry_place(lines: &[Line]) -> Option<Shown> {
     Shown::text(format!("{port}, {address}"))
 }
 
-/// When the recording ends.
+/// The time at which the recording ends.
 fn end(lines: &[Line]) -> Option<u64> {
     lines.last().map(|line| match line.what {
         Recorded::Wait { took } => line.at + took,
@@ -856,7 +858,7 @@ pub fn leave_answer(lines: &[Line]) -> Option<Shown> {
 
 const FIRMWARE: u32 = 0x0800_4000;
 
-/// The request to leave: when its last answer came, and the address that was requested.
+/// The last request to leave: the time of its last answer, and the requested address.
 fn leave(lines: &[Line]) -> Option<(u64, u32)> {
     ops(lines).iter().rev().find_map(|op| match op.kind {
         Kind::Leave(address) => Some((op.answers.last().map_or(op.end, |answer| answer.end), address)),
@@ -876,8 +878,8 @@ fn device_after(lines: &[Line], left: u64) -> Option<Shown> {
 /// What appears after the request to start the firmware. Recordings of a ROM of another version do not count.
 pub fn start<const VERSION: u8>(lines: &[Line]) -> Option<Shown> {
     let (left, address) = leave(lines)?;
-    let is_one = address == FIRMWARE && rom_byte(lines) == Some(VERSION);
-    if is_one { device_after(lines, left) } else { None }
+    let is_wanted = address == FIRMWARE && rom_byte(lines) == Some(VERSION);
+    if is_wanted { device_after(lines, left) } else { None }
 }
 
 pub fn start_time(lines: &[Line]) -> Option<Shown> {
@@ -889,8 +891,9 @@ pub fn start_time(lines: &[Line]) -> Option<Shown> {
 /// What appears after a request to leave for an address other than that of the firmware.
 pub fn reset<const BY_HAND: bool>(lines: &[Line]) -> Option<Shown> {
     let (left, address) = leave(lines)?;
-    let is_one = address != FIRMWARE && entries(lines).is_empty() == BY_HAND && !first_word_is_blank(lines);
-    if is_one { device_after(lines, left) } else { None }
+    let is_wanted =
+        address != FIRMWARE && entries(lines).is_empty() == BY_HAND && !first_word_is_blank(lines);
+    if is_wanted { device_after(lines, left) } else { None }
 }
 
 /// Whether the first sector of the firmware was erased and its first word not written since.
@@ -905,8 +908,8 @@ fn first_word_is_blank(lines: &[Line]) -> bool {
 
 pub fn reset_without_first_word(lines: &[Line]) -> Option<Shown> {
     let (left, _) = leave(lines)?;
-    let is_one = first_word_is_blank(lines) && !entries(lines).is_empty();
-    if is_one { device_after(lines, left) } else { None }
+    let is_wanted = first_word_is_blank(lines) && !entries(lines).is_empty();
+    if is_wanted { device_after(lines, left) } else { None }
 }
 
 #[cfg(test)]
@@ -1061,7 +1064,7 @@ mod tests {
         assert_eq!(text(leave_answer(&lines)), "dfuMANIFEST");
         assert_eq!(text(start_time(&lines)), "1.50 s");
         assert_eq!(text(device_after(&lines, 5500)), "0483:5740");
-        // The version of the ROM was not read, so the recording says nothing about one of them.
+        // The version of the ROM was not read, so the recording is no evidence for any version.
         assert_eq!(text(start::<0x91>(&lines)), "nothing");
         let dark = recording(&format!("{leave}{}", r#"{"at":20000000,"event":"devices","devices":[]}"#));
         assert_eq!(text(device_after(&dark, 5500)), "nothing on USB");
