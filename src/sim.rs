@@ -2,7 +2,7 @@
 //!
 //! [`nor`] is the flash memory, [`rom`] the DFU mode of the boot ROM, [`link`] the packets of the firmware,
 //! [`descriptors`] the USB descriptors, [`drone`] the whole board, [`images`] its programs, and [`scenario`] the
-//! available scenarios. [`replay`] answers as a recording says. [`vhci`] connects a board to the USB stack of the Linux kernel.
+//! available scenarios. [`replay`] replays a recording. [`vhci`] connects a board to the USB stack of the Linux kernel.
 //!
 //! The simulator is written from the application notes (AN3156, AN2606, RM0090, DS8626) and from logs of real chips.
 //! It shares no code with the host side except the types of the `usb` interface. Addresses, sector tables and state

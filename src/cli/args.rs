@@ -121,14 +121,14 @@ While the console is open, the drone does not listen to the radio.";
 
 const QUALIFY_NOTE: &str = "\
 Without an image, cfdfu only reads. With one, it asks you to type a word, saves
-the whole flash, restarts the drone twelve times, tries the last sector of the
-flash, flashes the image and puts everything back. Ctrl-C stops it at any time.
-Attach the report and the recording to an issue: no drone was available when
-cfdfu was written.";
+the whole flash, restarts the drone twelve times, writes test data to the last
+sector of the flash, flashes the image and puts everything back. Ctrl-C stops
+it at any time. Please attach the report and the recording to an issue: cfdfu
+was developed without a drone.";
 
 const RECORDING_NOTE: &str = "\
-`cfdfu flash IMAGE --demo=replay:FILE` uses a device that answers as recorded.
-`cfdfu --record FILE` makes a recording of cfdfu itself.";
+`cfdfu flash IMAGE --demo=replay:FILE` replays a recording.
+`--record FILE` records the transfers of cfdfu itself.";
 
 const UNDO_NOTE: &str = "\
 cfdfu saves what each flash overwrites, separately for each drone, unless you
@@ -443,11 +443,11 @@ pub(super) enum CliCommand {
     Qualify {
         /// Firmware to flash; everything is put back at the end
         image: Option<PathBuf>,
-        /// Write the report to this file, and beside it the recording (.jsonl) and the backup (.bin)
+        /// Write the report to this file, with the recording (.jsonl) and the backup (.bin) beside it
         #[arg(long, value_name = "FILE")]
         report: Option<PathBuf>,
     },
-    /// Print a capture of another program as a recording
+    /// Convert a capture by another program to a recording
     #[command(after_help = RECORDING_NOTE)]
     Recording {
         /// A recording, usbmon text, pcap or pcapng
@@ -505,7 +505,7 @@ pub(super) enum DemoKind {
 
 /// The `--demo` value that lists the scenarios.
 pub(super) const DEMO_HELP: &str = "help";
-/// The `--demo` value before the path of a recording.
+/// The prefix of a `--demo` value that contains the path of a recording.
 pub(super) const REPLAY: &str = "replay:";
 
 /// Accepts the name of a scenario or `replay:FILE`.

@@ -1,8 +1,8 @@
-//! `cfdfu qualify`: holds the assumptions of this program to the drone that is plugged in. Without an image it only
-//! reads. With one, it also restarts the drone a dozen times, writes, flashes the image, and puts everything back.
+//! `cfdfu qualify`: checks the assumptions of this program on the connected drone. Without an image, it only reads.
+//! With one, it also restarts the drone twelve times, writes test data, flashes the image, and puts everything back.
 //!
-//! Each step is a job like any other, with the same checks and the same way to stop. The report, the recording and the
-//! backup of the whole flash are left for the user.
+//! Each step is a normal job, with the same checks, and can be stopped in the same way. The results are three files:
+//! the report, the recording and the backup of the whole flash.
 
 use std::fmt;
 use std::io::{self, BufRead};
@@ -24,19 +24,19 @@ use crate::job::{
 use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::Change;
 use crate::qualify::{Finding, Verdict, judge};
-use crate::report::qualify::{self as words, Run};
+use crate::report::qualify::{self as qualify_report, Run};
 use crate::report::{self, Exit, Problem, ProblemKind};
 use crate::sim::drone::Helper;
 use crate::supervise::{Ended, Waits};
 use crate::sys::files;
 
-/// How often the drone enters and leaves DFU mode.
+/// The number of times that the drone enters and leaves DFU mode.
 const CYCLES: u32 = 12;
-/// The cycle that leaves by a reset. Not the first one: what the usual way does is the more important question.
+/// The cycle that leaves DFU mode by a reset. Not the first one, because the result of a normal leave matters more.
 const RESET_CYCLE: u32 = 2;
 /// How long to wait for a drone that the user has to switch off and on, in seconds.
 const WAIT: u64 = 60;
-/// The word that the user types before anything is written.
+/// The word that the user types to confirm writing.
 const WORD: &str = "qualify";
 pub(super) const DEFAULT_REPORT: &str = "cfdfu-qualify.md";
 
@@ -74,7 +74,7 @@ impl Collector {
     }
 }
 
-/// The files of a run, which have the same name.
+/// The files of a run. Their names differ only in the extension.
 struct Files {
     report: PathBuf,
     backup: PathBuf,
@@ -89,43 +89,44 @@ struct Qualification<'a> {
 }
 
 /// Why the run ended early.
-enum Early {
+enum EarlyEnd {
     Failed(Failure),
     Stopped(DroneState),
     NotConfirmed,
     Problem(Box<Problem>),
 }
 
-impl From<Problem> for Early {
-    fn from(problem: Problem) -> Early {
-        Early::Problem(Box::new(problem))
+impl From<Problem> for EarlyEnd {
+    fn from(problem: Problem) -> EarlyEnd {
+        EarlyEnd::Problem(Box::new(problem))
     }
 }
 
-impl fmt::Display for Early {
+impl fmt::Display for EarlyEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Early::Failed(failure) => write!(f, "{failure}. {}", report::drone_state(failure.drone)),
-            Early::Stopped(drone) => write!(f, "stopped. {}", report::drone_state(*drone)),
-            Early::NotConfirmed => f.write_str("not confirmed. The drone was only read."),
-            Early::Problem(problem) => problem.fmt(f),
+            EarlyEnd::Failed(failure) => write!(f, "{failure}. {}", report::drone_state(failure.drone)),
+            EarlyEnd::Stopped(drone) => write!(f, "stopped. {}", report::drone_state(*drone)),
+            EarlyEnd::NotConfirmed => f.write_str("not confirmed. The drone was only read."),
+            EarlyEnd::Problem(problem) => problem.fmt(f),
         }
     }
 }
 
 impl Qualification<'_> {
-    fn run(&mut self, task: Task, console: &mut Console) -> Result<Ended, Early> {
+    fn run(&mut self, task: Task, console: &mut Console) -> Result<Ended, EarlyEnd> {
         let device = DeviceArgs { wait: if self.waits { WAIT } else { 0 }, no_enter: false };
         let job: Job = job(self.global, &device, task);
         if self.waits {
-            console.note("If the drone is not on USB, unplug USB and battery, then bring it into DFU mode.");
+            console
+                .note("If the drone is not on USB, unplug USB and the battery, then bring it into DFU mode.");
         }
         let collector = &mut self.collector;
         let ended = self.jobs.run_observed(job, console, &mut |event| collector.event(event));
         self.waits = matches!(ended.report.boot, Boot::NotSeen | Boot::Restarts);
         match ended.report.outcome {
-            Outcome::Failed(failure) => Err(Early::Failed(failure)),
-            Outcome::Cancelled(drone) => Err(Early::Stopped(drone)),
+            Outcome::Failed(failure) => Err(EarlyEnd::Failed(failure)),
+            Outcome::Cancelled(drone) => Err(EarlyEnd::Stopped(drone)),
             _ => Ok(ended),
         }
     }
@@ -146,24 +147,26 @@ pub(super) fn qualify(
     let world = bus_for(global, image.map(|_| Helper::IfLost), console)?;
     let jobs = Jobs::new(world, Waits::No, console)?;
     let mut run = Qualification { global, jobs, collector: Collector::default(), waits: false };
-    let ended = steps(&mut run, prepared, console);
+    let ended = run_steps(&mut run, prepared, console);
     let Qualification { jobs, collector, .. } = run;
     jobs.finish();
-    // What the first job says about a missing or unusable drone is what every command says.
+    // If nothing was measured, the drone is missing or cannot be used. Report this like other commands do.
     let ended = match ended {
-        Err(Early::Failed(failure)) if collector.measured.is_empty() => return Err(report::failed(&failure)),
+        Err(EarlyEnd::Failed(failure)) if collector.measured.is_empty() => {
+            return Err(report::failed(&failure));
+        }
         other => other,
     };
     let findings = judge(&collector.measured);
-    let early = ended.as_ref().err().map(ToString::to_string);
-    let text = words::markdown(
+    let reason = ended.as_ref().err().map(ToString::to_string);
+    let text = qualify_report::markdown(
         &Run {
             version: &crate::sys::version(),
             system: std::env::consts::OS,
             drone: &collector.drone,
             simulated: collector.simulated,
             image: image.and_then(Path::to_str),
-            ended: early.as_deref(),
+            ended: reason.as_deref(),
         },
         &findings,
     );
@@ -171,11 +174,11 @@ pub(super) fn qualify(
     print(&findings, console);
     console.note(&format!("Report: {}", files.report.display()));
     match ended {
-        Ok(()) => Ok(words::exit_of(&findings)),
-        Err(Early::Failed(failure)) => Err(report::failed(&failure)),
-        Err(Early::Problem(problem)) => Err(*problem),
-        Err(why) => Err(Problem::new(Exit::Interrupted, ProblemKind::Stopped, why.to_string())
-            .advise("The report contains what was seen until then.")),
+        Ok(()) => Ok(qualify_report::exit_of(&findings)),
+        Err(EarlyEnd::Failed(failure)) => Err(report::failed(&failure)),
+        Err(EarlyEnd::Problem(problem)) => Err(*problem),
+        Err(reason) => Err(Problem::new(Exit::Interrupted, ProblemKind::Stopped, reason.to_string())
+            .advise("The report contains the results so far.")),
     }
 }
 
@@ -196,23 +199,27 @@ fn prepare(path: &Path, files: &Files, console: &mut Console) -> Result<Prepared
     Ok(Prepared { task, backup, backup_path: files.backup.clone() })
 }
 
-/// Prints what was seen; the report has the rest.
+/// Prints the findings. The report also lists the assumptions that were not seen.
 fn print(findings: &[Finding], console: &mut Console) {
-    for Finding { assumption, verdict, figure } in findings {
-        console.finding(words::assumption(*assumption), *verdict, &words::figure(figure));
+    for Finding { assumption, verdict, observation } in findings {
+        console.finding(
+            qualify_report::assumption(*assumption),
+            *verdict,
+            &qualify_report::observation(observation),
+        );
     }
     let not_seen = findings.iter().filter(|it| it.verdict == Verdict::NotSeen).count();
     if not_seen > 0 {
-        console.note(&format!("Not tested: {not_seen}"));
+        console.note(&format!("Not seen: {not_seen}"));
     }
 }
 
-/// Everything, in the order of its risk.
-fn steps(
+/// Runs all steps, in order of increasing risk.
+fn run_steps(
     run: &mut Qualification<'_>,
     prepared: Option<Prepared>,
     console: &mut Console,
-) -> Result<(), Early> {
+) -> Result<(), EarlyEnd> {
     run.run(Task::Try(Trial::Read), console)?;
     let Some(Prepared { task, backup, backup_path }) = prepared else { return Ok(()) };
     refuse_other_board(&run.collector.measured, &task)?;
@@ -231,18 +238,18 @@ fn steps(
         let leave = if cycle == RESET_CYCLE { Leave::Reset } else { Leave::Start };
         run.run(Task::Try(Trial::Restart(leave)), console)?;
     }
-    if let Err(early) = run.run(Task::Try(Trial::Write), console) {
-        console.note("The last sector of the flash may hold test data. No firmware uses it.");
-        return Err(early);
+    if let Err(end) = run.run(Task::Try(Trial::Write), console) {
+        console.note("The last sector of the flash may contain test data. No firmware uses it.");
+        return Err(end);
     }
     let Some(copy) = overwritten(&task, &before) else {
-        console.note("The flash holds no firmware that could be put back, so the image is not flashed.");
+        console.note("The flash contains no firmware that could be put back, so the image was not flashed.");
         return Ok(());
     };
     let flashed = run.run(Task::Flash(task), console);
     let is_changed = match &flashed {
         Ok(ended) => ended.report.outcome == Outcome::Flashed,
-        Err(Early::Failed(Failure { drone, .. })) => *drone != DroneState::Untouched,
+        Err(EarlyEnd::Failed(Failure { drone, .. })) => *drone != DroneState::Untouched,
         Err(_) => false,
     };
     if is_changed {
@@ -253,7 +260,7 @@ fn steps(
         let put_back = run.run(Task::Flash(task), console);
         if put_back.is_err() {
             console.note(&format!(
-                "The previous firmware is not back. `cfdfu undo` restores it, and the whole flash is in {}.",
+                "The previous firmware was not put back. `cfdfu undo` restores it. {} contains the whole flash.",
                 backup_path.display()
             ));
         }
@@ -264,16 +271,16 @@ fn steps(
     let compared = run.run(Task::Verify(vec![segment]), console);
     let is_back = match &compared {
         Ok(_) => Some(true),
-        Err(Early::Failed(Failure { kind: FailureKind::Differs { .. }, .. })) => Some(false),
-        // The comparison itself failed, so nothing is known.
+        Err(EarlyEnd::Failed(Failure { kind: FailureKind::Differs { .. }, .. })) => Some(false),
+        // The comparison itself failed, so the result is unknown.
         Err(_) => None,
     };
     run.collector.measured.extend(is_back.map(Measurement::PutBack));
     compared.map(drop)
 }
 
-/// The flash job checks the board as well, but only after minutes of other trials.
-fn refuse_other_board(measured: &[Measurement], task: &FlashTask) -> Result<(), Early> {
+/// Refuses an image for another board. The flash job checks this too, but only after minutes of trials.
+fn refuse_other_board(measured: &[Measurement], task: &FlashTask) -> Result<(), EarlyEnd> {
     let otp = measured.iter().find_map(|it| match it {
         Measurement::Read(ReadPlace::Otp, Ok(bytes)) => crazyflie::board(bytes),
         _ => None,
@@ -282,14 +289,14 @@ fn refuse_other_board(measured: &[Measurement], task: &FlashTask) -> Result<(), 
         Some(board) if !task.fits(&board.code) => {
             let boards = task.boards.iter().map(|code| Board::named(code).to_string()).collect();
             let (kind, drone) = (FailureKind::OtherBoard { board, boards }, DroneState::Untouched);
-            Err(Early::Failed(Failure { kind, place: None, drone }))
+            Err(EarlyEnd::Failed(Failure { kind, place: None, drone }))
         }
         _ => Ok(()),
     }
 }
 
-/// What the image overwrites: from the start of the firmware to the end of the image's last sector. `None` if that is
-/// blank, because an erase alone is not a job.
+/// Returns what the image overwrites: from the start of the firmware to the end of the image's last sector. Returns
+/// `None` if this is blank, because no job only erases.
 fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
     let end = task.image.segments().iter().map(Segment::end).max()?;
     let map = MemoryMap::stm32f405();
@@ -299,18 +306,18 @@ fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
     (!is_blank(&data)).then_some(Segment { address: FIRMWARE_BASE, data })
 }
 
-/// Asks for the word without which nothing is written.
-fn confirm(backup: &Path, console: &mut Console) -> Result<(), Early> {
+/// Asks the user to confirm writing with a typed word.
+fn confirm(backup: &Path, console: &mut Console) -> Result<(), EarlyEnd> {
     console.note(&format!(
-        "Next, cfdfu saves the whole flash in {}, restarts the drone {CYCLES} times, tries the last sector of the \
-         flash, flashes the image, and puts everything back. This takes about four minutes.",
+        "Next, cfdfu saves the whole flash in {}, restarts the drone {CYCLES} times, writes test data to the \
+         last sector of the flash, flashes the image, and puts everything back. This takes about four minutes.",
         backup.display()
     ));
-    console.note(&format!("Type {WORD} and press Enter to go on:"));
+    console.note(&format!("Type {WORD} and press Enter to continue:"));
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     if read.is_ok() && line.trim() == WORD {
         return Ok(());
     }
-    Err(Early::NotConfirmed)
+    Err(EarlyEnd::NotConfirmed)
 }

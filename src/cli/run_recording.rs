@@ -20,12 +20,12 @@ pub(super) struct RunRecording {
     /// The interface needs the recording even if there is no file.
     in_memory: bool,
     tape: Arc<Mutex<Tape>>,
-    /// A command that opens several buses makes one recording.
+    /// Shared by all buses of a command, so that they are in one recording.
     recorder: OnceCell<Arc<Recorder>>,
 }
 
 impl RunRecording {
-    /// Creates the file that the user named.
+    /// Creates the file that was given with `--record`.
     pub(super) fn create(global: &Global) -> Result<RunRecording, Problem> {
         let mut tape = Tape::default();
         if global.redact {
@@ -54,7 +54,7 @@ impl RunRecording {
         Arc::clone(&self.tape)
     }
 
-    /// The world with its requests and waits recorded, if there is a recording.
+    /// Adds the recording of requests and waits to a world, if there is a recording.
     pub(super) fn world(&self, global: &Global, (bus, clock): World) -> World {
         if self.path.is_none() && !self.in_memory {
             return (bus, clock);
@@ -71,7 +71,7 @@ impl RunRecording {
         (Arc::new(bus), Arc::new(RecordedClock::new(clock, Arc::clone(recorder))))
     }
 
-    /// Returns the function that makes another bus part of the recording.
+    /// Returns a function that adds another bus to the recording.
     pub(super) fn for_other_buses(&self) -> impl Fn(Arc<dyn Bus>) -> Arc<dyn Bus> + Send + Sync + 'static {
         let recorder = self.recorder.get().cloned();
         move |bus| match &recorder {
@@ -80,12 +80,12 @@ impl RunRecording {
         }
     }
 
-    /// `text` with the serial numbers replaced, with `--redact`.
+    /// With `--redact`, replaces the serial numbers in `text`.
     pub(super) fn redact(&self, text: String) -> String {
         self.tape.lock().unwrap_or_else(PoisonError::into_inner).redact(text)
     }
 
-    /// Ends the recording. Returns the message about an incomplete one. A command that opened no bus leaves no file.
+    /// Ends the recording. Returns a message if it is incomplete. Removes the file if the command opened no bus.
     pub(super) fn end(&self) -> Option<String> {
         let path = self.path.as_ref()?;
         if self.recorder.get().is_none() {

@@ -1,5 +1,5 @@
-//! The bus and the clock of a command: real USB, a simulated Crazyflie, or a recording that is replayed. With `-vv`
-//! every transfer is printed, and with `--record` it is recorded.
+//! The bus and the clock of a command: real USB, a simulated Crazyflie, or a replayed recording. `-vv` prints every
+//! transfer, and `--record` records it.
 
 use std::fs::File;
 use std::io::Read;
@@ -50,13 +50,13 @@ pub(super) fn bus_for(
     Ok(observed(global, (Arc::new(bus), clock), console))
 }
 
-/// A simulated bus, and the drones on it.
+/// The bus of a demo, and the simulated drones on it.
 pub(super) struct DemoBus {
     pub(super) bus: Arc<dyn Bus>,
     pub(super) sim: SimBus,
 }
 
-/// The bus of the scenario or of the recording that the user named.
+/// The bus of the scenario or the recording that was given with `--demo`.
 pub(super) fn demo(
     global: &Global,
     clock: &Arc<dyn Clock>,
@@ -80,7 +80,7 @@ pub(super) fn of_scenario(scenario: &Scenario, clock: &Arc<dyn Clock>) -> DemoBu
     DemoBus { bus: Arc::new(sim.clone()), sim }
 }
 
-/// Reads a recording, or another program's capture.
+/// Reads a recording, or a capture by another program.
 pub(super) fn read_recording(path: &str) -> Result<Vec<Line>, Problem> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(SIZE_MAX + 1).read_to_end(&mut bytes));
@@ -94,7 +94,8 @@ pub(super) fn read_recording(path: &str) -> Result<Vec<Line>, Problem> {
         capture::parse(&bytes)
     };
     lines.map_err(|error| {
-        bad_recording(path, &error.to_string()).advise("`cfdfu --record FILE` makes a recording.")
+        bad_recording(path, &error.to_string())
+            .advise("Add `--record FILE` to any command to make a recording.")
     })
 }
 
@@ -127,7 +128,7 @@ fn is_replay(global: &Global) -> bool {
     global.demo.as_ref().and_then(Option::as_deref).is_some_and(|name| name.starts_with(REPLAY))
 }
 
-/// The world with everything that observes it.
+/// Adds the transfer log of `-vv` and the recording of `--record` to a world.
 fn observed(global: &Global, (bus, clock): World, console: &Console) -> World {
     let bus = match console.transfer_listener() {
         Some(listener) => Arc::new(Traced::new(bus, listener)),
@@ -158,15 +159,15 @@ pub(super) fn scenario(name: Option<&str>) -> &'static Scenario {
     name.and_then(Scenario::by_name).unwrap_or(&SCENARIOS[0])
 }
 
-/// How a host got on with a recording: the places where it left the recording, and where the recorded device and the
-/// simulated one differ.
+/// Formats a replay report: the requests that the recording does not contain, and the answers in which the recorded
+/// device and the simulated one differ.
 pub(super) fn replay_text(report: &ReplayReport) -> Vec<String> {
     let ReplayReport { as_recorded, not_recorded, not_sent, departures, different, differences } = report;
-    let asked = as_recorded + not_recorded;
-    let mut lines = vec![format!("Replay: {as_recorded} of {asked} requests answered as recorded")];
-    let mut list = |title: String, places: &[String]| {
+    let total = as_recorded + not_recorded;
+    let mut lines = vec![format!("Replay: {as_recorded} of {total} requests answered as recorded")];
+    let mut list = |title: String, items: &[String]| {
         lines.push(title);
-        lines.extend(places.iter().map(|place| format!("  {place}")));
+        lines.extend(items.iter().map(|item| format!("  {item}")));
     };
     if *not_recorded > 0 {
         list(format!("Not in the recording, so answered by the simulated drone: {not_recorded}"), departures);

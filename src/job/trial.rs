@@ -19,7 +19,7 @@ pub enum Trial {
     Restart(Leave),
 }
 
-/// A place that is read in one transfer.
+/// A place in memory that is read in one transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadPlace {
     Otp,
@@ -30,16 +30,16 @@ pub enum ReadPlace {
     PastTheEnd,
 }
 
-/// How the ROM reacts to the request for 32 bits at a time.
+/// The reaction of the ROM to a request for a programming width of 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WidthAnswer {
     Accepted,
     /// Accepted, but the value cannot be read back.
-    Unread,
+    NotReadBack,
     Refused,
 }
 
-/// What a drone did after it was told to leave DFU mode.
+/// What appeared on USB after the request to leave DFU mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appeared {
     Running,
@@ -71,32 +71,32 @@ pub enum Measurement {
         error: Option<TransferError>,
     },
     Read(ReadPlace, Result<Vec<u8>, DfuError>),
-    /// The device answered its status after the reads that it may refuse.
+    /// Whether the device still answered after the reads that it may refuse.
     AnswersAfterwards(bool),
-    /// The average time of reading a block of 2048 bytes.
+    /// The average time to read a block of 2048 bytes.
     ReadBlock(Duration),
     /// The chip is read-protected, or the last sector is write-protected or not blank.
     NoScratchSector,
     Width(WidthAnswer),
-    /// The time of erasing the last sector, 128 KiB.
+    /// The time to erase the last sector, 128 KiB.
     Erased {
         words: bool,
         took: Duration,
     },
-    /// The average time of writing a block of 2048 bytes, and whether every byte reads back.
+    /// The average time to write a block of 2048 bytes, and whether every byte reads back.
     WroteBlocks {
         words: bool,
         took: Duration,
         same: bool,
     },
-    /// Whether every GETSTATUS that was sent at once was answered after the work.
+    /// Whether every GETSTATUS without a pause was answered when the work was done.
     EarlyStatus(bool),
-    /// A write of this many bytes: whether it reads back. `None` if it failed.
+    /// A write of this many bytes, and whether they read back. `None` if the write failed.
     WrotePiece {
         bytes: u32,
         same: Option<bool>,
     },
-    /// The drone entered DFU mode with this many requests; `None` if it did not enter.
+    /// The number of requests to enter DFU mode, and the time from the last one. `None` if the drone did not enter it.
     Entered {
         requests: u32,
         took: Option<Duration>,
@@ -108,6 +108,6 @@ pub enum Measurement {
         appeared: Appeared,
         took: Option<Duration>,
     },
-    /// The whole flash is as before.
+    /// Whether the whole flash is as before.
     PutBack(bool),
 }

@@ -1,32 +1,33 @@
-//! The report of `cfdfu qualify` as Markdown: a table with a row for each assumption, and what its verdict means.
+//! The report of `cfdfu qualify` as Markdown: a table with a row for each assumption, and the consequence if it does
+//! not hold.
 
 use std::fmt::Write as _;
 
 use super::Exit;
 use crate::job::trial::{Appeared, WidthAnswer};
-use crate::qualify::{Assumption, Figure, Finding, Verdict};
+use crate::qualify::{Assumption, Finding, Observation, Verdict};
 
 /// The assumption as a sentence.
 pub(crate) fn assumption(it: Assumption) -> &'static str {
     match it {
         Assumption::FirstStatus => "The boot ROM starts in dfuERROR with errFIRMWARE",
-        Assumption::Serial => "The serial numbers of both modes belong together",
+        Assumption::Serial => "The serial numbers of both modes match",
         Assumption::Descriptors => "The descriptors are those of an STM32F405, with blocks of 2048 bytes",
-        Assumption::Memories => "It describes four memories",
+        Assumption::Memories => "The descriptors describe four memories",
         Assumption::SetInterface => "Every alternate setting can be selected",
         Assumption::OptionBytes => "The 16 option bytes can be read, with their complements",
         Assumption::Otp => "The OTP can be read and names the board",
         Assumption::RomVersion => "The version of the boot ROM can be read",
         Assumption::ReadTime => "Reading 2048 bytes takes at most 6.5 ms",
         Assumption::UniqueId => "Reading the unique ID returns no bytes",
-        Assumption::PastTheEnd => "Reading past the end is refused, and the ROM still answers",
+        Assumption::PastTheEnd => "Reading past the end of the flash is refused, and the ROM still answers",
         Assumption::EraseTime => "Erasing 128 KiB takes at most 4 s",
         Assumption::BlockTime => "Writing 2048 bytes at 8 bits takes 28 to 100 ms",
         Assumption::WidthAccepted => "The ROM accepts 32 bits, and the setting reads back",
         Assumption::WidthHasEffect => "At 32 bits, writing 2048 bytes takes less than 22 ms",
         Assumption::FasterErase => "At 32 bits, an erase is at least a quarter faster",
-        Assumption::Verifies => "What is written reads back",
-        Assumption::EarlyStatus => "A status that is requested at once is answered after the work",
+        Assumption::Verifies => "Written data reads back",
+        Assumption::EarlyStatus => "GETSTATUS without a pause is answered when the work is done",
         Assumption::ShortBlock => "A short last block can be written",
         Assumption::SingleWord => "A single word of four bytes can be written",
         Assumption::Entry => "Each request reaches DFU mode",
@@ -40,7 +41,7 @@ pub(crate) fn assumption(it: Assumption) -> &'static str {
 }
 
 /// What cfdfu does if the assumption does not hold.
-fn otherwise(it: Assumption) -> &'static str {
+fn consequence(it: Assumption) -> &'static str {
     match it {
         Assumption::FirstStatus | Assumption::Serial | Assumption::Memories => "nothing depends on it alone",
         Assumption::Descriptors => "cfdfu does not write to another chip",
@@ -48,25 +49,25 @@ fn otherwise(it: Assumption) -> &'static str {
         Assumption::OptionBytes => "cfdfu checks each erase instead of the protection",
         Assumption::Otp => "cfdfu asks whether the image fits",
         Assumption::RomVersion | Assumption::RomPredictsStart => {
-            "cfdfu cannot tell in advance whether the drone stays dark"
+            "cfdfu cannot predict whether the drone stays dark"
         }
         Assumption::ReadTime | Assumption::EraseTime | Assumption::BlockTime | Assumption::FasterErase => {
             "a flash takes longer"
         }
         Assumption::UniqueId => "nothing depends on it",
-        Assumption::PastTheEnd => "cfdfu never reads there",
+        Assumption::PastTheEnd => "only `cfdfu qualify` reads there",
         Assumption::WidthAccepted | Assumption::WidthHasEffect => "cfdfu writes 8 bits at a time",
         Assumption::Verifies => {
             "cfdfu retries at 8 bits, and fails if that does not help: do not use --no-verify"
         }
-        Assumption::EarlyStatus => "cfdfu waits as long as the ROM asks",
+        Assumption::EarlyStatus => "cfdfu waits for the time that the ROM reports",
         Assumption::ShortBlock | Assumption::SingleWord => "cfdfu cannot flash this chip: please report it",
-        Assumption::Entry => "cfdfu asks up to eight times",
-        Assumption::EntryTime => "cfdfu asks again",
+        Assumption::Entry => "cfdfu sends the request up to eight times",
+        Assumption::EntryTime => "pass --wait to wait longer",
         Assumption::LeaveStarts => "the drone must be switched off and on after a flash",
         Assumption::LeaveResets => "--leave-by-reset does not help",
         Assumption::LeaveByHand => "the advice to switch the drone off and on is not needed",
-        Assumption::PutBack => "write the backup again: see above",
+        Assumption::PutBack => "`cfdfu restore-bootloader` with the backup restores the whole flash",
     }
 }
 
@@ -78,34 +79,34 @@ pub(crate) fn verdict(it: Verdict) -> &'static str {
     }
 }
 
-/// What was seen, in a few words; empty if the verdict says it all.
-pub(crate) fn figure(it: &Figure) -> String {
+/// The observation as text. Empty if the verdict is enough.
+pub(crate) fn observation(it: &Observation) -> String {
     match it {
-        Figure::Nothing => String::new(),
-        Figure::Time(time) => milliseconds(*time),
-        Figure::Widths(bytes, words) => {
+        Observation::Nothing => String::new(),
+        Observation::Time(time) => milliseconds(*time),
+        Observation::Widths(bytes, words) => {
             format!("{} at 8 bits, {} at 32 bits", milliseconds(*bytes), milliseconds(*words))
         }
-        Figure::Requests { hits, of } => format!("{hits} of {of} with the first request"),
-        Figure::Bytes(bytes) => {
+        Observation::Requests { hits, of } => format!("{hits} of {of} with the first request"),
+        Observation::Bytes(bytes) => {
             let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
             bytes.join(" ")
         }
-        Figure::Number(number) => number.to_string(),
-        Figure::Board(board) => board.to_string(),
-        Figure::Rom(rom) => rom.to_string(),
-        Figure::Status(status) => status.to_string(),
-        Figure::Refused(refused) if refused.is_empty() => String::new(),
-        Figure::Refused(refused) => {
+        Observation::Number(number) => number.to_string(),
+        Observation::Board(board) => board.to_string(),
+        Observation::Rom(rom) => rom.to_string(),
+        Observation::Status(status) => status.to_string(),
+        Observation::Refused(refused) if refused.is_empty() => String::new(),
+        Observation::Refused(refused) => {
             let all: Vec<String> =
                 refused.iter().map(|(number, error)| format!("{number}: {error}")).collect();
             all.join("; ")
         }
-        Figure::Failed(error) => error.to_string(),
-        Figure::Width(WidthAnswer::Accepted) => String::new(),
-        Figure::Width(WidthAnswer::Unread) => "accepted, but it cannot be read back".to_owned(),
-        Figure::Width(WidthAnswer::Refused) => "refused".to_owned(),
-        Figure::Left(appeared, took) => {
+        Observation::Failed(error) => error.to_string(),
+        Observation::Width(WidthAnswer::Accepted) => String::new(),
+        Observation::Width(WidthAnswer::NotReadBack) => "accepted, but it cannot be read back".to_owned(),
+        Observation::Width(WidthAnswer::Refused) => "refused".to_owned(),
+        Observation::Left(appeared, took) => {
             let what = match appeared {
                 Appeared::Running => "running",
                 Appeared::InDfu => "in DFU mode again",
@@ -113,7 +114,7 @@ pub(crate) fn figure(it: &Figure) -> String {
             };
             took.map_or_else(|| what.to_owned(), |took| format!("{what} after {}", milliseconds(took)))
         }
-        Figure::Serials(running, in_dfu) => format!("{running}, {in_dfu}"),
+        Observation::Serials(running, in_dfu) => format!("{running}, {in_dfu}"),
     }
 }
 
@@ -122,13 +123,13 @@ fn milliseconds(time: std::time::Duration) -> String {
     if ms < 100.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }
 
-/// Facts about the run, for the head of the report.
+/// The run, for the header of the report.
 pub(crate) struct Run<'a> {
     pub(crate) version: &'a str,
     pub(crate) system: &'a str,
     pub(crate) drone: &'a str,
     pub(crate) simulated: bool,
-    /// The image, if the drone was written.
+    /// The image, if the user gave one.
     pub(crate) image: Option<&'a str>,
     /// Why the run ended early.
     pub(crate) ended: Option<&'a str>,
@@ -151,20 +152,20 @@ pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
     if let Some(ended) = run.ended {
         let _ = writeln!(text, "\nThe run ended early: {ended}");
     }
-    text += "\n| what cfdfu assumes | verdict | seen | otherwise |\n|---|---|---|---|\n";
-    for Finding { assumption: it, verdict: seen, figure: what } in findings {
-        let otherwise = if *seen == Verdict::DoesNotHold { otherwise(*it) } else { "" };
-        let what = figure(what).replace('|', "/");
-        let _ = writeln!(text, "| {} | {} | {what} | {otherwise} |", assumption(*it), verdict(*seen));
+    text += "\n| what cfdfu assumes | verdict | seen | consequence |\n|---|---|---|---|\n";
+    for Finding { assumption: it, verdict: judged, observation: seen } in findings {
+        let consequence = if *judged == Verdict::DoesNotHold { consequence(*it) } else { "" };
+        let seen = observation(seen).replace('|', "/");
+        let _ = writeln!(text, "| {} | {} | {seen} | {consequence} |", assumption(*it), verdict(*judged));
     }
     text
 }
 
-/// The exit status: 74 if the drone is not as it was before.
+/// The exit status: 74 if written data did not read back or the drone is not as it was before.
 pub(crate) fn exit_of(findings: &[Finding]) -> Exit {
-    let lost = |it: &Finding| {
+    let is_failure = |it: &Finding| {
         it.verdict == Verdict::DoesNotHold
             && matches!(it.assumption, Assumption::PutBack | Assumption::Verifies)
     };
-    if findings.iter().any(lost) { Exit::Device } else { Exit::Done }
+    if findings.iter().any(is_failure) { Exit::Device } else { Exit::Done }
 }

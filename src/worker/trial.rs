@@ -1,5 +1,6 @@
-//! The trials of `cfdfu qualify`. They try what other jobs rely on, and measure it. A trial that writes uses only the
-//! last sector of the flash, only if that sector is blank, and leaves it blank, so the drone's firmware never changes.
+//! The trials of `cfdfu qualify`. They measure the behaviour that other jobs rely on. A trial that writes uses only the
+//! last sector of the flash, and only if it is blank. It erases the sector again, so the drone's firmware never
+//! changes.
 
 use super::find::{self, InDfu};
 use super::flash::blank_place;
@@ -45,7 +46,7 @@ pub(super) fn trial(ctx: &mut Ctx<'_>, job: &Job, trial: Trial) -> Result<Outcom
     result.map(|()| Outcome::Identified)
 }
 
-/// Everything that can be learned without a change. What a ROM might not survive comes last.
+/// Measures everything that needs no write. Reads that may crash the ROM come last.
 fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
     ctx.measured(session.descriptors());
     if !session.map().is_stm32f405() {
@@ -85,7 +86,7 @@ fn length(span: Span) -> u16 {
     u16::try_from(span.len()).unwrap_or(u16::MAX)
 }
 
-/// Reads a place once. A refusal is a result.
+/// Reads a place once. A refusal is a measurement, not a failure.
 fn read_place(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -108,16 +109,16 @@ fn read_place(
     Ok(())
 }
 
-/// Tries the operations that change flash, in the last sector.
+/// Measures erases and writes in the last sector.
 fn write(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
     let Some(sector) = scratch_sector(ctx, session)? else {
         ctx.measured(Measurement::NoScratchSector);
         return Ok(());
     };
-    let tried = write_in(ctx, session, sector);
-    // The sector is left blank, whatever has happened and even after a cancel.
-    let is_there = tried.as_ref().err().is_none_or(Stop::still_answers);
-    if is_there {
+    let result = measure_writes(ctx, session, sector);
+    // Erase the sector even after a failure or a cancel.
+    let answers = result.as_ref().err().is_none_or(Stop::still_answers);
+    if answers {
         let _ = session.attempt(ctx, Operation::Recover);
         session.run(ctx, &Operation::Erase(sector.span.start()))?;
         let first = first_block(session, sector);
@@ -125,17 +126,17 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
             return Err(FailureKind::NotErased(sector.index).into());
         }
     }
-    tried
+    result
 }
 
-fn write_in(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Result<(), Stop> {
+fn measure_writes(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Result<(), Stop> {
     let was_eager = session.is_timed();
     measure_width(ctx, session, sector)?;
     ctx.check_cancelled()?;
     session.set_width(ctx, Width::Fastest)?;
     let answer = match (session.width, session.width_was_read) {
         (Programming::Words, true) => WidthAnswer::Accepted,
-        (Programming::Words, false) => WidthAnswer::Unread,
+        (Programming::Words, false) => WidthAnswer::NotReadBack,
         (Programming::Bytes, _) => WidthAnswer::Refused,
     };
     ctx.measured(Measurement::Width(answer));
@@ -148,7 +149,7 @@ fn write_in(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Result<
     session.program_bytes(ctx)?;
     ctx.check_cancelled()?;
     session.run(ctx, &Operation::Erase(sector.span.start()))?;
-    // A short last block, and a single word, as in the commit of a flash.
+    // A short last block, and a single word like the one that commits a flash.
     for (bytes, offset) in [(SHORT, 0), (4, 2048)] {
         let Some(span) = sector.span.start().checked_add(offset).and_then(|at| Span::new(at, bytes)) else {
             continue;
@@ -195,19 +196,19 @@ fn write_and_read(ctx: &mut Ctx<'_>, session: &mut Session, span: Span) -> Resul
     Ok(session.run(ctx, &Operation::Read(span.start(), length(span)))? == pattern(span))
 }
 
-/// Bytes with every value, and no two words alike.
+/// Test data with every byte value and without equal words.
 fn pattern(span: Span) -> Vec<u8> {
     let byte = |at: u32| (at.wrapping_mul(0x9E37_79B1) >> 24).to_le_bytes()[0];
     (span.start().0..).take(span.size()).map(byte).collect()
 }
 
-/// The last sector, if it may be written and is blank.
+/// Returns the last sector if it may be written and is blank.
 fn scratch_sector(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Option<Sector>, Stop> {
     let Some(sector) = session.map().sectors().last().copied().filter(|_| session.map().is_stm32f405())
     else {
         return Ok(None);
     };
-    // Without a known protection, a write could fail for the wrong reason.
+    // If the protection is unknown, a failed write would prove nothing.
     let protection = session.protection(ctx)?;
     if protection.is_none_or(|it| it.read || it.sectors.contains(&sector.index)) {
         return Ok(None);
