@@ -1,9 +1,9 @@
 //! The claims about the chip and the board that cfdfu depends on, each with its source, the behaviour of the simulator,
-//! and what recordings of real chips showed. The table is `docs/hardware.md`; `UPDATE=1 cargo test --test it hardware`
-//! writes it.
+//! and the evidence from recordings of real chips. `UPDATE=1 cargo test --test it hardware` writes the table to
+//! `docs/hardware.md`.
 //!
-//! Every value comes from a recording. For the simulator, [`rig`] sends single requests to a simulated drone and records
-//! them; for real chips, the files in `tests/recordings` are read. [`evidence`] extracts the values from both.
+//! Every value comes from a recording. For the simulator, [`rig`] sends single requests to a simulated drone and
+//! records them; for real chips, the files in `tests/recordings` are read. [`evidence`] extracts the values from both.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,7 +26,7 @@ struct Claim {
     text: &'static str,
     source: &'static str,
     verdict: Verdict,
-    /// What the source leads us to expect.
+    /// The value to expect according to the source.
     expected: Expected,
     /// Sends the requests that show the behaviour to a simulated drone.
     drive: fn() -> Vec<Line>,
@@ -36,15 +36,15 @@ struct Claim {
 
 /// What published material says about a claim.
 enum Verdict {
-    /// A log or a listing of an STM32F405 or F407 shows it, or a program relies on it there.
+    /// A log or a listing of an STM32F405 or F407 shows it, or a program in use relies on it there.
     Confirmed(&'static str),
     /// Only a document says so, or only a related chip shows it, or nothing is known.
     Open(&'static str),
-    /// Another board, chip or host does otherwise.
+    /// Another board, chip or host behaves differently.
     Contradicted(&'static str, Variant),
 }
 
-/// A variant of the simulator that behaves in the contradicting way.
+/// A variant of the simulator with the contradicting behaviour.
 struct Variant {
     name: &'static str,
     drive: fn() -> Vec<Line>,
@@ -85,10 +85,10 @@ const CLAIMS: &[Claim] = &[
         source: "AN3156 §1",
         verdict: Contradicted(
             "22.00 in two listings of an F405 and an F407; 21.00 in dfu-util's listing of an early F407",
-            Variant { name: "an early ROM", drive: old_rom, shows: "21.00" },
+            Variant { name: "an early ROM", drive: read_old_descriptors, shows: "21.00" },
         ),
         expected: Text("22.00"),
-        drive: descriptors,
+        drive: read_rom_descriptors,
         show: evidence::release,
     },
     Claim {
@@ -97,7 +97,7 @@ const CLAIMS: &[Claim] = &[
         source: "AN3156 §4: at most 2048 bytes",
         verdict: Confirmed("lsusb of an F407 (td-p/512170), and Bitcraze's dfu-util log"),
         expected: Text("2048"),
-        drive: descriptors,
+        drive: read_rom_descriptors,
         show: evidence::transfer_size,
     },
     Claim {
@@ -106,7 +106,7 @@ const CLAIMS: &[Claim] = &[
         source: "DfuSe 1.1a",
         verdict: Confirmed("lsusb of an F407 (td-p/512170), and Bitcraze's dfu-util log"),
         expected: Text("011a"),
-        drive: descriptors,
+        drive: read_rom_descriptors,
         show: evidence::dfu_version,
     },
     Claim {
@@ -115,7 +115,7 @@ const CLAIMS: &[Claim] = &[
         source: "DFU 1.1 §4.2.4",
         verdict: Confirmed("lsusb of an F407 (td-p/512170)"),
         expected: Text("0x0b"),
-        drive: descriptors,
+        drive: read_rom_descriptors,
         show: evidence::attributes,
     },
     Claim {
@@ -127,7 +127,7 @@ const CLAIMS: &[Claim] = &[
              for every memory",
             Variant {
                 name: "an early ROM",
-                drive: old_rom,
+                drive: read_old_descriptors,
                 shows: "`@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg`, \
                         `@Option Bytes  /0x1FFFC000/01*016 g`, `@OTP Memory /0x1FFF7800/01*512 g,01*016 g`, \
                         `@Device Feature/0xFFFF0000/01*004 g`",
@@ -137,7 +137,7 @@ const CLAIMS: &[Claim] = &[
             "`@Internal Flash  /0x08000000/04*016Kg,01*064Kg,07*128Kg`, `@Option Bytes  /0x1FFFC000/01*016 e`, \
              `@OTP Memory /0x1FFF7800/01*512 e,01*016 e`, `@Device Feature/0xFFFF0000/01*004 e`",
         ),
-        drive: descriptors,
+        drive: read_rom_descriptors,
         show: evidence::alternate_names,
     },
     Claim {
@@ -146,7 +146,7 @@ const CLAIMS: &[Claim] = &[
         source: "no document",
         verdict: Confirmed("lsusb of an F407 (dfu-util's `stm32f4discovery.lsusb`)"),
         expected: Text("`STM32  BOOTLOADER`, 2 spaces"),
-        drive: descriptors,
+        drive: read_rom_descriptors,
         show: evidence::product,
     },
     Claim {
@@ -154,9 +154,9 @@ const CLAIMS: &[Claim] = &[
         text: "The serial number in DFU mode is computed from the 96-bit unique ID: words 0 and 2 added, then the \
                 upper half of word 1. The firmware reports all 24 digits.",
         source: "RM0090 §39.1; `usbd_desc.c` of crazyflie-firmware",
-        verdict: Confirmed("206437A1304E in both modes of a pyboard (F405) whose firmware has this formula"),
+        verdict: Confirmed("206437A1304E in both modes of a pyboard (F405) whose firmware uses this formula"),
         expected: Text("338133873034 is the number computed from 51004F000551343036333233"),
-        drive: both_serials,
+        drive: read_both_serials,
         show: evidence::serials,
     },
     Claim {
@@ -165,7 +165,7 @@ const CLAIMS: &[Claim] = &[
         source: "the formula of C7, with all bits set",
         verdict: Open("one CubeProgrammer log shows the number"),
         expected: Text("FFFFFFFEFFFF"),
-        drive: || protected(false),
+        drive: || read_protected_flash(false),
         show: evidence::protected_serial,
     },
     // ---- requests
@@ -174,15 +174,16 @@ const CLAIMS: &[Claim] = &[
         text: "The boot ROM starts in dfuERROR with errFIRMWARE.",
         source: "no document",
         verdict: Contradicted(
-            "five logs of F405 and F407 chips (the first is Bitcraze's); the log of an F469 (modm) starts with dfuIDLE",
+            "five logs of F405 and F407 chips show it (the first is Bitcraze's); the log of an F469 (modm) starts with \
+             dfuIDLE",
             Variant {
                 name: "starts idle",
-                drive: || opened(Rig::changed("dfu", |drone| drone.traits.starts_idle = true)),
+                drive: || clear_first_status(Rig::changed("dfu", |drone| drone.traits.starts_idle = true)),
                 shows: "dfuIDLE",
             },
         ),
         expected: Text("dfuERROR with errFIRMWARE"),
-        drive: || opened(Rig::new("dfu")),
+        drive: || clear_first_status(Rig::new("dfu")),
         show: evidence::first_status,
     },
     Claim {
@@ -191,7 +192,7 @@ const CLAIMS: &[Claim] = &[
         source: "DFU 1.1 §6.1.3",
         verdict: Confirmed("Bitcraze's dfu-util log"),
         expected: Text("dfuIDLE"),
-        drive: || opened(Rig::new("dfu")),
+        drive: || clear_first_status(Rig::new("dfu")),
         show: evidence::clear_in_error,
     },
     Claim {
@@ -204,8 +205,8 @@ const CLAIMS: &[Claim] = &[
         expected: Text("stall"),
         drive: || {
             rom("dfu", |chip| {
-                chip.status();
-                chip.clear();
+                chip.get_status();
+                chip.clear_status();
             })
         },
         show: evidence::clear_elsewhere,
@@ -218,9 +219,9 @@ const CLAIMS: &[Claim] = &[
         expected: Text("dfuIDLE"),
         drive: || {
             rom("dfu", |chip| {
-                chip.point_to(0x0800_4000);
+                chip.set_address(0x0800_4000);
                 chip.abort();
-                chip.status();
+                chip.get_status();
             })
         },
         show: evidence::abort,
@@ -234,7 +235,7 @@ const CLAIMS: &[Claim] = &[
         drive: || {
             rom("dfu", |chip| {
                 chip.download(0, &[0x41, 0x00, 0x40, 0x00, 0x08]);
-                chip.state();
+                chip.get_state();
                 chip.abort();
                 chip.read(0x0800_4000, 16);
             })
@@ -249,12 +250,14 @@ const CLAIMS: &[Claim] = &[
             "dfu-util sends it to every F405; macOS refuses it for some devices (libusb #838, #1011)",
             Variant {
                 name: "refuses alternate settings",
-                drive: || selects(Rig::changed("dfu", |drone| drone.traits.refuses_alternates = true)),
+                drive: || {
+                    select_alternates(Rig::changed("dfu", |drone| drone.traits.refuses_alternates = true))
+                },
                 shows: "refused for 1, 2, 3",
             },
         ),
         expected: Text("accepted"),
-        drive: || selects(Rig::new("dfu")),
+        drive: || select_alternates(Rig::new("dfu")),
         show: evidence::selects,
     },
     Claim {
@@ -277,11 +280,11 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C17",
-        text: "After Set Address, the bwPollTimeout is 104 ms, too.",
+        text: "After Set Address, the bwPollTimeout is 104 ms.",
         source: "AN3156 §5.2",
         verdict: Open("the log of an F469 (modm)"),
         expected: Text("dfuDNBUSY, 104 ms"),
-        drive: || rom("dfu", |chip| chip.point_to(0x0800_4000)),
+        drive: || rom("dfu", |chip| chip.set_address(0x0800_4000)),
         show: evidence::address_poll,
     },
     Claim {
@@ -289,7 +292,7 @@ const CLAIMS: &[Claim] = &[
         text: "A GETSTATUS sent at once, without the requested pause, is answered when the work is done.",
         source: "RM0090 §3: the ROM cannot be read while the flash is erased or programmed",
         verdict: Contradicted(
-            "MicroPython's `pydfu.py` relies on it on the F405 since 2016; an STM32L43x refuses the request \
+            "MicroPython's `pydfu.py` has relied on it on the F405 since 2016; an STM32L43x refuses the request \
              (dfu-util ticket 40)",
             Variant {
                 name: "stalls while busy",
@@ -313,9 +316,9 @@ const CLAIMS: &[Claim] = &[
         expected: Text("stall, then dfuERROR with errSTALLEDPKT"),
         drive: || {
             rom("dfu", |chip| {
-                chip.point_to(0x0800_4000);
+                chip.set_address(0x0800_4000);
                 chip.upload(2, 64);
-                chip.status();
+                chip.get_status();
             })
         },
         show: evidence::upload_after_download,
@@ -329,36 +332,36 @@ const CLAIMS: &[Claim] = &[
         drive: || {
             rom("dfu", |chip| {
                 chip.upload(2, 16);
-                chip.status();
+                chip.get_status();
             })
         },
         show: evidence::short_upload,
     },
     Claim {
         id: "C21",
-        text: "Set Address refuses the address 0 with errTARGET, after a first answer of dfuDNBUSY.",
+        text: "Set Address first answers dfuDNBUSY for the address 0, and then refuses it with errTARGET.",
         source: "AN3156 §5.2",
         verdict: Confirmed("an F407 (td-p/341906)"),
         expected: Text("dfuDNBUSY, then dfuERROR with errTARGET"),
-        drive: || rom("dfu", |chip| chip.point_to(0)),
+        drive: || rom("dfu", |chip| chip.set_address(0)),
         show: evidence::address_zero,
     },
     Claim {
         id: "C22",
-        text: "A block of 2048 bytes has the address pointer + (block - 2) × 2048.",
+        text: "A block of 2048 bytes is at address pointer + (block - 2) × 2048.",
         source: "AN3156 §5.1",
         verdict: Confirmed("Betaflight's configurator relies on it on F405 boards"),
         expected: Text("at pointer + (block - 2) × 2048"),
-        drive: || numbered(&[0x5A; 2048]),
+        drive: || write_block_3(&[0x5A; 2048]),
         show: evidence::full_blocks,
     },
     Claim {
         id: "C23",
-        text: "For a short last block, the factor is 2048, too, not the length of the block.",
+        text: "The address of a short last block is computed with 2048, not with the length of the block.",
         source: "AN3156 §5.1, which can be read either way",
         verdict: Confirmed("Betaflight's configurator relies on it on F405 boards"),
         expected: Text("at pointer + (block - 2) × 2048"),
-        drive: || numbered(&[0x5A; 12]),
+        drive: || write_block_3(&[0x5A; 12]),
         show: evidence::short_blocks,
     },
     Claim {
@@ -367,7 +370,7 @@ const CLAIMS: &[Claim] = &[
         source: "AN3156 §5.1: 2 to 2048 bytes",
         verdict: Open("the log of an F469 (modm)"),
         expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
-        drive: || numbered(&[0x5A; 12]),
+        drive: || write_block_3(&[0x5A; 12]),
         show: evidence::write_of_12,
     },
     Claim {
@@ -376,7 +379,7 @@ const CLAIMS: &[Claim] = &[
         source: "AN3156 §5.1: 2 to 2048 bytes",
         verdict: Open("no log has a data block this short"),
         expected: Text("dfuDNBUSY, then dfuDNLOAD-IDLE"),
-        drive: || numbered(&[0x5A; 4]),
+        drive: || write_block_3(&[0x5A; 4]),
         show: evidence::write_of_4,
     },
     Claim {
@@ -389,7 +392,7 @@ const CLAIMS: &[Claim] = &[
         expected: Text("the AND of both"),
         drive: || {
             rom("erased", |chip| {
-                chip.point_to(0x0800_4000);
+                chip.set_address(0x0800_4000);
                 chip.write(2, &[0x0F; 16]);
                 chip.write(2, &[0x3C; 16]);
                 chip.read(0x0800_4000, 16);
@@ -400,13 +403,13 @@ const CLAIMS: &[Claim] = &[
     // ---- memories
     Claim {
         id: "C27",
-        text: "Writing 03FFFFFF to 0xFFFF0000 selects a programming width of 32 bits, and reads back.",
+        text: "Writing 03FFFFFF to 0xFFFF0000 selects a programming width of 32 bits, and the value reads back.",
         source: "AN2606, \"Bootloader memory management\", table 4",
         verdict: Open("no other host is known to use it"),
         expected: Text("accepted, reads back 03ffffff"),
         drive: || {
             rom("dfu", |chip| {
-                chip.widen();
+                chip.select_32_bits();
                 chip.read(0xFFFF_0000, 4);
             })
         },
@@ -428,7 +431,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C29",
-        text: "The OTP memory is readable through alternate setting 0, too: the pointer belongs to the device.",
+        text: "The OTP memory is also readable through alternate setting 0: the address pointer belongs to the device.",
         source: "no document",
         verdict: Open("follows from C30"),
         expected: Text("512 bytes"),
@@ -446,7 +449,7 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C31",
-        text: "Each value in the option bytes is followed by its complement, and all of it is there twice.",
+        text: "Each value in the option bytes is followed by its complement, and everything is stored twice.",
         source: "RM0090 §3.6.1",
         verdict: Open("16 bytes of an F413 in comma's panda"),
         expected: Text("with complements, twice"),
@@ -461,12 +464,12 @@ const CLAIMS: &[Claim] = &[
             "Betaflight's configurator expects it on F405 boards; AN3156 §5.2 allows Set Address and refuses the read",
             Variant {
                 name: "late refusal",
-                drive: || protected(true),
+                drive: || read_protected_flash(true),
                 shows: "UPLOAD: dfuERROR with errVENDOR",
             },
         ),
         expected: Text("Set Address: dfuERROR with errVENDOR"),
-        drive: || protected(false),
+        drive: || read_protected_flash(false),
         show: evidence::protection,
     },
     Claim {
@@ -480,16 +483,16 @@ const CLAIMS: &[Claim] = &[
     },
     Claim {
         id: "C34",
-        text: "What a read past the end of flash does is not known. cfdfu sends none.",
+        text: "The effect of a read past the end of flash is not known. Only `cfdfu qualify` sends one.",
         source: "no document",
-        verdict: Open("crashed another ST ROM (dfu-util mailing list, October 2020)"),
+        verdict: Open("such a read crashed another ST ROM (dfu-util mailing list, October 2020)"),
         expected: Unknown,
         drive: || {
             rom("dfu", |chip| {
-                chip.point_to(0x080F_FC00);
+                chip.set_address(0x080F_FC00);
                 chip.abort();
                 chip.upload(2, 2048);
-                chip.status();
+                chip.get_status();
             })
         },
         show: evidence::past_the_end,
@@ -514,7 +517,7 @@ const CLAIMS: &[Claim] = &[
                 chip.read(0x1FFF_C000, 16);
                 chip.read(0x0800_8000, 16);
                 chip.erase(0x0800_8000);
-                chip.point_to(0x0800_8000);
+                chip.set_address(0x0800_8000);
                 chip.write(2, &[0; 16]);
                 chip.read(0x0800_8000, 16);
             })
@@ -528,7 +531,7 @@ const CLAIMS: &[Claim] = &[
         source: "DS8626 table 40",
         verdict: Confirmed("0.364 s, computed from three CubeProgrammer logs of F405 boards"),
         expected: Millis(200, 800),
-        drive: || erase(0x0800_4000, false),
+        drive: || erase_sector(0x0800_4000, false),
         show: evidence::erases::<16, false>,
     },
     Claim {
@@ -537,7 +540,7 @@ const CLAIMS: &[Claim] = &[
         source: "DS8626 table 40",
         verdict: Confirmed("1.13 s, computed from the same logs"),
         expected: Millis(600, 2400),
-        drive: || erase(0x0801_0000, false),
+        drive: || erase_sector(0x0801_0000, false),
         show: evidence::erases::<64, false>,
     },
     Claim {
@@ -546,7 +549,7 @@ const CLAIMS: &[Claim] = &[
         source: "DS8626 table 40",
         verdict: Open("a CubeProgrammer log of an F412, in whole seconds, fits"),
         expected: Millis(1000, 4000),
-        drive: || erase(0x0802_0000, false),
+        drive: || erase_sector(0x0802_0000, false),
         show: evidence::erases::<128, false>,
     },
     Claim {
@@ -555,7 +558,7 @@ const CLAIMS: &[Claim] = &[
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(100, 500),
-        drive: || erase(0x0800_4000, true),
+        drive: || erase_sector(0x0800_4000, true),
         show: evidence::erases::<16, true>,
     },
     Claim {
@@ -564,7 +567,7 @@ const CLAIMS: &[Claim] = &[
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(200, 1100),
-        drive: || erase(0x0801_0000, true),
+        drive: || erase_sector(0x0801_0000, true),
         show: evidence::erases::<64, true>,
     },
     Claim {
@@ -573,7 +576,7 @@ const CLAIMS: &[Claim] = &[
         source: "DS8626 table 40",
         verdict: Open("no log"),
         expected: Millis(400, 2000),
-        drive: || erase(0x0802_0000, true),
+        drive: || erase_sector(0x0802_0000, true),
         show: evidence::erases::<128, true>,
     },
     Claim {
@@ -582,7 +585,7 @@ const CLAIMS: &[Claim] = &[
         source: "DS8626 table 40: 16 µs for each byte",
         verdict: Confirmed("37.7 ms, computed from three CubeProgrammer logs of F405 boards"),
         expected: Millis(34, 45),
-        drive: || block(Rig::new("erased"), false),
+        drive: || write_full_block(Rig::new("erased"), false),
         show: evidence::blocks::<false>,
     },
     Claim {
@@ -591,7 +594,7 @@ const CLAIMS: &[Claim] = &[
         source: "DS8626 table 40: 16 µs for each word",
         verdict: Open("no log; an F745 writes 1832 bytes in 12 ms (fwupd #1944)"),
         expected: Millis(9, 22),
-        drive: || block(Rig::new("erased"), true),
+        drive: || write_full_block(Rig::new("erased"), true),
         show: evidence::blocks::<true>,
     },
     Claim {
@@ -610,7 +613,7 @@ const CLAIMS: &[Claim] = &[
         source: "`usb.c` of crazyflie-firmware",
         verdict: Confirmed("Bitcraze's `usb-bootloader.py` ignores the error"),
         expected: OneOf(&["disconnected", "io", "timeout", "stall", "not found"]),
-        drive: || entry(Rig::new("healthy")),
+        drive: || request_entry(Rig::new("healthy")),
         show: evidence::entry_answer,
     },
     Claim {
@@ -618,11 +621,11 @@ const CLAIMS: &[Claim] = &[
         text: "The boot ROM is on USB less than 10 s after the request.",
         source: "AN2606 tables 227 and 229: 85 ms and 270 ms",
         verdict: Contradicted(
-            "Bitcraze's script waits for 1 s; a virtual machine may need 20 s to take over the device",
-            Variant { name: "`--demo=late`", drive: || entry(Rig::new("late")), shows: "15.80 s" },
+            "Bitcraze's script waits 1 s; a virtual machine may need 20 s to take over the device",
+            Variant { name: "`--demo=late`", drive: || request_entry(Rig::new("late")), shows: "15.80 s" },
         ),
         expected: Millis(300, 10_000),
-        drive: || entry(Rig::new("healthy")),
+        drive: || request_entry(Rig::new("healthy")),
         show: evidence::entry_time,
     },
     Claim {
@@ -630,11 +633,11 @@ const CLAIMS: &[Claim] = &[
         text: "One request is enough.",
         source: "`usb-bootloader.py` of crazyflie-firmware",
         verdict: Contradicted(
-            "5 of 12 requests succeed on another F405 board with a clock of 12 MHz (CircuitPython PR 11270)",
-            Variant { name: "`--demo=missed`", drive: missed, shows: "5 requests" },
+            "5 of 12 requests succeed on another F405 board with a 12 MHz clock (CircuitPython PR 11270)",
+            Variant { name: "`--demo=missed`", drive: request_until_entered, shows: "5 requests" },
         ),
         expected: Text("1 request"),
-        drive: || entry(Rig::new("healthy")),
+        drive: || request_entry(Rig::new("healthy")),
         show: evidence::entry_requests,
     },
     Claim {
@@ -643,7 +646,7 @@ const CLAIMS: &[Claim] = &[
         source: "USB 2.0 §9.1.2",
         verdict: Open("no log"),
         expected: Text("same port, new address"),
-        drive: || entry(Rig::new("healthy")),
+        drive: || request_entry(Rig::new("healthy")),
         show: evidence::entry_place,
     },
     Claim {
@@ -652,7 +655,7 @@ const CLAIMS: &[Claim] = &[
         source: "crazyflie-firmware PR 1040",
         verdict: Open("no log"),
         expected: Text("acknowledged, no DFU mode"),
-        drive: || entry(Rig::new("old")),
+        drive: || request_entry(Rig::new("old")),
         show: evidence::ignored_entry,
     },
     Claim {
@@ -660,7 +663,7 @@ const CLAIMS: &[Claim] = &[
         text: "The last GETSTATUS of a request to leave is answered with dfuMANIFEST.",
         source: "AN3156 §5.5",
         verdict: Contradicted(
-            "Bitcraze's dfu-util log; many guides tell the reader to ignore a failed GETSTATUS here",
+            "Bitcraze's dfu-util log shows it; many guides tell the reader to ignore a failed GETSTATUS here",
             Variant {
                 name: "leaves without an answer",
                 drive: || {
@@ -680,17 +683,17 @@ const CLAIMS: &[Claim] = &[
         text: "Leaving for 0x08004000 starts the firmware.",
         source: "Bitcraze's `dfu.md`; AN2606 table 76 for ROM 9.1",
         verdict: Contradicted(
-            "one of two F407 of the same part number stays dark (rusefi #4847); ROM 3.x and 9.0 leave the CCM \
+            "one of two F407s with the same part number stays dark (rusefi #4847); ROM 3.x and 9.0 leave the CCM \
              switched off (AN2606 tables 74 and 76)",
             Variant {
                 name: "`--demo=dark`, ROM 3.1",
-                drive: || entered(Rig::new("dark"), 0x0800_4000),
+                drive: || enter_and_leave(Rig::new("dark"), 0x0800_4000),
                 shows: "nothing on USB",
             },
         ),
         expected: Text("0483:5740"),
-        drive: || entered(Rig::new("healthy"), 0x0800_4000),
-        show: started,
+        drive: || enter_and_leave(Rig::new("healthy"), 0x0800_4000),
+        show: start_of_known_rom,
     },
     Claim {
         id: "C53",
@@ -698,7 +701,7 @@ const CLAIMS: &[Claim] = &[
         source: "no document",
         verdict: Open("no log"),
         expected: Millis(100, 10_000),
-        drive: || entered(Rig::new("healthy"), 0x0800_4000),
+        drive: || enter_and_leave(Rig::new("healthy"), 0x0800_4000),
         show: evidence::start_time,
     },
     Claim {
@@ -707,7 +710,7 @@ const CLAIMS: &[Claim] = &[
         source: "AN2662, p. 80",
         verdict: Open("an F072 (td-p/446385)"),
         expected: Text("0483:5740"),
-        drive: || entered(Rig::new("dark"), 0x080F_0000),
+        drive: || enter_and_leave(Rig::new("dark"), 0x080F_0000),
         show: evidence::reset::<false>,
     },
     Claim {
@@ -743,29 +746,29 @@ const CLAIMS: &[Claim] = &[
     },
 ];
 
-// ---- what the simulated drone is asked to do
+// ---- the requests to the simulated drone
 
-/// Sends requests to a drone in DFU mode, in dfuIDLE.
+/// Sends requests to a drone in DFU mode whose state is dfuIDLE.
 fn rom(scenario: &str, requests: impl FnOnce(&mut Chip)) -> Vec<Line> {
     let rig = Rig::new(scenario);
     requests(&mut rig.rom());
     rig.lines()
 }
 
-fn descriptors_of(rig: &Rig) -> Vec<Line> {
+fn read_descriptors(rig: &Rig) -> Vec<Line> {
     rig.open(ROM_DFU).descriptors(&[1, 2, 3, 4, 5, 6, 7]);
     rig.lines()
 }
 
-fn descriptors() -> Vec<Line> {
-    descriptors_of(&Rig::new("dfu"))
+fn read_rom_descriptors() -> Vec<Line> {
+    read_descriptors(&Rig::new("dfu"))
 }
 
-fn old_rom() -> Vec<Line> {
-    descriptors_of(&Rig::changed("dfu", |drone| drone.traits.face = Some(&OLD_ROM)))
+fn read_old_descriptors() -> Vec<Line> {
+    read_descriptors(&Rig::changed("dfu", |drone| drone.traits.face = Some(&OLD_ROM)))
 }
 
-fn both_serials() -> Vec<Line> {
+fn read_both_serials() -> Vec<Line> {
     let rig = Rig::new("healthy");
     rig.open(CRAZYFLIE).descriptors(&[3]);
     rig.request_dfu();
@@ -774,48 +777,48 @@ fn both_serials() -> Vec<Line> {
 }
 
 /// Reads from a read-protected chip.
-fn protected(late: bool) -> Vec<Line> {
+fn read_protected_flash(late: bool) -> Vec<Line> {
     let rig = Rig::changed("read-protected", |drone| drone.traits.late_refusal = late);
     rig.open(ROM_DFU).descriptors(&[3]);
     let mut chip = rig.rom();
-    chip.point_to(0x0800_4000);
+    chip.set_address(0x0800_4000);
     if late {
         chip.abort();
         chip.upload(2, 64);
-        chip.status();
+        chip.get_status();
     }
     rig.lines()
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
-fn opened(rig: Rig) -> Vec<Line> {
+fn clear_first_status(rig: Rig) -> Vec<Line> {
     let mut chip = rig.open(ROM_DFU);
-    chip.status();
-    chip.clear();
-    chip.status();
+    chip.get_status();
+    chip.clear_status();
+    chip.get_status();
     rig.lines()
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
-fn selects(rig: Rig) -> Vec<Line> {
+fn select_alternates(rig: Rig) -> Vec<Line> {
     let mut chip = rig.rom();
     (0..4).for_each(|alternate| chip.select(alternate));
     rig.lines()
 }
 
-/// Writes this block as block 3 to blank flash, and reads it as block 2.
-fn numbered(data: &[u8]) -> Vec<Line> {
+/// Writes `data` as block 3 to blank flash, and reads it back as block 2.
+fn write_block_3(data: &[u8]) -> Vec<Line> {
     rom("erased", |chip| {
-        chip.point_to(0x0801_0000);
+        chip.set_address(0x0801_0000);
         chip.write(3, data);
         chip.read(0x0801_0800, data.len());
     })
 }
 
-fn erase(address: u32, wide: bool) -> Vec<Line> {
+fn erase_sector(address: u32, wide: bool) -> Vec<Line> {
     rom("dfu", |chip| {
         if wide {
-            chip.widen();
+            chip.select_32_bits();
         }
         chip.erase(address);
     })
@@ -823,26 +826,26 @@ fn erase(address: u32, wide: bool) -> Vec<Line> {
 
 /// Writes a full block to blank flash.
 #[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
-fn block(rig: Rig, wide: bool) -> Vec<Line> {
+fn write_full_block(rig: Rig, wide: bool) -> Vec<Line> {
     let mut chip = rig.rom();
     if wide {
-        chip.widen();
+        chip.select_32_bits();
     }
-    chip.point_to(0x0801_0000);
+    chip.set_address(0x0801_0000);
     chip.write(2, &[0x5A; 2048]);
     rig.lines()
 }
 
 /// Sends one request to enter DFU mode.
 #[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
-fn entry(rig: Rig) -> Vec<Line> {
+fn request_entry(rig: Rig) -> Vec<Line> {
     rig.request_dfu();
     rig.wait_for(ROM_DFU, Duration::from_secs(20));
     rig.lines()
 }
 
 /// Sends requests until the drone is in DFU mode.
-fn missed() -> Vec<Line> {
+fn request_until_entered() -> Vec<Line> {
     let rig = Rig::new("missed");
     for _ in 0..8 {
         rig.request_dfu();
@@ -855,7 +858,7 @@ fn missed() -> Vec<Line> {
 
 /// Enters DFU mode by a request, reads the version of the ROM, and leaves for this address.
 #[allow(clippy::needless_pass_by_value, reason = "the callers make the rig in place")]
-fn entered(rig: Rig, address: u32) -> Vec<Line> {
+fn enter_and_leave(rig: Rig, address: u32) -> Vec<Line> {
     rig.request_dfu();
     let mut chip = rig.rom();
     chip.read(0x1FFF_77DC, 4);
@@ -864,7 +867,7 @@ fn entered(rig: Rig, address: u32) -> Vec<Line> {
     rig.lines()
 }
 
-fn started(lines: &[Line]) -> Option<Shown> {
+fn start_of_known_rom(lines: &[Line]) -> Option<Shown> {
     evidence::start::<0x91>(lines).or_else(|| evidence::start::<0x31>(lines))
 }
 
@@ -901,7 +904,7 @@ fn shown_by(claim: &Claim, drive: fn() -> Vec<Line>) -> Shown {
     (claim.show)(&drive()).unwrap_or_else(|| panic!("{}: the simulator does not show it", claim.id))
 }
 
-/// What the recordings show, one value after the other, each with its files.
+/// Formats the values that the recordings show, each with its files.
 fn recorded(claim: &Claim, recordings: &[(String, Vec<Line>)]) -> String {
     const FILES_MAX: usize = 3;
     let mut values: Vec<(String, Vec<&str>)> = Vec::new();
@@ -947,7 +950,8 @@ fn table(claims: &[Claim], recordings: &[(String, Vec<Line>)]) -> String {
 }
 
 fn introduction() -> String {
-    let count = |is_one: fn(&Verdict) -> bool| CLAIMS.iter().filter(|claim| is_one(&claim.verdict)).count();
+    let count =
+        |is_counted: fn(&Verdict) -> bool| CLAIMS.iter().filter(|claim| is_counted(&claim.verdict)).count();
     let confirmed = count(|verdict| matches!(verdict, Confirmed(_)));
     let open = count(|verdict| matches!(verdict, Open(_)));
     let contradicted = count(|verdict| matches!(verdict, Contradicted(..)));
@@ -956,24 +960,24 @@ fn introduction() -> String {
 # What cfdfu assumes about the hardware
 
 cfdfu was developed without a drone. This table lists what its code assumes about the boot ROM of the STM32F405 and
-about the Crazyflie, and where each assumption comes from. Of the {} claims, {confirmed} are confirmed, {open} are open,
+about the Crazyflie, with the source of each assumption. Of the {} claims, {confirmed} are confirmed, {open} are open,
 and {contradicted} are contradicted by another board, chip or host.
 
 - **evidence**: what others have published. *Confirmed*: a log or a listing of an STM32F405 or F407 shows it, or a
   program in use relies on it there. *Open*: only a document says so, or only a related chip shows it, or nothing is
-  known. *Contradicted elsewhere*: another board, chip or host does otherwise. The next drone may, too, so the
+  known. *Contradicted elsewhere*: another board, chip or host behaves differently. The next drone may, too, so the
   simulator has a variant with that behaviour.
 - **simulated**: what the simulator does, measured by a test that sends it these requests. Every value in this column
-  is the simulator's, not a drone's. After the semicolon: what its variant does.
+  comes from the simulator, not from a drone. After the semicolon: what the variant does.
 - **recorded**: what a recording of a real chip shows. Files in `published` were written by hand from published logs,
-  some of them of related chips; the first line of each says what its source contains and what was filled in.
+  some of them from related chips. The first line of each states what its source contains and what was filled in.
 
-You can change the last column: follow [real-drone.md](real-drone.md), run `cfdfu qualify` with your drone, and attach
-the report and the recording to an issue. A value that does not fit the claim is marked as such, and then the claim, the
-simulator, and perhaps cfdfu have to change.
+You can add to the last column: run `cfdfu qualify` on your drone as described in [real-drone.md](real-drone.md), and
+attach the report and the recording to an issue. A value that does not fit its claim is marked. In that case, the claim,
+the simulator, and perhaps cfdfu must change.
 
 `UPDATE=1 cargo test --test it hardware` writes this file from [tests/it/hardware.rs](../tests/it/hardware.rs). AN3156,
-AN2606 and AN2662 are application notes by ST, DS8626 is the data sheet and RM0090 the reference manual of the chip, and
+AN2606 and AN2662 are application notes by ST. DS8626 is the data sheet of the chip, and RM0090 its reference manual.
 DFU 1.1 and USB 2.0 are the standards. \"td-p/N\" is thread N of community.st.com.
 
 ",
@@ -982,7 +986,7 @@ DFU 1.1 and USB 2.0 are the standards. \"td-p/N\" is thread N of community.st.co
 }
 
 #[test]
-fn the_documentation_lists_every_claim_about_the_hardware() {
+fn the_document_lists_every_claim_about_the_hardware() {
     let path = root().join("docs/hardware.md");
     let text = introduction() + &table(CLAIMS, &recordings());
     if std::env::var_os("UPDATE").is_some() {
@@ -994,14 +998,14 @@ fn the_documentation_lists_every_claim_about_the_hardware() {
 }
 
 #[test]
-fn the_prose_above_the_claims_fits_into_120_columns() {
+fn the_text_above_the_table_fits_into_120_columns() {
     for line in introduction().lines() {
         assert!(line.chars().count() <= 120, "{line}");
     }
 }
 
 #[test]
-fn the_claims_are_numbered_without_a_gap() {
+fn the_claims_are_numbered_without_gaps() {
     for (n, claim) in CLAIMS.iter().enumerate() {
         assert_eq!(claim.id, format!("C{}", n + 1));
         assert!(claim.text.ends_with('.'), "{}", claim.id);
@@ -1016,14 +1020,14 @@ fn the_simulator_behaves_as_each_claim_says() {
     }
 }
 
-/// A claim that others contradict may be wrong for the next drone, too.
+/// A claim that is contradicted elsewhere may also be wrong for the next drone.
 #[test]
 fn each_contradicted_claim_has_a_variant_of_the_simulator() {
     for claim in CLAIMS {
         if let Contradicted(_, variant) = &claim.verdict {
             let shown = shown_by(claim, variant.drive);
             assert_eq!(shown.to_string(), variant.shows, "{}: {}", claim.id, variant.name);
-            assert!(!claim.expected.fits(&shown), "{}: the variant is as the claim says", claim.id);
+            assert!(!claim.expected.fits(&shown), "{}: the variant fits the claim", claim.id);
         }
     }
 }

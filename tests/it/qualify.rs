@@ -1,4 +1,5 @@
-//! `cfdfu qualify` with the real binary: each variant of the simulated chip is found out, and the drone is as before.
+//! `cfdfu qualify` with the real binary: the report names what does not hold on each variant of the simulated chip, and
+//! the drone is as before.
 
 use std::fs;
 
@@ -56,7 +57,7 @@ const VARIANTS: &[(&str, &[(&str, &str)])] = &[
 ];
 
 #[test]
-fn each_variant_of_the_chip_is_found_out() {
+fn the_report_names_what_does_not_hold_on_each_chip_variant() {
     for (scenario, expected) in VARIANTS {
         let (folder, ran) = qualify(scenario);
         if *scenario == "late" {
@@ -75,8 +76,8 @@ fn each_variant_of_the_chip_is_found_out() {
             expected.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
             "{scenario}:\n{report}"
         );
-        for ((name, seen), (_, words)) in failed.iter().zip(*expected) {
-            assert!(seen.starts_with(words), "{scenario}: {name}: {seen}");
+        for ((name, seen), (_, start)) in failed.iter().zip(*expected) {
+            assert!(seen.starts_with(start), "{scenario}: {name}: {seen}");
         }
         let held = rows(&report, "holds");
         let back = "The previous contents are back, byte for byte";
@@ -107,7 +108,7 @@ fn without_an_image_the_drone_is_only_read() {
 
 /// Without the word, nothing is written, and the report contains what was read.
 #[test]
-fn another_word_stops_before_anything_is_written() {
+fn a_wrong_word_ends_the_run_before_anything_is_written() {
     let folder = Folder::new();
     folder.run(&format!("demo-image {IMAGE} --size 20000")).done();
     let ran = folder.cfdfu(&format!("qualify {IMAGE} --demo=dfu")).fast().input("yes\n").run();
@@ -117,9 +118,9 @@ fn another_word_stops_before_anything_is_written() {
     assert!(!folder.path("cfdfu-qualify.bin").exists());
 }
 
-/// What other commands say of a drone that cannot be used, `qualify` says too.
+/// `qualify` refuses an unusable drone for the same reasons as other commands.
 #[test]
-fn unusable_drones_are_refused_as_by_other_commands() {
+fn qualify_refuses_unusable_drones_like_other_commands() {
     let (_, ran) = qualify("wrong-board");
     assert_eq!(ran.code, 65, "{}{}", ran.out, ran.err);
     assert!(ran.err.contains("Crazyflie Bolt"), "{}", ran.err);

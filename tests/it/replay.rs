@@ -1,5 +1,5 @@
-//! Recordings, with the real binary: what `--record` writes, and what a device does that answers as recorded
-//! (`--demo=replay:FILE`). Every file below `tests/recordings` is replayed.
+//! Recordings, with the real binary: what `--record` writes, and how `--demo=replay:FILE` answers. Every file below
+//! `tests/recordings` is replayed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ fn replay(folder: &Folder, command: &str, file: &str) -> Ran {
     folder.run(&format!("{command} --demo=replay:{file}"))
 }
 
-/// A drone that answers as recorded is flashed in the same way, and nothing is asked that the recording does not
-/// contain. The simulated drone agrees with its own recording.
+/// A replayed drone is flashed like the recorded one, and the recording contains every request. The simulated drone
+/// agrees with its own recording.
 #[test]
-fn a_replayed_flash_goes_like_the_recorded_one() {
+fn a_replayed_flash_ends_like_the_recorded_one() {
     let folder = folder();
     let command = format!("flash {IMAGE}");
     for scenario in [
@@ -68,7 +68,7 @@ fn a_replayed_flash_goes_like_the_recorded_one() {
     }
 }
 
-/// A job that was resumed is recorded as one recording, with the drone gone in between.
+/// A resumed job is one recording, in which the drone disappears and comes back.
 #[test]
 fn an_interrupted_flash_is_recorded_and_replayed_as_a_whole() {
     let folder = folder();
@@ -80,9 +80,9 @@ fn an_interrupted_flash_is_recorded_and_replayed_as_a_whole() {
     assert!(replayed.out.contains("Ready to fly!"), "{}", replayed.out);
 }
 
-/// One bit of one status is enough: the host sees the error, and the summary names the line.
+/// The host reports the error, and the summary names the line.
 #[test]
-fn one_flipped_bit_of_a_status_is_found() {
+fn one_flipped_bit_in_a_status_is_reported() {
     let folder = folder();
     record(&folder, &format!("flash {IMAGE} --no-leave"), "dfu").done();
     let text = fs::read_to_string(folder.path("dfu.jsonl")).unwrap();
@@ -91,25 +91,25 @@ fn one_flipped_bit_of_a_status_is_found() {
     let busy = lines.iter().position(|line| line.contains(r#""data":"006400000400""#)).unwrap();
     let at = busy + 1;
     assert!(lines[at].contains(r#""data":"000000000500""#), "{}", lines[at]);
-    let mut bent: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
-    bent[at] = bent[at].replace("000000000500", "010000000500");
-    folder.file("bent.jsonl", bent.join("\n"));
-    let replayed = replay(&folder, &format!("flash {IMAGE} --no-leave"), "bent.jsonl");
+    let mut damaged: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    damaged[at] = damaged[at].replace("000000000500", "010000000500");
+    folder.file("damaged.jsonl", damaged.join("\n"));
+    let replayed = replay(&folder, &format!("flash {IMAGE} --no-leave"), "damaged.jsonl");
     let expected =
         format!("line {}: get the status: 01 00 00 00 05 00, simulated: 00 00 00 00 05 00", at + 1);
     assert!(replayed.err.contains(&expected), "{expected:?} is not in:\n{}", replayed.err);
     assert!(replayed.all().contains("errTARGET"), "{}", replayed.all());
 }
 
-/// A host that asks for something else is told where it has left the recording, and goes on with the simulated drone.
+/// The summary names the first request that is not in the recording. The simulated drone answers from there.
 #[test]
-fn another_command_leaves_the_recording_at_a_named_place() {
+fn another_command_departs_from_the_recording_at_a_reported_line() {
     let folder = folder();
     record(&folder, "identify", "dfu").done();
     let replayed = replay(&folder, &format!("flash {IMAGE} --no-leave"), "dfu.jsonl");
     assert_eq!(replayed.code, 0, "{}{}", replayed.out, replayed.err);
-    for words in ["Not in the recording, so answered by the simulated drone: ", ": erase at 0x08004000"] {
-        assert!(replayed.err.contains(words), "{words:?} is not in:\n{}", replayed.err);
+    for text in ["Not in the recording, so answered by the simulated drone: ", ": erase at 0x08004000"] {
+        assert!(replayed.err.contains(text), "{text:?} is not in:\n{}", replayed.err);
     }
 }
 
@@ -195,8 +195,8 @@ fn recordings(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Every recording in the repository is replayed with commands that read and with one that writes. What happens
-/// depends on the device, but no command may crash, and a write that succeeds must have been verified.
+/// Every recording in the repository is replayed with commands that read and with one that writes. The result depends
+/// on the device, but no command may crash.
 #[test]
 fn every_recording_in_the_repository_can_be_replayed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Makes the captures in tests/recordings: the real dfu-util reads and flashes the simulated
-# drone, and the kernel's usbmon records the transfers, as text and with tcpdump. Not part of tests/all: the captures
-# change only if this job does. It needs dfu-util and tcpdump, and prints the captures as a .tar.gz in base64:
+# drone, and usbmon captures the transfers, as text and through tcpdump. tests/all does not run it, because the captures
+# change only if this script does. It needs dfu-util and tcpdump, and prints the captures as a base64-encoded .tar.gz:
 #   tests/vm/boot tests/vm/capture.sh >log
 #   sed -n '/^BEGIN CAPTURES/,/^END CAPTURES/{//!p}' log | base64 -di | tar -xz -C tests/recordings
 # shellcheck source=tests/vm/lib.sh

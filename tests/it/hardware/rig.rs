@@ -1,5 +1,5 @@
-//! Sends single requests to a simulated drone and records them, so that a figure of the simulator is taken from the
-//! same kind of file as a figure of a real chip.
+//! Sends single requests to a simulated drone and records them, so that the values of the simulator and of real chips
+//! come from the same kind of file.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use cfdfu::sim::drone::SimDrone;
 use cfdfu::sim::scenario::Scenario;
 use cfdfu::usb::{Bus, CRAZYFLIE, Found, Id, ROM_DFU, Setup, Transport};
 
-/// How often the list of devices is read.
+/// The interval at which the list of devices is read.
 const INTERVAL: Duration = Duration::from_millis(10);
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -56,8 +56,8 @@ impl Rig {
         Rig { bus, clock: RecordedClock::new(clock, recorder), tape, last: Mutex::default() }
     }
 
-    /// Everything that was recorded. The recorder reports a wait with the request that follows it, so one more request
-    /// ends the recording.
+    /// Returns the recording. The recorder writes a wait only with the next request, so one more request ends the
+    /// recording.
     pub fn lines(&self) -> Vec<Line> {
         if let Some(found) = &*self.last.lock().unwrap() {
             self.bus.open(found).ok();
@@ -65,7 +65,7 @@ impl Rig {
         recording::parse(&self.tape.lock().unwrap().text()).unwrap()
     }
 
-    /// Reads the list of devices until it contains this one, and returns it.
+    /// Reads the list of devices until it contains a device with this ID, and returns the device.
     pub fn wait_for(&self, id: Id, limit: Duration) -> Option<Found> {
         let end = self.clock.now() + limit;
         loop {
@@ -93,8 +93,8 @@ impl Rig {
     /// Opens the boot ROM and clears its first status.
     pub fn rom(&self) -> Chip {
         let mut chip = self.open(ROM_DFU);
-        chip.status();
-        chip.clear();
+        chip.get_status();
+        chip.clear_status();
         chip
     }
 
@@ -137,15 +137,15 @@ impl Chip {
         self.transport.select(0, alternate).ok();
     }
 
-    pub fn status(&mut self) {
+    pub fn get_status(&mut self) {
         self.input(0xA1, 3, 0, 0, 6);
     }
 
-    pub fn state(&mut self) {
+    pub fn get_state(&mut self) {
         self.input(0xA1, 5, 0, 0, 1);
     }
 
-    pub fn clear(&mut self) {
+    pub fn clear_status(&mut self) {
         self.class_out(4, 0, &[]);
     }
 
@@ -161,15 +161,15 @@ impl Chip {
     /// DNLOAD, and two GETSTATUS requests without a pause.
     pub fn write(&mut self, block: u16, data: &[u8]) {
         self.download(block, data);
-        self.status();
-        self.status();
+        self.get_status();
+        self.get_status();
     }
 
     fn command(&mut self, code: u8, address: u32) {
         self.write(0, &[&[code][..], &address.to_le_bytes()].concat());
     }
 
-    pub fn point_to(&mut self, address: u32) {
+    pub fn set_address(&mut self, address: u32) {
         self.command(0x21, address);
     }
 
@@ -178,8 +178,8 @@ impl Chip {
     }
 
     /// Selects a programming width of 32 bits.
-    pub fn widen(&mut self) {
-        self.point_to(0xFFFF_0000);
+    pub fn select_32_bits(&mut self) {
+        self.set_address(0xFFFF_0000);
         self.write(2, &[3, 0xFF, 0xFF, 0xFF]);
     }
 
@@ -189,7 +189,7 @@ impl Chip {
 
     /// Reads bytes from an address. The state must be dfuIDLE or dfuDNLOAD-IDLE.
     pub fn read(&mut self, address: u32, len: usize) {
-        self.point_to(address);
+        self.set_address(address);
         self.abort();
         self.upload(2, len);
         self.abort();
@@ -197,8 +197,8 @@ impl Chip {
 
     /// Leaves DFU mode for the program at this address.
     pub fn leave(&mut self, address: u32) {
-        self.point_to(address);
+        self.set_address(address);
         self.download(2, &[]);
-        self.status();
+        self.get_status();
     }
 }
