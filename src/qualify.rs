@@ -116,8 +116,8 @@ const ERASE_MAX: Duration = Duration::from_secs(4);
 /// Programming 2048 bytes takes 33 ms at 8 bits and 8 ms at 32 bits, plus the transfer (DS8626 table 40).
 const BYTE_BLOCK: std::ops::Range<Duration> = Duration::from_millis(28)..Duration::from_millis(100);
 const WORD_BLOCK_MAX: Duration = Duration::from_millis(22);
-/// The worker waits this long for DFU mode.
-const ENTRY_MAX: Duration = Duration::from_secs(10);
+/// Bitcraze's own script waits for one second.
+const ENTRY_MAX: Duration = Duration::from_secs(2);
 
 /// Returns one finding for each assumption, in the order of [`ASSUMPTIONS`].
 pub fn judge(measured: &[Measurement]) -> Vec<Finding> {

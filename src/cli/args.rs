@@ -123,8 +123,10 @@ const QUALIFY_NOTE: &str = "\
 Without an image, cfdfu only reads. With one, it asks you to type a word, saves
 the whole flash, restarts the drone twelve times, writes test data to the last
 sector of the flash, flashes the image and puts everything back. Ctrl-C stops
-it at any time. Please attach the report and the recording to an issue: cfdfu
-was developed without a drone.";
+it at any time. The last read, past the end of the flash, has crashed the boot
+ROM of another chip: if the drone then does not answer, unplug it once. Please
+attach the report and the recording to an issue: cfdfu was developed without a
+drone.";
 
 const RECORDING_NOTE: &str = "\
 `cfdfu flash IMAGE --demo=replay:FILE` replays a recording.

@@ -35,8 +35,19 @@ pub struct Redactor {
 struct OpenDevice {
     /// iSerialNumber.
     serial_index: u8,
-    /// The address pointer of the boot ROM.
-    pointer: u32,
+    /// The address pointer of the boot ROM, if the recording shows where it was set.
+    pointer: Option<u32>,
+}
+
+impl OpenDevice {
+    /// Whether an UPLOAD of this block may contain bytes of the unique ID.
+    fn may_read_id(&self, block: u16, len: usize) -> bool {
+        const BLOCK: u64 = 2048;
+        let Some(block) = block.checked_sub(2) else { return false };
+        let Some(pointer) = self.pointer else { return true };
+        let start = u64::from(pointer) + BLOCK * u64::from(block);
+        start < u64::from(UNIQUE_ID.end) && start + len as u64 > u64::from(UNIQUE_ID.start)
+    }
 }
 
 impl Redactor {
@@ -60,7 +71,7 @@ impl Redactor {
                 if let (DNLOAD, 0, Some([SET_ADDRESS, address @ ..])) = ((request_type, request), value, sent)
                     && let Ok(address) = address.try_into()
                 {
-                    self.devices.entry(device).or_default().pointer = u32::from_le_bytes(address);
+                    self.devices.entry(device).or_default().pointer = Some(u32::from_le_bytes(address));
                 }
                 Recorded::Out { device, setup, took, result }
             }
@@ -87,21 +98,20 @@ impl Redactor {
         let [kind, index] = setup.value.to_be_bytes();
         let Some(HexBytes(data)) = &result.data else { return result };
         match (setup.request_type, setup.request) {
-            UPLOAD if setup.value >= 2 && UNIQUE_ID.contains(&opened.pointer) => without_contents(&result),
+            UPLOAD if opened.may_read_id(setup.value, data.len()) => without_contents(&result),
             GET_DESCRIPTOR if kind == DEVICE => {
                 opened.serial_index = data.get(SERIAL_INDEX).copied().unwrap_or(opened.serial_index);
                 result
             }
-            GET_DESCRIPTOR if kind == STRING && index != 0 && index == opened.serial_index => {
-                let units: Vec<u16> = data
-                    .get(2..)
-                    .unwrap_or_default()
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|&it| u16::from_le_bytes(it))
-                    .collect();
-                let serial = self.replace(&String::from_utf16_lossy(&units));
+            GET_DESCRIPTOR if kind == STRING && index != 0 => {
+                let units = data.get(2..).unwrap_or_default().as_chunks().0.iter();
+                let units: Vec<u16> = units.map(|&unit| u16::from_le_bytes(unit)).collect();
+                let text = String::from_utf16_lossy(&units);
+                // A capture that begins late does not contain the device descriptor with the index.
+                if index != opened.serial_index && !is_like_a_serial(&text) {
+                    return result;
+                }
+                let serial = self.replace(&text);
                 let head = data.get(..2).unwrap_or_default();
                 let text: Vec<u8> = serial.encode_utf16().flat_map(u16::to_le_bytes).collect();
                 let len = data.len();
@@ -132,6 +142,11 @@ impl Redactor {
     }
 }
 
+/// Whether a text has the form of a drone's serial number in either mode.
+fn is_like_a_serial(text: &str) -> bool {
+    [12, 24].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Keeps only the number of bytes. A hash of an ID or of a short text could be reversed by trying all values.
 fn without_contents(moved: &TransferResult) -> TransferResult {
     TransferResult { bytes: Some(moved.len()), error: moved.error, ..TransferResult::default() }
@@ -151,6 +166,21 @@ mod tests {
 {"at":5,"event":"out","device":1,"setup":"21 01 0000 0000","took":9,"data":"21107aff1f"}
 {"at":6,"event":"in","device":1,"setup":"a1 02 0002 0000","length":12,"took":9,"data":"51004f000551343036333233"}
 "#;
+
+    /// A capture that begins after the enumeration, and a read that begins before the unique ID.
+    #[test]
+    fn a_serial_number_is_recognised_by_its_form_and_the_unique_id_by_its_address() {
+        let start = r#"{"at":0,"event":"start","recording":1,"program":"t","system":"linux"}"#;
+        let name = LINES.lines().nth(4).unwrap();
+        let pointer =
+            r#"{"at":5,"event":"out","device":1,"setup":"21 01 0000 0000","took":9,"data":"21f079ff1f"}"#;
+        let read = r#"{"at":6,"event":"in","device":1,"setup":"a1 02 0002 0000","length":44,"took":9,"data":"00112233445566778899aabbccddeeff0011223344556677"}"#;
+        let mut redactor = Redactor::default();
+        let lines = parse(&[start, name, pointer, read].join("\n")).unwrap();
+        let lines: Vec<Line> = lines.into_iter().map(|line| redactor.redact_line(line)).collect();
+        assert_ne!(lines[1].to_string(), name);
+        assert!(!lines[3].to_string().contains("data"), "{}", lines[3]);
+    }
 
     #[test]
     fn a_redacted_recording_does_not_identify_the_drone_and_its_serial_numbers_still_match() {

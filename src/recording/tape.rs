@@ -90,7 +90,8 @@ impl Tape {
         if is_full || written.is_err() {
             self.file = None;
         }
-        self.error = written.err();
+        let limit = || io::Error::other(format!("it has reached its limit of {} MiB", SIZE_MAX >> 21));
+        self.error = written.err().or_else(|| is_full.then(limit));
     }
 
     /// Returns the recording in memory.

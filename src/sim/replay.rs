@@ -404,40 +404,8 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
         }
         let Some((device, took)) = requested(&line.what) else { continue };
         let Some(session) = sessions.get_mut(&device) else { continue };
-        let answer = |moved: &TransferResult| {
-            let moved = moved.clone();
-            RecordedAnswer { line: n + 1, took: micros(took), moved, is_repeated: false }
-        };
-        let failed = |error| TransferResult { error, ..TransferResult::default() };
-        let (key, answer) = match &line.what {
-            Recorded::In { setup, length, result, .. } => {
-                let is_status = (setup.0.request_type, setup.0.request) == GET_STATUS;
-                (
-                    if is_status { None } else { Some(session.tracker.classify(setup.0, *length, None)) },
-                    answer(result),
-                )
-            }
-            Recorded::Out { setup, result, .. } => {
-                let data = result.data.as_ref().map(|data| data.0.as_slice());
-                (Some(session.tracker.classify(setup.0, result.len(), data)), answer(result))
-            }
-            Recorded::Select { alternate, error, .. } => {
-                (Some(RequestKey::Select(*alternate)), answer(&failed(*error)))
-            }
-            Recorded::Packet { endpoint, result, .. } => {
-                let sent = || result.data.as_ref().map(|data| data.0.clone()).unwrap_or_default();
-                let is_in = endpoint & 0x80 != 0;
-                (
-                    Some(if is_in {
-                        RequestKey::PacketIn(*endpoint)
-                    } else {
-                        RequestKey::PacketOut(*endpoint, sent())
-                    }),
-                    answer(result),
-                )
-            }
-            _ => continue,
-        };
+        let Some((key, moved)) = classify_line(&line.what, &mut session.tracker) else { continue };
+        let answer = RecordedAnswer { line: n + 1, took: micros(took), moved, is_repeated: false };
         let stage = &mut ports[session.port].stages[session.stage];
         if let Recorded::In { setup: SetupWords(Setup { request: 6, value: 0x0200, .. }), result, .. } =
             &line.what
@@ -465,6 +433,38 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
         if !matches!(key, RequestKey::Standard(..) | RequestKey::Select(_)) {
             session.key = key;
         }
+    }
+}
+
+/// What a line requests, or `None` for GETSTATUS, and its result.
+fn classify_line(
+    what: &Recorded,
+    tracker: &mut RequestTracker,
+) -> Option<(Option<RequestKey>, TransferResult)> {
+    match what {
+        Recorded::In { setup, result, .. } if (setup.0.request_type, setup.0.request) == GET_STATUS => {
+            Some((None, result.clone()))
+        }
+        Recorded::In { setup, length, result, .. } => {
+            Some((Some(tracker.classify(setup.0, *length, None)), result.clone()))
+        }
+        Recorded::Out { setup, result, .. } => {
+            let data = result.data.as_ref().map(|data| data.0.as_slice());
+            Some((Some(tracker.classify(setup.0, result.len(), data)), result.clone()))
+        }
+        Recorded::Select { alternate, error, .. } => {
+            let result = TransferResult { error: *error, ..TransferResult::default() };
+            Some((Some(RequestKey::Select(*alternate)), result))
+        }
+        Recorded::Packet { endpoint, result, .. } => {
+            let sent = || result.data.as_ref().map(|data| data.0.clone()).unwrap_or_default();
+            let key = match endpoint & 0x80 {
+                0 => RequestKey::PacketOut(*endpoint, sent()),
+                _ => RequestKey::PacketIn(*endpoint),
+            };
+            Some((Some(key), result.clone()))
+        }
+        _ => None,
     }
 }
 

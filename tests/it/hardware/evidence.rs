@@ -702,7 +702,7 @@ pub fn after_otp(lines: &[Line]) -> Option<Shown> {
 
 pub fn past_the_end(lines: &[Line]) -> Option<Shown> {
     let crosses_end = |address: u32, len: usize| address as usize + len > 0x0810_0000;
-    let is_wanted = |op: &Op| matches!(op.kind, Kind::Read { address, length, .. } if in_flash(address) && crosses_end(address, length));
+    let is_wanted = |op: &Op| matches!(op.kind, Kind::Read { address, length, .. } if (0x0800_0000..=0x0810_0000).contains(&address) && crosses_end(address, length));
     let op = ops(lines).into_iter().find(is_wanted)?;
     let reaction = op.reaction();
     Shown::text(if reaction.is_empty() { format!("{} bytes", op.moved.len()) } else { reaction })
