@@ -98,7 +98,13 @@ pub enum Observation {
     Refused(Vec<(u8, TransferError)>),
     Failed(DfuError),
     Width(WidthAnswer),
-    Left(Appeared, Option<Duration>),
+    /// What the drone did, this many of all times, and the time until then.
+    Left {
+        appeared: Appeared,
+        took: Option<Duration>,
+        times: u32,
+        of: u32,
+    },
     Serials(String, String),
 }
 
@@ -112,7 +118,7 @@ pub struct Finding {
 /// Reading 2048 bytes takes 3.7 to 5 ms in public logs of F405 boards.
 const READ_MAX: Duration = Duration::from_micros(6500);
 /// The data sheet's maximum for a sector of 128 KiB at 8 bits (DS8626 table 40).
-const ERASE_MAX: Duration = Duration::from_secs(4);
+const ERASE_MAX: Duration = Duration::from_millis(4200);
 /// Programming 2048 bytes takes 33 ms at 8 bits and 8 ms at 32 bits, plus the transfer (DS8626 table 40).
 const BYTE_BLOCK: std::ops::Range<Duration> = Duration::from_millis(28)..Duration::from_millis(100);
 const WORD_BLOCK_MAX: Duration = Duration::from_millis(22);
@@ -143,13 +149,17 @@ fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdic
             }
             _ => None,
         }),
-        Assumption::Serial => measured.iter().find_map(|it| match it {
-            Measurement::Serials { running, in_dfu } => Some((
-                holds(crazyflie::is_same_serial(running, in_dfu)),
-                Observation::Serials(running.clone(), in_dfu.clone()),
-            )),
-            _ => None,
-        }),
+        Assumption::Serial => {
+            let all = measured.iter().filter_map(|it| match it {
+                Measurement::Serials { running, in_dfu } => Some((running, in_dfu)),
+                _ => None,
+            });
+            let all: Vec<(&String, &String)> = all.collect();
+            let is_same = |(running, in_dfu): &(&String, &String)| crazyflie::is_same_serial(running, in_dfu);
+            let (running, in_dfu) = *all.iter().find(|pair| !is_same(pair)).or(all.first())?;
+            let observation = Observation::Serials(running.clone(), in_dfu.clone());
+            Some((holds(all.iter().all(is_same)), observation))
+        }
         Assumption::Descriptors => measured.iter().find_map(|it| match it {
             Measurement::Descriptors { is_f405, transfer_size, .. } => Some((
                 holds(*is_f405 && *transfer_size == 2048),
@@ -254,24 +264,31 @@ fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdic
             (of > 0).then_some((holds(hits == of), Observation::Requests { hits, of }))
         }
         Assumption::EntryTime => {
-            let all = entries(measured);
-            let longest =
-                all.iter().filter(|(requests, _)| *requests == 1).filter_map(|(_, took)| *took).max()?;
-            Some((holds(longest < ENTRY_MAX), Observation::Time(longest)))
+            let first = entries(measured).into_iter().filter(|(requests, _)| *requests == 1);
+            let times: Vec<Option<Duration>> = first.map(|(_, took)| took).collect();
+            let longest = times.iter().flatten().max().copied();
+            let is_missing = times.contains(&None);
+            let figure = longest.filter(|_| !is_missing).map_or(Observation::Nothing, Observation::Time);
+            let in_time = !is_missing && longest.is_some_and(|longest| longest < ENTRY_MAX);
+            (!times.is_empty()).then(|| (holds(in_time), figure))
         }
         Assumption::LeaveStarts => judge_leave(measured, |leave, by_hand| leave == Leave::Start && !by_hand),
         Assumption::LeaveResets => judge_leave(measured, |leave, by_hand| leave == Leave::Reset && !by_hand),
         Assumption::LeaveByHand => judge_leave(measured, |_, by_hand| by_hand).map(|(_, observation)| {
-            let expected = matches!(observation, Observation::Left(Appeared::InDfu | Appeared::Nothing, _));
-            (holds(expected), observation)
+            let starts = matches!(observation, Observation::Left { appeared: Appeared::Running, .. });
+            (holds(!starts), observation)
         }),
-        Assumption::RomPredictsStart => measured.iter().find_map(|it| match it {
-            Measurement::Left { leave: Leave::Start, by_hand: false, rom: Some(rom), appeared, .. } => {
-                let starts = *appeared == Appeared::Running;
-                Some((holds(starts != rom.starts_without_ccm()), Observation::Rom(*rom)))
-            }
-            _ => None,
-        }),
+        Assumption::RomPredictsStart => {
+            let all = measured.iter().filter_map(|it| match it {
+                Measurement::Left {
+                    leave: Leave::Start, by_hand: false, rom: Some(rom), appeared, ..
+                } => Some((*rom, (*appeared == Appeared::Running) != rom.starts_without_ccm())),
+                _ => None,
+            });
+            let all: Vec<(RomVersion, bool)> = all.collect();
+            let (rom, _) = *all.iter().find(|(_, predicted)| !predicted).or(all.first())?;
+            Some((holds(all.iter().all(|(_, predicted)| *predicted)), Observation::Rom(rom)))
+        }
         Assumption::PutBack => measured.iter().find_map(|it| match it {
             Measurement::PutBack(same) => Some((holds(*same), Observation::Nothing)),
             _ => None,
@@ -328,14 +345,22 @@ fn entries(measured: &[Measurement]) -> Vec<(u32, Option<Duration>)> {
     all.collect()
 }
 
+/// Holds if the drone was running after each of these restarts. Otherwise, the observation is the first exception.
 fn judge_leave(
     measured: &[Measurement],
     wanted: impl Fn(Leave, bool) -> bool,
 ) -> Option<(Verdict, Observation)> {
-    measured.iter().find_map(|it| match it {
+    let all = measured.iter().filter_map(|it| match it {
         Measurement::Left { leave, by_hand, appeared, took, .. } if wanted(*leave, *by_hand) => {
-            Some((holds(*appeared == Appeared::Running), Observation::Left(*appeared, *took)))
+            Some((*appeared, *took))
         }
         _ => None,
-    })
+    });
+    let all: Vec<(Appeared, Option<Duration>)> = all.collect();
+    let exception = all.iter().find(|(appeared, _)| *appeared != Appeared::Running);
+    let (appeared, took) = *exception.or(all.iter().max_by_key(|(_, took)| *took))?;
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let times = count(all.iter().filter(|(other, _)| *other == appeared).count());
+    let observation = Observation::Left { appeared, took, times, of: count(all.len()) };
+    Some((holds(exception.is_none()), observation))
 }

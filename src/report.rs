@@ -341,6 +341,10 @@ pub(crate) fn drone_state(state: DroneState) -> &'static str {
             "The drone's bootloader is incomplete right now. Run the restore again. If the drone has left DFU mode, enter \
              DFU mode by hand. That always works, because DFU mode is in the chip's ROM."
         }
+        DroneState::TestData => {
+            "The firmware is unchanged, but the last sector of the flash may contain test data. No firmware uses that \
+             sector."
+        }
         DroneState::Mixed => {
             "The flash is partly overwritten, although the start of the firmware is intact. Do not switch the drone on; \
              flash it again."

@@ -5,21 +5,24 @@
 //! the report, the recording and the backup of the whole flash.
 
 use std::fmt;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 use super::args::{DeviceArgs, FlashArgs, Global};
 use super::console::Console;
 use super::output_file::Output;
-use super::run_job::Jobs;
+use super::run_job::{Jobs, Ready};
 use super::world::bus_for;
 use super::{approved, flash_task, job, whole_flash};
-use crate::crazyflie::{self, Board, Mode};
+use crate::crazyflie::Mode;
 use crate::flash::map::MemoryMap;
 use crate::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, is_blank};
-use crate::job::trial::{Measurement, ReadPlace, Trial};
+use crate::job::trial::{Measurement, Trial};
 use crate::job::{
-    Boot, DroneState, Event, Failure, FailureKind, FlashTask, Job, Leave, Mismatch, Outcome, Task,
+    Boot, DroneAt, DroneState, Event, Failure, FailureKind, FlashTask, Job, Leave, Mismatch, Outcome, Task,
 };
 use crate::plan::admission::{self, Overrides};
 use crate::plan::undo::Change;
@@ -38,14 +41,19 @@ const RESET_CYCLE: u32 = 2;
 const WAIT: u64 = 60;
 /// The word that the user types to confirm writing.
 const WORD: &str = "qualify";
+/// How often to check for a signal while the user types.
+const SIGNAL_POLL: Duration = Duration::from_millis(100);
 pub(super) const DEFAULT_REPORT: &str = "cfdfu-qualify.md";
 
 /// Collects the measurements from the events of the jobs.
 #[derive(Default)]
 struct Collector {
     measured: Vec<Measurement>,
-    /// The serial number of the running drone.
+    /// The serial number of the running drone; empty until the drone was seen running.
     running: String,
+    /// The drone was seen running in an earlier job. A job that finds it in DFU mode then proves nothing about manual
+    /// entry: the drone may have returned there by itself.
+    was_running: bool,
     simulated: bool,
     drone: String,
 }
@@ -53,7 +61,10 @@ struct Collector {
 impl Collector {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Measured(measurement) => self.measured.push((**measurement).clone()),
+            Event::Measured(measurement) => match **measurement {
+                Measurement::Left { by_hand: true, .. } if self.was_running => {}
+                ref other => self.measured.push(other.clone()),
+            },
             Event::Device(device) => {
                 self.simulated |= device.simulated;
                 let serial = &device.strings.serial;
@@ -74,24 +85,23 @@ impl Collector {
     }
 }
 
-/// The files of a run. Their names differ only in the extension.
-struct Files {
-    report: PathBuf,
-    backup: PathBuf,
-}
-
 struct Qualification<'a> {
     global: &'a Global,
     jobs: Jobs,
     collector: Collector,
+    /// The drone of the first job. All later jobs are for this drone only.
+    drone: Option<DroneAt>,
     /// The last restart ended without a running drone, so the next job waits for the user.
     waits: bool,
+    /// What the whole run has left on the drone.
+    left: DroneState,
+    has_flashed: bool,
 }
 
 /// Why the run ended early.
 enum EarlyEnd {
     Failed(Failure),
-    Stopped(DroneState),
+    Stopped,
     NotConfirmed,
     Problem(Box<Problem>),
 }
@@ -105,9 +115,9 @@ impl From<Problem> for EarlyEnd {
 impl fmt::Display for EarlyEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EarlyEnd::Failed(failure) => write!(f, "{failure}. {}", report::drone_state(failure.drone)),
-            EarlyEnd::Stopped(drone) => write!(f, "stopped. {}", report::drone_state(*drone)),
-            EarlyEnd::NotConfirmed => f.write_str("not confirmed. The drone was only read."),
+            EarlyEnd::Failed(failure) => failure.fmt(f),
+            EarlyEnd::Stopped => f.write_str("stopped"),
+            EarlyEnd::NotConfirmed => f.write_str("not confirmed"),
             EarlyEnd::Problem(problem) => problem.fmt(f),
         }
     }
@@ -115,19 +125,54 @@ impl fmt::Display for EarlyEnd {
 
 impl Qualification<'_> {
     fn run(&mut self, task: Task, console: &mut Console) -> Result<Ended, EarlyEnd> {
+        self.run_until(task, Ready::Proceed, console)
+    }
+
+    fn run_until(&mut self, task: Task, ready: Ready, console: &mut Console) -> Result<Ended, EarlyEnd> {
         let device = DeviceArgs { wait: if self.waits { WAIT } else { 0 }, no_enter: false };
+        let writes = matches!(task, Task::Flash(_) | Task::Try(Trial::Write)) && ready == Ready::Proceed;
         let job: Job = job(self.global, &device, task);
+        let job = match &self.drone {
+            Some(drone) => job.of(drone.clone()),
+            None => job,
+        };
         if self.waits {
             console
                 .note("If the drone is not on USB, unplug USB and the battery, then bring it into DFU mode.");
         }
         let collector = &mut self.collector;
-        let ended = self.jobs.run_observed(job, console, &mut |event| collector.event(event));
+        collector.was_running |= !collector.running.is_empty();
+        let ended = self.jobs.run_observed(job, ready, console, &mut |event| collector.event(event));
         self.waits = matches!(ended.report.boot, Boot::NotSeen | Boot::Restarts);
-        match ended.report.outcome {
-            Outcome::Failed(failure) => Err(EarlyEnd::Failed(failure)),
-            Outcome::Cancelled(drone) => Err(EarlyEnd::Stopped(drone)),
-            _ => Ok(ended),
+        let (state, end) = match ended.report.outcome {
+            Outcome::Failed(failure) => (failure.drone, EarlyEnd::Failed(failure)),
+            Outcome::Cancelled(_) if ready == Ready::Cancel && !self.jobs.is_stopped() => return Ok(ended),
+            Outcome::Cancelled(state) => (state, EarlyEnd::Stopped),
+            Outcome::Flashed if writes => {
+                self.left = DroneState::Flashed;
+                return Ok(ended);
+            }
+            _ => return Ok(ended),
+        };
+        if writes && !matches!(state, DroneState::Untouched | DroneState::Stopped) {
+            self.left = state;
+            // The drone was lost. Give the user time to bring it back.
+            self.waits |= matches!(&end, EarlyEnd::Failed(failure) if failure.is_interruption());
+        }
+        Err(end)
+    }
+
+    /// Describes what is left on the drone, and how to put back what was there before.
+    fn what_is_left(&self, backup: &Path) -> String {
+        match self.left {
+            DroneState::Untouched if self.has_flashed => "The previous firmware is back.".to_owned(),
+            DroneState::Untouched => "Nothing was changed on the drone.".to_owned(),
+            DroneState::TestData => report::drone_state(DroneState::TestData).to_owned(),
+            state => format!(
+                "The previous firmware is NOT back. {} `cfdfu restore-bootloader {}` writes the whole flash as it was.",
+                report::drone_state(state),
+                backup.display()
+            ),
         }
     }
 }
@@ -139,46 +184,74 @@ pub(super) fn qualify(
     report: Option<&Path>,
     console: &mut Console,
 ) -> Result<Exit, Problem> {
-    let path = report.unwrap_or(Path::new(DEFAULT_REPORT));
-    let files = Files { report: path.to_owned(), backup: path.with_extension("bin") };
-    let output = Output::create(&files.report, false)?;
+    let report_path = report.unwrap_or(Path::new(DEFAULT_REPORT));
+    let backup = report_path.with_extension("bin");
+    let reserved = report_path.extension().is_some_and(|it| it == "bin" || it == "jsonl");
+    if reserved || report_path.file_name().is_none() || report_path.to_string_lossy().ends_with('/') {
+        let message = format!("{} is not a name for the report", report_path.display());
+        return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
+            .advise("Choose a file such as report.md. The recording and the backup get the same name."));
+    }
+    let output = Output::create(report_path, false)
+        .map_err(|problem| problem.advise("Choose another file with --report."))?;
     // The image is read and checked before the drone is touched.
-    let prepared = image.map(|path| prepare(path, &files, console)).transpose()?;
+    let prepared = image.map(|path| prepare(path, &backup, console)).transpose()?;
     let world = bus_for(global, image.map(|_| Helper::IfLost), console)?;
     let jobs = Jobs::new(world, Waits::No, console)?;
-    let mut run = Qualification { global, jobs, collector: Collector::default(), waits: false };
-    let ended = run_steps(&mut run, prepared, console);
-    let Qualification { jobs, collector, .. } = run;
+    let (collector, left) = (Collector::default(), DroneState::Untouched);
+    let mut run =
+        Qualification { global, jobs, collector, drone: None, waits: false, left, has_flashed: false };
+    let result = run_steps(&mut run, prepared, console);
+    let what_is_left = match (&result, run.left) {
+        (Err(EarlyEnd::Failed(failure)), DroneState::Untouched) => {
+            report::drone_state(failure.drone).to_owned()
+        }
+        _ => run.what_is_left(&backup),
+    };
+    let Qualification { jobs, collector, left, has_flashed, .. } = run;
     jobs.finish();
     // If nothing was measured, the drone is missing or cannot be used. Report this like other commands do.
-    let ended = match ended {
+    let result = match result {
         Err(EarlyEnd::Failed(failure)) if collector.measured.is_empty() => {
+            console.recording.discard_beside(report_path);
             return Err(report::failed(&failure));
         }
         other => other,
     };
     let findings = judge(&collector.measured);
-    let reason = ended.as_ref().err().map(ToString::to_string);
+    let reason = result.as_ref().err().map(|end| format!("{end}. {what_is_left}"));
     let text = qualify_report::markdown(
         &Run {
             version: &crate::sys::version(),
             system: std::env::consts::OS,
             drone: &collector.drone,
             simulated: collector.simulated,
-            image: image.and_then(Path::to_str),
+            image: image.and_then(Path::to_str).filter(|_| has_flashed),
             ended: reason.as_deref(),
         },
         &findings,
     );
-    output.write(console.recording.redact(text).as_bytes())?;
+    let written = output.write(console.recording.redact(text).as_bytes());
     print(&findings, console);
-    console.note(&format!("Report: {}", files.report.display()));
-    match ended {
-        Ok(()) => Ok(qualify_report::exit_of(&findings)),
-        Err(EarlyEnd::Failed(failure)) => Err(report::failed(&failure)),
-        Err(EarlyEnd::Problem(problem)) => Err(*problem),
-        Err(reason) => Err(Problem::new(Exit::Interrupted, ProblemKind::Stopped, reason.to_string())
-            .advise("The report contains the results so far.")),
+    match &written {
+        Ok(()) => console.note(&format!("Report: {}", report_path.display())),
+        Err(problem) => console.note(&format!("The report was not written: {problem}")),
+    }
+    // What has happened to the drone matters more than the report.
+    match result {
+        Err(EarlyEnd::Failed(failure)) => {
+            let problem = report::failed(&failure);
+            Err(if left == DroneState::Untouched { problem } else { problem.advise(what_is_left) })
+        }
+        Err(EarlyEnd::Problem(problem)) => Err(match left {
+            DroneState::Untouched => *problem,
+            _ => problem.advise(what_is_left),
+        }),
+        Err(end @ (EarlyEnd::Stopped | EarlyEnd::NotConfirmed)) => {
+            let problem = Problem::new(Exit::Interrupted, ProblemKind::Stopped, end.to_string());
+            Err(problem.advise(what_is_left))
+        }
+        Ok(()) => written.map(|()| qualify_report::exit_of(&findings, image.is_some())),
     }
 }
 
@@ -189,14 +262,15 @@ struct Prepared {
     backup_path: PathBuf,
 }
 
-fn prepare(path: &Path, files: &Files, console: &mut Console) -> Result<Prepared, Problem> {
+fn prepare(path: &Path, backup: &Path, console: &mut Console) -> Result<Prepared, Problem> {
     let flash = FlashArgs::default();
     let images = approved(&[files::read_image(path)?], &flash, console)?;
     let Task::Flash(task) = flash_task(&flash, images)? else {
         return Err(Problem::new(Exit::Defect, ProblemKind::Defect, "not a flash"));
     };
-    let backup = Output::create(&files.backup, false)?;
-    Ok(Prepared { task, backup, backup_path: files.backup.clone() })
+    let output = Output::create(backup, false)
+        .map_err(|problem| problem.advise("Choose another file with --report."))?;
+    Ok(Prepared { task, backup: output, backup_path: backup.to_owned() })
 }
 
 /// Prints the findings. The report also lists the assumptions that were not seen.
@@ -220,12 +294,18 @@ fn run_steps(
     prepared: Option<Prepared>,
     console: &mut Console,
 ) -> Result<(), EarlyEnd> {
-    run.run(Task::Try(Trial::Read), console)?;
+    let first = run.run(Task::Try(Trial::Read), console)?;
+    run.drone = first.drone;
     let Some(Prepared { task, backup, backup_path }) = prepared else { return Ok(()) };
-    refuse_other_board(&run.collector.measured, &task)?;
-    confirm(&backup_path, console)?;
-    let span = whole_flash()?;
-    let ended = run.run(Task::Backup(span), console)?;
+    if run.drone.is_none() {
+        let message = "the serial number of the drone could not be read";
+        let advice = "Without it, cfdfu cannot be sure that it puts everything back on the same drone.";
+        return Err(Problem::new(Exit::Device, ProblemKind::NoSerial, message).advise(advice).into());
+    }
+    // Every check of a flash job comes before the first write, and before minutes of restarts.
+    run.run_until(Task::Flash(task.clone()), Ready::Cancel, console)?;
+    confirm(&backup_path, run, console)?;
+    let ended = run.run(Task::Backup(whole_flash()?), console)?;
     let by_hand = ended.report.by_hand;
     let Outcome::Read(before) = ended.report.outcome else {
         return Err(Problem::new(Exit::Defect, ProblemKind::Defect, "the flash was not read").into());
@@ -238,35 +318,46 @@ fn run_steps(
         let leave = if cycle == RESET_CYCLE { Leave::Reset } else { Leave::Start };
         run.run(Task::Try(Trial::Restart(leave)), console)?;
     }
-    if let Err(end) = run.run(Task::Try(Trial::Write), console) {
-        console.note("The last sector of the flash may contain test data. No firmware uses it.");
-        return Err(end);
-    }
-    let Some(copy) = overwritten(&task, &before) else {
+    run.run(Task::Try(Trial::Write), console)?;
+    let flashed = flash_and_put_back(run, task, &before, console);
+    let compared = compare(run, before, console);
+    flashed.and(compared)
+}
+
+/// Flashes the image, then what it has overwritten.
+fn flash_and_put_back(
+    run: &mut Qualification<'_>,
+    task: FlashTask,
+    before: &[u8],
+    console: &mut Console,
+) -> Result<(), EarlyEnd> {
+    let Some(copy) = overwritten(&task, before) else {
         console.note("The flash contains no firmware that could be put back, so the image was not flashed.");
         return Ok(());
     };
+    run.has_flashed = true;
     let flashed = run.run(Task::Flash(task), console);
-    let is_changed = match &flashed {
-        Ok(ended) => ended.report.outcome == Outcome::Flashed,
-        Err(EarlyEnd::Failed(Failure { drone, .. })) => *drone != DroneState::Untouched,
-        Err(_) => false,
-    };
-    if is_changed {
+    if run.left != DroneState::Untouched && !run.jobs.is_stopped() {
         let overrides = Overrides { allow_mismatch: true, ..Overrides::default() };
         let image = admission::undo(copy, overrides).map_err(|refusal| report::refusal(&refusal))?;
         let task =
             FlashTask { change: Change::Undo, mismatch: Mismatch::Take, ..FlashTask::new(image, None) };
-        let put_back = run.run(Task::Flash(task), console);
-        if put_back.is_err() {
-            console.note(&format!(
-                "The previous firmware was not put back. `cfdfu undo` restores it. {} contains the whole flash.",
-                backup_path.display()
-            ));
+        let was = run.left;
+        match run.run(Task::Flash(task), console) {
+            Ok(_) => run.left = DroneState::Untouched,
+            Err(end) => {
+                if run.left == DroneState::Flashed {
+                    run.left = was;
+                }
+                return Err(end);
+            }
         }
-        put_back?;
     }
-    flashed?;
+    flashed.map(drop)
+}
+
+/// Compares the whole flash with the backup.
+fn compare(run: &mut Qualification<'_>, before: Vec<u8>, console: &mut Console) -> Result<(), EarlyEnd> {
     let segment = Segment { address: LOADER_BASE, data: before };
     let compared = run.run(Task::Verify(vec![segment]), console);
     let is_back = match &compared {
@@ -277,22 +368,6 @@ fn run_steps(
     };
     run.collector.measured.extend(is_back.map(Measurement::PutBack));
     compared.map(drop)
-}
-
-/// Refuses an image for another board. The flash job checks this too, but only after minutes of trials.
-fn refuse_other_board(measured: &[Measurement], task: &FlashTask) -> Result<(), EarlyEnd> {
-    let otp = measured.iter().find_map(|it| match it {
-        Measurement::Read(ReadPlace::Otp, Ok(bytes)) => crazyflie::board(bytes),
-        _ => None,
-    });
-    match otp {
-        Some(board) if !task.fits(&board.code) => {
-            let boards = task.boards.iter().map(|code| Board::named(code).to_string()).collect();
-            let (kind, drone) = (FailureKind::OtherBoard { board, boards }, DroneState::Untouched);
-            Err(EarlyEnd::Failed(Failure { kind, place: None, drone }))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Returns what the image overwrites: from the start of the firmware to the end of the image's last sector. Returns
@@ -306,18 +381,27 @@ fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
     (!is_blank(&data)).then_some(Segment { address: FIRMWARE_BASE, data })
 }
 
-/// Asks the user to confirm writing with a typed word.
-fn confirm(backup: &Path, console: &mut Console) -> Result<(), EarlyEnd> {
+/// Asks the user to confirm writing with a typed word. A signal ends the wait.
+fn confirm(backup: &Path, run: &Qualification<'_>, console: &mut Console) -> Result<(), EarlyEnd> {
     console.note(&format!(
         "Next, cfdfu saves the whole flash in {}, restarts the drone {CYCLES} times, writes test data to the \
          last sector of the flash, flashes the image, and puts everything back. This takes about four minutes.",
         backup.display()
     ));
     console.note(&format!("Type {WORD} and press Enter to continue:"));
-    let mut line = String::new();
-    let read = io::stdin().lock().read_line(&mut line);
-    if read.is_ok() && line.trim() == WORD {
-        return Ok(());
+    let (sender, receiver) = channel();
+    // A read cannot be interrupted, so it has a thread of its own.
+    thread::spawn(move || {
+        let mut line = String::new();
+        let _ = io::stdin().lock().take(64).read_line(&mut line);
+        let _ = sender.send(line);
+    });
+    loop {
+        match receiver.recv_timeout(SIGNAL_POLL) {
+            Ok(line) if line.trim() == WORD => return Ok(()),
+            Err(RecvTimeoutError::Timeout) if run.jobs.is_stopped() => return Err(EarlyEnd::Stopped),
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => return Err(EarlyEnd::NotConfirmed),
+        }
     }
-    Err(EarlyEnd::NotConfirmed)
 }

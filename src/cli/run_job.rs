@@ -23,6 +23,13 @@ use crate::usb::Bus;
 use crate::usb::Location;
 use crate::worker::Worker;
 
+/// What to do when a job has carried out its checks and is ready to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    Proceed,
+    Cancel,
+}
+
 pub(super) struct Jobs {
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
@@ -69,13 +76,14 @@ impl Jobs {
 
     /// Runs one job. Typing the command counts as confirmation of its plan.
     pub(super) fn run(&mut self, job: Job, console: &mut Console) -> Ended {
-        self.run_observed(job, console, &mut |_| {})
+        self.run_observed(job, Ready::Proceed, console, &mut |_| {})
     }
 
     /// Like [`Jobs::run`], and calls `observe` with each event.
     pub(super) fn run_observed(
         &mut self,
         job: Job,
+        ready: Ready,
         console: &mut Console,
         observe: &mut dyn FnMut(&Event),
     ) -> Ended {
@@ -87,7 +95,7 @@ impl Jobs {
         } else {
             self.supervisor.start(Box::new(job));
             self.repeat_signal();
-            return self.follow(console, observe);
+            return self.follow(ready, console, observe);
         };
         Ended::of(report, false)
     }
@@ -166,11 +174,11 @@ impl Jobs {
         let _ = self.worker.commands.send(command);
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst) || self.hung_up.load(Ordering::SeqCst)
     }
 
-    fn follow(&mut self, console: &mut Console, observe: &mut dyn FnMut(&Event)) -> Ended {
+    fn follow(&mut self, ready: Ready, console: &mut Console, observe: &mut dyn FnMut(&Event)) -> Ended {
         while let Ok(event) = self.worker.events.recv() {
             if self.hung_up.load(Ordering::SeqCst) {
                 self.supervisor.hang_up();
@@ -179,9 +187,13 @@ impl Jobs {
                 Observed::Event(event) => {
                     observe(&event);
                     console.event(&event);
-                    if let Event::Ready(preview) = event
-                        && let Some(entry) = self.supervisor.proceed(&preview)
-                    {
+                    let Event::Ready(preview) = event else { continue };
+                    if ready == Ready::Cancel {
+                        // A job without work does not wait, and would take the cancel for one of its restart.
+                        if !preview.work.is_empty() {
+                            let _ = self.worker.commands.send(Command::Cancel);
+                        }
+                    } else if let Some(entry) = self.supervisor.proceed(&preview) {
                         let event = Event::Log(entry.level(), entry);
                         console.event(&event);
                         // The supervisor adds the entry to the run log.
@@ -221,7 +233,7 @@ impl Jobs {
             }
             let lost = ended.report;
             self.supervisor.resume(job);
-            ended = self.follow(console, &mut |_| {});
+            ended = self.follow(Ready::Proceed, console, &mut |_| {});
             if ended.drone.is_none() && matches!(ended.report.outcome, Outcome::Failed(_)) {
                 // The drone did not reconnect. Report the state in which it was lost, not the failed search.
                 return lost;

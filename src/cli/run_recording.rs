@@ -4,10 +4,10 @@
 
 use std::cell::OnceCell;
 use std::fs::{self, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::args::Global;
+use super::args::{Global, REPLAY};
 use super::world::World;
 use crate::recording::recorder::{RecordedBus, RecordedClock, Recorder};
 use crate::recording::tape::Tape;
@@ -36,7 +36,7 @@ impl RunRecording {
             let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
                 let message = format!("cannot create the recording {}: {error}", path.display());
                 Problem::new(Exit::CannotCreate, ProblemKind::OutputFile, message)
-                    .advise("Choose another file with --record.")
+                    .advise("Choose another file with --record, or for `qualify` with --report.")
             })?;
             tape = tape.to_file(file);
         }
@@ -61,7 +61,13 @@ impl RunRecording {
         }
         let start = || {
             let program = format!("cfdfu {}", crate::sys::version());
-            let scenario = global.demo.clone().map(|name| name.unwrap_or_else(|| "healthy".to_owned()));
+            // The path of a replayed recording could name a user.
+            let name = |name: Option<String>| match name {
+                Some(name) if name.starts_with(REPLAY) => "replay".to_owned(),
+                Some(name) => name,
+                None => "healthy".to_owned(),
+            };
+            let scenario = global.demo.clone().map(name);
             let system = std::env::consts::OS.to_owned();
             let header = Header { recording: VERSION, program, system, scenario, redacted: global.redact };
             Recorder::start(Arc::clone(&clock), header, Arc::clone(&self.tape))
@@ -83,6 +89,13 @@ impl RunRecording {
     /// With `--redact`, replaces the serial numbers in `text`.
     pub(super) fn redact(&self, text: String) -> String {
         self.tape.lock().unwrap_or_else(PoisonError::into_inner).redact(text)
+    }
+
+    /// Removes the recording that `qualify` has made beside its report, because there is nothing to report.
+    pub(super) fn discard_beside(&self, report: &Path) {
+        if self.path.as_deref() == Some(&report.with_extension("jsonl")) {
+            let _ = fs::remove_file(report.with_extension("jsonl"));
+        }
     }
 
     /// Ends the recording. Returns a message if it is incomplete. Removes the file if the command opened no bus.

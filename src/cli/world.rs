@@ -67,9 +67,8 @@ pub(super) fn demo(
         return Ok(of_scenario(scenario(name.as_deref()), clock));
     };
     let lines = read_recording(path)?;
-    let replay = ReplayBus::new(&lines, Arc::clone(clock)).ok_or_else(|| {
-        bad_recording(path, "it contains no device").advise("Record a command that finds a drone.")
-    })?;
+    let replay = ReplayBus::new(&lines, Arc::clone(clock))
+        .map_err(|why| bad_recording(path, why).advise("Record a command that finds a drone."))?;
     let sim = replay.sim().clone();
     console.replays(replay.clone());
     Ok(DemoBus { bus: Arc::new(replay), sim })

@@ -451,7 +451,8 @@ impl Machine {
                 } else {
                     PollReason::Unanswered
                 });
-                return self.pause(act, poll, lost + 1);
+                let lost = if error == TransferError::Stall { lost } else { lost + 1 };
+                return self.pause(act, poll, lost);
             }
         };
         match block {

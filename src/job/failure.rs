@@ -64,6 +64,8 @@ pub enum DroneState {
     WithoutFirmware,
     /// It has no complete bootloader, so it can be reached only after entering DFU mode by hand.
     WithoutLoader,
+    /// A trial has written test data to the last sector, which held nothing. The firmware is unchanged.
+    TestData,
     /// The start of the firmware is intact, but the rest of the flash is a mix of old and new contents.
     Mixed,
     /// It holds the complete new image.

@@ -26,6 +26,16 @@ struct RecorderState {
     wait: Option<(u64, u64)>,
 }
 
+impl RecorderState {
+    /// Records the wait before this line, if any, and the line.
+    fn push(&mut self, at: u64, what: Recorded) {
+        if let Some((from, to)) = self.wait.take() {
+            push(&self.tape, Line { at: from, what: Recorded::Wait { took: to.saturating_sub(from) } });
+        }
+        push(&self.tape, Line { at, what });
+    }
+}
+
 impl Recorder {
     /// Starts a recording.
     pub fn start(clock: Arc<dyn Clock>, header: Header, tape: Arc<Mutex<Tape>>) -> Arc<Recorder> {
@@ -40,11 +50,7 @@ impl Recorder {
     }
 
     fn report(&self, at: u64, what: Recorded) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((from, to)) = state.wait.take() {
-            push(&state.tape, Line { at: from, what: Recorded::Wait { took: to.saturating_sub(from) } });
-        }
-        push(&state.tape, Line { at, what });
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).push(at, what);
     }
 
     /// Calls `act`. Reports the event that `record` creates from its result and its duration in microseconds.
@@ -70,11 +76,11 @@ impl Recorder {
             Ok(found) => found.iter().map(Appearance::from).collect(),
             Err(error) => return self.report(self.now(), Recorded::NoDevices { error: error.to_string() }),
         };
+        // One lock for both steps: two threads must not record their lists in the wrong order.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.devices.as_ref() != Some(&devices) {
             state.devices = Some(devices.clone());
-            drop(state);
-            self.report(self.now(), Recorded::Devices { devices });
+            state.push(self.now(), Recorded::Devices { devices });
         }
     }
 }
@@ -85,6 +91,16 @@ fn push(tape: &Mutex<Tape>, line: Line) {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Drop for Recorder {
+    /// A recording may end with a wait, such as the one for a drone that stays dark.
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((from, to)) = state.wait.take() {
+            push(&state.tape, Line { at: from, what: Recorded::Wait { took: to.saturating_sub(from) } });
+        }
+    }
 }
 
 /// Records the requests to the bus `inner`.

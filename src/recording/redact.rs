@@ -85,7 +85,12 @@ impl Redactor {
 
     /// Replaces the serial numbers of the recording in `text`.
     pub fn redact_text(&self, text: String) -> String {
-        self.replaced.iter().fold(text, |text, (serial, replacement)| text.replace(serial, replacement))
+        // A shorter text, such as the serial number "1" of another device, could occur anywhere. The longest is replaced
+        // first, because it may contain another.
+        let mut replaced: Vec<(&String, &String)> =
+            self.replaced.iter().filter(|(it, _)| it.len() >= 8).collect();
+        replaced.sort_by_key(|(serial, _)| std::cmp::Reverse(serial.len()));
+        replaced.into_iter().fold(text, |text, (serial, replacement)| text.replace(serial, replacement))
     }
 
     fn received(
@@ -138,8 +143,19 @@ impl Redactor {
             other => "0".repeat(other),
         };
         self.replaced.insert(serial.to_owned(), replacement.clone());
+        if let Some(id) = printed_id(serial) {
+            self.replaced.insert(id, "(redacted)".to_owned());
+        }
         replacement
     }
+}
+
+/// The unique ID as the firmware prints it when it starts: the three words of the serial number, last word first, each as
+/// a number (`system.c`).
+fn printed_id(running: &str) -> Option<String> {
+    let word = |at: usize| u32::from_str_radix(running.get(at..at + 8)?, 16).ok().map(u32::swap_bytes);
+    let (first, second, third) = (word(0)?, word(8)?, word(16)?);
+    (running.len() == 24).then(|| format!("{third:08X}{second:08X}{first:08X}"))
 }
 
 /// Whether a text has the form of a drone's serial number in either mode.
@@ -200,5 +216,7 @@ mod tests {
         assert!(crazyflie::is_same_serial(running, &in_dfu), "{running} and {in_dfu}");
         let report = redactor.redact_text("drone 51004F000551343036333233 (338133873034)".to_owned());
         assert_eq!(report, format!("drone {running} ({in_dfu})"));
+        let console = redactor.redact_text("SYS: I am 0x3332333630345105004F0051 and I have".to_owned());
+        assert_eq!(console, "SYS: I am 0x(redacted) and I have");
     }
 }

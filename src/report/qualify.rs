@@ -21,7 +21,7 @@ pub(crate) fn assumption(it: Assumption) -> &'static str {
         Assumption::ReadTime => "Reading 2048 bytes takes at most 6.5 ms",
         Assumption::UniqueId => "Reading the unique ID returns no bytes",
         Assumption::PastTheEnd => "Reading past the end of the flash is refused, and the ROM still answers",
-        Assumption::EraseTime => "Erasing 128 KiB takes at most 4 s",
+        Assumption::EraseTime => "Erasing 128 KiB takes at most 4.2 s",
         Assumption::BlockTime => "Writing 2048 bytes at 8 bits takes 28 to 100 ms",
         Assumption::WidthAccepted => "The ROM accepts 32 bits, and the setting reads back",
         Assumption::WidthHasEffect => "At 32 bits, writing 2048 bytes takes less than 22 ms",
@@ -106,13 +106,15 @@ pub(crate) fn observation(it: &Observation) -> String {
         Observation::Width(WidthAnswer::Accepted) => String::new(),
         Observation::Width(WidthAnswer::NotReadBack) => "accepted, but it cannot be read back".to_owned(),
         Observation::Width(WidthAnswer::Refused) => "refused".to_owned(),
-        Observation::Left(appeared, took) => {
+        Observation::Left { appeared, took, times, of } => {
             let what = match appeared {
                 Appeared::Running => "running",
                 Appeared::InDfu => "in DFU mode again",
                 Appeared::Nothing => "not on USB",
             };
-            took.map_or_else(|| what.to_owned(), |took| format!("{what} after {}", milliseconds(took)))
+            let after = took.map_or_else(String::new, |took| format!(" after {}", milliseconds(took)));
+            let count = if of > &1 { format!(", {times} of {of} times") } else { String::new() };
+            format!("{what}{after}{count}")
         }
         Observation::Serials(running, in_dfu) => format!("{running}, {in_dfu}"),
     }
@@ -144,7 +146,7 @@ pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
         run.system,
         run.drone,
         if run.simulated { " (SIMULATED: this says nothing about real drones)" } else { "" },
-        run.image.unwrap_or("none: the drone was only read"),
+        run.image.unwrap_or("none was flashed"),
         count(Verdict::Holds),
         count(Verdict::DoesNotHold),
         count(Verdict::NotSeen),
@@ -161,11 +163,12 @@ pub(crate) fn markdown(run: &Run<'_>, findings: &[Finding]) -> String {
     text
 }
 
-/// The exit status: 74 if written data did not read back or the drone is not as it was before.
-pub(crate) fn exit_of(findings: &[Finding]) -> Exit {
-    let is_failure = |it: &Finding| {
-        it.verdict == Verdict::DoesNotHold
-            && matches!(it.assumption, Assumption::PutBack | Assumption::Verifies)
+/// The exit status: 74 if written data did not read back, or if the drone was written and is not known to be as before.
+pub(crate) fn exit_of(findings: &[Finding], was_written: bool) -> Exit {
+    let is_failure = |it: &Finding| match it.assumption {
+        Assumption::PutBack => was_written && it.verdict != Verdict::Holds,
+        Assumption::Verifies => it.verdict == Verdict::DoesNotHold,
+        _ => false,
     };
     if findings.iter().any(is_failure) { Exit::Device } else { Exit::Done }
 }

@@ -24,6 +24,9 @@ use crate::usb::{Bus, BusError, Found, Location, Pipe, Setup, TransferError, Tra
 const BLOCK: u32 = 2048;
 /// The largest number of departures, and of differences, that are kept as text.
 const TEXTS_MAX: usize = 20;
+/// The most ports of a recording, and the most times that a device may appear on one of them.
+const PORTS_MAX: usize = 64;
+const STAGES_MAX: usize = 1000;
 /// The longest wait for a change on the bus.
 const WAIT: Duration = Duration::from_millis(50);
 
@@ -150,6 +153,8 @@ struct ReplayStage {
     remaining: usize,
     /// wTransferSize.
     block: u32,
+    /// Why the device could not be opened, for each time.
+    open_errors: VecDeque<TransferError>,
 }
 
 impl ReplayStage {
@@ -213,11 +218,11 @@ pub struct ReplayBus {
 }
 
 impl ReplayBus {
-    /// Starts to replay `lines`. Returns `None` if they contain no device.
-    pub fn new(lines: &[Line], clock: Arc<dyn Clock>) -> Option<ReplayBus> {
-        let ports = group_by_port(lines);
+    /// Starts a replay. The error says why these lines cannot be replayed.
+    pub fn new(lines: &[Line], clock: Arc<dyn Clock>) -> Result<ReplayBus, &'static str> {
+        let ports = group_by_port(lines)?;
         if ports.is_empty() {
-            return None;
+            return Err("it contains no device");
         }
         let scenario = lines.iter().find_map(|line| match &line.what {
             Recorded::Start(header) => header.scenario.as_deref().and_then(Scenario::by_name),
@@ -240,7 +245,7 @@ impl ReplayBus {
         let zero = zero.map_or(Duration::ZERO, |line| micros(line.at));
         let bus = ReplayBus { sim, clock, started: now, zero, replay: Arc::new(Mutex::new(replay)) };
         bus.advance(&mut bus.lock());
-        Some(bus)
+        Ok(bus)
     }
 
     /// The bus of the simulated drones that run in parallel.
@@ -325,7 +330,7 @@ fn micros(time: u64) -> Duration {
 }
 
 /// Groups the devices and the requests of a recording by port and stage.
-fn group_by_port(lines: &[Line]) -> Vec<PortReplay> {
+fn group_by_port(lines: &[Line]) -> Result<Vec<PortReplay>, &'static str> {
     let mut ports: Vec<PortReplay> = Vec::new();
     for line in lines {
         let Recorded::Devices { devices } = &line.what else { continue };
@@ -353,6 +358,10 @@ fn group_by_port(lines: &[Line]) -> Vec<PortReplay> {
                 });
                 ports.len() - 1
             });
+            // Each port has a simulated drone of 1 MiB.
+            if ports.len() > PORTS_MAX || ports[place].stages.len() > STAGES_MAX {
+                return Err("it contains too many devices");
+            }
             let stages = &mut ports[place].stages;
             if stages.last().is_none_or(|it| it.gone.is_some() || it.appearance.address != device.address) {
                 let (appearance, exchanges) = (device.clone(), HashMap::new());
@@ -364,13 +373,14 @@ fn group_by_port(lines: &[Line]) -> Vec<PortReplay> {
                     exchanges,
                     remaining: 0,
                     block: BLOCK,
+                    open_errors: VecDeque::new(),
                 });
             }
         }
     }
     ports.sort_by(|one, other| one.location.cmp(&other.location));
     add_requests(&mut ports, lines);
-    ports
+    Ok(ports)
 }
 
 /// An open device of the recording: its port, its stage and the request in progress.
@@ -386,17 +396,17 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
     let mut sessions: HashMap<u32, RecordedSession> = HashMap::new();
     for (n, line) in lines.iter().enumerate() {
         let at = micros(line.at);
-        if let Recorded::Open { device, port, address, error: None } = &line.what {
-            let place = ports.iter().position(|it| it.location == port.0);
-            let stage = place.and_then(|place| {
-                let is_opened = |stage: &ReplayStage| {
-                    stage.appearance.address == *address
-                        && stage.began <= at
-                        && stage.gone.is_none_or(|gone| at <= gone)
-                };
-                ports[place].stages.iter().position(is_opened)
-            });
-            if let (Some(port), Some(stage)) = (place, stage) {
+        if let Recorded::Open { device, port, address, error } = &line.what {
+            let Some(port) = ports.iter().position(|it| it.location == port.0) else { continue };
+            let is_opened = |stage: &ReplayStage| {
+                stage.appearance.address == *address
+                    && stage.began <= at
+                    && stage.gone.is_none_or(|gone| at <= gone)
+            };
+            let Some(stage) = ports[port].stages.iter().position(is_opened) else { continue };
+            if let Some(error) = error {
+                ports[port].stages[stage].open_errors.push_back(error.0);
+            } else {
                 let tracker = RequestTracker { pointer: 0, block: ports[port].stages[stage].block };
                 sessions.insert(*device, RecordedSession { port, stage, tracker, key: RequestKey::Opened });
             }
@@ -520,16 +530,14 @@ impl Bus for ReplayBus {
         let n = replay.ports.iter().position(|port| port.location == found.location);
         let n = n.filter(|&n| ReplayBus::is_present(&replay, n, found.address));
         let n = n.ok_or(TransferError::Disconnected)?;
-        let port = &replay.ports[n];
-        let block = port.current.map_or(BLOCK, |at| port.stages[at].block);
+        let port = &mut replay.ports[n];
+        let stage = port.current.and_then(|at| port.stages.get_mut(at)).ok_or(TransferError::Disconnected)?;
+        if let Some(error) = stage.open_errors.pop_front() {
+            return Err(error);
+        }
+        let block = stage.block;
         let tracker = RequestTracker { pointer: 0, block };
-        Ok(Box::new(ReplayTransport {
-            bus: self.clone(),
-            n,
-            address: found.address,
-            tracker,
-            statuses: None,
-        }))
+        Ok(Box::new(ReplayTransport { bus: self.clone(), n, stage: port.current, tracker, statuses: None }))
     }
 
     fn wait(&self, limit: Duration) {
@@ -540,7 +548,8 @@ impl Bus for ReplayBus {
 struct ReplayTransport {
     bus: ReplayBus,
     n: usize,
-    address: u8,
+    /// The stage in which the device was opened.
+    stage: Option<usize>,
     tracker: RequestTracker,
     /// The recorded answers to GETSTATUS for the request in progress. `None` before the first request.
     statuses: Option<VecDeque<RecordedAnswer>>,
@@ -560,7 +569,7 @@ impl ReplayTransport {
         let exchange = if is_last && matches!(key, RequestKey::Standard(..) | RequestKey::Select(_)) {
             let answered = exchanges.front()?.clone();
             if let Some(answer) = exchanges.front_mut().and_then(|it| it.answer.as_mut()) {
-                stage.remaining -= usize::from(!answer.is_repeated);
+                stage.remaining = stage.remaining.saturating_sub(usize::from(!answer.is_repeated));
                 answer.is_repeated = true;
             }
             answered
@@ -617,7 +626,7 @@ impl ReplayTransport {
     fn simulate(&self, setup: Setup, len: usize, data: &[u8]) -> Result<SimulatedAnswer, TransferError> {
         let mut replay = self.bus.lock();
         self.bus.advance(&mut replay);
-        if !ReplayBus::is_present(&replay, self.n, self.address) {
+        if !replay.ports[self.n].is_present || replay.ports[self.n].current != self.stage {
             return Err(TransferError::Disconnected);
         }
         drop(replay);
@@ -702,7 +711,8 @@ impl ReplayTransport {
             self.bus.clock.sleep(limit);
             return Err(TransferError::Timeout);
         }
-        self.bus.clock.sleep(took);
+        // A damaged recording may claim any time.
+        self.bus.clock.sleep(took.min(limit));
         result
     }
 }
@@ -812,7 +822,7 @@ impl ReplayTransport {
         let bus = self.bus.clone();
         let mut replay = bus.lock();
         bus.advance(&mut replay);
-        if !ReplayBus::is_present(&replay, self.n, self.address) {
+        if !replay.ports[self.n].is_present || replay.ports[self.n].current != self.stage {
             return Err(TransferError::Disconnected);
         }
         let answer = self.look_up(&mut replay, key);

@@ -96,6 +96,9 @@ impl Memory {
             self.flash.place(address, bytes);
         }
         let _ = set(OPTION_BYTES, &mut self.options).or_else(|| set(OTP, &mut self.otp));
+        if !(SYSTEM_MEMORY..OTP).contains(&address) {
+            return;
+        }
         let mut rom = self.system_memory();
         if set(SYSTEM_MEMORY, &mut rom).is_some() {
             self.rom_version = rom[0x77DE];

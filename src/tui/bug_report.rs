@@ -20,9 +20,11 @@ const KEPT: usize = 20;
 
 /// Saves a report with its recording, and returns the path of the report.
 pub(super) fn save(record: &StateDir, app: &App, tape: &Mutex<Tape>) -> io::Result<PathBuf> {
+    // Every transfer waits for the tape, so the screen is drawn before it is locked.
+    let text = text(app);
     let (recording, text) = {
         let tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
-        (tape.text(), tape.redact(text(app)))
+        (tape.text(), tape.redact(text))
     };
     let folder = Path::new("reports");
     record.save(folder, "recording.jsonl", recording.as_bytes(), KEPT)?;

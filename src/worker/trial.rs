@@ -7,11 +7,10 @@ use super::flash::blank_place;
 use super::reboot::restart;
 use super::session::{Programming, Session};
 use super::{Ctx, Stop};
-use crate::dfu::DfuError;
 use crate::dfu::machine::Operation;
 use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, Sector, Span, is_blank};
 use crate::job::trial::{Measurement, ReadPlace, Trial, WidthAnswer};
-use crate::job::{FailureKind, Job, Leave, LogEntry, Outcome, Width};
+use crate::job::{DroneState, FailureKind, Job, Leave, LogEntry, Outcome, Width};
 
 /// How many blocks are read or written for an average.
 const BLOCKS: u32 = 16;
@@ -76,17 +75,17 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
     ctx.measured(Measurement::ReadBlock(ctx.clock.now().saturating_sub(started) / BLOCKS));
     read_place(ctx, session, ReadPlace::UniqueId, Address(0x1FFF_7A10), 12)?;
     let end = u32::try_from(FLASH_END).unwrap_or(u32::MAX);
-    read_place(ctx, session, ReadPlace::PastTheEnd, Address(end), 2048)?;
-    let answers = session.run(ctx, &Operation::Recover).is_ok();
-    ctx.measured(Measurement::AnswersAfterwards(answers));
-    Ok(())
+    let past = read_place(ctx, session, ReadPlace::PastTheEnd, Address(end), 2048);
+    let answers = past.and_then(|()| Ok(session.run(ctx, &Operation::Recover).map(drop)?));
+    ctx.measured(Measurement::AnswersAfterwards(answers.is_ok()));
+    answers
 }
 
 fn length(span: Span) -> u16 {
     u16::try_from(span.len()).unwrap_or(u16::MAX)
 }
 
-/// Reads a place once. A refusal is a measurement, not a failure.
+/// Reads a place once, through the alternate setting of its memory. A refusal is a measurement, not a failure.
 fn read_place(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
@@ -95,18 +94,18 @@ fn read_place(
     len: u16,
 ) -> Result<(), Stop> {
     ctx.check_cancelled()?;
+    let memory = session.alternate_at(address).map_or(session.flash_alternate(), |memory| memory.number);
+    session.select(ctx, memory)?;
     let result = session.attempt(ctx, Operation::Read(address, len));
-    let ended = result.as_ref().is_err_and(DfuError::ends_session);
-    if let (Err(error), true) = (&result, ended) {
-        let error = *error;
-        ctx.measured(Measurement::Read(place, result));
-        return Err(FailureKind::from(error).into());
-    }
-    if result.is_err() {
-        session.run(ctx, &Operation::Recover)?;
-    }
+    let error = result.as_ref().err().copied();
     ctx.measured(Measurement::Read(place, result));
-    Ok(())
+    match error {
+        Some(error) if error.ends_session() => return Err(FailureKind::from(error).into()),
+        Some(_) => drop(session.run(ctx, &Operation::Recover)?),
+        None => {}
+    }
+    let flash = session.flash_alternate();
+    session.select(ctx, flash)
 }
 
 /// Measures erases and writes in the last sector.
@@ -115,16 +114,20 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
         ctx.measured(Measurement::NoScratchSector);
         return Ok(());
     };
+    ctx.drone = DroneState::TestData;
     let result = measure_writes(ctx, session, sector);
     // Erase the sector even after a failure or a cancel.
     let answers = result.as_ref().err().is_none_or(Stop::still_answers);
     if answers {
         let _ = session.attempt(ctx, Operation::Recover);
+        session.program_bytes(ctx)?;
         session.run(ctx, &Operation::Erase(sector.span.start()))?;
-        let first = first_block(session, sector);
-        if !is_blank(&session.run(ctx, &Operation::Read(first.start(), length(first)))?) {
-            return Err(FailureKind::NotErased(sector.index).into());
+        for block in test_blocks(session, sector) {
+            if !is_blank(&session.run(ctx, &Operation::Read(block.start(), length(block)))?) {
+                return Err(FailureKind::NotErased(sector.index).into());
+            }
         }
+        ctx.drone = DroneState::Untouched;
     }
     result
 }
@@ -148,7 +151,6 @@ fn measure_writes(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> R
     }
     session.program_bytes(ctx)?;
     ctx.check_cancelled()?;
-    session.run(ctx, &Operation::Erase(sector.span.start()))?;
     // A short last block, and a single word like the one that commits a flash.
     for (bytes, offset) in [(SHORT, 0), (4, 2048)] {
         let Some(span) = sector.span.start().checked_add(offset).and_then(|at| Span::new(at, bytes)) else {
@@ -167,28 +169,37 @@ fn measure_writes(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> R
     Ok(())
 }
 
-/// Erases the sector, writes [`BLOCKS`] blocks and reads them back, at the current width.
+/// Writes [`BLOCKS`] blocks to the blank sector, reads them back and erases the sector, at the current width. The times
+/// count only if the width is still the same afterwards: a failed write is repeated at 8 bits.
 fn measure_width(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Result<(), Stop> {
-    let words = session.width == Programming::Words;
-    ctx.check_cancelled()?;
-    let started = ctx.clock.now();
-    session.run(ctx, &Operation::Erase(sector.span.start()))?;
-    ctx.measured(Measurement::Erased { words, took: ctx.clock.now().saturating_sub(started) });
-    let size = session.block();
-    let blocks: Vec<Span> = sector.span.blocks(size).take(BLOCKS as usize).collect();
+    let width = session.width;
+    let words = width == Programming::Words;
+    let blocks = test_blocks(session, sector);
     let started = ctx.clock.now();
     for block in &blocks {
         ctx.check_cancelled()?;
         session.run(ctx, &Operation::Write(block.start(), pattern(*block)))?;
     }
-    let took = ctx.clock.now().saturating_sub(started) / BLOCKS;
+    let wrote = ctx.clock.now().saturating_sub(started) / BLOCKS;
     let mut same = true;
     for block in &blocks {
         ctx.check_cancelled()?;
         same &= session.run(ctx, &Operation::Read(block.start(), length(*block)))? == pattern(*block);
     }
-    ctx.measured(Measurement::WroteBlocks { words, took, same });
+    ctx.check_cancelled()?;
+    let started = ctx.clock.now();
+    session.run(ctx, &Operation::Erase(sector.span.start()))?;
+    let erased = ctx.clock.now().saturating_sub(started);
+    if session.width == width {
+        ctx.measured(Measurement::WroteBlocks { words, took: wrote, same });
+        ctx.measured(Measurement::Erased { words, took: erased });
+    }
     Ok(())
+}
+
+/// The blocks that are written.
+fn test_blocks(session: &Session, sector: Sector) -> Vec<Span> {
+    sector.span.blocks(session.block()).take(BLOCKS as usize).collect()
 }
 
 fn write_and_read(ctx: &mut Ctx<'_>, session: &mut Session, span: Span) -> Result<bool, FailureKind> {
@@ -220,8 +231,4 @@ fn scratch_sector(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<Option<Sec
         }
     }
     Ok(Some(sector))
-}
-
-fn first_block(session: &Session, sector: Sector) -> Span {
-    sector.span.blocks(session.block()).next().unwrap_or(sector.span)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::fault::{Fault, Faults, Script, faulty};
 use cfdfu::clock::{Clock, FastClock};
 use cfdfu::flash::{FIRMWARE_BASE, LOADER_BASE, Segment, Span};
+use cfdfu::job::trial::Trial;
 use cfdfu::job::{DroneState, Job, Keep, Leave, Outcome, Report, Selector, Task};
 use cfdfu::sim::drone::SimDrone;
 use cfdfu::sim::rom::Switch;
@@ -158,6 +159,7 @@ fn label(outcome: &Outcome) -> &'static str {
             DroneState::Stopped => "failed, untouched, no longer running",
             DroneState::WithoutFirmware => "failed, without firmware",
             DroneState::WithoutLoader => "failed, without bootloader",
+            DroneState::TestData => "failed, with test data",
             DroneState::Mixed => "failed, mixed",
             DroneState::Flashed => "failed, flashed",
         },
@@ -356,6 +358,28 @@ fn a_verify_of_another_image_fails_with_any_fault() {
         let (report, ..) = run_with_fault(&plugged_in(&drone("dfu")), job(segments.clone()), Some(script));
         assert!(matches!(report.outcome, Outcome::Failed(_)), "{script:?}: {:?}", report.outcome);
     }
+}
+
+/// The trials of `qualify` that only read or restart change nothing. The one that writes never touches the firmware, and
+/// the flash differs only if the report says so.
+#[test]
+fn trials_with_any_fault_keep_the_firmware_and_report_test_data() {
+    let is_correct = |outcome: &Outcome| *outcome == Outcome::Identified;
+    read_only_matrix("trial, read", "dfu", Task::Try(Trial::Read), is_correct);
+    read_only_matrix("trial, restart", "healthy", Task::Try(Trial::Restart(Leave::Reset)), is_correct);
+    let check = |before: &[u8], after: &[u8], report: &Report, script: Script| {
+        let last = before.len() - 128 * 1024;
+        assert!(after[..last] == before[..last], "{script:?}: the firmware has changed");
+        let state = match &report.outcome {
+            Outcome::Failed(failure) => failure.drone,
+            Outcome::Cancelled(state) => *state,
+            _ => DroneState::Untouched,
+        };
+        let is_blank = after[last..].iter().all(|&byte| byte == 0xFF);
+        assert!(is_blank || state == DroneState::TestData, "{script:?}: {:?}", report.outcome);
+    };
+    let job = Job::new(Task::Try(Trial::Write));
+    matrix("trial, write", &drone("dfu"), &job, |_, report| is_correct(&report.outcome), check);
 }
 
 #[test]
