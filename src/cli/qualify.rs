@@ -168,11 +168,17 @@ impl Qualification<'_> {
             DroneState::Untouched if self.has_flashed => "The previous firmware is back.".to_owned(),
             DroneState::Untouched => "Nothing was changed on the drone.".to_owned(),
             DroneState::TestData => report::drone_state(DroneState::TestData).to_owned(),
-            state => format!(
-                "The previous firmware is NOT back. {} `cfdfu restore-bootloader {}` writes the whole flash as it was.",
-                report::drone_state(state),
-                backup.display()
-            ),
+            state => {
+                let now = match state {
+                    DroneState::Flashed => "The drone has the image now.",
+                    _ => "The firmware is incomplete, and the drone stays in DFU mode while it has power.",
+                };
+                let backup = backup.display();
+                format!(
+                    "The previous firmware is NOT back. {now} `cfdfu restore-bootloader {backup}` writes the whole \
+                     flash as it was."
+                )
+            }
         }
     }
 }

@@ -665,7 +665,10 @@ impl ReplayTransport {
                 if !is_status {
                     replay.report.not_recorded += 1;
                     if replay.report.departures.len() < TEXTS_MAX {
-                        replay.report.departures.push(format!("after line {line}: {}", name()));
+                        replay.report.departures.push(match line {
+                            0 => format!("at the start: {}", name()),
+                            _ => format!("after line {line}: {}", name()),
+                        });
                     }
                 }
                 (model, model_took)
