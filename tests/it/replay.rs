@@ -3,8 +3,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use cfdfu::clock::FastClock;
+use cfdfu::job::Outcome;
+use cfdfu::recording::recorder::{RecordedBus, RecordedClock, Recorder};
+use cfdfu::recording::tape::Tape;
+use cfdfu::recording::{self, Header};
+use cfdfu::sim::scenario::Scenario;
 
 use crate::cli::{Folder, Ran};
+use crate::support::{firmware, flash_job, run};
 
 const IMAGE: &str = "small.bin";
 
@@ -181,6 +190,39 @@ fn malformed_recordings_are_refused() {
     }
     let ran = replay(&folder, "list", "missing.jsonl");
     assert_eq!(ran.code, 66, "{}", ran.err);
+}
+
+/// The recordings of the simulator in `tests/recordings` are up to date. `UPDATE=1` writes them.
+#[test]
+fn the_recordings_of_the_simulator_are_current() {
+    for scenario in ["healthy", "missed", "dark"] {
+        let clock = Arc::new(FastClock::new());
+        let bus = Scenario::by_name(scenario).unwrap().bus(clock.clone());
+        let tape = Arc::new(Mutex::new(Tape::default().to_memory()));
+        let header = Header {
+            recording: recording::VERSION,
+            program: "cfdfu, with its simulated drone".to_owned(),
+            system: "simulated".to_owned(),
+            scenario: Some(scenario.to_owned()),
+            redacted: false,
+        };
+        let recorder = Recorder::start(clock.clone(), header, Arc::clone(&tape));
+        let recorded_clock = Arc::new(RecordedClock::new(clock, Arc::clone(&recorder)));
+        let image = firmware("2026.08", 4096);
+        let job = flash_job(&image);
+        let report = run(Arc::new(RecordedBus::new(bus, recorder)), recorded_clock, job).report;
+        assert_eq!(report.outcome, Outcome::Flashed, "{scenario}");
+        let text = tape.lock().unwrap().text();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join(format!("tests/recordings/simulated-{scenario}.jsonl"));
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        assert!(
+            fs::read_to_string(&path).unwrap() == text,
+            "{scenario}: the recording differs; UPDATE=1 writes it"
+        );
+    }
 }
 
 fn recordings(folder: &Path) -> Vec<PathBuf> {

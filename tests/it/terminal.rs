@@ -2,6 +2,7 @@
 //! of the screen, the state of the terminal afterwards, and what happens when the terminal is closed.
 #![cfg(unix)]
 
+use std::fs;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,6 +61,36 @@ fn a_whole_flash_sends_few_enough_bytes_for_a_slow_line() {
     let bytes = session.sent();
     assert!(bytes < 40_000, "{bytes} bytes");
     println!("{bytes} bytes on the wire for a whole demo flash");
+}
+
+/// The report comes with the recording of the transfers, and with `--redact` neither names the drone: not by a serial
+/// number, and not by the unique ID that its firmware prints.
+#[test]
+fn a_bug_report_is_saved_with_a_recording_and_can_be_redacted() {
+    let mut session = Session::start(&["cf2.bin", "--demo=dfu", "--redact"], &[]);
+    session.until("in DFU mode");
+    session.until("243,176 bytes");
+    session.press("f");
+    session.agree();
+    session.until("Your Crazyflie runs");
+    session.press("s");
+    session.until("Bug report saved");
+    let folder = session.dir.path().join("home/cfdfu/reports");
+    let file = |end: &str| {
+        let mut entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        fs::read_to_string(entries.find(|path| path.to_string_lossy().ends_with(end)).unwrap()).unwrap()
+    };
+    let (report, recording) = (file("-report.txt"), file("-recording.jsonl"));
+    assert!(report.contains("Flashed and verified"), "{report}");
+    let lines = cfdfu::recording::parse(&recording).unwrap();
+    assert!(lines.len() > 1000, "{} lines", lines.len());
+    for secret in ["51004F000551343036333233", "338133873034", "3332333630345105004F0051"] {
+        for text in [&report, &recording] {
+            assert!(!text.to_uppercase().contains(secret), "{secret} is in:\n{text}");
+        }
+    }
+    session.press("q");
+    assert_eq!(session.ended(), 0);
 }
 
 #[test]
