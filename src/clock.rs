@@ -16,9 +16,9 @@ pub trait Clock: Send + Sync {
     /// Blocks for `time`.
     fn sleep(&self, time: Duration);
     /// The calling thread begins work that takes time: see [`TeamClock`].
-    fn join(&self) {}
-    /// The calling thread ends the work that it began with [`Clock::join`].
-    fn leave(&self) {}
+    fn begin_work(&self) {}
+    /// The calling thread ends the work that it began with [`Clock::begin_work`].
+    fn end_work(&self) {}
 }
 
 /// A thread's membership in a [`TeamClock`]; for other clocks, it has no effect.
@@ -26,14 +26,14 @@ pub(crate) struct Member<'a>(&'a dyn Clock);
 
 impl<'a> Member<'a> {
     pub(crate) fn of(clock: &'a dyn Clock) -> Member<'a> {
-        clock.join();
+        clock.begin_work();
         Member(clock)
     }
 }
 
 impl Drop for Member<'_> {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.end_work();
     }
 }
 
@@ -163,13 +163,13 @@ impl Clock for TeamClock {
         }
     }
 
-    fn join(&self) {
+    fn begin_work(&self) {
         let mut team = self.lock();
         team.members.push(thread::current().id());
         team.awake += 1;
     }
 
-    fn leave(&self) {
+    fn end_work(&self) {
         let mut team = self.lock();
         let me = thread::current().id();
         if let Some(at) = team.members.iter().position(|member| *member == me) {
@@ -193,13 +193,13 @@ mod tests {
 
     use super::*;
 
-    /// Each of eight members ends after the time of its own sleeps, the shortest first.
+    /// Each of eight members finishes after the sum of its own sleeps, so the one with the shortest sleeps is first.
     #[test]
     fn members_sleep_at_the_same_time() {
         let clock = Arc::new(TeamClock::new());
         let order = Arc::new(Mutex::new(Vec::new()));
         // This thread is awake, so the time does not advance until all others have started.
-        clock.join();
+        clock.begin_work();
         let threads: Vec<_> = (1..=8_u64)
             .map(|n| {
                 let (clock, order) = (Arc::clone(&clock), Arc::clone(&order));
@@ -217,7 +217,7 @@ mod tests {
                 thread
             })
             .collect();
-        clock.leave();
+        clock.end_work();
         let ends: Vec<Duration> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
         let expected: Vec<Duration> = (1..=8).map(|n| Duration::from_millis(100 * n)).collect();
         assert_eq!(ends, expected);

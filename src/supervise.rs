@@ -28,7 +28,7 @@ mod copies;
 mod resume;
 
 pub(crate) use copies::UndoTarget;
-use copies::{BegunCopy, Copies};
+use copies::{Copies, RecordedChange};
 pub use resume::{Headway, Next, Waits};
 
 pub struct Supervisor {
@@ -64,7 +64,7 @@ struct Watched {
     /// The worker has reported a device for this job.
     seen: bool,
     planned: Option<Planned>,
-    begun: Option<BegunCopy>,
+    begun: Option<RecordedChange>,
     /// Another instance that is using this drone.
     holder: Option<RunningInstance>,
     log: String,
@@ -299,9 +299,9 @@ impl Supervisor {
         watched.planned = Some(Planned { left: preview.work.bytes(), board: preview.board });
         let (Some(drone), Some(task)) = (&watched.drone, watched.job.flash()) else { return };
         if task.is_resumed() {
-            watched.begun = Some(self.copies.carry_on(drone));
+            watched.begun = Some(self.copies.resume_change(drone));
         } else if preview.work.is_empty() && task.change == Change::Undo {
-            self.copies.undone(drone);
+            self.copies.finish_undo(drone);
         }
     }
 

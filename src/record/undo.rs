@@ -159,7 +159,7 @@ impl StateDir {
     }
 
     /// Resumes the recorded change.
-    pub(crate) fn carry_on(&self, drone: &DroneAt) -> Begun {
+    pub(crate) fn resume_change(&self, drone: &DroneAt) -> Begun {
         let files = self.files_of(drone).unwrap_or_default();
         let changes = files.into_iter().filter(|path| is_mark(path) || is_wrote(path));
         let (mut marks, mut older): (Vec<PathBuf>, Vec<PathBuf>) = changes.partition(|path| is_mark(path));
@@ -169,9 +169,9 @@ impl StateDir {
     }
 
     /// Marks an unfinished undo as finished, because the next undo found the content already in place.
-    pub(crate) fn undone(&self, drone: &DroneAt) {
+    pub(crate) fn finish_undo(&self, drone: &DroneAt) {
         if history(&self.files_of(drone).unwrap_or_default()).is_undoing() {
-            self.carry_on(drone).end(&Outcome::Flashed);
+            self.resume_change(drone).end(&Outcome::Flashed);
         }
     }
 
@@ -614,7 +614,7 @@ mod tests {
         assert_eq!(target(&record, &drone), Err(NoCopy::WasIncomplete));
         // Another process resumes and finishes the change.
         record.begin(&drone, &[copy(4)], Some(&copy(3)), Change::Flash).unwrap().end(&interrupted());
-        record.carry_on(&drone).end(&Outcome::Flashed);
+        record.resume_change(&drone).end(&Outcome::Flashed);
         assert_eq!(target(&record, &drone), Ok(3));
         assert_eq!(history(&record.files_of(&drone).unwrap()).unfinished, None);
         // A copy newer than the wrote file belongs to a change whose end was not recorded.

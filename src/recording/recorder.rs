@@ -243,11 +243,11 @@ impl Clock for RecordedClock {
         self.recorder.wait(|| self.inner.sleep(time));
     }
 
-    fn join(&self) {
-        self.inner.join();
+    fn begin_work(&self) {
+        self.inner.begin_work();
     }
 
-    fn leave(&self) {
-        self.inner.leave();
+    fn end_work(&self) {
+        self.inner.end_work();
     }
 }

@@ -38,8 +38,8 @@ pub struct UndoTarget {
     pub file: Option<(PathBuf, Duration)>,
 }
 
-/// The recorded change of a job.
-pub(super) enum BegunCopy {
+/// The recorded change that a job is making.
+pub(super) enum RecordedChange {
     Files(record::Begun),
     Memory,
 }
@@ -56,11 +56,11 @@ impl Copies {
         drone: &DroneAt,
         preview: &Preview,
         change: Change,
-    ) -> (Option<BegunCopy>, Option<LogEntry>) {
+    ) -> (Option<RecordedChange>, Option<LogEntry>) {
         match self {
             Copies::Files(record) => {
                 let (begun, entry) = record::begin(record, drone, preview, change);
-                (begun.map(BegunCopy::Files), entry)
+                (begun.map(RecordedChange::Files), entry)
             }
             Copies::Memory { last, is_fallback } => {
                 let past = last.take().filter(|it| it.drone.may_be(drone));
@@ -68,33 +68,33 @@ impl Copies {
                 past.begin(preview.plan.pieces(), preview.before.as_ref(), change);
                 *last = Some(Box::new(Remembered { drone: drone.clone(), past }));
                 let is_temporary = *is_fallback && preview.before.is_some();
-                (Some(BegunCopy::Memory), is_temporary.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
+                (Some(RecordedChange::Memory), is_temporary.then_some(LogEntry::NoCopy(CopyProblem::NoHome)))
             }
         }
     }
 
     /// Resumes the change that an earlier job began.
-    pub(super) fn carry_on(&self, drone: &DroneAt) -> BegunCopy {
+    pub(super) fn resume_change(&self, drone: &DroneAt) -> RecordedChange {
         match self {
-            Copies::Files(record) => BegunCopy::Files(record.carry_on(drone)),
-            Copies::Memory { .. } => BegunCopy::Memory,
+            Copies::Files(record) => RecordedChange::Files(record.resume_change(drone)),
+            Copies::Memory { .. } => RecordedChange::Memory,
         }
     }
 
     /// Marks an unfinished undo as finished, because the next undo found the content already in place.
-    pub(super) fn undone(&mut self, drone: &DroneAt) {
+    pub(super) fn finish_undo(&mut self, drone: &DroneAt) {
         match self {
-            Copies::Files(record) => record.undone(drone),
+            Copies::Files(record) => record.finish_undo(drone),
             Copies::Memory { last: Some(it), .. } => it.past.undone(),
             Copies::Memory { last: None, .. } => {}
         }
     }
 
     /// Records the outcome of the job.
-    pub(super) fn end(&mut self, begun: BegunCopy, outcome: &Outcome) {
+    pub(super) fn end(&mut self, begun: RecordedChange, outcome: &Outcome) {
         match (self, begun) {
-            (_, BegunCopy::Files(begun)) => begun.end(outcome),
-            (Copies::Memory { last: Some(it), .. }, BegunCopy::Memory) => match outcome {
+            (_, RecordedChange::Files(begun)) => begun.end(outcome),
+            (Copies::Memory { last: Some(it), .. }, RecordedChange::Memory) => match outcome {
                 // A resumed job may find that everything was already written.
                 Outcome::Flashed | Outcome::Unchanged => it.past.end(),
                 Outcome::Failed(Failure { drone, .. }) | Outcome::Cancelled(drone)
@@ -104,7 +104,7 @@ impl Copies {
                 }
                 _ => it.past.keep_unfinished(),
             },
-            (_, BegunCopy::Memory) => {}
+            (_, RecordedChange::Memory) => {}
         }
     }
 

@@ -89,7 +89,7 @@ impl Batch {
     /// clock, so every run of the same batch takes the same course.
     pub fn run(mut self, bus: &dyn Bus) -> Ran {
         // The clock does not advance while this thread is a member of its team.
-        self.clock.join();
+        self.clock.begin_work();
         self.silent = Some(HashSet::new());
         let devices = scan::devices(bus).unwrap();
         self.inputs.send(Input::Bus(devices)).unwrap();
@@ -129,7 +129,7 @@ impl Batch {
             }
             if self.silent.as_ref().is_some_and(HashSet::is_empty) {
                 self.silent = None;
-                self.clock.leave();
+                self.clock.end_work();
             }
         }
         let Batch { fleet, crews, stories, .. } = self;

@@ -58,7 +58,7 @@ fn run_jobs(
     change: impl Fn(&mut FlashTask),
 ) -> Vec<Report> {
     // This thread is also a member of the clock's team, so the clock does not advance until every worker has its job.
-    clock.join();
+    clock.begin_work();
     let workers: Vec<Worker> = locations
         .iter()
         .map(|location| {
@@ -76,7 +76,7 @@ fn run_jobs(
     for worker in &workers {
         worker.events.recv().unwrap();
     }
-    clock.leave();
+    clock.end_work();
     let report = |worker: Worker| -> Report {
         let finished = worker.events.iter().find_map(|event| match event {
             Event::Finished(report) => Some(report),
