@@ -459,7 +459,7 @@ pub enum Stage {
     Working,
 }
 
-/// The state of the question before a job may write.
+/// The state of the question that the user answers before a job may write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confirmation {
     /// The part of the confirmation word typed so far, if one is required.
@@ -481,7 +481,7 @@ impl Confirmation {
     }
 }
 
-/// How much longer a plan that appeared at `shown` accepts no key; `None` once it accepts keys.
+/// How much longer a plan that appeared at `shown` ignores keys; `None` once it accepts them.
 fn until_read(shown: Duration, now: Duration) -> Option<Duration> {
     (shown + Confirmation::READ).checked_sub(now).filter(|left| !left.is_zero())
 }
@@ -839,7 +839,7 @@ impl App {
         }
     }
 
-    /// How much longer the plan on the screen accepts no key; `None` once it accepts keys, and without a plan.
+    /// How much longer the plan on the screen ignores keys; `None` once it accepts them, or if no plan is shown.
     pub(crate) fn until_read(&self, now: Duration) -> Option<Duration> {
         match &self.screen {
             Screen::Job(JobView { stage: Stage::Asking(question), .. }) => question.until_read(now),

@@ -312,7 +312,7 @@ pub(crate) fn platform_of(code: &str) -> Option<&'static str> {
     BOARDS.iter().find(|board| board.code == code).map(|board| board.platform)
 }
 
-/// Parses the board from its chip's OTP; `None` if the OTP is in no known format.
+/// Parses the board from its chip's OTP; `None` if the OTP does not have the expected format.
 ///
 /// Like the firmware, this function uses the first 32-byte block that does not start with 0 and expects
 /// `0;TYPE;KEY=VALUE…` there. A blank OTP means a Crazyflie 2.0 (crazyflie-firmware, `platform_stm32f4.c`).

@@ -3,7 +3,7 @@
 //!
 //! The drones share nothing but the wire. On Linux each worker has a libusb context of its own: with one context, every
 //! completed transfer wakes every waiting worker (libusb, io.c). Elsewhere one context is shared, because libusb
-//! supports no more than one on Windows.
+//! supports only one on Windows.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{Sender, channel};
@@ -151,7 +151,7 @@ impl Crews {
     }
 
     /// Frees the port and the worker of a row that has ended. Otherwise a station would keep a thread and a USB context
-    /// for every drone of the day.
+    /// for every drone that it has ever flashed.
     pub fn finish(&mut self, id: usize, port: &Location) {
         self.busy.change(|ports| {
             ports.remove(port);

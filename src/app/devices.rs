@@ -22,7 +22,7 @@ pub struct Devices {
     /// The last selected drone, which is selected again when the bus changes.
     remembered: Option<Device>,
     pub identified: Option<BackgroundIdentify>,
-    lasting: Option<ChipFacts>,
+    chip_facts: Option<ChipFacts>,
     /// The number of log lines when the identified device appeared. Later console lines are from that device.
     pub(crate) console_start: usize,
     /// Other running instances on this computer.
@@ -143,44 +143,44 @@ impl Devices {
 
     /// The board of the selected drone, if it was identified in either mode.
     pub(crate) fn board(&self) -> Option<&Board> {
-        self.lasting()?.board.as_ref()
+        self.chip_facts()?.board.as_ref()
     }
 
-    /// The code of the selected drone's board, if known, as in `CF21`.
+    /// The code of the selected drone's board, if known, for example `CF21`.
     pub(crate) fn board_code(&self) -> Option<&str> {
         self.board().map(|board| board.code.as_str())
     }
 
     /// The sectors of the selected drone that are known to be write-protected.
     pub(crate) fn protected(&self) -> &[usize] {
-        self.lasting().map_or(&[], |lasting| &lasting.protected)
+        self.chip_facts().map_or(&[], |chip_facts| &chip_facts.protected)
     }
 
     /// What the selected drone has reported about its radio chip.
     pub(crate) fn radio_chip(&self) -> &RadioChip {
-        self.lasting().map_or(&RadioChip::Unknown, |lasting| &lasting.radio_chip)
+        self.chip_facts().map_or(&RadioChip::Unknown, |chip_facts| &chip_facts.radio_chip)
     }
 
-    /// Keeps what the selected drone has reported about its radio chip during a job.
+    /// Records what the selected drone has reported about its radio chip during a job.
     pub(crate) fn record_radio_chip(&mut self, chip: &RadioChip) {
         let device = self.selected().cloned();
-        let lasting =
-            self.lasting.as_mut().filter(|lasting| device.is_some_and(|it| lasting.belongs_to(&it)));
-        if let Some(lasting) = lasting.filter(|_| *chip != RadioChip::Unknown) {
-            lasting.radio_chip = chip.clone();
+        let chip_facts =
+            self.chip_facts.as_mut().filter(|chip_facts| device.is_some_and(|it| chip_facts.belongs_to(&it)));
+        if let Some(chip_facts) = chip_facts.filter(|_| *chip != RadioChip::Unknown) {
+            chip_facts.radio_chip = chip.clone();
         }
     }
 
-    fn lasting(&self) -> Option<&ChipFacts> {
+    fn chip_facts(&self) -> Option<&ChipFacts> {
         let device = self.selected()?;
-        self.lasting.as_ref().filter(|lasting| lasting.belongs_to(device))
+        self.chip_facts.as_ref().filter(|chip_facts| chip_facts.belongs_to(device))
     }
 
-    /// Keeps what a background identify has found out about its device.
+    /// Records the result of a background identify.
     pub(crate) fn record_identity(&mut self, known: Box<DeviceInfo>) {
         let Some(identified) = &mut self.identified else { return };
-        let before = self.lasting.take().filter(|lasting| lasting.belongs_to(&identified.device));
-        let earlier_chip = before.map(|lasting| lasting.radio_chip).unwrap_or_default();
+        let before = self.chip_facts.take().filter(|chip_facts| chip_facts.belongs_to(&identified.device));
+        let earlier_chip = before.map(|chip_facts| chip_facts.radio_chip).unwrap_or_default();
         let (board, protected, radio_chip) = match &*known {
             DeviceInfo::InDfu(identity) => {
                 (identity.board.clone(), identity.protected_sectors().to_vec(), earlier_chip)
@@ -195,7 +195,7 @@ impl Devices {
             }
         };
         let device = identified.device.clone();
-        self.lasting = Some(ChipFacts { device, board, protected, radio_chip });
+        self.chip_facts = Some(ChipFacts { device, board, protected, radio_chip });
         identified.known = Some(known);
     }
 

@@ -148,7 +148,7 @@ impl Picker {
     }
 
     /// Adds a letter to the filter; `None` removes the last one.
-    pub(crate) fn narrow(&mut self, letter: Option<char>) {
+    pub(crate) fn edit_filter(&mut self, letter: Option<char>) {
         match letter {
             Some(letter) => self.filter.push(letter),
             None => drop(self.filter.pop()),
@@ -251,12 +251,12 @@ mod tests {
         picker.entries =
             Some(Ok(vec![row("cf2-2026.04.bin", "firmware"), row("bolt-2026.08.bin", "for Bolt")]));
         picker.step(1);
-        "c26".chars().for_each(|letter| picker.narrow(Some(letter)));
+        "c26".chars().for_each(|letter| picker.edit_filter(Some(letter)));
         assert_eq!((picker.rows().len(), picker.entries().len(), picker.at), (1, 2, 0));
         assert_eq!(picker.selected().map(Entry::figures), Some("  238 KiB     2h".to_owned()));
-        picker.narrow(Some('x'));
+        picker.edit_filter(Some('x'));
         assert_eq!(picker.selected(), None);
-        (0..4).for_each(|_| picker.narrow(None));
+        (0..4).for_each(|_| picker.edit_filter(None));
         assert_eq!(picker.rows().len(), 2);
     }
 }

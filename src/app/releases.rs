@@ -145,12 +145,12 @@ impl ReleasesView {
         self.at = self.at.saturating_add_signed(by).min(last);
     }
 
-    /// The platform of the file to take: the chosen one, or that of the drone's board.
+    /// The platform of the file to fetch: the chosen one, or that of the drone's board.
     pub(crate) fn platform<'a>(&'a self, board: Option<&str>) -> Option<&'a str> {
         self.platform.as_deref().or_else(|| releases::platform(board?))
     }
 
-    /// The part to take, or why there is none yet.
+    /// The part to fetch, or why it is not known yet.
     pub(crate) fn part(&self, board: Option<&str>) -> Result<Part, &'static str> {
         match self.which {
             Which::Loader => Ok(Part::Loader),
@@ -161,12 +161,12 @@ impl ReleasesView {
         }
     }
 
-    /// The file of a release for the chosen platform, or why there is none.
+    /// The file of a release for the chosen platform, or why the release does not have one.
     pub(crate) fn asset<'r>(&self, release: &'r Release, board: Option<&str>) -> Result<&'r Asset, String> {
         releases::asset(release, &self.part(board)?).map_err(|error| error.to_string())
     }
 
-    /// The file to take, or why there is none.
+    /// The file to fetch, or why it cannot be fetched.
     pub(crate) fn file(&self, board: Option<&str>) -> Result<(&Release, &Asset), String> {
         let release = self.selected().ok_or("no release is listed")?;
         let asset = self.asset(release, board)?;

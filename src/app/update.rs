@@ -238,11 +238,11 @@ fn type_text_below(app: &mut App, key: &Key) -> Option<Vec<Effect>> {
             Some(Vec::new())
         }
         (Screen::Pick(_, _, picker), Key::Char(letter)) if *letter != '?' => {
-            picker.narrow(Some(*letter));
+            picker.edit_filter(Some(*letter));
             Some(Vec::new())
         }
         (Screen::Pick(_, _, picker), Key::Backspace) if !picker.filter.is_empty() => {
-            picker.narrow(None);
+            picker.edit_filter(None);
             Some(Vec::new())
         }
         (Screen::Job(JobView { stage: Stage::Asking(Confirmation { word, .. }), .. }), _) if is_typing => {
@@ -444,7 +444,7 @@ fn on_bus(app: &mut App, bus: BusState) -> Vec<Effect> {
     }
     let mut effects = job::require_drone(app);
     effects.extend(job::wizard_sees_bus(app));
-    effects.extend(batch::see_bus(app));
+    effects.extend(batch::pass_devices(app));
     effects
 }
 

@@ -251,8 +251,8 @@ impl Console {
         }
     }
 
-    /// The command replays this recording: report at the end how the host got on with it.
-    pub(super) fn replays(&mut self, replay: ReplayBus) {
+    /// Sets the recording that the command replays. [`Console::end`] reports how the replay went.
+    pub(super) fn set_replay(&mut self, replay: ReplayBus) {
         self.replay = Some(replay);
     }
 
@@ -550,7 +550,7 @@ impl Console {
     }
 
     /// Prints a line about a drone of a batch.
-    pub(super) fn of_row(&mut self, id: usize, row: &Row, text: &str) {
+    pub(super) fn print_row_line(&mut self, id: usize, row: &Row, text: &str) {
         self.line(&self.row_line(id, row, text));
     }
 
@@ -561,7 +561,7 @@ impl Console {
     }
 
     /// Announces a drone of a batch.
-    pub(super) fn joins(&mut self, id: usize, row: &Row) {
+    pub(super) fn announce_drone(&mut self, id: usize, row: &Row) {
         self.object_of(id, &json::drone(row, self.radio_of(row)));
         let Device { location, strings, mode, open_error, .. } = &row.device;
         let mode = if *mode == Mode::Dfu { "in DFU mode" } else { "running" };
@@ -569,10 +569,10 @@ impl Console {
             Some(error) => format!("({error})"),
             None => format!("{}  {}", strings.serial, strings.product),
         };
-        self.of_row(id, row, &format!("{name} {mode}"));
+        self.print_row_line(id, row, &format!("{name} {mode}"));
         if self.live {
             let (bars, all) = self.bars.get_or_insert_with(|| (MultiProgress::new(), Vec::new()));
-            let bar = bars.add(bar_with(0, "{prefix:>12}  {wide_bar} {percent:>3} %  {msg:<9}"));
+            let bar = bars.add(bar_with(0, "{prefix:>12}  {wide_bar} {percent:>3} %  {msg:<10}"));
             bar.set_prefix(location.to_string());
             bar.set_message("queued");
             bar.tick();
@@ -585,8 +585,8 @@ impl Console {
         self.bars.as_ref().and_then(|(_, all)| all.get(id))
     }
 
-    /// Prints an event of a batch's drone: all of them as JSON, only warnings as text.
-    pub(super) fn of_drone(&mut self, id: usize, row: &Row, event: &Event) {
+    /// Prints an event of a batch's drone: any event as JSON, but only warnings as text.
+    pub(super) fn row_event(&mut self, id: usize, row: &Row, event: &Event) {
         match event {
             Event::Device(device) => self.object_of(id, &json::device(device)),
             Event::Planned(plan) => self.object_of(id, &json::plan(plan)),
@@ -610,10 +610,10 @@ impl Console {
             }
             Event::Ready(preview) => {
                 if let Some(change) = preview.platform_change {
-                    self.of_row(id, row, &format!("Warning: {}", report::platform_change(change)));
+                    self.print_row_line(id, row, &format!("Warning: {}", report::platform_change(change)));
                 }
                 if let Some(words) = report::radio_chip(&preview.radio_chip, preview.version.as_deref()) {
-                    self.of_row(id, row, &format!("Warning: {words}"));
+                    self.print_row_line(id, row, &format!("Warning: {words}"));
                 }
             }
             Event::Known(known) => {
@@ -622,7 +622,7 @@ impl Console {
                     self.names.insert(&row.device.strings.serial, radio);
                 }
                 for (label, text) in report::known(known) {
-                    self.of_row(id, row, &format!("{label:<11} {text}"));
+                    self.print_row_line(id, row, &format!("{label:<11} {text}"));
                 }
             }
             Event::Sector { .. }
@@ -637,9 +637,9 @@ impl Console {
     pub(super) fn row(&mut self, id: usize, row: &Row, require_boot: bool, file: Option<&Path>) {
         if let Some(bar) = self.bar_of(id) {
             match &row.state {
-                RowState::Entering => bar.set_message("enters"),
+                RowState::Entering => bar.set_message("entering"),
                 RowState::ByHand => bar.set_message("by hand"),
-                RowState::Starting => bar.set_message("restarts"),
+                RowState::Starting => bar.set_message("restarting"),
                 RowState::Lost => bar.set_message("lost"),
                 RowState::Ended(_) => bar.finish_and_clear(),
                 RowState::Held | RowState::Queued | RowState::Examining | RowState::Working(..) => {}
@@ -653,15 +653,15 @@ impl Console {
                 phase.json_name().to_owned()
             }
             (RowState::Held | RowState::Queued | RowState::Examining | RowState::Working(..), _) => return,
-            (RowState::Starting, _) => "restarts".to_owned(),
+            (RowState::Starting, _) => "restarting".to_owned(),
             (RowState::Lost, _) => "lost; waiting for it".to_owned(),
             (RowState::Ended(_), Some(report)) => {
                 let not_running = report::not_running(report).filter(|_| require_boot);
                 self.object_of(id, &json::result(report, file, not_running.as_ref()));
                 if let Some(file) = file {
-                    self.of_row(id, row, &format!("saved to {}", file.display()));
+                    self.print_row_line(id, row, &format!("saved to {}", file.display()));
                 }
-                self.of_row(id, row, &report::headline(report));
+                self.print_row_line(id, row, &report::headline(report));
                 return self.advise(report, not_running.as_ref());
             }
             (RowState::Ended(_), None) => {
@@ -670,7 +670,7 @@ impl Console {
                 "not started".to_owned()
             }
         };
-        self.of_row(id, row, &words);
+        self.print_row_line(id, row, &words);
     }
 
     /// Prints what to do after the job of a batch's drone has ended.
@@ -688,11 +688,11 @@ impl Console {
     }
 
     /// Prints that a drone of a station is already done.
-    pub(super) fn done_already(&mut self, device: &Device) {
+    pub(super) fn already_done(&mut self, device: &Device) {
         let Device { location, strings, .. } = device;
         let present = self.serials.iter().map(String::as_str);
         let name = self.names.of(&strings.serial, present).map(|radio| format!("  {}", radio.name()));
-        self.line(&format!("     {location}{}  {}  done already", name.unwrap_or_default(), strings.serial));
+        self.line(&format!("     {location}{}  {}  already done", name.unwrap_or_default(), strings.serial));
     }
 
     /// Rings the terminal's bell, so that the user of a station need not watch the screen.
@@ -786,8 +786,8 @@ impl Console {
         }
     }
 
-    /// Wraps text for the terminal. The caller indents each line by `indent` columns. Without a terminal, the text stays on one
-    /// line, for `grep`.
+    /// Wraps text for the terminal. The caller indents each line by `indent` columns. Without a terminal, the text
+    /// stays on one line, for `grep`.
     fn on_screen(&self, text: &str, indent: usize) -> Vec<String> {
         if self.live { wrapped(text, self.width.saturating_sub(indent)) } else { vec![text.to_owned()] }
     }

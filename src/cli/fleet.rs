@@ -164,7 +164,7 @@ fn survey(
             Some(code) => format!("no image is for its board, {code}"),
             None => "unknown board: put the drone into DFU mode, or omit --strict".to_owned(),
         };
-        console.of_row(*id, &fleet.rows[*id], &words);
+        console.print_row_line(*id, &fleet.rows[*id], &words);
     }
     let exit = match fleet.exit() {
         // A drone that answers quickly is identified even if the user stops the batch.
@@ -308,7 +308,7 @@ impl Batch<'_> {
         }
         let drone = self.fleet.rows.get(id)?;
         if due {
-            console.of_drone(id, drone, &event);
+            console.row_event(id, drone, &event);
         }
         Some(FleetMsg::Event(id, event))
     }
@@ -329,7 +329,11 @@ impl Batch<'_> {
         let task = target.map_err(FailureKind::NothingToUndo).and_then(|target| {
             if let (Some(content), Some((path, age))) = (&target.content, &target.file) {
                 let age = report::age(*age);
-                console.of_row(id, row, &format!("copy from {age} ago: {content}, {}", path.display()));
+                console.print_row_line(
+                    id,
+                    row,
+                    &format!("copy from {age} ago: {content}, {}", path.display()),
+                );
             }
             super::undo_task(*target, *allow_mismatch)
                 .map_err(|refusal| FailureKind::Refused(Box::new(refusal)))
@@ -391,7 +395,7 @@ impl Batch<'_> {
             FleetEffect::CancelIfUntouched(id) => self.crews.send(id, Command::CancelIfUntouched),
             FleetEffect::Joined(id) => {
                 console.use_serials(&self.fleet);
-                console.joins(id, &self.fleet.rows[id]);
+                console.announce_drone(id, &self.fleet.rows[id]);
                 if id + 1 == self.fleet.rows.len() {
                     self.announce(console);
                 }
@@ -400,7 +404,7 @@ impl Batch<'_> {
             FleetEffect::Show(id) => {
                 console.row(id, &self.fleet.rows[id], self.fleet.requires_boot(), None);
             }
-            FleetEffect::AlreadyDone(device) => console.done_already(&device),
+            FleetEffect::AlreadyDone(device) => console.already_done(&device),
             FleetEffect::Paused => console.line(report::FAILED_ALIKE),
             FleetEffect::End => self.over = true,
         }

@@ -45,11 +45,11 @@ t tries again, q quits. Arrows or j and k move, Enter starts, w writes what the 
 const JSON: &str = "\
 With --json, every command prints one object per line on standard output. The last object is the result event: its \
 outcome is flashed, unchanged, failed or cancelled, and its error is null or has kind (a word for scripts), message \
-and advice. With --all, each drone has its own result, and the last object is a batch event with their number. docs/json.md \
-lists all events.";
+and advice. With --all, each drone has its own result, and the last object is a batch event with the totals. \
+docs/json.md lists all events.";
 
 /// When the text of this page was last changed.
-const DATE: &str = "2026-11-29";
+const DATE: &str = "2026-12-01";
 
 /// Generates the page in man(7) format.
 pub(super) fn page(mut command: Command) -> String {

@@ -1,4 +1,4 @@
-//! `cfdfu qualify`: checks the assumptions of this program on the connected drone. Without an image, it only reads.
+//! `cfdfu qualify`: checks this program's assumptions against the connected drone. Without an image, it only reads.
 //! With one, it also restarts the drone twelve times, writes test data, flashes the image, and puts everything back.
 //!
 //! Each step is a normal job, with the same checks, and can be stopped in the same way. The results are three files:
@@ -93,8 +93,8 @@ struct Qualification<'a> {
     drone: Option<DroneAt>,
     /// The last restart ended without a running drone, so the next job waits for the user.
     waits: bool,
-    /// What the whole run has left on the drone.
-    left: DroneState,
+    /// The state of the drone after all jobs so far.
+    drone_state: DroneState,
     has_flashed: bool,
 }
 
@@ -149,34 +149,36 @@ impl Qualification<'_> {
             Outcome::Cancelled(_) if ready == Ready::Cancel && !self.jobs.is_stopped() => return Ok(ended),
             Outcome::Cancelled(state) => (state, EarlyEnd::Stopped),
             Outcome::Flashed if writes => {
-                self.left = DroneState::Flashed;
+                self.drone_state = DroneState::Flashed;
                 return Ok(ended);
             }
             _ => return Ok(ended),
         };
         if writes && !matches!(state, DroneState::Untouched | DroneState::Stopped) {
-            self.left = state;
+            self.drone_state = state;
             // The drone was lost. Give the user time to bring it back.
             self.waits |= matches!(&end, EarlyEnd::Failed(failure) if failure.is_interruption());
         }
         Err(end)
     }
 
-    /// Describes what is left on the drone, and how to put back what was there before.
-    fn what_is_left(&self, backup: &Path) -> String {
-        match self.left {
-            DroneState::Untouched if self.has_flashed => "The previous firmware is back.".to_owned(),
+    /// Describes the state of the drone, and how to restore its previous contents.
+    fn describe_state(&self, backup: &Path) -> String {
+        match self.drone_state {
+            DroneState::Untouched if self.has_flashed => {
+                "The previous firmware has been restored.".to_owned()
+            }
             DroneState::Untouched => "Nothing was changed on the drone.".to_owned(),
             DroneState::TestData => report::drone_state(DroneState::TestData).to_owned(),
             state => {
                 let now = match state {
-                    DroneState::Flashed => "The drone has the image now.",
+                    DroneState::Flashed => "The drone now contains the image.",
                     _ => "The firmware is incomplete, and the drone stays in DFU mode while it has power.",
                 };
                 let backup = backup.display();
                 format!(
-                    "The previous firmware is NOT back. {now} `cfdfu restore-bootloader {backup}` writes the whole \
-                     flash as it was."
+                    "The previous firmware has NOT been restored. {now} `cfdfu restore-bootloader {backup}` writes \
+                     the whole flash as it was."
                 )
             }
         }
@@ -194,7 +196,7 @@ pub(super) fn qualify(
     let backup = report_path.with_extension("bin");
     let reserved = report_path.extension().is_some_and(|it| it == "bin" || it == "jsonl");
     if reserved || report_path.file_name().is_none() || report_path.to_string_lossy().ends_with('/') {
-        let message = format!("{} is not a name for the report", report_path.display());
+        let message = format!("{} is not a valid name for the report", report_path.display());
         return Err(Problem::new(Exit::Usage, ProblemKind::Usage, message)
             .advise("Choose a file such as report.md. The recording and the backup get the same name."));
     }
@@ -204,17 +206,17 @@ pub(super) fn qualify(
     let prepared = image.map(|path| prepare(path, &backup, console)).transpose()?;
     let world = bus_for(global, image.map(|_| Helper::IfLost), console)?;
     let jobs = Jobs::new(world, Waits::No, console)?;
-    let (collector, left) = (Collector::default(), DroneState::Untouched);
+    let (collector, drone_state) = (Collector::default(), DroneState::Untouched);
     let mut run =
-        Qualification { global, jobs, collector, drone: None, waits: false, left, has_flashed: false };
+        Qualification { global, jobs, collector, drone: None, waits: false, drone_state, has_flashed: false };
     let result = run_steps(&mut run, prepared, console);
-    let what_is_left = match (&result, run.left) {
+    let state_text = match (&result, run.drone_state) {
         (Err(EarlyEnd::Failed(failure)), DroneState::Untouched) => {
             report::drone_state(failure.drone).to_owned()
         }
-        _ => run.what_is_left(&backup),
+        _ => run.describe_state(&backup),
     };
-    let Qualification { jobs, collector, left, has_flashed, .. } = run;
+    let Qualification { jobs, collector, drone_state, has_flashed, .. } = run;
     jobs.finish();
     // If nothing was measured, the drone is missing or cannot be used. Report this like other commands do.
     let result = match result {
@@ -225,7 +227,7 @@ pub(super) fn qualify(
         other => other,
     };
     let findings = judge(&collector.measured);
-    let reason = result.as_ref().err().map(|end| format!("{end}. {what_is_left}"));
+    let reason = result.as_ref().err().map(|end| format!("{end}. {state_text}"));
     let text = qualify_report::markdown(
         &Run {
             version: &crate::sys::version(),
@@ -247,15 +249,15 @@ pub(super) fn qualify(
     match result {
         Err(EarlyEnd::Failed(failure)) => {
             let problem = report::failed(&failure);
-            Err(if left == DroneState::Untouched { problem } else { problem.advise(what_is_left) })
+            Err(if drone_state == DroneState::Untouched { problem } else { problem.advise(state_text) })
         }
-        Err(EarlyEnd::Problem(problem)) => Err(match left {
+        Err(EarlyEnd::Problem(problem)) => Err(match drone_state {
             DroneState::Untouched => *problem,
-            _ => problem.advise(what_is_left),
+            _ => problem.advise(state_text),
         }),
         Err(end @ (EarlyEnd::Stopped | EarlyEnd::NotConfirmed)) => {
             let problem = Problem::new(Exit::Interrupted, ProblemKind::Stopped, end.to_string());
-            Err(problem.advise(what_is_left))
+            Err(problem.advise(state_text))
         }
         Ok(()) => written.map(|()| qualify_report::exit_of(&findings, image.is_some())),
     }
@@ -343,17 +345,17 @@ fn flash_and_put_back(
     };
     run.has_flashed = true;
     let flashed = run.run(Task::Flash(task), console);
-    if run.left != DroneState::Untouched && !run.jobs.is_stopped() {
+    if run.drone_state != DroneState::Untouched && !run.jobs.is_stopped() {
         let overrides = Overrides { allow_mismatch: true, ..Overrides::default() };
         let image = admission::undo(copy, overrides).map_err(|refusal| report::refusal(&refusal))?;
         let task =
             FlashTask { change: Change::Undo, mismatch: Mismatch::Take, ..FlashTask::new(image, None) };
-        let was = run.left;
+        let was = run.drone_state;
         match run.run(Task::Flash(task), console) {
-            Ok(_) => run.left = DroneState::Untouched,
+            Ok(_) => run.drone_state = DroneState::Untouched,
             Err(end) => {
-                if run.left == DroneState::Flashed {
-                    run.left = was;
+                if run.drone_state == DroneState::Flashed {
+                    run.drone_state = was;
                 }
                 return Err(end);
             }
@@ -377,7 +379,7 @@ fn compare(run: &mut Qualification<'_>, before: Vec<u8>, console: &mut Console) 
 }
 
 /// Returns what the image overwrites: from the start of the firmware to the end of the image's last sector. Returns
-/// `None` if this is blank, because no job only erases.
+/// `None` if this is blank, because a flash job cannot only erase.
 fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
     let end = task.image.segments().iter().map(Segment::end).max()?;
     let map = MemoryMap::stm32f405();

@@ -24,7 +24,7 @@ use crate::sys::signals::Signals;
 /// Where releases come from.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct SourceArgs {
-    /// Use only what this computer has fetched before
+    /// Use only releases that are already on this computer
     #[arg(long)]
     pub(super) offline: bool,
     /// Use a folder made by `cfdfu fetch --to` instead of the network
@@ -99,7 +99,7 @@ pub(super) fn forget(global: &Global, console: &mut Console) -> Result<Exit, Pro
             Problem::new(
                 Exit::CannotCreate,
                 ProblemKind::OutputFile,
-                format!("the cache cannot be removed: {error}"),
+                format!("cannot remove the cache: {error}"),
             )
         })?;
     }
@@ -262,7 +262,7 @@ fn connected_platform(
     found
 }
 
-/// The platforms of all connected drones, each once.
+/// The platforms of all connected drones, without duplicates.
 fn connected_platforms(
     global: &Global,
     device: &DeviceArgs,
@@ -307,5 +307,5 @@ fn platform_of_drone(jobs: &mut Jobs, job: Job, console: &mut Console) -> Result
 fn unknown_board() -> Problem {
     let message = "the board of the drone is not known, so cfdfu cannot choose a file";
     Problem::new(Exit::NoDevice, ProblemKind::NoRelease, message)
-        .advise("Name the board: --board CF21, for example.")
+        .advise("Pass the board, for example `--board CF21`.")
 }

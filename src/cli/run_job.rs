@@ -52,7 +52,7 @@ impl Jobs {
         let logs = Settings::load().0.logs();
         let supervisor = Supervisor::new(worker.commands.clone(), console.is_demo(), waits, logs);
         // SIGINT stops at the next safe point. SIGHUP and SIGTERM also stop a job that only reads or has not written
-        // yet. Once a flash has begun to write, they let it finish, because that takes only seconds and a half-written
+        // yet. Once a flash has begun to write, they let it finish, because that takes only seconds and half-written
         // firmware is useless.
         let (stopped, hung_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let commands = worker.commands.clone();
@@ -79,7 +79,7 @@ impl Jobs {
         self.run_observed(job, Ready::Proceed, console, &mut |_| {})
     }
 
-    /// Like [`Jobs::run`], and calls `observe` with each event.
+    /// Like [`Jobs::run`], but also calls `observe` with each event.
     pub(super) fn run_observed(
         &mut self,
         job: Job,
@@ -148,15 +148,15 @@ impl Jobs {
         self.repeat_signal();
         let commands = self.worker.commands.clone();
         let key = KeyPress::listen(move || drop(commands.send(Command::Cancel)));
-        let ends = if key.is_some() { "a key or Ctrl-C" } else { "Ctrl-C" };
-        console.note(&format!("The drone's console; {ends} ends it."));
+        let keys = if key.is_some() { "any key or Ctrl-C" } else { "Ctrl-C" };
+        console.note(&format!("Showing the drone's console. Press {keys} to stop."));
         while let Ok(event) = self.worker.events.recv() {
             match self.supervisor.observe(self.clock.now(), event) {
                 Observed::Event(event) => console.event(&event),
                 Observed::Ended(ended) => return ended.report,
             }
-            // The reader of standard output is gone, as after `| head`. Other jobs finish nevertheless; this one has no
-            // end.
+            // The reader of standard output is gone, as after `| head`. Other jobs finish anyway; this one would run
+            // forever.
             if console.is_closed() {
                 let _ = self.worker.commands.send(Command::Cancel);
             }
@@ -189,7 +189,7 @@ impl Jobs {
                     console.event(&event);
                     let Event::Ready(preview) = event else { continue };
                     if ready == Ready::Cancel {
-                        // A job without work does not wait, and would take the cancel for one of its restart.
+                        // A job with nothing to write does not wait, and would apply the cancel to its restart.
                         if !preview.work.is_empty() {
                             let _ = self.worker.commands.send(Command::Cancel);
                         }

@@ -70,7 +70,7 @@ pub(super) fn demo(
     let replay = ReplayBus::new(&lines, Arc::clone(clock))
         .map_err(|why| bad_recording(path, why).advise("Record a command that finds a drone."))?;
     let sim = replay.sim().clone();
-    console.replays(replay.clone());
+    console.set_replay(replay.clone());
     Ok(DemoBus { bus: Arc::new(replay), sim })
 }
 

@@ -8,7 +8,7 @@ use crate::usb::descriptor::is_printable;
 
 /// The longest line in bytes. The firmware's own lines are shorter than 100.
 const LINE_MAX: usize = 240;
-/// The firmware's mark for text that it had to drop because its queue was full.
+/// The firmware's marker for text that it had to drop because its queue was full.
 const FULL: &str = "<F>";
 /// The maximum number of failed modules and of decks to keep. The firmware tests about fifteen modules and has room for
 /// four decks.
@@ -35,7 +35,7 @@ impl ConsoleReader {
         for &byte in crtp::console_text(packet).unwrap_or_default() {
             match byte {
                 b'\n' => lines.extend(self.end()),
-                // The mark for a full queue ends with a NUL (`console.c`).
+                // The marker for a full queue ends with a NUL (`console.c`).
                 0 => {}
                 byte => self.line.push(byte),
             }
@@ -242,9 +242,9 @@ impl Health {
         }
     }
 
-    /// Applies the parameter `system.selftestPassed`, which decides if the console did not. The parameter is also 0
-    /// while the firmware is still starting, and the tests alone may take seconds, so 0 is not a verdict: a failed
-    /// module prints its own line.
+    /// Applies the parameter `system.selftestPassed`, which counts only if the console printed no verdict. The
+    /// parameter is also 0 while the firmware is still starting, and the tests alone may take seconds, so 0 is not a
+    /// verdict: a failed module prints its own line.
     pub fn decide(&mut self, passed: bool) {
         if self.self_test.is_none() {
             self.self_test = Some(if passed { SelfTest::Passed } else { SelfTest::NotYet });

@@ -87,7 +87,7 @@ pub(crate) fn read_radio(number: u8) -> [u8; 7] {
     [header(4, 1), number, 0, 0, 0, 0, RADIO_LEN]
 }
 
-/// The length of the settings in bytes: mark, version, channel, speed, two trims, address and checksum.
+/// The length of the settings in bytes: magic, version, channel, speed, two trims, address and checksum.
 const RADIO_LEN: u8 = 21;
 
 /// The bytes in an answer to [`read_radio`], empty if the firmware reports an error; `None` for any other packet.
@@ -119,7 +119,7 @@ impl Radio {
         let (block, &[sum]) = block.get(..usize::from(RADIO_LEN))?.split_last_chunk::<1>()?;
         let total = block.iter().fold(0_u8, |total, &byte| total.wrapping_add(byte));
         let &[channel, speed] = block.strip_prefix(b"0xBC\x01")?.first_chunk::<2>()?;
-        // The four lower bytes of the address are little-endian, and the upper one is before them.
+        // The four lower bytes of the address are little-endian, and the upper byte precedes them.
         let &[upper, a, b, c, d] = block.last_chunk::<5>()?;
         let address = u64::from(upper) << 32 | u64::from(u32::from_le_bytes([a, b, c, d]));
         (total == sum && channel <= CHANNEL_MAX && speed <= 2).then_some(Radio { channel, speed, address })
@@ -159,7 +159,7 @@ impl FromStr for Radio {
         let speed = (0..).zip(SPEEDS).find(|(_, name)| *name == speed).ok_or(())?.0;
         let whole = Some(address).filter(|address| address.len() == 10);
         let address = whole.and_then(|address| u64::from_str_radix(address, 16).ok()).ok_or(())?;
-        // Accept no other way to write the same settings, such as a channel with a leading zero.
+        // Reject any other spelling of the same settings, such as a channel with a leading zero.
         Some(Radio { channel, speed, address }).filter(|radio| radio.to_string() == text).ok_or(())
     }
 }

@@ -34,7 +34,7 @@ pub struct DfuDevice {
     pub transfer_size: u16,
     /// The settings that describe a memory, in descriptor order.
     pub alternates: Vec<Alternate>,
-    /// The settings whose name could not be read. Their memory is unknown.
+    /// The settings whose names could not be read. Their memories are unknown.
     pub unnamed: Vec<u8>,
 }
 

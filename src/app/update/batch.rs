@@ -1,5 +1,5 @@
-//! A batch in the interface: identifies all drones, shows the plan, and flashes them. Each message goes to the pure
-//! [`Fleet`], whose effects become those of the interface.
+//! Runs a batch in the interface: identifies all drones, shows the plan, and flashes them. Each message goes to the
+//! pure [`Fleet`], whose effects become those of the interface.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::supervise::Ended;
 /// How many jobs run at the same time.
 const JOBS: usize = 32;
 /// How long a drone that was lost while flashing may be away. The user may be busy with the other drones.
-const LOST: Duration = Duration::from_secs(300);
+const LOST_WAIT: Duration = Duration::from_secs(300);
 
 pub(super) fn act(app: &mut App, action: BatchAction) -> Vec<Effect> {
     match action {
@@ -29,12 +29,12 @@ pub(super) fn act(app: &mut App, action: BatchAction) -> Vec<Effect> {
         BatchAction::Write => write(app),
         BatchAction::StopRow => on_selected(app, FleetMsg::StopRow),
         BatchAction::RerunRow => on_selected(app, FleetMsg::Rerun),
-        BatchAction::WaitForMore => keep_going(app),
+        BatchAction::WaitForMore => wait_for_more(app),
         BatchAction::Open => open(app),
     }
 }
 
-/// Identifies all drones, for the plan. The file is read again, because it may have changed since it was chosen.
+/// Identifies all drones for the plan. The file is read again, because it may have changed since it was chosen.
 fn begin(app: &mut App) -> Vec<Effect> {
     if let Some(why) = keys::why_not_all(app) {
         app.notify(why);
@@ -57,7 +57,7 @@ fn begin(app: &mut App) -> Vec<Effect> {
     let drones = fleet::participants(app.devices.list()).iter().map(Device::drone).collect();
     let fleet = Fleet::new(policy(drones, Job::new(Task::Identify)), app.now);
     app.screen = Screen::Batch(Box::new(BatchView::new(fleet, before)));
-    effects.extend(see_bus(app));
+    effects.extend(pass_devices(app));
     effects
 }
 
@@ -106,11 +106,11 @@ fn write(app: &mut App) -> Vec<Effect> {
     view.planned = drones.iter().cloned().zip(std::mem::take(&mut view.drones)).collect();
     view.fleet = Fleet::new(policy(drones, job), now);
     view.stage = BatchStage::Flashing;
-    see_bus(app)
+    pass_devices(app)
 }
 
 /// Passes the list of drones to the batch.
-pub(super) fn see_bus(app: &mut App) -> Vec<Effect> {
+pub(super) fn pass_devices(app: &mut App) -> Vec<Effect> {
     let devices = app.devices.list().to_vec();
     apply(app, FleetMsg::Bus(devices))
 }
@@ -135,7 +135,7 @@ fn on_selected(app: &mut App, msg: fn(usize) -> FleetMsg) -> Vec<Effect> {
 }
 
 /// Waits for drones that are plugged in from now on.
-fn keep_going(app: &mut App) -> Vec<Effect> {
+fn wait_for_more(app: &mut App) -> Vec<Effect> {
     if let Screen::Batch(view) = &mut app.screen {
         view.stopping = false;
     }
@@ -227,7 +227,7 @@ pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
     for other in &others {
         app.log.push(now, Level::Warning, &other.to_string());
     }
-    let mut rest = next.rest().map(|job| Box::new(Job { wait: LOST, ..*job }));
+    let mut rest = next.rest().map(|job| Box::new(Job { wait: LOST_WAIT, ..*job }));
     if let Some(view) = app.batch_mut().filter(|view| view.stage == BatchStage::Flashing) {
         view.facts_mut(id).undo = Some(Undo::of(undo));
         if let Some(job) = view.job_mut(id) {
@@ -243,7 +243,7 @@ pub(super) fn ended(app: &mut App, id: usize, ended: Ended) -> Vec<Effect> {
             }
         }
         view.forget_old_rows();
-        // A backup from an earlier job of this drone does not undo the drone's last change any more.
+        // A backup from an earlier job of this drone no longer undoes the drone's last change.
         let device = view.fleet.rows.get(id).map(|row| row.device.clone());
         let is_of_row = |backup: &Backup| device.is_some_and(|device| backup.drone.is(&device));
         if matches!(&app.undo, Undo::Ready(backup) if is_of_row(backup)) {

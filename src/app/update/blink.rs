@@ -9,7 +9,7 @@ use crate::report;
 use crate::supervise::Ended;
 
 /// How long the LEDs blink, unless the user stops them: long enough to walk to the drones.
-const LENGTH: Duration = Duration::from_secs(30);
+const BLINK_TIME: Duration = Duration::from_secs(30);
 
 pub(super) fn start(app: &mut App) -> Vec<Effect> {
     let drone = match keys::drone_to_blink(app) {
@@ -20,8 +20,8 @@ pub(super) fn start(app: &mut App) -> Vec<Effect> {
         }
     };
     app.log.push(app.now, Level::Info, &format!("Blinking the LEDs of the drone on port {}", drone.port));
-    let job = Job::new(Task::Blink(LENGTH)).of(drone.clone());
-    app.over = Some(Overlay::Blink(Blink { drone, until: app.now + LENGTH, stopping: false }));
+    let job = Job::new(Task::Blink(BLINK_TIME)).of(drone.clone());
+    app.over = Some(Overlay::Blink(Blink { drone, until: app.now + BLINK_TIME, stopping: false }));
     vec![Effect::Start(Box::new(job))]
 }
 
@@ -39,7 +39,7 @@ pub(super) fn stop(app: &mut App) -> Option<Effect> {
 pub(super) fn on_event(app: &mut App, event: Event) {
     match (event, &mut app.over) {
         // A background identify may have delayed the start.
-        (Event::Device(_), Some(Overlay::Blink(blink))) => blink.until = app.now + LENGTH,
+        (Event::Device(_), Some(Overlay::Blink(blink))) => blink.until = app.now + BLINK_TIME,
         (Event::Log(level, entry), _) => app.log.record(app.now, level, entry),
         _ => {}
     }
