@@ -226,7 +226,7 @@ fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdic
             Some((holds(took <= ERASE_MAX), Observation::Time(took)))
         }
         Assumption::BlockTime => {
-            let (took, _) = write_result(measured, false)?;
+            let took = write_result(measured, false)?.0?;
             Some((holds(BYTE_BLOCK.contains(&took)), Observation::Time(took)))
         }
         Assumption::WidthAccepted => measured.iter().find_map(|it| match it {
@@ -236,7 +236,7 @@ fn judge_one(assumption: Assumption, measured: &[Measurement]) -> Option<(Verdic
             _ => None,
         }),
         Assumption::WidthHasEffect => {
-            let ((bytes, _), (words, _)) = (write_result(measured, false)?, write_result(measured, true)?);
+            let (bytes, words) = (write_result(measured, false)?.0?, write_result(measured, true)?.0?);
             Some((holds(words < WORD_BLOCK_MAX && words < bytes), Observation::Widths(bytes, words)))
         }
         Assumption::FasterErase => {
@@ -321,7 +321,7 @@ fn erase_time(measured: &[Measurement], wanted: bool) -> Option<Duration> {
     })
 }
 
-fn write_result(measured: &[Measurement], wanted: bool) -> Option<(Duration, bool)> {
+fn write_result(measured: &[Measurement], wanted: bool) -> Option<(Option<Duration>, bool)> {
     measured.iter().find_map(|it| match it {
         Measurement::WroteBlocks { words, took, same } if *words == wanted => Some((*took, *same)),
         _ => None,

@@ -86,7 +86,8 @@ pub enum Measurement {
     /// The average time to write a block of 2048 bytes, and whether every byte reads back.
     WroteBlocks {
         words: bool,
-        took: Duration,
+        /// `None` if cfdfu had to pause for as long as the ROM asks, which hides the time of the chip.
+        took: Option<Duration>,
         same: bool,
     },
     /// Whether every GETSTATUS without a pause was answered when the work was done.

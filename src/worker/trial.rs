@@ -191,7 +191,8 @@ fn measure_width(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Re
     session.run(ctx, &Operation::Erase(sector.span.start()))?;
     let erased = ctx.clock.now().saturating_sub(started);
     if session.width == width {
-        ctx.measured(Measurement::WroteBlocks { words, took: wrote, same });
+        let took = Some(wrote).filter(|_| session.is_timed());
+        ctx.measured(Measurement::WroteBlocks { words, took, same });
         ctx.measured(Measurement::Erased { words, took: erased });
     }
     Ok(())

@@ -3,7 +3,14 @@
 
 use std::fs;
 
+use cfdfu::job::trial::Trial;
+use cfdfu::job::{Event, Job, Task};
+use cfdfu::qualify::{Assumption, Verdict, judge};
+use cfdfu::sim::drone::SimDrone;
+use cfdfu::sim::rom::Switch;
+
 use crate::cli::{Folder, Ran};
+use crate::support::World;
 
 const IMAGE: &str = "small.bin";
 
@@ -176,4 +183,42 @@ fn the_three_files_do_not_get_in_each_others_way() {
     }
     assert_eq!(folder.run("qualify --demo=none").code, 69);
     folder.run("qualify --demo=dfu").done();
+}
+
+/// Variants that no scenario has, with the assumptions that do not hold.
+#[test]
+fn variants_without_a_scenario_are_judged_from_the_trials() {
+    type Change = fn(&mut SimDrone);
+    let table: [(&str, Change, &[Assumption]); 7] = [
+        ("as documented", |_| {}, &[]),
+        ("alternates", |drone| drone.traits.refuses_alternates = true, &[Assumption::SetInterface]),
+        ("write-only width", |drone| drone.traits.switch = Switch::WriteOnly, &[Assumption::WidthAccepted]),
+        ("low supply", |drone| drone.traits.switch = Switch::LowSupply, &[Assumption::Verifies]),
+        ("hidden version", |drone| drone.memory.rom_version = 0, &[Assumption::RomVersion]),
+        ("stalls while busy", |drone| drone.traits.stalls_while_busy = true, &[Assumption::EarlyStatus]),
+        ("starts idle", |drone| drone.traits.starts_idle = true, &[]),
+    ];
+    for (name, change, expected) in table {
+        let world = World::new("dfu");
+        world.bus.with(0, |drone, now| {
+            change(drone);
+            // The ROM reads its traits when it starts.
+            drone.cut_power(now);
+            drone.power_on_by_hand(now);
+        });
+        let before = world.flash();
+        let mut measured = Vec::new();
+        for trial in [Trial::Read, Trial::Write] {
+            for event in world.run(Job::new(Task::Try(trial))).events {
+                if let Event::Measured(measurement) = event {
+                    measured.push(*measurement);
+                }
+            }
+        }
+        let findings = judge(&measured);
+        let failed = findings.iter().filter(|finding| finding.verdict == Verdict::DoesNotHold);
+        let failed: Vec<Assumption> = failed.map(|finding| finding.assumption).collect();
+        assert_eq!(failed, expected, "{name}: {findings:#?}");
+        assert!(world.flash() == before, "{name}: the flash has changed");
+    }
 }
