@@ -173,6 +173,7 @@ impl Qualification<'_> {
             state => {
                 let now = match state {
                     DroneState::Flashed => "The drone now contains the image.",
+                    DroneState::Mixed => "The flash differs from the backup.",
                     _ => "The firmware is incomplete, and the drone stays in DFU mode while it has power.",
                 };
                 let backup = backup.display();
@@ -374,6 +375,9 @@ fn compare(run: &mut Qualification<'_>, before: Vec<u8>, console: &mut Console) 
         // The comparison itself failed, so the result is unknown.
         Err(_) => None,
     };
+    if is_back == Some(false) {
+        run.drone_state = DroneState::Mixed;
+    }
     run.collector.measured.extend(is_back.map(Measurement::PutBack));
     compared.map(drop)
 }

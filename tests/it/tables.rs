@@ -77,6 +77,15 @@ fn every_answer_of_the_wizard_has_one_row() {
     }
 }
 
+/// Of two scenarios with one name, `--demo` would silently use the first.
+#[test]
+fn no_two_scenarios_have_the_same_name() {
+    for (n, scenario) in SCENARIOS.iter().enumerate() {
+        let is_first = SCENARIOS[..n].iter().all(|other| other.name != scenario.name);
+        assert!(is_first, "{}", scenario.name);
+    }
+}
+
 /// For a board without a platform, cfdfu could not suggest an image or recognise the platform of the board's own image.
 #[test]
 fn firmware_for_any_board_has_the_platform_of_that_board() {
@@ -84,7 +93,8 @@ fn firmware_for_any_board_has_the_platform_of_that_board() {
         let bytes = images::firmware("2026.08", &[(board.code, board.name)], images::FIRMWARE_MIN);
         let Content::Firmware(firmware) = Content::of(&bytes) else { panic!("{board:?}") };
         assert_eq!(firmware.platform(), Some(board.platform), "{board:?}");
-        assert!(["cf2", "cf21bl", "bolt", "tag"].contains(&board.platform), "{board:?}");
+        let is_known = ["cf2", "cf21bl", "bolt", "tag"].contains(&board.platform);
+        assert!(is_known, "{board:?} has a new platform: see docs/CONTRIBUTING.md");
     }
 }
 
