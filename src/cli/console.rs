@@ -13,7 +13,6 @@ use std::time::Duration;
 use super::args::Global;
 use super::json::{self, Numbered, Object};
 use super::run_recording::RunRecording;
-use super::world;
 use crate::app::{App, Screen};
 use crate::clock::{Clock, RealClock};
 use crate::crazyflie::ENTER_BY_HAND;
@@ -234,8 +233,8 @@ impl Console {
     pub(super) fn end(&mut self, exit: Exit) -> Exit {
         self.conclude_without_job(exit);
         if let Some(replay) = self.replay.take() {
-            for text in world::replay_text(&replay.report()) {
-                self.note(&text);
+            for text in replay.report().to_string().lines() {
+                self.note(text);
             }
         }
         if let Some(incomplete) = self.recording.end() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::args::{Global, REPLAY};
-use super::world::World;
+use crate::clock::Clock;
 use crate::recording::recorder::{RecordedBus, RecordedClock, Recorder};
 use crate::recording::tape::Tape;
 use crate::recording::{Header, VERSION};
@@ -55,7 +55,11 @@ impl RunRecording {
     }
 
     /// Adds the recording of requests and waits to a world, if there is a recording.
-    pub(super) fn world(&self, global: &Global, (bus, clock): World) -> World {
+    pub(super) fn world(
+        &self,
+        global: &Global,
+        (bus, clock): (Arc<dyn Bus>, Arc<dyn Clock>),
+    ) -> (Arc<dyn Bus>, Arc<dyn Clock>) {
         if self.path.is_none() && !self.in_memory {
             return (bus, clock);
         }

@@ -14,7 +14,7 @@ use crate::recording::{Line, RecordingError, SIZE_MAX, capture};
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::sim::SimBus;
 use crate::sim::drone::Helper;
-use crate::sim::replay::{ReplayBus, ReplayReport};
+use crate::sim::replay::ReplayBus;
 use crate::sim::scenario::{SCENARIOS, Scenario};
 use crate::usb::Bus;
 use crate::usb::libusb::Libusb;
@@ -156,26 +156,4 @@ pub(super) fn with_retries((bus, clock): World) -> RetryingBus<Arc<dyn Bus>> {
 /// The scenario with this name, or the first one. The argument parser has already validated the name.
 pub(super) fn scenario(name: Option<&str>) -> &'static Scenario {
     name.and_then(Scenario::by_name).unwrap_or(&SCENARIOS[0])
-}
-
-/// Formats a replay report: the requests that the recording does not contain, and the answers in which the recorded
-/// device and the simulated one differ.
-pub(super) fn replay_text(report: &ReplayReport) -> Vec<String> {
-    let ReplayReport { as_recorded, not_recorded, not_sent, departures, different, differences } = report;
-    let total = as_recorded + not_recorded;
-    let mut lines = vec![format!("Replay: {as_recorded} of {total} requests answered as recorded")];
-    let mut list = |title: String, items: &[String]| {
-        lines.push(title);
-        lines.extend(items.iter().map(|item| format!("  {item}")));
-    };
-    if *not_recorded > 0 {
-        list(format!("Not in the recording, so answered by the simulated drone: {not_recorded}"), departures);
-    }
-    if *not_sent > 0 {
-        list(format!("In the recording, but not sent: {not_sent}"), &[]);
-    }
-    if *different > 0 {
-        list(format!("Recorded answers that differ from the simulated drone's: {different}"), differences);
-    }
-    lines
 }

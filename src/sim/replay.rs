@@ -198,6 +198,29 @@ pub struct ReplayReport {
     pub differences: Vec<String>,
 }
 
+impl fmt::Display for ReplayReport {
+    /// One line for each count, and below it the requests that the recording does not contain, or the answers in which
+    /// the recorded device and the simulated one differ.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.as_recorded + self.not_recorded;
+        write!(f, "Replay: {} of {total} requests answered as recorded", self.as_recorded)?;
+        let mut list = |title: &str, count: usize, items: &[String]| {
+            if count == 0 {
+                return Ok(());
+            }
+            write!(f, "\n{title}: {count}")?;
+            items.iter().try_for_each(|item| write!(f, "\n  {item}"))
+        };
+        list(
+            "Not in the recording, so answered by the simulated drone",
+            self.not_recorded,
+            &self.departures,
+        )?;
+        list("In the recording, but not sent", self.not_sent, &[])?;
+        list("Recorded answers that differ from the simulated drone's", self.different, &self.differences)
+    }
+}
+
 #[derive(Debug)]
 struct Replay {
     ports: Vec<PortReplay>,
