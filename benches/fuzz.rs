@@ -27,6 +27,7 @@ use cfdfu::dfu::wire::StatusBlock;
 use cfdfu::flash::map::MemoryMap;
 use cfdfu::image::Loader;
 use cfdfu::image::{Content, Image};
+use cfdfu::recording::capture;
 use cfdfu::sim::images;
 use zip::CompressionMethod;
 
@@ -149,6 +150,13 @@ fn main() {
     fuzz("CRTP answer", inputs, &[b"\xDD\x012026.04\0".to_vec()], |bytes, _| {
         CrtpQuestion::Version.answer(&bytes).is_some() || Radio::of(&bytes).is_some()
     });
+    // The first lines are enough: each kind of line has the same parser wherever it is.
+    let lines: Vec<&str> = include_str!("../tests/recordings/simulated-dark.jsonl").lines().take(5).collect();
+    let text: Vec<&str> =
+        include_str!("../tests/recordings/dfu-util-linux.usbmon.txt").lines().take(8).collect();
+    let binary = &include_bytes!("../tests/recordings/dfu-util-linux.pcap")[..600];
+    let captures = [lines.join("\n").into_bytes(), text.join("\n").into_bytes(), binary.to_vec()];
+    fuzz("recording", inputs, &captures, |bytes, _| capture::parse(&bytes).is_ok());
     fuzz("option bytes and loader", inputs, &[head[..64].to_vec()], |bytes, _| {
         let _ = Loader::of(&bytes);
         Protection::parse(&bytes).is_some()
