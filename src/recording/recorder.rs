@@ -22,17 +22,28 @@ struct RecorderState {
     tape: Arc<Mutex<Tape>>,
     /// The last list of devices.
     devices: Option<Vec<Appearance>>,
-    /// The start and the end of a wait that has not been reported yet, in microseconds. Consecutive waits are merged.
+    /// When the last request ended.
+    busy_until: u64,
+    /// The start and the end of a wait that has not been recorded yet, in microseconds. Consecutive waits are merged. A
+    /// wait of one thread during the requests of another is none: the host has sent requests.
     wait: Option<(u64, u64)>,
 }
 
 impl RecorderState {
-    /// Records the wait before this line, if any, and the line.
-    fn push(&mut self, at: u64, what: Recorded) {
-        if let Some((from, to)) = self.wait.take() {
-            push(&self.tape, Line { at: from, what: Recorded::Wait { took: to.saturating_sub(from) } });
-        }
+    /// Records the wait that ended before this line, if any, and the line.
+    fn push(&mut self, at: u64, now: u64, what: Recorded) {
+        self.push_wait(at);
+        self.busy_until = now;
         push(&self.tape, Line { at, what });
+    }
+
+    /// Records the wait, up to `until`.
+    fn push_wait(&mut self, until: u64) {
+        let Some((from, to)) = self.wait.take() else { return };
+        let took = to.min(until).saturating_sub(from);
+        if took > 0 {
+            push(&self.tape, Line { at: from, what: Recorded::Wait { took } });
+        }
     }
 }
 
@@ -40,7 +51,7 @@ impl Recorder {
     /// Starts a recording.
     pub fn start(clock: Arc<dyn Clock>, header: Header, tape: Arc<Mutex<Tape>>) -> Arc<Recorder> {
         push(&tape, Line { at: 0, what: Recorded::Start(header) });
-        let state = Mutex::new(RecorderState { tape, devices: None, wait: None });
+        let state = Mutex::new(RecorderState { tape, devices: None, busy_until: 0, wait: None });
         Arc::new(Recorder { began: clock.now(), clock, opened: AtomicU32::new(0), state })
     }
 
@@ -50,7 +61,8 @@ impl Recorder {
     }
 
     fn report(&self, at: u64, what: Recorded) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).push(at, what);
+        let now = self.now();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).push(at, now, what);
     }
 
     /// Calls `act`. Reports the event that `record` creates from its result and its duration in microseconds.
@@ -67,8 +79,8 @@ impl Recorder {
         act();
         let to = self.now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let earlier = state.wait.map_or(from, |(earlier, _)| earlier);
-        state.wait = Some((earlier, to));
+        let from = state.wait.map_or(from, |(earlier, _)| earlier).max(state.busy_until);
+        state.wait = Some((from, to));
     }
 
     fn report_devices(&self, listed: &Result<Vec<Found>, BusError>) {
@@ -80,7 +92,8 @@ impl Recorder {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.devices.as_ref() != Some(&devices) {
             state.devices = Some(devices.clone());
-            state.push(self.now(), Recorded::Devices { devices });
+            let now = self.now();
+            state.push(now, now, Recorded::Devices { devices });
         }
     }
 }
@@ -97,9 +110,7 @@ impl Drop for Recorder {
     /// A recording may end with a wait, such as the one for a drone that stays dark.
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some((from, to)) = state.wait.take() {
-            push(&state.tape, Line { at: from, what: Recorded::Wait { took: to.saturating_sub(from) } });
-        }
+        state.push_wait(u64::MAX);
     }
 }
 
@@ -249,5 +260,47 @@ impl Clock for RecordedClock {
 
     fn end_work(&self) {
         self.inner.end_work();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::FastClock;
+    use crate::recording::{VERSION, parse};
+
+    /// In the interface, other threads wait all the time: for a device, or for the next look at the state directory.
+    #[test]
+    fn a_wait_of_one_thread_during_a_request_of_another_is_cut_to_the_time_without_requests() {
+        let clock = Arc::new(FastClock::new());
+        let (program, system) = ("t".to_owned(), "t".to_owned());
+        let header = Header { recording: VERSION, program, system, scenario: None, redacted: false };
+        let tape = Arc::new(Mutex::new(Tape::default().to_memory()));
+        let recorder = Recorder::start(clock.clone(), header, Arc::clone(&tape));
+        let sleep = |time: u64| clock.sleep(Duration::from_millis(time));
+        let request = |time: u64| {
+            recorder.measure(
+                || sleep(time),
+                |(), took| Recorded::Select { device: 0, interface: 0, alternate: 0, took, error: None },
+            );
+        };
+        recorder.wait(|| {
+            sleep(10);
+            request(5);
+            sleep(20);
+        });
+        // This wait ends during a request, which is recorded only when it ends.
+        let asked = recorder.now();
+        recorder.wait(|| sleep(30));
+        recorder.report(asked, Recorded::Truncated);
+        let lines = parse(&tape.lock().unwrap().text()).unwrap();
+        let waits: Vec<(u64, u64)> = lines
+            .iter()
+            .filter_map(|line| match line.what {
+                Recorded::Wait { took } => Some((line.at, took)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(waits, [(15_000, 20_000)]);
     }
 }
