@@ -46,7 +46,7 @@ pub(super) fn flash(ctx: &mut Ctx<'_>, job: &Job, task: &FlashTask) -> Result<Ou
         }
         // Nothing has been changed, so restart the firmware that was running.
         Err(stop) if !by_hand && ctx.drone == DroneState::Untouched && stop.still_answers() => {
-            let restarted = reboot::restart(ctx, &mut session, &device, FIRMWARE_BASE);
+            let restarted = reboot::restart(ctx, &mut session, &device, Leave::Start, FIRMWARE_BASE);
             ctx.report_restart(restarted);
         }
         Err(Stop::Cancelled) => session.settle(ctx),
@@ -102,26 +102,7 @@ fn finish(ctx: &mut Ctx<'_>, session: &mut Session, device: &Device, task: &Flas
         Purpose::Flash => FIRMWARE_BASE,
         Purpose::RestoreBootloader => LOADER_BASE,
     };
-    let blank = match task.leave {
-        Leave::Reset => blank_place(ctx, session),
-        Leave::Start | Leave::Stay => None,
-    };
-    if task.leave == Leave::Reset && blank.is_none() {
-        ctx.log(LogEntry::NoBlankPlace);
-    }
-    Some(reboot::restart(ctx, session, device, blank.unwrap_or(address)))
-}
-
-/// Finds eight blank bytes at the end of a sector, starting with the last sector. Reads them from the device, after all
-/// writes, to be certain.
-pub(super) fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
-    let sectors: Vec<Sector> = session.map().sectors().to_vec();
-    sectors.into_iter().rev().find_map(|sector| {
-        let end = Address(u32::try_from(sector.span.end()).ok()?);
-        let word = Span::between(Address(end.0.checked_sub(8)?), sector.span.end())?;
-        let actual = session.read(ctx, word).ok()?;
-        is_blank(&actual).then_some(word.start())
-    })
+    Some(reboot::restart(ctx, session, device, task.leave, address))
 }
 
 /// Whether the drone reports a different version from the one that was flashed.

@@ -7,7 +7,7 @@ use super::session::Session;
 use super::timeline::Part;
 use super::{Ctx, Meter, Stop};
 use crate::flash::{FIRMWARE_BASE, Segment, Span};
-use crate::job::{FailureKind, Job, Outcome, Phase, Place};
+use crate::job::{FailureKind, Job, Leave, Outcome, Phase, Place};
 
 pub(super) fn verify(ctx: &mut Ctx<'_>, job: &Job, segments: &[Segment]) -> Result<Outcome, Stop> {
     let span = |segment: &Segment| Span::between(segment.address, segment.end());
@@ -84,7 +84,7 @@ fn with_session(
     let outcome = outcome.map_err(|stop| ctx.verdict(stop));
     let answers = outcome.as_ref().err().is_none_or(Stop::still_answers);
     if !by_hand && answers {
-        let restarted = restart(ctx, &mut session, &device, FIRMWARE_BASE);
+        let restarted = restart(ctx, &mut session, &device, Leave::Start, FIRMWARE_BASE);
         ctx.report_restart(restarted);
     } else if answers {
         session.settle(ctx);

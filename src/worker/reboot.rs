@@ -10,7 +10,7 @@ use super::watch::{Watched, watch};
 use super::{Ctx, FirstSeen, Stop};
 use crate::crazyflie::console::Health;
 use crate::crazyflie::{self, Mode, RomVersion};
-use crate::flash::{Address, FIRMWARE_BASE, LOADER_BASE};
+use crate::flash::{Address, Sector, Span, is_blank};
 use crate::job::trial::{Appeared, Measurement};
 use crate::job::{Boot, Device, FailureKind, Leave, LogEntry, WaitFor};
 use crate::usb::{TransferError, descriptor};
@@ -178,19 +178,24 @@ pub(super) struct Restarted {
     pub(super) health: Health,
 }
 
-/// Leaves DFU mode and checks whether the drone starts and stays up. The ROM starts the program at `address`, or resets
-/// if `address` is blank.
+/// Leaves DFU mode and checks whether the drone starts and stays up. The ROM starts the program at `start`. With
+/// [`Leave::Reset`], it gets a blank address and resets, unless no place in the flash is blank.
 pub(super) fn restart(
     ctx: &mut Ctx<'_>,
     session: &mut Session,
     device: &Device,
-    address: Address,
+    leave: Leave,
+    start: Address,
 ) -> Restarted {
+    let blank = if leave == Leave::Reset { blank_place(ctx, session) } else { None };
+    if leave == Leave::Reset && blank.is_none() {
+        ctx.log(LogEntry::NoBlankPlace);
+    }
+    let (leave, address) = blank.map_or((Leave::Start, start), |blank| (Leave::Reset, blank));
     ctx.enters(Part::Restart);
     let rom = session.rom_version(ctx).unwrap_or(None);
     ctx.log(LogEntry::Rom(rom));
     let not_seen = Restarted { rom, boot: Boot::NotSeen, runs: None, health: Health::default() };
-    let leave = if [FIRMWARE_BASE, LOADER_BASE].contains(&address) { Leave::Start } else { Leave::Reset };
     let by_hand = ctx.report.by_hand;
     let result = session.leave(ctx, address);
     // The device is expected to disconnect now.
@@ -223,6 +228,18 @@ pub(super) fn restart(
     ctx.was = FirstSeen::Running;
     let Watched { boot, runs, health } = watch(ctx, &running, &device.strings.serial);
     Restarted { rom, boot, runs, health }
+}
+
+/// Finds eight blank bytes at the end of a sector, starting with the last sector. Reads them from the device, after all
+/// writes, to be certain.
+fn blank_place(ctx: &mut Ctx<'_>, session: &mut Session) -> Option<Address> {
+    let sectors: Vec<Sector> = session.map().sectors().to_vec();
+    sectors.into_iter().rev().find_map(|sector| {
+        let end = Address(u32::try_from(sector.span.end()).ok()?);
+        let word = Span::between(Address(end.0.checked_sub(8)?), sector.span.end())?;
+        let actual = session.read(ctx, word).ok()?;
+        is_blank(&actual).then_some(word.start())
+    })
 }
 
 /// Whether an open error persists once the device has settled. Other errors may be due to a device that is appearing or

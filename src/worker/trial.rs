@@ -3,14 +3,13 @@
 //! changes.
 
 use super::find::{self, InDfu};
-use super::flash::blank_place;
 use super::reboot::restart;
 use super::session::{Programming, Session};
 use super::{Ctx, Stop};
 use crate::dfu::machine::Operation;
 use crate::flash::{Address, FIRMWARE_BASE, FLASH_END, Sector, Span, is_blank};
 use crate::job::trial::{Measurement, ReadPlace, Trial, WidthAnswer};
-use crate::job::{DroneState, FailureKind, Job, Leave, LogEntry, Outcome, Width};
+use crate::job::{DroneState, FailureKind, Job, Leave, Outcome, Width};
 
 /// How many blocks are read or written for an average.
 const BLOCKS: u32 = 16;
@@ -28,19 +27,18 @@ pub(super) fn trial(ctx: &mut Ctx<'_>, job: &Job, trial: Trial) -> Result<Outcom
     };
     let result = result.map_err(|stop| ctx.verdict(stop));
     let answers = result.as_ref().err().is_none_or(Stop::still_answers);
-    let leaves = matches!(trial, Trial::Restart(_)) || !by_hand;
-    if answers && leaves {
-        let blank = match trial {
-            Trial::Restart(Leave::Reset) => blank_place(ctx, &mut session),
-            _ => None,
-        };
-        if trial == Trial::Restart(Leave::Reset) && blank.is_none() {
-            ctx.log(LogEntry::NoBlankPlace);
+    let leave = match trial {
+        Trial::Restart(leave) => Some(leave),
+        // A drone that was found in DFU mode stays there.
+        Trial::Read | Trial::Write => (!by_hand).then_some(Leave::Start),
+    };
+    match leave {
+        _ if !answers => {}
+        Some(leave) => {
+            let restarted = restart(ctx, &mut session, &device, leave, FIRMWARE_BASE);
+            ctx.report_restart(restarted);
         }
-        let restarted = restart(ctx, &mut session, &device, blank.unwrap_or(FIRMWARE_BASE));
-        ctx.report_restart(restarted);
-    } else if answers {
-        session.settle(ctx);
+        None => session.settle(ctx),
     }
     result.map(|()| Outcome::Identified)
 }
@@ -66,7 +64,7 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
     let span = Span::new(FIRMWARE_BASE, size * BLOCKS);
     for block in span.into_iter().flat_map(|span| span.blocks(size)) {
         ctx.check_cancelled()?;
-        if session.run(ctx, &Operation::Read(block.start(), length(block))).is_err() {
+        if session.read(ctx, block).is_err() {
             // A read-protected chip refuses every read.
             session.run(ctx, &Operation::Recover)?;
             return Ok(());
@@ -79,10 +77,6 @@ fn read(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
     let answers = past.and_then(|()| Ok(session.run(ctx, &Operation::Recover).map(drop)?));
     ctx.measured(Measurement::AnswersAfterwards(answers.is_ok()));
     answers
-}
-
-fn length(span: Span) -> u16 {
-    u16::try_from(span.len()).unwrap_or(u16::MAX)
 }
 
 /// Reads a place once, through the alternate setting of its memory. A refusal is a measurement, not a failure.
@@ -123,7 +117,7 @@ fn write(ctx: &mut Ctx<'_>, session: &mut Session) -> Result<(), Stop> {
         session.program_bytes(ctx)?;
         session.run(ctx, &Operation::Erase(sector.span.start()))?;
         for block in test_blocks(session, sector) {
-            if !is_blank(&session.run(ctx, &Operation::Read(block.start(), length(block)))?) {
+            if !is_blank(&session.read(ctx, block)?) {
                 return Err(FailureKind::NotErased(sector.index).into());
             }
         }
@@ -158,11 +152,11 @@ fn measure_writes(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> R
         };
         let same = match write_and_read(ctx, session, span) {
             Ok(same) => Some(same),
-            Err(FailureKind::Dfu(error)) if !error.ends_session() => {
+            Err(Stop::Failed(FailureKind::Dfu(error), _)) if !error.ends_session() => {
                 session.run(ctx, &Operation::Recover)?;
                 None
             }
-            Err(kind) => return Err(kind.into()),
+            Err(stop) => return Err(stop),
         };
         ctx.measured(Measurement::WrotePiece { bytes, same });
     }
@@ -184,7 +178,7 @@ fn measure_width(ctx: &mut Ctx<'_>, session: &mut Session, sector: Sector) -> Re
     let mut same = true;
     for block in &blocks {
         ctx.check_cancelled()?;
-        same &= session.run(ctx, &Operation::Read(block.start(), length(*block)))? == pattern(*block);
+        same &= session.read(ctx, *block)? == pattern(*block);
     }
     ctx.check_cancelled()?;
     let started = ctx.clock.now();
@@ -203,9 +197,9 @@ fn test_blocks(session: &Session, sector: Sector) -> Vec<Span> {
     sector.span.blocks(session.block()).take(BLOCKS as usize).collect()
 }
 
-fn write_and_read(ctx: &mut Ctx<'_>, session: &mut Session, span: Span) -> Result<bool, FailureKind> {
+fn write_and_read(ctx: &mut Ctx<'_>, session: &mut Session, span: Span) -> Result<bool, Stop> {
     session.run(ctx, &Operation::Write(span.start(), pattern(span)))?;
-    Ok(session.run(ctx, &Operation::Read(span.start(), length(span)))? == pattern(span))
+    Ok(session.read(ctx, span)? == pattern(span))
 }
 
 /// Test data with every byte value and without equal words.
