@@ -21,7 +21,7 @@ pub mod tape;
 
 /// The version of the format. A reader refuses any other.
 pub const VERSION: u32 = 1;
-/// Size limit of a recording, in bytes. The recording of one flash has about 300 kB.
+/// Size limit of a recording, in bytes. The recording of one flash has about 120 kB.
 pub const SIZE_MAX: u64 = 64 * 1024 * 1024;
 /// Data longer than this is firmware and is recorded as a hash. The longest other data is the OTP.
 const DATA_MAX: usize = 512;
@@ -133,20 +133,27 @@ pub struct DeviceNames {
     pub serial: String,
 }
 
+impl From<Strings> for DeviceNames {
+    fn from(Strings { manufacturer, product, serial }: Strings) -> DeviceNames {
+        DeviceNames { manufacturer, product, serial }
+    }
+}
+
+impl From<DeviceNames> for Strings {
+    fn from(DeviceNames { manufacturer, product, serial }: DeviceNames) -> Strings {
+        Strings { manufacturer, product, serial }
+    }
+}
+
 impl From<&Found> for Appearance {
     fn from(found: &Found) -> Appearance {
-        let names = |it: &Strings| DeviceNames {
-            manufacturer: it.manufacturer.clone(),
-            product: it.product.clone(),
-            serial: it.serial.clone(),
-        };
         Appearance {
             port: Port(found.location.clone()),
             address: found.address,
             vendor: Hex16(found.id.vendor),
             product: Hex16(found.id.product),
             release: Hex16(found.release),
-            names: found.names.as_ref().map(names),
+            names: found.names.clone().map(DeviceNames::from),
         }
     }
 }

@@ -181,13 +181,7 @@ impl SimBus {
                 return Err(TransferError::Disconnected);
             }
         }
-        match answer {
-            RomAnswer::Data(bytes) => Ok(bytes),
-            RomAnswer::Ack => Ok(Vec::new()),
-            RomAnswer::Stall => Err(TransferError::Stall),
-            RomAnswer::Silence | RomAnswer::Hang => Err(TransferError::Disconnected),
-            RomAnswer::Noise => Err(TransferError::Io),
-        }
+        answer.into_result()
     }
 }
 

@@ -181,6 +181,13 @@ pub(super) struct Global {
     pub(super) demo_fast: bool,
 }
 
+impl Global {
+    /// The path of the recording that `--demo` replays.
+    pub(super) fn replayed(&self) -> Option<&str> {
+        self.demo.as_ref()?.as_deref()?.strip_prefix(REPLAY)
+    }
+}
+
 /// Options for finding the device.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct DeviceArgs {
@@ -508,7 +515,7 @@ pub(super) enum DemoKind {
 /// The `--demo` value that lists the scenarios.
 pub(super) const DEMO_HELP: &str = "help";
 /// The prefix of a `--demo` value that contains the path of a recording.
-pub(super) const REPLAY: &str = "replay:";
+const REPLAY: &str = "replay:";
 
 /// Accepts the name of a scenario or `replay:FILE`.
 #[derive(Clone)]

@@ -351,16 +351,8 @@ fn flash_and_put_back(
         let image = admission::undo(copy, overrides).map_err(|refusal| report::refusal(&refusal))?;
         let task =
             FlashTask { change: Change::Undo, mismatch: Mismatch::Take, ..FlashTask::new(image, None) };
-        let was = run.drone_state;
-        match run.run(Task::Flash(task), console) {
-            Ok(_) => run.drone_state = DroneState::Untouched,
-            Err(end) => {
-                if run.drone_state == DroneState::Flashed {
-                    run.drone_state = was;
-                }
-                return Err(end);
-            }
-        }
+        run.run(Task::Flash(task), console)?;
+        run.drone_state = DroneState::Untouched;
     }
     flashed.map(drop)
 }
@@ -397,7 +389,7 @@ fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
 fn confirm(backup: &Path, run: &Qualification<'_>, console: &mut Console) -> Result<(), EarlyEnd> {
     console.note(&format!(
         "Next, cfdfu saves the whole flash in {}, restarts the drone {CYCLES} times, writes test data to the \
-         last sector of the flash, flashes the image, and puts everything back. This takes about four minutes.",
+         last sector of the flash, flashes the image, and puts everything back. This takes about two minutes on the simulated chip.",
         backup.display()
     ));
     console.note(&format!("Type {WORD} and press Enter to continue:"));

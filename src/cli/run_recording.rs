@@ -7,7 +7,7 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::args::{Global, REPLAY};
+use super::args::Global;
 use crate::clock::Clock;
 use crate::recording::recorder::{RecordedBus, RecordedClock, Recorder};
 use crate::recording::tape::Tape;
@@ -65,13 +65,12 @@ impl RunRecording {
         }
         let start = || {
             let program = format!("cfdfu {}", crate::sys::version());
-            // The path of a replayed recording could name a user.
-            let name = |name: Option<String>| match name {
-                Some(name) if name.starts_with(REPLAY) => "replay".to_owned(),
-                Some(name) => name,
-                None => "healthy".to_owned(),
+            let scenario = match (&global.demo, global.replayed()) {
+                // The path of a replayed recording could name a user.
+                (_, Some(_)) => Some("replay".to_owned()),
+                (Some(name), None) => Some(name.clone().unwrap_or_else(|| "healthy".to_owned())),
+                (None, None) => None,
             };
-            let scenario = global.demo.clone().map(name);
             let system = std::env::consts::OS.to_owned();
             let header = Header { recording: VERSION, program, system, scenario, redacted: global.redact };
             Recorder::start(Arc::clone(&clock), header, Arc::clone(&self.tape))

@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
-use super::args::{DeviceArgs, Global, REPLAY};
+use super::args::{DeviceArgs, Global};
 use super::bus_problem;
 use super::console::Console;
 use crate::clock::{Clock, FastClock, RealClock};
 use crate::crews::WorkerBus;
-use crate::recording::{Line, RecordingError, SIZE_MAX, capture};
+use crate::recording::{Line, SIZE_MAX, capture};
 use crate::report::{Exit, Problem, ProblemKind};
 use crate::sim::SimBus;
 use crate::sim::drone::Helper;
@@ -62,9 +62,9 @@ pub(super) fn demo(
     clock: &Arc<dyn Clock>,
     console: &mut Console,
 ) -> Result<DemoBus, Problem> {
-    let name = global.demo.clone().flatten();
-    let Some(path) = name.as_deref().and_then(|name| name.strip_prefix(REPLAY)) else {
-        return Ok(of_scenario(scenario(name.as_deref()), clock));
+    let Some(path) = global.replayed() else {
+        let name = global.demo.as_ref().and_then(Option::as_deref);
+        return Ok(of_scenario(scenario(name), clock));
     };
     let lines = read_recording(path)?;
     let replay = ReplayBus::new(&lines, Arc::clone(clock))
@@ -87,12 +87,8 @@ pub(super) fn read_recording(path: &str) -> Result<Vec<Line>, Problem> {
         let message = format!("cannot read {path}: {error}");
         Problem::new(Exit::NoInput, ProblemKind::Unreadable, message).advise("Check the path.")
     })?;
-    let lines = if bytes.len() as u64 > SIZE_MAX {
-        Err(RecordingError::Capture(format!("it is larger than {} MiB", SIZE_MAX >> 20)))
-    } else {
-        capture::parse(&bytes)
-    };
-    lines.map_err(|error| {
+    // One byte more than the limit is enough for the parser to refuse the file.
+    capture::parse(&bytes).map_err(|error| {
         bad_recording(path, &error.to_string())
             .advise("Add `--record FILE` to any command to make a recording.")
     })
@@ -109,7 +105,7 @@ pub(super) fn demo_bus(
     console: &mut Console,
 ) -> Result<World, Problem> {
     let DemoBus { bus, sim } = demo(global, &clock, console)?;
-    if let Some(helper) = helper.filter(|_| !is_replay(global)) {
+    if let Some(helper) = helper.filter(|_| global.replayed().is_none()) {
         for n in 0..sim.drones() {
             sim.with(n, |drone, _| drone.traits.helper = Some(helper));
         }
@@ -121,10 +117,6 @@ pub(super) fn demo_bus(
         }
     }
     Ok(observed(global, (bus, clock), console))
-}
-
-fn is_replay(global: &Global) -> bool {
-    global.demo.as_ref().and_then(Option::as_deref).is_some_and(|name| name.starts_with(REPLAY))
 }
 
 /// Adds the transfer log of `-vv` and the recording of `--record` to a world.

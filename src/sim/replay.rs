@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::drone::SimDrone;
-use super::rom::RomAnswer;
 use super::scenario::Scenario;
 use super::{SimBus, scenario};
 use crate::clock::Clock;
@@ -58,6 +57,13 @@ enum RequestKey {
     PacketOut(u8, Vec<u8>),
     /// Any other request, by its setup packet.
     Other(u8, u8, u16, u16),
+}
+
+impl RequestKey {
+    /// The answer is the same each time, and no GETSTATUS follows.
+    fn is_repeatable(&self) -> bool {
+        matches!(self, RequestKey::Standard(..) | RequestKey::Select(_))
+    }
 }
 
 impl fmt::Display for RequestKey {
@@ -463,7 +469,7 @@ fn add_requests(ports: &mut [PortReplay], lines: &[Line]) {
         };
         let exchange = Exchange { answer: Some(answer), statuses: VecDeque::new() };
         stage.exchanges.entry(key.clone()).or_default().push_back(exchange);
-        if !matches!(key, RequestKey::Standard(..) | RequestKey::Select(_)) {
+        if !key.is_repeatable() {
             session.key = key;
         }
     }
@@ -530,11 +536,7 @@ impl Bus for ReplayBus {
         self.advance(&mut replay);
         let found = replay.ports.iter().filter(|port| port.is_present).filter_map(|port| {
             let appearance = &port.stages[port.current?].appearance;
-            let names = appearance.names.as_ref().map(|names| Strings {
-                manufacturer: names.manufacturer.clone(),
-                product: names.product.clone(),
-                serial: names.serial.clone(),
-            });
+            let names = appearance.names.clone().map(Strings::from);
             Some(Found {
                 id: appearance.id(),
                 release: appearance.release.0,
@@ -582,6 +584,13 @@ struct ReplayTransport {
 type SimulatedAnswer = (Result<Vec<u8>, TransferError>, Duration);
 
 impl ReplayTransport {
+    /// Fails if the device has disappeared or restarted since it was opened.
+    fn require_present(&self, replay: &Replay) -> Result<(), TransferError> {
+        let port = &replay.ports[self.n];
+        let is_same = port.is_present && port.current == self.stage;
+        is_same.then_some(()).ok_or(TransferError::Disconnected)
+    }
+
     /// Looks up the recorded answer to a request, and keeps the answers to the GETSTATUS requests that followed it.
     fn look_up(&mut self, replay: &mut Replay, key: &RequestKey) -> Option<RecordedAnswer> {
         let port = &mut replay.ports[self.n];
@@ -589,7 +598,7 @@ impl ReplayTransport {
         let exchanges = stage.exchanges.get_mut(key)?;
         // Descriptors do not change, so their last answer is returned any number of times.
         let is_last = exchanges.len() == 1;
-        let exchange = if is_last && matches!(key, RequestKey::Standard(..) | RequestKey::Select(_)) {
+        let exchange = if is_last && key.is_repeatable() {
             let answered = exchanges.front()?.clone();
             if let Some(answer) = exchanges.front_mut().and_then(|it| it.answer.as_mut()) {
                 stage.remaining = stage.remaining.saturating_sub(usize::from(!answer.is_repeated));
@@ -601,7 +610,7 @@ impl ReplayTransport {
             stage.remaining = stage.remaining.saturating_sub(usize::from(exchange.answer.is_some()));
             exchange
         };
-        if !matches!(key, RequestKey::Standard(..) | RequestKey::Select(_)) {
+        if !key.is_repeatable() {
             self.statuses = Some(exchange.statuses);
         }
         exchange.answer
@@ -649,24 +658,14 @@ impl ReplayTransport {
     fn simulate(&self, setup: Setup, len: usize, data: &[u8]) -> Result<SimulatedAnswer, TransferError> {
         let mut replay = self.bus.lock();
         self.bus.advance(&mut replay);
-        if !replay.ports[self.n].is_present || replay.ports[self.n].current != self.stage {
-            return Err(TransferError::Disconnected);
-        }
+        self.require_present(&replay)?;
         drop(replay);
         let (answer, took) = self
             .bus
             .sim
             .with(self.n, |drone, now| drone.control(setup, len, data, now))
             .ok_or(TransferError::Disconnected)?;
-        let answer = match answer {
-            RomAnswer::Data(bytes) => Ok(bytes),
-            RomAnswer::Ack => Ok(Vec::new()),
-            RomAnswer::Stall => Err(TransferError::Stall),
-            RomAnswer::Silence => Err(TransferError::Disconnected),
-            RomAnswer::Hang => Err(TransferError::Timeout),
-            RomAnswer::Noise => Err(TransferError::Io),
-        };
-        Ok((answer, took))
+        Ok((answer.into_result(), took))
     }
 
     /// Compares both answers and returns the recorded one if there is one. Ends the stage after its last request.
@@ -848,9 +847,7 @@ impl ReplayTransport {
         let bus = self.bus.clone();
         let mut replay = bus.lock();
         bus.advance(&mut replay);
-        if !replay.ports[self.n].is_present || replay.ports[self.n].current != self.stage {
-            return Err(TransferError::Disconnected);
-        }
+        self.require_present(&replay)?;
         let answer = self.look_up(&mut replay, key);
         self.reply(replay, key, false, answer, model, limit)
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::nor::{self, Nor, ProgramWidth};
-use crate::usb::Setup;
+use crate::usb::{Setup, TransferError};
 
 /// wTransferSize, in bytes.
 pub(crate) const TRANSFER_SIZE: usize = TRANSFER_LEN as usize;
@@ -33,6 +33,20 @@ pub(crate) enum RomAnswer {
     Noise,
     /// No answer, and the device stays on the bus.
     Hang,
+}
+
+impl RomAnswer {
+    /// The answer as the host receives it.
+    pub(crate) fn into_result(self) -> Result<Vec<u8>, TransferError> {
+        match self {
+            RomAnswer::Data(bytes) => Ok(bytes),
+            RomAnswer::Ack => Ok(Vec::new()),
+            RomAnswer::Stall => Err(TransferError::Stall),
+            RomAnswer::Silence => Err(TransferError::Disconnected),
+            RomAnswer::Noise => Err(TransferError::Io),
+            RomAnswer::Hang => Err(TransferError::Timeout),
+        }
+    }
 }
 
 /// The non-volatile memory.
