@@ -117,7 +117,7 @@ pub struct Finding {
 
 /// Reading 2048 bytes takes 3.7 to 5 ms in public logs of F405 boards.
 const READ_MAX: Duration = Duration::from_micros(6500);
-/// The data sheet's maximum for a sector of 128 KiB at 8 bits (DS8626 table 40).
+/// The data sheet's maximum for a sector of 128 KiB at 8 bits is 4 s (DS8626 table 40), to which the requests add.
 const ERASE_MAX: Duration = Duration::from_millis(4200);
 /// Programming 2048 bytes takes 33 ms at 8 bits and 8 ms at 32 bits, plus the transfer (DS8626 table 40).
 const BYTE_BLOCK: std::ops::Range<Duration> = Duration::from_millis(28)..Duration::from_millis(100);
