@@ -389,7 +389,8 @@ fn overwritten(task: &FlashTask, before: &[u8]) -> Option<Segment> {
 fn confirm(backup: &Path, run: &Qualification<'_>, console: &mut Console) -> Result<(), EarlyEnd> {
     console.note(&format!(
         "Next, cfdfu saves the whole flash in {}, restarts the drone {CYCLES} times, writes test data to the \
-         last sector of the flash, flashes the image, and puts everything back. This takes about two minutes on the simulated chip.",
+         last sector of the flash, flashes the image, and puts everything back. On the simulated chip, this takes \
+         two minutes.",
         backup.display()
     ));
     console.note(&format!("Type {WORD} and press Enter to continue:"));

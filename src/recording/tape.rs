@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::redact::Redactor;
 use super::{Line, Recorded, SIZE_MAX};
 
-/// The number of lines kept in memory. A flash of one drone has about 1300 lines of about 200 bytes.
+/// The number of lines kept in memory. A flash of one drone has about 900 lines of about 140 bytes.
 const LINES_MAX: usize = 6000;
 
 #[derive(Default)]
