@@ -11,45 +11,45 @@ size=60000
 "$cfdfu" demo-image big.bin
 "$cfdfu" demo-image bolt.bin --kind bolt --size $size
 
-# flashed FILE: succeeds if the flash of the drone at 0x08004000 starts with FILE.
-flashed() {
+# contains FILE: succeeds if the drone's flash contains the file at 0x08004000.
+contains() {
   "$cfdfu" backup now.bin --force && dd if=now.bin bs=16384 skip=1 status=none | head -c "$(stat -c %s "$1")" | cmp - "$1"
 }
 
 echo "== a running drone"
 start healthy 0483:5740
-check "identify queries the firmware version over the bulk endpoints" says "runs        2025.02" 0 "$cfdfu" identify
-check "identify also reports the board" grep -q "board       Crazyflie 2.1" said
-check "identify reads the radio address from the EEPROM" grep -q "radio://0/80/2M/E7E7E7E751" said
-check "blink reports that nothing was changed" says "Nothing was changed" 0 "$cfdfu" blink
-check "list remembers the radio address" says "radio://0/80/2M/E7E7E7E751" 0 "$cfdfu" list
+check "identify queries the firmware version over the bulk endpoints" prints "runs        2025.02" 0 "$cfdfu" identify
+check "identify also reports the board" grep -q "board       Crazyflie 2.1" printed
+check "identify reads the radio address from the EEPROM" grep -q "radio://0/80/2M/E7E7E7E751" printed
+check "blink reports that nothing was changed" prints "Nothing was changed" 0 "$cfdfu" blink
+check "list remembers the radio address" prints "radio://0/80/2M/E7E7E7E751" 0 "$cfdfu" list
 check "the drone is still running after identify" lsusb -d 0483:5740
-check "make flash_dfu: after the restart, the drone reports the flashed version" says "Crazyflie is running 2026.08" 0 "$cfdfu" flash new.bin
-check "undo restores the previous firmware" says "Crazyflie is running 2025.02" 0 "$cfdfu" undo
-check "a second undo restores the new firmware" says "Crazyflie is running 2026.08" 0 "$cfdfu" undo
-check "firmware for another board is refused, and both boards are named" \
-  says "board is CF21 (Crazyflie 2.1), revision B1, but the image is for CB10 (Crazyflie Bolt)" 65 "$cfdfu" flash bolt.bin
-check "the refused drone is still running" seen 0483:5740
-check "the interface queries the version as well" plain 'runs        2026.08'
+check "after the restart, the drone reports the flashed version (make flash_dfu)" prints "Crazyflie is running 2026.08" 0 "$cfdfu" flash new.bin
+check "undo restores the previous firmware" prints "Crazyflie is running 2025.02" 0 "$cfdfu" undo
+check "a second undo restores the new firmware" prints "Crazyflie is running 2026.08" 0 "$cfdfu" undo
+check "firmware for another board is refused, and the error names both boards" \
+  prints "board is CF21 (Crazyflie 2.1), revision B1, but the image is for CB10 (Crazyflie Bolt)" 65 "$cfdfu" flash bolt.bin
+check "the refused drone is still running" wait_for_device 0483:5740
+check "the interface also queries the version" plain 'runs        2026.08'
 stop
 
 start old 0483:5740
-check "firmware older than 2022.03 is reported as too old" says "too old to enter DFU mode by itself (before 2022.03)" 74 "$cfdfu" flash new.bin
+check "firmware older than 2022.03 is reported as too old" prints "too old to enter DFU mode by itself (before 2022.03)" 74 "$cfdfu" flash new.bin
 echo unplug >&3
-count 0 0483:5740
-once 'Waiting for a Crazyflie' dfu
-check "make flash_dfu_manual: cfdfu waits for the drone in DFU mode" says "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
+wait_for_count 0 0483:5740
+after 'Waiting for a Crazyflie' dfu
+check "flash waits for the drone in DFU mode (make flash_dfu_manual)" prints "Flashed and verified" 0 "$cfdfu" flash new.bin --wait 60
 wait $!
 stop
 
 echo "== a drone in DFU mode"
 start dfu
-check "identify reads board, bootloader, firmware, protection and ROM" says "CF21 (Crazyflie 2.1), revision B1" 0 "$cfdfu" identify
-check "identify prints the bootloader as JSON" says '"bootloader":"bitcraze"' 0 "$cfdfu" identify --json
-check "a backup contains the whole flash" says "Read 1,048,576 bytes" 0 "$cfdfu" backup whole.bin
-check "inspect recognises the backup" says "bootloader and firmware 2025.02" 0 "$cfdfu" inspect whole.bin
-check "firmware is refused as a bootloader" says "not the Bitcraze bootloader" 65 "$cfdfu" restore-bootloader new.bin
-check "a bootloader is refused as firmware" says "not firmware" 65 "$cfdfu" flash loader.bin
+check "identify reads board, bootloader, firmware, protection and ROM" prints "CF21 (Crazyflie 2.1), revision B1" 0 "$cfdfu" identify
+check "identify prints the bootloader as JSON" prints '"bootloader":"bitcraze"' 0 "$cfdfu" identify --json
+check "a backup contains the whole flash" prints "Read 1,048,576 bytes" 0 "$cfdfu" backup whole.bin
+check "inspect recognises the backup" prints "bootloader and firmware 2025.02" 0 "$cfdfu" inspect whole.bin
+check "firmware is refused as a bootloader" prints "not the Bitcraze bootloader" 65 "$cfdfu" restore-bootloader new.bin
+check "a bootloader is refused as firmware" prints "not firmware" 65 "$cfdfu" flash loader.bin
 
 echo "== files made by other tools"
 python3 "$(command -v dfuse-pack)" -b 0x08004000:new.bin new.dfu
@@ -69,56 +69,56 @@ z = zipfile.ZipFile('release.zip', 'w', zipfile.ZIP_DEFLATED)
 for name in ['manifest.json', 'cf2-2026.08.bin', 'cf2_nrf-2026.08.bin']: z.write(name)"
 for file in new.dfu parts.dfu suffix.bin new.hex release.zip; do
   check "the old firmware is flashed before $file" "$cfdfu" flash old.bin --no-leave --no-undo
-  check "$file is flashed" says "Flashed and verified" 0 "$cfdfu" flash $file --no-leave --no-undo
-  check "the drone contains the image from $file" flashed new.bin
+  check "$file is flashed" prints "Flashed and verified" 0 "$cfdfu" flash $file --no-leave --no-undo
+  check "the drone contains the image from $file" contains new.bin
 done
-check "inspect reports that the radio chip's part of a release is not flashed" says "in the release, but not updated over USB: nrf51" 0 "$cfdfu" inspect release.zip
+check "inspect reports that the radio chip's part of a release is not flashed" prints "in the release, but not updated over USB: nrf51" 0 "$cfdfu" inspect release.zip
 check "the old firmware is flashed again" "$cfdfu" flash old.bin --no-leave --no-undo
 check "dfu-util flashes the same .dfu" dfu-util -a 0 -D parts.dfu
 check "cfdfu verifies what dfu-util wrote" "$cfdfu" verify parts.dfu
-check "the drone contains the same bytes as the image" flashed new.bin
-check "restore-bootloader writes back a whole backup" says "every part of the backup" 0 sh -c "'$cfdfu' restore-bootloader whole.bin --no-leave && '$cfdfu' verify whole.bin && echo every part of the backup"
+check "the drone contains the same bytes as the image" contains new.bin
+check "restore-bootloader restores a whole backup" prints "every part of the backup" 0 sh -c "'$cfdfu' restore-bootloader whole.bin --no-leave && '$cfdfu' verify whole.bin && echo every part of the backup"
 stop
 
 echo "== disconnected while flashing"
 start unplugged
-once 'device disconnected' dfu
+after 'device disconnected' dfu
 check "with --wait, a flash resumes when the disconnected drone is back" \
-  says "Flashed and verified" 0 "$cfdfu" flash big.bin --no-leave --wait 60
+  prints "Flashed and verified" 0 "$cfdfu" flash big.bin --no-leave --wait 60
 wait $!
-check "the state of the disconnected drone was reported" grep -q "no working firmware right now" said
-check "undo restores the last complete firmware, not the interrupted flash" says "firmware 2025.02" 0 "$cfdfu" undo
+check "flash reported the state of the disconnected drone" grep -q "no working firmware right now" printed
+check "undo restores the last complete firmware, not the interrupted flash" prints "firmware 2025.02" 0 "$cfdfu" undo
 stop
 
 echo "== an overwritten bootloader"
 start overwritten
-check "identify reports the overwritten bootloader and prints the repair command" says "cfdfu restore-bootloader LOADER --firmware IMAGE" 0 "$cfdfu" identify
+check "identify reports the overwritten bootloader and prints the repair command" prints "cfdfu restore-bootloader LOADER --firmware IMAGE" 0 "$cfdfu" identify
 check "the interface reports the overwritten bootloader and offers to restore it" plain 'Press b to restore it'
-check "flash warns that the bootloader is missing" says "Warning: The bootloader is missing (overwritten by firmware)" 0 "$cfdfu" flash new.bin --no-leave
-check "restore-bootloader writes bootloader and firmware in one run" says "updated over radio again" 0 \
+check "flash warns that the bootloader is missing" prints "Warning: The bootloader is missing (overwritten by firmware)" 0 "$cfdfu" flash new.bin --no-leave
+check "restore-bootloader writes bootloader and firmware in one run" prints "updated over radio again" 0 \
   "$cfdfu" restore-bootloader loader.bin --firmware new.bin --no-leave
-check "identify reports the restored bootloader" says "the Bitcraze bootloader" 0 "$cfdfu" identify
+check "identify reports the restored bootloader" prints "the Bitcraze bootloader" 0 "$cfdfu" identify
 stop
 
 echo "== devices other than a Crazyflie"
 start relatives 1915:7777
-seen 0483:5740
-check "a Crazyradio is reported by name" says "a Crazyradio" 69 "$cfdfu" flash new.bin
-check "a Loco Positioning Node, which has the USB ID of a Crazyflie, is reported by name" grep -q "a Loco Positioning Node" said
+wait_for_device 0483:5740
+check "flash reports a Crazyradio by name" prints "a Crazyradio" 69 "$cfdfu" flash new.bin
+check "flash reports a Loco Positioning Node, which has the USB ID of a Crazyflie, by name" grep -q "a Loco Positioning Node" printed
 check "the Loco Positioning Node is still running" lsusb -d 0483:5740
 stop
 start px4 26ac:0016
-check "PX4's bootloader is reported by name" says "This drone has PX4's bootloader" 69 "$cfdfu" list
+check "list reports PX4's bootloader by name" prints "This drone has PX4's bootloader" 69 "$cfdfu" list
 stop
 start clone 28e9:0189
-check "flash reports a GD32 by name" says "a GigaDevice GD32 in DFU mode" 69 "$cfdfu" flash new.bin
-check "flash explains that a GD32 is never written to" grep -q "cfdfu does not write to it" said
-check "list reports a GD32 by name" says "a GigaDevice GD32 in DFU mode" 69 "$cfdfu" list
+check "flash reports a GD32 by name" prints "a GigaDevice GD32 in DFU mode" 69 "$cfdfu" flash new.bin
+check "flash explains that a GD32 is never written to" grep -q "cfdfu does not write to it" printed
+check "list reports a GD32 by name" prints "a GigaDevice GD32 in DFU mode" 69 "$cfdfu" list
 check "the GD32 is still in DFU mode" lsusb -d 28e9:0189
 stop
 start other-chip
-check "flash refuses another STM32" says "not a Crazyflie" 69 "$cfdfu" flash new.bin
-check "identify refuses another STM32" says "not a Crazyflie" 69 "$cfdfu" identify
+check "flash refuses another STM32" prints "not a Crazyflie" 69 "$cfdfu" flash new.bin
+check "identify refuses another STM32" prints "not a Crazyflie" 69 "$cfdfu" identify
 stop
 
 summary

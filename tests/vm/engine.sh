@@ -16,12 +16,12 @@ check "flash enters DFU mode, flashes, verifies, and reports that the drone is r
 check "flash keeps a copy of the previous firmware" sh -c "'$cfdfu' inspect state/cfdfu/undo/*/*.bin | grep 'firmware 2025.02'"
 check "the drone is running again" lsusb -d 0483:5740
 check "verify succeeds with the flashed image" "$cfdfu" verify new.bin
-check "verify fails with another image" ends 1 "$cfdfu" verify old.bin
+check "verify fails with another image" exits 1 "$cfdfu" verify old.bin
 check "a second flash changes nothing" sh -c "'$cfdfu' flash new.bin --json | grep '\"outcome\":\"unchanged\"'"
-check "a drone that is unplugged while flashing is reported as disconnected" sh -c "rm -f log; (shows log Download; echo unplug >orders) & '$cfdfu' flash old.bin --full >log 2>&1; status=\$?; cat log; [ \$status -eq 74 ] && grep -q 'the device disconnected' log"
-check "without a drone, flash exits with 69" ends 69 "$cfdfu" flash old.bin
+check "a drone that is unplugged while flashing is reported as disconnected" sh -c "rm -f log; (wait_for_text log Download; echo unplug >orders) & '$cfdfu' flash old.bin --full >log 2>&1; status=\$?; cat log; [ \$status -eq 74 ] && grep -q 'the device disconnected' log"
+check "without a drone, flash exits with 69" exits 69 "$cfdfu" flash old.bin
 echo dfu >&3
-check "the drone is in DFU mode, entered by hand" seen 0483:df11
+check "the drone is in DFU mode, entered by hand" wait_for_device 0483:df11
 check "the same command completes the flash" "$cfdfu" flash old.bin --no-leave
 check "the drone contains the complete image" "$cfdfu" verify old.bin
 stop
@@ -38,23 +38,23 @@ check "dfu-util -U reads the same bytes back" sh -c "dfu-util -a 0 -s 0x08004000
 check "dfu-util -D flashes another image" dfu-util -a 0 -s 0x08004000 -D old.bin
 check "cfdfu verifies what dfu-util wrote" "$cfdfu" verify old.bin
 check "a backup by cfdfu contains the same bytes" sh -c "'$cfdfu' backup all.bin && dd if=all.bin bs=16384 skip=1 status=none | head -c $size | cmp - old.bin"
-check "a flash is recorded, and a device that answers as recorded is flashed by the same requests" sh -c "
+check "a flash is recorded, and a flash of the replayed recording sends the same requests" sh -c "
   '$cfdfu' flash new.bin --no-leave --record flash.jsonl && '$cfdfu' flash new.bin --no-leave --demo=replay:flash.jsonl >log 2>&1
   status=\$?; tail -n 5 log; [ \$status -eq 0 ] && grep -q '^Replay: ' log && ! grep -q '^Not in the recording' log"
-# In emulation, times do not count.
-check "qualify reads the drone and reports what holds" sh -c "
+# Times in emulation mean nothing, so the check ignores the assumption about the time of a read.
+check "qualify reads the drone and reports which assumptions hold" sh -c "
   '$cfdfu' qualify && cat cfdfu-qualify.md && [ \$(grep -c '| holds |' cfdfu-qualify.md) -ge 8 ] &&
   ! grep '| does not hold |' cfdfu-qualify.md | grep -v '^| Reading 2048 bytes takes'"
-check "a device in use by dfu-util is reported as busy" sh -c "
-  rm -f theirs; dfu-util -a 0 -s 0x08004000 -D new.bin >theirs 2>&1 & shows theirs Erase
+check "flash fails if dfu-util is using the device" sh -c "
+  rm -f theirs; dfu-util -a 0 -s 0x08004000 -D new.bin >theirs 2>&1 & wait_for_text theirs Erase
   '$cfdfu' flash new.bin; status=\$?; wait; [ \$status -eq 74 ]"
-check "missing permission is reported" sh -c "
+check "flash fails without permission" sh -c "
   chmod 600 /dev/bus/usb/*/*; chmod 711 . && chmod 644 new.bin
   setpriv --reuid 65534 --regid 65534 --clear-groups '$cfdfu' flash new.bin; [ \$? -eq 77 ]"
 check "SIGINT stops a flash at a safe point" sh -c "
-  rm -f log; '$cfdfu' flash new.bin --full >log 2>&1 & shows log Erase; kill -INT \$!; wait \$!; status=\$?; cat log; [ \$status -eq 75 ]"
+  rm -f log; '$cfdfu' flash new.bin --full >log 2>&1 & wait_for_text log Erase; kill -INT \$!; wait \$!; status=\$?; cat log; [ \$status -eq 75 ]"
 check "SIGTERM lets the flash finish" sh -c "
-  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & shows log Erase; kill -TERM \$!; wait \$!; status=\$?; cat log
+  rm -f log; '$cfdfu' flash old.bin --full --no-leave >log 2>&1 & wait_for_text log Erase; kill -TERM \$!; wait \$!; status=\$?; cat log
   [ \$status -eq 0 ] && '$cfdfu' verify old.bin"
 check "restore-bootloader writes bootloader and firmware" "$cfdfu" restore-bootloader loader.bin --firmware new.bin
 stop
@@ -71,7 +71,7 @@ check "a flash continues when its terminal hangs up, and the next start reports 
   export TERM=linux; rm -f ilog state/cfdfu/last-run.json
   keys never |
     timeout 120 script -qfec \"stty rows 24 cols 80; exec '$cfdfu' --log-file ilog new.bin\" /dev/null >log 2>&1 &
-  shows ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; shows state/cfdfu/last-run.json 'Flashed and verified'
+  wait_for_text ilog 'Erase '; pkill -HUP -f 'ilog new.bin\$'; wait_for_text state/cfdfu/last-run.json 'Flashed and verified'
   # Until the flash has exited, the next start waits for it instead of reporting the result.
   while pkill -0 -f 'ilog new.bin\$'; do sleep 0.1; done
   cat state/cfdfu/last-run.json; grep -q 'Flashed and verified' state/cfdfu/last-run.json &&
@@ -79,8 +79,8 @@ check "a flash continues when its terminal hangs up, and the next start reports 
 stop
 
 start two
-count 2 0483:df11
-check "with two drones, flash selects neither" ends 69 "$cfdfu" flash new.bin
+wait_for_count 2 0483:df11
+check "with two drones, flash selects neither" exits 69 "$cfdfu" flash new.bin
 check "one of two drones is selected by its serial number" "$cfdfu" flash new.bin --device 338133883034 --no-leave
 stop
 

@@ -8,17 +8,17 @@ work=/dev/shm/$(basename "$0" .sh)
 cfdfu=/dev/shm/bin/cfdfu
 # This pipe is always empty: reading from it with a time limit is a pause that starts no program.
 [ -p /dev/shm/never ] || mkfifo /dev/shm/never
-# The static program of packaging/wheel, or that of `cargo build --release`, whichever is newer.
+# Use the static program of packaging/wheel or the program of `cargo build --release`, whichever is newer.
 newest=$(cd "$here/../../target" && ls -t {x86_64-unknown-linux-musl/,}release/cfdfu 2>/dev/null | head -1)
 mkdir -p "$work" /dev/shm/bin && cp "$here/../../target/$newest" "$cfdfu" && cd "$work" || exit 1
 passed=0
 failed=0
 
-# shows FILE TEXT: waits up to two minutes for the text, an extended regular expression, to appear in the file. The
-# jobs wait for text instead of a fixed time because the speed of the machine varies. This is a program on the PATH so
-# that checks can call it in `sh -c`. It starts no programs while it waits: in emulation, they would take most of a
-# core.
-cat >/dev/shm/bin/shows <<'END'
+# wait_for_text FILE TEXT: waits up to two minutes for the text, an extended regular expression, to appear in the file. The
+# jobs wait for text instead of a fixed time because the speed of the machine varies. `wait_for_text` is a program on the PATH
+# so that checks can call it in `sh -c`. It starts no programs while it waits: in emulation, these programs would use
+# most of a core.
+cat >/dev/shm/bin/wait_for_text <<'END'
 #!/bin/bash
 exec {never}<>/dev/shm/never
 while [ $SECONDS -lt 120 ]; do
@@ -33,13 +33,13 @@ END
 # the last waits for a line in ilog, the --log-file of the interface, because the screen is drawn in pieces.
 cat >/dev/shm/bin/keys <<'END'
 #!/bin/sh
-shows ilog 'Nothing was changed'
+wait_for_text ilog 'Nothing was changed'
 sleep 1
 printf f
-shows ilog 'sectors already hold the image'
+wait_for_text ilog 'sectors already hold the image'
 sleep 1
 printf w
-shows ilog "$1" || exit
+wait_for_text ilog "$1" || exit
 sleep 1
 printf q
 sleep 1
@@ -51,7 +51,7 @@ cat >/dev/shm/bin/plain <<'END'
 rm -f plain
 text=$1
 shift
-shows plain "$text" | cfdfu --plain "$@" >plain 2>&1
+wait_for_text plain "$text" | cfdfu --plain "$@" >plain 2>&1
 cat plain
 grep -q -- "$text" plain
 END
@@ -72,32 +72,32 @@ check() {
   fi
 }
 
-# ends STATUS COMMAND…: succeeds if the command exits with this status.
-ends() {
+# exits STATUS COMMAND…: succeeds if the command exits with this status.
+exits() {
   local status=$1
   shift
   "$@"
   [ $? -eq "$status" ]
 }
 
-# says TEXT STATUS COMMAND…: succeeds if the command exits with this status and prints the text. The output is also in
-# the file `said`.
-says() {
+# prints TEXT STATUS COMMAND…: succeeds if the command exits with this status and prints the text. The output is also in
+# the file `printed`.
+prints() {
   local text=$1 status=$2
   shift 2
-  "$@" >said 2>&1
+  "$@" >printed 2>&1
   local actual=$?
-  cat said
-  [ $actual -eq "$status" ] && grep -qF -- "$text" said
+  cat printed
+  [ $actual -eq "$status" ] && grep -qF -- "$text" printed
 }
 
-# once TEXT ORDER…: in the background, waits until the next `says` has printed the text, and sends the orders to the
-# simulated drone, a second apart. `wait $!` waits for the last order.
-once() {
+# after TEXT ORDER…: in the background, waits until the command of the next `prints` has printed the text, and sends the
+# orders to the simulated drone, a second apart. `wait $!` waits for the last order.
+after() {
   local text=$1
   shift
-  rm -f said
-  (shows said "$text" && for order in "$@"; do sleep 1 && echo "$order" >orders; done) &
+  rm -f printed
+  (wait_for_text printed "$text" && for order in "$@"; do sleep 1 && echo "$order" >orders; done) &
 }
 
 # start SCENARIO [ID]: waits until the devices with this ID are gone, plugs in the simulated drone, and waits for a
@@ -109,7 +109,7 @@ start() {
   exec 3<>orders
   "$cfdfu" simulate "$1" <&3 >sim.log 2>&1 &
   simulator=$!
-  seen "${2:-0483:df11}"
+  wait_for_device "${2:-0483:df11}"
 }
 
 stop() {
@@ -118,8 +118,8 @@ stop() {
   exec 3>&-
 }
 
-# devices ID: sets `found` to the number of USB devices with this ID that programs can use: configured, and with a
-# device file. Like `shows`, it starts no programs.
+# devices ID: sets `found` to the number of USB devices with this ID that programs can use: devices that are configured
+# and have a device file. Like `wait_for_text`, this function starts no programs.
 devices() {
   local device vendor product bus number config
   found=0
@@ -144,11 +144,11 @@ devices_are() {
   sleep 0.3
 }
 
-# seen ID: waits for a device with this ID.
-seen() { devices_are "$1" -gt 0; }
+# wait_for_device ID: waits for a device with this ID.
+wait_for_device() { devices_are "$1" -gt 0; }
 
-# count N ID: waits until there are N devices with this ID.
-count() { devices_are "$2" -eq "$1"; }
+# wait_for_count N ID: waits until there are N devices with this ID.
+wait_for_count() { devices_are "$2" -eq "$1"; }
 
 # seconds COMMAND…: runs the command and sets `took` to its wall time.
 # shellcheck disable=SC2034
@@ -161,7 +161,7 @@ seconds() {
 
 export XDG_STATE_HOME=$work/state
 
-# summary: prints the totals, and fails if a check failed. Every job calls it last.
+# summary: prints the totals, and fails if a check failed. Every job calls `summary` last.
 summary() {
   echo
   echo "$passed passed, $failed failed"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs in the VM (see boot). Measures the wall times of dfu-util and cfdfu, from exec to exit and without the wait for
 # the reboot, for the same jobs on the same simulated chip. Prints "ROW job|dfu-util|cfdfu", "SIZE bytes|dfu-util|cfdfu"
-# and "COST user system KiB" for benches/speed, which adds the chip's own time. SIZES lists further image sizes in KiB.
+# and "COST user system KiB" for benches/speed, which adds the chip's own time. SIZES lists more image sizes in KiB.
 # shellcheck source=tests/vm/lib.sh
 . "$(dirname "$(readlink -f "$0")")/lib.sh"
 
