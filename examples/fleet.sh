@@ -1,8 +1,8 @@
 #!/bin/sh
 # Flashes the drone on each of several computers over SSH, and prints one result per computer:
 #   examples/fleet.sh cf2-2026.08.bin lab1 lab2 lab3
-# Each computer needs cfdfu on the PATH of an SSH command, and the udev rules (`cfdfu udev`). The image is sent through
-# standard input, so no file is left behind. Exits with 0 if every drone was flashed and seen running.
+# Each computer needs cfdfu on the PATH of an SSH command, and the udev rules (`cfdfu udev`). The script sends the image
+# through standard input, so it leaves no file behind. It exits with 0 if every drone was flashed and seen running.
 # Variables: OPTIONS (more options for cfdfu), SSH (a command to use instead of ssh), CFDFU (the program to run there).
 set -u
 [ $# -ge 2 ] || { echo "usage: $0 IMAGE HOST..." >&2; exit 2; }

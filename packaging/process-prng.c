@@ -1,4 +1,4 @@
-/* bcryptprimitives.dll for tests under Wine 8, which has no ProcessPrng. Windows has had it since version 8. */
+/* A bcryptprimitives.dll for tests under Wine 8, which lacks ProcessPrng. Windows has had this function since version 8. */
 #include <stddef.h>
 
 __declspec(dllimport) unsigned char __stdcall SystemFunction036(void *buffer, unsigned long length); /* RtlGenRandom */

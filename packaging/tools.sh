@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts here. Installs the tools that build for other systems below target/tools, from PyPI: maturin
-# makes wheels, and zig is a C compiler and linker for every Linux. Needs python3 with venv.
+# Sourced by the scripts in this folder. Installs the tools that build for other systems from PyPI into target/tools:
+# maturin builds wheels, and zig is a C compiler and linker for any Linux. Needs python3 with venv.
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." || exit 1
 if ! cmp --silent packaging/tools.txt target/tools/python/tools.txt; then
   python3 -m venv target/tools/python
@@ -9,10 +9,10 @@ if ! cmp --silent packaging/tools.txt target/tools/python/tools.txt; then
 fi
 export PATH=$PWD/target/tools/python/bin:$PATH
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-# All times in the files that are made here, so that the same commit makes the same bytes.
+# The timestamp in all generated files, so that the same commit gives the same bytes.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
-# Paths of this computer do not belong in the program.
+# Keep the paths of this computer out of the program.
 export RUSTFLAGS="--remap-path-prefix=$PWD=cfdfu --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
 dist=target/dist
 mkdir -p $dist
@@ -21,8 +21,8 @@ linux_x86=x86_64-unknown-linux-musl
 linux_arm=aarch64-unknown-linux-musl
 windows=x86_64-pc-windows-gnu
 
-# extras FOLDER: writes what goes beside the program: the manual page, completions and udev rules. The static program for
-# x86_64 runs here and prints them.
+# extras FOLDER: writes the files that accompany the program: the manual page, completions and udev rules. The static
+# program for x86_64 prints them.
 extras() {
   local program shell
   program=$(binary $linux_x86 release)
@@ -34,7 +34,7 @@ extras() {
   "$program" udev >"$1/70-cfdfu.rules"
 }
 
-# binary TARGET PROFILE: the path of the program.
+# binary TARGET PROFILE: prints the path of the program.
 binary() {
   local suffix=
   [ "$1" = $windows ] && suffix=.exe
